@@ -1,0 +1,1 @@
+"""WHERE it runs: an embedded Ray, a running cluster, and the jobs on it."""

@@ -1,0 +1,1 @@
+"""WHAT to run: one YAML file per target, and how settings are read, checked and shown."""

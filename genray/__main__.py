@@ -1,0 +1,6 @@
+"""`python -m genray` is the `genray` command."""
+
+from genray.cli import main
+
+if __name__ == "__main__":
+    main()

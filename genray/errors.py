@@ -1,0 +1,104 @@
+"""The errors that genray raises on purpose, each saying what, where, and what to do next.
+
+    GenrayError                exit code 1: something failed while running
+    ├── BundleError            a bundle that cannot be read as what it claims to be
+    ├── ClusterError           a Ray cluster that does not answer, or says no
+    ├── TrainingError          a training that cannot go on
+    │   ├── Diverged           a loss or weight that is NaN, infinite or exploding
+    │   ├── StorageFull        no room for an output; the previous one is whole
+    │   └── Interrupted        stopped on request, with a checkpoint (exit code 130)
+    └── UsageError             exit code 2: what was asked for cannot work; nothing was started
+        ├── SettingsError      an unknown key, a wrong type, values that contradict each other
+        ├── DataError          missing data, no pairs, images too small, too many broken ones
+        ├── ResourceError      more workers, CPUs or GPUs than there are
+        └── RunError           a run name that is taken, busy, or was made with other settings
+
+Library errors are caught where they arise and turned into one of these; anything else that reaches
+the command is a bug and shows its traceback.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class GenrayError(Exception):
+    """Base of the tree.
+
+    Args:
+        what: what was wrong, naming the thing that was asked for.
+        where: the file, line, key or step, if there is one.
+        hint: what to do next.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.hint = hint
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        if self.where:
+            lines.append(f"  where: {self.where}")
+        if self.hint:
+            lines.append(f"  next:  {self.hint}")
+        return "\n".join(lines)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions with keyword arguments do not survive pickling between Ray workers otherwise.
+        return (_rebuild, (type(self), self.what, self.where, self.hint))
+
+
+def _rebuild(kind: type[GenrayError], what: str, where: str | None, hint: str | None) -> GenrayError:
+    return kind(what, where=where, hint=hint)
+
+
+class BundleError(GenrayError):
+    """A bundle that is missing, incomplete, unsafe or newer than this version."""
+
+
+class ClusterError(GenrayError):
+    """A Ray cluster that cannot be reached or refuses the request."""
+
+
+class TrainingError(GenrayError):
+    """A training that cannot go on."""
+
+
+class Diverged(TrainingError):
+    """A loss or a weight became NaN, infinite or larger than the limit."""
+
+
+class StorageFull(TrainingError):
+    """No room was left for an output. The output it would have replaced is untouched."""
+
+
+class Interrupted(TrainingError):
+    """The run was asked to stop and wrote a checkpoint first."""
+
+    exit_code = 130
+
+
+class UsageError(GenrayError):
+    """What was asked for cannot work; found before anything started."""
+
+    exit_code = 2
+
+
+class SettingsError(UsageError):
+    """Settings that are unknown, of the wrong type, or contradict each other."""
+
+
+class DataError(UsageError):
+    """Data that is missing, unpaired, too small, or too often broken."""
+
+
+class ResourceError(UsageError):
+    """A request that the machine or cluster cannot satisfy, or that would starve Ray."""
+
+
+class RunError(UsageError):
+    """A run folder that is in use, or belongs to other settings."""

@@ -1,0 +1,79 @@
+"""Writing files so that a crash, a kill or a full disk never leaves half of one behind."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from genray.errors import StorageFull
+
+# EFBIG is what a file size limit (ulimit -f) gives; to the user it is the same problem.
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is synced and renamed over `path`.
+
+    A reader sees the old file or the new one, never a part. On any error the temporary file is
+    removed and `path` is left as it was.
+
+    Raises:
+        StorageFull: there was no room for the file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with storage_errors(path):
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn 'no space left' while writing `path` into `StorageFull`, whichever library says it."""
+    try:
+        yield
+    except Exception as error:
+        # safetensors reports I/O errors from Rust, with the number only in the text.
+        number = getattr(error, "errno", None)
+        if number not in _NO_ROOM and not any(f"(os error {n})" in str(error) for n in _NO_ROOM):
+            raise
+        free = shutil.disk_usage(path.parent).free
+        raise StorageFull(
+            f"no room left to write {path.name} ({free / 1e6:.0f} MB free)",
+            where=str(path),
+            hint="free some space (or raise the quota), then give the same command again: it goes on "
+            "from the last checkpoint, which is whole",
+        ) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` atomically."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` to `path` as indented JSON, atomically. NaN is refused: it is not JSON."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _sync_folder(folder: Path) -> None:
+    # Without this a rename can be lost with the power, although the file's bytes are safe.
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Networks (pure `nn.Module`s) and their settings."""

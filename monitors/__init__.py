@@ -1,0 +1,1 @@
+"""Bundle and stream in, alerts out."""

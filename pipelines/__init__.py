@@ -1,0 +1,1 @@
+"""Bundle and store in, store out: one step per bulk target."""
