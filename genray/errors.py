@@ -1,7 +1,12 @@
 """The errors that genray raises on purpose, each saying what, where, and what to do next.
 
     GenrayError                exit code 1: something failed while running
-    ├── BundleError            a bundle that cannot be read as what it claims to be
+    ├── BundleError            a bundle that cannot be used
+    │   ├── BundleMissing      no such folder, or a file of it is missing or unreadable
+    │   ├── BundleTooNew       written by a later version of genray
+    │   ├── BundleUnknown      it names a network or a setting that genray does not have
+    │   ├── BundleMismatch     its weights are not those of its network
+    │   └── BundleUnsafe       a path that leaves the folder, or a file of absurd size
     ├── ClusterError           a Ray cluster that does not answer, or says no
     ├── TrainingError          a training that cannot go on
     │   ├── Diverged           a loss or weight that is NaN, infinite or exploding
@@ -57,7 +62,27 @@ def _rebuild(kind: type[GenrayError], what: str, where: str | None, hint: str | 
 
 
 class BundleError(GenrayError):
-    """A bundle that is missing, incomplete, unsafe or newer than this version."""
+    """A bundle that cannot be used."""
+
+
+class BundleMissing(BundleError):
+    """The bundle's folder, or one of its files, is missing or unreadable."""
+
+
+class BundleTooNew(BundleError):
+    """The bundle was written in a later format than this version reads."""
+
+
+class BundleUnknown(BundleError):
+    """The bundle names a network or setting that does not exist here."""
+
+
+class BundleMismatch(BundleError):
+    """A tensor is missing, left over, or of another shape or type than the network's."""
+
+
+class BundleUnsafe(BundleError):
+    """A path in the bundle leaves its folder, or a file is absurdly large."""
 
 
 class ClusterError(GenrayError):

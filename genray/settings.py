@@ -6,6 +6,10 @@ unknown keys; `configs/loading.py` turns a refusal into a message with file, lin
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -14,3 +18,39 @@ class Settings(BaseModel):
     `genray config TARGET` prints it as the field's comment."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+
+S = TypeVar("S", bound=BaseModel)
+
+
+class _Location:
+    """Marks a field that holds a path or URI."""
+
+
+Location = Annotated[str, _Location()]
+"""A local path, relative to the working directory, or a URI."""
+
+
+def absolute(settings: S) -> S:
+    """`settings` with every relative `Location` made absolute, so that they mean the same in another
+    process, on another node, and when the run is continued from another folder."""
+    changes: dict[str, Any] = {}
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if isinstance(value, BaseModel):
+            changes[name] = absolute(value)
+        elif any(isinstance(mark, _Location) for mark in field.metadata) and "://" not in value:
+            changes[name] = str(Path(value).expanduser().absolute())
+    return settings.model_copy(update=changes)
+
+
+def flatten(settings: BaseModel | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings as {"data.path": ..., "loop.epochs": ...}, values plain JSON."""
+    tree = settings.model_dump(mode="json") if isinstance(settings, BaseModel) else settings
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

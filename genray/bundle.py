@@ -1,0 +1,240 @@
+"""A trained model as one folder that rebuilds itself: `bundle.json`, `weights.safetensors`, `samples/`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from genray import __version__
+from genray.errors import BundleMismatch, BundleMissing, BundleTooNew, BundleUnsafe
+from genray.files import atomic_write, storage_errors, write_json
+from genray.models.registry import build
+
+FORMAT = 1
+_MANIFEST = "bundle.json"
+_WEIGHTS = "weights.safetensors"
+_MAX_MANIFEST = 4 * 2**20
+_MAX_WEIGHTS = 64 * 2**30
+
+
+class ImageSpec(BaseModel):
+    """What an image that enters or leaves the network is: channels, and the values of black and white."""
+
+    model_config = ConfigDict(frozen=True)
+    channels: int
+    range: tuple[float, float] = (-1.0, 1.0)
+
+
+class Preprocessing(BaseModel):
+    """What has to be done to an image before the network."""
+
+    model_config = ConfigDict(frozen=True)
+    input: ImageSpec
+    output: ImageSpec
+    size: int = Field(description="height and width trained at, in pixels")
+    direction: str | None = Field(None, description="which half of a pair is the input: AtoB or BtoA")
+
+
+class Manifest(BaseModel):
+    """All of `bundle.json`."""
+
+    model_config = ConfigDict(frozen=True)
+    format: int = FORMAT
+    kind: str = Field(description="what made it, such as pix2pix")
+    network: str = Field(description="name of the network, see genray/models/registry.py")
+    arguments: dict[str, Any] = Field(description="what the network is built from")
+    preprocessing: Preprocessing
+    metrics: dict[str, Any]
+    calibration: dict[str, Any] = Field(default_factory=dict)
+    seed: int
+    data: dict[str, Any] = Field(description="fingerprint and counts of the training data")
+    versions: dict[str, str]
+    created: str
+    weights: str = _WEIGHTS
+    weights_sha256: str
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A loaded bundle: the network, ready to use, and its manifest."""
+
+    path: Path
+    manifest: Manifest
+    network: nn.Module
+
+
+def save_bundle(
+    path: Path,
+    network: nn.Module,
+    *,
+    kind: str,
+    name: str,
+    arguments: Mapping[str, Any],
+    preprocessing: Preprocessing,
+    metrics: Mapping[str, Any],
+    seed: int,
+    data: Mapping[str, Any],
+    calibration: Mapping[str, Any] | None = None,
+    samples: Path | None = None,
+) -> Path:
+    """Write a bundle to the folder `path`: in a folder beside it, which then takes its name.
+
+    Args:
+        samples: a folder of pictures to take along.
+    """
+    tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    new, old = path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.old")
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    new.mkdir(parents=True)
+    try:
+        with storage_errors(new), atomic_write(new / _WEIGHTS) as temporary:
+            save_file(tensors, temporary)
+        manifest = Manifest(
+            kind=kind,
+            network=name,
+            arguments=dict(arguments),
+            preprocessing=preprocessing,
+            metrics=dict(metrics),
+            calibration=dict(calibration or {}),
+            seed=seed,
+            data=dict(data),
+            versions=_versions(),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            weights_sha256=_sha256(new / _WEIGHTS),
+        )
+        with storage_errors(new):
+            if samples is not None and samples.is_dir():
+                shutil.copytree(samples, new / "samples")
+        write_json(new / _MANIFEST, manifest.model_dump(mode="json"))
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+    finally:
+        for leftover in (new, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+    return path
+
+
+def _versions() -> dict[str, str]:
+    return {"genray": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
+
+
+def _sha256(file: Path) -> str:
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of the bundle at `path`, without its weights.
+
+    Raises:
+        BundleMissing: no such folder or no readable manifest in it.
+        BundleTooNew: a later format version.
+        BundleUnsafe: a manifest of absurd size, or weights named outside the folder.
+    """
+    file = path / _MANIFEST
+    if not path.is_dir():
+        raise BundleMissing(f"no bundle at {path}: there is no such folder")
+    try:
+        if file.stat().st_size > _MAX_MANIFEST:
+            raise BundleUnsafe(f"{file} is larger than {_MAX_MANIFEST} bytes")
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BundleMissing(
+            f"{path} holds no {_MANIFEST}", hint="give the folder that a run calls bundle/"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise BundleMissing(f"cannot read {file}: {error}") from error
+    version = content.get("format") if isinstance(content, dict) else None
+    if isinstance(version, int) and version > FORMAT:
+        raise BundleTooNew(
+            f"the bundle has format {version}, this genray reads up to {FORMAT}",
+            where=str(file),
+            hint="install the genray that wrote it, or a later one",
+        )
+    try:
+        manifest = Manifest.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise BundleMissing(f"the manifest is incomplete: {key}: {first['msg']}", where=str(file)) from None
+    if Path(manifest.weights).name != manifest.weights or manifest.weights in ("", ".", ".."):
+        raise BundleUnsafe(f"the weights are named {manifest.weights!r}, outside the bundle", where=str(file))
+    return manifest
+
+
+def load_bundle(path: str | Path, device: str | torch.device = "cpu") -> Bundle:
+    """Rebuild the network of the bundle at `path`, in evaluation mode on `device`.
+
+    Nothing is unpickled and no training code is imported.
+
+    Raises:
+        BundleError: which one says what is wrong; see `genray/errors.py`.
+    """
+    path = Path(path)
+    manifest = read_manifest(path)
+    weights = path / manifest.weights
+    if not weights.is_file():
+        raise BundleMissing(f"the bundle's weights are missing: {weights}")
+    if weights.resolve().parent != path.resolve():
+        raise BundleUnsafe(f"{weights} is a link to {weights.resolve()}, outside the bundle")
+    if weights.stat().st_size > _MAX_WEIGHTS:
+        raise BundleUnsafe(f"{weights} is larger than {_MAX_WEIGHTS} bytes")
+    with torch.device("meta"):  # shapes only: the stored arguments allocate nothing yet
+        network = build(manifest.network, manifest.arguments)
+    state = _read_weights(weights, network.state_dict())
+    if _sha256(weights) != manifest.weights_sha256:
+        raise BundleMismatch(
+            "the weights are damaged: their checksum is not the manifest's", where=str(weights)
+        )
+    network.load_state_dict(state, assign=True)
+    return Bundle(path, manifest, network.to(device).eval())
+
+
+def _read_weights(file: Path, expected: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            names = set(tensors.keys())
+            missing, extra = sorted(expected.keys() - names), sorted(names - expected.keys())
+            if missing or extra:
+                said = [f"missing {_few(missing)}"] * bool(missing) + [f"left over {_few(extra)}"] * bool(
+                    extra
+                )
+                raise BundleMismatch(
+                    f"the weights are not those of the network: {'; '.join(said)}", where=str(file)
+                )
+            state = {}
+            for name, want in expected.items():
+                # The header says shape and type: a wrong one is refused before its bytes are read.
+                have = tensors.get_slice(name)
+                if tuple(have.get_shape()) != tuple(want.shape):
+                    raise BundleMismatch(
+                        f"{name} has shape {tuple(have.get_shape())}, the network's is {tuple(want.shape)}",
+                        where=str(file),
+                    )
+                state[name] = tensors.get_tensor(name)
+                if state[name].dtype != want.dtype:
+                    raise BundleMismatch(
+                        f"{name} is {state[name].dtype}, the network's is {want.dtype}", where=str(file)
+                    )
+    except (SafetensorError, OSError) as error:
+        raise BundleMissing(f"cannot read the weights: {error}", where=str(file)) from error
+    return state
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,214 @@
+"""The `genray` command: thin; everything is imported where it is used, so that --help is instant."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from genray import __version__
+from genray.errors import GenrayError
+
+_ADDRESS = click.option(
+    "--address", metavar="ADDR", help="A Ray cluster: http://host:8265, or auto for one on this machine."
+)
+_JSON = click.option("--json", "as_json", is_flag=True, help="End standard output with one JSON line.")
+_CONFIG = click.option(
+    "--config", type=click.Path(path_type=Path, dir_okay=False), help="A YAML file of settings."
+)
+_SET = click.option(
+    "--set", "sets", multiple=True, metavar="KEY=VALUE", help="Override one setting; repeatable."
+)
+
+
+def _reported(command: Callable[..., Any]) -> Callable[..., None]:
+    """Print genray's own errors without a traceback and exit with their code."""
+
+    @functools.wraps(command)
+    def wrapper(*args: Any, **kwargs: Any) -> None:
+        try:
+            code = command(*args, **kwargs)
+        except GenrayError as error:
+            from genray.terminal import fail
+
+            code = fail(error)
+        except KeyboardInterrupt:
+            code = 130
+        click.get_current_context().exit(code or 0)
+
+    return wrapper
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__)
+def main() -> None:
+    """Train generative image models, run them over image stores, watch ECG signals: on Ray.
+
+    \b
+    Example:
+      genray submit train-pix2pix --set data.path=facades --set loop.epochs=20
+    """
+
+
+@main.command()
+@click.argument("target")
+@_CONFIG
+@_SET
+@click.option(
+    "--name", "run", metavar="RUN", help="Name of the run; the name of an unfinished run goes on with it."
+)
+@_ADDRESS
+@click.option("--detach", is_flag=True, help="With --address: do not wait for the job.")
+@click.option("--dry-run", is_flag=True, help="Check everything, say what would be done, and stop.")
+@_JSON
+@_reported
+def submit(target: str, **options: Any) -> int:
+    """Run TARGET here, or as a job on a cluster.
+
+    Without --address it runs in this process. Ctrl-C writes a checkpoint; the same --name goes on from it.
+    Exit codes: 0 done, 1 failed, 2 wrong usage or input, 130 stopped by Ctrl-C.
+
+    \b
+    Example:
+      genray submit train-pix2pix --set data.path=facades --name first
+      genray submit train-pix2pix --config my.yaml --address http://head:8265 --detach
+    """
+    from genray.submitting import submit_target
+
+    return submit_target(target, **options)
+
+
+@main.command()
+@_reported
+def targets() -> None:
+    """List what can be submitted."""
+    from cluster.targets import all_targets
+
+    for target in all_targets():
+        click.echo(f"{target.name:<20} {target.summary}")
+
+
+@main.command()
+@click.argument("target")
+@_CONFIG
+@_SET
+@click.option("--schema", is_flag=True, help="Print the JSON schema instead.")
+@_reported
+def config(target: str, config: Path | None, sets: tuple[str, ...], schema: bool) -> None:
+    """Print the effective settings of TARGET as YAML, with a comment for each.
+
+    \b
+    Example:
+      genray config train-pix2pix > my.yaml
+    """
+    import json
+
+    from cluster.targets import find_target
+    from configs.loading import load
+    from configs.showing import annotated_yaml
+
+    settings_class = find_target(target).load().settings_class
+    settings = load(settings_class, target=target, config=config, sets=sets)
+    shown = json.dumps(settings_class.model_json_schema(), indent=2) if schema else annotated_yaml(settings)
+    click.echo(shown.rstrip("\n"))
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--count", default=400, show_default=True, help="Number of pairs.")
+@click.option("--size", default=256, show_default=True, help="Height and width in pixels.")
+@click.option("--seed", default=0, show_default=True, help="Other seeds give other buildings.")
+@_reported
+def fronts(folder: Path, count: int, size: int, seed: int) -> None:
+    """Make a data set to try train-pix2pix on: drawn building fronts, photo|labels, in FOLDER.
+
+    \b
+    Example:
+      genray fronts data/fronts --count 400 --size 128
+    """
+    from genray.data.fronts import write_fronts
+
+    write_fronts(folder, count=count, size=size, seed=seed)
+    click.echo(f"{count} pairs of building fronts: {folder}", err=True)
+
+
+@main.group()
+def bundle() -> None:
+    """Look at trained models."""
+
+
+@bundle.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@_JSON
+@_reported
+def show(path: Path, as_json: bool) -> None:
+    """Print what the bundle at PATH is: model, data, metrics.
+
+    \b
+    Example:
+      genray bundle show runs/first/bundle
+    """
+    from genray.bundle import read_manifest
+    from genray.terminal import print_json, show_manifest
+
+    manifest = read_manifest(path).model_dump(mode="json")
+    print_json(manifest) if as_json else show_manifest(path, manifest)
+
+
+@main.group()
+def jobs() -> None:
+    """List, follow and stop jobs on a cluster."""
+
+
+@jobs.command("list")
+@_ADDRESS
+@_JSON
+@_reported
+def list_jobs(address: str | None, as_json: bool) -> None:
+    """List genray's jobs, newest first.
+
+    \b
+    Example:
+      genray jobs list --address http://head:8265
+    """
+    from genray.submitting import show_jobs
+
+    show_jobs(address or "auto", as_json=as_json)
+
+
+@jobs.command()
+@click.argument("job")
+@_ADDRESS
+@_JSON
+@_reported
+def status(job: str, address: str | None, as_json: bool) -> None:
+    """Print how JOB is doing."""
+    from genray.submitting import show_jobs
+
+    show_jobs(address or "auto", job=job, as_json=as_json)
+
+
+@jobs.command()
+@click.argument("job")
+@click.option("--follow", is_flag=True, help="Wait for its end; exit with its exit code.")
+@_ADDRESS
+@_reported
+def logs(job: str, follow: bool, address: str | None) -> int:
+    """Print the log of JOB."""
+    from genray.submitting import show_logs
+
+    return show_logs(address or "auto", job, follow=follow)
+
+
+@jobs.command()
+@click.argument("job")
+@_ADDRESS
+@_reported
+def stop(job: str, address: str | None) -> None:
+    """Stop JOB; a training writes a checkpoint first."""
+    from genray.submitting import stop_job
+
+    stop_job(address or "auto", job)

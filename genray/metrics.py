@@ -1,0 +1,32 @@
+"""How close images are to what they should be."""
+
+from __future__ import annotations
+
+import torch
+from torchmetrics.functional.image import (
+    peak_signal_noise_ratio,
+    structural_similarity_index_measure,
+)
+
+
+def image_metrics(output: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
+    """L1, PSNR in dB and SSIM of each image, all with 1 as the range of values.
+
+    SSIM is that of Wang et al. 2004: Gaussian window of 11 pixels, sigma 1.5, mean over channels.
+
+    Args:
+        output: (N, C, H, W) in [0, 1], H and W at least 12.
+        target: the same shape.
+
+    Returns:
+        "l1", "psnr" and "ssim", each (N,) float32. PSNR is at most 100 dB (equal images).
+    """
+    output, target = output.float(), target.float()
+    psnr = peak_signal_noise_ratio(output, target, data_range=(0.0, 1.0), reduction="none", dim=(1, 2, 3))
+    ssim = structural_similarity_index_measure(output, target, data_range=(0.0, 1.0), reduction="none")
+    assert isinstance(ssim, torch.Tensor)  # a tuple only where the full image is asked for
+    return {
+        "l1": (output - target).abs().mean(dim=(1, 2, 3)),
+        "psnr": psnr.clamp(max=100.0),
+        "ssim": ssim.reshape(-1),
+    }

@@ -1,0 +1,59 @@
+"""Layers and initialisation that several networks share."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+Norm = Literal["batch", "instance", "none"]
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch normalisation that normalises each image by its own statistics in evaluation.
+
+    In training it is `nn.BatchNorm2d`. In evaluation the statistics are taken over each image's own
+    height and width, as pix2pix does at test time (Isola et al. 2017, section 3.4: "batch normalization
+    using the statistics of the test batch", with a batch of one). A network trained with one image per
+    batch never saw anything else, and an image's output does not depend on what shares its batch.
+
+    Shapes: (N, C, H, W) -> (N, C, H, W), H * W > 1.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            return super().forward(input)
+        return F.instance_norm(input, None, None, self.weight, self.bias, True, 0.0, self.eps)
+
+
+def norm_layer(kind: Norm, channels: int) -> nn.Module:
+    """A normalisation layer: batch (affine), instance (no parameters, as in pix2pix), or none."""
+    if kind == "batch":
+        return BatchNorm(channels)
+    if kind == "instance":
+        return nn.InstanceNorm2d(channels)
+    return nn.Identity()
+
+
+def init_normal(network: nn.Module, std: float = 0.02) -> nn.Module:
+    """Draw weights from N(0, std), norm scales from N(1, std), and set biases to zero, in place.
+
+    Source: Isola et al. 2017, appendix 6.2. Uses torch's global generator: seed it first.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.normal_(module.weight, 0.0, std)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1.0, std)
+        else:
+            continue
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    return network
+
+
+def parameter_count(network: nn.Module) -> int:
+    """The number of trainable values."""
+    return sum(p.numel() for p in network.parameters())

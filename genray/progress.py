@@ -1,0 +1,168 @@
+"""Progress of long work: a live line on a terminal, plain lines elsewhere, a file between processes."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from genray.files import write_json
+
+
+@dataclass(frozen=True)
+class Tick:
+    """How far a training is. `step` counts optimizer steps from 0 to `steps`, over all epochs."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    images_per_second: float
+    seconds_left: float
+    values: Mapping[str, float] = field(default_factory=dict)
+
+
+class Display(Protocol):
+    """Where progress goes. Everything is written to standard error: standard output is for results."""
+
+    def tick(self, tick: Tick) -> None:
+        """Show the newest state; called a few times a second."""
+
+    def note(self, text: str) -> None:
+        """Show a line that stays."""
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+
+
+class LineDisplay:
+    """A plain line every `every` seconds, for logs and pipes."""
+
+    def __init__(self, every: float = 15.0) -> None:
+        self._every = every
+        self._last = float("-inf")
+
+    def tick(self, tick: Tick) -> None:
+        now = time.monotonic()
+        if now - self._last >= self._every or tick.step == tick.steps:
+            self._last = now
+            self.note(
+                f"epoch {tick.epoch}/{tick.epochs}  step {tick.step}/{tick.steps}  {_values(tick.values)}"
+                f"{tick.images_per_second:.1f} images/s  {duration(tick.seconds_left)} left"
+            )
+
+    def note(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        pass  # nothing to restore
+
+
+class LiveDisplay:
+    """One line that is redrawn in place, with a bar."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(bar_width=24),
+            TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("{task.fields[values]}"),
+            TextColumn("{task.fields[speed]}"),
+            TextColumn("{task.fields[left]} left"),
+            console=console,
+            transient=True,
+        )
+        self._task: TaskID | None = None
+
+    def tick(self, tick: Tick) -> None:
+        fields: dict[str, Any] = {
+            "epoch": f"{tick.epoch}/{tick.epochs}",
+            "values": _values(tick.values).rstrip(),
+            "speed": f"{tick.images_per_second:.1f} images/s",
+            "left": duration(tick.seconds_left),
+        }
+        if self._task is None:
+            self._progress.start()
+            self._task = self._progress.add_task("", total=tick.steps, **fields)
+        self._progress.update(self._task, completed=tick.step, total=tick.steps, **fields)
+
+    def note(self, text: str) -> None:
+        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        self._progress.stop()
+
+
+class FileDisplay:
+    """Progress for another process: the newest tick in `progress.json`, notes appended to `notes.log`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._last = float("-inf")
+
+    def tick(self, tick: Tick) -> None:
+        now = time.monotonic()
+        if now - self._last >= 0.5 or tick.step == tick.steps:
+            self._last = now
+            write_json(self._folder / "progress.json", asdict(tick))
+
+    def note(self, text: str) -> None:
+        with (self._folder / "notes.log").open("a", encoding="utf-8") as file:
+            file.write(text + "\n")
+
+    def close(self) -> None:
+        pass  # nothing to restore
+
+
+class FileFollower:
+    """Shows on a display what a `FileDisplay` in another process writes to `folder`."""
+
+    def __init__(self, folder: Path, display: Display) -> None:
+        self._folder = folder
+        self._display = display
+        self._notes = folder / "notes.log"
+        self._read = self._notes.stat().st_size if self._notes.exists() else 0
+        self._tick: object = None
+
+    def poll(self) -> None:
+        """Show what is new since the last call."""
+        if self._notes.exists():
+            with self._notes.open("rb") as file:
+                file.seek(self._read)
+                whole, newline, _ = file.read().rpartition(b"\n")
+            self._read += len(whole) + len(newline)
+            for line in whole.decode(errors="replace").splitlines():
+                self._display.note(line)
+        try:
+            tick = json.loads((self._folder / "progress.json").read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return
+        if tick != self._tick:
+            self._tick = tick
+            self._display.tick(Tick(**tick))
+
+
+def display() -> Display:
+    """The right display for standard error."""
+    console = Console(stderr=True)
+    return LiveDisplay(console) if console.is_terminal else LineDisplay()
+
+
+def duration(seconds: float) -> str:
+    """3725 -> "1 h 2 min", 62 -> "1 min 2 s", 7 -> "7 s"."""
+    whole = max(0, round(seconds))
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _values(values: Mapping[str, float]) -> str:
+    return "".join(f"{name} {value:.3g}  " for name, value in values.items())

@@ -1,0 +1,143 @@
+"""What is trained. A recipe says which networks, data, losses and pictures; the loop does the rest."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import nn
+from torch.optim import Adam, AdamW, Optimizer
+
+from genray.data.loader import Loader, Share
+from genray.data.paired import BadPair
+from genray.settings import Settings
+from jobs.loop_settings import TrainSettings
+
+S = TypeVar("S", bound=TrainSettings)
+Scored = tuple[int, dict[str, float]]  # index of a held-out sample, its metrics
+
+
+class OptimizerSettings(Settings):
+    """Settings of one network's optimizer."""
+
+    kind: Literal["adam", "adamw"] = Field("adam", description="adamw decouples the weight decay")
+    learning_rate: float = Field(2e-4, gt=0, description="before warm-up and decay")
+    beta1: float = Field(0.5, ge=0, lt=1, description="momentum of the gradient (GANs: 0.5)")
+    beta2: float = Field(0.999, ge=0, lt=1, description="momentum of its square")
+    weight_decay: float = Field(0.0, ge=0, description="pull of the weights towards zero")
+
+    def make(self, network: nn.Module, *, fused: bool) -> Optimizer:
+        """The optimizer of `network`."""
+        cls = AdamW if self.kind == "adamw" else Adam
+        return cls(
+            network.parameters(),
+            lr=self.learning_rate,
+            betas=(self.beta1, self.beta2),
+            weight_decay=self.weight_decay,
+            fused=fused,
+        )
+
+
+class Learn(Protocol):
+    """How a recipe's step updates networks. The loop's implementation adds mixed precision, gradient
+    accumulation, clipping and distribution."""
+
+    def __call__(self, network: str, loss: torch.Tensor) -> None:
+        """Back-propagate `loss`, then update `network` (when enough gradients have been accumulated)."""
+
+    def frozen(self, network: str) -> AbstractContextManager[nn.Module]:
+        """`network` for use inside another's loss: gradients pass through it, none stay in it."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a recipe found when it opened its data."""
+
+    train: int
+    val: int
+    bad: Sequence[BadPair]
+    data: Mapping[str, Any]
+    """For the bundle: fingerprint and counts."""
+    lines: Sequence[str] = field(default_factory=tuple)
+    """For a person: what will be trained on what."""
+    needs_ray: bool = False
+
+
+class Recipe(ABC, Generic[S]):
+    """One kind of training. Subclasses are made from settings alone, in every worker."""
+
+    settings_class: ClassVar[type[TrainSettings]]
+    metric: ClassVar[str]
+    """The validation metric that says which weights are best; smaller is better."""
+    shown: ClassVar[Sequence[str]] = ()
+    """Losses on the progress line; all if empty."""
+    averaged: ClassVar[Sequence[str]]
+    """Networks that validation and the bundle use: of these an exponential moving average is kept."""
+
+    def __init__(self, settings: S) -> None:
+        self.settings = settings
+
+    @abstractmethod
+    def open(self, note: Callable[[str], None]) -> Summary:
+        """Find, check and (if small) load the data. Called again it returns the same.
+
+        Raises:
+            DataError: the data cannot be trained on.
+        """
+
+    @abstractmethod
+    def loader(self, report: Callable[[BadPair], None]) -> Loader:
+        """Where training batches come from, after `open`; pairs found broken later go to `report`."""
+
+    @abstractmethod
+    def networks(self) -> dict[str, nn.Module]:
+        """New networks by name. torch's generator has been seeded."""
+
+    @abstractmethod
+    def optimizer(self, network: str) -> OptimizerSettings:
+        """The optimizer settings of a network."""
+
+    @abstractmethod
+    def step(
+        self, networks: Mapping[str, nn.Module], batch: Sequence[torch.Tensor], learn: Learn
+    ) -> dict[str, torch.Tensor]:
+        """One training step on `batch`, (N, C, H, W) float32 each, in [-1, 1] on the device.
+
+        Returns:
+            Losses by name, scalars, detached.
+        """
+
+    @abstractmethod
+    def validate(
+        self, networks: Mapping[str, nn.Module], share: Share, place: Callable[[Any], torch.Tensor]
+    ) -> list[Scored]:
+        """Score this worker's share of the held-out samples. `place` moves a uint8 batch to the device."""
+
+    @abstractmethod
+    def picture(
+        self,
+        networks: Mapping[str, nn.Module],
+        indices: Sequence[int],
+        place: Callable[[Any], torch.Tensor],
+        title: str,
+    ) -> NDArray[np.uint8]:
+        """A picture, (H, W, 3) uint8, of what the networks make of some held-out samples. Its columns'
+        headings begin with `title`."""
+
+    @abstractmethod
+    def baselines(self) -> dict[str, dict[str, float]]:
+        """Metrics of trivial predictors on the held-out samples: what training has to beat."""
+
+    @abstractmethod
+    def save_bundle(
+        self, path: Path, networks: Mapping[str, nn.Module], metrics: Mapping[str, Any], samples: Path
+    ) -> None:
+        """Write the bundle."""

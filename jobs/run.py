@@ -1,0 +1,140 @@
+"""A run: one training as one folder. The same name goes on with the same run."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from genray.errors import RunError
+from genray.files import write_json, write_text
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class Run:
+    """The folder of a run and the names of what is in it. Cheap to make: opens nothing."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.name = folder.name
+        self.settings = folder / "settings.yaml"
+        self.checkpoints = folder / "checkpoints"
+        self.history = folder / "history.jsonl"
+        self.curves = folder / "loss_curves.png"
+        self.samples = folder / "samples"
+        self.tensorboard = folder / "tensorboard"
+        self.set_aside = folder / "set_aside.jsonl"
+        self.bundle = folder / "bundle"
+        self.outcome = folder / "outcome.json"
+        self._stop = folder / "stop"
+
+    @classmethod
+    def named(cls, runs: str, name: str | None, target: str) -> Run:
+        """The run `name` under the folder `runs`; without a name, a new one named by target and time.
+
+        Raises:
+            RunError: a name that is no plain folder name.
+        """
+        name = name or f"{target}-{datetime.now():%Y%m%d-%H%M%S}"
+        if not _NAME.fullmatch(name):
+            raise RunError(
+                f"a run cannot be called {name!r}",
+                hint="use letters, digits, '.', '_' and '-', and begin with a letter or digit",
+            )
+        return cls(Path(runs).expanduser().absolute() / name)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for this process; the kernel lets go of it whenever the process ends.
+
+        Raises:
+            RunError: another process holds it, or the folder cannot be made.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = (self.folder / ".lock").open("w")
+        except OSError as error:
+            raise RunError(
+                f"cannot make the run folder: {error}", hint="choose another folder: --set runs=..."
+            ) from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(
+                    f"the run {self.name} is in use by another process",
+                    where=str(self.folder),
+                    hint="wait for it, or give another --name",
+                ) from None
+            yield
+
+    def adopt(self, settings: Mapping[str, Any], may_change: frozenset[str]) -> list[str]:
+        """Make this the folder of a run with `settings` (flat, see `flatten`), or check that it is.
+
+        Returns:
+            The keys in `may_change` that differ from before, as "key: old -> new".
+
+        Raises:
+            RunError: the run was made with other settings that its weights depend on.
+        """
+        changed: list[str] = []
+        if self.settings.exists():
+            before = yaml.safe_load(self.settings.read_text(encoding="utf-8"))
+            for key in sorted(settings.keys() | before.keys()):
+                if settings.get(key) != before.get(key):
+                    changed.append(f"{key}: {before.get(key)!r} -> {settings.get(key)!r}")
+            refused = [line for line in changed if line.split(":")[0] not in may_change]
+            if refused:
+                raise RunError(
+                    f"the run {self.name} was made with other settings:\n"
+                    + "\n".join(f"    {r}" for r in refused),
+                    where=str(self.settings),
+                    hint="give another --name, or the settings that it has",
+                )
+        write_text(self.settings, yaml.safe_dump(dict(settings), sort_keys=False))
+        return changed
+
+    def request_stop(self) -> None:
+        """Ask the training, in whatever process and on whatever node it runs, to stop after its step."""
+        self._stop.touch()
+
+    def stop_requested(self) -> bool:
+        """Whether someone did. A look at one file: a few microseconds."""
+        return self._stop.exists()
+
+    def clear_stop(self) -> None:
+        """Forget an old request."""
+        self._stop.unlink(missing_ok=True)
+
+    def add_set_aside(self, path: str, reason: str, detail: str) -> None:
+        """List an input that cannot be used, once."""
+        if path not in {row["path"] for row in self.read_set_aside()}:
+            row = json.dumps({"path": path, "reason": reason, "detail": detail})
+            with self.set_aside.open("a", encoding="utf-8") as file:
+                file.write(row + "\n")
+
+    def read_set_aside(self) -> list[dict[str, str]]:
+        """The inputs that were set aside: path, reason (a key of `genray.data.images.REASONS`), detail."""
+        if not self.set_aside.exists():
+            return []
+        return [json.loads(line) for line in self.set_aside.read_text(encoding="utf-8").splitlines() if line]
+
+    def read_outcome(self) -> dict[str, Any] | None:
+        """What the finished run came to; None if it has not finished."""
+        try:
+            outcome: dict[str, Any] = json.loads(self.outcome.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        return outcome
+
+    def write_outcome(self, outcome: Mapping[str, Any]) -> None:
+        """Mark the run as finished."""
+        write_json(self.outcome, dict(outcome))

@@ -1,0 +1,241 @@
+"""pix2pix: image-to-image translation from pairs (Isola et al. 2017, arXiv:1611.07004)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import nn
+from torch.nn import functional as F
+
+from genray.bundle import ImageSpec, Preprocessing, save_bundle
+from genray.data.loader import (
+    Loader,
+    MemoryLoader,
+    Share,
+    StreamLoader,
+    check_bad_share,
+    load_all,
+    validation_batches,
+)
+from genray.data.paired import BadPair, PairedSettings, Pixels, find_pairs
+from genray.data.store import Store
+from genray.models.layers import parameter_count
+from genray.models.losses import Adversarial, adversarial_loss
+from genray.models.patchgan import PatchGAN, PatchGANSettings
+from genray.models.unet import UNet, UNetSettings
+from genray.pixels import grid, to_pixels, to_unit
+from genray.settings import Settings
+from jobs.loop_settings import TrainSettings
+from jobs.recipe import Learn, OptimizerSettings, Recipe, Scored, Summary
+from jobs.training import Training
+
+
+class LossSettings(Settings):
+    """Settings of the pix2pix loss: adversarial + l1 * L1."""
+
+    adversarial: Adversarial = Field("bce", description="bce (the paper) or least-squares (LSGAN)")
+    l1: float = Field(100.0, ge=0, description="weight of the L1 distance to the target (the paper's lambda)")
+
+
+class TrainPix2PixSettings(TrainSettings):
+    """Settings of train-pix2pix."""
+
+    data: PairedSettings = Field(PairedSettings(), description="the image pairs")
+    generator: UNetSettings = Field(UNetSettings(), description="U-Net")
+    discriminator: PatchGANSettings = Field(PatchGANSettings(), description="PatchGAN")
+    loss: LossSettings = Field(LossSettings(), description="what the generator minimises")
+    optimizer: OptimizerSettings = Field(OptimizerSettings(), description="of both networks")
+
+
+class Pix2Pix(Recipe[TrainPix2PixSettings]):
+    """The U-Net generator against the PatchGAN discriminator, with L1."""
+
+    settings_class = TrainPix2PixSettings
+    metric = "l1"
+    averaged = ("generator",)
+    shown = ("gen_gan_loss", "gen_l1_loss", "disc_loss")
+
+    def __init__(self, settings: TrainPix2PixSettings) -> None:
+        super().__init__(settings)
+        self._summary: Summary | None = None
+
+    def open(self, note: Callable[[str], None]) -> Summary:
+        if self._summary is not None:
+            return self._summary
+        data, seed = self.settings.data, self.settings.seed
+        self._store = Store(data.path)
+        pairs = find_pairs(self._store, data, seed)
+        bad: list[BadPair] = list(pairs.bad)
+        self._val_pairs, self._val = load_all(
+            self._store, pairs.val[: data.val_max], data.for_validation(), bad.append
+        )
+        self._train_pairs, self._train = list(pairs.train), None
+        gigabytes = len(pairs.train) * self._sample_bytes() / 1e9
+        stream = data.loader == "stream" or (data.loader == "auto" and gigabytes > data.memory_gb)
+        if not stream:
+            if gigabytes > 0.2:
+                note(f"decoding {len(pairs.train)} pairs ({gigabytes:.1f} GB)")
+            self._train_pairs, self._train = load_all(self._store, pairs.train, data, bad.append)
+        check_bad_share(bad, len(pairs.train) + len(pairs.val), data)
+        generator, discriminator = self.networks().values()
+        self._summary = Summary(
+            train=len(self._train_pairs),
+            val=len(self._val),
+            bad=bad,
+            data={
+                "fingerprint": pairs.fingerprint,
+                "train": len(self._train_pairs),
+                "val": len(self._val),
+                "set_aside": len(bad),
+            },
+            lines=[
+                f"{len(self._train_pairs)} training pairs, {len(self._val)} held out, {len(bad)} set aside "
+                f"({pairs.layout}, {data.direction}, {data.size} pixels, "
+                f"{'streamed by Ray Data' if stream else 'in memory'})",
+                f"generator {parameter_count(generator):,} parameters, "
+                f"discriminator {parameter_count(discriminator):,}",
+            ],
+            needs_ray=stream,
+        )
+        return self._summary
+
+    def _sample_bytes(self) -> int:
+        data = self.settings.data
+        # Without resizing the size of an image is unknown; twice the crop is a fair guess.
+        return (data.load_size or 2 * data.size) ** 2 * (data.input_channels + data.target_channels)
+
+    def loader(self, report: Callable[[BadPair], None]) -> Loader:
+        data, seed = self.settings.data, self.settings.seed
+        if self._train is not None:
+            return MemoryLoader(self._train, data, seed)
+        return StreamLoader(self._store, self._train_pairs, data, seed, report)
+
+    def networks(self) -> dict[str, nn.Module]:
+        channels = self.settings.data.input_channels, self.settings.data.target_channels
+        return {
+            "generator": UNet(*channels, size=self.settings.data.size, settings=self.settings.generator),
+            "discriminator": PatchGAN(*channels, settings=self.settings.discriminator),
+        }
+
+    def optimizer(self, network: str) -> OptimizerSettings:
+        """See `Recipe`: one group of settings for both."""
+        return self.settings.optimizer
+
+    def step(
+        self, networks: Mapping[str, nn.Module], batch: Sequence[torch.Tensor], learn: Learn
+    ) -> dict[str, torch.Tensor]:
+        """One update of the discriminator, then one of the generator against it.
+
+        The discriminator's loss is halved, which slows it down relative to the generator (section 3.3).
+        Returns gen_total_loss, gen_gan_loss, gen_l1_loss and disc_loss.
+        """
+        inputs, targets = batch
+        kind, discriminator = self.settings.loss.adversarial, networks["discriminator"]
+        fakes = networks["generator"](inputs)
+
+        real_loss = adversarial_loss(discriminator(inputs, targets), True, kind)
+        fake_loss = adversarial_loss(discriminator(inputs, fakes.detach()), False, kind)
+        disc_loss = 0.5 * (real_loss + fake_loss)
+        learn("discriminator", disc_loss)
+
+        with learn.frozen("discriminator") as judge:
+            gan_loss = adversarial_loss(judge(inputs, fakes), True, kind)
+        l1_loss = F.l1_loss(fakes.float(), targets)
+        total = gan_loss + self.settings.loss.l1 * l1_loss
+        learn("generator", total)
+        return {
+            "gen_total_loss": total.detach(),
+            "gen_gan_loss": gan_loss.detach(),
+            "gen_l1_loss": l1_loss.detach(),
+            "disc_loss": disc_loss.detach(),
+        }
+
+    def validate(
+        self, networks: Mapping[str, nn.Module], share: Share, place: Callable[[Any], torch.Tensor]
+    ) -> list[Scored]:
+        """L1, PSNR and SSIM of the generated images, with values from 0 to 1."""
+        from genray.metrics import image_metrics  # imports slowly, and not before the first epoch's end
+
+        scored: list[Scored] = []
+        batch = max(1, _VALIDATION_PIXELS // self.settings.data.size**2)
+        for indices, (inputs, targets) in validation_batches(
+            self._val, self.settings.data.size, batch, share
+        ):
+            outputs = networks["generator"](place(inputs))
+            metrics = image_metrics(to_unit(outputs), to_unit(place(targets)))
+            for i, index in enumerate(indices):
+                scored.append((int(index), {name: float(values[i]) for name, values in metrics.items()}))
+        return scored
+
+    def picture(
+        self,
+        networks: Mapping[str, nn.Module],
+        indices: Sequence[int],
+        place: Callable[[Any], torch.Tensor],
+        title: str,
+    ) -> NDArray[np.uint8]:
+        """Rows of input | generated | target."""
+        rows = []
+        for index in indices:
+            ((_, (inputs, targets)),) = validation_batches(
+                [self._val[index]], self.settings.data.size, 1, Share()
+            )
+            rows.append([inputs[0], to_pixels(networks["generator"](place(inputs)))[0], targets[0]])
+        return grid(rows, [f"{title}input", "generated", "target"])
+
+    def baselines(self) -> dict[str, dict[str, float]]:
+        """L1 of the best constant colour (the median of the held-out targets) and of the mean training
+        target, on the held-out pairs, with values from 0 to 1."""
+        size = self.settings.data.size
+        targets = np.concatenate([t for _, (_, t) in validation_batches(self._val, size, 64, Share())])
+        colour = np.median(targets.reshape(-1, targets.shape[-1]), axis=0)
+        results = {"constant": {"l1": _l1(targets, colour)}}
+        loader = self.loader(lambda bad: None)
+        if isinstance(loader, MemoryLoader):
+            results["mean_image"] = {"l1": _l1(targets, loader.mean_target(size))}
+        return results
+
+    def save_bundle(
+        self, path: Path, networks: Mapping[str, nn.Module], metrics: Mapping[str, Any], samples: Path
+    ) -> None:
+        data = self.settings.data
+        assert self._summary is not None
+        save_bundle(
+            path,
+            networks["generator"],
+            kind="pix2pix",
+            name="unet",
+            arguments={
+                "in_channels": data.input_channels,
+                "out_channels": data.target_channels,
+                "size": data.size,
+                "settings": self.settings.generator.model_dump(mode="json"),
+            },
+            preprocessing=Preprocessing(
+                input=ImageSpec(channels=data.input_channels),
+                output=ImageSpec(channels=data.target_channels),
+                size=data.size,
+                direction=data.direction,
+            ),
+            metrics=metrics,
+            seed=self.settings.seed,
+            data=self._summary.data,
+            samples=samples,
+        )
+
+
+_VALIDATION_PIXELS = 8 * 256 * 256  # per batch: enough to fill a GPU, little enough for a laptop
+
+
+def _l1(targets: Pixels, guess: NDArray[Any]) -> float:
+    # One image at a time: all of them as floats would take eight times the memory.
+    return float(np.mean([np.abs(target - guess).mean() for target in targets]) / 255.0)
+
+
+TARGET = Training(Pix2Pix)

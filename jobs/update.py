@@ -1,0 +1,75 @@
+"""How a loss becomes an update: mixed precision, accumulation, clipping, distribution."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+
+def bare(network: nn.Module) -> nn.Module:
+    """The network without the wrapper that synchronises its gradients."""
+    return network.module if isinstance(network, DistributedDataParallel) else network
+
+
+class Update:
+    """The loop's `Learn`: see `jobs/recipe.py`.
+
+    Args:
+        networks: by name, wrapped for distribution where there are several workers.
+        optimizers: one per network.
+        accumulate: batches whose gradients make one step.
+        clip: largest gradient norm, or None.
+    """
+
+    def __init__(
+        self,
+        networks: Mapping[str, nn.Module],
+        optimizers: Mapping[str, Optimizer],
+        *,
+        accumulate: int,
+        clip: float | None,
+    ) -> None:
+        self._networks = networks
+        self._optimizers = optimizers
+        self._accumulate = accumulate
+        self._clip = clip
+        self._applies = True
+
+    @contextmanager
+    def batch(self, index: int) -> Iterator[bool]:
+        """Around the recipe's step on batch `index` of those accumulated; yields whether it applies them."""
+        self._applies = index == self._accumulate - 1
+        with ExitStack() as stack:
+            if not self._applies:
+                for network in self._networks.values():
+                    if isinstance(network, DistributedDataParallel):
+                        stack.enter_context(network.no_sync())
+            yield self._applies
+
+    def __call__(self, network: str, loss: torch.Tensor) -> None:
+        with torch.autocast(loss.device.type, enabled=False):
+            (loss.float() / self._accumulate).backward()  # type: ignore[no-untyped-call]
+        if not self._applies:
+            return
+        if self._clip is not None:
+            nn.utils.clip_grad_norm_(self._networks[network].parameters(), self._clip)
+        self._optimizers[network].step()
+        self._optimizers[network].zero_grad(set_to_none=True)
+
+    @contextmanager
+    def frozen(self, network: str) -> Iterator[nn.Module]:
+        module = bare(self._networks[network])
+        parameters = list(module.parameters())
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+        try:
+            # The bare network: its wrapper would wait for gradients that never come.
+            yield module
+        finally:
+            for parameter in parameters:
+                parameter.requires_grad_(True)
