@@ -58,7 +58,8 @@ def cluster(*, cpus: int | None = None) -> Iterator[Resources]:
     if not inside_job():
         ensure_token()
     try:
-        _attach() if inside_job() else _embed(cpus or local_cpus())
+        # In a job RAY_ADDRESS says which cluster this is.
+        ray.init(logging_level=logging.WARNING) if inside_job() else _embed(cpus or local_cpus())
     except Exception as error:
         # Ray raises anything from ValueError to RuntimeError here, and may be half up.
         ray.shutdown()
@@ -89,31 +90,37 @@ def _embed(cpus: int) -> None:
         )
 
 
-def _attach() -> None:
-    import ray
-
-    address = os.environ.get("RAY_ADDRESS", "")
-    if address.startswith("127."):
-        with _loopback():
-            ray.init(logging_level=logging.WARNING)
-    else:
-        ray.init(logging_level=logging.WARNING)
-
-
 @contextmanager
 def _loopback() -> Iterator[None]:
-    """Let Ray take 127.0.0.1 for an answer.
+    """Let the Ray that starts in this block, and its processes, take 127.0.0.1 for an answer.
 
-    On Linux it replaces that by the address of the network card, and opens a dozen ports to the network;
+    On Linux Ray replaces that by the address of the network card, and opens a dozen ports to the network;
     on macOS and Windows it does not. This is the switch between the two.
     """
     constants = _private("_private.ray_constants")
     before = constants.ENABLE_RAY_CLUSTER
+    # This process has read the variable already; its children are yet to.
     constants.ENABLE_RAY_CLUSTER = False
+    try:
+        with environment(RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0"):
+            yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def environment(**values: str) -> Iterator[None]:
+    """Set variables of the environment for the length of a `with` block."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
-        constants.ENABLE_RAY_CLUSTER = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _private(name: str) -> Any:

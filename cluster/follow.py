@@ -7,6 +7,8 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
+from genray.errors import ClusterError
+
 POLL_S = 1.0  # how often a job that is followed is asked whether it has ended
 QUIET_S = 60.0  # a stream that says nothing for so long is given up: its connection may be dead
 
@@ -16,8 +18,9 @@ async def stream(
 ) -> None:
     """Pass the text of `log`, without its first `skip` characters, to `write`.
 
-    Returns when the log ends, when its connection breaks or is silent for long, or soon after the job is
-    `over`; which of them it was is for the caller to find out. What `write` raises is passed on.
+    Returns when the log ends, when its connection breaks or is silent for long, when the cluster cannot be
+    asked, or soon after the job is `over`; which of them it was is for the caller to find out. What `write`
+    raises is passed on.
     """
     heard = time.monotonic()
 
@@ -33,6 +36,8 @@ async def stream(
             await asyncio.wait({pump}, timeout=POLL_S)
             if over():
                 break
+    except ClusterError:
+        pass
     finally:
         pump.cancel()
         await asyncio.wait({pump})

@@ -8,26 +8,16 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from genray.errors import ResourceError
+from genray.resources import Resources
+
+__all__ = ["Resources", "check_request", "cluster_resources", "local_cpus", "local_resources"]
 
 _CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-
-
-@dataclass(frozen=True)
-class Resources:
-    """The CPUs, GPUs and nodes of a machine or a cluster."""
-
-    cpus: float
-    gpus: float
-    nodes: int
-
-    def __str__(self) -> str:
-        return ", ".join([_some(self.cpus, "CPU"), _some(self.gpus, "GPU"), _some(self.nodes, "node")])
 
 
 def local_resources() -> Resources:
@@ -87,48 +77,49 @@ def check_request(
         ResourceError: naming the setting to change, and a value that would fit.
     """
     fewest, most = workers
+    # Ray starts as many as it can: an elastic group grows into the CPUs that the data needs.
+    started = math.floor(min(most, _fit(have.cpus, cpus_per_worker), _fit(have.gpus, gpus_per_worker)))
+    each = _some(cpus_per_worker, "CPU")
+    data = f"reading the data takes {_some(data_cpus, 'CPU')}"
+    hint = _cpu_hint(where, fewest, most, started, cpus_per_worker, data_cpus, have)
+
     if _more(fewest * gpus_per_worker, have.gpus):
         raise ResourceError(
-            f"{_workers(fewest)} with {_some(gpus_per_worker, 'GPU')} each: there are {have.gpus:g}",
+            f"{_some(fewest, 'worker')} with {_some(gpus_per_worker, 'GPU')} each: there are {have.gpus:g}",
             where=f"{where}.workers" if have.gpus else f"{where}.gpus_per_worker",
             hint=_gpu_hint(where, math.floor(_fit(have.gpus, gpus_per_worker))),
         )
     if _more(data_cpus, have.cpus):
+        raise ResourceError(f"{data}: there are {have.cpus:g}", where=f"{where}.data_cpus", hint=hint)
+    if _more(fewest * cpus_per_worker + data_cpus, have.cpus):
         raise ResourceError(
-            f"reading the data takes {_some(data_cpus, 'CPU')}: there are only {have.cpus:g}",
-            where=f"{where}.data_cpus",
-            hint=f"set {where}.data_cpus to at most {have.cpus:g}, or use a larger machine or cluster",
-        )
-
-    free = have.cpus - data_cpus
-    beside = f" beside the {_some(data_cpus, 'CPU')} that reading the data takes" if data_cpus else ""
-    if _more(fewest * cpus_per_worker, free):
-        raise ResourceError(
-            f"{_workers(fewest)} with {_some(cpus_per_worker, 'CPU')} each do not fit{beside}: "
-            f"there are only {have.cpus:g} CPUs",
+            f"{_some(fewest, 'worker')} with {each} each do not fit: there are {have.cpus:g}"
+            + (f", and {data}" if data_cpus else ""),
             where=f"{where}.workers",
-            hint=_cpu_hint(where, fewest, cpus_per_worker, free),
+            hint=hint,
         )
-    # An elastic group grows for as long as Ray has CPUs left, and so into those that the data needs.
-    started = min(
-        most, math.floor(_fit(have.cpus, cpus_per_worker)), math.floor(_fit(have.gpus, gpus_per_worker))
-    )
-    if _more(started * cpus_per_worker, free):
+    if _more(started * cpus_per_worker + data_cpus, have.cpus):
         raise ResourceError(
-            f"up to {_workers(most)} with {_some(cpus_per_worker, 'CPU')} each: {started} would take "
-            f"what reading the data needs; of {have.cpus:g} CPUs {data_cpus:g} must stay free",
+            f"up to {_some(most, 'worker')} with {each} each leave too few for the data: of {have.cpus:g}, "
+            f"{started} workers would take {started * cpus_per_worker:g}, and {data}",
             where=f"{where}.workers",
-            hint=_cpu_hint(where, most, cpus_per_worker, free),
+            hint=hint,
         )
 
 
-def _cpu_hint(where: str, workers: int, each: float, free: float) -> str:
+def _cpu_hint(
+    where: str, fewest: int, most: int, started: int, each: float, data: float, have: Resources
+) -> str:
+    """Changes of which each one alone would make the request fit."""
     hints = []
-    if fitting := math.floor(_fit(free, each)):
+    free = have.cpus - data
+    if free > 0 and (fitting := math.floor(_fit(free, each))):
         hints.append(f"set {where}.workers to at most {fitting}")
-    # Rounded down to tenths, which Ray takes and people write.
-    if share := math.floor(free / workers * 10 + 1e-6) / 10:
+    # With smaller workers more of them start, and together they must leave the data its share.
+    if (number := most if data else fewest) and (share := _tenths(free / number)) > 0:
         hints.append(f"set {where}.cpus_per_worker to at most {share:g}")
+    if data and started >= fewest and (rest := _tenths(have.cpus - started * each)) > 0:
+        hints.append(f"set {where}.data_cpus to at most {rest:g}")
     return ", or ".join([*hints, "use a larger machine or cluster"])
 
 
@@ -136,6 +127,11 @@ def _gpu_hint(where: str, fitting: int) -> str:
     if fitting:
         return f"set {where}.workers to at most {fitting}, or use a machine or cluster with more GPUs"
     return f"set {where}.gpus_per_worker to 0 to run on CPUs, or use a machine or cluster with GPUs"
+
+
+def _tenths(number: float) -> float:
+    # Rounded down to what people write and Ray takes.
+    return math.floor(number * 10 + 1e-6) / 10
 
 
 def _fit(have: float, each: float) -> float:
@@ -150,7 +146,3 @@ def _more(wanted: float, have: float) -> bool:
 
 def _some(count: float, noun: str) -> str:
     return f"{count:g} {noun}" if count == 1 else f"{count:g} {noun}s"
-
-
-def _workers(count: int) -> str:
-    return "1 worker" if count == 1 else f"{count} workers"

@@ -10,7 +10,6 @@ import asyncio
 import builtins
 import difflib
 import logging
-import os
 import re
 import secrets
 import shlex
@@ -25,7 +24,7 @@ from typing import Any
 
 import genray
 from cluster.auth import token, token_refused
-from cluster.connect import IN_JOB, check_dashboard, dashboard_address
+from cluster.connect import IN_JOB, check_dashboard, dashboard_address, environment
 from cluster.follow import POLL_S, stream
 from genray.errors import ClusterError, UsageError
 
@@ -49,15 +48,7 @@ _CHATTY = (
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
 )
-_REQUEST_S = 120.0  # submitting waits until the cluster has unpacked the code
-# Ray's client tells every file that it reads and every connection that ends.
-_CHATTY = (
-    "ray._private.runtime_env.packaging",
-    "ray.dashboard.modules.dashboard_sdk",
-    "ray.dashboard.modules.job.sdk",
-)
-_REQUEST_S = 120.0  # submitting waits until the cluster has unpacked the code
-POLL_S = 1.0  # how often a job that is followed is asked whether it has ended
+_TIMEOUT_S = (5.0, 120.0)  # to connect, and to answer: submitting may wait for a busy head
 _LOST_S = 60.0  # for so long a cluster may be out of reach while a job is followed
 
 
@@ -102,11 +93,11 @@ class Jobs:
         for name in _CHATTY:
             logging.getLogger(name).setLevel(logging.WARNING)
         # RAY_ADDRESS in the environment would win over the address that was asked for.
-        with self._asking("connecting"), _environment(RAY_API_SERVER_ADDRESS=self.address):
+        with self._asking("connecting"), environment(RAY_API_SERVER_ADDRESS=self.address):
             self._client = JobSubmissionClient(self.address, headers=headers)
         inner: Any = self._client
         # Ray would wait for an answer for ever.
-        inner._do_request = partial(inner._do_request, timeout=_REQUEST_S)
+        inner._do_request = partial(inner._do_request, timeout=_TIMEOUT_S)
         # Ray passes its None on to aiohttp, which deprecates that; both mean: verify certificates.
         inner._ssl_context = True
 
@@ -128,7 +119,7 @@ class Jobs:
         """
         job_id = f"genray-{_slug(target)}-{_slug(run)}-{secrets.token_hex(3)}"
         # Ray would warn about each folder that it leaves out by itself.
-        with self._asking("submitting"), _environment(RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES=""):
+        with self._asking("submitting"), environment(RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES=""):
             return self._client.submit_job(
                 entrypoint=shlex.join(entrypoint),
                 submission_id=job_id,
@@ -196,16 +187,12 @@ class Jobs:
             write(text)
             written += len(text)
 
-        def over() -> bool:
-            nonlocal job
-            job = self._found_again(job_id)
-            return job.over
-
         job = self.status(job_id)
         while not job.over:
             log: Any = self._client.tail_job_logs(job_id)
-            asyncio.run(stream(log, written, write_on, over))
-            if not over():
+            asyncio.run(stream(log, written, write_on, lambda: self.status(job_id).over))
+            job = self._found_again(job_id)
+            if not job.over:
                 time.sleep(POLL_S)
         # Ray closes a stream that broke between its own processes as if the log had ended there.
         try:
@@ -303,17 +290,3 @@ def _when(milliseconds: int | None) -> datetime | None:
 def _slug(name: str) -> str:
     # The id becomes part of a file name and of a URL.
     return re.sub(r"[^A-Za-z0-9_.]+", "-", name).strip("-.")[:40] or "unnamed"
-
-
-@contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

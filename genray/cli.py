@@ -174,7 +174,7 @@ def list_jobs(address: str | None, as_json: bool) -> None:
     Example:
       genray jobs list --address http://head:8265
     """
-    from genray.submitting import show_jobs
+    from genray.jobs_commands import show_jobs
 
     show_jobs(address or "auto", as_json=as_json)
 
@@ -186,7 +186,7 @@ def list_jobs(address: str | None, as_json: bool) -> None:
 @_reported
 def status(job: str, address: str | None, as_json: bool) -> None:
     """Print how JOB is doing."""
-    from genray.submitting import show_jobs
+    from genray.jobs_commands import show_jobs
 
     show_jobs(address or "auto", job=job, as_json=as_json)
 
@@ -198,7 +198,7 @@ def status(job: str, address: str | None, as_json: bool) -> None:
 @_reported
 def logs(job: str, follow: bool, address: str | None) -> int:
     """Print the log of JOB."""
-    from genray.submitting import show_logs
+    from genray.jobs_commands import show_logs
 
     return show_logs(address or "auto", job, follow=follow)
 
@@ -209,6 +209,6 @@ def logs(job: str, follow: bool, address: str | None) -> int:
 @_reported
 def stop(job: str, address: str | None) -> None:
     """Stop JOB; a training writes a checkpoint first."""
-    from genray.submitting import stop_job
+    from genray.jobs_commands import stop_job
 
     stop_job(address or "auto", job)

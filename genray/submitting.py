@@ -1,15 +1,21 @@
-"""What `genray submit` and `genray jobs` do, joining configs, cluster and targets."""
+"""What `genray submit` does: checks a target, then runs it here or sends it to a cluster."""
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import click
+
 from genray.errors import UsageError
-from genray.terminal import print_json, show_outcome
+from genray.settings import Settings, absolute
+from genray.terminal import print_json, say, show_outcome
 
 
 def submit_target(
@@ -17,21 +23,22 @@ def submit_target(
     *,
     config: Path | None,
     sets: tuple[str, ...],
+    run: str | None,
     address: str | None,
     detach: bool,
     dry_run: bool,
     as_json: bool,
-    run: str | None,
 ) -> int:
-    """Run a target here or on a cluster; returns the exit code."""
+    """Run `target` here or, with an address, on a cluster; returns the exit code."""
     from cluster.targets import find_target
     from configs.loading import load
-    from genray.settings import absolute
 
     if detach and not address:
         raise UsageError("--detach needs --address", hint="a run in this process cannot outlive it")
     implementation = find_target(target).load()
     settings = absolute(load(implementation.settings_class, target=target, config=config, sets=sets))
+    if address:
+        return send(target, settings, run, address, detach=detach, dry_run=dry_run, as_json=as_json)
     outcome = run_here(target, implementation, settings, run, dry_run=dry_run)
     if outcome is not None:
         show_outcome(outcome)
@@ -41,9 +48,9 @@ def submit_target(
 
 
 def run_here(
-    target: str, implementation: Any, settings: Any, name: str | None, *, dry_run: bool
+    target: str, implementation: Any, settings: Settings, run: str | None, *, dry_run: bool
 ) -> Mapping[str, Any] | None:
-    """Check, then run in this process (or in Ray workers of its own, or of the job that it is)."""
+    """Check, then run in this process, in Ray workers of its own, or in those of the job that it is."""
     from cluster.connect import cluster, inside_job
     from cluster.resources import check_request, local_resources
     from genray.progress import display
@@ -55,15 +62,112 @@ def run_here(
         for line in prepared.lines:
             shown.note(line)
         have = local_resources()
+        if not attached:  # before Ray starts, because that takes seconds
+            check_request(**asdict(prepared.demand(have)), have=have)
+        if dry_run:
+            return None
         with ExitStack() as stack:
-            if not attached:
-                check_request(**asdict(prepared.demand(have)), have=have)
-            if dry_run:
-                return None
             if prepared.needs_ray(attached):
                 have = stack.enter_context(cluster())
                 check_request(**asdict(prepared.demand(have)), have=have)
-            outcome: Mapping[str, Any] = prepared.run(name, shown, have, attached)
+            outcome: Mapping[str, Any] = prepared.run(run, shown, have, attached)
             return outcome
     finally:
         shown.close()
+
+
+def send(
+    target: str,
+    settings: Settings,
+    run: str | None,
+    address: str,
+    *,
+    detach: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    """Submit a job that gives the same command on the cluster, and follow it; returns its exit code.
+
+    The data and the cluster's resources are checked there, by the job, before it trains.
+    """
+    from cluster.submit import Jobs
+    from configs.loading import as_sets
+
+    run = run or f"{target}-{datetime.now():%Y%m%d-%H%M%S}"
+    command = ["python", "-m", "genray", "submit", target, "--name", run, "--json"]
+    for text in as_sets(settings, target=target):
+        command += ["--set", text]
+    jobs = Jobs(address)
+    if dry_run:
+        say(f"would submit to {address}: {' '.join(command)}")
+        return 0
+    job = jobs.submit(command, target=target, run=run)
+    say(f"job: {job}")
+    if detach:
+        say(f"follow it with: genray jobs logs {job} --follow --address {address}")
+        if as_json:
+            print_json({"target": target, "name": run, "job": job})
+        return 0
+    log = _Log()
+    code = follow(jobs, job, address, log)
+    if as_json and log.outcome is not None:
+        print_json(log.outcome)
+    return code
+
+
+def follow(jobs: Any, job: str, address: str, log: _Log) -> int:
+    """Pass the log of `job` on until it ends; Ctrl-C asks whether to stop it. Returns the exit code."""
+    while True:
+        try:
+            code: int = jobs.follow(job, log.write)
+            log.close()
+            return code
+        except KeyboardInterrupt:
+            say("")
+            if not sys.stdin.isatty():
+                choice = "d"
+            else:
+                choice = click.prompt(
+                    "stop the job (s), leave it running and detach (d), or go on watching (w)?",
+                    type=click.Choice(["s", "d", "w"]),
+                    default="d",
+                    err=True,
+                )
+            if choice == "s":
+                say("stopping, after a checkpoint")
+                jobs.stop(job)
+            elif choice == "d":
+                say(f"it goes on: genray jobs logs {job} --follow --address {address}")
+                return 130
+            log.again()
+
+
+class _Log:
+    """Passes a job's log on to standard error in whole lines, and keeps its outcome line for itself."""
+
+    def __init__(self) -> None:
+        self.outcome: Mapping[str, Any] | None = None
+        self._rest = ""
+        self._seen = self._skip = 0
+
+    def again(self) -> None:
+        """The log is about to come once more from its beginning: pass over what was seen."""
+        self._skip, self._seen = self._seen, 0
+
+    def write(self, text: str) -> None:
+        self._seen += len(text)
+        text, self._skip = text[self._skip :], max(0, self._skip - len(text))
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self._line(line)
+
+    def close(self) -> None:
+        if self._rest:
+            self._line(self._rest)
+        self._rest = ""
+
+    def _line(self, line: str) -> None:
+        if line.startswith('{"target": '):
+            self.outcome = json.loads(line)
+        else:
+            say(line)

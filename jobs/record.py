@@ -17,13 +17,17 @@ Row = dict[str, Any]
 
 
 class Record:
-    """Writes what happens in a run. `rows` (one per epoch) is also kept in every checkpoint, so that a
-    resumed run's history has each epoch once."""
+    """Writes what happens in a run. The rows (one per epoch) are also kept in every checkpoint, so that a
+    resumed run's history has each epoch once.
 
-    def __init__(self, run: Run, rows: Sequence[Row], step: int) -> None:
+    Args:
+        run: the folder.
+        step: optimizer steps that the run goes on from.
+    """
+
+    def __init__(self, run: Run, step: int) -> None:
         from tensorboardX import SummaryWriter
 
-        self.rows = list(rows)
         self._run = run
         run.tensorboard.mkdir(parents=True, exist_ok=True)
         # purge_step hides what an earlier process logged beyond the checkpoint.
@@ -41,10 +45,10 @@ class Record:
             self._board.add_image(name, image, step, dataformats="HWC")
             self._board.flush()
 
-    def write(self) -> None:
+    def write(self, rows: Sequence[Row]) -> None:
         """Write `history.jsonl` and `loss_curves.png` anew."""
-        write_text(self._run.history, "".join(json.dumps(row) + "\n" for row in self.rows))
-        draw_curves(self._run.curves, self.rows)
+        write_text(self._run.history, "".join(json.dumps(row) + "\n" for row in rows))
+        draw_curves(self._run.curves, rows)
 
     def close(self) -> None:
         """Flush TensorBoard."""
@@ -52,29 +56,26 @@ class Record:
 
 
 def draw_curves(path: Path, rows: Sequence[Row]) -> None:
-    """Draw every number of `rows` over the epochs: losses that share a name's beginning together
-    (gen_*, disc_*), validation metrics one to a panel."""
+    """Draw every number of `rows` over the epochs, each in a panel of its own: their scales differ."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     names = [k for k, v in rows[-1].items() if isinstance(v, float) and k not in _NOT_CURVES] if rows else []
     names += [k for row in rows for k in row if k.startswith("val_") and k not in names]
     names = list(dict.fromkeys(names))
     if not names:
         return
-    panels: dict[str, list[str]] = {}
-    for name in names:
-        panels.setdefault(name if name.startswith("val_") else name.split("_")[0], []).append(name)
-    figure = Figure(figsize=(4.2 * len(panels), 3.2), layout="constrained")
-    for i, (title, members) in enumerate(panels.items()):
-        axes = figure.add_subplot(1, len(panels), i + 1)
-        for name in members:
-            points = [(row["epoch"], row[name]) for row in rows if name in row]
-            axes.plot(*zip(*points, strict=True), label=name, marker="." if len(points) < 30 else None)
-        axes.set_xlabel("epoch")
-        axes.set_title(title)
+    columns = min(4, len(names))
+    lines = -(-len(names) // columns)
+    figure = Figure(figsize=(3.4 * columns, 2.6 * lines), layout="constrained")
+    for i, name in enumerate(names):
+        axes = figure.add_subplot(lines, columns, i + 1)
+        epochs, values = zip(*[(row["epoch"], row[name]) for row in rows if name in row], strict=True)
+        axes.plot(epochs, values, marker="." if len(epochs) < 30 else None)
+        axes.set_title(name, fontsize="medium")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
-        if len(members) > 1:
-            axes.legend(fontsize="small")
+    figure.supxlabel("epoch", fontsize="medium")
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
 

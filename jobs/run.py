@@ -7,12 +7,14 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from genray.data.paired import BadPair
 from genray.errors import RunError
 from genray.files import write_json, write_text
 
@@ -114,12 +116,11 @@ class Run:
         """Forget an old request."""
         self._stop.unlink(missing_ok=True)
 
-    def add_set_aside(self, path: str, reason: str, detail: str) -> None:
+    def add_set_aside(self, bad: BadPair) -> None:
         """List an input that cannot be used, once."""
-        if path not in {row["path"] for row in self.read_set_aside()}:
-            row = json.dumps({"path": path, "reason": reason, "detail": detail})
+        if bad.path not in {row["path"] for row in self.read_set_aside()}:
             with self.set_aside.open("a", encoding="utf-8") as file:
-                file.write(row + "\n")
+                file.write(json.dumps(asdict(bad)) + "\n")
 
     def read_set_aside(self) -> list[dict[str, str]]:
         """The inputs that were set aside: path, reason (a key of `genray.data.images.REASONS`), detail."""

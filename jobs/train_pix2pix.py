@@ -39,7 +39,9 @@ from jobs.training import Training
 class LossSettings(Settings):
     """Settings of the pix2pix loss: adversarial + l1 * L1."""
 
-    adversarial: Adversarial = Field("bce", description="bce (the paper) or least-squares (LSGAN)")
+    adversarial: Adversarial = Field(
+        "least-squares", description="least-squares (LSGAN; closer to the target) or bce (the paper; sharper)"
+    )
     l1: float = Field(100.0, ge=0, description="weight of the L1 distance to the target (the paper's lambda)")
 
 

@@ -99,7 +99,7 @@ class PreparedTraining:
             run.outcome.unlink(missing_ok=True)
             run.clear_stop()
             for bad in self._summary.bad:
-                run.add_set_aside(bad.path, bad.reason, bad.detail)
+                run.add_set_aside(bad)
             display.note(f"run: {run.folder}")
             with _stoppable(run, display):
                 metrics = self._train(run, display, self.demand(have), attached)
@@ -132,10 +132,11 @@ class PreparedTraining:
             "gpu": gpu,
             "cpus": demand.cpus_per_worker,
         }
-        # Ray's own types know neither a returned value nor elastic groups.
-        trainer: Any = TorchTrainer(
+        make: Any = TorchTrainer  # its types know neither returned values nor elastic groups
+        scaling: Any = ScalingConfig
+        trainer = make(
             lambda: _train_here(self._recipe, run, display, gpu) if here else _train_in_worker(config),
-            scaling_config=ScalingConfig(
+            scaling_config=scaling(
                 num_workers=0 if here else (most if fewest == most else (fewest, most)),
                 use_gpu=gpu,
                 resources_per_worker={"CPU": demand.cpus_per_worker, **({"GPU": 1} if gpu else {})},

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,6 +15,18 @@ from torch.optim import Optimizer
 def bare(network: nn.Module) -> nn.Module:
     """The network without the wrapper that synchronises its gradients."""
     return network.module if isinstance(network, DistributedDataParallel) else network
+
+
+def moving_average(decay: float) -> Callable[[Sequence[torch.Tensor], Sequence[torch.Tensor], Any], None]:
+    """An exponential moving average for `AveragedModel`, whose decay rises to `decay` as steps are taken:
+    min(decay, (1 + steps) / (10 + steps)), so that a young average is not held back by the first weights."""
+
+    @torch.no_grad()
+    def update(averages: Sequence[torch.Tensor], values: Sequence[torch.Tensor], count: Any) -> None:
+        now = min(decay, (1 + int(count)) / (10 + int(count)))
+        torch._foreach_lerp_(list(averages), list(values), 1 - now)
+
+    return update
 
 
 class Update:

@@ -35,14 +35,15 @@ class BadImage(Exception):
 
 
 def image_size(data: bytes) -> tuple[int, int]:
-    """(width, height) from the header of `data`, before any pixel is decoded; EXIF turns are applied.
+    """(width, height) from the header of `data`, before any pixel is decoded; EXIF turns are applied
+    (but for PNG).
 
     Raises:
         BadImage: empty or unknown.
     """
     with _open(data) as image:
         width, height = image.size
-        return (height, width) if image.getexif().get(_ORIENTATION, 1) >= 5 else (width, height)
+        return (height, width) if _orientation(image) >= 5 else (width, height)
 
 
 def decode(data: bytes, *, channels: int, max_pixels: int) -> NDArray[np.uint8]:
@@ -63,9 +64,9 @@ def decode(data: bytes, *, channels: int, max_pixels: int) -> NDArray[np.uint8]:
         width, height = image.size
         if width * height > max_pixels:
             raise BadImage("too-large", f"{width}x{height} pixels, the limit is {max_pixels}")
-        upright = image.getexif().get(_ORIENTATION, 1) == 1
         try:
-            if image.format == "JPEG" and image.mode in ("L", "RGB") and upright and channels < 4:
+            plain = image.format == "JPEG" and image.mode in ("L", "RGB") and _orientation(image) == 1
+            if plain and channels < 4:
                 # 1.4 times as fast as Pillow, same pixels.
                 space = "GRAY" if channels == 1 else "RGB"
                 return simplejpeg.decode_jpeg(data, colorspace=space, strict=True)  # type: ignore[no-any-return]
@@ -76,7 +77,9 @@ def decode(data: bytes, *, channels: int, max_pixels: int) -> NDArray[np.uint8]:
     return array.reshape(*array.shape[:2], channels)
 
 
-_ORIENTATION = 0x0112
+def _orientation(image: Image.Image) -> int:
+    # Pillow would decode a whole PNG to look for EXIF behind its pixels.
+    return int(image.getexif().get(0x0112, 1)) if image.format != "PNG" else 1
 
 
 def _open(data: bytes) -> Image.Image:
@@ -89,6 +92,8 @@ def _open(data: bytes) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise BadImage("too-large", str(error)) from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        if data.startswith((b"\x89PNG", b"\xff\xd8")) or data[8:12] == b"WEBP":
+            raise BadImage("truncated", f"{len(data)} bytes; the header is damaged") from error
         raise BadImage("unknown-format", f"begins with {data[:8]!r}") from error
 
 

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-Norm = Literal["batch", "instance", "none"]
+Norm = Literal["batch", "image-batch", "instance"]
 
 
-class BatchNorm(nn.BatchNorm2d):
+class ImageBatchNorm(nn.BatchNorm2d):
     """Batch normalisation that normalises each image by its own statistics in evaluation.
 
     In training it is `nn.BatchNorm2d`. In evaluation the statistics are taken over each image's own
@@ -29,12 +29,13 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 def norm_layer(kind: Norm, channels: int) -> nn.Module:
-    """A normalisation layer: batch (affine), instance (no parameters, as in pix2pix), or none."""
+    """A normalisation layer: batch (affine), image-batch (the same, by image in evaluation), or instance
+    (no parameters, as in pix2pix)."""
     if kind == "batch":
-        return BatchNorm(channels)
-    if kind == "instance":
-        return nn.InstanceNorm2d(channels)
-    return nn.Identity()
+        return nn.BatchNorm2d(channels)
+    if kind == "image-batch":
+        return ImageBatchNorm(channels)
+    return nn.InstanceNorm2d(channels)
 
 
 def init_normal(network: nn.Module, std: float = 0.02) -> nn.Module:

@@ -3,13 +3,11 @@ Adversarial Networks", section 3.2.1 and appendix 6.1.1)."""
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from pydantic import Field
 from torch import nn
 
-from genray.models.layers import init_normal, norm_layer
+from genray.models.layers import Norm, init_normal, norm_layer
 from genray.settings import Settings
 
 
@@ -19,7 +17,11 @@ class UNetSettings(Settings):
     filters: int = Field(
         64, ge=1, le=512, description="channels of the first layer; deeper ones have up to 8x"
     )
-    norm: Literal["batch", "instance"] = Field("batch", description="batch (the paper) or instance")
+    norm: Norm = Field(
+        "image-batch",
+        description="image-batch: in use by each image's own statistics, as the paper (for batch_size 1); "
+        "batch: by running averages",
+    )
     dropout: float = Field(0.5, ge=0, lt=1, description="dropout in the inner decoder, training only")
 
 

@@ -1,23 +1,389 @@
-import sys
+import _thread
+import socket
+import threading
 import time
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
-from cluster.submit import Jobs
+from urllib.parse import urlsplit
 
-def test_exit(jobs: Jobs) -> None:
-    t=time.time()
-    i = jobs.submit(["python", "-c", "import genray,os;print(genray.__file__);print(os.getcwd());raise SystemExit(3)"], target="train-x", run="a b")
-    print("sub", time.time()-t)
-    out=[]
-    print(jobs.follow(i, out.append)); print(out)
-    print(time.time()-t)
-    print(jobs.status(i)); print(jobs.list())
-    t=time.time()
-    i = jobs.submit(["python", "-c", "print(5)"], target="train-x", run="a b")
-    print("sub", time.time()-t)
-    print(jobs.follow(i, out.append)); print(out)
-    print(time.time()-t)
-    i = jobs.submit(["python", "-c", "import sys; sys.stdout.buffer.write(b'abc\\xff\\n'); print('end')"], target="train-x", run="a b")
-    out=[]
-    print("sub", time.time()-t)
-    print(jobs.follow(i, out.append)); print(out)
-    print(time.time()-t)
+import pytest
+
+from cluster import connect, submit
+from cluster.submit import Job, Jobs
+from genray.errors import ClusterError, UsageError
+
+_ROOT = Path(__file__).parents[2]
+
+
+def start(jobs: Jobs, code: str, *, run: str = "test", env: Mapping[str, str] | None = None) -> str:
+    entrypoint = ["python", "-c", "import os; exec(os.environ['CODE'])"]
+    return jobs.submit(entrypoint, target="train-pix2pix", run=run, env={"CODE": code, **(env or {})})
+
+
+def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.1)
+
+
+def printed(log: str) -> list[str]:
+    """The lines of the job itself, without the two that Ray puts there, before or just after the first."""
+    rays = ("Running entrypoint for job", "Runtime env is setting up.")
+    return [line for line in log.splitlines() if not any(text in line for text in rays)]
+
+
+@pytest.fixture(scope="module")
+def done(head: Any) -> Job:
+    """A job that has ended, well."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_AUTH_MODE", raising=False)
+        patch.setenv("RAY_AUTH_TOKEN", Path(head.env["RAY_AUTH_TOKEN_PATH"]).read_text())
+        jobs = Jobs(head.address)
+        # What the job sees of our code, and of the cluster.
+        code = """
+import os
+from pathlib import Path
+import genray.data, genray.models, jobs, pipelines, monitors, configs
+from cluster.connect import cluster, inside_job
+assert Path(genray.__file__).parent.parent == Path.cwd(), genray.__file__
+for folder, _, files in os.walk("."):
+    for file in files:
+        print("has", os.path.relpath(os.path.join(folder, file)))
+import ray
+with cluster() as have:
+    print("ray", inside_job(), have.cpus, have.nodes, ray.get_runtime_context().gcs_address)
+print("after", ray.is_initialized())
+"""
+        job_id = start(jobs, code, run="Two words/é")
+        log: list[str] = []
+        assert jobs.follow(job_id, log.append) == 0, "".join(log)
+        return jobs.status(job_id)
+
+
+def test_a_job_carries_its_names_and_tells_how_it_ended(done: Job) -> None:
+    assert (done.target, done.run, done.status, done.exit_code) == (
+        "train-pix2pix",
+        "Two words/é",
+        "SUCCEEDED",
+        0,
+    )
+    assert done.id.startswith("genray-train-pix2pix-Two-words-")
+    assert done.over
+    assert done.started is not None
+    assert done.ended is not None
+    assert 0 < (done.ended - done.started).total_seconds() < 60
+    assert abs(time.time() - done.ended.timestamp()) < 300
+
+
+def test_a_job_attaches_to_the_cluster_that_runs_it(jobs: Jobs, done: Job, head: Any) -> None:
+    lines = printed(jobs.logs(done.id))
+    assert f"ray True 2.0 1 {head.gcs}" in lines
+    assert "after False" in lines
+
+
+def test_a_job_has_all_of_the_code_and_nothing_else(jobs: Jobs, done: Job) -> None:
+    sent = {line.removeprefix("has ") for line in printed(jobs.logs(done.id)) if line.startswith("has ")}
+    code = {
+        str(path.relative_to(_ROOT))
+        for name in submit.PACKAGES
+        for path in (_ROOT / name).rglob("*")
+        if path.suffix in (".py", ".yaml", ".typed")
+    }
+    assert "genray/data/__init__.py" in code
+    assert "configs/train-pix2pix.yaml" in code
+    assert code <= sent
+    assert {path.split("/")[0] for path in sent} == {*submit.PACKAGES, "pyproject.toml"}
+    assert not [path for path in sent if "__pycache__" in path]
+
+
+def test_a_checkout_s_data_runs_and_caches_are_never_sent(tmp_path: Path) -> None:
+    from ray._private.runtime_env.packaging import create_package
+
+    wanted = ["pyproject.toml", "genray/__init__.py", "genray/data/images.py", "configs/a.yaml", "jobs/x.py"]
+    unwanted = [
+        "data/patients.csv", "runs/a/genray/x", "x", ".env", ".git/config", ".venv/genray/a.py",
+        "d/genray/a.py", "genray.egg-info/PKG-INFO", "genray/__pycache__/a.cpython-311.pyc",
+        "genray-data/a.png", "tests/a.py",
+    ]  # fmt: skip
+    for name in [*wanted, *unwanted]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    code = submit._code(tmp_path)
+    assert code["working_dir"] == str(tmp_path)
+    sent = tmp_path / "sent.zip"
+    create_package(code["working_dir"], sent, excludes=code["excludes"], include_gitignore=True)
+    with zipfile.ZipFile(sent) as package:
+        assert sorted(name for name in package.namelist() if not name.endswith("/")) == sorted(wanted)
+
+
+def test_an_installed_genray_is_sent_as_its_packages(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("genray", "configs"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("where = 'installed'")
+    (tmp_path / "configs" / "a.yaml").write_text("a: 1")
+    (tmp_path / "numpy").mkdir()
+    monkeypatch.setattr(submit.genray, "__file__", str(tmp_path / "genray" / "__init__.py"))
+    code = """
+import configs, genray, pathlib
+print(genray.where, pathlib.Path(configs.__file__).with_name("a.yaml").read_text())
+"""
+    job_id = start(jobs, code)
+    assert jobs.follow(job_id, lambda text: None) == 0, jobs.logs(job_id)
+    assert printed(jobs.logs(job_id)) == ["installed a: 1"]
+
+
+def test_the_exit_code_is_the_job_s_own(jobs: Jobs) -> None:
+    job_id = start(jobs, "import sys; print('no'); sys.exit(3)", env={"RAY_JOB_STOP_WAIT_TIME_S": "1"})
+    log: list[str] = []
+    assert jobs.follow(job_id, log.append) == 3
+    assert printed("".join(log)) == ["no"]
+    job = jobs.status(job_id)
+    assert (job.status, job.exit_code) == ("FAILED", 3)
+    assert "exit code 3" in job.message
+    # Once more, of a job that ended before anyone looked.
+    again: list[str] = []
+    assert jobs.follow(job_id, again.append) == 3
+    assert "".join(again) == "".join(log)
+
+
+def test_stopping_lets_the_job_finish_what_it_must(jobs: Jobs) -> None:
+    code = """
+import time
+print("training", flush=True)
+try:
+    time.sleep(120)
+except KeyboardInterrupt:
+    time.sleep(4)  # longer than the 3 s that Ray gives by default
+    print("checkpoint written", flush=True)
+"""
+    job_id = start(jobs, code)
+    until(lambda: "training" in printed(jobs.logs(job_id)))
+    assert jobs.stop(job_id, wait=0).status == "RUNNING"
+    job = jobs.stop(job_id)
+    assert job.status == "STOPPED"
+    assert printed(jobs.logs(job_id)) == ["training", "checkpoint written"]
+    assert jobs.follow(job_id, lambda text: None) == 1
+    assert jobs.stop(job_id) == job, "a job that has ended stays as it is"
+
+
+def test_a_job_that_has_not_started_can_be_stopped(jobs: Jobs) -> None:
+    job_id = start(jobs, "import time; time.sleep(120)", env={"RAY_JOB_STOP_WAIT_TIME_S": "1"})
+    assert jobs.stop(job_id, wait=30).status == "STOPPED"
+
+
+def test_genray_s_jobs_are_listed_and_others_only_on_request(jobs: Jobs, done: Job) -> None:
+    job_id = start(jobs, "pass")
+    other = jobs._client.submit_job(entrypoint="true", submission_id="not-ours")
+    listed = [job.id for job in jobs.list()]
+    assert listed[0] == job_id, "the newest comes first"
+    assert done.id in listed
+    assert other not in listed
+    everything = {job.id: job for job in jobs.list(everything=True)}
+    assert everything[other].target == everything[other].run == ""
+    assert {*listed, other} <= set(everything)
+
+
+def test_an_unknown_job_is_refused_and_the_nearest_is_named_first(jobs: Jobs, done: Job) -> None:
+    wrong = done.id[:-2] + "zz"
+    for ask in (jobs.status, jobs.logs, jobs.stop, lambda job_id: jobs.follow(job_id, print)):
+        with pytest.raises(UsageError) as caught:
+            ask(wrong)
+        assert wrong in caught.value.what
+        assert caught.value.hint is not None
+        assert caught.value.hint.startswith(f"there are: {done.id}")
+
+
+def test_a_log_is_followed_through_dropped_connections_without_loss_or_repetition(
+    jobs: Jobs, head: Any, tmp_path: Path
+) -> None:
+    code = f"""
+import time
+from pathlib import Path
+for number in range(900):
+    print("line", number, "é", flush=True)
+    # The third of the log that comes next is written when the stream was opened once more.
+    while number in (300, 600) and not Path({str(tmp_path)!r}, str(number // 300 + 1)).exists():
+        time.sleep(0.05)
+"""
+    log: list[str] = []
+    with dropping(head.address, tmp_path) as address:
+        job_id = start(jobs, code)
+        assert Jobs(address).follow(job_id, log.append) == 0
+    assert printed("".join(log)) == [f"line {number} é" for number in range(900)]
+    assert "".join(log) == jobs.logs(job_id)
+
+
+@contextmanager
+def dropping(address: str, opened: Path) -> Iterator[str]:
+    """A way to the head that breaks the nth log stream after n x 3 kB, and leaves a file n in `opened`."""
+    target = (urlsplit(address).hostname, urlsplit(address).port)
+    streams = 0
+
+    def pump(source: socket.socket, to: socket.socket, most: float) -> None:
+        with suppress(OSError):
+            while most > 0 and (data := source.recv(1000)):
+                to.sendall(data)
+                most -= len(data)
+        for each in (source, to):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    def serve(client: socket.socket) -> None:
+        nonlocal streams
+        most = float("inf")
+        with client, socket.create_connection(target) as server:
+            request = client.recv(65536)
+            if b"/logs/tail" in request.split(b"\r\n")[0]:
+                streams += 1
+                (opened / str(streams)).touch()
+                most = streams * 3000
+            server.sendall(request)
+            there = threading.Thread(target=pump, args=(client, server, float("inf")))
+            there.start()
+            pump(server, client, most)
+            there.join()
+
+    def accept(door: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = door.accept()
+                threading.Thread(target=serve, args=(client,)).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        thread = threading.Thread(target=accept, args=(door,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{door.getsockname()[1]}"
+        finally:
+            door.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def test_ctrl_c_or_a_closed_pipe_ends_the_following_and_not_the_job(jobs: Jobs) -> None:
+    job_id = start(jobs, "import time; print('here', flush=True); time.sleep(120)")
+
+    def interrupt_at(text: str) -> None:
+        if "here" in text:
+            # As Ctrl-C does it, a moment later and so in the midst of waiting.
+            threading.Timer(0.3, _thread.interrupt_main).start()
+
+    def write_to_closed_pipe(text: str) -> None:
+        raise BrokenPipeError  # as in `genray jobs logs ID | head`: not a connection to take up again
+
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        jobs.follow(job_id, interrupt_at)
+    with pytest.raises(BrokenPipeError):
+        jobs.follow(job_id, write_to_closed_pipe)
+    assert time.monotonic() - began < 30
+    assert jobs.status(job_id).status == "RUNNING"
+    assert jobs.stop(job_id, wait=30).over
+
+
+def test_a_cluster_that_stays_away_ends_the_following_with_how_to_go_on(
+    jobs: Jobs, done: Job, head: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submit, "_LOST_S", 0.5)
+    with dropping(head.address, tmp_path) as address:
+        through = Jobs(address)
+        assert through._found_again(done.id) == done
+    with pytest.raises(ClusterError) as caught:
+        through._found_again(done.id)
+    assert "stopped answering" in caught.value.what
+    assert f"genray jobs logs {done.id}" in str(caught.value)
+
+
+def test_an_unreadable_log_does_not_keep_the_exit_code(jobs: Jobs) -> None:
+    job_id = start(jobs, "import sys; sys.stdout.buffer.write(b'\\xff\\n'); sys.exit(5)")
+    log: list[str] = []
+    assert jobs.follow(job_id, log.append) == 5
+    assert "the rest of the log cannot be read" in "".join(log)
+
+
+def test_a_file_name_in_an_old_encoding_leaves_the_log_readable_and_a_signal_is_told(jobs: Jobs) -> None:
+    code = "import os; print(os.fsdecode(b'M\\xfcller.png')); os.kill(os.getpid(), 9)"
+    job_id = start(jobs, code, env={"PYTHONUTF8": "1"})
+    assert jobs.follow(job_id, lambda text: None) == 137
+    assert "M\\udcfcller.png" in printed(jobs.logs(job_id))
+
+
+def test_a_wrong_or_missing_token_is_refused_with_where_to_put_it(
+    head: Any, client_env: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "not-the-token")
+    with pytest.raises(ClusterError, match="wants another token") as caught:
+        Jobs(head.address)
+    assert "RAY_AUTH_TOKEN_PATH" in str(caught.value)
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(ClusterError, match="wants a token, and there is none"):
+        Jobs(head.address)
+
+
+def test_the_address_asked_for_wins_over_the_environment(
+    head: Any, client_env: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:9")
+    assert Jobs(head.address)._client.get_address() == head.address
+
+
+def refused_connection(address: str) -> ClusterError:
+    began = time.monotonic()
+    with pytest.raises(ClusterError) as caught:
+        Jobs(address)
+    assert time.monotonic() - began < 8
+    assert caught.value.where == address
+    assert caught.value.hint
+    return caught.value
+
+
+def test_an_address_where_nothing_listens_is_refused_in_seconds() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    assert "no Ray cluster answers" in refused_connection(f"http://127.0.0.1:{port}").what
+
+
+def test_an_address_that_never_answers_is_refused_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connect, "_ANSWER_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        error = refused_connection(f"http://127.0.0.1:{server.getsockname()[1]}")
+    assert "no Ray cluster answers" in error.what
+
+
+def test_the_gcs_s_port_is_refused_as_not_the_dashboard(head: Any) -> None:
+    assert "not the dashboard" in refused_connection(f"http://{head.gcs}").what
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "says"),
+    [
+        (200, b'{"ray_version": "2.9.3"}', "the cluster runs Ray 2.9.3, and genray needs 2."),
+        (200, b"<html>", "not the dashboard of a Ray cluster: its answer is not Ray's"),
+        (404, b"", "not the dashboard of a Ray cluster: it answers 404"),
+    ],
+)
+def test_another_server_is_refused(status: int, body: bytes, says: str) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        try:
+            error = refused_connection(f"http://127.0.0.1:{server.server_port}")
+        finally:
+            server.shutdown()
+    assert says in error.what

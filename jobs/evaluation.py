@@ -1,0 +1,57 @@
+"""Judging networks in the middle and at the end of a training: metrics of held-out samples, and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from genray.pixels import to_network
+from jobs.device import Device
+from jobs.recipe import Recipe, Scored
+from jobs.worker import Worker
+
+Networks = Mapping[str, nn.Module]
+
+
+class Evaluation:
+    """Runs a recipe's validation and pictures on its device, in evaluation mode, without gradients."""
+
+    def __init__(self, recipe: Recipe[Any], device: Device, worker: Worker) -> None:
+        self._recipe, self._device, self._worker = recipe, device, worker
+
+    def place(self, images: NDArray[np.uint8]) -> torch.Tensor:
+        """A batch of images, (N, H, W, C) uint8, as the networks take it."""
+        return to_network(images, self._device.where).contiguous(memory_format=self._device.memory_format)
+
+    def score(self, networks: Networks) -> tuple[dict[str, float], list[Scored]]:
+        """Mean metrics over the held-out samples, and those of each, by index; each worker does a share."""
+        with torch.inference_mode(), self._device.autocast():
+            scored = self._recipe.validate(_evaluating(networks), self._worker.share, self.place)
+        scored = sorted(self._worker.gather(scored), key=lambda item: item[0])
+        return {k: float(np.mean([s[k] for _, s in scored])) for k in scored[0][1]}, scored
+
+    def picture(self, networks: Networks, indices: Sequence[int], title: str = "") -> NDArray[np.uint8]:
+        """What the networks make of some held-out samples: (H, W, 3) uint8."""
+        with torch.inference_mode(), self._device.autocast():
+            return self._recipe.picture(_evaluating(networks), indices, self.place, title)
+
+    def worst_and_best(self, networks: Networks, scored: Sequence[Scored], most: int) -> NDArray[np.uint8]:
+        """The worst samples, worst first, and beside them the best, best first."""
+        order = [index for index, _ in sorted(scored, key=lambda item: -item[1][self._recipe.metric])]
+        count = max(1, min(most, len(order) // 2))
+        halves = [
+            self.picture(networks, order[:count], "worst "),
+            self.picture(networks, order[::-1][:count], "best "),
+        ]
+        return np.concatenate(halves, axis=1)
+
+
+def _evaluating(networks: Networks) -> Networks:
+    for network in networks.values():
+        network.eval()
+    return networks

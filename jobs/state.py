@@ -1,0 +1,139 @@
+"""The state of a training: networks, optimizers, averages and how far it is; saved and restored whole."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from jobs import checkpoint as checkpoints
+from jobs.checkpoint import Checkpoint
+from jobs.device import Device
+from jobs.recipe import Recipe
+from jobs.update import bare, moving_average
+
+
+@dataclass
+class Position:
+    """How far a run is."""
+
+    epoch: int = 0  # whole epochs done
+    taken: int = 0  # samples of the next one done, all workers together
+    step: int = 0  # optimizer steps done
+    best: float = math.inf  # the best validation metric so far
+    best_epoch: int = 0
+    stale: int = 0  # validations since then
+    seconds: float = 0.0  # spent on the epoch in progress
+
+
+class State:
+    """Freshly initialised from the seed; `restore` brings back what `save` wrote.
+
+    Args:
+        recipe: whose networks these are.
+        device: where they are placed.
+        wrap: puts a network into its wrapper for distribution.
+    """
+
+    def __init__(self, recipe: Recipe[Any], device: Device, wrap: Callable[[nn.Module], nn.Module]) -> None:
+        torch.manual_seed(recipe.settings.seed)
+        plain = {name: device.place(net) for name, net in recipe.networks().items()}
+        settings = {name: recipe.optimizer(name) for name in plain}
+        self.optimizers = {
+            name: settings[name].make(net, fused=recipe.settings.device.fused) for name, net in plain.items()
+        }
+        self._rates = {name: settings[name].learning_rate for name in plain}
+        self._averages: dict[str, AveragedModel] = {}
+        if recipe.settings.loop.ema:
+            average = moving_average(recipe.settings.loop.ema)
+            self._averages = {n: AveragedModel(plain[n], multi_avg_fn=average) for n in recipe.averaged}
+        self._judged = tuple(recipe.averaged)
+        if device.compile:
+            for net in plain.values():
+                net.compile(mode=device.compile)
+        self.networks = {name: wrap(net) for name, net in plain.items()}
+        self._device = device
+        self.position = Position()
+        self.names: list[str] = []  # of the losses
+        self.sums: torch.Tensor | None = None  # of the losses in this epoch, in the order of `names`
+        self.rows: list[dict[str, Any]] = []  # one for each epoch that is done
+
+    def set_rate(self, factor: float) -> float:
+        """Multiply every learning rate as given with `factor`; returns the first one."""
+        for name, optimizer in self.optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = self._rates[name] * factor
+        return next(iter(self._rates.values())) * factor
+
+    def stepped(self, losses: torch.Tensor) -> None:
+        """Count a step that had these losses, and move the averages on."""
+        for name, average in self._averages.items():
+            average.update_parameters(bare(self.networks[name]))
+        self.position.step += 1
+        self.sums = losses.double() if self.sums is None else self.sums + losses
+
+    def judged(self) -> dict[str, nn.Module]:
+        """The networks that are validated and bundled, averaged where there is an average."""
+        return {
+            name: self._averages[name].module if name in self._averages else bare(self.networks[name])
+            for name in self._judged
+        }
+
+    def finite(self) -> bool:
+        """Whether every weight is a number."""
+        checks = [torch.isfinite(p).all() for net in self.networks.values() for p in net.parameters()]
+        return bool(torch.stack(checks).all())
+
+    def snapshot(self, sums: torch.Tensor | None, together: int) -> Checkpoint:
+        """All of it as a checkpoint.
+
+        Args:
+            sums: the losses of this epoch so far, over all workers.
+            together: samples that the group takes per batch.
+        """
+        nets = {name: bare(net) for name, net in self.networks.items()}
+        state = {
+            "position": asdict(self.position),
+            "names": self.names,
+            "sums": None if sums is None else sums.tolist(),
+            "rows": self.rows,
+            "together": together,
+        }
+        return checkpoints.collect(nets, self._averages, self.optimizers, state)
+
+    def best_snapshot(self, metrics: dict[str, float]) -> Checkpoint:
+        """The judged networks alone."""
+        return checkpoints.collect(self.judged(), {}, {}, {"epoch": self.position.epoch, **metrics})
+
+    def restore(self, path: Path, together: int, per_step: int, steps_per_epoch: int) -> bool:
+        """Go back to the checkpoint at `path`; returns whether there is one."""
+        saved = checkpoints.read(path)
+        if saved is None:
+            return False
+        for name, net in self.networks.items():
+            bare(net).load_state_dict(saved.part("net", name))
+            checkpoints.restore_optimizer(self.optimizers[name], saved.part("opt", name))
+        for name, average in self._averages.items():
+            average.load_state_dict(saved.part("ema", name))
+        self.position = Position(**saved.state["position"])
+        self.names, self.rows = saved.state["names"], saved.state["rows"]
+        if saved.state["sums"]:
+            self.sums = torch.tensor(saved.state["sums"], dtype=torch.float64, device=self._device.where)
+        if saved.state["together"] != together:
+            # An elastic group has changed: its steps are of another size, so count them anew.
+            self.position.step = self.position.epoch * steps_per_epoch + self.position.taken // per_step
+        return True
+
+    def load_best(self, path: Path) -> int:
+        """Put the weights of `best_snapshot` into the judged networks; returns their epoch."""
+        best = checkpoints.read(path)
+        assert best is not None  # the last epoch is always validated
+        for name, network in self.judged().items():
+            network.load_state_dict(best.part("net", name))
+        return int(best.state["epoch"])

@@ -1,0 +1,241 @@
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster import connect
+from cluster.connect import dashboard_address
+from genray.errors import ClusterError
+
+
+def python(code: str, env: dict[str, str], **more: Any) -> subprocess.CompletedProcess[str]:
+    """Run `code` in a process of its own: what Ray read from the environment stays in a process."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "GENRAY_"))}
+    command = [sys.executable, "-W", "error", "-c", code]
+    return subprocess.run(command, env=clean | env, capture_output=True, text=True, timeout=90, **more)
+
+
+def refusal(address: str) -> ClusterError:
+    with pytest.raises(ClusterError) as caught:
+        dashboard_address(address)
+    assert caught.value.hint
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("head", "http://head:8265"),
+        ("head:80", "http://head:80"),
+        ("10.0.0.7:8265", "http://10.0.0.7:8265"),
+        ("[::1]:8265", "http://[::1]:8265"),
+        (" http://head:8265/ ", "http://head:8265"),
+        ("https://ray.hospital.example/cluster/", "https://ray.hospital.example/cluster"),
+    ],
+)
+def test_an_address_becomes_the_dashboard_s_url(given: str, url: str) -> None:
+    assert dashboard_address(given) == url
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("ray://head:10001", "http://head:8265"),
+        ("ssh://head", "not an address of a Ray cluster"),
+        ("head:port", "is not an address"),
+        ("http://", "is not an address"),
+        ("127.0.0.1:6379", "cannot be asked for its dashboard"),
+    ],
+)
+def test_an_address_of_another_kind_is_refused(given: str, says: str) -> None:
+    assert says in str(refusal(given))
+
+
+class _Services:
+    """Stands for the list of processes in which Ray looks for clusters."""
+
+    def __init__(self, running: set[str], latest: str | None) -> None:
+        self.find_gcs_addresses: Any = lambda: frozenset(running)
+        self.find_gcs_addresses.cache_clear = lambda: None
+        self.find_bootstrap_address = lambda folder: latest
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(connect, "_dashboard_of", lambda gcs: f"dashboard of {gcs}")
+
+    def runs(*running: str, latest: str | None = None) -> None:
+        services = _Services(set(running), latest)
+        monkeypatch.setattr(connect, "_private", lambda name: services)
+
+    return runs
+
+
+def test_auto_is_the_one_cluster_of_this_machine(machine: Any) -> None:
+    machine("127.0.0.1:1")
+    assert dashboard_address("auto") == "dashboard of 127.0.0.1:1"
+
+
+def test_auto_without_a_cluster_says_how_to_start_one(machine: Any) -> None:
+    # A cluster that ended leaves its address behind.
+    machine(latest="127.0.0.1:1")
+    error = refusal("auto")
+    assert "ray start --head" in str(error)
+    assert "leave out --address" in str(error)
+
+
+def test_auto_prefers_a_started_cluster_to_an_embedded_one_and_does_not_guess(machine: Any) -> None:
+    machine("127.0.0.1:1", "127.0.0.1:2", latest="127.0.0.1:2")
+    assert dashboard_address("auto") == "dashboard of 127.0.0.1:2"
+    machine("127.0.0.1:1", "127.0.0.1:2")
+    assert "2 Ray clusters are running on this machine: 127.0.0.1:1, 127.0.0.1:2" in str(refusal("auto"))
+
+
+def test_auto_heeds_the_variables_that_ray_s_own_commands_heed(
+    machine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine("127.0.0.1:1")
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.7:6379")
+    assert dashboard_address("auto") == "dashboard of 10.0.0.7:6379"
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://head:8265")
+    assert dashboard_address("auto") == "http://head:8265"
+    assert dashboard_address("other") == "http://other:8265", "an address in so many words comes first"
+
+
+def test_a_running_cluster_tells_its_dashboard(head: Any) -> None:
+    code = f"from cluster.connect import _dashboard_of; print(_dashboard_of({head.gcs!r}))"
+    answer = python(code, head.env)
+    assert answer.stdout.strip() == head.address, answer.stderr
+    refused = python(code, head.env | {"RAY_AUTH_TOKEN": "not-the-token"})
+    assert "the Ray cluster wants another token" in refused.stderr
+
+
+def test_the_command_s_modules_do_not_import_ray() -> None:
+    modules = "cluster.auth, cluster.connect, cluster.follow, cluster.resources, cluster.submit"
+    answer = python(f"import sys, {modules}; print('ray' in sys.modules, 'torch' in sys.modules)", {})
+    assert answer.stdout.strip() == "False False", answer.stderr
+
+
+@pytest.mark.parametrize("first", ["import ray", "pass"])
+@pytest.mark.parametrize(
+    ("env", "enabled"),
+    [
+        ({"RAY_AUTH_TOKEN": "secret"}, True),
+        ({"RAY_AUTH_TOKEN": "secret", "RAY_AUTH_MODE": "disabled"}, False),
+        ({}, False),
+    ],
+)
+def test_clients_use_a_token_if_there_is_one(
+    tmp_path: Path, first: str, env: dict[str, str], enabled: bool
+) -> None:
+    code = f"""
+{first}
+from cluster.auth import authenticate
+authenticate()
+from ray._private.authentication.authentication_utils import is_token_auth_enabled
+from ray._private.authentication.http_token_authentication import get_auth_headers_if_auth_enabled
+print(is_token_auth_enabled(), get_auth_headers_if_auth_enabled({{}}))
+"""
+    answer = python(code, env | {"HOME": str(tmp_path)})
+    headers = {"authorization": "Bearer secret"} if enabled else {}
+    assert answer.stdout.strip() == f"{enabled} {headers}", answer.stderr
+
+
+_EMBEDDED = """
+import json
+import subprocess
+import sys
+from cluster.connect import cluster, inside_job
+
+with cluster(cpus=1) as have:
+    import psutil, ray  # psutil comes with Ray
+    @ray.remote
+    def driver():
+        # What the driver of a job does, in a process of its own, with the address that Ray gives it.
+        code = "from ray._private import services; print(services.canonicalize_bootstrap_address('127.0.0.1:1'))"
+        return subprocess.check_output([sys.executable, "-c", code], text=True).strip()
+    found = ray.get(driver.remote())
+    with cluster() as inner:
+        pass
+    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    listening = {socket.laddr.ip for process in processes
+                 for socket in process.net_connections("tcp") if socket.status == "LISTEN"}
+    during = ray.is_initialized()
+    nodes = [node["NodeManagerAddress"] for node in ray.nodes()]
+print(json.dumps({"have": [have.cpus, have.gpus, have.nodes], "inner": inner == have, "found": found,
+    "processes": len(processes), "listening": sorted(listening), "nodes": nodes, "during": during,
+    "after": ray.is_initialized(), "job": inside_job()}))
+"""
+
+
+@pytest.fixture(scope="module")
+def embedded(head: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What a process with an embedded Ray saw, while another cluster ran beside it."""
+    home = tmp_path_factory.mktemp("home")
+    answer = python(_EMBEDDED, {"HOME": str(home), "CUDA_VISIBLE_DEVICES": ""})
+    assert answer.returncode == 0, answer.stderr
+    return json.loads(answer.stdout) | {"home": home, "stderr": answer.stderr}
+
+
+def test_an_embedded_ray_is_the_process_s_own_and_ends_with_the_block(embedded: Any) -> None:
+    assert embedded["have"] == [1, 0, 1], "the head beside it has 2 CPUs"
+    assert embedded["after"] is False
+    assert embedded["job"] is False
+
+
+def test_a_ray_that_is_already_initialised_is_used_and_left_alone(embedded: Any) -> None:
+    assert embedded["inner"] is True
+    assert embedded["during"] is True
+
+
+def test_an_embedded_ray_is_open_to_this_machine_only(embedded: Any) -> None:
+    assert embedded["nodes"] == ["127.0.0.1"]
+    assert embedded["processes"] > 5
+    assert {address.removeprefix("::ffff:") for address in embedded["listening"]} == {"127.0.0.1"}
+
+
+def test_a_job_in_an_embedded_ray_would_find_it(embedded: Any) -> None:
+    # Without this its agent goes looking on the network card, and takes the whole Ray down when a job comes.
+    assert embedded["found"] == "127.0.0.1:1"
+
+
+def test_an_embedded_ray_makes_a_token_that_only_its_user_can_read(embedded: Any) -> None:
+    file = embedded["home"] / ".ray" / "auth_token"
+    assert len(file.read_text()) == 64
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert [path.name for path in file.parent.iterdir()] == ["auth_token"]
+
+
+def test_an_embedded_ray_is_quiet(embedded: Any) -> None:
+    assert embedded["stderr"] == ""
+
+
+def test_a_token_is_not_replaced_by_a_later_one(tmp_path: Path) -> None:
+    from cluster.auth import _make_token
+
+    _make_token(tmp_path / "auth_token")
+    first = (tmp_path / "auth_token").read_text()
+    _make_token(tmp_path / "auth_token")
+    assert (tmp_path / "auth_token").read_text() == first
+
+
+def test_a_token_that_cannot_be_written_or_read_is_an_error_with_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cluster.auth import _make_token, token
+
+    (tmp_path / "file").touch()
+    with pytest.raises(ClusterError, match="auth_token"):
+        _make_token(tmp_path / "file" / "auth_token")
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "absent"))
+    with pytest.raises(ClusterError, match="absent"):
+        token()

@@ -1,0 +1,122 @@
+from pathlib import Path
+
+import pytest
+
+from configs.loading import as_sets, known_keys, load
+from genray.errors import SettingsError
+from genray.settings import Settings, absolute, flatten
+from jobs.train_pix2pix import TrainPix2PixSettings
+
+
+def load_pix2pix(config: Path | None = None, *sets: str) -> TrainPix2PixSettings:
+    return load(TrainPix2PixSettings, target="train-pix2pix", config=config, sets=sets)
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "my.yaml"
+    file.write_text(text)
+    return file
+
+
+def test_set_wins_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:
+    file = write(tmp_path, "loop:\n  epochs: 7\n  batch_size: 3\n")
+    settings = load_pix2pix(file, "loop.epochs=9")
+    assert (settings.loop.epochs, settings.loop.batch_size, settings.loss.l1) == (9, 3, 100)
+
+
+def test_an_unknown_key_names_its_file_line_and_the_nearest_name(tmp_path: Path) -> None:
+    file = write(tmp_path, "seed: 1\nloop:\n  epoch: 7\n")
+    with pytest.raises(SettingsError) as caught:
+        load_pix2pix(file)
+    assert caught.value.what == "unknown setting loop.epoch; did you mean loop.epochs?"
+    assert caught.value.where == f"{file} line 3"
+
+
+def test_a_key_in_the_wrong_group_is_found_in_the_right_one() -> None:
+    with pytest.raises(SettingsError, match=r"unknown setting data\.epochs; did you mean loop\.epochs\?"):
+        load_pix2pix(None, "data.epochs=7")
+
+
+def test_a_wrong_type_names_the_set_it_came_from() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_pix2pix(None, "loop.epochs=many")
+    assert caught.value.what.startswith("loop.epochs: input should be a valid integer")
+    assert "'many'" in caught.value.what
+    assert caught.value.where == "--set loop.epochs=many"
+
+
+def test_a_union_is_reported_once_for_each_way_it_fails_and_by_its_key() -> None:
+    with pytest.raises(SettingsError, match=r"loop\.workers") as caught:
+        load_pix2pix(None, "loop.workers=[4, 1, 2]")
+    assert "--set loop.workers=[4, 1, 2]" in str(caught.value)
+
+
+def test_all_mistakes_are_reported_together(tmp_path: Path) -> None:
+    file = write(tmp_path, "loop:\n  epochs: -1\ndata:\n  direction: sideways\n")
+    with pytest.raises(SettingsError, match="2 settings are wrong") as caught:
+        load_pix2pix(file)
+    assert "line 2" in caught.value.what
+    assert "line 4" in caught.value.what
+
+
+def test_contradictions_are_refused() -> None:
+    with pytest.raises(SettingsError, match=r"resize \(64\) is smaller than the crop, size \(128\)"):
+        load_pix2pix(None, "data.resize=64", "data.size=128")
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("loop: [1, 2", "this is not YAML"),
+        ("just a word", "key: value"),
+        ("seed: 1\nseed: 2\n", "seed is given twice"),
+    ],
+)
+def test_a_file_that_is_no_settings_file_is_named(tmp_path: Path, text: str, what: str) -> None:
+    with pytest.raises(SettingsError, match=what) as caught:
+        load_pix2pix(write(tmp_path, text))
+    assert "my.yaml" in str(caught.value)
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(SettingsError, match=r"no settings file .*nowhere\.yaml"):
+        load_pix2pix(Path("nowhere.yaml"))
+
+
+def test_a_set_without_a_value_is_explained() -> None:
+    with pytest.raises(SettingsError, match="--set takes key=value"):
+        load_pix2pix(None, "loop.epochs")
+
+
+def test_a_value_that_is_no_yaml_is_taken_as_it_stands() -> None:
+    assert load_pix2pix(None, "data.path=[odd: name").data.path == "[odd: name"
+
+
+def test_as_sets_rebuilds_the_same_settings_elsewhere() -> None:
+    settings = load_pix2pix(
+        None, "loop.workers=[1, 4]", "data.path=/a b", "loop.clip=0.5", "device.gpu=false"
+    )
+    sets = as_sets(settings, target="train-pix2pix")
+    assert load_pix2pix(None, *sets) == settings
+    assert len(sets) == 4
+
+
+def test_relative_locations_become_absolute_and_uris_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = absolute(load_pix2pix(None, "data.path=s3://bucket/pairs"))
+    assert settings.runs == str(tmp_path / "runs")
+    assert settings.data.path == "s3://bucket/pairs"
+
+
+def test_every_field_has_a_description_and_is_flattened() -> None:
+    def check(cls: type) -> None:
+        for name, field in cls.model_fields.items():  # type: ignore[attr-defined]
+            assert field.description, f"{cls.__name__}.{name}"
+
+    settings = load_pix2pix()
+    for group in [settings, *(getattr(settings, name) for name in type(settings).model_fields)]:
+        if isinstance(group, Settings):
+            check(type(group))
+    assert set(flatten(settings)) <= set(known_keys(TrainPix2PixSettings))

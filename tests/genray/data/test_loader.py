@@ -1,0 +1,129 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from genray.data.loader import (
+    MemoryLoader,
+    Share,
+    StreamLoader,
+    check_bad_share,
+    epoch_order,
+    load_all,
+    validation_batches,
+)
+from genray.data.paired import BadPair, Pair, PairedSettings, Pairs, find_pairs
+from genray.data.store import Store
+from genray.errors import DataError
+from tests.conftest import write_pair_files
+
+Batches = list[tuple[bytes, bytes]]
+
+
+def chosen(path: Path, **more: object) -> PairedSettings:
+    return PairedSettings.model_validate({"path": str(path), "size": 64, **more})
+
+
+def opened(path: Path) -> tuple[Store, Pairs, PairedSettings]:
+    store, settings = Store(path), chosen(path)
+    return store, find_pairs(store, settings, 0), settings
+
+
+def memory(path: Path, seed: int = 0) -> MemoryLoader:
+    store, pairs, settings = opened(path)
+    return MemoryLoader(load_all(store, pairs.train, settings, lambda bad: None)[1], settings, seed)
+
+
+def read(loader: MemoryLoader | StreamLoader, epoch: int = 0, batch: int = 2, **more: object) -> Batches:
+    share = more.pop("share", Share())
+    assert isinstance(share, Share)
+    start = more.pop("start", 0)
+    assert isinstance(start, int)
+    return [(a.tobytes(), b.tobytes()) for a, b in loader.batches(epoch, batch, share, start)]
+
+
+def test_an_epoch_is_a_permutation_that_the_seed_and_epoch_set() -> None:
+    assert sorted(epoch_order(10, 0, 0)) == list(range(10))
+    assert list(epoch_order(10, 0, 0)) == list(epoch_order(10, 0, 0))
+    assert list(epoch_order(10, 0, 0)) != list(epoch_order(10, 0, 1))
+    assert list(epoch_order(10, 0, 0)) != list(epoch_order(10, 1, 0))
+
+
+def test_the_same_seed_and_epoch_give_the_same_batches(pairs: Path) -> None:
+    assert read(memory(pairs)) == read(memory(pairs))
+    assert read(memory(pairs), epoch=1) != read(memory(pairs), epoch=0)
+    assert read(memory(pairs, seed=1)) != read(memory(pairs))
+
+
+def test_a_resumed_epoch_has_the_rest_of_its_batches(pairs: Path) -> None:
+    assert read(memory(pairs), start=4) == read(memory(pairs))[2:]
+
+
+def test_an_incomplete_last_batch_is_left_out(pairs: Path) -> None:
+    assert len(read(memory(pairs), batch=5)) == 2
+
+
+def test_workers_share_each_batch_between_them(pairs: Path) -> None:
+    whole = read(memory(pairs), batch=4)
+    parts = [read(memory(pairs), batch=2, share=Share(rank, 2)) for rank in (0, 1)]
+    side = 64 * 64 * 3
+    for (inputs, _), (first, _), (second, _) in zip(whole, *parts, strict=True):
+        samples = [inputs[i * side : (i + 1) * side] for i in range(4)]
+        assert first == samples[0] + samples[2]
+        assert second == samples[1] + samples[3]
+
+
+@pytest.mark.usefixtures("embedded_ray")
+def test_ray_data_gives_the_same_batches_as_memory(pairs: Path) -> None:
+    store, found, settings = opened(pairs)
+    stream = StreamLoader(store, found.train, settings, 0, pytest.fail)
+    assert read(stream, epoch=3) == read(memory(pairs), epoch=3)
+    share = Share(1, 2)
+    assert read(stream, batch=3, share=share, start=6) == read(memory(pairs), batch=3, share=share, start=6)
+
+
+@pytest.mark.usefixtures("embedded_ray")
+def test_a_broken_file_in_a_stream_costs_its_own_place_only(tmp_path: Path) -> None:
+    write_pair_files(tmp_path / "train", 30)
+    write_pair_files(tmp_path / "val", 2)
+    store, found, settings = opened(tmp_path)
+    (tmp_path / "train" / "007.png").write_bytes(b"broken")
+    bad: list[BadPair] = []
+    batches = read(StreamLoader(store, found.train, settings, 0, bad.append))
+    assert len(batches) == 15
+    assert [(b.path, b.reason) for b in bad] == [("train/007.png", "unknown-format")]
+    whole = memory(tmp_path)
+    assert whole.count == 29
+
+
+def test_broken_files_are_set_aside_in_order(tmp_path: Path) -> None:
+    write_pair_files(tmp_path / "train", 6)
+    (tmp_path / "train" / "002.png").write_bytes(b"")
+    bad: list[BadPair] = []
+    listed = [Pair(f"train/{i:03}.png") for i in range(6)]
+    good, pixels = load_all(Store(tmp_path), listed, chosen(tmp_path), bad.append)
+    assert [p.input[-7:-4] for p in good] == ["000", "001", "003", "004", "005"]
+    assert len(pixels) == 5
+    assert [b.reason for b in bad] == ["empty"]
+
+
+def test_too_many_broken_files_stop_the_training() -> None:
+    bad = [BadPair(f"{i}.png", "empty", "0 bytes") for i in range(3)]
+    check_bad_share(bad, 60, chosen(Path()))
+    with pytest.raises(
+        DataError, match=r"3 of 50 pairs are broken, more than data\.max_bad_share=0\.05"
+    ) as caught:
+        check_bad_share(bad, 50, chosen(Path()))
+    assert "0.png: empty (0 bytes)" in str(caught.value)
+    with pytest.raises(DataError):
+        check_bad_share(bad, 3, chosen(Path(), max_bad_share=1.0))
+
+
+def test_held_out_pairs_come_whole_in_order_and_shared(pairs: Path) -> None:
+    store, found, settings = opened(pairs)
+    _, pixels = load_all(store, found.val, settings.for_validation(), lambda bad: None)
+    first = list(validation_batches(pixels, 64, 8, Share(0, 2)))
+    second = list(validation_batches(pixels, 64, 8, Share(1, 2)))
+    assert [list(i) for i, _ in first] == [[0, 2]]
+    assert [list(i) for i, _ in second] == [[1, 3]]
+    assert np.array_equal(second[0][1][0][0], pixels[1][0])

@@ -1,0 +1,156 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from genray.bundle import FORMAT, ImageSpec, Preprocessing, load_bundle, read_manifest, save_bundle
+from genray.errors import (
+    BundleError,
+    BundleMismatch,
+    BundleMissing,
+    BundleTooNew,
+    BundleUnknown,
+    BundleUnsafe,
+)
+from genray.models.unet import UNet, UNetSettings
+
+SMALL = UNetSettings(filters=4)
+
+
+@pytest.fixture
+def network() -> UNet:
+    torch.manual_seed(0)
+    return UNet(3, 1, size=64, settings=SMALL).eval()
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, network: UNet) -> Path:
+    samples = tmp_path / "pictures"
+    samples.mkdir()
+    (samples / "grid.png").write_bytes(b"png")
+    return save(tmp_path / "bundle", network, samples)
+
+
+def save(path: Path, network: UNet, samples: Path | None = None) -> Path:
+    return save_bundle(
+        path,
+        network,
+        kind="pix2pix",
+        name="unet",
+        arguments={
+            "in_channels": 3,
+            "out_channels": 1,
+            "size": 64,
+            "settings": SMALL.model_dump(mode="json"),
+        },
+        preprocessing=Preprocessing(
+            input=ImageSpec(channels=3), output=ImageSpec(channels=1), size=64, direction="BtoA"
+        ),
+        metrics={"l1": 0.1},
+        seed=7,
+        data={"fingerprint": "sha256:0"},
+        samples=samples,
+    )
+
+
+def test_a_bundle_rebuilds_its_network_to_the_bit(bundle: Path, network: UNet) -> None:
+    loaded = load_bundle(bundle)
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(loaded.network(images), network(images))
+    assert not loaded.network.training
+    assert loaded.manifest.preprocessing.direction == "BtoA"
+    assert loaded.manifest.preprocessing.input.range == (-1.0, 1.0)
+    assert set(loaded.manifest.versions) == {"genray", "torch", "python"}
+    assert (bundle / "samples" / "grid.png").exists()
+
+
+def test_saving_again_replaces_the_bundle_whole(bundle: Path, network: UNet) -> None:
+    with torch.no_grad():
+        network.out[1].bias.fill_(1.0)  # type: ignore[union-attr, operator]
+    save(bundle, network)
+    assert torch.equal(load_bundle(bundle).network.state_dict()["out.1.bias"], torch.ones(1))
+    assert sorted(file.name for file in bundle.iterdir()) == ["bundle.json", "weights.safetensors"]
+    assert [file.name for file in bundle.parent.iterdir() if file.name.startswith(".")] == []
+
+
+def change(bundle: Path, **values: object) -> None:
+    manifest = json.loads((bundle / "bundle.json").read_text())
+    (bundle / "bundle.json").write_text(json.dumps({**manifest, **values}))
+
+
+def change_weights(bundle: Path, edit: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    tensors = load_file(bundle / "weights.safetensors")
+    edit(tensors)
+    save_file(tensors, bundle / "weights.safetensors")
+
+
+def link_out(bundle: Path) -> None:
+    outside = bundle.parent / "outside.safetensors"
+    (bundle / "weights.safetensors").rename(outside)
+    (bundle / "weights.safetensors").symlink_to(outside)
+
+
+def flip_last_byte(bundle: Path) -> None:
+    with (bundle / "weights.safetensors").open("rb+") as file:
+        file.seek(-1, 2)
+        file.write(b"\x7e")
+
+
+@pytest.mark.parametrize(
+    ("damage", "kind", "what"),
+    [
+        (lambda b: (b / "bundle.json").unlink(), BundleMissing, "holds no bundle.json"),
+        (lambda b: (b / "bundle.json").write_text("{"), BundleMissing, "cannot read"),
+        (lambda b: (b / "bundle.json").write_text('{"format": 1}'), BundleMissing, "incomplete: kind"),
+        (lambda b: (b / "bundle.json").write_text("[]"), BundleMissing, "incomplete"),
+        (lambda b: (b / "bundle.json").write_bytes(b" " * 5_000_000), BundleUnsafe, "larger than"),
+        (lambda b: (b / "weights.safetensors").unlink(), BundleMissing, "weights are missing"),
+        (
+            lambda b: (b / "weights.safetensors").write_bytes(b"x" * 99),
+            BundleMissing,
+            "cannot read the weights",
+        ),
+        (flip_last_byte, BundleMismatch, "damaged"),
+        (lambda b: change(b, format=FORMAT + 1), BundleTooNew, f"format {FORMAT + 1}"),
+        (lambda b: change(b, network="gpt"), BundleUnknown, "no network is called 'gpt'"),
+        (lambda b: change(b, arguments={"in_channels": 3}), BundleUnknown, "cannot be built"),
+        (lambda b: change(b, weights="../weights.safetensors"), BundleUnsafe, "outside the bundle"),
+        (lambda b: change(b, weights="/etc/passwd"), BundleUnsafe, "outside the bundle"),
+        (link_out, BundleUnsafe, "outside the bundle"),
+        (
+            lambda b: change_weights(b, lambda t: t.pop("out.1.bias")),
+            BundleMismatch,
+            r"missing out\.1\.bias",
+        ),
+        (
+            lambda b: change_weights(b, lambda t: t.update(spy=torch.zeros(1))),
+            BundleMismatch,
+            "left over spy",
+        ),
+        (
+            lambda b: change_weights(b, lambda t: t.update({"out.1.bias": torch.zeros(2)})),
+            BundleMismatch,
+            r"out\.1\.bias has shape \(2,\), the network's is \(1,\)",
+        ),
+        (
+            lambda b: change_weights(b, lambda t: t.update({"out.1.bias": torch.zeros(1).double()})),
+            BundleMismatch,
+            r"torch\.float64",
+        ),
+    ],
+)
+def test_a_damaged_bundle_says_how(
+    bundle: Path, damage: Callable[[Path], object], kind: type[BundleError], what: str
+) -> None:
+    damage(bundle)
+    with pytest.raises(kind, match=what):
+        load_bundle(bundle)
+
+
+def test_no_bundle_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(BundleMissing, match="there is no such folder"):
+        read_manifest(tmp_path / "nowhere")

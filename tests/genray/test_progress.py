@@ -1,0 +1,56 @@
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from genray.progress import FileDisplay, FileFollower, LineDisplay, LiveDisplay, Tick, display, duration
+
+TICK = Tick(2, 10, 120, 1000, 12.34, 3725.0, {"gen_l1_loss": 0.2468, "disc_loss": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (7, "7 s"), (62, "1 min 2 s"), (3725, "1 h 2 min"), (-3, "0 s")]
+)
+def test_durations_read_naturally(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_without_a_terminal_progress_is_plain_lines_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = display()
+    assert isinstance(lines, LineDisplay)
+    for _ in range(3):
+        lines.tick(TICK)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == (
+        "epoch 2/10  step 120/1000  gen_l1_loss 0.247  disc_loss 0.5  12.3 images/s  1 h 2 min left\n"
+    )
+
+
+def test_on_a_terminal_one_line_is_redrawn() -> None:
+    screen = io.StringIO()
+    live = LiveDisplay(Console(file=screen, force_terminal=True, width=120))
+    live.tick(TICK)
+    live.note("a line that stays")
+    live.close()
+    text = screen.getvalue()
+    assert "step 120/1000" in text
+    assert "1 h 2 min left" in text
+    assert "a line that stays" in text
+
+
+def test_progress_passes_from_one_process_to_another_through_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    far = FileDisplay(tmp_path)
+    far.note("from an earlier attempt")
+    follower = FileFollower(tmp_path, LineDisplay())
+    far.note("epoch 1 is done")
+    far.tick(TICK)
+    for _ in range(2):
+        follower.poll()
+    err = capsys.readouterr().err
+    assert err.count("epoch 1 is done") == 1
+    assert err.count("step 120/1000") == 1
+    assert "earlier attempt" not in err

@@ -1,0 +1,39 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from genray.progress import Display, LineDisplay
+from genray.resources import Resources
+from jobs.run import Run
+from jobs.train_pix2pix import TARGET
+
+
+@pytest.fixture
+def train(settings: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
+    """Train in this process, as `genray submit` would: `train("name", "loop.epochs=3", ...)`."""
+
+    def work(name: str, *more: str, display: Display | None = None) -> dict[str, Any]:
+        prepared = TARGET.prepare(settings(*more), "train-pix2pix", lambda text: None)
+        return prepared.run(name, display or LineDisplay(), Resources(2, 0), attached=False)
+
+    return work
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Callable[[str], dict[str, torch.Tensor]]:
+    """All tensors of a run's last checkpoint."""
+    return lambda name: load_file(tmp_path / "runs" / name / "checkpoints" / "last.safetensors")
+
+
+@pytest.fixture
+def run_of(tmp_path: Path) -> Callable[[str], Run]:
+    return lambda name: Run(tmp_path / "runs" / name)
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    """Whether both hold the same tensors, bit for bit."""
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)

@@ -1,0 +1,133 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from genray.bundle import load_bundle
+from genray.data.loader import MemoryLoader, Share
+from genray.errors import DataError
+from genray.pixels import to_network, to_pixels
+from jobs.run import Run
+from jobs.train_pix2pix import Pix2Pix
+from tests.conftest import write_pair_files
+
+Train = Callable[..., dict[str, Any]]
+Weights = Callable[[str], dict[str, torch.Tensor]]
+
+
+def test_training_is_the_papers_algorithm(
+    train: Train, weights: Weights, settings: Callable[..., Any]
+) -> None:
+    """The loop against the algorithm written down plainly, over the same data: equal to rounding."""
+    more = ("generator.dropout=0", "loop.epochs=2", "loop.decay=constant", "loss.adversarial=bce")
+    train("a", *more)
+
+    recipe = Pix2Pix(settings(*more))
+    recipe.open(lambda text: None)
+    torch.manual_seed(0)
+    networks = recipe.networks()
+    generator, discriminator = networks["generator"], networks["discriminator"]
+    adam = {n: torch.optim.Adam(net.parameters(), 2e-4, (0.5, 0.999)) for n, net in networks.items()}
+    loader = recipe.loader(pytest.fail)
+    for epoch in range(2):
+        for inputs, targets in loader.batches(epoch, 2, Share()):
+            x, y = to_network(inputs), to_network(targets)
+            fake = generator(x)
+            real_score, fake_score = discriminator(x, y), discriminator(x, fake.detach())
+            one, zero = torch.ones_like(real_score), torch.zeros_like(fake_score)
+            loss = F.binary_cross_entropy_with_logits(real_score, one)
+            loss = (loss + F.binary_cross_entropy_with_logits(fake_score, zero)) / 2
+            adam["discriminator"].zero_grad()
+            loss.backward()
+            adam["discriminator"].step()
+            loss = F.binary_cross_entropy_with_logits(discriminator(x, fake), one) + 100 * F.l1_loss(fake, y)
+            adam["generator"].zero_grad()
+            loss.backward()
+            adam["generator"].step()
+    ours = weights("a")
+    for name, network in networks.items():
+        for key, value in network.state_dict().items():
+            assert torch.allclose(ours[f"net/{name}/{key}"], value, atol=1e-5), f"{name}.{key}"
+
+
+def test_the_bundle_gives_what_the_end_of_training_gave(train: Train, tmp_path: Path, pairs: Path) -> None:
+    outcome = train("a", "loop.ema=0.9")
+    loaded = load_bundle(outcome["bundle"])
+    sides = np.asarray(Image.open(pairs / "val" / "000.png"))
+    with torch.inference_mode():
+        made = to_pixels(loaded.network(to_network(sides[None, :, 64:])))[0]
+    picture = np.asarray(Image.open(tmp_path / "runs" / "a" / "samples" / "epoch_0002.png"))
+    assert np.array_equal(picture[4 : 4 + 64, 72 : 72 + 64], made), "second column: generated"
+    manifest = loaded.manifest
+    assert manifest.metrics["l1"] == outcome["metrics"]["l1"]
+    assert (manifest.kind, manifest.preprocessing.direction, manifest.seed) == ("pix2pix", "BtoA", 0)
+    assert manifest.data["train"] == 12
+
+
+def test_it_learns_four_pairs_by_heart(train: Train, tmp_path: Path) -> None:
+    write_pair_files(tmp_path / "four" / "train", 4)
+    write_pair_files(tmp_path / "four" / "val", 4)
+    more = (f"data.path={tmp_path / 'four'}", "data.resize=64", "data.flip=false", "loop.epochs=60")
+    outcome = train(
+        "a", *more, "generator.filters=16", "optimizer.learning_rate=1e-3", "loop.validate_every=60"
+    )
+    metrics = outcome["metrics"]
+    assert metrics["l1"] < 0.5 * metrics["baselines"]["mean_image"]["l1"]
+    assert metrics["psnr"] > 18
+
+
+def test_baselines_are_what_their_names_say(settings: Callable[..., Any], tmp_path: Path) -> None:
+    for split, level in (("train", 100), ("val", 60)):
+        (tmp_path / "flat" / split).mkdir(parents=True)
+        for i in range(3):
+            value = level + 30 * (i == 2)
+            Image.new("RGB", (128, 64), (value, value, value)).save(tmp_path / "flat" / split / f"{i}.png")
+    recipe = Pix2Pix(settings(f"data.path={tmp_path / 'flat'}"))
+    recipe.open(lambda text: None)
+    baselines = recipe.baselines()
+    assert baselines["constant"]["l1"] == pytest.approx((0 + 0 + 30) / 3 / 255)
+    assert baselines["mean_image"]["l1"] == pytest.approx((50 + 50 + 20) / 3 / 255)
+
+
+@pytest.mark.parametrize("adversarial", ["bce", "least-squares"])
+def test_any_channels_norms_and_losses_train(train: Train, adversarial: str) -> None:
+    more = ("data.input_channels=1", "data.target_channels=4", "generator.norm=instance", "loop.epochs=1")
+    outcome = train("a", *more, f"loss.adversarial={adversarial}", "discriminator.norm=instance")
+    assert load_bundle(outcome["bundle"]).manifest.preprocessing.output.channels == 4
+
+
+def test_broken_files_are_set_aside_counted_and_listed(train: Train, tmp_path: Path) -> None:
+    root = tmp_path / "some"
+    write_pair_files(root / "train", 30)
+    write_pair_files(root / "val", 3)
+    (root / "train" / "004.png").write_bytes(b"\x89PNG broken")
+    outcome = train("a", f"data.path={root}", "loop.epochs=1")
+    assert outcome["set_aside"] == 1
+    listed = [json.loads(line) for line in Run(tmp_path / "runs" / "a").set_aside.read_text().splitlines()]
+    assert [(row["path"], row["reason"]) for row in listed] == [("train/004.png", "truncated")]
+    for i in range(5):
+        (root / "train" / f"00{i}.png").write_bytes(b"")
+    with pytest.raises(DataError, match="5 of 33 pairs are broken"):
+        train("b", f"data.path={root}", "loop.epochs=1")
+
+
+@pytest.mark.usefixtures("embedded_ray")
+def test_a_stream_through_ray_data_trains_to_the_same_weights(train: Train, weights: Weights) -> None:
+    train("memory")
+    train("stream", "data.loader=stream")
+    first, second = weights("memory"), weights("stream")
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_small_stores_stay_in_memory_and_large_ones_stream(settings: Callable[..., Any]) -> None:
+    small, large = Pix2Pix(settings()), Pix2Pix(settings("data.memory_gb=0.0001"))
+    assert not small.open(lambda text: None).needs_ray
+    assert isinstance(small.loader(pytest.fail), MemoryLoader)
+    assert large.open(lambda text: None).needs_ray
+    assert not isinstance(large.loader(pytest.fail), MemoryLoader)
