@@ -155,7 +155,7 @@ def show(path: Path, as_json: bool) -> None:
     from genray.terminal import print_json, show_manifest
 
     manifest = read_manifest(path).model_dump(mode="json")
-    print_json(manifest) if as_json else show_manifest(path, manifest)
+    print_json(manifest) if as_json else show_manifest(manifest)
 
 
 @main.group()

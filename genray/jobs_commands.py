@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from genray.progress import duration
-from genray.terminal import print_json, say
+from genray.terminal import aligned, print_json, say
 
 
 def show_jobs(address: str, *, job: str | None = None, as_json: bool) -> None:
@@ -21,12 +19,12 @@ def show_jobs(address: str, *, job: str | None = None, as_json: bool) -> None:
     if as_json:
         print_json({"jobs": [_plain(j) for j in found]} if job is None else _plain(found[0]))
         return
-    table = Table("job", "target", "run", "status", "started", "took", box=None)
+    rows = [("JOB", "TARGET", "RUN", "STATUS", "STARTED", "TOOK")]
     for j in found:
         began = f"{j.started:%Y-%m-%d %H:%M:%S}" if j.started else ""
         took = duration((j.ended - j.started).total_seconds()) if j.started and j.ended else ""
-        table.add_row(j.id, j.target, j.run, j.status, began, took)
-    Console(soft_wrap=True, highlight=False).print(table)
+        rows.append((j.id, j.target, j.run, j.status, began, took))
+    click.echo(aligned(rows))
     if job is not None and found[0].message:
         click.echo(found[0].message)
 

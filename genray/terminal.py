@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from genray.errors import GenrayError
 from genray.progress import duration
+from genray.settings import flatten
 
 
 def say(text: str) -> None:
@@ -22,18 +22,23 @@ def say(text: str) -> None:
 
 def fail(error: GenrayError) -> int:
     """Print `error`; returns the exit code."""
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
-    console.print("[bold red]error:[/] ", end="")
-    console.print(str(error), markup=False)
+    Console(stderr=True).print("error:", style="bold red", end=" ")
+    say(str(error))
     return error.exit_code
 
 
 def show_outcome(outcome: Mapping[str, Any]) -> None:
     """Where everything is, and how good it is beside the trivial predictors."""
-    table = Table.grid(padding=(0, 2))
-    for key, value in _outcome_rows(outcome):
-        table.add_row(key, value)
-    Console(stderr=True, soft_wrap=True, highlight=False).print(table)
+    say(aligned(list(_outcome_rows(outcome))))
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of words in columns. Nothing is ever cut or wrapped: paths are there to be copied."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(f"{word:<{width}}" for word, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
 
 
 def print_json(outcome: Mapping[str, Any]) -> None:
@@ -41,12 +46,9 @@ def print_json(outcome: Mapping[str, Any]) -> None:
     print(json.dumps(dict(outcome)), flush=True)
 
 
-def show_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
+def show_manifest(manifest: Mapping[str, Any]) -> None:
     """A bundle's manifest, readable; to standard output, for it is what was asked for."""
-    table = Table(title=str(path), title_justify="left", show_header=False, box=None)
-    for key, value in _flat(manifest):
-        table.add_row(f"[bold]{key}[/]", str(value))
-    Console(soft_wrap=True, highlight=False).print(table)
+    print(aligned([(key, str(value)) for key, value in flatten(manifest).items()]))
 
 
 def _outcome_rows(outcome: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -65,11 +67,3 @@ def _outcome_rows(outcome: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield label, str(run / file)
     if "seconds" in outcome:
         yield "time", duration(outcome["seconds"])
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value

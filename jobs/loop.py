@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from genray.data.loader import Batch
-from genray.errors import DataError, Diverged, Interrupted
+from genray.errors import Diverged, Interrupted
 from genray.pixels import save_png
 from genray.progress import Display, Tick, duration
 from jobs import checkpoint as checkpoints
@@ -42,9 +42,6 @@ class Loop:
         device: what to train on.
         display: where progress is shown (by rank 0).
         wrap: puts a network into its wrapper for distribution.
-
-    Raises:
-        DataError: the samples do not fill one step.
     """
 
     def __init__(
@@ -63,12 +60,6 @@ class Loop:
         self._together = self._settings.batch_size * self._worker.world  # samples per batch, all workers
         self._per_step = self._together * self._settings.accumulate
         self._steps_per_epoch = summary.train // self._per_step
-        if not self._steps_per_epoch:
-            raise DataError(
-                f"{summary.train} training samples do not fill one step of {self._per_step}",
-                where="loop.batch_size",
-                hint="lower loop.batch_size, loop.accumulate or loop.workers",
-            )
         self._per_epoch = self._steps_per_epoch * self._per_step
         self._steps = self._steps_per_epoch * self._settings.epochs
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,14 @@ class Record:
 
         self._run = run
         run.tensorboard.mkdir(parents=True, exist_ok=True)
-        # purge_step hides what an earlier process logged beyond the checkpoint.
-        self._board = SummaryWriter(str(run.tensorboard), purge_step=step or None, flush_secs=20)
+        # purge_step hides what an earlier process logged beyond the checkpoint. The suffix keeps two
+        # processes of the same second from writing one file: its name has no finer time.
+        self._board = SummaryWriter(
+            str(run.tensorboard),
+            purge_step=step + 1 if step else None,
+            flush_secs=20,
+            filename_suffix=f".{time.time_ns()}",
+        )
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Log `values` to TensorBoard at optimizer step `step`."""

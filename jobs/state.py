@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from genray.errors import TrainingError
 from jobs import checkpoint as checkpoints
 from jobs.checkpoint import Checkpoint
 from jobs.device import Device
@@ -116,11 +117,18 @@ class State:
         saved = checkpoints.read(path)
         if saved is None:
             return False
-        for name, net in self.networks.items():
-            bare(net).load_state_dict(saved.part("net", name))
-            checkpoints.restore_optimizer(self.optimizers[name], saved.part("opt", name))
-        for name, average in self._averages.items():
-            average.load_state_dict(saved.part("ema", name))
+        try:
+            for name, net in self.networks.items():
+                bare(net).load_state_dict(saved.part("net", name))
+                checkpoints.restore_optimizer(self.optimizers[name], saved.part("opt", name))
+            for name, average in self._averages.items():
+                average.load_state_dict(saved.part("ema", name))
+        except (RuntimeError, ValueError) as error:
+            raise TrainingError(
+                "the checkpoint is of other networks than these settings make",
+                where=str(path),
+                hint="give another --name, or move the run's folder away",
+            ) from error
         self.position = Position(**saved.state["position"])
         self.names, self.rows = saved.state["names"], saved.state["rows"]
         if saved.state["sums"]:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Generic, TypeVar
 
-from genray.errors import GenrayError, TrainingError
+from genray.errors import DataError, GenrayError, TrainingError
 from genray.progress import Display, FileDisplay, FileFollower
 from genray.resources import Demand, Resources
 from genray.settings import flatten
@@ -49,6 +49,14 @@ class PreparedTraining:
         self._target = target
         self._settings: TrainSettings = recipe.settings
         self._summary = recipe.open(note)
+        loop = self._settings.loop
+        per_step = loop.batch_size * loop.worker_range[1] * loop.accumulate
+        if self._summary.train < per_step:
+            raise DataError(
+                f"{self._summary.train} training samples do not fill one step of {per_step}",
+                where="loop.batch_size",
+                hint="lower loop.batch_size, loop.accumulate or loop.workers",
+            )
 
     @property
     def lines(self) -> Sequence[str]:

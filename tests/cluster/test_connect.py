@@ -159,7 +159,7 @@ with cluster(cpus=1) as have:
     @ray.remote
     def driver():
         # What the driver of a job does, in a process of its own, with the address that Ray gives it.
-        code = "from ray._private import services; print(services.canonicalize_bootstrap_address('127.0.0.1:1'))"
+        code = "from ray._private import services as s;print(s.canonicalize_bootstrap_address('127.0.0.1:1'))"
         return subprocess.check_output([sys.executable, "-c", code], text=True).strip()
     found = ray.get(driver.remote())
     with cluster() as inner:
@@ -179,7 +179,9 @@ print(json.dumps({"have": [have.cpus, have.gpus, have.nodes], "inner": inner == 
 def embedded(head: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What a process with an embedded Ray saw, while another cluster ran beside it."""
     home = tmp_path_factory.mktemp("home")
-    answer = python(_EMBEDDED, {"HOME": str(home), "CUDA_VISIBLE_DEVICES": ""})
+    # The variable is for clients of the head; who leaves out --address wants no cluster.
+    env = {"HOME": str(home), "CUDA_VISIBLE_DEVICES": "", "RAY_ADDRESS": head.gcs}
+    answer = python(_EMBEDDED, env)
     assert answer.returncode == 0, answer.stderr
     return json.loads(answer.stdout) | {"home": home, "stderr": answer.stderr}
 

@@ -42,7 +42,9 @@ def test_the_stream_ends_soon_after_the_job(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_silent_connection_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follow, "POLL_S", 0.05)
     monkeypatch.setattr(follow, "QUIET_S", 0.2)
+    began = time.monotonic()
     assert streamed(log("ab", then=60), 0) == "ab"
+    assert time.monotonic() - began < 5
 
 
 def test_a_cluster_that_cannot_be_asked_ends_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from genray.errors import DataError, Diverged, Interrupted, RunError, StorageFull
+from genray.errors import DataError, Diverged, Interrupted, RunError, StorageFull, TrainingError
 from genray.progress import LineDisplay, Tick
 from jobs.run import Run
 from jobs.train_pix2pix import Pix2Pix
@@ -110,6 +110,14 @@ def test_a_run_refuses_settings_that_its_weights_do_not_fit(train: Train) -> Non
     train("a", "loop.epochs=1")
     with pytest.raises(RunError, match=r"generator\.filters: 4 -> 8"):
         train("a", "loop.epochs=1", "generator.filters=8")
+
+
+def test_a_checkpoint_of_other_networks_is_named(train: Train, run_of: RunOf) -> None:
+    train("a", "loop.epochs=1")
+    run_of("a").settings.unlink()
+    run_of("a").outcome.unlink()
+    with pytest.raises(TrainingError, match="of other networks"):
+        train("a", "generator.filters=8")
 
 
 @pytest.mark.parametrize(
