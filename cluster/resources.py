@@ -86,11 +86,11 @@ def check_request(
     if _more(fewest * gpus_per_worker, have.gpus):
         raise ResourceError(
             f"{_some(fewest, 'worker')} with {_some(gpus_per_worker, 'GPU')} each: there are {have.gpus:g}",
-            where=f"{where}.workers" if have.gpus else f"{where}.gpus_per_worker",
+            where=f"{where}.workers" if have.gpus else "device.gpu",
             hint=_gpu_hint(where, math.floor(_fit(have.gpus, gpus_per_worker))),
         )
     if _more(data_cpus, have.cpus):
-        raise ResourceError(f"{data}: there are {have.cpus:g}", where=f"{where}.data_cpus", hint=hint)
+        raise ResourceError(f"{data}: there are {have.cpus:g}", where="data.loader", hint=hint)
     if _more(fewest * cpus_per_worker + data_cpus, have.cpus):
         raise ResourceError(
             f"{_some(fewest, 'worker')} with {each} each do not fit: there are {have.cpus:g}"
@@ -118,15 +118,15 @@ def _cpu_hint(
     # With smaller workers more of them start, and together they must leave the data its share.
     if (number := most if data else fewest) and (share := _tenths(free / number)) > 0:
         hints.append(f"set {where}.cpus_per_worker to at most {share:g}")
-    if data and started >= fewest and (rest := _tenths(have.cpus - started * each)) > 0:
-        hints.append(f"set {where}.data_cpus to at most {rest:g}")
+    if data:
+        hints.append("set data.loader to memory")
     return ", or ".join([*hints, "use a larger machine or cluster"])
 
 
 def _gpu_hint(where: str, fitting: int) -> str:
     if fitting:
         return f"set {where}.workers to at most {fitting}, or use a machine or cluster with more GPUs"
-    return f"set {where}.gpus_per_worker to 0 to run on CPUs, or use a machine or cluster with GPUs"
+    return "set device.gpu to false to run on CPUs, or use a machine or cluster with GPUs"
 
 
 def _tenths(number: float) -> float:

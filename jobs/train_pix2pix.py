@@ -23,7 +23,8 @@ from genray.data.loader import (
     load_all,
     validation_batches,
 )
-from genray.data.paired import BadPair, PairedSettings, Pixels, find_pairs
+from genray.data.paired import BadPair, PairedSettings, Pixels
+from genray.data.pairing import find_pairs
 from genray.data.store import Store
 from genray.models.layers import parameter_count
 from genray.models.losses import Adversarial, adversarial_loss

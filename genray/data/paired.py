@@ -1,12 +1,9 @@
-"""Paired images: where the pairs lie, which are for training, and one pair as two arrays."""
+"""Paired images: their settings, and one pair as two arrays, resized and jittered."""
 
 from __future__ import annotations
 
-import hashlib
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Literal, Self
 
 import numpy as np
@@ -14,14 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field, model_validator
 
-from genray.data.images import MAX_FILE_BYTES, SUFFIXES, BadImage, decode, image_size
-from genray.data.store import Entry, Store
-from genray.errors import DataError
+from genray.data.images import MAX_FILE_BYTES, BadImage, decode
+from genray.data.store import Store
 from genray.settings import Location, Settings
 
 Pixels = NDArray[np.uint8]
-_A_NAMES, _B_NAMES = ("A", "a", "input"), ("B", "b", "target")
-_CYCLEGAN = {f"{split}{side}" for split in ("train", "val", "test") for side in "AB"}  # trainA, trainB ...
 
 
 class PairedSettings(Settings):
@@ -101,58 +95,6 @@ class BadPair:
     detail: str
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """The pairs of a store, split, and those already known to be bad."""
-
-    train: tuple[Pair, ...]
-    val: tuple[Pair, ...]
-    bad: tuple[BadPair, ...]
-    fingerprint: str
-    layout: str
-
-
-def find_pairs(store: Store, settings: PairedSettings, seed: int) -> Pairs:
-    """List the pairs under the root of `store`, reading names and a few headers only.
-
-    Folders `train` and `val` (or `test`) give the split; without them `val_share` of the pairs is
-    drawn with `seed`. Two folders are `A` and `B` (or `input` and `target`), above or below the split.
-
-    Raises:
-        DataError: no pairs, or images smaller than the crop.
-    """
-    entries = store.list(SUFFIXES)
-    if not entries:
-        raise DataError(
-            f"no images ({' '.join(SUFFIXES)}) under {store.root}",
-            where="data.path",
-            hint="point data.path at the folder of train and val, or make pairs to try: genray fronts FOLDER",
-        )
-    layout = settings.layout
-    if layout == "auto":
-        folders = {part for entry in entries for part in PurePosixPath(entry.path).parts[:-1]}
-        layout = "folders" if folders & {*_A_NAMES, *_B_NAMES, *_CYCLEGAN} else "side-by-side"
-    by_split: dict[str, list[Pair]] = defaultdict(list)
-    bad: list[BadPair] = []
-    if layout == "folders":
-        bad += _match_folders(entries, by_split, settings.direction)
-    else:
-        for entry in entries:
-            by_split[_split_of(entry.path)].append(Pair(entry.path))
-    train, val = _split(by_split, settings.val_share, seed)
-    if not train or not val:
-        raise DataError(
-            f"no pairs for {'training' if not train else 'validation'} under {store.root} "
-            f"({len(entries)} images, layout {layout})",
-            where="data.path",
-            hint="side by side: one file holds A|B; folders: A/name.png and B/name.png; see data.layout",
-        )
-    digest = hashlib.sha256("\n".join(f"{e.path}\t{e.size}" for e in entries).encode()).hexdigest()
-    pairs = Pairs(tuple(train), tuple(val), tuple(bad), f"sha256:{digest}", layout)
-    _check_headers(store, pairs, settings)
-    return pairs
-
-
 def load_pair(store: Store, pair: Pair, settings: PairedSettings) -> tuple[Pixels, Pixels]:
     """Read and decode one pair: (input, target), each (H, W, C) uint8, resized to `load_size` if set.
 
@@ -230,86 +172,3 @@ def _with_channels(image: Pixels, channels: int) -> Pixels:
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
     array = np.asarray(Image.fromarray(np.ascontiguousarray(image)).convert(mode))
     return array.reshape(*image.shape[:2], channels)
-
-
-def _split_of(path: str) -> str:
-    """train, val or "" (neither) by the folders of `path`."""
-    parts = PurePosixPath(path).parts[:-1]
-    for part in parts:
-        name = (part[:-1] if part in _CYCLEGAN else part).lower()
-        if name == "train":
-            return "train"
-        if name in ("val", "valid", "validation", "test"):
-            return "test" if name == "test" else "val"
-    return ""
-
-
-def _side_of(path: str) -> tuple[str, str]:
-    """("A" or "B" or "", what remains of the path without that folder and the suffix)."""
-    parts = list(PurePosixPath(path).with_suffix("").parts)
-    for i, part in enumerate(parts[:-1]):
-        if part in _A_NAMES or part in _B_NAMES:
-            side = "A" if part in _A_NAMES else "B"
-            return side, "/".join(parts[:i] + parts[i + 1 :])
-        if part in _CYCLEGAN:
-            return part[-1], "/".join([*parts[:i], part[:-1], *parts[i + 1 :]])
-    return "", ""
-
-
-def _match_folders(
-    entries: Sequence[Entry], by_split: dict[str, list[Pair]], direction: str
-) -> list[BadPair]:
-    sides: dict[str, dict[str, str]] = {"A": {}, "B": {}}
-    for entry in entries:
-        side, key = _side_of(entry.path)
-        if side:
-            sides[side][key] = entry.path
-    first, second = (sides["A"], sides["B"]) if direction == "AtoB" else (sides["B"], sides["A"])
-    for key in sorted(first.keys() & second.keys()):
-        by_split[_split_of(first[key])].append(Pair(first[key], second[key]))
-    alone = sorted(first.keys() ^ second.keys())
-    return [BadPair(first.get(k) or second[k], "odd-shape", "no partner of the same stem") for k in alone]
-
-
-def _split(by_split: dict[str, list[Pair]], val_share: float, seed: int) -> tuple[list[Pair], list[Pair]]:
-    train, val = by_split["train"], by_split["val"] or by_split["test"]
-    if not train and not val:
-        train = by_split[""]
-    if train and not val and len(train) > 1:
-        order = np.random.default_rng([seed, 0x5EED]).permutation(len(train))
-        count = max(1, round(len(train) * val_share))
-        held = set(order[:count].tolist())
-        val = [pair for i, pair in enumerate(train) if i in held]
-        train = [pair for i, pair in enumerate(train) if i not in held]
-    return train, val
-
-
-def _check_headers(store: Store, pairs: Pairs, settings: PairedSettings, most: int = 16) -> None:
-    """Read a few headers, so that a wrong layout or size is found in a second, not in an hour."""
-    readable = 0
-    for pair in pairs.train[:most]:
-        try:
-            width, height = image_size(store.read(pair.input, MAX_FILE_BYTES))
-        except (BadImage, OSError):
-            continue
-        readable += 1
-        if pair.target is None:
-            if width % 2:
-                raise DataError(
-                    f"{pair.input} is {width} pixels wide, which is odd: it cannot hold two halves",
-                    where=f"data.layout={pairs.layout}",
-                    hint="for two folders use data.layout=folders with A/ and B/ below data.path",
-                )
-            width //= 2
-        if settings.load_size is None and min(width, height) < settings.size:
-            raise DataError(
-                f"{pair.input} is {width}x{height}, smaller than the crop of {settings.size} pixels",
-                where="data.size",
-                hint=f"set data.size={max(64, min(width, height) // 32 * 32)}, or let data.resize enlarge it",
-            )
-    if not readable:
-        raise DataError(
-            f"none of the first {min(most, len(pairs.train))} images can be read",
-            where=store.root,
-            hint="check that they are PNG, JPEG or WebP files and open in a viewer",
-        )

@@ -75,7 +75,7 @@ def test_only_the_fewest_workers_must_have_room() -> None:
 @pytest.mark.parametrize(
     ("gpus", "where", "hint"),
     [
-        (0, "loop.gpus_per_worker", "set loop.gpus_per_worker to 0 to run on CPUs"),
+        (0, "device.gpu", "set device.gpu to false to run on CPUs"),
         (3, "loop.workers", "set loop.workers to at most 3"),
     ],
 )
@@ -88,8 +88,8 @@ def test_more_gpus_than_there_are_are_refused(gpus: float, where: str, hint: str
 
 def test_data_that_wants_more_than_the_machine_has_is_refused_by_its_own_name() -> None:
     error = refusal(machine(2), workers=(0, 0), data_cpus=3.0)
-    assert error.where == "loop.data_cpus"
-    assert error.hint == "set loop.data_cpus to at most 2, or use a larger machine or cluster"
+    assert error.where == "data.loader"
+    assert error.hint == "set data.loader to memory, or use a larger machine or cluster"
 
 
 def test_the_message_names_the_settings_group_that_asked() -> None:

@@ -12,7 +12,8 @@ from genray.data.loader import (
     load_all,
     validation_batches,
 )
-from genray.data.paired import BadPair, Pair, PairedSettings, Pairs, find_pairs
+from genray.data.paired import BadPair, Pair, PairedSettings
+from genray.data.pairing import Pairs, find_pairs
 from genray.data.store import Store
 from genray.errors import DataError
 from tests.conftest import write_pair_files

@@ -6,7 +6,8 @@ from PIL import Image
 from pydantic import ValidationError
 
 from genray.data.images import BadImage
-from genray.data.paired import Pair, PairedSettings, find_pairs, jitter, load_pair
+from genray.data.paired import Pair, PairedSettings, jitter, load_pair
+from genray.data.pairing import find_pairs
 from genray.data.store import Store
 from genray.errors import DataError
 

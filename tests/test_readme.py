@@ -1,0 +1,53 @@
+"""Every command that the documents show exists and takes what it is shown with."""
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from cluster.targets import find_target
+from configs.loading import load
+from genray.cli import main
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+
+
+def shown(first: str) -> list[str]:
+    """Commands in ```sh blocks and in help texts that begin with the word `first`."""
+    texts = [block for doc in DOCUMENTS for block in re.findall(r"```sh\n(.*?)```", doc.read_text(), re.S)]
+    texts.append((ROOT / "genray" / "cli.py").read_text())
+    lines = [line.strip() for text in texts for line in text.splitlines()]
+    return sorted({re.split(r"\s+#|\s+>", line)[0] for line in lines if line.startswith(f"{first} ")})
+
+
+@pytest.mark.parametrize("line", shown("genray"))
+def test_a_shown_genray_command_is_understood(line: str) -> None:
+    words = shlex.split(line)[1:]
+    command: click.Command = main
+    while isinstance(command, click.Group):
+        name = words.pop(0)
+        found = command.commands.get(name)
+        assert found is not None, f"no command {name}"
+        command = found
+    with command.make_context("genray", words) as context:
+        sets = context.params.get("sets", ())
+        if "target" in context.params:
+            target = find_target(context.params["target"])
+            load(target.load().settings_class, target=target.name, sets=sets)
+
+
+@pytest.mark.parametrize("line", shown("make"))
+def test_a_shown_make_target_exists(line: str) -> None:
+    assert re.search(rf"^{line.split()[1]}:", (ROOT / "Makefile").read_text(), re.M)
+
+
+def test_the_tree_names_files_that_exist() -> None:
+    readme = (ROOT / "README.md").read_text()
+    tree = readme.split("## Where things are")[1]
+    names = set(re.findall(r"\b([a-z_0-9]+\.py)\b", tree))
+    files = {file.name for file in ROOT.rglob("*.py") if ".venv" not in file.parts}
+    assert len(names) > 20
+    assert names <= files
