@@ -108,10 +108,10 @@ def _stop(process: subprocess.Popen[Any], mark: str) -> None:
     """Stop the head, and fail if any process of it, or of one of its jobs, outlives it."""
     process.terminate()
     try:
-        process.wait(20)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(60)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     deadline = time.monotonic() + 20
     while (left := _marked(mark)) and time.monotonic() < deadline:
         time.sleep(0.2)
