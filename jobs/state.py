@@ -17,7 +17,7 @@ from jobs import checkpoint as checkpoints
 from jobs.checkpoint import Checkpoint
 from jobs.device import Device
 from jobs.recipe import Recipe
-from jobs.update import bare, moving_average
+from jobs.update import averages_now, bare, moving_average
 
 
 @dataclass
@@ -74,9 +74,10 @@ class State:
 
     def stepped(self, losses: torch.Tensor) -> None:
         """Count a step that had these losses, and move the averages on."""
-        for name, average in self._averages.items():
-            average.update_parameters(bare(self.networks[name]))
         self.position.step += 1
+        if averages_now(self.position.step):
+            for name, average in self._averages.items():
+                average.update_parameters(bare(self.networks[name]))
         self.sums = losses.double() if self.sums is None else self.sums + losses
 
     def judged(self) -> dict[str, nn.Module]:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from jobs.update import Update, moving_average
+from jobs.update import Update, averages_now, moving_average
 
 
 def linear(seed: int = 0) -> nn.Linear:
@@ -60,4 +60,5 @@ def test_a_moving_average_follows_at_once_and_slowly_later() -> None:
     assert float(average[0]) == pytest.approx(1 - 2 / 11)
     average = [torch.zeros(1)]
     moving_average(0.99)(average, value, 10_000)
-    assert float(average[0]) == pytest.approx(0.01)
+    assert float(average[0]) == pytest.approx(1 - 0.99**8), "eight steps at once"
+    assert [step for step in range(98, 120) if averages_now(step)] == [98, 99, 100, 104, 112]
