@@ -6,11 +6,11 @@ import hashlib
 import json
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -23,7 +23,7 @@ from genray.errors import BundleMismatch, BundleMissing, BundleTooNew, BundleUns
 from genray.files import atomic_write, storage_errors, write_json
 from genray.models.registry import build
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 _MANIFEST = "bundle.json"
 _WEIGHTS = "weights.safetensors"
 _MAX_MANIFEST = 4 * 2**20
@@ -34,7 +34,7 @@ class ImageSpec(BaseModel):
     """What an image that enters or leaves the network is: channels, and the values of black and white."""
 
     model_config = ConfigDict(frozen=True)
-    channels: int
+    channels: int = Field(ge=1, le=4096)
     range: tuple[float, float] = (-1.0, 1.0)
 
 
@@ -44,7 +44,7 @@ class Preprocessing(BaseModel):
     model_config = ConfigDict(frozen=True)
     input: ImageSpec
     output: ImageSpec
-    size: int = Field(description="height and width trained at, in pixels")
+    size: int = Field(ge=1, description="height and width trained at, in pixels")
     direction: str | None = Field(None, description="which half of a pair is the input: AtoB or BtoA")
 
 
@@ -52,7 +52,7 @@ class Manifest(BaseModel):
     """All of `bundle.json`."""
 
     model_config = ConfigDict(frozen=True)
-    format: int = FORMAT
+    format: Literal[1] = Field(description="FORMAT of the genray that wrote it")
     kind: str = Field(description="what made it, such as pix2pix")
     network: str = Field(description="name of the network, see genray/models/registry.py")
     arguments: dict[str, Any] = Field(description="what the network is built from")
@@ -88,12 +88,12 @@ def save_bundle(
     seed: int,
     data: Mapping[str, Any],
     calibration: Mapping[str, Any] | None = None,
-    samples: Path | None = None,
+    samples: Sequence[Path] = (),
 ) -> Path:
     """Write a bundle to the folder `path`: in a folder beside it, which then takes its name.
 
     Args:
-        samples: a folder of pictures to take along.
+        samples: pictures to take along.
     """
     tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     new, old = path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.old")
@@ -104,6 +104,7 @@ def save_bundle(
         with storage_errors(new), atomic_write(new / _WEIGHTS) as temporary:
             save_file(tensors, temporary)
         manifest = Manifest(
+            format=FORMAT,
             kind=kind,
             network=name,
             arguments=dict(arguments),
@@ -116,9 +117,10 @@ def save_bundle(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             weights_sha256=_sha256(new / _WEIGHTS),
         )
+        (new / "samples").mkdir()
         with storage_errors(new):
-            if samples is not None and samples.is_dir():
-                shutil.copytree(samples, new / "samples")
+            for sample in samples:
+                shutil.copy2(sample, new / "samples")
         write_json(new / _MANIFEST, manifest.model_dump(mode="json"))
         if path.exists():
             path.rename(old)
@@ -149,18 +151,19 @@ def read_manifest(path: Path) -> Manifest:
     file = path / _MANIFEST
     if not path.is_dir():
         raise BundleMissing(f"no bundle at {path}: there is no such folder")
+    if not file.is_file():
+        raise BundleMissing(f"{path} holds no {_MANIFEST}", hint="give the folder that a run calls bundle/")
+    _stay_inside(path, file)
     try:
-        if file.stat().st_size > _MAX_MANIFEST:
+        with file.open("rb") as stream:
+            data = stream.read(_MAX_MANIFEST + 1)
+        if len(data) > _MAX_MANIFEST:
             raise BundleUnsafe(f"{file} is larger than {_MAX_MANIFEST} bytes")
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BundleMissing(
-            f"{path} holds no {_MANIFEST}", hint="give the folder that a run calls bundle/"
-        ) from None
-    except (OSError, ValueError) as error:
+        content = json.loads(data)
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleMissing(f"cannot read {file}: {error}") from error
     version = content.get("format") if isinstance(content, dict) else None
-    if isinstance(version, int) and version > FORMAT:
+    if isinstance(version, int | float) and version > FORMAT:
         raise BundleTooNew(
             f"the bundle has format {version}, this genray reads up to {FORMAT}",
             where=str(file),
@@ -172,7 +175,7 @@ def read_manifest(path: Path) -> Manifest:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
         raise BundleMissing(f"the manifest is incomplete: {key}: {first['msg']}", where=str(file)) from None
-    if Path(manifest.weights).name != manifest.weights or manifest.weights in ("", ".", ".."):
+    if Path(manifest.weights).name != manifest.weights or len(manifest.weights) > 200:
         raise BundleUnsafe(f"the weights are named {manifest.weights!r}, outside the bundle", where=str(file))
     return manifest
 
@@ -190,8 +193,7 @@ def load_bundle(path: str | Path, device: str | torch.device = "cpu") -> Bundle:
     weights = path / manifest.weights
     if not weights.is_file():
         raise BundleMissing(f"the bundle's weights are missing: {weights}")
-    if weights.resolve().parent != path.resolve():
-        raise BundleUnsafe(f"{weights} is a link to {weights.resolve()}, outside the bundle")
+    _stay_inside(path, weights)
     if weights.stat().st_size > _MAX_WEIGHTS:
         raise BundleUnsafe(f"{weights} is larger than {_MAX_WEIGHTS} bytes")
     with torch.device("meta"):  # shapes only: the stored arguments allocate nothing yet
@@ -203,6 +205,11 @@ def load_bundle(path: str | Path, device: str | torch.device = "cpu") -> Bundle:
         )
     network.load_state_dict(state, assign=True)
     return Bundle(path, manifest, network.to(device).eval())
+
+
+def _stay_inside(path: Path, file: Path) -> None:
+    if file.resolve().parent != path.resolve():
+        raise BundleUnsafe(f"{file} is a link to {file.resolve()}, outside the bundle")
 
 
 def _read_weights(file: Path, expected: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -37,6 +37,8 @@ class GenrayError(Exception):
     """
 
     exit_code = 1
+    agreed = False
+    """Whether all workers of a group raise this error together, so that none waits for another."""
 
     def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
         super().__init__(what)

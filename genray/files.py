@@ -18,11 +18,15 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is synced and renamed over `path`.
 
     A reader sees the old file or the new one, never a part. On any error the temporary file is
-    removed and `path` is left as it was.
+    removed and `path` is left as it was; a process that is killed leaves one, see `remove_leftovers`.
+
+    Args:
+        path: the file to write.
+        durable: sync, so that it survives a power cut; not needed for what is only of use now.
 
     Raises:
         StorageFull: there was no room for the file.
@@ -32,10 +36,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
     try:
         with storage_errors(path):
             yield temporary
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())
+            if durable:
+                with open(temporary, "rb+") as file:
+                    os.fsync(file.fileno())
             os.replace(temporary, path)
-            _sync_folder(path.parent)
+            if durable:
+                _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -57,6 +63,12 @@ def storage_errors(path: Path) -> Iterator[None]:
             hint="free some space (or raise the quota), then give the same command again: it goes on "
             "from the last checkpoint, which is whole",
         ) from error
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what writers that were killed left in `folder`. Nobody else may be writing there."""
+    for leftover in folder.glob(".*.tmp"):
+        leftover.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

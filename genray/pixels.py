@@ -14,9 +14,15 @@ from genray.files import atomic_write
 
 
 def to_network(images: NDArray[np.uint8], device: torch.device | str = "cpu") -> torch.Tensor:
-    """(N, H, W, C) uint8 -> (N, C, H, W) float32 in [-1, 1] on `device`. Bytes travel, floats do not."""
-    tensor = torch.from_numpy(np.ascontiguousarray(images)).to(device, non_blocking=True)
-    return tensor.permute(0, 3, 1, 2).contiguous().float().div_(127.5).sub_(1.0)
+    """(N, H, W, C) uint8 -> (N, C, H, W) float32 in [-1, 1] on `device`, laid out channels last.
+
+    Bytes travel, floats do not; to a GPU from pinned memory, so that nothing waits for them.
+    """
+    tensor = torch.from_numpy(np.ascontiguousarray(images))
+    if torch.device(device).type == "cuda":
+        tensor = tensor.pin_memory()
+    tensor = tensor.to(device, non_blocking=True).permute(0, 3, 1, 2)
+    return tensor.float().div_(127.5).sub_(1.0)
 
 
 def to_unit(images: torch.Tensor) -> torch.Tensor:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from genray.files import write_json
+from genray.files import atomic_write
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,9 @@ class FileDisplay:
         now = time.monotonic()
         if now - self._last >= 0.5 or tick.step == tick.steps:
             self._last = now
-            write_json(self._folder / "progress.json", asdict(tick))
+            numbers = {k: v for k, v in tick.values.items() if math.isfinite(v)}  # NaN is not JSON
+            with atomic_write(self._folder / "progress.json", durable=False) as temporary:
+                temporary.write_text(json.dumps(asdict(replace(tick, values=numbers))), encoding="utf-8")
 
     def note(self, text: str) -> None:
         with (self._folder / "notes.log").open("a", encoding="utf-8") as file:

@@ -89,3 +89,8 @@ def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, torch.Tensor])
         index, key = name.split("/", 1)
         entries.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
+    for parameter, entry in optimizer.state.items():
+        for key, value in entry.items():
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                # Files hold plain layouts; fused kernels walk memory and need that of the parameter.
+                entry[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from genray.pixels import to_network
 from jobs.device import Device
 from jobs.recipe import Recipe, Scored
 from jobs.worker import Worker
@@ -24,12 +23,15 @@ class Evaluation:
     def __init__(self, recipe: Recipe[Any], device: Device, worker: Worker) -> None:
         self._recipe, self._device, self._worker = recipe, device, worker
 
-    def place(self, images: NDArray[np.uint8]) -> torch.Tensor:
-        """A batch of images, (N, H, W, C) uint8, as the networks take it."""
-        return to_network(images, self._device.where).contiguous(memory_format=self._device.memory_format)
+    def place(self, batch: NDArray[Any]) -> torch.Tensor:
+        """A part of a batch as the networks take it, on the device, in its memory layout."""
+        tensor = self._recipe.place(batch, self._device.where)
+        return tensor.contiguous(memory_format=self._device.memory_format) if tensor.ndim == 4 else tensor
 
     def score(self, networks: Networks) -> tuple[dict[str, float], list[Scored]]:
         """Mean metrics over the held-out samples, and those of each, by index; each worker does a share."""
+        for network in networks.values():
+            self._worker.share_buffers(network)
         with torch.inference_mode(), self._device.autocast():
             scored = self._recipe.validate(_evaluating(networks), self._worker.share, self.place)
         scored = sorted(self._worker.gather(scored), key=lambda item: item[0])

@@ -8,7 +8,7 @@ holds no random state and a resumed run takes the same steps as one that was nev
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,13 +18,13 @@ from torch import nn
 from genray.data.loader import Batch
 from genray.errors import Diverged, Interrupted
 from genray.pixels import save_png
-from genray.progress import Display, Tick, duration
+from genray.progress import Display, Tick
 from jobs import checkpoint as checkpoints
 from jobs.device import Device
 from jobs.evaluation import Evaluation
 from jobs.loop_settings import LoopSettings
 from jobs.recipe import Recipe, Scored, Summary
-from jobs.record import Record
+from jobs.record import Record, row_line
 from jobs.run import Run
 from jobs.schedule import rate_factor
 from jobs.state import State
@@ -61,7 +61,6 @@ class Loop:
         self._per_step = self._together * self._settings.accumulate
         self._steps_per_epoch = summary.train // self._per_step
         self._per_epoch = self._steps_per_epoch * self._per_step
-        self._steps = self._steps_per_epoch * self._settings.epochs
 
         self._state = State(recipe, device, wrap)
         self._evaluation = Evaluation(recipe, device, self._worker)
@@ -73,13 +72,18 @@ class Loop:
         )
         self._loader = recipe.loader(run.add_set_aside)
         self._last, self._best = (run.checkpoints / f"{name}.safetensors" for name in ("last", "best"))
-        if self._state.restore(self._last, self._together, self._per_step, self._steps_per_epoch):
-            self._note(f"going on from epoch {self._state.position.epoch}, step {self._state.position.step}")
-        step = self._state.position.step
-        self._record = Record(run, step) if self._worker.leads else None
+        restored, position = self._state.restore(self._last), self._state.position
+        self._worker.check_same((dict(summary.data), position.epoch, position.taken, position.step))
+        if restored:
+            self._note(f"going on from epoch {position.epoch + 1}, step {position.step}")
+        # After an elastic change steps are of another size: those to come are counted, not those done.
+        to_come = (self._per_epoch - position.taken) // self._per_step
+        to_come += (self._settings.epochs - position.epoch - 1) * self._steps_per_epoch
+        self._steps = position.step + max(0, to_come)
+        self._record = Record(run, position.step) if self._worker.leads else None
         self._bad_step = torch.tensor(0, device=device.where)
         self._scored: tuple[dict[str, float], list[Scored]] | None = None
-        self._shown = 0.0
+        self._shown = self._drawn = 0.0
 
     def train(self) -> dict[str, Any]:
         """Train to the end, write the bundle, and return the metrics.
@@ -125,6 +129,8 @@ class Loop:
             inside = settings.checkpoint_steps and position.step % settings.checkpoint_steps == 0
             if inside and not self._epoch_over():
                 self._checkpoint()
+        if window:
+            self._log(window)
         self._end_epoch()
 
     def _epoch_over(self) -> bool:
@@ -162,7 +168,7 @@ class Loop:
         asking waits for all work in its queue.
         """
         position = self._state.position
-        step = torch.tensor(position.step, device=self._device.where)
+        step = torch.full((), position.step, device=self._device.where)  # made there: nothing waits
         fine = (losses.abs() <= self._settings.loss_limit).all()  # NaN compares false
         self._bad_step = torch.where(fine | (self._bad_step > 0), self._bad_step, step)
         every = 1 if self._device.where.type == "cpu" else _ASK_GPU_EVERY
@@ -187,12 +193,13 @@ class Loop:
     def _end_epoch(self) -> None:
         state, position, settings = self._state, self._state.position, self._settings
         assert state.sums is not None
-        means = self._worker.sum(state.sums) / (self._steps_per_epoch * self._worker.world)
+        means = self._worker.sum(state.sums) / (position.summed * self._worker.world)
         row: dict[str, Any] = {"epoch": position.epoch + 1, "step": position.step, **self._named(means)}
         row["learning_rate"] = state.set_rate(self._rate_factor(self._per_epoch - self._per_step))
         row["seconds"] = round(position.seconds, 3)
         row["images_per_second"] = round(self._per_epoch / max(position.seconds, 1e-9), 3)
-        position.epoch, position.taken, position.seconds, state.sums = position.epoch + 1, 0, 0.0, None
+        position.epoch, position.taken, position.seconds = position.epoch + 1, 0, 0.0
+        state.sums, position.summed = None, 0
         last = position.epoch == settings.epochs
         if position.epoch % settings.validate_every == 0 or last:
             row |= self._validate()
@@ -200,14 +207,17 @@ class Loop:
         if position.epoch % settings.checkpoint_every == 0 or last or self._stale():
             self._checkpoint()
         self._worker.on_leader(self._write_record)
-        self._note(_row_line(row, settings.epochs))
+        self._note(row_line(row, settings.epochs))
 
     def _write_record(self) -> None:
         assert self._record is not None
         row, step = self._state.rows[-1], self._state.position.step
         validated = {k: v for k, v in row.items() if k.startswith("val_")}
         self._record.scalars(step, {"learning_rate": row["learning_rate"], **validated})
-        self._record.write(self._state.rows)
+        # Drawing takes a third of a second: in a run of short epochs not after each.
+        draw = time.monotonic() - self._drawn > _DRAW_SECONDS
+        self._drawn = time.monotonic() if draw else self._drawn
+        self._record.write(self._state.rows, draw=draw)
         if validated:
             shown = range(min(self._settings.samples, self._val_count))
             image = self._evaluation.picture(self._state.judged(), shown)
@@ -231,7 +241,7 @@ class Loop:
         sums = self._state.sums
         if sums is not None:
             sums = self._worker.sum(sums.clone()) / self._worker.world
-        whole = self._state.snapshot(sums, self._together)
+        whole = self._state.snapshot(sums)
         self._worker.on_leader(lambda: checkpoints.write(self._last, whole))
 
     def _finish(self) -> dict[str, Any]:
@@ -242,15 +252,18 @@ class Loop:
         if self._scored is None or epoch != self._state.position.epoch:
             self._scored = self._evaluation.score(self._state.judged())
         means, scored = self._scored
-        metrics = {**means, "epoch": epoch, "baselines": self._recipe.baselines()}
+        metrics: dict[str, Any] = {**means, "epoch": epoch}
         self._worker.on_leader(lambda: self._write_bundle(metrics, scored))
         return metrics
 
-    def _write_bundle(self, metrics: Mapping[str, Any], scored: Sequence[Scored]) -> None:
-        judged = self._state.judged()
-        picture = self._evaluation.worst_and_best(judged, scored, self._settings.samples)
-        save_png(self._run.samples / "validation.png", picture)
-        self._recipe.save_bundle(self._run.bundle, judged, metrics, self._run.samples)
+    def _write_bundle(self, metrics: dict[str, Any], scored: Sequence[Scored]) -> None:
+        assert self._record is not None
+        # Once more: the process may have been killed between the last checkpoint and its row.
+        self._record.write(self._state.rows, draw=True)
+        judged, picture = self._state.judged(), self._run.samples / "validation.png"
+        save_png(picture, self._evaluation.worst_and_best(judged, scored, self._settings.samples))
+        metrics["baselines"] = self._recipe.baselines()
+        self._recipe.save_bundle(self._run.bundle, judged, metrics, [picture])
 
     def _stale(self) -> bool:
         return self._settings.patience is not None and self._state.position.stale >= self._settings.patience
@@ -280,12 +293,5 @@ class Loop:
 
 
 _ASK_GPU_EVERY = 20  # steps
+_DRAW_SECONDS = 20.0  # between drawings of the curves
 _TICK_SECONDS = 0.3  # between updates of the progress line
-
-
-def _row_line(row: Mapping[str, Any], epochs: int) -> str:
-    numbers = "  ".join(f"{k} {v:.4g}" for k, v in row.items() if isinstance(v, float) and k not in _UNSHOWN)
-    return f"epoch {row['epoch']}/{epochs}  {numbers}  {duration(row['seconds'])}"
-
-
-_UNSHOWN = {"learning_rate", "seconds", "images_per_second"}

@@ -16,8 +16,9 @@ from pydantic import Field
 from torch import nn
 from torch.optim import Adam, AdamW, Optimizer
 
+from genray.data.images import BadInput
 from genray.data.loader import Loader, Share
-from genray.data.paired import BadPair
+from genray.pixels import to_network
 from genray.settings import Settings
 from jobs.loop_settings import TrainSettings
 
@@ -63,7 +64,7 @@ class Summary:
 
     train: int
     val: int
-    bad: Sequence[BadPair]
+    bad: Sequence[BadInput]
     data: Mapping[str, Any]
     """For the bundle: fingerprint and counts."""
     lines: Sequence[str] = field(default_factory=tuple)
@@ -94,8 +95,13 @@ class Recipe(ABC, Generic[S]):
         """
 
     @abstractmethod
-    def loader(self, report: Callable[[BadPair], None]) -> Loader:
+    def loader(self, report: Callable[[BadInput], None]) -> Loader:
         """Where training batches come from, after `open`; pairs found broken later go to `report`."""
+
+    def place(self, batch: NDArray[Any], where: torch.device) -> torch.Tensor:
+        """A part of a batch as the networks take it. Images, unless a recipe says otherwise:
+        (N, H, W, C) uint8 -> (N, C, H, W) float32 in [-1, 1]."""
+        return to_network(batch, where)
 
     @abstractmethod
     def networks(self) -> dict[str, nn.Module]:
@@ -109,7 +115,7 @@ class Recipe(ABC, Generic[S]):
     def step(
         self, networks: Mapping[str, nn.Module], batch: Sequence[torch.Tensor], learn: Learn
     ) -> dict[str, torch.Tensor]:
-        """One training step on `batch`, (N, C, H, W) float32 each, in [-1, 1] on the device.
+        """One training step on `batch`: what the loader gave, after `place`.
 
         Returns:
             Losses by name, scalars, detached.
@@ -138,6 +144,10 @@ class Recipe(ABC, Generic[S]):
 
     @abstractmethod
     def save_bundle(
-        self, path: Path, networks: Mapping[str, nn.Module], metrics: Mapping[str, Any], samples: Path
+        self,
+        path: Path,
+        networks: Mapping[str, nn.Module],
+        metrics: Mapping[str, Any],
+        samples: Sequence[Path],
     ) -> None:
-        """Write the bundle."""
+        """Write the bundle, with the pictures `samples`."""

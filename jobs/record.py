@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import socket
+import struct
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genray.files import atomic_write, storage_errors, write_text
+from genray.progress import duration
 from jobs.run import Run
 
 Row = dict[str, Any]
@@ -27,39 +31,70 @@ class Record:
     """
 
     def __init__(self, run: Run, step: int) -> None:
-        from tensorboardX import SummaryWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
 
         self._run = run
         run.tensorboard.mkdir(parents=True, exist_ok=True)
-        # purge_step hides what an earlier process logged beyond the checkpoint. The suffix keeps two
-        # processes of the same second from writing one file: its name has no finer time.
-        self._board = SummaryWriter(
-            str(run.tensorboard),
-            purge_step=step + 1 if step else None,
-            flush_secs=20,
-            filename_suffix=f".{time.time_ns()}",
-        )
+        # Written here and now. The usual SummaryWriter has a thread for it, which dies of a full disk and
+        # leaves the training waiting for ever.
+        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{time.time_ns()}"
+        self._file = (run.tensorboard / name).open("ab", buffering=0)
+        now = time.time()
+        self._add(Event(file_version="brain.Event:2", wall_time=now))
+        # A later file's START hides what an earlier process logged from this step on.
+        self._add(Event(session_log=SessionLog(status=SessionLog.START), step=step + 1, wall_time=now))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Log `values` to TensorBoard at optimizer step `step`."""
-        with storage_errors(self._run.tensorboard / "events"):
-            for name, value in values.items():
-                self._board.add_scalar(name, value, step)
+        """Log `values` to TensorBoard at optimizer step `step`.
+
+        Raises:
+            StorageFull: no room.
+        """
+        from tensorboardX.summary import scalar
+
+        for name, value in values.items():
+            self._log(step, scalar(name, value))
 
     def picture(self, step: int, name: str, image: NDArray[np.uint8]) -> None:
         """Log an (H, W, 3) uint8 picture to TensorBoard."""
-        with storage_errors(self._run.tensorboard / "events"):
-            self._board.add_image(name, image, step, dataformats="HWC")
-            self._board.flush()
+        from tensorboardX.summary import image as encode
 
-    def write(self, rows: Sequence[Row]) -> None:
-        """Write `history.jsonl` and `loss_curves.png` anew."""
+        self._log(step, encode(name, image, dataformats="HWC"))
+
+    def _log(self, step: int, summary: Any) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        self._add(Event(summary=summary, step=step, wall_time=time.time()))
+
+    def _add(self, event: Any) -> None:
+        from tensorboardX.record_writer import masked_crc32c
+
+        data = event.SerializeToString()
+        length = struct.pack("<Q", len(data))
+        # A TFRecord: length, its checksum, data, its checksum; in one write.
+        record = (
+            length + struct.pack("<I", masked_crc32c(length)) + data + struct.pack("<I", masked_crc32c(data))
+        )
+        with storage_errors(self._run.tensorboard / "events"):
+            self._file.write(record)
+
+    def write(self, rows: Sequence[Row], *, draw: bool) -> None:
+        """Write `history.jsonl` anew, and draw `loss_curves.png` (which takes a third of a second)."""
         write_text(self._run.history, "".join(json.dumps(row) + "\n" for row in rows))
-        draw_curves(self._run.curves, rows)
+        if draw:
+            draw_curves(self._run.curves, rows)
 
     def close(self) -> None:
-        """Flush TensorBoard."""
-        self._board.close()
+        """End the TensorBoard file."""
+        self._file.close()
+
+
+def row_line(row: Row, epochs: int) -> str:
+    """An epoch's row as a line for a person."""
+    numbers = "  ".join(
+        f"{k} {v:.4g}" for k, v in row.items() if isinstance(v, float) and k not in _NOT_CURVES
+    )
+    return f"epoch {row['epoch']}/{epochs}  {numbers}  {duration(row['seconds'])}"
 
 
 def draw_curves(path: Path, rows: Sequence[Row]) -> None:

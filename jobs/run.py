@@ -6,7 +6,7 @@ import fcntl
 import json
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -14,9 +14,10 @@ from typing import Any
 
 import yaml
 
-from genray.data.paired import BadPair
-from genray.errors import RunError
-from genray.files import write_json, write_text
+from genray import errors
+from genray.data.images import BadInput
+from genray.errors import GenrayError, RunError
+from genray.files import remove_leftovers, storage_errors, write_json, write_text
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -37,6 +38,8 @@ class Run:
         self.bundle = folder / "bundle"
         self.outcome = folder / "outcome.json"
         self._stop = folder / "stop"
+        self._failure = folder / "failure.json"
+        self._known: set[str] | None = None
 
     @classmethod
     def named(cls, runs: str, name: str | None, target: str) -> Run:
@@ -50,6 +53,11 @@ class Run:
             raise RunError(
                 f"a run cannot be called {name!r}",
                 hint="use letters, digits, '.', '_' and '-', and begin with a letter or digit",
+            )
+        if "://" in runs:
+            raise RunError(
+                f"runs must be a folder, not the URI {runs}",
+                hint="mount it on every node, or train into a folder and copy the bundle",
             )
         return cls(Path(runs).expanduser().absolute() / name)
 
@@ -76,10 +84,16 @@ class Run:
                     where=str(self.folder),
                     hint="wait for it, or give another --name",
                 ) from None
+            for folder in (self.folder, self.checkpoints, self.samples):
+                remove_leftovers(folder)
             yield
 
-    def adopt(self, settings: Mapping[str, Any], may_change: frozenset[str]) -> list[str]:
+    def adopt(
+        self, settings: Mapping[str, Any], defaults: Mapping[str, Any], may_change: frozenset[str]
+    ) -> list[str]:
         """Make this the folder of a run with `settings` (flat, see `flatten`), or check that it is.
+
+        `defaults` stand for settings that did not exist yet when the run was made.
 
         Returns:
             The keys in `may_change` that differ from before, as "key: old -> new".
@@ -89,7 +103,7 @@ class Run:
         """
         changed: list[str] = []
         if self.settings.exists():
-            before = yaml.safe_load(self.settings.read_text(encoding="utf-8"))
+            before = {**defaults, **yaml.safe_load(self.settings.read_text(encoding="utf-8"))}
             for key in sorted(settings.keys() | before.keys()):
                 if settings.get(key) != before.get(key):
                     changed.append(f"{key}: {before.get(key)!r} -> {settings.get(key)!r}")
@@ -116,17 +130,42 @@ class Run:
         """Forget an old request."""
         self._stop.unlink(missing_ok=True)
 
-    def add_set_aside(self, bad: BadPair) -> None:
+    def add_set_aside(self, bad: BadInput) -> None:
         """List an input that cannot be used, once."""
-        if bad.path not in {row["path"] for row in self.read_set_aside()}:
-            with self.set_aside.open("a", encoding="utf-8") as file:
+        if self._known is None:
+            self._known = {row["path"] for row in self.read_set_aside()}
+        if bad.path not in self._known:
+            self._known.add(bad.path)
+            with storage_errors(self.set_aside), self.set_aside.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(bad)) + "\n")
 
     def read_set_aside(self) -> list[dict[str, str]]:
         """The inputs that were set aside: path, reason (a key of `genray.data.images.REASONS`), detail."""
         if not self.set_aside.exists():
             return []
-        return [json.loads(line) for line in self.set_aside.read_text(encoding="utf-8").splitlines() if line]
+        rows = []
+        for line in self.set_aside.read_text(encoding="utf-8", errors="replace").splitlines():
+            with suppress(ValueError):  # a line that a kill cut short; its input is found again
+                rows.append(json.loads(line))
+        return rows
+
+    def write_failure(self, error: GenrayError) -> None:
+        """Leave the error of one worker for its group: it is about to be stopped and started again."""
+        kind = {"kind": type(error).__name__, "what": error.what, "where": error.where, "hint": error.hint}
+        write_json(self._failure, kind)
+
+    def read_failure(self) -> GenrayError | None:
+        """The error that a worker left, if any."""
+        try:
+            left = json.loads(self._failure.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        kind: type[GenrayError] = getattr(errors, left.pop("kind"))
+        return kind(left["what"], where=left["where"], hint=left["hint"])
+
+    def clear_failure(self) -> None:
+        """Forget it."""
+        self._failure.unlink(missing_ok=True)
 
     def read_outcome(self) -> dict[str, Any] | None:
         """What the finished run came to; None if it has not finished."""

@@ -31,6 +31,7 @@ class Position:
     best_epoch: int = 0
     stale: int = 0  # validations since then
     seconds: float = 0.0  # spent on the epoch in progress
+    summed: int = 0  # steps of it whose losses are in the sums
 
 
 class State:
@@ -75,6 +76,7 @@ class State:
     def stepped(self, losses: torch.Tensor) -> None:
         """Count a step that had these losses, and move the averages on."""
         self.position.step += 1
+        self.position.summed += 1
         if averages_now(self.position.step):
             for name, average in self._averages.items():
                 average.update_parameters(bare(self.networks[name]))
@@ -92,20 +94,14 @@ class State:
         checks = [torch.isfinite(p).all() for net in self.networks.values() for p in net.parameters()]
         return bool(torch.stack(checks).all())
 
-    def snapshot(self, sums: torch.Tensor | None, together: int) -> Checkpoint:
-        """All of it as a checkpoint.
-
-        Args:
-            sums: the losses of this epoch so far, over all workers.
-            together: samples that the group takes per batch.
-        """
+    def snapshot(self, sums: torch.Tensor | None) -> Checkpoint:
+        """All of it as a checkpoint; `sums` are the losses of this epoch so far, over all workers."""
         nets = {name: bare(net) for name, net in self.networks.items()}
         state = {
             "position": asdict(self.position),
             "names": self.names,
             "sums": None if sums is None else sums.tolist(),
             "rows": self.rows,
-            "together": together,
         }
         return checkpoints.collect(nets, self._averages, self.optimizers, state)
 
@@ -113,7 +109,7 @@ class State:
         """The judged networks alone."""
         return checkpoints.collect(self.judged(), {}, {}, {"epoch": self.position.epoch, **metrics})
 
-    def restore(self, path: Path, together: int, per_step: int, steps_per_epoch: int) -> bool:
+    def restore(self, path: Path) -> bool:
         """Go back to the checkpoint at `path`; returns whether there is one."""
         saved = checkpoints.read(path)
         if saved is None:
@@ -134,15 +130,19 @@ class State:
         self.names, self.rows = saved.state["names"], saved.state["rows"]
         if saved.state["sums"]:
             self.sums = torch.tensor(saved.state["sums"], dtype=torch.float64, device=self._device.where)
-        if saved.state["together"] != together:
-            # An elastic group has changed: its steps are of another size, so count them anew.
-            self.position.step = self.position.epoch * steps_per_epoch + self.position.taken // per_step
         return True
 
     def load_best(self, path: Path) -> int:
-        """Put the weights of `best_snapshot` into the judged networks; returns their epoch."""
+        """Put the weights of `best_snapshot` into the judged networks; returns their epoch.
+
+        Raises:
+            TrainingError: nothing has been validated.
+        """
         best = checkpoints.read(path)
-        assert best is not None  # the last epoch is always validated
+        if best is None:
+            raise TrainingError(
+                "no weights are the best: nothing was validated", hint="set loop.weights=last"
+            )
         for name, network in self.judged().items():
             network.load_state_dict(best.part("net", name))
         return int(best.state["epoch"])

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 from torch.nn import functional as F
 
 from genray.bundle import ImageSpec, Preprocessing, save_bundle
+from genray.data.images import BadInput
 from genray.data.loader import (
     Loader,
     MemoryLoader,
@@ -23,7 +24,7 @@ from genray.data.loader import (
     load_all,
     validation_batches,
 )
-from genray.data.paired import BadPair, PairedSettings, Pixels
+from genray.data.paired import PairedSettings, Pixels
 from genray.data.pairing import find_pairs
 from genray.data.store import Store
 from genray.models.layers import parameter_count
@@ -55,6 +56,16 @@ class TrainPix2PixSettings(TrainSettings):
     loss: LossSettings = Field(LossSettings(), description="what the generator minimises")
     optimizer: OptimizerSettings = Field(OptimizerSettings(), description="of both networks")
 
+    @model_validator(mode="after")
+    def _patches_fit(self) -> Self:
+        layers, size = self.discriminator.layers, self.data.size
+        if size // 2**layers < 4:
+            raise ValueError(
+                f"discriminator.layers={layers} leaves nothing to judge of {size} pixels: at most "
+                f"{size.bit_length() - 3} for data.size={size}"
+            )
+        return self
+
 
 class Pix2Pix(Recipe[TrainPix2PixSettings]):
     """The U-Net generator against the PatchGAN discriminator, with L1."""
@@ -74,12 +85,12 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
         data, seed = self.settings.data, self.settings.seed
         self._store = Store(data.path)
         pairs = find_pairs(self._store, data, seed)
-        bad: list[BadPair] = list(pairs.bad)
+        bad: list[BadInput] = list(pairs.bad)
         self._val_pairs, self._val = load_all(
             self._store, pairs.val[: data.val_max], data.for_validation(), bad.append
         )
         self._train_pairs, self._train = list(pairs.train), None
-        gigabytes = len(pairs.train) * self._sample_bytes() / 1e9
+        gigabytes = (len(pairs.train) + len(self._val)) * self._sample_bytes(pairs.pixels) / 1e9
         stream = data.loader == "stream" or (data.loader == "auto" and gigabytes > data.memory_gb)
         if not stream:
             if gigabytes > 0.2:
@@ -108,12 +119,13 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
         )
         return self._summary
 
-    def _sample_bytes(self) -> int:
+    def _sample_bytes(self, pixels: float) -> float:
+        """Of a decoded pair; `pixels` is the mean that the headers show."""
         data = self.settings.data
-        # Without resizing the size of an image is unknown; twice the crop is a fair guess.
-        return (data.load_size or 2 * data.size) ** 2 * (data.input_channels + data.target_channels)
+        pixels = data.load_size**2 if data.load_size else pixels
+        return pixels * (data.input_channels + data.target_channels)
 
-    def loader(self, report: Callable[[BadPair], None]) -> Loader:
+    def loader(self, report: Callable[[BadInput], None]) -> Loader:
         data, seed = self.settings.data, self.settings.seed
         if self._train is not None:
             return MemoryLoader(self._train, data, seed)
@@ -196,16 +208,19 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
         """L1 of the best constant colour (the median of the held-out targets) and of the mean training
         target, on the held-out pairs, with values from 0 to 1."""
         size = self.settings.data.size
-        targets = np.concatenate([t for _, (_, t) in validation_batches(self._val, size, 64, Share())])
-        colour = np.median(targets.reshape(-1, targets.shape[-1]), axis=0)
-        results = {"constant": {"l1": _l1(targets, colour)}}
+        targets = [t[0] for _, (_, t) in validation_batches(self._val, size, 1, Share())]
+        results = {"constant": {"l1": _l1(targets, _median_colour(targets))}}
         loader = self.loader(lambda bad: None)
         if isinstance(loader, MemoryLoader):
             results["mean_image"] = {"l1": _l1(targets, loader.mean_target(size))}
         return results
 
     def save_bundle(
-        self, path: Path, networks: Mapping[str, nn.Module], metrics: Mapping[str, Any], samples: Path
+        self,
+        path: Path,
+        networks: Mapping[str, nn.Module],
+        metrics: Mapping[str, Any],
+        samples: Sequence[Path],
     ) -> None:
         data = self.settings.data
         assert self._summary is not None
@@ -236,8 +251,16 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
 _VALIDATION_PIXELS = 8 * 256 * 256  # per batch: enough to fill a GPU, little enough for a laptop
 
 
-def _l1(targets: Pixels, guess: NDArray[Any]) -> float:
-    # One image at a time: all of them as floats would take eight times the memory.
+def _median_colour(images: Sequence[Pixels]) -> NDArray[np.int64]:
+    """The median of each channel over all pixels, from counts of the 256 values."""
+    channels = range(images[0].shape[-1])
+    counts = np.array([sum(np.bincount(i[..., c].ravel(), minlength=256) for i in images) for c in channels])
+    below = counts.cumsum(axis=1)
+    median: NDArray[np.int64] = (below < below[:, -1:] / 2).sum(axis=1)
+    return median
+
+
+def _l1(targets: Sequence[Pixels], guess: NDArray[Any]) -> float:
     return float(np.mean([np.abs(target - guess).mean() for target in targets]) / 255.0)
 
 

@@ -10,10 +10,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any, Generic, TypeVar
 
-from genray.errors import DataError, GenrayError, TrainingError
+from genray.errors import DataError, Diverged, GenrayError, Interrupted, TrainingError
 from genray.progress import Display, FileDisplay, FileFollower
 from genray.resources import Demand, Resources
 from genray.settings import flatten
@@ -48,6 +49,7 @@ class PreparedTraining:
         self._recipe = recipe
         self._target = target
         self._settings: TrainSettings = recipe.settings
+        Run.named(self._settings.runs, None, target)  # is it a folder?
         self._summary = recipe.open(note)
         loop = self._settings.loop
         per_step = loop.batch_size * loop.worker_range[1] * loop.accumulate
@@ -78,12 +80,14 @@ class PreparedTraining:
         """What the training asks for, where there is `have`."""
         fewest, most = self._settings.loop.worker_range
         data_cpus = 1.0 if self._summary.needs_ray else 0.0
-        cpus = self._settings.loop.cpus_per_worker
+        cpus, gpu = self._settings.loop.cpus_per_worker, use_gpu(self._settings.device, have.gpus)
         if cpus is None:
             # An equal part of a node's CPUs, in halves, so that the workers fit their nodes.
             beside = -(-most // have.nodes)
             cpus = max(0.5, (have.cpus / have.nodes - data_cpus) / beside // 0.5 * 0.5)
-        return Demand((fewest, most), cpus, float(use_gpu(self._settings.device, have.gpus)), data_cpus)
+            if data_cpus and gpu:
+                cpus = min(cpus, 2.0)  # a GPU's worker mostly waits; the others decode for it
+        return Demand((fewest, most), cpus, float(gpu), data_cpus)
 
     def run(self, name: str | None, display: Display, have: Resources, attached: bool) -> dict[str, Any]:
         """Train, or go on with the run of that name, to the end.
@@ -98,14 +102,17 @@ class PreparedTraining:
         run = Run.named(self._settings.runs, name, self._target)
         with run.locked():
             record = {**flatten(self._settings), "target": self._target, **self._summary.data}
-            for change in run.adopt(record, MAY_CHANGE):
+            changes = run.adopt(record, flatten(type(self._settings)()), MAY_CHANGE)
+            for change in changes:
                 display.note(f"changed: {change}")
             outcome = run.read_outcome()
-            if outcome is not None and outcome["epochs"] >= self._settings.loop.epochs:
+            same = not any(change.startswith(("loop.weights:", "loop.samples:")) for change in changes)
+            if outcome is not None and outcome["epochs"] >= self._settings.loop.epochs and same:
                 display.note(f"{run.name} is finished already")
                 return outcome
             run.outcome.unlink(missing_ok=True)
             run.clear_stop()
+            run.clear_failure()
             for bad in self._summary.bad:
                 run.add_set_aside(bad)
             display.note(f"run: {run.folder}")
@@ -139,11 +146,18 @@ class PreparedTraining:
             "folder": str(run.folder),
             "gpu": gpu,
             "cpus": demand.cpus_per_worker,
+            "data": dict(self._summary.data),
         }
+        # Ray pickles this function: it must hold neither the display nor the data.
+        work = (
+            partial(_train_here, self._recipe, run, display, gpu)
+            if here
+            else partial(_train_in_worker, config)
+        )
         make: Any = TorchTrainer  # its types know neither returned values nor elastic groups
         scaling: Any = ScalingConfig
         trainer = make(
-            lambda: _train_here(self._recipe, run, display, gpu) if here else _train_in_worker(config),
+            work,
             scaling_config=scaling(
                 num_workers=0 if here else (most if fewest == most else (fewest, most)),
                 use_gpu=gpu,
@@ -171,8 +185,12 @@ def _train_here(recipe: Recipe[Any], run: Run, display: Display, gpu: bool) -> d
 
 
 def _train_in_worker(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The function of a Ray Train worker. It returns its errors: Ray would start over after a raised
-    one, and what genray raises on purpose comes again."""
+    """The function of a Ray Train worker.
+
+    An error that all workers raise together is returned: after a raised one Ray would start them again,
+    and it would come again. An error of one worker alone is left in the run's folder and raised, so that
+    Ray stops the others, which wait for it; started again, they all find it and return it.
+    """
     from pathlib import Path
 
     from ray.train.torch import get_device, prepare_model
@@ -183,18 +201,29 @@ def _train_in_worker(config: Mapping[str, Any]) -> dict[str, Any]:
     recipe_class: type[Recipe[Any]] = getattr(importlib.import_module(module), name)
     recipe = recipe_class(recipe_class.settings_class.model_validate(config["settings"]))
     run = Run(Path(config["folder"]))
+    if failure := run.read_failure():
+        return {"error": failure}
     display = FileDisplay(run.folder)
     index = get_device().index or 0 if config["gpu"] else 0
     device = open_device(recipe.settings.device, gpu=config["gpu"], index=index, cpus=config["cpus"])
     try:
         with _memory_errors():
             summary = recipe.open(lambda text: None)
+            if dict(summary.data) != config["data"]:
+                raise TrainingError(
+                    f"a worker sees other data ({dict(summary.data)}) than where it was submitted "
+                    f"({config['data']})",
+                    hint="data.path must be the same, readable and unchanged on every node",
+                )
             loop = Loop(
                 recipe, summary, run, device, display, lambda net: prepare_model(net, move_to_device=False)
             )
             return {"metrics": loop.train()}
     except GenrayError as error:
-        return {"error": error}
+        if error.agreed or isinstance(error, Diverged | Interrupted):
+            return {"error": error}
+        run.write_failure(error)
+        raise
 
 
 def _fit_beside(fit: Callable[[], Any], run: Run, display: Display) -> Any:

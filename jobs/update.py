@@ -87,6 +87,8 @@ class Update:
         if self._clip is not None:
             nn.utils.clip_grad_norm_(self._networks[network].parameters(), self._clip)
         self._optimizers[network].step()
+        # Autocast keeps half-precision copies of weights until its block ends; these are old now.
+        torch.clear_autocast_cache()
         self._optimizers[network].zero_grad(set_to_none=True)
 
     @contextmanager

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
-from torch import distributed
+from torch import distributed, nn
 
 from genray.data.loader import Share
-from genray.errors import GenrayError
+from genray.errors import GenrayError, TrainingError
 
 T = TypeVar("T")
 
@@ -59,4 +59,26 @@ class Worker:
         if self.distributed:
             distributed.broadcast_object_list(error, src=0)
         if error[0] is not None:
+            error[0].agreed = True
             raise error[0]
+
+    def check_same(self, value: object) -> None:
+        """Raise on all workers if they do not all hold the same `value`.
+
+        Raises:
+            TrainingError: they would not take the same steps, and one would wait for another for ever.
+        """
+        values = self.gather([value])
+        if any(other != values[0] for other in values):
+            error = TrainingError(
+                f"the workers do not see the same data and checkpoint: {values}",
+                hint="data.path and runs must be the same, readable and up to date on every node",
+            )
+            error.agreed = True
+            raise error
+
+    def share_buffers(self, network: nn.Module) -> None:
+        """Give every worker rank 0's buffers (running averages): those are what the bundle gets."""
+        if self.distributed:
+            for buffer in network.buffers():
+                distributed.broadcast(buffer, src=0)

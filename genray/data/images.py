@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from dataclasses import dataclass
 
 import numpy as np
 import simplejpeg
@@ -21,8 +22,19 @@ REASONS = {
     "unknown-format": "not a PNG, JPEG or WebP image",
     "truncated": "the file ends early or its data is damaged",
     "odd-shape": "the two halves do not match",
+    "unpaired": "no partner of the same stem, or one too many",
+    "unused": "in no folder that the pairs come from",
 }
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+@dataclass(frozen=True)
+class BadInput:
+    """An input that was set aside: its path, a key of `REASONS`, and what more is known."""
+
+    path: str
+    reason: str
+    detail: str
 
 
 class BadImage(Exception):
@@ -79,7 +91,12 @@ def decode(data: bytes, *, channels: int, max_pixels: int) -> NDArray[np.uint8]:
 
 def _orientation(image: Image.Image) -> int:
     # Pillow would decode a whole PNG to look for EXIF behind its pixels.
-    return int(image.getexif().get(0x0112, 1)) if image.format != "PNG" else 1
+    if image.format == "PNG":
+        return 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd EXIF
+        orientation = image.getexif().get(0x0112, 1)
+    return orientation if isinstance(orientation, int) else 1
 
 
 def _open(data: bytes) -> Image.Image:

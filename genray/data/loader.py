@@ -18,13 +18,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from genray.data.images import BadImage
-from genray.data.paired import BadPair, Pair, PairedSettings, Pixels, jitter, load_pair
+from genray.data.images import BadImage, BadInput
+from genray.data.paired import Pair, PairedSettings, Pixels, jitter, load_pair
 from genray.data.store import Store
 from genray.errors import DataError
 
 Batch = tuple[Pixels, Pixels]  # inputs (N, H, W, C), targets (N, H, W, C'), uint8
-Report = Callable[[BadPair], None]
+Report = Callable[[BadInput], None]
 
 
 @dataclass(frozen=True)
@@ -60,17 +60,17 @@ def load_all(
     Broken ones go to `report`. Returns the good pairs and their pixels, in order.
     """
 
-    def attempt(pair: Pair) -> tuple[Pixels, Pixels] | BadPair:
+    def attempt(pair: Pair) -> tuple[Pixels, Pixels] | BadInput:
         try:
             return load_pair(store, pair, settings)
         except BadImage as bad:
-            return BadPair(pair.name, bad.reason, bad.detail)
+            return BadInput(pair.name, bad.reason, bad.detail)
 
     good: list[Pair] = []
     pixels: list[tuple[Pixels, Pixels]] = []
     with ThreadPoolExecutor(max_workers=min(16, 2 * (os.cpu_count() or 1))) as pool:
         for pair, loaded in zip(pairs, pool.map(attempt, pairs), strict=True):
-            if isinstance(loaded, BadPair):
+            if isinstance(loaded, BadInput):
                 report(loaded)
             else:
                 good.append(pair)
@@ -78,8 +78,9 @@ def load_all(
     return good, pixels
 
 
-def check_bad_share(bad: Sequence[BadPair], total: int, settings: PairedSettings) -> None:
+def check_bad_share(bad: Sequence[BadInput], total: int, settings: PairedSettings) -> None:
     """Raise `DataError` if more than `max_bad_share` of `total` pairs are bad, or all of them."""
+    bad = [b for b in bad if b.reason != "unused"]
     if len(bad) <= settings.max_bad_share * total and len(bad) < total:
         return
     shown = "\n".join(f"    {b.path}: {b.reason} ({b.detail})" for b in bad[:5])
@@ -117,49 +118,44 @@ class MemoryLoader:
 
 
 class StreamLoader:
-    """Pairs that Ray Data reads, decodes and jitters every epoch: rows carry paths, blocks carry pixels.
+    """Pairs that Ray Data reads, decodes and jitters every epoch: rows carry a place in the epoch's order.
 
-    A broken pair's place is taken by the next good one in the epoch's order, so that every worker has
-    the same number of steps; it is reported once.
+    A broken pair's place is taken by the next good one in the order, so that every worker has the same
+    number of steps; it is reported once.
     """
 
     def __init__(
         self, store: Store, pairs: Sequence[Pair], settings: PairedSettings, seed: int, report: Report
     ) -> None:
         self.count = len(pairs)
-        self._pairs = list(pairs)
+        self._inputs = [pair.input for pair in pairs]
+        self._targets = [pair.target for pair in pairs]
         self._store = store
         self._settings = settings
         self._seed = seed
         self._report = report
-        self._bad: dict[str, BadPair] = {}
+        self._paths: Any = None  # both columns in Ray's object store, put there once
+        self._bad: dict[str, BadInput] = {}
 
     def batches(self, epoch: int, batch: int, share: Share, start: int = 0) -> Iterator[Batch]:
-        """See `Loader`. Needs an initialised Ray with at least one CPU that no worker holds."""
+        """Needs an initialised Ray with at least one CPU that no worker holds."""
         import pyarrow as pa
         import ray
 
-        order = epoch_order(self.count, self._seed, epoch)
-        rows = list(_batch_indices(self.count, self._seed, epoch, batch, share, start))
+        together = batch * share.world
+        rows = (self.count - start) // together * batch
         if not rows:
             return
-        place = np.argsort(order)
-        indices = np.concatenate(rows)
-        candidates = [[int(order[(place[i] + k) % self.count]) for k in range(_SPARES)] for i in indices]
-        table = pa.table(
-            {
-                "index": pa.array([int(i) for i in indices], pa.int64()),
-                "inputs": [[self._pairs[c].input for c in row] for row in candidates],
-                "targets": [[self._pairs[c].target for c in row] for row in candidates],
-            }
-        )
+        if self._paths is None:
+            self._paths = ray.put((pa.array(self._inputs), pa.array(self._targets, pa.string())))
         context = ray.data.DataContext.get_current()
         context.execution_options.preserve_order = True
         context.enable_progress_bars = False
-        step = self._rows_per_block(batch)
-        blocks = [table.slice(i, step) for i in range(0, len(indices), step)]
-        decoder = _Decode(self._store.root, self._settings, self._seed, epoch)
-        data = ray.data.from_arrow(blocks).map_batches(
+        decoder = _Decode(
+            self._store.root, self._paths, self._settings, self._seed, epoch, batch, share, start
+        )
+        blocks = -(-rows // self._rows_per_block(batch))
+        data = ray.data.range(rows, override_num_blocks=blocks).map_batches(
             decoder, batch_size=None, batch_format="pyarrow", zero_copy_batch=True
         )
         for block in data.iter_batches(batch_size=batch, batch_format="numpy", prefetch_batches=2):
@@ -176,42 +172,52 @@ class StreamLoader:
         return np.stack([np.frombuffer(cell, np.uint8).reshape(size, size, -1) for cell in cells])
 
     def _note(self, cells: Any) -> None:
-        for cell in cells:
-            for path, reason, detail in cell:
-                if path not in self._bad:
-                    self._bad[path] = BadPair(path, reason, detail)
-                    self._report(self._bad[path])
-        check_bad_share(list(self._bad.values()), self.count, self._settings)
+        found = [BadInput(*entry) for cell in cells for entry in cell]
+        for bad in found:
+            if bad.path not in self._bad:
+                self._bad[bad.path] = bad
+                self._report(bad)
+        if found:
+            check_bad_share(list(self._bad.values()), self.count, self._settings)
 
 
-_SPARES = 4  # a pair and the three after it; four broken in a row means a broken store
-
-
+@dataclass(frozen=True)
 class _Decode:
-    """The Ray Data step: rows of paths in, rows of jittered pixels (as bytes) out."""
+    """The Ray Data step: row numbers in, rows of jittered pixels (as bytes) out."""
 
-    def __init__(self, root: str, settings: PairedSettings, seed: int, epoch: int) -> None:
-        self._root = root
-        self._settings = settings
-        self._key = (seed, epoch)
+    root: str
+    paths: Any
+    settings: PairedSettings
+    seed: int
+    epoch: int
+    batch: int
+    share: Share
+    start: int
 
     def __call__(self, rows: Any) -> Any:
         import pyarrow as pa
+        import ray
 
-        store = Store(self._root)
-        size, flip = self._settings.size, self._settings.flip
+        store = Store(self.root)
+        inputs, targets = ray.get(self.paths)
+        order = epoch_order(len(inputs), self.seed, self.epoch)
         columns: dict[str, list[Any]] = {"input": [], "target": [], "bad": []}
-        for row in rows.to_pylist():
-            bad = []
-            for path, target in zip(row["inputs"], row["targets"], strict=True):
+        for row in rows["id"].to_pylist():
+            step, inside = divmod(row, self.batch)
+            place = self.start + (step * self.batch + inside) * self.share.world + self.share.rank
+            key = (self.seed, self.epoch, int(order[place]))
+            bad: list[list[str]] = []
+            for further in range(len(order)):
+                index = int(order[(place + further) % len(order)])
+                pair = Pair(inputs[index].as_py(), targets[index].as_py())
                 try:
-                    pair = load_pair(store, Pair(path, target), self._settings)
+                    images = load_pair(store, pair, self.settings)
                     break
                 except BadImage as error:
-                    bad.append([path, error.reason, error.detail])
+                    bad.append([pair.name, error.reason, error.detail])
             else:
-                raise DataError(f"{len(bad)} broken pairs in a row, from {bad[0][0]} on: {bad[0][1:]}")
-            first, second = jitter(pair, size, flip, (*self._key, row["index"]))
+                raise DataError(f"every pair is broken, {bad[0][0]} for one: {bad[0][2]}", where=self.root)
+            first, second = jitter(images, self.settings.size, self.settings.flip, key)
             columns["input"].append(first.tobytes())
             columns["target"].append(second.tobytes())
             columns["bad"].append(bad)

@@ -86,15 +86,6 @@ class Pair:
         return self.input
 
 
-@dataclass(frozen=True)
-class BadPair:
-    """A pair that was set aside."""
-
-    path: str
-    reason: str
-    detail: str
-
-
 def load_pair(store: Store, pair: Pair, settings: PairedSettings) -> tuple[Pixels, Pixels]:
     """Read and decode one pair: (input, target), each (H, W, C) uint8, resized to `load_size` if set.
 

@@ -10,8 +10,8 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from genray.data.images import MAX_FILE_BYTES, SUFFIXES, BadImage, image_size
-from genray.data.paired import BadPair, Pair, PairedSettings
+from genray.data.images import MAX_FILE_BYTES, SUFFIXES, BadImage, BadInput, image_size
+from genray.data.paired import Pair, PairedSettings
 from genray.data.store import Entry, Store
 from genray.errors import DataError
 
@@ -25,9 +25,11 @@ class Pairs:
 
     train: tuple[Pair, ...]
     val: tuple[Pair, ...]
-    bad: tuple[BadPair, ...]
+    bad: tuple[BadInput, ...]
     fingerprint: str
     layout: str
+    pixels: float
+    """Of one image, the mean of a few."""
 
 
 def find_pairs(store: Store, settings: PairedSettings, seed: int) -> Pairs:
@@ -51,12 +53,14 @@ def find_pairs(store: Store, settings: PairedSettings, seed: int) -> Pairs:
         folders = {part for entry in entries for part in PurePosixPath(entry.path).parts[:-1]}
         layout = "folders" if folders & {*_A_NAMES, *_B_NAMES, *_CYCLEGAN} else "side-by-side"
     by_split: dict[str, list[Pair]] = defaultdict(list)
-    bad: list[BadPair] = []
+    bad: list[BadInput] = []
     if layout == "folders":
         bad += _match_folders(entries, by_split, settings.direction)
     else:
         for entry in entries:
             by_split[_split_of(entry.path)].append(Pair(entry.path))
+        if by_split["train"]:
+            bad += [BadInput(p.input, "unused", "beside the folder train") for p in by_split.pop("", [])]
     train, val = _split(by_split, settings.val_share, seed)
     if not train or not val:
         raise DataError(
@@ -66,9 +70,8 @@ def find_pairs(store: Store, settings: PairedSettings, seed: int) -> Pairs:
             hint="side by side: one file holds A|B; folders: A/name.png and B/name.png; see data.layout",
         )
     digest = hashlib.sha256("\n".join(f"{e.path}\t{e.size}" for e in entries).encode()).hexdigest()
-    pairs = Pairs(tuple(train), tuple(val), tuple(bad), f"sha256:{digest}", layout)
-    _check_headers(store, pairs, settings)
-    return pairs
+    pixels = _check_headers(store, train, layout, settings)
+    return Pairs(tuple(train), tuple(val), tuple(bad), f"sha256:{digest}", layout, pixels)
 
 
 def _split_of(path: str) -> str:
@@ -97,17 +100,23 @@ def _side_of(path: str) -> tuple[str, str]:
 
 def _match_folders(
     entries: Sequence[Entry], by_split: dict[str, list[Pair]], direction: str
-) -> list[BadPair]:
+) -> list[BadInput]:
+    bad: list[BadInput] = []
     sides: dict[str, dict[str, str]] = {"A": {}, "B": {}}
     for entry in entries:
         side, key = _side_of(entry.path)
-        if side:
+        if not side:
+            bad.append(BadInput(entry.path, "unused", "in neither of the two folders"))
+        elif key in sides[side]:
+            bad.append(BadInput(entry.path, "unpaired", f"{sides[side][key]} has the same stem"))
+        else:
             sides[side][key] = entry.path
     first, second = (sides["A"], sides["B"]) if direction == "AtoB" else (sides["B"], sides["A"])
     for key in sorted(first.keys() & second.keys()):
         by_split[_split_of(first[key])].append(Pair(first[key], second[key]))
     alone = sorted(first.keys() ^ second.keys())
-    return [BadPair(first.get(k) or second[k], "odd-shape", "no partner of the same stem") for k in alone]
+    bad += [BadInput(first.get(k) or second[k], "unpaired", "no partner of the same stem") for k in alone]
+    return bad
 
 
 def _split(by_split: dict[str, list[Pair]], val_share: float, seed: int) -> tuple[list[Pair], list[Pair]]:
@@ -123,20 +132,26 @@ def _split(by_split: dict[str, list[Pair]], val_share: float, seed: int) -> tupl
     return train, val
 
 
-def _check_headers(store: Store, pairs: Pairs, settings: PairedSettings, most: int = 16) -> None:
-    """Read a few headers, so that a wrong layout or size is found in a second, not in an hour."""
-    readable = 0
-    for pair in pairs.train[:most]:
+def _check_headers(
+    store: Store, train: Sequence[Pair], layout: str, settings: PairedSettings, most: int = 16
+) -> float:
+    """Read a few headers, so that a wrong layout or size is found in a second, not in an hour.
+
+    Returns the mean number of pixels of an image.
+    """
+    sizes: list[int] = []
+    for pair in train[:most]:
         try:
-            width, height = image_size(store.read(pair.input, MAX_FILE_BYTES))
+            # A WebP shows its size only whole.
+            limit = MAX_FILE_BYTES if pair.input.lower().endswith(".webp") else 2**20
+            width, height = image_size(store.read(pair.input, limit))
         except (BadImage, OSError):
             continue
-        readable += 1
         if pair.target is None:
             if width % 2:
                 raise DataError(
                     f"{pair.input} is {width} pixels wide, which is odd: it cannot hold two halves",
-                    where=f"data.layout={pairs.layout}",
+                    where=f"data.layout={layout}",
                     hint="for two folders use data.layout=folders with A/ and B/ below data.path",
                 )
             width //= 2
@@ -146,9 +161,11 @@ def _check_headers(store: Store, pairs: Pairs, settings: PairedSettings, most: i
                 where="data.size",
                 hint=f"set data.size={max(64, min(width, height) // 32 * 32)}, or let data.resize enlarge it",
             )
-    if not readable:
+        sizes.append(width * height)
+    if not sizes:
         raise DataError(
-            f"none of the first {min(most, len(pairs.train))} images can be read",
+            f"none of the first {min(most, len(train))} images can be read",
             where=store.root,
             hint="check that they are PNG, JPEG or WebP files and open in a viewer",
         )
+    return sum(sizes) / len(sizes)

@@ -11,7 +11,7 @@ from typing import Any
 from genray.errors import DataError
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Entry:
     """A file in a store: its path relative to the root (POSIX), and its size in bytes."""
 
@@ -49,7 +49,8 @@ class Store:
         """
         wanted = tuple(suffixes)
         found = self._walk(self._safe(under)) if self.is_local else self._select(self._safe(under))
-        return sorted(entry for entry in found if entry.path.lower().endswith(wanted))
+        listed = [entry for entry in found if entry.path.lower().endswith(wanted)]
+        return sorted(listed, key=lambda entry: entry.path)
 
     def folders(self) -> set[str]:
         """The names of the folders directly below the root."""

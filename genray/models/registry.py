@@ -21,7 +21,7 @@ def build(name: str, arguments: Mapping[str, Any]) -> nn.Module:
         raise BundleUnknown(f"no network is called {name!r}; there are: {', '.join(_BUILDERS)}")
     try:
         return _BUILDERS[name](dict(arguments))
-    except (KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise BundleUnknown(
             f"the network {name!r} cannot be built from its stored arguments: {error}"
         ) from error

@@ -1,5 +1,5 @@
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -31,10 +31,10 @@ def bundle(tmp_path: Path, network: UNet) -> Path:
     samples = tmp_path / "pictures"
     samples.mkdir()
     (samples / "grid.png").write_bytes(b"png")
-    return save(tmp_path / "bundle", network, samples)
+    return save(tmp_path / "bundle", network, [samples / "grid.png"])
 
 
-def save(path: Path, network: UNet, samples: Path | None = None) -> Path:
+def save(path: Path, network: UNet, samples: Sequence[Path] = ()) -> Path:
     return save_bundle(
         path,
         network,
@@ -73,7 +73,7 @@ def test_saving_again_replaces_the_bundle_whole(bundle: Path, network: UNet) -> 
         network.out[1].bias.fill_(1.0)  # type: ignore[union-attr, operator]
     save(bundle, network)
     assert torch.equal(load_bundle(bundle).network.state_dict()["out.1.bias"], torch.ones(1))
-    assert sorted(file.name for file in bundle.iterdir()) == ["bundle.json", "weights.safetensors"]
+    assert sorted(file.name for file in bundle.iterdir()) == ["bundle.json", "samples", "weights.safetensors"]
     assert [file.name for file in bundle.parent.iterdir() if file.name.startswith(".")] == []
 
 
@@ -92,6 +92,11 @@ def link_out(bundle: Path) -> None:
     outside = bundle.parent / "outside.safetensors"
     (bundle / "weights.safetensors").rename(outside)
     (bundle / "weights.safetensors").symlink_to(outside)
+
+
+def manifest_from_outside(bundle: Path) -> None:
+    (bundle / "bundle.json").rename(bundle.parent / "outside.json")
+    (bundle / "bundle.json").symlink_to(bundle.parent / "outside.json")
 
 
 def flip_last_byte(bundle: Path) -> None:
@@ -116,6 +121,10 @@ def flip_last_byte(bundle: Path) -> None:
         ),
         (flip_last_byte, BundleMismatch, "damaged"),
         (lambda b: change(b, format=FORMAT + 1), BundleTooNew, f"format {FORMAT + 1}"),
+        (lambda b: change(b, format="2"), BundleMissing, "incomplete: format"),
+        (lambda b: change(b, arguments={"in_channels": -1}), BundleUnknown, "cannot be built"),
+        (lambda b: (b / "bundle.json").write_text("[" * 200_000), BundleMissing, "cannot read"),
+        (manifest_from_outside, BundleUnsafe, "outside the bundle"),
         (lambda b: change(b, network="gpt"), BundleUnknown, "no network is called 'gpt'"),
         (lambda b: change(b, arguments={"in_channels": 3}), BundleUnknown, "cannot be built"),
         (lambda b: change(b, weights="../weights.safetensors"), BundleUnsafe, "outside the bundle"),

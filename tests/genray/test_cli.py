@@ -92,6 +92,8 @@ def test_dry_run_checks_and_starts_nothing(tiny: Tiny, tmp_path: Path) -> None:
         (["loop.workers=2", "device.gpu=true"], "GPU"),
         (["data.size=128", "data.resize=0"], "smaller than the crop of 128 pixels"),
         (["loop.batch_size=64"], "do not fill one step"),
+        (["discriminator.layers=5"], "leaves nothing to judge of 64 pixels"),
+        (["runs=s3://bucket/runs"], "runs must be a folder"),
     ],
 )
 def test_what_can_be_known_to_be_wrong_is_said_before_anything_starts(

@@ -5,6 +5,14 @@ import torch
 from genray.metrics import image_metrics
 
 
+def test_half_precision_around_it_changes_nothing() -> None:
+    torch.manual_seed(0)
+    output, target = torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = image_metrics(output, target)
+    assert torch.equal(inside["ssim"], image_metrics(output, target)["ssim"])
+
+
 def test_equal_images_are_perfect() -> None:
     image = torch.rand(2, 3, 16, 16)
     metrics = image_metrics(image, image)

@@ -1,4 +1,6 @@
 import io
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,3 +56,8 @@ def test_progress_passes_from_one_process_to_another_through_files(
     assert err.count("epoch 1 is done") == 1
     assert err.count("step 120/1000") == 1
     assert "earlier attempt" not in err
+
+
+def test_a_loss_that_is_no_number_does_not_stop_the_progress(tmp_path: Path) -> None:
+    FileDisplay(tmp_path).tick(replace(TICK, values={"disc_loss": float("nan"), "gen_l1_loss": 1.0}))
+    assert json.loads((tmp_path / "progress.json").read_text())["values"] == {"gen_l1_loss": 1.0}

@@ -77,14 +77,18 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(train: Tra
     assert not same(weights("a"), weights("c"))
 
 
-@pytest.mark.parametrize("more", [(), ("loop.ema=0.9", "loop.accumulate=3", "loop.batch_size=1")])
-@pytest.mark.parametrize("step", [2, 6, 9])
+@pytest.mark.parametrize(
+    "more",
+    [("device.channels_last=true",), ("loop.ema=0.9", "loop.accumulate=3", "loop.batch_size=1")],
+    ids=["channels last", "average and accumulation"],
+)
+@pytest.mark.parametrize("step", [2, 6])
 def test_a_stopped_run_goes_on_to_the_same_weights(
     train: Train, weights: Weights, run_of: RunOf, step: int, more: tuple[str, ...]
 ) -> None:
     train("whole", *more)
     with pytest.raises(Interrupted, match="with a checkpoint") as caught:
-        train("parts", *more, display=StopAt(run_of("parts"), min(step, 7) if more else step))
+        train("parts", *more, display=StopAt(run_of("parts"), min(step, 7)))
     assert "--name parts goes on" in str(caught.value)
     outcome = train("parts", *more)
     assert same(weights("whole"), weights("parts"))
@@ -95,6 +99,29 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
     ]
     assert rows[0] == rows[1]
     assert outcome["metrics"]["l1"] == rows[0][-1]["val_l1"]
+
+
+def test_a_kill_after_the_last_checkpoint_costs_no_row_of_history(train: Train, run_of: RunOf) -> None:
+    train("a")
+    rows = history(run_of("a"))
+    run_of("a").outcome.unlink()
+    run_of("a").history.write_text("".join(json.dumps(row) + "\n" for row in rows[:1]))
+    train("a")
+    assert history(run_of("a")) == rows
+
+
+def test_other_weights_can_be_chosen_for_the_bundle_afterwards(train: Train) -> None:
+    train("a", "loop.epochs=3")
+    outcome = train("a", "loop.epochs=3", "loop.weights=best")
+    assert outcome["metrics"]["l1"] == train("b", "loop.epochs=3", "loop.weights=best")["metrics"]["l1"]
+
+
+def test_losses_are_logged_even_in_short_runs(train: Train, run_of: RunOf) -> None:
+    train("a", "loop.epochs=1")
+    (events,) = run_of("a").tensorboard.glob("events*")
+    logged = events.read_bytes()
+    for tag in ("gen_total_loss", "gen_gan_loss", "gen_l1_loss", "disc_loss", "val_l1", "samples"):
+        assert tag.encode() in logged, tag
 
 
 def test_a_finished_run_is_not_trained_again_but_can_be_prolonged(train: Train, run_of: RunOf) -> None:

@@ -1,3 +1,4 @@
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from genray.errors import StorageFull
 from jobs.record import Record, draw_curves
 from jobs.run import Run
 
@@ -34,3 +36,16 @@ def test_a_resumed_record_hides_what_was_logged_after_the_checkpoint(tmp_path: P
     events = EventAccumulator(str(run.tensorboard))
     events.Reload()
     assert [(e.step, e.value) for e in events.Scalars("disc_loss")] == [(1, 1.0), (2, 2.0), (3, 30.0)]
+
+
+def test_a_full_disk_is_an_error_and_not_a_wait(tmp_path: Path) -> None:
+    record = Record(Run(tmp_path), 0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        with pytest.raises(StorageFull):
+            for step in range(200):
+                record.scalars(step, {"disc_loss": 1.0})
+        record.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from genray.data.paired import BadPair
-from genray.errors import RunError
+from genray.data.images import BadInput
+from genray.errors import DataError, RunError
 from jobs.run import Run
 
 
@@ -35,15 +35,57 @@ def test_two_processes_cannot_hold_a_run(tmp_path: Path) -> None:
 def test_a_run_belongs_to_its_settings(tmp_path: Path) -> None:
     run = Run(tmp_path / "a")
     with run.locked():
-        assert run.adopt({"seed": 1, "loop.epochs": 5}, frozenset({"loop.epochs"})) == []
-        assert run.adopt({"seed": 1, "loop.epochs": 9}, frozenset({"loop.epochs"})) == ["loop.epochs: 5 -> 9"]
+        may_change = frozenset({"loop.epochs"})
+        assert run.adopt({"seed": 1, "loop.epochs": 5}, {}, may_change) == []
+        assert run.adopt({"seed": 1, "loop.epochs": 9}, {}, may_change) == ["loop.epochs: 5 -> 9"]
         with pytest.raises(RunError, match="seed: 1 -> 2") as caught:
-            run.adopt({"seed": 2, "loop.epochs": 9}, frozenset({"loop.epochs"}))
+            run.adopt({"seed": 2, "loop.epochs": 9}, {}, may_change)
     assert "another --name" in str(caught.value)
 
 
 def test_an_input_is_set_aside_once(tmp_path: Path) -> None:
     run = Run(tmp_path)
     for _ in range(2):
-        run.add_set_aside(BadPair("a\nb.png", "empty", "0 bytes"))
+        run.add_set_aside(BadInput("a\nb.png", "empty", "0 bytes"))
     assert run.read_set_aside() == [{"path": "a\nb.png", "reason": "empty", "detail": "0 bytes"}]
+
+
+def test_a_setting_that_is_newer_than_the_run_counts_as_its_default(tmp_path: Path) -> None:
+    run = Run(tmp_path / "a")
+    with run.locked():
+        run.adopt({"seed": 1}, {}, frozenset())
+        assert run.adopt({"seed": 1, "loss.new": 0}, {"seed": 0, "loss.new": 0}, frozenset()) == []
+        with pytest.raises(RunError, match=r"loss\.new: 0 -> 1"):
+            run.adopt({"seed": 1, "loss.new": 1}, {"seed": 0, "loss.new": 0}, frozenset())
+
+
+def test_a_list_that_a_kill_cut_short_can_be_read_and_prolonged(tmp_path: Path) -> None:
+    Run(tmp_path).add_set_aside(BadInput("a.png", "empty", ""))
+    with Run(tmp_path).set_aside.open("a") as file:
+        file.write('{"path": "b.p')
+    assert [row["path"] for row in Run(tmp_path).read_set_aside()] == ["a.png"]
+
+
+def test_what_killed_writers_left_is_removed(tmp_path: Path) -> None:
+    run = Run(tmp_path / "a")
+    run.checkpoints.mkdir(parents=True)
+    leftover = run.checkpoints / ".last.safetensors.123.tmp"
+    leftover.write_bytes(b"half")
+    with run.locked():
+        assert not leftover.exists()
+
+
+def test_a_run_is_a_folder_not_a_uri() -> None:
+    with pytest.raises(RunError, match="runs must be a folder"):
+        Run.named("s3://bucket/runs", "a", "t")
+
+
+def test_the_error_of_one_worker_reaches_the_group_after_its_restart(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    assert run.read_failure() is None
+    run.write_failure(DataError("gone", where="here", hint="look"))
+    failure = run.read_failure()
+    assert type(failure) is DataError
+    assert str(failure) == str(DataError("gone", where="here", hint="look"))
+    run.clear_failure()
+    assert run.read_failure() is None

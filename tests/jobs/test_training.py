@@ -1,7 +1,9 @@
 """Whole trainings in processes of their own: killed, resumed, and shared by several Ray workers."""
 
+import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,9 +15,11 @@ from typing import Any
 
 import pytest
 import torch
+from ray import cloudpickle
+from rich.console import Console
 
-from genray.errors import Diverged
-from genray.progress import LineDisplay
+from genray.errors import Diverged, TrainingError
+from genray.progress import LineDisplay, LiveDisplay
 from genray.resources import Demand, Resources
 from jobs.run import Run
 from jobs.train_pix2pix import TARGET
@@ -138,6 +142,40 @@ def test_an_error_in_a_worker_is_genrays_own_and_is_not_tried_again(settings: Ca
             "a", LineDisplay(), Resources(4, 0), attached=True
         )
     assert time.monotonic() - began < 60, "a restart would take longer"
+
+
+@pytest.mark.usefixtures("embedded_ray")
+def test_an_error_of_one_worker_alone_ends_the_others_too(
+    settings: Callable[..., Any], tmp_path: Path, pairs: Path
+) -> None:
+    # The data changes between the check and the workers' start: what they see is not what was checked.
+    copy = tmp_path / "copy"
+    shutil.copytree(pairs, copy)
+    ready = prepared(settings, f"data.path={copy}", "loop.workers=2", "loop.cpus_per_worker=1")
+    (copy / "train" / "000.png").unlink()
+    with pytest.raises(TrainingError, match="a worker sees other data"):
+        ready.run("a", LineDisplay(), Resources(4, 0), attached=True)
+
+
+def test_what_is_sent_to_workers_holds_no_display_and_no_data(
+    settings: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[bytes] = []
+
+    class Trainer:
+        """Stands in the way to Ray, to see what would be pickled."""
+
+        def __init__(self, work: Any, **_: Any) -> None:
+            sent.append(cloudpickle.dumps(work))
+
+        def fit(self) -> Any:
+            raise TrainingError("seen")
+
+    monkeypatch.setattr("ray.train.torch.TorchTrainer", Trainer)
+    display = LiveDisplay(Console(force_terminal=True, file=io.StringIO()))
+    with pytest.raises(TrainingError, match="seen"):
+        prepared(settings, "loop.workers=2").run("a", display, Resources(4, 0), attached=True)
+    assert len(sent[0]) < 20_000
 
 
 @pytest.mark.parametrize(

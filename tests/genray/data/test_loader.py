@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from genray.data.images import BadInput
 from genray.data.loader import (
     MemoryLoader,
     Share,
@@ -12,7 +13,7 @@ from genray.data.loader import (
     load_all,
     validation_batches,
 )
-from genray.data.paired import BadPair, Pair, PairedSettings
+from genray.data.paired import Pair, PairedSettings
 from genray.data.pairing import Pairs, find_pairs
 from genray.data.store import Store
 from genray.errors import DataError
@@ -89,7 +90,7 @@ def test_a_broken_file_in_a_stream_costs_its_own_place_only(tmp_path: Path) -> N
     write_pair_files(tmp_path / "val", 2)
     store, found, settings = opened(tmp_path)
     (tmp_path / "train" / "007.png").write_bytes(b"broken")
-    bad: list[BadPair] = []
+    bad: list[BadInput] = []
     batches = read(StreamLoader(store, found.train, settings, 0, bad.append))
     assert len(batches) == 15
     assert [(b.path, b.reason) for b in bad] == [("train/007.png", "unknown-format")]
@@ -100,7 +101,7 @@ def test_a_broken_file_in_a_stream_costs_its_own_place_only(tmp_path: Path) -> N
 def test_broken_files_are_set_aside_in_order(tmp_path: Path) -> None:
     write_pair_files(tmp_path / "train", 6)
     (tmp_path / "train" / "002.png").write_bytes(b"")
-    bad: list[BadPair] = []
+    bad: list[BadInput] = []
     listed = [Pair(f"train/{i:03}.png") for i in range(6)]
     good, pixels = load_all(Store(tmp_path), listed, chosen(tmp_path), bad.append)
     assert [p.input[-7:-4] for p in good] == ["000", "001", "003", "004", "005"]
@@ -109,7 +110,7 @@ def test_broken_files_are_set_aside_in_order(tmp_path: Path) -> None:
 
 
 def test_too_many_broken_files_stop_the_training() -> None:
-    bad = [BadPair(f"{i}.png", "empty", "0 bytes") for i in range(3)]
+    bad = [BadInput(f"{i}.png", "empty", "0 bytes") for i in range(3)]
     check_bad_share(bad, 60, chosen(Path()))
     with pytest.raises(
         DataError, match=r"3 of 50 pairs are broken, more than data\.max_bad_share=0\.05"

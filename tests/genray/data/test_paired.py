@@ -70,9 +70,17 @@ def test_two_folders_are_matched_by_stem(tmp_path: Path, a: str, b: str) -> None
     pairs = find_pairs(Store(tmp_path), settings(tmp_path), seed=0)
     assert pairs.train == (Pair(f"{b}/1.jpg", f"{a}/1.png"), Pair(f"{b}/2.jpg", f"{a}/2.png"))
     assert len(pairs.val) == 2
-    assert [(bad.path, bad.reason) for bad in pairs.bad] == [(f"{a}/alone.png", "odd-shape")]
+    assert [(bad.path, bad.reason) for bad in pairs.bad] == [(f"{a}/alone.png", "unpaired")]
     first, second = load_pair(Store(tmp_path), pairs.train[0], settings(tmp_path))
     assert first[0, 0, 2] > 190 > second[0, 0, 2]
+
+
+def test_a_second_file_of_a_stem_and_files_elsewhere_are_said(tmp_path: Path) -> None:
+    for name in ("A/1.png", "B/1.png", "A/1.jpg", "A/2.png", "B/2.png", "C/3.png"):
+        save(tmp_path / name, RED)
+    pairs = find_pairs(Store(tmp_path), settings(tmp_path), seed=0)
+    assert len(pairs.train) + len(pairs.val) == 2
+    assert {(bad.path, bad.reason) for bad in pairs.bad} == {("A/1.png", "unpaired"), ("C/3.png", "unused")}
 
 
 def test_channels_are_those_asked_for(tmp_path: Path) -> None:
