@@ -50,7 +50,7 @@ def plain(recipe: Pix2Pix, steps: int, *, fused: bool) -> float:
     batches = recipe.loader(lambda bad: None).batches(0, recipe.settings.loop.batch_size, Share())
     began = time.perf_counter()
     for _, (inputs, targets) in zip(range(steps), batches, strict=False):
-        x, y = to_network(inputs), to_network(targets)
+        x, y = to_network(inputs).contiguous(), to_network(targets).contiguous()
         fake = generator(x)
         for parameter in discriminator.parameters():
             parameter.requires_grad_(True)
