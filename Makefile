@@ -10,7 +10,9 @@ help:            ## list what can be made
 install: .venv/installed   ## make .venv and install genray in it
 
 .venv/installed: pyproject.toml
-	$(PYTHON) -m venv .venv
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("genray needs Python 3.11 or later: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv --clear .venv
+	@echo "installing: PyTorch alone is some gigabytes, so this takes minutes"
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	@touch $@
 
@@ -22,7 +24,7 @@ lint: .venv/installed      ## check style (ruff) and types (mypy, strict)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# A few minutes on two cores. Small networks, small images and batches of four: enough to see fronts form.
+# A few minutes on two cores. Small networks and small images: enough to see fronts form.
 demo: .venv/installed      ## make a data set, train pix2pix on it, show where the result is
 	$(BIN)/genray fronts data/fronts --count 360 --size 128
 	$(BIN)/genray submit train-pix2pix --name demo --set data.size=128 \

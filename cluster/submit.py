@@ -202,7 +202,8 @@ class Jobs:
         if rest:
             write_on(rest)
         if job.exit_code is None:
-            return 0 if job.status == "SUCCEEDED" else 1
+            # A job that was stopped ends as after Ctrl-C.
+            return {"SUCCEEDED": 0, "STOPPED": 130}.get(job.status, 1)
         # A shell's way to say that a signal ended it.
         return job.exit_code if job.exit_code >= 0 else 128 - job.exit_code
 

@@ -33,7 +33,11 @@ class Prepared(Protocol):
     def demand(self, have: Resources) -> Demand:
         """What it asks for, where there is `have`."""
 
-    def run(self, name: str | None, display: Display, have: Resources, attached: bool) -> Mapping[str, Any]:
+    @property
+    def folder(self) -> Path:
+        """Where it will be written."""
+
+    def run(self, display: Display, have: Resources, attached: bool) -> Mapping[str, Any]:
         """Do it; returns the outcome, plain JSON values."""
 
 
@@ -42,8 +46,8 @@ class Implementation(Protocol):
 
     settings_class: type[Settings]
 
-    def prepare(self, settings: Any, target: str, note: Callable[[str], None]) -> Prepared:
-        """Find everything that is wrong before anything starts."""
+    def prepare(self, settings: Any, target: str, name: str | None, note: Callable[[str], None]) -> Prepared:
+        """Find everything that is wrong before anything starts; `name` is that of the run."""
 
 
 @dataclass(frozen=True)

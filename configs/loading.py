@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import json
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +30,7 @@ def load(cls: type[S], *, target: str, config: Path | None = None, sets: Sequenc
         SettingsError: every unknown key, wrong type and contradiction at once, each with the file and
             line or the `--set` that it came from, and the nearest valid name.
     """
-    merged = _Merged()
+    merged = _Merged(cls)
     merged.add_file(FOLDER / f"{target}.yaml")
     if config is not None:
         merged.add_file(config)
@@ -44,7 +46,7 @@ def as_sets(settings: Settings, *, target: str) -> list[str]:
     """The shortest list of `--set` values that turns the target's defaults into `settings`."""
     defaults = flatten(load(type(settings), target=target))
     return [
-        f"{key}={yaml.safe_dump(value, default_flow_style=True, width=10**6).splitlines()[0]}"
+        f"{key}={json.dumps(value)}"  # JSON is YAML, and one line
         for key, value in flatten(settings).items()
         if key not in defaults or defaults[key] != value
     ]
@@ -66,116 +68,191 @@ def _groups(annotation: Any) -> Iterator[type[BaseModel]]:
             yield from _groups(part)
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML without its surprises: 010 is ten, 1:30 and 2024-01-01 are text."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [
+        (tag, re.compile(r"[-+]?[0-9]+$") if tag.endswith(":int") else pattern)
+        for tag, pattern in resolvers
+        if not tag.endswith(":timestamp")
+    ]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(str(node.value)))
+
+
 class _Merged:
     """The values so far, and for each dotted key the place that set it last."""
 
-    def __init__(self) -> None:
+    def __init__(self, cls: type[BaseModel]) -> None:
         self.tree: dict[str, Any] = {}
         self.origins: dict[str, str] = {}
+        self._groups = {key for key in known_keys(cls) if _is_group(cls, key)}
+        self._texts = {key for key in known_keys(cls) if _annotation(cls, key) is str}
 
     def add_file(self, path: Path) -> None:
         try:
-            if path.stat().st_size > _MAX_BYTES:
-                raise SettingsError(f"{path} is larger than {_MAX_BYTES} bytes: not a settings file")
-            node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+            with path.open("rb") as file:
+                data = file.read(_MAX_BYTES + 1)
         except FileNotFoundError:
             raise SettingsError(f"no settings file {path}", hint="check the path given to --config") from None
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
             raise SettingsError(f"cannot read the settings file: {error}", where=str(path)) from None
+        if len(data) > _MAX_BYTES:
+            raise SettingsError(f"{path} is larger than {_MAX_BYTES} bytes: not a settings file")
+        try:
+            node = yaml.compose(data.decode("utf-8"), Loader=_Loader)
+            if node is None:
+                return
+            if not isinstance(node, yaml.MappingNode):
+                raise SettingsError("settings must be `key: value` lines", where=f"{path} line 1")
+            self._add_node(node, str(path), "")
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             line = f" line {mark.line + 1}" if mark else ""
             problem = getattr(error, "problem", None) or str(error)
             raise SettingsError(f"this is not YAML: {problem}", where=f"{path}{line}") from None
-        if node is None:
-            return
-        if not isinstance(node, yaml.MappingNode):
-            raise SettingsError("settings must be `key: value` lines", where=f"{path} line 1")
-        self._add_node(node, str(path), self.tree, "")
+        except (ValueError, AttributeError, TypeError, RecursionError) as error:
+            raise SettingsError(f"this is not YAML for settings: {error}", where=str(path)) from None
 
-    def _add_node(self, node: yaml.MappingNode, file: str, into: dict[str, Any], prefix: str) -> None:
+    def _add_node(self, node: yaml.MappingNode, file: str, prefix: str) -> None:
         seen: dict[str, int] = {}
         for key_node, value_node in node.value:
-            key, line = str(key_node.value), key_node.start_mark.line + 1
+            key, line = prefix + str(key_node.value), key_node.start_mark.line + 1
             if key in seen:
-                raise SettingsError(
-                    f"{prefix}{key} is given twice",
-                    where=f"{file} lines {seen[key]} and {line}",
-                    hint="keep one",
-                )
+                where = f"{file} lines {seen[key]} and {line}"
+                raise SettingsError(f"{key} is given twice", where=where, hint="keep one")
             seen[key] = line
-            self.origins[prefix + key] = f"{file} line {line}"
+            self.origins[key] = f"{file} line {line}"
             if isinstance(value_node, yaml.MappingNode):
-                child = into.setdefault(key, {})
-                if not isinstance(child, dict):
-                    child = into[key] = {}
-                self._add_node(value_node, file, child, f"{prefix}{key}.")
+                self._add_node(value_node, file, f"{key}.")
             else:
-                into[key] = _construct(value_node)
+                self._put(key, _construct(value_node))
 
     def add_set(self, text: str) -> None:
         key, separator, value = text.partition("=")
-        parts = key.strip().split(".")
-        if not separator or not all(parts):
+        key = key.strip()
+        if not separator or not all(key.split(".")):
             raise SettingsError(
                 f"--set takes key=value, not {text!r}", hint="for example --set loop.epochs=20"
             )
+        origin = f"--set {text}"
+        if key in self._texts:  # as it stands, but for one pair of quotes: no YAML in paths
+            quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+            parsed: Any = yaml.safe_load(value) if quoted else value
+        else:
+            try:
+                parsed = yaml.load(value, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+            except (yaml.YAMLError, ValueError, AttributeError, TypeError, RecursionError):
+                parsed = value
+        self.origins[key] = origin
+        leaves = flatten(parsed, f"{key}.") if isinstance(parsed, Mapping) and parsed else {key: parsed}
+        for leaf, part in leaves.items():
+            self.origins[leaf] = origin
+            self._put(leaf, part)
+
+    def _put(self, key: str, value: Any) -> None:
+        if key in self._groups and (value is None or value == {}):
+            return  # a group whose lines are all commented out
+        *groups, last = key.split(".")
         into = self.tree
-        for part in parts[:-1]:
-            child = into.setdefault(part, {})
+        for group in groups:
+            child = into.get(group)
             if not isinstance(child, dict):
-                child = into[part] = {}
+                child = into[group] = {}
             into = child
-        try:
-            into[parts[-1]] = yaml.safe_load(value) if value.strip() else ""
-        except yaml.YAMLError:
-            into[parts[-1]] = value  # such as a path with a colon: take it as it stands
-        self.origins[".".join(parts)] = f"--set {text}"
+        into[last] = value
 
 
 def _construct(node: yaml.Node) -> Any:
-    loader = yaml.SafeLoader("")
+    loader = _Loader("")
     try:
         return loader.construct_object(node, deep=True)
     finally:
         loader.dispose()
 
 
+def _annotation(cls: type[BaseModel], key: str) -> Any:
+    annotation: Any = cls
+    for part in key.split("."):
+        annotation = (
+            next(g for g in _groups(annotation) if part in g.model_fields).model_fields[part].annotation
+        )
+    return annotation
+
+
+def _is_group(cls: type[BaseModel], key: str) -> bool:
+    return any(True for _ in _groups(_annotation(cls, key)))
+
+
 def _explain(
     cls: type[Settings], error: ValidationError, origins: Mapping[str, str], target: str
 ) -> SettingsError:
-    lines, wheres = [], []
+    found: dict[str, tuple[str, str]] = {}  # by key: what is wrong, and where it came from
     keys = list(known_keys(cls))
     for problem in error.errors(include_url=False):
         location = [str(part) for part in problem["loc"]]
-        # A union adds the names of its members to the location; the origin is the longest known prefix.
-        key = next(
-            (k for n in range(len(location), 0, -1) if (k := ".".join(location[:n])) in origins or k in keys),
-            ".".join(location),
-        )
         if problem["type"] == "extra_forbidden":
             key = ".".join(location)
-            near = _nearest(key, keys)
-            line = f"unknown setting {key}" + (f"; did you mean {near}?" if near else "")
-        elif key:
-            message = str(problem["msg"]).removeprefix("Value error, ")
-            line = f"{key}: {message[0].lower()}{message[1:]}"
-            if problem["type"] not in ("value_error", "missing"):
-                line += f", not {problem['input']!r}"
-        else:
-            line = str(problem["msg"]).removeprefix("Value error, ")
-        if line not in lines:
-            lines.append(line)
-            parents = [".".join(key.split(".")[:n]) for n in range(key.count(".") + 1, 0, -1)]
-            wheres.append(next((origins[k] for k in parents if k in origins), "the defaults"))
+            given = next((k for k in origins if k.startswith(f"{key}.")), key)
+            near = _nearest(given, keys)
+            line = f"unknown setting {given}" + (f"; did you mean {near}?" if near else "")
+            found.setdefault(key, (line, _origin(given, origins)))
+            continue
+        # A union adds the names of its members to the location; the setting is the longest known prefix.
+        key = next((k for n in range(len(location), 0, -1) if (k := ".".join(location[:n])) in keys), "")
+        message = str(problem["msg"]).removeprefix("Value error, ")
+        if key in found and "tuple" not in location:
+            continue  # another way in which the same value is not one of its union's types
+        if len(location) > key.count(".") + 1 and key:
+            message = f"should be {_words(_annotation(cls, key))}"
+        line = f"{key}: {message[0].lower()}{message[1:]}" if key else message
+        if problem["type"] not in ("value_error", "missing"):
+            value = problem["input"] if len(location) <= key.count(".") + 1 else _value(key, origins, problem)
+            line += f", not {value!r}"
+        found[key] = (line, _origin(key, origins))
+    lines = list(found.values())
     if len(lines) == 1:
-        what, where = lines[0], wheres[0]
-    else:
-        what = f"{len(lines)} settings are wrong:\n" + "\n".join(
-            f"  {line}  ({where})" for line, where in zip(lines, wheres, strict=True)
-        )
-        where = None
-    return SettingsError(what, where=where, hint=f"genray config {target} lists every setting")
+        what, where = lines[0]
+        return SettingsError(what, where=where, hint=f"genray config {target} lists every setting")
+    what = f"{len(lines)} settings are wrong:\n" + "\n".join(f"  {line}  ({where})" for line, where in lines)
+    return SettingsError(what, hint=f"genray config {target} lists every setting")
+
+
+def _value(key: str, origins: Mapping[str, str], problem: Any) -> Any:
+    origin = origins.get(key, "")
+    return origin.partition("=")[2] if origin.startswith("--set") else problem["input"]
+
+
+def _words(annotation: Any) -> str:
+    """A union of types, for a person."""
+    names = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        parts = [_words(part) for part in typing.get_args(annotation) if part is not type(None)]
+        return " or ".join(parts) + (" or null" if type(None) in typing.get_args(annotation) else "")
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _words(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) is tuple:
+        return f"[{', '.join(_words(part) for part in typing.get_args(annotation))}]"
+    if typing.get_origin(annotation) is typing.Literal:
+        return ", ".join(str(choice) for choice in typing.get_args(annotation))
+    return names.get(getattr(annotation, "__name__", ""), str(annotation))
+
+
+def _origin(key: str, origins: Mapping[str, str]) -> str:
+    """Where `key` was set; for a group, where what was set in it was set, first of all by the user."""
+    if key in origins and not any(k.startswith(f"{key}.") for k in origins):
+        return origins[key]
+    shipped = str(FOLDER)
+    inside = [place for k, place in origins.items() if not key or k == key or k.startswith(f"{key}.")]
+    own = [place for place in inside if not place.startswith(shipped)]
+    parents = [".".join(key.split(".")[:n]) for n in range(key.count(".") + 1, 0, -1)]
+    above = [origins[k] for k in parents if k in origins]
+    return ", ".join(dict.fromkeys(own)) or next(iter(above + inside), "the defaults")
 
 
 def _nearest(key: str, keys: Sequence[str]) -> str | None:

@@ -47,6 +47,8 @@ def _comment(field: FieldInfo) -> str:
                 high = f"up to {bound}"
             case annotated_types.Lt(lt=bound):
                 high = f"below {bound}"
+            case annotated_types.MultipleOf(multiple_of=bound):
+                parts.append(f"a multiple of {bound}")
     if low or high:
         parts.append(" ".join(filter(None, (low, high))))
     return "; ".join(filter(None, parts))

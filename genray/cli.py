@@ -24,6 +24,12 @@ _SET = click.option(
 )
 
 
+def _fail(error: GenrayError, *, as_json: bool = False) -> int:
+    from genray.terminal import fail
+
+    return fail(error, as_json=as_json)
+
+
 def _reported(command: Callable[..., Any]) -> Callable[..., None]:
     """Print genray's own errors without a traceback and exit with their code."""
 
@@ -32,9 +38,13 @@ def _reported(command: Callable[..., Any]) -> Callable[..., None]:
         try:
             code = command(*args, **kwargs)
         except GenrayError as error:
-            from genray.terminal import fail
-
-            code = fail(error)
+            code = _fail(error, as_json=kwargs.get("as_json", False))
+        except BrokenPipeError:
+            raise  # click ends quietly when nobody reads
+        except OSError as error:
+            hint = "check that it exists, its permissions and the space left"
+            where = str(error.filename) if error.filename else None
+            code = _fail(GenrayError(error.strerror or str(error), where=where, hint=hint))
         except KeyboardInterrupt:
             code = 130
         click.get_current_context().exit(code or 0)
@@ -45,7 +55,7 @@ def _reported(command: Callable[..., Any]) -> Callable[..., None]:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__)
 def main() -> None:
-    """Train generative image models, run them over image stores, watch ECG signals: on Ray.
+    """Train generative image models on Ray, from a laptop to a cluster.
 
     \b
     Example:

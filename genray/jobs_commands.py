@@ -21,7 +21,7 @@ def show_jobs(address: str, *, job: str | None = None, as_json: bool) -> None:
         return
     rows = [("JOB", "TARGET", "RUN", "STATUS", "STARTED", "TOOK")]
     for j in found:
-        began = f"{j.started:%Y-%m-%d %H:%M:%S}" if j.started else ""
+        began = f"{j.started.astimezone():%Y-%m-%d %H:%M:%S}" if j.started else ""
         took = duration((j.ended - j.started).total_seconds()) if j.started and j.ended else ""
         rows.append((j.id, j.target, j.run, j.status, began, took))
     click.echo(aligned(rows))

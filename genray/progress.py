@@ -7,12 +7,14 @@ import math
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn
+from rich.table import Column
 
 from genray.files import atomic_write
 
@@ -60,7 +62,8 @@ class LineDisplay:
             )
 
     def note(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        with suppress(BrokenPipeError):  # nobody reads it any more: the training goes on
+            print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         pass  # nothing to restore
@@ -70,16 +73,19 @@ class LiveDisplay:
     """One line that is redrawn in place, with a bar."""
 
     def __init__(self, console: Console) -> None:
-        self._progress = Progress(
-            TextColumn("epoch {task.fields[epoch]}"),
-            BarColumn(bar_width=24),
-            TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
-            TextColumn("{task.fields[values]}"),
-            TextColumn("{task.fields[speed]}"),
-            TextColumn("{task.fields[left]} left"),
-            console=console,
-            transient=True,
-        )
+        columns: list[ProgressColumn] = [
+            _fixed("epoch {task.fields[epoch]}"),
+            _fixed("step {task.completed:.0f}/{task.total:.0f}"),
+            _fixed("{task.fields[left]} left"),
+        ]
+        # What does not fit would push out what matters.
+        if console.width >= 130:
+            columns.insert(1, BarColumn(bar_width=24))
+        if console.width >= 100:
+            columns.append(TextColumn("{task.fields[values]}"))
+        if console.width >= 70:
+            columns.append(TextColumn("{task.fields[speed]}"))
+        self._progress = Progress(*columns, console=console, transient=True)
         self._task: TaskID | None = None
 
     def tick(self, tick: Tick) -> None:
@@ -99,6 +105,10 @@ class LiveDisplay:
 
     def close(self) -> None:
         self._progress.stop()
+
+
+def _fixed(text: str) -> TextColumn:
+    return TextColumn(text, table_column=Column(no_wrap=True, min_width=10))
 
 
 class FileDisplay:
@@ -155,7 +165,8 @@ class FileFollower:
 def display() -> Display:
     """The right display for standard error."""
     console = Console(stderr=True)
-    return LiveDisplay(console) if console.is_terminal else LineDisplay()
+    live = console.is_terminal and not console.is_dumb_terminal
+    return LiveDisplay(console) if live else LineDisplay()
 
 
 def duration(seconds: float) -> str:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 
 
 class Settings(BaseModel):
@@ -27,8 +28,16 @@ class _Location:
     """Marks a field that holds a path or URI."""
 
 
-Location = Annotated[str, _Location()]
-"""A local path, relative to the working directory, or a URI."""
+def _no_secrets(location: str) -> str:
+    user_info = urlsplit(location).netloc.rpartition("@")[0] if "://" in location else ""
+    if ":" in user_info:
+        # It would be written into runs, logs and the lists of jobs.
+        raise ValueError("credentials do not belong in a URI: put them into the environment (AWS_...)")
+    return location
+
+
+Location = Annotated[str, _Location(), StringConstraints(min_length=1), AfterValidator(_no_secrets)]
+"""A local path, relative to the working directory, or a URI without credentials."""
 
 
 def absolute(settings: S) -> S:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -33,6 +34,9 @@ def submit_target(
     from cluster.targets import find_target
     from configs.loading import load
 
+    for option, value in (("--address", address), ("--name", run)):
+        if value == "":
+            raise UsageError(f"{option} is empty", hint="is the variable that it comes from set?")
     if detach and not address:
         raise UsageError("--detach needs --address", hint="a run in this process cannot outlive it")
     implementation = find_target(target).load()
@@ -40,16 +44,16 @@ def submit_target(
     if address:
         return send(target, settings, run, address, detach=detach, dry_run=dry_run, as_json=as_json)
     outcome = run_here(target, implementation, settings, run, dry_run=dry_run)
-    if outcome is not None:
+    if not dry_run:
         show_outcome(outcome)
-        if as_json:
-            print_json(outcome)
+    if as_json:
+        print_json(outcome)
     return 0
 
 
 def run_here(
     target: str, implementation: Any, settings: Settings, run: str | None, *, dry_run: bool
-) -> Mapping[str, Any] | None:
+) -> Mapping[str, Any]:
     """Check, then run in this process, in Ray workers of its own, or in those of the job that it is."""
     from cluster.connect import cluster, inside_job
     from cluster.resources import check_request, local_resources
@@ -58,19 +62,20 @@ def run_here(
     attached = inside_job()
     shown = display()
     try:
-        prepared = implementation.prepare(settings, target, shown.note)
+        prepared = implementation.prepare(settings, target, run, shown.note)
         for line in prepared.lines:
             shown.note(line)
         have = local_resources()
         if not attached:  # before Ray starts, because that takes seconds
             check_request(**asdict(prepared.demand(have)), have=have)
         if dry_run:
-            return None
+            shown.note(f"dry run: nothing was started; it would go into {prepared.folder}")
+            return {"target": target, "run": str(prepared.folder), "dry_run": True}
         with ExitStack() as stack:
             if prepared.needs_ray(attached):
                 have = stack.enter_context(cluster())
                 check_request(**asdict(prepared.demand(have)), have=have)
-            outcome: Mapping[str, Any] = prepared.run(run, shown, have, attached)
+            outcome: Mapping[str, Any] = prepared.run(shown, have, attached)
             return outcome
     finally:
         shown.close()
@@ -99,7 +104,7 @@ def send(
         command += ["--set", text]
     jobs = Jobs(address)
     if dry_run:
-        say(f"would submit to {address}: {' '.join(command)}")
+        say(f"dry run: would submit to {address}: {shlex.join(command)}")
         return 0
     job = jobs.submit(command, target=target, run=run)
     say(f"job: {job}")
@@ -124,15 +129,7 @@ def follow(jobs: Any, job: str, address: str, log: _Log) -> int:
             return code
         except KeyboardInterrupt:
             say("")
-            if not sys.stdin.isatty():
-                choice = "d"
-            else:
-                choice = click.prompt(
-                    "stop the job (s), leave it running and detach (d), or go on watching (w)?",
-                    type=click.Choice(["s", "d", "w"]),
-                    default="d",
-                    err=True,
-                )
+            choice = _ask() if sys.stdin.isatty() else "d"
             if choice == "s":
                 say("stopping, after a checkpoint")
                 jobs.stop(job)
@@ -140,6 +137,15 @@ def follow(jobs: Any, job: str, address: str, log: _Log) -> int:
                 say(f"it goes on: genray jobs logs {job} --follow --address {address}")
                 return 130
             log.again()
+
+
+def _ask() -> str:
+    text = "stop the job (s), leave it running and detach (d), or go on watching (w)?"
+    try:
+        choice: str = click.prompt(text, type=click.Choice(["s", "d", "w"]), default="d", err=True)
+    except click.Abort:  # Ctrl-C once more, or the end of input
+        return "d"
+    return choice
 
 
 class _Log:
@@ -167,7 +173,10 @@ class _Log:
         self._rest = ""
 
     def _line(self, line: str) -> None:
-        if line.startswith('{"target": '):
-            self.outcome = json.loads(line)
-        else:
-            say(line)
+        if line.startswith(('{"target": ', '{"error": ')):
+            try:
+                self.outcome = json.loads(line)
+                return
+            except ValueError:
+                pass  # cut off
+        say(line)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,18 @@ from genray.settings import flatten
 
 
 def say(text: str) -> None:
-    """A line to standard error, as it is."""
-    print(text, file=sys.stderr, flush=True)
+    """A line to standard error, as it is. If nobody reads it any more, work goes on."""
+    with suppress(BrokenPipeError):
+        print(text, file=sys.stderr, flush=True)
 
 
-def fail(error: GenrayError) -> int:
-    """Print `error`; returns the exit code."""
+def fail(error: GenrayError, *, as_json: bool = False) -> int:
+    """Print `error`, and as the one JSON line if that was asked for; returns the exit code."""
     Console(stderr=True).print("error:", style="bold red", end=" ")
     say(str(error))
+    if as_json:
+        said = {"what": error.what, "where": error.where, "next": error.hint}
+        print_json({"error": said, "exit_code": error.exit_code})
     return error.exit_code
 
 

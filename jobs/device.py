@@ -28,7 +28,9 @@ class DeviceSettings(Settings):
         "none", description="torch.compile mode; pays off after minutes"
     )
     deterministic: bool = Field(True, description="same seed, same weights; on a GPU costs some speed")
-    threads: int | None = Field(None, ge=1, description="CPU threads per worker; null: the worker's CPUs")
+    threads: int | None = Field(
+        None, ge=1, le=1024, description="CPU threads per worker; null: the worker's CPUs"
+    )
 
 
 @dataclass(frozen=True)

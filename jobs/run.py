@@ -37,6 +37,7 @@ class Run:
         self.set_aside = folder / "set_aside.jsonl"
         self.bundle = folder / "bundle"
         self.outcome = folder / "outcome.json"
+        self._data = folder / "data.json"
         self._stop = folder / "stop"
         self._failure = folder / "failure.json"
         self._known: set[str] | None = None
@@ -88,35 +89,68 @@ class Run:
                 remove_leftovers(folder)
             yield
 
-    def adopt(
+    def changes(
         self, settings: Mapping[str, Any], defaults: Mapping[str, Any], may_change: frozenset[str]
     ) -> list[str]:
-        """Make this the folder of a run with `settings` (flat, see `flatten`), or check that it is.
+        """How `settings` (flat, see `flatten`) differ from those that the run has, as "key: old -> new".
 
         `defaults` stand for settings that did not exist yet when the run was made.
 
-        Returns:
-            The keys in `may_change` that differ from before, as "key: old -> new".
+        Raises:
+            RunError: the weights depend on a setting that differs, or `settings.yaml` is damaged.
+        """
+        if not self.settings.exists():
+            return []
+        try:
+            before = {**defaults, **yaml.safe_load(self.settings.read_text(encoding="utf-8"))}
+        except (yaml.YAMLError, TypeError, ValueError) as error:
+            raise self._damaged(self.settings) from error
+        return self._compare(before, settings, may_change, self.settings)
+
+    def adopt(
+        self,
+        settings: Mapping[str, Any],
+        data: Mapping[str, Any],
+        defaults: Mapping[str, Any],
+        may_change: frozenset[str],
+    ) -> list[str]:
+        """Make this the folder of a run with these settings and this data; returns `changes`.
 
         Raises:
-            RunError: the run was made with other settings that its weights depend on.
+            RunError: see `changes`; or the data is not what the run began with.
         """
-        changed: list[str] = []
-        if self.settings.exists():
-            before = {**defaults, **yaml.safe_load(self.settings.read_text(encoding="utf-8"))}
-            for key in sorted(settings.keys() | before.keys()):
-                if settings.get(key) != before.get(key):
-                    changed.append(f"{key}: {before.get(key)!r} -> {settings.get(key)!r}")
-            refused = [line for line in changed if line.split(":")[0] not in may_change]
-            if refused:
-                raise RunError(
-                    f"the run {self.name} was made with other settings:\n"
-                    + "\n".join(f"    {r}" for r in refused),
-                    where=str(self.settings),
-                    hint="give another --name, or the settings that it has",
-                )
+        changed = self.changes(settings, defaults, may_change)
+        if self._data.exists():
+            try:
+                before = json.loads(self._data.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise self._damaged(self._data) from error
+            self._compare(before, data, frozenset(), self._data)
         write_text(self.settings, yaml.safe_dump(dict(settings), sort_keys=False))
+        write_json(self._data, dict(data))
         return changed
+
+    def _compare(
+        self, before: Mapping[str, Any], now: Mapping[str, Any], may_change: frozenset[str], file: Path
+    ) -> list[str]:
+        keys = [key for key in sorted(now.keys() | before.keys()) if now.get(key) != before.get(key)]
+        lines = {key: f"{key}: {before.get(key)!r} -> {now.get(key)!r}" for key in keys}
+        if refused := [line for key, line in lines.items() if key not in may_change]:
+            thing = "data" if file == self._data else "settings"
+            raise RunError(
+                f"the run {self.name} was made with other {thing}:\n"
+                + "\n".join(f"    {r}" for r in refused),
+                where=str(file),
+                hint=f"give another --name, or the {thing} that it has",
+            )
+        return list(lines.values())
+
+    def _damaged(self, file: Path) -> RunError:
+        return RunError(
+            f"{file.name} of the run {self.name} is damaged",
+            where=str(file),
+            hint="move the run away, or give another --name",
+        )
 
     def request_stop(self) -> None:
         """Ask the training, in whatever process and on whatever node it runs, to stop after its step."""
@@ -168,12 +202,12 @@ class Run:
         self._failure.unlink(missing_ok=True)
 
     def read_outcome(self) -> dict[str, Any] | None:
-        """What the finished run came to; None if it has not finished."""
+        """What the finished run came to; None if it has not finished, or its bundle is gone."""
         try:
             outcome: dict[str, Any] = json.loads(self.outcome.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):
             return None
-        return outcome
+        return outcome if "epochs" in outcome and (self.bundle / "bundle.json").exists() else None
 
     def write_outcome(self, outcome: Mapping[str, Any]) -> None:
         """Mark the run as finished."""

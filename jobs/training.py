@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import signal
@@ -11,14 +10,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import Any, Generic, TypeVar
 
-from genray.errors import DataError, Diverged, GenrayError, Interrupted, TrainingError
-from genray.progress import Display, FileDisplay, FileFollower
+from genray.errors import DataError
+from genray.progress import Display
 from genray.resources import Demand, Resources
 from genray.settings import flatten
-from jobs.device import open_device, use_gpu
+from jobs.device import use_gpu
+from jobs.group import fit_beside, train_here, train_in_worker
 from jobs.loop_settings import MAY_CHANGE, TrainSettings
 from jobs.recipe import Recipe
 from jobs.run import Run
@@ -33,23 +34,30 @@ class Training(Generic[S]):
         self._recipe = recipe
         self.settings_class = recipe.settings_class
 
-    def prepare(self, settings: S, target: str, note: Callable[[str], None]) -> PreparedTraining:
+    def prepare(
+        self, settings: S, target: str, name: str | None, note: Callable[[str], None]
+    ) -> PreparedTraining:
         """Open the data and find everything that is wrong with it and the settings.
 
         Raises:
             UsageError: the training cannot work.
         """
-        return PreparedTraining(self._recipe(settings), target, note)
+        return PreparedTraining(self._recipe(settings), target, name, note)
 
 
 class PreparedTraining:
     """A training that has been checked and can be run."""
 
-    def __init__(self, recipe: Recipe[Any], target: str, note: Callable[[str], None]) -> None:
+    def __init__(
+        self, recipe: Recipe[Any], target: str, name: str | None, note: Callable[[str], None]
+    ) -> None:
         self._recipe = recipe
         self._target = target
         self._settings: TrainSettings = recipe.settings
-        Run.named(self._settings.runs, None, target)  # is it a folder?
+        self._run = Run.named(self._settings.runs, name, target)
+        self._record = flatten(self._settings)
+        self._defaults = flatten(type(self._settings)())
+        self._run.changes(self._record, self._defaults, MAY_CHANGE)
         self._summary = recipe.open(note)
         loop = self._settings.loop
         per_step = loop.batch_size * loop.worker_range[1] * loop.accumulate
@@ -89,7 +97,12 @@ class PreparedTraining:
                 cpus = min(cpus, 2.0)  # a GPU's worker mostly waits; the others decode for it
         return Demand((fewest, most), cpus, float(gpu), data_cpus)
 
-    def run(self, name: str | None, display: Display, have: Resources, attached: bool) -> dict[str, Any]:
+    @property
+    def folder(self) -> Path:
+        """The folder of the run."""
+        return self._run.folder
+
+    def run(self, display: Display, have: Resources, attached: bool) -> dict[str, Any]:
         """Train, or go on with the run of that name, to the end.
 
         Returns:
@@ -99,17 +112,18 @@ class PreparedTraining:
             GenrayError: see `Loop.train`; RunError if the run cannot be used.
         """
         began = time.monotonic()
-        run = Run.named(self._settings.runs, name, self._target)
+        run = self._run
         with run.locked():
-            record = {**flatten(self._settings), "target": self._target, **self._summary.data}
-            changes = run.adopt(record, flatten(type(self._settings)()), MAY_CHANGE)
+            data = {"target": self._target, **self._summary.data}
+            changes = run.adopt(self._record, data, self._defaults, MAY_CHANGE)
             for change in changes:
                 display.note(f"changed: {change}")
             outcome = run.read_outcome()
             same = not any(change.startswith(("loop.weights:", "loop.samples:")) for change in changes)
             if outcome is not None and outcome["epochs"] >= self._settings.loop.epochs and same:
                 display.note(f"{run.name} is finished already")
-                return outcome
+                # The folder may have been moved since.
+                return outcome | {"name": run.name, "run": str(run.folder), "bundle": str(run.bundle)}
             run.outcome.unlink(missing_ok=True)
             run.clear_stop()
             run.clear_failure()
@@ -150,9 +164,7 @@ class PreparedTraining:
         }
         # Ray pickles this function: it must hold neither the display nor the data.
         work = (
-            partial(_train_here, self._recipe, run, display, gpu)
-            if here
-            else partial(_train_in_worker, config)
+            partial(train_here, self._recipe, run, display, gpu) if here else partial(train_in_worker, config)
         )
         make: Any = TorchTrainer  # its types know neither returned values nor elastic groups
         scaling: Any = ScalingConfig
@@ -169,113 +181,11 @@ class PreparedTraining:
                 failure_config=FailureConfig(max_failures=self._settings.loop.max_restarts),
             ),
         )
-        result = trainer.fit() if here else _fit_beside(trainer.fit, run, display)
+        result = trainer.fit() if here else fit_beside(trainer.fit, run, display)
         value: Mapping[str, Any] = result.return_value
         if "error" in value:
             raise value["error"]
         return dict(value["metrics"])
-
-
-def _train_here(recipe: Recipe[Any], run: Run, display: Display, gpu: bool) -> dict[str, Any]:
-    from jobs.loop import Loop
-
-    device = open_device(recipe.settings.device, gpu=gpu)
-    with _memory_errors():
-        return {"metrics": Loop(recipe, recipe.open(display.note), run, device, display).train()}
-
-
-def _train_in_worker(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The function of a Ray Train worker.
-
-    An error that all workers raise together is returned: after a raised one Ray would start them again,
-    and it would come again. An error of one worker alone is left in the run's folder and raised, so that
-    Ray stops the others, which wait for it; started again, they all find it and return it.
-    """
-    from pathlib import Path
-
-    from ray.train.torch import get_device, prepare_model
-
-    from jobs.loop import Loop
-
-    module, name = config["recipe"].split(":")
-    recipe_class: type[Recipe[Any]] = getattr(importlib.import_module(module), name)
-    recipe = recipe_class(recipe_class.settings_class.model_validate(config["settings"]))
-    run = Run(Path(config["folder"]))
-    if failure := run.read_failure():
-        return {"error": failure}
-    display = FileDisplay(run.folder)
-    index = get_device().index or 0 if config["gpu"] else 0
-    device = open_device(recipe.settings.device, gpu=config["gpu"], index=index, cpus=config["cpus"])
-    try:
-        with _memory_errors():
-            summary = recipe.open(lambda text: None)
-            if dict(summary.data) != config["data"]:
-                raise TrainingError(
-                    f"a worker sees other data ({dict(summary.data)}) than where it was submitted "
-                    f"({config['data']})",
-                    hint="data.path must be the same, readable and unchanged on every node",
-                )
-            loop = Loop(
-                recipe, summary, run, device, display, lambda net: prepare_model(net, move_to_device=False)
-            )
-            return {"metrics": loop.train()}
-    except GenrayError as error:
-        if error.agreed or isinstance(error, Diverged | Interrupted):
-            return {"error": error}
-        run.write_failure(error)
-        raise
-
-
-def _fit_beside(fit: Callable[[], Any], run: Run, display: Display) -> Any:
-    """Run `fit` in a thread while this one shows progress and takes signals: Ray would take them."""
-    from ray.train import TrainingFailedError
-
-    results: list[Any] = []
-
-    def work() -> None:
-        try:
-            results.append(fit())
-        except BaseException as error:  # handed to the caller's thread
-            results.append(error)
-
-    (run.folder / "progress.json").unlink(missing_ok=True)
-    follower = FileFollower(run.folder, display)
-    thread = threading.Thread(target=work, name="ray-train", daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(0.3)
-        follower.poll()
-    follower.poll()
-    if isinstance(results[0], TrainingFailedError):
-        raise TrainingError(
-            f"the workers failed {_root(results[0])}",
-            where=str(run.folder),
-            hint=f"the last checkpoint is whole; the same command with --name {run.name} goes on from it",
-        ) from results[0]
-    if isinstance(results[0], BaseException):
-        raise results[0]
-    return results[0]
-
-
-def _root(error: BaseException) -> str:
-    failures = getattr(error, "worker_failures", None)
-    if failures:
-        rank, first = next(iter(failures.items()))
-        return f"(rank {rank}): {str(first).strip().splitlines()[-1]}"
-    return f": {str(error).strip().splitlines()[-1]}"
-
-
-@contextmanager
-def _memory_errors() -> Iterator[None]:
-    import torch
-
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            f"the GPU's memory is full: {str(error).splitlines()[0]}",
-            hint="lower loop.batch_size (loop.accumulate keeps the step's size), or data.size",
-        ) from error
 
 
 @contextmanager
@@ -291,7 +201,10 @@ def _stoppable(run: Run, display: Display) -> Iterator[None]:
         run.request_stop()
         display.note("stopping after this step, with a checkpoint (once more: stop at once)")
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
+        numbers.append(signal.SIGHUP)  # the terminal was closed
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield
     finally:

@@ -65,7 +65,7 @@ def find_pairs(store: Store, settings: PairedSettings, seed: int) -> Pairs:
     if not train or not val:
         raise DataError(
             f"no pairs for {'training' if not train else 'validation'} under {store.root} "
-            f"({len(entries)} images, layout {layout})",
+            f"({len(entries)} images, layout {layout}; at least 2 pairs are needed)",
             where="data.path",
             hint="side by side: one file holds A|B; folders: A/name.png and B/name.png; see data.layout",
         )

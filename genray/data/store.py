@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -69,6 +71,8 @@ class Store:
         """
         safe = self._safe(path)
         if self.is_local:
+            if not stat.S_ISREG((self._base / safe).stat().st_mode):
+                raise OSError(errno.EINVAL, "not a regular file")  # opening a pipe would wait for ever
             with open(self._base / safe, "rb") as file:
                 return file.read(-1 if limit is None else limit)
         with self._remote.open_input_file(f"{self._prefix}/{safe}") as file:

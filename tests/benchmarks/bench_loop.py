@@ -72,8 +72,8 @@ def plain(recipe: Pix2Pix, steps: int, *, fused: bool) -> float:
 
 def loop(settings: TrainPix2PixSettings, name: str, steps: int) -> float:
     """Seconds per step that the loop itself records, as a user runs it, progress and checks included."""
-    prepared = TARGET.prepare(settings, "train-pix2pix", lambda text: None)
-    prepared.run(name, Quiet(), Resources(1, 0), attached=False)
+    prepared = TARGET.prepare(settings, "train-pix2pix", name, lambda text: None)
+    prepared.run(Quiet(), Resources(1, 0), attached=False)
     row = json.loads(Run(Path(settings.runs) / name).history.read_text().splitlines()[0])
     assert row["step"] == steps
     return float(row["seconds"]) / steps

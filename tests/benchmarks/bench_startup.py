@@ -60,7 +60,7 @@ def main() -> None:
         check = (
             "from configs.loading import load; from jobs.train_pix2pix import *; "
             f"TARGET.prepare(load(TrainPix2PixSettings, target='train-pix2pix', sets=['data.path={data}', "
-            f"'data.size={given.size}']), 'train-pix2pix', print)"
+            f"'data.size={given.size}']), 'train-pix2pix', None, print)"
         )
         parts: dict[str, Callable[[], float]] = {
             "genray --help": lambda: seconds("from genray.cli import main; main(['--help'])"),

@@ -46,7 +46,7 @@ def test_a_wrong_type_names_the_set_it_came_from() -> None:
 
 
 def test_a_union_is_reported_once_for_each_way_it_fails_and_by_its_key() -> None:
-    with pytest.raises(SettingsError, match=r"loop\.workers") as caught:
+    with pytest.raises(SettingsError, match=r"^loop\.workers: should be a whole number or") as caught:
         load_pix2pix(None, "loop.workers=[4, 1, 2]")
     assert "--set loop.workers=[4, 1, 2]" in str(caught.value)
 
@@ -120,3 +120,77 @@ def test_every_field_has_a_description_and_is_flattened() -> None:
         if isinstance(group, Settings):
             check(type(group))
     assert set(flatten(settings)) <= set(known_keys(TrainPix2PixSettings))
+
+
+@pytest.mark.parametrize("path", ["a #b", "2024", "on", "2024-01-01", "a: b", "x ", "[odd: name", "'quoted'"])
+def test_a_path_is_taken_as_it_stands(path: str) -> None:
+    assert load_pix2pix(None, f"data.path={path}").data.path == path.strip("'")
+
+
+def test_numbers_are_decimal(tmp_path: Path) -> None:
+    assert load_pix2pix(None, "loop.epochs=010").loop.epochs == 10
+    with pytest.raises(SettingsError, match="'1:30'"):
+        load_pix2pix(None, "loop.batch_size=1:30")
+
+
+def test_a_group_is_merged_and_not_replaced() -> None:
+    settings = load_pix2pix(None, "loop.epochs=1", "loop={batch_size: 2}", "data={}")
+    assert (settings.loop.epochs, settings.loop.batch_size, settings.loop.ema) == (1, 2, 0.999)
+
+
+def test_a_group_with_all_its_lines_commented_out_is_empty(tmp_path: Path) -> None:
+    assert load_pix2pix(write(tmp_path, "loop:\n#  epochs: 3\nseed: 2\n")).seed == 2
+
+
+def test_dotted_keys_may_stand_in_a_file(tmp_path: Path) -> None:
+    assert load_pix2pix(write(tmp_path, "loop.epochs: 3\n")).loop.epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("lop.epochs=3", "--set lop.epochs=3"),
+        ("data.resize=32", "--set data.resize=32"),
+        ("loop.workers=[4,1]", "--set loop.workers=[4,1]"),
+        ("discriminator.filters=0", "--set discriminator.filters=0"),
+    ],
+)
+def test_where_names_what_the_user_gave(text: str, where: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_pix2pix(None, text)
+    assert caught.value.where == where
+
+
+def test_a_union_is_explained_in_words() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_pix2pix(None, "loop.workers=many")
+    said = "loop.workers: should be a whole number or [a whole number, a whole number], not 'many'"
+    assert caught.value.what == said
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "seed: 2024-13-45", "seed: !foo 3", "seed: !!int abc", "a: &a {b: *a}", "a: &a [*a]", "[" * 3000,
+        "seed: " + "9" * 5000, "\x00", "loop: *nowhere",
+    ],
+)  # fmt: skip
+def test_broken_yaml_is_an_error_and_no_traceback(tmp_path: Path, text: str) -> None:
+    with pytest.raises(SettingsError):
+        load_pix2pix(write(tmp_path, text))
+
+
+def test_an_endless_file_is_refused() -> None:
+    with pytest.raises(SettingsError, match="not a settings file"):
+        load_pix2pix(Path("/dev/zero"))
+
+
+@pytest.mark.parametrize("uri", ["s3://KEY:SECRET@bucket/x", "https://user:pw@host/y"])
+def test_credentials_in_a_uri_are_refused(uri: str) -> None:
+    with pytest.raises(SettingsError, match="credentials do not belong in a URI"):
+        load_pix2pix(None, f"data.path={uri}")
+
+
+def test_an_empty_location_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"data\.path"):
+        load_pix2pix(None, "data.path=")

@@ -17,8 +17,8 @@ def train(settings: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
     """Train in this process, as `genray submit` would: `train("name", "loop.epochs=3", ...)`."""
 
     def work(name: str, *more: str, display: Display | None = None) -> dict[str, Any]:
-        prepared = TARGET.prepare(settings(*more), "train-pix2pix", lambda text: None)
-        return prepared.run(name, display or LineDisplay(), Resources(2, 0), attached=False)
+        prepared = TARGET.prepare(settings(*more), "train-pix2pix", name, lambda text: None)
+        return prepared.run(display or LineDisplay(), Resources(2, 0), attached=False)
 
     return work
 

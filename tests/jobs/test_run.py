@@ -36,10 +36,10 @@ def test_a_run_belongs_to_its_settings(tmp_path: Path) -> None:
     run = Run(tmp_path / "a")
     with run.locked():
         may_change = frozenset({"loop.epochs"})
-        assert run.adopt({"seed": 1, "loop.epochs": 5}, {}, may_change) == []
-        assert run.adopt({"seed": 1, "loop.epochs": 9}, {}, may_change) == ["loop.epochs: 5 -> 9"]
+        assert run.adopt({"seed": 1, "loop.epochs": 5}, {}, {}, may_change) == []
+        assert run.adopt({"seed": 1, "loop.epochs": 9}, {}, {}, may_change) == ["loop.epochs: 5 -> 9"]
         with pytest.raises(RunError, match="seed: 1 -> 2") as caught:
-            run.adopt({"seed": 2, "loop.epochs": 9}, {}, may_change)
+            run.adopt({"seed": 2, "loop.epochs": 9}, {}, {}, may_change)
     assert "another --name" in str(caught.value)
 
 
@@ -53,10 +53,11 @@ def test_an_input_is_set_aside_once(tmp_path: Path) -> None:
 def test_a_setting_that_is_newer_than_the_run_counts_as_its_default(tmp_path: Path) -> None:
     run = Run(tmp_path / "a")
     with run.locked():
-        run.adopt({"seed": 1}, {}, frozenset())
-        assert run.adopt({"seed": 1, "loss.new": 0}, {"seed": 0, "loss.new": 0}, frozenset()) == []
+        defaults = {"seed": 0, "loss.new": 0}
+        run.adopt({"seed": 1}, {}, {}, frozenset())
+        assert run.adopt({"seed": 1, "loss.new": 0}, {}, defaults, frozenset()) == []
         with pytest.raises(RunError, match=r"loss\.new: 0 -> 1"):
-            run.adopt({"seed": 1, "loss.new": 1}, {"seed": 0, "loss.new": 0}, frozenset())
+            run.adopt({"seed": 1, "loss.new": 1}, {}, defaults, frozenset())
 
 
 def test_a_list_that_a_kill_cut_short_can_be_read_and_prolonged(tmp_path: Path) -> None:
@@ -89,3 +90,25 @@ def test_the_error_of_one_worker_reaches_the_group_after_its_restart(tmp_path: P
     assert str(failure) == str(DataError("gone", where="here", hint="look"))
     run.clear_failure()
     assert run.read_failure() is None
+
+
+def test_a_run_belongs_to_its_data(tmp_path: Path) -> None:
+    run = Run(tmp_path / "a")
+    with run.locked():
+        run.adopt({}, {"train": 5}, {}, frozenset())
+        with pytest.raises(RunError, match="made with other data:\n    train: 5 -> 6"):
+            run.adopt({}, {"train": 6}, {}, frozenset())
+
+
+@pytest.mark.parametrize("text", ["", "a: [", "- 1"])
+def test_damaged_settings_are_named(tmp_path: Path, text: str) -> None:
+    run = Run(tmp_path)
+    run.settings.write_text(text)
+    with pytest.raises(RunError, match=r"settings\.yaml of the run .* is damaged"):
+        run.changes({"seed": 1}, {}, frozenset())
+
+
+@pytest.mark.parametrize("text", ["{bad", "{}", '{"epochs": 3}'])
+def test_a_damaged_outcome_or_a_missing_bundle_is_not_finished(tmp_path: Path, text: str) -> None:
+    Run(tmp_path).outcome.write_text(text)
+    assert Run(tmp_path).read_outcome() is None

@@ -86,8 +86,8 @@ def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(tiny: Tiny, run_of: Ru
     assert (run_of("a").checkpoints / "last.safetensors").exists()
 
 
-def prepared(settings: Callable[..., Any], *more: str) -> PreparedTraining:
-    return TARGET.prepare(settings(*more), "train-pix2pix", lambda text: None)
+def prepared(settings: Callable[..., Any], *more: str, name: str = "a") -> PreparedTraining:
+    return TARGET.prepare(settings(*more), "train-pix2pix", name, lambda text: None)
 
 
 def children() -> dict[int, str]:
@@ -107,7 +107,7 @@ def test_two_workers_train_one_network_and_survive_the_death_of_one(
     settings: Callable[..., Any], weights: Weights, run_of: RunOf, capsys: pytest.CaptureFixture[str]
 ) -> None:
     more = ("loop.workers=2", "loop.epochs=8", "loop.cpus_per_worker=1", "loop.checkpoint_steps=1")
-    left_alone = prepared(settings, *more).run("whole", LineDisplay(), Resources(4, 0), attached=True)
+    left_alone = prepared(settings, *more, name="whole").run(LineDisplay(), Resources(4, 0), attached=True)
     before = set(children())
 
     def kill_a_worker() -> None:
@@ -125,7 +125,7 @@ def test_two_workers_train_one_network_and_survive_the_death_of_one(
     killed: list[int] = []
     killer = threading.Thread(target=kill_a_worker)
     killer.start()
-    outcome = prepared(settings, *more).run("killed", LineDisplay(), Resources(4, 0), attached=True)
+    outcome = prepared(settings, *more, name="killed").run(LineDisplay(), Resources(4, 0), attached=True)
     killer.join()
     assert killed
     assert "going on from epoch" in capsys.readouterr().err
@@ -137,10 +137,9 @@ def test_two_workers_train_one_network_and_survive_the_death_of_one(
 @pytest.mark.usefixtures("embedded_ray")
 def test_an_error_in_a_worker_is_genrays_own_and_is_not_tried_again(settings: Callable[..., Any]) -> None:
     began = time.monotonic()
+    ready = prepared(settings, "loop.workers=2", "loop.cpus_per_worker=1", "loop.loss_limit=0.01")
     with pytest.raises(Diverged, match="exploded at step 1 "):
-        prepared(settings, "loop.workers=2", "loop.cpus_per_worker=1", "loop.loss_limit=0.01").run(
-            "a", LineDisplay(), Resources(4, 0), attached=True
-        )
+        ready.run(LineDisplay(), Resources(4, 0), attached=True)
     assert time.monotonic() - began < 60, "a restart would take longer"
 
 
@@ -154,7 +153,7 @@ def test_an_error_of_one_worker_alone_ends_the_others_too(
     ready = prepared(settings, f"data.path={copy}", "loop.workers=2", "loop.cpus_per_worker=1")
     (copy / "train" / "000.png").unlink()
     with pytest.raises(TrainingError, match="a worker sees other data"):
-        ready.run("a", LineDisplay(), Resources(4, 0), attached=True)
+        ready.run(LineDisplay(), Resources(4, 0), attached=True)
 
 
 def test_what_is_sent_to_workers_holds_no_display_and_no_data(
@@ -174,7 +173,7 @@ def test_what_is_sent_to_workers_holds_no_display_and_no_data(
     monkeypatch.setattr("ray.train.torch.TorchTrainer", Trainer)
     display = LiveDisplay(Console(force_terminal=True, file=io.StringIO()))
     with pytest.raises(TrainingError, match="seen"):
-        prepared(settings, "loop.workers=2").run("a", display, Resources(4, 0), attached=True)
+        prepared(settings, "loop.workers=2").run(display, Resources(4, 0), attached=True)
     assert len(sent[0]) < 20_000
 
 
