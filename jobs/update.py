@@ -17,13 +17,13 @@ def bare(network: nn.Module) -> nn.Module:
     return network.module if isinstance(network, DistributedDataParallel) else network
 
 
-_EACH_STEP, _EVERY = 100, 8
+_EACH_STEP, _EVERY = 32, 8
 
 
 def averages_now(step: int) -> bool:
     """Whether the moving averages are updated after optimizer step `step` (from 1): after each of the
-    first hundred, then after every eighth. Reading and writing all weights at each would cost a tenth of
-    a step at batch 1, for the same average."""
+    first 32, then after every eighth. Reading and writing all weights at each would cost an eighth of a
+    step at batch 1, for the same average."""
     return step <= _EACH_STEP or step % _EVERY == 0
 
 

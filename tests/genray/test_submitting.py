@@ -10,7 +10,7 @@ OUTCOME = '{"target": "train-pix2pix", "name": "a"}'
 
 
 class Following:
-    """A cluster's jobs of which only the log is followed: its text, then Ctrl-C as often as given, its end."""
+    """A cluster of which only a log is followed: its text, Ctrl-C as often as given, its end."""
 
     def __init__(self, text: str, interrupts: int) -> None:
         self.text, self.interrupts = text, interrupts
