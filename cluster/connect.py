@@ -79,7 +79,8 @@ def _embed(cpus: int) -> None:
 
     with _loopback():
         ray.init(
-            log_to_driver=False,  # workers' own lines would tear the progress display; Ray keeps them in files
+            # Workers' own lines would tear the progress display; Ray keeps them in files.
+            log_to_driver=False,
             # Without this, Ray joins any other cluster that was started on this machine.
             address="local",
             num_cpus=cpus,

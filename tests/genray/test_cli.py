@@ -132,6 +132,18 @@ def test_fronts_can_be_made_and_trained_on(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.stderr
 
 
+def test_a_store_behind_a_uri_is_trained_on(tiny: Tiny, pairs: Path) -> None:
+    result = submit(tiny(f"data.path={pairs.as_uri()}", "loop.epochs=1"), "--json")
+    assert result.exit_code == 0, result.stderr
+
+
+def test_an_error_is_a_json_line_too(tiny: Tiny) -> None:
+    result = submit(tiny("data.path=nowhere"), "--json")
+    (line,) = result.stdout.splitlines()
+    assert json.loads(line)["exit_code"] == result.exit_code == 2
+    assert "nowhere is missing" in json.loads(line)["error"]["what"]
+
+
 def test_a_store_with_odd_names_is_trained_on(tiny: Tiny, tmp_path: Path) -> None:
     root = tmp_path / "ödd [1] # store"
     write_pair_files(root / "train", 4)
