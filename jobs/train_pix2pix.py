@@ -27,6 +27,7 @@ from genray.data.loader import (
 from genray.data.paired import PairedSettings, Pixels
 from genray.data.pairing import find_pairs
 from genray.data.store import Store
+from genray.errors import DataError
 from genray.models.layers import parameter_count
 from genray.models.losses import Adversarial, adversarial_loss
 from genray.models.patchgan import PatchGAN, PatchGANSettings
@@ -97,7 +98,15 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
                 note(f"decoding {len(pairs.train)} pairs ({gigabytes:.1f} GB)")
             self._train_pairs, self._train = load_all(self._store, pairs.train, data, bad.append)
         check_bad_share(bad, len(pairs.train) + len(pairs.val), data)
-        generator, discriminator = self.networks().values()
+        if not self._val or not self._train_pairs:
+            kind = "held-out" if self._train_pairs else "training"
+            raise DataError(
+                f"every {kind} pair is broken, {bad[-1].path} for one: {bad[-1].detail}",
+                where=data.path,
+                hint="mend them, or take others",
+            )
+        with torch.device("meta"):  # to count, without drawing weights
+            generator, discriminator = self.networks().values()
         self._summary = Summary(
             train=len(self._train_pairs),
             val=len(self._val),

@@ -190,7 +190,7 @@ class PreparedTraining:
 
 @contextmanager
 def _stoppable(run: Run, display: Display) -> Iterator[None]:
-    """Turn the first SIGINT or SIGTERM into a request to stop; the second ends the process at once."""
+    """Turn the first SIGINT, SIGTERM or SIGHUP into a request to stop; the second ends the process."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

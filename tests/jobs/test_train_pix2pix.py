@@ -111,6 +111,11 @@ def test_broken_files_are_set_aside_counted_and_listed(train: Train, tmp_path: P
     assert outcome["set_aside"] == 1
     listed = [json.loads(line) for line in Run(tmp_path / "runs" / "a").set_aside.read_text().splitlines()]
     assert [(row["path"], row["reason"]) for row in listed] == [("train/004.png", "truncated")]
+    for file in (root / "val").iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(DataError, match="every held-out pair is broken"):
+        train("b", f"data.path={root}", "data.max_bad_share=0.5")
+    write_pair_files(root / "val", 3)
     for i in range(5):
         (root / "train" / f"00{i}.png").write_bytes(b"")
     with pytest.raises(DataError, match="5 of 33 pairs are broken"):
