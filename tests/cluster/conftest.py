@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,3 +131,21 @@ def _marked(mark: str) -> dict[int, str]:
         except OSError:
             continue  # it ended, or is not ours to read
     return found
+
+
+def start(jobs: Jobs, code: str, *, run: str = "test", env: Mapping[str, str] | None = None) -> str:
+    entrypoint = ["python", "-c", "import os; exec(os.environ['CODE'])"]
+    return jobs.submit(entrypoint, target="train-pix2pix", run=run, env={"CODE": code, **(env or {})})
+
+
+def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.1)
+
+
+def printed(log: str) -> list[str]:
+    """The lines of the job itself, without the two that Ray puts there, before or just after the first."""
+    rays = ("Running entrypoint for job", "Runtime env is setting up.")
+    return [line for line in log.splitlines() if not any(text in line for text in rays)]

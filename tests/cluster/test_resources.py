@@ -23,18 +23,26 @@ def refusal(have: Resources, **changes: Any) -> ResourceError:
     return caught.value
 
 
+def fits(have: Resources, **changes: Any) -> bool:
+    try:
+        ask(have, **changes)
+    except ResourceError:
+        return False
+    return True
+
+
 def machine(cpus: float, gpus: float = 0) -> Resources:
     return Resources(cpus=cpus, gpus=gpus, nodes=1)
 
 
 def test_a_request_that_fits_is_let_through() -> None:
-    ask(machine(2))
-    ask(machine(3), data_cpus=1.0)
-    ask(machine(2), cpus_per_worker=0.5, data_cpus=1.0)
-    ask(machine(4, gpus=2), gpus_per_worker=1.0, data_cpus=2.0)
-    ask(machine(1), workers=(0, 0), data_cpus=1.0)
+    assert fits(machine(2))
+    assert fits(machine(3), data_cpus=1.0)
+    assert fits(machine(2), cpus_per_worker=0.5, data_cpus=1.0)
+    assert fits(machine(4, gpus=2), gpus_per_worker=1.0, data_cpus=2.0)
+    assert fits(machine(1), workers=(0, 0), data_cpus=1.0)
     # 3 x 0.1 is a little more than 0.3.
-    ask(machine(0.3), workers=(3, 3), cpus_per_worker=0.1)
+    assert fits(machine(0.3), workers=(3, 3), cpus_per_worker=0.1)
 
 
 def test_more_workers_than_cpus_are_refused_with_the_numbers_that_fit() -> None:
@@ -67,8 +75,8 @@ def test_an_elastic_group_that_would_grow_into_the_data_s_cpus_is_refused() -> N
 
 
 def test_only_the_fewest_workers_must_have_room() -> None:
-    ask(machine(2), workers=(1, 8))
-    ask(machine(8, gpus=1), workers=(1, 4), gpus_per_worker=1.0)
+    assert fits(machine(2), workers=(1, 8))
+    assert fits(machine(8, gpus=1), workers=(1, 4), gpus_per_worker=1.0)
     refusal(machine(2), workers=(3, 8))
 
 

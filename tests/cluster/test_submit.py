@@ -1,40 +1,19 @@
-import _thread
 import socket
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
 from cluster import connect, submit
 from cluster.submit import Job, Jobs
 from genray.errors import ClusterError, UsageError
+from tests.cluster.conftest import printed, start, until
 
 _ROOT = Path(__file__).parents[2]
-
-
-def start(jobs: Jobs, code: str, *, run: str = "test", env: Mapping[str, str] | None = None) -> str:
-    entrypoint = ["python", "-c", "import os; exec(os.environ['CODE'])"]
-    return jobs.submit(entrypoint, target="train-pix2pix", run=run, env={"CODE": code, **(env or {})})
-
-
-def until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.1)
-
-
-def printed(log: str) -> list[str]:
-    """The lines of the job itself, without the two that Ray puts there, before or just after the first."""
-    rays = ("Running entrypoint for job", "Runtime env is setting up.")
-    return [line for line in log.splitlines() if not any(text in line for text in rays)]
 
 
 @pytest.fixture(scope="module")
@@ -198,120 +177,6 @@ def test_an_unknown_job_is_refused_and_the_nearest_is_named_first(jobs: Jobs, do
         assert wrong in caught.value.what
         assert caught.value.hint is not None
         assert caught.value.hint.startswith(f"there are: {done.id}")
-
-
-def test_a_log_is_followed_through_dropped_connections_without_loss_or_repetition(
-    jobs: Jobs, head: Any, tmp_path: Path
-) -> None:
-    code = f"""
-import time
-from pathlib import Path
-for number in range(900):
-    print("line", number, "é", flush=True)
-    # The third of the log that comes next is written when the stream was opened once more.
-    while number in (300, 600) and not Path({str(tmp_path)!r}, str(number // 300 + 1)).exists():
-        time.sleep(0.05)
-"""
-    log: list[str] = []
-    with dropping(head.address, tmp_path) as address:
-        job_id = start(jobs, code)
-        assert Jobs(address).follow(job_id, log.append) == 0
-    assert printed("".join(log)) == [f"line {number} é" for number in range(900)]
-    assert "".join(log) == jobs.logs(job_id)
-
-
-@contextmanager
-def dropping(address: str, opened: Path) -> Iterator[str]:
-    """A way to the head that breaks the nth log stream after n x 3 kB, and leaves a file n in `opened`."""
-    target = (urlsplit(address).hostname, urlsplit(address).port)
-    streams = 0
-
-    def pump(source: socket.socket, to: socket.socket, most: float) -> None:
-        with suppress(OSError):
-            while most > 0 and (data := source.recv(1000)):
-                to.sendall(data)
-                most -= len(data)
-        for each in (source, to):
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-
-    def serve(client: socket.socket) -> None:
-        nonlocal streams
-        most = float("inf")
-        with client, socket.create_connection(target) as server:
-            request = client.recv(65536)
-            if b"/logs/tail" in request.split(b"\r\n")[0]:
-                streams += 1
-                (opened / str(streams)).touch()
-                most = streams * 3000
-            server.sendall(request)
-            there = threading.Thread(target=pump, args=(client, server, float("inf")))
-            there.start()
-            pump(server, client, most)
-            there.join()
-
-    def accept(door: socket.socket) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = door.accept()
-                threading.Thread(target=serve, args=(client,)).start()
-
-    with socket.create_server(("127.0.0.1", 0)) as door:
-        thread = threading.Thread(target=accept, args=(door,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{door.getsockname()[1]}"
-        finally:
-            door.shutdown(socket.SHUT_RDWR)
-            thread.join()
-
-
-def test_ctrl_c_or_a_closed_pipe_ends_the_following_and_not_the_job(jobs: Jobs) -> None:
-    job_id = start(jobs, "import time; print('here', flush=True); time.sleep(120)")
-
-    def interrupt_at(text: str) -> None:
-        if "here" in text:
-            # As Ctrl-C does it, a moment later and so in the midst of waiting.
-            threading.Timer(0.3, _thread.interrupt_main).start()
-
-    def write_to_closed_pipe(text: str) -> None:
-        raise BrokenPipeError  # as in `genray jobs logs ID | head`: not a connection to take up again
-
-    began = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        jobs.follow(job_id, interrupt_at)
-    with pytest.raises(BrokenPipeError):
-        jobs.follow(job_id, write_to_closed_pipe)
-    assert time.monotonic() - began < 30
-    assert jobs.status(job_id).status == "RUNNING"
-    assert jobs.stop(job_id, wait=30).over
-
-
-def test_a_cluster_that_stays_away_ends_the_following_with_how_to_go_on(
-    jobs: Jobs, done: Job, head: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(submit, "_LOST_S", 0.5)
-    with dropping(head.address, tmp_path) as address:
-        through = Jobs(address)
-        assert through._found_again(done.id) == done
-    with pytest.raises(ClusterError) as caught:
-        through._found_again(done.id)
-    assert "stopped answering" in caught.value.what
-    assert f"genray jobs logs {done.id}" in str(caught.value)
-
-
-def test_an_unreadable_log_does_not_keep_the_exit_code(jobs: Jobs) -> None:
-    job_id = start(jobs, "import sys; sys.stdout.buffer.write(b'\\xff\\n'); sys.exit(5)")
-    log: list[str] = []
-    assert jobs.follow(job_id, log.append) == 5
-    assert "the rest of the log cannot be read" in "".join(log)
-
-
-def test_a_file_name_in_an_old_encoding_leaves_the_log_readable_and_a_signal_is_told(jobs: Jobs) -> None:
-    code = "import os; print(os.fsdecode(b'M\\xfcller.png')); os.kill(os.getpid(), 9)"
-    job_id = start(jobs, code, env={"PYTHONUTF8": "1"})
-    assert jobs.follow(job_id, lambda text: None) == 137
-    assert "M\\udcfcller.png" in printed(jobs.logs(job_id))
 
 
 def test_a_wrong_or_missing_token_is_refused_with_where_to_put_it(
