@@ -44,7 +44,11 @@ class Preprocessing(BaseModel):
     model_config = ConfigDict(frozen=True)
     input: ImageSpec
     output: ImageSpec
-    size: int = Field(ge=1, description="height and width trained at, in pixels")
+    size: tuple[int, int] = Field(description="height and width that it was trained at, in pixels")
+    fixed: bool = Field(False, description="whether it takes images of that size only")
+    fit: Literal["crop", "stretch"] | None = Field(
+        None, description="how an image was made to have that size"
+    )
     direction: str | None = Field(None, description="which half of a pair is the input: AtoB or BtoA")
 
 

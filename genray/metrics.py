@@ -10,7 +10,7 @@ from torchmetrics.functional.image import (
 
 
 def image_metrics(output: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
-    """L1, PSNR in dB and SSIM of each image, all with 1 as the range of values.
+    """L1, MSE, PSNR in dB and SSIM of each image, all with 1 as the range of values.
 
     SSIM is that of Wang et al. 2004: Gaussian window of 11 pixels, sigma 1.5, mean over channels.
 
@@ -19,7 +19,7 @@ def image_metrics(output: torch.Tensor, target: torch.Tensor) -> dict[str, torch
         target: the same shape.
 
     Returns:
-        "l1", "psnr" and "ssim", each (N,) float32. PSNR is at most 100 dB (equal images).
+        "l1", "mse", "psnr" and "ssim", each (N,) float32. PSNR is at most 100 dB (equal images).
     """
     # Autocast would filter in half precision, which moves SSIM by some hundredths.
     with torch.autocast(output.device.type, enabled=False):
@@ -29,6 +29,7 @@ def image_metrics(output: torch.Tensor, target: torch.Tensor) -> dict[str, torch
     assert isinstance(ssim, torch.Tensor)  # a tuple only where the full image is asked for
     return {
         "l1": (output - target).abs().mean(dim=(1, 2, 3)),
+        "mse": (output - target).square().mean(dim=(1, 2, 3)),
         "psnr": psnr.clamp(max=100.0),
         "ssim": ssim.reshape(-1),
     }

@@ -12,27 +12,33 @@ from PIL import Image, ImageDraw, ImageFont
 
 from genray.files import atomic_write
 
+Span = tuple[float, float]  # the values of black and white in a network
 
-def to_network(images: NDArray[np.uint8], device: torch.device | str = "cpu") -> torch.Tensor:
-    """(N, H, W, C) uint8 -> (N, C, H, W) float32 in [-1, 1] on `device`, laid out channels last.
+
+def to_network(
+    images: NDArray[np.uint8], device: torch.device | str = "cpu", span: Span = (-1.0, 1.0)
+) -> torch.Tensor:
+    """(N, H, W, C) uint8 -> (N, C, H, W) float32 in `span` on `device`, laid out channels last.
 
     Bytes travel, floats do not; to a GPU from pinned memory, so that nothing waits for them.
     """
-    tensor = torch.from_numpy(np.ascontiguousarray(images))
+    tensor = torch.from_numpy(np.require(images, requirements=["C", "W"]))
     if torch.device(device).type == "cuda":
         tensor = tensor.pin_memory()
     tensor = tensor.to(device, non_blocking=True).permute(0, 3, 1, 2)
-    return tensor.float().div_(127.5).sub_(1.0)
+    low, high = span
+    return tensor.float().div_(255.0 / (high - low)).add_(low)
 
 
-def to_unit(images: torch.Tensor) -> torch.Tensor:
-    """[-1, 1] -> [0, 1], clamped; any shape."""
-    return images.float().add(1.0).div(2.0).clamp(0.0, 1.0)
+def to_unit(images: torch.Tensor, span: Span = (-1.0, 1.0)) -> torch.Tensor:
+    """`span` -> [0, 1], clamped; any shape."""
+    low, high = span
+    return images.float().sub(low).div(high - low).clamp(0.0, 1.0)
 
 
-def to_pixels(images: torch.Tensor) -> NDArray[np.uint8]:
-    """(N, C, H, W) in [-1, 1] -> (N, H, W, C) uint8, rounded."""
-    array = to_unit(images.detach()).mul(255.0).round().to(torch.uint8)
+def to_pixels(images: torch.Tensor, span: Span = (-1.0, 1.0)) -> NDArray[np.uint8]:
+    """(N, C, H, W) in `span` -> (N, H, W, C) uint8, rounded."""
+    array = to_unit(images.detach(), span).mul(255.0).round().to(torch.uint8)
     return array.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 

@@ -23,8 +23,8 @@ from jobs import checkpoint as checkpoints
 from jobs.device import Device
 from jobs.evaluation import Evaluation
 from jobs.loop_settings import LoopSettings
-from jobs.recipe import Recipe, Scored, Summary
-from jobs.record import Record, row_line
+from jobs.recipe import Part, Recipe, Scored, Summary
+from jobs.record import Record, row_line, write_pictures
 from jobs.run import Run
 from jobs.schedule import rate_factor
 from jobs.state import State
@@ -56,6 +56,7 @@ class Loop:
         self._recipe, self._run, self._device, self._display = recipe, run, device, display
         self._settings: LoopSettings = recipe.settings.loop
         self._val_count = summary.val
+        self._judging: Part = "test" if summary.test else "val"
         self._worker = Worker(device.where)
         self._together = self._settings.batch_size * self._worker.world  # samples per batch, all workers
         self._per_step = self._together * self._settings.accumulate
@@ -129,8 +130,7 @@ class Loop:
             inside = settings.checkpoint_steps and position.step % settings.checkpoint_steps == 0
             if inside and not self._epoch_over():
                 self._checkpoint()
-        if window:
-            self._log(window)
+        self._log(window)
         self._end_epoch()
 
     def _epoch_over(self) -> bool:
@@ -141,6 +141,7 @@ class Loop:
         """One optimizer step; returns its losses, one tensor on the device."""
         position, seed = self._state.position, self._recipe.settings.seed
         self._state.set_rate(self._rate_factor(position.taken))
+        self._update.done = self._done(position.taken)
         sums: list[torch.Tensor] = []
         for index in range(self._settings.accumulate):
             batch = [self._evaluation.place(images) for images in next(batches)]
@@ -158,14 +159,17 @@ class Loop:
     def _rate_factor(self, taken: int) -> float:
         """Of the learning rate in this epoch, for the step that begins when `taken` samples are done;
         taken at the step's middle, so that neither the first nor the last step is for nothing."""
-        halfway = self._state.position.epoch + (taken + self._per_step / 2) / self._per_epoch
-        return rate_factor(halfway / self._settings.epochs, self._settings)
+        return rate_factor(self._done(taken + self._per_step / 2), self._settings)
+
+    def _done(self, taken: float) -> float:
+        """The share of the training that is over when `taken` samples of this epoch are done."""
+        done: float = (self._state.position.epoch + taken / self._per_epoch) / self._settings.epochs
+        return done
 
     def _agree(self, losses: torch.Tensor) -> bool:
         """Whether a stop was requested; raises if a loss is NaN, infinite or above the limit.
 
-        The first bad step is kept on the device: a GPU is asked for it only now and then, because
-        asking waits for all work in its queue.
+        The first bad step is kept on the device: asking a GPU for it waits for all work in its queue.
         """
         position = self._state.position
         step = torch.full((), position.step, device=self._device.where)  # made there: nothing waits
@@ -214,18 +218,17 @@ class Loop:
         row, step = self._state.rows[-1], self._state.position.step
         validated = {k: v for k, v in row.items() if k.startswith("val_")}
         self._record.scalars(step, {"learning_rate": row["learning_rate"], **validated})
-        # Drawing takes a third of a second: in a run of short epochs not after each.
-        draw = time.monotonic() - self._drawn > _DRAW_SECONDS
+        draw = time.monotonic() - self._drawn > _DRAW_SECONDS  # it takes a third of a second
         self._drawn = time.monotonic() if draw else self._drawn
         self._record.write(self._state.rows, draw=draw)
         if validated:
             shown = range(min(self._settings.samples, self._val_count))
-            image = self._evaluation.picture(self._state.judged(), shown)
+            image = self._evaluation.picture(self._state.judged(), "val", shown)
             save_png(self._run.samples / f"epoch_{row['epoch']:04d}.png", image)
             self._record.picture(step, "samples", image)
 
     def _validate(self) -> dict[str, float]:
-        self._scored = self._evaluation.score(self._state.judged())
+        self._scored = self._evaluation.score(self._state.judged(), "val")
         means, position = self._scored[0], self._state.position
         if means[self._recipe.metric] < position.best:
             position.best, position.best_epoch, position.stale = means[self._recipe.metric], position.epoch, 0
@@ -245,12 +248,12 @@ class Loop:
         self._worker.on_leader(lambda: checkpoints.write(self._last, whole))
 
     def _finish(self) -> dict[str, Any]:
-        """Score the chosen weights, draw the worst and the best, write the bundle."""
+        """Score the chosen weights, draw what they do, write the bundle."""
         epoch = self._state.position.epoch
         if self._settings.weights == "best":
             epoch = self._state.load_best(self._best)
-        if self._scored is None or epoch != self._state.position.epoch:
-            self._scored = self._evaluation.score(self._state.judged())
+        if self._scored is None or epoch != self._state.position.epoch or self._judging == "test":
+            self._scored = self._evaluation.score(self._state.judged(), self._judging)
         means, scored = self._scored
         metrics: dict[str, Any] = {**means, "epoch": epoch}
         self._worker.on_leader(lambda: self._write_bundle(metrics, scored))
@@ -258,12 +261,12 @@ class Loop:
 
     def _write_bundle(self, metrics: dict[str, Any], scored: Sequence[Scored]) -> None:
         assert self._record is not None
-        # Once more: the process may have been killed between the last checkpoint and its row.
-        self._record.write(self._state.rows, draw=True)
-        judged, picture = self._state.judged(), self._run.samples / "validation.png"
-        save_png(picture, self._evaluation.worst_and_best(judged, scored, self._settings.samples))
-        metrics["baselines"] = self._recipe.baselines()
-        self._recipe.save_bundle(self._run.bundle, judged, metrics, [picture])
+        self._record.write(self._state.rows, draw=True)  # it may have been killed before its last row
+        judged = self._state.judged()
+        said = self._evaluation.conclude(judged, self._judging, scored, self._settings.samples)
+        files = write_pictures(self._run, said.pictures, said.tables)
+        metrics |= {**said.metrics, "baselines": self._recipe.baselines()}
+        self._recipe.save_bundle(self._run.bundle, judged, metrics, files, said.calibration)
 
     def _stale(self) -> bool:
         return self._settings.patience is not None and self._state.position.stale >= self._settings.patience
@@ -276,7 +279,7 @@ class Loop:
         return dict(zip(self._state.names, losses.tolist(), strict=True))
 
     def _log(self, window: Sequence[torch.Tensor]) -> None:
-        if self._record is not None:
+        if self._record is not None and window:
             means = self._named(torch.stack(list(window)).mean(dim=0))
             self._record.scalars(self._state.position.step, means)
 

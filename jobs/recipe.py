@@ -24,6 +24,8 @@ from jobs.loop_settings import TrainSettings
 
 S = TypeVar("S", bound=TrainSettings)
 Scored = tuple[int, dict[str, float]]  # index of a held-out sample, its metrics
+Part = Literal["val", "test"]  # held-out samples: those that choose the weights, those that judge them
+Place = Callable[[Any], torch.Tensor]
 
 
 class OptimizerSettings(Settings):
@@ -51,6 +53,9 @@ class Learn(Protocol):
     """How a recipe's step updates networks. The loop's implementation adds mixed precision, gradient
     accumulation, clipping and distribution."""
 
+    done: float
+    """The share of the training that is over, 0 to 1."""
+
     def __call__(self, network: str, loss: torch.Tensor) -> None:
         """Back-propagate `loss`, then update `network` (when enough gradients have been accumulated)."""
 
@@ -70,6 +75,37 @@ class Summary:
     lines: Sequence[str] = field(default_factory=tuple)
     """For a person: what will be trained on what."""
     needs_ray: bool = False
+    test: int = 0
+    """Samples that the final weights are judged on; 0: the held-out ones."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the report: `name` is its file's stem, `image` (H, W, 3) uint8."""
+
+    name: str
+    title: str
+    image: NDArray[np.uint8]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the report."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str | float]]
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """What a recipe says about the final weights, beside the mean metrics."""
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+    pictures: Sequence[Picture] = ()
+    tables: Sequence[Table] = ()
 
 
 class Recipe(ABC, Generic[S]):
@@ -111,6 +147,10 @@ class Recipe(ABC, Generic[S]):
     def optimizer(self, network: str) -> OptimizerSettings:
         """The optimizer settings of a network."""
 
+    def make_optimizer(self, name: str, network: nn.Module) -> Optimizer:
+        """The optimizer of a network."""
+        return self.optimizer(name).make(network, fused=self.settings.device.fused)
+
     @abstractmethod
     def step(
         self, networks: Mapping[str, nn.Module], batch: Sequence[torch.Tensor], learn: Learn
@@ -123,24 +163,32 @@ class Recipe(ABC, Generic[S]):
 
     @abstractmethod
     def validate(
-        self, networks: Mapping[str, nn.Module], share: Share, place: Callable[[Any], torch.Tensor]
+        self, networks: Mapping[str, nn.Module], part: Part, share: Share, place: Place
     ) -> list[Scored]:
-        """Score this worker's share of the held-out samples. `place` moves a uint8 batch to the device."""
+        """Score this worker's share of `part`. `place` moves a uint8 batch to the device."""
 
     @abstractmethod
     def picture(
         self,
         networks: Mapping[str, nn.Module],
+        part: Part,
         indices: Sequence[int],
-        place: Callable[[Any], torch.Tensor],
+        place: Place,
         title: str,
     ) -> NDArray[np.uint8]:
-        """A picture, (H, W, 3) uint8, of what the networks make of some held-out samples. Its columns'
+        """A picture, (H, W, 3) uint8, of what the networks make of some samples of `part`. Its columns'
         headings begin with `title`."""
+
+    def conclude(
+        self, networks: Mapping[str, nn.Module], part: Part, scored: Sequence[Scored], place: Place
+    ) -> Conclusion:
+        """Look at the final weights, which were `scored` on `part`: pictures and tables for the report,
+        calibration for the bundle, metrics of all samples together. Runs on rank 0."""
+        return Conclusion()
 
     @abstractmethod
     def baselines(self) -> dict[str, dict[str, float]]:
-        """Metrics of trivial predictors on the held-out samples: what training has to beat."""
+        """Metrics of trivial predictors on the samples that judge: what training has to beat."""
 
     @abstractmethod
     def save_bundle(
@@ -149,5 +197,6 @@ class Recipe(ABC, Generic[S]):
         networks: Mapping[str, nn.Module],
         metrics: Mapping[str, Any],
         samples: Sequence[Path],
+        calibration: Mapping[str, Any],
     ) -> None:
         """Write the bundle, with the pictures `samples`."""

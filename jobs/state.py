@@ -46,11 +46,8 @@ class State:
     def __init__(self, recipe: Recipe[Any], device: Device, wrap: Callable[[nn.Module], nn.Module]) -> None:
         torch.manual_seed(recipe.settings.seed)
         plain = {name: device.place(net) for name, net in recipe.networks().items()}
-        settings = {name: recipe.optimizer(name) for name in plain}
-        self.optimizers = {
-            name: settings[name].make(net, fused=recipe.settings.device.fused) for name, net in plain.items()
-        }
-        self._rates = {name: settings[name].learning_rate for name in plain}
+        self.optimizers = {name: recipe.make_optimizer(name, net) for name, net in plain.items()}
+        self._rates = {name: recipe.optimizer(name).learning_rate for name in plain}
         self._averages: dict[str, AveragedModel] = {}
         if recipe.settings.loop.ema:
             average = moving_average(recipe.settings.loop.ema)

@@ -18,15 +18,17 @@ from genray.data.images import BadInput
 from genray.data.loader import (
     Loader,
     MemoryLoader,
+    Pixels,
+    Sample,
     Share,
-    StreamLoader,
     check_bad_share,
+    held_out_batches,
     load_all,
-    validation_batches,
 )
-from genray.data.paired import PairedSettings, Pixels
+from genray.data.paired import PairedSettings, PairSource, middle
 from genray.data.pairing import find_pairs
 from genray.data.store import Store
+from genray.data.stream import StreamLoader
 from genray.errors import DataError
 from genray.models.layers import parameter_count
 from genray.models.losses import Adversarial, adversarial_loss
@@ -35,7 +37,7 @@ from genray.models.unet import UNet, UNetSettings
 from genray.pixels import grid, to_pixels, to_unit
 from genray.settings import Settings
 from jobs.loop_settings import TrainSettings
-from jobs.recipe import Learn, OptimizerSettings, Recipe, Scored, Summary
+from jobs.recipe import Learn, OptimizerSettings, Part, Place, Recipe, Scored, Summary
 from jobs.training import Training
 
 
@@ -84,22 +86,25 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
         if self._summary is not None:
             return self._summary
         data, seed = self.settings.data, self.settings.seed
-        self._store = Store(data.path)
-        pairs = find_pairs(self._store, data, seed)
+        store = Store(data.path)
+        pairs = find_pairs(store, data, seed)
         bad: list[BadInput] = list(pairs.bad)
-        self._val_pairs, self._val = load_all(
-            self._store, pairs.val[: data.val_max], data.for_validation(), bad.append
-        )
-        self._train_pairs, self._train = list(pairs.train), None
+        held_out = PairSource(store, pairs.val[: data.val_max], data.for_validation())
+        self._val = [
+            (middle(a, data.size), middle(b, data.size)) for a, b in load_all(held_out, bad.append)[1]
+        ]
+        self._source = PairSource(store, pairs.train, data)
+        self._train: list[Sample] | None = None
         gigabytes = (len(pairs.train) + len(self._val)) * self._sample_bytes(pairs.pixels) / 1e9
         stream = data.loader == "stream" or (data.loader == "auto" and gigabytes > data.memory_gb)
         if not stream:
             if gigabytes > 0.2:
                 note(f"decoding {len(pairs.train)} pairs ({gigabytes:.1f} GB)")
-            self._train_pairs, self._train = load_all(self._store, pairs.train, data, bad.append)
-        check_bad_share(bad, len(pairs.train) + len(pairs.val), data)
-        if not self._val or not self._train_pairs:
-            kind = "held-out" if self._train_pairs else "training"
+            self._train = load_all(self._source, bad.append)[1]
+        check_bad_share(bad, len(pairs.train) + len(pairs.val), data.max_bad_share, data.path)
+        count = len(self._source if self._train is None else self._train)
+        if not self._val or not count:
+            kind = "held-out" if count else "training"
             raise DataError(
                 f"every {kind} pair is broken, {bad[-1].path} for one: {bad[-1].detail}",
                 where=data.path,
@@ -108,17 +113,17 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
         with torch.device("meta"):  # to count, without drawing weights
             generator, discriminator = self.networks().values()
         self._summary = Summary(
-            train=len(self._train_pairs),
+            train=count,
             val=len(self._val),
             bad=bad,
             data={
                 "fingerprint": pairs.fingerprint,
-                "train": len(self._train_pairs),
+                "train": count,
                 "val": len(self._val),
                 "set_aside": len(bad),
             },
             lines=[
-                f"{len(self._train_pairs)} training pairs, {len(self._val)} held out, {len(bad)} set aside "
+                f"{count} training pairs, {len(self._val)} held out, {len(bad)} set aside "
                 f"({pairs.layout}, {data.direction}, {data.size} pixels, "
                 f"{'streamed by Ray Data' if stream else 'in memory'})",
                 f"generator {parameter_count(generator):,} parameters, "
@@ -137,8 +142,10 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
     def loader(self, report: Callable[[BadInput], None]) -> Loader:
         data, seed = self.settings.data, self.settings.seed
         if self._train is not None:
-            return MemoryLoader(self._train, data, seed)
-        return StreamLoader(self._store, self._train_pairs, data, seed, report)
+            return MemoryLoader(self._train, self._source.vary, seed)
+        shapes = [(data.size, data.size, c) for c in (data.input_channels, data.target_channels)]
+        limit = data.max_bad_share
+        return StreamLoader(self._source, shapes, seed, report, limit=limit, path=data.path)
 
     def networks(self) -> dict[str, nn.Module]:
         channels = self.settings.data.input_channels, self.settings.data.target_channels
@@ -181,16 +188,18 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
         }
 
     def validate(
-        self, networks: Mapping[str, nn.Module], share: Share, place: Callable[[Any], torch.Tensor]
+        self,
+        networks: Mapping[str, nn.Module],
+        part: Part,
+        share: Share,
+        place: Place,
     ) -> list[Scored]:
         """L1, PSNR and SSIM of the generated images, with values from 0 to 1."""
         from genray.metrics import image_metrics  # imports slowly, and not before the first epoch's end
 
         scored: list[Scored] = []
         batch = max(1, _VALIDATION_PIXELS // self.settings.data.size**2)
-        for indices, (inputs, targets) in validation_batches(
-            self._val, self.settings.data.size, batch, share
-        ):
+        for indices, (inputs, targets) in held_out_batches(self._val, batch, share):
             outputs = networks["generator"](place(inputs))
             metrics = image_metrics(to_unit(outputs), to_unit(place(targets)))
             for i, index in enumerate(indices):
@@ -200,28 +209,28 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
     def picture(
         self,
         networks: Mapping[str, nn.Module],
+        part: Part,
         indices: Sequence[int],
-        place: Callable[[Any], torch.Tensor],
+        place: Place,
         title: str,
     ) -> NDArray[np.uint8]:
         """Rows of input | generated | target."""
         rows = []
         for index in indices:
-            ((_, (inputs, targets)),) = validation_batches(
-                [self._val[index]], self.settings.data.size, 1, Share()
-            )
-            rows.append([inputs[0], to_pixels(networks["generator"](place(inputs)))[0], targets[0]])
+            inputs, target = self._val[index]
+            rows.append([inputs, to_pixels(networks["generator"](place(inputs[None])))[0], target])
         return grid(rows, [f"{title}input", "generated", "target"])
 
     def baselines(self) -> dict[str, dict[str, float]]:
         """L1 of the best constant colour (the median of the held-out targets) and of the mean training
         target, on the held-out pairs, with values from 0 to 1."""
-        size = self.settings.data.size
-        targets = [t[0] for _, (_, t) in validation_batches(self._val, size, 1, Share())]
+        targets = [target for _, target in self._val]
         results = {"constant": {"l1": _l1(targets, _median_colour(targets))}}
-        loader = self.loader(lambda bad: None)
-        if isinstance(loader, MemoryLoader):
-            results["mean_image"] = {"l1": _l1(targets, loader.mean_target(size))}
+        if self._train is not None:
+            mean = np.zeros(targets[0].shape)
+            for _, target in self._train:
+                mean += middle(target, self.settings.data.size) / len(self._train)
+            results["mean_image"] = {"l1": _l1(targets, mean)}
         return results
 
     def save_bundle(
@@ -230,6 +239,7 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
         networks: Mapping[str, nn.Module],
         metrics: Mapping[str, Any],
         samples: Sequence[Path],
+        calibration: Mapping[str, Any],
     ) -> None:
         data = self.settings.data
         assert self._summary is not None
@@ -247,12 +257,13 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
             preprocessing=Preprocessing(
                 input=ImageSpec(channels=data.input_channels),
                 output=ImageSpec(channels=data.target_channels),
-                size=data.size,
+                size=(data.size, data.size),
                 direction=data.direction,
             ),
             metrics=metrics,
             seed=self.settings.seed,
             data=self._summary.data,
+            calibration=calibration,
             samples=samples,
         )
 

@@ -67,6 +67,7 @@ class Update:
         self._accumulate = accumulate
         self._clip = clip
         self._applies = True
+        self.done = 0.0
 
     @contextmanager
     def batch(self, index: int) -> Iterator[bool]:

@@ -11,6 +11,8 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from genray.data.store import Store
+
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_FILE_BYTES = 256 * 2**20
@@ -21,7 +23,7 @@ REASONS = {
     "too-large": "more bytes or pixels than the limit",
     "unknown-format": "not a PNG, JPEG or WebP image",
     "truncated": "the file ends early or its data is damaged",
-    "odd-shape": "the two halves do not match",
+    "odd-shape": "its size is not that of the others, or the two halves do not match",
     "unpaired": "no partner of the same stem, or one too many",
     "unused": "in no folder that the pairs come from",
 }
@@ -56,6 +58,31 @@ def image_size(data: bytes) -> tuple[int, int]:
     with _open(data) as image:
         width, height = image.size
         return (height, width) if _orientation(image) >= 5 else (width, height)
+
+
+def is_gray(data: bytes) -> bool:
+    """Whether the header of `data` says that its image has no colour.
+
+    Raises:
+        BadImage: empty or unknown.
+    """
+    with _open(data) as image:
+        return image.mode in ("1", "L", "LA") or image.mode.startswith("I")
+
+
+def read_image_file(store: Store, path: str) -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+        BadImage: it cannot be read, or is larger than `MAX_FILE_BYTES`.
+    """
+    try:
+        data = store.read(path, MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise BadImage("unreadable", error.strerror or str(error)) from error
+    if len(data) > MAX_FILE_BYTES:
+        raise BadImage("too-large", f"more than {MAX_FILE_BYTES} bytes")
+    return data
 
 
 def decode(data: bytes, *, channels: int, max_pixels: int) -> NDArray[np.uint8]:

@@ -1,21 +1,19 @@
-"""Paired images: their settings, and one pair as two arrays, resized and jittered."""
+"""Paired images: their settings, and pairs as two arrays, resized and jittered."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field, model_validator
 
-from genray.data.images import MAX_FILE_BYTES, BadImage, decode
+from genray.data.images import BadImage, decode, read_image_file
+from genray.data.loader import Pixels, Sample
 from genray.data.store import Store
 from genray.settings import Location, Settings
-
-Pixels = NDArray[np.uint8]
 
 
 class PairedSettings(Settings):
@@ -86,6 +84,37 @@ class Pair:
         return self.input
 
 
+class PairSource:
+    """Pairs of a store as a loader's samples: (input, target).
+
+    Args:
+        store: where they lie.
+        pairs: which.
+        settings: how they are decoded, resized and jittered.
+    """
+
+    def __init__(self, store: Store, pairs: Sequence[Pair], settings: PairedSettings) -> None:
+        import pyarrow as pa
+
+        self._store, self._settings = store, settings
+        self._inputs: Any = pa.array([pair.input for pair in pairs], pa.string())
+        self._targets: Any = pa.array([pair.target for pair in pairs], pa.string())
+
+    def __len__(self) -> int:
+        return len(self._inputs)
+
+    def name(self, index: int) -> str:
+        return str(self._inputs[index])
+
+    def load(self, index: int) -> Sample:
+        pair = Pair(self._inputs[index].as_py(), self._targets[index].as_py())
+        return load_pair(self._store, pair, self._settings)
+
+    def vary(self, images: Sample, key: Sequence[int]) -> Sample:
+        first, second = images
+        return jitter((first, second), self._settings.size, self._settings.flip, key)
+
+
 def load_pair(store: Store, pair: Pair, settings: PairedSettings) -> tuple[Pixels, Pixels]:
     """Read and decode one pair: (input, target), each (H, W, C) uint8, resized to `load_size` if set.
 
@@ -147,14 +176,14 @@ def jitter(pair: tuple[Pixels, Pixels], size: int, flip: bool, key: Sequence[int
     return first, second
 
 
+def middle(image: Pixels, size: int) -> Pixels:
+    """The middle `size` pixels of an (H, W, C) image."""
+    top, left = (image.shape[0] - size) // 2, (image.shape[1] - size) // 2
+    return image[top : top + size, left : left + size]
+
+
 def _read(store: Store, path: str, channels: int, max_pixels: int) -> Pixels:
-    try:
-        data = store.read(path, MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise BadImage("unreadable", error.strerror or str(error)) from error
-    if len(data) > MAX_FILE_BYTES:
-        raise BadImage("too-large", f"more than {MAX_FILE_BYTES} bytes")
-    return decode(data, channels=channels, max_pixels=max_pixels)
+    return decode(read_image_file(store, path), channels=channels, max_pixels=max_pixels)
 
 
 def _with_channels(image: Pixels, channels: int) -> Pixels:

@@ -8,15 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-import numpy as np
-
 from genray.data.images import MAX_FILE_BYTES, SUFFIXES, BadImage, BadInput, image_size
 from genray.data.paired import Pair, PairedSettings
+from genray.data.splits import CYCLEGAN, hold_out, split_of
 from genray.data.store import Entry, Store
 from genray.errors import DataError
 
 _A_NAMES, _B_NAMES = ("A", "a", "input"), ("B", "b", "target")
-_CYCLEGAN = {f"{split}{side}" for split in ("train", "val", "test") for side in "AB"}  # trainA, trainB ...
 
 
 @dataclass(frozen=True)
@@ -51,14 +49,14 @@ def find_pairs(store: Store, settings: PairedSettings, seed: int) -> Pairs:
     layout = settings.layout
     if layout == "auto":
         folders = {part for entry in entries for part in PurePosixPath(entry.path).parts[:-1]}
-        layout = "folders" if folders & {*_A_NAMES, *_B_NAMES, *_CYCLEGAN} else "side-by-side"
+        layout = "folders" if folders & {*_A_NAMES, *_B_NAMES, *CYCLEGAN} else "side-by-side"
     by_split: dict[str, list[Pair]] = defaultdict(list)
     bad: list[BadInput] = []
     if layout == "folders":
         bad += _match_folders(entries, by_split, settings.direction)
     else:
         for entry in entries:
-            by_split[_split_of(entry.path)].append(Pair(entry.path))
+            by_split[split_of(entry.path)].append(Pair(entry.path))
         if by_split["train"]:
             bad += [BadInput(p.input, "unused", "beside the folder train") for p in by_split.pop("", [])]
     train, val = _split(by_split, settings.val_share, seed)
@@ -74,18 +72,6 @@ def find_pairs(store: Store, settings: PairedSettings, seed: int) -> Pairs:
     return Pairs(tuple(train), tuple(val), tuple(bad), f"sha256:{digest}", layout, pixels)
 
 
-def _split_of(path: str) -> str:
-    """train, val or "" (neither) by the folders of `path`."""
-    parts = PurePosixPath(path).parts[:-1]
-    for part in parts:
-        name = (part[:-1] if part in _CYCLEGAN else part).lower()
-        if name == "train":
-            return "train"
-        if name in ("val", "valid", "validation", "test"):
-            return "test" if name == "test" else "val"
-    return ""
-
-
 def _side_of(path: str) -> tuple[str, str]:
     """("A" or "B" or "", what remains of the path without that folder and the suffix)."""
     parts = list(PurePosixPath(path).with_suffix("").parts)
@@ -93,7 +79,7 @@ def _side_of(path: str) -> tuple[str, str]:
         if part in _A_NAMES or part in _B_NAMES:
             side = "A" if part in _A_NAMES else "B"
             return side, "/".join(parts[:i] + parts[i + 1 :])
-        if part in _CYCLEGAN:
+        if part in CYCLEGAN:
             return part[-1], "/".join([*parts[:i], part[:-1], *parts[i + 1 :]])
     return "", ""
 
@@ -113,7 +99,7 @@ def _match_folders(
             sides[side][key] = entry.path
     first, second = (sides["A"], sides["B"]) if direction == "AtoB" else (sides["B"], sides["A"])
     for key in sorted(first.keys() & second.keys()):
-        by_split[_split_of(first[key])].append(Pair(first[key], second[key]))
+        by_split[split_of(first[key])].append(Pair(first[key], second[key]))
     alone = sorted(first.keys() ^ second.keys())
     bad += [BadInput(first.get(k) or second[k], "unpaired", "no partner of the same stem") for k in alone]
     return bad
@@ -123,12 +109,8 @@ def _split(by_split: dict[str, list[Pair]], val_share: float, seed: int) -> tupl
     train, val = by_split["train"], by_split["val"] or by_split["test"]
     if not train and not val:
         train = by_split[""]
-    if train and not val and len(train) > 1:
-        order = np.random.default_rng([seed, 0x5EED]).permutation(len(train))
-        count = max(1, round(len(train) * val_share))
-        held = set(order[:count].tolist())
-        val = [pair for i, pair in enumerate(train) if i in held]
-        train = [pair for i, pair in enumerate(train) if i not in held]
+    if not val:
+        train, val = hold_out(train, val_share, seed)
     return train, val
 
 

@@ -5,9 +5,43 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from pydantic import Field
 from torch.nn import functional as F
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from genray.settings import Settings
 
 Adversarial = Literal["bce", "least-squares"]
+
+
+class ReconstructionSettings(Settings):
+    """Settings of how far a reconstruction is from what it should be."""
+
+    kind: Literal["mse", "mae", "bce", "ssim"] = Field(
+        "mse", description="bce: binary cross-entropy; ssim: a mix of structure and mae, with ssim_share"
+    )
+    ssim_share: float = Field(0.84, ge=0, le=1, description="ssim: share of 1 - SSIM, the rest is mae")
+
+
+def reconstruction_loss(
+    output: torch.Tensor, target: torch.Tensor, settings: ReconstructionSettings
+) -> torch.Tensor:
+    """The mean over all values of how far `output` is from `target`, (N, C, H, W) in [0, 1]; a scalar.
+
+    `ssim` is the mix of Zhao et al. 2017, "Loss Functions for Image Restoration with Neural Networks", with
+    SSIM at one scale; it needs 12 pixels on each side.
+    """
+    with torch.autocast(output.device.type, enabled=False):
+        output = output.float()
+        if settings.kind == "mse":
+            return F.mse_loss(output, target)
+        if settings.kind == "mae":
+            return F.l1_loss(output, target)
+        if settings.kind == "bce":
+            return F.binary_cross_entropy(output.clamp(0, 1), target)
+        similar = structural_similarity_index_measure(output, target, data_range=1.0)
+        assert isinstance(similar, torch.Tensor)  # a tuple only where the full image is asked for
+        return settings.ssim_share * (1 - similar) + (1 - settings.ssim_share) * F.l1_loss(output, target)
 
 
 def adversarial_loss(scores: torch.Tensor, real: bool, kind: Adversarial) -> torch.Tensor:

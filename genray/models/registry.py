@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
 
 from genray.errors import BundleUnknown
+from genray.models.conv import ConvAutoencoder, ConvSettings
+from genray.models.dense import DenseAutoencoder, DenseSettings
+from genray.models.improved import ImprovedAutoencoder, ImprovedSettings
+from genray.models.numpy_dense import NumpyAutoencoder, NumpySettings
 from genray.models.unet import UNet, UNetSettings
+from genray.models.vae import VAESettings, VariationalAutoencoder
+from genray.settings import Settings
 
 
 def build(name: str, arguments: Mapping[str, Any]) -> nn.Module:
@@ -17,19 +23,24 @@ def build(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     Raises:
         BundleUnknown: no network of that name, or arguments that it does not take.
     """
-    if name not in _BUILDERS:
-        raise BundleUnknown(f"no network is called {name!r}; there are: {', '.join(_BUILDERS)}")
+    if name not in _NETWORKS:
+        raise BundleUnknown(f"no network is called {name!r}; there are: {', '.join(_NETWORKS)}")
+    network, settings_class = _NETWORKS[name]
     try:
-        return _BUILDERS[name](dict(arguments))
+        rest = dict(arguments)
+        settings = settings_class.model_validate(rest.pop("settings"))
+        return network(**rest, settings=settings)
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise BundleUnknown(
             f"the network {name!r} cannot be built from its stored arguments: {error}"
         ) from error
 
 
-def _unet(arguments: dict[str, Any]) -> nn.Module:
-    settings = UNetSettings.model_validate(arguments.pop("settings"))
-    return UNet(**arguments, settings=settings)
-
-
-_BUILDERS = {"unet": _unet}
+_NETWORKS: Mapping[str, tuple[Callable[..., nn.Module], type[Settings]]] = {
+    "unet": (UNet, UNetSettings),
+    "autoencoder-dense": (DenseAutoencoder, DenseSettings),
+    "autoencoder-conv": (ConvAutoencoder, ConvSettings),
+    "autoencoder-improved": (ImprovedAutoencoder, ImprovedSettings),
+    "autoencoder-vae": (VariationalAutoencoder, VAESettings),
+    "autoencoder-numpy": (NumpyAutoencoder, NumpySettings),
+}

@@ -47,7 +47,7 @@ def save(path: Path, network: UNet, samples: Sequence[Path] = ()) -> Path:
             "settings": SMALL.model_dump(mode="json"),
         },
         preprocessing=Preprocessing(
-            input=ImageSpec(channels=3), output=ImageSpec(channels=1), size=64, direction="BtoA"
+            input=ImageSpec(channels=3), output=ImageSpec(channels=1), size=(64, 64), direction="BtoA"
         ),
         metrics={"l1": 0.1},
         seed=7,

@@ -118,7 +118,7 @@ def test_broken_files_are_set_aside_counted_and_listed(train: Train, tmp_path: P
     write_pair_files(root / "val", 3)
     for i in range(5):
         (root / "train" / f"00{i}.png").write_bytes(b"")
-    with pytest.raises(DataError, match="5 of 33 pairs are broken"):
+    with pytest.raises(DataError, match="5 of 33 samples are broken"):
         train("b", f"data.path={root}", "loop.epochs=1")
 
 

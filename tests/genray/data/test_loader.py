@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -7,15 +8,15 @@ from genray.data.images import BadInput
 from genray.data.loader import (
     MemoryLoader,
     Share,
-    StreamLoader,
     check_bad_share,
     epoch_order,
+    held_out_batches,
     load_all,
-    validation_batches,
 )
-from genray.data.paired import Pair, PairedSettings
+from genray.data.paired import Pair, PairedSettings, PairSource
 from genray.data.pairing import Pairs, find_pairs
 from genray.data.store import Store
+from genray.data.stream import StreamLoader
 from genray.errors import DataError
 from tests.conftest import write_pair_files
 
@@ -26,14 +27,19 @@ def chosen(path: Path, **more: object) -> PairedSettings:
     return PairedSettings.model_validate({"path": str(path), "size": 64, **more})
 
 
-def opened(path: Path) -> tuple[Store, Pairs, PairedSettings]:
+def opened(path: Path) -> tuple[PairSource, Pairs]:
     store, settings = Store(path), chosen(path)
-    return store, find_pairs(store, settings, 0), settings
+    found = find_pairs(store, settings, 0)
+    return PairSource(store, found.train, settings), found
+
+
+def streamed(source: PairSource, report: Callable[[BadInput], None]) -> StreamLoader:
+    return StreamLoader(source, [(64, 64, 3)] * 2, 0, report, limit=0.05, path="somewhere")
 
 
 def memory(path: Path, seed: int = 0) -> MemoryLoader:
-    store, pairs, settings = opened(path)
-    return MemoryLoader(load_all(store, pairs.train, settings, lambda bad: None)[1], settings, seed)
+    source, _ = opened(path)
+    return MemoryLoader(load_all(source, lambda bad: None)[1], source.vary, seed)
 
 
 def read(loader: MemoryLoader | StreamLoader, epoch: int = 0, batch: int = 2, **more: object) -> Batches:
@@ -77,8 +83,7 @@ def test_workers_share_each_batch_between_them(pairs: Path) -> None:
 
 @pytest.mark.usefixtures("embedded_ray")
 def test_ray_data_gives_the_same_batches_as_memory(pairs: Path) -> None:
-    store, found, settings = opened(pairs)
-    stream = StreamLoader(store, found.train, settings, 0, pytest.fail)
+    stream = streamed(opened(pairs)[0], pytest.fail)
     assert read(stream, epoch=3) == read(memory(pairs), epoch=3)
     share = Share(1, 2)
     assert read(stream, batch=3, share=share, start=6) == read(memory(pairs), batch=3, share=share, start=6)
@@ -88,10 +93,10 @@ def test_ray_data_gives_the_same_batches_as_memory(pairs: Path) -> None:
 def test_a_broken_file_in_a_stream_costs_its_own_place_only(tmp_path: Path) -> None:
     write_pair_files(tmp_path / "train", 30)
     write_pair_files(tmp_path / "val", 2)
-    store, found, settings = opened(tmp_path)
+    source, _ = opened(tmp_path)
     (tmp_path / "train" / "007.png").write_bytes(b"broken")
     bad: list[BadInput] = []
-    batches = read(StreamLoader(store, found.train, settings, 0, bad.append))
+    batches = read(streamed(source, bad.append))
     assert len(batches) == 15
     assert [(b.path, b.reason) for b in bad] == [("train/007.png", "unknown-format")]
     whole = memory(tmp_path)
@@ -103,29 +108,33 @@ def test_broken_files_are_set_aside_in_order(tmp_path: Path) -> None:
     (tmp_path / "train" / "002.png").write_bytes(b"")
     bad: list[BadInput] = []
     listed = [Pair(f"train/{i:03}.png") for i in range(6)]
-    good, pixels = load_all(Store(tmp_path), listed, chosen(tmp_path), bad.append)
-    assert [p.input[-7:-4] for p in good] == ["000", "001", "003", "004", "005"]
+    good, pixels = load_all(PairSource(Store(tmp_path), listed, chosen(tmp_path)), bad.append)
+    assert good == [0, 1, 3, 4, 5]
     assert len(pixels) == 5
     assert [b.reason for b in bad] == ["empty"]
 
 
 def test_too_many_broken_files_stop_the_training() -> None:
     bad = [BadInput(f"{i}.png", "empty", "0 bytes") for i in range(3)]
-    check_bad_share(bad, 60, chosen(Path()))
+    check_bad_share(bad, 60, 0.05, "somewhere")
     with pytest.raises(
-        DataError, match=r"3 of 50 pairs are broken, more than data\.max_bad_share=0\.05"
+        DataError, match=r"3 of 50 samples are broken, more than data\.max_bad_share=0\.05"
     ) as caught:
-        check_bad_share(bad, 50, chosen(Path()))
+        check_bad_share(bad, 50, 0.05, "somewhere")
     assert "0.png: empty (0 bytes)" in str(caught.value)
     with pytest.raises(DataError):
-        check_bad_share(bad, 3, chosen(Path(), max_bad_share=1.0))
+        check_bad_share(bad, 3, 1.0, "somewhere")
 
 
-def test_held_out_pairs_come_whole_in_order_and_shared(pairs: Path) -> None:
-    store, found, settings = opened(pairs)
-    _, pixels = load_all(store, found.val, settings.for_validation(), lambda bad: None)
-    first = list(validation_batches(pixels, 64, 8, Share(0, 2)))
-    second = list(validation_batches(pixels, 64, 8, Share(1, 2)))
+def test_held_out_samples_come_in_order_and_shared() -> None:
+    samples = [(np.full((4, 4, 1), i, np.uint8),) for i in range(4)]
+    first = list(held_out_batches(samples, 8, Share(0, 2)))
+    second = list(held_out_batches(samples, 8, Share(1, 2)))
     assert [list(i) for i, _ in first] == [[0, 2]]
     assert [list(i) for i, _ in second] == [[1, 3]]
-    assert np.array_equal(second[0][1][0][0], pixels[1][0])
+    assert np.array_equal(second[0][1][0][0], samples[1][0])
+
+
+def test_held_out_samples_of_other_shapes_are_batches_of_their_own() -> None:
+    samples = [(np.zeros((4, width, 1), np.uint8),) for width in (4, 4, 4, 6, 6, 4)]
+    assert [list(i) for i, _ in held_out_batches(samples, 2, Share())] == [[0, 1], [2], [3, 4], [5]]

@@ -1,0 +1,212 @@
+"""What training an autoencoder is, whatever it is for: the architectures, the step, and how well it does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import nn
+from torch.optim import Optimizer
+
+from genray.bundle import save_bundle
+from genray.data.loader import Pixels, Share, held_out_batches
+from genray.models.autoencoder import Autoencoder
+from genray.models.conv import ConvSettings
+from genray.models.dense import DenseSettings
+from genray.models.improved import ImprovedSettings
+from genray.models.losses import ReconstructionSettings, reconstruction_loss
+from genray.models.numpy_dense import NumpyAdam, NumpySettings
+from genray.models.registry import build
+from genray.models.vae import VAESettings, VariationalAutoencoder, kl_divergence
+from genray.pixels import grid, to_pixels
+from genray.settings import Settings
+from jobs.image_recipe import UNIT, ImageRecipe, ImageTrainSettings
+from jobs.recipe import Learn, Part, Place, Scored
+
+Model = Annotated[
+    DenseSettings | ConvSettings | ImprovedSettings | VAESettings | NumpySettings,
+    Field(discriminator="kind"),
+]
+
+
+class EvalSettings(Settings):
+    """Settings of the evaluation."""
+
+    baselines: tuple[Literal["pca", "mean"], ...] = Field(
+        ("pca",),
+        description="pca: principal components, as many as the code has numbers; mean: the mean image",
+    )
+    projection: Literal["tsne", "none"] = Field(
+        "tsne", description="of codes to two dimensions, beside that by their principal components"
+    )
+
+
+class AutoencodingSettings(ImageTrainSettings):
+    """What every training of an autoencoder takes."""
+
+    model: Model = Field(DenseSettings(), description="the architecture; each kind has settings of its own")
+    loss: ReconstructionSettings = Field(ReconstructionSettings(), description="what is minimised")
+    eval: EvalSettings = Field(EvalSettings(), description="how it is judged")
+
+
+A = TypeVar("A", bound=AutoencodingSettings)
+
+
+class Autoencoding(ImageRecipe[A]):
+    """An autoencoder of any architecture, on images of one size."""
+
+    metric = "mse"
+    name = "autoencoder"
+    averaged = (name,)
+    kind = "autoencoder"
+
+    @property
+    def title(self) -> str:
+        model = self.settings.model
+        return f"{self.kind}, {model.kind}, {model.latent} numbers for an image of {np.prod(self.shape)}"
+
+    def network(self) -> nn.Module:
+        return build(*self._built_from())
+
+    def _built_from(self) -> tuple[str, dict[str, Any]]:
+        model = self.settings.model
+        arguments = {"shape": list(self.shape), "settings": model.model_dump(mode="json")}
+        return f"autoencoder-{model.kind}", arguments
+
+    def make_optimizer(self, name: str, network: nn.Module) -> Optimizer:
+        """See `Recipe`: the network in NumPy has its optimizer in NumPy."""
+        if self.settings.model.kind != "numpy":
+            return super().make_optimizer(name, network)
+        chosen = self.settings.optimizer
+        return NumpyAdam(
+            network.parameters(),
+            lr=chosen.learning_rate,
+            betas=(chosen.beta1, chosen.beta2),
+            weight_decay=chosen.weight_decay,
+            decoupled=chosen.kind == "adamw",
+        )
+
+    def step(
+        self, networks: Mapping[str, nn.Module], batch: Sequence[torch.Tensor], learn: Learn
+    ) -> dict[str, torch.Tensor]:
+        """One update. Returns `loss`; for a VAE also `reconstruction` and `kl` (nats per image).
+
+        A VAE's loss is the negative ELBO per pixel value, so that its size is that of the others: with bce
+        it is the bound on the log-likelihood of Kingma & Welling 2014 divided by the number of values.
+        """
+        (images,) = batch
+        network, model = networks[self.name], self.settings.model
+        if not isinstance(model, VAESettings):
+            loss = reconstruction_loss(network(images), images, self.settings.loss)
+            learn(self.name, loss)
+            return {"loss": loss.detach()}
+        output, mu, logvar = network(images, parts=True)
+        reconstruction = reconstruction_loss(output, images, self.settings.loss)
+        divergence = kl_divergence(mu, logvar).mean()
+        weight = model.beta * min(1.0, learn.done / model.kl_warmup if model.kl_warmup else 1.0)
+        loss = reconstruction + weight * divergence / images[0].numel()
+        learn(self.name, loss)
+        return {"loss": loss.detach(), "reconstruction": reconstruction.detach(), "kl": divergence.detach()}
+
+    def validate(
+        self, networks: Mapping[str, nn.Module], part: Part, share: Share, place: Place
+    ) -> list[Scored]:
+        """MSE, L1 (MAE), PSNR and SSIM of the reconstructions, with values from 0 to 1."""
+        from genray.metrics import image_metrics  # imports slowly, and not before the first epoch's end
+
+        scored: list[Scored] = []
+        for indices, (images,) in held_out_batches(self.held_out[part], self.batch, share):
+            placed = place(images)
+            metrics = image_metrics(networks[self.name](placed).float(), placed)
+            columns = {name: values.tolist() for name, values in metrics.items()}
+            for i, index in enumerate(indices):
+                scored.append((int(index), {name: values[i] for name, values in columns.items()}))
+        return scored
+
+    @property
+    def batch(self) -> int:
+        """Images at a time in evaluation: enough to fill a GPU, little enough for a laptop."""
+        return max(1, 2_000_000 // int(np.prod(self.shape)))
+
+    def picture(
+        self,
+        networks: Mapping[str, nn.Module],
+        part: Part,
+        indices: Sequence[int],
+        place: Place,
+        title: str,
+    ) -> NDArray[np.uint8]:
+        """Rows of original | reconstruction."""
+        originals = [self.held_out[part][i][0] for i in indices]
+        made = self.reconstructed(networks, originals, place)
+        factor = max(1, 96 // self.shape[1])
+        rows = [[_enlarged(image, factor) for image in pair] for pair in zip(originals, made, strict=True)]
+        return grid(rows, [f"{title}original", "reconstruction"])
+
+    def reconstructed(
+        self, networks: Mapping[str, nn.Module], images: Sequence[Pixels], place: Place
+    ) -> list[Pixels]:
+        """What the network makes of `images`, as pixels."""
+        return list(to_pixels(networks[self.name](place(np.stack(images))), UNIT))
+
+    def codes(
+        self, networks: Mapping[str, nn.Module], images: Sequence[Pixels], place: Place
+    ) -> NDArray[Any]:
+        """The codes of `images`, (N, latent) float32."""
+        network = networks[self.name]
+        assert isinstance(network, Autoencoder)
+        chunks = [images[i : i + self.batch] for i in range(0, len(images), self.batch)]
+        return np.concatenate([network.encode(place(np.stack(c))).float().cpu().numpy() for c in chunks])
+
+    def baselines(self) -> dict[str, dict[str, float]]:
+        """MSE on the samples that judge, of principal components and of the mean image."""
+        from jobs.baselines import mean_image_errors, pca_errors
+
+        part: Part = "test" if self.held_out["test"] else "val"
+        judged = [sample[0] for sample in self.held_out[part]]
+        training = self.some_training_images(60_000)
+        results: dict[str, dict[str, float]] = {}
+        for name in self.settings.eval.baselines:
+            if name == "pca":
+                errors = pca_errors(training, judged, self.settings.model.latent)
+            else:
+                errors = mean_image_errors(training, judged)
+            results[name] = {"mse": float(errors.mean())}
+        return results
+
+    def save_bundle(
+        self,
+        path: Path,
+        networks: Mapping[str, nn.Module],
+        metrics: Mapping[str, Any],
+        samples: Sequence[Path],
+        calibration: Mapping[str, Any],
+    ) -> None:
+        name, arguments = self._built_from()
+        save_bundle(
+            path,
+            networks[self.name],
+            kind=self.kind,
+            name=name,
+            arguments=arguments,
+            preprocessing=self.preprocessing(),
+            metrics=metrics,
+            seed=self.settings.seed,
+            data=self.opened.data,
+            calibration=calibration,
+            samples=samples,
+        )
+
+    def as_vae(self, networks: Mapping[str, nn.Module]) -> VariationalAutoencoder | None:
+        """The network, if it is a variational autoencoder."""
+        network = networks[self.name]
+        return network if isinstance(network, VariationalAutoencoder) else None
+
+
+def _enlarged(image: Pixels, factor: int) -> Pixels:
+    return image.repeat(factor, axis=0).repeat(factor, axis=1)

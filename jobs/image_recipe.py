@@ -1,0 +1,242 @@
+"""What recipes that train on single images share: their data, and the way from it to the networks."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import nn
+
+from genray.bundle import ImageSpec, Preprocessing
+from genray.data.download import download
+from genray.data.image_set import Images, ImageSet, ImageSetSettings, look_at_headers, open_image_set
+from genray.data.image_source import ImageSource, Key, whole
+from genray.data.images import BadInput
+from genray.data.loader import Loader, MemoryLoader, Pixels, Sample, check_bad_share, load_all
+from genray.data.stream import StreamLoader
+from genray.errors import DataError
+from genray.models.autoencoder import Shape
+from genray.models.layers import parameter_count
+from genray.pixels import Span, to_network
+from jobs.loop_settings import TrainSettings
+from jobs.recipe import OptimizerSettings, Part, Recipe, Summary
+
+
+class AdamSettings(OptimizerSettings):
+    """Settings of the optimizer, with what suits networks that have no adversary."""
+
+    kind: Literal["adam", "adamw"] = Field("adam", description="adamw decouples the weight decay")
+    learning_rate: float = Field(1e-3, gt=0, description="before warm-up and decay")
+    beta1: float = Field(0.9, ge=0, lt=1, description="momentum of the gradient")
+
+
+class ImageTrainSettings(TrainSettings):
+    """What every training on single images takes."""
+
+    data: ImageSetSettings = Field(ImageSetSettings(), description="the images")
+    optimizer: AdamSettings = Field(AdamSettings(), description="how the network is improved")
+
+
+S = TypeVar("S", bound=ImageTrainSettings)
+
+UNIT: Span = (0.0, 1.0)
+
+
+class ImageRecipe(Recipe[S]):
+    """A recipe on single images, with values from 0 to 1 in the networks. A subclass says which of the
+    images it wants (`select`), what it trains on of each (`variant`), and everything that is its own."""
+
+    name = "network"
+    """Of the one network, `self.network()`."""
+    averaged = (name,)
+    kind: str
+    """Of the bundle."""
+    any_size = False
+    """Whether the network takes images of any size: then they are trained on in patches."""
+
+    def __init__(self, settings: S) -> None:
+        super().__init__(settings)
+        self._summary: Summary | None = None
+
+    @abstractmethod
+    def network(self) -> nn.Module:
+        """The network, new, for images of `self.shape`."""
+
+    @property
+    def patch(self) -> int:
+        """Pixels of the patches that a network for any size is trained on."""
+        return 0
+
+    def select(self, found: ImageSet) -> ImageSet:
+        """The images that are trained and judged on; all, unless a recipe says otherwise."""
+        return found
+
+    def variant(self) -> tuple[Callable[[Pixels, Key], Sample], int]:
+        """What is made of an image for training, and how many parts of `self.shape` it has."""
+        return whole, 1
+
+    def prepared(self, image: Pixels, part: Part, index: int) -> Sample:
+        """A held-out image as it is judged."""
+        return (image,)
+
+    def open(self, note: Callable[[str], None]) -> Summary:
+        if self._summary is not None:
+            return self._summary
+        data, seed = self.settings.data, self.settings.seed
+        if data.download:
+            download(data.download, data.path, note)
+        found = self.select(open_image_set(data, seed))
+        self.classes = found.classes
+        source, pixels = self._source(found.train)
+        bad: list[BadInput] = []
+        limits: dict[Part, int] = {"val": data.val_max, "test": data.test_max}
+        self.held_out: dict[Part, list[Sample]] = {}
+        self.labels: dict[Part, NDArray[np.int64] | None] = {}
+        parts: dict[Part, Images | None] = {"val": found.val, "test": found.test}
+        for part, images in parts.items():
+            chosen = None if images is None else _some(images, limits[part], seed)
+            self.held_out[part], self.labels[part] = self._load(part, source, chosen, bad)
+        self._source_, self._train = source, None
+        gigabytes = len(source) * pixels * self.shape[0] / 1e9
+        stream = data.loader == "stream" or (data.loader == "auto" and gigabytes > data.memory_gb)
+        if not stream:
+            if gigabytes > 0.2:
+                note(f"decoding {len(source)} images ({gigabytes:.1f} GB)")
+            self._train = load_all(source, bad.append)[1]
+        total = len(source) + sum(len(i) for i in parts.values() if i is not None)
+        check_bad_share(bad, total, data.max_bad_share, data.path)
+        count = len(source if self._train is None else self._train)
+        if not count or not self.held_out["val"]:
+            raise DataError(
+                f"every {'held-out' if count else 'training'} image is broken, {bad[-1].path} for one: "
+                f"{bad[-1].detail}",
+                where=data.path,
+                hint="mend them, or take others",
+            )
+        val, test = len(self.held_out["val"]), len(self.held_out["test"])
+        with torch.device("meta"):  # to count, without drawing weights
+            parameters = parameter_count(self.network())
+        where = "streamed by Ray Data" if stream else "in memory"
+        self._summary = Summary(
+            train=count,
+            val=val,
+            test=test,
+            bad=bad,
+            data={
+                "fingerprint": found.fingerprint,
+                "split": found.split,
+                "train": count,
+                "val": val,
+                "test": test,
+                "set_aside": len(bad),
+            },
+            lines=[
+                f"{count} training images, {val} held out, {test} to judge on, {len(bad)} set aside "
+                f"({found.layout}, {self._described()}, {where})",
+                f"{self.title}: {parameters:,} parameters",
+            ],
+            needs_ray=stream,
+        )
+        return self._summary
+
+    @property
+    def title(self) -> str:
+        """What is trained, for a person."""
+        return self.kind
+
+    def _described(self) -> str:
+        colours = "gray" if self.shape[0] == 1 else "RGB"
+        what = f"patches of {self.patch}" if self.any_size else f"{self.shape[2]}x{self.shape[1]}"
+        return f"{colours}, {what} pixels"
+
+    def _source(self, images: Images) -> tuple[ImageSource, float]:
+        """The training images as samples, and how many pixels one of them has; sets `self.shape`."""
+        data = self.settings.data
+        sizes, gray = look_at_headers(images)
+        channels = data.channels or (1 if gray else 3)
+        if data.size is not None:
+            size: tuple[int, int] | None = (data.size, data.size)
+        elif self.any_size:
+            size = None
+        elif len(set(sizes)) == 1:
+            size = (sizes[0][1], sizes[0][0])
+        else:
+            some = ", ".join(f"{width}x{height}" for width, height in sorted(set(sizes))[:3])
+            raise DataError(
+                f"the images are of several sizes ({some}, ...), the network takes one",
+                where="data.size",
+                hint="set it to the height and width that they are to be brought to, such as data.size=64",
+            )
+        patch = self.patch if self.any_size else 0
+        if size is not None and min(size) < patch:
+            raise DataError(f"images of {size[0]} pixels hold no patch of {patch}", where="data.size")
+        height, width = (patch, patch) if self.any_size else (size or (0, 0))
+        self.shape: Shape = (channels, height, width)
+        fit = data.fit if data.size is not None else None
+        variant, self._parts = self.variant()
+        pixels = float(np.mean([w * h for w, h in sizes])) if size is None else float(size[0] * size[1])
+        source = ImageSource(images, channels, size, fit, max(patch, 1), data.max_pixels, variant)
+        return source, pixels
+
+    def _load(
+        self, part: Part, source: ImageSource, images: Images | None, bad: list[BadInput]
+    ) -> tuple[list[Sample], NDArray[np.int64] | None]:
+        if images is None:
+            return [], None
+        good, loaded = load_all(replace(source, images=images, least=1), bad.append)
+        samples = [self.prepared(sample[0], part, index) for index, sample in enumerate(loaded)]
+        return samples, None if images.labels is None else images.labels[good]
+
+    def loader(self, report: Callable[[BadInput], None]) -> Loader:
+        data, seed, source = self.settings.data, self.settings.seed, self._source_
+        if self._train is not None:
+            return MemoryLoader(self._train, source.vary, seed)
+        channels, height, width = self.shape
+        shapes = [(height, width, channels)] * self._parts
+        return StreamLoader(source, shapes, seed, report, limit=data.max_bad_share, path=data.path)
+
+    def some_training_images(self, most: int) -> list[Pixels]:
+        """Training images, the first of a fixed random order: for baselines and calibration."""
+        order = np.random.default_rng(self.settings.seed).permutation(len(self._source_))[:most]
+        if self._train is not None:
+            return [self._train[i][0] for i in order if i < len(self._train)]
+        some = replace(self._source_, images=self._source_.images.take(order))
+        return [sample[0] for sample in load_all(some, lambda bad: None)[1]]
+
+    def place(self, batch: NDArray[Any], where: torch.device) -> torch.Tensor:
+        """(N, H, W, C) uint8 -> (N, C, H, W) float32 in [0, 1]."""
+        return to_network(batch, where, UNIT)
+
+    def networks(self) -> dict[str, nn.Module]:
+        return {self.name: self.network()}
+
+    def optimizer(self, network: str) -> OptimizerSettings:
+        return self.settings.optimizer
+
+    def preprocessing(self) -> Preprocessing:
+        """What has to be done to an image before the network."""
+        spec, data = ImageSpec(channels=self.shape[0], range=UNIT), self.settings.data
+        fixed = not self.any_size
+        return Preprocessing(
+            input=spec, output=spec, size=self.shape[1:], fixed=fixed, fit=data.fit if fixed else None
+        )
+
+    @property
+    def opened(self) -> Summary:
+        """What `open` found."""
+        assert self._summary is not None
+        return self._summary
+
+
+def _some(images: Images, most: int, seed: int) -> Images:
+    """At most so many of `images`, drawn with `seed`, in order."""
+    if len(images) <= most:
+        return images
+    chosen: Sequence[int] = sorted(np.random.default_rng([seed, most]).permutation(len(images))[:most])
+    return images.take(chosen)

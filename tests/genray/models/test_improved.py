@@ -1,0 +1,65 @@
+import pytest
+import torch
+
+from genray.models.improved import ImprovedAutoencoder, ImprovedSettings, ResidualBlock
+from genray.models.layers import parameter_count
+
+
+def test_the_default_has_the_parameters_that_its_docstring_counts() -> None:
+    with torch.device("meta"):
+        assert parameter_count(ImprovedAutoencoder((1, 28, 28), ImprovedSettings())) == 1_798_529
+
+
+def test_the_default_costs_less_than_ten_million_multiplications() -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"):
+        network = ImprovedAutoencoder((1, 28, 28), ImprovedSettings()).eval()
+        image = torch.empty(1, 1, 28, 28)
+    with FlopCounterMode(display=False) as counter:
+        network(image)
+    assert counter.get_total_flops() / 2 < 10e6
+
+
+def test_a_new_block_passes_its_input_on_and_still_learns() -> None:
+    block = ResidualBlock(6)
+    x = torch.randn(2, 6, 4, 4)
+    assert torch.equal(block(x), x)
+    block(x).square().sum().backward()
+    last = [m for m in block.modules() if isinstance(m, torch.nn.BatchNorm2d)][-1]
+    assert last.weight.grad is not None
+    assert float(last.weight.grad.abs().min()) > 0.0
+
+
+def test_the_linear_part_alone_is_a_linear_autoencoder() -> None:
+    network = ImprovedAutoencoder((1, 8, 8), ImprovedSettings(filters=(4,), latent=6)).eval()
+    for name, parameter in network.named_parameters():
+        if ".linear." not in name:
+            torch.nn.init.zeros_(parameter)
+    batch = torch.rand(3, 1, 8, 8)
+    encode, decode = (p for n, p in network.named_parameters() if ".linear." in n)
+    torch.testing.assert_close(network.encode(batch), batch.flatten(1) @ encode.T)
+    expected = torch.sigmoid(batch.flatten(1) @ encode.T @ decode.T).reshape(batch.shape)
+    torch.testing.assert_close(network(batch), expected)
+
+
+def test_dropout_is_for_training_only() -> None:
+    torch.manual_seed(0)
+    network = ImprovedAutoencoder((1, 8, 8), ImprovedSettings(filters=(4, 8), latent=6, dropout=0.5))
+    batch = torch.rand(4, 1, 8, 8)
+    assert not torch.equal(network.encode(batch), network.encode(batch))
+    network.eval()
+    assert torch.equal(network.encode(batch), network.encode(batch))
+
+
+@pytest.mark.parametrize("blocks", [0, 2])
+def test_every_parameter_learns(blocks: int) -> None:
+    torch.manual_seed(0)
+    network = ImprovedAutoencoder((3, 9, 9), ImprovedSettings(filters=(4, 8), latent=6, blocks=blocks))
+    batch = torch.rand(4, 3, 9, 9)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+    for _ in range(2):  # a block's inner layers learn once its last norm is not zero any more
+        optimizer.zero_grad()
+        network(batch).sub(batch).square().mean().backward()
+        optimizer.step()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
