@@ -195,7 +195,17 @@ def _explain(
     found: dict[str, tuple[str, str]] = {}  # by key: what is wrong, and where it came from
     keys = list(known_keys(cls))
     for problem in error.errors(include_url=False):
-        location = [str(part) for part in problem["loc"]]
+        location, kind = _without_kind(cls, [str(part) for part in problem["loc"]])
+        if problem["type"] == "extra_forbidden" and kind and (having := _having(cls, location)):
+            key, group = ".".join(location), ".".join(location[:-1])
+            line = f"{key}: there is none with {group}.kind={kind}, only with {', '.join(having)}"
+            found.setdefault(key, (line, _origin(key, origins)))
+            continue
+        if problem["type"] == "union_tag_invalid":
+            key, context = ".".join([*location, "kind"]), problem["ctx"]
+            line = f"{key}: should be {context['expected_tags'].replace(chr(39), '')}, not {context['tag']!r}"
+            found[key] = (line, _origin(key, origins))
+            continue
         if problem["type"] == "extra_forbidden":
             key = ".".join(location)
             given = next((k for k in origins if k.startswith(f"{key}.")), key)
@@ -208,7 +218,7 @@ def _explain(
         message = str(problem["msg"]).removeprefix("Value error, ")
         if key in found and "tuple" not in location:
             continue  # another way in which the same value is not one of its union's types
-        if len(location) > key.count(".") + 1 and key:
+        if key and (len(location) > key.count(".") + 1 or problem["type"] == "tuple_type"):
             message = f"should be {_words(_annotation(cls, key))}"
         line = f"{key}: {message[0].lower()}{message[1:]}" if key else message
         if problem["type"] not in ("value_error", "missing"):
@@ -221,6 +231,25 @@ def _explain(
         return SettingsError(what, where=where, hint=f"genray config {target} lists every setting")
     what = f"{len(lines)} settings are wrong:\n" + "\n".join(f"  {line}  ({where})" for line, where in lines)
     return SettingsError(what, hint=f"genray config {target} lists every setting")
+
+
+def _without_kind(cls: type[BaseModel], location: list[str]) -> tuple[list[str], str | None]:
+    """The location of a setting, and the kind of group that pydantic adds to it where a group has several."""
+    annotation: Any = cls
+    for i, part in enumerate(location):
+        inside = next((g for g in _groups(annotation) if part in g.model_fields), None)
+        if inside is None:
+            several = len(list(_groups(annotation))) > 1 and i < len(location) - 1
+            return (location[:i] + location[i + 1 :], part) if several else (location, None)
+        annotation = inside.model_fields[part].annotation
+    return location, None
+
+
+def _having(cls: type[BaseModel], location: list[str]) -> list[str]:
+    """The kinds of a group that have the setting at `location`."""
+    *above, last = location
+    groups = _groups(_annotation(cls, ".".join(above)))
+    return [str(g.model_fields["kind"].default) for g in groups if last in g.model_fields]
 
 
 def _value(key: str, origins: Mapping[str, str], problem: Any) -> Any:
@@ -236,6 +265,8 @@ def _words(annotation: Any) -> str:
         return " or ".join(parts) + (" or null" if type(None) in typing.get_args(annotation) else "")
     if typing.get_origin(annotation) is typing.Annotated:
         return _words(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) is tuple and Ellipsis in typing.get_args(annotation):
+        return f"a list, each {_words(typing.get_args(annotation)[0])}"
     if typing.get_origin(annotation) is tuple:
         return f"[{', '.join(_words(part) for part in typing.get_args(annotation))}]"
     if typing.get_origin(annotation) is typing.Literal:

@@ -145,6 +145,26 @@ def fronts(folder: Path, count: int, size: int, seed: int) -> None:
     click.echo(f"{count} pairs of building fronts: {folder}", err=True)
 
 
+@main.command()
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="The HTML file to write.")
+@_JSON
+@_reported
+def report(runs: tuple[Path, ...], output: Path | None, as_json: bool) -> None:
+    """Write RUN/report.html again; of several runs comparison.html, with the runs side by side.
+
+    \b
+    Example:
+      genray report runs/first
+      genray report runs/dense runs/conv --output both.html
+    """
+    from genray.submitting import report_runs
+    from genray.terminal import print_json
+
+    path = report_runs(runs, output)
+    print_json({"report": str(path), "runs": [str(r) for r in runs]}) if as_json else click.echo(path)
+
+
 @main.group()
 def bundle() -> None:
     """Look at trained models."""

@@ -58,7 +58,8 @@ def render(figure: Figure) -> NDArray[np.uint8]:
 
 def label(text: str, most: int = 40) -> str:
     """`text` from outside as matplotlib can show it: one line of at most `most` characters."""
-    line = re.sub(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff]+", " ", text).strip()
+    whole = text.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair has no picture
+    line = re.sub(r"[\s\x00-\x1f\x7f-\x9f]+", " ", whole).strip() or "?" * bool(text)
     line = line if len(line) <= most else f"{line[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
     return f" {line}" if line.startswith("_") else line  # matplotlib hides names that begin with one
 

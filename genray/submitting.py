@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import datetime
@@ -118,6 +118,17 @@ def send(
     if as_json and log.outcome is not None:
         print_json(log.outcome)
     return code
+
+
+def report_runs(runs: Sequence[Path], output: Path | None) -> Path:
+    """Write the report of a run, or the comparison of several; returns the file."""
+    from jobs.comparison import compare
+    from jobs.report import write_report
+    from jobs.run import Run
+
+    if len(runs) > 1:
+        return compare(runs, output or Path("comparison.html")).absolute()
+    return write_report(Run(runs[0].resolve()), output).absolute()
 
 
 def follow(jobs: Any, job: str, address: str, log: _Log) -> int:

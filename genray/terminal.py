@@ -67,7 +67,7 @@ def _outcome_rows(outcome: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if outcome.get("set_aside"):
         yield "set aside", f"{outcome['set_aside']} broken inputs, listed in {run / 'set_aside.jsonl'}"
     yield "bundle", str(outcome.get("bundle"))
-    for label, file in (("loss curves", "loss_curves.png"), ("pictures", "samples/validation.png")):
+    for label, file in (("report", "report.html"), ("pictures", "samples/validation.png")):
         if (run / file).exists():
             yield label, str(run / file)
     if "seconds" in outcome:

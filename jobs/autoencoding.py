@@ -22,7 +22,7 @@ from genray.models.improved import ImprovedSettings
 from genray.models.losses import ReconstructionSettings, reconstruction_loss
 from genray.models.numpy_dense import NumpyAdam, NumpySettings
 from genray.models.registry import build
-from genray.models.vae import VAESettings, VariationalAutoencoder, kl_divergence
+from genray.models.vae import VAESettings, VariationalAutoencoder, kl_divergence, kl_weight
 from genray.pixels import grid, to_pixels
 from genray.settings import Settings
 from jobs.image_recipe import UNIT, ImageRecipe, ImageTrainSettings
@@ -108,8 +108,7 @@ class Autoencoding(ImageRecipe[A]):
         output, mu, logvar = network(images, parts=True)
         reconstruction = reconstruction_loss(output, images, self.settings.loss)
         divergence = kl_divergence(mu, logvar).mean()
-        weight = model.beta * min(1.0, learn.done / model.kl_warmup if model.kl_warmup else 1.0)
-        loss = reconstruction + weight * divergence / images[0].numel()
+        loss = reconstruction + kl_weight(learn.done, model) * divergence / images[0].numel()
         learn(self.name, loss)
         return {"loss": loss.detach(), "reconstruction": reconstruction.detach(), "kl": divergence.detach()}
 

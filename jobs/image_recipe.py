@@ -73,6 +73,11 @@ class ImageRecipe(Recipe[S]):
         """Pixels of the patches that a network for any size is trained on."""
         return 0
 
+    @property
+    def repeats(self) -> int:
+        """How often an epoch comes to each image, for another variant of it."""
+        return 1
+
     def select(self, found: ImageSet) -> ImageSet:
         """The images that are trained and judged on; all, unless a recipe says otherwise."""
         return found
@@ -98,6 +103,7 @@ class ImageRecipe(Recipe[S]):
         limits: dict[Part, int] = {"val": data.val_max, "test": data.test_max}
         self.held_out: dict[Part, list[Sample]] = {}
         self.labels: dict[Part, NDArray[np.int64] | None] = {}
+        self.names: dict[Part, list[str]] = {}
         parts: dict[Part, Images | None] = {"val": found.val, "test": found.test}
         for part, images in parts.items():
             chosen = None if images is None else _some(images, limits[part], seed)
@@ -108,10 +114,10 @@ class ImageRecipe(Recipe[S]):
         if not stream:
             if gigabytes > 0.2:
                 note(f"decoding {len(source)} images ({gigabytes:.1f} GB)")
-            self._train = load_all(source, bad.append)[1]
+            self._train = load_all(source, bad.append)[1] * self.repeats
         total = len(source) + sum(len(i) for i in parts.values() if i is not None)
         check_bad_share(bad, total, data.max_bad_share, data.path)
-        count = len(source if self._train is None else self._train)
+        count = len(source) * self.repeats if self._train is None else len(self._train)
         if not count or not self.held_out["val"]:
             raise DataError(
                 f"every {'held-out' if count else 'training'} image is broken, {bad[-1].path} for one: "
@@ -137,8 +143,8 @@ class ImageRecipe(Recipe[S]):
                 "set_aside": len(bad),
             },
             lines=[
-                f"{count} training images, {val} held out, {test} to judge on, {len(bad)} set aside "
-                f"({found.layout}, {self._described()}, {where})",
+                f"{count // self.repeats} training images, {val} held out, {test} to judge on, "
+                f"{len(bad)} set aside ({found.layout}, {self._described()}, {where})",
                 f"{self.title}: {parameters:,} parameters",
             ],
             needs_ray=stream,
@@ -187,9 +193,12 @@ class ImageRecipe(Recipe[S]):
     def _load(
         self, part: Part, source: ImageSource, images: Images | None, bad: list[BadInput]
     ) -> tuple[list[Sample], NDArray[np.int64] | None]:
+        self.names[part] = []
         if images is None:
             return [], None
-        good, loaded = load_all(replace(source, images=images, least=1), bad.append)
+        held_out = replace(source, images=images, least=1)
+        good, loaded = load_all(held_out, bad.append)
+        self.names[part] = [held_out.name(index) for index in good]
         samples = [self.prepared(sample[0], part, index) for index, sample in enumerate(loaded)]
         return samples, None if images.labels is None else images.labels[good]
 
@@ -197,6 +206,7 @@ class ImageRecipe(Recipe[S]):
         data, seed, source = self.settings.data, self.settings.seed, self._source_
         if self._train is not None:
             return MemoryLoader(self._train, source.vary, seed)
+        source = replace(source, images=source.images.take(np.tile(np.arange(len(source)), self.repeats)))
         channels, height, width = self.shape
         shapes = [(height, width, channels)] * self._parts
         return StreamLoader(source, shapes, seed, report, limit=data.max_bad_share, path=data.path)

@@ -15,6 +15,7 @@ from jobs.findings import Findings, find
 from jobs.run import Run
 
 _HEADLINES = 4
+_MOST_ITEMS = 50  # of a list in a cell
 _MOST_ROWS = 200  # of a list of inputs or a recipe's table
 
 
@@ -50,7 +51,9 @@ def progress(found: Findings) -> str:
     planned = found.settings.get("loop.epochs", "?")
     if not found.finished:
         return f"not finished: {done} of {plain(planned)} epochs"
-    return f"{done} epochs" if done == planned else f"{done} of {plain(planned)} epochs"
+    if done != planned:
+        return f"{done} of {plain(planned)} epochs"
+    return f"{done} epoch{'s' if done != 1 else ''}"
 
 
 def created(found: Findings) -> str:
@@ -66,7 +69,7 @@ def seconds(found: Findings) -> str:
     return duration(spent) if spent and finite(spent) else ""
 
 
-def plain(value: Any, depth: int = 3) -> str:
+def plain(value: Any, depth: int = 2) -> str:
     """Any value from a run's files as a short text for a person."""
     match value:
         case bool() | None:
@@ -76,10 +79,11 @@ def plain(value: Any, depth: int = 3) -> str:
         case int():
             return str(value) if abs(value) < 10_000 else f"{value:,}"
         case list() | tuple() if depth:
-            return f"[{', '.join(plain(item, depth - 1) for item in value[:20])}]"
+            items = [plain(item, depth - 1) for item in value[:_MOST_ITEMS]]
+            return f"[{', '.join(items + ['...'] * (len(value) > _MOST_ITEMS))}]"
         case dict() if depth:
-            items = list(value.items())[:20]
-            return ", ".join(f"{plain(k, 0)}: {plain(v, depth - 1)}" for k, v in items) or "{}"
+            items = [f"{plain(k, 0)}: {plain(v, depth - 1)}" for k, v in list(value.items())[:_MOST_ITEMS]]
+            return f"{{{', '.join(items + ['...'] * (len(value) > _MOST_ITEMS))}}}"
         case list() | tuple() | dict():
             return "..."
     return str(value)[:2000]

@@ -22,6 +22,7 @@ from jobs.device import use_gpu
 from jobs.group import fit_beside, train_here, train_in_worker
 from jobs.loop_settings import MAY_CHANGE, TrainSettings
 from jobs.recipe import Recipe
+from jobs.report import write_report
 from jobs.run import Run
 
 S = TypeVar("S", bound=TrainSettings)
@@ -143,6 +144,7 @@ class PreparedTraining:
                 "epochs": self._settings.loop.epochs,
             }
             run.write_outcome(outcome)
+            write_report(run)
         return outcome
 
     def _train(self, run: Run, display: Display, demand: Demand, attached: bool) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def test_what_is_given_is_text_and_never_markup(text: str) -> None:
     with page.details(text):
         page.paragraph(text)
     read = PageReader(page.html())
-    assert read.text.count(text) == 17
+    assert read.text.count(text) == 18
     assert read.tags.count("script") == 1
     assert read.tags.count("img") == 1
 

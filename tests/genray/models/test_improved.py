@@ -1,7 +1,11 @@
+from math import prod
+
+import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
-from genray.models.improved import ImprovedAutoencoder, ImprovedSettings, ResidualBlock
+from genray.models.improved import ImprovedAutoencoder, ImprovedSettings, ResidualBlock, cosines
 from genray.models.layers import parameter_count
 
 
@@ -31,6 +35,24 @@ def test_a_new_block_passes_its_input_on_and_still_learns() -> None:
     assert float(last.weight.grad.abs().min()) > 0.0
 
 
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 5, 7)])
+def test_cosines_are_orthonormal_and_the_slow_ones_come_first(shape: tuple[int, int, int]) -> None:
+    waves = cosines(shape, 10_000)
+    assert waves.shape == (prod(shape), prod(shape))
+    np.testing.assert_allclose(waves @ waves.T, np.eye(len(waves)), atol=1e-5)
+    assert np.ptp(waves[0]) == pytest.approx(0.0, abs=1e-6)
+    np.testing.assert_array_equal(cosines(shape, 5), waves[:5])
+
+
+@pytest.mark.parametrize("latent", [40, 1000])
+def test_a_new_network_already_gives_a_smooth_image_back(latent: int) -> None:
+    torch.manual_seed(0)
+    network = ImprovedAutoencoder((3, 13, 16), ImprovedSettings(filters=(4, 8), latent=latent)).eval()
+    coarse = 0.3 + 0.4 * torch.rand(2, 1, 3, 3).expand(-1, 3, -1, -1)
+    smooth = F.interpolate(coarse, (13, 16), mode="bilinear", align_corners=True)
+    assert network(smooth).sub(smooth).square().mean() < 0.02 * smooth.var()
+
+
 def test_the_linear_part_alone_is_a_linear_autoencoder() -> None:
     network = ImprovedAutoencoder((1, 8, 8), ImprovedSettings(filters=(4,), latent=6)).eval()
     for name, parameter in network.named_parameters():
@@ -46,6 +68,7 @@ def test_the_linear_part_alone_is_a_linear_autoencoder() -> None:
 def test_dropout_is_for_training_only() -> None:
     torch.manual_seed(0)
     network = ImprovedAutoencoder((1, 8, 8), ImprovedSettings(filters=(4, 8), latent=6, dropout=0.5))
+    torch.nn.init.ones_(network.encoder.get_parameter("layers.10.weight"))  # zero hides what was dropped
     batch = torch.rand(4, 1, 8, 8)
     assert not torch.equal(network.encode(batch), network.encode(batch))
     network.eval()
@@ -58,7 +81,7 @@ def test_every_parameter_learns(blocks: int) -> None:
     network = ImprovedAutoencoder((3, 9, 9), ImprovedSettings(filters=(4, 8), latent=6, blocks=blocks))
     batch = torch.rand(4, 3, 9, 9)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
-    for _ in range(2):  # a block's inner layers learn once its last norm is not zero any more
+    for _ in range(3):  # what is behind a layer that begins at zero learns a step later
         optimizer.zero_grad()
         network(batch).sub(batch).square().mean().backward()
         optimizer.step()

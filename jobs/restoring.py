@@ -1,0 +1,218 @@
+"""What training a restoration network is, whatever it takes away: patches in, whole images judged."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import numpy as np
+import torch
+from genray.models.conv_restorer import ConvRestorerSettings
+from genray.models.nafnet import NAFNetSettings
+from genray.models.residual_unet import ResidualUNetSettings
+from genray.models.restorer import macs_per_pixel
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import nn
+
+from genray.bundle import save_bundle
+from genray.data.image_set import ImageSetSettings
+from genray.data.image_source import Flips
+from genray.data.loader import Pixels, Sample, Share, held_out_batches
+from genray.data.paired import middle
+from genray.figures import Restoration, draw_restorations
+from genray.models.losses import ReconstructionSettings, reconstruction_loss
+from genray.models.registry import build
+from genray.pixels import grid, to_pixels
+from jobs.image_recipe import UNIT, ImageRecipe, ImageTrainSettings
+from jobs.recipe import Conclusion, Learn, Part, Picture, Place, Scored, Table
+
+Model = Annotated[ConvRestorerSettings | ResidualUNetSettings | NAFNetSettings, Field(discriminator="kind")]
+
+
+class PatchSetSettings(ImageSetSettings):
+    """Settings of a set of images that are trained on in patches and judged whole."""
+
+    patch: int = Field(64, ge=16, le=1024, description="height and width of the patches that are trained on")
+    patches: int = Field(16, ge=1, le=4096, description="patches of each image in an epoch")
+    flips: Flips = Field("all", description="none; mirror: left to right; all: and quarter turns")
+    judged: int = Field(
+        512, ge=16, le=8192, description="held-out images that are larger are judged by their middle"
+    )
+
+
+class RestoringSettings(ImageTrainSettings):
+    """What every training of a restoration network takes."""
+
+    data: PatchSetSettings = Field(PatchSetSettings(), description="clean images")
+    model: Model = Field(NAFNetSettings(), description="the architecture; each kind has settings of its own")
+    loss: ReconstructionSettings = Field(ReconstructionSettings(kind="mae"), description="what is minimised")
+
+
+R = TypeVar("R", bound=RestoringSettings)
+Case = tuple[torch.Tensor, torch.Tensor]  # damaged and clean, (N, C, H, W) in [0, 1]
+
+
+class Restoring(ImageRecipe[R]):
+    """A restoration network: damaged images in, clean ones out, of any size."""
+
+    name = "restorer"
+    averaged = (name,)
+    any_size = True
+
+    @abstractmethod
+    def damaged(self, batch: Sequence[torch.Tensor]) -> Case:
+        """What is trained on, of a batch of the loader."""
+
+    @abstractmethod
+    def case(self, part: Part, indices: Sequence[int], batch: Sequence[torch.Tensor]) -> Case:
+        """Held-out samples `indices` as they are judged: the same in every epoch."""
+
+    @property
+    def patch(self) -> int:
+        return self.settings.data.patch
+
+    @property
+    def repeats(self) -> int:
+        return self.settings.data.patches
+
+    @property
+    def title(self) -> str:
+        return f"{self.kind}, {self.settings.model.kind}"
+
+    def network(self) -> nn.Module:
+        return build(*self._built_from())
+
+    def _built_from(self) -> tuple[str, dict[str, Any]]:
+        model = self.settings.model
+        arguments = {"channels": self.shape[0], "settings": model.model_dump(mode="json")}
+        return f"restorer-{model.kind}", arguments
+
+    def prepared(self, image: Pixels, part: Part, index: int) -> Sample:
+        """The middle of a large image: what is judged has to fit into memory."""
+        height, width = (min(side, self.settings.data.judged) for side in image.shape[:2])
+        top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+        return (image[top : top + height, left : left + width],)
+
+    def step(
+        self, networks: Mapping[str, nn.Module], batch: Sequence[torch.Tensor], learn: Learn
+    ) -> dict[str, torch.Tensor]:
+        """One update. Returns `loss`."""
+        damaged, clean = self.damaged(batch)
+        loss = reconstruction_loss(networks[self.name](damaged), clean, self.settings.loss)
+        learn(self.name, loss)
+        return {"loss": loss.detach()}
+
+    def validate(
+        self, networks: Mapping[str, nn.Module], part: Part, share: Share, place: Place
+    ) -> list[Scored]:
+        """Metrics of each image (see `scores`), with values from 0 to 1."""
+        scored: list[Scored] = []
+        for indices, batch in held_out_batches(self.held_out[part], 1, share):
+            damaged, clean = self.case(part, indices.tolist(), [place(images) for images in batch])
+            restored = networks[self.name](damaged).float().clamp(0.0, 1.0)
+            scored.append((int(indices[0]), self.scores(damaged, restored, clean, batch)))
+        return scored
+
+    def scores(
+        self, damaged: torch.Tensor, restored: torch.Tensor, clean: torch.Tensor, batch: Sequence[Pixels]
+    ) -> dict[str, float]:
+        """Metrics of one image: L1, MSE, PSNR in dB and SSIM, the last two also of the damaged image."""
+        from genray.metrics import image_metrics  # imports slowly, and not before the first epoch's end
+
+        after, before = image_metrics(restored, clean), image_metrics(damaged.clamp(0.0, 1.0), clean)
+        scores = {name: float(values[0]) for name, values in after.items()}
+        return scores | {f"{name}_before": float(before[name][0]) for name in ("psnr", "ssim")}
+
+    def picture(
+        self,
+        networks: Mapping[str, nn.Module],
+        part: Part,
+        indices: Sequence[int],
+        place: Place,
+        title: str,
+    ) -> NDArray[np.uint8]:
+        """Rows of damaged | restored | clean, the middle of each."""
+        rows = []
+        side = min(256, *(min(self.held_out[part][i][0].shape[:2]) for i in indices))
+        for index in indices:
+            trio = self._trio(networks, part, index, place)
+            rows.append([middle(image, side) for image in trio])
+        return grid(rows, [f"{title}before", "after", "clean"])
+
+    def _trio(
+        self, networks: Mapping[str, nn.Module], part: Part, index: int, place: Place
+    ) -> tuple[Pixels, Pixels, Pixels]:
+        batch = [place(image[None]) for image in self.held_out[part][index]]
+        damaged, clean = self.case(part, [index], batch)
+        before, after, target = (
+            to_pixels(images, UNIT)[0] for images in (damaged, networks[self.name](damaged), clean)
+        )
+        return before, after, target
+
+    def conclude(
+        self, networks: Mapping[str, nn.Module], part: Part, scored: Sequence[Scored], place: Place
+    ) -> Conclusion:
+        """Before and after of some images, a table of all, and what the network costs."""
+        count = min(self.settings.loop.samples, len(scored))
+        chosen = [scored[int(i)] for i in np.linspace(0, len(scored) - 1, count).round()]
+        rows: list[Restoration] = []
+        for index, scores in chosen:
+            trio = self._trio(networks, part, index, place)
+            rows.append((*trio, _said(scores, "_before"), _said(scores, "")))
+        pictures = [Picture("restorations", "Before and after", draw_restorations(rows))]
+        names = list(scored[0][1])
+        table = Table(
+            "Every judged image",
+            ["image", *names],
+            [[self.names[part][i], *(round(scores[name], 4) for name in names)] for i, scores in scored],
+        )
+        return Conclusion(metrics=self._costs(networks[self.name], place), pictures=pictures, tables=[table])
+
+    def _costs(self, network: nn.Module, place: Place) -> dict[str, float]:
+        """Multiply-accumulates for a pixel, and seconds for a million on this device: the fastest of three."""
+        image = place(np.zeros((1, 512, 512, self.shape[0]), np.uint8))
+        seconds = []
+        for _ in range(4):  # the first one warms up
+            began = time.perf_counter()
+            float(network(image).sum())  # waits for a GPU
+            seconds.append(time.perf_counter() - began)
+        return {
+            "parameters": float(sum(p.numel() for p in network.parameters())),
+            "macs_per_pixel": macs_per_pixel(network, self.shape[0]),
+            "seconds_per_megapixel": min(seconds[1:]) / 0.512**2,
+        }
+
+    def baselines(self) -> dict[str, dict[str, float]]:
+        """None: what is damaged is scored beside what is restored."""
+        return {}
+
+    def save_bundle(
+        self,
+        path: Path,
+        networks: Mapping[str, nn.Module],
+        metrics: Mapping[str, Any],
+        samples: Sequence[Path],
+        calibration: Mapping[str, Any],
+    ) -> None:
+        name, arguments = self._built_from()
+        save_bundle(
+            path,
+            networks[self.name],
+            kind=self.kind,
+            name=name,
+            arguments=arguments,
+            preprocessing=self.preprocessing(),
+            metrics=metrics,
+            seed=self.settings.seed,
+            data=self.opened.data,
+            calibration=calibration,
+            samples=samples,
+        )
+
+
+def _said(scores: Mapping[str, float], when: str) -> str:
+    return f"PSNR {scores[f'psnr{when}']:.2f} dB, SSIM {scores[f'ssim{when}']:.3f}"
