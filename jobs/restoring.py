@@ -173,7 +173,7 @@ class Restoring(ImageRecipe[R]):
         return Conclusion(metrics=self._costs(networks[self.name], place), pictures=pictures, tables=[table])
 
     def _costs(self, network: nn.Module, place: Place) -> dict[str, float]:
-        """Multiply-accumulates for a pixel, and seconds for a million on this device: the fastest of three."""
+        """Multiply-accumulates for a pixel, and seconds for a million, here: the fastest of three times."""
         image = place(np.zeros((1, 512, 512, self.shape[0]), np.uint8))
         seconds = []
         for _ in range(4):  # the first one warms up

@@ -76,3 +76,17 @@ def embedded_ray() -> Iterator[None]:
 
     with cluster(cpus=4):
         yield
+
+
+def write_images(folder: Path, count: int, *, size: tuple[int, int] = (24, 24), gray: bool = True) -> None:
+    """PNG files of height and width `size`: a bright disc somewhere on a soft ramp, each another."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    rng = np.random.default_rng(len(folder.name) + count)
+    for index in range(count):
+        top, left, radius = rng.uniform(0.25, 0.75, 3) * (size[0], size[1], min(size) / 3)
+        disc = np.hypot(rows - top, columns - left) < radius
+        image = np.where(disc, 230, 20 + 80 * columns / size[1]).astype(np.uint8)
+        if not gray:
+            image = np.stack([image, image[::-1], 255 - image], axis=-1)
+        Image.fromarray(image).save(folder / f"{index:03}.png")

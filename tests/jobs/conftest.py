@@ -6,6 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from cluster.targets import find_target
+from configs.loading import load
 from genray.progress import Display, LineDisplay
 from genray.resources import Resources
 from jobs.run import Run
@@ -37,3 +39,17 @@ def run_of(tmp_path: Path) -> Callable[[str], Run]:
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
     """Whether both hold the same tensors, bit for bit."""
     return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+@pytest.fixture
+def submit(tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Train any target in this process: `submit("train-autoencoder", "name", "data.path=...", ...)`."""
+
+    def work(target: str, name: str, *sets: str) -> dict[str, Any]:
+        implementation = find_target(target).load()
+        sure = (f"runs={tmp_path / 'runs'}", "device.gpu=false", "device.threads=1", "loop.samples=2")
+        chosen = load(implementation.settings_class, target=target, sets=[*sure, *sets])
+        prepared = implementation.prepare(chosen, target, name, lambda text: None)
+        return dict(prepared.run(LineDisplay(), Resources(2, 0), attached=False))
+
+    return work

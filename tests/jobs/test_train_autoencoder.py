@@ -1,0 +1,141 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from configs.loading import load
+from genray.bundle import load_bundle
+from genray.errors import DataError, SettingsError
+from genray.pixels import to_network
+from jobs.train_autoencoder import TrainAutoencoder, TrainAutoencoderSettings
+from tests.conftest import write_images
+
+Submit = Callable[..., dict[str, Any]]
+SMALL = {
+    "dense": "model.hidden=[16]",
+    "conv": "model.filters=[4,4]",
+    "improved": "model.filters=[4,4]",
+    "vae": "model.filters=[4,4]",
+    "numpy": "model.hidden=[16]",
+}
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Two classes of gray images, 21 x 24 pixels, split."""
+    for split, count in (("train", 12), ("test", 5)):
+        for name in ("left", "right"):
+            write_images(tmp_path / "images" / split / name, count, size=(21, 24))
+    return tmp_path / "images"
+
+
+def small(images: Path, kind: str, *more: str) -> list[str]:
+    quick = ["loop.epochs=1", "loop.batch_size=8", "model.latent=4", "eval.projection=none"]
+    return [f"data.path={images}", f"model.kind={kind}", SMALL[kind], *quick, *more]
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_every_kind_trains_and_its_bundle_gives_the_same(
+    submit: Submit, images: Path, tmp_path: Path, kind: str
+) -> None:
+    outcome = submit("train-autoencoder", "a", *small(images, kind))
+    bundle = load_bundle(outcome["bundle"])
+    files = sorted((images / "test").rglob("*.png"))
+    pixels = np.stack([np.asarray(Image.open(file))[..., None] for file in files])
+    with torch.inference_mode():
+        batch = to_network(pixels, span=bundle.manifest.preprocessing.input.range)
+        made = bundle.network(batch)
+    assert made.shape == (10, 1, 21, 24)
+    assert float((made - batch).square().mean()) == pytest.approx(outcome["metrics"]["mse"], rel=1e-4)
+    manifest = bundle.manifest
+    assert (manifest.kind, manifest.network) == ("autoencoder", f"autoencoder-{kind}")
+    assert manifest.preprocessing.size == (21, 24)
+    assert manifest.data["split"].startswith("0.1 held out by seed 0")
+    assert {"train": 22, "val": 2, "test": 10}.items() <= manifest.data.items()
+
+
+def test_the_pictures_of_the_report_are_drawn(submit: Submit, images: Path) -> None:
+    outcome = submit("train-autoencoder", "a", *small(images, "vae", "eval.projection=tsne"))
+    folder = Path(outcome["run"]) / "samples"
+    shown = [picture["file"] for picture in json.loads((folder / "pictures.json").read_text())]
+    wanted = "validation reconstructions errors samples interpolations latent classes"
+    assert shown == [f"{name}.png" for name in wanted.split()]
+    for file in shown:
+        assert np.asarray(Image.open(folder / file)).std() > 5, file
+    report = (Path(outcome["run"]) / "report.html").read_text()
+    assert report.count("data:image/png;base64,") >= len(shown)
+
+
+def test_it_learns_four_images_by_heart(submit: Submit, tmp_path: Path) -> None:
+    write_images(tmp_path / "four" / "train", 4)
+    write_images(tmp_path / "four" / "val", 4)
+    more = (f"data.path={tmp_path / 'four'}", "model.latent=8", "loop.epochs=150", "loop.batch_size=4")
+    outcome = submit("train-autoencoder", "a", *more, "loop.validate_every=150", "eval.baselines=[mean]")
+    train = submit("train-autoencoder", "b", *more, "loop.validate_every=150", f"data.test={tmp_path}/four/train")
+    assert train["metrics"]["mse"] < 1e-3
+    assert outcome["metrics"]["baselines"]["mean"]["mse"] > 5e-3
+
+
+def test_the_networks_in_numpy_and_torch_learn_the_same(submit: Submit, images: Path) -> None:
+    more = ("model.activation=relu", "loop.epochs=3", "loop.weights=last")
+    results = [submit("train-autoencoder", kind, *small(images, kind, *more)) for kind in ("dense", "numpy")]
+    first, second = (result["metrics"] for result in results)
+    assert first["mse"] == pytest.approx(second["mse"], rel=1e-4)
+
+
+@pytest.mark.parametrize("loss", ["mae", "bce", "ssim"])
+def test_any_loss_and_optimizer_train(submit: Submit, images: Path, loss: str) -> None:
+    more = ("optimizer.kind=adamw", "optimizer.weight_decay=0.01", f"loss.kind={loss}", "loop.patience=1")
+    assert submit("train-autoencoder", "a", *small(images, "conv", *more))["metrics"]["mse"] < 0.5
+
+
+def test_a_streamed_run_learns_what_one_in_memory_does(submit: Submit, images: Path, embedded_ray: None) -> None:
+    results = [
+        submit("train-autoencoder", loader, *small(images, "dense", f"data.loader={loader}"))
+        for loader in ("memory", "stream")
+    ]
+    assert results[0]["metrics"] == results[1]["metrics"]
+
+
+def test_colour_images_of_any_size_are_brought_to_one(submit: Submit, tmp_path: Path) -> None:
+    write_images(tmp_path / "mixed" / "a", 6, size=(30, 40), gray=False)
+    write_images(tmp_path / "mixed" / "b", 6, size=(26, 18), gray=False)
+    path = f"data.path={tmp_path / 'mixed'}"
+    with pytest.raises(DataError, match=r"several sizes \(18x26, 40x30, \.\.\.\)") as caught:
+        submit("train-autoencoder", "a", path)
+    assert caught.value.where == "data.size"
+    outcome = submit("train-autoencoder", "b", path, "data.size=16", "loop.epochs=1", "loop.batch_size=4")
+    preprocessing = load_bundle(outcome["bundle"]).manifest.preprocessing
+    assert (preprocessing.size, preprocessing.fit, preprocessing.input.channels) == ((16, 16), "crop", 3)
+
+
+def test_what_an_architecture_does_not_have_is_refused_by_name() -> None:
+    with pytest.raises(SettingsError, match=r"model\.filters: there is none with model\.kind=dense, only with conv"):
+        load(TrainAutoencoderSettings, target="train-autoencoder", sets=["model.filters=[8]"])
+    with pytest.raises(SettingsError, match=r"model\.kind: should be dense, conv, .*, not 'cnv'"):
+        load(TrainAutoencoderSettings, target="train-autoencoder", sets=["model.kind=cnv"])
+
+
+def test_the_weight_of_the_divergence_warms_up(images: Path) -> None:
+    sets = small(images, "vae", "model.kl_warmup=0.5", "model.beta=1000")
+    recipe = TrainAutoencoder(load(TrainAutoencoderSettings, target="train-autoencoder", sets=sets))
+    recipe.open(lambda text: None)
+    networks = recipe.networks()
+    batch = [torch.rand(2, 1, 21, 24)]
+
+    class Done:
+        def __init__(self, done: float) -> None:
+            self.done = done
+
+        def __call__(self, network: str, loss: torch.Tensor) -> None:
+            pass
+
+    begin, middle, end = (recipe.step(networks, batch, Done(done)) for done in (0.0, 0.5, 1.0))  # type: ignore[arg-type]
+    assert float(begin["loss"]) == pytest.approx(float(begin["reconstruction"]))
+    assert float(middle["loss"]) > float(middle["reconstruction"])
+    assert float(end["loss"] - end["reconstruction"]) == pytest.approx(float(end["kl"]) * 1000 / (21 * 24), rel=1e-3)
