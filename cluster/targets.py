@@ -9,7 +9,7 @@ import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from genray.errors import UsageError
 from genray.progress import Display
@@ -50,6 +50,21 @@ class Implementation(Protocol):
         """Find everything that is wrong before anything starts; `name` is that of the run."""
 
 
+@runtime_checkable
+class Composite(Protocol):
+    """What the module of a target that runs other targets calls `TARGET`."""
+
+    settings_class: type[Settings]
+
+    def compose(self, settings: Any, load: Callable[..., Any]) -> tuple[Implementation, Any]:
+        """What to prepare, and `settings` with the paths of the other targets made absolute.
+
+        Args:
+            settings: an instance of `settings_class`.
+            load: makes the other targets' settings, see `configs.loading.load`.
+        """
+
+
 @dataclass(frozen=True)
 class Target:
     """A target's name, what it does in one line, and the module that does it."""
@@ -58,9 +73,9 @@ class Target:
     summary: str
     module: str
 
-    def load(self) -> Implementation:
+    def load(self) -> Implementation | Composite:
         """Import the module: this is where torch and the rest are first imported."""
-        implementation: Implementation = importlib.import_module(self.module).TARGET
+        implementation: Implementation | Composite = importlib.import_module(self.module).TARGET
         return implementation
 
 

@@ -92,7 +92,8 @@ class _Merged:
         self.tree: dict[str, Any] = {}
         self.origins: dict[str, str] = {}
         self._groups = {key for key in known_keys(cls) if _is_group(cls, key)}
-        self._texts = {key for key in known_keys(cls) if _annotation(cls, key) is str}
+        words = {key: _words(_annotation(cls, key)) for key in known_keys(cls)}
+        self._texts = {key: w for key, w in words.items() if w in ("text", "text or null")}
 
     def add_file(self, path: Path) -> None:
         try:
@@ -141,7 +142,8 @@ class _Merged:
                 f"--set takes key=value, not {text!r}", hint="for example --set loop.epochs=20"
             )
         origin = f"--set {text}"
-        if key in self._texts:  # as it stands, but for one pair of quotes: no YAML in paths
+        # Text as it stands, but for one pair of quotes: no YAML in paths.
+        if key in self._texts and not (value == "null" and self._texts[key].endswith("null")):
             quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
             parsed: Any = yaml.safe_load(value) if quoted else value
         else:

@@ -41,6 +41,9 @@ class Display(Protocol):
     def note(self, text: str) -> None:
         """Show a line that stays."""
 
+    def row(self, row: Mapping[str, Any], text: str) -> None:
+        """Take the numbers of an epoch that ended, and show `text`, the line that says them."""
+
     def close(self) -> None:
         """Leave the terminal as it was."""
 
@@ -64,6 +67,9 @@ class LineDisplay:
     def note(self, text: str) -> None:
         with suppress(BrokenPipeError):  # nobody reads it any more: the training goes on
             print(text, file=sys.stderr, flush=True)
+
+    def row(self, row: Mapping[str, Any], text: str) -> None:
+        self.note(text)
 
     def close(self) -> None:
         pass  # nothing to restore
@@ -103,6 +109,9 @@ class LiveDisplay:
     def note(self, text: str) -> None:
         self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
+    def row(self, row: Mapping[str, Any], text: str) -> None:
+        self.note(text)
+
     def close(self) -> None:
         self._progress.stop()
 
@@ -129,6 +138,9 @@ class FileDisplay:
     def note(self, text: str) -> None:
         with (self._folder / "notes.log").open("a", encoding="utf-8") as file:
             file.write(text + "\n")
+
+    def row(self, row: Mapping[str, Any], text: str) -> None:
+        self.note(text)
 
     def close(self) -> None:
         pass  # nothing to restore

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
+from pydantic.fields import FieldInfo
 
 
 class Settings(BaseModel):
@@ -48,9 +49,15 @@ def absolute(settings: S) -> S:
         value = getattr(settings, name)
         if isinstance(value, BaseModel):
             changes[name] = absolute(value)
-        elif any(isinstance(mark, _Location) for mark in field.metadata) and "://" not in value:
+        elif isinstance(value, str) and "://" not in value and _is_location(field):
             changes[name] = str(Path(value).expanduser().absolute())
     return settings.model_copy(update=changes)
+
+
+def _is_location(field: FieldInfo) -> bool:
+    # pydantic moves the marks of `Location` to the field, but leaves those of `Location | None` inside.
+    marks = [*field.metadata, *(mark for part in get_args(field.annotation) for mark in get_args(part))]
+    return any(isinstance(mark, _Location) for mark in marks)
 
 
 def flatten(settings: BaseModel | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -31,7 +31,7 @@ def submit_target(
     as_json: bool,
 ) -> int:
     """Run `target` here or, with an address, on a cluster; returns the exit code."""
-    from cluster.targets import find_target
+    from cluster.targets import Composite, find_target
     from configs.loading import load
 
     for option, value in (("--address", address), ("--name", run)):
@@ -41,6 +41,8 @@ def submit_target(
         raise UsageError("--detach needs --address", hint="a run in this process cannot outlive it")
     implementation = find_target(target).load()
     settings = absolute(load(implementation.settings_class, target=target, config=config, sets=sets))
+    if isinstance(implementation, Composite):
+        implementation, settings = implementation.compose(settings, load)
     if address:
         return send(target, settings, run, address, detach=detach, dry_run=dry_run, as_json=as_json)
     outcome = run_here(target, implementation, settings, run, dry_run=dry_run)

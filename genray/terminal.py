@@ -66,8 +66,12 @@ def _outcome_rows(outcome: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     run = Path(str(outcome.get("run", "")))
     if outcome.get("set_aside"):
         yield "set aside", f"{outcome['set_aside']} broken inputs, listed in {run / 'set_aside.jsonl'}"
-    yield "bundle", str(outcome.get("bundle"))
-    for label, file in (("report", "report.html"), ("pictures", "samples/validation.png")):
+    if best := outcome.get("best"):  # of a sweep's trials
+        yield "best", "  ".join(f"{k} {v}" for k, v in best["settings"].items())
+        yield f"  {outcome['metric']}", f"{best['metric']:.4g}"
+    yield "bundle", str((best or outcome).get("bundle"))
+    pictures = (("pictures", "samples/validation.png"), ("quality", "quality.png"))
+    for label, file in (("report", "report.html"), *pictures):
         if (run / file).exists():
             yield label, str(run / file)
     if "seconds" in outcome:

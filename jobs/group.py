@@ -20,7 +20,7 @@ def train_here(recipe: Recipe[Any], run: Run, display: Display, gpu: bool) -> di
     """Train in this process; returns the metrics as {"metrics": ...}."""
     from jobs.loop import Loop
 
-    device = open_device(recipe.settings.device, gpu=gpu)
+    device = open_device(recipe.settings.device, gpu=gpu, last_on_cpu=recipe.channels_last_on_cpu)
     with _memory_errors():
         return {"metrics": Loop(recipe, recipe.open(display.note), run, device, display).train()}
 
@@ -44,7 +44,13 @@ def train_in_worker(config: Mapping[str, Any]) -> dict[str, Any]:
         return {"error": failure}
     display = FileDisplay(run.folder)
     index = get_device().index or 0 if config["gpu"] else 0
-    device = open_device(recipe.settings.device, gpu=config["gpu"], index=index, cpus=config["cpus"])
+    device = open_device(
+        recipe.settings.device,
+        gpu=config["gpu"],
+        index=index,
+        cpus=config["cpus"],
+        last_on_cpu=recipe.channels_last_on_cpu,
+    )
     try:
         with _memory_errors():
             summary = recipe.open(lambda text: None)

@@ -55,6 +55,7 @@ class ImageRecipe(Recipe[S]):
     name = "network"
     """Of the one network, `self.network()`."""
     averaged = (name,)
+    channels_last_on_cpu = True  # 1.1 to 1.3 times as fast
     kind: str
     """Of the bundle."""
     any_size = False
@@ -206,10 +207,12 @@ class ImageRecipe(Recipe[S]):
         data, seed, source = self.settings.data, self.settings.seed, self._source_
         if self._train is not None:
             return MemoryLoader(self._train, source.vary, seed)
-        source = replace(source, images=source.images.take(np.tile(np.arange(len(source)), self.repeats)))
         channels, height, width = self.shape
         shapes = [(height, width, channels)] * self._parts
-        return StreamLoader(source, shapes, seed, report, limit=data.max_bad_share, path=data.path)
+        source = replace(source, images=source.images.take(np.tile(np.arange(len(source)), self.repeats)))
+        return StreamLoader(
+            source, shapes, seed, report, limit=data.max_bad_share, path=data.path, repeats=self.repeats
+        )
 
     def some_training_images(self, most: int) -> list[Pixels]:
         """Training images, the first of a fixed random order: for baselines and calibration."""

@@ -75,8 +75,8 @@ class Loop:
         self._last, self._best = (run.checkpoints / f"{name}.safetensors" for name in ("last", "best"))
         restored, position = self._state.restore(self._last), self._state.position
         self._worker.check_same((dict(summary.data), position.epoch, position.taken, position.step))
-        if restored:
-            self._note(f"going on from epoch {position.epoch + 1}, step {position.step}")
+        if restored and self._worker.leads:
+            display.note(f"going on from epoch {position.epoch + 1}, step {position.step}")
         # After an elastic change steps are of another size: those to come are counted, not those done.
         to_come = (self._per_epoch - position.taken) // self._per_step
         to_come += (self._settings.epochs - position.epoch - 1) * self._steps_per_epoch
@@ -211,7 +211,8 @@ class Loop:
         if position.epoch % settings.checkpoint_every == 0 or last or self._stale():
             self._checkpoint()
         self._worker.on_leader(self._write_record)
-        self._note(row_line(row, settings.epochs))
+        if self._worker.leads:
+            self._display.row(row, row_line(row, settings.epochs))
 
     def _write_record(self) -> None:
         assert self._record is not None
@@ -270,10 +271,6 @@ class Loop:
 
     def _stale(self) -> bool:
         return self._settings.patience is not None and self._state.position.stale >= self._settings.patience
-
-    def _note(self, text: str) -> None:
-        if self._worker.leads:
-            self._display.note(text)
 
     def _named(self, losses: torch.Tensor) -> dict[str, float]:
         return dict(zip(self._state.names, losses.tolist(), strict=True))

@@ -118,6 +118,8 @@ class Recipe(ABC, Generic[S]):
     """Losses on the progress line; all if empty."""
     averaged: ClassVar[Sequence[str]]
     """Networks that validation and the bundle use: of these an exponential moving average is kept."""
+    channels_last_on_cpu: ClassVar[bool] = False
+    """Whether that layout was measured faster for these networks (on a GPU it always is)."""
 
     def __init__(self, settings: S) -> None:
         self.settings = settings

@@ -85,16 +85,19 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
         train, strange = self._parted(found.train)
         val, more = self._parted(found.val)
         test = found.test
-        if test is None and len(strange) + len(more):
+        if found.val.origin is found.train.origin:  # split by the seed: anomalies of both parts are held out
+            more = _joined(more, strange) if len(strange) else more
+        if test is None and len(more):
             halves = hold_out(range(len(val)), 0.5, self.settings.seed)
-            test = _joined(val.take(halves[1]), _joined(strange, more))
+            test = _joined(val.take(halves[1]), more)
             val = val.take(halves[0])
         if not len(train) or not len(val):
             raise DataError(f"no images of the class {', '.join(names)} to train on", where="data.normal")
         return replace(found, train=train, val=val, test=test)
 
     def _parted(self, images: Images) -> tuple[Images, Images]:
-        assert images.labels is not None  # there are classes
+        if images.labels is None:
+            return images, images.take([])
         normal = np.isin(images.labels, self._normal)
         return images.take(np.flatnonzero(normal)), images.take(np.flatnonzero(~normal))
 
@@ -211,9 +214,7 @@ def _rates(anomalous: NDArray[np.bool_], errors: NDArray[np.float64]) -> dict[st
 
 
 def _joined(first: Images, second: Images) -> Images:
-    """Both, of one origin."""
-    if first.origin is not second.origin:
-        return first if len(first) else second
+    """Both, which are of one origin and labelled."""
     assert first.labels is not None
     assert second.labels is not None
     indices = np.concatenate([first.indices, second.indices])

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from genray.data.image_source import Flips, Key
 from genray.data.loader import Pixels, Sample
 from genray.data.stamps import StampSettings, stamp
+from genray.models.losses import ReconstructionSettings
 from genray.pixels import to_pixels
 from jobs.image_recipe import UNIT
 from jobs.recipe import Part
@@ -40,6 +41,10 @@ class TrainDestamperSettings(RestoringSettings):
         "fast", description="fast: minutes on a CPU; quality: a larger network for hours, or a GPU"
     )
     stamps: StampSettings = Field(StampSettings(), description="what is stamped on clean images")
+    loss: ReconstructionSettings = Field(
+        ReconstructionSettings(kind="mse"),
+        description="what is minimised; with mae leaving everything as it is is a trap: most pixels are right",
+    )
     clean_share: float = Field(
         0.1, ge=0, le=1, description="share of patches that are left without a stamp, to be left alone"
     )

@@ -34,6 +34,7 @@ class Training(Generic[S]):
     def __init__(self, recipe: type[Recipe[S]]) -> None:
         self._recipe = recipe
         self.settings_class = recipe.settings_class
+        self.metric = recipe.metric  # by which its weights are judged; smaller is better
 
     def prepare(
         self, settings: S, target: str, name: str | None, note: Callable[[str], None]
@@ -131,7 +132,7 @@ class PreparedTraining:
             for bad in self._summary.bad:
                 run.add_set_aside(bad)
             display.note(f"run: {run.folder}")
-            with _stoppable(run, display):
+            with stoppable(run, display):
                 metrics = self._train(run, display, self.demand(have), attached)
             outcome = {
                 "target": self._target,
@@ -191,7 +192,7 @@ class PreparedTraining:
 
 
 @contextmanager
-def _stoppable(run: Run, display: Display) -> Iterator[None]:
+def stoppable(run: Run, display: Display) -> Iterator[None]:
     """Turn the first SIGINT, SIGTERM or SIGHUP into a request to stop; the second ends the process."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
 
 from genray.errors import DataError
@@ -13,23 +14,26 @@ _SETS = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}
 def download(name: str, path: str, note: Callable[[str], None]) -> None:
     """Download the set `name` into the folder `path`, unless that holds anything already.
 
+    What was downloaded when it broke off is kept beside the folder, and used by the next attempt.
+
     Raises:
         DataError: it cannot be downloaded.
     """
-    folder = Path(path)
-    if folder.is_dir() and any(folder.iterdir()):
-        return
-    from torchvision import datasets
-
-    note(f"downloading {name} into {folder}")
-    partial = folder.with_name(f".{folder.name}.download")
+    folder = Path(path).expanduser().resolve()
     try:
+        if folder.exists() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
+            return
+        note(f"downloading {name} into {folder}")
+        partial = folder.with_name(f".{folder.name}.download")
         partial.mkdir(parents=True, exist_ok=True)
+        from torchvision import datasets
+
         getattr(datasets, _SETS[name])(partial, download=True)
-        if folder.is_dir():
-            folder.rmdir()
-        partial.rename(folder)
-    except (OSError, RuntimeError, ValueError) as error:
+        folder.mkdir(exist_ok=True)
+        for entry in partial.iterdir():
+            entry.rename(folder / entry.name)
+        partial.rmdir()
+    except (OSError, RuntimeError, ValueError, EOFError, HTTPException) as error:
         raise DataError(
             f"cannot download {name}: {error}",
             where=str(folder),

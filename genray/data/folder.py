@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import PurePosixPath
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from genray.data.images import MAX_FILE_BYTES, decode, image_size, is_gray, read_image_file
 from genray.data.loader import Pixels
-from genray.data.splits import split_of
+from genray.data.splits import below_split
 from genray.data.store import Store
 
 
 class FolderImages:
-    """Image files of a store: an `Origin`, see `genray/data/image_set.py`."""
+    """Image files of a store: an `Origin`, see `genray/data/layouts.py`."""
 
     def __init__(self, store: Store, paths: Sequence[str]) -> None:
         import pyarrow as pa
@@ -38,18 +40,21 @@ class FolderImages:
         return decode(data, channels=channels, max_pixels=max_pixels)
 
 
-def classes_of(paths: Sequence[str]) -> list[str]:
-    """For each of `paths`, the name of the folder that says what the image is: the first below train, val or
-    test, if there is one, and below folders that all of them share; "" for an image that lies in none."""
-    folders = [_below_split(PurePosixPath(path).parts[:-1]) for path in paths]
+def classes_of(parts: Mapping[str, Sequence[str]]) -> dict[str, NDArray[Any] | None]:
+    """The class of each path in `parts` (train, val, test, ""), or None for a part in which an image lies in
+    no folder that could say it.
+
+    It is the first folder below train, val or test, if there is one, and below the folders that all images
+    share: of lfw/train/lfw_funneled/Ada_Lovelace/1.jpg it is Ada_Lovelace.
+    """
+    folders = {part: [path.rpartition("/")[0] for path in paths] for part, paths in parts.items()}
+    below = {folder: below_split(folder) for listed in folders.values() for folder in set(listed)}
+    known = {part for part, listed in folders.items() if all(below[folder] for folder in set(listed))}
+    chains = {below[folder] for part in known for folder in folders[part]}
     shared = 0
-    while len({parts[: shared + 1] for parts in folders}) == 1 and len(folders[0]) > shared + 1:
+    while chains and min(map(len, chains)) > shared + 1 and len({chain[shared] for chain in chains}) == 1:
         shared += 1
-    return [parts[shared] if len(parts) > shared else "" for parts in folders]
-
-
-def _below_split(folders: tuple[str, ...]) -> tuple[str, ...]:
-    for i, folder in enumerate(folders):
-        if split_of(f"{folder}/x"):
-            return folders[i + 1 :]
-    return folders
+    return {
+        part: np.array([below[folder][shared] for folder in listed], np.str_) if part in known else None
+        for part, listed in folders.items()
+    }

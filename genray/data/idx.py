@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 import zlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from genray.data.images import BadImage
 from genray.data.loader import Pixels
-from genray.data.store import Store
+from genray.data.store import Entry, Store
 from genray.errors import DataError
 
+SUFFIXES = ("ubyte", "ubyte.gz")
 _MAX_BYTES = 4 * 2**30
-_FOLDERS = (
-    "",
-    "raw",
-    "MNIST/raw",
-    "FashionMNIST/raw",
-    "KMNIST/raw",
-)  # the latter as torchvision lays them out
+_MAX_RATIO = 1100  # gzip makes nothing smaller than by 1032
+_FOLDERS = ("", "raw", "MNIST/raw", "FashionMNIST/raw", "KMNIST/raw")  # the latter as torchvision's
 _PARTS = {"train": "train", "test": "t10k"}
+
+IdxPart = tuple["IdxImages", NDArray[np.uint8] | None]
 
 
 @dataclass(frozen=True)
 class IdxImages:
-    """The images of one idx file, decoded: an `Origin`, see `genray/data/image_set.py`."""
+    """The images of one idx file, decoded: an `Origin`, see `genray/data/layouts.py`."""
 
     file: str
     images: NDArray[np.uint8]  # (N, H, W)
@@ -43,38 +44,52 @@ class IdxImages:
 
     def pixels(self, index: int, channels: int, max_pixels: int) -> Pixels:
         image = self.images[index][:, :, None]
+        if image.size > max_pixels:
+            raise BadImage("too-large", f"{image.size} pixels, the limit is {max_pixels}")
         return image if channels == 1 else np.repeat(image, channels, axis=2)
 
 
-def find_idx(store: Store) -> dict[str, tuple[IdxImages, NDArray[np.int64] | None]]:
-    """The images and labels of "train" and "test" in `store`, plain or gzipped, with or without torchvision's
-    folders; empty if there are none.
+def find_idx(store: Store, entries: Iterable[Entry]) -> dict[str, IdxPart]:
+    """The images and labels of "train" and "test" among `entries`, plain or gzipped, with or without
+    torchvision's folders; empty if there are none.
 
     Raises:
-        DataError: a file that is damaged, or labels that are not those of the images.
+        DataError: a file that is damaged, labels that are not those of the images, or several sets.
     """
-    files = {entry.path for entry in store.list(("ubyte", "ubyte.gz"))}
-    found: dict[str, tuple[IdxImages, NDArray[np.int64] | None]] = {}
-    for part, prefix in _PARTS.items():
-        images = _first(files, f"{prefix}-images-idx3-ubyte")
+    files = {entry.path: entry for entry in entries}
+    folders = [
+        folder for folder in _FOLDERS if any(_named(files, folder, p, "images-idx3") for p in _PARTS.values())
+    ]
+    if len(folders) > 1:
+        raise DataError(
+            f"several sets of idx files under {store.root}: {', '.join(f or '.' for f in folders)}",
+            where="data.path",
+            hint="point it at the folder of one of them",
+        )
+    found: dict[str, IdxPart] = {}
+    for part, prefix in _PARTS.items() if folders else ():
+        images = _named(files, folders[0], prefix, "images-idx3")
         if images is None:
             continue
         array = read_idx(store, images)
-        if array.ndim != 3:
-            raise DataError(f"{images} holds {array.ndim} dimensions, images have 3", where=store.root)
-        name, labels = _first(files, f"{prefix}-labels-idx1-ubyte"), None
-        if name is not None:
-            labels = read_idx(store, name).astype(np.int64)
+        if array.ndim != 3 or not array.size:
+            raise DataError(f"{images.path} holds no images: its shape is {array.shape}", where=store.root)
+        entry, labels = _named(files, folders[0], prefix, "labels-idx1"), None
+        if entry is not None:
+            labels = read_idx(store, entry)
             if labels.shape != (len(array),):
                 raise DataError(
-                    f"{name} has {labels.size} labels, {images} {len(array)} images", where=store.root
+                    f"{entry.path} has {labels.size} labels, {images.path} {len(array)} images",
+                    where=store.root,
                 )
-        found[part] = IdxImages(images, array), labels
+        found[part] = IdxImages(images.path, array), labels
     return found
 
 
-def read_idx(store: Store, path: str) -> NDArray[np.uint8]:
-    """The array in the idx file `path`, gzipped or not; only unsigned bytes.
+def read_idx(store: Store, entry: Entry) -> NDArray[np.uint8]:
+    """The array in the idx file `entry`, gzipped or not; only unsigned bytes.
+
+    No more is unpacked than the header promises, and no promise is believed that the file cannot keep.
 
     Raises:
         DataError: damaged, of another type, or of absurd size.
@@ -82,25 +97,37 @@ def read_idx(store: Store, path: str) -> NDArray[np.uint8]:
 
     def refuse(why: str) -> DataError:
         hint = "download it again: data.download=mnist (or fashion-mnist) does"
-        return DataError(f"{path} is no idx file of images or labels: {why}", where=store.root, hint=hint)
+        return DataError(
+            f"{entry.path} is no idx file of images or labels: {why}", where=store.root, hint=hint
+        )
 
+    if entry.size > _MAX_BYTES:
+        raise refuse(f"{entry.size} bytes, the limit is {_MAX_BYTES}")
     try:
-        data = store.read(path, _MAX_BYTES)
-        if data[:2] == b"\x1f\x8b":
-            with gzip.open(io.BytesIO(data)) as file:
-                data = file.read(_MAX_BYTES)
+        data = store.read(entry.path)
+        zipped = data[:2] == b"\x1f\x8b"
+        with gzip.open(io.BytesIO(data)) if zipped else io.BytesIO(data) as file:
+            start = file.read(4)
+            if len(start) < 4 or start[:3] != b"\x00\x00\x08" or not 1 <= start[3] <= 4:
+                raise refuse(f"it begins with {start.hex() or 'nothing'}")
+            sizes = file.read(4 * start[3])
+            shape = tuple(int(n) for n in np.frombuffer(sizes[: len(sizes) // 4 * 4], ">u4"))
+            promised = math.prod(shape)
+            if len(shape) < start[3] or promised > min(_MAX_BYTES, len(data) * (_MAX_RATIO if zipped else 1)):
+                raise refuse(f"its header says {shape}, it has {len(data)} bytes")
+            values = file.read(promised + 1)  # one more: to notice it, and to come to gzip's checksum
     except (OSError, EOFError, zlib.error) as error:
         raise refuse(str(error)) from error
-    if len(data) < 4 or data[:3] != b"\x00\x00\x08" or not 1 <= data[3] <= 4:
-        raise refuse(f"it begins with {data[:4].hex()}")
-    dimensions = data[3]
-    start = 4 + 4 * dimensions
-    shape = tuple(int(n) for n in np.frombuffer(data[4:start], ">u4"))
-    if len(shape) < dimensions or len(data) - start != np.prod(shape, dtype=object):
-        raise refuse(f"its header says {shape}, it has {len(data) - start} bytes")
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+    if len(values) != promised:
+        more = "more" if len(values) > promised else len(values)
+        raise refuse(f"its header says {shape}, which is {promised} bytes, it has {more}")
+    return np.frombuffer(values, np.uint8).reshape(shape)
 
 
-def _first(files: set[str], name: str) -> str | None:
-    paths = [f"{folder}/{name}{suffix}".lstrip("/") for folder in _FOLDERS for suffix in ("", ".gz")]
-    return next((path for path in paths if path in files), None)
+def _named(files: Mapping[str, Entry], folder: str, prefix: str, kind: str) -> Entry | None:
+    # train-images-idx3-ubyte, or with a dot as some copies have it; unpacked rather than packed
+    names = [
+        f"{prefix}-{name}-ubyte{suffix}" for name in (kind, kind.replace("-", ".")) for suffix in ("", ".gz")
+    ]
+    paths = [f"{folder}/{name}".lstrip("/") for name in names]
+    return next((files[path] for path in paths if path in files), None)

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, Self
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from genray.data.folder import FolderImages, classes_of
-from genray.data.idx import find_idx
-from genray.data.images import SUFFIXES, BadImage
-from genray.data.loader import Pixels
-from genray.data.parquet import read_parquet
+from genray.data.images import BadImage
+from genray.data.layouts import Content, Origin, read_store
 from genray.data.splits import hold_out, split_of
-from genray.data.store import Entry, Store
+from genray.data.store import Store
 from genray.errors import DataError
 from genray.settings import Location, Settings
 
-Layout = Literal["idx", "folder", "parquet"]
 Labels = NDArray[np.int64]
 
 
@@ -40,7 +36,7 @@ class ImageSetSettings(Settings):
         None,
         description="download this set into path first, if that is empty (torchvision's downloader)",
     )
-    channels: Literal[1, 3] | None = Field(None, description="1 gray, 3 RGB; null: as the first images are")
+    channels: Literal[1, 3] | None = Field(None, description="1 gray, 3 RGB; null: as some of the images are")
     size: int | None = Field(
         None, ge=8, le=4096, description="height and width in pixels; null: as the images are"
     )
@@ -68,25 +64,6 @@ class ImageSetSettings(Settings):
         return self
 
 
-class Origin(Protocol):
-    """Images by index, wherever they lie."""
-
-    def __len__(self) -> int: ...
-
-    def name(self, index: int) -> str:
-        """The path that stands for the image in lists."""
-
-    def header(self, index: int) -> tuple[int, int, bool]:
-        """(width, height, whether it is gray); BadImage or OSError if that cannot be read."""
-
-    def pixels(self, index: int, channels: int, max_pixels: int) -> Pixels:
-        """(H, W, channels) uint8.
-
-        Raises:
-            BadImage: with its reason.
-        """
-
-
 @dataclass(frozen=True)
 class Images:
     """Some images of an origin: which, and their labels if they have any."""
@@ -106,7 +83,7 @@ class Images:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """A set of images, split. `classes` are the names that labels stand for."""
+    """A set of images, split. `classes` are the names that labels stand for, in any part that has labels."""
 
     train: Images
     val: Images
@@ -121,20 +98,31 @@ class ImageSet:
 def open_image_set(settings: ImageSetSettings, seed: int) -> ImageSet:
     """List the images that `settings` name, without decoding them (but for idx files).
 
+    Images of `settings.test` that lie below `settings.path` are not trained on, unless they lie in its
+    folder train.
+
     Raises:
-        DataError: no images, or none to train on.
+        DataError: no images, none to train on, or none to judge on where `settings.test` says so.
     """
-    store = Store(settings.path)
-    parts, classes, layout, listed = _read(store, settings.layout)
-    if settings.test is not None:
-        there = Store(settings.test)
-        others, _, _, more = _read(there, "auto")
-        parts["test"] = next(others[part] for part in ("test", "val", "", "train") if part in others)
-        listed = [*listed, *more]
-    train, val, split = parts.get("train") or parts.get(""), parts.get("val"), "by folders"
+    inside = None if settings.test is None else _inside(settings.path, settings.test)
+    apart = inside if inside and not split_of(f"{inside}/x") else ""
+    content = read_store(Store(settings.path), settings.layout, apart)
+    known, listed = dict(content.parts), list(content.listed)
+    if settings.test is not None and inside != "":
+        others = _read_test(settings.test)
+        known["test"] = next(others.parts[p] for p in ("test", "val", "", "train") if p in others.parts)
+        listed += others.listed
+    elif settings.test is not None and "test" not in known:
+        raise DataError(
+            f"data.test is data.path, {settings.path}, which has no test part",
+            where="data.test",
+            hint="give another folder, or null to judge on images that are held out",
+        )
+    parts, classes = _numbered(known)
+    train, val, split = parts.get("train", parts.get("")), parts.get("val"), "by folders"
     if train is None:
         raise DataError(
-            f"no images to train on under {settings.path}, only {', '.join(sorted(parts))}",
+            f"no images to train on under {settings.path}, only {', '.join(sorted(content.parts))}",
             where="data.path",
             hint="put them into a folder train beside the others",
         )
@@ -144,104 +132,70 @@ def open_image_set(settings: ImageSetSettings, seed: int) -> ImageSet:
             raise DataError(f"one image under {settings.path}: at least 2 are needed", where="data.path")
         train, val = train.take(remaining), train.take(held)
         split = f"{settings.val_share:g} held out by seed {seed}"
+    if content.unused:
+        split += f"; {content.unused} files beside the folder train left out"
     digest = hashlib.sha256("\n".join(f"{e.path}\t{e.size}" for e in listed).encode()).hexdigest()
-    return ImageSet(
-        train, val, parts.get("test"), classes, layout, fingerprint=f"sha256:{digest}", split=split
-    )
+    return ImageSet(train, val, parts.get("test"), classes, content.layout, f"sha256:{digest}", split)
 
 
 def look_at_headers(images: Images, most: int = 16) -> tuple[list[tuple[int, int]], bool]:
-    """(width, height) of the first few images that can be read, and whether all of them are gray.
+    """(width, height) of a few images that can be read, from the first to the last, and whether all of them
+    are gray.
 
     Raises:
         DataError: none can be read.
     """
     sizes, gray = [], True
-    for index in images.indices[:most]:
+    some = np.unique(np.linspace(0, len(images) - 1, most).round().astype(np.int64))
+    for index in images.indices[some].tolist():
         try:
-            width, height, is_gray = images.origin.header(int(index))
+            width, height, is_gray = images.origin.header(index)
         except (BadImage, OSError):
             continue
         sizes.append((width, height))
         gray &= is_gray
     if not sizes:
-        name = images.origin.name(int(images.indices[0]))
         raise DataError(
-            f"none of the first {min(most, len(images))} images can be read, {name} for one",
+            f"none of {len(some)} images can be read, {images.origin.name(int(images.indices[0]))} for one",
             hint="check that they are PNG, JPEG or WebP files and open in a viewer",
         )
     return sizes, gray
 
 
-Parts = dict[str, Images]
+def _inside(path: str, test: str) -> str | None:
+    """The folder `test` relative to `path`: "" if it is the same, None if it is not in it."""
+    if "://" in path or "://" in test:
+        outer, inner = PurePosixPath(path), PurePosixPath(test)  # which also drops a slash at the end
+    else:
+        outer, inner = (PurePosixPath(Path(p).expanduser().resolve()) for p in (path, test))
+    if inner == outer:
+        return ""
+    return inner.relative_to(outer).as_posix() if inner.is_relative_to(outer) else None
 
 
-def _read(store: Store, layout: str) -> tuple[Parts, tuple[str, ...], Layout, list[Entry]]:
-    """Parts by name (train, val, test, "" for neither), the classes, the layout, and what was listed."""
-    readers: dict[str, Callable[[Store], tuple[Parts, tuple[str, ...], list[Entry]] | None]] = {
-        "idx": _read_idx,
-        "parquet": _read_parquet,
-        "folder": _read_folder,
+def _read_test(path: str) -> Content:
+    try:
+        return read_store(Store(path), "auto")
+    except DataError as error:
+        hint = "give a folder of images, or null to judge on the test part of data.path"
+        raise DataError(error.what, where=f"data.test={path}", hint=hint) from error
+
+
+def _numbered(
+    parts: Mapping[str, tuple[Origin, NDArray[Any] | None]],
+) -> tuple[dict[str, Images], tuple[str, ...]]:
+    """The parts with labels from 0 on, and the names that these stand for: the same in all parts."""
+    found = {
+        part: np.unique(known, return_inverse=True) for part, (_, known) in parts.items() if known is not None
     }
-    for name, reader in readers.items():
-        if layout in ("auto", name) and (found := reader(store)) is not None:
-            return found[0], found[1], name, found[2]  # type: ignore[return-value]
-    kinds = {"idx": "*-images-idx3-ubyte(.gz)", "parquet": "*.parquet", "folder": " ".join(SUFFIXES)}
-    looked = ", ".join(kinds[name] for name in kinds if layout in ("auto", name))
-    raise DataError(
-        f"no images under {store.root}: looked for {looked}",
-        where="data.path",
-        hint="check the path, or download a set into it: data.download=mnist",
-    )
-
-
-def _read_idx(store: Store) -> tuple[Parts, tuple[str, ...], list[Entry]] | None:
-    found = find_idx(store)
-    if not found:
-        return None
-    parts = {part: Images(o, np.arange(len(o)), labels) for part, (o, labels) in found.items()}
-    top = max((int(i.labels.max()) for i in parts.values() if i.labels is not None), default=-1)
-    listed = store.list(("ubyte", "ubyte.gz"))
-    return parts, tuple(str(i) for i in range(top + 1)), listed
-
-
-def _read_parquet(store: Store) -> tuple[Parts, tuple[str, ...], list[Entry]] | None:
-    entries = store.list((".parquet",))
-    if not entries:
-        return None
-    grouped: dict[str, list[Entry]] = defaultdict(list)
-    for entry in entries:
-        grouped[_split_of_file(entry.path)].append(entry)
-    parts = {}
-    for part, files in grouped.items():
-        origin, labels = read_parquet(store, files)
-        if len(origin):
-            parts[part] = Images(origin, np.arange(len(origin)), labels)
-    top = max((int(i.labels.max()) for i in parts.values() if i.labels is not None), default=-1)
-    return parts, tuple(str(i) for i in range(top + 1)), entries
-
-
-def _split_of_file(path: str) -> str:
-    # train/0.parquet, or train-00000-of-00001.parquet as Hugging Face names them
-    return split_of(path) or split_of(f"{path.rsplit('/', 1)[-1].replace('.', '-').split('-')[0]}/x")
-
-
-def _read_folder(store: Store) -> tuple[Parts, tuple[str, ...], list[Entry]] | None:
-    entries = store.list(SUFFIXES)
-    if not entries:
-        return None
-    grouped: dict[str, list[Entry]] = defaultdict(list)
-    for entry in entries:
-        grouped[split_of(entry.path)].append(entry)
-    if "train" in grouped:
-        grouped.pop("", None)  # beside the folder train: not part of the set
-    names = {part: classes_of([entry.path for entry in files]) for part, files in grouped.items()}
-    known = {name for part in names.values() for name in part}
-    classes = tuple(sorted(known)) if "" not in known else ()
+    names = {str(value) for values, _ in found.values() for value in values}
+    classes = sorted(names, key=lambda name: (int(name), name) if name.isdecimal() else (np.inf, name))
     number = {name: i for i, name in enumerate(classes)}
-    parts = {}
-    for part, files in grouped.items():
-        labels = np.array([number[name] for name in names[part]], np.int64) if classes else None
-        origin = FolderImages(store, [e.path for e in files])
-        parts[part] = Images(origin, np.arange(len(files)), labels)
-    return parts, classes, entries
+    images = {}
+    for part, (origin, known) in parts.items():
+        labels = None
+        if known is not None:
+            values, places = found[part]
+            labels = np.array([number[str(value)] for value in values], np.int64)[places]
+        images[part] = Images(origin, np.arange(len(origin)), labels)
+    return images, tuple(classes)

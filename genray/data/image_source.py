@@ -81,7 +81,7 @@ class ImageSource:
                 raise BadImage("odd-shape", f"{width}x{height}, the others are {wanted}: set data.size")
             return (fitted(image, self.size[0], self.fit),)
         if min(height, width) < self.least:
-            raise BadImage("odd-shape", f"{width}x{height} is smaller than {self.least} pixels")
+            raise BadImage("odd-shape", f"{width}x{height} is smaller than the patch of {self.least} pixels")
         return (image,)
 
     def vary(self, images: Sample, key: Key) -> Sample:

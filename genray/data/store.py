@@ -86,8 +86,13 @@ class Store:
         return path
 
     def _walk(self, under: str) -> Iterable[Entry]:
-        top = self._base / under
+        top, seen = self._base / under, set()
         for folder, names, files in os.walk(top, followlinks=True, onerror=_refuse_unreadable):
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in seen:  # a link to a folder that was listed, or is being
+                names.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
             names[:] = [name for name in names if not name.startswith(".")]
             below = os.path.relpath(folder, self._base)
             for name in files:

@@ -26,6 +26,7 @@ class StreamLoader:
         report: told of broken samples.
         limit: largest share of them (data.max_bad_share).
         path: of the store, for errors.
+        repeats: how often `source` has every sample, for the share of the broken ones.
     """
 
     def __init__(
@@ -37,10 +38,12 @@ class StreamLoader:
         *,
         limit: float,
         path: str,
+        repeats: int = 1,
     ) -> None:
         self.count = len(source)
         self._source, self._shapes, self._seed = source, tuple(shapes), seed
         self._report, self._limit, self._path = report, limit, path
+        self._distinct = self.count // repeats
         self._stored: Any = None  # the source in Ray's object store, put there once
         self._bad: dict[str, BadInput] = {}
 
@@ -56,7 +59,7 @@ class StreamLoader:
         context = ray.data.DataContext.get_current()
         context.execution_options.preserve_order = True
         context.enable_progress_bars = False
-        decoder = _Decode(self._stored, len(self._shapes), self._path, self._seed, epoch, batch, share, start)
+        decoder = _Decode(self._stored, len(self._shapes), self._seed, epoch, batch, share, start)
         blocks = -(-rows // self._rows_per_block(batch))
         data = ray.data.range(rows, override_num_blocks=blocks).map_batches(
             decoder, batch_size=None, batch_format="pyarrow", zero_copy_batch=True
@@ -71,12 +74,15 @@ class StreamLoader:
 
     def _note(self, cells: Any) -> None:
         found = [BadInput(*entry) for cell in cells for entry in cell]
+        if any(len(cell) == self.count for cell in cells):
+            what = f"every sample is broken, {found[0].path} for one: {found[0].detail}"
+            raise DataError(what, where=self._path)
         for bad in found:
             if bad.path not in self._bad:
                 self._bad[bad.path] = bad
                 self._report(bad)
         if found:
-            check_bad_share(list(self._bad.values()), self.count, self._limit, self._path)
+            check_bad_share(list(self._bad.values()), self._distinct, self._limit, self._path)
 
 
 def _unpack(cells: Any, shape: tuple[int, int, int]) -> Pixels:
@@ -90,7 +96,6 @@ class _Decode:
 
     stored: Any
     parts: int
-    path: str
     seed: int
     epoch: int
     batch: int
@@ -118,7 +123,10 @@ class _Decode:
                 except BadImage as error:
                     bad.append([source.name(index), error.reason, error.detail])
             else:
-                raise DataError(f"every sample is broken, {bad[0][0]} for one: {bad[0][2]}", where=self.path)
+                # The loader raises it: what is raised here Ray Data hides behind errors of its own.
+                columns = {name: [b""] * len(rows) for name in columns}
+                broken = [bad] + [[]] * (len(rows) - 1)
+                break
             for i, part in enumerate(source.vary(images, key)):
                 columns[f"part{i}"].append(part.tobytes())
             broken.append(bad)

@@ -9,9 +9,12 @@ from torch import nn
 
 from genray.errors import BundleUnknown
 from genray.models.conv import ConvAutoencoder, ConvSettings
+from genray.models.conv_restorer import ConvRestorer, ConvRestorerSettings
 from genray.models.dense import DenseAutoencoder, DenseSettings
 from genray.models.improved import ImprovedAutoencoder, ImprovedSettings
+from genray.models.nafnet import NAFNet, NAFNetSettings
 from genray.models.numpy_dense import NumpyAutoencoder, NumpySettings
+from genray.models.residual_unet import ResidualUNet, ResidualUNetSettings
 from genray.models.unet import UNet, UNetSettings
 from genray.models.vae import VAESettings, VariationalAutoencoder
 from genray.settings import Settings
@@ -43,4 +46,7 @@ _NETWORKS: Mapping[str, tuple[Callable[..., nn.Module], type[Settings]]] = {
     "autoencoder-improved": (ImprovedAutoencoder, ImprovedSettings),
     "autoencoder-vae": (VariationalAutoencoder, VAESettings),
     "autoencoder-numpy": (NumpyAutoencoder, NumpySettings),
+    "restorer-conv": (ConvRestorer, ConvRestorerSettings),
+    "restorer-unet": (ResidualUNet, ResidualUNetSettings),
+    "restorer-nafnet": (NAFNet, NAFNetSettings),
 }

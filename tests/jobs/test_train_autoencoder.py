@@ -76,7 +76,9 @@ def test_it_learns_four_images_by_heart(submit: Submit, tmp_path: Path) -> None:
     write_images(tmp_path / "four" / "val", 4)
     more = (f"data.path={tmp_path / 'four'}", "model.latent=8", "loop.epochs=150", "loop.batch_size=4")
     outcome = submit("train-autoencoder", "a", *more, "loop.validate_every=150", "eval.baselines=[mean]")
-    train = submit("train-autoencoder", "b", *more, "loop.validate_every=150", f"data.test={tmp_path}/four/train")
+    train = submit(
+        "train-autoencoder", "b", *more, "loop.validate_every=150", f"data.test={tmp_path}/four/train"
+    )
     assert train["metrics"]["mse"] < 1e-3
     assert outcome["metrics"]["baselines"]["mean"]["mse"] > 5e-3
 
@@ -94,7 +96,9 @@ def test_any_loss_and_optimizer_train(submit: Submit, images: Path, loss: str) -
     assert submit("train-autoencoder", "a", *small(images, "conv", *more))["metrics"]["mse"] < 0.5
 
 
-def test_a_streamed_run_learns_what_one_in_memory_does(submit: Submit, images: Path, embedded_ray: None) -> None:
+def test_a_streamed_run_learns_what_one_in_memory_does(
+    submit: Submit, images: Path, embedded_ray: None
+) -> None:
     results = [
         submit("train-autoencoder", loader, *small(images, "dense", f"data.loader={loader}"))
         for loader in ("memory", "stream")
@@ -115,7 +119,9 @@ def test_colour_images_of_any_size_are_brought_to_one(submit: Submit, tmp_path: 
 
 
 def test_what_an_architecture_does_not_have_is_refused_by_name() -> None:
-    with pytest.raises(SettingsError, match=r"model\.filters: there is none with model\.kind=dense, only with conv"):
+    with pytest.raises(
+        SettingsError, match=r"model\.filters: there is none with model\.kind=dense, only with conv"
+    ):
         load(TrainAutoencoderSettings, target="train-autoencoder", sets=["model.filters=[8]"])
     with pytest.raises(SettingsError, match=r"model\.kind: should be dense, conv, .*, not 'cnv'"):
         load(TrainAutoencoderSettings, target="train-autoencoder", sets=["model.kind=cnv"])
@@ -138,4 +144,6 @@ def test_the_weight_of_the_divergence_warms_up(images: Path) -> None:
     begin, middle, end = (recipe.step(networks, batch, Done(done)) for done in (0.0, 0.5, 1.0))  # type: ignore[arg-type]
     assert float(begin["loss"]) == pytest.approx(float(begin["reconstruction"]))
     assert float(middle["loss"]) > float(middle["reconstruction"])
-    assert float(end["loss"] - end["reconstruction"]) == pytest.approx(float(end["kl"]) * 1000 / (21 * 24), rel=1e-3)
+    assert float(end["loss"] - end["reconstruction"]) == pytest.approx(
+        float(end["kl"]) * 1000 / (21 * 24), rel=1e-3
+    )

@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +13,8 @@ from genray.data.loader import (
     load_all,
 )
 from genray.data.paired import Pair, PairedSettings, PairSource
-from genray.data.pairing import Pairs, find_pairs
+from genray.data.pairing import find_pairs
 from genray.data.store import Store
-from genray.data.stream import StreamLoader
 from genray.errors import DataError
 from tests.conftest import write_pair_files
 
@@ -27,22 +25,13 @@ def chosen(path: Path, **more: object) -> PairedSettings:
     return PairedSettings.model_validate({"path": str(path), "size": 64, **more})
 
 
-def opened(path: Path) -> tuple[PairSource, Pairs]:
-    store, settings = Store(path), chosen(path)
-    found = find_pairs(store, settings, 0)
-    return PairSource(store, found.train, settings), found
-
-
-def streamed(source: PairSource, report: Callable[[BadInput], None]) -> StreamLoader:
-    return StreamLoader(source, [(64, 64, 3)] * 2, 0, report, limit=0.05, path="somewhere")
-
-
 def memory(path: Path, seed: int = 0) -> MemoryLoader:
-    source, _ = opened(path)
+    store, settings = Store(path), chosen(path)
+    source = PairSource(store, find_pairs(store, settings, 0).train, settings)
     return MemoryLoader(load_all(source, lambda bad: None)[1], source.vary, seed)
 
 
-def read(loader: MemoryLoader | StreamLoader, epoch: int = 0, batch: int = 2, **more: object) -> Batches:
+def read(loader: MemoryLoader, epoch: int = 0, batch: int = 2, **more: object) -> Batches:
     share = more.pop("share", Share())
     assert isinstance(share, Share)
     start = more.pop("start", 0)
@@ -79,28 +68,6 @@ def test_workers_share_each_batch_between_them(pairs: Path) -> None:
         samples = [inputs[i * side : (i + 1) * side] for i in range(4)]
         assert first == samples[0] + samples[2]
         assert second == samples[1] + samples[3]
-
-
-@pytest.mark.usefixtures("embedded_ray")
-def test_ray_data_gives_the_same_batches_as_memory(pairs: Path) -> None:
-    stream = streamed(opened(pairs)[0], pytest.fail)
-    assert read(stream, epoch=3) == read(memory(pairs), epoch=3)
-    share = Share(1, 2)
-    assert read(stream, batch=3, share=share, start=6) == read(memory(pairs), batch=3, share=share, start=6)
-
-
-@pytest.mark.usefixtures("embedded_ray")
-def test_a_broken_file_in_a_stream_costs_its_own_place_only(tmp_path: Path) -> None:
-    write_pair_files(tmp_path / "train", 30)
-    write_pair_files(tmp_path / "val", 2)
-    source, _ = opened(tmp_path)
-    (tmp_path / "train" / "007.png").write_bytes(b"broken")
-    bad: list[BadInput] = []
-    batches = read(streamed(source, bad.append))
-    assert len(batches) == 15
-    assert [(b.path, b.reason) for b in bad] == [("train/007.png", "unknown-format")]
-    whole = memory(tmp_path)
-    assert whole.count == 29
 
 
 def test_broken_files_are_set_aside_in_order(tmp_path: Path) -> None:

@@ -23,6 +23,12 @@ def test_a_local_folder_lists_its_images_by_path(root: Path) -> None:
     assert {e.size for e in entries} == {5}
 
 
+def test_a_link_to_a_folder_above_lists_nothing_twice(root: Path) -> None:
+    (root / "sub" / "again").symlink_to(root)
+    (root / "sub" / "self").symlink_to(root / "sub")
+    assert [e.path for e in Store(root).list((".png", ".jpg"))] == ["a.PNG", "b.png", "sub/ü n.jpg"]
+
+
 def test_a_uri_lists_the_same(root: Path) -> None:
     assert Store(root.as_uri()).list((".png", ".jpg")) == Store(root).list((".png", ".jpg"))
     assert Store(root.as_uri()).read("sub/ü n.jpg") == b"12345"

@@ -1,0 +1,78 @@
+"""What every restoration network is: damaged images in, restored ones out, at any size."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from genray.models.autoencoder import crop, up_to_multiple
+
+
+class Restorer(nn.Module, ABC):
+    """Damaged images (N, C, H, W), nominally in [0, 1] -> restored ones of the same shape.
+
+    Not clamped to [0, 1]: training needs the gradients beyond. Height and width are free, down to one
+    pixel: images are padded for `restored` and the result is cropped.
+
+    Args:
+        channels: of the images, 1 for gray and 3 for colour; these alone are taken.
+        multiple: `restored` is given heights and widths that it divides.
+
+    Raises:
+        ValueError: no channels; images of other channels, or without pixels.
+    """
+
+    def __init__(self, channels: int, multiple: int) -> None:
+        super().__init__()
+        if channels < 1:
+            raise ValueError(f"channels must be at least 1, not {channels}")
+        self.channels = channels
+        self.multiple = multiple
+
+    @abstractmethod
+    def restored(self, images: torch.Tensor) -> torch.Tensor:
+        """`images` (N, C, H, W), H and W multiples of `multiple`, restored."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """`images`, restored."""
+        if images.ndim != 4 or images.shape[1] != self.channels or not images.shape[2] * images.shape[3]:
+            raise ValueError(f"images must be (N, {self.channels}, height, width), not {tuple(images.shape)}")
+        height, width = images.shape[-2:]
+        return crop(self.restored(mirror_to_multiple(images, self.multiple)), height, width)
+
+
+def mirror_to_multiple(images: torch.Tensor, multiple: int) -> torch.Tensor:
+    """(N, C, H, W) mirrored at its edges until `multiple` divides height and width.
+
+    A mirrored image is as noisy as the image; repeated edge pixels would be streaks, which a network was
+    never trained on. Images too small to mirror get those all the same. `autoencoder.crop` undoes it.
+    """
+    height, width = images.shape[-2:]
+    below, right = up_to_multiple(height, multiple) - height, up_to_multiple(width, multiple) - width
+    if not below and not right:
+        return images
+    top, left = below // 2, right // 2
+    fits = below - top < height and right - left < width
+    sides = (left, right - left, top, below - top)
+    return F.pad(images, sides, mode="reflect" if fits else "replicate")
+
+
+def macs_per_pixel(network: nn.Module, channels: int) -> float:
+    """Multiply-accumulates of the convolutions of `network` for a pixel of an image of 512x512.
+
+    Nothing is computed: it runs on torch's meta device, wherever the weights are.
+
+    Args:
+        network: takes images (N, channels, 512, 512); it is left as it is.
+        channels: of the images.
+    """
+    side = 512
+    weights = {name: value.detach().to("meta") for name, value in network.state_dict().items()}
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        functional_call(network, weights, (torch.empty(1, channels, side, side, device="meta"),))
+    return float(counter.get_total_flops()) / 2 / side**2

@@ -1,0 +1,216 @@
+"""One trial of a sweep: a run like any other, trained in a process of Ray Tune, and what became of it."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import json
+import pkgutil
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+import jobs
+from genray.errors import GenrayError, Interrupted, UsageError
+from genray.files import write_json
+from genray.progress import FileDisplay, Tick
+from genray.resources import Resources
+from jobs.loop_settings import TrainSettings
+from jobs.report import finite
+from jobs.run import Run
+from jobs.space import Point
+from jobs.training import Training
+
+Mode = Literal["min", "max"]
+Status = Literal["finished", "stopped", "failed", "unfinished"]
+_PREFIX = "train-"
+
+
+def find_training(name: str) -> Training[Any]:
+    """The training target of that name.
+
+    Raises:
+        UsageError: there is none; names the nearest, and all.
+    """
+    stems = sorted(module.name for module in pkgutil.iter_modules(jobs.__path__))
+    names = {stem.replace("_", "-"): stem for stem in stems}
+    names = {each: stem for each, stem in names.items() if each.startswith(_PREFIX)}
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        raise UsageError(
+            f"no training target is called {name!r}" + (f"; did you mean {near[0]}?" if near else ""),
+            where="sweep.target",
+            hint=f"there are: {', '.join(names)}",
+        )
+    training: Training[Any] = importlib.import_module(f"jobs.{names[name]}").TARGET
+    return training
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What became of a trial so far. `value` is the sweep's metric; None if it was not measured yet."""
+
+    name: str
+    settings: Point
+    status: Status
+    value: float | None
+    epochs: int
+    seconds: float
+    run: str
+    bundle: str | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    baselines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A point of the space, and the run that is made of it."""
+
+    point: Point
+    settings: TrainSettings
+    run: Run
+
+    def standing(self, metric: str, mode: Mode) -> Standing:
+        """What became of it, by what its run holds.
+
+        Of a trial that finished `value` is that of the weights in its bundle, of any other the best yet.
+        """
+        rows = read_rows(self.run)
+        validated = [row for row in rows if finite(row.get(metric))]
+        value = (min if mode == "min" else max)((row[metric] for row in validated), default=None)
+        outcome, failure = self.run.read_outcome(), self.run.read_failure()
+        status: Status = "unfinished"
+        if outcome is not None and outcome["epochs"] >= self.settings.loop.epochs:
+            status, kept = "finished", outcome["metrics"].get("epoch")
+            value = next((row[metric] for row in validated if row["epoch"] == kept), value)
+        elif is_stopped(self.run):
+            status = "stopped"
+        elif failure is not None:
+            status = "failed"
+        metrics = dict(outcome["metrics"]) if outcome is not None and status == "finished" else {}
+        baselines = metrics.pop("baselines", {})
+        return Standing(
+            name=self.run.name,
+            settings=self.point,
+            status=status,
+            value=value,
+            epochs=max((row["epoch"] for row in rows), default=0),
+            # Of the epochs, or of all that a run did that was not interrupted.
+            seconds=round(
+                max(sum(row.get("seconds", 0.0) for row in rows), (outcome or {}).get("seconds", 0)), 2
+            ),
+            run=str(self.run.folder),
+            bundle=str(self.run.bundle) if status == "finished" else None,
+            metrics=metrics,
+            baselines=baselines,
+            reason=str(failure.what) if failure is not None and status == "failed" else None,
+        )
+
+    def config(self, target: str, sweep: Run, metric: str, have: Resources) -> dict[str, Any]:
+        """What `train_trial` is given: plain values, for they go to another process."""
+        return {
+            "target": target,
+            "settings": self.settings.model_dump(mode="json"),
+            "folder": str(self.run.folder),
+            "sweep": str(sweep.folder),
+            "metric": metric,
+            "have": asdict(have),
+        }
+
+
+def read_rows(run: Run) -> list[dict[str, Any]]:
+    """The rows of a run's epochs so far."""
+    if not run.history.exists():
+        return []
+    rows = []
+    for line in run.history.read_text(encoding="utf-8").splitlines():
+        with suppress(ValueError):
+            rows.append(json.loads(line))
+    return rows
+
+
+def mark_stopped(run: Run, row: Mapping[str, Any]) -> None:
+    """Note that the scheduler stopped the trial after an epoch, for it to stay so when the sweep goes on."""
+    write_json(_stopped(run), {"epoch": row["epoch"]})
+
+
+def is_stopped(run: Run) -> bool:
+    """Whether the scheduler stopped it."""
+    return _stopped(run).exists()
+
+
+def _stopped(run: Run) -> Path:
+    return run.folder / "stopped.json"
+
+
+class TrialDisplay(FileDisplay):
+    """Shows a trial's progress to the sweep, and its epochs' metric to Ray Tune, which may end the process.
+
+    Args:
+        run: of the trial.
+        sweep: the sweep's folder as a run: when that is asked to stop, so is the trial.
+        metric: of the epochs' rows.
+        epochs: how many there will be. The last is not reported: a trial that comes so far gets its bundle.
+    """
+
+    def __init__(self, run: Run, sweep: Run, metric: str, epochs: int) -> None:
+        super().__init__(run.folder)
+        self._run, self._sweep, self._metric, self._epochs = run, sweep, metric, epochs
+
+    def tick(self, tick: Tick) -> None:
+        super().tick(tick)
+        if self._sweep.stop_requested():
+            self._run.request_stop()
+
+    def row(self, row: Mapping[str, Any], text: str) -> None:
+        super().row(row, text)
+        self.report(row)
+
+    def report(self, row: Mapping[str, Any]) -> None:
+        """Tell Ray Tune the metric of an epoch.
+
+        Raises:
+            UsageError: the epoch was validated, and has no such metric.
+        """
+        from ray import tune
+
+        names = [name for name in row if name.startswith("val_")]
+        if names and self._metric not in row:
+            raise UsageError(
+                f"there is no metric {self._metric}",
+                where="sweep.metric",
+                hint=f"there are: {', '.join(names)}",
+            )
+        if names and row["epoch"] < self._epochs:
+            tune.report({"epoch": row["epoch"], self._metric: row[self._metric]})
+
+
+def train_trial(config: Mapping[str, Any]) -> None:
+    """The function of a Ray Tune trial: train its run, or go on with it. An error that genray raises on
+    purpose is left in the run, as is the checkpoint of a trial that was asked to stop; Ray starts the
+    process again after any other."""
+    given = config["trial"]
+    sweep, run, have = Run(Path(given["sweep"])), Run(Path(given["folder"])), Resources(**given["have"])
+    if sweep.stop_requested():
+        return
+    torch.set_num_threads(max(1, int(have.cpus)))
+    try:
+        training = find_training(given["target"])
+        settings = training.settings_class.model_validate(given["settings"])
+        display = TrialDisplay(run, sweep, given["metric"], settings.loop.epochs)
+        for row in read_rows(run):  # of before the sweep was interrupted: Ray Tune does not know them
+            display.report(row)
+        prepared = training.prepare(settings, given["target"], run.name, lambda text: None)
+        prepared.run(display, have, attached=False)
+        display.note("finished")
+    except Interrupted:
+        return
+    except GenrayError as error:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        run.write_failure(error)
+        FileDisplay(run.folder).note(f"failed: {error.what}")

@@ -1,0 +1,101 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from configs.loading import as_sets, load
+from genray.errors import DataError, GenrayError, RunError, SettingsError, UsageError
+from genray.files import write_text
+from genray.resources import Demand, Resources
+from jobs.sweep import TARGET
+from tests.jobs.sweeps import prepare_sweep, sweep_settings
+
+Tiny = Callable[..., list[str]]
+FILTERS = "sweep.space.generator.filters=[4, 8]"
+
+
+def test_trials_have_the_targets_own_defaults_what_they_share_and_their_point(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    prepared = prepare_sweep(tmp_path, tiny(), FILTERS, "sweep.space.loop.ema=[0.5]", "seed=3")
+    settings = [trial.settings.model_dump() for trial in prepared._trials]
+    assert [each["generator"]["filters"] for each in settings] == [4, 8]
+    assert [each["loop"]["ema"] for each in settings] == [0.5, 0.5]
+    assert [each["seed"] for each in settings] == [3, 3]
+    assert all(each["loss"]["adversarial"] == "least-squares" for each in settings)
+    names = [str(trial.run.folder.relative_to(tmp_path)) for trial in prepared._trials]
+    assert names == ["runs/a/trials/filters-4_ema-0.5", "runs/a/trials/filters-8_ema-0.5"]
+    assert not prepared.folder.exists(), "nothing is written before it runs"
+
+
+def test_a_space_in_a_file_is_that_of_the_command(tiny: Tiny, tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    write_text(
+        file, "sweep:\n  space:\n    generator:\n      filters: [4, 8]\n    loop.ema: {min: 0.1, max: 0.9}\n"
+    )
+    settings = load(type(sweep_settings(tmp_path, [])), target="sweep", config=file)
+    assert settings.sweep.space == {
+        "generator": {"filters": [4, 8]},
+        "loop": {"ema": {"min": 0.1, "max": 0.9}},
+    }
+    same = load(type(settings), target="sweep", sets=as_sets(settings, target="sweep"))
+    assert same == settings, "it can be sent to a cluster"
+
+
+def test_relative_paths_of_the_trials_become_absolute(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _, one = TARGET.compose(sweep_settings(tmp_path, ["data.path=mine"], FILTERS), load)
+    assert one.sweep.settings == {"data": {"path": str(tmp_path / "mine")}}
+    _, two = TARGET.compose(sweep_settings(tmp_path, [], "sweep.space.data.path=[a, s3://b/c]"), load)
+    assert two.sweep.space == {"data": {"path": [str(tmp_path / "a"), "s3://b/c"]}}
+
+
+@pytest.mark.parametrize(
+    ("sets", "kind", "said"),
+    [
+        ([FILTERS, "sweep.target=train-pix3pix"], UsageError, "did you mean train-pix2pix"),
+        ([FILTERS, "sweep.target=sweep"], UsageError, r"no training target(.|\n)*train-autoencoder"),
+        ([], SettingsError, "nothing to sweep over"),
+        (["sweep.space.generator.filter=[4]"], SettingsError, "did you mean generator.filters"),
+        (
+            ["sweep.space.generator.filters=[4, 0]"],
+            SettingsError,
+            r"generator\.filters(.|\n)*trial filters-0",
+        ),
+        ([FILTERS, "sweep.settings.loop.epoch=3"], SettingsError, "did you mean loop.epochs"),
+        ([FILTERS, "sweep.settings.loop.workers=2"], SettingsError, "trains in one process"),
+        ([FILTERS, "sweep.settings.runs=here"], SettingsError, "inside the sweep's"),
+        ([FILTERS, "sweep.settings.data.loader=stream"], SettingsError, r"loader=memory"),
+        ([FILTERS, "sweep.metric=val_beauty"], SettingsError, r"sweep\.mode"),
+        ([FILTERS, "sweep.settings.data.path=/nowhere"], DataError, "/nowhere"),
+        (["sweep.space.loop.batch_size=[2, 64]"], DataError, "do not fill one step of 64"),
+    ],
+)
+def test_what_is_wrong_is_found_before_anything_starts(
+    tiny: Tiny, tmp_path: Path, sets: list[str], kind: type[GenrayError], said: str
+) -> None:
+    with pytest.raises(kind, match=said):
+        prepare_sweep(tmp_path, tiny(), *sets)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_no_more_trials_run_than_there_are_cpus(tiny: Tiny, tmp_path: Path) -> None:
+    prepared = prepare_sweep(tmp_path, tiny(), "sweep.space.seed=[1, 2, 3]")
+    assert prepared.demand(Resources(2, 0)) == Demand((1, 2), 1.0, 0.0, 0.0)
+    assert prepared.demand(Resources(8, 0)) == Demand((1, 3), 2.0, 0.0, 0.0)
+    assert prepared.needs_ray(attached=False)
+    assert "3 trials of train-pix2pix over seed" in prepared.lines
+
+
+def test_a_sweep_may_grow_but_not_change(tiny: Tiny, tmp_path: Path) -> None:
+    first = prepare_sweep(tmp_path, tiny(), FILTERS)
+    first._run.folder.mkdir(parents=True)
+    first._run.adopt(first._record, {}, first._defaults, first._may_change)
+    more = ("sweep.space.generator.filters=[4, 8, 16]", "sweep.concurrent=1", "sweep.settings.loop.epochs=9")
+    prepare_sweep(tmp_path, tiny(), *more)
+    with pytest.raises(RunError, match=r"sweep\.settings\.loss\.l1: None -> 7"):
+        prepare_sweep(tmp_path, tiny("loss.l1=7"), FILTERS)
+    with pytest.raises(RunError, match="seed"):
+        prepare_sweep(tmp_path, tiny(), FILTERS, "seed=1")

@@ -1,0 +1,109 @@
+import json
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genray.bundle import load_bundle
+from genray.errors import Interrupted, TrainingError
+from genray.progress import LineDisplay
+from genray.resources import Resources
+from jobs.run import Run
+from jobs.trial import read_rows
+from tests.jobs.sweeps import prepare_sweep
+from tests.page_reader import PageReader, is_drawn
+
+Tiny = Callable[..., list[str]]
+HAVE = Resources(4, 0)
+pytestmark = pytest.mark.usefixtures("embedded_ray")
+
+
+def run_sweep(folder: Path, shared: list[str], *sets: str) -> dict[str, Any]:
+    return dict(prepare_sweep(folder, shared, *sets).run(LineDisplay(), HAVE, attached=False))
+
+
+def trained_at(outcome: dict[str, Any]) -> dict[str, int]:
+    """When each trial wrote its last checkpoint."""
+    runs = [Path(trial["run"]) for trial in outcome["trials"]]
+    files = [run / "checkpoints" / "last.safetensors" for run in runs]
+    return {file.parts[-3]: file.stat().st_mtime_ns for file in files if file.exists()}
+
+
+def test_trials_are_runs_compared_and_only_new_ones_are_trained_when_it_grows(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    before = set(Path(tempfile.gettempdir()).glob("genray-sweep-*"))
+    space = "sweep.space.loop.loss_limit="  # a trial that fails at its first step, beside one that does not
+    outcome = run_sweep(tmp_path, tiny(), f"{space}[0.01, 1000]")
+    good, bad = outcome["trials"]
+    assert (good["status"], bad["status"]) == ("finished", "failed")
+    assert "the loss exploded at step 1" in bad["reason"]
+    assert outcome["best"] == {
+        "settings": {"loop.loss_limit": 1000.0},
+        "run": good["run"],
+        "bundle": good["bundle"],
+        "metric": good["value"],
+    }
+    assert good["value"] == pytest.approx(read_rows(Run(Path(good["run"])))[-1]["val_l1"])
+    load_bundle(good["bundle"])
+    folder = Path(outcome["run"])
+    assert json.loads((folder / "sweep.json").read_text()) == outcome
+    page = PageReader((folder / "report.html").read_text())
+    assert any(row[0] == "1000" and "finished" in row for row in page.rows)
+    assert is_drawn(page.pictures[0])
+    assert not list(folder.rglob("*.pkl")), "Ray's own storage is not kept"
+    assert set(Path(tempfile.gettempdir()).glob("genray-sweep-*")) == before
+
+    grown = run_sweep(tmp_path, tiny(), f"{space}[1000, 2000]")
+    assert [trial["status"] for trial in grown["trials"]] == ["finished", "finished"]
+    assert trained_at(grown)["loss_limit-1000"] == trained_at(outcome)["loss_limit-1000"]
+
+
+def test_a_sweep_that_was_stopped_goes_on_from_its_trials_checkpoints(tiny: Tiny, tmp_path: Path) -> None:
+    sets = ("sweep.space.seed=[1, 2]", "sweep.concurrent=1")
+    first, second = (Run(tmp_path / "runs" / "a" / "trials" / f"seed-{n}") for n in (1, 2))
+
+    def stop() -> None:
+        end = time.monotonic() + 60
+        while not first.history.exists() and time.monotonic() < end:
+            time.sleep(0.02)
+        Run(tmp_path / "runs" / "a").request_stop()
+
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    with pytest.raises(Interrupted, match="2 of 2 trials unfinished"):
+        run_sweep(tmp_path, tiny("loop.epochs=2000"), *sets)
+    stopper.join()
+    done = len(read_rows(first))
+    assert 0 < done < 2000
+    assert not second.folder.exists(), "the other did not begin"
+    outcome = run_sweep(tmp_path, tiny(f"loop.epochs={done + 1}"), *sets)
+    assert [trial["status"] for trial in outcome["trials"]] == ["finished", "finished"]
+    assert [row["epoch"] for row in read_rows(first)] == list(range(1, done + 2))
+    assert "going on from epoch" in (first.folder / "notes.log").read_text()
+
+
+def test_asha_ends_the_worse_trial_and_it_stays_ended(tiny: Tiny, tmp_path: Path) -> None:
+    sets = (
+        "sweep.space.optimizer.learning_rate=[0.0005, 0.0000001]",
+        "sweep.scheduler=asha",
+        "sweep.concurrent=1",
+    )
+    outcome = run_sweep(tmp_path, tiny("loop.epochs=3"), *sets)
+    good, bad = outcome["trials"]
+    assert (good["status"], good["epochs"]) == ("finished", 3)
+    assert (bad["status"], bad["bundle"]) == ("stopped", None)
+    assert bad["epochs"] < 3
+    again = run_sweep(tmp_path, tiny("loop.epochs=3"), *sets)
+    assert again == outcome
+    assert trained_at(again) == trained_at(outcome)
+
+
+def test_a_sweep_of_which_every_trial_fails_is_an_error(tiny: Tiny, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"no trial finished(.|\n)*there is no metric val_mse"):
+        run_sweep(tmp_path, tiny(), "sweep.space.seed=[1]", "sweep.metric=val_mse")
+    assert (tmp_path / "runs" / "a" / "sweep.json").exists(), "what there is can be read"

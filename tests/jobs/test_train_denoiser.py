@@ -1,0 +1,106 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from configs.loading import load
+from genray.bundle import load_bundle
+from genray.errors import DataError, SettingsError
+from jobs.train_denoiser import TrainDenoiser, TrainDenoiserSettings
+from tests.conftest import write_images
+
+Submit = Callable[..., dict[str, Any]]
+SMALL = {
+    "conv": ["model.filters=[4,4]"],
+    "unet": ["model.widths=[4,8]", "model.blocks=1", "model.middle=1"],
+    "nafnet": ["model.widths=[4,8]", "model.blocks=1", "model.middle=1"],
+}
+QUICK = ("data.patch=16", "data.patches=2", "loop.epochs=1", "loop.batch_size=4")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Images of two sizes, both odd."""
+    write_images(tmp_path / "photos" / "train" / "a", 5, size=(33, 41))
+    write_images(tmp_path / "photos" / "train" / "b", 5, size=(27, 30))
+    write_images(tmp_path / "photos" / "test", 3, size=(35, 21))
+    return tmp_path / "photos"
+
+
+def settings(*sets: str) -> TrainDenoiserSettings:
+    return load(TrainDenoiserSettings, target="train-denoiser", sets=sets)
+
+
+@pytest.mark.parametrize("kind", SMALL)
+@pytest.mark.parametrize("gray", [True, False])
+def test_every_kind_trains_and_its_bundle_restores_any_size(
+    submit: Submit, tmp_path: Path, kind: str, gray: bool
+) -> None:
+    write_images(tmp_path / "some", 6, size=(33, 41), gray=gray)
+    outcome = submit(
+        "train-denoiser", "a", f"data.path={tmp_path / 'some'}", f"model.kind={kind}", *SMALL[kind], *QUICK
+    )
+    bundle = load_bundle(outcome["bundle"])
+    channels = 1 if gray else 3
+    assert bundle.network(torch.rand(1, channels, 7, 50)).shape == (1, channels, 7, 50)
+    assert bundle.manifest.network == f"restorer-{kind}"
+    assert not bundle.manifest.preprocessing.fixed
+    assert {"psnr", "psnr_before", "ssim", "parameters", "macs_per_pixel", "seconds_per_megapixel"} <= set(
+        outcome["metrics"]
+    )
+    assert np.asarray(Image.open(Path(outcome["run"]) / "samples" / "restorations.png")).std() > 5
+
+
+def test_training_takes_noise_away(submit: Submit, photos: Path) -> None:
+    more = ("model.kind=unet", *SMALL["unet"], "noise.sigma=40", "data.patch=16", "data.patches=30")
+    outcome = submit(
+        "train-denoiser", "a", f"data.path={photos}", *more, "loop.epochs=10", "optimizer.learning_rate=0.005"
+    )
+    metrics = outcome["metrics"]
+    assert metrics["psnr"] > metrics["psnr_before"] + 4
+    assert metrics["psnr_before"] == pytest.approx(metrics["baselines"]["noisy"]["psnr"], abs=1e-3)
+
+
+def test_it_learns_four_images_by_heart(submit: Submit, tmp_path: Path) -> None:
+    write_images(tmp_path / "four" / "train", 4, size=(16, 16))
+    more = (
+        "model.kind=unet",
+        "model.widths=[16,32]",
+        "noise.sigma=100",
+        "data.patches=50",
+        "data.flips=none",
+    )
+    more += (f"data.path={tmp_path / 'four'}", f"data.test={tmp_path / 'four' / 'train'}", "data.patch=16")
+    outcome = submit("train-denoiser", "a", *more, "loop.epochs=16", "loop.batch_size=4", "loop.weights=last")
+    assert outcome["metrics"]["psnr"] > outcome["metrics"]["psnr_before"] + 8
+
+
+def test_judging_can_use_other_noise_than_training(submit: Submit, photos: Path) -> None:
+    more = ("model.kind=conv", *SMALL["conv"], "noise.sigma=[0,50]", "eval.noise.sigma=5")
+    metrics = submit("train-denoiser", "a", f"data.path={photos}", *QUICK, *more)["metrics"]
+    assert metrics["psnr_before"] == pytest.approx(20 * np.log10(255 / 5), abs=0.7)
+
+
+def test_the_noise_of_validation_is_the_same_in_every_epoch(photos: Path) -> None:
+    recipe = TrainDenoiser(settings(f"data.path={photos}", "data.patch=16"))
+    recipe.open(lambda text: None)
+    batch = [torch.rand(1, 1, 20, 20)]
+    first, again = (recipe.case("test", [1], batch)[0] for _ in range(2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, recipe.case("test", [2], batch)[0])
+    assert not torch.equal(recipe.damaged(batch)[0], recipe.damaged(batch)[0])
+
+
+def test_an_image_that_holds_no_patch_is_set_aside(submit: Submit, photos: Path) -> None:
+    with pytest.raises(DataError, match=r"4 of 13 samples are broken") as caught:
+        submit("train-denoiser", "a", f"data.path={photos}", "data.patch=32", "loop.epochs=1")
+    assert "30x27 is smaller than the patch of 32 pixels" in str(caught.value)
+
+
+def test_bm3d_needs_noise_of_one_known_strength() -> None:
+    with pytest.raises(SettingsError, match="bm3d is told the noise's strength"):
+        settings("eval.baselines=[bm3d]", "noise.sigma=[0,50]")
