@@ -187,7 +187,7 @@ class PreparedSweep:
                 if trial not in todo:
                     scheduler.tell(trial.run)
         share = self._share(have)
-        display.note(f"at most {share.trials} trials at a time, CPUs of each: {share.each.cpus:g}")
+        display.note(f"trials at a time: {share.trials}, CPUs of each: {share.each.cpus:g}")
         tune_trials(todo, self._sweep.target, self._run, self._metric, share, scheduler, display)
 
     def _standings(self) -> list[Standing]:

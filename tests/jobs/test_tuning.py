@@ -1,0 +1,45 @@
+"""What halving decides; the sweeps of `test_sweep_run.py` are trained in a real Ray Tune."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from jobs.run import Run
+from jobs.trial import is_stopped
+from jobs.tuning import Halving
+from tests.jobs.test_trial import METRIC, write_rows
+
+
+def trial(folder: Path) -> Any:
+    """As much of Ray's trial as a scheduler looks at."""
+    folder.mkdir()
+    return SimpleNamespace(trial_id=folder.name, config={"trial": {"folder": str(folder)}})
+
+
+def decide(halving: Halving, of: Any, epoch: int, value: float) -> str:
+    return halving.on_trial_result(None, of, {"epoch": epoch, METRIC: value})
+
+
+def test_a_trial_that_is_worse_than_those_of_before_is_stopped_and_marked(tmp_path: Path) -> None:
+    halving = Halving(METRIC, "min", grace=2, reduction=2, epochs=8)
+    for name in ("a", "b"):
+        write_rows(Run(tmp_path / name), 0.5, 0.3, 0.2)
+        halving.tell(Run(tmp_path / name))
+    good, bad = trial(tmp_path / "good"), trial(tmp_path / "bad")
+    for each in (good, bad):
+        halving.on_trial_add(None, each)  # type: ignore[arg-type]
+    assert decide(halving, bad, 1, 9.0) == Halving.CONTINUE, "grace"
+    assert decide(halving, good, 2, 0.1) == Halving.CONTINUE
+    assert decide(halving, bad, 2, 0.9) == Halving.STOP
+    assert (is_stopped(Run(tmp_path / "bad")), is_stopped(Run(tmp_path / "good"))) == (True, False)
+    assert "stopped after epoch 2" in (tmp_path / "bad" / "notes.log").read_text()
+    assert not is_stopped(Run(tmp_path / "a")), "what is only told is not stopped"
+
+
+def test_more_may_be_better(tmp_path: Path) -> None:
+    halving = Halving(METRIC, "max", grace=1, reduction=2, epochs=4)
+    write_rows(Run(tmp_path / "a"), 20.0)
+    halving.tell(Run(tmp_path / "a"))
+    low = trial(tmp_path / "low")
+    halving.on_trial_add(None, low)  # type: ignore[arg-type]
+    assert decide(halving, low, 1, 10.0) == Halving.STOP
