@@ -33,6 +33,7 @@ demo: .venv/installed      ## make a data set, train pix2pix on it, show where t
 
 bench: .venv/installed     ## measure speed against plain PyTorch, in minutes
 	$(BIN)/python -m tests.benchmarks.bench_loop
+	$(BIN)/python -m tests.benchmarks.bench_recipes
 	$(BIN)/python -m tests.benchmarks.bench_startup
 
 clean:                     ## remove what make made, but for data/ and runs/

@@ -74,6 +74,7 @@ def test_every_module_has_its_tests() -> None:
     tests = {f.stem.removeprefix("test_") for f in (ROOT / "tests").rglob("test_*.py")}
     # Tested through the command, the loop or the reader that they are parts of.
     parts = "terminal submitting jobs_commands targets recipe loop_settings group device state evaluation "
-    parts += "fronts_canvas fronts_parts pairing layers registry resources auth __init__ __main__"
+    parts += "fronts_canvas fronts_parts pairing layers registry resources auth "
+    parts += "image_recipe autoencoding restoring __init__ __main__"
     missing = {f.stem for p in PACKAGES for f in modules(p)} - tests - set(parts.split())
     assert not missing

@@ -75,8 +75,8 @@ def test_a_sweep_that_was_stopped_goes_on_from_its_trials_checkpoints(tiny: Tiny
     done = len(read_rows(first))
     assert 0 < done < 2000
     assert not second.folder.exists(), "the other did not begin"
-    grown = run_sweep(tmp_path, tiny(f"loop.epochs={done + 1}"), f"{space}[1, 2, 3]")
-    assert [trial["status"] for trial in grown["trials"]] == ["finished"] * 3
+    grown = run_sweep(tmp_path, tiny(f"loop.epochs={done + 1}"), f"{space}[1, 3]")
+    assert [trial["status"] for trial in grown["trials"]] == ["finished"] * 2
     assert [row["epoch"] for row in read_rows(first)] == list(range(1, done + 2))
     assert "going on from epoch" in (first.folder / "notes.log").read_text()
 
