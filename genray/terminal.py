@@ -70,8 +70,8 @@ def _outcome_rows(outcome: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "best", "  ".join(f"{k} {v}" for k, v in best["settings"].items())
         yield f"  {outcome['metric']}", f"{best['metric']:.4g}"
     yield "bundle", str((best or outcome).get("bundle"))
-    pictures = (("pictures", "samples/validation.png"), ("quality", "quality.png"))
-    for label, file in (("report", "report.html"), *pictures):
+    pictures = (("loss curves", "loss_curves.png"), ("pictures", "samples/validation.png"))
+    for label, file in (("report", "report.html"), *pictures, ("quality", "quality.png")):
         if (run / file).exists():
             yield label, str(run / file)
     if "seconds" in outcome:
