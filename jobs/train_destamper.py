@@ -9,26 +9,43 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pydantic import Field, model_validator
+from torch import nn
+from torch.nn import functional as F
 
 from genray.data.image_source import Flips, Key
 from genray.data.loader import Pixels, Sample
 from genray.data.stamps import StampSettings, stamp
-from genray.models.losses import ReconstructionSettings
+from genray.models.losses import ReconstructionSettings, reconstruction_loss
+from genray.models.residual_unet import UShapeSettings
 from genray.pixels import to_pixels
 from jobs.image_recipe import UNIT
-from jobs.recipe import Part
+from jobs.recipe import Learn, Part
 from jobs.restoring import Case, Restoring, RestoringSettings
 from jobs.training import Training
 
 _PRESETS: Mapping[str, Mapping[str, Any]] = {
     "fast": {
         "data": {"patch": 96, "patches": 8},
-        "model": {"kind": "unet", "widths": [24, 48, 96], "blocks": 1, "middle": 2},
-        "loop": {"epochs": 15, "batch_size": 8, "patience": 5},
+        "model": {
+            "kind": "unet",
+            "widths": [24, 48, 96],
+            "blocks": 1,
+            "middle": 2,
+            "bias": True,
+            "gate": True,
+        },
+        "loop": {"epochs": 30, "batch_size": 8, "patience": 5},
     },
     "quality": {
         "data": {"patch": 128, "patches": 16},
-        "model": {"kind": "unet", "widths": [32, 64, 128, 256], "blocks": 2, "middle": 4},
+        "model": {
+            "kind": "unet",
+            "widths": [32, 64, 128, 256],
+            "blocks": 2,
+            "middle": 4,
+            "bias": True,
+            "gate": True,
+        },
         "loop": {"epochs": 100, "batch_size": 8, "patience": 15},
     },
 }
@@ -43,7 +60,10 @@ class TrainDestamperSettings(RestoringSettings):
     stamps: StampSettings = Field(StampSettings(), description="what is stamped on clean images")
     loss: ReconstructionSettings = Field(
         ReconstructionSettings(kind="mse"),
-        description="what is minimised; with mae leaving everything as it is is a trap: most pixels are right",
+        description="what is minimised; mae without a gate learns to leave all as it is: most pixels are right",
+    )
+    mask_share: float = Field(
+        0.02, ge=0, description="weight of finding the stamp beside restoring, for networks with a gate"
     )
     clean_share: float = Field(
         0.1, ge=0, le=1, description="share of patches that are left without a stamp, to be left alone"
@@ -124,6 +144,26 @@ class TrainDestamper(Restoring[TrainDestamperSettings]):
         (clean,) = super().prepared(image, part, index)
         stamped, mask = stamp(clean, self.settings.stamps, (self.settings.seed, len(part), index))
         return clean, stamped, mask[..., None].astype(np.uint8)
+
+    @property
+    def gated(self) -> bool:
+        """Whether the network says where the stamp is."""
+        return isinstance(self.settings.model, UShapeSettings) and self.settings.model.gate
+
+    def step(
+        self, networks: Mapping[str, nn.Module], batch: Sequence[torch.Tensor], learn: Learn
+    ) -> dict[str, torch.Tensor]:
+        """One update. Returns `loss`; of a network with a gate also `mask`, the cross-entropy of where it
+        thinks that the stamp is, which is part of the loss."""
+        if not self.gated:
+            return super().step(networks, batch, learn)
+        stamped, clean = self.damaged(batch)
+        restored, logits = networks[self.name](stamped, parts=True)
+        where = (stamped != clean).any(dim=1, keepdim=True).float()
+        mask = F.binary_cross_entropy_with_logits(logits.float(), where)
+        loss = reconstruction_loss(restored, clean, self.settings.loss) + self.settings.mask_share * mask
+        learn(self.name, loss)
+        return {"loss": loss.detach(), "mask": mask.detach()}
 
     def damaged(self, batch: Sequence[torch.Tensor]) -> Case:
         return batch[0], batch[1]

@@ -88,7 +88,7 @@ class Store:
     def _walk(self, under: str) -> Iterable[Entry]:
         top, seen = self._base / under, set()
         for folder, names, files in os.walk(top, followlinks=True, onerror=_refuse_unreadable):
-            status = os.stat(folder)
+            status = Path(folder).stat()
             if (status.st_dev, status.st_ino) in seen:  # a link to a folder that was listed, or is being
                 names.clear()
                 continue

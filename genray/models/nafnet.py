@@ -77,21 +77,21 @@ class NAFBlock(nn.Module):
     Shapes: (N, C, H, W) -> (N, C, H, W).
     """
 
-    def __init__(self, channels: int, attention: bool = True) -> None:
+    def __init__(self, channels: int, attention: bool = True, bias: bool = False) -> None:
         super().__init__()
         self.neighbours = nn.Sequential(
             ChannelNorm(channels),
-            _conv1x1(channels, 2 * channels),
+            _conv1x1(channels, 2 * channels, bias=bias),
             nn.Conv2d(2 * channels, 2 * channels, 3, padding=1, groups=2 * channels),
             SimpleGate(),
             ChannelAttention(channels) if attention else nn.Identity(),
-            _conv1x1(channels, channels),
+            _conv1x1(channels, channels, bias=bias),
         )
         self.channels = nn.Sequential(
             ChannelNorm(channels),
-            _conv1x1(channels, 2 * channels),
+            _conv1x1(channels, 2 * channels, bias=bias),
             SimpleGate(),
-            _conv1x1(channels, channels),
+            _conv1x1(channels, channels, bias=bias),
         )
         self.neighbours_share = nn.Parameter(torch.full((1, channels, 1, 1), 0.1))
         self.channels_share = nn.Parameter(torch.full((1, channels, 1, 1), 0.1))
@@ -122,8 +122,10 @@ class NAFNet(UShape):
     """
 
     def __init__(self, channels: int, settings: NAFNetSettings) -> None:
-        super().__init__(channels, settings, partial(NAFBlock, attention=settings.attention))
+        super().__init__(
+            channels, settings, partial(NAFBlock, attention=settings.attention, bias=settings.bias)
+        )
 
 
-def _conv1x1(before: int, after: int) -> nn.Conv2d:
-    return nn.Conv2d(before, after, 1, bias=False)
+def _conv1x1(before: int, after: int, *, bias: bool) -> nn.Conv2d:
+    return nn.Conv2d(before, after, 1, bias=bias)

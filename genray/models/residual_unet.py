@@ -4,8 +4,9 @@ Denoiser Prior", section 3), and the U shape that other restoration networks sha
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, overload
 
 import torch
 from pydantic import Field
@@ -36,12 +37,18 @@ class UShapeSettings(Settings):
         description="the first level works on squares of so many pixels; 1: at full resolution, for about "
         "4 times the cost of 2",
     )
+    bias: bool = Field(
+        False, description="of the convolutions; without, what is learned of one noise level serves others"
+    )
+    gate: bool = Field(
+        False, description="also say where the damage is, and leave the image as it is everywhere else"
+    )
 
 
 class ResidualUNetSettings(UShapeSettings):
     """Settings of the residual U-Net."""
 
-    kind: Literal["unet"] = Field("unet", description="U-Net of residual blocks without biases")
+    kind: Literal["unet"] = Field("unet", description="U-Net of residual blocks")
 
 
 class UShape(Restorer):
@@ -53,7 +60,11 @@ class UShape(Restorer):
     It says what is to be taken away from the image, which is less to learn than the image (Zhang et al.
     2017, "Beyond a Gaussian Denoiser", DnCNN): a new network takes nothing. Squares of pixels go in as
     channels, for speed (Zhang et al. 2018, FFDNet). Between levels kernels are as large as their strides,
-    which leaves no chequerboard. Convolutions outside of blocks have no bias.
+    which leaves no chequerboard.
+
+    With a gate there is one more channel in the end, the logits of a mask that says where the image is
+    damaged: what is taken away is multiplied by the mask. In use a mask below a tenth is none, so that
+    undamaged pixels come out as they went in.
 
     Args:
         channels: of the images.
@@ -70,20 +81,50 @@ class UShape(Restorer):
             return nn.Sequential(*(block(width) for _ in range(blocks)))
 
         steps = list(pairwise(widths))
-        self.head = conv3x3(channels * shuffle**2, widths[0])
+        self.gate = settings.gate
+        self.head = conv3x3(channels * shuffle**2, widths[0], bias=settings.bias)
         self.inward = nn.ModuleList(level(width, settings.blocks) for width in widths[:-1])
-        self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2, bias=False) for a, b in steps)
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2, bias=settings.bias) for a, b in steps)
         self.middle = level(widths[-1], settings.middle)
-        self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2, bias=False) for a, b in reversed(steps))
+        self.up = nn.ModuleList(
+            nn.ConvTranspose2d(b, a, 2, stride=2, bias=settings.bias) for a, b in reversed(steps)
+        )
         self.outward = nn.ModuleList(level(width, settings.blocks) for width in widths[-2::-1])
-        self.tail = conv3x3(widths[0], channels * shuffle**2)
-        nn.init.zeros_(self.tail.weight)
+        self.tail = conv3x3(widths[0], (channels + settings.gate) * shuffle**2, bias=settings.bias)
+        for parameter in self.tail.parameters():
+            nn.init.zeros_(parameter)
+
+    @overload
+    def forward(self, images: torch.Tensor, parts: Literal[False] = False) -> torch.Tensor: ...
+
+    @overload
+    def forward(self, images: torch.Tensor, parts: Literal[True]) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+    def forward(
+        self, images: torch.Tensor, parts: bool = False
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """`images`, restored; with `parts` also the logits of the mask, (N, 1, H, W), of a network that has a
+        gate."""
+        both = self.framed(self._restored_and_mask, images)
+        restored, logits = both[:, : self.channels], both[:, self.channels :]
+        return (restored, logits) if parts else restored
 
     def restored(self, images: torch.Tensor) -> torch.Tensor:
-        return images - self.noise(images)
+        return self._restored_and_mask(images)[:, : self.channels]
 
-    def noise(self, images: torch.Tensor) -> torch.Tensor:
-        """What is to be taken away from `images`, (N, C, H, W), H and W multiples of `multiple`."""
+    def _restored_and_mask(self, images: torch.Tensor) -> torch.Tensor:
+        if not self.gate:
+            return images - self.damage(images)
+        both = self.damage(images)
+        damage, logits = both[:, : self.channels], both[:, self.channels :]
+        mask = torch.sigmoid(logits)
+        if not self.training:
+            mask = mask * (mask >= _LEAST_MASK)
+        return torch.cat([images - mask * damage, logits], dim=1)
+
+    def damage(self, images: torch.Tensor) -> torch.Tensor:
+        """What is to be taken away from `images`, (N, C, H, W), H and W multiples of `multiple`; with a gate
+        also the logits of its mask, as one more channel."""
         x = self.head(F.pixel_unshuffle(images, self.shuffle))
         skips = []
         for blocks, down in zip(self.inward, self.down, strict=True):
@@ -103,12 +144,12 @@ class ConvBlock(nn.Module):
     Shapes: (N, C, H, W) -> (N, C, H, W).
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, bias: bool = False) -> None:
         super().__init__()
-        last = he(conv3x3(channels, channels))
+        last = he(conv3x3(channels, channels, bias=bias))
         with torch.no_grad():
             last.weight.mul_(0.2)
-        self.layers = nn.Sequential(he(conv3x3(channels, channels)), nn.ReLU(inplace=True), last)
+        self.layers = nn.Sequential(he(conv3x3(channels, channels, bias=bias)), nn.ReLU(inplace=True), last)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Refine `x`."""
@@ -119,9 +160,10 @@ class ConvBlock(nn.Module):
 class ResidualUNet(UShape):
     """A U shape of residual blocks; see `UShape`.
 
-    There is no bias anywhere, so that twice the image gives twice the result: what it learned of one noise
-    level it knows of others (Mohan et al. 2020, "Robust and Interpretable Blind Image Denoising via
-    Bias-Free Convolutional Neural Networks"). A pixel of the result depends on its neighbourhood alone.
+    Without biases (the default) twice the image gives twice the result: what it learned of one noise level
+    it knows of others (Mohan et al. 2020, "Robust and Interpretable Blind Image Denoising via Bias-Free
+    Convolutional Neural Networks"). What is told by its brightness, such as a stamp, needs biases. A pixel
+    of the result depends on its neighbourhood alone.
 
     Parameters for gray with the defaults: 1,042,688 =
       blocks 18 * (4 * 32^2 + 4 * 64^2 + 2 * 128^2)       = 958,464
@@ -135,9 +177,12 @@ class ResidualUNet(UShape):
     """
 
     def __init__(self, channels: int, settings: ResidualUNetSettings) -> None:
-        super().__init__(channels, settings, ConvBlock)
+        super().__init__(channels, settings, partial(ConvBlock, bias=settings.bias))
 
 
-def conv3x3(before: int, after: int) -> nn.Conv2d:
-    """A 3x3 convolution that keeps height and width, without bias."""
-    return nn.Conv2d(before, after, 3, padding=1, bias=False)
+def conv3x3(before: int, after: int, *, bias: bool) -> nn.Conv2d:
+    """A 3x3 convolution that keeps height and width."""
+    return nn.Conv2d(before, after, 3, padding=1, bias=bias)
+
+
+_LEAST_MASK = 0.1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -40,10 +41,14 @@ class Restorer(nn.Module, ABC):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """`images`, restored."""
+        return self.framed(self.restored, images)
+
+    def framed(self, work: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> torch.Tensor:
+        """What `work` makes of `images` when they are padded, cropped again."""
         if images.ndim != 4 or images.shape[1] != self.channels or not images.shape[2] * images.shape[3]:
             raise ValueError(f"images must be (N, {self.channels}, height, width), not {tuple(images.shape)}")
         height, width = images.shape[-2:]
-        return crop(self.restored(mirror_to_multiple(images, self.multiple)), height, width)
+        return crop(work(mirror_to_multiple(images, self.multiple)), height, width)
 
 
 def mirror_to_multiple(images: torch.Tensor, multiple: int) -> torch.Tensor:
