@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 from torch.optim import Optimizer
 
-from genray.bundle import save_bundle
 from genray.data.loader import Pixels, Share, held_out_batches
 from genray.models.autoencoder import Autoencoder
 from genray.models.conv import ConvSettings
@@ -21,10 +19,10 @@ from genray.models.dense import DenseSettings
 from genray.models.improved import ImprovedSettings
 from genray.models.losses import ReconstructionSettings, reconstruction_loss
 from genray.models.numpy_dense import NumpyAdam, NumpySettings
-from genray.models.registry import build
 from genray.models.vae import VAESettings, VariationalAutoencoder, kl_divergence, kl_weight
 from genray.pixels import grid, to_pixels
 from genray.settings import Settings
+from jobs.baselines import mean_image_errors, pca_errors
 from jobs.image_recipe import UNIT, ImageRecipe, ImageTrainSettings
 from jobs.recipe import Learn, Part, Place, Scored
 
@@ -53,6 +51,14 @@ class AutoencodingSettings(ImageTrainSettings):
     loss: ReconstructionSettings = Field(ReconstructionSettings(), description="what is minimised")
     eval: EvalSettings = Field(EvalSettings(), description="how it is judged")
 
+    @model_validator(mode="after")
+    def _model_can_be_trained(self) -> Self:
+        if self.model.kind == "numpy" and self.device.gpu is True:
+            raise ValueError("device.gpu: model.kind=numpy is trained on the CPU")
+        if self.model.kind == "improved" and self.loop.batch_size < 2:
+            raise ValueError("loop.batch_size: the norms of model.kind=improved need at least 2")
+        return self
+
 
 A = TypeVar("A", bound=AutoencodingSettings)
 
@@ -65,15 +71,18 @@ class Autoencoding(ImageRecipe[A]):
     averaged = (name,)
     kind = "autoencoder"
 
+    def __init__(self, settings: A) -> None:
+        super().__init__(settings)
+        self.can_use_gpu = settings.model.kind != "numpy"
+        if settings.model.kind == "vae":
+            self.metric = "objective"  # by MSE alone the best would be one from before the divergence counted
+
     @property
     def title(self) -> str:
         model = self.settings.model
         return f"{self.kind}, {model.kind}, {model.latent} numbers for an image of {np.prod(self.shape)}"
 
-    def network(self) -> nn.Module:
-        return build(*self._built_from())
-
-    def _built_from(self) -> tuple[str, dict[str, Any]]:
+    def built_from(self) -> tuple[str, dict[str, Any]]:
         model = self.settings.model
         arguments = {"shape": list(self.shape), "settings": model.model_dump(mode="json")}
         return f"autoencoder-{model.kind}", arguments
@@ -102,11 +111,11 @@ class Autoencoding(ImageRecipe[A]):
         (images,) = batch
         network, model = networks[self.name], self.settings.model
         if not isinstance(model, VAESettings):
-            loss = reconstruction_loss(network(images), images, self.settings.loss)
+            loss = reconstruction_loss(network(images), images, self.settings.loss).mean()
             learn(self.name, loss)
             return {"loss": loss.detach()}
         output, mu, logvar = network(images, parts=True)
-        reconstruction = reconstruction_loss(output, images, self.settings.loss)
+        reconstruction = reconstruction_loss(output, images, self.settings.loss).mean()
         divergence = kl_divergence(mu, logvar).mean()
         loss = reconstruction + kl_weight(learn.done, model) * divergence / images[0].numel()
         learn(self.name, loss)
@@ -115,13 +124,19 @@ class Autoencoding(ImageRecipe[A]):
     def validate(
         self, networks: Mapping[str, nn.Module], part: Part, share: Share, place: Place
     ) -> list[Scored]:
-        """MSE, L1 (MAE), PSNR and SSIM of the reconstructions, with values from 0 to 1."""
+        """MSE, L1 (MAE), PSNR and SSIM of the reconstructions, with values from 0 to 1; of a VAE also
+        `objective`, its negative ELBO per value at the full weight of the divergence."""
         from genray.metrics import image_metrics  # imports slowly, and not before the first epoch's end
 
         scored: list[Scored] = []
         for indices, (images,) in held_out_batches(self.held_out[part], self.batch, share):
             placed = place(images)
-            metrics = image_metrics(networks[self.name](placed).float(), placed)
+            made = networks[self.name](placed).float()
+            metrics = image_metrics(made, placed)
+            if (vae := self.as_vae(networks)) and isinstance(self.settings.model, VAESettings):
+                loss = reconstruction_loss(made, placed, self.settings.loss)
+                divergence = kl_divergence(*vae.distribution(placed))
+                metrics["objective"] = loss + self.settings.model.beta * divergence / placed[0].numel()
             columns = {name: values.tolist() for name, values in metrics.items()}
             for i, index in enumerate(indices):
                 scored.append((int(index), {name: values[i] for name, values in columns.items()}))
@@ -164,42 +179,20 @@ class Autoencoding(ImageRecipe[A]):
 
     def baselines(self) -> dict[str, dict[str, float]]:
         """MSE on the samples that judge, of principal components and of the mean image."""
-        from jobs.baselines import mean_image_errors, pca_errors
+        return {name: {"mse": float(errors.mean())} for name, errors in self.baseline_errors().items()}
 
-        part: Part = "test" if self.held_out["test"] else "val"
-        judged = [sample[0] for sample in self.held_out[part]]
-        training = self.some_training_images(60_000)
-        results: dict[str, dict[str, float]] = {}
+    def baseline_errors(self) -> dict[str, NDArray[np.float64]]:
+        """The MSE of each sample that judges, by baseline."""
+        judged = [sample[0] for sample in self.held_out[self.judging]]
+        # A gigabyte of floats: more training images change the components little.
+        training = self.some_training_images(max(2, 2**28 // int(np.prod(self.shape))))
+        errors = {}
         for name in self.settings.eval.baselines:
             if name == "pca":
-                errors = pca_errors(training, judged, self.settings.model.latent)
+                errors[str(name)] = pca_errors(training, judged, self.settings.model.latent)
             else:
-                errors = mean_image_errors(training, judged)
-            results[name] = {"mse": float(errors.mean())}
-        return results
-
-    def save_bundle(
-        self,
-        path: Path,
-        networks: Mapping[str, nn.Module],
-        metrics: Mapping[str, Any],
-        samples: Sequence[Path],
-        calibration: Mapping[str, Any],
-    ) -> None:
-        name, arguments = self._built_from()
-        save_bundle(
-            path,
-            networks[self.name],
-            kind=self.kind,
-            name=name,
-            arguments=arguments,
-            preprocessing=self.preprocessing(),
-            metrics=metrics,
-            seed=self.settings.seed,
-            data=self.opened.data,
-            calibration=calibration,
-            samples=samples,
-        )
+                errors[str(name)] = mean_image_errors(training, judged)
+        return errors
 
     def as_vae(self, networks: Mapping[str, nn.Module]) -> VariationalAutoencoder | None:
         """The network, if it is a variational autoencoder."""

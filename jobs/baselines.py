@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 
 from genray.data.loader import Pixels
 
-_MOST_BYTES = 2**30  # of training images as float32; more change the components little
-
 
 def pca_errors(training: Sequence[Pixels], judged: Sequence[Pixels], components: int) -> NDArray[np.float64]:
     """The mean squared error of each judged image after projection on the principal components of the
@@ -19,7 +17,9 @@ def pca_errors(training: Sequence[Pixels], judged: Sequence[Pixels], components:
     from sklearn.decomposition import PCA
 
     values = training[0].size
-    matrix = _matrix(training[: max(2, _MOST_BYTES // (4 * values))])
+    if len(training) < 2:
+        return mean_image_errors(training, judged)  # no direction is known
+    matrix = _matrix(training)
     kept = min(components, values, len(matrix) - 1)
     # By the covariance where that is small, as exact and far faster; else by random projections.
     solver = "covariance_eigh" if values <= 2048 else "randomized"
@@ -35,7 +35,7 @@ def pca_errors(training: Sequence[Pixels], judged: Sequence[Pixels], components:
 
 def mean_image_errors(training: Sequence[Pixels], judged: Sequence[Pixels]) -> NDArray[np.float64]:
     """The mean squared error of each judged image against the mean training image, (N,)."""
-    mean = np.mean(training[: max(2, _MOST_BYTES // (4 * training[0].size))], axis=0, dtype=np.float64)
+    mean = sum(image.astype(np.float64) for image in training) / len(training)
     return np.array([np.square((image - mean) / 255.0).mean() for image in judged])
 
 

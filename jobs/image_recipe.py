@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import nn
 
-from genray.bundle import ImageSpec, Preprocessing
+from genray.bundle import ImageSpec, Preprocessing, save_bundle
 from genray.data.download import download
 from genray.data.image_set import Images, ImageSet, ImageSetSettings, look_at_headers, open_image_set
 from genray.data.image_source import ImageSource, Key, whole
@@ -23,17 +24,10 @@ from genray.data.stream import StreamLoader
 from genray.errors import DataError
 from genray.models.autoencoder import Shape
 from genray.models.layers import parameter_count
+from genray.models.registry import build
 from genray.pixels import Span, to_network
 from jobs.loop_settings import TrainSettings
-from jobs.recipe import OptimizerSettings, Part, Recipe, Summary
-
-
-class AdamSettings(OptimizerSettings):
-    """Settings of the optimizer, with what suits networks that have no adversary."""
-
-    kind: Literal["adam", "adamw"] = Field("adam", description="adamw decouples the weight decay")
-    learning_rate: float = Field(1e-3, gt=0, description="before warm-up and decay")
-    beta1: float = Field(0.9, ge=0, lt=1, description="momentum of the gradient")
+from jobs.recipe import AdamSettings, OptimizerSettings, Part, Recipe, Summary
 
 
 class ImageTrainSettings(TrainSettings):
@@ -66,12 +60,26 @@ class ImageRecipe(Recipe[S]):
         self._summary: Summary | None = None
 
     @abstractmethod
+    def built_from(self) -> tuple[str, dict[str, Any]]:
+        """Name and arguments of the network for images of `self.shape`, see `genray/models/registry.py`."""
+
     def network(self) -> nn.Module:
-        """The network, new, for images of `self.shape`."""
+        """The network, new."""
+        return build(*self.built_from())
+
+    @property
+    def judging(self) -> Part:
+        """The samples that judge the final weights."""
+        return "test" if self.held_out["test"] else "val"
 
     @property
     def patch(self) -> int:
         """Pixels of the patches that a network for any size is trained on."""
+        return 0
+
+    @property
+    def most(self) -> int:
+        """Held-out images that are larger are judged by their middle of so many pixels; 0: whole."""
         return 0
 
     @property
@@ -107,7 +115,9 @@ class ImageRecipe(Recipe[S]):
         self.names: dict[Part, list[str]] = {}
         parts: dict[Part, Images | None] = {"val": found.val, "test": found.test}
         for part, images in parts.items():
-            chosen = None if images is None else _some(images, limits[part], seed)
+            side = self.most or max(self.shape[1:])
+            fitting = int(data.memory_gb * 5e8 / (side * side * self.shape[0]))
+            chosen = None if images is None else images.some(max(2, min(limits[part], fitting)), seed)
             self.held_out[part], self.labels[part] = self._load(part, source, chosen, bad)
         self._source_, self._train = source, None
         gigabytes = len(source) * pixels * self.shape[0] / 1e9
@@ -119,16 +129,16 @@ class ImageRecipe(Recipe[S]):
         total = len(source) + sum(len(i) for i in parts.values() if i is not None)
         check_bad_share(bad, total, data.max_bad_share, data.path)
         count = len(source) * self.repeats if self._train is None else len(self._train)
-        if not count or not self.held_out["val"]:
+        if not count:
             raise DataError(
-                f"every {'held-out' if count else 'training'} image is broken, {bad[-1].path} for one: "
-                f"{bad[-1].detail}",
+                f"every training image is broken, {bad[-1].path} for one: {bad[-1].detail}",
                 where=data.path,
                 hint="mend them, or take others",
             )
         val, test = len(self.held_out["val"]), len(self.held_out["test"])
         with torch.device("meta"):  # to count, without drawing weights
             parameters = parameter_count(self.network())
+        judging = f"{test} to judge on" if test else "judged on these"
         where = "streamed by Ray Data" if stream else "in memory"
         self._summary = Summary(
             train=count,
@@ -144,7 +154,7 @@ class ImageRecipe(Recipe[S]):
                 "set_aside": len(bad),
             },
             lines=[
-                f"{count // self.repeats} training images, {val} held out, {test} to judge on, "
+                f"{count // self.repeats} training images, {val} held out, {judging}, "
                 f"{len(bad)} set aside ({found.layout}, {self._described()}, {where})",
                 f"{self.title}: {parameters:,} parameters",
             ],
@@ -181,14 +191,24 @@ class ImageRecipe(Recipe[S]):
                 hint="set it to the height and width that they are to be brought to, such as data.size=64",
             )
         patch = self.patch if self.any_size else 0
-        if size is not None and min(size) < patch:
-            raise DataError(f"images of {size[0]} pixels hold no patch of {patch}", where="data.size")
+        shorter = min(size) if size is not None else sorted(min(each) for each in sizes)[len(sizes) // 2]
+        if shorter < max(patch, _LEAST):
+            least = f"hold no patch of {patch}" if patch else f"are too small: at least {_LEAST} are needed"
+            raise DataError(
+                f"images of {shorter} pixels {least}",
+                where="data.patch" if patch else "data.size",
+                hint=f"set data.patch={shorter}"
+                if shorter >= 16
+                else "enlarge them, such as by data.size=32",
+            )
         height, width = (patch, patch) if self.any_size else (size or (0, 0))
         self.shape: Shape = (channels, height, width)
         fit = data.fit if data.size is not None else None
         variant, self._parts = self.variant()
         pixels = float(np.mean([w * h for w, h in sizes])) if size is None else float(size[0] * size[1])
-        source = ImageSource(images, channels, size, fit, max(patch, 1), data.max_pixels, variant)
+        source = ImageSource(
+            images, channels, size, fit, max(patch, _LEAST), data.max_pixels, variant=variant
+        )
         return source, pixels
 
     def _load(
@@ -197,8 +217,14 @@ class ImageRecipe(Recipe[S]):
         self.names[part] = []
         if images is None:
             return [], None
-        held_out = replace(source, images=images, least=1)
+        held_out = replace(source, images=images, least=_LEAST, most=self.most)
         good, loaded = load_all(held_out, bad.append)
+        if len(images) and not good:
+            raise DataError(
+                f"every {_PARTS[part]} image is broken, {bad[-1].path} for one: {bad[-1].detail}",
+                where=self.settings.data.path,
+                hint="mend them, or take others",
+            )
         self.names[part] = [held_out.name(index) for index in good]
         samples = [self.prepared(sample[0], part, index) for index, sample in enumerate(loaded)]
         return samples, None if images.labels is None else images.labels[good]
@@ -232,24 +258,37 @@ class ImageRecipe(Recipe[S]):
     def optimizer(self, network: str) -> OptimizerSettings:
         return self.settings.optimizer
 
-    def preprocessing(self) -> Preprocessing:
-        """What has to be done to an image before the network."""
+    def save_bundle(
+        self,
+        path: Path,
+        networks: Mapping[str, nn.Module],
+        metrics: Mapping[str, Any],
+        samples: Sequence[Path],
+        calibration: Mapping[str, Any],
+    ) -> None:
+        name, arguments = self.built_from()
+        assert self._summary is not None
+        save_bundle(
+            path,
+            networks[self.name],
+            kind=self.kind,
+            name=name,
+            arguments=arguments,
+            preprocessing=self._preprocessing(),
+            metrics=metrics,
+            seed=self.settings.seed,
+            data=self._summary.data,
+            calibration=calibration,
+            samples=samples,
+        )
+
+    def _preprocessing(self) -> Preprocessing:
         spec, data = ImageSpec(channels=self.shape[0], range=UNIT), self.settings.data
         fixed = not self.any_size
         return Preprocessing(
             input=spec, output=spec, size=self.shape[1:], fixed=fixed, fit=data.fit if fixed else None
         )
 
-    @property
-    def opened(self) -> Summary:
-        """What `open` found."""
-        assert self._summary is not None
-        return self._summary
 
-
-def _some(images: Images, most: int, seed: int) -> Images:
-    """At most so many of `images`, drawn with `seed`, in order."""
-    if len(images) <= most:
-        return images
-    chosen: Sequence[int] = sorted(np.random.default_rng([seed, most]).permutation(len(images))[:most])
-    return images.take(chosen)
+_LEAST = 8  # pixels of a side that can be judged: SSIM's window needs some
+_PARTS: dict[Part, str] = {"val": "held-out", "test": "test"}

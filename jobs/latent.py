@@ -62,3 +62,8 @@ def latent_pictures(
             )
         )
     return pictures
+
+
+def spread(count: int, most: int) -> list[int]:
+    """At most so many places, evenly over `count`."""
+    return [int(i) for i in np.linspace(0, count - 1, min(count, most)).round()]

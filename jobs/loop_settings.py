@@ -92,6 +92,12 @@ MAY_CHANGE = frozenset(
         "device.gpu",
         "device.threads",
         "device.compile",
+        "eval.",
+        "detector.",
     }
 )
-"""Settings that a run may be continued with although they differ: its weights still make sense."""
+"""Settings, and groups of them, that a run may be continued with although they differ: its weights still make
+sense."""
+
+JUDGING = ("loop.weights:", "loop.samples:", "eval.", "detector.")
+"""Beginnings of changes after which a finished run is judged again."""

@@ -49,6 +49,14 @@ class OptimizerSettings(Settings):
         )
 
 
+class AdamSettings(OptimizerSettings):
+    """Settings of the optimizer, with what suits networks that have no adversary."""
+
+    kind: Literal["adam", "adamw"] = Field("adam", description="adamw decouples the weight decay")
+    learning_rate: float = Field(1e-3, gt=0, description="before warm-up and decay")
+    beta1: float = Field(0.9, ge=0, lt=1, description="momentum of the gradient")
+
+
 class Learn(Protocol):
     """How a recipe's step updates networks. The loop's implementation adds mixed precision, gradient
     accumulation, clipping and distribution."""
@@ -112,8 +120,11 @@ class Recipe(ABC, Generic[S]):
     """One kind of training. Subclasses are made from settings alone, in every worker."""
 
     settings_class: ClassVar[type[TrainSettings]]
-    metric: ClassVar[str]
+    metric: str
     """The validation metric that says which weights are best; smaller is better."""
+    headline: ClassVar[Sequence[str]] = ()
+    """Metrics that a report shows first; the first few if empty."""
+    can_use_gpu: bool = True
     shown: ClassVar[Sequence[str]] = ()
     """Losses on the progress line; all if empty."""
     averaged: ClassVar[Sequence[str]]

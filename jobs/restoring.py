@@ -5,27 +5,24 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from torch import nn
+
+from genray.data.image_set import ImageSetSettings
+from genray.data.image_source import Flips
+from genray.data.loader import Pixels, Share, held_out_batches
+from genray.data.paired import middle
+from genray.figures import Restoration, draw_restorations
 from genray.models.conv_restorer import ConvRestorerSettings
+from genray.models.losses import ReconstructionSettings, reconstruction_loss
 from genray.models.nafnet import NAFNetSettings
 from genray.models.residual_unet import ResidualUNetSettings
 from genray.models.restorer import macs_per_pixel
-from numpy.typing import NDArray
-from pydantic import Field
-from torch import nn
-
-from genray.bundle import save_bundle
-from genray.data.image_set import ImageSetSettings
-from genray.data.image_source import Flips
-from genray.data.loader import Pixels, Sample, Share, held_out_batches
-from genray.data.paired import middle
-from genray.figures import Restoration, draw_restorations
-from genray.models.losses import ReconstructionSettings, reconstruction_loss
-from genray.models.registry import build
 from genray.pixels import grid, to_pixels
 from jobs.image_recipe import UNIT, ImageRecipe, ImageTrainSettings
 from jobs.recipe import Conclusion, Learn, Part, Picture, Place, Scored, Table
@@ -38,6 +35,8 @@ class PatchSetSettings(ImageSetSettings):
 
     patch: int = Field(64, ge=16, le=1024, description="height and width of the patches that are trained on")
     patches: int = Field(16, ge=1, le=4096, description="patches of each image in an epoch")
+    val_max: int = Field(100, ge=1, description="score at most so many held-out images each epoch")
+    test_max: int = Field(1000, ge=1, description="judge the final weights on at most so many images")
     flips: Flips = Field("all", description="none; mirror: left to right; all: and quarter turns")
     judged: int = Field(
         512, ge=16, le=8192, description="held-out images that are larger are judged by their middle"
@@ -50,6 +49,14 @@ class RestoringSettings(ImageTrainSettings):
     data: PatchSetSettings = Field(PatchSetSettings(), description="clean images")
     model: Model = Field(NAFNetSettings(), description="the architecture; each kind has settings of its own")
     loss: ReconstructionSettings = Field(ReconstructionSettings(kind="mae"), description="what is minimised")
+
+    @model_validator(mode="after")
+    def _loss_fits(self) -> Self:
+        if self.loss.kind == "bce" and self.model.kind != "conv":
+            raise ValueError(
+                f"loss.kind: bce needs values between 0 and 1, which model.kind={self.model.kind} may leave"
+            )
+        return self
 
 
 R = TypeVar("R", bound=RestoringSettings)
@@ -83,26 +90,21 @@ class Restoring(ImageRecipe[R]):
     def title(self) -> str:
         return f"{self.kind}, {self.settings.model.kind}"
 
-    def network(self) -> nn.Module:
-        return build(*self._built_from())
-
-    def _built_from(self) -> tuple[str, dict[str, Any]]:
+    def built_from(self) -> tuple[str, dict[str, Any]]:
         model = self.settings.model
         arguments = {"channels": self.shape[0], "settings": model.model_dump(mode="json")}
         return f"restorer-{model.kind}", arguments
 
-    def prepared(self, image: Pixels, part: Part, index: int) -> Sample:
-        """The middle of a large image: what is judged has to fit into memory."""
-        height, width = (min(side, self.settings.data.judged) for side in image.shape[:2])
-        top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
-        return (image[top : top + height, left : left + width],)
+    @property
+    def most(self) -> int:
+        return self.settings.data.judged
 
     def step(
         self, networks: Mapping[str, nn.Module], batch: Sequence[torch.Tensor], learn: Learn
     ) -> dict[str, torch.Tensor]:
         """One update. Returns `loss`."""
         damaged, clean = self.damaged(batch)
-        loss = reconstruction_loss(networks[self.name](damaged), clean, self.settings.loss)
+        loss = reconstruction_loss(networks[self.name](damaged), clean, self.settings.loss).mean()
         learn(self.name, loss)
         return {"loss": loss.detach()}
 
@@ -189,29 +191,6 @@ class Restoring(ImageRecipe[R]):
     def baselines(self) -> dict[str, dict[str, float]]:
         """None: what is damaged is scored beside what is restored."""
         return {}
-
-    def save_bundle(
-        self,
-        path: Path,
-        networks: Mapping[str, nn.Module],
-        metrics: Mapping[str, Any],
-        samples: Sequence[Path],
-        calibration: Mapping[str, Any],
-    ) -> None:
-        name, arguments = self._built_from()
-        save_bundle(
-            path,
-            networks[self.name],
-            kind=self.kind,
-            name=name,
-            arguments=arguments,
-            preprocessing=self.preprocessing(),
-            metrics=metrics,
-            seed=self.settings.seed,
-            data=self.opened.data,
-            calibration=calibration,
-            samples=samples,
-        )
 
 
 def _said(scores: Mapping[str, float], when: str) -> str:

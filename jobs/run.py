@@ -102,7 +102,9 @@ class Run:
         if not self.settings.exists():
             return []
         try:
-            before = {**defaults, **yaml.safe_load(self.settings.read_text(encoding="utf-8"))}
+            # Other kinds of the same group have settings that this one does not know.
+            known = {key: value for key, value in defaults.items() if key in settings}
+            before = {**known, **yaml.safe_load(self.settings.read_text(encoding="utf-8"))}
         except (yaml.YAMLError, TypeError, ValueError) as error:
             raise self._damaged(self.settings) from error
         return self._compare(before, settings, may_change, self.settings)
@@ -135,7 +137,7 @@ class Run:
     ) -> list[str]:
         keys = [key for key in sorted(now.keys() | before.keys()) if now.get(key) != before.get(key)]
         lines = {key: f"{key}: {before.get(key)!r} -> {now.get(key)!r}" for key in keys}
-        if refused := [line for key, line in lines.items() if key not in may_change]:
+        if refused := [line for key, line in lines.items() if not _may(key, may_change)]:
             thing = "data" if file == self._data else "settings"
             raise RunError(
                 f"the run {self.name} was made with other {thing}:\n"
@@ -212,3 +214,8 @@ class Run:
     def write_outcome(self, outcome: Mapping[str, Any]) -> None:
         """Mark the run as finished."""
         write_json(self.outcome, dict(outcome))
+
+
+def _may(key: str, may_change: frozenset[str]) -> bool:
+    """Whether `may_change` has `key`, or the group that it is in (as "eval.")."""
+    return key in may_change or f"{key.split('.')[0]}." in may_change

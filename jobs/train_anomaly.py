@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from torch import nn
 
 from genray.charts import draw_distributions, draw_rates
@@ -20,7 +20,7 @@ from genray.figures import draw_reconstructions
 from genray.models.conv import ConvSettings
 from genray.settings import Settings
 from jobs.autoencoding import Autoencoding, AutoencodingSettings, Model
-from jobs.baselines import pca_errors
+from jobs.latent import latent_pictures, spread
 from jobs.recipe import Conclusion, Part, Picture, Place, Scored
 from jobs.training import Training
 
@@ -30,7 +30,7 @@ _NORMAL = ("good", "normal", "ok")  # names of the class of normal images, where
 class NormalSetSettings(ImageSetSettings):
     """Settings of a set of images of which some are normal."""
 
-    normal: tuple[str, ...] = Field(
+    normal: tuple[Annotated[str, BeforeValidator(str)], ...] = Field(
         (), description="classes that are normal; []: good, normal or ok if there is one, else all images"
     )
 
@@ -66,6 +66,7 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
     """An autoencoder of normal images, and the threshold of its error as the bundle's calibration."""
 
     settings_class = TrainAnomalySettings
+    headline = ("auroc", "average_precision", "sensitivity", "specificity", "threshold", "above_threshold")
     kind = "anomaly"
 
     def select(self, found: ImageSet) -> ImageSet:
@@ -91,9 +92,15 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
             halves = hold_out(range(len(val)), 0.5, self.settings.seed)
             test = _joined(val.take(halves[1]), more)
             val = val.take(halves[0])
-        if not len(train) or not len(val):
-            raise DataError(f"no images of the class {', '.join(names)} to train on", where="data.normal")
-        return replace(found, train=train, val=val, test=test)
+        for images, purpose in ((train, "train on"), (val, "set the threshold with"), (test, "judge on")):
+            if images is not None and not len(self._parted(images)[0]):
+                raise DataError(
+                    f"no images of the class {', '.join(names)} to {purpose}",
+                    where="data.normal",
+                    hint="give more of them, or raise data.val_share",
+                )
+        split = f"{found.split}; normal: {', '.join(names)}"
+        return replace(found, train=train, val=val, test=test, split=split)
 
     def _parted(self, images: Images) -> tuple[Images, Images]:
         if images.labels is None:
@@ -109,26 +116,35 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
         calibration = self._calibration(self._errors(held_out))
         threshold, errors = calibration["threshold"], self._errors(scored)
         anomalous = self._anomalous(part)
-        groups = {"normal": errors[~anomalous], "anomalies": errors[anomalous]}
+        normal = np.ones(len(errors), bool) if anomalous is None else ~anomalous
+        groups = (
+            {"images": errors}
+            if anomalous is None
+            else {"normal": errors[normal], "anomalies": errors[~normal]}
+        )
+        metrics = {name: float(np.mean([s[name] for i, s in scored if normal[i]])) for name in scored[0][1]}
+        metrics |= {"threshold": threshold, "above_threshold": float(np.mean(errors > threshold))}
         pictures = [
             Picture(
                 "errors",
                 "Errors and the threshold",
                 draw_distributions({n: e for n, e in groups.items() if len(e)}, threshold, self._label),
-                f"What lies above the threshold is an anomaly: {np.mean(errors > threshold):.1%} of them.",
+                f"What lies above the threshold is an anomaly: {metrics['above_threshold']:.1%} of these.",
             )
         ]
-        metrics = {
-            name: float(np.mean([s[name] for i, s in scored if not anomalous[i]])) for name in scored[0][1]
-        }
-        metrics |= {"threshold": threshold, "specificity": float(np.mean(groups["normal"] <= threshold))}
-        if 0 < anomalous.sum() < len(anomalous):
+        if anomalous is not None and anomalous.any():
             metrics |= _rates(anomalous, errors)
-            metrics["sensitivity"] = float(np.mean(groups["anomalies"] > threshold))
+            metrics["sensitivity"] = float(np.mean(errors[anomalous] > threshold))
+            metrics["specificity"] = float(np.mean(errors[normal] <= threshold))
             pictures.append(
                 Picture("rates", "Telling anomalies from normal images", draw_rates(anomalous, errors))
             )
-        pictures += self._mistakes(networks, part, errors, anomalous, threshold, place)
+        pictures += self._mistakes(networks, part, errors, normal, threshold, place)
+        some = spread(len(errors), 2000)
+        codes = self.codes(networks, [self.held_out[part][i][0] for i in some], place)
+        labels = None if anomalous is None else anomalous[some].astype(np.int64)
+        names, projection = ("normal", "anomalies"), self.settings.eval.projection
+        pictures += latent_pictures(codes, labels, names, projection, self.settings.seed)[:1]
         return Conclusion(metrics=metrics, calibration=calibration, pictures=pictures)
 
     @property
@@ -142,9 +158,12 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
             return np.array([1 - scores["ssim"] for _, scores in scored])
         return np.array([scores["l1" if kind == "mae" else kind] for _, scores in scored])
 
-    def _anomalous(self, part: Part) -> NDArray[np.bool_]:
+    def _anomalous(self, part: Part) -> NDArray[np.bool_] | None:
+        """Which images are anomalies; None if nobody says. Those that are held out by choice are normal."""
         labels = self.labels[part]
-        return np.zeros(len(self.held_out[part]), bool) if labels is None else ~np.isin(labels, self._normal)
+        if labels is None:
+            return None if part == "test" else np.zeros(len(self.held_out[part]), bool)
+        return ~np.isin(labels, self._normal)
 
     def _calibration(self, errors: NDArray[np.float64]) -> dict[str, Any]:
         detector = self.settings.detector
@@ -168,15 +187,15 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
         networks: Mapping[str, nn.Module],
         part: Part,
         errors: NDArray[np.float64],
-        anomalous: NDArray[np.bool_],
+        normal: NDArray[np.bool_],
         threshold: float,
         place: Place,
     ) -> list[Picture]:
         """What was found, what was missed, and what was suspected for nothing."""
         wanted = {
-            "found": ("Anomalies that were found", anomalous & (errors > threshold), -errors),
-            "missed": ("Anomalies that were missed", anomalous & (errors <= threshold), errors),
-            "suspected": ("Normal images above the threshold", ~anomalous & (errors > threshold), -errors),
+            "found": ("Anomalies that were found", ~normal & (errors > threshold), -errors),
+            "missed": ("Anomalies that were missed", ~normal & (errors <= threshold), errors),
+            "suspected": ("Normal images above the threshold", ~~normal & (errors > threshold), -errors),
         }
         pictures = []
         for name, (title, those, order) in wanted.items():
@@ -191,16 +210,13 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
         return pictures
 
     def baselines(self) -> dict[str, dict[str, float]]:
-        """What principal components do: their error, and how well it tells anomalies from normal images."""
-        results = super().baselines()
-        part: Part = "test" if self.held_out["test"] else "val"
-        anomalous = self._anomalous(part)
-        if "pca" in results:
-            judged = [sample[0] for sample in self.held_out[part]]
-            errors = pca_errors(self.some_training_images(60_000), judged, self.settings.model.latent)
-            results["pca"]["mse"] = float(errors[~anomalous].mean())
-            if 0 < anomalous.sum() < len(anomalous):
-                results["pca"] |= _rates(anomalous, errors)
+        """What principal components do: their error of normal images, and how well it tells anomalies."""
+        anomalous, results = self._anomalous(self.judging), {}
+        for name, errors in self.baseline_errors().items():
+            normal = errors if anomalous is None else errors[~anomalous]
+            results[name] = {"mse": float(normal.mean())}
+            if anomalous is not None and anomalous.any():
+                results[name] |= _rates(anomalous, errors)
         return results
 
 

@@ -14,7 +14,7 @@ from genray.figures import draw_reconstructions, draw_tiles
 from genray.pixels import to_pixels
 from jobs.autoencoding import Autoencoding, AutoencodingSettings
 from jobs.image_recipe import UNIT
-from jobs.latent import latent_pictures
+from jobs.latent import latent_pictures, spread
 from jobs.recipe import Conclusion, Part, Picture, Place, Scored
 from jobs.training import Training
 
@@ -33,7 +33,7 @@ class TrainAutoencoder(Autoencoding[TrainAutoencoderSettings]):
     ) -> Conclusion:
         """Pictures of reconstructions, of the latent space and of the errors; a VAE's own images too."""
         samples, labels = self.held_out[part], self.labels[part]
-        chosen = _spread(len(samples), self.settings.loop.samples)
+        chosen = spread(len(samples), self.settings.loop.samples)
         originals = [samples[i][0] for i in chosen]
         errors = {index: metrics["mse"] for index, metrics in scored}
         pictures = [
@@ -55,7 +55,7 @@ class TrainAutoencoder(Autoencoding[TrainAutoencoderSettings]):
             ),
         ]
         pictures += self._drawn_from_codes(networks, originals, place)
-        some = _spread(len(samples), 2000)
+        some = spread(len(samples), 2000)
         codes = self.codes(networks, [samples[i][0] for i in some], place)
         pictures += latent_pictures(
             codes,
@@ -74,10 +74,11 @@ class TrainAutoencoder(Autoencoding[TrainAutoencoderSettings]):
         if network is None:
             return []
         generator = torch.Generator().manual_seed(self.settings.seed)
-        drawn = to_pixels(network.sample(64, generator), UNIT)
+        drawn = to_pixels(network.sample(min(64, self.batch), generator), UNIT)
         pictures = [
             Picture("samples", "Samples", draw_tiles(list(drawn)), "Images of codes drawn from the prior.")
         ]
+        originals = originals[: 1 + self.batch // 10]
         if len(originals) > 1:
             first, second = (place(np.stack(list(part))) for part in (originals[:-1], originals[1:]))
             steps = to_pixels(network.interpolate(first, second, 10).flatten(0, 1), UNIT)
@@ -90,11 +91,6 @@ class TrainAutoencoder(Autoencoding[TrainAutoencoderSettings]):
                 )
             )
         return pictures
-
-
-def _spread(count: int, most: int) -> list[int]:
-    """At most so many places, evenly over `count`."""
-    return [int(i) for i in np.linspace(0, count - 1, min(count, most)).round()]
 
 
 TARGET = Training(TrainAutoencoder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -19,7 +19,7 @@ from genray.models.losses import ReconstructionSettings, reconstruction_loss
 from genray.models.residual_unet import UShapeSettings
 from genray.pixels import to_pixels
 from jobs.image_recipe import UNIT
-from jobs.recipe import Learn, Part
+from jobs.recipe import Conclusion, Learn, Part, Place, Scored
 from jobs.restoring import Case, Restoring, RestoringSettings
 from jobs.training import Training
 
@@ -60,7 +60,7 @@ class TrainDestamperSettings(RestoringSettings):
     stamps: StampSettings = Field(StampSettings(), description="what is stamped on clean images")
     loss: ReconstructionSettings = Field(
         ReconstructionSettings(kind="mse"),
-        description="what is minimised; mae without a gate learns to leave all as it is: most pixels are right",
+        description="what is minimised; without a gate mae leaves all as it is, for most pixels are right",
     )
     mask_share: float = Field(
         0.02, ge=0, description="weight of finding the stamp beside restoring, for networks with a gate"
@@ -133,6 +133,7 @@ class TrainDestamper(Restoring[TrainDestamperSettings]):
 
     settings_class = TrainDestamperSettings
     metric = "l1"
+    headline = ("psnr_inside", "psnr_inside_before", "psnr_outside", "psnr_outside_worst")
     kind = "destamper"
 
     def variant(self) -> tuple[Callable[[Pixels, Key], Sample], int]:
@@ -142,7 +143,9 @@ class TrainDestamper(Restoring[TrainDestamperSettings]):
     def prepared(self, image: Pixels, part: Part, index: int) -> Sample:
         """(clean, stamped, mask of the stamp): the same stamp in every epoch."""
         (clean,) = super().prepared(image, part, index)
-        stamped, mask = stamp(clean, self.settings.stamps, (self.settings.seed, len(part), index))
+        # A fourth word, so that it is the stamp of no training sample.
+        key = (self.settings.seed, 0, index, 1 if part == "val" else 2)
+        stamped, mask = stamp(clean, self.settings.stamps, key)
         return clean, stamped, mask[..., None].astype(np.uint8)
 
     @property
@@ -161,7 +164,8 @@ class TrainDestamper(Restoring[TrainDestamperSettings]):
         restored, logits = networks[self.name](stamped, parts=True)
         where = (stamped != clean).any(dim=1, keepdim=True).float()
         mask = F.binary_cross_entropy_with_logits(logits.float(), where)
-        loss = reconstruction_loss(restored, clean, self.settings.loss) + self.settings.mask_share * mask
+        restoring = reconstruction_loss(restored, clean, self.settings.loss).mean()
+        loss = restoring + self.settings.mask_share * mask
         learn(self.name, loss)
         return {"loss": loss.detach(), "mask": mask.detach()}
 
@@ -170,6 +174,14 @@ class TrainDestamper(Restoring[TrainDestamperSettings]):
 
     def case(self, part: Part, indices: Sequence[int], batch: Sequence[torch.Tensor]) -> Case:
         return batch[1], batch[0]
+
+    def conclude(
+        self, networks: Mapping[str, nn.Module], part: Part, scored: Sequence[Scored], place: Place
+    ) -> Conclusion:
+        """See `Restoring`; and how much the most changed image changed outside its stamp."""
+        said = super().conclude(networks, part, scored, place)
+        worst = min(scores["psnr_outside"] for _, scores in scored)
+        return replace(said, metrics={**said.metrics, "psnr_outside_worst": worst})
 
     def scores(
         self, damaged: torch.Tensor, restored: torch.Tensor, clean: torch.Tensor, batch: Sequence[Pixels]

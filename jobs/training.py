@@ -20,7 +20,7 @@ from genray.resources import Demand, Resources
 from genray.settings import flatten
 from jobs.device import use_gpu
 from jobs.group import fit_beside, train_here, train_in_worker
-from jobs.loop_settings import MAY_CHANGE, TrainSettings
+from jobs.loop_settings import JUDGING, MAY_CHANGE, TrainSettings
 from jobs.recipe import Recipe
 from jobs.report import write_report
 from jobs.run import Run
@@ -90,7 +90,10 @@ class PreparedTraining:
         """What the training asks for, where there is `have`."""
         fewest, most = self._settings.loop.worker_range
         data_cpus = 1.0 if self._summary.needs_ray else 0.0
-        cpus, gpu = self._settings.loop.cpus_per_worker, use_gpu(self._settings.device, have.gpus)
+        cpus, gpu = (
+            self._settings.loop.cpus_per_worker,
+            self._recipe.can_use_gpu and use_gpu(self._settings.device, have.gpus),
+        )
         if cpus is None:
             # An equal part of a node's CPUs, in halves, so that the workers fit their nodes.
             beside = -(-most // have.nodes)
@@ -121,7 +124,7 @@ class PreparedTraining:
             for change in changes:
                 display.note(f"changed: {change}")
             outcome = run.read_outcome()
-            same = not any(change.startswith(("loop.weights:", "loop.samples:")) for change in changes)
+            same = not any(change.startswith(JUDGING) for change in changes)
             if outcome is not None and outcome["epochs"] >= self._settings.loop.epochs and same:
                 display.note(f"{run.name} is finished already")
                 # The folder may have been moved since.
@@ -140,6 +143,7 @@ class PreparedTraining:
                 "run": str(run.folder),
                 "bundle": str(run.bundle),
                 "metrics": metrics,
+                "headline": list(self._recipe.headline),
                 "seconds": round(time.monotonic() - began, 2),
                 "set_aside": len(run.read_set_aside()),
                 "epochs": self._settings.loop.epochs,

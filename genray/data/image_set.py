@@ -75,6 +75,12 @@ class Images:
     def __len__(self) -> int:
         return len(self.indices)
 
+    def some(self, most: int, seed: int) -> Images:
+        """At most so many, drawn with `seed`, in order."""
+        if len(self) <= most:
+            return self
+        return self.take(np.sort(np.random.default_rng([seed, most]).permutation(len(self))[:most]))
+
     def take(self, places: Sequence[int] | NDArray[np.int64] | slice) -> Images:
         """Those at `places`."""
         where = places if isinstance(places, slice) else np.asarray(places, np.int64)

@@ -55,6 +55,7 @@ class ImageSource:
         fit: how an image of another size is made to have it: cut its middle out, stretch it, or not at all.
         least: the fewest pixels that a side must have.
         max_pixels: larger images are refused before they are decoded.
+        most: larger images are cut to their middle of so many pixels; 0: never.
         variant: what is trained on, of an image.
     """
 
@@ -64,6 +65,7 @@ class ImageSource:
     fit: Literal["crop", "stretch"] | None
     least: int
     max_pixels: int
+    most: int = 0
     variant: Callable[[Pixels, Key], Sample] = whole
 
     def __len__(self) -> int:
@@ -81,7 +83,12 @@ class ImageSource:
                 raise BadImage("odd-shape", f"{width}x{height}, the others are {wanted}: set data.size")
             return (fitted(image, self.size[0], self.fit),)
         if min(height, width) < self.least:
-            raise BadImage("odd-shape", f"{width}x{height} is smaller than the patch of {self.least} pixels")
+            raise BadImage("odd-shape", f"{width}x{height} is smaller than {self.least} pixels")
+        if self.most and max(height, width) > self.most:
+            top, left = max(0, height - self.most) // 2, max(0, width - self.most) // 2
+            image = image[
+                top : top + self.most, left : left + self.most
+            ].copy()  # not a view: it would keep all
         return (image,)
 
     def vary(self, images: Sample, key: Key) -> Sample:

@@ -26,22 +26,29 @@ class ReconstructionSettings(Settings):
 def reconstruction_loss(
     output: torch.Tensor, target: torch.Tensor, settings: ReconstructionSettings
 ) -> torch.Tensor:
-    """The mean over all values of how far `output` is from `target`, (N, C, H, W) in [0, 1]; a scalar.
+    """How far each image of `output` is from that of `target`, the mean over its values: (N,) float32.
 
     `ssim` is the mix of Zhao et al. 2017, "Loss Functions for Image Restoration with Neural Networks", with
-    SSIM at one scale; it needs 12 pixels on each side.
+    SSIM at one scale.
+
+    Args:
+        output: (N, C, H, W) in [0, 1]; for ssim H and W at least 6.
+        target: the same shape.
     """
     with torch.autocast(output.device.type, enabled=False):
         output = output.float()
-        if settings.kind == "mse":
-            return F.mse_loss(output, target)
-        if settings.kind == "mae":
-            return F.l1_loss(output, target)
+        if settings.kind == "ssim":
+            similar = structural_similarity_index_measure(output, target, data_range=1.0, reduction="none")
+            assert isinstance(similar, torch.Tensor)  # a tuple only where the full image is asked for
+            distance = (output - target).abs().mean(dim=(1, 2, 3))
+            return settings.ssim_share * (1 - similar) + (1 - settings.ssim_share) * distance
         if settings.kind == "bce":
-            return F.binary_cross_entropy(output.clamp(0, 1), target)
-        similar = structural_similarity_index_measure(output, target, data_range=1.0)
-        assert isinstance(similar, torch.Tensor)  # a tuple only where the full image is asked for
-        return settings.ssim_share * (1 - similar) + (1 - settings.ssim_share) * F.l1_loss(output, target)
+            losses = F.binary_cross_entropy(output.clamp(0, 1), target, reduction="none")
+        elif settings.kind == "mse":
+            losses = F.mse_loss(output, target, reduction="none")
+        else:
+            losses = F.l1_loss(output, target, reduction="none")
+        return losses.mean(dim=(1, 2, 3))
 
 
 def adversarial_loss(scores: torch.Tensor, real: bool, kind: Adversarial) -> torch.Tensor:

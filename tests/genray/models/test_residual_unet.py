@@ -77,3 +77,26 @@ def test_a_block_adds_little_at_first() -> None:
 def test_what_it_does_not_have_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         ResidualUNetSettings.model_validate(wrong)
+
+
+def test_a_gate_says_where_and_leaves_the_rest_exactly_as_it_was() -> None:
+    network = drawn(3, ResidualUNetSettings(widths=(6, 8), bias=True, gate=True)).eval()
+    with torch.no_grad():
+        network.tail.weight.mul_(50.0)  # sure of itself
+    batch = torch.rand(2, 3, 19, 26)
+    with torch.inference_mode():
+        restored, logits = network(batch, parts=True)
+        assert torch.equal(network(batch), restored)
+    assert (restored.shape, logits.shape) == (batch.shape, (2, 1, 19, 26))
+    left = (torch.sigmoid(logits) < 0.1).expand_as(batch)
+    assert left.any()
+    assert not left.all()
+    assert torch.equal(restored[left], batch[left])
+    assert not torch.isclose(restored[~left], batch[~left]).all()
+
+
+def test_in_training_gradients_pass_the_gate_both_ways() -> None:
+    network = drawn(1, ResidualUNetSettings(widths=(6,), gate=True)).train()
+    network(torch.rand(1, 1, 8, 8)).square().mean().backward()
+    assert network.tail.weight.grad is not None
+    assert network.tail.weight.grad[-4:].abs().sum() > 0, "the last four channels are the mask's, shuffled"
