@@ -34,7 +34,7 @@ _PRESETS: Mapping[str, Mapping[str, Any]] = {
             "bias": True,
             "gate": True,
         },
-        "loop": {"epochs": 30, "batch_size": 8, "patience": 5},
+        "loop": {"epochs": 40, "batch_size": 8, "patience": 12},
     },
     "quality": {
         "data": {"patch": 128, "patches": 16},
@@ -46,7 +46,7 @@ _PRESETS: Mapping[str, Mapping[str, Any]] = {
             "bias": True,
             "gate": True,
         },
-        "loop": {"epochs": 100, "batch_size": 8, "patience": 15},
+        "loop": {"epochs": 100, "batch_size": 8, "patience": 25},
     },
 }
 

@@ -98,3 +98,29 @@ def test_the_anomalies_of_a_val_folder_are_judged_where_there_is_no_test(submit:
     outcome = submit("train-anomaly", "a", f"data.path={parts}", *QUICK, "loop.epochs=1")
     assert load_bundle(outcome["bundle"]).manifest.data["test"] == 4 + 8
     assert 0 <= outcome["metrics"]["auroc"] <= 1
+
+
+def test_unlabelled_images_to_judge_on_are_not_called_normal(
+    submit: Submit, parts: Path, tmp_path: Path
+) -> None:
+    write_images(tmp_path / "unknown", 5)
+    more = (f"data.path={parts}", f"data.test={tmp_path / 'unknown'}", "loop.epochs=1")
+    metrics = submit("train-anomaly", "a", *more, *QUICK[1:])["metrics"]
+    assert 0 <= metrics["above_threshold"] <= 1
+    assert not {"auroc", "specificity", "sensitivity"} & set(metrics)
+
+
+def test_a_class_can_be_named_by_a_number() -> None:
+    from configs.loading import load
+    from jobs.train_anomaly import TrainAnomalySettings
+
+    chosen = load(TrainAnomalySettings, target="train-anomaly", sets=["data.normal=[0, 7]"])
+    assert chosen.data.normal == ("0", "7")
+    assert chosen.model.latent == 16, "short codes, whatever the architecture"
+
+
+def test_too_few_normal_images_are_refused_before_training(submit: Submit, tmp_path: Path) -> None:
+    write_images(tmp_path / "set" / "one", 2)
+    write_images(tmp_path / "set" / "two", 9)
+    with pytest.raises(DataError, match="no images of the class one to"):
+        submit("train-anomaly", "a", f"data.path={tmp_path / 'set'}", "data.normal=[one]", *QUICK)

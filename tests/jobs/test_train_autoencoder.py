@@ -147,3 +147,39 @@ def test_the_weight_of_the_divergence_warms_up(images: Path) -> None:
     assert float(end["loss"] - end["reconstruction"]) == pytest.approx(
         float(end["kl"]) * 1000 / (21 * 24), rel=1e-3
     )
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_a_run_of_any_kind_goes_on_and_is_known_when_finished(
+    submit: Submit, images: Path, kind: str
+) -> None:
+    sets = small(images, kind, "loop.weights=last", "eval.baselines=[]")
+    whole = submit("train-autoencoder", "whole", *sets, "loop.epochs=2", "loop.decay=constant")
+    submit("train-autoencoder", "parts", *sets, "loop.decay=constant")
+    parts = submit("train-autoencoder", "parts", *sets, "loop.epochs=2", "loop.decay=constant")
+    assert parts["metrics"] == whole["metrics"]
+    again = submit("train-autoencoder", "parts", *sets, "loop.epochs=2", "loop.decay=constant")
+    assert again["seconds"] == parts["seconds"], "it was not trained again"
+
+
+def test_a_finished_run_can_be_judged_anew(submit: Submit, images: Path) -> None:
+    first = submit("train-autoencoder", "a", *small(images, "conv", "eval.baselines=[]"))
+    second = submit("train-autoencoder", "a", *small(images, "conv", "eval.baselines=[mean,pca]"))
+    assert first["metrics"]["baselines"] == {}
+    assert set(second["metrics"]["baselines"]) == {"mean", "pca"}
+    assert second["metrics"]["mse"] == first["metrics"]["mse"]
+
+
+def test_a_vaes_best_weights_are_those_of_the_whole_objective(submit: Submit, images: Path) -> None:
+    outcome = submit("train-autoencoder", "a", *small(images, "vae", "loop.epochs=3", "model.beta=50"))
+    rows = [json.loads(line) for line in (Path(outcome["run"]) / "history.jsonl").read_text().splitlines()]
+    best = min(rows, key=lambda row: row["val_objective"])
+    assert outcome["metrics"]["epoch"] == best["epoch"]
+    assert best["val_objective"] > best["val_mse"]
+
+
+def test_a_test_part_that_is_all_broken_is_no_test_part(submit: Submit, images: Path) -> None:
+    for file in (images / "test").rglob("*.png"):
+        file.write_bytes(b"broken")
+    with pytest.raises(DataError, match="every test image is broken"):
+        submit("train-autoencoder", "a", *small(images, "dense", "data.max_bad_share=1"))

@@ -104,3 +104,26 @@ def test_an_image_that_holds_no_patch_is_set_aside(submit: Submit, photos: Path)
 def test_bm3d_needs_noise_of_one_known_strength() -> None:
     with pytest.raises(SettingsError, match="bm3d is told the noise's strength"):
         settings("eval.baselines=[bm3d]", "noise.sigma=[0,50]")
+
+
+def test_large_held_out_images_are_kept_as_their_middle_alone(tmp_path: Path) -> None:
+    write_images(tmp_path / "large", 4, size=(400, 300))
+    recipe = TrainDenoiser(settings(f"data.path={tmp_path / 'large'}", "data.patch=16", "data.judged=32"))
+    recipe.open(lambda text: None)
+    (image,) = recipe.held_out["val"][0]
+    assert image.shape == (32, 32, 1)
+    assert image.base is None or image.base.nbytes == image.nbytes, "the rest is not kept"
+
+
+def test_images_that_are_mostly_smaller_than_the_patch_are_told_what_would_fit(tmp_path: Path) -> None:
+    write_images(tmp_path / "digits", 8, size=(28, 28))
+    with pytest.raises(DataError, match="images of 28 pixels hold no patch of 64") as caught:
+        TrainDenoiser(settings(f"data.path={tmp_path / 'digits'}")).open(lambda text: None)
+    assert (caught.value.where, caught.value.hint) == ("data.patch", "set data.patch=28")
+
+
+def test_a_loss_that_the_network_cannot_have_is_refused() -> None:
+    with pytest.raises(SettingsError, match="bce needs values between 0 and 1"):
+        settings("loss.kind=bce")
+    assert settings("loss.kind=bce", "model.kind=conv").loss.kind == "bce"
+    assert settings("loss.ssim_share=0.5").loss.kind == "mae", "one setting of a group leaves the others"
