@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import types
 import typing
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import annotated_types
@@ -11,31 +11,46 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from configs.keys import groups_of, is_union
+
 
 def annotated_yaml(settings: BaseModel) -> str:
     """All of `settings` as YAML, each field followed by what it means and what it may be."""
-    rows = list(_rows(settings, indent=0))
+    rows = list(_rows(settings, 0, {}))
     column = min(48, max((len(code) for code, comment in rows if comment), default=0) + 2)
-    return "".join(f"{code:<{column}}# {comment}\n" if comment else f"{code}\n" for code, comment in rows)
+    return "".join(
+        f"{code + '  ':<{column}}# {comment}\n" if comment else f"{code}\n" for code, comment in rows
+    )
 
 
-def _rows(settings: BaseModel, indent: int) -> typing.Iterator[tuple[str, str]]:
+def _rows(settings: BaseModel, indent: int, kinds: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str]]:
+    """Code and comment of each line. `kinds`: what the fields that choose between groups may be; the group
+    that was chosen knows but itself."""
     for name, field in type(settings).model_fields.items():
         value = getattr(settings, name)
         if isinstance(value, BaseModel):
             yield f"{' ' * indent}{name}:", field.description or ""
-            yield from _rows(value, indent + 2)
+            yield from _rows(value, indent + 2, _kinds(field))
         else:
             plain = settings.model_dump(mode="json", include={name})[name]
             text = yaml.safe_dump(plain, default_flow_style=True, width=10**6).splitlines()[0]
-            yield f"{' ' * indent}{name}: {text}", _comment(field)
+            yield f"{' ' * indent}{name}: {text}", _comment(field, kinds.get(name, ()))
 
 
-def _comment(field: FieldInfo) -> str:
+def _kinds(field: FieldInfo) -> dict[str, list[str]]:
+    """By the name of the field that chooses, what the groups that `field` may be are chosen by."""
+    name = field.discriminator
+    if not isinstance(name, str):
+        return {}
+    groups = groups_of(field.annotation)
+    return {name: [each for group in groups for each in _choices(group.model_fields[name].annotation)]}
+
+
+def _comment(field: FieldInfo, kinds: Sequence[str]) -> str:
     parts = [field.description or ""]
-    choices = _choices(field.annotation)
-    if choices:
-        parts.append(f"one of {', '.join(choices)}")
+    if choices := kinds or _choices(field.annotation):
+        each = "each " if typing.get_origin(field.annotation) is tuple else ""
+        parts.append(f"{each}one of {', '.join(choices)}")
     low = high = ""
     for limit in field.metadata:
         match limit:
@@ -55,8 +70,10 @@ def _comment(field: FieldInfo) -> str:
 
 
 def _choices(annotation: Any) -> list[str]:
+    """What a value, or an item of a list, is chosen from."""
+    parts = typing.get_args(annotation)
     if typing.get_origin(annotation) is Literal:
-        return [str(choice) for choice in typing.get_args(annotation)]
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return [choice for part in typing.get_args(annotation) for choice in _choices(part)]
+        return [str(choice) for choice in parts]
+    if is_union(annotation) or typing.get_origin(annotation) is tuple:
+        return [choice for part in parts for choice in _choices(part)]
     return []

@@ -1,7 +1,7 @@
 """The base of every settings class, and what all of them share.
 
 Settings live beside the code that they configure. They are frozen, take keywords only and refuse
-unknown keys; `configs/loading.py` turns a refusal into a message with file, line and nearest name.
+unknown keys; `configs/explaining.py` turns a refusal into a message with file, line and nearest name.
 """
 
 from __future__ import annotations

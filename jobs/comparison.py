@@ -12,7 +12,7 @@ from genray.errors import UsageError
 from genray.files import write_text
 from genray.page import Cell, Page, Picture
 from jobs.findings import Findings, find
-from jobs.report import best, created, exact, finite, optional, plain, progress, seconds
+from jobs.report import best, created, exact, finite, headlines, judged_on, optional, plain, progress, seconds
 from jobs.run import Run
 
 _MOST_RUNS = 24
@@ -60,9 +60,11 @@ def _add_table(page: Page, found: Mapping[str, Findings]) -> None:
     for name, run in found.items():
         for note in run.notes:
             page.paragraph(f"Note: {name}: {note}.")
-    rows: list[list[str]] = [["metrics on the held-out samples"]]
+    judged = [judged_on(run) for run in runs]
+    alike = len(set(judged)) == 1
+    rows: list[list[str]] = [[f"metrics on {judged[0]}"]] if alike else [["metrics"], ["judged on", *judged]]
     marked: set[Cell] = set()
-    for metric in _names(run.metrics for run in runs):
+    for metric in _names([*map(headlines, runs), *(run.metrics for run in runs)]):
         values = [run.metrics.get(metric) for run in runs]
         if metric != "epoch":
             marked |= {(len(rows), column + 1) for column in best(metric, values)}

@@ -207,7 +207,7 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
 def _defaults(target: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The target's settings as they are without a choice of the user's: `configs/` over those in the code.
 
-    Where there is a choice of kinds, such as `model.kind`, the others are the defaults of the kind chosen.
+    Where one choice brings others along, such as `model.kind` or `preset`, those are as the choice has them.
     """
     module, file = f"jobs.{target.replace('-', '_')}", _CONFIGS / f"{target}.yaml"
     # The name comes from a file: it leads to a module only if it is that of a target.
@@ -215,13 +215,13 @@ def _defaults(target: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     cls: type[Settings] = importlib.import_module(module).TARGET.settings_class
     shipped = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    kinds = {key: value for key, value in settings.items() if key.endswith(".kind")}
+    choices = {key: value for key, value in settings.items() if key.endswith(".kind") or key == "preset"}
     plain = flatten(cls.model_validate(shipped))
     try:
-        chosen = flatten(cls.model_validate(_tree({**flatten(shipped), **kinds})))
+        chosen = flatten(cls.model_validate(_tree({**flatten(shipped), **choices})))
     except (ValueError, TypeError, AttributeError):  # what is shipped goes with another kind
         chosen = {}
-    return {**plain, **chosen, **{key: plain[key] for key in kinds if key in plain}}
+    return {**plain, **chosen, **{key: plain[key] for key in choices if key in plain}}
 
 
 def _json(text: str | bytes) -> Any:

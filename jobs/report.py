@@ -69,6 +69,24 @@ def seconds(found: Findings) -> str:
     return duration(spent) if spent and finite(spent) else ""
 
 
+def headlines(found: Findings) -> list[str]:
+    """The metrics that are looked at first: those that the recipe names, or else the first few."""
+    metrics = [name for name in found.metrics if name not in _NOT_METRICS]
+    named = found.outcome.get("headline")
+    first = [name for name in named if name in metrics] if isinstance(named, list) else []
+    return list(dict.fromkeys(first)) or metrics[:_HEADLINES]
+
+
+def judged_on(found: Findings) -> str:
+    """What the metrics were taken on. A test part judges the final weights alone; till then it is the samples
+    that were held out."""
+    counts = (found.data.get(part) for part in ("test", "val"))
+    test, val = (count if isinstance(count, int) and count > 0 else 0 for count in counts)
+    if test and isinstance(found.outcome.get("metrics"), dict):
+        return f"the {test:,} test image{'s' if test > 1 else ''}"
+    return f"the {val:,} held-out sample{'s' if val > 1 else ''}" if val else "the held-out samples"
+
+
 def plain(value: Any, depth: int = 2) -> str:
     """Any value from a run's files as a short text for a person."""
     match value:
@@ -112,11 +130,11 @@ def best(metric: str, values: Sequence[float | None]) -> set[int]:
 
 
 def _add_metrics(page: Page, found: Findings) -> None:
-    metrics = {name: value for name, value in found.metrics.items() if name not in _NOT_METRICS}
-    cards = []
-    for name, value in list(metrics.items())[:_HEADLINES]:
+    cards, first = [], headlines(found)
+    metrics = {name: found.metrics[name] for name in [*first, *found.metrics] if name not in _NOT_METRICS}
+    for name in first:
         beside = (f"{b} {plain(values[name])}" for b, values in found.baselines.items() if name in values)
-        cards.append((name, plain(value), ", ".join(beside)))
+        cards.append((name, plain(metrics[name]), ", ".join(beside)))
     if found.parameters:
         cards.append(("parameters", f"{found.parameters:,}", plain(found.manifest.get("network", ""))))
     if spent := seconds(found):
@@ -133,7 +151,7 @@ def _add_metrics(page: Page, found: Findings) -> None:
         }
         cells = [[name, *(optional(value) for value in row)] for name, row in zip(names, rows, strict=True)]
         epoch = found.metrics.get("epoch")
-        caption = "On the held-out samples" + (f", with the weights of epoch {epoch}" if epoch else "")
+        caption = f"On {judged_on(found)}" + (f", with the weights of epoch {epoch}" if epoch else "")
         page.table(["metric", "this run", *found.baselines], cells, caption, marked)
 
 

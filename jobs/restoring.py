@@ -47,7 +47,9 @@ class RestoringSettings(ImageTrainSettings):
     """What every training of a restoration network takes."""
 
     data: PatchSetSettings = Field(PatchSetSettings(), description="clean images")
-    model: Model = Field(ResidualUNetSettings(), description="the architecture; each kind has settings of its own")
+    model: Model = Field(
+        ResidualUNetSettings(), description="the architecture; each kind has settings of its own"
+    )
     loss: ReconstructionSettings = Field(ReconstructionSettings(kind="mae"), description="what is minimised")
 
     @model_validator(mode="after")

@@ -5,11 +5,16 @@ import shlex
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
+import torch
 
 from cluster.targets import find_target
 from configs.loading import load
+from genray.bundle import ImageSpec, Preprocessing, save_bundle
 from genray.cli import main
+from genray.models.registry import build
+from genray.pixels import to_network, to_pixels
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
@@ -51,3 +56,37 @@ def test_the_tree_names_files_that_exist() -> None:
     files = {file.name for file in ROOT.rglob("*.py") if ".venv" not in file.parts}
     assert len(names) > 20
     assert names <= files
+
+
+def test_the_shown_python_uses_any_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    for name, arguments, channels, span in (
+        ("unet", {"in_channels": 3, "out_channels": 1, "size": 64, "settings": {"filters": 4}}, 1, (-1, 1)),
+        ("restorer-conv", {"channels": 3, "settings": {}}, 3, (0, 1)),
+    ):
+        network = build(name, arguments).eval()
+        save_bundle(
+            Path("runs/first/bundle"),
+            network,
+            kind="any",
+            name=name,
+            arguments=arguments,
+            preprocessing=Preprocessing(
+                input=ImageSpec(channels=3, range=span),
+                output=ImageSpec(channels=channels, range=span),
+                size=(64, 64),
+            ),
+            metrics={},
+            seed=0,
+            data={},
+        )
+        names = {"images": images}
+        exec(block, names)
+        with torch.no_grad():
+            want = network(to_network(images, span=span))
+        assert (names["pictures"] == to_pixels(want, span)).all()
+        assert names["pictures"].shape == (2, 64, 64, channels)
+        assert names["pictures"].std() > 1, "not all of it is outside the span"

@@ -74,7 +74,7 @@ class StampSettings(Settings):
     kinds: tuple[Kind, ...] = Field(
         ("date", "date-time", "time", "word", "number"),
         min_length=1,
-        description="what is made up: date, date-time, time, word, number",
+        description="what is made up",
     )
     colors: tuple[Colour, ...] = Field(
         ("#ff8c1a", "#ffd400", "#d02020", "#2040b0", "#ffffff", "#000000", "random"),

@@ -16,7 +16,9 @@ from genray.models.residual_unet import UShape, UShapeSettings
 class NAFNetSettings(UShapeSettings):
     """Settings of NAFNet."""
 
-    kind: Literal["nafnet"] = Field("nafnet", description="U-Net of gated blocks, the best for its operations")
+    kind: Literal["nafnet"] = Field(
+        "nafnet", description="U-Net of gated blocks, the best for its operations"
+    )
     middle: int = Field(4, ge=1, le=32, description="blocks of the innermost level")
     attention: bool = Field(
         True,

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from configs.loading import as_sets, known_keys, load
+from configs.keys import known_keys
+from configs.loading import as_sets, load
 from genray.errors import SettingsError
 from genray.settings import Settings, absolute, flatten
 from jobs.train_pix2pix import TrainPix2PixSettings
@@ -22,41 +23,6 @@ def test_set_wins_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -
     file = write(tmp_path, "loop:\n  epochs: 7\n  batch_size: 3\n")
     settings = load_pix2pix(file, "loop.epochs=9")
     assert (settings.loop.epochs, settings.loop.batch_size, settings.loss.l1) == (9, 3, 100)
-
-
-def test_an_unknown_key_names_its_file_line_and_the_nearest_name(tmp_path: Path) -> None:
-    file = write(tmp_path, "seed: 1\nloop:\n  epoch: 7\n")
-    with pytest.raises(SettingsError) as caught:
-        load_pix2pix(file)
-    assert caught.value.what == "unknown setting loop.epoch; did you mean loop.epochs?"
-    assert caught.value.where == f"{file} line 3"
-
-
-def test_a_key_in_the_wrong_group_is_found_in_the_right_one() -> None:
-    with pytest.raises(SettingsError, match=r"unknown setting data\.epochs; did you mean loop\.epochs\?"):
-        load_pix2pix(None, "data.epochs=7")
-
-
-def test_a_wrong_type_names_the_set_it_came_from() -> None:
-    with pytest.raises(SettingsError) as caught:
-        load_pix2pix(None, "loop.epochs=many")
-    assert caught.value.what.startswith("loop.epochs: input should be a valid integer")
-    assert "'many'" in caught.value.what
-    assert caught.value.where == "--set loop.epochs=many"
-
-
-def test_a_union_is_reported_once_for_each_way_it_fails_and_by_its_key() -> None:
-    with pytest.raises(SettingsError, match=r"^loop\.workers: should be a whole number or") as caught:
-        load_pix2pix(None, "loop.workers=[4, 1, 2]")
-    assert "--set loop.workers=[4, 1, 2]" in str(caught.value)
-
-
-def test_all_mistakes_are_reported_together(tmp_path: Path) -> None:
-    file = write(tmp_path, "loop:\n  epochs: -1\ndata:\n  direction: sideways\n")
-    with pytest.raises(SettingsError, match="2 settings are wrong") as caught:
-        load_pix2pix(file)
-    assert "line 2" in caught.value.what
-    assert "line 4" in caught.value.what
 
 
 def test_contradictions_are_refused() -> None:
@@ -144,28 +110,6 @@ def test_a_group_with_all_its_lines_commented_out_is_empty(tmp_path: Path) -> No
 
 def test_dotted_keys_may_stand_in_a_file(tmp_path: Path) -> None:
     assert load_pix2pix(write(tmp_path, "loop.epochs: 3\n")).loop.epochs == 3
-
-
-@pytest.mark.parametrize(
-    ("text", "where"),
-    [
-        ("lop.epochs=3", "--set lop.epochs=3"),
-        ("data.resize=32", "--set data.resize=32"),
-        ("loop.workers=[4,1]", "--set loop.workers=[4,1]"),
-        ("discriminator.filters=0", "--set discriminator.filters=0"),
-    ],
-)
-def test_where_names_what_the_user_gave(text: str, where: str) -> None:
-    with pytest.raises(SettingsError) as caught:
-        load_pix2pix(None, text)
-    assert caught.value.where == where
-
-
-def test_a_union_is_explained_in_words() -> None:
-    with pytest.raises(SettingsError) as caught:
-        load_pix2pix(None, "loop.workers=many")
-    said = "loop.workers: should be a whole number or [a whole number, a whole number], not 'many'"
-    assert caught.value.what == said
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,26 @@ def test_an_unfinished_run_is_compared_as_far_as_it_is(make: Callable[..., Path]
     assert len(page.pictures) == 3
 
 
+def test_it_says_on_what_each_run_was_judged(make: Callable[..., Path], tmp_path: Path) -> None:
+    folders = [make("a", 0.01, {}), make("b", 0.02, {})]
+    for folder in folders:
+        (folder / "data.json").write_text(json.dumps({"val": 4, "test": 10}))
+    assert ["metrics on the 10 test images"] in read(compare(folders, tmp_path / "c.html")).rows
+    (folders[1] / "data.json").write_text(json.dumps({"val": 4}))
+    rows = read(compare(folders, tmp_path / "c.html")).rows
+    assert ["judged on", "the 10 test images", "the 4 held-out samples"] in rows
+    assert ["metrics"] in rows
+
+
+def test_what_the_recipes_name_comes_first(make: Callable[..., Path], tmp_path: Path) -> None:
+    folders = [make("a", 0.01, {}), make("b", 0.02, {})]
+    for folder in folders:
+        outcome = json.loads((folder / "outcome.json").read_text())
+        (folder / "outcome.json").write_text(json.dumps({**outcome, "headline": ["psnr"]}))
+    names = [row[0] for row in read(compare(folders, tmp_path / "c.html")).rows]
+    assert names.index("psnr") < names.index("mse")
+
+
 def test_one_run_is_no_comparison(make: Callable[..., Path], tmp_path: Path) -> None:
     folder = make("a", 0.01, {})
     with pytest.raises(UsageError, match="1 runs cannot be compared"):

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 import yaml
 
+from configs.loading import load
 from genray.errors import RunError
 from genray.pixels import save_png
+from genray.settings import flatten
 from jobs.findings import find
 from jobs.run import Run
+from jobs.train_destamper import TrainDestamperSettings
 
 NOISE = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
 
@@ -141,6 +144,17 @@ def test_the_target_that_a_file_names_is_imported_only_if_it_is_one(run: Run) ->
         assert find(run).defaults == {}
     run.outcome.write_text(json.dumps({"target": "train-pix2pix"}))
     assert find(run).defaults["data.direction"] == "BtoA"
+
+
+def test_what_a_choice_brings_along_is_no_change_of_the_users(run: Run) -> None:
+    sets = ["preset=quality", "model.kind=conv", "loop.epochs=7"]
+    settings = load(TrainDestamperSettings, target="train-destamper", sets=sets)
+    run.outcome.write_text(json.dumps({"target": "train-destamper"}))
+    run.settings.write_text(yaml.safe_dump(flatten(settings)))
+    assert find(run).changed == {"preset": "quality", "model.kind": "conv", "loop.epochs": 7}
+    alone = load(TrainDestamperSettings, target="train-destamper", sets=["preset=quality"])
+    run.settings.write_text(yaml.safe_dump(flatten(alone)))
+    assert find(run).changed == {"preset": "quality"}
 
 
 def test_tables_of_the_recipe_are_read(run: Run) -> None:

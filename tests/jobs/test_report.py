@@ -1,4 +1,5 @@
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,54 @@ def test_no_run_no_report(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="is not a run"):
         write_report(Run(tmp_path))
     assert list(tmp_path.iterdir()) == []
+
+
+def finished(folder: Path, headline: Any, **data: Any) -> Run:
+    """A run that is over, with five metrics."""
+    run = Run(folder)
+    run.folder.mkdir(parents=True)
+    run.settings.write_text("loop.epochs: 1\n")
+    metrics = {"l1": 0.1, "mse": 0.02, "psnr": 20.5, "ssim": 0.75, "auroc": 0.9375}
+    outcome = {"target": "t", "metrics": metrics, "epochs": 1, "headline": headline}
+    run.outcome.write_text(json.dumps(outcome))
+    (run.folder / "data.json").write_text(json.dumps(data))
+    return run
+
+
+def test_what_the_recipe_names_is_seen_first(tmp_path: Path) -> None:
+    run = finished(tmp_path / "first", ["auroc", "none", "psnr", "auroc", ["l1"], 3])
+    html = write_report(run).read_text(encoding="utf-8")
+    assert re.findall(r"<dt>(\w+)</dt><dd>([\d.]+)</dd>", html) == [("auroc", "0.9375"), ("psnr", "20.5")]
+    rows = [row[0] for row in PageReader(html).rows]
+    assert rows[:6] == ["metric", "auroc", "psnr", "l1", "mse", "ssim"]
+
+
+@pytest.mark.parametrize("headline", [None, [], ["none"], "l1", {"l1": 1}])
+def test_without_such_names_the_first_metrics_are(tmp_path: Path, headline: Any) -> None:
+    html = write_report(finished(tmp_path / "first", headline)).read_text(encoding="utf-8")
+    assert re.findall(r"<dt>(\w+)</dt>", html) == ["l1", "mse", "psnr", "ssim"]
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"train": 9, "val": 3, "test": 1200}, "On the 1,200 test images"),
+        ({"train": 9, "val": 3, "test": 1}, "On the 1 test image"),
+        ({"train": 9, "val": 3, "test": 0}, "On the 3 held-out samples"),
+        ({"train": 9, "val": 1}, "On the 1 held-out sample"),
+        ({"val": "many", "test": None}, "On the held-out samples"),
+    ],
+)
+def test_it_says_on_what_the_metrics_were_taken(tmp_path: Path, data: Any, said: str) -> None:
+    run = finished(tmp_path / "first", [], **data)
+    assert f"<caption>{said}</caption>" in write_report(run).read_text(encoding="utf-8")
+
+
+def test_before_the_end_nothing_was_taken_on_the_test_images(tmp_path: Path) -> None:
+    run = finished(tmp_path / "first", [], val=3, test=5)
+    run.outcome.unlink()
+    run.history.write_text('{"epoch": 1, "val_l1": 0.5}\n')
+    assert "On the 3 held-out samples, with the weights of epoch 1" in read(write_report(run)).text
 
 
 def test_nothing_that_a_run_says_is_markup(tmp_path: Path) -> None:
