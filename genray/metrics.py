@@ -15,7 +15,7 @@ def image_metrics(output: torch.Tensor, target: torch.Tensor) -> dict[str, torch
     SSIM is that of Wang et al. 2004: Gaussian window of 11 pixels, sigma 1.5, mean over channels.
 
     Args:
-        output: (N, C, H, W) in [0, 1], H and W at least 12.
+        output: (N, C, H, W) in [0, 1], H and W at least 8.
         target: the same shape.
 
     Returns:

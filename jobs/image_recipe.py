@@ -156,6 +156,7 @@ class ImageRecipe(Recipe[S]):
             lines=[
                 f"{count // self.repeats} training images, {val} held out, {judging}, "
                 f"{len(bad)} set aside ({found.layout}, {self._described()}, {where})",
+                f"split {found.split}",
                 f"{self.title}: {parameters:,} parameters",
             ],
             needs_ray=stream,

@@ -117,6 +117,8 @@ def exact(value: Any) -> str:
 def better(metric: str) -> int:
     """1 if a larger value of the metric is better, -1 if a smaller one is, 0 if its name does not tell."""
     words = set(metric.lower().replace(".", "_").replace("-", "_").split("_"))
+    if "before" in words:
+        return 0  # a fact of the input
     return -1 if words & _SMALLER else 1 if words & _LARGER else 0
 
 
@@ -219,5 +221,31 @@ def finite(value: Any) -> bool:
 
 _INPUT = ("path", "reason", "detail")
 _NOT_METRICS = {"epoch"}
-_LARGER = {"psnr", "ssim", "auroc", "auc", "ap", "accuracy", "precision", "recall", "f1"}
-_SMALLER = {"l1", "l2", "mse", "mae", "rmse", "bce", "loss", "error", "lpips", "fid", "kl", "nll"}
+_LARGER = {
+    "psnr",
+    "ssim",
+    "auroc",
+    "auc",
+    "ap",
+    "accuracy",
+    "precision",
+    "recall",
+    "f1",
+    "sensitivity",
+    "specificity",
+}
+_SMALLER = {
+    "l1",
+    "l2",
+    "mse",
+    "mae",
+    "rmse",
+    "bce",
+    "loss",
+    "error",
+    "lpips",
+    "fid",
+    "kl",
+    "nll",
+    "objective",
+}

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from genray.data.idx import IdxImages
 from genray.data.images import BadImage
 from genray.data.layouts import Content, Origin, read_store
 from genray.data.splits import hold_out, split_of
@@ -118,6 +119,8 @@ def open_image_set(settings: ImageSetSettings, seed: int) -> ImageSet:
         others = _read_test(settings.test)
         known["test"] = next(others.parts[p] for p in ("test", "val", "", "train") if p in others.parts)
         listed += others.listed
+        if inside and split_of(f"{inside}/x") == "val":
+            known.pop("val", None)  # what judges must not choose; another part is held out for that
     elif settings.test is not None and "test" not in known:
         raise DataError(
             f"data.test is data.path, {settings.path}, which has no test part",
@@ -140,8 +143,14 @@ def open_image_set(settings: ImageSetSettings, seed: int) -> ImageSet:
         split = f"{settings.val_share:g} held out by seed {seed}"
     if content.unused:
         split += f"; {content.unused} files beside the folder train left out"
-    digest = hashlib.sha256("\n".join(f"{e.path}\t{e.size}" for e in listed).encode()).hexdigest()
-    return ImageSet(train, val, parts.get("test"), classes, content.layout, f"sha256:{digest}", split)
+    digest = hashlib.sha256("\n".join(f"{e.path}\t{e.size}" for e in listed).encode())
+    for images in (train, parts.get("test")):
+        if images is not None and isinstance(images.origin, IdxImages):
+            digest.update(
+                np.ascontiguousarray(images.origin.images)
+            )  # all such sets have the same names and sizes
+    name = f"sha256:{digest.hexdigest()}"
+    return ImageSet(train, val, parts.get("test"), classes, content.layout, name, split)
 
 
 def look_at_headers(images: Images, most: int = 16) -> tuple[list[tuple[int, int]], bool]:

@@ -81,7 +81,8 @@ class ImageSource:
             if self.fit is None:
                 wanted = f"{self.size[1]}x{self.size[0]}"
                 raise BadImage("odd-shape", f"{width}x{height}, the others are {wanted}: set data.size")
-            return (fitted(image, self.size[0], self.fit),)
+            image = fitted(image, self.size[0], self.fit)
+            height, width = image.shape[:2]
         if min(height, width) < self.least:
             raise BadImage("odd-shape", f"{width}x{height} is smaller than {self.least} pixels")
         if self.most and max(height, width) > self.most:

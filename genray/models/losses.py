@@ -32,7 +32,7 @@ def reconstruction_loss(
     SSIM at one scale.
 
     Args:
-        output: (N, C, H, W) in [0, 1]; for ssim H and W at least 6.
+        output: (N, C, H, W) in [0, 1]; for ssim H and W at least 8.
         target: the same shape.
     """
     with torch.autocast(output.device.type, enabled=False):

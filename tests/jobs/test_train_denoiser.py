@@ -101,9 +101,19 @@ def test_an_image_that_holds_no_patch_is_set_aside(submit: Submit, photos: Path)
     assert "30x27 is smaller than 32 pixels" in str(caught.value)
 
 
+def test_bm3d_is_scored_on_the_same_noise(submit: Submit, photos: Path) -> None:
+    more = ("model.kind=conv", *SMALL["conv"], "noise.sigma=40", "eval.baselines=[bm3d]")
+    metrics = submit("train-denoiser", "a", f"data.path={photos}", *QUICK, *more)["metrics"]
+    noisy, bm3d = metrics["baselines"]["noisy"], metrics["baselines"]["bm3d"]
+    assert bm3d["psnr"] > noisy["psnr"] + 4
+    assert metrics["psnr_before"] == pytest.approx(noisy["psnr"], abs=1e-3)
+
+
 def test_bm3d_needs_noise_of_one_known_strength() -> None:
     with pytest.raises(SettingsError, match="bm3d is told the noise's strength"):
         settings("eval.baselines=[bm3d]", "noise.sigma=[0,50]")
+    with pytest.raises(SettingsError, match="white"):
+        settings("eval.baselines=[bm3d]", "noise.sigma=25", "noise.correlation=1")
 
 
 def test_large_held_out_images_are_kept_as_their_middle_alone(tmp_path: Path) -> None:

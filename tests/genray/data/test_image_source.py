@@ -48,7 +48,7 @@ def test_an_image_of_another_size_is_fitted_or_set_aside(source: ImageSource) ->
 def test_an_image_smaller_than_a_patch_is_set_aside(source: ImageSource) -> None:
     patches = replace(source, least=17)
     assert patches.load(1)[0].shape == (24, 24, 1)
-    with pytest.raises(BadImage, match="20x16 is smaller than the patch of 17 pixels"):
+    with pytest.raises(BadImage, match="20x16 is smaller than 17 pixels"):
         patches.load(0)
 
 
