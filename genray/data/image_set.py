@@ -146,9 +146,7 @@ def open_image_set(settings: ImageSetSettings, seed: int) -> ImageSet:
     digest = hashlib.sha256("\n".join(f"{e.path}\t{e.size}" for e in listed).encode())
     for images in (train, parts.get("test")):
         if images is not None and isinstance(images.origin, IdxImages):
-            digest.update(
-                np.ascontiguousarray(images.origin.images)
-            )  # all such sets have the same names and sizes
+            digest.update(images.origin.images.tobytes())  # such sets all have the same names and sizes
     name = f"sha256:{digest.hexdigest()}"
     return ImageSet(train, val, parts.get("test"), classes, content.layout, name, split)
 
