@@ -16,7 +16,7 @@ from torch import nn
 from genray.data.image_set import ImageSetSettings
 from genray.data.image_source import Flips
 from genray.data.loader import Pixels, Share, held_out_batches
-from genray.data.paired import middle
+from genray.data.resizing import middle
 from genray.figures import Restoration, draw_restorations
 from genray.models.conv_restorer import ConvRestorerSettings
 from genray.models.losses import ReconstructionSettings, reconstruction_loss

@@ -25,8 +25,9 @@ from genray.data.loader import (
     held_out_batches,
     load_all,
 )
-from genray.data.paired import PairedSettings, PairSource, middle
+from genray.data.paired import PairedSettings, PairSource
 from genray.data.pairing import find_pairs
+from genray.data.resizing import middle
 from genray.data.store import Store
 from genray.data.stream import StreamLoader
 from genray.errors import DataError

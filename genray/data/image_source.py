@@ -11,7 +11,7 @@ import numpy as np
 from genray.data.image_set import Images
 from genray.data.images import BadImage
 from genray.data.loader import Pixels, Sample
-from genray.data.paired import resize
+from genray.data.resizing import fitted
 
 Flips = Literal["none", "mirror", "all"]
 Key = Sequence[int]
@@ -94,14 +94,3 @@ class ImageSource:
 
     def vary(self, images: Sample, key: Key) -> Sample:
         return self.variant(images[0], key)
-
-
-def fitted(image: Pixels, size: int, fit: Literal["crop", "stretch"]) -> Pixels:
-    """(H, W, C) -> (size, size, C) uint8, bicubic with antialiasing: the largest square in the middle, or
-    the whole, stretched."""
-    height, width = image.shape[:2]
-    if fit == "crop" and height != width:
-        side = min(height, width)
-        top, left = (height - side) // 2, (width - side) // 2
-        image = np.ascontiguousarray(image[top : top + side, left : left + side])
-    return resize(image, size)

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from genray.data.images import BadImage, decode, read_image_file
 from genray.data.loader import Pixels, Sample
+from genray.data.resizing import resize
 from genray.data.store import Store
 from genray.settings import Location, Settings
 
@@ -153,15 +154,6 @@ def load_pair(store: Store, pair: Pair, settings: PairedSettings) -> tuple[Pixel
     return resize(first, size), resize(second, size)
 
 
-def resize(image: Pixels, size: int) -> Pixels:
-    """(H, W, C) uint8 -> (size, size, C) uint8, bicubic, with antialiasing when it shrinks."""
-    if image.shape[:2] == (size, size):
-        return np.ascontiguousarray(image)
-    plain = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
-    array = np.asarray(plain.resize((size, size), Image.Resampling.BICUBIC))
-    return array.reshape(size, size, image.shape[-1])
-
-
 def jitter(pair: tuple[Pixels, Pixels], size: int, flip: bool, key: Sequence[int]) -> tuple[Pixels, Pixels]:
     """The paper's random jitter: the same random crop of `size` and mirroring for both images.
 
@@ -174,12 +166,6 @@ def jitter(pair: tuple[Pixels, Pixels], size: int, flip: bool, key: Sequence[int
     step = -1 if flip and rng.random() < 0.5 else 1
     first, second = (image[top : top + size, left : left + size][:, ::step] for image in pair)
     return first, second
-
-
-def middle(image: Pixels, size: int) -> Pixels:
-    """The middle `size` pixels of an (H, W, C) image."""
-    top, left = (image.shape[0] - size) // 2, (image.shape[1] - size) // 2
-    return image[top : top + size, left : left + size]
 
 
 def _read(store: Store, path: str, channels: int, max_pixels: int) -> Pixels:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from genray.data.folder import FolderImages
 from genray.data.image_set import Images
-from genray.data.image_source import ImageSource, Patch, fitted
+from genray.data.image_source import ImageSource, Patch
 from genray.data.images import BadImage
 from genray.data.store import Store
 from tests.conftest import write_images
@@ -55,23 +55,6 @@ def test_an_image_smaller_than_a_patch_is_set_aside(source: ImageSource) -> None
 def test_an_image_of_too_many_pixels_is_set_aside(source: ImageSource) -> None:
     with pytest.raises(BadImage, match="24x24 pixels, the limit is 400"):
         replace(source, max_pixels=400).load(1)
-
-
-def test_fitting_cuts_the_middle_or_stretches() -> None:
-    image = np.zeros((10, 30, 3), np.uint8)
-    image[:, 10:20] = 200
-    assert (fitted(image, 10, "crop") == 200).all()
-    stretched = fitted(image, 10, "stretch")
-    assert stretched.shape == (10, 10, 3)
-    assert stretched[:, 0].max() < 20
-    assert stretched[:, 5].min() > 180
-    assert np.array_equal(fitted(numbered(8, 8), 8, "crop"), numbered(8, 8))
-
-
-@pytest.mark.parametrize("shape", [(1, 200), (200, 1), (1, 1)])
-def test_even_a_line_is_fitted(shape: tuple[int, int]) -> None:
-    for channels in (1, 3):
-        assert fitted(np.full((*shape, channels), 9, np.uint8), 16, "crop").shape == (16, 16, channels)
 
 
 def test_a_patch_is_set_by_its_key_and_lies_in_the_image() -> None:
