@@ -45,7 +45,7 @@ def as_sets(settings: Settings, *, target: str) -> list[str]:
     """The shortest list of `--set` values that turns the target's defaults into `settings`."""
     defaults = flatten(load(type(settings), target=target))
     return [
-        f"{key}={json.dumps(value)}"  # JSON is YAML, and one line
+        f"{key}={json.dumps(value, ensure_ascii=False)}"  # JSON is YAML if it escapes no emoji, and one line
         for key, value in flatten(settings).items()
         if key not in defaults or defaults[key] != value
     ]

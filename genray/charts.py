@@ -166,34 +166,41 @@ def draw_rates(labels: Numbers, scores: Numbers) -> Pixels:
 
 
 def draw_tradeoff(
-    x: Numbers, y: Numbers, xlabel: str, ylabel: str, references: Mapping[str, float] | None = None
+    curves: Mapping[str, Sequence[tuple[float | str, float]]], xlabel: str, ylabel: str, *, joined: bool
 ) -> Pixels:
-    """One number against another, such as quality against latent size or cost, as joined points.
+    """One number against another or against names, such as quality against latent size or cost.
 
     An axis over more than a factor of eight of positive numbers is logarithmic.
 
     Args:
-        x, y: of one length; pairs with a number that is not finite are left out.
-        references: values of y to compare with, by name, as horizontal lines.
+        curves: points (x, y) by the name of the curve; all x are numbers, or all are names. Points with a
+            number that is not finite are left out.
+        joined: join a curve's points in the order of their numbers.
 
     Raises:
-        ValueError: no pair of finite numbers.
+        ValueError: no point of finite numbers.
     """
-    pairs = np.stack([np.asarray(x, np.float64), np.asarray(y, np.float64)], axis=1)
-    pairs = pairs[np.isfinite(pairs).all(axis=1)]
-    if not len(pairs):
+    points = [p for curve in curves.values() for p in curve if _is_finite(p)]
+    xs = list(dict.fromkeys(x for x, _ in points))
+    if not xs:
         raise ValueError("no finite values to draw")
-    pairs = pairs[np.argsort(pairs[:, 0], kind="stable")]
+    named = any(isinstance(x, str) for x in xs)
+    places: dict[Any, Any] = {x: i if named else x for i, x in enumerate(xs)}
     with styled():
-        figure = _figure(6.4, 4.0)
+        figure = _figure(7.2, 4.2)
         axes = figure.add_subplot(xlabel=label(xlabel, 60), ylabel=label(ylabel, 60))
-        axes.plot(pairs[:, 0], pairs[:, 1], marker="o", color=COLOURS[0])
-        for i, (name, value) in enumerate((references or {}).items(), start=1):
-            shown = f"{label(name).strip()} {value:.4g}"
-            axes.axhline(value, color=COLOURS[i % len(COLOURS)], linestyle="--", label=shown)
-        _scale(axes, "x", pairs[:, 0])
-        _scale(axes, "y", np.append(pairs[:, 1], list((references or {}).values())))
-        if references:
+        for i, (name, curve) in enumerate(curves.items()):
+            placed = sorted((float(places[p[0]]), p[1]) for p in curve if _is_finite(p))
+            look: dict[str, Any] = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
+            line = "-" if joined and not named else ""
+            axes.plot([x for x, _ in placed], [y for _, y in placed], line, label=label(name), **look)
+        if not named:
+            _scale(axes, "x", np.array(xs, np.float64))
+        _scale(axes, "y", np.array([y for _, y in points]))
+        if named or len(xs) <= 8:
+            words = [label(x if isinstance(x, str) else f"{x:g}", 24) for x in xs]
+            axes.set_xticks(list(places.values()), words)
+        if len(curves) > 1:
             axes.legend()
         return render(figure)
 
@@ -278,5 +285,7 @@ def _scale(axes: Axes, which: str, values: NDArray[Any]) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    if which == "x" and len(values) <= 8:
-        axis.set_ticks(list(np.unique(values)))
+
+
+def _is_finite(point: tuple[float | str, float]) -> bool:
+    return all(isinstance(value, str) or np.isfinite(value) for value in point)

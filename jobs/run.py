@@ -177,13 +177,11 @@ class Run:
 
     def read_set_aside(self) -> list[dict[str, str]]:
         """The inputs that were set aside: path, reason (a key of `genray.data.images.REASONS`), detail."""
-        if not self.set_aside.exists():
-            return []
-        rows = []
-        for line in self.set_aside.read_text(encoding="utf-8", errors="replace").splitlines():
-            with suppress(ValueError):  # a line that a kill cut short; its input is found again
-                rows.append(json.loads(line))
-        return rows
+        return _read_lines(self.set_aside)  # an input whose line is missing is found again
+
+    def read_history(self) -> list[dict[str, Any]]:
+        """The rows of the epochs so far: epoch, losses, metrics of validation (val_...), seconds."""
+        return _read_lines(self.history)
 
     def write_failure(self, error: GenrayError) -> None:
         """Leave the error of one worker for its group: it is about to be stopped and started again."""
@@ -217,5 +215,16 @@ class Run:
 
 
 def _may(key: str, may_change: frozenset[str]) -> bool:
-    """Whether `may_change` has `key`, or the group that it is in (as "eval.")."""
-    return key in may_change or f"{key.split('.')[0]}." in may_change
+    """Whether `may_change` has `key`, or a group that it is in (as "eval." or "sweep.settings.eval.")."""
+    return key in may_change or key.startswith(tuple(each for each in may_change if each.endswith(".")))
+
+
+def _read_lines(file: Path) -> list[dict[str, Any]]:
+    """The JSON objects of a file of lines; one that a kill cut short is passed over."""
+    if not file.exists():
+        return []
+    rows = []
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        with suppress(ValueError):
+            rows.append(json.loads(line))
+    return rows

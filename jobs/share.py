@@ -24,14 +24,15 @@ def share_out(have: Resources, most: int, cpus: float | None, gpus: float) -> Sh
         have: what there is.
         most: no more trials than this.
         cpus: of each; None: an equal part of a node's, whole ones, at least one.
-        gpus: of each; may be a part of one.
+        gpus: of each; a part of one, or whole ones.
 
     Raises:
         ResourceError: not even one fits.
     """
-    if gpus > have.gpus:
+    node_gpus = math.ceil(have.gpus / have.nodes)  # of a node that has any: not every one may
+    if gpus > node_gpus:
         raise ResourceError(
-            f"a trial with {gpus:g} GPUs: there are {have.gpus:g}",
+            f"a trial with {gpus:g} GPUs: a machine has {node_gpus}",
             where="sweep.gpus_per_trial",
             hint="set sweep.gpus_per_trial=0 and sweep.settings.device.gpu=false to train on CPUs",
         )
@@ -43,8 +44,11 @@ def share_out(have: Resources, most: int, cpus: float | None, gpus: float) -> Sh
             hint=f"set it to at most {node:g}, or leave it out",
         )
     if gpus:
-        # A trial has a part of one GPU, or whole ones.
-        fitting = math.floor(1 / gpus + 1e-6) * have.gpus if gpus < 1 else have.gpus // gpus
+        # A trial's GPUs are those of one node; a part is one of the same GPU.
+        if gpus < 1:
+            fitting = math.floor(1 / gpus + 1e-6) * have.gpus
+        else:
+            fitting = min(have.gpus // gpus, node_gpus // gpus * have.nodes)
         most = min(most, int(fitting))
     beside = max(1, -(-most // have.nodes))
     each = cpus or max(min(1.0, node), math.floor(node / beside))

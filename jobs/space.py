@@ -114,7 +114,8 @@ def _leaves(space: Mapping[str, Any], prefix: str) -> dict[str, list[Any] | dict
 def _range(value: Mapping[str, Any], where: str) -> dict[str, Any]:
     ends: list[Any] = [_read(value.get("min")), _read(value.get("max"))]
     (low, high), log = ends, value.get("log", False)
-    if value.keys() - {"min", "max", "log"} or not (_number(low) and _number(high) and isinstance(log, bool)):
+    known = not value.keys() - {"min", "max", "log"}
+    if not (known and is_number(low) and is_number(high) and isinstance(log, bool)):
         what = f"a range is {{min: ..., max: ...}} and optionally log: true, not {dict(value)}"
         raise SettingsError(what, where=where)
     if not low < high or (log and low <= 0):
@@ -130,7 +131,8 @@ def _read(value: Any) -> Any:
     return float(value) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value
 
 
-def _number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a setting's value is a number: true and false are not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

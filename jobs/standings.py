@@ -6,21 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from genray.charts import draw_tradeoff
 from genray.files import write_json, write_text
 from genray.page import Page, Picture
 from genray.pixels import save_png
 from genray.progress import duration
-from genray.style import COLOURS, MARKERS, label, render, styled
-from jobs.report import exact, optional, plain
+from jobs.report import exact, finite, optional, plain
 from jobs.run import Run
-from jobs.space import short_names
+from jobs.space import is_number, short_names
 from jobs.trial import Mode, Standing
 
+Spot = tuple[Any, str, float]  # where on the axis, what else was swept, how good
+Curve = list[tuple[Any, float]]
+
 _MOST_CURVES = 10
-_MOST_TICKS = 8
 
 
 class Standings:
@@ -110,85 +109,52 @@ class Standings:
         return list(dict.fromkeys(known))
 
     def _quality(self, run: Run) -> Picture | None:
-        finished = [trial for trial in self.trials if self._judged in trial.metrics]
-        if not finished:
+        measured = [(t, t.metrics[self._judged]) for t in self.trials if self._judged in t.metrics]
+        name = self._judged
+        if not measured:  # only the epochs have it
+            finished = [t for t in self.trials if t.status == "finished"]
+            measured, name = [(t, t.value) for t in finished if t.value is not None], self.metric
+        if not any(finite(value) for _, value in measured):
             return None
-        keys = list(finished[0].settings)
-        numbers = [key for key in keys if all(_is_number(trial.settings[key]) for trial in finished)]
-        key = next(iter(numbers), keys[0])  # without a number, the values stand side by side
-        curves = _curves(finished, key, self._judged)
-        joined = len(curves) + len(self._baselines()) <= _MOST_CURVES
+        key = _axis([trial for trial, _ in measured])
+        numeric = all(is_number(trial.settings[key]) for trial, _ in measured)
+        clouds = {"trials": [_spot(trial, key, value, numeric) for trial, value in measured]}
+        for baseline in self._baselines():
+            have = [t for t, _ in measured if self._judged in t.baselines.get(baseline, {})]
+            values = [t.baselines[baseline][self._judged] for t in have]
+            clouds[baseline] = [_spot(t, key, y, numeric) for t, y in zip(have, values, strict=True)]
+        curves = _curves(clouds)
+        joined = len(curves) <= _MOST_CURVES
         if not joined:  # such as when several settings were drawn from ranges
-            curves = {"trials": [point for points in curves.values() for point in points]}
-        for name in self._baselines():
-            have = [t for t in finished if self._judged in t.baselines.get(name, {})]
-            points = {_place(t.settings[key]): t.baselines[name][self._judged] for t in have}
-            curves[name] = list(points.items())
-        image = draw_quality(curves, key, self._judged, joined=joined)
+            curves = {cloud: [(x, y) for x, _, y in spots] for cloud, spots in clouds.items()}
+        image = draw_tradeoff(curves, key, name, joined=joined)
         save_png(run.folder / "quality.png", image)
-        return Picture(image, f"{self._judged} against {key}", "Of the trials' final weights.")
+        return Picture(image, f"{name} against {key}", "Of the trials' final weights.")
 
 
-def draw_quality(
-    curves: Mapping[str, Sequence[tuple[Any, float]]], xlabel: str, ylabel: str, *, joined: bool
-) -> NDArray[np.uint8]:
-    """Curves of one number against another or against names, (H, W, 3) uint8. An axis over more than a
-    factor of eight of positive numbers is logarithmic.
-
-    Args:
-        curves: (x, y) by the name of the curve; x are numbers, or all are names.
-        xlabel: what x is.
-        ylabel: what y is.
-        joined: join a curve's points in the order of their numbers.
-    """
-    from matplotlib.figure import Figure
-
-    xs = list(dict.fromkeys(x for points in curves.values() for x, _ in points))
-    numeric = all(map(_is_number, xs))
-    with styled():
-        figure = Figure(figsize=(7.2, 4.2), layout="constrained")
-        axes = figure.add_subplot(xlabel=label(xlabel, 60), ylabel=label(ylabel, 60))
-        for i, (name, points) in enumerate(curves.items()):
-            x = [value if numeric else xs.index(value) for value, _ in points]
-            order = np.argsort(np.array(x), kind="stable")
-            axes.plot(
-                np.array(x)[order],
-                np.array([y for _, y in points])[order],
-                linestyle="-" if joined and numeric else "",
-                color=COLOURS[i % len(COLOURS)],
-                marker=MARKERS[i % len(MARKERS)],
-                label=label(name),
-            )
-        if numeric and _is_wide(xs):
-            axes.set_xscale("log")
-        if not numeric or len(xs) <= _MOST_TICKS:
-            places = xs if numeric else range(len(xs))
-            axes.set_xticks(places, [label(exact(x), 24) for x in xs])
-            axes.set_xticks([], minor=True)
-        if _is_wide([y for points in curves.values() for _, y in points]):
-            axes.set_yscale("log")
-        if len(curves) > 1:
-            axes.legend()
-        return render(figure)
+def _axis(trials: Sequence[Standing]) -> str:
+    """The setting that quality is drawn against: the size of the code, else one that is a number."""
+    keys = list(trials[0].settings)
+    numbers = [key for key in keys if all(is_number(trial.settings[key]) for trial in trials)]
+    sizes = [key for key in numbers if key.endswith(".latent")]
+    return next(iter([*sizes, *numbers, *keys]))  # without a number, the values stand side by side
 
 
-def _curves(trials: Sequence[Standing], key: str, metric: str) -> dict[str, list[tuple[Any, float]]]:
-    """Points by what else was swept."""
-    curves: dict[str, list[tuple[Any, float]]] = {}
-    for trial in trials:
-        rest = [f"{k.rpartition('.')[2]} {exact(v)}" for k, v in trial.settings.items() if k != key]
-        point = (_place(trial.settings[key]), trial.metrics[metric])
-        curves.setdefault(", ".join(rest) or "trials", []).append(point)
+def _spot(trial: Standing, key: str, value: float, numeric: bool) -> Spot:
+    x = trial.settings[key]
+    rest = [f"{k.rpartition('.')[2]} {exact(v)}" for k, v in trial.settings.items() if k != key]
+    return x if numeric else exact(x), ", ".join(rest), value
+
+
+def _curves(clouds: Mapping[str, Sequence[Spot]]) -> dict[str, Curve]:
+    """Points by what else was swept; those of a baseline together where that makes no difference to it."""
+    curves: dict[str, Curve] = {}
+    for cloud, spots in clouds.items():
+        points = list(dict.fromkeys((x, y) for x, _, y in spots))
+        if cloud != "trials" and len({x for x, _ in points}) == len(points):
+            curves[cloud] = points
+            continue
+        for x, rest, y in spots:
+            title = f"{cloud}, {rest}" if cloud != "trials" and rest else rest or cloud
+            curves.setdefault(title, []).append((x, y))
     return curves
-
-
-def _place(value: Any) -> Any:
-    return value if _is_number(value) else exact(value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_wide(values: Sequence[float]) -> bool:
-    return min(values) > 0 and max(values) >= 8 * min(values)

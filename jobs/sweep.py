@@ -85,7 +85,7 @@ class Sweep:
             )
         for point, name in zip(points, point_names(points), strict=True):
             values = {"seed": settings.seed, **flatten(sweep.settings), **point}
-            sets = [f"{key}={json.dumps(value)}" for key, value in values.items()]
+            sets = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
             try:
                 loaded: TrainSettings = self._load(
                     self._training.settings_class, target=sweep.target, sets=sets

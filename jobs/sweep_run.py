@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from genray.errors import Interrupted, SettingsError, TrainingError
 from genray.progress import Display
@@ -45,6 +46,13 @@ class TrialsSettings(Settings):
         None, ge=0, description="may be a part of one; null: 1 where the target trains on a GPU"
     )
 
+    @field_validator("gpus_per_trial")
+    @classmethod
+    def _part_or_whole(cls, gpus: float | None) -> float | None:
+        if gpus is not None and gpus > 1 and gpus % 1:
+            raise ValueError(f"{gpus:g} cannot be had: a trial has a part of one GPU, or whole ones")
+        return gpus
+
 
 class SweepSettings(Settings):
     """Settings of sweep."""
@@ -74,22 +82,24 @@ class PreparedSweep:
         lines: Sequence[str],
     ) -> None:
         self._settings, self._sweep, self._run, self._trials = settings, settings.sweep, run, trials
-        self._lines = lines
-        self._metric = self._sweep.metric or f"val_{training.metric}"
-        self._mode = self._sweep.mode or self._usual_mode(training)
+        self._lines, self._training = lines, training
+        own = sorted({f"val_{training.recipe(trial.settings).metric}" for trial in trials})
+        self._metric = self._sweep.metric or _only(own)
+        self._mode = self._sweep.mode or self._usual_mode(own)
         whole = flatten(settings)
         self._record = {k: v for k, v in whole.items() if not k.startswith("sweep.space")}
         self._record["sweep.space"] = settings.sweep.space  # as one: a sweep may grow
         self._may_change = frozenset(
             {k for k in self._record if not k.startswith(("sweep.settings", "sweep.target", "seed"))}
             | {f"sweep.settings.{key}" for key in MAY_CHANGE}
+            | {"sweep.settings"}  # trials that had none may be given some
         )
         # Of the trials' settings there are no defaults here: each trial's own run compares them.
         self._defaults = {k: v for k, v in flatten(SweepSettings()).items() if k != "sweep.settings"}
         run.changes(self._record, self._defaults, self._may_change)
 
-    def _usual_mode(self, training: Training[Any]) -> Mode:
-        sign = -1 if self._metric == f"val_{training.metric}" else better(self._metric)
+    def _usual_mode(self, own: Sequence[str]) -> Mode:
+        sign = -1 if self._metric in own else better(self._metric)
         if not sign:
             raise SettingsError(
                 f"whether less or more {self._metric} is better is not known",
@@ -102,7 +112,7 @@ class PreparedSweep:
     def lines(self) -> Sequence[str]:
         """What will be trained on what, for a person."""
         keys = ", ".join(self._trials[0].point)
-        done = sum(standing.status in ("finished", "stopped") for standing in self._standings())
+        done = sum(self._is_done(standing) for standing in self._standings())
         return [
             *self._lines,
             f"{len(self._trials)} trials of {self._sweep.target} over {keys}"
@@ -123,12 +133,16 @@ class PreparedSweep:
         return Demand((1, share.trials), share.each.cpus, share.each.gpus, 0.0)
 
     def _share(self, have: Resources) -> Share:
-        sweep, device = self._sweep, self._trials[0].settings.device
-        most = min(len(self._trials), sweep.concurrent or len(self._trials))
-        gpus = sweep.gpus_per_trial
-        return share_out(
-            have, most, sweep.cpus_per_trial, float(use_gpu(device, have.gpus)) if gpus is None else gpus
-        )
+        most = min(len(self._trials), self._sweep.concurrent or len(self._trials))
+        gpus = max(self._gpus(trial, have) for trial in self._trials)
+        return share_out(have, most, self._sweep.cpus_per_trial, gpus)
+
+    def _gpus(self, trial: Trial, have: Resources) -> float:
+        """What a trial takes of the GPUs."""
+        if not self._training.recipe(trial.settings).can_use_gpu:
+            return 0.0
+        asked = self._sweep.gpus_per_trial
+        return float(use_gpu(trial.settings.device, have.gpus)) if asked is None else asked
 
     @property
     def folder(self) -> Path:
@@ -157,8 +171,10 @@ class PreparedSweep:
             todo = [
                 trial
                 for trial, standing in zip(self._trials, self._standings(), strict=True)
-                if standing.status in ("unfinished", "failed")
+                if not self._is_done(standing)
             ]
+            for trial in todo:
+                trial.reopen()
             if todo:
                 with stoppable(run, display):
                     self._tune(todo, display, have)
@@ -187,8 +203,15 @@ class PreparedSweep:
                 if trial not in todo:
                     scheduler.tell(trial.run)
         share = self._share(have)
+        haves = [replace(share.each, gpus=self._gpus(trial, have)) for trial in todo]
         display.note(f"trials at a time: {share.trials}, CPUs of each: {share.each.cpus:g}")
-        tune_trials(todo, self._sweep.target, self._run, self._metric, share, scheduler, display)
+        target, metric = self._sweep.target, self._metric
+        tune_trials(todo, target, self._run, metric, haves, share.trials, scheduler, display)
+
+    def _is_done(self, standing: Standing) -> bool:
+        """Whether nothing is to be trained: without asha also those go on that it stopped."""
+        stopped = standing.status == "stopped" and self._sweep.scheduler == "asha"
+        return stopped or standing.status == "finished"
 
     def _standings(self) -> list[Standing]:
         return [trial.standing(self._metric, self._mode) for trial in self._trials]
@@ -209,3 +232,18 @@ class PreparedSweep:
                 where=str(self._run.folder),
                 hint=f"mend the cause; the same command with --name {self._run.name} tries them again",
             )
+
+
+def _only(metrics: Sequence[str]) -> str:
+    """What all trials are judged by.
+
+    Raises:
+        SettingsError: there are several.
+    """
+    if len(metrics) > 1:
+        raise SettingsError(
+            f"the trials cannot be compared: some are judged by {', others by '.join(metrics)}",
+            where="sweep.metric",
+            hint="set sweep.metric to one that all of them have, such as val_mse",
+        )
+    return metrics[0]

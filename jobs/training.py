@@ -34,7 +34,10 @@ class Training(Generic[S]):
     def __init__(self, recipe: type[Recipe[S]]) -> None:
         self._recipe = recipe
         self.settings_class = recipe.settings_class
-        self.metric = recipe.metric  # by which its weights are judged; smaller is better
+
+    def recipe(self, settings: S) -> Recipe[S]:
+        """What `settings` train: by which metric its weights are chosen, whether on a GPU. Opens nothing."""
+        return self._recipe(settings)
 
     def prepare(
         self, settings: S, target: str, name: str | None, note: Callable[[str], None]
@@ -44,7 +47,7 @@ class Training(Generic[S]):
         Raises:
             UsageError: the training cannot work.
         """
-        return PreparedTraining(self._recipe(settings), target, name, note)
+        return PreparedTraining(self.recipe(settings), target, name, note)
 
 
 class PreparedTraining:

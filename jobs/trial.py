@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import json
 import pkgutil
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +17,8 @@ from genray.errors import GenrayError, Interrupted, UsageError
 from genray.files import write_json
 from genray.progress import FileDisplay, Tick
 from genray.resources import Resources
-from jobs.loop_settings import TrainSettings
+from genray.settings import flatten
+from jobs.loop_settings import JUDGING, MAY_CHANGE, TrainSettings
 from jobs.report import finite
 from jobs.run import Run
 from jobs.space import Point
@@ -78,14 +77,18 @@ class Trial:
     def standing(self, metric: str, mode: Mode) -> Standing:
         """What became of it, by what its run holds.
 
-        Of a trial that finished `value` is that of the weights in its bundle, of any other the best yet.
+        Of a trial that finished `value` is that of the weights in its bundle, of any other the best yet. One
+        that was judged by other settings than these is unfinished.
+
+        Raises:
+            RunError: its weights were made with other settings.
         """
-        rows = read_rows(self.run)
+        rows = self.run.read_history()
         validated = [row for row in rows if finite(row.get(metric))]
         value = (min if mode == "min" else max)((row[metric] for row in validated), default=None)
         outcome, failure = self.run.read_outcome(), self.run.read_failure()
         status: Status = "unfinished"
-        if outcome is not None and outcome["epochs"] >= self.settings.loop.epochs:
+        if outcome is not None and outcome["epochs"] >= self.settings.loop.epochs and self._is_judged():
             status, kept = "finished", outcome["metrics"].get("epoch")
             value = next((row[metric] for row in validated if row["epoch"] == kept), value)
         elif is_stopped(self.run):
@@ -111,6 +114,17 @@ class Trial:
             reason=str(failure.what) if failure is not None and status == "failed" else None,
         )
 
+    def _is_judged(self) -> bool:
+        """Whether the run's outcome is what these settings would say of its weights."""
+        settings = self.settings
+        changes = self.run.changes(flatten(settings), flatten(type(settings)()), MAY_CHANGE)
+        return not any(change.startswith(JUDGING) for change in changes)
+
+    def reopen(self) -> None:
+        """Forget that it failed or was stopped: it is to go on."""
+        self.run.clear_failure()
+        _stopped(self.run).unlink(missing_ok=True)
+
     def config(self, target: str, sweep: Run, metric: str, have: Resources) -> dict[str, Any]:
         """What `train_trial` is given: plain values, for they go to another process."""
         return {
@@ -121,17 +135,6 @@ class Trial:
             "metric": metric,
             "have": asdict(have),
         }
-
-
-def read_rows(run: Run) -> list[dict[str, Any]]:
-    """The rows of a run's epochs so far."""
-    if not run.history.exists():
-        return []
-    rows = []
-    for line in run.history.read_text(encoding="utf-8").splitlines():
-        with suppress(ValueError):
-            rows.append(json.loads(line))
-    return rows
 
 
 def mark_stopped(run: Run, row: Mapping[str, Any]) -> None:
@@ -171,8 +174,12 @@ class TrialDisplay(FileDisplay):
         super().row(row, text)
         self.report(row)
 
-    def report(self, row: Mapping[str, Any]) -> None:
+    def report(self, row: Mapping[str, Any], *, replayed: bool = False) -> None:
         """Tell Ray Tune the metric of an epoch.
+
+        Args:
+            row: of the epoch.
+            replayed: it was trained before the sweep was interrupted, and is no reason to stop now.
 
         Raises:
             UsageError: the epoch was validated, and has no such metric.
@@ -187,7 +194,7 @@ class TrialDisplay(FileDisplay):
                 hint=f"there are: {', '.join(names)}",
             )
         if names and row["epoch"] < self._epochs:
-            tune.report({"epoch": row["epoch"], self._metric: row[self._metric]})
+            tune.report({"epoch": row["epoch"], self._metric: row[self._metric], "replayed": replayed})
 
 
 def train_trial(config: Mapping[str, Any]) -> None:
@@ -203,8 +210,8 @@ def train_trial(config: Mapping[str, Any]) -> None:
         training = find_training(given["target"])
         settings = training.settings_class.model_validate(given["settings"])
         display = TrialDisplay(run, sweep, given["metric"], settings.loop.epochs)
-        for row in read_rows(run):  # of before the sweep was interrupted: Ray Tune does not know them
-            display.report(row)
+        for row in run.read_history():  # of before the sweep was interrupted: Ray Tune does not know them
+            display.report(row, replayed=True)
         prepared = training.prepare(settings, given["target"], run.name, lambda text: None)
         prepared.run(display, have, attached=False)
         display.note("finished")

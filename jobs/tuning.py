@@ -17,9 +17,9 @@ from ray.tune.schedulers import ASHAScheduler
 
 from genray.errors import TrainingError
 from genray.progress import Display, FileDisplay, FileFollower, LineDisplay, Tick
+from genray.resources import Resources
 from jobs.run import Run
-from jobs.share import Share
-from jobs.trial import Mode, Trial, mark_stopped, read_rows, train_trial
+from jobs.trial import Mode, Trial, mark_stopped, train_trial
 
 _LOOK_SECONDS = 0.3  # between looks at what the trials wrote
 
@@ -52,12 +52,14 @@ class Halving(ASHAScheduler):
         past: Any = SimpleNamespace(trial_id=run.name)  # all that halving asks of a trial
         nobody: Any = None
         super().on_trial_add(nobody, past)
-        for row in read_rows(run):
+        for row in run.read_history():
             super().on_trial_result(nobody, past, row)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """See Ray. Called in the process of the sweep, for each epoch of a trial."""
         decision: str = super().on_trial_result(tune_controller, trial, result)
+        if result.get("replayed"):
+            return self.CONTINUE  # it was decided before the sweep was interrupted
         if decision == self.STOP:
             run = Run(Path(trial.config["trial"]["folder"]))
             mark_stopped(run, result)
@@ -70,7 +72,8 @@ def tune_trials(
     target: str,
     sweep: Run,
     metric: str,
-    share: Share,
+    haves: Sequence[Resources],
+    beside: int,
     scheduler: Halving | None,
     display: Display,
 ) -> None:
@@ -81,19 +84,19 @@ def tune_trials(
         target: the training target.
         sweep: its folder; a request to stop there reaches every trial.
         metric: that trials report after each epoch.
-        share: how many run at a time, and what each of them has.
+        haves: what each of them has.
+        beside: how many run at a time, at most.
         scheduler: which trials to end early; None: none.
         display: where progress is shown.
     """
     os.environ.update(_QUIET)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)  # what fails is said by the sweep
-    configs = [trial.config(target, sweep, metric, share.each) for trial in trials]
-    needs = {"CPU": share.each.cpus, "GPU": share.each.gpus}
+    configs = [trial.config(target, sweep, metric, have) for trial, have in zip(trials, haves, strict=True)]
     with tempfile.TemporaryDirectory(prefix="genray-sweep-") as storage:
         tuner = tune.Tuner(
-            tune.with_resources(train_trial, needs),
+            tune.with_resources(train_trial, _needs),
             param_space={"trial": tune.grid_search(configs)},
-            tune_config=tune.TuneConfig(scheduler=scheduler, max_concurrent_trials=share.trials),
+            tune_config=tune.TuneConfig(scheduler=scheduler, max_concurrent_trials=beside),
             run_config=tune.RunConfig(
                 name=sweep.name,
                 storage_path=storage,
@@ -109,6 +112,12 @@ def tune_trials(
             run.folder.mkdir(parents=True, exist_ok=True)
             last = str(result.error).strip().splitlines()[-1]
             run.write_failure(TrainingError(f"the process of the trial failed: {last}"))
+
+
+def _needs(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+    """What Ray Tune sets aside for a trial."""
+    have = config["trial"]["have"]
+    return tune.PlacementGroupFactory([{"CPU": have["cpus"], "GPU": have["gpus"]}])
 
 
 def _fit_beside(tuner: tune.Tuner, trials: Sequence[Trial], display: Display) -> Any:
