@@ -191,9 +191,14 @@ def draw_tradeoff(
         axes = figure.add_subplot(xlabel=label(xlabel, 60), ylabel=label(ylabel, 60))
         for i, (name, curve) in enumerate(curves.items()):
             placed = sorted((float(places[p[0]]), p[1]) for p in curve if _is_finite(p))
-            look: dict[str, Any] = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
-            line = "-" if joined and not named else ""
-            axes.plot([x for x, _ in placed], [y for _, y in placed], line, label=label(name), **look)
+            axes.plot(
+                [x for x, _ in placed],
+                [y for _, y in placed],
+                linestyle="-" if joined and not named else "",
+                color=COLOURS[i % len(COLOURS)],
+                marker=MARKERS[i % len(MARKERS)],
+                label=label(name),
+            )
         if not named:
             _scale(axes, "x", np.array(xs, np.float64))
         _scale(axes, "y", np.array([y for _, y in points]))

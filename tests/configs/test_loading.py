@@ -67,6 +67,13 @@ def test_as_sets_rebuilds_the_same_settings_elsewhere() -> None:
     assert len(sets) == 4
 
 
+@pytest.mark.parametrize("path", ["/\N{GRINNING FACE}", "/caf\u00e9", 'a"b', "a\\b"])
+def test_any_letter_of_a_path_survives_as_sets(path: str) -> None:
+    settings = load_pix2pix(None, f"data.path={path}")
+    assert settings.data.path == path
+    assert load_pix2pix(None, *as_sets(settings, target="train-pix2pix")) == settings
+
+
 def test_relative_locations_become_absolute_and_uris_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -90,16 +90,23 @@ def test_rates_of_a_perfect_and_of_a_useless_score_differ() -> None:
         draw_rates([1, 1], [0.1, 0.2])
 
 
-def test_a_tradeoff_shows_its_references() -> None:
-    x, y = [64, 128, 256, 512], [0.009, 0.006, np.nan, 0.004]
-    plain = draw_tradeoff(x, y, "latent size", "MSE")
-    compared = draw_tradeoff(x, y, "latent size", "MSE", {"PCA": 0.0095, "mean": 0.09})
+def test_a_tradeoff_shows_every_curve() -> None:
+    own: list[tuple[float | str, float]] = [(512, 0.004), (64, 0.009), (128, np.nan), (256, 0.006)]
+    plain = draw_tradeoff({"trials": own}, "latent size", "MSE", joined=True)
+    compared = draw_tradeoff({"trials": own, "PCA": [(64, 0.09)]}, "latent size", "MSE", joined=True)
     assert is_drawn(plain)
     assert not has_colour(plain, COLOURS[1])
     assert has_colour(compared, COLOURS[1])
-    assert is_drawn(draw_tradeoff([0, 3], [-1, 2], "x", "y"))
+    apart = draw_tradeoff({"trials": own}, "latent size", "MSE", joined=False)
+    assert (apart != plain).any()
     with pytest.raises(ValueError, match="no finite"):
-        draw_tradeoff([1], [np.nan], "x", "y")
+        draw_tradeoff({"trials": [(1, np.nan)], "PCA": []}, "x", "y", joined=True)
+
+
+@pytest.mark.parametrize("xs", [[0, 3], [-1.5, 1e9], ["conv", "_dense"], list(range(1, 40))])
+def test_a_tradeoff_is_against_numbers_or_names(xs: list[float | str]) -> None:
+    curves = {"trials": [(x, i - 1.0) for i, x in enumerate(xs)]}
+    assert is_drawn(draw_tradeoff(curves, "x", "y", joined=True))
 
 
 def test_curves_of_several_runs_lie_over_one_another() -> None:

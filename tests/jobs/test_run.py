@@ -50,6 +50,25 @@ def test_an_input_is_set_aside_once(tmp_path: Path) -> None:
     assert run.read_set_aside() == [{"path": "a\nb.png", "reason": "empty", "detail": "0 bytes"}]
 
 
+def test_a_group_of_settings_may_change_at_any_depth(tmp_path: Path) -> None:
+    run = Run(tmp_path / "a")
+    may_change = frozenset({"eval.", "sweep.settings.eval."})
+    before = {"eval.k": 1, "sweep.settings.eval.deep.k": 1, "sweep.settings.evaluation": 1}
+    with run.locked():
+        run.adopt(before, {}, {}, may_change)
+        after = {**before, "eval.k": 2, "sweep.settings.eval.deep.k": 2}
+        assert len(run.adopt(after, {}, {}, may_change)) == 2
+        with pytest.raises(RunError, match="evaluation: 1 -> 2"):
+            run.adopt({**after, "sweep.settings.evaluation": 2}, {}, {}, may_change)
+
+
+def test_a_history_is_read_as_far_as_it_is_whole(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    assert run.read_history() == []
+    run.history.write_text('{"epoch": 1, "loss": 0.5}\n{"epoch": 2, "lo')
+    assert run.read_history() == [{"epoch": 1, "loss": 0.5}]
+
+
 def test_a_setting_that_is_newer_than_the_run_counts_as_its_default(tmp_path: Path) -> None:
     run = Run(tmp_path / "a")
     with run.locked():

@@ -17,6 +17,8 @@ from jobs.share import Share, share_out
         (Resources(16, 1), 9, None, 0.5, Share(2, Resources(8, 0.5))),
         (Resources(16, 8), 9, None, 3, Share(2, Resources(8, 3))),
         (Resources(8, 0, nodes=4), 2, None, 0, Share(2, Resources(2, 0))),
+        (Resources(16, 6, nodes=2), 9, None, 2, Share(2, Resources(8, 2))),
+        (Resources(16, 1, nodes=2), 9, None, 1, Share(1, Resources(8, 1))),
     ],
 )
 def test_trials_share_what_there_is(
@@ -28,9 +30,14 @@ def test_trials_share_what_there_is(
 
 
 @pytest.mark.parametrize(
-    ("cpus", "gpus", "where"), [(3, 0, "sweep.cpus_per_trial"), (None, 0.5, "sweep.gpus_per_trial")]
+    ("have", "cpus", "gpus", "where"),
+    [
+        (Resources(4, 0, nodes=2), 3, 0, "sweep.cpus_per_trial"),
+        (Resources(4, 0, nodes=2), None, 0.5, "sweep.gpus_per_trial"),
+        (Resources(4, 4, nodes=2), None, 3, "sweep.gpus_per_trial"),
+    ],
 )
-def test_what_does_not_fit_is_refused(cpus: float | None, gpus: float, where: str) -> None:
+def test_what_does_not_fit_is_refused(have: Resources, cpus: float | None, gpus: float, where: str) -> None:
     with pytest.raises(ResourceError) as caught:
-        share_out(Resources(4, 0, nodes=2), 2, cpus, gpus)
+        share_out(have, 2, cpus, gpus)
     assert caught.value.where == where

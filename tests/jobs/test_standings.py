@@ -1,11 +1,13 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from genray.charts import draw_tradeoff
 from jobs.run import Run
-from jobs.standings import Standings, draw_quality
+from jobs.standings import Standings
 from jobs.trial import Standing
 from tests.page_reader import PageReader, is_drawn
 
@@ -82,9 +84,42 @@ def test_whatever_was_swept_is_drawn(tmp_path: Path, trials: list[Standing]) -> 
     assert is_drawn(PageReader((tmp_path / "report.html").read_text()).pictures[0])
 
 
-def test_the_curve_moves_with_the_numbers() -> None:
-    curves = {"trials": [(64, 0.4), (512, 0.1)], "pca": [(64, 0.5), (512, 0.2)]}
-    image = draw_quality(curves, "latent", "mse", joined=True)
-    other = draw_quality(curves | {"pca": [(64, 0.5), (512, 0.3)]}, "latent", "mse", joined=True)
-    assert is_drawn(image)
-    assert image.shape != other.shape or (image != other).any()
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What was drawn: curves, x, y."""
+    calls: list[Any] = []
+
+    def draw(curves: Any, xlabel: str, ylabel: str, *, joined: bool) -> Any:
+        calls.append((curves, xlabel, ylabel))
+        return draw_tradeoff(curves, xlabel, ylabel, joined=joined)
+
+    monkeypatch.setattr("jobs.standings.draw_tradeoff", draw)
+    return calls
+
+
+def test_quality_is_drawn_against_the_size_of_the_code_if_that_was_swept(
+    tmp_path: Path, drawn: list[Any]
+) -> None:
+    trials = [replace(standing(n, 0.1), settings={"loop.epochs": n, "model.latent": n}) for n in (4, 8)]
+    Standings(trials, "val_mse", "min").write(Run(tmp_path), SETTINGS)
+    assert drawn[0][1:] == ("model.latent", "mse")
+
+
+def test_a_baseline_has_a_curve_for_whatever_it_depends_on(tmp_path: Path, drawn: list[Any]) -> None:
+    trials = [
+        replace(standing(n, 0.1, size=size), baselines={"pca": {"mse": size / n}, "mean": {"mse": 1 / n}})
+        for n in (4, 8)
+        for size in (28, 56)
+    ]
+    Standings(trials, "val_mse", "min").write(Run(tmp_path), SETTINGS)
+    curves = drawn[0][0]
+    assert list(curves) == ["size 28", "size 56", "pca, size 28", "pca, size 56", "mean"]
+    assert curves["pca, size 56"] == [(4, 14.0), (8, 7.0)]
+    assert curves["mean"] == [(4, 0.25), (8, 0.125)]
+
+
+def test_a_metric_of_the_epochs_only_is_drawn_too(tmp_path: Path, drawn: list[Any]) -> None:
+    Standings(TRIALS, "val_beauty", "min").write(Run(tmp_path), SETTINGS)
+    curves, _, ylabel = drawn[0]
+    assert curves == {"trials": [(16, 0.1), (4, 0.4)]}, "those that finished"
+    assert ylabel == "val_beauty"

@@ -7,11 +7,19 @@ from configs.loading import as_sets, load
 from genray.errors import DataError, GenrayError, RunError, SettingsError, UsageError
 from genray.files import write_text
 from genray.resources import Demand, Resources
+from genray.settings import flatten
 from jobs.sweep import TARGET
 from tests.jobs.sweeps import prepare_sweep, sweep_settings
 
 Tiny = Callable[..., list[str]]
 FILTERS = "sweep.space.generator.filters=[4, 8]"
+AUTOENCODER = "sweep.target=train-autoencoder"
+
+
+@pytest.fixture
+def no_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sweeps are prepared without a look at their data."""
+    monkeypatch.setattr("jobs.sweep.Sweep._check_data", lambda *_: ["no data"])
 
 
 def test_trials_have_the_targets_own_defaults_what_they_share_and_their_point(
@@ -69,6 +77,7 @@ def test_relative_paths_of_the_trials_become_absolute(
         ([FILTERS, "sweep.settings.runs=here"], SettingsError, "inside the sweep's"),
         ([FILTERS, "sweep.settings.data.loader=stream"], SettingsError, r"loader=memory"),
         ([FILTERS, "sweep.metric=val_beauty"], SettingsError, r"sweep\.mode"),
+        ([FILTERS, "sweep.gpus_per_trial=1.5"], SettingsError, r"gpus_per_trial(.|\n)*whole ones"),
         ([FILTERS, "sweep.settings.data.path=/nowhere"], DataError, "/nowhere"),
         (["sweep.space.loop.batch_size=[2, 64]"], DataError, "do not fill one step of 64"),
     ],
@@ -99,3 +108,42 @@ def test_a_sweep_may_grow_but_not_change(tiny: Tiny, tmp_path: Path) -> None:
         prepare_sweep(tmp_path, tiny("loss.l1=7"), FILTERS)
     with pytest.raises(RunError, match="seed"):
         prepare_sweep(tmp_path, tiny(), FILTERS, "seed=1")
+
+
+def test_a_path_with_an_emoji_reaches_the_trials(tmp_path: Path, no_data: None) -> None:
+    path = str(tmp_path / "\N{GRINNING FACE}")
+    prepared = prepare_sweep(tmp_path, [f"data.path={path}"], FILTERS)
+    assert {flatten(trial.settings)["data.path"] for trial in prepared._trials} == {path}
+
+
+def test_trials_are_compared_by_what_their_weights_are_chosen_by(tmp_path: Path, no_data: None) -> None:
+    vae = prepare_sweep(tmp_path, ["model.kind=vae"], AUTOENCODER, "sweep.space.model.latent=[2, 4]")
+    assert (vae._metric, vae._mode) == ("val_objective", "min")
+    kinds = "sweep.space.model.kind=[dense, vae]"
+    with pytest.raises(SettingsError, match=r"by val_mse, others by val_objective(.|\n)*sweep\.metric"):
+        prepare_sweep(tmp_path, [], AUTOENCODER, kinds)
+    both = prepare_sweep(tmp_path, [], AUTOENCODER, kinds, "sweep.metric=val_mse")
+    assert (both._metric, both._mode) == ("val_mse", "min")
+
+
+def test_only_trials_that_can_use_a_gpu_take_one(tmp_path: Path, no_data: None) -> None:
+    have = Resources(8, 2)
+    numpy = prepare_sweep(tmp_path, ["model.kind=numpy"], AUTOENCODER, "sweep.space.seed=[1, 2, 3, 4]")
+    assert numpy.demand(have) == Demand((1, 4), 2.0, 0.0, 0.0)
+    both = prepare_sweep(tmp_path, [], AUTOENCODER, "sweep.space.model.kind=[numpy, dense]")
+    assert both.demand(have).gpus_per_worker == 1.0
+    assert [both._gpus(trial, have) for trial in both._trials] == [0.0, 1.0]
+    halves = prepare_sweep(
+        tmp_path, [], AUTOENCODER, "sweep.space.model.kind=[numpy, dense]", "sweep.gpus_per_trial=0.5"
+    )
+    assert [halves._gpus(trial, have) for trial in halves._trials] == [0.0, 0.5]
+
+
+def test_how_a_sweep_is_judged_may_change(tmp_path: Path, no_data: None) -> None:
+    space = "sweep.space.seed=[1, 2]"
+    first = prepare_sweep(tmp_path, [], AUTOENCODER, space)
+    first._run.folder.mkdir(parents=True)
+    first._run.adopt(first._record, {}, first._defaults, first._may_change)
+    prepare_sweep(tmp_path, ["eval.projection=none"], AUTOENCODER, space)
+    with pytest.raises(RunError, match=r"sweep\.settings\.model\.latent: None -> 9"):
+        prepare_sweep(tmp_path, ["model.latent=9"], AUTOENCODER, space)

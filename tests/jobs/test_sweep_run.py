@@ -13,7 +13,7 @@ from genray.errors import Diverged, Interrupted, TrainingError
 from genray.progress import LineDisplay
 from genray.resources import Resources
 from jobs.run import Run
-from jobs.trial import Trial, read_rows
+from jobs.trial import Trial
 from tests.jobs.sweeps import prepare_sweep
 from tests.page_reader import PageReader, is_drawn
 
@@ -46,7 +46,7 @@ def test_trials_are_runs_that_are_compared_and_one_may_fail(tiny: Tiny, tmp_path
         "bundle": good["bundle"],
         "metric": good["value"],
     }
-    assert good["value"] == pytest.approx(read_rows(Run(Path(good["run"])))[-1]["val_l1"])
+    assert good["value"] == pytest.approx(Run(Path(good["run"])).read_history()[-1]["val_l1"])
     load_bundle(good["bundle"])
     folder = Path(outcome["run"])
     assert json.loads((folder / "sweep.json").read_text()) == outcome
@@ -72,16 +72,16 @@ def test_a_sweep_that_was_stopped_goes_on_from_its_trials_checkpoints(tiny: Tiny
     with pytest.raises(Interrupted, match="2 of 2 trials unfinished"):
         run_sweep(tmp_path, tiny("loop.epochs=2000"), f"{space}[1, 2]", "sweep.concurrent=1")
     stopper.join()
-    done = len(read_rows(first))
+    done = len(first.read_history())
     assert 0 < done < 2000
     assert not second.folder.exists(), "the other did not begin"
     grown = run_sweep(tmp_path, tiny(f"loop.epochs={done + 1}"), f"{space}[1, 3]")
     assert [trial["status"] for trial in grown["trials"]] == ["finished"] * 2
-    assert [row["epoch"] for row in read_rows(first)] == list(range(1, done + 2))
+    assert [row["epoch"] for row in first.read_history()] == list(range(1, done + 2))
     assert "going on from epoch" in (first.folder / "notes.log").read_text()
 
 
-def test_asha_ends_the_worse_trial_and_it_stays_ended(tiny: Tiny, tmp_path: Path) -> None:
+def test_asha_ends_the_worse_trial_and_it_stays_ended_with_asha(tiny: Tiny, tmp_path: Path) -> None:
     sets = (
         "sweep.space.optimizer.learning_rate=[0.0005, 0.0000001]",
         "sweep.scheduler=asha",
@@ -95,6 +95,10 @@ def test_asha_ends_the_worse_trial_and_it_stays_ended(tiny: Tiny, tmp_path: Path
     again = run_sweep(tmp_path, tiny("loop.epochs=3"), *sets)
     assert again == outcome
     assert trained_at(again) == trained_at(outcome)
+    without = run_sweep(tmp_path, tiny("loop.epochs=3"), *sets, "sweep.scheduler=none")
+    assert [(trial["status"], trial["epochs"]) for trial in without["trials"]] == [("finished", 3)] * 2
+    name = Path(good["run"]).name
+    assert trained_at(without)[name] == trained_at(outcome)[name], "that one was finished"
 
 
 def test_a_sweep_of_which_every_trial_fails_is_an_error(
@@ -111,3 +115,16 @@ def test_a_sweep_of_which_every_trial_fails_is_an_error(
     told = json.loads((tmp_path / "runs" / "a" / "sweep.json").read_text())
     assert [trial["reason"] for trial in told["trials"]] == ["it exploded"] * 2
     assert told["best"] is None
+    # Stopped before they are tried again, they have not failed again.
+    monkeypatch.setattr("jobs.tuning.tune_trials", lambda *_: None)
+    with pytest.raises(Interrupted, match="2 of 2 trials unfinished"):
+        run_sweep(tmp_path, tiny(), "sweep.space.seed=[1, 2]")
+
+
+def test_finished_trials_are_judged_again_by_other_settings(tiny: Tiny, tmp_path: Path) -> None:
+    first = run_sweep(tmp_path, tiny("loop.samples=1"), "sweep.space.seed=[1]")
+    folder = Path(first["best"]["run"])
+    again = run_sweep(tmp_path, tiny("loop.samples=2"), "sweep.space.seed=[1]")
+    assert again["best"]["metric"] == first["best"]["metric"]
+    assert trained_at(again) == trained_at(first), "its weights are those that it had"
+    assert "changed: loop.samples: 1 -> 2" in (folder / "notes.log").read_text()

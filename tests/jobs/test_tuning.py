@@ -36,6 +36,21 @@ def test_a_trial_that_is_worse_than_those_of_before_is_stopped_and_marked(tmp_pa
     assert not is_stopped(Run(tmp_path / "a")), "what is only told is not stopped"
 
 
+def test_what_was_trained_before_an_interruption_counts_but_stops_nobody(tmp_path: Path) -> None:
+    halving = Halving(METRIC, "min", grace=1, reduction=2, epochs=8)
+    write_rows(Run(tmp_path / "a"), 0.5, 0.3)
+    halving.tell(Run(tmp_path / "a"))
+    back, new = trial(tmp_path / "back"), trial(tmp_path / "new")
+    for each in (back, new):
+        halving.on_trial_add(None, each)  # type: ignore[arg-type]
+    replayed = {"epoch": 1, METRIC: 0.1, "replayed": True}
+    assert halving.on_trial_result(None, back, replayed) == Halving.CONTINUE
+    assert decide(halving, new, 1, 0.4) == Halving.STOP, "0.4 is better than 0.5, but not than 0.1"
+    assert halving.on_trial_result(None, back, {**replayed, "epoch": 2, METRIC: 0.9}) == Halving.CONTINUE
+    assert not is_stopped(Run(tmp_path / "back"))
+    assert decide(halving, back, 4, 0.9) == Halving.CONTINUE, "nobody else came so far"
+
+
 def test_more_may_be_better(tmp_path: Path) -> None:
     halving = Halving(METRIC, "max", grace=1, reduction=2, epochs=4)
     write_rows(Run(tmp_path / "a"), 20.0)
