@@ -31,7 +31,7 @@ def pair_source(path: Path) -> PairSource:
 def image_source(path: Path) -> ImageSource:
     """Patches of the training images under `path`."""
     images = open_image_set(ImageSetSettings(path=str(path)), 0).train
-    return ImageSource(images, 1, None, None, 16, 10_000, Patch(16))
+    return ImageSource(images, 1, None, None, 16, 10_000, variant=Patch(16))
 
 
 def unexpected(bad: BadInput) -> None:
@@ -96,7 +96,7 @@ def test_too_many_broken_files_stop_a_stream_that_repeats_them_too(tmp_path: Pat
         (tmp_path / f"{index:03}.png").write_bytes(b"")
     images = source.images
     often = ImageSource(
-        Images(images.origin, images.indices.repeat(8)), 1, None, None, 16, 10_000, source.variant
+        Images(images.origin, images.indices.repeat(8)), 1, None, None, 16, 10_000, variant=source.variant
     )
     with pytest.raises(DataError, match=r"of 9 samples are broken, more than data\.max_bad_share=0\.15"):
         read(streamed(often, lambda bad: None, limit=0.15, repeats=8))
