@@ -70,3 +70,15 @@ def flatten(settings: BaseModel | Mapping[str, Any], prefix: str = "") -> dict[s
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `flatten`."""
+    tree: dict[str, Any] = {}
+    for key, value in flat.items():
+        *groups, last = str(key).split(".")
+        into = tree
+        for group in groups:
+            into = into.setdefault(group, {})
+        into[last] = value
+    return tree

@@ -19,7 +19,7 @@ import yaml
 
 from genray.errors import RunError
 from genray.page import Picture, png_size
-from genray.settings import Settings, flatten
+from genray.settings import Settings, flatten, nested
 from jobs.run import Run
 
 _CONFIGS = Path(__file__).parent.parent / "configs"
@@ -218,7 +218,7 @@ def _defaults(target: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     choices = {key: value for key, value in settings.items() if key.endswith(".kind") or key == "preset"}
     plain = flatten(cls.model_validate(shipped))
     try:
-        chosen = flatten(cls.model_validate(_tree({**flatten(shipped), **choices})))
+        chosen = flatten(cls.model_validate(nested({**flatten(shipped), **choices})))
     except (ValueError, TypeError, AttributeError):  # what is shipped goes with another kind
         chosen = {}
     return {**plain, **chosen, **{key: plain[key] for key in choices if key in plain}}
@@ -234,17 +234,6 @@ def _yaml(text: str) -> Any:
     if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
         raise ValueError("a reference")
     return yaml.safe_load(text)
-
-
-def _tree(flat: Mapping[str, Any]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for key, value in flat.items():
-        *groups, last = str(key).split(".")
-        into = tree
-        for group in groups:
-            into = into.setdefault(group, {})
-        into[last] = value
-    return tree
 
 
 def _parameters(folder: _Folder, weights: Path) -> int | None:

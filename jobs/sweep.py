@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from genray.errors import SettingsError
-from genray.settings import Settings, absolute, flatten
+from genray.settings import Settings, absolute, flatten, nested
 from jobs.loop_settings import TrainSettings
 from jobs.run import Run
 from jobs.space import Point, find_points, point_names
@@ -55,7 +55,7 @@ class Sweep:
                     shared[key] = after[key]
                 elif isinstance(space.get(key), list):
                     space[key] = [after[key] if value == point[key] else value for value in space[key]]
-        trials = settings.sweep.model_copy(update={"settings": _nested(shared), "space": _nested(space)})
+        trials = settings.sweep.model_copy(update={"settings": nested(shared), "space": nested(space)})
         return settings.model_copy(update={"sweep": trials})
 
     def prepare(
@@ -122,18 +122,6 @@ class Sweep:
                 )
             lines.append(prepared.lines)
         return lines[0]
-
-
-def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of `flatten`."""
-    tree: dict[str, Any] = {}
-    for key, value in flat.items():
-        *groups, last = key.split(".")
-        into = tree
-        for group in groups:
-            into = into.setdefault(group, {})
-        into[last] = value
-    return tree
 
 
 _DATA_DEPENDS_ON = {"model.kind", "loop.batch_size", "loop.accumulate"}

@@ -4,7 +4,7 @@ import pytest
 from pydantic import Field, ValidationError
 
 from configs.loading import as_sets, load
-from genray.settings import Location, Settings, absolute, flatten
+from genray.settings import Location, Settings, absolute, flatten, nested
 from jobs.train_autoencoder import TrainAutoencoderSettings
 
 
@@ -76,3 +76,8 @@ def test_a_location_that_may_be_missing_can_be_taken_away() -> None:
     given = load(TrainAutoencoderSettings, target="train-autoencoder", sets=["data.test=null "])
     assert given.data.test == "null ", "a folder may be called so"
     assert as_sets(given, target="train-autoencoder") == ['data.test="null "']
+
+
+def test_nesting_undoes_flattening() -> None:
+    tree = {"a": 1, "b": {"c": [1, 2], "d": {"e": None}}}
+    assert nested(flatten(tree)) == tree
