@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from ray import tune
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import ASHAScheduler
 
 from genray.errors import TrainingError
@@ -22,6 +23,16 @@ from jobs.run import Run
 from jobs.trial import Mode, Trial, mark_stopped, train_trial
 
 _LOOK_SECONDS = 0.3  # between looks at what the trials wrote
+
+
+class _Silent(TrialProgressCallback):
+    """Keeps Ray Tune's own lines from standard output, which is for results."""
+
+    def on_trial_complete(self, *about: Any, **more: Any) -> None:
+        pass  # the display says it
+
+    def log_result(self, *about: Any, **more: Any) -> None:
+        pass
 
 
 class Halving(ASHAScheduler):
@@ -101,6 +112,7 @@ def tune_trials(
                 name=sweep.name,
                 storage_path=storage,
                 verbose=0,
+                callbacks=[_Silent()],
                 failure_config=tune.FailureConfig(max_failures=trials[0].settings.loop.max_restarts),
             ),
         )

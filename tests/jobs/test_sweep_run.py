@@ -33,10 +33,13 @@ def trained_at(outcome: dict[str, Any]) -> dict[str, int]:
     return {file.parts[-3]: file.stat().st_mtime_ns for file in files if file.exists()}
 
 
-def test_trials_are_runs_that_are_compared_and_one_may_fail(tiny: Tiny, tmp_path: Path) -> None:
+def test_trials_are_runs_that_are_compared_and_one_may_fail(
+    tiny: Tiny, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     before = set(Path(tempfile.gettempdir()).glob("genray-sweep-*"))
     space = "sweep.space.loop.loss_limit="  # a trial that fails at its first step, beside one that does not
     outcome = run_sweep(tmp_path, tiny(), f"{space}[0.01, 1000]")
+    assert capfd.readouterr().out == "", "standard output is for the outcome"
     good, bad = outcome["trials"]
     assert (good["status"], bad["status"]) == ("finished", "failed")
     assert "the loss exploded at step 1" in bad["reason"]
