@@ -29,10 +29,10 @@ class _Silent(TrialProgressCallback):
     """Keeps Ray Tune's own lines from standard output, which is for results."""
 
     def on_trial_complete(self, *about: Any, **more: Any) -> None:
-        pass  # the display says it
+        pass  # the display says that a trial ended
 
     def log_result(self, *about: Any, **more: Any) -> None:
-        pass
+        pass  # and what each epoch gave
 
 
 class Halving(ASHAScheduler):
