@@ -70,12 +70,13 @@ def main() -> None:
 @click.option(
     "--name", "run", metavar="RUN", help="Name of the run; the name of an unfinished run goes on with it."
 )
+@click.option("--retry", type=click.Choice(["failed", "all"]), help="Of a bulk run: do these again.")
 @_ADDRESS
 @click.option("--detach", is_flag=True, help="With --address: do not wait for the job.")
 @click.option("--dry-run", is_flag=True, help="Check everything, say what would be done, and stop.")
 @_JSON
 @_reported
-def submit(target: str, **options: Any) -> int:
+def submit(target: str, retry: str | None, sets: tuple[str, ...], **options: Any) -> int:
     """Run TARGET here, or as a job on a cluster.
 
     Without --address it runs in this process. Ctrl-C writes a checkpoint; the same --name goes on from it.
@@ -85,10 +86,11 @@ def submit(target: str, **options: Any) -> int:
     Example:
       genray submit train-pix2pix --set data.path=facades --name first
       genray submit train-pix2pix --config my.yaml --address http://head:8265 --detach
+      genray submit denoise --set input=photos --set output=clean --set bundle=runs/denoiser/bundle
     """
     from genray.submitting import submit_target
 
-    return submit_target(target, **options)
+    return submit_target(target, sets=(*sets, f"retry={retry}") if retry else sets, **options)
 
 
 @main.command()
@@ -163,6 +165,58 @@ def report(runs: tuple[Path, ...], output: Path | None, as_json: bool) -> None:
 
     path = report_runs(runs, output)
     print_json({"report": str(path), "runs": [str(r) for r in runs]}) if as_json else click.echo(path)
+
+
+@main.command()
+@click.argument("target")
+@_CONFIG
+@_SET
+@click.option(
+    "--sample", default=48, show_default=True, type=click.IntRange(1, 64), help="Images to measure."
+)
+@click.option(
+    "--hours", default=24.0, show_default=True, type=click.FloatRange(min=0.01), help="Time to do it in."
+)
+@_JSON
+@_reported
+def plan(target: str, as_json: bool, **options: Any) -> int:
+    """Say how long the bulk TARGET would take, and how many workers it needs, from a sample of its images.
+
+    Nothing is written to its output.
+
+    \b
+    Example:
+      genray plan denoise --set input=photos --set bundle=runs/denoiser/bundle --hours 8
+    """
+    from genray.bulk_commands import plan_target
+
+    return plan_target(target, as_json=as_json, **options)
+
+
+@main.command()
+@click.argument("output")
+@click.option(
+    "--list",
+    "status",
+    type=click.Choice(["failed", "skipped", "done"]),
+    help="List the images of this status.",
+)
+@click.option(
+    "--limit", default=100, show_default=True, type=click.IntRange(1), help="With --list: at most so many."
+)
+@_JSON
+@_reported
+def ledger(output: str, status: str | None, limit: int, as_json: bool) -> int:
+    """Print what became of the images of a bulk run, by the ledger in its OUTPUT.
+
+    \b
+    Example:
+      genray ledger data/denoised
+      genray ledger data/denoised --list failed
+    """
+    from genray.bulk_commands import show_ledger
+
+    return show_ledger(output, as_json=as_json, status=status, limit=limit)
 
 
 @main.group()

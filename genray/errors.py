@@ -9,9 +9,10 @@
     │   └── BundleUnsafe       a path that leaves the folder, or a file of absurd size
     ├── ClusterError           a Ray cluster that does not answer, or says no
     ├── TrainingError          a training that cannot go on
-    │   ├── Diverged           a loss or weight that is NaN, infinite or exploding
-    │   ├── StorageFull        no room for an output; the previous one is whole
-    │   └── Interrupted        stopped on request, with a checkpoint (exit code 130)
+    │   └── Diverged           a loss or weight that is NaN, infinite or exploding
+    ├── BulkError              a bulk run that cannot go on
+    ├── StorageFull            no room for an output; the previous one is whole
+    ├── Interrupted            stopped on request; the same command goes on (exit code 130)
     └── UsageError             exit code 2: what was asked for cannot work; nothing was started
         ├── SettingsError      an unknown key, a wrong type, values that contradict each other
         ├── DataError          missing data, no pairs, images too small, too many broken ones
@@ -99,12 +100,16 @@ class Diverged(TrainingError):
     """A loss or a weight became NaN, infinite or larger than the limit."""
 
 
-class StorageFull(TrainingError):
+class BulkError(GenrayError):
+    """A bulk run that cannot go on; what it recorded so far is whole."""
+
+
+class StorageFull(GenrayError):
     """No room was left for an output. The output it would have replaced is untouched."""
 
 
-class Interrupted(TrainingError):
-    """The run was asked to stop and wrote a checkpoint first."""
+class Interrupted(GenrayError):
+    """The run was asked to stop, and wrote first what it needs to go on."""
 
     exit_code = 130
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -60,8 +61,8 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise StorageFull(
             f"no room left to write {path.name} ({free / 1e6:.0f} MB free)",
             where=str(path),
-            hint="free some space (or raise the quota), then give the same command again: it goes on "
-            "from the last checkpoint, which is whole",
+            hint="free some space (or raise the quota), then give the same command again: what is recorded is "
+            "whole, and it goes on from there",
         ) from error
 
 
@@ -89,3 +90,18 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def hold_file(path: Path) -> Iterator[bool]:
+    """Hold the lock that is the file `path`; yields False if another process does.
+
+    The kernel lets go of it whenever the process ends.
+    """
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True

@@ -21,7 +21,10 @@ from genray.files import atomic_write
 
 @dataclass(frozen=True)
 class Tick:
-    """How far a training is. `step` counts optimizer steps from 0 to `steps`, over all epochs."""
+    """How far long work is: `step` of `steps`, in a training optimizer steps over all epochs.
+
+    `unit` is what a step is; work without epochs has 0 `epochs`.
+    """
 
     epoch: int
     epochs: int
@@ -30,6 +33,12 @@ class Tick:
     images_per_second: float
     seconds_left: float
     values: Mapping[str, float] = field(default_factory=dict)
+    unit: str = "step"
+
+    @property
+    def place(self) -> str:
+        """Such as "epoch 3/20", or nothing where there are no epochs."""
+        return f"epoch {self.epoch}/{self.epochs}" if self.epochs else ""
 
 
 class Display(Protocol):
@@ -59,8 +68,9 @@ class LineDisplay:
         now = time.monotonic()
         if now - self._last >= self._every or tick.step == tick.steps:
             self._last = now
+            place = f"{tick.place}  " if tick.place else ""
             self.note(
-                f"epoch {tick.epoch}/{tick.epochs}  step {tick.step}/{tick.steps}  {_values(tick.values)}"
+                f"{place}{tick.unit} {tick.step}/{tick.steps}  {_values(tick.values)}"
                 f"{tick.images_per_second:.1f} images/s  {duration(tick.seconds_left)} left"
             )
 
@@ -80,8 +90,8 @@ class LiveDisplay:
 
     def __init__(self, console: Console) -> None:
         columns: list[ProgressColumn] = [
-            _fixed("epoch {task.fields[epoch]}"),
-            _fixed("step {task.completed:.0f}/{task.total:.0f}"),
+            _fixed("{task.fields[place]}"),
+            _fixed("{task.fields[unit]} {task.completed:.0f}/{task.total:.0f}"),
             _fixed("{task.fields[left]} left"),
         ]
         # What does not fit would push out what matters.
@@ -96,7 +106,8 @@ class LiveDisplay:
 
     def tick(self, tick: Tick) -> None:
         fields: dict[str, Any] = {
-            "epoch": f"{tick.epoch}/{tick.epochs}",
+            "place": tick.place,
+            "unit": tick.unit,
             "values": _values(tick.values).rstrip(),
             "speed": f"{tick.images_per_second:.1f} images/s",
             "left": duration(tick.seconds_left),
@@ -117,7 +128,7 @@ class LiveDisplay:
 
 
 def _fixed(text: str) -> TextColumn:
-    return TextColumn(text, table_column=Column(no_wrap=True, min_width=10))
+    return TextColumn(text, table_column=Column(no_wrap=True))
 
 
 class FileDisplay:

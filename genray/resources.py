@@ -16,9 +16,13 @@ class Resources:
 
 @dataclass(frozen=True)
 class Demand:
-    """What a target asks for: fewest and most workers, what each holds, and CPUs for Ray Data beside them."""
+    """What a target asks for: fewest and most workers, what each holds, and CPUs for Ray Data beside them.
+
+    `where` is the group of settings that the request comes from.
+    """
 
     workers: tuple[int, int]
     cpus_per_worker: float
     gpus_per_worker: float
     data_cpus: float
+    where: str = "loop"

@@ -57,6 +57,9 @@ def show_manifest(manifest: Mapping[str, Any]) -> None:
 
 
 def _outcome_rows(outcome: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if "this_pass" in outcome:
+        yield from _bulk_rows(outcome)
+        return
     metrics = dict(outcome.get("metrics", {}))
     baselines = metrics.pop("baselines", {})
     if metrics:
@@ -76,3 +79,19 @@ def _outcome_rows(outcome: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield label, str(run / file)
     if "seconds" in outcome:
         yield "time", duration(outcome["seconds"])
+
+
+def _bulk_rows(outcome: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    this = outcome["this_pass"]
+    yield "images", "  ".join(f"{name} {outcome[name]}" for name in ("total", "done", "skipped", "failed"))
+    for reason, count in outcome["reasons"].items():
+        yield f"  {reason}", str(count)
+    yield (
+        "this time",
+        f"{this['images']} images, {this['images_per_second']:.3g}/s, {this['mb_per_second']:.3g} MB/s",
+    )
+    yield "output", str(outcome["run"])
+    yield "report", str(outcome["report"])
+    yield "time", duration(outcome["seconds"])
+    if outcome["failed"]:
+        yield "failed", f"genray ledger {outcome['run']} --list failed"

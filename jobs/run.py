@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -17,7 +16,7 @@ import yaml
 from genray import errors
 from genray.data.images import BadInput
 from genray.errors import GenrayError, RunError
-from genray.files import remove_leftovers, storage_errors, write_json, write_text
+from genray.files import hold_file, remove_leftovers, storage_errors, write_json, write_text
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -71,20 +70,18 @@ class Run:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = (self.folder / ".lock").open("w")
+            (self.folder / ".lock").touch()
         except OSError as error:
             raise RunError(
                 f"cannot make the run folder: {error}", hint="choose another folder: --set runs=..."
             ) from error
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+        with hold_file(self.folder / ".lock") as held:
+            if not held:
                 raise RunError(
                     f"the run {self.name} is in use by another process",
                     where=str(self.folder),
                     hint="wait for it, or give another --name",
-                ) from None
+                )
             for folder in (self.folder, self.checkpoints, self.samples):
                 remove_leftovers(folder)
             yield

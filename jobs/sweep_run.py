@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from genray.errors import Interrupted, SettingsError, TrainingError
 from genray.progress import Display
 from genray.resources import Demand, Resources
 from genray.settings import Location, Settings, flatten
+from genray.stopping import stoppable
 from genray.terminal import aligned
 from jobs.device import use_gpu
 from jobs.loop_settings import MAY_CHANGE
@@ -20,7 +22,7 @@ from jobs.report import better
 from jobs.run import Run
 from jobs.share import Share, share_out
 from jobs.standings import Standings
-from jobs.training import Training, stoppable
+from jobs.training import Training, ask_to_stop
 from jobs.trial import Mode, Standing, Trial
 
 
@@ -176,7 +178,7 @@ class PreparedSweep:
             for trial in todo:
                 trial.reopen()
             if todo:
-                with stoppable(run, display):
+                with stoppable(run.stop_requested, partial(ask_to_stop, run, display)):
                     self._tune(todo, display, have)
             standings = Standings(self._standings(), self._metric, self._mode)
             standings.write(run, self._record)

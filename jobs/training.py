@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any, Generic, TypeVar
 
 from genray.errors import DataError
 from genray.progress import Display
 from genray.resources import Demand, Resources
 from genray.settings import flatten
+from genray.stopping import stoppable
 from jobs.device import use_gpu
 from jobs.group import fit_beside, train_here, train_in_worker
 from jobs.loop_settings import JUDGING, MAY_CHANGE, TrainSettings
@@ -138,7 +135,7 @@ class PreparedTraining:
             for bad in self._summary.bad:
                 run.add_set_aside(bad)
             display.note(f"run: {run.folder}")
-            with stoppable(run, display):
+            with stoppable(run.stop_requested, partial(ask_to_stop, run, display)):
                 metrics = self._train(run, display, self.demand(have), attached)
             outcome = {
                 "target": self._target,
@@ -198,25 +195,7 @@ class PreparedTraining:
         return dict(value["metrics"])
 
 
-@contextmanager
-def stoppable(run: Run, display: Display) -> Iterator[None]:
-    """Turn the first SIGINT, SIGTERM or SIGHUP into a request to stop; the second ends the process."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if run.stop_requested():
-            raise KeyboardInterrupt
-        run.request_stop()
-        display.note("stopping after this step, with a checkpoint (once more: stop at once)")
-
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
-        numbers.append(signal.SIGHUP)  # the terminal was closed
-    before = {number: signal.signal(number, handle) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def ask_to_stop(run: Run, display: Display) -> None:
+    """Ask `run` to stop, and say so."""
+    run.request_stop()
+    display.note("stopping after this step, with a checkpoint (once more: stop at once)")

@@ -10,7 +10,8 @@ from cluster.targets import all_targets
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("genray", "cluster", "configs", "jobs", "pipelines", "monitors")
-JOINERS = {"genray/cli.py", "genray/submitting.py", "genray/jobs_commands.py"}  # the command joins them all
+# The command joins them all.
+JOINERS = {f"genray/{name}.py" for name in ("cli", "submitting", "jobs_commands", "bulk_commands")}
 
 
 def modules(package: str) -> list[Path]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import simplejpeg
@@ -21,12 +24,26 @@ REASONS = {
     "unreadable": "the file cannot be read",
     "empty": "the file has no bytes",
     "too-large": "more bytes or pixels than the limit",
-    "unknown-format": "not a PNG, JPEG or WebP image",
+    "unknown-format": "not a PNG, JPEG or WebP image, nor a TIFF where those are read",
+    "unsupported": "a kind of image that cannot be read, or not without loss: an animation, floats, 12 bits",
     "truncated": "the file ends early or its data is damaged",
     "odd-shape": "its size is not that of the others, or the two halves do not match",
     "unpaired": "no partner of the same stem, or one too many",
     "unused": "in no folder that the pairs come from",
 }
+_MAGIC = {
+    b"\xff\xd8": "jpeg",
+    b"\x89PNG": "png",
+    b"RIFF": "webp",
+    b"II*\0": "tiff",
+    b"MM\0*": "tiff",
+}
+_MAX_PARTS = 1_000_000
+_TYPE_BYTES = dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), start=1))
+_INTEGERS = {1: "B", 3: "H", 4: "L", 13: "L"}
+_POINTERS = (0x8769, 0x8825, 0xA005)  # to EXIF's, GPS' and interoperability's directories
+Entries = dict[int, tuple[int, int, "bytes | Entries"]]
+"""Type, count and value of each tag; the value of a pointer is the directory that it points to."""
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -46,6 +63,136 @@ class BadImage(Exception):
         super().__init__(reason, detail)
         self.reason = reason
         self.detail = detail
+
+
+def image_format(data: bytes) -> str:
+    """ "jpeg", "png", "webp" or "tiff", by the first bytes of `data`, whatever its name is.
+
+    Raises:
+        BadImage: empty or unknown.
+    """
+    if not data:
+        raise BadImage("empty", "0 bytes")
+    if data.startswith((b"II+\0", b"MM\0+")):
+        raise BadImage("unsupported", "a BigTIFF")
+    for magic, name in _MAGIC.items():
+        if data.startswith(magic) and (name != "webp" or data[8:12] == b"WEBP"):
+            return name
+    raise BadImage("unknown-format", f"begins with {data[:8]!r}")
+
+
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The marker and the content of each segment before the first scan (ITU-T T.81, annex B).
+
+    Raises:
+        ValueError, IndexError, struct.error: damaged.
+    """
+    at = 2
+    for _ in range(_MAX_PARTS):
+        if data[at] != 0xFF:
+            raise ValueError(f"no marker at byte {at}")
+        marker = data[at + 1]
+        if marker == 0xDA:
+            return
+        if marker == 0xFF:  # fill byte
+            at += 1
+            continue
+        (length,) = struct.unpack_from(">H", data, at + 2)
+        yield marker, data[at + 4 : at + 2 + length]
+        at += 2 + length
+    raise ValueError("too many segments")
+
+
+def chunks(data: bytes, form: str) -> Iterator[tuple[bytes, int, int]]:
+    """The kind, start and length of each chunk of a "png" (ISO 15948) or "webp" file (RIFF).
+
+    Raises:
+        ValueError, struct.error: damaged, or it ends before its last chunk does.
+    """
+    png = form == "png"
+    at, end = (8, len(data)) if png else (12, 8 + struct.unpack_from("<L", data, 4)[0])
+    for _ in range(_MAX_PARTS):
+        if not png and at >= end:
+            return
+        length, kind = struct.unpack_from(">L4s" if png else "<4sL", data, at)[:: 1 if png else -1]
+        if at + 8 + length > len(data):
+            raise ValueError(f"ends within {kind!r}")
+        yield kind, at + 8, length
+        if kind == b"IEND":
+            return
+        at += 12 + length if png else 8 + length + length % 2
+    raise ValueError("too many chunks")
+
+
+class Tags:
+    """A directory of a TIFF file or EXIF block (TIFF 6.0, section 2).
+
+    Args:
+        data: the file or block.
+        at: where the directory is; the first if None.
+
+    Raises:
+        ValueError, LookupError, struct.error: damaged.
+    """
+
+    def __init__(self, data: bytes, at: int | None = None) -> None:
+        self.data = data
+        self.order: Literal["<", ">"] = "<" if data[:2] == b"II" else ">"
+        if data[:4] not in (b"II*\0", b"MM\0*"):
+            raise ValueError(f"begins with {data[:4]!r}")
+        at = self._read("L", 4)[0] if at is None else at
+        (count,) = self._read("H", at)
+        self.next_at = at + 2 + 12 * count  # where the offset of the next directory is
+        if self.next_at > len(data):
+            raise ValueError(f"{count} tags at byte {at}")
+        self._places: dict[int, tuple[int, int, int]] = {}
+        for place in range(at + 2, self.next_at, 12):
+            tag, kind, number, value = self._read("HHLL", place)
+            inside = number * _TYPE_BYTES.get(kind, 1) <= 4
+            self._places[tag] = (kind, number, place + 8 if inside else value)
+
+    def _read(self, kind: str, at: int) -> tuple[int, ...]:
+        return struct.unpack_from(self.order + kind, self.data, at)
+
+    def __contains__(self, tag: int) -> bool:
+        return tag in self._places
+
+    def numbers(self, tag: int, default: tuple[int, ...] = ()) -> tuple[int, ...]:
+        """The integers of a tag."""
+        if tag not in self._places:
+            return default
+        kind, number, at = self._places[tag]
+        if number > len(self.data):
+            raise ValueError(f"tag {tag} has {number} numbers")
+        return self._read(f"{number}{_INTEGERS[kind]}", at)
+
+    def raw(self, tag: int) -> bytes:
+        """The bytes of a tag."""
+        kind, number, at = self._places[tag]
+        if at + number * _TYPE_BYTES[kind] > len(self.data):
+            raise ValueError(f"tag {tag} lies beyond the end")
+        return self.data[at : at + number * _TYPE_BYTES[kind]]
+
+    def changed(self, tag: int, number: int) -> bytes:
+        """`data` with another first number of a tag that is there."""
+        kind, _, at = self._places[tag]
+        data = bytearray(self.data)
+        struct.pack_into(self.order + _INTEGERS[kind], data, at, number)
+        return bytes(data)
+
+    def entries(self, below: int = 2) -> Entries:
+        """All tags with their values, and the directories that EXIF's tags point to, `below` levels deep.
+        What is damaged, or larger than an EXIF block can be, is left out."""
+        found: Entries = {}
+        for tag, (kind, number, _) in self._places.items():
+            try:
+                if tag in _POINTERS and below:
+                    found[tag] = (4, 1, Tags(self.data, self.numbers(tag)[0]).entries(below - 1))
+                elif number * _TYPE_BYTES[kind] < 2**16:
+                    found[tag] = (kind, number, self.raw(tag))
+            except (ValueError, LookupError, struct.error):
+                continue
+        return found
 
 
 def image_size(data: bytes) -> tuple[int, int]:

@@ -1,0 +1,39 @@
+"""Ctrl-C and its kin: the first asks long work to stop well, the second ends the process."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+@contextmanager
+def stoppable(requested: Callable[[], bool], request: Callable[[], None]) -> Iterator[None]:
+    """Turn the first SIGINT, SIGTERM or SIGHUP into a request to stop; the second is a KeyboardInterrupt.
+
+    Outside of the main thread signals cannot be taken, and nothing changes.
+
+    Args:
+        requested: whether it was asked to stop already.
+        request: ask it to.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if requested():
+            raise KeyboardInterrupt
+        request()
+
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
+        numbers.append(signal.SIGHUP)  # the terminal was closed
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,111 @@
+"""What reconstruct, embed, compress and detect share: an image brought to the size of an autoencoder, and through it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+
+from genray.data.photo import Photo
+from genray.models.autoencoder import Autoencoder
+from pipelines.bundle_step import BundleSettings, BundleStep, Pixels, as_channels
+from pipelines.step import Input, Place
+
+
+class CodingSettings(BundleSettings):
+    """Settings of the targets that use an autoencoder."""
+
+
+C = TypeVar("C", bound=CodingSettings)
+
+
+class Coding(BundleStep[C]):
+    """A step with an autoencoder. Images are brought to its size as those were that it was trained on; images of
+    16 bits are taken as 8; transparency is not seen."""
+
+    kinds: ClassVar[tuple[str, ...]] = ("autoencoder", "anomaly")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width that the network takes."""
+        return self.manifest.preprocessing.size
+
+    def open_network(self, network: nn.Module, place: Place, header: Mapping[str, Any]) -> Sequence[str]:
+        """See `BundleStep`."""
+        assert isinstance(network, Autoencoder)
+        spec = self.manifest.preprocessing.input
+        self._encode = self.runner(_Encoder(network), spec, None, place)
+        self._decode = self.runner(_Decoder(network), None, self.manifest.preprocessing.output, place)
+        return self._encode.notes
+
+    def key(self, photo: Photo | None) -> Hashable:
+        """All images are of one size when they reach the network."""
+        return None
+
+    def weight(self, photo: Photo | None) -> float:
+        """In the network they are all as heavy."""
+        return float(self.size[0] * self.size[1])
+
+    def seen(self, inputs: Sequence[Input]) -> Pixels:
+        """(N, H, W, C) uint8: the inputs as the network takes them."""
+        return np.stack([self.fitted(each.photo) for each in inputs])
+
+    def fitted(self, photo: Photo) -> NDArray[np.uint8]:
+        """`photo` as the network takes it."""
+        preprocessing = self.manifest.preprocessing
+        pixels = photo.pixels
+        if pixels.dtype == np.uint16:
+            pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        # Fewer channels first: less to resize.
+        return resized(
+            as_channels(pixels, preprocessing.input.channels), self.size, preprocessing.fit or "stretch"
+        )
+
+    def codes(self, images: Pixels) -> NDArray[np.float32]:
+        """(N, H, W, C) -> (N, latent)."""
+        return np.asarray(self._encode(images), np.float32)
+
+    def decoded(self, codes: NDArray[np.float32]) -> Pixels:
+        """(N, latent) -> (N, H, W, C) uint8."""
+        return self._decode(codes)
+
+
+def resized(image: Pixels, size: tuple[int, int], fit: Literal["crop", "stretch"]) -> NDArray[np.uint8]:
+    """(H, W, C) uint8 -> (*size, C), bicubic with antialiasing: the largest part in the middle of the same
+    shape, or the whole, stretched."""
+    height, width = image.shape[:2]
+    if (height, width) == size:
+        return image
+    box = (0.0, 0.0, float(width), float(height))
+    if fit == "crop":
+        scale = min(height / size[0], width / size[1])
+        # Whole pixels, as in training.
+        high, wide = round(size[0] * scale), round(size[1] * scale)
+        top, left = (height - high) // 2, (width - wide) // 2
+        box = (left, top, left + wide, top + high)
+    plain = Image.fromarray(np.ascontiguousarray(image[..., 0] if image.shape[-1] == 1 else image))
+    array = np.asarray(plain.resize(size[::-1], Image.Resampling.BICUBIC, box))
+    return array.reshape(*size, image.shape[-1])
+
+
+class _Encoder(nn.Module):
+    def __init__(self, network: Autoencoder) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.network.encode(images)
+
+
+class _Decoder(nn.Module):
+    def __init__(self, network: Autoencoder) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, codes: torch.Tensor) -> torch.Tensor:
+        return self.network.decode(codes)

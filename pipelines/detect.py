@@ -1,0 +1,111 @@
+"""Detect: images that an anomaly bundle reconstructs badly, and where in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from genray.data.photo import Photo
+from genray.errors import SettingsError
+from genray.heat import heat_map
+from genray.settings import Settings
+from pipelines.coding import Coding, CodingSettings
+from pipelines.engine import Bulk
+from pipelines.reconstruct import error_limit, plain
+from pipelines.step import Input, Made
+
+
+class DetectionSettings(Settings):
+    """Settings of what is written."""
+
+    heat_maps: Literal["anomalies", "all", "none"] = Field(
+        "anomalies", description="pictures of where the error is, as files beside the table"
+    )
+    threshold: float | None = Field(
+        None,
+        gt=0,
+        description="error above which an image is an anomaly; null: the bundle's, which is calibrated",
+    )
+
+
+class DetectSettings(CodingSettings):
+    """Settings of detect."""
+
+    detect: DetectionSettings = Field(DetectionSettings(), description="what is written")
+
+
+class Detect(Coding[DetectSettings]):
+    """`detections/part-*.parquet` with `path`, `error`, `score` (error / threshold) and `anomaly`, and heat maps."""
+
+    settings_class = DetectSettings
+    kinds = ("anomaly",)
+    table = "detections"
+
+    def check(self) -> Sequence[str]:
+        """See `Step`."""
+        lines = super().check()
+        if "threshold" not in self.manifest.calibration and self.settings.detect.threshold is None:
+            raise SettingsError(
+                "the bundle has no threshold",
+                where=f"bundle: {self.settings.bundle}",
+                hint="give a bundle of train-anomaly, or set detect.threshold",
+            )
+        return [*lines, f"an anomaly has an error ({self._error}) above {self._threshold:.6g}"]
+
+    def schema(self) -> pa.Schema:
+        """See `Step`."""
+        return pa.schema([("error", pa.float32()), ("score", pa.float32()), ("anomaly", pa.bool_())])
+
+    def prepare(self, sample: Sequence[Photo], model: Path) -> Mapping[str, Any]:
+        """See `Step`."""
+        return error_limit(self.manifest.calibration)
+
+    def make(self, inputs: Sequence[Input]) -> Sequence[Made]:
+        """See `Step`."""
+        seen = self.seen(inputs)
+        made = self.decoded(self.codes(seen))
+        results = []
+        for each, before, after in zip(inputs, seen, made, strict=True):
+            error = image_error(before, after, self._error)
+            score = error / self._threshold
+            wanted = self.settings.detect.heat_maps
+            drawn = wanted == "all" or (wanted == "anomalies" and score > 1)
+            results.append(
+                Made(
+                    photo=plain(heat_map(before, after), each.photo) if drawn else None,
+                    row={"error": error, "score": score, "anomaly": score > 1},
+                    values={"error": error, "score": score},
+                )
+            )
+        return results
+
+    @property
+    def _error(self) -> str:
+        return str(self.manifest.calibration.get("error", "mse"))
+
+    @property
+    def _threshold(self) -> float:
+        return float(self.settings.detect.threshold or self.manifest.calibration["threshold"])
+
+
+def image_error(before: Any, after: Any, kind: str) -> float:
+    """The error of a reconstruction, (H, W, C) uint8 each, as `train-anomaly` measures it: mse, mae or ssim."""
+    if kind == "ssim":
+        import torch
+
+        from genray.metrics import image_metrics
+        from genray.pixels import to_network
+
+        pair = [to_network(image[None], span=(0.0, 1.0)) for image in (after, before)]
+        with torch.inference_mode():
+            return 1 - float(image_metrics(*pair)["ssim"][0])
+    difference = (before.astype(np.float32) - after) / 255
+    return float(np.mean(np.abs(difference) if kind == "mae" else np.square(difference)))
+
+
+TARGET = Bulk(Detect)

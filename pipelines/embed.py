@@ -1,0 +1,62 @@
+"""Embed: the code of every image as a row of Parquet, to search, cluster and compare images by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from genray.models.autoencoder import Autoencoder
+from genray.models.registry import build
+from genray.settings import Settings
+from pipelines.coding import Coding, CodingSettings
+from pipelines.engine import Bulk
+from pipelines.step import Input, Made
+
+
+class EmbeddingSettings(Settings):
+    """Settings of the rows."""
+
+    dtype: Literal["float32", "float16"] = Field("float32", description="of the vectors' values")
+    normalize: bool = Field(False, description="scale vectors to length 1, so that a dot product is a cosine")
+
+
+class EmbedSettings(CodingSettings):
+    """Settings of embed."""
+
+    embed: EmbeddingSettings = Field(EmbeddingSettings(), description="the rows")
+
+
+class Embed(Coding[EmbedSettings]):
+    """`embeddings/part-*.parquet` with the columns `path` and `vector`, a list of fixed size: what faiss, lance
+    and DuckDB read as it is."""
+
+    settings_class = EmbedSettings
+    table = "embeddings"
+
+    def schema(self) -> pa.Schema:
+        """See `Step`."""
+        kind = pa.float16() if self.settings.embed.dtype == "float16" else pa.float32()
+        return pa.schema([("vector", pa.list_(kind, self._latent()))])
+
+    def make(self, inputs: Sequence[Input]) -> Sequence[Made]:
+        """See `Step`."""
+        codes = self.codes(self.seen(inputs))
+        if self.settings.embed.normalize:
+            codes = codes / np.maximum(np.linalg.norm(codes, axis=1, keepdims=True), 1e-12)
+        codes = codes.astype(self.settings.embed.dtype)
+        return [Made(row={"vector": code}) for code in codes]
+
+    def _latent(self) -> int:
+        import torch
+
+        with torch.device("meta"):
+            network = build(self.manifest.network, self.manifest.arguments)
+        assert isinstance(network, Autoencoder)
+        return network.latent
+
+
+TARGET = Bulk(Embed)

@@ -1,0 +1,82 @@
+"""Settings that all bulk targets share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from genray.data.photo import ReadLimits
+from genray.data.photo_writer import WriteSettings
+from pydantic import Field
+
+from genray.settings import Location, Settings
+from pipelines.sinks import SinkSettings
+from pipelines.sources import SourceSettings
+
+
+class ReadSettings(SourceSettings, ReadLimits):
+    """Settings of the inputs."""
+
+
+class OutputSettings(SinkSettings, WriteSettings):
+    """Settings of the outputs."""
+
+
+class WorkSettings(Settings):
+    """Settings of how the work is spread; they never change a result."""
+
+    workers: Annotated[int, Field(ge=0, le=100_000)] | None = Field(
+        None,
+        description="processes; 0: all in this one, without Ray; null: 0 for a few images, else one for each "
+        "GPU, or for each `cpus_per_worker` CPUs",
+    )
+    cpus_per_worker: int | None = Field(
+        None, ge=1, le=256, description="CPUs that the model takes in each; null: 1, or all in one process"
+    )
+    gpu: bool | None = Field(None, description="null: where there is one")
+    batch_megapixels: float = Field(
+        2.0, gt=0, le=1000, description="most of images of one size that the model is given at once"
+    )
+    memory_mb: int = Field(
+        512,
+        ge=64,
+        le=1_000_000,
+        description="of decoded images in each worker; one larger image still passes",
+    )
+    commit_seconds: float = Field(
+        30.0, gt=0, le=3600, description="how often a worker records what it has done: what a kill can cost"
+    )
+    max_failed_share: float = Field(
+        0.9, gt=0, le=1, description="stop if more of the first 100 or later images fail: something is wrong"
+    )
+    metrics_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="serve Prometheus metrics on 127.0.0.1 while it works; 0: a free port",
+    )
+
+
+class ReportSettings(Settings):
+    """Settings of the report."""
+
+    samples: int = Field(6, ge=0, le=50, description="images at random, and of each extreme; 0: no pictures")
+    seed: int = Field(0, ge=0, description="other numbers choose others")
+
+
+class BulkSettings(Settings):
+    """Settings of every bulk target."""
+
+    input: Location = Field("data/images", description="images: a folder or URI, of files or shards")
+    output: Location = Field("data/output", description="where the results go: a folder or URI")
+    retry: Literal["none", "failed", "all"] = Field(
+        "none",
+        description="failed: also those that failed before; all: everything again, as if for the first time",
+    )
+    read: ReadSettings = Field(ReadSettings(), description="how the inputs are read")
+    write: OutputSettings = Field(OutputSettings(), description="how the outputs are written")
+    work: WorkSettings = Field(WorkSettings(), description="how the work is spread")
+    report: ReportSettings = Field(ReportSettings(), description="what the page at the end shows")
+
+
+MAY_CHANGE = ("work.", "report.", "retry", "output", "read.max_")
+"""Settings, or groups of them, that an output can be gone on with when they differ."""

@@ -1,0 +1,124 @@
+"""Translate: images of one kind turned into another by a pix2pix bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+from pydantic import Field
+from torch import nn
+
+from genray.data.images import BadImage
+from genray.data.photo import Photo
+from genray.settings import Settings
+from genray.tiling import tiled
+from pipelines.bundle_step import BundleSettings, BundleStep, Pixels, as_channels
+from pipelines.engine import Bulk
+from pipelines.reconstruct import plain
+from pipelines.step import Input, Made, Place
+
+
+class TranslationSettings(Settings):
+    """Settings of how an image is brought to the network."""
+
+    fit: Literal["resize", "tile"] = Field(
+        "resize",
+        description="resize: to the size that it was trained at, and back; tile: at its own size, in tiles that "
+        "fade into each other",
+    )
+    half: Literal["none", "left", "right", "auto"] = Field(
+        "none",
+        description="the inputs are pairs side by side: take this half; auto: the one that it was trained on",
+    )
+    overlap: int = Field(64, ge=0, le=1024, description="pixels over which tiles fade into each other")
+    beside: bool = Field(False, description="also write NAME-beside: input and output side by side")
+
+
+class TranslateSettings(BundleSettings):
+    """Settings of translate."""
+
+    translate: TranslationSettings = Field(
+        TranslationSettings(), description="how an image is brought to the network"
+    )
+
+
+class Translate(BundleStep[TranslateSettings]):
+    """Outputs are as large as the inputs, with the channels that the network makes; images of 16 bits are
+    taken as 8, and transparency is kept.
+
+    Of pairs the ledger's `error` is the mean absolute difference to the other half, of values in [0, 1].
+    """
+
+    settings_class = TranslateSettings
+    kinds = ("pix2pix",)
+
+    def open_network(self, network: nn.Module, place: Place, header: Mapping[str, Any]) -> Sequence[str]:
+        """See `BundleStep`."""
+        preprocessing = self.manifest.preprocessing
+        self._run = self.runner(network, preprocessing.input, preprocessing.output, place)
+        return self._run.notes
+
+    def key(self, photo: Photo | None) -> Hashable:
+        """Resized images are all of one size."""
+        return None if self.settings.translate.fit == "resize" else super().key(photo)
+
+    def make(self, inputs: Sequence[Input]) -> Sequence[Made]:
+        """See `Step`."""
+        halves = [self._halves(each.photo) for each in inputs]
+        made = self._translated([before for before, _ in halves])
+        results = []
+        for each, (before, target), after in zip(inputs, halves, made, strict=True):
+            values = {}
+            if target is not None and target.shape == after.shape:
+                values["error"] = float(np.abs(target.astype(np.float32) - after).mean() / 255)
+            photo = replace(plain(after, each.photo), alpha=each.photo.alpha if target is None else None)
+            also = {}
+            if self.settings.translate.beside:
+                both = [as_channels(image, 3) for image in (before, after, target) if image is not None]
+                also["-beside"] = plain(np.concatenate(both, axis=1), each.photo)
+            results.append(Made(photo=photo, also=also, values=values))
+        return results
+
+    def _halves(self, photo: Photo) -> tuple[Pixels, Pixels | None]:
+        """The input, and what it should become if that is known; both uint8."""
+        pixels = photo.pixels
+        if pixels.dtype == np.uint16:
+            pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        preprocessing, half = self.manifest.preprocessing, self.settings.translate.half
+        if half == "none":
+            return as_channels(pixels, preprocessing.input.channels), None
+        width = pixels.shape[1]
+        if width < 2 or width % 2:
+            raise BadImage("odd-shape", f"{width} pixels wide: it has no two halves")
+        left, right = pixels[:, : width // 2], pixels[:, width // 2 :]
+        take_left = half == "left" or (half == "auto" and preprocessing.direction == "AtoB")
+        before, target = (left, right) if take_left else (right, left)
+        return (
+            as_channels(before, preprocessing.input.channels),
+            as_channels(target, preprocessing.output.channels),
+        )
+
+    def _translated(self, images: Sequence[Pixels]) -> list[Pixels]:
+        height, width = self.manifest.preprocessing.size
+        if self.settings.translate.fit == "resize":
+            batch = self._run(np.stack([_resized(image, height, width) for image in images]))
+            return [_resized(made, *image.shape[:2]) for made, image in zip(batch, images, strict=True)]
+        overlap = min(self.settings.translate.overlap, height // 2)
+        return [
+            tiled(self._run, image, tile=height, overlap=overlap, multiple=1, blend=True) for image in images
+        ]
+
+
+def _resized(image: Pixels, height: int, width: int) -> Pixels:
+    """(H, W, C) uint8 -> (height, width, C), bicubic, with antialiasing when it shrinks."""
+    if image.shape[:2] == (height, width):
+        return image
+    picture = Image.fromarray(np.ascontiguousarray(image[..., 0] if image.shape[-1] == 1 else image))
+    array = np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
+    return array.reshape(height, width, image.shape[-1])
+
+
+TARGET = Bulk(Translate)

@@ -1,0 +1,137 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from genray.bundle import load_bundle
+from genray.errors import SettingsError
+from genray.pixels import to_network, to_pixels
+from tests.pipelines.conftest import Bulk, photo, rows_of
+
+Bundles = Callable[[str], Path]
+
+
+def network_of(bundle: Path) -> Callable[[np.ndarray], np.ndarray]:
+    network = load_bundle(bundle).network
+
+    def run(image: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return to_pixels(network(to_network(image[None], span=(0, 1))), (0, 1))[0]
+
+    return run
+
+
+def save(path: Path, pixels: np.ndarray, **more: object) -> np.ndarray:
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(pixels).save(path, **more)
+    return pixels
+
+
+def read(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def close(first: np.ndarray, second: np.ndarray) -> bool:
+    """Within one grey level."""
+    return first.shape == second.shape and int(np.abs(first.astype(int) - second).max()) <= 1
+
+
+def test_images_come_out_as_the_network_makes_them_whatever_their_size(
+    bulk: Bulk, bundle_of: Bundles, tmp_path: Path
+) -> None:
+    rng, bundle = np.random.default_rng(0), bundle_of("denoiser")
+    sizes = [(48, 64), (47, 33), (48, 64), (9, 100)]
+    noisy = [save(tmp_path / "in" / f"{i}.png", photo(rng, *size, noise=20)) for i, size in enumerate(sizes)]
+    bulk("denoise", f"input={tmp_path / 'in'}", f"bundle={bundle}", "denoise.clean_below=0")
+    network = network_of(bundle)
+    for index, image in enumerate(noisy):
+        made = read(tmp_path / "out" / f"{index}.png")
+        assert close(made, network(image))
+        assert (made != image).any()
+
+
+def test_a_clean_image_is_copied_byte_for_byte_and_says_so(
+    bulk: Bulk, bundle_of: Bundles, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(1)
+    save(tmp_path / "in" / "clean.jpg", photo(rng, 96, 128), quality=83)
+    save(tmp_path / "in" / "noisy.png", photo(rng, 96, 128, noise=25))
+    bulk("denoise", f"input={tmp_path / 'in'}", f"bundle={bundle_of('denoiser')}")
+    clean, noisy = rows_of(tmp_path / "out")
+    assert (clean["status"], clean["reason"], clean["change"]) == ("skipped", "clean", 0)
+    assert clean["noise"] < 2 < 18 < noisy["noise"] < 32
+    assert noisy["status"] == "done"
+    assert (tmp_path / "in" / "clean.jpg").read_bytes() == (tmp_path / "out" / "clean.jpg").read_bytes()
+
+
+def test_strength_goes_from_nothing_to_all(bulk: Bulk, bundle_of: Bundles, tmp_path: Path) -> None:
+    bundle = bundle_of("denoiser")
+    image = save(tmp_path / "in" / "a.png", photo(np.random.default_rng(2), 64, 64, noise=20))
+    sets = (f"input={tmp_path / 'in'}", f"bundle={bundle}", "denoise.strength=0.5")
+    bulk("denoise", *sets)
+    half = (image.astype(float) + network_of(bundle)(image)) / 2
+    assert np.abs(read(tmp_path / "out" / "a.png") - half).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["denoiser", "denoiser-gray"])
+def test_gray_colour_and_transparent_images_keep_their_channels(
+    bulk: Bulk, bundle_of: Bundles, tmp_path: Path, kind: str
+) -> None:
+    rng = np.random.default_rng(3)
+    colour = photo(rng, 64, 80, noise=20)
+    alpha = rng.integers(0, 256, (64, 80, 1), dtype=np.uint8)
+    save(tmp_path / "in" / "gray.png", colour[..., 0])
+    save(tmp_path / "in" / "colour.png", colour)
+    save(tmp_path / "in" / "clear.png", np.concatenate([colour, alpha], axis=-1))
+    outcome = bulk("denoise", f"input={tmp_path / 'in'}", f"bundle={bundle_of(kind)}")
+    assert outcome["done"] == 3
+    assert read(tmp_path / "out" / "gray.png").ndim == 2
+    assert read(tmp_path / "out" / "colour.png").shape == (64, 80, 3)
+    made = read(tmp_path / "out" / "clear.png")
+    assert (made[..., 3:] == alpha).all()
+    assert (made[..., :3] == read(tmp_path / "out" / "colour.png")).all()
+
+
+def test_sixteen_bits_stay_sixteen(bulk: Bulk, bundle_of: Bundles, tmp_path: Path) -> None:
+    gray = photo(np.random.default_rng(4), 64, 80, noise=20)[..., 0].astype(np.uint16) * 257 + 3
+    save(tmp_path / "in" / "deep.png", gray)
+    bulk("denoise", f"input={tmp_path / 'in'}", f"bundle={bundle_of('denoiser-gray')}")
+    made = read(tmp_path / "out" / "deep.png").astype(np.int64)
+    assert made.max() > 255
+    assert len(np.unique(made % 257)) > 50, "its finer levels are not those of 8 bits"
+    eight = network_of(bundle_of("denoiser-gray"))((gray // 257).astype(np.uint8)[..., None])[..., 0]
+    assert np.abs(made / 257 - eight).max() < 2
+
+
+def test_a_large_image_goes_in_tiles_without_seams(bulk: Bulk, bundle_of: Bundles, tmp_path: Path) -> None:
+    bundle = bundle_of("denoiser")
+    image = save(tmp_path / "in" / "large.png", photo(np.random.default_rng(5), 260, 300, noise=20))
+    bulk("denoise", f"input={tmp_path / 'in'}", f"bundle={bundle}", "tiles.size=96", "tiles.overlap=32")
+    assert close(read(tmp_path / "out" / "large.png"), network_of(bundle)(image))
+
+
+def test_a_bundle_of_another_kind_is_refused_with_what_it_is_for(
+    bulk: Bulk, bundle_of: Bundles, tmp_path: Path
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        bulk("denoise", f"input={tmp_path / 'in'}", f"bundle={bundle_of('pix2pix')}")
+    assert "it is for translate" in str(caught.value)
+    assert "train-denoiser" in str(caught.value)
+
+
+def test_another_bundle_in_the_same_output_is_noticed(bulk: Bulk, bundle_of: Bundles, tmp_path: Path) -> None:
+    import shutil
+
+    from genray.errors import RunError
+
+    save(tmp_path / "in" / "a.png", photo(np.random.default_rng(6), 64, 64, noise=20))
+    bundle = tmp_path / "bundle"
+    shutil.copytree(bundle_of("denoiser"), bundle)
+    bulk("denoise", f"input={tmp_path / 'in'}", f"bundle={bundle}")
+    shutil.rmtree(bundle)
+    shutil.copytree(bundle_of("denoiser-gray"), bundle)
+    with pytest.raises(RunError, match="another bundle"):
+        bulk("denoise", f"input={tmp_path / 'in'}", f"bundle={bundle}")

@@ -1,0 +1,65 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from genray.bundle import load_bundle
+from genray.data.resizing import fitted
+from genray.pixels import to_network
+from tests.pipelines.conftest import Bulk, rows_of, write_photos
+
+
+def vectors(output: Path) -> dict[str, np.ndarray]:
+    table = pq.read_table(output / "embeddings")
+    assert len(table) == len(set(table["path"].to_pylist()))
+    return dict(zip(table["path"].to_pylist(), map(np.asarray, table["vector"].to_pylist()), strict=True))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_every_image_has_its_code_as_a_list_of_fixed_size(
+    bulk: Bulk, bundle_of: Callable[[str], Path], tmp_path: Path, dtype: str
+) -> None:
+    write_photos(tmp_path / "in", 5, size=(40, 52), noise=0)
+    (tmp_path / "in" / "broken.png").write_bytes(b"\x89PNG")
+    outcome = bulk(
+        "embed", f"input={tmp_path / 'in'}", f"bundle={bundle_of('autoencoder')}", f"embed.dtype={dtype}"
+    )
+    assert (outcome["done"], outcome["failed"]) == (5, 1)
+    kind = pq.read_table(tmp_path / "out" / "embeddings").schema.field("vector").type
+    assert kind == pa.list_(pa.float16() if dtype == "float16" else pa.float32(), 8)
+    network = load_bundle(bundle_of("autoencoder")).network
+    for path, vector in vectors(tmp_path / "out").items():
+        seen = fitted(np.asarray(Image.open(tmp_path / "in" / path)), 32, "crop")
+        with torch.inference_mode():
+            want = network.encode(to_network(seen[None], span=(0, 1)))[0].numpy()
+        assert vector == pytest.approx(want, abs=2e-3 * max(1, np.abs(want).max()))
+
+
+def test_normalised_vectors_have_length_one(
+    bulk: Bulk, bundle_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    write_photos(tmp_path / "in", 3)
+    bulk("embed", f"input={tmp_path / 'in'}", f"bundle={bundle_of('autoencoder')}", "embed.normalize=true")
+    assert [np.linalg.norm(v) for v in vectors(tmp_path / "out").values()] == pytest.approx(
+        [1, 1, 1], abs=1e-5
+    )
+
+
+def test_rows_of_images_that_changed_are_replaced(
+    bulk: Bulk, bundle_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    write_photos(tmp_path / "in", 6)
+    sets = (f"input={tmp_path / 'in'}", f"bundle={bundle_of('autoencoder')}")
+    bulk("embed", *sets)
+    before = vectors(tmp_path / "out")
+    Image.new("RGB", (64, 48), "white").save(tmp_path / "in" / "1" / "0001.png")
+    bulk("embed", *sets)
+    after = vectors(tmp_path / "out")
+    assert before.keys() == after.keys()
+    assert {path for path in before if (before[path] != after[path]).any()} == {"1/0001.png"}
+    assert len(rows_of(tmp_path / "out")) == 6

@@ -1,0 +1,271 @@
+import base64
+import io
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines.output import Output
+from pipelines.report import REPORT, write_report
+from pipelines.settings import BulkSettings
+from pipelines.sources import open_source
+from tests.page_reader import PageReader, is_drawn
+
+HOSTILE = '<script>alert("1")\n\N{DOG FACE}.png'
+RANDOM, NOISIEST, CHANGED = "At random", "The noisiest", "The most changed"
+ANOMALOUS, UNLIKE = "The most anomalous", "Unlike anything that the model was trained on"
+SECTIONS = (RANDOM, NOISIEST, CHANGED, ANOMALOUS, UNLIKE, "Skipped and failed", "Time by stage", "Made with")
+
+
+def image(seed: int, height: int = 40, width: int = 60) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def png(pixels: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, format="PNG")
+    return stream.getvalue()
+
+
+class Bulk:
+    """A bulk run's input, output and ledger as they are when it has ended."""
+
+    def __init__(self, root: Path, location: str = "") -> None:
+        self.inputs, self.outputs = root / "in", root / "out"
+        self.inputs.mkdir()
+        self.output = Output(location or str(self.outputs))
+        self.prepared: dict[str, Any] | None = {}
+
+    def images(self, names: Iterable[str]) -> None:
+        """Inputs, and outputs that are a little brighter."""
+        for seed, name in enumerate(names):
+            pixels = image(seed)
+            for root, file in ((self.inputs, pixels), (self.outputs, pixels // 2 + 128)):
+                path = root / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(png(file))
+
+    def rows(self, rows: list[dict[str, Any]], chunk: int = 0) -> None:
+        plain = {"status": "done", "reason": "", "detail": "", "format": "png", "width": 60, "height": 40}
+        plain |= {"bytes_in": 2000, "bytes_out": 1000, "modified": 1, "container": "", "position": 0}
+        plain |= {"read_ms": 1.0, "decode_ms": 3.0, "finished": datetime.now(UTC)}
+        self.output.ledger.add(
+            f"00001-{chunk:06}-0-0", [plain | {"output": row["path"]} | row for row in rows]
+        )
+
+    def report(self, **report: Any) -> PageReader:
+        settings = BulkSettings.model_validate(
+            {"input": str(self.inputs), "output": str(self.outputs), "report": report}
+        )
+        header = {
+            "target": "denoise",
+            "settings": {"input": "photos", "seed": 3},
+            "prepared": self.prepared,
+            "passes": [{"number": 1, "started": "2025-03-01T12:00:00+00:00", "listed": 9, "left": 7}],
+        }
+        this_pass = {"images": 7, "images_per_second": 12.5, "mb_per_second": 1.0}
+        outcome = self.output.ledger.summary().as_json() | {"this_pass": this_pass, "seconds": 62}
+        source = open_source(str(self.inputs), settings.read)
+        where = write_report(self.output, source, settings, header, outcome)
+        assert where == f"{self.output.location}/{REPORT}"
+        return PageReader(self.output.store.read(REPORT).decode())
+
+
+@pytest.fixture
+def bulk(tmp_path: Path) -> Bulk:
+    return Bulk(tmp_path)
+
+
+def section(page: PageReader, title: str) -> str:
+    """The text between a section's title and the next."""
+    if title not in page.text:
+        return ""
+    text = page.text.split(title, 1)[1]
+    return text[: min(text.find(other) % (len(text) + 1) for other in SECTIONS)]
+
+
+def shown(page: PageReader, title: str, names: Iterable[str]) -> list[str]:
+    """Which of the names a section shows, in its order."""
+    text = section(page, title)
+    return sorted((name for name in names if name in text), key=text.index)
+
+
+def test_it_says_what_was_done_and_where_the_time_went(bulk: Bulk) -> None:
+    bulk.images(["a.png", "b.png", "c.png"])
+    failed = {"status": "failed", "reason": "truncated", "detail": "at byte 9", "bytes_out": 0}
+    skipped = {"path": "b.png", "status": "skipped", "reason": "clean"}
+    bulk.rows([{"path": "a.png"}, skipped, {"path": "c.png"}, {"path": "d.png", **failed}])
+    page = bulk.report()
+    for words in ("denoise", "2025-03-01", "12.5", "7 images in 1 min 2 s", "8 kB", "3 kB", "-62.5 %"):
+        assert words in page.text
+    assert ["truncated", "failed", "1", "25 %", "the file ends early or its data is damaged"] in page.rows
+    assert any(row[:3] == ["clean", "skipped", "1"] for row in page.rows)
+    assert ["d.png", "truncated", "at byte 9"] in page.rows
+    assert ["decode", "0.012 s", "75.0 %", "3 ms"] in page.rows
+    assert ["1", "2025-03-01T12:00:00+00:00", "-", "9", "7", "-"] in page.rows
+    assert ["seed", "3"] in page.rows
+
+
+def test_pictures_are_input_output_and_their_difference(bulk: Bulk) -> None:
+    bulk.images(["a.png"])
+    bulk.rows([{"path": "a.png", "noise": 12.25}])
+    page = bulk.report()
+    picture = page.pictures[0]
+    assert is_drawn(picture)
+    first, second, third = picture[:80, :120], picture[:80, 126:246], picture[:80, 252:372]
+    assert np.array_equal(first[::2, ::2], image(0)), "small images are enlarged by whole pixels"
+    assert np.array_equal(second, first // 2 + 128)
+    factor = 2
+    assert f"input | output | difference x {factor}: 60 x 40 png, 2 kB to 1 kB, noise 12.25" in page.text
+    expected = np.minimum(255 // factor, np.abs(second.astype(int) - first)) * factor
+    assert np.array_equal(third, expected)
+
+
+def test_large_images_are_made_smaller(bulk: Bulk) -> None:
+    (bulk.inputs / "a.png").write_bytes(png(image(0, 300, 700)))
+    bulk.rows([{"path": "a.png", "output": ""}])
+    (picture,) = bulk.report().pictures
+    assert picture.shape[0] == 110
+    assert 256 <= picture.shape[1] < 270
+
+
+def test_the_extremes_are_found_wherever_in_the_ledger_they_are(bulk: Bulk) -> None:
+    names = [f"{i:03}.png" for i in range(60)]
+    bulk.images(names)
+    order = np.random.default_rng(1).permutation(60)
+    rows = [{"path": names[i], "noise": float(i), "change": float((i * 7) % 60)} for i in order]
+    rows[5] |= {"noise": float("nan"), "change": None}
+    absent = int(order[5])
+    for chunk in range(4):
+        bulk.rows(rows[chunk::4], chunk)
+    page = bulk.report(samples=3)
+    by_noise = [n for n in names[::-1] if n != names[absent]][:3]
+    by_change = [names[i] for i in sorted(set(range(60)) - {absent}, key=lambda i: -((i * 7) % 60))][:3]
+    assert shown(page, NOISIEST, names) == by_noise
+    assert shown(page, CHANGED, names) == by_change
+    assert len(shown(page, RANDOM, names)) == 3
+    assert not section(page, ANOMALOUS)
+    assert not section(page, UNLIKE)
+
+
+def test_the_same_images_are_drawn_in_whatever_order_they_were_done(bulk: Bulk, tmp_path: Path) -> None:
+    names = [f"{i:03}.png" for i in range(40)]
+    (tmp_path / "other").mkdir()
+    other = Bulk(tmp_path / "other")
+    for run in (bulk, other):
+        run.images(names)
+    bulk.rows([{"path": name} for name in names])
+    for chunk in range(2):
+        other.rows([{"path": name} for name in names[::-1][chunk::2]], chunk)
+    drawn = shown(bulk.report(samples=5), RANDOM, names)
+    assert len(drawn) == 5
+    assert shown(other.report(samples=5), RANDOM, names) == drawn
+    assert shown(bulk.report(samples=5, seed=1), RANDOM, names) != drawn
+
+
+def test_what_is_unlike_the_training_is_what_exceeds_its_largest_error(bulk: Bulk) -> None:
+    names = [f"{i}.png" for i in range(5)]
+    bulk.images(names)
+    bulk.rows([{"path": name, "error": 0.1 * i, "score": 0.3 * i} for i, name in enumerate(names)])
+    assert not section(bulk.report(), UNLIKE), "no limit is known"
+    bulk.prepared = {"error_limit": 0.25}
+    page = bulk.report()
+    assert shown(page, UNLIKE, names) == ["4.png", "3.png"]
+    assert "error above 0.25" in page.text
+    assert shown(page, ANOMALOUS, names) == ["4.png", "3.png", "2.png", "1.png"]
+    assert "difference" not in page.text, "the output of a score is a heat map"
+
+
+def test_what_is_gone_or_broken_meanwhile_is_passed_over(bulk: Bulk) -> None:
+    names = ["gone.png", "broken.png", "folder.png", "no-output.png", "whole.png"]
+    bulk.images(names)
+    (bulk.inputs / "gone.png").unlink()
+    (bulk.inputs / "broken.png").write_bytes((bulk.inputs / "broken.png").read_bytes()[:500])
+    (bulk.inputs / "folder.png").unlink()
+    (bulk.inputs / "folder.png").mkdir()
+    (bulk.outputs / "no-output.png").unlink()
+    bulk.rows([{"path": name} for name in names] + [{"path": "../../outside.png"}])
+    page = bulk.report(samples=10)
+    assert sorted(shown(page, RANDOM, names)) == ["no-output.png", "whole.png"]
+    assert sorted(picture.shape[1] // 120 for picture in page.pictures) == [1, 3]
+
+
+def test_all_kinds_of_images_are_shown(bulk: Bulk) -> None:
+    bulk.inputs.joinpath("plain.png").write_bytes(png(image(0)))
+    gray = image(1)[..., 0]
+    bulk.inputs.joinpath("gray.png").write_bytes(png(gray))
+    bulk.inputs.joinpath("deep.png").write_bytes(png(gray.astype(np.uint16) * 257))
+    clear = np.dstack([np.zeros((40, 60, 3), np.uint8), np.full((40, 60), 51, np.uint8)])
+    bulk.inputs.joinpath("clear.png").write_bytes(png(clear))
+    names = ["gray.png", "deep.png", "clear.png"]
+    bulk.rows([{"path": name, "output": "", "noise": 9.0 - i} for i, name in enumerate(names)])
+    pictures = bulk.report(samples=3).pictures[-3:]
+    seen = [picture[:80:2, :120:2] for picture in pictures]
+    assert np.array_equal(seen[0], np.repeat(gray[..., None], 3, axis=-1))
+    assert np.array_equal(seen[1], seen[0])
+    assert (seen[2] == 204).all(), "what is transparent is laid over white"
+
+
+def test_names_are_text_and_never_markup(bulk: Bulk) -> None:
+    bulk.images([HOSTILE])
+    failed = {"status": "failed", "reason": "empty", "detail": "</td><img src=x>"}
+    bulk.rows([{"path": HOSTILE}, {"path": f"in/{HOSTILE}", **failed}])
+    page = bulk.report()
+    assert page.tags.count("script") == 1, "the page's own"
+    assert page.tags.count("img") == len(page.pictures) == 1
+    visible = '<script>alert("1")\\n\N{DOG FACE}.png'
+    assert visible in section(page, RANDOM)
+    assert [f"in/{visible}", "empty", "</td><img src=x>"] in page.rows
+
+
+def test_of_many_failures_some_are_listed(bulk: Bulk) -> None:
+    bulk.images(["a.png"])
+    for chunk in range(3):
+        paths = [f"{chunk}-{i}.png" for i in range(500)]
+        bulk.rows([{"path": path, "status": "failed", "reason": "empty"} for path in paths], chunk)
+    rows = bulk.report().rows
+    assert sum(row[1:2] == ["empty"] and row[0].endswith(".png") for row in rows) == 20
+    assert ["1,480 more: genray ledger --list failed", "empty", ""] in rows
+
+
+def test_what_the_step_found_before_is_shown(bulk: Bulk) -> None:
+    bulk.images(["a.png"])
+    bulk.rows([{"path": "a.png"}])
+    table = {
+        "title": "Rate and distortion",
+        "columns": ["bits", "PSNR"],
+        "rows": [[4, 31.23456]],
+        "note": "of 8",
+    }
+    table["note"] = "of 8"
+    good = base64.b64encode(png(image(5))).decode()
+    pictures = [{"title": "One", "png_base64": good, "caption": "c"}, {"title": "Bad", "png_base64": "AAAA"}]
+    bulk.prepared = {"tables": [table], "pictures": pictures, "notes": ["int8: 2.1 times as fast"]}
+    page = bulk.report(samples=0)
+    assert ["4", "31.23"] in page.rows
+    for words in ("Rate and distortion", "of 8", "int8: 2.1 times as fast"):
+        assert words in page.text
+    (picture,) = page.pictures
+    assert np.array_equal(picture, image(5))
+
+
+def test_without_samples_it_reads_no_image(bulk: Bulk) -> None:
+    bulk.images(["a.png"])
+    bulk.rows([{"path": "a.png", "noise": 3.0, "change": 2.0}])
+    bulk.prepared = None
+    page = bulk.report(samples=0)
+    assert page.pictures == []
+    assert "Made with" in page.text
+
+
+def test_it_goes_where_the_output_is(tmp_path: Path) -> None:
+    bulk = Bulk(tmp_path, "memory://report/out")
+    bulk.images(["a.png"])
+    bulk.output.store.write("a.png", png(image(3)))
+    bulk.rows([{"path": "a.png"}])
+    (picture,) = bulk.report().pictures
+    assert np.array_equal(picture[:80:2, 126:246:2], image(3))

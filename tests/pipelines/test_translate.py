@@ -1,0 +1,76 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from genray.bundle import load_bundle
+from genray.pixels import to_network, to_pixels
+from tests.pipelines.conftest import Bulk, photo, rows_of
+
+
+@pytest.fixture
+def bundle(bundle_of: Callable[[str], Path]) -> Path:
+    return bundle_of("pix2pix")
+
+
+def made_by(bundle: Path, image: np.ndarray) -> np.ndarray:
+    network = load_bundle(bundle).network
+    with torch.inference_mode():
+        return to_pixels(network(to_network(image[None])))[0]
+
+
+def save(folder: Path, name: str, pixels: np.ndarray) -> np.ndarray:
+    folder.mkdir(exist_ok=True)
+    Image.fromarray(pixels).save(folder / name)
+    return pixels
+
+
+def read(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path)).astype(int)
+
+
+def test_an_image_of_the_trained_size_is_what_the_network_makes(
+    bulk: Bulk, bundle: Path, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    images = [save(tmp_path / "in", f"{i}.png", photo(rng, 64, 64)) for i in range(3)]
+    bulk("translate", f"input={tmp_path / 'in'}", f"bundle={bundle}")
+    for index, image in enumerate(images):
+        assert np.abs(read(tmp_path / "out" / f"{index}.png") - made_by(bundle, image)).max() <= 1
+
+
+@pytest.mark.parametrize("fit", ["resize", "tile"])
+def test_other_sizes_come_out_at_their_own_size(bulk: Bulk, bundle: Path, tmp_path: Path, fit: str) -> None:
+    rng = np.random.default_rng(1)
+    for index, size in enumerate([(100, 150), (40, 64), (64, 65)]):
+        save(tmp_path / "in", f"{index}.png", photo(rng, *size))
+    outcome = bulk("translate", f"input={tmp_path / 'in'}", f"bundle={bundle}", f"translate.fit={fit}")
+    assert outcome["done"] == 3
+    for file in (tmp_path / "in").iterdir():
+        assert read(tmp_path / "out" / file.name).shape == read(file).shape
+
+
+def test_halves_of_pairs_are_translated_and_judged_by_the_other_half(
+    bulk: Bulk, bundle: Path, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(2)
+    target, label = photo(rng, 64, 64), photo(rng, 64, 64)
+    save(tmp_path / "in", "pair.png", np.concatenate([target, label], axis=1))
+    sets = (f"input={tmp_path / 'in'}", f"bundle={bundle}", "translate.half=auto", "translate.beside=true")
+    bulk("translate", *sets)
+    made = read(tmp_path / "out" / "pair.png")
+    assert np.abs(made - made_by(bundle, label)).max() <= 1
+    (row,) = rows_of(tmp_path / "out")
+    assert row["error"] == pytest.approx(np.abs(made - target).mean() / 255, abs=0.005)
+    assert read(tmp_path / "out" / "pair-beside.png").shape == (64, 192, 3)
+
+
+def test_a_pair_of_odd_width_fails_alone(bulk: Bulk, bundle: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    save(tmp_path / "in", "odd.png", photo(rng, 64, 65))
+    save(tmp_path / "in", "pair.png", photo(rng, 64, 128))
+    outcome = bulk("translate", f"input={tmp_path / 'in'}", f"bundle={bundle}", "translate.half=left")
+    assert (outcome["done"], outcome["reasons"]) == (1, {"odd-shape": 1})
