@@ -85,7 +85,7 @@ class Summary:
             "reasons": dict(self.reasons.most_common()),
             "bytes_in": self.bytes_in,
             "bytes_out": self.bytes_out,
-            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
+            "stage_seconds": {name: round(value, 3) for name, value in self.seconds.items()},
         }
 
 

@@ -40,8 +40,7 @@ class SinkSettings(Settings):
     """Settings of where the results go."""
 
     container: Literal["files", "parquet", "webdataset"] = Field(
-        "files",
-        description="files (named as the inputs), parquet (data/*.parquet), webdataset (shards/*.tar)",
+        "files", description="files (as the inputs), parquet (data/*.parquet), webdataset (shards/*.tar)"
     )
 
 

@@ -1,4 +1,4 @@
-"""Watching a pass: progress on the terminal, Prometheus metrics if asked, and an end to a run that only fails."""
+"""Watching a pass: progress on the terminal, Prometheus metrics if asked, an end to a run that only fails."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class Watcher:
         self._images, self._settings, self._display = images, settings, display
         self._counts: dict[str, float] = {}
         self._began = self._first = self._last = time.monotonic()
+        self._early, self._early_bytes = 0, 0.0
         self._exporter = None if settings.metrics_port is None else Exporter(images, settings.metrics_port)
         self.stopping = False
         self.failing: BulkError | None = None
@@ -49,13 +50,13 @@ class Watcher:
 
     def watch(self, counts: Mapping[str, float]) -> bool:
         """Take the sums so far; returns whether the workers are to stop."""
-        if not self.finished:
-            self._first = time.monotonic()  # what was before is start-up
         if dict(counts) != self._counts:
             self._last = time.monotonic()
-        self._counts = dict(counts)
+        before, self._counts = self.finished, dict(counts)
+        if not before:  # until the first images are through it was start-up
+            self._first, self._early, self._early_bytes = self._last, self.finished, self._bytes
         speed = self.figures()["images_per_second"]
-        shown = {"MB/s": counts.get("bytes_in", 0.0) / 1e6 / self._seconds, FAILED: counts.get(FAILED, 0.0)}
+        shown = {"MB/s": self.figures()["mb_per_second"], FAILED: counts.get(FAILED, 0.0)}
         left = (self._images - self.finished) / speed if speed else 0.0
         if self.finished:
             self._display.tick(Tick(0, 0, self.finished, self._images, speed, left, shown, unit="image"))
@@ -65,22 +66,30 @@ class Watcher:
         if self.finished >= _FIRST and share > self._settings.max_failed_share and self.failing is None:
             self.failing = BulkError(
                 f"{share:.0%} of the first {self.finished} images failed",
-                hint="see why with `genray ledger OUTPUT`; when it is mended, give the command again with --retry "
-                "failed, or raise work.max_failed_share",
+                hint="see why with `genray ledger OUTPUT`; when it is mended, give the command again with "
+                "--retry failed, or raise work.max_failed_share",
             )
         return self.stopping or self.failing is not None
 
     def figures(self) -> dict[str, float]:
         """Of this pass: seconds at work, images and megabytes a second, without the start-up."""
+        # Of a run that was through at the first look nothing better is known.
+        images, megabytes = self.finished - self._early, (self._bytes - self._early_bytes) / 1e6
+        if not images:
+            images, megabytes = self.finished, self._bytes / 1e6
         return {
-            "images_per_second": round(self.finished / self._seconds, 3),
-            "mb_per_second": round(self._counts.get("bytes_in", 0.0) / 1e6 / self._seconds, 3),
+            "images_per_second": round(images / self._seconds, 3),
+            "mb_per_second": round(megabytes / self._seconds, 3),
             "start_seconds": round(self._first - self._began, 2),
         }
 
     @property
+    def _bytes(self) -> float:
+        return self._counts.get("bytes_in", 0.0)
+
+    @property
     def _seconds(self) -> float:
-        return max(1e-3, self._last - self._first)
+        return max(1e-3, self._last - (self._first if self.finished > self._early else self._began))
 
 
 class Exporter:

@@ -7,7 +7,6 @@ import struct
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import simplejpeg
@@ -30,6 +29,10 @@ REASONS = {
     "odd-shape": "its size is not that of the others, or the two halves do not match",
     "unpaired": "no partner of the same stem, or one too many",
     "unused": "in no folder that the pairs come from",
+    "bad-name": "its name is not UTF-8, or leaves the folder",
+    "step-error": "the model failed on it; the detail says how",
+    "killed-worker": "worker after worker died of it, of memory most likely",
+    "unwritable": "its output could not be written",
 }
 _MAGIC = {
     b"\xff\xd8": "jpeg",
@@ -39,11 +42,6 @@ _MAGIC = {
     b"MM\0*": "tiff",
 }
 _MAX_PARTS = 1_000_000
-_TYPE_BYTES = dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), start=1))
-_INTEGERS = {1: "B", 3: "H", 4: "L", 13: "L"}
-_POINTERS = (0x8769, 0x8825, 0xA005)  # to EXIF's, GPS' and interoperability's directories
-Entries = dict[int, tuple[int, int, "bytes | Entries"]]
-"""Type, count and value of each tag; the value of a pointer is the directory that it points to."""
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -122,77 +120,6 @@ def chunks(data: bytes, form: str) -> Iterator[tuple[bytes, int, int]]:
             return
         at += 12 + length if png else 8 + length + length % 2
     raise ValueError("too many chunks")
-
-
-class Tags:
-    """A directory of a TIFF file or EXIF block (TIFF 6.0, section 2).
-
-    Args:
-        data: the file or block.
-        at: where the directory is; the first if None.
-
-    Raises:
-        ValueError, LookupError, struct.error: damaged.
-    """
-
-    def __init__(self, data: bytes, at: int | None = None) -> None:
-        self.data = data
-        self.order: Literal["<", ">"] = "<" if data[:2] == b"II" else ">"
-        if data[:4] not in (b"II*\0", b"MM\0*"):
-            raise ValueError(f"begins with {data[:4]!r}")
-        at = self._read("L", 4)[0] if at is None else at
-        (count,) = self._read("H", at)
-        self.next_at = at + 2 + 12 * count  # where the offset of the next directory is
-        if self.next_at > len(data):
-            raise ValueError(f"{count} tags at byte {at}")
-        self._places: dict[int, tuple[int, int, int]] = {}
-        for place in range(at + 2, self.next_at, 12):
-            tag, kind, number, value = self._read("HHLL", place)
-            inside = number * _TYPE_BYTES.get(kind, 1) <= 4
-            self._places[tag] = (kind, number, place + 8 if inside else value)
-
-    def _read(self, kind: str, at: int) -> tuple[int, ...]:
-        return struct.unpack_from(self.order + kind, self.data, at)
-
-    def __contains__(self, tag: int) -> bool:
-        return tag in self._places
-
-    def numbers(self, tag: int, default: tuple[int, ...] = ()) -> tuple[int, ...]:
-        """The integers of a tag."""
-        if tag not in self._places:
-            return default
-        kind, number, at = self._places[tag]
-        if number > len(self.data):
-            raise ValueError(f"tag {tag} has {number} numbers")
-        return self._read(f"{number}{_INTEGERS[kind]}", at)
-
-    def raw(self, tag: int) -> bytes:
-        """The bytes of a tag."""
-        kind, number, at = self._places[tag]
-        if at + number * _TYPE_BYTES[kind] > len(self.data):
-            raise ValueError(f"tag {tag} lies beyond the end")
-        return self.data[at : at + number * _TYPE_BYTES[kind]]
-
-    def changed(self, tag: int, number: int) -> bytes:
-        """`data` with another first number of a tag that is there."""
-        kind, _, at = self._places[tag]
-        data = bytearray(self.data)
-        struct.pack_into(self.order + _INTEGERS[kind], data, at, number)
-        return bytes(data)
-
-    def entries(self, below: int = 2) -> Entries:
-        """All tags with their values, and the directories that EXIF's tags point to, `below` levels deep.
-        What is damaged, or larger than an EXIF block can be, is left out."""
-        found: Entries = {}
-        for tag, (kind, number, _) in self._places.items():
-            try:
-                if tag in _POINTERS and below:
-                    found[tag] = (4, 1, Tags(self.data, self.numbers(tag)[0]).entries(below - 1))
-                elif number * _TYPE_BYTES[kind] < 2**16:
-                    found[tag] = (kind, number, self.raw(tag))
-            except (ValueError, LookupError, struct.error):
-                continue
-        return found
 
 
 def image_size(data: bytes) -> tuple[int, int]:

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 
-from genray.data.images import BadImage, Entries, Tags
-from genray.data.photo import TIFF_EXIF, Photo, Pixels, directory, to_srgb
+from genray.data.images import BadImage
+from genray.data.photo import Photo
+from genray.data.photo_formats import Pixels, to_srgb
+from genray.data.tiff_tags import TIFF_EXIF, Entries, Tags, directory
 from genray.settings import Settings
 
 _SUFFIXES = {"jpeg": (".jpg", ".jpeg"), "png": (".png",), "webp": (".webp",), "tiff": (".tif", ".tiff")}

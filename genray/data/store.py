@@ -111,19 +111,19 @@ class Store:
 
     def exists(self, path: str) -> bool:
         """Whether there is a file `path`."""
-        try:
+        with suppress(FileNotFoundError):
             return self.size(path) >= 0
-        except (FileNotFoundError, NotADirectoryError):
-            return False
+        return False
 
     def size(self, path: str) -> int:
         """The bytes of the file `path`; an OSError if it is not there."""
+        safe = self._safe(path)
         if self.is_local:
-            return (self._base / self._safe(path)).stat().st_size
-        info = self._remote.get_file_info(f"{self._prefix}/{self._safe(path)}")
-        if not info.is_file:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-        return int(info.size)
+            if (self._base / safe).is_file():
+                return (self._base / safe).stat().st_size
+        elif (info := self._remote.get_file_info(f"{self._prefix}/{safe}")).is_file:
+            return int(info.size)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
     def open(self, path: str) -> Any:
         """The file `path` for reading: binary, seekable, to be closed.
@@ -139,11 +139,7 @@ class Store:
         return open(self._base / safe, "rb")
 
     def read(self, path: str, limit: int | None = None) -> bytes:
-        """The bytes of `path`, at most `limit` of them.
-
-        Raises:
-            OSError: it cannot be read.
-        """
+        """The bytes of `path`, at most `limit` of them; an OSError if it cannot be read."""
         return self.read_range(path, 0, limit)
 
     def read_range(self, path: str, offset: int, length: int | None) -> bytes:
@@ -223,7 +219,7 @@ class Store:
                 name = each.name
                 if _is_hidden(name):
                     continue
-                if each.is_dir():
+                if _is_folder(each):
                     folders.append(name)
                 elif name.lower().endswith(wanted):
                     files.append(name)
@@ -281,6 +277,13 @@ def _open_uri(uri: str) -> tuple[Any, str]:
     if kind == FileType.File:
         raise DataError(f"the store {uri} is a file, not a folder", hint="check data.path")
     return system, prefix.rstrip("/")
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _is_hidden(name: str) -> bool:

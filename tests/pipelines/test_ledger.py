@@ -59,7 +59,7 @@ def test_a_summary_counts_and_sums(ledger: Ledger) -> None:
     assert (said["total"], said["done"], said["skipped"], said["failed"]) == (4, 1, 1, 2)
     assert said["reasons"] == {"truncated": 2, "clean": 1}
     assert (said["bytes_in"], said["bytes_out"]) == (40, 20)
-    assert said["seconds"]["decode"] == pytest.approx(0.008)
+    assert said["stage_seconds"]["decode"] == pytest.approx(0.008)
 
 
 def test_dropped_rows_are_gone_also_from_merged_files(ledger: Ledger) -> None:

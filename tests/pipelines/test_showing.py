@@ -90,7 +90,7 @@ def test_as_json_it_is_one_line(root: Path, capsys: pytest.CaptureFixture[str]) 
     assert (said["target"], said["run"], said["left"]) == ("denoise", str(root), 0)
     assert (said["total"], said["done"], said["skipped"], said["failed"]) == (5, 3, 1, 1)
     assert said["reasons"] == {"truncated": 1, "clean": 1}
-    assert (said["bytes_in"], said["bytes_out"], said["seconds"]["decode"]) == (5000, 2500, 0.01)
+    assert (said["bytes_in"], said["bytes_out"], said["stage_seconds"]["decode"]) == (5000, 2500, 0.01)
     assert said["settings"]["input"] == "photos"
     assert said["passes"][0]["number"] == 1
     assert said["images_per_second"] == 2.0

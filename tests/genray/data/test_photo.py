@@ -51,6 +51,8 @@ def read(data: bytes) -> Photo:
     assert (header.height, header.width, header.channels) == (height, width, channels)
     assert (header.depth, header.format) == (photo.depth, photo.format)
     assert header.has_alpha or photo.alpha is None
+    assert photo.pixels.flags.writeable
+    assert photo.pixels.flags.c_contiguous
     return photo
 
 

@@ -1,0 +1,80 @@
+"""Decompress: images again, of what `compress` stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import Field
+
+from genray.data.images import BadImage
+from genray.data.photo import Photo
+from genray.data.photo_writer import output_path
+from genray.data.store import Store
+from genray.errors import DataError, GenrayError
+from genray.latents import LatentCodec
+from pipelines.coding import Coding, CodingSettings
+from pipelines.engine import Bulk
+from pipelines.output import read_header
+from pipelines.settings import OutputSettings, ReadSettings
+from pipelines.step import Input, Made, Place
+
+
+class DecompressSettings(CodingSettings):
+    """Settings of decompress."""
+
+    read: ReadSettings = Field(
+        ReadSettings(container="parquet", column="code"), description="how the codes are read"
+    )
+    write: OutputSettings = Field(OutputSettings(format="png"), description="how the images are written")
+
+
+class Decompress(Coding[DecompressSettings]):
+    """Images are of the size that the autoencoder works at. The bundle has to be the one that compressed them."""
+
+    settings_class = DecompressSettings
+    reads_images = False
+
+    def check(self) -> Sequence[str]:
+        """See `Step`."""
+        lines = super().check()
+        header = read_header(Store(self.settings.input))
+        if header.get("target") != "compress":
+            raise DataError(
+                f"{self.settings.input} is not an output of compress",
+                where="input",
+                hint="give the folder that compress wrote to, not one inside of it",
+            )
+        made, mine = header["identity"]["bundle"], self.manifest.weights_sha256
+        if made != mine:
+            raise DataError(
+                "these codes are of another bundle",
+                where=self.settings.input,
+                hint=f"give the bundle whose weights have the checksum {made[:12]}…: it was "
+                f"{header['settings'].get('bundle')}",
+            )
+        return lines
+
+    def named(self, path: str) -> str:
+        """The compressed image's name, without the part that held its code. It keeps its own suffix: what was
+        in one folder may now be in any part, so that nobody sees whether two names would become one."""
+        inner = path.split("/", 2)[-1]
+        suffix = output_path("x", self.settings.write)[1:]
+        return inner if inner.lower().endswith(suffix) else inner + suffix
+
+    def open(self, place: Place, header: Mapping[str, Any]) -> Sequence[str]:
+        """See `Step`."""
+        prepared = read_header(Store(self.settings.input))["prepared"]
+        self._codec = LatentCodec.from_json(prepared["codec"])
+        return super().open(place, header)
+
+    def make(self, inputs: Sequence[Input]) -> Sequence[Made]:
+        """See `Step`."""
+        try:
+            codes = self._codec.decode([each.data for each in inputs])
+        except (GenrayError, ValueError) as error:
+            raise BadImage("truncated", str(error).split("\n")[0]) from error
+        return [Made(photo=Photo(pixels, None, "", None, None, None, None)) for pixels in self.decoded(codes)]
+
+
+TARGET = Bulk(Decompress)
