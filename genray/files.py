@@ -61,8 +61,8 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise StorageFull(
             f"no room left to write {path.name} ({free / 1e6:.0f} MB free)",
             where=str(path),
-            hint="free some space (or raise the quota), then give the same command again: what is recorded is "
-            "whole, and it goes on from there",
+            hint="free some space (or raise the quota), then give the same command again: what was "
+            "recorded is whole, and it goes on from there",
         ) from error
 
 

@@ -11,8 +11,8 @@ _SEVERE = 0.5  # difference of values in [0, 1] that is drawn as hot as there is
 def heat_map(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(H, W, C) uint8 twice -> (H, W, 3): `before` in gray, glowing where `after` differs from it.
 
-    The scale is fixed, so that pictures of one run can be compared: from black by red and yellow to white at a
-    difference of half the range.
+    The scale is fixed, so that pictures of one run can be compared: from black by red and yellow to white at
+    a difference of half the range.
     """
     difference = np.abs(before.astype(np.float32) - after).mean(axis=-1) / 255
     heat = np.clip(difference / _SEVERE, 0.0, 1.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -15,14 +15,13 @@ from torch import nn
 
 from genray.bundle import ImageSpec
 from genray.errors import ResourceError, SettingsError
-from genray.quantize import converted, load_quantized, openvino
+from genray.quantize import converted, difference, load_quantized, openvino, said
 from genray.settings import Settings
 from genray.tiling import Sizes, mirrored, sizes
 
 Array = NDArray[Any]
 
-_STATIC_AFTER = 16  # batches of one shape: so many pay for compiling a model of that shape
-_STATIC_MODELS = 4
+_STATIC_AFTER, _STATIC_MODELS = 16, 4  # after so many batches of a shape compiling for it pays
 
 
 class InferenceSettings(Settings):
@@ -54,11 +53,13 @@ class Runner:
     Images are (N, H, W, C) uint8 or uint16, of any size that the network takes; vectors (N, d) float32.
     Restorers get other sizes than multiples of theirs mirrored, as they do it themselves.
 
-    With OpenVINO the whole way from bytes to bytes is one graph. Each size works at once; one that comes
-    again and again gets a model of its own. int8 compiles a model for every size: OpenVINO 2026.4 gives
-    wrong results for some quantised convolutions where sizes are open. A random image decides whether
-    the result is PyTorch's; `notes` says what was chosen and why, `check` how far off it was: `levels`, the
-    largest difference of 255, and `psnr` in dB; for vectors `error`, relative to the largest value.
+    With OpenVINO all from bytes to bytes is one graph, for every size; a size that comes often gets one of
+    its own. int8 compiles one for each size: OpenVINO 2026.4 gives wrong results for some quantised
+    convolutions of open sizes. No graph is used whose result is not PyTorch's, to one level of 255 (bf16 and
+    int8: to 30 dB): the first is judged by a made-up image, those of a size by the first batch that they get.
+
+    `notes` says what was chosen and why; `check` how far off the made-up image was: `levels`, the largest
+    difference of 255, and `psnr` in dB; for vectors `error`, relative to the largest value.
 
     Not thread-safe: a runner for each thread. On the CPU `threads` is set for all of PyTorch.
 
@@ -95,8 +96,8 @@ class Runner:
         self._sizes = sizes(network, takes, size)
         self._device = torch.device("cuda" if gpu else "cpu")
         if settings.precision == "int8" and (quantized is None or gpu):
-            why = "GPUs have no int8 here" if gpu else "the network was not quantised"
-            raise SettingsError(f"{why}: int8 cannot be used", where="inference.precision")
+            why = "int8 is for CPUs" if gpu else "int8 needs a quantised network"
+            raise SettingsError(why, where="inference.precision")
         if not gpu:
             torch.set_num_threads(threads)
         network = network.to(self._device).to(memory_format=torch.channels_last).eval()
@@ -126,10 +127,10 @@ class Runner:
             raise ValueError(f"the network takes {taken}, not {batch.shape[1:3]}")
         if self.backend == "torch":
             return self._by_torch(batch, unit, self._settings.precision)
-        if takes is None or taken is None or not taken.mirrored:
-            return self._graph(batch.dtype, unit)(batch)
-        padded = mirrored(batch, taken.multiple)
+        padded = mirrored(batch, taken.multiple) if taken and taken.mirrored else batch
         made = self._graph(batch.dtype, unit)(padded)
+        if made is None:
+            return self._by_torch(batch, unit, "fp32")
         if padded is batch:
             return made
         (height, width), (high, wide) = batch.shape[1:3], padded.shape[1:3]
@@ -158,8 +159,23 @@ class Runner:
         key = (dtype.type, unit)
         if key not in self._graphs:
             model = _with_pixels(self._model, self._takes, self._gives, dtype, unit)
-            self._graphs[key] = _Graph(model, self._config, self._settings.precision != "int8")
+
+            def judge(batch: Array, made: Array) -> bool:
+                return self._agrees(self._by_torch(batch, unit, "fp32"), made, batch.shape)
+
+            self._graphs[key] = _Graph(model, self._config, judge, self._settings.precision != "int8")
         return self._graphs[key]
+
+    def _agrees(self, exact: Array, made: Array, shape: tuple[int, ...]) -> bool:
+        """Whether `made` is close enough to what PyTorch gives, by the precision that was asked for."""
+        off = difference(exact, made)
+        if self._settings.precision == "fp32":
+            close = off.get("levels", 0.0) <= 1 and off.get("error", 0.0) <= 1e-3
+        else:
+            close = off.get("psnr", 100.0) >= 30 and off.get("error", 0.0) <= 0.1
+        if not close and len(self.notes) < 20:
+            self.notes.append(f"OpenVINO's result is not PyTorch's for {shape}, and not used: {said(off)}")
+        return close
 
     def _open(self, network: nn.Module, threads: int, quantized: Path | None) -> None:
         """Use OpenVINO if it is there, takes the network and gives what PyTorch gives."""
@@ -188,32 +204,34 @@ class Runner:
             sample = self._sample(taken)
             exact = self._by_torch(sample, unit=False, precision="fp32")
             self.backend = "openvino"
-            self.check = _difference(exact, self(sample))
+            made = self(sample)
+            self.check = difference(exact, made)
+            agrees = self._agrees(exact, made, sample.shape)
         except SettingsError:
             raise
         except Exception as error:  # exporters and compilers refuse in many ways
-            said = str(error).strip().split("\n")[0][:200]
-            return self._refuse(f"OpenVINO does not take the network: {type(error).__name__}: {said}")
-        said = ", ".join(f"{name} {value:.3g}" for name, value in self.check.items())
-        if precision == "fp32" and (self.check.get("levels", 0) > 1 or self.check.get("error", 0) > 1e-3):
-            return self._refuse(f"OpenVINO's result is not PyTorch's: {said}")
-        self.notes.append(f"OpenVINO {precision}; beside PyTorch fp32: {said}")
+            why = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+            return self._refuse(f"OpenVINO does not take the network: {why[:200]}")
+        if not agrees:
+            return self._refuse(f"OpenVINO's result is not PyTorch's: {said(self.check)}")
+        self.notes.append(f"OpenVINO {precision}; beside PyTorch fp32: {said(self.check)}")
 
     def _refuse(self, why: str) -> None:
         if self._settings.backend == "openvino" or self._settings.precision == "int8":
-            raise ResourceError(
-                why, where="inference.backend", hint="set it to auto, and inference.precision to fp32"
-            )
+            raise ResourceError(why, where="inference.backend", hint="set it to auto, with fp32 or bf16")
         self.backend = "torch"
         self.notes.append(f"PyTorch: {why}")
 
     def _sample(self, taken: Sizes) -> Array:
-        """A random batch; its sizes are odd where they are free, so that mirroring is checked too."""
+        """A made-up batch: noise on random squares, or random vectors. Sizes are odd where they are free, so
+        that mirroring is checked too."""
         rng = np.random.default_rng(0)
         if self._takes is None:
             return rng.standard_normal((2, *taken.example), np.float32)
-        shape = (61, 53) if taken.mirrored else taken.example
-        return rng.integers(0, 256, (2, *shape, self._takes.channels), np.uint8)
+        high, wide = (61, 53) if taken.mirrored else taken.fixed or (taken.multiple,) * 2
+        squares = rng.uniform(20, 235, (2, high // 8 + 1, wide // 8 + 1, self._takes.channels))
+        image = squares.repeat(8, axis=1).repeat(8, axis=2)[:, :high, :wide]
+        return (image + rng.normal(0, 10, image.shape)).clip(0, 255).astype(np.uint8)
 
 
 def _with_pixels(
@@ -224,8 +242,7 @@ def _with_pixels(
     from openvino.preprocess import PrePostProcessor
 
     steps = PrePostProcessor(model.clone())
-    kind = Type(dtype) if takes else Type.u8
-    top = float(np.iinfo(dtype).max) if takes else 255.0
+    kind, top = (Type(dtype), float(np.iinfo(dtype).max)) if takes else (Type.u8, 255.0)
     if takes is not None:
         low, high = takes.range
         scale, shift = np.float32((high - low) / top), np.float32(low)
@@ -251,41 +268,33 @@ def _with_pixels(
 
 
 class _Graph:
-    """A compiled model for every shape. Compiled for one shape alone it is up to 1.3 times as fast, and
-    compiling takes as long as some ten batches: shapes that come often get a model of their own."""
+    """A model for every shape; compiled for one alone it is up to 1.3 times as fast, which costs the time of
+    some batches. Shapes that come often get one, which `judge` is asked about; without `open_shapes` all."""
 
-    def __init__(self, model: Any, config: Mapping[str, Any], open_shapes: bool) -> None:
-        self._model, self._config = model, config
-        self._core = openvino().Core()
+    def __init__(
+        self, model: Any, config: Mapping[str, Any], judge: Callable[[Array, Array], bool], open_shapes: bool
+    ) -> None:
+        self._model, self._config, self._judge, self._core = model, config, judge, openvino().Core()
         self._any = self._request(model) if open_shapes else None
         self._seen: Counter[tuple[int, ...]] = Counter()
         self._static: OrderedDict[tuple[int, ...], Any] = OrderedDict()
 
-    def __call__(self, batch: Array) -> Array:
-        return cast(Array, self._best(batch.shape).infer([batch], share_inputs=True)[0])
-
-    def _best(self, shape: tuple[int, ...]) -> Any:
+    def __call__(self, batch: Array) -> Array | None:
+        """The result, or None: there is no right model of this shape."""
+        shape = batch.shape
+        self._seen[shape] += 1
         if shape in self._static:
             self._static.move_to_end(shape)
-            return self._static[shape]
-        self._seen[shape] += 1
-        if self._any is not None and self._seen[shape] < _STATIC_AFTER:
-            return self._any
-        model = self._model.clone()
-        model.reshape(list(shape))
-        self._static[shape] = self._request(model)
-        if len(self._static) > _STATIC_MODELS:
-            self._seen.pop(self._static.popitem(last=False)[0])
-        return self._static[shape]
+        elif self._any is None or self._seen[shape] >= _STATIC_AFTER:
+            model = self._model.clone()
+            model.reshape(list(shape))
+            request = self._request(model)
+            right = self._judge(batch, request.infer([batch], share_inputs=True)[0])
+            self._static[shape] = request if right else self._any
+            if len(self._static) > _STATIC_MODELS:
+                del self._seen[self._static.popitem(last=False)[0]]
+        request = self._static.get(shape, self._any)
+        return None if request is None else cast(Array, request.infer([batch], share_inputs=True)[0])
 
     def _request(self, model: Any) -> Any:
         return self._core.compile_model(model, "CPU", dict(self._config)).create_infer_request()
-
-
-def _difference(exact: Array, other: Array) -> dict[str, float]:
-    """How far `other` is from `exact`."""
-    apart = np.abs(exact.astype(np.float64) - other)
-    if exact.dtype != np.uint8:
-        return {"error": float(apart.max() / max(np.abs(exact).max(), 1e-12))}
-    psnr = 10 * np.log10(255**2 / max(float(np.square(apart).mean()), 255**2 * 1e-10))
-    return {"levels": float(apart.max()), "psnr": float(psnr)}

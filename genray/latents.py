@@ -52,8 +52,9 @@ class LatentCodec:
     """Codes (N, d) float32 to bytes and back, with a loss of at most half a step in each number.
 
     All numbers of a code have the same step, so that one of small variance costs few bits: for a given
-    squared error this takes the fewest bytes (reverse water-filling, Cover and Thomas 2006, 10.3.3). Each number is a normal variable for the range coder (Martin 1979, of constriction, Bamler 2022); values
-    far from what was fitted are kept, at more bytes.
+    squared error this takes the fewest bytes (reverse water-filling, Cover and Thomas 2006, 10.3.3). To
+    the range coder (Martin 1979; constriction's) each number is a normal variable of its own mean and
+    deviation; values far from what was fitted are kept all the same, at more bytes.
 
     A blob begins with the CRC-32 of what has to come out: damage, another codec and an arithmetic that
     rounds otherwise are all noticed. It says nothing of the codec: keep `to_json` beside the blobs.
@@ -177,10 +178,8 @@ class LatentCodec:
             symbols = decoder.decode(self._model, self._centre, self._spread).astype(np.int64)
             far = np.flatnonzero(np.abs(symbols) > _REACH)
             if far.size:
-                halves = (
-                    decoder.decode(stream.model.Uniform(_HALF), 2 * far.size).reshape(-1, 2).astype(np.int64)
-                )
-                symbols[far] = np.sign(symbols[far]) * (halves[:, 0] * _HALF + halves[:, 1])
+                halves = decoder.decode(stream.model.Uniform(_HALF), 2 * far.size).astype(np.int64)
+                symbols[far] = np.sign(symbols[far]) * (halves[0::2] * _HALF + halves[1::2])
         except AssertionError:  # constriction's, of invalid data
             return None
         return symbols

@@ -140,7 +140,7 @@ def png_size(data: bytes) -> tuple[int, int]:
 
 
 def _figure(picture: Picture) -> str:
-    data = picture.image if isinstance(picture.image, bytes) else _png(picture.image)
+    data = picture.image if isinstance(picture.image, bytes) else png(picture.image)
     width, height = png_size(data)
     source = f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}"
     image = f'<img src="{source}" width="{width}" height="{height}" alt="{_text(picture.title)}">'
@@ -148,7 +148,8 @@ def _figure(picture: Picture) -> str:
     return f"<figure>{image}<figcaption><b>{_text(picture.title)}</b>{caption}</figcaption></figure>"
 
 
-def _png(image: Pixels) -> bytes:
+def png(image: Pixels) -> bytes:
+    """(H, W, 1, 3 or 4) uint8 as a PNG file."""
     stream = io.BytesIO()
     gray = image.ndim == 3 and image.shape[-1] == 1
     Image.fromarray(image[..., 0] if gray else image).save(stream, format="PNG")

@@ -19,7 +19,7 @@ from genray.models.unet import UNet
 
 Array = NDArray[Any]
 
-_MAX_PROBE = 1024  # pixels; a network that sees further than half of it counts as seeing everything
+_MAX_PROBE = 1024  # pixels; a network that sees further than a quarter of it counts as seeing all
 
 
 @dataclass(frozen=True)
@@ -162,9 +162,9 @@ def _spans(length: int, tile: int, overlap: int, multiple: int) -> list[_Span]:
     for index, start in enumerate(starts):
         window, place = np.ones(tile), np.arange(tile) + 0.5
         if index:
-            window *= _rise(place / (starts[index - 1] + tile - start))
+            window *= _rise(place, starts[index - 1] + tile - start)
         if index + 1 < count:
-            window *= _rise((tile - place) / (start + tile - starts[index + 1]))
+            window *= _rise(tile - place, start + tile - starts[index + 1])
         total[start : start + tile] += window
         windows.append(window)
     return [
@@ -173,9 +173,9 @@ def _spans(length: int, tile: int, overlap: int, multiple: int) -> list[_Span]:
     ]
 
 
-def _rise(share: NDArray[np.float64]) -> NDArray[np.float64]:
-    """From 0 at 0 to 1 at 1 and beyond, by half a cosine. Never 0, so that one tile is left everywhere."""
-    return 0.5 - 0.5 * np.cos(np.pi * share.clip(1e-3, 1.0))
+def _rise(place: Array, length: int) -> NDArray[np.float64]:
+    """From 0 to 1 over `length` pixels, by half a cosine; never 0: shares of nothing would be undefined."""
+    return 0.5 - 0.5 * np.cos(np.pi * (place / max(length, 1)).clip(1e-3, 1.0))
 
 
 class _Cut:
@@ -227,8 +227,9 @@ class _Blended(_Cut):
         return self.result
 
     def _finish(self, sums: NDArray[np.float32]) -> None:
-        if self.result.dtype.kind == "u":  # sums of shares can round to beyond what the type holds
-            sums = np.rint(sums).clip(0, np.iinfo(self.result.dtype).max)
+        """Put rows that no tile adds to any more into the result; in place, they are not used again."""
+        if self.result.dtype.kind == "u":  # shares can add up to a little more than 1
+            np.rint(sums, out=sums).clip(0, np.iinfo(self.result.dtype).max, out=sums)
         self._fill(self._row, 0, sums)
 
 
@@ -236,7 +237,7 @@ def receptive_radius(network: nn.Module, channels: int, multiple: int = 1, draws
     """How many pixels away an image can still change a pixel of the result, or None: any number.
 
     The gradient of a block of `multiple` pixels in the middle is followed back to random images, at growing
-    sizes until it ends before the edges.
+    sizes until it ends well before the edges.
 
     Args:
         network: (N, channels, H, W) -> (N, any, H, W), on the CPU.
@@ -244,7 +245,7 @@ def receptive_radius(network: nn.Module, channels: int, multiple: int = 1, draws
         draws: random images; a path that one of them finds closed another may find open.
     """
     generator = torch.Generator().manual_seed(0)
-    side = up_to_multiple(128, 2 * multiple)
+    side = up_to_multiple(256, 2 * multiple)
     while side <= max(_MAX_PROBE, 4 * multiple):
         middle = side // 2 // multiple * multiple
         far = 0
@@ -257,7 +258,7 @@ def receptive_radius(network: nn.Module, channels: int, multiple: int = 1, draws
             for seen in (rows, columns):
                 if len(seen):
                     far = max(far, middle - int(seen.min()), int(seen.max()) - (middle + multiple - 1))
-        if far < side - middle - multiple:
+        if 2 * far < side - middle - multiple:  # it may see some pixels beyond others that it does not see
             return far
         side *= 2
     return None

@@ -84,11 +84,14 @@ def find_step(name: str) -> type[Step[Any]]:
 
 def keep_model(store: Store, folder: Path) -> None:
     """Put the files that a step prepared beside the ledger."""
-    for file in sorted(folder.iterdir()):
-        store.write(f"{MODEL}/{file.name}", file.read_bytes())
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            store.write(f"{MODEL}/{file.relative_to(folder).as_posix()}", file.read_bytes())
 
 
 def fetch_model(store: Store, folder: Path) -> None:
     """The inverse of `keep_model`."""
     for entry in store.list([""], MODEL):
-        (folder / entry.path.rpartition("/")[2]).write_bytes(store.read(entry.path))
+        file = folder / entry.path.removeprefix(f"{MODEL}/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(store.read(entry.path))

@@ -1,8 +1,8 @@
-"""Attempts: which chunks were begun and not ended, so that one which kills its worker does so only a few times.
+"""Attempts: which chunks were begun and not ended, so that one that kills its workers kills only a few.
 
-A chunk whose worker died is handed out again. Its marker says how often it was begun; on the third attempt the
-images are worked on one at a time, each named in the marker first. If that worker dies too, the named image is
-recorded as failed and the rest goes on.
+A chunk whose worker died is handed out again. Its marker says how often it was begun; on the third attempt
+the images are worked on one at a time, each named in the marker first. If that worker dies too, the named
+image is recorded as failed and the rest goes on.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MAX_BYTES = 100_000
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try at a chunk: how many were before it, and the image that the last one died of, if that is known."""
+    """One try at a chunk: how many were before it, and the image that the last one died of, if known."""
 
     number: int
     poison: str = ""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -14,14 +16,21 @@ from torch import nn
 
 from genray.bundle import ImageSpec, Manifest, load_bundle, read_manifest
 from genray.data.photo import Photo
+from genray.data.photo_writer import to_eight_bits
+from genray.data.resizing import middle
 from genray.errors import SettingsError
 from genray.inference import InferenceSettings, Runner
+from genray.quantize import measure_loss, quantized, save_quantized
 from genray.settings import Location
 from pipelines.settings import BulkSettings
 from pipelines.step import Place, Step
 
 Pixels = NDArray[Any]
 """uint8 or uint16."""
+
+_INT8 = "int8"
+_SAMPLE = 24  # images that an int8 network is made by
+_CROP = 256  # pixels a side of what its cost is measured on
 
 _MAKERS = {
     "denoiser": ("train-denoiser", "denoise"),
@@ -47,6 +56,8 @@ class BundleStep(Step[B]):
 
     kinds: ClassVar[tuple[str, ...]]
     """The kinds of bundles that it takes."""
+    noise: ClassVar[float | None] = None
+    """Of a denoiser: the noise that the cost of int8 is measured at, of 255."""
 
     def __init__(self, settings: B) -> None:
         super().__init__(settings)
@@ -56,7 +67,7 @@ class BundleStep(Step[B]):
         """See `Step`."""
         kind, manifest = self.manifest.kind, self.manifest
         if kind not in self.kinds:
-            made, use = _MAKERS.get(kind, ("", "another target"))
+            _, use = _MAKERS.get(kind, ("", "another target"))
             trainers = " or ".join(_MAKERS[each][0] for each in self.kinds)
             raise SettingsError(
                 f"the bundle is a {kind}: it is for {use}",
@@ -68,6 +79,35 @@ class BundleStep(Step[B]):
     def identity(self) -> Mapping[str, Any]:
         """See `Step`."""
         return {"bundle": self.manifest.weights_sha256}
+
+    def prepare(self, sample: Sequence[Photo], model: Path) -> Mapping[str, Any]:
+        """See `Step`: for int8 quantise the network by the user's own images, and say what that costs."""
+        if self.settings.inference.precision != "int8":
+            return {}
+        takes = self.manifest.preprocessing.input
+        images = [self.seen(photo) for photo in islice(sample, _SAMPLE)]
+        network = load_bundle(Path(self.settings.bundle)).network
+        save_quantized(model / _INT8, quantized(network, takes, images), network)
+        exact, fast = (
+            Runner(
+                load_bundle(Path(self.settings.bundle)).network,
+                takes,
+                self.manifest.preprocessing.output,
+                self.settings.inference.model_copy(update={"precision": precision}),
+                quantized=model / _INT8,
+            )
+            for precision in ("fp32", "int8")
+        )
+        crops = [middle(image, _CROP) for image in images]
+        loss = dict(measure_loss(exact, fast, crops, sigma=self.noise))
+        note = f"int8: {loss['psnr_between']:.1f} dB from fp32 on {len(crops)} of your images"
+        if "psnr_drop" in loss:
+            note += f"; {loss['psnr_drop']:.3f} dB worse at taking away noise of sigma {self.noise:g}"
+        return {"int8": loss, "notes": [note]}
+
+    def seen(self, photo: Photo) -> NDArray[np.uint8]:
+        """`photo` as the network takes it, at its own size."""
+        return as_channels(to_eight_bits(photo.pixels), self.manifest.preprocessing.input.channels)
 
     def open(self, place: Place, header: Mapping[str, Any]) -> Sequence[str]:
         """See `Step`."""
@@ -81,13 +121,20 @@ class BundleStep(Step[B]):
         self, network: nn.Module, takes: ImageSpec | None, gives: ImageSpec | None, place: Place
     ) -> Runner:
         """The runner of a network, or of a part of it."""
-        return Runner(network, takes, gives, self.settings.inference, gpu=place.gpu, threads=place.threads)
+        folder = place.model / _INT8
+        return Runner(
+            network,
+            takes,
+            gives,
+            self.settings.inference,
+            gpu=place.gpu,
+            threads=place.threads,
+            quantized=folder if folder.exists() else None,
+        )
 
 
 def with_pixels(photo: Photo, pixels: Pixels) -> Photo:
     """`photo` with other pixels; its transparency stays where height and width do."""
-    from dataclasses import replace
-
     same = pixels.shape[:2] == photo.pixels.shape[:2]
     return replace(photo, pixels=pixels, alpha=photo.alpha if same else None)
 

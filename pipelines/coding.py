@@ -1,4 +1,4 @@
-"""What reconstruct, embed, compress and detect share: an image brought to the size of an autoencoder, and through it."""
+"""What reconstruct, embed, compress and detect share: images through an autoencoder."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from PIL import Image
 from torch import nn
 
 from genray.data.photo import Photo
+from genray.errors import SettingsError
 from genray.models.autoencoder import Autoencoder
-from pipelines.bundle_step import BundleSettings, BundleStep, Pixels, as_channels
+from pipelines.bundle_step import BundleSettings, BundleStep, Pixels
 from pipelines.step import Input, Place
 
 
@@ -25,10 +26,20 @@ C = TypeVar("C", bound=CodingSettings)
 
 
 class Coding(BundleStep[C]):
-    """A step with an autoencoder. Images are brought to its size as those were that it was trained on; images of
-    16 bits are taken as 8; transparency is not seen."""
+    """A step with an autoencoder. Images are brought to its size as those were that it was trained on; of 16
+    bits they are taken as 8; transparency is not seen."""
 
     kinds: ClassVar[tuple[str, ...]] = ("autoencoder", "anomaly")
+
+    def check(self) -> Sequence[str]:
+        """See `Step`."""
+        if self.settings.inference.precision == "int8":
+            raise SettingsError(
+                "int8 is for networks from images to images",
+                where="inference.precision",
+                hint="set fp32 or bf16: with an autoencoder most of the time goes into decoding files",
+            )
+        return super().check()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -51,20 +62,14 @@ class Coding(BundleStep[C]):
         """In the network they are all as heavy."""
         return float(self.size[0] * self.size[1])
 
-    def seen(self, inputs: Sequence[Input]) -> Pixels:
-        """(N, H, W, C) uint8: the inputs as the network takes them."""
+    def seen_by(self, inputs: Sequence[Input]) -> Pixels:
+        """(N, H, W, C) uint8: the inputs, `fitted`."""
         return np.stack([self.fitted(each.photo) for each in inputs])
 
     def fitted(self, photo: Photo) -> NDArray[np.uint8]:
-        """`photo` as the network takes it."""
-        preprocessing = self.manifest.preprocessing
-        pixels = photo.pixels
-        if pixels.dtype == np.uint16:
-            pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        """`photo` at the size of the network."""
         # Fewer channels first: less to resize.
-        return resized(
-            as_channels(pixels, preprocessing.input.channels), self.size, preprocessing.fit or "stretch"
-        )
+        return resized(self.seen(photo), self.size, self.manifest.preprocessing.fit or "stretch")
 
     def codes(self, images: Pixels) -> NDArray[np.float32]:
         """(N, H, W, C) -> (N, latent)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ import pyarrow as pa
 from pydantic import Field
 
 from genray.data.photo import Photo
-from genray.latents import LatentCodec
-from genray.rate_distortion import rate_distortion
-from genray.settings import Settings
+from genray.latents import LatentCodec, LatentSettings
+from genray.page import png
+from genray.rate_distortion import COLUMNS, cells, draw_rate_distortion, rate_distortion, verdict
 from pipelines.bundle_step import Pixels
 from pipelines.coding import Coding, CodingSettings
 from pipelines.engine import Bulk
@@ -21,31 +22,19 @@ from pipelines.reconstruct import mse
 from pipelines.step import Input, Made, Place
 
 _STEPS = (0.1, 0.25, 0.5, 1.0)  # of the table
-_SAMPLE = 48
-
-
-class CompressionSettings(Settings):
-    """Settings of the code."""
-
-    step: float = Field(
-        0.25,
-        gt=0,
-        le=4,
-        description="quantisation, in standard deviations of each latent: smaller is finer and longer",
-    )
 
 
 class CompressSettings(CodingSettings):
     """Settings of compress."""
 
-    compress: CompressionSettings = Field(CompressionSettings(), description="the code")
+    compress: LatentSettings = Field(LatentSettings(), description="the code")
 
 
 class Compress(Coding[CompressSettings]):
     """`codes/part-*.parquet` with `path`, `code` (bytes), `width` and `height` of the original.
 
-    The codec is fitted to a sample of the inputs, once for an output, and kept in the run's header with a table
-    of what the same bytes are worth as JPEG and WebP. `decompress` reads both.
+    The codec is fitted to a sample of the inputs, once for an output, and kept in the run's header with a
+    table of what the same bytes are worth as JPEG and WebP. `decompress` reads both.
     """
 
     settings_class = CompressSettings
@@ -60,18 +49,28 @@ class Compress(Coding[CompressSettings]):
         super().open(Place(1, False, model), {})
         images = np.stack([self.fitted(photo) for photo in sample])
         codes = self.codes(images)
-        chosen = LatentCodec.fit(codes, step=self.settings.compress.step)
+        chosen = LatentCodec.fit(codes, self.settings.compress)
         points = {}
         for step in sorted({*_STEPS, self.settings.compress.step}):
-            codec = LatentCodec.fit(codes, step=step)
-            blobs = codec.encode(codes[:_SAMPLE])
-            points[f"latents, step {step:g}"] = (
-                [len(blob) for blob in blobs],
-                list(self.decoded(codec.decode(blobs))),
-            )
+            codec = LatentCodec.fit(codes, LatentSettings(step=step))
+            blobs = codec.encode(codes)
+            points[f"step {step:g}"] = [len(blob) for blob in blobs], list(self.decoded(codec.decode(blobs)))
         weights = Path(self.settings.bundle) / self.manifest.weights
-        table = rate_distortion(list(images[:_SAMPLE]), points, decoder_bytes=weights.stat().st_size)
-        return {"codec": chosen.to_json(), "tables": [table], "notes": [table["note"]]}
+        rows = rate_distortion(list(images), points, decoder=weights.stat().st_size)
+        said = verdict(rows)
+        table = {
+            "title": "What the same bytes are worth",
+            "columns": list(COLUMNS),
+            "rows": [[str(cell) for cell in row] for row in cells(rows)],
+            "note": " ".join(said),
+        }
+        picture = base64.b64encode(png(draw_rate_distortion(rows))).decode()
+        drawn = {
+            "title": "Rate and distortion",
+            "png_base64": picture,
+            "caption": f"{len(images)} of the images",
+        }
+        return {"codec": chosen.to_json(), "tables": [table], "pictures": [drawn], "notes": said[:1]}
 
     def open(self, place: Place, header: Mapping[str, Any]) -> Sequence[str]:
         """See `Step`."""
@@ -80,7 +79,7 @@ class Compress(Coding[CompressSettings]):
 
     def make(self, inputs: Sequence[Input]) -> Sequence[Made]:
         """See `Step`."""
-        seen = self.seen(inputs)
+        seen = self.seen_by(inputs)
         blobs = self._codec.encode(self.codes(seen))
         made = self.decoded(self._codec.decode(blobs))
         return [

@@ -30,7 +30,7 @@ class DecompressSettings(CodingSettings):
 
 
 class Decompress(Coding[DecompressSettings]):
-    """Images are of the size that the autoencoder works at. The bundle has to be the one that compressed them."""
+    """Images are of the size that the autoencoder works at. It has to be the bundle that compressed them."""
 
     settings_class = DecompressSettings
     reads_images = False

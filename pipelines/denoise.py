@@ -18,10 +18,10 @@ class DenoisingSettings(Settings):
     """Settings of what is done to an image."""
 
     clean_below: float = Field(
-        2.0,
+        4.0,
         ge=0,
         le=255,
-        description="images with less noise (standard deviation of 255, estimated blindly) are copied untouched",
+        description="images with less noise (in levels of 255, estimated blindly) are copied untouched",
     )
     strength: float = Field(
         1.0, ge=0, le=1, description="of the change; below 1 some noise is left, as film has"
@@ -39,6 +39,7 @@ class Denoise(Restoration[DenoiseSettings]):
 
     settings_class = DenoiseSettings
     kinds = ("denoiser",)
+    noise = 25.0
 
     def make(self, inputs: Sequence[Input]) -> Sequence[Made]:
         """See `Step`."""

@@ -65,8 +65,8 @@ class Destamp(Restoration[DestampSettings]):
 def change_mask(before: Pixels, after: Pixels, settings: DestampingSettings) -> NDArray[np.float32] | None:
     """(H, W, 1) in [0, 1]: where `after` is to be believed; None if nowhere.
 
-    Pixels that changed by more than the threshold, in groups of at least `least_pixels` when gaps of a stroke's
-    width are closed; one pixel more on every side, then fading.
+    Pixels that changed by more than the threshold, in groups of at least `least_pixels` when gaps of a
+    stroke's width are closed; two pixels more on every side, then fading.
     """
     scale = 257.0 if before.dtype == np.uint16 else 1.0
     moved = (np.maximum(before, after) - np.minimum(before, after)).max(axis=-1) / scale > settings.threshold

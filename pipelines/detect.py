@@ -40,7 +40,7 @@ class DetectSettings(CodingSettings):
 
 
 class Detect(Coding[DetectSettings]):
-    """`detections/part-*.parquet` with `path`, `error`, `score` (error / threshold) and `anomaly`, and heat maps."""
+    """`detections/part-*.parquet` with `path`, `error`, `score` (error / threshold), `anomaly`; heat maps."""
 
     settings_class = DetectSettings
     kinds = ("anomaly",)
@@ -67,7 +67,7 @@ class Detect(Coding[DetectSettings]):
 
     def make(self, inputs: Sequence[Input]) -> Sequence[Made]:
         """See `Step`."""
-        seen = self.seen(inputs)
+        seen = self.seen_by(inputs)
         made = self.decoded(self.codes(seen))
         results = []
         for each, before, after in zip(inputs, seen, made, strict=True):
@@ -94,7 +94,7 @@ class Detect(Coding[DetectSettings]):
 
 
 def image_error(before: Any, after: Any, kind: str) -> float:
-    """The error of a reconstruction, (H, W, C) uint8 each, as `train-anomaly` measures it: mse, mae or ssim."""
+    """The error of a reconstruction, (H, W, C) uint8 each, as `train-anomaly` has it: mse, mae or ssim."""
     if kind == "ssim":
         import torch
 

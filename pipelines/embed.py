@@ -31,8 +31,8 @@ class EmbedSettings(CodingSettings):
 
 
 class Embed(Coding[EmbedSettings]):
-    """`embeddings/part-*.parquet` with the columns `path` and `vector`, a list of fixed size: what faiss, lance
-    and DuckDB read as it is."""
+    """`embeddings/part-*.parquet` with the columns `path` and `vector`, a list of fixed size: what faiss,
+    lance and DuckDB read as it is."""
 
     settings_class = EmbedSettings
     table = "embeddings"
@@ -44,7 +44,7 @@ class Embed(Coding[EmbedSettings]):
 
     def make(self, inputs: Sequence[Input]) -> Sequence[Made]:
         """See `Step`."""
-        codes = self.codes(self.seen(inputs))
+        codes = self.codes(self.seen_by(inputs))
         if self.settings.embed.normalize:
             codes = codes / np.maximum(np.linalg.norm(codes, axis=1, keepdims=True), 1e-12)
         codes = codes.astype(self.settings.embed.dtype)

@@ -113,7 +113,7 @@ class PreparedBulk:
             sink = open_sink(self._output.store, self._settings.write)
             schema = self._step.schema()
             table = None if schema is None else TableSink(self._output.store, self._step.table, schema)
-            sinks = [sink] if table is None else [sink, table]
+            sinks: list[Sink | TableSink] = [sink] if table is None else [sink, table]
             inputs, listing = self._list(header, sinks, display.note)
             watcher = Watcher(inputs, self._settings.work, display)
             if inputs:
@@ -125,7 +125,7 @@ class PreparedBulk:
             summary = self._end(header, sinks)
             if gone:
                 raise Interrupted(
-                    f"stopped: {summary.total} of {summary.total + inputs - watcher.finished} images are done",
+                    f"stopped: {inputs - watcher.finished} images are left, {summary.total} are recorded",
                     where=self._output.location,
                     hint="the same command goes on from there",
                 )
@@ -226,7 +226,7 @@ class PreparedBulk:
         """Let workers do the plan; returns whether it was asked to stop before its end."""
         demand, ray = self.demand(have), self.needs_ray(attached)
         workers = demand.workers[0]
-        chunk = chunk_size(inputs, workers)
+        chunk = chunk_size(inputs, workers if ray else 0)
         each = self._settings.work.cpus_per_worker or (1 if ray else max(1, int(have.cpus)))
         assignment = Assignment(
             step=step_name(type(self._step)),

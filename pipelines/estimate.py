@@ -36,8 +36,8 @@ def estimate(
         hours: in which it should be done.
 
     Returns:
-        images, gigabytes, listing_seconds, sample (images, failed, megapixels of each), seconds of work by stage
-        for an image, start_seconds, images_per_second of a worker, workers and hours here, workers_needed and
+        images, gigabytes, listing_seconds, sample (images, failed, megapixels of each), stage_seconds of an
+        image, start_seconds, images_per_second of a worker, workers and hours here, workers_needed and
         their hours; plain JSON values.
 
     Raises:

@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from genray.data.photo_writer import output_path
-
 from genray.data.images import BadInput
+from genray.data.photo_writer import output_path
 from pipelines.known import Known
 from pipelines.ledger import FAILED
 from pipelines.plan import Planned
@@ -96,7 +95,7 @@ class Listing:
 
 
 def _folders(items: Iterator[Item]) -> Iterator[list[Item]]:
-    """`items`, which come folder by folder, so grouped; a large folder in several groups, never within a stem."""
+    """`items`, which come folder by folder, so grouped; a large folder in several, never within a stem."""
     group: list[Item] = []
     for item in items:
         if group and (

@@ -1,4 +1,4 @@
-"""The root that a bulk run writes to: the images, and beside them `_genray/` with the run's header, ledger and lock."""
+"""The root that a bulk run writes to: its images, and in `_genray/` the run's header, ledger and lock."""
 
 from __future__ import annotations
 
@@ -139,8 +139,8 @@ class Output:
 
 
 def read_header(store: Store) -> dict[str, Any]:
-    """What is known of the run that wrote to `store`: target, settings, identity, prepared, passes; {} before the
-    first.
+    """What is known of the run that wrote to `store`: target, settings, identity, prepared, passes; {} before
+    the first.
 
     Raises:
         RunError: it is damaged, or of a later genray.

@@ -1,6 +1,6 @@
 """The plan of a pass: which inputs are left to do, as files that workers read their chunks from.
 
-Listed once, streamed, in files of `FILE_ROWS` inputs: neither the driver nor a worker ever holds a whole store.
+Listed once, streamed, in files of `FILE_ROWS` inputs: neither driver nor worker ever holds a whole store.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def remove_plans(store: Store) -> None:
 
 
 def chunk_size(inputs: int, workers: int) -> int:
-    """How many inputs a worker is handed at once: few enough that all workers end together."""
-    return max(1, min(_MOST, -(-inputs // (max(1, workers) * 24))))
+    """How many inputs a worker is handed at once: few enough that all of several workers end together."""
+    return max(1, min(_MOST, -(-inputs // (workers * 24)))) if workers > 1 else _MOST
 
 
 class Plan:

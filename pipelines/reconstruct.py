@@ -21,7 +21,7 @@ class ReconstructSettings(CodingSettings):
 
 
 class Reconstruct(Coding[ReconstructSettings]):
-    """Writes the reconstruction, of the network's own size, and records its error (MSE of values in [0, 1])."""
+    """Writes the reconstruction, of the network's own size, and records its MSE of values in [0, 1]."""
 
     settings_class = ReconstructSettings
 
@@ -31,7 +31,7 @@ class Reconstruct(Coding[ReconstructSettings]):
 
     def make(self, inputs: Sequence[Input]) -> Sequence[Made]:
         """See `Step`."""
-        seen = self.seen(inputs)
+        seen = self.seen_by(inputs)
         made = self.decoded(self.codes(seen))
         return [
             Made(photo=plain(pixels, each.photo), values={"error": mse(before, pixels)})

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from genray.data.photo import Photo
-
 from genray.data.images import BadImage
+from genray.data.photo import Photo
 from pipelines.ledger import DONE, FAILED, SKIPPED
 from pipelines.plan import Planned
 from pipelines.step import Made

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from genray.data.photo import Photo, read_photo
-
 from genray.data.images import BadImage
+from genray.data.photo import Photo, read_photo
 from pipelines.settings import BulkSettings
 from pipelines.sources import Item, Source
 

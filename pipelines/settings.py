@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from genray.data.photo import ReadLimits
-from genray.data.photo_writer import WriteSettings
 from pydantic import Field
 
+from genray.data.photo import ReadLimits
+from genray.data.photo_writer import WriteSettings
 from genray.settings import Location, Settings
 from pipelines.sinks import SinkSettings
 from pipelines.sources import SourceSettings

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import pyarrow as pa
-from genray.data.photo import Photo
 
+from genray.data.photo import Photo
 from pipelines.settings import BulkSettings
 
 S = TypeVar("S", bound=BulkSettings)

@@ -7,12 +7,14 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 from torch import nn
 
 from genray.data.images import BadImage
 from genray.data.photo import Photo
+from genray.data.photo_writer import to_eight_bits
 from genray.settings import Settings
 from genray.tiling import tiled
 from pipelines.bundle_step import BundleSettings, BundleStep, Pixels, as_channels
@@ -26,8 +28,8 @@ class TranslationSettings(Settings):
 
     fit: Literal["resize", "tile"] = Field(
         "resize",
-        description="resize: to the size that it was trained at, and back; tile: at its own size, in tiles that "
-        "fade into each other",
+        description="resize: to the size that it was trained at, and back; tile: at its own size, in tiles "
+        "that fade into each other",
     )
     half: Literal["none", "left", "right", "auto"] = Field(
         "none",
@@ -61,6 +63,10 @@ class Translate(BundleStep[TranslateSettings]):
         self._run = self.runner(network, preprocessing.input, preprocessing.output, place)
         return self._run.notes
 
+    def seen(self, photo: Photo) -> NDArray[np.uint8]:
+        """See `BundleStep`: at the size that it was trained at."""
+        return _resized(self._halves(photo)[0], *self.manifest.preprocessing.size)
+
     def key(self, photo: Photo | None) -> Hashable:
         """Resized images are all of one size."""
         return None if self.settings.translate.fit == "resize" else super().key(photo)
@@ -84,9 +90,7 @@ class Translate(BundleStep[TranslateSettings]):
 
     def _halves(self, photo: Photo) -> tuple[Pixels, Pixels | None]:
         """The input, and what it should become if that is known; both uint8."""
-        pixels = photo.pixels
-        if pixels.dtype == np.uint16:
-            pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        pixels = to_eight_bits(photo.pixels)
         preprocessing, half = self.manifest.preprocessing, self.settings.translate.half
         if half == "none":
             return as_channels(pixels, preprocessing.input.channels), None
@@ -106,10 +110,17 @@ class Translate(BundleStep[TranslateSettings]):
         if self.settings.translate.fit == "resize":
             batch = self._run(np.stack([_resized(image, height, width) for image in images]))
             return [_resized(made, *image.shape[:2]) for made, image in zip(batch, images, strict=True)]
-        overlap = min(self.settings.translate.overlap, height // 2)
-        return [
-            tiled(self._run, image, tile=height, overlap=overlap, multiple=1, blend=True) for image in images
-        ]
+        return [self._tiled(image, height) for image in images]
+
+    def _tiled(self, image: Pixels, tile: int) -> Pixels:
+        # An image smaller than a tile is mirrored until it is one.
+        high, wide = image.shape[:2]
+        sides = [(0, max(0, tile - high)), (0, max(0, tile - wide)), (0, 0)]
+        overlap = min(self.settings.translate.overlap, tile // 2)
+        made = tiled(
+            self._run, np.pad(image, sides, mode="symmetric"), tile=tile, overlap=overlap, blend=True
+        )
+        return made[:high, :wide]
 
 
 def _resized(image: Pixels, height: int, width: int) -> Pixels:

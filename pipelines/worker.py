@@ -1,7 +1,7 @@
 """A worker: takes chunks of inputs through read, decode, model, encode, write and into the ledger.
 
 The stages overlap: threads read and decode ahead and encode and write behind, while this thread runs the
-model. It alone decides what is let in, by how many decoded bytes are about, so that nothing can wait in a ring.
+model. It alone decides what is let in, by how many decoded bytes are about: nothing can wait in a ring.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
+from genray.data.images import BadImage
 from genray.data.photo import Photo, photo_header, read_photo
 from genray.data.photo_writer import write_photo
-
-from genray.data.images import BadImage
 from genray.errors import GenrayError
 from pipelines.attempts import Attempt, Attempts
 from pipelines.batching import Batcher

@@ -17,7 +17,7 @@ _CLIPPED = 0.02  # share of black or white pixels that a block may have
 _GRAPHIC = 0.25  # share of squares of one colour in the other blocks, above which there is no noise
 
 
-def noise_level(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> float:
+def noise_level(pixels: NDArray[Any]) -> float:
     """The standard deviation of the noise in `pixels`, in grey levels of 8 bits (25 is 25/255).
 
     The finest Haar wavelet (Donoho and Johnstone 1994) in weakly textured blocks alone (after Liu, Tanaka and
@@ -26,9 +26,10 @@ def noise_level(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> float:
     the choice does not make the noise look weaker than it is.
 
     It is the noise that the pixels have: JPEG and clipping leave less of it than there was. Blocks of one
-    colour (captions, borders) and clipped ones do not count; in graphics they are most of what there is, and
-    the noise is 0. Noise in patches of several pixels, as after upscaling, is hardly seen: of one blurred by
-    0.7 pixels less than half. A photo with texture everywhere looks noisy.
+    colour (captions, borders) and clipped ones do not count; a graphic with none but those and edges has 0.
+    What looks noisy and is not: texture everywhere, JPEG's ringing around coloured letters, pages whose
+    noise is clipped at white. What is hardly seen: noise in patches, as after upscaling (of one blurred
+    by 0.7 pixels less than half).
 
     Args:
         pixels: (H, W, C) of any size, without alpha. Of more than 2**18 pixels a grid of crops is looked at.
@@ -48,11 +49,12 @@ def noise_level(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> float:
     # What varies in a graphic are its edges: they leave much of their blocks constant, which noise does not.
     if not varied.any() or constant[varied].mean() > _GRAPHIC:
         return 0.0
+    varied = constant <= _GRAPHIC  # leaves out what lies half in a border
     # Where noise is so strong that every block has clipped pixels, those with the least of them have to do.
     limit = max(_CLIPPED, float(np.quantile(clipped[varied], 0.1)))
     usable = np.flatnonzero(varied & (clipped <= limit))
     count = math.ceil(_FLATTEST * len(usable))
-    flattest = usable[np.argpartition(texture[usable], count - 1)[:count]]
+    flattest = usable[np.argpartition((texture / (1.0001 - constant))[usable], count - 1)[:count]]
     variance = float(measured[flattest].mean())
     if pixels.dtype == np.uint16:
         return math.sqrt(variance) / 257

@@ -6,7 +6,6 @@ Each prints a line of JSON for every image that is through: its time. Start-up i
 from __future__ import annotations
 
 import io
-import json
 import sys
 import time
 from pathlib import Path
@@ -20,7 +19,7 @@ _BATCH = 8
 def through(count: int = 1) -> None:
     """Say that images are through."""
     for _ in range(count):
-        print(json.dumps(time.time()), flush=False)
+        print(time.time())
 
 
 def _network(bundle: str, case: str) -> tuple[Any, Any]:
@@ -128,7 +127,7 @@ def ray_data(case: str, bundle: str, images: Path, out: Path) -> None:
     if case == "embed":
         dataset.write_parquet(str(out / "vectors"))
     else:
-        dataset.write_images(str(out / "images"), column="image", file_format="jpg")
+        dataset.write_images(str(out / "images"), column="image", file_format="jpeg")
     for file in out.glob("times-*.jsonl"):
         sys.stdout.write(file.read_text())
     ray.shutdown()
@@ -136,4 +135,6 @@ def ray_data(case: str, bundle: str, images: Path, out: Path) -> None:
 
 if __name__ == "__main__":
     name, case, bundle, images, out = sys.argv[1:]
-    {"loop": loop, "dataloader": dataloader, "ray-data": ray_data}[name](case, bundle, Path(images), Path(out))
+    {"loop": loop, "dataloader": dataloader, "ray-data": ray_data}[name](
+        case, bundle, Path(images), Path(out)
+    )

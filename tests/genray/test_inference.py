@@ -1,6 +1,7 @@
 """What a network gives is the same by every way of running it."""
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import pytest
@@ -59,6 +60,14 @@ def drawn(name: str) -> tuple[nn.Module, ImageSpec]:
     return network, spec
 
 
+@cache
+def opened(name: str, backend: str) -> tuple[nn.Module, ImageSpec, Runner]:
+    """A network and its runner: converting takes seconds, so that tests share it."""
+    network, spec = drawn(name)
+    settings = InferenceSettings.model_validate({"backend": backend})
+    return network, spec, Runner(network, spec, spec, settings)
+
+
 def images(number: int, height: int, width: int, dtype: type = np.uint8) -> NDArray[np.uint8]:
     top = np.iinfo(dtype).max
     return np.random.default_rng(1).integers(0, top, (number, height, width, 3), dtype, endpoint=True)
@@ -76,8 +85,7 @@ def levels(first: NDArray[np.generic], second: NDArray[np.generic]) -> float:
 
 @every_network
 def test_openvino_gives_what_pytorch_gives_at_every_size(name: str) -> None:
-    network, spec = drawn(name)
-    runner = Runner(network, spec, spec, InferenceSettings(backend="openvino"))
+    network, spec, runner = opened(name, "openvino")
     assert runner.backend == "openvino"
     assert runner.check["levels"] <= 1
     for size in SIZES.get(name, [(1, 1), (2, 3), (8, 8), (33, 47)]):
@@ -90,16 +98,14 @@ def test_openvino_gives_what_pytorch_gives_at_every_size(name: str) -> None:
 
 @every_network
 def test_pytorch_gives_what_the_network_gives(name: str) -> None:
-    network, spec = drawn(name)
+    network, spec, runner = opened(name, "torch")
     batch = images(2, *SIZES.get(name, [(9, 14)])[0])
-    expected = plainly(network, batch, spec)
-    assert levels(Runner(network, spec, spec, InferenceSettings(backend="torch"))(batch), expected) <= 1
+    assert levels(runner(batch), plainly(network, batch, spec)) <= 1
 
 
 @pytest.mark.parametrize("backend", ["torch", "openvino"])
 def test_sixteen_bits_stay_sixteen_bits(backend: str) -> None:
-    network, spec = drawn("unet")
-    runner = Runner(network, spec, spec, InferenceSettings.model_validate({"backend": backend}))
+    network, _, runner = opened("unet", backend)
     batch = images(1, 9, 14, np.uint16)
     made = runner(batch)
     with torch.inference_mode():
@@ -129,16 +135,14 @@ def test_images_become_vectors_and_vectors_images(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", ["torch", "openvino"])
 def test_what_shares_a_batch_changes_no_image(backend: str) -> None:
-    network, spec = drawn("pix2pix")
-    runner = Runner(network, spec, spec, InferenceSettings.model_validate({"backend": backend}))
+    _, _, runner = opened("pix2pix", backend)
     batch = images(3, 64, 64)
     batch[1] //= 8
     assert levels(runner(batch), np.concatenate([runner(one[None]) for one in batch])) <= 1
 
 
 def test_a_size_that_comes_often_gives_the_same_as_at_first() -> None:
-    network, spec = drawn("unet")
-    runner = Runner(network, spec, spec, InferenceSettings(backend="openvino"))
+    _, _, runner = opened("unet", "openvino")
     batch = images(1, 21, 16)
     first = runner(batch)
     assert all(levels(runner(batch), first) <= 1 for _ in range(20))
@@ -189,23 +193,20 @@ def test_another_result_than_pytorchs_is_not_used() -> None:
 
 @pytest.mark.parametrize("backend", ["torch", "openvino"])
 def test_what_the_network_does_not_take_is_refused(backend: str) -> None:
-    settings = InferenceSettings.model_validate({"backend": backend})
-    network, spec = drawn("pix2pix")
-    runner = Runner(network, spec, spec, settings)
+    _, _, runner = opened("pix2pix", backend)
     with pytest.raises(ValueError, match="takes multiples of 64, not"):
         runner(images(1, 60, 64))
     with pytest.raises(ValueError, match=r"\(N, H, W, 3\) uint8 or uint16"):
         runner(images(1, 64, 64).astype(np.float32))
     with pytest.raises(ValueError, match=r"\(N, H, W, 3\)"):
         runner(images(1, 64, 64)[..., :1])
-    network, spec = drawn("autoencoder")
     with pytest.raises(ValueError, match="alone, not"):
-        Runner(network, spec, spec, settings)(images(1, 28, 20))
+        opened("autoencoder", backend)[2](images(1, 28, 20))
 
 
 def test_int8_needs_a_quantised_network_and_openvino() -> None:
     network, spec = drawn("conv")
-    with pytest.raises(SettingsError, match="not quantised"):
+    with pytest.raises(SettingsError, match="needs a quantised network"):
         Runner(network, spec, spec, InferenceSettings(precision="int8"))
     with pytest.raises(ValidationError, match="needs backend openvino"):
         InferenceSettings(precision="int8", backend="torch")

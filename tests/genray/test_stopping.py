@@ -10,7 +10,7 @@ from genray.stopping import stoppable
 def test_the_first_signal_asks_and_the_second_ends() -> None:
     asked = threading.Event()
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), stoppable(asked.is_set, asked.set):  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), stoppable(asked.is_set, asked.set):
         os.kill(os.getpid(), signal.SIGTERM)
         assert asked.wait(5)
         os.kill(os.getpid(), signal.SIGINT)

@@ -37,5 +37,6 @@ def test_plans_can_be_removed(tmp_path: Path) -> None:
 
 def test_chunks_are_small_enough_for_all_workers_to_end_together() -> None:
     assert chunk_size(10, 4) == 1
+    assert chunk_size(10, 1) == 256
     assert chunk_size(480, 2) == 10
     assert chunk_size(10_000_000, 2) == 256

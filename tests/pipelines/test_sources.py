@@ -210,7 +210,7 @@ def test_rows_that_cannot_be_used_are_named(tmp_path: Path) -> None:
 
 
 def test_a_damaged_parquet_file_is_told(tmp_path: Path) -> None:
-    write_rows(tmp_path / "ok.parquet", {"image": IMAGES})
+    write_rows(tmp_path / "ok.parquet", {"image": IMAGES}, compression="none")
     whole = (tmp_path / "ok.parquet").read_bytes()
     (tmp_path / "cut.parquet").write_bytes(whole[:-50])
     (tmp_path / "text.parquet").write_text("no parquet")
