@@ -55,7 +55,7 @@ def _reported(command: Callable[..., Any]) -> Callable[..., None]:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__)
 def main() -> None:
-    """Train generative image models on Ray, from a laptop to a cluster.
+    """Train generative image models on Ray and run them over image stores, from a laptop to a cluster.
 
     \b
     Example:

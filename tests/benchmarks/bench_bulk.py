@@ -6,7 +6,7 @@ Contenders: `loop` (Pillow and torch, one image at a time), `dataloader` (torch'
 (read_images, map_batches, write_images or write_parquet), and `genray submit` as a user gives it, for denoise
 also with int8. Each runs as a process of its own and is measured from outside: seconds of the whole command,
 of its start (until the first image is through), images per second at steady state (from when a tenth is
-through until nine tenths are), and the largest sum of its processes' memory (PSS: what is shared counts once).
+through until nine tenths are), and the largest sum of its processes' memory (PSS: shared pages count once).
 
 The bound is what the CPUs could do if nothing else cost anything: the measured CPU time of decoding, model
 and encoding of one image on one thread, over the number of CPUs. Quote ratios: absolute figures drift.

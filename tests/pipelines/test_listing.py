@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from genray.data.store import Store
+from genray.data.tar import write_member
+from pipelines.corrupt import Corrupt, CorruptSettings
+from pipelines.known import Known
+from pipelines.ledger import Ledger
+from pipelines.listing import Listing
+from pipelines.plan import Planned
+from pipelines.sources import open_source
+
+
+def touch(folder: Path, names: Iterable[str]) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def listing(folder: Path, known: Known | None = None, **settings: Any) -> Listing:
+    values = CorruptSettings.model_validate({"input": str(folder), "output": str(folder / "no"), **settings})
+    source = open_source(values.input, values.read)
+    return Listing(source, Corrupt(values), known or Known.empty(), lambda text: None)
+
+
+def outputs(planned: Iterable[Planned]) -> dict[str, str]:
+    """The name of each input's output; an input or an output that is there twice is an error."""
+    found = [(each.item.path, each.output) for each in planned]
+    inputs, names = Counter(path for path, _ in found), Counter(name for _, name in found)
+    assert [name for name, count in (inputs | names).items() if count > 1] == []
+    return dict(found)
+
+
+def known_as(tmp_path: Path, rows: Mapping[str, Mapping[str, Any]]) -> Known:
+    """What a ledger knows that has these rows."""
+    ledger = Ledger(Store.create(tmp_path / "ledger"))
+    basis = {"status": "done", "bytes_in": 0, "modified": 0}
+    ledger.add("00001-000000-0-0", [{**basis, "path": path, **row} for path, row in rows.items()])
+    return ledger.known()
+
+
+def stamp(file: Path) -> dict[str, int]:
+    return {"bytes_in": file.stat().st_size, "modified": file.stat().st_mtime_ns}
+
+
+def webp(folder: Path, known: Known | None = None) -> dict[str, str]:
+    return outputs(listing(folder, known, write={"format": "webp"}).left())
+
+
+def test_every_input_is_listed_once_folder_by_folder(tmp_path: Path) -> None:
+    names = [
+        f"{folder}{i}.{kind}"
+        for folder in ("", "a/", "a/b/", "z/")
+        for i in range(3)
+        for kind in ("png", "JPG")
+    ]
+    touch(tmp_path, [*names, "a/notes.txt", ".hidden.png", ".git/x.png"])
+    listed = listing(tmp_path)
+    found = outputs(listed.left())
+    assert sorted(found) == sorted(names)
+    assert all(path == name for path, name in found.items())
+    assert (listed.listed, listed.changed, listed.retried, listed.problems) == (24, [], [], [])
+
+
+@pytest.mark.parametrize(("retry", "left"), [("none", "bcde"), ("failed", "bcdef")])
+def test_only_what_is_new_or_has_changed_is_left_and_what_failed_if_asked_for(
+    tmp_path: Path, retry: str, left: str
+) -> None:
+    folder = tmp_path / "in"
+    touch(folder, [f"{name}.png" for name in "abcdef"])
+    files = {name: folder / f"{name}.png" for name in "abcdef"}
+    for file in files.values():
+        file.write_bytes(b"12345")
+    rows = {f"{name}.png": stamp(files[name]) for name in "abcdf"}
+    rows["b.png"]["bytes_in"] += 1
+    rows["c.png"]["modified"] -= 1
+    rows["d.png"] |= {"modified": 1, "status": "failed"}  # type: ignore[dict-item]
+    rows["f.png"] |= {"status": "failed"}  # type: ignore[dict-item]
+    rows["gone.png"] = {"bytes_in": 5, "modified": 5}
+    listed = listing(folder, known_as(tmp_path, rows), retry=retry)
+    assert [each.item.path for each in listed.left()] == [f"{name}.png" for name in left]
+    assert listed.listed == 6
+    assert listed.changed == ["b.png", "c.png", "d.png"]
+    assert listed.retried == (["f.png"] if retry == "failed" else [])
+
+
+def test_names_differ_in_their_folder_alone_without_harm(tmp_path: Path) -> None:
+    touch(tmp_path, ["a.jpg", "x/a.jpg", "x/y/a.png"])
+    assert webp(tmp_path) == {"a.jpg": "a.webp", "x/a.jpg": "x/a.webp", "x/y/a.png": "x/y/a.webp"}
+
+
+def test_inputs_that_would_be_one_output_keep_their_suffixes(tmp_path: Path) -> None:
+    touch(tmp_path, ["a.jpg", "a.png", "b.png", "c.d.png", "c.e.png", "d.jpg", "d.webp"])
+    assert webp(tmp_path) == {
+        "a.jpg": "a.jpg.webp",
+        "a.png": "a.png.webp",
+        "b.png": "b.webp",
+        "c.d.png": "c.d.webp",
+        "c.e.png": "c.e.webp",
+        "d.jpg": "d.jpg.webp",
+        "d.webp": "d.webp.webp",
+    }
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["a.jpg", "a.png", "a.jpg.webp"],
+        ["a.jpg", "a.png", "a.jpg.png"],
+        ["a.jpg", "a.webp", "a.webp.webp"],
+        ["a.jpg", "a.jpeg", "a.tif", "a.tiff", "a.tif.webp", "a.tif.webp.webp"],
+    ],
+)
+def test_a_suffix_that_was_kept_makes_no_other_two_the_same(tmp_path: Path, names: list[str]) -> None:
+    touch(tmp_path, names)
+    assert sorted(webp(tmp_path)) == sorted(names)
+
+
+def test_names_are_the_same_whatever_of_the_folder_is_left_to_do(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    touch(folder, ["a.jpg", "a.png", "b.png"])
+    whole = webp(folder)
+    known = known_as(tmp_path, {"a.jpg": stamp(folder / "a.jpg"), "b.png": stamp(folder / "b.png")})
+    assert webp(folder, known) == {"a.png": whole["a.png"]}
+
+
+def test_pairs_at_the_border_of_what_is_held_at_once_are_seen(tmp_path: Path) -> None:
+    names = [f"{i:05}.png" for i in range(4300)]
+    pairs = [f"{i:05}.jpg" for i in range(4080, 4110)] + ["00000.jpg", "04299.jpg"]
+    touch(tmp_path, [*names, *pairs])
+    found = webp(tmp_path)
+    assert len(found) == 4332
+    both = {path.partition(".")[0] for path in pairs}
+    for path, name in found.items():
+        stem = path.partition(".")[0]
+        assert name == (f"{path}.webp" if stem in both else f"{stem}.webp")
+
+
+def test_a_stem_of_more_files_than_are_held_at_once_stays_together(tmp_path: Path) -> None:
+    touch(tmp_path, [f"a.{i:05}.png" for i in range(4200)])
+    touch(tmp_path, ["a.00000.jpg", "a.04199.jpg"])
+    found = webp(tmp_path)
+    assert len(found) == 4202
+    assert found["a.00000.png"] == "a.00000.png.webp"
+    assert found["a.04199.jpg"] == "a.04199.jpg.webp"
+
+
+def test_members_of_a_tar_in_any_order_have_outputs_of_their_own(tmp_path: Path) -> None:
+    names = ["x/a.jpg", "y/b.jpg", "x/a.png", "y/b.png", "c.png", "x/c.png", "c.jpg"]
+    with tarfile.open(tmp_path / "shard.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        for name in names:
+            write_member(tar, name, b"1")
+    assert sorted(webp(tmp_path)) == sorted(f"shard/{name}" for name in names)
+
+
+def test_rows_of_a_parquet_file_in_any_order_have_outputs_of_their_own(tmp_path: Path) -> None:
+    names = ["x/a.jpg", "y/b.jpg", "x/a.png"]
+    pq.write_table(pa.table({"path": names, "image": [b"1"] * 3}), tmp_path / "part.parquet")
+    assert sorted(webp(tmp_path)) == sorted(f"part/{name}" for name in names)
+
+
+def test_a_name_that_is_not_utf8_is_a_problem_of_its_own(tmp_path: Path) -> None:
+    touch(tmp_path, ["good.png", "größe.png"])
+    with open(os.fsencode(tmp_path) + b"/\xff\xfe.png", "wb"):
+        pass
+    listed = listing(tmp_path)
+    assert sorted(outputs(listed.left())) == ["good.png", "größe.png"]
+    (bad,) = listed.problems
+    assert (bad.path, bad.reason) == ("\\udcff\\udcfe.png", "bad-name")
+    bad.path.encode()
+
+
+def test_a_folder_whose_name_is_not_utf8_costs_what_is_in_it(tmp_path: Path) -> None:
+    touch(tmp_path, ["good.png"])
+    os.mkdir(os.fsencode(tmp_path) + b"/\xe9")
+    for name in (b"1.png", b"2.png"):
+        with open(os.fsencode(tmp_path) + b"/\xe9/" + name, "wb"):
+            pass
+    listed = listing(tmp_path)
+    assert list(outputs(listed.left())) == ["good.png"]
+    assert [bad.reason for bad in listed.problems] == ["bad-name"] * 2
+
+
+def test_a_damaged_shard_is_a_problem_and_the_others_are_listed(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        write_member(tar, "a.png", b"1" * 2000)
+    (tmp_path / "good.tar").write_bytes(buffer.getvalue())
+    (tmp_path / "bad.tar").write_bytes(b"no tar at all" * 100)
+    listed = listing(tmp_path)
+    assert list(outputs(listed.left())) == ["good/a.png"]
+    assert [(bad.path, bad.reason) for bad in listed.problems] == [("bad.tar", "truncated")]
+
+
+def test_a_sample_of_few_is_all_of_them(tmp_path: Path) -> None:
+    touch(tmp_path, [f"{i}.png" for i in range(20)])
+    listed = listing(tmp_path)
+    left = [each.item for each in listed.left()]
+    assert listed.sample == left
+
+
+def shares(folder: Path, known: Known | None, parts: int) -> list[float]:
+    """Of samples by 40 seeds the share that comes from each of as many equal parts of the store."""
+    counts = [0] * parts
+    for seed in range(40):
+        listed = listing(folder, known, report={"seed": seed})
+        left = [each.item.path for each in listed.left()]
+        place = {path: index * parts // len(left) for index, path in enumerate(left)}
+        assert len(listed.sample) == 64
+        assert len({item.path for item in listed.sample}) == 64
+        for item in listed.sample:
+            counts[place[item.path]] += 1
+    return [count / sum(counts) for count in counts]
+
+
+def test_a_sample_is_drawn_evenly_from_all_of_the_store(tmp_path: Path) -> None:
+    touch(tmp_path, [f"{i % 3}/{i:03}.png" for i in range(400)])
+    # 2560 are drawn: 0.25 +- 4.5 standard deviations.
+    assert shares(tmp_path, None, 4) == pytest.approx([0.25] * 4, abs=0.04)
+
+
+def test_a_sample_is_drawn_evenly_from_what_is_left_of_a_store_that_is_nearly_done(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    names = [f"{i:04}.png" for i in range(600)]
+    touch(folder, names)
+    known = known_as(tmp_path, {name: stamp(folder / name) for name in names[:400]})
+    assert shares(folder, known, 4) == pytest.approx([0.25] * 4, abs=0.04)
+
+
+def test_the_same_seed_draws_the_same_sample(tmp_path: Path) -> None:
+    touch(tmp_path, [f"{i:03}.png" for i in range(200)])
+    drawn = []
+    for seed in (1, 1, 2):
+        listed = listing(tmp_path, report={"seed": seed})
+        assert len(list(listed.left())) == 200
+        drawn.append([item.path for item in listed.sample])
+    assert drawn[0] == drawn[1] != drawn[2]

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genray.data.store import Store
+from genray.errors import RunError
+from pipelines.output import HEADER, Output, read_header
+from tests.pipelines.s3 import s3_root, s3_server
+
+__all__ = ["s3_root", "s3_server"]
+
+ROOT = Path(__file__).parent.parent.parent
+SETTINGS = {"input": "/in", "corrupt.seed": 0, "work.workers": None, "retry": "none", "read.max_bytes": 10}
+RUN = {"target": "corrupt", "settings": SETTINGS, "identity": {"bundle": "aa"}, "prepared": None}
+HELD = "another run is writing to this output"
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Output:
+    return Output(str(tmp_path / "out"))
+
+
+@pytest.fixture
+def begun(output: Output) -> Output:
+    output.write_header(RUN)
+    return output
+
+
+def lease(root: str, holder: str, seconds: float) -> None:
+    text = json.dumps({"holder": holder, "until": time.time() + seconds})
+    Store(root).write("_genray/lease.json", text.encode())
+
+
+@pytest.fixture(params=["memory", "s3"])
+def remote(request: pytest.FixtureRequest) -> str:
+    if request.param == "memory":
+        return f"memory://{uuid.uuid4().hex}"
+    return str(request.getfixturevalue("s3_root"))
+
+
+def test_an_output_is_made_with_nothing_in_it(tmp_path: Path) -> None:
+    output = Output(str(tmp_path / "a" / "b"))
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+    assert output.header() == {}
+    assert output.check("corrupt", SETTINGS, {}) == {}
+
+
+def test_a_header_is_read_as_it_was_written(output: Output) -> None:
+    header = {**RUN, "prepared": {"notes": ["ü\n📷"], "table": [1, 2.5, None]}, "passes": [{"number": 1}]}
+    output.write_header(header)
+    assert output.header() == read_header(output.store) == {"format": 1, **header}
+
+
+def test_a_header_never_holds_what_is_not_json(begun: Output) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        begun.write_header({**RUN, "prepared": {"loss": float("nan")}})
+    assert begun.header()["prepared"] is None, "the one of before is whole"
+
+
+@pytest.mark.parametrize("text", ["", '{"format": 1, "targ', "\x00\x01", "nothing"])
+def test_a_damaged_header_is_said_with_what_to_do(begun: Output, text: str) -> None:
+    begun.store.write(HEADER, text.encode())
+    with pytest.raises(RunError, match="header is damaged") as caught:
+        begun.header()
+    assert "_genray/run.json" in str(caught.value)
+    assert "delete it" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["[]", "7", "{}", '{"format": 2}', '{"format": "1"}'])
+def test_a_header_of_another_format_is_refused(begun: Output, text: str) -> None:
+    begun.store.write(HEADER, text.encode())
+    with pytest.raises(RunError, match="not one that this genray reads"):
+        begun.check("corrupt", SETTINGS, {"bundle": "aa"})
+
+
+def test_the_same_run_is_gone_on_with(begun: Output) -> None:
+    assert begun.check("corrupt", SETTINGS, {"bundle": "aa"}) == {"format": 1, **RUN}
+
+
+def test_settings_that_change_no_result_may_differ(begun: Output) -> None:
+    more = {"work.workers": 8, "retry": "failed", "read.max_bytes": 20, "report.samples": 1, "output": "/o"}
+    begun.check("corrupt", {**SETTINGS, **more}, {"bundle": "aa"})
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"corrupt.seed": 4}, "corrupt.seed: 0 -> 4"),
+        ({"input": "/other"}, "input: /in -> /other"),
+        ({"write.format": "png"}, "write.format: not set -> png"),
+    ],
+)
+def test_each_difference_is_named(begun: Output, change: dict[str, Any], said: str) -> None:
+    with pytest.raises(RunError) as caught:
+        begun.check("corrupt", {**SETTINGS, **change}, {"bundle": "aa"})
+    assert said in caught.value.what
+    assert caught.value.what.count(" -> ") == 1
+    assert "--retry all" in str(caught.value)
+
+
+def test_a_setting_that_is_gone_is_a_difference(begun: Output) -> None:
+    less = {key: value for key, value in SETTINGS.items() if key != "corrupt.seed"}
+    with pytest.raises(RunError, match=r"corrupt\.seed: 0 -> not set"):
+        begun.check("corrupt", less, {"bundle": "aa"})
+
+
+def test_another_bundle_and_another_target_are_differences(begun: Output) -> None:
+    with pytest.raises(RunError, match="another bundle: aa -> bb"):
+        begun.check("corrupt", SETTINGS, {"bundle": "bb"})
+    with pytest.raises(RunError, match="made by corrupt, not denoise") as caught:
+        begun.check("denoise", {}, {})
+    assert " -> " not in str(caught.value), "its settings say nothing then"
+
+
+_HOLD = """
+import sys, time
+from pipelines.output import Output
+with Output(sys.argv[1]).locked():
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(output: Output) -> Any:
+    """A process that holds the output."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLD, output.location], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_an_output_that_another_process_holds_is_refused_until_that_is_killed(
+    output: Output, holder: subprocess.Popen[str]
+) -> None:
+    with pytest.raises(RunError, match=HELD), output.locked():
+        pytest.fail("held twice")
+    holder.kill()
+    holder.wait(10)
+    with output.locked():
+        pass
+    with output.locked():
+        pass
+
+
+def test_a_second_run_in_the_same_process_is_refused_too(output: Output) -> None:
+    with output.locked(), pytest.raises(RunError, match=HELD), Output(output.location).locked():
+        pytest.fail("held twice")
+
+
+def test_a_remote_output_is_held_until_the_end(remote: str) -> None:
+    output = Output(remote)
+    with output.locked():
+        with pytest.raises(RunError, match=HELD), Output(remote).locked():
+            pytest.fail("held twice")
+        assert output.store.exists("_genray/lease.json")
+    assert not output.store.exists("_genray/lease.json")
+    with Output(remote).locked():
+        pass
+
+
+def test_a_lease_is_waited_for_only_until_it_expires(remote: str) -> None:
+    lease(remote, "other", 30)
+    with pytest.raises(RunError, match="one that died lets go within 60 s"), Output(remote).locked():
+        pytest.fail("held twice")
+    assert Store(remote).exists("_genray/lease.json"), "it is the other's"
+    lease(remote, "other", -1)
+    with Output(remote).locked():
+        held = json.loads(Store(remote).read("_genray/lease.json"))
+        assert held["holder"] != "other"
+        assert 50 < held["until"] - time.time() <= 60
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"holder": "a"}', '{"until": "soon", "holder": 1}'])
+def test_a_damaged_lease_holds_nobody_off(text: str) -> None:
+    remote = f"memory://{uuid.uuid4().hex}"
+    Store(remote).write("_genray/lease.json", text.encode())
+    with Output(remote).locked():
+        pass
+
+
+def test_a_lease_is_let_go_of_when_the_run_fails(remote: str) -> None:
+    with pytest.raises(ZeroDivisionError), Output(remote).locked():
+        raise ZeroDivisionError
+    assert not Store(remote).exists("_genray/lease.json")
+
+
+def test_a_lease_is_renewed_while_the_run_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.output._LEASE_S", 1.0)
+    remote = f"memory://{uuid.uuid4().hex}"
+    with Output(remote).locked():
+        time.sleep(1.3)
+        with pytest.raises(RunError, match=HELD), Output(remote).locked():
+            pytest.fail("held twice")
+
+
+def test_who_lost_a_lease_does_not_take_it_from_its_new_holder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.output._LEASE_S", 1.0)
+    remote = f"memory://{uuid.uuid4().hex}"
+    with Output(remote).locked():
+        lease(remote, "other", 30)  # as after a pause that was longer than the lease
+        time.sleep(0.5)
+        assert json.loads(Store(remote).read("_genray/lease.json"))["holder"] == "other"
+    assert Store(remote).exists("_genray/lease.json")

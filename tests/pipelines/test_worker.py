@@ -1,0 +1,341 @@
+"""One worker on one chunk, over a real store; steps are small, so that it is seen what reaches them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+import pipelines.worker
+from genray.data.images import BadImage
+from genray.data.store import Store
+from genray.errors import DataError
+from pipelines.attempts import Attempt, Attempts
+from pipelines.ledger import Ledger
+from pipelines.plan import Plan, Planned, write_plan
+from pipelines.settings import BulkSettings
+from pipelines.sinks import TableSink, open_sink
+from pipelines.sources import open_source
+from pipelines.step import Input, Made, Place, Step
+from pipelines.worker import Worker
+from tests.pipelines.conftest import rows_of, write_photos
+
+CHUNK = "00001-000000"
+Look = Callable[[Sequence[Input]], None]
+
+
+class Copying(Step[BulkSettings]):
+    """Leaves images as they are; `look` sees each batch first."""
+
+    settings_class = BulkSettings
+    look: Look = staticmethod(lambda inputs: None)
+    schema_: pa.Schema | None = None
+
+    def check(self) -> Sequence[str]:
+        return []
+
+    def open(self, place: Place, header: Mapping[str, Any]) -> Sequence[str]:
+        return []
+
+    def make(self, inputs: Sequence[Input]) -> Sequence[Made]:
+        self.look(inputs)
+        return [Made(copy=each.data, skipped="clean", row={"n": 1}) for each in inputs]
+
+
+class Bench:
+    """An input with images, an output, and workers on all of it as one chunk."""
+
+    def __init__(self, root: Path) -> None:
+        self.photos, self.out = root / "in", root / "out"
+        self.photos.mkdir()
+        self.store = Store.create(self.out)
+        self.attempts, self.ledger = Attempts(self.store), Ledger(self.store)
+        self.threads: list[Worker] = []
+
+    def worker(self, look: Look = lambda inputs: None, table: bool = False, **work: Any) -> Worker:
+        settings = BulkSettings.model_validate(
+            {"input": str(self.photos), "output": str(self.out), "work": work}
+        )
+        step = Copying(settings)
+        step.look = look  # type: ignore[method-assign]
+        source = open_source(settings.input, settings.read)
+        inputs = write_plan(self.store, 1, [Planned(item, item.path) for item in source.items(print)])
+        worker = Worker(
+            settings,
+            step,
+            source,
+            open_sink(self.store, settings.write),
+            TableSink(self.store, "rows", pa.schema([("n", pa.int32())])) if table else None,
+            self.ledger,
+            self.attempts,
+            Plan(self.store, 1, inputs, inputs),
+            2,
+        )
+        self.threads.append(worker)
+        return worker
+
+    def statuses(self) -> dict[str, str]:
+        return {row["path"]: row["reason"] if row["status"] == "failed" else "" for row in rows_of(self.out)}
+
+    def die(self, times: int) -> Attempt:
+        """As many workers as `times` began the chunk and died of it; the last attempt."""
+        return [self.attempts.begin(CHUNK) for _ in range(times)][-1]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path)
+    yield bench
+    for worker in bench.threads:
+        worker.close()
+
+
+def go_on(counts: Mapping[str, float]) -> bool:
+    return False
+
+
+def paths_of(photos: Path) -> set[str]:
+    return {file.relative_to(photos).as_posix() for file in photos.rglob("*.*")}
+
+
+def test_a_chunk_comes_to_its_end_with_a_row_for_each_input(bench: Bench) -> None:
+    write_photos(bench.photos, 7)
+    (bench.photos / "broken.png").write_bytes(b"\x89PNG")
+    counts: Counter[str] = Counter()
+    assert bench.worker().work(0, 1, lambda more: counts.update(more) or False)
+    assert bench.statuses() == dict.fromkeys(paths_of(bench.photos), "") | {"broken.png": "truncated"}
+    assert (counts["skipped"], counts["failed"]) == (7, 1)
+    assert counts["bytes_in"] == sum(file.stat().st_size for file in bench.photos.rglob("*.*"))
+    assert counts["bytes_out"] == counts["bytes_in"] - 4
+    assert not list((bench.out / "_genray" / "attempts").glob("*"))
+
+
+def test_what_is_left_as_it_was_is_copied_byte_for_byte_and_says_why(bench: Bench) -> None:
+    write_photos(bench.photos, 3)
+    bench.worker().work(0, 1, go_on)
+    for row in rows_of(bench.out):
+        assert (row["status"], row["reason"]) == ("skipped", "clean")
+        assert (bench.out / row["output"]).read_bytes() == (bench.photos / row["path"]).read_bytes()
+
+
+def test_after_two_deaths_each_image_is_named_before_it_is_worked_on_alone(bench: Bench) -> None:
+    write_photos(bench.photos, 5)
+    bench.die(2)
+    seen = []
+
+    def look(inputs: Sequence[Input]) -> None:
+        marker = Attempt(**json.loads(next(bench.out.glob("_genray/attempts/*")).read_text()))
+        seen.append(([each.path for each in inputs], marker.poison))
+
+    assert bench.worker(look).work(0, 1, go_on)
+    assert [paths for paths, _ in seen] == [[poison] for _, poison in seen]
+    assert {poison for _, poison in seen} == paths_of(bench.photos)
+
+
+def test_an_image_that_killed_three_workers_is_recorded_and_the_rest_is_done(bench: Bench) -> None:
+    write_photos(bench.photos, 5)
+    poison, seen = "1/0003.jpg", set()
+    bench.attempts.name(CHUNK, bench.die(3), poison)
+    assert bench.worker(lambda inputs: seen.update(each.path for each in inputs)).work(0, 1, go_on)
+    assert bench.statuses() == dict.fromkeys(paths_of(bench.photos), "") | {poison: "killed-worker"}
+    assert seen == paths_of(bench.photos) - {poison}
+
+
+def test_two_poisonous_images_cost_two_rows(bench: Bench) -> None:
+    write_photos(bench.photos, 5)
+    bench.attempts.name(CHUNK, bench.die(3), "1/0003.jpg")
+    died: list[str] = []
+
+    def look(inputs: Sequence[Input]) -> None:
+        if inputs[0].path == "0/0004.png":
+            died.append(inputs[0].path)
+            raise SystemExit  # the worker is gone
+
+    with pytest.raises(SystemExit):
+        bench.worker(look).work(0, 1, go_on)
+    assert bench.worker(look).work(0, 1, go_on)
+    assert died == ["0/0004.png"]
+    bad = {"1/0003.jpg": "killed-worker", "0/0004.png": "killed-worker"}
+    assert bench.statuses() == dict.fromkeys(paths_of(bench.photos), "") | bad
+
+
+def test_an_attempt_that_lost_its_chunk_records_nothing(bench: Bench) -> None:
+    write_photos(bench.photos, 4)
+    worker = bench.worker(lambda inputs: bench.die(1) and None, table=True)
+    assert not worker.work(0, 1, go_on)
+    assert bench.ledger.keys() == set()
+    assert not list(bench.out.glob("rows/*"))
+    assert bench.worker(table=True).work(0, 1, go_on), "the one that has it does all"
+    assert len(rows_of(bench.out)) == 4
+    assert pq.read_table(bench.out / "rows").num_rows == 4
+
+
+def test_a_stop_after_some_images_records_them_and_the_next_attempt_does_the_rest(bench: Bench) -> None:
+    write_photos(bench.photos, 30)
+    seen: Counter[str] = Counter()
+
+    def look(inputs: Sequence[Input]) -> None:
+        seen.update(each.path for each in inputs)
+        threading.Event().wait(0.01)
+
+    small = {"batch_megapixels": 0.001, "commit_seconds": 0.05}
+    told: list[float] = []
+
+    def report(counts: Mapping[str, float]) -> bool:
+        told.append(counts.get("skipped", 0))
+        return sum(told) > 0
+
+    assert not bench.worker(look, table=True, **small).work(0, 1, report)
+    first = {row["path"] for row in rows_of(bench.out)}
+    assert 0 < len(first) < 30
+    assert first == set(seen) == set(pq.read_table(bench.out / "rows")["path"].to_pylist())
+    assert sum(told) == len(first)
+    assert bench.worker(look, table=True, **small).work(0, 1, go_on)
+    assert seen == Counter(dict.fromkeys(paths_of(bench.photos), 1)), "none is done twice"
+    assert len(rows_of(bench.out)) == pq.read_table(bench.out / "rows").num_rows == 30
+
+
+def test_several_pieces_of_a_dead_attempt_are_all_passed_over(bench: Bench) -> None:
+    write_photos(bench.photos, 40)
+    seen: list[str] = []
+
+    def look(inputs: Sequence[Input]) -> None:
+        if len(seen) == 34:
+            raise SystemExit
+        seen.append(inputs[0].path)
+        threading.Event().wait(0.01)
+
+    with pytest.raises(SystemExit):
+        bench.worker(look, batch_megapixels=0.001, commit_seconds=0.05).work(0, 1, go_on)
+    assert len(bench.ledger.keys()) > 1
+    known = {row["path"] for row in rows_of(bench.out)}
+    seen.clear()
+    assert bench.worker(lambda inputs: seen.extend(each.path for each in inputs)).work(0, 1, go_on)
+    assert set(seen) == paths_of(bench.photos) - known
+    assert len(rows_of(bench.out)) == 40
+
+
+def test_an_error_over_one_image_of_a_batch_fails_that_one_only(bench: Bench) -> None:
+    write_photos(bench.photos, 6)
+    sizes = []
+
+    def look(inputs: Sequence[Input]) -> None:
+        sizes.append(len(inputs))
+        if "1/0001.png" in [each.path for each in inputs]:
+            raise ZeroDivisionError("on purpose\nand more")
+        if "1/0005.png" in [each.path for each in inputs]:
+            raise BadImage("odd-shape", "on purpose")
+
+    assert bench.worker(look).work(0, 1, go_on)
+    bad = {"1/0001.png": "step-error", "1/0005.png": "odd-shape"}
+    assert bench.statuses() == dict.fromkeys(paths_of(bench.photos), "") | bad
+    assert sizes == [6, *[1] * 6]
+    details = {row["path"]: row["detail"] for row in rows_of(bench.out)}
+    assert details["1/0001.png"] == "ZeroDivisionError: on purpose"
+
+
+def test_what_concerns_every_image_ends_the_worker(bench: Bench) -> None:
+    write_photos(bench.photos, 3)
+
+    def look(inputs: Sequence[Input]) -> None:
+        raise DataError("the model is gone")
+
+    with pytest.raises(DataError, match="the model is gone"):
+        bench.worker(look).work(0, 1, go_on)
+    assert bench.ledger.keys() == set()
+
+
+def test_an_output_that_cannot_be_written_fails_its_image(bench: Bench) -> None:
+    write_photos(bench.photos, 3)
+    (bench.out / "1" / "0001.png").mkdir(parents=True)
+    assert bench.worker().work(0, 1, go_on)
+    assert {p for p, reason in bench.statuses().items() if reason == "unwritable"} == {"1/0001.png"}
+
+
+def test_decoded_images_stay_within_the_memory_and_one_larger_still_passes(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (1500, 1500), "navy").save(bench.photos / "00.png")
+    for index in range(1, 12):
+        os.link(bench.photos / "00.png", bench.photos / f"{index:02}.png")
+    Image.new("L", (4000, 3000)).save(bench.photos / "06-large.png")
+    alive, most, held, lock = [0], [0], [], threading.Lock()
+    read = pipelines.worker.read_photo
+
+    def counted(data: bytes, limits: Any) -> Any:
+        photo = read(data, limits)
+        with lock:
+            alive[0] += photo.pixels.nbytes
+            most[0] = max(most[0], alive[0])
+        weakref.finalize(photo.pixels, gone, photo.pixels.nbytes)
+        return photo
+
+    def gone(size: int) -> None:
+        with lock:
+            alive[0] -= size
+
+    def look(inputs: Sequence[Input]) -> None:
+        held.append(worker._held)
+        threading.Event().wait(0.03)  # long enough to decode all of them ahead
+
+    monkeypatch.setattr(pipelines.worker, "read_photo", counted)
+    worker = bench.worker(look, memory_mb=64)
+    assert worker.work(0, 1, go_on)
+    assert set(bench.statuses().values()) == {""}
+    large = 2 * 4 * 4000 * 3000
+    assert 64 * 2**20 < max(held) <= large
+    assert max(size for size in held if size < large) <= 64 * 2**20
+    # 64 MiB are three of them with what is made of them; one more may just have been let go.
+    assert most[0] <= max(4 * 1500 * 1500 * 3, 1500 * 1500 * 3 + 4000 * 3000)
+    assert worker._held == 0
+
+
+def test_an_image_of_too_many_pixels_is_refused_undecoded(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.broken_files import png_bomb
+
+    (bench.photos / "bomb.png").write_bytes(png_bomb())
+    write_photos(bench.photos, 2)
+    assert bench.worker(memory_mb=64).work(0, 1, go_on)
+    assert bench.statuses()["bomb.png"] == "too-large"
+
+
+def test_an_input_that_went_away_since_it_was_listed_fails_alone(bench: Bench) -> None:
+    write_photos(bench.photos, 6)
+    worker = bench.worker()
+    (bench.photos / "1" / "0003.jpg").unlink()
+    shutil.rmtree(bench.photos / "0")
+    assert worker.work(0, 1, go_on)
+    statuses = bench.statuses()
+    assert {path for path, reason in statuses.items() if not reason} == {"1/0001.png", "1/0005.png"}
+    assert set(statuses.values()) == {"", "unreadable"}
+    assert len(statuses) == 6
+
+
+def test_further_images_are_written_beside_the_first(bench: Bench) -> None:
+    write_photos(bench.photos, 2)
+    worker = bench.worker()
+
+    def make(inputs: Sequence[Input]) -> Sequence[Made]:
+        return [Made(photo=each.photo, also={"-mask": each.photo}) for each in inputs]
+
+    worker._step.make = make  # type: ignore[method-assign]
+    assert worker.work(0, 1, go_on)
+    for row in rows_of(bench.out):
+        first = bench.out / row["output"]
+        also = first.with_name(f"{first.stem}-mask{first.suffix}")
+        assert row["bytes_out"] == first.stat().st_size + also.stat().st_size
+        assert np.asarray(Image.open(also)).shape == (48, 64, 3)
