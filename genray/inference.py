@@ -34,11 +34,7 @@ class InferenceSettings(Settings):
         "fp32",
         description="bf16: for CPUs with AMX and for GPUs; int8: for CPUs, from a sample of the images",
     )
-    threads: int | None = Field(
-        None, ge=1, le=1024, description="of each worker; null: its share of the CPUs"
-    )
     compile: bool = Field(False, description="torch.compile, for GPUs; it pays after thousands of images")
-    gpu: bool | None = Field(None, description="null: if there is one")
 
     @model_validator(mode="after")
     def _int8_is_openvino(self) -> InferenceSettings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from pydantic import Field
@@ -54,7 +55,9 @@ class Denoise(Restoration[DenoiseSettings]):
         for i, result in zip(noisy, restored, strict=True):
             photo = inputs[i].photo
             pixels = blended(photo.pixels, result, settings.strength)
-            values = {"noise": noise[i], "change": change(photo.pixels, pixels)}
+            values = {"change": change(photo.pixels, pixels)}
+            if not math.isnan(noise[i]):  # nothing can be told of a few pixels: they are not taken for clean
+                values["noise"] = noise[i]
             made[i] = Made(photo=with_pixels(photo, pixels), values=values)
         return made
 

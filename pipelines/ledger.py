@@ -253,7 +253,10 @@ class Ledger:
 
     def _read(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
         try:
-            return pq.read_table(self._open(name), columns=None if columns is None else list(columns))
+            file = pq.ParquetFile(self._open(name), pre_buffer=False)
+            # Arrow's threads may still hold the file when the process ends, which then aborts
+            # (apache/arrow#34314).
+            return file.read(None if columns is None else list(columns), use_threads=False)
         except (pa.ArrowInvalid, pa.ArrowTypeError, KeyError) as error:
             raise DataError(
                 f"the ledger's file {name} is damaged: {error}",
@@ -261,8 +264,8 @@ class Ledger:
                 hint="delete it: the inputs that it spoke of are then done again",
             ) from error
 
-    def _open(self, name: str) -> BytesIO:
-        return BytesIO(self._store.read(f"{FOLDER}/{name}"))
+    def _open(self, name: str) -> pa.BufferReader:
+        return pa.BufferReader(self._store.read(f"{FOLDER}/{name}"))
 
     def _write(self, path: str, table: pa.Table, replaces: Sequence[str] = ()) -> None:
         if replaces:

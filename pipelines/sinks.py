@@ -220,13 +220,16 @@ class TableSink(_Packed):
 
     def _sources_of(self, path: str) -> Iterable[str]:
         with self._store.open(path) as file:
-            return set(pq.read_table(file, columns=[self._source])[self._source].to_pylist())
+            names = pq.ParquetFile(file).read([self._source], use_threads=False)[self._source]
+            return set(names.to_pylist())
 
     def _without(self, path: str, gone: Collection[str]) -> _Packed:
         how = str(self._options["compression"])
         kept = TableSink(self._store, self._folder, self._schema, source=self._source, compression=how)
         with self._store.open(path) as file:
-            for batch in pq.ParquetFile(file, pre_buffer=False, buffer_size=2**20).iter_batches(64):
+            for batch in pq.ParquetFile(file, pre_buffer=False, buffer_size=2**20).iter_batches(
+                64, use_threads=False
+            ):
                 for row in batch.to_pylist():
                     if row[self._source] not in gone:
                         kept.add(row)

@@ -218,7 +218,7 @@ class _Rows:
         """What each row is called; None where that is not known."""
         if self._key is None:
             return iter([None] * self._starts[-1])
-        batches = self._file.iter_batches(4096, columns=[self._key])
+        batches = self._file.iter_batches(4096, columns=[self._key], use_threads=False)
         return (key for batch in batches for key in _leaf(batch, self._key).to_pylist())
 
     @cached_property
@@ -250,7 +250,10 @@ class _Rows:
         chunks = [about.column(index) for index in range(about.num_columns)]
         size = sum(c.total_uncompressed_size for c in chunks if c.path_in_schema == self._image)
         count = max(1, min(1024, _BATCH * about.num_rows // max(1, size)))
-        self._batches = self._file.iter_batches(count, row_groups=[group], columns=[self._image])
+        # Not by Arrow's threads, which may abort the process at its end (apache/arrow#34314).
+        self._batches = self._file.iter_batches(
+            count, row_groups=[group], columns=[self._image], use_threads=False
+        )
         # Threads ask a little out of order.
         self._recent: deque[tuple[int, Any]] = deque(maxlen=2 + 8 // count)
         self._group, self._next = group, self._starts[group]

@@ -172,8 +172,7 @@ def test_rows_of_a_parquet_file_in_any_order_have_outputs_of_their_own(tmp_path:
 
 def test_a_name_that_is_not_utf8_is_a_problem_of_its_own(tmp_path: Path) -> None:
     touch(tmp_path, ["good.png", "größe.png"])
-    with open(os.fsencode(tmp_path) + b"/\xff\xfe.png", "wb"):
-        pass
+    touch(tmp_path, [os.fsdecode(b"\xff\xfe.png")])
     listed = listing(tmp_path)
     assert sorted(outputs(listed.left())) == ["good.png", "größe.png"]
     (bad,) = listed.problems
@@ -183,10 +182,7 @@ def test_a_name_that_is_not_utf8_is_a_problem_of_its_own(tmp_path: Path) -> None
 
 def test_a_folder_whose_name_is_not_utf8_costs_what_is_in_it(tmp_path: Path) -> None:
     touch(tmp_path, ["good.png"])
-    os.mkdir(os.fsencode(tmp_path) + b"/\xe9")
-    for name in (b"1.png", b"2.png"):
-        with open(os.fsencode(tmp_path) + b"/\xe9/" + name, "wb"):
-            pass
+    touch(tmp_path / os.fsdecode(b"\xe9"), ["1.png", "2.png"])
     listed = listing(tmp_path)
     assert list(outputs(listed.left())) == ["good.png"]
     assert [bad.reason for bad in listed.problems] == ["bad-name"] * 2
