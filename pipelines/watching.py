@@ -58,7 +58,7 @@ class Watcher:
         speed = self.figures()["images_per_second"]
         shown = {"MB/s": self.figures()["mb_per_second"], FAILED: counts.get(FAILED, 0.0)}
         left = (self._images - self.finished) / speed if speed else 0.0
-        if self.finished:
+        if self.finished > self._early or self.finished == self._images:  # no speed is known before
             self._display.tick(Tick(0, 0, self.finished, self._images, speed, left, shown, unit="image"))
         if self._exporter is not None:
             self._exporter.show(counts, self._images - self.finished)

@@ -8,16 +8,13 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tarfile
 import threading
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +31,7 @@ from genray.cli import main
 from genray.data.photo import ReadLimits, read_photo
 from genray.data.store import Store
 from genray.data.tar import write_member
-from genray.errors import DataError, GenrayError, RunError
+from genray.errors import RunError
 from genray.progress import LineDisplay
 from genray.resources import Resources
 from pipelines.sources import SourceSettings, open_source

@@ -1,18 +1,23 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 
+from genray.cli import main
 from genray.data.store import Store
-from genray.errors import RunError
+from genray.errors import DataError, RunError
 from pipelines.output import HEADER, Output, read_header
+from tests.pipelines.conftest import Bulk, write_photos
 from tests.pipelines.s3 import s3_root, s3_server
 
 __all__ = ["s3_root", "s3_server"]
@@ -213,3 +218,64 @@ def test_who_lost_a_lease_does_not_take_it_from_its_new_holder(monkeypatch: pyte
         time.sleep(0.5)
         assert json.loads(Store(remote).read("_genray/lease.json"))["holder"] == "other"
     assert Store(remote).exists("_genray/lease.json")
+
+
+def test_an_output_inside_of_an_input_in_s3_is_refused(bulk: Bulk, s3_root: str) -> None:
+    root, _, query = s3_root.partition("?")
+    Store(f"{root}/in?{query}").write("a.png", b"1")
+    with pytest.raises(DataError, match="inside of the input"):
+        bulk("corrupt", f"input={root}/in?{query}", f"output={root}/in/out?{query}")
+
+
+def submit(*sets: str) -> Result:
+    """`genray submit corrupt`, in this process without Ray."""
+    words = [word for text in (*sets, "work.workers=0", "work.gpu=false") for word in ("--set", text)]
+    return CliRunner().invoke(main, ["submit", "corrupt", *words], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("output", ["in", "in/out", "x/../in/out", "link/out"])
+def test_an_output_inside_of_the_input_is_refused_however_it_is_spelled(
+    bulk: Bulk, tmp_path: Path, output: str
+) -> None:
+    write_photos(tmp_path / "in", 2)
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    with pytest.raises(DataError, match="inside of the input"):
+        bulk("corrupt", f"input={tmp_path / 'in'}", f"output={tmp_path}/{output}")
+
+
+def test_no_input_is_ever_overwritten_by_an_output(bulk: Bulk, tmp_path: Path) -> None:
+    photos = tmp_path / "in"
+    write_photos(photos, 2)
+    write_photos(photos / "in", 2)
+    before = {file: file.read_bytes() for file in photos.rglob("*.*")}
+    with suppress(DataError):  # it may as well be refused
+        bulk("corrupt", f"input={photos}", f"output={tmp_path}")
+    assert {file: file.read_bytes() for file in photos.rglob("*.*")} == before
+
+
+def test_an_output_that_cannot_be_made_is_said_before_anything_starts(tmp_path: Path) -> None:
+    photos = tmp_path / "in"
+    write_photos(photos, 2)
+    (tmp_path / "file").write_text("not a folder")
+    for output in (tmp_path / "file", tmp_path / "file" / "out", Path("/proc/out")):
+        result = submit(f"input={photos}", f"output={output}")
+        assert result.exit_code == 2, result.stderr
+        assert str(output) in result.stderr
+        assert "next:" in result.stderr
+        assert "Traceback" not in result.stderr
+    assert (tmp_path / "file").read_text() == "not a folder"
+
+
+def test_an_output_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    photos = tmp_path / "in"
+    write_photos(photos, 2)
+    if os.geteuid() == 0:
+        locked = Path("/proc/self/fd")  # to root too
+    else:
+        locked = tmp_path / "locked"
+        locked.mkdir(mode=0o500)
+    result = submit(f"input={photos}", f"output={locked}")
+    assert result.exit_code in (1, 2)
+    assert str(locked) in result.stderr
+    assert "permissions" in result.stderr
+    assert "Traceback" not in result.stderr

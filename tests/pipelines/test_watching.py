@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -9,10 +11,14 @@ from typing import Any
 
 import pytest
 
-from genray.errors import BulkError
-from genray.progress import Tick
+from cluster.targets import find_target
+from configs.loading import load
+from genray.errors import BulkError, GenrayError
+from genray.progress import LineDisplay, Tick
+from genray.resources import Resources
 from pipelines.settings import WorkSettings
 from pipelines.watching import Exporter, Watcher
+from tests.pipelines.conftest import Bulk, write_photos
 
 
 class Shown:
@@ -174,3 +180,65 @@ def test_metrics_are_served_on_the_loopback_interface_only() -> None:
         assert addresses == {"0100007F"}
     finally:
         exporter.close()
+
+
+class Scraping(LineDisplay):
+    """Asks for the metrics whenever there is something to show."""
+
+    url = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scraped: list[dict[str, str]] = []
+
+    def note(self, text: str) -> None:
+        if text.startswith("metrics: "):
+            self.url = text.removeprefix("metrics: ")
+
+    def tick(self, tick: Any) -> None:
+        port = int(self.url.removesuffix("/metrics").rpartition(":")[2])
+        self.scraped.append(metrics(port))
+
+
+def test_metrics_are_served_while_a_run_works(tmp_path: Path) -> None:
+    write_photos(tmp_path / "in", 1, size=(200, 300))
+    for index in range(80):
+        os.link(tmp_path / "in" / "0" / "0000.jpg", tmp_path / "in" / f"{index}.jpg")
+    sets = [f"input={tmp_path / 'in'}", f"output={tmp_path / 'out'}", "work.workers=0", "work.metrics_port=0"]
+    target: Any = find_target("corrupt").load()
+    settings = load(target.settings_class, target="corrupt", sets=[*sets, "report.samples=0"])
+    display = Scraping()
+    target.prepare(settings, "corrupt", None, display.note).run(display, Resources(1, 0), attached=False)
+    assert display.url.startswith("http://127.0.0.1:")
+    left = [float(each["genray_bulk_images_left"]) for each in display.scraped]
+    assert left == sorted(left, reverse=True)
+    assert left[0] > 0, "before its end"
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(display.url, timeout=10)
+
+
+@pytest.fixture
+def port() -> int:
+    """A free one."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        number: int = free.getsockname()[1]
+    return number
+
+
+def test_a_run_that_has_nothing_to_do_lets_go_of_its_metrics_port(
+    bulk: Bulk, tmp_path: Path, port: int
+) -> None:
+    write_photos(tmp_path / "in", 2)
+    for _ in range(3):
+        bulk("corrupt", f"input={tmp_path / 'in'}", f"work.metrics_port={port}")
+
+
+def test_a_metrics_port_that_is_taken_is_a_clear_error(bulk: Bulk, tmp_path: Path) -> None:
+    write_photos(tmp_path / "in", 2)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(GenrayError, match="port"):
+            bulk("corrupt", f"input={tmp_path / 'in'}", f"work.metrics_port={port}")
