@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from genray.data.store import Store
-from pipelines.attempts import Attempts
+from pipelines.attempts import Attempt, Attempts
 from pipelines.ledger import Ledger
 from pipelines.plan import Plan
 from pipelines.settings import BulkSettings
@@ -31,20 +31,22 @@ class Assignment:
         settings: of the target, plain JSON values.
         number: of the pass.
         inputs: of the plan.
-        chunk: inputs of a chunk.
+        workers: that chunks are made for.
         threads: CPUs that a worker may use.
         gpu: whether the model runs on one.
         header: what the step prepared.
+        crashed: what is known of passes before that died.
     """
 
     step: str
     settings: Mapping[str, Any]
     number: int
     inputs: int
-    chunk: int
+    workers: int
     threads: int
     gpu: bool
     header: Mapping[str, Any]
+    crashed: Attempt | None = None
 
     def open(self) -> tuple[Worker, list[str]]:
         """A worker that is ready, and what is worth saying of how it runs its model."""
@@ -63,8 +65,8 @@ class Assignment:
             open_sink(store, settings.write),
             None if schema is None else TableSink(store, step.table, schema),
             Ledger(store),
-            Attempts(store),
-            Plan(store, self.number, self.inputs, self.chunk),
+            Attempts(store, self.crashed),
+            Plan(store, self.number, self.inputs, self.workers),
             self.threads,
         )
         return worker, list(notes)

@@ -6,7 +6,8 @@ import threading
 from collections import Counter
 from collections.abc import Mapping
 
-STOP = "stop"
+READY = "ready"
+"""Counts workers that have loaded their model."""
 
 
 class Board:

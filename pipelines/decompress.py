@@ -9,7 +9,6 @@ from pydantic import Field
 
 from genray.data.images import BadImage
 from genray.data.photo import Photo
-from genray.data.photo_writer import output_path
 from genray.data.store import Store
 from genray.errors import DataError, GenrayError
 from genray.latents import LatentCodec
@@ -56,11 +55,8 @@ class Decompress(Coding[DecompressSettings]):
         return lines
 
     def named(self, path: str) -> str:
-        """The compressed image's name, without the part that held its code. It keeps its own suffix: what was
-        in one folder may now be in any part, so that nobody sees whether two names would become one."""
-        inner = path.split("/", 2)[-1]
-        suffix = output_path("x", self.settings.write)[1:]
-        return inner if inner.lower().endswith(suffix) else inner + suffix
+        """The compressed image's name, without the part that held its code."""
+        return path.split("/", 2)[-1]
 
     def open(self, place: Place, header: Mapping[str, Any]) -> Sequence[str]:
         """See `Step`."""

@@ -6,32 +6,34 @@ to workers in chunks. Killed anywhere, the same command goes on.
 
 from __future__ import annotations
 
-import tempfile
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from genray.errors import BulkError, DataError, Interrupted
 from genray.progress import Display
 from genray.resources import Demand, Resources
 from genray.settings import flatten
 from genray.stopping import stoppable
-from pipelines.assignment import Assignment, keep_model, step_name
-from pipelines.ledger import FAILED, Summary
-from pipelines.listing import Listing
-from pipelines.output import Output, now
-from pipelines.plan import chunk_size, remove_plans, write_plan
+from pipelines.assignment import Assignment, step_name
+from pipelines.bulk_pass import Pass
+from pipelines.ledger import FAILED
+from pipelines.output import Output, check_apart
+from pipelines.plan import chunks
 from pipelines.pool import Here, OnRay, Pool
 from pipelines.report import write_report
-from pipelines.sample import Sample
 from pipelines.settings import BulkSettings
-from pipelines.sinks import Sink, TableSink, open_sink
 from pipelines.sources import Source, open_source
 from pipelines.step import Step
+from pipelines.summary import Summary
 from pipelines.watching import Watcher
 
+_ONE_PROCESS = 8  # CPUs
 _FEW = 128  # inputs that one process has done before Ray's workers are up
 
 
@@ -60,15 +62,16 @@ class PreparedBulk:
     def __init__(self, step: Step[Any], target: str) -> None:
         self._step, self._target = step, target
         self._settings: BulkSettings = step.settings
-        _apart(self._settings)
+        check_apart(self._settings.input, self._settings.output)
         self._said = list(step.check())
         self._source: Source = open_source(self._settings.input, self._settings.read)
         self._few = _at_most(self._source, _FEW)
         self._output = Output(self._settings.output)
         self._record = flatten(self._settings)
-        self._identity = dict(step.identity())
         if self._settings.retry != "all":
-            self._output.check(target, self._record, self._identity)
+            self._output.check(target, self._record, step.identity())
+        if not self._output.header() and not self._settings.overwrite:
+            self._output.check_unused()
 
     @property
     def lines(self) -> Sequence[str]:
@@ -81,9 +84,13 @@ class PreparedBulk:
         return Path(self._settings.output)
 
     def needs_ray(self, attached: bool) -> bool:
-        """Whether Ray has to run: not for a few images, which are done before it has started."""
+        """Whether Ray has to run: not for a few images, which are done before it has started, nor on a
+        machine that the threads of one process keep busy."""
         workers = self._settings.work.workers
-        return attached or (not self._few if workers is None else workers > 0)
+        if attached or workers is not None:
+            return attached or workers != 0
+        cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return not self._few and (cpus > _ONE_PROCESS or torch.cuda.device_count() > 1)
 
     def demand(self, have: Resources) -> Demand:
         """What it asks for, where there is `have`."""
@@ -92,8 +99,7 @@ class PreparedBulk:
         work, gpu = self._settings.work, self._gpu(have)
         each = work.cpus_per_worker or 1
         fit = int(have.gpus) if gpu else max(1, int(have.cpus) // each)
-        # A pool that takes every CPU leaves none to what Ray runs beside it, and hangs without a word.
-        return Demand((work.workers or fit,) * 2, each * 0.9, float(gpu), 0.0, "work")
+        return Demand((work.workers or fit,) * 2, each, float(gpu), 0.0, "work")
 
     def run(self, display: Display, have: Resources, attached: bool) -> dict[str, Any]:
         """Do what is left, to the end.
@@ -109,166 +115,88 @@ class PreparedBulk:
         """
         began = time.monotonic()
         with self._output.locked():
-            header = self._begin()
-            sink = open_sink(self._output.store, self._settings.write)
-            schema = self._step.schema()
-            table = None if schema is None else TableSink(self._output.store, self._step.table, schema)
-            sinks: list[Sink | TableSink] = [sink] if table is None else [sink, table]
-            inputs, listing = self._list(header, sinks, display.note)
-            watcher = Watcher(inputs, self._settings.work, display)
-            if inputs:
-                header = self._prepare(header, listing, display.note)
-                gone = self._work(header, inputs, watcher, have, attached, display.note)
+            this = Pass(self._step, self._source, self._output, self._record, self._target, display.note)
+            watcher = Watcher(this.inputs, self._settings.work, display)
+            if this.inputs:
+                this.prepare()
+                self._work(this, watcher, have, attached, display.note)
             else:
-                gone = False
                 display.note("nothing is left to do")
-            summary = self._end(header, sinks)
-            if gone:
-                raise Interrupted(
-                    f"stopped: {inputs - watcher.finished} images are left, {summary.total} are recorded",
-                    where=self._output.location,
-                    hint="the same command goes on from there",
-                )
-            if watcher.finished < inputs:
-                raise BulkError(
-                    f"{inputs - watcher.finished} images were not recorded",
-                    where=self._output.location,
-                    hint="give the same command again: it does them",
-                )
+            summary = this.end(watcher.figures())
+            self._judge(this, watcher, summary)
             outcome = {
                 "target": self._target,
                 "run": self._output.location,
                 **summary.as_json(),
-                "this_pass": {"images": inputs, **watcher.figures()},
+                "this_pass": {
+                    "images": this.inputs,
+                    "changed": len(this.listing.changed),
+                    "retried": len(this.listing.retried),
+                    "gone": this.gone,
+                    "notes": list(watcher.notes),
+                    **watcher.figures(),
+                },
                 "seconds": round(time.monotonic() - began, 2),
             }
-            report = write_report(self._output, self._source, self._settings, header, outcome)
+            report = write_report(self._output, self._source, self._settings, this.header, outcome)
             return outcome | {"report": report}
+
+    def _judge(self, this: Pass, watcher: Watcher, summary: Summary) -> None:
+        """Whether the pass came to a good end."""
+        left = this.inputs - this.recorded
+        if watcher.failing:
+            raise watcher.failing
+        if left and self._output.lost:
+            raise BulkError("another run took this output over", where=self._output.location)
+        if left and watcher.stopping:
+            raise Interrupted(
+                f"stopped: {left} images are left, {this.recorded} were done",
+                where=self._output.location,
+                hint="the same command goes on from there",
+            )
+        if left:
+            raise BulkError(
+                f"{left} images were not recorded",
+                where=self._output.location,
+                hint="give the same command again: it does them",
+            )
+        if this.inputs and summary.status[FAILED] == summary.total:
+            raise BulkError(
+                f"all {summary.total} images failed",
+                where=self._output.location,
+                hint=f"see why with `genray ledger {self._output.location} --list failed`",
+            )
 
     def _gpu(self, have: Resources) -> bool:
         wanted = self._settings.work.gpu
         return self._step.can_use_gpu and (have.gpus >= 1 if wanted is None else wanted)
 
-    def _begin(self) -> dict[str, Any]:
-        """Take the output over from whoever wrote to it before, and write its header."""
-        output = self._output
-        output.attempts.clear()
-        if self._settings.retry == "all":
-            output.ledger.clear()
-            header: dict[str, Any] = {}
-        else:
-            header = output.check(self._target, self._record, self._identity)
-        passes = header.get("passes", [])
-        header |= {
-            "target": self._target,
-            "settings": self._record,
-            "identity": self._identity,
-            "prepared": header.get("prepared"),
-            "passes": [*passes, {"number": len(passes) + 1, "started": now()}],
-        }
-        header.pop("format", None)
-        output.write_header(header)
-        return header
-
-    def _list(
-        self, header: dict[str, Any], sinks: Sequence[Sink | TableSink], note: Callable[[str], None]
-    ) -> tuple[int, Listing]:
-        """Write the plan of this pass; returns how many inputs it has."""
-        store, ledger = self._output.store, self._output.ledger
-        number = header["passes"][-1]["number"]
-        remove_plans(store)
-        keys = ledger.keys()
-        for sink in sinks:
-            sink.remove_orphans(keys)
-        ledger.drop_problems()
-        listing = Listing(self._source, self._step, ledger.known(), note)
-        inputs = write_plan(store, number, listing.left())
-        again = {*listing.changed, *listing.retried}
-        for sink in sinks:
-            sink.drop(again)
-        ledger.drop(again)
-        if listing.problems:
-            ledger.add_problems(number, listing.problems)
-        note(f"{listing.listed} images, {inputs} to do")
-        if listing.changed:
-            note(f"{len(listing.changed)} have changed since they were done: done again")
-        if listing.retried:
-            note(f"{len(listing.retried)} failed before: tried again")
-        for bad in listing.problems[:5]:
-            note(f"not listed: {bad.path}: {bad.detail}")
-        header["passes"][-1] |= {"listed": listing.listed, "left": inputs}
-        return inputs, listing
-
-    def _prepare(
-        self, header: dict[str, Any], listing: Listing, note: Callable[[str], None]
-    ) -> dict[str, Any]:
-        """Let the step fit itself to a sample of the inputs, once for an output."""
-        if header["prepared"] is None:
-            with tempfile.TemporaryDirectory(prefix="genray-model-") as folder:
-                header["prepared"] = dict(
-                    self._step.prepare(Sample(self._source, listing.sample, self._settings), Path(folder))
-                )
-                keep_model(self._output.store, Path(folder))
-        for line in header["prepared"].get("notes", ()):
-            note(line)
-        self._output.write_header(header)
-        return header
-
     def _work(
-        self,
-        header: Mapping[str, Any],
-        inputs: int,
-        watcher: Watcher,
-        have: Resources,
-        attached: bool,
-        note: Callable[[str], None],
-    ) -> bool:
-        """Let workers do the plan; returns whether it was asked to stop before its end."""
-        demand, ray = self.demand(have), self.needs_ray(attached)
-        workers = demand.workers[0]
-        chunk = chunk_size(inputs, workers if ray else 0)
+        self, this: Pass, watcher: Watcher, have: Resources, attached: bool, note: Callable[[str], None]
+    ) -> None:
+        """Let workers do the plan."""
+        ray = self.needs_ray(attached)
+        workers = self.demand(have).workers[0]
         each = self._settings.work.cpus_per_worker or (1 if ray else max(1, int(have.cpus)))
         assignment = Assignment(
             step=step_name(type(self._step)),
             settings=self._settings.model_dump(mode="json"),
-            number=header["passes"][-1]["number"],
-            inputs=inputs,
-            chunk=chunk,
+            number=this.number,
+            inputs=this.inputs,
+            workers=workers if ray else 1,
             threads=each,
             gpu=self._gpu(have),
-            header=header["prepared"],
+            header=this.header["prepared"],
+            crashed=this.crashed,
         )
-        pool: Pool = OnRay(workers, demand.cpus_per_worker) if ray else Here()
+        pool: Pool = OnRay(workers, each) if ray else Here()
+        said = partial(_say, watcher, note)
+
+        def watch(counts: Mapping[str, float]) -> bool:
+            return watcher.watch(counts) or self._output.lost
+
         with watcher, stoppable(lambda: watcher.stopping, partial(_stop, watcher, note)):
-            pool.run(assignment, -(-inputs // chunk), watcher.watch, note)
-        if watcher.failing:
-            raise watcher.failing
-        return watcher.stopping and watcher.finished < inputs
-
-    def _end(self, header: dict[str, Any], sinks: Sequence[Sink | TableSink]) -> Summary:
-        """Tidy up; returns what the ledger says altogether."""
-        ledger = self._output.ledger
-        ledger.compact(header["passes"][-1]["number"])
-        keys = ledger.keys()
-        for sink in sinks:
-            sink.remove_orphans(keys)
-        remove_plans(self._output.store)
-        self._output.attempts.clear()
-        summary = ledger.summary()
-        header["passes"][-1] |= {"ended": now(), FAILED: summary.status[FAILED]}
-        self._output.write_header(header)
-        return summary
-
-
-def _apart(settings: BulkSettings) -> None:
-    """The output must not be listed as input the next time."""
-    inside = f"{settings.output.rstrip('/')}/".startswith(f"{settings.input.rstrip('/')}/")
-    if inside:
-        raise DataError(
-            f"the output {settings.output} is inside of the input",
-            where="output",
-            hint="give another folder: the results would be taken for inputs the next time",
-        )
+            pool.run(assignment, len(chunks(this.inputs, assignment.workers)) - 1, watch, said)
 
 
 def _at_most(source: Source, count: int) -> bool:
@@ -286,6 +214,11 @@ def _at_most(source: Source, count: int) -> bool:
             "no images there", where="input", hint="give a folder with PNG, JPEG, WebP or TIFF files"
         )
     return True
+
+
+def _say(watcher: Watcher, note: Callable[[str], None], line: str) -> None:
+    watcher.notes.append(line)
+    note(line)
 
 
 def _stop(watcher: Watcher, note: Callable[[str], None]) -> None:

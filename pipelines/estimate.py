@@ -16,7 +16,7 @@ from pipelines.assignment import Assignment, keep_model, step_name
 from pipelines.known import Known
 from pipelines.ledger import FAILED, Ledger
 from pipelines.listing import Listing
-from pipelines.plan import Planned, write_plan
+from pipelines.plan import Plan, Planned, write_plan
 from pipelines.record import Row
 from pipelines.sample import Sample
 from pipelines.settings import BulkSettings
@@ -79,7 +79,7 @@ def estimate(
         "sample": {
             "images": len(rows),
             FAILED: len(rows) - len(done),
-            "megapixels": round(sum(r["width"] * r["height"] for r in done) / len(done) / 1e6, 4),
+            "megapixels": round(sum((r["width"] or 0) * (r["height"] or 0) for r in done) / len(done) / 1e6, 4),
         },
         "stage_seconds": {
             stage: round(sum(row.get(f"{stage}_ms") or 0.0 for row in done) / len(done) / 1e3, 5)
@@ -88,9 +88,9 @@ def estimate(
         "start_seconds": round(start_s, 2),
         "images_per_second": round(1 / each_s, 3),
         "workers": here,
-        "hours": round(total * each_s / 3600 / here, 3),
+        "hours": round(total * each_s / 3600 / here, 6),
         "workers_needed": needed,
-        "hours_with_them": round(total * each_s / 3600 / needed, 3),
+        "hours_with_them": round(total * each_s / 3600 / needed, 6),
     }
 
 
@@ -104,20 +104,20 @@ def _measured(
         source = open_source(settings.input, settings.read)
         header = dict(step.prepare(Sample(source, [p.item for p in sample], settings), Path(model)))
         keep_model(store, Path(model))
-    # The first images make caches and compile: they are done once before the clock runs.
+    # The first images make caches and compile: some are done before the clock runs.
     warm = sample[: max(1, len(sample) // 8)]
-    inputs = write_plan(store, 1, [*warm, *sample])
+    write_plan(store, 1, warm)
+    write_plan(store, 2, sample)
     began = time.monotonic()
     values = settings.model_dump(mode="json")
-    assignment = Assignment(step_name(type(step)), values, 1, inputs, 1, threads, gpu, header)
+    assignment = Assignment(step_name(type(step)), values, 1, len(warm), 1, threads, gpu, header)
     worker, _ = assignment.open()
     started = time.monotonic()
-    for index in range(len(warm)):
-        worker.work(index, 1, lambda counts: False)
+    worker.work(0, 1, lambda counts: False)
     Ledger(store).clear()
+    worker.plan = Plan(store, 2, len(sample), 1)
     warmed = time.monotonic()
-    for index in range(len(warm), inputs):
-        worker.work(index, 1, lambda counts: False)
+    worker.work(0, 2, lambda counts: False)
     ended = time.monotonic()
     worker.close()
     rows = [row for table in Ledger(store).tables() for row in table.to_pylist()]
@@ -125,5 +125,6 @@ def _measured(
 
 
 def _workers(settings: BulkSettings, have: Resources, gpu: bool) -> int:
-    fit = int(have.gpus) if gpu else int(have.cpus) // (settings.work.cpus_per_worker or 1)
-    return max(1, settings.work.workers or fit)
+    if settings.work.workers is not None:
+        return max(1, settings.work.workers)
+    return max(1, int(have.gpus) if gpu else int(have.cpus) // (settings.work.cpus_per_worker or 1))

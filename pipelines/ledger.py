@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from io import BytesIO
 from typing import Any
 
@@ -24,6 +23,7 @@ from genray.data.images import BadInput
 from genray.data.store import Store
 from genray.errors import DataError
 from pipelines.known import Known, path_hashes
+from pipelines.summary import Summary
 
 FOLDER = "_genray/ledger"
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
@@ -64,29 +64,6 @@ _LARGE = 100_000  # rows of a file that is left alone
 _LARGEST = 500_000
 _REPLACES = b"genray.replaces"
 _KEY = re.compile(r"^\d{5}-[\w-]+$")
-
-
-@dataclass
-class Summary:
-    """What a ledger says altogether."""
-
-    total: int = 0
-    status: Counter[str] = field(default_factory=Counter)
-    reasons: Counter[str] = field(default_factory=Counter)
-    bytes_in: int = 0
-    bytes_out: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values: total, done, skipped, failed, reasons, bytes and seconds of work by stage."""
-        return {
-            "total": self.total,
-            **{name: self.status[name] for name in (DONE, SKIPPED, FAILED)},
-            "reasons": dict(self.reasons.most_common()),
-            "bytes_in": self.bytes_in,
-            "bytes_out": self.bytes_out,
-            "stage_seconds": {name: round(value, 3) for name, value in self.seconds.items()},
-        }
 
 
 class Ledger:
@@ -137,12 +114,13 @@ class Ledger:
     def summary(self) -> Summary:
         """Counts and sums, in one pass over the files."""
         result = Summary()
-        for table in self.tables(["status", "reason", "bytes_in", "bytes_out", *TIMES]):
+        for table in self.tables(["status", "reason", "score", "bytes_in", "bytes_out", *TIMES]):
             result.total += len(table)
             for column, counter in (("status", result.status), ("reason", result.reasons)):
                 for entry in pc.value_counts(table[column]).to_pylist():
                     if entry["values"]:
                         counter[entry["values"]] += entry["counts"]
+            result.anomalies += pc.sum(pc.greater(table["score"], 1)).as_py() or 0
             result.bytes_in += pc.sum(table["bytes_in"]).as_py() or 0
             result.bytes_out += pc.sum(table["bytes_out"]).as_py() or 0
             for name in TIMES:
@@ -158,6 +136,24 @@ class Ledger:
             return
         gone = pa.array(list(paths), pa.string())
         self._keep(lambda table: pc.invert(pc.is_in(table["path"], value_set=gone)))
+
+    def outputs(self) -> Iterator[str]:
+        """Where all outputs are."""
+        for table in self.tables(["output"]):
+            yield from filter(None, table["output"].to_pylist())
+
+    def outputs_of(self, paths: Collection[str]) -> list[str]:
+        """The outputs of the inputs `paths`."""
+        wanted = pa.array(list(paths), pa.string())
+        found: list[str] = []
+        for table in self.tables(["path", "output"]) if paths else ():
+            outputs = table.filter(pc.is_in(table["path"], value_set=wanted))["output"]
+            found += [output for output in outputs.to_pylist() if output]
+        return found
+
+    def remove(self, key: str) -> None:
+        """Forget the rows of the chunk `key`, while they are in a file of their own."""
+        self._store.delete(f"{FOLDER}/{key}.parquet")
 
     def add_problems(self, number: int, problems: Sequence[BadInput]) -> None:
         """Record what could not be listed in the pass `number`: folders and shards."""
@@ -249,20 +245,26 @@ class Ledger:
         return [str(each) for each in json.loads(said)]
 
     def _metadata(self, name: str) -> Any:
-        return pq.read_metadata(self._open(name))
+        with self._store.open(f"{FOLDER}/{name}") as file, self._damage(name):
+            return pq.read_metadata(file)
 
-    def _read(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+    @contextmanager
+    def _damage(self, name: str) -> Iterator[None]:
         try:
-            file = pq.ParquetFile(self._open(name), pre_buffer=False)
-            # Arrow's threads may still hold the file when the process ends, which then aborts
-            # (apache/arrow#34314).
-            return file.read(None if columns is None else list(columns), use_threads=False)
+            yield
         except (pa.ArrowInvalid, pa.ArrowTypeError, KeyError) as error:
             raise DataError(
                 f"the ledger's file {name} is damaged: {error}",
                 where=f"{self._store.root}/{FOLDER}",
                 hint="delete it: the inputs that it spoke of are then done again",
             ) from error
+
+    def _read(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        with self._damage(name):
+            file = pq.ParquetFile(self._open(name), pre_buffer=False)
+            # Arrow's threads may still hold the file when the process ends, which then aborts
+            # (apache/arrow#34314).
+            return file.read(None if columns is None else list(columns), use_threads=False)
 
     def _open(self, name: str) -> pa.BufferReader:
         return pa.BufferReader(self._store.read(f"{FOLDER}/{name}"))

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import posixpath
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from time import time
+from time import sleep, time
 from typing import Any
+from urllib.parse import urlsplit
 
 from genray.data.store import Store
-from genray.errors import RunError
+from genray.errors import DataError, RunError
 from genray.files import hold_file
 from pipelines.attempts import Attempts
 from pipelines.ledger import Ledger
@@ -22,6 +25,7 @@ from pipelines.settings import MAY_CHANGE
 HEADER = "_genray/run.json"
 _LEASE = "_genray/lease.json"
 _LEASE_S = 60.0
+_SETTLE_S = 1.0
 _FORMAT = 1
 _MAX_BYTES = 64 * 2**20
 
@@ -30,8 +34,11 @@ class Output:
     """What lies under the root `location`. Makes the root, but nothing in it."""
 
     def __init__(self, location: str) -> None:
-        self.location = location
-        self.store = Store.create(location)
+        # One and the same folder must not be locked in two ways.
+        self.location = location.removeprefix("file://")
+        self.store = Store.create(self.location)
+        self.lost = False
+        """Whether another run took the lease away."""
         self.ledger = Ledger(self.store)
         self.attempts = Attempts(self.store)
 
@@ -56,7 +63,7 @@ class Output:
             RunError: its images were made in another way; says what differs, and the ways out.
         """
         header = self.header()
-        if not header:
+        if not header.get("target"):
             return {}
         wrong = []
         if header["target"] != target:
@@ -70,12 +77,25 @@ class Output:
                 wrong.append(f"another {key}: {header['identity'].get(key)} -> {identity.get(key)}")
         if wrong:
             raise RunError(
-                "this output was begun with other settings, and its images would be of two kinds: "
+                "this output was begun with other settings, its images would be of two kinds: "
                 + "; ".join(wrong),
                 where=self.location,
                 hint="give another output, the settings of before, or --retry all to make every image again",
             )
         return header
+
+    def check_unused(self) -> None:
+        """Before the first pass: nobody's files are overwritten or taken for leftovers.
+
+        Raises:
+            RunError: there are files already.
+        """
+        if next(self.store.walk([""]), None) is not None:
+            raise RunError(
+                "the output is not empty, and no run of genray began it",
+                where=self.location,
+                hint="give another folder; or set overwrite=true: files of the same names are replaced then",
+            )
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -99,16 +119,20 @@ class Output:
     def _leased(self) -> Iterator[None]:
         # An object store knows no locks: a lease that is renewed, and that expires if its holder dies.
         mine = uuid.uuid4().hex
-        if self._holder() not in (None, mine):
+        if self._holder() is not None:
             raise self._busy()
         self._renew(mine)
+        sleep(_SETTLE_S)  # whoever looked before that has written by now
         if self._holder() != mine:
             raise self._busy()
         ended = threading.Event()
 
         def renew() -> None:
             while not ended.wait(_LEASE_S / 4):
-                with suppress(OSError):  # the next time
+                with suppress(Exception):  # of any file system; the next time
+                    if self._holder() not in (None, mine):
+                        self.lost = True
+                        return
                     self._renew(mine)
 
         thread = threading.Thread(target=renew, daemon=True, name="lease")
@@ -118,7 +142,8 @@ class Output:
         finally:
             ended.set()
             thread.join()
-            self.store.delete(_LEASE)
+            if self._holder() == mine:
+                self.store.delete(_LEASE)
 
     def _renew(self, holder: str) -> None:
         self.store.write(_LEASE, json.dumps({"holder": holder, "until": time() + _LEASE_S}).encode())
@@ -162,6 +187,31 @@ def read_header(store: Store) -> dict[str, Any]:
             hint="use the genray that wrote it, or another output",
         )
     return header
+
+
+def check_apart(source: str, output: str) -> None:
+    """Refuse an output that is the input, or inside of it, or around it, by whatever name: originals would be
+    overwritten, or results listed as inputs the next time.
+
+    Raises:
+        DataError: they are not apart.
+    """
+    first, second = _place(source), _place(output)
+    if f"{first}/".startswith(f"{second}/") or f"{second}/".startswith(f"{first}/"):
+        how = "is the input" if first == second else "and the input are inside of one another"
+        raise DataError(
+            f"the output {output} {how}",
+            where="output",
+            hint="give a folder of its own: originals must not be overwritten, nor results taken for inputs",
+        )
+
+
+def _place(location: str) -> str:
+    """A name of a folder that all its names share."""
+    if "://" not in location or location.startswith("file://"):
+        return os.path.realpath(Path(location.removeprefix("file://")).expanduser()).rstrip("/")
+    parts = urlsplit(location)
+    return f"{parts.scheme}://{parts.netloc}{posixpath.normpath(f'/{parts.path}')}".rstrip("/")
 
 
 def now() -> str:

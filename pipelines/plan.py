@@ -17,7 +17,7 @@ from pipelines.sources import Item
 
 FOLDER = "_genray/plan"
 FILE_ROWS = 8192
-_MOST = 256  # inputs of a chunk; a chunk is what is handed to a worker at once
+_MOST, _LEAST = 512, 4  # inputs of a chunk; a chunk is what is handed to a worker at once
 _SCHEMA = pa.schema(
     [
         ("path", pa.string()),
@@ -58,25 +58,32 @@ def remove_plans(store: Store) -> None:
         store.delete(entry.path)
 
 
-def chunk_size(inputs: int, workers: int) -> int:
-    """How many inputs a worker is handed at once: few enough that all of several workers end together."""
-    return max(1, min(_MOST, -(-inputs // (workers * 24)))) if workers > 1 else _MOST
+def chunks(inputs: int, workers: int) -> list[int]:
+    """Where chunks begin, and the end of the last: large ones first, which cost least, then smaller and
+    smaller, so that all workers end together (Polychronopoulos and Kuck 1987, "Guided Self-Scheduling").
+    """
+    ends = [0]
+    while ends[-1] < inputs:
+        left = inputs - ends[-1]
+        size = left if workers == 1 else max(_LEAST, left // (2 * workers))
+        ends.append(ends[-1] + min(size, left, _MOST))
+    return ends
 
 
 class Plan:
-    """Reads the plan of the pass `number`, of `inputs` in chunks of `chunk`."""
+    """Reads the plan of the pass `number`, of `inputs` in chunks for `workers`."""
 
-    def __init__(self, store: Store, number: int, inputs: int, chunk: int) -> None:
+    def __init__(self, store: Store, number: int, inputs: int, workers: int) -> None:
         self._store, self._number = store, number
-        self._inputs, self._chunk = inputs, chunk
+        self._bounds = chunks(inputs, workers)
         self._open: tuple[int, Any] | None = None
 
     def __len__(self) -> int:
-        return -(-self._inputs // self._chunk)
+        return len(self._bounds) - 1
 
     def chunk(self, index: int) -> Iterator[Planned]:
         """The inputs of the chunk `index`."""
-        at, end = index * self._chunk, min(self._inputs, (index + 1) * self._chunk)
+        at, end = self._bounds[index], self._bounds[index + 1]
         while at < end:
             serial, first = divmod(at, FILE_ROWS)
             count = min(end - at, FILE_ROWS - first)

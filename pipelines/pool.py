@@ -7,6 +7,7 @@ actor or node died, is there once.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -16,9 +17,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from genray import errors
 from genray.errors import GenrayError
 from pipelines.assignment import Assignment
-from pipelines.board import Board
+from pipelines.board import READY, Board
 
 Watch = Callable[[Mapping[str, float]], bool]
 """Takes the sums so far, a few times a second; returns whether to stop."""
@@ -49,6 +51,7 @@ class Here:
             worker, notes = assignment.open()
             for line in notes:
                 note(line)
+            board.report({READY: 1.0})
             try:
                 for index in range(chunks):
                     if not worker.work(index, assignment.number, board.report):
@@ -76,11 +79,12 @@ class OnRay:
 
     Args:
         workers: how many.
-        cpus: CPUs of each.
+        cpus: that each may use.
     """
 
-    def __init__(self, workers: int, cpus: float) -> None:
-        self._workers, self._cpus = workers, cpus
+    def __init__(self, workers: int, cpus: int) -> None:
+        # A pool that takes every CPU leaves none to what Ray runs beside it, and hangs without a word.
+        self._workers, self._cpus = workers, 0.9 * cpus
 
     def run(self, assignment: Assignment, chunks: int, watch: Watch, note: Callable[[str], None]) -> None:
         """See `Pool`."""
@@ -106,6 +110,7 @@ class OnRay:
         ray: Any = import_module("ray")
         from ray.data import ActorPoolStrategy, DataContext
 
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # plans and hints; what is wrong is raised
         context: Any = DataContext.get_current()
         context.enable_progress_bars = False
         # Results are a few bytes; what matters is that the next chunk is at hand.
@@ -122,8 +127,8 @@ class OnRay:
         said: set[str] = set()
         for row in dataset.iter_rows():
             if row["error"]:
-                what, where, hint = row["error"].split("\0")
-                raise GenrayError(what, where=where or None, hint=hint or None)
+                kind, what, where, hint = row["error"].split("\0")
+                raise getattr(errors, kind)(what, where=where or None, hint=hint or None)
             for line in filter(None, row["notes"].split("\n")):
                 if line not in said:
                     said.add(line)
@@ -137,6 +142,7 @@ class Actor:
         self._ray: Any = import_module("ray")
         self._assignment, self._board = assignment, board
         self._worker, self._notes = assignment.open()
+        self._report({READY: 1.0})
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         """Work on the chunks of `batch`."""
@@ -148,7 +154,8 @@ class Actor:
                 self._worker.work(index, self._assignment.number, self._report)
             except GenrayError as wrong:  # an exception would be taken for a fault of this actor
                 self._board.stop.remote()
-                error = "\0".join([wrong.what, wrong.where or "", wrong.hint or ""])
+                said = (type(wrong).__name__, wrong.what, wrong.where or "", wrong.hint or "")
+                error = "\0".join(said)
                 break
         notes, self._notes = "\n".join(self._notes), []
         return {"error": [error], "notes": [notes]}

@@ -26,15 +26,18 @@ class WorkSettings(Settings):
 
     workers: Annotated[int, Field(ge=0, le=100_000)] | None = Field(
         None,
-        description="processes; 0: all in this one, without Ray; null: 0 for a few images, else one for each "
-        "GPU, or for each `cpus_per_worker` CPUs",
+        description="processes; 0: all in this one, without Ray; null: 0 for a few images or on up to 8 "
+        "CPUs, else one for each GPU, or for each `cpus_per_worker` CPUs",
     )
     cpus_per_worker: int | None = Field(
         None, ge=1, le=256, description="CPUs that the model takes in each; null: 1, or all in one process"
     )
     gpu: bool | None = Field(None, description="null: where there is one")
-    batch_megapixels: float = Field(
-        2.0, gt=0, le=1000, description="most of images of one size that the model is given at once"
+    batch_megapixels: float | None = Field(
+        None,
+        gt=0,
+        le=1000,
+        description="most of images of one size that the model is given at once; null: 0.5, on a GPU 8",
     )
     memory_mb: int = Field(
         512,
@@ -75,8 +78,11 @@ class BulkSettings(Settings):
     read: ReadSettings = Field(ReadSettings(), description="how the inputs are read")
     write: OutputSettings = Field(OutputSettings(), description="how the outputs are written")
     work: WorkSettings = Field(WorkSettings(), description="how the work is spread")
+    overwrite: bool = Field(
+        False, description="write into a folder that holds other files; those of the same names are replaced"
+    )
     report: ReportSettings = Field(ReportSettings(), description="what the page at the end shows")
 
 
-MAY_CHANGE = ("work.", "report.", "retry", "output", "read.max_")
+MAY_CHANGE = ("work.", "report.", "retry", "overwrite", "output", "read.max_")
 """Settings, or groups of them, that an output can be gone on with when they differ."""

@@ -19,9 +19,10 @@ from genray.data.store import Store
 from genray.errors import DataError
 from genray.progress import duration
 from genray.terminal import aligned, print_json
-from pipelines.ledger import DONE, FAILED, SKIPPED, Ledger, Summary
+from pipelines.ledger import DONE, FAILED, SKIPPED, Ledger
 from pipelines.output import HEADER
 from pipelines.step import SKIPPED as WHY_SKIPPED
+from pipelines.summary import Summary
 
 T = TypeVar("T")
 Row = tuple[str, ...]

@@ -8,8 +8,9 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
-from genray.errors import BulkError
+from genray.errors import BulkError, ResourceError
 from genray.progress import Display, Tick
+from pipelines.board import READY
 from pipelines.ledger import DONE, FAILED, SKIPPED, TIMES
 from pipelines.settings import WorkSettings
 
@@ -28,14 +29,16 @@ class Watcher:
     def __init__(self, images: int, settings: WorkSettings, display: Display) -> None:
         self._images, self._settings, self._display = images, settings, display
         self._counts: dict[str, float] = {}
-        self._began = self._first = self._last = time.monotonic()
-        self._early, self._early_bytes = 0, 0.0
-        self._exporter = None if settings.metrics_port is None else Exporter(images, settings.metrics_port)
+        self._began = self._ready = self._last = time.monotonic()
+        self._exporter: Exporter | None = None
+        self.notes: list[str] = []
+        """What the workers said of how they run."""
         self.stopping = False
         self.failing: BulkError | None = None
 
     def __enter__(self) -> Watcher:
-        if self._exporter is not None:
+        if self._settings.metrics_port is not None:
+            self._exporter = Exporter(self._images, self._settings.metrics_port)
             self._display.note(f"metrics: http://127.0.0.1:{self._exporter.port}/metrics")
         return self
 
@@ -50,15 +53,15 @@ class Watcher:
 
     def watch(self, counts: Mapping[str, float]) -> bool:
         """Take the sums so far; returns whether the workers are to stop."""
+        if not self._counts.get(READY):
+            self._ready = time.monotonic()  # what was before is start-up
         if dict(counts) != self._counts:
             self._last = time.monotonic()
-        before, self._counts = self.finished, dict(counts)
-        if not before:  # until the first images are through it was start-up
-            self._first, self._early, self._early_bytes = self._last, self.finished, self._bytes
+        self._counts = dict(counts)
         speed = self.figures()["images_per_second"]
         shown = {"MB/s": self.figures()["mb_per_second"], FAILED: counts.get(FAILED, 0.0)}
         left = (self._images - self.finished) / speed if speed else 0.0
-        if self.finished > self._early or self.finished == self._images:  # no speed is known before
+        if self.finished:
             self._display.tick(Tick(0, 0, self.finished, self._images, speed, left, shown, unit="image"))
         if self._exporter is not None:
             self._exporter.show(counts, self._images - self.finished)
@@ -73,23 +76,15 @@ class Watcher:
 
     def figures(self) -> dict[str, float]:
         """Of this pass: seconds at work, images and megabytes a second, without the start-up."""
-        # Of a run that was through at the first look nothing better is known.
-        images, megabytes = self.finished - self._early, (self._bytes - self._early_bytes) / 1e6
-        if not images:
-            images, megabytes = self.finished, self._bytes / 1e6
         return {
-            "images_per_second": round(images / self._seconds, 3),
-            "mb_per_second": round(megabytes / self._seconds, 3),
-            "start_seconds": round(self._first - self._began, 2),
+            "images_per_second": round(self.finished / self._seconds, 3),
+            "mb_per_second": round(self._counts.get("bytes_in", 0.0) / 1e6 / self._seconds, 3),
+            "start_seconds": round(self._ready - self._began, 2),
         }
 
     @property
-    def _bytes(self) -> float:
-        return self._counts.get("bytes_in", 0.0)
-
-    @property
     def _seconds(self) -> float:
-        return max(1e-3, self._last - (self._first if self.finished > self._early else self._began))
+        return max(1e-3, self._last - self._ready)
 
 
 class Exporter:
@@ -112,7 +107,14 @@ class Exporter:
         self._left = Gauge("genray_bulk_images_left", "Images of this pass to do.", registry=registry)
         self._left.set(images)
         self._shown: dict[str, float] = {}
-        self._server, self._thread = start_http_server(port, addr="127.0.0.1", registry=registry)
+        try:
+            self._server, self._thread = start_http_server(port, addr="127.0.0.1", registry=registry)
+        except OSError as error:
+            raise ResourceError(
+                f"metrics cannot be served on port {port}: {error.strerror}",
+                where="work.metrics_port",
+                hint="give another port, or 0 for a free one",
+            ) from error
         self.port: int = self._server.server_port
 
     def show(self, counts: Mapping[str, float], left: int) -> None:

@@ -6,18 +6,15 @@ model. It alone decides what is let in, by how many decoded bytes are about: not
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
-from pathlib import PurePosixPath
 from typing import Any
 
 from genray.data.images import BadImage
-from genray.data.photo import Photo, photo_header, read_photo
-from genray.data.photo_writer import write_photo
+from genray.data.photo import photo_header, read_photo
 from genray.errors import GenrayError
 from pipelines.attempts import Attempt, Attempts
 from pipelines.batching import Batcher
@@ -28,9 +25,11 @@ from pipelines.settings import BulkSettings
 from pipelines.sinks import Sink, TableSink
 from pipelines.sources import Source
 from pipelines.step import Input, Step
+from pipelines.writing import Writer
 
+_BATCH_MEGAPIXELS = 0.5  # on a CPU larger batches are no faster, and the other stages wait for them
 _SMALL = 16 * 2**20  # decoded bytes of an image that needs no leave to be decoded ahead
-_AHEAD = 8
+_AHEAD = 24  # images that are read and decoded before they are needed, if there is memory for them
 
 
 class Worker:
@@ -56,11 +55,14 @@ class Worker:
         threads: int,
     ) -> None:
         self._settings, self._step, self._source = settings, step, source
-        self._sink, self._table, self._ledger = sink, table, ledger
-        self._attempts, self._plan = attempts, plan
+        self._writer, self._ledger = Writer(settings.write, sink, table), ledger
+        self._attempts = attempts
+        self.plan = plan
         self._before = ThreadPoolExecutor(max(2, threads), "read")
         self._behind = ThreadPoolExecutor(max(1, threads), "write")
+        self._batch = 1e6 * (settings.work.batch_megapixels or _BATCH_MEGAPIXELS)
         self._held = 0
+        self._under_way: set[Future[Job]] = set()
 
     def work(self, index: int, number: int, report: Report) -> bool:
         """Do the chunk `index` of the pass `number`; returns whether it came to its end.
@@ -70,22 +72,32 @@ class Worker:
         """
         chunk = f"{number:05}-{index:06}"
         attempt = self._attempts.begin(chunk)
-        done: set[str] = set()
-        if attempt.number:
-            done = {path for table in self._earlier(chunk, attempt) for path in table}
-        todo = [each for each in self._plan.chunk(index) if each.item.path not in done]
+        if attempt.done:
+            return True
         record = Record(
             self._settings.work.commit_seconds,
             partial(self._commit, chunk, attempt),
             partial(self._attempts.holds, chunk, attempt),
             report,
         )
+        try:
+            self._through(index, chunk, attempt, record)
+        finally:
+            self._forget()
+        if record.stopped:
+            return False
+        self._attempts.end(chunk, attempt)
+        return True
+
+    def _through(self, index: int, chunk: str, attempt: Attempt, record: Record) -> None:
+        earlier = self._earlier(chunk, attempt) if attempt.number else ()
+        done = {path for paths in earlier for path in paths}
+        todo = [each for each in self.plan.chunk(index) if each.item.path not in done]
         for each in [each for each in todo if each.item.path == attempt.poison]:
             todo.remove(each)
-            record.add([row_of(Job(each, bad=BadImage("killed-worker", "workers died of it three times")))])
+            record.add([row_of(Job(each, bad=BadImage("killed-worker", "two workers died at it")))])
             record.commit()
-        groups = [[each] for each in todo] if attempt.careful else [todo]
-        for group in groups:
+        for group in [[each] for each in todo] if attempt.careful else [todo]:
             if attempt.careful:
                 self._attempts.name(chunk, attempt, group[0].item.path)
             for rows in self._flow(group, record):
@@ -93,17 +105,21 @@ class Worker:
             if record.stopped:
                 break
         record.commit()
-        if not record.stopped:
-            self._attempts.end(chunk)
-        return not record.stopped
+
+    def _forget(self) -> None:
+        """Let nothing of a chunk that broke off get into the next one."""
+        under_way = list(self._under_way)
+        for future in under_way:
+            future.cancel()
+        wait(under_way)
+        self._held = 0
+        self._writer.discard()
 
     def close(self) -> None:
         """Let go of the threads, and of what was not committed."""
         self._before.shutdown()
         self._behind.shutdown()
-        self._sink.discard()
-        if self._table is not None:
-            self._table.discard()
+        self._forget()
 
     def _earlier(self, chunk: str, attempt: Attempt) -> Iterator[list[str]]:
         for number in range(attempt.number):
@@ -121,18 +137,21 @@ class Worker:
         reading: deque[Future[Job]] = deque()
         decoding: deque[Future[Job]] = deque()
         writing: deque[Future[Job]] = deque()
-        batches: Batcher[Job] = Batcher(self._settings.work.batch_megapixels * 1e6)
+        batches: Batcher[Job] = Batcher(self._batch)
         limit = self._settings.work.memory_mb * 2**20
         waiting = iter(todo)
         more = True
         while True:
-            more = more and not record.stopped
+            if record.stopped:  # only what is being written is worth waiting for
+                for future in writing:
+                    yield [self._let_go(future.result())]
+                return
             while more and len(reading) + len(decoding) < _AHEAD and not record.due:
                 planned = next(waiting, None)
                 if planned is None:
                     more = False
                     break
-                reading.append(self._before.submit(self._read, planned))
+                reading.append(self._submit(self._before, self._read, planned))
             while reading and (reading[0].done() or not decoding):
                 job = reading[0].result()
                 if self._held and self._held + job.weight > limit:
@@ -140,7 +159,7 @@ class Worker:
                 reading.popleft()
                 self._held += job.weight
                 if not job.decoded and job.bad is None:
-                    decoding.append(self._before.submit(self._decode, job))
+                    decoding.append(self._submit(self._before, self._decode, job))
                 else:
                     decoding.append(_ready(job))
             if decoding:
@@ -165,6 +184,12 @@ class Worker:
                 through.append(self._let_go(writing.popleft().result()))
             if through:
                 yield through
+
+    def _submit(self, threads: ThreadPoolExecutor, work: Callable[..., Job], what: Any) -> Future[Job]:
+        future = threads.submit(work, what)
+        self._under_way.add(future)
+        future.add_done_callback(self._under_way.discard)
+        return future
 
     def _let_go(self, job: Job) -> Row:
         self._held -= job.weight
@@ -219,45 +244,13 @@ class Worker:
         futures = []
         for job, result in zip(jobs, made, strict=True):
             job.made, job.times["model_ms"] = result, each
-            futures.append(self._behind.submit(self._write, job))
+            futures.append(self._submit(self._behind, self._writer.write, job))
         return futures
-
-    def _write(self, job: Job) -> Job:
-        """In a thread: encode and write what was made of an input."""
-        made, output = job.made, job.planned.output
-        assert made is not None
-        try:
-            whole: Photo | bytes | None = made.copy if made.copy is not None else made.photo
-            images = {output: whole}
-            for behind, photo in made.also.items():
-                plain = PurePosixPath(output)
-                images[str(plain.with_name(f"{plain.stem}{behind}{plain.suffix}"))] = photo
-            for path, image in images.items():
-                if image is None:
-                    continue
-                began = time.perf_counter()
-                data = image if isinstance(image, bytes) else write_photo(image, self._settings.write, path)
-                encoded = time.perf_counter()
-                where = self._sink.put(path, data, job.planned.item.path)
-                job.times["encode_ms"] = job.times.get("encode_ms", 0.0) + (encoded - began) * 1e3
-                job.times["write_ms"] = job.times.get("write_ms", 0.0) + _ms(encoded)
-                job.bytes_out += len(data)
-                if not job.outputs:
-                    job.outputs, job.sha256 = where, hashlib.sha256(data).hexdigest()
-            if made.row is not None and self._table is not None:
-                self._table.add({"path": job.planned.item.path, **made.row})
-        except BadImage as bad:
-            job.bad = bad
-        except OSError as error:
-            job.bad = BadImage("unwritable", error.strerror or str(error))
-        return job
 
     def _commit(self, chunk: str, attempt: Attempt, piece: int, rows: Sequence[Row]) -> None:
         """Outputs first, then the rows that speak of them."""
         key = f"{chunk}-{attempt.number}-{piece}"
-        self._sink.commit(key)
-        if self._table is not None:
-            self._table.commit(key)
+        self._writer.commit(key)
         self._ledger.add(key, rows)
 
 

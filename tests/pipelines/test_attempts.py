@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from genray.data.store import Store
-from pipelines.attempts import Attempts
+from pipelines.attempts import Attempt, Attempts
 
 
 @pytest.fixture
@@ -12,21 +12,23 @@ def attempts(tmp_path: Path) -> Attempts:
 
 
 def test_attempts_are_counted_until_one_ends(attempts: Attempts) -> None:
-    assert [attempts.begin("00001-000000").number for _ in range(3)] == [0, 1, 2]
-    attempts.end("00001-000000")
-    assert attempts.begin("00001-000000").number == 0
-    assert attempts.begin("00001-000001").number == 0
+    tries = [attempts.begin("00001-000000") for _ in range(3)]
+    assert [each.number for each in tries] == [0, 1, 2]
+    assert [each.careful for each in tries] == [False, False, True]
+    attempts.end("00001-000000", tries[-1])
+    assert attempts.begin("00001-000000").done
+    assert attempts.begin("00001-000001") == Attempt()
 
 
-def test_the_third_attempt_is_careful_and_knows_what_it_died_of(attempts: Attempts) -> None:
-    first, second = attempts.begin("c"), attempts.begin("c")
-    assert not first.careful
-    assert not second.careful
-    third = attempts.begin("c")
-    assert third.careful
-    attempts.name("c", third, "bad.jpg")
-    fourth = attempts.begin("c")
-    assert (fourth.number, fourth.poison) == (3, "bad.jpg")
+def test_an_image_is_poison_when_two_in_a_row_died_at_it(attempts: Attempts) -> None:
+    for path, poison in (("good.jpg", ""), ("bad.jpg", ""), ("bad.jpg", "bad.jpg")):
+        attempt = attempts.begin("c")
+        attempts.name("c", attempt, "first.jpg")
+        attempts.name("c", attempt, path)
+        again = attempts.begin("c")
+        assert (again.suspect, again.poison) == (path, poison)
+        attempts.clear()
+        attempts = Attempts(attempts._store, again)
 
 
 def test_a_chunk_belongs_to_who_began_it_last(attempts: Attempts) -> None:
@@ -37,6 +39,18 @@ def test_a_chunk_belongs_to_who_began_it_last(attempts: Attempts) -> None:
     assert attempts.holds("c", second)
     attempts.clear()
     assert not attempts.holds("c", second)
+
+
+def test_what_is_left_says_whether_the_run_before_died(attempts: Attempts) -> None:
+    assert attempts.clear() is None
+    attempts.end("a", attempts.begin("a"))
+    assert attempts.clear() is None
+    attempts.begin("b")
+    attempts.name("c", attempts.begin("c"), "at.jpg")
+    left = attempts.clear()
+    assert left is not None
+    assert (left.suspect, left.times) == ("at.jpg", 1)
+    assert attempts.clear() is None
 
 
 def test_a_marker_that_a_crash_cut_off_counts_as_an_attempt(attempts: Attempts, tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from genray.data.store import Store
-from pipelines.plan import FILE_ROWS, Plan, Planned, chunk_size, remove_plans, write_plan
+from pipelines.plan import FILE_ROWS, Plan, Planned, chunks, remove_plans, write_plan
 from pipelines.sources import Item
 
 
@@ -15,7 +16,7 @@ def planned(index: int) -> Planned:
 def test_chunks_hold_every_input_once_and_in_order(tmp_path: Path, count: int) -> None:
     store = Store(str(tmp_path))
     assert write_plan(store, 3, map(planned, range(count))) == count
-    plan = Plan(store, 3, count, 77)
+    plan = Plan(store, 3, count, 5)
     assert [each for index in range(len(plan)) for each in plan.chunk(index)] == [
         planned(i) for i in range(count)
     ]
@@ -24,8 +25,11 @@ def test_chunks_hold_every_input_once_and_in_order(tmp_path: Path, count: int) -
 def test_a_chunk_may_lie_in_two_files(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     count = write_plan(store, 1, map(planned, range(FILE_ROWS + 50)))
-    plan = Plan(store, 1, count, 100)
-    assert len(list(plan.chunk(FILE_ROWS // 100))) == 100
+    bounds = chunks(count, 3)
+    across = next(index for index, (a, b) in enumerate(pairwise(bounds)) if a < FILE_ROWS < b)
+    assert [each.item.size for each in Plan(store, 1, count, 3).chunk(across)] == list(
+        range(bounds[across], bounds[across + 1])
+    )
 
 
 def test_plans_can_be_removed(tmp_path: Path) -> None:
@@ -35,8 +39,14 @@ def test_plans_can_be_removed(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.arrow"))
 
 
-def test_chunks_are_small_enough_for_all_workers_to_end_together() -> None:
-    assert chunk_size(10, 4) == 1
-    assert chunk_size(10, 1) == 256
-    assert chunk_size(480, 2) == 10
-    assert chunk_size(10_000_000, 2) == 256
+@pytest.mark.parametrize("inputs", [0, 1, 7, 480, 1_000_003])
+@pytest.mark.parametrize("workers", [1, 2, 64])
+def test_chunks_are_large_first_and_small_at_the_end(inputs: int, workers: int) -> None:
+    bounds = chunks(inputs, workers)
+    sizes = [b - a for a, b in pairwise(bounds)]
+    assert (bounds[0], bounds[-1], sum(sizes)) == (0, inputs, inputs)
+    assert sizes == sorted(sizes, reverse=True)
+    assert all(0 < size <= 512 for size in sizes)
+    if workers > 1 and inputs > 400:
+        assert sizes[-1] <= 4
+        assert max(sizes) * workers <= max(inputs, 512 * workers)
