@@ -156,7 +156,9 @@ def read_manifest(path: Path) -> Manifest:
     if not path.is_dir():
         raise BundleMissing(f"no bundle at {path}: there is no such folder")
     if not file.is_file():
-        raise BundleMissing(f"{path} holds no {_MANIFEST}", hint="give the folder that a run calls bundle/")
+        inside = path / "bundle"
+        hint = f"did you mean {inside}?" if (inside / _MANIFEST).is_file() else "give a run's folder bundle/"
+        raise BundleMissing(f"{path} holds no {_MANIFEST}", hint=hint)
     _stay_inside(path, file)
     try:
         with file.open("rb") as stream:

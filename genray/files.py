@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import json
@@ -105,3 +106,18 @@ def hold_file(path: Path) -> Iterator[bool]:
             yield False
         else:
             yield True
+
+
+def sync_file_system(folder: Path) -> None:
+    """Make all that was written to the file system of `folder` survive a power cut."""
+    library = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(library, "syncfs"):  # Linux alone has it
+        os.sync()
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        if library.syncfs(handle):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(folder))
+    finally:
+        os.close(handle)

@@ -75,7 +75,7 @@ class LineDisplay:
             )
 
     def note(self, text: str) -> None:
-        with suppress(BrokenPipeError):  # nobody reads it any more: the training goes on
+        with suppress(OSError):  # nobody reads it any more: the work goes on
             print(text, file=sys.stderr, flush=True)
 
     def row(self, row: Mapping[str, Any], text: str) -> None:

@@ -84,6 +84,8 @@ def _outcome_rows(outcome: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _bulk_rows(outcome: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     this = outcome["this_pass"]
     yield "images", "  ".join(f"{name} {outcome[name]}" for name in ("total", "done", "skipped", "failed"))
+    if outcome["anomalies"]:
+        yield "anomalies", str(outcome["anomalies"])
     for reason, count in outcome["reasons"].items():
         yield f"  {reason}", str(count)
     yield (

@@ -39,7 +39,9 @@ class Coding(BundleStep[C]):
                 where="inference.precision",
                 hint="set fp32 or bf16: with an autoencoder most of the time goes into decoding files",
             )
-        return super().check()
+        height, width = self.size
+        colours = "gray" if self.manifest.preprocessing.input.channels == 1 else "in colour"
+        return [*super().check(), f"images are brought to {width}x{height} pixels, {colours}"]
 
     @property
     def size(self) -> tuple[int, int]:

@@ -40,7 +40,7 @@ class DetectSettings(CodingSettings):
 
 
 class Detect(Coding[DetectSettings]):
-    """`detections/part-*.parquet` with `path`, `error`, `score` (error / threshold), `anomaly`; heat maps."""
+    """`detections/part-*.parquet`: `path`, `error`, `score` (error / threshold), `anomaly`; heat maps in `heat/`."""
 
     settings_class = DetectSettings
     kinds = ("anomaly",)
@@ -64,6 +64,10 @@ class Detect(Coding[DetectSettings]):
     def prepare(self, sample: Sequence[Photo], model: Path) -> Mapping[str, Any]:
         """See `Step`."""
         return error_limit(self.manifest.calibration)
+
+    def named(self, path: str) -> str:
+        """See `Step`: a heat map is not the image."""
+        return f"heat/{path}"
 
     def make(self, inputs: Sequence[Input]) -> Sequence[Made]:
         """See `Step`."""

@@ -34,6 +34,7 @@ from pipelines.summary import Summary
 from pipelines.watching import Watcher
 
 _ONE_PROCESS = 8  # CPUs
+_EACH = 16  # inputs that another worker is worth
 _FEW = 128  # inputs that one process has done before Ray's workers are up
 
 
@@ -175,21 +176,23 @@ class PreparedBulk:
         self, this: Pass, watcher: Watcher, have: Resources, attached: bool, note: Callable[[str], None]
     ) -> None:
         """Let workers do the plan."""
-        ray = self.needs_ray(attached)
+        ray, each = self.needs_ray(attached), self._settings.work.cpus_per_worker or 1
         workers = self.demand(have).workers[0]
-        each = self._settings.work.cpus_per_worker or (1 if ray else max(1, int(have.cpus)))
+        if not ray:  # each takes a while to get ready
+            here = 1 if self._gpu(have) else max(1, int(have.cpus) // each)
+            workers = min(here, max(1, this.inputs // _EACH))
         assignment = Assignment(
             step=step_name(type(self._step)),
             settings=self._settings.model_dump(mode="json"),
             number=this.number,
             inputs=this.inputs,
-            workers=workers if ray else 1,
+            workers=workers,
             threads=each,
             gpu=self._gpu(have),
             header=this.header["prepared"],
             crashed=this.crashed,
         )
-        pool: Pool = OnRay(workers, each) if ray else Here()
+        pool: Pool = OnRay(workers, each) if ray else Here(workers)
         said = partial(_say, watcher, note)
 
         def watch(counts: Mapping[str, float]) -> bool:

@@ -79,7 +79,9 @@ def estimate(
         "sample": {
             "images": len(rows),
             FAILED: len(rows) - len(done),
-            "megapixels": round(sum((r["width"] or 0) * (r["height"] or 0) for r in done) / len(done) / 1e6, 4),
+            "megapixels": round(
+                sum((r["width"] or 0) * (r["height"] or 0) for r in done) / len(done) / 1e6, 4
+            ),
         },
         "stage_seconds": {
             stage: round(sum(row.get(f"{stage}_ms") or 0.0 for row in done) / len(done) / 1e3, 5)

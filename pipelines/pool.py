@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -41,37 +40,51 @@ class Pool(Protocol):
 
 
 class Here:
-    """One worker, in this process: no start-up, and no Ray."""
+    """Workers that are threads of this process: what takes time leaves Python's lock to the others. No Ray.
+
+    Args:
+        workers: how many.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
 
     def run(self, assignment: Assignment, chunks: int, watch: Watch, note: Callable[[str], None]) -> None:
         """See `Pool`."""
-        board = Board()
+        board, waiting = Board(), iter(range(chunks))
+        lock = threading.Lock()  # an iterator is not for several threads, nor is the export of a model
 
         def work() -> None:
-            worker, notes = assignment.open()
+            with lock:
+                worker, notes = assignment.open()
             for line in notes:
                 note(line)
             board.report({READY: 1.0})
             try:
-                for index in range(chunks):
-                    if not worker.work(index, assignment.number, board.report):
+                while True:
+                    with lock:
+                        index = next(waiting, None)
+                    if index is None or not worker.work(index, assignment.number, board.report):
                         return
+            except BaseException:
+                board.stop()  # the others come to their end, too
+                raise
             finally:
                 worker.close()
 
-        # In a thread, so that this one can watch and take signals.
-        with ThreadPoolExecutor(1, "worker") as thread:
-            future = thread.submit(work)
+        with ThreadPoolExecutor(self._workers, "worker") as threads:
+            futures = [threads.submit(work) for _ in range(self._workers)]
             try:
-                while not future.done():
+                while not all(future.done() for future in futures):
                     if watch(board.counts()):
                         board.stop()
-                    _wait(future)
+                    wait(futures, _POLL_S)
             except BaseException:
                 board.stop()
                 raise
             watch(board.counts())
-            future.result()
+            for future in futures:
+                future.result()
 
 
 class OnRay:
@@ -99,7 +112,7 @@ class OnRay:
                     if watch(ray.get(board.counts.remote())) and not stopping.is_set():
                         stopping.set()
                         board.stop.remote()
-                    _wait(future)
+                    wait([future], _POLL_S)
             except BaseException:
                 board.stop.remote()
                 raise
@@ -175,9 +188,3 @@ def _beside_driver(ray: Any) -> dict[str, Any]:
 
     node = ray.get_runtime_context().get_node_id()
     return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
-
-
-def _wait(future: Any) -> None:
-    end = time.monotonic() + _POLL_S
-    while time.monotonic() < end and not future.done():
-        time.sleep(0.02)

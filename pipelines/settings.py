@@ -26,11 +26,11 @@ class WorkSettings(Settings):
 
     workers: Annotated[int, Field(ge=0, le=100_000)] | None = Field(
         None,
-        description="processes; 0: all in this one, without Ray; null: 0 for a few images or on up to 8 "
+        description="processes; 0: threads of this one, without Ray; null: 0 for a few images or on up to 8 "
         "CPUs, else one for each GPU, or for each `cpus_per_worker` CPUs",
     )
     cpus_per_worker: int | None = Field(
-        None, ge=1, le=256, description="CPUs that the model takes in each; null: 1, or all in one process"
+        None, ge=1, le=256, description="CPUs that the model takes in each; null: 1"
     )
     gpu: bool | None = Field(None, description="null: where there is one")
     batch_megapixels: float | None = Field(

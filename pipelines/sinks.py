@@ -6,17 +6,10 @@ the first. Packed results wait in a temporary file until then, whose space is fr
 
 from __future__ import annotations
 
-import re
 import tarfile
 import tempfile
-import threading
-from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, suppress
-from mmap import ACCESS_READ, mmap
-from pathlib import Path, PurePosixPath
-from typing import IO, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -24,15 +17,13 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from genray.data.images import BadImage
-from genray.data.store import OWN, Store
+from genray.data.store import Store
 from genray.data.tar import tar_members, write_member
-from genray.errors import BulkError, DataError, StorageFull
-from genray.files import storage_errors
+from genray.errors import DataError
 from genray.settings import Settings
+from pipelines.packed import PackedSink, below, spooling
 
 _ROW_GROUP = 32 * 2**20  # bytes of rows that are held before they are written
-_KEY = r"\d{5}-[\w-]+"
-_THREADS = 8  # that look into parts: most of it is waiting for a remote store
 _IMAGES = pa.schema([("path", pa.string()), ("image", pa.binary()), ("source", pa.string())])
 
 
@@ -84,7 +75,7 @@ class FileSink:
 
     def put(self, path: str, data: bytes, source: str = "") -> str:
         try:
-            self._store.write(_below(path), data)
+            self._store.write(below(path), data)
         except DataError as error:
             raise BadImage("unwritable", error.what) from error
         return path
@@ -99,74 +90,7 @@ class FileSink:
         self._store.remove_leftovers()
 
 
-class _Packed(ABC):
-    """Results that wait in a temporary file for their name: see `Sink`."""
-
-    def __init__(self, store: Store, folder: str, begin: str, suffix: str) -> None:
-        self._store, self._folder = store, folder
-        self._begin, self._suffix = f"{folder}/{begin}", suffix
-        self._lock = threading.Lock()
-        self._spool: IO[bytes] | None = None
-
-    def commit(self, key: str) -> None:
-        self._commit_as(self._path(key))
-
-    def discard(self) -> None:
-        with self._lock:
-            with suppress(OSError, StorageFull):
-                self._end()
-            if self._spool is not None:
-                self._spool.close()
-                self._spool = None
-
-    def drop(self, sources: Collection[str]) -> None:
-        gone = frozenset(sources)
-        if gone:
-            with ThreadPoolExecutor(_THREADS) as pool:
-                list(pool.map(lambda path: self._drop_from(path, gone), self._paths()))
-
-    def remove_orphans(self, keys: Collection[str]) -> None:
-        for path in set(self._paths()) - {self._path(key) for key in keys}:
-            self._store.delete(path)
-        self._store.remove_leftovers(self._folder)
-
-    @abstractmethod
-    def _end(self) -> None: ...  # write the end of what is in the temporary file
-
-    @abstractmethod
-    def _sources_of(self, path: str) -> Iterable[str]: ...  # the inputs that the part `path` is of
-
-    @abstractmethod
-    def _without(self, path: str, gone: Collection[str]) -> _Packed: ...  # a new sink with the rest of a part
-
-    def _drop_from(self, path: str, gone: frozenset[str]) -> None:
-        try:
-            if not gone.isdisjoint(self._sources_of(path)):
-                self._without(path, gone)._commit_as(path)
-        except (BadImage, pa.ArrowException) as error:
-            hint = "delete it, and make everything again with --retry all"
-            what = f"a part of the output is damaged: {error}"
-            raise BulkError(what, where=f"{self._store.root}/{path}", hint=hint) from error
-
-    def _commit_as(self, path: str) -> None:
-        with self._lock:
-            self._end()
-            if self._spool is None:
-                return self._store.delete(path)  # of an attempt at the chunk that made something
-            self._spool.flush()
-            self._store.write(path, mmap(self._spool.fileno(), 0, access=ACCESS_READ), durable=True)
-            self._spool.close()
-            self._spool = None
-
-    def _path(self, key: str) -> str:
-        return f"{self._begin}{key}{self._suffix}"
-
-    def _paths(self) -> list[str]:
-        part = re.compile(re.escape(self._begin) + _KEY + re.escape(self._suffix))
-        return [e.path for e in self._store.list([self._suffix], self._folder) if part.fullmatch(e.path)]
-
-
-class TableSink(_Packed):
+class TableSink(PackedSink):
     """Rows that become `FOLDER/part-KEY.parquet`; see `Sink`.
 
     Args:
@@ -204,7 +128,7 @@ class TableSink(_Packed):
     def _flush(self) -> None:
         rows, self._rows, self._held = self._rows, [], 0
         columns = [_column([row.get(field.name) for row in rows], field.type) for field in self._schema]
-        with _spooling():
+        with spooling():
             if self._writer is None:
                 self._spool = tempfile.TemporaryFile()  # noqa: SIM115
                 self._writer = pq.ParquetWriter(self._spool, self._schema, **self._options)
@@ -215,7 +139,7 @@ class TableSink(_Packed):
             self._flush()
         writer, self._writer = self._writer, None
         if writer is not None:
-            with _spooling():
+            with spooling():
                 writer.close()
 
     def _sources_of(self, path: str) -> Iterable[str]:
@@ -223,7 +147,7 @@ class TableSink(_Packed):
             names = pq.ParquetFile(file).read([self._source], use_threads=False)[self._source]
             return set(names.to_pylist())
 
-    def _without(self, path: str, gone: Collection[str]) -> _Packed:
+    def _without(self, path: str, gone: Collection[str]) -> PackedSink:
         how = str(self._options["compression"])
         kept = TableSink(self._store, self._folder, self._schema, source=self._source, compression=how)
         with self._store.open(path) as file:
@@ -243,11 +167,11 @@ class ParquetSink(TableSink):
         super().__init__(store, "data", _IMAGES, source="source", compression="none")
 
     def put(self, path: str, data: bytes, source: str = "") -> str:
-        self.add({"path": _below(path), "image": data, "source": source or path})
+        self.add({"path": below(path), "image": data, "source": source or path})
         return path
 
 
-class TarSink(_Packed):
+class TarSink(PackedSink):
     """Images as members of `shards/KEY.tar`: see `Sink`. The comment of a member's header names its input, if
     that is called otherwise."""
 
@@ -256,8 +180,8 @@ class TarSink(_Packed):
         self._tar: tarfile.TarFile | None = None
 
     def put(self, path: str, data: bytes, source: str = "") -> str:
-        name = _below(path)
-        with self._lock, _spooling():
+        name = below(path)
+        with self._lock, spooling():
             if self._tar is None:
                 self._spool = tempfile.TemporaryFile()  # noqa: SIM115
                 self._tar = tarfile.open(fileobj=self._spool, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
@@ -267,27 +191,19 @@ class TarSink(_Packed):
     def _end(self) -> None:
         tar, self._tar = self._tar, None
         if tar is not None:
-            with _spooling():
+            with spooling():
                 tar.close()
 
     def _sources_of(self, path: str) -> Iterable[str]:
         return {member.comment or member.name for member in tar_members(self._store, path)}
 
-    def _without(self, path: str, gone: Collection[str]) -> _Packed:
+    def _without(self, path: str, gone: Collection[str]) -> PackedSink:
         kept = TarSink(self._store)
         for member in tar_members(self._store, path):
             if (member.comment or member.name) not in gone:
                 data = self._store.read_range(path, member.position, member.size)
                 kept.put(member.name, data, member.comment)
         return kept
-
-
-def _below(path: str) -> str:
-    """`path`, if it may be under the root of an output."""
-    parts = PurePosixPath(path).parts
-    if not parts or parts[0] in ("/", OWN) or ".." in parts:
-        raise BadImage("unwritable", f"{path!r} is no path for an output")
-    return path
 
 
 def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
@@ -297,7 +213,3 @@ def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
     if vectors.shape != (len(values), kind.list_size):
         raise ValueError(f"vectors of {vectors.shape[1:]} numbers, the column has {kind.list_size}")
     return pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), type=kind)
-
-
-def _spooling() -> AbstractContextManager[None]:
-    return storage_errors(Path(tempfile.gettempdir(), "a part of the output"))

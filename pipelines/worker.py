@@ -244,7 +244,10 @@ class Worker:
         futures = []
         for job, result in zip(jobs, made, strict=True):
             job.made, job.times["model_ms"] = result, each
-            futures.append(self._submit(self._behind, self._writer.write, job))
+            if result.photo is None and result.copy is None and not result.also:
+                futures.append(_ready(self._writer.write(job)))  # a row is not worth a thread
+            else:
+                futures.append(self._submit(self._behind, self._writer.write, job))
         return futures
 
     def _commit(self, chunk: str, attempt: Attempt, piece: int, rows: Sequence[Row]) -> None:

@@ -52,7 +52,7 @@ class Store:
             self._base = Path(self.root).expanduser()
             if not self._base.is_dir():
                 kind = "a file, not a folder" if self._base.exists() else "missing"
-                raise DataError(f"the folder {self.root} is {kind}", hint="check data.path")
+                raise DataError(f"the folder {self.root} is {kind}", hint="check its path")
         else:
             self._remote, self._prefix = _open_uri(self.root)
 
@@ -275,7 +275,7 @@ def _open_uri(uri: str) -> tuple[Any, str]:
         ) from error
     # Object stores know no empty folders: a prefix without an object of its own may still hold files.
     if kind == FileType.File:
-        raise DataError(f"the store {uri} is a file, not a folder", hint="check data.path")
+        raise DataError(f"the store {uri} is a file, not a folder", hint="give its folder")
     return system, prefix.rstrip("/")
 
 

@@ -20,14 +20,16 @@ def test_scores_are_errors_over_the_bundles_threshold_and_anomalies_have_heat_ma
 ) -> None:
     write_photos(tmp_path / "in", 4)
     Image.new("RGB", (48, 48), (128, 128, 128)).save(tmp_path / "in" / "flat.png")
-    bulk("detect", f"input={tmp_path / 'in'}", f"bundle={bundle_of('anomaly')}", "detect.threshold=0.02")
+    sets = (f"input={tmp_path / 'in'}", f"bundle={bundle_of('anomaly')}", "detect.threshold=0.02")
+    outcome = bulk("detect", *sets)
     rows = found(tmp_path / "out")
     assert len(rows) == 5
+    assert outcome["anomalies"] == sum(row["anomaly"] for row in rows.values())
     ledger = {row["path"]: row for row in rows_of(tmp_path / "out")}
     assert {row["anomaly"] for row in rows.values()} == {True, False}
     for path, row in rows.items():
         assert row["score"] == pytest.approx(row["error"] / 0.02, rel=1e-5)
-        assert row["anomaly"] == (row["score"] > 1) == (tmp_path / "out" / path).exists()
+        assert row["anomaly"] == (row["score"] > 1) == (tmp_path / "out" / "heat" / path).exists()
         assert ledger[path]["score"] == pytest.approx(row["score"], rel=1e-5)
 
 
