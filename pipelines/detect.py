@@ -40,7 +40,7 @@ class DetectSettings(CodingSettings):
 
 
 class Detect(Coding[DetectSettings]):
-    """`detections/part-*.parquet`: `path`, `error`, `score` (error / threshold), `anomaly`; heat maps in `heat/`."""
+    """`detections/part-*.parquet`: path, error, score (error / threshold), anomaly; heat maps in `heat/`."""
 
     settings_class = DetectSettings
     kinds = ("anomaly",)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import tarfile
 import tempfile
 from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -20,6 +21,7 @@ from genray.data.images import BadImage
 from genray.data.store import Store
 from genray.data.tar import tar_members, write_member
 from genray.errors import DataError
+from genray.files import sync_file_system
 from genray.settings import Settings
 from pipelines.packed import PackedSink, below, spooling
 
@@ -80,7 +82,9 @@ class FileSink:
             raise BadImage("unwritable", error.what) from error
         return path
 
-    def commit(self, key: str) -> None: ...  # they are there
+    def commit(self, key: str) -> None:
+        if self._store.is_local:  # they are there, and are to outlive a power cut as the ledger does
+            sync_file_system(Path(self._store.root).expanduser())
 
     def discard(self) -> None: ...  # as all that is done again, they are written again
 

@@ -6,14 +6,11 @@ All are listed one by one and read one by one, by any number of threads.
 from __future__ import annotations
 
 import threading
-from bisect import bisect_right
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import PurePosixPath
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from pydantic import Field
 
@@ -22,15 +19,12 @@ from genray.data.store import OWN, Entry, Store
 from genray.data.tar import MemberNames, tar_members
 from genray.errors import DataError
 from genray.settings import Settings
+from pipelines.parquet_rows import ParquetRows
 
 Container = Literal["files", "parquet", "webdataset"]
 OnError = Callable[[BadInput], None]  # takes a folder or shard that could not be listed
 
 _SHARDS = {"parquet": (".parquet",), "webdataset": (".tar", ".tar.gz", ".tgz")}
-_PATHS = ("path", "file_path", "filename", "file_name", "key", "__key__")
-_IMAGES = ("image", "img", "bytes", "jpg", "jpeg", "png", "webp", "tif", "data", "content")
-_MAGIC = {b"\xff\xd8": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp", b"II*\0": ".tif", b"MM\0*": ".tif"}
-_BATCH = 16 * 2**20  # bytes of images that are taken out of a Parquet file at once
 
 
 @dataclass(frozen=True)
@@ -120,7 +114,7 @@ class _Source:
     def bytes_of(self, path: str, offset: int, length: int) -> bytes:
         try:
             return self.store.read_range(path, offset, length)
-        except OSError as error:
+        except Exception as error:  # fsspec's file systems have errors of their own
             raise BadImage("unreadable", _why(error)[1]) from error
 
 
@@ -165,13 +159,13 @@ class ParquetSource(_Source):
     def __init__(self, store: Store, settings: SourceSettings) -> None:
         super().__init__(store, settings)
         self._lock = threading.Lock()
-        self._rows: _Rows | None = None
+        self._rows: ParquetRows | None = None
 
     def items(self, on_error: OnError) -> Iterator[Item]:
         for entry, begin in self.shards(_SHARDS["parquet"], on_error):
             names = MemberNames(begin)
             try:
-                rows = _Rows(entry.path, self.store.open(entry.path), self.settings.column)
+                rows = ParquetRows(entry.path, self.store.open(entry.path), self.settings.column)
                 for row, key in enumerate(rows.keys()):
                     name = "" if key is None else str(key)
                     if name and not name.lower().endswith(self.settings.suffixes):
@@ -187,103 +181,14 @@ class ParquetSource(_Source):
         with self._lock:  # neighbours are taken out of the file together
             try:
                 if self._rows is None or self._rows.path != item.container:
-                    self._rows = _Rows(item.container, self.store.open(item.container), self.settings.column)
+                    self._rows = ParquetRows(
+                        item.container, self.store.open(item.container), self.settings.column
+                    )
                 data = self._rows.read(item.position)
             except (OSError, ValueError, ArithmeticError, LookupError) as error:
                 self._rows = None
                 raise BadImage(*_why(error)) from error
         return _checked(data, limit)
-
-
-class _Rows:
-    """The images of one Parquet file. Taken out a few at a time, so that row groups of any size do: quick
-    forwards, and back by a few rows; further back its row group is begun again."""
-
-    def __init__(self, path: str, opened: Any, column: str | None) -> None:
-        import pyarrow.parquet as pq
-
-        self.path, self._opened = path, opened
-        # Read as it goes: pyarrow would otherwise fetch a whole row group for the first row.
-        self._file = pq.ParquetFile(opened, pre_buffer=False, buffer_size=2**20)
-        self._image, self._key = _columns(self._file.schema_arrow, column)
-        self._starts = [0]
-        for group in range(self._file.num_row_groups):
-            self._starts.append(self._starts[-1] + self._file.metadata.row_group(group).num_rows)
-        self._group, self._next = -1, 0
-
-    def __del__(self) -> None:
-        self._opened.close()
-
-    def keys(self) -> Iterator[Any]:
-        """What each row is called; None where that is not known."""
-        if self._key is None:
-            return iter([None] * self._starts[-1])
-        batches = self._file.iter_batches(4096, columns=[self._key], use_threads=False)
-        return (key for batch in batches for key in _leaf(batch, self._key).to_pylist())
-
-    @cached_property
-    def suffix(self) -> str:
-        """That of the first row's format: what rows without one of their own are given."""
-        with suppress(OSError, ValueError):  # damaged: reading it again says so
-            data = self.read(0) or b""
-            return next((end for magic, end in _MAGIC.items() if data.startswith(magic)), "")
-        return ""
-
-    def read(self, row: int) -> bytes | None:
-        """The bytes of the row `row`; None for null."""
-        if row >= self._starts[-1]:
-            raise ValueError(f"it has only {self._starts[-1]} rows")
-        group = bisect_right(self._starts, row) - 1
-        if group != self._group or row < self._recent[0][0]:
-            self._begin(group)
-        while row >= self._next:
-            batch = next(self._batches, None)
-            if batch is None:
-                raise ValueError(f"it ends before its row {row}")
-            self._recent.append((self._next, values := _leaf(batch, self._image)))
-            self._next += len(values)
-        data: bytes | None = next(v[row - at].as_py() for at, v in self._recent if at <= row < at + len(v))
-        return data
-
-    def _begin(self, group: int) -> None:
-        about = self._file.metadata.row_group(group)
-        chunks = [about.column(index) for index in range(about.num_columns)]
-        size = sum(c.total_uncompressed_size for c in chunks if c.path_in_schema == self._image)
-        count = max(1, min(1024, _BATCH * about.num_rows // max(1, size)))
-        # Not by Arrow's threads, which may abort the process at its end (apache/arrow#34314).
-        self._batches = self._file.iter_batches(
-            count, row_groups=[group], columns=[self._image], use_threads=False
-        )
-        # Threads ask a little out of order.
-        self._recent: deque[tuple[int, Any]] = deque(maxlen=2 + 8 // count)
-        self._group, self._next = group, self._starts[group]
-
-
-def _columns(schema: Any, column: str | None) -> tuple[str, str | None]:
-    """The column of images and that of their names, as Parquet calls them."""
-    import pyarrow.types as pt
-
-    def is_image(kind: Any) -> bool:
-        if pt.is_struct(kind):
-            return "bytes" in kind.names and is_image(kind.field("bytes").type)
-        return bool(pt.is_binary(kind) or pt.is_large_binary(kind) or pt.is_binary_view(kind))
-
-    types = dict(zip(schema.names, schema.types, strict=True))
-    images = [name for name, kind in types.items() if is_image(kind)]
-    wanted = [name for name in (_IMAGES if column is None else (column,)) if name in images]
-    if not images or (column is not None and not wanted):
-        what = "of encoded images" if column is None else repr(column)
-        raise BadImage("unreadable", f"no column {what} among: {', '.join(types)[:300]}")
-    image = (wanted or images)[0]
-    key = next((n for n in _PATHS if n in types and n != image and not pt.is_nested(types[n])), None)
-    if pt.is_struct(types[image]):
-        return f"{image}.bytes", key or (f"{image}.path" if "path" in types[image].names else None)
-    return image, key
-
-
-def _leaf(batch: Any, column: str) -> Any:
-    name, _, inner = column.partition(".")
-    return batch.column(0) if batch.schema.names == [column] else batch.column(name).field(inner)
 
 
 def _checked(data: bytes | None, limit: int) -> bytes:
@@ -299,5 +204,8 @@ def _why(error: Exception) -> tuple[str, str]:
     return "truncated" if number is None else "unreadable", said or str(error).split("\n")[0]
 
 
-_SOURCES: dict[Container, Callable[[Store, SourceSettings], Source]]
-_SOURCES = {"files": FileSource, "parquet": ParquetSource, "webdataset": TarSource}
+_SOURCES: dict[str, Callable[..., Source]] = {
+    "files": FileSource,
+    "parquet": ParquetSource,
+    "webdataset": TarSource,
+}

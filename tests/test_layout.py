@@ -77,8 +77,7 @@ def test_every_module_has_its_tests() -> None:
     parts = "terminal submitting jobs_commands targets recipe loop_settings group device state evaluation "
     parts += "fronts_canvas fronts_parts pairing layers registry resources auth "
     parts += "image_recipe autoencoding restoring __init__ __main__ photo_formats tiff_tags bulk_commands "
-    parts += (
-        "bulk_pass summary writing assignment bundle_step coding known pool record restoration sample step"
-    )
+    parts += "bulk_pass packed summary writing parquet_rows assignment bundle_step coding known pool record "
+    parts += "restoration sample step"
     missing = {f.stem for p in PACKAGES for f in modules(p)} - tests - set(parts.split())
     assert not missing

@@ -25,9 +25,9 @@ def test_chunks_hold_every_input_once_and_in_order(tmp_path: Path, count: int) -
 def test_a_chunk_may_lie_in_two_files(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     count = write_plan(store, 1, map(planned, range(FILE_ROWS + 50)))
-    bounds = chunks(count, 3)
+    bounds = chunks(count, 2)
     across = next(index for index, (a, b) in enumerate(pairwise(bounds)) if a < FILE_ROWS < b)
-    assert [each.item.size for each in Plan(store, 1, count, 3).chunk(across)] == list(
+    assert [each.item.size for each in Plan(store, 1, count, 2).chunk(across)] == list(
         range(bounds[across], bounds[across + 1])
     )
 

@@ -23,6 +23,7 @@ from genray.data.store import Store
 from genray.errors import DataError
 from pipelines.attempts import Attempt, Attempts
 from pipelines.ledger import Ledger
+from pipelines.listing import output_name
 from pipelines.plan import Plan, Planned, write_plan
 from pipelines.settings import BulkSettings
 from pipelines.sinks import TableSink, open_sink
@@ -62,14 +63,17 @@ class Bench:
         self.attempts, self.ledger = Attempts(self.store), Ledger(self.store)
         self.workers: list[Worker] = []
 
-    def worker(self, look: Look = lambda inputs: None, table: bool = False, **work: Any) -> Worker:
+    def worker(
+        self, look: Look = lambda inputs: None, table: bool = False, kind: str = "same", **work: Any
+    ) -> Worker:
         settings = BulkSettings.model_validate(
-            {"input": str(self.photos), "output": str(self.out), "work": work}
+            {"input": str(self.photos), "output": str(self.out), "work": work, "write": {"format": kind}}
         )
         step = Copying(settings)
         step.look = look  # type: ignore[method-assign]
         source = open_source(settings.input, settings.read)
-        inputs = write_plan(self.store, 1, [Planned(item, item.path) for item in source.items(print)])
+        planned = [Planned(item, output_name(item.path, settings.write)) for item in source.items(print)]
+        inputs = write_plan(self.store, 1, planned)
         worker = Worker(
             settings,
             step,
@@ -78,7 +82,7 @@ class Bench:
             TableSink(self.store, "rows", pa.schema([("n", pa.int32())])) if table else None,
             self.ledger,
             self.attempts,
-            Plan(self.store, 1, inputs, inputs),
+            Plan(self.store, 1, inputs, 1),
             2,
         )
         self.workers.append(worker)
@@ -87,9 +91,16 @@ class Bench:
     def statuses(self) -> dict[str, str]:
         return {row["path"]: row["reason"] if row["status"] == "failed" else "" for row in rows_of(self.out)}
 
-    def die(self, times: int) -> Attempt:
-        """As many workers as `times` began the chunk and died of it; the last attempt."""
-        return [self.attempts.begin(CHUNK) for _ in range(times)][-1]
+    def die(self, times: int, at: str = "") -> None:
+        """As many workers as `times` began the chunk and died of it, at the image `at` if that is given."""
+        for _ in range(times):
+            attempt = self.attempts.begin(CHUNK)
+            if at:
+                self.attempts.name(CHUNK, attempt, at)
+
+    def marker(self) -> Attempt:
+        """What is said of the chunk."""
+        return Attempt(**json.loads((self.out / "_genray" / "attempts" / f"{CHUNK}.json").read_text()))
 
 
 @pytest.fixture
@@ -120,7 +131,15 @@ def test_a_chunk_comes_to_its_end_with_a_row_for_each_input(bench: Bench) -> Non
     assert (counts["skipped"], counts["failed"]) == (7, 1)
     assert counts["bytes_in"] == sum(file.stat().st_size for file in bench.photos.rglob("*.*"))
     assert counts["bytes_out"] == counts["bytes_in"] - 4
-    assert not list((bench.out / "_genray" / "attempts").glob("*"))
+
+
+def test_a_chunk_that_is_done_is_not_worked_on_again(bench: Bench) -> None:
+    write_photos(bench.photos, 4)
+    assert bench.worker().work(0, 1, go_on)
+    assert bench.marker() == Attempt(0, done=True)
+    keys, seen = bench.ledger.keys(), list[str]()
+    assert bench.worker(lambda inputs: seen.extend(each.path for each in inputs)).work(0, 1, go_on)
+    assert (seen, bench.ledger.keys(), len(rows_of(bench.out))) == ([], keys, 4)
 
 
 def test_after_two_deaths_each_image_is_named_before_it_is_worked_on_alone(bench: Bench) -> None:
@@ -129,18 +148,26 @@ def test_after_two_deaths_each_image_is_named_before_it_is_worked_on_alone(bench
     seen = []
 
     def look(inputs: Sequence[Input]) -> None:
-        marker = Attempt(**json.loads(next(bench.out.glob("_genray/attempts/*")).read_text()))
-        seen.append(([each.path for each in inputs], marker.poison))
+        seen.append(([each.path for each in inputs], bench.marker().suspect))
 
     assert bench.worker(look).work(0, 1, go_on)
-    assert [paths for paths, _ in seen] == [[poison] for _, poison in seen]
-    assert {poison for _, poison in seen} == paths_of(bench.photos)
+    assert [paths for paths, _ in seen] == [[suspect] for _, suspect in seen]
+    assert {suspect for _, suspect in seen} == paths_of(bench.photos)
 
 
-def test_an_image_that_killed_three_workers_is_recorded_and_the_rest_is_done(bench: Bench) -> None:
+def test_an_image_that_one_worker_died_at_is_tried_again(bench: Bench) -> None:
     write_photos(bench.photos, 5)
-    poison, seen = "1/0003.jpg", set()
-    bench.attempts.name(CHUNK, bench.die(3), poison)
+    bench.die(2)
+    bench.die(1, "1/0003.jpg")
+    assert bench.worker().work(0, 1, go_on)
+    assert bench.statuses() == dict.fromkeys(paths_of(bench.photos), "")
+
+
+def test_an_image_that_two_workers_in_a_row_died_at_is_recorded_and_the_rest_is_done(bench: Bench) -> None:
+    write_photos(bench.photos, 5)
+    poison, seen = "1/0003.jpg", set[str]()
+    bench.die(2)
+    bench.die(2, poison)
     assert bench.worker(lambda inputs: seen.update(each.path for each in inputs)).work(0, 1, go_on)
     assert bench.statuses() == dict.fromkeys(paths_of(bench.photos), "") | {poison: "killed-worker"}
     assert seen == paths_of(bench.photos) - {poison}
@@ -148,7 +175,8 @@ def test_an_image_that_killed_three_workers_is_recorded_and_the_rest_is_done(ben
 
 def test_two_poisonous_images_cost_two_rows(bench: Bench) -> None:
     write_photos(bench.photos, 5)
-    bench.attempts.name(CHUNK, bench.die(3), "1/0003.jpg")
+    bench.die(2)
+    bench.die(2, "1/0003.jpg")
     died: list[str] = []
 
     def look(inputs: Sequence[Input]) -> None:
@@ -156,17 +184,18 @@ def test_two_poisonous_images_cost_two_rows(bench: Bench) -> None:
             died.append(inputs[0].path)
             raise SystemExit  # the worker is gone
 
-    with pytest.raises(SystemExit):
-        bench.worker(look).work(0, 1, go_on)
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            bench.worker(look).work(0, 1, go_on)
     assert bench.worker(look).work(0, 1, go_on)
-    assert died == ["0/0004.png"]
+    assert died == ["0/0004.png"] * 2
     bad = {"1/0003.jpg": "killed-worker", "0/0004.png": "killed-worker"}
     assert bench.statuses() == dict.fromkeys(paths_of(bench.photos), "") | bad
 
 
 def test_an_attempt_that_lost_its_chunk_records_nothing(bench: Bench) -> None:
     write_photos(bench.photos, 4)
-    worker = bench.worker(lambda inputs: bench.die(1) and None, table=True)
+    worker = bench.worker(lambda inputs: bench.die(1), table=True)
     assert not worker.work(0, 1, go_on)
     assert bench.ledger.keys() == set()
     assert not list(bench.out.glob("rows/*"))
@@ -198,6 +227,29 @@ def test_a_stop_after_some_images_records_them_and_the_next_attempt_does_the_res
     assert bench.worker(look, table=True, **small).work(0, 1, go_on)
     assert seen == Counter(dict.fromkeys(paths_of(bench.photos), 1)), "none is done twice"
     assert len(rows_of(bench.out)) == pq.read_table(bench.out / "rows").num_rows == 30
+
+
+def test_after_a_stop_only_what_is_being_written_is_finished(bench: Bench) -> None:
+    write_photos(bench.photos, 40)
+    seen: list[str] = []
+    at_stop: list[int] = []
+
+    def look(inputs: Sequence[Input]) -> None:
+        seen.extend(each.path for each in inputs)
+        threading.Event().wait(0.03)
+
+    def report(counts: Mapping[str, float]) -> bool:
+        at_stop.append(len(seen))
+        return True
+
+    assert not bench.worker(look, table=True, batch_megapixels=0.001).work(0, 1, report)
+    assert 0 < at_stop[0] < 40
+    assert len(seen) == at_stop[0], "no other was begun"
+    assert {row["path"] for row in rows_of(bench.out)} == set(seen)
+    assert sorted(pq.read_table(bench.out / "rows")["path"].to_pylist()) == sorted(seen)
+    assert not bench.marker().done
+    assert bench.worker(table=True).work(0, 1, go_on)
+    assert len(rows_of(bench.out)) == pq.read_table(bench.out / "rows").num_rows == 40
 
 
 def test_several_pieces_of_a_dead_attempt_are_all_passed_over(bench: Bench) -> None:
@@ -295,6 +347,22 @@ def test_further_images_are_written_beside_the_first(bench: Bench) -> None:
     assert worker.work(0, 1, go_on)
     for row in rows_of(bench.out):
         first = bench.out / row["output"]
-        also = first.with_name(f"{first.stem}-mask{first.suffix}")
+        also = first.with_name(f"{first.name}-mask{first.suffix}")
         assert row["bytes_out"] == first.stat().st_size + also.stat().st_size
         assert np.asarray(Image.open(also)).shape == (48, 64, 3)
+
+
+def test_an_image_that_stays_as_it_is_is_encoded_only_if_another_format_was_asked_for(bench: Bench) -> None:
+    write_photos(bench.photos, 4)
+    assert bench.worker(kind="png").work(0, 1, go_on)
+    for row in rows_of(bench.out):
+        before, after = bench.photos / row["path"], bench.out / row["output"]
+        assert row["status"] == "skipped"
+        if before.suffix == ".png":
+            assert row["output"] == row["path"]
+            assert after.read_bytes() == before.read_bytes()
+        else:
+            assert row["output"] == f"{row['path']}.png"
+            with Image.open(before) as old, Image.open(after) as new:
+                assert new.format == "PNG"
+                assert (np.asarray(new) == np.asarray(old)).all()
