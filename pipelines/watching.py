@@ -53,7 +53,7 @@ class Watcher:
 
     def watch(self, counts: Mapping[str, float]) -> bool:
         """Take the sums so far; returns whether the workers are to stop."""
-        if not self._counts.get(READY):
+        if not counts.get(READY):
             self._ready = time.monotonic()  # what was before is start-up
         if dict(counts) != self._counts:
             self._last = time.monotonic()

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,11 @@ from genray.data.tar import write_member
 from genray.errors import RunError
 from genray.progress import LineDisplay
 from genray.resources import Resources
+from genray.settings import flatten
+from pipelines.attempts import Attempt
+from pipelines.bulk_pass import Pass
+from pipelines.corrupt import Corrupt
+from pipelines.output import Output
 from pipelines.sources import SourceSettings, open_source
 from tests.broken_files import write_broken_files
 from tests.pipelines.conftest import Bulk, leftovers, photo, rows_of, write_photos
@@ -224,17 +230,18 @@ def test_images_in_s3_are_embedded_into_s3(
 def test_an_output_whose_name_is_taken_by_a_folder_or_too_long_fails_alone(
     bulk: Bulk, tmp_path: Path
 ) -> None:
-    photos = tmp_path / "in"
-    (photos / "a.png").mkdir(parents=True)
-    long = "x" * 251 + ".png"
-    for name in ("a.jpg", "a.png/b.png", "c.png", long):
+    photos, out = tmp_path / "in", tmp_path / "out"
+    (photos / "a.jpg.webp").mkdir(parents=True)
+    long = "x" * 250 + ".png"
+    for name in ("a.jpg", "a.jpg.webp/b.png", "c.png", long):
         (photos / name).write_bytes(png(1))
-    outcome = bulk("corrupt", f"input={photos}", "write.format=tiff")
-    assert (outcome["done"], outcome["reasons"]) == (4, {}), "the names are free in this format"
-    outcome = bulk("corrupt", f"input={photos}", f"output={tmp_path / 'two'}", "write.format=webp")
-    assert (outcome["done"], outcome["reasons"]) == (3, {"unwritable": 1})
-    outcome = bulk("corrupt", f"input={photos}", f"output={tmp_path / 'three'}", "write.format=png")
-    assert (outcome["done"], outcome["reasons"]) == (3, {"unwritable": 1})
+    assert bulk("corrupt", f"input={photos}", "write.format=same", f"output={out}-same")["done"] == 4
+    outcome = bulk("corrupt", f"input={photos}", "write.format=webp")
+    assert (outcome["done"], outcome["reasons"]) == (2, {"unwritable": 2})
+    assert {row["path"]: row["reason"] for row in rows_of(out) if row["status"] == "failed"} == {
+        "a.jpg.webp/b.png" if (out / "a.jpg.webp").is_file() else "a.jpg": "unwritable",
+        long: "unwritable",
+    }
 
 
 _HOLD = """
@@ -306,9 +313,9 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(photos: Path, out: Path) -> subprocess.Popen[str]:
+def start(photos: Path, out: Path, *sets: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "genray", "submit", "corrupt", "--json"]
-    for text in (f"input={photos}", f"output={out}", "work.workers=0", "work.cpus_per_worker=1"):
+    for text in (f"input={photos}", f"output={out}", "work.workers=0", "work.cpus_per_worker=1", *sets):
         command += ["--set", text]
     return subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -338,7 +345,7 @@ def test_a_run_that_ctrl_c_stops_records_what_it_did_and_the_same_command_goes_o
     assert json.loads(stdout)["exit_code"] == 130
     rows = rows_of(out)
     assert 0 < len(rows) < 300
-    assert f"stopped: {300 - len(rows)} images are left, {len(rows)} are recorded" in stderr
+    assert f"stopped: {300 - len(rows)} images are left, {len(rows)} were done" in stderr
     assert {row["output"] for row in rows} == {f.name for f in out.glob("*.png")}
     assert not leftovers(out)
     outcome = bulk("corrupt", f"input={many}")
@@ -470,3 +477,211 @@ def test_a_part_whose_rows_were_never_recorded_is_made_again_once(
         file.unlink()
     assert bulk("embed", *sets)["this_pass"]["images"] == 6
     assert pq.read_table(out / "embeddings").num_rows == len(rows_of(out)) == 6
+
+
+_DEADLY = """
+import os, sys
+from pipelines.corrupt import Corrupt
+
+def look(self, inputs, make=Corrupt.make):
+    if any(each.path == sys.argv[1] for each in inputs):
+        os.kill(os.getpid(), 9)
+    return make(self, inputs)
+
+Corrupt.make = look
+from genray.cli import main
+main(sys.argv[2:])
+"""
+
+
+def die_of(image: str, photos: Path, out: Path) -> None:
+    """A run in one process that is killed as soon as the image comes to the model."""
+    words = [
+        f"input={photos}",
+        f"output={out}",
+        "work.workers=0",
+        "work.cpus_per_worker=1",
+        "report.samples=0",
+    ]
+    given = [word for text in words for word in ("--set", text)]
+    command = [sys.executable, "-c", _DEADLY, image, "submit", "corrupt", *given]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60).returncode == -signal.SIGKILL
+
+
+def left_by_dead_passes(out: Path, died: int, attempt: Attempt) -> None:
+    """Make the output's last pass one that was killed, before it recorded anything."""
+    for file in (out / "_genray" / "ledger").iterdir():
+        file.unlink()
+    output = Output(str(out))
+    header = output.header()
+    del header["passes"][-1]["ended"]
+    header["passes"][-1]["died"] = died
+    output.write_header(header)
+    marker = out / "_genray" / "attempts" / f"{header['passes'][-1]['number']:05}-000000.json"
+    marker.parent.mkdir(exist_ok=True)
+    marker.write_text(json.dumps(asdict(attempt)))
+
+
+def test_an_image_that_kills_the_driver_twice_in_a_row_is_recorded_in_the_end(
+    bulk: Bulk, tmp_path: Path
+) -> None:
+    photos, out, deadly = tmp_path / "in", tmp_path / "out", "0/0004.png"
+    write_photos(photos, 6)
+    bulk("corrupt", f"input={photos}")
+    left_by_dead_passes(out, 1, Attempt(1))  # from here on images are worked on one by one
+    for _ in range(2):
+        die_of(deadly, photos, out)
+        (marker,) = (out / "_genray" / "attempts").iterdir()
+        assert json.loads(marker.read_text())["suspect"] == deadly
+    assert [each["died"] for each in Output(str(out)).header()["passes"]] == [1, 2, 3]
+    outcome = bulk("corrupt", f"input={photos}")
+    assert (outcome["done"], outcome["reasons"]) == (5, {"killed-worker": 1})
+    assert [row["path"] for row in rows_of(out) if row["status"] == "failed"] == [deadly]
+    assert bulk("corrupt", f"input={photos}")["this_pass"]["images"] == 0
+    assert bulk("corrupt", f"input={photos}", "retry=failed")["done"] == 6, "what died long ago is forgotten"
+
+
+@pytest.mark.parametrize(
+    ("attempt", "poisonous"),
+    [
+        (Attempt(1), False),
+        (Attempt(2, "1/0003.jpg", 1), False),
+        (Attempt(3, "1/0003.jpg", 2), True),
+        (Attempt(3, "1/0003.jpg", 2, done=True), False),
+    ],
+)
+def test_what_killed_passes_left_decides_over_an_image(
+    bulk: Bulk, tmp_path: Path, attempt: Attempt, poisonous: bool
+) -> None:
+    photos, out = tmp_path / "in", tmp_path / "out"
+    write_photos(photos, 5)
+    bulk("corrupt", f"input={photos}")
+    left_by_dead_passes(out, attempt.number, attempt)
+    outcome = bulk("corrupt", f"input={photos}")
+    assert outcome["total"] == 5
+    assert outcome["reasons"] == ({"killed-worker": 1} if poisonous else {})
+    passes = Output(str(out)).header()["passes"]
+    assert [each["number"] for each in passes] == [1, 2]
+    assert passes[-1]["died"] == (0 if attempt.done else attempt.number + 1)
+    assert not list((out / "_genray" / "attempts").iterdir())
+
+
+def test_a_pass_that_ended_well_leaves_nothing_of_those_that_died_before(bulk: Bulk, tmp_path: Path) -> None:
+    photos, out = tmp_path / "in", tmp_path / "out"
+    write_photos(photos, 5)
+    bulk("corrupt", f"input={photos}")
+    left_by_dead_passes(out, 2, Attempt(2, "1/0003.jpg", 1))
+    bulk("corrupt", f"input={photos}")
+    write_photos(photos / "more", 2)
+    bulk("corrupt", f"input={photos}")
+    assert [each["died"] for each in Output(str(out)).header()["passes"]] == [2, 3, 0]
+
+
+def test_retry_all_that_is_stopped_goes_on_with_what_is_left_and_old_outputs_are_gone(
+    bulk: Bulk, many: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    bulk("corrupt", f"input={many}", "write.format=webp")
+    assert len(list(out.glob("*.webp"))) == 300
+    again = ("retry=all", "write.format=png", "work.gpu=false", "report.samples=0")
+    process = start(many, out, *again)
+    wait_for_outputs(process, out, 20)
+    assert not list(out.glob("*.webp")), "deleted before the first is made again"
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    done = {row["path"]: row["finished"] for row in rows_of(out)}
+    assert 0 < len(done) < 300
+    outcome = bulk("corrupt", f"input={many}", *again)
+    assert (outcome["this_pass"]["images"], outcome["total"]) == (300 - len(done), 300)
+    assert done.items() <= {row["path"]: row["finished"] for row in rows_of(out)}.items()
+    assert len(list(out.glob("*.png"))) == 300
+    assert [each["number"] for each in Output(str(out)).header()["passes"]] == [1, 2, 3]
+
+
+def test_retry_all_after_one_that_came_to_its_end_does_all_again(bulk: Bulk, tmp_path: Path) -> None:
+    photos, out = tmp_path / "in", tmp_path / "out"
+    write_photos(photos, 6)
+    for number in (1, 2, 3):
+        outcome = bulk("corrupt", f"input={photos}", "retry=all")
+        assert (outcome["this_pass"]["images"], outcome["total"]) == (6, 6)
+        assert Output(str(out)).header()["passes"][-1]["number"] == number
+
+
+def test_passes_are_counted_on_when_the_header_is_gone(bulk: Bulk, tmp_path: Path) -> None:
+    photos, out = tmp_path / "in", tmp_path / "out"
+    write_photos(photos, 4)
+    bulk("corrupt", f"input={photos}")
+    write_photos(photos / "more", 3)
+    bulk("corrupt", f"input={photos}")
+    (out / "_genray" / "run.json").unlink()
+    write_photos(photos / "most", 2)
+    outcome = bulk("corrupt", f"input={photos}", "overwrite=true")
+    assert (outcome["this_pass"]["images"], outcome["total"]) == (2, 9)
+    assert [each["number"] for each in Output(str(out)).header()["passes"]] == [3]
+
+
+@pytest.mark.parametrize("container", ["files", "parquet", "webdataset"])
+def test_nothing_is_left_of_an_input_that_can_no_longer_be_made(
+    bulk: Bulk, tmp_path: Path, container: str
+) -> None:
+    photos, out = tmp_path / "in", tmp_path / "out"
+    photos.mkdir()
+    for index in range(4):
+        (photos / f"{index}.png").write_bytes(png(index))
+    sets = (f"input={photos}", f"write.container={container}")
+    bulk("corrupt", *sets)
+    (photos / "2.png").write_bytes(b"\x89PNG broken")
+    outcome = bulk("corrupt", *sets)
+    assert (outcome["this_pass"]["changed"], outcome["reasons"]) == (1, {"truncated": 1})
+    assert outputs_of(out, container).keys() == {"0.png", "1.png", "3.png"}
+    outcome = bulk("corrupt", *sets, "retry=failed")
+    assert (outcome["this_pass"]["retried"], outcome["this_pass"]["changed"]) == (1, 0)
+    (photos / "1.png").unlink()
+    assert bulk("corrupt", *sets)["this_pass"]["gone"] == 1
+    assert outputs_of(out, container).keys() == {"0.png", "1.png", "3.png"}, "what is gone keeps its output"
+
+
+def test_a_late_row_of_an_earlier_pass_does_not_count(bulk: Bulk, tmp_path: Path) -> None:
+    photos, out = tmp_path / "in", tmp_path / "out"
+    write_photos(photos, 6)
+    bulk("corrupt", f"input={photos}")
+    rows = rows_of(out)
+    settings = settings_of("corrupt", f"input={photos}", f"output={out}", "retry=all")
+    output = Output(str(out))
+    source = open_source(settings.input, settings.read)
+    with output.locked():
+        this = Pass(Corrupt(settings), source, output, flatten(settings), "corrupt", lambda text: None)
+        assert (this.number, this.inputs) == (2, 6)
+        output.ledger.add("00001-000009-0-0", [row | {"detail": "late"} for row in rows])
+        output.ledger.add("00002-000000-0-0", rows[:4])
+        summary = this.end({})
+    assert (summary.total, this.recorded) == (4, 4)
+    assert {row["detail"] for row in rows_of(out)} == {""}
+    assert bulk("corrupt", f"input={photos}")["this_pass"]["images"] == 2, "what only the late one did"
+
+
+def test_a_run_of_which_every_image_fails_is_an_error_of_its_own(tmp_path: Path) -> None:
+    photos, out = tmp_path / "in", tmp_path / "out"
+    photos.mkdir()
+    for index in range(3):
+        (photos / f"{index}.png").write_bytes(b"\x89PNG")
+    result = submit("corrupt", f"input={photos}", f"output={out}")
+    assert result.exit_code not in (0, 130)
+    assert "all 3 images failed" in result.stderr
+    assert f"genray ledger {out} --list failed" in result.stderr
+    assert len(rows_of(out)) == 3
+    (photos / "3.png").write_bytes(png(0))
+    assert submit("corrupt", f"input={photos}", f"output={out}").exit_code == 0
+
+
+def test_the_outcome_says_what_the_workers_said_of_how_they_run(
+    bulk: Bulk, bundle_of: Bundles, tmp_path: Path
+) -> None:
+    write_photos(tmp_path / "in", 2)
+    this = bulk("embed", f"input={tmp_path / 'in'}", f"bundle={bundle_of('autoencoder')}")["this_pass"]
+    assert this.keys() == {
+        *("images", "changed", "retried", "gone", "notes"),
+        *("images_per_second", "mb_per_second", "start_seconds"),
+    }
+    assert any("fp32" in line or "bf16" in line for line in this["notes"]), this["notes"]

@@ -4,9 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 import uuid
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ from click.testing import CliRunner, Result
 
 from genray.cli import main
 from genray.data.store import Store
-from genray.errors import DataError, RunError
-from pipelines.output import HEADER, Output, read_header
+from genray.errors import BulkError, DataError, RunError
+from pipelines.output import HEADER, Output, check_apart, read_header
 from tests.pipelines.conftest import Bulk, write_photos
 from tests.pipelines.s3 import s3_root, s3_server
 
@@ -44,8 +44,14 @@ def lease(root: str, holder: str, seconds: float) -> None:
     Store(root).write("_genray/lease.json", text.encode())
 
 
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever takes a lease waits less before it is sure of it."""
+    monkeypatch.setattr("pipelines.output._SETTLE_S", 0.1)
+
+
 @pytest.fixture(params=["memory", "s3"])
-def remote(request: pytest.FixtureRequest) -> str:
+def remote(soon: None, request: pytest.FixtureRequest) -> str:
     if request.param == "memory":
         return f"memory://{uuid.uuid4().hex}"
     return str(request.getfixturevalue("s3_root"))
@@ -188,7 +194,7 @@ def test_a_lease_is_waited_for_only_until_it_expires(remote: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"holder": "a"}', '{"until": "soon", "holder": 1}'])
-def test_a_damaged_lease_holds_nobody_off(text: str) -> None:
+def test_a_damaged_lease_holds_nobody_off(soon: None, text: str) -> None:
     remote = f"memory://{uuid.uuid4().hex}"
     Store(remote).write("_genray/lease.json", text.encode())
     with Output(remote).locked():
@@ -201,8 +207,13 @@ def test_a_lease_is_let_go_of_when_the_run_fails(remote: str) -> None:
     assert not Store(remote).exists("_genray/lease.json")
 
 
-def test_a_lease_is_renewed_while_the_run_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def short(soon: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease expires after a second."""
     monkeypatch.setattr("pipelines.output._LEASE_S", 1.0)
+
+
+def test_a_lease_is_renewed_while_the_run_lasts(short: None) -> None:
     remote = f"memory://{uuid.uuid4().hex}"
     with Output(remote).locked():
         time.sleep(1.3)
@@ -210,21 +221,51 @@ def test_a_lease_is_renewed_while_the_run_lasts(monkeypatch: pytest.MonkeyPatch)
             pytest.fail("held twice")
 
 
-def test_who_lost_a_lease_does_not_take_it_from_its_new_holder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.output._LEASE_S", 1.0)
+def test_of_two_that_take_a_lease_at_once_the_one_that_wrote_last_has_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pipelines.output._SETTLE_S", 0.5)
     remote = f"memory://{uuid.uuid4().hex}"
-    with Output(remote).locked():
+    other = threading.Timer(0.2, lease, (remote, "other", 30))
+    other.start()
+    with pytest.raises(RunError, match=HELD), Output(remote).locked():
+        pytest.fail("held twice")
+    other.join()
+    assert json.loads(Store(remote).read("_genray/lease.json"))["holder"] == "other"
+
+
+def test_who_lost_a_lease_knows_and_does_not_take_it_from_its_new_holder(short: None) -> None:
+    remote = f"memory://{uuid.uuid4().hex}"
+    output = Output(remote)
+    with output.locked():
         lease(remote, "other", 30)  # as after a pause that was longer than the lease
         time.sleep(0.5)
+        assert output.lost
         assert json.loads(Store(remote).read("_genray/lease.json"))["holder"] == "other"
     assert Store(remote).exists("_genray/lease.json")
 
 
-def test_an_output_inside_of_an_input_in_s3_is_refused(bulk: Bulk, s3_root: str) -> None:
-    root, _, query = s3_root.partition("?")
-    Store(f"{root}/in?{query}").write("a.png", b"1")
-    with pytest.raises(DataError, match="inside of the input"):
-        bulk("corrupt", f"input={root}/in?{query}", f"output={root}/in/out?{query}")
+def test_a_run_that_lost_its_lease_ends_and_leaves_the_output_to_the_other(
+    short: None, bulk: Bulk, tmp_path: Path
+) -> None:
+    remote, photos = f"memory://{uuid.uuid4().hex}", tmp_path / "in"
+    write_photos(photos, 1, size=(200, 300))
+    for index in range(400):
+        os.link(photos / "0" / "0000.jpg", photos / f"{index}.jpg")
+
+    def take() -> None:
+        while not any(Store(remote).list([".jpg"])):
+            time.sleep(0.01)
+        lease(remote, "other", 30)
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    sets = (f"input={photos}", f"output={remote}", "write.format=same", "work.commit_seconds=0.2")
+    with pytest.raises(BulkError, match="another run took this output over"):
+        bulk("corrupt", *sets)
+    thread.join()
+    assert json.loads(Store(remote).read("_genray/lease.json"))["holder"] == "other"
+    assert 0 < Output(remote).ledger.summary().total < 401
 
 
 def submit(*sets: str) -> Result:
@@ -233,24 +274,75 @@ def submit(*sets: str) -> Result:
     return CliRunner().invoke(main, ["submit", "corrupt", *words], catch_exceptions=False)
 
 
-@pytest.mark.parametrize("output", ["in", "in/out", "x/../in/out", "link/out"])
-def test_an_output_inside_of_the_input_is_refused_however_it_is_spelled(
-    bulk: Bulk, tmp_path: Path, output: str
+@pytest.mark.parametrize(
+    ("output", "how"),
+    [
+        ("in", "is the input"),
+        ("link", "is the input"),
+        ("in/out", "inside of one another"),
+        ("x/../in/out", "inside of one another"),
+        ("link/out", "inside of one another"),
+        ("", "inside of one another"),
+    ],
+)
+def test_an_output_that_is_not_apart_from_the_input_is_refused_however_it_is_spelled(
+    bulk: Bulk, tmp_path: Path, output: str, how: str
 ) -> None:
-    write_photos(tmp_path / "in", 2)
-    (tmp_path / "link").symlink_to(tmp_path / "in")
-    with pytest.raises(DataError, match="inside of the input"):
-        bulk("corrupt", f"input={tmp_path / 'in'}", f"output={tmp_path}/{output}")
-
-
-def test_no_input_is_ever_overwritten_by_an_output(bulk: Bulk, tmp_path: Path) -> None:
     photos = tmp_path / "in"
     write_photos(photos, 2)
     write_photos(photos / "in", 2)
+    (tmp_path / "link").symlink_to(photos)
     before = {file: file.read_bytes() for file in photos.rglob("*.*")}
-    with suppress(DataError):  # it may as well be refused
-        bulk("corrupt", f"input={photos}", f"output={tmp_path}")
+    for more in ("retry=none", "retry=all", "overwrite=true"):
+        with pytest.raises(DataError, match=how):
+            bulk("corrupt", f"input={photos}", f"output={tmp_path}/{output}", more)
     assert {file: file.read_bytes() for file in photos.rglob("*.*")} == before
+    assert {file.name for file in tmp_path.iterdir()} == {"in", "link"}
+
+
+@pytest.mark.parametrize("folder", ["in/out", "."])
+def test_an_output_in_s3_that_is_not_apart_from_the_input_is_refused(
+    bulk: Bulk, s3_root: str, folder: str
+) -> None:
+    root, _, query = s3_root.partition("?")
+    Store(f"{root}/in?{query}").write("a.png", b"1")
+    with pytest.raises(DataError, match="inside of one another"):
+        bulk("corrupt", f"input={root}/in?{query}", f"output={root}/{folder}?{query}")
+
+
+@pytest.mark.parametrize(
+    ("source", "output"),
+    [("/a/in", "/a/in2"), ("/a/in/x", "/a/in/y"), ("s3://b/in", "s3://b/in2"), ("s3://b/in", "/b/in")],
+)
+def test_places_of_their_own_are_apart(source: str, output: str) -> None:
+    check_apart(source, output)
+    check_apart(output, source)
+
+
+def test_a_folder_with_files_of_others_is_used_only_if_that_is_asked_for(bulk: Bulk, tmp_path: Path) -> None:
+    photos, out = tmp_path / "in", tmp_path / "out"
+    write_photos(photos, 4)
+    (out / "deep").mkdir(parents=True)
+    (out / "deep" / "mine.txt").write_text("mine")
+    for retry in ("none", "failed", "all"):
+        with pytest.raises(RunError, match="no run of genray began it") as caught:
+            bulk("corrupt", f"input={photos}", f"retry={retry}")
+        assert "overwrite=true" in str(caught.value)
+    assert [file.name for file in out.rglob("*")] == ["deep", "mine.txt"]
+    assert bulk("corrupt", f"input={photos}", "overwrite=true")["done"] == 4
+    assert (out / "deep" / "mine.txt").read_text() == "mine"
+    assert bulk("corrupt", f"input={photos}")["this_pass"]["images"] == 0, "it is a run's output now"
+
+
+def test_what_a_first_run_left_that_died_before_its_header_is_in_nobodys_way(
+    bulk: Bulk, tmp_path: Path
+) -> None:
+    photos = tmp_path / "in"
+    write_photos(photos, 2)
+    with Output(str(tmp_path / "out")).locked():
+        pass
+    assert list((tmp_path / "out").rglob("*"))
+    assert bulk("corrupt", f"input={photos}")["done"] == 2
 
 
 def test_an_output_that_cannot_be_made_is_said_before_anything_starts(tmp_path: Path) -> None:
@@ -274,7 +366,7 @@ def test_an_output_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     else:
         locked = tmp_path / "locked"
         locked.mkdir(mode=0o500)
-    result = submit(f"input={photos}", f"output={locked}")
+    result = submit(f"input={photos}", f"output={locked}", "overwrite=true")
     assert result.exit_code in (1, 2)
     assert str(locked) in result.stderr
     assert "permissions" in result.stderr

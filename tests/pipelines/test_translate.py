@@ -47,7 +47,8 @@ def test_other_sizes_come_out_at_their_own_size(bulk: Bulk, bundle: Path, tmp_pa
     rng = np.random.default_rng(1)
     for index, size in enumerate([(100, 150), (40, 64), (64, 65)]):
         save(tmp_path / "in", f"{index}.png", photo(rng, *size))
-    outcome = bulk("translate", f"input={tmp_path / 'in'}", f"bundle={bundle}", f"translate.fit={fit}")
+    sets = (f"input={tmp_path / 'in'}", f"bundle={bundle}", "inference.backend=torch")
+    outcome = bulk("translate", *sets, f"translate.fit={fit}")
     assert outcome["done"] == 3
     for file in (tmp_path / "in").iterdir():
         assert read(tmp_path / "out" / file.name).shape == read(file).shape
@@ -65,12 +66,13 @@ def test_halves_of_pairs_are_translated_and_judged_by_the_other_half(
     assert np.abs(made - made_by(bundle, label)).max() <= 1
     (row,) = rows_of(tmp_path / "out")
     assert row["error"] == pytest.approx(np.abs(made - target).mean() / 255, abs=0.005)
-    assert read(tmp_path / "out" / "pair-beside.png").shape == (64, 192, 3)
+    assert read(tmp_path / "out" / "pair.png-beside.png").shape == (64, 192, 3)
 
 
 def test_a_pair_of_odd_width_fails_alone(bulk: Bulk, bundle: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     save(tmp_path / "in", "odd.png", photo(rng, 64, 65))
     save(tmp_path / "in", "pair.png", photo(rng, 64, 128))
-    outcome = bulk("translate", f"input={tmp_path / 'in'}", f"bundle={bundle}", "translate.half=left")
+    sets = (f"input={tmp_path / 'in'}", f"bundle={bundle}", "inference.backend=torch")
+    outcome = bulk("translate", *sets, "translate.half=left")
     assert (outcome["done"], outcome["reasons"]) == (1, {"odd-shape": 1})

@@ -13,9 +13,10 @@ import pytest
 
 from cluster.targets import find_target
 from configs.loading import load
-from genray.errors import BulkError, GenrayError
+from genray.errors import BulkError, ResourceError
 from genray.progress import LineDisplay, Tick
 from genray.resources import Resources
+from pipelines.board import READY
 from pipelines.settings import WorkSettings
 from pipelines.watching import Exporter, Watcher
 from tests.pipelines.conftest import Bulk, write_photos
@@ -57,30 +58,30 @@ def test_rates_leave_out_the_start_up() -> None:
     began = time.monotonic()
     watching.watch({})
     time.sleep(0.3)
-    watching.watch({"done": 10, "bytes_in": 10e6})
-    first = time.monotonic()
+    watching.watch({READY: 1})
+    ready = time.monotonic()
     time.sleep(0.2)
-    watching.watch({"done": 40, "failed": 10, "bytes_in": 50e6})
-    seconds = time.monotonic() - first
+    watching.watch({READY: 1, "done": 40, "failed": 10, "bytes_in": 50e6})
+    seconds = time.monotonic() - ready
     figures = watching.figures()
-    assert figures["images_per_second"] == pytest.approx(40 / seconds, rel=0.05)
-    assert figures["mb_per_second"] == pytest.approx(40 / seconds, rel=0.05)
-    assert figures["start_seconds"] == pytest.approx(first - began, abs=0.05)
+    assert figures["images_per_second"] == pytest.approx(50 / seconds, rel=0.05)
+    assert figures["mb_per_second"] == pytest.approx(50 / seconds, rel=0.05)
+    assert figures["start_seconds"] == pytest.approx(ready - began, abs=0.05)
     last = shown.ticks[-1]
     assert (last.step, last.steps, last.unit) == (50, 100, "image")
     assert last.images_per_second == figures["images_per_second"]
-    assert last.seconds_left == pytest.approx(50 / (40 / seconds), rel=0.05)
+    assert last.seconds_left == pytest.approx(50 / (50 / seconds), rel=0.05)
     assert last.values["failed"] == 10
 
 
 def test_time_in_which_nothing_comes_through_after_the_last_image_does_not_count() -> None:
     watching, _ = watcher(100)
-    watching.watch({"done": 10})
+    watching.watch({READY: 1, "done": 10})
     time.sleep(0.1)
-    watching.watch({"done": 30})
+    watching.watch({READY: 1, "done": 30})
     before = watching.figures()
     time.sleep(0.2)
-    watching.watch({"done": 30})
+    watching.watch({READY: 1, "done": 30})
     assert watching.figures() == before
 
 
@@ -88,10 +89,11 @@ def test_a_pass_that_is_through_at_the_first_look_has_a_rate_too() -> None:
     watching, _ = watcher(7)
     began = time.monotonic()
     time.sleep(0.1)
-    watching.watch({"done": 7, "bytes_in": 7e6})
+    watching.watch({READY: 1, "done": 7, "bytes_in": 7e6})
     seconds = time.monotonic() - began
-    assert watching.figures()["images_per_second"] == pytest.approx(7 / seconds, rel=0.1)
-    assert watching.figures()["mb_per_second"] == pytest.approx(7 / seconds, rel=0.1)
+    # When it was ready is not known: no rate may be less than what all of the time makes.
+    assert watching.figures()["images_per_second"] >= 6.3 / seconds
+    assert watching.figures()["mb_per_second"] >= 6.3 / seconds
 
 
 def test_nothing_is_shown_before_the_first_image_is_through() -> None:
@@ -240,5 +242,7 @@ def test_a_metrics_port_that_is_taken_is_a_clear_error(bulk: Bulk, tmp_path: Pat
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(GenrayError, match="port"):
+        with pytest.raises(ResourceError, match=f"port {port}") as caught:
             bulk("corrupt", f"input={tmp_path / 'in'}", f"work.metrics_port={port}")
+    assert caught.value.where == "work.metrics_port"
+    assert bulk("corrupt", f"input={tmp_path / 'in'}")["done"] == 2, "the output was let go of"

@@ -70,7 +70,7 @@ class Bench:
             {"input": str(self.photos), "output": str(self.out), "work": work, "write": {"format": kind}}
         )
         step = Copying(settings)
-        step.look = look  # type: ignore[method-assign]
+        step.look = look
         source = open_source(settings.input, settings.read)
         planned = [Planned(item, output_name(item.path, settings.write)) for item in source.items(print)]
         inputs = write_plan(self.store, 1, planned)
@@ -212,7 +212,7 @@ def test_a_stop_after_some_images_records_them_and_the_next_attempt_does_the_res
         seen.update(each.path for each in inputs)
         threading.Event().wait(0.01)
 
-    small = {"batch_megapixels": 0.001, "commit_seconds": 0.05}
+    small: dict[str, Any] = {"batch_megapixels": 0.001, "commit_seconds": 0.05}
     told: list[float] = []
 
     def report(counts: Mapping[str, float]) -> bool:
@@ -253,11 +253,11 @@ def test_after_a_stop_only_what_is_being_written_is_finished(bench: Bench) -> No
 
 
 def test_several_pieces_of_a_dead_attempt_are_all_passed_over(bench: Bench) -> None:
-    write_photos(bench.photos, 40)
+    write_photos(bench.photos, 100)
     seen: list[str] = []
 
     def look(inputs: Sequence[Input]) -> None:
-        if len(seen) == 34:
+        if len(seen) == 90:
             raise SystemExit
         seen.append(inputs[0].path)
         threading.Event().wait(0.01)
@@ -269,7 +269,7 @@ def test_several_pieces_of_a_dead_attempt_are_all_passed_over(bench: Bench) -> N
     seen.clear()
     assert bench.worker(lambda inputs: seen.extend(each.path for each in inputs)).work(0, 1, go_on)
     assert set(seen) == paths_of(bench.photos) - known
-    assert len(rows_of(bench.out)) == 40
+    assert len(rows_of(bench.out)) == 100
 
 
 def test_an_error_over_one_image_of_a_batch_fails_that_one_only(bench: Bench) -> None:
