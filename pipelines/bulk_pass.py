@@ -14,7 +14,7 @@ from pipelines.listing import Listing
 from pipelines.output import Output, now
 from pipelines.plan import remove_plans, write_plan
 from pipelines.sample import Sample
-from pipelines.settings import BulkSettings
+from pipelines.settings import MAY_CHANGE, BulkSettings
 from pipelines.showing import visible
 from pipelines.sinks import Sink, TableSink, open_sink
 from pipelines.sources import Source
@@ -62,10 +62,12 @@ class Pass:
         before = output.header()
         again = self._settings.retry == "all"
         # Interrupted, it goes on: it would never end where something fails now and then.
-        going_on = again and before.get("again") == record
+        lasting = {key: value for key, value in record.items() if not key.startswith(MAY_CHANGE)}
+        going_on = again and before.get("again") == lasting
         if again and not going_on:
             keys = output.ledger.keys()
-            self._delete(output.ledger.outputs())
+            if before.get("settings", {}).get("write.container") == "files":
+                self._delete(output.ledger.outputs())
             output.ledger.clear()
         else:
             keys = output.ledger.keys()
@@ -83,7 +85,7 @@ class Pass:
             "settings": dict(record),
             "identity": identity,
             "prepared": None if again and not going_on else before.get("prepared"),
-            "again": dict(record) if again else before.get("again"),
+            "again": lasting if again else before.get("again"),
             "passes": [*before.get("passes", ()), {"number": number, "started": now(), "died": died}],
         }
         output.write_header(self.header)
@@ -99,7 +101,8 @@ class Pass:
         self.listing = listing = Listing(self._source, self._step, ledger.known(), note)
         self.inputs = write_plan(store, self.number, listing.left())
         redone = {*listing.changed, *listing.retried}
-        self._delete(ledger.outputs_of(redone))
+        if self._settings.write.container == "files":  # of others the sinks forget their parts
+            self._delete(ledger.outputs(redone))
         for sink in self._sinks:
             sink.drop(redone)
         ledger.drop(redone)
@@ -120,10 +123,9 @@ class Pass:
         self.header["passes"][-1] |= {"listed": listing.listed, "left": self.inputs}
 
     def _delete(self, outputs: Iterable[str]) -> None:
-        """Delete images that are to be made again, if they are files: it may not come to that."""
-        if self._settings.write.container == "files":
-            for path in outputs:
-                self._output.store.delete(path)
+        """Delete images that are to be made again: it may not come to that."""
+        for path in outputs:
+            self._output.store.delete(path)
 
     def prepare(self) -> None:
         """Let the step fit itself to a sample of the inputs, once for an output."""

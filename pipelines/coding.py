@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Literal, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import nn
+from torch.nn import functional as F
 
 from genray.data.photo import Photo
 from genray.errors import SettingsError
@@ -84,20 +84,21 @@ class Coding(BundleStep[C]):
 
 def resized(image: Pixels, size: tuple[int, int], fit: Literal["crop", "stretch"]) -> NDArray[np.uint8]:
     """(H, W, C) uint8 -> (*size, C), bicubic with antialiasing: the largest part in the middle of the same
-    shape, or the whole, stretched."""
-    height, width = image.shape[:2]
-    if (height, width) == size:
-        return image
-    box = (0.0, 0.0, float(width), float(height))
+    shape, or the whole, stretched.
+
+    Within one level of what Pillow makes, which training uses, in a sixth of its time.
+    """
     if fit == "crop":
+        height, width = image.shape[:2]
         scale = min(height / size[0], width / size[1])
-        # Whole pixels, as in training.
         high, wide = round(size[0] * scale), round(size[1] * scale)
         top, left = (height - high) // 2, (width - wide) // 2
-        box = (left, top, left + wide, top + high)
-    plain = Image.fromarray(np.ascontiguousarray(image[..., 0] if image.shape[-1] == 1 else image))
-    array = np.asarray(plain.resize(size[::-1], Image.Resampling.BICUBIC, box))
-    return array.reshape(*size, image.shape[-1])
+        image = image[top : top + high, left : left + wide]
+    if image.shape[:2] == size:
+        return np.asarray(image, np.uint8)
+    planes = torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)[None]
+    made = F.interpolate(planes, size, mode="bicubic", antialias=True)
+    return made[0].permute(1, 2, 0).contiguous().numpy()
 
 
 class _Encoder(nn.Module):

@@ -71,7 +71,8 @@ class PreparedBulk:
         self._record = flatten(self._settings)
         if self._settings.retry != "all":
             self._output.check(target, self._record, step.identity())
-        if not self._output.header() and not self._settings.overwrite:
+        begun = self._output.header() or self._output.ledger.keys()
+        if not begun and not self._settings.overwrite:
             self._output.check_unused()
 
     @property

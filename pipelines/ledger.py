@@ -54,6 +54,7 @@ SCHEMA = pa.schema(
         ("encode_ms", pa.float32()),
         ("write_ms", pa.float32()),
         ("output", pa.string()),  # path under the output's root
+        ("also", pa.list_(pa.string())),  # further outputs
         ("sha256", pa.string()),  # of the output file
         ("finished", pa.timestamp("ms", tz="UTC")),
     ]
@@ -137,19 +138,14 @@ class Ledger:
         gone = pa.array(list(paths), pa.string())
         self._keep(lambda table: pc.invert(pc.is_in(table["path"], value_set=gone)))
 
-    def outputs(self) -> Iterator[str]:
-        """Where all outputs are."""
-        for table in self.tables(["output"]):
-            yield from filter(None, table["output"].to_pylist())
-
-    def outputs_of(self, paths: Collection[str]) -> list[str]:
-        """The outputs of the inputs `paths`."""
-        wanted = pa.array(list(paths), pa.string())
-        found: list[str] = []
-        for table in self.tables(["path", "output"]) if paths else ():
-            outputs = table.filter(pc.is_in(table["path"], value_set=wanted))["output"]
-            found += [output for output in outputs.to_pylist() if output]
-        return found
+    def outputs(self, paths: Collection[str] | None = None) -> Iterator[str]:
+        """Where the outputs are, of all inputs or of `paths`."""
+        wanted = None if paths is None else pa.array(list(paths), pa.string())
+        for table in () if paths is not None and not paths else self.tables(["path", "output", "also"]):
+            if wanted is not None:
+                table = table.filter(pc.is_in(table["path"], value_set=wanted))
+            for row in table.select(["output", "also"]).to_pylist():
+                yield from filter(None, [row["output"], *(row["also"] or ())])
 
     def remove(self, key: str) -> None:
         """Forget the rows of the chunk `key`, while they are in a file of their own."""

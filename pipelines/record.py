@@ -33,7 +33,8 @@ class Job:
     made: Made | None = None
     times: dict[str, float] = field(default_factory=dict)
     bytes_out: int = 0
-    outputs: str = ""
+    output: str = ""
+    also: list[str] = field(default_factory=list)
     sha256: str = ""
     weight: int = 0
 
@@ -106,7 +107,8 @@ def row_of(job: Job) -> Row:
         "modified": item.modified,
         "container": item.container,
         "position": item.position,
-        "output": job.outputs,
+        "output": job.output,
+        "also": job.also,
         "sha256": job.sha256,
         "finished": datetime.now(UTC),
         **job.times,

@@ -67,8 +67,10 @@ class Writer:
         job.times["encode_ms"] = job.times.get("encode_ms", 0.0) + (encoded - began) * 1e3
         job.times["write_ms"] = job.times.get("write_ms", 0.0) + (time.perf_counter() - encoded) * 1e3
         job.bytes_out += len(data)
-        if not job.outputs:
-            job.outputs, job.sha256 = where, hashlib.sha256(data).hexdigest()
+        if job.output:
+            job.also.append(where)
+        else:
+            job.output, job.sha256 = where, hashlib.sha256(data).hexdigest()
 
     def _copied(self, job: Job) -> Photo | bytes | None:
         """What is written of an input that stays as it is: its bytes, unless another format was asked for."""
