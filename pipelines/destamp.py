@@ -20,13 +20,13 @@ class DestampingSettings(Settings):
     """Settings of what is taken for a stamp."""
 
     threshold: float = Field(
-        6.0,
+        15.0,
         ge=0,
         le=255,
         description="levels of 255 by which the network has to change a pixel, to be believed",
     )
     least_pixels: int = Field(
-        40, ge=1, description="changed pixels that hang together; fewer are not a stamp"
+        150, ge=1, description="changed pixels that hang together; fewer are not a stamp"
     )
     feather: int = Field(3, ge=0, le=64, description="pixels around the stamp over which the change fades")
 

