@@ -79,8 +79,10 @@ def main() -> None:
 def submit(target: str, retry: str | None, sets: tuple[str, ...], **options: Any) -> int:
     """Run TARGET here, or as a job on a cluster.
 
-    Without --address it runs in this process. Ctrl-C writes a checkpoint; the same --name goes on from it.
-    Exit codes: 0 done, 1 failed, 2 wrong usage or input, 130 stopped by Ctrl-C.
+    Without --address it runs on this machine. Ctrl-C stops well; the same command (of a training: the same
+    --name) goes on from there.
+    Exit codes: 0 done (of a bulk run also if some images failed), 1 failed, 2 wrong usage or input, 130
+    stopped by Ctrl-C.
 
     \b
     Example:
