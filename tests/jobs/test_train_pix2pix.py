@@ -53,7 +53,8 @@ def test_training_is_the_papers_algorithm(
     ours = weights("a")
     for name, network in networks.items():
         for key, value in network.state_dict().items():
-            assert torch.allclose(ours[f"net/{name}/{key}"], value, atol=1e-5), f"{name}.{key}"
+            # Adam makes steps of 2e-4 of gradients that are nothing but rounding, which differs by CPU.
+            assert torch.allclose(ours[f"net/{name}/{key}"], value, atol=1e-4), f"{name}.{key}"
 
 
 def test_the_bundle_gives_what_the_end_of_training_gave(train: Train, tmp_path: Path, pairs: Path) -> None:
