@@ -77,8 +77,6 @@ def cluster(*, cpus: int | None = None) -> Iterator[Resources]:
 def _embed(cpus: int) -> None:
     import ray
 
-    # Its core prints warnings of restarts into the progress display that are not for users.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     with _loopback():
         ray.init(
             # Workers' own lines would tear the progress display; Ray keeps them in files.

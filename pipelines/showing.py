@@ -28,7 +28,7 @@ T = TypeVar("T")
 Row = tuple[str, ...]
 
 _MAX_BYTES = 64 * 2**20
-_TRIES = 5
+_TRIES = 40
 _ROWS = 4096  # of a list that are in memory at once
 
 

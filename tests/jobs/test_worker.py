@@ -11,7 +11,7 @@ import pytest
 import torch
 from ray import cloudpickle
 
-from genray.errors import StorageFull, TrainingError
+from genray.errors import GenrayError, StorageFull
 from jobs.worker import Worker
 
 
@@ -46,7 +46,7 @@ def in_group(config: dict[str, Any]) -> dict[str, Any]:
     def fails(check: Callable[[], Any]) -> str:
         try:
             check()
-        except TrainingError as error:
+        except GenrayError as error:
             return f"{type(error).__name__} {error.agreed}"
         return "no error"
 

@@ -98,11 +98,13 @@ def test_a_killed_worker_is_replaced_and_its_images_are_done(
 def kill_a_worker(out: Path, killed: list[int]) -> None:
     from importlib import import_module
 
+    ray: Any = import_module("ray")
     state: Any = import_module("ray.util.state")
+    address = ray.get_runtime_context().gcs_address  # other tests' Ray may be running, too
     end = time.monotonic() + 60
     while time.monotonic() < end and not killed:
         if out.exists() and len(outputs(out)) > 20:
-            for actor in state.list_actors(filters=[("state", "=", "ALIVE")]):
+            for actor in state.list_actors(address, filters=[("state", "=", "ALIVE")]):
                 if "MapWorker" in actor.class_name and actor.pid:
                     os.kill(actor.pid, signal.SIGKILL)
                     killed.append(actor.pid)
