@@ -221,8 +221,9 @@ def _at_most(source: Source, count: int) -> bool:
 
 
 def _say(watcher: Watcher, note: Callable[[str], None], line: str) -> None:
-    watcher.notes.append(line)
-    note(line)
+    if line not in watcher.notes:  # all workers say the same
+        watcher.notes.append(line)
+        note(line)
 
 
 def _stop(watcher: Watcher, note: Callable[[str], None]) -> None:
