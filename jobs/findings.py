@@ -81,7 +81,7 @@ def find(run: Run) -> Findings:
         missing = "has no settings.yaml" if run.folder.is_dir() else "does not exist"
         raise RunError(
             f"{run.folder} is not a run: it {missing}",
-            hint="give the folder of a training; a bulk run has its page in _genray/report.html",
+            hint="give a training such as runs/first; a bulk run has its page in _genray/report.html",
         )
     folder = _Folder(run.folder)
     settings = {str(k): v for k, v in folder.structure(run.settings, _yaml, dict, _MAX_SETTINGS).items()}
