@@ -193,7 +193,10 @@ class Worker:
 
     def _let_go(self, job: Job) -> Row:
         self._held -= job.weight
-        return row_of(job)
+        row = row_of(job)
+        # Futures and batches may still name the job: its pixels have to go now.
+        job.data, job.photo, job.made = b"", None, None
+        return row
 
     def _read(self, planned: Planned) -> Job:
         """In a thread: the bytes of an input, and its pixels if they are few."""

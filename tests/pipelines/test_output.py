@@ -198,7 +198,8 @@ def test_a_damaged_lease_holds_nobody_off(soon: None, text: str) -> None:
     remote = f"memory://{uuid.uuid4().hex}"
     Store(remote).write("_genray/lease.json", text.encode())
     with Output(remote).locked():
-        pass
+        assert "holder" in json.loads(Store(remote).read("_genray/lease.json"))
+    assert not Store(remote).exists("_genray/lease.json")
 
 
 def test_a_lease_is_let_go_of_when_the_run_fails(remote: str) -> None:

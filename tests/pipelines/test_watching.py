@@ -233,8 +233,11 @@ def test_a_run_that_has_nothing_to_do_lets_go_of_its_metrics_port(
     bulk: Bulk, tmp_path: Path, port: int
 ) -> None:
     write_photos(tmp_path / "in", 2)
-    for _ in range(3):
-        bulk("corrupt", f"input={tmp_path / 'in'}", f"work.metrics_port={port}")
+    for images in (2, 0, 0):
+        outcome = bulk("corrupt", f"input={tmp_path / 'in'}", f"work.metrics_port={port}")
+        assert outcome["this_pass"]["images"] == images
+    with socket.socket() as free:
+        assert free.connect_ex(("127.0.0.1", port)) != 0, "nobody listens any more"
 
 
 def test_a_metrics_port_that_is_taken_is_a_clear_error(bulk: Bulk, tmp_path: Path) -> None:

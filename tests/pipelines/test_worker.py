@@ -331,8 +331,8 @@ def test_decoded_images_stay_within_the_memory_and_one_larger_still_passes(
     large = 2 * 4 * 4000 * 3000
     assert 64 * 2**20 < max(held) <= large
     assert max(size for size in held if size < large) <= 64 * 2**20
-    # 64 MiB are three of them with what is made of them; those may just have been let go when more come.
-    assert most[0] <= 3 * 1500 * 1500 * 3 + 4000 * 3000
+    # 64 MiB are three of them with what is made of them; one more may just have been let go.
+    assert most[0] <= max(4 * 1500 * 1500 * 3, 1500 * 1500 * 3 + 4000 * 3000)
     assert worker._held == 0
 
 
