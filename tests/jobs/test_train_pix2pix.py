@@ -33,7 +33,10 @@ def test_training_is_the_papers_algorithm(
     torch.manual_seed(0)
     networks = recipe.networks()
     generator, discriminator = networks["generator"], networks["discriminator"]
-    adam = {n: torch.optim.Adam(net.parameters(), 2e-4, (0.5, 0.999)) for n, net in networks.items()}
+    # Fused, as the loop's: on some CPUs the other form rounds otherwise by more than is allowed below.
+    adam = {
+        n: torch.optim.Adam(net.parameters(), 2e-4, (0.5, 0.999), fused=True) for n, net in networks.items()
+    }
     loader = recipe.loader(pytest.fail)
     for epoch in range(2):
         for inputs, targets in loader.batches(epoch, 2, Share()):
@@ -53,8 +56,7 @@ def test_training_is_the_papers_algorithm(
     ours = weights("a")
     for name, network in networks.items():
         for key, value in network.state_dict().items():
-            # Adam makes steps of 2e-4 of gradients that are nothing but rounding, which differs by CPU.
-            assert torch.allclose(ours[f"net/{name}/{key}"], value, atol=1e-4), f"{name}.{key}"
+            assert torch.allclose(ours[f"net/{name}/{key}"], value, atol=1e-5), f"{name}.{key}"
 
 
 def test_the_bundle_gives_what_the_end_of_training_gave(train: Train, tmp_path: Path, pairs: Path) -> None:
