@@ -1,0 +1,1 @@
+"""Electrocardiograms: records, beats, QRS complexes, signal quality."""

@@ -1,0 +1,38 @@
+"""What a network of beats takes, as its bundle stores it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from genray.ecg.beats import BeatSettings, normalised
+
+
+class BeatPreprocessing(BaseModel):
+    """What has to be done to a lead of an ECG before the network: which stretch around an R peak is a beat,
+    and how its values become those that the network knows."""
+
+    model_config = ConfigDict(frozen=True)
+    before: float = Field(gt=0, le=1, description="seconds of a beat before its R peak")
+    after: float = Field(gt=0, le=2, description="seconds of a beat after its R peak")
+    samples: int = Field(ge=16, le=1024, description="that a beat is resampled to")
+    normalisation: Literal["zscore", "minmax"] = Field(
+        description="zscore: each beat has mean 0 and standard deviation 1; minmax: `span` becomes 0 to 1"
+    )
+    span: tuple[float, float] | None = Field(None, description="the values that become 0 and 1, for minmax")
+    leads: tuple[str, ...] = Field((), description="that it was trained on; empty if the data did not say")
+
+    @property
+    def beat(self) -> BeatSettings:
+        """What a beat is, for `genray.ecg.beats.cut_beats`."""
+        return BeatSettings(before=self.before, after=self.after, samples=self.samples)
+
+    def normalised(self, beats: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Beats (..., samples) in mV, or whatever unit it was trained on, as the network takes them."""
+        if self.span is None:
+            return normalised(beats)
+        low, high = self.span
+        return ((beats - low) / (high - low)).astype(np.float32)

@@ -1,0 +1,214 @@
+"""QRS detection in streams: energy of the slopes, then thresholds that follow the signal.
+
+After Pan & Tompkins 1985 (band-pass, derivative, square, moving window, adaptive thresholds, T-wave check,
+search back), with three changes: every sample is filtered once, whatever the number of leads, by filters
+that keep their state; the leads of a stream vote by their signal-to-noise ratio; and thresholds come from
+medians of the last eight complexes and noise peaks, so that one artefact does not move them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter1d
+from scipy.signal import butter, group_delay, sos2tf, sosfilt
+
+Floats = NDArray[np.float64]
+
+_BAND = (5.0, 20.0)  # Hz: most of a QRS complex, little of P and T waves, mains and muscles
+_WINDOW = 0.12  # s, of the moving sum: about a broad QRS complex
+APART = 0.2  # s: no two complexes are closer, the myocardium is refractory
+_T_WAVE = 0.36  # s after a complex in which a much weaker peak is its T wave
+_LEARN = 8  # s from whose highest peaks the height of a lead's complexes is learned
+
+
+class QrsFilter:
+    """From samples to the energy of their slopes; many leads at once, as long as one likes.
+
+    Args:
+        rate: samples a second, of all leads.
+        leads: number of leads.
+    """
+
+    def __init__(self, rate: float, leads: int) -> None:
+        high = min(_BAND[1], 0.45 * rate)
+        self._sos = butter(2, (_BAND[0], high), btype="bandpass", output="sos", fs=rate)
+        self._width = max(1, round(_WINDOW * rate))
+        slowness = group_delay(sos2tf(self._sos), w=[12.0], fs=rate)[1][0]
+        self.delay = round(float(slowness) + self._width / 2)
+        """By how many samples the energy lags behind the signal."""
+        self._state = np.zeros((len(self._sos), leads, 2))
+        self._last = np.zeros((leads, 1))
+        self._tail = np.zeros((leads, self._width))
+
+    def __call__(self, rows: NDArray[np.intp], samples: NDArray[np.floating]) -> Floats:
+        """The energy (leads, samples) of new samples (leads, samples), without NaN, of the leads `rows`."""
+        filtered, self._state[:, rows] = sosfilt(self._sos, samples, axis=-1, zi=self._state[:, rows])
+        slopes = np.diff(filtered, axis=-1, prepend=self._last[rows])
+        self._last[rows] = filtered[:, -1:]
+        squares = np.concatenate([self._tail[rows], slopes * slopes], axis=-1)
+        self._tail[rows] = squares[:, -self._width :]
+        sums = np.cumsum(squares, axis=-1)
+        energy: Floats = np.sqrt(
+            np.maximum(sums[:, self._width :] - sums[:, : -self._width], 0.0) / self._width
+        )
+        return energy
+
+    def grow(self, leads: int) -> None:
+        """Make room for so many leads; the new ones have to `begin`."""
+        more = leads - len(self._last)
+        self._state = np.pad(self._state, ((0, 0), (0, more), (0, 0)))
+        self._last, self._tail = (np.pad(each, ((0, more), (0, 0))) for each in (self._last, self._tail))
+
+    def begin(self, rows: NDArray[np.intp], first: NDArray[np.floating]) -> None:
+        """Forget what was before, for leads whose next samples (leads,) do not continue it."""
+        # As if the first sample had been there for ever: no step, no ringing. A band-pass passes no constant,
+        # so only its internal state is not zero.
+        steady = _steady(self._sos)
+        self._state[:, rows] = steady[:, None, :] * np.asarray(first, np.float64)[None, :, None]
+        self._last[rows] = 0.0
+        self._tail[rows] = 0.0
+
+
+def _steady(sos: Floats) -> Floats:
+    from scipy.signal import sosfilt_zi
+
+    state: Floats = sosfilt_zi(sos)
+    return state
+
+
+@dataclass(slots=True)
+class Decisions:
+    """Which peaks of a stream's energy are QRS complexes: thresholds that follow the signal.
+
+    Heights are in units of the complexes that are expected: one is about 1 high.
+
+    Attributes:
+        rate: samples a second.
+        last: sample of the last complex; -1: none yet.
+        rr: the last intervals between complexes, in samples.
+    """
+
+    rate: float
+    last: int = -1
+    rr: deque[int] = field(default_factory=lambda: deque(maxlen=8))
+    _signal: deque[float] = field(default_factory=lambda: deque([1.0] * 8, maxlen=8))
+    _noise: deque[float] = field(default_factory=lambda: deque([0.2] * 8, maxlen=8))
+    _held: list[tuple[int, float]] = field(default_factory=list)
+    _height: float = 1.0
+
+    def push(self, peaks: list[tuple[int, float]], until: int) -> list[int]:
+        """The complexes among new peaks of energy (sample, height), in order, with `until` the sample that
+        was looked at last. One may lie before peaks that an earlier call refused: it was missed then."""
+        found: list[int] = []
+        for at, height in peaks:
+            found += self._back(at)
+            since = at - self.last if self.last >= 0 else self.rate
+            if since < APART * self.rate:
+                continue
+            signal, threshold = self._levels()
+            is_t_wave = since < _T_WAVE * self.rate and height < 0.5 * self._height
+            if height > threshold and not is_t_wave:
+                self._accept(at, height, signal)
+                found.append(at)
+            else:
+                self._held.append((at, height))
+                self._noise.append(min(height, signal))
+        return found + self._back(until)
+
+    def restart(self) -> None:
+        """What comes next does not continue what was: intervals begin anew, heights are kept."""
+        self.last = -1
+        self._held.clear()
+
+    def _levels(self) -> tuple[float, float]:
+        """Height of the complexes, and the height that a peak needs."""
+        signal, noise = _median(self._signal), _median(self._noise)
+        threshold = noise + 0.3 * (signal - noise) if signal > noise else 0.3 * signal
+        return signal, max(threshold, 0.15 * signal)
+
+    def _back(self, at: int) -> list[int]:
+        """A complex that was too low at first: the highest peak in an interval that is too long."""
+        usual = _median(self.rr) if len(self.rr) >= 3 else self.rate
+        if self.last < 0 or at - self.last <= 1.66 * usual or not self._held:
+            return []
+        signal, threshold = self._levels()
+        first, end = self.last + 0.3 * self.rate, at - 0.25 * self.rate
+        missed = [(h, p) for p, h in self._held if first < p < end and h > 0.5 * threshold]
+        if not missed:
+            return []
+        height, peak = max(missed)
+        self._accept(peak, height, signal)
+        return [peak]
+
+    def _accept(self, at: int, height: float, signal: float) -> None:
+        if self.last >= 0:
+            self.rr.append(min(at - self.last, int(2 * self.rate)))
+        self.last, self._height = at, height
+        self._signal.append(min(height, 2 * signal))  # an artefact counts as twice a complex at most
+        self._held = [(p, h) for p, h in self._held if p > at][-64:]
+
+
+def _median(values: deque[float] | deque[int]) -> float:
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    return float(ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2)
+
+
+def energy_peaks(energy: Floats, apart: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows and columns of the maxima of (rows, columns) that have no higher value within `apart` columns;
+    those nearer to an edge than `apart` are left out, for they cannot be judged."""
+    highest = maximum_filter1d(energy, 2 * apart + 1, axis=-1)
+    inner = slice(apart, energy.shape[-1] - apart)
+    rows, columns = np.nonzero((energy[:, inner] == highest[:, inner]) & (energy[:, inner] > 0))
+    return rows, columns + apart
+
+
+def detect_peaks(signal: NDArray[np.floating], rate: float) -> NDArray[np.int64]:
+    """The R peaks (beats,) of a whole lead (samples,), as sample indices; NaN where samples are missing."""
+    samples = filled(np.asarray(signal, np.float64)[None])
+    every = np.zeros(1, np.intp)
+    bank = QrsFilter(rate, 1)
+    bank.begin(every, samples[:, 0])
+    apart = round(APART * rate)
+    # The last complexes need as much energy after them as there is before.
+    padded = np.pad(samples, ((0, 0), (0, bank.delay + apart)), mode="edge")
+    energy = bank(every, padded)[:, bank.delay :]
+    second = max(1, round(rate))
+    seconds = [
+        energy[0, i : i + second].max() for i in range(0, min(energy.shape[1], _LEARN * second), second)
+    ]
+    energy = energy / max(float(np.median(seconds)), 1e-9)
+    _, columns = energy_peaks(np.pad(energy, ((0, 0), (apart, 0))), apart)
+    columns = columns - apart
+    peaks = list(zip(columns.tolist(), energy[0, columns].tolist(), strict=True))
+    found = np.array(sorted(Decisions(rate).push(peaks, samples.shape[1])), np.int64)
+    found = found[found < samples.shape[1]]
+    return align(samples.T, found, rate)
+
+
+def align(signal: NDArray[np.floating], peaks: NDArray[np.integer], rate: float) -> NDArray[np.int64]:
+    """Peaks moved to the largest deflection of the first lead of (samples, leads) within 60 ms: an R peak,
+    or the peak of a complex that points down."""
+    if not len(peaks):
+        return np.asarray(peaks, np.int64)
+    reach = max(1, round(0.06 * rate))
+    at = np.clip(np.asarray(peaks)[:, None] + np.arange(-reach, reach + 1), 0, len(signal) - 1)
+    around = signal[at, 0]
+    deflection = np.abs(around - np.median(around, axis=1, keepdims=True))
+    return np.asarray(at[np.arange(len(at)), deflection.argmax(axis=1)], np.int64)
+
+
+def filled(samples: Floats) -> Floats:
+    """(leads, samples) with each missing (not finite) one replaced by the last before it, or 0."""
+    missing = ~np.isfinite(samples)
+    if not missing.any():
+        return samples
+    last = np.where(missing, 0, np.arange(samples.shape[1]))
+    np.maximum.accumulate(last, axis=1, out=last)
+    result = np.take_along_axis(samples, last, axis=1)
+    result[~np.isfinite(result)] = 0.0
+    return result

@@ -1,0 +1,100 @@
+"""Signal quality: whether a lead can be judged, before anybody judges it.
+
+The measures are those that are usual in the field (Clifford et al. 2012, "Signal quality indices"; Li, Mark &
+Clifford 2008): missing samples, flat lines, rails, baseline and the share of power beyond the QRS complexes.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from genray.settings import Settings
+
+Floats = NDArray[np.floating]
+
+
+class Quality(IntEnum):
+    """How far a lead can be trusted; the worse, the higher."""
+
+    GOOD = 0
+    POOR = 1
+    OFF = 2
+
+    @property
+    def word(self) -> str:
+        """For labels and the page."""
+        return self.name.lower()
+
+
+class QualitySettings(Settings):
+    """Settings of what makes a lead unfit to be judged."""
+
+    seconds: float = Field(2.0, ge=0.5, le=10, description="of the last samples that are looked at")
+    flat: float = Field(
+        0.004,
+        ge=0,
+        le=1,
+        description="mV between lowest and highest under which the electrode is off; a silent heart with its "
+        "electrodes on moves more",
+    )
+    missing: float = Field(0.5, gt=0, le=1, description="share of missing samples from which it is off")
+    rail: float = Field(
+        0.25, gt=0, le=1, description="share of samples at one extreme value from which it is off: saturated"
+    )
+    offset: float = Field(
+        10.0, gt=0, description="mV from zero beyond which it is off, where a converter with a rail is"
+    )
+    gaps: float = Field(0.1, gt=0, le=1, description="share of missing samples from which it is poor")
+    baseline: float = Field(
+        1.5, gt=0, description="mV that the baseline moves from the first half to the second: poor"
+    )
+    noise: float = Field(
+        0.5,
+        gt=0,
+        description="mV, mean size of what is faster than 40 Hz, from which it is poor, if it is also larger "
+        "than a quarter of the rest",
+    )
+
+
+def judge(samples: Floats, rate: float, settings: QualitySettings) -> NDArray[np.int8]:
+    """The quality of leads, by their last seconds.
+
+    Args:
+        samples: (leads, samples) in mV, NaN where one is missing.
+        rate: samples a second.
+
+    Returns:
+        (leads,) of `Quality`.
+    """
+    count = samples.shape[1]
+    absent = np.isnan(samples)
+    missing = absent.mean(axis=1)
+    # The mean where samples are missing: it changes no minimum, maximum or mean much.
+    middle = np.where(absent, 0.0, samples).sum(axis=1) / np.maximum(count - absent.sum(axis=1), 1)
+    whole = np.where(absent, middle[:, None], samples)
+    low, high = whole.min(axis=1), whole.max(axis=1)
+    span = high - low
+    edge = 1e-3 * span[:, None]
+    at_rail = np.maximum(
+        (whole <= low[:, None] + edge).mean(axis=1), (whole >= high[:, None] - edge).mean(axis=1)
+    )
+    # A lead that rests at one value for long is at a rail only if the value is an extreme of a wide swing.
+    railed = (at_rail >= settings.rail) & (span > 1.0) & (np.abs(middle) > 0.2 * span)
+    off = (
+        (missing >= settings.missing)
+        | (span < settings.flat)
+        | railed
+        | (np.abs(np.median(whole, axis=1)) > settings.offset)
+    )
+    # The median of half the window hardly sees a complex, not even a broad and tall ventricular one.
+    moved = np.abs(np.median(whole[:, : count // 2], axis=1) - np.median(whole[:, count // 2 :], axis=1))
+    step = max(1, round(rate / 80))  # the difference of samples half a period of 40 Hz apart
+    fast = np.abs(whole[:, step:] - whole[:, :-step]).mean(axis=1) / 2
+    rest = np.abs(whole - middle[:, None]).mean(axis=1)
+    noisy = (fast > settings.noise) & (fast > rest / 4)
+    poor = (missing >= settings.gaps) | (moved > settings.baseline) | noisy
+    return np.where(off, Quality.OFF, np.where(poor, Quality.POOR, Quality.GOOD)).astype(np.int8)

@@ -1,0 +1,104 @@
+"""Beats as rows of text: files of the UCR archive, and the CSV table of TensorFlow's tutorial.
+
+A row is a beat: its values and its class, which stands first in files of the UCR archive (Dau et al. 2019,
+such as ECG5000_TRAIN.txt) and last in the table of TensorFlow's "Intro to Autoencoders" (ecg.csv).
+Values are separated by spaces, tabs or commas.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genray.data.images import BadInput
+
+SUFFIXES = (".tsv", ".csv", ".txt")
+_LONGEST = 2**20  # bytes of a row
+_LARGEST = 2**32  # bytes of a file
+_LEAST, _MOST = 8, 16384  # values of a beat
+_NO_NUMBER = "a value that is no number"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The beats of a file.
+
+    Attributes:
+        values: (beats, samples), as they are in the file.
+        classes: of each beat, as text: "1".
+        bad: rows that are no beats.
+    """
+
+    values: NDArray[np.float32]
+    classes: list[str]
+    bad: list[BadInput]
+
+    @property
+    def total(self) -> int:
+        """Rows of the file."""
+        return len(self.classes) + len(self.bad)
+
+
+def read_rows(path: Path, label: Literal["auto", "first", "last"] = "auto") -> Rows:
+    """The beats in the file `path`. A first line of names is passed over; rows that are broken, or of
+    another length than most, are listed.
+
+    Args:
+        label: the column of the class; auto: the last in .csv files, else the first.
+    """
+    last = label == "last" or (label == "auto" and path.suffix.lower() == ".csv")
+    good: list[tuple[int, NDArray[np.float64]]] = []
+    bad: list[BadInput] = []
+    try:
+        if path.stat().st_size > _LARGEST:
+            bad.append(BadInput(path.name, "too-large", f"more than {_LARGEST >> 30} GB"))
+            return Rows(np.empty((0, 0), np.float32), [], bad)
+        for number, line in _lines(path):
+            row = _numbers(line)
+            if row is None:
+                bad.append(BadInput(f"{path.name}:{number}", "truncated", _NO_NUMBER))
+            elif not _LEAST < len(row) <= _MOST:
+                bad.append(BadInput(f"{path.name}:{number}", "odd-shape", f"{len(row)} values"))
+            elif not np.isfinite(row).all():
+                bad.append(BadInput(f"{path.name}:{number}", "truncated", "a value that is NaN or infinite"))
+            else:
+                good.append((number, row))
+    except OSError as error:
+        bad.append(BadInput(path.name, "unreadable", error.strerror or str(error)))
+    if good and bad and bad[0].path == f"{path.name}:1" and bad[0].detail == _NO_NUMBER:
+        del bad[0]  # it names the columns
+    if not good:
+        return Rows(np.empty((0, 0), np.float32), [], [BadInput(path.name, *_why(bad))])
+    usual = Counter(len(row) for _, row in good).most_common(1)[0][0]
+    odd = [(number, row) for number, row in good if len(row) != usual]
+    detail = f"{{}} values, most rows have {usual}"
+    bad += [BadInput(f"{path.name}:{n}", "odd-shape", detail.format(len(row))) for n, row in odd]
+    table = np.stack([row for _, row in good if len(row) == usual])
+    values = table[:, :-1] if last else table[:, 1:]
+    return Rows(values.astype(np.float32), [f"{c:g}" for c in table[:, -1 if last else 0]], bad)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    with path.open("rb") as file:
+        number = 0
+        while line := file.readline(_LONGEST):
+            number += 1
+            if line.strip():
+                yield number, line
+
+
+def _numbers(line: bytes) -> NDArray[np.float64] | None:
+    try:
+        return np.array(line.replace(b",", b" ").split(), np.float64)
+    except ValueError:
+        return None
+
+
+def _why(bad: list[BadInput]) -> tuple[str, str]:
+    return (bad[0].reason, bad[0].detail) if bad else ("empty", "no rows")

@@ -1,0 +1,148 @@
+"""The journal's SQLite file: its tables, opening it whatever became of it, and its errors by name."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+from genray.errors import DataError, GenrayError, StorageFull
+
+_VERSION = 1
+_APPLICATION = 0x6765_6367  # "gecg": tells a journal from another program's database
+_SCHEMA = """
+CREATE TABLE transitions (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    recorded REAL NOT NULL,
+    millisecond INTEGER NOT NULL,
+    alarm TEXT NOT NULL, stream TEXT NOT NULL, kind TEXT NOT NULL, category TEXT NOT NULL,
+    priority TEXT NOT NULL, change TEXT NOT NULL, state TEXT NOT NULL,
+    time REAL NOT NULL, onset REAL NOT NULL, announced INTEGER NOT NULL, why TEXT NOT NULL,
+    UNIQUE (alarm, change, millisecond)
+);
+CREATE INDEX by_stream ON transitions (stream, id);
+CREATE TABLE channels (name TEXT PRIMARY KEY, since INTEGER NOT NULL);
+CREATE TABLE sent (
+    channel TEXT NOT NULL, id INTEGER NOT NULL REFERENCES transitions ON DELETE CASCADE,
+    PRIMARY KEY (channel, id)
+) WITHOUT ROWID;
+CREATE INDEX sent_by_id ON sent (id);
+CREATE TABLE states (
+    name TEXT NOT NULL, stream TEXT NOT NULL, time REAL NOT NULL, data BLOB NOT NULL,
+    PRIMARY KEY (name, stream)
+);
+"""
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+# A quota or a file size limit comes as a failed write.
+_NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE)
+
+
+def open_database(path: Path) -> tuple[sqlite3.Connection, str | None]:
+    """The database at `path`, made if it is not there, readable by its owner alone.
+
+    Nobody else may have it open. One that is damaged is renamed aside, and a new one is begun.
+
+    Returns:
+        The connection, usable from any thread by one at a time; and what was wrong, if anything.
+
+    Raises:
+        DataError: it is another program's database, or of a later version.
+        StorageFull: no room.
+        GenrayError: it cannot be opened.
+    """
+    with database_errors(path):
+        try:
+            return _open(path), None
+        except sqlite3.DatabaseError as error:
+            if _primary(error) not in _DAMAGED:
+                raise
+            damage = str(error)
+        aside = _put_aside(path)
+        return _open(path), f"the journal was damaged ({damage}): it is kept as {aside.name}, a new one begun"
+
+
+@contextmanager
+def database_errors(path: Path) -> Iterator[None]:
+    """Turn errors of SQLite and of the file system into those of genray."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        code = getattr(error, "sqlite_errorcode", None)
+        if code in _NO_ROOM or getattr(error, "errno", None) == errno.ENOSPC:
+            raise StorageFull(
+                f"no room left to write the journal {path.name} "
+                f"({shutil.disk_usage(path.parent).free / 1e6:.0f} MB free)",
+                where=str(path),
+                hint="free some space: the monitor goes on, and writes what waits as soon as it can",
+            ) from error
+        raise GenrayError(
+            f"the journal {path.name} cannot be used: {error}",
+            where=str(path),
+            hint="check the disk and the rights of the file; if it is damaged, start again: it is put aside",
+        ) from error
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    # Before SQLite makes it: what SQLite puts beside it gets the same rights.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    path.chmod(0o600)
+    database = sqlite3.connect(path, check_same_thread=False)
+    try:
+        _prepare(database, path)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _prepare(database: sqlite3.Connection, path: Path) -> None:
+    (application,) = database.execute("PRAGMA application_id").fetchone()
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if tables and application != _APPLICATION:
+        raise DataError(
+            f"{path.name} is a database, but not a journal of alarms",
+            where=str(path),
+            hint="give the journal another path",
+        )
+    if version > _VERSION:
+        raise DataError(
+            f"the journal {path.name} is of version {version}, this genray writes {_VERSION}",
+            where=str(path),
+            hint="use the genray that wrote it, or give the journal another path",
+        )
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute("PRAGMA synchronous = FULL")
+    database.execute("PRAGMA foreign_keys = ON")
+    if not tables:
+        database.executescript(
+            f"BEGIN; PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {_VERSION};"
+            f"{_SCHEMA} COMMIT;"
+        )
+    (health,) = database.execute("PRAGMA quick_check(1)").fetchone()
+    if health != "ok":
+        damage = sqlite3.DatabaseError(health)
+        damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise damage
+
+
+def _primary(error: sqlite3.Error) -> int:
+    # The low byte; the rest says more exactly what.
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _put_aside(path: Path) -> Path:
+    numbers = (n for n in count(1) if not path.with_name(f"{path.name}.damaged-{n}").exists())
+    aside = path.with_name(f"{path.name}.damaged-{next(numbers)}")
+    path.rename(aside)
+    for tail in ("-wal", "-shm"):
+        # A log of the old file would be played into the new one.
+        beside = path.with_name(path.name + tail)
+        if beside.exists():
+            beside.rename(aside.with_name(aside.name + tail))
+    return aside

@@ -1,0 +1,141 @@
+"""QRS detection of many streams at once: leads vote by how well their complexes stand out of their noise."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genray.ecg.qrs import APART, Decisions, QrsFilter, energy_peaks
+
+Rows = NDArray[np.intp]
+Floats = NDArray[np.float64]
+
+_FLOOR = 0.6  # mV/s of energy: a complex of about a tenth of a millivolt; lower ones are not looked for
+_LEARN = 3  # hops from which a lead's level begins
+_SILENT = 8.0  # s without a complex after which levels are learned anew: an electrode was moved
+_TRACK = 0.1  # share of a new complex in the level
+
+
+class Detection:
+    """The state of the detector of all leads of one rate. A lead is a row; the leads of a stream are
+    consecutive rows.
+
+    Args:
+        rate: samples a second.
+        hop: samples of each call.
+    """
+
+    def __init__(self, rate: float, hop: int) -> None:
+        self._rate, self._hop = rate, hop
+        self._apart = round(APART * rate)
+        self._filter = QrsFilter(rate, 0)
+        self.delay = self._filter.delay + self._apart
+        """Samples by which decisions lag behind the newest sample."""
+        self._context = 2 * self._apart
+        self._energy: Floats = np.zeros((0, self._context))
+        self._level: Floats = np.zeros(0)  # energy of a complex; 0: not learned yet
+        self._noise: Floats = np.zeros(0)  # energy between complexes
+        self._highest: Floats = np.zeros((0, 4))  # of the last hops
+
+    def grow(self, leads: int) -> None:
+        """Make room for so many leads."""
+        self._filter.grow(leads)
+        more = leads - len(self._level)
+        self._energy = np.pad(self._energy, ((0, more), (0, 0)))
+        self._level, self._noise = np.pad(self._level, (0, more)), np.pad(self._noise, (0, more))
+        self._highest = np.pad(self._highest, ((0, more), (0, 0)))
+
+    def begin(self, rows: Rows, first: NDArray[np.floating], *, forget: bool) -> None:
+        """The next samples of leads, beginning with `first` (leads,), do not continue what was; `forget` the
+        levels also: it is another patient."""
+        self._filter.begin(rows, first)
+        self._energy[rows] = 0.0
+        if forget:
+            self._level[rows] = self._noise[rows] = 0.0
+            self._highest[rows] = 0.0
+
+    def push(
+        self,
+        rows: Rows,
+        starts: Rows,
+        samples: NDArray[np.floating],
+        usable: NDArray[np.bool_],
+        decisions: list[Decisions],
+        ends: list[int],
+    ) -> list[list[int]]:
+        """The complexes that are found by a hop more.
+
+        Args:
+            rows: of the leads, stream after stream.
+            starts: where in `rows` each stream begins.
+            samples: (leads, hop) without NaN.
+            usable: (leads,) whether a lead is good enough to vote.
+            decisions: the state of each stream.
+            ends: number of each stream's samples up to now, this hop included.
+
+        Returns:
+            For each stream the samples, as counted by `ends`, of its new complexes.
+        """
+        new = self._filter(rows, samples) * self._rate
+        energy = np.concatenate([self._energy[rows], new], axis=1)
+        self._energy[rows] = energy[:, -self._context :]
+        self._learn(rows, new, usable)
+        fused = self._fuse(rows, starts, energy, usable)
+        streams, columns = energy_peaks(fused, self._apart)
+        heights = fused[streams, columns]
+        # Column 0 is `context` samples before this hop's first, and energy lags behind the samples.
+        offset = -self._hop - self._context - self._filter.delay
+        peaks: list[list[tuple[int, float]]] = [[] for _ in decisions]
+        for stream, column, height in zip(streams.tolist(), columns.tolist(), heights.tolist(), strict=True):
+            peaks[stream].append((ends[stream] + offset + column, height))
+        found: list[list[int]] = []
+        for stream, (state, those) in enumerate(zip(decisions, peaks, strict=True)):
+            horizon = ends[stream] - self.delay
+            found.append(state.push(those, horizon))
+            if state.last >= 0 and horizon - state.last > _SILENT * self._rate:
+                self._level[rows[starts[stream] : _end(starts, stream, len(rows))]] = 0.0
+        self._track(rows, starts, energy, found, ends, offset)
+        return found
+
+    def _learn(self, rows: Rows, new: Floats, usable: NDArray[np.bool_]) -> None:
+        """Begin the levels of leads that have none, and follow the noise."""
+        highest = np.roll(self._highest[rows], 1, axis=1)
+        highest[:, 0] = new.max(axis=1)
+        self._highest[rows] = highest
+        noise = np.median(new, axis=1)
+        before = self._noise[rows]
+        self._noise[rows] = np.where(before > 0, before + 0.2 * (noise - before), noise)
+        level = self._level[rows]
+        known = np.count_nonzero(highest[:, :_LEARN], axis=1) == _LEARN
+        begin = (level == 0) & usable & known
+        self._level[rows] = np.where(begin, np.maximum(np.median(highest[:, :_LEARN], axis=1), _FLOOR), level)
+
+    def _fuse(self, rows: Rows, starts: Rows, energy: Floats, usable: NDArray[np.bool_]) -> Floats:
+        """(streams, columns): a complex is about 1 high, whichever leads show it."""
+        level, noise = self._level[rows], self._noise[rows]
+        known = usable & (level > 0)
+        clear = np.clip(level / np.maximum(noise, 1e-3), 1.0, 30.0)
+        weights = np.where(known, (clear - 1.0) ** 2 + 1e-3, 0.0)
+        total = np.add.reduceat(weights, starts)
+        share = weights / np.repeat(np.maximum(total, 1e-9), np.diff(np.append(starts, len(rows))))
+        scaled = energy / np.maximum(level, _FLOOR)[:, None]
+        return np.sqrt(np.add.reduceat(scaled * scaled * share[:, None], starts, axis=0))
+
+    def _track(
+        self, rows: Rows, starts: Rows, energy: Floats, found: list[list[int]], ends: list[int], offset: int
+    ) -> None:
+        """Let the levels follow the complexes that were found."""
+        for stream, those in enumerate(found):
+            first = starts[stream]
+            leads = slice(first, _end(starts, stream, len(rows)))
+            for at in those:
+                column = at - ends[stream] - offset
+                if 0 <= column < energy.shape[1]:
+                    level = self._level[rows[leads]]
+                    height = energy[leads, max(0, column - self._apart // 2) : column + self._apart // 2 + 1]
+                    new = np.clip(height.max(axis=1), _FLOOR, 2 * np.maximum(level, _FLOOR))
+                    self._level[rows[leads]] = np.where(level > 0, level + _TRACK * (new - level), level)
+
+
+def _end(starts: Rows, stream: int, leads: int) -> int:
+    return int(starts[stream + 1]) if stream + 1 < len(starts) else leads

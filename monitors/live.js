@@ -1,0 +1,264 @@
+// The live page: takes the monitor's events and keeps the beds, traces and alarms on the page.
+// All text from outside is set as text, never as markup.
+
+import { Alarms, KINDS, seconds } from "./live_alarms.js";
+import { Clock, Trace, merged } from "./live_traces.js";
+
+const STALE = 10; // seconds without news of a bed, or of the monitor
+const find = (id) => document.getElementById(id);
+const copy = (id) => find(id).content.firstElementChild.cloneNode(true);
+const now = () => performance.now() / 1000;
+const still = matchMedia("(prefers-reduced-motion: reduce)");
+
+const beds = new Map(); // stream: {bed, arrived, tile, card}
+const alarms = new Alarms(since, (stream) => { choose(stream, true); beds.get(stream)?.card?.element.scrollIntoView({ block: "nearest" }); });
+let shown = [];
+let most = 12;
+let chosen = (new URLSearchParams(location.search).get("streams") ?? "").split(",").filter(Boolean);
+let source = null;
+let choosing = null;
+let heard = now();
+let trouble = null;
+const dirty = new Set(); // streams whose numbers changed
+
+// By the clock of the samples, so that replayed recordings count right too.
+function since(alarm) {
+  const entry = beds.get(alarm.stream);
+  return entry ? entry.bed.time + now() - entry.arrived - alarm.onset : Date.now() / 1000 - alarm.onset;
+}
+
+function connect() {
+  const query = chosen.length ? `?streams=${chosen.map(encodeURIComponent).join(",")}` : "";
+  history.replaceState(null, "", query || location.pathname);
+  const mine = new EventSource(`/events${query}`);
+  const before = source;
+  source = mine;
+  mine.onmessage = ({ data }) => {
+    // The one before goes on until this one speaks: else a choice of beds would tear holes into traces.
+    before?.close();
+    heard = now();
+    calm();
+    const event = JSON.parse(data);
+    EVENTS[event.type]?.(event);
+  };
+  mine.onerror = () => {
+    if (mine !== source) return;
+    before?.close();
+    warn("Connection lost");
+    // A refusal is final for the browser; not for us.
+    if (mine.readyState === EventSource.CLOSED) setTimeout(() => mine === source && connect(), 3000);
+  };
+}
+
+function warn(what) {
+  if (trouble) return;
+  trouble = `${what} at ${new Date().toLocaleTimeString([], { hour12: false })}. All that you see is old. Trying again…`;
+  document.body.classList.add("lost");
+  find("banner").textContent = trouble;
+  find("banner").hidden = false;
+}
+
+function calm() {
+  if (!trouble) return;
+  trouble = null;
+  document.body.classList.remove("lost");
+  find("banner").hidden = true;
+}
+
+const EVENTS = {
+  snapshot({ beds: all, alarms: open, note, shown: streams, traces }) {
+    const streamsNow = new Set(all.map(({ stream }) => stream));
+    for (const stream of [...beds.keys()]) if (!streamsNow.has(stream)) discharge(stream);
+    if (traces) most = traces;
+    for (const bed of all) update(bed);
+    alarms.reset(open);
+    find("note").textContent = note ?? "";
+    if (streams) show(streams);
+    beds.forEach((_, stream) => dirty.add(stream));
+  },
+  bed: update,
+  shown: ({ streams }) => show(streams),
+  trace({ stream, lead, start, rate, values }) {
+    const card = beds.get(stream)?.card;
+    if (!card || !(rate > 0) || !values.length) return;
+    card.clock.arrived(start, start + values.length / rate, now());
+    if (!card.traces.has(lead)) {
+      const element = copy("lead");
+      card.element.querySelector(".leads").append(element);
+      card.traces.set(lead, new Trace(element, lead));
+    }
+    card.traces.get(lead).add(start, rate, values);
+    card.changed = true;
+  },
+  beats({ stream, beats: more }) {
+    const card = beds.get(stream)?.card;
+    if (!card) return;
+    card.beats = merged(card.beats, more);
+    card.changed = true;
+  },
+  alarm(alarm) {
+    alarms.take(alarm);
+    dirty.add(alarm.stream);
+  },
+  discharge: ({ stream }) => discharge(stream),
+  status({ sources = {}, behind = 0, streams, shards = [] }) {
+    const items = Object.entries(sources).map(([name, up]) => [up ? "good" : "bad", `${name} ${up ? "connected" : "lost"}`]);
+    items.push([behind > 2 ? "bad" : "good", behind > 2 ? `${behind.toFixed(1)} s behind` : "in time"]);
+    const down = shards.filter(({ ok }) => ok === false).length;
+    if (shards.length) items.push([down ? "bad" : "good", `${shards.length - down} of ${shards.length} shards`]);
+    if (streams !== undefined) items.push(["", `${streams} ${streams === 1 ? "stream" : "streams"}`]);
+    find("status").replaceChildren(...items.map(([state, text]) => {
+      const item = document.createElement("li");
+      item.className = state;
+      item.textContent = text;
+      return item;
+    }));
+  },
+};
+
+function update(bed) {
+  let entry = beds.get(bed.stream);
+  if (!entry) {
+    entry = { bed, tile: copy("tile"), card: null };
+    entry.tile.querySelector(".stream").textContent = bed.stream;
+    entry.tile.onclick = () => choose(bed.stream, !shown.includes(bed.stream));
+    entry.tile.hidden = !matches(bed.stream);
+    beds.set(bed.stream, entry);
+    // In order of their names, so that a bed stays where it was found.
+    let after = null;
+    for (const name of beds.keys()) if (name > bed.stream && (after === null || name < after)) after = name;
+    find("tiles").insertBefore(entry.tile, beds.get(after)?.tile ?? null);
+    if (shown.includes(bed.stream)) open(bed.stream);
+  }
+  // A bed that only says again what was known is no news.
+  if (entry.arrived === undefined || bed.time !== entry.bed.time) entry.arrived = now() - (bed.age ?? 0);
+  entry.bed = bed;
+  dirty.add(bed.stream);
+}
+
+function discharge(stream) {
+  const entry = beds.get(stream);
+  entry?.tile.remove();
+  entry?.card?.element.remove();
+  beds.delete(stream);
+  shown = shown.filter((name) => name !== stream);
+  alarms.discharge(stream);
+}
+
+// The user's choice of beds: from now on the page asks for these.
+function choose(stream, wanted) {
+  if (wanted === shown.includes(stream)) return;
+  chosen = shown.filter((name) => name !== stream);
+  if (wanted) chosen = [stream, ...chosen].slice(0, most);
+  show(chosen);
+  clearTimeout(choosing);
+  choosing = setTimeout(connect, 300);
+}
+
+function show(streams) {
+  shown = streams;
+  for (const [stream, entry] of beds) {
+    if (shown.includes(stream)) open(stream);
+    else if (entry.card) {
+      entry.card.element.remove();
+      entry.card = null;
+    }
+    dirty.add(stream);
+  }
+  const cards = shown.map((stream) => beds.get(stream)?.card?.element).filter(Boolean);
+  cards.forEach((card, i) => {
+    const there = find("cards").children[i];
+    if (there !== card) find("cards").insertBefore(card, there ?? null);
+  });
+}
+
+function open(stream) {
+  const entry = beds.get(stream);
+  if (entry.card) return;
+  const element = copy("card");
+  element.querySelector("h3").textContent = stream;
+  element.querySelector(".hide").setAttribute("aria-label", `Hide the traces of ${stream}`);
+  element.querySelector(".hide").onclick = () => choose(stream, false);
+  entry.card = { element, clock: new Clock(), traces: new Map(), beats: [], changed: false };
+  find("cards").append(element);
+}
+
+const whole = (value) => (typeof value === "number" ? String(Math.round(value)) : "–");
+const share = (value) => (typeof value === "number" ? `${Math.round(value * 100)} %` : "–");
+
+function signal(quality) {
+  const states = Object.values(quality ?? {});
+  return states.includes("off") ? "off" : states.includes("poor") ? "poor" : states.length ? "good" : "";
+}
+
+function refresh(stream) {
+  const { bed, arrived, tile, card } = beds.get(stream);
+  const worst = alarms.worst.get(stream);
+  const word = worst ? KINDS[worst.kind] ?? worst.kind : "";
+  const age = now() - arrived;
+  const old = age > STALE;
+  const part = (element, name) => element.querySelector(`.${name}`);
+  for (const element of [tile, card?.element]) {
+    if (!element) continue;
+    element.classList.toggle("stale", old);
+    element.dataset.priority = worst?.priority ?? "";
+    element.dataset.state = worst?.state ?? "";
+    part(element, "alarm").textContent = word;
+  }
+  const quality = signal(bed.quality);
+  part(tile, "rate").textContent = whole(bed.heart_rate);
+  part(tile, "burden").textContent = typeof bed.burden === "number" ? `${share(bed.burden)} unusual` : "";
+  part(tile, "signal").textContent = old ? "no data" : quality && `signal ${quality}`;
+  part(tile, "signal").dataset.quality = quality;
+  tile.setAttribute("aria-pressed", shown.includes(stream));
+  if (!card) return;
+  part(card.element, "rate").firstElementChild.textContent = whole(bed.heart_rate);
+  part(card.element, "burden").textContent = `${share(bed.burden)} unusual`;
+  part(card.element, "learned").textContent = bed.learned < 1 ? `learned ${share(bed.learned)}` : "";
+  part(card.element, "age").textContent = old ? `no data for ${seconds(age)}` : "";
+  part(card.element, "quality").replaceChildren(...Object.entries(bed.quality ?? {}).map(([lead, state]) => {
+    const item = document.createElement("li");
+    item.dataset.quality = state;
+    item.textContent = state === "good" ? lead : `${lead} ${state}`;
+    return item;
+  }));
+}
+
+const matches = (stream) => stream.toLowerCase().includes(find("find").value.trim().toLowerCase());
+find("find").oninput = () => {
+  for (const [stream, { tile }] of beds) tile.hidden = !matches(stream);
+};
+
+// Numbers twice a second: a thousand beds send more often than anyone reads.
+setInterval(() => {
+  for (const stream of dirty) if (beds.has(stream)) refresh(stream);
+  dirty.clear();
+  const count = beds.size;
+  find("bed-count").textContent = count ? `${count}, traces of ${shown.length}` : "";
+  find("no-beds").hidden = count > 0;
+  find("no-cards").hidden = shown.length > 0 || !count;
+  find("cards").dataset.count = Math.min(shown.length, 5);
+}, 500);
+
+setInterval(() => {
+  alarms.tick();
+  for (const [stream, { arrived }] of beds) if (now() - arrived > STALE - 1) dirty.add(stream);
+  if (now() - heard > STALE) warn("Nothing came any more");
+}, 1000);
+
+let drawn = 0;
+function animate(time) {
+  requestAnimationFrame(animate);
+  // Thirty pictures a second are smooth; one in two seconds is for those who asked for less motion.
+  if (time - drawn < (still.matches ? 2000 : 30)) return;
+  drawn = time;
+  for (const { card } of beds.values()) {
+    const head = card?.clock.at(now()) ?? null;
+    if (head === null || (head === card.head && !card.changed)) continue;
+    Object.assign(card, { head, changed: false });
+    for (const trace of card.traces.values()) trace.draw(head, card.beats);
+  }
+}
+
+requestAnimationFrame(animate);
+connect();

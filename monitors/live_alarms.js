@@ -1,0 +1,212 @@
+// The list of alarms: by priority, each with its reason, a picture of its beats, and its button.
+
+import { colourOf, drawBeat } from "./live_beats.js";
+
+const PRIORITIES = ["high", "medium", "low"];
+const MOST = 100; // entries on the page
+export const KINDS = {
+  asystole: "No heartbeat",
+  bradycardia: "Slow heart rate",
+  tachycardia: "Fast heart rate",
+  anomaly: "Unusual beats",
+  "lead-off": "Lead off",
+  "poor-signal": "Poor signal",
+  gap: "Samples missing",
+  "stream-lost": "No data",
+  behind: "Monitor is behind",
+};
+const STATES = {
+  active: "",
+  suppressed: "held back",
+  acknowledged: "acknowledged",
+  latched: "over, not yet acknowledged",
+};
+
+const isNumber = (value) => typeof value === "number";
+const round = (value, digits = 0) => value.toFixed(digits);
+const percent = (share) => `${Math.round(share * 100)} %`;
+const clock = (time) => new Date(time * 1000).toLocaleTimeString([], { hour12: false });
+const find = (id) => document.getElementById(id);
+const copy = (id) => find(id).content.firstElementChild.cloneNode(true);
+
+export function seconds(count) {
+  const whole = Math.max(0, Math.floor(count));
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
+}
+
+// Why an alarm is there, in a sentence made of what was measured and the limit of its priority.
+export function sentence({ kind, priority, why }) {
+  const { measured = {}, limits = {} } = why;
+  const to = (limit, unit = "") => (isNumber(limit) ? `; the limit is ${limit}${unit}.` : ".");
+  const names = (list) => (Array.isArray(list) && list.length ? list.join(", ") : "All leads");
+  const { silence, heart_rate: rate, burden, missing, lost, behind } = measured;
+  if (kind === "asystole" && isNumber(silence)) return `No beat for ${round(silence, 1)} s${to(limits.silence, " s")}`;
+  if ((kind === "bradycardia" || kind === "tachycardia") && isNumber(rate))
+    return `${round(rate)} beats a minute${to(limits[priority] ?? limits.medium)}`;
+  if (kind === "anomaly" && isNumber(burden))
+    return `${percent(burden)} of the last beats are unlike this patient's${
+      isNumber(limits.on) ? to(Math.round(limits.on * 100), " %") : "."}`;
+  if (kind === "lead-off") return `${names(measured.off)}: off, flat or saturated.`;
+  if (kind === "poor-signal") return `${names(measured.poor)}: too noisy to be judged.`;
+  if (kind === "gap" && isNumber(missing)) return `${round(missing, 1)} s of the last minute are missing${to(limits.on, " s")}`;
+  if (kind === "stream-lost" && isNumber(lost)) return `Nothing had come for ${seconds(lost)}${to(limits[priority] ?? limits.medium, " s")}`;
+  if (kind === "behind" && isNumber(behind)) return `The monitor is ${round(behind, 1)} s late${to(limits.on, " s")}`;
+  return "";
+}
+
+// All that was measured, and the limits: names and plain values.
+function facts({ measured = {}, limits = {}, lasted, threshold }) {
+  const list = document.createElement("dl");
+  const named = Object.entries(limits).map(([name, value]) => [`limit: ${name}`, value]);
+  const seen = Object.entries(measured).concat([["held for (s)", lasted], ["threshold of scores", threshold]]);
+  for (const [name, value] of [...seen, ...named]) {
+    if (value === null || value === undefined || (Array.isArray(value) && !value.length)) continue;
+    const shown = isNumber(value) ? `${Number(value.toPrecision(4))}` : [value].flat().join(", ");
+    for (const [tag, text] of [["dt", name.replaceAll("_", " ")], ["dd", shown]])
+      list.appendChild(document.createElement(tag)).textContent = text;
+  }
+  return list;
+}
+
+export class Alarms {
+  // `since(alarm)`: seconds since its onset; `show(stream)`: the user asks for a bed's traces.
+  constructor(since, show) {
+    this.since = since;
+    this.show = show;
+    this.entries = new Map(); // name: {alarm, element}
+    this.list = find("alarm-list");
+    this.worst = new Map(); // stream: its alarm that comes first in the list
+  }
+
+  reset(alarms) {
+    const names = new Set(alarms.map(({ alarm }) => alarm));
+    for (const name of this.entries.keys()) if (!names.has(name)) this.remove(name);
+    for (const alarm of alarms) this.set(alarm);
+    this.arrange();
+  }
+
+  take(alarm) {
+    if (alarm.state === "ended") this.remove(alarm.alarm);
+    else this.set(alarm);
+    this.arrange();
+    if (alarm.announced !== false && (alarm.change === "onset" || alarm.change === "escalated"))
+      find(alarm.priority === "high" ? "urgent" : "polite").textContent =
+        `${alarm.priority} priority: ${KINDS[alarm.kind] ?? alarm.kind}, bed ${alarm.stream}`;
+  }
+
+  discharge(stream) {
+    for (const [name, { alarm }] of this.entries) if (alarm.stream === stream) this.remove(name);
+    this.arrange();
+  }
+
+  remove(name) {
+    this.entries.get(name)?.element.remove();
+    this.entries.delete(name);
+  }
+
+  set(given) {
+    const entry = this.entries.get(given.alarm) ?? this.create(given.alarm);
+    // Later changes need not say again what the first said.
+    const before = entry.alarm?.state;
+    entry.alarm = { ...given, why: { ...entry.alarm?.why, reason: "", ...given.why } };
+    const { alarm, element } = entry;
+    const part = (name) => element.querySelector(`.${name}`);
+    element.dataset.priority = alarm.priority;
+    element.dataset.state = alarm.state;
+    part("priority").textContent = alarm.priority;
+    part("kind").textContent = KINDS[alarm.kind] ?? alarm.kind;
+    part("stream").textContent = alarm.stream;
+    const state = STATES[alarm.state] ?? alarm.state;
+    const reason = alarm.why.reason === alarm.state ? "" : alarm.why.reason;
+    part("state").textContent = [state, reason].filter(Boolean).join(": ");
+    part("why").textContent = sentence(alarm);
+    part("acknowledge").hidden = alarm.state === "acknowledged";
+    if (before !== alarm.state) {
+      part("acknowledge").disabled = false;
+      part("acknowledge").textContent = "Acknowledge";
+    }
+    if (!part("details").hidden) this.explain(entry);
+  }
+
+  create(name) {
+    const entry = { element: copy("alarm"), alarm: null };
+    this.entries.set(name, entry);
+    const part = (which) => entry.element.querySelector(`.${which}`);
+    part("acknowledge").onclick = () => this.acknowledge(name, part("acknowledge"));
+    part("stream").onclick = () => this.show(entry.alarm.stream);
+    part("expand").onclick = () => {
+      const open = part("details").hidden;
+      part("details").hidden = !open;
+      part("expand").setAttribute("aria-expanded", open);
+      part("expand").textContent = open ? "Hide" : "Show why";
+      if (open) this.explain(entry);
+    };
+    return entry;
+  }
+
+  async acknowledge(name, button) {
+    button.disabled = true;
+    button.textContent = "Acknowledging…";
+    const said = { method: "POST", headers: { "Content-Type": "application/json" } };
+    try {
+      const response = await fetch("/acknowledge", { ...said, body: JSON.stringify({ alarm: name }) });
+      button.textContent = response.ok ? "Acknowledged" : "Not acknowledged. Try again";
+      button.disabled = response.ok;
+    } catch {
+      button.textContent = "Not sent. Try again";
+      button.disabled = false;
+    }
+  }
+
+  explain({ alarm, element }) {
+    const details = element.querySelector(".details");
+    const beats = Array.isArray(alarm.why.beats) ? alarm.why.beats.slice(0, 8) : [];
+    const figures = beats.map((beat) => {
+      const figure = copy("beat");
+      const caption = `${beat.lead ?? ""} ${clock(beat.time)}, score ${round(beat.score, 2)}`;
+      figure.querySelector("figcaption").textContent = caption;
+      figure.querySelector("canvas").setAttribute("aria-label", `Beat of lead ${caption}, its reconstruction, and the reference`);
+      figure.style.setProperty("--score", colourOf(beat.score));
+      return figure;
+    });
+    const key = document.createElement("p");
+    key.className = "key";
+    for (const name of beats.length ? ["beat", "reconstruction", "error", "patient's reference"] : [])
+      key.appendChild(document.createElement("span")).textContent = name;
+    details.replaceChildren(key, ...figures, facts(alarm.why));
+    figures.forEach((figure, i) => drawBeat(figure.querySelector("canvas"), beats[i]));
+  }
+
+  // By priority, those that somebody has seen to last, the newest first.
+  sorted() {
+    const rank = ({ alarm }) => PRIORITIES.indexOf(alarm.priority);
+    const seen = ({ alarm }) => Number(alarm.state === "acknowledged" || alarm.state === "suppressed");
+    return [...this.entries.values()].sort(
+      (a, b) => seen(a) - seen(b) || rank(a) - rank(b) || b.alarm.onset - a.alarm.onset);
+  }
+
+  arrange() {
+    const focused = document.activeElement;
+    const sorted = this.sorted();
+    this.worst = new Map(sorted.toReversed().map(({ alarm }) => [alarm.stream, alarm]));
+    sorted.slice(0, MOST).forEach(({ element }, i) => {
+      if (this.list.children[i] !== element) this.list.insertBefore(element, this.list.children[i] ?? null);
+    });
+    for (const { element } of sorted.slice(MOST)) element.remove();
+    if (focused !== document.activeElement && this.list.contains(focused)) focused.focus();
+    const open = sorted.filter(({ alarm }) => alarm.state === "active" || alarm.state === "latched").length;
+    find("alarm-count").textContent = sorted.length ? `${open} open, ${sorted.length} in all` : "";
+    find("no-alarms").hidden = sorted.length > 0;
+    find("more-alarms").hidden = sorted.length <= MOST;
+    find("more-alarms").textContent = `and ${sorted.length - MOST} more`;
+    document.title = open ? `(${open}) ECG live` : "ECG live";
+    this.tick();
+  }
+
+  tick() {
+    for (const { alarm, element } of this.entries.values())
+      element.querySelector(".since").textContent = seconds(this.since(alarm));
+  }
+}

@@ -1,0 +1,157 @@
+// Traces: samples that come by the second, drawn as a bedside monitor sweeps.
+
+import { colourOf, prepare } from "./live_beats.js";
+
+const MM = 3; // CSS pixels of a millimetre; the grid of live.css has the same
+const SPEED = 25 * MM;
+const ERASED = 0.4; // seconds of old samples that the sweep clears ahead of itself
+const KEPT = 40; // seconds of samples
+const BEFORE = 0.25, AFTER = 0.45; // seconds of a beat around its R peak
+const GAINS = [10, 5, 2.5, 1.25, 0.5]; // mm a millivolt
+
+// The time of a stream's samples that is shown now: as late as chunks arrive, and never ahead of them.
+export class Clock {
+  constructor() {
+    this.edge = null;
+  }
+
+  arrived(start, end, now) {
+    if (this.edge === null || end < this.edge - 5 || end - this.edge > 10 || this.edge - now < this.offset - 5) {
+      // Begun, begun anew, or gone on after a gap.
+      this.spare = [end - now - (end - start)];
+      this.offset = this.spare[0] - 0.2;
+      this.last = now;
+    } else if (end > this.edge + 1e-3) {
+      this.spare.push(this.edge - now);
+      if (this.spare.length > 8) this.spare.shift();
+    } else {
+      return; // another lead of the same chunk
+    }
+    this.edge = end;
+  }
+
+  // Seconds of sample time; null before any samples.
+  at(now) {
+    if (this.edge === null) return null;
+    const aim = Math.min(...this.spare) - 0.2;
+    const most = Math.max(now - this.last, 0) * 0.1;
+    this.last = now;
+    this.offset += Math.min(Math.max(aim - this.offset, -most), most);
+    return Math.min(now + this.offset, this.edge);
+  }
+}
+
+// One lead of one bed on a canvas.
+export class Trace {
+  constructor(element, name) {
+    this.canvas = element.querySelector("canvas");
+    this.label = element.querySelector(".gain");
+    element.querySelector(".name").textContent = name;
+    this.canvas.setAttribute("aria-label", `ECG trace of lead ${name}`);
+    this.chunks = [];
+    this.gain = GAINS[0];
+    this.middle = null;
+  }
+
+  add(start, rate, values) {
+    const end = start + values.length / rate;
+    const newest = this.chunks.at(-1);
+    if (newest && start < newest.start - 5) this.chunks = []; // begun anew
+    else if (newest && start <= newest.start) return; // it came by two connections
+    this.chunks.push({ start, end, rate, values });
+    while (this.chunks[0].end < end - KEPT) this.chunks.shift();
+    this.scale();
+  }
+
+  // The largest gain that fits, around the median; up again only with room to spare.
+  scale() {
+    const seen = this.chunks.slice(-6).flatMap((chunk) => chunk.values).filter(Number.isFinite);
+    if (seen.length < 10) return;
+    seen.sort((a, b) => a - b);
+    const median = seen[seen.length >> 1];
+    this.middle = this.middle === null ? median : this.middle + 0.3 * (median - this.middle);
+    const height = this.canvas.clientHeight / MM;
+    const above = seen[Math.floor(seen.length * 0.998)] - median;
+    const below = median - seen[Math.floor(seen.length * 0.002)];
+    const reach = Math.max(above / (height * 0.58), below / (height * 0.4));
+    const fitting = GAINS.find((gain) => gain * reach <= (gain > this.gain ? 0.7 : 1)) ?? GAINS.at(-1);
+    this.gain = fitting;
+    this.label.textContent = `${this.gain} mm/mV`;
+  }
+
+  // Draws up to `head` (seconds of sample time); `beats` are sorted by time.
+  draw(head, beats) {
+    const sheet = prepare(this.canvas);
+    if (!sheet || this.middle === null) return;
+    const { context, width, height } = sheet;
+    const span = width / SPEED;
+    const first = head - span + ERASED;
+    const x = (time) => (((time % span) + span) % span) * SPEED;
+    const y = (value) => height * 0.6 - (value - this.middle) * this.gain * MM;
+    context.lineWidth = 1.6;
+    context.lineJoin = "round";
+    let beat = 0, colour = null, before = null;
+    for (const { start, end, rate, values } of this.chunks) {
+      if (end < first || start > head) continue;
+      if (before && start - before.time > 1.5 / rate) before = null;
+      for (let i = Math.max(0, Math.floor((first - start) * rate)); i < values.length; i++) {
+        const time = start + i / rate;
+        if (time > head) break;
+        if (values[i] === null) {
+          before = null;
+          continue;
+        }
+        while (beat + 1 < beats.length && beats[beat + 1].time - BEFORE <= time) beat++;
+        const near = beats[beat];
+        const within = near && time >= near.time - BEFORE && time <= near.time + AFTER;
+        const point = { time, x: x(time), y: y(values[i]), colour: within ? near.colour : "#a9bccf" };
+        if (before && point.x < before.x) before = null;
+        if (!before || point.colour !== colour) {
+          if (colour) context.stroke();
+          context.beginPath();
+          if (before) context.moveTo(before.x, before.y);
+          context.strokeStyle = colour = point.colour;
+        }
+        context.lineTo(point.x, point.y);
+        before = point;
+      }
+    }
+    if (colour) context.stroke();
+    if (before) this.dot(context, before.x, before.y, 2.5, "#fff");
+    context.font = "11px system-ui, sans-serif";
+    context.textAlign = "center";
+    for (const mark of beats) if (mark.time >= first && mark.time <= head) this.mark(context, x(mark.time), mark, height);
+  }
+
+  dot(context, x, y, radius, colour) {
+    context.fillStyle = colour;
+    context.beginPath();
+    context.arc(x, y, radius, 0, 7);
+    context.fill();
+  }
+
+  // A dot under a usual beat; a triangle and the score under an anomalous one, so that colour is not all.
+  mark(context, x, beat, height) {
+    if (!beat.anomalous) {
+      this.dot(context, x, height - 6, 2.5, beat.colour);
+      return;
+    }
+    context.fillStyle = beat.colour;
+    context.beginPath();
+    context.moveTo(x - 5, height - 2);
+    context.lineTo(x + 5, height - 2);
+    context.lineTo(x, height - 10);
+    context.fill();
+    context.fillText(beat.score.toFixed(1), x + 16, height - 2);
+  }
+}
+
+// Beats that are added to `beats`, sorted by time, without those that are there already or too old.
+export function merged(beats, more) {
+  const known = new Map(beats.map((beat) => [beat.time, beat]));
+  for (const { time, score, anomalous } of more) {
+    if (Number.isFinite(time)) known.set(time, { time, score: score ?? 0, anomalous, colour: colourOf(score ?? 0) });
+  }
+  const all = [...known.values()].sort((a, b) => a.time - b.time);
+  return all.filter((beat) => beat.time > all.at(-1).time - KEPT);
+}

@@ -1,0 +1,170 @@
+"""What is normal for this patient: the shape of the usual beat in each lead, learned in the first minutes.
+
+Nobody says which beats of these minutes are normal. Trusted are those of regular rhythm (the intervals before
+and after them are the usual ones) whose shape is near that of the most. On MIT-BIH that is better than the
+nearest of all early beats, and as good as with the annotations at hand (`genray monitor evaluate` shows it).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+from pydantic import Field
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from genray.settings import Settings
+
+Floats = NDArray[np.float32]
+
+SHIFTS = 6
+"""Samples of a beat by which it may be moved either way: 40 ms at the usual settings."""
+
+_KEPT = 128  # beats of the first minutes that are kept at most, evenly in time
+_CORE = 4.0  # times the median distance from the middle, beyond which a beat is another shape
+_SOFT = 0.1  # of z-normalised values: distances much smaller than that of another shape are all alike
+
+
+class ReferenceSettings(Settings):
+    """Settings of the patient's own reference."""
+
+    minutes: float = Field(5.0, gt=0, le=120, description="of good signal from which it is learned")
+    beats: int = Field(30, ge=5, le=_KEPT, description="trusted beats that it needs at least")
+    regular: tuple[float, float] = Field(
+        (0.85, 1.2), description="of the usual interval: between these a beat is in time, so can be trusted"
+    )
+    drift: float = Field(
+        0.01, ge=0, le=0.5, description="share of each trusted beat by which the reference follows; 0: fixed"
+    )
+
+
+class Reference:
+    """The usual beat of each lead of one patient.
+
+    Args:
+        settings: see there.
+        leads: names of the leads.
+        samples: of a beat.
+    """
+
+    def __init__(self, settings: ReferenceSettings, leads: tuple[str, ...], samples: int) -> None:
+        self._settings = settings
+        self.leads = leads
+        self.shape: Floats | None = None
+        """(leads, samples), z-normalised; None while it is learned."""
+        self._scale = np.zeros(len(leads), np.float32)  # distance that nine in ten trusted beats keep
+        self._kept: list[Floats] = []
+        self._regular: list[bool] = []
+        self._stride = self._skipped = 1
+        self._seconds = 0.0
+        self._samples = samples
+
+    @property
+    def learned(self) -> float:
+        """Share of the time that is over, 1 when it is ready."""
+        if self.shape is not None:
+            return 1.0
+        return min(self._seconds / (60 * self._settings.minutes), 0.99)
+
+    def pass_time(self, seconds: float) -> None:
+        """So many more seconds of good signal; learns when it is time."""
+        if self.shape is not None:
+            return
+        self._seconds += seconds
+        over = self._seconds / (60 * self._settings.minutes)
+        if over >= 1 and (len(self._trusted()) >= self._settings.beats or over >= 2):
+            self._learn()
+
+    def show(self, beat: Floats, before: float, after: float) -> None:
+        """A beat (leads, samples), z-normalised, NaN in leads that are not good, with the intervals before
+        and after it as shares of the usual one (NaN: not known)."""
+        low, high = self._settings.regular
+        regular = low < before < high and low < after < high
+        if self.shape is not None:
+            return
+        self._skipped -= 1
+        if self._skipped > 0:
+            return
+        self._skipped = self._stride
+        self._kept.append(beat.astype(np.float16))
+        self._regular.append(regular)
+        if len(self._kept) >= _KEPT:
+            # Every second one goes, so that those that stay are spread over the whole time.
+            self._kept, self._regular, self._stride = self._kept[::2], self._regular[::2], 2 * self._stride
+
+    def fit(self, beat: Floats, good: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+        """Lay a beat onto the reference, moved a little in time so that it fits best: what marks the peak
+        of a complex is not always the same wave.
+
+        Args:
+            beat: (leads, samples + 2 SHIFTS), in mV.
+            good: (leads,) which of them to go by.
+
+        Returns:
+            The part that fits, z-normalised (leads, samples). And how far it is from the reference, as
+            logarithms (leads,): 0 is as far as one in ten of the trusted beats; NaN in a lead without one.
+        """
+        assert self.shape is not None
+        parts = sliding_window_view(beat, self._samples, axis=1)  # (leads, shifts, samples)
+        mean = parts.mean(axis=2)
+        spread = np.maximum(parts.std(axis=2), 1e-6)
+        product = np.einsum("lks,ls->lk", parts, self.shape) - mean * self.shape.sum(axis=1, keepdims=True)
+        alike = 2 * product / (spread * self._samples)
+        shown = np.square(self.shape).mean(axis=1)
+        usable = good & np.isfinite(shown)
+        best = int(alike[usable].sum(axis=0).argmax()) if usable.any() else SHIFTS
+        shape = (parts[:, best] - mean[:, best, None]) / spread[:, best, None]
+        far = np.maximum(1.0 + shown - alike[:, best], 0.0)
+        return shape.astype(np.float32), np.log((far + _SOFT) / (self._scale + _SOFT)).astype(np.float32)
+
+    def follow(self, beat: Floats, before: float) -> None:
+        """Let the reference drift towards a beat (leads, samples) that is normal by its score."""
+        low, high = self._settings.regular
+        if self.shape is not None and self._settings.drift and low < before < high:
+            # A lead that is not good now (NaN) stays as it is.
+            self.shape = self.shape + np.float32(self._settings.drift) * np.nan_to_num(beat - self.shape)
+
+    def _trusted(self) -> list[Floats]:
+        return [beat for beat, regular in zip(self._kept, self._regular, strict=True) if regular]
+
+    def _learn(self) -> None:
+        chosen = self._trusted()
+        if len(chosen) < self._settings.beats:
+            chosen = self._kept  # the rhythm is never regular: the most frequent shape has to do
+        if not chosen:
+            self._seconds = 0.0
+            return
+        beats = np.stack(chosen).astype(np.float32)
+        shape = np.empty(beats.shape[1:], np.float32)
+        for lead in range(len(self.leads)):
+            core = beats[np.isfinite(beats[:, lead, 0]), lead]
+            if len(core) < self._settings.beats:
+                shape[lead] = self._scale[lead] = np.nan  # this lead was not good enough: it has no reference
+                continue
+            for _ in range(2):
+                far = np.square(core - np.median(core, axis=0)).mean(axis=1)
+                core = core[far <= _CORE * np.median(far)]
+            shape[lead] = np.median(core, axis=0)
+            self._scale[lead] = np.quantile(np.square(core - shape[lead]).mean(axis=1), 0.9)
+        self.shape = shape
+        self._kept, self._regular = [], []
+
+    def save(self) -> bytes:
+        """What `restore` takes; empty while it is learned."""
+        if self.shape is None:
+            return b""
+        return bytes(save({"shape": self.shape, "scale": self._scale}))
+
+    def restore(self, data: bytes) -> bool:
+        """Take what `save` gave; False if it is not of these leads or damaged, and nothing is changed."""
+        try:
+            stored = load(data)
+            shape, scale = stored["shape"], stored["scale"]
+        except (SafetensorError, KeyError, ValueError):
+            return False
+        fits = shape.shape == (len(self.leads), self._samples) and scale.shape == (len(self.leads),)
+        if not fits or np.isinf(shape).any() or np.isinf(scale).any() or np.isnan(scale).all():
+            return False
+        self.shape, self._scale = shape.astype(np.float32), scale.astype(np.float32)
+        return True

@@ -1,0 +1,77 @@
+"""Scoring beats by the bundle: how badly an autoencoder of normal beats reconstructs them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from genray.bundle import Bundle
+from genray.ecg.beats import BeatSettings
+from genray.ecg.preprocessing import BeatPreprocessing
+from genray.errors import BundleMismatch
+
+Floats = NDArray[np.float32]
+
+_SOFT = 0.02  # errors much smaller than a reconstruction's are all alike: no logarithm of nearly nothing
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Attributes:
+    surprise: (beats,) logarithm of the error over the bundle's threshold: 0 at the threshold.
+    made: (beats, samples) the reconstructions, as the beats were given.
+    """
+
+    surprise: Floats
+    made: Floats
+
+
+class Scorer:
+    """A bundle that knows normal beats.
+
+    Args:
+        bundle: of train-ecg.
+
+    Raises:
+        BundleMismatch: it is of something else, or has no threshold.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        manifest = bundle.manifest
+        takes = manifest.preprocessing
+        if not isinstance(takes, BeatPreprocessing):
+            raise BundleMismatch(
+                f"the bundle is of the kind {manifest.kind}, not of beats",
+                where=str(bundle.path),
+                hint="give a bundle of `genray submit train-ecg`",
+            )
+        threshold, self.error = manifest.calibration.get("threshold"), manifest.calibration.get("error")
+        if not isinstance(threshold, int | float) or not threshold > 0 or self.error not in ("mse", "mae"):
+            raise BundleMismatch(
+                "the bundle's calibration has no threshold of an error",
+                where=str(bundle.path),
+                hint="train it again with this genray",
+            )
+        self.threshold = float(threshold)
+        self.beat: BeatSettings = takes.beat
+        self.leads = frozenset(name.upper() for name in takes.leads)
+        self._takes, self._network = takes, bundle.network
+
+    def knows(self, lead: str) -> bool:
+        """Whether it was trained on leads of this name; always, if it does not say on which."""
+        return not self.leads or lead.upper() in self.leads
+
+    def __call__(self, beats: NDArray[np.floating]) -> Scores:
+        """The scores of beats (beats, samples) in mV; any number, also 0."""
+        values = self._takes.normalised(beats)
+        with torch.inference_mode():
+            made = self._network(torch.from_numpy(values[:, None]))[:, 0].numpy()
+        difference = made - values
+        errors = (
+            np.abs(difference).mean(axis=1) if self.error == "mae" else np.square(difference).mean(axis=1)
+        )
+        soft = _SOFT * self.threshold
+        return Scores(np.log((errors + soft) / (self.threshold + soft)), made)

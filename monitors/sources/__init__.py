@@ -1,0 +1,42 @@
+"""Where samples come from; each kind of source is one module."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from monitors.sources.demo import DemoSettings, DemoSource
+from monitors.sources.kafka import KafkaSettings, KafkaSource
+from monitors.sources.mqtt import MqttSettings, MqttSource
+from monitors.sources.redis_streams import RedisSettings, RedisSource
+from monitors.sources.replay import ReplaySettings, ReplaySource
+from monitors.sources.source import Source
+from monitors.sources.websocket import WebSocketSettings, WebSocketSource
+
+SourceSettings = Annotated[
+    DemoSettings | ReplaySettings | MqttSettings | RedisSettings | KafkaSettings | WebSocketSettings,
+    Field(discriminator="kind"),
+]
+"""Settings of any source, told apart by `kind`."""
+
+
+def make_source(settings: SourceSettings) -> Source:
+    """The source of `settings`, not yet open.
+
+    Raises:
+        GenrayError: a package, a password or a file that it needs is missing.
+    """
+    match settings:
+        case DemoSettings():
+            return DemoSource(settings)
+        case ReplaySettings():
+            return ReplaySource(settings)
+        case MqttSettings():
+            return MqttSource(settings)
+        case RedisSettings():
+            return RedisSource(settings)
+        case KafkaSettings():
+            return KafkaSource(settings)
+        case WebSocketSettings():
+            return WebSocketSource(settings)

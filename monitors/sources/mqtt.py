@@ -1,0 +1,146 @@
+"""Samples from an MQTT broker: each message of the wire format is one publication.
+
+QoS 0 is enough: messages carry their sequence, so that what is lost is seen, and waiting for
+acknowledgements makes a broker several times slower.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from genray.settings import Location, Settings
+from monitors.sources.parts import needs, password, trust
+from monitors.sources.source import SourceLost
+from monitors.wire import MAX_BYTES
+
+if TYPE_CHECKING:
+    import aiomqtt
+
+_LOG = logging.getLogger("monitors.mqtt")
+_LOG.addHandler(logging.NullHandler())
+_LOG.propagate = False  # the client repeats there what the broker says; losses are told by the feed
+
+
+class MqttSettings(Settings):
+    """Settings of an MQTT broker."""
+
+    kind: Literal["mqtt"] = Field("mqtt", description="an MQTT broker")
+    host: str = Field("127.0.0.1", min_length=1, description="of the broker")
+    port: int = Field(1883, ge=1, le=65535, description="8883 is usual with TLS")
+    topic: str = Field("ecg/+/samples", min_length=1, description="filter of the topics to subscribe to")
+    qos: Literal[0, 1] = Field(0, description="1: the broker repeats what was not acknowledged, at a cost")
+    client: str | None = Field(
+        None,
+        min_length=1,
+        max_length=64,
+        description="name of a session that the broker keeps while this end is away, with qos 1; null: none",
+    )
+    username: str | None = Field(None, description="null: none")
+    password_env: str | None = Field(None, description="environment variable that holds the password")
+    tls: bool = Field(False, description="encrypt, and check the broker's certificate")
+    ca: Location | None = Field(None, description="file of the authority to trust; null: those of the system")
+    buffer_mb: int = Field(64, ge=1, le=4096, description="most of messages that wait; more are thrown away")
+
+
+class MqttSource:
+    """Publications on one topic filter. It keeps no place: what is published while it is away is lost,
+    but for what the broker keeps for the session `client`.
+
+    Raises:
+        GenrayError: aiomqtt, the password or the authority is missing.
+    """
+
+    name = "mqtt"
+
+    def __init__(self, settings: MqttSettings) -> None:
+        self._settings = settings
+        self._library = needs("aiomqtt", extra="mqtt")
+        self._password = password(settings.password_env)
+        self._tls = trust(settings.ca) if settings.tls else None
+        self._client: aiomqtt.Client | None = None
+        self._inbox: asyncio.Queue[aiomqtt.Message] | None = None
+        self._first: asyncio.Task[aiomqtt.Message] | None = None
+
+    async def open(self, resume: Mapping[str, Any] | None) -> None:
+        s = self._settings
+        inbox = _Inbox(s.buffer_mb * 2**20)
+        client: aiomqtt.Client = self._library.Client(
+            s.host,
+            s.port,
+            username=s.username,
+            password=self._password,
+            identifier=s.client,
+            clean_session=s.client is None,
+            tls_context=self._tls,
+            queue_type=lambda maxsize=0: inbox,
+            logger=_LOG,
+            keepalive=20,
+            timeout=10,
+        )
+        try:
+            await client.__aenter__()
+            self._client, self._inbox = client, inbox
+            await client.subscribe(s.topic, qos=s.qos)
+        except (self._library.MqttError, OSError) as error:
+            raise SourceLost(str(error)) from error
+
+    async def next(self) -> Sequence[bytes]:
+        assert self._client is not None
+        assert self._inbox is not None
+        # It lives on when nothing came in time: a message that comes just then is not lost.
+        self._first = self._first or asyncio.ensure_future(anext(self._client.messages))
+        await asyncio.wait({self._first}, timeout=1.0)
+        if not self._first.done():
+            return []
+        try:
+            messages = [self._first.result()]
+        except self._library.MqttError as error:
+            raise SourceLost(str(error)) from error
+        finally:
+            self._first = None
+        while not self._inbox.empty():
+            messages.append(self._inbox.get_nowait())
+        return [each.payload for each in messages if isinstance(each.payload, bytes)]
+
+    def snapshot(self) -> Mapping[str, Any]:
+        return {}
+
+    async def close(self) -> None:
+        first, client = self._first, self._client
+        self._first = self._client = self._inbox = None
+        if first is not None:
+            first.cancel()
+            await asyncio.gather(first, return_exceptions=True)
+        if client is not None:
+            with suppress(self._library.MqttError):  # it may be gone already
+                await client.__aexit__(None, None, None)
+
+
+class _Inbox(asyncio.Queue["aiomqtt.Message"]):
+    """A queue limited in bytes; of a message that is too large only as much is kept as shows that."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+        self._bytes = 0
+
+    def put_nowait(self, item: aiomqtt.Message) -> None:
+        payload = item.payload
+        assert isinstance(payload, bytes)
+        if len(payload) > MAX_BYTES:
+            item.payload = payload = payload[: MAX_BYTES + 1]
+        if self._bytes + len(payload) > self._most:
+            raise asyncio.QueueFull
+        self._bytes += len(payload)
+        super().put_nowait(item)
+
+    def _get(self) -> aiomqtt.Message:
+        item: aiomqtt.Message = super()._get()
+        self._bytes -= len(item.payload)
+        return item

@@ -1,0 +1,60 @@
+"""What the live sources share: packages that need not be there, and passwords that no settings hold."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import ssl
+from typing import Any
+
+from genray.errors import SettingsError, UsageError
+
+
+def needs(package: str, *, extra: str) -> Any:
+    """The module `package`, which comes with genray's `extra`.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"the package {package.partition('.')[0]} is not installed",
+            where=f"source.kind={extra}",
+            hint=f"pip install 'genray[{extra}]'",
+        ) from error
+
+
+def password(variable: str | None) -> str | None:
+    """The password in the environment variable `variable`; None if there is to be none.
+
+    Raises:
+        SettingsError: the variable is not set.
+    """
+    if variable is None:
+        return None
+    value = os.environ.get(variable)
+    if not value:
+        raise SettingsError(
+            f"the environment variable {variable} is not set",
+            where="source.password_env",
+            hint=f"export {variable}=... where the monitor runs; settings never hold passwords",
+        )
+    return value
+
+
+def trust(authority: str | None) -> ssl.SSLContext:
+    """Whom to trust in TLS: the authority in the file `authority`; None: those of the system.
+
+    Raises:
+        SettingsError: the file is missing or holds none.
+    """
+    try:
+        return ssl.create_default_context(cafile=authority)
+    except OSError as error:
+        raise SettingsError(
+            f"no authority to trust: {error.strerror}",
+            where=f"source.ca={authority}",
+            hint="name a PEM file of certificates, or leave it null",
+        ) from error

@@ -1,0 +1,78 @@
+"""Samples from a WebSocket server: each message of the wire format is one binary message."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import aiohttp
+from pydantic import Field
+
+from genray.settings import Location, Settings
+from monitors.sources.parts import password, trust
+from monitors.sources.source import SourceLost
+from monitors.wire import MAX_BYTES
+
+
+class WebSocketSettings(Settings):
+    """Settings of a WebSocket server."""
+
+    kind: Literal["websocket"] = Field("websocket", description="a WebSocket server")
+    url: Location = Field("ws://127.0.0.1:8765", pattern="^wss?://", description="wss:// with TLS")
+    ca: Location | None = Field(None, description="file of the authority to trust; null: those of the system")
+    token_env: str | None = Field(
+        None, description="environment variable that holds a bearer token; null: none is sent"
+    )
+
+
+class WebSocketSource:
+    """What one server sends. It keeps no place: what is sent while it is away is lost.
+
+    Raises:
+        GenrayError: the token or the authority is missing.
+    """
+
+    name = "websocket"
+
+    def __init__(self, settings: WebSocketSettings) -> None:
+        self._settings = settings
+        self._token = password(settings.token_env)
+        self._tls = trust(settings.ca) if settings.url.startswith("wss:") else True
+        self._session: aiohttp.ClientSession | None = None
+        self._socket: aiohttp.ClientWebSocketResponse | None = None
+
+    async def open(self, resume: Mapping[str, Any] | None) -> None:
+        self._session = aiohttp.ClientSession()
+        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        try:
+            self._socket = await self._session.ws_connect(
+                self._settings.url, headers=headers, heartbeat=20, max_msg_size=MAX_BYTES, ssl=self._tls
+            )
+        except aiohttp.WSServerHandshakeError as error:
+            # Its text shows the URL, and a URL may hold a token.
+            raise SourceLost(f"the server answers {error.status}") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise SourceLost(type(error).__name__) from None
+
+    async def next(self) -> Sequence[bytes]:
+        assert self._socket is not None
+        try:
+            message = await self._socket.receive(timeout=1.0)
+        except TimeoutError:
+            return []
+        if message.type is aiohttp.WSMsgType.BINARY:
+            return [message.data]
+        if message.type is aiohttp.WSMsgType.TEXT:
+            return [b""]  # counted as no message
+        raise SourceLost(f"the server closed the connection ({self._socket.close_code})")
+
+    def snapshot(self) -> Mapping[str, Any]:
+        return {}
+
+    async def close(self) -> None:
+        socket, session = self._socket, self._session
+        self._socket = self._session = None
+        if socket is not None:
+            await socket.close()
+        if session is not None:
+            await session.close()

@@ -1,0 +1,131 @@
+"""Alertmanager with the configuration that is shipped, and the pager that it calls."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+from aiohttp import web
+
+from monitors.observation import Transition
+from tests.monitors.servers import Server, binary, free_port
+
+DEPLOY = Path(__file__).parents[2] / "configs" / "deploy"
+ONSET = Transition(
+    alarm="bed-1 asystole 1000000",
+    stream="bed-1",
+    kind="asystole",
+    category="physiological",
+    priority="high",
+    change="onset",
+    state="active",
+    time=1004.0,
+    onset=1000.0,
+    why={"measured": {"silence": 4.2, "beats": [998.1, 999.0]}, "since": 996.0, "reason": "no beat"},
+)
+
+
+class Api:
+    """Takes alerts as Alertmanager does, and gives the answers that it is told to."""
+
+    def __init__(self, *answers: int) -> None:
+        self.alerts: list[list[dict[str, Any]]] = []
+        self.headers: list[Any] = []
+        self.times: list[float] = []
+        self._answers = list(answers)
+
+    async def __aenter__(self) -> str:
+        app = web.Application()
+        app.router.add_post("/api/v2/alerts", self._take)
+        self._runner = web.AppRunner(app)
+        await self._runner.setup()
+        port = free_port()
+        await web.TCPSite(self._runner, "127.0.0.1", port).start()
+        return f"http://127.0.0.1:{port}"
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._runner.cleanup()
+
+    async def _take(self, request: web.Request) -> web.Response:
+        status = self._answers.pop(0) if self._answers else 200
+        self.headers.append(request.headers)
+        self.times.append(time.monotonic())
+        if status == 200:
+            self.alerts.append(await request.json())
+        return web.Response(
+            status=status, headers={"Location": "http://127.0.0.1:1/"} if status == 302 else {}
+        )
+
+
+class Pager:
+    """A webhook on a free port; `calls` are the messages that came, `times` when."""
+
+    def __init__(self) -> None:
+        self.calls: list[dict[str, Any]] = []
+        self.times: list[float] = []
+        self.port = free_port()
+        self._came = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        app = web.Application()
+        app.router.add_post("/alerts", self._called)
+        self._runner = web.AppRunner(app)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._runner.cleanup()
+
+    async def _called(self, request: web.Request) -> web.Response:
+        self.calls.append(json.loads(await request.read()))
+        self.times.append(time.monotonic())
+        self._came.set()
+        return web.Response()
+
+    def said(self) -> list[tuple[str, str, str]]:
+        """Status, alert and stream, in the order of the calls."""
+        return [
+            (alert["status"], alert["labels"]["alertname"], alert["labels"].get("stream", ""))
+            for call in self.calls
+            for alert in call["alerts"]
+        ]
+
+    async def hears(self, enough: Callable[[list[tuple[str, str, str]]], bool], seconds: float = 12) -> float:
+        """Wait until what was said is `enough`; gives the time of the last call."""
+        async with asyncio.timeout(seconds):
+            while not enough(self.said()):
+                self._came.clear()
+                await self._came.wait()
+        return self.times[-1]
+
+
+def alertmanager_server(folder: Path, pager: Pager) -> Server:
+    """Alertmanager with the shipped configuration, but quick to say what has ended."""
+    program = binary("prometheus-alertmanager", package="prometheus-alertmanager")
+    config = (DEPLOY / "alertmanager.yaml").read_text()
+    for old, new in (
+        ("127.0.0.1:9751", f"127.0.0.1:{pager.port}"),
+        ("group_wait: 5s", "group_wait: 500ms"),
+        ("group_interval: 30s", "group_interval: 500ms"),
+        ("group_interval: 5s", "group_interval: 500ms"),
+    ):
+        assert old in config
+        config = config.replace(old, new)
+    (folder / "alertmanager.yaml").write_text(config)
+    port = free_port()
+    return Server(
+        [
+            program,
+            f"--config.file={folder / 'alertmanager.yaml'}",
+            f"--storage.path={folder / 'alertmanager'}",
+            f"--web.listen-address=127.0.0.1:{port}",
+            "--cluster.listen-address=",
+        ],
+        port=port,
+        folder=folder,
+    )

@@ -1,0 +1,115 @@
+"""Real servers for tests: each on a free loopback port, in a folder of its own, stopped by its own handle."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+import pytest
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def binary(name: str, *, package: str) -> str:
+    """The path of the program `name`; skips the test if the Debian package `package` is not installed."""
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
+    if found is None:
+        pytest.skip(f"{name} is not installed: apt-get install {package}, or .ci/servers")
+    return found
+
+
+class Server:
+    """A server process, from `with` or `start` until `stop`; it may be started and killed again and again.
+
+    Args:
+        command: the program and its arguments.
+        port: that answers when it is ready.
+        folder: its working folder, and where `log` lies.
+    """
+
+    def __init__(self, command: Sequence[str], *, port: int, folder: Path, seconds: float = 20) -> None:
+        self.port = port
+        self.log = folder / f"{Path(command[0]).name}-{port}.log"
+        self._command = list(command)
+        self._folder = folder
+        self._seconds = seconds
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Server:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start it, and wait until its port answers."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, cwd=self._folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        end = time.monotonic() + self._seconds
+        while True:
+            if self._process.poll() is not None:
+                raise AssertionError(f"{self._command[0]} ended at once:\n{self.log.read_text()[-2000:]}")
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                return
+            except OSError:
+                if time.monotonic() > end:
+                    self.stop()
+                    raise AssertionError(
+                        f"{self._command[0]} does not answer:\n{self.log.read_text()[-2000:]}"
+                    ) from None
+                time.sleep(0.02)
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def stop(self) -> None:
+        """Ask it to end, and see to it that it does."""
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                self.kill()
+            self._process = None
+
+
+def mosquitto(folder: Path) -> Server:
+    """An MQTT broker that lets anybody in."""
+    port = free_port()
+    program = binary("mosquitto", package="mosquitto")
+    settings = folder / "mosquitto.conf"
+    settings.write_text(
+        f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nmax_queued_messages 100000\n"
+    )
+    return Server([program, "-c", str(settings)], port=port, folder=folder)
+
+
+def redis_server(folder: Path) -> Server:
+    """A Redis server that writes everything to disk at once, so that a crash loses nothing."""
+    port = free_port()
+    program = binary("redis-server", package="redis-server")
+    options = ["--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), "--save", ""]
+    return Server(
+        [program, *options, "--appendonly", "yes", "--appendfsync", "always"], port=port, folder=folder
+    )

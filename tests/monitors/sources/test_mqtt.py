@@ -1,0 +1,106 @@
+"""MQTT, with a real broker."""
+
+import asyncio
+from pathlib import Path
+
+import aiomqtt
+import pytest
+
+from genray.errors import SettingsError
+from monitors.sources.mqtt import MqttSettings, MqttSource
+from monitors.wire import MAX_BYTES, encode
+from tests.monitors.samples import KEY, Watcher, chunk
+from tests.monitors.servers import mosquitto
+
+
+async def publish(port: int, *messages: bytes, topic: str = "ecg/bed-17/samples") -> None:
+    async with aiomqtt.Client("127.0.0.1", port) as client:
+        for message in messages:
+            await client.publish(topic, message)
+
+
+def test_messages_come_as_chunks_under_a_pseudonym(tmp_path: Path) -> None:
+    async def main() -> None:
+        with mosquitto(tmp_path) as broker:
+            watcher = Watcher(MqttSource(MqttSettings(port=broker.port)))
+            async with asyncio.TaskGroup() as group:
+                feeding = group.create_task(watcher.feed.run())
+                await watcher.until(lambda: watcher.feed.connected)
+                await publish(broker.port, b"noise", encode(chunk(1)), bytes(MAX_BYTES * 3), encode(chunk(2)))
+                await publish(broker.port, encode(chunk(9)), topic="weather/today")
+                await publish(broker.port, encode(chunk(3)))
+                await watcher.until(lambda: len(watcher.chunks) == 3)
+                feeding.cancel()
+        assert watcher.sequences == [1, 2, 3]
+        assert {each.stream for each in watcher.chunks} == {KEY.of("bed-17")}
+        assert watcher.faults == {"not-a-message": 1, "too-large": 1}
+        assert not watcher.feed.connected
+
+    asyncio.run(main())
+
+
+def test_a_broker_that_is_killed_and_comes_back_is_found_again(tmp_path: Path) -> None:
+    async def main() -> None:
+        with mosquitto(tmp_path) as broker:
+            watcher = Watcher(MqttSource(MqttSettings(port=broker.port)))
+            async with asyncio.TaskGroup() as group:
+                feeding = group.create_task(watcher.feed.run())
+                await watcher.until(lambda: watcher.feed.connected)
+                await publish(broker.port, encode(chunk(1)))
+                await watcher.until(lambda: len(watcher.chunks) == 1)
+                broker.kill()
+                # Once for the loss, and again for a try in vain.
+                await watcher.until(lambda: watcher.faults["source-lost"] >= 2)
+                assert not watcher.feed.connected
+                await asyncio.to_thread(broker.start)
+                await watcher.until(lambda: watcher.feed.connected)
+                await publish(broker.port, encode(chunk(2)))
+                await watcher.until(lambda: len(watcher.chunks) == 2)
+                feeding.cancel()
+        assert watcher.sequences == [1, 2]
+
+    asyncio.run(main())
+
+
+def test_a_session_keeps_what_is_sent_while_nobody_listens(tmp_path: Path) -> None:
+    async def main() -> None:
+        with mosquitto(tmp_path) as broker:
+            source = MqttSource(MqttSettings(port=broker.port, client="ward", qos=1))
+            await source.open(None)
+            await source.close()
+            async with aiomqtt.Client("127.0.0.1", broker.port) as client:
+                for sequence in range(5):
+                    await client.publish("ecg/bed-17/samples", encode(chunk(sequence)), qos=1)
+            watcher = Watcher(source)
+            async with asyncio.TaskGroup() as group:
+                feeding = group.create_task(watcher.feed.run())
+                await watcher.until(lambda: len(watcher.chunks) == 5)
+                feeding.cancel()
+
+    asyncio.run(main())
+
+
+def test_a_flood_is_held_within_the_limit_and_the_rest_thrown_away(tmp_path: Path) -> None:
+    async def main() -> None:
+        with mosquitto(tmp_path) as broker:
+            source = MqttSource(MqttSettings(port=broker.port, buffer_mb=1))
+            await source.open(None)
+            large = bytes(200_000)
+            await publish(broker.port, *[large] * 12)
+            await publish(broker.port, b"end")
+            messages: list[bytes] = []
+            async with asyncio.timeout(10):
+                while b"end" not in messages:
+                    messages += await source.next()
+                    await asyncio.sleep(0.2)
+            await source.close()
+            assert len(messages) <= 12
+            assert sum(map(len, messages)) >= 800_000
+
+    asyncio.run(main())
+
+
+def test_a_password_that_is_not_there_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WARD_PASSWORD", raising=False)
+    with pytest.raises(SettingsError, match="WARD_PASSWORD is not set"):
+        MqttSource(MqttSettings(username="ward", password_env="WARD_PASSWORD"))

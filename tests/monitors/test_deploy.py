@@ -1,0 +1,149 @@
+"""The files that are shipped for Prometheus, Alertmanager and Grafana work, together and with the monitor."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import subprocess
+import time
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from monitors.exporter import Exporter, ExporterSettings
+from tests.monitors.alerting import DEPLOY, ONSET, Pager, alertmanager_server
+from tests.monitors.servers import Server, binary, free_port
+from tests.monitors.test_exporter import READING, filled, text
+
+RULES = DEPLOY / "ecg-rules.yaml"
+DASHBOARD = json.loads((DEPLOY / "grafana-ecg.json").read_text())
+
+
+def rules() -> list[dict[str, Any]]:
+    return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+
+
+def queries() -> list[str]:
+    """Every expression of the rules and the dashboard."""
+    shown = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
+    variables = [v["query"] for v in DASHBOARD["templating"]["list"] if v["type"] == "query"]
+    return [*(rule["expr"] for rule in rules()), *shown, *variables]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("check", "config", "prometheus.yaml"),
+        ("check", "rules", "ecg-rules.yaml"),
+        ("test", "rules", "ecg-rules-test.yaml"),
+    ],
+    ids=" ".join,
+)
+def test_prometheus_takes_them(command: tuple[str, ...]) -> None:
+    promtool = binary("promtool", package="prometheus")
+    done = subprocess.run([promtool, *command], cwd=DEPLOY, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_alertmanager_takes_its_configuration() -> None:
+    amtool = binary("amtool", package="prometheus-alertmanager")
+    done = subprocess.run(
+        [amtool, "check-config", "alertmanager.yaml"], cwd=DEPLOY, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_has_a_case() -> None:
+    tests = yaml.safe_load((DEPLOY / "ecg-rules-test.yaml").read_text())["tests"]
+    fired = {c["alertname"] for test in tests for c in test.get("alert_rule_test", ()) if c.get("exp_alerts")}
+    sums = " ".join(case["expr"] for test in tests for case in test.get("promql_expr_test", ()))
+    assert fired == {rule["alert"] for rule in rules() if "alert" in rule}
+    assert all(rule["record"] in sums for rule in rules() if "record" in rule)
+
+
+def test_every_metric_and_label_that_is_asked_for_exists() -> None:
+    shown = text(filled())
+    names = set(re.findall(r"^(\w+)[{ ]", shown, re.MULTILINE)) | {
+        r["record"] for r in rules() if "record" in r
+    }
+    labels = set(re.findall(r'[{,](\w+)="', shown)) | {"job", "instance"}
+    asked = {name for query in queries() for name in re.findall(r"(?:job:)?genray_ecg_[\w:]+", query)}
+    assert len(asked) > 15
+    assert asked <= names
+    groups = re.findall(r"(?:by|on) \(([^)]*)\)", " ".join(queries()))
+    selected = re.findall(r'[{,]\s*(\w+)\s*[!=]~?"', " ".join(queries()))
+    templates = re.findall(r"\$labels\.(\w+)", RULES.read_text())
+    assert {each.strip() for group in groups for each in group.split(",")} | {*selected, *templates} <= labels
+
+
+def test_the_dashboard_has_no_panel_over_another() -> None:
+    cells = [
+        (p["gridPos"]["x"] + dx, p["gridPos"]["y"] + dy)
+        for p in DASHBOARD["panels"]
+        for dx in range(p["gridPos"]["w"])
+        for dy in range(p["gridPos"]["h"])
+    ]
+    assert len(cells) == len(set(cells))
+    assert max(x for x, _ in cells) < 24
+    assert len({p["id"] for p in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
+
+
+def prometheus_server(folder: Path, exporter: int, alertmanager: int) -> Server:
+    """Prometheus with the shipped configuration and rules, at a tenth of their intervals."""
+    program = binary("prometheus", package="prometheus")
+    config = (DEPLOY / "prometheus.yaml").read_text()
+    for old, new in (
+        (":9750", f":{exporter}"),
+        (":9093", f":{alertmanager}"),
+        ("interval: 5s", "interval: 500ms"),
+        ("timeout: 4s", "timeout: 400ms"),
+    ):
+        assert old in config
+        config = config.replace(old, new)
+    (folder / "prometheus.yaml").write_text(config)
+    quick = re.sub(r"for: \d+s", "for: 1s", RULES.read_text())
+    (folder / "ecg-rules.yaml").write_text(quick)
+    port = free_port()
+    return Server(
+        [
+            program,
+            f"--config.file={folder / 'prometheus.yaml'}",
+            f"--storage.tsdb.path={folder / 'series'}",
+            f"--web.listen-address=127.0.0.1:{port}",
+        ],
+        port=port,
+        folder=folder,
+    )
+
+
+def test_an_alarm_goes_through_prometheus_and_alertmanager_to_the_pager_and_is_not_said_twice(
+    tmp_path: Path,
+) -> None:
+    medium = replace(ONSET, kind="tachycardia", priority="medium", alarm="t")
+
+    async def test() -> None:
+        exporter = Exporter(ExporterSettings(port=0))
+        exporter.notified("alertmanager", "sent", 0)
+        exporter.update(replace(READING, time=time.time() + 3600))
+        async with Pager() as pager:
+            with closing(exporter), alertmanager_server(tmp_path, pager) as alertmanager:
+                with prometheus_server(tmp_path, exporter.start(), alertmanager.port):
+                    exporter.connected("mqtt", False)
+                    await pager.hears(lambda said: ("firing", "EcgSourceDown", "") in said)
+                    # The monitor pushes this one itself:
+                    exporter.notified("alertmanager", "sent")
+                    exporter.alarm(ONSET)
+                    exporter.alarm(medium)
+                    began = time.monotonic()
+                    heard = await pager.hears(lambda said: ("firing", "EcgAlarm", "bed-1") in said)
+                    print(f"from update to pager: {heard - began:.2f} s")
+                    exporter.alarm(replace(medium, change="ended", state="ended"))
+                    await pager.hears(lambda said: ("resolved", "EcgAlarm", "bed-1") in said)
+                assert {said[1] for said in pager.said()} == {"EcgSourceDown", "EcgAlarm"}
+
+    asyncio.run(test())
