@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from genray import __version__
+from genray.ecg.preprocessing import BeatPreprocessing
 from genray.errors import BundleMismatch, BundleMissing, BundleTooNew, BundleUnsafe
 from genray.files import atomic_write, storage_errors, write_json
 from genray.models.registry import build
@@ -55,12 +56,12 @@ class Preprocessing(BaseModel):
 class Manifest(BaseModel):
     """All of `bundle.json`."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, serialize_by_alias=True)
     format: Literal[1] = Field(description="FORMAT of the genray that wrote it")
     kind: str = Field(description="what made it, such as pix2pix")
     network: str = Field(description="name of the network, see genray/models/registry.py")
     arguments: dict[str, Any] = Field(description="what the network is built from")
-    preprocessing: Preprocessing
+    stored: Preprocessing | BeatPreprocessing = Field(alias="preprocessing")
     metrics: dict[str, Any]
     calibration: dict[str, Any] = Field(default_factory=dict)
     seed: int
@@ -69,6 +70,34 @@ class Manifest(BaseModel):
     created: str
     weights: str = _WEIGHTS
     weights_sha256: str
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What has to be done to images.
+
+        Raises:
+            BundleMismatch: the network takes something else.
+        """
+        if isinstance(self.stored, Preprocessing):
+            return self.stored
+        raise self._mismatch("images", "beats of an ECG")
+
+    @property
+    def beats(self) -> BeatPreprocessing:
+        """What has to be done to an ECG.
+
+        Raises:
+            BundleMismatch: the network takes something else.
+        """
+        if isinstance(self.stored, BeatPreprocessing):
+            return self.stored
+        raise self._mismatch("beats of an ECG", "images")
+
+    def _mismatch(self, wanted: str, found: str) -> BundleMismatch:
+        return BundleMismatch(
+            f"the bundle is of the kind {self.kind}: its network takes {found}, not {wanted}",
+            hint=f"give a bundle for {wanted}",
+        )
 
 
 @dataclass(frozen=True)
@@ -87,7 +116,7 @@ def save_bundle(
     kind: str,
     name: str,
     arguments: Mapping[str, Any],
-    preprocessing: Preprocessing,
+    preprocessing: Preprocessing | BeatPreprocessing,
     metrics: Mapping[str, Any],
     seed: int,
     data: Mapping[str, Any],

@@ -2,54 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from genray import __version__
-from genray.errors import GenrayError
-
-_ADDRESS = click.option(
-    "--address", metavar="ADDR", help="A Ray cluster: http://host:8265, or auto for one on this machine."
-)
-_JSON = click.option("--json", "as_json", is_flag=True, help="End standard output with one JSON line.")
-_CONFIG = click.option(
-    "--config", type=click.Path(path_type=Path, dir_okay=False), help="A YAML file of settings."
-)
-_SET = click.option(
-    "--set", "sets", multiple=True, metavar="KEY=VALUE", help="Override one setting; repeatable."
-)
-
-
-def _fail(error: GenrayError, *, as_json: bool = False) -> int:
-    from genray.terminal import fail
-
-    return fail(error, as_json=as_json)
-
-
-def _reported(command: Callable[..., Any]) -> Callable[..., None]:
-    """Print genray's own errors without a traceback and exit with their code."""
-
-    @functools.wraps(command)
-    def wrapper(*args: Any, **kwargs: Any) -> None:
-        try:
-            code = command(*args, **kwargs)
-        except GenrayError as error:
-            code = _fail(error, as_json=kwargs.get("as_json", False))
-        except BrokenPipeError:
-            raise  # click ends quietly when nobody reads
-        except OSError as error:
-            hint = "check that it exists, its permissions and the space left"
-            where = str(error.filename) if error.filename else None
-            code = _fail(GenrayError(error.strerror or str(error), where=where, hint=hint))
-        except KeyboardInterrupt:
-            code = 130
-        click.get_current_context().exit(code or 0)
-
-    return wrapper
+from genray.monitor_cli import monitor
+from genray.options import ADDRESS, CONFIG, JSON, SET, reported
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -65,17 +25,17 @@ def main() -> None:
 
 @main.command()
 @click.argument("target")
-@_CONFIG
-@_SET
+@CONFIG
+@SET
 @click.option(
     "--name", "run", metavar="RUN", help="Name of the run; the name of an unfinished run goes on with it."
 )
 @click.option("--retry", type=click.Choice(["failed", "all"]), help="Of a bulk run: do these again.")
-@_ADDRESS
+@ADDRESS
 @click.option("--detach", is_flag=True, help="With --address: do not wait for the job.")
 @click.option("--dry-run", is_flag=True, help="Check everything, say what would be done, and stop.")
-@_JSON
-@_reported
+@JSON
+@reported
 def submit(target: str, retry: str | None, sets: tuple[str, ...], **options: Any) -> int:
     """Run TARGET here, or as a job on a cluster.
 
@@ -96,7 +56,7 @@ def submit(target: str, retry: str | None, sets: tuple[str, ...], **options: Any
 
 
 @main.command()
-@_reported
+@reported
 def targets() -> None:
     """List what can be submitted."""
     from cluster.targets import all_targets
@@ -107,10 +67,10 @@ def targets() -> None:
 
 @main.command()
 @click.argument("target")
-@_CONFIG
-@_SET
+@CONFIG
+@SET
 @click.option("--schema", is_flag=True, help="Print the JSON schema instead.")
-@_reported
+@reported
 def config(target: str, config: Path | None, sets: tuple[str, ...], schema: bool) -> None:
     """Print the effective settings of TARGET as YAML, with a comment for each.
 
@@ -135,7 +95,7 @@ def config(target: str, config: Path | None, sets: tuple[str, ...], schema: bool
 @click.option("--count", default=400, show_default=True, help="Number of pairs.")
 @click.option("--size", default=256, show_default=True, help="Height and width in pixels.")
 @click.option("--seed", default=0, show_default=True, help="Other seeds give other buildings.")
-@_reported
+@reported
 def fronts(folder: Path, count: int, size: int, seed: int) -> None:
     """Make a data set to try train-pix2pix on: drawn building fronts, photo|labels, in FOLDER.
 
@@ -152,8 +112,8 @@ def fronts(folder: Path, count: int, size: int, seed: int) -> None:
 @main.command()
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="The HTML file to write.")
-@_JSON
-@_reported
+@JSON
+@reported
 def report(runs: tuple[Path, ...], output: Path | None, as_json: bool) -> None:
     """Write RUN/report.html again; of several runs comparison.html, with the runs side by side.
 
@@ -171,16 +131,16 @@ def report(runs: tuple[Path, ...], output: Path | None, as_json: bool) -> None:
 
 @main.command()
 @click.argument("target")
-@_CONFIG
-@_SET
+@CONFIG
+@SET
 @click.option(
     "--sample", default=48, show_default=True, type=click.IntRange(1, 64), help="Images to measure."
 )
 @click.option(
     "--hours", default=24.0, show_default=True, type=click.FloatRange(min=0.01), help="Time to do it in."
 )
-@_JSON
-@_reported
+@JSON
+@reported
 def plan(target: str, as_json: bool, **options: Any) -> int:
     """Say how long the bulk TARGET would take, and how many workers it needs, from a sample of its images.
 
@@ -206,8 +166,8 @@ def plan(target: str, as_json: bool, **options: Any) -> int:
 @click.option(
     "--limit", default=100, show_default=True, type=click.IntRange(1), help="With --list: at most so many."
 )
-@_JSON
-@_reported
+@JSON
+@reported
 def ledger(output: str, status: str | None, limit: int, as_json: bool) -> int:
     """Print what became of the images of a bulk run, by the ledger in its OUTPUT.
 
@@ -221,6 +181,9 @@ def ledger(output: str, status: str | None, limit: int, as_json: bool) -> int:
     return show_ledger(output, as_json=as_json, status=status, limit=limit)
 
 
+main.add_command(monitor)
+
+
 @main.group()
 def bundle() -> None:
     """Look at trained models."""
@@ -228,8 +191,8 @@ def bundle() -> None:
 
 @bundle.command()
 @click.argument("path", type=click.Path(path_type=Path))
-@_JSON
-@_reported
+@JSON
+@reported
 def show(path: Path, as_json: bool) -> None:
     """Print what the bundle at PATH is: model, data, metrics.
 
@@ -250,9 +213,9 @@ def jobs() -> None:
 
 
 @jobs.command("list")
-@_ADDRESS
-@_JSON
-@_reported
+@ADDRESS
+@JSON
+@reported
 def list_jobs(address: str | None, as_json: bool) -> None:
     """List genray's jobs, newest first.
 
@@ -267,9 +230,9 @@ def list_jobs(address: str | None, as_json: bool) -> None:
 
 @jobs.command()
 @click.argument("job")
-@_ADDRESS
-@_JSON
-@_reported
+@ADDRESS
+@JSON
+@reported
 def status(job: str, address: str | None, as_json: bool) -> None:
     """Print how JOB is doing."""
     from genray.jobs_commands import show_jobs
@@ -280,8 +243,8 @@ def status(job: str, address: str | None, as_json: bool) -> None:
 @jobs.command()
 @click.argument("job")
 @click.option("--follow", is_flag=True, help="Wait for its end; exit with its exit code.")
-@_ADDRESS
-@_reported
+@ADDRESS
+@reported
 def logs(job: str, follow: bool, address: str | None) -> int:
     """Print the log of JOB."""
     from genray.jobs_commands import show_logs
@@ -291,8 +254,8 @@ def logs(job: str, follow: bool, address: str | None) -> int:
 
 @jobs.command()
 @click.argument("job")
-@_ADDRESS
-@_reported
+@ADDRESS
+@reported
 def stop(job: str, address: str | None) -> None:
     """Stop JOB; a training writes a checkpoint first."""
     from genray.jobs_commands import stop_job

@@ -22,6 +22,7 @@ from genray.progress import Display, Tick
 from jobs import checkpoint as checkpoints
 from jobs.device import Device
 from jobs.evaluation import Evaluation
+from jobs.follow_up import FollowUp
 from jobs.loop_settings import LoopSettings
 from jobs.recipe import Part, Recipe, Scored, Summary
 from jobs.record import Record, row_line, write_pictures
@@ -253,6 +254,8 @@ class Loop:
         epoch = self._state.position.epoch
         if self._settings.weights == "best":
             epoch = self._state.load_best(self._best)
+        work = FollowUp(self._run, self._device, self._display, epoch)
+        self._worker.on_leader(lambda: self._recipe.follow_up(work))
         if self._scored is None or epoch != self._state.position.epoch or self._judging == "test":
             self._scored = self._evaluation.score(self._state.judged(), self._judging)
         means, scored = self._scored

@@ -94,10 +94,11 @@ MAY_CHANGE = frozenset(
         "device.compile",
         "eval.",
         "detector.",
+        "threshold.",
     }
 )
 """Settings, and groups of them, that a run may be continued with although they differ: its weights still make
 sense."""
 
-JUDGING = ("loop.weights:", "loop.samples:", "eval.", "detector.")
+JUDGING = ("loop.weights:", "loop.samples:", "eval.", "detector.", "threshold.")
 """Beginnings of changes after which a finished run is judged again."""

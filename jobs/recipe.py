@@ -20,6 +20,7 @@ from genray.data.images import BadInput
 from genray.data.loader import Loader, Share
 from genray.pixels import to_network
 from genray.settings import Settings
+from jobs.follow_up import FollowUp
 from jobs.loop_settings import TrainSettings
 
 S = TypeVar("S", bound=TrainSettings)
@@ -191,6 +192,15 @@ class Recipe(ABC, Generic[S]):
     ) -> NDArray[np.uint8]:
         """A picture, (H, W, 3) uint8, of what the networks make of some samples of `part`. Its columns'
         headings begin with `title`."""
+
+    def follow_up(self, work: FollowUp) -> None:
+        """Work of the recipe's own after the last epoch, before the final weights are judged; nothing unless
+        a recipe says otherwise. Runs on rank 0, and has to be short: a stop loses it.
+
+        Raises:
+            Interrupted: a stop was requested.
+        """
+        return None
 
     def conclude(
         self, networks: Mapping[str, nn.Module], part: Part, scored: Sequence[Scored], place: Place

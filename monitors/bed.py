@@ -114,8 +114,10 @@ class Bed:
         self.gap += missing
         if restarted or missing > _BRIDGED:
             if remainder := self._held % self.hop:
-                self._skip(self.hop - remainder, self._pending[-1][1])
-            self._breaks.append(self._held)
+                count = self.hop - remainder
+                self._skip(count, self._pending[-1][1] + count / self.rate)
+            if self._held not in self._breaks:
+                self._breaks.append(self._held)
         elif missing:
             self._skip(round(missing * self.rate), chunk.start)
         values = chunk.samples.astype(np.float32) / np.asarray(chunk.gains, np.float32)
@@ -192,7 +194,8 @@ class Bed:
         good = bool((self.quality == Quality.GOOD).any())
         decided = self.end - delay
         if not good:
-            self.good_since = -1
+            # Nobody knows how many beats there are until the next one that is seen.
+            self.last_beat = self.good_since = -1
         elif self.good_since < 0:
             self.good_since = self.end
         silence = None

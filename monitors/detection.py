@@ -11,8 +11,11 @@ Rows = NDArray[np.intp]
 Floats = NDArray[np.float64]
 
 _FLOOR = 0.6  # mV/s of energy: a complex of about a tenth of a millivolt; lower ones are not looked for
-_LEARN = 3  # hops from which a lead's level begins
+_LEARN = 3  # seconds, or hops if they are longer, from which a lead's level begins
 _SILENT = 8.0  # s without a complex after which levels are learned anew: an electrode was moved
+_PLAIN = 2.5  # mV/s of energy: more than the noise of a good lead
+_CONTRAST = 3.5  # times the least energy, from which lower peaks are no noise; of noise it is 2 to 3
+_FALLEN = 0.2  # share of its last complexes under which no level is learned anew: those are P waves
 _TRACK = 0.1  # share of a new complex in the level
 
 
@@ -35,7 +38,10 @@ class Detection:
         self._energy: Floats = np.zeros((0, self._context))
         self._level: Floats = np.zeros(0)  # energy of a complex; 0: not learned yet
         self._noise: Floats = np.zeros(0)  # energy between complexes
-        self._highest: Floats = np.zeros((0, 4))  # of the last hops
+        self._proven: Floats = np.zeros(0)  # the level when a complex was found last
+        self._silent: NDArray[np.bool_] = np.zeros(0, np.bool_)  # whether the level is in doubt
+        self._each = max(1, round(rate / hop))
+        self._highest: Floats = np.zeros((0, _LEARN * self._each))  # of the last hops
 
     def grow(self, leads: int) -> None:
         """Make room for so many leads."""
@@ -43,6 +49,7 @@ class Detection:
         more = leads - len(self._level)
         self._energy = np.pad(self._energy, ((0, more), (0, 0)))
         self._level, self._noise = np.pad(self._level, (0, more)), np.pad(self._noise, (0, more))
+        self._proven, self._silent = np.pad(self._proven, (0, more)), np.pad(self._silent, (0, more))
         self._highest = np.pad(self._highest, ((0, more), (0, 0)))
 
     def begin(self, rows: Rows, first: NDArray[np.floating], *, forget: bool) -> None:
@@ -50,8 +57,9 @@ class Detection:
         levels also: it is another patient."""
         self._filter.begin(rows, first)
         self._energy[rows] = 0.0
+        self._silent[rows] = False
         if forget:
-            self._level[rows] = self._noise[rows] = 0.0
+            self._level[rows] = self._noise[rows] = self._proven[rows] = 0.0
             self._highest[rows] = 0.0
 
     def push(
@@ -79,7 +87,7 @@ class Detection:
         new = self._filter(rows, samples) * self._rate
         energy = np.concatenate([self._energy[rows], new], axis=1)
         self._energy[rows] = energy[:, -self._context :]
-        self._learn(rows, new, usable)
+        self._learn(rows, new, energy, usable)
         fused = self._fuse(rows, starts, energy, usable)
         streams, columns = energy_peaks(fused, self._apart)
         heights = fused[streams, columns]
@@ -93,11 +101,11 @@ class Detection:
             horizon = ends[stream] - self.delay
             found.append(state.push(those, horizon))
             if state.last >= 0 and horizon - state.last > _SILENT * self._rate:
-                self._level[rows[starts[stream] : _end(starts, stream, len(rows))]] = 0.0
+                self._silent[rows[starts[stream] : _end(starts, stream, len(rows))]] = True
         self._track(rows, starts, energy, found, ends, offset)
         return found
 
-    def _learn(self, rows: Rows, new: Floats, usable: NDArray[np.bool_]) -> None:
+    def _learn(self, rows: Rows, new: Floats, energy: Floats, usable: NDArray[np.bool_]) -> None:
         """Begin the levels of leads that have none, and follow the noise."""
         highest = np.roll(self._highest[rows], 1, axis=1)
         highest[:, 0] = new.max(axis=1)
@@ -105,10 +113,17 @@ class Detection:
         noise = np.median(new, axis=1)
         before = self._noise[rows]
         self._noise[rows] = np.where(before > 0, before + 0.2 * (noise - before), noise)
-        level = self._level[rows]
-        known = np.count_nonzero(highest[:, :_LEARN], axis=1) == _LEARN
-        begin = (level == 0) & usable & known
-        self._level[rows] = np.where(begin, np.maximum(np.median(highest[:, :_LEARN], axis=1), _FLOOR), level)
+        begin = np.flatnonzero(((self._level[rows] == 0) | self._silent[rows]) & usable & highest.all(axis=1))
+        if len(begin):
+            seconds = highest[begin].reshape(len(begin), _LEARN, self._each).max(axis=2)
+            height = np.median(seconds, axis=1)
+            least = np.quantile(energy[begin], 0.1, axis=1)
+            # In asystole the highest of the noise must not become what is looked for.
+            clear = (height > _PLAIN) | (height > _CONTRAST * least)
+            begin, height = begin[clear], height[clear]
+            lowest = np.maximum(_FALLEN * self._proven[rows[begin]], _FLOOR)
+            self._level[rows[begin]] = np.maximum(height, lowest)
+            self._silent[rows[begin]] = False
 
     def _fuse(self, rows: Rows, starts: Rows, energy: Floats, usable: NDArray[np.bool_]) -> Floats:
         """(streams, columns): a complex is about 1 high, whichever leads show it."""
@@ -135,6 +150,8 @@ class Detection:
                     height = energy[leads, max(0, column - self._apart // 2) : column + self._apart // 2 + 1]
                     new = np.clip(height.max(axis=1), _FLOOR, 2 * np.maximum(level, _FLOOR))
                     self._level[rows[leads]] = np.where(level > 0, level + _TRACK * (new - level), level)
+                    self._proven[rows[leads]] = self._level[rows[leads]]
+                    self._silent[rows[leads]] = False
 
 
 def _end(starts: Rows, stream: int, leads: int) -> int:

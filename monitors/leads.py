@@ -80,6 +80,11 @@ class Leads:
         """Give the rows of a bed back."""
         self._free.setdefault(len(rows), []).append(rows)
 
+    @property
+    def used(self) -> int:
+        """Rows that beds have."""
+        return self._used - sum(leads * len(those) for leads, those in self._free.items())
+
     def hop(self, beds: list[Bed], made: Round, now: float, watched: frozenset[str]) -> None:
         """Look at the next hop of each of `beds`, and add to `made` what came of it."""
         hops = [bed.take() for bed in beds]
@@ -102,6 +107,7 @@ class Leads:
             bed.found(those)
             if bed.stream in watched:
                 self._trace(bed, new[first : first + count], made)
+                made.complexes.setdefault(bed.stream, []).extend(map(bed.moment, those))
         self._score(beds, starts, history, made, now, watched)
 
     def _begin(self, beds: list[Bed], hops: list[Hop], rows: Rows, starts: Rows, new: Floats) -> None:

@@ -147,6 +147,9 @@ class Reference:
                 core = core[far <= _CORE * np.median(far)]
             shape[lead] = np.median(core, axis=0)
             self._scale[lead] = np.quantile(np.square(core - shape[lead]).mean(axis=1), 0.9)
+        if np.isnan(self._scale).all():
+            self._seconds = 0.0
+            return
         self.shape = shape
         self._kept, self._regular = [], []
 
@@ -164,7 +167,17 @@ class Reference:
         except (SafetensorError, KeyError, ValueError):
             return False
         fits = shape.shape == (len(self.leads), self._samples) and scale.shape == (len(self.leads),)
-        if not fits or np.isinf(shape).any() or np.isinf(scale).any() or np.isnan(scale).all():
+        if not fits or shape.dtype != np.float32 or scale.dtype != np.float32:
             return False
-        self.shape, self._scale = shape.astype(np.float32), scale.astype(np.float32)
+        # No z-normalised value is larger than the root of their number, and no distance than four times it.
+        known = np.isfinite(scale)
+        high, far = np.abs(shape[known]), scale[known]
+        if (
+            not known.any()
+            or not (high <= self._samples**0.5).all()
+            or not (far >= 0).all()
+            or np.inf in scale
+        ):
+            return False
+        self.shape, self._scale = shape, scale
         return True

@@ -7,7 +7,7 @@ from collections import deque
 from statistics import median
 
 _USUAL = 20  # intervals of which the median is the usual one
-_SECONDS = 6.0  # of the last intervals that make the heart rate: short, so that alarms come within 10 s
+_SECONDS = 4.0  # of the last intervals that make the heart rate: short, so that alarms come within 10 s
 
 
 class Rhythm:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from genray.bundle import Bundle
 from genray.ecg.beats import BeatSettings
-from genray.ecg.preprocessing import BeatPreprocessing
 from genray.errors import BundleMismatch
 
 Floats = NDArray[np.float32]
@@ -41,13 +40,7 @@ class Scorer:
 
     def __init__(self, bundle: Bundle) -> None:
         manifest = bundle.manifest
-        takes = manifest.preprocessing
-        if not isinstance(takes, BeatPreprocessing):
-            raise BundleMismatch(
-                f"the bundle is of the kind {manifest.kind}, not of beats",
-                where=str(bundle.path),
-                hint="give a bundle of `genray submit train-ecg`",
-            )
+        takes = manifest.beats
         threshold, self.error = manifest.calibration.get("threshold"), manifest.calibration.get("error")
         if not isinstance(threshold, int | float) or not threshold > 0 or self.error not in ("mse", "mae"):
             raise BundleMismatch(

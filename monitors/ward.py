@@ -52,6 +52,7 @@ class Round:
 
     Attributes:
         beats: of the streams that are looked at: time (unix s), score (1: at the threshold), anomalous.
+        complexes: of the streams that are looked at: unix times of all QRS that were detected.
         scores: of all beats; `delays`: seconds from R peak to score.
         traces: of the streams that are looked at.
         references: that were just learned, as bytes to keep.
@@ -61,6 +62,7 @@ class Round:
     readings: list[Reading] = field(default_factory=list)
     transitions: list[Transition] = field(default_factory=list)
     beats: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    complexes: dict[str, list[float]] = field(default_factory=dict)
     traces: list[dict[str, Any]] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     delays: list[float] = field(default_factory=list)
@@ -68,6 +70,14 @@ class Round:
     discharged: list[str] = field(default_factory=list)
     faults: Counter[str] = field(default_factory=Counter)
     behind: float = 0.0
+
+    def add(self, other: Round) -> None:
+        """Take in what came later."""
+        self.readings += other.readings
+        self.transitions += other.transitions
+        self.discharged += other.discharged
+        self.references |= other.references
+        self.faults += other.faults
 
 
 class Ward:
@@ -100,6 +110,11 @@ class Ward:
         self._next = Round()
         self.watched: frozenset[str] = frozenset()
         """Streams of which traces and beats are wanted."""
+
+    @property
+    def waiting(self) -> int:
+        """Streams of which a hop is complete that was not looked at."""
+        return len(self._ready)
 
     def __len__(self) -> int:
         return len(self._beds)
@@ -151,7 +166,7 @@ class Ward:
                     self._ready[bed.stream] = bed
             if quiet > self._settings.discharge_after:
                 self._end(bed, made)
-            elif quiet > _LOST and not bed.ready and bed.time:
+            elif quiet > _LOST and not bed.ready:
                 bed.lost = quiet
                 seen = Observation(time=bed.time + quiet, good=False, lost=quiet)
                 bed.alarms, changes = step(bed.alarms, seen, self._limits(bed.stream))
@@ -171,31 +186,44 @@ class Ward:
         made = Round()
         if stream in self._beds:
             self._end(self._beds[stream], made)
+        elif opened := self._open.pop(stream, None):
+            # It was watched before a restart, and has not come again.
+            state = restore(stream, opened)
+            made.transitions += discharge(state, state.time or 0.0)[1]
+            made.discharged.append(stream)
+        self._references.pop(stream, None)
         return made
 
     def _end(self, bed: Bed, made: Round) -> None:
         bed.alarms, changes = discharge(bed.alarms, bed.time + bed.lost)
         made.transitions += changes
         made.discharged.append(bed.stream)
-        self._leads[bed.rate].free(bed.rows)
+        self._leave(bed)
         self._references.pop(bed.stream, None)
         del self._beds[bed.stream]
+
+    def _leave(self, bed: Bed) -> None:
+        """What waits in `bed` is not looked at any more, and others may have its rows."""
         self._ready.pop(bed.stream, None)
+        home = self._leads[bed.rate]
+        home.free(bed.rows)
+        if not home.used:
+            del self._leads[bed.rate]  # a sender may invent ever new rates
 
     def _admit(self, chunk: Chunk, before: Bed | None) -> Bed:
         """A bed for the stream of `chunk`; `before` had other leads or another rate."""
         rate, leads = chunk.rate, chunk.leads
-        if rate not in self._leads:
-            self._leads[rate] = Leads(rate, self._settings.hop, self._settings.quality, self._scorer)
         reference = Reference(self._settings.reference, leads, self._scorer.beat.samples)
         if kept := self._references.get(chunk.stream):
             reference.restore(kept)
         if before is not None:
-            self._leads[before.rate].free(before.rows)
+            self._leave(before)
             self._next.faults["format-change"] += 1
             alarms = before.alarms
         else:
             alarms = self._restored(chunk.stream)
+        if rate not in self._leads:
+            self._leads[rate] = Leads(rate, self._settings.hop, self._settings.quality, self._scorer)
         home = self._leads[rate]
         bed = Bed(
             stream=chunk.stream,
@@ -208,6 +236,7 @@ class Ward:
             alarms=alarms,
             decisions=home.decisions(),
             burden_beats=self._settings.burden_beats,
+            time=chunk.start,
         )
         self._beds[chunk.stream] = bed
         return bed

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from genray.errors import DataError
 
 Pixels = NDArray[np.uint8]
 Sample = tuple[Pixels, ...]  # the parts of a sample, such as input and target, each (H, W, C)
-Batch = tuple[Pixels, ...]  # the same parts of several, each (N, H, W, C)
+Batch = tuple[NDArray[Any], ...]  # the same parts of several, each (N, ...): images (N, H, W, C)
 Report = Callable[[BadInput], None]
 
 
@@ -134,6 +134,26 @@ class MemoryLoader:
         for i in range(start, self.count - together + 1, together):
             indices = order[i + share.rank : i + together : share.world]
             yield stack([self._vary(self._samples[k], (self._seed, epoch, k)) for k in indices])
+
+
+class ArrayLoader:
+    """Samples that are rows of an array in memory, as they are.
+
+    Args:
+        samples: (N, ...).
+        seed: of the order.
+        repeats: how often an epoch comes to each.
+    """
+
+    def __init__(self, samples: NDArray[Any], seed: int, repeats: int = 1) -> None:
+        self.count = len(samples) * repeats
+        self._samples, self._seed = samples, seed
+
+    def batches(self, epoch: int, batch: int, share: Share, start: int = 0) -> Iterator[Batch]:
+        order = epoch_order(self.count, self._seed, epoch) % len(self._samples)
+        together = batch * share.world
+        for i in range(start, self.count - together + 1, together):
+            yield (self._samples[order[i + share.rank : i + together : share.world]],)
 
 
 def held_out_batches(

@@ -22,6 +22,7 @@ _BAND = (5.0, 20.0)  # Hz: most of a QRS complex, little of P and T waves, mains
 _WINDOW = 0.12  # s, of the moving sum: about a broad QRS complex
 APART = 0.2  # s: no two complexes are closer, the myocardium is refractory
 _T_WAVE = 0.36  # s after a complex in which a much weaker peak is its T wave
+_HELD = 64  # refused peaks that are kept for looking back: in asystole there is no end of them
 _LEARN = 8  # s from whose highest peaks the height of a lead's complexes is learned
 
 
@@ -97,7 +98,7 @@ class Decisions:
     rr: deque[int] = field(default_factory=lambda: deque(maxlen=8))
     _signal: deque[float] = field(default_factory=lambda: deque([1.0] * 8, maxlen=8))
     _noise: deque[float] = field(default_factory=lambda: deque([0.2] * 8, maxlen=8))
-    _held: list[tuple[int, float]] = field(default_factory=list)
+    _held: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=_HELD))
     _height: float = 1.0
 
     def push(self, peaks: list[tuple[int, float]], until: int) -> list[int]:
@@ -149,7 +150,8 @@ class Decisions:
             self.rr.append(min(at - self.last, int(2 * self.rate)))
         self.last, self._height = at, height
         self._signal.append(min(height, 2 * signal))  # an artefact counts as twice a complex at most
-        self._held = [(p, h) for p, h in self._held if p > at][-64:]
+        while self._held and self._held[0][0] <= at:
+            self._held.popleft()
 
 
 def _median(values: deque[float] | deque[int]) -> float:

@@ -13,7 +13,8 @@ from genray.models.autoencoder import Autoencoder, Shape, Widths, he, xavier
 from genray.settings import Settings
 
 Activation = Literal["relu", "gelu", "silu"]
-_ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
+"""The layers of that name."""
 
 
 class DenseSettings(Settings):
@@ -65,5 +66,5 @@ def _layers(widths: list[int], activation: Activation) -> list[nn.Module]:
     *rest, last = pairwise(widths)
     layers: list[nn.Module] = []
     for before, after in rest:
-        layers += [he(nn.Linear(before, after)), _ACTIVATIONS[activation]()]
+        layers += [he(nn.Linear(before, after)), ACTIVATIONS[activation]()]
     return [*layers, xavier(nn.Linear(*last))]

@@ -8,6 +8,8 @@ from typing import Any
 from torch import nn
 
 from genray.errors import BundleUnknown
+from genray.models.beat_conv import ConvBeatAutoencoder, ConvBeatSettings
+from genray.models.beat_dense import DenseBeatAutoencoder, DenseBeatSettings
 from genray.models.conv import ConvAutoencoder, ConvSettings
 from genray.models.conv_restorer import ConvRestorer, ConvRestorerSettings
 from genray.models.dense import DenseAutoencoder, DenseSettings
@@ -46,6 +48,8 @@ _NETWORKS: Mapping[str, tuple[Callable[..., nn.Module], type[Settings]]] = {
     "autoencoder-improved": (ImprovedAutoencoder, ImprovedSettings),
     "autoencoder-vae": (VariationalAutoencoder, VAESettings),
     "autoencoder-numpy": (NumpyAutoencoder, NumpySettings),
+    "beats-dense": (DenseBeatAutoencoder, DenseBeatSettings),
+    "beats-conv": (ConvBeatAutoencoder, ConvBeatSettings),
     "restorer-conv": (ConvRestorer, ConvRestorerSettings),
     "restorer-unet": (ResidualUNet, ResidualUNetSettings),
     "restorer-nafnet": (NAFNet, NAFNetSettings),

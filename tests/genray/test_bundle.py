@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from genray.bundle import FORMAT, ImageSpec, Preprocessing, load_bundle, read_manifest, save_bundle
+from genray.ecg.preprocessing import BeatPreprocessing
 from genray.errors import (
     BundleError,
     BundleMismatch,
@@ -15,6 +16,7 @@ from genray.errors import (
     BundleUnknown,
     BundleUnsafe,
 )
+from genray.models.registry import build
 from genray.models.unet import UNet, UNetSettings
 
 SMALL = UNetSettings(filters=4)
@@ -163,3 +165,32 @@ def test_a_damaged_bundle_says_how(
 def test_no_bundle_is_no_bundle(tmp_path: Path) -> None:
     with pytest.raises(BundleMissing, match="there is no such folder"):
         read_manifest(tmp_path / "nowhere")
+
+
+def test_what_beats_need_is_kept_and_not_taken_for_what_images_need(tmp_path: Path) -> None:
+    takes = BeatPreprocessing(before=0.25, after=0.45, samples=20, normalisation="zscore", leads=("MLII",))
+    arguments = {"samples": 20, "settings": {"kind": "dense", "latent": 2, "hidden": [4]}}
+    network = build("beats-dense", arguments)
+    save_bundle(
+        tmp_path / "bundle",
+        network,
+        kind="ecg-beats",
+        name="beats-dense",
+        arguments=arguments,
+        preprocessing=takes,
+        metrics={},
+        seed=0,
+        data={},
+    )
+    manifest = load_bundle(tmp_path / "bundle").manifest
+    assert manifest.beats == takes
+    assert json.loads((tmp_path / "bundle" / "bundle.json").read_text())["preprocessing"]["leads"] == ["MLII"]
+    with pytest.raises(
+        BundleMismatch, match=r"kind ecg-beats: its network takes beats of an ECG, not images"
+    ):
+        _ = manifest.preprocessing
+
+
+def test_a_bundle_for_images_is_none_for_beats(bundle: Path) -> None:
+    with pytest.raises(BundleMismatch, match="its network takes images, not beats of an ECG"):
+        _ = load_bundle(bundle).manifest.beats

@@ -1,0 +1,73 @@
+"""Settings of the ECG monitor, as one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from genray.settings import Location, Settings
+from monitors.alarm_settings import Limits
+from monitors.alertmanager import AlertmanagerSettings
+from monitors.exporter import ExporterSettings
+from monitors.feed import FeedSettings
+from monitors.journal import JournalSettings
+from monitors.live import LiveSettings
+from monitors.sources import SourceSettings
+from monitors.sources.replay import ReplaySettings
+from monitors.ward import WardSettings
+
+
+class EcgSettings(Settings):
+    """Settings of ecg."""
+
+    bundle: Location = Field("runs/ecg/bundle", description="of train-ecg: what normal beats look like")
+    source: SourceSettings = Field(ReplaySettings(), description="where samples come from")
+    state: Location = Field(
+        "runs/ecg-monitor",
+        description="folder of the journal, the patients' references and the key of the pseudonyms",
+    )
+    shards: int = Field(
+        0, ge=0, le=1000, description="processes on Ray that share the streams; 0: without Ray"
+    )
+    seconds: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="end after so long; null: when the source ends, or Ctrl-C"
+    )
+    ward: WardSettings = Field(WardSettings(), description="how streams are watched")
+    alarms: Limits = Field(Limits(), description="when there is an alarm")
+    patients: Mapping[str, Mapping[str, Any]] = Field(
+        {}, description="other limits for a stream, by the name that its source gives it: {bed-7: {...}}"
+    )
+    feed: FeedSettings = Field(FeedSettings(), description="how a source is kept open")
+    metrics: ExporterSettings = Field(ExporterSettings(), description="for Prometheus")
+    alertmanager: AlertmanagerSettings = Field(AlertmanagerSettings(), description="pushed at once")
+    page: LiveSettings = Field(LiveSettings(), description="the live page")
+    journal: JournalSettings = Field(JournalSettings(), description="the record of all alarms")
+
+    @model_validator(mode="after")
+    def _patients(self) -> Self:
+        for name in self.patients:
+            try:
+                self._limits_of(name)
+            except ValidationError as error:
+                first = error.errors(include_url=False)[0]
+                where = ".".join(str(part) for part in first["loc"])
+                raise ValueError(f"patients.{name}.{where}: {first['msg']}") from None
+        return self
+
+    def limits_of_patients(self) -> dict[str, Limits]:
+        """The limits of the streams that have their own: `alarms` with what `patients` says instead."""
+        return {name: self._limits_of(name) for name in self.patients}
+
+    def _limits_of(self, name: str) -> Limits:
+        return Limits.model_validate(_merged(self.alarms.model_dump(), self.patients[name]))
+
+
+def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(under)
+    for key, value in over.items():
+        below = result.get(key)
+        both = isinstance(value, Mapping) and isinstance(below, Mapping)
+        result[key] = _merged(below, value) if both and isinstance(below, Mapping) else value
+    return result
