@@ -31,12 +31,13 @@ demo: .venv/installed      ## make a data set, train pix2pix on it, show where t
 		--set generator.filters=32 --set discriminator.filters=32 \
 		--set loop.epochs=10 --set loop.batch_size=2 --set loop.ema=0.995
 
-bench: .venv/installed     ## measure speed against plain PyTorch and Ray Data
+bench: .venv/installed     ## measure speed against plain PyTorch, Ray Data and bytewax
 	$(BIN)/python -m tests.benchmarks.bench_loop
 	$(BIN)/python -m tests.benchmarks.bench_recipes
 	$(BIN)/python -m tests.benchmarks.bench_startup
 	$(BIN)/python -m tests.benchmarks.bench_bulk
 	$(BIN)/python -m tests.benchmarks.bench_ledger
+	$(BIN)/python -m tests.benchmarks.bench_monitor
 
 clean:                     ## remove what make made, but for data/ and runs/
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache

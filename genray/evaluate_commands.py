@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from genray.errors import DataError, UsageError
 from genray.progress import duration
-from genray.terminal import aligned, print_json, say
+from genray.terminal import print_json, say
 
 if TYPE_CHECKING:
     from genray.ecg.records import Record
+    from genray.progress import Tick
     from monitors.evaluate import Truth
     from monitors.scoring import Scorer
 
@@ -62,6 +63,7 @@ def evaluate_records(
     """
     from configs.loading import load
     from genray.bundle import load_bundle
+    from genray.evaluate_table import table
     from genray.files import write_json
     from monitors.ecg_settings import EcgSettings
     from monitors.evaluate import evaluate
@@ -91,7 +93,8 @@ def evaluate_records(
         for number, test in enumerate(parts, 1):
             title = "" if scorer else f"fold {number} of {len(parts)}: "
             used = scorer or _trained(records, found, truths, test, runs, f"fold-{number}", title)
-            some, said = {name: found[name] for name in test}, _Progress(f"{title}{len(test)} records watched")
+            some = {name: found[name] for name in test}
+            said = _Watching(f"{title}{len(test)} records watched")
             judged += evaluate(some, truths, used, settings.ward, settings.alarms, said)
     figures = {
         **totals(sorted(judged, key=lambda each: each.name)),
@@ -102,8 +105,6 @@ def evaluate_records(
     }
     if output:
         write_json(output / "evaluation.json", figures)
-    from genray.evaluate_table import table
-
     if as_json:
         say(table(figures))
         print_json(figures)
@@ -161,6 +162,7 @@ def _trained(
     from configs.loading import load
     from genray.bundle import load_bundle
     from genray.resources import Resources
+    from genray.settings import flatten, nested
     from monitors.scoring import Scorer
 
     lead = _common_lead([record for name, record in records.items() if name not in test])
@@ -169,21 +171,20 @@ def _trained(
         for name, record in records.items()
         if name not in test and lead in map(str.upper, record.leads)
     }
-    chosen = _enough(usable)
+    chosen = list(usable)[:: max(1, sum(usable.values()) // _BEATS)]
     beats = sum(usable[name] for name in chosen)
     target: Any = find_target("train-ecg").load()
-    sets = [
-        *_RECIPE,
-        f"runs={_quoted([str(runs)])[1:-1]}",
-        f"data.path={_quoted([str(folder)])[1:-1]}",
-        f"data.records={_quoted(chosen)}",
-        f"data.leads={_quoted([lead])}",
-        f"loop.batch_size={max(1, min(_BATCH, beats // 16))}",
-    ]
-    settings = load(target.settings_class, target="train-ecg", sets=sets)
+    recipe = flatten(load(target.settings_class, target="train-ecg", sets=_RECIPE)) | {
+        "runs": str(runs.absolute()),
+        "data.path": str(folder.absolute()),
+        "data.records": chosen,
+        "data.leads": [lead],
+        "loop.batch_size": max(1, min(_BATCH, beats // 16)),
+    }
+    settings = target.settings_class.model_validate(nested(recipe))
     say(f"{title}training on {beats} normal beats of {lead} of {len(chosen)} records")
     prepared = target.prepare(settings, "train-ecg", run, lambda text: None)
-    outcome = prepared.run(_Quiet(title), Resources(1, 0), attached=False)
+    outcome = prepared.run(_Training(title), Resources(1, 0), attached=False)
     return Scorer(load_bundle(outcome["bundle"]))
 
 
@@ -196,13 +197,38 @@ def _common_lead(records: Sequence[Record]) -> str:
     return max(counts, key=lambda lead: (counts[lead], preferred.get(lead, -len(preferred))))
 
 
-def _enough(usable: Mapping[str, int]) -> list[str]:
-    """Names from all over, with about as many beats as are to be learned."""
-    every = max(1, sum(usable.values()) // _BEATS)
-    return list(usable)[::every]
+class _Watching:
+    """Says from time to time how much is watched."""
+
+    def __init__(self, title: str) -> None:
+        self._title, self._said = title, time.monotonic()
+
+    def __call__(self, share: float) -> None:
+        now = time.monotonic()
+        if now - self._said >= _EVERY:
+            self._said = now
+            say(f"{self._title}: {share:.0%}")
 
 
-def _quoted(names: Sequence[str]) -> str:
-    import json
+class _Training:
+    """The progress of a training among others: what it is doing, not what it learns."""
 
-    return json.dumps(list(names), ensure_ascii=False)
+    def __init__(self, title: str) -> None:
+        self._title, self._said = title, time.monotonic()
+
+    def tick(self, tick: Tick) -> None:
+        now = time.monotonic()
+        if now - self._said >= _EVERY:
+            self._said = now
+            place = tick.place or f"{tick.unit} {tick.step}/{tick.steps}"
+            say(f"{self._title}training, {place}, {duration(tick.seconds_left)} left")
+
+    def note(self, text: str) -> None:
+        if not text.startswith("run: "):
+            say(f"{self._title}{text}")
+
+    def row(self, row: Mapping[str, Any], text: str) -> None:
+        pass  # a line for each epoch of each fold would hide the rest
+
+    def close(self) -> None:
+        pass  # nothing to restore

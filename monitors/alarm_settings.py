@@ -66,8 +66,8 @@ class AnomalyLimits(Settings):
     minute, or ten minutes without an answer, makes it high.
     """
 
-    on: float = Field(0.40, gt=0, le=1, description="share of the last beats from which it is medium")
-    off: float = Field(0.20, gt=0, le=1, description="share under which it is over")
+    begin: float = Field(0.40, gt=0, le=1, description="share of the last beats from which it is medium")
+    end: float = Field(0.20, gt=0, le=1, description="share under which it is over")
     severe: float = Field(0.80, gt=0, le=1, description="share from which it becomes high")
     severe_for: float = Field(30.0, ge=0, le=3600, description="seconds that the share must be severe")
     escalate_after: Annotated[float, Field(ge=10, le=86400)] | None = Field(
@@ -76,8 +76,8 @@ class AnomalyLimits(Settings):
 
     @model_validator(mode="after")
     def _order(self) -> Self:
-        if not self.off <= self.on <= self.severe:
-            raise ValueError("`off` <= `on` <= `severe` must hold")
+        if not self.end <= self.begin <= self.severe:
+            raise ValueError("`end` <= `begin` <= `severe` must hold")
         return self
 
 
@@ -105,13 +105,13 @@ class PoorSignalLimits(Settings):
 class GapLimits(Settings):
     """Samples are missing. Always low: what is left is judged."""
 
-    on: float = Field(6.0, gt=0, le=60, description="seconds missing in the last minute from which it is low")
-    off: float = Field(3.0, ge=0, le=60, description="seconds up to which it is over")
+    begin: float = Field(6.0, gt=0, le=60, description="seconds missing in the last minute from which it is low")
+    end: float = Field(3.0, ge=0, le=60, description="seconds up to which it is over")
 
     @model_validator(mode="after")
     def _order(self) -> Self:
-        if self.off > self.on:
-            raise ValueError("`off` must not be above `on`")
+        if self.end > self.begin:
+            raise ValueError("`end` must not be above `begin`")
         return self
 
 
@@ -136,15 +136,15 @@ class StreamLostLimits(Settings):
 class BehindLimits(Settings):
     """The monitor does not keep up. Always medium: later than this no alarm comes within 10 s."""
 
-    on: float = Field(5.0, gt=0, le=600, description="seconds behind the arrival of samples, and")
-    off: float = Field(2.5, ge=0, le=600, description="seconds up to which it is over")
+    begin: float = Field(5.0, gt=0, le=600, description="seconds behind the arrival of samples, and")
+    end: float = Field(2.5, ge=0, le=600, description="seconds up to which it is over")
     delay: float = Field(4.0, ge=0, le=60, description="seconds that it must be behind: one hiccup is none")
     end_after: float = Field(6.0, ge=0, le=60, description="seconds that it must have caught up")
 
     @model_validator(mode="after")
     def _order(self) -> Self:
-        if self.off > self.on:
-            raise ValueError("`off` must not be above `on`")
+        if self.end > self.begin:
+            raise ValueError("`end` must not be above `begin`")
         return self
 
 

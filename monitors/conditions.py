@@ -80,9 +80,9 @@ def anomaly(seen: Seen) -> int:
     burden, limits = seen.observation.burden, seen.limits.anomaly
     if not seen.judged or burden is None or not 0 <= burden <= 1:
         return UNKNOWN
-    if burden < limits.off:
+    if burden < limits.end:
         return CLEAR
-    return BETWEEN if burden < limits.on else MEDIUM if burden < limits.severe else HIGH
+    return BETWEEN if burden < limits.begin else MEDIUM if burden < limits.severe else HIGH
 
 
 def lead_off(seen: Seen) -> int:
@@ -108,7 +108,7 @@ def poor_signal(seen: Seen) -> int:
 def gap(seen: Seen) -> int:
     """Samples were missing in the last minute."""
     limits = seen.limits.gap
-    return LOW if seen.missing >= limits.on else CLEAR if seen.missing <= limits.off else BETWEEN
+    return LOW if seen.missing >= limits.begin else CLEAR if seen.missing <= limits.end else BETWEEN
 
 
 def stream_lost(seen: Seen) -> int:
@@ -126,7 +126,7 @@ def behind(seen: Seen) -> int:
     lag, limits = seen.observation.behind, seen.limits.behind
     if lag != lag:
         return UNKNOWN
-    return MEDIUM if lag > limits.on else CLEAR if lag <= limits.off else BETWEEN
+    return MEDIUM if lag > limits.begin else CLEAR if lag <= limits.end else BETWEEN
 
 
 class Condition(NamedTuple):

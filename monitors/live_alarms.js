@@ -47,12 +47,12 @@ export function sentence({ kind, priority, why }) {
     return `${round(rate)} beats a minute${to(limits[priority] ?? limits.medium)}`;
   if (kind === "anomaly" && isNumber(burden))
     return `${percent(burden)} of the last beats are unlike this patient's${
-      isNumber(limits.on) ? to(Math.round(limits.on * 100), " %") : "."}`;
+      isNumber(limits.begin) ? to(Math.round(limits.begin * 100), " %") : "."}`;
   if (kind === "lead-off") return `${names(measured.off)}: off, flat or saturated.`;
   if (kind === "poor-signal") return `${names(measured.poor)}: too noisy to be judged.`;
-  if (kind === "gap" && isNumber(missing)) return `${round(missing, 1)} s of the last minute are missing${to(limits.on, " s")}`;
+  if (kind === "gap" && isNumber(missing)) return `${round(missing, 1)} s of the last minute are missing${to(limits.begin, " s")}`;
   if (kind === "stream-lost" && isNumber(lost)) return `Nothing had come for ${seconds(lost)}${to(limits[priority] ?? limits.medium, " s")}`;
-  if (kind === "behind" && isNumber(behind)) return `The monitor is ${round(behind, 1)} s late${to(limits.on, " s")}`;
+  if (kind === "behind" && isNumber(behind)) return `The monitor is ${round(behind, 1)} s late${to(limits.begin, " s")}`;
   return "";
 }
 

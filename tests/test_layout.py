@@ -11,7 +11,8 @@ from cluster.targets import all_targets
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("genray", "cluster", "configs", "jobs", "pipelines", "monitors")
 # The command joins them all.
-JOINERS = {f"genray/{name}.py" for name in ("cli", "submitting", "jobs_commands", "bulk_commands")}
+_COMMANDS = ("jobs_commands", "bulk_commands", "monitor_commands", "evaluate_commands")
+JOINERS = {f"genray/{name}.py" for name in (*_COMMANDS, "cli", "submitting")}
 
 
 def modules(package: str) -> list[Path]:
@@ -78,6 +79,8 @@ def test_every_module_has_its_tests() -> None:
     parts += "fronts_canvas fronts_parts pairing layers registry resources auth "
     parts += "image_recipe autoencoding restoring __init__ __main__ photo_formats tiff_tags bulk_commands "
     parts += "bulk_pass packed summary writing parquet_rows assignment bundle_step coding known pool record "
-    parts += "restoration sample step"
+    parts += "restoration sample step options monitor_cli monitor_commands evaluate_commands "
+    parts += "alert chunk csv_record edf database heartbeat leads metrics_server metrics_text observation pace "
+    parts += "preprocessing record_beats source wfdb_writer"
     missing = {f.stem for p in PACKAGES for f in modules(p)} - tests - set(parts.split())
     assert not missing

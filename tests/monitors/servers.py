@@ -22,10 +22,12 @@ def free_port() -> int:
 
 
 def binary(name: str, *, package: str) -> str:
-    """The path of the program `name`; skips the test if the Debian package `package` is not installed."""
+    """The path of the program `name`; skips the test if the Debian package `package` is not installed, or
+    fails it where GENRAY_NEEDS_SERVERS is set, as in CI."""
     found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
     if found is None:
-        pytest.skip(f"{name} is not installed: apt-get install {package}, or .ci/servers")
+        missing = f"{name} is not installed: apt-get install {package}, or .ci/servers"
+        pytest.fail(missing) if os.environ.get("GENRAY_NEEDS_SERVERS") else pytest.skip(missing)
     return found
 
 
