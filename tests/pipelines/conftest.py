@@ -19,6 +19,7 @@ from genray.models.registry import build
 from genray.progress import LineDisplay
 from genray.resources import Resources
 from genray.settings import absolute
+from pipelines.output import Output
 
 Bulk = Callable[..., dict[str, Any]]
 
@@ -120,6 +121,11 @@ def bulk(tmp_path: Path) -> Bulk:
         return dict(prepared.run(LineDisplay(), Resources(2, 0), attached=False))
 
     return work
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Output:
+    return Output(str(tmp_path / "out"))
 
 
 def rows_of(output: Path) -> list[dict[str, Any]]:

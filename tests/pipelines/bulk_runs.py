@@ -1,0 +1,67 @@
+"""What the tests of whole bulk runs share: an input of many images, settings, and an output's content."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from cluster.targets import find_target
+from configs.loading import load
+from genray.cli import main
+from pipelines.sources import SourceSettings, open_source
+from tests.pipelines.conftest import photo
+
+Bundles = Callable[[str], Path]
+
+
+def png(seed: int, height: int = 40, width: int = 52) -> bytes:
+    """A photo as a PNG file."""
+    stream = io.BytesIO()
+    Image.fromarray(photo(np.random.default_rng(seed), height, width)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """300 names of one image whose noise takes some time."""
+    folder = tmp_path_factory.mktemp("many") / "in"
+    folder.mkdir()
+    (folder / "000.png").write_bytes(png(0, 200, 300))
+    for index in range(1, 300):
+        os.link(folder / "000.png", folder / f"{index:03}.png")
+    return folder
+
+
+def settings_of(target: str, *sets: str) -> Any:
+    given = ("work.workers=0", "work.gpu=false", "work.cpus_per_worker=1", "report.samples=0", *sets)
+    return load(find_target(target).load().settings_class, target=target, sets=list(given))
+
+
+def submit(target: str, *sets: str, more: tuple[str, ...] = ()) -> Any:
+    """`genray submit`, in this process without Ray."""
+    given = (*sets, "work.workers=0", "work.gpu=false", "work.cpus_per_worker=1", "report.samples=0")
+    words = [word for text in given for word in ("--set", text)]
+    return CliRunner().invoke(main, ["submit", target, *words, *more], catch_exceptions=False)
+
+
+def listed(root: str, container: Any) -> dict[str, bytes]:
+    """What an output has, by name; one that is there twice is an error."""
+    source = open_source(root, SourceSettings(container=container))
+    items = list(source.items(lambda bad: pytest.fail(f"{bad.path}: {bad.detail}")))
+    found = {item.path.split("/", 2)[-1]: source.read(item, 10**9) for item in items}
+    assert len(found) == len(items)
+    return found
+
+
+def outputs_of(out: Path, container: str) -> dict[str, bytes]:
+    if container != "files":
+        return listed(str(out), container)
+    return {f.relative_to(out).as_posix(): f.read_bytes() for f in out.rglob("*.png")}
