@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from monitors.scoring import Scorer
 
 _EVERY = 15.0  # s between lines of progress
-_BATCH = 256
 _BEATS = 60_000  # that a network is trained on, about: more of them add little
 _RECIPE = (
     "data.layout=records",
     "data.test_share=0",
+    "loop.batch_size=256",
     "loop.epochs=8",
     "loop.validate_every=8",
     "loop.checkpoint_every=8",
@@ -179,7 +179,6 @@ def _trained(
         "data.path": str(folder.absolute()),
         "data.records": chosen,
         "data.leads": [lead],
-        "loop.batch_size": max(1, min(_BATCH, beats // 16)),
     }
     settings = target.settings_class.model_validate(nested(recipe))
     say(f"{title}training on {beats} normal beats of {lead} of {len(chosen)} records")

@@ -60,6 +60,9 @@ def _outcome_rows(outcome: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if "this_pass" in outcome:
         yield from _bulk_rows(outcome)
         return
+    if "alarms" in outcome:
+        yield from _monitor_rows(outcome)
+        return
     metrics = dict(outcome.get("metrics", {}))
     baselines = metrics.pop("baselines", {})
     if metrics:
@@ -79,6 +82,15 @@ def _outcome_rows(outcome: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield label, str(run / file)
     if "seconds" in outcome:
         yield "time", duration(outcome["seconds"])
+
+
+def _monitor_rows(outcome: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "watched", f"{outcome['streams']} streams  {outcome['beats']} beats"
+    yield "alarms", "  ".join(f"{kind} {count}" for kind, count in outcome["alarms"].items()) or "none"
+    if outcome["open"]:
+        yield "open", str(outcome["open"])
+    yield "state", str(outcome["run"])
+    yield "time", duration(outcome["seconds"])
 
 
 def _bulk_rows(outcome: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

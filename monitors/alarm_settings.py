@@ -105,7 +105,9 @@ class PoorSignalLimits(Settings):
 class GapLimits(Settings):
     """Samples are missing. Always low: what is left is judged."""
 
-    begin: float = Field(6.0, gt=0, le=60, description="seconds missing in the last minute from which it is low")
+    begin: float = Field(
+        6.0, gt=0, le=60, description="seconds missing in the last minute from which it is low"
+    )
     end: float = Field(3.0, ge=0, le=60, description="seconds up to which it is over")
 
     @model_validator(mode="after")

@@ -120,7 +120,8 @@ class Bed:
                 self._breaks.append(self._held)
         elif missing:
             self._skip(round(missing * self.rate), chunk.start)
-        values = chunk.samples.astype(np.float32) / np.asarray(chunk.gains, np.float32)
+        gains: NDArray[np.float32] = np.array(chunk.gains, np.float32)
+        values: NDArray[np.float32] = np.divide(chunk.samples, gains, dtype=np.float32)
         absent = chunk.samples == MISSING
         if absent.any():
             values[absent] = np.nan

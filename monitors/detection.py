@@ -15,7 +15,7 @@ _LEARN = 3  # seconds, or hops if they are longer, from which a lead's level beg
 _SILENT = 8.0  # s without a complex after which levels are learned anew: an electrode was moved
 _PLAIN = 2.5  # mV/s of energy: more than the noise of a good lead
 _CONTRAST = 3.5  # times the least energy, from which lower peaks are no noise; of noise it is 2 to 3
-_FALLEN = 0.2  # share of its last complexes under which no level is learned anew: those are P waves
+_FALLEN = 0.5  # share of its last complexes under which no level is learned anew: those are P waves
 _TRACK = 0.1  # share of a new complex in the level
 
 
@@ -31,6 +31,7 @@ class Detection:
     def __init__(self, rate: float, hop: int) -> None:
         self._rate, self._hop = rate, hop
         self._apart = round(APART * rate)
+        self._thin = max(1, round(rate / 100))  # energy is smooth: its median needs no more values
         self._filter = QrsFilter(rate, 0)
         self.delay = self._filter.delay + self._apart
         """Samples by which decisions lag behind the newest sample."""
@@ -110,7 +111,7 @@ class Detection:
         highest = np.roll(self._highest[rows], 1, axis=1)
         highest[:, 0] = new.max(axis=1)
         self._highest[rows] = highest
-        noise = np.median(new, axis=1)
+        noise = np.median(new[:, :: self._thin], axis=1)
         before = self._noise[rows]
         self._noise[rows] = np.where(before > 0, before + 0.2 * (noise - before), noise)
         begin = np.flatnonzero(((self._level[rows] == 0) | self._silent[rows]) & usable & highest.all(axis=1))

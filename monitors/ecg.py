@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from genray.bundle import load_bundle
+from genray.errors import ResourceError
 from genray.progress import Display
 from genray.resources import Demand, Resources
 from genray.stopping import stoppable
 from monitors.ecg_settings import EcgSettings
 from monitors.journal import Journal
-from monitors.monitor import DISCLAIMER, Monitor
-from monitors.pseudonym import load_key
+from monitors.monitor import Monitor
+from monitors.pseudonym import Pseudonyms, load_key
 from monitors.scoring import Scorer
 from monitors.shards import Here, OnRay, Running
 from monitors.sources import make_source
+from monitors.telling import DISCLAIMER
 
 
 class Ecg:
@@ -28,8 +31,8 @@ class Ecg:
     def prepare(
         self, settings: EcgSettings, target: str, name: str | None, note: Callable[[str], None]
     ) -> PreparedEcg:
-        """Find what is wrong with the settings, the bundle and the state. `name` is not used: a monitor is
-        known by its `state`.
+        """Find what is wrong with the settings, the bundle, the state and the ports. `name` is not used: a
+        monitor is known by its `state`.
 
         Raises:
             UsageError, BundleError: it cannot work.
@@ -46,12 +49,20 @@ class PreparedEcg:
         Scorer(bundle)
         make_source(settings.source)
         self._key = load_key(self.folder / "stream.key")
+        with self._journal():  # held by another monitor, damaged, not one
+            pass
+        _free("metrics", settings.metrics.host, settings.metrics.port)
+        if settings.page.port is not None:
+            _free("page", settings.page.host, settings.page.port)
         self._made_by = f"{bundle.path}: {bundle.manifest.kind}"
 
     @property
     def lines(self) -> Sequence[str]:
         """What will be watched, for a person."""
         return [DISCLAIMER, f"source: {self._settings.source.kind}", f"bundle: {self._made_by}"]
+
+    def _journal(self) -> Journal:
+        return Journal(self.folder / "journal.sqlite", ("alertmanager",), self._settings.journal)
 
     @property
     def folder(self) -> Path:
@@ -71,7 +82,7 @@ class PreparedEcg:
         """Watch until the source is over, the time is up, or Ctrl-C.
 
         Returns:
-            target, state (folder), seconds, streams, beats, and alarms by kind.
+            target, run (the folder of its state), and what `Monitor.run` gives.
 
         Raises:
             GenrayError: a port or the journal is taken; a source can never be opened.
@@ -84,8 +95,9 @@ class PreparedEcg:
         if settings.shards:
             shards = [OnRay(settings, self._key, i, settings.shards) for i in range(settings.shards)]
         loop, asked = asyncio.get_running_loop(), asyncio.Event()
-        with Journal(self.folder / "journal.sqlite", ("alertmanager",), settings.journal) as journal:
-            monitor = Monitor(settings, shards, journal, display)
+        with self._journal() as journal:
+            limits = settings.limits_by(Pseudonyms(self._key).of)
+            monitor = Monitor(settings, shards, journal, limits, display)
 
             def stop() -> None:
                 asked.set()
@@ -94,6 +106,21 @@ class PreparedEcg:
             with stoppable(asked.is_set, stop):
                 outcome = await monitor.run()
         return {"target": self._target, "run": str(self.folder), **outcome}
+
+
+def _free(setting: str, host: str, port: int) -> None:
+    """Find out now that a port is taken: with Ray it takes seconds until it is needed."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise ResourceError(
+            f"nothing can be served on {host}:{port}: {error.strerror}",
+            where=f"{setting}.port",
+            hint="choose another port, or 0 for a free one",
+        ) from error
 
 
 _NOTHING = Demand((1, 1), 0.0, 0.0, 0.0)

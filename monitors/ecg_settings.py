@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
@@ -56,9 +56,10 @@ class EcgSettings(Settings):
                 raise ValueError(f"patients.{name}.{where}: {first['msg']}") from None
         return self
 
-    def limits_of_patients(self) -> dict[str, Limits]:
-        """The limits of the streams that have their own: `alarms` with what `patients` says instead."""
-        return {name: self._limits_of(name) for name in self.patients}
+    def limits_by(self, pseudonym: Callable[[str], str]) -> Callable[[str], Limits]:
+        """The limits of a stream by its pseudonym: `alarms`, with what `patients` says instead."""
+        special = {pseudonym(name): self._limits_of(name) for name in self.patients}
+        return lambda stream: special.get(stream, self.alarms)
 
     def _limits_of(self, name: str) -> Limits:
         return Limits.model_validate(_merged(self.alarms.model_dump(), self.patients[name]))

@@ -64,7 +64,8 @@ def abnormal_episodes(times: Times, abnormal: NDArray[np.bool_]) -> list[Span]:
 
 def rhythm_reasons(times: Times, limits: Limits) -> Mapping[Kind, list[Span]]:
     """Where the annotated beats give a reason for an alarm of the rhythm: a mean rate over 6 s beyond the
-    limit, or no beat for as long as makes an asystole.
+    limit, or no beat for as long as makes an asystole. That is one for a tachycardia too: in ventricular
+    flutter no beats are annotated.
 
     Args:
         times: of the annotated beats, (beats,), increasing seconds.
@@ -81,10 +82,11 @@ def rhythm_reasons(times: Times, limits: Limits) -> Mapping[Kind, list[Span]]:
     def spans(where: NDArray[np.bool_], until: NDArray[np.intp]) -> list[Span]:
         return [Span(float(times[i]), float(times[until[i]])) for i in np.flatnonzero(where)]
 
+    silent = spans(pauses, first + 1)
     return {
-        "asystole": spans(pauses, first + 1),
+        "asystole": silent,
         "bradycardia": spans(rates < limits.bradycardia.medium, last),
-        "tachycardia": spans(rates > limits.tachycardia.medium, last),
+        "tachycardia": spans(rates > limits.tachycardia.medium, last) + silent,
     }
 
 

@@ -12,6 +12,7 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from genray.ecg.record_beats import AAMI
@@ -145,6 +146,7 @@ def evaluate(
     Raises:
         DataError: a record cannot be read any more.
     """
+    torch.set_num_threads(1)  # as in a shard: networks of beats are small
     settings = settings.model_copy(update={"streams": len(records)})
     reference = settings.reference.model_copy(update=_NEVER)
     new = settings.model_copy(update={"reference": reference})

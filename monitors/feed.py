@@ -71,7 +71,8 @@ class Feed:
         self._told: set[str] = set()
 
     def snapshot(self) -> Mapping[str, Any]:
-        """From where to go on after the last messages that were all delivered; for `run`."""
+        """From where to go on after the last messages that were all delivered; for `run`. Empty before the
+        source was opened, and always where it keeps no place."""
         return self._place or {}
 
     async def run(self, resume: Mapping[str, Any] | None = None) -> None:
@@ -95,6 +96,8 @@ class Feed:
                     if not self.connected:
                         async with asyncio.timeout(self._settings.open_seconds):
                             await self._source.open(self._place)
+                        # Also a place where nothing was delivered yet is one to go on from.
+                        self._place = self._place or self._source.snapshot() or None
                         self.connected = True
                     messages = await self._source.next()
                     # Before they are delivered: a place that is lost with the source is of no use.

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from genray.ecg.beats import BeatSettings, cut_at, normalised
+from genray.ecg.beats import BeatSettings, cut_at
 from genray.ecg.qrs import Decisions, filled
 from genray.ecg.quality import Quality, QualitySettings, judge
 from monitors.bed import Bed, Hop, Waiting
 from monitors.detection import Detection
 from monitors.judging import score, score_alone
-from monitors.reference import SHIFTS
+from monitors.reference import SHIFTS, fit
 from monitors.scoring import Scorer, Scores
 
 if TYPE_CHECKING:
@@ -155,6 +155,7 @@ class Leads:
         scores = self._scorer(cut[chosen])
         place = np.full(len(cut), -1)
         place[chosen] = np.arange(len(chosen))
+        shapes, distances = fit(wide, good, [bed.reference for bed, _, _ in whose])
         for (bed, _, beat), first, count, column in zip(
             whose, offsets.tolist(), leads.tolist(), columns.tolist(), strict=True
         ):
@@ -162,13 +163,13 @@ class Leads:
             if not good[part].any():
                 continue
             at = bed.moment(bed.end - self._keep + column)
-            here = place[part]
-            value, anomalous = _judged(bed, beat, wide[part], good[part], here, scores, at)
+            seen = _Seen(at, good[part], shapes[part], distances[part], place[part])
+            value, anomalous = _judged(bed, beat, seen, scores)
             made.scores.append(value)
             made.delays.append(bed.time - at + max(0.0, now - bed.received))
             if bed.stream in watched:
-                seen = {"time": round(at, 3), "score": round(value, 3), "anomalous": anomalous}
-                made.beats.setdefault(bed.stream, []).append(seen)
+                shown = {"time": round(at, 3), "score": round(value, 3), "anomalous": anomalous}
+                made.beats.setdefault(bed.stream, []).append(shown)
 
     def _aligned(self, history: Floats, rows: Rows, columns: NDArray[np.int64]) -> NDArray[np.int64]:
         """Columns moved to the largest deflection nearby."""
@@ -194,60 +195,50 @@ class Leads:
             )
 
 
-def _judged(
-    bed: Bed,
-    beat: Waiting,
-    wide: Floats,
-    good: NDArray[np.bool_],
-    place: NDArray[np.intp],
-    scores: Scores,
-    at: float,
-) -> tuple[float, bool]:
-    """The score of a beat (leads, samples and what is around them), and whether it is anomalous for this
-    patient."""
+class _Seen(NamedTuple):
+    """Leads of a beat, and its time; `place` is where in the scores they are, -1: they are not."""
+
+    at: float
+    good: NDArray[np.bool_]
+    shapes: Floats
+    distances: Floats
+    place: NDArray[np.intp]
+
+
+def _judged(bed: Bed, beat: Waiting, seen: _Seen, scores: Scores) -> tuple[float, bool]:
+    """The score of a beat, and whether it is anomalous for this patient."""
     bed.beats += 1
-    surprises = scores.surprise[place[place >= 0]]
+    surprises = scores.surprise[seen.place[seen.place >= 0]]
+    shapes = np.where(seen.good[:, None], seen.shapes, np.float32(np.nan))
     if bed.reference.shape is None:
         if bed.before is not None:
             bed.reference.show(*bed.before, beat.share)
-        shapes = normalised(wide[:, SHIFTS:-SHIFTS])
-        bed.before = (np.where(good[:, None], shapes, np.float32(np.nan)), beat.share)
+        bed.before = (shapes, beat.share)
         return score_alone(surprises, beat.share), False
-    shapes, distances = bed.reference.fit(wide, good)
-    usable = good & np.isfinite(distances)
+    usable = seen.good & np.isfinite(seen.distances)
     if not usable.any():
         return score_alone(surprises, beat.share), False
-    value = score(distances[usable], surprises, beat.share, beat.spread)
+    value = score(seen.distances[usable], surprises, beat.share, beat.spread)
     anomalous = value > 1.0
     bed.judged(anomalous)
     if anomalous:
-        bed.shown.append(
-            _evidence(bed, shapes, np.where(usable, distances, -np.inf), place, scores, value, at)
-        )
+        lead = int(np.where(usable, seen.distances, -np.inf).argmax())
+        bed.shown.append(_evidence(bed, lead, seen, scores, value))
     else:
-        bed.reference.follow(np.where(good[:, None], shapes, np.float32(np.nan)), beat.share)
+        bed.reference.follow(shapes, beat.share)
     return value, anomalous
 
 
-def _evidence(
-    bed: Bed,
-    shapes: Floats,
-    distances: Floats,
-    place: NDArray[np.intp],
-    scores: Scores,
-    value: float,
-    at: float,
-) -> dict[str, Any]:
+def _evidence(bed: Bed, lead: int, seen: _Seen, scores: Scores, value: float) -> dict[str, Any]:
     """What an alarm shows of an anomalous beat: the lead in which it is the most unusual."""
-    lead = int(distances.argmax())
     assert bed.reference.shape is not None
-    made = scores.made[place[lead]] if place[lead] >= 0 else None
+    place = int(seen.place[lead])
     return {
-        "time": round(at, 3),
+        "time": round(seen.at, 3),
         "score": round(value, 3),
         "lead": bed.leads[lead],
-        "values": _rounded(shapes[lead]),
-        "reconstruction": None if made is None else _rounded(made),
+        "values": _rounded(seen.shapes[lead]),
+        "reconstruction": _rounded(scores.made[place]) if place >= 0 else None,
         "reference": _rounded(bed.reference.shape[lead]),
     }
 

@@ -16,7 +16,8 @@ def paired(known: Sequence[float], found: Sequence[float], window: float) -> NDA
     """Which found beat belongs to each known one.
 
     Each known beat takes the nearest that is left, unless that is nearer to the known beat after it: then the
-    one before. These are the numbers of `wfdb.processing.compare_annotations`, which is not needed for it.
+    one before. Where beats are as far apart as hearts allow, these are the numbers of wfdb's
+    `compare_annotations`.
 
     Args:
         known: when the annotated beats were, increasing; in samples or seconds.
@@ -27,7 +28,7 @@ def paired(known: Sequence[float], found: Sequence[float], window: float) -> NDA
         (known,) indices in `found`; -1: missed.
     """
     partner = np.full(len(known), -1, np.intp)
-    left = 0
+    left = free = 0  # the first that was not looked at, the first that belongs to none before
     for number, at in enumerate(known):
         if left >= len(found):
             break
@@ -37,10 +38,11 @@ def paired(known: Sequence[float], found: Sequence[float], window: float) -> NDA
             wanted = _nearest(found, left, after) == place
             if wanted and abs(found[place] - after) < abs(found[place] - at):
                 place -= 1
-        if place < left:
+        if place < free:
             continue
         if abs(found[place] - at) < window:
             partner[number] = place
+            free = place + 1
         left = place + 1
     return partner
 

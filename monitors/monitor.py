@@ -1,41 +1,37 @@
-"""The monitor: shards find, and it tells: first the journal, then Prometheus, Alertmanager and the page.
+"""The monitor: shards find, and it tells.
 
-A shard that dies is begun anew from what the journal kept. Its streams are not watched meanwhile, so they
-raise a technical alarm at once.
+A shard that dies is begun anew from what was kept. Its streams are not watched meanwhile, so they raise a
+technical alarm at once. No shard waits for another.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import asdict, replace
-from functools import partial
 from typing import Any
 
+from genray.errors import GenrayError
 from genray.progress import Display
-from monitors.alarm_state import AlarmState, restore
-from monitors.alarms import step
-from monitors.alertmanager import Alertmanager
+from monitors.alarm_settings import Limits
+from monitors.alarm_state import AlarmState
 from monitors.ecg_settings import EcgSettings
-from monitors.exporter import Exporter
 from monitors.journal import Journal
-from monitors.live import Live
-from monitors.observation import Observation, Reading, Transition
+from monitors.keeping import Keeping
 from monitors.shard import Report
 from monitors.shards import Running, ShardLost
+from monitors.telling import Telling
 
-DISCLAIMER = "Not a medical device: for research and engineering, not for the care of patients."
-
-_PUSHED = "alertmanager"
 _KEEP = 5.0  # s between writing down where sources are
 _STATUS = 2.0  # s between states of the whole on the page
 _SAID = 15.0  # s between lines that say it
-_AGAIN = 1.0  # s before a lost shard is begun anew
-_SHARD_LOST = "the process that watches this stream ended; it is being started again"
+_PRUNE = 3600.0  # s
+_AGAIN = 1.0  # s before a lost shard is begun anew; each time twice as long, up to
+_LONGEST = 30.0
+_END = 5.0  # s that shards have to end well
+_ANSWER = 5.0  # s to acknowledge
+_LATE = 60.0  # s after which what a shard should have given up is given up here
 
 
 class Monitor:
@@ -45,30 +41,25 @@ class Monitor:
         settings: see there.
         shards: not yet open.
         journal: open; the caller closes it.
+        limits: of a stream.
         display: where lines for a person go.
     """
 
     def __init__(
-        self, settings: EcgSettings, shards: Sequence[Running], journal: Journal, display: Display
+        self,
+        settings: EcgSettings,
+        shards: Sequence[Running],
+        journal: Journal,
+        limits: Callable[[str], Limits],
+        display: Display,
     ) -> None:
         self._settings, self._shards, self._journal, self._display = settings, shards, journal, display
-        self._exporter = Exporter(settings.metrics)
-        self._live = Live(settings.page, self._snapshot, self._acknowledge)
-        self._pager = Alertmanager(
-            settings.alertmanager,
-            sent=partial(journal.mark_sent, _PUSHED),
-            counted=partial(self._exporter.notified, _PUSHED),
-        )
-        self._beds: dict[str, tuple[Reading, float]] = {}  # and when it came
-        self._alarms: dict[str, Transition] = {}  # that are open
-        self._home: dict[str, int] = {}  # stream -> shard
-        self._streams = [0] * len(shards)
-        self._connected: list[Mapping[str, bool]] = [{} for _ in shards]
+        self.telling = Telling(settings, journal, limits, display, self._acknowledge)
+        self._keeping = Keeping(journal, settings.source, len(shards), self.telling.note)
+        self._last: list[Report | None] = [None] * len(shards)
         self._up = [False] * len(shards)
         self._behind = [0.0] * len(shards)
-        self._counts: Counter[str] = Counter()
-        self._beats = 0
-        self._told_trouble = ""
+        self._absences: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
@@ -79,235 +70,206 @@ class Monitor:
         """Watch until the sources are over, `seconds` have passed or `stop` was called.
 
         Returns:
-            streams, beats and alarms by kind.
+            seconds, streams, beats, alarms by kind, and how many are open.
 
         Raises:
             GenrayError: a port is taken, or the source can never be opened.
         """
-        began = time.monotonic()
+        began, told = time.monotonic(), self.telling
         async with AsyncExitStack() as stack:
-            stack.callback(self._exporter.close)
-            stack.push_async_callback(self._live.close)
-            port = self._exporter.start()
-            page = await self._live.start()
-            await stack.enter_async_context(self._pager)
+            stack.callback(told.exporter.close)
+            stack.push_async_callback(told.live.close)
+            port = told.exporter.start()
+            page = await told.live.start()
+            await stack.enter_async_context(told.pager)
             self._display.note(f"metrics: http://{self._settings.metrics.host}:{port}/metrics")
             if page is not None:
                 self._display.note(f"page:    http://{self._settings.page.host}:{page}/")
             for note in self._journal.notes:
                 self._display.note(note)
-            self._remember()
-            tasks = [asyncio.create_task(self._follow(number)) for number in range(len(self._shards))]
-            tasks.append(asyncio.create_task(self._tell()))
-            over = asyncio.create_task(_all(tasks[:-1]))
-            asked = asyncio.create_task(self._asked())
-            try:
-                done, _ = await asyncio.wait(
-                    [over, asked, tasks[-1]],
-                    timeout=self._settings.seconds,
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-                for task in done:
-                    task.result()
-            finally:
-                for task in [over, asked, *tasks]:
-                    task.cancel()
-                await asyncio.gather(over, asked, *tasks, return_exceptions=True)
-                for shard in self._shards:
-                    await shard.close()
+            told.remember()
+            await self._watch()
         return {
             "seconds": round(time.monotonic() - began, 1),
-            "streams": len(self._home),
-            "beats": self._beats,
-            "alarms": dict(sorted(self._counts.items())),
+            "streams": len(told.home),
+            "beats": told.beats,
+            "alarms": dict(sorted(told.counts.items())),
+            "open": len(told.alarms),
         }
 
-    async def _asked(self) -> None:
-        await self._stop.wait()
-
-    def _remember(self) -> None:
-        """Alarms that were open when the monitor ended, and what was not sent."""
-        opened = self._journal.open_alarms()
-        for transition in opened:
-            self._alarms[transition.alarm] = transition
-            self._exporter.alarm(transition)
-        self._pager.push(self._journal.unsent(_PUSHED))
-        self._pager.push(opened)
+    async def _watch(self) -> None:
+        followed = [asyncio.create_task(self._follow(number)) for number in range(len(self._shards))]
+        around = asyncio.create_task(self._look_around())
+        asked = asyncio.create_task(self._stop.wait())
+        tasks: set[asyncio.Task[Any]] = {*followed, around, asked}
+        end = None if self._settings.seconds is None else time.monotonic() + self._settings.seconds
+        try:
+            while not asked.done() and not all(task.done() for task in followed):
+                left = None if end is None else max(0.0, end - time.monotonic())
+                pending = [task for task in tasks if not task.done()]
+                done, _ = await asyncio.wait(pending, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+                if not done:
+                    break
+        finally:
+            # What was found is told, and where it ended is kept.
+            self._stop.set()
+            _, late = await asyncio.wait(followed, timeout=_END)
+            tasks |= self._absences
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for shard in self._shards:
+                await shard.close()
+        for task in followed:
+            if task not in late:
+                task.result()
 
     async def _follow(self, number: int) -> None:
-        """Run a shard until its source is over."""
-        shard = self._shards[number]
-        while True:
-            await shard.open(
-                await asyncio.to_thread(self._journal.load_states, "reference"),
-                [alarm for alarm in self._alarms.values() if self._home.get(alarm.stream, number) == number],
-                self._place(number),
-            )
+        """Run a shard until its source is over, or the monitor ends."""
+        shard, told = self._shards[number], self.telling
+        wait, ever = _AGAIN, False
+        while not self._stop.is_set():
+            alarms = [each for each in told.alarms.values() if told.home.get(each.stream, number) == number]
             try:
-                if await self._collect(number, shard):
-                    return
-            except ShardLost:
-                self._up[number] = False
-                self._exporter.shard(str(number), False)
-                await self._without(number)
+                await shard.open(self._keeping.start(number, alarms))
+                await self._collect(number, shard)
+                return
+            except ShardLost as error:
+                self._display.note(str(error))
+            except GenrayError as error:
+                # Others are watched: that a file or a package is gone now does not end them.
+                if not ever and not self._up[number]:
+                    raise
+                self._display.note(f"shard {number}: {error}")
+            wait = _AGAIN if self._up[number] else min(2 * wait, _LONGEST)
+            ever |= self._up[number]
+            await self._without(number)
+            await asyncio.sleep(wait)
 
-    async def _collect(self, number: int, shard: Running) -> bool:
-        """Take what is new until the source is over; True then."""
+    async def _collect(self, number: int, shard: Running) -> None:
+        """Take what is new until the source is over, or the monitor ends."""
+        told, keeping = self.telling, self._keeping
         watched: frozenset[str] = frozenset()
-        kept = time.monotonic()
-        place: Mapping[str, Any] = {}
-        while True:
-            wanted = frozenset(self._live.wanted())
+        kept, last = time.monotonic(), False
+        while not last:
+            wanted = frozenset(told.live.wanted())
             if wanted != watched:
                 await shard.watch(wanted)
                 watched = wanted
-            report = await shard.collect()
+            last = self._stop.is_set()
+            keep = last or time.monotonic() - kept > _KEEP
+            report = await shard.collect(keep)
             if not self._up[number]:
-                self._up[number] = True
-                self._exporter.shard(str(number), True)
-            await self._take(number, report)
-            now = time.monotonic()
-            if report.over or (now - kept > _KEEP and report.place != place):
-                kept, place = now, report.place
-                # What is over begins at its beginning the next time.
-                data = b"" if report.over else json.dumps(place).encode()
-                await asyncio.to_thread(
-                    self._journal.save_states, "place", {f"shard-{number}": data}, time.time()
-                )
+                self._begun(number, report)
+                # Before anything is told: else a kill now would begin elsewhere, and tell it again.
+                await keeping.place(number, report.place)
+            found = report.found
+            await told.announce(found.transitions)
+            await keeping.states(report.states)
+            await keeping.references(found.references)
+            self._take(number, report)
+            for stream in found.discharged:
+                await keeping.forget(stream)
+            if keep:
+                kept = time.monotonic()
+                await keeping.place(number, report.place)
             if report.over:
-                return True
+                await keeping.place(number, {})
+                return
 
-    async def _take(self, number: int, report: Report) -> None:
-        """Tell what a shard found."""
-        found, exporter = report.found, self._exporter
-        await self._announce(found.transitions)
-        now = time.monotonic()
-        for reading in found.readings:
-            self._beds[reading.stream] = (reading, now)
-            self._home[reading.stream] = number
-            exporter.update(reading)
-            self._live.publish({"type": "bed", **asdict(reading)})
-        for trace in found.traces:
-            self._live.publish({"type": "trace", **trace})
-        for stream, beats in found.beats.items():
-            self._live.publish({"type": "beats", "stream": stream, "beats": beats})
-        for stream in found.discharged:
-            self._beds.pop(stream, None)
-            exporter.discharge(stream)
-            self._live.publish({"type": "discharge", "stream": stream})
-            await asyncio.to_thread(self._journal.delete_state, stream)
-        if found.references:
-            await asyncio.to_thread(self._journal.save_states, "reference", found.references, time.time())
-        self._beats += len(found.scores)
-        exporter.observe_scores(found.scores)
-        exporter.observe_latency(found.delays)
+    def _begun(self, number: int, report: Report) -> None:
+        self._up[number] = True
+        self.telling.exporter.shard(str(number), True)
+        if self._settings.shards:
+            self._display.note(f"shard {number}: process {report.process}")
+
+    def _take(self, number: int, report: Report) -> None:
+        told, exporter = self.telling, self.telling.exporter
+        told.take(number, report.found)
         exporter.observe_step(report.steps)
         for (source, reason), count in report.faults.items():
             exporter.fault(source, reason, count)
         if report.refused:
             exporter.fault("ward", "too many streams", report.refused)
-        for source, connected in report.connected.items():
+        for text in report.left_out:
+            told.note(f"left out: {text}")
+        self._last[number] = report
+        for source, connected in self._connected().items():
             exporter.connected(source, connected)
-        self._connected[number], self._streams[number] = report.connected, report.streams
-        if found.readings:
-            self._behind[number] = found.behind
+        if report.found.readings:
+            self._behind[number] = report.found.behind
             exporter.behind(max(self._behind))
 
-    async def _announce(self, transitions: Sequence[Transition]) -> None:
-        """The journal first: what is told was written down before."""
-        if not transitions:
-            return
-        new = await asyncio.to_thread(self._journal.record, transitions)
-        trouble = str(self._journal.trouble or "")
-        if trouble and trouble != self._told_trouble:
-            self._display.note(f"alarms go on without the journal: {trouble}")
-        self._told_trouble = trouble
-        self._pager.push(new)
-        for each in new:
-            self._exporter.alarm(each)
-            if each.state == "ended":
-                self._alarms.pop(each.alarm, None)
-            else:
-                before = self._alarms.get(each.alarm)
-                # The page explains an alarm by what was found at its onset, too.
-                self._alarms[each.alarm] = each if before is None else _explained(each, before)
-            self._live.publish({"type": "alarm", **asdict(each)})
-            if each.change == "onset":
-                self._counts[each.kind] += 1
-            if each.announced and each.change in ("onset", "escalated"):
-                self._display.note(f"{each.priority} alarm: {each.kind}, stream {each.stream}")
+    def _connected(self) -> dict[str, bool]:
+        """Whether each source is there, in all shards."""
+        sources: dict[str, bool] = {}
+        for report in self._last:
+            for name, there in (report.connected if report else {}).items():
+                sources[name] = sources.get(name, True) and there
+        return sources
 
     async def _without(self, number: int) -> None:
-        """The streams of a shard that is gone are not watched: say so, and begin it anew."""
-        now = time.monotonic()
-        for stream, (reading, came) in list(self._beds.items()):
-            if self._home.get(stream) != number:
-                continue
-            state = self._state_of(stream)
-            limits = self._settings.alarms
-            quiet = max(now - came, limits.stream_lost.medium)
-            seen = Observation(time=reading.time + (now - came), good=False, lost=quiet)
-            _, changes = step(state, seen, limits)
-            await self._announce([_because(each) for each in changes])
-        await asyncio.sleep(_AGAIN)
+        """The streams of a shard that is gone are not watched: say so until it is back."""
+        self._up[number], self._last[number], self._behind[number] = False, None, 0.0
+        self.telling.exporter.shard(str(number), False)
+        states: dict[str, AlarmState] = {}
+        await self.telling.lost(number, states)
 
-    def _state_of(self, stream: str) -> AlarmState:
-        opened = [alarm for alarm in self._alarms.values() if alarm.stream == stream]
-        return restore(stream, opened) if opened else AlarmState(stream)
+        async def go_on() -> None:
+            while True:
+                await asyncio.sleep(1.0)
+                if self._up[number]:
+                    return
+                await self.telling.lost(number, states)
 
-    def _place(self, number: int) -> Mapping[str, Any]:
-        kept = self._journal.load_states("place").get(f"shard-{number}")
-        try:
-            place = json.loads(kept) if kept else {}
-        except ValueError:
-            place = {}
-        return place if isinstance(place, dict) else {}
+        if not any(task.get_name() == str(number) for task in self._absences):
+            task = asyncio.create_task(go_on(), name=str(number))
+            self._absences.add(task)
+            task.add_done_callback(self._absences.discard)
 
-    async def _tell(self) -> None:
-        """The state of the whole, now and then."""
-        said = time.monotonic()
+    async def _look_around(self) -> None:
+        """Now and then: the state of the whole, streams that nobody has any more, old alarms."""
+        told = self.telling
+        said = pruned = time.monotonic()
         while True:
             await asyncio.sleep(_STATUS)
-            sources: dict[str, bool] = {}
-            for connected in self._connected:
-                for name, is_there in connected.items():
-                    sources[name] = sources.get(name, True) and is_there
-            streams, behind = sum(self._streams), max(self._behind, default=0.0)
-            shards = [{"ok": up} for up in self._up]
-            status = {"sources": sources, "behind": behind, "streams": streams, "shards": shards}
-            self._live.publish({"type": "status", **status})
-            if (now := time.monotonic()) - said >= _SAID:
+            streams = sum(report.streams for report in self._last if report)
+            status: Mapping[str, Any] = {
+                "sources": self._connected(),
+                "behind": max(self._behind),
+                "streams": streams,
+                "shards": [{"ok": up} for up in self._up],
+            }
+            told.publish({"type": "status", **status})
+            for stream in await told.discharge(self._settings.ward.discharge_after + _LATE):
+                await self._keeping.forget(stream)
+            now = time.monotonic()
+            if now - said >= _SAID:
                 said = now
                 self._display.note(
-                    f"{streams} streams  {self._beats} beats  {len(self._alarms)} open alarms  "
-                    f"{behind:.1f} s behind"
+                    f"{streams} streams  {told.beats} beats  {len(told.alarms)} open alarms  "
+                    f"{max(self._behind):.1f} s behind"
                 )
-
-    def _snapshot(self) -> dict[str, Any]:
-        now = time.monotonic()
-        beds = [{**asdict(reading), "age": now - came} for reading, came in self._beds.values()]
-        return {"beds": beds, "alarms": [asdict(each) for each in self._alarms.values()], "note": DISCLAIMER}
+            if now - pruned >= _PRUNE:
+                pruned = now
+                try:
+                    await asyncio.to_thread(self._journal.prune)
+                except GenrayError as error:
+                    told.note(f"old alarms are not forgotten: {error}")
 
     async def _acknowledge(self, alarm: str) -> bool:
-        stream = alarm.partition(":")[0]
-        shard = self._shards[self._home.get(stream, 0)]
-        try:
-            changes = await shard.acknowledge(alarm)
-        except ShardLost:
+        home = self.telling.home.get(alarm.partition(":")[0])
+        shards = self._shards if home is None else [self._shards[home]]
+
+        async def ask() -> bool:
+            for shard in shards:
+                try:
+                    if await shard.acknowledge(alarm):
+                        return True
+                except ShardLost:
+                    continue
             return False
-        await self._announce(changes)
-        return bool(changes)
 
-
-async def _all(tasks: Sequence[asyncio.Task[None]]) -> None:
-    await asyncio.gather(*tasks)
-
-
-def _explained(later: Transition, before: Transition) -> Transition:
-    return replace(later, why={**before.why, **later.why})
-
-
-def _because(transition: Transition) -> Transition:
-    if transition.kind != "stream-lost":
-        return transition
-    return replace(transition, why={**transition.why, "reason": _SHARD_LOST})
+        return await self.telling.acknowledged(alarm, ask, _ANSWER)

@@ -7,6 +7,8 @@ nearest of all early beats, and as good as with the annotations at hand (`genray
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
@@ -53,7 +55,8 @@ class Reference:
         self.leads = leads
         self.shape: Floats | None = None
         """(leads, samples), z-normalised; None while it is learned."""
-        self._scale = np.zeros(len(leads), np.float32)  # distance that nine in ten trusted beats keep
+        self.scale = np.full(len(leads), np.nan, np.float32)
+        """(leads,) the distance that nine in ten trusted beats keep; NaN in a lead without a reference."""
         self._kept: list[Floats] = []
         self._regular: list[bool] = []
         self._stride = self._skipped = 1
@@ -93,44 +96,21 @@ class Reference:
             # Every second one goes, so that those that stay are spread over the whole time.
             self._kept, self._regular, self._stride = self._kept[::2], self._regular[::2], 2 * self._stride
 
-    def fit(self, beat: Floats, good: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-        """Lay a beat onto the reference, moved a little in time so that it fits best: what marks the peak
-        of a complex is not always the same wave.
-
-        Args:
-            beat: (leads, samples + 2 SHIFTS), in mV.
-            good: (leads,) which of them to go by.
-
-        Returns:
-            The part that fits, z-normalised (leads, samples). And how far it is from the reference, as
-            logarithms (leads,): 0 is as far as one in ten of the trusted beats; NaN in a lead without one.
-        """
-        assert self.shape is not None
-        parts = sliding_window_view(beat, self._samples, axis=1)  # (leads, shifts, samples)
-        mean = parts.mean(axis=2)
-        spread = np.maximum(parts.std(axis=2), 1e-6)
-        product = np.einsum("lks,ls->lk", parts, self.shape) - mean * self.shape.sum(axis=1, keepdims=True)
-        alike = 2 * product / (spread * self._samples)
-        shown = np.square(self.shape).mean(axis=1)
-        usable = good & np.isfinite(shown)
-        best = int(alike[usable].sum(axis=0).argmax()) if usable.any() else SHIFTS
-        shape = (parts[:, best] - mean[:, best, None]) / spread[:, best, None]
-        far = np.maximum(1.0 + shown - alike[:, best], 0.0)
-        return shape.astype(np.float32), np.log((far + _SOFT) / (self._scale + _SOFT)).astype(np.float32)
-
     def follow(self, beat: Floats, before: float) -> None:
         """Let the reference drift towards a beat (leads, samples) that is normal by its score."""
         low, high = self._settings.regular
         if self.shape is not None and self._settings.drift and low < before < high:
             # A lead that is not good now (NaN) stays as it is.
-            self.shape = self.shape + np.float32(self._settings.drift) * np.nan_to_num(beat - self.shape)
+            away = beat - self.shape
+            away[np.isnan(away)] = 0.0
+            self.shape = self.shape + np.float32(self._settings.drift) * away
 
     def _trusted(self) -> list[Floats]:
         return [beat for beat, regular in zip(self._kept, self._regular, strict=True) if regular]
 
     def _learn(self) -> None:
-        chosen = self._trusted()
-        if len(chosen) < self._settings.beats:
+        chosen, least = self._trusted(), max(5, 2 * self._settings.beats // 3)
+        if len(chosen) < least:
             chosen = self._kept  # the rhythm is never regular: the most frequent shape has to do
         if not chosen:
             self._seconds = 0.0
@@ -139,15 +119,15 @@ class Reference:
         shape = np.empty(beats.shape[1:], np.float32)
         for lead in range(len(self.leads)):
             core = beats[np.isfinite(beats[:, lead, 0]), lead]
-            if len(core) < self._settings.beats:
-                shape[lead] = self._scale[lead] = np.nan  # this lead was not good enough: it has no reference
+            if len(core) < least:
+                shape[lead] = self.scale[lead] = np.nan  # this lead was not good enough: it has no reference
                 continue
             for _ in range(2):
                 far = np.square(core - np.median(core, axis=0)).mean(axis=1)
                 core = core[far <= _CORE * np.median(far)]
             shape[lead] = np.median(core, axis=0)
-            self._scale[lead] = np.quantile(np.square(core - shape[lead]).mean(axis=1), 0.9)
-        if np.isnan(self._scale).all():
+            self.scale[lead] = np.quantile(np.square(core - shape[lead]).mean(axis=1), 0.9)
+        if np.isnan(self.scale).all():
             self._seconds = 0.0
             return
         self.shape = shape
@@ -157,7 +137,7 @@ class Reference:
         """What `restore` takes; empty while it is learned."""
         if self.shape is None:
             return b""
-        return bytes(save({"shape": self.shape, "scale": self._scale}))
+        return bytes(save({"shape": self.shape, "scale": self.scale}))
 
     def restore(self, data: bytes) -> bool:
         """Take what `save` gave; False if it is not of these leads or damaged, and nothing is changed."""
@@ -179,5 +159,46 @@ class Reference:
             or np.inf in scale
         ):
             return False
-        self.shape, self._scale = shape, scale
+        self.shape, self.scale = shape, scale
         return True
+
+
+def fit(beats: Floats, good: NDArray[np.bool_], references: Sequence[Reference]) -> tuple[Floats, Floats]:
+    """Lay beats onto the references of their patients, moved a little in time so that they fit best: what
+    marks the peak of a complex is not always the same wave.
+
+    Args:
+        beats: (leads of all beats, samples + 2 SHIFTS), in mV; the leads of a beat are consecutive.
+        good: (leads of all beats,) which of them to go by.
+        references: of the patient of each beat.
+
+    Returns:
+        The parts that fit, z-normalised (leads of all beats, samples); those in the middle where there is no
+        reference. And how far they are from it, as logarithms (leads of all beats,): 0 is as far as one in
+        ten of the trusted beats; NaN in a lead without one.
+    """
+    counts = np.array([len(each.leads) for each in references])
+    starts = np.cumsum(counts) - counts
+    samples = beats.shape[1] - 2 * SHIFTS
+    usual = np.concatenate(
+        [
+            np.full((n, samples), np.nan) if r.shape is None else r.shape
+            for n, r in zip(counts, references, strict=True)
+        ],
+        dtype=np.float32,
+    )
+    parts = sliding_window_view(beats, samples, axis=1)  # (leads, shifts, samples)
+    mean, spread = parts.mean(axis=2), parts.std(axis=2)
+    flat = spread < 1e-6
+    product = np.einsum("lks,ls->lk", parts, usual) - mean * usual.sum(axis=1, keepdims=True)
+    alike = 2 * np.where(flat, 0, product) / (np.where(flat, 1, spread) * samples)
+    shown = np.square(usual).mean(axis=1)
+    usable = good & np.isfinite(shown)
+    together = np.add.reduceat(np.where(usable[:, None], alike, 0), starts)
+    best = np.where(np.logical_or.reduceat(usable, starts), together.argmax(axis=1), SHIFTS)
+    here = np.arange(len(beats)), np.repeat(best, counts)
+    centred = parts[here] - mean[here][:, None]
+    shape = np.where(flat[here][:, None], 0, centred / np.where(flat[here], 1, spread[here])[:, None])
+    far = np.maximum(1.0 + shown - alike[here], 0.0)
+    scale = np.concatenate([each.scale for each in references])
+    return shape.astype(np.float32), np.log((far + _SOFT) / (scale + _SOFT)).astype(np.float32)

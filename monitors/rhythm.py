@@ -39,7 +39,8 @@ class Rhythm:
         """Beats a minute by the intervals of the last seconds, three at least; None if there are fewer.
 
         Args:
-            silence: seconds since the last beat; longer than an interval, it counts as one that is not over.
+            silence: seconds since the last beat; longer than an interval, it counts as one that is not over,
+                and after some seconds as all that there is.
         """
         those: list[float] = []
         for interval in reversed(self._recent):
@@ -49,6 +50,8 @@ class Rhythm:
         if len(those) < 3:
             return None
         usual = median(those)
+        if silence > _SECONDS:
+            return 60.0 / silence
         return 60.0 / (median([*those, silence]) if silence > 1.5 * usual else usual)
 
 

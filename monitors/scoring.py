@@ -59,6 +59,8 @@ class Scorer:
 
     def __call__(self, beats: NDArray[np.floating]) -> Scores:
         """The scores of beats (beats, samples) in mV; any number, also 0."""
+        if not len(beats):
+            return Scores(np.empty(0, np.float32), np.empty(beats.shape, np.float32))
         values = self._takes.normalised(beats)
         with torch.inference_mode():
             made = self._network(torch.from_numpy(values[:, None]))[:, 0].numpy()

@@ -4,13 +4,15 @@ one who cannot keep up with its answers slows the source down and nothing piles 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 import torch
 
@@ -20,13 +22,33 @@ from monitors.ecg_settings import EcgSettings
 from monitors.feed import Feed
 from monitors.observation import Transition
 from monitors.pseudonym import Pseudonyms
+from monitors.resuming import WARM_UP, ResumedWard
 from monitors.scoring import Scorer
 from monitors.sources import make_source
-from monitors.ward import Round, Ward
+from monitors.sources.replay import ReplaySource
+from monitors.ward import Round
 
-_PERIOD = 0.1  # s between looks, where little comes
-_WAITING = 512  # streams with a hop that waits, from which it is looked at once
+_PERIOD = 0.1  # s between looks, where samples come no faster than they are looked at
+_MOST = 3.0  # s of samples of each stream that may wait; then the source waits
 _TICK = 1.0  # s
+_PLACES = 2.0  # s of samples between places that are remembered
+
+
+@dataclass(frozen=True)
+class Start:
+    """With what a shard begins.
+
+    Attributes:
+        references: of patients, that were kept.
+        alarms: that are open.
+        place: from where its source goes on; empty: from where that begins by itself.
+        states: of the alarms of streams, that belong to `place`.
+    """
+
+    references: Mapping[str, bytes] = field(default_factory=dict)
+    alarms: Sequence[Transition] = ()
+    place: Mapping[str, Any] = field(default_factory=dict)
+    states: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass
@@ -39,8 +61,11 @@ class Report:
         connected: whether the source is there.
         streams: that are watched; `refused`: chunks of streams that were one too many.
         steps: seconds that each step took.
-        place: from where the source would go on.
+        place: from where the source would go on, so that no sample is missed; empty: it keeps none.
+        states: of alarms, to be kept with the place: of streams where they changed, or of all.
+        left_out: what of the source cannot be read.
         over: whether the source has ended, and all of it was looked at.
+        process: of the system, in which the shard is.
     """
 
     found: Round
@@ -50,7 +75,10 @@ class Report:
     refused: int = 0
     steps: list[float] = field(default_factory=list)
     place: Mapping[str, Any] = field(default_factory=dict)
+    states: Mapping[str, bytes] = field(default_factory=dict)
+    left_out: Sequence[str] = ()
     over: bool = False
+    process: int = field(default_factory=os.getpid)
 
 
 class Shard:
@@ -59,48 +87,49 @@ class Shard:
     Args:
         settings: of the monitor.
         key: of the pseudonyms.
-        part: number of this shard and of all: a stream belongs to one by the checksum of its name.
-        references: of patients, that were kept; alarms: that were open.
-        place: from where its source goes on.
+        part: number of this shard and of all: a stream belongs to one by the hash of its name.
+        start: what it goes on with.
     """
 
     def __init__(
-        self,
-        settings: EcgSettings,
-        key: bytes,
-        part: tuple[int, int] = (0, 1),
-        references: Mapping[str, bytes] | None = None,
-        alarms: Sequence[Transition] = (),
-        place: Mapping[str, Any] | None = None,
+        self, settings: EcgSettings, key: bytes, part: tuple[int, int] = (0, 1), start: Start | None = None
     ) -> None:
         # Networks of beats are small: threads would only get into each other's way.
         torch.set_num_threads(1)
+        start = start or Start()
         pseudonyms = Pseudonyms(key)
-        special = {pseudonyms.of(name): limits for name, limits in settings.limits_of_patients().items()}
-        self._ward = Ward(
+        self._ward = ResumedWard(
             settings.ward,
             Scorer(load_bundle(Path(settings.bundle))),
-            lambda stream: special.get(stream, settings.alarms),
-            references,
-            alarms,
+            settings.limits_by(pseudonyms.of),
+            start.references,
+            start.alarms,
+            start.states if start.place else None,
         )
         self._source = make_source(settings.source)
         self._feed = Feed(self._source, self._deliver, self._fault, settings.feed, pseudonyms, _mine(*part))
-        self._place = place
+        self._start = start.place
+        self._places: deque[tuple[float, Mapping[str, Any]]] = deque()  # and when, by samples
         self._faults: Counter[tuple[str, str]] = Counter()
-        self._refused = 0
+        self._refused = self._told = 0
+        self._taken = 0.0  # s of samples of a stream, on average
+        self._new = 0.0  # s of samples of all streams since the last look
+        self._answers: list[Transition] = []
         self._task: asyncio.Task[None] | None = None
         self._wake, self._room = asyncio.Event(), asyncio.Event()
         self._ticked = time.monotonic()
 
-    async def collect(self) -> Report:
+    async def collect(self, keep: bool = False) -> Report:
         """Look at what has come, waiting a moment for it; the first call opens the source.
+
+        Args:
+            keep: give the states of all streams, to be kept.
 
         Raises:
             GenrayError: the source can never be opened.
         """
         if self._task is None:
-            self._task = asyncio.create_task(self._feed.run(self._place))
+            self._task = asyncio.create_task(self._feed.run(self._start))
             self._task.add_done_callback(lambda task: self._wake.set())
         try:
             async with asyncio.timeout(_PERIOD):
@@ -117,31 +146,57 @@ class Shard:
         if now - self._ticked >= _TICK:
             self._ticked = now
             found.add(self._ward.tick(now))
-        self._room.set()
-        # A source that is over has no more to wake us with, but hops may wait.
-        if over and self._ward.waiting:
+        # What was answered came before this step.
+        found.transitions[:0], self._answers = self._answers, []
+        if self._ward.waiting:
             self._wake.set()
+        else:
+            self._new = 0.0
+            self._room.set()
+            self._remember()
+        return self._report(found, now - began, over and not self._ward.waiting, keep)
+
+    def _report(self, found: Round, seconds: float, over: bool, keep: bool) -> Report:
         faults, self._faults = self._faults, Counter()
         faults.update({("order", reason): count for reason, count in found.faults.items()})
         refused, self._refused = self._refused, 0
+        left_out: list[str] = []
+        if isinstance(self._source, ReplaySource):
+            left_out = [str(error) for error in self._source.faults[self._told :]]
+            self._told += len(left_out)
+        place = self._places[0][1] if self._places else {}
+        changed = self._ward.streams if keep else [each.stream for each in found.transitions]
         return Report(
             found=found,
             faults=faults,
             connected={self._source.name: self._feed.connected},
             streams=len(self._ward),
             refused=refused,
-            steps=[now - began] if found.readings else [],
-            place=dict(self._feed.snapshot()),
-            over=over and not self._ward.waiting,
+            steps=[seconds] if found.readings else [],
+            place=place,
+            states=self._ward.states(changed) if place else {},
+            left_out=left_out,
+            over=over,
         )
+
+    def _remember(self) -> None:
+        """Where the source is, now that all that it gave was looked at."""
+        at, place = self._taken, self._feed.snapshot()
+        if place and (not self._places or at - self._places[-1][0] >= _PLACES):
+            self._places.append((at, dict(place)))
+        while len(self._places) > 1 and self._places[1][0] <= at - WARM_UP:
+            self._places.popleft()
 
     def watch(self, streams: frozenset[str]) -> None:
         """Give traces and beats of these streams."""
         self._ward.watched = streams
 
-    def acknowledge(self, alarm: str) -> list[Transition]:
-        """See `Ward.acknowledge`."""
-        return self._ward.acknowledge(alarm)
+    def acknowledge(self, alarm: str) -> bool:
+        """See `Ward.acknowledge`; what changes is in the next report, in its order."""
+        changes = self._ward.acknowledge(alarm)
+        self._answers += changes
+        self._wake.set()
+        return bool(changes)
 
     async def close(self) -> None:
         """Let go of the source."""
@@ -150,9 +205,15 @@ class Shard:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _deliver(self, chunk: Chunk) -> None:
+        if not self._places:
+            self._remember()  # where the source began
         if not self._ward.push(chunk, time.monotonic()):
             self._refused += 1
-        if self._ward.waiting >= _WAITING:
+            return
+        seconds = len(chunk.samples) / chunk.rate
+        self._taken += seconds / len(self._ward)
+        self._new += seconds
+        if self._ward.waiting and self._new >= _MOST * len(self._ward):
             self._room.clear()
             self._wake.set()
             await self._room.wait()
@@ -162,4 +223,12 @@ class Shard:
 
 
 def _mine(number: int, of: int) -> Callable[[str], bool] | None:
-    return None if of == 1 else lambda stream: crc32(stream.encode()) % of == number
+    if of == 1:
+        return None
+
+    @lru_cache(maxsize=65_536)
+    def mine(stream: str) -> bool:
+        # Not a checksum: that of names that differ in a digit is often the same in its last bits.
+        return int.from_bytes(blake2b(stream.encode(), digest_size=8).digest()) % of == number
+
+    return mine

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
 from importlib import import_module
 from typing import Any, Protocol
 
 from genray.errors import GenrayError
 from monitors.ecg_settings import EcgSettings
-from monitors.observation import Transition
-from monitors.shard import Report, Shard
+from monitors.shard import Report, Shard, Start
+
+_SILENT = 30.0  # s without an answer after which a shard is taken for dead; a step takes a fraction of one
 
 
 class ShardLost(Exception):
@@ -19,18 +20,16 @@ class ShardLost(Exception):
 class Running(Protocol):
     """A shard wherever it runs. All but `open` and `close` raise ShardLost when its process is gone."""
 
-    async def open(
-        self, references: Mapping[str, bytes], alarms: Sequence[Transition], place: Mapping[str, Any]
-    ) -> None:
-        """Begin, or begin anew; see `Shard`."""
+    async def open(self, start: Start) -> None:
+        """Begin, or begin anew."""
 
-    async def collect(self) -> Report:
+    async def collect(self, keep: bool) -> Report:
         """See `Shard.collect`."""
 
     async def watch(self, streams: frozenset[str]) -> None:
         """See `Shard.watch`."""
 
-    async def acknowledge(self, alarm: str) -> list[Transition]:
+    async def acknowledge(self, alarm: str) -> bool:
         """See `Shard.acknowledge`."""
 
     async def close(self) -> None:
@@ -44,26 +43,25 @@ class Here:
         self._settings, self._key = settings, key
         self._shard: Shard | None = None
 
-    async def open(
-        self, references: Mapping[str, bytes], alarms: Sequence[Transition], place: Mapping[str, Any]
-    ) -> None:
+    async def open(self, start: Start) -> None:
         """See `Running`."""
-        self._shard = Shard(self._settings, self._key, (0, 1), references, alarms, place)
+        await self.close()
+        self._shard = Shard(self._settings, self._key, (0, 1), start)
 
     @property
     def _running(self) -> Shard:
         assert self._shard is not None
         return self._shard
 
-    async def collect(self) -> Report:
+    async def collect(self, keep: bool) -> Report:
         """See `Running`."""
-        return await self._running.collect()
+        return await self._running.collect(keep)
 
     async def watch(self, streams: frozenset[str]) -> None:
         """See `Running`."""
         self._running.watch(streams)
 
-    async def acknowledge(self, alarm: str) -> list[Transition]:
+    async def acknowledge(self, alarm: str) -> bool:
         """See `Running`."""
         return self._running.acknowledge(alarm)
 
@@ -71,6 +69,7 @@ class Here:
         """See `Running`."""
         if self._shard is not None:
             await self._shard.close()
+            self._shard = None
 
 
 class OnRay:
@@ -80,31 +79,30 @@ class OnRay:
         self._settings, self._key, self._part = settings, key, (number, of)
         self._ray: Any = import_module("ray")
         self._actor: Any = None
+        self._answered = False
 
-    async def open(
-        self, references: Mapping[str, bytes], alarms: Sequence[Transition], place: Mapping[str, Any]
-    ) -> None:
+    async def open(self, start: Start) -> None:
         """See `Running`."""
         await self.close()
+        # It is begun anew here, with what was kept, and not by Ray.
         kind = self._ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(Actor)
-        actor = kind.remote(
-            self._settings, self._key, self._part, dict(references), list(alarms), dict(place)
-        )
-        self._actor = actor
+        self._answered = False
+        self._actor = kind.remote(self._settings, self._key, self._part, start)
 
-    async def collect(self) -> Report:
+    async def collect(self, keep: bool) -> Report:
         """See `Running`."""
-        report: Report = await self._ask("collect")
+        report: Report = await self._ask("collect", keep)
+        self._answered = True
         return report
 
     async def watch(self, streams: frozenset[str]) -> None:
         """See `Running`."""
         await self._ask("watch", streams)
 
-    async def acknowledge(self, alarm: str) -> list[Transition]:
+    async def acknowledge(self, alarm: str) -> bool:
         """See `Running`."""
-        changes: list[Transition] = await self._ask("acknowledge", alarm)
-        return changes
+        done: bool = await self._ask("acknowledge", alarm)
+        return done
 
     async def close(self) -> None:
         """See `Running`."""
@@ -113,15 +111,22 @@ class OnRay:
             self._actor = None
 
     async def _ask(self, method: str, *arguments: Any) -> Any:
+        name, errors = f"shard {self._part[0]}", self._ray.exceptions
+        if self._actor is None:
+            raise ShardLost(f"{name} is not there")
         try:
-            return await getattr(self._actor, method).remote(*arguments)
-        except self._ray.exceptions.RayActorError as error:
-            raise ShardLost(f"shard {self._part[0]}: {type(error).__name__}") from error
-        except self._ray.exceptions.RayTaskError as error:
-            # What a shard raises on purpose means the same here; anything else is a bug, and is shown.
+            # A cluster may need long to find a place for it.
+            async with asyncio.timeout(_SILENT if self._answered else None):
+                return await getattr(self._actor, method).remote(*arguments)
+        except TimeoutError:
+            raise ShardLost(f"{name} does not answer for {_SILENT:g} s; it is begun anew") from None
+        except errors.RayTaskError as error:
+            # What a shard raises on purpose means the same here; of anything else the others are spared.
             if isinstance(error.cause, GenrayError):
                 raise error.cause from None
-            raise
+            raise ShardLost(f"{name} failed, and is begun anew: {error}") from error
+        except errors.RayError as error:
+            raise ShardLost(f"{name} ended ({type(error).__name__}), and is begun anew") from error
 
 
 class Actor:
@@ -131,17 +136,17 @@ class Actor:
         self._arguments = arguments
         self._shard: Shard | None = None
 
-    async def collect(self) -> Report:
+    async def collect(self, keep: bool) -> Report:
         """See `Shard.collect`."""
         if self._shard is None:  # here, not in the constructor: it needs the event loop, and may raise
             self._shard = Shard(*self._arguments)
-        return await self._shard.collect()
+        return await self._shard.collect(keep)
 
     async def watch(self, streams: frozenset[str]) -> None:
         """See `Shard.watch`."""
         if self._shard is not None:
             self._shard.watch(streams)
 
-    async def acknowledge(self, alarm: str) -> list[Transition]:
+    async def acknowledge(self, alarm: str) -> bool:
         """See `Shard.acknowledge`."""
-        return [] if self._shard is None else self._shard.acknowledge(alarm)
+        return self._shard is not None and self._shard.acknowledge(alarm)

@@ -23,6 +23,7 @@ _WINDOW = 0.12  # s, of the moving sum: about a broad QRS complex
 APART = 0.2  # s: no two complexes are closer, the myocardium is refractory
 _T_WAVE = 0.36  # s after a complex in which a much weaker peak is its T wave
 _HELD = 64  # refused peaks that are kept for looking back: in asystole there is no end of them
+_BACK = 4  # s of silence after which nobody looks back: it is an asystole, and its P waves are no complexes
 _LEARN = 8  # s from whose highest peaks the height of a lead's complexes is learned
 
 
@@ -134,7 +135,8 @@ class Decisions:
     def _back(self, at: int) -> list[int]:
         """A complex that was too low at first: the highest peak in an interval that is too long."""
         usual = _median(self.rr) if len(self.rr) >= 3 else self.rate
-        if self.last < 0 or at - self.last <= 1.66 * usual or not self._held:
+        since = at - self.last
+        if self.last < 0 or since <= 1.66 * usual or since > _BACK * self.rate or not self._held:
             return []
         signal, threshold = self._levels()
         first, end = self.last + 0.3 * self.rate, at - 0.25 * self.rate

@@ -13,6 +13,7 @@ from genray.ecg.synthesis import Generated
 from monitors.chunk import MISSING, Chunk
 from monitors.observation import Kind, Transition
 from monitors.reference import ReferenceSettings
+from monitors.scoring import Scorer
 from monitors.ward import Round, Ward, WardSettings
 
 START = 1_700_000_000.0
@@ -88,9 +89,7 @@ class Watch:
 
     def changes(self, kind: Kind | None = None, stream: str | None = None) -> list[Transition]:
         """Changes of alarms of a kind."""
-        return [
-            t for t in self.all.transitions if kind in (None, t.kind) and stream in (None, t.stream)
-        ]
+        return [t for t in self.all.transitions if kind in (None, t.kind) and stream in (None, t.stream)]
 
     def _gather(self, made: Round) -> None:
         mine: Mapping[str, Any] = vars(self.all)
@@ -105,7 +104,9 @@ class Watch:
 
 def hits(found: NDArray[np.floating], truth: NDArray[np.floating], tolerance: float) -> tuple[int, int, int]:
     """Of two sorted lists of times: found that are true, missed, and invented."""
-    near = np.abs(found[:, None] - truth[None]) <= tolerance if len(found) and len(truth) else np.zeros((0, 0))
+    near = (
+        np.abs(found[:, None] - truth[None]) <= tolerance if len(found) and len(truth) else np.zeros((0, 0))
+    )
     both = int(near.any(axis=0).sum()) if near.size else 0
     return both, len(truth) - both, len(found) - (int(near.any(axis=1).sum()) if near.size else 0)
 
@@ -114,3 +115,13 @@ def times_of(made: Generated, symbols: str = "NVS") -> NDArray[np.float64]:
     """Seconds of the beats of `symbols`."""
     keep = [symbol in symbols for symbol in made.symbols]
     return made.peaks[keep] / 360.0
+
+
+def watch(scorer: Scorer, **more: float) -> Watch:
+    """An empty ward, with `more` settings."""
+    return Watch(Ward(settings(**more), scorer))
+
+
+def seconds(beats: list[dict[str, Any]]) -> NDArray[np.float64]:
+    """When beats of a watched stream were, counted from `START`."""
+    return np.array([beat["time"] for beat in beats]) - START

@@ -1,0 +1,226 @@
+"""Telling what shards find: the journal first, then Alertmanager, Prometheus and the page."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from genray.progress import Display
+from monitors.alarm_settings import Limits
+from monitors.alarm_state import AlarmState, restore
+from monitors.alarms import discharge, step
+from monitors.alertmanager import Alertmanager
+from monitors.ecg_settings import EcgSettings
+from monitors.exporter import Exporter
+from monitors.journal import Journal
+from monitors.live import Live
+from monitors.observation import Observation, Reading, Transition
+from monitors.ward import Round
+
+DISCLAIMER = "Not a medical device: for research and engineering, not for the care of patients."
+
+_PUSHED = "alertmanager"
+_SHARD_LOST = "the process that watches this stream ended; it is being started again"
+
+
+class Telling:
+    """Everybody who is told, and what they know now.
+
+    Args:
+        settings: of the monitor.
+        journal: open.
+        limits: of a stream.
+        display: where lines for a person go.
+        acknowledge: see `Live`.
+    """
+
+    def __init__(
+        self,
+        settings: EcgSettings,
+        journal: Journal,
+        limits: Callable[[str], Limits],
+        display: Display,
+        acknowledge: Callable[[str], Awaitable[bool]],
+    ) -> None:
+        self._journal, self._limits, self._display = journal, limits, display
+        self.exporter = Exporter(settings.metrics)
+        self.live = Live(settings.page, self._snapshot, acknowledge)
+        self.pager = Alertmanager(
+            settings.alertmanager,
+            sent=partial(journal.mark_sent, _PUSHED),
+            counted=partial(self.exporter.notified, _PUSHED),
+        )
+        self.alarms: dict[str, Transition] = {}
+        """That are open."""
+        self.home: dict[str, int] = {}
+        """The shard of each stream that was seen."""
+        self.counts: Counter[str] = Counter()
+        """Onsets, by kind."""
+        self.beats = 0
+        self._beds: dict[str, tuple[Reading, float]] = {}  # and when it came
+        self._order = asyncio.Lock()
+        self._told: set[str] = set()
+        self._trouble = ""
+        self._began = time.monotonic()
+        self._heard: dict[str, asyncio.Event] = {}
+
+    def remember(self) -> None:
+        """Alarms that were open when the monitor ended, and what was not sent."""
+        opened = self._journal.open_alarms()
+        for transition in opened:
+            self.alarms[transition.alarm] = transition
+            # Its onset was counted when it was.
+            self.exporter.alarm(replace(transition, change="resumed"))
+        self.pager.push(self._journal.unsent(_PUSHED))
+        self.pager.push(opened)
+
+    def note(self, text: str) -> None:
+        """A line for a person, once."""
+        if text not in self._told:
+            self._told.add(text)
+            self._display.note(text)
+
+    def publish(self, event: Mapping[str, Any]) -> None:
+        """Show `event` on the page. No fault of the page may keep alarms from going out."""
+        try:
+            self.live.publish(event)
+        except Exception as error:
+            self.exporter.fault("page", type(error).__name__)
+            self.note(f"the page is not told of a {event.get('type')}: {type(error).__name__}: {error}")
+
+    async def announce(self, transitions: Sequence[Transition]) -> None:
+        """The journal first: what is told was written down before."""
+        if not transitions:
+            return
+        async with self._order:
+            new = await asyncio.to_thread(self._journal.record, transitions)
+            trouble = str(self._journal.trouble or "")
+            if trouble and trouble != self._trouble:
+                self._display.note(f"alarms go on without the journal: {trouble}")
+            self._trouble = trouble
+            self.pager.push(new)
+            for each in new:
+                self._tell(each)
+        for each in transitions:
+            if each.change == "acknowledged" and each.alarm in self._heard:
+                self._heard[each.alarm].set()
+
+    def _tell(self, each: Transition) -> None:
+        self.exporter.alarm(each)
+        if each.state == "ended":
+            self.alarms.pop(each.alarm, None)
+        else:
+            before = self.alarms.get(each.alarm)
+            # The page explains an alarm by what was found at its onset, too.
+            self.alarms[each.alarm] = (
+                each if before is None else replace(each, why={**before.why, **each.why})
+            )
+        self.publish(_as_event(each))
+        if each.change == "onset":
+            self.counts[each.kind] += 1
+        if each.announced and each.change in ("onset", "escalated"):
+            self._display.note(f"{each.priority} alarm: {each.kind}, stream {each.stream}")
+
+    async def acknowledged(self, alarm: str, ask: Callable[[], Awaitable[bool]], patience: float) -> bool:
+        """Acknowledge `alarm` by `ask`, and wait until it is in the journal."""
+        heard = self._heard.setdefault(alarm, asyncio.Event())
+        try:
+            async with asyncio.timeout(patience):
+                if not await ask():
+                    return False
+                await heard.wait()
+        except TimeoutError:
+            return False
+        finally:
+            self._heard.pop(alarm, None)
+        return True
+
+    def take(self, number: int, found: Round) -> None:
+        """Show what shard `number` found, but for its alarms."""
+        now, exporter = time.monotonic(), self.exporter
+        for reading in found.readings:
+            self._beds[reading.stream] = (reading, now)
+            self.home[reading.stream] = number
+            exporter.update(reading)
+            self.publish({"type": "bed", **_as_dict(reading)})
+        for trace in found.traces:
+            self.publish({"type": "trace", **trace})
+        for stream, beats in found.beats.items():
+            self.publish({"type": "beats", "stream": stream, "beats": beats})
+        for stream in found.discharged:
+            self._leave(stream)
+        self.beats += len(found.scores)
+        exporter.observe_scores(found.scores)
+        exporter.observe_latency(found.delays)
+
+    async def lost(self, number: int, states: dict[str, AlarmState]) -> None:
+        """The streams of shard `number` are not watched by anybody: say so.
+
+        Args:
+            states: of their alarms meanwhile; empty at first.
+        """
+        now = time.monotonic()
+        changes: list[Transition] = []
+        for stream, (reading, came) in self._beds.items():
+            if self.home.get(stream) == number:
+                limits = self._limits(stream)
+                seen = Observation(
+                    time=reading.time + (now - came),
+                    good=False,
+                    lost=max(now - came, limits.stream_lost.medium),
+                )
+                states[stream], made = step(states.get(stream) or self._state(stream), seen, limits)
+                # Of the others the shard will know, when it is back.
+                changes += [_because(each) for each in made if each.kind == "stream-lost"]
+        await self.announce(changes)
+
+    async def discharge(self, after: float) -> list[str]:
+        """Give up streams of which nobody knows any more, as they never came again after a restart.
+
+        Args:
+            after: seconds without a reading.
+
+        Returns:
+            Which.
+        """
+        now = time.monotonic()
+        known = {alarm.stream for alarm in self.alarms.values()} | self._beds.keys()
+        gone = [s for s in known if now - (self._beds[s][1] if s in self._beds else self._began) > after]
+        for stream in gone:
+            state = self._state(stream)
+            await self.announce(discharge(state, state.time or 0.0)[1])
+            self._leave(stream)
+        return gone
+
+    def _leave(self, stream: str) -> None:
+        self._beds.pop(stream, None)
+        self.home.pop(stream, None)
+        self.exporter.discharge(stream)
+        self.publish({"type": "discharge", "stream": stream})
+
+    def _state(self, stream: str) -> AlarmState:
+        return restore(stream, [alarm for alarm in self.alarms.values() if alarm.stream == stream])
+
+    def _snapshot(self) -> dict[str, Any]:
+        now = time.monotonic()
+        beds = [{**_as_dict(reading), "age": now - came} for reading, came in self._beds.values()]
+        alarms = [_as_dict(each) for each in self.alarms.values()]
+        return {"beds": beds, "alarms": alarms, "note": DISCLAIMER}
+
+
+def _as_event(transition: Transition) -> dict[str, Any]:
+    return {"type": "alarm", **_as_dict(transition)}
+
+
+def _as_dict(of: Reading | Transition) -> dict[str, Any]:
+    # `asdict` would copy all that is inside, a thousand times a second.
+    return {name: getattr(of, name) for name in of.__slots__}
+
+
+def _because(transition: Transition) -> Transition:
+    return replace(transition, why={**transition.why, "reason": _SHARD_LOST})

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from genray.ecg.qrs import Decisions, QrsFilter, align, detect_peaks, energy_peaks, filled
+from genray.ecg.synthesis import Episode, generate
+from tests.monitors.patients import hits
+
+RATE = 360.0
+ONE = np.zeros(1, np.intp)
+
+
+@pytest.mark.parametrize("rate", [100.0, 250.0, 360.0, 1000.0])
+def test_of_the_beats_of_whole_records_more_than_99_in_100_are_found_and_few_others(rate: float) -> None:
+    total = np.zeros(3, int)
+    for seed in range(8):
+        made = generate(60, rate, seed=seed, script=[Episode("pvc", 20, 40, share=0.3)] if seed % 2 else [])
+        total += hits(detect_peaks(made.millivolts[:, 0], rate) / rate, made.peaks / rate, 0.15)
+    both, missed, invented = total
+    assert both > 550
+    assert both / (both + missed) > 0.99
+    assert both / (both + invented) > 0.99
+
+
+def test_a_found_peak_is_the_r_peak_itself() -> None:
+    made = generate(30, seed=3)
+    found = detect_peaks(made.millivolts[:, 0], RATE)
+    off = np.abs(found[:, None] - made.peaks[None]).min(axis=1)
+    assert np.median(off) <= 1
+
+
+def test_neither_height_nor_offset_nor_direction_of_a_lead_changes_where_its_beats_are() -> None:
+    lead = generate(40, seed=4).millivolts[:, 0]
+    usual = detect_peaks(lead, RATE)
+    for other in (0.2 * lead, 8 * lead, lead + 5, -lead):
+        assert hits(detect_peaks(other, RATE) / RATE, usual / RATE, 0.05) == (len(usual), 0, 0)
+
+
+@pytest.mark.parametrize("lead", [np.zeros(3600), np.full(3600, np.nan), np.full(3600, 5.1), np.zeros(3)])
+def test_where_nothing_beats_nothing_is_found(lead: np.ndarray) -> None:
+    assert len(detect_peaks(lead, RATE)) == 0
+
+
+def test_missing_samples_are_no_beats_and_hide_no_others() -> None:
+    made = generate(60, seed=5, script=[Episode("gap", 20, 6), Episode("gap", 40.2, 0.05)])
+    both, missed, invented = hits(detect_peaks(made.millivolts[:, 0], RATE) / RATE, made.peaks / RATE, 0.15)
+    assert both > 50
+    assert missed + invented <= 1
+
+
+def test_a_late_complex_that_is_low_is_found_by_looking_back() -> None:
+    made = generate(30, seed=6)
+    lead = made.millivolts[:, 0].copy()
+    low = made.peaks[15]
+    lead[low - 30 : low + 30] *= 0.3
+    assert hits(detect_peaks(lead, RATE) / RATE, made.peaks / RATE, 0.15) == (len(made.peaks), 0, 0)
+
+
+def test_energy_of_pieces_is_the_energy_of_the_whole() -> None:
+    samples = generate(8, seed=1).millivolts.T.astype(np.float64)
+    rows = np.arange(2)
+    whole = QrsFilter(RATE, 2)
+    whole.begin(rows, samples[:, 0])
+    parts = QrsFilter(RATE, 2)
+    parts.begin(rows, samples[:, 0])
+    cuts = np.split(samples, [1, 7, 400, 401, 2000], axis=1)
+    made = np.concatenate([parts(rows, cut) for cut in cuts], axis=1)
+    np.testing.assert_allclose(made, whole(rows, samples), atol=1e-9)
+
+
+def test_a_lead_begins_without_a_step_and_rows_do_not_touch_each_other() -> None:
+    bank = QrsFilter(RATE, 1)
+    bank.grow(3)
+    rows = np.array([2, 0])
+    bank.begin(rows, np.array([5.1, -3.0]))
+    assert bank(rows, np.repeat([[5.1], [-3.0]], 400, axis=1)).max() < 1e-9
+    alone = bank(ONE + 1, np.random.default_rng(0).normal(size=(1, 400)))
+    assert alone.max() > 0
+    assert bank(rows, np.repeat([[5.1], [-3.0]], 400, axis=1)).max() < 1e-9
+
+
+def test_the_energy_lags_as_it_says() -> None:
+    made = generate(20, seed=2)
+    lead = made.millivolts[:, :1].T.astype(np.float64)
+    bank = QrsFilter(RATE, 1)
+    bank.begin(ONE, lead[:, 0])
+    energy = bank(ONE, lead)
+    _, columns = energy_peaks(energy, 72)
+    tall = columns[energy[0, columns] > 0.5 * energy.max()]
+    off = (tall - bank.delay)[:, None] - made.peaks[None]
+    nearest = off[np.arange(len(off)), np.abs(off).argmin(axis=1)]
+    assert len(tall) > 15
+    assert abs(np.median(nearest)) < 0.05 * RATE
+
+
+def test_peaks_are_apart_and_not_at_edges() -> None:
+    energy = np.zeros((2, 100))
+    energy[0, [5, 30, 35, 60, 95]] = [9, 3, 4, 1, 9]
+    rows, columns = energy_peaks(energy, 10)
+    assert (rows.tolist(), columns.tolist()) == ([0, 0], [35, 60])
+
+
+def test_a_t_wave_is_no_complex() -> None:
+    peaks = [(360 * n + extra, height) for n in range(1, 9) for extra, height in ((0, 1.0), (110, 0.45))]
+    assert Decisions(RATE).push(peaks, 3100) == [360 * n for n in range(1, 9)]
+
+
+def test_one_artefact_does_not_hide_what_follows() -> None:
+    decisions = Decisions(RATE)
+    peaks = [(300 * n, 30.0 if n == 10 else 1.0) for n in range(1, 30)]
+    assert decisions.push(peaks, 300 * 29) == [300 * n for n in range(1, 30)]
+
+
+def test_peaks_that_are_refused_for_hours_are_not_kept() -> None:
+    decisions = Decisions(RATE)
+    assert decisions.push([(100, 1.0)], 200) == [100]
+    decisions.push([(1000 + 100 * n, 0.01) for n in range(50_000)], 10_000_000)
+    assert len(decisions._held) < 100
+
+
+def test_after_a_restart_no_interval_spans_it() -> None:
+    decisions = Decisions(RATE)
+    decisions.push([(300 * n, 1.0) for n in range(1, 5)], 1300)
+    before = list(decisions.rr)
+    decisions.restart()
+    assert decisions.push([(90_000, 1.0)], 90_100) == [90_000]
+    assert list(decisions.rr) == before
+
+
+def test_peaks_are_moved_to_the_largest_deflection_up_or_down() -> None:
+    signal = np.zeros((200, 2))
+    signal[57, 0], signal[103, 0], signal[45, 1] = 1.0, -2.0, 9.0
+    assert align(signal, np.array([50, 99, 199]), 200.0).tolist()[:2] == [57, 103]
+    assert align(signal, np.empty(0, np.int64), 200.0).tolist() == []
+
+
+def test_missing_samples_are_the_last_before_them() -> None:
+    nan, inf = np.nan, np.inf
+    samples = np.array([[nan, 1.0, nan, inf, 2.0], [3.0, 3.0, nan, 4.0, nan]])
+    assert filled(samples).tolist() == [[0, 1, 1, 1, 2], [3, 3, 3, 4, 4]]
+    assert filled(np.ones((1, 3))).tolist() == [[1, 1, 1]]

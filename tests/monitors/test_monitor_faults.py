@@ -1,0 +1,77 @@
+"""The monitor is killed at any moment, and goes on as if it had not been."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+from shutil import copy
+
+import pytest
+
+from tests.monitors.alerting import Pager, alertmanager_server
+from tests.monitors.running import Process, recorded, replay, run_here, sets, write_patients
+
+
+@pytest.fixture(scope="module")
+def patients(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_patients(tmp_path_factory.mktemp("patients"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(beat_bundle: Path, patients: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The state of a monitor to which nothing happened."""
+    state = tmp_path_factory.mktemp("undisturbed")
+    run_here(sets(beat_bundle, state, *replay(patients)))
+    return state
+
+
+def learned(state: Path) -> dict[str, bytes]:
+    """The patients' references."""
+    with closing(sqlite3.connect(state / "journal.sqlite")) as database:
+        return dict(database.execute("SELECT stream, data FROM states WHERE name = 'reference'").fetchall())
+
+
+def onsets(lines: list[str]) -> int:
+    return sum(" alarm: " in line for line in lines)
+
+
+def test_after_every_kill_the_same_alarms_come_and_nobody_is_told_twice(
+    beat_bundle: Path, patients: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    copy(undisturbed / "stream.key", state)  # so that streams have the same names
+
+    async def test() -> list[tuple[str, str]]:
+        async with Pager() as pager:
+            with alertmanager_server(tmp_path, pager) as alertmanager:
+                values = [*replay(patients, 60), f"alertmanager.urls=[http://127.0.0.1:{alertmanager.port}]"]
+                await asyncio.to_thread(killed_and_begun_again, sets(beat_bundle, state, *values))
+                await pager.hears(lambda said: len(said) >= 2)
+                return [
+                    (alert["status"], alert["labels"]["alarm"])
+                    for call in pager.calls
+                    for alert in call["alerts"]
+                ]
+
+    def killed_and_begun_again(values: list[str]) -> None:
+        references = {}
+        for alarms in (2, 4):
+            with Process(values, tmp_path) as monitor:
+                monitor.says(lambda lines, most=alarms: onsets(lines) >= most)
+                monitor.kill()
+            assert onsets(monitor.lines) >= alarms, monitor.lines
+            now = learned(state)
+            assert references.items() <= now.items()
+            references = now
+        with Process(values, tmp_path) as monitor:
+            assert monitor.end()[0] == 0
+
+    told = asyncio.run(test())
+    assert sorted(recorded(state)) == sorted(recorded(undisturbed))
+    assert learned(state) == learned(undisturbed)
+    asystoles = {alarm for alarm, _, _ in recorded(undisturbed) if ":asystole:" in alarm}
+    assert Counter(told) == {("firing", alarm): 1 for alarm in asystoles}

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configs.loading import load
+from monitors.alarm_settings import Limits
+from monitors.alarm_state import AlarmState
+from monitors.ecg_settings import EcgSettings
+from monitors.journal import Journal
+from monitors.observation import Reading
+from monitors.telling import Telling
+from monitors.ward import Round
+from tests.monitors.running import Notes
+from tests.monitors.test_exporter import text
+from tests.monitors.test_journal import ENDED, ONSET
+
+READING = Reading(
+    stream="bed-1",
+    time=1004.0,
+    heart_rate=70.0,
+    burden=None,
+    quality={"II": "good"},
+    learned=1.0,
+    beats=70,
+    anomalous=0,
+)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    with Journal(tmp_path / "journal.sqlite", ("alertmanager",)) as journal:
+        yield journal
+
+
+def told(journal: Journal, do: Callable[[Telling], Awaitable[Any]]) -> tuple[Telling, list[str]]:
+    """What is told after `do`, and the lines that were noted."""
+    notes = Notes()
+
+    async def run() -> Telling:
+        async def nobody(alarm: str) -> bool:
+            return False
+
+        telling = Telling(load(EcgSettings, target="ecg"), journal, lambda stream: Limits(), notes, nobody)
+        telling.remember()
+        await do(telling)
+        return telling
+
+    return asyncio.run(run()), notes.lines
+
+
+def test_what_is_announced_is_in_the_journal_counted_and_said(journal: Journal) -> None:
+    telling, lines = told(journal, lambda telling: telling.announce([ONSET]))
+    assert [t.change for t in journal.recent(9)] == ["onset"]
+    assert telling.counts == {"asystole": 1}
+    assert lines == ["high alarm: asystole, stream bed-1"]
+    assert (
+        'alarms_total{kind="asystole",priority="high",category="physiological",announced="true"} 1.0'
+        in text(telling.exporter)
+    )
+
+
+def test_what_the_journal_has_is_not_told_again(journal: Journal) -> None:
+    journal.record([ONSET])
+    telling, lines = told(journal, lambda telling: telling.announce([ONSET, ENDED]))
+    assert not telling.counts
+    assert not lines
+    assert not telling.alarms
+    assert 'priority="high",category="physiological",announced="true"} 1.0' not in text(telling.exporter)
+
+
+def test_a_fault_of_the_page_is_counted_and_keeps_no_alarm_back(journal: Journal) -> None:
+    async def go_wrong(telling: Telling) -> None:
+        for _ in range(2):
+            telling.publish({"type": "status", "streams": object()})
+        await telling.announce([ONSET])
+
+    telling, lines = told(journal, go_wrong)
+    assert 'faults_total{source="page",reason="TypeError"} 2.0' in text(telling.exporter)
+    assert len([line for line in lines if "page" in line]) == 1
+    assert telling.counts == {"asystole": 1}
+
+
+def test_streams_of_a_shard_that_is_gone_are_lost_once_and_soon_with_high_priority(journal: Journal) -> None:
+    async def lose(telling: Telling) -> None:
+        telling.take(0, Round(readings=[READING]))
+        telling.take(1, Round(readings=[replace(READING, stream="bed-2")]))
+        states: dict[str, AlarmState] = {}
+        await telling.lost(0, states)
+        await telling.lost(0, states)
+
+    telling, _ = told(journal, lose)
+    (lost,) = telling.alarms.values()
+    assert (lost.stream, lost.kind, lost.priority, lost.category) == (
+        "bed-1",
+        "stream-lost",
+        "medium",
+        "technical",
+    )
+    assert "started again" in lost.why["reason"]
+    assert len(journal.recent(9)) == 1
+
+
+def test_a_stream_that_never_comes_again_after_a_restart_is_given_up(journal: Journal) -> None:
+    journal.record([ONSET])
+    gone: list[str] = []
+
+    async def wait(telling: Telling) -> None:
+        gone.extend(await telling.discharge(3600))
+        assert not gone
+        gone.extend(await telling.discharge(-1))
+
+    telling, _ = told(journal, wait)
+    assert gone == ["bed-1"]
+    assert not telling.alarms
+    assert not journal.open_alarms()
+
+
+def test_an_answer_counts_when_it_is_in_the_journal(journal: Journal) -> None:
+    answer = replace(ONSET, change="acknowledged", state="acknowledged", time=1006.0)
+    results: list[bool] = []
+
+    async def ask(telling: Telling) -> None:
+        await telling.announce([ONSET])
+
+        async def yes() -> bool:
+            task.append(asyncio.create_task(telling.announce([answer])))
+            return True
+
+        async def silent() -> bool:
+            return True
+
+        task: list[asyncio.Task[None]] = []
+        results.append(await telling.acknowledged(ONSET.alarm, yes, 10))
+        assert journal.recent(1)[0].change == "acknowledged"
+        results.append(await telling.acknowledged(ONSET.alarm, silent, 0.01))
+
+    told(journal, ask)
+    assert results == [True, False]
