@@ -20,7 +20,7 @@ from monitors.rhythm import Rhythm
 from monitors.sequencing import Ordered, Sequencer
 
 _BRIDGED = 2.0  # s: a longer gap in the samples ends what came before
-_SHOWN = 3  # anomalous beats that an alarm shows
+_SHOWN = 8  # last anomalous beats, of which an alarm shows the most unusual
 
 
 @dataclass(slots=True)

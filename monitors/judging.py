@@ -18,7 +18,7 @@ _LOWER, _HIGHEST = 0.7, 0.3  # a beat of another origin looks different in all l
 _SURPRISE = 0.25
 _EARLY = 5.0
 _EARLY_ALONE = 4.0
-_MARGIN = 0.3
+_MARGIN = 0.35
 
 
 def combined(distances: Floats) -> float:

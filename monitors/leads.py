@@ -166,7 +166,7 @@ class Leads:
             seen = _Seen(at, good[part], shapes[part], distances[part], place[part])
             value, anomalous = _judged(bed, beat, seen, scores)
             made.scores.append(value)
-            made.delays.append(bed.time - at + max(0.0, now - bed.received))
+            made.delays.append(bed.time - at + bed.held + max(0.0, now - bed.received))
             if bed.stream in watched:
                 shown = {"time": round(at, 3), "score": round(value, 3), "anomalous": anomalous}
                 made.beats.setdefault(bed.stream, []).append(shown)
@@ -237,11 +237,7 @@ def _evidence(bed: Bed, lead: int, seen: _Seen, scores: Scores, value: float) ->
         "time": round(seen.at, 3),
         "score": round(value, 3),
         "lead": bed.leads[lead],
-        "values": _rounded(seen.shapes[lead]),
-        "reconstruction": _rounded(scores.made[place]) if place >= 0 else None,
-        "reference": _rounded(bed.reference.shape[lead]),
+        "values": seen.shapes[lead],
+        "reconstruction": scores.made[place] if place >= 0 else None,
+        "reference": bed.reference.shape[lead],
     }
-
-
-def _rounded(values: Floats) -> list[float]:
-    return [round(v, 3) for v in values.tolist()]

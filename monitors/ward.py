@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 from pydantic import Field
 
 from genray.ecg.quality import QualitySettings
@@ -29,6 +30,7 @@ from monitors.sequencing import Sequencer, SequencerSettings
 
 _FLUSH = 2.0  # s without a message after which those that were held back are let go
 _LOST = 3.0  # s without a message from which a stream is observed as lost
+_SHOWN = 3  # beats that speak for an alarm of their shape
 _AHEAD = 4  # hops of a bed in one call at most, so that what is found is told soon
 
 
@@ -262,4 +264,10 @@ class Ward:
 
 
 def _with_beats(transition: Transition, bed: Bed) -> Transition:
-    return replace(transition, why={**transition.why, "threshold": 1.0, "beats": list(bed.shown)})
+    worst = sorted(bed.shown, key=lambda beat: float(beat["score"]), reverse=True)[:_SHOWN]
+    beats = [{key: _plain(value) for key, value in beat.items()} for beat in worst]
+    return replace(transition, why={**transition.why, "threshold": 1.0, "beats": beats})
+
+
+def _plain(value: Any) -> Any:
+    return [round(each, 3) for each in value.tolist()] if isinstance(value, np.ndarray) else value

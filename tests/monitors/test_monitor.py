@@ -124,13 +124,18 @@ def test_a_broker_that_is_away_is_counted_and_the_rest_is_served(beat_bundle: Pa
             while True:
                 async with client.get(metrics) as answer:
                     text = await answer.text()
-                if 'faults_total{source="mqtt",reason="source-lost"} 2.0' in text:
+                if 'faults_total{reason="source-lost",source="mqtt"} 2.0' in text:
                     break
                 await asyncio.sleep(0.05)
         assert 'genray_ecg_source_connected{source="mqtt"} 0.0' in text
         assert 'genray_ecg_shard_up{shard="0"} 1.0' in text
 
-    values = ["source.kind=mqtt", f"source.port={free_port()}", "feed.first_wait=0.1"]
+    values = [
+        "source.kind=mqtt",
+        f"source.port={free_port()}",
+        "feed.first_wait=0.2",
+        "feed.longest_wait=0.2",
+    ]
     assert Run(beat_bundle, tmp_path, *values)(look)["streams"] == 0
 
 

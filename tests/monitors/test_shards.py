@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,9 @@ KEY = b"a key for tests only"
 SECONDS, SPEED = 240, 10
 
 
-async def until(happened: object, notes: Notes, seconds: float = 90) -> None:
-    async with asyncio.timeout(seconds):
-        while not happened():  # type: ignore[operator]
+async def until(happened: Callable[[], bool]) -> None:
+    async with asyncio.timeout(90):
+        while not happened():
             await asyncio.sleep(0.02)
 
 
@@ -57,14 +58,14 @@ def test_a_shard_that_is_killed_comes_back_and_the_others_do_not_notice(
         mine = [shard for shard in home.values() if shard == 0]
         assert 0 < len(mine) < 4
         os.kill(processes()[0], signal.SIGKILL)
-        await until(lambda: len(changes("stream-lost")) == len(mine), notes)
+        await until(lambda: len(changes("stream-lost")) == len(mine))
         lost = [t for t in journal.recent(100) if t.kind == "stream-lost"]
         assert all("being started again" in t.why["reason"] for t in lost)
         # No learning again, and samples come again: the alarms end.
-        await until(lambda: len(changes("stream-lost")) == 2 * len(mine), notes)
+        await until(lambda: len(changes("stream-lost")) == 2 * len(mine))
         assert changes("stream-lost") == [(0, "onset")] * len(mine) + [(0, "ended")] * len(mine)
         assert processes()[0] != processes()[1]
-        await until(running.done, notes)
+        await until(running.done)
         outcome = running.result()
         # Nothing that was found before was found anew, and the others were watched all the time.
         assert outcome["alarms"] == {"asystole": 4, "stream-lost": len(mine)}
