@@ -15,14 +15,16 @@ Beat = tuple[str, NDArray[Any], NDArray[Any]]
 
 
 def draw_beats(
-    rows: Sequence[tuple[str, Sequence[Beat]]], before: float, after: float, unit: str = "deviations"
+    rows: Sequence[tuple[str, Sequence[Beat]]],
+    window: tuple[float, float] | None,
+    unit: str = "deviations",
 ) -> NDArray[np.uint8]:
     """Beats with their reconstructions, the error between them shaded; all panels share their axes.
 
     Args:
         rows: for each a title and its beats; a row may be shorter than others.
-        before: seconds of a beat before its R peak, where time is 0.
-        after: seconds of it after that.
+        window: seconds of a beat before its R peak, where time is 0, and after that; None: samples are
+            counted.
         unit: of the values.
 
     Returns:
@@ -39,6 +41,7 @@ def draw_beats(
     values = np.concatenate([np.concatenate(b[1:]) for _, beats in rows for b in beats])
     low, high = float(values.min()), float(values.max())
     edge = 0.05 * (high - low or 1.0)
+    ends = None if window is None else (-1000 * window[0], 1000 * window[1])
     with styled():
         width, height = 2.4 * columns + 0.8, 2.0 * len(rows) + 0.9
         figure = Figure(figsize=(width, height))  # laid out here: finding the room takes longer than drawing
@@ -54,7 +57,7 @@ def draw_beats(
         for r, (title, beats) in enumerate(rows):
             for c, (caption, beat, made) in enumerate(beats):
                 axes = figure.add_subplot(len(rows), columns, r * columns + c + 1)
-                time = np.linspace(-1000 * before, 1000 * after, len(beat))
+                time = np.linspace(*ends, len(beat)) if ends else np.arange(len(beat))
                 shade = axes.fill_between(time, beat, made, color=COLOURS[2], alpha=0.3, linewidth=0)
                 (first,) = axes.plot(time, beat, color=INK, linewidth=1.2)
                 (second,) = axes.plot(time, made, color=COLOURS[0], linewidth=1.2)
@@ -65,7 +68,7 @@ def draw_beats(
                 if c == 0:
                     axes.set_ylabel(label(unit), fontsize=8)
                 if r == len(rows) - 1:
-                    axes.set_xlabel("ms from the R peak", fontsize=8)
+                    axes.set_xlabel("ms from the R peak" if ends else "sample", fontsize=8)
         names = ["beat", "reconstruction", "error"]
         figure.legend(looks, names, loc="lower left", ncols=3, fontsize=8)
         return render(figure)

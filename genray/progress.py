@@ -23,7 +23,7 @@ from genray.files import atomic_write
 class Tick:
     """How far long work is: `step` of `steps`, in a training optimizer steps over all epochs.
 
-    `unit` is what a step is; work without epochs has 0 `epochs`.
+    `unit` is what a step is, `samples` what is counted in a second; work without epochs has 0 `epochs`.
     """
 
     epoch: int
@@ -34,6 +34,7 @@ class Tick:
     seconds_left: float
     values: Mapping[str, float] = field(default_factory=dict)
     unit: str = "step"
+    samples: str = "images"
 
     @property
     def place(self) -> str:
@@ -71,7 +72,7 @@ class LineDisplay:
             place = f"{tick.place}  " if tick.place else ""
             self.note(
                 f"{place}{tick.unit} {tick.step}/{tick.steps}  {_values(tick.values)}"
-                f"{tick.images_per_second:.1f} images/s  {duration(tick.seconds_left)} left"
+                f"{tick.images_per_second:.1f} {tick.samples}/s  {duration(tick.seconds_left)} left"
             )
 
     def note(self, text: str) -> None:
@@ -109,7 +110,7 @@ class LiveDisplay:
             "place": tick.place,
             "unit": tick.unit,
             "values": _values(tick.values).rstrip(),
-            "speed": f"{tick.images_per_second:.1f} images/s",
+            "speed": f"{tick.images_per_second:.1f} {tick.samples}/s",
             "left": duration(tick.seconds_left),
         }
         if self._task is None:

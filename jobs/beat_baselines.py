@@ -28,7 +28,8 @@ def principal_components(components: int) -> Detector:
 
     def errors(known: Beats, judged: Beats) -> NDArray[np.float64]:
         mean = known.mean(axis=0)
-        values, vectors = np.linalg.eigh(np.cov((known - mean).T.astype(np.float64)))
+        from_mean = (known - mean).astype(np.float64)
+        values, vectors = np.linalg.eigh(from_mean.T @ from_mean)
         kept = vectors[:, np.argsort(-values)[:components]]
         parts = []
         for start in range(0, len(judged), _AT_ONCE):

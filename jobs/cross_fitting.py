@@ -7,7 +7,10 @@ on all others with the recipe of the network that is kept (as in the jackknife+ 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +20,11 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from genray.data.loader import epoch_order
-from genray.errors import Diverged
+from genray.errors import Diverged, TrainingError
+from jobs import checkpoint as checkpoints
 from jobs.follow_up import FollowUp
 from jobs.loop_settings import LoopSettings
+from jobs.run import Run
 from jobs.schedule import rate_factor
 from jobs.update import averages_now, moving_average
 
@@ -30,26 +35,27 @@ Loss = Callable[[nn.Module, torch.Tensor], torch.Tensor]
 def folds_of(
     groups: NDArray[np.int64], folds: int, seed: int, likeness: NDArray[np.floating]
 ) -> list[NDArray[np.int64]]:
-    """The places 0 to len(groups) - 1 in `folds` parts of about one size, each group in one part where there
-    are as many groups as parts; at most as many parts as samples.
+    """The places 0 to len(groups) - 1 in `folds` parts of about one size, each group in one part; at most as
+    many parts as groups. Of a single group the samples are parted.
 
     Args:
-        groups: of each sample; those of a group are not to be parted.
+        groups: of each sample; those of a group are alike: a network that learned some knows the others.
         folds: how many parts.
         seed: of the draw.
         likeness: of each sample a number that is near for samples that are alike. Where every sample is a
-            group of its own, or the groups are too few, neighbours go into different parts: few rare
-            samples would else be all in one, and the quantiles depend on the draw.
+            group of its own, or all are of one, neighbours go into different parts: few rare samples
+            would else be all in one, and the quantiles depend on the draw.
     """
     rng = np.random.default_rng([seed, 0xF01D])
     names, inverse, counts = np.unique(groups, return_inverse=True, return_counts=True)
-    if len(names) < folds or len(names) == len(groups):
+    if len(names) in (1, len(groups)):
         folds = min(folds, len(groups))
         part = np.concatenate([rng.permutation(folds) for _ in range(-(-len(groups) // folds))])[
             : len(groups)
         ]
         order = np.argsort(likeness, kind="stable")
         return [np.sort(order[part == i]) for i in range(folds)]
+    folds = min(folds, len(names))
     sizes, part_of = np.zeros(folds), np.zeros(len(names), np.int64)
     order = rng.permutation(len(names))
     for name in order[np.argsort(-counts[order], kind="stable")]:  # the largest first, to the smallest part
@@ -77,6 +83,7 @@ class CrossFit:
         loop: settings of the loop.
         repeats: how often an epoch comes to each sample.
         seed: of weights, order and noise.
+        settings: what else the errors depend on; those of folds that were done with others are not kept.
     """
 
     def __init__(
@@ -89,31 +96,39 @@ class CrossFit:
         loop: LoopSettings,
         repeats: int,
         seed: int,
+        settings: Mapping[str, Any],
     ) -> None:
         self._make, self._optimizer, self._rate = make, *optimizer
         self._learn, self._score = learn, score
         self._loop, self._repeats, self._seed = loop, repeats, seed
+        self._settings = settings
 
     def errors(
         self, samples: NDArray[np.float32], folds: Sequence[NDArray[np.int64]], work: FollowUp
     ) -> NDArray[np.float64]:
-        """The errors of `samples` (N, ...), (N,), each by the network of its fold.
+        """The errors of `samples` (N, ...), (N,), each by the network of its fold. Those of a fold are kept
+        in the run: it is not trained again after a stop, nor for another kind of threshold.
 
         Raises:
             Interrupted: a stop was requested.
             Diverged: a network gives no numbers.
         """
-        errors = np.empty(len(samples))
+        kept = _Kept(work.run, self._key(samples, folds, work))
         whole = torch.from_numpy(samples).to(work.where)
-        steps = [work.epoch * self._per_epoch(len(samples) - len(fold)) for fold in folds]
+        missing = [number for number in range(len(folds)) if number not in kept.errors]
+        steps = {n: work.epoch * self._per_epoch(len(samples) - len(folds[n])) for n in missing}
         done = 0
-        for number, fold in enumerate(folds):
+        for number in missing:
+            fold = folds[number]
             rest = np.setdiff1d(np.arange(len(samples)), fold)
             network = self._trained(
-                whole[torch.from_numpy(rest).to(work.where)], number, done, sum(steps), work
+                whole[torch.from_numpy(rest).to(work.where)], number, done, sum(steps.values()), work
             )
-            errors[fold] = self._scored(network, whole[torch.from_numpy(fold).to(work.where)], work)
+            kept.add(number, self._scored(network, whole[torch.from_numpy(fold).to(work.where)], work))
             done += steps[number]
+        errors = np.empty(len(samples))
+        for number, fold in enumerate(folds):
+            errors[fold] = kept.errors[number]
         if not np.isfinite(errors).all():
             raise Diverged(
                 "the networks that set the threshold gave errors that are no numbers",
@@ -121,6 +136,14 @@ class CrossFit:
                 hint="try a lower learning rate under another --name, or threshold.folds=0",
             )
         return errors
+
+    def _key(self, samples: NDArray[np.float32], folds: Sequence[NDArray[np.int64]], work: FollowUp) -> str:
+        chosen = [work.epoch, self._seed, self._repeats, self._loop.model_dump(mode="json"), self._settings]
+        digest = hashlib.sha256(json.dumps(chosen, sort_keys=True).encode())
+        arrays: list[NDArray[Any]] = [samples, *folds]
+        for array in arrays:
+            digest.update(f"{array.shape}".encode() + array.tobytes())
+        return digest.hexdigest()
 
     def _batch(self, count: int) -> int:
         together = self._loop.batch_size * self._loop.accumulate * self._loop.worker_range[1]
@@ -162,6 +185,26 @@ class CrossFit:
         with torch.inference_mode(), work.device.autocast():
             errors = [self._score(network, part).float().cpu() for part in torch.split(samples, _AT_ONCE)]
         return torch.cat(errors).numpy().astype(np.float64)
+
+
+class _Kept:
+    """The errors of folds, in a file of the run; those of another `key` are forgotten."""
+
+    def __init__(self, run: Run, key: str) -> None:
+        self._path, self._key = run.checkpoints / "folds.safetensors", key
+        self.errors: dict[int, NDArray[np.float64]] = {}
+        try:
+            found = checkpoints.read(self._path)
+        except TrainingError:  # damaged: they are made again
+            found = None
+        if found is not None and found.state.get("key") == key:
+            self.errors = {int(name): tensor.numpy() for name, tensor in found.tensors.items()}
+
+    def add(self, number: int, errors: NDArray[np.float64]) -> None:
+        self.errors[number] = errors
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        tensors = {str(n): torch.from_numpy(kept) for n, kept in self.errors.items()}
+        checkpoints.write(self._path, checkpoints.Checkpoint(tensors, {"key": self._key}))
 
 
 _AT_ONCE = 8192

@@ -254,8 +254,8 @@ class Loop:
         epoch = self._state.position.epoch
         if self._settings.weights == "best":
             epoch = self._state.load_best(self._best)
-        work = FollowUp(self._run, self._device, self._display, epoch)
-        self._worker.on_leader(lambda: self._recipe.follow_up(work))
+        work = FollowUp(self._run, self._device, self._display, epoch, f"{self._recipe.sample}s")
+        work.lead(self._worker, self._recipe.follow_up)
         if self._scored is None or epoch != self._state.position.epoch or self._judging == "test":
             self._scored = self._evaluation.score(self._state.judged(), self._judging)
         means, scored = self._scored
@@ -291,8 +291,8 @@ class Loop:
         values = self._named(torch.stack(list(window)).mean(dim=0))
         left = (self._steps - position.step) * self._per_step / speed
         shown = {k: v for k, v in values.items() if not self._recipe.shown or k in self._recipe.shown}
-        epoch, epochs = position.epoch + 1, self._settings.epochs
-        self._display.tick(Tick(epoch, epochs, position.step, self._steps, speed, left, shown))
+        epoch, epochs, said = position.epoch + 1, self._settings.epochs, f"{self._recipe.sample}s"
+        self._display.tick(Tick(epoch, epochs, position.step, self._steps, speed, left, shown, samples=said))
 
 
 _ASK_GPU_EVERY = 20  # steps

@@ -125,6 +125,8 @@ class Recipe(ABC, Generic[S]):
     """The validation metric that says which weights are best; smaller is better."""
     headline: ClassVar[Sequence[str]] = ()
     """Metrics that a report shows first; the first few if empty."""
+    sample: ClassVar[str] = "image"
+    """What a sample is called, in progress and reports."""
     can_use_gpu: bool = True
     shown: ClassVar[Sequence[str]] = ()
     """Losses on the progress line; all if empty."""
@@ -195,7 +197,8 @@ class Recipe(ABC, Generic[S]):
 
     def follow_up(self, work: FollowUp) -> None:
         """Work of the recipe's own after the last epoch, before the final weights are judged; nothing unless
-        a recipe says otherwise. Runs on rank 0, and has to be short: a stop loses it.
+        a recipe says otherwise. Runs on rank 0 and calls `work.step` often, by which the others know that
+        it goes on; a stop loses what it does not keep itself.
 
         Raises:
             Interrupted: a stop was requested.

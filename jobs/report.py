@@ -83,7 +83,8 @@ def judged_on(found: Findings) -> str:
     counts = (found.data.get(part) for part in ("test", "val"))
     test, val = (count if isinstance(count, int) and count > 0 else 0 for count in counts)
     if test and isinstance(found.outcome.get("metrics"), dict):
-        return f"the {test:,} test image{'s' if test > 1 else ''}"
+        sample = plain(found.outcome.get("sample", "image"))
+        return f"the {test:,} test {sample}{'s' if test > 1 else ''}"
     return f"the {val:,} held-out sample{'s' if val > 1 else ''}" if val else "the held-out samples"
 
 

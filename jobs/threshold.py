@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from genray.errors import DataError
 from genray.settings import Settings
 
 _FEWEST = 10  # excesses that a tail is fitted to
@@ -49,8 +50,8 @@ def threshold_of(errors: NDArray[np.float64], settings: ThresholdSettings) -> fl
 
     A quantile is the smallest error that at least that share of errors does not exceed. Peaks over a
     threshold are those of Siffer et al. 2017, "Anomaly Detection in Streams with Extreme Value Theory",
-    equation 1: a generalised Pareto distribution by maximum likelihood; with fewer than ten peaks it is the
-    plain quantile.
+    equation 1: a generalised Pareto distribution by maximum likelihood. With fewer than ten peaks, or where
+    many errors are the same and the quantile lies below all peaks, it is the plain quantile.
     """
     plain = float(np.quantile(errors, settings.quantile, method="higher"))
     if settings.kind == "deviations":
@@ -58,11 +59,11 @@ def threshold_of(errors: NDArray[np.float64], settings: ThresholdSettings) -> fl
     if settings.kind == "peaks":
         start = float(np.quantile(errors, settings.tail))
         peaks = errors[errors > start] - start
-        if len(peaks) >= _FEWEST:
+        share = (1 - settings.quantile) * len(errors) / max(len(peaks), 1)  # of the peaks above
+        if len(peaks) >= _FEWEST and share < 1 and peaks.min() < peaks.max():
             from scipy.stats import genpareto
 
             shape, _, scale = genpareto.fit(peaks, floc=0)
-            share = (1 - settings.quantile) * len(errors) / len(peaks)
             return start + float(genpareto.isf(share, shape, scale=scale))
     return plain
 
@@ -77,9 +78,20 @@ def calibration_of(errors: NDArray[np.float64], settings: ThresholdSettings, fol
     Returns:
         `errors` are the quantiles 0, 0.01 to 0.99, and 1, by which an error becomes a percentile of
         normal ones.
+
+    Raises:
+        DataError: there is no threshold above 0.
     """
+    threshold = threshold_of(errors, settings)
+    if not (np.isfinite(threshold) and threshold > 0):
+        raise DataError(
+            f"the threshold is {threshold:g}, from errors of {errors.min():g} to {errors.max():g}",
+            where="threshold",
+            hint="it has to be above 0: look whether the normal samples are all flat lines, or all the same; "
+            "with threshold.kind=deviations raise threshold.deviations",
+        )
     return {
-        "threshold": threshold_of(errors, settings),
+        "threshold": threshold,
         **settings.model_dump(mode="json", exclude={"cross_fit_most", "folds"}),
         "folds": folds,
         "beats": len(errors),

@@ -63,6 +63,7 @@ class TrainEcg(Recipe[TrainEcgSettings]):
 
     settings_class = TrainEcgSettings
     headline = ("auc", "average_precision", "accuracy", "sensitivity", "specificity")
+    sample = "beat"
     name = "autoencoder"
     averaged = (name,)
 
@@ -78,18 +79,10 @@ class TrainEcg(Recipe[TrainEcgSettings]):
         self._set = found = open_beat_set(self.settings.data, self.settings.seed, note)
         self._parts: dict[Part, Beats] = {"val": found.val, "test": found.test}
         self._repeats = -(-self.settings.data.epoch_beats // len(found.train))
-        normal = Beats(
-            np.concatenate([found.train.values, found.val.values]),
-            np.concatenate([found.train.labels, found.val.labels]),
-            np.concatenate([found.train.groups, found.val.groups]),
-        )
+        self._normal = normal = found.train.joined(found.val)
         wanted = self.settings.threshold
         cross_fit = wanted.folds > 1 and len(normal) <= wanted.cross_fit_most
-        self._normal = normal
-        self._folds = []
-        if cross_fit:
-            likeness = first_component(normal.values)
-            self._folds = folds_of(normal.groups, wanted.folds, self.settings.seed, likeness)
+        self._folds = self._parted(normal, wanted.folds) if cross_fit else []
         with torch.device("meta"):  # to count, without drawing weights
             parameters = parameter_count(self._network())
         model, preprocessing, test = self.settings.model, found.preprocessing, len(found.test)
@@ -102,27 +95,21 @@ class TrainEcg(Recipe[TrainEcgSettings]):
             val=len(found.val),
             test=test,
             bad=found.bad,
-            data={
-                "fingerprint": found.fingerprint,
-                "split": found.split,
-                "train": len(found.train),
-                "val": len(found.val),
-                "test": test,
-                "classes": list(found.classes),
-                "normal": [found.classes[i] for i in found.normal],
-                "records": found.records,
-                "set_aside": len(found.bad),
-            },
+            data=found.described(),
             lines=[
                 f"{len(found.train)} normal beats{leads} to train on{passes}, {len(found.val)} held out, "
                 f"{test or 'no more'} to judge on, {len(found.bad)} set aside",
                 f"split {found.split}",
+                *([f"left out of the training beats: {found.left_out}"] if found.left_out else []),
                 f"ecg-beats, {model.kind}, {model.latent} numbers for {preprocessing.samples}: "
                 f"{parameters:,} parameters",
                 f"threshold from {f'{len(normal)} normal beats, scored by {cross}' if self._folds else held}",
             ],
         )
         return self._summary
+
+    def _parted(self, beats: Beats, folds: int) -> list[NDArray[np.int64]]:
+        return folds_of(beats.groups, folds, self.settings.seed, first_component(beats.values))
 
     def loader(self, report: Callable[[BadInput], None]) -> Loader:
         return ArrayLoader(self._set.train.values, self.settings.seed, self._repeats)
@@ -205,6 +192,7 @@ class TrainEcg(Recipe[TrainEcgSettings]):
             loop=settings.loop,
             repeats=self._repeats,
             seed=settings.seed,
+            settings=settings.model_dump(mode="json", include={"model", "loss", "optimizer", "device"}),
         )
         self._cross_fitted = fit.errors(self._normal.values, self._folds, work)
 
@@ -222,19 +210,13 @@ class TrainEcg(Recipe[TrainEcgSettings]):
         calibration = calibration_of(normal_errors, self.settings.threshold, len(self._folds))
         threshold, abnormal = calibration["threshold"], self._abnormal(part)
         this = Method("genray", errors, threshold)
-        judged = self._parts[part].values[:, 0]
-        others = plain_methods(
-            self.settings.eval,
-            self.settings.threshold,
-            latent=self.settings.model.latent,
-            seed=self.settings.seed,
-            normal=self._normal.values[:, 0],
-            folds=self._folds or [np.arange(len(self._set.train), len(self._normal))],
-            judged=judged,
-        )
+        others = self._plain(part)
         self._baselines = {other.name: judge(other, abnormal) for other in others}
         normal = np.ones(len(errors), bool) if abnormal is None else ~abnormal
-        means = {name: float(np.mean([s[name] for i, s in scored if normal[i]])) for name in ("mse", "mae")}
+        reconstructed = [s for i, s in scored if normal[i]]
+        if not reconstructed:  # abnormal beats alone judge
+            reconstructed = [s for _, s in self.validate(networks, "val", Share(), place)]
+        means = {name: float(np.mean([s[name] for s in reconstructed])) for name in ("mse", "mae")}
         labels, classes = self._parts[part].labels, self._set.classes
         draw = partial(self._drawn, networks, place, part)
         most = self.settings.loop.samples
@@ -244,6 +226,22 @@ class TrainEcg(Recipe[TrainEcgSettings]):
             calibration={"error": kind, **calibration},
             pictures=pictures,
             tables=[class_table([this, *others], labels, classes, self._set.normal)] if classes else [],
+        )
+
+    def _plain(self, part: Part) -> list[Method]:
+        """What plain detectors say; they know no beats that judge, and none that their threshold is from."""
+        settings, known, folds = self.settings, self._normal, self._folds
+        if part == "val":
+            known = self._set.train
+            folds = self._parted(known, max(2, settings.threshold.folds))
+        return plain_methods(
+            settings.eval,
+            settings.threshold,
+            latent=settings.model.latent,
+            seed=settings.seed,
+            normal=known.values[:, 0],
+            folds=folds or [np.arange(len(self._set.train), len(known))],
+            judged=self._parts[part].values[:, 0],
         )
 
     def _abnormal(self, part: Part) -> NDArray[np.bool_] | None:
@@ -263,7 +261,7 @@ class TrainEcg(Recipe[TrainEcgSettings]):
             drawn.append((title, list(zip(captions, beats[:, 0], made[:, 0], strict=True))))
         preprocessing = self._set.preprocessing
         unit = "deviations" if preprocessing.normalisation == "zscore" else "share of the range"
-        return draw_beats(drawn, preprocessing.before, preprocessing.after, unit)
+        return draw_beats(drawn, preprocessing.window, unit)
 
     def baselines(self) -> dict[str, dict[str, float]]:
         """The metrics of plain detectors, each at its own threshold."""

@@ -144,6 +144,7 @@ class PreparedTraining:
                 "bundle": str(run.bundle),
                 "metrics": metrics,
                 "headline": list(self._recipe.headline),
+                "sample": self._recipe.sample,
                 "seconds": round(time.monotonic() - began, 2),
                 "set_aside": len(run.read_set_aside()),
                 "epochs": self._settings.loop.epochs,

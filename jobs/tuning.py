@@ -187,6 +187,7 @@ class _Watch:
                 steps=steps,
                 images_per_second=sum(t.images_per_second for t in begun if t.step < t.steps),
                 seconds_left=(time.monotonic() - self._began) * (steps - done) / max(1, done),
+                samples=begun[0].samples,
             )
         )
 

@@ -55,10 +55,11 @@ class AlarmState:
 
     Attributes:
         stream: pseudonym.
-        time: of the last observation, unix seconds; None: there was none.
+        time: of the last samples that were observed, unix seconds; None: there were none.
         tracks: kinds about which there is something to remember.
         missing: samples that were missing lately.
         told: times of announcements in the last hour.
+        clock: how often the time fell back, which is in the names of alarms.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -68,6 +69,7 @@ class AlarmState:
     tracks: Mapping[Kind, Track] = field(default_factory=dict)
     missing: Missing = ()
     told: tuple[float, ...] = ()
+    clock: int = 0
 
     @classmethod
     def new(cls, stream: str) -> AlarmState:

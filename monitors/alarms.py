@@ -18,6 +18,10 @@ lead off is technical). Where they leave a choice:
   then the electrodes come off. It stays active until QRS are seen again or somebody acknowledges it.
 - The priority of an open alarm never falls. A latched alarm whose condition holds again is active again.
 - An acknowledged alarm is quiet, unless it gets worse: then it is announced anew at its higher priority.
+- A clock that falls back is a new clock: its times were there before. What is timed begins anew, alarms that
+  are open stay open, and new ones have the number of the clock in their names (`AlarmState.clock`), so that
+  those of a device that counts from 0 at each start are never taken for those of its last start. Samples that
+  are replayed fall back where they did, and give the same names.
 - An alarm that comes again within `again_after` of its end is the same alarm, and then lasts until its
   condition has been over for that long: one that flaps comes and goes at most once in that time.
 - Alarms beyond `announcements` an hour are recorded and not announced. One that still holds when there is
@@ -49,7 +53,7 @@ from monitors.conditions import (
 from monitors.observation import Change, Kind, Observation, Priority, State, Transition
 
 _HOUR = 3600.0
-_JITTER = 60.0  # seconds that the time may go back without the clock having been set anew
+_JITTER = 2.0  # seconds that the time may go back without the clock having been set anew
 _LAST = 1e11  # unix seconds; what lies beyond is no time
 
 
@@ -58,13 +62,13 @@ class _Step:
 
     def __init__(self, state: AlarmState, now: float, observation: Observation, limits: Limits) -> None:
         self.stream, self.now, self.limits = state.stream, now, limits
+        self.clock = state.clock + (state.time is not None and now < state.time)
         self.gap = observation.gap if observation.gap > 0 else 0.0
         # What a lost stream missed is told by its alarm.
         lost = _open(state.tracks.get("stream-lost"))
         self.missing = missed(state.missing, now, 0.0 if lost else self.gap)
         self.seen = Seen(observation, limits, sum(seconds for _, seconds in self.missing))
-        set_back = state.time is not None and now < state.time
-        self.told = tuple(min(each, now) for each in state.told) if set_back else state.told
+        self.told = tuple(min(each, now) for each in state.told)
         self.transitions: list[Transition] = []
 
     def follow(self, kind: Kind, track: Track | None, level: int) -> Track | None:
@@ -99,7 +103,7 @@ class _Step:
             alarm = replace(before, priority=priority, announced=self.room(priority), again=True)
             reason = f"again within {self.limits.again_after:g} s"
             return self.change(kind, alarm, timer, "resumed", "active", reason, tell=alarm.announced)
-        name = f"{self.stream}:{kind}:{round(self.now * 1000)}"
+        name = f"{self.stream}:{kind}:{round(self.now * 1000)}" + (f":{self.clock}" if self.clock else "")
         alarm = Alarm(name, priority, "active", self.now, self.now, self.room(priority))
         return self.change(kind, alarm, timer, "onset", "active", tell=alarm.announced)
 
@@ -185,7 +189,11 @@ def step(
                 here.seen = here.seen._replace(asystole=True)
             elif kind == "lead-off":
                 here.seen = here.seen._replace(lead_off=True)
-    return AlarmState(state.stream, now, tracks, here.missing, here.told), tuple(here.transitions)
+    # While nothing arrives the time is the wall clock's; samples that come late go on from where they were.
+    last = state.time if observation.lost > 0 else now
+    return AlarmState(state.stream, last, tracks, here.missing, here.told, here.clock), tuple(
+        here.transitions
+    )
 
 
 def acknowledge(state: AlarmState, alarm_name: str, time: float) -> tuple[AlarmState, tuple[Transition, ...]]:

@@ -16,18 +16,18 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import aiohttp
-from pydantic import Field, StringConstraints, model_validator
 
 from genray.errors import ResourceError
-from genray.settings import Location, Settings
 from monitors.alert import Alert, Told
-from monitors.observation import Priority, Transition
+from monitors.alertmanager_settings import PATH, AlertmanagerSettings
+from monitors.observation import Transition
 
 _AT_ONCE = 500  # alerts of a request
+_LIVES = 5  # times `resend_seconds` that an alert lasts unless it is sent again
 _FIRST_WAIT_S = 0.1
 _SENT, _REPEATED, _FAILED, _REFUSED, _DROPPED = OUTCOMES = (
     "sent",
@@ -36,37 +36,6 @@ _SENT, _REPEATED, _FAILED, _REFUSED, _DROPPED = OUTCOMES = (
     "refused",
     "dropped",
 )
-
-Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s@?#]+$", max_length=500)]
-
-
-class AlertmanagerSettings(Settings):
-    """Settings of what is pushed to Alertmanager."""
-
-    urls: tuple[Url, ...] = Field((), max_length=8, description="each member of a cluster; none: no push")
-    priorities: tuple[Priority, ...] = Field(
-        ("high",), description="of alarms that are pushed; the rules of Prometheus announce the others"
-    )
-    resend_seconds: float = Field(
-        60.0, gt=0, le=600, description="after which an alert is sent again; after 5 of them unheard, it ends"
-    )
-    timeout_seconds: float = Field(5.0, gt=0, le=60, description="of a request")
-    retry_seconds: float = Field(5.0, gt=0, le=60, description="longest wait before it is tried again")
-    max_alarms: int = Field(10_000, ge=1, le=1_000_000, description="that are kept; more are dropped")
-    token_file: Location | None = Field(None, description="holds the bearer token; read for each request")
-    ca: Location | None = Field(None, description="PEM: authority of the server; null: those of the system")
-    page: Url | None = Field(None, description="address of the live page, as the source of alerts")
-
-    @model_validator(mode="after")
-    def _secret(self) -> Self:
-        for url in self.urls if self.token_file else ():
-            if urlsplit(url).scheme != "https" and urlsplit(url).hostname not in (
-                "127.0.0.1",
-                "::1",
-                "localhost",
-            ):
-                raise ValueError(f"a token goes over https only, not to {url}")
-        return self
 
 
 class Alertmanager:
@@ -81,7 +50,10 @@ class Alertmanager:
         sent: called in a thread with transitions that at least one Alertmanager has taken, or that it is not
             to be told of: the journal's `mark_sent`.
         counted: called with an outcome of `OUTCOMES` and how often; with 0 of each at the start. `sent` and
-            `repeated` count alerts, `failed` (no answer) and `refused` (an answer that says no) requests.
+            `repeated` count alerts, `failed` (no answer) and `refused` (an answer that says no) requests,
+            `dropped` alarms.
+        owed: called with how many alarms go on that no Alertmanager knows of; never without `urls`.
+        note: called with a line for a person when one does not take alerts, and when it does again.
 
     Raises:
         ResourceError: `ca` or `token_file` cannot be read.
@@ -92,9 +64,13 @@ class Alertmanager:
         settings: AlertmanagerSettings,
         sent: Callable[[Sequence[Transition]], None],
         counted: Callable[[str, int], None],
+        owed: Callable[[int], None],
+        note: Callable[[str], None],
     ) -> None:
         self._settings, self._sent, self._counted = settings, sent, counted
+        self._owed, self._note = owed, note
         self._alerts: dict[str, Alert] = {}
+        self._dropped: set[str] = set()
         self._marks: list[Transition] = []
         self._to_mark = asyncio.Event()
         self._told: dict[str, dict[str, Told]] = {url: {} for url in settings.urls}
@@ -111,6 +87,7 @@ class Alertmanager:
         self._tasks: list[asyncio.Task[None]] = []
         for outcome in OUTCOMES:
             counted(outcome, 0)
+        self._count_owed()
 
     async def __aenter__(self) -> Self:
         self._tasks = [asyncio.create_task(self._mark())]
@@ -138,18 +115,53 @@ class Alertmanager:
             if (alert is None or (alert.ended and each.state != "ended")) and not wanted:
                 self._marks.append(each)
                 self._to_mark.set()
-            elif alert is None and len(self._alerts) >= self._settings.max_alarms:
+            elif alert is None and not self._has_room():
                 self._counted(_DROPPED, 1)
+                self._dropped.add(each.alarm)
             elif alert is None:
+                self._dropped.discard(each.alarm)
                 self._alerts[each.alarm] = Alert(each)
             else:
                 alert.take(each)
+            if each.state == "ended":
+                self._dropped.discard(each.alarm)
+        self._count_owed()
         for news in self._news.values():
             news.set()
 
+    def _has_room(self) -> bool:
+        """Whether there is room for one more; the oldest that ended makes it, before an alarm that goes on is
+        kept from anybody."""
+        if len(self._alerts) < self._settings.max_alarms:
+            return True
+        ended = [alert for alert in self._alerts.values() if alert.over is not None]
+        if not ended:
+            return False
+        # Those of which somebody was told lose nothing.
+        oldest = min(ended, key=lambda alert: (bool(alert.owed), alert.over))
+        if oldest.owed:
+            self._counted(_DROPPED, 1)
+            self._marks += oldest.delivered(oldest.version)
+            self._to_mark.set()
+        self._remove(oldest.name)
+        return True
+
+    def _count_owed(self) -> None:
+        if not self._told:
+            return
+        late = time.monotonic() - _LIVES * self._settings.resend_seconds
+        owed = len(self._dropped)
+        for name, alert in self._alerts.items():
+            knows = (told[name] for told in self._told.values() if name in told)
+            owed += not alert.ended and not any(
+                each.at > late and each.labels and each.labels["priority"] == alert.last.priority
+                for each in knows
+            )
+        self._owed(owed)
+
     async def _serve(self, url: str) -> None:
         s, told, news = self._settings, self._told[url], self._news[url]
-        wait = _FIRST_WAIT_S
+        wait, trouble = _FIRST_WAIT_S, ""
         timeout = aiohttp.ClientTimeout(total=s.timeout_seconds)
         async with aiohttp.ClientSession(timeout=timeout) as session:
             while True:
@@ -162,36 +174,47 @@ class Alertmanager:
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(news.wait(), until)
                     continue
-                payload = [body for step in due for body in step.bodies(5 * s.resend_seconds, s.page)]
-                outcome = await self._post(session, url, payload)
-                if outcome is not None:
+                payload = [body for step in due for body in step.bodies(_LIVES * s.resend_seconds, s.page)]
+                failed = await self._post(session, url, payload)
+                if failed is not None:
+                    outcome, why = failed
                     self._counted(outcome, 1)
+                    self._count_owed()
+                    if not trouble:
+                        trouble = f"alarms do not reach the Alertmanager {urlsplit(url).netloc}: {why}"
+                        self._note(f"{trouble}; it is tried again")
                     await asyncio.sleep(wait)
                     wait = min(2 * wait, s.retry_seconds)
                     continue
-                wait = _FIRST_WAIT_S
+                if trouble:
+                    self._note(f"alarms reach the Alertmanager {urlsplit(url).netloc} again")
+                wait, trouble = _FIRST_WAIT_S, ""
                 for step in due:
                     self._counted(_REPEATED if step.repeats else _SENT, 1)
                     self._marks += step.alert.delivered(step.version)
-                    if step.alert.name in self._alerts:
+                    # Meanwhile it may have been given up, and have come again as another.
+                    if self._alerts.get(step.alert.name) is step.alert:
                         told[step.alert.name] = step.told(time.monotonic())
                 self._to_mark.set()
                 self._forget()
+                self._count_owed()
 
     async def _post(
         self, session: aiohttp.ClientSession, url: str, payload: list[dict[str, Any]]
-    ) -> str | None:
+    ) -> tuple[str, str] | None:
+        """What went wrong, as an outcome and in words."""
         try:
             async with session.post(
-                f"{url.rstrip('/')}/api/v2/alerts",
+                f"{url.rstrip('/')}{PATH}",
                 json=payload,
                 headers=self._headers(),
                 ssl=self._tls,
                 allow_redirects=False,  # a token is not for others
             ) as answer:
-                return None if answer.status == 200 else _REFUSED
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
-            return _FAILED
+                return None if answer.status == 200 else (_REFUSED, f"it answers {answer.status}")
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            # Not its text, which may show the token.
+            return _FAILED, f"no answer ({type(error).__name__})"
 
     def _headers(self) -> dict[str, str]:
         if self._settings.token_file is None:
@@ -200,7 +223,8 @@ class Alertmanager:
             return {"Authorization": f"Bearer {''.join(file.read(10_000).split())}"}
 
     def _forget(self) -> None:
-        late = time.monotonic() - 5 * self._settings.resend_seconds  # then it has ended everywhere by itself
+        # Then it has ended everywhere by itself.
+        late = time.monotonic() - _LIVES * self._settings.resend_seconds
         for name, alert in list(self._alerts.items()):
             if alert.over is None or alert.owed:
                 continue
@@ -208,9 +232,12 @@ class Alertmanager:
             if alert.over < late or (
                 len(heard) == len(self._told) and not any(each.labels for each in heard)
             ):
-                del self._alerts[name]
-                for told in self._told.values():
-                    told.pop(name, None)
+                self._remove(name)
+
+    def _remove(self, name: str) -> None:
+        del self._alerts[name]
+        for told in self._told.values():
+            told.pop(name, None)
 
     async def _mark(self) -> None:
         while True:

@@ -47,7 +47,7 @@ class Bed:
     Attributes:
         rows: of its leads in the arrays of its rate's ward.
         end: samples that went through, `time` the unix time just after them.
-        received: when what was pushed last arrived, by the monotonic clock; `arrived`: when anything did.
+        received: when what was pushed last arrived, by the monotonic clock; `arrived`: when anything new did.
         gap: seconds of samples that went missing since the last observation.
     """
 
@@ -89,9 +89,13 @@ class Bed:
         return chunk.leads == self.leads and chunk.rate == self.rate
 
     def push(self, chunk: Chunk, now: float) -> None:
-        """Take a chunk in that fits."""
-        self.arrived, self.lost = now, 0.0
-        for each in self.sequencer.push(chunk):
+        """Take a chunk in that fits. One that is dropped is no sign of life: a gateway may repeat the last
+        message of a device for ever."""
+        held = self.sequencer.held
+        taken = self.sequencer.push(chunk)
+        if taken or self.sequencer.held > held:
+            self.arrived, self.lost = now, 0.0
+        for each in taken:
             self._take(each)
 
     def flush(self) -> None:

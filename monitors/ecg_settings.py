@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from genray.settings import Location, Settings
 from monitors.alarm_settings import Limits
-from monitors.alertmanager import AlertmanagerSettings
+from monitors.alertmanager_settings import AlertmanagerSettings
 from monitors.exporter import ExporterSettings
 from monitors.feed import FeedSettings
 from monitors.journal import JournalSettings

@@ -7,7 +7,8 @@ patient there is the stream's pseudonym and nothing else.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Literal, get_args
 
 from numpy.typing import ArrayLike
@@ -28,6 +29,7 @@ _ALARM_LABELS = ("kind", "priority", "category")
 _FAMILIES: dict[str, tuple[Literal["gauge", "counter"], str, tuple[str, ...]]] = {
     "alarms": ("counter", "Onsets of alarms; not announced: held back.", (*_ALARM_LABELS, "announced")),
     "notifications": ("counter", "What became of notifications.", ("channel", "outcome")),
+    "notifications_owed": ("gauge", "Alarms that go on and that nobody is told of.", ("channel",)),
     "faults": ("counter", "Input that was not as it should be.", ("source", "reason")),
     "source_connected": ("gauge", "1 while the source is connected.", ("source",)),
     "shard_up": ("gauge", "1 while the shard of streams is at work.", ("shard",)),
@@ -49,10 +51,14 @@ class Exporter:
     acknowledged or latched, for none of these says that it is over. One that the rate limit of its bed holds
     back is not active here, or the rules of Prometheus would announce it after all; its onset is counted with
     `announced="false"`.
+
+    Args:
+        settings: where it is served, and of how many streams.
+        clock: unix time.
     """
 
-    def __init__(self, settings: ExporterSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: ExporterSettings, clock: Callable[[], float] = time.time) -> None:
+        self._settings, self._clock = settings, clock
         self._lock = threading.Lock()
         self._streams: dict[str, Shown] = {}
         self._alarms: dict[str, tuple[str, ...]] = {}
@@ -76,7 +82,7 @@ class Exporter:
 
     def update(self, reading: Reading) -> bool:
         """Show `reading` as the state of its stream; False: there are too many streams, it is left out."""
-        shown = Shown(reading)
+        shown = Shown(reading, self._clock())
         stream = shown.labels["stream"]
         with self._lock:
             if stream not in self._streams and len(self._streams) >= self._settings.max_streams:
@@ -115,6 +121,12 @@ class Exporter:
         """Count notifications. A count of 0 makes the series known, which the rules need."""
         with self._lock:
             self._add("notifications", (label_value(channel), label_value(outcome)), count)
+
+    def owed(self, channel: str, count: int) -> None:
+        """Show how many alarms go on that nobody is told of by `channel`. Without a call there is no series,
+        and the rules announce all."""
+        with self._lock:
+            self._values["notifications_owed"][(label_value(channel),)] = count
 
     def connected(self, source: str, connected: bool) -> None:
         """Show whether `source` is connected."""

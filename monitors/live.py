@@ -11,16 +11,15 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from aiohttp import web
 from pydantic import Field, model_validator
 
 from genray.errors import ResourceError
 from genray.settings import Settings
+from monitors.host_names import HostNames, is_loopback
 from monitors.outbox import Outbox, frame
 
 _FILES = {
@@ -69,19 +68,12 @@ class LiveSettings(Settings):
 
     @model_validator(mode="after")
     def _is_meant(self) -> LiveSettings:
-        if not self.names and not _is_loopback(self.host):
+        if not self.names and not is_loopback(self.host):
             raise ValueError(
                 f"host {self.host} is reached from other machines: say in `names` by which names, "
                 "and see that only those who may acknowledge alarms get there"
             )
         return self
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 @dataclass(eq=False)
@@ -123,8 +115,7 @@ class Live:
         self._pages: set[_Page] = set()
         self._status: bytes | None = None
         self._runner: web.AppRunner | None = None
-        names = {"localhost", "127.0.0.1", "::1", settings.host, *settings.names}
-        self._names = {name.strip("[]").lower() for name in names}
+        self._names = HostNames(settings.host, settings.names)
 
     async def start(self) -> int | None:
         """Serve, in the running loop; returns the port, None if there is to be no page.
@@ -203,11 +194,11 @@ class Live:
     async def _guard(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        if _name(request.host) not in self._names:
+        if request.host not in self._names:
             raise web.HTTPMisdirectedRequest(text="this is not served under that name\n")
         origin = request.headers.get("Origin")
         # A browser names the origin of a page that sends or that reads across origins; other programs do not.
-        if origin is not None and urlsplit(origin).netloc.lower() != request.host.lower():
+        if origin is not None and origin.partition("://")[2].lower() != request.host.lower():
             raise web.HTTPForbidden(text="not from a page of another origin\n")
         return await handler(request)
 
@@ -267,7 +258,7 @@ class Live:
                 said = await request.json()
         except TimeoutError as error:
             raise web.HTTPRequestTimeout(text="the request took too long\n") from error
-        except (ValueError, RecursionError) as error:
+        except (ValueError, LookupError, RecursionError) as error:  # of the text or its charset
             raise web.HTTPBadRequest(text="this is not JSON\n") from error
         alarm = said.get("alarm") if isinstance(said, dict) else None
         if not isinstance(alarm, str) or not alarm:
@@ -275,13 +266,6 @@ class Live:
         # A page that goes away meanwhile does not undo it.
         done = await asyncio.shield(asyncio.ensure_future(self._acknowledge(alarm)))
         return web.json_response({"acknowledged": done}, status=200 if done else 404)
-
-
-def _name(host: str) -> str | None:
-    try:
-        return urlsplit(f"//{host}").hostname
-    except ValueError:
-        return None
 
 
 async def _harden(_: web.Request, response: web.StreamResponse) -> None:

@@ -12,8 +12,10 @@ from pydantic import Field, field_validator, model_validator
 
 from genray.errors import ResourceError
 from genray.settings import Location, Settings
+from monitors.host_names import HostNames
 
 _PATIENCE_S = 10.0
+_MISDIRECTED = 421
 
 
 class ServerSettings(Settings):
@@ -21,6 +23,11 @@ class ServerSettings(Settings):
 
     host: str = Field("127.0.0.1", description="IP address to serve on; beyond loopback needs client_ca")
     port: int = Field(9750, ge=0, le=65535, description="0: a free one")
+    names: tuple[str, ...] = Field(
+        (),
+        max_length=100,
+        description="further names by which it is reached, say through a proxy; any name with client_ca",
+    )
     certfile: Location | None = Field(None, description="PEM: the server's certificate; null: plain HTTP")
     keyfile: Location | None = Field(None, description="PEM: the key of certfile")
     client_ca: Location | None = Field(
@@ -51,7 +58,7 @@ class MetricsServer:
     Args:
         registry: what is served.
         settings: where and to whom.
-        refused: called for each connection that failed: no TLS, no certificate, too slow.
+        refused: called for each connection that failed: no TLS, no certificate, too slow, under another name.
 
     Raises:
         ResourceError: the port is taken, or a certificate cannot be used.
@@ -87,9 +94,9 @@ class MetricsServer:
         if s.certfile:
             # By default the thread that accepts shakes hands: one silent client would stop all scrapes.
             server.socket.do_handshake_on_connect = False
-        server.RequestHandlerClass = type(
-            "PatientHandler", (server.RequestHandlerClass,), {"timeout": _PATIENCE_S}
-        )
+        # With client_ca no browser gets here that has no certificate of it.
+        names = None if s.client_ca else HostNames(s.host, s.names)
+        server.RequestHandlerClass = _guarded(server.RequestHandlerClass, names, refused)
         server.handle_error = lambda request, address: refused()
         self.port: int = server.server_port
 
@@ -98,3 +105,18 @@ class MetricsServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+def _guarded(handler: Any, names: HostNames | None, refused: Callable[[], None]) -> Any:
+    """`handler`, but neither for ever nor under names that are not its own."""
+
+    def parse_request(self: Any) -> bool:
+        if not handler.parse_request(self):
+            return False
+        if names is None or self.headers.get("Host", "") in names:
+            return True
+        refused()
+        self.send_error(_MISDIRECTED, "this is not served under that name")
+        return False
+
+    return type("GuardedHandler", (handler,), {"timeout": _PATIENCE_S, "parse_request": parse_request})

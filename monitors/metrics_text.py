@@ -113,7 +113,7 @@ _OF_STREAMS: tuple[
     (
         "last_sample_timestamp_seconds",
         "gauge",
-        "Unix time of the stream's last sample.",
+        "Unix time of the stream's last sample, by the clock of its device.",
         "seconds",
         attrgetter("time"),
     ),
@@ -126,12 +126,15 @@ class Shown:
     """A reading with the labels of its series, which are made once for many scrapes.
 
     Of two leads whose names become one label, the last is shown: a series may be there once.
+
+    Args:
+        arrived: when it came, unix seconds of this machine.
     """
 
-    __slots__ = ("labels", "leads", "reading")
+    __slots__ = ("arrived", "labels", "leads", "reading")
 
-    def __init__(self, reading: Reading) -> None:
-        self.reading = reading
+    def __init__(self, reading: Reading, arrived: float) -> None:
+        self.reading, self.arrived = reading, arrived
         self.labels = {"stream": label_value(reading.stream)}
         usable = {
             label_value(lead, LEAD_LENGTH): float(quality == "good")
@@ -145,6 +148,9 @@ def stream_families(shown: Sequence[Shown]) -> Iterator[Metric]:
     for name, kind, documentation, unit, get in _OF_STREAMS:
         rows = [(each.labels, value) for each in shown if (value := get(each.reading)) is not None]
         yield family(name, kind, documentation, rows, unit)
+    came = [(each.labels, each.arrived) for each in shown]
+    documentation = "Unix time at which the last reading of the stream came, by the clock of the monitor."
+    yield family("last_arrival_timestamp_seconds", "gauge", documentation, came, "seconds")
     leads = [row for each in shown for row in each.leads]
     yield family("lead_usable", "gauge", "1 if the lead can be judged, 0 if it is off or poor.", leads)
 

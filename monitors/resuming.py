@@ -60,6 +60,11 @@ class ResumedWard(Ward):
             if bed.alarms.time is not None
         }
 
+    def references(self) -> dict[str, bytes]:
+        """Of all patients who are learned, as they are now: they follow."""
+        beds = self._beds.values()
+        return {bed.stream: bed.reference.save() for bed in beds if bed.reference.shape is not None}
+
     @property
     def streams(self) -> list[str]:
         """That have a bed."""
@@ -101,6 +106,8 @@ class ResumedWard(Ward):
             self._seen[bed.stream] = bed.time
             return True
         del self._seen[bed.stream]
+        if kept := self._references.get(bed.stream):
+            bed.reference.restore(kept)  # it has followed these samples before
         return False
 
 

@@ -35,7 +35,7 @@ class Scorer:
         bundle: of train-ecg.
 
     Raises:
-        BundleMismatch: it is of something else, or has no threshold.
+        BundleMismatch: it is of something else, has no threshold, or does not say where the R peak is.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -49,7 +49,10 @@ class Scorer:
                 hint="train it again with this genray",
             )
         self.threshold = float(threshold)
-        self.beat: BeatSettings = takes.beat
+        try:
+            self.beat: BeatSettings = takes.beat
+        except BundleMismatch as error:
+            raise BundleMismatch(error.what, where=str(bundle.path), hint=error.hint) from None
         self.leads = frozenset(name.upper() for name in takes.leads)
         self._takes, self._network = takes, bundle.network
 

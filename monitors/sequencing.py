@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from dataclasses import replace
 from typing import Final, NamedTuple
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ FAULTS: Final = {
 }
 """What is counted, and what it means."""
 
-_REMEMBERED: Final = 64
+_REMEMBERED: Final = 64  # messages; one that is further back is not waited for by anybody
 _LEAST_OVERLAP: Final = 8  # fewer samples are equal by chance
 _MOST_MISSING: Final = 86_400.0  # seconds; a longer gap is a clock that is wrong
 
@@ -84,7 +85,9 @@ class Sequencer:
         self._last: Chunk | None = None  # its start is the counted time
         self._tail: NDArray[np.int16] | None = None  # the samples of the last message, uncut
         self._next = 0
-        self._recent: deque[tuple[int, float]] = deque(maxlen=_REMEMBERED)  # sequence, start as it was sent
+        self._first = 0  # of the count that goes on
+        # Sequence, start as it was sent, and checksum: a device without a clock has all but that again.
+        self._recent: deque[tuple[int, float, int]] = deque(maxlen=_REMEMBERED)
         self._doubted: int | None = None
         self._doubts = 0
 
@@ -109,11 +112,16 @@ class Sequencer:
         early = chunk.start < last.end - self._settings.tolerance
         if sequence > self._next:
             return self._doubt(chunk) if early else self._hold(chunk)
-        if self._known(chunk):
+        if (sequence, chunk.start, _checksum(chunk)) in self._recent:
+            self.faults["duplicate"] += 1
             return []
-        # A count that falls back while time goes on is a sender that was started again.
-        again = not early and chunk.start >= last.start
-        return [*self.flush(), *self._accept(chunk)] if again else self._doubt(chunk)
+        if not early and chunk.start >= last.start:
+            # A count that falls back while time goes on is a sender that was started again.
+            return [*self.flush(), *self._accept(chunk)]
+        if self._missed(chunk):
+            self.faults["late"] += 1
+            return []
+        return self._doubt(chunk)
 
     def flush(self) -> list[Ordered]:
         """All that is held back, in order: for when nothing came for some time."""
@@ -124,9 +132,8 @@ class Sequencer:
 
     def _hold(self, chunk: Chunk) -> list[Ordered]:
         self._doubted = None
-        if chunk.sequence in self._held:
+        if chunk.sequence in self._held:  # the later one is no worse
             self.faults["duplicate"] += 1
-            return []
         self._held[chunk.sequence] = chunk
         result: list[Ordered] = []
         while self._held and (
@@ -154,11 +161,11 @@ class Sequencer:
                 del self._held[sequence]
                 self.faults["late"] += 1
 
-    def _known(self, chunk: Chunk) -> bool:
-        """Whether `chunk`, of an earlier count, was there already, or was given up; counts it then."""
-        if (chunk.sequence, chunk.start) in self._recent:
-            self.faults["duplicate"] += 1
-            return True
+    def _missed(self, chunk: Chunk) -> bool:
+        """Whether `chunk`, of an earlier count, is one that was not there, lately. A device without a clock
+        that starts again sends counts and times that were there, with other samples."""
+        if not self._recent or self._next - chunk.sequence > _REMEMBERED:
+            return False
         before = [each for each in self._recent if each[0] < chunk.sequence]
         after = [each for each in self._recent if each[0] > chunk.sequence]
         if len(before) + len(after) < len(self._recent):
@@ -166,13 +173,12 @@ class Sequencer:
         # Its time must lie where its count does. One message of a mad count and time would otherwise
         # make all that follow look late.
         seconds = len(chunk.samples) / chunk.rate
-        last, end = after[0]
-        first, start = before[-1] if before else (last - 1, end - seconds)
-        expected = end - (end - start) * (last - chunk.sequence) / (last - first)
-        if abs(chunk.start - expected) > self._settings.tolerance + seconds:
+        last, end, _ = after[0]
+        if not before and chunk.sequence >= self._first:
             return False
-        self.faults["late"] += 1
-        return True
+        first, start, _ = before[-1] if before else (last - 1, end - seconds, 0)
+        expected = end - (end - start) * (last - chunk.sequence) / (last - first)
+        return abs(chunk.start - expected) <= self._settings.tolerance + seconds
 
     def _doubt(self, chunk: Chunk) -> list[Ordered]:
         """Drop a chunk of a time that has been; but several in a row are a clock that was set back."""
@@ -192,7 +198,9 @@ class Sequencer:
         self._last, self._tail = chunk, chunk.samples
         if skipped < 0:
             self._recent.clear()
-        self._recent.append((chunk.sequence, chunk.start))
+        if not self._recent:
+            self._first = chunk.sequence
+        self._recent.append((chunk.sequence, chunk.start, _checksum(chunk)))
         if last is None or tail is None:
             return [Ordered(chunk, 0.0, False)]
         expected = last.start + len(last.samples) / last.rate
@@ -222,6 +230,10 @@ class Sequencer:
             share = min(1.0, len(chunk.samples) / chunk.rate / self._settings.settle)
             self._last = replace(chunk, start=expected + error * share)
         return [Ordered(self._last, 0.0, restarted)]
+
+
+def _checksum(chunk: Chunk) -> int:
+    return crc32(chunk.samples.tobytes())
 
 
 def _most_missing(skipped: int) -> float:

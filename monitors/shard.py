@@ -32,6 +32,7 @@ _PERIOD = 0.1  # s between looks, where samples come no faster than they are loo
 _MOST = 3.0  # s of samples of each stream that may wait; then the source waits
 _TICK = 1.0  # s
 _PLACES = 2.0  # s of samples between places that are remembered
+_FOLLOWED = 600.0  # s after which references, that follow their patients, are kept again
 
 
 @dataclass(frozen=True)
@@ -117,13 +118,13 @@ class Shard:
         self._answers: list[Transition] = []
         self._task: asyncio.Task[None] | None = None
         self._wake, self._room = asyncio.Event(), asyncio.Event()
-        self._ticked = time.monotonic()
+        self._ticked = self._kept = time.monotonic()
 
     async def collect(self, keep: bool = False) -> Report:
         """Look at what has come, waiting a moment for it; the first call opens the source.
 
         Args:
-            keep: give the states of all streams, to be kept.
+            keep: give the states of all streams, to be kept, and from time to time their references.
 
         Raises:
             GenrayError: the source can never be opened.
@@ -146,6 +147,9 @@ class Shard:
         if now - self._ticked >= _TICK:
             self._ticked = now
             found.add(self._ward.tick(now))
+        if keep and now - self._kept >= _FOLLOWED:
+            self._kept = now
+            found.references |= self._ward.references()
         # What was answered came before this step.
         found.transitions[:0], self._answers = self._answers, []
         if self._ward.waiting:

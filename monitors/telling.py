@@ -54,6 +54,8 @@ class Telling:
             settings.alertmanager,
             sent=partial(journal.mark_sent, _PUSHED),
             counted=partial(self.exporter.notified, _PUSHED),
+            owed=partial(self.exporter.owed, _PUSHED),
+            note=display.note,
         )
         self.alarms: dict[str, Transition] = {}
         """That are open."""

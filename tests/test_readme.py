@@ -23,7 +23,7 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 def shown(first: str) -> list[str]:
     """Commands in ```sh blocks and in help texts that begin with the word `first`."""
     texts = [block for doc in DOCUMENTS for block in re.findall(r"```sh\n(.*?)```", doc.read_text(), re.S)]
-    texts.append((ROOT / "genray" / "cli.py").read_text())
+    texts += [(ROOT / "genray" / file).read_text() for file in ("cli.py", "monitor_cli.py")]
     lines = [line.strip() for text in texts for line in text.splitlines()]
     return sorted({re.split(r"\s+#|\s+>", line)[0] for line in lines if line.startswith(f"{first} ")})
 
@@ -39,8 +39,8 @@ def test_a_shown_genray_command_is_understood(line: str) -> None:
         command = found
     with command.make_context("genray", words) as context:
         sets = context.params.get("sets", ())
-        if "target" in context.params:
-            target = find_target(context.params["target"])
+        if name := context.params.get("target") or ("ecg" if line.startswith("genray monitor ecg") else ""):
+            target = find_target(name)
             load(target.load().settings_class, target=target.name, sets=sets)
 
 

@@ -23,7 +23,7 @@ from genray.settings import Location, Settings
 
 Name = Annotated[str, BeforeValidator(str)]  # records and classes may be called by numbers
 _RECORDINGS = (".hea", ".edf", ".bdf")
-_PART = re.compile(r"(?:^|[_\-. ])(train|test)(?:[_\-. ]|$)", re.IGNORECASE)
+_PART = re.compile(r"(?:^|[_\-. ])(train|val|test)(?:[_\-. ]|$)", re.IGNORECASE)
 
 
 class BeatSetSettings(Settings):
@@ -71,7 +71,7 @@ class FoundBeats:
         values: pieces (beats, samples), not normalised.
         classes: of each beat; "" where nobody says.
         groups: number of the record of each; of tables each row is a group of its own.
-        parts: of each what its file says: train, test or "".
+        parts: of each what its file or folder says: train, val, test or "".
         bad: rows or records that are broken.
         leads: that the beats are of.
         total: rows or records that were looked at.
@@ -105,6 +105,8 @@ def read_beats(settings: BeatSetSettings, seed: int, note: Callable[[str], None]
         DataError: there are none, or too much is broken.
     """
     path = Path(settings.path)
+    if not path.exists() and (header := path.with_name(f"{path.name}.hea")).exists():
+        path = header  # records of WFDB are named without a suffix
     if "://" in settings.path or not path.exists():
         why = "they are read from local folders" if "://" in settings.path else "there is no such folder"
         raise DataError(f"cannot read beats from {settings.path}: {why}", where="data.path", hint=_HINT)
@@ -117,6 +119,8 @@ def read_beats(settings: BeatSetSettings, seed: int, note: Callable[[str], None]
     if not found.classes or len(found.bad) > settings.max_bad_share * found.total:
         what = "records" if recordings else "rows"
         said = f"no beats under {settings.path}"
+        if recordings and not found.total:
+            said = f"no records (.hea, .edf, .bdf) in the folder {settings.path}"
         if found.classes:
             said = f"{len(found.bad)} of {found.total} {what} are broken, more than data.max_bad_share="
             said += f"{settings.max_bad_share:g}:"
@@ -132,22 +136,31 @@ def _holds_recordings(path: Path) -> bool:
 
 
 def _read_tables(path: Path, settings: BeatSetSettings, found: FoundBeats) -> None:
-    files = [path]
+    kinds = [[path]]
     if path.is_dir():
         every = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
         by_suffix = ([p for p in every if p.suffix.lower() == suffix] for suffix in SUFFIXES)
-        files = next((some for some in by_suffix if some), [])  # archives hold the same beats in several
-    for file in files:
-        named = _PART.search(file.stem)
-        part = named[1].lower() if named else split_of(file.relative_to(path).as_posix())
-        rows = read_rows(file, settings.label)
-        found.total += rows.total
-        found.bad += rows.bad
-        if rows.classes:
-            start = len(found.groups)
-            resampled = _resampled(rows.values, settings.beat.samples)
-            numbers = list(range(start, start + len(rows.classes)))
-            found.add(resampled, rows.classes, part, numbers)
+        # Archives hold the same beats in files of several kinds; other files are about them.
+        kinds = sorted(by_suffix, key=lambda files: not any(_part_of(file, path) for file in files))
+    for files in kinds:
+        for file in files:
+            rows = read_rows(file, settings.label)
+            found.total += rows.total
+            found.bad += rows.bad
+            if rows.classes:
+                start = len(found.groups)
+                resampled = _resampled(rows.values, settings.beat.samples)
+                numbers = list(range(start, start + len(rows.classes)))
+                found.add(resampled, rows.classes, _part_of(file, path), numbers)
+        if found.classes:
+            found.bad = [b for b in found.bad if b.path.partition(":")[0] in {file.name for file in files}]
+            return
+
+
+def _part_of(file: Path, root: Path) -> str:
+    """What a file or its folders below `root` say: train, val, test or ""."""
+    named = _PART.search(file.stem)
+    return named[1].lower() if named else split_of(file.relative_to(root).as_posix())
 
 
 def _read_records(
@@ -158,7 +171,8 @@ def _read_records(
         if path.is_dir()
         else {}
     )
-    files = files or {path.stem: path}
+    if not path.is_dir():
+        files = {path.stem: path}
     if unknown := sorted({*settings.records, *settings.test_records} - set(files)):
         some = ", ".join(list(files)[:20])
         raise DataError(
@@ -169,6 +183,12 @@ def _read_records(
     test = set(settings.test_records) or set(hold_out(names, settings.test_share, seed)[1])
     if not settings.test_share and not settings.test_records:
         test = set()
+    if names and test >= set(names):
+        raise DataError(
+            f"data.test_records takes all {len(names)} records: there is none to train on",
+            where="data.test_records",
+            hint="name fewer records to judge on",
+        )
     found.total = len(names)
     for number, name in enumerate(names):
         if number % 10 == 9:

@@ -22,6 +22,8 @@ from monitors.wire import MAX_BYTES
 if TYPE_CHECKING:
     import aiomqtt
 
+_REFUSED = 128  # SUBACK, section 3.9.3 of MQTT 3.1.1
+_OVERHEAD = 200  # bytes of memory that a message takes beside what it holds
 _LOG = logging.getLogger("monitors.mqtt")
 _LOG.addHandler(logging.NullHandler())
 _LOG.propagate = False  # the client repeats there what the broker says; losses are told by the feed
@@ -33,7 +35,14 @@ class MqttSettings(Settings):
     kind: Literal["mqtt"] = Field("mqtt", description="an MQTT broker")
     host: str = Field("127.0.0.1", min_length=1, description="of the broker")
     port: int = Field(1883, ge=1, le=65535, description="8883 is usual with TLS")
-    topic: str = Field("ecg/+/samples", min_length=1, description="filter of the topics to subscribe to")
+    topic: str = Field(
+        "ecg/+/samples",
+        min_length=1,
+        max_length=1000,
+        # Section 4.7 of the standard: + is a whole level, # a whole last one.
+        pattern=r"^(?:(?:\+|[^+#/\x00]*)/)*(?:\+|#|[^+#/\x00]*)$",
+        description="filter of the topics to subscribe to",
+    )
     qos: Literal[0, 1] = Field(0, description="1: the broker repeats what was not acknowledged, at a cost")
     client: str | None = Field(
         None,
@@ -86,9 +95,11 @@ class MqttSource:
         try:
             await client.__aenter__()
             self._client, self._inbox = client, inbox
-            await client.subscribe(s.topic, qos=s.qos)
+            granted = await client.subscribe(s.topic, qos=s.qos)
         except (self._library.MqttError, OSError) as error:
             raise SourceLost(str(error)) from error
+        if any((code if isinstance(code, int) else code.value) >= _REFUSED for code in granted):
+            raise SourceLost("the subscription is refused")
 
     async def next(self) -> Sequence[bytes]:
         assert self._client is not None
@@ -135,12 +146,18 @@ class _Inbox(asyncio.Queue["aiomqtt.Message"]):
         assert isinstance(payload, bytes)
         if len(payload) > MAX_BYTES:
             item.payload = payload = payload[: MAX_BYTES + 1]
-        if self._bytes + len(payload) > self._most:
+        size = _size(item)
+        if self._bytes + size > self._most:
             raise asyncio.QueueFull
-        self._bytes += len(payload)
+        self._bytes += size
         super().put_nowait(item)
 
     def _get(self) -> aiomqtt.Message:
         item: aiomqtt.Message = super()._get()
-        self._bytes -= len(item.payload)
+        self._bytes -= _size(item)
         return item
+
+
+def _size(message: aiomqtt.Message) -> int:
+    # An empty one is not free: a flood of them would fill the memory.
+    return len(message.payload) + len(str(message.topic)) + _OVERHEAD

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 
 import aiohttp
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from genray.settings import Location, Settings
 from monitors.sources.parts import password, trust
 from monitors.sources.source import SourceLost
-from monitors.wire import MAX_BYTES
+
+MOST: Final = 4 * 2**20
+"""Bytes of a message: one beyond this ends the connection, one that is only too large for the wire format is
+counted, and other streams go on."""
 
 
 class WebSocketSettings(Settings):
@@ -23,6 +27,14 @@ class WebSocketSettings(Settings):
     token_env: str | None = Field(
         None, description="environment variable that holds a bearer token; null: none is sent"
     )
+
+    @field_validator("url")
+    @classmethod
+    def _leads_somewhere(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if not parts.hostname or parts.port == 0:  # a port that is none raises ValueError itself
+            raise ValueError("a URL names a server: ws://host:port/path")
+        return url
 
 
 class WebSocketSource:
@@ -46,7 +58,7 @@ class WebSocketSource:
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
         try:
             self._socket = await self._session.ws_connect(
-                self._settings.url, headers=headers, heartbeat=20, max_msg_size=MAX_BYTES, ssl=self._tls
+                self._settings.url, headers=headers, heartbeat=20, max_msg_size=MOST, ssl=self._tls
             )
         except aiohttp.WSServerHandshakeError as error:
             # Its text shows the URL, and a URL may hold a token.

@@ -61,3 +61,15 @@ def test_progress_passes_from_one_process_to_another_through_files(
 def test_a_loss_that_is_no_number_does_not_stop_the_progress(tmp_path: Path) -> None:
     FileDisplay(tmp_path).tick(replace(TICK, values={"disc_loss": float("nan"), "gen_l1_loss": 1.0}))
     assert json.loads((tmp_path / "progress.json").read_text())["values"] == {"gen_l1_loss": 1.0}
+
+
+def test_what_is_counted_has_its_name(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    beats = replace(TICK, samples="beats")
+    FileDisplay(tmp_path).tick(beats)
+    FileFollower(tmp_path, LineDisplay()).poll()
+    assert "12.3 beats/s" in capsys.readouterr().err
+    screen = io.StringIO()
+    live = LiveDisplay(Console(file=screen, force_terminal=True, width=120))
+    live.tick(beats)
+    live.close()
+    assert "beats/s" in screen.getvalue()

@@ -50,3 +50,7 @@ def test_each_detector_gets_a_threshold_from_beats_that_it_does_not_know() -> No
         above = method.errors > method.threshold
         assert above[20:].all(), method.name
         assert above[:20].mean() <= 0.35, method.name
+
+
+def test_a_single_known_beat_has_no_components_and_yet_an_error() -> None:
+    assert np.isfinite(principal_components(8)(NORMAL[:1], OTHERS)).all()

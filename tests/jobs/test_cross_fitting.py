@@ -41,7 +41,7 @@ def knows(network: nn.Module, batch: torch.Tensor) -> torch.Tensor:
 def fit(**loop: float) -> CrossFit:
     optimizer = (partial(AdamSettings().make, fused=True), 1e-3)
     settings = LoopSettings.model_validate({"epochs": 3, "batch_size": 8, **loop})
-    return CrossFit(Memory, optimizer, learn, knows, loop=settings, repeats=2, seed=0)
+    return CrossFit(Memory, optimizer, learn, knows, loop=settings, repeats=2, seed=0, settings={})
 
 
 @pytest.fixture
@@ -64,6 +64,7 @@ def test_every_other_sample_is_learned(work: FollowUp) -> None:
         loop=LoopSettings(epochs=3, batch_size=8),
         repeats=2,
         seed=0,
+        settings={},
     ).errors(SAMPLES, half, work)
     assert set(errors[:20]) == {20.0}
 
@@ -82,10 +83,38 @@ def test_the_average_of_the_weights_scores_where_the_loop_keeps_one(work: Follow
             loop=LoopSettings(epochs=3, batch_size=8, ema=ema),
             repeats=2,
             seed=0,
+            settings={},
         ).errors(SAMPLES, plain_folds(40, 2), work)
         for ema in (0.0, 0.9)
     )
     assert (mean > last).all(), "weights fall, so their average is above the last"
+
+
+def test_folds_that_are_done_are_kept_until_something_else_is_asked_for(
+    work: FollowUp,
+) -> None:
+    trained: list[int] = []
+
+    def counting(network: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        trained.append(len(batch))
+        return torch.arange(float(len(batch)))
+
+    def errors(folds: int = 2, **settings: int) -> list[float]:
+        optimizer = (partial(AdamSettings().make, fused=True), 1e-3)
+        loop = LoopSettings(epochs=3, batch_size=8)
+        fit = CrossFit(Memory, optimizer, learn, counting, loop=loop, repeats=2, seed=0, settings=settings)
+        return list(fit.errors(SAMPLES, plain_folds(40, folds), work))
+
+    first = errors()
+    assert trained == [20, 20]
+    assert errors() == first
+    assert trained == [20, 20], "nothing was scored again"
+    errors(width=3)
+    errors(folds=4, width=3)
+    assert trained == [20, 20, 20, 20, 10, 10, 10, 10]
+    (work.run.checkpoints / "folds.safetensors").write_bytes(b"damaged")
+    errors(folds=4, width=3)
+    assert len(trained) == 12
 
 
 def test_a_stop_ends_it_at_once(work: FollowUp) -> None:
@@ -109,13 +138,19 @@ def test_samples_that_are_alike_go_into_different_folds() -> None:
     assert [len(set(fold) & set(range(7, 12))) for fold in folds] == [1] * 5
 
 
-def test_a_record_is_in_one_fold_where_there_are_enough() -> None:
+def test_a_record_is_in_one_fold() -> None:
     groups = np.repeat(np.arange(7), [50, 10, 10, 10, 10, 10, 20])
     folds = folds_of(groups, 3, 0, np.zeros(120))
     assert sum(len(set(groups[fold])) for fold in folds) == 7
     assert sorted(len(fold) for fold in folds) == [30, 40, 50]
-    few = folds_of(np.repeat([0, 1], 30), 3, 0, np.zeros(60))
-    assert [len(fold) for fold in few] == [20, 20, 20]
+    for records in (2, 3, 4):
+        groups = np.repeat(np.arange(records), 30)
+        few = folds_of(groups, 5, 0, np.zeros(len(groups)))
+        assert sorted((set(groups[fold]) for fold in few), key=min) == [{record} for record in range(records)]
+
+
+def test_the_beats_of_a_single_record_are_parted() -> None:
+    assert [len(fold) for fold in folds_of(np.zeros(60, np.int64), 3, 0, np.zeros(60))] == [20, 20, 20]
 
 
 def plain_folds(count: int, folds: int) -> list[np.ndarray]:

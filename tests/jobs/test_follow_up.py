@@ -1,12 +1,19 @@
+import multiprocessing
+import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from torch import distributed
+from torch._C._distributed_c10d import FileStore
 
 from genray.errors import Interrupted
 from genray.progress import LineDisplay, Tick
+from jobs import follow_up
 from jobs.device import DeviceSettings, open_device
 from jobs.follow_up import FollowUp
 from jobs.run import Run
+from jobs.worker import Worker
 
 
 class Shown(LineDisplay):
@@ -38,3 +45,41 @@ def test_a_request_to_stop_ends_the_work(work: FollowUp) -> None:
     work.run.request_stop()
     with pytest.raises(Interrupted, match="calibration step 2 of 10"):
         work.step(2, 10, 8, "calibration step")
+
+
+def in_a_group_of_two(rank: int, folder: Path) -> str:
+    """Works longer than the group waits for a rank that is silent, then fails; how it failed."""
+    store = FileStore(str(folder / "store"), 2)
+    store.set(str(rank), "")
+    store.wait(["0", "1"], timedelta(seconds=60))  # nobody waits for imports any more
+    distributed.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=2))
+    device, began = open_device(DeviceSettings(threads=1), gpu=False), time.monotonic()
+
+    def long(work: FollowUp) -> None:
+        assert rank == 0
+        while time.monotonic() < began + 3:
+            work.step(1, 9, 8, "calibration step")
+        raise Interrupted("it was enough")
+
+    try:
+        FollowUp(Run(folder), device, Shown(), epoch=1).lead(Worker(device.where), long)
+    except Interrupted as error:
+        return f"{error.what} {error.agreed}"
+    finally:
+        distributed.destroy_process_group()
+    return "nothing"
+
+
+def waiting(folder: Path) -> None:
+    (folder / "said.txt").write_text(in_a_group_of_two(1, folder))
+
+
+def test_the_others_of_a_group_wait_however_long_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow_up, "_ALIVE", 0.2)
+    other = multiprocessing.get_context("spawn").Process(target=waiting, args=(tmp_path,))
+    other.start()
+    assert in_a_group_of_two(0, tmp_path) == "it was enough True"
+    other.join(60)
+    assert (tmp_path / "said.txt").read_text() == "it was enough True"

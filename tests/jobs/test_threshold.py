@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from genray.errors import DataError
 from jobs.threshold import ThresholdSettings, calibration_of, threshold_of
 
 ERRORS = np.random.default_rng(0).exponential(2.0, 20_000)
@@ -43,3 +44,18 @@ def test_the_calibration_turns_errors_into_percentiles() -> None:
     assert (table[0], table[-1]) == (ERRORS.min(), ERRORS.max())
     assert np.interp(np.median(ERRORS), table, np.arange(101)) == pytest.approx(50, abs=0.1)
     assert (calibration["folds"], calibration["beats"], calibration["kind"]) == (5, 20_000, "quantile")
+
+
+@pytest.mark.parametrize("quantile", [0.9, 0.95, 0.999])
+def test_many_errors_that_are_the_same_give_a_number(quantile: float) -> None:
+    ties = np.concatenate([ERRORS[:780] / 1e6, np.full(200, 0.2), 0.2 + ERRORS[:20] / 10])
+    settings = ThresholdSettings(kind="peaks", quantile=quantile)
+    assert 0.2 <= threshold_of(ties, settings) < 10
+    assert threshold_of(np.repeat([0.0, 1.0], [900, 100]), settings) in (0.0, 1.0)
+
+
+def test_no_threshold_is_refused() -> None:
+    with pytest.raises(DataError, match="the threshold is 0"):
+        calibration_of(np.zeros(50), ThresholdSettings(), 5)
+    with pytest.raises(DataError, match="the threshold is -"):
+        calibration_of(ERRORS, ThresholdSettings(kind="deviations", deviations=-9), 5)

@@ -4,9 +4,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from genray.progress import FileDisplay, LineDisplay, Tick
 from jobs.run import Run
 from jobs.trial import is_stopped
-from jobs.tuning import Halving
+from jobs.tuning import Halving, _Watch
 from tests.jobs.test_trial import METRIC, write_rows
 
 
@@ -58,3 +59,23 @@ def test_more_may_be_better(tmp_path: Path) -> None:
     low = trial(tmp_path / "low")
     halving.on_trial_add(None, low)  # type: ignore[arg-type]
     assert decide(halving, low, 1, 10.0) == Halving.STOP
+
+
+class Ticks(LineDisplay):
+    def __init__(self) -> None:
+        super().__init__()
+        self.newest: Tick | None = None
+
+    def tick(self, tick: Tick) -> None:
+        self.newest = tick
+
+
+def test_the_trials_together_count_what_each_counts(tmp_path: Path) -> None:
+    runs, shown = [Run(tmp_path / name) for name in "ab"], Ticks()
+    for run in runs:
+        run.folder.mkdir()
+    watch = _Watch([SimpleNamespace(run=run) for run in runs], shown)  # type: ignore[misc]
+    FileDisplay(runs[0].folder).tick(Tick(1, 3, 1, 18, 10.0, 1.0, samples="beats"))
+    watch.poll()
+    assert shown.newest is not None
+    assert (shown.newest.steps, shown.newest.samples) == (36, "beats")

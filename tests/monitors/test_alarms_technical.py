@@ -189,10 +189,44 @@ def test_a_clock_that_goes_back_a_little_stands_still() -> None:
     bed = Bed()
     bed.see(60)
     before = bed.state.time
-    bed.now -= 50
-    assert bed.see(40, heart_rate=150.0) == [], "no time passes that passed before"
-    assert bed.state.time == before
-    assert bed.see(20, heart_rate=150.0) == ["tachycardia onset"]
+    bed.now -= 3.9
+    bed.see(2)
+    assert (bed.state.time, bed.state.clock) == (before, 0)
+
+
+@pytest.mark.parametrize("back", [5, 10, 30, 55, 70, 3600])
+def test_a_clock_that_was_set_back_delays_no_alarm(back: float) -> None:
+    bed = Bed()
+    bed.see(120)
+    bed.now -= back
+    assert bed.see(6, heart_rate=150.0) == ["tachycardia onset"]
+
+
+def test_a_device_that_counts_from_nought_at_each_start_has_other_alarms_each_time() -> None:
+    bed = Bed()
+    for _ in range(3):
+        bed.now = 0.0
+        bed.see(20)
+        assert bed.see(2, silence=5.0)[-1] == "asystole onset"
+        bed.look("asystole")
+        bed.see(80)
+    assert [each.alarm for each in bed.log if each.change == "onset"] == [
+        "bed:asystole:22000", "bed:asystole:22000:1", "bed:asystole:22000:2"
+    ]  # fmt: skip
+
+
+def test_samples_that_come_late_to_a_stream_that_was_lost_are_of_the_same_clock() -> None:
+    bed = Bed()
+    bed.see(10)
+    for lost in range(2, 32, 2):
+        bed.see(2, lost=float(lost))
+    bed.now -= 30
+    bed.see(40, heart_rate=150.0)
+    assert bed.state.clock == 0
+    assert [f"{each.kind} {each.change}" for each in bed.log] == [
+        "stream-lost onset", "tachycardia onset", "stream-lost ended"
+    ]  # fmt: skip
+    assert bed.log[1].onset == START + 16
 
 
 def test_what_is_remembered_stays_small() -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 
 from genray.errors import ResourceError
-from monitors.alertmanager import OUTCOMES, Alertmanager, AlertmanagerSettings
+from monitors.alertmanager import OUTCOMES, Alertmanager
+from monitors.alertmanager_settings import AlertmanagerSettings
 from monitors.journal import Journal
 from monitors.observation import Transition
 from tests.monitors.alerting import ONSET, Api, Pager, alertmanager_server
@@ -30,6 +30,8 @@ class Client(Alertmanager):
     def __init__(self, *urls: str, journal: Journal | None = None, **settings: Any) -> None:
         self.sent: list[Transition] = []
         self.counts: Counter[str] = Counter()
+        self.owed: list[int] = []
+        self.notes: list[str] = []
 
         def took(transitions: Sequence[Transition]) -> None:
             self.sent += transitions
@@ -41,6 +43,8 @@ class Client(Alertmanager):
             AlertmanagerSettings(urls=urls, **values),
             took,
             lambda outcome, n: self.counts.update({outcome: n}),
+            self.owed.append,
+            self.notes.append,
         )
 
     async def reaches(self, done: Callable[[], bool]) -> None:
@@ -236,7 +240,7 @@ def test_an_end_comes_late_enough_for_its_alert_to_be_seen_before() -> None:
             client.push([ONSET, ENDED])
             await client.reaches(lambda: len(api.alerts) == 2)
             assert api.times[1] - api.times[0] > 0.9
-            assert client.sent == [ONSET, ENDED]
+            await client.reaches(lambda: client.sent == [ONSET, ENDED])
 
     run(test())
 
@@ -269,10 +273,6 @@ def test_the_token_is_read_anew_for_each_request(tmp_path: Path) -> None:
     run(test())
 
 
-def test_settings_that_leak_or_miss_a_secret_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValidationError, match="a token goes over https only"):
-        AlertmanagerSettings(urls=("http://pager.example:9093",), token_file="token")
-    with pytest.raises(ValidationError, match="String should match pattern"):
-        AlertmanagerSettings(urls=("http://me:secret@pager.example",))
+def test_a_token_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match="cannot be read"):
         Client("https://pager.example", token_file=str(tmp_path / "missing"))

@@ -72,6 +72,18 @@ def test_units_become_millivolts_and_missing_ones_nan() -> None:
     np.testing.assert_allclose(it.take().samples[:, 0], [np.nan, 163.835, -163.835, 0])
 
 
+def test_messages_that_are_dropped_are_no_sign_of_life() -> None:
+    it = bed()
+    sent = messages(3)
+    for now, chunk in enumerate([sent[0], sent[2], sent[1]]):
+        it.push(chunk, float(now))
+        assert it.arrived == now
+    for now in range(3, 20):
+        it.lost = 1.0
+        it.push(sent[2], float(now))
+    assert (it.arrived, it.lost) == (2.0, 1.0)
+
+
 def test_a_short_gap_is_bridged_by_missing_samples() -> None:
     it = bed()
     sent = messages(10)

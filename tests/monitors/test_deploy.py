@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import time
+import urllib.request
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ import yaml
 
 from monitors.exporter import Exporter, ExporterSettings
 from tests.monitors.alerting import DEPLOY, ONSET, Pager, alertmanager_server
+from tests.monitors.running import wait_for
 from tests.monitors.servers import Server, binary, free_port
 from tests.monitors.test_exporter import READING, filled, text
 
@@ -56,6 +58,47 @@ def test_alertmanager_takes_its_configuration() -> None:
         [amtool, "check-config", "alertmanager.yaml"], cwd=DEPLOY, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+PUSHED = {"alarm": "b1 asystole 1", "stream": "b1", "kind": "asystole", "category": "physiological"}
+LOST = {"alertname": "EcgAlarm", "stream": "b1", "kind": "stream-lost", "priority": "medium"}
+DOWN = {"alertname": "EcgMonitorDown", "job": "genray-ecg", "instance": "a", "priority": "high"}
+SHARD = {"alertname": "EcgShardDown", "job": "genray-ecg", "shard": "3", "priority": "high"}
+NOT_PUSHED = {"alertname": "EcgAlarmNotPushed", "stream": "b1", "kind": "asystole"}
+
+
+@pytest.mark.parametrize(
+    ("cause", "muted", "said"),
+    [
+        (
+            LOST,
+            PUSHED | {"alertname": "EcgTachycardia", "priority": "medium"},
+            PUSHED | {"alertname": "EcgAsystole", "priority": "high"},
+        ),
+        (DOWN, SHARD | {"instance": "a"}, SHARD | {"instance": "b"}),
+        (
+            PUSHED | {"alertname": "EcgAsystole", "priority": "medium"},
+            NOT_PUSHED | {"priority": "medium"},
+            NOT_PUSHED | {"priority": "high"},
+        ),
+    ],
+    ids=["a stream that is lost", "a monitor that is down", "an alarm that was pushed"],
+)
+def test_one_alert_mutes_what_follows_from_it_and_nothing_else(
+    tmp_path: Path, cause: dict[str, str], muted: dict[str, str], said: dict[str, str]
+) -> None:
+    with alertmanager_server(tmp_path, Pager()) as server:
+        address = f"http://127.0.0.1:{server.port}/api/v2/alerts"
+        body = json.dumps([{"labels": labels} for labels in (cause, muted, said)]).encode()
+        request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
+        urllib.request.urlopen(request, timeout=10).close()
+
+        def state() -> list[dict[str, str]]:
+            with urllib.request.urlopen(address, timeout=10) as answer:
+                return [each["labels"] for each in json.load(answer) if each["status"]["inhibitedBy"]]
+
+        wait_for(lambda: muted in state())
+        assert state() == [muted]
 
 
 def test_every_alert_has_a_case() -> None:
@@ -128,15 +171,14 @@ def test_an_alarm_goes_through_prometheus_and_alertmanager_to_the_pager_and_is_n
 
     async def test() -> None:
         exporter = Exporter(ExporterSettings(port=0))
-        exporter.notified("alertmanager", "sent", 0)
-        exporter.update(replace(READING, time=time.time() + 3600))
+        exporter.owed("alertmanager", 0)
+        exporter.update(READING)
         async with Pager() as pager:
             with closing(exporter), alertmanager_server(tmp_path, pager) as alertmanager:
                 with prometheus_server(tmp_path, exporter.start(), alertmanager.port):
                     exporter.connected("mqtt", False)
                     await pager.hears(lambda said: ("firing", "EcgSourceDown", "") in said)
                     # The monitor pushes this one itself:
-                    exporter.notified("alertmanager", "sent")
                     exporter.alarm(ONSET)
                     exporter.alarm(medium)
                     began = time.monotonic()

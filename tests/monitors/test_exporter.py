@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import socket
 import ssl
 import subprocess
@@ -59,7 +60,7 @@ def series(exporter: Exporter, name: str) -> dict[tuple[str, ...], float]:
 
 
 def filled() -> Exporter:
-    exporter = Exporter(ExporterSettings())
+    exporter = Exporter(ExporterSettings(), clock=lambda: 1_790_000_002.0)
     exporter.update(READING)
     exporter.update(replace(READING, stream="bed-2", heart_rate=None, burden=None, learned=0.25))
     exporter.alarm(ONSET)
@@ -71,6 +72,7 @@ def filled() -> Exporter:
     exporter.observe_step(0.004)
     exporter.fault("mqtt", "not a chunk", 3)
     exporter.notified("alertmanager", "sent")
+    exporter.owed("alertmanager", 2)
     exporter.connected("mqtt", True)
     exporter.connected("files", False)
     exporter.shard("0", True)
@@ -93,6 +95,23 @@ def test_a_scrape_gets_it_over_http() -> None:
         exporter.update(READING)
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
             assert answer.read().decode() == text(exporter)
+
+
+def test_only_own_names_are_answered() -> None:
+    # A page of another site, in a browser here, would read it under the name of that site.
+    with serving(names=["ward.example"]) as (exporter, port):
+        for host, status in (
+            ("localhost", 200),
+            ("WARD.example:80", 200),
+            ("evil.example", 421),
+            ("[", 421),
+            ("", 421),
+        ):
+            with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+                connection.request("GET", "/metrics", headers={"Host": host})
+                answer = connection.getresponse()
+                assert (answer.status, b"genray_ecg_" in answer.read()) == (status, status == 200)
+        assert series(exporter, "faults_total")["bad request", "metrics"] == 3
 
 
 def test_an_alarm_is_active_from_its_announcement_to_its_end() -> None:
@@ -119,7 +138,7 @@ def test_a_discharge_removes_every_series_of_the_stream() -> None:
     exporter.discharge("bed-1")
     assert "bed-1" not in text(exporter)
     assert (
-        text(exporter).count('stream="bed-2"') == 8 - 2 + 1 + 1
+        text(exporter).count('stream="bed-2"') == 9 - 2 + 1 + 1
     )  # no rate, no burden; three leads; an alarm
     exporter.discharge("bed-1")
 
@@ -156,7 +175,7 @@ def test_a_thousand_streams_are_less_than_a_megabyte() -> None:
     exporter = Exporter(ExporterSettings())
     for number in range(1000):
         exporter.update(replace(READING, stream=f"{number:016x}", quality={"II": "good", "V1": "off"}))
-    assert text(exporter).count('stream="') == 8 * 1000
+    assert text(exporter).count('stream="') == 9 * 1000
     assert len(text(exporter)) < 1_000_000
 
 
@@ -190,20 +209,19 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_only_clients_of_the_authority_are_answered(keys: Path) -> None:
-    def get(port: int, certificate: str | None) -> int:
+    def get(port: int, certificate: str | None, host: str = "127.0.0.1") -> int:
         context = ssl.create_default_context(cafile=str(keys / "ca.pem"))
         if certificate:
             context.load_cert_chain(keys / f"{certificate}.pem", keys / f"{certificate}.key")
-        with urllib.request.urlopen(
-            f"https://127.0.0.1:{port}/metrics", context=context, timeout=10
-        ) as answer:
+        request = urllib.request.Request(f"https://127.0.0.1:{port}/metrics", headers={"Host": host})
+        with urllib.request.urlopen(request, context=context, timeout=10) as answer:
             return int(answer.status)
 
     files = {name: str(keys / file) for name, file in (("certfile", "server.pem"), ("keyfile", "server.key"))}
     with serving(**files, client_ca=str(keys / "ca.pem")) as (exporter, port):
         # One that connects and says nothing holds nobody up.
         with socket.create_connection(("127.0.0.1", port)):
-            assert get(port, "client") == 200
+            assert get(port, "client", host="monitor.ward.example") == 200
         for bad in (None, "stranger"):
             with pytest.raises((urllib.error.URLError, OSError)):
                 get(port, bad)

@@ -30,7 +30,9 @@ def test_other_names_are_refused(host: str, status: int) -> None:
     serve(use, names=["ward.example"])
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:1", "http://localhost"])
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "http://127.0.0.1:1", "http://localhost", "http://["]
+)
 def test_pages_of_other_origins_are_refused(origin: str) -> None:
     async def use(served: Served) -> None:
         headers = {"Origin": origin}
@@ -53,6 +55,7 @@ def test_pages_of_other_origins_are_refused(origin: str) -> None:
         ('{"alarm": "x"}', "text/plain", 415),
         ("alarm=x", "application/x-www-form-urlencoded", 415),
         ("{", "application/json", 400),
+        ("{}", "application/json; charset=none", 400),
         ("[" * 3000, "application/json", 400),
         (b"\xff\xfe", "application/json", 400),
         ("[]", "application/json", 400),

@@ -84,3 +84,13 @@ def test_an_error_in_absolute_values_is_scored_by_it(beat_bundle: Path) -> None:
     scores = Scorer(replace(bundle, manifest=absolute))(beats)
     errors = np.abs(scores.made - bundle.manifest.beats.normalised(beats)).mean(axis=1)
     np.testing.assert_allclose(scores.surprise, np.log((errors + 0.004) / 0.204), rtol=1e-4)
+
+
+def test_a_bundle_of_rows_of_a_table_is_refused(beat_bundle: Path) -> None:
+    bundle = load_bundle(beat_bundle)
+    takes = bundle.manifest.beats.model_copy(update={"before": None, "after": None})
+    manifest = bundle.manifest.model_copy(update={"stored": takes})
+    with pytest.raises(BundleMismatch, match="rows of a table") as refused:
+        Scorer(replace(bundle, manifest=manifest))
+    assert "train on records" in str(refused.value.hint)
+    assert str(bundle.path) in str(refused.value.where)

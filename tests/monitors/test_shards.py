@@ -21,7 +21,7 @@ from monitors.shards import OnRay, Running, ShardLost
 from tests.monitors.running import Notes, replay, sets, write_patients
 
 KEY = b"a key for tests only"
-SECONDS, SPEED = 240, 10
+SECONDS, SPEED = 150, 15
 
 
 async def until(happened: Callable[[], bool]) -> None:
@@ -52,9 +52,7 @@ def test_a_shard_that_is_killed_comes_back_and_the_others_do_not_notice(
             found = [t for t in reversed(journal.recent(1000)) if t.kind == kind]
             return [(home[t.stream], t.change) for t in found]
 
-        await until(
-            lambda: len(changes("asystole")) == 8 and len(journal.load_states("reference")) == 4, notes
-        )
+        await until(lambda: len(changes("asystole")) == 8 and len(journal.load_states("reference")) == 4)
         mine = [shard for shard in home.values() if shard == 0]
         assert 0 < len(mine) < 4
         os.kill(processes()[0], signal.SIGKILL)

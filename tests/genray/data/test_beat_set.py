@@ -69,5 +69,65 @@ def test_a_class_that_is_not_there_is_said_with_those_that_are(tmp_path: Path) -
 
 def test_too_few_normal_beats_are_refused(tmp_path: Path) -> None:
     write_table(tmp_path / "a_train.txt", 4, 9)
-    with pytest.raises(DataError, match="4 normal beats to train on: at least 8"):
+    with pytest.raises(DataError, match=r"4 normal beats to train on: at least 8 .*9 abnormal"):
+        opened(tmp_path, test_share=0)
+
+
+def test_folders_named_train_val_and_test_are_those_parts(tmp_path: Path) -> None:
+    for part, normal, abnormal in (("train", 20, 3), ("val", 6, 2), ("test", 5, 4)):
+        write_table(tmp_path / part / "a.txt", normal, abnormal)
+    found = opened(tmp_path)
+    assert (len(found.train), len(found.val), len(found.test)) == (20, 6, 9)
+    assert (found.split, found.left_out) == ("by files", "5 abnormal")
+
+
+def test_rows_of_files_that_name_no_part_are_trained_on(tmp_path: Path) -> None:
+    write_ucr(tmp_path)
+    write_table(tmp_path / "more.txt", 10, 0, seed=3)
+    found = opened(tmp_path)
+    assert (len(found.train) + len(found.val), len(found.test)) == (50, 40)
+
+
+def test_without_a_test_part_the_abnormal_beats_and_some_normal_ones_judge(tmp_path: Path) -> None:
+    write_table(tmp_path / "A_TRAIN.txt", 40, 8)
+    found = opened(tmp_path)
+    assert np.bincount(found.test.labels).tolist() == [8, 8]
+    assert len(found.train) + len(found.val) == 32
+    assert found.left_out == ""
+    assert "all abnormal ones" in found.split
+    nothing = opened(tmp_path, test_share=0)
+    assert (len(nothing.test), nothing.left_out) == (0, "8 abnormal")
+
+
+def test_beats_without_a_class_are_not_normal_where_others_have_one(tmp_path: Path) -> None:
+    for name in "abcd":
+        write_record(tmp_path, name, "N" * 20)
+    (tmp_path / "b.atr").unlink()
+    found = opened(tmp_path, test_records=["d"])
+    assert len(found.train) + len(found.val) == 40, "those of a and c"
+    assert set(found.train.labels) == {0}
+    assert found.left_out == "20 without a class"
+
+
+def test_only_records_say_where_the_r_peak_of_a_beat_is(tmp_path: Path) -> None:
+    assert opened(write_ucr(tmp_path / "rows")).preprocessing.window is None
+    for name in "ab":
+        write_record(tmp_path / "records", name, "N" * 12)
+    assert opened(tmp_path / "records").preprocessing.window == (0.25, 0.45)
+
+
+def test_flat_lines_are_no_normal_beats(tmp_path: Path) -> None:
+    (tmp_path / "a_TRAIN.txt").write_text("\n".join(["1" + " 0.5" * 40] * 20))
+    with pytest.raises(DataError, match="all normal beats are flat lines"):
         opened(tmp_path)
+
+
+def test_a_class_that_stands_first_in_a_csv_is_asked_for(tmp_path: Path) -> None:
+    write_table(tmp_path / "a.txt", 20, 5)
+    rows = (tmp_path / "a.txt").read_text().replace("  ", ",")
+    (tmp_path / "a.txt").unlink()
+    (tmp_path / "a.csv").write_text(rows)
+    with pytest.raises(DataError) as refused:
+        opened(tmp_path)
+    assert "data.label=first" in str(refused.value.hint)
+    assert opened(tmp_path, label="first").classes == ("1", "2")

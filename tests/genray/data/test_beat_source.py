@@ -79,3 +79,34 @@ def test_nothing_to_read_is_said_before_anything_starts(tmp_path: Path, what: st
     path = "s3://bucket/beats" if what == "uri" else str(tmp_path / what)
     with pytest.raises(DataError, match=r"(no beats under|cannot read beats from)"):
         read_beats(BeatSetSettings(path=path), 0, lambda text: None)
+
+
+def test_a_record_may_be_named_without_its_suffix(tmp_path: Path) -> None:
+    write_record(tmp_path, "101", "NNNN")
+    assert len(read(tmp_path / "101").classes) == 4
+
+
+def test_a_table_beside_the_beats_is_passed_over(tmp_path: Path) -> None:
+    (write_ucr(tmp_path) / "info.csv").write_text("name,what\nx,y\n")
+    assert (read(tmp_path).total, read(tmp_path).bad) == (88, [])
+    write_table(tmp_path / "one" / "beats.txt", 9, 1)
+    (tmp_path / "one" / "info.csv").write_text("name,what\nx,y\n")
+    assert (len(read(tmp_path / "one").classes), read(tmp_path / "one").bad) == (10, [])
+
+
+def test_a_folder_without_records_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no records .* in the folder"):
+        read(write_ucr(tmp_path), layout="records")
+
+
+def test_some_records_have_to_be_left_to_train_on(tmp_path: Path) -> None:
+    for name in "ab":
+        write_record(tmp_path, name, "NNNN")
+    with pytest.raises(DataError, match="takes all 2 records"):
+        read(tmp_path, test_records=["a", "b"])
+
+
+def test_classes_in_words_are_explained(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("\n".join([",".join(["0.5"] * 20) + ",normal"] * 5))
+    with pytest.raises(DataError, match="values and classes are numbers"):
+        read(tmp_path)

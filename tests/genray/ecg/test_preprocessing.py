@@ -1,6 +1,8 @@
 import numpy as np
+import pytest
 
 from genray.ecg.preprocessing import BeatPreprocessing
+from genray.errors import BundleMismatch
 
 
 def test_by_mean_and_deviation_a_beat_keeps_its_shape_alone() -> None:
@@ -19,3 +21,16 @@ def test_by_the_range_all_beats_are_moved_alike() -> None:
 def test_it_says_what_a_beat_is() -> None:
     takes = BeatPreprocessing(before=0.2, after=0.4, samples=64, normalisation="zscore", leads=("II",))
     assert (takes.beat.before, takes.beat.after, takes.beat.samples) == (0.2, 0.4, 64)
+
+
+def test_of_rows_of_a_table_nobody_knows_what_a_beat_is() -> None:
+    takes = BeatPreprocessing(samples=64, normalisation="zscore")
+    assert takes.window is None
+    with pytest.raises(BundleMismatch, match="rows of a table"):
+        _ = takes.beat
+
+
+def test_values_far_out_of_the_range_keep_their_squares_finite() -> None:
+    takes = BeatPreprocessing(samples=16, normalisation="minmax", span=(0.0, 1e-6))
+    made = takes.normalised(np.array([1e15, -1e15], np.float32))
+    assert np.isfinite(np.square(made)).all()

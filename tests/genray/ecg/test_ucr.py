@@ -65,3 +65,9 @@ def test_a_file_without_beats_is_one_bad_input(tmp_path: Path, content: bytes, r
 
 def test_a_file_that_is_gone_is_one_bad_input(tmp_path: Path) -> None:
     assert reasons(tmp_path / "gone.txt") == [("gone.txt", "unreadable")]
+
+
+@pytest.mark.parametrize("value", ["1e39", "-1e15", "inf", "nan"])
+def test_what_a_network_cannot_take_is_no_value(tmp_path: Path, value: str) -> None:
+    (tmp_path / "a.txt").write_text("1" + " 0.5" * 20 + "\n1 " + value + " 0.5" * 19)
+    assert reasons(tmp_path / "a.txt") == [("a.txt:2", "truncated")]

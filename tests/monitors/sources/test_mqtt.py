@@ -5,9 +5,11 @@ from pathlib import Path
 
 import aiomqtt
 import pytest
+from pydantic import ValidationError
 
 from genray.errors import SettingsError
-from monitors.sources.mqtt import MqttSettings, MqttSource
+from monitors.sources.mqtt import MqttSettings, MqttSource, _Inbox
+from monitors.sources.source import SourceLost
 from monitors.wire import MAX_BYTES, encode
 from tests.monitors.samples import KEY, Watcher, chunk
 from tests.monitors.servers import mosquitto
@@ -98,6 +100,59 @@ def test_a_flood_is_held_within_the_limit_and_the_rest_thrown_away(tmp_path: Pat
             assert sum(map(len, messages)) >= 800_000
 
     asyncio.run(main())
+
+
+def test_empty_messages_are_held_within_the_limit_too() -> None:
+    inbox = _Inbox(2**20)
+    message = aiomqtt.Message("ecg/" + "x" * 10_000, b"", 0, False, 1, None)
+    with pytest.raises(asyncio.QueueFull):
+        for _ in range(200):
+            inbox.put_nowait(message)
+    before = inbox.qsize()
+    assert before > 90
+    inbox.get_nowait()
+    inbox.put_nowait(message)
+    assert inbox.qsize() == before
+
+
+def test_a_subscription_that_is_refused_is_no_connection() -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def packet() -> bytes:
+            # Of a short one the length is one byte.
+            return await reader.readexactly((await reader.readexactly(2))[1])
+
+        await packet()
+        writer.write(b"\x20\x02\x00\x00")  # CONNACK: welcome
+        subscribe = await packet()
+        writer.write(b"\x90\x03" + subscribe[:2] + b"\x80")  # SUBACK: failure
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        gone.set()
+
+    gone = asyncio.Event()
+
+    async def main() -> None:
+        broker = await asyncio.start_server(refuse, "127.0.0.1", 0)
+        async with broker:
+            source = MqttSource(MqttSettings(port=broker.sockets[0].getsockname()[1]))
+            with pytest.raises(SourceLost, match="the subscription is refused"):
+                await source.open(None)
+            await source.close()
+            await gone.wait()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("topic", ["ecg/#/x", "ecg/#x", "ecg/bed+/samples", "#/#", "a\0b"])
+def test_a_filter_that_no_broker_takes_is_refused_at_once(topic: str) -> None:
+    with pytest.raises(ValidationError):
+        MqttSettings(topic=topic)
+
+
+@pytest.mark.parametrize("topic", ["#", "+", "ecg/#", "/+/x/", "$share/ward/ecg/+/samples", "ecg/bed 7/é"])
+def test_a_filter_of_the_standard_is_taken(topic: str) -> None:
+    assert MqttSettings(topic=topic).topic == topic
 
 
 def test_a_password_that_is_not_there_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from aiohttp import WSMsgType, web
+from pydantic import ValidationError
 
 from monitors.sources.websocket import WebSocketSettings, WebSocketSource
 from monitors.wire import MAX_BYTES, encode
@@ -74,6 +75,42 @@ def test_a_message_beyond_the_limit_ends_the_connection_not_the_feed() -> None:
         assert watcher.faults == {"source-lost": 1}
 
     asyncio.run(main())
+
+
+def test_a_message_that_is_only_too_large_for_the_format_costs_no_other_stream() -> None:
+    async def main() -> None:
+        connections = 0
+
+        async def large_then_good(request: web.Request) -> web.StreamResponse:
+            nonlocal connections
+            connections += 1
+            socket = web.WebSocketResponse()
+            await socket.prepare(request)
+            await socket.send_bytes(bytes(MAX_BYTES * 2))
+            await socket.send_bytes(encode(chunk(1)))
+            async for message in socket:
+                assert message.type is WSMsgType.CLOSE
+            return socket
+
+        runner, port = await serve(large_then_good)
+        watcher = Watcher(WebSocketSource(WebSocketSettings(url=f"ws://127.0.0.1:{port}/")))
+        async with asyncio.TaskGroup() as group:
+            feeding = group.create_task(watcher.feed.run())
+            await watcher.until(lambda: len(watcher.chunks) == 1)
+            feeding.cancel()
+        await runner.cleanup()
+        assert watcher.faults == {"too-large": 1}
+        assert connections == 1
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "url", ["ws://", "wss:///path", "ws://:80/", "ws://host:port/", "ws://[bad", "ws://h:0"]
+)
+def test_a_url_that_leads_nowhere_is_refused_at_once(url: str) -> None:
+    with pytest.raises(ValidationError):
+        WebSocketSettings(url=url)
 
 
 def test_the_token_is_sent_but_never_logged(
