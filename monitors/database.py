@@ -13,19 +13,22 @@ from pathlib import Path
 
 from genray.errors import DataError, GenrayError, StorageFull
 
-_VERSION = 1
+_VERSION = 2
 _APPLICATION = 0x6765_6367  # "gecg": tells a journal from another program's database
-_SCHEMA = """
+_TRANSITIONS = """
 CREATE TABLE transitions (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     recorded REAL NOT NULL,
     millisecond INTEGER NOT NULL,
     alarm TEXT NOT NULL, stream TEXT NOT NULL, kind TEXT NOT NULL, category TEXT NOT NULL,
     priority TEXT NOT NULL, change TEXT NOT NULL, state TEXT NOT NULL,
-    time REAL NOT NULL, onset REAL NOT NULL, announced INTEGER NOT NULL, why TEXT NOT NULL,
-    UNIQUE (alarm, change, millisecond)
+    time REAL NOT NULL, onset REAL NOT NULL, announced INTEGER NOT NULL, why TEXT NOT NULL
 );
+CREATE INDEX by_alarm ON transitions (alarm, id);
 CREATE INDEX by_stream ON transitions (stream, id);
+"""
+_SCHEMA = f"""
+{_TRANSITIONS}
 CREATE TABLE channels (name TEXT PRIMARY KEY, since INTEGER NOT NULL);
 CREATE TABLE sent (
     channel TEXT NOT NULL, id INTEGER NOT NULL REFERENCES transitions ON DELETE CASCADE,
@@ -36,6 +39,14 @@ CREATE TABLE states (
     name TEXT NOT NULL, stream TEXT NOT NULL, time REAL NOT NULL, data BLOB NOT NULL,
     PRIMARY KEY (name, stream)
 );
+"""
+# In version 1 no name could come again.
+_FROM_1 = f"""
+ALTER TABLE transitions RENAME TO before;
+DROP INDEX by_stream;
+{_TRANSITIONS}
+INSERT INTO transitions SELECT * FROM before;
+DROP TABLE before;
 """
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 # A quota or a file size limit comes as a failed write.
@@ -116,6 +127,10 @@ def _prepare(database: sqlite3.Connection, path: Path) -> None:
             where=str(path),
             hint="use the genray that wrote it, or give the journal another path",
         )
+    if version == 1:
+        # The table of who was told goes on to refer to the name.
+        database.execute("PRAGMA legacy_alter_table = ON")
+        database.executescript(f"BEGIN; {_FROM_1} PRAGMA user_version = {_VERSION}; COMMIT;")
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = FULL")
     database.execute("PRAGMA foreign_keys = ON")

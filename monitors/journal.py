@@ -4,6 +4,18 @@ SQLite in WAL mode with `synchronous=FULL`: a commit returns when the log is syn
 nor a power cut loses a change that was announced. NORMAL syncs at checkpoints alone, and would lose the last
 ones with the power (https://www.sqlite.org/pragma.html#pragma_synchronous). Alarms are rare: a sync each is
 cheap.
+
+A source that is resumed after a kill brings samples again, and they give changes that are here already:
+these are dropped. But the same name, change and millisecond can also be a new episode: a device without a
+clock counts from 0 at each start. While a stream is watched its clock is in the names (see `alarms`), and
+where a source keeps its place, that is kept with it. Else nothing comes again, and nothing is dropped. So
+what is here is the same only if samples can have come again since:
+
+- a place was kept (a state of that name, written every few seconds while samples come), and
+- the change was recorded within minutes of the last place before this journal was opened, and that is no
+  more than an hour ago; or by this journal, minutes ago, as a part of the monitor may be begun anew.
+
+Beyond that a change is told once too often rather than not at all.
 """
 
 from __future__ import annotations
@@ -26,13 +38,15 @@ from monitors.observation import Transition
 
 _COLUMNS = "alarm, stream, kind, category, priority, change, state, time, onset, announced, why"
 _INSERT = (
-    f"INSERT OR IGNORE INTO transitions (recorded, millisecond, {_COLUMNS}) "
+    f"INSERT INTO transitions (recorded, millisecond, {_COLUMNS}) "
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
-_OPEN = (
-    "SELECT id FROM transitions WHERE id IN (SELECT max(id) FROM transitions GROUP BY alarm) "
-    "AND state != 'ended'"
-)
+PLACE = "place"
+"""Name of the states that say from where a source goes on."""
+_MINUTES = 300.0  # s about a place in which what was recorded can come again
+_HOUR = 3600.0  # s after opening in which it does; also the time after which a silent bed is given up
+_BATCH = 250  # rows that are looked at in one go when old ones are forgotten
+_BREATH = 0.005  # s between: a lock that is taken again at once lets nobody in
 _LATE = 20_000  # statements that wait for the disk; more are forgotten, the oldest first
 
 _Statement = tuple[str, tuple[Any, ...]]
@@ -72,6 +86,8 @@ class Journal:
         self._settings = settings or JournalSettings()
         self._late: list[_Statement] = []
         self._waiting: set[_Key] = set()
+        self._opened = time.time()
+        self._keeps = False  # whether a place was kept since
         self._lock = threading.RLock()
         with ExitStack() as stack:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,6 +106,9 @@ class Journal:
                     "INSERT OR IGNORE INTO channels SELECT ?, coalesce(max(id), 0) FROM transitions",
                     [(channel,) for channel in channels],
                 )
+                (self._place,) = self._database.execute(
+                    "SELECT max(time) FROM states WHERE name = ?", (PLACE,)
+                ).fetchone()
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -111,12 +130,12 @@ class Journal:
         could not be written is written with the next that can.
 
         Returns:
-            Those that are new, to be sent. One that is there already (of the same alarm, change and
-            millisecond) was sent before, or is owed and `unsent` gives it.
+            Those that are new, to be sent. One that came again (see above) was sent before, or is owed and
+            `unsent` gives it.
         """
         now = time.time()
         with self._lock:
-            known = self._known(transitions)
+            known = self._known(transitions, now)
             new: dict[_Key, Transition] = {}
             for each in transitions:
                 if _key(each) not in known:
@@ -145,7 +164,10 @@ class Journal:
 
     def open_alarms(self) -> list[Transition]:
         """The last transition of each alarm that has not ended, oldest first."""
-        return self._read(f"SELECT {_COLUMNS} FROM transitions WHERE id IN ({_OPEN}) ORDER BY id")
+        return self._read(
+            f"SELECT {_COLUMNS} FROM transitions AS t WHERE state != 'ended' AND NOT EXISTS "
+            "(SELECT 1 FROM transitions WHERE alarm = t.alarm AND id > t.id) ORDER BY id"
+        )
 
     def recent(self, limit: int, stream: str | None = None) -> list[Transition]:
         """The last transitions, of all streams or of one, newest first."""
@@ -157,21 +179,36 @@ class Journal:
 
     def prune(self, before: float | None = None) -> int:
         """Forget alarms that were recorded before a unix time (null: as `days` says) and what is beyond
-        `max_rows`, but none that is still open; gives how many transitions."""
+        `max_rows`, but none that is still open; gives how many transitions. It takes its time, a few rows
+        at once: an alarm that is to be recorded meanwhile waits for none but these.
+
+        Raises:
+            GenrayError: the disk refuses it.
+        """
         before = time.time() - self._settings.days * 86400 if before is None else before
-        with self._lock:
-            (rows,) = self._fetch("SELECT count(*) FROM transitions")[0]
-            self._write(
-                [
-                    (
-                        "DELETE FROM transitions WHERE (recorded < ? OR id <= (SELECT id FROM transitions "
-                        "ORDER BY id DESC LIMIT 1 OFFSET ?)) AND alarm NOT IN "
-                        f"(SELECT alarm FROM transitions WHERE id IN ({_OPEN}))",
-                        (before, self._settings.max_rows),
-                    )
-                ]
-            )
-            return int(rows - self._fetch("SELECT count(*) FROM transitions")[0][0])
+        (last,) = self._fetch("SELECT coalesce(max(id), 0) FROM transitions")[0]
+        surplus, at, forgotten = last - self._settings.max_rows, 0, 0
+        while True:
+            with self._lock, database_errors(self.path), self._database:
+                (end,) = self._database.execute(
+                    "SELECT max(id) FROM (SELECT id FROM transitions WHERE id > ? ORDER BY id LIMIT ?)",
+                    (at, _BATCH),
+                ).fetchone()
+                if end is None:
+                    return forgotten
+                old = "id > ? AND id <= ? AND (recorded < ? OR id <= ?)"
+                bounds = (at, end, before, surplus)
+                if not self._database.execute(
+                    f"SELECT 1 FROM transitions WHERE {old} LIMIT 1", bounds
+                ).fetchone():
+                    return forgotten  # what follows is newer
+                forgotten += self._database.execute(
+                    f"DELETE FROM transitions WHERE {old} AND 'ended' = (SELECT state FROM transitions AS t "
+                    "WHERE t.alarm = transitions.alarm ORDER BY id DESC LIMIT 1)",
+                    bounds,
+                ).rowcount
+            at = end
+            time.sleep(_BREATH)
 
     def save_state(self, stream: str, name: str, data: bytes, time: float) -> None:
         """As `save_states`, of one stream."""
@@ -188,6 +225,7 @@ class Journal:
                 "INSERT OR REPLACE INTO states (name, stream, time, data) VALUES (?, ?, ?, ?)",
                 [(name, stream, time, data) for stream, data in states.items()],
             )
+            self._keeps |= name == PLACE
 
     def load_states(self, name: str) -> dict[str, bytes]:
         """The state `name` of all streams that have one."""
@@ -200,19 +238,28 @@ class Journal:
                 "DELETE FROM states WHERE stream = ? AND name = coalesce(?, name)", (stream, name)
             )
 
-    def _known(self, transitions: Sequence[Transition]) -> set[_Key]:
-        known = set(self._waiting)
+    def _known(self, transitions: Sequence[Transition], now: float) -> set[_Key]:
+        """Which of `transitions` are there already, as samples came again."""
+        known = set(self._waiting) if self._keeps else set()
         for each in transitions:
             try:
-                found = self._fetch(
-                    "SELECT 1 FROM transitions WHERE alarm = ? AND change = ? AND millisecond = ?", _key(each)
+                rows = self._fetch(
+                    "SELECT recorded FROM transitions WHERE alarm = ? AND change = ? AND millisecond = ?",
+                    _key(each),
                 )
             except GenrayError as error:  # better told twice than not at all
                 self.trouble = error
                 break
-            if found:
+            if any(self._comes_again(recorded, now) for (recorded,) in rows):
                 known.add(_key(each))
         return known
+
+    def _comes_again(self, recorded: float, now: float) -> bool:
+        """Whether a change that was recorded then can be found once more now."""
+        if recorded >= self._opened:
+            return self._keeps and now - recorded < _MINUTES
+        last = self._place
+        return last is not None and abs(recorded - last) < _MINUTES and now - self._opened < _HOUR
 
     def _write(self, statements: Iterable[_Statement]) -> None:
         self._late = [*self._late, *statements][-_LATE:]

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,6 +62,7 @@ class ReplaySource:
         self._settings = settings
         self.faults: list[DataError] = []
         self._streams: list[_Stream] = []
+        self._names = ""
         self._pace = Pace(1, 1.0, 0)
         self._start = 0.0
 
@@ -71,14 +73,14 @@ class ReplaySource:
             DataError: there are no records, or none can be read.
         """
         self._streams = await asyncio.to_thread(self._open)
-        names = [stream.name for stream in self._streams]
+        self._names = _names(self._streams)
         start, place = self._settings.start, (0, 0)
         if resume:
             start = float(resume["start"])
-            next_ = str(resume["stream"])
-            place = int(resume["chunk"]), names.index(next_) if next_ in names else 0
+            same = resume.get("names") == self._names
+            place = int(resume["chunk"]), int(resume["stream"]) if same else 0
         self._start = time.time() if start is None else start
-        self._pace = Pace(len(names), self._settings.chunk_seconds, self._settings.speed, place)
+        self._pace = Pace(len(self._streams), self._settings.chunk_seconds, self._settings.speed, place)
 
     async def next(self) -> list[Chunk]:
         """The chunks that are due.
@@ -102,11 +104,12 @@ class ReplaySource:
                 return chunks
 
     def snapshot(self) -> Mapping[str, Any]:
-        """The chunk and stream that come next, and the time of the first sample."""
+        """The chunk and stream that come next, and the time of the first sample. Streams are named by their
+        files, which may name patients: so it has a number, and a checksum of all names."""
         if not self._streams:
             return {}
         number, stream = self._pace.place
-        return {"start": self._start, "chunk": number, "stream": self._streams[stream].name}
+        return {"start": self._start, "chunk": number, "stream": stream, "names": self._names}
 
     async def close(self) -> None:
         """Let go of the records."""
@@ -221,6 +224,11 @@ def _read_ahead(wanted: list[tuple[int, _Stream]]) -> list[tuple[_Stream, _Held]
             except DataError as error:
                 read[stream] = error
     return list(read.items())
+
+
+def _names(streams: Sequence[_Stream]) -> str:
+    names = "\n".join(stream.name for stream in streams)
+    return blake2b(names.encode(errors="surrogatepass"), digest_size=8).hexdigest()
 
 
 def _stream_name(path: Path, root: Path, taken: Mapping[str, Any]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
-import pytest
+from tests.monitors.servers import binary
 
 FLAGS = "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking "
 FLAGS += "disable-component-update disable-sync disable-dev-shm-usage"
@@ -78,10 +77,9 @@ class Browser:
 @contextmanager
 def chromium(folder: Path) -> Iterator[Browser]:
     """A browser with its profile in `folder`, which is new."""
-    for name, package in (("chromium", "chromium"), ("chromedriver", "chromium-driver")):
-        if shutil.which(name) is None:
-            pytest.skip(f"{name} is missing: apt-get install {package}")
-    with subprocess.Popen(["chromedriver", "--port=0"], stdout=subprocess.PIPE, text=True) as driver:
+    binary("chromium", package="chromium")
+    driver_binary = binary("chromedriver", package="chromium-driver")
+    with subprocess.Popen([driver_binary, "--port=0"], stdout=subprocess.PIPE, text=True) as driver:
         try:
             assert driver.stdout is not None
             found = (re.search(r"on port (\d+)\.", line) for line in driver.stdout)

@@ -8,6 +8,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -41,6 +43,10 @@ def numbered(number: int) -> Transition:
     return replace(ONSET, alarm=f"a{number}", time=1000.0 + number)
 
 
+def keep_place(of: Journal, minutes_ago: float = 0.0) -> None:
+    of.save_states("place", {"shard-0-of-1": b"{}"}, time.time() - 60 * minutes_ago)
+
+
 @contextmanager
 def journal(path: Path, **settings: Any) -> Iterator[Journal]:
     with Journal(path, ["page"], JournalSettings(**settings)) as opened:
@@ -72,16 +78,6 @@ def test_what_was_recorded_is_there_again(path: Path) -> None:
         assert second.recent(1, "bed-1") == [LATCHED]
         assert second.recent(10, "bed-2") == []
         assert second.notes == []
-
-
-def test_samples_that_are_replayed_give_nothing_new(path: Path) -> None:
-    with journal(path) as first:
-        first.record([ONSET])
-    with journal(path) as second:
-        shaken = replace(LATCHED, time=LATCHED.time + 1e-5)  # sums of another order
-        assert second.record([ONSET, LATCHED, LATCHED, shaken]) == [LATCHED]
-        assert second.record([LATCHED]) == []
-        assert len(second.recent(10)) == 2
 
 
 def test_an_alarm_is_open_until_it_has_ended(path: Path) -> None:
@@ -129,6 +125,23 @@ def test_pruning_keeps_at_most_so_many_rows(path: Path) -> None:
         opened.record(ended)
         assert opened.prune() == 500
         assert opened.recent(2000) == ended[:499:-1]
+
+
+def test_an_alarm_does_not_wait_until_old_ones_are_forgotten(path: Path) -> None:
+    ended = [replace(numbered(n), state="ended", why={"note": "x" * 200}) for n in range(20_000)]
+    with journal(path) as opened:
+        opened.record(ended)
+        whole = time.monotonic()
+        pruning = threading.Thread(target=opened.prune, args=(4e9,))
+        pruning.start()
+        waits = []
+        while pruning.is_alive():
+            began = time.monotonic()
+            opened.record([ONSET])
+            waits.append(time.monotonic() - began)
+        whole = time.monotonic() - whole
+        assert max(waits) < whole / 4
+        assert len(waits) > 10
 
 
 def test_states_are_kept_by_stream_and_name(path: Path) -> None:
@@ -193,6 +206,7 @@ def test_alarms_go_on_while_the_disk_is_full_and_are_written_later(path: Path) -
     large = [replace(numbered(n), why={"note": "x" * 5000}) for n in range(40)]
     with journal(path) as opened:
         opened.record([ONSET])
+        keep_place(opened)
         with no_room(path):
             assert opened.record(large) == large, "what cannot be written is sent all the same"
             assert isinstance(opened.trouble, StorageFull)
@@ -217,9 +231,10 @@ WRITER = """
 import sys
 from pathlib import Path
 from monitors.journal import Journal
-from tests.monitors.test_journal import numbered
+from tests.monitors.test_journal import keep_place, numbered
 path, first = Path(sys.argv[1]), int(sys.argv[2])
 with Journal(path, ["page"]) as journal:
+    keep_place(journal)
     for number in range(first, first + 100_000):
         # Announced only after it is recorded; marked only after it is announced.
         for transition in journal.record([numbered(number)]):

@@ -135,6 +135,24 @@ def test_a_replay_goes_on_where_its_snapshot_was_taken(folder: Path, after: int)
     assert {round(c.start - c.sequence, 3) for c in resumed} == {round(resumed[0].start, 3)}
 
 
+def test_a_place_names_nobody_and_one_of_other_records_is_none_within_a_chunk(folder: Path) -> None:
+    async def run() -> tuple[dict[str, object], list[Chunk]]:
+        source = ReplaySource(_settings(folder, start=None))
+        await source.open(None)
+        place = {**source.snapshot(), "chunk": 1, "stream": 1}
+        chunks = []
+        for _ in range(2):
+            await source.open(place)
+            chunks += (await _taken(source, lambda chunks: len(chunks) >= 1))[:1]
+            if (folder / "patient-001.hea").exists():
+                (folder / "patient-001.hea").rename(folder / "patient-000.hea")
+        return place, chunks
+
+    place, chunks = asyncio.run(run())
+    assert "patient" not in str(place)
+    assert [(chunk.stream, chunk.sequence) for chunk in chunks] == [("patient-002", 1), ("patient-000", 1)]
+
+
 def test_chunks_come_when_their_samples_are_over_and_streams_are_spread(folder: Path) -> None:
     async def run() -> list[float]:
         source = ReplaySource(_settings(folder, speed=10, start=None))
