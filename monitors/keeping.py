@@ -10,12 +10,12 @@ from hashlib import blake2b
 from typing import Any
 
 from genray.errors import GenrayError
-from monitors.journal import Journal
+from monitors.journal import PLACE, Journal
 from monitors.observation import Transition
 from monitors.shard import Start
 from monitors.sources import SourceSettings
 
-_REFERENCE, _PLACE, _ALARMS = "reference", "place", "alarms"
+_REFERENCE, _ALARMS = "reference", "alarms"
 
 
 class Keeping:
@@ -37,7 +37,7 @@ class Keeping:
         said = json.dumps(source.model_dump(mode="json", exclude={"speed"}), sort_keys=True)
         self._source = blake2b(said.encode(), digest_size=8).hexdigest()
         self._references = journal.load_states(_REFERENCE)
-        self._places = {n: self._read(n, data) for n, data in journal.load_states(_PLACE).items()}
+        self._places = {n: self._read(n, data) for n, data in journal.load_states(PLACE).items()}
         self._states = journal.load_states(_ALARMS)
         self._owed: dict[str, dict[str, bytes]] = {}
         self._trouble = ""
@@ -65,7 +65,7 @@ class Keeping:
         if place != self._places.get(row, {}):
             self._places[row] = place
             kept = {"source": self._source, "place": place}
-            await self._save(_PLACE, {row: json.dumps(kept).encode()})
+            await self._save(PLACE, {row: json.dumps(kept).encode()})
 
     async def forget(self, stream: str) -> None:
         """Forget all about a stream."""

@@ -59,7 +59,7 @@ class Transition:
 
     Attributes:
         alarm: its name, the same in every transition of it and when samples are replayed:
-            stream, kind and onset in milliseconds.
+            stream, kind and onset in milliseconds, and the number of the clock if its time fell back.
         stream: pseudonym.
         change: what happened.
         state: what it is from now on.
