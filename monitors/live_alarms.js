@@ -108,9 +108,11 @@ export class Alarms {
 
   set(given) {
     const entry = this.entries.get(given.alarm) ?? this.create(given.alarm);
-    // Later changes need not say again what the first said.
+    // Later changes need not say again what the first said; those after the end of the condition do not say it.
     const before = entry.alarm?.state;
-    entry.alarm = { ...given, why: { ...entry.alarm?.why, reason: "", ...given.why } };
+    const holds = !entry.alarm || ["onset", "escalated", "resumed"].includes(given.change);
+    const later = holds ? given.why : { reason: given.why?.reason ?? "" };
+    entry.alarm = { ...given, why: { ...entry.alarm?.why, reason: "", ...later } };
     const { alarm, element } = entry;
     const part = (name) => element.querySelector(`.${name}`);
     element.dataset.priority = alarm.priority;

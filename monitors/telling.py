@@ -25,6 +25,7 @@ from monitors.ward import Round
 DISCLAIMER = "Not a medical device: for research and engineering, not for the care of patients."
 
 _PUSHED = "alertmanager"
+_HELD = ("onset", "escalated", "resumed")  # changes at which the condition of an alarm holds
 _SHARD_LOST = "the process that watches this stream ended; it is being started again"
 
 
@@ -117,11 +118,7 @@ class Telling:
         if each.state == "ended":
             self.alarms.pop(each.alarm, None)
         else:
-            before = self.alarms.get(each.alarm)
-            # The page explains an alarm by what was found at its onset, too.
-            self.alarms[each.alarm] = (
-                each if before is None else replace(each, why={**before.why, **each.why})
-            )
+            self.alarms[each.alarm] = _explained(each, self.alarms.get(each.alarm))
         self.publish(_as_event(each))
         if each.change == "onset":
             self.counts[each.kind] += 1
@@ -226,3 +223,11 @@ def _as_dict(of: Reading | Transition) -> dict[str, Any]:
 
 def _because(transition: Transition) -> Transition:
     return replace(transition, why={**transition.why, "reason": _SHARD_LOST})
+
+
+def _explained(later: Transition, before: Transition | None) -> Transition:
+    """`later` as the page shows it: with what was measured when the condition held, not when it was over."""
+    if before is None:
+        return later
+    why = later.why if later.change in _HELD else {"reason": later.why.get("reason", "")}
+    return replace(later, why={**before.why, **why})

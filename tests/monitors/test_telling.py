@@ -74,6 +74,15 @@ def test_what_the_journal_has_is_not_told_again(journal: Journal) -> None:
     assert COUNTED not in text(telling.exporter)
 
 
+def test_an_alarm_that_is_over_is_still_explained_by_what_was_measured(journal: Journal) -> None:
+    onset = replace(ONSET, why={"measured": {"silence": 4.2}, "limits": {"silence": 4.0}})
+    over = {"measured": {"silence": 0.0}, "reason": "over"}
+    latched = replace(ONSET, change="latched", state="latched", time=ONSET.time + 9, why=over)
+    telling, _ = told(journal, lambda telling: telling.announce([onset, latched]))
+    (shown,) = telling.alarms.values()
+    assert (shown.state, shown.why["measured"], shown.why["reason"]) == ("latched", {"silence": 4.2}, "over")
+
+
 def test_a_fault_of_the_page_is_counted_and_keeps_no_alarm_back(journal: Journal) -> None:
     async def go_wrong(telling: Telling) -> None:
         for _ in range(2):
