@@ -7,11 +7,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+# The same examples in every run, however busy the machine is; GENRAY_FUZZ=1 looks for new ones.
+hypothesis.settings.register_profile(
+    "genray", deadline=None, derandomize=not os.environ.get("GENRAY_FUZZ"), database=None
+)
+hypothesis.settings.load_profile("genray")
 
 
 def write_pair_files(folder: Path, count: int, *, size: int = 64, seed: int = 0) -> None:
