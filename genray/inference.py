@@ -15,9 +15,10 @@ from torch import nn
 
 from genray.bundle import ImageSpec
 from genray.errors import ResourceError, SettingsError
-from genray.quantize import converted, difference, load_quantized, openvino, said
+from genray.quantize import converted, difference, load_quantized, said
 from genray.settings import Settings
 from genray.tiling import Sizes, mirrored, sizes
+from genray.vino import core
 
 Array = NDArray[Any]
 
@@ -177,12 +178,12 @@ class Runner:
         """Use OpenVINO if it is there, takes the network and gives what PyTorch gives."""
         precision, taken = self._settings.precision, self._sizes
         try:
-            library = openvino()
+            core()
         except ResourceError as error:
             return self._refuse(error.what)
         if taken is None:
             return self._refuse(f"it is not known which sizes {type(network).__name__} takes")
-        fast = "BF16" in library.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        fast = "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if precision == "bf16" and not fast:
             self.notes.append("this CPU computes bf16 slower than fp32: fp32 is used")
         self._config = {
@@ -272,7 +273,7 @@ class _Graph:
     def __init__(
         self, model: Any, config: Mapping[str, Any], judge: Callable[[Array, Array], bool], open_shapes: bool
     ) -> None:
-        self._model, self._config, self._judge, self._core = model, config, judge, openvino().Core()
+        self._model, self._config, self._judge, self._core = model, config, judge, core()
         self._any = self._request(model) if open_shapes else None
         self._seen: Counter[tuple[int, ...]] = Counter()
         self._static: OrderedDict[tuple[int, ...], Any] = OrderedDict()

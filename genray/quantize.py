@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +16,11 @@ from torch import nn
 from torch.export import Dim, export
 
 from genray.bundle import ImageSpec
-from genray.errors import ResourceError, SettingsError
+from genray.errors import SettingsError
 from genray.files import storage_errors, write_json
 from genray.models.restorer import Restorer
 from genray.tiling import Sizes, mirrored, sizes
+from genray.vino import core, openvino
 
 Array = NDArray[Any]
 
@@ -32,20 +31,6 @@ _WEIGHTED = {"Convolution": (0,), "ConvolutionBackpropData": (1,), "GroupConvolu
 """The operations that are quantised, and the axes of their weights that output channels are along."""
 
 _MODEL, _WEIGHTS, _MANIFEST = "int8.xml", "int8.bin", "int8.json"
-
-
-def openvino() -> Any:
-    """The module openvino.
-
-    Raises:
-        ResourceError: it is not installed.
-    """
-    # Without this package it does not report its use over the network.
-    sys.modules.setdefault("openvino_telemetry", cast(Any, None))
-    try:
-        return importlib.import_module("openvino")
-    except ImportError as error:
-        raise ResourceError("OpenVINO is not installed", hint="pip install openvino") from error
 
 
 class _Whole(nn.Module):
@@ -146,7 +131,7 @@ def _ranges(
     model: Any, keys: Sequence[tuple[str, int]], batches: Sequence[Array]
 ) -> dict[tuple[str, int], tuple[float, float]]:
     """The lowest and highest value to tell apart of the outputs `keys` of nodes of `model`."""
-    ov = openvino()
+    openvino()  # before its parts: it is made fit for use
     from openvino import opset13
 
     probe = model.clone()
@@ -158,7 +143,7 @@ def _ranges(
         "ENABLE_CPU_PINNING": False,
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
     }
-    request = ov.Core().compile_model(probe, "CPU", config).create_infer_request()
+    request = core().compile_model(probe, "CPU", config).create_infer_request()
     extremes = [(0.0, 0.0)] * len(keys)
     for batch in batches:
         made = request.infer([batch], share_outputs=True)
@@ -222,7 +207,7 @@ def load_quantized(folder: Path, network: nn.Module) -> Any:
             raise SettingsError(
                 "the int8 model is damaged, or another network's", where=str(folder), hint=hint
             )
-        return openvino().Core().read_model(folder / _MODEL, folder / _WEIGHTS)
+        return core().read_model(folder / _MODEL, folder / _WEIGHTS)
     except (OSError, ValueError, RuntimeError) as error:
         raise SettingsError(f"cannot read the int8 model: {error}", where=str(folder), hint=hint) from error
 

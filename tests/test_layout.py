@@ -79,7 +79,7 @@ def test_every_module_has_its_tests() -> None:
     parts += "fronts_canvas fronts_parts pairing layers registry resources auth "
     parts += "image_recipe autoencoding restoring __init__ __main__ photo_formats tiff_tags bulk_commands "
     parts += "bulk_pass packed summary writing parquet_rows assignment bundle_step coding known pool record "
-    parts += "restoration sample step options monitor_cli monitor_commands evaluate_commands "
+    parts += "restoration sample step options monitor_cli monitor_commands evaluate_commands vino "
     parts += "evaluate_table playback totals alert chunk csv_record edf database heartbeat leads "
     parts += "metrics_server metrics_text observation pace preprocessing record_beats source wfdb_writer"
     missing = {f.stem for p in PACKAGES for f in modules(p)} - tests - set(parts.split())

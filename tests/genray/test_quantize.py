@@ -14,7 +14,8 @@ from genray.inference import InferenceSettings, Runner
 from genray.models.conv import ConvAutoencoder, ConvSettings
 from genray.models.residual_unet import ResidualUNet, ResidualUNetSettings
 from genray.pixels import to_network, to_pixels
-from genray.quantize import load_quantized, measure_loss, openvino, quantized, save_quantized
+from genray.quantize import load_quantized, measure_loss, quantized, save_quantized
+from genray.vino import core
 
 SPEC = ImageSpec(channels=3, range=(0.0, 1.0))
 INT8 = InferenceSettings(precision="int8")
@@ -57,7 +58,7 @@ def test_the_heavy_layers_compute_with_eight_bits() -> None:
     model = quantized(network(), SPEC, photos(2))
     config = {"INFERENCE_PRECISION_HINT": "f32"}
     model.reshape([1, 3, 40, 56])
-    compiled = openvino().Core().compile_model(model, "CPU", config).get_runtime_model()
+    compiled = core().compile_model(model, "CPU", config).get_runtime_model()
     types = [
         node.get_rt_info()["runtimePrecision"].astype(str)
         for node in compiled.get_ordered_ops()
@@ -76,7 +77,7 @@ def test_ranges_come_from_the_samples() -> None:
     for name, model in (("dark", dark), ("light", light)):
         model.reshape([1, 3, 40, 56])
         x = (image / 255).astype(np.float32).transpose(2, 0, 1)[None]
-        made = openvino().Core().compile_model(model, "CPU")(np.ascontiguousarray(x))[0]
+        made = core().compile_model(model, "CPU")(np.ascontiguousarray(x))[0]
         with torch.inference_mode():
             noise[name] = float(np.abs(made - network()(torch.from_numpy(x)).numpy()).mean())
     assert noise["dark"] > 2 * noise["light"]
