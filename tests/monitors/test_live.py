@@ -117,6 +117,7 @@ def test_a_page_that_takes_nothing_is_given_up() -> None:
                 with suppress(ConnectionError):
                     while await loop.sock_recv(dead, 2**20):
                         pass
+            assert served.live.wanted() == set()
 
     serve(use, patience=0.3)
 

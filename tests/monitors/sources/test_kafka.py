@@ -75,5 +75,6 @@ def test_brokers_that_go_away_are_a_loss() -> None:
             del producer  # and its broker
             await watcher.until(lambda: watcher.faults["source-lost"] >= 1, 20)
             feeding.cancel()
+        assert set(watcher.faults) == {"source-lost"}
 
     asyncio.run(main())

@@ -78,6 +78,7 @@ def test_a_session_keeps_what_is_sent_while_nobody_listens(tmp_path: Path) -> No
                 feeding = group.create_task(watcher.feed.run())
                 await watcher.until(lambda: len(watcher.chunks) == 5)
                 feeding.cancel()
+            assert watcher.sequences == [0, 1, 2, 3, 4]
 
     asyncio.run(main())
 
