@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from wfdb.processing import compare_annotations
 
 from monitors.matching import paired
 
@@ -24,7 +23,10 @@ def test_each_annotated_beat_has_the_nearest_detected_one(
     assert paired(known, found, 54).tolist() == partners
 
 
+@pytest.mark.filterwarnings("ignore:The inplace keyword")  # wfdb, with pandas 3
 def test_it_counts_as_wfdb_does() -> None:
+    from wfdb.processing import compare_annotations
+
     for seed in range(60):
         rng = np.random.default_rng(seed)
         known = np.cumsum(rng.integers(72, 400, 200))
