@@ -180,7 +180,7 @@ class Journal:
     def prune(self, before: float | None = None) -> int:
         """Forget alarms that were recorded before a unix time (null: as `days` says) and what is beyond
         `max_rows`, but none that is still open; gives how many transitions. It takes its time, a few rows
-        at once: an alarm that is to be recorded meanwhile waits for none but these.
+        at once: an alarm that is to be recorded meanwhile waits for none but these, and is not looked at.
 
         Raises:
             GenrayError: the disk refuses it.
@@ -191,8 +191,9 @@ class Journal:
         while True:
             with self._lock, database_errors(self.path), self._database:
                 (end,) = self._database.execute(
-                    "SELECT max(id) FROM (SELECT id FROM transitions WHERE id > ? ORDER BY id LIMIT ?)",
-                    (at, _BATCH),
+                    "SELECT max(id) FROM "
+                    "(SELECT id FROM transitions WHERE id > ? AND id <= ? ORDER BY id LIMIT ?)",
+                    (at, last, _BATCH),
                 ).fetchone()
                 if end is None:
                     return forgotten
