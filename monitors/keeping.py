@@ -1,4 +1,5 @@
-"""What outlives the monitor beside its alarms: the patients' references, and from where sources go on."""
+"""What outlives the monitor beside its alarms: the patients' references, from where sources go on, and which
+streams were watched."""
 
 from __future__ import annotations
 
@@ -15,7 +16,9 @@ from monitors.observation import Transition
 from monitors.shard import Start
 from monitors.sources import SourceSettings
 
-_REFERENCE, _ALARMS = "reference", "alarms"
+_REFERENCE, _ALARMS, _WATCHED = "reference", "alarms", "watched"
+_ALL = "monitor"  # row of what belongs to no shard
+_AFRESH = 60.0  # s after which the times of streams that are watched are kept again
 
 
 class Keeping:
@@ -39,6 +42,11 @@ class Keeping:
         self._references = journal.load_states(_REFERENCE)
         self._places = {n: self._read(n, data) for n, data in journal.load_states(PLACE).items()}
         self._states = journal.load_states(_ALARMS)
+        self.watched = self._read_watched(journal.load_states(_WATCHED).get(_ALL))
+        """Streams that were watched when the monitor ended, and the time (unix s) of their samples now, had
+        they gone on; of no other source, and none if it was over."""
+        self._kept: frozenset[str] = frozenset()
+        self._kept_at = 0.0
         self._owed: dict[str, dict[str, bytes]] = {}
         self._trouble = ""
 
@@ -67,6 +75,14 @@ class Keeping:
             kept = {"source": self._source, "place": place}
             await self._save(PLACE, {row: json.dumps(kept).encode()})
 
+    async def watching(self, streams: Mapping[str, float]) -> None:
+        """Keep which streams are watched, and the time of their last samples."""
+        now = time.time()
+        if streams.keys() != self._kept or (streams and now - self._kept_at > _AFRESH):
+            self._kept, self._kept_at = frozenset(streams), now
+            kept = {"source": self._source, "at": now, "streams": dict(streams)}
+            await self._save(_WATCHED, {_ALL: json.dumps(kept).encode()})
+
     async def forget(self, stream: str) -> None:
         """Forget all about a stream."""
         self._references.pop(stream, None)
@@ -85,6 +101,14 @@ class Keeping:
         except (ValueError, KeyError, TypeError):
             place = source = None
         return place if isinstance(place, dict) and source == self._source else {}
+
+    def _read_watched(self, data: bytes | None) -> dict[str, float]:
+        try:
+            kept = json.loads(data or b"")
+            passed = max(0.0, time.time() - kept["at"]) if kept["source"] == self._source else None
+            return {} if passed is None else {s: float(at) + passed for s, at in kept["streams"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return {}
 
     async def _save(self, name: str, rows: Mapping[str, bytes]) -> None:
         owed = self._owed.setdefault(name, {})

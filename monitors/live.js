@@ -1,7 +1,7 @@
 // The live page: takes the monitor's events and keeps the beds, traces and alarms on the page.
 // All text from outside is set as text, never as markup.
 
-import { Alarms, KINDS, seconds } from "./live_alarms.js";
+import { Alarms, KINDS, seconds, send } from "./live_alarms.js";
 import { Clock, Trace, merged } from "./live_traces.js";
 
 const STALE = 10; // seconds without news of a bed, or of the monitor
@@ -11,7 +11,7 @@ const now = () => performance.now() / 1000;
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
 const beds = new Map(); // stream: {bed, arrived, tile, card}
-const alarms = new Alarms(since, (stream) => { choose(stream, true); beds.get(stream)?.card?.element.scrollIntoView({ block: "nearest" }); });
+const alarms = new Alarms(since, visit, ask);
 let shown = [];
 let most = 12;
 let chosen = (new URLSearchParams(location.search).get("streams") ?? "").split(",").filter(Boolean);
@@ -145,6 +145,11 @@ function discharge(stream) {
   alarms.discharge(stream);
 }
 
+function visit(stream) {
+  choose(stream, true);
+  beds.get(stream)?.card?.element.scrollIntoView({ block: "nearest" });
+}
+
 // The user's choice of beds: from now on the page asks for these.
 function choose(stream, wanted) {
   if (wanted === shown.includes(stream)) return;
@@ -179,8 +184,26 @@ function open(stream) {
   element.querySelector("h3").textContent = stream;
   element.querySelector(".hide").setAttribute("aria-label", `Hide the traces of ${stream}`);
   element.querySelector(".hide").onclick = () => choose(stream, false);
+  element.querySelector(".discharge").setAttribute("aria-label", `Discharge ${stream}`);
+  element.querySelector(".discharge").onclick = () => ask(stream);
   entry.card = { element, clock: new Clock(), traces: new Map(), beats: [], changed: false };
   find("cards").append(element);
+}
+
+// Another patient comes: never without being asked twice.
+function ask(stream) {
+  const dialog = find("discharge");
+  const part = (name) => dialog.querySelector(name);
+  part("h2 span").textContent = stream;
+  part(".failed").textContent = "";
+  part(".confirm").disabled = false;
+  part(".confirm").onclick = async () => {
+    part(".confirm").disabled = true;
+    if (await send("/discharge", { stream })) return dialog.close();
+    part(".failed").textContent = "Not discharged. Try again.";
+    part(".confirm").disabled = false;
+  };
+  dialog.showModal();
 }
 
 const whole = (value) => (typeof value === "number" ? String(Math.round(value)) : "–");

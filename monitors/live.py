@@ -1,4 +1,5 @@
-"""The live page: beds, traces, alarms and their acknowledgement, by HTTP and server-sent events.
+"""The live page: beds and their discharge, traces, alarms and their acknowledgement, by HTTP and server-sent
+events.
 
 Whoever reaches the port sees the beds and may acknowledge, so it is bound to this machine. A page of
 another origin in a browser here is kept out too: by the name in Host, against DNS rebinding, and by
@@ -101,6 +102,7 @@ class Live:
     Args:
         snapshot: gives all that a page shows at first: `{"beds": [...], "alarms": [...]}` and a "note".
         acknowledge: is given an alarm's name; says whether there was such an alarm to acknowledge.
+        discharge: is given a stream's name; says whether there was such a stream to give up.
     """
 
     def __init__(
@@ -108,10 +110,12 @@ class Live:
         settings: LiveSettings,
         snapshot: Callable[[], dict[str, Any]],
         acknowledge: Callable[[str], Awaitable[bool]],
+        discharge: Callable[[str], Awaitable[bool]],
     ) -> None:
         self._settings = settings
         self._snapshot = snapshot
         self._acknowledge = acknowledge
+        self._discharge = discharge
         self._pages: set[_Page] = set()
         self._status: bytes | None = None
         self._runner: web.AppRunner | None = None
@@ -132,6 +136,7 @@ class Live:
         app.router.add_get("/favicon.ico", _no_icon)
         app.router.add_get("/events", self._events)
         app.router.add_post("/acknowledge", self._acknowledged)
+        app.router.add_post("/discharge", self._discharged)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         try:
@@ -251,21 +256,32 @@ class Live:
             return
 
     async def _acknowledged(self, request: web.Request) -> web.Response:
-        if request.content_type != "application/json":
-            raise web.HTTPUnsupportedMediaType(text="JSON is taken here\n")
-        try:
-            async with asyncio.timeout(_SECONDS_FOR_BODY):
-                said = await request.json()
-        except TimeoutError as error:
-            raise web.HTTPRequestTimeout(text="the request took too long\n") from error
-        except (ValueError, LookupError, RecursionError) as error:  # of the text or its charset
-            raise web.HTTPBadRequest(text="this is not JSON\n") from error
-        alarm = said.get("alarm") if isinstance(said, dict) else None
-        if not isinstance(alarm, str) or not alarm:
-            raise web.HTTPBadRequest(text='{"alarm": its name} is asked for\n')
-        # A page that goes away meanwhile does not undo it.
-        done = await asyncio.shield(asyncio.ensure_future(self._acknowledge(alarm)))
-        return web.json_response({"acknowledged": done}, status=200 if done else 404)
+        return await _done("acknowledged", self._acknowledge, await _named(request, "alarm"))
+
+    async def _discharged(self, request: web.Request) -> web.Response:
+        return await _done("discharged", self._discharge, await _named(request, "stream"))
+
+
+async def _named(request: web.Request, of: str) -> str:
+    if request.content_type != "application/json":
+        raise web.HTTPUnsupportedMediaType(text="JSON is taken here\n")
+    try:
+        async with asyncio.timeout(_SECONDS_FOR_BODY):
+            said = await request.json()
+    except TimeoutError as error:
+        raise web.HTTPRequestTimeout(text="the request took too long\n") from error
+    except (ValueError, LookupError, RecursionError) as error:  # of the text or its charset
+        raise web.HTTPBadRequest(text="this is not JSON\n") from error
+    name = said.get(of) if isinstance(said, dict) else None
+    if not isinstance(name, str) or not name:
+        raise web.HTTPBadRequest(text=f'{{"{of}": its name}} is asked for\n')
+    return name
+
+
+async def _done(what: str, do: Callable[[str], Awaitable[bool]], name: str) -> web.Response:
+    # A page that goes away meanwhile does not undo it.
+    done = await asyncio.shield(asyncio.ensure_future(do(name)))
+    return web.json_response({what: done}, status=200 if done else 404)
 
 
 async def _harden(_: web.Request, response: web.StreamResponse) -> None:

@@ -36,6 +36,16 @@ export function seconds(count) {
   return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
 }
 
+// Whether the monitor did what it was asked.
+export async function send(path, asked) {
+  const said = { method: "POST", headers: { "Content-Type": "application/json" } };
+  try {
+    return (await fetch(path, { ...said, body: JSON.stringify(asked) })).ok;
+  } catch {
+    return false;
+  }
+}
+
 // Why an alarm is there, in a sentence made of what was measured and the limit of its priority.
 export function sentence({ kind, priority, why }) {
   const { measured = {}, limits = {} } = why;
@@ -71,10 +81,12 @@ function facts({ measured = {}, limits = {}, lasted, threshold }) {
 }
 
 export class Alarms {
-  // `since(alarm)`: seconds since its onset; `show(stream)`: the user asks for a bed's traces.
-  constructor(since, show) {
+  // `since(alarm)`: seconds since its onset; the user asks for a bed's traces, or for its discharge, by
+  // `show(stream)` and `discharged(stream)`.
+  constructor(since, show, discharged) {
     this.since = since;
     this.show = show;
+    this.discharged = discharged;
     this.entries = new Map(); // name: {alarm, element}
     this.list = find("alarm-list");
     this.worst = new Map(); // stream: its alarm that comes first in the list
@@ -125,6 +137,7 @@ export class Alarms {
     part("state").textContent = [state, reason].filter(Boolean).join(": ");
     part("why").textContent = sentence(alarm);
     part("acknowledge").hidden = alarm.state === "acknowledged";
+    part("discharge").hidden = alarm.kind !== "stream-lost";
     if (before !== alarm.state) {
       part("acknowledge").disabled = false;
       part("acknowledge").textContent = "Acknowledge";
@@ -138,6 +151,7 @@ export class Alarms {
     const part = (which) => entry.element.querySelector(`.${which}`);
     part("acknowledge").onclick = () => this.acknowledge(name, part("acknowledge"));
     part("stream").onclick = () => this.show(entry.alarm.stream);
+    part("discharge").onclick = () => this.discharged(entry.alarm.stream);
     part("expand").onclick = () => {
       const open = part("details").hidden;
       part("details").hidden = !open;
@@ -151,15 +165,9 @@ export class Alarms {
   async acknowledge(name, button) {
     button.disabled = true;
     button.textContent = "Acknowledging…";
-    const said = { method: "POST", headers: { "Content-Type": "application/json" } };
-    try {
-      const response = await fetch("/acknowledge", { ...said, body: JSON.stringify({ alarm: name }) });
-      button.textContent = response.ok ? "Acknowledged" : "Not acknowledged. Try again";
-      button.disabled = response.ok;
-    } catch {
-      button.textContent = "Not sent. Try again";
-      button.disabled = false;
-    }
+    const done = await send("/acknowledge", { alarm: name });
+    button.textContent = done ? "Acknowledged" : "Not acknowledged. Try again";
+    button.disabled = done;
   }
 
   explain({ alarm, element }) {

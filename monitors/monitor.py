@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
 from genray.errors import GenrayError
 from genray.progress import Display
+from monitors.absence import Absence
 from monitors.alarm_settings import Limits
-from monitors.alarm_state import AlarmState
 from monitors.ecg_settings import EcgSettings
 from monitors.journal import Journal
 from monitors.keeping import Keeping
@@ -30,7 +30,7 @@ _PRUNE = 3600.0  # s
 _AGAIN = 1.0  # s before a lost shard is begun anew; each time twice as long, up to
 _LONGEST = 30.0
 _END = 5.0  # s that shards have to end well
-_ANSWER = 5.0  # s to acknowledge
+_ANSWER = 5.0  # s to acknowledge or to discharge
 _LATE = 60.0  # s after which what a shard should have given up is given up here
 
 
@@ -54,12 +54,12 @@ class Monitor:
         display: Display,
     ) -> None:
         self._settings, self._shards, self._journal, self._display = settings, shards, journal, display
-        self.telling = Telling(settings, journal, limits, display, self._acknowledge)
+        self.telling = Telling(settings, journal, display, self._acknowledge, self._discharge)
         self._keeping = Keeping(journal, settings.source, len(shards), self.telling.note)
+        self._absence = Absence(self.telling, limits, self._keeping.watched)
         self._last: list[Report | None] = [None] * len(shards)
         self._up = [False] * len(shards)
         self._behind = [0.0] * len(shards)
-        self._absences: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
@@ -99,9 +99,9 @@ class Monitor:
 
     async def _watch(self) -> None:
         followed = [asyncio.create_task(self._follow(number)) for number in range(len(self._shards))]
-        around = asyncio.create_task(self._look_around())
+        beside = [asyncio.create_task(work) for work in (self._look_around(), self._forget_old_alarms())]
         asked = asyncio.create_task(self._stop.wait())
-        tasks: set[asyncio.Task[Any]] = {*followed, around, asked}
+        tasks: set[asyncio.Task[Any]] = {*followed, *beside, asked}
         end = None if self._settings.seconds is None else time.monotonic() + self._settings.seconds
         try:
             while not asked.done() and not all(task.done() for task in followed):
@@ -114,12 +114,13 @@ class Monitor:
                     break
         finally:
             # What was found is told, and where it ended is kept.
+            over = all(task.done() and task.exception() is None for task in followed)
             self._stop.set()
             _, late = await asyncio.wait(followed, timeout=_END)
-            tasks |= self._absences
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self._keeping.watching({} if over else self._watching())
             for shard in self._shards:
                 await shard.close()
         for task in followed:
@@ -166,12 +167,14 @@ class Monitor:
                 # Before anything is told: else a kill now would begin elsewhere, and tell it again.
                 await keeping.place(number, report.place)
             found = report.found
+            await self._absence.back(reading.stream for reading in found.readings)
             await told.announce(found.transitions)
             await keeping.states(report.states)
             await keeping.references(found.references)
             self._take(number, report)
             for stream in found.discharged:
                 await keeping.forget(stream)
+                told.heard(stream)
             if keep:
                 kept = time.monotonic()
                 await keeping.place(number, report.place)
@@ -181,6 +184,7 @@ class Monitor:
 
     def _begun(self, number: int, report: Report) -> None:
         self._up[number] = True
+        self._absence.shard_back(number)
         self.telling.exporter.shard(str(number), True)
         if self._settings.shards:
             self._display.note(f"shard {number}: process {report.process}")
@@ -214,25 +218,12 @@ class Monitor:
         """The streams of a shard that is gone are not watched: say so until it is back."""
         self._up[number], self._last[number], self._behind[number] = False, None, 0.0
         self.telling.exporter.shard(str(number), False)
-        states: dict[str, AlarmState] = {}
-        await self.telling.lost(number, states)
-
-        async def go_on() -> None:
-            while True:
-                await asyncio.sleep(1.0)
-                if self._up[number]:
-                    return
-                await self.telling.lost(number, states)
-
-        if not any(task.get_name() == str(number) for task in self._absences):
-            task = asyncio.create_task(go_on(), name=str(number))
-            self._absences.add(task)
-            task.add_done_callback(self._absences.discard)
+        await self._absence.shard_lost(number)
 
     async def _look_around(self) -> None:
-        """Now and then: the state of the whole, streams that nobody has any more, old alarms."""
+        """Now and then: the state of the whole, and streams that nobody watches."""
         told = self.telling
-        said = pruned = time.monotonic()
+        said = time.monotonic()
         while True:
             await asyncio.sleep(_STATUS)
             streams = sum(report.streams for report in self._last if report)
@@ -243,8 +234,13 @@ class Monitor:
                 "shards": [{"ok": up} for up in self._up],
             }
             told.publish({"type": "status", **status})
-            for stream in await told.discharge(self._settings.ward.discharge_after + _LATE):
-                await self._keeping.forget(stream)
+            for number, up in enumerate(self._up):
+                if not up:
+                    await self._absence.shard_lost(number)
+            await self._absence.look(all(self._up))
+            for stream in told.silent(self._settings.ward.discharge_after + _LATE):
+                await self._give_up(stream)
+            await self._keeping.watching(self._watching())
             now = time.monotonic()
             if now - said >= _SAID:
                 said = now
@@ -252,24 +248,51 @@ class Monitor:
                     f"{streams} streams  {told.beats} beats  {len(told.alarms)} open alarms  "
                     f"{max(self._behind):.1f} s behind"
                 )
-            if now - pruned >= _PRUNE:
-                pruned = now
-                try:
-                    await asyncio.to_thread(self._journal.prune)
-                except GenrayError as error:
-                    told.note(f"old alarms are not forgotten: {error}")
+
+    async def _forget_old_alarms(self) -> None:
+        while True:
+            await asyncio.sleep(_PRUNE)
+            try:
+                await asyncio.to_thread(self._journal.prune)
+            except GenrayError as error:
+                self.telling.note(f"old alarms are not forgotten: {error}")
+
+    def _watching(self) -> dict[str, float]:
+        """Streams that have a bed, or had one when the monitor ended last, and the time of their samples."""
+        beds = self.telling.beds.items()
+        return self._absence.awaited | {stream: reading.time for stream, (reading, _) in beds}
 
     async def _acknowledge(self, alarm: str) -> bool:
-        home = self.telling.home.get(alarm.partition(":")[0])
-        shards = self._shards if home is None else [self._shards[home]]
-
         async def ask() -> bool:
-            for shard in shards:
-                try:
-                    if await shard.acknowledge(alarm):
-                        return True
-                except ShardLost:
-                    continue
-            return False
+            stream = alarm.partition(":")[0]
+            return await self._ask(stream, lambda shard: shard.acknowledge(alarm)) or (
+                await self._absence.acknowledge(alarm)
+            )
 
-        return await self.telling.acknowledged(alarm, ask, _ANSWER)
+        return await self.telling.answered(alarm, ask, _ANSWER)
+
+    async def _discharge(self, stream: str) -> bool:
+        async def ask() -> bool:
+            return await self._ask(stream, lambda shard: shard.discharge(stream)) or (
+                await self._give_up(stream)
+            )
+
+        return await self.telling.answered(stream, ask, _ANSWER)
+
+    async def _ask(self, stream: str, question: Callable[[Running], Awaitable[bool]]) -> bool:
+        """Ask the shard that has `stream`, or all if nobody knows which."""
+        home = self.telling.home.get(stream)
+        for shard in self._shards if home is None else [self._shards[home]]:
+            try:
+                if await question(shard):
+                    return True
+            except ShardLost:
+                continue
+        return False
+
+    async def _give_up(self, stream: str) -> bool:
+        """Discharge a stream that no shard watches."""
+        known = await self._absence.discharge(stream)
+        await self._keeping.forget(stream)
+        self.telling.heard(stream)
+        return known

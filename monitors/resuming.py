@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 
 from genray.errors import GenrayError
 from monitors.alarm_settings import Limits
@@ -60,15 +61,20 @@ class ResumedWard(Ward):
             if bed.alarms.time is not None
         }
 
-    def references(self) -> dict[str, bytes]:
-        """Of all patients who are learned, as they are now: they follow."""
-        beds = self._beds.values()
+    def references(self, part: int, of: int) -> dict[str, bytes]:
+        """Of every so many-th bed, if its patient is learned, as they are now: they follow."""
+        beds = islice(self._beds.values(), part, None, of)
         return {bed.stream: bed.reference.save() for bed in beds if bed.reference.shape is not None}
 
     @property
     def streams(self) -> list[str]:
         """That have a bed."""
         return list(self._beds)
+
+    def _forget(self, stream: str) -> None:
+        super()._forget(stream)
+        for kept in (self._kept, self._later, self._seen):
+            kept.pop(stream, None)
 
     def _restored(self, stream: str) -> AlarmState:
         if not self._resumed:

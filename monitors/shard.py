@@ -25,14 +25,13 @@ from monitors.pseudonym import Pseudonyms
 from monitors.resuming import WARM_UP, ResumedWard
 from monitors.scoring import Scorer
 from monitors.sources import make_source
-from monitors.sources.replay import ReplaySource
 from monitors.ward import Round
 
 _PERIOD = 0.1  # s between looks, where samples come no faster than they are looked at
 _MOST = 3.0  # s of samples of each stream that may wait; then the source waits
 _TICK = 1.0  # s
 _PLACES = 2.0  # s of samples between places that are remembered
-_FOLLOWED = 600.0  # s after which references, that follow their patients, are kept again
+_PARTS = 12  # references follow their patients: each time places are kept, so are those of every twelfth bed
 
 
 @dataclass(frozen=True)
@@ -115,16 +114,17 @@ class Shard:
         self._refused = self._told = 0
         self._taken = 0.0  # s of samples of a stream, on average
         self._new = 0.0  # s of samples of all streams since the last look
-        self._answers: list[Transition] = []
+        self._answers = Round()
         self._task: asyncio.Task[None] | None = None
         self._wake, self._room = asyncio.Event(), asyncio.Event()
-        self._ticked = self._kept = time.monotonic()
+        self._ticked = time.monotonic()
+        self._part = 0
 
     async def collect(self, keep: bool = False) -> Report:
         """Look at what has come, waiting a moment for it; the first call opens the source.
 
         Args:
-            keep: give the states of all streams, to be kept, and from time to time their references.
+            keep: give the states of all streams, to be kept, and the references of some.
 
         Raises:
             GenrayError: the source can never be opened.
@@ -147,11 +147,13 @@ class Shard:
         if now - self._ticked >= _TICK:
             self._ticked = now
             found.add(self._ward.tick(now))
-        if keep and now - self._kept >= _FOLLOWED:
-            self._kept = now
-            found.references |= self._ward.references()
+        if keep:
+            self._part = (self._part + 1) % _PARTS
+            found.references |= self._ward.references(self._part, _PARTS)
         # What was answered came before this step.
-        found.transitions[:0], self._answers = self._answers, []
+        answers, self._answers = self._answers, Round()
+        found.transitions[:0] = answers.transitions
+        found.discharged[:0] = answers.discharged
         if self._ward.waiting:
             self._wake.set()
         else:
@@ -164,10 +166,8 @@ class Shard:
         faults, self._faults = self._faults, Counter()
         faults.update({("order", reason): count for reason, count in found.faults.items()})
         refused, self._refused = self._refused, 0
-        left_out: list[str] = []
-        if isinstance(self._source, ReplaySource):
-            left_out = [str(error) for error in self._source.faults[self._told :]]
-            self._told += len(left_out)
+        left_out = self._source.left_out[self._told :]
+        self._told += len(left_out)
         place = self._places[0][1] if self._places else {}
         changed = self._ward.streams if keep else [each.stream for each in found.transitions]
         return Report(
@@ -198,9 +198,18 @@ class Shard:
     def acknowledge(self, alarm: str) -> bool:
         """See `Ward.acknowledge`; what changes is in the next report, in its order."""
         changes = self._ward.acknowledge(alarm)
-        self._answers += changes
+        self._answers.transitions += changes
         self._wake.set()
         return bool(changes)
+
+    def discharge(self, stream: str) -> bool:
+        """See `Ward.discharge`; what changes is in the next report. False if it was not watched."""
+        watched = stream in self._ward
+        made = self._ward.discharge(stream)
+        if watched:  # else whoever knows of it tells it, for other shards may know as much
+            self._answers.add(made)
+            self._wake.set()
+        return watched
 
     async def close(self) -> None:
         """Let go of the source."""

@@ -32,6 +32,9 @@ class Running(Protocol):
     async def acknowledge(self, alarm: str) -> bool:
         """See `Shard.acknowledge`."""
 
+    async def discharge(self, stream: str) -> bool:
+        """See `Shard.discharge`."""
+
     async def close(self) -> None:
         """End it."""
 
@@ -63,7 +66,11 @@ class Here:
 
     async def acknowledge(self, alarm: str) -> bool:
         """See `Running`."""
-        return self._running.acknowledge(alarm)
+        return self._shard is not None and self._shard.acknowledge(alarm)
+
+    async def discharge(self, stream: str) -> bool:
+        """See `Running`."""
+        return self._shard is not None and self._shard.discharge(stream)
 
     async def close(self) -> None:
         """See `Running`."""
@@ -102,6 +109,11 @@ class OnRay:
     async def acknowledge(self, alarm: str) -> bool:
         """See `Running`."""
         done: bool = await self._ask("acknowledge", alarm)
+        return done
+
+    async def discharge(self, stream: str) -> bool:
+        """See `Running`."""
+        done: bool = await self._ask("discharge", stream)
         return done
 
     async def close(self) -> None:
@@ -150,3 +162,7 @@ class Actor:
     async def acknowledge(self, alarm: str) -> bool:
         """See `Shard.acknowledge`."""
         return self._shard is not None and self._shard.acknowledge(alarm)
+
+    async def discharge(self, stream: str) -> bool:
+        """See `Shard.discharge`."""
+        return self._shard is not None and self._shard.discharge(stream)

@@ -11,22 +11,19 @@ from functools import partial
 from typing import Any
 
 from genray.progress import Display
-from monitors.alarm_settings import Limits
 from monitors.alarm_state import AlarmState, restore
-from monitors.alarms import discharge, step
 from monitors.alertmanager import Alertmanager
 from monitors.ecg_settings import EcgSettings
 from monitors.exporter import Exporter
 from monitors.journal import Journal
 from monitors.live import Live
-from monitors.observation import Observation, Reading, Transition
+from monitors.observation import Reading, Transition
 from monitors.ward import Round
 
 DISCLAIMER = "Not a medical device: for research and engineering, not for the care of patients."
 
 _PUSHED = "alertmanager"
 _HELD = ("onset", "escalated", "resumed")  # changes at which the condition of an alarm holds
-_SHARD_LOST = "the process that watches this stream ended; it is being started again"
 
 
 class Telling:
@@ -35,22 +32,21 @@ class Telling:
     Args:
         settings: of the monitor.
         journal: open.
-        limits: of a stream.
         display: where lines for a person go.
-        acknowledge: see `Live`.
+        acknowledge, discharge: see `Live`.
     """
 
     def __init__(
         self,
         settings: EcgSettings,
         journal: Journal,
-        limits: Callable[[str], Limits],
         display: Display,
         acknowledge: Callable[[str], Awaitable[bool]],
+        discharge: Callable[[str], Awaitable[bool]],
     ) -> None:
-        self._journal, self._limits, self._display = journal, limits, display
+        self._journal, self._display = journal, display
         self.exporter = Exporter(settings.metrics)
-        self.live = Live(settings.page, self._snapshot, acknowledge)
+        self.live = Live(settings.page, self._snapshot, acknowledge, discharge)
         self.pager = Alertmanager(
             settings.alertmanager,
             sent=partial(journal.mark_sent, _PUSHED),
@@ -65,7 +61,8 @@ class Telling:
         self.counts: Counter[str] = Counter()
         """Onsets, by kind."""
         self.beats = 0
-        self._beds: dict[str, tuple[Reading, float]] = {}  # and when it came
+        self.beds: dict[str, tuple[Reading, float]] = {}
+        """The last reading of each stream, and when it came by the monotonic clock."""
         self._order = asyncio.Lock()
         self._told: set[str] = set()
         self._trouble = ""
@@ -110,8 +107,8 @@ class Telling:
             for each in new:
                 self._tell(each)
         for each in transitions:
-            if each.change == "acknowledged" and each.alarm in self._heard:
-                self._heard[each.alarm].set()
+            if each.change == "acknowledged":
+                self.heard(each.alarm)
 
     def _tell(self, each: Transition) -> None:
         self.exporter.alarm(each)
@@ -125,9 +122,15 @@ class Telling:
         if each.announced and each.change in ("onset", "escalated"):
             self._display.note(f"{each.priority} alarm: {each.kind}, stream {each.stream}")
 
-    async def acknowledged(self, alarm: str, ask: Callable[[], Awaitable[bool]], patience: float) -> bool:
-        """Acknowledge `alarm` by `ask`, and wait until it is in the journal."""
-        heard = self._heard.setdefault(alarm, asyncio.Event())
+    def heard(self, name: str) -> None:
+        """What was asked of the alarm or stream `name` is done, and in the journal."""
+        if name in self._heard:
+            self._heard[name].set()
+
+    async def answered(self, name: str, ask: Callable[[], Awaitable[bool]], patience: float) -> bool:
+        """Do something to the alarm or stream `name` by `ask`, and wait until it is `heard`; False if that
+        takes more than `patience` seconds, or `ask` says so."""
+        heard = self._heard.setdefault(name, asyncio.Event())
         try:
             async with asyncio.timeout(patience):
                 if not await ask():
@@ -136,14 +139,14 @@ class Telling:
         except TimeoutError:
             return False
         finally:
-            self._heard.pop(alarm, None)
+            self._heard.pop(name, None)
         return True
 
     def take(self, number: int, found: Round) -> None:
         """Show what shard `number` found, but for its alarms."""
         now, exporter = time.monotonic(), self.exporter
         for reading in found.readings:
-            self._beds[reading.stream] = (reading, now)
+            self.beds[reading.stream] = (reading, now)
             self.home[reading.stream] = number
             exporter.update(reading)
             self.publish({"type": "bed", **_as_dict(reading)})
@@ -152,62 +155,35 @@ class Telling:
         for stream, beats in found.beats.items():
             self.publish({"type": "beats", "stream": stream, "beats": beats})
         for stream in found.discharged:
-            self._leave(stream)
+            self.leave(stream)
         self.beats += len(found.scores)
         exporter.observe_scores(found.scores)
         exporter.observe_latency(found.delays)
 
-    async def lost(self, number: int, states: dict[str, AlarmState]) -> None:
-        """The streams of shard `number` are not watched by anybody: say so.
+    def silent(self, seconds: float) -> list[str]:
+        """Streams of which nothing was read for so long: nobody knows of them any more."""
+        since = time.monotonic() - seconds
+        known = {alarm.stream for alarm in self.alarms.values()} | self.beds.keys()
+        return [s for s in known if (self.beds[s][1] if s in self.beds else self._began) < since]
 
-        Args:
-            states: of their alarms meanwhile; empty at first.
-        """
-        now = time.monotonic()
-        changes: list[Transition] = []
-        for stream, (reading, came) in self._beds.items():
-            if self.home.get(stream) == number:
-                limits = self._limits(stream)
-                seen = Observation(
-                    time=reading.time + (now - came),
-                    good=False,
-                    lost=max(now - came, limits.stream_lost.medium),
-                )
-                states[stream], made = step(states.get(stream) or self._state(stream), seen, limits)
-                # Of the others the shard will know, when it is back.
-                changes += [_because(each) for each in made if each.kind == "stream-lost"]
-        await self.announce(changes)
+    def knows(self, stream: str) -> bool:
+        """Whether a stream has a bed, or an alarm."""
+        return stream in self.beds or any(alarm.stream == stream for alarm in self.alarms.values())
 
-    async def discharge(self, after: float) -> list[str]:
-        """Give up streams of which nobody knows any more, as they never came again after a restart.
-
-        Args:
-            after: seconds without a reading.
-
-        Returns:
-            Which.
-        """
-        now = time.monotonic()
-        known = {alarm.stream for alarm in self.alarms.values()} | self._beds.keys()
-        gone = [s for s in known if now - (self._beds[s][1] if s in self._beds else self._began) > after]
-        for stream in gone:
-            state = self._state(stream)
-            await self.announce(discharge(state, state.time or 0.0)[1])
-            self._leave(stream)
-        return gone
-
-    def _leave(self, stream: str) -> None:
-        self._beds.pop(stream, None)
+    def leave(self, stream: str) -> None:
+        """A stream has no bed any more."""
+        self.beds.pop(stream, None)
         self.home.pop(stream, None)
         self.exporter.discharge(stream)
         self.publish({"type": "discharge", "stream": stream})
 
-    def _state(self, stream: str) -> AlarmState:
+    def state(self, stream: str) -> AlarmState:
+        """Of the alarms of a stream, as they were told."""
         return restore(stream, [alarm for alarm in self.alarms.values() if alarm.stream == stream])
 
     def _snapshot(self) -> dict[str, Any]:
         now = time.monotonic()
-        beds = [{**_as_dict(reading), "age": now - came} for reading, came in self._beds.values()]
+        beds = [{**_as_dict(reading), "age": now - came} for reading, came in self.beds.values()]
         alarms = [_as_dict(each) for each in self.alarms.values()]
         return {"beds": beds, "alarms": alarms, "note": DISCLAIMER}
 
@@ -219,10 +195,6 @@ def _as_event(transition: Transition) -> dict[str, Any]:
 def _as_dict(of: Reading | Transition) -> dict[str, Any]:
     # `asdict` would copy all that is inside, a thousand times a second.
     return {name: getattr(of, name) for name in of.__slots__}
-
-
-def _because(transition: Transition) -> Transition:
-    return replace(transition, why={**transition.why, "reason": _SHARD_LOST})
 
 
 def _explained(later: Transition, before: Transition | None) -> Transition:

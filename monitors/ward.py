@@ -188,12 +188,13 @@ class Ward:
         made = Round()
         if stream in self._beds:
             self._end(self._beds[stream], made)
-        elif opened := self._open.pop(stream, None):
+            return made
+        if opened := self._open.pop(stream, None):
             # It was watched before a restart, and has not come again.
             state = restore(stream, opened)
             made.transitions += discharge(state, state.time or 0.0)[1]
             made.discharged.append(stream)
-        self._references.pop(stream, None)
+        self._forget(stream)
         return made
 
     def _end(self, bed: Bed, made: Round) -> None:
@@ -201,8 +202,12 @@ class Ward:
         made.transitions += changes
         made.discharged.append(bed.stream)
         self._leave(bed)
-        self._references.pop(bed.stream, None)
         del self._beds[bed.stream]
+        self._forget(bed.stream)
+
+    def _forget(self, stream: str) -> None:
+        """Whoever comes in `stream` next is another patient."""
+        self._references.pop(stream, None)
 
     def _leave(self, bed: Bed) -> None:
         """What waits in `bed` is not looked at any more, and others may have its rows."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -62,6 +62,7 @@ class DemoSource:
     """Streams `bed-1` to `bed-n`, for ever. Opened again, it begins again: there is nothing to resume."""
 
     name = "demo"
+    left_out: Sequence[str] = ()
 
     def __init__(self, settings: DemoSettings) -> None:
         self._settings = settings

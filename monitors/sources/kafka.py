@@ -46,6 +46,7 @@ class KafkaSource:
     """
 
     name = "kafka"
+    left_out: Sequence[str] = ()
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings

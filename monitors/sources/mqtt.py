@@ -66,6 +66,7 @@ class MqttSource:
     """
 
     name = "mqtt"
+    left_out: Sequence[str] = ()
 
     def __init__(self, settings: MqttSettings) -> None:
         self._settings = settings

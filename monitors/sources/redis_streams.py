@@ -40,6 +40,7 @@ class RedisSource:
     """
 
     name = "redis"
+    left_out: Sequence[str] = ()
 
     def __init__(self, settings: RedisSettings) -> None:
         self._settings = settings

@@ -66,6 +66,11 @@ class ReplaySource:
         self._pace = Pace(1, 1.0, 0)
         self._start = 0.0
 
+    @property
+    def left_out(self) -> Sequence[str]:
+        """Records that cannot be read, or not to their end, and why."""
+        return [str(error) for error in self.faults]
+
     async def open(self, resume: Mapping[str, Any] | None) -> None:
         """Open the records; those that cannot be read are left out.
 

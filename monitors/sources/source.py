@@ -29,6 +29,10 @@ class Source(Protocol):
 
     name: str
 
+    @property
+    def left_out(self) -> Sequence[str]:
+        """What of it cannot be read, in words for a person; there may come more."""
+
     async def open(self, resume: Mapping[str, Any] | None) -> None:
         """Connect, and go on right after what `snapshot` gave as `resume`; None: where it begins by itself.
 

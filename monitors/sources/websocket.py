@@ -45,6 +45,7 @@ class WebSocketSource:
     """
 
     name = "websocket"
+    left_out: Sequence[str] = ()
 
     def __init__(self, settings: WebSocketSettings) -> None:
         self._settings = settings

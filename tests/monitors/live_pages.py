@@ -69,16 +69,16 @@ class Served:
 
 
 def serve(use: Callable[[Served], Awaitable[None]], **settings: Any) -> list[str]:
-    """Runs `use` beside a server; returns the alarms that were acknowledged."""
-    acknowledged: list[str] = []
+    """Runs `use` beside a server; returns what was asked: alarms to acknowledge, streams to discharge."""
+    asked: list[str] = []
 
-    async def acknowledge(name: str) -> bool:
-        acknowledged.append(name)
+    async def answer(name: str) -> bool:
+        asked.append(name)
         return name != "unknown"
 
     async def run() -> None:
         snapshot = {"beds": [bed("a"), bed("b"), bed("c")], "alarms": [alarm("c/asystole/5", "c")]}
-        live = Live(LiveSettings(port=0, **settings), lambda: snapshot, acknowledge)
+        live = Live(LiveSettings(port=0, **settings), lambda: snapshot, answer, answer)
         port = await live.start()
         assert port
         try:
@@ -88,4 +88,4 @@ def serve(use: Callable[[Served], Awaitable[None]], **settings: Any) -> list[str
             await live.close()
 
     asyncio.run(run())
-    return acknowledged
+    return asked

@@ -26,6 +26,7 @@ class Scripted:
     """A source that gives batches, or raises what stands in their place; its place is how many it gave."""
 
     name = "scripted"
+    left_out: Sequence[str] = ()
 
     def __init__(self, steps: Sequence[Step], refusals: Sequence[Exception] = ()) -> None:
         self._steps = list(steps)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,6 +81,24 @@ def test_a_stream_that_is_forgotten_is_forgotten_everywhere(journal: Journal) ->
     for each in (asyncio.run(run()), keeping(journal)):
         start = each.start(1, [])
         assert (start.references, start.states) == ({}, {})
+
+
+def test_which_streams_were_watched_is_known_with_the_time_they_would_have_now(journal: Journal) -> None:
+    began = time.time()
+    asyncio.run(keeping(journal).watching({"a": 100.0, "b": 50.0}))
+    time.sleep(0.05)
+    again = keeping(journal, ReplaySettings(speed=9), shards=7).watched
+    assert again.keys() == {"a", "b"}
+    assert 100.05 <= again["a"] <= 100.0 + time.time() - began
+    assert keeping(journal, ReplaySettings(path="elsewhere")).watched == {}
+    asyncio.run(keeping(journal).watching({"b": 51.0}))
+    assert keeping(journal).watched.keys() == {"b"}
+
+
+@pytest.mark.parametrize("damaged", [b"", b"{}", b"[1]", b'{"source": "x", "at": 1, "streams": []}', b"\xff"])
+def test_damaged_streams_are_none(journal: Journal, damaged: bytes) -> None:
+    journal.save_states("watched", {"monitor": damaged}, 0.0)
+    assert keeping(journal).watched == {}
 
 
 def test_a_full_disk_is_told_once_and_what_is_owed_goes_with_the_next(tmp_path: Path) -> None:

@@ -150,10 +150,10 @@ def test_a_taken_port_is_explained_and_none_is_no_page() -> None:
         async def no(_: str) -> bool:
             return False
 
-        again = Live(LiveSettings(port=served.port), lambda: {"beds": [], "alarms": []}, no)
+        again = Live(LiveSettings(port=served.port), lambda: {"beds": [], "alarms": []}, no, no)
         with pytest.raises(ResourceError, match="cannot be served"):
             await again.start()
-        off = Live(LiveSettings(port=None), lambda: {"beds": [], "alarms": []}, no)
+        off = Live(LiveSettings(port=None), lambda: {"beds": [], "alarms": []}, no, no)
         assert await off.start() is None
         await off.close()
 

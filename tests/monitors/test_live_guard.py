@@ -82,6 +82,18 @@ def test_an_alarm_that_is_not_there_is_not_found() -> None:
     assert serve(use) == ["unknown"]
 
 
+def test_a_stream_is_discharged_by_its_name_alone() -> None:
+    async def use(served: Served) -> None:
+        for body, status in (({"stream": "a"}, 200), ({"stream": "unknown"}, 404), ({"alarm": "a"}, 400)):
+            async with served.session.post(f"{served.url}/discharge", json=body) as response:
+                assert response.status == status
+        ask, elsewhere = {"stream": "a"}, {"Origin": "http://evil.example"}
+        async with served.session.post(f"{served.url}/discharge", json=ask, headers=elsewhere) as response:
+            assert response.status == 403
+
+    assert serve(use) == ["a", "unknown"]
+
+
 def test_every_answer_forbids_what_the_page_does_not_need() -> None:
     async def use(served: Served) -> None:
         for path in ("/", "/live.css", "/live.js", "/live_traces.js", "/nothing", "/../live.py", "/events"):

@@ -45,16 +45,17 @@ def beat(score: float) -> Event:
 
 
 class Monitor:
-    """A live page served in a thread; what is acknowledged becomes an event, as the real monitor does."""
+    """A live page served in a thread; what is asked of it becomes an event, as the real monitor does."""
 
     def __init__(self, beds: list[Event], alarms: list[Event], port: int = 0) -> None:
         self.acknowledged: list[str] = []
+        self.discharged: list[str] = []  # the first time it is refused
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
         self._alarms = {each["alarm"]: each for each in alarms}
         snapshot = {"beds": beds, "alarms": alarms, "note": HOSTILE}
-        self._live = Live(LiveSettings(port=port), lambda: snapshot, self._acknowledge)
+        self._live = Live(LiveSettings(port=port), lambda: snapshot, self._acknowledge, self._discharge)
         self.port = asyncio.run_coroutine_threadsafe(self._live.start(), self._loop).result(10)
         self.url = f"http://127.0.0.1:{self.port}/"
 
@@ -62,6 +63,12 @@ class Monitor:
         self.acknowledged.append(name)
         self._live.publish({**self._alarms[name], "change": "acknowledged", "state": "acknowledged"})
         return True
+
+    async def _discharge(self, stream: str) -> bool:
+        if stream in self.discharged:
+            self._live.publish({"type": "discharge", "stream": stream})
+        self.discharged.append(stream)
+        return self.discharged.count(stream) > 1
 
     def publish(self, *events: Event) -> None:
         for event in events:
@@ -139,6 +146,26 @@ def test_an_alarm_is_acknowledged_by_its_button(browser: Browser, monitors: list
     assert browser.run("return document.querySelector('.acknowledge').hidden")
     assert "acknowledged" in browser.text(".entry")
     assert errors(browser) == []
+
+
+def test_a_bed_is_discharged_after_asking_twice(browser: Browser, monitors: list[Monitor]) -> None:
+    monitor = look(browser, monitors, alarm("stream-lost", "medium", stream="bed-2"))
+    browser.wait("return document.querySelectorAll('.card').length == 2")
+    browser.click(".card .discharge")
+    assert browser.text("#discharge h2") == "Discharge bed-2?", "beds with alarms come first"
+    browser.click("#discharge .actions button")
+    assert monitor.discharged == []
+    browser.click(".entry .discharge")
+    browser.click("#discharge .confirm")
+    browser.wait(
+        "return document.querySelector('#discharge .failed').textContent == 'Not discharged. Try again.'"
+    )
+    browser.click("#discharge .confirm")
+    browser.wait("return !document.querySelector('#discharge').open")
+    browser.wait("return document.querySelectorAll('.tile').length == 1")
+    assert monitor.discharged == ["bed-2", "bed-2"]
+    assert browser.text("#alarm-list") == ""
+    assert all("404" in error for error in errors(browser)), "that of the refusal"
 
 
 def drawn(selector: str) -> str:

@@ -6,10 +6,13 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import aiomqtt
 import pytest
 
 from configs.loading import load
@@ -19,9 +22,11 @@ from monitors.journal import Journal
 from monitors.monitor import Monitor
 from monitors.pseudonym import Pseudonyms
 from monitors.shards import Here
+from monitors.wire import encode
 from tests.monitors.alerting import Api
 from tests.monitors.running import Notes, replay, sets, write_patients
-from tests.monitors.servers import free_port
+from tests.monitors.samples import chunk
+from tests.monitors.servers import free_port, mosquitto
 
 KEY = b"a key for tests only"
 
@@ -152,6 +157,85 @@ def test_it_stops_when_it_is_asked_to_and_goes_on_where_it_was(
     assert "asystole" not in outcome["alarms"]
     whole = Run(beat_bundle, tmp_path / "whole", *replay(patients))()
     assert first["alarms"] | outcome["alarms"] == whole["alarms"]
+
+
+async def send(port: int, streams: set[str]) -> None:
+    """Half a second of each of `streams` twice a second, until cancelled."""
+    async with aiomqtt.Client("127.0.0.1", port) as client:
+        for number in count():
+            for stream in streams:
+                made = replace(chunk(number, stream=stream, seconds=0.5), start=time.time() - 0.5)
+                await client.publish(f"ecg/{stream}/samples", encode(made))
+            await asyncio.sleep(0.5)
+
+
+def test_a_stream_that_is_not_back_after_a_restart_is_lost_until_it_comes_or_is_discharged(
+    beat_bundle: Path, tmp_path: Path
+) -> None:
+    bed = {name: Pseudonyms(KEY).of(name) for name in "abc"}
+
+    async def until(run: Run, lost: str) -> None:
+        """Just these streams are watched or said to be lost."""
+        wanted = {bed[name] for name in lost}
+        async with asyncio.timeout(20):
+            while {t.stream for t in run.journal.open_alarms() if t.kind == "stream-lost"} != wanted:
+                await asyncio.sleep(0.05)
+
+    async def watch(run: Run) -> None:
+        sending = asyncio.create_task(send(broker.port, set("abc")))
+        async with asyncio.timeout(20):
+            while run.monitor.telling.beds.keys() != set(bed.values()):
+                await asyncio.sleep(0.05)
+        sending.cancel()
+
+    async def miss(run: Run) -> None:
+        page = await run.says(r"page: +(\S+)")
+        streams = {"a"}
+        sending = asyncio.create_task(send(broker.port, streams))
+        await until(run, "bc")
+        async with aiohttp.ClientSession() as client:
+            for status in (200, 404):
+                async with client.post(f"{page}discharge", json={"stream": bed["c"]}) as answer:
+                    assert answer.status == status
+        await until(run, "b")
+        streams.add("b")
+        await until(run, "")
+        sending.cancel()
+
+    with mosquitto(tmp_path) as broker:
+        values = [
+            "source.kind=mqtt",
+            f"source.port={broker.port}",
+            "page.port=0",
+            "alarms.stream_lost.medium=3",
+        ]
+        Run(beat_bundle, tmp_path / "state", *values)(watch)
+        assert Run(beat_bundle, tmp_path / "state", *values)(miss)["streams"] == 2
+
+
+def test_a_bed_that_is_discharged_from_the_page_is_learned_anew(
+    beat_bundle: Path, patients: Path, tmp_path: Path
+) -> None:
+    learned: list[float] = []
+
+    async def discharge(run: Run) -> None:
+        page = await run.says(r"page: +(\S+)")
+        beds = run.monitor.telling.beds
+        async with asyncio.timeout(30):
+            while not any(reading.learned == 1 for reading, _ in beds.values()):
+                await asyncio.sleep(0.01)
+        stream = next(stream for stream, (reading, _) in beds.items() if reading.learned == 1)
+        asked = {"stream": stream}
+        async with aiohttp.ClientSession() as client, client.post(f"{page}discharge", json=asked) as answer:
+            assert (answer.status, await answer.json()) == (200, {"discharged": True})
+        assert stream not in run.journal.load_states("reference")
+        async with asyncio.timeout(30):
+            while stream not in beds:
+                await asyncio.sleep(0.01)
+        learned.append(beds[stream][0].learned)
+
+    Run(beat_bundle, tmp_path, *replay(patients, 10), "page.port=0")(discharge)
+    assert learned[0] < 0.5
 
 
 def test_records_that_are_left_out_are_said_once(beat_bundle: Path, tmp_path: Path) -> None:

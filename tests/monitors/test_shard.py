@@ -90,6 +90,32 @@ def test_what_was_found_after_the_place_is_found_again_and_what_was_before_is_no
     assert [t.alarm for t in changes(first)] + [t.alarm for t in second] == [t.alarm for t in whole]
 
 
+def test_references_are_kept_again_in_turn_as_they_follow_their_patients(
+    beat_bundle: Path, patients: Path
+) -> None:
+    kept: dict[str, list[bytes]] = {}
+    for report in played(settings(beat_bundle, patients)):
+        assert len(report.found.references) <= 2
+        for stream, data in report.found.references.items():
+            kept.setdefault(stream, []).append(data)
+    assert len(kept) == 2
+    assert all(len(set(each)) > 1 for each in kept.values())
+
+
+def test_a_stream_is_discharged_after_what_was_found_before(beat_bundle: Path, patients: Path) -> None:
+    answers: list[bool] = []
+
+    def leave(shard: Shard, report: Report) -> None:
+        if not answers and (found := [t for t in report.found.transitions if t.kind == "asystole"]):
+            answers.extend(shard.discharge(found[0].stream) for _ in range(2))
+
+    reports = played(settings(beat_bundle, patients), do=leave)
+    assert answers == [True, False]
+    found = [t for t in changes(reports) if t.kind == "asystole"]
+    assert [t.change for t in found[:2]] == ["onset", "ended"]
+    assert [r.found.discharged for r in reports if r.found.discharged] == [[found[0].stream]]
+
+
 def test_an_alarm_is_acknowledged_after_what_was_found_before(beat_bundle: Path, patients: Path) -> None:
     done: list[bool] = []
 

@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 
 from configs.loading import load
-from monitors.alarm_settings import Limits
-from monitors.alarm_state import AlarmState
 from monitors.ecg_settings import EcgSettings
 from monitors.journal import Journal
 from monitors.observation import Reading
@@ -45,10 +43,10 @@ def told(journal: Journal, do: Callable[[Telling], Awaitable[Any]]) -> tuple[Tel
     notes = Notes()
 
     async def run() -> Telling:
-        async def nobody(alarm: str) -> bool:
+        async def nobody(name: str) -> bool:
             return False
 
-        telling = Telling(load(EcgSettings, target="ecg"), journal, lambda stream: Limits(), notes, nobody)
+        telling = Telling(load(EcgSettings, target="ecg"), journal, notes, nobody, nobody)
         telling.remember()
         await do(telling)
         return telling
@@ -95,39 +93,16 @@ def test_a_fault_of_the_page_is_counted_and_keeps_no_alarm_back(journal: Journal
     assert telling.counts == {"asystole": 1}
 
 
-def test_streams_of_a_shard_that_is_gone_are_lost_once_and_soon_with_high_priority(journal: Journal) -> None:
-    async def lose(telling: Telling) -> None:
-        telling.take(0, Round(readings=[READING]))
-        telling.take(1, Round(readings=[replace(READING, stream="bed-2")]))
-        states: dict[str, AlarmState] = {}
-        await telling.lost(0, states)
-        await telling.lost(0, states)
-
-    telling, _ = told(journal, lose)
-    (lost,) = telling.alarms.values()
-    assert (lost.stream, lost.kind, lost.priority, lost.category) == (
-        "bed-1",
-        "stream-lost",
-        "medium",
-        "technical",
-    )
-    assert "started again" in lost.why["reason"]
-    assert len(journal.recent(9)) == 1
-
-
-def test_a_stream_that_never_comes_again_after_a_restart_is_given_up(journal: Journal) -> None:
+def test_a_stream_of_which_nothing_is_heard_any_more_is_silent(journal: Journal) -> None:
     journal.record([ONSET])
-    gone: list[str] = []
+    silent: list[list[str]] = []
 
     async def wait(telling: Telling) -> None:
-        gone.extend(await telling.discharge(3600))
-        assert not gone
-        gone.extend(await telling.discharge(-1))
+        telling.take(0, Round(readings=[replace(READING, stream="bed-2")]))
+        silent.extend(sorted(telling.silent(seconds)) for seconds in (3600, -1))
 
-    telling, _ = told(journal, wait)
-    assert gone == ["bed-1"]
-    assert not telling.alarms
-    assert not journal.open_alarms()
+    told(journal, wait)
+    assert silent == [[], ["bed-1", "bed-2"]]
 
 
 def test_an_answer_counts_when_it_is_in_the_journal(journal: Journal) -> None:
@@ -145,9 +120,9 @@ def test_an_answer_counts_when_it_is_in_the_journal(journal: Journal) -> None:
             return True
 
         task: list[asyncio.Task[None]] = []
-        results.append(await telling.acknowledged(ONSET.alarm, yes, 10))
+        results.append(await telling.answered(ONSET.alarm, yes, 10))
         assert journal.recent(1)[0].change == "acknowledged"
-        results.append(await telling.acknowledged(ONSET.alarm, silent, 0.01))
+        results.append(await telling.answered(ONSET.alarm, silent, 0.01))
 
     told(journal, ask)
     assert results == [True, False]
