@@ -47,10 +47,12 @@ class Absence:
     async def shard_lost(self, number: int) -> None:
         """Shard `number` is gone, or still so: its streams are lost at once."""
         now = time.monotonic()
-        for stream, (reading, came) in list(self._telling.beds.items()):
+        changes: list[Transition] = []
+        for stream, (reading, came) in self._telling.beds.items():
             if self._telling.home.get(stream) == number:
                 least = self._limits(stream).stream_lost.medium
-                await self._miss(stream, reading.time + now - came, max(now - came, least), _SHARD_LOST)
+                changes += self._miss(stream, reading.time + now - came, max(now - came, least), _SHARD_LOST)
+        await self._telling.announce(changes)
 
     def shard_back(self, number: int) -> None:
         """It knows of all that was told meanwhile."""
@@ -66,9 +68,13 @@ class Absence:
         now = time.monotonic()
         if self._settled is None and (settled or now - self._began > _SETTLES):
             self._settled = now
-        if self._settled is not None:
-            for stream, at in list(self._awaited.items()):
-                await self._miss(stream, at + now - self._began, now - self._settled, _NOT_BACK)
+        if self._settled is None:
+            return
+        changes: list[Transition] = []
+        for stream, at in self._awaited.items():
+            changes += self._miss(stream, at + now - self._began, now - self._settled, _NOT_BACK)
+        self._raised |= {each.alarm for each in changes if each.change == "onset"}
+        await self._telling.announce(changes)
 
     async def back(self, streams: Iterable[str]) -> None:
         """These have come; alarms that were raised here are over."""
@@ -105,18 +111,15 @@ class Absence:
         self._awaited.pop(stream, None)
         self._states.pop(stream, None)
 
-    async def _miss(self, stream: str, at: float, lost: float, reason: str) -> None:
+    def _miss(self, stream: str, at: float, lost: float, reason: str) -> list[Transition]:
         before = self._states.get(stream) or self._telling.state(stream)
         # An alarm that is open may have changed later than the last sample that is known.
         at = max(at, before.time or at)
         seen = Observation(time=at, good=False, lost=lost)
         self._states[stream], changes = step(before, seen, self._limits(stream))
         # Of the others its shard knows, when it is back.
-        made = [_because(each, reason) for each in changes if each.kind == "stream-lost"]
-        if stream in self._awaited:
-            self._raised |= {each.alarm for each in made if each.change == "onset"}
-        await self._telling.announce(made)
-
-
-def _because(transition: Transition, reason: str) -> Transition:
-    return replace(transition, why={**transition.why, "reason": reason})
+        return [
+            replace(each, why={**each.why, "reason": reason})
+            for each in changes
+            if each.kind == "stream-lost"
+        ]
