@@ -48,6 +48,7 @@ DROP INDEX by_stream;
 INSERT INTO transitions SELECT * FROM before;
 DROP TABLE before;
 """
+_BATCH = 250  # rows that are looked at in one go
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 # A quota or a file size limit comes as a failed write.
 _NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE)
@@ -96,6 +97,37 @@ def database_errors(path: Path) -> Iterator[None]:
             where=str(path),
             hint="check the disk and the rights of the file; if it is damaged, start again: it is put aside",
         ) from error
+
+
+def forget_some(
+    database: sqlite3.Connection, among: tuple[int, int], before: float, upto: int
+) -> tuple[int | None, int]:
+    """Forget a few alarms that have ended.
+
+    Args:
+        among: rows after the first number, and up to the second.
+        before: unix time; what was recorded earlier is forgotten,
+        upto: and rows up to this number.
+
+    Returns:
+        Where to go on, None when there is no more, and how many rows were forgotten.
+    """
+    (end,) = database.execute(
+        "SELECT max(id) FROM (SELECT id FROM transitions WHERE id > ? AND id <= ? ORDER BY id LIMIT ?)",
+        (*among, _BATCH),
+    ).fetchone()
+    old, bounds = "id > ? AND id <= ? AND (recorded < ? OR id <= ?)", (among[0], end, before, upto)
+    if (
+        end is None
+        or not database.execute(f"SELECT 1 FROM transitions WHERE {old} LIMIT 1", bounds).fetchone()
+    ):
+        return None, 0  # what follows is newer
+    deleted = database.execute(
+        f"DELETE FROM transitions WHERE {old} AND 'ended' = "
+        "(SELECT state FROM transitions AS t WHERE t.alarm = transitions.alarm ORDER BY id DESC LIMIT 1)",
+        bounds,
+    )
+    return end, deleted.rowcount
 
 
 def _open(path: Path) -> sqlite3.Connection:

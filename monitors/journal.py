@@ -13,7 +13,8 @@ what is here is the same only if samples can have come again since:
 
 - a place was kept (a state of that name, written every few seconds while samples come), and
 - the change was recorded within minutes of the last place before this journal was opened, and that is no
-  more than an hour ago; or by this journal, minutes ago, as a part of the monitor may be begun anew.
+  more than an hour ago; or by this journal, minutes ago, as a part of the monitor may be begun anew; and
+- the stream was not discharged since.
 
 Beyond that a change is told once too often rather than not at all.
 """
@@ -33,7 +34,7 @@ from pydantic import Field
 from genray.errors import GenrayError, RunError
 from genray.files import hold_file
 from genray.settings import Settings
-from monitors.database import database_errors, open_database
+from monitors.database import database_errors, forget_some, open_database
 from monitors.observation import Transition
 
 _COLUMNS = "alarm, stream, kind, category, priority, change, state, time, onset, announced, why"
@@ -43,10 +44,10 @@ _INSERT = (
 )
 PLACE = "place"
 """Name of the states that say from where a source goes on."""
+_FORGOTTEN = "discharged"  # state of a stream that says when
 _MINUTES = 300.0  # s about a place in which what was recorded can come again
 _HOUR = 3600.0  # s after opening in which it does; also the time after which a silent bed is given up
-_BATCH = 250  # rows that are looked at in one go when old ones are forgotten
-_BREATH = 0.005  # s between: a lock that is taken again at once lets nobody in
+_BREATH = 0.005  # s between old rows that are forgotten: a lock that is taken again at once lets nobody in
 _LATE = 20_000  # statements that wait for the disk; more are forgotten, the oldest first
 
 _Statement = tuple[str, tuple[Any, ...]]
@@ -109,6 +110,9 @@ class Journal:
                 (self._place,) = self._database.execute(
                     "SELECT max(time) FROM states WHERE name = ?", (PLACE,)
                 ).fetchone()
+                self._forgotten: dict[str, float] = dict(
+                    self._database.execute("SELECT stream, time FROM states WHERE name = ?", (_FORGOTTEN,))
+                )
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -185,35 +189,17 @@ class Journal:
         Raises:
             GenrayError: the disk refuses it.
         """
+        self._forget_discharges()
         before = time.time() - self._settings.days * 86400 if before is None else before
         (last,) = self._fetch("SELECT coalesce(max(id), 0) FROM transitions")[0]
-        surplus, at, forgotten = last - self._settings.max_rows, 0, 0
-        while True:
+        surplus, forgotten = last - self._settings.max_rows, 0
+        at: int | None = 0
+        while at is not None:
             with self._lock, database_errors(self.path), self._database:
-                (end,) = self._database.execute(
-                    "SELECT max(id) FROM "
-                    "(SELECT id FROM transitions WHERE id > ? AND id <= ? ORDER BY id LIMIT ?)",
-                    (at, last, _BATCH),
-                ).fetchone()
-                if end is None:
-                    return forgotten
-                old = "id > ? AND id <= ? AND (recorded < ? OR id <= ?)"
-                bounds = (at, end, before, surplus)
-                if not self._database.execute(
-                    f"SELECT 1 FROM transitions WHERE {old} LIMIT 1", bounds
-                ).fetchone():
-                    return forgotten  # what follows is newer
-                forgotten += self._database.execute(
-                    f"DELETE FROM transitions WHERE {old} AND 'ended' = (SELECT state FROM transitions AS t "
-                    "WHERE t.alarm = transitions.alarm ORDER BY id DESC LIMIT 1)",
-                    bounds,
-                ).rowcount
-            at = end
+                at, count = forget_some(self._database, (at, last), before, surplus)
+            forgotten += count
             time.sleep(_BREATH)
-
-    def save_state(self, stream: str, name: str, data: bytes, time: float) -> None:
-        """As `save_states`, of one stream."""
-        self.save_states(name, {stream: data}, time)
+        return forgotten
 
     def save_states(self, name: str, states: Mapping[str, bytes], time: float) -> None:
         """Keep the state `name` of several streams, in one transaction and so with one sync.
@@ -232,12 +218,13 @@ class Journal:
         """The state `name` of all streams that have one."""
         return dict(self._fetch("SELECT stream, data FROM states WHERE name = ?", (name,)))
 
-    def delete_state(self, stream: str, name: str | None = None) -> None:
-        """Forget the state `name` of `stream`, or all that it has."""
+    def forget(self, stream: str) -> None:
+        """Forget all states of `stream`: who comes next is another patient, of whom nothing is known here."""
         with self._lock, database_errors(self.path), self._database:
-            self._database.execute(
-                "DELETE FROM states WHERE stream = ? AND name = coalesce(?, name)", (stream, name)
-            )
+            now = time.time()
+            self._database.execute("DELETE FROM states WHERE stream = ?", (stream,))
+            self._database.execute("INSERT INTO states VALUES (?, ?, ?, ?)", (_FORGOTTEN, stream, now, b""))
+            self._forgotten[stream] = now
 
     def _known(self, transitions: Sequence[Transition], now: float) -> set[_Key]:
         """Which of `transitions` are there already, as samples came again."""
@@ -251,9 +238,17 @@ class Journal:
             except GenrayError as error:  # better told twice than not at all
                 self.trouble = error
                 break
-            if any(self._comes_again(recorded, now) for (recorded,) in rows):
+            forgotten = self._forgotten.get(each.stream, 0.0)
+            if any(recorded > forgotten and self._comes_again(recorded, now) for (recorded,) in rows):
                 known.add(_key(each))
         return known
+
+    def _forget_discharges(self) -> None:
+        """Nothing of before comes again by now."""
+        old = time.time() - _HOUR - _MINUTES
+        with self._lock, database_errors(self.path), self._database:
+            self._database.execute("DELETE FROM states WHERE name = ? AND time < ?", (_FORGOTTEN, old))
+            self._forgotten = {stream: at for stream, at in self._forgotten.items() if at >= old}
 
     def _comes_again(self, recorded: float, now: float) -> bool:
         """Whether a change that was recorded then can be found once more now."""

@@ -17,7 +17,7 @@ from monitors.shard import Start
 from monitors.sources import SourceSettings
 
 _REFERENCE, _ALARMS, _WATCHED = "reference", "alarms", "watched"
-_ALL = "monitor"  # row of what belongs to no shard
+_MONITOR = "monitor"  # row of what belongs to no stream and no shard
 _AFRESH = 60.0  # s after which the times of streams that are watched are kept again
 
 
@@ -42,12 +42,12 @@ class Keeping:
         self._references = journal.load_states(_REFERENCE)
         self._places = {n: self._read(n, data) for n, data in journal.load_states(PLACE).items()}
         self._states = journal.load_states(_ALARMS)
-        self.watched = self._read_watched(journal.load_states(_WATCHED).get(_ALL))
-        """Streams that were watched when the monitor ended, and the time (unix s) of their samples now, had
-        they gone on; of no other source, and none if it was over."""
-        self._kept: frozenset[str] = frozenset()
+        self._before = journal.load_states(_WATCHED).get(_MONITOR, b"")
+        self._kept: frozenset[str] | None = None
         self._kept_at = 0.0
         self._owed: dict[str, dict[str, bytes]] = {}
+        self._gone: set[str] = set()
+        self._turn = asyncio.Lock()
         self._trouble = ""
 
     def start(self, number: int, alarms: Sequence[Transition]) -> Start:
@@ -78,18 +78,36 @@ class Keeping:
     async def watching(self, streams: Mapping[str, float]) -> None:
         """Keep which streams are watched, and the time of their last samples."""
         now = time.time()
-        if streams.keys() != self._kept or (streams and now - self._kept_at > _AFRESH):
+        if frozenset(streams) != self._kept or (streams and now - self._kept_at > _AFRESH):
             self._kept, self._kept_at = frozenset(streams), now
             kept = {"source": self._source, "at": now, "streams": dict(streams)}
-            await self._save(_WATCHED, {_ALL: json.dumps(kept).encode()})
+            await self._save(_WATCHED, {_MONITOR: json.dumps(kept).encode()})
+
+    def watched(self, within: float) -> dict[str, float]:
+        """Streams that were watched when the monitor ended, and the time (unix s) of their samples now, had
+        they gone on: of no other source, none if that was over, and none if it is longer ago than `within`
+        seconds."""
+        try:
+            kept = json.loads(self._before)
+            passed = max(0.0, time.time() - kept["at"])
+            if kept["source"] != self._source or passed > within:
+                return {}
+            return {stream: float(at) + passed for stream, at in kept["streams"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return {}
+
+    def knows(self, stream: str) -> bool:
+        """Whether anything of a patient is kept."""
+        return stream in self._references or stream in self._states
 
     async def forget(self, stream: str) -> None:
-        """Forget all about a stream."""
+        """Forget all about a stream: who comes next is another patient."""
         self._references.pop(stream, None)
         self._states.pop(stream, None)
         for rows in self._owed.values():
             rows.pop(stream, None)
-        await self._try(lambda: self._journal.delete_state(stream))
+        self._gone.add(stream)
+        await self._write()
 
     def _row(self, number: int) -> str:
         return f"shard-{number}-of-{self._shards}"
@@ -102,30 +120,33 @@ class Keeping:
             place = source = None
         return place if isinstance(place, dict) and source == self._source else {}
 
-    def _read_watched(self, data: bytes | None) -> dict[str, float]:
-        try:
-            kept = json.loads(data or b"")
-            passed = max(0.0, time.time() - kept["at"]) if kept["source"] == self._source else None
-            return {} if passed is None else {s: float(at) + passed for s, at in kept["streams"].items()}
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return {}
-
     async def _save(self, name: str, rows: Mapping[str, bytes]) -> None:
-        owed = self._owed.setdefault(name, {})
-        owed.update(rows)
-        written = dict(owed)
-        if await self._try(lambda: self._journal.save_states(name, written, time.time())):
-            for stream, data in written.items():
-                if owed.get(stream) is data:
-                    del owed[stream]
+        self._owed.setdefault(name, {}).update(rows)
+        await self._write()
 
-    async def _try(self, write: Callable[[], None]) -> bool:
-        try:
-            await asyncio.to_thread(write)
-        except GenrayError as error:
-            if str(error) != self._trouble:
-                self._trouble = str(error)
-                self._note(f"references and places are not kept: {error}")
-            return False
-        self._trouble = ""
-        return True
+    async def _write(self) -> None:
+        """Write what is owed, all of it: first what is to be forgotten."""
+        async with self._turn:
+            gone = set(self._gone)
+            owed = {name: dict(rows) for name, rows in self._owed.items() if rows}
+
+            def write() -> None:
+                for stream in gone:
+                    self._journal.forget(stream)
+                for name, rows in owed.items():
+                    self._journal.save_states(name, rows, time.time())
+
+            try:
+                await asyncio.to_thread(write)
+            except GenrayError as error:
+                if str(error) != self._trouble:
+                    self._trouble = str(error)
+                    self._note(f"what is kept for a restart is not written: {error}")
+                return
+            self._trouble = ""
+            self._gone -= gone
+            for name, rows in owed.items():
+                left = self._owed[name]
+                for stream, data in rows.items():
+                    if left.get(stream) is data:
+                        del left[stream]

@@ -21,10 +21,13 @@ let heard = now();
 let trouble = null;
 const dirty = new Set(); // streams whose numbers changed
 
-// By the clock of the samples, so that replayed recordings count right too.
+// By the clock of the samples, so that replayed recordings count right too. Without a bed that is not known: then
+// by the wall clock, unless that cannot be meant.
 function since(alarm) {
   const entry = beds.get(alarm.stream);
-  return entry ? entry.bed.time + now() - entry.arrived - alarm.onset : Date.now() / 1000 - alarm.onset;
+  if (entry) return entry.bed.time + now() - entry.arrived - alarm.onset;
+  const age = Date.now() / 1000 - alarm.onset;
+  return age < 86400 ? age : null;
 }
 
 function connect() {
@@ -194,15 +197,19 @@ function open(stream) {
 function ask(stream) {
   const dialog = find("discharge");
   const part = (name) => dialog.querySelector(name);
+  const busy = (is) => { for (const button of dialog.querySelectorAll("button")) button.disabled = is; };
   part("h2 span").textContent = stream;
   part(".failed").textContent = "";
-  part(".confirm").disabled = false;
-  part(".confirm").onclick = async () => {
-    part(".confirm").disabled = true;
-    if (await send("/discharge", { stream })) return dialog.close();
-    part(".failed").textContent = "Not discharged. Try again.";
-    part(".confirm").disabled = false;
+  const confirm = part(".confirm").onclick = async () => {
+    busy(true);
+    const done = await send("/discharge", { stream });
+    // By Escape it can be closed meanwhile, and be asked for another bed.
+    if (part(".confirm").onclick !== confirm) return;
+    busy(false);
+    if (done) dialog.close();
+    else part(".failed").textContent = "Not discharged. Try again.";
   };
+  busy(false);
   dialog.showModal();
 }
 

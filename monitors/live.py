@@ -1,9 +1,9 @@
 """The live page: beds and their discharge, traces, alarms and their acknowledgement, by HTTP and server-sent
 events.
 
-Whoever reaches the port sees the beds and may acknowledge, so it is bound to this machine. A page of
-another origin in a browser here is kept out too: by the name in Host, against DNS rebinding, and by
-Origin and a JSON content type, against forged requests.
+Whoever reaches the port sees the beds and may do all this, so it is bound to this machine. A page of another
+origin in a browser here is kept out too: by the name in Host, against DNS rebinding, and by Origin and a JSON
+content type, against forged requests.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class LiveSettings(Settings):
         if not self.names and not is_loopback(self.host):
             raise ValueError(
                 f"host {self.host} is reached from other machines: say in `names` by which names, "
-                "and see that only those who may acknowledge alarms get there"
+                "and see that only those who may acknowledge alarms and discharge patients get there"
             )
         return self
 

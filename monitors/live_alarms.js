@@ -217,6 +217,6 @@ export class Alarms {
 
   tick() {
     for (const { alarm, element } of this.entries.values())
-      element.querySelector(".since").textContent = seconds(this.since(alarm));
+      element.querySelector(".since").textContent = isNumber(this.since(alarm)) ? seconds(this.since(alarm)) : "";
   }
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -19,6 +19,7 @@ from monitors.alarm_settings import Limits
 from monitors.ecg_settings import EcgSettings
 from monitors.journal import Journal
 from monitors.keeping import Keeping
+from monitors.requests import Requests
 from monitors.shard import Report
 from monitors.shards import Running, ShardLost
 from monitors.telling import Telling
@@ -30,7 +31,6 @@ _PRUNE = 3600.0  # s
 _AGAIN = 1.0  # s before a lost shard is begun anew; each time twice as long, up to
 _LONGEST = 30.0
 _END = 5.0  # s that shards have to end well
-_ANSWER = 5.0  # s to acknowledge or to discharge
 _LATE = 60.0  # s after which what a shard should have given up is given up here
 
 
@@ -54,11 +54,19 @@ class Monitor:
         display: Display,
     ) -> None:
         self._settings, self._shards, self._journal, self._display = settings, shards, journal, display
-        self.telling = Telling(settings, journal, display, self._acknowledge, self._discharge)
-        self._keeping = Keeping(journal, settings.source, len(shards), self.telling.note)
-        self._absence = Absence(self.telling, limits, self._keeping.watched)
-        self._last: list[Report | None] = [None] * len(shards)
         self._up = [False] * len(shards)
+        self.telling = told = Telling(
+            settings,
+            journal,
+            display,
+            acknowledge=lambda alarm: self._requests.acknowledge(alarm),
+            discharge=lambda stream: self._requests.discharge(stream),
+        )
+        self._keeping = Keeping(journal, settings.source, len(shards), told.note)
+        awaited = self._keeping.watched(settings.ward.discharge_after)
+        self._absence = Absence(told, limits, awaited)
+        self._requests = Requests(shards, self._up, told, self._absence, self._keeping)
+        self._last: list[Report | None] = [None] * len(shards)
         self._behind = [0.0] * len(shards)
         self._stop = asyncio.Event()
 
@@ -114,7 +122,7 @@ class Monitor:
                     break
         finally:
             # What was found is told, and where it ended is kept.
-            over = all(task.done() and task.exception() is None for task in followed)
+            over = all(task.done() and not task.exception() and task.result() for task in followed)
             self._stop.set()
             _, late = await asyncio.wait(followed, timeout=_END)
             for task in tasks:
@@ -127,16 +135,16 @@ class Monitor:
             if task not in late:
                 task.result()
 
-    async def _follow(self, number: int) -> None:
-        """Run a shard until its source is over, or the monitor ends."""
+    async def _follow(self, number: int) -> bool:
+        """Run a shard until its source is over, or the monitor ends; says whether it is over."""
         shard, told = self._shards[number], self.telling
         wait, ever = _AGAIN, False
         while not self._stop.is_set():
-            alarms = [each for each in told.alarms.values() if told.home.get(each.stream, number) == number]
+            opened = [each for each in told.alarms.values() if each.alarm not in self._absence.raised]
+            alarms = [each for each in opened if told.home.get(each.stream, number) == number]
             try:
                 await shard.open(self._keeping.start(number, alarms))
-                await self._collect(number, shard)
-                return
+                return await self._collect(number, shard)
             except ShardLost as error:
                 self._display.note(str(error))
             except GenrayError as error:
@@ -148,8 +156,9 @@ class Monitor:
             ever |= self._up[number]
             await self._without(number)
             await asyncio.sleep(wait)
+        return False
 
-    async def _collect(self, number: int, shard: Running) -> None:
+    async def _collect(self, number: int, shard: Running) -> bool:
         """Take what is new until the source is over, or the monitor ends."""
         told, keeping = self.telling, self._keeping
         watched: frozenset[str] = frozenset()
@@ -163,28 +172,29 @@ class Monitor:
             keep = last or time.monotonic() - kept > _KEEP
             report = await shard.collect(keep)
             if not self._up[number]:
-                self._begun(number, report)
+                await self._begun(number, report)
                 # Before anything is told: else a kill now would begin elsewhere, and tell it again.
                 await keeping.place(number, report.place)
             found = report.found
-            await self._absence.back(reading.stream for reading in found.readings)
+            for stream in found.discharged:
+                await self._requests.left(stream)
+            await self._absence.back(found.readings)
             await told.announce(found.transitions)
             await keeping.states(report.states)
             await keeping.references(found.references)
             self._take(number, report)
-            for stream in found.discharged:
-                await keeping.forget(stream)
-                told.heard(stream)
             if keep:
                 kept = time.monotonic()
                 await keeping.place(number, report.place)
             if report.over:
                 await keeping.place(number, {})
-                return
+                return True
+        return False
 
-    def _begun(self, number: int, report: Report) -> None:
+    async def _begun(self, number: int, report: Report) -> None:
         self._up[number] = True
         self._absence.shard_back(number)
+        await self._requests.begun(number)
         self.telling.exporter.shard(str(number), True)
         if self._settings.shards:
             self._display.note(f"shard {number}: process {report.process}")
@@ -238,8 +248,8 @@ class Monitor:
                 if not up:
                     await self._absence.shard_lost(number)
             await self._absence.look(all(self._up))
-            for stream in told.silent(self._settings.ward.discharge_after + _LATE):
-                await self._give_up(stream)
+            for stream in self._absence.silent(self._settings.ward.discharge_after + _LATE):
+                await self._requests.leave(stream)
             await self._keeping.watching(self._watching())
             now = time.monotonic()
             if now - said >= _SAID:
@@ -261,38 +271,3 @@ class Monitor:
         """Streams that have a bed, or had one when the monitor ended last, and the time of their samples."""
         beds = self.telling.beds.items()
         return self._absence.awaited | {stream: reading.time for stream, (reading, _) in beds}
-
-    async def _acknowledge(self, alarm: str) -> bool:
-        async def ask() -> bool:
-            stream = alarm.partition(":")[0]
-            return await self._ask(stream, lambda shard: shard.acknowledge(alarm)) or (
-                await self._absence.acknowledge(alarm)
-            )
-
-        return await self.telling.answered(alarm, ask, _ANSWER)
-
-    async def _discharge(self, stream: str) -> bool:
-        async def ask() -> bool:
-            return await self._ask(stream, lambda shard: shard.discharge(stream)) or (
-                await self._give_up(stream)
-            )
-
-        return await self.telling.answered(stream, ask, _ANSWER)
-
-    async def _ask(self, stream: str, question: Callable[[Running], Awaitable[bool]]) -> bool:
-        """Ask the shard that has `stream`, or all if nobody knows which."""
-        home = self.telling.home.get(stream)
-        for shard in self._shards if home is None else [self._shards[home]]:
-            try:
-                if await question(shard):
-                    return True
-            except ShardLost:
-                continue
-        return False
-
-    async def _give_up(self, stream: str) -> bool:
-        """Discharge a stream that no shard watches."""
-        known = await self._absence.discharge(stream)
-        await self._keeping.forget(stream)
-        self.telling.heard(stream)
-        return known

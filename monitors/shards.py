@@ -10,7 +10,7 @@ from genray.errors import GenrayError
 from monitors.ecg_settings import EcgSettings
 from monitors.shard import Report, Shard, Start
 
-_SILENT = 30.0  # s without an answer after which a shard is taken for dead; a step takes a fraction of one
+_SILENT = 30.0  # s; a step takes a fraction of one
 
 
 class ShardLost(Exception):
@@ -80,10 +80,16 @@ class Here:
 
 
 class OnRay:
-    """One of several shards, an actor on the Ray that this process is connected to."""
+    """One of several shards, an actor on the Ray that this process is connected to.
 
-    def __init__(self, settings: EcgSettings, key: bytes, number: int, of: int) -> None:
-        self._settings, self._key, self._part = settings, key, (number, of)
+    Args:
+        silent: seconds without an answer after which it is taken for dead.
+    """
+
+    def __init__(
+        self, settings: EcgSettings, key: bytes, number: int, of: int, silent: float = _SILENT
+    ) -> None:
+        self._settings, self._key, self._part, self._silent = settings, key, (number, of), silent
         self._ray: Any = import_module("ray")
         self._actor: Any = None
         self._answered = False
@@ -128,10 +134,10 @@ class OnRay:
             raise ShardLost(f"{name} is not there")
         try:
             # A cluster may need long to find a place for it.
-            async with asyncio.timeout(_SILENT if self._answered else None):
+            async with asyncio.timeout(self._silent if self._answered else None):
                 return await getattr(self._actor, method).remote(*arguments)
         except TimeoutError:
-            raise ShardLost(f"{name} does not answer for {_SILENT:g} s; it is begun anew") from None
+            raise ShardLost(f"{name} does not answer for {self._silent:g} s; it is begun anew") from None
         except errors.RayTaskError as error:
             # What a shard raises on purpose means the same here; of anything else the others are spared.
             if isinstance(error.cause, GenrayError):
@@ -142,27 +148,29 @@ class OnRay:
 
 
 class Actor:
-    """A shard in a process of Ray."""
+    """A shard in a process of Ray. Whatever is asked first begins it."""
 
     def __init__(self, *arguments: Any) -> None:
         self._arguments = arguments
-        self._shard: Shard | None = None
+        self._begun: Shard | None = None
+
+    def _shard(self) -> Shard:
+        if self._begun is None:  # here, not in the constructor: it needs the event loop, and may raise
+            self._begun = Shard(*self._arguments)
+        return self._begun
 
     async def collect(self, keep: bool) -> Report:
         """See `Shard.collect`."""
-        if self._shard is None:  # here, not in the constructor: it needs the event loop, and may raise
-            self._shard = Shard(*self._arguments)
-        return await self._shard.collect(keep)
+        return await self._shard().collect(keep)
 
     async def watch(self, streams: frozenset[str]) -> None:
         """See `Shard.watch`."""
-        if self._shard is not None:
-            self._shard.watch(streams)
+        self._shard().watch(streams)
 
     async def acknowledge(self, alarm: str) -> bool:
         """See `Shard.acknowledge`."""
-        return self._shard is not None and self._shard.acknowledge(alarm)
+        return self._shard().acknowledge(alarm)
 
     async def discharge(self, stream: str) -> bool:
         """See `Shard.discharge`."""
-        return self._shard is not None and self._shard.discharge(stream)
+        return self._shard().discharge(stream)

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 from genray.progress import Display
-from monitors.alarm_state import AlarmState, restore
 from monitors.alertmanager import Alertmanager
 from monitors.ecg_settings import EcgSettings
 from monitors.exporter import Exporter
@@ -60,14 +59,15 @@ class Telling:
         """The shard of each stream that was seen."""
         self.counts: Counter[str] = Counter()
         """Onsets, by kind."""
+        self.remembered: frozenset[str] = frozenset()
+        """Alarms that were open when the monitor began."""
         self.beats = 0
         self.beds: dict[str, tuple[Reading, float]] = {}
         """The last reading of each stream, and when it came by the monotonic clock."""
         self._order = asyncio.Lock()
         self._told: set[str] = set()
         self._trouble = ""
-        self._began = time.monotonic()
-        self._heard: dict[str, asyncio.Event] = {}
+        self._asked: list[tuple[str, asyncio.Event]] = []
 
     def remember(self) -> None:
         """Alarms that were open when the monitor ended, and what was not sent."""
@@ -76,6 +76,7 @@ class Telling:
             self.alarms[transition.alarm] = transition
             # Its onset was counted when it was.
             self.exporter.alarm(replace(transition, change="resumed"))
+        self.remembered = frozenset(self.alarms)
         self.pager.push(self._journal.unsent(_PUSHED))
         self.pager.push(opened)
 
@@ -98,7 +99,7 @@ class Telling:
         if not transitions:
             return
         async with self._order:
-            new = await asyncio.to_thread(self._journal.record, transitions)
+            new = await asyncio.to_thread(self._journal.record, self._sensible(transitions))
             trouble = str(self._journal.trouble or "")
             if trouble and trouble != self._trouble:
                 self._display.note(f"alarms go on without the journal: {trouble}")
@@ -109,6 +110,18 @@ class Telling:
         for each in transitions:
             if each.change == "acknowledged":
                 self.heard(each.alarm)
+
+    def _sensible(self, transitions: Sequence[Transition]) -> list[Transition]:
+        """Those that change something: an alarm that was ended elsewhere neither ends nor is acknowledged."""
+        opened, kept = set(self.alarms), []
+        for each in transitions:
+            if each.change in _HELD:
+                opened.add(each.alarm)
+            if each.alarm in opened:
+                kept.append(each)
+            if each.state == "ended":
+                opened.discard(each.alarm)
+        return kept
 
     def _tell(self, each: Transition) -> None:
         self.exporter.alarm(each)
@@ -124,13 +137,15 @@ class Telling:
 
     def heard(self, name: str) -> None:
         """What was asked of the alarm or stream `name` is done, and in the journal."""
-        if name in self._heard:
-            self._heard[name].set()
+        for asked, event in self._asked:
+            if asked == name:
+                event.set()
 
     async def answered(self, name: str, ask: Callable[[], Awaitable[bool]], patience: float) -> bool:
         """Do something to the alarm or stream `name` by `ask`, and wait until it is `heard`; False if that
         takes more than `patience` seconds, or `ask` says so."""
-        heard = self._heard.setdefault(name, asyncio.Event())
+        heard = asyncio.Event()
+        self._asked.append((name, heard))
         try:
             async with asyncio.timeout(patience):
                 if not await ask():
@@ -139,7 +154,7 @@ class Telling:
         except TimeoutError:
             return False
         finally:
-            self._heard.pop(name, None)
+            self._asked.remove((name, heard))
         return True
 
     def take(self, number: int, found: Round) -> None:
@@ -154,21 +169,9 @@ class Telling:
             self.publish({"type": "trace", **trace})
         for stream, beats in found.beats.items():
             self.publish({"type": "beats", "stream": stream, "beats": beats})
-        for stream in found.discharged:
-            self.leave(stream)
         self.beats += len(found.scores)
         exporter.observe_scores(found.scores)
         exporter.observe_latency(found.delays)
-
-    def silent(self, seconds: float) -> list[str]:
-        """Streams of which nothing was read for so long: nobody knows of them any more."""
-        since = time.monotonic() - seconds
-        known = {alarm.stream for alarm in self.alarms.values()} | self.beds.keys()
-        return [s for s in known if (self.beds[s][1] if s in self.beds else self._began) < since]
-
-    def knows(self, stream: str) -> bool:
-        """Whether a stream has a bed, or an alarm."""
-        return stream in self.beds or any(alarm.stream == stream for alarm in self.alarms.values())
 
     def leave(self, stream: str) -> None:
         """A stream has no bed any more."""
@@ -176,10 +179,6 @@ class Telling:
         self.home.pop(stream, None)
         self.exporter.discharge(stream)
         self.publish({"type": "discharge", "stream": stream})
-
-    def state(self, stream: str) -> AlarmState:
-        """Of the alarms of a stream, as they were told."""
-        return restore(stream, [alarm for alarm in self.alarms.values() if alarm.stream == stream])
 
     def _snapshot(self) -> dict[str, Any]:
         now = time.monotonic()

@@ -184,16 +184,11 @@ class Ward:
         return list(changes)
 
     def discharge(self, stream: str) -> Round:
-        """Give a bed up: its alarms end, its reference is forgotten."""
+        """Give a bed up: its alarms end, its reference is forgotten. Of a stream that has not come since a
+        restart all is forgotten, too."""
         made = Round()
         if stream in self._beds:
             self._end(self._beds[stream], made)
-            return made
-        if opened := self._open.pop(stream, None):
-            # It was watched before a restart, and has not come again.
-            state = restore(stream, opened)
-            made.transitions += discharge(state, state.time or 0.0)[1]
-            made.discharged.append(stream)
         self._forget(stream)
         return made
 
@@ -208,6 +203,7 @@ class Ward:
     def _forget(self, stream: str) -> None:
         """Whoever comes in `stream` next is another patient."""
         self._references.pop(stream, None)
+        self._open.pop(stream, None)
 
     def _leave(self, bed: Bed) -> None:
         """What waits in `bed` is not looked at any more, and others may have its rows."""

@@ -50,6 +50,21 @@ def test_what_was_recorded_long_before_or_after_the_last_place_does_not_come_aga
             assert second.record([ONSET]) == [ONSET]
 
 
+def test_what_was_recorded_before_a_discharge_does_not_come_again(path: Path) -> None:
+    other = replace(ONSET, stream="bed-2", alarm="bed-2 asystole 1")
+    with journal(path) as first:
+        keep_place(first)
+        first.record([ONSET, ENDED, other])
+        first.forget("bed-1")
+        # The next patient's device counts from where that of the last did.
+        assert first.record([ONSET, other]) == [ONSET]
+    with journal(path) as second:
+        assert second.record([ONSET, ENDED, other]) == [ENDED], "of these the first was told since"
+        keep_place(second)
+        second.prune()
+        assert second.record([ENDED]) == []
+
+
 def test_a_journal_of_the_first_version_is_taken_over(path: Path) -> None:
     with journal(path) as first:
         first.record([ONSET, LATCHED])

@@ -87,18 +87,21 @@ def test_which_streams_were_watched_is_known_with_the_time_they_would_have_now(j
     began = time.time()
     asyncio.run(keeping(journal).watching({"a": 100.0, "b": 50.0}))
     time.sleep(0.05)
-    again = keeping(journal, ReplaySettings(speed=9), shards=7).watched
+    again = keeping(journal, ReplaySettings(speed=9), shards=7).watched(60)
     assert again.keys() == {"a", "b"}
     assert 100.05 <= again["a"] <= 100.0 + time.time() - began
-    assert keeping(journal, ReplaySettings(path="elsewhere")).watched == {}
+    assert keeping(journal, ReplaySettings(path="elsewhere")).watched(60) == {}
+    assert keeping(journal).watched(within=0.01) == {}, "it is too long ago"
     asyncio.run(keeping(journal).watching({"b": 51.0}))
-    assert keeping(journal).watched.keys() == {"b"}
+    assert keeping(journal).watched(60).keys() == {"b"}
+    asyncio.run(keeping(journal).watching({}))
+    assert keeping(journal).watched(60) == {}
 
 
 @pytest.mark.parametrize("damaged", [b"", b"{}", b"[1]", b'{"source": "x", "at": 1, "streams": []}', b"\xff"])
 def test_damaged_streams_are_none(journal: Journal, damaged: bytes) -> None:
     journal.save_states("watched", {"monitor": damaged}, 0.0)
-    assert keeping(journal).watched == {}
+    assert keeping(journal).watched(60) == {}
 
 
 def test_a_full_disk_is_told_once_and_what_is_owed_goes_with_the_next(tmp_path: Path) -> None:
@@ -113,3 +116,15 @@ def test_a_full_disk_is_told_once_and_what_is_owed_goes_with_the_next(tmp_path: 
         assert of.start(0, []).references.keys() == {"a", "b"}
         asyncio.run(of.references({"c": b"small"}))
         assert keeping(journal).start(0, []).references.keys() == {"a", "b", "c"}
+
+
+def test_who_is_discharged_while_the_disk_is_full_is_forgotten_when_there_is_room(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    with Journal(path) as journal:
+        of = keeping(journal)
+        asyncio.run(filled(of))
+        with no_room(path):
+            asyncio.run(of.forget("s"))
+        assert not of.knows("s")
+        asyncio.run(of.references({"t": b"another"}))
+        assert keeping(journal).start(1, []).references == {"t": b"another"}

@@ -14,7 +14,6 @@ from monitors.ecg_settings import EcgSettings
 from monitors.journal import Journal
 from monitors.observation import Reading
 from monitors.telling import Telling
-from monitors.ward import Round
 from tests.monitors.running import Notes
 from tests.monitors.test_exporter import text
 from tests.monitors.test_journal import ENDED, ONSET
@@ -93,16 +92,34 @@ def test_a_fault_of_the_page_is_counted_and_keeps_no_alarm_back(journal: Journal
     assert telling.counts == {"asystole": 1}
 
 
-def test_a_stream_of_which_nothing_is_heard_any_more_is_silent(journal: Journal) -> None:
-    journal.record([ONSET])
-    silent: list[list[str]] = []
+def test_an_alarm_that_has_ended_does_not_come_back_by_being_acknowledged(journal: Journal) -> None:
+    late = [replace(ONSET, change=c, state=s, time=1030.0) for c, s in (("latched",) * 2, ("ended",) * 2)]
+    acknowledged = replace(ONSET, change="acknowledged", state="acknowledged", time=1031.0)
 
-    async def wait(telling: Telling) -> None:
-        telling.take(0, Round(readings=[replace(READING, stream="bed-2")]))
-        silent.extend(sorted(telling.silent(seconds)) for seconds in (3600, -1))
+    async def answer(telling: Telling) -> None:
+        await telling.announce([ONSET, ENDED])
+        await telling.announce([acknowledged, *late])
 
-    told(journal, wait)
-    assert silent == [[], ["bed-1", "bed-2"]]
+    telling, _ = told(journal, answer)
+    assert not telling.alarms
+    assert [each.change for each in journal.recent(9)] == ["ended", "onset"]
+
+
+def test_two_who_ask_the_same_both_hear_it(journal: Journal) -> None:
+    results: list[bool] = []
+
+    async def ask(telling: Telling) -> None:
+        async def yes() -> bool:
+            return True
+
+        both = [asyncio.create_task(telling.answered("bed-1", yes, 10)) for _ in range(2)]
+        await asyncio.sleep(0)
+        telling.heard("bed-1")
+        results.extend(await asyncio.gather(*both))
+        results.append(await telling.answered("bed-1", yes, 0.01))
+
+    told(journal, ask)
+    assert results == [True, True, False]
 
 
 def test_an_answer_counts_when_it_is_in_the_journal(journal: Journal) -> None:
