@@ -25,6 +25,7 @@ from genray.errors import ResourceError
 from monitors.alert import Alert, Told
 from monitors.alertmanager_settings import PATH, AlertmanagerSettings
 from monitors.observation import Transition
+from monitors.tls import tls_failure
 
 _AT_ONCE = 500  # alerts of a request
 _LIVES = 5  # times `resend_seconds` that an alert lasts unless it is sent again
@@ -214,7 +215,7 @@ class Alertmanager:
                 return None if answer.status == 200 else (_REFUSED, f"it answers {answer.status}")
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             # Not its text, which may show the token.
-            return _FAILED, f"no answer ({type(error).__name__})"
+            return _FAILED, tls_failure(error) or f"no answer ({type(error).__name__})"
 
     def _headers(self) -> dict[str, str]:
         if self._settings.token_file is None:

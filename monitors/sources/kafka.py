@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from genray.settings import Location, Settings
-from monitors.sources.parts import needs, password
+from monitors.sources.parts import needs, password, trust
 from monitors.sources.source import SourceLost
 
 if TYPE_CHECKING:
     import confluent_kafka
+
+_ASKED = (1.0, 2.0, 8.0)  # s that brokers have to say what a topic is, one after the other
 
 
 class KafkaSettings(Settings):
@@ -42,7 +44,7 @@ class KafkaSource:
     """Records of all partitions of a topic, without a consumer group. Its place is the offset in each.
 
     Raises:
-        GenrayError: confluent-kafka is missing, or the password.
+        GenrayError: confluent-kafka, the password or the authority is missing.
     """
 
     name = "kafka"
@@ -52,11 +54,14 @@ class KafkaSource:
         self._settings = settings
         self._library = needs("confluent_kafka", extra="kafka")
         self._password = password(settings.password_env)
+        if settings.tls:
+            trust(settings.ca)  # librdkafka reads it itself, and says less of a file that is not there
         self._consumer: confluent_kafka.Consumer | None = None
         # One thread, so that no call overlaps with one that was given up.
         self._thread: ThreadPoolExecutor | None = None
         self._offsets: dict[str, int] = {}
         self._down: str | None = None
+        self._trouble = ""
 
     async def open(self, resume: Mapping[str, Any] | None) -> None:
         self._thread = ThreadPoolExecutor(1, "kafka")
@@ -110,9 +115,9 @@ class KafkaSource:
                 "sasl.username": s.username,
                 "sasl.password": self._password or "",
             }
-        self._down = None
+        self._down, self._trouble = None, ""
         self._consumer = consumer = kafka.Consumer(options)
-        topic = consumer.list_topics(s.topic, timeout=10).topics[s.topic]
+        topic = self._metadata(consumer).topics[s.topic]
         if topic.error is not None:
             raise kafka.KafkaException(topic.error)
         self._offsets = {}
@@ -129,6 +134,19 @@ class KafkaSource:
             places.append(place)
         consumer.assign(places)
 
+    def _metadata(self, consumer: confluent_kafka.Consumer) -> Any:
+        """Of the topic. Asked for again and again, because why no broker can be used is said only between."""
+        failed: Any = None
+        for seconds in _ASKED:
+            try:
+                return consumer.list_topics(self._settings.topic, timeout=seconds)
+            except self._library.KafkaException as error:
+                failed = error
+            consumer.poll(0)  # calls `_on_error`
+            if self._down is not None:
+                raise SourceLost(self._down)
+        raise SourceLost(failed.args[0].str())
+
     def _fetch(self) -> list[confluent_kafka.Message]:
         assert self._consumer is not None
         first = self._consumer.poll(1.0)
@@ -139,8 +157,13 @@ class KafkaSource:
         return [first, *self._consumer.consume(self._settings.count - 1, timeout=0)]
 
     def _on_error(self, error: confluent_kafka.KafkaError) -> None:
-        if error.code() == self._library.KafkaError._ALL_BROKERS_DOWN or error.fatal():
+        if error.code() == self._library.KafkaError._ALL_BROKERS_DOWN:
+            # That is no reason; what was said of the last of them is one.
+            self._down = self._trouble or error.str()
+        elif error.fatal():
             self._down = error.str()
+        else:
+            self._trouble = error.str()
 
     async def _call(self, function: Any, *args: Any) -> Any:
         assert self._thread is not None

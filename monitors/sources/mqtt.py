@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +18,7 @@ from pydantic import Field
 from genray.settings import Location, Settings
 from monitors.sources.parts import needs, password, trust
 from monitors.sources.source import SourceLost
+from monitors.tls import tls_failure
 from monitors.wire import MAX_BYTES
 
 if TYPE_CHECKING:
@@ -73,6 +75,8 @@ class MqttSource:
         self._library = needs("aiomqtt", extra="mqtt")
         self._password = password(settings.password_env)
         self._tls = trust(settings.ca) if settings.tls else None
+        if self._tls is not None:
+            self._tls.sslsocket_class = _Socket
         self._client: aiomqtt.Client | None = None
         self._inbox: asyncio.Queue[aiomqtt.Message] | None = None
         self._first: asyncio.Task[aiomqtt.Message] | None = None
@@ -98,7 +102,7 @@ class MqttSource:
             self._client, self._inbox = client, inbox
             granted = await client.subscribe(s.topic, qos=s.qos)
         except (self._library.MqttError, OSError) as error:
-            raise SourceLost(str(error)) from error
+            raise SourceLost(tls_failure(error) or str(error)) from error
         if any((code if isinstance(code, int) else code.value) >= _REFUSED for code in granted):
             raise SourceLost("the subscription is refused")
 
@@ -132,6 +136,17 @@ class MqttSource:
         if client is not None:
             with suppress(self._library.MqttError):  # it may be gone already
                 await client.__aexit__(None, None, None)
+
+
+class _Socket(ssl.SSLSocket):
+    """Closed when its handshake fails: the client forgets it, and each try in vain would leave one open."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except OSError:
+            self.close()
+            raise
 
 
 class _Inbox(asyncio.Queue["aiomqtt.Message"]):

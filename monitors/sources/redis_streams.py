@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Annotated, Any, Literal
@@ -9,8 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from genray.settings import Location, Settings
-from monitors.sources.parts import needs, password
+from monitors.sources.parts import needs, password, trust
 from monitors.sources.source import SourceLost
+from monitors.tls import tls_failure
 
 FIELD = b"m"
 
@@ -36,7 +38,7 @@ class RedisSource:
     """Entries of some streams, in their order. Its place is the id of the last entry of each.
 
     Raises:
-        GenrayError: redis is missing, or the password.
+        GenrayError: redis, the password or the authority is missing.
     """
 
     name = "redis"
@@ -46,6 +48,7 @@ class RedisSource:
         self._settings = settings
         self._library = needs("redis.asyncio", extra="redis")
         self._password = password(settings.password_env)
+        self._tls = trust(settings.ca) if settings.tls else None
         self._client: Any = None  # its types cover both protocols and fit neither
         self._ids: dict[str, str] = {}
 
@@ -57,7 +60,6 @@ class RedisSource:
             username=s.username,
             password=self._password,
             ssl=s.tls,
-            ssl_ca_certs=s.ca,
             socket_connect_timeout=10,
             socket_timeout=10,
             # The feed tries again, and tells.
@@ -65,6 +67,8 @@ class RedisSource:
                 needs("redis.backoff", extra="redis").NoBackoff(), 0
             ),
         )
+        if self._tls is not None:
+            client.connection_pool.connection_class = _trusting(self._tls)
         try:
             await client.ping()
             self._ids = {}
@@ -99,5 +103,16 @@ class RedisSource:
                 await client.aclose()
 
 
+def _trusting(context: ssl.SSLContext) -> type:
+    """Connections that trust whom `context` does; the library would trust those of the system as well."""
+    base: Any = needs("redis.asyncio.connection", extra="redis").SSLConnection
+
+    def begin(self: Any, **options: Any) -> None:
+        base.__init__(self, **options)
+        self.ssl_context.context = context
+
+    return type("Trusting", (base,), {"__init__": begin})
+
+
 def _why(error: Exception) -> str:
-    return str(error) or type(error).__name__
+    return tls_failure(error) or str(error) or type(error).__name__

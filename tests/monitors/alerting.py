@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,9 +31,10 @@ ONSET = Transition(
 
 
 class Api:
-    """Takes alerts as Alertmanager does, and gives the answers that it is told to."""
+    """Takes alerts as Alertmanager does, and gives the answers that it is told to; with `tls` over https."""
 
-    def __init__(self, *answers: int) -> None:
+    def __init__(self, *answers: int, tls: ssl.SSLContext | None = None, port: int | None = None) -> None:
+        self._tls, self._port = tls, port or free_port()
         self.alerts: list[list[dict[str, Any]]] = []
         self.headers: list[Any] = []
         self.times: list[float] = []
@@ -43,9 +45,8 @@ class Api:
         app.router.add_post("/api/v2/alerts", self._take)
         self._runner = web.AppRunner(app)
         await self._runner.setup()
-        port = free_port()
-        await web.TCPSite(self._runner, "127.0.0.1", port).start()
-        return f"http://127.0.0.1:{port}"
+        await web.TCPSite(self._runner, "127.0.0.1", self._port, ssl_context=self._tls).start()
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self._port}"
 
     async def __aexit__(self, *error: object) -> None:
         await self._runner.cleanup()

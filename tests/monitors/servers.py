@@ -97,22 +97,30 @@ class Server:
             self._process = None
 
 
-def mosquitto(folder: Path) -> Server:
-    """An MQTT broker that lets anybody in."""
-    port = free_port()
+def mosquitto(folder: Path, *, port: int | None = None, certificate: Path | None = None) -> Server:
+    """An MQTT broker that lets anybody in; with a certificate (without .pem and .key) by TLS alone."""
+    port = port or free_port()
     program = binary("mosquitto", package="mosquitto")
     settings = folder / "mosquitto.conf"
+    # As root it would become another user, who may not read the certificates.
+    tls = f"user root\ncertfile {certificate}.pem\nkeyfile {certificate}.key\n" if certificate else ""
     settings.write_text(
         f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nmax_queued_messages 100000\n"
+        f"{tls}"
     )
     return Server([program, "-c", str(settings)], port=port, folder=folder)
 
 
-def redis_server(folder: Path) -> Server:
-    """A Redis server that writes everything to disk at once, so that a crash loses nothing."""
-    port = free_port()
+def redis_server(folder: Path, *, port: int | None = None, certificate: Path | None = None) -> Server:
+    """A Redis server that writes everything to disk at once, so that a crash loses nothing; with a
+    certificate (without .pem and .key) by TLS alone."""
+    port = port or free_port()
     program = binary("redis-server", package="redis-server")
-    options = ["--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), "--save", ""]
+    options = ["--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
+    options += ["--tls-port" if certificate else "--port", str(port)]
+    if certificate:
+        options += ["--port", "0", "--tls-auth-clients", "no"]
+        options += ["--tls-cert-file", f"{certificate}.pem", "--tls-key-file", f"{certificate}.key"]
     return Server(
         [program, *options, "--appendonly", "yes", "--appendfsync", "always"], port=port, folder=folder
     )

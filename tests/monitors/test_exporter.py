@@ -184,30 +184,6 @@ def test_a_port_that_is_taken_is_named() -> None:
         Exporter(ExporterSettings(port=port)).start()
 
 
-@pytest.fixture(scope="module")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two authorities, a server's certificate, and a client's of each."""
-    folder = tmp_path_factory.mktemp("keys")
-    openssl = binary("openssl", package="openssl")
-    new = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
-
-    def make(name: str, *more: str) -> None:
-        command = [openssl, "req", "-x509", *new, "-subj", f"/CN={name}", *more]
-        subprocess.run(
-            [*command, "-keyout", f"{name}.key", "-out", f"{name}.pem"],
-            cwd=folder,
-            check=True,
-            capture_output=True,
-        )
-
-    make("ca")
-    make("stranger-ca")
-    usage = ["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"]
-    for name, by in (("server", "ca"), ("client", "ca"), ("stranger", "stranger-ca")):
-        make(name, "-CA", f"{by}.pem", "-CAkey", f"{by}.key", *usage)
-    return folder
-
-
 def test_only_clients_of_the_authority_are_answered(keys: Path) -> None:
     def get(port: int, certificate: str | None, host: str = "127.0.0.1") -> int:
         context = ssl.create_default_context(cafile=str(keys / "ca.pem"))

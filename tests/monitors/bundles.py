@@ -1,0 +1,53 @@
+"""A small bundle for tests, that knows normal generated beats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from genray.bundle import save_bundle
+from genray.ecg.beats import cut_beats
+from genray.ecg.preprocessing import BeatPreprocessing
+from genray.ecg.synthesis import generate
+from genray.models.registry import build
+
+
+def fit_beats(folder: Path) -> Path:
+    """Write to `folder` a dense autoencoder fitted to normal beats of 12 generated patients, leads II
+    and V1; gives the folder."""
+    takes = BeatPreprocessing(
+        before=0.25, after=0.45, samples=140, normalisation="zscore", leads=("II", "MLII", "V1")
+    )
+    beats = []
+    for seed in range(900, 912):
+        made = generate(40, seed=seed)
+        normal = made.peaks[[symbol == "N" for symbol in made.symbols]]
+        beats.append(cut_beats(made.millivolts, normal, 360, takes.beat)[0])
+    values = torch.from_numpy(takes.normalised(np.concatenate(beats).reshape(-1, 1, takes.samples)))
+    arguments = {"samples": 140, "settings": {"members": 1}}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = build("beats-dense", arguments)
+        optimizer = torch.optim.Adam(network.parameters(), 3e-3)
+        for _ in range(300):
+            batch = values[torch.randint(len(values), (256,))]
+            loss = (network(batch) - batch).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    with torch.inference_mode():
+        errors = (network(values) - values).square().mean(dim=(1, 2))
+    return save_bundle(
+        folder,
+        network,
+        kind="ecg-beats",
+        name="beats-dense",
+        arguments=arguments,
+        preprocessing=takes,
+        metrics={},
+        seed=0,
+        data={},
+        calibration={"threshold": float(errors.quantile(0.95)), "error": "mse"},
+    )
