@@ -9,35 +9,45 @@ const KEPT = 40; // seconds of samples
 const BEFORE = 0.25, AFTER = 0.45; // seconds of a beat around its R peak
 const GAINS = [10, 5, 2.5, 1.25, 0.5]; // mm a millivolt
 
-// The time of a stream's samples that is shown now: as late as chunks arrive, and never ahead of them.
+// The time of a stream's samples that is shown now: as late as chunks arrive, never ahead of them, and as fast.
 export class Clock {
   constructor() {
     this.edge = null;
   }
 
   arrived(start, end, now) {
-    if (this.edge === null || end < this.edge - 5 || end - this.edge > 10 || this.edge - now < this.offset - 5) {
+    if (this.edge === null || end < this.edge - 5 || start > this.edge + 10 || now > this.came + 5) {
       // Begun, begun anew, or gone on after a gap.
-      this.spare = [end - now - (end - start)];
-      this.offset = this.spare[0] - 0.2;
-      this.last = now;
+      Object.assign(this, { ends: [], speed: 1, head: start, last: now });
     } else if (end > this.edge + 1e-3) {
-      this.spare.push(this.edge - now);
-      if (this.spare.length > 8) this.spare.shift();
+      this.ends.push([now, this.edge]); // as far as samples reached until more came
+      if (this.ends.length > 9) this.ends.shift();
+      // A recording may be played at any speed; what is about a second in a second is just unsteady.
+      const [[first, from], [latest, to]] = [this.ends[0], this.ends.at(-1)];
+      const speed = latest > first ? (to - from) / (latest - first) : 1;
+      this.speed = speed > 0.8 && speed < 1.25 ? 1 : speed;
     } else {
       return; // another lead of the same chunk
     }
     this.edge = end;
+    this.came = now;
   }
 
   // Seconds of sample time; null before any samples.
   at(now) {
     if (this.edge === null) return null;
-    const aim = Math.min(...this.spare) - 0.2;
-    const most = Math.max(now - this.last, 0) * 0.1;
+    const passed = Math.max(now - this.last, 0) * this.speed;
     this.last = now;
-    this.offset += Math.min(Math.max(aim - this.offset, -most), most);
-    return Math.min(now + this.offset, this.edge);
+    this.head += passed;
+    if (this.ends.length) {
+      const spare = Math.min(...this.ends.map(([when, end]) => end + (now - when) * this.speed));
+      const late = spare - 0.2 * this.speed - this.head;
+      // A little faster or slower is not seen; far off, all would be gone before it is drawn.
+      const far = Math.abs(late) > 3 * Math.max(this.speed, 1);
+      this.head += far ? late : Math.min(Math.max(late, -0.1 * passed), 0.1 * passed);
+    }
+    this.head = Math.min(this.head, this.edge);
+    return this.head;
   }
 }
 

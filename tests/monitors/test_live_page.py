@@ -198,6 +198,38 @@ def test_traces_are_drawn_and_beats_have_the_colour_of_their_score(
     assert errors(browser) == []
 
 
+CLOCK = """
+const [speed, seconds] = arguments;
+return import("/live_traces.js").then(({ Clock }) => {
+  const clock = new Clock();
+  let second = 0, worst = 0, before = 0;
+  for (let frame = 0; frame < 30 * seconds; frame++) {
+    const now = 7000 + frame / 30;
+    // A chunk of a second comes when it is over, up to a third of that late.
+    while ((second + 1 + ((second * 7) % 4) / 12) / speed <= frame / 30) {
+      clock.arrived(500 + second, 501 + second, now);
+      second++;
+    }
+    const head = clock.at(now);
+    if (head === null) continue;
+    if (head < before - 1e-9) return `back at ${now}`;
+    before = head;
+    if (frame > 150) worst = Math.max(worst, 500 + frame / 30 * speed - head);
+  }
+  return worst;
+});
+"""
+
+
+@pytest.mark.parametrize("speed", [0.5, 1, 4, 20])
+def test_traces_keep_up_with_samples_of_any_speed(
+    browser: Browser, monitors: list[Monitor], speed: float
+) -> None:
+    look(browser, monitors)
+    late = browser.run(CLOCK, speed, 90)
+    assert late < max(3, 2 * speed), "of 40 s that are kept"
+
+
 def test_the_beats_behind_an_alarm_are_shown(browser: Browser, monitors: list[Monitor]) -> None:
     look(
         browser, monitors, alarm("anomaly", "medium", measured={"burden": 0.5}, beats=[beat(1.5), beat(2.0)])
