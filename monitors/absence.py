@@ -16,7 +16,7 @@ from monitors.observation import Observation, Reading, Transition
 from monitors.telling import Telling
 
 _SETTLES = 30.0  # s that shards may need to begin; then streams that do not come are missed even so
-_SHARD_LOST = "the process that watches this stream ended; it is being started again"
+_SHARD_LOST = "the process that watches this stream ended or hangs; it is being started again"
 _NOT_BACK = "it was watched before a restart, and has not come again"
 
 
@@ -78,7 +78,7 @@ class Absence:
         return silent
 
     async def shard_lost(self, number: int) -> None:
-        """Shard `number` is gone, or still so: its streams are lost at once."""
+        """Shard `number` is gone or hangs, or still so: its streams are lost at once."""
         async with self._turn:
             now = time.monotonic()
             missed = []
@@ -89,7 +89,7 @@ class Absence:
             await self._miss(missed, _SHARD_LOST)
 
     def shard_back(self, number: int) -> None:
-        """It knows of all that was told; its streams are to come again."""
+        """Its streams are to come again."""
         for stream, (reading, came) in self._telling.beds.items():
             if self._telling.home.get(stream) == number:
                 self._awaited[stream] = _Awaited(reading.time, came, came)
@@ -109,8 +109,7 @@ class Absence:
                 since = self._settled if each.since is None else each.since
                 if since is not None:
                     missed.append((stream, each.sampled + now - each.when, now - since))
-            made = await self._miss(missed, _NOT_BACK)
-            self._raised |= {each.alarm for each in made if each.change == "onset"}
+            await self._miss(missed, _NOT_BACK)
 
     async def back(self, readings: Sequence[Reading]) -> None:
         """These have come; alarms that were raised here are over, others their shard will end."""
@@ -164,7 +163,7 @@ class Absence:
         self._states.pop(stream, None)
         self._raised -= {alarm.alarm for alarm in self._alarms(stream)}
 
-    async def _miss(self, missed: Sequence[tuple[str, float, float]], reason: str) -> list[Transition]:
+    async def _miss(self, missed: Sequence[tuple[str, float, float]], reason: str) -> None:
         """Step the alarms of streams, each with the time of its samples and the seconds for which it is lost,
         and tell what changed, all at once."""
         alarms = {
@@ -182,5 +181,5 @@ class Absence:
                 for each in made
                 if each.kind == "stream-lost"
             ]
+        self._raised |= {each.alarm for each in changes if each.change == "onset"}
         await self._telling.announce(changes)
-        return changes

@@ -110,14 +110,16 @@ class _Step:
     def moved(self, kind: Kind, alarm: Alarm, timer: Timer, level: int, reached: int) -> Alarm:
         """An open alarm after its condition was judged."""
         condition, limits = CONDITIONS[kind], self.limits
+        reason: str | None = None
         if kind == "anomaly" and alarm.state == "active" and level >= LOW:
             patience = limits.anomaly.escalate_after
-            reached = HIGH if patience is not None and timer.lasted >= patience else reached
+            if patience is not None and timer.lasted >= patience and reached < HIGH:
+                reached, reason = HIGH, f"nobody answered for {patience:g} s"
         if reached > PRIORITIES.index(alarm.priority) + 1:
             priority = PRIORITIES[reached - 1]
             told = alarm.announced or self.room(priority)
             alarm = replace(alarm, priority=priority, announced=told)
-            return self.change(kind, alarm, timer, "escalated", "active", tell=told)
+            return self.change(kind, alarm, timer, "escalated", "active", reason, tell=told)
         if alarm.state == "latched":
             return self.change(kind, alarm, timer, "resumed", "active") if reached else alarm
         if level != CLEAR:

@@ -96,8 +96,7 @@ class PreparedEcg:
             shards = [OnRay(settings, self._key, i, settings.shards) for i in range(settings.shards)]
         loop, asked = asyncio.get_running_loop(), asyncio.Event()
         with self._journal() as journal:
-            limits = settings.limits_by(Pseudonyms(self._key).of)
-            monitor = Monitor(settings, shards, journal, limits, display)
+            monitor = Monitor(settings, shards, journal, Pseudonyms(self._key).of, display)
 
             def stop() -> None:
                 asked.set()

@@ -173,6 +173,14 @@ class Journal:
             "(SELECT 1 FROM transitions WHERE alarm = t.alarm AND id > t.id) ORDER BY id"
         )
 
+    def held(self, alarm: str, changes: Sequence[str]) -> Transition | None:
+        """The last of an alarm's transitions that is one of `changes`."""
+        where = f"WHERE alarm = ? AND change IN ({', '.join('?' * len(changes))})"
+        rows = self._read(
+            f"SELECT {_COLUMNS} FROM transitions {where} ORDER BY id DESC LIMIT 1", (alarm, *changes)
+        )
+        return rows[0] if rows else None
+
     def recent(self, limit: int, stream: str | None = None) -> list[Transition]:
         """The last transitions, of all streams or of one, newest first."""
         where = "" if stream is None else "WHERE stream = ?"
@@ -221,10 +229,9 @@ class Journal:
     def forget(self, stream: str) -> None:
         """Forget all states of `stream`: who comes next is another patient, of whom nothing is known here."""
         with self._lock, database_errors(self.path), self._database:
-            now = time.time()
+            self._forgotten[stream] = now = time.time()
             self._database.execute("DELETE FROM states WHERE stream = ?", (stream,))
             self._database.execute("INSERT INTO states VALUES (?, ?, ?, ?)", (_FORGOTTEN, stream, now, b""))
-            self._forgotten[stream] = now
 
     def _known(self, transitions: Sequence[Transition], now: float) -> set[_Key]:
         """Which of `transitions` are there already, as samples came again."""

@@ -96,6 +96,11 @@ class Keeping:
         except (ValueError, KeyError, TypeError, AttributeError):
             return {}
 
+    @property
+    def learned(self) -> int:
+        """Patients of whom it is known what is usual."""
+        return len(self._references)
+
     def knows(self, stream: str) -> bool:
         """Whether anything of a patient is kept."""
         return stream in self._references or stream in self._states

@@ -224,7 +224,7 @@ function signal(quality) {
 function refresh(stream) {
   const { bed, arrived, tile, card } = beds.get(stream);
   const worst = alarms.worst.get(stream);
-  const word = worst ? KINDS[worst.kind] ?? worst.kind : "";
+  const word = worst ? `${KINDS[worst.kind] ?? worst.kind}${worst.state === "latched" ? " (over)" : ""}` : "";
   const age = now() - arrived;
   const old = age > STALE;
   const part = (element, name) => element.querySelector(`.${name}`);
@@ -233,6 +233,7 @@ function refresh(stream) {
     element.classList.toggle("stale", old);
     element.dataset.priority = worst?.priority ?? "";
     element.dataset.state = worst?.state ?? "";
+    element.dataset.kind = worst?.kind ?? "";
     part(element, "alarm").textContent = word;
   }
   const quality = signal(bed.quality);

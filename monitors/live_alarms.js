@@ -66,16 +66,38 @@ export function sentence({ kind, priority, why }) {
   return "";
 }
 
-// All that was measured, and the limits: names and plain values.
-function facts({ measured = {}, limits = {}, lasted, threshold }) {
+const FACTS = { // what was measured: in words, and its unit
+  silence: ["no beat for", "s"],
+  heart_rate: ["heart rate", "/min"],
+  burden: ["unusual beats", "%"],
+  missing: ["missing in the last minute", "s"],
+  lost: ["nothing for", "s"],
+  behind: ["late by", "s"],
+  off: ["leads off", ""],
+  poor: ["leads too noisy", ""],
+};
+const UNITS = { asystole: "s", bradycardia: "/min", tachycardia: "/min", anomaly: "%" }; // of limits; else seconds
+const DELAYS = ["delay", "after", "for"]; // last words of limits that are seconds, whatever is measured
+
+// All that was measured, and the limits, with their units.
+function facts({ kind, why: { measured = {}, limits = {}, lasted, threshold } }) {
   const list = document.createElement("dl");
-  const named = Object.entries(limits).map(([name, value]) => [`limit: ${name}`, value]);
-  const seen = Object.entries(measured).concat([["held for (s)", lasted], ["threshold of scores", threshold]]);
-  for (const [name, value] of [...seen, ...named]) {
-    if (value === null || value === undefined || (Array.isArray(value) && !value.length)) continue;
-    const shown = isNumber(value) ? `${Number(value.toPrecision(4))}` : [value].flat().join(", ");
+  const put = (name, value, unit = "") => {
+    if (value === null || value === undefined || (Array.isArray(value) && !value.length)) return;
+    const number = unit === "%" ? value * 100 : value;
+    const shown = isNumber(value) ? `${Number(number.toPrecision(3))} ${unit}`.trim() : [value].flat().join(", ");
     for (const [tag, text] of [["dt", name.replaceAll("_", " ")], ["dd", shown]])
       list.appendChild(document.createElement(tag)).textContent = text;
+  };
+  for (const [name, value] of Object.entries(measured)) {
+    const [words, unit] = FACTS[name] ?? [name, ""];
+    put(words, value, unit);
+  }
+  put("held for", lasted, "s");
+  put("threshold of scores", threshold);
+  for (const [name, value] of Object.entries(limits)) {
+    const seconds = DELAYS.includes(name.split("_").at(-1)) || name === "silence";
+    put(`limit: ${name}`, value, seconds ? "s" : UNITS[kind] ?? "s");
   }
   return list;
 }
@@ -100,10 +122,12 @@ export class Alarms {
   }
 
   take(alarm) {
+    const before = this.entries.get(alarm.alarm)?.alarm.state;
     if (alarm.state === "ended") this.remove(alarm.alarm);
     else this.set(alarm);
     this.arrange();
-    if (alarm.announced !== false && (alarm.change === "onset" || alarm.change === "escalated"))
+    const again = alarm.change === "resumed" && (!before || before === "latched");
+    if (alarm.announced !== false && (again || alarm.change === "onset" || alarm.change === "escalated"))
       find(alarm.priority === "high" ? "urgent" : "polite").textContent =
         `${alarm.priority} priority: ${KINDS[alarm.kind] ?? alarm.kind}, bed ${alarm.stream}`;
   }
@@ -185,13 +209,13 @@ export class Alarms {
     key.className = "key";
     for (const name of beats.length ? ["beat", "reconstruction", "error", "patient's reference"] : [])
       key.appendChild(document.createElement("span")).textContent = name;
-    details.replaceChildren(key, ...figures, facts(alarm.why));
+    details.replaceChildren(key, ...figures, facts(alarm));
     figures.forEach((figure, i) => drawBeat(figure.querySelector("canvas"), beats[i]));
   }
 
-  // By priority, those that somebody has seen to last, the newest first.
+  // By priority, what is over after what holds, those that somebody has seen last, the newest first.
   sorted() {
-    const rank = ({ alarm }) => PRIORITIES.indexOf(alarm.priority);
+    const rank = ({ alarm }) => 2 * PRIORITIES.indexOf(alarm.priority) + Number(alarm.state === "latched");
     const seen = ({ alarm }) => Number(alarm.state === "acknowledged" || alarm.state === "suppressed");
     return [...this.entries.values()].sort(
       (a, b) => seen(a) - seen(b) || rank(a) - rank(b) || b.alarm.onset - a.alarm.onset);

@@ -15,7 +15,6 @@ from typing import Any
 from genray.errors import GenrayError
 from genray.progress import Display
 from monitors.absence import Absence
-from monitors.alarm_settings import Limits
 from monitors.ecg_settings import EcgSettings
 from monitors.journal import Journal
 from monitors.keeping import Keeping
@@ -31,6 +30,7 @@ _PRUNE = 3600.0  # s
 _AGAIN = 1.0  # s before a lost shard is begun anew; each time twice as long, up to
 _LONGEST = 30.0
 _END = 5.0  # s that shards have to end well
+_HANGS = 10.0  # s without an answer after which the streams of a shard are lost, and say so
 _LATE = 60.0  # s after which what a shard should have given up is given up here
 
 
@@ -41,7 +41,7 @@ class Monitor:
         settings: see there.
         shards: not yet open.
         journal: open; the caller closes it.
-        limits: of a stream.
+        pseudonym: of a stream, by the name that its source gives it.
         display: where lines for a person go.
     """
 
@@ -50,7 +50,7 @@ class Monitor:
         settings: EcgSettings,
         shards: Sequence[Running],
         journal: Journal,
-        limits: Callable[[str], Limits],
+        pseudonym: Callable[[str], str],
         display: Display,
     ) -> None:
         self._settings, self._shards, self._journal, self._display = settings, shards, journal, display
@@ -64,10 +64,12 @@ class Monitor:
         )
         self._keeping = Keeping(journal, settings.source, len(shards), told.note)
         awaited = self._keeping.watched(settings.ward.discharge_after)
-        self._absence = Absence(told, limits, awaited)
-        self._requests = Requests(shards, self._up, told, self._absence, self._keeping)
+        self._absence = Absence(told, settings.limits_by(pseudonym), awaited)
+        self._requests = Requests(shards, self._up, told, self._absence, self._keeping, pseudonym)
         self._last: list[Report | None] = [None] * len(shards)
         self._behind = [0.0] * len(shards)
+        self._asked: list[float | None] = [None] * len(shards)
+        self._late = [False] * len(shards)
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
@@ -96,6 +98,8 @@ class Monitor:
             for note in self._journal.notes:
                 self._display.note(note)
             told.remember()
+            if going_on := [f"{n} {what}" for n, what in self._taken_up() if n]:
+                self._display.note(f"going on with {', '.join(going_on)}")
             await self._watch()
         return {
             "seconds": round(time.monotonic() - began, 1),
@@ -104,6 +108,14 @@ class Monitor:
             "alarms": dict(sorted(told.counts.items())),
             "open": len(told.alarms),
         }
+
+    def _taken_up(self) -> list[tuple[int, str]]:
+        """What is known from before."""
+        return [
+            (len(self._absence.awaited), "streams"),
+            (self._keeping.learned, "learned patients"),
+            (len(self.telling.alarms), "open alarms"),
+        ]
 
     async def _watch(self) -> None:
         followed = [asyncio.create_task(self._follow(number)) for number in range(len(self._shards))]
@@ -170,7 +182,12 @@ class Monitor:
                 watched = wanted
             last = self._stop.is_set()
             keep = last or time.monotonic() - kept > _KEEP
+            self._asked[number] = time.monotonic()
             report = await shard.collect(keep)
+            self._asked[number] = None
+            if not self._up[number] or self._late[number]:
+                self._late[number] = False
+                self._absence.shard_back(number)
             if not self._up[number]:
                 await self._begun(number, report)
                 # Before anything is told: else a kill now would begin elsewhere, and tell it again.
@@ -193,7 +210,6 @@ class Monitor:
 
     async def _begun(self, number: int, report: Report) -> None:
         self._up[number] = True
-        self._absence.shard_back(number)
         await self._requests.begun(number)
         self.telling.exporter.shard(str(number), True)
         if self._settings.shards:
@@ -244,8 +260,9 @@ class Monitor:
                 "shards": [{"ok": up} for up in self._up],
             }
             told.publish({"type": "status", **status})
-            for number, up in enumerate(self._up):
-                if not up:
+            for number, (up, asked) in enumerate(zip(self._up, self._asked, strict=True)):
+                self._late[number] = up and asked is not None and time.monotonic() - asked > _HANGS
+                if not up or self._late[number]:
                     await self._absence.shard_lost(number)
             await self._absence.look(all(self._up))
             for stream in self._absence.silent(self._settings.ward.discharge_after + _LATE):

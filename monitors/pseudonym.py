@@ -32,7 +32,8 @@ class Pseudonyms:
 
         @lru_cache(maxsize=_CACHED)
         def pseudonym(stream: str) -> str:
-            digest = blake2b(stream.encode("utf-8"), digest_size=10, key=key).digest()
+            # What is asked for on the page may be no text that could be written.
+            digest = blake2b(stream.encode("utf-8", "surrogatepass"), digest_size=10, key=key).digest()
             return b32encode(digest).decode("ascii").lower()[:LENGTH]
 
         self.of = pseudonym

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from genray.errors import GenrayError
@@ -20,6 +20,7 @@ class Requests:
     Args:
         shards: see `Monitor`; `up`: which of them watch now.
         telling, absence, keeping: of the monitor.
+        pseudonym: of a stream, by the name that its source gives it.
     """
 
     def __init__(
@@ -29,9 +30,11 @@ class Requests:
         telling: Telling,
         absence: Absence,
         keeping: Keeping,
+        pseudonym: Callable[[str], str],
     ) -> None:
         self._shards, self._up = shards, up
         self._telling, self._absence, self._keeping = telling, absence, keeping
+        self._pseudonym = pseudonym
         self._left: list[set[str]] = [
             set() for _ in shards
         ]  # streams that a shard is to discharge when it begins
@@ -51,13 +54,15 @@ class Requests:
 
         return await self._telling.answered(alarm, ask, _PATIENCE)
 
-    async def discharge(self, stream: str) -> bool:
-        """Discharge a stream; False if nothing is known of it, or it takes too long."""
+    async def discharge(self, name: str) -> bool:
+        """Discharge a stream, by its pseudonym or by the name that its source gives it; False if nothing is
+        known of it, or it takes too long."""
+        stream = name if self._knows(name) else self._pseudonym(name)
         return await self._telling.answered(stream, lambda: self.leave(stream), _PATIENCE)
 
     async def leave(self, stream: str) -> bool:
         """As `discharge`, without waiting for a shard to report it."""
-        if not self._absence.knows(stream) and not self._keeping.knows(stream):
+        if not self._knows(stream):
             return False
         for number in self._homes(stream):
             if not self._up[number]:
@@ -79,6 +84,9 @@ class Requests:
         """Shard `number` watches; it began with what was known before."""
         while self._left[number]:
             await self._shards[number].discharge(self._left[number].pop())
+
+    def _knows(self, stream: str) -> bool:
+        return self._absence.knows(stream) or self._keeping.knows(stream)
 
     def _homes(self, stream: str) -> list[int]:
         """The shard that has `stream`, or all if nobody knows which."""

@@ -71,14 +71,15 @@ class Telling:
 
     def remember(self) -> None:
         """Alarms that were open when the monitor ended, and what was not sent."""
-        opened = self._journal.open_alarms()
-        for transition in opened:
-            self.alarms[transition.alarm] = transition
+        for transition in self._journal.open_alarms():
+            self.alarms[transition.alarm] = _explained(
+                transition, self._journal.held(transition.alarm, _HELD)
+            )
             # Its onset was counted when it was.
             self.exporter.alarm(replace(transition, change="resumed"))
         self.remembered = frozenset(self.alarms)
         self.pager.push(self._journal.unsent(_PUSHED))
-        self.pager.push(opened)
+        self.pager.push(list(self.alarms.values()))
 
     def note(self, text: str) -> None:
         """A line for a person, once."""
@@ -124,16 +125,21 @@ class Telling:
         return kept
 
     def _tell(self, each: Transition) -> None:
+        before = self.alarms.get(each.alarm)
         self.exporter.alarm(each)
         if each.state == "ended":
             self.alarms.pop(each.alarm, None)
         else:
-            self.alarms[each.alarm] = _explained(each, self.alarms.get(each.alarm))
+            self.alarms[each.alarm] = _explained(each, before)
         self.publish(_as_event(each))
         if each.change == "onset":
             self.counts[each.kind] += 1
-        if each.announced and each.change in ("onset", "escalated"):
-            self._display.note(f"{each.priority} alarm: {each.kind}, stream {each.stream}")
+        # What goes on after it could not be judged is no news; what was over is.
+        again = each.change == "resumed" and (before is None or before.state == "latched")
+        if each.announced and (again or each.change in ("onset", "escalated")):
+            self._display.note(
+                f"{each.priority} alarm{' again' if again else ''}: {each.kind}, stream {each.stream}"
+            )
 
     def heard(self, name: str) -> None:
         """What was asked of the alarm or stream `name` is done, and in the journal."""

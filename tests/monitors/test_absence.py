@@ -87,8 +87,8 @@ def test_a_stream_that_is_not_back_with_its_shard_gets_worse(journal: Journal) -
         await absence.look(settled=True)
 
     telling = run(journal, lose, seconds=0.01)
-    assert {a.stream: a.priority for a in telling.alarms.values()} == {"bed-1": "high", "bed-2": "medium"}
-    assert history(journal)[2:] == [("bed-1", "stream-lost", "escalated")]
+    assert {alarm.stream: alarm.priority for alarm in telling.alarms.values()} == {"bed-1": "high"}
+    assert history(journal)[2:] == [("bed-2", "stream-lost", "ended"), ("bed-1", "stream-lost", "escalated")]
 
 
 def test_a_stream_that_does_not_come_again_after_a_restart_is_lost(journal: Journal) -> None:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from configs.loading import load
-from monitors.alarm_settings import Limits
 from monitors.alertmanager_settings import AlertmanagerSettings
 from monitors.ecg_settings import EcgSettings
 from monitors.journal import Journal
@@ -118,7 +117,7 @@ def test_the_monitor_shows_what_it_owes_and_says_why(tmp_path: Path) -> None:
 
     async def test() -> None:
         with Journal(tmp_path / "journal.db", ["alertmanager"]) as journal:
-            telling = Telling(settings, journal, lambda stream: Limits(), notes, nobody)
+            telling = Telling(settings, journal, notes, nobody, nobody)
             async with telling.pager, asyncio.timeout(10):
                 await telling.announce([ONSET])
                 while not any("do not reach the Alertmanager" in line for line in notes.lines):

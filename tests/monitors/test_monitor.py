@@ -21,6 +21,7 @@ from monitors.ecg_settings import EcgSettings
 from monitors.journal import Journal
 from monitors.monitor import Monitor
 from monitors.pseudonym import Pseudonyms
+from monitors.shard import Report
 from monitors.shards import Here
 from monitors.wire import encode
 from tests.monitors.alerting import Api
@@ -40,15 +41,15 @@ def patients(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Run:
     """A monitor with its journal in `state`."""
 
-    def __init__(self, bundle: Path, state: Path, *values: str) -> None:
+    def __init__(self, bundle: Path, state: Path, *values: str, shard: type[Here] = Here) -> None:
         self.settings = load(EcgSettings, target="ecg", sets=(*sets(bundle, state), *values))
-        self.notes = Notes()
+        self.notes, self.shards = Notes(), [shard(self.settings, KEY)]
         self.journal = Journal(state / "journal.sqlite", ("alertmanager",))
         self.monitor = Monitor(
             self.settings,
-            [Here(self.settings, KEY)],
+            self.shards,
             self.journal,
-            self.settings.limits_by(Pseudonyms(KEY).of),
+            Pseudonyms(KEY).of,
             self.notes,
         )
 
@@ -159,6 +160,41 @@ def test_it_stops_when_it_is_asked_to_and_goes_on_where_it_was(
     assert first["alarms"] | outcome["alarms"] == whole["alarms"]
 
 
+class Hanging(Here):
+    """A shard that stops answering, for as long as it is told to."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.answers = asyncio.Event()
+        self.answers.set()
+
+    async def collect(self, keep: bool) -> Report:
+        await self.answers.wait()
+        return await super().collect(keep)
+
+
+def test_streams_of_a_shard_that_hangs_are_lost_until_it_goes_on(
+    beat_bundle: Path, patients: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("monitors.monitor._HANGS", 0.5)
+
+    async def hang(run: Run) -> None:
+        shard = run.shards[0]
+        assert isinstance(shard, Hanging)
+        async with asyncio.timeout(30):
+            while len(run.monitor.telling.beds) < 3:
+                await asyncio.sleep(0.01)
+            shard.answers.clear()
+            while len(run.journal.open_alarms()) < 3:
+                await asyncio.sleep(0.01)
+            assert {t.kind for t in run.journal.open_alarms()} == {"stream-lost"}
+            shard.answers.set()
+            while run.journal.open_alarms():
+                await asyncio.sleep(0.01)
+
+    Run(beat_bundle, tmp_path, *replay(patients, 1), shard=Hanging)(hang)
+
+
 async def send(port: int, streams: set[str]) -> None:
     """Half a second of each of `streams` twice a second, until cancelled."""
     async with aiomqtt.Client("127.0.0.1", port) as client:
@@ -195,7 +231,7 @@ def test_a_stream_that_is_not_back_after_a_restart_is_lost_until_it_comes_or_is_
         await until(run, "bc")
         async with aiohttp.ClientSession() as client:
             for status in (200, 404):
-                async with client.post(f"{page}discharge", json={"stream": bed["c"]}) as answer:
+                async with client.post(f"{page}discharge", json={"stream": "c"}) as answer:
                     assert answer.status == status
         await until(run, "b")
         streams.add("b")

@@ -14,6 +14,7 @@ from monitors.ecg_settings import EcgSettings
 from monitors.journal import Journal
 from monitors.keeping import Keeping
 from monitors.observation import Transition
+from monitors.pseudonym import Pseudonyms
 from monitors.requests import Requests
 from monitors.shard import Report
 from monitors.shards import Here
@@ -22,6 +23,7 @@ from tests.monitors.running import Notes, replay, sets, write_patients
 from tests.monitors.test_journal import ONSET
 
 KEY = b"a key for tests only"
+PSEUDONYM = Pseudonyms(KEY).of
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ class Desk:
         self.telling = Telling(settings, journal, Notes(), no, no)
         self.keeping = Keeping(journal, settings.source, 1, self.telling.note)
         self.absence = Absence(self.telling, lambda stream: settings.alarms, {})
-        self.requests = Requests([self.shard], self.up, self.telling, self.absence, self.keeping)
+        self.requests = Requests([self.shard], self.up, self.telling, self.absence, self.keeping, PSEUDONYM)
         self.telling.remember()
 
     async def open(self, alarms: list[Transition] | None = None) -> Report:
@@ -102,13 +104,14 @@ def test_nothing_is_done_to_what_is_not_known(beat_bundle: Path, patients: Path,
     run(beat_bundle, patients, tmp_path, ask)
 
 
-def test_a_patient_of_whom_only_what_is_usual_is_kept_is_discharged(
+def test_a_patient_of_whom_only_what_is_usual_is_kept_is_discharged_by_either_name(
     beat_bundle: Path, patients: Path, tmp_path: Path
 ) -> None:
     async def ask(desk: Desk) -> None:
-        await desk.keeping.references({"bed-7": b"reference"})
-        assert await desk.requests.discharge("bed-7")
-        assert not await desk.requests.discharge("bed-7")
+        for asked in (PSEUDONYM("bed-7"), "bed-7"):
+            await desk.keeping.references({PSEUDONYM("bed-7"): b"reference"})
+            assert await desk.requests.discharge(asked)
+            assert not await desk.requests.discharge(asked)
 
     run(beat_bundle, patients, tmp_path, ask)
 

@@ -62,7 +62,7 @@ def test_a_shard_that_is_killed_comes_back_and_the_others_do_not_notice(
 
     async def test(journal: Journal) -> None:
         shards: list[Running] = [OnRay(settings, KEY, number, 2) for number in range(2)]
-        monitor = Monitor(settings, shards, journal, settings.limits_by(Pseudonyms(KEY).of), notes)
+        monitor = Monitor(settings, shards, journal, Pseudonyms(KEY).of, notes)
         running = asyncio.create_task(monitor.run())
         home = monitor.telling.home
 
@@ -101,7 +101,7 @@ def test_a_shard_that_hangs_is_begun_anew_and_its_streams_are_lost_meanwhile(
 
     async def test(journal: Journal) -> None:
         shards: list[Running] = [OnRay(settings, KEY, number, 2, silent=3) for number in range(2)]
-        monitor = Monitor(settings, shards, journal, settings.limits_by(Pseudonyms(KEY).of), notes)
+        monitor = Monitor(settings, shards, journal, Pseudonyms(KEY).of, notes)
         running = asyncio.create_task(monitor.run())
         home = monitor.telling.home
         await until(lambda: len(home) == 4)

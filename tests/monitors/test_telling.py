@@ -92,6 +92,26 @@ def test_a_fault_of_the_page_is_counted_and_keeps_no_alarm_back(journal: Journal
     assert telling.counts == {"asystole": 1}
 
 
+def test_after_a_restart_an_alarm_is_explained_as_before(journal: Journal) -> None:
+    onset = replace(ONSET, why={"measured": {"silence": 4.9}, "limits": {"silence": 4.0}})
+    over = {"measured": {"silence": 0.1}, "reason": "over"}
+    journal.record([onset, replace(ONSET, change="latched", state="latched", time=ONSET.time + 9, why=over)])
+
+    async def nothing(telling: Telling) -> None:
+        pass
+
+    telling, _ = told(journal, nothing)
+    (shown,) = telling.alarms.values()
+    assert (shown.state, shown.why["measured"], shown.why["reason"]) == ("latched", {"silence": 4.9}, "over")
+
+
+def test_an_alarm_that_was_over_and_holds_again_is_said_again(journal: Journal) -> None:
+    changes = [("suppressed",) * 2, ("resumed", "active"), ("latched",) * 2, ("resumed", "active")]
+    later = [replace(ONSET, change=c, state=s, time=1010.0 + n) for n, (c, s) in enumerate(changes)]
+    _, lines = told(journal, lambda telling: telling.announce([ONSET, *later]))
+    assert lines == ["high alarm: asystole, stream bed-1", "high alarm again: asystole, stream bed-1"]
+
+
 def test_an_alarm_that_has_ended_does_not_come_back_by_being_acknowledged(journal: Journal) -> None:
     late = [replace(ONSET, change=c, state=s, time=1030.0) for c, s in (("latched",) * 2, ("ended",) * 2)]
     acknowledged = replace(ONSET, change="acknowledged", state="acknowledged", time=1031.0)
