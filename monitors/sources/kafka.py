@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from genray.settings import Location, Settings
-from monitors.sources.parts import needs, password, trust
+from monitors.sources.parts import ca_needs_tls, needs, password, trust
 from monitors.sources.source import SourceLost
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class KafkaSettings(Settings):
     )
     tls: bool = Field(False, description="encrypt, and check the brokers' certificates")
     ca: Location | None = Field(None, description="file of the authority to trust; null: those of the system")
+    _ca = model_validator(mode="after")(ca_needs_tls)
 
 
 class KafkaSource:

@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from genray.settings import Location, Settings
-from monitors.sources.parts import needs, password, trust
+from monitors.sources.parts import ca_needs_tls, needs, password, trust
 from monitors.sources.source import SourceLost
 from monitors.tls import tls_failure
 from monitors.wire import MAX_BYTES
@@ -56,6 +56,7 @@ class MqttSettings(Settings):
     password_env: str | None = Field(None, description="environment variable that holds the password")
     tls: bool = Field(False, description="encrypt, and check the broker's certificate")
     ca: Location | None = Field(None, description="file of the authority to trust; null: those of the system")
+    _ca = model_validator(mode="after")(ca_needs_tls)
     buffer_mb: int = Field(64, ge=1, le=4096, description="most of messages that wait; more are thrown away")
 
 

@@ -5,9 +5,14 @@ from __future__ import annotations
 import importlib
 import os
 import ssl
-from typing import Any
+from typing import Any, Protocol
 
 from genray.errors import SettingsError, UsageError
+
+
+class _Encrypted(Protocol):
+    tls: bool
+    ca: str | None
 
 
 def needs(package: str, *, extra: str) -> Any:
@@ -42,6 +47,17 @@ def password(variable: str | None) -> str | None:
             hint=f"export {variable}=... where the monitor runs; settings never hold passwords",
         )
     return value
+
+
+def ca_needs_tls(settings: _Encrypted) -> _Encrypted:
+    """A validator of settings: whoever names an authority means to encrypt.
+
+    Raises:
+        ValueError: `ca` without `tls`.
+    """
+    if settings.ca is not None and not settings.tls:
+        raise ValueError("`ca` is given, but without `tls: true` nothing is encrypted")
+    return settings
 
 
 def trust(authority: str | None) -> ssl.SSLContext:

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from genray.settings import Location, Settings
-from monitors.sources.parts import needs, password, trust
+from monitors.sources.parts import ca_needs_tls, needs, password, trust
 from monitors.sources.source import SourceLost
 from monitors.tls import tls_failure
 
@@ -32,6 +32,7 @@ class RedisSettings(Settings):
     password_env: str | None = Field(None, description="environment variable that holds the password")
     tls: bool = Field(False, description="encrypt, and check the server's certificate")
     ca: Location | None = Field(None, description="file of the authority to trust; null: those of the system")
+    _ca = model_validator(mode="after")(ca_needs_tls)
 
 
 class RedisSource:

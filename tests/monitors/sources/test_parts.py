@@ -7,8 +7,12 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from genray.errors import SettingsError, UsageError
+from genray.settings import Settings
 from monitors.sources import SourceSettings, make_source
+from monitors.sources.kafka import KafkaSettings
+from monitors.sources.mqtt import MqttSettings
 from monitors.sources.parts import password, trust
+from monitors.sources.redis_streams import RedisSettings
 
 _settings: TypeAdapter[SourceSettings] = TypeAdapter(SourceSettings)
 
@@ -45,3 +49,10 @@ def test_an_authority_that_cannot_be_read_is_said_before_anything_starts(tmp_pat
         with pytest.raises(SettingsError, match="no authority to trust"):
             trust(str(tmp_path / name))
     assert trust(None).check_hostname
+
+
+@pytest.mark.parametrize("kind", [MqttSettings, RedisSettings, KafkaSettings])
+def test_whoever_names_an_authority_is_not_left_without_encryption(kind: type[Settings]) -> None:
+    with pytest.raises(ValidationError, match="nothing is encrypted"):
+        kind.model_validate({"ca": "ward.pem"})
+    kind.model_validate({"ca": "ward.pem", "tls": True})
