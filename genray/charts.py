@@ -218,6 +218,8 @@ def draw_curves(panels: Mapping[str, Mapping[str, tuple[Numbers, Numbers]]], xla
     """
     if not panels:
         raise ValueError("no curves to draw")
+    from matplotlib.ticker import MaxNLocator
+
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
     names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
@@ -226,6 +228,8 @@ def draw_curves(panels: Mapping[str, Mapping[str, tuple[Numbers, Numbers]]], xla
         looks: dict[str, Any] = {}
         for i, (title, curves) in enumerate(panels.items()):
             axes = figure.add_subplot(lines, columns, i + 1, title=label(title), xlabel=label(xlabel))
+            # There is no epoch 1.925, not even where there is but one point.
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
             for name, (x, y) in curves.items():
                 number = names.index(name)
                 how = ("-", "--", ":", "-.")[number // len(COLOURS) % 4]

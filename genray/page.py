@@ -56,7 +56,7 @@ class Page:
     def headline(self, facts: Sequence[tuple[str, str, str]]) -> None:
         """Numbers to be seen first, as cards: (name, value, a smaller line under it)."""
         cards = (
-            f"<div><dt>{_text(name)}</dt><dd>{_text(value)}</dd>"
+            f"<div><dt>{_text(name).replace('_', '_<wbr>')}</dt><dd>{_text(value)}</dd>"
             + (f"<dd><small>{_text(note)}</small></dd></div>" if note else "</div>")
             for name, value, note in facts
         )

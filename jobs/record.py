@@ -129,7 +129,7 @@ def draw_curves(path: Path, rows: Sequence[Row]) -> None:
         epochs, values = zip(*[(row["epoch"], row[name]) for row in rows if name in row], strict=True)
         axes.plot(epochs, values, marker="." if len(epochs) < 30 else None)
         axes.set_title(name, fontsize="medium")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
     figure.supxlabel("epoch", fontsize="medium")
     with atomic_write(path) as temporary:
