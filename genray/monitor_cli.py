@@ -9,6 +9,10 @@ import click
 
 from genray.options import CONFIG, JSON, SET, reported
 
+_STATE = click.option(
+    "--state", type=click.Path(path_type=Path, file_okay=False), help="Folder of the monitor; else the usual."
+)
+
 
 @click.group()
 def monitor() -> None:
@@ -69,3 +73,45 @@ def evaluate(**options: Any) -> int:
     from genray.evaluate_commands import evaluate_records
 
     return evaluate_records(**options)
+
+
+@monitor.command()
+@_STATE
+@click.option("--since", metavar="TIME", help="Leave out what had ended so long ago: 30m, 8h, 2d.")
+@click.option("--stream", metavar="NAME", help="Of this stream alone: its name or its pseudonym.")
+@click.option("--kind", metavar="KIND", help="Of this kind alone, such as asystole or lead-off.")
+@click.option(
+    "--limit", default=100, show_default=True, type=click.IntRange(1, 100_000), help="Show the newest."
+)
+@click.option("--csv", "as_csv", is_flag=True, help="CSV to standard output.")
+@JSON
+@reported
+def alarms(**options: Any) -> int:
+    """List the alarms that a monitor recorded, newest first; it may be running.
+
+    \b
+    Example:
+      genray monitor alarms --since 8h
+      genray monitor alarms --state runs/ecg-demo/monitor --stream bed-7 --csv > alarms.csv
+    """
+    from genray.alarms_commands import show_alarms
+
+    return show_alarms(**options)
+
+
+@monitor.command()
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@_STATE
+@click.option("--known", is_flag=True, help="Also which stream of the journal has which of these names.")
+@JSON
+@reported
+def names(names: tuple[str, ...], **options: Any) -> int:
+    """Print the pseudonyms under which a monitor shows the streams called NAME.
+
+    \b
+    Example:
+      genray monitor names bed-7 bed-8 --known
+    """
+    from genray.alarms_commands import show_names
+
+    return show_names(names, **options)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from genray.errors import DataError, GenrayError, StorageFull
 
-_VERSION = 2
-_APPLICATION = 0x6765_6367  # "gecg": tells a journal from another program's database
+VERSION = 2
+APPLICATION = 0x6765_6367  # "gecg": tells a journal from another program's database
 _TRANSITIONS = """
 CREATE TABLE transitions (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -147,29 +147,28 @@ def _prepare(database: sqlite3.Connection, path: Path) -> None:
     (application,) = database.execute("PRAGMA application_id").fetchone()
     (version,) = database.execute("PRAGMA user_version").fetchone()
     (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if tables and application != _APPLICATION:
+    if tables and application != APPLICATION:
         raise DataError(
             f"{path.name} is a database, but not a journal of alarms",
             where=str(path),
             hint="give the journal another path",
         )
-    if version > _VERSION:
+    if version > VERSION:
         raise DataError(
-            f"the journal {path.name} is of version {version}, this genray writes {_VERSION}",
+            f"the journal {path.name} is of version {version}, this genray writes {VERSION}",
             where=str(path),
             hint="use the genray that wrote it, or give the journal another path",
         )
     if version == 1:
         # The table of who was told goes on to refer to the name.
         database.execute("PRAGMA legacy_alter_table = ON")
-        database.executescript(f"BEGIN; {_FROM_1} PRAGMA user_version = {_VERSION}; COMMIT;")
+        database.executescript(f"BEGIN; {_FROM_1} PRAGMA user_version = {VERSION}; COMMIT;")
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = FULL")
     database.execute("PRAGMA foreign_keys = ON")
     if not tables:
         database.executescript(
-            f"BEGIN; PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {_VERSION};"
-            f"{_SCHEMA} COMMIT;"
+            f"BEGIN; PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION};{_SCHEMA} COMMIT;"
         )
     (health,) = database.execute("PRAGMA quick_check(1)").fetchone()
     if health != "ok":

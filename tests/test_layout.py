@@ -11,7 +11,7 @@ from cluster.targets import all_targets
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("genray", "cluster", "configs", "jobs", "pipelines", "monitors")
 # The command joins them all.
-_COMMANDS = ("jobs_commands", "bulk_commands", "monitor_commands", "evaluate_commands")
+_COMMANDS = ("jobs_commands", "bulk_commands", "monitor_commands", "evaluate_commands", "alarms_commands")
 JOINERS = {f"genray/{name}.py" for name in (*_COMMANDS, "cli", "submitting")}
 
 
