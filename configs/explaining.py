@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from configs.keys import annotation_of, groups_of, known_keys, words
+from configs.keys import annotation_of, groups_of, is_mapping, known_keys, words
 from genray.errors import SettingsError
 from genray.settings import Settings
 
@@ -36,22 +36,27 @@ def explain(
         location, kind = _without_kind(cls, [str(part) for part in problem["loc"]])
         if problem["type"] == "extra_forbidden" and kind and (having := _having(cls, location)):
             key, group = ".".join(location), ".".join(location[:-1])
-            line = f"{key}: there is none with {group}.kind={kind}, only with {', '.join(having)}"
+            line = f"{key}: belongs to {group}.kind={' or '.join(having)}, not to {kind}"
             found.setdefault(key, (line, _origin(key, origins)))
         elif problem["type"] == "union_tag_invalid":
             key, context = ".".join([*location, "kind"]), problem["ctx"]
-            line = f"{key}: should be {context['expected_tags'].replace(chr(39), '')}, not {context['tag']!r}"
+            tags = context["expected_tags"].replace("'", "")
+            line = f"{key}: should be {tags}, not {context['tag']!r}"
+            alike = difflib.get_close_matches(context["tag"], tags.split(", "), n=1)
+            line += f"; did you mean {alike[0]}?" if alike else ""
             found[key] = (line, _origin(key, origins))
         elif problem["type"] == "extra_forbidden":
             key = ".".join(location)
             given = next((k for k in origins if k.startswith(f"{key}.")), key)
-            near = _nearest(given, keys)
+            near = _nearest(given, [*keys, *problem.get("ctx", {}).get("takes", ())])
             line = f"unknown setting {given}" + (f"; did you mean {near}?" if near else "")
             found.setdefault(key, (line, _origin(given, origins)))
         else:
             # What follows the longest known prefix leads into the value: to an item of a list, or to one
             # of the types of a union.
             depth = next((n for n in range(len(location), 0, -1) if ".".join(location[:n]) in keys), 0)
+            if depth and is_mapping(annotation_of(cls, ".".join(location[:depth]))):
+                depth = len(location)  # what is in it has names of the user's, by which it is known
             key, inside = ".".join(location[:depth]), location[depth:]
             wrong.setdefault(key, []).append((inside[0] if inside else "", problem))
             found.setdefault(key, ("", _origin(key, origins)))  # keeps its place in the order

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -40,6 +40,12 @@ def annotation_of(cls: type[BaseModel], key: str) -> Any:
 def is_union(annotation: Any) -> bool:
     """Whether it is a choice of types."""
     return typing.get_origin(annotation) in (typing.Union, types.UnionType)
+
+
+def is_mapping(annotation: Any) -> bool:
+    """Whether it is a mapping whose keys are free."""
+    origin = typing.get_origin(annotation)
+    return isinstance(origin, type) and issubclass(origin, Mapping)
 
 
 def words(annotation: Any) -> str:

@@ -27,6 +27,7 @@ from genray.models.registry import build
 FORMAT: Literal[1] = 1
 _MANIFEST = "bundle.json"
 _WEIGHTS = "weights.safetensors"
+_AGAIN = "it was not copied as a whole, or is damaged: copy it again, or train it again"
 _MAX_MANIFEST = 4 * 2**20
 _MAX_WEIGHTS = 64 * 2**30
 
@@ -183,11 +184,24 @@ def read_manifest(path: Path) -> Manifest:
     """
     file = path / _MANIFEST
     if not path.is_dir():
-        raise BundleMissing(f"no bundle at {path}: there is no such folder")
+        why = "that is a file" if path.exists() else "there is no such folder"
+        raise BundleMissing(
+            f"no bundle at {path}: {why}",
+            hint="give the folder bundle/ of a finished run; `genray targets` lists what makes one",
+        )
     if not file.is_file():
         inside = path / "bundle"
-        hint = f"did you mean {inside}?" if (inside / _MANIFEST).is_file() else "give a run's folder bundle/"
-        raise BundleMissing(f"{path} holds no {_MANIFEST}", hint=hint)
+        if (inside / _MANIFEST).is_file():
+            raise BundleMissing(
+                f"{path} is a run, and its bundle is the folder bundle/ in it",
+                where=str(path),
+                hint=f"did you mean {inside}?",
+            )
+        raise BundleMissing(
+            f"{path} holds no {_MANIFEST}",
+            where=str(path),
+            hint="give the folder bundle/ of a run; a run has none before it has finished",
+        )
     _stay_inside(path, file)
     try:
         with file.open("rb") as stream:
@@ -196,7 +210,7 @@ def read_manifest(path: Path) -> Manifest:
             raise BundleUnsafe(f"{file} is larger than {_MAX_MANIFEST} bytes")
         content = json.loads(data)
     except (OSError, ValueError, RecursionError) as error:
-        raise BundleMissing(f"cannot read {file}: {error}") from error
+        raise BundleMissing(f"cannot read {file}: {error}", where=str(file), hint=_AGAIN) from error
     version = content.get("format") if isinstance(content, dict) else None
     if isinstance(version, int | float) and version > FORMAT:
         raise BundleTooNew(
@@ -209,7 +223,9 @@ def read_manifest(path: Path) -> Manifest:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise BundleMissing(f"the manifest is incomplete: {key}: {first['msg']}", where=str(file)) from None
+        raise BundleMissing(
+            f"the manifest is incomplete: {key}: {first['msg']}", where=str(file), hint=_AGAIN
+        ) from None
     if Path(manifest.weights).name != manifest.weights or len(manifest.weights) > 200:
         raise BundleUnsafe(f"the weights are named {manifest.weights!r}, outside the bundle", where=str(file))
     return manifest
@@ -227,7 +243,7 @@ def load_bundle(path: str | Path, device: str | torch.device = "cpu") -> Bundle:
     manifest = read_manifest(path)
     weights = path / manifest.weights
     if not weights.is_file():
-        raise BundleMissing(f"the bundle's weights are missing: {weights}")
+        raise BundleMissing(f"the bundle's weights are missing: {weights}", where=str(weights), hint=_AGAIN)
     _stay_inside(path, weights)
     if weights.stat().st_size > _MAX_WEIGHTS:
         raise BundleUnsafe(f"{weights} is larger than {_MAX_WEIGHTS} bytes")
@@ -236,7 +252,7 @@ def load_bundle(path: str | Path, device: str | torch.device = "cpu") -> Bundle:
     state = _read_weights(weights, network.state_dict())
     if _sha256(weights) != manifest.weights_sha256:
         raise BundleMismatch(
-            "the weights are damaged: their checksum is not the manifest's", where=str(weights)
+            "the weights are damaged: their checksum is not the manifest's", where=str(weights), hint=_AGAIN
         )
     network.load_state_dict(state, assign=True)
     return Bundle(path, manifest, network.to(device).eval())
@@ -274,7 +290,7 @@ def _read_weights(file: Path, expected: Mapping[str, torch.Tensor]) -> dict[str,
                         f"{name} is {state[name].dtype}, the network's is {want.dtype}", where=str(file)
                     )
     except (SafetensorError, OSError) as error:
-        raise BundleMissing(f"cannot read the weights: {error}", where=str(file)) from error
+        raise BundleMissing(f"cannot read the weights: {error}", where=str(file), hint=_AGAIN) from error
     return state
 
 

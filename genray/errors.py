@@ -1,12 +1,6 @@
 """The errors that genray raises on purpose, each saying what, where, and what to do next.
 
     GenrayError                exit code 1: something failed while running
-    ├── BundleError            a bundle that cannot be used
-    │   ├── BundleMissing      no such folder, or a file of it is missing or unreadable
-    │   ├── BundleTooNew       written by a later version of genray
-    │   ├── BundleUnknown      it names a network or a setting that genray does not have
-    │   ├── BundleMismatch     its weights are not those of its network
-    │   └── BundleUnsafe       a path that leaves the folder, or a file of absurd size
     ├── ClusterError           a Ray cluster that does not answer, or says no
     ├── TrainingError          a training that cannot go on
     │   └── Diverged           a loss or weight that is NaN, infinite or exploding
@@ -16,6 +10,12 @@
     └── UsageError             exit code 2: what was asked for cannot work; nothing was started
         ├── SettingsError      an unknown key, a wrong type, values that contradict each other
         ├── DataError          missing data, no pairs, images too small, too many broken ones
+        ├── BundleError        a bundle that cannot be used
+        │   ├── BundleMissing      no such folder, or a file of it is missing or unreadable
+        │   ├── BundleTooNew       written by a later version of genray
+        │   ├── BundleUnknown      it names a network or a setting that genray does not have
+        │   ├── BundleMismatch     its weights are not those of its network, or it is for something else
+        │   └── BundleUnsafe       a path that leaves the folder, or a file of absurd size
         ├── ResourceError      more workers, CPUs or GPUs than there are
         └── RunError           a run name that is taken, busy, or was made with other settings
 
@@ -64,30 +64,6 @@ def _rebuild(kind: type[GenrayError], what: str, where: str | None, hint: str | 
     return kind(what, where=where, hint=hint)
 
 
-class BundleError(GenrayError):
-    """A bundle that cannot be used."""
-
-
-class BundleMissing(BundleError):
-    """The bundle's folder, or one of its files, is missing or unreadable."""
-
-
-class BundleTooNew(BundleError):
-    """The bundle was written in a later format than this version reads."""
-
-
-class BundleUnknown(BundleError):
-    """The bundle names a network or setting that does not exist here."""
-
-
-class BundleMismatch(BundleError):
-    """A tensor is missing, left over, or of another shape or type than the network's."""
-
-
-class BundleUnsafe(BundleError):
-    """A path in the bundle leaves its folder, or a file is absurdly large."""
-
-
 class ClusterError(GenrayError):
     """A Ray cluster that cannot be reached or refuses the request."""
 
@@ -126,6 +102,30 @@ class SettingsError(UsageError):
 
 class DataError(UsageError):
     """Data that is missing, unpaired, too small, or too often broken."""
+
+
+class BundleError(UsageError):
+    """A bundle that cannot be used."""
+
+
+class BundleMissing(BundleError):
+    """The bundle's folder, or one of its files, is missing or unreadable."""
+
+
+class BundleTooNew(BundleError):
+    """The bundle was written in a later format than this version reads."""
+
+
+class BundleUnknown(BundleError):
+    """The bundle names a network or setting that does not exist here."""
+
+
+class BundleMismatch(BundleError):
+    """A tensor is missing, left over, or of another shape or type than the network's."""
+
+
+class BundleUnsafe(BundleError):
+    """A path in the bundle leaves its folder, or a file is absurdly large."""
 
 
 class ResourceError(UsageError):

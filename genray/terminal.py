@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from rich.console import Console
@@ -14,6 +15,8 @@ from rich.console import Console
 from genray.errors import GenrayError
 from genray.progress import duration
 from genray.settings import flatten
+
+_FEW = 16  # numbers that are shown one by one
 
 
 def say(text: str) -> None:
@@ -53,7 +56,15 @@ def print_json(outcome: Mapping[str, Any]) -> None:
 
 def show_manifest(manifest: Mapping[str, Any]) -> None:
     """A bundle's manifest, readable; to standard output, for it is what was asked for."""
-    print(aligned([(key, str(value)) for key, value in flatten(manifest).items()]))
+    print(aligned([(key, _shown(value)) for key, value in flatten(manifest).items()]))
+
+
+def _shown(value: Any) -> str:
+    """A value; of many numbers how many, and between which they are: --json has them all."""
+    numbers = isinstance(value, list) and all(isinstance(each, int | float) for each in value)
+    if not numbers or len(value) <= _FEW:
+        return str(value)
+    return f"{len(value)} numbers: min {min(value):.4g}  median {median(value):.4g}  max {max(value):.4g}"
 
 
 def _outcome_rows(outcome: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

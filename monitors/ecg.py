@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from genray.bundle import load_bundle
-from genray.errors import ResourceError
+from genray.bundle import Bundle, load_bundle
+from genray.errors import BundleMissing, ResourceError, SettingsError
 from genray.progress import Display
 from genray.resources import Demand, Resources
 from genray.stopping import stoppable
@@ -20,6 +21,7 @@ from monitors.pseudonym import Pseudonyms, load_key
 from monitors.scoring import Scorer
 from monitors.shards import Here, OnRay, Running
 from monitors.sources import make_source
+from monitors.sources.replay import ReplaySettings, check_replay
 from monitors.telling import DISCLAIMER
 
 
@@ -45,9 +47,12 @@ class PreparedEcg:
 
     def __init__(self, settings: EcgSettings, target: str) -> None:
         self._settings, self._target = settings, target
-        bundle = load_bundle(Path(settings.bundle))
+        bundle = _bundle(Path(settings.bundle))
         Scorer(bundle)
         make_source(settings.source)
+        if isinstance(settings.source, ReplaySettings):
+            check_replay(settings.source)
+        _writable(self.folder)
         self._key = load_key(self.folder / "stream.key")
         with self._journal():  # held by another monitor, damaged, not one
             pass
@@ -105,6 +110,33 @@ class PreparedEcg:
             with stoppable(asked.is_set, stop):
                 outcome = await monitor.run()
         return {"target": self._target, "run": str(self.folder), **outcome}
+
+
+def _bundle(path: Path) -> Bundle:
+    try:
+        return load_bundle(path)
+    except BundleMissing as error:
+        if path.exists():
+            raise
+        hint = (
+            "train one: genray submit train-ecg --set data.path=RECORDS --name ecg, and give its folder "
+            "bundle/; or try genray monitor ecg --demo"
+        )
+        raise BundleMissing(error.what, where="bundle", hint=hint) from None
+
+
+def _writable(folder: Path) -> None:
+    """Find out now that nothing can be kept."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise SettingsError(
+            f"the folder {folder} cannot be written: {error.strerror}",
+            where="state",
+            hint="name another with --set state=FOLDER, or mend its rights",
+        ) from error
 
 
 def _free(setting: str, host: str, port: int) -> None:

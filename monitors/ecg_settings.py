@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from genray.settings import Location, Settings
+from genray.settings import Location, Settings, flatten
 from monitors.alarm_settings import Limits
 from monitors.alertmanager_settings import AlertmanagerSettings
 from monitors.exporter import ExporterSettings
@@ -51,15 +52,27 @@ class EcgSettings(Settings):
             try:
                 self._limits_of(name)
             except ValidationError as error:
-                first = error.errors(include_url=False)[0]
-                where = ".".join(str(part) for part in first["loc"])
-                raise ValueError(f"patients.{name}.{where}: {first['msg']}") from None
+                raise self._refused(name, error) from None
         return self
 
     def limits_by(self, pseudonym: Callable[[str], str]) -> Callable[[str], Limits]:
         """The limits of a stream by its pseudonym: `alarms`, with what `patients` says instead."""
         special = {pseudonym(name): self._limits_of(name) for name in self.patients}
         return lambda stream: special.get(stream, self.alarms)
+
+    def _refused(self, name: str, error: ValidationError) -> ValidationError:
+        """`error` of the limits of `name`, by the keys that the user gave."""
+        takes = [f"patients.{name}.{key}" for key in flatten(self.alarms)]
+        found = []
+        for problem in error.errors(include_url=False):
+            kind: str | PydanticCustomError = problem["type"]
+            if kind == "extra_forbidden":
+                kind = PydanticCustomError(kind, "Extra inputs are not permitted", {"takes": takes})
+            where = ("patients", name, *problem["loc"])
+            found.append(
+                InitErrorDetails(type=kind, loc=where, input=problem["input"], ctx=problem.get("ctx", {}))
+            )
+        return ValidationError.from_exception_data("patients", found)
 
     def _limits_of(self, name: str) -> Limits:
         return Limits.model_validate(_merged(self.alarms.model_dump(), self.patients[name]))

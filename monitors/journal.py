@@ -96,7 +96,7 @@ class Journal:
                 raise RunError(
                     f"the journal {path.name} is in use by another process",
                     where=str(path),
-                    hint="end the other monitor, or give this one another journal",
+                    hint="end the other monitor, or give this one a folder of its own: --set state=FOLDER",
                 )
             self._database, note = open_database(path)
             stack.callback(self._database.close)

@@ -70,6 +70,7 @@ class Monitor:
         self._behind = [0.0] * len(shards)
         self._asked: list[float | None] = [None] * len(shards)
         self._late = [False] * len(shards)
+        self._opened = [False] * len(shards)  # whether its source was ever there
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
@@ -150,7 +151,7 @@ class Monitor:
     async def _follow(self, number: int) -> bool:
         """Run a shard until its source is over, or the monitor ends; says whether it is over."""
         shard, told = self._shards[number], self.telling
-        wait, ever = _AGAIN, False
+        wait = _AGAIN
         while not self._stop.is_set():
             opened = [each for each in told.alarms.values() if each.alarm not in self._absence.raised]
             alarms = [each for each in opened if told.home.get(each.stream, number) == number]
@@ -161,11 +162,10 @@ class Monitor:
                 self._display.note(str(error))
             except GenrayError as error:
                 # Others are watched: that a file or a package is gone now does not end them.
-                if not ever and not self._up[number]:
+                if not self._opened[number]:
                     raise
                 self._display.note(f"shard {number}: {error}")
             wait = _AGAIN if self._up[number] else min(2 * wait, _LONGEST)
-            ever |= self._up[number]
             await self._without(number)
             await asyncio.sleep(wait)
         return False
@@ -226,6 +226,7 @@ class Monitor:
         for text in report.left_out:
             told.note(f"left out: {text}")
         self._last[number] = report
+        self._opened[number] |= any(report.connected.values())
         for source, connected in self._connected().items():
             exporter.connected(source, connected)
         if report.found.readings:

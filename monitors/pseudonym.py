@@ -56,7 +56,7 @@ def load_key(path: Path) -> bytes:
         raise SettingsError(
             f"no key for pseudonyms: {error.strerror}",
             where=str(path),
-            hint="name a file that can be read or made",
+            hint="mend the rights of the file and of its folder, or name another with --set state=FOLDER",
         ) from error
     if mode & 0o007:
         raise SettingsError(

@@ -15,9 +15,9 @@ from pydantic import BeforeValidator, Field
 from genray.data.images import BadInput
 from genray.data.splits import hold_out, split_of
 from genray.ecg.beats import BeatSettings
-from genray.ecg.record_beats import Peaks, beats_of
+from genray.ecg.record_beats import NoLead, Peaks, beats_of
 from genray.ecg.records import find_records, open_record
-from genray.ecg.ucr import SUFFIXES, read_rows
+from genray.ecg.ucr import A_SIGNAL, SUFFIXES, read_rows
 from genray.errors import DataError
 from genray.settings import Location, Settings
 
@@ -77,6 +77,7 @@ class FoundBeats:
         total: rows or records that were looked at.
         records: that beats are of.
         split: how records were split.
+        other_leads: of records that have none of the wanted ones.
     """
 
     recordings: bool
@@ -89,6 +90,7 @@ class FoundBeats:
     total: int = 0
     records: int = 0
     split: str = ""
+    other_leads: list[str] = field(default_factory=list)
 
     def add(self, values: NDArray[np.float32], classes: Sequence[str], part: str, groups: list[int]) -> None:
         """Take in the beats of a file."""
@@ -118,14 +120,21 @@ def read_beats(settings: BeatSetSettings, seed: int, note: Callable[[str], None]
         _read_tables(path, settings, found)
     if not found.classes or len(found.bad) > settings.max_bad_share * found.total:
         what = "records" if recordings else "rows"
+        without = found.bad and all(b.reason == "unused" for b in found.bad)
         said = f"no beats under {settings.path}"
         if recordings and not found.total:
             said = f"no records (.hea, .edf, .bdf) in the folder {settings.path}"
         if found.classes:
             said = f"{len(found.bad)} of {found.total} {what} are broken, more than data.max_bad_share="
             said += f"{settings.max_bad_share:g}:"
+        if without:
+            said = f"{len(found.bad)} of {found.total} records have none of the leads of data.leads"
         shown = "".join(f"\n    {b.path}: {b.reason} ({b.detail})" for b in found.bad[:5])
-        raise DataError(said + shown, where="data.path", hint=_HINT)
+        if without:
+            hint = f"choose of the leads that they have: {', '.join(found.other_leads[:20])}; [] takes all"
+            raise DataError(said + shown, where="data.leads", hint=hint)
+        signals = any(b.detail == A_SIGNAL for b in found.bad)
+        raise DataError(said + shown, where="data.path", hint=_SIGNALS if signals else _HINT)
     return found
 
 
@@ -194,7 +203,12 @@ def _read_records(
         if number % 10 == 9:
             note(f"reading records: {number + 1} of {len(names)}")
         try:
-            beats = beats_of(open_record(files[name]), settings.beat, settings.leads, settings.peaks)
+            record = open_record(files[name])
+            beats = beats_of(record, settings.beat, settings.leads, settings.peaks)
+        except NoLead as error:
+            found.bad.append(BadInput(name, "unused", error.what))
+            found.other_leads += [lead for lead in record.leads if lead not in found.other_leads]
+            continue
         except DataError as error:
             found.bad.append(BadInput(name, "unreadable", error.what))
             continue
@@ -219,6 +233,9 @@ def _resampled(values: NDArray[np.float32], samples: int) -> NDArray[np.float32]
     return resampled
 
 
+_SIGNALS = "if these are recordings, time,II,V1 and a line for each sample, add data.layout=records; " + (
+    "a table of beats has a row for each, of its values and its class"
+)
 _HINT = (
     "give a folder with WFDB or EDF records, with UCR files such as ECG5000_TRAIN.txt, or a CSV file of beats"
 )

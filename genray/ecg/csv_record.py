@@ -5,8 +5,9 @@
     0.0028,,-0.110
 
 `time` is in seconds, from anything or unix time (above 10^8), and even; without that column the rate has
-to be given. Every other column is a lead in millivolts. An empty cell or NaN is a missing sample. Commas
-separate, and no cell is quoted.
+to be given. Every other column is a lead in millivolts. An empty cell or NaN is a missing sample. No cell is
+quoted. Commas separate, or semicolons or tabs if these do in the header; numbers may then have a decimal
+comma.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from genray.ecg.records import MAX_LEADS, MISSING, Record, check_shape, is_ecg, lead_names
+from genray.ecg.records import MAX_LEADS, MISSING, RATES, Record, check_shape, is_ecg, lead_names
 from genray.errors import DataError
 
 _GAIN = 1000.0
@@ -26,6 +27,9 @@ _STRIDE = 1024  # the place of every so manieth line is remembered
 _BLOCK = 4 << 20
 _LONGEST_LINE = 1 << 16
 _UNIX_TIME = 1e8
+_MISSING_CELLS = ["", "nan", "NaN", "NA", "null"]
+_FINER = {"milliseconds": 1000, "microseconds": 1_000_000, "nanoseconds": 1_000_000_000}
+_SECONDS = "`time` is in seconds, from anything or unix time: no dates, no clock times"
 _HINT = "it needs a line such as time,II,V1 and then one for each sample, in seconds and millivolts"
 
 
@@ -42,14 +46,19 @@ class CsvRecord(Record):
             self._refuse("there is no such file", "check its path")
         with path.open("rb") as file:
             header = file.readline(_LONGEST_LINE)
-        names = [name.strip() for name in header.decode("utf-8-sig", "replace").split(",")]
+            begin = file.read(_LONGEST_LINE)
+        text = header.decode("utf-8-sig", "replace")
+        self._separator = max(",;\t", key=text.count)  # the comma, if there is none
+        self._point = "," if self._separator != "," and b"," in begin else "."
+        self._names = names = [name.strip() for name in text.split(self._separator)]
         if not header.endswith(b"\n") or all(_is_number(name) for name in names):
             self._refuse("its first line does not name columns")
         if len(names) > MAX_LEADS + 1:
             self._refuse(f"it has {len(names)} columns; {MAX_LEADS} leads are read at most")
-        self._columns = len(names)
         self._time = next((n for n, name in enumerate(names) if name.lower() == "time"), None)
         self._lead_columns = [n for n, name in enumerate(names) if n != self._time and is_ecg(name)]
+        if not self._lead_columns:
+            self._refuse(f"no column is an ECG: {', '.join(names)}"[:200])
         self.leads = lead_names([names[n] for n in self._lead_columns])
         self.gains = (_GAIN,) * len(self.leads)
         self._end = self._find_end(len(header))
@@ -59,11 +68,11 @@ class CsvRecord(Record):
         self.rate = rate or 0.0
         if self._time is not None and self.samples > 1:
             self._first = float(self._cells(0, 1)[0, self._time])
-            length = float(self._cells(self.samples - 1, self.samples)[0, self._time]) - self._first
-            self.rate = (self.samples - 1) / length if length > 0 else 0.0
+            self.rate = self._rate(float(self._cells(self.samples - 1, self.samples)[0, self._time]))
             self.start = self._first if self._first > _UNIX_TIME else None
         elif rate is None:
-            self._refuse("nothing says its rate", "add a column `time` in seconds, or give the rate")
+            hint = "add a column `time` in seconds; or tell the monitor the samples a second: source.csv_rate"
+            self._refuse("nothing says its rate", hint)
         check_shape(path, len(self.leads), self.rate, self.samples)
         self._read(0, min(_STRIDE, self.samples))
 
@@ -72,6 +81,11 @@ class CsvRecord(Record):
         if self._time is not None and self.samples > 1:
             off = (cells[:, self._time] - self._first) * self.rate - np.arange(start, stop)
             if not (np.abs(off) <= 1).all():
+                back = np.diff(cells[:, self._time]) <= 0
+                if back.any():
+                    line = start + 3 + int(np.argmax(back))
+                    hint = "sort its lines, keep each sample once, and give times enough digits"
+                    self._refuse(f"its times do not increase, as line {line} shows", hint)
                 line = start + 2 + int(np.argmin(np.abs(off) <= 1))
                 hint = "write a line with empty cells for each sample that is missing"
                 self._refuse(f"its times are not even, as line {line} shows", hint)
@@ -90,27 +104,58 @@ class CsvRecord(Record):
         with self.path.open("rb") as file:
             file.seek(self._marks[first])
             text = file.read(until - self._marks[first])
-        names = [str(n) for n in range(self._columns)]
-        table = csv.read_csv(
-            pa.py_buffer(text),
-            csv.ReadOptions(column_names=names, use_threads=False, block_size=max(len(text), 1)),
-            csv.ParseOptions(quote_char=False, ignore_empty_lines=False),
-            csv.ConvertOptions(
-                column_types=dict.fromkeys(names, pa.float64()), null_values=["", "nan", "NaN", "NA", "null"]
-            ),
-        )
+        names = [str(n) for n in range(len(self._names))]
+        try:
+            table = csv.read_csv(
+                pa.py_buffer(text),
+                csv.ReadOptions(column_names=names, use_threads=False, block_size=max(len(text), 1)),
+                csv.ParseOptions(delimiter=self._separator, quote_char=False, ignore_empty_lines=False),
+                csv.ConvertOptions(
+                    column_types=dict.fromkeys(names, pa.float64()),
+                    null_values=_MISSING_CELLS,
+                    decimal_point=self._point,
+                ),
+            )
+        except pa.ArrowInvalid:
+            self._explain(text, first * _STRIDE + 2)
+            raise
         if len(table) < stop - first * _STRIDE:
             raise ValueError("the file ends early")
-        columns = [table.column(n).to_numpy() for n in range(self._columns)]
+        columns = [table.column(n).to_numpy() for n in range(len(names))]
         cells: NDArray[np.float64] = np.stack(columns, axis=1, dtype=np.float64)
         return cells[start - first * _STRIDE : stop - first * _STRIDE]
+
+    def _rate(self, last: float) -> float:
+        """Samples a second, by the times of the first line and the last."""
+        length = last - self._first
+        if not length > 0:  # also where one is missing
+            said = f"its times do not increase: {self._first:.10g} at first, {last:.10g} at last"
+            self._refuse(said, "sort its lines by time; every line has a time")
+        rate = (self.samples - 1) / length
+        for unit, each in _FINER.items():
+            if rate < RATES[0] and RATES[0] <= rate * each <= RATES[1]:
+                said = f"it has {rate:g} samples a second, not {RATES[0]:g} to {RATES[1]:g}"
+                self._refuse(said, f"`time` is in seconds: if it holds {unit}, divide it by {each}")
+        return rate
+
+    def _explain(self, text: bytes, number: int) -> None:
+        """Refuse the first line of `text`, the first of which is line `number`, that cannot be read."""
+        for at, line in enumerate(text.decode("utf-8", "replace").removesuffix("\n").split("\n"), number):
+            cells = line.split(self._separator)
+            if len(cells) != len(self._names):
+                self._refuse(f"line {at} has {len(cells)} columns, its header {len(self._names)}")
+            for column, cell in enumerate(cell.strip() for cell in cells):
+                if cell not in _MISSING_CELLS and not _is_number(cell.replace(self._point, ".")):
+                    said = f"line {at}, column {self._names[column]}: {cell[:40]!r} is no number"
+                    hint = _SECONDS if column == self._time else "leave the cell empty if there is no sample"
+                    self._refuse(said, hint)
 
     def _find_end(self, first: int) -> int:
         """Where the text ends, without the empty lines after it."""
         size = self.path.stat().st_size
         with self.path.open("rb") as file:
             file.seek(max(first, size - _LONGEST_LINE))
-            return file.tell() + len(file.read().rstrip())
+            return file.tell() + len(file.read().rstrip(b" \r\n"))  # no tabs: these end empty cells
 
     def _find_lines(self, first: int) -> tuple[list[int], int]:
         """Where every `_STRIDE`th line begins, and how many there are."""

@@ -18,6 +18,7 @@ from genray.ecg.records import (
     MAX_CHANNELS,
     Record,
     Scale,
+    check_channels,
     check_shape,
     is_ecg,
     lead_names,
@@ -28,12 +29,14 @@ from genray.errors import DataError
 
 _FIXED, _PER_CHANNEL = 256, 256
 _WIDTHS = (16, 80, 8, 8, 8, 8, 8, 80, 8, 32)  # of the fields of a channel
+_ANNOTATIONS = ("EDF Annotations", "BDF Annotations")  # no signal
 _FIRST_YEAR = 85  # a year of two digits is 1985 to 2084
 
 
 @dataclass(frozen=True)
 class _Channel:
     name: str
+    unit: str
     samples: int  # in each data record
     before: int  # samples of other channels before them
     scale: Scale | None  # None: no ECG
@@ -65,7 +68,10 @@ class EdfRecord(Record):
             self._refuse("its header ends early")
         self._width = 3 if self._bdf else 2
         channels = self._all_channels(fields, int(count))
-        each = max((c.samples for c in channels if c.scale), default=1)
+        signals = [c for c in channels if c.name not in _ANNOTATIONS]
+        units = [c.unit if c.samples else f"{c.unit}, no samples" for c in signals]
+        check_channels(path, [(c.name, u, c.scale is not None) for c, u in zip(signals, units, strict=True)])
+        each = max(c.samples for c in channels if c.scale)
         self._channels = [c for c in channels if c.scale and c.samples == each]
         self._scales = [c.scale for c in self._channels if c.scale]
         self._each, self._all = each, sum(c.samples for c in channels)
@@ -86,12 +92,13 @@ class EdfRecord(Record):
             at += width * count
         channels: list[_Channel] = []
         before = 0
-        for label, _, unit, *limits, _, samples, _ in zip(*columns, strict=True):
+        for label, _, dimension, *limits, _, samples, _ in zip(*columns, strict=True):
             name, each = label.decode("latin-1").strip(), int(self._number(samples))
             if each < 0:
                 self._refuse(f"channel {len(channels) + 1} has {each} samples in a data record")
-            scale = self._scale(name, unit.decode("latin-1"), limits)
-            channels.append(_Channel(name, each, before, scale if each else None))
+            unit = dimension.decode("latin-1").strip()
+            scale = self._scale(name, unit, limits)
+            channels.append(_Channel(name, unit, each, before, scale if each else None))
             before += each
         return channels
 

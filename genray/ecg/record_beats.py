@@ -43,6 +43,10 @@ class RecordBeats:
     leads: tuple[str, ...]
 
 
+class NoLead(DataError):
+    """A record that has none of the leads that are wanted."""
+
+
 def beats_of(record: Record, settings: BeatSettings, leads: Sequence[str], peaks: Peaks) -> RecordBeats:
     """The beats of `record` that lie within it and have all their samples.
 
@@ -53,13 +57,14 @@ def beats_of(record: Record, settings: BeatSettings, leads: Sequence[str], peaks
             the class of an annotated one within 150 ms.
 
     Raises:
-        DataError: it has none of the leads, no beats, or cannot be read.
+        NoLead: it has none of the leads.
+        DataError: it has no beats, or cannot be read.
     """
     has = {name.upper(): index for index, name in enumerate(record.leads)}
     found = [has[name.upper()] for name in leads if name.upper() in has][:1]
     columns = found if leads else list(range(len(record.leads)))
     if not columns:
-        raise DataError(
+        raise NoLead(
             f"the record has none of the leads {', '.join(leads)}, but {', '.join(record.leads)}",
             where=str(record.path),
             hint="name one of its leads in data.leads; [] takes all",

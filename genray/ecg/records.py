@@ -27,6 +27,7 @@ MISSING = -32768
 MAX_LEADS = 16
 MAX_CHANNELS = 512
 RATES = (50.0, 4000.0)
+_NAMED = 10  # channels that are listed when none is an ECG
 _FINEST = 200.0  # units a millivolt that are kept at least, as in the MIT-BIH database
 _SUFFIXES = (".hea", ".edf", ".bdf", ".csv")
 _MILLIVOLTS = {"nv": 1e-6, "uv": 1e-3, "mv": 1.0, "v": 1e3}
@@ -167,7 +168,10 @@ def open_record(path: str | os.PathLike[str], *, rate: float | None = None) -> R
         from genray.ecg.wfdb_record import WfdbRecord
 
         known = suffix in (".hea", ".dat", ".atr")
-        return WfdbRecord(at.with_suffix(".hea") if known else at.with_name(at.name + ".hea"))
+        header = at.with_suffix(".hea") if known else at.with_name(at.name + ".hea")
+        if at.is_file() and not known and not header.is_file():
+            raise ValueError("it is another kind of file")
+        return WfdbRecord(header)
     except (OSError, ValueError, OverflowError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(
@@ -214,6 +218,23 @@ def lead_names(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(made)
 
 
+def check_channels(path: Path, channels: Sequence[tuple[str, str, bool]]) -> None:
+    """Raise a DataError unless one of the channels, each with its unit and whether it is taken, is an ECG."""
+    if any(taken for _, _, taken in channels):
+        return
+    said = ", ".join(f"{name} ({unit.strip() or 'no unit'})" for name, unit, _ in channels[:_NAMED])
+    said = "".join(c if c.isprintable() else "?" for c in said) or "it has none"
+    said += f" and {len(channels) - _NAMED} more" if len(channels) > _NAMED else ""
+    hint = "give a record of an ECG in V, mV or uV; names such as Resp or ABP are not taken for one"
+    if bare := [name for name, unit, _ in channels if not unit.strip() and is_ecg(name)]:
+        hint = f"if {bare[0]} is an ECG, write its unit into the header: V, mV or uV"
+    raise DataError(
+        f"cannot use the record {path.name}: no channel is an ECG: {said}",
+        where=str(path),
+        hint=hint,
+    )
+
+
 def check_shape(path: Path, leads: int, rate: float, samples: int) -> None:
     """Raise a DataError unless a record of so many leads, samples a second and samples makes sense."""
     if samples <= 0:
@@ -222,8 +243,6 @@ def check_shape(path: Path, leads: int, rate: float, samples: int) -> None:
         wrong = f"it has {rate:g} samples a second, not {RATES[0]:g} to {RATES[1]:g}"
     elif leads > MAX_LEADS:
         wrong = f"it has {leads} leads; {MAX_LEADS} are read at most"
-    elif not leads:
-        wrong = "none of its channels is an ECG in mV or uV"
     else:
         return
     raise DataError(

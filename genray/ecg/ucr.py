@@ -7,6 +7,7 @@ Values are separated by spaces, tabs or commas.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +24,9 @@ _LONGEST = 2**20  # bytes of a row
 _LARGEST = 2**32  # bytes of a file
 _LEAST, _MOST = 8, 16384  # values of a beat
 _BEYOND = 1e15  # squares of such values are still float32
+_SEPARATORS = re.compile(rb"[\s,;]+")
 _NO_NUMBER = "no number: values and classes are numbers between spaces, tabs or commas"
+A_SIGNAL = "a signal, a line for each sample, and no table with a row for each beat"
 _NO_VALUE = f"a value that is NaN, infinite or beyond {_BEYOND:g}"
 
 
@@ -49,7 +52,7 @@ class Rows:
 
 def read_rows(path: Path, label: Literal["auto", "first", "last"] = "auto") -> Rows:
     """The beats in the file `path`. A first line of names is passed over; rows that are broken, or of
-    another length than most, are listed.
+    another length than most, are listed. A table with a column `time` is a signal, and has none.
 
     Args:
         label: the column of the class; auto: the last in .csv files, else the first.
@@ -57,12 +60,15 @@ def read_rows(path: Path, label: Literal["auto", "first", "last"] = "auto") -> R
     last = label == "last" or (label == "auto" and path.suffix.lower() == ".csv")
     good: list[tuple[int, NDArray[np.float64]]] = []
     bad: list[BadInput] = []
+    short = 0
     try:
         if path.stat().st_size > _LARGEST:
-            bad.append(BadInput(path.name, "too-large", f"more than {_LARGEST >> 30} GB"))
-            return Rows(np.empty((0, 0), np.float32), [], bad)
+            return _nothing(path, "too-large", f"more than {_LARGEST >> 30} GB")
         for number, line in _lines(path):
             row = _numbers(line)
+            if number == 1 and b"time" in _SEPARATORS.split(line.strip().lower()):
+                return _nothing(path, "odd-shape", A_SIGNAL)
+            short += row is not None and len(row) <= _LEAST
             if row is None:
                 bad.append(BadInput(f"{path.name}:{number}", "truncated", _NO_NUMBER))
             elif not _LEAST < len(row) <= _MOST:
@@ -75,8 +81,10 @@ def read_rows(path: Path, label: Literal["auto", "first", "last"] = "auto") -> R
         bad.append(BadInput(path.name, "unreadable", error.strerror or str(error)))
     if good and bad and bad[0].path == f"{path.name}:1" and bad[0].detail == _NO_NUMBER:
         del bad[0]  # it names the columns
+    if not good and 0 < len(bad) - 1 <= short:  # the first line may name the columns
+        return _nothing(path, "odd-shape", A_SIGNAL)
     if not good:
-        return Rows(np.empty((0, 0), np.float32), [], [BadInput(path.name, *_why(bad))])
+        return _nothing(path, *_why(bad))
     usual = Counter(len(row) for _, row in good).most_common(1)[0][0]
     odd = [(number, row) for number, row in good if len(row) != usual]
     detail = f"{{}} values, most rows have {usual}"
@@ -84,6 +92,10 @@ def read_rows(path: Path, label: Literal["auto", "first", "last"] = "auto") -> R
     table = np.stack([row for _, row in good if len(row) == usual])
     values = table[:, :-1] if last else table[:, 1:]
     return Rows(values.astype(np.float32), [f"{c:g}" for c in table[:, -1 if last else 0]], bad)
+
+
+def _nothing(path: Path, reason: str, detail: str) -> Rows:
+    return Rows(np.empty((0, 0), np.float32), [], [BadInput(path.name, reason, detail)])
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:

@@ -22,6 +22,7 @@ from genray.ecg.records import (
     Annotations,
     Record,
     Scale,
+    check_channels,
     check_shape,
     is_ecg,
     lead_names,
@@ -51,6 +52,7 @@ _SKIP, _NUMBER, _SUBTYPE, _CHANNEL_OF, _TEXT = 59, 60, 61, 62, 63
 @dataclass(frozen=True)
 class _Channel:
     name: str
+    unit: str
     file: Path
     format: str
     frame: int  # samples in each frame
@@ -86,7 +88,8 @@ class WfdbRecord(Record):
             self._refuse(f"its header names {head['channels']} channels and describes {len(lines) - 1}")
         self._files: dict[Path, _File] = {}
         channels = [self._channel(line, n) for n, line in enumerate(lines[1 : int(head["channels"]) + 1])]
-        frame = max((c.frame for c in channels if c.scale), default=1)
+        check_channels(path, [(c.name, c.unit, c.scale is not None) for c in channels])
+        frame = max(c.frame for c in channels if c.scale)
         self._channels = [c for c in channels if c.scale and c.frame == frame]
         self._scales = [c.scale for c in self._channels if c.scale]
         self.leads = lead_names([c.name for c in self._channels])
@@ -133,14 +136,15 @@ class WfdbRecord(Record):
         file.frame += frame
         if not 0 < frame <= 10_000:
             self._refuse(f"it has {frame} samples in a frame")
-        gain = numbers_a_millivolt(float(found["gain"] or 0) or _DEFAULT_GAIN, found["unit"] or "mV")
+        unit = found["unit"] or "mV"
+        gain = numbers_a_millivolt(float(found["gain"] or 0) or _DEFAULT_GAIN, unit)
         name = found["name"] or f"ECG{number + 1}"
         scale = None
         if gain is not None and is_ecg(name):
             zero = int(found["baseline"] or found["zero"] or 0)
             missing = -(1 << (_BITS[found["format"]] - 1))
             scale = Scale.fitting(gain, zero, missing + 1, -missing - 1, missing)
-        return _Channel(name, path, found["format"], frame, before, scale)
+        return _Channel(name, unit, path, found["format"], frame, before, scale)
 
     def _beside(self, name: str) -> Path:
         folder = self.path.parent

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from genray.settings import Location, Settings
 from monitors.sources.parts import ca_needs_tls, needs, password, trust
 from monitors.sources.source import SourceLost
-from monitors.tls import tls_failure
+from monitors.tls import connection_failure
 from monitors.wire import MAX_BYTES
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class MqttSource:
             self._client, self._inbox = client, inbox
             granted = await client.subscribe(s.topic, qos=s.qos)
         except (self._library.MqttError, OSError) as error:
-            raise SourceLost(tls_failure(error) or str(error)) from error
+            raise SourceLost(connection_failure(error, s.host, s.port) or str(error)) from error
         if any((code if isinstance(code, int) else code.value) >= _REFUSED for code in granted):
             raise SourceLost("the subscription is refused")
 

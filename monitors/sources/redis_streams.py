@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from genray.settings import Location, Settings
 from monitors.sources.parts import ca_needs_tls, needs, password, trust
 from monitors.sources.source import SourceLost
-from monitors.tls import tls_failure
+from monitors.tls import connection_failure
 
 FIELD = b"m"
 
@@ -80,13 +80,13 @@ class RedisSource:
                     newest = [] if s.start == "all" else await client.xrevrange(key, count=1)
                     self._ids[key] = newest[0][0].decode("ascii") if newest else "0-0"
         except (self._library.RedisError, OSError) as error:
-            raise SourceLost(_why(error)) from error
+            raise SourceLost(self._why(error)) from error
 
     async def next(self) -> Sequence[bytes]:
         try:
             answer = await self._client.xread(dict(self._ids), count=self._settings.count, block=1000)
         except (self._library.RedisError, OSError) as error:
-            raise SourceLost(_why(error)) from error
+            raise SourceLost(self._why(error)) from error
         messages: list[bytes] = []
         for key, entries in answer:
             # An entry without the field is handed on: the feed counts it as no message.
@@ -103,6 +103,10 @@ class RedisSource:
             with suppress(self._library.RedisError, OSError):  # it may be gone already
                 await client.aclose()
 
+    def _why(self, error: Exception) -> str:
+        s = self._settings
+        return connection_failure(error, s.host, s.port) or str(error) or type(error).__name__
+
 
 def _trusting(context: ssl.SSLContext) -> type:
     """Connections that trust whom `context` does; the library would trust those of the system as well."""
@@ -113,7 +117,3 @@ def _trusting(context: ssl.SSLContext) -> type:
         self.ssl_context.context = context
 
     return type("Trusting", (base,), {"__init__": begin})
-
-
-def _why(error: Exception) -> str:
-    return tls_failure(error) or str(error) or type(error).__name__

@@ -25,6 +25,7 @@ from monitors.sources.source import EndOfSource
 _LOG = logging.getLogger(__name__)
 _AHEAD = 10.0  # seconds of each stream that are read at once, at least
 _LONGEST_NAME = 120
+_WHERE = "source.path"
 
 
 class ReplaySettings(Settings):
@@ -122,12 +123,7 @@ class ReplaySource:
 
     def _open(self) -> list[_Stream]:
         settings = self._settings
-        if "://" in settings.path:
-            raise DataError("only local records are replayed", where=settings.path, hint="copy them first")
-        root = Path(settings.path).expanduser()
-        paths = find_records(root) if root.is_dir() else [root]
-        if not paths:
-            raise DataError("no records to replay", where=str(root), hint="it needs .hea, .edf, .bdf or .csv")
+        root, paths = _paths(settings)
         records: dict[str, Record] = {}
         self.faults = []
         for path in paths:
@@ -138,9 +134,7 @@ class ReplaySource:
                 continue
             records[_stream_name(path, root, records)] = record
         if not records:
-            first = self.faults[0]
-            more = f" (and {len(paths) - 1} more cannot be read)" if len(paths) > 1 else ""
-            raise DataError(first.what + more, where=first.where, hint=first.hint)
+            raise _none(self.faults)
         if self.faults:
             _LOG.warning("%d of %d records cannot be read and are left out", len(self.faults), len(paths))
         named = list(records.items())
@@ -215,6 +209,47 @@ class _Stream:
     def _bounds(self, number: int) -> tuple[int, int]:
         step = self._seconds * self.record.rate
         return round(number * step), int(min(round((number + 1) * step), self._end))
+
+
+def check_replay(settings: ReplaySettings) -> None:
+    """Find out, before anything starts, that nothing can be replayed.
+
+    Raises:
+        DataError: there are no records, or none can be read.
+    """
+    faults: list[DataError] = []
+    for path in _paths(settings)[1]:
+        try:
+            open_record(path, rate=settings.csv_rate)
+        except DataError as error:
+            faults.append(error)
+        else:
+            return
+    raise _none(faults)
+
+
+def _paths(settings: ReplaySettings) -> tuple[Path, list[Path]]:
+    """What `path` names, and the records that are there."""
+    path = settings.path
+    if "://" in path:
+        raise DataError(f"only local records are replayed, not {path}", where=_WHERE, hint="copy them first")
+    root = Path(path).expanduser()
+    if root.is_dir():
+        if found := find_records(root):
+            return root, found
+        hint = "it needs .hea, .edf, .bdf or .csv files"
+        raise DataError(f"there are no records in the folder {path}", where=_WHERE, hint=hint)
+    # Records of WFDB are named without a suffix.
+    if root.exists() or root.with_name(f"{root.name}.hea").exists():
+        return root, [root]
+    raise DataError(f"{path} does not exist", where=_WHERE, hint="give a record, or a folder of records")
+
+
+def _none(faults: Sequence[DataError]) -> DataError:
+    """That none of the records can be read, by the first."""
+    first = faults[0]
+    more = f" (and {len(faults) - 1} more cannot be read)" if len(faults) > 1 else ""
+    return DataError(first.what + more, where=first.where, hint=first.hint)
 
 
 _Held = tuple[int, NDArray[np.int16]] | DataError

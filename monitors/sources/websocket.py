@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 from genray.settings import Location, Settings
 from monitors.sources.parts import password, trust
 from monitors.sources.source import SourceLost
-from monitors.tls import tls_failure
+from monitors.tls import connection_failure
 
 MOST: Final = 4 * 2**20
 """Bytes of a message: one beyond this ends the connection, one that is only too large for the wire format is
@@ -66,7 +66,10 @@ class WebSocketSource:
             # Its text shows the URL, and a URL may hold a token.
             raise SourceLost(f"the server answers {error.status}") from None
         except (aiohttp.ClientError, OSError) as error:
-            raise SourceLost(tls_failure(error) or type(error).__name__) from None
+            url = urlsplit(self._settings.url)
+            port = url.port or (443 if url.scheme == "wss" else 80)
+            why = connection_failure(error, url.hostname or "", port)
+            raise SourceLost(why or type(error).__name__) from None
 
     async def next(self) -> Sequence[bytes]:
         assert self._socket is not None

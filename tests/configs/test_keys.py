@@ -1,4 +1,6 @@
-from configs.keys import annotation_of, groups_of, known_keys, words
+from collections.abc import Mapping
+
+from configs.keys import annotation_of, groups_of, is_mapping, known_keys, words
 from jobs.train_autoencoder import TrainAutoencoderSettings
 
 
@@ -10,6 +12,12 @@ def test_the_keys_are_those_of_every_kind_of_a_group() -> None:
         for group in groups_of(annotation_of(TrainAutoencoderSettings, "model"))
     ]
     assert kinds == ["dense", "conv", "improved", "vae", "numpy"]
+
+
+def test_a_mapping_is_told_from_other_types() -> None:
+    assert [is_mapping(each) for each in (Mapping[str, int], dict[str, int], list[int], str)] == [
+        True, True, False, False,
+    ]  # fmt: skip
 
 
 def test_types_are_put_in_words() -> None:

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 from genray.bundle import FORMAT, ImageSpec, Preprocessing, load_bundle, read_manifest, save_bundle
+from genray.cli import main
 from genray.ecg.preprocessing import BeatPreprocessing
 from genray.errors import (
     BundleError,
@@ -163,8 +165,29 @@ def test_a_damaged_bundle_says_how(
 
 
 def test_no_bundle_is_no_bundle(tmp_path: Path) -> None:
-    with pytest.raises(BundleMissing, match="there is no such folder"):
+    with pytest.raises(BundleMissing, match="there is no such folder") as missing:
         read_manifest(tmp_path / "nowhere")
+    assert missing.value.hint is not None
+    assert "folder bundle/ of a finished run" in missing.value.hint
+    (tmp_path / "model.pt").write_text("")
+    with pytest.raises(BundleMissing, match="that is a file"):
+        read_manifest(tmp_path / "model.pt")
+
+
+def test_many_numbers_of_a_bundle_are_shown_by_their_range(bundle: Path) -> None:
+    change(bundle, calibration={"errors": [n / 3 for n in range(101)], "span": [0.5, 1.5]})
+    shown = CliRunner().invoke(main, ["bundle", "show", str(bundle)]).output
+    assert "101 numbers: min 0  median 16.67  max 33.33\n" in shown
+    assert "[0.5, 1.5]" in shown
+    everything = CliRunner().invoke(main, ["bundle", "show", str(bundle), "--json"]).output
+    assert len(json.loads(everything)["calibration"]["errors"]) == 101
+
+
+def test_a_run_is_told_from_its_bundle(bundle: Path) -> None:
+    run = bundle.parent
+    with pytest.raises(BundleMissing, match=f"{run.name} is a run, and its bundle is") as missing:
+        read_manifest(run)
+    assert missing.value.hint == f"did you mean {bundle}?"
 
 
 def test_what_beats_need_is_kept_and_not_taken_for_what_images_need(tmp_path: Path) -> None:

@@ -17,8 +17,9 @@ def test_an_error_survives_the_way_between_processes() -> None:
 
 def test_the_exit_code_tells_wrong_usage_from_failure() -> None:
     usage = {errors.SettingsError, errors.DataError, errors.ResourceError, errors.RunError}
+    usage |= {errors.BundleMissing, errors.BundleMismatch}
     assert {kind.exit_code for kind in usage} == {2}
-    assert {kind.exit_code for kind in (errors.BundleMissing, errors.ClusterError, errors.StorageFull)} == {1}
+    assert {kind.exit_code for kind in (errors.ClusterError, errors.Diverged, errors.StorageFull)} == {1}
     assert errors.Interrupted.exit_code == 130
 
 

@@ -120,7 +120,7 @@ def test_colour_images_of_any_size_are_brought_to_one(submit: Submit, tmp_path: 
 
 def test_what_an_architecture_does_not_have_is_refused_by_name() -> None:
     with pytest.raises(
-        SettingsError, match=r"model\.filters: there is none with model\.kind=dense, only with conv"
+        SettingsError, match=r"model\.filters: belongs to model\.kind=conv or .*, not to dense"
     ):
         load(TrainAutoencoderSettings, target="train-autoencoder", sets=["model.filters=[8]"])
     with pytest.raises(SettingsError, match=r"model\.kind: should be dense, conv, .*, not 'cnv'"):

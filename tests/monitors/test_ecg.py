@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import socket
 from collections.abc import Sequence
@@ -91,28 +92,83 @@ def test_a_state_that_another_monitor_has_is_refused(
         refused = genray("monitor", "ecg", *given(sets(beat_bundle, state, *replay(patients))))
     assert refused.exit_code == 2
     assert "in use" in refused.stderr
+    assert "--set state=FOLDER" in refused.stderr
 
 
 @pytest.mark.parametrize(
-    ("value", "code", "said"),
+    ("value", "said"),
     [
-        ("bundle=nowhere", 1, "nowhere"),
-        ("source.kind=carrier-pigeon", 2, "carrier-pigeon"),
-        ("source.path=nowhere", 2, "nowhere"),
-        ("source.sped=2", 2, "speed"),
+        ("bundle=nowhere", ["no bundle at", "nowhere", "train one: genray submit train-ecg", "--demo"]),
+        ("source.kind=carrier-pigeon", ["carrier-pigeon"]),
+        ("source.kind=mqqt", ["did you mean mqtt?"]),
+        ("source.path=nowhere", ["nowhere does not exist", "where: source.path", "a folder of records"]),
+        ("source.sped=2", ["speed"]),
     ],
 )
 def test_what_cannot_work_is_refused(
-    beat_bundle: Path, patients: Path, tmp_path: Path, value: str, code: int, said: str
+    beat_bundle: Path, patients: Path, tmp_path: Path, value: str, said: list[str]
 ) -> None:
     values = [*sets(beat_bundle, tmp_path / "state", *replay(patients)), value]
     refused = genray("monitor", "ecg", *given(values))
-    assert refused.exit_code == code
+    assert refused.exit_code == 2
+    assert [text for text in said if text not in refused.stderr] == []
+
+
+@pytest.mark.parametrize("shards", [0, 2])
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({}, "there are no records in the folder"),
+        ({"notes.txt": "of a patient"}, "there are no records in the folder"),
+        ({"a.csv": "".join(["time,II\n", *(f"{4 * n},0\n" for n in range(999))])}, "holds milliseconds"),
+        ({"a.csv": "time,II\n2024-01-01T00:00:00,0\n0,0\n", "b.csv": ""}, "and 1 more cannot be read"),
+    ],
+    ids=["empty", "no records", "milliseconds", "all broken"],
+)
+def test_records_that_can_never_be_replayed_are_found_before_anything_starts(
+    beat_bundle: Path, tmp_path: Path, files: dict[str, str], said: str, shards: int
+) -> None:
+    records = tmp_path / "records"
+    records.mkdir()
+    for name, text in files.items():
+        (records / name).write_text(text)
+    values = sets(beat_bundle, tmp_path / "state", *replay(records), f"shards={shards}")
+    refused = genray("monitor", "ecg", *given(values))
+    assert refused.exit_code == 2
     assert said in refused.stderr
+    assert "metrics:" not in refused.stderr
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_run_and_a_damaged_bundle_are_wrong_input(
+    beat_bundle: Path, patients: Path, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "run" / "bundle"
+    shutil.copytree(beat_bundle, bundle)
+    values = sets(bundle.parent, tmp_path / "state", *replay(patients))
+    refused = genray("monitor", "ecg", *given(values))
+    assert refused.exit_code == 2
+    assert f"did you mean {bundle}?" in refused.stderr
+    weights = bundle / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    refused = genray("monitor", "ecg", *given(sets(bundle, tmp_path / "state", *replay(patients))))
+    assert refused.exit_code == 2
+    assert "copy it again, or train it again" in refused.stderr
+
+
+def test_a_state_that_cannot_be_written_is_refused_by_its_setting(
+    beat_bundle: Path, patients: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    for state in (tmp_path / "file", tmp_path / "file" / "state"):
+        refused = genray("monitor", "ecg", *given(sets(beat_bundle, state, *replay(patients))))
+        assert refused.exit_code == 2
+        assert f"the folder {state} cannot be written" in refused.stderr
+        assert "where: state" in refused.stderr
 
 
 def test_a_bundle_of_images_is_refused(patients: Path, tmp_path: Path) -> None:
     bundle = save(tmp_path / "bundle", UNet(3, 1, size=64, settings=SMALL).eval())
     refused = genray("monitor", "ecg", *given(sets(bundle, tmp_path / "state", *replay(patients))))
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert "beats" in refused.stderr

@@ -106,6 +106,27 @@ def test_some_records_have_to_be_left_to_train_on(tmp_path: Path) -> None:
         read(tmp_path, test_records=["a", "b"])
 
 
+def test_leads_that_no_record_has_are_said_beside_those_that_there_are(tmp_path: Path) -> None:
+    write_record(tmp_path, "a", "NNNN")
+    write_record(tmp_path, "b", "NNNN", leads=("V2",))
+    with pytest.raises(DataError, match="2 of 2 records have none of the leads") as refused:
+        read(tmp_path, leads=["XX"])
+    assert refused.value.where == "data.leads"
+    assert refused.value.hint == "choose of the leads that they have: MLII, V1, V2; [] takes all"
+    assert "unreadable" not in str(refused.value)
+    with pytest.raises(DataError, match="1 of 2 records have none of the leads"):
+        read(tmp_path, leads=["V2"])
+    assert read(tmp_path, leads=["V2"], max_bad_share=0.5).records == 1
+
+
+def test_a_signal_as_csv_is_told_from_a_table_of_beats(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("\n".join(["time,II", *(f"{n / 250},0.1" for n in range(999))]))
+    with pytest.raises(DataError, match="a signal, a line for each sample") as refused:
+        read(tmp_path / "a.csv")
+    assert refused.value.hint is not None
+    assert "data.layout=records" in refused.value.hint
+
+
 def test_classes_in_words_are_explained(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("\n".join([",".join(["0.5"] * 20) + ",normal"] * 5))
     with pytest.raises(DataError, match="values and classes are numbers"):

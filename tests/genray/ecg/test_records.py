@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,40 @@ def test_no_cut_of_an_edf_file_is_anything_but_a_data_error(tmp_path: Path, wave
             open_record(path)
 
 
+@pytest.mark.parametrize(
+    ("label", "unit", "said", "hint"),
+    [
+        ("Resp", "uV", r"no channel is an ECG: Resp \(uV\)$", "in V, mV or uV"),
+        ("ECG II", "", r"no channel is an ECG: ECG II \(no unit\)$", "if ECG II is an ECG, write its unit"),
+        ("ECG II", "mmHg", r"no channel is an ECG: ECG II \(mmHg\)$", "in V, mV or uV"),
+    ],
+)
+def test_a_file_without_an_ecg_says_which_channels_it_has(
+    tmp_path: Path, waves: np.ndarray, label: str, unit: str, said: str, hint: str
+) -> None:
+    path = tmp_path / "a.edf"
+    _edf(path, [_channel(label, unit, 250)], [waves[:2500, 0].copy()], pyedflib.FILETYPE_EDFPLUS)
+    with pytest.raises(DataError) as refusal:
+        open_record(path)
+    assert re.search(said, refusal.value.what)
+    assert refusal.value.hint is not None
+    assert hint in refusal.value.hint
+
+
+def test_channels_of_a_header_of_wfdb_that_are_no_ecg_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.dat").write_bytes(bytes(2000))
+    lines = ["a 2 250 500", "a.dat 16 200/mmHg 16 0 0 0 0 ABP", "a.dat 16 200/NU 16 0 0 0 0 II"]
+    (tmp_path / "a.hea").write_text("\n".join(lines))
+    with pytest.raises(DataError, match=r"no channel is an ECG: ABP \(mmHg\), II \(NU\)"):
+        open_record(tmp_path / "a")
+
+
+def test_another_kind_of_file_is_not_taken_for_a_header_that_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("of a patient")
+    with pytest.raises(DataError, match=r"notes.txt: it is another kind of file"):
+        open_record(tmp_path / "notes.txt")
+
+
 def _csv(
     path: Path, rows: int, *, header: str = "time,II,V1", begin: float = 0.0, rate: float = 250.0
 ) -> Path:
@@ -133,7 +168,7 @@ def test_csv_with_unix_times_has_a_start_and_empty_cells_are_missing(tmp_path: P
 def test_csv_without_times_needs_a_rate(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("II\n1\n\n3\n")
-    with pytest.raises(DataError, match="nothing says its rate"):
+    with pytest.raises(DataError, match=r"nothing says its rate[^$]*source.csv_rate"):
         open_record(path)
     record = open_record(path, rate=100)
     assert record.rate == 100
@@ -148,15 +183,15 @@ def test_csv_without_times_needs_a_rate(tmp_path: Path) -> None:
         ("time,II\n", "no samples"),
         ("time,II\n0,1\n0.004,x\n", "x"),
         ("time,II\n0,1\n0.004\n", "columns"),
-        ("time,II\n0,1\n0,2\n", "0 samples a second"),
-        ("time,II\n0,1\nnan,2\n", "samples a second"),
+        ("time,II\n0,1\n0,2\n", "do not increase: 0 at first, 0 at last"),
+        ("time,II\n0,1\nnan,2\n", "do not increase: 0 at first, nan at last"),
         (
             "time,II\n0,1\n0.004,2\n1.0,3\n1.004,4\n" + "".join(f"{n / 250},0\n" for n in range(4, 1000)),
-            "not even",
+            "do not increase, as line 6 shows",
         ),
         ("time," + "II," * 40 + "\n", "columns"),
         ("time,II\n0," + "1" * 200_000 + "\n0.004,2\n", "absurd length"),
-        ("time,Resp\n0,1\n0.004,2\n", "none of its channels"),
+        ("time,Resp\n0,1\n0.004,2\n", "no column is an ECG: time, Resp"),
     ],
 )
 def test_csv_that_is_something_else_is_refused(tmp_path: Path, text: str, reason: str) -> None:
@@ -165,6 +200,60 @@ def test_csv_that_is_something_else_is_refused(tmp_path: Path, text: str, reason
     with pytest.raises(DataError, match=reason) as refusal:
         open_record(path)
     assert refusal.value.where == str(path)
+
+
+@pytest.mark.parametrize(
+    ("times", "said", "hint"),
+    [
+        ([4 * n for n in range(3000)], "0.25 samples a second", "milliseconds, divide it by 1000"),
+        ([4000 * n for n in range(3000)], "0.00025 samples a second", "microseconds, divide it by 1000000"),
+        ([3 - n / 250 for n in range(500)], "do not increase: 3 at first", "sort its lines by time"),
+        (["2024-01-01T00:00:00", "2024-01-01T00:00:01"], "line 2, column time", "`time` is in seconds"),
+        (["0.000", "0.004", "0:00:01"], "line 4, column time: '0:00:01' is no number", "no clock times"),
+        (
+            [(n - 9 * (n > 99)) / 250 for n in range(999)],
+            "not increase, as line 102 shows",
+            "keep each sample once",
+        ),
+        ([(n + 9 * (n > 99)) / 250 for n in range(999)], "not even, as line", "with empty cells"),
+    ],
+    ids=["ms", "us", "back", "iso", "clock", "twice", "gap"],
+)
+def test_times_that_cannot_be_are_explained_when_a_csv_is_opened(
+    tmp_path: Path, times: list[object], said: str, hint: str
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(["time,II", *(f"{time},0.1" for time in times)]))
+    with pytest.raises(DataError) as refusal:
+        open_record(path)
+    assert said in refusal.value.what
+    assert refusal.value.hint is not None
+    assert hint in refusal.value.hint
+
+
+def test_a_cell_that_is_no_number_is_named_by_line_and_column(tmp_path: Path) -> None:
+    path = _csv(tmp_path / "a.csv", 5000)
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:3000], "12.0,0,abc", *lines[3001:]]))
+    record = open_record(path)
+    with pytest.raises(DataError, match=r"line 3001, column V1: 'abc' is no number") as refusal:
+        record.read(2500, 3500)
+    assert refusal.value.hint == "leave the cell empty if there is no sample"
+
+
+@pytest.mark.parametrize(("separator", "point"), [(";", "."), (";", ","), ("\t", "."), ("\t", ",")])
+def test_semicolons_and_tabs_separate_too_and_numbers_may_have_a_decimal_comma(
+    tmp_path: Path, separator: str, point: str
+) -> None:
+    path = _csv(tmp_path / "a.csv", 2000)
+    text = path.read_text()
+    other = tmp_path / "b.csv"
+    last = f"8{point}000{separator}1{separator}"
+    other.write_text(text.replace(",", separator).replace(".", point) + last)
+    record = open_record(other)
+    assert (record.leads, record.rate, record.samples) == (("II", "V1"), pytest.approx(250), 2001)
+    np.testing.assert_array_equal(record.read(0, 2000), open_record(path).read(0, 2000))
+    assert record.read(2000, 2001).tolist() == [[1000, MISSING]]
 
 
 def test_what_is_not_there_is_a_data_error(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genray.ecg.ucr import read_rows
+from genray.ecg.ucr import A_SIGNAL, read_rows
 from tests.beat_files import drawn_beats, write_table
 
 
@@ -61,6 +61,24 @@ def test_broken_rows_are_listed_by_their_lines(tmp_path: Path) -> None:
 def test_a_file_without_beats_is_one_bad_input(tmp_path: Path, content: bytes, reason: str) -> None:
     (tmp_path / "a.txt").write_bytes(content)
     assert reasons(tmp_path / "a.txt") == [("a.txt", reason)]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["time,II", *(f"{n / 250},0.1" for n in range(99))],
+        ["Time;II;V1", *(f"{n / 250};0,1;0,2" for n in range(99))],
+        ["time\t" + "\t".join("abcdefghijkl"), *(f"{n / 250}" + "\t0.1" * 12 for n in range(99))],
+        ["II,V1", *("0.1,0.2" for n in range(99))],
+        ["0.1,0.2" for n in range(99)],
+    ],
+    ids=["comma", "semicolon", "12 leads", "without time", "without a header"],
+)
+def test_a_signal_is_no_table_of_beats(tmp_path: Path, lines: list[str]) -> None:
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    rows = read_rows(tmp_path / "a.csv")
+    assert rows.classes == []
+    assert [(bad.path, bad.detail) for bad in rows.bad] == [("a.csv", A_SIGNAL)]
 
 
 def test_a_file_that_is_gone_is_one_bad_input(tmp_path: Path) -> None:
