@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import numpy as np
 from PIL import Image
 
-VOID = {"meta", "img"}
+VOID = {"meta", "img", "wbr"}
 
 
 class PageReader(HTMLParser):
