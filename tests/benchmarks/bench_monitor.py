@@ -27,18 +27,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from genray.bundle import save_bundle
-from genray.ecg.beats import cut_beats
-from genray.ecg.preprocessing import BeatPreprocessing
 from genray.ecg.synthesis import Episode, generate, write_records
 from genray.ecg.wfdb_writer import write_wfdb
-from genray.models.registry import build
 from tests.benchmarks.monitor_case import LEADS, RATE, Case
 from tests.benchmarks.monitor_contenders import CONTENDERS
 from tests.monitors.alerting import Pager, alertmanager_server
+from tests.monitors.bundles import fit_beats
 
 _RECORDS, _CYCLE = 16, 30.0
 _ASYSTOLE = 30.0  # s after the start of a replay
@@ -47,36 +43,6 @@ _PROMETHEUS = {
     "Accept": "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5",
     "Accept-Encoding": "gzip",
 }
-
-
-def make_bundle(path: Path) -> Path:
-    """The default network of train-ecg, fitted a little to generated beats."""
-    takes = BeatPreprocessing(
-        before=0.25, after=0.45, samples=140, normalisation="zscore", leads=("II", "V1")
-    )
-    beats = []
-    for seed in range(900, 912):
-        made = generate(40, seed=seed)
-        normal = made.peaks[[symbol == "N" for symbol in made.symbols]]
-        beats.append(cut_beats(made.millivolts, normal, RATE, takes.beat)[0])
-    values = torch.from_numpy(takes.normalised(np.concatenate(beats).reshape(-1, 1, takes.samples)))
-    arguments: dict[str, Any] = {"samples": takes.samples, "settings": {}}
-    torch.manual_seed(0)
-    network = build("beats-dense", arguments)
-    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
-    for _ in range(200):
-        batch = values[torch.randint(len(values), (256,))]
-        loss = (network(batch) - batch).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    with torch.inference_mode():
-        errors = (network(values) - values).square().mean(dim=(1, 2))
-    return save_bundle(
-        path, network, kind="ecg-beats", name="beats-dense", arguments=arguments, preprocessing=takes,
-        metrics={}, seed=0, data={},
-        calibration={"threshold": float(errors.quantile(0.95)), "error": "mse"},
-    )  # fmt: skip
 
 
 class Contender:
@@ -218,7 +184,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-monitor-") as root:
         folder = Path(root)
         write_records(folder / "records", _RECORDS, _CYCLE)
-        bundle = make_bundle(folder / "bundle")
+        bundle = fit_beats(folder / "bundle", members=16)  # as train-ecg does
         base = Case(str(folder / "records"), str(bundle), "", 1, given.warm, given.seconds)
         numbers = iter(range(10**6))
 

@@ -14,9 +14,9 @@ from genray.ecg.synthesis import generate
 from genray.models.registry import build
 
 
-def fit_beats(folder: Path) -> Path:
-    """Write to `folder` a dense autoencoder fitted to normal beats of 12 generated patients, leads II
-    and V1; gives the folder."""
+def fit_beats(folder: Path, members: int = 1) -> Path:
+    """Write to `folder` a dense autoencoder of `members` fitted to normal beats of 12 generated patients,
+    leads II and V1; gives the folder."""
     takes = BeatPreprocessing(
         before=0.25, after=0.45, samples=140, normalisation="zscore", leads=("II", "MLII", "V1")
     )
@@ -26,7 +26,7 @@ def fit_beats(folder: Path) -> Path:
         normal = made.peaks[[symbol == "N" for symbol in made.symbols]]
         beats.append(cut_beats(made.millivolts, normal, 360, takes.beat)[0])
     values = torch.from_numpy(takes.normalised(np.concatenate(beats).reshape(-1, 1, takes.samples)))
-    arguments = {"samples": 140, "settings": {"members": 1}}
+    arguments = {"samples": 140, "settings": {"members": members}}
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = build("beats-dense", arguments)

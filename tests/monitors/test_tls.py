@@ -1,4 +1,4 @@
-"""TLS with real servers: samples come and alarms go where the authority is trusted. Who is not trusted is
+"""TLS with real servers: samples come where the authority is trusted. Who is not trusted is
 refused, with a reason for a person, and tried again."""
 
 from __future__ import annotations
@@ -23,13 +23,12 @@ from monitors.sources import SourceSettings, make_source
 from monitors.sources.source import SourceLost
 from monitors.tls import tls_failure
 from monitors.wire import encode
-from tests.monitors.alerting import ONSET, Api
+from tests.monitors.alerting import Api
 from tests.monitors.certificates import proving
 from tests.monitors.samples import Watcher, chunk
 from tests.monitors.servers import free_port, mosquitto, redis_server
 from tests.monitors.sources.test_kafka import cluster
 from tests.monitors.sources.test_kafka import send as produce
-from tests.monitors.test_alertmanager import Client
 
 Send = Callable[[Chunk], Awaitable[None]]
 SECRET = "s3cret"
@@ -269,36 +268,6 @@ def test_a_kafka_broker_that_cannot_be_trusted_is_not_given_the_password(
 def test_an_authority_that_is_not_there_is_said_before_anything_starts(kind: str, keys: Path) -> None:
     with pytest.raises(SettingsError, match="no authority to trust"):
         source(kind, 1, keys, "missing.pem")
-
-
-@pytest.mark.parametrize(
-    ("certificate", "reason"),
-    [("stranger", "unable to get local issuer certificate"), ("elsewhere", "not valid for '127.0.0.1'")],
-)
-def test_an_alertmanager_that_cannot_be_trusted_gets_no_alarm_and_no_token(
-    certificate: str, reason: str, keys: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "token").write_text(SECRET)
-
-    async def main() -> None:
-        port = free_port()
-        false, real = (Api(tls=proving(keys, name), port=port) for name in (certificate, "server"))
-        files = {"ca": str(keys / "ca.pem"), "token_file": str(tmp_path / "token")}
-        async with Client(f"https://127.0.0.1:{port}", **files) as client:
-            async with false:
-                client.push([ONSET])
-                await client.reaches(lambda: client.counts["failed"] >= 2)
-            async with real as address:
-                await client.reaches(lambda: client.sent == [ONSET])
-        assert not false.headers
-        assert real.headers[0]["Authorization"] == f"Bearer {SECRET}"
-        (trouble, again) = client.notes
-        where = address.removeprefix("https://")
-        assert trouble.startswith(f"alarms do not reach the Alertmanager {where}: its certificate is not")
-        assert reason in trouble
-        assert again == f"alarms reach the Alertmanager {where} again"
-
-    asyncio.run(main())
 
 
 def test_other_failures_are_not_put_down_to_tls() -> None:
