@@ -40,12 +40,14 @@ class GenrayError(Exception):
     exit_code = 1
     agreed = False
     """Whether all workers of a group raise this error together, so that none waits for another."""
+    advice: str | None = None
+    """The hint of an error that is raised without one of its own."""
 
     def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
         super().__init__(what)
         self.what = what
         self.where = where
-        self.hint = hint
+        self.hint = hint or self.advice
 
     def __str__(self) -> str:
         lines = [self.what]
@@ -119,13 +121,19 @@ class BundleTooNew(BundleError):
 class BundleUnknown(BundleError):
     """The bundle names a network or setting that does not exist here."""
 
+    advice = "use the genray that wrote the bundle, or train it again with this one"
+
 
 class BundleMismatch(BundleError):
     """A tensor is missing, left over, or of another shape or type than the network's."""
 
+    advice = "its parts are of different bundles, or edited: copy it again, or train it again"
+
 
 class BundleUnsafe(BundleError):
     """A path in the bundle leaves its folder, or a file is absurdly large."""
+
+    advice = "no training writes this: take the bundle from whoever trained it, or train it again"
 
 
 class ResourceError(UsageError):

@@ -8,6 +8,12 @@ def test_an_error_says_what_where_and_what_next() -> None:
     assert str(error) == "no pairs\n  where: data.path\n  next:  make some"
 
 
+def test_a_bundle_that_cannot_be_used_always_comes_with_what_to_do_next() -> None:
+    for kind in (errors.BundleUnknown, errors.BundleMismatch, errors.BundleUnsafe):
+        assert "\n  next:  " in str(kind("wrong"))
+    assert errors.BundleMismatch("wrong", hint="do this").hint == "do this"
+
+
 def test_an_error_survives_the_way_between_processes() -> None:
     error = errors.Diverged("NaN", where="step 3", hint="lower the rate")
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301 (what Ray does between its own processes)
