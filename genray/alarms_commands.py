@@ -81,16 +81,16 @@ def show_alarms(
     )
     if streams and not history.episodes and not {*streams} & {*known_streams(journal)}:
         say(f"the journal knows no stream {label_value(str(stream))}")
-    shown = history.episodes[:limit]
+    shown, until = history.episodes[:limit], history.until
     if as_json:
-        alarms = [_plain(each, now) for each in shown]
+        alarms = [_plain(each, until) for each in shown]
         print_json({"state": str(folder), "alarms": alarms, "summary": _figures(history)})
     elif as_csv:
-        _print_csv([_plain(each, now) for each in shown])
+        _print_csv([_plain(each, until) for each in shown])
         say(_summary(history))
     else:
         if shown:
-            _print_table([_row(each, now) for each in shown])
+            _print_table([_row(each, until) for each in shown])
         _say(_summary(history))
     if len(history.episodes) > len(shown):
         say(f"{len(history.episodes) - len(shown):,} more: --limit {len(history.episodes)} shows all")
@@ -142,12 +142,12 @@ def _measure(each: Episode) -> tuple[float | None, str, float | None, str]:
     return value, unit.strip(), limit, words.format(text) + bounded
 
 
-def _row(each: Episode, now: float) -> tuple[str, ...]:
+def _row(each: Episode, until: float) -> tuple[str, ...]:
     onset, recorded = _moment(each.onset), _moment(each.recorded)
     if abs(each.recorded - each.onset) > _APART:
         onset += f" (recorded {_beside(recorded, onset)})"
     reason = f" ({label_value(each.reason, 100)})" if each.reason not in ("", each.state) else ""
-    lasted, open_still = _number(each.lasted(now)), "" if each.state == "ended" else " so far"
+    lasted, open_still = _number(each.lasted(until)), "" if each.state == "ended" else " so far"
     return (
         onset,
         label_value(each.stream),
@@ -161,13 +161,13 @@ def _row(each: Episode, now: float) -> tuple[str, ...]:
     )
 
 
-def _plain(each: Episode, now: float) -> dict[str, Any]:
+def _plain(each: Episode, until: float) -> dict[str, Any]:
     """An alarm as plain values: times as ISO 8601 with their offset, seconds."""
     plain: dict[str, Any] = {name: getattr(each, name, None) for name in _COLUMNS}
     plain |= zip(("value", "unit", "limit", "why"), _measure(each), strict=True)
     for name in ("onset", "recorded", "acknowledged"):
         plain[name] = None if plain[name] is None else _moment(plain[name], "T")
-    return plain | {"seconds": _number(round(each.lasted(now), 3))}
+    return plain | {"seconds": _number(round(each.lasted(until), 3))}
 
 
 def _figures(history: History) -> dict[str, Any]:

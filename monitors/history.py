@@ -78,11 +78,11 @@ class Episode:
     _says: int | None = None
     _whole: bool = False  # whether its onset was read
 
-    def lasted(self, now: float) -> float:
+    def lasted(self, until: float) -> float:
         """Seconds until its end, by the clock of the samples unless that fell back; of one that is open until
-        `now`, unix seconds by the clock of the monitor."""
+        the monitor last wrote: `until`, unix seconds by the clock of the monitor."""
         if self.state != "ended":
-            return max(0.0, now - self.recorded)
+            return max(0.0, until - self.recorded)
         lasted = self.changed - self.onset
         return lasted if lasted >= 0 else max(0.0, self.written - self.recorded)
 

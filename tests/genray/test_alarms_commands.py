@@ -69,6 +69,16 @@ def test_alarms_are_a_table_with_a_reason_and_a_summary(state: Path) -> None:
     assert last.startswith("alarms 1, announced 1, open 0; asystole 1 (1 high); beds 1, ")
 
 
+def test_what_was_open_when_the_monitor_ended_is_not_said_to_last_since(state: Path) -> None:
+    write(state, transition(), transition("gap"))
+    with closing(sqlite3.connect(state / "journal.sqlite")) as database, database:
+        for kind, ago in (("asystole", 600), ("gap", 500)):
+            when = (time.time() - ago, f"{kind}:1")
+            database.execute("UPDATE transitions SET recorded = ? WHERE alarm = ?", when)
+    alarms = json.loads(genray("alarms", "--state", str(state), "--json").stdout)["alarms"]
+    assert {each["kind"]: round(each["seconds"], -1) for each in alarms} == {"asystole": 100, "gap": 0}
+
+
 @pytest.mark.parametrize(
     ("kind", "priority", "measured", "limits", "words"),
     [
