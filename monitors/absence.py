@@ -113,7 +113,7 @@ class Absence:
 
     async def back(self, readings: Sequence[Reading]) -> None:
         """These have come; alarms that were raised here are over, others their shard will end."""
-        if not any(reading.stream in self._awaited for reading in readings):
+        if not self._awaited or not any(reading.stream in self._awaited for reading in readings):
             return
         async with self._turn:
             came = {each.stream: each.time for each in readings if each.stream in self._awaited}

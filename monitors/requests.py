@@ -35,9 +35,8 @@ class Requests:
         self._shards, self._up = shards, up
         self._telling, self._absence, self._keeping = telling, absence, keeping
         self._pseudonym = pseudonym
-        self._left: list[set[str]] = [
-            set() for _ in shards
-        ]  # streams that a shard is to discharge when it begins
+        # Of each shard: streams that it is to discharge when it begins.
+        self._left: list[set[str]] = [set() for _ in shards]
 
     async def acknowledge(self, alarm: str) -> bool:
         """Acknowledge an alarm; False if there is none of that name, or it takes too long."""
