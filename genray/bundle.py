@@ -21,7 +21,7 @@ from torch import nn
 from genray import __version__
 from genray.ecg.preprocessing import BeatPreprocessing
 from genray.errors import BundleMismatch, BundleMissing, BundleTooNew, BundleUnsafe
-from genray.files import atomic_write, storage_errors, write_json
+from genray.io.files import atomic_write, storage_errors, write_json
 from genray.models.registry import build
 
 FORMAT: Literal[1] = 1

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn
 from rich.table import Column
 
-from genray.files import atomic_write
+from genray.io.files import atomic_write
 
 
 @dataclass(frozen=True)

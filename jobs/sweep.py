@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from genray.errors import SettingsError
-from genray.settings import Settings, absolute, flatten, nested
-from jobs.loop_settings import TrainSettings
-from jobs.run import Run
-from jobs.space import Point, find_points, point_names
-from jobs.sweep_run import PreparedSweep, SweepSettings
-from jobs.training import Training
-from jobs.trial import Trial, find_training
+from genray.settings.base import Settings, absolute, flatten, nested
+from jobs.runs.run import Run
+from jobs.sweeping.run import PreparedSweep, SweepSettings
+from jobs.sweeping.space import Point, find_points, point_names
+from jobs.sweeping.trials import Trial, find_training
+from jobs.training.settings import TrainSettings
+from jobs.training.target import Training
 
 
 class Sweeping:
@@ -36,7 +36,7 @@ class Sweep:
 
     Args:
         training: the target.
-        load: makes its settings, see `configs.loading.load`.
+        load: makes its settings, see `genray.settings.load.load`.
     """
 
     settings_class: type[Settings] = SweepSettings

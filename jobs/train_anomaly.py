@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field
 from torch import nn
 
-from genray.charts import draw_distributions, draw_rates
-from genray.data.image_set import Images, ImageSet, ImageSetSettings
-from genray.data.loader import Share
-from genray.data.splits import hold_out
+from genray.datasets.image_set import Images, ImageSet, ImageSetSettings
+from genray.datasets.loader import Share
+from genray.datasets.splits import hold_out
 from genray.errors import DataError
-from genray.figures import draw_reconstructions
 from genray.models.conv import ConvSettings
-from genray.settings import Settings
-from jobs.autoencoding import Autoencoding, AutoencodingSettings, Model
-from jobs.latent import latent_pictures, spread
-from jobs.recipe import Conclusion, Part, Picture, Place, Scored
-from jobs.training import Training
+from genray.report.charts import draw_distributions, draw_rates
+from genray.report.pictures import draw_reconstructions
+from genray.settings.base import Settings
+from jobs.recipes.autoencoding import Autoencoding, AutoencodingSettings, Model
+from jobs.recipes.latent_space import latent_pictures, spread
+from jobs.training.recipe import Conclusion, Part, Picture, Place, Scored
+from jobs.training.target import Training
 
 _NORMAL = ("good", "normal", "ok")  # names of the class of normal images, where none is given
 

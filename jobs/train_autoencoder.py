@@ -9,14 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from genray.charts import draw_distributions
-from genray.figures import draw_reconstructions, draw_tiles
-from genray.pixels import to_pixels
-from jobs.autoencoding import Autoencoding, AutoencodingSettings
-from jobs.image_recipe import UNIT
-from jobs.latent import latent_pictures, spread
-from jobs.recipe import Conclusion, Part, Picture, Place, Scored
-from jobs.training import Training
+from genray.images.tensors import to_pixels
+from genray.report.charts import draw_distributions
+from genray.report.pictures import draw_reconstructions, draw_tiles
+from jobs.recipes.autoencoding import Autoencoding, AutoencodingSettings
+from jobs.recipes.images import UNIT
+from jobs.recipes.latent_space import latent_pictures, spread
+from jobs.training.recipe import Conclusion, Part, Picture, Place, Scored
+from jobs.training.target import Training
 
 
 class TrainAutoencoderSettings(AutoencodingSettings):

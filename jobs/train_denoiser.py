@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from genray.data.corruptions import NoiseSettings, corrupt, corrupt_held_out
-from genray.data.image_source import Key, Patch
-from genray.data.loader import Pixels, Sample
-from genray.settings import Settings
-from jobs.recipe import Part
-from jobs.restoring import Case, Restoring, RestoringSettings
-from jobs.training import Training
+from genray.datasets.image_source import Key, Patch
+from genray.datasets.loader import Pixels, Sample
+from genray.images.corruptions import NoiseSettings, corrupt, corrupt_held_out
+from genray.settings.base import Settings
+from jobs.recipes.restoring import Case, Restoring, RestoringSettings
+from jobs.training.recipe import Part
+from jobs.training.target import Training
 
 
 class DenoiserEvalSettings(Settings):
@@ -77,7 +77,7 @@ class TrainDenoiser(Restoring[TrainDenoiserSettings]):
 
     def baselines(self) -> dict[str, dict[str, float]]:
         """PSNR and SSIM of the noisy images, and of BM3D's, on the images that judge."""
-        from genray.metrics import image_metrics
+        from genray.images.metrics import image_metrics
 
         results: dict[str, list[dict[str, torch.Tensor]]] = {"noisy": []}
         for index, (image,) in enumerate(self.held_out[self.judging]):

@@ -12,16 +12,16 @@ from pydantic import Field, model_validator
 from torch import nn
 from torch.nn import functional as F
 
-from genray.data.image_source import Flips, Key
-from genray.data.loader import Pixels, Sample
-from genray.data.stamps import StampSettings, stamp
+from genray.datasets.image_source import Flips, Key
+from genray.datasets.loader import Pixels, Sample
+from genray.images.stamps import StampSettings, stamp
+from genray.images.tensors import to_pixels
 from genray.models.losses import ReconstructionSettings, reconstruction_loss
 from genray.models.residual_unet import UShapeSettings
-from genray.pixels import to_pixels
-from jobs.image_recipe import UNIT
-from jobs.recipe import Conclusion, Learn, Part, Place, Scored
-from jobs.restoring import Case, Restoring, RestoringSettings
-from jobs.training import Training
+from jobs.recipes.images import UNIT
+from jobs.recipes.restoring import Case, Restoring, RestoringSettings
+from jobs.training.recipe import Conclusion, Learn, Part, Place, Scored
+from jobs.training.target import Training
 
 _PRESETS: Mapping[str, Mapping[str, Any]] = {
     "fast": {

@@ -13,24 +13,24 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import nn
 
-from genray.beat_figures import draw_beats
 from genray.bundle import save_bundle
-from genray.data.beat_set import Beats, open_beat_set
-from genray.data.beat_source import BeatSetSettings
-from genray.data.images import BadInput
-from genray.data.loader import ArrayLoader, Loader, Share
+from genray.datasets.beat_set import Beats, open_beat_set
+from genray.datasets.beats import BeatSetSettings
+from genray.datasets.loader import ArrayLoader, Loader, Share
+from genray.images.decode import BadInput
 from genray.models.beat_conv import ConvBeatSettings
-from genray.models.beat_dense import DenseBeatSettings
+from genray.models.beats import DenseBeatSettings
 from genray.models.layers import parameter_count
 from genray.models.registry import build
-from jobs.beat_baselines import BeatEvalSettings, plain_methods
-from jobs.beat_judging import Method, class_table, judge
-from jobs.beat_loss import BeatLossSettings, beat_errors
-from jobs.beat_pictures import Row, beat_pictures
-from jobs.cross_fitting import CrossFit, first_component, folds_of
-from jobs.follow_up import FollowUp
-from jobs.loop_settings import TrainSettings
-from jobs.recipe import (
+from genray.report.beat_figures import draw_beats
+from jobs.recipes.beat_judging import Method, class_table, judge
+from jobs.recipes.beat_loss import BeatLossSettings, beat_errors
+from jobs.recipes.beat_pictures import Row, beat_pictures
+from jobs.recipes.beats import BeatEvalSettings, plain_methods
+from jobs.recipes.cross_fitting import CrossFit, first_component, folds_of
+from jobs.recipes.threshold import ThresholdSettings, calibration_of
+from jobs.training.follow_up import FollowUp
+from jobs.training.recipe import (
     AdamSettings,
     Conclusion,
     Learn,
@@ -41,8 +41,8 @@ from jobs.recipe import (
     Scored,
     Summary,
 )
-from jobs.threshold import ThresholdSettings, calibration_of
-from jobs.training import Training
+from jobs.training.settings import TrainSettings
+from jobs.training.target import Training
 
 Model = Annotated[DenseBeatSettings | ConvBeatSettings, Field(discriminator="kind")]
 

@@ -14,8 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from genray.bundle import ImageSpec, Preprocessing, save_bundle
-from genray.data.images import BadInput
-from genray.data.loader import (
+from genray.datasets.loader import (
     Loader,
     MemoryLoader,
     Pixels,
@@ -25,21 +24,22 @@ from genray.data.loader import (
     held_out_batches,
     load_all,
 )
-from genray.data.paired import PairedSettings, PairSource
-from genray.data.pairing import find_pairs
-from genray.data.resizing import middle
-from genray.data.store import Store
-from genray.data.stream import StreamLoader
+from genray.datasets.pairing import find_pairs
+from genray.datasets.pairs import PairedSettings, PairSource
+from genray.datasets.ray_stream import StreamLoader
 from genray.errors import DataError
+from genray.images.decode import BadInput
+from genray.images.resizing import middle
+from genray.images.tensors import grid, to_pixels, to_unit
+from genray.io.store import Store
 from genray.models.layers import parameter_count
 from genray.models.losses import Adversarial, adversarial_loss
 from genray.models.patchgan import PatchGAN, PatchGANSettings
-from genray.models.unet import UNet, UNetSettings
-from genray.pixels import grid, to_pixels, to_unit
-from genray.settings import Settings
-from jobs.loop_settings import TrainSettings
-from jobs.recipe import Learn, OptimizerSettings, Part, Place, Recipe, Scored, Summary
-from jobs.training import Training
+from genray.models.pix2pix import UNet, UNetSettings
+from genray.settings.base import Settings
+from jobs.training.recipe import Learn, OptimizerSettings, Part, Place, Recipe, Scored, Summary
+from jobs.training.settings import TrainSettings
+from jobs.training.target import Training
 
 
 class LossSettings(Settings):
@@ -196,7 +196,9 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
         place: Place,
     ) -> list[Scored]:
         """L1, PSNR and SSIM of the generated images, with values from 0 to 1."""
-        from genray.metrics import image_metrics  # imports slowly, and not before the first epoch's end
+        from genray.images.metrics import (
+            image_metrics,  # imports slowly, and not before the first epoch's end
+        )
 
         scored: list[Scored] = []
         batch = max(1, _VALIDATION_PIXELS // self.settings.data.size**2)

@@ -11,18 +11,18 @@ from typing import Any
 
 from genray.bundle import Bundle, load_bundle
 from genray.errors import BundleMissing, ResourceError, SettingsError
+from genray.interrupts import stoppable
 from genray.progress import Display
 from genray.resources import Demand, Resources
-from genray.stopping import stoppable
-from monitors.ecg_settings import EcgSettings
-from monitors.journal import Journal
-from monitors.monitor import Monitor
-from monitors.pseudonym import Pseudonyms, load_key
-from monitors.scoring import Scorer
-from monitors.shards import Here, OnRay, Running
+from monitors.outputs.journal import Journal
+from monitors.patient.scoring import Scorer
+from monitors.service.backends import Here, OnRay, Running
+from monitors.service.dispatcher import DISCLAIMER
+from monitors.service.monitor import Monitor
+from monitors.settings import EcgSettings
 from monitors.sources import make_source
+from monitors.sources.pseudonyms import Pseudonyms, load_key
 from monitors.sources.replay import ReplaySettings, check_replay
-from monitors.telling import DISCLAIMER
 
 
 class Ecg:

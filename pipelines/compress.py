@@ -11,15 +11,15 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from genray.data.photo import Photo
-from genray.latents import LatentCodec, LatentSettings
-from genray.page import png
-from genray.rate_distortion import COLUMNS, cells, draw_rate_distortion, rate_distortion, verdict
-from pipelines.bundle_step import Pixels
-from pipelines.coding import Coding, CodingSettings
-from pipelines.engine import Bulk
+from genray.images.photo import Photo
+from genray.inference.latents import LatentCodec, LatentSettings
+from genray.report.page import png
+from pipelines.engine.target import Bulk
 from pipelines.reconstruct import mse
-from pipelines.step import Input, Made, Place
+from pipelines.steps.autoencoder import Coding, CodingSettings
+from pipelines.steps.base import Input, Made, Place
+from pipelines.steps.bundle import Pixels
+from pipelines.steps.rate_distortion import COLUMNS, cells, draw_rate_distortion, rate_distortion, verdict
 
 _STEPS = (0.1, 0.25, 0.5, 1.0)  # of the table
 

@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from genray.data.corruptions import NoiseSettings, corrupt_held_out
-from genray.data.images import BadImage
-from genray.data.stamps import StampSettings, stamp
-from genray.settings import Settings
-from pipelines.bundle_step import Pixels, as_channels, change, with_pixels
-from pipelines.engine import Bulk
-from pipelines.known import path_hash
+from genray.images.corruptions import NoiseSettings, corrupt_held_out
+from genray.images.decode import BadImage
+from genray.images.stamps import StampSettings, stamp
+from genray.settings.base import Settings
+from pipelines.engine.target import Bulk
 from pipelines.settings import BulkSettings
-from pipelines.step import Input, Made, Place, Step
+from pipelines.steps.base import Input, Made, Place, Step
+from pipelines.steps.bundle import Pixels, as_channels, change, with_pixels
+from pipelines.storage.known import path_hash
 
 _LEAST = 16  # pixels a side that a stamp needs
 

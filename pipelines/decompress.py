@@ -7,16 +7,16 @@ from typing import Any
 
 from pydantic import Field
 
-from genray.data.images import BadImage
-from genray.data.photo import Photo
-from genray.data.store import Store
 from genray.errors import DataError, GenrayError
-from genray.latents import LatentCodec
-from pipelines.coding import Coding, CodingSettings
-from pipelines.engine import Bulk
-from pipelines.output import read_header
+from genray.images.decode import BadImage
+from genray.images.photo import Photo
+from genray.inference.latents import LatentCodec
+from genray.io.store import Store
+from pipelines.engine.target import Bulk
 from pipelines.settings import OutputSettings, ReadSettings
-from pipelines.step import Input, Made, Place
+from pipelines.steps.autoencoder import Coding, CodingSettings
+from pipelines.steps.base import Input, Made, Place
+from pipelines.storage.output import read_header
 
 
 class DecompressSettings(CodingSettings):

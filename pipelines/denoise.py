@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from genray.data.noise_level import noise_level
-from genray.settings import Settings
-from pipelines.bundle_step import change, with_pixels
-from pipelines.engine import Bulk
-from pipelines.restoration import Restoration, RestorationSettings, blended
-from pipelines.step import Input, Made
+from genray.images.noise_level import noise_level
+from genray.settings.base import Settings
+from pipelines.engine.target import Bulk
+from pipelines.steps.base import Input, Made
+from pipelines.steps.bundle import change, with_pixels
+from pipelines.steps.restoration import Restoration, RestorationSettings, blended
 
 
 class DenoisingSettings(Settings):

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy import ndimage
 
-from genray.settings import Settings
-from pipelines.bundle_step import Pixels, change, with_pixels
-from pipelines.engine import Bulk
-from pipelines.restoration import Restoration, RestorationSettings, blended
-from pipelines.step import Input, Made
+from genray.settings.base import Settings
+from pipelines.engine.target import Bulk
+from pipelines.steps.base import Input, Made
+from pipelines.steps.bundle import Pixels, change, with_pixels
+from pipelines.steps.restoration import Restoration, RestorationSettings, blended
 
 
 class DestampingSettings(Settings):

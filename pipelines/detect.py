@@ -10,14 +10,14 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from genray.data.photo import Photo
 from genray.errors import SettingsError
-from genray.heat import heat_map
-from genray.settings import Settings
-from pipelines.coding import Coding, CodingSettings
-from pipelines.engine import Bulk
+from genray.images.photo import Photo
+from genray.report.heat import heat_map
+from genray.settings.base import Settings
+from pipelines.engine.target import Bulk
 from pipelines.reconstruct import error_limit, plain
-from pipelines.step import Input, Made
+from pipelines.steps.autoencoder import Coding, CodingSettings
+from pipelines.steps.base import Input, Made
 
 
 class DetectionSettings(Settings):
@@ -102,8 +102,8 @@ def image_error(before: Any, after: Any, kind: str) -> float:
     if kind == "ssim":
         import torch
 
-        from genray.metrics import image_metrics
-        from genray.pixels import to_network
+        from genray.images.metrics import image_metrics
+        from genray.images.tensors import to_network
 
         pair = [to_network(image[None], span=(0.0, 1.0)) for image in (after, before)]
         with torch.inference_mode():

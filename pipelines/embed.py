@@ -11,10 +11,10 @@ from pydantic import Field
 
 from genray.models.autoencoder import Autoencoder
 from genray.models.registry import build
-from genray.settings import Settings
-from pipelines.coding import Coding, CodingSettings
-from pipelines.engine import Bulk
-from pipelines.step import Input, Made
+from genray.settings.base import Settings
+from pipelines.engine.target import Bulk
+from pipelines.steps.autoencoder import Coding, CodingSettings
+from pipelines.steps.base import Input, Made
 
 
 class EmbeddingSettings(Settings):

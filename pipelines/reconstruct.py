@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from genray.data.photo import Photo
-from pipelines.bundle_step import Pixels
-from pipelines.coding import Coding, CodingSettings
-from pipelines.engine import Bulk
-from pipelines.step import Input, Made
+from genray.images.photo import Photo
+from pipelines.engine.target import Bulk
+from pipelines.steps.autoencoder import Coding, CodingSettings
+from pipelines.steps.base import Input, Made
+from pipelines.steps.bundle import Pixels
 
 
 class ReconstructSettings(CodingSettings):

@@ -14,17 +14,17 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
-from genray.data.images import BadImage
-from genray.data.photo import Photo, read_photo
 from genray.errors import GenrayError
-from genray.page import Page, Picture
+from genray.images.decode import BadImage
+from genray.images.photo import Photo, read_photo
+from genray.io.sources import Item, Source
 from genray.progress import duration
-from pipelines.known import path_hashes
-from pipelines.ledger import DONE, FAILED, SKIPPED, TIMES
-from pipelines.output import Output
+from genray.report.page import Page, Picture
 from pipelines.settings import BulkSettings
-from pipelines.showing import amount, change_in_bytes, meaning, reasons_table, times_table, visible
-from pipelines.sources import Item, Source
+from pipelines.storage.known import path_hashes
+from pipelines.storage.ledger import DONE, FAILED, SKIPPED, TIMES
+from pipelines.storage.output import Output
+from pipelines.tables import amount, change_in_bytes, meaning, reasons_table, times_table, visible
 
 Row = dict[str, Any]
 Pixels = NDArray[np.uint8]

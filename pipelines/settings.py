@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from genray.data.photo import ReadLimits
-from genray.data.photo_writer import WriteSettings
-from genray.settings import Location, Settings
-from pipelines.sinks import SinkSettings
-from pipelines.sources import SourceSettings
+from genray.images.photo import ReadLimits
+from genray.images.photo_writer import WriteSettings
+from genray.io.sources import SourceSettings
+from genray.settings.base import Location, Settings
+from pipelines.storage.sinks import SinkSettings
 
 
 class ReadSettings(SourceSettings, ReadLimits):

@@ -12,15 +12,15 @@ from PIL import Image
 from pydantic import Field
 from torch import nn
 
-from genray.data.images import BadImage
-from genray.data.photo import Photo
-from genray.data.photo_writer import to_eight_bits
-from genray.settings import Settings
-from genray.tiling import tiled
-from pipelines.bundle_step import BundleSettings, BundleStep, Pixels, as_channels
-from pipelines.engine import Bulk
+from genray.images.decode import BadImage
+from genray.images.photo import Photo
+from genray.images.photo_writer import to_eight_bits
+from genray.inference.tiling import tiled
+from genray.settings.base import Settings
+from pipelines.engine.target import Bulk
 from pipelines.reconstruct import plain
-from pipelines.step import Input, Made, Place
+from pipelines.steps.base import Input, Made, Place
+from pipelines.steps.bundle import BundleSettings, BundleStep, Pixels, as_channels
 
 
 class TranslationSettings(Settings):

@@ -70,7 +70,7 @@ def tiny(pairs: Path, tmp_path: Path) -> Callable[..., list[str]]:
 @pytest.fixture
 def settings(tiny: Callable[..., list[str]]) -> Callable[..., Any]:
     """Settings of train-pix2pix made from `tiny` and more."""
-    from configs.loading import load
+    from genray.settings.load import load
     from jobs.train_pix2pix import TrainPix2PixSettings
 
     return lambda *more: load(TrainPix2PixSettings, target="train-pix2pix", sets=tiny(*more))

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from genray.settings import Settings
+from genray.settings.base import Settings
 
 Array = NDArray[np.float32]
 Indices = NDArray[np.intp]

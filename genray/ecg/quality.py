@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from genray.settings import Settings
+from genray.settings.base import Settings
 
 Floats = NDArray[np.floating]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from genray.ecg.beats import BeatSettings, cut_beats
 from genray.ecg.qrs import detect_peaks
-from genray.ecg.records import Record
+from genray.ecg.records.base import Record
 from genray.errors import DataError
 
 Peaks = Literal["annotated", "detected"]

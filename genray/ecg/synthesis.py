@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genray.ecg.heartbeat import Heart
+from genray.ecg.records.wfdb_writer import write_wfdb
 from genray.ecg.rhythm import Beat, Episode, EpisodeKind, Rhythm
-from genray.ecg.wfdb_writer import write_wfdb
 
 __all__ = ["Episode", "EpisodeKind", "Generated", "Patient", "generate", "write_records"]
 

@@ -9,8 +9,8 @@ from pydantic import Field
 from torch import nn
 
 from genray.models.autoencoder import Widths, he, up_to_multiple, xavier
-from genray.models.beat_dense import BeatAutoencoder
-from genray.settings import Settings
+from genray.models.beats import BeatAutoencoder
+from genray.settings.base import Settings
 
 _KERNEL = 7  # samples: 35 ms of a beat at the outermost layer, a QRS complex at the next
 

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import nn
 
 from genray.models.autoencoder import Autoencoder, Shape, Widths, he, xavier
-from genray.settings import Settings
+from genray.settings.base import Settings
 
 
 class ConvSettings(Settings):

@@ -10,7 +10,7 @@ from torch import nn
 
 from genray.models.autoencoder import Widths, he, xavier
 from genray.models.restorer import Restorer
-from genray.settings import Settings
+from genray.settings.base import Settings
 
 
 class ConvRestorerSettings(Settings):

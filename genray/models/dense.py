@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import nn
 
 from genray.models.autoencoder import Autoencoder, Shape, Widths, he, xavier
-from genray.settings import Settings
+from genray.settings.base import Settings
 
 Activation = Literal["relu", "gelu", "silu"]
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}

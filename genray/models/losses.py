@@ -9,7 +9,7 @@ from pydantic import Field
 from torch.nn import functional as F
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from genray.settings import Settings
+from genray.settings.base import Settings
 
 Adversarial = Literal["bce", "least-squares"]
 

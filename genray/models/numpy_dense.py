@@ -18,7 +18,7 @@ from torch import nn
 
 from genray.models.autoencoder import Autoencoder, Shape, Widths
 from genray.models.dense import DenseAutoencoder, DenseSettings
-from genray.settings import Settings
+from genray.settings.base import Settings
 
 Array = NDArray[Any]  # of float32 or float64: every function keeps the type that it is given
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import nn
 
 from genray.models.layers import init_normal, norm_layer
-from genray.settings import Settings
+from genray.settings.base import Settings
 
 
 class PatchGANSettings(Settings):

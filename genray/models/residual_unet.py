@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from genray.models.autoencoder import Widths, he
 from genray.models.restorer import Restorer
-from genray.settings import Settings
+from genray.settings.base import Settings
 
 
 class UShapeSettings(Settings):

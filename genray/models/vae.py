@@ -9,7 +9,7 @@ from pydantic import Field
 
 from genray.models.autoencoder import Autoencoder, Shape, Widths
 from genray.models.conv import conv_decoder, conv_encoder
-from genray.settings import Settings
+from genray.settings.base import Settings
 
 _LOGVAR_RANGE = (-20.0, 20.0)
 

@@ -6,12 +6,12 @@ from typing import Annotated
 
 from pydantic import Field
 
+from monitors.sources.base import Source
 from monitors.sources.demo import DemoSettings, DemoSource
 from monitors.sources.kafka import KafkaSettings, KafkaSource
 from monitors.sources.mqtt import MqttSettings, MqttSource
 from monitors.sources.redis_streams import RedisSettings, RedisSource
 from monitors.sources.replay import ReplaySettings, ReplaySource
-from monitors.sources.source import Source
 from monitors.sources.websocket import WebSocketSettings, WebSocketSource
 
 SourceSettings = Annotated[

@@ -11,8 +11,8 @@ from pydantic import Field
 
 from genray.ecg.rhythm import Episode, EpisodeKind
 from genray.ecg.synthesis import Patient
-from genray.settings import Settings
-from monitors.chunk import MISSING, Chunk
+from genray.settings.base import Settings
+from monitors.sources.chunk import MISSING, Chunk
 from monitors.sources.pace import Pace
 
 LEADS = ("II", "V1")

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from genray.settings import Location, Settings
-from monitors.sources.parts import ca_needs_tls, needs, password, trust
-from monitors.sources.source import SourceLost
+from genray.settings.base import Location, Settings
+from monitors.sources.base import SourceLost
+from monitors.sources.connection import ca_needs_tls, needs, password, trust
 
 if TYPE_CHECKING:
     import confluent_kafka

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from genray.settings import Location, Settings
-from monitors.sources.parts import ca_needs_tls, needs, password, trust
-from monitors.sources.source import SourceLost
-from monitors.tls import connection_failure
-from monitors.wire import MAX_BYTES
+from genray.settings.base import Location, Settings
+from monitors.sources.base import SourceLost
+from monitors.sources.connection import ca_needs_tls, needs, password, trust
+from monitors.sources.message import MAX_BYTES
+from monitors.sources.tls import connection_failure
 
 if TYPE_CHECKING:
     import aiomqtt

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from genray.settings import Location, Settings
-from monitors.sources.parts import ca_needs_tls, needs, password, trust
-from monitors.sources.source import SourceLost
-from monitors.tls import connection_failure
+from genray.settings.base import Location, Settings
+from monitors.sources.base import SourceLost
+from monitors.sources.connection import ca_needs_tls, needs, password, trust
+from monitors.sources.tls import connection_failure
 
 FIELD = b"m"
 

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from genray.ecg.records import Record, find_records, open_record
+from genray.ecg.records.base import Record, find_records, open_record
 from genray.errors import DataError
-from genray.settings import Location, Settings
-from monitors.chunk import Chunk
+from genray.settings.base import Location, Settings
+from monitors.sources.base import EndOfSource
+from monitors.sources.chunk import Chunk
 from monitors.sources.pace import Pace
-from monitors.sources.source import EndOfSource
 
 _LOG = logging.getLogger(__name__)
 _AHEAD = 10.0  # seconds of each stream that are read at once, at least

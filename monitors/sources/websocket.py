@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 import aiohttp
 from pydantic import Field, field_validator
 
-from genray.settings import Location, Settings
-from monitors.sources.parts import password, trust
-from monitors.sources.source import SourceLost
-from monitors.tls import connection_failure
+from genray.settings.base import Location, Settings
+from monitors.sources.base import SourceLost
+from monitors.sources.connection import password, trust
+from monitors.sources.tls import connection_failure
 
 MOST: Final = 4 * 2**20
 """Bytes of a message: one beyond this ends the connection, one that is only too large for the wire format is

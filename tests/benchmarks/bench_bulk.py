@@ -32,9 +32,9 @@ import torch
 from PIL import Image
 
 from genray.bundle import ImageSpec, Preprocessing, load_bundle, save_bundle
-from genray.data.photo import ReadLimits, read_photo
-from genray.data.photo_writer import WriteSettings, write_photo
-from genray.inference import InferenceSettings, Runner
+from genray.images.photo import ReadLimits, read_photo
+from genray.images.photo_writer import WriteSettings, write_photo
+from genray.inference.runner import InferenceSettings, Runner
 from genray.models.registry import build
 
 _SIZE = 512
@@ -91,7 +91,7 @@ def bound(case: str, bundle: Path, images: Path) -> dict[str, float]:
     files = [file.read_bytes() for file in sorted(images.glob("*.jpg"))[:12]]
     network, gives = loaded.network, preprocessing.output
     if case == "embed":
-        from pipelines.coding import _Encoder
+        from pipelines.steps.autoencoder import _Encoder
 
         network, gives = _Encoder(network), None  # type: ignore[assignment, arg-type]
     runner = Runner(network, preprocessing.input, gives, InferenceSettings(), threads=1)
@@ -109,7 +109,7 @@ def bound(case: str, bundle: Path, images: Path) -> dict[str, float]:
     for _ in range(3):
         clock("decode", lambda i: read_photo(files[i], ReadLimits()))
         if case == "embed":
-            from pipelines.coding import resized
+            from pipelines.steps.autoencoder import resized
 
             small = np.stack([resized(p.pixels, (128, 128), "stretch") for p in photos])
             clock("resize", lambda i: resized(photos[i].pixels, (128, 128), "stretch"))

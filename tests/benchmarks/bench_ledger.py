@@ -34,13 +34,13 @@ def lay_out(root: Path, count: int) -> None:
 
 def work(root: Path, count: int) -> dict[str, Any]:
     """List, plan, record and summarise; a second listing, where nothing is left."""
-    from genray.data.store import Store
+    from genray.io.sources import open_source
+    from genray.io.store import Store
     from pipelines.corrupt import Corrupt, CorruptSettings
-    from pipelines.known import Known
-    from pipelines.ledger import Ledger
-    from pipelines.listing import Listing
-    from pipelines.plan import Plan, write_plan
-    from pipelines.sources import open_source
+    from pipelines.engine.listing import Listing
+    from pipelines.engine.plan import Plan, write_plan
+    from pipelines.storage.known import Known
+    from pipelines.storage.ledger import Ledger
 
     settings = CorruptSettings(input=str(root / "in"), output=str(root / "out"))
     source, step = open_source(settings.input, settings.read), Corrupt(settings)

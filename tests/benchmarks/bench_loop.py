@@ -23,13 +23,13 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from configs.loading import load
-from genray.data.fronts import write_fronts
-from genray.data.loader import Share
-from genray.pixels import to_network
+from genray.datasets.demo_fronts import write_fronts
+from genray.datasets.loader import Share
+from genray.images.tensors import to_network
 from genray.progress import LineDisplay
 from genray.resources import Resources
-from jobs.run import Run
+from genray.settings.load import load
+from jobs.runs.run import Run
 from jobs.train_pix2pix import TARGET, Pix2Pix, TrainPix2PixSettings
 
 

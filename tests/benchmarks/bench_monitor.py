@@ -29,8 +29,8 @@ from typing import Any
 
 import torch
 
+from genray.ecg.records.wfdb_writer import write_wfdb
 from genray.ecg.synthesis import Episode, generate, write_records
-from genray.ecg.wfdb_writer import write_wfdb
 from tests.benchmarks.monitor_case import LEADS, RATE, Case
 from tests.benchmarks.monitor_contenders import CONTENDERS
 from tests.monitors.alerting import Pager, alertmanager_server

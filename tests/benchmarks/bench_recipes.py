@@ -23,11 +23,11 @@ from PIL import Image
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from cluster.targets import find_target
-from configs.loading import load
 from genray.models.registry import build
 from genray.resources import Resources
-from jobs.run import Run
+from genray.settings.load import load
+from genray.targets import find_target
+from jobs.runs.run import Run
 from tests.benchmarks.bench_loop import Quiet
 
 CASES: dict[str, tuple[str, str, int, int, int]] = {

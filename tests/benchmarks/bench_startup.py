@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from genray.data.fronts import write_fronts
+from genray.datasets.demo_fronts import write_fronts
 
 
 def seconds(code: str) -> float:
@@ -58,12 +58,12 @@ def main() -> None:
         data = Path(folder) / "fronts"
         write_fronts(data, count=given.count, size=given.size)
         check = (
-            "from configs.loading import load; from jobs.train_pix2pix import *; "
+            "from genray.settings.load import load; from jobs.train_pix2pix import *; "
             f"TARGET.prepare(load(TrainPix2PixSettings, target='train-pix2pix', sets=['data.path={data}', "
             f"'data.size={given.size}']), 'train-pix2pix', None, print)"
         )
         parts: dict[str, Callable[[], float]] = {
-            "genray --help": lambda: seconds("from genray.cli import main; main(['--help'])"),
+            "genray --help": lambda: seconds("from genray.cli.main import main; main(['--help'])"),
             "import torch": lambda: seconds("import torch"),
             "import torch, Ray Train": lambda: seconds("import torch, ray.train.torch"),
             "the same, settings, data": lambda: seconds(check),

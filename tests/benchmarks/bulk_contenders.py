@@ -27,7 +27,7 @@ def _network(bundle: str, case: str) -> tuple[Any, Any]:
     import torch
 
     from genray.bundle import load_bundle
-    from genray.pixels import to_network, to_pixels
+    from genray.images.tensors import to_network, to_pixels
 
     loaded = load_bundle(bundle)
     network, size = loaded.network, loaded.manifest.preprocessing.size

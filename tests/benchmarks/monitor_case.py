@@ -11,16 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
-from monitors.alertmanager import AlertmanagerSettings
-from monitors.chunk import Chunk
-from monitors.ecg_settings import EcgSettings
-from monitors.exporter import Exporter, ExporterSettings
-from monitors.journal import Journal
-from monitors.live import LiveSettings
-from monitors.pseudonym import Pseudonyms
-from monitors.reference import ReferenceSettings
+from monitors.outputs.alertmanager import AlertmanagerSettings
+from monitors.outputs.journal import Journal
+from monitors.outputs.metrics import Exporter, ExporterSettings
+from monitors.outputs.page import LiveSettings
+from monitors.patient.reference import ReferenceSettings
+from monitors.patient.ward import Round, WardSettings
+from monitors.settings import EcgSettings
+from monitors.sources.chunk import Chunk
+from monitors.sources.pseudonyms import Pseudonyms
 from monitors.sources.replay import ReplaySettings, ReplaySource
-from monitors.ward import Round, WardSettings
 
 LEADS, RATE = 2, 360
 KEY = bytes(32)

@@ -25,18 +25,18 @@ import torch
 from genray.bundle import load_bundle
 from genray.ecg.qrs import Decisions, filled
 from genray.progress import LineDisplay
-from monitors.chunk import MISSING, Chunk
-from monitors.detection import Detection
-from monitors.exporter import Exporter
-from monitors.journal import Journal
-from monitors.monitor import Monitor
-from monitors.observation import Reading
-from monitors.pseudonym import Pseudonyms
-from monitors.scoring import Scorer
-from monitors.shard import Report
-from monitors.shards import Here
-from monitors.sources.source import EndOfSource
-from monitors.ward import Round, Ward
+from monitors.alarms.events import Reading
+from monitors.outputs.journal import Journal
+from monitors.outputs.metrics import Exporter
+from monitors.patient.detection import Detection
+from monitors.patient.scoring import Scorer
+from monitors.patient.ward import Round, Ward
+from monitors.service.backends import Here
+from monitors.service.monitor import Monitor
+from monitors.service.shard import Report
+from monitors.sources.base import EndOfSource
+from monitors.sources.chunk import MISSING, Chunk
+from monitors.sources.pseudonyms import Pseudonyms
 from tests.benchmarks.monitor_case import KEY, LEADS, RATE, Case, Meter, Replay, Told, settings
 
 

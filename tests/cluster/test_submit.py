@@ -27,7 +27,7 @@ def done(head: Any) -> Job:
         code = """
 import os
 from pathlib import Path
-import genray.data, genray.models, jobs, pipelines, monitors, configs
+import genray.datasets, genray.models, jobs, pipelines, monitors, configs
 from cluster.connect import cluster, inside_job
 assert Path(genray.__file__).parent.parent == Path.cwd(), genray.__file__
 for folder, _, files in os.walk("."):
@@ -73,7 +73,7 @@ def test_a_job_has_all_of_the_code_and_nothing_else(jobs: Jobs, done: Job) -> No
         for path in (_ROOT / name).rglob("*")
         if path.suffix in (".py", ".yaml", ".typed")
     }
-    assert "genray/data/__init__.py" in code
+    assert "genray/datasets/__init__.py" in code
     assert "configs/train-pix2pix.yaml" in code
     assert code <= sent
     assert {path.split("/")[0] for path in sent} == {*submit.PACKAGES, "pyproject.toml"}
@@ -83,7 +83,13 @@ def test_a_job_has_all_of_the_code_and_nothing_else(jobs: Jobs, done: Job) -> No
 def test_a_checkout_s_data_runs_and_caches_are_never_sent(tmp_path: Path) -> None:
     from ray._private.runtime_env.packaging import create_package
 
-    wanted = ["pyproject.toml", "genray/__init__.py", "genray/data/images.py", "configs/a.yaml", "jobs/x.py"]
+    wanted = [
+        "pyproject.toml",
+        "genray/__init__.py",
+        "genray/images/decode.py",
+        "configs/a.yaml",
+        "jobs/x.py",
+    ]
     unwanted = [
         "data/patients.csv", "runs/a/genray/x", "x", ".env", ".git/config", ".venv/genray/a.py",
         "d/genray/a.py", "genray.egg-info/PKG-INFO", "genray/__pycache__/a.cpython-311.pyc",

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from genray.cli import main
+from genray.cli.main import main
 from genray.ecg.rhythm import Episode
 from tests.monitors.bundles import fit_beats
 from tests.monitors.running import recorded, replay, run_here, sets, write_patients

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from genray.bundle import load_bundle
-from genray.cli import main
+from genray.cli.main import main
 
 Genray = Callable[..., Result]
 

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 from genray.bundle import FORMAT, ImageSpec, Preprocessing, load_bundle, read_manifest, save_bundle
-from genray.cli import main
+from genray.cli.main import main
 from genray.ecg.preprocessing import BeatPreprocessing
 from genray.errors import (
     BundleError,
@@ -18,8 +18,8 @@ from genray.errors import (
     BundleUnknown,
     BundleUnsafe,
 )
+from genray.models.pix2pix import UNet, UNetSettings
 from genray.models.registry import build
-from genray.models.unet import UNet, UNetSettings
 
 SMALL = UNetSettings(filters=4)
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cluster.targets import find_target
-from configs.loading import load
 from genray.progress import Display, LineDisplay
 from genray.resources import Resources
-from jobs.run import Run
+from genray.settings.load import load
+from genray.targets import find_target
+from jobs.runs.run import Run
 from jobs.train_pix2pix import TARGET
 
 

@@ -3,13 +3,13 @@ from pathlib import Path
 
 import pytest
 
-from configs.loading import as_sets, load
 from genray.errors import DataError, GenrayError, RunError, SettingsError, UsageError
-from genray.files import write_text
+from genray.io.files import write_text
 from genray.resources import Demand, Resources
-from genray.settings import flatten
+from genray.settings.base import flatten
+from genray.settings.load import as_sets, load
 from jobs.sweep import TARGET
-from tests.jobs.sweeps import prepare_sweep, sweep_settings
+from tests.jobs.sweeping.sweeps import prepare_sweep, sweep_settings
 
 Tiny = Callable[..., list[str]]
 FILTERS = "sweep.space.generator.filters=[4, 8]"

@@ -111,7 +111,7 @@ def test_unlabelled_images_to_judge_on_are_not_called_normal(
 
 
 def test_a_class_can_be_named_by_a_number() -> None:
-    from configs.loading import load
+    from genray.settings.load import load
     from jobs.train_anomaly import TrainAnomalySettings
 
     chosen = load(TrainAnomalySettings, target="train-anomaly", sets=["data.normal=[0, 7]"])

@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from configs.loading import load
 from genray.bundle import load_bundle
 from genray.errors import DataError, SettingsError
-from genray.pixels import to_network
+from genray.images.tensors import to_network
+from genray.settings.load import load
 from jobs.train_autoencoder import TrainAutoencoder, TrainAutoencoderSettings
 from tests.conftest import write_images
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from configs.loading import load
 from genray.bundle import load_bundle
 from genray.errors import DataError, SettingsError
+from genray.settings.load import load
 from jobs.train_denoiser import TrainDenoiser, TrainDenoiserSettings
 from tests.conftest import write_images
 

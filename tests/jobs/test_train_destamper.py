@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from configs.loading import load
 from genray.bundle import load_bundle
-from genray.data.stamps import StampSettings
+from genray.images.stamps import StampSettings
+from genray.settings.load import load
 from jobs.train_destamper import StampedPatch, TrainDestamperSettings
 from tests.conftest import write_images
 

@@ -10,20 +10,20 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
-from configs.loading import load
 from genray.bundle import load_bundle
-from genray.cli import main
+from genray.cli.main import main
 from genray.ecg.preprocessing import BeatPreprocessing
 from genray.errors import BundleMismatch, DataError, Interrupted
 from genray.progress import LineDisplay, Tick
 from genray.resources import Resources
-from jobs import follow_up
-from jobs.device import open_device
-from jobs.evaluation import Evaluation
-from jobs.recipe import Part
-from jobs.run import Run
+from genray.settings.load import load
+from jobs.runs.run import Run
 from jobs.train_ecg import TARGET, TrainEcg, TrainEcgSettings
-from jobs.worker import Worker
+from jobs.training import follow_up
+from jobs.training.device import open_device
+from jobs.training.evaluation import Evaluation
+from jobs.training.recipe import Part
+from jobs.training.workers import Worker
 from tests.beat_files import drawn_beats, write_record, write_table, write_ucr
 from tests.jobs.conftest import same
 

@@ -10,10 +10,10 @@ from PIL import Image
 from torch.nn import functional as F
 
 from genray.bundle import load_bundle
-from genray.data.loader import MemoryLoader, Share
+from genray.datasets.loader import MemoryLoader, Share
 from genray.errors import DataError
-from genray.pixels import to_network, to_pixels
-from jobs.run import Run
+from genray.images.tensors import to_network, to_pixels
+from jobs.runs.run import Run
 from jobs.train_pix2pix import Pix2Pix
 from tests.conftest import write_pair_files
 

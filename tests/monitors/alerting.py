@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from monitors.observation import Transition
+from monitors.alarms.events import Transition
 from tests.monitors.servers import Server, binary, free_port
 
 DEPLOY = Path(__file__).parents[2] / "configs" / "deploy"

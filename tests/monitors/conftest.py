@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from genray.bundle import load_bundle
-from monitors.scoring import Scorer
+from monitors.patient.scoring import Scorer
 from tests.monitors.bundles import fit_beats
 from tests.monitors.certificates import write_certificates
 

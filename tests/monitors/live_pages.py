@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 
-from monitors.live import Live, LiveSettings
+from monitors.outputs.page import Live, LiveSettings
 
 Event = dict[str, Any]
 

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genray.ecg.synthesis import Generated
-from monitors.chunk import MISSING, Chunk
-from monitors.observation import Kind, Transition
-from monitors.reference import ReferenceSettings
-from monitors.scoring import Scorer
-from monitors.ward import Round, Ward, WardSettings
+from monitors.alarms.events import Kind, Transition
+from monitors.patient.reference import ReferenceSettings
+from monitors.patient.scoring import Scorer
+from monitors.patient.ward import Round, Ward, WardSettings
+from monitors.sources.chunk import MISSING, Chunk
 
 START = 1_700_000_000.0
 GAIN = 1000.0

@@ -16,13 +16,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Self
 
-from configs.loading import load
+from genray.ecg.records.wfdb_writer import write_wfdb
 from genray.ecg.rhythm import Episode
 from genray.ecg.synthesis import generate
-from genray.ecg.wfdb_writer import write_wfdb
 from genray.resources import Resources
+from genray.settings.load import load
 from monitors.ecg import TARGET
-from monitors.ecg_settings import EcgSettings
+from monitors.settings import EcgSettings
 
 START = 1_700_000_000.0
 LEADS = ("II", "V1")

@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from monitors.chunk import Chunk
-from monitors.feed import Feed, FeedSettings
-from monitors.pseudonym import Pseudonyms
-from monitors.sources.source import Source
+from monitors.sources.base import Source
+from monitors.sources.chunk import Chunk
+from monitors.sources.feed import Feed, FeedSettings
+from monitors.sources.pseudonyms import Pseudonyms
 
 KEY = Pseudonyms(b"a key for tests only")
 START = 1_700_000_000.0

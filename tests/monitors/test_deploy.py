@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 import yaml
 
-from monitors.exporter import Exporter, ExporterSettings
+from monitors.outputs.metrics import Exporter, ExporterSettings
 from tests.monitors.alerting import DEPLOY, ONSET, Pager, alertmanager_server
+from tests.monitors.outputs.test_metrics import READING, filled, text
 from tests.monitors.running import wait_for
 from tests.monitors.servers import Server, binary, free_port
-from tests.monitors.test_exporter import READING, filled, text
 
 RULES = DEPLOY / "ecg-rules.yaml"
 DASHBOARD = json.loads((DEPLOY / "grafana-ecg.json").read_text())

@@ -11,9 +11,9 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from genray.cli import main
-from genray.models.unet import UNet
-from monitors.journal import Journal
+from genray.cli.main import main
+from genray.models.pix2pix import UNet
+from monitors.outputs.journal import Journal
 from tests.genray.test_bundle import SMALL, save
 from tests.monitors.running import Process, recorded, replay, sets, write_patients
 

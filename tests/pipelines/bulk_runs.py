@@ -13,10 +13,10 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from cluster.targets import find_target
-from configs.loading import load
-from genray.cli import main
-from pipelines.sources import SourceSettings, open_source
+from genray.cli.main import main
+from genray.io.sources import SourceSettings, open_source
+from genray.settings.load import load
+from genray.targets import find_target
 from tests.pipelines.conftest import photo
 
 Bundles = Callable[[str], Path]

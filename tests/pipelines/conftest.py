@@ -12,14 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
-from cluster.targets import find_target
-from configs.loading import load
 from genray.bundle import ImageSpec, Preprocessing, save_bundle
 from genray.models.registry import build
 from genray.progress import LineDisplay
 from genray.resources import Resources
-from genray.settings import absolute
-from pipelines.output import Output
+from genray.settings.base import absolute
+from genray.settings.load import load
+from genray.targets import find_target
+from pipelines.storage.output import Output
 
 Bulk = Callable[..., dict[str, Any]]
 

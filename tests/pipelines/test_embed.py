@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from genray.bundle import load_bundle
-from genray.data.resizing import fitted
-from genray.pixels import to_network
+from genray.images.resizing import fitted
+from genray.images.tensors import to_network
 from tests.pipelines.conftest import Bulk, rows_of, write_photos
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.output import Output
+from genray.io.sources import open_source
 from pipelines.report import REPORT, write_report
 from pipelines.settings import BulkSettings
-from pipelines.sources import open_source
+from pipelines.storage.output import Output
 from tests.page_reader import PageReader, is_drawn
 
 HOSTILE = '<script>alert("1")\n\N{DOG FACE}.png'

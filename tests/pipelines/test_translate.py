@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from genray.bundle import load_bundle
-from genray.pixels import to_network, to_pixels
+from genray.images.tensors import to_network, to_pixels
 from tests.pipelines.conftest import Bulk, photo, rows_of
 
 

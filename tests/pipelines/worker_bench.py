@@ -10,16 +10,16 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from genray.data.store import Store
-from pipelines.attempts import Attempt, Attempts
-from pipelines.ledger import Ledger
-from pipelines.listing import output_name
-from pipelines.plan import Plan, Planned, write_plan
+from genray.io.sources import open_source
+from genray.io.store import Store
+from pipelines.engine.listing import output_name
+from pipelines.engine.plan import Plan, Planned, write_plan
+from pipelines.engine.worker import Worker
 from pipelines.settings import BulkSettings
-from pipelines.sinks import TableSink, open_sink
-from pipelines.sources import open_source
-from pipelines.step import Input, Made, Place, Step
-from pipelines.worker import Worker
+from pipelines.steps.base import Input, Made, Place, Step
+from pipelines.storage.attempts import Attempt, Attempts
+from pipelines.storage.ledger import Ledger
+from pipelines.storage.sinks import TableSink, open_sink
 from tests.pipelines.conftest import rows_of
 
 CHUNK = "00001-000000"

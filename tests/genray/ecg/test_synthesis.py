@@ -10,9 +10,9 @@ import pytest
 import sleepecg
 
 from genray.ecg.beats import BeatSettings, cut_beats, normalised
-from genray.ecg.records import MISSING, open_record
+from genray.ecg.records.base import MISSING, open_record
+from genray.ecg.records.wfdb_writer import write_wfdb
 from genray.ecg.synthesis import Episode, Generated, Patient, generate, write_records
-from genray.ecg.wfdb_writer import write_wfdb
 
 with warnings.catch_warnings(action="ignore"):  # it uses what pandas gives up
     import wfdb

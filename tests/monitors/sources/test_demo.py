@@ -6,7 +6,7 @@ from itertools import islice, pairwise
 import numpy as np
 import pytest
 
-from monitors.chunk import MISSING, Chunk
+from monitors.sources.chunk import MISSING, Chunk
 from monitors.sources.demo import DemoSettings, DemoSource, script
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from confluent_kafka import Producer
 
 from monitors.sources.kafka import KafkaSettings, KafkaSource
-from monitors.wire import encode
+from monitors.sources.message import encode
 from tests.monitors.samples import Watcher, chunk
 
 

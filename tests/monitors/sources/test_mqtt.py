@@ -8,9 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 from genray.errors import SettingsError
+from monitors.sources.base import SourceLost
+from monitors.sources.message import MAX_BYTES, encode
 from monitors.sources.mqtt import MqttSettings, MqttSource, _Inbox
-from monitors.sources.source import SourceLost
-from monitors.wire import MAX_BYTES, encode
 from tests.monitors.samples import KEY, Watcher, chunk
 from tests.monitors.servers import mosquitto
 

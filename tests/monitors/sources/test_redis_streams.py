@@ -5,8 +5,8 @@ from pathlib import Path
 
 import redis.asyncio
 
+from monitors.sources.message import encode
 from monitors.sources.redis_streams import RedisSettings, RedisSource
-from monitors.wire import encode
 from tests.monitors.samples import Watcher, chunk
 from tests.monitors.servers import redis_server
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genray.ecg.records import MISSING, open_record
+from genray.ecg.records.base import MISSING, open_record
 from genray.ecg.synthesis import write_records
 from genray.errors import DataError
-from monitors.chunk import Chunk
+from monitors.sources.base import EndOfSource
+from monitors.sources.chunk import Chunk
+from monitors.sources.message import decode, encode
 from monitors.sources.replay import ReplaySettings, ReplaySource
-from monitors.sources.source import EndOfSource
-from monitors.wire import decode, encode
 
 START = 1_700_000_000.0
 

@@ -7,8 +7,8 @@ import pytest
 from aiohttp import WSMsgType, web
 from pydantic import ValidationError
 
+from monitors.sources.message import MAX_BYTES, encode
 from monitors.sources.websocket import WebSocketSettings, WebSocketSource
-from monitors.wire import MAX_BYTES, encode
 from tests.monitors.samples import Watcher, chunk
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

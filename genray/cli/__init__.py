@@ -1,0 +1,1 @@
+"""The command line: each command is one function, with its options, its work and its output."""

@@ -1,0 +1,51 @@
+"""Options and error reports that the commands share."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from genray.errors import GenrayError
+
+ADDRESS = click.option(
+    "--address", metavar="ADDR", help="A Ray cluster: http://host:8265, or auto for one on this machine."
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="End standard output with one JSON line.")
+CONFIG = click.option(
+    "--config", type=click.Path(path_type=Path, dir_okay=False), help="A YAML file of settings."
+)
+SET = click.option(
+    "--set", "sets", multiple=True, metavar="KEY=VALUE", help="Override one setting; repeatable."
+)
+
+
+def _fail(error: GenrayError, *, as_json: bool = False) -> int:
+    from genray.cli.output import fail
+
+    return fail(error, as_json=as_json)
+
+
+def reported(command: Callable[..., Any]) -> Callable[..., None]:
+    """Print genray's own errors without a traceback and exit with their code."""
+
+    @functools.wraps(command)
+    def wrapper(*args: Any, **kwargs: Any) -> None:
+        try:
+            code = command(*args, **kwargs)
+        except GenrayError as error:
+            code = _fail(error, as_json=kwargs.get("as_json", False))
+        except BrokenPipeError:
+            raise  # click ends quietly when nobody reads
+        except OSError as error:
+            hint = "check that it exists, its permissions and the space left"
+            where = str(error.filename) if error.filename else None
+            code = _fail(GenrayError(error.strerror or str(error), where=where, hint=hint))
+        except KeyboardInterrupt:
+            code = 130
+        click.get_current_context().exit(code or 0)
+
+    return wrapper

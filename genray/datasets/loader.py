@@ -1,0 +1,177 @@
+"""Training batches in an order that the seed sets, from memory or through Ray Data.
+
+Both loaders give the same batches for the same (seed, epoch), so small and large stores, one worker
+and many, an interrupted run and an uninterrupted one all see the same samples:
+- the order of an epoch is a permutation drawn from (seed, epoch);
+- what is random in a sample (crop, mirroring, stamp) is drawn from (seed, epoch, its index);
+- of each global batch, rank r of w workers takes every w-th sample from r on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genray.errors import DataError
+from genray.images.decode import BadImage, BadInput
+
+Pixels = NDArray[np.uint8]
+Sample = tuple[Pixels, ...]  # the parts of a sample, such as input and target, each (H, W, C)
+Batch = tuple[NDArray[Any], ...]  # the same parts of several, each (N, ...): images (N, H, W, C)
+Report = Callable[[BadInput], None]
+
+
+class Source(Protocol):
+    """Samples by index. It travels to Ray's workers: long columns are Arrow arrays, which nobody copies."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """The path that stands for the sample in lists."""
+
+    def load(self, index: int) -> Sample:
+        """Read and decode.
+
+        Raises:
+            BadImage: with its reason; the sample is to be set aside.
+        """
+
+    def vary(self, images: Sample, key: Sequence[int]) -> Sample:
+        """What is trained on: a random variant that `key` seeds, of the same shapes for every sample."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of every global batch that one worker takes."""
+
+    rank: int = 0
+    world: int = 1
+
+
+class Loader(Protocol):
+    """What the loop reads from. `count` samples make an epoch."""
+
+    count: int
+
+    def batches(self, epoch: int, batch: int, share: Share, start: int = 0) -> Iterator[Batch]:
+        """The batches of `epoch` for one worker, `batch` samples each, the incomplete last one left out.
+
+        `start` samples of the epoch (all workers together) are passed over: that is how a run resumes.
+        """
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """The order of an epoch: a permutation of range(count)."""
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def load_all(source: Source, report: Report) -> tuple[list[int], list[Sample]]:
+    """Decode every sample, in threads (the codecs release the interpreter's lock).
+
+    Broken ones go to `report`. Returns the indices of the good ones and their pixels, in order.
+    """
+
+    def attempt(index: int) -> Sample | BadInput:
+        try:
+            return source.load(index)
+        except BadImage as bad:
+            return BadInput(source.name(index), bad.reason, bad.detail)
+
+    def several(start: int) -> list[Sample | BadInput]:  # a task for each small image would cost more than it
+        return [attempt(index) for index in range(start, min(start + 64, len(source)))]
+
+    good: list[int] = []
+    samples: list[Sample] = []
+    with ThreadPoolExecutor(max_workers=min(16, 2 * (os.cpu_count() or 1))) as pool:
+        done = pool.map(several, range(0, len(source), 64))
+        for index, loaded in enumerate(result for results in done for result in results):
+            if isinstance(loaded, BadInput):
+                report(loaded)
+            else:
+                good.append(index)
+                samples.append(loaded)
+    return good, samples
+
+
+def check_bad_share(bad: Sequence[BadInput], total: int, limit: float, path: str) -> None:
+    """Raise `DataError` if more than the share `limit` (data.max_bad_share) of `total` samples are bad, or
+    all of them."""
+    bad = [b for b in bad if b.reason != "unused"]
+    if len(bad) <= limit * total and len(bad) < total:
+        return
+    shown = "\n".join(f"    {b.path}: {b.reason} ({b.detail})" for b in bad[:5])
+    raise DataError(
+        f"{len(bad)} of {total} samples are broken, more than data.max_bad_share={limit:g}:\n{shown}",
+        where=path,
+        hint="mend or remove them, or raise data.max_bad_share to train on the rest",
+    )
+
+
+class MemoryLoader:
+    """Samples that were decoded once and are kept as uint8.
+
+    Args:
+        samples: decoded.
+        vary: of the source that they come from.
+        seed: of order and variants.
+    """
+
+    def __init__(
+        self, samples: Sequence[Sample], vary: Callable[[Sample, Sequence[int]], Sample], seed: int
+    ) -> None:
+        self.count = len(samples)
+        self._samples, self._vary, self._seed = samples, vary, seed
+
+    def batches(self, epoch: int, batch: int, share: Share, start: int = 0) -> Iterator[Batch]:
+        order = epoch_order(self.count, self._seed, epoch).tolist()
+        together = batch * share.world
+        for i in range(start, self.count - together + 1, together):
+            indices = order[i + share.rank : i + together : share.world]
+            yield stack([self._vary(self._samples[k], (self._seed, epoch, k)) for k in indices])
+
+
+class ArrayLoader:
+    """Samples that are rows of an array in memory, as they are.
+
+    Args:
+        samples: (N, ...).
+        seed: of the order.
+        repeats: how often an epoch comes to each.
+    """
+
+    def __init__(self, samples: NDArray[Any], seed: int, repeats: int = 1) -> None:
+        self.count = len(samples) * repeats
+        self._samples, self._seed = samples, seed
+
+    def batches(self, epoch: int, batch: int, share: Share, start: int = 0) -> Iterator[Batch]:
+        order = epoch_order(self.count, self._seed, epoch) % len(self._samples)
+        together = batch * share.world
+        for i in range(start, self.count - together + 1, together):
+            yield (self._samples[order[i + share.rank : i + together : share.world]],)
+
+
+def held_out_batches(
+    samples: Sequence[Sample], batch: int, share: Share
+) -> Iterator[tuple[NDArray[np.int64], Batch]]:
+    """The held-out samples of one worker in order, with their indices: up to `batch` neighbours of the same
+    shape at a time."""
+    mine = range(share.rank, len(samples), share.world)
+    run: list[int] = []
+    for index in mine:
+        if run and (len(run) == batch or samples[index][0].shape != samples[run[0]][0].shape):
+            yield np.array(run), stack([samples[k] for k in run])
+            run = []
+        run.append(index)
+    if run:
+        yield np.array(run), stack([samples[k] for k in run])
+
+
+def stack(samples: Sequence[Sample]) -> Batch:
+    """Samples of one shape as a batch."""
+    return tuple(np.stack(part) for part in zip(*samples, strict=True))

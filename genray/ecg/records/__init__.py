@@ -1,0 +1,1 @@
+"""Recorded ECG, read stretch by stretch."""

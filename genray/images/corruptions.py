@@ -1,0 +1,202 @@
+"""Noise made on the fly: clean images in, noisy ones out, on the device of the images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, field_validator
+from torch.nn import functional as F
+
+from genray.images.jpeg import jpeg
+from genray.settings.base import Settings
+
+Kind = Literal["gaussian", "poisson-gaussian", "salt-and-pepper", "jpeg", "noise-factor", "mixed"]
+Sigma = Annotated[float, Field(ge=0, le=255)]
+Photons = Annotated[float, Field(gt=0, le=1e6)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Quality = Annotated[int, Field(ge=1, le=95)]
+Factor = Annotated[float, Field(ge=0, le=10)]
+Width = Annotated[float, Field(ge=0, le=8)]
+
+
+class NoiseSettings(Settings):
+    """Settings of the noise. A strength is one number, or [lowest, highest] for blind training: then each
+    image draws its own, uniformly. Strengths of other kinds than `kind` are not used.
+
+    White noise alone does not prepare for photos, whose noise is blurred by the camera: DnCNN so trained
+    scores below BM3D on SIDD's photos. `correlation` and mixed are for them.
+    """
+
+    kind: Kind = Field(
+        "gaussian",
+        description="mixed: each image gets gaussian, poisson-gaussian, salt-and-pepper, jpeg, or gaussian "
+        "then jpeg, for photos of unknown origin",
+    )
+    sigma: Sigma | tuple[Sigma, Sigma] = Field(
+        25.0, description="gaussian, poisson-gaussian: standard deviation in levels of 8 bits, 25 is 25/255"
+    )
+    photons: Photons | tuple[Photons, Photons] = Field(
+        100.0, description="poisson-gaussian: mean photons of a white pixel; fewer are noisier"
+    )
+    amount: Share | tuple[Share, Share] = Field(
+        0.1, description="salt-and-pepper: share of pixels that turn black or white, half each"
+    )
+    quality: Quality | tuple[Quality, Quality] = Field(30, description="jpeg: libjpeg's quality, 1 to 95")
+    noise_factor: Factor | tuple[Factor, Factor] = Field(
+        0.2, description="noise-factor: image + factor * normal, clipped to [0, 1], as the tutorials have it"
+    )
+    correlation: Width | tuple[Width, Width] = Field(
+        0.0,
+        description="gaussian, poisson-gaussian: blur of the normal noise in pixels, its strength kept; 0: "
+        "white, which cameras' noise is not",
+    )
+    clip: bool = Field(
+        False,
+        description="gaussian, poisson-gaussian: clip to [0, 1], as files do; published figures do not",
+    )
+
+    @field_validator("sigma", "photons", "amount", "quality", "noise_factor", "correlation")
+    @classmethod
+    def _ordered(cls, strength: float | tuple[float, float]) -> float | tuple[float, float]:
+        if isinstance(strength, tuple) and strength[0] > strength[1]:
+            raise ValueError(f"{list(strength)} must be [lowest, highest]")
+        return strength
+
+
+def corrupt(
+    images: torch.Tensor, settings: NoiseSettings, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    """New images with noise; each draws its own, and its own strength where `settings` gives a range.
+
+    Args:
+        images: (N, C, H, W) in [0, 1].
+        generator: draws on its own device, whichever the images are on; None: torch's, of their device.
+
+    Returns:
+        (N, C, H, W) float32, on the device and in the layout of `images`, without gradients.
+        Gaussian kinds leave [0, 1] unless `clip` is set; the others stay inside.
+    """
+    # Autocast would blur in half precision, with steps of some levels.
+    with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+        noisy = _MAKERS[settings.kind](images.float(), settings, _Draw(images, generator))
+        last = images.is_contiguous(memory_format=torch.channels_last)
+        return noisy.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+
+def corrupt_held_out(
+    images: torch.Tensor, settings: NoiseSettings, seed: int, indices: Sequence[int]
+) -> torch.Tensor:
+    """`corrupt` for validation: the noise of an image depends on `seed` and its index alone, not on the batch
+    that it is in nor on the device (but for the last digits of arithmetic), so every epoch and every network
+    is given the same.
+
+    Args:
+        images: (N, C, H, W) in [0, 1].
+        seed: at least 0.
+        indices: of the images in the held-out set, N of them, at least 0.
+
+    Returns:
+        See `corrupt`.
+    """
+    noisy = []
+    for image, index in zip(images, indices, strict=True):
+        # A sum of seed and index would give the next seed the same noise, one image further.
+        words = np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)
+        noisy.append(corrupt(image[None], settings, torch.Generator().manual_seed(int(words[0]))))
+    return torch.cat(noisy)
+
+
+class _Draw:
+    """Random tensors for a batch, drawn where the generator is, given where the images are."""
+
+    def __init__(self, images: torch.Tensor, generator: torch.Generator | None) -> None:
+        self.target = images.device
+        self._count, self._generator = len(images), generator
+        self._source = images.device if generator is None else generator.device
+
+    def uniform(self, *shape: int) -> torch.Tensor:
+        return torch.rand(shape, generator=self._generator, device=self._source).to(self.target)
+
+    def normal(self, *shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=self._generator, device=self._source).to(self.target)
+
+    def poisson(self, mean: torch.Tensor) -> torch.Tensor:
+        # Contiguous, because the draws are dealt out in the order of memory.
+        return torch.poisson(mean.to(self._source).contiguous(), generator=self._generator).to(self.target)
+
+    def strength(self, bounds: float | tuple[float, float]) -> torch.Tensor:
+        """One for each image, (N, 1, 1, 1)."""
+        low, high = bounds if isinstance(bounds, tuple) else (bounds, bounds)
+        return low + (high - low) * self.uniform(self._count, 1, 1, 1)
+
+
+def _normal(shape: torch.Size, settings: NoiseSettings, draw: _Draw) -> torch.Tensor:
+    """Normal noise of mean 0 and deviation 1 (N, C, H, W), white or blurred."""
+    width = settings.correlation
+    largest = width[1] if isinstance(width, tuple) else width
+    if not largest:
+        return draw.normal(*shape)
+    count, channels, height, across = shape
+    reach = math.ceil(3 * largest)
+    steps = torch.arange(-reach, reach + 1.0, device=draw.target)
+    kernel = torch.exp(-0.5 * (steps / draw.strength(width).clamp(min=1e-3)).square())
+    kernel = kernel / kernel.norm(dim=-1, keepdim=True)  # so that the sum of white noise keeps its deviation
+    # Drawn larger than the image: at the borders the noise is then as inside.
+    noise = draw.normal(channels, count, height + 2 * reach, across + 2 * reach)
+    noise = F.conv2d(F.conv2d(noise, kernel, groups=count), kernel.transpose(2, 3), groups=count)
+    return noise.transpose(0, 1)
+
+
+def _gaussian(images: torch.Tensor, settings: NoiseSettings, draw: _Draw) -> torch.Tensor:
+    noisy = images + draw.strength(settings.sigma) / 255 * _normal(images.shape, settings, draw)
+    return noisy.clamp(0.0, 1.0) if settings.clip else noisy
+
+
+def _poisson_gaussian(images: torch.Tensor, settings: NoiseSettings, draw: _Draw) -> torch.Tensor:
+    """Photons are counted, then read out with normal noise: variance = brightness / photons + sigma²."""
+    photons = draw.strength(settings.photons)
+    return _gaussian(draw.poisson(images.clamp(min=0.0) * photons) / photons, settings, draw)
+
+
+def _salt_and_pepper(images: torch.Tensor, settings: NoiseSettings, draw: _Draw) -> torch.Tensor:
+    """All channels of a pixel turn together: to black or to white, never to a colour."""
+    half = draw.strength(settings.amount) / 2
+    chance = draw.uniform(len(images), 1, *images.shape[2:])
+    return images.masked_fill(chance < half, 0.0).masked_fill(chance >= 1 - half, 1.0)
+
+
+def _jpeg(images: torch.Tensor, settings: NoiseSettings, draw: _Draw) -> torch.Tensor:
+    return jpeg(images, draw.strength(settings.quality).flatten())
+
+
+def _noise_factor(images: torch.Tensor, settings: NoiseSettings, draw: _Draw) -> torch.Tensor:
+    """As in TensorFlow's "Intro to Autoencoders"."""
+    return (images + draw.strength(settings.noise_factor) * draw.normal(*images.shape)).clamp(0.0, 1.0)
+
+
+def _gaussian_then_jpeg(images: torch.Tensor, settings: NoiseSettings, draw: _Draw) -> torch.Tensor:
+    return _jpeg(_gaussian(images, settings, draw), settings, draw)
+
+
+def _mixed(images: torch.Tensor, settings: NoiseSettings, draw: _Draw) -> torch.Tensor:
+    makers = (_gaussian, _poisson_gaussian, _salt_and_pepper, _jpeg, _gaussian_then_jpeg)
+    choice = draw.uniform(len(images), 1, 1, 1).mul(len(makers)).long()
+    noisy = images
+    # All kinds of all images: to pick out the images of a kind would make a GPU wait for the choice.
+    for number, make in enumerate(makers):
+        noisy = torch.where(choice == number, make(images, settings, draw), noisy)
+    return noisy
+
+
+_MAKERS: dict[Kind, Callable[[torch.Tensor, NoiseSettings, _Draw], torch.Tensor]] = {
+    "gaussian": _gaussian,
+    "poisson-gaussian": _poisson_gaussian,
+    "salt-and-pepper": _salt_and_pepper,
+    "jpeg": _jpeg,
+    "noise-factor": _noise_factor,
+    "mixed": _mixed,
+}

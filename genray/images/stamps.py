@@ -1,0 +1,266 @@
+"""Stamps on clean images, made at training time: a date, a time, a word or a number, as people, cameras and
+archives put them on pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import date
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Literal, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageColor, ImageDraw, ImageFont
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
+
+from genray.settings.base import Settings
+
+T = TypeVar("T")
+Pixels = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+Kind = Literal["date", "date-time", "time", "word", "number"]
+
+_MONTHS = (
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+)
+_WORDS = ("COPY", "SAMPLE", "DRAFT", "PROOF", "PAID", "VOID", "APPROVED", "RECEIVED", "CONFIDENTIAL")
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+_FACES = ("Sans", "Sans-Bold", "Sans-Oblique", "SansMono", "Serif", "Serif-Bold", "Serif-Italic")
+_CAPITAL = 0.729  # height of a capital in ems, in all of these faces
+_SMALLEST = 6  # pixels of an em; below, letters are blots
+
+
+def _ordered(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise ValueError(f"{list(pair)} must be [lowest, highest]")
+    return pair
+
+
+def _drawn(text: str) -> str:
+    if not text.isprintable() or not _font("Sans", 16).getmask(text).getbbox():
+        raise ValueError(f"{text!r} is not one line of text that can be seen")
+    return text
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Size = Annotated[float, Field(ge=0.01, le=1)]
+Degrees = Annotated[float, Field(ge=-180, le=180)]
+Opacity = Annotated[float, Field(ge=0.1, le=1)]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=40), AfterValidator(_drawn)]
+Colour = Annotated[str, StringConstraints(pattern=r"^(#[0-9a-fA-F]{6}|random)$")]
+
+
+class StampSettings(Settings):
+    """Settings of the stamps. Each image draws its own; pairs of numbers are [lowest, highest]."""
+
+    texts: tuple[Text, ...] = Field(
+        (),
+        max_length=10_000,
+        description="what is stamped, each in quotes, 40 letters at most; []: made up by `kinds`",
+    )
+    kinds: tuple[Kind, ...] = Field(
+        ("date", "date-time", "time", "word", "number"),
+        min_length=1,
+        description="what is made up",
+    )
+    colors: tuple[Colour, ...] = Field(
+        ("#ff8c1a", "#ffd400", "#d02020", "#2040b0", "#ffffff", "#000000", "random"),
+        min_length=1,
+        description='"#rrggbb", with the quotes, or random; gray images take the brightness',
+    )
+    size: Annotated[tuple[Size, Size], AfterValidator(_ordered)] = Field(
+        (0.04, 0.12), description="height of a capital as a share of the shorter side; less where it must fit"
+    )
+    place: Literal["anywhere", "corners", "bottom-right"] = Field("anywhere", description="in the image")
+    angle: Annotated[tuple[Degrees, Degrees], AfterValidator(_ordered)] = Field(
+        (-8.0, 8.0), description="degrees, counter-clockwise"
+    )
+    opacity: Annotated[tuple[Opacity, Opacity], AfterValidator(_ordered)] = Field(
+        (0.6, 1.0), description="1: nothing shines through; at least 0.1"
+    )
+    frame: Share = Field(0.1, description="share of stamps with a line around the text")
+    box: Share = Field(0.1, description="share of stamps with a filled box behind the text")
+    outline: Share = Field(0.1, description="share of stamps whose letters have a contrasting edge")
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> Self:
+        if self.frame + self.box + self.outline > 1 + 1e-9:
+            raise ValueError("frame, box and outline are shares of all stamps: together at most 1")
+        return self
+
+
+def stamp(image: Pixels, settings: StampSettings, key: Sequence[int]) -> tuple[Pixels, Mask]:
+    """Put one stamp on an image.
+
+    A stamp that does not fit is made smaller, though not smaller than can be read: on a tiny image it is cut
+    off, but some of it is always inside.
+
+    Args:
+        image: (H, W, 1 or 3) uint8, at least 16 pixels each way; it is not changed.
+        key: seeds everything that is drawn, such as (seed, epoch, index): the same key, the same stamp.
+
+    Returns:
+        The stamped image, of the same shape, and the mask (H, W): where the stamp touches it, however
+        lightly. Elsewhere the two images are equal.
+    """
+    rng = np.random.default_rng(key)
+    height, width, channels = image.shape
+    text = _pick(rng, settings.texts) if settings.texts else made_up(_pick(rng, settings.kinds), rng)
+    face, angle = _pick(rng, _FACES), rng.uniform(*settings.angle)
+    ink = _colour(_pick(rng, settings.colors), rng)
+    opacity = rng.uniform(*settings.opacity)
+    limits = np.cumsum([settings.frame, settings.box, settings.outline])
+    decoration = ("frame", "box", "outline", "none")[int(np.searchsorted(limits, rng.random(), side="right"))]
+    em = max(_SMALLEST, round(rng.uniform(*settings.size) * min(height, width) / _CAPITAL))
+    # Again, because hinted letters do not shrink evenly.
+    while em > _SMALLEST and (room := _room(text, face, em, angle, (height, width))) < 1:
+        em = max(_SMALLEST, min(em - 1, int(em * room)))
+
+    letters, under = _render(text, face, em, angle, decoration)
+    top, left = _placed(settings.place, rng, (height, width), letters)
+    rows = slice(max(top, 0), min(top + letters.shape[0], height))
+    columns = slice(max(left, 0), min(left + letters.shape[1], width))
+    inside = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
+
+    clean = image[rows, columns].astype(np.float32)
+    contrast = (0, 0, 0) if _brightness(ink) > 127 else (255, 255, 255)
+    painted = _blend(clean, contrast, under[inside], channels)
+    painted = _blend(painted, ink, letters[inside], channels)
+    stamped = image.copy()
+    stamped[rows, columns] = np.rint(clean + (painted - clean) * np.float32(opacity)).astype(np.uint8)
+    mask = np.zeros((height, width), np.bool_)
+    mask[rows, columns] = (letters[inside] > 0) | (under[inside] > 0)
+    return stamped, mask
+
+
+def made_up(kind: Kind, rng: np.random.Generator) -> str:
+    """A random text of a kind, at most 24 letters long."""
+    time = f"{rng.integers(24):02}:{rng.integers(60):02}"
+    match kind:
+        case "date":
+            return _date(rng)
+        case "date-time":
+            return f"{_date(rng)} {time}"
+        case "time":
+            return _pick(rng, (time, f"{time}:{rng.integers(60):02}"))
+        case "word":
+            letters = "".join(_pick(rng, _LETTERS) for _ in range(rng.integers(3, 11)))
+            word = _pick(rng, (_pick(rng, _WORDS), letters))
+            return _pick(rng, (word.upper(), word.title()))
+        case "number":
+            number = int(rng.integers(100, 1_000_000))
+            return _pick(rng, (f"{number:06}", f"No. {number}", f"#{number}", f"IMG_{number % 10_000:04}"))
+
+
+def _date(rng: np.random.Generator) -> str:
+    day = date.fromordinal(int(rng.integers(date(1970, 1, 1).toordinal(), date(2040, 1, 1).toordinal())))
+    # Not by strftime: what it makes depends on the machine's language.
+    month = _MONTHS[day.month - 1]
+    return _pick(
+        rng,
+        (
+            f"{month} {day.day}, {day.year}",
+            f"{month[:3]} {day.day}, {day.year}",
+            f"{day.day} {month} {day.year}",
+            day.isoformat(),
+            f"{day.day:02}.{day.month:02}.{day.year}",
+            f"{day.month:02}/{day.day:02}/{day.year}",
+            f"'{day.year % 100:02} {day.month:02} {day.day:02}",  # as cameras wrote on film
+        ),
+    )
+
+
+def _pick(rng: np.random.Generator, options: Sequence[T]) -> T:
+    return options[int(rng.integers(len(options)))]
+
+
+def _colour(name: str, rng: np.random.Generator) -> tuple[int, ...]:
+    if name == "random":
+        return tuple(int(level) for level in rng.integers(0, 256, 3))
+    return ImageColor.getrgb(name)
+
+
+def _brightness(colour: tuple[int, ...]) -> int:
+    return round(0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2])
+
+
+def _blend(
+    under: NDArray[np.float32], colour: tuple[int, ...], cover: Pixels, channels: int
+) -> NDArray[np.float32]:
+    """`colour` over (h, w, C) levels, where `cover` (h, w) is 255 wholly."""
+    levels = np.array(colour if channels == 3 else [_brightness(colour)], np.float32)
+    share: NDArray[np.float32] = cover[..., None].astype(np.float32) / np.float32(255)
+    return under + (levels - under) * share
+
+
+@lru_cache(maxsize=512)
+def _font(face: str, em: int) -> ImageFont.FreeTypeFont:
+    """A face of DejaVu, which comes with matplotlib: no font of the system is needed."""
+    import matplotlib  # imports slowly
+
+    path = Path(matplotlib.get_data_path(), "fonts", "ttf", f"DejaVu{face}.ttf")
+    # Basic layout is in every Pillow; the other one is not, and would draw other pixels.
+    return ImageFont.truetype(str(path), em, layout_engine=ImageFont.Layout.BASIC)
+
+
+def _margin(em: int) -> int:
+    """Pixels around the text, for a frame, box or outline."""
+    return max(2, round(0.3 * em))
+
+
+def _room(text: str, face: str, em: int, angle: float, shape: tuple[int, int]) -> float:
+    """How many times larger the turned text could be and still be inside an image (height, width)."""
+    left, top, right, bottom = _font(face, em).getbbox(text)
+    wide, high = right - left + 2 * _margin(em), bottom - top + 2 * _margin(em)
+    along, across = abs(math.cos(math.radians(angle))), abs(math.sin(math.radians(angle)))
+    return min(shape[0] / (wide * across + high * along), shape[1] / (wide * along + high * across))
+
+
+def _render(text: str, face: str, em: int, angle: float, decoration: str) -> tuple[Pixels, Pixels]:
+    """The letters (with a frame, if any), and the box or outline under them: both (h, w), 255 is opaque."""
+    font, margin = _font(face, em), _margin(em)
+    left, top, right, bottom = (round(edge) for edge in font.getbbox(text))
+    layers = [Image.new("L", (right - left + 2 * margin, bottom - top + 2 * margin)) for _ in range(2)]
+    start, line = (margin - left, margin - top), max(1, em // 12)
+    letters, under = (ImageDraw.Draw(layer) for layer in layers)
+    letters.text(start, text, fill=255, font=font)
+    edge = (0, 0, layers[0].width - 1, layers[0].height - 1)
+    if decoration == "frame":
+        letters.rectangle(edge, outline=255, width=line)
+    elif decoration == "box":
+        under.rectangle(edge, fill=255)
+    elif decoration == "outline":
+        under.text(start, text, fill=255, font=font, stroke_width=line)
+    if angle:
+        layers = [layer.rotate(angle, Image.Resampling.BILINEAR, expand=True) for layer in layers]
+    return np.asarray(layers[0]), np.asarray(layers[1])
+
+
+def _placed(place: str, rng: np.random.Generator, shape: tuple[int, int], letters: Pixels) -> tuple[int, int]:
+    """Top and left of the stamp in an image (height, width); below zero where it is cut off."""
+    free = [shape[axis] - letters.shape[axis] for axis in (0, 1)]
+    if place == "anywhere":
+        top, left = (int(rng.integers(min(0, room), max(0, room) + 1)) for room in free)
+    else:
+        ends = rng.integers(0, 2, 2) if place == "corners" else (1, 1)
+        gap = round(0.03 * min(shape))
+        near = [min(gap, max(0, room // 2)) for room in free]
+        top, left = (room - by if end else by for room, by, end in zip(free, near, ends, strict=True))
+    if letters[max(-top, 0) : shape[0] - top, max(-left, 0) : shape[1] - left].max() < 128:
+        # Only the gaps of a stamp that is cut off are inside: its darkest point goes to the middle.
+        row, column = np.unravel_index(int(letters.argmax()), letters.shape)
+        top, left = shape[0] // 2 - int(row), shape[1] // 2 - int(column)
+    return top, left

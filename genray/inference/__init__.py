@@ -1,0 +1,1 @@
+"""Networks in use: in their fastest form, on images of any size."""

@@ -1,0 +1,142 @@
+"""Autoencoders of heartbeats: what all of them are, and the dense one."""
+
+from __future__ import annotations
+
+from abc import ABC
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from genray.models.autoencoder import Widths
+from genray.models.dense import ACTIVATIONS, Activation
+from genray.settings.base import Settings
+
+
+class BeatAutoencoder(nn.Module, ABC):
+    """Beats (N, 1, samples) float32 -> codes (N, latent) -> beats (N, 1, samples).
+
+    Beats are normalised ones (see `genray.bundle.BeatPreprocessing`); outputs are linear, for they have
+    no limits. A subclass sets `encoder`, from beats to codes, and `decoder`, the way back.
+
+    Args:
+        samples: of a beat; these alone are taken.
+        latent: length of a code.
+
+    Raises:
+        ValueError: no samples; beats or codes of another shape than it was built for.
+    """
+
+    encoder: nn.Module
+    decoder: nn.Module
+
+    def __init__(self, samples: int, latent: int) -> None:
+        super().__init__()
+        if samples < 1:
+            raise ValueError(f"a beat of {samples} samples")
+        self.samples, self.latent = samples, latent
+
+    def encode(self, beats: torch.Tensor) -> torch.Tensor:
+        """(N, 1, samples) -> (N, latent)."""
+        self.check(beats)
+        codes: torch.Tensor = self.encoder(beats)
+        return codes
+
+    def decode(self, codes: torch.Tensor) -> torch.Tensor:
+        """(N, latent) -> (N, 1, samples)."""
+        if codes.ndim != 2 or codes.shape[1] != self.latent:
+            raise ValueError(f"codes must be (N, {self.latent}), not {tuple(codes.shape)}")
+        return self.apart(codes).mean(dim=0)
+
+    def apart(self, codes: torch.Tensor) -> torch.Tensor:
+        """(N, latent) -> (members, N, 1, samples): what each member of the network makes of its codes. There
+        is one, unless a subclass has more."""
+        beats: torch.Tensor = self.decoder(codes)
+        return beats[None]
+
+    def forward(self, beats: torch.Tensor, *, apart: bool = False) -> torch.Tensor:
+        """The reconstruction of `beats`; with `apart` that of each member, (members, N, 1, samples)."""
+        codes = self.encode(beats)
+        return self.apart(codes) if apart else self.decode(codes)
+
+    def check(self, beats: torch.Tensor) -> None:
+        """Raise a ValueError unless `beats` are (N, 1, samples)."""
+        if beats.ndim != 3 or tuple(beats.shape[1:]) != (1, self.samples):
+            raise ValueError(f"beats must be (N, 1, {self.samples}), not {tuple(beats.shape)}")
+
+
+class DenseBeatSettings(Settings):
+    """Settings of the dense autoencoder of beats."""
+
+    kind: Literal["dense"] = Field("dense", description="fully connected layers")
+    latent: int = Field(8, ge=1, le=1024, description="length of a code; long ones let anomalies pass")
+    hidden: Widths = Field(
+        (32, 16), max_length=8, description="widths of the encoder's hidden layers, mirrored in the decoder"
+    )
+    activation: Activation = Field("relu", description="of the hidden layers: relu, gelu or silu")
+    members: int = Field(
+        16,
+        ge=1,
+        le=64,
+        description="autoencoders side by side that learn each for itself; the mean of their reconstructions "
+        "depends less on the seed",
+    )
+
+
+class DenseBeatAutoencoder(BeatAutoencoder):
+    """Autoencoders 140-32-16-8-16-32-140 side by side, whose reconstructions are averaged.
+
+    One of them has the shape of TensorFlow's tutorial "Intro to Autoencoders", which ends with a sigmoid and
+    rectifies the code; here both are linear. One alone depends much on its first weights when normal beats
+    are few: several vary less (Chen et al. 2017, "Outlier Detection with Autoencoder Ensembles"). A code
+    is those of all members, one after the other.
+
+    Parameters for 140 samples, hidden (32, 16), latent 8: 10,484 for each member =
+      2 * (140*32 + 32*16 + 16*8) + (32 + 16 + 8) + (16 + 32 + 140).
+
+    Args:
+        samples: of a beat.
+        settings: widths, activation and members.
+    """
+
+    def __init__(self, samples: int, settings: DenseBeatSettings) -> None:
+        super().__init__(samples, settings.latent * settings.members)
+        self.members = settings.members
+        inward = [samples, *settings.hidden, settings.latent]
+        self.encoder = self._layers(inward, settings.activation)
+        self.decoder = self._layers(inward[::-1], settings.activation)
+
+    def encode(self, beats: torch.Tensor) -> torch.Tensor:
+        """(N, 1, samples) -> (N, members * latent)."""
+        self.check(beats)
+        codes: torch.Tensor = self.encoder(beats.transpose(0, 1).expand(self.members, -1, -1))
+        return codes.transpose(0, 1).flatten(1)
+
+    def apart(self, codes: torch.Tensor) -> torch.Tensor:
+        """(N, members * latent) -> (members, N, 1, samples)."""
+        beats: torch.Tensor = self.decoder(codes.reshape(len(codes), self.members, -1).transpose(0, 1))
+        return beats[:, :, None]
+
+    def _layers(self, widths: list[int], activation: Activation) -> nn.Sequential:
+        *rest, last = pairwise(widths)
+        layers: list[nn.Module] = []
+        for before, after in rest:
+            layers += [_Linears(self.members, before, after, gain=2.0), ACTIVATIONS[activation]()]
+        return nn.Sequential(*layers, _Linears(self.members, *last, gain=1.0))
+
+
+class _Linears(nn.Module):
+    """A linear layer for each member: (members, N, before) -> (members, N, after).
+
+    Weights are drawn from N(0, gain / before), as in `genray.models.autoencoder.he` (2) and `xavier` (1).
+    """
+
+    def __init__(self, members: int, before: int, after: int, *, gain: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(members, before, after) * (gain / before) ** 0.5)
+        self.bias = nn.Parameter(torch.zeros(members, 1, after))
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return torch.baddbmm(self.bias, values, self.weight)

@@ -1,0 +1,1 @@
+"""Reports: pages of one HTML file, charts and pictures."""

@@ -1,0 +1,1 @@
+"""Typed settings: read from YAML and `--set`, checked, explained, and shown."""

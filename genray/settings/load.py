@@ -1,0 +1,165 @@
+"""Settings from a target's YAML, the user's YAML and `--set`, each value remembering where it came from."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from genray.errors import SettingsError
+from genray.settings.base import Settings, flatten
+from genray.settings.errors import explain
+from genray.settings.keys import annotation_of, groups_of, known_keys, words
+
+S = TypeVar("S", bound=Settings)
+
+FOLDER = Path(__file__).parents[2] / "configs"
+_MAX_BYTES = 1_000_000  # a settings file is written by hand; anything larger is something else
+
+
+def load(cls: type[S], *, target: str, config: Path | None = None, sets: Sequence[str] = ()) -> S:
+    """Merge `configs/<target>.yaml`, then `config`, then `sets` ("a.b=value"), and validate.
+
+    Raises:
+        SettingsError: every unknown key, wrong type and contradiction at once, each with the file and
+            line or the `--set` that it came from, and the nearest valid name.
+    """
+    merged = _Merged(cls)
+    merged.add_file(FOLDER / f"{target}.yaml")
+    if config is not None:
+        merged.add_file(config)
+    for text in sets:
+        merged.add_set(text)
+    try:
+        return cls.model_validate(merged.tree)
+    except ValidationError as error:
+        raise explain(cls, error, merged.origins, target) from None
+
+
+def as_sets(settings: Settings, *, target: str) -> list[str]:
+    """The shortest list of `--set` values that turns the target's defaults into `settings`."""
+    defaults = flatten(load(type(settings), target=target))
+    return [
+        f"{key}={json.dumps(value, ensure_ascii=False)}"  # JSON is YAML if it escapes no emoji, and one line
+        for key, value in flatten(settings).items()
+        if key not in defaults or defaults[key] != value
+    ]
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without its surprises: 010 is ten, 1:30 and 2024-01-01 are text."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [
+        (tag, re.compile(r"[-+]?[0-9]+$") if tag.endswith(":int") else pattern)
+        for tag, pattern in resolvers
+        if not tag.endswith(":timestamp")
+    ]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(str(node.value)))
+
+
+class _Merged:
+    """The values so far, and for each dotted key the place that set it last."""
+
+    def __init__(self, cls: type[BaseModel]) -> None:
+        self.tree: dict[str, Any] = {}
+        self.origins: dict[str, str] = {}
+        self._groups = {key for key in known_keys(cls) if _is_group(cls, key)}
+        types = {key: words(annotation_of(cls, key)) for key in known_keys(cls)}
+        self._texts = {key: each for key, each in types.items() if each in ("text", "text or null")}
+
+    def add_file(self, path: Path) -> None:
+        try:
+            with path.open("rb") as file:
+                data = file.read(_MAX_BYTES + 1)
+        except FileNotFoundError:
+            raise SettingsError(f"no settings file {path}", hint="check the path given to --config") from None
+        except OSError as error:
+            raise SettingsError(f"cannot read the settings file: {error}", where=str(path)) from None
+        if len(data) > _MAX_BYTES:
+            raise SettingsError(f"{path} is larger than {_MAX_BYTES} bytes: not a settings file")
+        try:
+            node = yaml.compose(data.decode("utf-8"), Loader=_Loader)
+            if node is None:
+                return
+            if not isinstance(node, yaml.MappingNode):
+                raise SettingsError("settings must be `key: value` lines", where=f"{path} line 1")
+            self._add_node(node, str(path), "")
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            line = f" line {mark.line + 1}" if mark else ""
+            problem = getattr(error, "problem", None) or str(error)
+            raise SettingsError(f"this is not YAML: {problem}", where=f"{path}{line}") from None
+        except (ValueError, AttributeError, TypeError, RecursionError) as error:
+            raise SettingsError(f"this is not YAML for settings: {error}", where=str(path)) from None
+
+    def _add_node(self, node: yaml.MappingNode, file: str, prefix: str) -> None:
+        seen: dict[str, int] = {}
+        for key_node, value_node in node.value:
+            key, line = prefix + str(key_node.value), key_node.start_mark.line + 1
+            if key in seen:
+                where = f"{file} lines {seen[key]} and {line}"
+                raise SettingsError(f"{key} is given twice", where=where, hint="keep one")
+            seen[key] = line
+            self.origins[key] = f"{file} line {line}"
+            if isinstance(value_node, yaml.MappingNode):
+                self._add_node(value_node, file, f"{key}.")
+            else:
+                self._put(key, _construct(value_node))
+
+    def add_set(self, text: str) -> None:
+        key, separator, value = text.partition("=")
+        key = key.strip()
+        if not separator or not all(key.split(".")):
+            raise SettingsError(
+                f"--set takes key=value, not {text!r}", hint="for example --set loop.epochs=20"
+            )
+        origin = f"--set {text}"
+        # Text as it stands, but for one pair of quotes: no YAML in paths.
+        if key in self._texts and not (value == "null" and self._texts[key].endswith("null")):
+            quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+            parsed: Any = yaml.safe_load(value) if quoted else value
+        else:
+            try:
+                parsed = yaml.load(value, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+            except (yaml.YAMLError, ValueError, AttributeError, TypeError, RecursionError):
+                parsed = value
+        self.origins[key] = origin
+        leaves = flatten(parsed, f"{key}.") if isinstance(parsed, Mapping) and parsed else {key: parsed}
+        for leaf, part in leaves.items():
+            self.origins[leaf] = origin
+            self._put(leaf, part)
+
+    def _put(self, key: str, value: Any) -> None:
+        if key in self._groups and (value is None or value == {}):
+            return  # a group whose lines are all commented out
+        *groups, last = key.split(".")
+        into = self.tree
+        for group in groups:
+            child = into.get(group)
+            if not isinstance(child, dict):
+                child = into[group] = {}
+            into = child
+        into[last] = value
+
+
+def _construct(node: yaml.Node) -> Any:
+    loader = _Loader("")
+    try:
+        return loader.construct_object(node, deep=True)
+    finally:
+        loader.dispose()
+
+
+def _is_group(cls: type[BaseModel], key: str) -> bool:
+    return any(True for _ in groups_of(annotation_of(cls, key)))

@@ -1,0 +1,79 @@
+"""Settings as YAML that a person can read and edit: every field with its comment."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import annotated_types
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from genray.settings.keys import groups_of, is_union
+
+
+def annotated_yaml(settings: BaseModel) -> str:
+    """All of `settings` as YAML, each field followed by what it means and what it may be."""
+    rows = list(_rows(settings, 0, {}))
+    column = min(48, max((len(code) for code, comment in rows if comment), default=0) + 2)
+    return "".join(
+        f"{code + '  ':<{column}}# {comment}\n" if comment else f"{code}\n" for code, comment in rows
+    )
+
+
+def _rows(settings: BaseModel, indent: int, kinds: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str]]:
+    """Code and comment of each line. `kinds`: what the fields that choose between groups may be; the group
+    that was chosen knows but itself."""
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if isinstance(value, BaseModel):
+            yield f"{' ' * indent}{name}:", field.description or ""
+            yield from _rows(value, indent + 2, _kinds(field))
+        else:
+            plain = settings.model_dump(mode="json", include={name})[name]
+            text = yaml.safe_dump(plain, default_flow_style=True, width=10**6).splitlines()[0]
+            yield f"{' ' * indent}{name}: {text}", _comment(field, kinds.get(name, ()))
+
+
+def _kinds(field: FieldInfo) -> dict[str, list[str]]:
+    """By the name of the field that chooses, what the groups that `field` may be are chosen by."""
+    name = field.discriminator
+    if not isinstance(name, str):
+        return {}
+    groups = groups_of(field.annotation)
+    return {name: [each for group in groups for each in _choices(group.model_fields[name].annotation)]}
+
+
+def _comment(field: FieldInfo, kinds: Sequence[str]) -> str:
+    parts = [field.description or ""]
+    if choices := kinds or _choices(field.annotation):
+        each = "each " if typing.get_origin(field.annotation) is tuple else ""
+        parts.append(f"{each}one of {', '.join(choices)}")
+    low = high = ""
+    for limit in field.metadata:
+        match limit:
+            case annotated_types.Ge(ge=bound):
+                low = f"from {bound}"
+            case annotated_types.Gt(gt=bound):
+                low = f"above {bound}"
+            case annotated_types.Le(le=bound):
+                high = f"up to {bound}"
+            case annotated_types.Lt(lt=bound):
+                high = f"below {bound}"
+            case annotated_types.MultipleOf(multiple_of=bound):
+                parts.append(f"a multiple of {bound}")
+    if low or high:
+        parts.append(" ".join(filter(None, (low, high))))
+    return "; ".join(filter(None, parts))
+
+
+def _choices(annotation: Any) -> list[str]:
+    """What a value, or an item of a list, is chosen from."""
+    parts = typing.get_args(annotation)
+    if typing.get_origin(annotation) is Literal:
+        return [str(choice) for choice in parts]
+    if is_union(annotation) or typing.get_origin(annotation) is tuple:
+        return [choice for part in parts for choice in _choices(part)]
+    return []

@@ -1,0 +1,111 @@
+"""The targets: what can be submitted. A target is a YAML file in `configs/` and a module of the same stem
+in `jobs`, `pipelines` or `monitors` that holds a `TARGET`."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from genray.errors import UsageError
+from genray.progress import Display
+from genray.resources import Demand, Resources
+from genray.settings.base import Settings
+
+_CONFIGS = Path(__file__).parent.parent / "configs"
+_PACKAGES = ("jobs", "pipelines", "monitors")
+
+
+class Prepared(Protocol):
+    """A target whose settings and inputs were found to be right."""
+
+    @property
+    def lines(self) -> Sequence[str]:
+        """What will be done, for a person."""
+
+    def needs_ray(self, attached: bool) -> bool:
+        """Whether Ray has to run; `attached`: this process is the driver of a job on a cluster."""
+
+    def demand(self, have: Resources) -> Demand:
+        """What it asks for, where there is `have`."""
+
+    @property
+    def folder(self) -> Path:
+        """Where it will be written."""
+
+    def run(self, display: Display, have: Resources, attached: bool) -> Mapping[str, Any]:
+        """Do it; returns the outcome, plain JSON values."""
+
+
+class Implementation(Protocol):
+    """What a target's module calls `TARGET`."""
+
+    settings_class: type[Settings]
+
+    def prepare(self, settings: Any, target: str, name: str | None, note: Callable[[str], None]) -> Prepared:
+        """Find everything that is wrong before anything starts; `name` is that of the run."""
+
+
+@runtime_checkable
+class Composite(Protocol):
+    """What the module of a target that runs other targets calls `TARGET`."""
+
+    settings_class: type[Settings]
+
+    def compose(self, settings: Any, load: Callable[..., Any]) -> tuple[Implementation, Any]:
+        """What to prepare, and `settings` with the paths of the other targets made absolute.
+
+        Args:
+            settings: an instance of `settings_class`.
+            load: makes the other targets' settings, see `genray.settings.load.load`.
+        """
+
+
+@dataclass(frozen=True)
+class Target:
+    """A target's name, what it does in one line, and the module that does it."""
+
+    name: str
+    summary: str
+    module: str
+
+    def load(self) -> Implementation | Composite:
+        """Import the module: this is where torch and the rest are first imported."""
+        implementation: Implementation | Composite = importlib.import_module(self.module).TARGET
+        return implementation
+
+
+def all_targets() -> list[Target]:
+    """Every target, by name. Imports none of them."""
+    return [_target(path) for path in sorted(_CONFIGS.glob("*.yaml"))]
+
+
+def find_target(name: str) -> Target:
+    """The target of that name.
+
+    Raises:
+        UsageError: there is none; names the nearest, or all.
+    """
+    targets = {target.name: target for target in all_targets()}
+    if name in targets:
+        return targets[name]
+    near = difflib.get_close_matches(name, targets, n=1)
+    raise UsageError(
+        f"no target is called {name!r}" + (f"; did you mean {near[0]}?" if near else ""),
+        hint=f"there are: {', '.join(targets)}",
+    )
+
+
+def _target(path: Path) -> Target:
+    # The first line of the YAML is the target's summary: one place to write it, readable without imports.
+    with path.open(encoding="utf-8") as file:
+        summary = file.readline().lstrip("# ").strip()
+    stem = path.stem.replace("-", "_")
+    for package in _PACKAGES:
+        if importlib.util.find_spec(f"{package}.{stem}"):
+            return Target(path.stem, summary, f"{package}.{stem}")
+    raise UsageError(f"{path} has no module {stem}.py in {', '.join(_PACKAGES)}")

@@ -1,0 +1,206 @@
+"""What training an autoencoder is, whatever it is for: the architectures, the step, and how well it does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from torch import nn
+from torch.optim import Optimizer
+
+from genray.datasets.loader import Pixels, Share, held_out_batches
+from genray.images.tensors import grid, to_pixels
+from genray.models.autoencoder import Autoencoder
+from genray.models.conv import ConvSettings
+from genray.models.dense import DenseSettings
+from genray.models.improved import ImprovedSettings
+from genray.models.losses import ReconstructionSettings, reconstruction_loss
+from genray.models.numpy_dense import NumpyAdam, NumpySettings
+from genray.models.vae import VAESettings, VariationalAutoencoder, kl_divergence, kl_weight
+from genray.settings.base import Settings
+from jobs.recipes.baselines import mean_image_errors, pca_errors
+from jobs.recipes.images import UNIT, ImageRecipe, ImageTrainSettings
+from jobs.training.recipe import Learn, Part, Place, Scored
+
+Model = Annotated[
+    DenseSettings | ConvSettings | ImprovedSettings | VAESettings | NumpySettings,
+    Field(discriminator="kind"),
+]
+
+
+class EvalSettings(Settings):
+    """Settings of the evaluation."""
+
+    baselines: tuple[Literal["pca", "mean"], ...] = Field(
+        ("pca",),
+        description="pca: principal components, as many as the code has numbers; mean: the mean image",
+    )
+    projection: Literal["tsne", "none"] = Field(
+        "tsne", description="of codes to two dimensions, beside that by their principal components"
+    )
+
+
+class AutoencodingSettings(ImageTrainSettings):
+    """What every training of an autoencoder takes."""
+
+    model: Model = Field(DenseSettings(), description="the architecture; each kind has settings of its own")
+    loss: ReconstructionSettings = Field(ReconstructionSettings(), description="what is minimised")
+    eval: EvalSettings = Field(EvalSettings(), description="how it is judged")
+
+    @model_validator(mode="after")
+    def _model_can_be_trained(self) -> Self:
+        if self.model.kind == "numpy" and self.device.gpu is True:
+            raise ValueError("device.gpu: model.kind=numpy is trained on the CPU")
+        if self.model.kind == "improved" and self.loop.batch_size < 2:
+            raise ValueError("loop.batch_size: the norms of model.kind=improved need at least 2")
+        return self
+
+
+A = TypeVar("A", bound=AutoencodingSettings)
+
+
+class Autoencoding(ImageRecipe[A]):
+    """An autoencoder of any architecture, on images of one size."""
+
+    metric = "mse"
+    name = "autoencoder"
+    averaged = (name,)
+    kind = "autoencoder"
+
+    def __init__(self, settings: A) -> None:
+        super().__init__(settings)
+        self.can_use_gpu = settings.model.kind != "numpy"
+        if settings.model.kind == "vae":
+            self.metric = "objective"  # by MSE alone the best would be one from before the divergence counted
+
+    @property
+    def title(self) -> str:
+        model = self.settings.model
+        return f"{self.kind}, {model.kind}, {model.latent} numbers for an image of {np.prod(self.shape)}"
+
+    def built_from(self) -> tuple[str, dict[str, Any]]:
+        model = self.settings.model
+        arguments = {"shape": list(self.shape), "settings": model.model_dump(mode="json")}
+        return f"autoencoder-{model.kind}", arguments
+
+    def make_optimizer(self, name: str, network: nn.Module) -> Optimizer:
+        """See `Recipe`: the network in NumPy has its optimizer in NumPy."""
+        if self.settings.model.kind != "numpy":
+            return super().make_optimizer(name, network)
+        chosen = self.settings.optimizer
+        return NumpyAdam(
+            network.parameters(),
+            lr=chosen.learning_rate,
+            betas=(chosen.beta1, chosen.beta2),
+            weight_decay=chosen.weight_decay,
+            decoupled=chosen.kind == "adamw",
+        )
+
+    def step(
+        self, networks: Mapping[str, nn.Module], batch: Sequence[torch.Tensor], learn: Learn
+    ) -> dict[str, torch.Tensor]:
+        """One update. Returns `loss`; for a VAE also `reconstruction` and `kl` (nats per image).
+
+        A VAE's loss is the negative ELBO per pixel value, so that its size is that of the others: with bce
+        it is the bound on the log-likelihood of Kingma & Welling 2014 divided by the number of values.
+        """
+        (images,) = batch
+        network, model = networks[self.name], self.settings.model
+        if not isinstance(model, VAESettings):
+            loss = reconstruction_loss(network(images), images, self.settings.loss).mean()
+            learn(self.name, loss)
+            return {"loss": loss.detach()}
+        output, mu, logvar = network(images, parts=True)
+        reconstruction = reconstruction_loss(output, images, self.settings.loss).mean()
+        divergence = kl_divergence(mu, logvar).mean()
+        loss = reconstruction + kl_weight(learn.done, model) * divergence / images[0].numel()
+        learn(self.name, loss)
+        return {"loss": loss.detach(), "reconstruction": reconstruction.detach(), "kl": divergence.detach()}
+
+    def validate(
+        self, networks: Mapping[str, nn.Module], part: Part, share: Share, place: Place
+    ) -> list[Scored]:
+        """MSE, L1 (MAE), PSNR and SSIM of the reconstructions, with values from 0 to 1; of a VAE also
+        `objective`, its negative ELBO per value at the full weight of the divergence."""
+        from genray.images.metrics import (
+            image_metrics,  # imports slowly, and not before the first epoch's end
+        )
+
+        scored: list[Scored] = []
+        for indices, (images,) in held_out_batches(self.held_out[part], self.batch, share):
+            placed = place(images)
+            made = networks[self.name](placed).float()
+            metrics = image_metrics(made, placed)
+            if (vae := self.as_vae(networks)) and isinstance(self.settings.model, VAESettings):
+                loss = reconstruction_loss(made, placed, self.settings.loss)
+                divergence = kl_divergence(*vae.distribution(placed))
+                metrics["objective"] = loss + self.settings.model.beta * divergence / placed[0].numel()
+            columns = {name: values.tolist() for name, values in metrics.items()}
+            for i, index in enumerate(indices):
+                scored.append((int(index), {name: values[i] for name, values in columns.items()}))
+        return scored
+
+    @property
+    def batch(self) -> int:
+        """Images at a time in evaluation: enough to fill a GPU, little enough for a laptop."""
+        return max(1, 2_000_000 // int(np.prod(self.shape)))
+
+    def picture(
+        self,
+        networks: Mapping[str, nn.Module],
+        part: Part,
+        indices: Sequence[int],
+        place: Place,
+        title: str,
+    ) -> NDArray[np.uint8]:
+        """Rows of original | reconstruction."""
+        originals = [self.held_out[part][i][0] for i in indices]
+        made = self.reconstructed(networks, originals, place)
+        factor = max(1, 96 // self.shape[1])
+        rows = [[_enlarged(image, factor) for image in pair] for pair in zip(originals, made, strict=True)]
+        return grid(rows, [f"{title}original", "reconstruction"])
+
+    def reconstructed(
+        self, networks: Mapping[str, nn.Module], images: Sequence[Pixels], place: Place
+    ) -> list[Pixels]:
+        """What the network makes of `images`, as pixels."""
+        return list(to_pixels(networks[self.name](place(np.stack(images))), UNIT))
+
+    def codes(
+        self, networks: Mapping[str, nn.Module], images: Sequence[Pixels], place: Place
+    ) -> NDArray[Any]:
+        """The codes of `images`, (N, latent) float32."""
+        network = networks[self.name]
+        assert isinstance(network, Autoencoder)
+        chunks = [images[i : i + self.batch] for i in range(0, len(images), self.batch)]
+        return np.concatenate([network.encode(place(np.stack(c))).float().cpu().numpy() for c in chunks])
+
+    def baselines(self) -> dict[str, dict[str, float]]:
+        """MSE on the samples that judge, of principal components and of the mean image."""
+        return {name: {"mse": float(errors.mean())} for name, errors in self.baseline_errors().items()}
+
+    def baseline_errors(self) -> dict[str, NDArray[np.float64]]:
+        """The MSE of each sample that judges, by baseline."""
+        judged = [sample[0] for sample in self.held_out[self.judging]]
+        # A gigabyte of floats: more training images change the components little.
+        training = self.some_training_images(max(2, 2**28 // int(np.prod(self.shape))))
+        errors = {}
+        for name in self.settings.eval.baselines:
+            if name == "pca":
+                errors[str(name)] = pca_errors(training, judged, self.settings.model.latent)
+            else:
+                errors[str(name)] = mean_image_errors(training, judged)
+        return errors
+
+    def as_vae(self, networks: Mapping[str, nn.Module]) -> VariationalAutoencoder | None:
+        """The network, if it is a variational autoencoder."""
+        network = networks[self.name]
+        return network if isinstance(network, VariationalAutoencoder) else None
+
+
+def _enlarged(image: Pixels, factor: int) -> Pixels:
+    return image.repeat(factor, axis=0).repeat(factor, axis=1)

@@ -1,0 +1,139 @@
+"""The record of a training: `history.jsonl`, TensorBoard, and the loss curves as a picture."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genray.images.tensors import save_png
+from genray.io.files import atomic_write, storage_errors, write_json, write_text
+from genray.progress import duration
+from jobs.runs.run import Run
+from jobs.training.recipe import Picture, Table
+
+Row = dict[str, Any]
+
+
+class Record:
+    """Writes what happens in a run. The rows (one per epoch) are also kept in every checkpoint, so that a
+    resumed run's history has each epoch once.
+
+    Args:
+        run: the folder.
+        step: optimizer steps that the run goes on from.
+    """
+
+    def __init__(self, run: Run, step: int) -> None:
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+        self._run = run
+        run.tensorboard.mkdir(parents=True, exist_ok=True)
+        # Written here and now. The usual SummaryWriter has a thread for it, which dies of a full disk and
+        # leaves the training waiting for ever.
+        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{time.time_ns()}"
+        self._file = (run.tensorboard / name).open("ab", buffering=0)
+        now = time.time()
+        self._add(Event(file_version="brain.Event:2", wall_time=now))
+        # A later file's START hides what an earlier process logged from this step on.
+        self._add(Event(session_log=SessionLog(status=SessionLog.START), step=step + 1, wall_time=now))
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Log `values` to TensorBoard at optimizer step `step`.
+
+        Raises:
+            StorageFull: no room.
+        """
+        from tensorboardX.summary import scalar
+
+        for name, value in values.items():
+            self._log(step, scalar(name, value))
+
+    def picture(self, step: int, name: str, image: NDArray[np.uint8]) -> None:
+        """Log an (H, W, 3) uint8 picture to TensorBoard."""
+        from tensorboardX.summary import image as encode
+
+        self._log(step, encode(name, image, dataformats="HWC"))
+
+    def _log(self, step: int, summary: Any) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        self._add(Event(summary=summary, step=step, wall_time=time.time()))
+
+    def _add(self, event: Any) -> None:
+        from tensorboardX.record_writer import masked_crc32c
+
+        data = event.SerializeToString()
+        length = struct.pack("<Q", len(data))
+        # A TFRecord: length, its checksum, data, its checksum; in one write.
+        record = (
+            length + struct.pack("<I", masked_crc32c(length)) + data + struct.pack("<I", masked_crc32c(data))
+        )
+        with storage_errors(self._run.tensorboard / "events"):
+            self._file.write(record)
+
+    def write(self, rows: Sequence[Row], *, draw: bool) -> None:
+        """Write `history.jsonl` anew, and draw `loss_curves.png` (which takes a third of a second)."""
+        write_text(self._run.history, "".join(json.dumps(row) + "\n" for row in rows))
+        if draw:
+            draw_curves(self._run.curves, rows)
+
+    def close(self) -> None:
+        """End the TensorBoard file."""
+        self._file.close()
+
+
+def write_pictures(run: Run, pictures: Sequence[Picture], tables: Sequence[Table]) -> list[Path]:
+    """Write the pictures and tables of the report into `samples/`; returns the pictures' files."""
+    files = []
+    for picture in pictures:
+        files.append(run.samples / f"{picture.name}.png")
+        save_png(files[-1], picture.image)
+    shown = [{"file": f"{p.name}.png", "title": p.title, "caption": p.caption} for p in pictures]
+    write_json(run.samples / "pictures.json", shown)
+    write_json(run.samples / "tables.json", [asdict(table) for table in tables])
+    return files
+
+
+def row_line(row: Row, epochs: int) -> str:
+    """An epoch's row as a line for a person."""
+    numbers = "  ".join(
+        f"{k} {v:.4g}" for k, v in row.items() if isinstance(v, float) and k not in _NOT_CURVES
+    )
+    return f"epoch {row['epoch']}/{epochs}  {numbers}  {duration(row['seconds'])}"
+
+
+def draw_curves(path: Path, rows: Sequence[Row]) -> None:
+    """Draw every number of `rows` over the epochs, each in a panel of its own: their scales differ."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    names = [k for k, v in rows[-1].items() if isinstance(v, float) and k not in _NOT_CURVES] if rows else []
+    names += [k for row in rows for k in row if k.startswith("val_") and k not in names]
+    names = list(dict.fromkeys(names))
+    if not names:
+        return
+    columns = min(4, len(names))
+    lines = -(-len(names) // columns)
+    figure = Figure(figsize=(3.4 * columns, 2.6 * lines), layout="constrained")
+    for i, name in enumerate(names):
+        axes = figure.add_subplot(lines, columns, i + 1)
+        epochs, values = zip(*[(row["epoch"], row[name]) for row in rows if name in row], strict=True)
+        axes.plot(epochs, values, marker="." if len(epochs) < 30 else None)
+        axes.set_title(name, fontsize="medium")
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+        axes.grid(alpha=0.3)
+    figure.supxlabel("epoch", fontsize="medium")
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+
+
+_NOT_CURVES = {"seconds", "images_per_second", "learning_rate"}

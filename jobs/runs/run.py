@@ -1,0 +1,227 @@
+"""A run: one training as one folder. The same name goes on with the same run."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from genray import errors
+from genray.errors import GenrayError, RunError
+from genray.images.decode import BadInput
+from genray.io.files import hold_file, remove_leftovers, storage_errors, write_json, write_text
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class Run:
+    """The folder of a run and the names of what is in it. Cheap to make: opens nothing."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.name = folder.name
+        self.settings = folder / "settings.yaml"
+        self.checkpoints = folder / "checkpoints"
+        self.history = folder / "history.jsonl"
+        self.curves = folder / "loss_curves.png"
+        self.samples = folder / "samples"
+        self.tensorboard = folder / "tensorboard"
+        self.set_aside = folder / "set_aside.jsonl"
+        self.bundle = folder / "bundle"
+        self.outcome = folder / "outcome.json"
+        self._data = folder / "data.json"
+        self._stop = folder / "stop"
+        self._failure = folder / "failure.json"
+        self._known: set[str] | None = None
+
+    @classmethod
+    def named(cls, runs: str, name: str | None, target: str) -> Run:
+        """The run `name` under the folder `runs`; without a name, a new one named by target and time.
+
+        Raises:
+            RunError: a name that is no plain folder name.
+        """
+        name = name or f"{target}-{datetime.now():%Y%m%d-%H%M%S}"
+        if not _NAME.fullmatch(name):
+            raise RunError(
+                f"a run cannot be called {name!r}",
+                hint="use letters, digits, '.', '_' and '-', and begin with a letter or digit",
+            )
+        if "://" in runs:
+            raise RunError(
+                f"runs must be a folder, not the URI {runs}",
+                hint="mount it on every node, or train into a folder and copy the bundle",
+            )
+        return cls(Path(runs).expanduser().absolute() / name)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for this process; the kernel lets go of it whenever the process ends.
+
+        Raises:
+            RunError: another process holds it, or the folder cannot be made.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / ".lock").touch()
+        except OSError as error:
+            raise RunError(
+                f"cannot make the run folder: {error}", hint="choose another folder: --set runs=..."
+            ) from error
+        with hold_file(self.folder / ".lock") as held:
+            if not held:
+                raise RunError(
+                    f"the run {self.name} is in use by another process",
+                    where=str(self.folder),
+                    hint="wait for it, or give another --name",
+                )
+            for folder in (self.folder, self.checkpoints, self.samples):
+                remove_leftovers(folder)
+            yield
+
+    def changes(
+        self, settings: Mapping[str, Any], defaults: Mapping[str, Any], may_change: frozenset[str]
+    ) -> list[str]:
+        """How `settings` (flat, see `flatten`) differ from those that the run has, as "key: old -> new".
+
+        `defaults` stand for settings that did not exist yet when the run was made.
+
+        Raises:
+            RunError: the weights depend on a setting that differs, or `settings.yaml` is damaged.
+        """
+        if not self.settings.exists():
+            return []
+        try:
+            # Other kinds of the same group have settings that this one does not know.
+            known = {key: value for key, value in defaults.items() if key in settings}
+            before = {**known, **yaml.safe_load(self.settings.read_text(encoding="utf-8"))}
+        except (yaml.YAMLError, TypeError, ValueError) as error:
+            raise self._damaged(self.settings) from error
+        return self._compare(before, settings, may_change, self.settings)
+
+    def adopt(
+        self,
+        settings: Mapping[str, Any],
+        data: Mapping[str, Any],
+        defaults: Mapping[str, Any],
+        may_change: frozenset[str],
+    ) -> list[str]:
+        """Make this the folder of a run with these settings and this data; returns `changes`.
+
+        Raises:
+            RunError: see `changes`; or the data is not what the run began with.
+        """
+        changed = self.changes(settings, defaults, may_change)
+        if self._data.exists():
+            try:
+                before = json.loads(self._data.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise self._damaged(self._data) from error
+            self._compare(before, data, frozenset(), self._data)
+        write_text(self.settings, yaml.safe_dump(dict(settings), sort_keys=False))
+        write_json(self._data, dict(data))
+        return changed
+
+    def _compare(
+        self, before: Mapping[str, Any], now: Mapping[str, Any], may_change: frozenset[str], file: Path
+    ) -> list[str]:
+        keys = [key for key in sorted(now.keys() | before.keys()) if now.get(key) != before.get(key)]
+        lines = {key: f"{key}: {before.get(key)!r} -> {now.get(key)!r}" for key in keys}
+        if refused := [line for key, line in lines.items() if not _may(key, may_change)]:
+            thing = "data" if file == self._data else "settings"
+            raise RunError(
+                f"the run {self.name} was made with other {thing}:\n"
+                + "\n".join(f"    {r}" for r in refused),
+                where=str(file),
+                hint=f"give another --name, or the {thing} that it has",
+            )
+        return list(lines.values())
+
+    def _damaged(self, file: Path) -> RunError:
+        return RunError(
+            f"{file.name} of the run {self.name} is damaged",
+            where=str(file),
+            hint="move the run away, or give another --name",
+        )
+
+    def request_stop(self) -> None:
+        """Ask the training, in whatever process and on whatever node it runs, to stop after its step."""
+        self._stop.touch()
+
+    def stop_requested(self) -> bool:
+        """Whether someone did. A look at one file: a few microseconds."""
+        return self._stop.exists()
+
+    def clear_stop(self) -> None:
+        """Forget an old request."""
+        self._stop.unlink(missing_ok=True)
+
+    def add_set_aside(self, bad: BadInput) -> None:
+        """List an input that cannot be used, once."""
+        if self._known is None:
+            self._known = {row["path"] for row in self.read_set_aside()}
+        if bad.path not in self._known:
+            self._known.add(bad.path)
+            with storage_errors(self.set_aside), self.set_aside.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(bad)) + "\n")
+
+    def read_set_aside(self) -> list[dict[str, str]]:
+        """The inputs that were set aside: path, reason (a key of `genray.images.decode.REASONS`), detail."""
+        return _read_lines(self.set_aside)  # an input whose line is missing is found again
+
+    def read_history(self) -> list[dict[str, Any]]:
+        """The rows of the epochs so far: epoch, losses, metrics of validation (val_...), seconds."""
+        return _read_lines(self.history)
+
+    def write_failure(self, error: GenrayError) -> None:
+        """Leave the error of one worker for its group: it is about to be stopped and started again."""
+        kind = {"kind": type(error).__name__, "what": error.what, "where": error.where, "hint": error.hint}
+        write_json(self._failure, kind)
+
+    def read_failure(self) -> GenrayError | None:
+        """The error that a worker left, if any."""
+        try:
+            left = json.loads(self._failure.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        kind: type[GenrayError] = getattr(errors, left.pop("kind"))
+        return kind(left["what"], where=left["where"], hint=left["hint"])
+
+    def clear_failure(self) -> None:
+        """Forget it."""
+        self._failure.unlink(missing_ok=True)
+
+    def read_outcome(self) -> dict[str, Any] | None:
+        """What the finished run came to; None if it has not finished, or its bundle is gone."""
+        try:
+            outcome: dict[str, Any] = json.loads(self.outcome.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return None
+        return outcome if "epochs" in outcome and (self.bundle / "bundle.json").exists() else None
+
+    def write_outcome(self, outcome: Mapping[str, Any]) -> None:
+        """Mark the run as finished."""
+        write_json(self.outcome, dict(outcome))
+
+
+def _may(key: str, may_change: frozenset[str]) -> bool:
+    """Whether `may_change` has `key`, or a group that it is in (as "eval." or "sweep.settings.eval.")."""
+    return key in may_change or key.startswith(tuple(each for each in may_change if each.endswith(".")))
+
+
+def _read_lines(file: Path) -> list[dict[str, Any]]:
+    """The JSON objects of a file of lines; one that a kill cut short is passed over."""
+    if not file.exists():
+        return []
+    rows = []
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        with suppress(ValueError):
+            rows.append(json.loads(line))
+    return rows

@@ -1,0 +1,1 @@
+"""Sweeps: many trainings, their settings and their comparison."""

@@ -1,0 +1,84 @@
+"""One process of a training: its place among the others, and agreeing with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import distributed, nn
+
+from genray.datasets.loader import Share
+from genray.errors import GenrayError, TrainingError
+
+T = TypeVar("T")
+
+
+class Worker:
+    """Rank and size of the group, and its collectives; alone, they cost nothing."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.distributed = distributed.is_initialized()
+        self.rank = distributed.get_rank() if self.distributed else 0
+        self.world = distributed.get_world_size() if self.distributed else 1
+        self.leads = self.rank == 0
+        self.share = Share(self.rank, self.world)
+
+    def max(self, *values: int) -> list[int]:
+        """The largest of each of `values` over the workers."""
+        if not self.distributed:
+            return list(values)
+        tensor = torch.tensor(values, device=self._device)
+        distributed.all_reduce(tensor, distributed.ReduceOp.MAX)
+        return [int(value) for value in tensor]
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """`values` added up over the workers, in place."""
+        if self.distributed:
+            distributed.all_reduce(values)
+        return values
+
+    def gather(self, items: list[T]) -> list[T]:
+        """The items of all workers, in the order of their ranks."""
+        if not self.distributed:
+            return items
+        lists: list[list[T]] = [[] for _ in range(self.world)]
+        distributed.all_gather_object(lists, items)
+        return [item for part in lists for item in part]
+
+    def on_leader(self, work: Callable[[], Any]) -> None:
+        """Do `work` on rank 0 while the others wait. If it fails, all of them raise its error:
+        a rank that went on alone would wait for the others forever."""
+        error: list[GenrayError | None] = [None]
+        if self.leads:
+            try:
+                work()
+            except GenrayError as problem:
+                error[0] = problem
+        if self.distributed:
+            distributed.broadcast_object_list(error, src=0)
+        if error[0] is not None:
+            error[0].agreed = True
+            raise error[0]
+
+    def check_same(self, value: object) -> None:
+        """Raise on all workers if they do not all hold the same `value`.
+
+        Raises:
+            TrainingError: they would not take the same steps, and one would wait for another for ever.
+        """
+        values = self.gather([value])
+        if any(other != values[0] for other in values):
+            error = TrainingError(
+                f"the workers do not see the same data and checkpoint: {values}",
+                hint="data.path and runs must be the same, readable and up to date on every node",
+            )
+            error.agreed = True
+            raise error
+
+    def share_buffers(self, network: nn.Module) -> None:
+        """Give every worker rank 0's buffers (running averages): those are what the bundle gets."""
+        if self.distributed:
+            for buffer in network.buffers():
+                distributed.broadcast(buffer, src=0)

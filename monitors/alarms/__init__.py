@@ -1,0 +1,1 @@
+"""Alarms: limits, conditions and the state machine."""

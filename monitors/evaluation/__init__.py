@@ -1,0 +1,1 @@
+"""How good the monitor is on annotated records."""

@@ -1,0 +1,249 @@
+"""How good the monitor is on annotated records: its scores of beats, its QRS detector, its alarms.
+
+All of it is measured end to end: raw samples go through a ward, and what comes out is compared with the
+annotations. Normal are the beats of AAMI's class N (see `genray.ecg.record_beats`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from genray.ecg.record_beats import AAMI
+from genray.ecg.records.base import Record
+from monitors.alarms.events import Kind
+from monitors.alarms.limits import Limits
+from monitors.evaluation.episodes import (
+    RHYTHM,
+    Alarmed,
+    Span,
+    Times,
+    abnormal_episodes,
+    alarms_of,
+    begun_without_reason,
+    delay,
+    rhythm_reasons,
+    without_reason,
+)
+from monitors.evaluation.matching import NEAR, paired
+from monitors.evaluation.playback import Watched, watch
+from monitors.patient.scoring import Scorer
+from monitors.patient.ward import Ward, WardSettings
+
+LEFT_OUT = 300.0
+"""Seconds at the beginning in which EC57 lets a detector learn."""
+
+Columns = Mapping[str, Sequence[int]]
+
+_PACED = "/"
+_NEVER = {"minutes": 120.0, "beats": 128}  # of signal and beats that a reference would need
+
+
+class Counts(NamedTuple):
+    """Beats that are annotated, that were found, and that are both."""
+
+    known: int
+    found: int
+    both: int
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What the annotations of a record say.
+
+    Attributes:
+        times: of its beats, (beats,), seconds from the first sample.
+        abnormal: which of them are.
+        paced: whether a pacemaker made any of them: of such records EC57 counts no classes of beats.
+    """
+
+    times: Times
+    abnormal: NDArray[np.bool_]
+    paced: bool
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What was found in one record.
+
+    Attributes:
+        beats: annotated ones; `abnormal` of these so many.
+        qrs: of all leads together, of the whole record and `qrs_after` the first five minutes; `one_lead`
+            the same of a single lead.
+        truth: whether each of the beats by which scores are compared is abnormal, (N,): those after the
+            patient's reference was learned.
+        calibrated: their scores, (N,); `alone` those without a reference.
+        every: as `truth` and `alone`, of all beats of the record.
+        learned: seconds until the reference was; None: never.
+        hours: of the record; `watched` those in which shapes can be alarmed: after the calibration.
+        episodes: of abnormal beats, and `delays` until the alarm of those for which there was one.
+        anomaly: how many alarms were announced, and how many of these without a reason; `rhythm` by kind.
+        technical: how many others were announced.
+    """
+
+    name: str
+    leads: tuple[str, ...]
+    beats: int
+    abnormal: int
+    paced: bool
+    qrs: Counts
+    qrs_after: Counts
+    one_lead: Counts
+    one_lead_after: Counts
+    truth: NDArray[np.bool_]
+    calibrated: Times
+    alone: Times
+    every: tuple[NDArray[np.bool_], Times]
+    learned: float | None
+    hours: float
+    watched: float
+    episodes: int
+    delays: tuple[float, ...]
+    anomaly: tuple[int, int]
+    rhythm: Mapping[Kind, tuple[int, int]]
+    technical: int
+
+
+def truth_of(record: Record) -> Truth | None:
+    """What its annotations say; None if it has none, or too few to compare anything.
+
+    Raises:
+        DataError: they are broken.
+    """
+    annotations = record.annotations()
+    if annotations is None or len(annotations.peaks) < 2:
+        return None
+    # A code that AAMI puts into no class says nothing of a beat's shape.
+    abnormal = np.array([AAMI.get(symbol, "N") != "N" for symbol in annotations.symbols])
+    return Truth(annotations.peaks / record.rate, abnormal, _PACED in annotations.symbols)
+
+
+def evaluate(
+    records: Mapping[str, Record],
+    truths: Mapping[str, Truth],
+    scorer: Scorer,
+    settings: WardSettings,
+    limits: Limits,
+    moved: Callable[[float], None],
+) -> list[Judged]:
+    """Play `records` to the monitor, as if they came live, and judge what it says.
+
+    They are played three times: as they are; to a monitor that never learns a patient's reference; and of
+    each record a single lead, one that the scorer knows if there is one.
+
+    Args:
+        records: by name.
+        truths: of each of them.
+        scorer: of beats, that has learned on other patients.
+        moved: is told the share that is done.
+
+    Raises:
+        DataError: a record cannot be read any more.
+    """
+    torch.set_num_threads(1)  # as in a shard: networks of beats are small
+    settings = settings.model_copy(update={"streams": len(records)})
+    reference = settings.reference.model_copy(update=_NEVER)
+    new = settings.model_copy(update={"reference": reference})
+    every: Columns = {name: range(len(record.leads)) for name, record in records.items()}
+    single: Columns = {name: [_known(record, scorer)] for name, record in records.items()}
+    plans = [(settings, every), (new, every), (settings, single)]
+    runs = []
+    for number, (how, columns) in enumerate(plans):
+        ward = Ward(how, scorer, lambda stream: limits)
+        runs.append(watch(records, ward, columns, partial(_part, moved, number, len(plans))))
+    calibration = 60 * settings.reference.minutes
+    seen, alone, one = runs
+    return [
+        _judged(name, record, truths[name], (seen[name], alone[name], one[name]), limits, calibration)
+        for name, record in records.items()
+    ]
+
+
+def check_readable(record: Record) -> None:
+    """Read all of a record.
+
+    Raises:
+        DataError: it is broken.
+    """
+    for start in range(0, record.samples, 1 << 16):
+        record.read(start, start + (1 << 16))
+
+
+def _part(moved: Callable[[float], None], number: int, of: int, share: float) -> None:
+    moved((number + share) / of)
+
+
+def _known(record: Record, scorer: Scorer) -> int:
+    return next((place for place, lead in enumerate(record.leads) if scorer.knows(lead)), 0)
+
+
+def _judged(
+    name: str,
+    record: Record,
+    truth: Truth,
+    runs: tuple[Watched, Watched, Watched],
+    limits: Limits,
+    calibration: float,
+) -> Judged:
+    seen, alone, one = runs
+    length = record.samples / record.rate
+    alarms = [alarm for alarm in alarms_of(seen.transitions, length) if alarm.announced]
+    late = truth.times > calibration
+    episodes, anomalies = [], []
+    if not truth.paced:
+        episodes = abnormal_episodes(truth.times[late], truth.abnormal[late])
+        anomalies = [alarm for alarm in alarms if alarm.kind == "anomaly"]
+    delays = (delay(episode, anomalies) for episode in episodes)
+    reasons = rhythm_reasons(truth.times, limits)
+    with_reference, without = (_scores(truth, run) for run in (seen, alone))
+    known = np.isfinite(without) & (not truth.paced)
+    known &= truth.times < (alone.learned if alone.learned is not None else np.inf)
+    learned = seen.learned if seen.learned is not None else np.inf
+    compared = known & np.isfinite(with_reference) & (truth.times > learned)
+    return Judged(
+        name=name,
+        leads=record.leads,
+        beats=len(truth.times),
+        abnormal=int(truth.abnormal.sum()),
+        paced=truth.paced,
+        qrs=_counts(truth.times, seen.complexes, 0.0),
+        qrs_after=_counts(truth.times, seen.complexes, LEFT_OUT),
+        one_lead=_counts(truth.times, one.complexes, 0.0),
+        one_lead_after=_counts(truth.times, one.complexes, LEFT_OUT),
+        truth=truth.abnormal[compared],
+        calibrated=with_reference[compared],
+        alone=without[compared],
+        every=(truth.abnormal[known], without[known]),
+        learned=seen.learned,
+        hours=length / 3600,
+        watched=0.0 if truth.paced else max(0.0, length - calibration) / 3600,
+        episodes=len(episodes),
+        delays=tuple(each for each in delays if each is not None),
+        anomaly=(len(anomalies), without_reason(anomalies, episodes)),
+        rhythm={kind: _rhythm(alarms, kind, reasons[kind]) for kind in RHYTHM},
+        technical=sum(alarm.kind not in (*RHYTHM, "anomaly") for alarm in alarms),
+    )
+
+
+def _rhythm(alarms: Sequence[Alarmed], kind: Kind, reasons: Sequence[Span]) -> tuple[int, int]:
+    those = [alarm for alarm in alarms if alarm.kind == kind]
+    return len(those), begun_without_reason(those, reasons)
+
+
+def _scores(truth: Truth, run: Watched) -> Times:
+    """The score of each annotated beat, (beats,); NaN where none was found."""
+    partner = paired(truth.times.tolist(), [time for time, _ in run.beats], NEAR)
+    scores = np.array([score for _, score in run.beats] + [np.nan])
+    return scores[partner]
+
+
+def _counts(known: Times, found: Sequence[float], start: float) -> Counts:
+    here = known[known >= start].tolist()
+    those = [time for time in found if time >= start]
+    return Counts(len(here), len(those), int((paired(here, those, NEAR) >= 0).sum()))

@@ -1,0 +1,1 @@
+"""Where the monitor writes: journal, Prometheus, Alertmanager, live page."""

@@ -1,0 +1,1 @@
+"""One patient's stream: ordered, judged, scored."""

@@ -1,0 +1,1 @@
+"""The running monitor: shards, their supervision, and what goes between them."""

@@ -1,0 +1,1 @@
+"""The bulk engine: runs any step over any store."""

@@ -1,0 +1,190 @@
+"""Workers: in this process for a few images, or a Ray Data pool of actors that outlives its members.
+
+The rows that go through Ray Data are numbers of chunks, never pixels: actors read, work, write and record by
+themselves, so that nothing large is ever in Ray's object store, and a chunk that is run twice, because its
+actor or node died, is there once.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
+from importlib import import_module
+from typing import Any, Protocol
+
+import numpy as np
+
+from genray import errors
+from genray.errors import GenrayError
+from pipelines.engine.assignment import Assignment
+from pipelines.engine.board import READY, Board
+
+Watch = Callable[[Mapping[str, float]], bool]
+"""Takes the sums so far, a few times a second; returns whether to stop."""
+
+_POLL_S = 0.3
+_MOST_BLOCKS = 2000
+
+
+class Pool(Protocol):
+    """What works on the chunks of an assignment."""
+
+    def run(self, assignment: Assignment, chunks: int, watch: Watch, note: Callable[[str], None]) -> None:
+        """Work on all chunks, or until `watch` says to stop.
+
+        Raises:
+            GenrayError: what stopped a worker.
+        """
+
+
+class Here:
+    """Workers that are threads of this process: what takes time leaves Python's lock to the others. No Ray.
+
+    Args:
+        workers: how many.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+
+    def run(self, assignment: Assignment, chunks: int, watch: Watch, note: Callable[[str], None]) -> None:
+        """See `Pool`."""
+        board, waiting = Board(), iter(range(chunks))
+        lock = threading.Lock()  # an iterator is not for several threads, nor is the export of a model
+
+        def work() -> None:
+            with lock:
+                worker, notes = assignment.open()
+            for line in notes:
+                note(line)
+            board.report({READY: 1.0})
+            try:
+                while True:
+                    with lock:
+                        index = next(waiting, None)
+                    if index is None or not worker.work(index, assignment.number, board.report):
+                        return
+            except BaseException:
+                board.stop()  # the others come to their end, too
+                raise
+            finally:
+                worker.close()
+
+        with ThreadPoolExecutor(self._workers, "worker") as threads:
+            futures = [threads.submit(work) for _ in range(self._workers)]
+            try:
+                while not all(future.done() for future in futures):
+                    if watch(board.counts()):
+                        board.stop()
+                    wait(futures, _POLL_S)
+            except BaseException:
+                board.stop()
+                raise
+            watch(board.counts())
+            for future in futures:
+                future.result()
+
+
+class OnRay:
+    """Actors on the Ray that this process is connected to.
+
+    Args:
+        workers: how many.
+        cpus: that each may use.
+    """
+
+    def __init__(self, workers: int, cpus: int) -> None:
+        # A pool that takes every CPU leaves none to what Ray runs beside it, and hangs without a word.
+        self._workers, self._cpus = workers, 0.9 * cpus
+
+    def run(self, assignment: Assignment, chunks: int, watch: Watch, note: Callable[[str], None]) -> None:
+        """See `Pool`."""
+        ray: Any = import_module("ray")
+        # It answers while all CPUs work, and lives with the driver.
+        board = ray.remote(num_cpus=0, max_concurrency=4)(Board).options(**_beside_driver(ray)).remote()
+        stopping = threading.Event()
+        with ThreadPoolExecutor(1, "ray-data") as thread:
+            future = thread.submit(self._consume, assignment, chunks, board, note)
+            try:
+                while not future.done():
+                    if watch(ray.get(board.counts.remote())) and not stopping.is_set():
+                        stopping.set()
+                        board.stop.remote()
+                    wait([future], _POLL_S)
+            except BaseException:
+                board.stop.remote()
+                raise
+            watch(ray.get(board.counts.remote()))
+            future.result()
+
+    def _consume(self, assignment: Assignment, chunks: int, board: Any, note: Callable[[str], None]) -> None:
+        ray: Any = import_module("ray")
+        from ray.data import ActorPoolStrategy, DataContext
+
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # plans and hints; what is wrong is raised
+        context: Any = DataContext.get_current()
+        context.enable_progress_bars = False
+        # Results are a few bytes; what matters is that the next chunk is at hand.
+        context.execution_options.preserve_order = False
+        blocks = np.array_split(np.arange(chunks), min(chunks, _MOST_BLOCKS))
+        dataset = ray.data.from_blocks([_block(block) for block in blocks]).map_batches(
+            Actor,
+            fn_constructor_args=(assignment, board),
+            batch_size=1,
+            compute=ActorPoolStrategy(size=self._workers, max_tasks_in_flight_per_actor=2),
+            num_cpus=self._cpus,
+            num_gpus=1 if assignment.gpu else 0,
+        )
+        said: set[str] = set()
+        for row in dataset.iter_rows():
+            if row["error"]:
+                kind, what, where, hint = row["error"].split("\0")
+                raise getattr(errors, kind)(what, where=where or None, hint=hint or None)
+            for line in filter(None, row["notes"].split("\n")):
+                if line not in said:
+                    said.add(line)
+                    note(line)
+
+
+class Actor:
+    """A worker as an actor of Ray Data."""
+
+    def __init__(self, assignment: Assignment, board: Any) -> None:
+        self._ray: Any = import_module("ray")
+        self._assignment, self._board = assignment, board
+        self._worker, self._notes = assignment.open()
+        self._report({READY: 1.0})
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        """Work on the chunks of `batch`."""
+        error = ""
+        for index in batch["chunk"].tolist():
+            try:
+                if self._report({}):
+                    break
+                self._worker.work(index, self._assignment.number, self._report)
+            except GenrayError as wrong:  # an exception would be taken for a fault of this actor
+                self._board.stop.remote()
+                said = (type(wrong).__name__, wrong.what, wrong.where or "", wrong.hint or "")
+                error = "\0".join(said)
+                break
+        notes, self._notes = "\n".join(self._notes), []
+        return {"error": [error], "notes": [notes]}
+
+    def _report(self, counts: Mapping[str, float]) -> bool:
+        return bool(self._ray.get(self._board.report.remote(dict(counts))))
+
+
+def _block(chunks: Any) -> Any:
+    import pyarrow as pa
+
+    return pa.table({"chunk": chunks})
+
+
+def _beside_driver(ray: Any) -> dict[str, Any]:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    node = ray.get_runtime_context().get_node_id()
+    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}

@@ -1,0 +1,274 @@
+"""A worker: takes chunks of inputs through read, decode, model, encode, write and into the ledger.
+
+The stages overlap: threads read and decode ahead and encode and write behind, while this thread runs the
+model. It alone decides what is let in, by how many decoded bytes are about: nothing can wait in a ring.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
+from typing import Any
+
+from genray.errors import GenrayError
+from genray.images.decode import BadImage
+from genray.images.photo import photo_header, read_photo
+from genray.io.sources import Source
+from pipelines.engine.batching import Batcher
+from pipelines.engine.chunk import Job, Record, Report, Row, row_of
+from pipelines.engine.plan import Plan, Planned
+from pipelines.engine.writing import Writer
+from pipelines.settings import BulkSettings
+from pipelines.steps.base import Input, Step
+from pipelines.storage.attempts import Attempt, Attempts
+from pipelines.storage.ledger import Ledger
+from pipelines.storage.sinks import Sink, TableSink
+
+_BATCH_MEGAPIXELS = 0.5  # on a CPU larger batches are no faster, and the other stages wait for them
+_SMALL = 16 * 2**20  # decoded bytes of an image that needs no leave to be decoded ahead
+_AHEAD = 24  # images that are read and decoded before they are needed, if there is memory for them
+
+
+class Worker:
+    """Works on chunks of a plan, one after the other.
+
+    Args:
+        settings: of the target.
+        step: opened.
+        source, sink, table, ledger, attempts, plan: of the input and the output.
+        threads: that read, decode, encode and write.
+    """
+
+    def __init__(
+        self,
+        settings: BulkSettings,
+        step: Step[Any],
+        source: Source,
+        sink: Sink,
+        table: TableSink | None,
+        ledger: Ledger,
+        attempts: Attempts,
+        plan: Plan,
+        threads: int,
+    ) -> None:
+        self._settings, self._step, self._source = settings, step, source
+        self._writer, self._ledger = Writer(settings.write, sink, table), ledger
+        self._attempts = attempts
+        self.plan = plan
+        self._before = ThreadPoolExecutor(max(2, threads), "read")
+        self._behind = ThreadPoolExecutor(max(1, threads), "write")
+        self._batch = 1e6 * (settings.work.batch_megapixels or _BATCH_MEGAPIXELS)
+        self._held = 0
+        self._under_way: set[Future[Job]] = set()
+
+    def work(self, index: int, number: int, report: Report) -> bool:
+        """Do the chunk `index` of the pass `number`; returns whether it came to its end.
+
+        Raises:
+            GenrayError: nothing more can be written, or read.
+        """
+        chunk = f"{number:05}-{index:06}"
+        attempt = self._attempts.begin(chunk)
+        if attempt.done:
+            return True
+        record = Record(
+            self._settings.work.commit_seconds,
+            partial(self._commit, chunk, attempt),
+            partial(self._attempts.holds, chunk, attempt),
+            report,
+        )
+        try:
+            self._through(index, chunk, attempt, record)
+        finally:
+            self._forget()
+        if record.stopped:
+            return False
+        self._attempts.end(chunk, attempt)
+        return True
+
+    def _through(self, index: int, chunk: str, attempt: Attempt, record: Record) -> None:
+        earlier = self._earlier(chunk, attempt) if attempt.number else ()
+        done = {path for paths in earlier for path in paths}
+        todo = [each for each in self.plan.chunk(index) if each.item.path not in done]
+        for each in [each for each in todo if each.item.path == attempt.poison]:
+            todo.remove(each)
+            record.add([row_of(Job(each, bad=BadImage("killed-worker", "two workers died at it")))])
+            record.commit()
+        for group in [[each] for each in todo] if attempt.careful else [todo]:
+            if attempt.careful:
+                self._attempts.name(chunk, attempt, group[0].item.path)
+            for rows in self._flow(group, record):
+                record.add(rows)
+            if record.stopped:
+                break
+        record.commit()
+
+    def _forget(self) -> None:
+        """Let nothing of a chunk that broke off get into the next one."""
+        under_way = list(self._under_way)
+        for future in under_way:
+            future.cancel()
+        wait(under_way)
+        self._held = 0
+        self._writer.discard()
+
+    def close(self) -> None:
+        """Let go of the threads, and of what was not committed."""
+        self._before.shutdown()
+        self._behind.shutdown()
+        self._forget()
+
+    def _earlier(self, chunk: str, attempt: Attempt) -> Iterator[list[str]]:
+        for number in range(attempt.number):
+            piece = 0
+            while self._ledger.has(f"{chunk}-{number}-{piece}"):
+                yield [row["path"] for row in self._ledger.rows_of(f"{chunk}-{number}-{piece}")]
+                piece += 1
+
+    def _flow(self, todo: Sequence[Planned], record: Record) -> Iterator[list[Row]]:
+        """Take `todo` through all stages; yields what is through, in no order.
+
+        Whenever the record wants to be written, what is under way is finished first: what a packed output
+        holds then is what the rows speak of.
+        """
+        reading: deque[Future[Job]] = deque()
+        decoding: deque[Future[Job]] = deque()
+        writing: deque[Future[Job]] = deque()
+        batches: Batcher[Job] = Batcher(self._batch)
+        limit = self._settings.work.memory_mb * 2**20
+        waiting = iter(todo)
+        more = True
+        while True:
+            if record.stopped:  # only what is being written is worth waiting for
+                for future in writing:
+                    yield [self._let_go(future.result())]
+                return
+            while more and len(reading) + len(decoding) < _AHEAD and not record.due:
+                planned = next(waiting, None)
+                if planned is None:
+                    more = False
+                    break
+                reading.append(self._submit(self._before, self._read, planned))
+            while reading and (reading[0].done() or not decoding):
+                job = reading[0].result()
+                if self._held and self._held + job.weight > limit:
+                    break
+                reading.popleft()
+                self._held += job.weight
+                if not job.decoded and job.bad is None:
+                    decoding.append(self._submit(self._before, self._decode, job))
+                else:
+                    decoding.append(_ready(job))
+            if decoding:
+                job = decoding.popleft().result()
+                if job.bad is not None:
+                    yield [self._let_go(job)]
+                else:
+                    key, weight = self._step.key(job.photo), self._step.weight(job.photo)
+                    for batch in batches.add(key, job, weight):
+                        writing += self._make(batch)
+            elif len(batches):
+                for batch in batches.rest():
+                    writing += self._make(batch)
+            elif writing:
+                yield [self._let_go(writing.popleft().result())]
+            elif record.due:
+                record.commit()
+            elif not reading and not more:
+                return
+            through = []
+            while writing and (writing[0].done() or len(writing) > 2 * _AHEAD + len(batches)):
+                through.append(self._let_go(writing.popleft().result()))
+            if through:
+                yield through
+
+    def _submit(self, threads: ThreadPoolExecutor, work: Callable[..., Job], what: Any) -> Future[Job]:
+        future = threads.submit(work, what)
+        self._under_way.add(future)
+        future.add_done_callback(self._under_way.discard)
+        return future
+
+    def _let_go(self, job: Job) -> Row:
+        self._held -= job.weight
+        row = row_of(job)
+        # Futures and batches may still name the job: its pixels have to go now.
+        job.data, job.photo, job.made = b"", None, None
+        return row
+
+    def _read(self, planned: Planned) -> Job:
+        """In a thread: the bytes of an input, and its pixels if they are few."""
+        job = Job(planned)
+        began = time.perf_counter()
+        try:
+            job.data = self._source.read(planned.item, self._settings.read.max_bytes)
+            job.times["read_ms"] = _ms(began)
+            if not self._step.reads_images:
+                job.decoded, job.weight = True, len(job.data)
+                return job
+            header = photo_header(job.data)
+            job.weight = 2 * header.width * header.height * 4 * (header.depth // 8)
+            if header.width * header.height > self._settings.read.max_pixels:
+                job.weight = 0  # refused before any pixel is decoded
+            if job.weight <= _SMALL:
+                return self._decode(job)
+        except BadImage as bad:
+            job.bad, job.weight = bad, 0
+            job.times.setdefault("read_ms", _ms(began))
+        return job
+
+    def _decode(self, job: Job) -> Job:
+        began = time.perf_counter()
+        try:
+            job.photo = read_photo(job.data, self._settings.read)
+            job.decoded = True
+        except BadImage as bad:
+            job.bad = bad
+        except MemoryError:
+            job.bad = BadImage("too-large", "there was not enough memory to decode it")
+        job.times["decode_ms"] = _ms(began)
+        return job
+
+    def _make(self, jobs: Sequence[Job]) -> list[Future[Job]]:
+        """Run the step on one batch, and let threads encode and write what it made."""
+        began = time.perf_counter()
+        try:
+            made = self._step.make([Input(job.planned.item.path, job.data, job.photo) for job in jobs])
+        except GenrayError:
+            raise
+        except Exception as error:
+            if len(jobs) > 1:  # it may be one of them
+                return [future for job in jobs for future in self._make([job])]
+            jobs[0].bad = error if isinstance(error, BadImage) else BadImage("step-error", _said(error))
+            return [_ready(jobs[0])]
+        each = _ms(began) / len(jobs)
+        futures = []
+        for job, result in zip(jobs, made, strict=True):
+            job.made, job.times["model_ms"] = result, each
+            if result.photo is None and result.copy is None and not result.also:
+                futures.append(_ready(self._writer.write(job)))  # a row is not worth a thread
+            else:
+                futures.append(self._submit(self._behind, self._writer.write, job))
+        return futures
+
+    def _commit(self, chunk: str, attempt: Attempt, piece: int, rows: Sequence[Row]) -> None:
+        """Outputs first, then the rows that speak of them."""
+        key = f"{chunk}-{attempt.number}-{piece}"
+        self._writer.commit(key)
+        self._ledger.add(key, rows)
+
+
+def _ready(job: Job) -> Future[Job]:
+    future: Future[Job] = Future()
+    future.set_result(job)
+    return future
+
+
+def _ms(since: float) -> float:
+    return (time.perf_counter() - since) * 1e3
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".split("\n")[0]

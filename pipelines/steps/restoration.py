@@ -1,0 +1,88 @@
+"""What denoise and destamp share: an image through a restoration network, whatever its size and channels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from pydantic import Field
+from torch import nn
+
+from genray.inference.tiling import tiled
+from genray.models.restorer import Restorer
+from genray.settings.base import Settings
+from pipelines.steps.base import Place
+from pipelines.steps.bundle import BundleSettings, BundleStep, Pixels
+
+
+class TileSettings(Settings):
+    """Settings of how large images are cut."""
+
+    size: int = Field(1024, ge=64, le=16384, description="height and width of a tile, in pixels")
+    overlap: int = Field(
+        96,
+        ge=0,
+        le=4096,
+        description="pixels that neighbours share: with 32 to 96 the default denoiser is within one grey "
+        "level of the whole image, from 148 on it is the same",
+    )
+
+
+class RestorationSettings(BundleSettings):
+    """Settings of the targets that use a restoration network."""
+
+    tiles: TileSettings = Field(TileSettings(), description="how images larger than two tiles are cut")
+
+
+R = TypeVar("R", bound=RestorationSettings)
+
+
+class Restoration(BundleStep[R]):
+    """A step with a network from images to images of the same size.
+
+    Gray networks take the three channels of a colour image one by one; colour networks take a gray image as
+    three equal channels, of whose results the mean is used. Transparency is not touched.
+    """
+
+    def open_network(self, network: nn.Module, place: Place, header: Mapping[str, Any]) -> Sequence[str]:
+        """See `BundleStep`."""
+        takes, gives = self.manifest.preprocessing.input, self.manifest.preprocessing.output
+        assert isinstance(network, Restorer)
+        self._channels, self._multiple = network.channels, network.multiple
+        self._run = self.runner(network, takes, gives, place)
+        return self._run.notes
+
+    def restored(self, images: Sequence[Pixels]) -> list[Pixels]:
+        """What the network makes of images (H, W, C) of one shape and type."""
+        batch = np.stack(images)
+        number, height, width, channels = batch.shape
+        if channels == self._channels:
+            made = self._through(batch)
+        elif self._channels == 1:
+            planes = np.moveaxis(batch, -1, 1).reshape(number * channels, height, width, 1)
+            made = np.moveaxis(self._through(planes).reshape(number, channels, height, width), 1, -1)
+        else:
+            threefold = self._through(np.repeat(batch, self._channels, axis=-1))
+            made = threefold.mean(axis=-1, keepdims=True).round().astype(batch.dtype)
+        return list(made)
+
+    def _through(self, batch: Pixels) -> Pixels:
+        tiles = self.settings.tiles
+        if batch.shape[1] * batch.shape[2] <= 2 * tiles.size**2:
+            return self._run(batch)
+        return np.stack(
+            [
+                tiled(self._run, image, tile=tiles.size, overlap=tiles.overlap, multiple=self._multiple)
+                for image in batch
+            ]
+        )
+
+
+def blended(before: Pixels, after: Pixels, weight: float | Pixels) -> Pixels:
+    """before + weight * (after - before), rounded and kept within the type; weight (H, W, 1) or a number."""
+    if isinstance(weight, float | int) and weight == 1:
+        return after
+    top = np.iinfo(before.dtype).max
+    mixed = before + weight * (after.astype(np.float32) - before)
+    return np.clip(np.rint(mixed), 0, top).astype(before.dtype)

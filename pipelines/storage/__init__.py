@@ -1,0 +1,1 @@
+"""Where results and the record of a bulk run are kept."""

@@ -1,0 +1,219 @@
+"""Sinks: where the results of a bulk run go, as files, as rows of Parquet, or as members of tar shards.
+
+A chunk of inputs is committed as a whole under its key, and may be done twice: the second takes the place of
+the first. Packed results wait in a temporary file until then, whose space is free again if the process dies.
+"""
+
+from __future__ import annotations
+
+import tarfile
+import tempfile
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from genray.errors import DataError
+from genray.images.decode import BadImage
+from genray.io.files import sync_file_system
+from genray.io.store import Store
+from genray.io.tar import tar_members, write_member
+from genray.settings.base import Settings
+from pipelines.storage.packed import PackedSink, below, spooling
+
+_ROW_GROUP = 32 * 2**20  # bytes of rows that are held before they are written
+_IMAGES = pa.schema([("path", pa.string()), ("image", pa.binary()), ("source", pa.string())])
+
+
+class SinkSettings(Settings):
+    """Settings of where the results go."""
+
+    container: Literal["files", "parquet", "webdataset"] = Field(
+        "files", description="files (as the inputs), parquet (data/*.parquet), webdataset (shards/*.tar)"
+    )
+
+
+class Sink(Protocol):
+    """Takes the images that a bulk run makes. Any thread may put; one commits when none does."""
+
+    def put(self, path: str, data: bytes, source: str = "") -> str:
+        """Take the encoded image `data`, made of the input `source` (of the same path, if it is not given);
+        returns where it is: `path`, under the root or in a part.
+
+        Raises:
+            BadImage: unwritable: a path that leaves the root.
+            StorageFull, OSError: there is no room, or it cannot be written.
+        """
+
+    def commit(self, key: str) -> None:
+        """Make what was put since the last time last, as the part `key`: all of it or nothing."""
+
+    def discard(self) -> None:
+        """Forget what was put since the last commit."""
+
+    def drop(self, sources: Collection[str]) -> None:
+        """Forget what was made of these inputs: they are about to be done again."""
+
+    def remove_orphans(self, keys: Collection[str]) -> None:
+        """Delete parts of other keys than these, and what killed writers left. Nobody may be writing."""
+
+
+def open_sink(store: Store, settings: SinkSettings) -> Sink:
+    """The sink at the root of `store`."""
+    kinds: dict[str, type[FileSink | ParquetSink | TarSink]]
+    kinds = {"files": FileSink, "parquet": ParquetSink, "webdataset": TarSink}
+    return kinds[settings.container](store)
+
+
+class FileSink:
+    """Each image as a file, written at once: see `Sink`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def put(self, path: str, data: bytes, source: str = "") -> str:
+        try:
+            self._store.write(below(path), data)
+        except DataError as error:
+            raise BadImage("unwritable", error.what) from error
+        return path
+
+    def commit(self, key: str) -> None:
+        if self._store.is_local:  # they are there, and are to outlive a power cut as the ledger does
+            sync_file_system(Path(self._store.root).expanduser())
+
+    def discard(self) -> None: ...  # as all that is done again, they are written again
+
+    def drop(self, sources: Collection[str]) -> None: ...
+
+    def remove_orphans(self, keys: Collection[str]) -> None:
+        self._store.remove_leftovers()
+
+
+class TableSink(PackedSink):
+    """Rows that become `FOLDER/part-KEY.parquet`; see `Sink`.
+
+    Args:
+        store, folder: where.
+        schema: the columns; `path` comes first if it is not among them. Vectors are fixed_size_list, given
+            as arrays.
+        source: the column that names the inputs.
+        compression: of Parquet.
+    """
+
+    def __init__(
+        self, store: Store, folder: str, schema: pa.Schema, *, source: str = "path", compression: str = "zstd"
+    ) -> None:
+        super().__init__(store, folder, "part-", ".parquet")
+        self._schema = schema if "path" in schema.names else schema.insert(0, pa.field("path", pa.string()))
+        self._source = source
+        texts = [field.name for field in self._schema if pa.types.is_string(field.type)]
+        # Neither a dictionary nor the least and the greatest is of use for images and vectors.
+        self._options = {"compression": compression, "use_dictionary": texts, "write_statistics": texts}
+        self._rows: list[Mapping[str, Any]] = []
+        self._held = 0
+        self._writer: Any = None
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Take a row; any thread may. A ValueError if it does not fit the schema."""
+        if unknown := set(row) - set(self._schema.names):
+            raise ValueError(f"no such columns: {', '.join(sorted(unknown))}")
+        size = sum(len(v) if isinstance(v, bytes | str) else getattr(v, "nbytes", 16) for v in row.values())
+        with self._lock:
+            self._rows.append(row)
+            self._held += size
+            if self._held >= _ROW_GROUP:
+                self._flush()
+
+    def _flush(self) -> None:
+        rows, self._rows, self._held = self._rows, [], 0
+        columns = [_column([row.get(field.name) for row in rows], field.type) for field in self._schema]
+        with spooling():
+            if self._writer is None:
+                self._spool = tempfile.TemporaryFile()  # noqa: SIM115
+                self._writer = pq.ParquetWriter(self._spool, self._schema, **self._options)
+            self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
+
+    def _end(self) -> None:
+        if self._rows:
+            self._flush()
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            with spooling():
+                writer.close()
+
+    def _sources_of(self, path: str) -> Iterable[str]:
+        with self._store.open(path) as file:
+            names = pq.ParquetFile(file).read([self._source], use_threads=False)[self._source]
+            return set(names.to_pylist())
+
+    def _without(self, path: str, gone: Collection[str]) -> PackedSink:
+        how = str(self._options["compression"])
+        kept = TableSink(self._store, self._folder, self._schema, source=self._source, compression=how)
+        with self._store.open(path) as file:
+            for batch in pq.ParquetFile(file, pre_buffer=False, buffer_size=2**20).iter_batches(
+                64, use_threads=False
+            ):
+                for row in batch.to_pylist():
+                    if row[self._source] not in gone:
+                        kept.add(row)
+        return kept
+
+
+class ParquetSink(TableSink):
+    """Images as rows of `data/part-KEY.parquet`: see `Sink`."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store, "data", _IMAGES, source="source", compression="none")
+
+    def put(self, path: str, data: bytes, source: str = "") -> str:
+        self.add({"path": below(path), "image": data, "source": source or path})
+        return path
+
+
+class TarSink(PackedSink):
+    """Images as members of `shards/KEY.tar`: see `Sink`. The comment of a member's header names its input, if
+    that is called otherwise."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store, "shards", "", ".tar")
+        self._tar: tarfile.TarFile | None = None
+
+    def put(self, path: str, data: bytes, source: str = "") -> str:
+        name = below(path)
+        with self._lock, spooling():
+            if self._tar is None:
+                self._spool = tempfile.TemporaryFile()  # noqa: SIM115
+                self._tar = tarfile.open(fileobj=self._spool, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
+            write_member(self._tar, name, data, "" if source in ("", name) else source)
+        return path
+
+    def _end(self) -> None:
+        tar, self._tar = self._tar, None
+        if tar is not None:
+            with spooling():
+                tar.close()
+
+    def _sources_of(self, path: str) -> Iterable[str]:
+        return {member.comment or member.name for member in tar_members(self._store, path)}
+
+    def _without(self, path: str, gone: Collection[str]) -> PackedSink:
+        kept = TarSink(self._store)
+        for member in tar_members(self._store, path):
+            if (member.comment or member.name) not in gone:
+                data = self._store.read_range(path, member.position, member.size)
+                kept.put(member.name, data, member.comment)
+        return kept
+
+
+def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
+    if not pa.types.is_fixed_size_list(kind) or any(value is None for value in values):
+        return pa.array(values, kind)
+    vectors = np.asarray(values, kind.value_type.to_pandas_dtype())
+    if vectors.shape != (len(values), kind.list_size):
+        raise ValueError(f"vectors of {vectors.shape[1:]} numbers, the column has {kind.list_size}")
+    return pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), type=kind)

@@ -1,0 +1,223 @@
+import gzip
+import time
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pydantic import ValidationError
+
+from genray.datasets.image_set import Images, ImageSet, ImageSetSettings, look_at_headers, open_image_set
+from genray.errors import DataError
+from tests.conftest import write_images
+
+
+def opened(path: Path | str, seed: int = 0, **more: object) -> ImageSet:
+    return open_image_set(ImageSetSettings.model_validate({"path": str(path), **more}), seed)
+
+
+def names(images: Images | None) -> list[str]:
+    assert images is not None
+    return [images.origin.name(int(index)) for index in images.indices]
+
+
+def classes(found: ImageSet, part: Images | None) -> list[str]:
+    assert part is not None
+    assert part.labels is not None
+    return [found.classes[label] for label in part.labels]
+
+
+def write_idx(folder: Path, count: int, *, labelled: bool = True) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for part, number in (("train", count), ("t10k", count // 6)):
+        big = number.to_bytes(4, "big")
+        pixels = np.resize(np.random.default_rng(0).integers(0, 64, 10_000, np.uint8), number * 784).tobytes()
+        images = b"\x00\x00\x08\x03" + big + b"\x00\x00\x00\x1c" * 2 + pixels
+        (folder / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(images, 1))
+        if labelled:
+            labels = b"\x00\x00\x08\x01" + big + bytes(i % 10 for i in range(number))
+            (folder / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(labels, 1))
+
+
+def test_a_flat_folder_is_split_by_the_seed(tmp_path: Path) -> None:
+    write_images(tmp_path, 20)
+    found, again, other = opened(tmp_path), opened(tmp_path), opened(tmp_path, seed=1)
+    assert (len(found.train), len(found.val), found.test, found.classes) == (18, 2, None, ())
+    assert sorted(names(found.train) + names(found.val)) == [f"{i:03}.png" for i in range(20)]
+    assert names(found.val) == names(again.val)
+    assert names(found.val) != names(other.val)
+    assert found.split == "0.1 held out by seed 0"
+    assert found.fingerprint == again.fingerprint == other.fingerprint
+
+
+def test_folders_are_the_split_and_their_folders_the_classes(tmp_path: Path) -> None:
+    for part, name, count in (
+        ("train", "good", 3),
+        ("val", "good", 2),
+        ("test", "good", 1),
+        ("test", "bad", 2),
+    ):
+        write_images(tmp_path / part / name, count)
+    found = opened(tmp_path)
+    assert (found.split, found.layout, found.classes) == ("by folders", "folder", ("bad", "good"))
+    assert classes(found, found.train) == ["good"] * 3
+    assert classes(found, found.val) == ["good"] * 2
+    assert classes(found, found.test) == ["bad", "bad", "good"]
+
+
+def test_people_in_folders_below_one_folder_are_classes(tmp_path: Path) -> None:
+    for name in ("Ada_Lovelace", "Bo_Diddley"):
+        write_images(tmp_path / "lfw_funneled" / name, 4)
+    found = opened(tmp_path, val_share=0.25)
+    assert found.classes == ("Ada_Lovelace", "Bo_Diddley")
+    for part in (found.train, found.val):
+        assert all(name in path for name, path in zip(classes(found, part), names(part), strict=True))
+
+
+def test_idx_files_have_digits_as_classes_and_a_test_part(tmp_path: Path) -> None:
+    write_idx(tmp_path / "MNIST" / "raw", 60)
+    found = opened(tmp_path)
+    assert (len(found.train), len(found.val)) == (54, 6)
+    assert found.classes == tuple("0123456789")
+    assert classes(found, found.test) == list("0123456789")
+    taken = found.train.take([5, 0])
+    assert classes(found, taken) == [classes(found, found.train)[i] for i in (5, 0)]
+
+
+def test_idx_files_without_labels_are_images_all_the_same(tmp_path: Path) -> None:
+    write_idx(tmp_path, 60, labelled=False)
+    found = opened(tmp_path)
+    assert (found.classes, found.train.labels, len(found.train)) == ((), None, 54)
+
+
+def test_sixty_thousand_images_are_opened_at_once(tmp_path: Path) -> None:
+    write_idx(tmp_path, 60_000)
+    began = time.perf_counter()
+    assert len(opened(tmp_path).train) == 54_000
+    assert time.perf_counter() - began < 2
+
+
+def test_numbers_in_columns_are_classes_in_their_order_whatever_their_size(tmp_path: Path) -> None:
+    labels = [10, 2, 2_000_000_000, 10]
+    pq.write_table(pa.table({"image": [b"x"] * 4, "label": labels}), tmp_path / "train.parquet")
+    pq.write_table(pa.table({"image": [b"x"] * 2, "label": [7, 2]}), tmp_path / "test.parquet")
+    found = opened(tmp_path, val_share=0.25)
+    assert found.classes == ("2", "7", "10", "2000000000")
+    assert classes(found, found.test) == ["7", "2"]
+
+
+def test_another_folder_can_be_judged_on_and_shares_the_classes(tmp_path: Path) -> None:
+    for name in ("dog", "emu"):
+        write_images(tmp_path / "set" / name, 4)
+    for name in ("ant", "emu"):
+        write_images(tmp_path / "other" / "test" / name, 1)
+    found = opened(tmp_path / "set", test=str(tmp_path / "other"))
+    assert found.classes == ("ant", "dog", "emu")
+    assert classes(found, found.test) == ["ant", "emu"]
+    assert set(classes(found, found.train)) == {"dog", "emu"}
+    assert found.fingerprint != opened(tmp_path / "set").fingerprint
+
+
+def test_a_test_folder_without_labels_has_none(tmp_path: Path) -> None:
+    write_images(tmp_path / "set" / "dog", 3)
+    write_images(tmp_path / "flat", 2)
+    found = opened(tmp_path / "set", test=str(tmp_path / "flat"))
+    assert found.test is not None
+    assert (found.test.labels, found.classes) == (None, ("dog",))
+    found = opened(tmp_path / "flat", test=str(tmp_path / "set"))
+    assert found.train.labels is None
+    assert classes(found, found.test) == ["dog"] * 3
+
+
+def test_what_is_judged_is_not_trained_on(tmp_path: Path) -> None:
+    write_images(tmp_path / "set", 6)
+    write_images(tmp_path / "set" / "later", 2)
+    found = opened(tmp_path / "set", test=str(tmp_path / "set" / "later"))
+    assert len(found.train) + len(found.val) == 6
+    assert names(found.test) == ["000.png", "001.png"]
+    assert not any("later" in name for name in names(found.train))
+
+
+def test_the_folder_train_can_be_judged_on_by_its_name(tmp_path: Path) -> None:
+    write_images(tmp_path / "set" / "train", 4)
+    found = opened(tmp_path / "set", test=str(tmp_path / "set" / "train"))
+    assert (len(found.train) + len(found.val), len(names(found.test))) == (4, 4)
+
+
+def test_a_test_folder_that_is_the_path_gives_its_test_part(tmp_path: Path) -> None:
+    write_images(tmp_path / "train", 4)
+    with pytest.raises(DataError, match=r"data\.test is data\.path, .*, which has no test part") as caught:
+        opened(tmp_path, test=f"{tmp_path}/train/..")
+    assert caught.value.where == "data.test"
+    write_images(tmp_path / "test", 2)
+    assert names(opened(tmp_path, test=f"{tmp_path}/").test) == ["test/000.png", "test/001.png"]
+
+
+@pytest.mark.parametrize("kind", ["missing", "file", "empty", "broken"])
+def test_a_test_folder_that_cannot_be_read_is_named_as_such(tmp_path: Path, kind: str) -> None:
+    write_images(tmp_path / "set", 4)
+    other = tmp_path / "other"
+    if kind == "file":
+        other.touch()
+    elif kind != "missing":
+        other.mkdir()
+    if kind == "broken":
+        (other / "0.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"other|0\.parquet") as caught:
+        opened(tmp_path / "set", test=str(other))
+    assert caught.value.where == f"data.test={other}"
+
+
+def test_a_folder_of_one_image_or_without_training_images_is_refused(tmp_path: Path) -> None:
+    write_images(tmp_path / "one", 1)
+    with pytest.raises(DataError, match=r"one image under .*: at least 2 are needed"):
+        opened(tmp_path / "one")
+    write_images(tmp_path / "judged" / "test", 2)
+    write_images(tmp_path / "judged" / "val", 2)
+    with pytest.raises(DataError, match=r"no images to train on under .*judged, only test, val"):
+        opened(tmp_path / "judged")
+
+
+def test_images_beside_the_folder_train_are_said_to_be_left_out(tmp_path: Path) -> None:
+    write_images(tmp_path / "train", 4)
+    write_images(tmp_path / "bus", 3)
+    assert opened(tmp_path).split == "0.1 held out by seed 0; 3 files beside the folder train left out"
+
+
+def test_a_store_behind_a_uri_is_the_same_set(tmp_path: Path) -> None:
+    write_images(tmp_path / "set" / "a", 6)
+    write_images(tmp_path / "set" / "b", 6)
+    write_images(tmp_path / "set" / "kept", 2)
+    fsspec.filesystem("memory").put(f"{tmp_path}/", "/image_set/", recursive=True)
+    here = opened(tmp_path / "set", test=str(tmp_path / "set" / "kept"))
+    there = opened("memory://image_set/set/", test="memory://image_set/set/kept")
+    assert there.fingerprint == here.fingerprint
+    assert names(there.val) == names(here.val)
+    assert there.classes == here.classes == ("a", "b")
+    first, second = (f.val.origin.pixels(int(f.val.indices[0]), 1, 10_000) for f in (here, there))
+    assert np.array_equal(first, second)
+
+
+def test_headers_are_looked_at_from_the_first_to_the_last(tmp_path: Path) -> None:
+    write_images(tmp_path / "a", 30)
+    write_images(tmp_path / "b", 30, size=(10, 12), gray=False)
+    (tmp_path / "a" / "000.png").write_bytes(b"broken")
+    sizes, gray = look_at_headers(opened(tmp_path).train)
+    assert set(sizes) == {(24, 24), (12, 10)}
+    assert not gray
+    assert look_at_headers(opened(tmp_path / "b").train, most=3) == ([(12, 10)] * 3, False)
+    assert look_at_headers(opened(tmp_path / "a").train.take([7])) == ([(24, 24)], True)
+
+
+def test_a_set_of_broken_files_alone_is_refused(tmp_path: Path) -> None:
+    for index in range(5):
+        (tmp_path / f"{index}.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"none of 4 images can be read, \d\.png for one"):
+        look_at_headers(opened(tmp_path).train)
+
+
+def test_a_download_needs_a_folder() -> None:
+    with pytest.raises(ValidationError, match="download needs a local folder"):
+        ImageSetSettings(path="s3://bucket/mnist", download="mnist")

@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pyedflib
+import pytest
+
+from genray.ecg.records.base import MISSING, lead_names, open_record
+from genray.errors import DataError
+
+
+def _edf(path: Path, channels: list[dict[str, object]], signals: list[np.ndarray], kind: int) -> None:
+    writer = pyedflib.EdfWriter(str(path), len(channels), file_type=kind)
+    writer.setSignalHeaders(channels)
+    writer.writeSamples(signals)
+    writer.close()
+
+
+def _channel(label: str, unit: str, rate: float, bits: int = 16, most: float = 10.0) -> dict[str, object]:
+    top = 2 ** (bits - 1)
+    limits = {"physical_max": most, "physical_min": -most, "digital_max": top - 1, "digital_min": -top}
+    return {
+        "label": label,
+        "dimension": unit,
+        "sample_frequency": rate,
+        "prefilter": "",
+        "transducer": "",
+    } | limits
+
+
+@pytest.fixture
+def waves() -> np.ndarray:
+    return np.random.default_rng(0).normal(0, 1, (2560, 2))
+
+
+@pytest.mark.parametrize("kind", [pyedflib.FILETYPE_EDF, pyedflib.FILETYPE_EDFPLUS])
+def test_edf_gives_the_millivolts_that_went_in(tmp_path: Path, waves: np.ndarray, kind: int) -> None:
+    channels = [
+        _channel("ECG II", "mV", 256),
+        _channel("V1", "uV", 256, most=9000),
+        _channel("Resp", "mV", 256),
+    ]
+    signals = [waves[:, 0].copy(), waves[:, 1] * 1000, waves[:, 0].copy()]
+    _edf(tmp_path / "a.edf", channels, signals, kind)
+    record = open_record(tmp_path / "a.edf")
+    assert (record.leads, record.rate, record.samples, record.name) == (("ECG II", "V1"), 256.0, 2560, "a")
+    np.testing.assert_allclose(record.millivolts(0, 2560), waves, atol=0.001)
+    np.testing.assert_array_equal(record.read(250, 777), record.read(0, 2560)[250:777])
+    assert record.start is not None
+    assert record.annotations() is None
+
+
+@pytest.mark.parametrize("kind", [pyedflib.FILETYPE_BDF, pyedflib.FILETYPE_BDFPLUS])
+def test_24_bits_are_read_to_5_microvolts(tmp_path: Path, waves: np.ndarray, kind: int) -> None:
+    _edf(tmp_path / "a.bdf", [_channel("II", "uV", 256, 24, 262144)], [waves[:, 0] * 1000 + 40_000], kind)
+    record = open_record(tmp_path / "a.bdf")
+    assert record.gains == (200.0,)
+    np.testing.assert_allclose(record.millivolts(0, 2560)[:, 0], waves[:, 0] + 40, atol=0.003)
+
+
+def test_leads_of_the_highest_rate_are_taken(tmp_path: Path, waves: np.ndarray) -> None:
+    channels = [_channel("slow", "mV", 64), _channel("II", "mV", 256)]
+    _edf(tmp_path / "a.edf", channels, [waves[:640, 0].copy(), waves[:, 1].copy()], pyedflib.FILETYPE_EDF)
+    record = open_record(tmp_path / "a.edf")
+    assert record.leads == ("II",)
+    np.testing.assert_allclose(record.millivolts(0, 2560)[:, 0], waves[:, 1], atol=0.001)
+
+
+@pytest.mark.parametrize(
+    ("at", "field", "reason"),
+    [
+        (0, b"1       ", "does not begin"),
+        (192, b"EDF+D", "discontinuous"),
+        (236, b"99999999", "99999999 data records"),
+        (236, b"many    ", "for a number"),
+        (244, b"0       ", "0 samples a second"),
+        (252, b"9999", "9999 channels"),
+        (252, b"nan ", "nan channels"),
+        (256 + 104, b"9.0     9.0     ", "no range"),
+    ],
+)
+def test_a_broken_edf_file_is_refused(
+    tmp_path: Path, waves: np.ndarray, at: int, field: bytes, reason: str
+) -> None:
+    path = tmp_path / "a.edf"
+    _edf(path, [_channel("II", "mV", 256)], [waves[:, 0].copy()], pyedflib.FILETYPE_EDF)
+    data = bytearray(path.read_bytes())
+    data[at : at + len(field)] = field
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=reason) as refusal:
+        open_record(path)
+    assert refusal.value.hint
+    assert refusal.value.where == str(path)
+
+
+def test_no_cut_of_an_edf_file_is_anything_but_a_data_error(tmp_path: Path, waves: np.ndarray) -> None:
+    path = tmp_path / "a.edf"
+    _edf(path, [_channel("II", "mV", 256)], [waves[:, 0].copy()], pyedflib.FILETYPE_EDF)
+    whole = path.read_bytes()
+    for length in (0, 10, 256, 300, 511, 512, 1000, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(DataError):
+            open_record(path)
+
+
+@pytest.mark.parametrize(
+    ("label", "unit", "said", "hint"),
+    [
+        ("Resp", "uV", r"no channel is an ECG: Resp \(uV\)$", "in V, mV or uV"),
+        ("ECG II", "", r"no channel is an ECG: ECG II \(no unit\)$", "if ECG II is an ECG, write its unit"),
+        ("ECG II", "mmHg", r"no channel is an ECG: ECG II \(mmHg\)$", "in V, mV or uV"),
+    ],
+)
+def test_a_file_without_an_ecg_says_which_channels_it_has(
+    tmp_path: Path, waves: np.ndarray, label: str, unit: str, said: str, hint: str
+) -> None:
+    path = tmp_path / "a.edf"
+    _edf(path, [_channel(label, unit, 250)], [waves[:2500, 0].copy()], pyedflib.FILETYPE_EDFPLUS)
+    with pytest.raises(DataError) as refusal:
+        open_record(path)
+    assert re.search(said, refusal.value.what)
+    assert refusal.value.hint is not None
+    assert hint in refusal.value.hint
+
+
+def test_channels_of_a_header_of_wfdb_that_are_no_ecg_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.dat").write_bytes(bytes(2000))
+    lines = ["a 2 250 500", "a.dat 16 200/mmHg 16 0 0 0 0 ABP", "a.dat 16 200/NU 16 0 0 0 0 II"]
+    (tmp_path / "a.hea").write_text("\n".join(lines))
+    with pytest.raises(DataError, match=r"no channel is an ECG: ABP \(mmHg\), II \(NU\)"):
+        open_record(tmp_path / "a")
+
+
+def test_another_kind_of_file_is_not_taken_for_a_header_that_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("of a patient")
+    with pytest.raises(DataError, match=r"notes.txt: it is another kind of file"):
+        open_record(tmp_path / "notes.txt")
+
+
+def _csv(
+    path: Path, rows: int, *, header: str = "time,II,V1", begin: float = 0.0, rate: float = 250.0
+) -> Path:
+    lines = [f"{begin + n / rate:.3f},{n / 1000},{-n / 1000}" for n in range(rows)]
+    path.write_text("\n".join([header, *lines, ""]))
+    return path
+
+
+def test_csv_is_read_in_stretches_far_apart(tmp_path: Path) -> None:
+    record = open_record(_csv(tmp_path / "a.csv", 5000))
+    assert (record.leads, record.rate, record.samples) == (("II", "V1"), pytest.approx(250), 5000)
+    assert record.start is None
+    for start, stop in ((0, 3), (1020, 2050), (4999, 9000), (1024, 2048)):
+        n = np.arange(start, min(stop, 5000))
+        np.testing.assert_array_equal(record.read(start, stop), np.stack([n, -n], axis=1))
+
+
+def test_csv_with_unix_times_has_a_start_and_empty_cells_are_missing(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"Time,II,ABP\r\n1700000000.00,,1\r\n1700000000.01,nan,2\r\n1700000000.02,inf,3\r\n"
+                     b"1700000000.03,0.5,4")  # fmt: skip
+    record = open_record(path)
+    assert (record.leads, record.start, record.samples) == (("II",), 1.7e9, 4)
+    assert record.read(0, 4)[:, 0].tolist() == [MISSING, MISSING, MISSING, 500]
+
+
+def test_csv_without_times_needs_a_rate(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("II\n1\n\n3\n")
+    with pytest.raises(DataError, match=r"nothing says its rate[^$]*source.csv_rate"):
+        open_record(path)
+    record = open_record(path, rate=100)
+    assert record.rate == 100
+    assert record.read(0, 9)[:, 0].tolist() == [1000, MISSING, 3000]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "does not name columns"),
+        ("1,2\n3,4\n", "does not name columns"),
+        ("time,II\n", "no samples"),
+        ("time,II\n0,1\n0.004,x\n", "x"),
+        ("time,II\n0,1\n0.004\n", "columns"),
+        ("time,II\n0,1\n0,2\n", "do not increase: 0 at first, 0 at last"),
+        ("time,II\n0,1\nnan,2\n", "do not increase: 0 at first, nan at last"),
+        (
+            "time,II\n0,1\n0.004,2\n1.0,3\n1.004,4\n" + "".join(f"{n / 250},0\n" for n in range(4, 1000)),
+            "do not increase, as line 6 shows",
+        ),
+        ("time," + "II," * 40 + "\n", "columns"),
+        ("time,II\n0," + "1" * 200_000 + "\n0.004,2\n", "absurd length"),
+        ("time,Resp\n0,1\n0.004,2\n", "no column is an ECG: time, Resp"),
+    ],
+)
+def test_csv_that_is_something_else_is_refused(tmp_path: Path, text: str, reason: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(text)
+    with pytest.raises(DataError, match=reason) as refusal:
+        open_record(path)
+    assert refusal.value.where == str(path)
+
+
+@pytest.mark.parametrize(
+    ("times", "said", "hint"),
+    [
+        ([4 * n for n in range(3000)], "0.25 samples a second", "milliseconds, divide it by 1000"),
+        ([4000 * n for n in range(3000)], "0.00025 samples a second", "microseconds, divide it by 1000000"),
+        ([3 - n / 250 for n in range(500)], "do not increase: 3 at first", "sort its lines by time"),
+        (["2024-01-01T00:00:00", "2024-01-01T00:00:01"], "line 2, column time", "`time` is in seconds"),
+        (["0.000", "0.004", "0:00:01"], "line 4, column time: '0:00:01' is no number", "no clock times"),
+        (
+            [(n - 9 * (n > 99)) / 250 for n in range(999)],
+            "not increase, as line 102 shows",
+            "keep each sample once",
+        ),
+        ([(n + 9 * (n > 99)) / 250 for n in range(999)], "not even, as line", "with empty cells"),
+    ],
+    ids=["ms", "us", "back", "iso", "clock", "twice", "gap"],
+)
+def test_times_that_cannot_be_are_explained_when_a_csv_is_opened(
+    tmp_path: Path, times: list[object], said: str, hint: str
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(["time,II", *(f"{time},0.1" for time in times)]))
+    with pytest.raises(DataError) as refusal:
+        open_record(path)
+    assert said in refusal.value.what
+    assert refusal.value.hint is not None
+    assert hint in refusal.value.hint
+
+
+def test_a_cell_that_is_no_number_is_named_by_line_and_column(tmp_path: Path) -> None:
+    path = _csv(tmp_path / "a.csv", 5000)
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:3000], "12.0,0,abc", *lines[3001:]]))
+    record = open_record(path)
+    with pytest.raises(DataError, match=r"line 3001, column V1: 'abc' is no number") as refusal:
+        record.read(2500, 3500)
+    assert refusal.value.hint == "leave the cell empty if there is no sample"
+
+
+@pytest.mark.parametrize(("separator", "point"), [(";", "."), (";", ","), ("\t", "."), ("\t", ",")])
+def test_semicolons_and_tabs_separate_too_and_numbers_may_have_a_decimal_comma(
+    tmp_path: Path, separator: str, point: str
+) -> None:
+    path = _csv(tmp_path / "a.csv", 2000)
+    text = path.read_text()
+    other = tmp_path / "b.csv"
+    last = f"8{point}000{separator}1{separator}"
+    other.write_text(text.replace(",", separator).replace(".", point) + last)
+    record = open_record(other)
+    assert (record.leads, record.rate, record.samples) == (("II", "V1"), pytest.approx(250), 2001)
+    np.testing.assert_array_equal(record.read(0, 2000), open_record(path).read(0, 2000))
+    assert record.read(2000, 2001).tolist() == [[1000, MISSING]]
+
+
+def test_what_is_not_there_is_a_data_error(tmp_path: Path) -> None:
+    for name in ("a.csv", "a.edf", "a.hea", "a", "a.atr", ""):
+        with pytest.raises(DataError):
+            open_record(tmp_path / name if name else "")
+
+
+def test_lead_names_are_short_printable_and_all_different() -> None:
+    names = lead_names(["II", "II", "II", "", "a\x00b\n\u00b5", "x" * 40, "x" * 40])
+    assert len(set(names)) == 7
+    assert names[:2] == ("II", "II-2")
+    assert all(1 <= len(name) <= 16 and name.isascii() and name.isprintable() for name in names)

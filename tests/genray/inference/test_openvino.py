@@ -1,0 +1,157 @@
+"""int8 networks: close to what they were made of, the same in every worker, and of a known loss."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from genray.bundle import ImageSpec
+from genray.errors import SettingsError
+from genray.images.tensors import to_network, to_pixels
+from genray.inference.openvino import load_quantized, measure_loss, quantized, save_quantized
+from genray.inference.runner import InferenceSettings, Runner
+from genray.inference.vino import core
+from genray.models.conv import ConvAutoencoder, ConvSettings
+from genray.models.residual_unet import ResidualUNet, ResidualUNetSettings
+
+SPEC = ImageSpec(channels=3, range=(0.0, 1.0))
+INT8 = InferenceSettings(precision="int8")
+
+
+def network(seed: int = 0) -> ResidualUNet:
+    torch.manual_seed(seed)
+    made = ResidualUNet(3, ResidualUNetSettings(widths=(16, 24), blocks=1, middle=1)).eval()
+    nn.init.normal_(made.tail.weight, 0.0, 0.05)
+    return made
+
+
+def photos(number: int, height: int = 40, width: int = 56) -> list[NDArray[np.uint8]]:
+    rng = np.random.default_rng(0)
+    ramp = np.linspace(30, 220, width)[None, :, None] * np.ones((height, 1, 3))
+    return [
+        np.clip(ramp[:, :: rng.choice([-1, 1])] + rng.normal(0, 12, ramp.shape), 0, 255).astype(np.uint8)
+        for _ in range(number)
+    ]
+
+
+def test_int8_is_close_to_fp32_at_every_size(tmp_path: Path) -> None:
+    exact = network()
+    folder = save_quantized(tmp_path / "int8", quantized(exact, SPEC, photos(4)), exact)
+    fast, slow = (
+        Runner(exact, SPEC, SPEC, INT8, quantized=folder),
+        Runner(exact, SPEC, SPEC, InferenceSettings()),
+    )
+    assert fast.check["psnr"] > 35
+    assert "int8" in fast.notes[-1]
+    for size in [(40, 56), (33, 21), (5, 9)]:
+        image = photos(1, *size)[0][None]
+        apart = np.abs(fast(image).astype(int) - slow(image))
+        assert apart.mean() < 2
+        assert apart.max() < 30
+    assert fast(np.stack(photos(3))).shape == (3, 40, 56, 3)
+
+
+def test_the_heavy_layers_compute_with_eight_bits() -> None:
+    model = quantized(network(), SPEC, photos(2))
+    config = {"INFERENCE_PRECISION_HINT": "f32"}
+    model.reshape([1, 3, 40, 56])
+    compiled = core().compile_model(model, "CPU", config).get_runtime_model()
+    types = [
+        node.get_rt_info()["runtimePrecision"].astype(str)
+        for node in compiled.get_ordered_ops()
+        if node.get_rt_info()["layerType"].astype(str) in ("Convolution", "Deconvolution")
+    ]
+    eight = [kind for kind in types if kind in ("u8", "i8")]
+    assert len(types) > 6
+    assert len(eight) >= len(types) - 3
+
+
+def test_ranges_come_from_the_samples() -> None:
+    dark = quantized(network(), SPEC, [photo // 16 for photo in photos(2)])
+    light = quantized(network(), SPEC, photos(2))
+    image = photos(1)[0]
+    noise = {}
+    for name, model in (("dark", dark), ("light", light)):
+        model.reshape([1, 3, 40, 56])
+        x = (image / 255).astype(np.float32).transpose(2, 0, 1)[None]
+        made = core().compile_model(model, "CPU")(np.ascontiguousarray(x))[0]
+        with torch.inference_mode():
+            noise[name] = float(np.abs(made - network()(torch.from_numpy(x)).numpy()).mean())
+    assert noise["dark"] > 2 * noise["light"]
+
+
+def test_a_result_far_from_fp32_is_not_used(tmp_path: Path) -> None:
+    exact = network()
+    nn.init.normal_(exact.tail.weight, 0.0, 0.5)
+    model = quantized(exact, SPEC, [np.zeros_like(photo) + 2 for photo in photos(2)])
+    folder = save_quantized(tmp_path / "int8", model, exact)
+    runner = Runner(exact, SPEC, SPEC, INT8, quantized=folder)
+    batch = np.stack(photos(2))
+    with torch.inference_mode():
+        expected = to_pixels(exact(to_network(batch, span=SPEC.range)), span=SPEC.range)
+    assert np.abs(runner(batch).astype(int) - expected).max() <= 1
+    assert any("not PyTorch's for (2, 40, 56, 3), and not used" in note for note in runner.notes)
+
+
+def test_an_autoencoder_s_codes_survive(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    whole = ConvAutoencoder((3, 16, 16), ConvSettings(latent=8, filters=(8, 16))).eval()
+    folder = save_quantized(tmp_path / "int8", quantized(whole, SPEC, photos(4, 16, 16)), whole)
+    batch = np.stack(photos(4, 16, 16))  # four: two quantised linear maps in a row would go wrong
+    fast, slow = (
+        Runner(whole, SPEC, SPEC, INT8, quantized=folder),
+        Runner(whole, SPEC, SPEC, InferenceSettings()),
+    )
+    assert np.abs(fast(batch).astype(int) - slow(batch)).mean() < 3
+
+
+def test_another_networks_or_a_damaged_model_is_refused(tmp_path: Path) -> None:
+    exact = network()
+    folder = save_quantized(tmp_path / "int8", quantized(exact, SPEC, photos(2)), exact)
+    with pytest.raises(SettingsError, match="another network's"):
+        load_quantized(folder, network(seed=1))
+    with pytest.raises(SettingsError, match="another network's"):
+        Runner(network(seed=1), SPEC, SPEC, INT8, quantized=folder)
+    weights = bytearray((folder / "int8.bin").read_bytes())
+    weights[len(weights) // 2] ^= 1
+    (folder / "int8.bin").write_bytes(weights)
+    with pytest.raises(SettingsError, match="damaged"):
+        load_quantized(folder, exact)
+    (folder / "int8.json").unlink()
+    with pytest.raises(SettingsError, match="cannot read"):
+        load_quantized(folder, exact)
+
+
+def test_a_model_is_replaced_whole(tmp_path: Path) -> None:
+    first, second = network(), network(seed=1)
+    for one in (first, second):
+        save_quantized(tmp_path / "int8", quantized(one, SPEC, photos(1)), one)
+    load_quantized(tmp_path / "int8", second)
+    assert [path.name for path in tmp_path.iterdir()] == ["int8"]
+
+
+def test_nothing_is_quantised_without_samples() -> None:
+    with pytest.raises(SettingsError, match="no samples"):
+        quantized(network(), SPEC, [])
+
+
+def test_the_loss_is_that_of_the_worse_denoiser() -> None:
+    def blur(batch: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        padded = np.pad(batch.astype(float), ((0, 0), (2, 2), (2, 2), (0, 0)), mode="edge")
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (5, 5), axis=(1, 2))
+        return np.rint(windows.mean(axis=(-2, -1))).astype(np.uint8)
+
+    def coarse(batch: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return blur(batch) // 16 * 16 + 8
+
+    loss = measure_loss(blur, coarse, photos(3), sigma=25)
+    assert loss["psnr_drop"] == pytest.approx(loss["psnr_exact"] - loss["psnr_fast"])
+    assert loss["psnr_drop"] > 1
+    assert 33 < loss["psnr_between"] < 37  # an error spread evenly over 16 levels: 34.9 dB
+    same = measure_loss(blur, blur, photos(2), sigma=25)
+    assert same["psnr_drop"] == 0
+    assert same["psnr_between"] == 100
+    assert set(measure_loss(blur, coarse, photos(1))) == {"psnr_between"}

@@ -1,0 +1,248 @@
+import pickle
+import tarfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from genray.errors import DataError
+from genray.images.decode import BadImage, BadInput
+from genray.io.sources import Item, Source, SourceSettings, open_source
+from genray.io.store import Store
+from genray.io.tar import write_member
+from tests.conftest import write_images
+from tests.pipelines.s3 import s3_root, s3_server
+
+__all__ = ["s3_root", "s3_server"]
+
+LIMIT = 10**6
+PNG = b"\x89PNG and more "
+
+
+def opened(location: Path | str, **settings: Any) -> Source:
+    return open_source(str(location), SourceSettings(**settings))
+
+
+def listed(source: Source) -> tuple[list[Item], list[BadInput]]:
+    problems: list[BadInput] = []
+    return list(source.items(problems.append)), problems
+
+
+def contents(source: Source) -> dict[str, bytes]:
+    items, problems = listed(source)
+    assert problems == []
+    assert len({item.path for item in items}) == len(items)
+    return {item.path: source.read(item, LIMIT) for item in items}
+
+
+def reason(source: Source, item: Item, limit: int = LIMIT) -> str:
+    with pytest.raises(BadImage) as bad:
+        source.read(item, limit)
+    return bad.value.reason
+
+
+def write_rows(path: Path, columns: dict[str, Any], **options: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), path, **options)
+
+
+def write_shard(path: Path, files: dict[str, bytes]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, data in files.items():
+            write_member(tar, name, data)
+
+
+def test_files_are_listed_with_what_tells_that_they_changed(tmp_path: Path) -> None:
+    write_images(tmp_path / "a", 3)
+    (tmp_path / "b.TIFF").write_bytes(b"II*\0")
+    (tmp_path / "notes.txt").write_text("no image")
+    items, problems = listed(opened(tmp_path))
+    assert [item.path for item in items] == ["b.TIFF", "a/000.png", "a/001.png", "a/002.png"]
+    assert problems == []
+    for item in items:
+        status = (tmp_path / item.path).stat()
+        assert (item.size, item.modified, item.container) == (status.st_size, status.st_mtime_ns, "")
+    assert contents(opened(tmp_path))["b.TIFF"] == b"II*\0"
+
+
+def test_a_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    source = opened_with(tmp_path, {"a.png": b"", "b.png": b"12345"})
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nothing")
+    items, _ = listed(source)
+    said = {item.path: reason(source, item, 4) for item in items}
+    assert said == {
+        "a.png": "empty",
+        "b.png": "too-large",
+        "gone.png": "unreadable",
+        "loop.png": "unreadable",
+    }
+    assert source.read(Item("b.png", 5, 0), 5) == b"12345"
+
+
+def opened_with(folder: Path, files: dict[str, bytes]) -> Source:
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return opened(folder)
+
+
+def test_what_is_there_decides_and_can_be_overruled(tmp_path: Path) -> None:
+    write_rows(tmp_path / "p/a.parquet", {"image": [PNG]})
+    write_shard(tmp_path / "t/b.tar", {"1.png": PNG})
+    assert list(contents(opened(tmp_path))) == ["p/a/00000000.png"]
+    assert list(contents(opened(tmp_path, container="webdataset"))) == ["t/b/1.png"]
+    (tmp_path / "c.jpg").write_bytes(PNG)
+    assert list(contents(opened(tmp_path))) == ["c.jpg"]
+
+
+def test_a_place_without_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="missing"):
+        opened(tmp_path / "nowhere")
+    (tmp_path / "x.txt").write_text("x")
+    with pytest.raises(DataError, match="no image files or Parquet files or tar shards below"):
+        opened(tmp_path)
+    (tmp_path / "x.png").write_bytes(PNG)
+    with pytest.raises(DataError, match="no tar shards below"):
+        opened(tmp_path, container="webdataset")
+
+
+def test_members_are_called_by_their_shard(tmp_path: Path) -> None:
+    files = {"a/1.jpg": b"one", "1.json": b"{}", "2.webp": b"two", "._2.webp": b"no image"}
+    write_shard(tmp_path / "s/00.tar", files)
+    write_shard(tmp_path / "s/01.tar", {"2.webp": b"three", "2.webp ": b"other"})
+    source = opened(tmp_path)
+    assert contents(source) == {"s/00/a/1.jpg": b"one", "s/00/2.webp": b"two", "s/01/2.webp": b"three"}
+    item = listed(source)[0][0]
+    assert (item.size, item.container) == (3, "s/00.tar")
+    assert item.modified == (tmp_path / "s/00.tar").stat().st_mtime_ns
+    assert reason(source, item, 2) == "too-large"
+
+
+def test_hostile_names_stay_below_the_shard(tmp_path: Path) -> None:
+    names = ["/etc/a.png", "../../b.png", "x/../../c.png", "d.png", "d.png", "./e.png", "_genray/f.png"]
+    with tarfile.open(tmp_path / "_genray.tar", "w") as tar:
+        for name in names:
+            write_member(tar, name, name.encode())
+    found = contents(opened(tmp_path))
+    assert sorted(found.values()) == sorted(name.encode() for name in names)
+    assert all(path.startswith("_genray.tar/") and ".." not in path for path in found)
+    assert found["_genray.tar/d.png"] == found["_genray.tar/000000004608.png"] == b"d.png"
+
+
+def test_shards_of_one_name_stay_apart(tmp_path: Path) -> None:
+    write_shard(tmp_path / "a.tar", {"b/1.png": b"1"})
+    write_shard(tmp_path / "a/b.tar", {"1.png": b"2"})
+    assert contents(opened(tmp_path)) == {"a.tar/b/1.png": b"1", "a/b/1.png": b"2"}
+
+
+def test_a_damaged_shard_costs_what_lies_behind_the_damage(tmp_path: Path) -> None:
+    write_shard(tmp_path / "a.tar", {f"{i}.png": b"1" * 1000 for i in range(4)})
+    (tmp_path / "a.tar").write_bytes((tmp_path / "a.tar").read_bytes()[:4000])
+    write_shard(tmp_path / "b.tar", {"1.png": b"1"})
+    with tarfile.open(tmp_path / "c.tar.gz", "w:gz") as tar:
+        write_member(tar, "1.png", b"1")
+    items, problems = listed(opened(tmp_path))
+    assert [item.path for item in items] == ["a/0.png", "a/1.png", "b/1.png"]
+    assert [(bad.path, bad.reason) for bad in problems] == [
+        ("a.tar", "truncated"),
+        ("c.tar.gz", "unreadable"),
+    ]
+    assert "unpack it" in problems[1].detail
+
+
+IMAGES = [PNG + bytes([i]) * 100 for i in range(50)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "names"),
+    [
+        ({"n": range(50), "bytes": IMAGES}, [f"{i:08}.png" for i in range(50)]),
+        ({"image": IMAGES, "path": [f"x/{i}.PNG" for i in range(50)]}, [f"x/{i}.PNG" for i in range(50)]),
+        ({"webp": IMAGES, "__key__": [f"k{i}" for i in range(50)]}, [f"k{i}.png" for i in range(50)]),
+        (
+            {"img": [{"bytes": b, "path": f"{i}.jpg"} for i, b in enumerate(IMAGES)]},
+            [f"{i}.jpg" for i in range(50)],
+        ),
+        ({"img": [{"bytes": b, "path": None} for b in IMAGES]}, [f"{i:08}.png" for i in range(50)]),
+        ({"image": IMAGES, "path": ["../x.png"] * 25 + ["/y.png"] * 25}, [f"{i:08}.png" for i in range(50)]),
+    ],
+)
+def test_rows_are_called_by_their_path_or_number(
+    tmp_path: Path, columns: dict[str, Any], names: list[str]
+) -> None:
+    write_rows(tmp_path / "a/p.parquet", columns, row_group_size=20)
+    assert contents(opened(tmp_path)) == {f"a/p/{n}": data for n, data in zip(names, IMAGES, strict=True)}
+
+
+def test_rows_come_in_any_order_to_any_thread(tmp_path: Path) -> None:
+    images = [PNG + bytes([i % 256]) * (1 + i * 7 % 5000) for i in range(900)]
+    write_rows(tmp_path / "a.parquet", {"image": images}, row_group_size=250)
+    source: Source = pickle.loads(pickle.dumps(opened(tmp_path)))  # noqa: S301
+    items = listed(source)[0]
+    for order in (items, items[::-1], items[::7] + items[3::11]):
+        with ThreadPoolExecutor(8) as pool:
+            read = list(pool.map(lambda item: source.read(item, LIMIT), order))
+        assert read == [images[item.position] for item in order]
+
+
+def test_a_row_group_of_any_size_is_read_in_little_memory(tmp_path: Path) -> None:
+    data = [i.to_bytes(2, "big") * 2500 for i in range(20_000)]  # 100 MB
+    write_rows(tmp_path / "a.parquet", {"image": data}, compression="none", use_dictionary=False)
+    source = opened(tmp_path)
+    items, before, most = listed(source)[0], pa.total_allocated_bytes(), 0
+    for item in items[::50]:
+        assert source.read(item, LIMIT) == data[item.position]
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert 0 < most < 60 * 2**20
+
+
+def test_rows_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    write_rows(tmp_path / "a.parquet", {"image": [None, b"", PNG]})
+    source = opened(tmp_path)
+    items, _ = listed(source)
+    assert [reason(source, item, 3) for item in items] == ["empty", "empty", "too-large"]
+    assert reason(source, Item("a/9.png", 0, 0, "a.parquet", 9)) == "truncated"
+    assert reason(source, Item("b/9.png", 0, 0, "b.parquet", 9)) == "unreadable"
+
+
+def test_a_damaged_parquet_file_is_told(tmp_path: Path) -> None:
+    write_rows(tmp_path / "ok.parquet", {"image": IMAGES}, compression="none")
+    whole = (tmp_path / "ok.parquet").read_bytes()
+    (tmp_path / "cut.parquet").write_bytes(whole[:-50])
+    (tmp_path / "text.parquet").write_text("no parquet")
+    (tmp_path / "zero.parquet").write_bytes(b"")
+    write_rows(tmp_path / "other.parquet", {"label": [1, 2]})
+    middle = bytearray(whole)
+    middle[4:2000] = b"\xff" * 1996
+    (tmp_path / "middle.parquet").write_bytes(middle)
+    source = opened(tmp_path)
+    items, problems = listed(source)
+    assert {bad.path for bad in problems} == {f"{name}.parquet" for name in ("cut", "text", "zero", "other")}
+    assert len(items) == 100
+    assert {reason(source, item) for item in items if item.container == "middle.parquet"} == {"truncated"}
+    assert source.read(items[-1], LIMIT) == IMAGES[-1]
+
+
+def test_the_column_can_be_given(tmp_path: Path) -> None:
+    write_rows(tmp_path / "a.parquet", {"image": [b"wrong"], "other": [PNG]})
+    assert list(contents(opened(tmp_path, column="other")).values()) == [PNG]
+    items, problems = listed(opened(tmp_path, column="nothing"))
+    assert (items, problems[0].path) == ([], "a.parquet")
+    assert "no column 'nothing' among: image, other" in problems[0].detail
+
+
+def test_an_object_store_is_read_alike(tmp_path: Path, s3_root: str) -> None:
+    write_images(tmp_path / "files", 3)
+    write_shard(tmp_path / "tars/a.tar", {f"{i}.png": data for i, data in enumerate(IMAGES)})
+    write_rows(tmp_path / "rows/a.parquet", {"image": IMAGES}, row_group_size=20)
+    store = Store(s3_root)
+    for file in tmp_path.rglob("*.*"):
+        store.write(str(file.relative_to(tmp_path)), file.read_bytes())
+    for container in ("files", "webdataset", "parquet"):
+        remote: Source = pickle.loads(pickle.dumps(opened(s3_root, container=container)))  # noqa: S301
+        assert contents(remote) == contents(opened(tmp_path, container=container))
+        assert all(item.modified > 0 for item in listed(remote)[0])

@@ -1,0 +1,133 @@
+from pathlib import Path
+
+import pytest
+
+from genray.errors import DataError, RunError
+from genray.images.decode import BadInput
+from jobs.runs.run import Run
+
+
+def test_a_run_without_a_name_is_named_by_target_and_time(tmp_path: Path) -> None:
+    assert Run.named(str(tmp_path), None, "train-pix2pix").name.startswith("train-pix2pix-20")
+
+
+@pytest.mark.parametrize("name", ["../out", "a/b", "", ".hidden", "x" * 101, "a b"])
+def test_a_name_is_a_plain_folder_name(tmp_path: Path, name: str) -> None:
+    if name:
+        with pytest.raises(RunError, match="cannot be called"):
+            Run.named(str(tmp_path), name, "t")
+    else:
+        assert Run.named(str(tmp_path), name, "t").name.startswith("t-")
+
+
+def test_two_processes_cannot_hold_a_run(tmp_path: Path) -> None:
+    run = Run(tmp_path / "a")
+    with (
+        run.locked(),
+        pytest.raises(RunError, match="in use by another process"),
+        Run(tmp_path / "a").locked(),
+    ):
+        pass
+    with run.locked():
+        assert True, "it is free again"
+
+
+def test_a_run_belongs_to_its_settings(tmp_path: Path) -> None:
+    run = Run(tmp_path / "a")
+    with run.locked():
+        may_change = frozenset({"loop.epochs"})
+        assert run.adopt({"seed": 1, "loop.epochs": 5}, {}, {}, may_change) == []
+        assert run.adopt({"seed": 1, "loop.epochs": 9}, {}, {}, may_change) == ["loop.epochs: 5 -> 9"]
+        with pytest.raises(RunError, match="seed: 1 -> 2") as caught:
+            run.adopt({"seed": 2, "loop.epochs": 9}, {}, {}, may_change)
+    assert "another --name" in str(caught.value)
+
+
+def test_an_input_is_set_aside_once(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    for _ in range(2):
+        run.add_set_aside(BadInput("a\nb.png", "empty", "0 bytes"))
+    assert run.read_set_aside() == [{"path": "a\nb.png", "reason": "empty", "detail": "0 bytes"}]
+
+
+def test_a_group_of_settings_may_change_at_any_depth(tmp_path: Path) -> None:
+    run = Run(tmp_path / "a")
+    may_change = frozenset({"eval.", "sweep.settings.eval."})
+    before = {"eval.k": 1, "sweep.settings.eval.deep.k": 1, "sweep.settings.evaluation": 1}
+    with run.locked():
+        run.adopt(before, {}, {}, may_change)
+        after = {**before, "eval.k": 2, "sweep.settings.eval.deep.k": 2}
+        assert len(run.adopt(after, {}, {}, may_change)) == 2
+        with pytest.raises(RunError, match="evaluation: 1 -> 2"):
+            run.adopt({**after, "sweep.settings.evaluation": 2}, {}, {}, may_change)
+
+
+def test_a_history_is_read_as_far_as_it_is_whole(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    assert run.read_history() == []
+    run.history.write_text('{"epoch": 1, "loss": 0.5}\n{"epoch": 2, "lo')
+    assert run.read_history() == [{"epoch": 1, "loss": 0.5}]
+
+
+def test_a_setting_that_is_newer_than_the_run_counts_as_its_default(tmp_path: Path) -> None:
+    run = Run(tmp_path / "a")
+    with run.locked():
+        defaults = {"seed": 0, "loss.new": 0}
+        run.adopt({"seed": 1}, {}, {}, frozenset())
+        assert run.adopt({"seed": 1, "loss.new": 0}, {}, defaults, frozenset()) == []
+        with pytest.raises(RunError, match=r"loss\.new: 0 -> 1"):
+            run.adopt({"seed": 1, "loss.new": 1}, {}, defaults, frozenset())
+
+
+def test_a_list_that_a_kill_cut_short_can_be_read_and_prolonged(tmp_path: Path) -> None:
+    Run(tmp_path).add_set_aside(BadInput("a.png", "empty", ""))
+    with Run(tmp_path).set_aside.open("a") as file:
+        file.write('{"path": "b.p')
+    assert [row["path"] for row in Run(tmp_path).read_set_aside()] == ["a.png"]
+
+
+def test_what_killed_writers_left_is_removed(tmp_path: Path) -> None:
+    run = Run(tmp_path / "a")
+    run.checkpoints.mkdir(parents=True)
+    leftover = run.checkpoints / ".last.safetensors.123.tmp"
+    leftover.write_bytes(b"half")
+    with run.locked():
+        assert not leftover.exists()
+
+
+def test_a_run_is_a_folder_not_a_uri() -> None:
+    with pytest.raises(RunError, match="runs must be a folder"):
+        Run.named("s3://bucket/runs", "a", "t")
+
+
+def test_the_error_of_one_worker_reaches_the_group_after_its_restart(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    assert run.read_failure() is None
+    run.write_failure(DataError("gone", where="here", hint="look"))
+    failure = run.read_failure()
+    assert type(failure) is DataError
+    assert str(failure) == str(DataError("gone", where="here", hint="look"))
+    run.clear_failure()
+    assert run.read_failure() is None
+
+
+def test_a_run_belongs_to_its_data(tmp_path: Path) -> None:
+    run = Run(tmp_path / "a")
+    with run.locked():
+        run.adopt({}, {"train": 5}, {}, frozenset())
+        with pytest.raises(RunError, match="made with other data:\n    train: 5 -> 6"):
+            run.adopt({}, {"train": 6}, {}, frozenset())
+
+
+@pytest.mark.parametrize("text", ["", "a: [", "- 1"])
+def test_damaged_settings_are_named(tmp_path: Path, text: str) -> None:
+    run = Run(tmp_path)
+    run.settings.write_text(text)
+    with pytest.raises(RunError, match=r"settings\.yaml of the run .* is damaged"):
+        run.changes({"seed": 1}, {}, frozenset())
+
+
+@pytest.mark.parametrize("text", ["{bad", "{}", '{"epochs": 3}'])
+def test_a_damaged_outcome_or_a_missing_bundle_is_not_finished(tmp_path: Path, text: str) -> None:
+    Run(tmp_path).outcome.write_text(text)
+    assert Run(tmp_path).read_outcome() is None

@@ -1,0 +1,142 @@
+import math
+from typing import Any
+
+import pytest
+
+from monitors.alarms.conditions import (
+    BETWEEN,
+    CLEAR,
+    CONDITIONS,
+    HIGH,
+    LOW,
+    MEDIUM,
+    UNKNOWN,
+    Seen,
+    Timer,
+    measured,
+    missed,
+    unjudged,
+)
+from monitors.alarms.events import Kind, Observation
+from monitors.alarms.limits import Limits
+
+PHYSIOLOGICAL = [kind for kind, each in CONDITIONS.items() if each.category == "physiological"]
+
+
+def seen(missing: float = 0.0, asystole: bool = False, lead_off: bool = False, **what: Any) -> Seen:
+    return Seen(Observation(time=0.0, **what), Limits(), missing, asystole, lead_off)
+
+
+@pytest.mark.parametrize(
+    ("kind", "what", "level"),
+    [
+        ("asystole", {"silence": 3.9}, CLEAR),
+        ("asystole", {"silence": 4.0}, HIGH),
+        ("asystole", {"silence": math.inf}, HIGH),
+        ("bradycardia", {"heart_rate": 45}, CLEAR),
+        ("bradycardia", {"heart_rate": 40}, BETWEEN),
+        ("bradycardia", {"heart_rate": 39.9}, MEDIUM),
+        ("bradycardia", {"heart_rate": 29.9}, HIGH),
+        ("bradycardia", {"heart_rate": 20, "asystole": True}, UNKNOWN),
+        ("tachycardia", {"heart_rate": 135}, CLEAR),
+        ("tachycardia", {"heart_rate": 140}, BETWEEN),
+        ("tachycardia", {"heart_rate": 140.1}, MEDIUM),
+        ("tachycardia", {"heart_rate": 180.1}, HIGH),
+        ("anomaly", {"burden": 0.19}, CLEAR),
+        ("anomaly", {"burden": 0.2}, BETWEEN),
+        ("anomaly", {"burden": 0.4}, MEDIUM),
+        ("anomaly", {"burden": 0.8}, HIGH),
+        ("lead-off", {}, CLEAR),
+        ("lead-off", {"off": ("V5",)}, LOW),
+        ("lead-off", {"off": ("V5",), "good": False}, MEDIUM),
+        ("lead-off", {"off": ("V5",), "lost": 1}, UNKNOWN),
+        ("poor-signal", {"poor": ("I",)}, CLEAR),
+        ("poor-signal", {"poor": ("I",), "good": False}, MEDIUM),
+        ("poor-signal", {"off": ("I",), "good": False}, MEDIUM),
+        ("poor-signal", {"off": ("I",), "good": False, "lead_off": True}, UNKNOWN),
+        ("poor-signal", {"off": ("I",), "poor": ("II",), "good": False, "lead_off": True}, MEDIUM),
+        ("poor-signal", {"good": False, "lost": 3}, UNKNOWN),
+        ("gap", {"missing": 3.0}, CLEAR),
+        ("gap", {"missing": 4.0}, BETWEEN),
+        ("gap", {"missing": 6.0}, LOW),
+        ("stream-lost", {"lost": 0}, CLEAR),
+        ("stream-lost", {"lost": 9}, BETWEEN),
+        ("stream-lost", {"lost": 10}, MEDIUM),
+        ("stream-lost", {"lost": 60}, HIGH),
+        ("stream-lost", {"lost": math.nan}, UNKNOWN),
+        ("behind", {"behind": 2.5}, CLEAR),
+        ("behind", {"behind": 5.0}, BETWEEN),
+        ("behind", {"behind": 5.1}, MEDIUM),
+        ("behind", {"behind": math.nan}, UNKNOWN),
+    ],
+)
+def test_a_condition_holds_at_a_level(kind: Kind, what: dict[str, Any], level: int) -> None:
+    assert CONDITIONS[kind].level(seen(**what)) == level
+
+
+@pytest.mark.parametrize("kind", PHYSIOLOGICAL)
+@pytest.mark.parametrize("bad", [{"good": False}, {"lost": 2.0}], ids=str)
+def test_without_a_signal_nothing_physiological_is_judged(kind: Kind, bad: dict[str, Any]) -> None:
+    for rate in (20.0, 70.0, 200.0):
+        what = seen(heart_rate=rate, silence=9.0, burden=1.0, **bad)
+        assert CONDITIONS[kind].level(what) == UNKNOWN
+
+
+@pytest.mark.parametrize("kind", PHYSIOLOGICAL)
+@pytest.mark.parametrize("value", [None, math.nan, -1.0])
+def test_what_is_no_measurement_is_not_judged(kind: Kind, value: float | None) -> None:
+    assert CONDITIONS[kind].level(seen(heart_rate=value, silence=value, burden=value)) == UNKNOWN
+
+
+def test_a_timer_counts_while_its_level_holds() -> None:
+    timer = Timer(10.0, 10.0)
+    for now, level in ((10.0, MEDIUM), (12.0, HIGH), (14.0, HIGH), (16.0, MEDIUM)):
+        timer = timer.after(level, now, 0.0, 2.5)
+    assert timer.held == (6.0, 6.0, -1.0)
+    assert (timer.since, timer.lasted) == (10.0, 6.0)
+    assert timer.reached((math.inf, 6.0, 0.0)) == MEDIUM
+    assert timer.reached((math.inf, 6.1, 0.0)) == 0
+    assert timer.reached((0.0, 6.1, 0.0)) == LOW
+
+
+def test_between_its_limits_a_timer_goes_on_but_nothing_holds() -> None:
+    timer = Timer(0.0, 0.0).after(BETWEEN, 0.0, 0.0, 2.5)
+    assert timer.lasted < 0
+    timer = timer.after(LOW, 2.0, 0.0, 2.5).after(BETWEEN, 4.0, 0.0, 2.5)
+    assert (timer.lasted, timer.held, timer.clear) == (2.0, (-1.0, -1.0, -1.0), -1.0)
+    timer = timer.after(CLEAR, 6.0, 0.0, 2.5).after(CLEAR, 8.0, 0.0, 2.5)
+    assert (timer.lasted, timer.clear) == (-1.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("now", "gap", "held"),
+    [(2.0, 1.5, 0.5), (2.0, 9.0, 0.0), (8.0, 0.0, 2.5), (30.0, 0.0, 0.0), (-5.0, 0.0, 0.0)],
+)
+def test_a_timer_counts_no_time_that_was_not_seen(now: float, gap: float, held: float) -> None:
+    timer = Timer(0.0, 0.0).after(LOW, 0.0, 0.0, 2.5).after(LOW, now, gap, 2.5)
+    assert timer.held[0] == held
+
+
+def test_missing_seconds_are_of_the_last_minute_and_few_numbers() -> None:
+    missing = missed((), 1000.0, 4.0)
+    assert sum(seconds for _, seconds in missed(missing, 1050.0, 1.0)) == 5.0
+    assert missed(missing, 1060.0, 0.0) == ()
+    assert missed(missing, 500.0, 0.0) == (), "the clock was set back"
+    assert missed((), 0.0, math.inf) == ((0, 60.0),)
+    assert missed((), 0.0, math.nan) == missed((), 0.0, -3.0) == ()
+    for hop in range(1000):
+        missing = missed(missing, 1000.0 + hop / 4, 0.1)
+    assert len(missing) <= 12
+
+
+def test_a_reason_says_what_stands_in_the_way() -> None:
+    assert unjudged("tachycardia", seen(lost=3.0, good=False)) == "no samples arrive"
+    assert unjudged("tachycardia", seen(good=False)) == "no lead is good"
+    assert unjudged("bradycardia", seen(asystole=True)) == "an asystole is told of"
+    assert unjudged("tachycardia", seen(asystole=True)) == "it is not known"
+
+
+def test_what_was_measured_is_plain_json() -> None:
+    assert measured("lead-off", seen(off=("I",))) == {"off": ["I"], "good": True}
+    assert measured("stream-lost", seen(lost=math.inf)) == {"lost": None}
+    assert measured("gap", seen(gap=2.0, missing=7.0)) == {"gap": 2.0, "missing": 7.0}

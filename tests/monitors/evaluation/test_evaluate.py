@@ -1,0 +1,169 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from genray.bundle import load_bundle, save_bundle
+from genray.cli.evaluate import evaluate_records
+from genray.cli.evaluate_table import table
+from genray.ecg.preprocessing import BeatPreprocessing
+from genray.ecg.records.base import open_record
+from genray.ecg.records.wfdb_writer import write_wfdb
+from genray.ecg.synthesis import Episode, generate, write_records
+from genray.errors import DataError, UsageError
+from genray.models.registry import build
+from monitors.alarms.limits import Limits
+from monitors.evaluation.evaluate import Judged, evaluate, truth_of
+from monitors.evaluation.totals import totals
+from monitors.patient.scoring import Scorer
+from monitors.patient.ward import WardSettings
+
+MINUTES = "ward.reference.minutes=0.5"
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a network that has learned nothing: all beats surprise it as much. What is found is found by the
+    reference and the rhythm."""
+    torch.manual_seed(0)
+    arguments = {"samples": 140, "settings": {"kind": "dense", "members": 1}}
+    network = build("beats-dense", arguments)
+    for weights in network.parameters():
+        torch.nn.init.zeros_(weights)
+    return save_bundle(
+        tmp_path_factory.mktemp("bundle") / "bundle",
+        network,
+        kind="ecg-beats",
+        name="beats-dense",
+        arguments=arguments,
+        preprocessing=BeatPreprocessing(
+            before=0.25, after=0.45, samples=140, normalisation="zscore", leads=("II",)
+        ),
+        metrics={},
+        seed=0,
+        data={},
+        calibration={"threshold": 1.0, "error": "mse"},
+    )
+
+
+@pytest.fixture(scope="session")
+def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four patients; the last minute of the second and the fourth is full of ventricular beats."""
+    folder = tmp_path_factory.mktemp("records")
+    for number in range(1, 5):
+        script = [] if number % 2 else [Episode("pvc", 120, 60, share=0.6)]
+        made = generate(180.0, seed=number, script=script)
+        path = folder / f"patient-{number}.hea"
+        write_wfdb(path, made.millivolts, 360.0, ("II", "V1"), made.peaks, made.symbols)
+    return folder
+
+
+def judge(bundle: Path, *paths: Path) -> tuple[list[Judged], dict[str, Any]]:
+    found = {path.stem: open_record(path) for path in paths}
+    truths = {name: truth for name, record in found.items() if (truth := truth_of(record))}
+    reference = WardSettings().reference.model_copy(update={"minutes": 0.5})
+    settings = WardSettings().model_copy(update={"reference": reference})
+    judged = evaluate(found, truths, Scorer(load_bundle(bundle)), settings, Limits(), lambda share: None)
+    return judged, totals(judged)
+
+
+def test_generated_patients_are_judged_end_to_end(bundle: Path, records: Path) -> None:
+    judged, figures = judge(bundle, *sorted(records.glob("*.hea")))
+    assert [each.episodes > 0 for each in judged] == [False, True, False, True]
+    assert figures["alarms"]["share"] == 1
+    assert figures["alarms"]["false"] == 0
+    assert 0 <= figures["alarms"]["delay"]["median"] < 10
+    assert figures["qrs"]["sensitivity"] > 0.98
+    assert figures["qrs"]["positive_predictivity"] > 0.99
+    assert figures["qrs"]["after_5_minutes"]["beats"] == 0
+    assert figures["qrs"]["one_lead"]["sensitivity"] > 0.98
+    auc = figures["beat_auc"]
+    assert auc["with"] > 0.98
+    assert auc["without"] > 0.5
+    assert auc["beats"] < sum(each.beats for each in judged) - 4 * 25  # the first half minute teaches
+    assert 29 < (judged[0].learned or 0) < 40
+    assert figures["hours"] == pytest.approx(0.2)
+    assert figures["alarms"]["hours"] == pytest.approx(0.2 * 5 / 6, abs=1e-3)
+
+
+def test_other_rates_and_leads_are_judged_too(bundle: Path, tmp_path: Path) -> None:
+    one = write_records(tmp_path / "a", 1, 60.0, rate=257.0, leads=("V1",))[0]
+    twelve = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+    other = write_records(tmp_path / "b", 2, 50.0, rate=500.0, leads=twelve, seed=1)[1]
+    judged, figures = judge(bundle, one, other)
+    assert figures["qrs"]["sensitivity"] > 0.9
+    assert len(judged[1].leads) == 12
+    calm = totals(judged[:1])  # few of its beats are abnormal
+    assert (calm["alarms"]["share"], calm["alarms"]["delay"]["median"]) == (None, None)
+    assert "0/0" in table({**calm, "seconds": 1.0})
+
+
+def test_of_a_paced_patient_only_the_rhythm_is_judged(bundle: Path, tmp_path: Path) -> None:
+    made = generate(60.0, seed=5)
+    symbols = ["/"] * len(made.peaks)
+    write_wfdb(tmp_path / "paced.hea", made.millivolts, 360.0, ("II", "V1"), made.peaks, symbols)
+    (judged,), figures = judge(bundle, tmp_path / "paced.hea")
+    assert judged.paced
+    assert (judged.episodes, judged.watched, len(judged.truth)) == (0, 0.0, 0)
+    assert figures["alarms"]["false_per_hour"] is None
+    assert figures["qrs"]["sensitivity"] > 0.9
+
+
+def test_classes_are_those_of_aami(tmp_path: Path) -> None:
+    peaks = 200 * np.arange(1, 8)
+    write_wfdb(tmp_path / "r.hea", np.zeros((1800, 1), np.float32), 200.0, ("II",), peaks, list("NLRVAFe"))
+    truth = truth_of(open_record(tmp_path / "r.hea"))
+    assert truth is not None
+    assert truth.abnormal.tolist() == [False, False, False, True, True, True, False]
+    assert truth.times.tolist() == [1, 2, 3, 4, 5, 6, 7]
+    (tmp_path / "r.atr").unlink()
+    assert truth_of(open_record(tmp_path / "r.hea")) is None
+
+
+def run(folder: Path, capsys: pytest.CaptureFixture[str], **options: Any) -> tuple[dict[str, Any], str]:
+    given: dict[str, Any] = {"bundle": None, "folds": 5, "config": None, "sets": (MINUTES,), "output": None}
+    assert evaluate_records(folder, **(given | {"as_json": True} | options)) == 0
+    printed = capsys.readouterr()
+    return json.loads(printed.out), printed.err
+
+
+def test_detectors_are_trained_on_the_other_records(
+    records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures, said = run(records, capsys, folds=2, output=tmp_path / "out")
+    assert (figures["records"], figures["folds"], figures["bundle"]) == (4, 2, None)
+    assert [row["record"] for row in figures["per_record"]] == [f"patient-{n}" for n in (1, 2, 3, 4)]
+    first, second = (tmp_path / "out" / "folds" / f"fold-{n}" / "settings.yaml" for n in (1, 2))
+    assert "patient-2" in first.read_text()
+    assert "patient-1" not in first.read_text()
+    assert "patient-1" in second.read_text()
+    assert "patient-2" not in second.read_text()
+    assert load_bundle(tmp_path / "out" / "folds" / "fold-1" / "bundle").manifest.beats.leads == ("II",)
+    assert figures["alarms"]["share"] == 1
+    assert figures["beat_auc"]["with"] > 0.98
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == figures
+    assert "episodes of abnormal beats alarmed" in said
+
+
+def test_what_cannot_be_judged_is_left_out_with_its_reason(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_records(tmp_path / "in", 3, 45.0)
+    (tmp_path / "in" / "patient-002.dat").write_bytes(b"short")
+    (tmp_path / "in" / "patient-003.atr").unlink()
+    figures, said = run(tmp_path / "in", capsys, bundle=bundle, output=tmp_path / "new" / "out")
+    assert (tmp_path / "new" / "out" / "evaluation.json").exists()
+    assert figures["records"] == 1
+    assert set(figures["left_out"]) == {"patient-002", "patient-003"}
+    assert figures["left_out"]["patient-003"] == "no annotated beats"
+    assert "if it was trained on any of them, the figures are too good" in said
+    with pytest.raises(DataError, match=r"1 annotated records .* two are needed"):
+        run(tmp_path / "in", capsys)
+
+
+def test_one_fold_is_none(records: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UsageError, match="at least 2"):
+        run(records, capsys, folds=1)

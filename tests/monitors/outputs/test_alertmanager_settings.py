@@ -1,0 +1,32 @@
+"""Settings of the push that would leak a secret, or leave alarms unsaid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from monitors.outputs.alertmanager_settings import AlertmanagerSettings
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({"urls": ("http://pager.example:9093",), "token_file": "token"}, "a token goes over https only"),
+        ({"urls": ("http://me:secret@pager.example",)}, "String should match pattern"),
+        ({"urls": ("http://pager.example",), "priorities": ("medium",)}, "priorities need high"),
+        ({"urls": ("http://pager.example/am/api/v2/alerts/",)}, "give http://pager.example/am "),
+        ({"urls": ("http://[bad",)}, "Invalid IPv6 URL"),
+        ({"urls": ("http://:9093",)}, "names no server"),
+        ({"urls": ("http://pager.example:0",)}, "names no server"),
+    ],
+)
+def test_what_would_go_wrong_later_is_refused_at_once(values: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        AlertmanagerSettings(**values)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9093", "http://[::1]:9093", "https://pager.example/am"])
+def test_a_token_goes_to_this_machine_and_over_tls(url: str) -> None:
+    assert AlertmanagerSettings(urls=(url,), token_file="token").urls == (url,)

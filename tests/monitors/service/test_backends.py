@@ -1,0 +1,139 @@
+"""Shards on a real Ray, of which one is killed, or hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from genray.ecg.rhythm import Episode
+from genray.settings.load import load
+from monitors.outputs.journal import Journal
+from monitors.service.backends import OnRay, Running, ShardLost
+from monitors.service.monitor import Monitor
+from monitors.settings import EcgSettings
+from monitors.sources.pseudonyms import Pseudonyms
+from tests.monitors.running import Notes, replay, sets, write_patients
+
+KEY = b"a key for tests only"
+SECONDS, SPEED = 150, 15
+
+
+async def until(happened: Callable[[], bool]) -> None:
+    async with asyncio.timeout(90):
+        while not happened():
+            await asyncio.sleep(0.02)
+
+
+def processes(notes: Notes) -> list[int]:
+    """Of shard 0, one after the other."""
+    return [int(m[1]) for m in re.finditer(r"shard 0: process (\d+)", "\n".join(notes.lines))]
+
+
+def changes(journal: Journal, kind: str) -> list[tuple[str, str]]:
+    """Of all alarms of a kind: the stream and what changed, in their order."""
+    return [(t.stream, t.change) for t in reversed(journal.recent(1000)) if t.kind == kind]
+
+
+def gone(process: int) -> bool:
+    """Whether there is no process any more that this descriptor stands for."""
+    try:
+        signal.pidfd_send_signal(process, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_a_shard_that_is_killed_comes_back_and_the_others_do_not_notice(
+    embedded_ray: None, beat_bundle: Path, tmp_path: Path
+) -> None:
+    records = write_patients(tmp_path / "records", [[Episode("asystole", 60, 8)] for _ in range(4)], SECONDS)
+    state = tmp_path / "state"
+    values = sets(beat_bundle, state, *replay(records, SPEED), "shards=2")
+    settings = load(EcgSettings, target="ecg", sets=tuple(values))
+    notes = Notes()
+
+    async def test(journal: Journal) -> None:
+        shards: list[Running] = [OnRay(settings, KEY, number, 2) for number in range(2)]
+        monitor = Monitor(settings, shards, journal, Pseudonyms(KEY).of, notes)
+        running = asyncio.create_task(monitor.run())
+        home = monitor.telling.home
+
+        await until(
+            lambda: len(changes(journal, "asystole")) == 8 and len(journal.load_states("reference")) == 4
+        )
+        mine = [shard for shard in home.values() if shard == 0]
+        assert 0 < len(mine) < 4
+        os.kill(processes(notes)[0], signal.SIGKILL)
+        await until(lambda: len(changes(journal, "stream-lost")) == len(mine))
+        lost = [t for t in journal.recent(100) if t.kind == "stream-lost"]
+        assert all("being started again" in t.why["reason"] for t in lost)
+        # No learning again, and samples come again: the alarms end.
+        await until(lambda: len(changes(journal, "stream-lost")) == 2 * len(mine))
+        told = [(home[stream], change) for stream, change in changes(journal, "stream-lost")]
+        assert told == [(0, "onset")] * len(mine) + [(0, "ended")] * len(mine)
+        assert processes(notes)[0] != processes(notes)[1]
+        await until(running.done)
+        outcome = running.result()
+        # Nothing that was found before was found anew, and the others were watched all the time.
+        assert outcome["alarms"] == {"asystole": 4, "stream-lost": len(mine)}
+        assert "behind" not in outcome["alarms"]
+
+    with Journal(state / "journal.sqlite", ("alertmanager",)) as journal:
+        asyncio.run(test(journal))
+
+
+def test_a_shard_that_hangs_is_begun_anew_and_its_streams_are_lost_meanwhile(
+    embedded_ray: None, beat_bundle: Path, tmp_path: Path
+) -> None:
+    records = write_patients(tmp_path / "records", [[] for _ in range(4)], SECONDS)
+    state = tmp_path / "state"
+    values = sets(beat_bundle, state, *replay(records, SPEED), "shards=2")
+    settings = load(EcgSettings, target="ecg", sets=tuple(values))
+    notes = Notes()
+
+    async def test(journal: Journal) -> None:
+        shards: list[Running] = [OnRay(settings, KEY, number, 2, silent=3) for number in range(2)]
+        monitor = Monitor(settings, shards, journal, Pseudonyms(KEY).of, notes)
+        running = asyncio.create_task(monitor.run())
+        home = monitor.telling.home
+        await until(lambda: len(home) == 4)
+        mine = sorted(stream for stream, shard in home.items() if shard == 0)
+        assert 0 < len(mine) < 4
+        hung = os.pidfd_open(processes(notes)[0])  # nobody else is met, should its number be given again
+        try:
+            signal.pidfd_send_signal(hung, signal.SIGSTOP)
+            stopped = time.monotonic()
+            await until(lambda: len(changes(journal, "stream-lost")) == len(mine))
+            assert time.monotonic() - stopped < 3 + 5
+            assert "shard 0 does not answer for 3 s; it is begun anew" in notes.lines
+            assert len(processes(notes)) == 1, "the streams are lost before it is back"
+            await until(lambda: len(changes(journal, "stream-lost")) == 2 * len(mine))
+            found = changes(journal, "stream-lost")
+            assert sorted(found[: len(mine)]) == [(stream, "onset") for stream in mine]
+            assert sorted(found[len(mine) :]) == [(stream, "ended") for stream in mine]
+            assert len(set(processes(notes))) == 2
+            # It does not wake up one day, and go on beside the other.
+            await until(lambda: gone(hung))
+        finally:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(hung, signal.SIGKILL)
+            os.close(hung)
+            monitor.stop()
+        assert (await running)["alarms"] == {"stream-lost": len(mine)}
+
+    with Journal(state / "journal.sqlite", ("alertmanager",)) as journal:
+        asyncio.run(test(journal))
+
+
+def test_a_shard_that_is_not_there_is_lost(embedded_ray: None, beat_bundle: Path, tmp_path: Path) -> None:
+    settings = load(EcgSettings, target="ecg", sets=tuple(sets(beat_bundle, tmp_path)))
+    with pytest.raises(ShardLost):
+        asyncio.run(OnRay(settings, KEY, 0, 2).acknowledge("a:asystole:1"))

@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genray.settings.load import load
+from monitors.alarms.events import Reading
+from monitors.alarms.limits import Limits, StreamLostLimits
+from monitors.outputs.journal import Journal
+from monitors.patient.ward import Round
+from monitors.service.dispatcher import Telling
+from monitors.service.lost_streams import Absence
+from monitors.settings import EcgSettings
+from tests.monitors.outputs.test_journal import ONSET
+from tests.monitors.running import Notes
+from tests.monitors.service.test_dispatcher import READING
+
+AT = 5000.0
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    with Journal(tmp_path / "journal.sqlite", ("alertmanager",)) as journal:
+        yield journal
+
+
+def run(
+    journal: Journal,
+    do: Callable[[Absence, Telling], Awaitable[Any]],
+    awaited: Mapping[str, float] | None = None,
+    seconds: float = 0.05,
+) -> Telling:
+    """What is told by `do`, where a stream is lost after `seconds`; of high priority after ten times that."""
+    limits = Limits(stream_lost=StreamLostLimits(medium=seconds, high=10 * seconds))
+
+    async def nobody(name: str) -> bool:
+        return False
+
+    async def go() -> Telling:
+        telling = Telling(load(EcgSettings, target="ecg"), journal, Notes(), nobody, nobody)
+        telling.remember()
+        await do(Absence(telling, lambda stream: limits, awaited or {}), telling)
+        return telling
+
+    return asyncio.run(go())
+
+
+def reading(stream: str, at: float = AT) -> Reading:
+    return replace(READING, stream=stream, time=at)
+
+
+def history(journal: Journal) -> list[tuple[str, str, str]]:
+    return [(t.stream, t.kind, t.change) for t in reversed(journal.recent(99))]
+
+
+def test_streams_of_a_shard_that_is_gone_are_lost_once_and_at_once(journal: Journal) -> None:
+    async def lose(absence: Absence, telling: Telling) -> None:
+        telling.take(0, Round(readings=[READING]))
+        telling.take(1, Round(readings=[replace(READING, stream="bed-2")]))
+        await absence.shard_lost(0)
+        await absence.shard_lost(0)
+
+    telling = run(journal, lose, seconds=10)
+    (lost,) = telling.alarms.values()
+    assert (lost.stream, lost.kind, lost.priority, lost.category) == (
+        "bed-1",
+        "stream-lost",
+        "medium",
+        "technical",
+    )
+    assert "started again" in lost.why["reason"]
+    assert history(journal) == [("bed-1", "stream-lost", "onset")]
+
+
+def test_a_stream_that_is_not_back_with_its_shard_gets_worse(journal: Journal) -> None:
+    async def lose(absence: Absence, telling: Telling) -> None:
+        telling.take(0, Round(readings=[reading("bed-1"), reading("bed-2")]))
+        await absence.shard_lost(0)
+        absence.shard_back(0)
+        await absence.back([reading("bed-2", AT + 1)])
+        await asyncio.sleep(0.12)
+        await absence.look(settled=True)
+
+    telling = run(journal, lose, seconds=0.01)
+    assert {alarm.stream: alarm.priority for alarm in telling.alarms.values()} == {"bed-1": "high"}
+    assert history(journal)[2:] == [("bed-2", "stream-lost", "ended"), ("bed-1", "stream-lost", "escalated")]
+
+
+def test_a_stream_that_does_not_come_again_after_a_restart_is_lost(journal: Journal) -> None:
+    async def wait(absence: Absence, telling: Telling) -> None:
+        await absence.look(settled=False)
+        await absence.look(settled=True)
+        assert not telling.alarms, "it has a while to come"
+        await asyncio.sleep(0.06)
+        for _ in range(3):
+            await absence.look(settled=True)
+
+    telling = run(journal, wait, {"bed-1": AT})
+    (lost,) = telling.alarms.values()
+    assert (lost.kind, lost.priority) == ("stream-lost", "medium")
+    assert AT <= lost.onset < AT + 5
+    assert "not come again" in lost.why["reason"]
+    assert history(journal) == [("bed-1", "stream-lost", "onset")]
+
+
+def test_nothing_is_lost_while_shards_begin(journal: Journal) -> None:
+    async def wait(absence: Absence, telling: Telling) -> None:
+        await asyncio.sleep(0.06)
+        await absence.look(settled=False)
+
+    assert not run(journal, wait, {"bed-1": AT}).alarms
+
+
+def test_a_stream_that_comes_late_ends_its_alarm_and_is_awaited_no_more(journal: Journal) -> None:
+    async def come(absence: Absence, telling: Telling) -> None:
+        await absence.look(settled=True)
+        await asyncio.sleep(0.06)
+        await absence.look(settled=True)
+        await absence.back([reading("bed-1", AT + 60), reading("bed-3")])
+        await absence.look(settled=True)
+        assert absence.awaited.keys() == {"bed-2"}
+
+    telling = run(journal, come, {"bed-1": AT, "bed-2": AT})
+    assert [alarm.stream for alarm in telling.alarms.values()] == ["bed-2"]
+    assert history(journal)[2:] == [("bed-1", "stream-lost", "ended")]
+    assert journal.recent(1)[0].time == AT + 60
+
+
+def test_an_alarm_of_before_is_left_to_the_shard_when_its_stream_comes(journal: Journal) -> None:
+    lost = replace(ONSET, alarm="bed-1:stream-lost:1", kind="stream-lost", category="technical")
+    journal.record([lost])
+
+    async def come(absence: Absence, telling: Telling) -> None:
+        await absence.look(settled=True)
+        await asyncio.sleep(0.06)
+        await absence.look(settled=True)
+        await absence.back([reading("bed-1")])
+
+    assert run(journal, come, {"bed-1": AT}).alarms == {lost.alarm: lost}
+    assert len(journal.recent(9)) == 1
+
+
+def test_one_that_comes_while_its_loss_is_written_is_not_lost(journal: Journal) -> None:
+    async def together(absence: Absence, telling: Telling) -> None:
+        await absence.look(settled=True)
+        await asyncio.sleep(0.06)
+        looking = asyncio.create_task(absence.look(settled=True))
+        await asyncio.sleep(0)
+        await absence.back([reading("bed-1")])
+        await absence.discharge("bed-2")
+        await looking
+
+    assert not run(journal, together, {"bed-1": AT, "bed-2": AT}).alarms
+    assert [change for _, _, change in history(journal)] == ["onset", "onset", "ended", "ended"]
+
+
+def test_what_is_raised_here_is_not_for_shards(journal: Journal) -> None:
+    async def wait(absence: Absence, telling: Telling) -> None:
+        await absence.look(settled=True)
+        await asyncio.sleep(0.06)
+        await absence.look(settled=True)
+        assert absence.raised == telling.alarms.keys()
+        await absence.discharge("bed-1")
+        assert absence.raised == frozenset()
+
+    run(journal, wait, {"bed-1": AT})
+
+
+def test_any_alarm_of_a_stream_that_nobody_watches_is_acknowledged_once(journal: Journal) -> None:
+    gap = replace(ONSET, alarm="bed-1:gap:5", kind="gap", category="technical", priority="low")
+    earlier, later = (replace(ONSET, alarm=f"bed-1:asystole:{n}", onset=float(n)) for n in (1, 2))
+    journal.record([gap, earlier, later])
+    done: list[bool] = []
+
+    async def answer(absence: Absence, telling: Telling) -> None:
+        await absence.look(settled=True)
+        for name in (gap.alarm, earlier.alarm, earlier.alarm, "bed-9:asystole:1"):
+            done.append(await absence.acknowledge(name))
+
+    telling = run(journal, answer, {"bed-1": AT})
+    assert done == [True, True, False, False]
+    assert {a.alarm: a.state for a in telling.alarms.values()} == {
+        gap.alarm: "acknowledged",
+        earlier.alarm: "acknowledged",
+        later.alarm: "active",
+    }
+
+
+def test_a_discharge_ends_all_alarms_of_a_stream(journal: Journal) -> None:
+    journal.record([replace(ONSET, alarm=f"bed-1:asystole:{n}", onset=float(n)) for n in (1, 2)])
+    known: list[bool] = []
+
+    async def leave(absence: Absence, telling: Telling) -> None:
+        known.extend(absence.knows(stream) for stream in ("bed-1", "bed-2", "bed-3"))
+        await absence.discharge("bed-1")
+        await absence.discharge("bed-2")
+        await asyncio.sleep(0.06)
+        await absence.look(settled=True)
+        known.append(absence.knows("bed-1"))
+
+    telling = run(journal, leave, {"bed-2": AT})
+    assert known == [True, True, False, False]
+    assert not telling.alarms
+    assert history(journal)[2:] == [("bed-1", "asystole", "ended")] * 2
+
+
+def test_only_streams_of_which_nothing_came_for_long_are_silent(journal: Journal) -> None:
+    journal.record([replace(ONSET, stream="bed-3", alarm="bed-3:asystole:1")])
+    silent: list[list[str]] = []
+
+    async def wait(absence: Absence, telling: Telling) -> None:
+        telling.take(0, Round(readings=[reading("bed-1")]))
+        # The onset of its first report is told before its reading is.
+        await telling.announce([replace(ONSET, stream="bed-4", alarm="bed-4:asystole:1")])
+        silent.extend(sorted(absence.silent(seconds)) for seconds in (3600, -1))
+
+    run(journal, wait, {"bed-2": AT})
+    assert silent == [[], ["bed-1", "bed-2", "bed-3"]]

@@ -1,0 +1,297 @@
+"""One monitor in this process, with real records, a real journal and real HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import aiomqtt
+import pytest
+
+from genray.errors import DataError, ResourceError
+from genray.settings.load import load
+from monitors.outputs.journal import Journal
+from monitors.service.backends import Here
+from monitors.service.monitor import Monitor
+from monitors.service.shard import Report
+from monitors.settings import EcgSettings
+from monitors.sources.message import encode
+from monitors.sources.pseudonyms import Pseudonyms
+from tests.monitors.alerting import Api
+from tests.monitors.running import Notes, replay, sets, write_patients
+from tests.monitors.samples import chunk
+from tests.monitors.servers import free_port, mosquitto
+
+KEY = b"a key for tests only"
+
+
+@pytest.fixture(scope="module")
+def patients(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three records of 90 s; in one the heart stands still after 60 s."""
+    return write_patients(tmp_path_factory.mktemp("patients"), seconds=90)
+
+
+class Run:
+    """A monitor with its journal in `state`."""
+
+    def __init__(self, bundle: Path, state: Path, *values: str, shard: type[Here] = Here) -> None:
+        self.settings = load(EcgSettings, target="ecg", sets=(*sets(bundle, state), *values))
+        self.notes, self.shards = Notes(), [shard(self.settings, KEY)]
+        self.journal = Journal(state / "journal.sqlite", ("alertmanager",))
+        self.monitor = Monitor(
+            self.settings,
+            self.shards,
+            self.journal,
+            Pseudonyms(KEY).of,
+            self.notes,
+        )
+
+    def __call__(self, during: Callable[[Run], Awaitable[None]] | None = None) -> dict[str, Any]:
+        async def run() -> dict[str, Any]:
+            running = asyncio.create_task(self.monitor.run())
+            if during is not None:
+                await during(self)
+                self.monitor.stop()
+            return await running
+
+        with self.journal:
+            return asyncio.run(run())
+
+    async def says(self, pattern: str) -> str:
+        """Wait for a line, and give what is in its parentheses."""
+        async with asyncio.timeout(30):
+            while not (found := re.search(pattern, "\n".join(self.notes.lines))):
+                await asyncio.sleep(0.01)
+        return found[1]
+
+
+def test_an_alarm_is_acknowledged_from_the_page_and_that_is_in_the_journal_before_it_is_said(
+    beat_bundle: Path, patients: Path, tmp_path: Path
+) -> None:
+    async def answer(run: Run) -> None:
+        page = await run.says(r"page: +(\S+)")
+        await run.says("alarm: (asystole)")
+        (onset,) = [t for t in run.journal.open_alarms() if t.kind == "asystole"]
+        async with aiohttp.ClientSession() as client:
+            async with client.post(f"{page}acknowledge", json={"alarm": onset.alarm}) as answer:
+                assert answer.status == 200
+            assert [t.change for t in run.journal.recent(10) if t.alarm == onset.alarm][-2:] == [
+                "acknowledged",
+                "onset",
+            ]
+            async with client.post(f"{page}acknowledge", json={"alarm": onset.alarm}) as answer:
+                assert answer.status == 404
+
+    values = [*replay(patients, 20), "page.port=0"]
+    outcome = Run(beat_bundle, tmp_path, *values)(answer)
+    assert outcome["alarms"]["asystole"] == 1
+
+
+def test_an_alertmanager_that_is_away_holds_nothing_up_and_is_told_when_it_is_back(
+    beat_bundle: Path, patients: Path, tmp_path: Path
+) -> None:
+    away = ["alertmanager.urls=[http://127.0.0.1:9]", "alertmanager.timeout_seconds=1"]
+    began = time.monotonic()
+    outcome = Run(beat_bundle, tmp_path, *replay(patients), *away)()
+    assert outcome["alarms"]["asystole"] == 1
+    assert time.monotonic() - began < 20
+
+    async def come_back(run: Run) -> None:
+        async with asyncio.timeout(20):
+            while run.journal.unsent("alertmanager"):
+                await asyncio.sleep(0.02)
+
+    async def again() -> list[str]:
+        async with Api() as url:
+            run = Run(beat_bundle, tmp_path, "source.kind=demo", f"alertmanager.urls=[{url}]")
+            with run.journal:
+                owed = [t.alarm for t in run.journal.unsent("alertmanager") if t.change == "onset"]
+                running = asyncio.create_task(run.monitor.run())
+                await come_back(run)
+                run.monitor.stop()
+                await running
+        return owed
+
+    (alarm,) = asyncio.run(again())
+    assert ":asystole:" in alarm
+
+
+def test_a_broker_that_is_away_is_counted_and_the_rest_is_served(beat_bundle: Path, tmp_path: Path) -> None:
+    async def look(run: Run) -> None:
+        metrics = await run.says(r"metrics: (\S+)")
+        async with aiohttp.ClientSession() as client, asyncio.timeout(20):
+            while True:
+                async with client.get(metrics) as answer:
+                    text = await answer.text()
+                if 'faults_total{reason="source-lost",source="mqtt"} 2.0' in text:
+                    break
+                await asyncio.sleep(0.05)
+        assert 'genray_ecg_source_connected{source="mqtt"} 0.0' in text
+        assert 'genray_ecg_shard_up{shard="0"} 1.0' in text
+
+    values = [
+        "source.kind=mqtt",
+        f"source.port={free_port()}",
+        "feed.first_wait=0.2",
+        "feed.longest_wait=0.2",
+    ]
+    assert Run(beat_bundle, tmp_path, *values)(look)["streams"] == 0
+
+
+def test_it_stops_when_it_is_asked_to_and_goes_on_where_it_was(
+    beat_bundle: Path, patients: Path, tmp_path: Path
+) -> None:
+    async def wait(run: Run) -> None:
+        await run.says("alarm: (asystole)")
+
+    first = Run(beat_bundle, tmp_path, *replay(patients, 30))(wait)
+    assert first["beats"] < 3 * 80
+    second = Run(beat_bundle, tmp_path, *replay(patients))
+    outcome = second()
+    assert "asystole" not in outcome["alarms"]
+    whole = Run(beat_bundle, tmp_path / "whole", *replay(patients))()
+    assert first["alarms"] | outcome["alarms"] == whole["alarms"]
+
+
+class Hanging(Here):
+    """A shard that stops answering, for as long as it is told to."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.answers = asyncio.Event()
+        self.answers.set()
+
+    async def collect(self, keep: bool) -> Report:
+        await self.answers.wait()
+        return await super().collect(keep)
+
+
+def test_streams_of_a_shard_that_hangs_are_lost_until_it_goes_on(
+    beat_bundle: Path, patients: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("monitors.service.monitor._HANGS", 0.5)
+
+    async def hang(run: Run) -> None:
+        shard = run.shards[0]
+        assert isinstance(shard, Hanging)
+        async with asyncio.timeout(30):
+            while len(run.monitor.telling.beds) < 3:
+                await asyncio.sleep(0.01)
+            shard.answers.clear()
+            while len(run.journal.open_alarms()) < 3:
+                await asyncio.sleep(0.01)
+            assert {t.kind for t in run.journal.open_alarms()} == {"stream-lost"}
+            shard.answers.set()
+            while run.journal.open_alarms():
+                await asyncio.sleep(0.01)
+
+    Run(beat_bundle, tmp_path, *replay(patients, 1), shard=Hanging)(hang)
+
+
+async def send(port: int, streams: set[str]) -> None:
+    """Half a second of each of `streams` twice a second, until cancelled."""
+    async with aiomqtt.Client("127.0.0.1", port) as client:
+        for number in count():
+            for stream in streams:
+                made = replace(chunk(number, stream=stream, seconds=0.5), start=time.time() - 0.5)
+                await client.publish(f"ecg/{stream}/samples", encode(made))
+            await asyncio.sleep(0.5)
+
+
+def test_a_stream_that_is_not_back_after_a_restart_is_lost_until_it_comes_or_is_discharged(
+    beat_bundle: Path, tmp_path: Path
+) -> None:
+    bed = {name: Pseudonyms(KEY).of(name) for name in "abc"}
+
+    async def until(run: Run, lost: str) -> None:
+        """Just these streams are watched or said to be lost."""
+        wanted = {bed[name] for name in lost}
+        async with asyncio.timeout(20):
+            while {t.stream for t in run.journal.open_alarms() if t.kind == "stream-lost"} != wanted:
+                await asyncio.sleep(0.05)
+
+    async def watch(run: Run) -> None:
+        sending = asyncio.create_task(send(broker.port, set("abc")))
+        async with asyncio.timeout(20):
+            while run.monitor.telling.beds.keys() != set(bed.values()):
+                await asyncio.sleep(0.05)
+        sending.cancel()
+
+    async def miss(run: Run) -> None:
+        page = await run.says(r"page: +(\S+)")
+        streams = {"a"}
+        sending = asyncio.create_task(send(broker.port, streams))
+        await until(run, "bc")
+        async with aiohttp.ClientSession() as client:
+            for status in (200, 404):
+                async with client.post(f"{page}discharge", json={"stream": "c"}) as answer:
+                    assert answer.status == status
+        await until(run, "b")
+        streams.add("b")
+        await until(run, "")
+        sending.cancel()
+
+    with mosquitto(tmp_path) as broker:
+        values = [
+            "source.kind=mqtt",
+            f"source.port={broker.port}",
+            "page.port=0",
+            "alarms.stream_lost.medium=3",
+        ]
+        Run(beat_bundle, tmp_path / "state", *values)(watch)
+        assert Run(beat_bundle, tmp_path / "state", *values)(miss)["streams"] == 2
+
+
+def test_a_bed_that_is_discharged_from_the_page_is_learned_anew(
+    beat_bundle: Path, patients: Path, tmp_path: Path
+) -> None:
+    learned: list[float] = []
+
+    async def discharge(run: Run) -> None:
+        page = await run.says(r"page: +(\S+)")
+        beds = run.monitor.telling.beds
+        async with asyncio.timeout(30):
+            while not any(reading.learned == 1 for reading, _ in beds.values()):
+                await asyncio.sleep(0.01)
+        stream = next(stream for stream, (reading, _) in beds.items() if reading.learned == 1)
+        asked = {"stream": stream}
+        async with aiohttp.ClientSession() as client, client.post(f"{page}discharge", json=asked) as answer:
+            assert (answer.status, await answer.json()) == (200, {"discharged": True})
+        assert stream not in run.journal.load_states("reference")
+        async with asyncio.timeout(30):
+            while stream not in beds:
+                await asyncio.sleep(0.01)
+        learned.append(beds[stream][0].learned)
+
+    Run(beat_bundle, tmp_path, *replay(patients, 10), "page.port=0")(discharge)
+    assert learned[0] < 0.5
+
+
+def test_records_that_are_left_out_are_said_once(beat_bundle: Path, tmp_path: Path) -> None:
+    records = write_patients(tmp_path / "records", [[]], 6)
+    (records / "broken.hea").write_text("broken 1 360 none\n")
+    run = Run(beat_bundle, tmp_path / "state", *replay(records))
+    run()
+    assert sum("left out" in line and "broken" in line for line in run.notes.lines) == 1
+
+
+def test_what_can_never_work_ends_it(beat_bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no records"):
+        Run(beat_bundle, tmp_path / "state", *replay(tmp_path))()
+
+
+def test_a_port_that_is_taken_ends_it(beat_bundle: Path, patients: Path, tmp_path: Path) -> None:
+    async def second(run: Run) -> None:
+        port = (await run.says(r"metrics: (\S+)")).split(":")[2].split("/")[0]
+        other = Run(beat_bundle, tmp_path / "other", *replay(patients), f"metrics.port={port}")
+        with other.journal, pytest.raises(ResourceError, match=port):
+            await other.monitor.run()
+
+    Run(beat_bundle, tmp_path / "state", *replay(patients, 1))(second)

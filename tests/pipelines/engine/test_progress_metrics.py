@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import os
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genray.errors import BulkError, ResourceError
+from genray.progress import LineDisplay, Tick
+from genray.resources import Resources
+from genray.settings.load import load
+from genray.targets import find_target
+from pipelines.engine.board import READY
+from pipelines.engine.progress_metrics import Exporter, Watcher
+from pipelines.settings import WorkSettings
+from tests.pipelines.conftest import Bulk, write_photos
+
+
+class Shown:
+    """A display that keeps what it is shown."""
+
+    def __init__(self) -> None:
+        self.ticks: list[Tick] = []
+        self.notes: list[str] = []
+
+    def tick(self, tick: Tick) -> None:
+        self.ticks.append(tick)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def row(self, row: Mapping[str, Any], text: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def watcher(images: int = 1000, **work: Any) -> tuple[Watcher, Shown]:
+    shown = Shown()
+    return Watcher(images, WorkSettings(**work), shown), shown
+
+
+def metrics(port: int) -> dict[str, str]:
+    """What is served, by the name with its labels."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        assert answer.headers["Content-Type"].startswith("text/plain")
+        lines = answer.read().decode().splitlines()
+    return dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+
+
+def test_rates_leave_out_the_start_up() -> None:
+    watching, shown = watcher(100)
+    began = time.monotonic()
+    watching.watch({})
+    time.sleep(0.3)
+    watching.watch({})
+    ready = time.monotonic()
+    time.sleep(0.1)
+    watching.watch({READY: 1})
+    time.sleep(0.1)
+    watching.watch({READY: 1, "done": 40, "failed": 10, "bytes_in": 50e6})
+    seconds = time.monotonic() - ready
+    figures = watching.figures()
+    assert figures["images_per_second"] == pytest.approx(50 / seconds, rel=0.05)
+    assert figures["mb_per_second"] == pytest.approx(50 / seconds, rel=0.05)
+    assert figures["start_seconds"] == pytest.approx(ready - began, abs=0.05)
+    last = shown.ticks[-1]
+    assert (last.step, last.steps, last.unit) == (50, 100, "image")
+    assert last.images_per_second == figures["images_per_second"]
+    assert last.seconds_left == pytest.approx(50 / (50 / seconds), rel=0.05)
+    assert last.values["failed"] == 10
+
+
+def test_time_in_which_nothing_comes_through_after_the_last_image_does_not_count() -> None:
+    watching, _ = watcher(100)
+    watching.watch({READY: 1, "done": 10})
+    time.sleep(0.1)
+    watching.watch({READY: 1, "done": 30})
+    before = watching.figures()
+    time.sleep(0.2)
+    watching.watch({READY: 1, "done": 30})
+    assert watching.figures() == before
+
+
+def test_a_pass_that_is_through_at_the_first_look_has_a_rate_too() -> None:
+    watching, _ = watcher(7)
+    began = time.monotonic()
+    time.sleep(0.1)
+    watching.watch({READY: 1, "done": 7, "bytes_in": 7e6})
+    seconds = time.monotonic() - began
+    assert watching.figures()["images_per_second"] == pytest.approx(7 / seconds, rel=0.1)
+    assert watching.figures()["mb_per_second"] == pytest.approx(7 / seconds, rel=0.1)
+
+
+def test_nothing_is_shown_before_the_first_image_is_through() -> None:
+    watching, shown = watcher()
+    assert not watching.watch({})
+    assert shown.ticks == []
+    assert watching.finished == 0
+    assert watching.figures()["images_per_second"] == 0
+
+
+@pytest.mark.parametrize(
+    ("counts", "stopped"),
+    [
+        ({"failed": 99}, False),
+        ({"failed": 100}, True),
+        ({"done": 40, "skipped": 11, "failed": 51}, False),
+        ({"done": 30, "skipped": 10, "failed": 61}, True),
+        ({"done": 30_000, "failed": 61_000}, True),
+    ],
+)
+def test_a_run_of_which_too_much_fails_is_stopped(counts: dict[str, float], stopped: bool) -> None:
+    watching, _ = watcher(100_000, max_failed_share=0.6)
+    assert watching.watch(counts) is stopped
+    assert (watching.failing is not None) is stopped
+    if stopped:
+        assert isinstance(watching.failing, BulkError)
+        assert f"first {watching.finished} images failed" in watching.failing.what
+        assert "genray ledger" in str(watching.failing)
+
+
+def test_a_run_that_may_fail_altogether_goes_on() -> None:
+    watching, _ = watcher(max_failed_share=1)
+    assert not watching.watch({"failed": 1000})
+
+
+def test_a_stop_that_was_asked_for_is_passed_on() -> None:
+    watching, _ = watcher()
+    assert not watching.watch({"done": 1})
+    watching.stopping = True
+    assert watching.watch({"done": 1})
+    assert watching.failing is None
+
+
+def test_the_sums_are_served_as_prometheus_metrics_until_the_end() -> None:
+    watching, shown = watcher(20, metrics_port=0)
+    with watching:
+        (said,) = shown.notes
+        port = int(said.removesuffix("/metrics").rpartition(":")[2])
+        assert said == f"metrics: http://127.0.0.1:{port}/metrics"
+        assert metrics(port)["genray_bulk_images_left"] == "20.0"
+        watching.watch({"done": 3, "failed": 1, "bytes_in": 1000, "bytes_out": 500, "read_ms": 2500})
+        watching.watch(
+            {"done": 12, "failed": 1, "skipped": 2, "bytes_in": 4000, "read_ms": 3500, "errors": 1}
+        )
+        served = metrics(port)
+    expected = {
+        'genray_bulk_images_total{status="done"}': "12.0",
+        'genray_bulk_images_total{status="failed"}': "1.0",
+        'genray_bulk_images_total{status="skipped"}': "2.0",
+        'genray_bulk_bytes_total{direction="in"}': "4000.0",
+        'genray_bulk_bytes_total{direction="out"}': "500.0",
+        'genray_bulk_stage_seconds_total{stage="read"}': "3.5",
+        "genray_bulk_images_left": "5.0",
+    }
+    assert {name: value for name, value in served.items() if "_created" not in name} == expected
+    with pytest.raises(urllib.error.URLError):
+        metrics(port)
+
+
+def test_two_exporters_live_side_by_side() -> None:
+    first, second = Exporter(3, 0), Exporter(4, 0)
+    try:
+        assert metrics(first.port)["genray_bulk_images_left"] == "3.0"
+        assert metrics(second.port)["genray_bulk_images_left"] == "4.0"
+    finally:
+        first.close()
+        second.close()
+
+
+def test_metrics_are_served_on_the_loopback_interface_only() -> None:
+    exporter = Exporter(1, 0)
+    try:
+        port = f"{exporter.port:04X}"
+        listening = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        addresses = {w[1].split(":")[0] for w in listening if w[1].endswith(f":{port}") and w[3] == "0A"}
+        assert addresses == {"0100007F"}
+    finally:
+        exporter.close()
+
+
+class Scraping(LineDisplay):
+    """Asks for the metrics whenever there is something to show."""
+
+    url = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scraped: list[dict[str, str]] = []
+
+    def note(self, text: str) -> None:
+        if text.startswith("metrics: "):
+            self.url = text.removeprefix("metrics: ")
+
+    def tick(self, tick: Any) -> None:
+        port = int(self.url.removesuffix("/metrics").rpartition(":")[2])
+        self.scraped.append(metrics(port))
+
+
+def test_metrics_are_served_while_a_run_works(tmp_path: Path) -> None:
+    write_photos(tmp_path / "in", 1, size=(200, 300))
+    for index in range(80):
+        os.link(tmp_path / "in" / "0" / "0000.jpg", tmp_path / "in" / f"{index}.jpg")
+    sets = [f"input={tmp_path / 'in'}", f"output={tmp_path / 'out'}", "work.workers=0", "work.metrics_port=0"]
+    target: Any = find_target("corrupt").load()
+    settings = load(target.settings_class, target="corrupt", sets=[*sets, "report.samples=0"])
+    display = Scraping()
+    target.prepare(settings, "corrupt", None, display.note).run(display, Resources(1, 0), attached=False)
+    assert display.url.startswith("http://127.0.0.1:")
+    left = [float(each["genray_bulk_images_left"]) for each in display.scraped]
+    assert left == sorted(left, reverse=True)
+    assert left[0] > 0, "before its end"
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(display.url, timeout=10)
+
+
+@pytest.fixture
+def port() -> int:
+    """A free one."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        number: int = free.getsockname()[1]
+    return number
+
+
+def test_a_run_that_has_nothing_to_do_lets_go_of_its_metrics_port(
+    bulk: Bulk, tmp_path: Path, port: int
+) -> None:
+    write_photos(tmp_path / "in", 2)
+    for images in (2, 0, 0):
+        outcome = bulk("corrupt", f"input={tmp_path / 'in'}", f"work.metrics_port={port}")
+        assert outcome["this_pass"]["images"] == images
+    with socket.socket() as free:
+        assert free.connect_ex(("127.0.0.1", port)) != 0, "nobody listens any more"
+
+
+def test_a_metrics_port_that_is_taken_is_a_clear_error(bulk: Bulk, tmp_path: Path) -> None:
+    write_photos(tmp_path / "in", 2)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ResourceError, match=f"port {port}") as caught:
+            bulk("corrupt", f"input={tmp_path / 'in'}", f"work.metrics_port={port}")
+    assert caught.value.where == "work.metrics_port"
+    assert bulk("corrupt", f"input={tmp_path / 'in'}")["done"] == 2, "the output was let go of"

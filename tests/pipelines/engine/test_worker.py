@@ -1,0 +1,143 @@
+"""One worker on one chunk, over a real store; steps are small, so that it is seen what reaches them."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import pipelines.engine.worker
+from genray.errors import DataError
+from genray.images.decode import BadImage
+from pipelines.steps.base import Input, Made
+from pipelines.storage.attempts import Attempt
+from tests.pipelines.conftest import rows_of, write_photos
+from tests.pipelines.worker_bench import Bench, bench, go_on, paths_of
+
+__all__ = ["bench"]
+
+
+def test_a_chunk_comes_to_its_end_with_a_row_for_each_input(bench: Bench) -> None:
+    write_photos(bench.photos, 7)
+    (bench.photos / "broken.png").write_bytes(b"\x89PNG")
+    counts: Counter[str] = Counter()
+    assert bench.worker().work(0, 1, lambda more: counts.update(more) or False)
+    assert bench.statuses() == dict.fromkeys(paths_of(bench.photos), "") | {"broken.png": "truncated"}
+    for row in rows_of(bench.out)[:-1]:
+        assert (row["status"], row["reason"]) == ("skipped", "clean")
+        assert (bench.out / row["output"]).read_bytes() == (bench.photos / row["path"]).read_bytes()
+    assert (counts["skipped"], counts["failed"]) == (7, 1)
+    assert counts["bytes_in"] == sum(file.stat().st_size for file in bench.photos.rglob("*.*"))
+    assert counts["bytes_out"] == counts["bytes_in"] - 4
+
+
+def test_a_chunk_that_is_done_is_not_worked_on_again(bench: Bench) -> None:
+    write_photos(bench.photos, 4)
+    assert bench.worker().work(0, 1, go_on)
+    assert bench.marker() == Attempt(0, done=True)
+    keys, seen = bench.ledger.keys(), list[str]()
+    assert bench.worker(lambda inputs: seen.extend(each.path for each in inputs)).work(0, 1, go_on)
+    assert (seen, bench.ledger.keys(), len(rows_of(bench.out))) == ([], keys, 4)
+
+
+def test_an_error_over_one_image_of_a_batch_fails_that_one_only(bench: Bench) -> None:
+    write_photos(bench.photos, 6)
+    sizes = []
+
+    def look(inputs: Sequence[Input]) -> None:
+        sizes.append(len(inputs))
+        if "1/0001.png" in [each.path for each in inputs]:
+            raise ZeroDivisionError("on purpose\nand more")
+        if "1/0005.png" in [each.path for each in inputs]:
+            raise BadImage("odd-shape", "on purpose")
+
+    assert bench.worker(look).work(0, 1, go_on)
+    bad = {"1/0001.png": "step-error", "1/0005.png": "odd-shape"}
+    assert bench.statuses() == dict.fromkeys(paths_of(bench.photos), "") | bad
+    assert sizes == [6, *[1] * 6]
+    details = {row["path"]: row["detail"] for row in rows_of(bench.out)}
+    assert details["1/0001.png"] == "ZeroDivisionError: on purpose"
+
+
+def test_what_concerns_every_image_ends_the_worker(bench: Bench) -> None:
+    write_photos(bench.photos, 3)
+
+    def look(inputs: Sequence[Input]) -> None:
+        raise DataError("the model is gone")
+
+    with pytest.raises(DataError, match="the model is gone"):
+        bench.worker(look).work(0, 1, go_on)
+    assert bench.ledger.keys() == set()
+
+
+def test_decoded_images_stay_within_the_memory_and_one_larger_still_passes(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (1500, 1500), "navy").save(bench.photos / "00.png")
+    for index in range(1, 12):
+        os.link(bench.photos / "00.png", bench.photos / f"{index:02}.png")
+    Image.new("L", (4000, 3000)).save(bench.photos / "06-large.png")
+    alive, most, held, lock = [0], [0], [], threading.Lock()
+    read = pipelines.engine.worker.read_photo
+
+    def counted(data: bytes, limits: Any) -> Any:
+        photo = read(data, limits)
+        with lock:
+            alive.append(photo.pixels.nbytes)
+            most[0] = max(most[0], sum(alive))
+        weakref.finalize(photo.pixels, alive.append, -photo.pixels.nbytes)
+        return photo
+
+    def look(inputs: Sequence[Input]) -> None:
+        held.append(worker._held)
+        threading.Event().wait(0.03)  # long enough to decode all of them ahead
+
+    monkeypatch.setattr(pipelines.engine.worker, "read_photo", counted)
+    worker = bench.worker(look, memory_mb=64)
+    assert worker.work(0, 1, go_on)
+    assert set(bench.statuses().values()) == {""}
+    large = 2 * 4 * 4000 * 3000
+    assert 64 * 2**20 < max(held) <= large
+    assert max(size for size in held if size < large) <= 64 * 2**20
+    # 64 MiB are three of them with what is made of them; one more may just have been let go.
+    assert most[0] <= max(4 * 1500 * 1500 * 3, 1500 * 1500 * 3 + 4000 * 3000)
+    assert worker._held == 0
+
+
+def test_further_images_are_written_beside_the_first(bench: Bench) -> None:
+    write_photos(bench.photos, 2)
+    worker = bench.worker()
+
+    def make(inputs: Sequence[Input]) -> Sequence[Made]:
+        return [Made(photo=each.photo, also={"-mask": each.photo}) for each in inputs]
+
+    worker._step.make = make  # type: ignore[method-assign]
+    assert worker.work(0, 1, go_on)
+    for row in rows_of(bench.out):
+        first = bench.out / row["output"]
+        also = first.with_name(f"{first.name}-mask{first.suffix}")
+        assert row["bytes_out"] == first.stat().st_size + also.stat().st_size
+        assert np.asarray(Image.open(also)).shape == (48, 64, 3)
+
+
+def test_an_image_that_stays_as_it_is_is_encoded_only_if_another_format_was_asked_for(bench: Bench) -> None:
+    write_photos(bench.photos, 4)
+    assert bench.worker(kind="png").work(0, 1, go_on)
+    for row in rows_of(bench.out):
+        before, after = bench.photos / row["path"], bench.out / row["output"]
+        assert row["status"] == "skipped"
+        if before.suffix == ".png":
+            assert row["output"] == row["path"]
+            assert after.read_bytes() == before.read_bytes()
+        else:
+            assert row["output"] == f"{row['path']}.png"
+            with Image.open(before) as old, Image.open(after) as new:
+                assert new.format == "PNG"
+                assert (np.asarray(new) == np.asarray(old)).all()

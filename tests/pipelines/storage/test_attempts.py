@@ -1,0 +1,60 @@
+from pathlib import Path
+
+import pytest
+
+from genray.io.store import Store
+from pipelines.storage.attempts import Attempt, Attempts
+
+
+@pytest.fixture
+def attempts(tmp_path: Path) -> Attempts:
+    return Attempts(Store(str(tmp_path)))
+
+
+def test_attempts_are_counted_until_one_ends(attempts: Attempts) -> None:
+    tries = [attempts.begin("00001-000000") for _ in range(3)]
+    assert [each.number for each in tries] == [0, 1, 2]
+    assert [each.careful for each in tries] == [False, False, True]
+    attempts.end("00001-000000", tries[-1])
+    assert attempts.begin("00001-000000").done
+    assert attempts.begin("00001-000001") == Attempt()
+
+
+def test_an_image_is_poison_when_two_in_a_row_died_at_it(attempts: Attempts) -> None:
+    for path, poison in (("good.jpg", ""), ("bad.jpg", ""), ("bad.jpg", "bad.jpg")):
+        attempt = attempts.begin("c")
+        attempts.name("c", attempt, "first.jpg")
+        attempts.name("c", attempt, path)
+        again = attempts.begin("c")
+        assert (again.suspect, again.poison) == (path, poison)
+        attempts.clear()
+        attempts = Attempts(attempts._store, again)
+
+
+def test_a_chunk_belongs_to_who_began_it_last(attempts: Attempts) -> None:
+    first = attempts.begin("c")
+    assert attempts.holds("c", first)
+    second = attempts.begin("c")
+    assert not attempts.holds("c", first)
+    assert attempts.holds("c", second)
+    attempts.clear()
+    assert not attempts.holds("c", second)
+
+
+def test_what_is_left_says_whether_the_run_before_died(attempts: Attempts) -> None:
+    assert attempts.clear() is None
+    attempts.end("a", attempts.begin("a"))
+    assert attempts.clear() is None
+    attempts.begin("b")
+    attempts.name("c", attempts.begin("c"), "at.jpg")
+    left = attempts.clear()
+    assert left is not None
+    assert (left.suspect, left.times) == ("at.jpg", 1)
+    assert attempts.clear() is None
+
+
+def test_a_marker_that_a_crash_cut_off_counts_as_an_attempt(attempts: Attempts, tmp_path: Path) -> None:
+    attempts.begin("c")
+    (marker,) = (tmp_path / "_genray" / "attempts").glob("*.json")
+    marker.write_text('{"numb')
+    assert attempts.begin("c").number == 1

@@ -1,0 +1,158 @@
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from genray.errors import DataError
+from genray.images.decode import BadInput
+from genray.io.store import Store
+from pipelines.storage import ledger as module
+from pipelines.storage.ledger import FOLDER, Ledger
+
+
+def row(path: str, status: str = "done", **more: Any) -> dict[str, Any]:
+    plain = {"path": path, "status": status, "reason": "", "bytes_in": 10, "bytes_out": 5, "modified": 1}
+    return plain | {"decode_ms": 2.0, "finished": datetime.now(UTC)} | more
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(Store(str(tmp_path)))
+
+
+def paths(ledger: Ledger) -> list[str]:
+    return sorted(path for table in ledger.tables(["path"]) for path in table["path"].to_pylist())
+
+
+def files(root: Path) -> list[str]:
+    return sorted(file.name for file in (root / FOLDER).glob("*.parquet"))
+
+
+def test_a_chunk_that_is_written_twice_is_there_once(ledger: Ledger) -> None:
+    for _ in range(2):
+        ledger.add("00001-000000-0-0", [row("a"), row("b")])
+    assert paths(ledger) == ["a", "b"]
+
+
+def test_it_knows_what_is_new_done_failed_and_changed(ledger: Ledger) -> None:
+    ledger.add("00001-000000-0-0", [row("a"), row("b", "failed"), row("c", "skipped")])
+    known = ledger.known()
+    assert known.find("a", 10, 1) == "done"
+    assert known.find("a", 0, 1) == "done", "a size that is not known says nothing"
+    assert known.find("a", 11, 1) == "changed"
+    assert known.find("a", 10, 2) == "changed"
+    assert known.find("b", 10, 1) == "failed"
+    assert known.find("c", 10, 1) == "done"
+    assert known.find("d", 10, 1) == "new"
+    assert len(known) == 3
+
+
+def test_a_summary_counts_and_sums(ledger: Ledger) -> None:
+    ledger.add("00001-000000-0-0", [row("a"), row("b", "failed", reason="truncated")])
+    ledger.add(
+        "00001-000001-0-0", [row("c", "failed", reason="truncated"), row("d", "skipped", reason="clean")]
+    )
+    said = ledger.summary().as_json()
+    assert (said["total"], said["done"], said["skipped"], said["failed"]) == (4, 1, 1, 2)
+    assert said["reasons"] == {"truncated": 2, "clean": 1}
+    assert (said["bytes_in"], said["bytes_out"]) == (40, 20)
+    assert said["stage_seconds"]["decode"] == pytest.approx(0.008)
+
+
+def test_dropped_rows_are_gone_also_from_merged_files(ledger: Ledger) -> None:
+    ledger.add("00001-000000-0-0", [row("a"), row("b")])
+    ledger.add("00001-000001-0-0", [row("c")])
+    ledger.compact(1)
+    ledger.add("00002-000000-0-0", [row("d")])
+    ledger.drop({"a", "d"})
+    assert paths(ledger) == ["b", "c"]
+    assert ledger.keys() >= {"00001-000000-0-0", "00001-000001-0-0"}
+
+
+def test_compacting_makes_one_file_of_many_and_keeps_every_row_and_key(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    keys = {f"00001-{index:06}-0-0" for index in range(20)}
+    for index, key in enumerate(sorted(keys)):
+        ledger.add(key, [row(f"{index}/{n}") for n in range(5)])
+    ledger.compact(1)
+    assert files(tmp_path) == ["merged-00001-000.parquet"]
+    assert len(paths(ledger)) == len(set(paths(ledger))) == 100
+    assert ledger.keys() - {name.removesuffix(".parquet") for name in files(tmp_path)} >= keys
+    ledger.add("00002-000000-0-0", [row("more")])
+    ledger.compact(2)
+    assert len(files(tmp_path)) == 1
+    assert len(paths(ledger)) == 101
+    assert ledger.keys() >= {*keys, "00002-000000-0-0"}
+
+
+def test_large_files_are_left_alone(ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LARGE", 10)
+    monkeypatch.setattr(module, "_LARGEST", 20)
+    for index in range(8):
+        ledger.add(f"00001-{index:06}-0-0", [row(f"{index}/{n}") for n in range(6)])
+    ledger.compact(1)
+    assert files(tmp_path) == [
+        "merged-00001-000.parquet",
+        "merged-00001-001.parquet",
+        "merged-00001-002.parquet",
+    ]
+    assert len(paths(ledger)) == 48
+    before = files(tmp_path)[:2]
+    ledger.add("00002-000000-0-0", [row("more")])
+    ledger.add("00002-000001-0-0", [row("most")])
+    ledger.compact(2)
+    assert set(before) <= set(files(tmp_path))
+    assert len(set(paths(ledger))) == len(paths(ledger)) == 50
+
+
+def test_rows_do_not_count_twice_when_a_crash_left_merged_files_behind(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    ledger.add("00001-000000-0-0", [row("a")])
+    ledger.add("00001-000001-0-0", [row("b")])
+    kept = {name: (tmp_path / FOLDER / name).read_bytes() for name in files(tmp_path)}
+    ledger.compact(1)
+    for name, data in kept.items():
+        (tmp_path / FOLDER / name).write_bytes(data)
+    assert paths(ledger) == ["a", "b"]
+    assert ledger.summary().total == 2
+    ledger.add("00002-000000-0-0", [row("c")])
+    ledger.compact(2)
+    assert paths(ledger) == ["a", "b", "c"]
+    assert len(files(tmp_path)) == 1
+
+
+def test_an_input_of_two_chunks_keeps_its_newest_row(ledger: Ledger) -> None:
+    ledger.add("00001-000000-0-0", [row("a", "failed"), row("b")])
+    ledger.add("00001-000000-1-0", [row("a"), row("c")])
+    ledger.compact(1)
+    assert paths(ledger) == ["a", "b", "c"]
+    (table,) = ledger.tables()
+    assert dict(zip(table["path"].to_pylist(), table["status"].to_pylist(), strict=True))["a"] == "done"
+
+
+def test_what_could_not_be_listed_is_recorded_and_forgotten_when_tried_again(ledger: Ledger) -> None:
+    ledger.add("00001-000000-0-0", [row("a")])
+    ledger.add_problems(1, [BadInput("locked", "unreadable", "no permission")])
+    assert ledger.summary().as_json()["reasons"] == {"unreadable": 1}
+    ledger.compact(1)
+    ledger.drop_problems()
+    assert paths(ledger) == ["a"]
+
+
+def test_a_damaged_file_is_named(ledger: Ledger, tmp_path: Path) -> None:
+    ledger.add("00001-000000-0-0", [row("a")])
+    (tmp_path / FOLDER / "00001-000000-0-0.parquet").write_bytes(b"PAR1 nonsense")
+    with pytest.raises(DataError, match=r"00001-000000-0-0\.parquet is damaged"):
+        ledger.summary()
+
+
+def test_anyone_can_read_it(ledger: Ledger, tmp_path: Path) -> None:
+    ledger.add("00001-000000-0-0", [row("übel \n name.jpg"), row("b")])
+    table = pq.read_table(tmp_path / FOLDER)
+    assert table["path"].to_pylist() == ["übel \n name.jpg", "b"]
+    assert json.dumps(table.column_names)

@@ -1,0 +1,210 @@
+import json
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genray.errors import DataError
+from genray.io.store import Store
+from pipelines.storage.ledger import Ledger
+from pipelines.storage.output import HEADER
+from pipelines.tables import amount, show_ledger, visible
+
+BEGUN = datetime(2025, 3, 1, 12, tzinfo=UTC)
+HOSTILE = "a\n\x1b[31mred\r\u202e<script>.png"
+
+
+def row(path: str, status: str = "done", **more: Any) -> dict[str, Any]:
+    plain = {"path": path, "status": status, "reason": "", "detail": "", "bytes_in": 1000, "bytes_out": 500}
+    times = {"read_ms": 1.0, "decode_ms": 2.0, "model_ms": 16.0, "encode_ms": 1.0, "write_ms": 0.0}
+    return plain | times | {"modified": 1, "output": path, "finished": BEGUN} | more
+
+
+def header(*passes: dict[str, Any]) -> dict[str, Any]:
+    settings = {"bundle": "runs/first/bundle", "input": "photos"}
+    return {"format": 1, "target": "denoise", "settings": settings, "identity": {}, "passes": list(passes)}
+
+
+def one_pass(**more: Any) -> dict[str, Any]:
+    return {"number": 1, "started": BEGUN.isoformat(), "listed": 5, "left": 5} | more
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """An output of which three images are done, one was skipped and one has failed."""
+    ledger = Ledger(Store(str(tmp_path)))
+    done = [row(f"{i}.png", finished=BEGUN + timedelta(seconds=i)) for i in range(3)]
+    ledger.add("00001-000000-0-0", done)
+    failed = row(HOSTILE, "failed", reason="truncated", detail="at 9")
+    others = [row("clean.png", "skipped", reason="clean"), failed]
+    ledger.add("00001-000001-0-0", others)
+    write_header(tmp_path, header(one_pass(images_per_second=2.0)))
+    return tmp_path
+
+
+def write_header(root: Path, content: dict[str, Any]) -> None:
+    (root / HEADER).parent.mkdir(exist_ok=True)
+    (root / HEADER).write_text(json.dumps(content))
+
+
+def lines(text: str) -> dict[str, str]:
+    """Lines by their first word."""
+    parts = [line.strip().partition(" ") for line in text.splitlines() if line]
+    return {first: rest.strip() for first, _, rest in parts}
+
+
+def files(root: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in root.rglob("*")}
+
+
+def test_it_says_what_was_done_and_what_to_do_next(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = files(root)
+    assert show_ledger(str(root), False, None, 10) == 0
+    said = lines(capsys.readouterr().out)
+    assert said["target"] == "denoise"
+    assert said["bundle"] == "runs/first/bundle"
+    assert said["begun"] == "2025-03-01 12:00:00 UTC"
+    assert [said[name] for name in ("images", "done", "skipped", "failed", "left")] == [
+        "5",
+        "3",
+        "1",
+        "1",
+        "0",
+    ]
+    assert said["bytes"] == "5 kB in, 2.5 kB out (-50.0 %)"
+    assert said["speed"].startswith("2.0 images/s")
+    assert said["truncated"].split("  ")[-1].strip() == "the file ends early or its data is damaged"
+    assert said["truncated"].split()[:4] == ["failed", "1", "20", "%"]
+    assert said["clean"].startswith("skipped")
+    assert said["model"].split()[-3:] == ["%", "16", "ms"]
+    assert "--retry failed" in said["next:"]
+    assert files(root) == before
+
+
+def test_as_json_it_is_one_line(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert show_ledger(str(root), True, None, 10) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    said = json.loads(line)
+    assert (said["target"], said["run"], said["left"]) == ("denoise", str(root), 0)
+    assert (said["total"], said["done"], said["skipped"], said["failed"]) == (5, 3, 1, 1)
+    assert said["reasons"] == {"truncated": 1, "clean": 1}
+    assert (said["bytes_in"], said["bytes_out"], said["stage_seconds"]["decode"]) == (5000, 2500, 0.01)
+    assert said["settings"]["input"] == "photos"
+    assert said["passes"][0]["number"] == 1
+    assert said["images_per_second"] == 2.0
+
+
+def test_a_name_cannot_command_the_terminal(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    show_ledger(str(root), False, "failed", 10)
+    heading, listed = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["path", "reason", "detail"]
+    assert listed.split() == [r"a\n\x1b[31mred\r\u202e<script>.png", "truncated", "at", "9"]
+    assert visible("\N{DOG FACE} Münze 犬") == "\N{DOG FACE} Münze 犬"
+
+
+def test_listed_as_json_names_are_exact(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    show_ledger(str(root), True, "failed", 10)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line) == {"path": HOSTILE, "reason": "truncated", "detail": "at 9"}
+
+
+def test_a_list_ends_at_its_limit_and_says_what_is_left_out(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show_ledger(str(root), False, "done", 2)
+    said = capsys.readouterr()
+    assert [line.split() for line in said.out.splitlines()[1:]] == [["0.png"] * 2, ["1.png"] * 2]
+    assert said.err == "1 more: --limit 3 shows all\n"
+    show_ledger(str(root), False, "skipped", 2)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_where_there_is_no_ledger_it_says_so_and_makes_nothing(tmp_path: Path, made: bool) -> None:
+    root = tmp_path / "out"
+    if made:
+        root.mkdir()
+    with pytest.raises(DataError, match="no ledger") as caught:
+        show_ledger(str(root), False, None, 10)
+    assert caught.value.where == str(root)
+    assert "output" in str(caught.value.hint)
+    assert list(tmp_path.rglob("*")) == [root] * made
+
+
+def test_left_is_what_the_last_pass_has_not_done(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    later = BEGUN + timedelta(days=1)
+    again = one_pass(number=2, started=later.isoformat(), listed=9, left=6)
+    write_header(root, header(one_pass(ended="2025-03-01T13:00:00+00:00"), again))
+    Ledger(Store(str(root))).add("00002-000000-0-0", [row("new.png", finished=later)])
+    show_ledger(str(root), False, None, 10)
+    said = lines(capsys.readouterr().out)
+    assert said["left"] == "5"
+    assert said["ended"].startswith("not yet")
+    assert "speed" not in said, "it is told when the pass has ended"
+
+
+def test_a_run_that_only_begins_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    started = one_pass()
+    del started["left"], started["listed"]
+    write_header(tmp_path, header(started))
+    show_ledger(str(tmp_path), False, None, 10)
+    said = lines(capsys.readouterr().out)
+    assert said["images"] == "0"
+    assert "not known" in said["left"]
+
+
+@pytest.mark.parametrize("damage", ["", "[]", '{"form', "\x00"])
+def test_without_its_header_a_ledger_still_says_much(
+    root: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / HEADER).write_text(damage)
+    show_ledger(str(root), False, None, 10)
+    said = lines(capsys.readouterr().out)
+    assert said["done"] == "3"
+    assert "damaged" in said["target"]
+
+
+def test_it_can_be_read_while_a_run_writes_it(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ended = threading.Event()
+    ledger = Ledger(Store(str(root)))
+
+    def write() -> None:
+        number = 0
+        while not ended.is_set():
+            number += 1
+            ledger.add(f"00002-{number:06}-0-0", [row(f"more/{number}.png")])
+            if number % 3 == 0:
+                ledger.compact(number)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    totals = []
+    try:
+        for _ in range(30):
+            show_ledger(str(root), True, None, 10)
+            totals.append(json.loads(capsys.readouterr().out)["total"])
+    finally:
+        ended.set()
+        thread.join()
+    assert totals == sorted(totals), "no row is ever missing"
+    assert totals[-1] > totals[0] >= 5
+
+
+def test_a_terminal_without_unicode_shows_escapes(
+    root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    Ledger(Store(str(root))).add("00001-000002-0-0", [row("\N{DOG FACE}.png", "failed", reason="empty")])
+    with open(tmp_path / "terminal", "w", encoding="ascii") as terminal:
+        monkeypatch.setattr("sys.stdout", terminal)
+        show_ledger(str(root), False, "failed", 10)
+    assert r"\U0001f436.png" in (tmp_path / "terminal").read_text(encoding="ascii")
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 bytes"), (999, "999 bytes"), (12_345, "12.3 kB"), (999_999, "1,000 kB"), (5.4e15, "5,400 TB")],
+)
+def test_amounts_are_short(count: float, text: str) -> None:
+    assert amount(count) == text
