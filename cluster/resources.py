@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from genray.errors import ResourceError
-from genray.resources import Resources
+from genray.targets import Resources
 
 __all__ = ["Resources", "check_request", "cluster_resources", "local_cpus", "local_resources"]
 

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from genray import __version__
-from genray.ecg.preprocessing import BeatPreprocessing
+from genray.ecg.beats import BeatPreprocessing
 from genray.errors import BundleMismatch, BundleMissing, BundleTooNew, BundleUnsafe
 from genray.io.files import atomic_write, storage_errors, write_json
 from genray.models.registry import build

@@ -1,5 +1,8 @@
 """The targets: what can be submitted. A target is a YAML file in `configs/` and a module of the same stem
-in `jobs`, `pipelines` or `monitors` that holds a `TARGET`."""
+in `jobs`, `pipelines` or `monitors` that holds a `TARGET`.
+
+What there is to compute with, and what a target asks of it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,6 @@ from typing import Any, Protocol, runtime_checkable
 
 from genray.errors import UsageError
 from genray.progress import Display
-from genray.resources import Demand, Resources
 from genray.settings.base import Settings
 
 _CONFIGS = Path(__file__).parent.parent / "configs"
@@ -109,3 +111,26 @@ def _target(path: Path) -> Target:
         if importlib.util.find_spec(f"{package}.{stem}"):
             return Target(path.stem, summary, f"{package}.{stem}")
     raise UsageError(f"{path} has no module {stem}.py in {', '.join(_PACKAGES)}")
+
+
+@dataclass(frozen=True)
+class Resources:
+    """CPUs, GPUs and nodes of a machine or a cluster."""
+
+    cpus: float
+    gpus: float
+    nodes: int = 1
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a target asks for: fewest and most workers, what each holds, and CPUs for Ray Data beside them.
+
+    `where` is the group of settings that the request comes from.
+    """
+
+    workers: tuple[int, int]
+    cpus_per_worker: float
+    gpus_per_worker: float
+    data_cpus: float
+    where: str = "loop"

@@ -15,7 +15,7 @@ from genray.datasets.image_set import Images, ImageSet, ImageSetSettings
 from genray.datasets.loader import Share
 from genray.datasets.splits import hold_out
 from genray.errors import DataError
-from genray.models.conv import ConvSettings
+from genray.models.autoencoder import ConvSettings
 from genray.report.charts import draw_distributions, draw_rates
 from genray.report.pictures import draw_reconstructions
 from genray.settings.base import Settings

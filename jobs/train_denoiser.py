@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from genray.datasets.image_source import Key, Patch
+from genray.datasets.image_set import Key, Patch
 from genray.datasets.loader import Pixels, Sample
 from genray.images.corruptions import NoiseSettings, corrupt, corrupt_held_out
 from genray.settings.base import Settings

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from torch import nn
 from torch.nn import functional as F
 
-from genray.datasets.image_source import Flips, Key
+from genray.datasets.image_set import Flips, Key
 from genray.datasets.loader import Pixels, Sample
 from genray.images.stamps import StampSettings, stamp
 from genray.images.tensors import to_pixels

@@ -14,25 +14,30 @@ from pydantic import Field
 from torch import nn
 
 from genray.bundle import save_bundle
-from genray.datasets.beat_set import Beats, open_beat_set
-from genray.datasets.beats import BeatSetSettings
+from genray.datasets.beats import Beats, BeatSetSettings, open_beat_set
 from genray.datasets.loader import ArrayLoader, Loader, Share
 from genray.images.decode import BadInput
-from genray.models.beat_conv import ConvBeatSettings
-from genray.models.beats import DenseBeatSettings
+from genray.models.beats import ConvBeatSettings, DenseBeatSettings
 from genray.models.layers import parameter_count
 from genray.models.registry import build
-from genray.report.beat_figures import draw_beats
-from jobs.recipes.beat_judging import Method, class_table, judge
-from jobs.recipes.beat_loss import BeatLossSettings, beat_errors
-from jobs.recipes.beat_pictures import Row, beat_pictures
-from jobs.recipes.beats import BeatEvalSettings, plain_methods
+from genray.report.pictures import draw_beats
+from jobs.recipes.beats import (
+    BeatEvalSettings,
+    BeatLossSettings,
+    Method,
+    Row,
+    beat_errors,
+    beat_pictures,
+    class_table,
+    judge,
+    plain_methods,
+)
 from jobs.recipes.cross_fitting import CrossFit, first_component, folds_of
 from jobs.recipes.threshold import ThresholdSettings, calibration_of
-from jobs.training.follow_up import FollowUp
 from jobs.training.recipe import (
     AdamSettings,
     Conclusion,
+    FollowUp,
     Learn,
     OptimizerSettings,
     Part,

@@ -24,8 +24,7 @@ from genray.datasets.loader import (
     held_out_batches,
     load_all,
 )
-from genray.datasets.pairing import find_pairs
-from genray.datasets.pairs import PairedSettings, PairSource
+from genray.datasets.pairs import PairedSettings, PairSource, find_pairs
 from genray.datasets.ray_stream import StreamLoader
 from genray.errors import DataError
 from genray.images.decode import BadInput
@@ -34,8 +33,7 @@ from genray.images.tensors import grid, to_pixels, to_unit
 from genray.io.store import Store
 from genray.models.layers import parameter_count
 from genray.models.losses import Adversarial, adversarial_loss
-from genray.models.patchgan import PatchGAN, PatchGANSettings
-from genray.models.pix2pix import UNet, UNetSettings
+from genray.models.pix2pix import PatchGAN, PatchGANSettings, UNet, UNetSettings
 from genray.settings.base import Settings
 from jobs.training.recipe import Learn, OptimizerSettings, Part, Place, Recipe, Scored, Summary
 from jobs.training.settings import TrainSettings

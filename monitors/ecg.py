@@ -13,7 +13,7 @@ from genray.bundle import Bundle, load_bundle
 from genray.errors import BundleMissing, ResourceError, SettingsError
 from genray.interrupts import stoppable
 from genray.progress import Display
-from genray.resources import Demand, Resources
+from genray.targets import Demand, Resources
 from monitors.outputs.journal import Journal
 from monitors.patient.scoring import Scorer
 from monitors.service.backends import Here, OnRay, Running

@@ -10,7 +10,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from genray.settings.base import Location, Settings, flatten
 from monitors.alarms.limits import Limits
-from monitors.outputs.alertmanager_settings import AlertmanagerSettings
+from monitors.outputs.alertmanager import AlertmanagerSettings
 from monitors.outputs.journal import JournalSettings
 from monitors.outputs.metrics import ExporterSettings
 from monitors.outputs.page import LiveSettings

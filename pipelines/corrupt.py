@@ -17,7 +17,7 @@ from pipelines.engine.target import Bulk
 from pipelines.settings import BulkSettings
 from pipelines.steps.base import Input, Made, Place, Step
 from pipelines.steps.bundle import Pixels, as_channels, change, with_pixels
-from pipelines.storage.known import path_hash
+from pipelines.storage.ledger import path_hash
 
 _LEAST = 16  # pixels a side that a stamp needs
 

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from genray.errors import SettingsError
 from genray.images.photo import Photo
-from genray.report.heat import heat_map
+from genray.report.pictures import heat_map
 from genray.settings.base import Settings
 from pipelines.engine.target import Bulk
 from pipelines.reconstruct import error_limit, plain

@@ -21,8 +21,7 @@ from genray.io.sources import Item, Source
 from genray.progress import duration
 from genray.report.page import Page, Picture
 from pipelines.settings import BulkSettings
-from pipelines.storage.known import path_hashes
-from pipelines.storage.ledger import DONE, FAILED, SKIPPED, TIMES
+from pipelines.storage.ledger import DONE, FAILED, SKIPPED, TIMES, path_hashes
 from pipelines.storage.output import Output
 from pipelines.tables import amount, change_in_bytes, meaning, reasons_table, times_table, visible
 

@@ -6,8 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from genray.images.photo import ReadLimits
-from genray.images.photo_writer import WriteSettings
+from genray.images.photo import ReadLimits, WriteSettings
 from genray.io.sources import SourceSettings
 from genray.settings.base import Location, Settings
 from pipelines.storage.sinks import SinkSettings

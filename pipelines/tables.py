@@ -20,9 +20,8 @@ from genray.images.decode import REASONS
 from genray.io.store import Store
 from genray.progress import duration
 from pipelines.steps.base import SKIPPED as WHY_SKIPPED
-from pipelines.storage.ledger import DONE, FAILED, SKIPPED, Ledger
+from pipelines.storage.ledger import DONE, FAILED, SKIPPED, Ledger, Summary
 from pipelines.storage.output import HEADER
-from pipelines.storage.summary import Summary
 
 T = TypeVar("T")
 Row = tuple[str, ...]

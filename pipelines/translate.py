@@ -13,8 +13,7 @@ from pydantic import Field
 from torch import nn
 
 from genray.images.decode import BadImage
-from genray.images.photo import Photo
-from genray.images.photo_writer import to_eight_bits
+from genray.images.photo import Photo, to_eight_bits
 from genray.inference.tiling import tiled
 from genray.settings.base import Settings
 from pipelines.engine.target import Bulk

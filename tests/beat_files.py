@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from genray.ecg.records.wfdb_writer import write_wfdb
+from genray.ecg.records.wfdb import write_wfdb
 
 
 def drawn_beats(

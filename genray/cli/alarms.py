@@ -24,7 +24,7 @@ from genray.progress import duration
 from genray.settings.load import FOLDER
 from monitors.alarms.events import Kind
 from monitors.outputs.history import Episode, History, known_streams, rank, read_history
-from monitors.outputs.metrics_text import label_value
+from monitors.outputs.metrics import label_value
 from monitors.sources.pseudonyms import Pseudonyms, load_key
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}

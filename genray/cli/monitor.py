@@ -1,4 +1,7 @@
-"""The `genray monitor` commands."""
+"""The `genray monitor` commands.
+
+What `genray monitor ecg` does.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from typing import Any
 import click
 
 from genray.cli.options import CONFIG, JSON, SET, reported
+from genray.cli.output import print_json, say, show_outcome
+from genray.settings.base import absolute
 
 _STATE = click.option(
     "--state", type=click.Path(path_type=Path, file_okay=False), help="Folder of the monitor; else the usual."
@@ -44,7 +49,6 @@ def ecg(**options: Any) -> int:
       genray monitor ecg --set source.path=records --set bundle=runs/ecg/bundle
       genray monitor ecg --set source.kind=mqtt --set 'alertmanager.urls=[http://127.0.0.1:9093]'
     """
-    from genray.cli.monitor_commands import monitor_ecg
 
     return monitor_ecg(**options)
 
@@ -115,3 +119,71 @@ def names(names: tuple[str, ...], **options: Any) -> int:
     from genray.cli.alarms import show_names
 
     return show_names(names, **options)
+
+
+_DEMO = Path("runs/ecg-demo")
+_PATIENTS, _MINUTES = 6, 3  # that the demo's bundle is trained on
+
+
+def monitor_ecg(
+    *,
+    config: Path | None,
+    sets: tuple[str, ...],
+    demo: bool,
+    seconds: float | None,
+    metrics_port: int | None,
+    page_port: int | None,
+    as_json: bool,
+) -> int:
+    """Run the monitor in this process, or with Ray; returns the exit code."""
+    from genray.cli.submit import run_here
+    from genray.settings.load import load
+    from genray.targets import find_target
+
+    target: Any = find_target("ecg").load()
+    first = _demo_settings() if demo else []
+    last = {"seconds": seconds, "metrics.port": metrics_port, "page.port": page_port}
+    given = [f"{key}={value}" for key, value in last.items() if value is not None]
+    settings = absolute(
+        load(target.settings_class, target="ecg", config=config, sets=(*first, *sets, *given))
+    )
+    outcome = run_here("ecg", target, settings, None, dry_run=False)
+    show_outcome(outcome)
+    if as_json:
+        print_json(outcome)
+    return 0
+
+
+def _demo_settings() -> list[str]:
+    """Settings of the demo. Its bundle is trained on generated patients first, if it is not there."""
+    bundle = _DEMO / "train" / "bundle"
+    if not (bundle / "bundle.json").exists():
+        _train()
+    return [
+        f"bundle={bundle}",
+        f"state={_DEMO}/monitor",
+        "source.kind=demo",
+        "source.speed=4",
+        "source.calm_seconds=120",
+        "ward.reference.minutes=1.5",
+    ]
+
+
+def _train() -> None:
+    from genray.cli.submit import run_here
+    from genray.ecg.synthesis import write_records
+    from genray.settings.load import load
+    from genray.targets import find_target
+
+    say("the demo's bundle: generating patients and training on their normal beats, once")
+    records = _DEMO / "records"
+    if not records.exists():
+        partial = _DEMO / ".records.new"
+        write_records(partial, _PATIENTS, 60 * _MINUTES)
+        partial.rename(records)
+    training: Any = find_target("train-ecg").load()
+    # Small: what it has to tell apart is drawn, and somebody is waiting.
+    small = ("loop.epochs=8", "threshold.folds=0", "device.gpu=false", "device.threads=1")
+    sets = (f"data.path={records}", f"runs={_DEMO}", *small)
+    settings = absolute(load(training.settings_class, target="train-ecg", sets=sets))
+    run_here("train-ecg", training, settings, "train", dry_run=False)

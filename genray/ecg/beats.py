@@ -1,11 +1,23 @@
-"""Beats: the stretch of a lead around each R peak, resampled to one length and normalised."""
+"""Beats: the stretch of a lead around each R peak, resampled to one length and normalised.
+
+The beats of a recording: around annotated R peaks or detected ones, with the class of each.
+
+What a network of beats takes, as its bundle stores it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
+from genray.ecg.qrs import detect_peaks
+from genray.ecg.records.base import Record
+from genray.errors import BundleMismatch, DataError
 from genray.settings.base import Settings
 
 Array = NDArray[np.float32]
@@ -67,3 +79,137 @@ def normalised(beats: NDArray[np.floating]) -> Array:
     spread = centred.std(axis=-1, keepdims=True)
     flat = spread < 1e-6
     return np.where(flat, 0, centred / np.where(flat, 1, spread)).astype(np.float32)
+
+
+Peaks = Literal["annotated", "detected"]
+
+AAMI = {
+    **dict.fromkeys("NLRejB", "N"),
+    **dict.fromkeys("SAaJn", "S"),
+    **dict.fromkeys("VEr", "V"),
+    "F": "F",
+    **dict.fromkeys("/fQ?", "Q"),
+}
+"""The class of a beat code of PhysioNet's: normal, supraventricular, ventricular, fusion, or paced and
+unknown (ANSI/AAMI EC57:2012; de Chazal et al. 2004, table I)."""
+
+UNKNOWN = ""
+_NEAR = 0.15  # seconds between a detected peak and its annotation at most, as in EC57
+
+
+@dataclass(frozen=True)
+class RecordBeats:
+    """Attributes:
+    values: (beats, samples) in mV, lead after lead.
+    classes: of each beat, one of `AAMI`'s, or UNKNOWN.
+    leads: that they are of.
+    """
+
+    values: NDArray[np.float32]
+    classes: list[str]
+    leads: tuple[str, ...]
+
+
+class NoLead(DataError):
+    """A record that has none of the leads that are wanted."""
+
+
+def beats_of(record: Record, settings: BeatSettings, leads: Sequence[str], peaks: Peaks) -> RecordBeats:
+    """The beats of `record` that lie within it and have all their samples.
+
+    Args:
+        settings: what a beat is.
+        leads: of these the first that the record has; none: all its leads, each with beats of its own.
+        peaks: annotated: where there are annotations, else detected; detected: always. A detected peak has
+            the class of an annotated one within 150 ms.
+
+    Raises:
+        NoLead: it has none of the leads.
+        DataError: it has no beats, or cannot be read.
+    """
+    has = {name.upper(): index for index, name in enumerate(record.leads)}
+    found = [has[name.upper()] for name in leads if name.upper() in has][:1]
+    columns = found if leads else list(range(len(record.leads)))
+    if not columns:
+        raise NoLead(
+            f"the record has none of the leads {', '.join(leads)}, but {', '.join(record.leads)}",
+            where=str(record.path),
+            hint="name one of its leads in data.leads; [] takes all",
+        )
+    annotations = record.annotations()
+    signal = record.millivolts(0, record.samples)
+    if annotations is not None and len(annotations.peaks) and peaks == "annotated":
+        at, symbols = annotations.peaks, annotations.symbols
+        classes = [AAMI.get(symbol, UNKNOWN) for symbol in symbols]
+    else:
+        at = detect_peaks(np.nan_to_num(signal[:, columns[0]]), record.rate)
+        classes = [UNKNOWN] * len(at)
+        if annotations is not None and len(annotations.peaks):
+            classes = _matched(at, annotations.peaks, annotations.symbols, _NEAR * record.rate)
+    values, kept = [], []
+    for column in columns:
+        beats, inside = cut_beats(signal[:, [column]], at, record.rate, settings)
+        values.append(beats[:, 0])
+        kept += [name for name, within in zip(classes, inside, strict=True) if within]
+    if not kept:
+        raise DataError("the record has no beats", where=str(record.path), hint="leave it out")
+    return RecordBeats(np.concatenate(values), kept, tuple(record.leads[column] for column in columns))
+
+
+def _matched(
+    at: NDArray[np.int64], known: NDArray[np.int64], symbols: Sequence[str], near: float
+) -> list[str]:
+    after = np.searchsorted(known, at).clip(1, max(1, len(known) - 1))
+    before, after = after - 1, np.minimum(after, len(known) - 1)
+    nearest = np.where(np.abs(known[before] - at) <= np.abs(known[after] - at), before, after)
+    close = np.abs(known[nearest] - at) <= near
+    return [AAMI.get(symbols[i], UNKNOWN) if c else UNKNOWN for i, c in zip(nearest, close, strict=True)]
+
+
+class BeatPreprocessing(BaseModel):
+    """What has to be done to a lead of an ECG before the network: which stretch around an R peak is a beat,
+    and how its values become those that the network knows."""
+
+    model_config = ConfigDict(frozen=True)
+    before: float | None = Field(None, gt=0, le=1, description="seconds of a beat before its R peak")
+    after: float | None = Field(
+        None, gt=0, le=2, description="seconds of a beat after its R peak; of rows of a table nobody knows"
+    )
+    samples: int = Field(ge=16, le=1024, description="that a beat is resampled to")
+    normalisation: Literal["zscore", "minmax"] = Field(
+        description="zscore: each beat has mean 0 and standard deviation 1; minmax: `span` becomes 0 to 1"
+    )
+    span: tuple[float, float] | None = Field(None, description="the values that become 0 and 1, for minmax")
+    leads: tuple[str, ...] = Field((), description="that it was trained on; empty if the data did not say")
+
+    @property
+    def window(self) -> tuple[float, float] | None:
+        """Seconds before and after the R peak; None if nobody knows where it is."""
+        return None if self.before is None or self.after is None else (self.before, self.after)
+
+    @property
+    def beat(self) -> BeatSettings:
+        """What a beat is, for `genray.ecg.beats.cut_beats`.
+
+        Raises:
+            BundleMismatch: nobody knows where its R peak is.
+        """
+        if self.window is None:
+            raise BundleMismatch(
+                "the network was trained on rows of a table, which do not say where the R peak of a beat is",
+                hint="to cut beats from an ECG train on records: genray submit train-ecg with WFDB or EDF "
+                "files as data.path",
+            )
+        before, after = self.window
+        return BeatSettings(before=before, after=after, samples=self.samples)
+
+    def normalised(self, beats: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Beats (..., samples) in mV, or whatever unit it was trained on, as the network takes them."""
+        if self.span is None:
+            return normalised(beats)
+        low, high = self.span
+        scaled = (beats - low) / (high - low)
+        return scaled.clip(-_FARTHEST, _FARTHEST).astype(np.float32)
+
+
+_FARTHEST = 1e9  # squares of errors are still float32

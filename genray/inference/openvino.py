@@ -1,13 +1,19 @@
-"""Networks as OpenVINO models: converted from PyTorch, from bytes to bytes, and quantised to int8."""
+"""Networks as OpenVINO models: converted from PyTorch, from bytes to bytes, and quantised to int8.
+
+OpenVINO, imported when it is needed, and its one core.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,9 +22,8 @@ from torch import nn
 from torch.export import Dim, export
 
 from genray.bundle import ImageSpec
-from genray.errors import SettingsError
+from genray.errors import ResourceError, SettingsError
 from genray.inference.tiling import Sizes, mirrored, sizes
-from genray.inference.vino import core, openvino
 from genray.io.files import storage_errors, write_json
 from genray.models.restorer import Restorer
 
@@ -281,3 +286,27 @@ def difference(exact: Array, made: Array) -> dict[str, float]:
 def said(off: Mapping[str, float]) -> str:
     """A `difference` in words."""
     return ", ".join(f"{name} {value:.3g}" for name, value in off.items())
+
+
+def openvino() -> Any:
+    """The module openvino.
+
+    Raises:
+        ResourceError: it is not installed.
+    """
+    # Without this package it does not report its use over the network.
+    sys.modules.setdefault("openvino_telemetry", cast(Any, None))
+    try:
+        return importlib.import_module("openvino")
+    except ImportError as error:
+        raise ResourceError("OpenVINO is not installed", hint="pip install openvino") from error
+
+
+@cache
+def core() -> Any:
+    """The core of this process, for as long as it lives.
+
+    On a CPU with AMX a core gives the thread that first uses it a stack for signals, and takes it back when
+    the core goes, in whatever thread that is. The next signal, a Ctrl-C say, then ends the process.
+    """
+    return openvino().Core()

@@ -15,9 +15,8 @@ from torch import nn
 
 from genray.bundle import ImageSpec
 from genray.errors import ResourceError, SettingsError
-from genray.inference.openvino import converted, difference, load_quantized, said
+from genray.inference.openvino import converted, core, difference, load_quantized, said
 from genray.inference.tiling import Sizes, mirrored, sizes
-from genray.inference.vino import core
 from genray.settings.base import Settings
 
 Array = NDArray[Any]

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import nn
 
-from genray.models.autoencoder import Autoencoder, Shape, Widths
-from genray.models.dense import DenseAutoencoder, DenseSettings
+from genray.models.autoencoder import Autoencoder, DenseAutoencoder, DenseSettings, Shape, Widths
 from genray.settings.base import Settings
 
 Array = NDArray[Any]  # of float32 or float64: every function keeps the type that it is given

@@ -8,16 +8,14 @@ from typing import Any
 from torch import nn
 
 from genray.errors import BundleUnknown
-from genray.models.beat_conv import ConvBeatAutoencoder, ConvBeatSettings
-from genray.models.beats import DenseBeatAutoencoder, DenseBeatSettings
-from genray.models.conv import ConvAutoencoder, ConvSettings
-from genray.models.conv_restorer import ConvRestorer, ConvRestorerSettings
-from genray.models.dense import DenseAutoencoder, DenseSettings
+from genray.models.autoencoder import ConvAutoencoder, ConvSettings, DenseAutoencoder, DenseSettings
+from genray.models.beats import ConvBeatAutoencoder, ConvBeatSettings, DenseBeatAutoencoder, DenseBeatSettings
 from genray.models.improved import ImprovedAutoencoder, ImprovedSettings
 from genray.models.nafnet import NAFNet, NAFNetSettings
 from genray.models.numpy_dense import NumpyAutoencoder, NumpySettings
 from genray.models.pix2pix import UNet, UNetSettings
 from genray.models.residual_unet import ResidualUNet, ResidualUNetSettings
+from genray.models.restorer import ConvRestorer, ConvRestorerSettings
 from genray.models.vae import VAESettings, VariationalAutoencoder
 from genray.settings.base import Settings
 

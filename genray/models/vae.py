@@ -7,8 +7,7 @@ from typing import Literal, overload
 import torch
 from pydantic import Field
 
-from genray.models.autoencoder import Autoencoder, Shape, Widths
-from genray.models.conv import conv_decoder, conv_encoder
+from genray.models.autoencoder import Autoencoder, Shape, Widths, conv_decoder, conv_encoder
 from genray.settings.base import Settings
 
 _LOGVAR_RANGE = (-20.0, 20.0)

@@ -10,8 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from genray.errors import SettingsError
-from genray.settings.base import Settings
-from genray.settings.keys import annotation_of, groups_of, is_mapping, known_keys, words
+from genray.settings.base import Settings, annotation_of, groups_of, is_mapping, known_keys, words
 
 Problem = Mapping[str, Any]
 """One of the errors that pydantic lists: type, loc, msg, input, ctx."""

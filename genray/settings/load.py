@@ -12,9 +12,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from genray.errors import SettingsError
-from genray.settings.base import Settings, flatten
+from genray.settings.base import Settings, annotation_of, flatten, groups_of, known_keys, words
 from genray.settings.errors import explain
-from genray.settings.keys import annotation_of, groups_of, known_keys, words
 
 S = TypeVar("S", bound=Settings)
 

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from genray.settings.keys import groups_of, is_union
+from genray.settings.base import groups_of, is_union
 
 
 def annotated_yaml(settings: BaseModel) -> str:

@@ -1,4 +1,7 @@
-"""What training an autoencoder is, whatever it is for: the architectures, the step, and how well it does."""
+"""What training an autoencoder is, whatever it is for: the architectures, the step, and how well it does.
+
+Trivial predictors of images: what a trained network has to beat.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +17,12 @@ from torch.optim import Optimizer
 
 from genray.datasets.loader import Pixels, Share, held_out_batches
 from genray.images.tensors import grid, to_pixels
-from genray.models.autoencoder import Autoencoder
-from genray.models.conv import ConvSettings
-from genray.models.dense import DenseSettings
+from genray.models.autoencoder import Autoencoder, ConvSettings, DenseSettings
 from genray.models.improved import ImprovedSettings
 from genray.models.losses import ReconstructionSettings, reconstruction_loss
 from genray.models.numpy_dense import NumpyAdam, NumpySettings
 from genray.models.vae import VAESettings, VariationalAutoencoder, kl_divergence, kl_weight
 from genray.settings.base import Settings
-from jobs.recipes.baselines import mean_image_errors, pca_errors
 from jobs.recipes.images import UNIT, ImageRecipe, ImageTrainSettings
 from jobs.training.recipe import Learn, Part, Place, Scored
 
@@ -204,3 +204,37 @@ class Autoencoding(ImageRecipe[A]):
 
 def _enlarged(image: Pixels, factor: int) -> Pixels:
     return image.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def pca_errors(training: Sequence[Pixels], judged: Sequence[Pixels], components: int) -> NDArray[np.float64]:
+    """The mean squared error of each judged image after projection on the principal components of the
+    training images, (N,), with values from 0 to 1: the best that a linear autoencoder with a code of that
+    length can do (Baldi & Hornik 1989)."""
+    from sklearn.decomposition import PCA
+
+    values = training[0].size
+    if len(training) < 2:
+        return mean_image_errors(training, judged)  # no direction is known
+    matrix = _matrix(training)
+    kept = min(components, values, len(matrix) - 1)
+    # By the covariance where that is small, as exact and far faster; else by random projections.
+    solver = "covariance_eigh" if values <= 2048 else "randomized"
+    pca = PCA(kept, svd_solver=solver, random_state=0).fit(matrix)
+    errors = []
+    for i in range(0, len(judged), 1024):
+        flat = _matrix(judged[i : i + 1024])
+        errors.append(
+            np.square(pca.inverse_transform(pca.transform(flat)) - flat).mean(axis=1, dtype=np.float64)
+        )
+    return np.concatenate(errors)
+
+
+def mean_image_errors(training: Sequence[Pixels], judged: Sequence[Pixels]) -> NDArray[np.float64]:
+    """The mean squared error of each judged image against the mean training image, (N,)."""
+    mean = sum(image.astype(np.float64) for image in training) / len(training)
+    return np.array([np.square((image - mean) / 255.0).mean() for image in judged])
+
+
+def _matrix(images: Sequence[Pixels]) -> NDArray[np.float32]:
+    flat: NDArray[np.float32] = np.stack([image.ravel() for image in images]).astype(np.float32) / 255.0
+    return flat

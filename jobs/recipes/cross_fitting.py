@@ -23,10 +23,9 @@ from genray.datasets.loader import epoch_order
 from genray.errors import Diverged, TrainingError
 from jobs.runs.run import Run
 from jobs.training import checkpoint as checkpoints
-from jobs.training.follow_up import FollowUp
-from jobs.training.schedule import rate_factor
+from jobs.training.recipe import FollowUp
 from jobs.training.settings import LoopSettings
-from jobs.training.update import averages_now, moving_average
+from jobs.training.update import averages_now, moving_average, rate_factor
 
 Loss = Callable[[nn.Module, torch.Tensor], torch.Tensor]
 """A network and a batch (N, ...) to the losses of its samples, (N,)."""

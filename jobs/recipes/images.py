@@ -16,8 +16,16 @@ from torch import nn
 
 from genray.bundle import ImageSpec, Preprocessing, save_bundle
 from genray.datasets.download import download
-from genray.datasets.image_set import Images, ImageSet, ImageSetSettings, look_at_headers, open_image_set
-from genray.datasets.image_source import ImageSource, Key, whole
+from genray.datasets.image_set import (
+    Images,
+    ImageSet,
+    ImageSetSettings,
+    ImageSource,
+    Key,
+    look_at_headers,
+    open_image_set,
+    whole,
+)
 from genray.datasets.loader import Loader, MemoryLoader, Pixels, Sample, check_bad_share, load_all
 from genray.datasets.ray_stream import StreamLoader
 from genray.errors import DataError

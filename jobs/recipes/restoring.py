@@ -13,16 +13,14 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import nn
 
-from genray.datasets.image_set import ImageSetSettings
-from genray.datasets.image_source import Flips
+from genray.datasets.image_set import Flips, ImageSetSettings
 from genray.datasets.loader import Pixels, Share, held_out_batches
 from genray.images.resizing import middle
 from genray.images.tensors import grid, to_pixels
-from genray.models.conv_restorer import ConvRestorerSettings
 from genray.models.losses import ReconstructionSettings, reconstruction_loss
 from genray.models.nafnet import NAFNetSettings
 from genray.models.residual_unet import ResidualUNetSettings
-from genray.models.restorer import macs_per_pixel
+from genray.models.restorer import ConvRestorerSettings, macs_per_pixel
 from genray.report.pictures import Restoration, draw_restorations
 from jobs.recipes.images import UNIT, ImageRecipe, ImageTrainSettings
 from jobs.training.recipe import Conclusion, Learn, Part, Picture, Place, Scored, Table

@@ -14,13 +14,12 @@ from genray.cli.output import aligned
 from genray.errors import Interrupted, SettingsError, TrainingError
 from genray.interrupts import stoppable
 from genray.progress import Display
-from genray.resources import Demand, Resources
 from genray.settings.base import Location, Settings, flatten
+from genray.targets import Demand, Resources
 from jobs.runs.report import better
 from jobs.runs.run import Run
 from jobs.sweeping.results import Standings
-from jobs.sweeping.share import Share, share_out
-from jobs.sweeping.trials import Mode, Standing, Trial
+from jobs.sweeping.trials import Mode, Share, Standing, Trial, share_out
 from jobs.training.device import use_gpu
 from jobs.training.settings import MAY_CHANGE
 from jobs.training.target import Training, ask_to_stop

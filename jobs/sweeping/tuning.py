@@ -18,7 +18,7 @@ from ray.tune.schedulers import ASHAScheduler
 
 from genray.errors import TrainingError
 from genray.progress import Display, FileDisplay, FileFollower, LineDisplay, Tick
-from genray.resources import Resources
+from genray.targets import Resources
 from jobs.runs.run import Run
 from jobs.sweeping.trials import Mode, Trial, mark_stopped, train_trial
 

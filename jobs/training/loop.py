@@ -24,12 +24,10 @@ from jobs.runs.run import Run
 from jobs.training import checkpoint as checkpoints
 from jobs.training.device import Device
 from jobs.training.evaluation import Evaluation
-from jobs.training.follow_up import FollowUp
-from jobs.training.recipe import Part, Recipe, Scored, Summary
-from jobs.training.schedule import rate_factor
+from jobs.training.recipe import FollowUp, Part, Recipe, Scored, Summary
 from jobs.training.settings import LoopSettings
 from jobs.training.state import State
-from jobs.training.update import Update
+from jobs.training.update import Update, rate_factor
 from jobs.training.workers import Worker
 
 

@@ -13,8 +13,8 @@ from typing import Any, Generic, TypeVar
 from genray.errors import DataError
 from genray.interrupts import stoppable
 from genray.progress import Display
-from genray.resources import Demand, Resources
 from genray.settings.base import flatten
+from genray.targets import Demand, Resources
 from jobs.runs.report import write_report
 from jobs.runs.run import Run
 from jobs.training.device import use_gpu

@@ -26,15 +26,20 @@ lead off is technical). Where they leave a choice:
   condition has been over for that long: one that flaps comes and goes at most once in that time.
 - Alarms beyond `announcements` an hour are recorded and not announced. One that still holds when there is
   room again is announced then, as "resumed".
+
+What is remembered of the alarms of one bed, between two steps and over a restart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
-from monitors.alarms.alarm_state import Alarm, AlarmState, Track
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from genray.errors import GenrayError
 from monitors.alarms.conditions import (
     BETWEEN,
     CLEAR,
@@ -43,6 +48,7 @@ from monitors.alarms.conditions import (
     LOW,
     PRIORITIES,
     UNKNOWN,
+    Missing,
     Seen,
     Timer,
     measured,
@@ -253,3 +259,130 @@ def _clock(last: float | None, time: float) -> float | None:
     if not abs(time) < _LAST:
         return last
     return last if last is not None and last - _JITTER < time < last else time
+
+
+VERSION = 1
+"""Of the JSON form of a state."""
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """An alarm that is open, or ended so recently that it may come again.
+
+    Attributes:
+        onset: when it opened, and `changed`: when it last changed; unix seconds.
+        announced: whether anybody was told.
+        again: whether it came again after its end.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    name: str
+    priority: Priority
+    state: State
+    onset: float
+    changed: float
+    announced: bool
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """What is followed of a kind: how long its condition has held, and its alarm if there is one."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    timer: Timer
+    alarm: Alarm | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AlarmState:
+    """The alarms of one stream.
+
+    Attributes:
+        stream: pseudonym.
+        time: of the last samples that were observed, unix seconds; None: there were none.
+        tracks: kinds about which there is something to remember.
+        missing: samples that were missing lately.
+        told: times of announcements in the last hour.
+        clock: how often the time fell back, which is in the names of alarms.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    stream: str
+    time: float | None = None
+    tracks: Mapping[Kind, Track] = field(default_factory=dict)
+    missing: Missing = ()
+    told: tuple[float, ...] = ()
+    clock: int = 0
+
+    @classmethod
+    def new(cls, stream: str) -> AlarmState:
+        """Of a stream that was never seen."""
+        return cls(stream)
+
+    @property
+    def open(self) -> dict[Kind, Alarm]:
+        """The open alarm of each kind that has one."""
+        alarms = {kind: track.alarm for kind, track in self.tracks.items()}
+        return {kind: alarm for kind, alarm in alarms.items() if alarm and alarm.state != "ended"}
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values; `from_json` goes on exactly where this was."""
+        return {"version": VERSION, **_ADAPTER.dump_python(self, mode="json")}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> AlarmState:
+        """The inverse of `to_json`.
+
+        Raises:
+            GenrayError: it is of another version, or not what `to_json` writes.
+        """
+        hint = "delete it: the alarms that are open are restored from the journal"
+        version = values.get("version") if isinstance(values, Mapping) else None
+        if version != VERSION:
+            raise GenrayError(f"a state of alarms has version {version!r}, not {VERSION}", hint=hint)
+        try:
+            text = json.dumps({key: value for key, value in values.items() if key != "version"})
+            state = _ADAPTER.validate_json(text, strict=True)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise GenrayError(f"not a state of alarms: {first['msg']}", where=where, hint=hint) from None
+        except (TypeError, ValueError) as error:
+            raise GenrayError(f"not a state of alarms: {error}", hint=hint) from None
+        for kind, alarm in state.open.items():
+            if not alarm.name.startswith(f"{state.stream}:{kind}:"):
+                raise GenrayError(f"{alarm.name} is no alarm {kind} of {state.stream}", hint=hint)
+        return state
+
+
+_ADAPTER = TypeAdapter(AlarmState)
+
+
+def restore(stream: str, open: Sequence[Transition]) -> AlarmState:
+    """The state of a stream from the last transition of each alarm that the journal knows as open.
+
+    They are open as they were, and are not announced again. What the journal does not say begins anew: how
+    long conditions have held (so an anomaly has its full time until it escalates), what ended lately or came
+    again, and announcements of alarms that are over.
+
+    Raises:
+        GenrayError: one is of another stream.
+    """
+    tracks: dict[Kind, Track] = {}
+    latest = sorted((each for each in open if each.state != "ended"), key=lambda each: each.onset)
+    for each in latest:
+        if each.stream != stream:
+            raise GenrayError(
+                f"{each.alarm} is not an alarm of the stream that is restored",
+                where=stream,
+                hint="give it the transitions of this stream only",
+            )
+        alarm = Alarm(each.alarm, each.priority, each.state, each.onset, each.time, each.announced)
+        tracks[each.kind] = Track(Timer(each.time, each.onset), alarm)
+    time = max((each.time for each in latest), default=None)
+    return AlarmState(stream, time, tracks, (), tuple(each.onset for each in latest if each.announced))

@@ -1,13 +1,15 @@
 """How good the monitor is on annotated records: its scores of beats, its QRS detector, its alarms.
 
 All of it is measured end to end: raw samples go through a ward, and what comes out is compared with the
-annotations. Normal are the beats of AAMI's class N (see `genray.ecg.record_beats`).
+annotations. Normal are the beats of AAMI's class N (see `genray.ecg.beats`).
+
+Records played to a ward as if they came live: raw samples, a second at a time, all records at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -15,11 +17,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from genray.ecg.record_beats import AAMI
+from genray.ecg.beats import AAMI
 from genray.ecg.records.base import Record
-from monitors.alarms.events import Kind
+from monitors.alarms.events import Kind, Transition
 from monitors.alarms.limits import Limits
-from monitors.evaluation.episodes import (
+from monitors.evaluation.matching import (
+    NEAR,
     RHYTHM,
     Alarmed,
     Span,
@@ -28,13 +31,13 @@ from monitors.evaluation.episodes import (
     alarms_of,
     begun_without_reason,
     delay,
+    paired,
     rhythm_reasons,
     without_reason,
 )
-from monitors.evaluation.matching import NEAR, paired
-from monitors.evaluation.playback import Watched, watch
 from monitors.patient.scoring import Scorer
-from monitors.patient.ward import Ward, WardSettings
+from monitors.patient.ward import Round, Ward, WardSettings
+from monitors.sources.message import Chunk
 
 LEFT_OUT = 300.0
 """Seconds at the beginning in which EC57 lets a detector learn."""
@@ -247,3 +250,101 @@ def _counts(known: Times, found: Sequence[float], start: float) -> Counts:
     here = known[known >= start].tolist()
     those = [time for time in found if time >= start]
     return Counts(len(here), len(those), int((paired(here, those, NEAR) >= 0).sum()))
+
+
+_BEGIN = 1_000_000_000.0  # unix s at which every record begins
+_BLOCK = 60  # s that are read at once
+
+
+@dataclass
+class Watched:
+    """What the monitor made of a record. Times are seconds from its first sample.
+
+    Attributes:
+        complexes: when it detected a QRS.
+        beats: time and score of each that was scored.
+        transitions: of its alarms, their times like all others here; what was open at the end is ended.
+        learned: when the patient's reference was learned; None: never.
+    """
+
+    complexes: list[float] = field(default_factory=list)
+    beats: list[tuple[float, float]] = field(default_factory=list)
+    transitions: list[Transition] = field(default_factory=list)
+    learned: float | None = None
+
+
+def watch(
+    records: Mapping[str, Record],
+    ward: Ward,
+    columns: Mapping[str, Sequence[int]],
+    moved: Callable[[float], None],
+) -> dict[str, Watched]:
+    """Play `records` to a ward that has no streams yet.
+
+    Args:
+        records: by the name that their streams get.
+        columns: which leads of each are sent.
+        moved: is told the share that was played, each second of it.
+
+    Raises:
+        DataError: a record cannot be read any more.
+    """
+    ward.watched = frozenset(records)
+    found = {name: Watched() for name in records}
+    playing = {name: _chunks(name, record, columns[name]) for name, record in records.items()}
+    longest = max(record.samples / record.rate for record in records.values())
+    second = 0
+    while playing:
+        now = float(second)
+        for name in list(playing):
+            chunk = next(playing[name], None)
+            if chunk is not None:
+                ward.push(chunk, now)
+                continue
+            del playing[name]
+            _gather(ward.discharge(name), found)
+        _gather(ward.step(now), found)
+        while ward.waiting:
+            _gather(ward.step(now), found)
+        second += 1
+        moved(min(1.0, second / longest))
+    for each in found.values():
+        each.complexes.sort()  # a complex may be found by looking back
+        each.beats.sort()
+    return found
+
+
+def _chunks(name: str, record: Record, columns: Sequence[int]) -> Iterator[Chunk]:
+    size = max(1, round(record.rate))
+    leads = tuple(record.leads[column] for column in columns)
+    gains = tuple(record.gains[column] for column in columns)
+    for number, samples in enumerate(_seconds(record, size)):
+        yield Chunk(
+            stream=name,
+            sequence=number,
+            start=_BEGIN + number * size / record.rate,
+            rate=record.rate,
+            leads=leads,
+            gains=gains,
+            samples=samples[:, list(columns)],
+            received=float(number),
+        )
+
+
+def _seconds(record: Record, size: int) -> Iterator[NDArray[np.int16]]:
+    for start in range(0, record.samples, _BLOCK * size):
+        block = record.read(start, start + _BLOCK * size)
+        yield from (block[i : i + size] for i in range(0, len(block), size))
+
+
+def _gather(made: Round, found: Mapping[str, Watched]) -> None:
+    for name, times in made.complexes.items():
+        found[name].complexes += [time - _BEGIN for time in times]
+    for name, beats in made.beats.items():
+        found[name].beats += [(beat["time"] - _BEGIN, beat["score"]) for beat in beats]
+    for transition in made.transitions:
+        at, onset = transition.time - _BEGIN, transition.onset - _BEGIN
+        found[transition.stream].transitions.append(replace(transition, time=at, onset=onset))
+    for reading in made.readings:
+        if reading.learned == 1 and found[reading.stream].learned is None:
+            found[reading.stream].learned = reading.time - _BEGIN

@@ -1,12 +1,19 @@
-"""Detected beats against annotated ones, one to one."""
+"""Detected beats against annotated ones, one to one.
+
+When there was something to be alarmed of, by the annotated beats; and when there was an alarm.
+"""
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from monitors.alarms.events import Kind, Transition
+from monitors.alarms.limits import Limits
 
 NEAR = 0.15
 """Seconds between a beat and its annotation, less than which they belong together (ANSI/AAMI EC57)."""
@@ -51,3 +58,127 @@ def _nearest(found: Sequence[float], left: int, at: float) -> int:
     """The place from `left` on that is nearest to `at`; the earlier of two."""
     place = min(bisect_left(found, at, left), len(found) - 1)
     return place - 1 if place > left and at - found[place - 1] <= abs(found[place] - at) else place
+
+
+Times = NDArray[np.float64]
+
+_BEATS = 20
+_ON, _OFF = 0.4, 0.2
+_WINDOW = 6.0  # s over which a rate is meant
+_SLACK = 10.0  # s between an alarm and its reason at most: what IEC 60601-2-27 leaves for a heart-rate alarm
+
+RHYTHM: tuple[Kind, ...] = ("asystole", "bradycardia", "tachycardia")
+"""Alarms that go by when beats come, not by what they look like."""
+
+
+class Span(NamedTuple):
+    """From when to when, in seconds."""
+
+    start: float
+    end: float
+
+    def near(self, other: Span) -> bool:
+        """Whether they overlap or are at most 10 s apart."""
+        return self.start <= other.end + _SLACK and other.start <= self.end + _SLACK
+
+
+class Alarmed(NamedTuple):
+    """An alarm from its onset, or from when it came again, to its end; whether it was announced."""
+
+    kind: Kind
+    span: Span
+    announced: bool
+
+
+def abnormal_episodes(times: Times, abnormal: NDArray[np.bool_]) -> list[Span]:
+    """Where at least 40 % of the last 20 beats are abnormal, until fewer than 20 % are.
+
+    Args:
+        times: of the annotated beats, (beats,), increasing seconds.
+        abnormal: which of them are.
+    """
+    share = np.convolve(abnormal, np.ones(_BEATS), "full")[: len(times)] / _BEATS
+    episodes: list[Span] = []
+    start: float | None = None
+    for time, now in zip(times[_BEATS - 1 :].tolist(), share[_BEATS - 1 :].tolist(), strict=True):
+        if start is None and now >= _ON - 1e-9:
+            start = time
+        elif start is not None and now < _OFF - 1e-9:
+            episodes.append(Span(start, time))
+            start = None
+    if start is not None:
+        episodes.append(Span(start, float(times[-1])))
+    return episodes
+
+
+def rhythm_reasons(times: Times, limits: Limits) -> Mapping[Kind, list[Span]]:
+    """Where the annotated beats give a reason for an alarm of the rhythm: a mean rate over 6 s beyond the
+    limit, or no beat for as long as makes an asystole. That is one for a tachycardia too: in ventricular
+    flutter no beats are annotated.
+
+    Args:
+        times: of the annotated beats, (beats,), increasing seconds.
+        limits: the monitor's.
+    """
+    if len(times) < 2:
+        return {kind: [] for kind in RHYTHM}
+    # From each beat to the first one 6 s later: a pause that is longer counts as a whole.
+    last = np.minimum(np.searchsorted(times, times[:-1] + _WINDOW), len(times) - 1)
+    first = np.arange(len(last))
+    rates = 60 * (last - first) / (times[last] - times[first])
+    pauses = np.diff(times) >= limits.asystole.silence
+
+    def spans(where: NDArray[np.bool_], until: NDArray[np.intp]) -> list[Span]:
+        return [Span(float(times[i]), float(times[until[i]])) for i in np.flatnonzero(where)]
+
+    silent = spans(pauses, first + 1)
+    return {
+        "asystole": silent,
+        "bradycardia": spans(rates < limits.bradycardia.medium, last),
+        "tachycardia": spans(rates > limits.tachycardia.medium, last) + silent,
+    }
+
+
+def alarms_of(transitions: Iterable[Transition], until: float) -> list[Alarmed]:
+    """The alarms of one stream, those first that came first.
+
+    One that ended and came again counts anew, for it calls somebody again. One that was suppressed in
+    between does not.
+
+    Args:
+        transitions: in order of time.
+        until: when alarms that are still open end.
+    """
+    made: list[Alarmed] = []
+    running: dict[str, int] = {}  # places in `made`
+    for each in transitions:
+        place = running.get(each.alarm)
+        if place is None and each.change in ("onset", "resumed"):
+            running[each.alarm] = len(made)
+            made.append(Alarmed(each.kind, Span(each.time, until), each.announced))
+        elif place is not None:
+            alarm = made[place]
+            alarm = alarm._replace(announced=alarm.announced or each.announced)
+            if each.change in ("latched", "ended"):
+                alarm = alarm._replace(span=Span(alarm.span.start, each.time))
+                del running[each.alarm]
+            made[place] = alarm
+    return made
+
+
+def without_reason(alarms: Iterable[Alarmed], reasons: Sequence[Span]) -> int:
+    """How many `alarms` are near none of `reasons`."""
+    return sum(not any(alarm.span.near(reason) for reason in reasons) for alarm in alarms)
+
+
+def begun_without_reason(alarms: Iterable[Alarmed], reasons: Sequence[Span]) -> int:
+    """How many of `alarms` began near none of `reasons`."""
+    began = (Span(alarm.span.start, alarm.span.start) for alarm in alarms)
+    return sum(not any(each.near(reason) for reason in reasons) for each in began)
+
+
+def delay(episode: Span, alarms: Iterable[Alarmed]) -> float | None:
+    """Seconds from the beginning of an episode to the first of `alarms` that is near it: 0 where that was on
+    already; None: there is none."""
+    starts = [alarm.span.start for alarm in alarms if alarm.span.near(episode)]
+    return max(0.0, min(starts) - episode.start) if starts else None

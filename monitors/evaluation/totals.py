@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monitors.evaluation.episodes import RHYTHM
 from monitors.evaluation.evaluate import Counts, Judged
+from monitors.evaluation.matching import RHYTHM
 
 GOALS: Mapping[str, float] = {
     "beat_auc.without": 0.85,

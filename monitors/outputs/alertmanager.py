@@ -6,6 +6,10 @@ cluster is sent all. Instead of a queue of messages each of them is therefore br
 alarms, in order and one request at a time: one that was away learns what holds now, and nothing twice.
 
 Alarms are pushed by the wall clock, for samples may be replayed; the time of the samples is an annotation.
+
+An alarm as an alert of Alertmanager, and what the next step is with one that was told of it before.
+
+Settings of what is pushed to Alertmanager.
 """
 
 from __future__ import annotations
@@ -14,18 +18,23 @@ import asyncio
 import contextlib
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Final, Self
 from urllib.parse import urlsplit
 
 import aiohttp
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from genray.errors import ResourceError
-from monitors.alarms.events import Transition
-from monitors.outputs.alert import Alert, Told
-from monitors.outputs.alertmanager_settings import PATH, AlertmanagerSettings
-from monitors.sources.tls import tls_failure
+from genray.settings.base import Location, Settings
+from monitors.alarms.events import Priority, Transition
+from monitors.outputs.host_names import is_loopback
+from monitors.outputs.metrics import label_value
+from monitors.sources.connection import tls_failure
 
 _AT_ONCE = 500  # alerts of a request
 _LIVES = 5  # times `resend_seconds` that an alert lasts unless it is sent again
@@ -255,3 +264,221 @@ def _complain(task: asyncio.Task[None]) -> None:
         task.get_loop().call_exception_handler(
             {"message": "pushing to Alertmanager ended", "exception": error, "task": task}
         )
+
+
+_HELD_S = 1.0
+"""Between an alert and its end: an Alertmanager that gets both before it looks tells nobody of either."""
+_TEXT = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What an Alertmanager knows of an alarm.
+
+    Attributes:
+        version: of the alert.
+        labels: that it fires with; null once it has ended.
+        at: when it was told, by the monotonic clock.
+    """
+
+    version: int
+    labels: dict[str, str] | None
+    at: float
+
+
+class Alert:
+    """The state of an alarm that is pushed; begins with `transition`.
+
+    Its version is that of its last transition, counted from 1.
+    """
+
+    def __init__(self, transition: Transition) -> None:
+        self.name = transition.alarm
+        self.owed: list[tuple[int, Transition]] = []
+        """Versions and transitions that nobody was told of yet."""
+        self.version = 0
+        self.since = time.time()
+        self.over: float | None = None
+        """When it ended, by the monotonic clock."""
+        self.firing: Transition | None = None
+        self.last = transition
+        self.take(transition)
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is over."""
+        return self.last.state == "ended"
+
+    def take(self, transition: Transition) -> None:
+        """Go on with the next transition."""
+        if self.version and transition == self.last:
+            return  # both owed and open after a restart
+        if self.ended:
+            self.since = time.time()  # it comes again
+        self.version += 1
+        self.owed.append((self.version, transition))
+        self.last = transition
+        self.over = time.monotonic() if self.ended else None
+        if not self.ended:
+            self.firing = transition
+
+    def delivered(self, version: int) -> list[Transition]:
+        """The transitions up to `version` that were owed until now."""
+        done = [transition for number, transition in self.owed if number <= version]
+        self.owed = [(number, transition) for number, transition in self.owed if number > version]
+        return done
+
+    def step(self, told: Told | None, now: float, resend: float) -> Step:
+        """What to send next, and when, to one that was `told` this."""
+        if not self.ended:
+            fresh = told is not None and told.version == self.version
+            return Step(self, self.version, told, told.at + resend if told and fresh else now, self.last)
+        if told is None and self.firing is not None:
+            # It began and ended while this one was away. If nobody was told, it is told even so: first of
+            # the one, then of the other.
+            return Step(self, self.version - 1, told, now if self.owed else inf, self.firing)
+        if told is not None and told.labels is None:
+            return Step(self, self.version, told, inf, None)
+        return Step(self, self.version, told, told.at + _HELD_S if told else now, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One message to one Alertmanager.
+
+    Attributes:
+        version: of the alert, that it then knows.
+        before: what it knows now.
+        at: when it is due, by the monotonic clock; infinite: never.
+        firing: null: the alert ends.
+    """
+
+    alert: Alert
+    version: int
+    before: Told | None
+    at: float
+    firing: Transition | None
+
+    @property
+    def repeats(self) -> bool:
+        """Whether it says what was said."""
+        return self.before is not None and self.before.version == self.version
+
+    def told(self, now: float) -> Told:
+        """What it knows after this."""
+        return Told(self.version, labels(self.firing) if self.firing else None, now)
+
+    def bodies(self, lasting: float, page: str | None) -> list[dict[str, Any]]:
+        """The alerts as the API takes them; those that fire end after `lasting` seconds unless repeated."""
+        now = time.time()
+        said = self.before.labels if self.before else None
+        bodies = []
+        if self.firing is None or (said is not None and said != labels(self.firing)):
+            bodies.append((said or labels(self.alert.last), self.alert.last, now))
+        if self.firing is not None:
+            bodies.append((labels(self.firing), self.firing, now + lasting))
+        source = {"generatorURL": page} if page else {}
+        return [
+            {
+                "labels": each,
+                "annotations": _annotations(transition),
+                "startsAt": _stamp(min(self.alert.since, now)),
+                "endsAt": _stamp(end),
+                **source,
+            }
+            for each, transition, end in bodies
+        ]
+
+
+def labels(transition: Transition) -> dict[str, str]:
+    """The labels of an alert: the same while its priority is. `alarm` makes each episode one of its own."""
+    t = transition
+    return {
+        "alertname": "Ecg" + "".join(word.capitalize() for word in t.kind.split("-")),
+        "alarm": label_value(t.alarm, 128),
+        "stream": label_value(t.stream),
+        "kind": t.kind,
+        "priority": t.priority,
+        "category": t.category,
+    }
+
+
+def _annotations(transition: Transition) -> dict[str, str]:
+    t = transition
+    return {
+        "summary": f"{t.kind} ({t.priority} priority) in {label_value(t.stream)}: {t.state}",
+        "why": _text(t.why),
+        "onset": _stamp(t.onset),
+        "sample_time": _stamp(t.time),
+    }
+
+
+def _text(why: Mapping[str, Any]) -> str:
+    # Numbers and words, what was measured first; the beats are in the journal and on the page.
+    parts = []
+    for name, value in why.items():
+        for inner, each in value.items() if isinstance(value, Mapping) else [(name, value)]:
+            if isinstance(each, int | float | str) and inner != "since":  # that is the onset
+                parts.append(f"{inner} {each:g}" if isinstance(each, int | float) else f"{inner} {each}")
+    return label_value(", ".join(parts), _TEXT) if parts else ""
+
+
+def _stamp(seconds: float) -> str:
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat()
+    except (ValueError, OverflowError, OSError):  # a device may say anything
+        return str(seconds)
+
+
+PATH: Final = "/api/v2/alerts"
+"""Of its API, where alerts are sent to."""
+
+Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s@?#]+$", max_length=500)]
+
+
+class AlertmanagerSettings(Settings):
+    """Settings of what is pushed to Alertmanager."""
+
+    urls: tuple[Url, ...] = Field((), max_length=8, description="each member of a cluster; none: no push")
+    priorities: tuple[Priority, ...] = Field(
+        ("high",), description="of alarms that are pushed; the rules of Prometheus announce the others"
+    )
+    resend_seconds: float = Field(
+        60.0, gt=0, le=600, description="after which an alert is sent again; after 5 of them unheard, it ends"
+    )
+    timeout_seconds: float = Field(5.0, gt=0, le=60, description="of a request")
+    retry_seconds: float = Field(5.0, gt=0, le=60, description="longest wait before it is tried again")
+    max_alarms: int = Field(
+        10_000,
+        ge=1,
+        le=1_000_000,
+        description="that are kept; beyond it the oldest that ended are given up, and if none did, new ones",
+    )
+    token_file: Location | None = Field(None, description="holds the bearer token; read for each request")
+    ca: Location | None = Field(None, description="PEM: authority of the server; null: those of the system")
+    page: Url | None = Field(None, description="address of the live page, as the source of alerts")
+
+    @model_validator(mode="after")
+    def _urgent(self) -> Self:
+        if self.urls and "high" not in self.priorities:
+            raise ValueError("priorities need high: the rules of Prometheus leave those alarms to the push")
+        return self
+
+    @field_validator("urls")
+    @classmethod
+    def _of_the_server(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        for url in urls:
+            parts = urlsplit(url)
+            if not parts.hostname or parts.port == 0:  # a port that is none raises ValueError itself
+                raise ValueError(f"{url} names no server")
+            if url.rstrip("/").endswith(PATH):
+                raise ValueError(f"{PATH} is added to a URL: give {url.rstrip('/').removesuffix(PATH)}")
+        return urls
+
+    @model_validator(mode="after")
+    def _secret(self) -> Self:
+        for url in self.urls if self.token_file else ():
+            parts = urlsplit(url)
+            if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
+                raise ValueError(f"a token goes over https only, not to {url}")
+        return self

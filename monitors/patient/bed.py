@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from genray.ecg.qrs import Decisions
 from genray.ecg.quality import Quality
-from monitors.alarms.alarm_state import AlarmState
 from monitors.alarms.events import Observation, Reading
+from monitors.alarms.machine import AlarmState
 from monitors.patient.heart_rate import Rhythm
 from monitors.patient.ordering import Ordered, Sequencer
 from monitors.patient.reference import Reference
-from monitors.sources.chunk import MISSING, Chunk
+from monitors.sources.message import MISSING, Chunk
 
 _BRIDGED = 2.0  # s: a longer gap in the samples ends what came before
 _SHOWN = 8  # last anomalous beats, of which an alarm shows the most unusual

@@ -13,9 +13,8 @@ from genray.ecg.qrs import Decisions, filled
 from genray.ecg.quality import Quality, QualitySettings, judge
 from monitors.patient.bed import Bed, Hop, Waiting
 from monitors.patient.detection import Detection
-from monitors.patient.judging import score, score_alone
 from monitors.patient.reference import SHIFTS, fit
-from monitors.patient.scoring import Scorer, Scores
+from monitors.patient.scoring import Scorer, Scores, score, score_alone
 
 if TYPE_CHECKING:
     from monitors.patient.ward import Round

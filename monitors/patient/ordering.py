@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from genray.settings.base import Settings
-from monitors.sources.chunk import Chunk
-from monitors.sources.message import MAX_SECONDS
+from monitors.sources.message import MAX_SECONDS, Chunk
 
 FAULTS: Final = {
     "reordered": "a message came after later ones, in time",

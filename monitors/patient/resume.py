@@ -13,9 +13,9 @@ from dataclasses import replace
 from itertools import islice
 
 from genray.errors import GenrayError
-from monitors.alarms.alarm_state import Alarm, AlarmState, Track, restore
 from monitors.alarms.events import Transition
 from monitors.alarms.limits import Limits
+from monitors.alarms.machine import Alarm, AlarmState, Track, restore
 from monitors.patient.bed import Bed
 from monitors.patient.scoring import Scorer
 from monitors.patient.ward import Round, Ward, WardSettings

@@ -17,16 +17,15 @@ from pydantic import Field
 
 from genray.ecg.quality import QualitySettings
 from genray.settings.base import Settings
-from monitors.alarms.alarm_state import AlarmState, restore
 from monitors.alarms.events import Observation, Reading, Transition
 from monitors.alarms.limits import Limits
-from monitors.alarms.machine import acknowledge, discharge, step
+from monitors.alarms.machine import AlarmState, acknowledge, discharge, restore, step
 from monitors.patient.bed import Bed
 from monitors.patient.leads import Leads
 from monitors.patient.ordering import Sequencer, SequencerSettings
 from monitors.patient.reference import Reference, ReferenceSettings
 from monitors.patient.scoring import Scorer
-from monitors.sources.chunk import Chunk
+from monitors.sources.message import Chunk
 
 _FLUSH = 2.0  # s without a message after which those that were held back are let go
 _LOST = 3.0  # s without a message from which a stream is observed as lost

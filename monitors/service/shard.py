@@ -23,8 +23,8 @@ from monitors.patient.scoring import Scorer
 from monitors.patient.ward import Round
 from monitors.settings import EcgSettings
 from monitors.sources import make_source
-from monitors.sources.chunk import Chunk
 from monitors.sources.feed import Feed
+from monitors.sources.message import Chunk
 from monitors.sources.pseudonyms import Pseudonyms
 
 _PERIOD = 0.1  # s between looks, where samples come no faster than they are looked at

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from monitors.sources.chunk import Chunk
+from monitors.sources.message import Chunk
 
 
 class SourceLost(Exception):

@@ -9,10 +9,9 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from genray.ecg.rhythm import Episode, EpisodeKind
-from genray.ecg.synthesis import Patient
+from genray.ecg.synthesis import Episode, EpisodeKind, Patient
 from genray.settings.base import Settings
-from monitors.sources.chunk import MISSING, Chunk
+from monitors.sources.message import MISSING, Chunk
 from monitors.sources.pace import Pace
 
 LEADS = ("II", "V1")

@@ -16,8 +16,7 @@ from pydantic import Field, model_validator
 from genray.errors import GenrayError
 from genray.settings.base import Settings
 from monitors.sources.base import EndOfSource, Source, SourceLost
-from monitors.sources.chunk import Chunk
-from monitors.sources.message import REASONS, BadMessage, decode, peek_stream
+from monitors.sources.message import REASONS, BadMessage, Chunk, decode, peek_stream
 from monitors.sources.pseudonyms import Pseudonyms
 
 FAULTS: Final = {**REASONS, "source-lost": "the source is gone, or could not be opened"}

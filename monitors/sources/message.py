@@ -20,18 +20,20 @@ Little-endian, without padding. n is the length of the stream's name, l the numb
     36+n+20 l+2 m l 4       u32          CRC-32 (zlib) of all bytes before it
 
 A message is at most 256 KiB. The names of streams are trusted: it is for the broker to say who may send.
+
+What sources deliver: some samples of all leads of one stream.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NoReturn
 
 import numpy as np
-
-from monitors.sources.chunk import Chunk
+from numpy.typing import NDArray
 
 VERSION: Final = 1
 MAX_BYTES: Final = 256 * 1024
@@ -213,3 +215,37 @@ def _parse_leads(block: bytes) -> _Leads:
 
 def _refuse(reason: str) -> NoReturn:
     raise BadMessage(reason)
+
+
+MISSING = -32768
+"""A sample that the device says it does not have (as in WFDB's format 16)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """One message: usually a second of all leads of a stream.
+
+    Attributes:
+        stream: what the source calls the stream. After a feed has taken it in: its pseudonym.
+        sequence: counts the messages of the stream, from any number.
+        start: unix time of the first sample, in seconds.
+        rate: samples a second.
+        leads: their names.
+        gains: units per millivolt of each lead.
+        samples: (samples, leads); MISSING where there is none.
+        received: `time.monotonic()` when it arrived, for measuring latency.
+    """
+
+    stream: str
+    sequence: int
+    start: float
+    rate: float
+    leads: tuple[str, ...]
+    gains: tuple[float, ...]
+    samples: NDArray[np.int16]
+    received: float = 0.0
+
+    @property
+    def end(self) -> float:
+        """Unix time just after the last sample."""
+        return self.start + len(self.samples) / self.rate

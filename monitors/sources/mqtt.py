@@ -17,9 +17,8 @@ from pydantic import Field, model_validator
 
 from genray.settings.base import Location, Settings
 from monitors.sources.base import SourceLost
-from monitors.sources.connection import ca_needs_tls, needs, password, trust
+from monitors.sources.connection import ca_needs_tls, connection_failure, needs, password, trust
 from monitors.sources.message import MAX_BYTES
-from monitors.sources.tls import connection_failure
 
 if TYPE_CHECKING:
     import aiomqtt

@@ -11,8 +11,7 @@ from pydantic import Field, model_validator
 
 from genray.settings.base import Location, Settings
 from monitors.sources.base import SourceLost
-from monitors.sources.connection import ca_needs_tls, needs, password, trust
-from monitors.sources.tls import connection_failure
+from monitors.sources.connection import ca_needs_tls, connection_failure, needs, password, trust
 
 FIELD = b"m"
 

@@ -19,7 +19,7 @@ from genray.ecg.records.base import Record, find_records, open_record
 from genray.errors import DataError
 from genray.settings.base import Location, Settings
 from monitors.sources.base import EndOfSource
-from monitors.sources.chunk import Chunk
+from monitors.sources.message import Chunk
 from monitors.sources.pace import Pace
 
 _LOG = logging.getLogger(__name__)

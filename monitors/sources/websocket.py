@@ -11,8 +11,7 @@ from pydantic import Field, field_validator
 
 from genray.settings.base import Location, Settings
 from monitors.sources.base import SourceLost
-from monitors.sources.connection import password, trust
-from monitors.sources.tls import connection_failure
+from monitors.sources.connection import connection_failure, password, trust
 
 MOST: Final = 4 * 2**20
 """Bytes of a message: one beyond this ends the connection, one that is only too large for the wire format is

@@ -1,24 +1,26 @@
-"""A pass: once over all inputs, doing what the ledger does not have. A run takes as many as it needs."""
+"""A pass: once over all inputs, doing what the ledger does not have. A run takes as many as it needs.
+
+A sample of the inputs, for what a step fits to the user's own images.
+"""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from genray.io.sources import Source
-from pipelines.engine.assignment import keep_model
-from pipelines.engine.listing import Listing
-from pipelines.engine.plan import remove_plans, write_plan
-from pipelines.engine.sample import Sample
+from genray.images.decode import BadImage
+from genray.images.photo import Photo, read_photo
+from genray.io.sources import Item, Source
+from pipelines.engine.plan import Listing, remove_plans, write_plan
+from pipelines.engine.pool import keep_model
 from pipelines.settings import MAY_CHANGE, BulkSettings
 from pipelines.steps.base import Step
 from pipelines.storage.attempts import Attempt
-from pipelines.storage.ledger import FAILED
+from pipelines.storage.ledger import FAILED, Summary
 from pipelines.storage.output import Output, now
 from pipelines.storage.sinks import Sink, TableSink, open_sink
-from pipelines.storage.summary import Summary
 from pipelines.tables import visible
 
 Note = Callable[[str], None]
@@ -163,3 +165,29 @@ class Pass:
 def _number(key: str) -> int:
     """Of the pass that a key of the ledger, or the name of a merged file, is of."""
     return int(key.removeprefix("merged-")[:5])
+
+
+class Sample(Sequence[Photo]):
+    """Photos of some inputs, read when they are asked for; those that cannot be read are not in it."""
+
+    def __init__(self, source: Source, items: Sequence[Item], settings: BulkSettings) -> None:
+        self._source, self._settings = source, settings
+        self._items = list(items)
+        self._photos: list[Photo] = []
+
+    def __len__(self) -> int:
+        self._fill(len(self._items))
+        return len(self._photos)
+
+    def __getitem__(self, index: Any) -> Any:
+        self._fill(len(self._items) if isinstance(index, slice) or index < 0 else index + 1)
+        return self._photos[index]
+
+    def _fill(self, count: int) -> None:
+        while self._items and len(self._photos) < count:
+            item = self._items.pop(0)
+            try:
+                data = self._source.read(item, self._settings.read.max_bytes)
+                self._photos.append(read_photo(data, self._settings.read))
+            except BadImage:
+                continue

@@ -12,16 +12,14 @@ from typing import Any
 from genray.errors import DataError
 from genray.io.sources import open_source
 from genray.io.store import Store
-from genray.resources import Resources
-from pipelines.engine.assignment import Assignment, keep_model, step_name
+from genray.targets import Resources
+from pipelines.engine.bulk_pass import Sample
 from pipelines.engine.chunk import Row
-from pipelines.engine.listing import Listing
-from pipelines.engine.plan import Plan, Planned, write_plan
-from pipelines.engine.sample import Sample
+from pipelines.engine.plan import Listing, Plan, Planned, write_plan
+from pipelines.engine.pool import Assignment, keep_model, step_name
 from pipelines.settings import BulkSettings
 from pipelines.steps.base import Step
-from pipelines.storage.known import Known
-from pipelines.storage.ledger import FAILED, Ledger
+from pipelines.storage.ledger import FAILED, Known, Ledger
 
 
 def estimate(

@@ -1,19 +1,28 @@
 """The plan of a pass: which inputs are left to do, as files that workers read their chunks from.
 
 Listed once, streamed, in files of `FILE_ROWS` inputs: neither driver nor worker ever holds a whole store.
+
+The listing: every input of a store, streamed, beside what the ledger has of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import astuple, dataclass
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import astuple, dataclass, field
 from io import BytesIO
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
 
-from genray.io.sources import Item
+from genray.images.decode import BadInput
+from genray.images.photo import WriteSettings, output_path
+from genray.io.sources import Item, Source, SourceSettings
 from genray.io.store import Store
+from pipelines.steps.base import Step
+from pipelines.storage.ledger import FAILED, Known
 
 FOLDER = "_genray/plan"
 FILE_ROWS = 8192
@@ -111,3 +120,83 @@ def _write(store: Store, number: int, serial: int, rows: list[tuple[Any, ...]]) 
     with pa.ipc.new_file(stream, _SCHEMA, options=pa.ipc.IpcWriteOptions(compression="zstd")) as file:
         file.write_table(pa.Table.from_arrays(arrays, schema=_SCHEMA))
     store.write(_name(number, serial), stream.getvalue())
+
+
+_SAMPLE = 64
+_SAY_S = 5.0
+_IMAGES = SourceSettings().suffixes
+
+
+@dataclass
+class Listing:
+    """Lists `source`, and remembers what it saw.
+
+    Args:
+        source: the inputs.
+        step: what is to be done; names the outputs.
+        known: what the ledger has.
+        note: takes a line now and then.
+    """
+
+    source: Source
+    step: Step[Any]
+    known: Known
+    note: Callable[[str], None]
+    listed: int = 0
+    seen: int = 0
+    left_over: int = 0
+    changed: list[str] = field(default_factory=list)
+    retried: list[str] = field(default_factory=list)
+    problems: list[BadInput] = field(default_factory=list)
+    sample: list[Item] = field(default_factory=list)
+
+    def left(self) -> Iterator[Planned]:
+        """The inputs that are left to do, each with the name of its output."""
+        drawn, said = random.Random(self.step.settings.report.seed), time.monotonic()
+        for item in self._items():
+            self.listed += 1
+            if time.monotonic() - said > _SAY_S:
+                said = time.monotonic()
+                self.note(f"listing: {self.listed} images so far")
+            found = self.known.find(item.path, item.size, item.modified)
+            self.seen += found != "new"
+            if found == "changed":
+                self.changed.append(item.path)
+            elif found == FAILED and self.step.settings.retry != "none":
+                self.retried.append(item.path)
+            elif found != "new":
+                continue
+            self.left_over += 1
+            self._draw(item, drawn)
+            yield Planned(item, output_name(self.step.named(item.path), self.step.settings.write))
+
+    def _items(self) -> Iterator[Item]:
+        for item in self.source.items(self.problems.append):
+            try:
+                item.path.encode()
+            except UnicodeEncodeError:
+                shown = item.path.encode("utf-8", "backslashreplace").decode()
+                self.problems.append(BadInput(shown, "bad-name", "its name is not UTF-8"))
+                continue
+            yield item
+
+    def _draw(self, item: Item, drawn: random.Random) -> None:
+        """Keep a uniform sample of those that are left (reservoir sampling, Vitter 1985, algorithm R)."""
+        if len(self.sample) < _SAMPLE:
+            self.sample.append(item)
+        elif (at := drawn.randrange(self.left_over)) < _SAMPLE:
+            self.sample[at] = item
+
+
+def output_name(path: str, settings: WriteSettings) -> str:
+    """What the output of the input `path` is called: the same, and if it is to be of another format with that
+    format's suffix behind it: a.jpg becomes a.jpg.png. No two inputs become one output, whatever is added
+    later.
+    """
+    if settings.format == "same":
+        return path
+    # A name that looks as if it was made here has to make room for the one that would be.
+    made_here = PurePosixPath(path).with_suffix("").suffix.lower() in _IMAGES
+    if output_path(path, settings) == path and not made_here:
+        return path
+    return path + PurePosixPath(output_path("x", settings)).suffix

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_serv
 
 from genray.errors import BulkError, ResourceError
 from genray.progress import Display, Tick
-from pipelines.engine.board import READY
+from pipelines.engine.pool import READY
 from pipelines.settings import WorkSettings
 from pipelines.storage.ledger import DONE, FAILED, SKIPPED, TIMES
 

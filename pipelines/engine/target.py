@@ -19,19 +19,17 @@ from genray.errors import BulkError, DataError, Interrupted
 from genray.interrupts import stoppable
 from genray.io.sources import Source, open_source
 from genray.progress import Display
-from genray.resources import Demand, Resources
 from genray.settings.base import flatten
-from pipelines.engine.assignment import Assignment, step_name
+from genray.targets import Demand, Resources
 from pipelines.engine.bulk_pass import Pass
 from pipelines.engine.plan import chunks
-from pipelines.engine.pool import Here, OnRay, Pool
+from pipelines.engine.pool import Assignment, Here, OnRay, Pool, step_name
 from pipelines.engine.progress_metrics import Watcher
 from pipelines.report import write_report
 from pipelines.settings import BulkSettings
 from pipelines.steps.base import Step
-from pipelines.storage.ledger import FAILED
+from pipelines.storage.ledger import FAILED, Summary
 from pipelines.storage.output import Output, check_apart
-from pipelines.storage.summary import Summary
 
 _ONE_PROCESS = 8  # CPUs
 _EACH = 16  # inputs that another worker is worth

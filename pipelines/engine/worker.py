@@ -2,25 +2,29 @@
 
 The stages overlap: threads read and decode ahead and encode and write behind, while this thread runs the
 model. It alone decides what is let in, by how many decoded bytes are about: nothing can wait in a ring.
+
+Batches of images of one size, and how many decoded pixels a worker may hold.
+
+The last stage of a worker: what a step made of an input is encoded, written, and made to last.
 """
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
-from typing import Any
+from pathlib import PurePosixPath
+from typing import Any, Generic, TypeVar
 
 from genray.errors import GenrayError
 from genray.images.decode import BadImage
-from genray.images.photo import photo_header, read_photo
+from genray.images.photo import Photo, WriteSettings, output_format, photo_header, read_photo, write_photo
 from genray.io.sources import Source
-from pipelines.engine.batching import Batcher
 from pipelines.engine.chunk import Job, Record, Report, Row, row_of
 from pipelines.engine.plan import Plan, Planned
-from pipelines.engine.writing import Writer
 from pipelines.settings import BulkSettings
 from pipelines.steps.base import Input, Step
 from pipelines.storage.attempts import Attempt, Attempts
@@ -272,3 +276,113 @@ def _ms(since: float) -> float:
 
 def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".split("\n")[0]
+
+
+T = TypeVar("T")
+
+
+class Batcher(Generic[T]):
+    """Collects things by key until a batch is full.
+
+    Args:
+        most: how much a batch may weigh; one thing that is heavier is a batch of its own.
+    """
+
+    def __init__(self, most: float) -> None:
+        self._most = most
+        self._waiting: dict[Hashable, list[T]] = {}
+        self._weights: dict[Hashable, float] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._waiting.values()))
+
+    def add(self, key: Hashable, thing: T, weight: float) -> Iterator[list[T]]:
+        """Add one; yields the batches that this fills."""
+        if key in self._waiting and self._weights[key] + weight > self._most:
+            yield self._take(key)
+        self._waiting.setdefault(key, []).append(thing)
+        self._weights[key] = self._weights.get(key, 0.0) + weight
+        # One more of the same size would not fit.
+        if self._weights[key] + weight > self._most:
+            yield self._take(key)
+
+    def rest(self) -> Iterator[list[T]]:
+        """What waits, in batches that are not full."""
+        for key in list(self._waiting):
+            yield self._take(key)
+
+    def _take(self, key: Hashable) -> list[T]:
+        del self._weights[key]
+        return self._waiting.pop(key)
+
+
+class Writer:
+    """Writes to a sink and a table. Any thread may write; one commits when none does.
+
+    Args:
+        settings: of the files.
+        sink: takes the images.
+        table: takes the rows, if the step has any.
+    """
+
+    def __init__(self, settings: WriteSettings, sink: Sink, table: TableSink | None) -> None:
+        self._settings, self._sink, self._table = settings, sink, table
+
+    def write(self, job: Job) -> Job:
+        """Encode and write what was made of an input; what cannot be is noted in the job."""
+        made, output = job.made, job.planned.output
+        assert made is not None
+        try:
+            images: dict[str, Photo | bytes | None] = {output: self._copied(job) or made.photo}
+            for behind, photo in made.also.items():
+                images[f"{output}{behind}{PurePosixPath(output).suffix}"] = photo
+            for path, image in images.items():
+                if image is not None:
+                    self._put(job, path, image)
+            if made.row is not None and self._table is not None:
+                self._table.add({"path": job.planned.item.path, **made.row})
+                job.bytes_out += _payload(made.row)
+        except BadImage as bad:
+            job.bad = bad
+        except OSError as error:
+            job.bad = BadImage("unwritable", error.strerror or str(error))
+        return job
+
+    def commit(self, key: str) -> None:
+        """Make what was written since the last time last."""
+        self._sink.commit(key)
+        if self._table is not None:
+            self._table.commit(key)
+
+    def discard(self) -> None:
+        """Forget what was written since the last commit."""
+        self._sink.discard()
+        if self._table is not None:
+            self._table.discard()
+
+    def _put(self, job: Job, path: str, image: Photo | bytes) -> None:
+        began = time.perf_counter()
+        data = image if isinstance(image, bytes) else write_photo(image, self._settings, path)
+        encoded = time.perf_counter()
+        where = self._sink.put(path, data, job.planned.item.path)
+        job.times["encode_ms"] = job.times.get("encode_ms", 0.0) + (encoded - began) * 1e3
+        job.times["write_ms"] = job.times.get("write_ms", 0.0) + (time.perf_counter() - encoded) * 1e3
+        job.bytes_out += len(data)
+        if job.output:
+            job.also.append(where)
+        else:
+            job.output, job.sha256 = where, hashlib.sha256(data).hexdigest()
+
+    def _copied(self, job: Job) -> Photo | bytes | None:
+        """What is written of an input that stays as it is: its bytes, unless another format was asked for."""
+        assert job.made is not None
+        if job.made.copy is None or job.photo is None:
+            return job.made.copy
+        same = output_format(job.photo, self._settings, job.planned.output) == job.photo.format
+        return job.made.copy if same else job.photo
+
+
+def _payload(row: Mapping[str, Any]) -> int:
+    """Bytes of the values of a table's row."""
+    sizes = (len(v) if isinstance(v, bytes | str) else int(getattr(v, "nbytes", 8)) for v in row.values())
+    return sum(sizes)

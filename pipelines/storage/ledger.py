@@ -3,14 +3,21 @@
 Workers write small files, each by one rename and under a name of its own, so that a part that is written
 twice is there once. `compact` merges them; until the merged ones are deleted the file that holds their rows
 names them, so that no crash makes a row count twice.
+
+Which inputs a ledger knows, in a few bytes each.
+
+What a ledger says altogether.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
 
@@ -18,12 +25,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from genray.errors import DataError
 from genray.images.decode import BadInput
 from genray.io.store import Store
-from pipelines.storage.known import Known, path_hashes
-from pipelines.storage.summary import Summary
 
 FOLDER = "_genray/ledger"
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
@@ -271,3 +277,75 @@ class Ledger:
         stream = BytesIO()
         pq.write_table(table, stream, compression="zstd")
         self._store.write(path, stream.getvalue(), durable=True)
+
+
+class Known:
+    """The inputs that a ledger has: 25 bytes each, however long their paths are."""
+
+    def __init__(
+        self,
+        paths: NDArray[np.uint64],
+        sizes: NDArray[np.int64],
+        modified: NDArray[np.int64],
+        failed: NDArray[np.bool_],
+    ) -> None:
+        order = np.argsort(paths, kind="stable")
+        self._paths, self._failed = paths[order], failed[order]
+        self._sizes, self._modified = sizes[order], modified[order]
+
+    @classmethod
+    def empty(cls) -> Known:
+        """Of a ledger without rows."""
+        return cls(np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, bool))
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def find(self, path: str, size: int, modified: int) -> str:
+        """ "new", "changed" (since its row was written), "failed" or "done". A `size` of 0 is not known."""
+        key = path_hash(path)
+        at = int(np.searchsorted(self._paths, key))
+        if at == len(self._paths) or self._paths[at] != key:
+            return "new"
+        if self._modified[at] != modified or (size and self._sizes[at] != size):
+            return "changed"
+        return "failed" if self._failed[at] else "done"
+
+
+def path_hash(path: str) -> np.uint64:
+    """64 bits that stand for `path`: among 100 million the odds of two alike are 1 in 3,700."""
+    return np.uint64(
+        int.from_bytes(
+            hashlib.blake2b(path.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little"
+        )
+    )
+
+
+def path_hashes(paths: Any) -> NDArray[np.uint64]:
+    """`path_hash` of each of an Arrow array of texts."""
+    return np.fromiter((path_hash(path) for path in paths.to_pylist()), np.uint64, len(paths))
+
+
+@dataclass
+class Summary:
+    """What a ledger says altogether."""
+
+    total: int = 0
+    status: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    anomalies: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values: total, done, skipped, failed, reasons, anomalies, bytes, seconds of work by stage."""
+        return {
+            "total": self.total,
+            **{name: self.status[name] for name in ("done", "skipped", "failed")},
+            "reasons": dict(self.reasons.most_common()),
+            "anomalies": self.anomalies,
+            "bytes_in": self.bytes_in,
+            "bytes_out": self.bytes_out,
+            "stage_seconds": {name: round(value, 3) for name, value in self.seconds.items()},
+        }

@@ -32,8 +32,7 @@ import torch
 from PIL import Image
 
 from genray.bundle import ImageSpec, Preprocessing, load_bundle, save_bundle
-from genray.images.photo import ReadLimits, read_photo
-from genray.images.photo_writer import WriteSettings, write_photo
+from genray.images.photo import ReadLimits, WriteSettings, read_photo, write_photo
 from genray.inference.runner import InferenceSettings, Runner
 from genray.models.registry import build
 

@@ -37,10 +37,8 @@ def work(root: Path, count: int) -> dict[str, Any]:
     from genray.io.sources import open_source
     from genray.io.store import Store
     from pipelines.corrupt import Corrupt, CorruptSettings
-    from pipelines.engine.listing import Listing
-    from pipelines.engine.plan import Plan, write_plan
-    from pipelines.storage.known import Known
-    from pipelines.storage.ledger import Ledger
+    from pipelines.engine.plan import Listing, Plan, write_plan
+    from pipelines.storage.ledger import Known, Ledger
 
     settings = CorruptSettings(input=str(root / "in"), output=str(root / "out"))
     source, step = open_source(settings.input, settings.read), Corrupt(settings)

@@ -27,8 +27,8 @@ from genray.datasets.demo_fronts import write_fronts
 from genray.datasets.loader import Share
 from genray.images.tensors import to_network
 from genray.progress import LineDisplay
-from genray.resources import Resources
 from genray.settings.load import load
+from genray.targets import Resources
 from jobs.runs.run import Run
 from jobs.train_pix2pix import TARGET, Pix2Pix, TrainPix2PixSettings
 

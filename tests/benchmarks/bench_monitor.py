@@ -29,7 +29,7 @@ from typing import Any
 
 import torch
 
-from genray.ecg.records.wfdb_writer import write_wfdb
+from genray.ecg.records.wfdb import write_wfdb
 from genray.ecg.synthesis import Episode, generate, write_records
 from tests.benchmarks.monitor_case import LEADS, RATE, Case
 from tests.benchmarks.monitor_contenders import CONTENDERS

@@ -24,9 +24,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from genray.models.registry import build
-from genray.resources import Resources
 from genray.settings.load import load
-from genray.targets import find_target
+from genray.targets import Resources, find_target
 from jobs.runs.run import Run
 from tests.benchmarks.bench_loop import Quiet
 

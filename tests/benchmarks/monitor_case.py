@@ -18,7 +18,7 @@ from monitors.outputs.page import LiveSettings
 from monitors.patient.reference import ReferenceSettings
 from monitors.patient.ward import Round, WardSettings
 from monitors.settings import EcgSettings
-from monitors.sources.chunk import Chunk
+from monitors.sources.message import Chunk
 from monitors.sources.pseudonyms import Pseudonyms
 from monitors.sources.replay import ReplaySettings, ReplaySource
 

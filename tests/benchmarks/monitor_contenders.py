@@ -35,7 +35,7 @@ from monitors.service.backends import Here
 from monitors.service.monitor import Monitor
 from monitors.service.shard import Report
 from monitors.sources.base import EndOfSource
-from monitors.sources.chunk import MISSING, Chunk
+from monitors.sources.message import MISSING, Chunk
 from monitors.sources.pseudonyms import Pseudonyms
 from tests.benchmarks.monitor_case import KEY, LEADS, RATE, Case, Meter, Replay, Told, settings
 

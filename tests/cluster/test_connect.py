@@ -118,7 +118,7 @@ def test_a_running_cluster_tells_its_dashboard(head: Any) -> None:
 
 
 def test_the_command_s_modules_do_not_import_ray() -> None:
-    modules = "cluster.auth, cluster.connect, cluster.follow, cluster.resources, cluster.submit"
+    modules = "cluster.auth, cluster.connect, cluster.submit, cluster.resources, cluster.submit"
     answer = python(f"import sys, {modules}; print('ray' in sys.modules, 'torch' in sys.modules)", {})
     assert answer.stdout.strip() == "False False", answer.stderr
 

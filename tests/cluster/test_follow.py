@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Callable
 
 import pytest
 
-from cluster import follow
+from cluster import submit
 from genray.errors import ClusterError
 
 
@@ -18,7 +18,7 @@ async def log(*pieces: str | Exception, then: float = 0) -> AsyncGenerator[str, 
 
 def streamed(text: AsyncGenerator[str, None], skip: int, over: Callable[[], bool] = lambda: False) -> str:
     written: list[str] = []
-    asyncio.run(follow.stream(text, skip, written.append, over))
+    asyncio.run(submit.stream(text, skip, written.append, over))
     return "".join(written)
 
 
@@ -33,15 +33,15 @@ def test_a_broken_connection_ends_the_stream_after_what_came(error: Exception) -
 
 
 def test_the_stream_ends_soon_after_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follow, "POLL_S", 0.05)
+    monkeypatch.setattr(submit, "POLL_S", 0.05)
     began = time.monotonic()
     assert streamed(log("ab", then=60), 0, over=lambda: time.monotonic() - began > 0.2) == "ab"
     assert 0.2 < time.monotonic() - began < 5
 
 
 def test_a_silent_connection_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follow, "POLL_S", 0.05)
-    monkeypatch.setattr(follow, "QUIET_S", 0.2)
+    monkeypatch.setattr(submit, "POLL_S", 0.05)
+    monkeypatch.setattr(submit, "QUIET_S", 0.2)
     began = time.monotonic()
     assert streamed(log("ab", then=60), 0) == "ab"
     assert time.monotonic() - began < 5
@@ -51,7 +51,7 @@ def test_a_cluster_that_cannot_be_asked_ends_the_stream(monkeypatch: pytest.Monk
     def over() -> bool:
         raise ClusterError("gone")
 
-    monkeypatch.setattr(follow, "POLL_S", 0.05)
+    monkeypatch.setattr(submit, "POLL_S", 0.05)
     assert streamed(log("ab", then=60), 0, over) == "ab"
 
 
@@ -68,5 +68,5 @@ def test_what_writing_raises_is_passed_on_and_the_log_closed() -> None:
         raise BrokenPipeError
 
     with pytest.raises(BrokenPipeError):
-        asyncio.run(follow.stream(text(), 0, write, lambda: False))
+        asyncio.run(submit.stream(text(), 0, write, lambda: False))
     assert closed == [True]

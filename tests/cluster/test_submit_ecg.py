@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from genray.cli.main import main
-from genray.ecg.rhythm import Episode
+from genray.ecg.synthesis import Episode
 from tests.monitors.bundles import fit_beats
 from tests.monitors.running import recorded, replay, run_here, sets, write_patients
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from genray.bundle import FORMAT, ImageSpec, Preprocessing, load_bundle, read_manifest, save_bundle
 from genray.cli.main import main
-from genray.ecg.preprocessing import BeatPreprocessing
+from genray.ecg.beats import BeatPreprocessing
 from genray.errors import (
     BundleError,
     BundleMismatch,

@@ -7,9 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from genray.progress import Display, LineDisplay
-from genray.resources import Resources
 from genray.settings.load import load
-from genray.targets import find_target
+from genray.targets import Resources, find_target
 from jobs.runs.run import Run
 from jobs.train_pix2pix import TARGET
 

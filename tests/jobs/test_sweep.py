@@ -5,9 +5,9 @@ import pytest
 
 from genray.errors import DataError, GenrayError, RunError, SettingsError, UsageError
 from genray.io.files import write_text
-from genray.resources import Demand, Resources
 from genray.settings.base import flatten
 from genray.settings.load import as_sets, load
+from genray.targets import Demand, Resources
 from jobs.sweep import TARGET
 from tests.jobs.sweeping.sweeps import prepare_sweep, sweep_settings
 

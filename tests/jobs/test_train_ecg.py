@@ -12,14 +12,14 @@ from safetensors.torch import load_file
 
 from genray.bundle import load_bundle
 from genray.cli.main import main
-from genray.ecg.preprocessing import BeatPreprocessing
+from genray.ecg.beats import BeatPreprocessing
 from genray.errors import BundleMismatch, DataError, Interrupted
 from genray.progress import LineDisplay, Tick
-from genray.resources import Resources
 from genray.settings.load import load
+from genray.targets import Resources
 from jobs.runs.run import Run
 from jobs.train_ecg import TARGET, TrainEcg, TrainEcgSettings
-from jobs.training import follow_up
+from jobs.training import recipe
 from jobs.training.device import open_device
 from jobs.training.evaluation import Evaluation
 from jobs.training.recipe import Part
@@ -166,7 +166,7 @@ def test_the_threshold_can_be_of_the_beats_that_were_held_out(beats: Path) -> No
 def test_stopped_anywhere_it_goes_on_and_ends_the_same(
     done: dict[str, Any], beats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follow_up, "_EVERY", 0.0)  # every step is shown
+    monkeypatch.setattr(recipe, "_EVERY", 0.0)  # every step is shown
     sets = (f"data.path={beats}", f"runs={tmp_path}")
     run = Run(tmp_path / "a")
     fold = 4 * 4  # steps

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from monitors.alarms.alarm_state import Alarm, AlarmState
 from monitors.alarms.events import Kind, Observation, Transition
 from monitors.alarms.limits import Limits
-from monitors.alarms.machine import acknowledge, step
+from monitors.alarms.machine import Alarm, AlarmState, acknowledge, step
 
 START = 1_700_000_000.0
 WELL: dict[str, Any] = {"heart_rate": 70.0, "silence": 0.5, "burden": 0.0}

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 
 from genray.bundle import save_bundle
-from genray.ecg.beats import cut_beats
-from genray.ecg.preprocessing import BeatPreprocessing
+from genray.ecg.beats import BeatPreprocessing, cut_beats
 from genray.ecg.synthesis import generate
 from genray.models.registry import build
 

@@ -14,7 +14,7 @@ from monitors.alarms.events import Kind, Transition
 from monitors.patient.reference import ReferenceSettings
 from monitors.patient.scoring import Scorer
 from monitors.patient.ward import Round, Ward, WardSettings
-from monitors.sources.chunk import MISSING, Chunk
+from monitors.sources.message import MISSING, Chunk
 
 START = 1_700_000_000.0
 GAIN = 1000.0

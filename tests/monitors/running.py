@@ -16,11 +16,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Self
 
-from genray.ecg.records.wfdb_writer import write_wfdb
-from genray.ecg.rhythm import Episode
-from genray.ecg.synthesis import generate
-from genray.resources import Resources
+from genray.ecg.records.wfdb import write_wfdb
+from genray.ecg.synthesis import Episode, generate
 from genray.settings.load import load
+from genray.targets import Resources
 from monitors.ecg import TARGET
 from monitors.settings import EcgSettings
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import numpy as np
 
 from monitors.sources.base import Source
-from monitors.sources.chunk import Chunk
 from monitors.sources.feed import Feed, FeedSettings
+from monitors.sources.message import Chunk
 from monitors.sources.pseudonyms import Pseudonyms
 
 KEY = Pseudonyms(b"a key for tests only")

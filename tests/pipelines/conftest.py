@@ -15,10 +15,9 @@ from PIL import Image
 from genray.bundle import ImageSpec, Preprocessing, save_bundle
 from genray.models.registry import build
 from genray.progress import LineDisplay
-from genray.resources import Resources
 from genray.settings.base import absolute
 from genray.settings.load import load
-from genray.targets import find_target
+from genray.targets import Resources, find_target
 from pipelines.storage.output import Output
 
 Bulk = Callable[..., dict[str, Any]]

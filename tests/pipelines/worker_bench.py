@@ -12,8 +12,7 @@ import pytest
 
 from genray.io.sources import open_source
 from genray.io.store import Store
-from pipelines.engine.listing import output_name
-from pipelines.engine.plan import Plan, Planned, write_plan
+from pipelines.engine.plan import Plan, Planned, output_name, write_plan
 from pipelines.engine.worker import Worker
 from pipelines.settings import BulkSettings
 from pipelines.steps.base import Input, Made, Place, Step

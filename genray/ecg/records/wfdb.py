@@ -2,13 +2,15 @@
 
 Read from their specification (https://physionet.org/physiotools/wag/header-5.htm, signal-5.htm and
 annot-5.htm) without the wfdb package: that takes 0.7 s and 90 MB to import, and follows URLs in names.
+
+Writing WFDB records, so that any tool of PhysioNet reads what was generated.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 
 from genray.ecg.records.base import (
     MAX_CHANNELS,
+    MISSING,
     Annotations,
     Record,
     Scale,
@@ -30,6 +33,7 @@ from genray.ecg.records.base import (
     to_units,
 )
 from genray.errors import DataError
+from genray.io.files import atomic_write, write_text
 
 _BITS = {"16": 16, "24": 24, "32": 32, "61": 16, "80": 8, "160": 16, "212": 12}
 _LARGEST_HEADER = 1 << 20
@@ -244,3 +248,51 @@ def _unix_time(time: str | None, date: str | None) -> float | None:
     for part in time.split(":"):
         seconds = seconds * 60 + float(part)
     return datetime(year, month, day, tzinfo=UTC).timestamp() + seconds
+
+
+_GAIN = 1000
+_LONG_GAP = 59
+_FAR = 0x3FF  # samples between two annotations that fit into one word
+
+
+def write_wfdb(
+    path: Path,
+    millivolts: NDArray[np.floating],
+    rate: float,
+    leads: Sequence[str],
+    peaks: NDArray[np.integer],
+    symbols: Sequence[str],
+) -> None:
+    """Write the header `path`, a .dat file of format 16 and an .atr file, the header last.
+
+    Args:
+        millivolts: (samples, leads), NaN where a sample is missing.
+        peaks: samples of the annotated beats, increasing.
+        symbols: a code of PhysioNet's for each, as N or V.
+
+    Raises:
+        StorageFull: there was no room for them.
+    """
+    units = np.clip(np.rint(np.nan_to_num(millivolts) * _GAIN), MISSING + 1, -MISSING - 1)
+    stored = np.where(np.isfinite(millivolts), units, MISSING).astype("<i2")
+    for suffix, data in ((".dat", stored.tobytes()), (".atr", _annotations(peaks, symbols))):
+        with atomic_write(path.with_suffix(suffix)) as temporary:
+            temporary.write_bytes(data)
+    lines = [f"{path.stem} {len(leads)} {rate:.10g} {len(stored)}"]
+    for lead, name in enumerate(leads):
+        checksum = int(stored[:, lead].sum(dtype=np.int64).astype(np.int16))
+        lines.append(f"{path.stem}.dat 16 {_GAIN}(0)/mV 16 0 {stored[0, lead]} {checksum} 0 {name}")
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def _annotations(peaks: NDArray[np.integer], symbols: Sequence[str]) -> bytes:
+    codes = {symbol: code for code, symbol in BEATS.items()}
+    words: list[int] = []
+    last = 0
+    for peak, symbol in zip(peaks.tolist(), symbols, strict=True):
+        step, last = peak - last, peak
+        if step > _FAR:
+            words += [_LONG_GAP << 10, step >> 16, step & 0xFFFF]
+            step = 0
+        words.append(codes[symbol] << 10 | step)
+    return np.array([*words, 0], "<u2").tobytes()

@@ -4,8 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from genray.datasets.beat_set import BeatSet, open_beat_set
-from genray.datasets.beats import BeatSetSettings
+from genray.datasets.beats import BeatSet, BeatSetSettings, open_beat_set
 from genray.errors import DataError
 from tests.beat_files import write_record, write_table, write_ucr
 

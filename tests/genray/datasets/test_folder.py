@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genray.datasets.folder import FolderImages, classes_of
+from genray.datasets.layouts import FolderImages, classes_of
 from genray.images.decode import BadImage
 from genray.io.store import Store
 from tests.conftest import write_images

@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from genray.datasets.folder import FolderImages
-from genray.datasets.image_set import Images
-from genray.datasets.image_source import ImageSource, Patch
+from genray.datasets.image_set import Images, ImageSource, Patch
+from genray.datasets.layouts import FolderImages
 from genray.images.decode import BadImage
 from genray.io.store import Store
 from tests.conftest import write_images

@@ -11,8 +11,7 @@ from genray.datasets.loader import (
     held_out_batches,
     load_all,
 )
-from genray.datasets.pairing import find_pairs
-from genray.datasets.pairs import Pair, PairedSettings, PairSource
+from genray.datasets.pairs import Pair, PairedSettings, PairSource, find_pairs
 from genray.errors import DataError
 from genray.images.decode import BadInput
 from genray.io.store import Store

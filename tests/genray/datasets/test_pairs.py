@@ -5,8 +5,7 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from genray.datasets.pairing import find_pairs
-from genray.datasets.pairs import Pair, PairedSettings, jitter, load_pair
+from genray.datasets.pairs import Pair, PairedSettings, find_pairs, jitter, load_pair
 from genray.errors import DataError
 from genray.images.decode import BadImage
 from genray.io.store import Store

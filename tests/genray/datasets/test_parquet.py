@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from genray.datasets.parquet import ParquetImages, read_parquet
+from genray.datasets.layouts import ParquetImages, read_parquet
 from genray.errors import DataError
 from genray.images.decode import BadImage
 from genray.io.store import Store

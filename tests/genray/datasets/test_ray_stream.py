@@ -6,11 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from genray.datasets.image_set import Images, ImageSetSettings, open_image_set
-from genray.datasets.image_source import ImageSource, Patch
+from genray.datasets.image_set import Images, ImageSetSettings, ImageSource, Patch, open_image_set
 from genray.datasets.loader import MemoryLoader, Share, Source, load_all
-from genray.datasets.pairing import find_pairs
-from genray.datasets.pairs import PairedSettings, PairSource
+from genray.datasets.pairs import PairedSettings, PairSource, find_pairs
 from genray.datasets.ray_stream import StreamLoader
 from genray.errors import DataError
 from genray.images.decode import BadInput

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from genray.ecg.preprocessing import BeatPreprocessing
+from genray.ecg.beats import BeatPreprocessing
 from genray.errors import BundleMismatch
 
 

@@ -3,8 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genray.ecg.beats import BeatSettings
-from genray.ecg.record_beats import UNKNOWN, RecordBeats, beats_of
+from genray.ecg.beats import UNKNOWN, BeatSettings, RecordBeats, beats_of
 from genray.ecg.records.base import open_record
 from genray.errors import DataError
 from tests.beat_files import write_record

@@ -11,7 +11,7 @@ import sleepecg
 
 from genray.ecg.beats import BeatSettings, cut_beats, normalised
 from genray.ecg.records.base import MISSING, open_record
-from genray.ecg.records.wfdb_writer import write_wfdb
+from genray.ecg.records.wfdb import write_wfdb
 from genray.ecg.synthesis import Episode, Generated, Patient, generate, write_records
 
 with warnings.catch_warnings(action="ignore"):  # it uses what pandas gives up

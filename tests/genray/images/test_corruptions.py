@@ -4,8 +4,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from genray.images.corruptions import NoiseSettings, corrupt, corrupt_held_out
-from genray.images.jpeg import jpeg
+from genray.images.corruptions import NoiseSettings, corrupt, corrupt_held_out, jpeg
 
 KINDS = ["gaussian", "poisson-gaussian", "salt-and-pepper", "jpeg", "noise-factor", "mixed"]
 

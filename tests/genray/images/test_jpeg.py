@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from genray.datasets.demo_fronts import building_front
-from genray.images.jpeg import jpeg
+from genray.images.corruptions import jpeg
 
 
 def photo(height: int, width: int, channels: int) -> torch.Tensor:

@@ -8,8 +8,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from genray.images.decode import BadImage
-from genray.images.photo import Photo, ReadLimits, read_photo
-from genray.images.photo_writer import WriteSettings, output_format, output_path, write_photo
+from genray.images.photo import (
+    Photo,
+    ReadLimits,
+    WriteSettings,
+    output_format,
+    output_path,
+    read_photo,
+    write_photo,
+)
 from tests.broken_files import encode
 from tests.genray.images.test_photo import ICC, exif, smooth, tags_of, values
 

@@ -11,10 +11,9 @@ from torch import nn
 from genray.bundle import ImageSpec
 from genray.errors import SettingsError
 from genray.images.tensors import to_network, to_pixels
-from genray.inference.openvino import load_quantized, measure_loss, quantized, save_quantized
+from genray.inference.openvino import core, load_quantized, measure_loss, quantized, save_quantized
 from genray.inference.runner import InferenceSettings, Runner
-from genray.inference.vino import core
-from genray.models.conv import ConvAutoencoder, ConvSettings
+from genray.models.autoencoder import ConvAutoencoder, ConvSettings
 from genray.models.residual_unet import ResidualUNet, ResidualUNetSettings
 
 SPEC = ImageSpec(channels=3, range=(0.0, 1.0))

@@ -14,12 +14,12 @@ from genray.bundle import ImageSpec
 from genray.errors import ResourceError, SettingsError
 from genray.images.tensors import to_network, to_pixels
 from genray.inference.runner import InferenceSettings, Runner
-from genray.models.conv import ConvAutoencoder, ConvSettings
-from genray.models.conv_restorer import ConvRestorer, ConvRestorerSettings
+from genray.models.autoencoder import ConvAutoencoder, ConvSettings
 from genray.models.nafnet import NAFNet, NAFNetSettings
 from genray.models.numpy_dense import NumpyAutoencoder, NumpySettings
 from genray.models.pix2pix import UNet, UNetSettings
 from genray.models.residual_unet import ResidualUNet, ResidualUNetSettings
+from genray.models.restorer import ConvRestorer, ConvRestorerSettings
 
 UNIT, SIGNED = ImageSpec(channels=3, range=(0.0, 1.0)), ImageSpec(channels=3, range=(-1.0, 1.0))
 SMALL = {"widths": (6, 8), "blocks": 1, "middle": 1}

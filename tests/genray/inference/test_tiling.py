@@ -13,11 +13,10 @@ from torch import nn
 from genray.bundle import ImageSpec
 from genray.inference.runner import InferenceSettings, Runner
 from genray.inference.tiling import mirrored, receptive_radius, tiled
-from genray.models.conv_restorer import ConvRestorer, ConvRestorerSettings
 from genray.models.nafnet import NAFNet, NAFNetSettings
 from genray.models.pix2pix import UNet, UNetSettings
 from genray.models.residual_unet import ResidualUNet, ResidualUNetSettings
-from genray.models.restorer import Restorer, mirror_to_multiple
+from genray.models.restorer import ConvRestorer, ConvRestorerSettings, Restorer, mirror_to_multiple
 
 Array = NDArray[Any]
 SPEC = ImageSpec(channels=3, range=(0.0, 1.0))

@@ -6,9 +6,18 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from genray.models.autoencoder import Autoencoder, Shape, crop, he, pad_to_multiple, xavier
-from genray.models.conv import ConvAutoencoder, ConvSettings
-from genray.models.dense import DenseAutoencoder, DenseSettings
+from genray.models.autoencoder import (
+    Autoencoder,
+    ConvAutoencoder,
+    ConvSettings,
+    DenseAutoencoder,
+    DenseSettings,
+    Shape,
+    crop,
+    he,
+    pad_to_multiple,
+    xavier,
+)
 from genray.models.improved import ImprovedAutoencoder, ImprovedSettings
 from genray.models.layers import parameter_count
 from genray.models.numpy_dense import NumpyAutoencoder, NumpySettings

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from genray.models.beat_conv import ConvBeatAutoencoder, ConvBeatSettings
+from genray.models.beats import ConvBeatAutoencoder, ConvBeatSettings
 from genray.models.layers import parameter_count
 from genray.models.registry import build
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from genray.models.conv import ConvAutoencoder, ConvSettings
+from genray.models.autoencoder import ConvAutoencoder, ConvSettings
 from genray.models.layers import parameter_count
 
 

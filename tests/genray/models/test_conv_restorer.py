@@ -2,9 +2,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from genray.models.conv_restorer import ConvRestorer, ConvRestorerSettings
 from genray.models.layers import parameter_count
-from genray.models.restorer import macs_per_pixel
+from genray.models.restorer import ConvRestorer, ConvRestorerSettings, macs_per_pixel
 
 
 @pytest.mark.parametrize(("channels", "parameters", "macs"), [(1, 74_497, 8_424), (3, 75_651, 9_144)])

@@ -2,7 +2,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from genray.models.dense import DenseAutoencoder, DenseSettings
+from genray.models.autoencoder import DenseAutoencoder, DenseSettings
 from genray.models.layers import parameter_count
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from genray.models.dense import DenseAutoencoder, DenseSettings
+from genray.models.autoencoder import DenseAutoencoder, DenseSettings
 from genray.models.numpy_dense import (
     Layer,
     NumpyAdam,

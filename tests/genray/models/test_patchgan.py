@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from genray.models.layers import parameter_count
-from genray.models.patchgan import PatchGAN, PatchGANSettings, receptive_field
+from genray.models.pix2pix import PatchGAN, PatchGANSettings, receptive_field
 
 
 def test_the_papers_discriminator_has_2_768_705_parameters() -> None:

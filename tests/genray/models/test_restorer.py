@@ -8,11 +8,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from genray.models.autoencoder import crop
-from genray.models.conv_restorer import ConvRestorer, ConvRestorerSettings
 from genray.models.layers import parameter_count
 from genray.models.nafnet import NAFNet, NAFNetSettings
 from genray.models.residual_unet import ResidualUNet, ResidualUNetSettings
-from genray.models.restorer import Restorer, macs_per_pixel, mirror_to_multiple
+from genray.models.restorer import (
+    ConvRestorer,
+    ConvRestorerSettings,
+    Restorer,
+    macs_per_pixel,
+    mirror_to_multiple,
+)
 
 Build = Callable[[int], Restorer]
 SMALL = {"widths": (6, 8, 10), "blocks": 1, "middle": 1}

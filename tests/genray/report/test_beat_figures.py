@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from genray.report.beat_figures import draw_beats
+from genray.report.pictures import draw_beats
 from tests.beat_files import drawn_beats
 
 

@@ -1,6 +1,6 @@
 import numpy as np
 
-from genray.report.heat import heat_map
+from genray.report.pictures import heat_map
 
 
 def test_what_differs_glows_and_the_rest_is_gray() -> None:

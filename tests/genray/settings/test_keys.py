@@ -1,6 +1,6 @@
 from collections.abc import Mapping
 
-from genray.settings.keys import annotation_of, groups_of, is_mapping, known_keys, words
+from genray.settings.base import annotation_of, groups_of, is_mapping, known_keys, words
 from jobs.train_autoencoder import TrainAutoencoderSettings
 
 

@@ -3,8 +3,7 @@ from pathlib import Path
 import pytest
 
 from genray.errors import SettingsError
-from genray.settings.base import Settings, absolute, flatten
-from genray.settings.keys import known_keys
+from genray.settings.base import Settings, absolute, flatten, known_keys
 from genray.settings.load import as_sets, load
 from jobs.train_pix2pix import TrainPix2PixSettings
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from jobs.recipes.baselines import mean_image_errors, pca_errors
+from jobs.recipes.autoencoding import mean_image_errors, pca_errors
 
 
 def images(count: int, seed: int = 0) -> list[NDArray[np.uint8]]:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jobs.recipes.beat_judging import Method, class_table, judge
+from jobs.recipes.beats import Method, class_table, judge
 
 ABNORMAL = np.array([0, 0, 0, 0, 1, 1, 1, 1], bool)
 METHOD = Method("it", np.array([1, 2, 3, 9, 4, 6, 7, 8.0]), 5.0)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from jobs.recipes.beat_loss import beat_errors
+from jobs.recipes.beats import beat_errors
 
 
 def test_each_beat_has_an_error_of_its_own() -> None:

@@ -3,8 +3,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.recipes.beat_judging import Method
-from jobs.recipes.beat_pictures import Row, beat_pictures
+from jobs.recipes.beats import Method, Row, beat_pictures
 
 METHOD = Method("it", np.array([1.0, 2, 9, 4, 3, 8, 7, 6]), 5.0)
 LABELS = np.array([0, 0, 0, 0, 1, 1, 2, 2])

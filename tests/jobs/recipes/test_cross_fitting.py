@@ -11,8 +11,7 @@ from genray.progress import LineDisplay
 from jobs.recipes.cross_fitting import CrossFit, first_component, folds_of
 from jobs.runs.run import Run
 from jobs.training.device import DeviceSettings, open_device
-from jobs.training.follow_up import FollowUp
-from jobs.training.recipe import AdamSettings
+from jobs.training.recipe import AdamSettings, FollowUp
 from jobs.training.settings import LoopSettings
 
 SAMPLES = np.random.default_rng(0).normal(size=(40, 1, 6)).astype(np.float32)

@@ -11,7 +11,7 @@ import pytest
 from genray.bundle import load_bundle
 from genray.errors import Diverged, Interrupted, TrainingError
 from genray.progress import LineDisplay
-from genray.resources import Resources
+from genray.targets import Resources
 from jobs.runs.run import Run
 from jobs.sweeping.trials import Trial
 from tests.jobs.sweeping.sweeps import prepare_sweep

@@ -1,8 +1,8 @@
 import pytest
 
 from genray.errors import ResourceError
-from genray.resources import Resources
-from jobs.sweeping.share import Share, share_out
+from genray.targets import Resources
+from jobs.sweeping.trials import Share, share_out
 
 
 @pytest.mark.parametrize(

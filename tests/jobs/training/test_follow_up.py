@@ -10,9 +10,9 @@ from torch._C._distributed_c10d import FileStore
 from genray.errors import Interrupted
 from genray.progress import LineDisplay, Tick
 from jobs.runs.run import Run
-from jobs.training import follow_up
+from jobs.training import recipe
 from jobs.training.device import DeviceSettings, open_device
-from jobs.training.follow_up import FollowUp
+from jobs.training.recipe import FollowUp
 from jobs.training.workers import Worker
 
 
@@ -77,7 +77,7 @@ def waiting(folder: Path) -> None:
 def test_the_others_of_a_group_wait_however_long_it_takes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follow_up, "_ALIVE", 0.2)
+    monkeypatch.setattr(recipe, "_ALIVE", 0.2)
     other = multiprocessing.get_context("spawn").Process(target=waiting, args=(tmp_path,))
     other.start()
     assert in_a_group_of_two(0, tmp_path) == "it was enough True"

@@ -1,7 +1,7 @@
 import pytest
 
-from jobs.training.schedule import rate_factor
 from jobs.training.settings import LoopSettings
+from jobs.training.update import rate_factor
 
 
 def factor(done: float, **more: object) -> float:

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from genray.errors import Diverged, TrainingError
 from genray.progress import LineDisplay, LiveDisplay
-from genray.resources import Demand, Resources
+from genray.targets import Demand, Resources
 from jobs.runs.run import Run
 from jobs.train_pix2pix import TARGET
 from jobs.training.target import PreparedTraining

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from genray.errors import GenrayError
-from monitors.alarms.alarm_state import AlarmState, restore
 from monitors.alarms.events import Transition
+from monitors.alarms.machine import AlarmState, restore
 from tests.monitors.bed import NOISE, OFF, STILL, Bed
 
 

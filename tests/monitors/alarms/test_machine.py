@@ -1,8 +1,7 @@
 import math
 
-from monitors.alarms.alarm_state import AlarmState
 from monitors.alarms.limits import AnomalyLimits
-from monitors.alarms.machine import acknowledge, discharge
+from monitors.alarms.machine import AlarmState, acknowledge, discharge
 from tests.monitors.bed import NOISE, OFF, START, STILL, WELL, Bed
 
 

@@ -9,11 +9,10 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from monitors.alarms.alarm_state import AlarmState, restore
 from monitors.alarms.conditions import PRIORITIES
 from monitors.alarms.events import Observation, Transition
 from monitors.alarms.limits import Limits
-from monitors.alarms.machine import acknowledge, discharge, step
+from monitors.alarms.machine import AlarmState, acknowledge, discharge, restore, step
 
 LIMITS = Limits(announcements=3, again_after=20, anomaly={"escalate_after": 30})  # type: ignore[arg-type]
 LEADS = some.sampled_from([(), ("I",), ("I", "II")])

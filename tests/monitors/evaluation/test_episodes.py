@@ -3,7 +3,7 @@ import pytest
 
 from monitors.alarms.events import Change, Kind, Transition
 from monitors.alarms.limits import Limits
-from monitors.evaluation.episodes import (
+from monitors.evaluation.matching import (
     Alarmed,
     Span,
     abnormal_episodes,

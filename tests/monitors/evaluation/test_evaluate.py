@@ -7,11 +7,10 @@ import pytest
 import torch
 
 from genray.bundle import load_bundle, save_bundle
-from genray.cli.evaluate import evaluate_records
-from genray.cli.evaluate_table import table
-from genray.ecg.preprocessing import BeatPreprocessing
+from genray.cli.evaluate import evaluate_records, table
+from genray.ecg.beats import BeatPreprocessing
 from genray.ecg.records.base import open_record
-from genray.ecg.records.wfdb_writer import write_wfdb
+from genray.ecg.records.wfdb import write_wfdb
 from genray.ecg.synthesis import Episode, generate, write_records
 from genray.errors import DataError, UsageError
 from genray.models.registry import build

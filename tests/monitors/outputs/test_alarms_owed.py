@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from genray.settings.load import load
-from monitors.outputs.alertmanager_settings import AlertmanagerSettings
+from monitors.outputs.alertmanager import AlertmanagerSettings
 from monitors.outputs.journal import Journal
 from monitors.service.dispatcher import Telling
 from monitors.settings import EcgSettings

@@ -13,8 +13,7 @@ import pytest
 
 from genray.errors import ResourceError
 from monitors.alarms.events import Transition
-from monitors.outputs.alertmanager import OUTCOMES, Alertmanager
-from monitors.outputs.alertmanager_settings import AlertmanagerSettings
+from monitors.outputs.alertmanager import OUTCOMES, Alertmanager, AlertmanagerSettings
 from monitors.outputs.journal import Journal
 from tests.monitors.alerting import ONSET, Api, Pager, alertmanager_server
 from tests.monitors.servers import Server, free_port

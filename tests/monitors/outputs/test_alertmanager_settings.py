@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from monitors.outputs.alertmanager_settings import AlertmanagerSettings
+from monitors.outputs.alertmanager import AlertmanagerSettings
 
 
 @pytest.mark.parametrize(

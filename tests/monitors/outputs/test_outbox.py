@@ -3,7 +3,7 @@
 import asyncio
 import json
 
-from monitors.outputs.outbox import PIECE, Outbox, frame
+from monitors.outputs.page import PIECE, Outbox, frame
 
 
 def take(outbox: Outbox, patience: float = 5) -> bytes:

@@ -9,11 +9,11 @@ import pytest
 
 from genray.ecg.qrs import Decisions
 from genray.ecg.quality import Quality
-from monitors.alarms.alarm_state import AlarmState
+from monitors.alarms.machine import AlarmState
 from monitors.patient.bed import Bed
 from monitors.patient.ordering import Sequencer, SequencerSettings
 from monitors.patient.reference import Reference, ReferenceSettings
-from monitors.sources.chunk import MISSING, Chunk
+from monitors.sources.message import MISSING, Chunk
 from tests.monitors.patients import START, chunks
 
 RATE = 100.0

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from monitors.patient.judging import combined, score, score_alone
+from monitors.patient.scoring import combined, score, score_alone
 
 NONE = np.empty(0, np.float32)
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monitors.patient.ordering import FAULTS, Ordered, Sequencer, SequencerSettings
-from monitors.sources.chunk import Chunk
+from monitors.sources.message import Chunk
 from tests.monitors.samples import START, chunk
 
 

@@ -5,13 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from genray.ecg.rhythm import Episode
-from genray.ecg.synthesis import generate
+from genray.ecg.synthesis import Episode, generate
 from monitors.alarms.events import Transition
 from monitors.alarms.limits import Limits
 from monitors.patient.resume import ResumedWard
 from monitors.patient.scoring import Scorer
-from monitors.sources.chunk import Chunk
+from monitors.sources.message import Chunk
 from tests.monitors.patients import START, Watch, chunks, settings
 
 STANDSTILL = 60  # s

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from genray.ecg.synthesis import Episode, generate
 from monitors.patient.scoring import Scorer
 from monitors.patient.ward import Ward
-from monitors.sources.chunk import MISSING, Chunk
+from monitors.sources.message import MISSING, Chunk
 from tests.monitors.patients import START, Watch, chunks, settings, watch
 
 TWO = ("II", "V1")

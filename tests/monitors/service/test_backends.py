@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from genray.ecg.rhythm import Episode
+from genray.ecg.synthesis import Episode
 from genray.settings.load import load
 from monitors.outputs.journal import Journal
 from monitors.service.backends import OnRay, Running, ShardLost

@@ -13,8 +13,7 @@ from urllib.request import urlopen
 
 import aiomqtt
 
-from genray.ecg.rhythm import Episode
-from genray.ecg.synthesis import generate
+from genray.ecg.synthesis import Episode, generate
 from monitors.sources.message import encode
 from tests.monitors.alerting import Pager, alertmanager_server
 from tests.monitors.patients import chunks

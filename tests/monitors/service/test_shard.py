@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from genray.ecg.rhythm import Episode
+from genray.ecg.synthesis import Episode
 from genray.errors import DataError
 from genray.settings.load import load
 from monitors.alarms.events import Transition

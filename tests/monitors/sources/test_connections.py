@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from monitors.sources import SourceSettings, make_source
 from monitors.sources.base import SourceLost
-from monitors.sources.tls import connection_failure
+from monitors.sources.connection import connection_failure
 from tests.monitors.servers import free_port
 
 SECRET = "s3cret"

@@ -6,8 +6,8 @@ from itertools import islice, pairwise
 import numpy as np
 import pytest
 
-from monitors.sources.chunk import MISSING, Chunk
 from monitors.sources.demo import DemoSettings, DemoSource, script
+from monitors.sources.message import MISSING, Chunk
 
 
 def _seconds(seconds: int, **settings: object) -> dict[str, list[Chunk]]:

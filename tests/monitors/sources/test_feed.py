@@ -14,9 +14,8 @@ from pydantic import ValidationError
 from genray.errors import UsageError
 from monitors.patient.ordering import Sequencer, SequencerSettings
 from monitors.sources.base import EndOfSource, SourceLost
-from monitors.sources.chunk import Chunk
 from monitors.sources.feed import FAULTS, Feed, FeedSettings
-from monitors.sources.message import encode
+from monitors.sources.message import Chunk, encode
 from tests.monitors.samples import KEY, Watcher, chunk
 
 Step = Sequence[bytes | Chunk] | Exception

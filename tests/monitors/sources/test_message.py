@@ -10,8 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from monitors.sources.chunk import Chunk
-from monitors.sources.message import MAX_BYTES, REASONS, TIMES, BadMessage, decode, encode, peek_stream
+from monitors.sources.message import MAX_BYTES, REASONS, TIMES, BadMessage, Chunk, decode, encode, peek_stream
 from tests.monitors.samples import chunk
 
 _names = st.text(

@@ -13,8 +13,7 @@ from genray.ecg.records.base import MISSING, open_record
 from genray.ecg.synthesis import write_records
 from genray.errors import DataError
 from monitors.sources.base import EndOfSource
-from monitors.sources.chunk import Chunk
-from monitors.sources.message import decode, encode
+from monitors.sources.message import Chunk, decode, encode
 from monitors.sources.replay import ReplaySettings, ReplaySource
 
 START = 1_700_000_000.0

@@ -20,9 +20,8 @@ from pydantic import TypeAdapter
 from genray.errors import SettingsError
 from monitors.sources import SourceSettings, make_source
 from monitors.sources.base import SourceLost
-from monitors.sources.chunk import Chunk
-from monitors.sources.message import encode
-from monitors.sources.tls import tls_failure
+from monitors.sources.connection import tls_failure
+from monitors.sources.message import Chunk, encode
 from tests.monitors.alerting import Api
 from tests.monitors.certificates import proving
 from tests.monitors.samples import Watcher, chunk

@@ -1,4 +1,4 @@
-from pipelines.engine.batching import Batcher
+from pipelines.engine.worker import Batcher
 
 
 def fill(batcher: Batcher[str], *things: tuple[str, str, float]) -> list[list[str]]:

@@ -1,6 +1,6 @@
 from concurrent.futures import ThreadPoolExecutor
 
-from pipelines.engine.board import Board
+from pipelines.engine.pool import Board
 
 
 def test_reports_of_many_threads_add_up() -> None:

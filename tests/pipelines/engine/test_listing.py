@@ -13,15 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from genray.images.photo_writer import WriteSettings, output_path
+from genray.images.photo import WriteSettings, output_path
 from genray.io.sources import open_source
 from genray.io.store import Store
 from genray.io.tar import write_member
 from pipelines.corrupt import Corrupt, CorruptSettings
-from pipelines.engine.listing import Listing, output_name
-from pipelines.engine.plan import Planned
-from pipelines.storage.known import Known
-from pipelines.storage.ledger import Ledger
+from pipelines.engine.plan import Listing, Planned, output_name
+from pipelines.storage.ledger import Known, Ledger
 
 
 def touch(folder: Path, names: Iterable[str]) -> None:

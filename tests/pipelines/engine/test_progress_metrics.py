@@ -13,10 +13,9 @@ import pytest
 
 from genray.errors import BulkError, ResourceError
 from genray.progress import LineDisplay, Tick
-from genray.resources import Resources
 from genray.settings.load import load
-from genray.targets import find_target
-from pipelines.engine.board import READY
+from genray.targets import Resources, find_target
+from pipelines.engine.pool import READY
 from pipelines.engine.progress_metrics import Exporter, Watcher
 from pipelines.settings import WorkSettings
 from tests.pipelines.conftest import Bulk, write_photos

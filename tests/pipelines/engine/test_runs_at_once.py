@@ -10,8 +10,7 @@ import pytest
 
 from genray.errors import RunError
 from genray.progress import LineDisplay
-from genray.resources import Resources
-from genray.targets import find_target
+from genray.targets import Resources, find_target
 from tests.pipelines.bulk_runs import settings_of, submit
 from tests.pipelines.conftest import Bulk, rows_of, write_photos
 
