@@ -1,9 +1,7 @@
 """Send a target to a Ray cluster as a job, watch it, and stop it.
 
-The code travels with the job: of a checkout the packages and nothing else, so that data which lies beside
-them never leaves the machine.
-
-Reading a job's log as it grows.
+The code travels with the job: our packages and nothing else, so that data which lies beside them never leaves
+the machine. So do the job's settings, as a file: a command line would show them in Ray's lists and logs.
 """
 
 from __future__ import annotations
@@ -15,6 +13,8 @@ import logging
 import re
 import secrets
 import shlex
+import shutil
+import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
@@ -109,6 +109,7 @@ class Jobs:
         target: str,
         run: str,
         env: Mapping[str, str] | None = None,
+        files: Mapping[str, str] | None = None,
     ) -> str:
         """Start a job and return its id. Its working directory is a copy of the code: give absolute paths.
 
@@ -117,16 +118,21 @@ class Jobs:
             target: what is run, for the id and for `list`.
             run: the name of the run, for the same.
             env: further environment variables of the job.
+            files: text files beside the code in the job's working directory, by name.
         """
         job_id = f"genray-{_slug(target)}-{_slug(run)}-{secrets.token_hex(3)}"
         # Ray would warn about each folder that it leaves out by itself.
-        with self._asking("submitting"), environment(RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES=""):
+        with (
+            tempfile.TemporaryDirectory(prefix="genray-job-") as folder,
+            self._asking("submitting"),
+            environment(RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES=""),
+        ):
+            _stage(Path(genray.__file__).parent.parent, Path(folder), files or {})
             return self._client.submit_job(
                 entrypoint=shlex.join(entrypoint),
                 submission_id=job_id,
                 metadata={"genray.target": target, "genray.run": run},
-                runtime_env=_code(Path(genray.__file__).parent.parent)
-                | {"env_vars": _ENVIRONMENT | dict(env or {})},
+                runtime_env={"working_dir": folder, "env_vars": _ENVIRONMENT | dict(env or {})},
             )
 
     def status(self, job_id: str) -> Job:
@@ -259,16 +265,16 @@ class Jobs:
         return [job for job in jobs if everything or job.target]
 
 
-def _code(root: Path) -> dict[str, Any]:
-    """The part of the job's runtime environment that carries our code, found in the folder `root`."""
-    packages = [name for name in PACKAGES if (root / name).is_dir()]
-    rubbish = ["__pycache__", "*.py[cod]"]
-    if not (root / "pyproject.toml").is_file():
-        return {"py_modules": [str(root / name) for name in packages], "excludes": rubbish}
-    # Everything at the top, then not our packages. In Ray's dialect of .gitignore "/x" re-includes the folder
-    # and only "/x/**" what is in it; and "data/" would also take away genray/data. Ray obeys .gitignore too.
-    wanted = [pattern for name in packages for pattern in (f"!/{name}", f"!/{name}/**")]
-    return {"working_dir": str(root), "excludes": ["/[!.]*", "/.?*", *wanted, "!/pyproject.toml", *rubbish]}
+def _stage(root: Path, folder: Path, files: Mapping[str, str]) -> None:
+    """Lay what travels with a job into `folder`: our packages in `root`, a checkout or where they are
+    installed, and `files`."""
+    for name in PACKAGES:
+        if (root / name).is_dir():
+            shutil.copytree(
+                root / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.py[cod]")
+            )
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def _job(details: Any) -> Job:

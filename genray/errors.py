@@ -25,6 +25,7 @@ the command is a bug and shows its traceback.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -57,13 +58,22 @@ class GenrayError(Exception):
             lines.append(f"  next:  {self.hint}")
         return "\n".join(lines)
 
+    def as_json(self) -> dict[str, str | None]:
+        """Plain values, for another process or a file; `error_from_json` makes the error again."""
+        return {"kind": type(self).__name__, "what": self.what, "where": self.where, "hint": self.hint}
+
     def __reduce__(self) -> tuple[Any, ...]:
         # Exceptions with keyword arguments do not survive pickling between Ray workers otherwise.
-        return (_rebuild, (type(self), self.what, self.where, self.hint))
+        return (error_from_json, (self.as_json(),))
 
 
-def _rebuild(kind: type[GenrayError], what: str, where: str | None, hint: str | None) -> GenrayError:
-    return kind(what, where=where, hint=hint)
+def error_from_json(values: Mapping[str, str | None]) -> GenrayError:
+    """The error that `GenrayError.as_json` wrote down; of a kind that this version does not have, a plain
+    `GenrayError`."""
+    kind = globals().get(values.get("kind") or "")
+    if not (isinstance(kind, type) and issubclass(kind, GenrayError)):
+        kind = GenrayError
+    return kind(values.get("what") or "", where=values.get("where"), hint=values.get("hint"))
 
 
 class ClusterError(GenrayError):

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColum
 from rich.table import Column
 
 from genray.io.files import atomic_write
+from genray.text import duration
 
 
 @dataclass(frozen=True)
@@ -191,15 +192,6 @@ def display() -> Display:
     console = Console(stderr=True)
     live = console.is_terminal and not console.is_dumb_terminal
     return LiveDisplay(console) if live else LineDisplay()
-
-
-def duration(seconds: float) -> str:
-    """3725 -> "1 h 2 min", 62 -> "1 min 2 s", 7 -> "7 s"."""
-    whole = max(0, round(seconds))
-    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _values(values: Mapping[str, float]) -> str:

@@ -17,8 +17,8 @@ from typing import Any, Protocol, runtime_checkable
 from genray.errors import UsageError
 from genray.progress import Display
 from genray.settings.base import Settings
+from genray.settings.shipped import shipped_place, shipped_targets, shipped_text
 
-_CONFIGS = Path(__file__).parent.parent / "configs"
 _PACKAGES = ("jobs", "pipelines", "monitors")
 
 
@@ -83,7 +83,7 @@ class Target:
 
 def all_targets() -> list[Target]:
     """Every target, by name. Imports none of them."""
-    return [_target(path) for path in sorted(_CONFIGS.glob("*.yaml"))]
+    return [_target(name) for name in shipped_targets()]
 
 
 def find_target(name: str) -> Target:
@@ -102,15 +102,14 @@ def find_target(name: str) -> Target:
     )
 
 
-def _target(path: Path) -> Target:
+def _target(name: str) -> Target:
     # The first line of the YAML is the target's summary: one place to write it, readable without imports.
-    with path.open(encoding="utf-8") as file:
-        summary = file.readline().lstrip("# ").strip()
-    stem = path.stem.replace("-", "_")
+    summary = shipped_text(name).partition("\n")[0].lstrip("# ").strip()
+    stem = name.replace("-", "_")
     for package in _PACKAGES:
         if importlib.util.find_spec(f"{package}.{stem}"):
-            return Target(path.stem, summary, f"{package}.{stem}")
-    raise UsageError(f"{path} has no module {stem}.py in {', '.join(_PACKAGES)}")
+            return Target(name, summary, f"{package}.{stem}")
+    raise UsageError(f"{shipped_place(name)} has no module {stem}.py in {', '.join(_PACKAGES)}")
 
 
 @dataclass(frozen=True)

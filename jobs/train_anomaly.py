@@ -21,7 +21,8 @@ from genray.report.pictures import draw_reconstructions
 from genray.settings.base import Settings
 from jobs.recipes.autoencoding import Autoencoding, AutoencodingSettings, Model
 from jobs.recipes.latent_space import latent_pictures, spread
-from jobs.training.recipe import Conclusion, Part, Picture, Place, Scored
+from jobs.runs.samples import RunPicture
+from jobs.training.recipe import Conclusion, Part, Place, Scored
 from jobs.training.target import Training
 
 _NORMAL = ("good", "normal", "ok")  # names of the class of normal images, where none is given
@@ -125,7 +126,7 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
         metrics = {name: float(np.mean([s[name] for i, s in scored if normal[i]])) for name in scored[0][1]}
         metrics |= {"threshold": threshold, "above_threshold": float(np.mean(errors > threshold))}
         pictures = [
-            Picture(
+            RunPicture(
                 "errors",
                 "Errors and the threshold",
                 draw_distributions({n: e for n, e in groups.items() if len(e)}, threshold, self._label),
@@ -137,7 +138,7 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
             metrics["sensitivity"] = float(np.mean(errors[anomalous] > threshold))
             metrics["specificity"] = float(np.mean(errors[normal] <= threshold))
             pictures.append(
-                Picture("rates", "Telling anomalies from normal images", draw_rates(anomalous, errors))
+                RunPicture("rates", "Telling anomalies from normal images", draw_rates(anomalous, errors))
             )
         pictures += self._mistakes(networks, part, errors, normal, threshold, place)
         some = spread(len(errors), 2000)
@@ -190,7 +191,7 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
         normal: NDArray[np.bool_],
         threshold: float,
         place: Place,
-    ) -> list[Picture]:
+    ) -> list[RunPicture]:
         """What was found, what was missed, and what was suspected for nothing."""
         wanted = {
             "found": ("Anomalies that were found", ~normal & (errors > threshold), -errors),
@@ -206,7 +207,7 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
                 originals = [self.held_out[part][i][0] for i in chosen]
                 made = self.reconstructed(networks, originals, place)
                 captions = [f"{self._label} {errors[i]:.4f}, threshold {threshold:.4f}" for i in chosen]
-                pictures.append(Picture(name, title, draw_reconstructions(originals, made, captions)))
+                pictures.append(RunPicture(name, title, draw_reconstructions(originals, made, captions)))
         return pictures
 
     def baselines(self) -> dict[str, dict[str, float]]:

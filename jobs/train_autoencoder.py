@@ -15,7 +15,8 @@ from genray.report.pictures import draw_reconstructions, draw_tiles
 from jobs.recipes.autoencoding import Autoencoding, AutoencodingSettings
 from jobs.recipes.images import UNIT
 from jobs.recipes.latent_space import latent_pictures, spread
-from jobs.training.recipe import Conclusion, Part, Picture, Place, Scored
+from jobs.runs.samples import RunPicture
+from jobs.training.recipe import Conclusion, Part, Place, Scored
 from jobs.training.target import Training
 
 
@@ -37,7 +38,7 @@ class TrainAutoencoder(Autoencoding[TrainAutoencoderSettings]):
         originals = [samples[i][0] for i in chosen]
         errors = {index: metrics["mse"] for index, metrics in scored}
         pictures = [
-            Picture(
+            RunPicture(
                 "reconstructions",
                 "Reconstructions",
                 draw_reconstructions(
@@ -47,7 +48,7 @@ class TrainAutoencoder(Autoencoding[TrainAutoencoderSettings]):
                 ),
                 "Original, reconstruction, and where and how much they differ.",
             ),
-            Picture(
+            RunPicture(
                 "errors",
                 "Errors",
                 draw_distributions({"held out": np.array(list(errors.values()))}, xlabel="MSE of an image"),
@@ -68,7 +69,7 @@ class TrainAutoencoder(Autoencoding[TrainAutoencoderSettings]):
 
     def _drawn_from_codes(
         self, networks: Mapping[str, nn.Module], originals: Sequence[NDArray[np.uint8]], place: Place
-    ) -> list[Picture]:
+    ) -> list[RunPicture]:
         """A VAE's samples from the prior, and its ways from one image to another."""
         network = self.as_vae(networks)
         if network is None:
@@ -76,14 +77,14 @@ class TrainAutoencoder(Autoencoding[TrainAutoencoderSettings]):
         generator = torch.Generator().manual_seed(self.settings.seed)
         drawn = to_pixels(network.sample(min(64, self.batch), generator), UNIT)
         pictures = [
-            Picture("samples", "Samples", draw_tiles(list(drawn)), "Images of codes drawn from the prior.")
+            RunPicture("samples", "Samples", draw_tiles(list(drawn)), "Images of codes drawn from the prior.")
         ]
         originals = originals[: 1 + self.batch // 10]
         if len(originals) > 1:
             first, second = (place(np.stack(list(part))) for part in (originals[:-1], originals[1:]))
             steps = to_pixels(network.interpolate(first, second, 10).flatten(0, 1), UNIT)
             pictures.append(
-                Picture(
+                RunPicture(
                     "interpolations",
                     "Interpolations",
                     draw_tiles(list(steps), columns=10),

@@ -11,8 +11,9 @@ import torch
 from pydantic import Field, model_validator
 
 from genray.datasets.image_set import Key, Patch
-from genray.datasets.loader import Pixels, Sample
+from genray.datasets.loader import Sample
 from genray.images.corruptions import NoiseSettings, corrupt, corrupt_held_out
+from genray.images.pixels import Pixels
 from genray.settings.base import Settings
 from jobs.recipes.restoring import Case, Restoring, RestoringSettings
 from jobs.training.recipe import Part

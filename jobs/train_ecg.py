@@ -16,7 +16,7 @@ from torch import nn
 from genray.bundle import save_bundle
 from genray.datasets.beats import Beats, BeatSetSettings, open_beat_set
 from genray.datasets.loader import ArrayLoader, Loader, Share
-from genray.images.decode import BadInput
+from genray.io.bad_input import BadInput
 from genray.models.beats import ConvBeatSettings, DenseBeatSettings
 from genray.models.layers import parameter_count
 from genray.models.registry import build

@@ -17,7 +17,6 @@ from genray.bundle import ImageSpec, Preprocessing, save_bundle
 from genray.datasets.loader import (
     Loader,
     MemoryLoader,
-    Pixels,
     Sample,
     Share,
     check_bad_share,
@@ -27,9 +26,10 @@ from genray.datasets.loader import (
 from genray.datasets.pairs import PairedSettings, PairSource, find_pairs
 from genray.datasets.ray_stream import StreamLoader
 from genray.errors import DataError
-from genray.images.decode import BadInput
+from genray.images.pixels import Pixels
 from genray.images.resizing import middle
 from genray.images.tensors import grid, to_pixels, to_unit
+from genray.io.bad_input import BadInput
 from genray.io.store import Store
 from genray.models.layers import parameter_count
 from genray.models.losses import Adversarial, adversarial_loss

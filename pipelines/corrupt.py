@@ -10,8 +10,8 @@ import torch
 from pydantic import Field
 
 from genray.images.corruptions import NoiseSettings, corrupt_held_out
-from genray.images.decode import BadImage
 from genray.images.stamps import StampSettings, stamp
+from genray.io.bad_input import BadImage
 from genray.settings.base import Settings
 from pipelines.engine.target import Bulk
 from pipelines.settings import BulkSettings

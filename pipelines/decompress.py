@@ -8,9 +8,9 @@ from typing import Any
 from pydantic import Field
 
 from genray.errors import DataError, GenrayError
-from genray.images.decode import BadImage
 from genray.images.photo import Photo
 from genray.inference.latents import LatentCodec
+from genray.io.bad_input import BadImage
 from genray.io.store import Store
 from pipelines.engine.target import Bulk
 from pipelines.settings import OutputSettings, ReadSettings

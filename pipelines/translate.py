@@ -12,9 +12,9 @@ from PIL import Image
 from pydantic import Field
 from torch import nn
 
-from genray.images.decode import BadImage
 from genray.images.photo import Photo, to_eight_bits
 from genray.inference.tiling import tiled
+from genray.io.bad_input import BadImage
 from genray.settings.base import Settings
 from pipelines.engine.target import Bulk
 from pipelines.reconstruct import plain

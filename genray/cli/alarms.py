@@ -1,31 +1,27 @@
-"""What `genray monitor alarms` and `genray monitor names` do: they show what a monitor recorded, and under
-which pseudonyms. Nothing is written, and the monitor may run."""
+"""`genray monitor alarms` and `genray monitor names`: what a monitor recorded, and under which pseudonyms.
+Nothing is written, and the monitor may run."""
 
 from __future__ import annotations
 
 import csv
 import re
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from io import StringIO
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-import yaml
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+import click
 
-from genray.cli.output import aligned, print_json, say
+from genray.cli.options import JSON, reported
+from genray.cli.output import print_encodable, print_json, say
 from genray.errors import DataError, UsageError
-from genray.progress import duration
-from genray.settings.load import FOLDER
-from monitors.alarms.events import Kind
-from monitors.outputs.history import Episode, History, known_streams, rank, read_history
-from monitors.outputs.metrics import label_value
-from monitors.sources.pseudonyms import Pseudonyms, load_key
+from genray.text import aligned, duration, label_value
+
+if TYPE_CHECKING:
+    from monitors.outputs.history import Episode, History
+    from monitors.sources.pseudonyms import Pseudonyms
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _APART = 60.0  # s between the clocks of samples and monitor from which both times are shown
@@ -49,58 +45,85 @@ _MEASURED = {
 _LEADS = {"lead-off": ("off", "off, flat or saturated"), "poor-signal": ("poor", "too noisy to be judged")}
 
 
-def show_alarms(
+_STATE = click.option(
+    "--state", type=click.Path(path_type=Path, file_okay=False), help="Folder of the monitor; else the usual."
+)
+
+
+@click.command()
+@_STATE
+@click.option("--since", metavar="TIME", help="Leave out what had ended so long ago: 30m, 8h, 2d.")
+@click.option("--stream", metavar="NAME", help="Of this stream alone: its name or its pseudonym.")
+@click.option("--kind", metavar="KIND", help="Of this kind alone, such as asystole or lead-off.")
+@click.option(
+    "--limit", default=100, show_default=True, type=click.IntRange(1, 100_000), help="Show the newest."
+)
+@click.option("--csv", "as_csv", is_flag=True, help="CSV to standard output.")
+@JSON
+@reported
+def alarms(
     state: Path | None,
-    *,
     since: str | None,
     stream: str | None,
     kind: str | None,
     limit: int,
-    as_json: bool,
     as_csv: bool,
-) -> int:
-    """Print the alarms that the journal in `state` holds; returns the exit code.
+    as_json: bool,
+) -> None:
+    """List the alarms that a monitor recorded, newest first; it may be running.
 
-    Args:
-        state: folder of a monitor; None: the default of its settings.
-        since: such as "8h": without alarms that had ended by then; of `stream` (its name or pseudonym) and
-            `kind` alone.
-        limit: so many are printed, the newest; all are counted.
+    \b
+    Example:
+      genray monitor alarms --since 8h
+      genray monitor alarms --state runs/ecg-demo/monitor --stream bed-7 --csv > alarms.csv
     """
+    from monitors.outputs.history import known_streams, read_history
+
     if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other", hint="give one of them")
-    folder, now = state or _state(), time.time()
+    folder, now = state or _default_state(), time.time()
     journal = folder / "journal.sqlite"
-    streams = () if stream is None else _called(folder, stream)
+    streams = () if stream is None else _meant_streams(folder, stream)
     history = read_history(
         journal,
         since=None if since is None else now - _period(since),
         streams=streams,
-        kind=None if kind is None else _kind(kind),
+        kind=None if kind is None else _checked_kind(kind),
         explained=limit,
     )
     if streams and not history.episodes and not {*streams} & {*known_streams(journal)}:
         say(f"the journal knows no stream {label_value(str(stream))}")
     shown, until = history.episodes[:limit], history.until
     if as_json:
-        alarms = [_plain(each, until) for each in shown]
-        print_json({"state": str(folder), "alarms": alarms, "summary": _figures(history)})
+        listed = [_alarm_values(each, until) for each in shown]
+        print_json({"state": str(folder), "alarms": listed, "summary": _figures(history)})
     elif as_csv:
-        _print_csv([_plain(each, until) for each in shown])
+        _print_csv([_alarm_values(each, until) for each in shown])
         say(_summary(history))
     else:
         if shown:
             _print_table([_row(each, until) for each in shown])
-        _say(_summary(history))
+        print_encodable(_summary(history))
     if len(history.episodes) > len(shown):
         say(f"{len(history.episodes) - len(shown):,} more: --limit {len(history.episodes)} shows all")
-    return 0
 
 
-def show_names(names: Sequence[str], state: Path | None, *, known: bool, as_json: bool) -> int:
-    """Print the pseudonyms of `names` under the key in `state`, and if `known` the streams that the journal
-    knows with those of `names` that are theirs; returns the exit code."""
-    folder = state or _state()
+@click.command()
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@_STATE
+@click.option("--known", is_flag=True, help="Also which stream of the journal has which of these names.")
+@JSON
+@reported
+def names(names: tuple[str, ...], state: Path | None, known: bool, as_json: bool) -> None:
+    """Print the pseudonyms under which a monitor shows the streams called NAME.
+
+    \b
+    Example:
+      genray monitor names bed-7 bed-8 --known
+    """
+    from monitors.outputs.history import known_streams
+
+    folder = state or _default_state()
     pseudonyms = _pseudonyms(folder)
     if pseudonyms is None:
         raise DataError(
@@ -108,18 +131,17 @@ def show_names(names: Sequence[str], state: Path | None, *, known: bool, as_json
             where=str(folder / "stream.key"),
             hint="give --state, the folder that `genray monitor ecg` names at its end as its state",
         )
-    found = {name: pseudonyms.of(_name(name)) for name in names}
+    found = {name: pseudonyms.of(_checked_name(name)) for name in names}
     back = {pseudonym: name for name, pseudonym in found.items()}
     streams = known_streams(folder / "journal.sqlite") if known else []
     if as_json:
         listed = [{"stream": each, "name": back.get(each)} for each in streams]
         print_json({"names": found, **({"known": listed} if known else {})})
-        return 0
-    _say(aligned([(label_value(name, 255), pseudonym) for name, pseudonym in found.items()]))
+        return
+    print_encodable(aligned([(label_value(name, 255), pseudonym) for name, pseudonym in found.items()]))
     if known:
         rows = [(label_value(each), label_value(back.get(each, "-"), 255)) for each in streams]
-        _say("\n" + aligned([("KNOWN", "NAME"), *rows]))
-    return 0
+        print_encodable("\n" + aligned([("KNOWN", "NAME"), *rows]))
 
 
 def _measure(each: Episode) -> tuple[float | None, str, float | None, str]:
@@ -161,7 +183,7 @@ def _row(each: Episode, until: float) -> tuple[str, ...]:
     )
 
 
-def _plain(each: Episode, until: float) -> dict[str, Any]:
+def _alarm_values(each: Episode, until: float) -> dict[str, Any]:
     """An alarm as plain values: times as ISO 8601 with their offset, seconds."""
     plain: dict[str, Any] = {name: getattr(each, name, None) for name in _COLUMNS}
     plain |= zip(("value", "unit", "limit", "why"), _measure(each), strict=True)
@@ -172,6 +194,8 @@ def _plain(each: Episode, until: float) -> dict[str, Any]:
 
 def _figures(history: History) -> dict[str, Any]:
     """How many alarms of each kind and priority, and a bed and day."""
+    from monitors.outputs.history import rank
+
     kinds: dict[str, dict[str, int]] = {}
     for each in sorted(history.episodes, key=lambda each: rank(each.priority), reverse=True):
         of = kinds.setdefault(each.kind, {})
@@ -206,9 +230,14 @@ def _summary(history: History) -> str:
 
 
 def _print_table(rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     console = Console()
     if not console.is_terminal or console.width < _NARROW:
-        return _say(aligned([_HEAD, *rows]) + "\n")
+        print_encodable(aligned([_HEAD, *rows]) + "\n")
+        return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in _HEAD:
         table.add_column(name, overflow="fold")
@@ -217,7 +246,7 @@ def _print_table(rows: Sequence[Sequence[str]]) -> None:
         table.add_row(*(Text(word, style=_STYLES.get(word, "")) for word in row))
     with console.capture() as drawn:
         console.print(table)
-    _say(drawn.get())
+    print_encodable(drawn.get())
 
 
 def _print_csv(alarms: Sequence[Mapping[str, Any]]) -> None:
@@ -225,7 +254,7 @@ def _print_csv(alarms: Sequence[Mapping[str, Any]]) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
     writer.writerows([_cell(alarm[name]) for name in _COLUMNS] for alarm in alarms)
-    _say(text.getvalue().rstrip("\n"))
+    print_encodable(text.getvalue().rstrip("\n"))
 
 
 def _cell(value: Any) -> Any:
@@ -234,9 +263,11 @@ def _cell(value: Any) -> Any:
     return f"'{text}" if str(value)[:1] in ("=", "+", "-", "@") and isinstance(value, str) else text
 
 
-def _state() -> Path:
+def _default_state() -> Path:
     """The folder that a monitor has unless it is told otherwise. To ask its settings would load all of it."""
-    return Path(yaml.safe_load((FOLDER / "ecg.yaml").read_text(encoding="utf-8"))["state"])
+    from genray.settings.shipped import shipped_values
+
+    return Path(shipped_values("ecg")["state"])
 
 
 def _period(text: str) -> float:
@@ -248,24 +279,28 @@ def _period(text: str) -> float:
     return seconds
 
 
-def _kind(text: str) -> str:
+def _checked_kind(text: str) -> str:
+    from monitors.alarms.events import Kind
+
     if text not in get_args(Kind):
         raise UsageError(f"no kind of alarm is {text!r}", hint=f"there are {', '.join(get_args(Kind))}")
     return text
 
 
-def _called(folder: Path, text: str) -> set[str]:
+def _meant_streams(folder: Path, text: str) -> set[str]:
     """The streams that `text` can mean: a pseudonym, or a name if the key is there."""
     pseudonyms = _pseudonyms(folder)
-    return {_name(text)} if pseudonyms is None else {_name(text), pseudonyms.of(text)}
+    return {_checked_name(text)} if pseudonyms is None else {_checked_name(text), pseudonyms.of(text)}
 
 
 def _pseudonyms(folder: Path) -> Pseudonyms | None:
+    from monitors.sources.pseudonyms import Pseudonyms, load_key
+
     key = folder / "stream.key"
     return Pseudonyms(load_key(key)) if key.exists() else None  # else it would be made
 
 
-def _name(text: str) -> str:
+def _checked_name(text: str) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -285,12 +320,6 @@ def _moment(seconds: float, between: str = " ") -> str:
 def _beside(moment: str, other: str) -> str:
     """The time of day alone where the day was said."""
     return moment[11:] if moment[:11] == other[:11] else moment
-
-
-def _say(text: str) -> None:
-    # A terminal without Unicode still shows names, with escapes for what it lacks.
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
 def _number(value: Any) -> float | None:

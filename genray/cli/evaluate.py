@@ -1,31 +1,27 @@
-"""What `genray monitor evaluate` does: trains detectors by cross-validation over records, and has the monitor
-judge the records that they have not seen.
-
-The figures of an evaluation of the monitor as a table.
-"""
+"""`genray monitor evaluate`: how good the monitor is on annotated records."""
 
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from genray.cli.output import aligned, print_json, say
-from genray.errors import DataError, UsageError
-from genray.progress import duration
+import click
+
+from genray.cli.options import CONFIG, JSON, SET, reported
+from genray.cli.output import print_json, say
+from genray.errors import DataError
+from genray.text import aligned, duration
 
 if TYPE_CHECKING:
-    from genray.ecg.records.base import Record
     from genray.progress import Tick
-    from monitors.evaluation.evaluate import Truth
+    from monitors.evaluation.cross_validation import AnnotatedRecords, TrainingPart
     from monitors.patient.scoring import Scorer
 
-_EVERY = 15.0  # s between lines of progress
-_BEATS = 60_000  # that a network is trained on, about: more of them add little
+_EVERY_S = 15.0  # between lines of progress
 _RECIPE = (
     "data.layout=records",
     "data.test_share=0",
@@ -42,175 +38,148 @@ _RECIPE = (
 )
 
 
-def evaluate_records(
+@click.command()
+@click.option(
+    "--records", required=True, type=click.Path(path_type=Path), help="Folder of annotated records (WFDB)."
+)
+@click.option(
+    "--bundle", type=click.Path(path_type=Path), help="Judge this; else one is trained for each fold."
+)
+@click.option("--folds", default=5, show_default=True, type=click.IntRange(2), help="Of the records.")
+@click.option("--output", type=click.Path(path_type=Path), help="Keep the folds' runs in this folder.")
+@CONFIG
+@SET
+@JSON
+@reported
+def evaluate(
     records: Path,
-    *,
     bundle: Path | None,
     folds: int,
+    output: Path | None,
     config: Path | None,
     sets: tuple[str, ...],
     as_json: bool,
-    output: Path | None,
-) -> int:
-    """Judge the monitor on the annotated records below `records`; returns the exit code.
+) -> None:
+    """Measure the monitor on annotated records, by cross-validation over them: QRS detection, beats, alarms.
 
-    Args:
-        bundle: of train-ecg, for all records; None: one is trained for each fold of the records.
-        folds: at most; no more than there are records.
-        config: settings of the monitor, as `genray monitor ecg` takes them; `sets` on top of it.
-        output: folder for what was trained and found; None: nothing is kept.
-
-    Raises:
-        UsageError: too few records, or settings that are wrong.
-        BundleError: the bundle cannot be used.
+    \b
+    Example:
+      genray monitor evaluate --records mitbih
+      genray monitor evaluate --records mitbih --bundle runs/ecg/bundle --json
     """
     from genray.bundle import load_bundle
     from genray.io.files import write_json
     from genray.settings.load import load
-    from monitors.evaluation.evaluate import evaluate
+    from monitors.evaluation.cross_validation import cross_validate, open_annotated
+    from monitors.evaluation.evaluate import evaluate as judge
     from monitors.evaluation.totals import totals
     from monitors.patient.scoring import Scorer
     from monitors.settings import EcgSettings
 
-    if folds < 2:
-        raise UsageError(f"--folds {folds}: at least 2 are needed", hint="or give --bundle")
     settings = load(EcgSettings, target="ecg", config=config, sets=sets)
     scorer = Scorer(load_bundle(bundle)) if bundle is not None else None
     began = time.monotonic()
-    found, truths, left_out = _open(records)
-    if len(found) < (1 if scorer else 2):
-        raise DataError(
-            f"{len(found)} annotated records under {records}: "
-            + ("none can be judged" if scorer else "two are needed, to train on the one and judge the other"),
-            where=str(records),
-            hint="give a folder of WFDB records with their .atr files"
-            + ("" if scorer else ", or a --bundle of train-ecg"),
-        )
-    names = list(found)
-    parts = [names] if scorer else [names[i :: min(folds, len(names))] for i in range(min(folds, len(names)))]
-    say(_plan(len(names), len(left_out), None if scorer else len(parts), bundle))
-    judged = []
+    found = open_annotated(records, say)
+    count = len(found.records)
+    _check_enough(count, records, trained=scorer is None)
+    folds = min(folds, count)
+    say(_plan(count, len(found.left_out), folds, bundle))
+    watched = _Watched()
     with ExitStack() as stack:
         runs = output / "folds" if output else Path(stack.enter_context(TemporaryDirectory(prefix="genray-")))
-        for number, test in enumerate(parts, 1):
-            title = "" if scorer else f"fold {number} of {len(parts)}: "
-            used = scorer or _trained(records, found, truths, test, runs, f"fold-{number}", title)
-            some = {name: found[name] for name in test}
-            said = _Watching(f"{title}{len(test)} records watched")
-            judged += evaluate(some, truths, used, settings.ward, settings.alarms, said)
+        if scorer:
+            judged = judge(
+                found.records,
+                found.truths,
+                scorer,
+                settings.ward,
+                settings.alarms,
+                lambda share: watched(f"{count} records watched", share),
+            )
+        else:
+            judged = cross_validate(
+                found,
+                folds,
+                lambda part: _train(found, part, runs),
+                settings.ward,
+                settings.alarms,
+                lambda fold, some, share: watched(f"fold {fold} of {folds}: {some} records watched", share),
+            )
     figures = {
         **totals(sorted(judged, key=lambda each: each.name)),
-        "folds": None if scorer else len(parts),
+        "folds": None if scorer else folds,
         "bundle": str(bundle) if bundle else None,
-        "left_out": left_out,
+        "left_out": found.left_out,
         "seconds": round(time.monotonic() - began, 1),
     }
     if output:
         write_json(output / "evaluation.json", figures)
     if as_json:
-        say(table(figures))
+        say(figures_text(figures))
         print_json(figures)
     else:
-        print(table(figures))
-    return 0
+        print(figures_text(figures))
 
 
-def _plan(records: int, left_out: int, folds: int | None, bundle: Path | None) -> str:
+def _check_enough(count: int, records: Path, *, trained: bool) -> None:
+    if count >= (2 if trained else 1):
+        return
+    raise DataError(
+        f"{count} annotated records under {records}: "
+        + ("two are needed, to train on the one and judge the other" if trained else "none can be judged"),
+        where=str(records),
+        hint="give a folder of WFDB records with their .atr files"
+        + (", or a --bundle of train-ecg" if trained else ""),
+    )
+
+
+def _plan(records: int, left_out: int, folds: int, bundle: Path | None) -> str:
     without = f", {left_out} left out" if left_out else ""
     how = (
         f"judged by {bundle}; if it was trained on any of them, the figures are too good"
-        if folds is None
+        if bundle
         else f"in {folds} folds, each judged by a detector that was trained on the others"
     )
     return f"{records} annotated records{without}, {how}"
 
 
-def _open(folder: Path) -> tuple[dict[str, Record], dict[str, Truth], dict[str, str]]:
-    """The records that can be judged, what their annotations say, and why others cannot, by name."""
-    from genray.ecg.records.base import find_records, open_record
-    from monitors.evaluation.evaluate import check_readable, truth_of
-
-    records, truths, left_out = {}, {}, {}
-    for path in find_records(folder):
-        name = path.relative_to(folder).with_suffix("").as_posix()
-        try:
-            record = open_record(path)
-            truth = truth_of(record)
-            if truth is not None:
-                check_readable(record)
-        except DataError as error:
-            left_out[name] = error.what
-            say(f"set aside: {name}: {error.what}")
-            continue
-        if truth is None:
-            left_out[name] = "no annotated beats"
-            say(f"left out: {name}: no annotated beats")
-        else:
-            records[name], truths[name] = record, truth
-    return records, truths, left_out
-
-
-def _trained(
-    folder: Path,
-    records: Mapping[str, Record],
-    truths: Mapping[str, Truth],
-    test: Sequence[str],
-    runs: Path,
-    run: str,
-    title: str,
-) -> Scorer:
-    """A detector that has learned on all records but those of `test`."""
+def _train(found: AnnotatedRecords, part: TrainingPart, runs: Path) -> Scorer:
+    """The detector of a fold, by train-ecg."""
     from genray.bundle import load_bundle
     from genray.settings.base import flatten, nested
     from genray.settings.load import load
     from genray.targets import Resources, find_target
     from monitors.patient.scoring import Scorer
 
-    lead = _common_lead([record for name, record in records.items() if name not in test])
-    usable = {
-        name: int((~truths[name].abnormal).sum())
-        for name, record in records.items()
-        if name not in test and lead in map(str.upper, record.leads)
-    }
-    chosen = list(usable)[:: max(1, sum(usable.values()) // _BEATS)]
-    beats = sum(usable[name] for name in chosen)
+    title = f"fold {part.fold} of {part.folds}: "
     target: Any = find_target("train-ecg").load()
     recipe = flatten(load(target.settings_class, target="train-ecg", sets=_RECIPE)) | {
         "runs": str(runs.absolute()),
-        "data.path": str(folder.absolute()),
-        "data.records": chosen,
-        "data.leads": [lead],
+        "data.path": str(found.folder.absolute()),
+        "data.records": list(part.records),
+        "data.leads": [part.lead],
     }
     settings = target.settings_class.model_validate(nested(recipe))
-    say(f"{title}training on {beats} normal beats of {lead} of {len(chosen)} records")
-    prepared = target.prepare(settings, "train-ecg", run, lambda text: None)
-    outcome = prepared.run(_Training(title), Resources(1, 0), attached=False)
+    say(f"{title}training on {part.beats} normal beats of {part.lead} of {len(part.records)} records")
+    prepared = target.prepare(settings, "train-ecg", f"fold-{part.fold}", lambda text: None)
+    outcome = prepared.run(_FoldDisplay(title), Resources(1, 0), attached=False)
     return Scorer(load_bundle(outcome["bundle"]))
 
 
-def _common_lead(records: Sequence[Record]) -> str:
-    """The lead that the most records have; of several the one that train-ecg prefers."""
-    from genray.datasets.beats import BeatSetSettings
-
-    counts = Counter(lead.upper() for record in records for lead in record.leads)
-    preferred = {lead: -place for place, lead in enumerate(BeatSetSettings().leads)}
-    return max(counts, key=lambda lead: (counts[lead], preferred.get(lead, -len(preferred))))
-
-
-class _Watching:
+class _Watched:
     """Says from time to time how much is watched."""
 
-    def __init__(self, title: str) -> None:
-        self._title, self._said = title, time.monotonic()
+    def __init__(self) -> None:
+        self._said = time.monotonic()
 
-    def __call__(self, share: float) -> None:
+    def __call__(self, title: str, share: float) -> None:
         now = time.monotonic()
-        if now - self._said >= _EVERY:
+        if now - self._said >= _EVERY_S:
             self._said = now
-            say(f"{self._title}: {share:.0%}")
+            say(f"{title}: {share:.0%}")
 
 
-class _Training:
+class _FoldDisplay:
     """The progress of a training among others: what it is doing, not what it learns."""
 
     def __init__(self, title: str) -> None:
@@ -218,7 +187,7 @@ class _Training:
 
     def tick(self, tick: Tick) -> None:
         now = time.monotonic()
-        if now - self._said >= _EVERY:
+        if now - self._said >= _EVERY_S:
             self._said = now
             place = tick.place or f"{tick.unit} {tick.step}/{tick.steps}"
             say(f"{self._title}training, {place}, {duration(tick.seconds_left)} left")
@@ -234,10 +203,7 @@ class _Training:
         pass  # nothing to restore
 
 
-_HEAD = ("RECORD", "MIN", "BEATS", "ABNORMAL", "NEW", "LEARNED", "SE", "P+", "EPISODES", "FALSE", "RHYTHM")
-
-
-def table(figures: Mapping[str, Any]) -> str:
+def figures_text(figures: Mapping[str, Any]) -> str:
     """What `monitors.evaluation.totals.totals` found, readable."""
     rows = [
         ("RECORD", "MIN", "BEATS", "ABNORMAL", "AUC", "CALIBRATED", "SE", "P+", "EPISODES", "FALSE", "RHYTHM")

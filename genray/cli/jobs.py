@@ -1,55 +1,102 @@
-"""What `genray jobs` does: looks at jobs on a cluster, and stops them."""
+"""`genray jobs`: lists, follows and stops jobs on a cluster."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from genray.cli.output import aligned, print_json, say
-from genray.progress import duration
+from genray.cli.options import ADDRESS, JSON, reported
+from genray.cli.output import print_json, say
+from genray.text import aligned, duration
+
+if TYPE_CHECKING:
+    from cluster.submit import Job
+
+_STOP_S = 90.0  # that stopping a job is waited for
 
 
-def show_jobs(address: str, *, job: str | None = None, as_json: bool) -> None:
-    """Print one job, or all of genray's, newest first."""
+@click.group()
+def jobs() -> None:
+    """List, follow and stop jobs on a cluster."""
+
+
+@jobs.command("list")
+@ADDRESS
+@JSON
+@reported
+def list_jobs(address: str | None, as_json: bool) -> None:
+    """List genray's jobs, newest first.
+
+    \b
+    Example:
+      genray jobs list --address http://head:8265
+    """
     from cluster.submit import Jobs
 
-    jobs = Jobs(address)
-    found = jobs.list() if job is None else [jobs.status(job)]
+    found = Jobs(address or "auto").list()
     if as_json:
-        print_json({"jobs": [_plain(j) for j in found]} if job is None else _plain(found[0]))
-        return
-    rows = [("JOB", "TARGET", "RUN", "STATUS", "STARTED", "TOOK")]
-    for j in found:
-        began = f"{j.started.astimezone():%Y-%m-%d %H:%M:%S}" if j.started else ""
-        took = duration((j.ended - j.started).total_seconds()) if j.started and j.ended else ""
-        rows.append((j.id, j.target, j.run, j.status, began, took))
-    click.echo(aligned(rows))
-    if job is not None and found[0].message:
-        click.echo(found[0].message)
+        print_json({"jobs": [_job_values(job) for job in found]})
+    else:
+        click.echo(_jobs_table(found))
 
 
-def show_logs(address: str, job: str, *, follow: bool) -> int:
-    """Print a job's log; followed, to its end, and returning its exit code."""
+@jobs.command()
+@click.argument("job")
+@ADDRESS
+@JSON
+@reported
+def status(job: str, address: str | None, as_json: bool) -> None:
+    """Print how JOB is doing."""
     from cluster.submit import Jobs
 
-    jobs = Jobs(address)
+    found = Jobs(address or "auto").status(job)
+    if as_json:
+        print_json(_job_values(found))
+        return
+    click.echo(_jobs_table([found]))
+    if found.message:
+        click.echo(found.message)
+
+
+@jobs.command()
+@click.argument("job")
+@click.option("--follow", is_flag=True, help="Wait for its end; exit with its exit code.")
+@ADDRESS
+@reported
+def logs(job: str, follow: bool, address: str | None) -> int:
+    """Print the log of JOB."""
+    from cluster.submit import Jobs
+
+    cluster_jobs = Jobs(address or "auto")
     if follow:
-        code: int = jobs.follow(job, lambda text: click.echo(text, nl=False))
-        return code
-    click.echo(jobs.logs(job), nl=False)
+        return cluster_jobs.follow(job, lambda text: click.echo(text, nl=False))
+    click.echo(cluster_jobs.logs(job), nl=False)
     return 0
 
 
-def stop_job(address: str, job: str) -> None:
-    """Stop a job and wait for it."""
+@jobs.command()
+@click.argument("job")
+@ADDRESS
+@reported
+def stop(job: str, address: str | None) -> None:
+    """Stop JOB; a training writes a checkpoint first."""
     from cluster.submit import Jobs
 
-    stopped = Jobs(address).stop(job, wait=90.0)
+    stopped = Jobs(address or "auto").stop(job, wait=_STOP_S)
     say(f"{stopped.id}: {stopped.status.lower()}")
 
 
-def _plain(job: Any) -> dict[str, Any]:
+def _jobs_table(found: list[Job]) -> str:
+    rows = [("JOB", "TARGET", "RUN", "STATUS", "STARTED", "TOOK")]
+    for job in found:
+        began = f"{job.started.astimezone():%Y-%m-%d %H:%M:%S}" if job.started else ""
+        took = duration((job.ended - job.started).total_seconds()) if job.started and job.ended else ""
+        rows.append((job.id, job.target, job.run, job.status, began, took))
+    return aligned(rows)
+
+
+def _job_values(job: Job) -> dict[str, Any]:
     return {
         "job": job.id,
         "target": job.target,

@@ -1,7 +1,5 @@
-"""The `genray monitor` commands.
-
-What `genray monitor ecg` does.
-"""
+"""`genray monitor`: watches signals live (`ecg`), measures how well (`evaluate`), reads what was recorded
+(`alarms`, `names`)."""
 
 from __future__ import annotations
 
@@ -10,13 +8,13 @@ from typing import Any
 
 import click
 
+from genray.cli.alarms import alarms, names
+from genray.cli.evaluate import evaluate
 from genray.cli.options import CONFIG, JSON, SET, reported
 from genray.cli.output import print_json, say, show_outcome
-from genray.settings.base import absolute
 
-_STATE = click.option(
-    "--state", type=click.Path(path_type=Path, file_okay=False), help="Folder of the monitor; else the usual."
-)
+_DEMO = Path("runs/ecg-demo")
+_PATIENTS, _MINUTES = 6, 3  # that the demo's bundle is trained on
 
 
 @click.group()
@@ -25,6 +23,10 @@ def monitor() -> None:
 
     Not a medical device: for research and engineering, not for the care of patients.
     """
+
+
+for _command in (evaluate, alarms, names):
+    monitor.add_command(_command)
 
 
 @monitor.command()
@@ -36,7 +38,15 @@ def monitor() -> None:
 @click.option("--page-port", type=click.IntRange(0, 65535), help="Of the live page; 0: a free one.")
 @JSON
 @reported
-def ecg(**options: Any) -> int:
+def ecg(
+    config: Path | None,
+    sets: tuple[str, ...],
+    demo: bool,
+    seconds: float | None,
+    metrics_port: int | None,
+    page_port: int | None,
+    as_json: bool,
+) -> None:
     """Watch streams of ECG: heart rate, beats that are not normal for the patient, alarms.
 
     Not a medical device: for research and engineering, not for the care of patients. Everything listens on
@@ -49,94 +59,8 @@ def ecg(**options: Any) -> int:
       genray monitor ecg --set source.path=records --set bundle=runs/ecg/bundle
       genray monitor ecg --set source.kind=mqtt --set 'alertmanager.urls=[http://127.0.0.1:9093]'
     """
-
-    return monitor_ecg(**options)
-
-
-@monitor.command()
-@click.option(
-    "--records", required=True, type=click.Path(path_type=Path), help="Folder of annotated records (WFDB)."
-)
-@click.option(
-    "--bundle", type=click.Path(path_type=Path), help="Judge this; else one is trained for each fold."
-)
-@click.option("--folds", default=5, show_default=True, type=click.IntRange(2), help="Of the records.")
-@click.option("--output", type=click.Path(path_type=Path), help="Keep the folds' runs in this folder.")
-@CONFIG
-@SET
-@JSON
-@reported
-def evaluate(**options: Any) -> int:
-    """Measure the monitor on annotated records, by cross-validation over them: QRS detection, beats, alarms.
-
-    \b
-    Example:
-      genray monitor evaluate --records mitbih
-      genray monitor evaluate --records mitbih --bundle runs/ecg/bundle --json
-    """
-    from genray.cli.evaluate import evaluate_records
-
-    return evaluate_records(**options)
-
-
-@monitor.command()
-@_STATE
-@click.option("--since", metavar="TIME", help="Leave out what had ended so long ago: 30m, 8h, 2d.")
-@click.option("--stream", metavar="NAME", help="Of this stream alone: its name or its pseudonym.")
-@click.option("--kind", metavar="KIND", help="Of this kind alone, such as asystole or lead-off.")
-@click.option(
-    "--limit", default=100, show_default=True, type=click.IntRange(1, 100_000), help="Show the newest."
-)
-@click.option("--csv", "as_csv", is_flag=True, help="CSV to standard output.")
-@JSON
-@reported
-def alarms(**options: Any) -> int:
-    """List the alarms that a monitor recorded, newest first; it may be running.
-
-    \b
-    Example:
-      genray monitor alarms --since 8h
-      genray monitor alarms --state runs/ecg-demo/monitor --stream bed-7 --csv > alarms.csv
-    """
-    from genray.cli.alarms import show_alarms
-
-    return show_alarms(**options)
-
-
-@monitor.command()
-@click.argument("names", metavar="NAME...", nargs=-1, required=True)
-@_STATE
-@click.option("--known", is_flag=True, help="Also which stream of the journal has which of these names.")
-@JSON
-@reported
-def names(names: tuple[str, ...], **options: Any) -> int:
-    """Print the pseudonyms under which a monitor shows the streams called NAME.
-
-    \b
-    Example:
-      genray monitor names bed-7 bed-8 --known
-    """
-    from genray.cli.alarms import show_names
-
-    return show_names(names, **options)
-
-
-_DEMO = Path("runs/ecg-demo")
-_PATIENTS, _MINUTES = 6, 3  # that the demo's bundle is trained on
-
-
-def monitor_ecg(
-    *,
-    config: Path | None,
-    sets: tuple[str, ...],
-    demo: bool,
-    seconds: float | None,
-    metrics_port: int | None,
-    page_port: int | None,
-    as_json: bool,
-) -> int:
-    """Run the monitor in this process, or with Ray; returns the exit code."""
     from genray.cli.submit import run_here
+    from genray.settings.base import absolute
     from genray.settings.load import load
     from genray.targets import find_target
 
@@ -151,7 +75,6 @@ def monitor_ecg(
     show_outcome(outcome)
     if as_json:
         print_json(outcome)
-    return 0
 
 
 def _demo_settings() -> list[str]:
@@ -172,6 +95,7 @@ def _demo_settings() -> list[str]:
 def _train() -> None:
     from genray.cli.submit import run_here
     from genray.ecg.synthesis import write_records
+    from genray.settings.base import absolute
     from genray.settings.load import load
     from genray.targets import find_target
 

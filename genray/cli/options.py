@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from genray.cli.output import fail
 from genray.errors import GenrayError
 
 ADDRESS = click.option(
@@ -23,12 +24,6 @@ SET = click.option(
 )
 
 
-def _fail(error: GenrayError, *, as_json: bool = False) -> int:
-    from genray.cli.output import fail
-
-    return fail(error, as_json=as_json)
-
-
 def reported(command: Callable[..., Any]) -> Callable[..., None]:
     """Print genray's own errors without a traceback and exit with their code."""
 
@@ -37,13 +32,13 @@ def reported(command: Callable[..., Any]) -> Callable[..., None]:
         try:
             code = command(*args, **kwargs)
         except GenrayError as error:
-            code = _fail(error, as_json=kwargs.get("as_json", False))
+            code = fail(error, as_json=kwargs.get("as_json", False))
         except BrokenPipeError:
             raise  # click ends quietly when nobody reads
         except OSError as error:
             hint = "check that it exists, its permissions and the space left"
             where = str(error.filename) if error.filename else None
-            code = _fail(GenrayError(error.strerror or str(error), where=where, hint=hint))
+            code = fail(GenrayError(error.strerror or str(error), where=where, hint=hint))
         except KeyboardInterrupt:
             code = 130
         click.get_current_context().exit(code or 0)

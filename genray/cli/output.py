@@ -1,22 +1,16 @@
-"""What the command prints at its end: outcomes, bundles and errors."""
+"""What commands print: lines, the one JSON line, outcomes, and errors."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from rich.console import Console
-
 from genray.errors import GenrayError
-from genray.progress import duration
-from genray.settings.base import flatten
-
-_FEW = 16  # numbers that are shown one by one
+from genray.text import aligned, duration
 
 
 def say(text: str) -> None:
@@ -27,6 +21,8 @@ def say(text: str) -> None:
 
 def fail(error: GenrayError, *, as_json: bool = False) -> int:
     """Print `error`, and as the one JSON line if that was asked for; returns the exit code."""
+    from rich.console import Console
+
     Console(stderr=True).print("error:", style="bold red", end=" ")
     say(str(error))
     if as_json:
@@ -40,31 +36,16 @@ def show_outcome(outcome: Mapping[str, Any]) -> None:
     say(aligned(list(_outcome_rows(outcome))))
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of words in columns. Nothing is ever cut or wrapped: paths are there to be copied."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(f"{word:<{width}}" for word, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
-
-
 def print_json(outcome: Mapping[str, Any]) -> None:
     """The one JSON line that ends standard output."""
     print(json.dumps(dict(outcome)), flush=True)
 
 
-def show_manifest(manifest: Mapping[str, Any]) -> None:
-    """A bundle's manifest, readable; to standard output, for it is what was asked for."""
-    print(aligned([(key, _shown(value)) for key, value in flatten(manifest).items()]))
-
-
-def _shown(value: Any) -> str:
-    """A value; of many numbers how many, and between which they are: --json has them all."""
-    numbers = isinstance(value, list) and all(isinstance(each, int | float) for each in value)
-    if not numbers or len(value) <= _FEW:
-        return str(value)
-    return f"{len(value)} numbers: min {min(value):.4g}  median {median(value):.4g}  max {max(value):.4g}"
+def print_encodable(text: str) -> None:
+    """`text` to standard output. A terminal without Unicode still shows names, with escapes for what it
+    lacks."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
 def _outcome_rows(outcome: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -1,36 +1,67 @@
-"""What `genray submit` does: checks a target, then runs it here or sends it to a cluster."""
+"""`genray submit`: checks a target, then runs it here or sends it to a cluster."""
 
 from __future__ import annotations
 
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from genray.cli.options import ADDRESS, CONFIG, JSON, SET, reported
 from genray.cli.output import print_json, say, show_outcome
 from genray.errors import UsageError
-from genray.settings.base import Settings, absolute
+
+if TYPE_CHECKING:
+    from cluster.submit import Jobs
+    from genray.settings.base import Settings
+
+_SENT = "submitted.yaml"  # the settings of a job, in its working directory
 
 
-def submit_target(
+@click.command()
+@click.argument("target")
+@CONFIG
+@SET
+@click.option(
+    "--name", "run", metavar="RUN", help="Name of the run; the name of an unfinished run goes on with it."
+)
+@click.option("--retry", type=click.Choice(["failed", "all"]), help="Of a bulk run: do these again.")
+@ADDRESS
+@click.option("--detach", is_flag=True, help="With --address: do not wait for the job.")
+@click.option("--dry-run", is_flag=True, help="Check everything, say what would be done, and stop.")
+@JSON
+@reported
+def submit(
     target: str,
-    *,
     config: Path | None,
     sets: tuple[str, ...],
     run: str | None,
+    retry: str | None,
     address: str | None,
     detach: bool,
     dry_run: bool,
     as_json: bool,
 ) -> int:
-    """Run `target` here or, with an address, on a cluster; returns the exit code."""
+    """Run TARGET here, or as a job on a cluster.
+
+    Without --address it runs on this machine. Ctrl-C stops well; the same command (of a training: the same
+    --name) goes on from there.
+    Exit codes: 0 done (of a bulk run also if some images failed), 1 failed, 2 wrong usage or input, 130
+    stopped by Ctrl-C.
+
+    \b
+    Example:
+      genray submit train-pix2pix --set data.path=facades --name first
+      genray submit train-pix2pix --config my.yaml --address http://head:8265 --detach
+      genray submit denoise --set input=photos --set output=clean --set bundle=runs/denoiser/bundle
+    """
+    from genray.settings.base import absolute
     from genray.settings.load import load
     from genray.targets import Composite, find_target
 
@@ -39,12 +70,15 @@ def submit_target(
             raise UsageError(f"{option} is empty", hint="is the variable that it comes from set?")
     if detach and not address:
         raise UsageError("--detach needs --address", hint="a run in this process cannot outlive it")
+    if retry:
+        sets = (*sets, f"retry={retry}")
     implementation = find_target(target).load()
     settings = absolute(load(implementation.settings_class, target=target, config=config, sets=sets))
     if isinstance(implementation, Composite):
         implementation, settings = implementation.compose(settings, load)
     if address:
-        return send(target, settings, run, address, detach=detach, dry_run=dry_run, as_json=as_json)
+        run = run or f"{target}-{datetime.now():%Y%m%d-%H%M%S}"
+        return _send(target, settings, run, address, detach=detach, dry_run=dry_run, as_json=as_json)
     outcome = run_here(target, implementation, settings, run, dry_run=dry_run)
     if not dry_run:
         show_outcome(outcome)
@@ -57,6 +91,8 @@ def run_here(
     target: str, implementation: Any, settings: Settings, run: str | None, *, dry_run: bool
 ) -> Mapping[str, Any]:
     """Check, then run in this process, in Ray workers of its own, or in those of the job that it is."""
+    from dataclasses import asdict
+
     from cluster.connect import cluster, inside_job
     from cluster.resources import check_request, local_resources
     from genray.progress import display
@@ -83,10 +119,10 @@ def run_here(
         shown.close()
 
 
-def send(
+def _send(
     target: str,
     settings: Settings,
-    run: str | None,
+    run: str,
     address: str,
     *,
     detach: bool,
@@ -98,17 +134,16 @@ def send(
     The data and the cluster's resources are checked there, by the job, before it trains.
     """
     from cluster.submit import Jobs
-    from genray.settings.load import as_sets
+    from genray.settings.load import changes_yaml
 
-    run = run or f"{target}-{datetime.now():%Y%m%d-%H%M%S}"
-    command = ["python", "-m", "genray", "submit", target, "--name", run, "--json"]
-    for text in as_sets(settings, target=target):
-        command += ["--set", text]
+    command = ["python", "-m", "genray", "submit", target, "--name", run, "--config", _SENT, "--json"]
+    sent = changes_yaml(settings, target=target)
     jobs = Jobs(address)
     if dry_run:
         say(f"dry run: would submit to {address}: {shlex.join(command)}")
+        say(f"with {_SENT}:\n{sent.rstrip()}")
         return 0
-    job = jobs.submit(command, target=target, run=run)
+    job = jobs.submit(command, target=target, run=run, files={_SENT: sent})
     say(f"job: {job}")
     if detach:
         say(f"follow it with: genray jobs logs {job} --follow --address {address}")
@@ -122,22 +157,11 @@ def send(
     return code
 
 
-def report_runs(runs: Sequence[Path], output: Path | None) -> Path:
-    """Write the report of a run, or the comparison of several; returns the file."""
-    from jobs.runs.comparison import compare
-    from jobs.runs.report import write_report
-    from jobs.runs.run import Run
-
-    if len(runs) > 1:
-        return compare(runs, output or Path("comparison.html")).absolute()
-    return write_report(Run(runs[0].resolve()), output).absolute()
-
-
-def follow(jobs: Any, job: str, address: str, log: _Log) -> int:
+def follow(jobs: Jobs, job: str, address: str, log: _Log) -> int:
     """Pass the log of `job` on until it ends; Ctrl-C asks whether to stop it. Returns the exit code."""
     while True:
         try:
-            code: int = jobs.follow(job, log.write)
+            code = jobs.follow(job, log.write)
             log.close()
             return code
         except KeyboardInterrupt:

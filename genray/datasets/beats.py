@@ -28,9 +28,9 @@ from genray.ecg.beats import (
     beats_of,
     normalised,
 )
-from genray.ecg.records.base import find_records, open_record
+from genray.ecg.records.open import find_records, open_record
 from genray.errors import DataError
-from genray.images.decode import BadInput
+from genray.io.bad_input import BadInput
 from genray.settings.base import Location, Settings
 
 Name = Annotated[str, BeforeValidator(str)]  # records and classes may be called by numbers

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from genray.datasets import fronts_parts as paint
-from genray.datasets.fronts_canvas import PALETTE, Canvas, Pixels, choose_style, rgb
+from genray.datasets.fronts_canvas import PALETTE, Canvas, choose_style, rgb
 from genray.errors import DataError, UsageError
+from genray.images.pixels import Pixels
 from genray.io.files import atomic_write
 
 __all__ = ["PALETTE", "building_front", "write_fronts"]

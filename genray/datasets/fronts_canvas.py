@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from genray.images.pixels import Pixels
+
 PALETTE: dict[str, tuple[int, int, int]] = {
     "sky": (0, 0, 170),
     "wall": (0, 0, 255),
@@ -30,7 +32,6 @@ PALETTE: dict[str, tuple[int, int, int]] = {
 NUMBER = {name: number for number, name in enumerate(PALETTE)}
 _COLOURS = np.array(list(PALETTE.values()), np.uint8)
 
-Pixels = NDArray[np.uint8]
 Values = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Box = tuple[slice, slice]

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from genray.datasets.loader import Pixels
 from genray.errors import DataError
-from genray.images.decode import BadImage
+from genray.images.pixels import Pixels
+from genray.io.bad_input import BadImage
 from genray.io.store import Entry, Store
 
 SUFFIXES = ("ubyte", "ubyte.gz")

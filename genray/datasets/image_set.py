@@ -17,11 +17,12 @@ from pydantic import Field, model_validator
 
 from genray.datasets.idx import IdxImages
 from genray.datasets.layouts import Content, Origin, read_store
-from genray.datasets.loader import Pixels, Sample
+from genray.datasets.loader import Sample
 from genray.datasets.splits import hold_out, split_of
 from genray.errors import DataError
-from genray.images.decode import BadImage
+from genray.images.pixels import Pixels
 from genray.images.resizing import fitted
+from genray.io.bad_input import BadImage
 from genray.io.store import Store
 from genray.settings.base import Location, Settings
 

@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genray.datasets import idx
-from genray.datasets.loader import Pixels
 from genray.datasets.splits import below_split, split_of
 from genray.errors import DataError
 from genray.images import decode as images
-from genray.images.decode import MAX_FILE_BYTES, BadImage, decode, image_size, is_gray, read_image_file
+from genray.images.decode import MAX_FILE_BYTES, decode, image_size, is_gray, read_image_file
+from genray.images.pixels import Pixels
+from genray.io.bad_input import BadImage
 from genray.io.store import Entry, Store
 
 Layout = Literal["idx", "parquet", "folder"]

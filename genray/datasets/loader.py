@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genray.errors import DataError
-from genray.images.decode import BadImage, BadInput
+from genray.images.pixels import Pixels
+from genray.io.bad_input import BadImage, BadInput
 
-Pixels = NDArray[np.uint8]
 Sample = tuple[Pixels, ...]  # the parts of a sample, such as input and target, each (H, W, C)
 Batch = tuple[NDArray[Any], ...]  # the same parts of several, each (N, ...): images (N, H, W, C)
 Report = Callable[[BadInput], None]

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from genray.datasets.loader import Batch, Pixels, Report, Share, Source, check_bad_share, epoch_order
+from genray.datasets.loader import Batch, Report, Share, Source, check_bad_share, epoch_order
 from genray.errors import DataError
-from genray.images.decode import BadImage, BadInput
+from genray.images.pixels import Pixels
+from genray.io.bad_input import BadImage, BadInput
 
 
 class StreamLoader:

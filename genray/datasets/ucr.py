@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from genray.images.decode import BadInput
+from genray.io.bad_input import BadInput
 
 SUFFIXES = (".tsv", ".csv", ".txt")
 _LONGEST = 2**20  # bytes of a row

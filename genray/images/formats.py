@@ -19,7 +19,8 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, JpegImagePlugin
 
-from genray.images.decode import BadImage, chunks, image_format, jpeg_segments
+from genray.images.decode import chunks, image_format, jpeg_segments
+from genray.io.bad_input import BadImage
 
 Pixels = NDArray[np.uint8 | np.uint16]
 

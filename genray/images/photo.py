@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 
-from genray.images.decode import BadImage
 from genray.images.formats import TIFF_EXIF, Entries, Pixels, Tags, decode_file, directory, inspect, to_srgb
+from genray.io.bad_input import BadImage
 from genray.settings.base import Settings
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from genray.datasets.loader import Pixels
+from genray.images.pixels import Pixels
 
 
 def resize(image: Pixels, size: int) -> Pixels:

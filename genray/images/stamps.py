@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
+from genray.images.pixels import Pixels
 from genray.settings.base import Settings
 
 T = TypeVar("T")
-Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 Kind = Literal["date", "date-time", "time", "word", "number"]
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
 from genray.errors import DataError
-from genray.images.decode import BadImage
+from genray.io.bad_input import BadImage
 from genray.settings.base import Settings
 
 _REACH = 4095  # largest symbol that is coded by its probability

@@ -20,7 +20,7 @@ from typing import Any, Literal, Protocol
 from pydantic import Field
 
 from genray.errors import DataError
-from genray.images.decode import BadImage, BadInput
+from genray.io.bad_input import BadImage, BadInput
 from genray.io.store import OWN, Entry, Store
 from genray.io.tar import MemberNames, tar_members
 from genray.settings.base import Settings

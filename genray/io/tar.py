@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from genray.images.decode import BadImage
+from genray.io.bad_input import BadImage
 from genray.io.store import Store
 
 _MAX_HEADER = (

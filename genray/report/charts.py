@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from genray.images.pixels import Pixels
 from genray.report.style import COLOURS, FAINT, INK, LINE, MARKERS, label, render, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Pixels = NDArray[np.uint8]
 Numbers = NDArray[Any] | Sequence[float]
 
 

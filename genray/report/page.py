@@ -15,11 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-Pixels = NDArray[np.uint8]
+from genray.images.pixels import Pixels
+
 Cell = tuple[int, int]  # row and column of a table's body, from 0
 
 

@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from genray.images.pixels import Pixels
 from genray.images.tensors import grid
 from genray.report.style import COLOURS, DPI, FAINT, INK, label, render, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Pixels = NDArray[np.uint8]
 Restoration = tuple[Pixels, Pixels, Pixels, str, str]
 """Before, after, clean; captions of before and after."""
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from genray.errors import SettingsError
 from genray.settings.base import Settings, annotation_of, groups_of, is_mapping, known_keys, words
+from genray.settings.shipped import shipped_place
 
 Problem = Mapping[str, Any]
 """One of the errors that pydantic lists: type, loc, msg, input, ctx."""
 
-_SHIPPED = str(Path(__file__).parents[2] / "configs")
 _MISFITS = ("_type", "_parsing", "_from_float", "missing")
 """Endings of the errors that say that a value is of another type; the others say that it breaks a limit."""
 
@@ -127,7 +126,7 @@ def _origin(key: str, origins: Mapping[str, str]) -> str:
     if key in origins and not any(k.startswith(f"{key}.") for k in origins):
         return origins[key]
     inside = [place for k, place in origins.items() if not key or k == key or k.startswith(f"{key}.")]
-    own = [place for place in inside if not place.startswith(_SHIPPED)]
+    own = [place for place in inside if not place.startswith(shipped_place())]
     parents = [".".join(key.split(".")[:n]) for n in range(key.count(".") + 1, 0, -1)]
     above = [origins[k] for k in parents if k in origins]
     return ", ".join(dict.fromkeys(own)) or next(iter(above + inside), "the defaults")

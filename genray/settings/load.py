@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,12 +11,12 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from genray.errors import SettingsError
-from genray.settings.base import Settings, annotation_of, flatten, groups_of, known_keys, words
+from genray.settings.base import Settings, annotation_of, flatten, groups_of, known_keys, nested, words
 from genray.settings.errors import explain
+from genray.settings.shipped import shipped_place, shipped_text
 
 S = TypeVar("S", bound=Settings)
 
-FOLDER = Path(__file__).parents[2] / "configs"
 _MAX_BYTES = 1_000_000  # a settings file is written by hand; anything larger is something else
 
 
@@ -29,7 +28,7 @@ def load(cls: type[S], *, target: str, config: Path | None = None, sets: Sequenc
             line or the `--set` that it came from, and the nearest valid name.
     """
     merged = _Merged(cls)
-    merged.add_file(FOLDER / f"{target}.yaml")
+    merged.add_yaml(shipped_text(target), shipped_place(target))
     if config is not None:
         merged.add_file(config)
     for text in sets:
@@ -40,14 +39,15 @@ def load(cls: type[S], *, target: str, config: Path | None = None, sets: Sequenc
         raise explain(cls, error, merged.origins, target) from None
 
 
-def as_sets(settings: Settings, *, target: str) -> list[str]:
-    """The shortest list of `--set` values that turns the target's defaults into `settings`."""
+def changes_yaml(settings: Settings, *, target: str) -> str:
+    """The shortest YAML that turns the target's defaults into `settings`: what `load` takes as `config`."""
     defaults = flatten(load(type(settings), target=target))
-    return [
-        f"{key}={json.dumps(value, ensure_ascii=False)}"  # JSON is YAML if it escapes no emoji, and one line
+    changes = {
+        key: value
         for key, value in flatten(settings).items()
         if key not in defaults or defaults[key] != value
-    ]
+    }
+    return yaml.safe_dump(nested(changes), sort_keys=False)
 
 
 class _Loader(yaml.SafeLoader):
@@ -88,19 +88,26 @@ class _Merged:
         if len(data) > _MAX_BYTES:
             raise SettingsError(f"{path} is larger than {_MAX_BYTES} bytes: not a settings file")
         try:
-            node = yaml.compose(data.decode("utf-8"), Loader=_Loader)
+            text = data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise SettingsError(f"this is not YAML for settings: {error}", where=str(path)) from None
+        self.add_yaml(text, str(path))
+
+    def add_yaml(self, text: str, file: str) -> None:
+        try:
+            node = yaml.compose(text, Loader=_Loader)
             if node is None:
                 return
             if not isinstance(node, yaml.MappingNode):
-                raise SettingsError("settings must be `key: value` lines", where=f"{path} line 1")
-            self._add_node(node, str(path), "")
+                raise SettingsError("settings must be `key: value` lines", where=f"{file} line 1")
+            self._add_node(node, file, "")
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             line = f" line {mark.line + 1}" if mark else ""
             problem = getattr(error, "problem", None) or str(error)
-            raise SettingsError(f"this is not YAML: {problem}", where=f"{path}{line}") from None
+            raise SettingsError(f"this is not YAML: {problem}", where=f"{file}{line}") from None
         except (ValueError, AttributeError, TypeError, RecursionError) as error:
-            raise SettingsError(f"this is not YAML for settings: {error}", where=str(path)) from None
+            raise SettingsError(f"this is not YAML for settings: {error}", where=file) from None
 
     def _add_node(self, node: yaml.MappingNode, file: str, prefix: str) -> None:
         seen: dict[str, int] = {}

@@ -15,7 +15,8 @@ from pydantic import Field, model_validator
 from torch import nn
 from torch.optim import Optimizer
 
-from genray.datasets.loader import Pixels, Share, held_out_batches
+from genray.datasets.loader import Share, held_out_batches
+from genray.images.pixels import Pixels
 from genray.images.tensors import grid, to_pixels
 from genray.models.autoencoder import Autoencoder, ConvSettings, DenseSettings
 from genray.models.improved import ImprovedSettings

@@ -21,7 +21,7 @@ from pydantic import Field
 from genray.report.charts import draw_distributions, draw_rates
 from genray.settings.base import Settings
 from jobs.recipes.threshold import ThresholdSettings, threshold_of
-from jobs.training.recipe import Picture, Table
+from jobs.runs.samples import RunPicture, RunTable
 
 Beats = NDArray[np.float32]
 """(N, samples)."""
@@ -152,7 +152,7 @@ def judge(method: Method, abnormal: Truth | None) -> dict[str, float]:
 
 def class_table(
     methods: Sequence[Method], labels: NDArray[np.int64], classes: Sequence[str], normal: Sequence[int]
-) -> Table:
+) -> RunTable:
     """Of each class how many beats there are, and what share of them each method puts on the right side of
     its threshold: the recall of the class."""
     rows: list[list[str | float]] = []
@@ -161,7 +161,7 @@ def class_table(
         shares = [float(np.mean((m.errors[those] > m.threshold) != good)) for m in methods]
         kind = "normal" if good else "abnormal"
         rows.append([classes[label], kind, int(those.sum()), *shares])
-    return Table("Recall of each class", ["class", "kind", "beats", *(m.name for m in methods)], rows)
+    return RunTable("Recall of each class", ["class", "kind", "beats", *(m.name for m in methods)], rows)
 
 
 class BeatLossSettings(Settings):
@@ -199,7 +199,7 @@ def beat_pictures(
     *,
     most: int,
     error: str,
-) -> list[Picture]:
+) -> list[RunPicture]:
     """The errors and the threshold, rates, and beats: usual ones of both kinds, the missed and the suspected.
 
     Args:
@@ -217,10 +217,10 @@ def beat_pictures(
     groups = {name: some for name, some in groups.items() if len(some)}
     caption = f"Above the threshold: {np.mean(errors > threshold):.1%} of these beats."
     distributions = draw_distributions(groups, threshold, error)
-    pictures = [Picture("errors", "Errors and the threshold", distributions, caption)]
+    pictures = [RunPicture("errors", "Errors and the threshold", distributions, caption)]
     if len(groups) == 2:
         rates = draw_rates(wrong.astype(np.int64), errors)
-        pictures.append(Picture("rates", "Telling abnormal beats from normal ones", rates))
+        pictures.append(RunPicture("rates", "Telling abnormal beats from normal ones", rates))
 
     def row(title: str, places: Sequence[int]) -> Row:
         names = (f"{classes[labels[i]]}: " if labels[i] >= 0 else "" for i in places)
@@ -235,14 +235,14 @@ def beat_pictures(
         rows.append(row("abnormal", [i for kind in kinds for i in _usual(kind, each)][:most]))
     text = f"Class and {error} of each; the error is shaded. The threshold is {threshold:.3g}."
     pictures.append(
-        Picture("beats", "Beats and their reconstructions", draw([r for r in rows if r[1]]), text)
+        RunPicture("beats", "Beats and their reconstructions", draw([r for r in rows if r[1]]), text)
     )
     missed = order[wrong[order] & (errors[order] <= threshold)][:most]
     suspected = order[~wrong[order] & (errors[order] > threshold)][::-1][:most]
     mistakes = [row("missed", missed.tolist()), row("suspected", suspected.tolist())]
     if abnormal is not None and (shown := [r for r in mistakes if r[1]]):
         text = "Abnormal beats of the smallest errors, and normal ones of the largest."
-        pictures.append(Picture("mistakes", "Missed, and suspected for nothing", draw(shown), text))
+        pictures.append(RunPicture("mistakes", "Missed, and suspected for nothing", draw(shown), text))
     return pictures
 
 

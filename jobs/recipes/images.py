@@ -26,11 +26,12 @@ from genray.datasets.image_set import (
     open_image_set,
     whole,
 )
-from genray.datasets.loader import Loader, MemoryLoader, Pixels, Sample, check_bad_share, load_all
+from genray.datasets.loader import Loader, MemoryLoader, Sample, check_bad_share, load_all
 from genray.datasets.ray_stream import StreamLoader
 from genray.errors import DataError
-from genray.images.decode import BadInput
+from genray.images.pixels import Pixels
 from genray.images.tensors import Span, to_network
+from genray.io.bad_input import BadInput
 from genray.models.autoencoder import Shape
 from genray.models.layers import parameter_count
 from genray.models.registry import build

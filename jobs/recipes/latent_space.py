@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genray.report.charts import draw_matrix, draw_scatter
-from jobs.training.recipe import Picture
+from jobs.runs.samples import RunPicture
 
 _MOST_CLASSES = 30  # in a matrix that can be read
 
 
 def latent_pictures(
     codes: NDArray[Any], labels: NDArray[np.int64] | None, classes: Sequence[str], projection: str, seed: int
-) -> list[Picture]:
+) -> list[RunPicture]:
     """The codes by their first two principal components, beside that by t-SNE (van der Maaten & Hinton
     2008) if `projection` is tsne; and the correlations between the mean codes of the classes.
 
@@ -41,7 +41,7 @@ def latent_pictures(
             tsne = TSNE(2, perplexity=perplexity, init="pca", random_state=seed)
             panels["t-SNE"] = tsne.fit_transform(reduced)
     pictures = [
-        Picture(
+        RunPicture(
             "latent",
             "Latent space",
             draw_scatter(panels, labels, classes),
@@ -54,7 +54,7 @@ def latent_pictures(
         with np.errstate(invalid="ignore"):  # a class whose mean is that of all: drawn as a dash
             matrix = np.corrcoef(means)
         pictures.append(
-            Picture(
+            RunPicture(
                 "classes",
                 "Classes in the latent space",
                 draw_matrix(matrix, [classes[value] for value in known]),

@@ -14,7 +14,8 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from genray.datasets.image_set import Flips, ImageSetSettings
-from genray.datasets.loader import Pixels, Share, held_out_batches
+from genray.datasets.loader import Share, held_out_batches
+from genray.images.pixels import Pixels
 from genray.images.resizing import middle
 from genray.images.tensors import grid, to_pixels
 from genray.models.losses import ReconstructionSettings, reconstruction_loss
@@ -23,7 +24,8 @@ from genray.models.residual_unet import ResidualUNetSettings
 from genray.models.restorer import ConvRestorerSettings, macs_per_pixel
 from genray.report.pictures import Restoration, draw_restorations
 from jobs.recipes.images import UNIT, ImageRecipe, ImageTrainSettings
-from jobs.training.recipe import Conclusion, Learn, Part, Picture, Place, Scored, Table
+from jobs.runs.samples import RunPicture, RunTable
+from jobs.training.recipe import Conclusion, Learn, Part, Place, Scored
 
 Model = Annotated[ConvRestorerSettings | ResidualUNetSettings | NAFNetSettings, Field(discriminator="kind")]
 
@@ -167,9 +169,9 @@ class Restoring(ImageRecipe[R]):
         for index, scores in chosen:
             trio = self._trio(networks, part, index, place)
             rows.append((*trio, _said(scores, "_before"), _said(scores, "")))
-        pictures = [Picture("restorations", "Before and after", draw_restorations(rows))]
+        pictures = [RunPicture("restorations", "Before and after", draw_restorations(rows))]
         names = list(scored[0][1])
-        table = Table(
+        table = RunTable(
             "Every judged image",
             ["image", *names],
             [[self.names[part][i], *(round(scores[name], 4) for name in names)] for i, scores in scored],

@@ -6,8 +6,6 @@ out with a note, nothing outside the folder is read, and nothing of absurd size.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -19,10 +17,12 @@ import yaml
 
 from genray.errors import RunError
 from genray.report.page import Picture, png_size
-from genray.settings.base import Settings, flatten, nested
+from genray.settings.base import flatten, nested
+from genray.settings.shipped import shipped_targets, shipped_values
+from genray.targets import find_target
 from jobs.runs.run import Run
+from jobs.runs.samples import RunTable
 
-_CONFIGS = Path(__file__).parents[2] / "configs"
 _MAX_TEXT = 16 * 2**20  # bytes of a text file: a history of 20,000 epochs
 _MAX_SETTINGS = 2**20
 _MAX_PICTURE, _MAX_ALL_PICTURES = 16 * 2**20, 48 * 2**20
@@ -30,15 +30,6 @@ _MAX_PICTURES, _MAX_TABLES, _MAX_COLUMNS = 64, 16, 32
 _COUNTED = ("running_mean", "running_var", "num_batches_tracked")  # by batch normalisation, not learned
 
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table that a recipe left for the report."""
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Any]]
 
 
 @dataclass
@@ -61,7 +52,7 @@ class Findings:
     pictures: dict[str, Picture] = field(default_factory=dict)
     """By the name of the file."""
     curves: Picture | None = None
-    tables: list[Table] = field(default_factory=list)
+    tables: list[RunTable] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """What was left out, and why."""
 
@@ -209,12 +200,11 @@ def _defaults(target: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 
     Where one choice brings others along, such as `model.kind` or `preset`, those are as the choice has them.
     """
-    module, file = f"jobs.{target.replace('-', '_')}", _CONFIGS / f"{target}.yaml"
     # The name comes from a file: it leads to a module only if it is that of a target.
-    if target not in {f.stem for f in _CONFIGS.glob("*.yaml")} or importlib.util.find_spec(module) is None:
+    if target not in shipped_targets():
         return {}
-    cls: type[Settings] = importlib.import_module(module).TARGET.settings_class
-    shipped = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    cls = find_target(target).load().settings_class
+    shipped = shipped_values(target)
     choices = {key: value for key, value in settings.items() if key.endswith(".kind") or key == "preset"}
     plain = flatten(cls.model_validate(shipped))
     try:
@@ -271,11 +261,11 @@ def _pictures(folder: _Folder, run: Run) -> dict[str, Picture]:
     return found
 
 
-def _tables(folder: _Folder, run: Run) -> list[Table]:
+def _tables(folder: _Folder, run: Run) -> list[RunTable]:
     tables = []
     for row in folder.structure(run.samples / "tables.json", _json, list)[:_MAX_TABLES]:
         columns, rows = (row.get("columns"), row.get("rows")) if isinstance(row, dict) else (None, None)
         if isinstance(columns, list) and isinstance(rows, list) and all(isinstance(r, list) for r in rows):
             columns = columns[:_MAX_COLUMNS]
-            tables.append(Table(str(row.get("title", "")), columns, [r[: len(columns)] for r in rows]))
+            tables.append(RunTable(str(row.get("title", "")), columns, [r[: len(columns)] for r in rows]))
     return tables

@@ -7,18 +7,15 @@ import socket
 import struct
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from genray.images.tensors import save_png
-from genray.io.files import atomic_write, storage_errors, write_json, write_text
-from genray.progress import duration
+from genray.io.files import atomic_write, storage_errors, write_text
+from genray.text import duration
 from jobs.runs.run import Run
-from jobs.training.recipe import Picture, Table
 
 Row = dict[str, Any]
 
@@ -89,18 +86,6 @@ class Record:
     def close(self) -> None:
         """End the TensorBoard file."""
         self._file.close()
-
-
-def write_pictures(run: Run, pictures: Sequence[Picture], tables: Sequence[Table]) -> list[Path]:
-    """Write the pictures and tables of the report into `samples/`; returns the pictures' files."""
-    files = []
-    for picture in pictures:
-        files.append(run.samples / f"{picture.name}.png")
-        save_png(files[-1], picture.image)
-    shown = [{"file": f"{p.name}.png", "title": p.title, "caption": p.caption} for p in pictures]
-    write_json(run.samples / "pictures.json", shown)
-    write_json(run.samples / "tables.json", [asdict(table) for table in tables])
-    return files
 
 
 def row_line(row: Row, epochs: int) -> str:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from genray.io.files import write_text
-from genray.progress import duration
 from genray.report.page import Cell, Page
+from genray.text import duration
 from jobs.runs.contents import Findings, find
 from jobs.runs.run import Run
 

@@ -13,9 +13,8 @@ from typing import Any
 
 import yaml
 
-from genray import errors
-from genray.errors import GenrayError, RunError
-from genray.images.decode import BadInput
+from genray.errors import GenrayError, RunError, error_from_json
+from genray.io.bad_input import BadInput
 from genray.io.files import hold_file, remove_leftovers, storage_errors, write_json, write_text
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -173,7 +172,7 @@ class Run:
                 file.write(json.dumps(asdict(bad)) + "\n")
 
     def read_set_aside(self) -> list[dict[str, str]]:
-        """The inputs that were set aside: path, reason (a key of `genray.images.decode.REASONS`), detail."""
+        """The inputs that were set aside: path, reason (a key of `genray.io.bad_input.REASONS`), detail."""
         return _read_lines(self.set_aside)  # an input whose line is missing is found again
 
     def read_history(self) -> list[dict[str, Any]]:
@@ -182,8 +181,7 @@ class Run:
 
     def write_failure(self, error: GenrayError) -> None:
         """Leave the error of one worker for its group: it is about to be stopped and started again."""
-        kind = {"kind": type(error).__name__, "what": error.what, "where": error.where, "hint": error.hint}
-        write_json(self._failure, kind)
+        write_json(self._failure, error.as_json())
 
     def read_failure(self) -> GenrayError | None:
         """The error that a worker left, if any."""
@@ -191,8 +189,7 @@ class Run:
             left = json.loads(self._failure.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        kind: type[GenrayError] = getattr(errors, left.pop("kind"))
-        return kind(left["what"], where=left["where"], hint=left["hint"])
+        return error_from_json(left)
 
     def clear_failure(self) -> None:
         """Forget it."""

@@ -8,9 +8,9 @@ from typing import Any
 
 from genray.images.tensors import save_png
 from genray.io.files import write_json, write_text
-from genray.progress import duration
 from genray.report.charts import draw_tradeoff
 from genray.report.page import Page, Picture
+from genray.text import duration
 from jobs.runs.report import exact, finite, optional, plain
 from jobs.runs.run import Run
 from jobs.sweeping.space import is_number, short_names

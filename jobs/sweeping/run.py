@@ -10,12 +10,12 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from genray.cli.output import aligned
 from genray.errors import Interrupted, SettingsError, TrainingError
 from genray.interrupts import stoppable
 from genray.progress import Display
 from genray.settings.base import Location, Settings, flatten
 from genray.targets import Demand, Resources
+from genray.text import aligned
 from jobs.runs.report import better
 from jobs.runs.run import Run
 from jobs.sweeping.results import Standings

@@ -6,9 +6,7 @@ How the CPUs and GPUs are shared out among the trials of a sweep.
 from __future__ import annotations
 
 import difflib
-import importlib
 import math
-import pkgutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,12 +14,12 @@ from typing import Any, Literal
 
 import torch
 
-import jobs
 from genray.errors import GenrayError, Interrupted, ResourceError, UsageError
 from genray.io.files import write_json
 from genray.progress import FileDisplay, Tick
 from genray.settings.base import flatten
-from genray.targets import Resources
+from genray.settings.shipped import shipped_targets
+from genray.targets import Resources, find_target
 from jobs.runs.report import finite
 from jobs.runs.run import Run
 from jobs.sweeping.space import Point
@@ -39,9 +37,7 @@ def find_training(name: str) -> Training[Any]:
     Raises:
         UsageError: there is none; names the nearest, and all.
     """
-    stems = sorted(module.name for module in pkgutil.iter_modules(jobs.__path__))
-    names = {stem.replace("_", "-"): stem for stem in stems}
-    names = {each: stem for each, stem in names.items() if each.startswith(_PREFIX)}
+    names = [target for target in shipped_targets() if target.startswith(_PREFIX)]
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1)
         raise UsageError(
@@ -49,7 +45,8 @@ def find_training(name: str) -> Training[Any]:
             where="sweep.target",
             hint=f"there are: {', '.join(names)}",
         )
-    training: Training[Any] = importlib.import_module(f"jobs.{names[name]}").TARGET
+    training: Any = find_target(name).load()
+    assert isinstance(training, Training)
     return training
 
 

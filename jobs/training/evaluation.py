@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from jobs.runs.samples import RunPicture
 from jobs.training.device import Device
-from jobs.training.recipe import Conclusion, Part, Picture, Recipe, Scored
+from jobs.training.recipe import Conclusion, Part, Recipe, Scored
 from jobs.training.workers import Worker
 
 Networks = Mapping[str, nn.Module]
@@ -50,7 +51,7 @@ class Evaluation:
         extremes = self._worst_and_best(networks, part, scored, most)
         with torch.inference_mode(), self._device.autocast():
             said = self._recipe.conclude(_evaluating(networks), part, scored, self.place)
-        first = Picture("validation", "The worst and the best held-out samples", extremes)
+        first = RunPicture("validation", "The worst and the best held-out samples", extremes)
         return replace(said, pictures=[first, *said.pictures])
 
     def _worst_and_best(

@@ -19,8 +19,9 @@ from genray.datasets.loader import Batch
 from genray.errors import Diverged, Interrupted
 from genray.images.tensors import save_png
 from genray.progress import Display, Tick
-from jobs.runs.history import Record, row_line, write_pictures
+from jobs.runs.history import Record, row_line
 from jobs.runs.run import Run
+from jobs.runs.samples import write_pictures
 from jobs.training import checkpoint as checkpoints
 from jobs.training.device import Device
 from jobs.training.evaluation import Evaluation

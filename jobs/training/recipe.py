@@ -22,11 +22,12 @@ from torch.optim import Adam, AdamW, Optimizer
 
 from genray.datasets.loader import Loader, Share
 from genray.errors import Interrupted
-from genray.images.decode import BadInput
 from genray.images.tensors import to_network
+from genray.io.bad_input import BadInput
 from genray.progress import Display, Tick
 from genray.settings.base import Settings
 from jobs.runs.run import Run
+from jobs.runs.samples import RunPicture, RunTable
 from jobs.training.device import Device
 from jobs.training.settings import TrainSettings
 from jobs.training.workers import Worker
@@ -97,32 +98,13 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture of the report: `name` is its file's stem, `image` (H, W, 3) uint8."""
-
-    name: str
-    title: str
-    image: NDArray[np.uint8]
-    caption: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of the report."""
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str | float]]
-
-
-@dataclass(frozen=True)
 class Conclusion:
     """What a recipe says about the final weights, beside the mean metrics."""
 
     metrics: Mapping[str, float] = field(default_factory=dict)
     calibration: Mapping[str, Any] = field(default_factory=dict)
-    pictures: Sequence[Picture] = ()
-    tables: Sequence[Table] = ()
+    pictures: Sequence[RunPicture] = ()
+    tables: Sequence[RunTable] = ()
 
 
 class Recipe(ABC, Generic[S]):

@@ -35,8 +35,9 @@ from monitors.evaluation.matching import (
     rhythm_reasons,
     without_reason,
 )
+from monitors.patient.bed import Round
 from monitors.patient.scoring import Scorer
-from monitors.patient.ward import Round, Ward, WardSettings
+from monitors.patient.ward import Ward, WardSettings
 from monitors.sources.message import Chunk
 
 LEFT_OUT = 300.0

@@ -31,9 +31,9 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from genray.errors import ResourceError
 from genray.settings.base import Location, Settings
+from genray.text import label_value
 from monitors.alarms.events import Priority, Transition
 from monitors.outputs.host_names import is_loopback
-from monitors.outputs.metrics import label_value
 from monitors.sources.connection import tls_failure
 
 _AT_ONCE = 500  # alerts of a request

@@ -24,6 +24,7 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.samples import Sample
 from pydantic import Field
 
+from genray.text import label_value
 from monitors.alarms.events import Kind, Priority, Reading, Transition
 from monitors.outputs.metrics_server import MetricsServer, ServerSettings
 
@@ -210,17 +211,8 @@ PREFIX = "genray_ecg_"
 LEADS = 16
 """Leads of a stream that are shown."""
 LEAD_LENGTH = 16
-LABEL_LENGTH = 64
 
 Row = tuple[Mapping[str, str], float]
-
-
-def label_value(text: str, length: int = LABEL_LENGTH) -> str:
-    """`text` as a label: at most `length` printable characters, the others as `?`; never empty.
-
-    A lone surrogate or a line break in one name would otherwise make the whole scrape fail.
-    """
-    return "".join(c if c.isprintable() else "?" for c in text[:length]) or "?"
 
 
 def family(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from genray.ecg.qrs import Decisions
 from genray.ecg.quality import Quality
-from monitors.alarms.events import Observation, Reading
+from monitors.alarms.events import Observation, Reading, Transition
 from monitors.alarms.machine import AlarmState
 from monitors.patient.heart_rate import Rhythm
 from monitors.patient.ordering import Ordered, Sequencer
@@ -240,3 +240,37 @@ class Bed:
 
 
 _WORDS: dict[int, Any] = {int(each): each.word for each in Quality}
+
+
+@dataclass
+class Round:
+    """What came of the hops of one call.
+
+    Attributes:
+        beats: of the streams that are looked at: time (unix s), score (1: at the threshold), anomalous.
+        complexes: of the streams that are looked at: unix times of all QRS that were detected.
+        scores: of all beats; `delays`: seconds from R peak to score.
+        traces: of the streams that are looked at.
+        references: that were just learned, as bytes to keep.
+        faults: of the order of messages, by reason.
+    """
+
+    readings: list[Reading] = field(default_factory=list)
+    transitions: list[Transition] = field(default_factory=list)
+    beats: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    complexes: dict[str, list[float]] = field(default_factory=dict)
+    traces: list[dict[str, Any]] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    delays: list[float] = field(default_factory=list)
+    references: dict[str, bytes] = field(default_factory=dict)
+    discharged: list[str] = field(default_factory=list)
+    faults: Counter[str] = field(default_factory=Counter)
+    behind: float = 0.0
+
+    def add(self, other: Round) -> None:
+        """Take in what came later."""
+        self.readings += other.readings
+        self.transitions += other.transitions
+        self.discharged += other.discharged
+        self.references |= other.references
+        self.faults += other.faults

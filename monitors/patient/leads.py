@@ -17,7 +17,7 @@ from monitors.patient.reference import SHIFTS, fit
 from monitors.patient.scoring import Scorer, Scores, score, score_alone
 
 if TYPE_CHECKING:
-    from monitors.patient.ward import Round
+    from monitors.patient.bed import Round
 
 Rows = NDArray[np.intp]
 Floats = NDArray[np.float32]

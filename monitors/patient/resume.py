@@ -16,9 +16,9 @@ from genray.errors import GenrayError
 from monitors.alarms.events import Transition
 from monitors.alarms.limits import Limits
 from monitors.alarms.machine import Alarm, AlarmState, Track, restore
-from monitors.patient.bed import Bed
+from monitors.patient.bed import Bed, Round
 from monitors.patient.scoring import Scorer
-from monitors.patient.ward import Round, Ward, WardSettings
+from monitors.patient.ward import Ward, WardSettings
 
 WARM_UP = 40.0
 """Seconds of samples that come again: 20 beats of a slow heart, by which a burden is judged."""

@@ -7,9 +7,8 @@ clock only tells that a stream has stopped, and how far the work lags behind.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,10 +16,10 @@ from pydantic import Field
 
 from genray.ecg.quality import QualitySettings
 from genray.settings.base import Settings
-from monitors.alarms.events import Observation, Reading, Transition
+from monitors.alarms.events import Observation, Transition
 from monitors.alarms.limits import Limits
 from monitors.alarms.machine import AlarmState, acknowledge, discharge, restore, step
-from monitors.patient.bed import Bed
+from monitors.patient.bed import Bed, Round
 from monitors.patient.leads import Leads
 from monitors.patient.ordering import Sequencer, SequencerSettings
 from monitors.patient.reference import Reference, ReferenceSettings
@@ -45,40 +44,6 @@ class WardSettings(Settings):
     quality: QualitySettings = Field(QualitySettings(), description="what makes a lead unfit to be judged")
     reference: ReferenceSettings = Field(ReferenceSettings(), description="the patient's own usual beat")
     order: SequencerSettings = Field(SequencerSettings(), description="the order of messages")
-
-
-@dataclass
-class Round:
-    """What came of the hops of one call.
-
-    Attributes:
-        beats: of the streams that are looked at: time (unix s), score (1: at the threshold), anomalous.
-        complexes: of the streams that are looked at: unix times of all QRS that were detected.
-        scores: of all beats; `delays`: seconds from R peak to score.
-        traces: of the streams that are looked at.
-        references: that were just learned, as bytes to keep.
-        faults: of the order of messages, by reason.
-    """
-
-    readings: list[Reading] = field(default_factory=list)
-    transitions: list[Transition] = field(default_factory=list)
-    beats: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    complexes: dict[str, list[float]] = field(default_factory=dict)
-    traces: list[dict[str, Any]] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
-    delays: list[float] = field(default_factory=list)
-    references: dict[str, bytes] = field(default_factory=dict)
-    discharged: list[str] = field(default_factory=list)
-    faults: Counter[str] = field(default_factory=Counter)
-    behind: float = 0.0
-
-    def add(self, other: Round) -> None:
-        """Take in what came later."""
-        self.readings += other.readings
-        self.transitions += other.transitions
-        self.discharged += other.discharged
-        self.references |= other.references
-        self.faults += other.faults
 
 
 class Ward:

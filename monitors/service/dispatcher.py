@@ -16,7 +16,7 @@ from monitors.outputs.alertmanager import Alertmanager
 from monitors.outputs.journal import Journal
 from monitors.outputs.metrics import Exporter
 from monitors.outputs.page import Live
-from monitors.patient.ward import Round
+from monitors.patient.bed import Round
 from monitors.settings import EcgSettings
 
 DISCLAIMER = "Not a medical device: for research and engineering, not for the care of patients."

@@ -18,9 +18,9 @@ import torch
 
 from genray.bundle import load_bundle
 from monitors.alarms.events import Transition
+from monitors.patient.bed import Round
 from monitors.patient.resume import WARM_UP, ResumedWard
 from monitors.patient.scoring import Scorer
-from monitors.patient.ward import Round
 from monitors.settings import EcgSettings
 from monitors.sources import make_source
 from monitors.sources.feed import Feed

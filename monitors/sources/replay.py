@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from genray.ecg.records.base import Record, find_records, open_record
+from genray.ecg.records.base import Record
+from genray.ecg.records.open import find_records, open_record
 from genray.errors import DataError
 from genray.settings.base import Location, Settings
 from monitors.sources.base import EndOfSource

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from genray.images.decode import BadImage
 from genray.images.photo import Photo, read_photo
+from genray.io.bad_input import BadImage
 from genray.io.sources import Item, Source
+from genray.text import visible
 from pipelines.engine.plan import Listing, remove_plans, write_plan
 from pipelines.engine.pool import keep_model
 from pipelines.settings import MAY_CHANGE, BulkSettings
@@ -21,7 +22,6 @@ from pipelines.storage.attempts import Attempt
 from pipelines.storage.ledger import FAILED, Summary
 from pipelines.storage.output import Output, now
 from pipelines.storage.sinks import Sink, TableSink, open_sink
-from pipelines.tables import visible
 
 Note = Callable[[str], None]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from genray.images.decode import BadImage
 from genray.images.photo import Photo
+from genray.io.bad_input import BadImage
 from pipelines.engine.plan import Planned
 from pipelines.steps.base import Made
 from pipelines.storage.ledger import DONE, FAILED, SKIPPED

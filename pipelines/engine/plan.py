@@ -17,8 +17,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from genray.images.decode import BadInput
 from genray.images.photo import WriteSettings, output_path
+from genray.io.bad_input import BadInput
 from genray.io.sources import Item, Source, SourceSettings
 from genray.io.store import Store
 from pipelines.steps.base import Step

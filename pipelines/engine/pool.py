@@ -11,6 +11,7 @@ The board: what all workers have done so far, and whether they are to stop.
 
 from __future__ import annotations
 
+import json
 import logging
 import tempfile
 import threading
@@ -24,8 +25,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from genray import errors
-from genray.errors import GenrayError
+from genray.errors import GenrayError, error_from_json
 from genray.io.sources import open_source
 from genray.io.store import Store
 from pipelines.engine.plan import Plan
@@ -155,8 +155,7 @@ class OnRay:
         said: set[str] = set()
         for row in dataset.iter_rows():
             if row["error"]:
-                kind, what, where, hint = row["error"].split("\0")
-                raise getattr(errors, kind)(what, where=where or None, hint=hint or None)
+                raise error_from_json(json.loads(row["error"]))
             for line in filter(None, row["notes"].split("\n")):
                 if line not in said:
                     said.add(line)
@@ -182,8 +181,7 @@ class Actor:
                 self._worker.work(index, self._assignment.number, self._report)
             except GenrayError as wrong:  # an exception would be taken for a fault of this actor
                 self._board.stop.remote()
-                said = (type(wrong).__name__, wrong.what, wrong.where or "", wrong.hint or "")
-                error = "\0".join(said)
+                error = json.dumps(wrong.as_json())
                 break
         notes, self._notes = "\n".join(self._notes), []
         return {"error": [error], "notes": [notes]}

@@ -25,7 +25,7 @@ from pipelines.engine.bulk_pass import Pass
 from pipelines.engine.plan import chunks
 from pipelines.engine.pool import Assignment, Here, OnRay, Pool, step_name
 from pipelines.engine.progress_metrics import Watcher
-from pipelines.report import write_report
+from pipelines.engine.report import write_report
 from pipelines.settings import BulkSettings
 from pipelines.steps.base import Step
 from pipelines.storage.ledger import FAILED, Summary

@@ -20,8 +20,8 @@ from pathlib import PurePosixPath
 from typing import Any, Generic, TypeVar
 
 from genray.errors import GenrayError
-from genray.images.decode import BadImage
 from genray.images.photo import Photo, WriteSettings, output_format, photo_header, read_photo, write_photo
+from genray.io.bad_input import BadImage
 from genray.io.sources import Source
 from pipelines.engine.chunk import Job, Record, Report, Row, row_of
 from pipelines.engine.plan import Plan, Planned

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 
 from genray.images.metrics import image_metrics
+from genray.images.pixels import Pixels
 from genray.report.charts import draw_tradeoff
 
-Pixels = NDArray[np.uint8]
 Coded = tuple[Sequence[int], Sequence[Pixels]]
 """Of each image the bytes that it takes, and what comes back, in the shape of the original."""
 

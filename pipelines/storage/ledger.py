@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from genray.errors import DataError
-from genray.images.decode import BadInput
+from genray.io.bad_input import BadInput
 from genray.io.store import Store
 
 FOLDER = "_genray/ledger"

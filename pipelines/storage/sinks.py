@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from genray.errors import BulkError, DataError, StorageFull
-from genray.images.decode import BadImage
+from genray.io.bad_input import BadImage
 from genray.io.files import storage_errors, sync_file_system
 from genray.io.store import OWN, Store
 from genray.io.tar import tar_members, write_member

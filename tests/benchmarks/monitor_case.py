@@ -15,8 +15,9 @@ from monitors.outputs.alertmanager import AlertmanagerSettings
 from monitors.outputs.journal import Journal
 from monitors.outputs.metrics import Exporter, ExporterSettings
 from monitors.outputs.page import LiveSettings
+from monitors.patient.bed import Round
 from monitors.patient.reference import ReferenceSettings
-from monitors.patient.ward import Round, WardSettings
+from monitors.patient.ward import WardSettings
 from monitors.settings import EcgSettings
 from monitors.sources.message import Chunk
 from monitors.sources.pseudonyms import Pseudonyms

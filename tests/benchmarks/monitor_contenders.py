@@ -28,9 +28,10 @@ from genray.progress import LineDisplay
 from monitors.alarms.events import Reading
 from monitors.outputs.journal import Journal
 from monitors.outputs.metrics import Exporter
+from monitors.patient.bed import Round
 from monitors.patient.detection import Detection
 from monitors.patient.scoring import Scorer
-from monitors.patient.ward import Round, Ward
+from monitors.patient.ward import Ward
 from monitors.service.backends import Here
 from monitors.service.monitor import Monitor
 from monitors.service.shard import Report

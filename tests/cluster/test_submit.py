@@ -1,7 +1,6 @@
 import socket
 import threading
 import time
-import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -76,34 +75,32 @@ def test_a_job_has_all_of_the_code_and_nothing_else(jobs: Jobs, done: Job) -> No
     assert "genray/datasets/__init__.py" in code
     assert "configs/train-pix2pix.yaml" in code
     assert code <= sent
-    assert {path.split("/")[0] for path in sent} == {*submit.PACKAGES, "pyproject.toml"}
+    assert {path.split("/")[0] for path in sent} == {*submit.PACKAGES}
     assert not [path for path in sent if "__pycache__" in path]
 
 
-def test_a_checkout_s_data_runs_and_caches_are_never_sent(tmp_path: Path) -> None:
-    from ray._private.runtime_env.packaging import create_package
-
+def test_data_runs_and_caches_beside_the_code_are_never_sent(tmp_path: Path) -> None:
     wanted = [
-        "pyproject.toml",
         "genray/__init__.py",
         "genray/images/decode.py",
+        "genray/data/x.py",
         "configs/a.yaml",
         "jobs/x.py",
     ]
     unwanted = [
         "data/patients.csv", "runs/a/genray/x", "x", ".env", ".git/config", ".venv/genray/a.py",
         "d/genray/a.py", "genray.egg-info/PKG-INFO", "genray/__pycache__/a.cpython-311.pyc",
-        "genray-data/a.png", "tests/a.py",
+        "genray-data/a.png", "tests/a.py", "pyproject.toml",
     ]  # fmt: skip
     for name in [*wanted, *unwanted]:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    code = submit._code(tmp_path)
-    assert code["working_dir"] == str(tmp_path)
-    sent = tmp_path / "sent.zip"
-    create_package(code["working_dir"], sent, excludes=code["excludes"], include_gitignore=True)
-    with zipfile.ZipFile(sent) as package:
-        assert sorted(name for name in package.namelist() if not name.endswith("/")) == sorted(wanted)
+        (tmp_path / "from" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "from" / name).touch()
+    sent = tmp_path / "sent"
+    sent.mkdir()
+    submit._stage(tmp_path / "from", sent, {"settings.yaml": "a: \N{SNOWMAN}"})
+    names = [str(path.relative_to(sent)) for path in sent.rglob("*") if path.is_file()]
+    assert sorted(names) == sorted([*wanted, "settings.yaml"])
+    assert (sent / "settings.yaml").read_text(encoding="utf-8") == "a: \N{SNOWMAN}"
 
 
 def test_an_installed_genray_is_sent_as_its_packages(

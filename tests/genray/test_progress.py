@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from genray.progress import FileDisplay, FileFollower, LineDisplay, LiveDisplay, Tick, display, duration
+from genray.progress import FileDisplay, FileFollower, LineDisplay, LiveDisplay, Tick, display
+from genray.text import duration
 
 TICK = Tick(2, 10, 120, 1000, 12.34, 3725.0, {"gen_l1_loss": 0.2468, "disc_loss": 0.5})
 

@@ -6,7 +6,7 @@ import pytest
 from genray.errors import DataError, GenrayError, RunError, SettingsError, UsageError
 from genray.io.files import write_text
 from genray.settings.base import flatten
-from genray.settings.load import as_sets, load
+from genray.settings.load import changes_yaml, load
 from genray.targets import Demand, Resources
 from jobs.sweep import TARGET
 from tests.jobs.sweeping.sweeps import prepare_sweep, sweep_settings
@@ -46,7 +46,8 @@ def test_a_space_in_a_file_is_that_of_the_command(tiny: Tiny, tmp_path: Path) ->
         "generator": {"filters": [4, 8]},
         "loop": {"ema": {"min": 0.1, "max": 0.9}},
     }
-    same = load(type(settings), target="sweep", sets=as_sets(settings, target="sweep"))
+    write_text(file, changes_yaml(settings, target="sweep"))
+    same = load(type(settings), target="sweep", config=file)
     assert same == settings, "it can be sent to a cluster"
 
 

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from genray.ecg.synthesis import Generated
 from monitors.alarms.events import Kind, Transition
+from monitors.patient.bed import Round
 from monitors.patient.reference import ReferenceSettings
 from monitors.patient.scoring import Scorer
-from monitors.patient.ward import Round, Ward, WardSettings
+from monitors.patient.ward import Ward, WardSettings
 from monitors.sources.message import MISSING, Chunk
 
 START = 1_700_000_000.0

@@ -9,7 +9,6 @@ Channels that are no ECG (other units than volts, names such as RESP or ABP) are
 
 from __future__ import annotations
 
-import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -29,7 +28,6 @@ MAX_CHANNELS = 512
 RATES = (50.0, 4000.0)
 _NAMED = 10  # channels that are listed when none is an ECG
 _FINEST = 200.0  # units a millivolt that are kept at least, as in the MIT-BIH database
-_SUFFIXES = (".hea", ".edf", ".bdf", ".csv")
 _MILLIVOLTS = {"nv": 1e-6, "uv": 1e-3, "mv": 1.0, "v": 1e3}
 _NO_ECG = re.compile(
     r"\b(resp|abp|art|cvp|pap|icp|bp|pleth|ppg|spo2|sao2|co2|eeg|emg|eog|temp|status|accel?|acc|event)", re.I
@@ -142,58 +140,6 @@ class Record(ABC):
 
     @abstractmethod
     def _read(self, start: int, stop: int) -> NDArray[np.int16]: ...
-
-
-def open_record(path: str | os.PathLike[str], *, rate: float | None = None) -> Record:
-    """The record at `path`.
-
-    Args:
-        path: a `.hea`, `.dat` or `.atr` file, or what these have in common; `.edf`, `.bdf`, `.csv`.
-        rate: samples a second of a CSV file without a `time` column.
-
-    Raises:
-        DataError: no such file, not of its format, of a kind that is not read, or unsafe.
-    """
-    at = Path(path)
-    suffix = at.suffix.lower()
-    try:
-        if suffix in (".edf", ".bdf"):
-            from genray.ecg.records.edf import EdfRecord
-
-            return EdfRecord(at)
-        if suffix == ".csv":
-            from genray.ecg.records.csv import CsvRecord
-
-            return CsvRecord(at, rate)
-        from genray.ecg.records.wfdb import WfdbRecord
-
-        known = suffix in (".hea", ".dat", ".atr")
-        header = at.with_suffix(".hea") if known else at.with_name(at.name + ".hea")
-        if at.is_file() and not known and not header.is_file():
-            raise ValueError("it is another kind of file")
-        return WfdbRecord(header)
-    except (OSError, ValueError, OverflowError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise DataError(
-            f"cannot open the record {at.name}: {reason}",
-            where=str(at),
-            hint="give a WFDB (.hea), EDF, BDF or CSV file",
-        ) from error
-
-
-def find_records(folder: str | os.PathLike[str]) -> list[Path]:
-    """All `.hea`, `.edf`, `.bdf` and `.csv` files below `folder`, sorted; hidden ones are passed over.
-
-    Raises:
-        DataError: there is no such folder.
-    """
-    if not Path(folder).is_dir():
-        raise DataError("no such folder of records", where=str(folder), hint="check its path")
-    found = []
-    for at, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(at, f) for f in files if f.lower().endswith(_SUFFIXES) and not f.startswith(".")]
-    return sorted(found)
 
 
 def numbers_a_millivolt(numbers_a_unit: float, unit: str) -> float | None:

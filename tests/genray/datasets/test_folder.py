@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from genray.datasets.layouts import FolderImages, classes_of
-from genray.images.decode import BadImage
+from genray.io.bad_input import BadImage
 from genray.io.store import Store
 from tests.conftest import write_images
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from genray.datasets.idx import SUFFIXES, IdxPart, find_idx, read_idx
 from genray.errors import DataError
-from genray.images.decode import BadImage
+from genray.io.bad_input import BadImage
 from genray.io.store import Entry, Store
 
 DIGITS = np.random.default_rng(0).integers(0, 256, (6, 5, 4), np.uint8)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from genray.datasets.image_set import Images, ImageSource, Patch
 from genray.datasets.layouts import FolderImages
-from genray.images.decode import BadImage
+from genray.io.bad_input import BadImage
 from genray.io.store import Store
 from tests.conftest import write_images
 

@@ -13,7 +13,7 @@ from genray.datasets.loader import (
 )
 from genray.datasets.pairs import Pair, PairedSettings, PairSource, find_pairs
 from genray.errors import DataError
-from genray.images.decode import BadInput
+from genray.io.bad_input import BadInput
 from genray.io.store import Store
 from tests.conftest import write_pair_files
 

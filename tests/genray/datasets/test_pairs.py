@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from genray.datasets.pairs import Pair, PairedSettings, find_pairs, jitter, load_pair
 from genray.errors import DataError
-from genray.images.decode import BadImage
+from genray.io.bad_input import BadImage
 from genray.io.store import Store
 
 RED, BLUE = (200, 10, 10), (10, 10, 200)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from genray.datasets.layouts import ParquetImages, read_parquet
 from genray.errors import DataError
-from genray.images.decode import BadImage
+from genray.io.bad_input import BadImage
 from genray.io.store import Store
 
 

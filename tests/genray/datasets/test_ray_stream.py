@@ -11,7 +11,7 @@ from genray.datasets.loader import MemoryLoader, Share, Source, load_all
 from genray.datasets.pairs import PairedSettings, PairSource, find_pairs
 from genray.datasets.ray_stream import StreamLoader
 from genray.errors import DataError
-from genray.images.decode import BadInput
+from genray.io.bad_input import BadInput
 from genray.io.store import Store
 from tests.conftest import write_images, write_pair_files
 

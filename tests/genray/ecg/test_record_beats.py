@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from genray.ecg.beats import UNKNOWN, BeatSettings, RecordBeats, beats_of
-from genray.ecg.records.base import open_record
+from genray.ecg.records.open import open_record
 from genray.errors import DataError
 from tests.beat_files import write_record
 

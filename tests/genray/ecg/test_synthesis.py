@@ -10,7 +10,8 @@ import pytest
 import sleepecg
 
 from genray.ecg.beats import BeatSettings, cut_beats, normalised
-from genray.ecg.records.base import MISSING, open_record
+from genray.ecg.records.base import MISSING
+from genray.ecg.records.open import open_record
 from genray.ecg.records.wfdb import write_wfdb
 from genray.ecg.synthesis import Episode, Generated, Patient, generate, write_records
 

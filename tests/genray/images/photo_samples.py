@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from genray.images.decode import BadImage
 from genray.images.photo import Photo, ReadLimits, photo_header, read_photo
+from genray.io.bad_input import BadImage
 
 LIMITS = ReadLimits(max_pixels=10_000_000)
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

@@ -6,7 +6,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from genray.images.decode import REASONS, BadImage, decode, image_size
+from genray.images.decode import decode, image_size
+from genray.io.bad_input import REASONS, BadImage
 
 LIMIT = 10_000
 

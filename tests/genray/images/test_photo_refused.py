@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genray.images.decode import REASONS, BadImage
 from genray.images.photo import ReadLimits, read_photo
+from genray.io.bad_input import REASONS, BadImage
 from tests.broken_files import chunk, encode, png_bomb, write_broken_files
 from tests.genray.images.photo_samples import ICC, LIMITS, exif, reason, smooth, values
 

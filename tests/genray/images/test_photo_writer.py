@@ -7,7 +7,6 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from genray.images.decode import BadImage
 from genray.images.photo import (
     Photo,
     ReadLimits,
@@ -17,6 +16,7 @@ from genray.images.photo import (
     read_photo,
     write_photo,
 )
+from genray.io.bad_input import BadImage
 from tests.broken_files import encode
 from tests.genray.images.test_photo import ICC, exif, smooth, tags_of, values
 

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from genray.errors import DataError
-from genray.images.decode import BadImage
 from genray.inference.latents import LatentCodec, LatentSettings
+from genray.io.bad_input import BadImage
 
 Codes = NDArray[np.float32]
 

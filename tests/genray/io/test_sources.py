@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from genray.errors import DataError
-from genray.images.decode import BadImage, BadInput
+from genray.io.bad_input import BadImage, BadInput
 from genray.io.sources import Item, Source, SourceSettings, open_source
 from genray.io.store import Store
 from genray.io.tar import write_member

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genray.images.decode import BadImage
+from genray.io.bad_input import BadImage
 from genray.io.store import Store
 from genray.io.tar import Member, MemberNames, tar_members, write_member
 from tests.pipelines.s3 import s3_root, s3_server

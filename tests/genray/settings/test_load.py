@@ -1,10 +1,11 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from genray.errors import SettingsError
 from genray.settings.base import Settings, absolute, flatten, known_keys
-from genray.settings.load import as_sets, load
+from genray.settings.load import changes_yaml, load
 from jobs.train_pix2pix import TrainPix2PixSettings
 
 
@@ -57,20 +58,33 @@ def test_a_value_that_is_no_yaml_is_taken_as_it_stands() -> None:
     assert load_pix2pix(None, "data.path=[odd: name").data.path == "[odd: name"
 
 
-def test_as_sets_rebuilds_the_same_settings_elsewhere() -> None:
+def rebuilt(settings: TrainPix2PixSettings, tmp_path: Path) -> TrainPix2PixSettings:
+    """What another process makes of the changes to the defaults."""
+    file = tmp_path / "settings.yaml"
+    file.write_text(changes_yaml(settings, target="train-pix2pix"), encoding="utf-8")
+    return load_pix2pix(file)
+
+
+def test_changes_to_the_defaults_rebuild_the_same_settings_elsewhere(tmp_path: Path) -> None:
     settings = load_pix2pix(
         None, "loop.workers=[1, 4]", "data.path=/a b", "loop.clip=0.5", "device.gpu=false"
     )
-    sets = as_sets(settings, target="train-pix2pix")
-    assert load_pix2pix(None, *sets) == settings
-    assert len(sets) == 4
+    assert rebuilt(settings, tmp_path) == settings
+    changes = yaml.safe_load(changes_yaml(settings, target="train-pix2pix"))
+    assert changes == {
+        "data": {"path": "/a b"},
+        "loop": {"workers": [1, 4], "clip": 0.5},
+        "device": {"gpu": False},
+    }
 
 
-@pytest.mark.parametrize("path", ["/\N{GRINNING FACE}", "/caf\u00e9", 'a"b', "a\\b"])
-def test_any_letter_of_a_path_survives_as_sets(path: str) -> None:
-    settings = load_pix2pix(None, f"data.path={path}")
+@pytest.mark.parametrize(
+    "path", ["/\N{GRINNING FACE}", "/caf\u00e9", 'a"b', "a\\b", "010", "1:30", "null", "a: b", "2024-01-01"]
+)
+def test_any_letter_of_a_path_survives_the_file(path: str, tmp_path: Path) -> None:
+    settings = load_pix2pix(None, f"data.path='{path}'")
     assert settings.data.path == path
-    assert load_pix2pix(None, *as_sets(settings, target="train-pix2pix")) == settings
+    assert rebuilt(settings, tmp_path) == settings
 
 
 def test_relative_locations_become_absolute_and_uris_stay(

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from genray.errors import DataError, RunError
-from genray.images.decode import BadInput
+from genray.io.bad_input import BadInput
 from jobs.runs.run import Run
 
 

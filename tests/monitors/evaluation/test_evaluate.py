@@ -1,18 +1,20 @@
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner, Result
 
 from genray.bundle import load_bundle, save_bundle
-from genray.cli.evaluate import evaluate_records, table
+from genray.cli.evaluate import figures_text
+from genray.cli.main import main
 from genray.ecg.beats import BeatPreprocessing
-from genray.ecg.records.base import open_record
+from genray.ecg.records.open import open_record
 from genray.ecg.records.wfdb import write_wfdb
 from genray.ecg.synthesis import Episode, generate, write_records
-from genray.errors import DataError, UsageError
 from genray.models.registry import build
 from monitors.alarms.limits import Limits
 from monitors.evaluation.evaluate import Judged, evaluate, truth_of
@@ -97,7 +99,7 @@ def test_other_rates_and_leads_are_judged_too(bundle: Path, tmp_path: Path) -> N
     assert len(judged[1].leads) == 12
     calm = totals(judged[:1])  # few of its beats are abnormal
     assert (calm["alarms"]["share"], calm["alarms"]["delay"]["median"]) == (None, None)
-    assert "0/0" in table({**calm, "seconds": 1.0})
+    assert "0/0" in figures_text({**calm, "seconds": 1.0})
 
 
 def test_of_a_paced_patient_only_the_rhythm_is_judged(bundle: Path, tmp_path: Path) -> None:
@@ -122,17 +124,19 @@ def test_classes_are_those_of_aami(tmp_path: Path) -> None:
     assert truth_of(open_record(tmp_path / "r.hea")) is None
 
 
-def run(folder: Path, capsys: pytest.CaptureFixture[str], **options: Any) -> tuple[dict[str, Any], str]:
-    given: dict[str, Any] = {"bundle": None, "folds": 5, "config": None, "sets": (MINUTES,), "output": None}
-    assert evaluate_records(folder, **(given | {"as_json": True} | options)) == 0
-    printed = capsys.readouterr()
-    return json.loads(printed.out), printed.err
+def evaluate_command(folder: Path, *words: str) -> Result:
+    command = ["monitor", "evaluate", "--records", str(folder), "--set", MINUTES, *words]
+    return CliRunner().invoke(main, command, catch_exceptions=False)
 
 
-def test_detectors_are_trained_on_the_other_records(
-    records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    figures, said = run(records, capsys, folds=2, output=tmp_path / "out")
+def run(folder: Path, *words: str) -> tuple[dict[str, Any], str]:
+    done = evaluate_command(folder, "--json", *words)
+    assert done.exit_code == 0, done.stderr
+    return json.loads(done.stdout), done.stderr
+
+
+def test_detectors_are_trained_on_the_other_records(records: Path, tmp_path: Path) -> None:
+    figures, said = run(records, "--folds", "2", "--output", str(tmp_path / "out"))
     assert (figures["records"], figures["folds"], figures["bundle"]) == (4, 2, None)
     assert [row["record"] for row in figures["per_record"]] == [f"patient-{n}" for n in (1, 2, 3, 4)]
     first, second = (tmp_path / "out" / "folds" / f"fold-{n}" / "settings.yaml" for n in (1, 2))
@@ -147,22 +151,22 @@ def test_detectors_are_trained_on_the_other_records(
     assert "episodes of abnormal beats alarmed" in said
 
 
-def test_what_cannot_be_judged_is_left_out_with_its_reason(
-    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_cannot_be_judged_is_left_out_with_its_reason(bundle: Path, tmp_path: Path) -> None:
     write_records(tmp_path / "in", 3, 45.0)
     (tmp_path / "in" / "patient-002.dat").write_bytes(b"short")
     (tmp_path / "in" / "patient-003.atr").unlink()
-    figures, said = run(tmp_path / "in", capsys, bundle=bundle, output=tmp_path / "new" / "out")
+    figures, said = run(tmp_path / "in", "--bundle", str(bundle), "--output", str(tmp_path / "new" / "out"))
     assert (tmp_path / "new" / "out" / "evaluation.json").exists()
     assert figures["records"] == 1
     assert set(figures["left_out"]) == {"patient-002", "patient-003"}
     assert figures["left_out"]["patient-003"] == "no annotated beats"
     assert "if it was trained on any of them, the figures are too good" in said
-    with pytest.raises(DataError, match=r"1 annotated records .* two are needed"):
-        run(tmp_path / "in", capsys)
+    alone = evaluate_command(tmp_path / "in")
+    assert alone.exit_code == 2
+    assert re.search(r"1 annotated records .* two are needed", alone.stderr)
 
 
-def test_one_fold_is_none(records: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UsageError, match="at least 2"):
-        run(records, capsys, folds=1)
+def test_one_fold_is_none(records: Path) -> None:
+    done = evaluate_command(records, "--folds", "1")
+    assert done.exit_code == 2
+    assert "x>=2" in done.stderr

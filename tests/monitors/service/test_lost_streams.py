@@ -12,7 +12,7 @@ from genray.settings.load import load
 from monitors.alarms.events import Reading
 from monitors.alarms.limits import Limits, StreamLostLimits
 from monitors.outputs.journal import Journal
-from monitors.patient.ward import Round
+from monitors.patient.bed import Round
 from monitors.service.dispatcher import Telling
 from monitors.service.lost_streams import Absence
 from monitors.settings import EcgSettings

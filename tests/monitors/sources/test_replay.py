@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genray.ecg.records.base import MISSING, open_record
+from genray.ecg.records.base import MISSING
+from genray.ecg.records.open import open_record
 from genray.ecg.synthesis import write_records
 from genray.errors import DataError
 from monitors.sources.base import EndOfSource

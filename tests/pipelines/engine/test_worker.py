@@ -15,7 +15,7 @@ from PIL import Image
 
 import pipelines.engine.worker
 from genray.errors import DataError
-from genray.images.decode import BadImage
+from genray.io.bad_input import BadImage
 from pipelines.steps.base import Input, Made
 from pipelines.storage.attempts import Attempt
 from tests.pipelines.conftest import rows_of, write_photos

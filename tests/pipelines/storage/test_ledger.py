@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from genray.errors import DataError
-from genray.images.decode import BadInput
+from genray.io.bad_input import BadInput
 from genray.io.store import Store
 from pipelines.storage import ledger as module
 from pipelines.storage.ledger import FOLDER, Ledger

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from genray.errors import BulkError
-from genray.images.decode import BadImage
+from genray.io.bad_input import BadImage
 from genray.io.sources import SourceSettings, open_source
 from genray.io.store import Store
 from pipelines.storage.sinks import Sink, SinkSettings, TableSink, open_sink

@@ -7,7 +7,8 @@ import numpy as np
 import pyedflib
 import pytest
 
-from genray.ecg.records.base import MISSING, lead_names, open_record
+from genray.ecg.records.base import MISSING, lead_names
+from genray.ecg.records.open import open_record
 from genray.errors import DataError
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genray.ecg.records.base import MISSING, find_records, open_record
+from genray.ecg.records.base import MISSING
+from genray.ecg.records.open import find_records, open_record
 from genray.errors import DataError
 
 with warnings.catch_warnings(action="ignore"):  # it uses what pandas gives up

@@ -1,21 +1,43 @@
-"""What `genray plan` and `genray ledger` do."""
+"""`genray plan`: how long a bulk run would take."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from genray.cli.output import aligned, print_json, say
+import click
+
+from genray.cli.options import CONFIG, JSON, SET, reported
+from genray.cli.output import print_json, say
 from genray.errors import UsageError
-from genray.progress import duration
-from genray.settings.base import absolute
+from genray.text import aligned, duration
 
 
-def plan_target(
-    target: str, *, config: Path | None, sets: tuple[str, ...], sample: int, hours: float, as_json: bool
-) -> int:
-    """Measure a sample and say how long the whole would take; returns the exit code."""
+@click.command()
+@click.argument("target")
+@CONFIG
+@SET
+@click.option(
+    "--sample", default=48, show_default=True, type=click.IntRange(1, 64), help="Images to measure."
+)
+@click.option(
+    "--hours", default=24.0, show_default=True, type=click.FloatRange(min=0.01), help="Time to do it in."
+)
+@JSON
+@reported
+def plan(
+    target: str, config: Path | None, sets: tuple[str, ...], sample: int, hours: float, as_json: bool
+) -> None:
+    """Say how long the bulk TARGET would take, and how many workers it needs, from a sample of its images.
+
+    Nothing is written to its output.
+
+    \b
+    Example:
+      genray plan denoise --set input=photos --set bundle=runs/denoiser/bundle --hours 8
+    """
     from cluster.resources import local_resources
+    from genray.settings.base import absolute
     from genray.settings.load import load
     from genray.targets import find_target
     from pipelines.engine.estimate import estimate
@@ -30,14 +52,6 @@ def plan_target(
         print_json({"target": target, **found})
     else:
         print(aligned(_rows(found, hours)))
-    return 0
-
-
-def show_ledger(location: str, *, as_json: bool, status: str | None, limit: int) -> int:
-    """Print what the ledger of the output at `location` says; returns the exit code."""
-    from pipelines.tables import show_ledger as show
-
-    return show(location, as_json, status, limit)
 
 
 def _rows(found: dict[str, Any], hours: float) -> list[tuple[str, str]]:

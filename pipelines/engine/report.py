@@ -15,18 +15,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from genray.errors import GenrayError
-from genray.images.decode import BadImage
 from genray.images.photo import Photo, read_photo
+from genray.images.pixels import Pixels
+from genray.io.bad_input import BadImage
 from genray.io.sources import Item, Source
-from genray.progress import duration
 from genray.report.page import Page, Picture
+from genray.text import amount, change_in_bytes, duration, visible
+from pipelines.engine.tables import meaning, reasons_table, times_table
 from pipelines.settings import BulkSettings
 from pipelines.storage.ledger import DONE, FAILED, SKIPPED, TIMES, path_hashes
 from pipelines.storage.output import Output
-from pipelines.tables import amount, change_in_bytes, meaning, reasons_table, times_table, visible
 
 Row = dict[str, Any]
-Pixels = NDArray[np.uint8]
 
 REPORT = "_genray/report.html"
 _VALUES = ("noise", "change", "error", "score")

@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 
+from genray.cli.main import main
 from genray.errors import DataError
 from genray.io.store import Store
+from genray.text import amount, visible
 from pipelines.storage.ledger import Ledger
 from pipelines.storage.output import HEADER
-from pipelines.tables import amount, show_ledger, visible
+from pipelines.storage.overview import read_overview
 
 BEGUN = datetime(2025, 3, 1, 12, tzinfo=UTC)
 HOSTILE = "a\n\x1b[31mred\r\u202e<script>.png"
@@ -34,12 +37,12 @@ def one_pass(**more: Any) -> dict[str, Any]:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """An output of which three images are done, one was skipped and one has failed."""
-    ledger = Ledger(Store(str(tmp_path)))
+    writer = Ledger(Store(str(tmp_path)))
     done = [row(f"{i}.png", finished=BEGUN + timedelta(seconds=i)) for i in range(3)]
-    ledger.add("00001-000000-0-0", done)
+    writer.add("00001-000000-0-0", done)
     failed = row(HOSTILE, "failed", reason="truncated", detail="at 9")
     others = [row("clean.png", "skipped", reason="clean"), failed]
-    ledger.add("00001-000001-0-0", others)
+    writer.add("00001-000001-0-0", others)
     write_header(tmp_path, header(one_pass(images_per_second=2.0)))
     return tmp_path
 
@@ -55,14 +58,23 @@ def lines(text: str) -> dict[str, str]:
     return {first: rest.strip() for first, _, rest in parts}
 
 
+def ledger(root: Path, *words: str) -> Result:
+    return CliRunner().invoke(main, ["ledger", str(root), *words], catch_exceptions=False)
+
+
+def shown(root: Path, *words: str) -> str:
+    result = ledger(root, *words)
+    assert result.exit_code == 0
+    return result.stdout
+
+
 def files(root: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in root.rglob("*")}
 
 
-def test_it_says_what_was_done_and_what_to_do_next(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_says_what_was_done_and_what_to_do_next(root: Path) -> None:
     before = files(root)
-    assert show_ledger(str(root), False, None, 10) == 0
-    said = lines(capsys.readouterr().out)
+    said = lines(shown(root))
     assert said["target"] == "denoise"
     assert said["bundle"] == "runs/first/bundle"
     assert said["begun"] == "2025-03-01 12:00:00 UTC"
@@ -83,9 +95,8 @@ def test_it_says_what_was_done_and_what_to_do_next(root: Path, capsys: pytest.Ca
     assert files(root) == before
 
 
-def test_as_json_it_is_one_line(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert show_ledger(str(root), True, None, 10) == 0
-    (line,) = capsys.readouterr().out.splitlines()
+def test_as_json_it_is_one_line(root: Path) -> None:
+    (line,) = shown(root, "--json").splitlines()
     said = json.loads(line)
     assert (said["target"], said["run"], said["left"]) == ("denoise", str(root), 0)
     assert (said["total"], said["done"], said["skipped"], said["failed"]) == (5, 3, 1, 1)
@@ -96,29 +107,23 @@ def test_as_json_it_is_one_line(root: Path, capsys: pytest.CaptureFixture[str]) 
     assert said["images_per_second"] == 2.0
 
 
-def test_a_name_cannot_command_the_terminal(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    show_ledger(str(root), False, "failed", 10)
-    heading, listed = capsys.readouterr().out.splitlines()
+def test_a_name_cannot_command_the_terminal(root: Path) -> None:
+    heading, listed = shown(root, "--list", "failed").splitlines()
     assert heading.split() == ["path", "reason", "detail"]
     assert listed.split() == [r"a\n\x1b[31mred\r\u202e<script>.png", "truncated", "at", "9"]
     assert visible("\N{DOG FACE} Münze 犬") == "\N{DOG FACE} Münze 犬"
 
 
-def test_listed_as_json_names_are_exact(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    show_ledger(str(root), True, "failed", 10)
-    (line,) = capsys.readouterr().out.splitlines()
+def test_listed_as_json_names_are_exact(root: Path) -> None:
+    (line,) = shown(root, "--list", "failed", "--json").splitlines()
     assert json.loads(line) == {"path": HOSTILE, "reason": "truncated", "detail": "at 9"}
 
 
-def test_a_list_ends_at_its_limit_and_says_what_is_left_out(
-    root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    show_ledger(str(root), False, "done", 2)
-    said = capsys.readouterr()
-    assert [line.split() for line in said.out.splitlines()[1:]] == [["0.png"] * 2, ["1.png"] * 2]
-    assert said.err == "1 more: --limit 3 shows all\n"
-    show_ledger(str(root), False, "skipped", 2)
-    assert capsys.readouterr().err == ""
+def test_a_list_ends_at_its_limit_and_says_what_is_left_out(root: Path) -> None:
+    said = ledger(root, "--list", "done", "--limit", "2")
+    assert [line.split() for line in said.stdout.splitlines()[1:]] == [["0.png"] * 2, ["1.png"] * 2]
+    assert said.stderr == "1 more: --limit 3 shows all\n"
+    assert ledger(root, "--list", "skipped", "--limit", "2").stderr == ""
 
 
 @pytest.mark.parametrize("made", [True, False])
@@ -127,64 +132,58 @@ def test_where_there_is_no_ledger_it_says_so_and_makes_nothing(tmp_path: Path, m
     if made:
         root.mkdir()
     with pytest.raises(DataError, match="no ledger") as caught:
-        show_ledger(str(root), False, None, 10)
+        read_overview(str(root))
     assert caught.value.where == str(root)
     assert "output" in str(caught.value.hint)
     assert list(tmp_path.rglob("*")) == [root] * made
 
 
-def test_left_is_what_the_last_pass_has_not_done(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_left_is_what_the_last_pass_has_not_done(root: Path) -> None:
     later = BEGUN + timedelta(days=1)
     again = one_pass(number=2, started=later.isoformat(), listed=9, left=6)
     write_header(root, header(one_pass(ended="2025-03-01T13:00:00+00:00"), again))
     Ledger(Store(str(root))).add("00002-000000-0-0", [row("new.png", finished=later)])
-    show_ledger(str(root), False, None, 10)
-    said = lines(capsys.readouterr().out)
+    said = lines(shown(root))
     assert said["left"] == "5"
     assert said["ended"].startswith("not yet")
     assert "speed" not in said, "it is told when the pass has ended"
 
 
-def test_a_run_that_only_begins_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_only_begins_is_shown(tmp_path: Path) -> None:
     started = one_pass()
     del started["left"], started["listed"]
     write_header(tmp_path, header(started))
-    show_ledger(str(tmp_path), False, None, 10)
-    said = lines(capsys.readouterr().out)
+    said = lines(shown(tmp_path))
     assert said["images"] == "0"
     assert "not known" in said["left"]
 
 
 @pytest.mark.parametrize("damage", ["", "[]", '{"form', "\x00"])
-def test_without_its_header_a_ledger_still_says_much(
-    root: Path, damage: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_its_header_a_ledger_still_says_much(root: Path, damage: str) -> None:
     (root / HEADER).write_text(damage)
-    show_ledger(str(root), False, None, 10)
-    said = lines(capsys.readouterr().out)
+    said = lines(shown(root))
     assert said["done"] == "3"
     assert "damaged" in said["target"]
 
 
-def test_it_can_be_read_while_a_run_writes_it(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_can_be_read_while_a_run_writes_it(root: Path) -> None:
     ended = threading.Event()
-    ledger = Ledger(Store(str(root)))
+    writer = Ledger(Store(str(root)))
 
     def write() -> None:
         number = 0
         while not ended.is_set():
             number += 1
-            ledger.add(f"00002-{number:06}-0-0", [row(f"more/{number}.png")])
+            writer.add(f"00002-{number:06}-0-0", [row(f"more/{number}.png")])
             if number % 3 == 0:
-                ledger.compact(number)
+                writer.compact(number)
 
     thread = threading.Thread(target=write)
     thread.start()
     totals = []
     try:
         for _ in range(30):
-            show_ledger(str(root), True, None, 10)
-            totals.append(json.loads(capsys.readouterr().out)["total"])
+            totals.append(read_overview(str(root)).as_json()["total"])
     finally:
         ended.set()
         thread.join()
@@ -198,7 +197,8 @@ def test_a_terminal_without_unicode_shows_escapes(
     Ledger(Store(str(root))).add("00001-000002-0-0", [row("\N{DOG FACE}.png", "failed", reason="empty")])
     with open(tmp_path / "terminal", "w", encoding="ascii") as terminal:
         monkeypatch.setattr("sys.stdout", terminal)
-        show_ledger(str(root), False, "failed", 10)
+        with pytest.raises(SystemExit):
+            main(["ledger", str(root), "--list", "failed"])
     assert r"\U0001f436.png" in (tmp_path / "terminal").read_text(encoding="ascii")
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from genray.io.sources import open_source
-from pipelines.report import REPORT, write_report
+from pipelines.engine.report import REPORT, write_report
 from pipelines.settings import BulkSettings
 from pipelines.storage.output import Output
 from tests.page_reader import PageReader, is_drawn

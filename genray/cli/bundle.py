@@ -1,0 +1,55 @@
+"""`genray bundle`: looks at trained models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import click
+
+from genray.cli.options import JSON, reported
+from genray.cli.output import print_json
+from genray.text import aligned
+
+_FEW = 16  # numbers that are shown one by one
+
+
+@click.group()
+def bundle() -> None:
+    """Look at trained models."""
+
+
+@bundle.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@JSON
+@reported
+def show(path: Path, as_json: bool) -> None:
+    """Print what the bundle at PATH is: model, data, metrics.
+
+    \b
+    Example:
+      genray bundle show runs/first/bundle
+    """
+    from genray.bundle import read_manifest
+
+    manifest = read_manifest(path).model_dump(mode="json")
+    if as_json:
+        print_json(manifest)
+    else:
+        print(_manifest_text(manifest))
+
+
+def _manifest_text(manifest: Mapping[str, Any]) -> str:
+    from genray.settings.base import flatten
+
+    return aligned([(key, _value_text(value)) for key, value in flatten(manifest).items()])
+
+
+def _value_text(value: Any) -> str:
+    """A value; of many numbers how many, and between which they are: --json has them all."""
+    numbers = isinstance(value, list) and all(isinstance(each, int | float) for each in value)
+    if not numbers or len(value) <= _FEW:
+        return str(value)
+    return f"{len(value)} numbers: min {min(value):.4g}  median {median(value):.4g}  max {max(value):.4g}"

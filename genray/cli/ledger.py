@@ -1,0 +1,118 @@
+"""`genray ledger`: what became of the images of a bulk run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from genray.cli.options import JSON, reported
+from genray.cli.output import print_encodable, print_json
+from genray.text import aligned, amount, change_in_bytes, visible
+
+if TYPE_CHECKING:
+    from pipelines.storage.overview import InputRows, RunOverview
+
+_ROWS_AT_ONCE = 4096  # of a list that are laid out in columns together
+
+
+@click.command()
+@click.argument("output")
+@click.option(
+    "--list",
+    "status",
+    type=click.Choice(["failed", "skipped", "done"]),
+    help="List the images of this status.",
+)
+@click.option(
+    "--limit", default=100, show_default=True, type=click.IntRange(1), help="With --list: at most so many."
+)
+@JSON
+@reported
+def ledger(output: str, status: str | None, limit: int, as_json: bool) -> None:
+    """Print what became of the images of a bulk run, by the ledger in its OUTPUT.
+
+    \b
+    Example:
+      genray ledger data/denoised
+      genray ledger data/denoised --list failed
+    """
+    from pipelines.storage.overview import read_overview, read_rows
+
+    if status is not None:
+        columns = ("path", "output") if status == "done" else ("path", "reason", "detail")
+        _print_rows(read_rows(output, status, columns, limit), status, as_json)
+        return
+    overview = read_overview(output)
+    if as_json:
+        print_json(overview.as_json())
+    else:
+        print_encodable(_overview_text(overview))
+
+
+def _overview_text(overview: RunOverview) -> str:
+    from pipelines.engine.tables import reasons_table, times_table
+
+    summary, header, left = overview.summary, overview.header, overview.left
+    settings = header.get("settings") or {}
+    passes = header.get("passes")
+    facts = [
+        ("output", overview.location),
+        ("target", header.get("target", "the run's header is missing or damaged")),
+        ("bundle", settings.get("bundle") or ""),
+        ("begun", _when(passes, 0, "started")),
+        ("ended", _when(passes, -1, "ended") or "not yet: it is running, or was killed"),
+        ("images", f"{summary.total:,}"),
+        *((f"  {name}", f"{summary.status[name]:,}") for name in ("done", "skipped", "failed")),
+        ("left", "not known before all are listed" if left is None else f"{left:,}"),
+        ("bytes", _bytes_text(summary.bytes_in, summary.bytes_out)),
+    ]
+    if overview.last.images_per_second:
+        facts.append(("speed", f"{overview.last.images_per_second:,.1f} images/s in the last pass"))
+    parts = [aligned([(name, visible(str(value))) for name, value in facts if value != ""])]
+    if summary.reasons:
+        parts.append(aligned(reasons_table(dict(summary.reasons.most_common()), summary.total)))
+    if any(summary.seconds.values()):
+        parts.append(aligned(times_table(summary.seconds, summary.total)))
+    parts.append("\n".join(_next_steps(overview)))
+    return "\n\n".join(filter(None, parts))
+
+
+def _bytes_text(bytes_in: int, bytes_out: int) -> str:
+    change = change_in_bytes(bytes_in, bytes_out)
+    text = f"{amount(bytes_in)} in, {amount(bytes_out)} out"
+    return f"{text} ({change})" if change else text
+
+
+def _next_steps(overview: RunOverview) -> Iterator[str]:
+    if overview.left:
+        yield "next: if it is not running, the same command goes on from there"
+    if overview.summary.status["failed"]:
+        yield (
+            "next: see which with --list failed; when they are mended, give the command again with "
+            "--retry failed"
+        )
+
+
+def _when(passes: Any, index: int, name: str) -> str:
+    text = str(passes[index].get(name, "")) if passes else ""
+    return f"{text[:19].replace('T', ' ')} UTC" if text else ""
+
+
+def _print_rows(found: InputRows, status: str, as_json: bool) -> None:
+    """A table, or JSON lines."""
+    if as_json:
+        for row in found.rows:
+            print(json.dumps(row))
+        return
+    for at in range(0, len(found.rows), _ROWS_AT_ONCE):
+        part = found.rows[at : at + _ROWS_AT_ONCE]
+        cells = [tuple(visible(row[name] or "") for name in found.columns) for row in part]
+        print_encodable(aligned([found.columns, *cells]))
+    if found.total > len(found.rows):
+        print(f"{found.total - len(found.rows):,} more: --limit {found.total} shows all", file=sys.stderr)
+    if not found.total:
+        print(f"none is {status}", file=sys.stderr)

@@ -1,0 +1,64 @@
+"""Opens a recording by the kind of its file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from genray.ecg.records.base import Record
+from genray.errors import DataError
+
+
+def open_record(path: str | os.PathLike[str], *, rate: float | None = None) -> Record:
+    """The record at `path`.
+
+    Args:
+        path: a `.hea`, `.dat` or `.atr` file, or what these have in common; `.edf`, `.bdf`, `.csv`.
+        rate: samples a second of a CSV file without a `time` column.
+
+    Raises:
+        DataError: no such file, not of its format, of a kind that is not read, or unsafe.
+    """
+    at = Path(path)
+    suffix = at.suffix.lower()
+    try:
+        if suffix in (".edf", ".bdf"):
+            from genray.ecg.records.edf import EdfRecord
+
+            return EdfRecord(at)
+        if suffix == ".csv":
+            from genray.ecg.records.csv import CsvRecord
+
+            return CsvRecord(at, rate)
+        from genray.ecg.records.wfdb import WfdbRecord
+
+        known = suffix in (".hea", ".dat", ".atr")
+        header = at.with_suffix(".hea") if known else at.with_name(at.name + ".hea")
+        if at.is_file() and not known and not header.is_file():
+            raise ValueError("it is another kind of file")
+        return WfdbRecord(header)
+    except (OSError, ValueError, OverflowError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(
+            f"cannot open the record {at.name}: {reason}",
+            where=str(at),
+            hint="give a WFDB (.hea), EDF, BDF or CSV file",
+        ) from error
+
+
+def find_records(folder: str | os.PathLike[str]) -> list[Path]:
+    """All `.hea`, `.edf`, `.bdf` and `.csv` files below `folder`, sorted; hidden ones are passed over.
+
+    Raises:
+        DataError: there is no such folder.
+    """
+    if not Path(folder).is_dir():
+        raise DataError("no such folder of records", where=str(folder), hint="check its path")
+    found = []
+    for at, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(at, f) for f in files if f.lower().endswith(_SUFFIXES) and not f.startswith(".")]
+    return sorted(found)
+
+
+_SUFFIXES = (".hea", ".edf", ".bdf", ".csv")

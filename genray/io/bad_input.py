@@ -1,0 +1,39 @@
+"""Inputs that cannot be used: each is set aside with a reason, and nothing else stops."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+REASONS = {
+    "unreadable": "the file cannot be read",
+    "empty": "the file has no bytes",
+    "too-large": "more bytes or pixels than the limit",
+    "unknown-format": "not a PNG, JPEG or WebP image, nor a TIFF where those are read",
+    "unsupported": "a kind of image that cannot be read, or not without loss: an animation, floats, 12 bits",
+    "truncated": "the file ends early or its data is damaged",
+    "odd-shape": "its size is not that of the others, or the two halves do not match",
+    "unpaired": "no partner of the same stem, or one too many",
+    "unused": "in no folder that the pairs come from",
+    "bad-name": "its name is not UTF-8, or leaves the folder",
+    "step-error": "the model failed on it; the detail says how",
+    "killed-worker": "worker after worker died of it, of memory most likely",
+    "unwritable": "its output could not be written",
+}
+
+
+@dataclass(frozen=True)
+class BadInput:
+    """An input that was set aside: its path, a key of `REASONS`, and what more is known."""
+
+    path: str
+    reason: str
+    detail: str
+
+
+class BadImage(Exception):
+    """An image that is set aside. `reason` is a key of `REASONS`, `detail` says more."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail

@@ -1,0 +1,45 @@
+"""What a run shows in its `samples/`: the pictures and tables of its report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genray.images.tensors import save_png
+from genray.io.files import write_json
+from jobs.runs.run import Run
+
+
+@dataclass(frozen=True)
+class RunPicture:
+    """A picture of the report: `name` is its file's stem, `image` (H, W, 3) uint8."""
+
+    name: str
+    title: str
+    image: NDArray[np.uint8]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class RunTable:
+    """A table of the report."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str | float]]
+
+
+def write_pictures(run: Run, pictures: Sequence[RunPicture], tables: Sequence[RunTable]) -> list[Path]:
+    """Write the pictures and tables of the report into `samples/`; returns the pictures' files."""
+    files = []
+    for picture in pictures:
+        files.append(run.samples / f"{picture.name}.png")
+        save_png(files[-1], picture.image)
+    shown = [{"file": f"{p.name}.png", "title": p.title, "caption": p.caption} for p in pictures]
+    write_json(run.samples / "pictures.json", shown)
+    write_json(run.samples / "tables.json", [asdict(table) for table in tables])
+    return files
