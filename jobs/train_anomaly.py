@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 from torch import nn
 
 from genray.datasets.image_set import Images, ImageSet, ImageSetSettings
-from genray.datasets.loader import Share
+from genray.datasets.loader import WorkerShare
 from genray.datasets.splits import hold_out
 from genray.errors import DataError
 from genray.models.autoencoder import ConvSettings
@@ -22,7 +22,7 @@ from genray.settings.base import Settings
 from jobs.recipes.autoencoding import Autoencoding, AutoencodingSettings, Model
 from jobs.recipes.latent_space import latent_pictures, spread
 from jobs.runs.samples import RunPicture
-from jobs.training.recipe import Conclusion, Part, Place, Scored
+from jobs.training.recipe import Conclusion, Part, Scored, ToDevice
 from jobs.training.target import Training
 
 _NORMAL = ("good", "normal", "ok")  # names of the class of normal images, where none is given
@@ -110,10 +110,10 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
         return images.take(np.flatnonzero(normal)), images.take(np.flatnonzero(~normal))
 
     def conclude(
-        self, networks: Mapping[str, nn.Module], part: Part, scored: Sequence[Scored], place: Place
+        self, networks: Mapping[str, nn.Module], part: Part, scored: Sequence[Scored], place: ToDevice
     ) -> Conclusion:
         """The threshold, from held-out normal images; how well it tells anomalies from them; pictures."""
-        held_out = scored if part == "val" else self.validate(networks, "val", Share(), place)
+        held_out = scored if part == "val" else self.validate(networks, "val", WorkerShare(), place)
         calibration = self._calibration(self._errors(held_out))
         threshold, errors = calibration["threshold"], self._errors(scored)
         anomalous = self._anomalous(part)
@@ -190,7 +190,7 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
         errors: NDArray[np.float64],
         normal: NDArray[np.bool_],
         threshold: float,
-        place: Place,
+        place: ToDevice,
     ) -> list[RunPicture]:
         """What was found, what was missed, and what was suspected for nothing."""
         wanted = {

@@ -16,7 +16,7 @@ from jobs.recipes.autoencoding import Autoencoding, AutoencodingSettings
 from jobs.recipes.images import UNIT
 from jobs.recipes.latent_space import latent_pictures, spread
 from jobs.runs.samples import RunPicture
-from jobs.training.recipe import Conclusion, Part, Place, Scored
+from jobs.training.recipe import Conclusion, Part, Scored, ToDevice
 from jobs.training.target import Training
 
 
@@ -30,7 +30,7 @@ class TrainAutoencoder(Autoencoding[TrainAutoencoderSettings]):
     settings_class = TrainAutoencoderSettings
 
     def conclude(
-        self, networks: Mapping[str, nn.Module], part: Part, scored: Sequence[Scored], place: Place
+        self, networks: Mapping[str, nn.Module], part: Part, scored: Sequence[Scored], place: ToDevice
     ) -> Conclusion:
         """Pictures of reconstructions, of the latent space and of the errors; a VAE's own images too."""
         samples, labels = self.held_out[part], self.labels[part]
@@ -68,7 +68,7 @@ class TrainAutoencoder(Autoencoding[TrainAutoencoderSettings]):
         return Conclusion(pictures=pictures)
 
     def _drawn_from_codes(
-        self, networks: Mapping[str, nn.Module], originals: Sequence[NDArray[np.uint8]], place: Place
+        self, networks: Mapping[str, nn.Module], originals: Sequence[NDArray[np.uint8]], place: ToDevice
     ) -> list[RunPicture]:
         """A VAE's samples from the prior, and its ways from one image to another."""
         network = self.as_vae(networks)

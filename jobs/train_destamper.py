@@ -21,7 +21,7 @@ from genray.models.losses import ReconstructionSettings, reconstruction_loss
 from genray.models.residual_unet import UShapeSettings
 from jobs.recipes.images import UNIT
 from jobs.recipes.restoring import Case, Restoring, RestoringSettings
-from jobs.training.recipe import Conclusion, Learn, Part, Place, Scored
+from jobs.training.recipe import Conclusion, Learn, Part, Scored, ToDevice
 from jobs.training.target import Training
 
 _PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -177,7 +177,7 @@ class TrainDestamper(Restoring[TrainDestamperSettings]):
         return batch[1], batch[0]
 
     def conclude(
-        self, networks: Mapping[str, nn.Module], part: Part, scored: Sequence[Scored], place: Place
+        self, networks: Mapping[str, nn.Module], part: Part, scored: Sequence[Scored], place: ToDevice
     ) -> Conclusion:
         """See `Restoring`; and how much the most changed image changed outside its stamp."""
         said = super().conclude(networks, part, scored, place)

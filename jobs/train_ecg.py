@@ -15,7 +15,7 @@ from torch import nn
 
 from genray.bundle import save_bundle
 from genray.datasets.beats import Beats, BeatSetSettings, open_beat_set
-from genray.datasets.loader import ArrayLoader, Loader, Share
+from genray.datasets.loader import ArrayLoader, Loader, WorkerShare
 from genray.io.bad_input import BadInput
 from genray.models.beats import ConvBeatSettings, DenseBeatSettings
 from genray.models.layers import parameter_count
@@ -25,7 +25,7 @@ from jobs.recipes.beats import (
     BeatEvalSettings,
     BeatLossSettings,
     Method,
-    Row,
+    PictureRow,
     beat_errors,
     beat_pictures,
     class_table,
@@ -37,14 +37,14 @@ from jobs.recipes.threshold import ThresholdSettings, calibration_of
 from jobs.training.recipe import (
     AdamSettings,
     Conclusion,
+    DataSummary,
     FollowUp,
     Learn,
     OptimizerSettings,
     Part,
-    Place,
     Recipe,
     Scored,
-    Summary,
+    ToDevice,
 )
 from jobs.training.settings import TrainSettings
 from jobs.training.target import Training
@@ -75,10 +75,10 @@ class TrainEcg(Recipe[TrainEcgSettings]):
     def __init__(self, settings: TrainEcgSettings) -> None:
         super().__init__(settings)
         self.metric = settings.loss.kind
-        self._summary: Summary | None = None
+        self._summary: DataSummary | None = None
         self._cross_fitted: NDArray[np.float64] | None = None
 
-    def open(self, note: Callable[[str], None]) -> Summary:
+    def open(self, note: Callable[[str], None]) -> DataSummary:
         if self._summary is not None:
             return self._summary
         self._set = found = open_beat_set(self.settings.data, self.settings.seed, note)
@@ -95,7 +95,7 @@ class TrainEcg(Recipe[TrainEcgSettings]):
         leads = f" of {', '.join(preprocessing.leads)}" if preprocessing.leads else ""
         held = f"{len(found.val)} held-out beats"
         cross = f"{len(self._folds)} networks that did not learn them"
-        self._summary = Summary(
+        self._summary = DataSummary(
             train=len(found.train) * self._repeats,
             val=len(found.val),
             test=test,
@@ -156,7 +156,7 @@ class TrainEcg(Recipe[TrainEcgSettings]):
         return beat_errors(self.settings.loss.kind, network(beats), beats)
 
     def validate(
-        self, networks: Mapping[str, nn.Module], part: Part, share: Share, place: Place
+        self, networks: Mapping[str, nn.Module], part: Part, share: WorkerShare, place: ToDevice
     ) -> list[Scored]:
         """MSE and MAE of the reconstructions, in the units of the network's beats."""
         values = self._parts[part].values
@@ -175,7 +175,7 @@ class TrainEcg(Recipe[TrainEcgSettings]):
         networks: Mapping[str, nn.Module],
         part: Part,
         indices: Sequence[int],
-        place: Place,
+        place: ToDevice,
         title: str,
     ) -> NDArray[np.uint8]:
         """The beats, their reconstructions and the error between them, three side by side."""
@@ -202,7 +202,7 @@ class TrainEcg(Recipe[TrainEcgSettings]):
         self._cross_fitted = fit.errors(self._normal.values, self._folds, work)
 
     def conclude(
-        self, networks: Mapping[str, nn.Module], part: Part, scored: Sequence[Scored], place: Place
+        self, networks: Mapping[str, nn.Module], part: Part, scored: Sequence[Scored], place: ToDevice
     ) -> Conclusion:
         """The threshold from normal beats, how well it tells abnormal ones from them, beside other detectors;
         pictures."""
@@ -210,7 +210,7 @@ class TrainEcg(Recipe[TrainEcgSettings]):
         errors = np.array([scores[kind] for _, scores in scored])
         normal_errors = self._cross_fitted
         if normal_errors is None:
-            held_out = scored if part == "val" else self.validate(networks, "val", Share(), place)
+            held_out = scored if part == "val" else self.validate(networks, "val", WorkerShare(), place)
             normal_errors = np.array([scores[kind] for _, scores in held_out])
         calibration = calibration_of(normal_errors, self.settings.threshold, len(self._folds))
         threshold, abnormal = calibration["threshold"], self._abnormal(part)
@@ -220,7 +220,7 @@ class TrainEcg(Recipe[TrainEcgSettings]):
         normal = np.ones(len(errors), bool) if abnormal is None else ~abnormal
         reconstructed = [s for i, s in scored if normal[i]]
         if not reconstructed:  # abnormal beats alone judge
-            reconstructed = [s for _, s in self.validate(networks, "val", Share(), place)]
+            reconstructed = [s for _, s in self.validate(networks, "val", WorkerShare(), place)]
         means = {name: float(np.mean([s[name] for s in reconstructed])) for name in ("mse", "mae")}
         labels, classes = self._parts[part].labels, self._set.classes
         draw = partial(self._drawn, networks, place, part)
@@ -257,7 +257,7 @@ class TrainEcg(Recipe[TrainEcgSettings]):
         return ~np.isin(labels, self._set.normal)
 
     def _drawn(
-        self, networks: Mapping[str, nn.Module], place: Place, part: Part, rows: Sequence[Row]
+        self, networks: Mapping[str, nn.Module], place: ToDevice, part: Part, rows: Sequence[PictureRow]
     ) -> NDArray[np.uint8]:
         values, drawn = self._parts[part].values, []
         for title, places, captions in rows:

@@ -18,7 +18,7 @@ from genray.datasets.loader import (
     Loader,
     MemoryLoader,
     Sample,
-    Share,
+    WorkerShare,
     check_bad_share,
     held_out_batches,
     load_all,
@@ -35,7 +35,7 @@ from genray.models.layers import parameter_count
 from genray.models.losses import Adversarial, adversarial_loss
 from genray.models.pix2pix import PatchGAN, PatchGANSettings, UNet, UNetSettings
 from genray.settings.base import Settings
-from jobs.training.recipe import Learn, OptimizerSettings, Part, Place, Recipe, Scored, Summary
+from jobs.training.recipe import DataSummary, Learn, OptimizerSettings, Part, Recipe, Scored, ToDevice
 from jobs.training.settings import TrainSettings
 from jobs.training.target import Training
 
@@ -79,9 +79,9 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
 
     def __init__(self, settings: TrainPix2PixSettings) -> None:
         super().__init__(settings)
-        self._summary: Summary | None = None
+        self._summary: DataSummary | None = None
 
-    def open(self, note: Callable[[str], None]) -> Summary:
+    def open(self, note: Callable[[str], None]) -> DataSummary:
         if self._summary is not None:
             return self._summary
         data, seed = self.settings.data, self.settings.seed
@@ -111,7 +111,7 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
             )
         with torch.device("meta"):  # to count, without drawing weights
             generator, discriminator = self.networks().values()
-        self._summary = Summary(
+        self._summary = DataSummary(
             train=count,
             val=len(self._val),
             bad=bad,
@@ -190,8 +190,8 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
         self,
         networks: Mapping[str, nn.Module],
         part: Part,
-        share: Share,
-        place: Place,
+        share: WorkerShare,
+        place: ToDevice,
     ) -> list[Scored]:
         """L1, PSNR and SSIM of the generated images, with values from 0 to 1."""
         from genray.images.metrics import (
@@ -212,7 +212,7 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
         networks: Mapping[str, nn.Module],
         part: Part,
         indices: Sequence[int],
-        place: Place,
+        place: ToDevice,
         title: str,
     ) -> NDArray[np.uint8]:
         """Rows of input | generated | target."""

@@ -16,7 +16,7 @@ from genray.progress import Display
 from genray.targets import Demand, Resources
 from monitors.outputs.journal import Journal
 from monitors.patient.scoring import Scorer
-from monitors.service.backends import Here, OnRay, Running
+from monitors.service.backends import LocalBackend, RayBackend, ShardBackend
 from monitors.service.dispatcher import DISCLAIMER
 from monitors.service.monitor import Monitor
 from monitors.settings import EcgSettings
@@ -96,9 +96,9 @@ class PreparedEcg:
 
     async def _run(self, display: Display) -> dict[str, Any]:
         settings = self._settings
-        shards: list[Running] = [Here(settings, self._key)]
+        shards: list[ShardBackend] = [LocalBackend(settings, self._key)]
         if settings.shards:
-            shards = [OnRay(settings, self._key, i, settings.shards) for i in range(settings.shards)]
+            shards = [RayBackend(settings, self._key, i, settings.shards) for i in range(settings.shards)]
         loop, asked = asyncio.get_running_loop(), asyncio.Event()
         with self._journal() as journal:
             monitor = Monitor(settings, shards, journal, Pseudonyms(self._key).of, display)

@@ -12,8 +12,8 @@ from genray.settings.base import Location, Settings, flatten
 from monitors.alarms.limits import Limits
 from monitors.outputs.alertmanager import AlertmanagerSettings
 from monitors.outputs.journal import JournalSettings
-from monitors.outputs.metrics import ExporterSettings
-from monitors.outputs.page import LiveSettings
+from monitors.outputs.metrics import MetricsSettings
+from monitors.outputs.page import PageSettings
 from monitors.patient.ward import WardSettings
 from monitors.sources import SourceSettings
 from monitors.sources.feed import FeedSettings
@@ -41,9 +41,9 @@ class EcgSettings(Settings):
         {}, description="other limits for a stream, by the name that its source gives it: {bed-7: {...}}"
     )
     feed: FeedSettings = Field(FeedSettings(), description="how a source is kept open")
-    metrics: ExporterSettings = Field(ExporterSettings(), description="for Prometheus")
+    metrics: MetricsSettings = Field(MetricsSettings(), description="for Prometheus")
     alertmanager: AlertmanagerSettings = Field(AlertmanagerSettings(), description="pushed at once")
-    page: LiveSettings = Field(LiveSettings(), description="the live page")
+    page: PageSettings = Field(PageSettings(), description="the live page")
     journal: JournalSettings = Field(JournalSettings(), description="the record of all alarms")
 
     @model_validator(mode="after")

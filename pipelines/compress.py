@@ -16,21 +16,21 @@ from genray.inference.latents import LatentCodec, LatentSettings
 from genray.report.page import png
 from pipelines.engine.target import Bulk
 from pipelines.reconstruct import mse
-from pipelines.steps.autoencoder import Coding, CodingSettings
-from pipelines.steps.base import Input, Made, Place
-from pipelines.steps.bundle import Pixels
+from pipelines.steps.autoencoder import AutoencoderStep, AutoencoderStepSettings
+from pipelines.steps.base import StepInput, StepPlace, StepResult
+from pipelines.steps.bundle import PixelArray
 from pipelines.steps.rate_distortion import COLUMNS, cells, draw_rate_distortion, rate_distortion, verdict
 
 _STEPS = (0.1, 0.25, 0.5, 1.0)  # of the table
 
 
-class CompressSettings(CodingSettings):
+class CompressSettings(AutoencoderStepSettings):
     """Settings of compress."""
 
     compress: LatentSettings = Field(LatentSettings(), description="the code")
 
 
-class Compress(Coding[CompressSettings]):
+class Compress(AutoencoderStep[CompressSettings]):
     """`codes/part-*.parquet` with `path`, `code` (bytes), `width` and `height` of the original.
 
     The codec is fitted to a sample of the inputs, once for an output, and kept in the run's header with a
@@ -46,7 +46,7 @@ class Compress(Coding[CompressSettings]):
 
     def prepare(self, sample: Sequence[Photo], model: Path) -> Mapping[str, Any]:
         """See `Step`: fit the codec, and compare it with the old ones."""
-        super().open(Place(1, False, model), {})
+        super().open(StepPlace(1, False, model), {})
         images = np.stack([self.fitted(photo) for photo in sample])
         codes = self.codes(images)
         chosen = LatentCodec.fit(codes, self.settings.compress)
@@ -72,23 +72,23 @@ class Compress(Coding[CompressSettings]):
         }
         return {"codec": chosen.to_json(), "tables": [table], "pictures": [drawn], "notes": said[:1]}
 
-    def open(self, place: Place, header: Mapping[str, Any]) -> Sequence[str]:
+    def open(self, place: StepPlace, header: Mapping[str, Any]) -> Sequence[str]:
         """See `Step`."""
         self._codec = LatentCodec.from_json(header["codec"])
         return super().open(place, header)
 
-    def make(self, inputs: Sequence[Input]) -> Sequence[Made]:
+    def make(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
         """See `Step`."""
         seen = self.seen_by(inputs)
         blobs = self._codec.encode(self.codes(seen))
         made = self.decoded(self._codec.decode(blobs))
         return [
-            Made(row={"code": blob, **_size(each.photo.pixels)}, values={"error": mse(before, after)})
+            StepResult(row={"code": blob, **_size(each.photo.pixels)}, values={"error": mse(before, after)})
             for each, blob, before, after in zip(inputs, blobs, seen, made, strict=True)
         ]
 
 
-def _size(pixels: Pixels) -> dict[str, int]:
+def _size(pixels: PixelArray) -> dict[str, int]:
     return {"width": pixels.shape[1], "height": pixels.shape[0]}
 
 

@@ -15,8 +15,8 @@ from genray.io.bad_input import BadImage
 from genray.settings.base import Settings
 from pipelines.engine.target import Bulk
 from pipelines.settings import BulkSettings
-from pipelines.steps.base import Input, Made, Place, Step
-from pipelines.steps.bundle import Pixels, as_channels, change, with_pixels
+from pipelines.steps.base import Step, StepInput, StepPlace, StepResult
+from pipelines.steps.bundle import PixelArray, as_channels, change, with_pixels
 from pipelines.storage.ledger import path_hash
 
 _LEAST = 16  # pixels a side that a stamp needs
@@ -51,18 +51,18 @@ class Corrupt(Step[CorruptSettings]):
         """See `Step`."""
         return [f"damage: {self.settings.corrupt.kind}, seed {self.settings.corrupt.seed}"]
 
-    def open(self, place: Place, header: Mapping[str, Any]) -> Sequence[str]:
+    def open(self, place: StepPlace, header: Mapping[str, Any]) -> Sequence[str]:
         """See `Step`."""
         torch.set_num_threads(place.threads)
         return []
 
-    def make(self, inputs: Sequence[Input]) -> Sequence[Made]:
+    def make(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
         """See `Step`."""
         return [self._damaged(each) for each in inputs]
 
-    def _damaged(self, each: Input) -> Made:
+    def _damaged(self, each: StepInput) -> StepResult:
         settings = self.settings.corrupt
-        pixels: Pixels = each.photo.pixels
+        pixels: PixelArray = each.photo.pixels
         key = (settings.seed, int(path_hash(each.path)))
         if settings.kind != "noise":
             if pixels.dtype != np.uint8 or min(pixels.shape[:2]) < _LEAST:
@@ -71,9 +71,9 @@ class Corrupt(Step[CorruptSettings]):
         if settings.kind != "stamps":
             pixels = self._noisy(pixels, key)
         values = {"change": change(each.photo.pixels, pixels)}
-        return Made(photo=with_pixels(each.photo, pixels), values=values)
+        return StepResult(photo=with_pixels(each.photo, pixels), values=values)
 
-    def _noisy(self, pixels: Pixels, key: tuple[int, int]) -> Pixels:
+    def _noisy(self, pixels: PixelArray, key: tuple[int, int]) -> PixelArray:
         top = np.iinfo(pixels.dtype).max
         image = torch.from_numpy(
             np.ascontiguousarray(as_channels(pixels, pixels.shape[-1]), np.float32) / top

@@ -14,12 +14,12 @@ from genray.io.bad_input import BadImage
 from genray.io.store import Store
 from pipelines.engine.target import Bulk
 from pipelines.settings import OutputSettings, ReadSettings
-from pipelines.steps.autoencoder import Coding, CodingSettings
-from pipelines.steps.base import Input, Made, Place
+from pipelines.steps.autoencoder import AutoencoderStep, AutoencoderStepSettings
+from pipelines.steps.base import StepInput, StepPlace, StepResult
 from pipelines.storage.output import read_header
 
 
-class DecompressSettings(CodingSettings):
+class DecompressSettings(AutoencoderStepSettings):
     """Settings of decompress."""
 
     read: ReadSettings = Field(
@@ -28,7 +28,7 @@ class DecompressSettings(CodingSettings):
     write: OutputSettings = Field(OutputSettings(format="png"), description="how the images are written")
 
 
-class Decompress(Coding[DecompressSettings]):
+class Decompress(AutoencoderStep[DecompressSettings]):
     """Images are of the size that the autoencoder works at. It has to be the bundle that compressed them."""
 
     settings_class = DecompressSettings
@@ -58,19 +58,22 @@ class Decompress(Coding[DecompressSettings]):
         """The compressed image's name, without the part that held its code."""
         return path.split("/", 2)[-1]
 
-    def open(self, place: Place, header: Mapping[str, Any]) -> Sequence[str]:
+    def open(self, place: StepPlace, header: Mapping[str, Any]) -> Sequence[str]:
         """See `Step`."""
         prepared = read_header(Store(self.settings.input))["prepared"]
         self._codec = LatentCodec.from_json(prepared["codec"])
         return super().open(place, header)
 
-    def make(self, inputs: Sequence[Input]) -> Sequence[Made]:
+    def make(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
         """See `Step`."""
         try:
             codes = self._codec.decode([each.data for each in inputs])
         except (GenrayError, ValueError) as error:
             raise BadImage("truncated", str(error).split("\n")[0]) from error
-        return [Made(photo=Photo(pixels, None, "", None, None, None, None)) for pixels in self.decoded(codes)]
+        return [
+            StepResult(photo=Photo(pixels, None, "", None, None, None, None))
+            for pixels in self.decoded(codes)
+        ]
 
 
 TARGET = Bulk(Decompress)

@@ -10,9 +10,9 @@ from pydantic import Field
 from genray.images.noise_level import noise_level
 from genray.settings.base import Settings
 from pipelines.engine.target import Bulk
-from pipelines.steps.base import Input, Made
+from pipelines.steps.base import StepInput, StepResult
 from pipelines.steps.bundle import change, with_pixels
-from pipelines.steps.restoration import Restoration, RestorationSettings, blended
+from pipelines.steps.restoration import RestorationSettings, RestorationStep, blended
 
 
 class DenoisingSettings(Settings):
@@ -35,20 +35,20 @@ class DenoiseSettings(RestorationSettings):
     denoise: DenoisingSettings = Field(DenoisingSettings(), description="what is done to an image")
 
 
-class Denoise(Restoration[DenoiseSettings]):
+class Denoise(RestorationStep[DenoiseSettings]):
     """Every image is judged first: what is clean already is left as it is, byte for byte."""
 
     settings_class = DenoiseSettings
     kinds = ("denoiser",)
     noise = 25.0
 
-    def make(self, inputs: Sequence[Input]) -> Sequence[Made]:
+    def make(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
         """See `Step`."""
         settings = self.settings.denoise
         noise = [noise_level(each.photo.pixels) for each in inputs]
         noisy = [i for i, level in enumerate(noise) if not level < settings.clean_below]
         made = [
-            Made(copy=each.data, values={"noise": level, "change": 0.0}, skipped="clean")
+            StepResult(copy=each.data, values={"noise": level, "change": 0.0}, skipped="clean")
             for each, level in zip(inputs, noise, strict=True)
         ]
         restored = self.restored([inputs[i].photo.pixels for i in noisy]) if noisy else []
@@ -58,7 +58,7 @@ class Denoise(Restoration[DenoiseSettings]):
             values = {"change": change(photo.pixels, pixels)}
             if not math.isnan(noise[i]):  # nothing can be told of a few pixels: they are not taken for clean
                 values["noise"] = noise[i]
-            made[i] = Made(photo=with_pixels(photo, pixels), values=values)
+            made[i] = StepResult(photo=with_pixels(photo, pixels), values=values)
         return made
 
 

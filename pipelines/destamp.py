@@ -11,9 +11,9 @@ from scipy import ndimage
 
 from genray.settings.base import Settings
 from pipelines.engine.target import Bulk
-from pipelines.steps.base import Input, Made
-from pipelines.steps.bundle import Pixels, change, with_pixels
-from pipelines.steps.restoration import Restoration, RestorationSettings, blended
+from pipelines.steps.base import StepInput, StepResult
+from pipelines.steps.bundle import PixelArray, change, with_pixels
+from pipelines.steps.restoration import RestorationSettings, RestorationStep, blended
 
 
 class DestampingSettings(Settings):
@@ -37,7 +37,7 @@ class DestampSettings(RestorationSettings):
     destamp: DestampingSettings = Field(DestampingSettings(), description="what is taken for a stamp")
 
 
-class Destamp(Restoration[DestampSettings]):
+class Destamp(RestorationStep[DestampSettings]):
     """Outside of a mask of what the network changed most, pixels are the input's own, exactly.
 
     That is of the pixels: an output in a lossy format is encoded again.
@@ -46,23 +46,25 @@ class Destamp(Restoration[DestampSettings]):
     settings_class = DestampSettings
     kinds = ("destamper",)
 
-    def make(self, inputs: Sequence[Input]) -> Sequence[Made]:
+    def make(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
         """See `Step`."""
         made = []
         for each, result in zip(inputs, self.restored([i.photo.pixels for i in inputs]), strict=True):
             before = each.photo.pixels
             mask = change_mask(before, result, self.settings.destamp)
             if mask is None:
-                made.append(Made(copy=each.data, values={"change": 0.0}, skipped="no-stamp"))
+                made.append(StepResult(copy=each.data, values={"change": 0.0}, skipped="no-stamp"))
                 continue
             pixels = blended(before, result, mask)
             made.append(
-                Made(photo=with_pixels(each.photo, pixels), values={"change": change(before, pixels)})
+                StepResult(photo=with_pixels(each.photo, pixels), values={"change": change(before, pixels)})
             )
         return made
 
 
-def change_mask(before: Pixels, after: Pixels, settings: DestampingSettings) -> NDArray[np.float32] | None:
+def change_mask(
+    before: PixelArray, after: PixelArray, settings: DestampingSettings
+) -> NDArray[np.float32] | None:
     """(H, W, 1) in [0, 1]: where `after` is to be believed; None if nowhere.
 
     Pixels that changed by more than the threshold, in groups of at least `least_pixels` when gaps of a

@@ -16,8 +16,8 @@ from genray.report.pictures import heat_map
 from genray.settings.base import Settings
 from pipelines.engine.target import Bulk
 from pipelines.reconstruct import error_limit, plain
-from pipelines.steps.autoencoder import Coding, CodingSettings
-from pipelines.steps.base import Input, Made
+from pipelines.steps.autoencoder import AutoencoderStep, AutoencoderStepSettings
+from pipelines.steps.base import StepInput, StepResult
 
 
 class DetectionSettings(Settings):
@@ -33,13 +33,13 @@ class DetectionSettings(Settings):
     )
 
 
-class DetectSettings(CodingSettings):
+class DetectSettings(AutoencoderStepSettings):
     """Settings of detect."""
 
     detect: DetectionSettings = Field(DetectionSettings(), description="what is written")
 
 
-class Detect(Coding[DetectSettings]):
+class Detect(AutoencoderStep[DetectSettings]):
     """`detections/part-*.parquet`: path, error, score (error / threshold), anomaly; heat maps in `heat/`."""
 
     settings_class = DetectSettings
@@ -69,7 +69,7 @@ class Detect(Coding[DetectSettings]):
         """See `Step`: a heat map is not the image."""
         return f"heat/{path}"
 
-    def make(self, inputs: Sequence[Input]) -> Sequence[Made]:
+    def make(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
         """See `Step`."""
         seen = self.seen_by(inputs)
         made = self.decoded(self.codes(seen))
@@ -80,7 +80,7 @@ class Detect(Coding[DetectSettings]):
             wanted = self.settings.detect.heat_maps
             drawn = wanted == "all" or (wanted == "anomalies" and score > 1)
             results.append(
-                Made(
+                StepResult(
                     photo=plain(heat_map(before, after), each.photo) if drawn else None,
                     row={"error": error, "score": score, "anomaly": score > 1},
                     values={"error": error, "score": score},

@@ -13,8 +13,8 @@ from genray.models.autoencoder import Autoencoder
 from genray.models.registry import build
 from genray.settings.base import Settings
 from pipelines.engine.target import Bulk
-from pipelines.steps.autoencoder import Coding, CodingSettings
-from pipelines.steps.base import Input, Made
+from pipelines.steps.autoencoder import AutoencoderStep, AutoencoderStepSettings
+from pipelines.steps.base import StepInput, StepResult
 
 
 class EmbeddingSettings(Settings):
@@ -24,13 +24,13 @@ class EmbeddingSettings(Settings):
     normalize: bool = Field(False, description="scale vectors to length 1, so that a dot product is a cosine")
 
 
-class EmbedSettings(CodingSettings):
+class EmbedSettings(AutoencoderStepSettings):
     """Settings of embed."""
 
     embed: EmbeddingSettings = Field(EmbeddingSettings(), description="the rows")
 
 
-class Embed(Coding[EmbedSettings]):
+class Embed(AutoencoderStep[EmbedSettings]):
     """`embeddings/part-*.parquet` with the columns `path` and `vector`, a list of fixed size: what faiss,
     lance and DuckDB read as it is."""
 
@@ -42,13 +42,13 @@ class Embed(Coding[EmbedSettings]):
         kind = pa.float16() if self.settings.embed.dtype == "float16" else pa.float32()
         return pa.schema([("vector", pa.list_(kind, self._latent()))])
 
-    def make(self, inputs: Sequence[Input]) -> Sequence[Made]:
+    def make(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
         """See `Step`."""
         codes = self.codes(self.seen_by(inputs))
         if self.settings.embed.normalize:
             codes = codes / np.maximum(np.linalg.norm(codes, axis=1, keepdims=True), 1e-12)
         codes = codes.astype(self.settings.embed.dtype)
-        return [Made(row={"vector": code}) for code in codes]
+        return [StepResult(row={"vector": code}) for code in codes]
 
     def _latent(self) -> int:
         import torch

@@ -11,16 +11,16 @@ import numpy as np
 
 from genray.images.photo import Photo
 from pipelines.engine.target import Bulk
-from pipelines.steps.autoencoder import Coding, CodingSettings
-from pipelines.steps.base import Input, Made
-from pipelines.steps.bundle import Pixels
+from pipelines.steps.autoencoder import AutoencoderStep, AutoencoderStepSettings
+from pipelines.steps.base import StepInput, StepResult
+from pipelines.steps.bundle import PixelArray
 
 
-class ReconstructSettings(CodingSettings):
+class ReconstructSettings(AutoencoderStepSettings):
     """Settings of reconstruct."""
 
 
-class Reconstruct(Coding[ReconstructSettings]):
+class Reconstruct(AutoencoderStep[ReconstructSettings]):
     """Writes the reconstruction, of the network's own size, and records its MSE of values in [0, 1]."""
 
     settings_class = ReconstructSettings
@@ -29,22 +29,22 @@ class Reconstruct(Coding[ReconstructSettings]):
         """See `Step`: the error beyond which an image is unlike those of the training."""
         return error_limit(self.manifest.calibration)
 
-    def make(self, inputs: Sequence[Input]) -> Sequence[Made]:
+    def make(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
         """See `Step`."""
         seen = self.seen_by(inputs)
         made = self.decoded(self.codes(seen))
         return [
-            Made(photo=plain(pixels, each.photo), values={"error": mse(before, pixels)})
+            StepResult(photo=plain(pixels, each.photo), values={"error": mse(before, pixels)})
             for each, before, pixels in zip(inputs, seen, made, strict=True)
         ]
 
 
-def plain(pixels: Pixels, like: Photo) -> Photo:
+def plain(pixels: PixelArray, like: Photo) -> Photo:
     """A photo of other pixels, in the format of `like`, with nothing else of it."""
     return replace(like, pixels=pixels, alpha=None, icc=None, exif=None)
 
 
-def mse(first: Pixels, second: Pixels) -> float:
+def mse(first: PixelArray, second: PixelArray) -> float:
     """Mean squared error of two uint8 images, of values in [0, 1]."""
     difference = first.astype(np.float32) - second
     return float(np.mean(np.square(difference)) / 255**2)

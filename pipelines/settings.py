@@ -7,12 +7,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from genray.images.photo import ReadLimits, WriteSettings
-from genray.io.sources import SourceSettings
+from genray.io.sources import ContainerSettings
 from genray.settings.base import Location, Settings
 from pipelines.storage.sinks import SinkSettings
 
 
-class ReadSettings(SourceSettings, ReadLimits):
+class ReadSettings(ContainerSettings, ReadLimits):
     """Settings of the inputs."""
 
 

@@ -18,8 +18,8 @@ from genray.io.bad_input import BadImage
 from genray.settings.base import Settings
 from pipelines.engine.target import Bulk
 from pipelines.reconstruct import plain
-from pipelines.steps.base import Input, Made, Place
-from pipelines.steps.bundle import BundleSettings, BundleStep, Pixels, as_channels
+from pipelines.steps.base import StepInput, StepPlace, StepResult
+from pipelines.steps.bundle import BundleSettings, BundleStep, PixelArray, as_channels
 
 
 class TranslationSettings(Settings):
@@ -56,7 +56,7 @@ class Translate(BundleStep[TranslateSettings]):
     settings_class = TranslateSettings
     kinds = ("pix2pix",)
 
-    def open_network(self, network: nn.Module, place: Place, header: Mapping[str, Any]) -> Sequence[str]:
+    def open_network(self, network: nn.Module, place: StepPlace, header: Mapping[str, Any]) -> Sequence[str]:
         """See `BundleStep`."""
         preprocessing = self.manifest.preprocessing
         self._run = self.runner(network, preprocessing.input, preprocessing.output, place)
@@ -70,7 +70,7 @@ class Translate(BundleStep[TranslateSettings]):
         """Resized images are all of one size."""
         return None if self.settings.translate.fit == "resize" else super().key(photo)
 
-    def make(self, inputs: Sequence[Input]) -> Sequence[Made]:
+    def make(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
         """See `Step`."""
         halves = [self._halves(each.photo) for each in inputs]
         made = self._translated([before for before, _ in halves])
@@ -84,10 +84,10 @@ class Translate(BundleStep[TranslateSettings]):
             if self.settings.translate.beside:
                 both = [as_channels(image, 3) for image in (before, after, target) if image is not None]
                 also["-beside"] = plain(np.concatenate(both, axis=1), each.photo)
-            results.append(Made(photo=photo, also=also, values=values))
+            results.append(StepResult(photo=photo, also=also, values=values))
         return results
 
-    def _halves(self, photo: Photo) -> tuple[Pixels, Pixels | None]:
+    def _halves(self, photo: Photo) -> tuple[PixelArray, PixelArray | None]:
         """The input, and what it should become if that is known; both uint8."""
         pixels = to_eight_bits(photo.pixels)
         preprocessing, half = self.manifest.preprocessing, self.settings.translate.half
@@ -104,14 +104,14 @@ class Translate(BundleStep[TranslateSettings]):
             as_channels(target, preprocessing.output.channels),
         )
 
-    def _translated(self, images: Sequence[Pixels]) -> list[Pixels]:
+    def _translated(self, images: Sequence[PixelArray]) -> list[PixelArray]:
         height, width = self.manifest.preprocessing.size
         if self.settings.translate.fit == "resize":
             batch = self._run(np.stack([_resized(image, height, width) for image in images]))
             return [_resized(made, *image.shape[:2]) for made, image in zip(batch, images, strict=True)]
         return [self._tiled(image, height) for image in images]
 
-    def _tiled(self, image: Pixels, tile: int) -> Pixels:
+    def _tiled(self, image: PixelArray, tile: int) -> PixelArray:
         # An image smaller than a tile is mirrored until it is one.
         high, wide = image.shape[:2]
         sides = [(0, max(0, tile - high)), (0, max(0, tile - wide)), (0, 0)]
@@ -122,7 +122,7 @@ class Translate(BundleStep[TranslateSettings]):
         return made[:high, :wide]
 
 
-def _resized(image: Pixels, height: int, width: int) -> Pixels:
+def _resized(image: PixelArray, height: int, width: int) -> PixelArray:
     """(H, W, C) uint8 -> (height, width, C), bicubic, with antialiasing when it shrinks."""
     if image.shape[:2] == (height, width):
         return image

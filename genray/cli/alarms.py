@@ -20,7 +20,7 @@ from genray.errors import DataError, UsageError
 from genray.text import aligned, duration, label_value
 
 if TYPE_CHECKING:
-    from monitors.outputs.history import Episode, History
+    from monitors.outputs.history import AlarmEpisode, History
     from monitors.sources.pseudonyms import Pseudonyms
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -144,7 +144,7 @@ def names(names: tuple[str, ...], state: Path | None, known: bool, as_json: bool
         print_encodable("\n" + aligned([("KNOWN", "NAME"), *rows]))
 
 
-def _measure(each: Episode) -> tuple[float | None, str, float | None, str]:
+def _measure(each: AlarmEpisode) -> tuple[float | None, str, float | None, str]:
     """What an alarm was raised by: a value, its unit and its limit, as far as there are any, and in words."""
     said = (each.why.get(name) for name in ("measured", "limits"))
     measured, limits = (given if isinstance(given, dict) else {} for given in said)
@@ -164,7 +164,7 @@ def _measure(each: Episode) -> tuple[float | None, str, float | None, str]:
     return value, unit.strip(), limit, words.format(text) + bounded
 
 
-def _row(each: Episode, until: float) -> tuple[str, ...]:
+def _row(each: AlarmEpisode, until: float) -> tuple[str, ...]:
     onset, recorded = _moment(each.onset), _moment(each.recorded)
     if abs(each.recorded - each.onset) > _APART:
         onset += f" (recorded {_beside(recorded, onset)})"
@@ -183,7 +183,7 @@ def _row(each: Episode, until: float) -> tuple[str, ...]:
     )
 
 
-def _alarm_values(each: Episode, until: float) -> dict[str, Any]:
+def _alarm_values(each: AlarmEpisode, until: float) -> dict[str, Any]:
     """An alarm as plain values: times as ISO 8601 with their offset, seconds."""
     plain: dict[str, Any] = {name: getattr(each, name, None) for name in _COLUMNS}
     plain |= zip(("value", "unit", "limit", "why"), _measure(each), strict=True)
@@ -280,10 +280,10 @@ def _period(text: str) -> float:
 
 
 def _checked_kind(text: str) -> str:
-    from monitors.alarms.events import Kind
+    from monitors.alarms.events import AlarmKind
 
-    if text not in get_args(Kind):
-        raise UsageError(f"no kind of alarm is {text!r}", hint=f"there are {', '.join(get_args(Kind))}")
+    if text not in get_args(AlarmKind):
+        raise UsageError(f"no kind of alarm is {text!r}", hint=f"there are {', '.join(get_args(AlarmKind))}")
     return text
 
 

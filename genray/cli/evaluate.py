@@ -84,7 +84,7 @@ def evaluate(
     _check_enough(count, records, trained=scorer is None)
     folds = min(folds, count)
     say(_plan(count, len(found.left_out), folds, bundle))
-    watched = _Watched()
+    watched = _WatchProgress()
     with ExitStack() as stack:
         runs = output / "folds" if output else Path(stack.enter_context(TemporaryDirectory(prefix="genray-")))
         if scorer:
@@ -166,7 +166,7 @@ def _train(found: AnnotatedRecords, part: TrainingPart, runs: Path) -> Scorer:
     return Scorer(load_bundle(outcome["bundle"]))
 
 
-class _Watched:
+class _WatchProgress:
     """Says from time to time how much is watched."""
 
     def __init__(self) -> None:

@@ -100,7 +100,7 @@ def write_fronts(root: Path, *, count: int, size: int = 256, seed: int = 0, val_
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _FrontPlan:
     """Where the stories and bays of a building are. `edges` (bays + 1,) are the bays' sides."""
 
     left: float
@@ -121,7 +121,7 @@ class _Plan:
         return [(float(a + b) / 2, float(b - a) / 2) for a, b in pairwise(self.edges)]
 
 
-def _plan(rng: np.random.Generator, margin: float) -> _Plan:
+def _plan(rng: np.random.Generator, margin: float) -> _FrontPlan:
     left, right = (0.0, 1.0) if rng.random() < 0.35 else (rng.uniform(0.02, 0.2), rng.uniform(0.8, 0.98))
     street, eaves = rng.uniform(0.92, 0.97), rng.uniform(0.08, 0.34)
     stories = int(np.clip(round((street - eaves) / rng.uniform(0.14, 0.28)), 2, 6))
@@ -132,7 +132,7 @@ def _plan(rng: np.random.Generator, margin: float) -> _Plan:
     if len(widths) % 2:
         widths[len(widths) // 2] = rng.uniform(1, 1.5)
     edges = left + margin + inner * np.concatenate([[0], np.cumsum(widths) / widths.sum()])
-    return _Plan(left, right, eaves, street, story, story * taller, stories, edges)
+    return _FrontPlan(left, right, eaves, street, story, story * taller, stories, edges)
 
 
 def _build(canvas: Canvas, rng: np.random.Generator) -> None:
@@ -158,7 +158,7 @@ def _build(canvas: Canvas, rng: np.random.Generator) -> None:
     _openings(canvas, rng, plan)
 
 
-def _attic(canvas: Canvas, rng: np.random.Generator, plan: _Plan) -> None:
+def _attic(canvas: Canvas, rng: np.random.Generator, plan: _FrontPlan) -> None:
     """Paint the roof, its chimneys and dormers."""
     eaves, wall = plan.eaves, canvas.style.wall
     ridge = eaves - rng.uniform(0.07, min(0.2, eaves - 0.07))
@@ -176,7 +176,7 @@ def _attic(canvas: Canvas, rng: np.random.Generator, plan: _Plan) -> None:
         paint.gable(canvas, canvas.about(x, half + 0.02, eaves - 0.12, eaves - 0.085))
 
 
-def _openings(canvas: Canvas, rng: np.random.Generator, plan: _Plan) -> None:
+def _openings(canvas: Canvas, rng: np.random.Generator, plan: _FrontPlan) -> None:
     """Paint the windows and what belongs to them, the door and the shops."""
     plaster, wood, bays = canvas.style.material == "plaster", canvas.style.wood * 1.1, plan.bays()
     share = rng.uniform(0.34, 0.44) if plaster else rng.uniform(0.4, 0.62)

@@ -252,7 +252,7 @@ class Patch:
 
 
 @dataclass(frozen=True)
-class ImageSource:
+class SingleImageSource:
     """Images as samples of a `Loader`.
 
     Args:

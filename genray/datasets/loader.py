@@ -24,10 +24,10 @@ from genray.io.bad_input import BadImage, BadInput
 
 Sample = tuple[Pixels, ...]  # the parts of a sample, such as input and target, each (H, W, C)
 Batch = tuple[NDArray[Any], ...]  # the same parts of several, each (N, ...): images (N, H, W, C)
-Report = Callable[[BadInput], None]
+ReportBad = Callable[[BadInput], None]
 
 
-class Source(Protocol):
+class SampleSource(Protocol):
     """Samples by index. It travels to Ray's workers: long columns are Arrow arrays, which nobody copies."""
 
     def __len__(self) -> int: ...
@@ -47,7 +47,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class Share:
+class WorkerShare:
     """The part of every global batch that one worker takes."""
 
     rank: int = 0
@@ -59,7 +59,7 @@ class Loader(Protocol):
 
     count: int
 
-    def batches(self, epoch: int, batch: int, share: Share, start: int = 0) -> Iterator[Batch]:
+    def batches(self, epoch: int, batch: int, share: WorkerShare, start: int = 0) -> Iterator[Batch]:
         """The batches of `epoch` for one worker, `batch` samples each, the incomplete last one left out.
 
         `start` samples of the epoch (all workers together) are passed over: that is how a run resumes.
@@ -71,7 +71,7 @@ def epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, epoch]).permutation(count)
 
 
-def load_all(source: Source, report: Report) -> tuple[list[int], list[Sample]]:
+def load_all(source: SampleSource, report: ReportBad) -> tuple[list[int], list[Sample]]:
     """Decode every sample, in threads (the codecs release the interpreter's lock).
 
     Broken ones go to `report`. Returns the indices of the good ones and their pixels, in order.
@@ -128,7 +128,7 @@ class MemoryLoader:
         self.count = len(samples)
         self._samples, self._vary, self._seed = samples, vary, seed
 
-    def batches(self, epoch: int, batch: int, share: Share, start: int = 0) -> Iterator[Batch]:
+    def batches(self, epoch: int, batch: int, share: WorkerShare, start: int = 0) -> Iterator[Batch]:
         order = epoch_order(self.count, self._seed, epoch).tolist()
         together = batch * share.world
         for i in range(start, self.count - together + 1, together):
@@ -149,7 +149,7 @@ class ArrayLoader:
         self.count = len(samples) * repeats
         self._samples, self._seed = samples, seed
 
-    def batches(self, epoch: int, batch: int, share: Share, start: int = 0) -> Iterator[Batch]:
+    def batches(self, epoch: int, batch: int, share: WorkerShare, start: int = 0) -> Iterator[Batch]:
         order = epoch_order(self.count, self._seed, epoch) % len(self._samples)
         together = batch * share.world
         for i in range(start, self.count - together + 1, together):
@@ -157,7 +157,7 @@ class ArrayLoader:
 
 
 def held_out_batches(
-    samples: Sequence[Sample], batch: int, share: Share
+    samples: Sequence[Sample], batch: int, share: WorkerShare
 ) -> Iterator[tuple[NDArray[np.int64], Batch]]:
     """The held-out samples of one worker in order, with their indices: up to `batch` neighbours of the same
     shape at a time."""

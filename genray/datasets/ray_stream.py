@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from genray.datasets.loader import Batch, Report, Share, Source, check_bad_share, epoch_order
+from genray.datasets.loader import Batch, ReportBad, SampleSource, WorkerShare, check_bad_share, epoch_order
 from genray.errors import DataError
 from genray.images.pixels import Pixels
 from genray.io.bad_input import BadImage, BadInput
@@ -32,10 +32,10 @@ class StreamLoader:
 
     def __init__(
         self,
-        source: Source,
+        source: SampleSource,
         shapes: Sequence[tuple[int, int, int]],
         seed: int,
-        report: Report,
+        report: ReportBad,
         *,
         limit: float,
         path: str,
@@ -48,7 +48,7 @@ class StreamLoader:
         self._stored: Any = None  # the source in Ray's object store, put there once
         self._bad: dict[str, BadInput] = {}
 
-    def batches(self, epoch: int, batch: int, share: Share, start: int = 0) -> Iterator[Batch]:
+    def batches(self, epoch: int, batch: int, share: WorkerShare, start: int = 0) -> Iterator[Batch]:
         """Needs an initialised Ray with at least one CPU that no worker holds."""
         import ray
 
@@ -100,14 +100,14 @@ class _Decode:
     seed: int
     epoch: int
     batch: int
-    share: Share
+    share: WorkerShare
     start: int
 
     def __call__(self, rows: Any) -> Any:
         import pyarrow as pa
         import ray
 
-        source: Source = ray.get(self.stored)
+        source: SampleSource = ray.get(self.stored)
         order = epoch_order(len(source), self.seed, self.epoch)
         columns: dict[str, list[Any]] = {f"part{i}": [] for i in range(self.parts)}
         broken: list[list[list[str]]] = []

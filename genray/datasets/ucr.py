@@ -31,7 +31,7 @@ _NO_VALUE = f"a value that is NaN, infinite or beyond {_BEYOND:g}"
 
 
 @dataclass(frozen=True)
-class Rows:
+class BeatRows:
     """The beats of a file.
 
     Attributes:
@@ -50,7 +50,7 @@ class Rows:
         return len(self.classes) + len(self.bad)
 
 
-def read_rows(path: Path, label: Literal["auto", "first", "last"] = "auto") -> Rows:
+def read_rows(path: Path, label: Literal["auto", "first", "last"] = "auto") -> BeatRows:
     """The beats in the file `path`. A first line of names is passed over; rows that are broken, or of
     another length than most, are listed. A table with a column `time` is a signal, and has none.
 
@@ -91,11 +91,11 @@ def read_rows(path: Path, label: Literal["auto", "first", "last"] = "auto") -> R
     bad += [BadInput(f"{path.name}:{n}", "odd-shape", detail.format(len(row))) for n, row in odd]
     table = np.stack([row for _, row in good if len(row) == usual])
     values = table[:, :-1] if last else table[:, 1:]
-    return Rows(values.astype(np.float32), [f"{c:g}" for c in table[:, -1 if last else 0]], bad)
+    return BeatRows(values.astype(np.float32), [f"{c:g}" for c in table[:, -1 if last else 0]], bad)
 
 
-def _nothing(path: Path, reason: str, detail: str) -> Rows:
-    return Rows(np.empty((0, 0), np.float32), [], [BadInput(path.name, reason, detail)])
+def _nothing(path: Path, reason: str, detail: str) -> BeatRows:
+    return BeatRows(np.empty((0, 0), np.float32), [], [BadInput(path.name, reason, detail)])
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:

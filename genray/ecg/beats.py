@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from genray.ecg.qrs import detect_peaks
-from genray.ecg.records.base import Record
+from genray.ecg.records.base import EcgRecord
 from genray.errors import BundleMismatch, DataError
 from genray.settings.base import Settings
 
@@ -114,7 +114,7 @@ class NoLead(DataError):
     """A record that has none of the leads that are wanted."""
 
 
-def beats_of(record: Record, settings: BeatSettings, leads: Sequence[str], peaks: Peaks) -> RecordBeats:
+def beats_of(record: EcgRecord, settings: BeatSettings, leads: Sequence[str], peaks: Peaks) -> RecordBeats:
     """The beats of `record` that lie within it and have all their samples.
 
     Args:

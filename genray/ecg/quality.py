@@ -17,7 +17,7 @@ from genray.settings.base import Settings
 Floats = NDArray[np.floating]
 
 
-class Quality(IntEnum):
+class SignalQuality(IntEnum):
     """How far a lead can be trusted; the worse, the higher."""
 
     GOOD = 0
@@ -68,7 +68,7 @@ def judge(samples: Floats, rate: float, settings: QualitySettings) -> NDArray[np
         rate: samples a second.
 
     Returns:
-        (leads,) of `Quality`.
+        (leads,) of `SignalQuality`.
     """
     count = samples.shape[1]
     absent = np.isnan(samples)
@@ -100,4 +100,6 @@ def judge(samples: Floats, rate: float, settings: QualitySettings) -> NDArray[np
     rest = np.abs(whole - middle[:, None]).mean(axis=1)
     noisy = (fast > settings.noise) & (fast > rest / 4)
     poor = (missing >= settings.gaps) | (moved > settings.baseline) | noisy
-    return np.where(off, Quality.OFF, np.where(poor, Quality.POOR, Quality.GOOD)).astype(np.int8)
+    return np.where(off, SignalQuality.OFF, np.where(poor, SignalQuality.POOR, SignalQuality.GOOD)).astype(
+        np.int8
+    )

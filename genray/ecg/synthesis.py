@@ -71,7 +71,7 @@ class Patient:
     ) -> None:
         self.rate, self.leads = rate, leads
         self._heart = Heart(seed, rate, leads)
-        self._rhythm = Rhythm(seed)
+        self._rhythm = RhythmGenerator(seed)
         self._seed = seed
         self._script: Iterator[Episode] = iter(script)
         self._coming: Episode | None = next(self._script, None)
@@ -389,7 +389,7 @@ class Beat:
     strength: float
 
 
-class Rhythm:
+class RhythmGenerator:
     """The beats of one patient, in order and without end.
 
     Attributes:

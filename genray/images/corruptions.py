@@ -16,11 +16,11 @@ from torch.nn import functional as F
 
 from genray.settings.base import Settings
 
-Kind = Literal["gaussian", "poisson-gaussian", "salt-and-pepper", "jpeg", "noise-factor", "mixed"]
+NoiseKind = Literal["gaussian", "poisson-gaussian", "salt-and-pepper", "jpeg", "noise-factor", "mixed"]
 Sigma = Annotated[float, Field(ge=0, le=255)]
 Photons = Annotated[float, Field(gt=0, le=1e6)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Quality = Annotated[int, Field(ge=1, le=95)]
+JpegQuality = Annotated[int, Field(ge=1, le=95)]
 Factor = Annotated[float, Field(ge=0, le=10)]
 Width = Annotated[float, Field(ge=0, le=8)]
 
@@ -33,7 +33,7 @@ class NoiseSettings(Settings):
     scores below BM3D on SIDD's photos. `correlation` and mixed are for them.
     """
 
-    kind: Kind = Field(
+    kind: NoiseKind = Field(
         "gaussian",
         description="mixed: each image gets gaussian, poisson-gaussian, salt-and-pepper, jpeg, or gaussian "
         "then jpeg, for photos of unknown origin",
@@ -47,7 +47,9 @@ class NoiseSettings(Settings):
     amount: Share | tuple[Share, Share] = Field(
         0.1, description="salt-and-pepper: share of pixels that turn black or white, half each"
     )
-    quality: Quality | tuple[Quality, Quality] = Field(30, description="jpeg: libjpeg's quality, 1 to 95")
+    quality: JpegQuality | tuple[JpegQuality, JpegQuality] = Field(
+        30, description="jpeg: libjpeg's quality, 1 to 95"
+    )
     noise_factor: Factor | tuple[Factor, Factor] = Field(
         0.2, description="noise-factor: image + factor * normal, clipped to [0, 1], as the tutorials have it"
     )
@@ -194,7 +196,7 @@ def _mixed(images: torch.Tensor, settings: NoiseSettings, draw: _Draw) -> torch.
     return noisy
 
 
-_MAKERS: dict[Kind, Callable[[torch.Tensor, NoiseSettings, _Draw], torch.Tensor]] = {
+_MAKERS: dict[NoiseKind, Callable[[torch.Tensor, NoiseSettings, _Draw], torch.Tensor]] = {
     "gaussian": _gaussian,
     "poisson-gaussian": _poisson_gaussian,
     "salt-and-pepper": _salt_and_pepper,

@@ -22,7 +22,7 @@ from PIL import Image, ImageCms, JpegImagePlugin
 from genray.images.decode import chunks, image_format, jpeg_segments
 from genray.io.bad_input import BadImage
 
-Pixels = NDArray[np.uint8 | np.uint16]
+FilePixels = NDArray[np.uint8 | np.uint16]
 
 _ICC_SPACES = {1: (b"GRAY", b"RGB "), 3: (b"RGB ",), 4: (b"CMYK",)}
 _MAX_ICC = 4 * 2**20
@@ -53,13 +53,13 @@ class ImageFile:
     lossless: bool = False
 
 
-def decode_file(data: bytes, file: ImageFile) -> Pixels:
+def decode_file(data: bytes, file: ImageFile) -> FilePixels:
     """(H, W), or (H, W, C) with alpha last, as stored: not upright.
 
     Raises:
         BadImage: `truncated`, `unsupported`.
     """
-    return cast(Pixels, _guarded(_DECODERS[file.format], data, file))
+    return cast(FilePixels, _guarded(_DECODERS[file.format], data, file))
 
 
 def to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
@@ -146,7 +146,7 @@ def _quality(table: bytes) -> int:
     return 1 + int(np.abs(((luma * scale + 50) // 100).clip(1, 255) - steps).sum(axis=1).argmin())
 
 
-def _decode_jpeg(data: bytes, file: ImageFile) -> Pixels:
+def _decode_jpeg(data: bytes, file: ImageFile) -> FilePixels:
     if file.samples == 3 and file.subsampling is None:  # TurboJPEG knows the common ones alone
         return np.array(JpegImagePlugin.JpegImageFile(io.BytesIO(data)).convert("RGB"))
     space = {1: "GRAY", 3: "RGB", 4: "CMYK"}[file.samples]
@@ -160,7 +160,7 @@ def _decode_jpeg(data: bytes, file: ImageFile) -> Pixels:
         pixels = simplejpeg.decode_jpeg(data, colorspace=space, strict=True)
     if file.samples == 4:  # stored inverted, as Adobe does
         pixels = np.array(to_srgb(Image.frombytes("CMYK", file.size, (255 - pixels).tobytes()), file.icc))
-    return cast(Pixels, pixels)
+    return cast(FilePixels, pixels)
 
 
 def _inspect_png(data: bytes) -> ImageFile:
@@ -197,7 +197,7 @@ def _png_chunk(data: bytes, at: int, length: int) -> bytes:
     return data[at : at + length]
 
 
-def _decode_png(data: bytes, file: ImageFile) -> Pixels:
+def _decode_png(data: bytes, file: ImageFile) -> FilePixels:
     # Only the chunks that make the pixels: what is damaged of the others cannot matter then. Checksums are
     # looked at here, because libpng writes warnings to the standard error before it comes to them.
     shown = []
@@ -209,7 +209,7 @@ def _decode_png(data: bytes, file: ImageFile) -> Pixels:
     width, height = file.size
     if width * height * _PNG_SAMPLES[data[25]] * data[24] / 8 > 1032 * len(data):  # deflate's best
         raise ValueError(f"{width}x{height} pixels cannot be in {len(data)} bytes")
-    return cast(Pixels, imagecodecs.png_decode(data[:8] + b"".join(shown)))
+    return cast(FilePixels, imagecodecs.png_decode(data[:8] + b"".join(shown)))
 
 
 def _inspect_webp(data: bytes) -> ImageFile:
@@ -231,8 +231,8 @@ def _inspect_webp(data: bytes) -> ImageFile:
     return ImageFile("webp", size, 3, alpha=alpha, icc=icc, exif=exif, lossless=b"VP8L" in body)
 
 
-def _decode_webp(data: bytes, file: ImageFile) -> Pixels:
-    return cast(Pixels, imagecodecs.webp_decode(data))
+def _decode_webp(data: bytes, file: ImageFile) -> FilePixels:
+    return cast(FilePixels, imagecodecs.webp_decode(data))
 
 
 def _inspect_tiff(data: bytes) -> ImageFile:
@@ -266,7 +266,7 @@ def _inspect_tiff(data: bytes) -> ImageFile:
     return ImageFile("tiff", size, 3 if meaning == 3 else samples, depth, bool(extra), orientation, icc, exif)
 
 
-def _decode_tiff(data: bytes, file: ImageFile) -> Pixels:
+def _decode_tiff(data: bytes, file: ImageFile) -> FilePixels:
     tags = Tags(data)
     meaning, bits = tags.numbers(262)[0], tags.numbers(258, (1,))[0]
     if ORIENTATION in tags:  # libtiff heeds it for some compressions alone
@@ -279,7 +279,7 @@ def _decode_tiff(data: bytes, file: ImageFile) -> Pixels:
     if meaning == 3:
         colours = np.array(tags.numbers(320)).reshape(3, -1).T
         palette = (colours >> (8 if colours.max() > 255 else 0)).astype(np.uint8)
-        return cast(Pixels, palette[raw])
+        return cast(FilePixels, palette[raw])
     if meaning == 5:
         return np.array(to_srgb(Image.frombytes("CMYK", file.size, raw.tobytes()), file.icc))
     raw = raw.reshape(*raw.shape[:2], -1).astype(np.uint16 if bits == 16 else np.uint8)
@@ -290,7 +290,7 @@ def _decode_tiff(data: bytes, file: ImageFile) -> Pixels:
     if file.alpha and tags.numbers(338, (2,))[0] == 1:  # colours were multiplied by alpha
         alpha = np.maximum(raw[..., -1:], 1).astype(np.uint32)
         raw[..., :-1] = np.minimum((raw[..., :-1] * np.uint32(top) + alpha // 2) // alpha, top)
-    return cast(Pixels, raw)
+    return cast(FilePixels, raw)
 
 
 _INSPECTORS = {"jpeg": _inspect_jpeg, "png": _inspect_png, "webp": _inspect_webp, "tiff": _inspect_tiff}

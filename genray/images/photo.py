@@ -18,7 +18,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 
-from genray.images.formats import TIFF_EXIF, Entries, Pixels, Tags, decode_file, directory, inspect, to_srgb
+from genray.images.formats import (
+    TIFF_EXIF,
+    Entries,
+    FilePixels,
+    Tags,
+    decode_file,
+    directory,
+    inspect,
+    to_srgb,
+)
 from genray.io.bad_input import BadImage
 from genray.settings.base import Settings
 
@@ -58,8 +67,8 @@ class Photo:
         lossless: whether the file is a lossless WebP.
     """
 
-    pixels: Pixels
-    alpha: Pixels | None
+    pixels: FilePixels
+    alpha: FilePixels | None
     format: str
     icc: bytes | None = None
     exif: bytes | None = None
@@ -124,7 +133,7 @@ def read_photo(data: bytes, limits: ReadLimits) -> Photo:
     return Photo(pixels, alpha, file.format, icc, file.exif, file.quality, file.subsampling, file.lossless)
 
 
-def _upright(pixels: Pixels, orientation: int) -> Pixels:
+def _upright(pixels: FilePixels, orientation: int) -> FilePixels:
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -210,7 +219,7 @@ def write_photo(photo: Photo, settings: WriteSettings, path: str = "") -> bytes:
     )
 
 
-def to_eight_bits(pixels: Pixels) -> NDArray[np.uint8]:
+def to_eight_bits(pixels: FilePixels) -> NDArray[np.uint8]:
     """uint8 as it is; uint16 / 257, rounded."""
     if pixels.dtype == np.uint8:
         return cast(NDArray[np.uint8], pixels)
@@ -279,7 +288,7 @@ def _is_gray(icc: bytes | None) -> bool:
     return icc is not None and icc[16:20] == b"GRAY"
 
 
-def _png(planes: Pixels, settings: WriteSettings, icc: bytes | None, exif: bytes | None) -> bytes:
+def _png(planes: FilePixels, settings: WriteSettings, icc: bytes | None, exif: bytes | None) -> bytes:
     level = settings.png_level
     if level == 1:
         # Of photos, runs of Paeth's residues are 4 times as fast as zlib's level 1, and smaller than its 6.
@@ -298,7 +307,7 @@ def _png(planes: Pixels, settings: WriteSettings, icc: bytes | None, exif: bytes
     return bytes(data[:33] + b"".join(carried) + data[33:])  # behind the header
 
 
-def _tiff(planes: Pixels, has_alpha: bool, icc: bytes | None, exif: bytes | None) -> bytes:
+def _tiff(planes: FilePixels, has_alpha: bool, icc: bytes | None, exif: bytes | None) -> bytes:
     order: Literal["<", ">"] = "<"
     entries: Entries = {}
     if exif is not None:

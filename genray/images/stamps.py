@@ -20,7 +20,7 @@ from genray.settings.base import Settings
 
 T = TypeVar("T")
 Mask = NDArray[np.bool_]
-Kind = Literal["date", "date-time", "time", "word", "number"]
+StampKind = Literal["date", "date-time", "time", "word", "number"]
 
 _MONTHS = (
     "January",
@@ -71,7 +71,7 @@ class StampSettings(Settings):
         max_length=10_000,
         description="what is stamped, each in quotes, 40 letters at most; []: made up by `kinds`",
     )
-    kinds: tuple[Kind, ...] = Field(
+    kinds: tuple[StampKind, ...] = Field(
         ("date", "date-time", "time", "word", "number"),
         min_length=1,
         description="what is made up",
@@ -146,7 +146,7 @@ def stamp(image: Pixels, settings: StampSettings, key: Sequence[int]) -> tuple[P
     return stamped, mask
 
 
-def made_up(kind: Kind, rng: np.random.Generator) -> str:
+def made_up(kind: StampKind, rng: np.random.Generator) -> str:
     """A random text of a kind, at most 24 letters long."""
     time = f"{rng.integers(24):02}:{rng.integers(60):02}"
     match kind:

@@ -12,11 +12,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from genray.io.files import atomic_write
 
-Span = tuple[float, float]  # the values of black and white in a network
+ValueRange = tuple[float, float]  # the values of black and white in a network
 
 
 def to_network(
-    images: NDArray[np.uint8], device: torch.device | str = "cpu", span: Span = (-1.0, 1.0)
+    images: NDArray[np.uint8], device: torch.device | str = "cpu", span: ValueRange = (-1.0, 1.0)
 ) -> torch.Tensor:
     """(N, H, W, C) uint8 -> (N, C, H, W) float32 in `span` on `device`, laid out channels last.
 
@@ -30,13 +30,13 @@ def to_network(
     return tensor.float().div_(255.0 / (high - low)).add_(low)
 
 
-def to_unit(images: torch.Tensor, span: Span = (-1.0, 1.0)) -> torch.Tensor:
+def to_unit(images: torch.Tensor, span: ValueRange = (-1.0, 1.0)) -> torch.Tensor:
     """`span` -> [0, 1], clamped; any shape."""
     low, high = span
     return images.float().sub(low).div(high - low).clamp(0.0, 1.0)
 
 
-def to_pixels(images: torch.Tensor, span: Span = (-1.0, 1.0)) -> NDArray[np.uint8]:
+def to_pixels(images: torch.Tensor, span: ValueRange = (-1.0, 1.0)) -> NDArray[np.uint8]:
     """(N, C, H, W) in `span` -> (N, H, W, C) uint8, rounded."""
     array = to_unit(images.detach(), span).mul(255.0).round().to(torch.uint8)
     return array.permute(0, 2, 3, 1).contiguous().cpu().numpy()

@@ -86,7 +86,7 @@ def _sources(height: int, width: int, multiple: int) -> list[NDArray[np.intp]]:
 
 
 @dataclass(frozen=True)
-class _Span:
+class _TileSpan:
     """A tile along one axis of the mirrored image: `start` and `end`, the part that is used (`first` to
     before `last`), and what each of its pixels counts when tiles are blended."""
 
@@ -150,7 +150,7 @@ def tiled(
     return result.whole()
 
 
-def _spans(length: int, tile: int, overlap: int, multiple: int) -> list[_Span]:
+def _spans(length: int, tile: int, overlap: int, multiple: int) -> list[_TileSpan]:
     """Tiles of one length, spread evenly over `length`, a multiple of `multiple` as they are."""
     tile = min(tile, length)
     step, free = (tile - overlap) // multiple, (length - tile) // multiple
@@ -168,7 +168,7 @@ def _spans(length: int, tile: int, overlap: int, multiple: int) -> list[_Span]:
         total[start : start + tile] += window
         windows.append(window)
     return [
-        _Span(start, start + tile, *cut, (window / total[start : start + tile]).astype(np.float32))
+        _TileSpan(start, start + tile, *cut, (window / total[start : start + tile]).astype(np.float32))
         for start, cut, window in zip(starts, pairwise(cuts), windows, strict=True)
     ]
 
@@ -185,7 +185,7 @@ class _Cut:
         self.result = result
         self.top, self.left = (rows - result.shape[0]) // 2, (columns - result.shape[1]) // 2
 
-    def add(self, y: _Span, x: _Span, made: Array) -> None:
+    def add(self, y: _TileSpan, x: _TileSpan, made: Array) -> None:
         self._fill(
             y.first, x.first, made[y.first - y.start : y.last - y.start, x.first - x.start : x.last - x.start]
         )
@@ -210,7 +210,7 @@ class _Blended(_Cut):
         self._columns, self._row = columns, 0
         self._sums: NDArray[np.float32] | None = None
 
-    def add(self, y: _Span, x: _Span, made: Array) -> None:
+    def add(self, y: _TileSpan, x: _TileSpan, made: Array) -> None:
         if self._sums is None:
             self._sums = np.zeros((y.end - y.start, self._columns, made.shape[2]), np.float32)
         if y.start > self._row:

@@ -42,7 +42,7 @@ class Item:
     position: int = 0  # where in it: a byte of a tar, a row of a Parquet file
 
 
-class SourceSettings(Settings):
+class ContainerSettings(Settings):
     """Settings of where the inputs are."""
 
     container: Literal["auto"] | Container = Field(
@@ -59,7 +59,7 @@ class SourceSettings(Settings):
     )
 
 
-class Source(Protocol):
+class ItemSource(Protocol):
     """The inputs of a bulk run. Travels to workers as the arguments that it was made with."""
 
     def items(self, on_error: OnError) -> Iterator[Item]:
@@ -73,7 +73,7 @@ class Source(Protocol):
         """
 
 
-def open_source(location: str, settings: SourceSettings) -> Source:
+def open_source(location: str, settings: ContainerSettings) -> ItemSource:
     """The inputs at `location`, a folder or URI.
 
     Raises:
@@ -93,11 +93,11 @@ def open_source(location: str, settings: SourceSettings) -> Source:
     )
 
 
-class _Source:
-    def __init__(self, store: Store, settings: SourceSettings) -> None:
+class _StoreSource:
+    def __init__(self, store: Store, settings: ContainerSettings) -> None:
         self.store, self.settings = store, settings
 
-    def __reduce__(self) -> tuple[type[_Source], tuple[Store, SourceSettings]]:
+    def __reduce__(self) -> tuple[type[_StoreSource], tuple[Store, ContainerSettings]]:
         return type(self), (self.store, self.settings)
 
     def walk(self, suffixes: tuple[str, ...], on_error: OnError) -> Iterator[Entry]:
@@ -122,7 +122,7 @@ class _Source:
             raise BadImage("unreadable", _why(error)[1]) from error
 
 
-class FileSource(_Source):
+class FileSource(_StoreSource):
     """Image files in folders."""
 
     def items(self, on_error: OnError) -> Iterator[Item]:
@@ -133,7 +133,7 @@ class FileSource(_Source):
         return _checked(self.bytes_of(item.path, 0, limit + 1), limit)
 
 
-class TarSource(_Source):
+class TarSource(_StoreSource):
     """Members of tar shards, uncompressed (a compressed tar has no positions to read from)."""
 
     def items(self, on_error: OnError) -> Iterator[Item]:
@@ -157,10 +157,10 @@ class TarSource(_Source):
         return _checked(data, limit)
 
 
-class ParquetSource(_Source):
+class ParquetSource(_StoreSource):
     """Rows of Parquet files, named by a column of paths or keys if there is one, else by their number."""
 
-    def __init__(self, store: Store, settings: SourceSettings) -> None:
+    def __init__(self, store: Store, settings: ContainerSettings) -> None:
         super().__init__(store, settings)
         self._lock = threading.Lock()
         self._rows: ParquetRows | None = None
@@ -208,7 +208,7 @@ def _why(error: Exception) -> tuple[str, str]:
     return "truncated" if number is None else "unreadable", said or str(error).split("\n")[0]
 
 
-_SOURCES: dict[str, Callable[..., Source]] = {
+_SOURCES: dict[str, Callable[..., ItemSource]] = {
     "files": FileSource,
     "parquet": ParquetSource,
     "webdataset": TarSource,

@@ -158,7 +158,7 @@ class NumpyLayers(nn.Sequential):
         _on_cpu(input)
         weights = [tensor for m in self if isinstance(m, nn.Linear) for tensor in (m.weight, m.bias)]
         flat = input.flatten(1).to(weights[0].dtype)
-        result: torch.Tensor = _Run.apply(self, flat, *weights)
+        result: torch.Tensor = _LayersFunction.apply(self, flat, *weights)
         last = self[-1]
         return last(result) if isinstance(last, nn.Unflatten) else result
 
@@ -175,7 +175,7 @@ class NumpyLayers(nn.Sequential):
         return layers
 
 
-class _Run(torch.autograd.Function):
+class _LayersFunction(torch.autograd.Function):
     """`forward` and `backward` as one operation of torch's graph."""
 
     @staticmethod

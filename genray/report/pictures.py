@@ -24,7 +24,7 @@ from genray.report.style import COLOURS, DPI, FAINT, INK, label, render, styled
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Restoration = tuple[Pixels, Pixels, Pixels, str, str]
+DrawnRestoration = tuple[Pixels, Pixels, Pixels, str, str]
 """Before, after, clean; captions of before and after."""
 
 
@@ -70,7 +70,7 @@ def draw_reconstructions(
         return sheet.render()
 
 
-def draw_restorations(rows: Sequence[Restoration]) -> Pixels:
+def draw_restorations(rows: Sequence[DrawnRestoration]) -> Pixels:
     """Rows of before | after | clean, with a caption (such as PSNR and SSIM) under before and after.
 
     Returns:
@@ -250,12 +250,12 @@ _LOWEST = 96  # pixels of a histogram
 _HEAD, _GAP, _CAPTION = 30, 20, 18  # over the first row, between cells, for a line of text
 
 
-Beat = tuple[str, NDArray[Any], NDArray[Any]]
+DrawnBeat = tuple[str, NDArray[Any], NDArray[Any]]
 """A caption, the beat (samples,), its reconstruction (samples,)."""
 
 
 def draw_beats(
-    rows: Sequence[tuple[str, Sequence[Beat]]],
+    rows: Sequence[tuple[str, Sequence[DrawnBeat]]],
     window: tuple[float, float] | None,
     unit: str = "deviations",
 ) -> NDArray[np.uint8]:

@@ -50,11 +50,11 @@ def changes_yaml(settings: Settings, *, target: str) -> str:
     return yaml.safe_dump(nested(changes), sort_keys=False)
 
 
-class _Loader(yaml.SafeLoader):
+class _YamlLoader(yaml.SafeLoader):
     """YAML without its surprises: 010 is ten, 1:30 and 2024-01-01 are text."""
 
 
-_Loader.yaml_implicit_resolvers = {
+_YamlLoader.yaml_implicit_resolvers = {
     first: [
         (tag, re.compile(r"[-+]?[0-9]+$") if tag.endswith(":int") else pattern)
         for tag, pattern in resolvers
@@ -64,7 +64,7 @@ _Loader.yaml_implicit_resolvers = {
 }
 
 
-_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(str(node.value)))
+_YamlLoader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(str(node.value)))
 
 
 class _Merged:
@@ -95,7 +95,7 @@ class _Merged:
 
     def add_yaml(self, text: str, file: str) -> None:
         try:
-            node = yaml.compose(text, Loader=_Loader)
+            node = yaml.compose(text, Loader=_YamlLoader)
             if node is None:
                 return
             if not isinstance(node, yaml.MappingNode):
@@ -137,7 +137,7 @@ class _Merged:
             parsed: Any = yaml.safe_load(value) if quoted else value
         else:
             try:
-                parsed = yaml.load(value, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+                parsed = yaml.load(value, Loader=_YamlLoader)  # noqa: S506 (a SafeLoader)
             except (yaml.YAMLError, ValueError, AttributeError, TypeError, RecursionError):
                 parsed = value
         self.origins[key] = origin
@@ -160,7 +160,7 @@ class _Merged:
 
 
 def _construct(node: yaml.Node) -> Any:
-    loader = _Loader("")
+    loader = _YamlLoader("")
     try:
         return loader.construct_object(node, deep=True)
     finally:

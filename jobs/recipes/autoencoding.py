@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from torch import nn
 from torch.optim import Optimizer
 
-from genray.datasets.loader import Share, held_out_batches
+from genray.datasets.loader import WorkerShare, held_out_batches
 from genray.images.pixels import Pixels
 from genray.images.tensors import grid, to_pixels
 from genray.models.autoencoder import Autoencoder, ConvSettings, DenseSettings
@@ -25,7 +25,7 @@ from genray.models.numpy_dense import NumpyAdam, NumpySettings
 from genray.models.vae import VAESettings, VariationalAutoencoder, kl_divergence, kl_weight
 from genray.settings.base import Settings
 from jobs.recipes.images import UNIT, ImageRecipe, ImageTrainSettings
-from jobs.training.recipe import Learn, Part, Place, Scored
+from jobs.training.recipe import Learn, Part, Scored, ToDevice
 
 Model = Annotated[
     DenseSettings | ConvSettings | ImprovedSettings | VAESettings | NumpySettings,
@@ -123,7 +123,7 @@ class Autoencoding(ImageRecipe[A]):
         return {"loss": loss.detach(), "reconstruction": reconstruction.detach(), "kl": divergence.detach()}
 
     def validate(
-        self, networks: Mapping[str, nn.Module], part: Part, share: Share, place: Place
+        self, networks: Mapping[str, nn.Module], part: Part, share: WorkerShare, place: ToDevice
     ) -> list[Scored]:
         """MSE, L1 (MAE), PSNR and SSIM of the reconstructions, with values from 0 to 1; of a VAE also
         `objective`, its negative ELBO per value at the full weight of the divergence."""
@@ -155,7 +155,7 @@ class Autoencoding(ImageRecipe[A]):
         networks: Mapping[str, nn.Module],
         part: Part,
         indices: Sequence[int],
-        place: Place,
+        place: ToDevice,
         title: str,
     ) -> NDArray[np.uint8]:
         """Rows of original | reconstruction."""
@@ -166,13 +166,13 @@ class Autoencoding(ImageRecipe[A]):
         return grid(rows, [f"{title}original", "reconstruction"])
 
     def reconstructed(
-        self, networks: Mapping[str, nn.Module], images: Sequence[Pixels], place: Place
+        self, networks: Mapping[str, nn.Module], images: Sequence[Pixels], place: ToDevice
     ) -> list[Pixels]:
         """What the network makes of `images`, as pixels."""
         return list(to_pixels(networks[self.name](place(np.stack(images))), UNIT))
 
     def codes(
-        self, networks: Mapping[str, nn.Module], images: Sequence[Pixels], place: Place
+        self, networks: Mapping[str, nn.Module], images: Sequence[Pixels], place: ToDevice
     ) -> NDArray[Any]:
         """The codes of `images`, (N, latent) float32."""
         network = networks[self.name]

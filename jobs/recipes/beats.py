@@ -23,10 +23,10 @@ from genray.settings.base import Settings
 from jobs.recipes.threshold import ThresholdSettings, threshold_of
 from jobs.runs.samples import RunPicture, RunTable
 
-Beats = NDArray[np.float32]
+BeatArray = NDArray[np.float32]
 """(N, samples)."""
 
-Detector = Callable[[Beats, Beats], NDArray[np.float64]]
+Detector = Callable[[BeatArray, BeatArray], NDArray[np.float64]]
 """Normal beats to know, and beats to judge: an error for each of these, (N,)."""
 
 _AT_ONCE = 4096
@@ -36,7 +36,7 @@ def principal_components(components: int) -> Detector:
     """The mean squared error after projection on the principal components of the normal beats: what the
     best linear autoencoder with a code of that length does (Baldi & Hornik 1989)."""
 
-    def errors(known: Beats, judged: Beats) -> NDArray[np.float64]:
+    def errors(known: BeatArray, judged: BeatArray) -> NDArray[np.float64]:
         mean = known.mean(axis=0)
         from_mean = (known - mean).astype(np.float64)
         values, vectors = np.linalg.eigh(from_mean.T @ from_mean)
@@ -53,7 +53,7 @@ def principal_components(components: int) -> Detector:
 def nearest_neighbour(most: int, seed: int) -> Detector:
     """The Euclidean distance to the nearest of at most `most` normal beats, drawn with `seed`."""
 
-    def errors(known: Beats, judged: Beats) -> NDArray[np.float64]:
+    def errors(known: BeatArray, judged: BeatArray) -> NDArray[np.float64]:
         some = known
         if len(known) > most:
             some = known[np.random.default_rng([seed, most]).permutation(len(known))[:most]]
@@ -84,9 +84,9 @@ def plain_methods(
     *,
     latent: int,
     seed: int,
-    normal: Beats,
+    normal: BeatArray,
     folds: Sequence[NDArray[np.int64]],
-    judged: Beats,
+    judged: BeatArray,
 ) -> list[Method]:
     """What plain detectors, which know `normal`, say of `judged`.
 
@@ -112,7 +112,7 @@ def plain_methods(
     return methods
 
 
-Truth = NDArray[np.bool_]
+BeatLabels = NDArray[np.bool_]
 """Which beats are abnormal, (N,)."""
 
 
@@ -125,7 +125,7 @@ class Method:
     threshold: float
 
 
-def judge(method: Method, abnormal: Truth | None) -> dict[str, float]:
+def judge(method: Method, abnormal: BeatLabels | None) -> dict[str, float]:
     """The threshold and the share of beats above it; where both kinds of beats are known also areas and
     rates. What is to be found are abnormal beats; `normal_precision` is the share of normal beats among
     those below the threshold (with `specificity` their recall: what TensorFlow's tutorial reports)."""
@@ -186,16 +186,16 @@ def beat_errors(kind: Literal["mse", "mae"], made: torch.Tensor, beats: torch.Te
     return errors.mean(dim=0) if errors.ndim == 2 else errors
 
 
-Row = tuple[str, Sequence[int], Sequence[str]]
+PictureRow = tuple[str, Sequence[int], Sequence[str]]
 """Its title, the places of its beats among those that judge, a caption for each."""
 
 
 def beat_pictures(
     method: Method,
-    abnormal: Truth | None,
+    abnormal: BeatLabels | None,
     labels: NDArray[np.int64],
     classes: Sequence[str],
-    draw: Callable[[Sequence[Row]], NDArray[np.uint8]],
+    draw: Callable[[Sequence[PictureRow]], NDArray[np.uint8]],
     *,
     most: int,
     error: str,
@@ -222,7 +222,7 @@ def beat_pictures(
         rates = draw_rates(wrong.astype(np.int64), errors)
         pictures.append(RunPicture("rates", "Telling abnormal beats from normal ones", rates))
 
-    def row(title: str, places: Sequence[int]) -> Row:
+    def row(title: str, places: Sequence[int]) -> PictureRow:
         names = (f"{classes[labels[i]]}: " if labels[i] >= 0 else "" for i in places)
         return title, places, [f"{name}{errors[i]:.3g}" for name, i in zip(names, places, strict=True)]
 

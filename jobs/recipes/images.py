@@ -20,8 +20,8 @@ from genray.datasets.image_set import (
     Images,
     ImageSet,
     ImageSetSettings,
-    ImageSource,
     Key,
+    SingleImageSource,
     look_at_headers,
     open_image_set,
     whole,
@@ -30,12 +30,12 @@ from genray.datasets.loader import Loader, MemoryLoader, Sample, check_bad_share
 from genray.datasets.ray_stream import StreamLoader
 from genray.errors import DataError
 from genray.images.pixels import Pixels
-from genray.images.tensors import Span, to_network
+from genray.images.tensors import ValueRange, to_network
 from genray.io.bad_input import BadInput
 from genray.models.autoencoder import Shape
 from genray.models.layers import parameter_count
 from genray.models.registry import build
-from jobs.training.recipe import AdamSettings, OptimizerSettings, Part, Recipe, Summary
+from jobs.training.recipe import AdamSettings, DataSummary, OptimizerSettings, Part, Recipe
 from jobs.training.settings import TrainSettings
 
 
@@ -48,7 +48,7 @@ class ImageTrainSettings(TrainSettings):
 
 S = TypeVar("S", bound=ImageTrainSettings)
 
-UNIT: Span = (0.0, 1.0)
+UNIT: ValueRange = (0.0, 1.0)
 
 
 class ImageRecipe(Recipe[S]):
@@ -66,7 +66,7 @@ class ImageRecipe(Recipe[S]):
 
     def __init__(self, settings: S) -> None:
         super().__init__(settings)
-        self._summary: Summary | None = None
+        self._summary: DataSummary | None = None
 
     @abstractmethod
     def built_from(self) -> tuple[str, dict[str, Any]]:
@@ -108,7 +108,7 @@ class ImageRecipe(Recipe[S]):
         """A held-out image as it is judged."""
         return (image,)
 
-    def open(self, note: Callable[[str], None]) -> Summary:
+    def open(self, note: Callable[[str], None]) -> DataSummary:
         if self._summary is not None:
             return self._summary
         data, seed = self.settings.data, self.settings.seed
@@ -149,7 +149,7 @@ class ImageRecipe(Recipe[S]):
             parameters = parameter_count(self.network())
         judging = f"{test} to judge on" if test else "judged on these"
         where = "streamed by Ray Data" if stream else "in memory"
-        self._summary = Summary(
+        self._summary = DataSummary(
             train=count,
             val=val,
             test=test,
@@ -182,7 +182,7 @@ class ImageRecipe(Recipe[S]):
         what = f"patches of {self.patch}" if self.any_size else f"{self.shape[2]}x{self.shape[1]}"
         return f"{colours}, {what} pixels"
 
-    def _source(self, images: Images) -> tuple[ImageSource, float]:
+    def _source(self, images: Images) -> tuple[SingleImageSource, float]:
         """The training images as samples, and how many pixels one of them has; sets `self.shape`."""
         data = self.settings.data
         sizes, gray = look_at_headers(images)
@@ -216,13 +216,13 @@ class ImageRecipe(Recipe[S]):
         fit = data.fit if data.size is not None else None
         variant, self._parts = self.variant()
         pixels = float(np.mean([w * h for w, h in sizes])) if size is None else float(size[0] * size[1])
-        source = ImageSource(
+        source = SingleImageSource(
             images, channels, size, fit, max(patch, _LEAST), data.max_pixels, variant=variant
         )
         return source, pixels
 
     def _load(
-        self, part: Part, source: ImageSource, images: Images | None, bad: list[BadInput]
+        self, part: Part, source: SingleImageSource, images: Images | None, bad: list[BadInput]
     ) -> tuple[list[Sample], NDArray[np.int64] | None]:
         self.names[part] = []
         if images is None:

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from genray.datasets.image_set import Flips, ImageSetSettings
-from genray.datasets.loader import Share, held_out_batches
+from genray.datasets.loader import WorkerShare, held_out_batches
 from genray.images.pixels import Pixels
 from genray.images.resizing import middle
 from genray.images.tensors import grid, to_pixels
@@ -22,10 +22,10 @@ from genray.models.losses import ReconstructionSettings, reconstruction_loss
 from genray.models.nafnet import NAFNetSettings
 from genray.models.residual_unet import ResidualUNetSettings
 from genray.models.restorer import ConvRestorerSettings, macs_per_pixel
-from genray.report.pictures import Restoration, draw_restorations
+from genray.report.pictures import DrawnRestoration, draw_restorations
 from jobs.recipes.images import UNIT, ImageRecipe, ImageTrainSettings
 from jobs.runs.samples import RunPicture, RunTable
-from jobs.training.recipe import Conclusion, Learn, Part, Place, Scored
+from jobs.training.recipe import Conclusion, Learn, Part, Scored, ToDevice
 
 Model = Annotated[ConvRestorerSettings | ResidualUNetSettings | NAFNetSettings, Field(discriminator="kind")]
 
@@ -111,7 +111,7 @@ class Restoring(ImageRecipe[R]):
         return {"loss": loss.detach()}
 
     def validate(
-        self, networks: Mapping[str, nn.Module], part: Part, share: Share, place: Place
+        self, networks: Mapping[str, nn.Module], part: Part, share: WorkerShare, place: ToDevice
     ) -> list[Scored]:
         """Metrics of each image (see `scores`), with values from 0 to 1."""
         scored: list[Scored] = []
@@ -138,7 +138,7 @@ class Restoring(ImageRecipe[R]):
         networks: Mapping[str, nn.Module],
         part: Part,
         indices: Sequence[int],
-        place: Place,
+        place: ToDevice,
         title: str,
     ) -> NDArray[np.uint8]:
         """Rows of damaged | restored | clean, the middle of each."""
@@ -150,7 +150,7 @@ class Restoring(ImageRecipe[R]):
         return grid(rows, [f"{title}before", "after", "clean"])
 
     def _trio(
-        self, networks: Mapping[str, nn.Module], part: Part, index: int, place: Place
+        self, networks: Mapping[str, nn.Module], part: Part, index: int, place: ToDevice
     ) -> tuple[Pixels, Pixels, Pixels]:
         batch = [place(image[None]) for image in self.held_out[part][index]]
         damaged, clean = self.case(part, [index], batch)
@@ -160,12 +160,12 @@ class Restoring(ImageRecipe[R]):
         return before, after, target
 
     def conclude(
-        self, networks: Mapping[str, nn.Module], part: Part, scored: Sequence[Scored], place: Place
+        self, networks: Mapping[str, nn.Module], part: Part, scored: Sequence[Scored], place: ToDevice
     ) -> Conclusion:
         """Before and after of some images, a table of all, and what the network costs."""
         count = min(self.settings.loop.samples, len(scored))
         chosen = [scored[int(i)] for i in np.linspace(0, len(scored) - 1, count).round()]
-        rows: list[Restoration] = []
+        rows: list[DrawnRestoration] = []
         for index, scores in chosen:
             trio = self._trio(networks, part, index, place)
             rows.append((*trio, _said(scores, "_before"), _said(scores, "")))
@@ -178,7 +178,7 @@ class Restoring(ImageRecipe[R]):
         )
         return Conclusion(metrics=self._costs(networks[self.name], place), pictures=pictures, tables=[table])
 
-    def _costs(self, network: nn.Module, place: Place) -> dict[str, float]:
+    def _costs(self, network: nn.Module, place: ToDevice) -> dict[str, float]:
         """Multiply-accumulates for a pixel, and seconds for a million, here: the fastest of three times."""
         image = place(np.zeros((1, 512, 512, self.shape[0]), np.uint8))
         seconds = []

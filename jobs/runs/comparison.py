@@ -11,7 +11,7 @@ from genray.errors import UsageError
 from genray.io.files import write_text
 from genray.report.charts import draw_curves
 from genray.report.page import Cell, Page, Picture
-from jobs.runs.contents import Findings, find
+from jobs.runs.contents import RunContents, read_contents
 from jobs.runs.report import (
     best,
     created,
@@ -45,7 +45,7 @@ def compare(runs: Sequence[Path], output: Path) -> Path:
         raise UsageError(
             f"{len(folders)} runs cannot be compared", hint=f"give from 2 to {_MOST_RUNS} different ones"
         )
-    found = dict(zip(_labels(folders), [find(Run(folder)) for folder in folders], strict=True))
+    found = dict(zip(_labels(folders), [read_contents(Run(folder)) for folder in folders], strict=True))
     page = Page(" | ".join(found) if len(found) < 5 else "Comparison", f"{len(found)} runs side by side")
     _add_table(page, found)
     _add_curves(page, found)
@@ -63,7 +63,7 @@ def _labels(folders: Sequence[Path]) -> list[str]:
     return [str(folder) for folder in folders]
 
 
-def _add_table(page: Page, found: Mapping[str, Findings]) -> None:
+def _add_table(page: Page, found: Mapping[str, RunContents]) -> None:
     runs = list(found.values())
     data = {plain(run.data.get("fingerprint")) for run in runs}
     if len(data) > 1:
@@ -90,7 +90,7 @@ def _add_table(page: Page, found: Mapping[str, Findings]) -> None:
         if len(set(shown)) > 1 and key not in _NOT_COMPARED:
             rows.append([key, *shown])
     rows.append(["cost"])
-    facts: dict[str, Callable[[Findings], str]] = {
+    facts: dict[str, Callable[[RunContents], str]] = {
         "target": lambda run: run.target,
         "parameters": lambda run: optional(run.parameters),
         "epochs": progress,
@@ -102,7 +102,7 @@ def _add_table(page: Page, found: Mapping[str, Findings]) -> None:
     page.table(["", *found], rows, marked=marked)
 
 
-def _add_curves(page: Page, found: Mapping[str, Findings]) -> None:
+def _add_curves(page: Page, found: Mapping[str, RunContents]) -> None:
     panels: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
     names = [n for n in _names(row for run in found.values() for row in run.history) if n.startswith("val_")]
     for name in names[:_MOST_PANELS]:
@@ -116,7 +116,7 @@ def _add_curves(page: Page, found: Mapping[str, Findings]) -> None:
         page.picture(Picture(draw_curves(panels), "Metrics of the held-out samples"))
 
 
-def _add_pictures(page: Page, found: Mapping[str, Findings]) -> None:
+def _add_pictures(page: Page, found: Mapping[str, RunContents]) -> None:
     total = 0
     for file in _names(run.pictures for run in found.values()):
         have = {label: run.pictures[file] for label, run in found.items() if file in run.pictures}

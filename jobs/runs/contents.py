@@ -33,7 +33,7 @@ Row = dict[str, Any]
 
 
 @dataclass
-class Findings:
+class RunContents:
     """Everything that a run can tell."""
 
     run: Run
@@ -62,7 +62,7 @@ class Findings:
         return {k: v for k, v in self.settings.items() if k not in self.defaults or self.defaults[k] != v}
 
 
-def find(run: Run) -> Findings:
+def read_contents(run: Run) -> RunContents:
     """Read the run.
 
     Raises:
@@ -81,7 +81,7 @@ def find(run: Run) -> Findings:
     history = [row for row in folder.lines(run.history) if isinstance(row.get("epoch"), int)]
     metrics, baselines = _metrics(outcome, history)
     target = str(outcome.get("target") or data.get("target") or "")
-    found = Findings(
+    found = RunContents(
         run=run,
         target=target,
         finished="epochs" in outcome,

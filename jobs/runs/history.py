@@ -20,7 +20,7 @@ from jobs.runs.run import Run
 Row = dict[str, Any]
 
 
-class Record:
+class TrainingLog:
     """Writes what happens in a run. The rows (one per epoch) are also kept in every checkpoint, so that a
     resumed run's history has each epoch once.
 

@@ -11,7 +11,7 @@ from typing import Any
 from genray.io.files import write_text
 from genray.report.page import Cell, Page
 from genray.text import duration
-from jobs.runs.contents import Findings, find
+from jobs.runs.contents import RunContents, read_contents
 from jobs.runs.run import Run
 
 _HEADLINES = 4
@@ -29,7 +29,7 @@ def write_report(run: Run, output: Path | None = None) -> Path:
         RunError: the folder is not that of a run.
         StorageFull: no room.
     """
-    found = find(run)
+    found = read_contents(run)
     page = Page(run.name, subtitle(found))
     _add_metrics(page, found)
     _add_pictures(page, found)
@@ -40,12 +40,12 @@ def write_report(run: Run, output: Path | None = None) -> Path:
     return output
 
 
-def subtitle(found: Findings) -> str:
+def subtitle(found: RunContents) -> str:
     """What the run is, how far it came, and when, in a line."""
     return ", ".join(filter(None, [found.target, progress(found), created(found)]))
 
 
-def progress(found: Findings) -> str:
+def progress(found: RunContents) -> str:
     """How many epochs the run has done."""
     done = max((row["epoch"] for row in found.history), default=0)
     planned = found.settings.get("loop.epochs", "?")
@@ -56,20 +56,20 @@ def progress(found: Findings) -> str:
     return f"{done} epoch{'s' if done != 1 else ''}"
 
 
-def created(found: Findings) -> str:
+def created(found: RunContents) -> str:
     """When the bundle was made, or else the folder of the run."""
     if text := found.manifest.get("created"):
         return f"{plain(text)[:16].replace('T', ' ')} UTC"
     return f"{datetime.fromtimestamp(found.run.settings.stat().st_mtime, UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def seconds(found: Findings) -> str:
+def seconds(found: RunContents) -> str:
     """How long training took: of a run that was interrupted, all parts together."""
     spent = sum(row["seconds"] for row in found.history if finite(row.get("seconds")))
     return duration(spent) if spent and finite(spent) else ""
 
 
-def headlines(found: Findings) -> list[str]:
+def headlines(found: RunContents) -> list[str]:
     """The metrics that are looked at first: those that the recipe names, or else the first few."""
     metrics = [name for name in found.metrics if name not in _NOT_METRICS]
     named = found.outcome.get("headline")
@@ -77,7 +77,7 @@ def headlines(found: Findings) -> list[str]:
     return list(dict.fromkeys(first)) or metrics[:_HEADLINES]
 
 
-def judged_on(found: Findings) -> str:
+def judged_on(found: RunContents) -> str:
     """What the metrics were taken on. A test part judges the final weights alone; till then it is the samples
     that were held out."""
     counts = (found.data.get(part) for part in ("test", "val"))
@@ -132,7 +132,7 @@ def best(metric: str, values: Sequence[float | None]) -> set[int]:
     return {i for i, value in known.items() if value == max(known.values())}
 
 
-def _add_metrics(page: Page, found: Findings) -> None:
+def _add_metrics(page: Page, found: RunContents) -> None:
     cards, first = [], headlines(found)
     metrics = {name: found.metrics[name] for name in [*first, *found.metrics] if name not in _NOT_METRICS}
     for name in first:
@@ -158,7 +158,7 @@ def _add_metrics(page: Page, found: Findings) -> None:
         page.table(["metric", "this run", *found.baselines], cells, caption, marked)
 
 
-def _add_pictures(page: Page, found: Findings) -> None:
+def _add_pictures(page: Page, found: RunContents) -> None:
     if found.curves is not None:
         page.section("Training curves")
         page.picture(found.curves)
@@ -172,7 +172,7 @@ def _add_pictures(page: Page, found: Findings) -> None:
         page.table([plain(name) for name in table.columns], rows)
 
 
-def _add_settings(page: Page, found: Findings) -> None:
+def _add_settings(page: Page, found: RunContents) -> None:
     page.section("Settings")
     if found.defaults:
         changed = [
@@ -187,7 +187,7 @@ def _add_settings(page: Page, found: Findings) -> None:
         page.table(["setting", "value"], [[k, exact(v)] for k, v in found.settings.items()])
 
 
-def _add_data(page: Page, found: Findings) -> None:
+def _add_data(page: Page, found: RunContents) -> None:
     page.section("Data")
     page.table(["fact", "value"], _facts(found.data))
     if found.set_aside:

@@ -14,7 +14,7 @@ from genray.text import duration
 from jobs.runs.report import exact, finite, optional, plain
 from jobs.runs.run import Run
 from jobs.sweeping.space import is_number, short_names
-from jobs.sweeping.trials import Mode, Standing
+from jobs.sweeping.trials import Mode, TrialResult
 
 Spot = tuple[Any, str, float]  # where on the axis, what else was swept, how good
 Curve = list[tuple[Any, float]]
@@ -22,7 +22,7 @@ Curve = list[tuple[Any, float]]
 _MOST_CURVES = 10
 
 
-class Standings:
+class SweepResults:
     """The trials of a sweep, ordered by the metric; those without it come last.
 
     Args:
@@ -31,7 +31,7 @@ class Standings:
         mode: whether a smaller or a larger one is better.
     """
 
-    def __init__(self, trials: Sequence[Standing], metric: str, mode: Mode) -> None:
+    def __init__(self, trials: Sequence[TrialResult], metric: str, mode: Mode) -> None:
         sign = 1.0 if mode == "min" else -1.0
         self.trials = sorted(trials, key=lambda t: (t.value is None, sign * (t.value or 0.0)))
         self.metric = metric
@@ -39,7 +39,7 @@ class Standings:
         self._judged = metric.removeprefix("val_")  # the final weights' metrics are called so
 
     @property
-    def best(self) -> Standing | None:
+    def best(self) -> TrialResult | None:
         """The best of those that finished: they have a bundle."""
         return next((t for t in self.trials if t.status == "finished" and t.value is not None), None)
 
@@ -132,7 +132,7 @@ class Standings:
         return Picture(image, f"{name} against {key}", "Of the trials' final weights.")
 
 
-def _axis(trials: Sequence[Standing]) -> str:
+def _axis(trials: Sequence[TrialResult]) -> str:
     """The setting that quality is drawn against: the size of the code, else one that is a number."""
     keys = list(trials[0].settings)
     numbers = [key for key in keys if all(is_number(trial.settings[key]) for trial in trials)]
@@ -140,7 +140,7 @@ def _axis(trials: Sequence[Standing]) -> str:
     return next(iter([*sizes, *numbers, *keys]))  # without a number, the values stand side by side
 
 
-def _spot(trial: Standing, key: str, value: float, numeric: bool) -> Spot:
+def _spot(trial: TrialResult, key: str, value: float, numeric: bool) -> Spot:
     x = trial.settings[key]
     rest = [f"{k.rpartition('.')[2]} {exact(v)}" for k, v in trial.settings.items() if k != key]
     return x if numeric else exact(x), ", ".join(rest), value

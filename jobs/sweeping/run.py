@@ -18,8 +18,8 @@ from genray.targets import Demand, Resources
 from genray.text import aligned
 from jobs.runs.report import better
 from jobs.runs.run import Run
-from jobs.sweeping.results import Standings
-from jobs.sweeping.trials import Mode, Share, Standing, Trial, share_out
+from jobs.sweeping.results import SweepResults
+from jobs.sweeping.trials import Mode, Trial, TrialResources, TrialResult, share_out
 from jobs.training.device import use_gpu
 from jobs.training.settings import MAY_CHANGE
 from jobs.training.target import Training, ask_to_stop
@@ -133,7 +133,7 @@ class PreparedSweep:
         share = self._share(have)
         return Demand((1, share.trials), share.each.cpus, share.each.gpus, 0.0)
 
-    def _share(self, have: Resources) -> Share:
+    def _share(self, have: Resources) -> TrialResources:
         most = min(len(self._trials), self._sweep.concurrent or len(self._trials))
         gpus = max(self._gpus(trial, have) for trial in self._trials)
         return share_out(have, most, self._sweep.cpus_per_trial, gpus)
@@ -179,7 +179,7 @@ class PreparedSweep:
             if todo:
                 with stoppable(run.stop_requested, partial(ask_to_stop, run, display)):
                     self._tune(todo, display, have)
-            standings = Standings(self._standings(), self._metric, self._mode)
+            standings = SweepResults(self._standings(), self._metric, self._mode)
             standings.write(run, self._record)
         columns, rows = standings.table()
         for line in aligned([columns, *rows]).splitlines():
@@ -209,15 +209,15 @@ class PreparedSweep:
         target, metric = self._sweep.target, self._metric
         tune_trials(todo, target, self._run, metric, haves, share.trials, scheduler, display)
 
-    def _is_done(self, standing: Standing) -> bool:
+    def _is_done(self, standing: TrialResult) -> bool:
         """Whether nothing is to be trained: without asha also those go on that it stopped."""
         stopped = standing.status == "stopped" and self._sweep.scheduler == "asha"
         return stopped or standing.status == "finished"
 
-    def _standings(self) -> list[Standing]:
+    def _standings(self) -> list[TrialResult]:
         return [trial.standing(self._metric, self._mode) for trial in self._trials]
 
-    def _check_end(self, standings: Standings) -> None:
+    def _check_end(self, standings: SweepResults) -> None:
         unfinished = [trial for trial in standings.trials if trial.status == "unfinished"]
         if unfinished:
             raise Interrupted(

@@ -51,7 +51,7 @@ def find_training(name: str) -> Training[Any]:
 
 
 @dataclass(frozen=True)
-class Standing:
+class TrialResult:
     """What became of a trial so far. `value` is the sweep's metric; None if it was not measured yet."""
 
     name: str
@@ -75,7 +75,7 @@ class Trial:
     settings: TrainSettings
     run: Run
 
-    def standing(self, metric: str, mode: Mode) -> Standing:
+    def standing(self, metric: str, mode: Mode) -> TrialResult:
         """What became of it, by what its run holds.
 
         Of a trial that finished `value` is that of the weights in its bundle, of any other the best yet. One
@@ -98,7 +98,7 @@ class Trial:
             status = "failed"
         metrics = dict(outcome["metrics"]) if outcome is not None and status == "finished" else {}
         baselines = metrics.pop("baselines", {})
-        return Standing(
+        return TrialResult(
             name=self.run.name,
             settings=self.point,
             status=status,
@@ -225,14 +225,14 @@ def train_trial(config: Mapping[str, Any]) -> None:
 
 
 @dataclass(frozen=True)
-class Share:
+class TrialResources:
     """How many trials run at a time, and what each of them has."""
 
     trials: int
     each: Resources
 
 
-def share_out(have: Resources, most: int, cpus: float | None, gpus: float) -> Share:
+def share_out(have: Resources, most: int, cpus: float | None, gpus: float) -> TrialResources:
     """As many trials side by side as there is room for, and no more CPUs promised than there are.
 
     Args:
@@ -268,4 +268,4 @@ def share_out(have: Resources, most: int, cpus: float | None, gpus: float) -> Sh
     beside = max(1, -(-most // have.nodes))
     each = cpus or max(min(1.0, node), math.floor(node / beside))
     trials = min(most, math.floor(node / each + 1e-6) * have.nodes)
-    return Share(trials, Resources(cpus=each, gpus=gpus))
+    return TrialResources(trials, Resources(cpus=each, gpus=gpus))

@@ -142,7 +142,7 @@ def _fit_beside(tuner: tune.Tuner, trials: Sequence[Trial], display: Display) ->
         except BaseException as error:  # handed to the caller's thread
             results.append(error)
 
-    watch = _Watch(trials, display)
+    watch = _TrialWatch(trials, display)
     thread = threading.Thread(target=work, name="ray-tune", daemon=True)
     thread.start()
     while thread.is_alive():
@@ -153,7 +153,7 @@ def _fit_beside(tuner: tune.Tuner, trials: Sequence[Trial], display: Display) ->
     return results[0]
 
 
-class _Watch:
+class _TrialWatch:
     """Shows what the trials write: their notes under their names, their ticks together as one."""
 
     def __init__(self, trials: Sequence[Trial], display: Display) -> None:

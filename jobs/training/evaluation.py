@@ -14,7 +14,7 @@ from torch import nn
 from jobs.runs.samples import RunPicture
 from jobs.training.device import Device
 from jobs.training.recipe import Conclusion, Part, Recipe, Scored
-from jobs.training.workers import Worker
+from jobs.training.workers import TrainingWorker
 
 Networks = Mapping[str, nn.Module]
 
@@ -22,7 +22,7 @@ Networks = Mapping[str, nn.Module]
 class Evaluation:
     """Runs a recipe's validation and pictures on its device, in evaluation mode, without gradients."""
 
-    def __init__(self, recipe: Recipe[Any], device: Device, worker: Worker) -> None:
+    def __init__(self, recipe: Recipe[Any], device: Device, worker: TrainingWorker) -> None:
         self._recipe, self._device, self._worker = recipe, device, worker
 
     def place(self, batch: NDArray[Any]) -> torch.Tensor:

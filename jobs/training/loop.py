@@ -19,17 +19,17 @@ from genray.datasets.loader import Batch
 from genray.errors import Diverged, Interrupted
 from genray.images.tensors import save_png
 from genray.progress import Display, Tick
-from jobs.runs.history import Record, row_line
+from jobs.runs.history import TrainingLog, row_line
 from jobs.runs.run import Run
 from jobs.runs.samples import write_pictures
 from jobs.training import checkpoint as checkpoints
 from jobs.training.device import Device
 from jobs.training.evaluation import Evaluation
-from jobs.training.recipe import FollowUp, Part, Recipe, Scored, Summary
+from jobs.training.recipe import DataSummary, FollowUp, Part, Recipe, Scored
 from jobs.training.settings import LoopSettings
-from jobs.training.state import State
+from jobs.training.state import TrainingState
 from jobs.training.update import Update, rate_factor
-from jobs.training.workers import Worker
+from jobs.training.workers import TrainingWorker
 
 
 class Loop:
@@ -47,7 +47,7 @@ class Loop:
     def __init__(
         self,
         recipe: Recipe[Any],
-        summary: Summary,
+        summary: DataSummary,
         run: Run,
         device: Device,
         display: Display,
@@ -57,13 +57,13 @@ class Loop:
         self._settings: LoopSettings = recipe.settings.loop
         self._val_count = summary.val
         self._judging: Part = "test" if summary.test else "val"
-        self._worker = Worker(device.where)
+        self._worker = TrainingWorker(device.where)
         self._together = self._settings.batch_size * self._worker.world  # samples per batch, all workers
         self._per_step = self._together * self._settings.accumulate
         self._steps_per_epoch = summary.train // self._per_step
         self._per_epoch = self._steps_per_epoch * self._per_step
 
-        self._state = State(recipe, device, wrap)
+        self._state = TrainingState(recipe, device, wrap)
         self._evaluation = Evaluation(recipe, device, self._worker)
         self._update = Update(
             self._state.networks,
@@ -81,7 +81,7 @@ class Loop:
         to_come = (self._per_epoch - position.taken) // self._per_step
         to_come += (self._settings.epochs - position.epoch - 1) * self._steps_per_epoch
         self._steps = position.step + max(0, to_come)
-        self._record = Record(run, position.step) if self._worker.leads else None
+        self._record = TrainingLog(run, position.step) if self._worker.leads else None
         self._bad_step = torch.tensor(0, device=device.where)
         self._scored: tuple[dict[str, float], list[Scored]] | None = None
         self._shown = self._drawn = 0.0

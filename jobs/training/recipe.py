@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import nn
 from torch.optim import Adam, AdamW, Optimizer
 
-from genray.datasets.loader import Loader, Share
+from genray.datasets.loader import Loader, WorkerShare
 from genray.errors import Interrupted
 from genray.images.tensors import to_network
 from genray.io.bad_input import BadInput
@@ -30,12 +30,12 @@ from jobs.runs.run import Run
 from jobs.runs.samples import RunPicture, RunTable
 from jobs.training.device import Device
 from jobs.training.settings import TrainSettings
-from jobs.training.workers import Worker
+from jobs.training.workers import TrainingWorker
 
 S = TypeVar("S", bound=TrainSettings)
 Scored = tuple[int, dict[str, float]]  # index of a held-out sample, its metrics
 Part = Literal["val", "test"]  # held-out samples: those that choose the weights, those that judge them
-Place = Callable[[Any], torch.Tensor]
+ToDevice = Callable[[Any], torch.Tensor]
 
 
 class OptimizerSettings(Settings):
@@ -82,7 +82,7 @@ class Learn(Protocol):
 
 
 @dataclass(frozen=True)
-class Summary:
+class DataSummary:
     """What a recipe found when it opened its data."""
 
     train: int
@@ -129,7 +129,7 @@ class Recipe(ABC, Generic[S]):
         self.settings = settings
 
     @abstractmethod
-    def open(self, note: Callable[[str], None]) -> Summary:
+    def open(self, note: Callable[[str], None]) -> DataSummary:
         """Find, check and (if small) load the data. Called again it returns the same.
 
         Raises:
@@ -169,7 +169,7 @@ class Recipe(ABC, Generic[S]):
 
     @abstractmethod
     def validate(
-        self, networks: Mapping[str, nn.Module], part: Part, share: Share, place: Place
+        self, networks: Mapping[str, nn.Module], part: Part, share: WorkerShare, place: ToDevice
     ) -> list[Scored]:
         """Score this worker's share of `part`. `place` moves a uint8 batch to the device."""
 
@@ -179,7 +179,7 @@ class Recipe(ABC, Generic[S]):
         networks: Mapping[str, nn.Module],
         part: Part,
         indices: Sequence[int],
-        place: Place,
+        place: ToDevice,
         title: str,
     ) -> NDArray[np.uint8]:
         """A picture, (H, W, 3) uint8, of what the networks make of some samples of `part`. Its columns'
@@ -196,7 +196,7 @@ class Recipe(ABC, Generic[S]):
         return None
 
     def conclude(
-        self, networks: Mapping[str, nn.Module], part: Part, scored: Sequence[Scored], place: Place
+        self, networks: Mapping[str, nn.Module], part: Part, scored: Sequence[Scored], place: ToDevice
     ) -> Conclusion:
         """Look at the final weights, which were `scored` on `part`: pictures and tables for the report,
         calibration for the bundle, metrics of all samples together. Runs on rank 0."""
@@ -241,16 +241,16 @@ class FollowUp:
     _began: float = field(default_factory=time.monotonic)
     _shown: float = 0.0
     _said: float = field(default_factory=time.monotonic)
-    _worker: Worker | None = None
+    _worker: TrainingWorker | None = None
 
     @property
     def where(self) -> torch.device:
         """The device."""
         return self.device.where
 
-    def lead(self, worker: Worker, work: Callable[[FollowUp], None]) -> None:
+    def lead(self, worker: TrainingWorker, work: Callable[[FollowUp], None]) -> None:
         """Do `work` on rank 0 of the group of `worker`, however long, while the others wait: as
-        `Worker.on_leader`, but with signs of life, for a group gives up on a rank that is silent."""
+        `TrainingWorker.on_leader`, but with signs of life, for a group gives up on a rank that is silent."""
 
         def led() -> None:
             self._worker = worker

@@ -34,7 +34,7 @@ class Position:
     summed: int = 0  # steps of it whose losses are in the sums
 
 
-class State:
+class TrainingState:
     """Freshly initialised from the seed; `restore` brings back what `save` wrote.
 
     Args:

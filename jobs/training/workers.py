@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 import torch
 from torch import distributed, nn
 
-from genray.datasets.loader import Share
+from genray.datasets.loader import WorkerShare
 from genray.errors import GenrayError, TrainingError
 
 T = TypeVar("T")
 
 
-class Worker:
+class TrainingWorker:
     """Rank and size of the group, and its collectives; alone, they cost nothing."""
 
     def __init__(self, device: torch.device) -> None:
@@ -23,7 +23,7 @@ class Worker:
         self.rank = distributed.get_rank() if self.distributed else 0
         self.world = distributed.get_world_size() if self.distributed else 1
         self.leads = self.rank == 0
-        self.share = Share(self.rank, self.world)
+        self.share = WorkerShare(self.rank, self.world)
 
     def max(self, *values: int) -> list[int]:
         """The largest of each of `values` over the workers."""

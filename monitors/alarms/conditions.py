@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from math import floor, inf, isfinite
 from typing import Any, NamedTuple
 
-from monitors.alarms.events import Category, Kind, Observation, Priority
+from monitors.alarms.events import AlarmKind, Category, Observation, Priority
 from monitors.alarms.limits import Limits
 
 UNKNOWN, CLEAR, BETWEEN, LOW, MEDIUM, HIGH = -2, -1, 0, 1, 2, 3
@@ -26,7 +26,7 @@ Missing = tuple[tuple[int, float], ...]
 _STRETCH, _STRETCHES = 5.0, 12
 
 
-class Seen(NamedTuple):
+class Finding(NamedTuple):
     """What a condition is judged by.
 
     Attributes:
@@ -47,7 +47,7 @@ class Seen(NamedTuple):
         return self.observation.good and not self.observation.lost > 0
 
 
-def asystole(seen: Seen) -> int:
+def asystole(seen: Finding) -> int:
     """No QRS for 4 s (CinC 2015). Needs no further delay: the silence is one."""
     silence = seen.observation.silence
     if not seen.judged or silence is None or not silence >= 0:
@@ -55,7 +55,7 @@ def asystole(seen: Seen) -> int:
     return HIGH if silence >= seen.limits.asystole.silence else CLEAR
 
 
-def bradycardia(seen: Seen) -> int:
+def bradycardia(seen: Finding) -> int:
     """A slow heart; not judged while an asystole is told of: one cause, one alarm."""
     rate, limits = seen.observation.heart_rate, seen.limits.bradycardia
     if seen.asystole or not seen.judged or rate is None or not 0 <= rate < inf:
@@ -65,7 +65,7 @@ def bradycardia(seen: Seen) -> int:
     return BETWEEN if rate >= limits.medium else MEDIUM if rate >= limits.high else HIGH
 
 
-def tachycardia(seen: Seen) -> int:
+def tachycardia(seen: Finding) -> int:
     """A fast heart."""
     rate, limits = seen.observation.heart_rate, seen.limits.tachycardia
     if not seen.judged or rate is None or not 0 <= rate < inf:
@@ -75,7 +75,7 @@ def tachycardia(seen: Seen) -> int:
     return BETWEEN if rate <= limits.medium else MEDIUM if rate <= limits.high else HIGH
 
 
-def anomaly(seen: Seen) -> int:
+def anomaly(seen: Finding) -> int:
     """Many beats of unusual shape; the burden is of many beats, so it needs no delay to be medium."""
     burden, limits = seen.observation.burden, seen.limits.anomaly
     if not seen.judged or burden is None or not 0 <= burden <= 1:
@@ -85,7 +85,7 @@ def anomaly(seen: Seen) -> int:
     return BETWEEN if burden < limits.begin else MEDIUM if burden < limits.severe else HIGH
 
 
-def lead_off(seen: Seen) -> int:
+def lead_off(seen: Finding) -> int:
     """An electrode is off."""
     if seen.observation.lost > 0:
         return UNKNOWN
@@ -94,7 +94,7 @@ def lead_off(seen: Seen) -> int:
     return LOW if seen.observation.good else MEDIUM
 
 
-def poor_signal(seen: Seen) -> int:
+def poor_signal(seen: Finding) -> int:
     """No lead is good, for whatever reason: leads that change between noisy and off must not go unseen.
     Not judged while an alarm says that the electrodes are off, and that is all that is wrong."""
     observation = seen.observation
@@ -105,13 +105,13 @@ def poor_signal(seen: Seen) -> int:
     return UNKNOWN if seen.lead_off and observation.off and not observation.poor else MEDIUM
 
 
-def gap(seen: Seen) -> int:
+def gap(seen: Finding) -> int:
     """Samples were missing in the last minute."""
     limits = seen.limits.gap
     return LOW if seen.missing >= limits.begin else CLEAR if seen.missing <= limits.end else BETWEEN
 
 
-def stream_lost(seen: Seen) -> int:
+def stream_lost(seen: Finding) -> int:
     """Nothing arrives. Its time goes by the wall clock and is a delay by itself."""
     lost, limits = seen.observation.lost, seen.limits.stream_lost
     if lost != lost:
@@ -121,7 +121,7 @@ def stream_lost(seen: Seen) -> int:
     return HIGH if lost >= limits.high else MEDIUM if lost >= limits.medium else BETWEEN
 
 
-def behind(seen: Seen) -> int:
+def behind(seen: Finding) -> int:
     """The monitor's work lags behind."""
     lag, limits = seen.observation.behind, seen.limits.behind
     if lag != lag:
@@ -141,14 +141,14 @@ class Condition(NamedTuple):
     """
 
     category: Category
-    level: Callable[[Seen], int]
+    level: Callable[[Finding], int]
     delays: Callable[[Limits], tuple[float, float, float]]
     end_after: Callable[[Limits], float]
     measured: tuple[str, ...]
     limits: str
 
 
-CONDITIONS: dict[Kind, Condition] = {
+CONDITIONS: dict[AlarmKind, Condition] = {
     "asystole": Condition(
         "physiological",
         asystole,
@@ -272,7 +272,7 @@ def missed(missing: Missing, now: float, gap: float) -> Missing:
     return tuple(kept.items())
 
 
-def unjudged(kind: Kind, seen: Seen) -> str:
+def unjudged(kind: AlarmKind, seen: Finding) -> str:
     """Why the condition cannot be judged, in words."""
     if seen.observation.lost > 0:
         return "no samples arrive"
@@ -281,7 +281,7 @@ def unjudged(kind: Kind, seen: Seen) -> str:
     return "an asystole is told of" if kind == "bradycardia" and seen.asystole else "it is not known"
 
 
-def measured(kind: Kind, seen: Seen) -> dict[str, Any]:
+def measured(kind: AlarmKind, seen: Finding) -> dict[str, Any]:
     """What the condition was judged by, as plain JSON values; what is not a number is None."""
     condition = CONDITIONS[kind]
     values = {name: _plain(getattr(seen.observation, name)) for name in condition.measured}

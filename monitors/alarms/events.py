@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Kind = Literal[
+AlarmKind = Literal[
     "asystole",
     "bradycardia",
     "tachycardia",
@@ -20,7 +20,7 @@ Kind = Literal[
 Priority = Literal["low", "medium", "high"]
 Category = Literal["physiological", "technical"]
 Change = Literal["onset", "escalated", "suppressed", "resumed", "acknowledged", "latched", "ended"]
-State = Literal["active", "suppressed", "acknowledged", "latched", "ended"]
+AlarmStateName = Literal["active", "suppressed", "acknowledged", "latched", "ended"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,11 +71,11 @@ class Transition:
 
     alarm: str
     stream: str
-    kind: Kind
+    kind: AlarmKind
     category: Category
     priority: Priority
     change: Change
-    state: State
+    state: AlarmStateName
     time: float
     onset: float
     announced: bool = True

@@ -48,14 +48,14 @@ from monitors.alarms.conditions import (
     LOW,
     PRIORITIES,
     UNKNOWN,
+    Finding,
     Missing,
-    Seen,
     Timer,
     measured,
     missed,
     unjudged,
 )
-from monitors.alarms.events import Change, Kind, Observation, Priority, State, Transition
+from monitors.alarms.events import AlarmKind, AlarmStateName, Change, Observation, Priority, Transition
 from monitors.alarms.limits import Limits
 
 _HOUR = 3600.0
@@ -63,7 +63,7 @@ _JITTER = 2.0  # seconds that the time may go back without the clock having been
 _LAST = 1e11  # unix seconds; what lies beyond is no time
 
 
-class _Step:
+class _BedStep:
     """One step: what it reads, and what it gathers."""
 
     def __init__(self, state: AlarmState, now: float, observation: Observation, limits: Limits) -> None:
@@ -73,11 +73,11 @@ class _Step:
         # What a lost stream missed is told by its alarm.
         lost = _open(state.tracks.get("stream-lost"))
         self.missing = missed(state.missing, now, 0.0 if lost else self.gap)
-        self.seen = Seen(observation, limits, sum(seconds for _, seconds in self.missing))
+        self.seen = Finding(observation, limits, sum(seconds for _, seconds in self.missing))
         self.told = tuple(min(each, now) for each in state.told)
         self.transitions: list[Transition] = []
 
-    def follow(self, kind: Kind, track: Track | None, level: int) -> Track | None:
+    def follow(self, kind: AlarmKind, track: Track | None, level: int) -> Track | None:
         """The track of `kind` after this step; None: nothing to remember."""
         timer, alarm = (track.timer, track.alarm) if track else (Timer(self.now, self.now), None)
         if level == UNKNOWN:
@@ -95,13 +95,13 @@ class _Step:
             return Track(timer, self.opened(kind, alarm, timer, reached) if reached else alarm)
         return Track(timer, self.moved(kind, alarm, timer, level, reached))
 
-    def suppresses(self, kind: Kind, alarm: Alarm, timer: Timer) -> bool:
+    def suppresses(self, kind: AlarmKind, alarm: Alarm, timer: Timer) -> bool:
         """Whether an alarm whose condition cannot be judged has been so for too long."""
         if alarm.state != "active" or alarm.priority == "high" or CONDITIONS[kind].category == "technical":
             return False
         return not 0 <= self.now - timer.judged < self.limits.suppress_after
 
-    def opened(self, kind: Kind, before: Alarm | None, timer: Timer, reached: int) -> Alarm:
+    def opened(self, kind: AlarmKind, before: Alarm | None, timer: Timer, reached: int) -> Alarm:
         """The alarm `kind` at its onset, or `before` again."""
         priority = PRIORITIES[reached - 1]
         if before:
@@ -113,7 +113,7 @@ class _Step:
         alarm = Alarm(name, priority, "active", self.now, self.now, self.room(priority))
         return self.change(kind, alarm, timer, "onset", "active", tell=alarm.announced)
 
-    def moved(self, kind: Kind, alarm: Alarm, timer: Timer, level: int, reached: int) -> Alarm:
+    def moved(self, kind: AlarmKind, alarm: Alarm, timer: Timer, level: int, reached: int) -> Alarm:
         """An open alarm after its condition was judged."""
         condition, limits = CONDITIONS[kind], self.limits
         reason: str | None = None
@@ -148,11 +148,11 @@ class _Step:
 
     def change(
         self,
-        kind: Kind,
+        kind: AlarmKind,
         alarm: Alarm,
         timer: Timer,
         change: Change,
-        state: State,
+        state: AlarmStateName,
         reason: str | None = None,
         *,
         tell: bool = False,
@@ -181,8 +181,8 @@ def step(
     now = _clock(state.time, observation.time)
     if now is None:
         return state, ()
-    here = _Step(state, now, observation, limits)
-    tracks: dict[Kind, Track] = {}
+    here = _BedStep(state, now, observation, limits)
+    tracks: dict[AlarmKind, Track] = {}
     for kind, condition in CONDITIONS.items():
         level = condition.level(here.seen)
         before = state.tracks.get(kind)
@@ -210,7 +210,7 @@ def acknowledge(state: AlarmState, alarm_name: str, time: float) -> tuple[AlarmS
     for kind, alarm in state.open.items():
         if alarm.name == alarm_name and alarm.state != "acknowledged":
             at = time if abs(time) < _LAST else alarm.changed
-            after: list[tuple[Change, State]] = [("acknowledged", "acknowledged")]
+            after: list[tuple[Change, AlarmStateName]] = [("acknowledged", "acknowledged")]
             after += [("ended", "ended")] if alarm.state == "latched" else []
             transitions = []
             for change, new in after:
@@ -233,7 +233,7 @@ def discharge(state: AlarmState, time: float) -> tuple[AlarmState, tuple[Transit
 
 
 def _transition(
-    stream: str, kind: Kind, alarm: Alarm, change: Change, time: float, why: Mapping[str, Any]
+    stream: str, kind: AlarmKind, alarm: Alarm, change: Change, time: float, why: Mapping[str, Any]
 ) -> Transition:
     return Transition(
         alarm=alarm.name,
@@ -280,7 +280,7 @@ class Alarm:
 
     name: str
     priority: Priority
-    state: State
+    state: AlarmStateName
     onset: float
     changed: float
     announced: bool
@@ -314,7 +314,7 @@ class AlarmState:
 
     stream: str
     time: float | None = None
-    tracks: Mapping[Kind, Track] = field(default_factory=dict)
+    tracks: Mapping[AlarmKind, Track] = field(default_factory=dict)
     missing: Missing = ()
     told: tuple[float, ...] = ()
     clock: int = 0
@@ -325,7 +325,7 @@ class AlarmState:
         return cls(stream)
 
     @property
-    def open(self) -> dict[Kind, Alarm]:
+    def open(self) -> dict[AlarmKind, Alarm]:
         """The open alarm of each kind that has one."""
         alarms = {kind: track.alarm for kind, track in self.tracks.items()}
         return {kind: alarm for kind, alarm in alarms.items() if alarm and alarm.state != "ended"}
@@ -373,7 +373,7 @@ def restore(stream: str, open: Sequence[Transition]) -> AlarmState:
     Raises:
         GenrayError: one is of another stream.
     """
-    tracks: dict[Kind, Track] = {}
+    tracks: dict[AlarmKind, Track] = {}
     latest = sorted((each for each in open if each.state != "ended"), key=lambda each: each.onset)
     for each in latest:
         if each.stream != stream:

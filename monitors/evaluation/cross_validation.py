@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from genray.datasets.beats import BeatSetSettings
-from genray.ecg.records.base import Record
+from genray.ecg.records.base import EcgRecord
 from genray.ecg.records.open import find_records, open_record
 from genray.errors import DataError
 from monitors.alarms.limits import Limits
-from monitors.evaluation.evaluate import Judged, Truth, check_readable, evaluate, truth_of
+from monitors.evaluation.evaluate import Judged, RecordTruth, check_readable, evaluate, truth_of
 from monitors.patient.scoring import Scorer
 from monitors.patient.ward import WardSettings
 
@@ -28,8 +28,8 @@ class AnnotatedRecords:
     each by its name."""
 
     folder: Path
-    records: dict[str, Record] = field(default_factory=dict)
-    truths: dict[str, Truth] = field(default_factory=dict)
+    records: dict[str, EcgRecord] = field(default_factory=dict)
+    truths: dict[str, RecordTruth] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
 
 
@@ -126,7 +126,7 @@ def _thinned(usable: Mapping[str, int]) -> list[str]:
     return list(usable)[:: max(1, sum(usable.values()) // _BEATS)]
 
 
-def _common_lead(records: Sequence[Record]) -> str:
+def _common_lead(records: Sequence[EcgRecord]) -> str:
     """The lead that the most records have; of several the one that train-ecg prefers."""
     counts = Counter(lead.upper() for record in records for lead in record.leads)
     preferred = {lead: -place for place, lead in enumerate(BeatSetSettings().leads)}

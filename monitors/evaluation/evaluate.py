@@ -18,15 +18,15 @@ import torch
 from numpy.typing import NDArray
 
 from genray.ecg.beats import AAMI
-from genray.ecg.records.base import Record
-from monitors.alarms.events import Kind, Transition
+from genray.ecg.records.base import EcgRecord
+from monitors.alarms.events import AlarmKind, Transition
 from monitors.alarms.limits import Limits
 from monitors.evaluation.matching import (
     NEAR,
     RHYTHM,
     Alarmed,
-    Span,
     Times,
+    TimeSpan,
     abnormal_episodes,
     alarms_of,
     begun_without_reason,
@@ -58,7 +58,7 @@ class Counts(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Truth:
+class RecordTruth:
     """What the annotations of a record say.
 
     Attributes:
@@ -110,11 +110,11 @@ class Judged:
     episodes: int
     delays: tuple[float, ...]
     anomaly: tuple[int, int]
-    rhythm: Mapping[Kind, tuple[int, int]]
+    rhythm: Mapping[AlarmKind, tuple[int, int]]
     technical: int
 
 
-def truth_of(record: Record) -> Truth | None:
+def truth_of(record: EcgRecord) -> RecordTruth | None:
     """What its annotations say; None if it has none, or too few to compare anything.
 
     Raises:
@@ -125,12 +125,12 @@ def truth_of(record: Record) -> Truth | None:
         return None
     # A code that AAMI puts into no class says nothing of a beat's shape.
     abnormal = np.array([AAMI.get(symbol, "N") != "N" for symbol in annotations.symbols])
-    return Truth(annotations.peaks / record.rate, abnormal, _PACED in annotations.symbols)
+    return RecordTruth(annotations.peaks / record.rate, abnormal, _PACED in annotations.symbols)
 
 
 def evaluate(
-    records: Mapping[str, Record],
-    truths: Mapping[str, Truth],
+    records: Mapping[str, EcgRecord],
+    truths: Mapping[str, RecordTruth],
     scorer: Scorer,
     settings: WardSettings,
     limits: Limits,
@@ -169,7 +169,7 @@ def evaluate(
     ]
 
 
-def check_readable(record: Record) -> None:
+def check_readable(record: EcgRecord) -> None:
     """Read all of a record.
 
     Raises:
@@ -183,15 +183,15 @@ def _part(moved: Callable[[float], None], number: int, of: int, share: float) ->
     moved((number + share) / of)
 
 
-def _known(record: Record, scorer: Scorer) -> int:
+def _known(record: EcgRecord, scorer: Scorer) -> int:
     return next((place for place, lead in enumerate(record.leads) if scorer.knows(lead)), 0)
 
 
 def _judged(
     name: str,
-    record: Record,
-    truth: Truth,
-    runs: tuple[Watched, Watched, Watched],
+    record: EcgRecord,
+    truth: RecordTruth,
+    runs: tuple[WatchedRecord, WatchedRecord, WatchedRecord],
     limits: Limits,
     calibration: float,
 ) -> Judged:
@@ -235,12 +235,12 @@ def _judged(
     )
 
 
-def _rhythm(alarms: Sequence[Alarmed], kind: Kind, reasons: Sequence[Span]) -> tuple[int, int]:
+def _rhythm(alarms: Sequence[Alarmed], kind: AlarmKind, reasons: Sequence[TimeSpan]) -> tuple[int, int]:
     those = [alarm for alarm in alarms if alarm.kind == kind]
     return len(those), begun_without_reason(those, reasons)
 
 
-def _scores(truth: Truth, run: Watched) -> Times:
+def _scores(truth: RecordTruth, run: WatchedRecord) -> Times:
     """The score of each annotated beat, (beats,); NaN where none was found."""
     partner = paired(truth.times.tolist(), [time for time, _ in run.beats], NEAR)
     scores = np.array([score for _, score in run.beats] + [np.nan])
@@ -258,7 +258,7 @@ _BLOCK = 60  # s that are read at once
 
 
 @dataclass
-class Watched:
+class WatchedRecord:
     """What the monitor made of a record. Times are seconds from its first sample.
 
     Attributes:
@@ -275,11 +275,11 @@ class Watched:
 
 
 def watch(
-    records: Mapping[str, Record],
+    records: Mapping[str, EcgRecord],
     ward: Ward,
     columns: Mapping[str, Sequence[int]],
     moved: Callable[[float], None],
-) -> dict[str, Watched]:
+) -> dict[str, WatchedRecord]:
     """Play `records` to a ward that has no streams yet.
 
     Args:
@@ -291,7 +291,7 @@ def watch(
         DataError: a record cannot be read any more.
     """
     ward.watched = frozenset(records)
-    found = {name: Watched() for name in records}
+    found = {name: WatchedRecord() for name in records}
     playing = {name: _chunks(name, record, columns[name]) for name, record in records.items()}
     longest = max(record.samples / record.rate for record in records.values())
     second = 0
@@ -315,7 +315,7 @@ def watch(
     return found
 
 
-def _chunks(name: str, record: Record, columns: Sequence[int]) -> Iterator[Chunk]:
+def _chunks(name: str, record: EcgRecord, columns: Sequence[int]) -> Iterator[Chunk]:
     size = max(1, round(record.rate))
     leads = tuple(record.leads[column] for column in columns)
     gains = tuple(record.gains[column] for column in columns)
@@ -332,13 +332,13 @@ def _chunks(name: str, record: Record, columns: Sequence[int]) -> Iterator[Chunk
         )
 
 
-def _seconds(record: Record, size: int) -> Iterator[NDArray[np.int16]]:
+def _seconds(record: EcgRecord, size: int) -> Iterator[NDArray[np.int16]]:
     for start in range(0, record.samples, _BLOCK * size):
         block = record.read(start, start + _BLOCK * size)
         yield from (block[i : i + size] for i in range(0, len(block), size))
 
 
-def _gather(made: Round, found: Mapping[str, Watched]) -> None:
+def _gather(made: Round, found: Mapping[str, WatchedRecord]) -> None:
     for name, times in made.complexes.items():
         found[name].complexes += [time - _BEGIN for time in times]
     for name, beats in made.beats.items():

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from monitors.alarms.events import Kind, Transition
+from monitors.alarms.events import AlarmKind, Transition
 from monitors.alarms.limits import Limits
 
 NEAR = 0.15
@@ -67,17 +67,17 @@ _ON, _OFF = 0.4, 0.2
 _WINDOW = 6.0  # s over which a rate is meant
 _SLACK = 10.0  # s between an alarm and its reason at most: what IEC 60601-2-27 leaves for a heart-rate alarm
 
-RHYTHM: tuple[Kind, ...] = ("asystole", "bradycardia", "tachycardia")
+RHYTHM: tuple[AlarmKind, ...] = ("asystole", "bradycardia", "tachycardia")
 """Alarms that go by when beats come, not by what they look like."""
 
 
-class Span(NamedTuple):
+class TimeSpan(NamedTuple):
     """From when to when, in seconds."""
 
     start: float
     end: float
 
-    def near(self, other: Span) -> bool:
+    def near(self, other: TimeSpan) -> bool:
         """Whether they overlap or are at most 10 s apart."""
         return self.start <= other.end + _SLACK and other.start <= self.end + _SLACK
 
@@ -85,12 +85,12 @@ class Span(NamedTuple):
 class Alarmed(NamedTuple):
     """An alarm from its onset, or from when it came again, to its end; whether it was announced."""
 
-    kind: Kind
-    span: Span
+    kind: AlarmKind
+    span: TimeSpan
     announced: bool
 
 
-def abnormal_episodes(times: Times, abnormal: NDArray[np.bool_]) -> list[Span]:
+def abnormal_episodes(times: Times, abnormal: NDArray[np.bool_]) -> list[TimeSpan]:
     """Where at least 40 % of the last 20 beats are abnormal, until fewer than 20 % are.
 
     Args:
@@ -98,20 +98,20 @@ def abnormal_episodes(times: Times, abnormal: NDArray[np.bool_]) -> list[Span]:
         abnormal: which of them are.
     """
     share = np.convolve(abnormal, np.ones(_BEATS), "full")[: len(times)] / _BEATS
-    episodes: list[Span] = []
+    episodes: list[TimeSpan] = []
     start: float | None = None
     for time, now in zip(times[_BEATS - 1 :].tolist(), share[_BEATS - 1 :].tolist(), strict=True):
         if start is None and now >= _ON - 1e-9:
             start = time
         elif start is not None and now < _OFF - 1e-9:
-            episodes.append(Span(start, time))
+            episodes.append(TimeSpan(start, time))
             start = None
     if start is not None:
-        episodes.append(Span(start, float(times[-1])))
+        episodes.append(TimeSpan(start, float(times[-1])))
     return episodes
 
 
-def rhythm_reasons(times: Times, limits: Limits) -> Mapping[Kind, list[Span]]:
+def rhythm_reasons(times: Times, limits: Limits) -> Mapping[AlarmKind, list[TimeSpan]]:
     """Where the annotated beats give a reason for an alarm of the rhythm: a mean rate over 6 s beyond the
     limit, or no beat for as long as makes an asystole. That is one for a tachycardia too: in ventricular
     flutter no beats are annotated.
@@ -128,8 +128,8 @@ def rhythm_reasons(times: Times, limits: Limits) -> Mapping[Kind, list[Span]]:
     rates = 60 * (last - first) / (times[last] - times[first])
     pauses = np.diff(times) >= limits.asystole.silence
 
-    def spans(where: NDArray[np.bool_], until: NDArray[np.intp]) -> list[Span]:
-        return [Span(float(times[i]), float(times[until[i]])) for i in np.flatnonzero(where)]
+    def spans(where: NDArray[np.bool_], until: NDArray[np.intp]) -> list[TimeSpan]:
+        return [TimeSpan(float(times[i]), float(times[until[i]])) for i in np.flatnonzero(where)]
 
     silent = spans(pauses, first + 1)
     return {
@@ -155,29 +155,29 @@ def alarms_of(transitions: Iterable[Transition], until: float) -> list[Alarmed]:
         place = running.get(each.alarm)
         if place is None and each.change in ("onset", "resumed"):
             running[each.alarm] = len(made)
-            made.append(Alarmed(each.kind, Span(each.time, until), each.announced))
+            made.append(Alarmed(each.kind, TimeSpan(each.time, until), each.announced))
         elif place is not None:
             alarm = made[place]
             alarm = alarm._replace(announced=alarm.announced or each.announced)
             if each.change in ("latched", "ended"):
-                alarm = alarm._replace(span=Span(alarm.span.start, each.time))
+                alarm = alarm._replace(span=TimeSpan(alarm.span.start, each.time))
                 del running[each.alarm]
             made[place] = alarm
     return made
 
 
-def without_reason(alarms: Iterable[Alarmed], reasons: Sequence[Span]) -> int:
+def without_reason(alarms: Iterable[Alarmed], reasons: Sequence[TimeSpan]) -> int:
     """How many `alarms` are near none of `reasons`."""
     return sum(not any(alarm.span.near(reason) for reason in reasons) for alarm in alarms)
 
 
-def begun_without_reason(alarms: Iterable[Alarmed], reasons: Sequence[Span]) -> int:
+def begun_without_reason(alarms: Iterable[Alarmed], reasons: Sequence[TimeSpan]) -> int:
     """How many of `alarms` began near none of `reasons`."""
-    began = (Span(alarm.span.start, alarm.span.start) for alarm in alarms)
+    began = (TimeSpan(alarm.span.start, alarm.span.start) for alarm in alarms)
     return sum(not any(each.near(reason) for reason in reasons) for each in began)
 
 
-def delay(episode: Span, alarms: Iterable[Alarmed]) -> float | None:
+def delay(episode: TimeSpan, alarms: Iterable[Alarmed]) -> float | None:
     """Seconds from the beginning of an episode to the first of `alarms` that is near it: 0 where that was on
     already; None: there is none."""
     starts = [alarm.span.start for alarm in alarms if alarm.span.near(episode)]

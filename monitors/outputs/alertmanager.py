@@ -328,22 +328,22 @@ class Alert:
         self.owed = [(number, transition) for number, transition in self.owed if number > version]
         return done
 
-    def step(self, told: Told | None, now: float, resend: float) -> Step:
+    def step(self, told: Told | None, now: float, resend: float) -> PushStep:
         """What to send next, and when, to one that was `told` this."""
         if not self.ended:
             fresh = told is not None and told.version == self.version
-            return Step(self, self.version, told, told.at + resend if told and fresh else now, self.last)
+            return PushStep(self, self.version, told, told.at + resend if told and fresh else now, self.last)
         if told is None and self.firing is not None:
             # It began and ended while this one was away. If nobody was told, it is told even so: first of
             # the one, then of the other.
-            return Step(self, self.version - 1, told, now if self.owed else inf, self.firing)
+            return PushStep(self, self.version - 1, told, now if self.owed else inf, self.firing)
         if told is not None and told.labels is None:
-            return Step(self, self.version, told, inf, None)
-        return Step(self, self.version, told, told.at + _HELD_S if told else now, None)
+            return PushStep(self, self.version, told, inf, None)
+        return PushStep(self, self.version, told, told.at + _HELD_S if told else now, None)
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PushStep:
     """One message to one Alertmanager.
 
     Attributes:

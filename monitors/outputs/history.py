@@ -45,7 +45,7 @@ _WATCHED = "SELECT CAST(substr(data, 1, ?) AS TEXT) FROM states WHERE name = 'wa
 
 
 @dataclass(slots=True, kw_only=True)
-class Episode:
+class AlarmEpisode:
     """An alarm, from its onset on.
 
     Attributes:
@@ -99,7 +99,7 @@ class History:
         cut: whether there are older changes that were not read, as there are too many.
     """
 
-    episodes: Sequence[Episode]
+    episodes: Sequence[AlarmEpisode]
     beds: int
     began: float
     until: float
@@ -179,18 +179,18 @@ def _history(
     )
 
 
-def _episodes(rows: Iterable[Any]) -> tuple[list[Episode], bool]:
+def _episodes(rows: Iterable[Any]) -> tuple[list[AlarmEpisode], bool]:
     """The alarms of changes that come newest first, and whether there were more than are read. A name that
     comes again after its end with an onset of its own (see `Journal`) is another alarm."""
-    found: list[Episode] = []
-    latest: dict[str, Episode] = {}
+    found: list[AlarmEpisode] = []
+    latest: dict[str, AlarmEpisode] = {}
     for count, row in enumerate(rows):
         if count == _MOST_CHANGES:
             return found, True
         number, recorded, alarm, stream, kind, category, priority, change, state, at, onset, announced = row
         each = latest.get(alarm)
         if each is None or (each._whole and state == "ended"):
-            each = latest[alarm] = Episode(
+            each = latest[alarm] = AlarmEpisode(
                 alarm=alarm, stream=stream, kind=kind, category=category, priority=priority, state=state,
                 onset=onset, changed=at, recorded=recorded, written=recorded, _last=number,
             )  # fmt: skip

@@ -25,7 +25,7 @@ from prometheus_client.samples import Sample
 from pydantic import Field
 
 from genray.text import label_value
-from monitors.alarms.events import Kind, Priority, Reading, Transition
+from monitors.alarms.events import AlarmKind, Priority, Reading, Transition
 from monitors.outputs.metrics_server import MetricsServer, ServerSettings
 
 _SCORES = (0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
@@ -47,13 +47,13 @@ _FAMILIES: dict[str, tuple[Literal["gauge", "counter"], str, tuple[str, ...]]] =
 }
 
 
-class ExporterSettings(ServerSettings):
+class MetricsSettings(ServerSettings):
     """Settings of the metrics."""
 
     max_streams: int = Field(2000, ge=1, le=100_000, description="streams that are shown; more are refused")
 
 
-class Exporter:
+class MetricsExporter:
     """Metrics of one monitor. May be called from any thread; a scrape sees all of one moment.
 
     An alarm is active from its first announced transition until it has ended: also while it is suppressed,
@@ -66,7 +66,7 @@ class Exporter:
         clock: unix time.
     """
 
-    def __init__(self, settings: ExporterSettings, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, settings: MetricsSettings, clock: Callable[[], float] = time.time) -> None:
         self._settings, self._clock = settings, clock
         self._lock = threading.Lock()
         self._streams: dict[str, Shown] = {}
@@ -74,7 +74,7 @@ class Exporter:
         self._values: dict[str, dict[tuple[str, ...], float]] = {name: {} for name in _FAMILIES}
         # Zeros, because `increase` does not see the step from nothing to the first.
         self._values["streams_refused"][()] = self._values["behind_seconds"][()] = 0
-        for kind in get_args(Kind):
+        for kind in get_args(AlarmKind):
             category = "physiological" if kind in _PHYSIOLOGICAL else "technical"
             for priority in get_args(Priority):
                 self._values["alarms"][kind, priority, category, "true"] = 0
@@ -212,11 +212,15 @@ LEADS = 16
 """Leads of a stream that are shown."""
 LEAD_LENGTH = 16
 
-Row = tuple[Mapping[str, str], float]
+MetricRow = tuple[Mapping[str, str], float]
 
 
 def family(
-    name: str, kind: Literal["gauge", "counter"], documentation: str, rows: Iterable[Row], unit: str = ""
+    name: str,
+    kind: Literal["gauge", "counter"],
+    documentation: str,
+    rows: Iterable[MetricRow],
+    unit: str = "",
 ) -> Metric:
     """A metric family of labelled values.
 
@@ -320,7 +324,9 @@ class Shown:
             label_value(lead, LEAD_LENGTH): float(quality == "good")
             for lead, quality in islice(reading.quality.items(), LEADS)
         }
-        self.leads: list[Row] = [(self.labels | {"lead": lead}, value) for lead, value in usable.items()]
+        self.leads: list[MetricRow] = [
+            (self.labels | {"lead": lead}, value) for lead, value in usable.items()
+        ]
 
 
 def stream_families(shown: Sequence[Shown]) -> Iterator[Metric]:

@@ -52,7 +52,7 @@ _URGENT_BYTES = 64 * 1024 * 1024
 _SEND_BUFFER = 128 * 1024
 
 
-class LiveSettings(Settings):
+class PageSettings(Settings):
     """Settings of the live page."""
 
     host: str = Field("127.0.0.1", min_length=1, description="address that it is served on")
@@ -73,7 +73,7 @@ class LiveSettings(Settings):
     )
 
     @model_validator(mode="after")
-    def _is_meant(self) -> LiveSettings:
+    def _is_meant(self) -> PageSettings:
         if not self.names and not is_loopback(self.host):
             raise ValueError(
                 f"host {self.host} is reached from other machines: say in `names` by which names, "
@@ -83,7 +83,7 @@ class LiveSettings(Settings):
 
 
 @dataclass(eq=False)
-class _Page:
+class _Viewer:
     """A page that is open: what it is shown, and what waits for it.
 
     Attributes:
@@ -101,7 +101,7 @@ class _Page:
             self.shown.remove(stream)
 
 
-class Live:
+class LivePage:
     """Serves the page and sends events to all that have it open.
 
     Args:
@@ -112,7 +112,7 @@ class Live:
 
     def __init__(
         self,
-        settings: LiveSettings,
+        settings: PageSettings,
         snapshot: Callable[[], dict[str, Any]],
         acknowledge: Callable[[str], Awaitable[bool]],
         discharge: Callable[[str], Awaitable[bool]],
@@ -121,7 +121,7 @@ class Live:
         self._snapshot = snapshot
         self._acknowledge = acknowledge
         self._discharge = discharge
-        self._pages: set[_Page] = set()
+        self._pages: set[_Viewer] = set()
         self._status: bytes | None = None
         self._runner: web.AppRunner | None = None
         self._names = HostNames(settings.host, settings.names)
@@ -195,7 +195,7 @@ class Live:
                     page.leave(stream)
                 page.outbox.put_urgent(data)
 
-    def _follow(self, page: _Page, stream: str) -> None:
+    def _follow(self, page: _Viewer, stream: str) -> None:
         if stream and page.follows and stream not in page.shown and len(page.shown) < self._settings.traces:
             page.shown.append(stream)
             page.outbox.put_urgent(frame({"type": "shown", "streams": page.shown}))
@@ -215,7 +215,7 @@ class Live:
     async def _events(self, request: web.Request) -> web.StreamResponse:
         if len(self._pages) >= self._settings.clients:
             raise web.HTTPServiceUnavailable(text="too many pages are open\n", headers={"Retry-After": "10"})
-        page = _Page(Outbox(urgent=_URGENT_BYTES, traces=self._settings.backlog))
+        page = _Viewer(Outbox(urgent=_URGENT_BYTES, traces=self._settings.backlog))
         self._pages.add(page)
         try:
             response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
@@ -233,7 +233,7 @@ class Live:
         finally:
             self._pages.discard(page)
 
-    def _begin(self, page: _Page, asked: str) -> None:
+    def _begin(self, page: _Viewer, asked: str) -> None:
         snapshot = self._snapshot()
         streams = [bed["stream"] for bed in snapshot["beds"]]
         chosen = [name for name in dict.fromkeys(asked.split(",")) if name]

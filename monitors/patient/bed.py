@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genray.ecg.qrs import Decisions
-from genray.ecg.quality import Quality
+from genray.ecg.quality import SignalQuality
 from monitors.alarms.events import Observation, Reading, Transition
 from monitors.alarms.machine import AlarmState
-from monitors.patient.heart_rate import Rhythm
+from monitors.patient.heart_rate import HeartRate
 from monitors.patient.ordering import Ordered, Sequencer
 from monitors.patient.reference import Reference
 from monitors.sources.message import MISSING, Chunk
@@ -61,7 +61,7 @@ class Bed:
     alarms: AlarmState
     decisions: Decisions
     burden_beats: int
-    rhythm: Rhythm = field(default_factory=Rhythm)
+    rhythm: HeartRate = field(default_factory=HeartRate)
     end: int = 0
     time: float = 0.0
     received: float = 0.0
@@ -196,7 +196,7 @@ class Bed:
 
     def observe(self, delay: int, now: float) -> Observation:
         """What is known after a hop."""
-        good = bool((self.quality == Quality.GOOD).any())
+        good = bool((self.quality == SignalQuality.GOOD).any())
         decided = self.end - delay
         if not good:
             # Nobody knows how many beats there are until the next one that is seen.
@@ -214,13 +214,13 @@ class Bed:
             silence=silence,
             burden=self.burden,
             good=good,
-            off=self._with(Quality.OFF),
-            poor=self._with(Quality.POOR),
+            off=self._with(SignalQuality.OFF),
+            poor=self._with(SignalQuality.POOR),
             gap=gap,
             behind=max(0.0, now - self.received) + self.held,
         )
 
-    def _with(self, quality: Quality) -> tuple[str, ...]:
+    def _with(self, quality: SignalQuality) -> tuple[str, ...]:
         if not self.quality.any():
             return ()
         return tuple(name for name, code in zip(self.leads, self.quality, strict=True) if code == quality)
@@ -239,7 +239,7 @@ class Bed:
         )
 
 
-_WORDS: dict[int, Any] = {int(each): each.word for each in Quality}
+_WORDS: dict[int, Any] = {int(each): each.word for each in SignalQuality}
 
 
 @dataclass

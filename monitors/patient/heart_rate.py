@@ -10,7 +10,7 @@ _USUAL = 20  # intervals of which the median is the usual one
 _SECONDS = 4.0  # of the last intervals that make the heart rate: short, so that alarms come within 10 s
 
 
-class Rhythm:
+class HeartRate:
     """The intervals between the beats of one stream."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from genray.ecg.beats import BeatSettings, cut_at
 from genray.ecg.qrs import Decisions, filled
-from genray.ecg.quality import Quality, QualitySettings, judge
+from genray.ecg.quality import QualitySettings, SignalQuality, judge
 from monitors.patient.bed import Bed, Hop, Waiting
 from monitors.patient.detection import Detection
 from monitors.patient.reference import SHIFTS, fit
@@ -99,7 +99,7 @@ class Leads:
         self._last[rows] = whole[:, -1]
         states = [bed.decisions for bed in beds]
         found = self._detection.push(
-            rows, starts, whole, quality == Quality.GOOD, states, [bed.end for bed in beds]
+            rows, starts, whole, quality == SignalQuality.GOOD, states, [bed.end for bed in beds]
         )
         for bed, first, count, those in zip(beds, starts.tolist(), counts, found, strict=True):
             bed.quality = quality[first : first + count]
@@ -148,7 +148,7 @@ class Leads:
         wide = cut_at(history, flat_rows, np.repeat(columns, leads), self._rate, self._wide)
         cut = wide[:, SHIFTS:-SHIFTS]
         good = np.isfinite(wide).all(axis=1)
-        good &= np.concatenate([bed.quality for bed, _, _ in whose]) == Quality.GOOD
+        good &= np.concatenate([bed.quality for bed, _, _ in whose]) == SignalQuality.GOOD
         known = good & np.concatenate([[self._scorer.knows(n) for n in bed.leads] for bed, _, _ in whose])
         chosen = np.flatnonzero(known)
         scores = self._scorer(cut[chosen])
@@ -162,7 +162,7 @@ class Leads:
             if not good[part].any():
                 continue
             at = bed.moment(bed.end - self._keep + column)
-            seen = _Seen(at, good[part], shapes[part], distances[part], place[part])
+            seen = _BeatEvidence(at, good[part], shapes[part], distances[part], place[part])
             value, anomalous = _judged(bed, beat, seen, scores)
             made.scores.append(value)
             made.delays.append(bed.time - at + bed.held + max(0.0, now - bed.received))
@@ -194,7 +194,7 @@ class Leads:
             )
 
 
-class _Seen(NamedTuple):
+class _BeatEvidence(NamedTuple):
     """Leads of a beat, and its time; `place` is where in the scores they are, -1: they are not."""
 
     at: float
@@ -204,7 +204,7 @@ class _Seen(NamedTuple):
     place: NDArray[np.intp]
 
 
-def _judged(bed: Bed, beat: Waiting, seen: _Seen, scores: Scores) -> tuple[float, bool]:
+def _judged(bed: Bed, beat: Waiting, seen: _BeatEvidence, scores: Scores) -> tuple[float, bool]:
     """The score of a beat, and whether it is anomalous for this patient."""
     bed.beats += 1
     surprises = scores.surprise[seen.place[seen.place >= 0]]
@@ -228,7 +228,7 @@ def _judged(bed: Bed, beat: Waiting, seen: _Seen, scores: Scores) -> tuple[float
     return value, anomalous
 
 
-def _evidence(bed: Bed, lead: int, seen: _Seen, scores: Scores, value: float) -> dict[str, Any]:
+def _evidence(bed: Bed, lead: int, seen: _BeatEvidence, scores: Scores, value: float) -> dict[str, Any]:
     """What an alarm shows of an anomalous beat: the lead in which it is the most unusual."""
     assert bed.reference.shape is not None
     place = int(seen.place[lead])

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any, Protocol
 
 from genray.errors import GenrayError
-from monitors.service.shard import Report, Shard, Start
+from monitors.service.shard import Shard, ShardReport, Start
 from monitors.settings import EcgSettings
 
 _SILENT = 30.0  # s; a step takes a fraction of one
@@ -17,13 +17,13 @@ class ShardLost(Exception):
     """The process of a shard has ended. `open` begins it anew."""
 
 
-class Running(Protocol):
+class ShardBackend(Protocol):
     """A shard wherever it runs. All but `open` and `close` raise ShardLost when its process is gone."""
 
     async def open(self, start: Start) -> None:
         """Begin, or begin anew."""
 
-    async def collect(self, keep: bool) -> Report:
+    async def collect(self, keep: bool) -> ShardReport:
         """See `Shard.collect`."""
 
     async def watch(self, streams: frozenset[str]) -> None:
@@ -39,7 +39,7 @@ class Running(Protocol):
         """End it."""
 
 
-class Here:
+class LocalBackend:
     """The only shard, in this process."""
 
     def __init__(self, settings: EcgSettings, key: bytes) -> None:
@@ -47,7 +47,7 @@ class Here:
         self._shard: Shard | None = None
 
     async def open(self, start: Start) -> None:
-        """See `Running`."""
+        """See `ShardBackend`."""
         await self.close()
         self._shard = Shard(self._settings, self._key, (0, 1), start)
 
@@ -56,30 +56,30 @@ class Here:
         assert self._shard is not None
         return self._shard
 
-    async def collect(self, keep: bool) -> Report:
-        """See `Running`."""
+    async def collect(self, keep: bool) -> ShardReport:
+        """See `ShardBackend`."""
         return await self._running.collect(keep)
 
     async def watch(self, streams: frozenset[str]) -> None:
-        """See `Running`."""
+        """See `ShardBackend`."""
         self._running.watch(streams)
 
     async def acknowledge(self, alarm: str) -> bool:
-        """See `Running`."""
+        """See `ShardBackend`."""
         return self._shard is not None and self._shard.acknowledge(alarm)
 
     async def discharge(self, stream: str) -> bool:
-        """See `Running`."""
+        """See `ShardBackend`."""
         return self._shard is not None and self._shard.discharge(stream)
 
     async def close(self) -> None:
-        """See `Running`."""
+        """See `ShardBackend`."""
         if self._shard is not None:
             await self._shard.close()
             self._shard = None
 
 
-class OnRay:
+class RayBackend:
     """One of several shards, an actor on the Ray that this process is connected to.
 
     Args:
@@ -95,35 +95,35 @@ class OnRay:
         self._answered = False
 
     async def open(self, start: Start) -> None:
-        """See `Running`."""
+        """See `ShardBackend`."""
         await self.close()
         # It is begun anew here, with what was kept, and not by Ray.
-        kind = self._ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(Actor)
+        kind = self._ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(ShardActor)
         self._answered = False
         self._actor = kind.remote(self._settings, self._key, self._part, start)
 
-    async def collect(self, keep: bool) -> Report:
-        """See `Running`."""
-        report: Report = await self._ask("collect", keep)
+    async def collect(self, keep: bool) -> ShardReport:
+        """See `ShardBackend`."""
+        report: ShardReport = await self._ask("collect", keep)
         self._answered = True
         return report
 
     async def watch(self, streams: frozenset[str]) -> None:
-        """See `Running`."""
+        """See `ShardBackend`."""
         await self._ask("watch", streams)
 
     async def acknowledge(self, alarm: str) -> bool:
-        """See `Running`."""
+        """See `ShardBackend`."""
         done: bool = await self._ask("acknowledge", alarm)
         return done
 
     async def discharge(self, stream: str) -> bool:
-        """See `Running`."""
+        """See `ShardBackend`."""
         done: bool = await self._ask("discharge", stream)
         return done
 
     async def close(self) -> None:
-        """See `Running`."""
+        """See `ShardBackend`."""
         if self._actor is not None:
             self._ray.kill(self._actor)
             self._actor = None
@@ -147,7 +147,7 @@ class OnRay:
             raise ShardLost(f"{name} ended ({type(error).__name__}), and is begun anew") from error
 
 
-class Actor:
+class ShardActor:
     """A shard in a process of Ray. Whatever is asked first begins it."""
 
     def __init__(self, *arguments: Any) -> None:
@@ -159,7 +159,7 @@ class Actor:
             self._begun = Shard(*self._arguments)
         return self._begun
 
-    async def collect(self, keep: bool) -> Report:
+    async def collect(self, keep: bool) -> ShardReport:
         """See `Shard.collect`."""
         return await self._shard().collect(keep)
 

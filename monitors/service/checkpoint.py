@@ -21,7 +21,7 @@ _MONITOR = "monitor"  # row of what belongs to no stream and no shard
 _AFRESH = 60.0  # s after which the times of streams that are watched are kept again
 
 
-class Keeping:
+class MonitorCheckpoint:
     """Keeps it in memory, for shards that begin anew, and in the journal. A disk that is full does not stop
     the monitor: what could not be written goes with the next.
 

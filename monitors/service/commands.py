@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from genray.errors import GenrayError
-from monitors.service.backends import Running, ShardLost
-from monitors.service.checkpoint import Keeping
-from monitors.service.dispatcher import Telling
-from monitors.service.lost_streams import Absence
+from monitors.service.backends import ShardBackend, ShardLost
+from monitors.service.checkpoint import MonitorCheckpoint
+from monitors.service.dispatcher import Dispatcher
+from monitors.service.lost_streams import LostStreams
 
 _PATIENCE = 5.0  # s until what was asked must be in the journal
 
 
-class Requests:
+class Commands:
     """Asks the shard that watches a stream, or does it where none does.
 
     Args:
@@ -25,11 +25,11 @@ class Requests:
 
     def __init__(
         self,
-        shards: Sequence[Running],
+        shards: Sequence[ShardBackend],
         up: Sequence[bool],
-        telling: Telling,
-        absence: Absence,
-        keeping: Keeping,
+        telling: Dispatcher,
+        absence: LostStreams,
+        keeping: MonitorCheckpoint,
         pseudonym: Callable[[str], str],
     ) -> None:
         self._shards, self._up = shards, up

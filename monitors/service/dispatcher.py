@@ -14,8 +14,8 @@ from genray.progress import Display
 from monitors.alarms.events import Reading, Transition
 from monitors.outputs.alertmanager import Alertmanager
 from monitors.outputs.journal import Journal
-from monitors.outputs.metrics import Exporter
-from monitors.outputs.page import Live
+from monitors.outputs.metrics import MetricsExporter
+from monitors.outputs.page import LivePage
 from monitors.patient.bed import Round
 from monitors.settings import EcgSettings
 
@@ -25,14 +25,14 @@ _PUSHED = "alertmanager"
 _HELD = ("onset", "escalated", "resumed")  # changes at which the condition of an alarm holds
 
 
-class Telling:
+class Dispatcher:
     """Everybody who is told, and what they know now.
 
     Args:
         settings: of the monitor.
         journal: open.
         display: where lines for a person go.
-        acknowledge, discharge: see `Live`.
+        acknowledge, discharge: see `LivePage`.
     """
 
     def __init__(
@@ -44,8 +44,8 @@ class Telling:
         discharge: Callable[[str], Awaitable[bool]],
     ) -> None:
         self._journal, self._display = journal, display
-        self.exporter = Exporter(settings.metrics)
-        self.live = Live(settings.page, self._snapshot, acknowledge, discharge)
+        self.exporter = MetricsExporter(settings.metrics)
+        self.live = LivePage(settings.page, self._snapshot, acknowledge, discharge)
         self.pager = Alertmanager(
             settings.alertmanager,
             sent=partial(journal.mark_sent, _PUSHED),

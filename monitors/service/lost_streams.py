@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from monitors.alarms.events import Observation, Reading, Transition
 from monitors.alarms.limits import Limits
 from monitors.alarms.machine import AlarmState, acknowledge, discharge, restore, step
-from monitors.service.dispatcher import Telling
+from monitors.service.dispatcher import Dispatcher
 
 _SETTLES = 30.0  # s that shards may need to begin; then streams that do not come are missed even so
 _SHARD_LOST = "the process that watches this stream ended or hangs; it is being started again"
@@ -29,7 +29,7 @@ class _Awaited:
     since: float | None = None
 
 
-class Absence:
+class LostStreams:
     """Raises and ends the alarms of streams that nobody watches. One thing at a time: what is told is in the
     journal before the next is looked at.
 
@@ -41,7 +41,7 @@ class Absence:
     """
 
     def __init__(
-        self, telling: Telling, limits: Callable[[str], Limits], awaited: Mapping[str, float]
+        self, telling: Dispatcher, limits: Callable[[str], Limits], awaited: Mapping[str, float]
     ) -> None:
         self._telling, self._limits = telling, limits
         self._began = time.monotonic()

@@ -15,12 +15,12 @@ from typing import Any
 from genray.errors import GenrayError
 from genray.progress import Display
 from monitors.outputs.journal import Journal
-from monitors.service.backends import Running, ShardLost
-from monitors.service.checkpoint import Keeping
-from monitors.service.commands import Requests
-from monitors.service.dispatcher import Telling
-from monitors.service.lost_streams import Absence
-from monitors.service.shard import Report
+from monitors.service.backends import ShardBackend, ShardLost
+from monitors.service.checkpoint import MonitorCheckpoint
+from monitors.service.commands import Commands
+from monitors.service.dispatcher import Dispatcher
+from monitors.service.lost_streams import LostStreams
+from monitors.service.shard import ShardReport
 from monitors.settings import EcgSettings
 
 _KEEP = 5.0  # s between writing down where sources are
@@ -48,25 +48,25 @@ class Monitor:
     def __init__(
         self,
         settings: EcgSettings,
-        shards: Sequence[Running],
+        shards: Sequence[ShardBackend],
         journal: Journal,
         pseudonym: Callable[[str], str],
         display: Display,
     ) -> None:
         self._settings, self._shards, self._journal, self._display = settings, shards, journal, display
         self._up = [False] * len(shards)
-        self.telling = told = Telling(
+        self.telling = told = Dispatcher(
             settings,
             journal,
             display,
             acknowledge=lambda alarm: self._requests.acknowledge(alarm),
             discharge=lambda stream: self._requests.discharge(stream),
         )
-        self._keeping = Keeping(journal, settings.source, len(shards), told.note)
+        self._keeping = MonitorCheckpoint(journal, settings.source, len(shards), told.note)
         awaited = self._keeping.watched(settings.ward.discharge_after)
-        self._absence = Absence(told, settings.limits_by(pseudonym), awaited)
-        self._requests = Requests(shards, self._up, told, self._absence, self._keeping, pseudonym)
-        self._last: list[Report | None] = [None] * len(shards)
+        self._absence = LostStreams(told, settings.limits_by(pseudonym), awaited)
+        self._requests = Commands(shards, self._up, told, self._absence, self._keeping, pseudonym)
+        self._last: list[ShardReport | None] = [None] * len(shards)
         self._behind = [0.0] * len(shards)
         self._asked: list[float | None] = [None] * len(shards)
         self._late = [False] * len(shards)
@@ -170,7 +170,7 @@ class Monitor:
             await asyncio.sleep(wait)
         return False
 
-    async def _collect(self, number: int, shard: Running) -> bool:
+    async def _collect(self, number: int, shard: ShardBackend) -> bool:
         """Take what is new until the source is over, or the monitor ends."""
         told, keeping = self.telling, self._keeping
         watched: frozenset[str] = frozenset()
@@ -208,14 +208,14 @@ class Monitor:
                 return True
         return False
 
-    async def _begun(self, number: int, report: Report) -> None:
+    async def _begun(self, number: int, report: ShardReport) -> None:
         self._up[number] = True
         await self._requests.begun(number)
         self.telling.exporter.shard(str(number), True)
         if self._settings.shards:
             self._display.note(f"shard {number}: process {report.process}")
 
-    def _take(self, number: int, report: Report) -> None:
+    def _take(self, number: int, report: ShardReport) -> None:
         told, exporter = self.telling, self.telling.exporter
         told.take(number, report.found)
         exporter.observe_step(report.steps)

@@ -52,7 +52,7 @@ class Start:
 
 
 @dataclass
-class Report:
+class ShardReport:
     """What is new in a shard.
 
     Attributes:
@@ -120,7 +120,7 @@ class Shard:
         self._ticked = time.monotonic()
         self._part = 0
 
-    async def collect(self, keep: bool = False) -> Report:
+    async def collect(self, keep: bool = False) -> ShardReport:
         """Look at what has come, waiting a moment for it; the first call opens the source.
 
         Args:
@@ -162,7 +162,7 @@ class Shard:
             self._remember()
         return self._report(found, now - began, over and not self._ward.waiting, keep)
 
-    def _report(self, found: Round, seconds: float, over: bool, keep: bool) -> Report:
+    def _report(self, found: Round, seconds: float, over: bool, keep: bool) -> ShardReport:
         faults, self._faults = self._faults, Counter()
         faults.update({("order", reason): count for reason, count in found.faults.items()})
         refused, self._refused = self._refused, 0
@@ -170,7 +170,7 @@ class Shard:
         self._told += len(left_out)
         place = self._places[0][1] if self._places else {}
         changed = self._ward.streams if keep else [each.stream for each in found.transitions]
-        return Report(
+        return ShardReport(
             found=found,
             faults=faults,
             connected={self._source.name: self._feed.connected},

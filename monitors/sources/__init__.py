@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from monitors.sources.base import Source
+from monitors.sources.base import EcgSource
 from monitors.sources.demo import DemoSettings, DemoSource
 from monitors.sources.kafka import KafkaSettings, KafkaSource
 from monitors.sources.mqtt import MqttSettings, MqttSource
@@ -21,7 +21,7 @@ SourceSettings = Annotated[
 """Settings of any source, told apart by `kind`."""
 
 
-def make_source(settings: SourceSettings) -> Source:
+def make_source(settings: SourceSettings) -> EcgSource:
     """The source of `settings`, not yet open.
 
     Raises:

@@ -19,7 +19,7 @@ class EndOfSource(Exception):
     """There is no more, and never will be."""
 
 
-class Source(Protocol):
+class EcgSource(Protocol):
     """Messages of many streams. One task at a time calls it, in this order: `open`, `next` any number of
     times, `close`; and the same again after a loss. `snapshot` may be called whenever it is open.
 

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from genray.errors import GenrayError
 from genray.settings.base import Settings
-from monitors.sources.base import EndOfSource, Source, SourceLost
+from monitors.sources.base import EcgSource, EndOfSource, SourceLost
 from monitors.sources.message import REASONS, BadMessage, Chunk, decode, peek_stream
 from monitors.sources.pseudonyms import Pseudonyms
 
@@ -52,7 +52,7 @@ class Feed:
 
     def __init__(
         self,
-        source: Source,
+        source: EcgSource,
         deliver: Callable[[Chunk], Awaitable[None]],
         fault: Callable[[str, int], None],
         settings: FeedSettings,

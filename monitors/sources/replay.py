@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from genray.ecg.records.base import Record
+from genray.ecg.records.base import EcgRecord
 from genray.ecg.records.open import find_records, open_record
 from genray.errors import DataError
 from genray.settings.base import Location, Settings
@@ -125,7 +125,7 @@ class ReplaySource:
     def _open(self) -> list[_Stream]:
         settings = self._settings
         root, paths = _paths(settings)
-        records: dict[str, Record] = {}
+        records: dict[str, EcgRecord] = {}
         self.faults = []
         for path in paths:
             try:
@@ -162,7 +162,7 @@ class _Stream:
         broken: whether it could not be read any more.
     """
 
-    def __init__(self, number: int, name: str, record: Record, settings: ReplaySettings) -> None:
+    def __init__(self, number: int, name: str, record: EcgRecord, settings: ReplaySettings) -> None:
         self.name = name
         self.record = record
         self.held: tuple[int, NDArray[np.int16]] = 0, np.empty((0, len(record.leads)), np.int16)

@@ -12,14 +12,14 @@ from typing import Any
 
 from genray.images.photo import Photo, read_photo
 from genray.io.bad_input import BadImage
-from genray.io.sources import Item, Source
+from genray.io.sources import Item, ItemSource
 from genray.text import visible
 from pipelines.engine.plan import Listing, remove_plans, write_plan
 from pipelines.engine.pool import keep_model
 from pipelines.settings import MAY_CHANGE, BulkSettings
 from pipelines.steps.base import Step
 from pipelines.storage.attempts import Attempt
-from pipelines.storage.ledger import FAILED, Summary
+from pipelines.storage.ledger import FAILED, LedgerSummary
 from pipelines.storage.output import Output, now
 from pipelines.storage.sinks import Sink, TableSink, open_sink
 
@@ -41,7 +41,7 @@ class Pass:
     def __init__(
         self,
         step: Step[Any],
-        source: Source,
+        source: ItemSource,
         output: Output,
         record: Mapping[str, Any],
         target: str,
@@ -133,14 +133,14 @@ class Pass:
         """Let the step fit itself to a sample of the inputs, once for an output."""
         if self.header["prepared"] is None:
             with tempfile.TemporaryDirectory(prefix="genray-model-") as folder:
-                sample = Sample(self._source, self.listing.sample, self._settings)
+                sample = InputSample(self._source, self.listing.sample, self._settings)
                 self.header["prepared"] = dict(self._step.prepare(sample, Path(folder)))
                 keep_model(self._output.store, Path(folder))
         for line in self.header["prepared"].get("notes", ()):
             self._note(line)
         self._output.write_header(self.header)
 
-    def end(self, figures: Mapping[str, float]) -> Summary:
+    def end(self, figures: Mapping[str, float]) -> LedgerSummary:
         """Tidy up, and write the header; returns what the ledger says altogether."""
         ledger, output = self._output.ledger, self._output
         output.attempts.clear()
@@ -167,10 +167,10 @@ def _number(key: str) -> int:
     return int(key.removeprefix("merged-")[:5])
 
 
-class Sample(Sequence[Photo]):
+class InputSample(Sequence[Photo]):
     """Photos of some inputs, read when they are asked for; those that cannot be read are not in it."""
 
-    def __init__(self, source: Source, items: Sequence[Item], settings: BulkSettings) -> None:
+    def __init__(self, source: ItemSource, items: Sequence[Item], settings: BulkSettings) -> None:
         self._source, self._settings = source, settings
         self._items = list(items)
         self._photos: list[Photo] = []

@@ -11,18 +11,18 @@ from typing import Any
 from genray.images.photo import Photo
 from genray.io.bad_input import BadImage
 from pipelines.engine.plan import Planned
-from pipelines.steps.base import Made
+from pipelines.steps.base import StepResult
 from pipelines.storage.ledger import DONE, FAILED, SKIPPED
 
-Row = dict[str, Any]
-Report = Callable[[Mapping[str, float]], bool]
+LedgerRow = dict[str, Any]
+ReportCounts = Callable[[Mapping[str, float]], bool]
 """Takes counts of what was done since the last call; returns whether to stop."""
 
 _REPORT_S = 0.5
 
 
 @dataclass
-class Job:
+class ImageTask:
     """An input on its way: what is known of it so far."""
 
     planned: Planned
@@ -30,7 +30,7 @@ class Job:
     photo: Photo | None = None
     decoded: bool = False
     bad: BadImage | None = None
-    made: Made | None = None
+    made: StepResult | None = None
     times: dict[str, float] = field(default_factory=dict)
     bytes_out: int = 0
     output: str = ""
@@ -39,25 +39,25 @@ class Job:
     weight: int = 0
 
 
-class Record:
+class ChunkRecord:
     """The rows of an attempt at a chunk that are not in the ledger yet, and counts that were not reported.
 
     Args:
         every: seconds between two pieces.
         write: writes a piece, by its number.
         holds: whether the chunk is still this attempt's.
-        report: see `Report`.
+        report: see `ReportCounts`.
     """
 
     def __init__(
         self,
         every: float,
-        write: Callable[[int, Sequence[Row]], None],
+        write: Callable[[int, Sequence[LedgerRow]], None],
         holds: Callable[[], bool],
-        report: Report,
+        report: ReportCounts,
     ) -> None:
         self._every, self._write, self._holds, self._report = every, write, holds, report
-        self._rows: list[Row] = []
+        self._rows: list[LedgerRow] = []
         self._counts: dict[str, float] = {}
         self._piece = 0
         self._committed = self._reported = time.monotonic()
@@ -68,7 +68,7 @@ class Record:
         """Whether it is time to write what is there."""
         return bool(self._rows) and time.monotonic() - self._committed > self._every
 
-    def add(self, rows: Sequence[Row]) -> None:
+    def add(self, rows: Sequence[LedgerRow]) -> None:
         """Take the rows of inputs that are through."""
         self._rows += rows
         for row in rows:
@@ -93,7 +93,7 @@ class Record:
         self._counts, self._reported = {}, time.monotonic()
 
 
-def row_of(job: Job) -> Row:
+def row_of(job: ImageTask) -> LedgerRow:
     """The ledger's row of an input that is through."""
     item, made = job.planned.item, job.made
     skipped = made.skipped if made is not None else ""

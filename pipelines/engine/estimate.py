@@ -13,13 +13,13 @@ from genray.errors import DataError
 from genray.io.sources import open_source
 from genray.io.store import Store
 from genray.targets import Resources
-from pipelines.engine.bulk_pass import Sample
-from pipelines.engine.chunk import Row
+from pipelines.engine.bulk_pass import InputSample
+from pipelines.engine.chunk import LedgerRow
 from pipelines.engine.plan import Listing, Plan, Planned, write_plan
 from pipelines.engine.pool import Assignment, keep_model, step_name
 from pipelines.settings import BulkSettings
 from pipelines.steps.base import Step
-from pipelines.storage.ledger import FAILED, Known, Ledger
+from pipelines.storage.ledger import FAILED, Ledger, LedgerIndex
 
 
 def estimate(
@@ -44,7 +44,7 @@ def estimate(
     settings: BulkSettings = step.settings
     note(step.check()[0])
     source = open_source(settings.input, settings.read)
-    listing, began = Listing(source, step, Known.empty(), note), time.monotonic()
+    listing, began = Listing(source, step, LedgerIndex.empty(), note), time.monotonic()
     total = total_bytes = 0
     for each in listing.left():
         total, total_bytes = total + 1, total_bytes + each.item.size
@@ -96,13 +96,13 @@ def estimate(
 
 def _measured(
     step: Step[Any], sample: list[Planned], folder: Path, threads: int, gpu: bool
-) -> tuple[list[Row], float, float]:
+) -> tuple[list[LedgerRow], float, float]:
     """The ledger's rows of the sample, and the seconds to start a worker and to do them, once warm."""
     settings = step.settings.model_copy(update={"output": str(folder)})
     store = Store(str(folder))
     with tempfile.TemporaryDirectory(prefix="genray-model-") as model:
         source = open_source(settings.input, settings.read)
-        header = dict(step.prepare(Sample(source, [p.item for p in sample], settings), Path(model)))
+        header = dict(step.prepare(InputSample(source, [p.item for p in sample], settings), Path(model)))
         keep_model(store, Path(model))
     # The first images make caches and compile: some are done before the clock runs.
     warm = sample[: max(1, len(sample) // 8)]

@@ -19,10 +19,10 @@ import pyarrow as pa
 
 from genray.images.photo import WriteSettings, output_path
 from genray.io.bad_input import BadInput
-from genray.io.sources import Item, Source, SourceSettings
+from genray.io.sources import ContainerSettings, Item, ItemSource
 from genray.io.store import Store
 from pipelines.steps.base import Step
-from pipelines.storage.ledger import FAILED, Known
+from pipelines.storage.ledger import FAILED, LedgerIndex
 
 FOLDER = "_genray/plan"
 FILE_ROWS = 8192
@@ -124,7 +124,7 @@ def _write(store: Store, number: int, serial: int, rows: list[tuple[Any, ...]]) 
 
 _SAMPLE = 64
 _SAY_S = 5.0
-_IMAGES = SourceSettings().suffixes
+_IMAGES = ContainerSettings().suffixes
 
 
 @dataclass
@@ -138,9 +138,9 @@ class Listing:
         note: takes a line now and then.
     """
 
-    source: Source
+    source: ItemSource
     step: Step[Any]
-    known: Known
+    known: LedgerIndex
     note: Callable[[str], None]
     listed: int = 0
     seen: int = 0

@@ -29,24 +29,24 @@ from genray.errors import GenrayError, error_from_json
 from genray.io.sources import open_source
 from genray.io.store import Store
 from pipelines.engine.plan import Plan
-from pipelines.engine.worker import Worker
+from pipelines.engine.worker import ChunkWorker
 from pipelines.settings import BulkSettings
-from pipelines.steps.base import Place, Step
+from pipelines.steps.base import Step, StepPlace
 from pipelines.storage.attempts import Attempt, Attempts
 from pipelines.storage.ledger import Ledger
 from pipelines.storage.sinks import TableSink, open_sink
 
-Watch = Callable[[Mapping[str, float]], bool]
+PoolWatch = Callable[[Mapping[str, float]], bool]
 """Takes the sums so far, a few times a second; returns whether to stop."""
 
 _POLL_S = 0.3
 _MOST_BLOCKS = 2000
 
 
-class Pool(Protocol):
+class WorkerPool(Protocol):
     """What works on the chunks of an assignment."""
 
-    def run(self, assignment: Assignment, chunks: int, watch: Watch, note: Callable[[str], None]) -> None:
+    def run(self, assignment: Assignment, chunks: int, watch: PoolWatch, note: Callable[[str], None]) -> None:
         """Work on all chunks, or until `watch` says to stop.
 
         Raises:
@@ -54,7 +54,7 @@ class Pool(Protocol):
         """
 
 
-class Here:
+class LocalPool:
     """Workers that are threads of this process: what takes time leaves Python's lock to the others. No Ray.
 
     Args:
@@ -64,9 +64,9 @@ class Here:
     def __init__(self, workers: int) -> None:
         self._workers = workers
 
-    def run(self, assignment: Assignment, chunks: int, watch: Watch, note: Callable[[str], None]) -> None:
-        """See `Pool`."""
-        board, waiting = Board(), iter(range(chunks))
+    def run(self, assignment: Assignment, chunks: int, watch: PoolWatch, note: Callable[[str], None]) -> None:
+        """See `WorkerPool`."""
+        board, waiting = ProgressCounter(), iter(range(chunks))
         lock = threading.Lock()  # an iterator is not for several threads, nor is the export of a model
 
         def work() -> None:
@@ -102,7 +102,7 @@ class Here:
                 future.result()
 
 
-class OnRay:
+class RayPool:
     """Actors on the Ray that this process is connected to.
 
     Args:
@@ -114,11 +114,13 @@ class OnRay:
         # A pool that takes every CPU leaves none to what Ray runs beside it, and hangs without a word.
         self._workers, self._cpus = workers, 0.9 * cpus
 
-    def run(self, assignment: Assignment, chunks: int, watch: Watch, note: Callable[[str], None]) -> None:
-        """See `Pool`."""
+    def run(self, assignment: Assignment, chunks: int, watch: PoolWatch, note: Callable[[str], None]) -> None:
+        """See `WorkerPool`."""
         ray: Any = import_module("ray")
         # It answers while all CPUs work, and lives with the driver.
-        board = ray.remote(num_cpus=0, max_concurrency=4)(Board).options(**_beside_driver(ray)).remote()
+        board = (
+            ray.remote(num_cpus=0, max_concurrency=4)(ProgressCounter).options(**_beside_driver(ray)).remote()
+        )
         stopping = threading.Event()
         with ThreadPoolExecutor(1, "ray-data") as thread:
             future = thread.submit(self._consume, assignment, chunks, board, note)
@@ -145,7 +147,7 @@ class OnRay:
         context.execution_options.preserve_order = False
         blocks = np.array_split(np.arange(chunks), min(chunks, _MOST_BLOCKS))
         dataset = ray.data.from_blocks([_block(block) for block in blocks]).map_batches(
-            Actor,
+            PoolActor,
             fn_constructor_args=(assignment, board),
             batch_size=1,
             compute=ActorPoolStrategy(size=self._workers, max_tasks_in_flight_per_actor=2),
@@ -162,7 +164,7 @@ class OnRay:
                     note(line)
 
 
-class Actor:
+class PoolActor:
     """A worker as an actor of Ray Data."""
 
     def __init__(self, assignment: Assignment, board: Any) -> None:
@@ -232,7 +234,7 @@ class Assignment:
     header: Mapping[str, Any]
     crashed: Attempt | None = None
 
-    def open(self) -> tuple[Worker, list[str]]:
+    def open(self) -> tuple[ChunkWorker, list[str]]:
         """A worker that is ready, and what is worth saying of how it runs its model."""
         step_class = find_step(self.step)
         settings: BulkSettings = step_class.settings_class.model_validate(self.settings)
@@ -240,9 +242,9 @@ class Assignment:
         step = step_class(settings)
         with tempfile.TemporaryDirectory(prefix="genray-model-") as folder:
             fetch_model(store, Path(folder))
-            notes = step.open(Place(self.threads, self.gpu, Path(folder)), self.header)
+            notes = step.open(StepPlace(self.threads, self.gpu, Path(folder)), self.header)
         schema = step.schema()
-        worker = Worker(
+        worker = ChunkWorker(
             settings,
             step,
             open_source(settings.input, settings.read),
@@ -287,7 +289,7 @@ READY = "ready"
 """Counts workers that have loaded their model."""
 
 
-class Board:
+class ProgressCounter:
     """Adds up what workers report. Thread-safe; with Ray it lives in an actor of its own."""
 
     def __init__(self) -> None:

@@ -30,7 +30,7 @@ class Watcher:
         self._images, self._settings, self._display = images, settings, display
         self._counts: dict[str, float] = {}
         self._began = self._ready = self._last = time.monotonic()
-        self._exporter: Exporter | None = None
+        self._exporter: ProgressExporter | None = None
         self.notes: list[str] = []
         """What the workers said of how they run."""
         self.stopping = False
@@ -38,7 +38,7 @@ class Watcher:
 
     def __enter__(self) -> Watcher:
         if self._settings.metrics_port is not None:
-            self._exporter = Exporter(self._images, self._settings.metrics_port)
+            self._exporter = ProgressExporter(self._images, self._settings.metrics_port)
             self._display.note(f"metrics: http://127.0.0.1:{self._exporter.port}/metrics")
         return self
 
@@ -87,7 +87,7 @@ class Watcher:
         return max(1e-3, self._last - self._ready)
 
 
-class Exporter:
+class ProgressExporter:
     """The sums as Prometheus metrics on the loopback interface.
 
     Args:

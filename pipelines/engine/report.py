@@ -18,7 +18,7 @@ from genray.errors import GenrayError
 from genray.images.photo import Photo, read_photo
 from genray.images.pixels import Pixels
 from genray.io.bad_input import BadImage
-from genray.io.sources import Item, Source
+from genray.io.sources import Item, ItemSource
 from genray.report.page import Page, Picture
 from genray.text import amount, change_in_bytes, duration, visible
 from pipelines.engine.tables import meaning, reasons_table, times_table
@@ -26,7 +26,7 @@ from pipelines.settings import BulkSettings
 from pipelines.storage.ledger import DONE, FAILED, SKIPPED, TIMES, path_hashes
 from pipelines.storage.output import Output
 
-Row = dict[str, Any]
+LedgerRow = dict[str, Any]
 
 REPORT = "_genray/report.html"
 _VALUES = ("noise", "change", "error", "score")
@@ -41,7 +41,7 @@ _SIDE = 256  # most pixels of an image
 
 def write_report(
     output: Output,
-    source: Source,
+    source: ItemSource,
     settings: BulkSettings,
     header: Mapping[str, Any],
     outcome: Mapping[str, Any],
@@ -84,7 +84,7 @@ class _Best:
 
     def __init__(self, count: int, above: float = 0.0) -> None:
         self._count, self._above = count, above
-        self.found: list[tuple[float, Row]] = []
+        self.found: list[tuple[float, LedgerRow]] = []
         self.eligible = 0
 
     def add(self, keys: NDArray[np.float64], batch: pa.RecordBatch) -> None:
@@ -110,7 +110,7 @@ class _Survey:
         self.random = _Best(samples)
         least = {"error": float("inf") if error_limit is None else error_limit}
         self.best = {name: _Best(samples, least.get(name, 0.0)) for name in _VALUES}
-        self.failed: dict[str, list[Row]] = {}
+        self.failed: dict[str, list[LedgerRow]] = {}
         self.seconds = {name.removesuffix("_ms"): 0.0 for name in TIMES}
         self._mask = np.random.default_rng(seed).integers(0, 2**64, dtype=np.uint64)
 
@@ -137,17 +137,17 @@ class _Survey:
 class _Camera:
     """Takes pictures of inputs and outputs."""
 
-    def __init__(self, output: Output, source: Source, settings: BulkSettings) -> None:
+    def __init__(self, output: Output, source: ItemSource, settings: BulkSettings) -> None:
         self._output, self._source, self._settings = output, source, settings
         self._taken: dict[str, Picture | None] = {}
 
-    def picture(self, row: Row) -> Picture | None:
+    def picture(self, row: LedgerRow) -> Picture | None:
         """Input, output and their difference, of those what there is; None if the input cannot be read."""
         if row["path"] not in self._taken:
             self._taken[row["path"]] = self._take(row)
         return self._taken[row["path"]]
 
-    def _take(self, row: Row) -> Picture | None:
+    def _take(self, row: LedgerRow) -> Picture | None:
         item = Item(row["path"], row["bytes_in"], row["modified"], row["container"], row["position"])
         limit, after = self._settings.read.max_bytes, None
         before = self._photo(lambda: self._source.read(item, limit))
@@ -212,7 +212,7 @@ def _beside(panels: Sequence[Pixels]) -> bytes:
     return stream.getvalue()
 
 
-def _caption(row: Row) -> str:
+def _caption(row: LedgerRow) -> str:
     size = f"{row['width']} x {row['height']} {row['format']}, {amount(row['bytes_in'])}"
     words = [size + (f" to {amount(row['bytes_out'])}" if row["bytes_out"] else "")]
     words += [f"{name} {row[name]:.4g}" for name in _VALUES if row[name] is not None]

@@ -9,7 +9,7 @@ from genray.text import duration, visible
 from pipelines.steps.base import SKIPPED as WHY_SKIPPED
 from pipelines.storage.ledger import FAILED, SKIPPED
 
-Row = tuple[str, ...]
+TextRow = tuple[str, ...]
 
 
 def meaning(reason: str) -> str:
@@ -17,19 +17,19 @@ def meaning(reason: str) -> str:
     return WHY_SKIPPED.get(reason, REASONS.get(reason, ""))
 
 
-def reasons_table(reasons: Mapping[str, int], total: int) -> list[Row]:
+def reasons_table(reasons: Mapping[str, int], total: int) -> list[TextRow]:
     """What was skipped and what failed, and why: headings, then a row for each reason."""
-    rows: list[Row] = [("reason", "status", "images", "share", "meaning")]
+    rows: list[TextRow] = [("reason", "status", "images", "share", "meaning")]
     for reason, count in reasons.items():
         status, share = SKIPPED if reason in WHY_SKIPPED else FAILED, f"{100 * count / max(1, total):.3g} %"
         rows.append((visible(reason), status, f"{count:,}", share, meaning(reason)))
     return rows
 
 
-def times_table(seconds: Mapping[str, float], images: int) -> list[Row]:
+def times_table(seconds: Mapping[str, float], images: int) -> list[TextRow]:
     """Where the time of all workers went: headings, then a row for each stage."""
     whole = sum(seconds.values()) or 1.0
-    rows: list[Row] = [("stage", "time", "share", "an image")]
+    rows: list[TextRow] = [("stage", "time", "share", "an image")]
     for stage, spent in seconds.items():
         each = f"{1e3 * spent / max(1, images):.3g} ms"
         time_spent = duration(spent) if spent >= 60 else f"{spent:.2g} s"

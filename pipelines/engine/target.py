@@ -17,18 +17,18 @@ import torch
 
 from genray.errors import BulkError, DataError, Interrupted
 from genray.interrupts import stoppable
-from genray.io.sources import Source, open_source
+from genray.io.sources import ItemSource, open_source
 from genray.progress import Display
 from genray.settings.base import flatten
 from genray.targets import Demand, Resources
 from pipelines.engine.bulk_pass import Pass
 from pipelines.engine.plan import chunks
-from pipelines.engine.pool import Assignment, Here, OnRay, Pool, step_name
+from pipelines.engine.pool import Assignment, LocalPool, RayPool, WorkerPool, step_name
 from pipelines.engine.progress_metrics import Watcher
 from pipelines.engine.report import write_report
 from pipelines.settings import BulkSettings
 from pipelines.steps.base import Step
-from pipelines.storage.ledger import FAILED, Summary
+from pipelines.storage.ledger import FAILED, LedgerSummary
 from pipelines.storage.output import Output, check_apart
 
 _ONE_PROCESS = 8  # CPUs
@@ -63,7 +63,7 @@ class PreparedBulk:
         self._settings: BulkSettings = step.settings
         check_apart(self._settings.input, self._settings.output)
         self._said = list(step.check())
-        self._source: Source = open_source(self._settings.input, self._settings.read)
+        self._source: ItemSource = open_source(self._settings.input, self._settings.read)
         self._few = _at_most(self._source, _FEW)
         self._output = Output(self._settings.output)
         self._record = flatten(self._settings)
@@ -141,7 +141,7 @@ class PreparedBulk:
             report = write_report(self._output, self._source, self._settings, this.header, outcome)
             return outcome | {"report": report}
 
-    def _judge(self, this: Pass, watcher: Watcher, summary: Summary) -> None:
+    def _judge(self, this: Pass, watcher: Watcher, summary: LedgerSummary) -> None:
         """Whether the pass came to a good end."""
         left = this.inputs - this.recorded
         if watcher.failing:
@@ -191,7 +191,7 @@ class PreparedBulk:
             header=this.header["prepared"],
             crashed=this.crashed,
         )
-        pool: Pool = OnRay(workers, each) if ray else Here(workers)
+        pool: WorkerPool = RayPool(workers, each) if ray else LocalPool(workers)
         said = partial(_say, watcher, note)
 
         def watch(counts: Mapping[str, float]) -> bool:
@@ -201,7 +201,7 @@ class PreparedBulk:
             pool.run(assignment, len(chunks(this.inputs, assignment.workers)) - 1, watch, said)
 
 
-def _at_most(source: Source, count: int) -> bool:
+def _at_most(source: ItemSource, count: int) -> bool:
     """Whether `source` has at most `count` inputs; more are not listed.
 
     Raises:

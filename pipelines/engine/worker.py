@@ -22,11 +22,11 @@ from typing import Any, Generic, TypeVar
 from genray.errors import GenrayError
 from genray.images.photo import Photo, WriteSettings, output_format, photo_header, read_photo, write_photo
 from genray.io.bad_input import BadImage
-from genray.io.sources import Source
-from pipelines.engine.chunk import Job, Record, Report, Row, row_of
+from genray.io.sources import ItemSource
+from pipelines.engine.chunk import ChunkRecord, ImageTask, LedgerRow, ReportCounts, row_of
 from pipelines.engine.plan import Plan, Planned
 from pipelines.settings import BulkSettings
-from pipelines.steps.base import Input, Step
+from pipelines.steps.base import Step, StepInput
 from pipelines.storage.attempts import Attempt, Attempts
 from pipelines.storage.ledger import Ledger
 from pipelines.storage.sinks import Sink, TableSink
@@ -36,7 +36,7 @@ _SMALL = 16 * 2**20  # decoded bytes of an image that needs no leave to be decod
 _AHEAD = 24  # images that are read and decoded before they are needed, if there is memory for them
 
 
-class Worker:
+class ChunkWorker:
     """Works on chunks of a plan, one after the other.
 
     Args:
@@ -50,7 +50,7 @@ class Worker:
         self,
         settings: BulkSettings,
         step: Step[Any],
-        source: Source,
+        source: ItemSource,
         sink: Sink,
         table: TableSink | None,
         ledger: Ledger,
@@ -66,9 +66,9 @@ class Worker:
         self._behind = ThreadPoolExecutor(max(1, threads), "write")
         self._batch = 1e6 * (settings.work.batch_megapixels or _BATCH_MEGAPIXELS)
         self._held = 0
-        self._under_way: set[Future[Job]] = set()
+        self._under_way: set[Future[ImageTask]] = set()
 
-    def work(self, index: int, number: int, report: Report) -> bool:
+    def work(self, index: int, number: int, report: ReportCounts) -> bool:
         """Do the chunk `index` of the pass `number`; returns whether it came to its end.
 
         Raises:
@@ -78,7 +78,7 @@ class Worker:
         attempt = self._attempts.begin(chunk)
         if attempt.done:
             return True
-        record = Record(
+        record = ChunkRecord(
             self._settings.work.commit_seconds,
             partial(self._commit, chunk, attempt),
             partial(self._attempts.holds, chunk, attempt),
@@ -93,13 +93,13 @@ class Worker:
         self._attempts.end(chunk, attempt)
         return True
 
-    def _through(self, index: int, chunk: str, attempt: Attempt, record: Record) -> None:
+    def _through(self, index: int, chunk: str, attempt: Attempt, record: ChunkRecord) -> None:
         earlier = self._earlier(chunk, attempt) if attempt.number else ()
         done = {path for paths in earlier for path in paths}
         todo = [each for each in self.plan.chunk(index) if each.item.path not in done]
         for each in [each for each in todo if each.item.path == attempt.poison]:
             todo.remove(each)
-            record.add([row_of(Job(each, bad=BadImage("killed-worker", "two workers died at it")))])
+            record.add([row_of(ImageTask(each, bad=BadImage("killed-worker", "two workers died at it")))])
             record.commit()
         for group in [[each] for each in todo] if attempt.careful else [todo]:
             if attempt.careful:
@@ -132,16 +132,16 @@ class Worker:
                 yield [row["path"] for row in self._ledger.rows_of(f"{chunk}-{number}-{piece}")]
                 piece += 1
 
-    def _flow(self, todo: Sequence[Planned], record: Record) -> Iterator[list[Row]]:
+    def _flow(self, todo: Sequence[Planned], record: ChunkRecord) -> Iterator[list[LedgerRow]]:
         """Take `todo` through all stages; yields what is through, in no order.
 
         Whenever the record wants to be written, what is under way is finished first: what a packed output
         holds then is what the rows speak of.
         """
-        reading: deque[Future[Job]] = deque()
-        decoding: deque[Future[Job]] = deque()
-        writing: deque[Future[Job]] = deque()
-        batches: Batcher[Job] = Batcher(self._batch)
+        reading: deque[Future[ImageTask]] = deque()
+        decoding: deque[Future[ImageTask]] = deque()
+        writing: deque[Future[ImageTask]] = deque()
+        batches: Batcher[ImageTask] = Batcher(self._batch)
         limit = self._settings.work.memory_mb * 2**20
         waiting = iter(todo)
         more = True
@@ -189,22 +189,24 @@ class Worker:
             if through:
                 yield through
 
-    def _submit(self, threads: ThreadPoolExecutor, work: Callable[..., Job], what: Any) -> Future[Job]:
+    def _submit(
+        self, threads: ThreadPoolExecutor, work: Callable[..., ImageTask], what: Any
+    ) -> Future[ImageTask]:
         future = threads.submit(work, what)
         self._under_way.add(future)
         future.add_done_callback(self._under_way.discard)
         return future
 
-    def _let_go(self, job: Job) -> Row:
+    def _let_go(self, job: ImageTask) -> LedgerRow:
         self._held -= job.weight
         row = row_of(job)
         # Futures and batches may still name the job: its pixels have to go now.
         job.data, job.photo, job.made = b"", None, None
         return row
 
-    def _read(self, planned: Planned) -> Job:
+    def _read(self, planned: Planned) -> ImageTask:
         """In a thread: the bytes of an input, and its pixels if they are few."""
-        job = Job(planned)
+        job = ImageTask(planned)
         began = time.perf_counter()
         try:
             job.data = self._source.read(planned.item, self._settings.read.max_bytes)
@@ -223,7 +225,7 @@ class Worker:
             job.times.setdefault("read_ms", _ms(began))
         return job
 
-    def _decode(self, job: Job) -> Job:
+    def _decode(self, job: ImageTask) -> ImageTask:
         began = time.perf_counter()
         try:
             job.photo = read_photo(job.data, self._settings.read)
@@ -235,11 +237,11 @@ class Worker:
         job.times["decode_ms"] = _ms(began)
         return job
 
-    def _make(self, jobs: Sequence[Job]) -> list[Future[Job]]:
+    def _make(self, jobs: Sequence[ImageTask]) -> list[Future[ImageTask]]:
         """Run the step on one batch, and let threads encode and write what it made."""
         began = time.perf_counter()
         try:
-            made = self._step.make([Input(job.planned.item.path, job.data, job.photo) for job in jobs])
+            made = self._step.make([StepInput(job.planned.item.path, job.data, job.photo) for job in jobs])
         except GenrayError:
             raise
         except Exception as error:
@@ -257,15 +259,15 @@ class Worker:
                 futures.append(self._submit(self._behind, self._writer.write, job))
         return futures
 
-    def _commit(self, chunk: str, attempt: Attempt, piece: int, rows: Sequence[Row]) -> None:
+    def _commit(self, chunk: str, attempt: Attempt, piece: int, rows: Sequence[LedgerRow]) -> None:
         """Outputs first, then the rows that speak of them."""
         key = f"{chunk}-{attempt.number}-{piece}"
         self._writer.commit(key)
         self._ledger.add(key, rows)
 
 
-def _ready(job: Job) -> Future[Job]:
-    future: Future[Job] = Future()
+def _ready(job: ImageTask) -> Future[ImageTask]:
+    future: Future[ImageTask] = Future()
     future.set_result(job)
     return future
 
@@ -328,7 +330,7 @@ class Writer:
     def __init__(self, settings: WriteSettings, sink: Sink, table: TableSink | None) -> None:
         self._settings, self._sink, self._table = settings, sink, table
 
-    def write(self, job: Job) -> Job:
+    def write(self, job: ImageTask) -> ImageTask:
         """Encode and write what was made of an input; what cannot be is noted in the job."""
         made, output = job.made, job.planned.output
         assert made is not None
@@ -360,7 +362,7 @@ class Writer:
         if self._table is not None:
             self._table.discard()
 
-    def _put(self, job: Job, path: str, image: Photo | bytes) -> None:
+    def _put(self, job: ImageTask, path: str, image: Photo | bytes) -> None:
         began = time.perf_counter()
         data = image if isinstance(image, bytes) else write_photo(image, self._settings, path)
         encoded = time.perf_counter()
@@ -373,7 +375,7 @@ class Writer:
         else:
             job.output, job.sha256 = where, hashlib.sha256(data).hexdigest()
 
-    def _copied(self, job: Job) -> Photo | bytes | None:
+    def _copied(self, job: ImageTask) -> Photo | bytes | None:
         """What is written of an input that stays as it is: its bytes, unless another format was asked for."""
         assert job.made is not None
         if job.made.copy is None or job.photo is None:

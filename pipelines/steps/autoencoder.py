@@ -14,18 +14,18 @@ from torch.nn import functional as F
 from genray.errors import SettingsError
 from genray.images.photo import Photo
 from genray.models.autoencoder import Autoencoder
-from pipelines.steps.base import Input, Place
-from pipelines.steps.bundle import BundleSettings, BundleStep, Pixels
+from pipelines.steps.base import StepInput, StepPlace
+from pipelines.steps.bundle import BundleSettings, BundleStep, PixelArray
 
 
-class CodingSettings(BundleSettings):
+class AutoencoderStepSettings(BundleSettings):
     """Settings of the targets that use an autoencoder."""
 
 
-C = TypeVar("C", bound=CodingSettings)
+C = TypeVar("C", bound=AutoencoderStepSettings)
 
 
-class Coding(BundleStep[C]):
+class AutoencoderStep(BundleStep[C]):
     """A step with an autoencoder. Images are brought to its size as those were that it was trained on; of 16
     bits they are taken as 8; transparency is not seen."""
 
@@ -48,7 +48,7 @@ class Coding(BundleStep[C]):
         """Height and width that the network takes."""
         return self.manifest.preprocessing.size
 
-    def open_network(self, network: nn.Module, place: Place, header: Mapping[str, Any]) -> Sequence[str]:
+    def open_network(self, network: nn.Module, place: StepPlace, header: Mapping[str, Any]) -> Sequence[str]:
         """See `BundleStep`."""
         assert isinstance(network, Autoencoder)
         spec = self.manifest.preprocessing.input
@@ -64,7 +64,7 @@ class Coding(BundleStep[C]):
         """In the network they are all as heavy."""
         return float(self.size[0] * self.size[1])
 
-    def seen_by(self, inputs: Sequence[Input]) -> Pixels:
+    def seen_by(self, inputs: Sequence[StepInput]) -> PixelArray:
         """(N, H, W, C) uint8: the inputs, `fitted`."""
         return np.stack([self.fitted(each.photo) for each in inputs])
 
@@ -73,16 +73,16 @@ class Coding(BundleStep[C]):
         # Fewer channels first: less to resize.
         return resized(self.seen(photo), self.size, self.manifest.preprocessing.fit or "stretch")
 
-    def codes(self, images: Pixels) -> NDArray[np.float32]:
+    def codes(self, images: PixelArray) -> NDArray[np.float32]:
         """(N, H, W, C) -> (N, latent)."""
         return np.asarray(self._encode(images), np.float32)
 
-    def decoded(self, codes: NDArray[np.float32]) -> Pixels:
+    def decoded(self, codes: NDArray[np.float32]) -> PixelArray:
         """(N, latent) -> (N, H, W, C) uint8."""
         return self._decode(codes)
 
 
-def resized(image: Pixels, size: tuple[int, int], fit: Literal["crop", "stretch"]) -> NDArray[np.uint8]:
+def resized(image: PixelArray, size: tuple[int, int], fit: Literal["crop", "stretch"]) -> NDArray[np.uint8]:
     """(H, W, C) uint8 -> (*size, C), bicubic with antialiasing: the largest part in the middle of the same
     shape, or the whole, stretched.
 

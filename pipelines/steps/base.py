@@ -17,7 +17,7 @@ S = TypeVar("S", bound=BulkSettings)
 
 
 @dataclass(frozen=True)
-class Place:
+class StepPlace:
     """Where a step works: on how many threads, on a GPU or not; `model` is a local folder with what
     `Step.prepare` wrote."""
 
@@ -27,7 +27,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Input:
+class StepInput:
     """An input: its path, its bytes, and what they were decoded to if the step reads images."""
 
     path: str
@@ -42,7 +42,7 @@ class Input:
 
 
 @dataclass(frozen=True)
-class Made:
+class StepResult:
     """What a step made of one input. An output is written for `photo`, or the bytes `copy` as they are.
 
     Args:
@@ -119,7 +119,7 @@ class Step(ABC, Generic[S]):
         return {}
 
     @abstractmethod
-    def open(self, place: Place, header: Mapping[str, Any]) -> Sequence[str]:
+    def open(self, place: StepPlace, header: Mapping[str, Any]) -> Sequence[str]:
         """In a worker: load the model. `header` is what `prepare` returned.
 
         Returns:
@@ -139,7 +139,7 @@ class Step(ABC, Generic[S]):
         return 1.0 if photo is None else float(photo.pixels.shape[0] * photo.pixels.shape[1])
 
     @abstractmethod
-    def make(self, inputs: Sequence[Input]) -> Sequence[Made]:
+    def make(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
         """Work on inputs of one key; what is made of each, in their order.
 
         Raises:

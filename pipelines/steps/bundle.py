@@ -22,9 +22,9 @@ from genray.inference.openvino import measure_loss, quantized, save_quantized
 from genray.inference.runner import InferenceSettings, Runner
 from genray.settings.base import Location
 from pipelines.settings import BulkSettings
-from pipelines.steps.base import Place, Step
+from pipelines.steps.base import Step, StepPlace
 
-Pixels = NDArray[Any]
+PixelArray = NDArray[Any]
 """uint8 or uint16."""
 
 _INT8 = "int8"
@@ -108,16 +108,16 @@ class BundleStep(Step[B]):
         """`photo` as the network takes it, at its own size."""
         return as_channels(to_eight_bits(photo.pixels), self.manifest.preprocessing.input.channels)
 
-    def open(self, place: Place, header: Mapping[str, Any]) -> Sequence[str]:
+    def open(self, place: StepPlace, header: Mapping[str, Any]) -> Sequence[str]:
         """See `Step`."""
         return self.open_network(load_bundle(Path(self.settings.bundle)).network, place, header)
 
     @abstractmethod
-    def open_network(self, network: nn.Module, place: Place, header: Mapping[str, Any]) -> Sequence[str]:
+    def open_network(self, network: nn.Module, place: StepPlace, header: Mapping[str, Any]) -> Sequence[str]:
         """Make the runners; see `Step.open`."""
 
     def runner(
-        self, network: nn.Module, takes: ImageSpec | None, gives: ImageSpec | None, place: Place
+        self, network: nn.Module, takes: ImageSpec | None, gives: ImageSpec | None, place: StepPlace
     ) -> Runner:
         """The runner of a network, or of a part of it."""
         folder = place.model / _INT8
@@ -132,13 +132,13 @@ class BundleStep(Step[B]):
         )
 
 
-def with_pixels(photo: Photo, pixels: Pixels) -> Photo:
+def with_pixels(photo: Photo, pixels: PixelArray) -> Photo:
     """`photo` with other pixels; its transparency stays where height and width do."""
     same = pixels.shape[:2] == photo.pixels.shape[:2]
     return replace(photo, pixels=pixels, alpha=photo.alpha if same else None)
 
 
-def as_channels(pixels: Pixels, channels: int) -> Pixels:
+def as_channels(pixels: PixelArray, channels: int) -> PixelArray:
     """(..., 1 or 3) as (..., channels): gray is repeated; colour becomes its luma (ITU-R BT.601)."""
     have = pixels.shape[-1]
     if have == channels:
@@ -149,7 +149,7 @@ def as_channels(pixels: Pixels, channels: int) -> Pixels:
     return luma.round().astype(pixels.dtype)[..., None]
 
 
-def change(before: Pixels, after: Pixels) -> float:
+def change(before: PixelArray, after: PixelArray) -> float:
     """Mean absolute difference of two images of one shape and type, in levels of 255."""
     # Bytes: the smaller from the larger never overflows, and needs no wider type.
     difference = np.maximum(before, after) - np.minimum(before, after)

@@ -27,7 +27,7 @@ _BATCH = 8
 
 
 @dataclass(frozen=True)
-class Row:
+class RatePoint:
     """How good one codec is at one size."""
 
     point: str
@@ -47,7 +47,9 @@ class Row:
     """Bytes of the decoder, once for all images."""
 
 
-def rate_distortion(originals: Sequence[Pixels], points: Mapping[str, Coded], *, decoder: int) -> list[Row]:
+def rate_distortion(
+    originals: Sequence[Pixels], points: Mapping[str, Coded], *, decoder: int
+) -> list[RatePoint]:
     """For every point a row of the codes, and one of each old codec at the same bytes: of each image that
     quality whose size comes closest to its code's from below.
 
@@ -73,7 +75,7 @@ def rate_distortion(originals: Sequence[Pixels], points: Mapping[str, Coded], *,
             sizes, images = found[label]
             psnr, ssim = _quality(originals, images)
             rows.append(
-                Row(
+                RatePoint(
                     point=label,
                     codec=name,
                     size=sum(sizes) / len(sizes),
@@ -88,7 +90,7 @@ def rate_distortion(originals: Sequence[Pixels], points: Mapping[str, Coded], *,
     return rows
 
 
-def cells(rows: Sequence[Row]) -> list[list[str | float]]:
+def cells(rows: Sequence[RatePoint]) -> list[list[str | float]]:
     """The rows for a table with `COLUMNS`."""
     return [
         [
@@ -105,7 +107,7 @@ def cells(rows: Sequence[Row]) -> list[list[str | float]]:
     ]
 
 
-def verdict(rows: Sequence[Row]) -> list[str]:
+def verdict(rows: Sequence[RatePoint]) -> list[str]:
     """What the rows say: how often the codes lose, a sentence for each point, and one about the decoder.
 
     The better codec is that of higher PSNR among those that can be as small as the codes; the others are
@@ -132,7 +134,7 @@ def verdict(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def draw_rate_distortion(rows: Sequence[Row]) -> Pixels:
+def draw_rate_distortion(rows: Sequence[RatePoint]) -> Pixels:
     """PSNR over bits per pixel, a curve for each codec, (H, W, 3). Decoders are not counted."""
     curves: dict[str, list[tuple[float | str, float]]] = defaultdict(list)
     for row in rows:
@@ -195,7 +197,7 @@ def _compared(codec: str, gain: float) -> str:
     return f"the codes beat {codec}, the best of the others, by {-gain:.1f} dB"
 
 
-def _larger(row: Row, ours: Row) -> str:
+def _larger(row: RatePoint, ours: RatePoint) -> str:
     which = "" if row.larger == row.images else f" for {row.larger} of {row.images} images"
     gain = row.psnr - ours.psnr
     better = f"{abs(gain):.1f} dB {'better' if gain > 0 else 'worse'}"

@@ -12,8 +12,8 @@ from torch import nn
 from genray.inference.tiling import tiled
 from genray.models.restorer import Restorer
 from genray.settings.base import Settings
-from pipelines.steps.base import Place
-from pipelines.steps.bundle import BundleSettings, BundleStep, Pixels
+from pipelines.steps.base import StepPlace
+from pipelines.steps.bundle import BundleSettings, BundleStep, PixelArray
 
 
 class TileSettings(Settings):
@@ -38,14 +38,14 @@ class RestorationSettings(BundleSettings):
 R = TypeVar("R", bound=RestorationSettings)
 
 
-class Restoration(BundleStep[R]):
+class RestorationStep(BundleStep[R]):
     """A step with a network from images to images of the same size.
 
     Gray networks take the three channels of a colour image one by one; colour networks take a gray image as
     three equal channels, of whose results the mean is used. Transparency is not touched.
     """
 
-    def open_network(self, network: nn.Module, place: Place, header: Mapping[str, Any]) -> Sequence[str]:
+    def open_network(self, network: nn.Module, place: StepPlace, header: Mapping[str, Any]) -> Sequence[str]:
         """See `BundleStep`."""
         takes, gives = self.manifest.preprocessing.input, self.manifest.preprocessing.output
         assert isinstance(network, Restorer)
@@ -53,7 +53,7 @@ class Restoration(BundleStep[R]):
         self._run = self.runner(network, takes, gives, place)
         return self._run.notes
 
-    def restored(self, images: Sequence[Pixels]) -> list[Pixels]:
+    def restored(self, images: Sequence[PixelArray]) -> list[PixelArray]:
         """What the network makes of images (H, W, C) of one shape and type."""
         batch = np.stack(images)
         number, height, width, channels = batch.shape
@@ -67,7 +67,7 @@ class Restoration(BundleStep[R]):
             made = threefold.mean(axis=-1, keepdims=True).round().astype(batch.dtype)
         return list(made)
 
-    def _through(self, batch: Pixels) -> Pixels:
+    def _through(self, batch: PixelArray) -> PixelArray:
         tiles = self.settings.tiles
         if batch.shape[1] * batch.shape[2] <= 2 * tiles.size**2:
             return self._run(batch)
@@ -79,7 +79,7 @@ class Restoration(BundleStep[R]):
         )
 
 
-def blended(before: Pixels, after: Pixels, weight: float | Pixels) -> Pixels:
+def blended(before: PixelArray, after: PixelArray, weight: float | PixelArray) -> PixelArray:
     """before + weight * (after - before), rounded and kept within the type; weight (H, W, 1) or a number."""
     if isinstance(weight, float | int) and weight == 1:
         return after

@@ -98,7 +98,7 @@ class Ledger:
         rows: list[dict[str, Any]] = self._read(f"{key}.parquet").to_pylist()
         return rows
 
-    def known(self) -> Known:
+    def known(self) -> LedgerIndex:
         """What inputs it has."""
         paths, failed = [np.empty(0, np.uint64)], [np.empty(0, bool)]
         sizes, modified = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
@@ -107,7 +107,7 @@ class Ledger:
             sizes.append(table["bytes_in"].to_numpy())
             modified.append(table["modified"].to_numpy())
             failed.append(pc.equal(table["status"], FAILED).to_numpy())
-        return Known(
+        return LedgerIndex(
             np.concatenate(paths), np.concatenate(sizes), np.concatenate(modified), np.concatenate(failed)
         )
 
@@ -118,9 +118,9 @@ class Ledger:
             found |= {each.removesuffix(".parquet") for each in self._replaced(name) or [name]}
         return found
 
-    def summary(self) -> Summary:
+    def summary(self) -> LedgerSummary:
         """Counts and sums, in one pass over the files."""
-        result = Summary()
+        result = LedgerSummary()
         for table in self.tables(["status", "reason", "score", "bytes_in", "bytes_out", *TIMES]):
             result.total += len(table)
             for column, counter in (("status", result.status), ("reason", result.reasons)):
@@ -279,7 +279,7 @@ class Ledger:
         self._store.write(path, stream.getvalue(), durable=True)
 
 
-class Known:
+class LedgerIndex:
     """The inputs that a ledger has: 25 bytes each, however long their paths are."""
 
     def __init__(
@@ -294,7 +294,7 @@ class Known:
         self._sizes, self._modified = sizes[order], modified[order]
 
     @classmethod
-    def empty(cls) -> Known:
+    def empty(cls) -> LedgerIndex:
         """Of a ledger without rows."""
         return cls(np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, bool))
 
@@ -327,7 +327,7 @@ def path_hashes(paths: Any) -> NDArray[np.uint64]:
 
 
 @dataclass
-class Summary:
+class LedgerSummary:
     """What a ledger says altogether."""
 
     total: int = 0

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from genray.errors import DataError
 from genray.io.store import Store
-from pipelines.storage.ledger import Ledger, Summary
+from pipelines.storage.ledger import Ledger, LedgerSummary
 from pipelines.storage.output import HEADER
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ class RunOverview:
 
     location: str
     header: Mapping[str, Any]
-    summary: Summary
+    summary: LedgerSummary
     last: LastPass
 
     @property

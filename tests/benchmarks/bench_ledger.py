@@ -38,7 +38,7 @@ def work(root: Path, count: int) -> dict[str, Any]:
     from genray.io.store import Store
     from pipelines.corrupt import Corrupt, CorruptSettings
     from pipelines.engine.plan import Listing, Plan, write_plan
-    from pipelines.storage.ledger import Known, Ledger
+    from pipelines.storage.ledger import Ledger, LedgerIndex
 
     settings = CorruptSettings(input=str(root / "in"), output=str(root / "out"))
     source, step = open_source(settings.input, settings.read), Corrupt(settings)
@@ -51,7 +51,7 @@ def work(root: Path, count: int) -> dict[str, Any]:
         seconds[name] = round(time.perf_counter() - began, 2)
         began = time.perf_counter()
 
-    inputs = write_plan(store, 1, Listing(source, step, Known.empty(), lambda line: None).left())
+    inputs = write_plan(store, 1, Listing(source, step, LedgerIndex.empty(), lambda line: None).left())
     assert inputs == count
     lap("list_and_plan")
     plan = Plan(store, 1, inputs, _CHUNK)

@@ -24,7 +24,7 @@ import torch
 from torch.nn import functional as F
 
 from genray.datasets.demo_fronts import write_fronts
-from genray.datasets.loader import Share
+from genray.datasets.loader import WorkerShare
 from genray.images.tensors import to_network
 from genray.progress import LineDisplay
 from genray.settings.load import load
@@ -48,7 +48,7 @@ def plain(recipe: Pix2Pix, steps: int, *, fused: bool) -> float:
     options = {"lr": 2e-4, "betas": (0.5, 0.999), "fused": fused or None}
     g_adam = torch.optim.Adam(generator.parameters(), **options)  # type: ignore[arg-type]
     d_adam = torch.optim.Adam(discriminator.parameters(), **options)  # type: ignore[arg-type]
-    batches = recipe.loader(lambda bad: None).batches(0, recipe.settings.loop.batch_size, Share())
+    batches = recipe.loader(lambda bad: None).batches(0, recipe.settings.loop.batch_size, WorkerShare())
     began = time.perf_counter()
     for _, (inputs, targets) in zip(range(steps), batches, strict=False):
         x, y = to_network(inputs).contiguous(), to_network(targets).contiguous()

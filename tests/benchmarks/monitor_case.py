@@ -13,8 +13,8 @@ import numpy as np
 
 from monitors.outputs.alertmanager import AlertmanagerSettings
 from monitors.outputs.journal import Journal
-from monitors.outputs.metrics import Exporter, ExporterSettings
-from monitors.outputs.page import LiveSettings
+from monitors.outputs.metrics import MetricsExporter, MetricsSettings
+from monitors.outputs.page import PageSettings
 from monitors.patient.bed import Round
 from monitors.patient.reference import ReferenceSettings
 from monitors.patient.ward import WardSettings
@@ -51,8 +51,8 @@ def settings(case: Case) -> EcgSettings:
         ward=WardSettings(
             streams=100_000, reference=ReferenceSettings(minutes=0.6 * min(case.warm, 60) / 60, beats=5)
         ),
-        metrics=ExporterSettings(port=0, max_streams=100_000),
-        page=LiveSettings(port=0),
+        metrics=MetricsSettings(port=0, max_streams=100_000),
+        page=PageSettings(port=0),
         alertmanager=AlertmanagerSettings(urls=(case.alertmanager,) if case.alertmanager else ()),
     )
 
@@ -136,7 +136,7 @@ class Told:
     def __init__(self, case: Case, meter: Meter) -> None:
         self._meter = meter
         self._journal = Journal(Path(case.folder) / "journal.sqlite")
-        self._exporter = Exporter(settings(case).metrics)
+        self._exporter = MetricsExporter(settings(case).metrics)
         print(f"metrics: http://127.0.0.1:{self._exporter.start()}/metrics", flush=True)
 
     def __call__(self, rounds: Iterable[Round], took: float = 0.0) -> None:

@@ -27,14 +27,14 @@ from genray.ecg.qrs import Decisions, filled
 from genray.progress import LineDisplay
 from monitors.alarms.events import Reading
 from monitors.outputs.journal import Journal
-from monitors.outputs.metrics import Exporter
+from monitors.outputs.metrics import MetricsExporter
 from monitors.patient.bed import Round
 from monitors.patient.detection import Detection
 from monitors.patient.scoring import Scorer
 from monitors.patient.ward import Ward
-from monitors.service.backends import Here
+from monitors.service.backends import LocalBackend
 from monitors.service.monitor import Monitor
-from monitors.service.shard import Report
+from monitors.service.shard import ShardReport
 from monitors.sources.base import EndOfSource
 from monitors.sources.message import MISSING, Chunk
 from monitors.sources.pseudonyms import Pseudonyms
@@ -49,7 +49,7 @@ class Shown(LineDisplay):
             print(text, flush=True)
 
 
-class Metered(Here):
+class Metered(LocalBackend):
     """The only shard, measured."""
 
     def __init__(self, case: Case, meter: Meter) -> None:
@@ -57,8 +57,8 @@ class Metered(Here):
         self.meter = meter
         self.stop: Callable[[], None] = lambda: None
 
-    async def collect(self, keep: bool) -> Report:
-        """As `Here`."""
+    async def collect(self, keep: bool) -> ShardReport:
+        """As `LocalBackend`."""
         report = await super().collect(keep)
         self.meter.start = report.place.get("start", self.meter.start)
         self.meter.found(report.found, sum(report.steps))
@@ -244,7 +244,7 @@ def sleepecg(case: Case, meter: Meter) -> None:
 
 def metrics(case: Case, meter: Meter) -> None:
     """The exporter with the readings of `streams` streams; prints its CPU seconds for each line it reads."""
-    exporter, names = Exporter(settings(case).metrics), Pseudonyms(KEY)
+    exporter, names = MetricsExporter(settings(case).metrics), Pseudonyms(KEY)
     for number in range(case.streams):
         reading = Reading(
             stream=names.of(str(number)), time=time.time(), heart_rate=60 + number % 60 + 1 / 3,

@@ -23,7 +23,7 @@ from jobs.training import recipe
 from jobs.training.device import open_device
 from jobs.training.evaluation import Evaluation
 from jobs.training.recipe import Part
-from jobs.training.workers import Worker
+from jobs.training.workers import TrainingWorker
 from tests.beat_files import drawn_beats, write_record, write_table, write_ucr
 from tests.jobs.conftest import same
 
@@ -85,7 +85,7 @@ def concluded(path: Path, *sets: str) -> dict[str, Any]:
     recipe = TrainEcg(load(TrainEcgSettings, target="train-ecg", sets=[f"data.path={path}", *QUICK, *sets]))
     part: Part = "test" if recipe.open(lambda text: None).test else "val"
     device = open_device(recipe.settings.device, gpu=False)
-    evaluation, networks = Evaluation(recipe, device, Worker(device.where)), recipe.networks()
+    evaluation, networks = Evaluation(recipe, device, TrainingWorker(device.where)), recipe.networks()
     _, scored = evaluation.score(networks, part)
     said = evaluation.conclude(networks, part, scored, most=1)
     metrics = {**said.metrics, "baselines": recipe.baselines()}

@@ -10,7 +10,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from genray.bundle import load_bundle
-from genray.datasets.loader import MemoryLoader, Share
+from genray.datasets.loader import MemoryLoader, WorkerShare
 from genray.errors import DataError
 from genray.images.tensors import to_network, to_pixels
 from jobs.runs.run import Run
@@ -39,7 +39,7 @@ def test_training_is_the_papers_algorithm(
     }
     loader = recipe.loader(pytest.fail)
     for epoch in range(2):
-        for inputs, targets in loader.batches(epoch, 2, Share()):
+        for inputs, targets in loader.batches(epoch, 2, WorkerShare()):
             x, y = to_network(inputs), to_network(targets)
             fake = generator(x)
             real_score, fake_score = discriminator(x, y), discriminator(x, fake.detach())

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from monitors.alarms.events import Kind, Observation, Transition
+from monitors.alarms.events import AlarmKind, Observation, Transition
 from monitors.alarms.limits import Limits
 from monitors.alarms.machine import Alarm, AlarmState, acknowledge, step
 
@@ -30,10 +30,10 @@ class Bed:
             self.log += new
         return [f"{each.kind} {each.change}" for each in self.log[before:]]
 
-    def look(self, kind: Kind) -> list[str]:
+    def look(self, kind: AlarmKind) -> list[str]:
         self.state, new = acknowledge(self.state, self.alarm(kind).name, self.now)
         self.log += new
         return [each.change for each in new]
 
-    def alarm(self, kind: Kind) -> Alarm:
+    def alarm(self, kind: AlarmKind) -> Alarm:
         return self.state.open[kind]

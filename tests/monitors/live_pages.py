@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 
-from monitors.outputs.page import Live, LiveSettings
+from monitors.outputs.page import LivePage, PageSettings
 
 Event = dict[str, Any]
 
@@ -57,7 +57,7 @@ class Watcher:
 class Served:
     """A page of beds a, b and c that is served, and a browser's session for it."""
 
-    def __init__(self, live: Live, port: int, session: aiohttp.ClientSession) -> None:
+    def __init__(self, live: LivePage, port: int, session: aiohttp.ClientSession) -> None:
         self.live, self.port, self.session = live, port, session
         self.url = f"http://127.0.0.1:{port}"
 
@@ -78,7 +78,7 @@ def serve(use: Callable[[Served], Awaitable[None]], **settings: Any) -> list[str
 
     async def run() -> None:
         snapshot = {"beds": [bed("a"), bed("b"), bed("c")], "alarms": [alarm("c/asystole/5", "c")]}
-        live = Live(LiveSettings(port=0, **settings), lambda: snapshot, answer, answer)
+        live = LivePage(PageSettings(port=0, **settings), lambda: snapshot, answer, answer)
         port = await live.start()
         assert port
         try:

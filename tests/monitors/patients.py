@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genray.ecg.synthesis import Generated
-from monitors.alarms.events import Kind, Transition
+from monitors.alarms.events import AlarmKind, Transition
 from monitors.patient.bed import Round
 from monitors.patient.reference import ReferenceSettings
 from monitors.patient.scoring import Scorer
@@ -88,7 +88,7 @@ class Watch:
             self.now += 1
             self._gather(self.ward.tick(self.now))
 
-    def changes(self, kind: Kind | None = None, stream: str | None = None) -> list[Transition]:
+    def changes(self, kind: AlarmKind | None = None, stream: str | None = None) -> list[Transition]:
         """Changes of alarms of a kind."""
         return [t for t in self.all.transitions if kind in (None, t.kind) and stream in (None, t.stream)]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from monitors.sources.base import Source
+from monitors.sources.base import EcgSource
 from monitors.sources.feed import Feed, FeedSettings
 from monitors.sources.message import Chunk
 from monitors.sources.pseudonyms import Pseudonyms
@@ -36,7 +36,7 @@ def chunk(sequence: int = 0, *, stream: str = "bed-17", rate: float = 360.0, sec
 class Watcher:
     """Takes what a feed of `source` delivers, and lets a test wait for it."""
 
-    def __init__(self, source: Source, mine: Callable[[str], bool] | None = None) -> None:
+    def __init__(self, source: EcgSource, mine: Callable[[str], bool] | None = None) -> None:
         self.chunks: list[Chunk] = []
         self.faults: Counter[str] = Counter()
         self._changed = asyncio.Event()

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from monitors.outputs.metrics import Exporter, ExporterSettings
+from monitors.outputs.metrics import MetricsExporter, MetricsSettings
 from tests.monitors.alerting import DEPLOY, ONSET, Pager, alertmanager_server
 from tests.monitors.outputs.test_metrics import READING, filled, text
 from tests.monitors.running import wait_for
@@ -170,7 +170,7 @@ def test_an_alarm_goes_through_prometheus_and_alertmanager_to_the_pager_and_is_n
     medium = replace(ONSET, kind="tachycardia", priority="medium", alarm="t")
 
     async def test() -> None:
-        exporter = Exporter(ExporterSettings(port=0))
+        exporter = MetricsExporter(MetricsSettings(port=0))
         exporter.owed("alertmanager", 0)
         exporter.update(READING)
         async with Pager() as pager:

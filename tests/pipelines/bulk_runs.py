@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from genray.cli.main import main
-from genray.io.sources import SourceSettings, open_source
+from genray.io.sources import ContainerSettings, open_source
 from genray.settings.load import load
 from genray.targets import find_target
 from tests.pipelines.conftest import photo
@@ -54,7 +54,7 @@ def submit(target: str, *sets: str, more: tuple[str, ...] = ()) -> Any:
 
 def listed(root: str, container: Any) -> dict[str, bytes]:
     """What an output has, by name; one that is there twice is an error."""
-    source = open_source(root, SourceSettings(container=container))
+    source = open_source(root, ContainerSettings(container=container))
     items = list(source.items(lambda bad: pytest.fail(f"{bad.path}: {bad.detail}")))
     found = {item.path.split("/", 2)[-1]: source.read(item, 10**9) for item in items}
     assert len(found) == len(items)

@@ -13,16 +13,16 @@ import pytest
 from genray.io.sources import open_source
 from genray.io.store import Store
 from pipelines.engine.plan import Plan, Planned, output_name, write_plan
-from pipelines.engine.worker import Worker
+from pipelines.engine.worker import ChunkWorker
 from pipelines.settings import BulkSettings
-from pipelines.steps.base import Input, Made, Place, Step
+from pipelines.steps.base import Step, StepInput, StepPlace, StepResult
 from pipelines.storage.attempts import Attempt, Attempts
 from pipelines.storage.ledger import Ledger
 from pipelines.storage.sinks import TableSink, open_sink
 from tests.pipelines.conftest import rows_of
 
 CHUNK = "00001-000000"
-Look = Callable[[Sequence[Input]], None]
+Look = Callable[[Sequence[StepInput]], None]
 
 
 class Copying(Step[BulkSettings]):
@@ -34,12 +34,12 @@ class Copying(Step[BulkSettings]):
     def check(self) -> Sequence[str]:
         return []
 
-    def open(self, place: Place, header: Mapping[str, Any]) -> Sequence[str]:
+    def open(self, place: StepPlace, header: Mapping[str, Any]) -> Sequence[str]:
         return []
 
-    def make(self, inputs: Sequence[Input]) -> Sequence[Made]:
+    def make(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
         self.look(inputs)
-        return [Made(copy=each.data, skipped="clean", row={"n": 1}) for each in inputs]
+        return [StepResult(copy=each.data, skipped="clean", row={"n": 1}) for each in inputs]
 
 
 class Bench:
@@ -50,11 +50,11 @@ class Bench:
         self.photos.mkdir()
         self.store = Store.create(self.out)
         self.attempts, self.ledger = Attempts(self.store), Ledger(self.store)
-        self.workers: list[Worker] = []
+        self.workers: list[ChunkWorker] = []
 
     def worker(
         self, look: Look = lambda inputs: None, table: bool = False, kind: str = "same", **work: Any
-    ) -> Worker:
+    ) -> ChunkWorker:
         settings = BulkSettings.model_validate(
             {"input": str(self.photos), "output": str(self.out), "work": work, "write": {"format": kind}}
         )
@@ -63,7 +63,7 @@ class Bench:
         source = open_source(settings.input, settings.read)
         planned = [Planned(item, output_name(item.path, settings.write)) for item in source.items(print)]
         inputs = write_plan(self.store, 1, planned)
-        worker = Worker(
+        worker = ChunkWorker(
             settings,
             step,
             source,

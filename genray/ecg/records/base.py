@@ -82,7 +82,7 @@ class Scale:
         return cls(kept, baseline, kept / gain, missing)
 
 
-class Record(ABC):
+class EcgRecord(ABC):
     """One recording. Any number of threads may read it, and it pickles.
 
     Attributes:

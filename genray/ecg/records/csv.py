@@ -19,7 +19,7 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from genray.ecg.records.base import MAX_LEADS, MISSING, RATES, Record, check_shape, is_ecg, lead_names
+from genray.ecg.records.base import MAX_LEADS, MISSING, RATES, EcgRecord, check_shape, is_ecg, lead_names
 from genray.errors import DataError
 
 _GAIN = 1000.0
@@ -33,7 +33,7 @@ _SECONDS = "`time` is in seconds, from anything or unix time: no dates, no clock
 _HINT = "it needs a line such as time,II,V1 and then one for each sample, in seconds and millivolts"
 
 
-class CsvRecord(Record):
+class CsvRecord(EcgRecord):
     """A CSV file. Opening reads through it once, to learn where the lines are.
 
     Raises:

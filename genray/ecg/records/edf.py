@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from genray.ecg.records.base import (
     MAX_CHANNELS,
-    Record,
+    EcgRecord,
     Scale,
     check_channels,
     check_shape,
@@ -34,7 +34,7 @@ _FIRST_YEAR = 85  # a year of two digits is 1985 to 2084
 
 
 @dataclass(frozen=True)
-class _Channel:
+class _EdfSignal:
     name: str
     unit: str
     samples: int  # in each data record
@@ -42,7 +42,7 @@ class _Channel:
     scale: Scale | None  # None: no ECG
 
 
-class EdfRecord(Record):
+class EdfRecord(EcgRecord):
     """An EDF or BDF file. Where channels have different rates, the ECG leads of the highest are taken.
 
     Raises:
@@ -84,13 +84,13 @@ class EdfRecord(Record):
         self.samples = self._records(self._number(head[236:244])) * each
         check_shape(path, len(self.leads), self.rate, self.samples)
 
-    def _all_channels(self, fields: bytes, count: int) -> list[_Channel]:
+    def _all_channels(self, fields: bytes, count: int) -> list[_EdfSignal]:
         columns: list[list[bytes]] = []
         at = 0
         for width in _WIDTHS:
             columns.append([fields[at + n * width : at + (n + 1) * width] for n in range(count)])
             at += width * count
-        channels: list[_Channel] = []
+        channels: list[_EdfSignal] = []
         before = 0
         for label, _, dimension, *limits, _, samples, _ in zip(*columns, strict=True):
             name, each = label.decode("latin-1").strip(), int(self._number(samples))
@@ -98,7 +98,7 @@ class EdfRecord(Record):
                 self._refuse(f"channel {len(channels) + 1} has {each} samples in a data record")
             unit = dimension.decode("latin-1").strip()
             scale = self._scale(name, unit, limits)
-            channels.append(_Channel(name, unit, each, before, scale if each else None))
+            channels.append(_EdfSignal(name, unit, each, before, scale if each else None))
             before += each
         return channels
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from genray.ecg.records.base import Record
+from genray.ecg.records.base import EcgRecord
 from genray.errors import DataError
 
 
-def open_record(path: str | os.PathLike[str], *, rate: float | None = None) -> Record:
+def open_record(path: str | os.PathLike[str], *, rate: float | None = None) -> EcgRecord:
     """The record at `path`.
 
     Args:

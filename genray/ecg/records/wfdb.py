@@ -23,7 +23,7 @@ from genray.ecg.records.base import (
     MAX_CHANNELS,
     MISSING,
     Annotations,
-    Record,
+    EcgRecord,
     Scale,
     check_channels,
     check_shape,
@@ -54,7 +54,7 @@ _SKIP, _NUMBER, _SUBTYPE, _CHANNEL_OF, _TEXT = 59, 60, 61, 62, 63
 
 
 @dataclass(frozen=True)
-class _Channel:
+class _WfdbSignal:
     name: str
     unit: str
     file: Path
@@ -71,7 +71,7 @@ class _File:
     frame: int = 0  # samples of all channels in each frame
 
 
-class WfdbRecord(Record):
+class WfdbRecord(EcgRecord):
     """A WFDB record. Where channels have different rates, the ECG leads of the highest are taken; skew
     between channels, a few ms on tapes, is not evened out.
 
@@ -126,7 +126,7 @@ class WfdbRecord(Record):
         except UnicodeDecodeError:
             return text.decode("latin-1")
 
-    def _channel(self, line: str, number: int) -> _Channel:
+    def _channel(self, line: str, number: int) -> _WfdbSignal:
         found = _CHANNEL.fullmatch(line)
         if found is None:
             self._refuse(f"line {number + 2} of its header describes no channel: {line[:80]!r}")
@@ -148,7 +148,7 @@ class WfdbRecord(Record):
             zero = int(found["baseline"] or found["zero"] or 0)
             missing = -(1 << (_BITS[found["format"]] - 1))
             scale = Scale.fitting(gain, zero, missing + 1, -missing - 1, missing)
-        return _Channel(name, unit, path, found["format"], frame, before, scale)
+        return _WfdbSignal(name, unit, path, found["format"], frame, before, scale)
 
     def _beside(self, name: str) -> Path:
         folder = self.path.parent

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from genray.datasets.image_set import Images, ImageSource, Patch
+from genray.datasets.image_set import Images, Patch, SingleImageSource
 from genray.datasets.layouts import FolderImages
 from genray.io.bad_input import BadImage
 from genray.io.store import Store
@@ -18,22 +18,22 @@ def numbered(height: int, width: int) -> NDArray[np.uint8]:
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> ImageSource:
+def source(tmp_path: Path) -> SingleImageSource:
     """Images of 24 x 24, and one of 16 x 20."""
     write_images(tmp_path / "a", 3)
     write_images(tmp_path / "b", 1, size=(16, 20))
     store = Store(tmp_path)
     origin = FolderImages(store, [entry.path for entry in store.list((".png",))])
-    return ImageSource(Images(origin, np.array([3, 0, 1])), 1, None, None, 1, 1000)
+    return SingleImageSource(Images(origin, np.array([3, 0, 1])), 1, None, None, 1, 1000)
 
 
-def test_a_sample_is_the_image_that_its_index_stands_for(source: ImageSource) -> None:
+def test_a_sample_is_the_image_that_its_index_stands_for(source: SingleImageSource) -> None:
     assert len(source) == 3
     assert [source.name(i) for i in range(3)] == ["b/000.png", "a/000.png", "a/001.png"]
     assert [source.load(i)[0].shape for i in range(3)] == [(16, 20, 1), (24, 24, 1), (24, 24, 1)]
 
 
-def test_an_image_of_another_size_is_fitted_or_set_aside(source: ImageSource) -> None:
+def test_an_image_of_another_size_is_fitted_or_set_aside(source: SingleImageSource) -> None:
     for fit in ("crop", "stretch"):
         made = replace(source, size=(24, 24), fit=fit).load(0)[0]
         assert made.shape == (24, 24, 1)
@@ -44,14 +44,14 @@ def test_an_image_of_another_size_is_fitted_or_set_aside(source: ImageSource) ->
     assert caught.value.reason == "odd-shape"
 
 
-def test_an_image_smaller_than_a_patch_is_set_aside(source: ImageSource) -> None:
+def test_an_image_smaller_than_a_patch_is_set_aside(source: SingleImageSource) -> None:
     patches = replace(source, least=17)
     assert patches.load(1)[0].shape == (24, 24, 1)
     with pytest.raises(BadImage, match="20x16 is smaller than 17 pixels"):
         patches.load(0)
 
 
-def test_an_image_of_too_many_pixels_is_set_aside(source: ImageSource) -> None:
+def test_an_image_of_too_many_pixels_is_set_aside(source: SingleImageSource) -> None:
     with pytest.raises(BadImage, match="24x24 pixels, the limit is 400"):
         replace(source, max_pixels=400).load(1)
 

@@ -5,7 +5,7 @@ import pytest
 
 from genray.datasets.loader import (
     MemoryLoader,
-    Share,
+    WorkerShare,
     check_bad_share,
     epoch_order,
     held_out_batches,
@@ -31,8 +31,8 @@ def memory(path: Path, seed: int = 0) -> MemoryLoader:
 
 
 def read(loader: MemoryLoader, epoch: int = 0, batch: int = 2, **more: object) -> Batches:
-    share = more.pop("share", Share())
-    assert isinstance(share, Share)
+    share = more.pop("share", WorkerShare())
+    assert isinstance(share, WorkerShare)
     start = more.pop("start", 0)
     assert isinstance(start, int)
     return [(a.tobytes(), b.tobytes()) for a, b in loader.batches(epoch, batch, share, start)]
@@ -61,7 +61,7 @@ def test_an_incomplete_last_batch_is_left_out(pairs: Path) -> None:
 
 def test_workers_share_each_batch_between_them(pairs: Path) -> None:
     whole = read(memory(pairs), batch=4)
-    parts = [read(memory(pairs), batch=2, share=Share(rank, 2)) for rank in (0, 1)]
+    parts = [read(memory(pairs), batch=2, share=WorkerShare(rank, 2)) for rank in (0, 1)]
     side = 64 * 64 * 3
     for (inputs, _), (first, _), (second, _) in zip(whole, *parts, strict=True):
         samples = [inputs[i * side : (i + 1) * side] for i in range(4)]
@@ -94,8 +94,8 @@ def test_too_many_broken_files_stop_the_training() -> None:
 
 def test_held_out_samples_come_in_order_and_shared() -> None:
     samples = [(np.full((4, 4, 1), i, np.uint8),) for i in range(4)]
-    first = list(held_out_batches(samples, 8, Share(0, 2)))
-    second = list(held_out_batches(samples, 8, Share(1, 2)))
+    first = list(held_out_batches(samples, 8, WorkerShare(0, 2)))
+    second = list(held_out_batches(samples, 8, WorkerShare(1, 2)))
     assert [list(i) for i, _ in first] == [[0, 2]]
     assert [list(i) for i, _ in second] == [[1, 3]]
     assert np.array_equal(second[0][1][0][0], samples[1][0])
@@ -103,4 +103,4 @@ def test_held_out_samples_come_in_order_and_shared() -> None:
 
 def test_held_out_samples_of_other_shapes_are_batches_of_their_own() -> None:
     samples = [(np.zeros((4, width, 1), np.uint8),) for width in (4, 4, 4, 6, 6, 4)]
-    assert [list(i) for i, _ in held_out_batches(samples, 2, Share())] == [[0, 1], [2], [3, 4], [5]]
+    assert [list(i) for i, _ in held_out_batches(samples, 2, WorkerShare())] == [[0, 1], [2], [3, 4], [5]]

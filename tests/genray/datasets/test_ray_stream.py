@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from genray.datasets.image_set import Images, ImageSetSettings, ImageSource, Patch, open_image_set
-from genray.datasets.loader import MemoryLoader, Share, Source, load_all
+from genray.datasets.image_set import Images, ImageSetSettings, Patch, SingleImageSource, open_image_set
+from genray.datasets.loader import MemoryLoader, SampleSource, WorkerShare, load_all
 from genray.datasets.pairs import PairedSettings, PairSource, find_pairs
 from genray.datasets.ray_stream import StreamLoader
 from genray.errors import DataError
@@ -26,27 +26,27 @@ def pair_source(path: Path) -> PairSource:
     return PairSource(store, find_pairs(store, settings, 0).train, settings)
 
 
-def image_source(path: Path) -> ImageSource:
+def image_source(path: Path) -> SingleImageSource:
     """Patches of the training images under `path`."""
     images = open_image_set(ImageSetSettings(path=str(path)), 0).train
-    return ImageSource(images, 1, None, None, 16, 10_000, variant=Patch(16))
+    return SingleImageSource(images, 1, None, None, 16, 10_000, variant=Patch(16))
 
 
 def unexpected(bad: BadInput) -> None:
     pytest.fail(f"{bad.path} is broken: {bad.detail}")
 
 
-def streamed(source: Source, report: Callable[[BadInput], None], **more: Any) -> StreamLoader:
+def streamed(source: SampleSource, report: Callable[[BadInput], None], **more: Any) -> StreamLoader:
     shapes = [(64, 64, 3)] * 2 if isinstance(source, PairSource) else [PATCH]
     return StreamLoader(source, shapes, 0, report, path="somewhere", **{"limit": 0.05, **more})
 
 
-def in_memory(source: Source) -> MemoryLoader:
+def in_memory(source: SampleSource) -> MemoryLoader:
     return MemoryLoader(load_all(source, lambda bad: None)[1], source.vary, 0)
 
 
 def read(loader: MemoryLoader | StreamLoader, epoch: int = 0, batch: int = 2, **more: Any) -> Batches:
-    share = more.pop("share", Share())
+    share = more.pop("share", WorkerShare())
     return [tuple(part.tobytes() for part in parts) for parts in loader.batches(epoch, batch, share, **more)]
 
 
@@ -54,7 +54,7 @@ def test_ray_data_gives_the_same_batches_as_memory(pairs: Path) -> None:
     source = pair_source(pairs)
     stream, memory = streamed(source, unexpected), in_memory(source)
     assert read(stream, epoch=3) == read(memory, epoch=3)
-    share = Share(1, 2)
+    share = WorkerShare(1, 2)
     assert read(stream, batch=3, share=share, start=6) == read(memory, batch=3, share=share, start=6)
 
 
@@ -93,7 +93,7 @@ def test_too_many_broken_files_stop_a_stream_that_repeats_them_too(tmp_path: Pat
     for index in (2, 3, 5):
         (tmp_path / f"{index:03}.png").write_bytes(b"")
     images = source.images
-    often = ImageSource(
+    often = SingleImageSource(
         Images(images.origin, images.indices.repeat(8)), 1, None, None, 16, 10_000, variant=source.variant
     )
     with pytest.raises(DataError, match=r"of 9 samples are broken, more than data\.max_bad_share=0\.15"):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from genray.ecg.quality import Quality, QualitySettings, judge
+from genray.ecg.quality import QualitySettings, SignalQuality, judge
 from genray.ecg.synthesis import Episode, generate
 
 RATE = 360
@@ -11,13 +11,15 @@ NOISE = np.random.default_rng(0)
 
 
 def _word(lead: np.ndarray, rate: float = RATE, **settings: float) -> str:
-    return Quality(int(judge(np.asarray(lead, np.float32)[None], rate, QualitySettings(**settings))[0])).word
+    return SignalQuality(
+        int(judge(np.asarray(lead, np.float32)[None], rate, QualitySettings(**settings))[0])
+    ).word
 
 
 def _seconds(made: np.ndarray, first: int = 0) -> list[str]:
     """The quality of each two seconds of (samples, leads)."""
     windows = [made[at : at + 2 * RATE].T for at in range(first * RATE, len(made) - 2 * RATE + 1, 2 * RATE)]
-    return [Quality(int(q)).word for w in windows for q in judge(w, RATE, QualitySettings())]
+    return [SignalQuality(int(q)).word for w in windows for q in judge(w, RATE, QualitySettings())]
 
 
 ECG = generate(20, seed=1).millivolts[4 * RATE : 6 * RATE, 0]

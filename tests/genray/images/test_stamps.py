@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import ImageFont
 from pydantic import ValidationError
 
-from genray.images.stamps import Kind, StampSettings, made_up, stamp
+from genray.images.stamps import StampKind, StampSettings, made_up, stamp
 
 OWN = "September 11, 2023"
 PLAIN = {"angle": [0, 0], "opacity": [1, 1], "frame": 0, "box": 0, "outline": 0}
@@ -83,7 +83,7 @@ def test_a_cropped_and_mirrored_view_is_stamped_as_its_copy_is() -> None:
         ("number", [r"\d{6}", r"No\. \d+", r"#\d+", r"IMG_\d{4}"]),
     ],
 )
-def test_made_up_texts_are_of_their_styles_and_all_styles_appear(kind: Kind, styles: list[str]) -> None:
+def test_made_up_texts_are_of_their_styles_and_all_styles_appear(kind: StampKind, styles: list[str]) -> None:
     rng = np.random.default_rng(0)
     texts = [made_up(kind, rng) for _ in range(300)]
     for style in styles:

@@ -10,7 +10,7 @@ import pytest
 
 from genray.errors import DataError
 from genray.io.bad_input import BadImage, BadInput
-from genray.io.sources import Item, Source, SourceSettings, open_source
+from genray.io.sources import ContainerSettings, Item, ItemSource, open_source
 from genray.io.store import Store
 from genray.io.tar import write_member
 from tests.conftest import write_images
@@ -22,23 +22,23 @@ LIMIT = 10**6
 PNG = b"\x89PNG and more "
 
 
-def opened(location: Path | str, **settings: Any) -> Source:
-    return open_source(str(location), SourceSettings(**settings))
+def opened(location: Path | str, **settings: Any) -> ItemSource:
+    return open_source(str(location), ContainerSettings(**settings))
 
 
-def listed(source: Source) -> tuple[list[Item], list[BadInput]]:
+def listed(source: ItemSource) -> tuple[list[Item], list[BadInput]]:
     problems: list[BadInput] = []
     return list(source.items(problems.append)), problems
 
 
-def contents(source: Source) -> dict[str, bytes]:
+def contents(source: ItemSource) -> dict[str, bytes]:
     items, problems = listed(source)
     assert problems == []
     assert len({item.path for item in items}) == len(items)
     return {item.path: source.read(item, LIMIT) for item in items}
 
 
-def reason(source: Source, item: Item, limit: int = LIMIT) -> str:
+def reason(source: ItemSource, item: Item, limit: int = LIMIT) -> str:
     with pytest.raises(BadImage) as bad:
         source.read(item, limit)
     return bad.value.reason
@@ -84,7 +84,7 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     assert source.read(Item("b.png", 5, 0), 5) == b"12345"
 
 
-def opened_with(folder: Path, files: dict[str, bytes]) -> Source:
+def opened_with(folder: Path, files: dict[str, bytes]) -> ItemSource:
     for name, data in files.items():
         (folder / name).write_bytes(data)
     return opened(folder)
@@ -181,7 +181,7 @@ def test_rows_are_called_by_their_path_or_number(
 def test_rows_come_in_any_order_to_any_thread(tmp_path: Path) -> None:
     images = [PNG + bytes([i % 256]) * (1 + i * 7 % 5000) for i in range(900)]
     write_rows(tmp_path / "a.parquet", {"image": images}, row_group_size=250)
-    source: Source = pickle.loads(pickle.dumps(opened(tmp_path)))  # noqa: S301
+    source: ItemSource = pickle.loads(pickle.dumps(opened(tmp_path)))  # noqa: S301
     items = listed(source)[0]
     for order in (items, items[::-1], items[::7] + items[3::11]):
         with ThreadPoolExecutor(8) as pool:
@@ -243,6 +243,6 @@ def test_an_object_store_is_read_alike(tmp_path: Path, s3_root: str) -> None:
     for file in tmp_path.rglob("*.*"):
         store.write(str(file.relative_to(tmp_path)), file.read_bytes())
     for container in ("files", "webdataset", "parquet"):
-        remote: Source = pickle.loads(pickle.dumps(opened(s3_root, container=container)))  # noqa: S301
+        remote: ItemSource = pickle.loads(pickle.dumps(opened(s3_root, container=container)))  # noqa: S301
         assert contents(remote) == contents(opened(tmp_path, container=container))
         assert all(item.modified > 0 for item in listed(remote)[0])

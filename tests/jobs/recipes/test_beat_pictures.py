@@ -3,7 +3,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.recipes.beats import Method, Row, beat_pictures
+from jobs.recipes.beats import Method, PictureRow, beat_pictures
 
 METHOD = Method("it", np.array([1.0, 2, 9, 4, 3, 8, 7, 6]), 5.0)
 LABELS = np.array([0, 0, 0, 0, 1, 1, 2, 2])
@@ -11,10 +11,10 @@ LABELS = np.array([0, 0, 0, 0, 1, 1, 2, 2])
 
 def drawn(
     method: Method, abnormal: NDArray[np.bool_] | None, labels: NDArray[np.int64]
-) -> tuple[list[str], list[Row]]:
-    rows: list[Row] = []
+) -> tuple[list[str], list[PictureRow]]:
+    rows: list[PictureRow] = []
 
-    def draw(some: Sequence[Row]) -> NDArray[np.uint8]:
+    def draw(some: Sequence[PictureRow]) -> NDArray[np.uint8]:
         rows.extend(some)
         return np.zeros((4, 4, 3), np.uint8)
 

@@ -12,7 +12,7 @@ from genray.errors import RunError
 from genray.images.tensors import save_png
 from genray.settings.base import flatten
 from genray.settings.load import load
-from jobs.runs.contents import find
+from jobs.runs.contents import read_contents
 from jobs.runs.run import Run
 from jobs.train_destamper import TrainDestamperSettings
 
@@ -34,14 +34,14 @@ def list_pictures(run: Run, *rows: Any) -> None:
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="it does not exist"):
-        find(Run(tmp_path / "none"))
+        read_contents(Run(tmp_path / "none"))
     with pytest.raises(RunError, match=r"it has no settings\.yaml") as caught:
-        find(Run(tmp_path))
+        read_contents(Run(tmp_path))
     assert "runs/first" in str(caught.value)
 
 
 def test_a_run_that_has_just_begun_is_read(run: Run) -> None:
-    found = find(run)
+    found = read_contents(run)
     assert not found.finished
     assert (found.metrics, found.baselines, found.history, found.pictures) == ({}, {}, [], {})
     assert found.settings == found.changed == {"seed": 3, "loop.epochs": 5}, "of no known target"
@@ -51,14 +51,14 @@ def test_a_run_that_has_just_begun_is_read(run: Run) -> None:
 def test_before_the_end_the_metrics_are_those_of_the_last_validation(run: Run) -> None:
     rows = [{"epoch": 1, "val_l1": 0.5}, {"epoch": 2, "val_l1": 0.4}, {"epoch": 3, "disc_loss": 0.7}]
     run.history.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"epoch": 4, "va')
-    found = find(run)
+    found = read_contents(run)
     assert found.metrics == {"l1": 0.4, "epoch": 2}
     assert len(found.history) == 3
 
 
 def test_a_finished_run_is_read(train: Callable[..., Any], run_of: Callable[[str], Run]) -> None:
     outcome = train("first", "loop.epochs=1")
-    found = find(run_of("first"))
+    found = read_contents(run_of("first"))
     assert found.finished
     assert found.target == "train-pix2pix"
     assert found.metrics == {k: v for k, v in outcome["metrics"].items() if k != "baselines"}
@@ -76,7 +76,7 @@ def test_pictures_come_in_the_order_of_their_list(run: Run) -> None:
     for name in ("b.png", "a.png", "validation.png"):
         save_png(run.samples / name, NOISE)
     list_pictures(run, {"file": "b.png", "title": "B", "caption": "two"}, {"file": "a.png"})
-    pictures = find(run).pictures
+    pictures = read_contents(run).pictures
     assert [(p.title, p.caption) for p in pictures.values()] == [("B", "two"), ("a.png", "")]
     assert list(pictures) == ["b.png", "a.png"]
 
@@ -84,9 +84,9 @@ def test_pictures_come_in_the_order_of_their_list(run: Run) -> None:
 def test_without_a_list_there_are_the_samples_of_the_last_epoch(run: Run) -> None:
     for epoch in (1, 2):
         save_png(run.samples / f"epoch_{epoch:04d}.png", NOISE)
-    assert list(find(run).pictures) == ["epoch_0002.png"]
+    assert list(read_contents(run).pictures) == ["epoch_0002.png"]
     save_png(run.samples / "validation.png", NOISE)
-    assert list(find(run).pictures) == ["validation.png"]
+    assert list(read_contents(run).pictures) == ["validation.png"]
 
 
 def test_nothing_outside_the_folder_is_read(run: Run, tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_nothing_outside_the_folder_is_read(run: Run, tmp_path: Path) -> None:
     list_pictures(run, *rows)
     run.outcome.symlink_to(tmp_path / "other.json")
     (tmp_path / "other.json").write_text('{"epochs": 1}')
-    found = find(run)
+    found = read_contents(run)
     assert found.pictures == {}
     assert not found.finished
     assert sum("outside the run's folder" in note for note in found.notes) == 4
@@ -113,7 +113,7 @@ def test_what_is_damaged_or_absurd_is_left_out_with_a_note(run: Run, monkeypatch
     run.bundle.mkdir()
     (run.bundle / "weights.safetensors").write_bytes(b"\xff" * 100)
     list_pictures(run, {"file": "broken.png"}, {"file": "pipe.png"}, {"file": "a\0b"}, {"file": "x" * 999}, 7)
-    found = find(run)
+    found = read_contents(run)
     assert found.history == []
     assert found.pictures == {}
     assert found.parameters is None
@@ -132,7 +132,7 @@ def test_what_is_damaged_or_absurd_is_left_out_with_a_note(run: Run, monkeypatch
 def test_damaged_settings_do_not_hide_the_rest(run: Run, text: str) -> None:
     run.settings.write_text(text, encoding="latin-1")
     run.outcome.write_text(json.dumps({"target": "loop", "metrics": {"l1": 0.5}, "epochs": 2}))
-    found = find(run)
+    found = read_contents(run)
     assert found.settings == {}
     assert found.metrics == {"l1": 0.5}
     assert found.notes == ["settings.yaml was left out: it is damaged"]
@@ -141,9 +141,9 @@ def test_damaged_settings_do_not_hide_the_rest(run: Run, text: str) -> None:
 def test_the_target_that_a_file_names_is_imported_only_if_it_is_one(run: Run) -> None:
     for name in ("loop", "../configs/train-pix2pix", "train-none", "os"):
         run.outcome.write_text(json.dumps({"target": name}))
-        assert find(run).defaults == {}
+        assert read_contents(run).defaults == {}
     run.outcome.write_text(json.dumps({"target": "train-pix2pix"}))
-    assert find(run).defaults["data.direction"] == "BtoA"
+    assert read_contents(run).defaults["data.direction"] == "BtoA"
 
 
 def test_what_a_choice_brings_along_is_no_change_of_the_users(run: Run) -> None:
@@ -151,19 +151,19 @@ def test_what_a_choice_brings_along_is_no_change_of_the_users(run: Run) -> None:
     settings = load(TrainDestamperSettings, target="train-destamper", sets=sets)
     run.outcome.write_text(json.dumps({"target": "train-destamper"}))
     run.settings.write_text(yaml.safe_dump(flatten(settings)))
-    assert find(run).changed == {"preset": "quality", "model.kind": "conv", "loop.epochs": 7}
+    assert read_contents(run).changed == {"preset": "quality", "model.kind": "conv", "loop.epochs": 7}
     alone = load(TrainDestamperSettings, target="train-destamper", sets=["preset=quality"])
     run.settings.write_text(yaml.safe_dump(flatten(alone)))
-    assert find(run).changed == {"preset": "quality"}
+    assert read_contents(run).changed == {"preset": "quality"}
 
 
 def test_tables_of_the_recipe_are_read(run: Run) -> None:
     rows = [{"title": "t", "columns": ["a", "b"], "rows": [[1, 2, 3], ["x", None]]}, {"title": "no rows"}, 5]
     (run.samples / "tables.json").write_text(json.dumps(rows))
-    (table,) = find(run).tables
+    (table,) = read_contents(run).tables
     assert (table.title, table.columns, table.rows) == ("t", ["a", "b"], [[1, 2], ["x", None]])
 
 
 def test_numbers_that_no_float_holds_do_no_harm(run: Run) -> None:
     run.outcome.write_text('{"epochs": 1, "metrics": {"mse": %s, "psnr": NaN}}' % ("9" * 400))
-    assert find(run).metrics["mse"] == float("inf")
+    assert read_contents(run).metrics["mse"] == float("inf")

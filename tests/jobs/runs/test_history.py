@@ -7,7 +7,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from genray.errors import StorageFull
-from jobs.runs.history import Record, draw_curves
+from jobs.runs.history import TrainingLog, draw_curves
 from jobs.runs.run import Run
 
 
@@ -29,7 +29,7 @@ def test_nothing_is_drawn_from_nothing(tmp_path: Path) -> None:
 def test_a_resumed_record_hides_what_was_logged_after_the_checkpoint(tmp_path: Path) -> None:
     run = Run(tmp_path)
     for start, values in ((0, {1: 1.0, 2: 2.0, 3: 3.0}), (2, {3: 30.0})):
-        record = Record(run, start)
+        record = TrainingLog(run, start)
         for step, value in values.items():
             record.scalars(step, {"disc_loss": value})
         record.close()
@@ -39,7 +39,7 @@ def test_a_resumed_record_hides_what_was_logged_after_the_checkpoint(tmp_path: P
 
 
 def test_a_full_disk_is_an_error_and_not_a_wait(tmp_path: Path) -> None:
-    record = Record(Run(tmp_path), 0)
+    record = TrainingLog(Run(tmp_path), 0)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
     try:

@@ -7,16 +7,16 @@ from PIL import Image
 
 from genray.report.charts import draw_tradeoff
 from jobs.runs.run import Run
-from jobs.sweeping.results import Standings
-from jobs.sweeping.trials import Standing
+from jobs.sweeping.results import SweepResults
+from jobs.sweeping.trials import TrialResult
 from tests.page_reader import PageReader, is_drawn
 
 SETTINGS = {"sweep.target": "train-autoencoder", "sweep.space": {"model": {"latent": [4, 8]}}}
 
 
-def standing(latent: Any, value: float | None, status: Any = "finished", **more: Any) -> Standing:
+def standing(latent: Any, value: float | None, status: Any = "finished", **more: Any) -> TrialResult:
     finished = status == "finished"
-    return Standing(
+    return TrialResult(
         name=f"latent-{latent}",
         settings={"model.latent": latent, **more},
         status=status,
@@ -40,22 +40,22 @@ TRIALS = [
 
 
 def test_the_best_comes_first_and_what_has_no_value_last() -> None:
-    table = Standings(TRIALS, "val_mse", "min")
+    table = SweepResults(TRIALS, "val_mse", "min")
     assert [trial.settings["model.latent"] for trial in table.trials] == [64, 16, 4, 8]
     assert table.best == TRIALS[2], "the best that has a bundle"
-    assert Standings(TRIALS, "val_mse", "max").best == TRIALS[0]
-    assert Standings(TRIALS[1:2], "val_mse", "min").best is None
+    assert SweepResults(TRIALS, "val_mse", "max").best == TRIALS[0]
+    assert SweepResults(TRIALS[1:2], "val_mse", "min").best is None
 
 
 def test_the_table_has_settings_metric_baselines_and_cost() -> None:
-    columns, rows = Standings(TRIALS, "val_mse", "min").table()
+    columns, rows = SweepResults(TRIALS, "val_mse", "min").table()
     assert columns == ["latent", "val_mse", "mse", "pca mse", "epochs", "time", "status"]
     assert rows[1] == ["16", "0.1", "0.11", "0.05", "3", "1 min 2 s", "finished"]
     assert rows[3] == ["8", "-", "-", "-", "3", "1 min 2 s", "failed"]
 
 
 def test_the_page_shows_the_table_the_curve_and_the_reasons(tmp_path: Path) -> None:
-    Standings(TRIALS, "val_mse", "min").write(Run(tmp_path), SETTINGS)
+    SweepResults(TRIALS, "val_mse", "min").write(Run(tmp_path), SETTINGS)
     page = PageReader((tmp_path / "report.html").read_text())
     assert "best val_mse" in page.text
     assert ["latent-8", "<it> exploded"] in page.rows
@@ -65,7 +65,7 @@ def test_the_page_shows_the_table_the_curve_and_the_reasons(tmp_path: Path) -> N
 
 
 def test_without_a_finished_trial_there_is_no_curve(tmp_path: Path) -> None:
-    Standings(TRIALS[1:2], "val_mse", "min").write(Run(tmp_path), SETTINGS)
+    SweepResults(TRIALS[1:2], "val_mse", "min").write(Run(tmp_path), SETTINGS)
     assert not (tmp_path / "quality.png").exists()
     assert (tmp_path / "sweep.json").exists()
 
@@ -79,8 +79,8 @@ def test_without_a_finished_trial_there_is_no_curve(tmp_path: Path) -> None:
         [standing(i, 0.1 * i + 0.1, rate=i / 7) for i in range(30)],
     ],
 )
-def test_whatever_was_swept_is_drawn(tmp_path: Path, trials: list[Standing]) -> None:
-    Standings(trials, "val_mse", "min").write(Run(tmp_path), SETTINGS)
+def test_whatever_was_swept_is_drawn(tmp_path: Path, trials: list[TrialResult]) -> None:
+    SweepResults(trials, "val_mse", "min").write(Run(tmp_path), SETTINGS)
     assert is_drawn(PageReader((tmp_path / "report.html").read_text()).pictures[0])
 
 
@@ -101,7 +101,7 @@ def test_quality_is_drawn_against_the_size_of_the_code_if_that_was_swept(
     tmp_path: Path, drawn: list[Any]
 ) -> None:
     trials = [replace(standing(n, 0.1), settings={"loop.epochs": n, "model.latent": n}) for n in (4, 8)]
-    Standings(trials, "val_mse", "min").write(Run(tmp_path), SETTINGS)
+    SweepResults(trials, "val_mse", "min").write(Run(tmp_path), SETTINGS)
     assert drawn[0][1:] == ("model.latent", "mse")
 
 
@@ -111,7 +111,7 @@ def test_a_baseline_has_a_curve_for_whatever_it_depends_on(tmp_path: Path, drawn
         for n in (4, 8)
         for size in (28, 56)
     ]
-    Standings(trials, "val_mse", "min").write(Run(tmp_path), SETTINGS)
+    SweepResults(trials, "val_mse", "min").write(Run(tmp_path), SETTINGS)
     curves = drawn[0][0]
     assert list(curves) == ["size 28", "size 56", "pca, size 28", "pca, size 56", "mean"]
     assert curves["pca, size 56"] == [(4, 14.0), (8, 7.0)]
@@ -119,7 +119,7 @@ def test_a_baseline_has_a_curve_for_whatever_it_depends_on(tmp_path: Path, drawn
 
 
 def test_a_metric_of_the_epochs_only_is_drawn_too(tmp_path: Path, drawn: list[Any]) -> None:
-    Standings(TRIALS, "val_beauty", "min").write(Run(tmp_path), SETTINGS)
+    SweepResults(TRIALS, "val_beauty", "min").write(Run(tmp_path), SETTINGS)
     curves, _, ylabel = drawn[0]
     assert curves == {"trials": [(16, 0.1), (4, 0.4)]}, "those that finished"
     assert ylabel == "val_beauty"

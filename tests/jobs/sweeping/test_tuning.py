@@ -7,7 +7,7 @@ from typing import Any
 from genray.progress import FileDisplay, LineDisplay, Tick
 from jobs.runs.run import Run
 from jobs.sweeping.trials import is_stopped
-from jobs.sweeping.tuning import Halving, _Watch
+from jobs.sweeping.tuning import Halving, _TrialWatch
 from tests.jobs.sweeping.test_trials import METRIC, write_rows
 
 
@@ -74,7 +74,7 @@ def test_the_trials_together_count_what_each_counts(tmp_path: Path) -> None:
     runs, shown = [Run(tmp_path / name) for name in "ab"], Ticks()
     for run in runs:
         run.folder.mkdir()
-    watch = _Watch([SimpleNamespace(run=run) for run in runs], shown)  # type: ignore[misc]
+    watch = _TrialWatch([SimpleNamespace(run=run) for run in runs], shown)  # type: ignore[misc]
     FileDisplay(runs[0].folder).tick(Tick(1, 3, 1, 18, 10.0, 1.0, samples="beats"))
     watch.poll()
     assert shown.newest is not None

@@ -13,7 +13,7 @@ from jobs.runs.run import Run
 from jobs.training import recipe
 from jobs.training.device import DeviceSettings, open_device
 from jobs.training.recipe import FollowUp
-from jobs.training.workers import Worker
+from jobs.training.workers import TrainingWorker
 
 
 class Shown(LineDisplay):
@@ -62,7 +62,7 @@ def in_a_group_of_two(rank: int, folder: Path) -> str:
         raise Interrupted("it was enough")
 
     try:
-        FollowUp(Run(folder), device, Shown(), epoch=1).lead(Worker(device.where), long)
+        FollowUp(Run(folder), device, Shown(), epoch=1).lead(TrainingWorker(device.where), long)
     except Interrupted as error:
         return f"{error.what} {error.agreed}"
     finally:

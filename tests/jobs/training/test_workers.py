@@ -12,7 +12,7 @@ import torch
 from ray import cloudpickle
 
 from genray.errors import GenrayError, StorageFull
-from jobs.training.workers import Worker
+from jobs.training.workers import TrainingWorker
 
 
 def in_group(config: dict[str, Any]) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def in_group(config: dict[str, Any]) -> dict[str, Any]:
     before = [p.detach().clone() for net in loop._state.networks.values() for p in net.parameters()]
     loop.train()
     after = [p.detach() for net in loop._state.networks.values() for p in net.parameters()]
-    worker = Worker(torch.device("cpu"))
+    worker = TrainingWorker(torch.device("cpu"))
     both = worker.gather([after])
 
     def fails(check: Callable[[], Any]) -> str:
@@ -96,7 +96,7 @@ def test_two_workers_hold_equal_weights_after_a_step_and_fail_together(
 
 
 def test_alone_there_is_nothing_to_agree_on() -> None:
-    worker = Worker(torch.device("cpu"))
+    worker = TrainingWorker(torch.device("cpu"))
     assert worker.leads
     assert worker.max(3, 4) == [3, 4]
     assert worker.gather(["a"]) == ["a"]

@@ -11,20 +11,20 @@ from monitors.alarms.conditions import (
     LOW,
     MEDIUM,
     UNKNOWN,
-    Seen,
+    Finding,
     Timer,
     measured,
     missed,
     unjudged,
 )
-from monitors.alarms.events import Kind, Observation
+from monitors.alarms.events import AlarmKind, Observation
 from monitors.alarms.limits import Limits
 
 PHYSIOLOGICAL = [kind for kind, each in CONDITIONS.items() if each.category == "physiological"]
 
 
-def seen(missing: float = 0.0, asystole: bool = False, lead_off: bool = False, **what: Any) -> Seen:
-    return Seen(Observation(time=0.0, **what), Limits(), missing, asystole, lead_off)
+def seen(missing: float = 0.0, asystole: bool = False, lead_off: bool = False, **what: Any) -> Finding:
+    return Finding(Observation(time=0.0, **what), Limits(), missing, asystole, lead_off)
 
 
 @pytest.mark.parametrize(
@@ -70,13 +70,13 @@ def seen(missing: float = 0.0, asystole: bool = False, lead_off: bool = False, *
         ("behind", {"behind": math.nan}, UNKNOWN),
     ],
 )
-def test_a_condition_holds_at_a_level(kind: Kind, what: dict[str, Any], level: int) -> None:
+def test_a_condition_holds_at_a_level(kind: AlarmKind, what: dict[str, Any], level: int) -> None:
     assert CONDITIONS[kind].level(seen(**what)) == level
 
 
 @pytest.mark.parametrize("kind", PHYSIOLOGICAL)
 @pytest.mark.parametrize("bad", [{"good": False}, {"lost": 2.0}], ids=str)
-def test_without_a_signal_nothing_physiological_is_judged(kind: Kind, bad: dict[str, Any]) -> None:
+def test_without_a_signal_nothing_physiological_is_judged(kind: AlarmKind, bad: dict[str, Any]) -> None:
     for rate in (20.0, 70.0, 200.0):
         what = seen(heart_rate=rate, silence=9.0, burden=1.0, **bad)
         assert CONDITIONS[kind].level(what) == UNKNOWN
@@ -84,7 +84,7 @@ def test_without_a_signal_nothing_physiological_is_judged(kind: Kind, bad: dict[
 
 @pytest.mark.parametrize("kind", PHYSIOLOGICAL)
 @pytest.mark.parametrize("value", [None, math.nan, -1.0])
-def test_what_is_no_measurement_is_not_judged(kind: Kind, value: float | None) -> None:
+def test_what_is_no_measurement_is_not_judged(kind: AlarmKind, value: float | None) -> None:
     assert CONDITIONS[kind].level(seen(heart_rate=value, silence=value, burden=value)) == UNKNOWN
 
 

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from monitors.alarms.events import Change, Kind, Transition
+from monitors.alarms.events import AlarmKind, Change, Transition
 from monitors.alarms.limits import Limits
 from monitors.evaluation.matching import (
     Alarmed,
-    Span,
+    TimeSpan,
     abnormal_episodes,
     alarms_of,
     begun_without_reason,
@@ -23,22 +23,22 @@ def beats(count: int, *abnormal: int) -> tuple[np.ndarray, np.ndarray]:
 
 def test_an_episode_begins_with_the_eighth_of_20_and_is_over_when_three_are_left() -> None:
     # Beat 37 is the eighth. Of 30 to 37 the last 20 beats hold 4 at beat 53, and 3 at beat 54.
-    assert abnormal_episodes(*beats(80, *range(30, 38))) == [Span(37, 54)]
+    assert abnormal_episodes(*beats(80, *range(30, 38))) == [TimeSpan(37, 54)]
     assert abnormal_episodes(*beats(80, *range(30, 37))) == []
 
 
 def test_an_episode_that_is_not_over_lasts_to_the_last_beat() -> None:
-    assert abnormal_episodes(*beats(60, *range(50, 60))) == [Span(57, 59)]
+    assert abnormal_episodes(*beats(60, *range(50, 60))) == [TimeSpan(57, 59)]
 
 
 def test_twenty_beats_are_needed() -> None:
     assert abnormal_episodes(*beats(19, *range(19))) == []
-    assert abnormal_episodes(*beats(20, *range(20))) == [Span(19, 19)]
+    assert abnormal_episodes(*beats(20, *range(20))) == [TimeSpan(19, 19)]
 
 
 def test_two_episodes_are_two() -> None:
     found = abnormal_episodes(*beats(140, *range(30, 38), *range(100, 108)))
-    assert found == [Span(37, 54), Span(107, 124)]
+    assert found == [TimeSpan(37, 54), TimeSpan(107, 124)]
 
 
 def at(*intervals: tuple[float, int]) -> np.ndarray:
@@ -65,12 +65,12 @@ def test_the_beats_say_what_is_wrong_with_the_rhythm(
 
 
 def test_a_pause_is_where_it_is() -> None:
-    assert rhythm_reasons(at((1.0, 10), (4.0, 1), (1.0, 5)), Limits())["asystole"] == [Span(10, 14)]
+    assert rhythm_reasons(at((1.0, 10), (4.0, 1), (1.0, 5)), Limits())["asystole"] == [TimeSpan(10, 14)]
     assert rhythm_reasons(np.array([3.0]), Limits())["asystole"] == []
 
 
 def turn(
-    change: Change, time: float, *, name: str = "a", told: bool = True, kind: Kind = "anomaly"
+    change: Change, time: float, *, name: str = "a", told: bool = True, kind: AlarmKind = "anomaly"
 ) -> Transition:
     return Transition(
         alarm=name,
@@ -97,23 +97,23 @@ def test_an_alarm_lasts_until_its_end_and_counts_anew_when_it_comes_again() -> N
         turn("latched", 60, told=False),
     ]
     assert alarms_of(turns, 100) == [
-        Alarmed("anomaly", Span(10, 20), True),
-        Alarmed("asystole", Span(13, 100), True),
-        Alarmed("anomaly", Span(50, 60), False),
+        Alarmed("anomaly", TimeSpan(10, 20), True),
+        Alarmed("asystole", TimeSpan(13, 100), True),
+        Alarmed("anomaly", TimeSpan(50, 60), False),
     ]
 
 
 def test_ten_seconds_off_is_near_enough() -> None:
-    alarms = [Alarmed("anomaly", Span(start, start + 5), True) for start in (10, 84, 86, 140)]
-    episode = Span(100, 130)
+    alarms = [Alarmed("anomaly", TimeSpan(start, start + 5), True) for start in (10, 84, 86, 140)]
+    episode = TimeSpan(100, 130)
     assert without_reason(alarms, [episode]) == 2  # 10 to 15 and 84 to 89; 91 is near, and 140 is
     assert begun_without_reason(alarms, [episode]) == 3  # only 140 began near
     assert without_reason(alarms, []) == 4
 
 
 def test_the_delay_counts_from_the_episode_on() -> None:
-    episode = Span(100, 130)
-    late = Alarmed("anomaly", Span(104, 110), True)
+    episode = TimeSpan(100, 130)
+    late = Alarmed("anomaly", TimeSpan(104, 110), True)
     assert delay(episode, [late]) == 4
-    assert delay(episode, [Alarmed("anomaly", Span(95, 99), True), late]) == 0
-    assert delay(episode, [Alarmed("anomaly", Span(10, 20), True)]) is None
+    assert delay(episode, [Alarmed("anomaly", TimeSpan(95, 99), True), late]) == 0
+    assert delay(episode, [Alarmed("anomaly", TimeSpan(10, 20), True)]) is None

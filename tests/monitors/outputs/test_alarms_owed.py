@@ -9,7 +9,7 @@ from pathlib import Path
 from genray.settings.load import load
 from monitors.outputs.alertmanager import AlertmanagerSettings
 from monitors.outputs.journal import Journal
-from monitors.service.dispatcher import Telling
+from monitors.service.dispatcher import Dispatcher
 from monitors.settings import EcgSettings
 from tests.monitors.alerting import ONSET, Api
 from tests.monitors.outputs.test_alertmanager import ENDED, Client, run
@@ -117,7 +117,7 @@ def test_the_monitor_shows_what_it_owes_and_says_why(tmp_path: Path) -> None:
 
     async def test() -> None:
         with Journal(tmp_path / "journal.db", ["alertmanager"]) as journal:
-            telling = Telling(settings, journal, notes, nobody, nobody)
+            telling = Dispatcher(settings, journal, notes, nobody, nobody)
             async with telling.pager, asyncio.timeout(10):
                 await telling.announce([ONSET])
                 while not any("do not reach the Alertmanager" in line for line in notes.lines):

@@ -20,7 +20,7 @@ from monitors.alarms.events import Transition
 from monitors.outputs import history
 from monitors.outputs.history import known_streams, read_history
 from monitors.outputs.journal import Journal
-from monitors.service.checkpoint import Keeping
+from monitors.service.checkpoint import MonitorCheckpoint
 from monitors.sources.replay import ReplaySettings
 from tests.monitors.alerting import ONSET
 
@@ -193,7 +193,7 @@ def test_streams_and_kinds_are_picked(path: Path) -> None:
 def test_beds_without_alarms_count_in_the_rate(path: Path) -> None:
     with Journal(path) as journal:
         journal.record([ONSET, numbered(1), replace(ONSET, alarm="quiet", announced=False)])
-        keeping = Keeping(journal, ReplaySettings(), 1, print)
+        keeping = MonitorCheckpoint(journal, ReplaySettings(), 1, print)
         asyncio.run(keeping.watching({"bed-1": 1000.0, "bed-2": 1000.0}))
         asyncio.run(keeping.references({"bed-3": b"{}"}))
         asyncio.run(keeping.place(0, {"at": 1}))

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from genray.errors import ResourceError
 from monitors.alarms.events import Reading
-from monitors.outputs.metrics import Exporter, ExporterSettings
+from monitors.outputs.metrics import MetricsExporter, MetricsSettings
 from tests.monitors.alerting import ONSET
 from tests.monitors.servers import binary, free_port
 
@@ -40,16 +40,16 @@ GOLDEN = Path(__file__).with_name("exposition.txt")
 
 
 @contextmanager
-def serving(**settings: Any) -> Iterator[tuple[Exporter, int]]:
-    with closing(Exporter(ExporterSettings(port=0, **settings))) as exporter:
+def serving(**settings: Any) -> Iterator[tuple[MetricsExporter, int]]:
+    with closing(MetricsExporter(MetricsSettings(port=0, **settings))) as exporter:
         yield exporter, exporter.start()
 
 
-def text(exporter: Exporter) -> str:
+def text(exporter: MetricsExporter) -> str:
     return generate_latest(exporter.registry).decode()
 
 
-def series(exporter: Exporter, name: str) -> dict[tuple[str, ...], float]:
+def series(exporter: MetricsExporter, name: str) -> dict[tuple[str, ...], float]:
     """Values of a family by the values of its labels, without the zeros."""
     return {
         tuple(sample.labels.values()): sample.value
@@ -59,8 +59,8 @@ def series(exporter: Exporter, name: str) -> dict[tuple[str, ...], float]:
     }
 
 
-def filled() -> Exporter:
-    exporter = Exporter(ExporterSettings(), clock=lambda: 1_790_000_002.0)
+def filled() -> MetricsExporter:
+    exporter = MetricsExporter(MetricsSettings(), clock=lambda: 1_790_000_002.0)
     exporter.update(READING)
     exporter.update(replace(READING, stream="bed-2", heart_rate=None, burden=None, learned=0.25))
     exporter.alarm(ONSET)
@@ -115,7 +115,7 @@ def test_only_own_names_are_answered() -> None:
 
 
 def test_an_alarm_is_active_from_its_announcement_to_its_end() -> None:
-    exporter = Exporter(ExporterSettings())
+    exporter = MetricsExporter(MetricsSettings())
     exporter.alarm(replace(ONSET, priority="medium", announced=False))
     assert series(exporter, "alarm_active") == {}
     exporter.alarm(replace(ONSET, change="escalated"))
@@ -144,7 +144,7 @@ def test_a_discharge_removes_every_series_of_the_stream() -> None:
 
 
 def test_streams_beyond_the_most_are_refused_and_counted() -> None:
-    exporter = Exporter(ExporterSettings(max_streams=2))
+    exporter = MetricsExporter(MetricsSettings(max_streams=2))
     assert [exporter.update(replace(READING, stream=f"s{n}")) for n in (0, 1, 2, 1)] == [
         True,
         True,
@@ -158,7 +158,7 @@ def test_streams_beyond_the_most_are_refused_and_counted() -> None:
 
 
 def test_names_from_outside_cannot_break_the_text() -> None:
-    exporter = Exporter(ExporterSettings())
+    exporter = MetricsExporter(MetricsSettings())
     leads = ['"}\n', "\ud800", "x" * 999, "", "x" * 20, *(f"lead {n}" for n in range(99))]
     exporter.update(replace(READING, stream='b\n"\\\udfff', quality=dict.fromkeys(leads, "good")))
     exporter.fault("a\x00" * 999, "r")
@@ -172,7 +172,7 @@ def test_names_from_outside_cannot_break_the_text() -> None:
 
 
 def test_a_thousand_streams_are_less_than_a_megabyte() -> None:
-    exporter = Exporter(ExporterSettings())
+    exporter = MetricsExporter(MetricsSettings())
     for number in range(1000):
         exporter.update(replace(READING, stream=f"{number:016x}", quality={"II": "good", "V1": "off"}))
     assert text(exporter).count('stream="') == 9 * 1000
@@ -181,7 +181,7 @@ def test_a_thousand_streams_are_less_than_a_megabyte() -> None:
 
 def test_a_port_that_is_taken_is_named() -> None:
     with serving() as (_, port), pytest.raises(ResourceError, match=f"cannot be served on 127.0.0.1:{port}"):
-        Exporter(ExporterSettings(port=port)).start()
+        MetricsExporter(MetricsSettings(port=port)).start()
 
 
 def test_only_clients_of_the_authority_are_answered(keys: Path) -> None:
@@ -207,15 +207,15 @@ def test_only_clients_of_the_authority_are_answered(keys: Path) -> None:
 
 def test_certificates_that_cannot_be_used_are_named(keys: Path) -> None:
     for certfile in ("missing.pem", "client.key"):
-        settings = ExporterSettings(
+        settings = MetricsSettings(
             port=free_port(), certfile=str(keys / certfile), keyfile=str(keys / "server.key")
         )
         with pytest.raises(ResourceError, match="metrics cannot be served"):
-            Exporter(settings).start()
+            MetricsExporter(settings).start()
 
 
 def test_metrics_do_not_leave_the_machine_without_certificates() -> None:
     with pytest.raises(ValidationError, match="beyond loopback"):
-        ExporterSettings(host="0.0.0.0")
+        MetricsSettings(host="0.0.0.0")
     with pytest.raises(ValidationError, match="go together"):
-        ExporterSettings(certfile="a.pem")
+        MetricsSettings(certfile="a.pem")

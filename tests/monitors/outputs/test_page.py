@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from genray.errors import ResourceError
-from monitors.outputs.page import Live, LiveSettings
+from monitors.outputs.page import LivePage, PageSettings
 from tests.monitors.live_pages import Served, alarm, bed, serve, trace
 
 
@@ -139,10 +139,10 @@ def test_no_more_pages_than_allowed() -> None:
 
 
 def test_it_is_served_on_this_machine_unless_names_are_given() -> None:
-    assert LiveSettings().host == "127.0.0.1"
+    assert PageSettings().host == "127.0.0.1"
     with pytest.raises(ValidationError, match="say in `names`"):
-        LiveSettings(host="0.0.0.0")
-    LiveSettings(host="0.0.0.0", names=("ward.example",))
+        PageSettings(host="0.0.0.0")
+    PageSettings(host="0.0.0.0", names=("ward.example",))
 
 
 def test_a_taken_port_is_explained_and_none_is_no_page() -> None:
@@ -150,10 +150,10 @@ def test_a_taken_port_is_explained_and_none_is_no_page() -> None:
         async def no(_: str) -> bool:
             return False
 
-        again = Live(LiveSettings(port=served.port), lambda: {"beds": [], "alarms": []}, no, no)
+        again = LivePage(PageSettings(port=served.port), lambda: {"beds": [], "alarms": []}, no, no)
         with pytest.raises(ResourceError, match="cannot be served"):
             await again.start()
-        off = Live(LiveSettings(port=None), lambda: {"beds": [], "alarms": []}, no, no)
+        off = LivePage(PageSettings(port=None), lambda: {"beds": [], "alarms": []}, no, no)
         assert await off.start() is None
         await off.close()
 

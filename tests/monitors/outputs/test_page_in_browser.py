@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from monitors.outputs.page import Live, LiveSettings
+from monitors.outputs.page import LivePage, PageSettings
 from tests.monitors.browser import Browser, chromium
 
 HOSTILE = "<img src=x onerror=\"document.title='broken into'\">"
@@ -55,7 +55,7 @@ class Monitor:
         self._thread.start()
         self._alarms = {each["alarm"]: each for each in alarms}
         snapshot = {"beds": beds, "alarms": alarms, "note": HOSTILE}
-        self._live = Live(LiveSettings(port=port), lambda: snapshot, self._acknowledge, self._discharge)
+        self._live = LivePage(PageSettings(port=port), lambda: snapshot, self._acknowledge, self._discharge)
         self.port = asyncio.run_coroutine_threadsafe(self._live.start(), self._loop).result(10)
         self.url = f"http://127.0.0.1:{self.port}/"
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from genray.ecg.qrs import Decisions
-from genray.ecg.quality import Quality
+from genray.ecg.quality import SignalQuality
 from monitors.alarms.machine import AlarmState
 from monitors.patient.bed import Bed
 from monitors.patient.ordering import Sequencer, SequencerSettings
@@ -139,13 +139,13 @@ def test_over_a_break_neither_beats_nor_intervals_are_remembered() -> None:
 
 def test_an_interval_over_seconds_that_could_not_be_judged_is_not_known() -> None:
     it = bed()
-    it.quality = np.array([Quality.GOOD], np.int8)
+    it.quality = np.array([SignalQuality.GOOD], np.int8)
     it.found([100, 200, 300, 400])
-    it.quality = np.array([Quality.POOR], np.int8)
+    it.quality = np.array([SignalQuality.POOR], np.int8)
     it.end = 500
     seen = it.observe(30, 0.0)
     assert (seen.good, seen.silence, seen.heart_rate, seen.poor) == (False, None, None, ("II",))
-    it.quality = np.array([Quality.GOOD], np.int8)
+    it.quality = np.array([SignalQuality.GOOD], np.int8)
     it.end = 900
     assert it.observe(30, 0.0).silence == 0
     it.found([950])
@@ -154,7 +154,7 @@ def test_an_interval_over_seconds_that_could_not_be_judged_is_not_known() -> Non
 
 def test_silence_is_counted_from_the_last_beat_or_from_when_the_signal_was_good() -> None:
     it = bed()
-    it.quality = np.array([Quality.GOOD], np.int8)
+    it.quality = np.array([SignalQuality.GOOD], np.int8)
     it.end = 100
     assert it.observe(30, 0.0).silence == 0
     it.end = 600

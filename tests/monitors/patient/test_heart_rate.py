@@ -3,11 +3,11 @@ import random
 
 import pytest
 
-from monitors.patient.heart_rate import Rhythm, earliness
+from monitors.patient.heart_rate import HeartRate, earliness
 
 
-def beaten(*intervals: float) -> Rhythm:
-    rhythm = Rhythm()
+def beaten(*intervals: float) -> HeartRate:
+    rhythm = HeartRate()
     for interval in intervals:
         rhythm.beat(interval)
     return rhythm

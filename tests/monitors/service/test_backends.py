@@ -16,7 +16,7 @@ import pytest
 from genray.ecg.synthesis import Episode
 from genray.settings.load import load
 from monitors.outputs.journal import Journal
-from monitors.service.backends import OnRay, Running, ShardLost
+from monitors.service.backends import RayBackend, ShardBackend, ShardLost
 from monitors.service.monitor import Monitor
 from monitors.settings import EcgSettings
 from monitors.sources.pseudonyms import Pseudonyms
@@ -61,7 +61,7 @@ def test_a_shard_that_is_killed_comes_back_and_the_others_do_not_notice(
     notes = Notes()
 
     async def test(journal: Journal) -> None:
-        shards: list[Running] = [OnRay(settings, KEY, number, 2) for number in range(2)]
+        shards: list[ShardBackend] = [RayBackend(settings, KEY, number, 2) for number in range(2)]
         monitor = Monitor(settings, shards, journal, Pseudonyms(KEY).of, notes)
         running = asyncio.create_task(monitor.run())
         home = monitor.telling.home
@@ -100,7 +100,7 @@ def test_a_shard_that_hangs_is_begun_anew_and_its_streams_are_lost_meanwhile(
     notes = Notes()
 
     async def test(journal: Journal) -> None:
-        shards: list[Running] = [OnRay(settings, KEY, number, 2, silent=3) for number in range(2)]
+        shards: list[ShardBackend] = [RayBackend(settings, KEY, number, 2, silent=3) for number in range(2)]
         monitor = Monitor(settings, shards, journal, Pseudonyms(KEY).of, notes)
         running = asyncio.create_task(monitor.run())
         home = monitor.telling.home
@@ -136,4 +136,4 @@ def test_a_shard_that_hangs_is_begun_anew_and_its_streams_are_lost_meanwhile(
 def test_a_shard_that_is_not_there_is_lost(embedded_ray: None, beat_bundle: Path, tmp_path: Path) -> None:
     settings = load(EcgSettings, target="ecg", sets=tuple(sets(beat_bundle, tmp_path)))
     with pytest.raises(ShardLost):
-        asyncio.run(OnRay(settings, KEY, 0, 2).acknowledge("a:asystole:1"))
+        asyncio.run(RayBackend(settings, KEY, 0, 2).acknowledge("a:asystole:1"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from monitors.outputs.journal import Journal
-from monitors.service.checkpoint import Keeping
+from monitors.service.checkpoint import MonitorCheckpoint
 from monitors.sources import SourceSettings
 from monitors.sources.replay import ReplaySettings
 from tests.monitors.outputs.test_journal import no_room
@@ -24,11 +24,13 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 
 def keeping(
     journal: Journal, source: SourceSettings | None = None, shards: int = 2, notes: list[str] | None = None
-) -> Keeping:
-    return Keeping(journal, source or ReplaySettings(), shards, ([] if notes is None else notes).append)
+) -> MonitorCheckpoint:
+    return MonitorCheckpoint(
+        journal, source or ReplaySettings(), shards, ([] if notes is None else notes).append
+    )
 
 
-async def filled(of: Keeping) -> None:
+async def filled(of: MonitorCheckpoint) -> None:
     await of.references({"s": b"reference"})
     await of.states({"s": b"state"})
     await of.place(1, PLACE)
@@ -72,7 +74,7 @@ def test_a_damaged_place_is_none(journal: Journal, damaged: bytes) -> None:
 
 
 def test_a_stream_that_is_forgotten_is_forgotten_everywhere(journal: Journal) -> None:
-    async def run() -> Keeping:
+    async def run() -> MonitorCheckpoint:
         of = keeping(journal)
         await filled(of)
         await of.forget("s")

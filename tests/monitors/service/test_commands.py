@@ -11,12 +11,12 @@ import pytest
 from genray.settings.load import load
 from monitors.alarms.events import Transition
 from monitors.outputs.journal import Journal
-from monitors.service.backends import Here
-from monitors.service.checkpoint import Keeping
-from monitors.service.commands import Requests
-from monitors.service.dispatcher import Telling
-from monitors.service.lost_streams import Absence
-from monitors.service.shard import Report
+from monitors.service.backends import LocalBackend
+from monitors.service.checkpoint import MonitorCheckpoint
+from monitors.service.commands import Commands
+from monitors.service.dispatcher import Dispatcher
+from monitors.service.lost_streams import LostStreams
+from monitors.service.shard import ShardReport
 from monitors.settings import EcgSettings
 from monitors.sources.pseudonyms import Pseudonyms
 from tests.monitors.outputs.test_journal import ONSET
@@ -39,14 +39,14 @@ class Desk:
         async def no(name: str) -> bool:
             return False
 
-        self.shard, self.up = Here(settings, KEY), [False]
-        self.telling = Telling(settings, journal, Notes(), no, no)
-        self.keeping = Keeping(journal, settings.source, 1, self.telling.note)
-        self.absence = Absence(self.telling, lambda stream: settings.alarms, {})
-        self.requests = Requests([self.shard], self.up, self.telling, self.absence, self.keeping, PSEUDONYM)
+        self.shard, self.up = LocalBackend(settings, KEY), [False]
+        self.telling = Dispatcher(settings, journal, Notes(), no, no)
+        self.keeping = MonitorCheckpoint(journal, settings.source, 1, self.telling.note)
+        self.absence = LostStreams(self.telling, lambda stream: settings.alarms, {})
+        self.requests = Commands([self.shard], self.up, self.telling, self.absence, self.keeping, PSEUDONYM)
         self.telling.remember()
 
-    async def open(self, alarms: list[Transition] | None = None) -> Report:
+    async def open(self, alarms: list[Transition] | None = None) -> ShardReport:
         """The first report of the shard that has readings."""
         await self.shard.open(self.keeping.start(0, alarms or []))
         while not (report := await self.shard.collect(False)).found.readings:
@@ -55,8 +55,8 @@ class Desk:
         return report
 
 
-def run(bundle: Path, records: Path, state: Path, do: Callable[[Desk], Awaitable[Any]]) -> Telling:
-    async def go() -> Telling:
+def run(bundle: Path, records: Path, state: Path, do: Callable[[Desk], Awaitable[Any]]) -> Dispatcher:
+    async def go() -> Dispatcher:
         settings = load(EcgSettings, target="ecg", sets=(*sets(bundle, state), *replay(records)))
         with Journal(state / "journal.sqlite", ("alertmanager",)) as journal:
             desk = Desk(settings, journal)

@@ -12,7 +12,7 @@ import pytest
 from genray.settings.load import load
 from monitors.alarms.events import Reading
 from monitors.outputs.journal import Journal
-from monitors.service.dispatcher import Telling
+from monitors.service.dispatcher import Dispatcher
 from monitors.settings import EcgSettings
 from tests.monitors.outputs.test_journal import ENDED, ONSET
 from tests.monitors.outputs.test_metrics import text
@@ -37,15 +37,15 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
         yield journal
 
 
-def told(journal: Journal, do: Callable[[Telling], Awaitable[Any]]) -> tuple[Telling, list[str]]:
+def told(journal: Journal, do: Callable[[Dispatcher], Awaitable[Any]]) -> tuple[Dispatcher, list[str]]:
     """What is told after `do`, and the lines that were noted."""
     notes = Notes()
 
-    async def run() -> Telling:
+    async def run() -> Dispatcher:
         async def nobody(name: str) -> bool:
             return False
 
-        telling = Telling(load(EcgSettings, target="ecg"), journal, notes, nobody, nobody)
+        telling = Dispatcher(load(EcgSettings, target="ecg"), journal, notes, nobody, nobody)
         telling.remember()
         await do(telling)
         return telling
@@ -81,7 +81,7 @@ def test_an_alarm_that_is_over_is_still_explained_by_what_was_measured(journal: 
 
 
 def test_a_fault_of_the_page_is_counted_and_keeps_no_alarm_back(journal: Journal) -> None:
-    async def go_wrong(telling: Telling) -> None:
+    async def go_wrong(telling: Dispatcher) -> None:
         for _ in range(2):
             telling.publish({"type": "status", "streams": object()})
         await telling.announce([ONSET])
@@ -97,7 +97,7 @@ def test_after_a_restart_an_alarm_is_explained_as_before(journal: Journal) -> No
     over = {"measured": {"silence": 0.1}, "reason": "over"}
     journal.record([onset, replace(ONSET, change="latched", state="latched", time=ONSET.time + 9, why=over)])
 
-    async def nothing(telling: Telling) -> None:
+    async def nothing(telling: Dispatcher) -> None:
         pass
 
     telling, _ = told(journal, nothing)
@@ -116,7 +116,7 @@ def test_an_alarm_that_has_ended_does_not_come_back_by_being_acknowledged(journa
     late = [replace(ONSET, change=c, state=s, time=1030.0) for c, s in (("latched",) * 2, ("ended",) * 2)]
     acknowledged = replace(ONSET, change="acknowledged", state="acknowledged", time=1031.0)
 
-    async def answer(telling: Telling) -> None:
+    async def answer(telling: Dispatcher) -> None:
         await telling.announce([ONSET, ENDED])
         await telling.announce([acknowledged, *late])
 
@@ -128,7 +128,7 @@ def test_an_alarm_that_has_ended_does_not_come_back_by_being_acknowledged(journa
 def test_two_who_ask_the_same_both_hear_it(journal: Journal) -> None:
     results: list[bool] = []
 
-    async def ask(telling: Telling) -> None:
+    async def ask(telling: Dispatcher) -> None:
         async def yes() -> bool:
             return True
 
@@ -146,7 +146,7 @@ def test_an_answer_counts_when_it_is_in_the_journal(journal: Journal) -> None:
     answer = replace(ONSET, change="acknowledged", state="acknowledged", time=1006.0)
     results: list[bool] = []
 
-    async def ask(telling: Telling) -> None:
+    async def ask(telling: Dispatcher) -> None:
         await telling.announce([ONSET])
 
         async def yes() -> bool:

@@ -13,8 +13,8 @@ from monitors.alarms.events import Reading
 from monitors.alarms.limits import Limits, StreamLostLimits
 from monitors.outputs.journal import Journal
 from monitors.patient.bed import Round
-from monitors.service.dispatcher import Telling
-from monitors.service.lost_streams import Absence
+from monitors.service.dispatcher import Dispatcher
+from monitors.service.lost_streams import LostStreams
 from monitors.settings import EcgSettings
 from tests.monitors.outputs.test_journal import ONSET
 from tests.monitors.running import Notes
@@ -31,20 +31,20 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 
 def run(
     journal: Journal,
-    do: Callable[[Absence, Telling], Awaitable[Any]],
+    do: Callable[[LostStreams, Dispatcher], Awaitable[Any]],
     awaited: Mapping[str, float] | None = None,
     seconds: float = 0.05,
-) -> Telling:
+) -> Dispatcher:
     """What is told by `do`, where a stream is lost after `seconds`; of high priority after ten times that."""
     limits = Limits(stream_lost=StreamLostLimits(medium=seconds, high=10 * seconds))
 
     async def nobody(name: str) -> bool:
         return False
 
-    async def go() -> Telling:
-        telling = Telling(load(EcgSettings, target="ecg"), journal, Notes(), nobody, nobody)
+    async def go() -> Dispatcher:
+        telling = Dispatcher(load(EcgSettings, target="ecg"), journal, Notes(), nobody, nobody)
         telling.remember()
-        await do(Absence(telling, lambda stream: limits, awaited or {}), telling)
+        await do(LostStreams(telling, lambda stream: limits, awaited or {}), telling)
         return telling
 
     return asyncio.run(go())
@@ -59,7 +59,7 @@ def history(journal: Journal) -> list[tuple[str, str, str]]:
 
 
 def test_streams_of_a_shard_that_is_gone_are_lost_once_and_at_once(journal: Journal) -> None:
-    async def lose(absence: Absence, telling: Telling) -> None:
+    async def lose(absence: LostStreams, telling: Dispatcher) -> None:
         telling.take(0, Round(readings=[READING]))
         telling.take(1, Round(readings=[replace(READING, stream="bed-2")]))
         await absence.shard_lost(0)
@@ -78,7 +78,7 @@ def test_streams_of_a_shard_that_is_gone_are_lost_once_and_at_once(journal: Jour
 
 
 def test_a_stream_that_is_not_back_with_its_shard_gets_worse(journal: Journal) -> None:
-    async def lose(absence: Absence, telling: Telling) -> None:
+    async def lose(absence: LostStreams, telling: Dispatcher) -> None:
         telling.take(0, Round(readings=[reading("bed-1"), reading("bed-2")]))
         await absence.shard_lost(0)
         absence.shard_back(0)
@@ -92,7 +92,7 @@ def test_a_stream_that_is_not_back_with_its_shard_gets_worse(journal: Journal) -
 
 
 def test_a_stream_that_does_not_come_again_after_a_restart_is_lost(journal: Journal) -> None:
-    async def wait(absence: Absence, telling: Telling) -> None:
+    async def wait(absence: LostStreams, telling: Dispatcher) -> None:
         await absence.look(settled=False)
         await absence.look(settled=True)
         assert not telling.alarms, "it has a while to come"
@@ -109,7 +109,7 @@ def test_a_stream_that_does_not_come_again_after_a_restart_is_lost(journal: Jour
 
 
 def test_nothing_is_lost_while_shards_begin(journal: Journal) -> None:
-    async def wait(absence: Absence, telling: Telling) -> None:
+    async def wait(absence: LostStreams, telling: Dispatcher) -> None:
         await asyncio.sleep(0.06)
         await absence.look(settled=False)
 
@@ -117,7 +117,7 @@ def test_nothing_is_lost_while_shards_begin(journal: Journal) -> None:
 
 
 def test_a_stream_that_comes_late_ends_its_alarm_and_is_awaited_no_more(journal: Journal) -> None:
-    async def come(absence: Absence, telling: Telling) -> None:
+    async def come(absence: LostStreams, telling: Dispatcher) -> None:
         await absence.look(settled=True)
         await asyncio.sleep(0.06)
         await absence.look(settled=True)
@@ -135,7 +135,7 @@ def test_an_alarm_of_before_is_left_to_the_shard_when_its_stream_comes(journal: 
     lost = replace(ONSET, alarm="bed-1:stream-lost:1", kind="stream-lost", category="technical")
     journal.record([lost])
 
-    async def come(absence: Absence, telling: Telling) -> None:
+    async def come(absence: LostStreams, telling: Dispatcher) -> None:
         await absence.look(settled=True)
         await asyncio.sleep(0.06)
         await absence.look(settled=True)
@@ -146,7 +146,7 @@ def test_an_alarm_of_before_is_left_to_the_shard_when_its_stream_comes(journal: 
 
 
 def test_one_that_comes_while_its_loss_is_written_is_not_lost(journal: Journal) -> None:
-    async def together(absence: Absence, telling: Telling) -> None:
+    async def together(absence: LostStreams, telling: Dispatcher) -> None:
         await absence.look(settled=True)
         await asyncio.sleep(0.06)
         looking = asyncio.create_task(absence.look(settled=True))
@@ -160,7 +160,7 @@ def test_one_that_comes_while_its_loss_is_written_is_not_lost(journal: Journal) 
 
 
 def test_what_is_raised_here_is_not_for_shards(journal: Journal) -> None:
-    async def wait(absence: Absence, telling: Telling) -> None:
+    async def wait(absence: LostStreams, telling: Dispatcher) -> None:
         await absence.look(settled=True)
         await asyncio.sleep(0.06)
         await absence.look(settled=True)
@@ -177,7 +177,7 @@ def test_any_alarm_of_a_stream_that_nobody_watches_is_acknowledged_once(journal:
     journal.record([gap, earlier, later])
     done: list[bool] = []
 
-    async def answer(absence: Absence, telling: Telling) -> None:
+    async def answer(absence: LostStreams, telling: Dispatcher) -> None:
         await absence.look(settled=True)
         for name in (gap.alarm, earlier.alarm, earlier.alarm, "bed-9:asystole:1"):
             done.append(await absence.acknowledge(name))
@@ -195,7 +195,7 @@ def test_a_discharge_ends_all_alarms_of_a_stream(journal: Journal) -> None:
     journal.record([replace(ONSET, alarm=f"bed-1:asystole:{n}", onset=float(n)) for n in (1, 2)])
     known: list[bool] = []
 
-    async def leave(absence: Absence, telling: Telling) -> None:
+    async def leave(absence: LostStreams, telling: Dispatcher) -> None:
         known.extend(absence.knows(stream) for stream in ("bed-1", "bed-2", "bed-3"))
         await absence.discharge("bed-1")
         await absence.discharge("bed-2")
@@ -213,7 +213,7 @@ def test_only_streams_of_which_nothing_came_for_long_are_silent(journal: Journal
     journal.record([replace(ONSET, stream="bed-3", alarm="bed-3:asystole:1")])
     silent: list[list[str]] = []
 
-    async def wait(absence: Absence, telling: Telling) -> None:
+    async def wait(absence: LostStreams, telling: Dispatcher) -> None:
         telling.take(0, Round(readings=[reading("bed-1")]))
         # The onset of its first report is told before its reading is.
         await telling.announce([replace(ONSET, stream="bed-4", alarm="bed-4:asystole:1")])

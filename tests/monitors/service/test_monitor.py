@@ -18,9 +18,9 @@ import pytest
 from genray.errors import DataError, ResourceError
 from genray.settings.load import load
 from monitors.outputs.journal import Journal
-from monitors.service.backends import Here
+from monitors.service.backends import LocalBackend
 from monitors.service.monitor import Monitor
-from monitors.service.shard import Report
+from monitors.service.shard import ShardReport
 from monitors.settings import EcgSettings
 from monitors.sources.message import encode
 from monitors.sources.pseudonyms import Pseudonyms
@@ -41,7 +41,9 @@ def patients(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Run:
     """A monitor with its journal in `state`."""
 
-    def __init__(self, bundle: Path, state: Path, *values: str, shard: type[Here] = Here) -> None:
+    def __init__(
+        self, bundle: Path, state: Path, *values: str, shard: type[LocalBackend] = LocalBackend
+    ) -> None:
         self.settings = load(EcgSettings, target="ecg", sets=(*sets(bundle, state), *values))
         self.notes, self.shards = Notes(), [shard(self.settings, KEY)]
         self.journal = Journal(state / "journal.sqlite", ("alertmanager",))
@@ -160,7 +162,7 @@ def test_it_stops_when_it_is_asked_to_and_goes_on_where_it_was(
     assert first["alarms"] | outcome["alarms"] == whole["alarms"]
 
 
-class Hanging(Here):
+class Hanging(LocalBackend):
     """A shard that stops answering, for as long as it is told to."""
 
     def __init__(self, *arguments: Any) -> None:
@@ -168,7 +170,7 @@ class Hanging(Here):
         self.answers = asyncio.Event()
         self.answers.set()
 
-    async def collect(self, keep: bool) -> Report:
+    async def collect(self, keep: bool) -> ShardReport:
         await self.answers.wait()
         return await super().collect(keep)
 

@@ -12,7 +12,7 @@ from genray.errors import DataError
 from genray.settings.load import load
 from monitors.alarms.events import Transition
 from monitors.patient.resume import WARM_UP
-from monitors.service.shard import Report, Shard, Start
+from monitors.service.shard import Shard, ShardReport, Start
 from monitors.settings import EcgSettings
 from tests.monitors.running import START, replay, sets, write_patients
 
@@ -34,14 +34,14 @@ def played(
     of: EcgSettings,
     start: Start | None = None,
     *,
-    until: Callable[[Report], bool] = lambda report: False,
-    do: Callable[[Shard, Report], Any] = lambda shard, report: None,
-) -> list[Report]:
+    until: Callable[[ShardReport], bool] = lambda report: False,
+    do: Callable[[Shard, ShardReport], Any] = lambda shard, report: None,
+) -> list[ShardReport]:
     """The reports of a shard until its source is over, or one is as wanted."""
 
-    async def run() -> list[Report]:
+    async def run() -> list[ShardReport]:
         shard = Shard(of, KEY, (0, 1), start)
-        reports: list[Report] = []
+        reports: list[ShardReport] = []
         while not reports or not (reports[-1].over or until(reports[-1])):
             reports.append(await shard.collect(keep=True))
             do(shard, reports[-1])
@@ -51,7 +51,7 @@ def played(
     return asyncio.run(run())
 
 
-def changes(reports: list[Report]) -> list[Transition]:
+def changes(reports: list[ShardReport]) -> list[Transition]:
     return [each for report in reports for each in report.found.transitions]
 
 
@@ -105,7 +105,7 @@ def test_references_are_kept_again_in_turn_as_they_follow_their_patients(
 def test_a_stream_is_discharged_after_what_was_found_before(beat_bundle: Path, patients: Path) -> None:
     answers: list[bool] = []
 
-    def leave(shard: Shard, report: Report) -> None:
+    def leave(shard: Shard, report: ShardReport) -> None:
         if not answers and (found := [t for t in report.found.transitions if t.kind == "asystole"]):
             answers.extend(shard.discharge(found[0].stream) for _ in range(2))
 
@@ -119,7 +119,7 @@ def test_a_stream_is_discharged_after_what_was_found_before(beat_bundle: Path, p
 def test_an_alarm_is_acknowledged_after_what_was_found_before(beat_bundle: Path, patients: Path) -> None:
     done: list[bool] = []
 
-    def answer(shard: Shard, report: Report) -> None:
+    def answer(shard: Shard, report: ShardReport) -> None:
         done.extend(shard.acknowledge(t.alarm) for t in report.found.transitions if t.change == "onset")
 
     found = [

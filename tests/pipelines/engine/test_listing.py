@@ -19,7 +19,7 @@ from genray.io.store import Store
 from genray.io.tar import write_member
 from pipelines.corrupt import Corrupt, CorruptSettings
 from pipelines.engine.plan import Listing, Planned, output_name
-from pipelines.storage.ledger import Known, Ledger
+from pipelines.storage.ledger import Ledger, LedgerIndex
 
 
 def touch(folder: Path, names: Iterable[str]) -> None:
@@ -28,10 +28,10 @@ def touch(folder: Path, names: Iterable[str]) -> None:
         (folder / name).touch()
 
 
-def listing(folder: Path, known: Known | None = None, **settings: Any) -> Listing:
+def listing(folder: Path, known: LedgerIndex | None = None, **settings: Any) -> Listing:
     values = CorruptSettings.model_validate({"input": str(folder), "output": str(folder / "no"), **settings})
     source = open_source(values.input, values.read)
-    return Listing(source, Corrupt(values), known or Known.empty(), lambda text: None)
+    return Listing(source, Corrupt(values), known or LedgerIndex.empty(), lambda text: None)
 
 
 def outputs(planned: Iterable[Planned]) -> dict[str, str]:
@@ -42,7 +42,7 @@ def outputs(planned: Iterable[Planned]) -> dict[str, str]:
     return dict(found)
 
 
-def known_as(tmp_path: Path, rows: Mapping[str, Mapping[str, Any]]) -> Known:
+def known_as(tmp_path: Path, rows: Mapping[str, Mapping[str, Any]]) -> LedgerIndex:
     """What a ledger knows that has these rows."""
     ledger = Ledger(Store.create(tmp_path / "ledger"))
     basis = {"status": "done", "bytes_in": 0, "modified": 0}
@@ -54,7 +54,7 @@ def stamp(file: Path) -> dict[str, int]:
     return {"bytes_in": file.stat().st_size, "modified": file.stat().st_mtime_ns}
 
 
-def webp(folder: Path, known: Known | None = None) -> dict[str, str]:
+def webp(folder: Path, known: LedgerIndex | None = None) -> dict[str, str]:
     return outputs(listing(folder, known, write={"format": "webp"}).left())
 
 
@@ -195,7 +195,7 @@ def test_a_sample_of_few_is_all_of_them(tmp_path: Path) -> None:
     assert listed.sample == left
 
 
-def shares(folder: Path, known: Known | None, parts: int) -> list[float]:
+def shares(folder: Path, known: LedgerIndex | None, parts: int) -> list[float]:
     """Of samples by 40 seeds the share that comes from each of as many equal parts of the store."""
     counts = [0] * parts
     for seed in range(40):

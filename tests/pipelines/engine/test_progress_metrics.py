@@ -16,7 +16,7 @@ from genray.progress import LineDisplay, Tick
 from genray.settings.load import load
 from genray.targets import Resources, find_target
 from pipelines.engine.pool import READY
-from pipelines.engine.progress_metrics import Exporter, Watcher
+from pipelines.engine.progress_metrics import ProgressExporter, Watcher
 from pipelines.settings import WorkSettings
 from tests.pipelines.conftest import Bulk, write_photos
 
@@ -164,7 +164,7 @@ def test_the_sums_are_served_as_prometheus_metrics_until_the_end() -> None:
 
 
 def test_two_exporters_live_side_by_side() -> None:
-    first, second = Exporter(3, 0), Exporter(4, 0)
+    first, second = ProgressExporter(3, 0), ProgressExporter(4, 0)
     try:
         assert metrics(first.port)["genray_bulk_images_left"] == "3.0"
         assert metrics(second.port)["genray_bulk_images_left"] == "4.0"
@@ -174,7 +174,7 @@ def test_two_exporters_live_side_by_side() -> None:
 
 
 def test_metrics_are_served_on_the_loopback_interface_only() -> None:
-    exporter = Exporter(1, 0)
+    exporter = ProgressExporter(1, 0)
     try:
         port = f"{exporter.port:04X}"
         listening = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]

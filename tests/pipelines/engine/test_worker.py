@@ -16,7 +16,7 @@ from PIL import Image
 import pipelines.engine.worker
 from genray.errors import DataError
 from genray.io.bad_input import BadImage
-from pipelines.steps.base import Input, Made
+from pipelines.steps.base import StepInput, StepResult
 from pipelines.storage.attempts import Attempt
 from tests.pipelines.conftest import rows_of, write_photos
 from tests.pipelines.worker_bench import Bench, bench, go_on, paths_of
@@ -51,7 +51,7 @@ def test_an_error_over_one_image_of_a_batch_fails_that_one_only(bench: Bench) ->
     write_photos(bench.photos, 6)
     sizes = []
 
-    def look(inputs: Sequence[Input]) -> None:
+    def look(inputs: Sequence[StepInput]) -> None:
         sizes.append(len(inputs))
         if "1/0001.png" in [each.path for each in inputs]:
             raise ZeroDivisionError("on purpose\nand more")
@@ -69,7 +69,7 @@ def test_an_error_over_one_image_of_a_batch_fails_that_one_only(bench: Bench) ->
 def test_what_concerns_every_image_ends_the_worker(bench: Bench) -> None:
     write_photos(bench.photos, 3)
 
-    def look(inputs: Sequence[Input]) -> None:
+    def look(inputs: Sequence[StepInput]) -> None:
         raise DataError("the model is gone")
 
     with pytest.raises(DataError, match="the model is gone"):
@@ -95,7 +95,7 @@ def test_decoded_images_stay_within_the_memory_and_one_larger_still_passes(
         weakref.finalize(photo.pixels, alive.append, -photo.pixels.nbytes)
         return photo
 
-    def look(inputs: Sequence[Input]) -> None:
+    def look(inputs: Sequence[StepInput]) -> None:
         held.append(worker._held)
         threading.Event().wait(0.03)  # long enough to decode all of them ahead
 
@@ -115,8 +115,8 @@ def test_further_images_are_written_beside_the_first(bench: Bench) -> None:
     write_photos(bench.photos, 2)
     worker = bench.worker()
 
-    def make(inputs: Sequence[Input]) -> Sequence[Made]:
-        return [Made(photo=each.photo, also={"-mask": each.photo}) for each in inputs]
+    def make(inputs: Sequence[StepInput]) -> Sequence[StepResult]:
+        return [StepResult(photo=each.photo, also={"-mask": each.photo}) for each in inputs]
 
     worker._step.make = make  # type: ignore[method-assign]
     assert worker.work(0, 1, go_on)

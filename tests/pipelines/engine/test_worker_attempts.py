@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.steps.base import Input
+from pipelines.steps.base import StepInput
 from tests.pipelines.conftest import rows_of, write_photos
 from tests.pipelines.worker_bench import Bench, bench, go_on, paths_of
 
@@ -20,7 +20,7 @@ def test_after_two_deaths_each_image_is_named_before_it_is_worked_on_alone(bench
     bench.die(2)
     seen = []
 
-    def look(inputs: Sequence[Input]) -> None:
+    def look(inputs: Sequence[StepInput]) -> None:
         seen.append(([each.path for each in inputs], bench.marker().suspect))
 
     assert bench.worker(look).work(0, 1, go_on)
@@ -52,7 +52,7 @@ def test_two_poisonous_images_cost_two_rows(bench: Bench) -> None:
     bench.die(2, "1/0003.jpg")
     died: list[str] = []
 
-    def look(inputs: Sequence[Input]) -> None:
+    def look(inputs: Sequence[StepInput]) -> None:
         if inputs[0].path == "0/0004.png":
             died.append(inputs[0].path)
             raise SystemExit  # the worker is gone
@@ -81,7 +81,7 @@ def test_a_stop_after_some_images_records_them_and_the_next_attempt_does_the_res
     write_photos(bench.photos, 30)
     seen: Counter[str] = Counter()
 
-    def look(inputs: Sequence[Input]) -> None:
+    def look(inputs: Sequence[StepInput]) -> None:
         seen.update(each.path for each in inputs)
         threading.Event().wait(0.01)
 
@@ -107,7 +107,7 @@ def test_after_a_stop_only_what_is_being_written_is_finished(bench: Bench) -> No
     seen: list[str] = []
     at_stop: list[int] = []
 
-    def look(inputs: Sequence[Input]) -> None:
+    def look(inputs: Sequence[StepInput]) -> None:
         seen.extend(each.path for each in inputs)
         threading.Event().wait(0.03)
 
@@ -129,7 +129,7 @@ def test_several_pieces_of_a_dead_attempt_are_all_passed_over(bench: Bench) -> N
     write_photos(bench.photos, 100)
     seen: list[str] = []
 
-    def look(inputs: Sequence[Input]) -> None:
+    def look(inputs: Sequence[StepInput]) -> None:
         if len(seen) == 90:
             raise SystemExit
         seen.append(inputs[0].path)

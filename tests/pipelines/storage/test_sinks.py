@@ -12,7 +12,7 @@ import pytest
 
 from genray.errors import BulkError
 from genray.io.bad_input import BadImage
-from genray.io.sources import SourceSettings, open_source
+from genray.io.sources import ContainerSettings, open_source
 from genray.io.store import Store
 from pipelines.storage.sinks import Sink, SinkSettings, TableSink, open_sink
 from tests.pipelines.s3 import s3_root, s3_server
@@ -33,7 +33,7 @@ def opened(store: Store, container: Container) -> Sink:
 
 def contents(store: Store, container: Container) -> dict[str, bytes]:
     """What the output has, by name within its part, read as an input."""
-    source = open_source(store.root, SourceSettings(container=container))
+    source = open_source(store.root, ContainerSettings(container=container))
     problems: list[Any] = []
     found = {item.path: source.read(item, 10**9) for item in source.items(problems.append)}
     assert problems == []
