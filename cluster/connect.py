@@ -1,34 +1,24 @@
 """Where a target runs: on a Ray that is embedded in this process, or on the cluster that it was sent to.
 
-Ray finds other clusters of this machine unless it is told exactly which one is meant, so addresses are
-explicit here. Ray is imported inside the functions: `genray --help` must not wait for it.
+Ray is imported inside the functions: `genray --help` must not wait for it.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPException
 from importlib import import_module
 from typing import Any
-from urllib.error import HTTPError
-from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
 
-from cluster.auth import authenticate, ensure_token, token_refused
-from cluster.resources import Resources, cluster_resources, local_cpus
+from cluster.auth import authenticate, ensure_token
+from cluster.resources import cluster_resources, local_cpus
 from genray.errors import ClusterError
+from genray.targets import Resources
 
 IN_JOB = "GENRAY_IN_JOB"
 """Set in the environment of every job that `cluster.submit` starts."""
-
-_ANSWER_S = 5.0  # how long a cluster may take to answer at all
-_DASHBOARD_PORT = 8265
-_GCS_PORT = 6379
 
 
 def inside_job() -> bool:
@@ -99,7 +89,7 @@ def _loopback() -> Iterator[None]:
     On Linux Ray replaces that by the address of the network card, and opens a dozen ports to the network;
     on macOS and Windows it does not. This is the switch between the two.
     """
-    constants = _private("_private.ray_constants")
+    constants = ray_private("_private.ray_constants")
     before = constants.ENABLE_RAY_CLUSTER
     # This process has read the variable already; its children are yet to.
     constants.ENABLE_RAY_CLUSTER = False
@@ -125,161 +115,9 @@ def environment(**values: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _private(name: str) -> Any:
-    # What Ray has no public or typed name for. The tests hold each use to what it is for, and pyproject.toml
-    # holds Ray to one minor version.
+def ray_private(name: str) -> Any:
+    """A module of Ray's for which there is no public or typed name.
+
+    The tests hold each use to what it is for, and pyproject.toml holds Ray to one minor version.
+    """
     return import_module(f"ray.{name}")
-
-
-def dashboard_address(address: str) -> str:
-    """The URL of the dashboard, where the Jobs API is, of the cluster at `address`.
-
-    Args:
-        address: `auto` for the cluster that runs on this machine; `host`, `host:port` or a URL of the
-            dashboard; or `host:6379`, the address that `ray start --address` takes.
-
-    Raises:
-        ClusterError: there is no cluster, more than one, or the address is of another kind.
-    """
-    address = address.strip()
-    if address == "auto":
-        # The same variables as Ray's own commands, in the same order.
-        address = os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS") or "auto"
-    if address == "auto":
-        return _dashboard_of(_running_cluster())
-
-    scheme, separator, _ = address.partition("://")
-    parts = _split(address if separator else f"http://{address}")
-    if separator and scheme == "ray":
-        raise ClusterError(
-            "a ray:// address is for interactive clients, not for jobs",
-            where=address,
-            hint=f"give the dashboard of the same cluster, usually http://{parts[0]}:{_DASHBOARD_PORT}",
-        )
-    if separator and scheme not in ("http", "https"):
-        raise ClusterError(
-            f"{scheme}:// is not an address of a Ray cluster",
-            where=address,
-            hint=f"give the address of its dashboard, such as http://head:{_DASHBOARD_PORT}, or auto",
-        )
-    if separator:
-        return address.rstrip("/")
-    host, port = parts
-    if port == _GCS_PORT:
-        return _dashboard_of(f"{host}:{port}")
-    return f"http://{host}:{port or _DASHBOARD_PORT}"
-
-
-def _split(url: str) -> tuple[str, int | None]:
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host = port = None
-    if not host:
-        raise ClusterError(
-            f"{url!r} is not an address",
-            hint=f"give the address of a Ray dashboard, such as http://head:{_DASHBOARD_PORT}, or auto",
-        )
-    return (f"[{host}]" if ":" in host else host), port
-
-
-def _running_cluster() -> str:
-    """The GCS address of the one cluster that has a node on this machine. Nothing is started."""
-    services = _private("_private.services")
-    # The answer is kept for the life of the process otherwise.
-    services.find_gcs_addresses.cache_clear()
-    running = sorted(services.find_gcs_addresses())
-    if not running:
-        raise ClusterError(
-            "no Ray cluster is running on this machine",
-            where="--address auto",
-            hint="start one with `ray start --head`, give the address of another, or leave out --address to "
-            "run in this process",
-        )
-    # `ray start` notes its address; an embedded Ray, such as a training in another terminal, does not.
-    latest = services.find_bootstrap_address(None)
-    if len(running) > 1 and latest not in running:
-        raise ClusterError(
-            f"{len(running)} Ray clusters are running on this machine: {', '.join(running)}",
-            where="--address auto",
-            hint=f"give the address of the dashboard of the one you mean, such as http://127.0.0.1:{_DASHBOARD_PORT}",
-        )
-    return str(latest) if latest in running else running[0]
-
-
-def _dashboard_of(gcs: str) -> str:
-    """Ask the cluster's GCS (its central store) for the dashboard's address."""
-    host, port = _split(f"http://{gcs}")
-    try:
-        # Ray's client tries for 40 s and prints from C++; a closed port can be told at once.
-        socket.create_connection((host.strip("[]"), port or _GCS_PORT), timeout=_ANSWER_S).close()
-        authenticate()
-        client = _private("_raylet").GcsClient(address=gcs)
-        found = client.internal_kv_get(b"dashboard", namespace=b"dashboard", timeout=10)
-    except Exception as error:
-        if "InvalidAuthToken" in str(error):
-            raise token_refused(gcs) from error
-        raise ClusterError(
-            f"the Ray cluster cannot be asked for its dashboard: {error}",
-            where=gcs,
-            hint="see that it runs and can be reached, or give the dashboard's address, usually "
-            f"http://{host}:{_DASHBOARD_PORT}",
-        ) from error
-    if not found:
-        raise ClusterError(
-            "the Ray cluster has no dashboard, and so takes no jobs",
-            where=gcs,
-            hint="start it with `ray start --head --include-dashboard=true`",
-        )
-    return f"http://{found.decode()}"
-
-
-def check_dashboard(address: str, headers: Mapping[str, str]) -> None:
-    """See that the dashboard of a cluster answers at the URL `address`, within seconds.
-
-    Ray's own client asks the same, with no time limit.
-
-    Raises:
-        ClusterError: nothing answers, it is something else, refuses the token, or is another version of Ray.
-    """
-    import ray
-
-    request = Request(f"{address}/api/version")
-    for name, value in headers.items():
-        # A redirect to another host must not carry the token there.
-        request.add_unredirected_header(name, value)
-    try:
-        with urlopen(request, timeout=_ANSWER_S) as answer:
-            theirs = str(json.load(answer)["ray_version"])
-    except HTTPError as error:
-        error.close()
-        if error.code in (401, 403):
-            raise token_refused(address) from error
-        raise _not_ray(address, f"it answers {error.code} {error.reason}") from error
-    except HTTPException as error:
-        raise _not_ray(address, "it does not speak HTTP") from error
-    except OSError as error:
-        raise ClusterError(
-            f"no Ray cluster answers: {getattr(error, 'reason', error)}",
-            where=address,
-            hint="see that it runs (`ray start --head` starts one), that this is its dashboard's address and "
-            "that it can be reached from here",
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise _not_ray(address, "its answer is not Ray's") from error
-    # Ray promises nothing across minor versions, and genray's code is sent to run there.
-    if theirs.split(".")[:2] != ray.__version__.split(".")[:2]:
-        raise ClusterError(
-            f"the cluster runs Ray {theirs}, and genray needs {ray.__version__}",
-            where=address,
-            hint=f"install ray=={ray.__version__} on the cluster, or use a genray that was made for {theirs}",
-        )
-
-
-def _not_ray(address: str, reason: str) -> ClusterError:
-    return ClusterError(
-        f"this is not the dashboard of a Ray cluster: {reason}",
-        where=address,
-        hint="give the address that `ray start --head` prints for the dashboard, usually port 8265",
-    )

@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from genray.errors import ResourceError
-from genray.targets import Resources
-
-__all__ = ["Resources", "check_request", "cluster_resources", "local_cpus", "local_resources"]
+from genray.targets import Demand, Resources
 
 _CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
@@ -52,31 +50,21 @@ def cluster_resources() -> Resources:
     return Resources(cpus=float(total.get("CPU", 0)), gpus=float(total.get("GPU", 0)), nodes=nodes)
 
 
-def check_request(
-    *,
-    workers: tuple[int, int],
-    cpus_per_worker: float,
-    gpus_per_worker: float,
-    data_cpus: float,
-    have: Resources,
-    where: str = "loop",
-) -> None:
+def check_request(demand: Demand, have: Resources) -> None:
     """Refuse a request that can never be placed, or that leaves no CPU to the tasks that feed its workers.
 
     Only totals are compared: a worker that is larger than any single node is not noticed.
 
     Args:
-        workers: the fewest and the most workers. Ray starts as many as fit, up to the most.
-        cpus_per_worker: CPUs that each worker reserves.
-        gpus_per_worker: GPUs that each worker reserves.
-        data_cpus: CPUs that Ray Data needs beside the workers; 0 when nothing is read through it.
+        demand: the fewest and the most workers, of which Ray starts as many as fit, and what each reserves.
         have: what the machine or the cluster has.
-        where: the settings group that the request came from, for the message.
 
     Raises:
         ResourceError: naming the setting to change, and a value that would fit.
     """
-    fewest, most = workers
+    fewest, most = demand.workers
+    cpus_per_worker, gpus_per_worker = demand.cpus_per_worker, demand.gpus_per_worker
+    data_cpus, where = demand.data_cpus, demand.where
     # Ray starts as many as it can: an elastic group grows into the CPUs that the data needs.
     started = math.floor(min(most, _fit(have.cpus, cpus_per_worker), _fit(have.gpus, gpus_per_worker)))
     each = _some(cpus_per_worker, "CPU")

@@ -22,12 +22,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import genray
 from cluster.auth import token, token_refused
-from cluster.connect import IN_JOB, check_dashboard, dashboard_address, environment
+from cluster.connect import IN_JOB, environment
+from cluster.dashboard import check_dashboard, dashboard_address
 from genray.errors import ClusterError, UsageError
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
 
 PACKAGES = ("genray", "cluster", "jobs", "pipelines", "monitors", "configs")
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
@@ -49,6 +53,8 @@ _CHATTY = (
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
 )
+_POLL_S = 1.0  # how often a job that is followed is asked whether it has ended
+_QUIET_S = 60.0  # a stream that says nothing for so long is given up: its connection may be dead
 _TIMEOUT_S = (5.0, 120.0)  # to connect, and to answer: submitting may wait for a busy head
 _LOST_S = 60.0  # for so long a cluster may be out of reach while a job is followed
 
@@ -73,34 +79,45 @@ class Job:
 
 
 class Jobs:
-    """The jobs of one cluster.
+    """The jobs of one cluster: submits, lists, follows and stops them. `connect` makes it.
 
     Args:
-        address: what `cluster.connect.dashboard_address` takes.
-
-    Raises:
-        ClusterError: nothing answers there, the token is refused, or it is another version of Ray.
+        address: URL of the cluster's dashboard.
+        client: Ray's client of that dashboard.
+        lost_s: seconds that the cluster may be out of reach while a job is followed.
     """
 
-    def __init__(self, address: str) -> None:
-        self.address = dashboard_address(address)
+    def __init__(self, address: str, client: JobSubmissionClient, *, lost_s: float = _LOST_S) -> None:
+        self.address = address
+        self._client = client
+        self._lost_s = lost_s
+
+    @classmethod
+    def connect(cls, address: str, *, lost_s: float = _LOST_S) -> Jobs:
+        """The jobs of the cluster at `address`: what `cluster.dashboard.dashboard_address` takes.
+
+        Raises:
+            ClusterError: nothing answers there, the token is refused, or it is another version of Ray.
+        """
+        dashboard = dashboard_address(address)
         # Given in so many words, the token does not depend on what Ray read when it was imported.
         secret = token()
         headers = {"Authorization": f"Bearer {secret}"} if secret else {}
-        check_dashboard(self.address, headers)
+        check_dashboard(dashboard, headers)
 
         from ray.job_submission import JobSubmissionClient
 
         for name in _CHATTY:
             logging.getLogger(name).setLevel(logging.WARNING)
         # RAY_ADDRESS in the environment would win over the address that was asked for.
-        with self._asking("connecting"), environment(RAY_API_SERVER_ADDRESS=self.address):
-            self._client = JobSubmissionClient(self.address, headers=headers)
-        inner: Any = self._client
+        with _cluster_errors(dashboard, "connecting"), environment(RAY_API_SERVER_ADDRESS=dashboard):
+            client = JobSubmissionClient(dashboard, headers=headers)
+        inner: Any = client
         # Ray would wait for an answer for ever.
         inner._do_request = partial(inner._do_request, timeout=_TIMEOUT_S)
         # Ray passes its None on to aiohttp, which deprecates that; both mean: verify certificates.
         inner._ssl_context = True
+        return cls(dashboard, client, lost_s=lost_s)
 
     def submit(
         self,
@@ -124,7 +141,7 @@ class Jobs:
         # Ray would warn about each folder that it leaves out by itself.
         with (
             tempfile.TemporaryDirectory(prefix="genray-job-") as folder,
-            self._asking("submitting"),
+            _cluster_errors(self.address, "submitting"),
             environment(RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES=""),
         ):
             _stage(Path(genray.__file__).parent.parent, Path(folder), files or {})
@@ -141,7 +158,7 @@ class Jobs:
         Raises:
             UsageError: there is no such job; the message lists those there are, the nearest name first.
         """
-        with self._asking("looking up the job"):
+        with _cluster_errors(self.address, "looking up the job"):
             try:
                 return _job(self._client.get_job_info(job_id))
             except RuntimeError as error:
@@ -152,7 +169,7 @@ class Jobs:
     def logs(self, job_id: str) -> str:
         """All that the job has printed so far."""
         self.status(job_id)
-        with self._asking("reading the log"):
+        with _cluster_errors(self.address, "reading the log"):
             return self._client.get_job_logs(job_id)
 
     def stop(self, job_id: str, wait: float | None = None) -> Job:
@@ -171,7 +188,7 @@ class Jobs:
         while True:
             if not asked:
                 # Ray says no while it is still starting the job.
-                with self._asking("stopping the job"):
+                with _cluster_errors(self.address, "stopping the job"):
                     asked = self._client.stop_job(job_id)
             job = self.status(job_id)
             if job.over or (asked and time.monotonic() >= deadline):
@@ -200,7 +217,7 @@ class Jobs:
             asyncio.run(stream(log, written, write_on, lambda: self.status(job_id).over))
             job = self._found_again(job_id)
             if not job.over:
-                time.sleep(POLL_S)
+                time.sleep(_POLL_S)
         # Ray closes a stream that broke between its own processes as if the log had ended there.
         try:
             rest = self.logs(job_id)[written:]
@@ -215,7 +232,7 @@ class Jobs:
         return job.exit_code if job.exit_code >= 0 else 128 - job.exit_code
 
     def _found_again(self, job_id: str) -> Job:
-        deadline = time.monotonic() + _LOST_S
+        deadline = time.monotonic() + self._lost_s
         while True:
             try:
                 return self.status(job_id)
@@ -223,7 +240,7 @@ class Jobs:
                 if time.monotonic() > deadline:
                     error.hint = f"the job may still run; follow it again with: genray jobs logs {job_id}"
                     raise
-            time.sleep(POLL_S)
+            time.sleep(_POLL_S)
 
     def _unknown(self, job_id: str) -> UsageError:
         names = [job.id for job in self.list()]
@@ -234,35 +251,36 @@ class Jobs:
             hint=f"there are: {', '.join(near[:10])}" if near else "no job was submitted to this cluster yet",
         )
 
-    @contextmanager
-    def _asking(self, doing: str) -> Iterator[None]:
-        """Turn what Ray's client raises while `doing` something into our errors."""
-        from ray.exceptions import AuthenticationError
-
-        try:
-            yield
-        except AuthenticationError as error:
-            raise token_refused(self.address) from error
-        except OSError as error:
-            # Both the built-in ConnectionError and everything that requests raises.
-            raise ClusterError(
-                f"the cluster stopped answering while {doing}",
-                where=self.address,
-                hint="see that it runs and can be reached, then try again",
-            ) from error
-        except (RuntimeError, ValueError) as error:
-            # Ray's answer may be the whole traceback of its server; what happened is its last line.
-            lines = [line for line in str(error).splitlines() if line.strip(" .")]
-            reason = lines[-1].strip() if lines else repr(error)
-            raise ClusterError(f"the cluster refused {doing}: {reason}", where=self.address) from error
-
     def list(self, *, everything: bool = False) -> builtins.list[Job]:
         """The jobs that genray submitted, the newest first; or `everything` that runs or ran there."""
-        with self._asking("listing the jobs"):
+        with _cluster_errors(self.address, "listing the jobs"):
             jobs = [_job(details) for details in self._client.list_jobs()]
         never = datetime.min.replace(tzinfo=UTC)
         jobs.sort(key=lambda job: job.started or never, reverse=True)
         return [job for job in jobs if everything or job.target]
+
+
+@contextmanager
+def _cluster_errors(address: str, doing: str) -> Iterator[None]:
+    """Turn what Ray's client raises while `doing` something at `address` into our errors."""
+    from ray.exceptions import AuthenticationError
+
+    try:
+        yield
+    except AuthenticationError as error:
+        raise token_refused(address) from error
+    except OSError as error:
+        # Both the built-in ConnectionError and everything that requests raises.
+        raise ClusterError(
+            f"the cluster stopped answering while {doing}",
+            where=address,
+            hint="see that it runs and can be reached, then try again",
+        ) from error
+    except (RuntimeError, ValueError) as error:
+        # Ray's answer may be the whole traceback of its server; what happened is its last line.
+        lines = [line for line in str(error).splitlines() if line.strip(" .")]
+        reason = lines[-1].strip() if lines else repr(error)
+        raise ClusterError(f"the cluster refused {doing}: {reason}", where=address) from error
 
 
 def _stage(root: Path, folder: Path, files: Mapping[str, str]) -> None:
@@ -300,18 +318,28 @@ def _slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.]+", "-", name).strip("-.")[:40] or "unnamed"
 
 
-POLL_S = 1.0  # how often a job that is followed is asked whether it has ended
-QUIET_S = 60.0  # a stream that says nothing for so long is given up: its connection may be dead
-
-
 async def stream(
-    log: AsyncGenerator[str, None], skip: int, write: Callable[[str], None], over: Callable[[], bool]
+    log: AsyncGenerator[str, None],
+    skip: int,
+    write: Callable[[str], None],
+    over: Callable[[], bool],
+    *,
+    poll_s: float = _POLL_S,
+    quiet_s: float = _QUIET_S,
 ) -> None:
     """Pass the text of `log`, without its first `skip` characters, to `write`.
 
     Returns when the log ends, when its connection breaks or is silent for long, when the cluster cannot be
     asked, or soon after the job is `over`; which of them it was is for the caller to find out. What `write`
     raises is passed on.
+
+    Args:
+        log: the text in pieces, from its beginning.
+        skip: characters that were written before.
+        write: takes what is new.
+        over: whether the job has ended.
+        poll_s: seconds between calls of `over`.
+        quiet_s: seconds of silence after which the connection is given up.
     """
     heard = time.monotonic()
 
@@ -323,8 +351,8 @@ async def stream(
     pump = asyncio.create_task(_pump(log, skip, write_on))
     # Ray closes the stream some 5 s after the job has ended; asking is quicker.
     try:
-        while not pump.done() and time.monotonic() - heard < QUIET_S:
-            await asyncio.wait({pump}, timeout=POLL_S)
+        while not pump.done() and time.monotonic() - heard < quiet_s:
+            await asyncio.wait({pump}, timeout=poll_s)
             if over():
                 break
     except ClusterError:

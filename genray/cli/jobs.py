@@ -34,7 +34,7 @@ def list_jobs(address: str | None, as_json: bool) -> None:
     """
     from cluster.submit import Jobs
 
-    found = Jobs(address or "auto").list()
+    found = Jobs.connect(address or "auto").list()
     if as_json:
         print_json({"jobs": [_job_values(job) for job in found]})
     else:
@@ -50,7 +50,7 @@ def status(job: str, address: str | None, as_json: bool) -> None:
     """Print how JOB is doing."""
     from cluster.submit import Jobs
 
-    found = Jobs(address or "auto").status(job)
+    found = Jobs.connect(address or "auto").status(job)
     if as_json:
         print_json(_job_values(found))
         return
@@ -68,7 +68,7 @@ def logs(job: str, follow: bool, address: str | None) -> int:
     """Print the log of JOB."""
     from cluster.submit import Jobs
 
-    cluster_jobs = Jobs(address or "auto")
+    cluster_jobs = Jobs.connect(address or "auto")
     if follow:
         return cluster_jobs.follow(job, lambda text: click.echo(text, nl=False))
     click.echo(cluster_jobs.logs(job), nl=False)
@@ -83,7 +83,7 @@ def stop(job: str, address: str | None) -> None:
     """Stop JOB; a training writes a checkpoint first."""
     from cluster.submit import Jobs
 
-    stopped = Jobs(address or "auto").stop(job, wait=_STOP_S)
+    stopped = Jobs.connect(address or "auto").stop(job, wait=_STOP_S)
     say(f"{stopped.id}: {stopped.status.lower()}")
 
 

@@ -91,8 +91,6 @@ def run_here(
     target: str, implementation: Any, settings: Settings, run: str | None, *, dry_run: bool
 ) -> Mapping[str, Any]:
     """Check, then run in this process, in Ray workers of its own, or in those of the job that it is."""
-    from dataclasses import asdict
-
     from cluster.connect import cluster, inside_job
     from cluster.resources import check_request, local_resources
     from genray.progress import display
@@ -105,14 +103,14 @@ def run_here(
             shown.note(line)
         have = local_resources()
         if not attached:  # before Ray starts, because that takes seconds
-            check_request(**asdict(prepared.demand(have)), have=have)
+            check_request(prepared.demand(have), have)
         if dry_run:
             shown.note(f"dry run: nothing was started; it would go into {prepared.folder}")
             return {"target": target, "run": str(prepared.folder), "dry_run": True}
         with ExitStack() as stack:
             if prepared.needs_ray(attached):
                 have = stack.enter_context(cluster())
-                check_request(**asdict(prepared.demand(have)), have=have)
+                check_request(prepared.demand(have), have)
             outcome: Mapping[str, Any] = prepared.run(shown, have, attached)
             return outcome
     finally:
@@ -138,7 +136,7 @@ def _send(
 
     command = ["python", "-m", "genray", "submit", target, "--name", run, "--config", _SENT, "--json"]
     sent = changes_yaml(settings, target=target)
-    jobs = Jobs(address)
+    jobs = Jobs.connect(address)
     if dry_run:
         say(f"dry run: would submit to {address}: {shlex.join(command)}")
         say(f"with {_SENT}:\n{sent.rstrip()}")

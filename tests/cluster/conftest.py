@@ -81,7 +81,7 @@ def client_env(head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def jobs(head: Head, client_env: None) -> Jobs:
-    return Jobs(head.address)
+    return Jobs.connect(head.address)
 
 
 def _free_ports(count: int) -> list[int]:

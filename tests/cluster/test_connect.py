@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from cluster import connect
-from cluster.connect import dashboard_address
+from cluster import dashboard
+from cluster.dashboard import dashboard_address
 from genray.errors import ClusterError
 
 
@@ -69,11 +69,11 @@ class _Services:
 def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(connect, "_dashboard_of", lambda gcs: f"dashboard of {gcs}")
+    monkeypatch.setattr(dashboard, "_dashboard_of", lambda gcs: f"dashboard of {gcs}")
 
     def runs(*running: str, latest: str | None = None) -> None:
         services = _Services(set(running), latest)
-        monkeypatch.setattr(connect, "_private", lambda name: services)
+        monkeypatch.setattr(dashboard, "ray_private", lambda name: services)
 
     return runs
 

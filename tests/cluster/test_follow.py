@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Callable
 
 import pytest
 
-from cluster import submit
+from cluster.submit import stream
 from genray.errors import ClusterError
 
 
@@ -16,9 +16,16 @@ async def log(*pieces: str | Exception, then: float = 0) -> AsyncGenerator[str, 
     await asyncio.sleep(then)
 
 
-def streamed(text: AsyncGenerator[str, None], skip: int, over: Callable[[], bool] = lambda: False) -> str:
+def streamed(
+    text: AsyncGenerator[str, None],
+    skip: int,
+    over: Callable[[], bool] = lambda: False,
+    *,
+    poll_s: float = 0.05,
+    quiet_s: float = 60.0,
+) -> str:
     written: list[str] = []
-    asyncio.run(submit.stream(text, skip, written.append, over))
+    asyncio.run(stream(text, skip, written.append, over, poll_s=poll_s, quiet_s=quiet_s))
     return "".join(written)
 
 
@@ -32,26 +39,22 @@ def test_a_broken_connection_ends_the_stream_after_what_came(error: Exception) -
     assert streamed(log("ab", error, "c"), 0) == "ab"
 
 
-def test_the_stream_ends_soon_after_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submit, "POLL_S", 0.05)
+def test_the_stream_ends_soon_after_the_job() -> None:
     began = time.monotonic()
     assert streamed(log("ab", then=60), 0, over=lambda: time.monotonic() - began > 0.2) == "ab"
     assert 0.2 < time.monotonic() - began < 5
 
 
-def test_a_silent_connection_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submit, "POLL_S", 0.05)
-    monkeypatch.setattr(submit, "QUIET_S", 0.2)
+def test_a_silent_connection_is_given_up() -> None:
     began = time.monotonic()
-    assert streamed(log("ab", then=60), 0) == "ab"
+    assert streamed(log("ab", then=60), 0, quiet_s=0.2) == "ab"
     assert time.monotonic() - began < 5
 
 
-def test_a_cluster_that_cannot_be_asked_ends_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_that_cannot_be_asked_ends_the_stream() -> None:
     def over() -> bool:
         raise ClusterError("gone")
 
-    monkeypatch.setattr(submit, "POLL_S", 0.05)
     assert streamed(log("ab", then=60), 0, over) == "ab"
 
 
@@ -68,5 +71,5 @@ def test_what_writing_raises_is_passed_on_and_the_log_closed() -> None:
         raise BrokenPipeError
 
     with pytest.raises(BrokenPipeError):
-        asyncio.run(submit.stream(text(), 0, write, lambda: False))
+        asyncio.run(stream(text(), 0, write, lambda: False))
     assert closed == [True]

@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from cluster import submit
 from cluster.submit import Jobs
 from genray.errors import ClusterError
 from tests.cluster.conftest import printed, start
@@ -35,7 +34,7 @@ for number in range(900):
     log: list[str] = []
     with dropping(head.address, tmp_path) as address:
         job_id = start(jobs, code)
-        assert Jobs(address).follow(job_id, log.append) == 0
+        assert Jobs.connect(address).follow(job_id, log.append) == 0
     assert printed("".join(log)) == [f"line {number} é" for number in range(900)]
     assert "".join(log) == jobs.logs(job_id)
 
@@ -108,14 +107,13 @@ def test_ctrl_c_or_a_closed_pipe_ends_the_following_and_not_the_job(jobs: Jobs) 
 
 
 def test_a_cluster_that_stays_away_ends_the_following_with_how_to_go_on(
-    jobs: Jobs, head: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    jobs: Jobs, head: Any, tmp_path: Path
 ) -> None:
     job_id = start(jobs, "pass")
     assert jobs.follow(job_id, lambda text: None) == 0
     done = jobs.status(job_id)
-    monkeypatch.setattr(submit, "_LOST_S", 0.5)
     with dropping(head.address, tmp_path) as address:
-        through = Jobs(address)
+        through = Jobs.connect(address, lost_s=0.5)
         assert through._found_again(done.id) == done
     with pytest.raises(ClusterError) as caught:
         through._found_again(done.id)

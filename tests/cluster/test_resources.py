@@ -1,5 +1,6 @@
 import os
 import re
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -7,13 +8,14 @@ from typing import Any
 import pytest
 
 from cluster import resources
-from cluster.resources import Resources, check_request, local_cpus, local_resources
+from cluster.resources import check_request, local_cpus, local_resources
 from genray.errors import ResourceError
+from genray.targets import Demand, Resources
 
 
 def ask(have: Resources, **changes: Any) -> None:
-    request = {"workers": (2, 2), "cpus_per_worker": 1.0, "gpus_per_worker": 0.0, "data_cpus": 0.0} | changes
-    check_request(**request, have=have)
+    demand = Demand(workers=(2, 2), cpus_per_worker=1.0, gpus_per_worker=0.0, data_cpus=0.0)
+    check_request(replace(demand, **changes), have)
 
 
 def refusal(have: Resources, **changes: Any) -> ResourceError:
