@@ -149,3 +149,10 @@ def printed(log: str) -> list[str]:
     """The lines of the job itself, without the two that Ray puts there, before or just after the first."""
     rays = ("Running entrypoint for job", "Runtime env is setting up.")
     return [line for line in log.splitlines() if not any(text in line for text in rays)]
+
+
+def python(code: str, env: dict[str, str], **more: Any) -> subprocess.CompletedProcess[str]:
+    """Run `code` in a process of its own: what Ray read from the environment stays in a process."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "GENRAY_"))}
+    command = [sys.executable, "-W", "error", "-c", code]
+    return subprocess.run(command, env=clean | env, capture_output=True, text=True, timeout=90, **more)

@@ -57,7 +57,8 @@ def test_a_mistake_on_the_cluster_keeps_its_exit_code(submit: Genray) -> None:
 def test_a_dry_run_says_what_would_be_submitted(submit: Genray, genray: Genray) -> None:
     before = genray("jobs", "list").output
     result = submit("--dry-run", sets=("loop.epochs=3",))
-    assert "--set loop.epochs=3" in result.stderr
+    assert "--config submitted.yaml" in result.stderr
+    assert "loop:\n  epochs: 3\n" in result.stderr
     assert genray("jobs", "list").output == before
 
 
