@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from genray.errors import DataError, RunError
-from genray.io.files import hold_file
+from genray.io.files import lock_file
 from genray.io.store import Store
 from pipelines.settings import MAY_CHANGE
 from pipelines.storage.attempts import Attempts
@@ -107,7 +107,7 @@ class Output:
         if self.store.is_local:
             folder = Path(self.location).expanduser() / "_genray"
             folder.mkdir(parents=True, exist_ok=True)
-            with hold_file(folder / ".lock") as held:
+            with lock_file(folder / ".lock") as held:
                 if not held:
                     raise self._busy()
                 yield
