@@ -30,7 +30,7 @@ from genray.images.pixels import Pixels
 from genray.images.resizing import middle
 from genray.images.tensors import grid, to_pixels, to_unit
 from genray.io.bad_input import BadInput
-from genray.io.store import Store
+from genray.io.store import open_store
 from genray.models.layers import parameter_count
 from genray.models.losses import Adversarial, adversarial_loss
 from genray.models.pix2pix import PatchGAN, PatchGANSettings, UNet, UNetSettings
@@ -85,7 +85,7 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
         if self._summary is not None:
             return self._summary
         data, seed = self.settings.data, self.settings.seed
-        store = Store(data.path)
+        store = open_store(data.path)
         pairs = find_pairs(store, data, seed)
         bad: list[BadInput] = list(pairs.bad)
         held_out = PairSource(store, pairs.val[: data.val_max], data.for_validation())

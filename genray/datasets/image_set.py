@@ -23,7 +23,7 @@ from genray.errors import DataError
 from genray.images.pixels import Pixels
 from genray.images.resizing import fitted
 from genray.io.bad_input import BadImage
-from genray.io.store import Store
+from genray.io.store import open_store
 from genray.settings.base import Location, Settings
 
 Labels = NDArray[np.int64]
@@ -119,7 +119,7 @@ def open_image_set(settings: ImageSetSettings, seed: int) -> ImageSet:
     """
     inside = None if settings.test is None else _inside(settings.path, settings.test)
     apart = inside if inside and not split_of(f"{inside}/x") else ""
-    content = read_store(Store(settings.path), settings.layout, apart)
+    content = read_store(open_store(settings.path), settings.layout, apart)
     known, listed = dict(content.parts), list(content.listed)
     if settings.test is not None and inside != "":
         others = _read_test(settings.test)
@@ -194,7 +194,7 @@ def _inside(path: str, test: str) -> str | None:
 
 def _read_test(path: str) -> Content:
     try:
-        return read_store(Store(path), "auto")
+        return read_store(open_store(path), "auto")
     except DataError as error:
         hint = "give a folder of images, or null to judge on the test part of data.path"
         raise DataError(error.what, where=f"data.test={path}", hint=hint) from error

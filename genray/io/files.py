@@ -24,20 +24,22 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
-def atomic_write(path: Path, *, durable: bool = True) -> Iterator[Path]:
+def atomic_write(path: Path, *, durable: bool = True, make_folder: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is synced and renamed over `path`.
 
     A reader sees the old file or the new one, never a part. On any error the temporary file is
     removed and `path` is left as it was; a process that is killed leaves one, see `remove_leftovers`.
 
     Args:
-        path: the file to write; its folders are made.
+        path: the file to write.
         durable: sync, so that it survives a power cut; not needed for what is only of use now.
+        make_folder: make the folder that it lies in, and those above; False: it is there.
 
     Raises:
         StorageFull: there was no room for the file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if make_folder:
+        path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(TEMPORARY_NAME.format(secrets.token_hex(8)))
     try:
         with storage_errors(path):

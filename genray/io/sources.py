@@ -21,7 +21,7 @@ from pydantic import Field
 
 from genray.errors import DataError
 from genray.io.bad_input import BadImage, BadInput
-from genray.io.store import OWN, Entry, Store
+from genray.io.store import OWN, Entry, Store, open_store
 from genray.io.tar import MemberNames, tar_members
 from genray.settings.base import Settings
 
@@ -79,7 +79,7 @@ def open_source(location: str, settings: ContainerSettings) -> ItemSource:
     Raises:
         DataError: it is missing, or has none.
     """
-    store = Store(location)
+    store = open_store(location)
     wanted = tuple(_SOURCES) if settings.container == "auto" else (settings.container,)
     for kind in wanted:
         suffixes = settings.suffixes if kind == "files" else _SHARDS[kind]

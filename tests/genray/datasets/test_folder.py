@@ -6,7 +6,7 @@ from PIL import Image
 
 from genray.datasets.layouts import FolderImages, classes_of
 from genray.io.bad_input import BadImage
-from genray.io.store import Store
+from genray.io.store import open_store
 from tests.conftest import write_images
 
 
@@ -55,7 +55,7 @@ def test_a_single_class_is_one() -> None:
 
 def test_images_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
     write_images(tmp_path / "a", 2, size=(9, 12), gray=False)
-    images = FolderImages(Store(tmp_path), ["a/000.png", "a/001.png"])
+    images = FolderImages(open_store(tmp_path), ["a/000.png", "a/001.png"])
     assert len(images) == 2
     assert images.name(1) == "a/001.png"
     assert images.header(1) == (12, 9, False)
@@ -68,7 +68,7 @@ def test_images_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
 def test_sixteen_bits_are_gray_and_keep_their_high_byte(tmp_path: Path) -> None:
     values = np.linspace(0, 65535, 80).astype(np.uint16).reshape(8, 10)
     Image.fromarray(values).save(tmp_path / "1.png")
-    images = FolderImages(Store(tmp_path), ["1.png"])
+    images = FolderImages(open_store(tmp_path), ["1.png"])
     assert images.header(0) == (10, 8, True)
     assert np.array_equal(images.pixels(0, 1, 1000)[..., 0], values >> 8)
 
@@ -79,7 +79,7 @@ def test_links_are_followed_and_what_they_miss_is_unreadable(tmp_path: Path) -> 
     (tmp_path / "set" / "1.png").symlink_to(tmp_path / "there" / "000.png")
     (tmp_path / "set" / "2.png").symlink_to("gone.png")
     (tmp_path / "set" / "more").symlink_to(tmp_path / "there")
-    store = Store(tmp_path / "set")
+    store = open_store(tmp_path / "set")
     images = FolderImages(store, [entry.path for entry in store.list((".png",))])
     assert [images.name(i) for i in range(3)] == ["1.png", "2.png", "more/000.png"]
     assert np.array_equal(images.pixels(0, 1, 10_000), images.pixels(2, 1, 10_000))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from genray.datasets.idx import SUFFIXES, IdxPart, find_idx, read_idx
 from genray.errors import DataError
 from genray.io.bad_input import BadImage
-from genray.io.store import Entry, Store
+from genray.io.store import Entry, open_store
 
 DIGITS = np.random.default_rng(0).integers(0, 256, (6, 5, 4), np.uint8)
 
@@ -27,12 +27,12 @@ def write(folder: Path, name: str, data: bytes) -> None:
 
 
 def found(folder: Path) -> dict[str, IdxPart]:
-    store = Store(folder)
+    store = open_store(folder)
     return find_idx(store, store.list(SUFFIXES))
 
 
 def read_one(folder: Path, name: str, size: int = 0) -> NDArray[np.uint8]:
-    return read_idx(Store(folder), Entry(name, size))
+    return read_idx(open_store(folder), Entry(name, size))
 
 
 @pytest.mark.parametrize("folder", ["", "raw", "MNIST/raw", "FashionMNIST/raw"])

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from genray.datasets.image_set import Images, Patch, SingleImageSource
 from genray.datasets.layouts import FolderImages
 from genray.io.bad_input import BadImage
-from genray.io.store import Store
+from genray.io.store import open_store
 from tests.conftest import write_images
 
 
@@ -22,7 +22,7 @@ def source(tmp_path: Path) -> SingleImageSource:
     """Images of 24 x 24, and one of 16 x 20."""
     write_images(tmp_path / "a", 3)
     write_images(tmp_path / "b", 1, size=(16, 20))
-    store = Store(tmp_path)
+    store = open_store(tmp_path)
     origin = FolderImages(store, [entry.path for entry in store.list((".png",))])
     return SingleImageSource(Images(origin, np.array([3, 0, 1])), 1, None, None, 1, 1000)
 

@@ -10,7 +10,7 @@ import pytest
 
 from genray.datasets.layouts import Content, Layout, read_store
 from genray.errors import DataError
-from genray.io.store import Store
+from genray.io.store import open_store
 from tests.conftest import write_images
 
 IMAGES = b"\x00\x00\x08\x03\x00\x00\x00\x02\x00\x00\x00\x02\x00\x00\x00\x02" + bytes(8)
@@ -47,13 +47,13 @@ def test_the_layout_is_told_from_the_files(
     tmp_path: Path, write: Callable[[Path], None], layout: Any
 ) -> None:
     write(tmp_path)
-    content = read_store(Store(tmp_path), "auto")
+    content = read_store(open_store(tmp_path), "auto")
     assert content.layout == layout
     assert sum(sizes(content).values()) == 2
-    assert read_store(Store(tmp_path), layout).listed == content.listed
+    assert read_store(open_store(tmp_path), layout).listed == content.listed
     for other in LAYOUTS - {layout}:
         with pytest.raises(DataError, match=r"no images under .*: looked for") as caught:
-            read_store(Store(tmp_path), other)
+            read_store(open_store(tmp_path), other)
         assert caught.value.where == "data.path"
 
 
@@ -61,17 +61,19 @@ def test_a_layout_can_be_asked_for_where_there_are_several(tmp_path: Path) -> No
     write_idx(tmp_path)
     write_parquet(tmp_path, "0.parquet")
     write_images(tmp_path, 3)
-    assert read_store(Store(tmp_path), "auto").layout == "idx"
-    assert sizes(read_store(Store(tmp_path), "folder")) == {"": 3}
+    assert read_store(open_store(tmp_path), "auto").layout == "idx"
+    assert sizes(read_store(open_store(tmp_path), "folder")) == {"": 3}
     (tmp_path / "train-images-idx3-ubyte").rename(tmp_path / "odd-ubyte")
-    assert read_store(Store(tmp_path), "auto").layout == "parquet", "files of other names are none of a set"
+    assert read_store(open_store(tmp_path), "auto").layout == "parquet", (
+        "files of other names are none of a set"
+    )
 
 
 def test_an_empty_folder_says_what_was_looked_for(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").touch()
     with pytest.raises(DataError) as caught:
-        read_store(Store(tmp_path), "auto")
+        read_store(open_store(tmp_path), "auto")
     wanted = "train-images-idx3-ubyte(.gz), *.parquet, *.png *.jpg *.jpeg *.webp"
     assert caught.value.what == f"no images under {tmp_path}: looked for {wanted}"
 
@@ -83,7 +85,7 @@ def test_parquet_files_are_split_by_folder_or_name(tmp_path: Path) -> None:
         "data/validation.parquet",
     )
     write_parquet(tmp_path, *names, "test/0.parquet", "readme.parquet")
-    content = read_store(Store(tmp_path), "auto")
+    content = read_store(open_store(tmp_path), "auto")
     assert sizes(content) == {"train": 4, "val": 2, "test": 2}
     assert content.unused == 1
     assert len(content.listed) == 4
@@ -92,16 +94,16 @@ def test_parquet_files_are_split_by_folder_or_name(tmp_path: Path) -> None:
 def test_parquet_files_without_rows_are_no_images(tmp_path: Path) -> None:
     write_parquet(tmp_path, "train.parquet", "test.parquet", rows=0)
     with pytest.raises(DataError, match=r"the Parquet files under .* have no rows"):
-        read_store(Store(tmp_path), "auto")
+        read_store(open_store(tmp_path), "auto")
     write_parquet(tmp_path, "train.parquet")
-    assert sizes(read_store(Store(tmp_path), "auto")) == {"train": 2}
+    assert sizes(read_store(open_store(tmp_path), "auto")) == {"train": 2}
 
 
 def test_images_without_a_split_beside_train_are_left_out_and_counted(tmp_path: Path) -> None:
     write_images(tmp_path / "train" / "cat", 2)
     write_images(tmp_path / "valid" / "dog", 1)
     write_images(tmp_path / "more", 4)
-    content = read_store(Store(tmp_path), "auto")
+    content = read_store(open_store(tmp_path), "auto")
     assert sizes(content) == {"train": 2, "val": 1}
     assert content.unused == 4
     classes = {part: known.tolist() for part, (_, known) in content.parts.items() if known is not None}
@@ -111,7 +113,7 @@ def test_images_without_a_split_beside_train_are_left_out_and_counted(tmp_path: 
 def test_a_folder_that_is_kept_apart_is_passed_over(tmp_path: Path) -> None:
     for name, count in (("a", 2), ("b", 3), ("bb", 4)):
         write_images(tmp_path / name, count)
-    assert sizes(read_store(Store(tmp_path), "auto", apart="b")) == {"": 6}
+    assert sizes(read_store(open_store(tmp_path), "auto", apart="b")) == {"": 6}
 
 
 def test_a_store_behind_a_uri_is_read_alike(tmp_path: Path) -> None:
@@ -122,7 +124,7 @@ def test_a_store_behind_a_uri_is_read_alike(tmp_path: Path) -> None:
     remote.put(f"{tmp_path}/", "/layouts/", recursive=True)
     for under in ("train", "idx", "parquet"):
         there, here = (
-            read_store(Store(f"{root}/{under}"), "auto") for root in ("memory://layouts", tmp_path)
+            read_store(open_store(f"{root}/{under}"), "auto") for root in ("memory://layouts", tmp_path)
         )
         assert (there.layout, there.listed, sizes(there)) == (here.layout, here.listed, sizes(here))
         assert there.parts[next(iter(there.parts))][0].name(1) == here.parts[next(iter(here.parts))][0].name(
@@ -134,4 +136,4 @@ def test_a_file_name_that_is_no_text_is_named(tmp_path: Path) -> None:
     write_images(tmp_path, 1)
     (tmp_path / "000.png").rename(tmp_path / os.fsdecode(b"caf\xe9.png"))
     with pytest.raises(DataError, match=r"a file's name is not UTF-8: \.\.\.caf\\udce9"):
-        read_store(Store(tmp_path), "auto")
+        read_store(open_store(tmp_path), "auto")

@@ -11,7 +11,7 @@ from PIL import Image
 from genray.datasets.layouts import ParquetImages, read_parquet
 from genray.errors import DataError
 from genray.io.bad_input import BadImage
-from genray.io.store import Store
+from genray.io.store import open_store
 
 
 def png(value: int) -> bytes:
@@ -25,7 +25,7 @@ def write(file: Path, columns: dict[str, Any], rows_per_group: int = 2) -> None:
 
 
 def read(folder: Path) -> tuple[ParquetImages, list[Any] | None]:
-    store = Store(folder)
+    store = open_store(folder)
     images, classes = read_parquet(store, store.list((".parquet",)))
     return images, None if classes is None else classes.tolist()
 

@@ -12,7 +12,7 @@ from genray.datasets.pairs import PairedSettings, PairSource, find_pairs
 from genray.datasets.ray_stream import StreamLoader
 from genray.errors import DataError
 from genray.io.bad_input import BadInput
-from genray.io.store import Store
+from genray.io.store import open_store
 from tests.conftest import write_images, write_pair_files
 
 pytestmark = pytest.mark.usefixtures("embedded_ray")
@@ -22,7 +22,7 @@ PATCH = (16, 16, 1)
 
 def pair_source(path: Path) -> PairSource:
     settings = PairedSettings(path=str(path), size=64)
-    store = Store(path)
+    store = open_store(path)
     return PairSource(store, find_pairs(store, settings, 0).train, settings)
 
 

@@ -11,7 +11,7 @@ import pytest
 from genray.errors import DataError
 from genray.io.bad_input import BadImage, BadInput
 from genray.io.sources import ContainerSettings, Item, ItemSource, open_source
-from genray.io.store import Store
+from genray.io.store import open_store
 from genray.io.tar import write_member
 from tests.conftest import write_images
 from tests.pipelines.s3 import s3_root, s3_server
@@ -239,7 +239,7 @@ def test_an_object_store_is_read_alike(tmp_path: Path, s3_root: str) -> None:
     write_images(tmp_path / "files", 3)
     write_shard(tmp_path / "tars/a.tar", {f"{i}.png": data for i, data in enumerate(IMAGES)})
     write_rows(tmp_path / "rows/a.parquet", {"image": IMAGES}, row_group_size=20)
-    store = Store(s3_root)
+    store = open_store(s3_root)
     for file in tmp_path.rglob("*.*"):
         store.write(str(file.relative_to(tmp_path)), file.read_bytes())
     for container in ("files", "webdataset", "parquet"):
