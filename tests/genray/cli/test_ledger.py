@@ -10,7 +10,6 @@ from click.testing import CliRunner, Result
 from genray.cli.main import main
 from genray.errors import DataError
 from genray.io.store import open_store
-from genray.text import amount, visible
 from pipelines.storage.ledger import Ledger
 from pipelines.storage.output import HEADER
 from pipelines.storage.overview import read_overview
@@ -111,7 +110,6 @@ def test_a_name_cannot_command_the_terminal(root: Path) -> None:
     heading, listed = shown(root, "--list", "failed").splitlines()
     assert heading.split() == ["path", "reason", "detail"]
     assert listed.split() == [r"a\n\x1b[31mred\r\u202e<script>.png", "truncated", "at", "9"]
-    assert visible("\N{DOG FACE} Münze 犬") == "\N{DOG FACE} Münze 犬"
 
 
 def test_listed_as_json_names_are_exact(root: Path) -> None:
@@ -200,11 +198,3 @@ def test_a_terminal_without_unicode_shows_escapes(
         with pytest.raises(SystemExit):
             main(["ledger", str(root), "--list", "failed"])
     assert r"\U0001f436.png" in (tmp_path / "terminal").read_text(encoding="ascii")
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [(0, "0 bytes"), (999, "999 bytes"), (12_345, "12.3 kB"), (999_999, "1,000 kB"), (5.4e15, "5,400 TB")],
-)
-def test_amounts_are_short(count: float, text: str) -> None:
-    assert amount(count) == text
