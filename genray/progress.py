@@ -143,9 +143,8 @@ class FileDisplay:
         now = time.monotonic()
         if now - self._last >= 0.5 or tick.step == tick.steps:
             self._last = now
-            numbers = {
-                name: value for name, value in tick.values.items() if math.isfinite(value)
-            }  # NaN is not JSON
+            # NaN is not JSON.
+            numbers = {name: value for name, value in tick.values.items() if math.isfinite(value)}
             with atomic_write(self._folder / _NEWEST_TICK, durable=False) as temporary:
                 temporary.write_text(json.dumps(asdict(replace(tick, values=numbers))), encoding="utf-8")
 

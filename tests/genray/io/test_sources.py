@@ -10,7 +10,7 @@ import pytest
 
 from genray.errors import DataError
 from genray.io.bad_input import BadImage, BadInput
-from genray.io.sources import ContainerSettings, Item, ItemSource, open_source
+from genray.io.sources import ContainerSettings, Item, ItemPaths, ItemSource, open_source
 from genray.io.store import open_store
 from genray.io.tar import write_member
 from tests.conftest import write_images
@@ -246,3 +246,26 @@ def test_an_object_store_is_read_alike(tmp_path: Path, s3_root: str) -> None:
         remote: ItemSource = pickle.loads(pickle.dumps(opened(s3_root, container=container)))  # noqa: S301
         assert contents(remote) == contents(opened(tmp_path, container=container))
         assert all(item.modified > 0 for item in listed(remote)[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("a/b.png", "s/a/b.png"),
+        ("./a//b.png", "s/a/b.png"),
+        *(
+            (bad, "s/7")
+            for bad in ("/etc/x.png", "../x.png", "a/../../x", "", ".", ".x.png", "a\0b", "\udcff")
+        ),
+        ("a/" + "n" * 256, "s/7"),
+        ("/".join(["n" * 200] * 4), "s/7"),
+    ],
+)
+def test_names_in_a_shard_are_safe_below_a_root(name: str, path: str) -> None:
+    assert ItemPaths("s").assign(name, "7") == path
+
+
+def test_no_two_names_in_a_shard_are_one() -> None:
+    paths = ItemPaths("s")
+    names = [("a", "1"), ("a", "2"), ("3", "9"), ("", "3")]
+    assert [paths.assign(name, fallback) for name, fallback in names] == ["s/a", "s/2", "s/3", "s/_3"]

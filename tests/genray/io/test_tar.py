@@ -7,7 +7,7 @@ import pytest
 
 from genray.io.bad_input import BadImage
 from genray.io.store import Store, open_store
-from genray.io.tar import Member, MemberNames, tar_members, write_member
+from genray.io.tar import Member, tar_members, write_member
 from tests.pipelines.s3 import s3_root, s3_server
 
 __all__ = ["s3_root", "s3_server"]
@@ -130,26 +130,3 @@ def test_no_bytes_raise_anything_else(tmp_path: Path) -> None:
         (tmp_path / "x.tar").write_bytes(data)
         found, _ = read_all(open_store(tmp_path), "x.tar")
         assert all(0 <= m.position <= len(data) - m.size and m.size >= 0 for m in found)
-
-
-@pytest.mark.parametrize(
-    ("name", "path"),
-    [
-        ("a/b.png", "s/a/b.png"),
-        ("./a//b.png", "s/a/b.png"),
-        *(
-            (bad, "s/7")
-            for bad in ("/etc/x.png", "../x.png", "a/../../x", "", ".", ".x.png", "a\0b", "\udcff")
-        ),
-        ("a/" + "n" * 256, "s/7"),
-        ("/".join(["n" * 200] * 4), "s/7"),
-    ],
-)
-def test_names_in_a_shard_are_safe_below_a_root(name: str, path: str) -> None:
-    assert MemberNames("s").take(name, "7") == path
-
-
-def test_no_two_names_in_a_shard_are_one() -> None:
-    names = MemberNames("s")
-    taken = [names.take(name, number) for name, number in (("a", "1"), ("a", "2"), ("3", "9"), ("", "3"))]
-    assert taken == ["s/a", "s/2", "s/3", "s/_3"]
