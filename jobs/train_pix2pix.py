@@ -26,9 +26,8 @@ from genray.datasets.loader import (
 from genray.datasets.pairs import PairedSettings, PairSource, find_pairs
 from genray.datasets.ray_stream import StreamLoader
 from genray.errors import DataError
-from genray.images.pixels import Pixels
-from genray.images.resizing import middle
-from genray.images.tensors import grid, to_pixels, to_unit
+from genray.images.pixels import Pixels, grid, middle
+from genray.images.tensors import to_pixels, to_unit
 from genray.io.bad_input import BadInput
 from genray.io.store import open_store
 from genray.models.layers import parameter_count

@@ -20,8 +20,7 @@ from genray.datasets.layouts import Content, Origin, read_store
 from genray.datasets.loader import Sample
 from genray.datasets.splits import hold_out, split_of
 from genray.errors import DataError
-from genray.images.pixels import Pixels
-from genray.images.resizing import fitted
+from genray.images.pixels import Pixels, fitted
 from genray.io.bad_input import BadImage
 from genray.io.store import open_store
 from genray.settings.base import Location, Settings

@@ -20,8 +20,7 @@ from genray.datasets.loader import Sample
 from genray.datasets.splits import CYCLEGAN, hold_out, split_of
 from genray.errors import DataError
 from genray.images.decode import MAX_FILE_BYTES, SUFFIXES, decode, image_size, read_image_file
-from genray.images.pixels import Pixels
-from genray.images.resizing import resize
+from genray.images.pixels import Pixels, resize
 from genray.io.bad_input import BadImage, BadInput
 from genray.io.store import Entry, Store
 from genray.settings.base import Location, Settings

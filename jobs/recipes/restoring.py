@@ -15,9 +15,8 @@ from torch import nn
 
 from genray.datasets.image_set import Flips, ImageSetSettings
 from genray.datasets.loader import WorkerShare, held_out_batches
-from genray.images.pixels import Pixels
-from genray.images.resizing import middle
-from genray.images.tensors import grid, to_pixels
+from genray.images.pixels import Pixels, grid, middle
+from genray.images.tensors import to_pixels
 from genray.models.losses import ReconstructionSettings, reconstruction_loss
 from genray.models.nafnet import NAFNetSettings
 from genray.models.residual_unet import ResidualUNetSettings

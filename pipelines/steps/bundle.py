@@ -17,7 +17,7 @@ from torch import nn
 from genray.bundle import ImageSpec, Manifest, load_bundle, read_manifest
 from genray.errors import SettingsError
 from genray.images.photo import Photo, to_eight_bits
-from genray.images.resizing import middle
+from genray.images.pixels import middle
 from genray.inference.openvino import measure_loss, quantized, save_quantized
 from genray.inference.runner import InferenceSettings, Runner
 from genray.settings.base import Location

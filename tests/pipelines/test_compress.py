@@ -33,7 +33,7 @@ def test_codes_are_a_few_bytes_and_come_with_a_table_of_what_jpeg_and_webp_do(co
 def test_decompressed_images_are_those_whose_error_compress_recorded(
     compressed: Path, bulk: Bulk, bundle_of: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    from genray.images.resizing import fitted
+    from genray.images.pixels import fitted
 
     bulk("decompress", f"input={compressed}", f"bundle={bundle_of('autoencoder')}")
     assert len(rows_of(tmp_path / "out")) == 6

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from genray.bundle import load_bundle
-from genray.images.resizing import fitted
+from genray.images.pixels import fitted
 from genray.images.tensors import to_network, to_pixels
 from tests.pipelines.conftest import Bulk, rows_of, write_photos
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from genray.images.resizing import fitted, middle, resize
+from genray.images.pixels import fitted, middle, resize
 
 
 def numbered(height: int, width: int) -> NDArray[np.uint8]:

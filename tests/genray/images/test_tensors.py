@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from genray.images.tensors import grid, save_png, to_network, to_pixels
+from genray.images.pixels import grid, save_png
+from genray.images.tensors import to_network, to_pixels
 
 
 def test_pixels_survive_the_way_to_the_network_and_back() -> None:
