@@ -26,7 +26,7 @@ from genray.datasets.loader import (
 from genray.datasets.pairs import PairedSettings, PairSource, find_pairs
 from genray.datasets.ray_stream import StreamLoader
 from genray.errors import DataError
-from genray.images.pixels import Pixels, grid, middle
+from genray.images.pixels import Pixels, crop_middle, grid
 from genray.images.tensors import to_pixels, to_unit
 from genray.io.bad_input import BadInput
 from genray.io.store import open_store
@@ -89,7 +89,8 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
         bad: list[BadInput] = list(pairs.bad)
         held_out = PairSource(store, pairs.val[: data.val_max], data.for_validation())
         self._val = [
-            (middle(a, data.size), middle(b, data.size)) for a, b in load_all(held_out, bad.append)[1]
+            (crop_middle(a, data.size), crop_middle(b, data.size))
+            for a, b in load_all(held_out, bad.append)[1]
         ]
         self._source = PairSource(store, pairs.train, data)
         self._train: list[Sample] | None = None
@@ -229,7 +230,7 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
         if self._train is not None:
             mean = np.zeros(targets[0].shape)
             for _, target in self._train:
-                mean += middle(target, self.settings.data.size) / len(self._train)
+                mean += crop_middle(target, self.settings.data.size) / len(self._train)
             results["mean_image"] = {"l1": _l1(targets, mean)}
         return results
 

@@ -20,7 +20,7 @@ from genray.datasets.layouts import Content, Origin, read_store
 from genray.datasets.loader import Sample
 from genray.datasets.splits import hold_out, split_of
 from genray.errors import DataError
-from genray.images.pixels import Pixels, fitted
+from genray.images.pixels import Pixels, fit_square
 from genray.io.bad_input import BadImage
 from genray.io.store import open_store
 from genray.settings.base import Location, Settings
@@ -287,7 +287,7 @@ class SingleImageSource:
             if self.fit is None:
                 wanted = f"{self.size[1]}x{self.size[0]}"
                 raise BadImage("odd-shape", f"{width}x{height}, the others are {wanted}: set data.size")
-            image = fitted(image, self.size[0], self.fit)
+            image = fit_square(image, self.size[0], self.fit)
             height, width = image.shape[:2]
         if min(height, width) < self.least:
             raise BadImage("odd-shape", f"{width}x{height} is smaller than {self.least} pixels")

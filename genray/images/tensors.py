@@ -32,5 +32,5 @@ def to_unit(images: torch.Tensor, span: ValueRange = (-1.0, 1.0)) -> torch.Tenso
 
 def to_pixels(images: torch.Tensor, span: ValueRange = (-1.0, 1.0)) -> NDArray[np.uint8]:
     """(N, C, H, W) in `span` -> (N, H, W, C) uint8, rounded."""
-    array = to_unit(images.detach(), span).mul(255.0).round().to(torch.uint8)
-    return array.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    levels = to_unit(images.detach(), span).mul(255.0).round().to(torch.uint8)
+    return levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
