@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from genray.datasets.fronts_canvas import NUMBER, Box, Canvas, Values, across, arch, mix, rgb
+from genray.datasets.demo_fronts.canvas import NUMBER, Box, Canvas, Values, across, arch, mix, rgb
 
 
 def wall(canvas: Canvas) -> None:

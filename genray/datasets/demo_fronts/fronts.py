@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from genray.datasets import fronts_parts as paint
-from genray.datasets.fronts_canvas import PALETTE, Canvas, choose_style, rgb
+from genray.datasets.demo_fronts import parts as paint
+from genray.datasets.demo_fronts.canvas import PALETTE, Canvas, choose_style, rgb
 from genray.errors import DataError, UsageError
 from genray.images.pixels import Pixels
 from genray.io.files import atomic_write
