@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import struct
 import warnings
-from collections.abc import Iterator
 
 import numpy as np
 import simplejpeg
@@ -19,74 +17,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_FILE_BYTES = 256 * 2**20
 
-_MAGIC = {
-    b"\xff\xd8": "jpeg",
-    b"\x89PNG": "png",
-    b"RIFF": "webp",
-    b"II*\0": "tiff",
-    b"MM\0*": "tiff",
-}
-_MAX_PARTS = 1_000_000
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-
-
-def image_format(data: bytes) -> str:
-    """ "jpeg", "png", "webp" or "tiff", by the first bytes of `data`, whatever its name is.
-
-    Raises:
-        BadImage: empty or unknown.
-    """
-    if not data:
-        raise BadImage("empty", "0 bytes")
-    if data.startswith((b"II+\0", b"MM\0+")):
-        raise BadImage("unsupported", "a BigTIFF")
-    for magic, name in _MAGIC.items():
-        if data.startswith(magic) and (name != "webp" or data[8:12] == b"WEBP"):
-            return name
-    raise BadImage("unknown-format", f"begins with {data[:8]!r}")
-
-
-def jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The marker and the content of each segment before the first scan (ITU-T T.81, annex B).
-
-    Raises:
-        ValueError, IndexError, struct.error: damaged.
-    """
-    at = 2
-    for _ in range(_MAX_PARTS):
-        if data[at] != 0xFF:
-            raise ValueError(f"no marker at byte {at}")
-        marker = data[at + 1]
-        if marker == 0xDA:
-            return
-        if marker == 0xFF:  # fill byte
-            at += 1
-            continue
-        (length,) = struct.unpack_from(">H", data, at + 2)
-        yield marker, data[at + 4 : at + 2 + length]
-        at += 2 + length
-    raise ValueError("too many segments")
-
-
-def chunks(data: bytes, form: str) -> Iterator[tuple[bytes, int, int]]:
-    """The kind, start and length of each chunk of a "png" (ISO 15948) or "webp" file (RIFF).
-
-    Raises:
-        ValueError, struct.error: damaged, or it ends before its last chunk does.
-    """
-    png = form == "png"
-    at, end = (8, len(data)) if png else (12, 8 + struct.unpack_from("<L", data, 4)[0])
-    for _ in range(_MAX_PARTS):
-        if not png and at >= end:
-            return
-        length, kind = struct.unpack_from(">L4s" if png else "<4sL", data, at)[:: 1 if png else -1]
-        if at + 8 + length > len(data):
-            raise ValueError(f"ends within {kind!r}")
-        yield kind, at + 8, length
-        if kind == b"IEND":
-            return
-        at += 12 + length if png else 8 + length + length % 2
-    raise ValueError("too many chunks")
 
 
 def image_size(data: bytes) -> tuple[int, int]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import imagecodecs
 import numpy as np
@@ -19,7 +19,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, JpegImagePlugin
 
-from genray.images.decode import chunks, image_format, jpeg_segments
+from genray.images.tiff import ORIENTATION, TIFF_EXIF, Tags, directory, without_orientation
 from genray.io.bad_input import BadImage
 
 FilePixels = NDArray[np.uint8 | np.uint16]
@@ -297,112 +297,75 @@ _INSPECTORS = {"jpeg": _inspect_jpeg, "png": _inspect_png, "webp": _inspect_webp
 _DECODERS = {"jpeg": _decode_jpeg, "png": _decode_png, "webp": _decode_webp, "tiff": _decode_tiff}
 
 
-ORIENTATION = 0x0112
-# Of a TIFF's own tags those that EXIF has too: description, maker, dates, resolution, rights, EXIF, GPS.
-TIFF_EXIF = (270, 271, 272, 282, 283, 296, 305, 306, 315, 33432, 0x8769, 0x8825)
-_TYPE_BYTES = dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), start=1))
-_INTEGERS = {1: "B", 3: "H", 4: "L", 13: "L"}
-_POINTERS = (0x8769, 0x8825, 0xA005)  # to EXIF's, GPS' and interoperability's directories
-Entries = dict[int, tuple[int, int, "bytes | Entries"]]
 """Type, count and value of each tag; the value of a pointer is the directory that it points to."""
 
 
-class Tags:
-    """A directory of a TIFF file or EXIF block (TIFF 6.0, section 2).
+_MAGIC = {
+    b"\xff\xd8": "jpeg",
+    b"\x89PNG": "png",
+    b"RIFF": "webp",
+    b"II*\0": "tiff",
+    b"MM\0*": "tiff",
+}
 
-    Args:
-        data: the file or block.
-        at: where the directory is; the first if None.
+
+_MAX_PARTS = 1_000_000
+
+
+def image_format(data: bytes) -> str:
+    """ "jpeg", "png", "webp" or "tiff", by the first bytes of `data`, whatever its name is.
 
     Raises:
-        ValueError, LookupError, struct.error: damaged.
+        BadImage: empty or unknown.
     """
-
-    def __init__(self, data: bytes, at: int | None = None) -> None:
-        self.data = data
-        self.order: Literal["<", ">"] = "<" if data[:2] == b"II" else ">"
-        if data[:4] not in (b"II*\0", b"MM\0*"):
-            raise ValueError(f"begins with {data[:4]!r}")
-        at = self._read("L", 4)[0] if at is None else at
-        (count,) = self._read("H", at)
-        self.next_at = at + 2 + 12 * count  # where the offset of the next directory is
-        if self.next_at > len(data):
-            raise ValueError(f"{count} tags at byte {at}")
-        self._places: dict[int, tuple[int, int, int]] = {}
-        for place in range(at + 2, self.next_at, 12):
-            tag, kind, number, value = self._read("HHLL", place)
-            inside = number * _TYPE_BYTES.get(kind, 1) <= 4
-            self._places[tag] = (kind, number, place + 8 if inside else value)
-
-    def _read(self, kind: str, at: int) -> tuple[int, ...]:
-        return struct.unpack_from(self.order + kind, self.data, at)
-
-    def __contains__(self, tag: int) -> bool:
-        return tag in self._places
-
-    def numbers(self, tag: int, default: tuple[int, ...] = ()) -> tuple[int, ...]:
-        """The integers of a tag."""
-        if tag not in self._places:
-            return default
-        kind, number, at = self._places[tag]
-        if number > len(self.data):
-            raise ValueError(f"tag {tag} has {number} numbers")
-        return self._read(f"{number}{_INTEGERS[kind]}", at)
-
-    def raw(self, tag: int) -> bytes:
-        """The bytes of a tag."""
-        kind, number, at = self._places[tag]
-        if at + number * _TYPE_BYTES[kind] > len(self.data):
-            raise ValueError(f"tag {tag} lies beyond the end")
-        return self.data[at : at + number * _TYPE_BYTES[kind]]
-
-    def changed(self, tag: int, number: int) -> bytes:
-        """`data` with another first number of a tag that is there."""
-        kind, _, at = self._places[tag]
-        data = bytearray(self.data)
-        struct.pack_into(self.order + _INTEGERS[kind], data, at, number)
-        return bytes(data)
-
-    def entries(self, below: int = 2) -> Entries:
-        """All tags with their values, and the directories that EXIF's tags point to, `below` levels deep.
-        What is damaged, or larger than an EXIF block can be, is left out."""
-        found: Entries = {}
-        for tag, (kind, number, _) in self._places.items():
-            try:
-                if tag in _POINTERS and below:
-                    found[tag] = (4, 1, Tags(self.data, self.numbers(tag)[0]).entries(below - 1))
-                elif number * _TYPE_BYTES[kind] < 2**16:
-                    found[tag] = (kind, number, self.raw(tag))
-            except (ValueError, LookupError, struct.error):
-                continue
-        return found
+    if not data:
+        raise BadImage("empty", "0 bytes")
+    if data.startswith((b"II+\0", b"MM\0+")):
+        raise BadImage("unsupported", "a BigTIFF")
+    for magic, name in _MAGIC.items():
+        if data.startswith(magic) and (name != "webp" or data[8:12] == b"WEBP"):
+            return name
+    raise BadImage("unknown-format", f"begins with {data[:8]!r}")
 
 
-def directory(order: str, entries: Entries, at: int) -> bytes:
-    """The bytes of a TIFF directory that will stand at offset `at`, its values behind it."""
-    values_at, head, values = at + 6 + 12 * len(entries), b"", b""
-    for tag, (kind, number, value) in sorted(entries.items()):
-        place = struct.pack(order + "L", values_at + len(values))
-        if isinstance(value, dict):
-            values += directory(order, value, values_at + len(values))
-        elif len(value) <= 4:
-            place = value.ljust(4, b"\0")
-        else:
-            values += value + b"\0" * (len(value) % 2)
-        head += struct.pack(order + "HHL", tag, kind, number) + place
-    return struct.pack(order + "H", len(entries)) + head + bytes(4) + values
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The marker and the content of each segment before the first scan (ITU-T T.81, annex B).
+
+    Raises:
+        ValueError, IndexError, struct.error: damaged.
+    """
+    at = 2
+    for _ in range(_MAX_PARTS):
+        if data[at] != 0xFF:
+            raise ValueError(f"no marker at byte {at}")
+        marker = data[at + 1]
+        if marker == 0xDA:
+            return
+        if marker == 0xFF:  # fill byte
+            at += 1
+            continue
+        (length,) = struct.unpack_from(">H", data, at + 2)
+        yield marker, data[at + 4 : at + 2 + length]
+        at += 2 + length
+    raise ValueError("too many segments")
 
 
-def without_orientation(exif: bytes) -> tuple[int, bytes | None]:
-    """The orientation of an EXIF block, and the block with 1 in its place and its thumbnail unlinked; 1 and
-    None if it is damaged."""
-    try:
-        tags = Tags(exif)
-        orientation = 1
-        if ORIENTATION in tags:
-            (orientation,) = tags.numbers(ORIENTATION)
-            exif = tags.changed(ORIENTATION, 1)
-        # The second directory has a thumbnail, of pixels that are no more.
-        return orientation, exif[: tags.next_at] + bytes(4) + exif[tags.next_at + 4 :]
-    except (ValueError, LookupError, struct.error):
-        return 1, None
+def chunks(data: bytes, form: str) -> Iterator[tuple[bytes, int, int]]:
+    """The kind, start and length of each chunk of a "png" (ISO 15948) or "webp" file (RIFF).
+
+    Raises:
+        ValueError, struct.error: damaged, or it ends before its last chunk does.
+    """
+    png = form == "png"
+    at, end = (8, len(data)) if png else (12, 8 + struct.unpack_from("<L", data, 4)[0])
+    for _ in range(_MAX_PARTS):
+        if not png and at >= end:
+            return
+        length, kind = struct.unpack_from(">L4s" if png else "<4sL", data, at)[:: 1 if png else -1]
+        if at + 8 + length > len(data):
+            raise ValueError(f"ends within {kind!r}")
+        yield kind, at + 8, length
+        if kind == b"IEND":
+            return
+        at += 12 + length if png else 8 + length + length % 2
+    raise ValueError("too many chunks")

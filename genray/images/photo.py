@@ -18,16 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 
-from genray.images.formats import (
-    TIFF_EXIF,
-    Entries,
-    FilePixels,
-    Tags,
-    decode_file,
-    directory,
-    inspect,
-    to_srgb,
-)
+from genray.images.formats import FilePixels, decode_file, inspect, to_srgb
+from genray.images.tiff import TIFF_EXIF, Entries, Tags, directory
 from genray.io.bad_input import BadImage
 from genray.settings.base import Settings
 
