@@ -1,112 +1,172 @@
-"""The tags of TIFF files and EXIF blocks."""
+"""The tags of TIFF files and EXIF blocks (TIFF 6.0, section 2): read, and written again."""
 
 from __future__ import annotations
 
 import struct
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Literal, NamedTuple
 
-ORIENTATION = 0x0112
+ByteOrder = Literal["<", ">"]
+
+
+class Tag(IntEnum):
+    """The tags that say how the pixels of a TIFF are stored."""
+
+    WIDTH = 256
+    HEIGHT = 257
+    BITS = 258
+    COMPRESSION = 259
+    PHOTOMETRIC = 262
+    STRIP_OFFSETS = 273
+    ORIENTATION = 274
+    SAMPLES = 277
+    STRIP_ROWS = 278
+    STRIP_BYTES = 279
+    PLANAR = 284
+    PREDICTOR = 317
+    PALETTE = 320
+    TILE_WIDTH = 322
+    TILE_HEIGHT = 323
+    TILE_OFFSETS = 324
+    TILE_BYTES = 325
+    EXTRA_SAMPLES = 338
+    SAMPLE_FORMAT = 339
+    ICC = 34675
 
 
 # Of a TIFF's own tags those that EXIF has too: description, maker, dates, resolution, rights, EXIF, GPS.
-TIFF_EXIF = (270, 271, 272, 282, 283, 296, 305, 306, 315, 33432, 0x8769, 0x8825)
-
-
+_EXIF_TAGS = (270, 271, 272, 282, 283, 296, 305, 306, 315, 33432, 0x8769, 0x8825)
+_POINTERS = (0x8769, 0x8825, 0xA005)  # to EXIF's, GPS' and interoperability's directories
 _TYPE_BYTES = dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), start=1))
-
-
 _INTEGERS = {1: "B", 3: "H", 4: "L", 13: "L"}
 
 
-_POINTERS = (0x8769, 0x8825, 0xA005)  # to EXIF's, GPS' and interoperability's directories
+class TagValue(NamedTuple):
+    """A tag's type, the number of its values, and these; the value of a pointer is the directory there."""
+
+    kind: int
+    length: int
+    value: bytes | Entries
 
 
-Entries = dict[int, tuple[int, int, "bytes | Entries"]]
+Entries = dict[int, TagValue]
+"""The tags of a directory."""
 
 
-class Tags:
-    """A directory of a TIFF file or EXIF block (TIFF 6.0, section 2).
+class _Place(NamedTuple):
+    """A tag's type, the number of its values, and where they are."""
 
-    Args:
-        data: the file or block.
-        at: where the directory is; the first if None.
+    kind: int
+    length: int
+    at: int
 
-    Raises:
-        ValueError, LookupError, struct.error: damaged.
+
+@dataclass(frozen=True)
+class TagDirectory:
+    """A directory of tags: gives the values of each, whatever the order of bytes.
+
+    Attributes:
+        data: the file or block that it is in.
+        order: of bytes.
+        next_at: where the offset of the next directory is.
+        places: where the values of each tag are.
     """
 
-    def __init__(self, data: bytes, at: int | None = None) -> None:
-        self.data = data
-        self.order: Literal["<", ">"] = "<" if data[:2] == b"II" else ">"
+    data: bytes
+    order: ByteOrder
+    next_at: int
+    places: Mapping[int, _Place]
+
+    @classmethod
+    def parse(cls, data: bytes, at: int | None = None) -> TagDirectory:
+        """The directory at byte `at` of a file or block; the first if None.
+
+        Raises:
+            ValueError, LookupError, struct.error: damaged.
+        """
+        order: ByteOrder = "<" if data[:2] == b"II" else ">"
         if data[:4] not in (b"II*\0", b"MM\0*"):
             raise ValueError(f"begins with {data[:4]!r}")
-        at = self._read("L", 4)[0] if at is None else at
-        (count,) = self._read("H", at)
-        self.next_at = at + 2 + 12 * count  # where the offset of the next directory is
-        if self.next_at > len(data):
+        if at is None:
+            (at,) = struct.unpack_from(order + "L", data, 4)
+        (count,) = struct.unpack_from(order + "H", data, at)
+        next_at = at + 2 + 12 * count
+        if next_at > len(data):
             raise ValueError(f"{count} tags at byte {at}")
-        self._places: dict[int, tuple[int, int, int]] = {}
-        for place in range(at + 2, self.next_at, 12):
-            tag, kind, number, value = self._read("HHLL", place)
+        places: dict[int, _Place] = {}
+        for entry_at in range(at + 2, next_at, 12):
+            tag, kind, number, offset = struct.unpack_from(order + "HHLL", data, entry_at)
             inside = number * _TYPE_BYTES.get(kind, 1) <= 4
-            self._places[tag] = (kind, number, place + 8 if inside else value)
-
-    def _read(self, kind: str, at: int) -> tuple[int, ...]:
-        return struct.unpack_from(self.order + kind, self.data, at)
+            places[tag] = _Place(kind, number, entry_at + 8 if inside else offset)
+        return cls(data, order, next_at, places)
 
     def __contains__(self, tag: int) -> bool:
-        return tag in self._places
+        return tag in self.places
 
     def numbers(self, tag: int, default: tuple[int, ...] = ()) -> tuple[int, ...]:
         """The integers of a tag."""
-        if tag not in self._places:
+        if tag not in self.places:
             return default
-        kind, number, at = self._places[tag]
-        if number > len(self.data):
-            raise ValueError(f"tag {tag} has {number} numbers")
-        return self._read(f"{number}{_INTEGERS[kind]}", at)
+        kind, count, at = self.places[tag]
+        if count > len(self.data):
+            raise ValueError(f"tag {tag} has {count} numbers")
+        return struct.unpack_from(f"{self.order}{count}{_INTEGERS[kind]}", self.data, at)
+
+    def number(self, tag: int, default: int | None = None) -> int:
+        """The first integer of a tag."""
+        return self.numbers(tag, () if default is None else (default,))[0]
 
     def raw(self, tag: int) -> bytes:
         """The bytes of a tag."""
-        kind, number, at = self._places[tag]
-        if at + number * _TYPE_BYTES[kind] > len(self.data):
+        kind, count, at = self.places[tag]
+        end = at + count * _TYPE_BYTES[kind]
+        if end > len(self.data):
             raise ValueError(f"tag {tag} lies beyond the end")
-        return self.data[at : at + number * _TYPE_BYTES[kind]]
+        return self.data[at:end]
 
-    def changed(self, tag: int, number: int) -> bytes:
+    def with_number(self, tag: int, number: int) -> bytes:
         """`data` with another first number of a tag that is there."""
-        kind, _, at = self._places[tag]
+        kind, _, at = self.places[tag]
         data = bytearray(self.data)
         struct.pack_into(self.order + _INTEGERS[kind], data, at, number)
         return bytes(data)
 
-    def entries(self, below: int = 2) -> Entries:
-        """All tags with their values, and the directories that EXIF's tags point to, `below` levels deep.
+    def entries(self, depth: int = 2) -> Entries:
+        """All tags with their values, and the directories that EXIF's tags point to, `depth` levels deep.
         What is damaged, or larger than an EXIF block can be, is left out."""
-        found: Entries = {}
-        for tag, (kind, number, _) in self._places.items():
+        entries: Entries = {}
+        for tag, (kind, count, _) in self.places.items():
             try:
-                if tag in _POINTERS and below:
-                    found[tag] = (4, 1, Tags(self.data, self.numbers(tag)[0]).entries(below - 1))
-                elif number * _TYPE_BYTES[kind] < 2**16:
-                    found[tag] = (kind, number, self.raw(tag))
+                if tag in _POINTERS and depth:
+                    inner = TagDirectory.parse(self.data, self.number(tag))
+                    entries[tag] = TagValue(4, 1, inner.entries(depth - 1))
+                elif count * _TYPE_BYTES[kind] < 2**16:
+                    entries[tag] = TagValue(kind, count, self.raw(tag))
             except (ValueError, LookupError, struct.error):
                 continue
-        return found
+        return entries
+
+    def exif_entries(self) -> Entries:
+        """Those of a TIFF's entries that EXIF has too."""
+        return {tag: entry for tag, entry in self.entries().items() if tag in _EXIF_TAGS}
 
 
-def directory(order: str, entries: Entries, at: int) -> bytes:
-    """The bytes of a TIFF directory that will stand at offset `at`, its values behind it."""
-    values_at, head, values = at + 6 + 12 * len(entries), b"", b""
-    for tag, (kind, number, value) in sorted(entries.items()):
+def encode_directory(order: ByteOrder, entries: Entries, at: int) -> bytes:
+    """The bytes of a directory that will stand at offset `at`, its values behind it."""
+    values_at = at + 6 + 12 * len(entries)
+    head = b""
+    values = b""
+    for tag, (kind, count, value) in sorted(entries.items()):
         place = struct.pack(order + "L", values_at + len(values))
         if isinstance(value, dict):
-            values += directory(order, value, values_at + len(values))
+            values += encode_directory(order, value, values_at + len(values))
         elif len(value) <= 4:
             place = value.ljust(4, b"\0")
         else:
             values += value + b"\0" * (len(value) % 2)
-        head += struct.pack(order + "HHL", tag, kind, number) + place
+        head += struct.pack(order + "HHL", tag, kind, count) + place
     return struct.pack(order + "H", len(entries)) + head + bytes(4) + values
 
 
@@ -114,11 +174,11 @@ def without_orientation(exif: bytes) -> tuple[int, bytes | None]:
     """The orientation of an EXIF block, and the block with 1 in its place and its thumbnail unlinked; 1 and
     None if it is damaged."""
     try:
-        tags = Tags(exif)
+        tags = TagDirectory.parse(exif)
         orientation = 1
-        if ORIENTATION in tags:
-            (orientation,) = tags.numbers(ORIENTATION)
-            exif = tags.changed(ORIENTATION, 1)
+        if Tag.ORIENTATION in tags:
+            (orientation,) = tags.numbers(Tag.ORIENTATION)
+            exif = tags.with_number(Tag.ORIENTATION, 1)
         # The second directory has a thumbnail, of pixels that are no more.
         return orientation, exif[: tags.next_at] + bytes(4) + exif[tags.next_at + 4 :]
     except (ValueError, LookupError, struct.error):

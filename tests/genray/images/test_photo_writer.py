@@ -18,7 +18,7 @@ from genray.images.photo import (
 )
 from genray.io.bad_input import BadImage
 from tests.broken_files import encode
-from tests.genray.images.test_photo import ICC, exif, smooth, tags_of, values
+from tests.genray.images.photo_samples import ICC, exif, smooth, tags_of, values
 
 FORMATS = ["jpeg", "png", "webp", "tiff"]
 
