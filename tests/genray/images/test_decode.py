@@ -1,5 +1,4 @@
 import io
-from typing import Any
 
 import numpy as np
 import pytest
@@ -8,14 +7,9 @@ from PIL import Image
 
 from genray.images.decode import decode, image_size
 from genray.io.bad_input import REASONS, BadImage
+from tests.broken_files import encode
 
 LIMIT = 10_000
-
-
-def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def ramp(mode: str = "RGB", size: tuple[int, int] = (24, 16)) -> Image.Image:
