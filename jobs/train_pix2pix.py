@@ -87,12 +87,12 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
         store = open_store(data.path)
         pairs = find_pairs(store, data, seed)
         bad: list[BadInput] = list(pairs.bad)
-        held_out = PairSource(store, pairs.val[: data.val_max], data.for_validation())
+        held_out = PairSource.of_pairs(store, pairs.val[: data.val_max], data.for_validation())
         self._val = [
             (crop_middle(a, data.size), crop_middle(b, data.size))
             for a, b in load_all(held_out, bad.append)[1]
         ]
-        self._source = PairSource(store, pairs.train, data)
+        self._source = PairSource.of_pairs(store, pairs.train, data)
         self._train: list[Sample] | None = None
         gigabytes = (len(pairs.train) + len(self._val)) * self._sample_bytes(pairs.pixels) / 1e9
         stream = data.loader == "stream" or (data.loader == "auto" and gigabytes > data.memory_gb)

@@ -33,7 +33,7 @@ def opened(path: Path | str, seed: int = 0, **more: object) -> ImageSet:
 
 def names(images: Images | None) -> list[str]:
     assert images is not None
-    return [images.origin.name(int(index)) for index in images.indices]
+    return [images.stored.name(int(index)) for index in images.indices]
 
 
 def classes(found: ImageSet, part: Images | None) -> list[str]:
@@ -95,7 +95,7 @@ def test_idx_files_have_digits_as_classes_and_a_test_part(tmp_path: Path) -> Non
     assert (len(found.train), len(found.val)) == (54, 6)
     assert found.classes == tuple("0123456789")
     assert classes(found, found.test) == list("0123456789")
-    taken = found.train.take([5, 0])
+    taken = found.train.select([5, 0])
     assert classes(found, taken) == [classes(found, found.train)[i] for i in (5, 0)]
 
 
@@ -209,7 +209,7 @@ def test_a_store_behind_a_uri_is_the_same_set(tmp_path: Path) -> None:
     assert there.fingerprint == here.fingerprint
     assert names(there.val) == names(here.val)
     assert there.classes == here.classes == ("a", "b")
-    first, second = (f.val.origin.pixels(int(f.val.indices[0]), 1, 10_000) for f in (here, there))
+    first, second = (f.val.stored.pixels(int(f.val.indices[0]), 1, 10_000) for f in (here, there))
     assert np.array_equal(first, second)
 
 
@@ -221,7 +221,7 @@ def test_headers_are_looked_at_from_the_first_to_the_last(tmp_path: Path) -> Non
     assert set(sizes) == {(24, 24), (12, 10)}
     assert not gray
     assert look_at_headers(opened(tmp_path / "b").train, most=3) == ([(12, 10)] * 3, False)
-    assert look_at_headers(opened(tmp_path / "a").train.take([7])) == ([(24, 24)], True)
+    assert look_at_headers(opened(tmp_path / "a").train.select([7])) == ([(24, 24)], True)
 
 
 def test_a_set_of_broken_files_alone_is_refused(tmp_path: Path) -> None:
@@ -247,8 +247,8 @@ def source(tmp_path: Path) -> SingleImageSource:
     write_images(tmp_path / "a", 3)
     write_images(tmp_path / "b", 1, size=(16, 20))
     store = open_store(tmp_path)
-    origin = FolderImages(store, [entry.path for entry in store.list((".png",))])
-    return SingleImageSource(Images(origin, np.array([3, 0, 1])), 1, None, None, 1, 1000)
+    stored = FolderImages.of_paths(store, [entry.path for entry in store.list((".png",))])
+    return SingleImageSource(Images(stored, np.array([3, 0, 1])), 1, None, None, 1, 1000)
 
 
 def test_a_sample_is_the_image_that_its_index_stands_for(source: SingleImageSource) -> None:

@@ -1,4 +1,3 @@
-import io
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,14 +14,16 @@ from genray.datasets.layouts import (
     Content,
     FolderImages,
     Layout,
-    ParquetImages,
+    StoredImages,
     classes_of,
     read_parquet,
     read_store,
 )
 from genray.errors import DataError
+from genray.images.decode import ImageHeader
 from genray.io.bad_input import BadImage
 from genray.io.store import open_store
+from tests.broken_files import encode
 from tests.conftest import write_images
 
 IMAGES = b"\x00\x00\x08\x03\x00\x00\x00\x02\x00\x00\x00\x02\x00\x00\x00\x02" + bytes(8)
@@ -42,7 +43,7 @@ def write_parquet(folder: Path, *names: str, rows: int = 2) -> None:
 
 
 def sizes(content: Content) -> dict[str, int]:
-    return {part: len(origin) for part, (origin, _) in content.parts.items()}
+    return {name: len(part.images) for name, part in content.parts.items()}
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,7 @@ def test_images_without_a_split_beside_train_are_left_out_and_counted(tmp_path: 
     content = read_store(open_store(tmp_path), "auto")
     assert sizes(content) == {"train": 2, "val": 1}
     assert content.unused == 4
-    classes = {part: known.tolist() for part, (_, known) in content.parts.items() if known is not None}
+    classes = {n: part.classes.tolist() for n, part in content.parts.items() if part.classes is not None}
     assert classes == {"train": ["cat", "cat"], "val": ["dog"]}
 
 
@@ -137,9 +138,8 @@ def test_a_store_behind_a_uri_is_read_alike(tmp_path: Path) -> None:
             read_store(open_store(f"{root}/{under}"), "auto") for root in ("memory://layouts", tmp_path)
         )
         assert (there.layout, there.listed, sizes(there)) == (here.layout, here.listed, sizes(here))
-        assert there.parts[next(iter(there.parts))][0].name(1) == here.parts[next(iter(here.parts))][0].name(
-            1
-        )
+        name = next(iter(here.parts))
+        assert there.parts[name].images.name(1) == here.parts[name].images.name(1)
 
 
 def test_a_file_name_that_is_no_text_is_named(tmp_path: Path) -> None:
@@ -194,10 +194,10 @@ def test_a_single_class_is_one() -> None:
 
 def test_images_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
     write_images(tmp_path / "a", 2, size=(9, 12), gray=False)
-    images = FolderImages(open_store(tmp_path), ["a/000.png", "a/001.png"])
+    images = FolderImages.of_paths(open_store(tmp_path), ["a/000.png", "a/001.png"])
     assert len(images) == 2
     assert images.name(1) == "a/001.png"
-    assert images.header(1) == (12, 9, False)
+    assert images.header(1) == ImageHeader(12, 9, is_gray=False)
     assert images.pixels(1, 3, 1000).shape == (9, 12, 3)
     assert images.pixels(1, 1, 1000).shape == (9, 12, 1)
     with pytest.raises(BadImage, match="the limit is 100"):
@@ -207,8 +207,8 @@ def test_images_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
 def test_sixteen_bits_are_gray_and_keep_their_high_byte(tmp_path: Path) -> None:
     values = np.linspace(0, 65535, 80).astype(np.uint16).reshape(8, 10)
     Image.fromarray(values).save(tmp_path / "1.png")
-    images = FolderImages(open_store(tmp_path), ["1.png"])
-    assert images.header(0) == (10, 8, True)
+    images = FolderImages.of_paths(open_store(tmp_path), ["1.png"])
+    assert images.header(0) == ImageHeader(10, 8, is_gray=True)
     assert np.array_equal(images.pixels(0, 1, 1000)[..., 0], values >> 8)
 
 
@@ -219,7 +219,7 @@ def test_links_are_followed_and_what_they_miss_is_unreadable(tmp_path: Path) -> 
     (tmp_path / "set" / "2.png").symlink_to("gone.png")
     (tmp_path / "set" / "more").symlink_to(tmp_path / "there")
     store = open_store(tmp_path / "set")
-    images = FolderImages(store, [entry.path for entry in store.list((".png",))])
+    images = FolderImages.of_paths(store, [entry.path for entry in store.list((".png",))])
     assert [images.name(i) for i in range(3)] == ["1.png", "2.png", "more/000.png"]
     assert np.array_equal(images.pixels(0, 1, 10_000), images.pixels(2, 1, 10_000))
     with pytest.raises(BadImage) as caught:
@@ -230,22 +230,20 @@ def test_links_are_followed_and_what_they_miss_is_unreadable(tmp_path: Path) -> 
 
 
 def png(value: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(np.full((6, 5), value, np.uint8)).save(buffer, "PNG")
-    return buffer.getvalue()
+    return encode(Image.fromarray(np.full((6, 5), value, np.uint8)))
 
 
 def write(file: Path, columns: dict[str, Any], rows_per_group: int = 2) -> None:
     pq.write_table(pa.table(columns), file, row_group_size=rows_per_group)
 
 
-def read(folder: Path) -> tuple[ParquetImages, list[Any] | None]:
+def read(folder: Path) -> tuple[StoredImages, list[Any] | None]:
     store = open_store(folder)
-    images, classes = read_parquet(store, store.list((".parquet",)))
-    return images, None if classes is None else classes.tolist()
+    part = read_parquet(store, store.list((".parquet",)))
+    return part.images, None if part.classes is None else part.classes.tolist()
 
 
-def values(images: ParquetImages) -> list[int]:
+def values(images: StoredImages) -> list[int]:
     return [int(images.pixels(i, 1, 1000)[0, 0, 0]) for i in range(len(images))]
 
 
@@ -261,7 +259,7 @@ def test_several_files_are_read_as_one(tmp_path: Path) -> None:
     assert values(images) == list(range(8))
     assert classes == list(range(8))
     assert [images.name(i) for i in (0, 4, 5)] == ["a.parquet#0", "a.parquet#4", "c.parquet#0"]
-    assert images.header(7) == (5, 6, True)
+    assert images.header(7) == ImageHeader(5, 6, is_gray=True)
 
 
 def test_the_struct_of_hugging_face_is_understood(tmp_path: Path) -> None:

@@ -93,12 +93,12 @@ def test_both_images_of_a_pair_get_the_same_jitter() -> None:
     image = np.arange(100 * 100 * 3, dtype=np.uint32).reshape(100, 100, 3).astype(np.uint8)
     seen = set()
     for index in range(30):
-        first, second = jitter((image, image[..., :1]), 64, True, (0, 1, index))
+        first, second = jitter((image, image[..., :1]), 64, (0, 1, index), flip=True)
         assert first.shape == (64, 64, 3)
         assert np.array_equal(first[..., :1], second)
         seen.add(first.tobytes())
     assert len(seen) > 25
-    again, _ = jitter((image, image), 64, True, (0, 1, 7))
+    again, _ = jitter((image, image), 64, (0, 1, 7), flip=True)
     assert again.tobytes() in seen
 
 

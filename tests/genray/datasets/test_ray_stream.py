@@ -23,7 +23,7 @@ PATCH = (16, 16, 1)
 def pair_source(path: Path) -> PairSource:
     settings = PairedSettings(path=str(path), size=64)
     store = open_store(path)
-    return PairSource(store, find_pairs(store, settings, 0).train, settings)
+    return PairSource.of_pairs(store, find_pairs(store, settings, 0).train, settings)
 
 
 def image_source(path: Path) -> SingleImageSource:
@@ -94,7 +94,7 @@ def test_too_many_broken_files_stop_a_stream_that_repeats_them_too(tmp_path: Pat
         (tmp_path / f"{index:03}.png").write_bytes(b"")
     images = source.images
     often = SingleImageSource(
-        Images(images.origin, images.indices.repeat(8)), 1, None, None, 16, 10_000, variant=source.variant
+        Images(images.stored, images.indices.repeat(8)), 1, None, None, 16, 10_000, variant=source.variant
     )
     with pytest.raises(DataError, match=r"of 9 samples are broken, more than data\.max_bad_share=0\.15"):
         read(streamed(often, lambda bad: None, limit=0.15, repeats=8))
