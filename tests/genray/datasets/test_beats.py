@@ -4,12 +4,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from genray.datasets.beats import BeatSet, BeatSetSettings, FoundBeats, open_beat_set, read_beats
+from genray.datasets.beats import BeatSet, BeatSetSettings, RawBeats, open_beat_set, read_beats
 from genray.errors import DataError
 from tests.beat_files import write_record, write_table, write_ucr
 
 
-def read(path: Path, **settings: Any) -> FoundBeats:
+def read(path: Path, **settings: Any) -> RawBeats:
     return read_beats(BeatSetSettings(path=str(path), **settings), 0, lambda text: None)
 
 
