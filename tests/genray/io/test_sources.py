@@ -14,7 +14,7 @@ from genray.io.sources import ContainerSettings, Item, ItemPaths, ItemSource, op
 from genray.io.store import open_store
 from genray.io.tar import write_member
 from tests.conftest import write_images
-from tests.pipelines.s3 import s3_root, s3_server
+from tests.s3 import s3_root, s3_server
 
 __all__ = ["s3_root", "s3_server"]
 

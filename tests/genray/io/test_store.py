@@ -9,7 +9,7 @@ import pytest
 
 from genray.errors import DataError
 from genray.io.store import create_store, open_store
-from tests.pipelines.s3 import s3_root, s3_server
+from tests.s3 import s3_root, s3_server
 
 __all__ = ["s3_root", "s3_server"]
 

@@ -8,7 +8,7 @@ import pytest
 from genray.io.bad_input import BadImage
 from genray.io.store import Store, open_store
 from genray.io.tar import Member, tar_members, write_member
-from tests.pipelines.s3 import s3_root, s3_server
+from tests.s3 import s3_root, s3_server
 
 __all__ = ["s3_root", "s3_server"]
 

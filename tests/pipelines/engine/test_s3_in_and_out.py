@@ -13,7 +13,7 @@ from genray.cli.main import main
 from genray.io.store import open_store
 from tests.pipelines.bulk_runs import Bundles, png
 from tests.pipelines.conftest import Bulk
-from tests.pipelines.s3 import s3_root, s3_server
+from tests.s3 import s3_root, s3_server
 
 __all__ = ["s3_root", "s3_server"]
 

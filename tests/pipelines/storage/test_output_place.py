@@ -11,7 +11,7 @@ from genray.errors import DataError, RunError
 from genray.io.store import open_store
 from pipelines.storage.output import Output, check_apart
 from tests.pipelines.conftest import Bulk, write_photos
-from tests.pipelines.s3 import s3_root, s3_server
+from tests.s3 import s3_root, s3_server
 
 __all__ = ["s3_root", "s3_server"]
 

@@ -15,7 +15,7 @@ from genray.io.bad_input import BadImage
 from genray.io.sources import ContainerSettings, open_source
 from genray.io.store import Store, create_store, open_store
 from pipelines.storage.sinks import Sink, SinkSettings, TableSink, open_sink
-from tests.pipelines.s3 import s3_root, s3_server
+from tests.s3 import s3_root, s3_server
 
 __all__ = ["s3_root", "s3_server"]
 
