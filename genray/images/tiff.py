@@ -5,13 +5,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Literal, NamedTuple
 
 ByteOrder = Literal["<", ">"]
 
 
-class Tag(IntEnum):
+class Tag:
     """The tags that say how the pixels of a TIFF are stored."""
 
     WIDTH = 256
