@@ -54,14 +54,6 @@ Entries = dict[int, TagValue]
 """The tags of a directory."""
 
 
-class _Place(NamedTuple):
-    """A tag's type, the number of its values, and where they are."""
-
-    kind: int
-    length: int
-    at: int
-
-
 @dataclass(frozen=True)
 class TagDirectory:
     """A directory of tags: gives the values of each, whatever the order of bytes.
@@ -70,13 +62,13 @@ class TagDirectory:
         data: the file or block that it is in.
         order: of bytes.
         next_at: where the offset of the next directory is.
-        places: where the values of each tag are.
+        places: of each tag its type, the number of its values, and where these are.
     """
 
     data: bytes
     order: ByteOrder
     next_at: int
-    places: Mapping[int, _Place]
+    places: Mapping[int, tuple[int, int, int]]
 
     @classmethod
     def parse(cls, data: bytes, at: int | None = None) -> TagDirectory:
@@ -94,11 +86,12 @@ class TagDirectory:
         next_at = at + 2 + 12 * count
         if next_at > len(data):
             raise ValueError(f"{count} tags at byte {at}")
-        places: dict[int, _Place] = {}
+        places: dict[int, tuple[int, int, int]] = {}
+        entry = struct.Struct(order + "HHLL")
         for entry_at in range(at + 2, next_at, 12):
-            tag, kind, number, offset = struct.unpack_from(order + "HHLL", data, entry_at)
+            tag, kind, number, offset = entry.unpack_from(data, entry_at)
             inside = number * _TYPE_BYTES.get(kind, 1) <= 4
-            places[tag] = _Place(kind, number, entry_at + 8 if inside else offset)
+            places[tag] = (kind, number, entry_at + 8 if inside else offset)
         return cls(data, order, next_at, places)
 
     def __contains__(self, tag: int) -> bool:

@@ -54,7 +54,7 @@ def sizes(content: Content) -> dict[str, int]:
         (lambda folder: write_images(folder, 2), "folder"),
     ],
 )
-def test_the_layout_is_told_from_the_files(
+def test_the_layout_follows_from_the_files(
     tmp_path: Path, write: Callable[[Path], None], layout: Any
 ) -> None:
     write(tmp_path)
@@ -175,7 +175,7 @@ def test_classes_lie_below_train_val_and_test_and_may_differ() -> None:
     assert found == {"train": ["good"], "test": ["good", "scratch"]}
 
 
-def test_one_class_with_folders_of_its_own_is_told_by_the_other_parts() -> None:
+def test_one_class_with_folders_of_its_own_is_recognised_by_the_other_parts() -> None:
     found = listed(
         train=["train/good/camera/1.png"], test=["test/good/camera/2.png", "test/bad/camera/1.png"]
     )

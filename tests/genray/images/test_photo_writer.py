@@ -175,7 +175,7 @@ def test_alpha_is_kept_in_webp() -> None:
     assert np.array_equal(made.pixels, (drawn(16, 3, alpha=True).pixels + 128.0) // 257)
 
 
-def test_a_lossless_webp_stays_one_unless_told_otherwise() -> None:
+def test_a_lossless_webp_stays_one_unless_set_otherwise() -> None:
     given = photo("WEBP", lossless=True)
     assert np.array_equal(again(given).pixels, given.pixels)
     assert not again(given, lossless=False).lossless

@@ -209,7 +209,7 @@ def test_rows_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     assert reason(source, Item("b/9.png", 0, 0, "b.parquet", 9)) == "unreadable"
 
 
-def test_a_damaged_parquet_file_is_told(tmp_path: Path) -> None:
+def test_a_damaged_parquet_file_is_reported(tmp_path: Path) -> None:
     write_rows(tmp_path / "ok.parquet", {"image": IMAGES}, compression="none")
     whole = (tmp_path / "ok.parquet").read_bytes()
     (tmp_path / "cut.parquet").write_bytes(whole[:-50])

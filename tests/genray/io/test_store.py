@@ -91,12 +91,12 @@ def test_a_walk_goes_folder_by_folder_files_first(tmp_path: Path) -> None:
         assert [e.path for e in store.walk([".png"], "_genray")] == ["_genray/x.png"]
 
 
-def test_a_folder_that_cannot_be_read_is_told_and_passed_over(root: Path) -> None:
-    told: list[tuple[str, str]] = []
+def test_a_folder_that_cannot_be_read_is_reported_and_passed_over(root: Path) -> None:
+    reported: list[tuple[str, str]] = []
     store = open_store(root)
-    found = [e.path for e in store.walk([".png"], "b.png", lambda path, why: told.append((path, why)))]
+    found = [e.path for e in store.walk([".png"], "b.png", lambda path, why: reported.append((path, why)))]
     assert found == []
-    assert told == [("b.png", "Not a directory")]
+    assert reported == [("b.png", "Not a directory")]
     with pytest.raises(DataError, match="cannot list"):
         store.list([".png"], "b.png")
 

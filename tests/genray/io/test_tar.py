@@ -71,7 +71,7 @@ def test_what_lies_before_a_cut_is_found(tmp_path: Path, cut: int, left: int) ->
     assert ([m.name for m in found], reason) == ([f"{i}.png" for i in range(left)], "truncated")
 
 
-def test_damage_in_the_middle_is_told(tmp_path: Path) -> None:
+def test_damage_in_the_middle_is_reported(tmp_path: Path) -> None:
     write_tar(tmp_path / "x.tar", {f"{i}.png": b"1" * 1000 for i in range(4)})
     data = bytearray((tmp_path / "x.tar").read_bytes())
     data[3072 + 150] ^= 1  # the checksum of the third header
