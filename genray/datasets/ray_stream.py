@@ -73,10 +73,10 @@ class StreamLoader:
         context = ray.data.DataContext.get_current()
         context.execution_options.preserve_order = True
         context.enable_progress_bars = False
-        decoder = _Decoder(self._source_in_ray, len(self._shapes), self._seed, epoch, batch, share, start)
+        step = _LoadStep(self._source_in_ray, len(self._shapes), self._seed, epoch, batch, share, start)
         blocks = -(-rows // self._rows_per_block(batch))
         data = ray.data.range(rows, override_num_blocks=blocks).map_batches(
-            decoder, batch_size=None, batch_format="pyarrow", zero_copy_batch=True
+            step, batch_size=None, batch_format="pyarrow", zero_copy_batch=True
         )
         for block in data.iter_batches(batch_size=batch, batch_format="numpy", prefetch_batches=2):
             self._report_bad(block["bad"])
@@ -106,7 +106,7 @@ def _unpack(cells: Any, shape: tuple[int, int, int]) -> Pixels:
 
 
 @dataclass(frozen=True)
-class _Decoder:
+class _LoadStep:
     """The Ray Data step: row numbers in, rows of varied pixels (as bytes) out.
 
     Args:
