@@ -10,14 +10,14 @@ from types import FrameType
 
 
 @contextmanager
-def stoppable(requested: Callable[[], bool], request: Callable[[], None]) -> Iterator[None]:
+def stop_on_signals(requested: Callable[[], bool], request: Callable[[], None]) -> Iterator[None]:
     """Turn the first SIGINT, SIGTERM or SIGHUP into a request to stop; the second is a KeyboardInterrupt.
 
     Outside of the main thread signals cannot be taken, and nothing changes.
 
     Args:
-        requested: whether it was asked to stop already.
-        request: ask it to.
+        requested: whether the work was asked to stop already.
+        request: ask it to stop.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

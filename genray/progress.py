@@ -19,6 +19,9 @@ from rich.table import Column
 from genray.io.files import atomic_write
 from genray.text import duration
 
+_NEWEST_TICK = "progress.json"
+_NOTES = "notes.log"
+
 
 @dataclass(frozen=True)
 class Tick:
@@ -53,7 +56,7 @@ class Display(Protocol):
         """Show a line that stays."""
 
     def row(self, row: Mapping[str, Any], text: str) -> None:
-        """Take the numbers of an epoch that ended, and show `text`, the line that says them."""
+        """Show `text`, the line of an epoch that ended, whose numbers are `row`."""
 
     def close(self) -> None:
         """Leave the terminal as it was."""
@@ -129,10 +132,6 @@ class LiveDisplay:
         self._progress.stop()
 
 
-def _fixed(text: str) -> TextColumn:
-    return TextColumn(text, table_column=Column(no_wrap=True))
-
-
 class FileDisplay:
     """Progress for another process: the newest tick in `progress.json`, notes appended to `notes.log`."""
 
@@ -144,12 +143,13 @@ class FileDisplay:
         now = time.monotonic()
         if now - self._last >= 0.5 or tick.step == tick.steps:
             self._last = now
-            numbers = {k: v for k, v in tick.values.items() if math.isfinite(v)}  # NaN is not JSON
-            with atomic_write(self._folder / "progress.json", durable=False) as temporary:
+            # NaN is not JSON.
+            numbers = {name: value for name, value in tick.values.items() if math.isfinite(value)}
+            with atomic_write(self._folder / _NEWEST_TICK, durable=False) as temporary:
                 temporary.write_text(json.dumps(asdict(replace(tick, values=numbers))), encoding="utf-8")
 
     def note(self, text: str) -> None:
-        with (self._folder / "notes.log").open("a", encoding="utf-8") as file:
+        with (self._folder / _NOTES).open("a", encoding="utf-8") as file:
             file.write(text + "\n")
 
     def row(self, row: Mapping[str, Any], text: str) -> None:
@@ -160,34 +160,46 @@ class FileDisplay:
 
 
 class FileFollower:
-    """Shows on a display what a `FileDisplay` in another process writes to `folder`."""
+    """Shows on a display what a `FileDisplay` in another process writes to `folder`.
 
-    def __init__(self, folder: Path, display: Display) -> None:
+    Args:
+        folder: that of the `FileDisplay`.
+        display: where it is shown.
+        start: the byte of the notes to begin at.
+    """
+
+    def __init__(self, folder: Path, display: Display, start: int = 0) -> None:
         self._folder = folder
         self._display = display
-        self._notes = folder / "notes.log"
-        self._read = self._notes.stat().st_size if self._notes.exists() else 0
-        self._tick: object = None
+        self._position = start
+        self._newest: object = None
+
+    @classmethod
+    def from_now(cls, folder: Path, display: Display) -> FileFollower:
+        """One that passes over the notes that are there: they are of earlier attempts."""
+        notes = folder / _NOTES
+        return cls(folder, display, notes.stat().st_size if notes.exists() else 0)
 
     def poll(self) -> None:
         """Show what is new since the last call."""
-        if self._notes.exists():
-            with self._notes.open("rb") as file:
-                file.seek(self._read)
-                whole, newline, _ = file.read().rpartition(b"\n")
-            self._read += len(whole) + len(newline)
-            for line in whole.decode(errors="replace").splitlines():
+        notes = self._folder / _NOTES
+        if notes.exists():
+            with notes.open("rb") as file:
+                file.seek(self._position)
+                lines, newline, _ = file.read().rpartition(b"\n")
+            self._position += len(lines) + len(newline)
+            for line in lines.decode(errors="replace").splitlines():
                 self._display.note(line)
         try:
-            tick = json.loads((self._folder / "progress.json").read_text(encoding="utf-8"))
+            tick = json.loads((self._folder / _NEWEST_TICK).read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return
-        if tick != self._tick:
-            self._tick = tick
+        if tick != self._newest:
+            self._newest = tick
             self._display.tick(Tick(**tick))
 
 
-def display() -> Display:
+def default_display() -> Display:
     """The right display for standard error."""
     console = Console(stderr=True)
     live = console.is_terminal and not console.is_dumb_terminal
@@ -196,3 +208,7 @@ def display() -> Display:
 
 def _values(values: Mapping[str, float]) -> str:
     return "".join(f"{name} {value:.3g}  " for name, value in values.items())
+
+
+def _fixed(text: str) -> TextColumn:
+    return TextColumn(text, table_column=Column(no_wrap=True))

@@ -22,11 +22,25 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def printable(text: str) -> str:
+    """`text` from outside in one line of the same length, with what cannot be printed as `?`."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def label_value(text: str, length: int = LABEL_LENGTH) -> str:
+    """`text` as a label: at most `length` printable characters, the others as `?`; never empty.
+
+    A lone surrogate or a line break in one name would otherwise make the whole scrape fail.
+    """
+    return printable(text[:length]) or "?"
+
+
 def amount(count: float) -> str:
     """1234567 bytes -> "1.23 MB"."""
     for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= size:
-            return f"{count / size:.3g} {unit}" if count < 99.95 * size else f"{count / size:,.0f} {unit}"
+            number = f"{count / size:.3g}" if count < 99.95 * size else f"{count / size:,.0f}"
+            return f"{number} {unit}"
     return f"{count:.0f} bytes"
 
 
@@ -37,16 +51,7 @@ def change_in_bytes(before: int, after: int) -> str:
 
 def duration(seconds: float) -> str:
     """3725 -> "1 h 2 min", 62 -> "1 min 2 s", 7 -> "7 s"."""
-    whole = max(0, round(seconds))
-    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
-    if hours:
-        return f"{hours} h {minutes} min"
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def label_value(text: str, length: int = LABEL_LENGTH) -> str:
-    """`text` as a label: at most `length` printable characters, the others as `?`; never empty.
-
-    A lone surrogate or a line break in one name would otherwise make the whole scrape fail.
-    """
-    return "".join(c if c.isprintable() else "?" for c in text[:length]) or "?"

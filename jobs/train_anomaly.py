@@ -87,12 +87,12 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
         train, strange = self._parted(found.train)
         val, more = self._parted(found.val)
         test = found.test
-        if found.val.origin is found.train.origin:  # split by the seed: anomalies of both parts are held out
+        if found.val.stored is found.train.stored:  # split by the seed: anomalies of both parts are held out
             more = _joined(more, strange) if len(strange) else more
         if test is None and len(more):
             halves = hold_out(range(len(val)), 0.5, self.settings.seed)
-            test = _joined(val.take(halves[1]), more)
-            val = val.take(halves[0])
+            test = _joined(val.select(halves[1]), more)
+            val = val.select(halves[0])
         for images, purpose in ((train, "train on"), (val, "set the threshold with"), (test, "judge on")):
             if images is not None and not len(self._parted(images)[0]):
                 raise DataError(
@@ -105,9 +105,9 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
 
     def _parted(self, images: Images) -> tuple[Images, Images]:
         if images.labels is None:
-            return images, images.take([])
+            return images, images.select([])
         normal = np.isin(images.labels, self._normal)
-        return images.take(np.flatnonzero(normal)), images.take(np.flatnonzero(~normal))
+        return images.select(np.flatnonzero(normal)), images.select(np.flatnonzero(~normal))
 
     def conclude(
         self, networks: Mapping[str, nn.Module], part: Part, scored: Sequence[Scored], place: ToDevice
@@ -235,7 +235,7 @@ def _joined(first: Images, second: Images) -> Images:
     assert first.labels is not None
     assert second.labels is not None
     indices = np.concatenate([first.indices, second.indices])
-    return Images(first.origin, indices, np.concatenate([first.labels, second.labels]))
+    return Images(first.stored, indices, np.concatenate([first.labels, second.labels]))
 
 
 TARGET = Training(TrainAnomaly)

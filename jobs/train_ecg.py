@@ -100,7 +100,7 @@ class TrainEcg(Recipe[TrainEcgSettings]):
             val=len(found.val),
             test=test,
             bad=found.bad,
-            data=found.described(),
+            data=found.as_json(),
             lines=[
                 f"{len(found.train)} normal beats{leads} to train on{passes}, {len(found.val)} held out, "
                 f"{test or 'no more'} to judge on, {len(found.bad)} set aside",

@@ -26,11 +26,10 @@ from genray.datasets.loader import (
 from genray.datasets.pairs import PairedSettings, PairSource, find_pairs
 from genray.datasets.ray_stream import StreamLoader
 from genray.errors import DataError
-from genray.images.pixels import Pixels
-from genray.images.resizing import middle
-from genray.images.tensors import grid, to_pixels, to_unit
+from genray.images.pixels import Pixels, crop_middle, grid
+from genray.images.tensors import to_pixels, to_unit
 from genray.io.bad_input import BadInput
-from genray.io.store import Store
+from genray.io.store import open_store
 from genray.models.layers import parameter_count
 from genray.models.losses import Adversarial, adversarial_loss
 from genray.models.pix2pix import PatchGAN, PatchGANSettings, UNet, UNetSettings
@@ -85,14 +84,15 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
         if self._summary is not None:
             return self._summary
         data, seed = self.settings.data, self.settings.seed
-        store = Store(data.path)
+        store = open_store(data.path)
         pairs = find_pairs(store, data, seed)
         bad: list[BadInput] = list(pairs.bad)
-        held_out = PairSource(store, pairs.val[: data.val_max], data.for_validation())
+        held_out = PairSource.of_pairs(store, pairs.val[: data.val_max], data.for_validation())
         self._val = [
-            (middle(a, data.size), middle(b, data.size)) for a, b in load_all(held_out, bad.append)[1]
+            (crop_middle(a, data.size), crop_middle(b, data.size))
+            for a, b in load_all(held_out, bad.append)[1]
         ]
-        self._source = PairSource(store, pairs.train, data)
+        self._source = PairSource.of_pairs(store, pairs.train, data)
         self._train: list[Sample] | None = None
         gigabytes = (len(pairs.train) + len(self._val)) * self._sample_bytes(pairs.pixels) / 1e9
         stream = data.loader == "stream" or (data.loader == "auto" and gigabytes > data.memory_gb)
@@ -230,7 +230,7 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
         if self._train is not None:
             mean = np.zeros(targets[0].shape)
             for _, target in self._train:
-                mean += middle(target, self.settings.data.size) / len(self._train)
+                mean += crop_middle(target, self.settings.data.size) / len(self._train)
             results["mean_image"] = {"l1": _l1(targets, mean)}
         return results
 

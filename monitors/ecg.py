@@ -11,7 +11,7 @@ from typing import Any
 
 from genray.bundle import Bundle, load_bundle
 from genray.errors import BundleMissing, ResourceError, SettingsError
-from genray.interrupts import stoppable
+from genray.interrupts import stop_on_signals
 from genray.progress import Display
 from genray.targets import Demand, Resources
 from monitors.outputs.journal import Journal
@@ -107,7 +107,7 @@ class PreparedEcg:
                 asked.set()
                 loop.call_soon_threadsafe(monitor.stop)
 
-            with stoppable(asked.is_set, stop):
+            with stop_on_signals(asked.is_set, stop):
                 outcome = await monitor.run()
         return {"target": self._target, "run": str(self.folder), **outcome}
 

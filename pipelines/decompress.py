@@ -11,7 +11,7 @@ from genray.errors import DataError, GenrayError
 from genray.images.photo import Photo
 from genray.inference.latents import LatentCodec
 from genray.io.bad_input import BadImage
-from genray.io.store import Store
+from genray.io.store import open_store
 from pipelines.engine.target import Bulk
 from pipelines.settings import OutputSettings, ReadSettings
 from pipelines.steps.autoencoder import AutoencoderStep, AutoencoderStepSettings
@@ -37,7 +37,7 @@ class Decompress(AutoencoderStep[DecompressSettings]):
     def check(self) -> Sequence[str]:
         """See `Step`."""
         lines = super().check()
-        header = read_header(Store(self.settings.input))
+        header = read_header(open_store(self.settings.input))
         if header.get("target") != "compress":
             raise DataError(
                 f"{self.settings.input} is not an output of compress",
@@ -60,7 +60,7 @@ class Decompress(AutoencoderStep[DecompressSettings]):
 
     def open(self, place: StepPlace, header: Mapping[str, Any]) -> Sequence[str]:
         """See `Step`."""
-        prepared = read_header(Store(self.settings.input))["prepared"]
+        prepared = read_header(open_store(self.settings.input))["prepared"]
         self._codec = LatentCodec.from_json(prepared["codec"])
         return super().open(place, header)
 

@@ -31,7 +31,7 @@ NAMES = (
 FOLDERS = ("", "", "a", "a/b/c/d/e", "with space", "日本/📁", "new\nfolder", "x.png.d")
 
 
-def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
+def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     """The bytes of `image` as a file of Pillow's format `kind`."""
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)

@@ -93,10 +93,10 @@ def run_here(
     """Check, then run in this process, in Ray workers of its own, or in those of the job that it is."""
     from cluster.connect import cluster, inside_job
     from cluster.resources import check_request, local_resources
-    from genray.progress import display
+    from genray.progress import default_display
 
     attached = inside_job()
-    shown = display()
+    shown = default_display()
     try:
         prepared = implementation.prepare(settings, target, run, shown.note)
         for line in prepared.lines:

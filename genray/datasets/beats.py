@@ -1,13 +1,11 @@
-"""Where beats come from: tables of text, or recordings.
-
-A set of heartbeats, normalised and split into train, val and test.
-"""
+"""A set of heartbeats: read from tables of text or from recordings, normalised, and split into train, val and
+test."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -34,8 +32,22 @@ from genray.io.bad_input import BadInput
 from genray.settings.base import Location, Settings
 
 Name = Annotated[str, BeforeValidator(str)]  # records and classes may be called by numbers
+
+_LEAST = 8  # normal beats that can be trained on
 _RECORDINGS = (".hea", ".edf", ".bdf")
 _PART = re.compile(r"(?:^|[_\-. ])(train|val|test)(?:[_\-. ]|$)", re.IGNORECASE)
+_HINT = (
+    "give a folder with WFDB or EDF records, with UCR files such as ECG5000_TRAIN.txt, or a CSV file of beats"
+)
+_HINT_SIGNALS = (
+    "if these are recordings, time,II,V1 and a line for each sample, add data.layout=records; "
+    "a table of beats has a row for each, of its values and its class"
+)
+_HINT_NORMAL = (
+    "give more of them, or say which classes are normal; a beat without a class is not taken for normal "
+    "where others have one"
+)
+_HINT_VALUES = "these look like values, not classes: say with data.label=first or last where the class stands"
 
 
 class BeatSetSettings(Settings):
@@ -74,188 +86,6 @@ class BeatSetSettings(Settings):
     )
 
 
-@dataclass
-class FoundBeats:
-    """Beats as they were read.
-
-    Attributes:
-        recordings: whether they are of recordings; else of tables.
-        values: pieces (beats, samples), not normalised.
-        classes: of each beat; "" where nobody says.
-        groups: number of the record of each; of tables each row is a group of its own.
-        parts: of each what its file or folder says: train, val, test or "".
-        bad: rows or records that are broken.
-        leads: that the beats are of.
-        total: rows or records that were looked at.
-        records: that beats are of.
-        split: how records were split.
-        other_leads: of records that have none of the wanted ones.
-    """
-
-    recordings: bool
-    values: list[NDArray[np.float32]] = field(default_factory=list)
-    classes: list[str] = field(default_factory=list)
-    groups: list[int] = field(default_factory=list)
-    parts: list[str] = field(default_factory=list)
-    bad: list[BadInput] = field(default_factory=list)
-    leads: list[str] = field(default_factory=list)
-    total: int = 0
-    records: int = 0
-    split: str = ""
-    other_leads: list[str] = field(default_factory=list)
-
-    def add(self, values: NDArray[np.float32], classes: Sequence[str], part: str, groups: list[int]) -> None:
-        """Take in the beats of a file."""
-        self.values.append(values)
-        self.classes += classes
-        self.groups += groups
-        self.parts += [part] * len(classes)
-
-
-def read_beats(settings: BeatSetSettings, seed: int, note: Callable[[str], None]) -> FoundBeats:
-    """All beats that `settings` name.
-
-    Raises:
-        DataError: there are none, or too much is broken.
-    """
-    path = Path(settings.path)
-    if not path.exists() and (header := path.with_name(f"{path.name}.hea")).exists():
-        path = header  # records of WFDB are named without a suffix
-    if "://" in settings.path or not path.exists():
-        why = "they are read from local folders" if "://" in settings.path else "there is no such folder"
-        raise DataError(f"cannot read beats from {settings.path}: {why}", where="data.path", hint=_HINT)
-    recordings = settings.layout == "records" or (settings.layout == "auto" and _holds_recordings(path))
-    found = FoundBeats(recordings)
-    if recordings:
-        _read_records(path, settings, found, seed, note)
-    else:
-        _read_tables(path, settings, found)
-    if not found.classes or len(found.bad) > settings.max_bad_share * found.total:
-        what = "records" if recordings else "rows"
-        without = found.bad and all(b.reason == "unused" for b in found.bad)
-        said = f"no beats under {settings.path}"
-        if recordings and not found.total:
-            said = f"no records (.hea, .edf, .bdf) in the folder {settings.path}"
-        if found.classes:
-            said = f"{len(found.bad)} of {found.total} {what} are broken, more than data.max_bad_share="
-            said += f"{settings.max_bad_share:g}:"
-        if without:
-            said = f"{len(found.bad)} of {found.total} records have none of the leads of data.leads"
-        shown = "".join(f"\n    {b.path}: {b.reason} ({b.detail})" for b in found.bad[:5])
-        if without:
-            hint = f"choose of the leads that they have: {', '.join(found.other_leads[:20])}; [] takes all"
-            raise DataError(said + shown, where="data.leads", hint=hint)
-        signals = any(b.detail == A_SIGNAL for b in found.bad)
-        raise DataError(said + shown, where="data.path", hint=_SIGNALS if signals else _HINT)
-    return found
-
-
-def _holds_recordings(path: Path) -> bool:
-    if path.is_file():
-        return path.suffix.lower() not in SUFFIXES
-    return any(file.suffix.lower() in _RECORDINGS for file in find_records(path))
-
-
-def _read_tables(path: Path, settings: BeatSetSettings, found: FoundBeats) -> None:
-    kinds = [[path]]
-    if path.is_dir():
-        every = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
-        by_suffix = ([p for p in every if p.suffix.lower() == suffix] for suffix in SUFFIXES)
-        # Archives hold the same beats in files of several kinds; other files are about them.
-        kinds = sorted(by_suffix, key=lambda files: not any(_part_of(file, path) for file in files))
-    for files in kinds:
-        for file in files:
-            rows = read_rows(file, settings.label)
-            found.total += rows.total
-            found.bad += rows.bad
-            if rows.classes:
-                start = len(found.groups)
-                resampled = _resampled(rows.values, settings.beat.samples)
-                numbers = list(range(start, start + len(rows.classes)))
-                found.add(resampled, rows.classes, _part_of(file, path), numbers)
-        if found.classes:
-            found.bad = [b for b in found.bad if b.path.partition(":")[0] in {file.name for file in files}]
-            return
-
-
-def _part_of(file: Path, root: Path) -> str:
-    """What a file or its folders below `root` say: train, val, test or ""."""
-    named = _PART.search(file.stem)
-    return named[1].lower() if named else split_of(file.relative_to(root).as_posix())
-
-
-def _read_records(
-    path: Path, settings: BeatSetSettings, found: FoundBeats, seed: int, note: Callable[[str], None]
-) -> None:
-    files = (
-        {p.relative_to(path).with_suffix("").as_posix(): p for p in find_records(path)}
-        if path.is_dir()
-        else {}
-    )
-    if not path.is_dir():
-        files = {path.stem: path}
-    if unknown := sorted({*settings.records, *settings.test_records} - set(files)):
-        some = ", ".join(list(files)[:20])
-        raise DataError(
-            f"no record is called {', '.join(unknown)}; there are: {some}", where="data.records", hint=_HINT
-        )
-    wanted = {*settings.records, *settings.test_records} if settings.records else set(files)
-    names = [name for name in files if name in wanted]
-    test = set(settings.test_records) or set(hold_out(names, settings.test_share, seed)[1])
-    if not settings.test_share and not settings.test_records:
-        test = set()
-    if names and test >= set(names):
-        raise DataError(
-            f"data.test_records takes all {len(names)} records: there is none to train on",
-            where="data.test_records",
-            hint="name fewer records to judge on",
-        )
-    found.total = len(names)
-    for number, name in enumerate(names):
-        if number % 10 == 9:
-            note(f"reading records: {number + 1} of {len(names)}")
-        try:
-            record = open_record(files[name])
-            beats = beats_of(record, settings.beat, settings.leads, settings.peaks)
-        except NoLead as error:
-            found.bad.append(BadInput(name, "unused", error.what))
-            found.other_leads += [lead for lead in record.leads if lead not in found.other_leads]
-            continue
-        except DataError as error:
-            found.bad.append(BadInput(name, "unreadable", error.what))
-            continue
-        part = "test" if name in test else "train"
-        part = part if len(names) > 1 else ""  # the beats of a single one are split
-        found.add(beats.values, beats.classes, part, [number] * len(beats.classes))
-        found.records += 1
-        found.leads += [lead for lead in beats.leads if lead not in found.leads]
-    chosen = "by name" if settings.test_records else f"by seed {seed}"
-    found.split = (
-        f"{len(test)} of {len(names)} records to judge on, chosen {chosen}" if len(names) > 1 else ""
-    )
-
-
-def _resampled(values: NDArray[np.float32], samples: int) -> NDArray[np.float32]:
-    if values.shape[1] == samples:
-        return values
-    at = np.linspace(0, values.shape[1] - 1, samples)
-    before = np.minimum(at.astype(np.int64), values.shape[1] - 2)
-    share = (at - before).astype(np.float32)
-    resampled: NDArray[np.float32] = values[:, before] * (1 - share) + values[:, before + 1] * share
-    return resampled
-
-
-_SIGNALS = "if these are recordings, time,II,V1 and a line for each sample, add data.layout=records; " + (
-    "a table of beats has a row for each, of its values and its class"
-)
-_HINT = (
-    "give a folder with WFDB or EDF records, with UCR files such as ECG5000_TRAIN.txt, or a CSV file of beats"
-)
-
-
-_LEAST = 8  # normal beats that can be trained on
-
-
 @dataclass(frozen=True)
 class Beats:
     """Some beats.
@@ -273,10 +103,10 @@ class Beats:
     def __len__(self) -> int:
         return len(self.values)
 
-    def take(self, where: NDArray[np.bool_] | NDArray[np.int64] | Sequence[int]) -> Beats:
+    def select(self, where: NDArray[np.bool_] | NDArray[np.int64] | Sequence[int]) -> Beats:
         """Those at `where`."""
-        chosen = np.asarray(where) if len(where) else np.empty(0, np.int64)
-        return Beats(self.values[chosen], self.labels[chosen], self.groups[chosen])
+        places = np.asarray(where) if len(where) else np.empty(0, np.int64)
+        return Beats(self.values[places], self.labels[places], self.groups[places])
 
     def joined(self, more: Beats) -> Beats:
         """These and then `more`."""
@@ -317,7 +147,7 @@ class BeatSet:
     split: str
     left_out: str
 
-    def described(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """For the bundle: fingerprint, split and counts."""
         return {
             "fingerprint": self.fingerprint,
@@ -338,125 +168,323 @@ def open_beat_set(settings: BeatSetSettings, seed: int, note: Callable[[str], No
     Raises:
         DataError: no beats, none that are normal, or too much that is broken.
     """
-    found = read_beats(settings, seed, note)
-    classes, labels, normal = _labelled(found, settings)
-    every = Beats(np.concatenate(found.values)[:, None], labels, np.array(found.groups, np.int64))
-    known = (labels >= 0).any()  # if nobody says what is normal, all is taken for it
-    good = np.isin(labels, normal) if known else np.ones(len(labels), bool)
-    parts, split = _parted(found, labels, good, settings, seed)
-    train, val, test = (every.take(parts == part) for part in ("train", "val", "test"))
-    strange = int(((parts == "") & (labels >= 0)).sum())
-    counts = {"abnormal": strange, "without a class": int((parts == "").sum()) - strange}
-    left_out = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+    raw = read_beats(settings, seed, note)
+    classes = _number_classes(raw, settings)
+    beats = Beats(np.concatenate(raw.values)[:, None], classes.labels, np.array(raw.groups, np.int64))
+    parts, split = _assign_parts(raw, classes, settings, seed)
+    train, val, test = (beats.select(parts == part) for part in ("train", "val", "test"))
+    left_out = _left_out(classes.labels[parts == ""])
     if len(train) < _LEAST:
-        raise DataError(
-            f"{len(train)} normal beats to train on: at least {_LEAST} are needed"
-            + f" (left out: {left_out})" * bool(left_out),
-            where="data.normal",
-            hint=_VALUES
-            if _are_values(found, classes)
-            else "give more of them, or say which classes are "
-            "normal; a beat without a class is not taken for normal where others have one",
-        )
-    digest = hashlib.sha256(every.values.tobytes() + "\n".join(found.classes).encode())
-    preprocessing = _preprocessing(settings, train.joined(val).values, found)
+        message = f"{len(train)} normal beats to train on: at least {_LEAST} are needed"
+        if left_out:
+            message += f" (left out: {left_out})"
+        hint = _HINT_VALUES if _look_like_values(raw, classes.names) else _HINT_NORMAL
+        raise DataError(message, where="data.normal", hint=hint)
+    digest = hashlib.sha256(beats.values.tobytes() + "\n".join(raw.classes).encode())
+    preprocessing = _preprocessing(settings, train.joined(val).values, raw)
     train, val, test = (
-        Beats(preprocessing.normalised(beats.values), beats.labels, beats.groups)
-        for beats in (train, val, test)
+        Beats(preprocessing.normalised(part.values), part.labels, part.groups) for part in (train, val, test)
     )
     if not len(val):
-        # Beats of a record are alike: those of whole records are held out, if there are several.
-        names = np.unique(train.groups)
-        places = train.groups if len(names) > 1 else np.arange(len(train))
-        held_out = np.isin(places, hold_out(np.unique(places).tolist(), settings.val_share, seed)[1])
-        train, val = train.take(~held_out), train.take(held_out)
-        what = "records" if found.records > 1 else "beats"
-        split = f"{split}; {settings.val_share:g} of the normal {what} held out by seed {seed}"
+        train, val = _hold_out_val(train, settings.val_share, seed)
+        kind = "records" if raw.records > 1 else "beats"
+        split = f"{split}; {settings.val_share:g} of the normal {kind} held out by seed {seed}"
     return BeatSet(
         train=train,
         val=val,
         test=test,
-        classes=classes,
-        normal=normal,
+        classes=classes.names,
+        normal=classes.normal,
         preprocessing=preprocessing,
-        records=found.records,
-        bad=tuple(found.bad),
+        records=raw.records,
+        bad=tuple(raw.bad),
         fingerprint=f"sha256:{digest.hexdigest()}",
         split=split,
         left_out=left_out,
     )
 
 
-def _labelled(
-    found: FoundBeats, settings: BeatSetSettings
-) -> tuple[tuple[str, ...], NDArray[np.int64], tuple[int, ...]]:
+@dataclass
+class RawBeats:
+    """Beats as they were read.
+
+    Attributes:
+        recordings: whether they are of recordings; else of tables.
+        values: pieces (beats, samples), not normalised.
+        classes: of each beat; "" where nobody says.
+        groups: number of the record of each; of tables each row is a group of its own.
+        parts: of each what its file or folder says: train, val, test or "".
+        bad: rows or records that are broken.
+        leads: that the beats are of.
+        total: rows or records that were looked at.
+        records: that beats are of.
+        split: how records were split.
+        other_leads: of records that have none of the wanted ones.
+    """
+
+    recordings: bool
+    values: list[NDArray[np.float32]] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)
+    groups: list[int] = field(default_factory=list)
+    parts: list[str] = field(default_factory=list)
+    bad: list[BadInput] = field(default_factory=list)
+    leads: list[str] = field(default_factory=list)
+    total: int = 0
+    records: int = 0
+    split: str = ""
+    other_leads: list[str] = field(default_factory=list)
+
+    def add(self, values: NDArray[np.float32], classes: Sequence[str], part: str, groups: list[int]) -> None:
+        """Take in the beats of a file."""
+        self.values.append(values)
+        self.classes += classes
+        self.groups += groups
+        self.parts += [part] * len(classes)
+
+
+def read_beats(settings: BeatSetSettings, seed: int, note: Callable[[str], None]) -> RawBeats:
+    """All beats that `settings` name.
+
+    Raises:
+        DataError: there are none, or too much is broken.
+    """
+    path = Path(settings.path)
+    if not path.exists() and (header := path.with_name(f"{path.name}.hea")).exists():
+        path = header  # records of WFDB are named without a suffix
+    if "://" in settings.path or not path.exists():
+        why = "they are read from local folders" if "://" in settings.path else "there is no such folder"
+        raise DataError(f"cannot read beats from {settings.path}: {why}", where="data.path", hint=_HINT)
+    if settings.layout == "records" or (settings.layout == "auto" and _holds_recordings(path)):
+        raw = _read_records(path, settings, seed, note)
+    else:
+        raw = _read_tables(path, settings)
+    if not raw.classes or len(raw.bad) > settings.max_bad_share * raw.total:
+        raise _refusal(raw, settings)
+    return raw
+
+
+def _refusal(raw: RawBeats, settings: BeatSetSettings) -> DataError:
+    """Why beats cannot be used of which there are none, or too many are broken."""
+    examples = "".join(f"\n    {b.path}: {b.reason} ({b.detail})" for b in raw.bad[:5])
+    if raw.bad and all(b.reason == "unused" for b in raw.bad):
+        return DataError(
+            f"{len(raw.bad)} of {raw.total} records have none of the leads of data.leads{examples}",
+            where="data.leads",
+            hint=f"choose of the leads that they have: {', '.join(raw.other_leads[:20])}; [] takes all",
+        )
+    message = f"no beats under {settings.path}"
+    if raw.classes:
+        kind = "records" if raw.recordings else "rows"
+        message = f"{len(raw.bad)} of {raw.total} {kind} are broken, more than "
+        message += f"data.max_bad_share={settings.max_bad_share:g}:"
+    elif raw.recordings and not raw.total:
+        message = f"no records (.hea, .edf, .bdf) in the folder {settings.path}"
+    signals = any(b.detail == A_SIGNAL for b in raw.bad)
+    return DataError(message + examples, where="data.path", hint=_HINT_SIGNALS if signals else _HINT)
+
+
+def _holds_recordings(path: Path) -> bool:
+    if path.is_file():
+        return path.suffix.lower() not in SUFFIXES
+    return any(file.suffix.lower() in _RECORDINGS for file in find_records(path))
+
+
+def _read_tables(path: Path, settings: BeatSetSettings) -> RawBeats:
+    raw = RawBeats(recordings=False)
+    for files in _files_by_kind(path):
+        for file in files:
+            rows = read_rows(file, settings.label)
+            raw.total += rows.total
+            raw.bad += rows.bad
+            if rows.classes:
+                start = len(raw.groups)
+                values = _resampled(rows.values, settings.beat.samples)
+                groups = list(range(start, start + len(rows.classes)))
+                raw.add(values, rows.classes, _part_of(file, path), groups)
+        if raw.classes:
+            names = {file.name for file in files}
+            raw.bad = [b for b in raw.bad if b.path.partition(":")[0] in names]
+            break
+    return raw
+
+
+def _files_by_kind(path: Path) -> list[list[Path]]:
+    """The files that may be tables, those of each suffix together: archives hold the same beats in files of
+    several kinds, and other files are about them. First those whose names say what they are for."""
+    if not path.is_dir():
+        return [[path]]
+    files = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+    by_suffix = [[file for file in files if file.suffix.lower() == suffix] for suffix in SUFFIXES]
+    return sorted(by_suffix, key=lambda kind: not any(_part_of(file, path) for file in kind))
+
+
+def _part_of(file: Path, root: Path) -> str:
+    """What a file or its folders below `root` say: train, val, test or ""."""
+    named = _PART.search(file.stem)
+    return named[1].lower() if named else split_of(file.relative_to(root).as_posix())
+
+
+def _read_records(path: Path, settings: BeatSetSettings, seed: int, note: Callable[[str], None]) -> RawBeats:
+    files = {path.stem: path}
+    if path.is_dir():
+        files = {p.relative_to(path).with_suffix("").as_posix(): p for p in find_records(path)}
+    names = _wanted_records(files, settings)
+    test = _test_records(names, settings, seed)
+    raw = RawBeats(recordings=True, total=len(names))
+    for number, name in enumerate(names):
+        if number % 10 == 9:
+            note(f"reading records: {number + 1} of {len(names)}")
+        try:
+            record = open_record(files[name])
+            beats = beats_of(record, settings.beat, settings.leads, settings.peaks)
+        except NoLead as error:
+            raw.bad.append(BadInput(name, "unused", error.what))
+            raw.other_leads += [lead for lead in record.leads if lead not in raw.other_leads]
+            continue
+        except DataError as error:
+            raw.bad.append(BadInput(name, "unreadable", error.what))
+            continue
+        part = "test" if name in test else "train"
+        if len(names) == 1:  # the beats of a single one are split
+            part = ""
+        raw.add(beats.values, beats.classes, part, [number] * len(beats.classes))
+        raw.records += 1
+        raw.leads += [lead for lead in beats.leads if lead not in raw.leads]
+    if len(names) > 1:
+        chosen = "by name" if settings.test_records else f"by seed {seed}"
+        raw.split = f"{len(test)} of {len(names)} records to judge on, chosen {chosen}"
+    return raw
+
+
+def _wanted_records(files: Mapping[str, Path], settings: BeatSetSettings) -> list[str]:
+    """The names of the records that are used."""
+    named = {*settings.records, *settings.test_records}
+    if unknown := sorted(named - set(files)):
+        raise DataError(
+            f"no record is called {', '.join(unknown)}; there are: {', '.join(list(files)[:20])}",
+            where="data.records",
+            hint=_HINT,
+        )
+    return [name for name in files if not settings.records or name in named]
+
+
+def _test_records(names: Sequence[str], settings: BeatSetSettings, seed: int) -> set[str]:
+    """Those of the records to judge on."""
+    if settings.test_records:
+        test = set(settings.test_records)
+    elif settings.test_share:
+        test = set(hold_out(names, settings.test_share, seed)[1])
+    else:
+        test = set()
+    if names and test >= set(names):
+        raise DataError(
+            f"data.test_records takes all {len(names)} records: there is none to train on",
+            where="data.test_records",
+            hint="name fewer records to judge on",
+        )
+    return test
+
+
+def _resampled(values: NDArray[np.float32], samples: int) -> NDArray[np.float32]:
+    if values.shape[1] == samples:
+        return values
+    at = np.linspace(0, values.shape[1] - 1, samples)
+    before = np.minimum(at.astype(np.int64), values.shape[1] - 2)
+    share = (at - before).astype(np.float32)
+    resampled: NDArray[np.float32] = values[:, before] * (1 - share) + values[:, before + 1] * share
+    return resampled
+
+
+@dataclass(frozen=True)
+class _Classes:
     """The names of the classes, the label of each beat, and the labels of the normal classes."""
-    known = set(found.classes) - {UNKNOWN}
-    order = (
-        list(dict.fromkeys(AAMI.values())) if found.recordings else sorted(known, key=lambda n: (len(n), n))
-    )
-    names = tuple(name for name in order if name in known)
+
+    names: tuple[str, ...]
+    labels: NDArray[np.int64]
+    normal: tuple[int, ...]
+
+
+def _number_classes(raw: RawBeats, settings: BeatSetSettings) -> _Classes:
+    present = set(raw.classes) - {UNKNOWN}
+    if raw.recordings:
+        names = tuple(name for name in dict.fromkeys(AAMI.values()) if name in present)
+    else:
+        names = tuple(sorted(present, key=lambda name: (len(name), name)))
     number = {name: i for i, name in enumerate(names)}
-    wanted = settings.normal or (("N",) if found.recordings else ("1",))
-    if names and (unknown := sorted(set(wanted) - known)):
+    normal = settings.normal or (("N",) if raw.recordings else ("1",))
+    if names and (unknown := sorted(set(normal) - present)):
         raise DataError(
             f"no class is called {', '.join(unknown)}; there are: {', '.join(names[:20])}",
             where="data.normal",
-            hint=_VALUES if _are_values(found, names) else "name the classes that are normal",
+            hint=_HINT_VALUES if _look_like_values(raw, names) else "name the classes that are normal",
         )
-    labels = np.array([number.get(name, -1) for name in found.classes], np.int64)
-    return names, labels, tuple(number[name] for name in wanted if name in number)
+    labels = np.array([number.get(name, -1) for name in raw.classes], np.int64)
+    return _Classes(names, labels, tuple(number[name] for name in normal if name in number))
 
 
-def _parted(
-    found: FoundBeats,
-    labels: NDArray[np.int64],
-    good: NDArray[np.bool_],
-    settings: BeatSetSettings,
-    seed: int,
+def _look_like_values(raw: RawBeats, classes: Sequence[str]) -> bool:
+    """Whether the classes of a table look like values of beats: classes are whole numbers."""
+    return not raw.recordings and any(not name.lstrip("-").isdigit() for name in classes)
+
+
+def _assign_parts(
+    raw: RawBeats, classes: _Classes, settings: BeatSetSettings, seed: int
 ) -> tuple[NDArray[np.str_], str]:
     """Of each beat train, val, test, or "" where it is left out; and how that was chosen."""
-    said = found.split or "by files"
-    parts = np.array(found.parts, "<U5")
-    strange = ~good & (labels >= 0)
-    nothing_said = (parts == "").all()
+    labelled = classes.labels >= 0
+    normal = np.isin(classes.labels, classes.normal)
+    if not labelled.any():  # if nobody says what is normal, all is taken for it
+        normal = np.ones(len(labelled), bool)
+    abnormal = ~normal & labelled
+    split = raw.split or "by files"
+    parts = np.array(raw.parts, "<U5")
+    unassigned = bool((parts == "").all())
     parts[parts == ""] = "train"
-    if "test" not in parts and settings.test_share and (nothing_said or strange.any()):
+    if "test" not in parts and settings.test_share and (unassigned or abnormal.any()):
         # Of a table without parts a share is put aside as it is: the protocol of TensorFlow's tutorial.
-        some = np.flatnonzero(nothing_said | (good & (parts == "train")))
-        parts[hold_out(some.tolist(), settings.test_share, seed)[1]] = "test"
-        said = f"{settings.test_share:g} of the {'' if nothing_said else 'normal '}beats to judge on"
-        said += f", chosen by seed {seed}"
-        if not nothing_said:
-            parts[strange] = "test"
-            said += ", and all abnormal ones"
-    judges = parts == "test"
-    if (labels[judges] >= 0).any():
-        parts[judges & (labels < 0)] = ""  # what nobody knows can judge nothing
-    parts[~judges & ~good] = ""
-    return parts, said
+        candidates = np.flatnonzero(unassigned | (normal & (parts == "train")))
+        parts[hold_out(candidates.tolist(), settings.test_share, seed)[1]] = "test"
+        kind = "" if unassigned else "normal "
+        split = f"{settings.test_share:g} of the {kind}beats to judge on, chosen by seed {seed}"
+        if not unassigned:
+            parts[abnormal] = "test"
+            split += ", and all abnormal ones"
+    judged = parts == "test"
+    if labelled[judged].any():
+        parts[judged & ~labelled] = ""  # what nobody knows can judge nothing
+    parts[~judged & ~normal] = ""
+    return parts, split
+
+
+def _left_out(labels: NDArray[np.int64]) -> str:
+    """How many of the beats that are left out are of which kind, in words."""
+    abnormal = int((labels >= 0).sum())
+    counts = {"abnormal": abnormal, "without a class": len(labels) - abnormal}
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+
+
+def _hold_out_val(train: Beats, share: float, seed: int) -> tuple[Beats, Beats]:
+    """Those that remain, and those held out. Beats of a record are alike: those of whole records are held
+    out, if there are several."""
+    groups = train.groups
+    if len(np.unique(groups)) == 1:
+        groups = np.arange(len(train))
+    held_out = np.isin(groups, hold_out(np.unique(groups).tolist(), share, seed)[1])
+    return train.select(~held_out), train.select(held_out)
 
 
 def _preprocessing(
-    settings: BeatSetSettings, values: NDArray[np.float32], found: FoundBeats
+    settings: BeatSetSettings, values: NDArray[np.float32], raw: RawBeats
 ) -> BeatPreprocessing:
     if not normalised(values).any():
         raise DataError(
             "all normal beats are flat lines", where=settings.path, hint="look at the data, and at data.leads"
         )
     span = (float(values.min()), float(values.max())) if settings.normalisation == "minmax" else None
-    known = settings.beat.model_dump() if found.recordings else {"samples": settings.beat.samples}
+    cut = settings.beat.model_dump() if raw.recordings else {"samples": settings.beat.samples}
     return BeatPreprocessing(
-        **known,
+        **cut,
         normalisation=settings.normalisation,
         span=span,
-        leads=tuple(found.leads),
+        leads=tuple(raw.leads),
     )
-
-
-def _are_values(found: FoundBeats, classes: Sequence[str]) -> bool:
-    """Whether the classes of a table look like values of beats: classes are whole numbers."""
-    return not found.recordings and any(not name.lstrip("-").isdigit() for name in classes)
-
-
-_VALUES = "these look like values, not classes: say with data.label=first or last where the class stands"

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genray.errors import DataError
+from genray.images.decode import ImageHeader
 from genray.images.pixels import Pixels
 from genray.io.bad_input import BadImage
 from genray.io.store import Entry, Store
@@ -21,14 +22,12 @@ SUFFIXES = ("ubyte", "ubyte.gz")
 _MAX_BYTES = 4 * 2**30
 _MAX_RATIO = 1100  # gzip makes nothing smaller than by 1032
 _FOLDERS = ("", "raw", "MNIST/raw", "FashionMNIST/raw", "KMNIST/raw")  # the latter as torchvision's
-_PARTS = {"train": "train", "test": "t10k"}
-
-IdxPart = tuple["IdxImages", NDArray[np.uint8] | None]
+_PREFIXES = {"train": "train", "test": "t10k"}
 
 
 @dataclass(frozen=True)
 class IdxImages:
-    """The images of one idx file, decoded: an `Origin`, see `genray/data/layouts.py`."""
+    """The images of one idx file, decoded: `StoredImages`, see `genray/datasets/layouts.py`."""
 
     file: str
     images: NDArray[np.uint8]  # (N, H, W)
@@ -39,14 +38,23 @@ class IdxImages:
     def name(self, index: int) -> str:
         return f"{self.file}#{index}"
 
-    def header(self, index: int) -> tuple[int, int, bool]:
-        return self.images.shape[2], self.images.shape[1], True
+    def header(self, index: int) -> ImageHeader:
+        _, height, width = self.images.shape
+        return ImageHeader(width, height, is_gray=True)
 
     def pixels(self, index: int, channels: int, max_pixels: int) -> Pixels:
         image = self.images[index][:, :, None]
         if image.size > max_pixels:
             raise BadImage("too-large", f"{image.size} pixels, the limit is {max_pixels}")
         return image if channels == 1 else np.repeat(image, channels, axis=2)
+
+
+@dataclass(frozen=True)
+class IdxPart:
+    """The images of a part, and the label of each, if there is a file of labels."""
+
+    images: IdxImages
+    labels: NDArray[np.uint8] | None
 
 
 def find_idx(store: Store, entries: Iterable[Entry]) -> dict[str, IdxPart]:
@@ -58,32 +66,24 @@ def find_idx(store: Store, entries: Iterable[Entry]) -> dict[str, IdxPart]:
     """
     files = {entry.path: entry for entry in entries}
     folders = [
-        folder for folder in _FOLDERS if any(_named(files, folder, p, "images-idx3") for p in _PARTS.values())
+        folder
+        for folder in _FOLDERS
+        if any(_find_file(files, folder, prefix, "images-idx3") for prefix in _PREFIXES.values())
     ]
+    if not folders:
+        return {}
     if len(folders) > 1:
         raise DataError(
             f"several sets of idx files under {store.root}: {', '.join(f or '.' for f in folders)}",
             where="data.path",
             hint="point it at the folder of one of them",
         )
-    found: dict[str, IdxPart] = {}
-    for part, prefix in _PARTS.items() if folders else ():
-        images = _named(files, folders[0], prefix, "images-idx3")
-        if images is None:
-            continue
-        array = read_idx(store, images)
-        if array.ndim != 3 or not array.size:
-            raise DataError(f"{images.path} holds no images: its shape is {array.shape}", where=store.root)
-        entry, labels = _named(files, folders[0], prefix, "labels-idx1"), None
-        if entry is not None:
-            labels = read_idx(store, entry)
-            if labels.shape != (len(array),):
-                raise DataError(
-                    f"{entry.path} has {labels.size} labels, {images.path} {len(array)} images",
-                    where=store.root,
-                )
-        found[part] = IdxImages(images.path, array), labels
-    return found
+    parts: dict[str, IdxPart] = {}
+    for name, prefix in _PREFIXES.items():
+        images = _find_file(files, folders[0], prefix, "images-idx3")
+        if images is not None:
+            parts[name] = _read_part(store, images, _find_file(files, folders[0], prefix, "labels-idx1"))
+    return parts
 
 
 def read_idx(store: Store, entry: Entry) -> NDArray[np.uint8]:
@@ -95,36 +95,54 @@ def read_idx(store: Store, entry: Entry) -> NDArray[np.uint8]:
         DataError: damaged, of another type, or of absurd size.
     """
 
-    def refuse(why: str) -> DataError:
-        hint = "download it again: data.download=mnist (or fashion-mnist) does"
+    def damaged(reason: str) -> DataError:
         return DataError(
-            f"{entry.path} is no idx file of images or labels: {why}", where=store.root, hint=hint
+            f"{entry.path} is no idx file of images or labels: {reason}",
+            where=store.root,
+            hint="download it again: data.download=mnist (or fashion-mnist) does",
         )
 
     if entry.size > _MAX_BYTES:
-        raise refuse(f"{entry.size} bytes, the limit is {_MAX_BYTES}")
+        raise damaged(f"{entry.size} bytes, the limit is {_MAX_BYTES}")
     try:
         data = store.read(entry.path)
         zipped = data[:2] == b"\x1f\x8b"
         with gzip.open(io.BytesIO(data)) if zipped else io.BytesIO(data) as file:
-            start = file.read(4)
-            if len(start) < 4 or start[:3] != b"\x00\x00\x08" or not 1 <= start[3] <= 4:
-                raise refuse(f"it begins with {start.hex() or 'nothing'}")
-            sizes = file.read(4 * start[3])
+            magic = file.read(4)
+            if len(magic) < 4 or magic[:3] != b"\x00\x00\x08" or not 1 <= magic[3] <= 4:
+                raise damaged(f"it begins with {magic.hex() or 'nothing'}")
+            dimensions = magic[3]
+            sizes = file.read(4 * dimensions)
             shape = tuple(int(n) for n in np.frombuffer(sizes[: len(sizes) // 4 * 4], ">u4"))
             promised = math.prod(shape)
-            if len(shape) < start[3] or promised > min(_MAX_BYTES, len(data) * (_MAX_RATIO if zipped else 1)):
-                raise refuse(f"its header says {shape}, it has {len(data)} bytes")
+            if len(shape) < dimensions or promised > min(
+                _MAX_BYTES, len(data) * (_MAX_RATIO if zipped else 1)
+            ):
+                raise damaged(f"its header says {shape}, it has {len(data)} bytes")
             values = file.read(promised + 1)  # one more: to notice it, and to come to gzip's checksum
     except (OSError, EOFError, zlib.error) as error:
-        raise refuse(str(error)) from error
+        raise damaged(str(error)) from error
     if len(values) != promised:
         more = "more" if len(values) > promised else len(values)
-        raise refuse(f"its header says {shape}, which is {promised} bytes, it has {more}")
+        raise damaged(f"its header says {shape}, which is {promised} bytes, it has {more}")
     return np.frombuffer(values, np.uint8).reshape(shape)
 
 
-def _named(files: Mapping[str, Entry], folder: str, prefix: str, kind: str) -> Entry | None:
+def _read_part(store: Store, images: Entry, labels: Entry | None) -> IdxPart:
+    pixels = read_idx(store, images)
+    if pixels.ndim != 3 or not pixels.size:
+        raise DataError(f"{images.path} holds no images: its shape is {pixels.shape}", where=store.root)
+    if labels is None:
+        return IdxPart(IdxImages(images.path, pixels), None)
+    values = read_idx(store, labels)
+    if values.shape != (len(pixels),):
+        raise DataError(
+            f"{labels.path} has {values.size} labels, {images.path} {len(pixels)} images", where=store.root
+        )
+    return IdxPart(IdxImages(images.path, pixels), values)
+
+
+def _find_file(files: Mapping[str, Entry], folder: str, prefix: str, kind: str) -> Entry | None:
     # train-images-idx3-ubyte, or with a dot as some copies have it; unpacked rather than packed
     names = [
         f"{prefix}-{name}-ubyte{suffix}" for name in (kind, kind.replace("-", ".")) for suffix in ("", ".gz")

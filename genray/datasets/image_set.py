@@ -1,7 +1,5 @@
-"""A set of single images, split into train, val and test: from idx files, folders or Parquet.
-
-Single images as a loader's samples: decoded, made square, and varied.
-"""
+"""A set of single images: which they are, split into train, val and test, and images as samples of a loader,
+decoded, brought to a size, and varied."""
 
 from __future__ import annotations
 
@@ -9,24 +7,26 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from genray.datasets.idx import IdxImages
-from genray.datasets.layouts import Content, Origin, read_store
+from genray.datasets.layouts import Content, StoredImages, StoredPart, read_store
 from genray.datasets.loader import Sample
 from genray.datasets.splits import hold_out, split_of
 from genray.errors import DataError
-from genray.images.pixels import Pixels
-from genray.images.resizing import fitted
+from genray.images.pixels import Pixels, crop_middle, fit_square
 from genray.io.bad_input import BadImage
-from genray.io.store import Store
+from genray.io.store import Entry, open_store
 from genray.settings.base import Location, Settings
 
 Labels = NDArray[np.int64]
+Flips = Literal["none", "mirror", "all"]
+Key = Sequence[int]
+"""What seeds a variant of a sample, such as (seed, epoch, index)."""
 
 
 class ImageSetSettings(Settings):
@@ -73,25 +73,25 @@ class ImageSetSettings(Settings):
 
 @dataclass(frozen=True)
 class Images:
-    """Some images of an origin: which, and their labels if they have any."""
+    """Some of stored images: which, and their labels if they have any."""
 
-    origin: Origin
+    stored: StoredImages
     indices: NDArray[np.int64]
     labels: Labels | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def some(self, most: int, seed: int) -> Images:
+    def sample(self, most: int, seed: int) -> Images:
         """At most so many, drawn with `seed`, in order."""
         if len(self) <= most:
             return self
-        return self.take(np.sort(np.random.default_rng([seed, most]).permutation(len(self))[:most]))
+        return self.select(np.sort(np.random.default_rng([seed, most]).permutation(len(self))[:most]))
 
-    def take(self, places: Sequence[int] | NDArray[np.int64] | slice) -> Images:
+    def select(self, places: Sequence[int] | NDArray[np.int64] | slice) -> Images:
         """Those at `places`."""
         where = places if isinstance(places, slice) else np.asarray(places, np.int64)
-        return Images(self.origin, self.indices[where], None if self.labels is None else self.labels[where])
+        return Images(self.stored, self.indices[where], None if self.labels is None else self.labels[where])
 
 
 @dataclass(frozen=True)
@@ -119,42 +119,43 @@ def open_image_set(settings: ImageSetSettings, seed: int) -> ImageSet:
     """
     inside = None if settings.test is None else _inside(settings.path, settings.test)
     apart = inside if inside and not split_of(f"{inside}/x") else ""
-    content = read_store(Store(settings.path), settings.layout, apart)
-    known, listed = dict(content.parts), list(content.listed)
+    content = read_store(open_store(settings.path), settings.layout, apart)
+    stored = dict(content.parts)
+    listed = list(content.listed)
     if settings.test is not None and inside != "":
         others = _read_test(settings.test)
-        known["test"] = next(others.parts[p] for p in ("test", "val", "", "train") if p in others.parts)
+        stored["test"] = next(others.parts[p] for p in ("test", "val", "", "train") if p in others.parts)
         listed += others.listed
         if inside and split_of(f"{inside}/x") == "val":
-            known.pop("val", None)  # what judges must not choose; another part is held out for that
-    elif settings.test is not None and "test" not in known:
+            stored.pop("val", None)  # what judges must not choose; another part is held out for that
+    elif settings.test is not None and "test" not in stored:
         raise DataError(
             f"data.test is data.path, {settings.path}, which has no test part",
             where="data.test",
             hint="give another folder, or null to judge on images that are held out",
         )
-    parts, classes = _numbered(known)
-    train, val, split = parts.get("train", parts.get("")), parts.get("val"), "by folders"
+    parts, classes = _labelled(stored)
+    train = parts.get("train", parts.get(""))
     if train is None:
         raise DataError(
             f"no images to train on under {settings.path}, only {', '.join(sorted(content.parts))}",
             where="data.path",
             hint="put them into a folder train beside the others",
         )
+    test = parts.get("test")
+    fingerprint = _fingerprint(listed, train, test)
+    val = parts.get("val")
+    split = "by folders"
     if val is None:
-        remaining, held = hold_out(range(len(train)), settings.val_share, seed)
-        if not held:
+        remaining, held_out = hold_out(range(len(train)), settings.val_share, seed)
+        if not held_out:
             raise DataError(f"one image under {settings.path}: at least 2 are needed", where="data.path")
-        train, val = train.take(remaining), train.take(held)
+        val = train.select(held_out)
+        train = train.select(remaining)
         split = f"{settings.val_share:g} held out by seed {seed}"
     if content.unused:
         split += f"; {content.unused} files beside the folder train left out"
-    digest = hashlib.sha256("\n".join(f"{e.path}\t{e.size}" for e in listed).encode())
-    for images in (train, parts.get("test")):
-        if images is not None and isinstance(images.origin, IdxImages):
-            digest.update(images.origin.images.tobytes())  # such sets all have the same names and sizes
-    name = f"sha256:{digest.hexdigest()}"
-    return ImageSet(train, val, parts.get("test"), classes, content.layout, name, split)
+    return ImageSet(train, val, test, classes, content.layout, fingerprint, split)
 
 
 def look_at_headers(images: Images, most: int = 16) -> tuple[list[tuple[int, int]], bool]:
@@ -164,68 +165,24 @@ def look_at_headers(images: Images, most: int = 16) -> tuple[list[tuple[int, int
     Raises:
         DataError: none can be read.
     """
-    sizes, gray = [], True
-    some = np.unique(np.linspace(0, len(images) - 1, most).round().astype(np.int64))
-    for index in images.indices[some].tolist():
+    headers = []
+    places = np.unique(np.linspace(0, len(images) - 1, most).round().astype(np.int64))
+    for index in images.indices[places].tolist():
         try:
-            width, height, is_gray = images.origin.header(index)
+            headers.append(images.stored.header(index))
         except (BadImage, OSError):
             continue
-        sizes.append((width, height))
-        gray &= is_gray
-    if not sizes:
+    if not headers:
         raise DataError(
-            f"none of {len(some)} images can be read, {images.origin.name(int(images.indices[0]))} for one",
+            f"none of {len(places)} images can be read, {images.stored.name(int(images.indices[0]))} for one",
             hint="check that they are PNG, JPEG or WebP files and open in a viewer",
         )
-    return sizes, gray
+    sizes = [(header.width, header.height) for header in headers]
+    return sizes, all(header.is_gray for header in headers)
 
 
-def _inside(path: str, test: str) -> str | None:
-    """The folder `test` relative to `path`: "" if it is the same, None if it is not in it."""
-    if "://" in path or "://" in test:
-        outer, inner = PurePosixPath(path), PurePosixPath(test)  # which also drops a slash at the end
-    else:
-        outer, inner = (PurePosixPath(Path(p).expanduser().resolve()) for p in (path, test))
-    if inner == outer:
-        return ""
-    return inner.relative_to(outer).as_posix() if inner.is_relative_to(outer) else None
-
-
-def _read_test(path: str) -> Content:
-    try:
-        return read_store(Store(path), "auto")
-    except DataError as error:
-        hint = "give a folder of images, or null to judge on the test part of data.path"
-        raise DataError(error.what, where=f"data.test={path}", hint=hint) from error
-
-
-def _numbered(
-    parts: Mapping[str, tuple[Origin, NDArray[Any] | None]],
-) -> tuple[dict[str, Images], tuple[str, ...]]:
-    """The parts with labels from 0 on, and the names that these stand for: the same in all parts."""
-    found = {
-        part: np.unique(known, return_inverse=True) for part, (_, known) in parts.items() if known is not None
-    }
-    names = {str(value) for values, _ in found.values() for value in values}
-    classes = sorted(names, key=lambda name: (int(name), name) if name.isdecimal() else (np.inf, name))
-    number = {name: i for i, name in enumerate(classes)}
-    images = {}
-    for part, (origin, known) in parts.items():
-        labels = None
-        if known is not None:
-            values, places = found[part]
-            labels = np.array([number[str(value)] for value in values], np.int64)[places]
-        images[part] = Images(origin, np.arange(len(origin)), labels)
-    return images, tuple(classes)
-
-
-Flips = Literal["none", "mirror", "all"]
-Key = Sequence[int]
-
-
-def whole(image: Pixels, key: Key) -> Sample:
-    """The image as it is."""
+def whole_image(image: Pixels, key: Key) -> Sample:
+    """The image as it is: what is trained on where nothing is varied."""
     return (image,)
 
 
@@ -245,7 +202,8 @@ class Patch:
         rng = np.random.default_rng(key)
         top, left = (int(rng.integers(side - self.size + 1)) for side in image.shape[:2])
         part = image[top : top + self.size, left : left + self.size]
-        turns, mirrored = int(rng.integers(4)), rng.random() < 0.5
+        turns = int(rng.integers(4))
+        mirrored = rng.random() < 0.5
         if self.flips == "all":
             part = np.rot90(part, turns)
         return (part[:, ::-1] if mirrored and self.flips != "none" else part,)
@@ -273,31 +231,78 @@ class SingleImageSource:
     least: int
     max_pixels: int
     most: int = 0
-    variant: Callable[[Pixels, Key], Sample] = whole
+    variant: Callable[[Pixels, Key], Sample] = whole_image
 
     def __len__(self) -> int:
         return len(self.images)
 
     def name(self, index: int) -> str:
-        return self.images.origin.name(int(self.images.indices[index]))
+        return self.images.stored.name(int(self.images.indices[index]))
 
     def load(self, index: int) -> Sample:
-        image = self.images.origin.pixels(int(self.images.indices[index]), self.channels, self.max_pixels)
-        height, width = image.shape[:2]
-        if self.size is not None and self.size != (height, width):
+        image = self.images.stored.pixels(int(self.images.indices[index]), self.channels, self.max_pixels)
+        if self.size is not None and self.size != image.shape[:2]:
             if self.fit is None:
-                wanted = f"{self.size[1]}x{self.size[0]}"
-                raise BadImage("odd-shape", f"{width}x{height}, the others are {wanted}: set data.size")
-            image = fitted(image, self.size[0], self.fit)
-            height, width = image.shape[:2]
+                height, width = self.size
+                raise BadImage(
+                    "odd-shape",
+                    f"{image.shape[1]}x{image.shape[0]}, the others are {width}x{height}: set data.size",
+                )
+            image = fit_square(image, self.size[0], self.fit)
+        height, width = image.shape[:2]
         if min(height, width) < self.least:
             raise BadImage("odd-shape", f"{width}x{height} is smaller than {self.least} pixels")
         if self.most and max(height, width) > self.most:
-            top, left = max(0, height - self.most) // 2, max(0, width - self.most) // 2
-            image = image[
-                top : top + self.most, left : left + self.most
-            ].copy()  # not a view: it would keep all
+            image = crop_middle(image, self.most).copy()  # not a view: it would keep all
         return (image,)
 
     def vary(self, images: Sample, key: Key) -> Sample:
         return self.variant(images[0], key)
+
+
+def _inside(path: str, test: str) -> str | None:
+    """The folder `test` relative to `path`: "" if it is the same, None if it is not in it."""
+    if "://" in path or "://" in test:
+        outer, inner = PurePosixPath(path), PurePosixPath(test)  # which also drops a slash at the end
+    else:
+        outer, inner = (PurePosixPath(Path(p).expanduser().resolve()) for p in (path, test))
+    if inner == outer:
+        return ""
+    return inner.relative_to(outer).as_posix() if inner.is_relative_to(outer) else None
+
+
+def _read_test(path: str) -> Content:
+    try:
+        return read_store(open_store(path), "auto")
+    except DataError as error:
+        hint = "give a folder of images, or null to judge on the test part of data.path"
+        raise DataError(error.what, where=f"data.test={path}", hint=hint) from error
+
+
+def _fingerprint(listed: Sequence[Entry], *parts: Images | None) -> str:
+    """Of names and sizes, and of the pixels of idx files: such sets all have the same names and sizes."""
+    digest = hashlib.sha256("\n".join(f"{e.path}\t{e.size}" for e in listed).encode())
+    for images in parts:
+        if images is not None and isinstance(images.stored, IdxImages):
+            digest.update(images.stored.images.tobytes())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _labelled(parts: Mapping[str, StoredPart]) -> tuple[dict[str, Images], tuple[str, ...]]:
+    """The parts with labels from 0 on, and the names that these stand for: the same in all parts."""
+    values = {
+        name: np.unique(part.classes, return_inverse=True)
+        for name, part in parts.items()
+        if part.classes is not None
+    }
+    names = {str(value) for of_part, _ in values.values() for value in of_part}
+    classes = sorted(names, key=lambda name: (int(name), name) if name.isdecimal() else (np.inf, name))
+    number = {name: i for i, name in enumerate(classes)}
+    images = {}
+    for name, part in parts.items():
+        labels = None
+        if name in values:
+            of_part, places = values[name]
+            labels = np.array([number[str(value)] for value in of_part], np.int64)[places]
+        images[name] = Images(part.images, np.arange(len(part.images)), labels)
+    return images, tuple(classes)

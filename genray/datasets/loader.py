@@ -26,6 +26,8 @@ Sample = tuple[Pixels, ...]  # the parts of a sample, such as input and target, 
 Batch = tuple[NDArray[Any], ...]  # the same parts of several, each (N, ...): images (N, H, W, C)
 ReportBad = Callable[[BadInput], None]
 
+_CHUNK = 64  # samples that a thread loads at once: a task for each small image would cost more than it
+
 
 class SampleSource(Protocol):
     """Samples by index. It travels to Ray's workers: long columns are Arrow arrays, which nobody copies."""
@@ -53,6 +55,12 @@ class WorkerShare:
     rank: int = 0
     world: int = 1
 
+    def batches(self, count: int, batch: int, start: int) -> Iterator[slice]:
+        """Its places in an epoch of `count` samples, `batch` at a time, from `start` on."""
+        step = batch * self.world
+        for first in range(start, count - step + 1, step):
+            yield slice(first + self.rank, first + step, self.world)
+
 
 class Loader(Protocol):
     """What the loop reads from. `count` samples make an epoch."""
@@ -77,20 +85,20 @@ def load_all(source: SampleSource, report: ReportBad) -> tuple[list[int], list[S
     Broken ones go to `report`. Returns the indices of the good ones and their pixels, in order.
     """
 
-    def attempt(index: int) -> Sample | BadInput:
+    def load(index: int) -> Sample | BadInput:
         try:
             return source.load(index)
         except BadImage as bad:
             return BadInput(source.name(index), bad.reason, bad.detail)
 
-    def several(start: int) -> list[Sample | BadInput]:  # a task for each small image would cost more than it
-        return [attempt(index) for index in range(start, min(start + 64, len(source)))]
+    def load_chunk(start: int) -> list[Sample | BadInput]:
+        return [load(index) for index in range(start, min(start + _CHUNK, len(source)))]
 
     good: list[int] = []
     samples: list[Sample] = []
     with ThreadPoolExecutor(max_workers=min(16, 2 * (os.cpu_count() or 1))) as pool:
-        done = pool.map(several, range(0, len(source), 64))
-        for index, loaded in enumerate(result for results in done for result in results):
+        chunks = pool.map(load_chunk, range(0, len(source), _CHUNK))
+        for index, loaded in enumerate(loaded for chunk in chunks for loaded in chunk):
             if isinstance(loaded, BadInput):
                 report(loaded)
             else:
@@ -102,12 +110,12 @@ def load_all(source: SampleSource, report: ReportBad) -> tuple[list[int], list[S
 def check_bad_share(bad: Sequence[BadInput], total: int, limit: float, path: str) -> None:
     """Raise `DataError` if more than the share `limit` (data.max_bad_share) of `total` samples are bad, or
     all of them."""
-    bad = [b for b in bad if b.reason != "unused"]
-    if len(bad) <= limit * total and len(bad) < total:
+    broken = [b for b in bad if b.reason != "unused"]
+    if len(broken) <= limit * total and len(broken) < total:
         return
-    shown = "\n".join(f"    {b.path}: {b.reason} ({b.detail})" for b in bad[:5])
+    examples = "\n".join(f"    {b.path}: {b.reason} ({b.detail})" for b in broken[:5])
     raise DataError(
-        f"{len(bad)} of {total} samples are broken, more than data.max_bad_share={limit:g}:\n{shown}",
+        f"{len(broken)} of {total} samples are broken, more than data.max_bad_share={limit:g}:\n{examples}",
         where=path,
         hint="mend or remove them, or raise data.max_bad_share to train on the rest",
     )
@@ -126,13 +134,14 @@ class MemoryLoader:
         self, samples: Sequence[Sample], vary: Callable[[Sample, Sequence[int]], Sample], seed: int
     ) -> None:
         self.count = len(samples)
-        self._samples, self._vary, self._seed = samples, vary, seed
+        self._samples = samples
+        self._vary = vary
+        self._seed = seed
 
     def batches(self, epoch: int, batch: int, share: WorkerShare, start: int = 0) -> Iterator[Batch]:
         order = epoch_order(self.count, self._seed, epoch).tolist()
-        together = batch * share.world
-        for i in range(start, self.count - together + 1, together):
-            indices = order[i + share.rank : i + together : share.world]
+        for places in share.batches(self.count, batch, start):
+            indices = order[places]
             yield stack([self._vary(self._samples[k], (self._seed, epoch, k)) for k in indices])
 
 
@@ -147,13 +156,13 @@ class ArrayLoader:
 
     def __init__(self, samples: NDArray[Any], seed: int, repeats: int = 1) -> None:
         self.count = len(samples) * repeats
-        self._samples, self._seed = samples, seed
+        self._samples = samples
+        self._seed = seed
 
     def batches(self, epoch: int, batch: int, share: WorkerShare, start: int = 0) -> Iterator[Batch]:
         order = epoch_order(self.count, self._seed, epoch) % len(self._samples)
-        together = batch * share.world
-        for i in range(start, self.count - together + 1, together):
-            yield (self._samples[order[i + share.rank : i + together : share.world]],)
+        for places in share.batches(self.count, batch, start):
+            yield (self._samples[order[places]],)
 
 
 def held_out_batches(
@@ -161,9 +170,8 @@ def held_out_batches(
 ) -> Iterator[tuple[NDArray[np.int64], Batch]]:
     """The held-out samples of one worker in order, with their indices: up to `batch` neighbours of the same
     shape at a time."""
-    mine = range(share.rank, len(samples), share.world)
     run: list[int] = []
-    for index in mine:
+    for index in range(share.rank, len(samples), share.world):
         if run and (len(run) == batch or samples[index][0].shape != samples[run[0]][0].shape):
             yield np.array(run), stack([samples[k] for k in run])
             run = []

@@ -1,30 +1,30 @@
-"""Paired images: their settings, and pairs as two arrays, resized and jittered.
-
-Which files of a store make pairs, and which of the pairs are held out.
-"""
+"""Paired images: which files of a store make pairs, which of the pairs are held out, and pairs as samples
+of a loader, resized and jittered as in the pix2pix paper."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Literal, Self
 
 import numpy as np
-from PIL import Image
 from pydantic import Field, model_validator
 
 from genray.datasets.loader import Sample
 from genray.datasets.splits import CYCLEGAN, hold_out, split_of
 from genray.errors import DataError
-from genray.images.decode import MAX_FILE_BYTES, SUFFIXES, decode, image_size, read_image_file
-from genray.images.pixels import Pixels
-from genray.images.resizing import resize
+from genray.images.decode import SUFFIXES, read_header, read_image, to_channels
+from genray.images.pixels import Pixels, resize
 from genray.io.bad_input import BadImage, BadInput
 from genray.io.store import Entry, Store
 from genray.settings.base import Location, Settings
+
+_A_FOLDERS = ("A", "a", "input")
+_B_FOLDERS = ("B", "b", "target")
+_CHECKED = 16  # pairs whose headers are looked at before a training
 
 
 class PairedSettings(Settings):
@@ -84,113 +84,15 @@ class PairedSettings(Settings):
 
 @dataclass(frozen=True)
 class Pair:
-    """Where a pair lies: one file side by side, or two files. `name` is the file of the input."""
+    """Where a pair lies: one file side by side, or two files."""
 
     input: str
     target: str | None = None
 
     @property
     def name(self) -> str:
-        """The path that stands for the pair in lists."""
+        """The path that stands for the pair in lists: the file of the input."""
         return self.input
-
-
-class PairSource:
-    """Pairs of a store as a loader's samples: (input, target).
-
-    Args:
-        store: where they lie.
-        pairs: which.
-        settings: how they are decoded, resized and jittered.
-    """
-
-    def __init__(self, store: Store, pairs: Sequence[Pair], settings: PairedSettings) -> None:
-        import pyarrow as pa
-
-        self._store, self._settings = store, settings
-        self._inputs: Any = pa.array([pair.input for pair in pairs], pa.string())
-        self._targets: Any = pa.array([pair.target for pair in pairs], pa.string())
-
-    def __len__(self) -> int:
-        return len(self._inputs)
-
-    def name(self, index: int) -> str:
-        return str(self._inputs[index])
-
-    def load(self, index: int) -> Sample:
-        pair = Pair(self._inputs[index].as_py(), self._targets[index].as_py())
-        return load_pair(self._store, pair, self._settings)
-
-    def vary(self, images: Sample, key: Sequence[int]) -> Sample:
-        first, second = images
-        return jitter((first, second), self._settings.size, self._settings.flip, key)
-
-
-def load_pair(store: Store, pair: Pair, settings: PairedSettings) -> tuple[Pixels, Pixels]:
-    """Read and decode one pair: (input, target), each (H, W, C) uint8, resized to `load_size` if set.
-
-    Resizing is bicubic and ignores the aspect ratio, as the pix2pix paper's code does.
-
-    Raises:
-        BadImage: with its reason; the pair is to be set aside.
-    """
-    a_channels, b_channels = settings.input_channels, settings.target_channels
-    if settings.direction == "BtoA":
-        a_channels, b_channels = b_channels, a_channels
-    if pair.target is None:
-        both = _read(store, pair.input, max(a_channels, b_channels), settings.max_pixels)
-        if both.shape[1] % 2:
-            raise BadImage(
-                "odd-shape", f"{both.shape[1]} pixels wide: two halves side by side need an even width"
-            )
-        half = both.shape[1] // 2
-        a = _with_channels(both[:, :half], a_channels)
-        b = _with_channels(both[:, half:], b_channels)
-        first, second = (a, b) if settings.direction == "AtoB" else (b, a)
-    else:
-        first = _read(store, pair.input, settings.input_channels, settings.max_pixels)
-        second = _read(store, pair.target, settings.target_channels, settings.max_pixels)
-        if first.shape[:2] != second.shape[:2] and settings.load_size is None:
-            raise BadImage(
-                "odd-shape", f"{first.shape[1]}x{first.shape[0]} and {second.shape[1]}x{second.shape[0]}"
-            )
-    size = settings.load_size
-    if size is None:
-        if min(first.shape[:2]) < settings.size:
-            raise BadImage(
-                "odd-shape", f"{first.shape[1]}x{first.shape[0]} is smaller than the crop {settings.size}"
-            )
-        return first, second
-    return resize(first, size), resize(second, size)
-
-
-def jitter(pair: tuple[Pixels, Pixels], size: int, flip: bool, key: Sequence[int]) -> tuple[Pixels, Pixels]:
-    """The paper's random jitter: the same random crop of `size` and mirroring for both images.
-
-    `key` seeds it; the loaders use (seed, epoch, index), so a sample is the same whichever loader,
-    worker or attempt makes it.
-    """
-    rng = np.random.default_rng(key)
-    height, width = pair[0].shape[:2]
-    top, left = rng.integers(height - size + 1), rng.integers(width - size + 1)
-    step = -1 if flip and rng.random() < 0.5 else 1
-    first, second = (image[top : top + size, left : left + size][:, ::step] for image in pair)
-    return first, second
-
-
-def _read(store: Store, path: str, channels: int, max_pixels: int) -> Pixels:
-    return decode(read_image_file(store, path), channels=channels, max_pixels=max_pixels)
-
-
-def _with_channels(image: Pixels, channels: int) -> Pixels:
-    if image.shape[-1] == channels:
-        return np.ascontiguousarray(image)
-    mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
-    array = np.asarray(Image.fromarray(np.ascontiguousarray(image)).convert(mode))
-    return array.reshape(*image.shape[:2], channels)
-
-
-_A_NAMES, _B_NAMES = ("A", "a", "input"), ("B", "b", "target")
 
 
 @dataclass(frozen=True)
@@ -222,20 +124,9 @@ def find_pairs(store: Store, settings: PairedSettings, seed: int) -> Pairs:
             where="data.path",
             hint="point data.path at the folder of train and val, or make pairs to try: genray fronts FOLDER",
         )
-    layout = settings.layout
-    if layout == "auto":
-        folders = {part for entry in entries for part in PurePosixPath(entry.path).parts[:-1]}
-        layout = "folders" if folders & {*_A_NAMES, *_B_NAMES, *CYCLEGAN} else "side-by-side"
-    by_split: dict[str, list[Pair]] = defaultdict(list)
-    bad: list[BadInput] = []
-    if layout == "folders":
-        bad += _match_folders(entries, by_split, settings.direction)
-    else:
-        for entry in entries:
-            by_split[split_of(entry.path)].append(Pair(entry.path))
-        if by_split["train"]:
-            bad += [BadInput(p.input, "unused", "beside the folder train") for p in by_split.pop("", [])]
-    train, val = _split(by_split, settings.val_share, seed)
+    layout = _layout_of(entries) if settings.layout == "auto" else settings.layout
+    matched = _side_by_side(entries) if layout == "side-by-side" else _by_folder(entries, settings.direction)
+    train, val = _split(matched.by_split, settings.val_share, seed)
     if not train or not val:
         raise DataError(
             f"no pairs for {'training' if not train else 'validation'} under {store.root} "
@@ -244,45 +135,171 @@ def find_pairs(store: Store, settings: PairedSettings, seed: int) -> Pairs:
             hint="side by side: one file holds A|B; folders: A/name.png and B/name.png; see data.layout",
         )
     digest = hashlib.sha256("\n".join(f"{e.path}\t{e.size}" for e in entries).encode()).hexdigest()
-    pixels = _check_headers(store, train, layout, settings)
-    return Pairs(tuple(train), tuple(val), tuple(bad), f"sha256:{digest}", layout, pixels)
+    pixels = _check_headers(store, train[:_CHECKED], layout, settings)
+    return Pairs(tuple(train), tuple(val), tuple(matched.bad), f"sha256:{digest}", layout, pixels)
+
+
+@dataclass(frozen=True)
+class PairSource:
+    """Pairs of a store as a loader's samples: (input, target).
+
+    Args:
+        store: where they lie.
+        inputs: the path of each input, an Arrow array, see `SampleSource`.
+        targets: that of each target; null where it is the other half of the input's file.
+        settings: how they are decoded, resized and jittered.
+    """
+
+    store: Store
+    inputs: Any
+    targets: Any
+    settings: PairedSettings
+
+    @classmethod
+    def of_pairs(cls, store: Store, pairs: Sequence[Pair], settings: PairedSettings) -> PairSource:
+        """The samples that `pairs` of `store` are."""
+        import pyarrow as pa
+
+        inputs = pa.array([pair.input for pair in pairs], pa.string())
+        targets = pa.array([pair.target for pair in pairs], pa.string())
+        return cls(store, inputs, targets, settings)
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def name(self, index: int) -> str:
+        return str(self.inputs[index])
+
+    def load(self, index: int) -> Sample:
+        pair = Pair(self.inputs[index].as_py(), self.targets[index].as_py())
+        return load_pair(self.store, pair, self.settings)
+
+    def vary(self, images: Sample, key: Sequence[int]) -> Sample:
+        first, second = images
+        return jitter((first, second), self.settings.size, key, flip=self.settings.flip)
+
+
+def load_pair(store: Store, pair: Pair, settings: PairedSettings) -> tuple[Pixels, Pixels]:
+    """Read and decode one pair: (input, target), each (H, W, C) uint8, resized to `load_size` if set.
+
+    Resizing is bicubic and ignores the aspect ratio, as the pix2pix paper's code does.
+
+    Raises:
+        BadImage: with its reason; the pair is to be set aside.
+    """
+    if pair.target is None:
+        first, second = _load_halves(store, pair.input, settings)
+    else:
+        limit = settings.max_pixels
+        first = read_image(store, pair.input, channels=settings.input_channels, max_pixels=limit)
+        second = read_image(store, pair.target, channels=settings.target_channels, max_pixels=limit)
+        if first.shape[:2] != second.shape[:2] and settings.load_size is None:
+            raise BadImage(
+                "odd-shape", f"{first.shape[1]}x{first.shape[0]} and {second.shape[1]}x{second.shape[0]}"
+            )
+    size = settings.load_size
+    if size is not None:
+        return resize(first, size), resize(second, size)
+    if min(first.shape[:2]) < settings.size:
+        raise BadImage(
+            "odd-shape", f"{first.shape[1]}x{first.shape[0]} is smaller than the crop {settings.size}"
+        )
+    return first, second
+
+
+def jitter(
+    pair: tuple[Pixels, Pixels], size: int, key: Sequence[int], *, flip: bool
+) -> tuple[Pixels, Pixels]:
+    """The paper's random jitter: the same random crop of `size` and mirroring for both images.
+
+    `key` seeds it; the loaders use (seed, epoch, index), so a sample is the same whichever loader,
+    worker or attempt makes it.
+    """
+    rng = np.random.default_rng(key)
+    height, width = pair[0].shape[:2]
+    top = rng.integers(height - size + 1)
+    left = rng.integers(width - size + 1)
+    step = -1 if flip and rng.random() < 0.5 else 1
+    first, second = (image[top : top + size, left : left + size][:, ::step] for image in pair)
+    return first, second
+
+
+def _load_halves(store: Store, path: str, settings: PairedSettings) -> tuple[Pixels, Pixels]:
+    """Input and target of the file `path`, which holds A|B."""
+    channels = max(settings.input_channels, settings.target_channels)
+    both = read_image(store, path, channels=channels, max_pixels=settings.max_pixels)
+    if both.shape[1] % 2:
+        raise BadImage(
+            "odd-shape", f"{both.shape[1]} pixels wide: two halves side by side need an even width"
+        )
+    middle = both.shape[1] // 2
+    first, second = both[:, :middle], both[:, middle:]
+    if settings.direction == "BtoA":
+        first, second = second, first
+    return to_channels(first, settings.input_channels), to_channels(second, settings.target_channels)
+
+
+@dataclass
+class _Matched:
+    """Pairs by their part (train, val, test, "" for none), and what belongs to no pair."""
+
+    by_split: dict[str, list[Pair]] = field(default_factory=lambda: defaultdict(list))
+    bad: list[BadInput] = field(default_factory=list)
+
+
+def _layout_of(entries: Sequence[Entry]) -> Literal["folders", "side-by-side"]:
+    folders = {part for entry in entries for part in PurePosixPath(entry.path).parts[:-1]}
+    return "folders" if folders & {*_A_FOLDERS, *_B_FOLDERS, *CYCLEGAN} else "side-by-side"
+
+
+def _side_by_side(entries: Sequence[Entry]) -> _Matched:
+    matched = _Matched()
+    for entry in entries:
+        matched.by_split[split_of(entry.path)].append(Pair(entry.path))
+    if matched.by_split["train"]:
+        for pair in matched.by_split.pop("", []):
+            matched.bad.append(BadInput(pair.input, "unused", "beside the folder train"))
+    return matched
+
+
+def _by_folder(entries: Sequence[Entry], direction: Literal["AtoB", "BtoA"]) -> _Matched:
+    matched = _Matched()
+    sides: dict[str, dict[str, str]] = {"A": {}, "B": {}}
+    for entry in entries:
+        side, key = _side_of(entry.path)
+        if not side:
+            matched.bad.append(BadInput(entry.path, "unused", "in neither of the two folders"))
+        elif key in sides[side]:
+            matched.bad.append(BadInput(entry.path, "unpaired", f"{sides[side][key]} has the same stem"))
+        else:
+            sides[side][key] = entry.path
+    inputs, targets = sides["A"], sides["B"]
+    if direction == "BtoA":
+        inputs, targets = targets, inputs
+    for key in sorted(inputs.keys() & targets.keys()):
+        matched.by_split[split_of(inputs[key])].append(Pair(inputs[key], targets[key]))
+    for key in sorted(inputs.keys() ^ targets.keys()):
+        path = inputs.get(key) or targets[key]
+        matched.bad.append(BadInput(path, "unpaired", "no partner of the same stem"))
+    return matched
 
 
 def _side_of(path: str) -> tuple[str, str]:
     """("A" or "B" or "", what remains of the path without that folder and the suffix)."""
     parts = list(PurePosixPath(path).with_suffix("").parts)
     for i, part in enumerate(parts[:-1]):
-        if part in _A_NAMES or part in _B_NAMES:
-            side = "A" if part in _A_NAMES else "B"
-            return side, "/".join(parts[:i] + parts[i + 1 :])
+        if part in _A_FOLDERS:
+            return "A", "/".join(parts[:i] + parts[i + 1 :])
+        if part in _B_FOLDERS:
+            return "B", "/".join(parts[:i] + parts[i + 1 :])
         if part in CYCLEGAN:
             return part[-1], "/".join([*parts[:i], part[:-1], *parts[i + 1 :]])
     return "", ""
 
 
-def _match_folders(
-    entries: Sequence[Entry], by_split: dict[str, list[Pair]], direction: str
-) -> list[BadInput]:
-    bad: list[BadInput] = []
-    sides: dict[str, dict[str, str]] = {"A": {}, "B": {}}
-    for entry in entries:
-        side, key = _side_of(entry.path)
-        if not side:
-            bad.append(BadInput(entry.path, "unused", "in neither of the two folders"))
-        elif key in sides[side]:
-            bad.append(BadInput(entry.path, "unpaired", f"{sides[side][key]} has the same stem"))
-        else:
-            sides[side][key] = entry.path
-    first, second = (sides["A"], sides["B"]) if direction == "AtoB" else (sides["B"], sides["A"])
-    for key in sorted(first.keys() & second.keys()):
-        by_split[split_of(first[key])].append(Pair(first[key], second[key]))
-    alone = sorted(first.keys() ^ second.keys())
-    bad += [BadInput(first.get(k) or second[k], "unpaired", "no partner of the same stem") for k in alone]
-    return bad
-
-
-def _split(by_split: dict[str, list[Pair]], val_share: float, seed: int) -> tuple[list[Pair], list[Pair]]:
-    train, val = by_split["train"], by_split["val"] or by_split["test"]
+def _split(by_split: Mapping[str, list[Pair]], val_share: float, seed: int) -> tuple[list[Pair], list[Pair]]:
+    train = by_split["train"]
+    val = by_split["val"] or by_split["test"]
     if not train and not val:
         train = by_split[""]
     if not val:
@@ -290,21 +307,18 @@ def _split(by_split: dict[str, list[Pair]], val_share: float, seed: int) -> tupl
     return train, val
 
 
-def _check_headers(
-    store: Store, train: Sequence[Pair], layout: str, settings: PairedSettings, most: int = 16
-) -> float:
+def _check_headers(store: Store, pairs: Sequence[Pair], layout: str, settings: PairedSettings) -> float:
     """Read a few headers, so that a wrong layout or size is found in a second, not in an hour.
 
     Returns the mean number of pixels of an image.
     """
     sizes: list[int] = []
-    for pair in train[:most]:
+    for pair in pairs:
         try:
-            # A WebP shows its size only whole.
-            limit = MAX_FILE_BYTES if pair.input.lower().endswith(".webp") else 2**20
-            width, height = image_size(store.read(pair.input, limit))
+            header = read_header(store, pair.input)
         except (BadImage, OSError):
             continue
+        width, height = header.width, header.height
         if pair.target is None:
             if width % 2:
                 raise DataError(
@@ -322,7 +336,7 @@ def _check_headers(
         sizes.append(width * height)
     if not sizes:
         raise DataError(
-            f"none of the first {min(most, len(train))} images can be read",
+            f"none of the first {len(pairs)} images can be read",
             where=store.root,
             hint="check that they are PNG, JPEG or WebP files and open in a viewer",
         )

@@ -7,8 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from genray.datasets.loader import Batch, ReportBad, SampleSource, WorkerShare, check_bad_share, epoch_order
+from genray.datasets.loader import (
+    Batch,
+    ReportBad,
+    Sample,
+    SampleSource,
+    WorkerShare,
+    check_bad_share,
+    epoch_order,
+)
 from genray.errors import DataError
 from genray.images.pixels import Pixels
 from genray.io.bad_input import BadImage, BadInput
@@ -24,7 +33,7 @@ class StreamLoader:
         source: where samples come from.
         shapes: of what `source.vary` gives, (H, W, C) for each part.
         seed: of order and variants.
-        report: told of broken samples.
+        report: takes the broken samples.
         limit: largest share of them (data.max_bad_share).
         path: of the store, for errors.
         repeats: how often `source` has every sample, for the share of the broken ones.
@@ -42,10 +51,14 @@ class StreamLoader:
         repeats: int = 1,
     ) -> None:
         self.count = len(source)
-        self._source, self._shapes, self._seed = source, tuple(shapes), seed
-        self._report, self._limit, self._path = report, limit, path
+        self._source = source
+        self._shapes = tuple(shapes)
+        self._seed = seed
+        self._report = report
+        self._limit = limit
+        self._path = path
         self._distinct = self.count // repeats
-        self._stored: Any = None  # the source in Ray's object store, put there once
+        self._source_in_ray: Any = None  # its reference in Ray's object store, where it is put once
         self._bad: dict[str, BadInput] = {}
 
     def batches(self, epoch: int, batch: int, share: WorkerShare, start: int = 0) -> Iterator[Batch]:
@@ -55,34 +68,35 @@ class StreamLoader:
         rows = (self.count - start) // (batch * share.world) * batch
         if not rows:
             return
-        if self._stored is None:
-            self._stored = ray.put(self._source)
+        if self._source_in_ray is None:
+            self._source_in_ray = ray.put(self._source)
         context = ray.data.DataContext.get_current()
         context.execution_options.preserve_order = True
         context.enable_progress_bars = False
-        decoder = _Decode(self._stored, len(self._shapes), self._seed, epoch, batch, share, start)
+        step = _LoadStep(self._source_in_ray, len(self._shapes), self._seed, epoch, batch, share, start)
         blocks = -(-rows // self._rows_per_block(batch))
         data = ray.data.range(rows, override_num_blocks=blocks).map_batches(
-            decoder, batch_size=None, batch_format="pyarrow", zero_copy_batch=True
+            step, batch_size=None, batch_format="pyarrow", zero_copy_batch=True
         )
         for block in data.iter_batches(batch_size=batch, batch_format="numpy", prefetch_batches=2):
-            self._note(block["bad"])
+            self._report_bad(block["bad"])
             yield tuple(_unpack(block[f"part{i}"], shape) for i, shape in enumerate(self._shapes))
 
     def _rows_per_block(self, batch: int) -> int:
         size = sum(height * width * channels for height, width, channels in self._shapes)
         return max(batch, min(1024, 32_000_000 // size))
 
-    def _note(self, cells: Any) -> None:
-        found = [BadInput(*entry) for cell in cells for entry in cell]
+    def _report_bad(self, cells: Any) -> None:
+        broken = [BadInput(*entry) for cell in cells for entry in cell]
         if any(len(cell) == self.count for cell in cells):
-            what = f"every sample is broken, {found[0].path} for one: {found[0].detail}"
-            raise DataError(what, where=self._path)
-        for bad in found:
+            raise DataError(
+                f"every sample is broken, {broken[0].path} for one: {broken[0].detail}", where=self._path
+            )
+        for bad in broken:
             if bad.path not in self._bad:
                 self._bad[bad.path] = bad
                 self._report(bad)
-        if found:
+        if broken:
             check_bad_share(list(self._bad.values()), self._distinct, self._limit, self._path)
 
 
@@ -92,10 +106,16 @@ def _unpack(cells: Any, shape: tuple[int, int, int]) -> Pixels:
 
 
 @dataclass(frozen=True)
-class _Decode:
-    """The Ray Data step: row numbers in, rows of varied pixels (as bytes) out."""
+class _LoadStep:
+    """The Ray Data step: row numbers in, rows of varied pixels (as bytes) out.
 
-    stored: Any
+    Args:
+        source: a reference to the `SampleSource`.
+        parts: of a sample.
+        seed, epoch, batch, share, start: of `StreamLoader.batches`.
+    """
+
+    source: Any
     parts: int
     seed: int
     epoch: int
@@ -107,30 +127,42 @@ class _Decode:
         import pyarrow as pa
         import ray
 
-        source: SampleSource = ray.get(self.stored)
+        source: SampleSource = ray.get(self.source)
         order = epoch_order(len(source), self.seed, self.epoch)
-        columns: dict[str, list[Any]] = {f"part{i}": [] for i in range(self.parts)}
+        columns: list[list[bytes]] = [[] for _ in range(self.parts)]
         broken: list[list[list[str]]] = []
         for row in rows["id"].to_pylist():
-            step, inside = divmod(row, self.batch)
-            place = self.start + (step * self.batch + inside) * self.share.world + self.share.rank
-            key = (self.seed, self.epoch, int(order[place]))
-            bad: list[list[str]] = []
-            for further in range(len(order)):
-                index = int(order[(place + further) % len(order)])
-                try:
-                    images = source.load(index)
-                    break
-                except BadImage as error:
-                    bad.append([source.name(index), error.reason, error.detail])
-            else:
+            place = self._place(row)
+            sample, bad = _load_next(source, order, place)
+            if sample is None:
                 # The loader raises it: what is raised here Ray Data hides behind errors of its own.
-                columns = {name: [b""] * len(rows) for name in columns}
+                columns = [[b""] * len(rows) for _ in columns]
                 broken = [bad] + [[]] * (len(rows) - 1)
                 break
-            for i, part in enumerate(source.vary(images, key)):
-                columns[f"part{i}"].append(part.tobytes())
+            varied = source.vary(sample, (self.seed, self.epoch, int(order[place])))
+            for column, part in zip(columns, varied, strict=True):
+                column.append(part.tobytes())
             broken.append(bad)
         # Bytes, not tensors: they pass through Arrow without a copy per pixel row.
-        table = {name: pa.array(cells, pa.large_binary()) for name, cells in columns.items()}
+        table = {f"part{i}": pa.array(cells, pa.large_binary()) for i, cells in enumerate(columns)}
         return pa.table(table | {"bad": pa.array(broken, pa.list_(pa.list_(pa.string())))})
+
+    def _place(self, row: int) -> int:
+        """The place in the epoch's order of a row of this worker."""
+        step, inside = divmod(row, self.batch)
+        return self.start + (step * self.batch + inside) * self.share.world + self.share.rank
+
+
+def _load_next(
+    source: SampleSource, order: NDArray[np.int64], place: int
+) -> tuple[Sample | None, list[list[str]]]:
+    """The first sample that can be loaded from `place` on in the order, and those before it that cannot, each
+    as path, reason and detail; None if none can."""
+    bad: list[list[str]] = []
+    for further in range(len(order)):
+        index = int(order[(place + further) % len(order)])
+        try:
+            return source.load(index), bad
+        except BadImage as error:
+            bad.append([source.name(index), error.reason, error.detail])
+    return None, bad

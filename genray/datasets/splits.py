@@ -43,6 +43,7 @@ def hold_out(samples: Sequence[T], share: float, seed: int) -> tuple[list[T], li
         return list(samples), []
     count = min(max(1, round(len(samples) * share)), len(samples) - 1)
     order = np.random.default_rng([seed, 0x5EED]).permutation(len(samples))
-    held = set(order[:count].tolist())
-    remaining = [sample for i, sample in enumerate(samples) if i not in held]
-    return remaining, [sample for i, sample in enumerate(samples) if i in held]
+    chosen = set(order[:count].tolist())
+    remaining = [sample for i, sample in enumerate(samples) if i not in chosen]
+    held_out = [sample for i, sample in enumerate(samples) if i in chosen]
+    return remaining, held_out

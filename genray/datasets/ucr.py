@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -20,13 +20,15 @@ from numpy.typing import NDArray
 from genray.io.bad_input import BadInput
 
 SUFFIXES = (".tsv", ".csv", ".txt")
+A_SIGNAL = "a signal, a line for each sample, and no table with a row for each beat"
+
 _LONGEST = 2**20  # bytes of a row
 _LARGEST = 2**32  # bytes of a file
-_LEAST, _MOST = 8, 16384  # values of a beat
+_LEAST = 8  # values of a beat, with its class
+_MOST = 16384
 _BEYOND = 1e15  # squares of such values are still float32
 _SEPARATORS = re.compile(rb"[\s,;]+")
 _NO_NUMBER = "no number: values and classes are numbers between spaces, tabs or commas"
-A_SIGNAL = "a signal, a line for each sample, and no table with a row for each beat"
 _NO_VALUE = f"a value that is NaN, infinite or beyond {_BEYOND:g}"
 
 
@@ -57,41 +59,55 @@ def read_rows(path: Path, label: Literal["auto", "first", "last"] = "auto") -> B
     Args:
         label: the column of the class; auto: the last in .csv files, else the first.
     """
-    last = label == "last" or (label == "auto" and path.suffix.lower() == ".csv")
-    good: list[tuple[int, NDArray[np.float64]]] = []
-    bad: list[BadInput] = []
-    short = 0
+    table = _Table()
     try:
         if path.stat().st_size > _LARGEST:
             return _nothing(path, "too-large", f"more than {_LARGEST >> 30} GB")
         for number, line in _lines(path):
-            row = _numbers(line)
             if number == 1 and b"time" in _SEPARATORS.split(line.strip().lower()):
                 return _nothing(path, "odd-shape", A_SIGNAL)
-            short += row is not None and len(row) <= _LEAST
-            if row is None:
-                bad.append(BadInput(f"{path.name}:{number}", "truncated", _NO_NUMBER))
-            elif not _LEAST < len(row) <= _MOST:
-                bad.append(BadInput(f"{path.name}:{number}", "odd-shape", f"{len(row)} values"))
-            elif not np.abs(row).max() < _BEYOND:  # NaN compares false
-                bad.append(BadInput(f"{path.name}:{number}", "truncated", _NO_VALUE))
-            else:
-                good.append((number, row))
+            table.add(f"{path.name}:{number}", line)
     except OSError as error:
-        bad.append(BadInput(path.name, "unreadable", error.strerror or str(error)))
-    if good and bad and bad[0].path == f"{path.name}:1" and bad[0].detail == _NO_NUMBER:
-        del bad[0]  # it names the columns
-    if not good and 0 < len(bad) - 1 <= short:  # the first line may name the columns
+        table.bad.append(BadInput(path.name, "unreadable", error.strerror or str(error)))
+    bad = table.bad
+    if not table.rows and 0 < len(bad) - 1 <= table.short:  # the first line may name the columns
         return _nothing(path, "odd-shape", A_SIGNAL)
-    if not good:
-        return _nothing(path, *_why(bad))
-    usual = Counter(len(row) for _, row in good).most_common(1)[0][0]
-    odd = [(number, row) for number, row in good if len(row) != usual]
-    detail = f"{{}} values, most rows have {usual}"
-    bad += [BadInput(f"{path.name}:{n}", "odd-shape", detail.format(len(row))) for n, row in odd]
-    table = np.stack([row for _, row in good if len(row) == usual])
-    values = table[:, :-1] if last else table[:, 1:]
-    return BeatRows(values.astype(np.float32), [f"{c:g}" for c in table[:, -1 if last else 0]], bad)
+    if not table.rows:
+        return _nothing(path, bad[0].reason, bad[0].detail) if bad else _nothing(path, "empty", "no rows")
+    if bad and bad[0].path == f"{path.name}:1" and bad[0].detail == _NO_NUMBER:
+        del bad[0]  # it names the columns
+    usual = Counter(len(values) for values in table.rows.values()).most_common(1)[0][0]
+    for place, values in table.rows.items():
+        if len(values) != usual:
+            bad.append(BadInput(place, "odd-shape", f"{len(values)} values, most rows have {usual}"))
+    rows = np.stack([values for values in table.rows.values() if len(values) == usual])
+    if label == "last" or (label == "auto" and path.suffix.lower() == ".csv"):
+        beats, classes = rows[:, :-1], rows[:, -1]
+    else:
+        beats, classes = rows[:, 1:], rows[:, 0]
+    return BeatRows(beats.astype(np.float32), [f"{number:g}" for number in classes], bad)
+
+
+@dataclass
+class _Table:
+    """Lines of a table: the values of those that may be beats, by their place, those that are none, and how
+    many of these have too few values."""
+
+    rows: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    bad: list[BadInput] = field(default_factory=list)
+    short: int = 0
+
+    def add(self, place: str, line: bytes) -> None:
+        values = _numbers(line)
+        if values is None:
+            self.bad.append(BadInput(place, "truncated", _NO_NUMBER))
+        elif not _LEAST < len(values) <= _MOST:
+            self.short += len(values) <= _LEAST
+            self.bad.append(BadInput(place, "odd-shape", f"{len(values)} values"))
+        elif not np.abs(values).max() < _BEYOND:  # NaN compares false
+            self.bad.append(BadInput(place, "truncated", _NO_VALUE))
+        else:
+            self.rows[place] = values
 
 
 def _nothing(path: Path, reason: str, detail: str) -> BeatRows:
@@ -112,7 +128,3 @@ def _numbers(line: bytes) -> NDArray[np.float64] | None:
         return np.array(line.replace(b",", b" ").split(), np.float64)
     except ValueError:
         return None
-
-
-def _why(bad: list[BadInput]) -> tuple[str, str]:
-    return (bad[0].reason, bad[0].detail) if bad else ("empty", "no rows")

@@ -1,7 +1,4 @@
-"""Noise made on the fly: clean images in, noisy ones out, on the device of the images.
-
-JPEG's losses made on the device of the images: what compression does to a picture, without a file.
-"""
+"""Noise and JPEG's losses made on the fly: clean images in, corrupted ones out, on their device."""
 
 from __future__ import annotations
 
@@ -23,6 +20,24 @@ Share = Annotated[float, Field(ge=0, le=1)]
 JpegQuality = Annotated[int, Field(ge=1, le=95)]
 Factor = Annotated[float, Field(ge=0, le=10)]
 Width = Annotated[float, Field(ge=0, le=8)]
+
+
+# The example tables of ITU-T T.81, Annex K, which libjpeg scales by its quality.
+_LUMA = """
+16 11 10 16 24 40 51 61      12 12 14 19 26 58 60 55      14 13 16 24 40 57 69 56
+14 17 22 29 51 87 80 62      18 22 37 56 68 109 103 77    24 35 55 64 81 104 113 92
+49 64 78 87 103 121 120 101  72 92 95 98 112 100 103 99"""
+_CHROMA = """
+17 18 24 47 99 99 99 99      18 21 26 66 99 99 99 99      24 26 56 99 99 99 99 99
+47 66 99 99 99 99 99 99      99 99 99 99 99 99 99 99      99 99 99 99 99 99 99 99
+99 99 99 99 99 99 99 99      99 99 99 99 99 99 99 99"""
+
+# JFIF's YCbCr (ITU-R BT.601, full range): rows give Y, Cb - 128 and Cr - 128 from R, G and B.
+_YCBCR = (
+    (0.299, 0.587, 0.114),
+    (-0.168735892, -0.331264108, 0.5),
+    (0.5, -0.418687589, -0.081312411),
+)
 
 
 class NoiseSettings(Settings):
@@ -86,9 +101,10 @@ def corrupt(
     """
     # Autocast would blur in half precision, with steps of some levels.
     with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-        noisy = _MAKERS[settings.kind](images.float(), settings, _Draw(images, generator))
-        last = images.is_contiguous(memory_format=torch.channels_last)
-        return noisy.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+        noisy = _CORRUPTIONS[settings.kind](images.float(), settings, _Sampler(images, generator))
+        channels_last = images.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        return noisy.contiguous(memory_format=layout)
 
 
 def corrupt_held_out(
@@ -112,116 +128,6 @@ def corrupt_held_out(
         words = np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)
         noisy.append(corrupt(image[None], settings, torch.Generator().manual_seed(int(words[0]))))
     return torch.cat(noisy)
-
-
-class _Draw:
-    """Random tensors for a batch, drawn where the generator is, given where the images are."""
-
-    def __init__(self, images: torch.Tensor, generator: torch.Generator | None) -> None:
-        self.target = images.device
-        self._count, self._generator = len(images), generator
-        self._source = images.device if generator is None else generator.device
-
-    def uniform(self, *shape: int) -> torch.Tensor:
-        return torch.rand(shape, generator=self._generator, device=self._source).to(self.target)
-
-    def normal(self, *shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=self._generator, device=self._source).to(self.target)
-
-    def poisson(self, mean: torch.Tensor) -> torch.Tensor:
-        # Contiguous, because the draws are dealt out in the order of memory.
-        return torch.poisson(mean.to(self._source).contiguous(), generator=self._generator).to(self.target)
-
-    def strength(self, bounds: float | tuple[float, float]) -> torch.Tensor:
-        """One for each image, (N, 1, 1, 1)."""
-        low, high = bounds if isinstance(bounds, tuple) else (bounds, bounds)
-        return low + (high - low) * self.uniform(self._count, 1, 1, 1)
-
-
-def _normal(shape: torch.Size, settings: NoiseSettings, draw: _Draw) -> torch.Tensor:
-    """Normal noise of mean 0 and deviation 1 (N, C, H, W), white or blurred."""
-    width = settings.correlation
-    largest = width[1] if isinstance(width, tuple) else width
-    if not largest:
-        return draw.normal(*shape)
-    count, channels, height, across = shape
-    reach = math.ceil(3 * largest)
-    steps = torch.arange(-reach, reach + 1.0, device=draw.target)
-    kernel = torch.exp(-0.5 * (steps / draw.strength(width).clamp(min=1e-3)).square())
-    kernel = kernel / kernel.norm(dim=-1, keepdim=True)  # so that the sum of white noise keeps its deviation
-    # Drawn larger than the image: at the borders the noise is then as inside.
-    noise = draw.normal(channels, count, height + 2 * reach, across + 2 * reach)
-    noise = F.conv2d(F.conv2d(noise, kernel, groups=count), kernel.transpose(2, 3), groups=count)
-    return noise.transpose(0, 1)
-
-
-def _gaussian(images: torch.Tensor, settings: NoiseSettings, draw: _Draw) -> torch.Tensor:
-    noisy = images + draw.strength(settings.sigma) / 255 * _normal(images.shape, settings, draw)
-    return noisy.clamp(0.0, 1.0) if settings.clip else noisy
-
-
-def _poisson_gaussian(images: torch.Tensor, settings: NoiseSettings, draw: _Draw) -> torch.Tensor:
-    """Photons are counted, then read out with normal noise: variance = brightness / photons + sigma²."""
-    photons = draw.strength(settings.photons)
-    return _gaussian(draw.poisson(images.clamp(min=0.0) * photons) / photons, settings, draw)
-
-
-def _salt_and_pepper(images: torch.Tensor, settings: NoiseSettings, draw: _Draw) -> torch.Tensor:
-    """All channels of a pixel turn together: to black or to white, never to a colour."""
-    half = draw.strength(settings.amount) / 2
-    chance = draw.uniform(len(images), 1, *images.shape[2:])
-    return images.masked_fill(chance < half, 0.0).masked_fill(chance >= 1 - half, 1.0)
-
-
-def _jpeg(images: torch.Tensor, settings: NoiseSettings, draw: _Draw) -> torch.Tensor:
-    return jpeg(images, draw.strength(settings.quality).flatten())
-
-
-def _noise_factor(images: torch.Tensor, settings: NoiseSettings, draw: _Draw) -> torch.Tensor:
-    """As in TensorFlow's "Intro to Autoencoders"."""
-    return (images + draw.strength(settings.noise_factor) * draw.normal(*images.shape)).clamp(0.0, 1.0)
-
-
-def _gaussian_then_jpeg(images: torch.Tensor, settings: NoiseSettings, draw: _Draw) -> torch.Tensor:
-    return _jpeg(_gaussian(images, settings, draw), settings, draw)
-
-
-def _mixed(images: torch.Tensor, settings: NoiseSettings, draw: _Draw) -> torch.Tensor:
-    makers = (_gaussian, _poisson_gaussian, _salt_and_pepper, _jpeg, _gaussian_then_jpeg)
-    choice = draw.uniform(len(images), 1, 1, 1).mul(len(makers)).long()
-    noisy = images
-    # All kinds of all images: to pick out the images of a kind would make a GPU wait for the choice.
-    for number, make in enumerate(makers):
-        noisy = torch.where(choice == number, make(images, settings, draw), noisy)
-    return noisy
-
-
-_MAKERS: dict[NoiseKind, Callable[[torch.Tensor, NoiseSettings, _Draw], torch.Tensor]] = {
-    "gaussian": _gaussian,
-    "poisson-gaussian": _poisson_gaussian,
-    "salt-and-pepper": _salt_and_pepper,
-    "jpeg": _jpeg,
-    "noise-factor": _noise_factor,
-    "mixed": _mixed,
-}
-
-
-_LUMA = """
-16 11 10 16 24 40 51 61      12 12 14 19 26 58 60 55      14 13 16 24 40 57 69 56
-14 17 22 29 51 87 80 62      18 22 37 56 68 109 103 77    24 35 55 64 81 104 113 92
-49 64 78 87 103 121 120 101  72 92 95 98 112 100 103 99"""
-_CHROMA = """
-17 18 24 47 99 99 99 99      18 21 26 66 99 99 99 99      24 26 56 99 99 99 99 99
-47 66 99 99 99 99 99 99      99 99 99 99 99 99 99 99      99 99 99 99 99 99 99 99
-99 99 99 99 99 99 99 99      99 99 99 99 99 99 99 99"""
-"""The example tables of ITU-T T.81, Annex K, which libjpeg scales by its quality."""
-
-# JFIF's YCbCr (ITU-R BT.601, full range): rows give Y, Cb - 128 and Cr - 128 from R, G and B.
-_YCBCR = (
-    (0.299, 0.587, 0.114),
-    (-0.168735892, -0.331264108, 0.5),
-    (0.5, -0.418687589, -0.081312411),
-)
 
 
 def jpeg(images: torch.Tensor, quality: torch.Tensor) -> torch.Tensor:
@@ -258,6 +164,99 @@ def jpeg(images: torch.Tensor, quality: torch.Tensor) -> torch.Tensor:
         return levels.round().clamp(0.0, 255.0).div(255.0)
 
 
+class _Sampler:
+    """Random tensors for a batch, drawn where the generator is, given where the images are."""
+
+    def __init__(self, images: torch.Tensor, generator: torch.Generator | None) -> None:
+        self.target = images.device
+        self._count = len(images)
+        self._generator = generator
+        self._source = images.device if generator is None else generator.device
+
+    def uniform(self, *shape: int) -> torch.Tensor:
+        return torch.rand(shape, generator=self._generator, device=self._source).to(self.target)
+
+    def normal(self, *shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=self._generator, device=self._source).to(self.target)
+
+    def poisson(self, mean: torch.Tensor) -> torch.Tensor:
+        # Contiguous, because the draws are dealt out in the order of memory.
+        return torch.poisson(mean.to(self._source).contiguous(), generator=self._generator).to(self.target)
+
+    def strength(self, bounds: float | tuple[float, float]) -> torch.Tensor:
+        """One for each image, (N, 1, 1, 1)."""
+        low, high = bounds if isinstance(bounds, tuple) else (bounds, bounds)
+        return low + (high - low) * self.uniform(self._count, 1, 1, 1)
+
+
+def _normal(shape: torch.Size, settings: NoiseSettings, sampler: _Sampler) -> torch.Tensor:
+    """Normal noise of mean 0 and deviation 1 (N, C, H, W), white or blurred."""
+    width = settings.correlation
+    largest = width[1] if isinstance(width, tuple) else width
+    if not largest:
+        return sampler.normal(*shape)
+    count, channels, height, columns = shape
+    reach = math.ceil(3 * largest)
+    steps = torch.arange(-reach, reach + 1.0, device=sampler.target)
+    kernel = torch.exp(-0.5 * (steps / sampler.strength(width).clamp(min=1e-3)).square())
+    kernel = kernel / kernel.norm(dim=-1, keepdim=True)  # so that the sum of white noise keeps its deviation
+    # Drawn larger than the image: at the borders the noise is then as inside.
+    noise = sampler.normal(channels, count, height + 2 * reach, columns + 2 * reach)
+    noise = F.conv2d(F.conv2d(noise, kernel, groups=count), kernel.transpose(2, 3), groups=count)
+    return noise.transpose(0, 1)
+
+
+def _gaussian(images: torch.Tensor, settings: NoiseSettings, sampler: _Sampler) -> torch.Tensor:
+    noisy = images + sampler.strength(settings.sigma) / 255 * _normal(images.shape, settings, sampler)
+    return noisy.clamp(0.0, 1.0) if settings.clip else noisy
+
+
+def _poisson_gaussian(images: torch.Tensor, settings: NoiseSettings, sampler: _Sampler) -> torch.Tensor:
+    """Photons are counted, then read out with normal noise: variance = brightness / photons + sigma²."""
+    photons = sampler.strength(settings.photons)
+    return _gaussian(sampler.poisson(images.clamp(min=0.0) * photons) / photons, settings, sampler)
+
+
+def _salt_and_pepper(images: torch.Tensor, settings: NoiseSettings, sampler: _Sampler) -> torch.Tensor:
+    """All channels of a pixel turn together: to black or to white, never to a colour."""
+    half = sampler.strength(settings.amount) / 2
+    chance = sampler.uniform(len(images), 1, *images.shape[2:])
+    return images.masked_fill(chance < half, 0.0).masked_fill(chance >= 1 - half, 1.0)
+
+
+def _jpeg(images: torch.Tensor, settings: NoiseSettings, sampler: _Sampler) -> torch.Tensor:
+    return jpeg(images, sampler.strength(settings.quality).flatten())
+
+
+def _noise_factor(images: torch.Tensor, settings: NoiseSettings, sampler: _Sampler) -> torch.Tensor:
+    """As in TensorFlow's "Intro to Autoencoders"."""
+    return (images + sampler.strength(settings.noise_factor) * sampler.normal(*images.shape)).clamp(0.0, 1.0)
+
+
+def _gaussian_then_jpeg(images: torch.Tensor, settings: NoiseSettings, sampler: _Sampler) -> torch.Tensor:
+    return _jpeg(_gaussian(images, settings, sampler), settings, sampler)
+
+
+def _mixed(images: torch.Tensor, settings: NoiseSettings, sampler: _Sampler) -> torch.Tensor:
+    kinds = (_gaussian, _poisson_gaussian, _salt_and_pepper, _jpeg, _gaussian_then_jpeg)
+    choice = sampler.uniform(len(images), 1, 1, 1).mul(len(kinds)).long()
+    noisy = images
+    # All kinds of all images: to pick out the images of a kind would make a GPU wait for the choice.
+    for number, corruption in enumerate(kinds):
+        noisy = torch.where(choice == number, corruption(images, settings, sampler), noisy)
+    return noisy
+
+
+_CORRUPTIONS: dict[NoiseKind, Callable[[torch.Tensor, NoiseSettings, _Sampler], torch.Tensor]] = {
+    "gaussian": _gaussian,
+    "poisson-gaussian": _poisson_gaussian,
+    "salt-and-pepper": _salt_and_pepper,
+    "jpeg": _jpeg,
+    "noise-factor": _noise_factor,
+    "mixed": _mixed,
+}
+
+
 def _tables(quality: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The quantisation tables of each quality, by libjpeg's rule: luma and chroma, (N, 1, 1, 64)."""
     quality = quality.float().round().clamp(1.0, 100.0)[:, None]
@@ -274,7 +273,8 @@ def _compress(planes: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     """Quantise the DCT of each 8x8 block of planes (N, C, H, W), levels from 0 to 255; gives levels again."""
     count, channels, height, width = planes.shape
     padded = F.pad(planes - 128.0, (0, -width % 8, 0, -height % 8), mode="replicate")
-    down, along = padded.shape[2] // 8, padded.shape[3] // 8
+    down = padded.shape[2] // 8
+    along = padded.shape[3] // 8
     blocks = padded.reshape(count, channels, down, 8, along, 8).permute(0, 1, 2, 4, 3, 5)
     # One product with a 64x64 matrix is several times faster than 8x8 products from both sides.
     basis = _dct().to(planes.device)

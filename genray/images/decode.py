@@ -1,132 +1,83 @@
-"""Encoded image bytes in, uint8 arrays out; what cannot be used is named by a short reason."""
+"""Images for training: PNG, JPEG and WebP files in, uint8 arrays of as many channels as are asked for out.
+
+What cannot be used is a `BadImage` with a short reason.
+"""
 
 from __future__ import annotations
 
 import io
-import struct
 import warnings
-from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import simplejpeg
-from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from genray.images.pixels import Pixels
 from genray.io.bad_input import BadImage
 from genray.io.store import Store
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-FORMATS = ("PNG", "JPEG", "WEBP")
-MAX_FILE_BYTES = 256 * 2**20
 
-_MAGIC = {
-    b"\xff\xd8": "jpeg",
-    b"\x89PNG": "png",
-    b"RIFF": "webp",
-    b"II*\0": "tiff",
-    b"MM\0*": "tiff",
-}
-_MAX_PARTS = 1_000_000
+_FORMATS = ("PNG", "JPEG", "WEBP")
+_MAX_FILE_BYTES = 256 * 2**20
+_HEADER_BYTES = 2**20  # that a header lies in
+_ORIENTATION = 0x0112
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
-def image_format(data: bytes) -> str:
-    """ "jpeg", "png", "webp" or "tiff", by the first bytes of `data`, whatever its name is.
+@dataclass(frozen=True)
+class ImageHeader:
+    """What the header of an image says of it: its size, after EXIF turns (but for PNG), and whether it has no
+    colour."""
+
+    width: int
+    height: int
+    is_gray: bool
+
+
+def read_image(store: Store, path: str, *, channels: int, max_pixels: int) -> Pixels:
+    """Read and decode an image file, see `decode`.
+
+    Raises:
+        BadImage: it cannot be read or decoded, or is larger than 256 MiB.
+    """
+    try:
+        data = store.read(path, _MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise BadImage("unreadable", error.strerror or str(error)) from error
+    if len(data) > _MAX_FILE_BYTES:
+        raise BadImage("too-large", f"more than {_MAX_FILE_BYTES} bytes")
+    return decode(data, channels=channels, max_pixels=max_pixels)
+
+
+def read_header(store: Store, path: str) -> ImageHeader:
+    """Read the header of an image file.
 
     Raises:
         BadImage: empty or unknown.
+        OSError: it cannot be read.
     """
-    if not data:
-        raise BadImage("empty", "0 bytes")
-    if data.startswith((b"II+\0", b"MM\0+")):
-        raise BadImage("unsupported", "a BigTIFF")
-    for magic, name in _MAGIC.items():
-        if data.startswith(magic) and (name != "webp" or data[8:12] == b"WEBP"):
-            return name
-    raise BadImage("unknown-format", f"begins with {data[:8]!r}")
+    # A WebP shows its size only whole.
+    limit = _MAX_FILE_BYTES if path.lower().endswith(".webp") else _HEADER_BYTES
+    return decode_header(store.read(path, limit))
 
 
-def jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The marker and the content of each segment before the first scan (ITU-T T.81, annex B).
-
-    Raises:
-        ValueError, IndexError, struct.error: damaged.
-    """
-    at = 2
-    for _ in range(_MAX_PARTS):
-        if data[at] != 0xFF:
-            raise ValueError(f"no marker at byte {at}")
-        marker = data[at + 1]
-        if marker == 0xDA:
-            return
-        if marker == 0xFF:  # fill byte
-            at += 1
-            continue
-        (length,) = struct.unpack_from(">H", data, at + 2)
-        yield marker, data[at + 4 : at + 2 + length]
-        at += 2 + length
-    raise ValueError("too many segments")
-
-
-def chunks(data: bytes, form: str) -> Iterator[tuple[bytes, int, int]]:
-    """The kind, start and length of each chunk of a "png" (ISO 15948) or "webp" file (RIFF).
-
-    Raises:
-        ValueError, struct.error: damaged, or it ends before its last chunk does.
-    """
-    png = form == "png"
-    at, end = (8, len(data)) if png else (12, 8 + struct.unpack_from("<L", data, 4)[0])
-    for _ in range(_MAX_PARTS):
-        if not png and at >= end:
-            return
-        length, kind = struct.unpack_from(">L4s" if png else "<4sL", data, at)[:: 1 if png else -1]
-        if at + 8 + length > len(data):
-            raise ValueError(f"ends within {kind!r}")
-        yield kind, at + 8, length
-        if kind == b"IEND":
-            return
-        at += 12 + length if png else 8 + length + length % 2
-    raise ValueError("too many chunks")
-
-
-def image_size(data: bytes) -> tuple[int, int]:
-    """(width, height) from the header of `data`, before any pixel is decoded; EXIF turns are applied
-    (but for PNG).
+def decode_header(data: bytes) -> ImageHeader:
+    """The header of an image, before any pixel is decoded.
 
     Raises:
         BadImage: empty or unknown.
     """
     with _open(data) as image:
         width, height = image.size
-        return (height, width) if _orientation(image) >= 5 else (width, height)
+        if _orientation(image) >= 5:
+            width, height = height, width
+        gray = image.mode in ("1", "L", "LA") or image.mode.startswith("I")
+        return ImageHeader(width, height, gray)
 
 
-def is_gray(data: bytes) -> bool:
-    """Whether the header of `data` says that its image has no colour.
-
-    Raises:
-        BadImage: empty or unknown.
-    """
-    with _open(data) as image:
-        return image.mode in ("1", "L", "LA") or image.mode.startswith("I")
-
-
-def read_image_file(store: Store, path: str) -> bytes:
-    """The bytes of an image file.
-
-    Raises:
-        BadImage: it cannot be read, or is larger than `MAX_FILE_BYTES`.
-    """
-    try:
-        data = store.read(path, MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise BadImage("unreadable", error.strerror or str(error)) from error
-    if len(data) > MAX_FILE_BYTES:
-        raise BadImage("too-large", f"more than {MAX_FILE_BYTES} bytes")
-    return data
-
-
-def decode(data: bytes, *, channels: int, max_pixels: int) -> NDArray[np.uint8]:
+def decode(data: bytes, *, channels: int, max_pixels: int) -> Pixels:
     """Decode PNG, JPEG or WebP bytes to (H, W, channels) uint8.
 
     Upright by its EXIF orientation; 16-bit values are scaled, not clipped; palettes, CMYK and gray are
@@ -150,21 +101,20 @@ def decode(data: bytes, *, channels: int, max_pixels: int) -> NDArray[np.uint8]:
                 # 1.4 times as fast as Pillow, same pixels.
                 space = "GRAY" if channels == 1 else "RGB"
                 return simplejpeg.decode_jpeg(data, colorspace=space, strict=True)  # type: ignore[no-any-return]
-            array = np.asarray(_convert(ImageOps.exif_transpose(image), _MODES[channels]))
+            upright = np.asarray(_to_mode(ImageOps.exif_transpose(image), _MODES[channels]))
         except (OSError, ValueError, SyntaxError, EOFError) as error:
             # Pillow and libjpeg say 'truncated', 'broken data stream', 'bad header checksum'...
             raise BadImage("truncated", str(error).split("\n")[0]) from error
-    return array.reshape(*array.shape[:2], channels)
+    return upright.reshape(*upright.shape[:2], channels)
 
 
-def _orientation(image: Image.Image) -> int:
-    # Pillow would decode a whole PNG to look for EXIF behind its pixels.
-    if image.format == "PNG":
-        return 1
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of odd EXIF
-        orientation = image.getexif().get(0x0112, 1)
-    return orientation if isinstance(orientation, int) else 1
+def to_channels(image: Pixels, channels: int) -> Pixels:
+    """(H, W, C) -> (H, W, channels), by Pillow's rules of conversion."""
+    image = np.ascontiguousarray(image)
+    if image.shape[-1] == channels:
+        return image
+    converted = np.asarray(Image.fromarray(image).convert(_MODES[channels]))
+    return converted.reshape(*image.shape[:2], channels)
 
 
 def _open(data: bytes) -> Image.Image:
@@ -173,7 +123,7 @@ def _open(data: bytes) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of bombs and odd EXIF; both are handled here
-            return Image.open(io.BytesIO(data), formats=FORMATS)
+            return Image.open(io.BytesIO(data), formats=_FORMATS)
     except Image.DecompressionBombError as error:
         raise BadImage("too-large", str(error)) from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
@@ -182,7 +132,17 @@ def _open(data: bytes) -> Image.Image:
         raise BadImage("unknown-format", f"begins with {data[:8]!r}") from error
 
 
-def _convert(image: Image.Image, mode: str) -> Image.Image:
+def _orientation(image: Image.Image) -> int:
+    # Pillow would decode a whole PNG to look for EXIF behind its pixels.
+    if image.format == "PNG":
+        return 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd EXIF
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    return orientation if isinstance(orientation, int) else 1
+
+
+def _to_mode(image: Image.Image, mode: str) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits per pixel; Pillow's own convert would clip it to white
         image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
     if mode != "RGBA" and (image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info):

@@ -1,6 +1,6 @@
 """The image formats: what a file says before it is decoded, and its pixels as they are stored.
 
-The tags of TIFF files and EXIF blocks.
+Each codec has errors of its own for broken data; whatever it is, it becomes a `BadImage`.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import imagecodecs
 import numpy as np
@@ -19,21 +19,35 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, JpegImagePlugin
 
-from genray.images.decode import chunks, image_format, jpeg_segments
+from genray.images.tiff import Tag, TagDirectory, encode_directory, without_orientation
 from genray.io.bad_input import BadImage
 
 FilePixels = NDArray[np.uint8 | np.uint16]
 
+_MAGIC = {
+    b"\xff\xd8": "jpeg",
+    b"\x89PNG": "png",
+    b"RIFF": "webp",
+    b"II*\0": "tiff",
+    b"MM\0*": "tiff",
+}
+_MAX_PARTS = 1_000_000
 _ICC_SPACES = {1: (b"GRAY", b"RGB "), 3: (b"RGB ",), 4: (b"CMYK",)}
 _MAX_ICC = 4 * 2**20
 _SUBSAMPLING = {(1, 1): "4:4:4", (2, 1): "4:2:2", (2, 2): "4:2:0", (1, 2): "4:4:0", (4, 1): "4:1:1"}
+# ITU-T T.81, annex K, table K.1, in the zigzag order of the file.
+_LUMA = """16 11 12 14 12 10 16 14 13 14 18 17 16 19 24 40 26 24 22 22 24 49 35 37 29 40 58 51 61 60 57 51
+56 55 64 72 92 78 64 68 87 69 55 56 80 109 81 87 95 98 103 104 103 62 77 113 121 112 100 120 92 101 103 99"""
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 1, 6: 3}
 _PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _PNG_SHOWN = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _TIFF_SAMPLES = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}  # by photometric interpretation
-# ITU-T T.81, annex K, table K.1, in the zigzag order of the file.
-_LUMA = """16 11 12 14 12 10 16 14 13 14 18 17 16 19 24 40 26 24 22 22 24 49 35 37 29 40 58 51 61 60 57 51
-56 55 64 72 92 78 64 68 87 69 55 56 80 109 81 87 95 98 103 104 103 62 77 113 121 112 100 120 92 101 103 99"""
+_TIFF_WHITE_IS_ZERO = 0
+_TIFF_RGB = 2
+_TIFF_PALETTE = 3
+_TIFF_CMYK = 5
+_TIFF_JPEG = 7  # a compression
+_MAX_TILE = 2**26  # pixels
 
 
 @dataclass(frozen=True)
@@ -53,6 +67,26 @@ class ImageFile:
     lossless: bool = False
 
 
+def inspect_file(data: bytes) -> ImageFile:
+    """What a file says of itself, without a look at its pixels.
+
+    Raises:
+        BadImage: `empty`, `unknown-format`, `truncated`, `unsupported`, `too-large`.
+    """
+    kind = _format_of(data)
+    file = cast(ImageFile, _guarded(_INSPECTORS[kind], data))
+    if min(file.size) < 1:
+        raise BadImage("truncated", f"{file.size[0]}x{file.size[1]} pixels: the header is damaged")
+    icc = file.icc
+    if icc is not None and not _is_profile(icc, _ICC_SPACES[file.samples]):
+        icc = None
+    orientation = file.orientation
+    exif = file.exif
+    if exif is not None and kind != "tiff":
+        orientation, exif = without_orientation(exif.removeprefix(b"Exif\0\0"))
+    return replace(file, icc=icc, exif=exif, orientation=orientation if 1 <= orientation <= 8 else 1)
+
+
 def decode_file(data: bytes, file: ImageFile) -> FilePixels:
     """(H, W), or (H, W, C) with alpha last, as stored: not upright.
 
@@ -66,13 +100,37 @@ def to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
     """Convert to sRGB through the image's ICC profile; by Pillow's plain rule without a usable one."""
     if icc is not None:
         try:
-            made = ImageCms.profileToProfile(
+            converted = ImageCms.profileToProfile(
                 image, io.BytesIO(icc), ImageCms.createProfile("sRGB"), outputMode="RGB"
             )
-            return cast(Image.Image, made)
+            return cast(Image.Image, converted)
         except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
             pass
     return image.convert("RGB")
+
+
+def _format_of(data: bytes) -> str:
+    """ "jpeg", "png", "webp" or "tiff", by the first bytes of `data`, whatever its name is.
+
+    Raises:
+        BadImage: empty or unknown.
+    """
+    if not data:
+        raise BadImage("empty", "0 bytes")
+    if data.startswith((b"II+\0", b"MM\0+")):
+        raise BadImage("unsupported", "a BigTIFF")
+    for magic, name in _MAGIC.items():
+        if data.startswith(magic) and (name != "webp" or data[8:12] == b"WEBP"):
+            return name
+    raise BadImage("unknown-format", f"begins with {data[:8]!r}")
+
+
+def _is_profile(icc: bytes, spaces: tuple[bytes, ...]) -> bool:
+    return (
+        132 <= int.from_bytes(icc[:4]) <= len(icc) <= _MAX_ICC
+        and icc[36:40] == b"acsp"
+        and icc[16:20] in spaces
+    )
 
 
 def _guarded(work: Callable[..., Any], *values: Any) -> Any:
@@ -81,64 +139,94 @@ def _guarded(work: Callable[..., Any], *values: Any) -> Any:
     except (BadImage, MemoryError):
         raise
     except Exception as error:  # each codec has its own errors for broken data, and none may end a run
-        said = str(error).split("\n")[0] or type(error).__name__
-        raise BadImage("unsupported" if "Unsupported JPEG process" in said else "truncated", said) from error
+        detail = str(error).split("\n")[0] or type(error).__name__
+        reason = "unsupported" if "Unsupported JPEG process" in detail else "truncated"
+        raise BadImage(reason, detail) from error
 
 
-def inspect(data: bytes) -> ImageFile:
-    """What a file says of itself, without a look at its pixels.
+@dataclass
+class _JpegHeader:
+    """What the segments before the first scan say: the frame, the EXIF block, the quantisation tables by
+    their number, and the parts of the profile by theirs."""
 
-    Raises:
-        BadImage: `empty`, `unknown-format`, `truncated`, `unsupported`, `too-large`.
-    """
-    kind = image_format(data)
-    file = cast(ImageFile, _guarded(_INSPECTORS[kind], data))
-    if min(file.size) < 1:
-        raise BadImage("truncated", f"{file.size[0]}x{file.size[1]} pixels: the header is damaged")
-    icc = file.icc
-    if icc is not None and not (
-        132 <= int.from_bytes(icc[:4]) <= len(icc) <= _MAX_ICC
-        and icc[36:40] == b"acsp"
-        and icc[16:20] in _ICC_SPACES[file.samples]
-    ):
-        icc = None
-    orientation, exif = file.orientation, file.exif
-    if exif is not None and kind != "tiff":
-        orientation, exif = without_orientation(exif.removeprefix(b"Exif\0\0"))
-    return replace(file, icc=icc, exif=exif, orientation=orientation if 1 <= orientation <= 8 else 1)
+    frame: bytes = b""
+    exif: bytes | None = None
+    tables: dict[int, bytes] = field(default_factory=dict)
+    profile: dict[int, bytes] = field(default_factory=dict)
 
 
 def _inspect_jpeg(data: bytes) -> ImageFile:
-    frame, exif, tables = b"", None, {}
-    profile: dict[int, bytes] = {}
-    for marker, body in jpeg_segments(data):
-        if marker == 0xDB:
-            while body:
-                size = 128 if body[0] >> 4 else 64
-                tables[body[0] & 15], body = body[1 : 1 + size], body[1 + size :]
-        elif marker == 0xE1 and body.startswith(b"Exif\0\0"):
-            exif = exif or body
-        elif marker == 0xE2 and body.startswith(b"ICC_PROFILE\0"):
-            profile[body[12]] = body[13:]
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            frame = frame or body
+    header = _jpeg_header(data)
+    frame = header.frame
     depth, height, width, samples = struct.unpack_from(">BHHB", frame)
     if depth != 8 or samples not in (1, 3, 4):
         raise BadImage("unsupported", f"a JPEG of {samples} components of {depth} bits")
-    factors = [(frame[7 + 3 * c] >> 4, frame[7 + 3 * c] & 15, frame[8 + 3 * c]) for c in range(samples)]
-    (across, down, table), (less_across, less_down, _) = factors[0], factors[-1]
+    # Of each component how often it is sampled across and down, and the number of its table.
+    components = [(frame[7 + 3 * c] >> 4, frame[7 + 3 * c] & 15, frame[8 + 3 * c]) for c in range(samples)]
+    across, down, table = components[0]
+    fewer_across, fewer_down, _ = components[-1]
     subsampling = None
-    if samples == 3 and factors[1][:2] == factors[2][:2]:
-        subsampling = _SUBSAMPLING.get((across // less_across, down // less_down))
-    # All the parts that the first byte of each announces, in their order.
-    whole = profile and sorted(profile) == list(range(1, profile[min(profile)][0] + 1))
-    icc = b"".join(profile[part][1:] for part in sorted(profile)) if whole else None
-    quality = _quality(tables[table]) if table in tables else None
-    return ImageFile("jpeg", (width, height), samples, 8, False, 1, icc, exif, quality, subsampling)
+    if samples == 3 and components[1][:2] == components[2][:2]:
+        subsampling = _SUBSAMPLING.get((across // fewer_across, down // fewer_down))
+    return ImageFile(
+        "jpeg",
+        (width, height),
+        samples,
+        icc=_joined_profile(header.profile),
+        exif=header.exif,
+        quality=_jpeg_quality(header.tables[table]) if table in header.tables else None,
+        subsampling=subsampling,
+    )
+
+
+def _jpeg_header(data: bytes) -> _JpegHeader:
+    header = _JpegHeader()
+    for marker, body in _jpeg_segments(data):
+        if marker == 0xDB:
+            while body:
+                size = 128 if body[0] >> 4 else 64
+                header.tables[body[0] & 15] = body[1 : 1 + size]
+                body = body[1 + size :]
+        elif marker == 0xE1 and body.startswith(b"Exif\0\0"):
+            header.exif = header.exif or body
+        elif marker == 0xE2 and body.startswith(b"ICC_PROFILE\0"):
+            header.profile[body[12]] = body[13:]
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            header.frame = header.frame or body
+    return header
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The marker and the content of each segment before the first scan (ITU-T T.81, annex B).
+
+    Raises:
+        ValueError, IndexError, struct.error: damaged.
+    """
+    at = 2
+    for _ in range(_MAX_PARTS):
+        if data[at] != 0xFF:
+            raise ValueError(f"no marker at byte {at}")
+        marker = data[at + 1]
+        if marker == 0xDA:
+            return
+        if marker == 0xFF:  # fill byte
+            at += 1
+            continue
+        (length,) = struct.unpack_from(">H", data, at + 2)
+        yield marker, data[at + 4 : at + 2 + length]
+        at += 2 + length
+    raise ValueError("too many segments")
+
+
+def _joined_profile(parts: Mapping[int, bytes]) -> bytes | None:
+    """A profile of its parts, if all are there: the first byte of each says how many there are."""
+    if not parts or sorted(parts) != list(range(1, parts[min(parts)][0] + 1)):
+        return None
+    return b"".join(parts[number][1:] for number in sorted(parts))
 
 
 @lru_cache(maxsize=256)
-def _quality(table: bytes) -> int:
+def _jpeg_quality(table: bytes) -> int:
     qualities = np.arange(1, 101)[:, None]
     scale = np.where(qualities < 50, 5000 // qualities, 200 - 2 * qualities)
     steps = np.frombuffer(table, np.uint8 if len(table) == 64 else ">u2")
@@ -164,31 +252,56 @@ def _decode_jpeg(data: bytes, file: ImageFile) -> FilePixels:
 
 
 def _inspect_png(data: bytes) -> ImageFile:
-    found = {kind: (at, length) for kind, at, length in chunks(data, "png")}
-    width, height, depth, colour = struct.unpack_from(">LLBB", _png_chunk(data, *found[b"IHDR"]))
-    if data[12:16] != b"IHDR" or found[b"IHDR"][0] != 16 or depth not in (1, 2, 4, 8, 16):
+    chunks = {kind: (at, length) for kind, at, length in _png_chunks(data)}
+    width, height, depth, colour = struct.unpack_from(">LLBB", _png_chunk(data, *chunks[b"IHDR"]))
+    if data[12:16] != b"IHDR" or chunks[b"IHDR"][0] != 16 or depth not in (1, 2, 4, 8, 16):
         raise ValueError("its header is damaged")
-    if colour == 3 and b"PLTE" not in found:
+    if colour == 3 and b"PLTE" not in chunks:
         raise ValueError("it has no palette")
     if max(width, height) > 1_000_000:
         raise BadImage("too-large", f"{width}x{height} pixels: more than 1000000 a side")
-    if b"acTL" in found and struct.unpack_from(">L", data, found[b"acTL"][0])[0] > 1:
+    if b"acTL" in chunks and struct.unpack_from(">L", data, chunks[b"acTL"][0])[0] > 1:
         raise BadImage("unsupported", "an animation")
-    icc = exif = None
+    icc = None
     try:
-        if b"iCCP" in found:
-            _, _, packed = _png_chunk(data, *found[b"iCCP"]).partition(b"\0")
+        if b"iCCP" in chunks:
+            _, _, packed = _png_chunk(data, *chunks[b"iCCP"]).partition(b"\0")
             icc = zlib.decompressobj().decompress(packed[1:], _MAX_ICC)
     except (ValueError, zlib.error):
         pass
+    exif = None
     try:
-        if b"eXIf" in found:
-            exif = _png_chunk(data, *found[b"eXIf"])
+        if b"eXIf" in chunks:
+            exif = _png_chunk(data, *chunks[b"eXIf"])
     except ValueError:
         pass
-    alpha = colour >= 4 or b"tRNS" in found
-    channels = _PNG_CHANNELS[colour]
-    return ImageFile("png", (width, height), channels, 16 if depth == 16 else 8, alpha, 1, icc, exif)
+    return ImageFile(
+        "png",
+        (width, height),
+        _PNG_CHANNELS[colour],
+        depth=16 if depth == 16 else 8,
+        alpha=colour >= 4 or b"tRNS" in chunks,
+        icc=icc,
+        exif=exif,
+    )
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """The kind, start and length of each chunk of a PNG file (ISO 15948).
+
+    Raises:
+        ValueError, struct.error: damaged, or it ends before its last chunk does.
+    """
+    at = 8
+    for _ in range(_MAX_PARTS):
+        length, kind = struct.unpack_from(">L4s", data, at)
+        if at + 8 + length > len(data):
+            raise ValueError(f"ends within {kind!r}")
+        yield kind, at + 8, length
+        if kind == b"IEND":
+            return
+        at += 12 + length
+    raise ValueError("too many chunks")
 
 
 def _png_chunk(data: bytes, at: int, length: int) -> bytes:
@@ -200,35 +313,57 @@ def _png_chunk(data: bytes, at: int, length: int) -> bytes:
 def _decode_png(data: bytes, file: ImageFile) -> FilePixels:
     # Only the chunks that make the pixels: what is damaged of the others cannot matter then. Checksums are
     # looked at here, because libpng writes warnings to the standard error before it comes to them.
+    depth, colour = data[24], data[25]
     shown = []
-    for kind, at, length in chunks(data, "png"):
-        if kind in _PNG_SHOWN and (kind != b"tRNS" or data[25] < 4):
-            shown.append(
-                data[at - 8 : at] + _png_chunk(data, at, length) + data[at + length : at + length + 4]
-            )
+    for kind, at, length in _png_chunks(data):
+        if kind in _PNG_SHOWN and (kind != b"tRNS" or colour < 4):
+            head, tail = data[at - 8 : at], data[at + length : at + length + 4]
+            shown.append(head + _png_chunk(data, at, length) + tail)
     width, height = file.size
-    if width * height * _PNG_SAMPLES[data[25]] * data[24] / 8 > 1032 * len(data):  # deflate's best
+    if width * height * _PNG_SAMPLES[colour] * depth / 8 > 1032 * len(data):  # deflate's best
         raise ValueError(f"{width}x{height} pixels cannot be in {len(data)} bytes")
     return cast(FilePixels, imagecodecs.png_decode(data[:8] + b"".join(shown)))
 
 
 def _inspect_webp(data: bytes) -> ImageFile:
     # https://developers.google.com/speed/webp/docs/riff_container
-    parts = list(chunks(data, "webp"))
-    if sum(kind == b"ANMF" for kind, _, _ in parts) > 1:
+    chunks = list(_webp_chunks(data))
+    if sum(kind == b"ANMF" for kind, _, _ in chunks) > 1:
         raise BadImage("unsupported", "an animation")
-    body = {kind: data[at : at + length] for kind, at, length in parts}
+    body = {kind: data[at : at + length] for kind, at, length in chunks}
+    alpha = False
     if b"VP8X" in body:
-        head, alpha = body[b"VP8X"], bool(body[b"VP8X"][0] & 16)
+        head = body[b"VP8X"]
+        alpha = bool(head[0] & 16)
         size = (1 + int.from_bytes(head[4:7], "little"), 1 + int.from_bytes(head[7:10], "little"))
     elif b"VP8L" in body:
         (bits,) = struct.unpack_from("<L", body[b"VP8L"], 1)
-        size, alpha = (1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)), bool(bits >> 28 & 1)
+        alpha = bool(bits >> 28 & 1)
+        size = (1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF))
     else:
         width, height = struct.unpack_from("<HH", body[b"VP8 "], 6)
-        size, alpha = (width & 0x3FFF, height & 0x3FFF), False
+        size = (width & 0x3FFF, height & 0x3FFF)
     icc, exif = body.get(b"ICCP"), body.get(b"EXIF")
     return ImageFile("webp", size, 3, alpha=alpha, icc=icc, exif=exif, lossless=b"VP8L" in body)
+
+
+def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """The kind, start and length of each chunk of a WebP file (RIFF).
+
+    Raises:
+        ValueError, struct.error: damaged, or it ends before its last chunk does.
+    """
+    at = 12
+    end = 8 + struct.unpack_from("<L", data, 4)[0]
+    for _ in range(_MAX_PARTS):
+        if at >= end:
+            return
+        kind, length = struct.unpack_from("<4sL", data, at)
+        if at + 8 + length > len(data):
+            raise ValueError(f"ends within {kind!r}")
+        yield kind, at + 8, length
+        at += 8 + length + length % 2
+    raise ValueError("too many chunks")
 
 
 def _decode_webp(data: bytes, file: ImageFile) -> FilePixels:
@@ -236,58 +371,85 @@ def _decode_webp(data: bytes, file: ImageFile) -> FilePixels:
 
 
 def _inspect_tiff(data: bytes) -> ImageFile:
-    tags = Tags(data)
-    size, bits = (tags.numbers(256)[0], tags.numbers(257)[0]), tags.numbers(258, (1,))
-    meaning = tags.numbers(262)[0]
+    tags = TagDirectory.parse(data)
+    size = (tags.number(Tag.WIDTH), tags.number(Tag.HEIGHT))
+    bits = tags.numbers(Tag.BITS, (1,))
+    meaning = tags.number(Tag.PHOTOMETRIC)
     samples = _TIFF_SAMPLES.get(meaning, 0)
-    extra = tags.numbers(277, (1,))[0] - samples
-    depths = (1, 2, 4, 8, 16) if meaning in (0, 1) else (8, 16) if meaning == 2 else (8,)
-    usual = len(set(bits)) == 1 and bits[0] in depths and set(tags.numbers(339, (1,))) == {1}
+    extra = tags.number(Tag.SAMPLES, 1) - samples
+    usual = _are_usual_samples(tags, meaning, bits)
     if (
         not samples
         or not usual
         or extra not in (0, 1)
-        or (extra and tags.numbers(338, (2,))[0] not in (1, 2))
+        or (extra and tags.number(Tag.EXTRA_SAMPLES, 2) not in (1, 2))
     ):
         raise BadImage("unsupported", f"a TIFF of kind {meaning}, bits {bits}, {extra} further channels")
-    if (extra and meaning >= 3) or (meaning == 5 and tags.numbers(259, (1,))[0] == 7):
+    if (extra and meaning >= _TIFF_PALETTE) or (
+        meaning == _TIFF_CMYK and tags.number(Tag.COMPRESSION, 1) == _TIFF_JPEG
+    ):
         raise BadImage("unsupported", f"a TIFF of kind {meaning} with alpha, or of CMYK in JPEG")
-    places, lengths = (324, 325) if 324 in tags else (273, 279)
-    if any(at + n > len(data) for at, n in zip(tags.numbers(places), tags.numbers(lengths), strict=True)):
-        raise ValueError("it ends before its pixels do")
-    if tags.numbers(322, (1,))[0] * tags.numbers(323, (1,))[0] > 2**26:
-        raise BadImage("too-large", "tiles of more than 64 megapixels")
-    entries = {tag: entry for tag, entry in tags.entries().items() if tag in TIFF_EXIF}
-    exif = (
-        data[:4] + struct.pack(tags.order + "L", 8) + directory(tags.order, entries, 8) if entries else None
+    _check_tiff_parts(tags)
+    entries = tags.exif_entries()
+    exif = None
+    if entries:
+        exif = data[:4] + struct.pack(tags.order + "L", 8) + encode_directory(tags.order, entries, 8)
+    return ImageFile(
+        "tiff",
+        size,
+        3 if meaning == _TIFF_PALETTE else samples,
+        depth=16 if bits[0] == 16 else 8,
+        alpha=bool(extra),
+        orientation=tags.number(Tag.ORIENTATION, 1),
+        icc=tags.raw(Tag.ICC) if Tag.ICC in tags else None,
+        exif=exif,
     )
-    icc = tags.raw(34675) if 34675 in tags else None
-    depth, orientation = 16 if bits[0] == 16 else 8, tags.numbers(ORIENTATION, (1,))[0]
-    return ImageFile("tiff", size, 3 if meaning == 3 else samples, depth, bool(extra), orientation, icc, exif)
+
+
+def _are_usual_samples(tags: TagDirectory, meaning: int, bits: tuple[int, ...]) -> bool:
+    """Whether all samples are unsigned integers, of as many bits as are read of such pixels."""
+    depths: tuple[int, ...] = (8,)
+    if meaning in (0, 1):
+        depths = (1, 2, 4, 8, 16)
+    elif meaning == _TIFF_RGB:
+        depths = (8, 16)
+    return len(set(bits)) == 1 and bits[0] in depths and set(tags.numbers(Tag.SAMPLE_FORMAT, (1,))) == {1}
+
+
+def _check_tiff_parts(tags: TagDirectory) -> None:
+    """Raise an error if strips or tiles lie beyond the end, or could not be held."""
+    tiled = Tag.TILE_OFFSETS in tags
+    offsets = tags.numbers(Tag.TILE_OFFSETS if tiled else Tag.STRIP_OFFSETS)
+    lengths = tags.numbers(Tag.TILE_BYTES if tiled else Tag.STRIP_BYTES)
+    if any(at + length > len(tags.data) for at, length in zip(offsets, lengths, strict=True)):
+        raise ValueError("it ends before its pixels do")
+    if tags.number(Tag.TILE_WIDTH, 1) * tags.number(Tag.TILE_HEIGHT, 1) > _MAX_TILE:
+        raise BadImage("too-large", "tiles of more than 64 megapixels")
 
 
 def _decode_tiff(data: bytes, file: ImageFile) -> FilePixels:
-    tags = Tags(data)
-    meaning, bits = tags.numbers(262)[0], tags.numbers(258, (1,))[0]
-    if ORIENTATION in tags:  # libtiff heeds it for some compressions alone
-        data = tags.changed(ORIENTATION, 1)
-    if meaning == 5:  # as if it were RGB and alpha: libtiff would convert it without its profile
-        data = Tags(data).changed(262, 2)
+    tags = TagDirectory.parse(data)
+    meaning = tags.number(Tag.PHOTOMETRIC)
+    bits = tags.number(Tag.BITS, 1)
+    if Tag.ORIENTATION in tags:  # libtiff heeds it for some compressions alone
+        data = tags.with_number(Tag.ORIENTATION, 1)
+    if meaning == _TIFF_CMYK:  # as if it were RGB and alpha: libtiff would convert it without its profile
+        data = TagDirectory.parse(data).with_number(Tag.PHOTOMETRIC, _TIFF_RGB)
     raw = imagecodecs.tiff_decode(data)
-    if raw.ndim == 3 and tags.numbers(284, (1,))[0] == 2:
+    if raw.ndim == 3 and tags.number(Tag.PLANAR, 1) == 2:
         raw = np.moveaxis(raw, 0, -1)
-    if meaning == 3:
-        colours = np.array(tags.numbers(320)).reshape(3, -1).T
+    if meaning == _TIFF_PALETTE:
+        colours = np.array(tags.numbers(Tag.PALETTE)).reshape(3, -1).T
         palette = (colours >> (8 if colours.max() > 255 else 0)).astype(np.uint8)
         return cast(FilePixels, palette[raw])
-    if meaning == 5:
+    if meaning == _TIFF_CMYK:
         return np.array(to_srgb(Image.frombytes("CMYK", file.size, raw.tobytes()), file.icc))
     raw = raw.reshape(*raw.shape[:2], -1).astype(np.uint16 if bits == 16 else np.uint8)
     top = 65535 if bits == 16 else 255
     raw *= top // (2**bits - 1)
-    if meaning == 0:
+    if meaning == _TIFF_WHITE_IS_ZERO:
         raw[..., 0] = top - raw[..., 0]
-    if file.alpha and tags.numbers(338, (2,))[0] == 1:  # colours were multiplied by alpha
+    if file.alpha and tags.number(Tag.EXTRA_SAMPLES, 2) == 1:  # colours were multiplied by alpha
         alpha = np.maximum(raw[..., -1:], 1).astype(np.uint32)
         raw[..., :-1] = np.minimum((raw[..., :-1] * np.uint32(top) + alpha // 2) // alpha, top)
     return cast(FilePixels, raw)
@@ -295,114 +457,3 @@ def _decode_tiff(data: bytes, file: ImageFile) -> FilePixels:
 
 _INSPECTORS = {"jpeg": _inspect_jpeg, "png": _inspect_png, "webp": _inspect_webp, "tiff": _inspect_tiff}
 _DECODERS = {"jpeg": _decode_jpeg, "png": _decode_png, "webp": _decode_webp, "tiff": _decode_tiff}
-
-
-ORIENTATION = 0x0112
-# Of a TIFF's own tags those that EXIF has too: description, maker, dates, resolution, rights, EXIF, GPS.
-TIFF_EXIF = (270, 271, 272, 282, 283, 296, 305, 306, 315, 33432, 0x8769, 0x8825)
-_TYPE_BYTES = dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), start=1))
-_INTEGERS = {1: "B", 3: "H", 4: "L", 13: "L"}
-_POINTERS = (0x8769, 0x8825, 0xA005)  # to EXIF's, GPS' and interoperability's directories
-Entries = dict[int, tuple[int, int, "bytes | Entries"]]
-"""Type, count and value of each tag; the value of a pointer is the directory that it points to."""
-
-
-class Tags:
-    """A directory of a TIFF file or EXIF block (TIFF 6.0, section 2).
-
-    Args:
-        data: the file or block.
-        at: where the directory is; the first if None.
-
-    Raises:
-        ValueError, LookupError, struct.error: damaged.
-    """
-
-    def __init__(self, data: bytes, at: int | None = None) -> None:
-        self.data = data
-        self.order: Literal["<", ">"] = "<" if data[:2] == b"II" else ">"
-        if data[:4] not in (b"II*\0", b"MM\0*"):
-            raise ValueError(f"begins with {data[:4]!r}")
-        at = self._read("L", 4)[0] if at is None else at
-        (count,) = self._read("H", at)
-        self.next_at = at + 2 + 12 * count  # where the offset of the next directory is
-        if self.next_at > len(data):
-            raise ValueError(f"{count} tags at byte {at}")
-        self._places: dict[int, tuple[int, int, int]] = {}
-        for place in range(at + 2, self.next_at, 12):
-            tag, kind, number, value = self._read("HHLL", place)
-            inside = number * _TYPE_BYTES.get(kind, 1) <= 4
-            self._places[tag] = (kind, number, place + 8 if inside else value)
-
-    def _read(self, kind: str, at: int) -> tuple[int, ...]:
-        return struct.unpack_from(self.order + kind, self.data, at)
-
-    def __contains__(self, tag: int) -> bool:
-        return tag in self._places
-
-    def numbers(self, tag: int, default: tuple[int, ...] = ()) -> tuple[int, ...]:
-        """The integers of a tag."""
-        if tag not in self._places:
-            return default
-        kind, number, at = self._places[tag]
-        if number > len(self.data):
-            raise ValueError(f"tag {tag} has {number} numbers")
-        return self._read(f"{number}{_INTEGERS[kind]}", at)
-
-    def raw(self, tag: int) -> bytes:
-        """The bytes of a tag."""
-        kind, number, at = self._places[tag]
-        if at + number * _TYPE_BYTES[kind] > len(self.data):
-            raise ValueError(f"tag {tag} lies beyond the end")
-        return self.data[at : at + number * _TYPE_BYTES[kind]]
-
-    def changed(self, tag: int, number: int) -> bytes:
-        """`data` with another first number of a tag that is there."""
-        kind, _, at = self._places[tag]
-        data = bytearray(self.data)
-        struct.pack_into(self.order + _INTEGERS[kind], data, at, number)
-        return bytes(data)
-
-    def entries(self, below: int = 2) -> Entries:
-        """All tags with their values, and the directories that EXIF's tags point to, `below` levels deep.
-        What is damaged, or larger than an EXIF block can be, is left out."""
-        found: Entries = {}
-        for tag, (kind, number, _) in self._places.items():
-            try:
-                if tag in _POINTERS and below:
-                    found[tag] = (4, 1, Tags(self.data, self.numbers(tag)[0]).entries(below - 1))
-                elif number * _TYPE_BYTES[kind] < 2**16:
-                    found[tag] = (kind, number, self.raw(tag))
-            except (ValueError, LookupError, struct.error):
-                continue
-        return found
-
-
-def directory(order: str, entries: Entries, at: int) -> bytes:
-    """The bytes of a TIFF directory that will stand at offset `at`, its values behind it."""
-    values_at, head, values = at + 6 + 12 * len(entries), b"", b""
-    for tag, (kind, number, value) in sorted(entries.items()):
-        place = struct.pack(order + "L", values_at + len(values))
-        if isinstance(value, dict):
-            values += directory(order, value, values_at + len(values))
-        elif len(value) <= 4:
-            place = value.ljust(4, b"\0")
-        else:
-            values += value + b"\0" * (len(value) % 2)
-        head += struct.pack(order + "HHL", tag, kind, number) + place
-    return struct.pack(order + "H", len(entries)) + head + bytes(4) + values
-
-
-def without_orientation(exif: bytes) -> tuple[int, bytes | None]:
-    """The orientation of an EXIF block, and the block with 1 in its place and its thumbnail unlinked; 1 and
-    None if it is damaged."""
-    try:
-        tags = Tags(exif)
-        orientation = 1
-        if ORIENTATION in tags:
-            (orientation,) = tags.numbers(ORIENTATION)
-            exif = tags.changed(ORIENTATION, 1)
-        # The second directory has a thumbnail, of pixels that are no more.
-        return orientation, exif[: tags.next_at] + bytes(4) + exif[tags.next_at + 4 :]
-    except (ValueError, LookupError, struct.error):
-        return 1, None

@@ -1,15 +1,16 @@
-"""How noisy an image is, told from the image alone."""
+"""How noisy an image is, estimated from the image alone."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 _BLOCK = 16  # pixels of a side; JPEG's blocks of 8 lie inside
-_SMALLEST = 8  # pixels of a side, below which nothing can be told
+_SMALLEST = 8  # pixels of a side, below which nothing can be measured
 _MOST_PIXELS = 2**18  # that are looked at
 _RUN = 4 * _BLOCK  # pixels of a side of the crops that a large image is sampled by
 _FLATTEST = 0.05  # share of the blocks that the noise is measured in
@@ -44,18 +45,19 @@ def noise_level(pixels: NDArray[Any]) -> float:
         raise ValueError(f"pixels must be (H, W, C) uint8 or uint16, not {pixels.shape} {pixels.dtype}")
     if min(pixels.shape[:2]) < _SMALLEST:
         return math.nan
-    measured, texture, clipped, constant = _blocks(_sample(pixels))
-    varied = constant < 1
+    blocks = _measure(_sample(pixels))
+    varied = blocks.constant < 1
     # What varies in a graphic are its edges: they leave much of their blocks constant, which noise does not.
-    if not varied.any() or constant[varied].mean() > _GRAPHIC:
+    if not varied.any() or blocks.constant[varied].mean() > _GRAPHIC:
         return 0.0
-    varied = constant <= _GRAPHIC  # leaves out what lies half in a border
+    varied = blocks.constant <= _GRAPHIC  # leaves out what lies half in a border
     # Where noise is so strong that every block has clipped pixels, those with the least of them have to do.
-    limit = max(_CLIPPED, float(np.quantile(clipped[varied], 0.1)))
-    usable = np.flatnonzero(varied & (clipped <= limit))
+    limit = max(_CLIPPED, float(np.quantile(blocks.clipped[varied], 0.1)))
+    usable = np.flatnonzero(varied & (blocks.clipped <= limit))
     count = math.ceil(_FLATTEST * len(usable))
-    flattest = usable[np.argpartition((texture / (1.0001 - constant))[usable], count - 1)[:count]]
-    variance = float(measured[flattest].mean())
+    texture = (blocks.texture / (1.0001 - blocks.constant))[usable]
+    flattest = usable[np.argpartition(texture, count - 1)[:count]]
+    variance = float(blocks.noise[flattest].mean())
     if pixels.dtype == np.uint16:
         return math.sqrt(variance) / 257
     return math.sqrt(max(0.0, variance - 1 / 12))  # rounding to whole levels is noise of that variance
@@ -81,25 +83,44 @@ def _runs(size: int, wanted: int) -> list[slice]:
     return [slice(start, start + _RUN) for start in starts.tolist()]
 
 
-def _blocks(planes: NDArray[Any]) -> tuple[NDArray[np.float64], ...]:
-    """Of each block of (C, H, W): mean squares of the diagonal and of the other details, over all channels,
-    the share of clipped pixels in the worst channel, and the share of squares of one colour; each (N,)."""
+@dataclass(frozen=True)
+class _Blocks:
+    """What is measured in each block of an image; each (N,).
+
+    Attributes:
+        noise: mean square of the diagonal details, over all channels.
+        texture: that of the other details.
+        clipped: the share of clipped pixels in the worst channel.
+        constant: the share of squares of one colour.
+    """
+
+    noise: NDArray[np.float64]
+    texture: NDArray[np.float64]
+    clipped: NDArray[np.float64]
+    constant: NDArray[np.float64]
+
+
+def _measure(planes: NDArray[Any]) -> _Blocks:
+    """The blocks of (C, H, W)."""
     height, width = (side - side % _block(side) for side in planes.shape[1:])
-    block = _block(height), _block(width)
-    inside = block[0] // 2, block[1] // 2
+    block = (_block(height), _block(width))
+    inside = (block[0] // 2, block[1] // 2)  # of the details, which are half as many each way
     changes = np.zeros((height // 2, width // 2), np.float32)
-    measured, texture, clipped = [], [], []
+    noise = []
+    texture = []
+    clipped = []
     for plane in planes[:, :height, :width]:  # one at a time, because all together leave the cache
         wide = plane.astype(np.int16 if plane.dtype == np.uint8 else np.int32)
-        total, change = wide[0::2] + wide[1::2], wide[0::2] - wide[1::2]
+        total = wide[0::2] + wide[1::2]
+        change = wide[0::2] - wide[1::2]
         diagonal = _squares(change[:, 0::2] - change[:, 1::2])
         others = _squares(change[:, 0::2] + change[:, 1::2]) + _squares(total[:, 0::2] - total[:, 1::2])
         changes += diagonal + others
-        measured.append(_means(diagonal, inside) / 4)
+        noise.append(_means(diagonal, inside) / 4)
         texture.append(_means(others, inside))
         clipped.append(_means((plane == 0) | (plane == np.iinfo(plane.dtype).max), block))
     constant = _means(changes == 0, inside)
-    return np.mean(measured, axis=0), np.sum(texture, axis=0), np.max(clipped, axis=0), constant
+    return _Blocks(np.mean(noise, axis=0), np.sum(texture, axis=0), np.max(clipped, axis=0), constant)
 
 
 def _block(side: int) -> int:

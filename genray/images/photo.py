@@ -1,7 +1,4 @@
-"""A photo: the pixels of an image file, and what else the file carried.
-
-Photos out: encoded image bytes with everything that the photo carries.
-"""
+"""A photo: the pixels of an image file, and what else the file carried; read, and written again with it."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ import io
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import imagecodecs
 import numpy as np
@@ -18,18 +15,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 
-from genray.images.formats import (
-    TIFF_EXIF,
-    Entries,
-    FilePixels,
-    Tags,
-    decode_file,
-    directory,
-    inspect,
-    to_srgb,
-)
+from genray.images.formats import FilePixels, decode_file, inspect_file, to_srgb
+from genray.images.tiff import ByteOrder, Entries, Tag, TagDirectory, TagValue, encode_directory
 from genray.io.bad_input import BadImage
 from genray.settings.base import Settings
+
+_SUFFIXES = {"jpeg": (".jpg", ".jpeg"), "png": (".png",), "webp": (".webp",), "tiff": (".tif", ".tiff")}
+# libjpeg's and libpng's own limits, and those that WebP and TIFF can say.
+_LONGEST_SIDE = {"jpeg": 65500, "webp": 16383, "png": 1_000_000, "tiff": 2**31 - 1}
+_STRIP_BYTES = 2**18
+_SHORT = 3  # types of a TIFF's tags
+_LONG = 4
 
 
 class ReadLimits(Settings):
@@ -37,6 +33,19 @@ class ReadLimits(Settings):
 
     max_pixels: int = Field(100_000_000, ge=1, description="refuse larger images (decompression bombs)")
     max_bytes: int = Field(256 * 2**20, ge=1, description="refuse larger files")
+
+
+class WriteSettings(Settings):
+    """Settings of the files that are written."""
+
+    format: Literal["same", "jpeg", "png", "webp", "tiff"] = Field("same", description="same: as the input's")
+    quality: int | None = Field(
+        None, ge=1, le=100, description="of JPEG and WebP; null: as a JPEG input's, from 75 to 98, else 90"
+    )
+    lossless: bool | None = Field(None, description="of WebP; null: if the input is a lossless WebP")
+    png_level: int = Field(1, ge=0, le=9, description="effort of PNG's compression; 1 is fast")
+    keep_icc: bool = Field(True, description="write the input's colour profile")
+    keep_exif: bool = Field(True, description="write the input's EXIF: camera, date, place")
 
 
 @dataclass(frozen=True)
@@ -88,7 +97,7 @@ def photo_header(data: bytes) -> PhotoHeader:
     Raises:
         BadImage: see `read_photo`; what shows in the pixels alone is not noticed.
     """
-    file = inspect(data)
+    file = inspect_file(data)
     width, height = file.size if file.orientation < 5 else file.size[::-1]
     channels = 1 if file.samples == 1 else 3
     return PhotoHeader(file.format, width, height, channels, file.depth, file.alpha)
@@ -113,7 +122,7 @@ def read_photo(data: bytes, limits: ReadLimits) -> Photo:
     """
     if len(data) > limits.max_bytes:
         raise BadImage("too-large", f"{len(data)} bytes, the limit is {limits.max_bytes}")
-    file = inspect(data)
+    file = inspect_file(data)
     width, height = file.size
     if width * height > limits.max_pixels:
         raise BadImage("too-large", f"{width}x{height} pixels, the limit is {limits.max_pixels}")
@@ -133,42 +142,14 @@ def read_photo(data: bytes, limits: ReadLimits) -> Photo:
     return Photo(pixels, alpha, file.format, icc, file.exif, file.quality, file.subsampling, file.lossless)
 
 
-def _upright(pixels: FilePixels, orientation: int) -> FilePixels:
-    if orientation >= 5:
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)
-
-
-_SUFFIXES = {"jpeg": (".jpg", ".jpeg"), "png": (".png",), "webp": (".webp",), "tiff": (".tif", ".tiff")}
-_LARGEST = {"jpeg": 65500, "webp": 16383, "png": 1_000_000, "tiff": 2**31 - 1}  # libjpeg's and libpng's own
-_STRIP_BYTES = 2**18
-
-
-class WriteSettings(Settings):
-    """Settings of the files that are written."""
-
-    format: Literal["same", "jpeg", "png", "webp", "tiff"] = Field("same", description="same: as the input's")
-    quality: int | None = Field(
-        None, ge=1, le=100, description="of JPEG and WebP; null: as a JPEG input's, from 75 to 98, else 90"
-    )
-    lossless: bool | None = Field(None, description="of WebP; null: if the input is a lossless WebP")
-    png_level: int = Field(1, ge=0, le=9, description="effort of PNG's compression; 1 is fast")
-    keep_icc: bool = Field(True, description="write the input's colour profile")
-    keep_exif: bool = Field(True, description="write the input's EXIF: camera, date, place")
-
-
 def output_path(path: str, settings: WriteSettings) -> str:
     """The path of the output for an input's: the same stem, the suffix of the format. The name stays
     as it is if it fits already, or the format is to be the same; a suffix of no image is part of the stem."""
     if settings.format == "same" or path.lower().endswith(_SUFFIXES[settings.format]):
         return path
     stem, dot, suffix = path.rpartition(".")
-    known = any(f".{suffix}".lower() in suffixes for suffixes in _SUFFIXES.values())
-    return (stem if dot and known else path) + _SUFFIXES[settings.format][0]
+    is_image = any(f".{suffix}".lower() in suffixes for suffixes in _SUFFIXES.values())
+    return (stem if dot and is_image else path) + _SUFFIXES[settings.format][0]
 
 
 def output_format(photo: Photo, settings: WriteSettings, path: str = "") -> str:
@@ -176,8 +157,8 @@ def output_format(photo: Photo, settings: WriteSettings, path: str = "") -> str:
     `path`; of a photo that was in no file the suffix', and PNG without one."""
     if settings.format != "same":
         return settings.format
-    named = (form for form, suffixes in _SUFFIXES.items() if path.lower().endswith(suffixes))
-    return photo.format or next(named, "png")
+    by_suffix = (form for form, suffixes in _SUFFIXES.items() if path.lower().endswith(suffixes))
+    return photo.format or next(by_suffix, "png")
 
 
 def write_photo(photo: Photo, settings: WriteSettings, path: str = "") -> bytes:
@@ -202,21 +183,21 @@ def write_photo(photo: Photo, settings: WriteSettings, path: str = "") -> bytes:
     """
     form = output_format(photo, settings, path)
     height, width, channels = photo.pixels.shape
-    if max(height, width) > _LARGEST[form]:
-        raise BadImage("too-large", f"{width}x{height} pixels; {form} has at most {_LARGEST[form]} a side")
+    if max(height, width) > _LONGEST_SIDE[form]:
+        raise BadImage(
+            "too-large", f"{width}x{height} pixels; {form} has at most {_LONGEST_SIDE[form]} a side"
+        )
     icc = photo.icc if settings.keep_icc and _fits(photo.icc, channels) else None
     exif = photo.exif if settings.keep_exif else None
     if form == "jpeg":
-        return _jpeg(photo, settings, icc, exif)
+        return _encode_jpeg(photo, settings, icc, exif)
     if form == "webp":
-        return _webp(photo, settings, icc, exif)
+        return _encode_webp(photo, settings, icc, exif)
     planes = photo.pixels if photo.alpha is None else np.dstack([photo.pixels, photo.alpha])
     planes = np.ascontiguousarray(planes)
-    return (
-        _png(planes, settings, icc, exif)
-        if form == "png"
-        else _tiff(planes, photo.alpha is not None, icc, exif)
-    )
+    if form == "png":
+        return _encode_png(planes, settings.png_level, icc, exif)
+    return _encode_tiff(planes, icc, exif, has_alpha=photo.alpha is not None)
 
 
 def to_eight_bits(pixels: FilePixels) -> NDArray[np.uint8]:
@@ -224,6 +205,16 @@ def to_eight_bits(pixels: FilePixels) -> NDArray[np.uint8]:
     if pixels.dtype == np.uint8:
         return cast(NDArray[np.uint8], pixels)
     return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def _upright(pixels: FilePixels, orientation: int) -> FilePixels:
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
 
 
 def _fits(icc: bytes | None, channels: int) -> bool:
@@ -236,15 +227,11 @@ def _quality(photo: Photo, settings: WriteSettings) -> int:
     return min(max(photo.quality, 75), 98) if photo.quality is not None else 90
 
 
-def _jpeg(photo: Photo, settings: WriteSettings, icc: bytes | None, exif: bytes | None) -> bytes:
-    pixels = photo.pixels
-    if photo.alpha is not None:
-        top = np.uint32(np.iinfo(pixels.dtype).max)
-        alpha = photo.alpha[..., None].astype(np.uint32)
-        pixels = ((pixels * alpha + top * (top - alpha) + top // 2) // top).astype(pixels.dtype)
+def _encode_jpeg(photo: Photo, settings: WriteSettings, icc: bytes | None, exif: bytes | None) -> bytes:
+    pixels = to_eight_bits(_over_white(photo))
     gray = pixels.shape[2] == 1
     data = simplejpeg.encode_jpeg(
-        np.ascontiguousarray(to_eight_bits(pixels)),
+        np.ascontiguousarray(pixels),
         quality=_quality(photo, settings),
         colorspace="GRAY" if gray else "RGB",
         colorsubsampling="Gray" if gray else (photo.subsampling or "4:2:0").replace(":", ""),
@@ -254,7 +241,8 @@ def _jpeg(photo: Photo, settings: WriteSettings, icc: bytes | None, exif: bytes 
         segments.append((0xE1, b"Exif\0\0" + exif))
     parts = [icc[at : at + 65519] for at in range(0, len(icc), 65519)] if icc is not None else []
     if len(parts) < 256:
-        segments += [(0xE2, b"ICC_PROFILE\0" + bytes([n + 1, len(parts)]) + p) for n, p in enumerate(parts)]
+        for number, part in enumerate(parts, start=1):
+            segments.append((0xE2, b"ICC_PROFILE\0" + bytes([number, len(parts)]) + part))
     carried = [
         struct.pack(">BBH", 0xFF, kind, len(body) + 2) + body for kind, body in segments if len(body) < 65534
     ]
@@ -263,7 +251,16 @@ def _jpeg(photo: Photo, settings: WriteSettings, icc: bytes | None, exif: bytes 
     return cast(bytes, data[:at] + b"".join(carried) + data[at:])
 
 
-def _webp(photo: Photo, settings: WriteSettings, icc: bytes | None, exif: bytes | None) -> bytes:
+def _over_white(photo: Photo) -> FilePixels:
+    pixels = photo.pixels
+    if photo.alpha is None:
+        return pixels
+    top = np.uint32(np.iinfo(pixels.dtype).max)
+    alpha = photo.alpha[..., None].astype(np.uint32)
+    return ((pixels * alpha + top * (top - alpha) + top // 2) // top).astype(pixels.dtype)
+
+
+def _encode_webp(photo: Photo, settings: WriteSettings, icc: bytes | None, exif: bytes | None) -> bytes:
     pixels = to_eight_bits(photo.pixels)
     if pixels.shape[2] == 1:
         gray = Image.fromarray(pixels[..., 0])
@@ -271,15 +268,13 @@ def _webp(photo: Photo, settings: WriteSettings, icc: bytes | None, exif: bytes 
     if photo.alpha is not None:
         pixels = np.dstack([pixels, to_eight_bits(photo.alpha)])
     lossless = photo.lossless if settings.lossless is None else settings.lossless
-    buffer = io.BytesIO()
     # Lossless, effort 1 costs a third of 4 for the same size; lossy, 2 costs half of 4 for 0.1 dB.
-    effort = {"lossless": True, "method": 1, "quality": 0, "exact": True} if lossless else {"method": 2}
+    options: dict[str, Any] = {"quality": _quality(photo, settings), "method": 2}
+    if lossless:
+        options = {"lossless": True, "method": 1, "quality": 0, "exact": True}
+    buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(
-        buffer,
-        "WEBP",
-        **{"quality": _quality(photo, settings)} | effort,
-        icc_profile=b"" if icc is None or _is_gray(icc) else icc,
-        exif=exif or b"",
+        buffer, "WEBP", **options, icc_profile=b"" if icc is None or _is_gray(icc) else icc, exif=exif or b""
     )
     return buffer.getvalue()
 
@@ -288,8 +283,7 @@ def _is_gray(icc: bytes | None) -> bool:
     return icc is not None and icc[16:20] == b"GRAY"
 
 
-def _png(planes: FilePixels, settings: WriteSettings, icc: bytes | None, exif: bytes | None) -> bytes:
-    level = settings.png_level
+def _encode_png(planes: FilePixels, level: int, icc: bytes | None, exif: bytes | None) -> bytes:
     if level == 1:
         # Of photos, runs of Paeth's residues are 4 times as fast as zlib's level 1, and smaller than its 6.
         # What repeats, as drawings and text do, shrinks well, and then shrinks more with matches.
@@ -307,48 +301,52 @@ def _png(planes: FilePixels, settings: WriteSettings, icc: bytes | None, exif: b
     return bytes(data[:33] + b"".join(carried) + data[33:])  # behind the header
 
 
-def _tiff(planes: FilePixels, has_alpha: bool, icc: bytes | None, exif: bytes | None) -> bytes:
-    order: Literal["<", ">"] = "<"
+def _encode_tiff(planes: FilePixels, icc: bytes | None, exif: bytes | None, *, has_alpha: bool) -> bytes:
+    order: ByteOrder = "<"
     entries: Entries = {}
     if exif is not None:
         try:
-            tags = Tags(exif)  # its values are copied as they are, so the file takes its order of bytes
-            entries = {tag: entry for tag, entry in tags.entries().items() if tag in TIFF_EXIF}
+            tags = TagDirectory.parse(exif)  # its values are copied as they are, so the file takes its order
+            entries = tags.exif_entries()
             order = tags.order
         except (ValueError, LookupError, struct.error):
             pass
-    height, width, samples = planes.shape
-    rows = max(1, _STRIP_BYTES // (width * samples * planes.itemsize))
-    residues = planes.copy()
-    residues[:, 1:] -= planes[:, :-1]  # TIFF 6.0, section 14: horizontal differencing
-    residues = residues.astype(residues.dtype.newbyteorder(order), copy=False)
-    strips = [
-        imagecodecs.deflate_encode(residues[top : top + rows].tobytes(), 1) for top in range(0, height, rows)
-    ]
-    lengths = [len(strip) + len(strip) % 2 for strip in strips]
 
     def put(tag: int, kind: int, *numbers: int) -> None:
-        packed = struct.pack(f"{order}{len(numbers)}{'H' if kind == 3 else 'L'}", *numbers)
-        entries[tag] = (kind, len(numbers), packed)
+        packed = struct.pack(f"{order}{len(numbers)}{'H' if kind == _SHORT else 'L'}", *numbers)
+        entries[tag] = TagValue(kind, len(numbers), packed)
 
-    put(256, 4, width)
-    put(257, 4, height)
-    put(258, 3, *[8 * planes.itemsize] * samples)
-    put(259, 3, 8)  # deflate
-    put(262, 3, 2 if samples >= 3 else 1)
-    put(277, 3, samples)
-    put(278, 4, rows)
-    put(279, 4, *map(len, strips))
-    put(317, 3, 2)
+    height, width, samples = planes.shape
+    rows = max(1, _STRIP_BYTES // (width * samples * planes.itemsize))
+    strips = _tiff_strips(planes, rows, order)
+    lengths = [len(strip) + len(strip) % 2 for strip in strips]
+    put(Tag.WIDTH, _LONG, width)
+    put(Tag.HEIGHT, _LONG, height)
+    put(Tag.BITS, _SHORT, *[8 * planes.itemsize] * samples)
+    put(Tag.COMPRESSION, _SHORT, 8)  # deflate
+    put(Tag.PHOTOMETRIC, _SHORT, 2 if samples >= 3 else 1)
+    put(Tag.SAMPLES, _SHORT, samples)
+    put(Tag.STRIP_ROWS, _LONG, rows)
+    put(Tag.STRIP_BYTES, _LONG, *map(len, strips))
+    put(Tag.PREDICTOR, _SHORT, 2)
     if has_alpha:
-        put(338, 3, 2)
+        put(Tag.EXTRA_SAMPLES, _SHORT, 2)
     if icc is not None:
-        entries[34675] = (7, len(icc), icc)
-    put(273, 4, *lengths)  # in its place, to know the size
-    at = 8 + len(directory(order, entries, 8))
+        entries[Tag.ICC] = TagValue(7, len(icc), icc)
+    put(Tag.STRIP_OFFSETS, _LONG, *lengths)  # in its place, to know the size
+    at = 8 + len(encode_directory(order, entries, 8))
     at += at % 2
-    put(273, 4, *(at + sum(lengths[:index]) for index in range(len(lengths))))
-    head = struct.pack(order + "2sHL", b"II" if order == "<" else b"MM", 42, 8) + directory(order, entries, 8)
-    return head.ljust(at, b"\0") + b"".join(
-        strip.ljust(n, b"\0") for strip, n in zip(strips, lengths, strict=True)
-    )
+    put(Tag.STRIP_OFFSETS, _LONG, *(at + sum(lengths[:index]) for index in range(len(lengths))))
+    header = struct.pack(order + "2sHL", b"II" if order == "<" else b"MM", 42, 8)
+    header += encode_directory(order, entries, 8)
+    body = (strip.ljust(length, b"\0") for strip, length in zip(strips, lengths, strict=True))
+    return header.ljust(at, b"\0") + b"".join(body)
+
+
+def _tiff_strips(planes: FilePixels, rows: int, order: ByteOrder) -> list[bytes]:
+    """The pixels, `rows` at a time, deflated after horizontal differencing (TIFF 6.0, section 14)."""
+    residues = planes.copy()
+    residues[:, 1:] -= planes[:, :-1]
+    residues = residues.astype(residues.dtype.newbyteorder(order), copy=False)
+    tops = range(0, len(residues), rows)
+    return [bytes(imagecodecs.deflate_encode(residues[top : top + rows].tobytes(), 1)) for top in tops]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
@@ -49,7 +50,7 @@ def _ordered(pair: tuple[float, float]) -> tuple[float, float]:
     return pair
 
 
-def _drawn(text: str) -> str:
+def _can_be_seen(text: str) -> str:
     if not text.isprintable() or not _font("Sans", 16).getmask(text).getbbox():
         raise ValueError(f"{text!r} is not one line of text that can be seen")
     return text
@@ -59,7 +60,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[float, Field(ge=0.01, le=1)]
 Degrees = Annotated[float, Field(ge=-180, le=180)]
 Opacity = Annotated[float, Field(ge=0.1, le=1)]
-Text = Annotated[str, StringConstraints(min_length=1, max_length=40), AfterValidator(_drawn)]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=40), AfterValidator(_can_be_seen)]
 Colour = Annotated[str, StringConstraints(pattern=r"^(#[0-9a-fA-F]{6}|random)$")]
 
 
@@ -118,42 +119,34 @@ def stamp(image: Pixels, settings: StampSettings, key: Sequence[int]) -> tuple[P
     """
     rng = np.random.default_rng(key)
     height, width, channels = image.shape
-    text = _pick(rng, settings.texts) if settings.texts else made_up(_pick(rng, settings.kinds), rng)
-    face, angle = _pick(rng, _FACES), rng.uniform(*settings.angle)
-    ink = _colour(_pick(rng, settings.colors), rng)
-    opacity = rng.uniform(*settings.opacity)
-    limits = np.cumsum([settings.frame, settings.box, settings.outline])
-    decoration = ("frame", "box", "outline", "none")[int(np.searchsorted(limits, rng.random(), side="right"))]
-    em = max(_SMALLEST, round(rng.uniform(*settings.size) * min(height, width) / _CAPITAL))
-    # Again, because hinted letters do not shrink evenly.
-    while em > _SMALLEST and (room := _room(text, face, em, angle, (height, width))) < 1:
-        em = max(_SMALLEST, min(em - 1, int(em * room)))
-
-    letters, under = _render(text, face, em, angle, decoration)
-    top, left = _placed(settings.place, rng, (height, width), letters)
-    rows = slice(max(top, 0), min(top + letters.shape[0], height))
-    columns = slice(max(left, 0), min(left + letters.shape[1], width))
+    look = _draw_look(rng, settings, (height, width))
+    layers = _render(look)
+    top, left = _draw_place(settings.place, rng, (height, width), layers.letters)
+    rows = slice(max(top, 0), min(top + layers.letters.shape[0], height))
+    columns = slice(max(left, 0), min(left + layers.letters.shape[1], width))
     inside = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
+    letters = layers.letters[inside]
+    under = layers.under[inside]
 
     clean = image[rows, columns].astype(np.float32)
-    contrast = (0, 0, 0) if _brightness(ink) > 127 else (255, 255, 255)
-    painted = _blend(clean, contrast, under[inside], channels)
-    painted = _blend(painted, ink, letters[inside], channels)
+    contrast = (0, 0, 0) if _brightness(look.ink) > 127 else (255, 255, 255)
+    painted = _blend(clean, contrast, under, channels)
+    painted = _blend(painted, look.ink, letters, channels)
     stamped = image.copy()
-    stamped[rows, columns] = np.rint(clean + (painted - clean) * np.float32(opacity)).astype(np.uint8)
+    stamped[rows, columns] = np.rint(clean + (painted - clean) * np.float32(look.opacity)).astype(np.uint8)
     mask = np.zeros((height, width), np.bool_)
-    mask[rows, columns] = (letters[inside] > 0) | (under[inside] > 0)
+    mask[rows, columns] = (letters > 0) | (under > 0)
     return stamped, mask
 
 
-def made_up(kind: StampKind, rng: np.random.Generator) -> str:
+def draw_text(kind: StampKind, rng: np.random.Generator) -> str:
     """A random text of a kind, at most 24 letters long."""
     time = f"{rng.integers(24):02}:{rng.integers(60):02}"
     match kind:
         case "date":
-            return _date(rng)
+            return _draw_date(rng)
         case "date-time":
-            return f"{_date(rng)} {time}"
+            return f"{_draw_date(rng)} {time}"
         case "time":
             return _pick(rng, (time, f"{time}:{rng.integers(60):02}"))
         case "word":
@@ -165,7 +158,37 @@ def made_up(kind: StampKind, rng: np.random.Generator) -> str:
             return _pick(rng, (f"{number:06}", f"No. {number}", f"#{number}", f"IMG_{number % 10_000:04}"))
 
 
-def _date(rng: np.random.Generator) -> str:
+@dataclass(frozen=True)
+class _Look:
+    """What a stamp looks like: its text, face, size (pixels of an em), angle in degrees, ink, opacity, and
+    decoration: frame, box, outline or none."""
+
+    text: str
+    face: str
+    em: int
+    angle: float
+    ink: tuple[int, ...]
+    opacity: float
+    decoration: str
+
+
+def _draw_look(rng: np.random.Generator, settings: StampSettings, shape: tuple[int, int]) -> _Look:
+    """The look of a stamp that is put on an image (height, width)."""
+    text = _pick(rng, settings.texts) if settings.texts else draw_text(_pick(rng, settings.kinds), rng)
+    face = _pick(rng, _FACES)
+    angle = rng.uniform(*settings.angle)
+    ink = _draw_colour(_pick(rng, settings.colors), rng)
+    opacity = rng.uniform(*settings.opacity)
+    limits = np.cumsum([settings.frame, settings.box, settings.outline])
+    decoration = ("frame", "box", "outline", "none")[int(np.searchsorted(limits, rng.random(), side="right"))]
+    em = max(_SMALLEST, round(rng.uniform(*settings.size) * min(shape) / _CAPITAL))
+    # Again, because hinted letters do not shrink evenly.
+    while em > _SMALLEST and (room := _room(text, face, em, angle, shape)) < 1:
+        em = max(_SMALLEST, min(em - 1, int(em * room)))
+    return _Look(text, face, em, angle, ink, opacity, decoration)
+
+
+def _draw_date(rng: np.random.Generator) -> str:
     day = date.fromordinal(int(rng.integers(date(1970, 1, 1).toordinal(), date(2040, 1, 1).toordinal())))
     # Not by strftime: what it makes depends on the machine's language.
     month = _MONTHS[day.month - 1]
@@ -187,7 +210,7 @@ def _pick(rng: np.random.Generator, options: Sequence[T]) -> T:
     return options[int(rng.integers(len(options)))]
 
 
-def _colour(name: str, rng: np.random.Generator) -> tuple[int, ...]:
+def _draw_colour(name: str, rng: np.random.Generator) -> tuple[int, ...]:
     if name == "random":
         return tuple(int(level) for level in rng.integers(0, 256, 3))
     return ImageColor.getrgb(name)
@@ -224,32 +247,46 @@ def _margin(em: int) -> int:
 def _room(text: str, face: str, em: int, angle: float, shape: tuple[int, int]) -> float:
     """How many times larger the turned text could be and still be inside an image (height, width)."""
     left, top, right, bottom = _font(face, em).getbbox(text)
-    wide, high = right - left + 2 * _margin(em), bottom - top + 2 * _margin(em)
-    along, across = abs(math.cos(math.radians(angle))), abs(math.sin(math.radians(angle)))
-    return min(shape[0] / (wide * across + high * along), shape[1] / (wide * along + high * across))
+    width = right - left + 2 * _margin(em)
+    height = bottom - top + 2 * _margin(em)
+    cosine = abs(math.cos(math.radians(angle)))
+    sine = abs(math.sin(math.radians(angle)))
+    return min(shape[0] / (width * sine + height * cosine), shape[1] / (width * cosine + height * sine))
 
 
-def _render(text: str, face: str, em: int, angle: float, decoration: str) -> tuple[Pixels, Pixels]:
-    """The letters (with a frame, if any), and the box or outline under them: both (h, w), 255 is opaque."""
-    font, margin = _font(face, em), _margin(em)
-    left, top, right, bottom = (round(edge) for edge in font.getbbox(text))
+@dataclass(frozen=True)
+class _Layers:
+    """The letters of a stamp (with a frame, if any), and the box or outline under them: both (h, w), 255 is
+    opaque."""
+
+    letters: Pixels
+    under: Pixels
+
+
+def _render(look: _Look) -> _Layers:
+    font = _font(look.face, look.em)
+    margin = _margin(look.em)
+    left, top, right, bottom = (round(edge) for edge in font.getbbox(look.text))
     layers = [Image.new("L", (right - left + 2 * margin, bottom - top + 2 * margin)) for _ in range(2)]
-    start, line = (margin - left, margin - top), max(1, em // 12)
     letters, under = (ImageDraw.Draw(layer) for layer in layers)
-    letters.text(start, text, fill=255, font=font)
+    start = (margin - left, margin - top)
+    line = max(1, look.em // 12)
     edge = (0, 0, layers[0].width - 1, layers[0].height - 1)
-    if decoration == "frame":
+    letters.text(start, look.text, fill=255, font=font)
+    if look.decoration == "frame":
         letters.rectangle(edge, outline=255, width=line)
-    elif decoration == "box":
+    elif look.decoration == "box":
         under.rectangle(edge, fill=255)
-    elif decoration == "outline":
-        under.text(start, text, fill=255, font=font, stroke_width=line)
-    if angle:
-        layers = [layer.rotate(angle, Image.Resampling.BILINEAR, expand=True) for layer in layers]
-    return np.asarray(layers[0]), np.asarray(layers[1])
+    elif look.decoration == "outline":
+        under.text(start, look.text, fill=255, font=font, stroke_width=line)
+    if look.angle:
+        layers = [layer.rotate(look.angle, Image.Resampling.BILINEAR, expand=True) for layer in layers]
+    return _Layers(np.asarray(layers[0]), np.asarray(layers[1]))
 
 
-def _placed(place: str, rng: np.random.Generator, shape: tuple[int, int], letters: Pixels) -> tuple[int, int]:
+def _draw_place(
+    place: str, rng: np.random.Generator, shape: tuple[int, int], letters: Pixels
+) -> tuple[int, int]:
     """Top and left of the stamp in an image (height, width); below zero where it is cut off."""
     free = [shape[axis] - letters.shape[axis] for axis in (0, 1)]
     if place == "anywhere":
@@ -257,8 +294,8 @@ def _placed(place: str, rng: np.random.Generator, shape: tuple[int, int], letter
     else:
         ends = rng.integers(0, 2, 2) if place == "corners" else (1, 1)
         gap = round(0.03 * min(shape))
-        near = [min(gap, max(0, room // 2)) for room in free]
-        top, left = (room - by if end else by for room, by, end in zip(free, near, ends, strict=True))
+        gaps = [min(gap, max(0, room // 2)) for room in free]
+        top, left = (room - by if end else by for room, by, end in zip(free, gaps, ends, strict=True))
     if letters[max(-top, 0) : shape[0] - top, max(-left, 0) : shape[1] - left].max() < 128:
         # Only the gaps of a stamp that is cut off are inside: its darkest point goes to the middle.
         row, column = np.unravel_index(int(letters.argmax()), letters.shape)

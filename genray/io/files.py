@@ -7,6 +7,7 @@ import errno
 import fcntl
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,12 +16,15 @@ from typing import Any
 
 from genray.errors import StorageFull
 
+TEMPORARY_NAME = ".genray-{}.tmp"
+"""What a file is called until it is whole: hidden, and short, whatever it will be called."""
+
 # EFBIG is what a file size limit (ulimit -f) gives; to the user it is the same problem.
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
-def atomic_write(path: Path, *, durable: bool = True) -> Iterator[Path]:
+def atomic_write(path: Path, *, durable: bool = True, make_folder: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is synced and renamed over `path`.
 
     A reader sees the old file or the new one, never a part. On any error the temporary file is
@@ -29,12 +33,14 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[Path]:
     Args:
         path: the file to write.
         durable: sync, so that it survives a power cut; not needed for what is only of use now.
+        make_folder: make the folder that it lies in, and those above; False: it is there.
 
     Raises:
         StorageFull: there was no room for the file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    if make_folder:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(TEMPORARY_NAME.format(secrets.token_hex(8)))
     try:
         with storage_errors(path):
             yield temporary
@@ -46,6 +52,23 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[Path]:
                 _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` atomically."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` to `path` as indented JSON, atomically. NaN is refused: it is not JSON."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what writers that were killed left in `folder`. Nobody else may be writing there."""
+    for leftover in folder.glob(".*.tmp"):
+        leftover.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -67,41 +90,15 @@ def storage_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete what writers that were killed left in `folder`. Nobody else may be writing there."""
-    for leftover in folder.glob(".*.tmp"):
-        leftover.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` atomically."""
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` to `path` as indented JSON, atomically. NaN is refused: it is not JSON."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def _sync_folder(folder: Path) -> None:
-    # Without this a rename can be lost with the power, although the file's bytes are safe.
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 @contextmanager
-def hold_file(path: Path) -> Iterator[bool]:
-    """Hold the lock that is the file `path`; yields False if another process does.
+def lock_file(path: Path) -> Iterator[bool]:
+    """Lock the file `path` for this process; yields False if another process has locked it.
 
     The kernel lets go of it whenever the process ends.
     """
-    with path.open("w") as lock:
+    with path.open("w") as file:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
         else:
@@ -114,10 +111,19 @@ def sync_file_system(folder: Path) -> None:
     if not hasattr(library, "syncfs"):  # Linux alone has it
         os.sync()
         return
-    handle = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        if library.syncfs(handle):
+        if library.syncfs(descriptor):
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number), str(folder))
     finally:
-        os.close(handle)
+        os.close(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    # Without this a rename can be lost with the power, although the file's bytes are safe.
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -7,22 +7,21 @@ import fnmatch
 import os
 import secrets
 import stat
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from mmap import mmap
 from pathlib import Path, PurePosixPath
-from typing import Any, NoReturn
+from typing import Any, ClassVar
 
 from genray.errors import DataError
-from genray.io.files import _sync_folder, storage_errors
+from genray.io.files import TEMPORARY_NAME, atomic_write, storage_errors
 
 OWN = "_genray"
 """The folder of a bulk run's own records: listings pass it over, unless they begin in it."""
 
 _OBJECT_STORES = ("s3", "gcs", "abfs")  # an object is there as a whole or not at all
-_TEMPORARY = ".genray-{}.tmp"
-_Found = tuple[list[str], Iterator["Entry"]]  # the folders and the files of a folder
 
 
 @dataclass(frozen=True)
@@ -35,40 +34,55 @@ class Entry:
     modified: int = field(default=0, compare=False)
 
 
-class Store:
-    """Files under a root: a local path, or a URI that pyarrow or fsspec opens (s3://, gs://, memory://...).
+@dataclass(frozen=True)
+class _Listing:
+    """What lies in one folder: the names of its folders, and its files by name."""
 
-    Paths are relative to the root and cannot leave it; what is written does not follow links out of it
-    either. Any number of threads may use one. A store pickles as its root.
+    folders: list[str]
+    files: Iterator[Entry]
+
+
+def open_store(root: str | os.PathLike[str]) -> Store:
+    """The store at `root`: a local folder, or a URI that pyarrow or fsspec opens (s3://, gs://, memory://...).
 
     Raises:
         DataError: no such root, or nothing here opens its URI.
     """
+    location = os.fspath(root)
+    if "://" in location:
+        return RemoteStore(location, *_open_uri(location))
+    folder = Path(location).expanduser()
+    if not folder.is_dir():
+        kind = "a file, not a folder" if folder.exists() else "missing"
+        raise DataError(f"the folder {location} is {kind}", hint="check its path")
+    return LocalStore(location, folder)
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = os.fspath(root)
-        self.is_local = "://" not in self.root
-        if self.is_local:
-            self._base = Path(self.root).expanduser()
-            if not self._base.is_dir():
-                kind = "a file, not a folder" if self._base.exists() else "missing"
-                raise DataError(f"the folder {self.root} is {kind}", hint="check its path")
-        else:
-            self._remote, self._prefix = _open_uri(self.root)
 
-    def __reduce__(self) -> tuple[type[Store], tuple[str]]:
-        return Store, (self.root,)
+def create_store(root: str | os.PathLike[str]) -> Store:
+    """The store at `root`, made if it is a local folder; a DataError if it cannot be made or opened."""
+    try:
+        if "://" not in os.fspath(root):
+            Path(root).expanduser().mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"cannot make the folder {os.fspath(root)}: {error.strerror}"
+        raise DataError(message, hint="check its path and permissions") from error
+    return open_store(root)
 
-    @classmethod
-    def create(cls, root: str | os.PathLike[str]) -> Store:
-        """The store at `root`, made if it is a local folder; a DataError if it cannot be made or opened."""
-        try:
-            if "://" not in os.fspath(root):
-                Path(root).expanduser().mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            what = f"cannot make the folder {os.fspath(root)}: {error.strerror}"
-            raise DataError(what, hint="check its path and permissions") from error
-        return cls(root)
+
+@dataclass(frozen=True, eq=False)
+class Store(ABC):
+    """Files under a root, see `open_store`: lists, reads, writes and deletes them.
+
+    Paths are relative to the root and cannot leave it; what is written does not follow links out of it
+    either. Any number of threads may use one. A store pickles as its root, and is opened again.
+    """
+
+    root: str
+
+    is_local: ClassVar[bool]
+
+    def __reduce__(self) -> tuple[Callable[[str], Store], tuple[str]]:
+        return open_store, (self.root,)
 
     def list(self, suffixes: Iterable[str], under: str = "") -> list[Entry]:
         """All files below the folder `under` with one of `suffixes` (lower case, with dot), by path.
@@ -88,55 +102,32 @@ class Store:
 
         `on_error` takes the path of a folder that cannot be read, and why; without it that is a DataError.
         """
-        wanted, seen = tuple(suffixes), set[object]()
-        pending = [self._safe(under).rstrip("/")]
+        wanted = tuple(suffixes)
+        visited = set[tuple[int, int]]()
+        pending = [self._checked(under).rstrip("/")]
         while pending:
             folder = pending.pop()
-            below = f"{folder}/" if folder else ""
+            prefix = f"{folder}/" if folder else ""
             try:
-                folders, files = (self._scan if self.is_local else self._select)(folder, below, wanted, seen)
+                listing = self._list_folder(folder, prefix, wanted, visited)
             except FileNotFoundError:
                 continue
             except OSError as error:
-                (on_error or self._refuse)(folder or ".", error.strerror or str(error))
+                detail = error.strerror or str(error)
+                if on_error is None:
+                    raise DataError(
+                        f"cannot list {self.root}/{folder or '.'}: {detail}", hint="check its permissions"
+                    ) from error
+                on_error(folder or ".", detail)
                 continue
-            pending += [below + name for name in sorted(folders, reverse=True)]
-            yield from files
-
-    def folders(self) -> set[str]:
-        """The names of the folders directly below the root."""
-        if self.is_local:
-            return {entry.name for entry in os.scandir(self._base) if entry.is_dir()}
-        return {info.base_name for info in self._infos("") if not info.is_file}
+            pending += [prefix + name for name in sorted(listing.folders, reverse=True)]
+            yield from listing.files
 
     def exists(self, path: str) -> bool:
         """Whether there is a file `path`."""
         with suppress(FileNotFoundError):
             return self.size(path) >= 0
         return False
-
-    def size(self, path: str) -> int:
-        """The bytes of the file `path`; an OSError if it is not there."""
-        safe = self._safe(path)
-        if self.is_local:
-            if (self._base / safe).is_file():
-                return (self._base / safe).stat().st_size
-        elif (info := self._remote.get_file_info(f"{self._prefix}/{safe}")).is_file:
-            return int(info.size)
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-
-    def open(self, path: str) -> Any:
-        """The file `path` for reading: binary, seekable, to be closed.
-
-        Raises:
-            OSError: it cannot be opened, or is no regular file.
-        """
-        safe = self._safe(path)
-        if not self.is_local:
-            return self._remote.open_input_file(f"{self._prefix}/{safe}")
-        if not stat.S_ISREG((self._base / safe).stat().st_mode):
-            raise OSError(errno.EINVAL, "not a regular file")  # opening a pipe would wait for ever
-        return open(self._base / safe, "rb")
 
     def read(self, path: str, limit: int | None = None) -> bytes:
         """The bytes of `path`, at most `limit` of them; an OSError if it cannot be read."""
@@ -149,6 +140,23 @@ class Store:
             data: bytes = file.read(length)
             return data
 
+    @abstractmethod
+    def folders(self) -> set[str]:
+        """The names of the folders directly below the root."""
+
+    @abstractmethod
+    def size(self, path: str) -> int:
+        """The bytes of the file `path`; an OSError if it is not there."""
+
+    @abstractmethod
+    def open(self, path: str) -> Any:
+        """The file `path` for reading: binary, seekable, to be closed.
+
+        Raises:
+            OSError: it cannot be opened, or is no regular file.
+        """
+
+    @abstractmethod
     def write(self, path: str, data: bytes | mmap, *, durable: bool = False) -> None:
         """Write the file `path`, making its folders. A reader sees the old file or the new one, never a part.
 
@@ -157,100 +165,163 @@ class Store:
         Raises:
             StorageFull, OSError: there was no room, or it cannot be written.
         """
-        if not self.is_local:
-            return self._put(path, data)
-        target = self._inside(path)
-        temporary = target.with_name(_TEMPORARY.format(secrets.token_hex(8)))
-        with storage_errors(self._base / path.partition("/")[0]):
-            target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with storage_errors(target):
-                with open(temporary, "xb") as file:
-                    file.write(data)
-                    if durable:
-                        file.flush()
-                        os.fsync(file.fileno())
-                os.replace(temporary, target)
-                if durable:
-                    _sync_folder(target.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
 
+    @abstractmethod
     def delete(self, path: str) -> None:
         """Delete the file `path`, if it is there."""
-        with suppress(FileNotFoundError, NotADirectoryError):
-            if self.is_local:
-                self._inside(path).unlink()
-            else:
-                self._remote.delete_file(f"{self._prefix}/{self._safe(path)}")
 
+    @abstractmethod
     def remove_leftovers(self, under: str = "") -> None:
         """Delete what writers that were killed left; object stores have none. Nobody may be writing."""
-        for folder, _, files in os.walk(self._base / self._safe(under)) if self.is_local else ():
-            for name in fnmatch.filter(files, _TEMPORARY.format("*")):
-                Path(folder, name).unlink(missing_ok=True)
 
-    def _safe(self, path: str) -> str:
+    @abstractmethod
+    def _list_folder(
+        self, folder: str, prefix: str, suffixes: tuple[str, ...], visited: set[tuple[int, int]]
+    ) -> _Listing:
+        """What lies in `folder`, with `prefix` before the names of files. `visited` are the folders that a
+        walk came to, by device and inode, so that it follows no link twice."""
+
+    def _checked(self, path: str) -> str:
         parts = PurePosixPath(path)
         if parts.is_absolute() or ".." in parts.parts or "\0" in path:
             raise DataError(f"{path!r} leaves the store", where=self.root, hint="give a path below the root")
         return path
 
-    def _inside(self, path: str) -> Path:
-        """The local file `path`, whose folder no link leads out of the root."""
-        target = self._base / self._safe(path)
-        base, folder = os.path.realpath(self._base), os.path.realpath(target.parent)
-        if os.path.commonpath([base, folder]) != base:
+
+@dataclass(frozen=True, eq=False)
+class LocalStore(Store):
+    """A store in a folder of this machine, `folder`."""
+
+    folder: Path
+
+    is_local = True
+
+    def folders(self) -> set[str]:
+        return {entry.name for entry in os.scandir(self.folder) if entry.is_dir()}
+
+    def size(self, path: str) -> int:
+        file = self.folder / self._checked(path)
+        if not file.is_file():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        return file.stat().st_size
+
+    def open(self, path: str) -> Any:
+        file = self.folder / self._checked(path)
+        if not stat.S_ISREG(file.stat().st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")  # opening a pipe would wait for ever
+        return open(file, "rb")
+
+    def write(self, path: str, data: bytes | mmap, *, durable: bool = False) -> None:
+        target = self._target(path)
+        # The first of its folders stands for those that there is no room for.
+        with storage_errors(self.folder / path.partition("/")[0]):
+            target.parent.mkdir(parents=True, exist_ok=True)
+        write = atomic_write(target, durable=durable, make_folder=False)
+        with write as temporary, open(temporary, "xb") as file:
+            file.write(data)
+
+    def delete(self, path: str) -> None:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            self._target(path).unlink()
+
+    def remove_leftovers(self, under: str = "") -> None:
+        for folder, _, files in os.walk(self.folder / self._checked(under)):
+            for name in fnmatch.filter(files, TEMPORARY_NAME.format("*")):
+                Path(folder, name).unlink(missing_ok=True)
+
+    def _target(self, path: str) -> Path:
+        """The file `path`, to be written or deleted: no link leads its folder out of the root."""
+        target = self.folder / self._checked(path)
+        root = os.path.realpath(self.folder)
+        if os.path.commonpath([root, os.path.realpath(target.parent)]) != root:
             raise DataError(f"{path!r} leaves the store by a link", where=self.root, hint="remove the link")
         return target
 
-    def _refuse(self, folder: str, detail: str) -> NoReturn:
-        raise DataError(f"cannot list {self.root}/{folder}: {detail}", hint="check its permissions")
-
-    def _scan(self, folder: str, below: str, wanted: tuple[str, ...], seen: set[object]) -> _Found:
-        top = str(self._base / folder)
-        status = os.stat(top)  # noqa: PTH116 (half the time of a Path's)
-        if (status.st_dev, status.st_ino) in seen:  # a link to a folder that was listed, or is being
-            return [], iter(())
-        seen.add((status.st_dev, status.st_ino))
-        folders, files = [], []
-        with os.scandir(top) as found:
-            for each in found:
-                name = each.name
+    def _list_folder(
+        self, folder: str, prefix: str, suffixes: tuple[str, ...], visited: set[tuple[int, int]]
+    ) -> _Listing:
+        path = str(self.folder / folder)
+        status = os.stat(path)  # noqa: PTH116 (half the time of a Path's)
+        identity = (status.st_dev, status.st_ino)
+        if identity in visited:  # a link to a folder that was listed, or is being
+            return _Listing([], iter(()))
+        visited.add(identity)
+        folders: list[str] = []
+        files: list[str] = []
+        with os.scandir(path) as entries:
+            for entry in entries:
+                name = entry.name
                 if _is_hidden(name):
                     continue
-                if _is_folder(each):
+                if _is_folder(entry):
                     folders.append(name)
-                elif name.lower().endswith(wanted):
+                elif name.lower().endswith(suffixes):
                     files.append(name)
         files.sort()
-        return folders, _entries(top, below, files)
+        return _Listing(folders, _local_entries(path, prefix, files))
 
-    def _select(self, folder: str, below: str, wanted: tuple[str, ...], _: object) -> _Found:
+
+@dataclass(frozen=True, eq=False)
+class RemoteStore(Store):
+    """A store below `prefix` in a file system of pyarrow."""
+
+    file_system: Any
+    prefix: str
+
+    is_local = False
+
+    def folders(self) -> set[str]:
+        return {info.base_name for info in self._infos("") if not info.is_file}
+
+    def size(self, path: str) -> int:
+        info = self.file_system.get_file_info(self._target(path))
+        if not info.is_file:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        return int(info.size)
+
+    def open(self, path: str) -> Any:
+        return self.file_system.open_input_file(self._target(path))
+
+    def write(self, path: str, data: bytes | mmap, *, durable: bool = False) -> None:
+        target = self._target(path)
+        if self.file_system.type_name in _OBJECT_STORES:
+            self._write_stream(target, data)
+            return
+        folder, _, _ = target.rpartition("/")
+        temporary = f"{folder}/{TEMPORARY_NAME.format(secrets.token_hex(8))}"
+        self.file_system.create_dir(folder)
+        self._write_stream(temporary, data)
+        self.file_system.move(temporary, target)
+
+    def delete(self, path: str) -> None:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            self.file_system.delete_file(self._target(path))
+
+    def remove_leftovers(self, under: str = "") -> None:
+        pass  # an object is there as a whole or not at all
+
+    def _target(self, path: str) -> str:
+        return f"{self.prefix}/{self._checked(path)}"
+
+    def _write_stream(self, target: str, data: bytes | mmap) -> None:
+        # A stream that an error leaves is closed, and what it has becomes the object: give it all at once.
+        with self.file_system.open_output_stream(target) as stream:
+            stream.write(data)
+
+    def _list_folder(
+        self, folder: str, prefix: str, suffixes: tuple[str, ...], visited: set[tuple[int, int]]
+    ) -> _Listing:
         infos = [info for info in self._infos(folder) if not _is_hidden(info.base_name)]
-        files = [info for info in infos if info.is_file and info.base_name.lower().endswith(wanted)]
+        files = [info for info in infos if info.is_file and info.base_name.lower().endswith(suffixes)]
         files.sort(key=lambda info: info.base_name)
-        entries = (Entry(below + i.base_name, i.size or 0, i.mtime_ns or 0) for i in files)
-        return [info.base_name for info in infos if not info.is_file], entries
+        entries = (Entry(prefix + info.base_name, info.size or 0, info.mtime_ns or 0) for info in files)
+        return _Listing([info.base_name for info in infos if not info.is_file], entries)
 
     def _infos(self, folder: str) -> Any:
         from pyarrow.fs import FileSelector
 
-        base = f"{self._prefix}/{folder}".rstrip("/")
-        return self._remote.get_file_info(FileSelector(base, allow_not_found=True))
-
-    def _put(self, path: str, data: bytes | mmap) -> None:
-        target = f"{self._prefix}/{self._safe(path)}"
-        folder, _, _ = target.rpartition("/")
-        whole = self._remote.type_name in _OBJECT_STORES
-        if not whole:
-            self._remote.create_dir(folder)
-        under = target if whole else f"{folder}/{_TEMPORARY.format(secrets.token_hex(8))}"
-        # A stream that an error leaves is closed, and what it has becomes the object: give it all at once.
-        with self._remote.open_output_stream(under) as stream:
-            stream.write(data)
-        if not whole:
-            self._remote.move(under, target)
+        base = f"{self.prefix}/{folder}".rstrip("/")
+        return self.file_system.get_file_info(FileSelector(base, allow_not_found=True))
 
 
 def _open_uri(uri: str) -> tuple[Any, str]:
@@ -258,17 +329,18 @@ def _open_uri(uri: str) -> tuple[Any, str]:
     from pyarrow import ArrowInvalid
     from pyarrow.fs import FileSystem, FileType, FSSpecHandler, PyFileSystem
 
-    # So that a small object is written by one request, not three.
-    option = ("&" if "?" in uri else "?") + "allow_delayed_open=true" if uri.startswith("s3://") else ""
+    option = ""
+    if uri.startswith("s3://"):  # so that a small object is written by one request, not three
+        option = ("&" if "?" in uri else "?") + "allow_delayed_open=true"
     try:
         try:
-            system, prefix = FileSystem.from_uri(uri + option)
+            file_system, prefix = FileSystem.from_uri(uri + option)
         except ArrowInvalid:  # a scheme that pyarrow does not know
             import fsspec
 
-            plain, prefix = fsspec.core.url_to_fs(uri)
-            system = PyFileSystem(FSSpecHandler(plain))
-        kind = system.get_file_info(prefix).type
+            foreign, prefix = fsspec.core.url_to_fs(uri)
+            file_system = PyFileSystem(FSSpecHandler(foreign))
+        kind = file_system.get_file_info(prefix).type
     except (OSError, ValueError, ImportError) as error:
         raise DataError(
             f"cannot open the store {uri}: {error}", hint="check the URI, its credentials and the network"
@@ -276,7 +348,7 @@ def _open_uri(uri: str) -> tuple[Any, str]:
     # Object stores know no empty folders: a prefix without an object of its own may still hold files.
     if kind == FileType.File:
         raise DataError(f"the store {uri} is a file, not a folder", hint="give its folder")
-    return system, prefix.rstrip("/")
+    return file_system, prefix.rstrip("/")
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -290,11 +362,11 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name == OWN
 
 
-def _entries(top: str, below: str, names: Iterable[str]) -> Iterator[Entry]:
+def _local_entries(folder: str, prefix: str, names: Iterable[str]) -> Iterator[Entry]:
     for name in names:
         try:
-            status = os.stat(f"{top}/{name}")  # noqa: PTH116
+            status = os.stat(f"{folder}/{name}")  # noqa: PTH116
         except OSError:
-            yield Entry(below + name, 0)  # a dangling link: reading says why
+            yield Entry(prefix + name, 0)  # a dangling link: reading says why
         else:
-            yield Entry(below + name, status.st_size, status.st_mtime_ns)
+            yield Entry(prefix + name, status.st_size, status.st_mtime_ns)

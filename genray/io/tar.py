@@ -15,12 +15,12 @@ from typing import Any
 from genray.io.bad_input import BadImage
 from genray.io.store import Store
 
-_MAX_HEADER = (
-    2**20
-)  # bytes of one extended header; tarfile would read what the file claims, were it gigabytes
+# Bytes of one extended header; tarfile would read what the file claims, were it gigabytes.
+_MAX_HEADER = 2**20
 _BLOCK = 512
 _BUFFER = 2**20  # bytes of one request to a remote store: headers of small members come together
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+_DAMAGED = (tarfile.TarError, ValueError, ArithmeticError, LookupError, EOFError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def tar_members(store: Store, path: str) -> Iterator[Member]:
         opened = store.open(path)
         # tarfile asks for 512 bytes at a time.
         with opened if store.is_local else io.BufferedReader(opened, _BUFFER) as file:
-            yield from _members(_Bounded(file), size)
+            yield from _members(_BoundedFile(file), size)
     except OSError as error:
         raise BadImage("unreadable", error.strerror or str(error)) from error
 
@@ -53,13 +53,29 @@ def tar_members(store: Store, path: str) -> Iterator[Member]:
 def write_member(tar: tarfile.TarFile, name: str, data: bytes, comment: str = "") -> None:
     """Append a file to `tar`, which was opened for writing in the pax format."""
     info = tarfile.TarInfo(name)
-    info.size, info.mtime = len(data), int(time.time())
+    info.size = len(data)
+    info.mtime = int(time.time())
     if comment:
         info.pax_headers = {"comment": comment}  # of all keywords the one that readers pass over silently
     tar.addfile(info, io.BytesIO(data))
 
 
-def _members(file: _Bounded, size: int) -> Iterator[Member]:
+def _members(file: _BoundedFile, size: int) -> Iterator[Member]:
+    tar = _open(file, size)
+    position = -1  # of the header that was read last
+    while (info := _next_member(tar, size)) is not None:
+        # Python before 3.11.14 goes round for ever where a size is negative.
+        if tar.offset <= position or info.size < 0:
+            raise BadImage("truncated", f"damaged at byte {info.offset} of {size}: a size that cannot be")
+        position = tar.offset
+        if info.offset_data + (info.size if info.isreg() else 0) > size:
+            raise BadImage("truncated", f"it ends at byte {size}, within {info.name[:100]!r}")
+        if info.isreg() and info.sparse is None:
+            yield Member(info.name, info.offset_data, info.size, info.pax_headers.get("comment", ""))
+    _check_end_mark(file, tar.offset, size)
+
+
+def _open(file: _BoundedFile, size: int) -> tarfile.TarFile:
     start = file.read(8)
     for magic, name in _COMPRESSED.items():
         if start.startswith(magic):
@@ -67,85 +83,42 @@ def _members(file: _Bounded, size: int) -> Iterator[Member]:
                 "unreadable", f"a tar compressed by {name} has no positions to read from: unpack it"
             )
     file.seek(0)
-    tar, at = None, -1
-    while True:
-        try:
-            if tar is None:
-                tar = tarfile.open(fileobj=file, mode="r:")  # type: ignore[call-overload]  # noqa: SIM115
-            info = tar.next()
-        except (
-            tarfile.TarError,
-            ValueError,
-            ArithmeticError,
-            LookupError,
-            EOFError,
-            RecursionError,
-        ) as error:
-            where = 0 if tar is None else tar.offset
-            raise BadImage("truncated", f"damaged at byte {where} of {size}: {error}") from error
-        if info is None:
-            break
-        tar.members.clear()  # which would be all of them in the end
-        # Python before 3.11.14 goes round for ever where a size is negative.
-        if tar.offset <= at or info.size < 0:
-            raise BadImage("truncated", f"damaged at byte {info.offset} of {size}: a size that cannot be")
-        at = tar.offset
-        if info.offset_data + (info.size if info.isreg() else 0) > size:
-            raise BadImage("truncated", f"it ends at byte {size}, within {info.name[:100]!r}")
-        if info.isreg() and info.sparse is None:
-            yield Member(info.name, info.offset_data, info.size, info.pax_headers.get("comment", ""))
-    file.seek(tar.offset)
+    try:
+        return tarfile.open(fileobj=file, mode="r:")  # type: ignore[call-overload, no-any-return]
+    except _DAMAGED as error:
+        raise BadImage("truncated", f"damaged at byte 0 of {size}: {error}") from error
+
+
+def _next_member(tar: tarfile.TarFile, size: int) -> tarfile.TarInfo | None:
+    try:
+        info = tar.next()
+    except _DAMAGED as error:
+        raise BadImage("truncated", f"damaged at byte {tar.offset} of {size}: {error}") from error
+    tar.members.clear()  # type: ignore[attr-defined]  # which would be all of them in the end
+    return info
+
+
+def _check_end_mark(file: _BoundedFile, position: int, size: int) -> None:
+    file.seek(position)
     block = file.read(_BLOCK)
     if not block:
         raise BadImage(
             "truncated", f"it ends at byte {size} without an end mark; its last members may be missing"
         )
     if block.count(0) != _BLOCK:
-        raise BadImage("truncated", f"damaged at byte {tar.offset} of {size}: no header of a member")
+        raise BadImage("truncated", f"damaged at byte {position} of {size}: no header of a member")
 
 
-class _Bounded:
+class _BoundedFile:
     """A file that hands out little at a time."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
-        self.seek, self.tell = file.seek, file.tell
+        self.seek = file.seek
+        self.tell = file.tell
 
     def read(self, size: int) -> bytes:
         if not 0 <= size <= _MAX_HEADER:
             raise tarfile.ReadError(f"a header of {size} bytes")
         data: bytes = self._file.read(size)
         return data
-
-
-class MemberNames:
-    """Paths for what lies in a shard, whatever it is called there: each another, and safe below a root.
-
-    Args:
-        begin: what they begin with.
-    """
-
-    def __init__(self, begin: str) -> None:
-        self._begin, self._taken = begin, set[str]()
-
-    def take(self, name: str, number: str) -> str:
-        """The path of what is called `name` in the shard, or `number` if that will not do."""
-        path = "/".join(part for part in name.split("/") if part not in ("", "."))
-        if not _is_safe(name, path) or path in self._taken:
-            path = number
-            while path in self._taken:
-                path = f"_{path}"
-        self._taken.add(path)
-        return f"{self._begin}/{path}"
-
-
-def _is_safe(name: str, path: str) -> bool:
-    try:
-        sizes = [len(part.encode()) for part in path.split("/")]
-    except UnicodeEncodeError:
-        return False
-    hidden = any(part.startswith(".") for part in path.split("/"))
-    # 255 is the limit of file systems; 1024, with the shard's own path, that of keys in object stores.
-    return not (
-        name.startswith("/") or hidden or "\0" in name or not path or max(sizes) > 255 or sum(sizes) > 700
-    )

@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from genray.images.pixels import Pixels
-from genray.images.tensors import grid
+from genray.images.pixels import Pixels, grid
 from genray.report.style import COLOURS, DPI, FAINT, INK, label, render, styled
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from genray.datasets.loader import WorkerShare, held_out_batches
-from genray.images.pixels import Pixels
-from genray.images.tensors import grid, to_pixels
+from genray.images.pixels import Pixels, grid
+from genray.images.tensors import to_pixels
 from genray.models.autoencoder import Autoencoder, ConvSettings, DenseSettings
 from genray.models.improved import ImprovedSettings
 from genray.models.losses import ReconstructionSettings, reconstruction_loss

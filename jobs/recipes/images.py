@@ -24,7 +24,7 @@ from genray.datasets.image_set import (
     SingleImageSource,
     look_at_headers,
     open_image_set,
-    whole,
+    whole_image,
 )
 from genray.datasets.loader import Loader, MemoryLoader, Sample, check_bad_share, load_all
 from genray.datasets.ray_stream import StreamLoader
@@ -102,7 +102,7 @@ class ImageRecipe(Recipe[S]):
 
     def variant(self) -> tuple[Callable[[Pixels, Key], Sample], int]:
         """What is made of an image for training, and how many parts of `self.shape` it has."""
-        return whole, 1
+        return whole_image, 1
 
     def prepared(self, image: Pixels, part: Part, index: int) -> Sample:
         """A held-out image as it is judged."""
@@ -126,7 +126,7 @@ class ImageRecipe(Recipe[S]):
         for part, images in parts.items():
             side = self.most or max(self.shape[1:])
             fitting = int(data.memory_gb * 5e8 / (side * side * self.shape[0]))
-            chosen = None if images is None else images.some(max(2, min(limits[part], fitting)), seed)
+            chosen = None if images is None else images.sample(max(2, min(limits[part], fitting)), seed)
             self.held_out[part], self.labels[part] = self._load(part, source, chosen, bad)
         self._source_, self._train = source, None
         gigabytes = len(source) * pixels * self.shape[0] / 1e9
@@ -245,7 +245,7 @@ class ImageRecipe(Recipe[S]):
             return MemoryLoader(self._train, source.vary, seed)
         channels, height, width = self.shape
         shapes = [(height, width, channels)] * self._parts
-        source = replace(source, images=source.images.take(np.tile(np.arange(len(source)), self.repeats)))
+        source = replace(source, images=source.images.select(np.tile(np.arange(len(source)), self.repeats)))
         return StreamLoader(
             source, shapes, seed, report, limit=data.max_bad_share, path=data.path, repeats=self.repeats
         )
@@ -255,7 +255,7 @@ class ImageRecipe(Recipe[S]):
         order = np.random.default_rng(self.settings.seed).permutation(len(self._source_))[:most]
         if self._train is not None:
             return [self._train[i][0] for i in order if i < len(self._train)]
-        some = replace(self._source_, images=self._source_.images.take(order))
+        some = replace(self._source_, images=self._source_.images.select(order))
         return [sample[0] for sample in load_all(some, lambda bad: None)[1]]
 
     def place(self, batch: NDArray[Any], where: torch.device) -> torch.Tensor:

@@ -15,9 +15,8 @@ from torch import nn
 
 from genray.datasets.image_set import Flips, ImageSetSettings
 from genray.datasets.loader import WorkerShare, held_out_batches
-from genray.images.pixels import Pixels
-from genray.images.resizing import middle
-from genray.images.tensors import grid, to_pixels
+from genray.images.pixels import Pixels, crop_middle, grid
+from genray.images.tensors import to_pixels
 from genray.models.losses import ReconstructionSettings, reconstruction_loss
 from genray.models.nafnet import NAFNetSettings
 from genray.models.residual_unet import ResidualUNetSettings
@@ -146,7 +145,7 @@ class Restoring(ImageRecipe[R]):
         side = min(256, *(min(self.held_out[part][i][0].shape[:2]) for i in indices))
         for index in indices:
             trio = self._trio(networks, part, index, place)
-            rows.append([middle(image, side) for image in trio])
+            rows.append([crop_middle(image, side) for image in trio])
         return grid(rows, [f"{title}before", "after", "clean"])
 
     def _trio(

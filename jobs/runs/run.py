@@ -15,7 +15,7 @@ import yaml
 
 from genray.errors import GenrayError, RunError, error_from_json
 from genray.io.bad_input import BadInput
-from genray.io.files import hold_file, remove_leftovers, storage_errors, write_json, write_text
+from genray.io.files import lock_file, remove_leftovers, storage_errors, write_json, write_text
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -74,7 +74,7 @@ class Run:
             raise RunError(
                 f"cannot make the run folder: {error}", hint="choose another folder: --set runs=..."
             ) from error
-        with hold_file(self.folder / ".lock") as held:
+        with lock_file(self.folder / ".lock") as held:
             if not held:
                 raise RunError(
                     f"the run {self.name} is in use by another process",

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from genray.images.tensors import save_png
+from genray.images.pixels import save_png
 from genray.io.files import write_json
 from jobs.runs.run import Run
 

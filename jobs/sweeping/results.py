@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from genray.images.tensors import save_png
+from genray.images.pixels import save_png
 from genray.io.files import write_json, write_text
 from genray.report.charts import draw_tradeoff
 from genray.report.page import Page, Picture

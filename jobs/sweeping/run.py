@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from genray.errors import Interrupted, SettingsError, TrainingError
-from genray.interrupts import stoppable
+from genray.interrupts import stop_on_signals
 from genray.progress import Display
 from genray.settings.base import Location, Settings, flatten
 from genray.targets import Demand, Resources
@@ -177,7 +177,7 @@ class PreparedSweep:
             for trial in todo:
                 trial.reopen()
             if todo:
-                with stoppable(run.stop_requested, partial(ask_to_stop, run, display)):
+                with stop_on_signals(run.stop_requested, partial(ask_to_stop, run, display)):
                     self._tune(todo, display, have)
             standings = SweepResults(self._standings(), self._metric, self._mode)
             standings.write(run, self._record)

@@ -162,7 +162,8 @@ class _TrialWatch:
         self._display = display
         self._voices = [_Voice(trial.run.name, display) for trial in trials]
         self._followers = [
-            FileFollower(trial.run.folder, voice) for trial, voice in zip(trials, self._voices, strict=True)
+            FileFollower.from_now(trial.run.folder, voice)
+            for trial, voice in zip(trials, self._voices, strict=True)
         ]
         self._shown: list[Tick] = []
         self._began = 0.0

@@ -84,7 +84,7 @@ def fit_beside(fit: Callable[[], Any], run: Run, display: Display) -> Any:
             results.append(error)
 
     (run.folder / "progress.json").unlink(missing_ok=True)
-    follower = FileFollower(run.folder, display)
+    follower = FileFollower.from_now(run.folder, display)
     thread = threading.Thread(target=work, name="ray-train", daemon=True)
     thread.start()
     while thread.is_alive():

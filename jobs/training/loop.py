@@ -17,7 +17,7 @@ from torch import nn
 
 from genray.datasets.loader import Batch
 from genray.errors import Diverged, Interrupted
-from genray.images.tensors import save_png
+from genray.images.pixels import save_png
 from genray.progress import Display, Tick
 from jobs.runs.history import TrainingLog, row_line
 from jobs.runs.run import Run

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from genray.errors import DataError
-from genray.interrupts import stoppable
+from genray.interrupts import stop_on_signals
 from genray.progress import Display
 from genray.settings.base import flatten
 from genray.targets import Demand, Resources
@@ -135,7 +135,7 @@ class PreparedTraining:
             for bad in self._summary.bad:
                 run.add_set_aside(bad)
             display.note(f"run: {run.folder}")
-            with stoppable(run.stop_requested, partial(ask_to_stop, run, display)):
+            with stop_on_signals(run.stop_requested, partial(ask_to_stop, run, display)):
                 metrics = self._train(run, display, self.demand(have), attached)
             outcome = {
                 "target": self._target,

@@ -32,7 +32,7 @@ from typing import Any, Self
 from pydantic import Field
 
 from genray.errors import GenrayError, RunError
-from genray.io.files import hold_file
+from genray.io.files import lock_file
 from genray.settings.base import Settings
 from monitors.alarms.events import Transition
 from monitors.outputs.database import database_errors, forget_some, open_database
@@ -92,7 +92,7 @@ class Journal:
         self._lock = threading.RLock()
         with ExitStack() as stack:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if not stack.enter_context(hold_file(path.with_name(path.name + ".lock"))):
+            if not stack.enter_context(lock_file(path.with_name(path.name + ".lock"))):
                 raise RunError(
                     f"the journal {path.name} is in use by another process",
                     where=str(path),

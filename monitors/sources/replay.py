@@ -19,6 +19,7 @@ from genray.ecg.records.base import EcgRecord
 from genray.ecg.records.open import find_records, open_record
 from genray.errors import DataError
 from genray.settings.base import Location, Settings
+from genray.text import printable
 from monitors.sources.base import EndOfSource
 from monitors.sources.message import Chunk
 from monitors.sources.pace import Pace
@@ -277,4 +278,4 @@ def _stream_name(path: Path, root: Path, taken: Mapping[str, Any]) -> str:
     name = inside.with_suffix("").as_posix()
     if name in taken:  # a record in two formats
         name = inside.as_posix()
-    return "".join(c if c.isprintable() else "?" for c in name)[-_LONGEST_NAME:]
+    return printable(name)[-_LONGEST_NAME:]

@@ -11,7 +11,7 @@ from typing import Any
 
 from genray.errors import DataError
 from genray.io.sources import open_source
-from genray.io.store import Store
+from genray.io.store import open_store
 from genray.targets import Resources
 from pipelines.engine.bulk_pass import InputSample
 from pipelines.engine.chunk import LedgerRow
@@ -99,7 +99,7 @@ def _measured(
 ) -> tuple[list[LedgerRow], float, float]:
     """The ledger's rows of the sample, and the seconds to start a worker and to do them, once warm."""
     settings = step.settings.model_copy(update={"output": str(folder)})
-    store = Store(str(folder))
+    store = open_store(str(folder))
     with tempfile.TemporaryDirectory(prefix="genray-model-") as model:
         source = open_source(settings.input, settings.read)
         header = dict(step.prepare(InputSample(source, [p.item for p in sample], settings), Path(model)))

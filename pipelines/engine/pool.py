@@ -27,7 +27,7 @@ import numpy as np
 
 from genray.errors import GenrayError, error_from_json
 from genray.io.sources import open_source
-from genray.io.store import Store
+from genray.io.store import Store, open_store
 from pipelines.engine.plan import Plan
 from pipelines.engine.worker import ChunkWorker
 from pipelines.settings import BulkSettings
@@ -238,7 +238,7 @@ class Assignment:
         """A worker that is ready, and what is worth saying of how it runs its model."""
         step_class = find_step(self.step)
         settings: BulkSettings = step_class.settings_class.model_validate(self.settings)
-        store = Store(settings.output)
+        store = open_store(settings.output)
         step = step_class(settings)
         with tempfile.TemporaryDirectory(prefix="genray-model-") as folder:
             fetch_model(store, Path(folder))

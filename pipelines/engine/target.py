@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from genray.errors import BulkError, DataError, Interrupted
-from genray.interrupts import stoppable
+from genray.interrupts import stop_on_signals
 from genray.io.sources import ItemSource, open_source
 from genray.progress import Display
 from genray.settings.base import flatten
@@ -197,7 +197,7 @@ class PreparedBulk:
         def watch(counts: Mapping[str, float]) -> bool:
             return watcher.watch(counts) or self._output.lost
 
-        with watcher, stoppable(lambda: watcher.stopping, partial(_stop, watcher, note)):
+        with watcher, stop_on_signals(lambda: watcher.stopping, partial(_stop, watcher, note)):
             pool.run(assignment, len(chunks(this.inputs, assignment.workers)) - 1, watch, said)
 
 

@@ -17,7 +17,7 @@ from torch import nn
 from genray.bundle import ImageSpec, Manifest, load_bundle, read_manifest
 from genray.errors import SettingsError
 from genray.images.photo import Photo, to_eight_bits
-from genray.images.resizing import middle
+from genray.images.pixels import crop_middle
 from genray.inference.openvino import measure_loss, quantized, save_quantized
 from genray.inference.runner import InferenceSettings, Runner
 from genray.settings.base import Location
@@ -97,7 +97,7 @@ class BundleStep(Step[B]):
             )
             for precision in ("fp32", "int8")
         )
-        crops = [middle(image, _CROP) for image in images]
+        crops = [crop_middle(image, _CROP) for image in images]
         loss = dict(measure_loss(exact, fast, crops, sigma=self.noise))
         note = f"int8: {loss['psnr_between']:.1f} dB from fp32 on {len(crops)} of your images"
         if "psnr_drop" in loss:

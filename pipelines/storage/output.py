@@ -16,8 +16,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from genray.errors import DataError, RunError
-from genray.io.files import hold_file
-from genray.io.store import Store
+from genray.io.files import lock_file
+from genray.io.store import Store, create_store
 from pipelines.settings import MAY_CHANGE
 from pipelines.storage.attempts import Attempts
 from pipelines.storage.ledger import Ledger
@@ -36,7 +36,7 @@ class Output:
     def __init__(self, location: str) -> None:
         # One and the same folder must not be locked in two ways.
         self.location = location.removeprefix("file://")
-        self.store = Store.create(self.location)
+        self.store = create_store(self.location)
         self.lost = False
         """Whether another run took the lease away."""
         self.ledger = Ledger(self.store)
@@ -107,7 +107,7 @@ class Output:
         if self.store.is_local:
             folder = Path(self.location).expanduser() / "_genray"
             folder.mkdir(parents=True, exist_ok=True)
-            with hold_file(folder / ".lock") as held:
+            with lock_file(folder / ".lock") as held:
                 if not held:
                     raise self._busy()
                 yield

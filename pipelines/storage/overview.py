@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genray.errors import DataError
-from genray.io.store import Store
+from genray.io.store import Store, open_store
 from pipelines.storage.ledger import Ledger, LedgerSummary
 from pipelines.storage.output import HEADER
 
@@ -94,7 +94,7 @@ def read_rows(location: str, status: str, columns: tuple[str, ...], limit: int) 
 
 def _open(location: str) -> tuple[Ledger, dict[str, Any]]:
     try:
-        store = Store(location)
+        store = open_store(location)
     except DataError as error:
         raise _no_ledger(location, error.what) from error
     ledger = Ledger(store)

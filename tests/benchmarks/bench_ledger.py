@@ -35,14 +35,14 @@ def lay_out(root: Path, count: int) -> None:
 def work(root: Path, count: int) -> dict[str, Any]:
     """List, plan, record and summarise; a second listing, where nothing is left."""
     from genray.io.sources import open_source
-    from genray.io.store import Store
+    from genray.io.store import create_store
     from pipelines.corrupt import Corrupt, CorruptSettings
     from pipelines.engine.plan import Listing, Plan, write_plan
     from pipelines.storage.ledger import Ledger, LedgerIndex
 
     settings = CorruptSettings(input=str(root / "in"), output=str(root / "out"))
     source, step = open_source(settings.input, settings.read), Corrupt(settings)
-    store = Store.create(settings.output)
+    store = create_store(settings.output)
     ledger, seconds = Ledger(store), {}
     before, began = _memory(), time.perf_counter()
 

@@ -6,21 +6,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from genray.progress import FileDisplay, FileFollower, LineDisplay, LiveDisplay, Tick, display
-from genray.text import duration
+from genray.progress import FileDisplay, FileFollower, LineDisplay, LiveDisplay, Tick, default_display
 
 TICK = Tick(2, 10, 120, 1000, 12.34, 3725.0, {"gen_l1_loss": 0.2468, "disc_loss": 0.5})
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0 s"), (7, "7 s"), (62, "1 min 2 s"), (3725, "1 h 2 min"), (-3, "0 s")]
-)
-def test_durations_read_naturally(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
-
-
 def test_without_a_terminal_progress_is_plain_lines_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = display()
+    lines = default_display()
     assert isinstance(lines, LineDisplay)
     for _ in range(3):
         lines.tick(TICK)
@@ -48,7 +40,7 @@ def test_progress_passes_from_one_process_to_another_through_files(
 ) -> None:
     far = FileDisplay(tmp_path)
     far.note("from an earlier attempt")
-    follower = FileFollower(tmp_path, LineDisplay())
+    follower = FileFollower.from_now(tmp_path, LineDisplay())
     far.note("epoch 1 is done")
     far.tick(TICK)
     for _ in range(2):
@@ -67,7 +59,7 @@ def test_a_loss_that_is_no_number_does_not_stop_the_progress(tmp_path: Path) -> 
 def test_what_is_counted_has_its_name(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     beats = replace(TICK, samples="beats")
     FileDisplay(tmp_path).tick(beats)
-    FileFollower(tmp_path, LineDisplay()).poll()
+    FileFollower.from_now(tmp_path, LineDisplay()).poll()
     assert "12.3 beats/s" in capsys.readouterr().err
     screen = io.StringIO()
     live = LiveDisplay(Console(file=screen, force_terminal=True, width=120))

@@ -33,13 +33,13 @@ def test_codes_are_a_few_bytes_and_come_with_a_table_of_what_jpeg_and_webp_do(co
 def test_decompressed_images_are_those_whose_error_compress_recorded(
     compressed: Path, bulk: Bulk, bundle_of: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    from genray.images.resizing import fitted
+    from genray.images.pixels import fit_square
 
     bulk("decompress", f"input={compressed}", f"bundle={bundle_of('autoencoder')}")
     assert len(rows_of(tmp_path / "out")) == 6
     for row in rows_of(compressed):
         made = np.asarray(Image.open(tmp_path / "out" / (row["path"].removesuffix(".png") + ".png")))
-        seen = fitted(np.asarray(Image.open(tmp_path / "in" / row["path"])), 32, "crop")
+        seen = fit_square(np.asarray(Image.open(tmp_path / "in" / row["path"])), 32, "crop")
         assert np.mean((made.astype(float) - seen) ** 2) / 255**2 == pytest.approx(row["error"], rel=1e-3)
 
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from genray.bundle import load_bundle
-from genray.images.resizing import fitted
+from genray.images.pixels import fit_square
 from genray.images.tensors import to_network
 from tests.pipelines.conftest import Bulk, rows_of, write_photos
 
@@ -34,7 +34,7 @@ def test_every_image_has_its_code_as_a_list_of_fixed_size(
     assert kind == pa.list_(pa.float16() if dtype == "float16" else pa.float32(), 8)
     network = load_bundle(bundle_of("autoencoder")).network
     for path, vector in vectors(tmp_path / "out").items():
-        seen = fitted(np.asarray(Image.open(tmp_path / "in" / path)), 32, "crop")
+        seen = fit_square(np.asarray(Image.open(tmp_path / "in" / path)), 32, "crop")
         with torch.inference_mode():
             want = network.encode(to_network(seen[None], span=(0, 1)))[0].numpy()
         assert vector == pytest.approx(want, abs=2e-3 * max(1, np.abs(want).max()))

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from genray.bundle import load_bundle
-from genray.images.resizing import fitted
+from genray.images.pixels import fit_square
 from genray.images.tensors import to_network, to_pixels
 from tests.pipelines.conftest import Bulk, rows_of, write_photos
 
@@ -21,7 +21,7 @@ def test_images_are_seen_as_in_training_and_their_error_is_recorded(
     network = load_bundle(bundle_of("autoencoder")).network
     for row in rows_of(tmp_path / "out"):
         image = np.asarray(Image.open(tmp_path / "in" / row["path"]))
-        seen = fitted(image, 32, "crop")
+        seen = fit_square(image, 32, "crop")
         with torch.inference_mode():
             want = to_pixels(network(to_network(seen[None], span=(0, 1))), (0, 1))[0]
         made = np.asarray(Image.open(tmp_path / "out" / row["output"]))

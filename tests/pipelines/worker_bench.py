@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from genray.io.sources import open_source
-from genray.io.store import Store
+from genray.io.store import create_store
 from pipelines.engine.plan import Plan, Planned, output_name, write_plan
 from pipelines.engine.worker import ChunkWorker
 from pipelines.settings import BulkSettings
@@ -48,7 +48,7 @@ class Bench:
     def __init__(self, root: Path) -> None:
         self.photos, self.out = root / "in", root / "out"
         self.photos.mkdir()
-        self.store = Store.create(self.out)
+        self.store = create_store(self.out)
         self.attempts, self.ledger = Attempts(self.store), Ledger(self.store)
         self.workers: list[ChunkWorker] = []
 

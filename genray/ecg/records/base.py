@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genray.errors import DataError
+from genray.text import printable
 
 MISSING = -32768
 """A sample that there is none of."""
@@ -169,7 +170,7 @@ def check_channels(path: Path, channels: Sequence[tuple[str, str, bool]]) -> Non
     if any(taken for _, _, taken in channels):
         return
     said = ", ".join(f"{name} ({unit.strip() or 'no unit'})" for name, unit, _ in channels[:_NAMED])
-    said = "".join(c if c.isprintable() else "?" for c in said) or "it has none"
+    said = printable(said) or "it has none"
     said += f" and {len(channels) - _NAMED} more" if len(channels) > _NAMED else ""
     hint = "give a record of an ECG in V, mV or uV; names such as Resp or ABP are not taken for one"
     if bare := [name for name, unit, _ in channels if not unit.strip() and is_ecg(name)]:

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from genray.datasets.idx import SUFFIXES, IdxPart, find_idx, read_idx
 from genray.errors import DataError
+from genray.images.decode import ImageHeader
 from genray.io.bad_input import BadImage
-from genray.io.store import Entry, Store
+from genray.io.store import Entry, open_store
 
 DIGITS = np.random.default_rng(0).integers(0, 256, (6, 5, 4), np.uint8)
 
@@ -27,12 +28,12 @@ def write(folder: Path, name: str, data: bytes) -> None:
 
 
 def found(folder: Path) -> dict[str, IdxPart]:
-    store = Store(folder)
+    store = open_store(folder)
     return find_idx(store, store.list(SUFFIXES))
 
 
 def read_one(folder: Path, name: str, size: int = 0) -> NDArray[np.uint8]:
-    return read_idx(Store(folder), Entry(name, size))
+    return read_idx(open_store(folder), Entry(name, size))
 
 
 @pytest.mark.parametrize("folder", ["", "raw", "MNIST/raw", "FashionMNIST/raw"])
@@ -44,18 +45,18 @@ def test_images_and_labels_are_read_wherever_they_lie(tmp_path: Path, folder: st
         write(tmp_path / folder, f"{part}-labels{suffix.replace('3', '1')}", packed(labels))
     parts = found(tmp_path)
     assert list(parts) == ["train", "test"]
-    images, labels_read = parts["train"]
-    assert np.array_equal(images.images, DIGITS)
-    assert labels_read is not None
-    assert labels_read.tolist() == [0, 1, 2, 3, 4, 5]
-    assert len(parts["test"][0]) == 2
+    assert np.array_equal(parts["train"].images.images, DIGITS)
+    assert parts["train"].labels is not None
+    assert parts["train"].labels.tolist() == [0, 1, 2, 3, 4, 5]
+    assert len(parts["test"].images) == 2
 
 
 def test_an_image_has_the_channels_asked_for_and_a_name(tmp_path: Path) -> None:
     write(tmp_path, "train-images-idx3-ubyte", packed(DIGITS))
-    images, labels = found(tmp_path)["train"]
-    assert labels is None
-    assert images.header(3) == (4, 5, True)
+    part = found(tmp_path)["train"]
+    assert part.labels is None
+    images = part.images
+    assert images.header(3) == ImageHeader(4, 5, is_gray=True)
     assert images.name(3) == "train-images-idx3-ubyte#3"
     assert np.array_equal(images.pixels(3, 1, 1000)[..., 0], DIGITS[3])
     colours = images.pixels(3, 3, 1000)

@@ -1,5 +1,6 @@
 import gzip
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -7,10 +8,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from genray.datasets.image_set import Images, ImageSet, ImageSetSettings, look_at_headers, open_image_set
+from genray.datasets.image_set import (
+    Images,
+    ImageSet,
+    ImageSetSettings,
+    Patch,
+    SingleImageSource,
+    look_at_headers,
+    open_image_set,
+)
+from genray.datasets.layouts import FolderImages
 from genray.errors import DataError
+from genray.io.bad_input import BadImage
+from genray.io.store import open_store
 from tests.conftest import write_images
 
 
@@ -20,7 +33,7 @@ def opened(path: Path | str, seed: int = 0, **more: object) -> ImageSet:
 
 def names(images: Images | None) -> list[str]:
     assert images is not None
-    return [images.origin.name(int(index)) for index in images.indices]
+    return [images.stored.name(int(index)) for index in images.indices]
 
 
 def classes(found: ImageSet, part: Images | None) -> list[str]:
@@ -82,7 +95,7 @@ def test_idx_files_have_digits_as_classes_and_a_test_part(tmp_path: Path) -> Non
     assert (len(found.train), len(found.val)) == (54, 6)
     assert found.classes == tuple("0123456789")
     assert classes(found, found.test) == list("0123456789")
-    taken = found.train.take([5, 0])
+    taken = found.train.select([5, 0])
     assert classes(found, taken) == [classes(found, found.train)[i] for i in (5, 0)]
 
 
@@ -196,7 +209,7 @@ def test_a_store_behind_a_uri_is_the_same_set(tmp_path: Path) -> None:
     assert there.fingerprint == here.fingerprint
     assert names(there.val) == names(here.val)
     assert there.classes == here.classes == ("a", "b")
-    first, second = (f.val.origin.pixels(int(f.val.indices[0]), 1, 10_000) for f in (here, there))
+    first, second = (f.val.stored.pixels(int(f.val.indices[0]), 1, 10_000) for f in (here, there))
     assert np.array_equal(first, second)
 
 
@@ -208,7 +221,7 @@ def test_headers_are_looked_at_from_the_first_to_the_last(tmp_path: Path) -> Non
     assert set(sizes) == {(24, 24), (12, 10)}
     assert not gray
     assert look_at_headers(opened(tmp_path / "b").train, most=3) == ([(12, 10)] * 3, False)
-    assert look_at_headers(opened(tmp_path / "a").train.take([7])) == ([(24, 24)], True)
+    assert look_at_headers(opened(tmp_path / "a").train.select([7])) == ([(24, 24)], True)
 
 
 def test_a_set_of_broken_files_alone_is_refused(tmp_path: Path) -> None:
@@ -221,3 +234,69 @@ def test_a_set_of_broken_files_alone_is_refused(tmp_path: Path) -> None:
 def test_a_download_needs_a_folder() -> None:
     with pytest.raises(ValidationError, match="download needs a local folder"):
         ImageSetSettings(path="s3://bucket/mnist", download="mnist")
+
+
+def numbered(height: int, width: int) -> NDArray[np.uint8]:
+    """An image of which no two pixels are alike."""
+    return np.arange(height * width, dtype=np.uint8).reshape(height, width, 1)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> SingleImageSource:
+    """Images of 24 x 24, and one of 16 x 20."""
+    write_images(tmp_path / "a", 3)
+    write_images(tmp_path / "b", 1, size=(16, 20))
+    store = open_store(tmp_path)
+    stored = FolderImages.of_paths(store, [entry.path for entry in store.list((".png",))])
+    return SingleImageSource(Images(stored, np.array([3, 0, 1])), 1, None, None, 1, 1000)
+
+
+def test_a_sample_is_the_image_that_its_index_stands_for(source: SingleImageSource) -> None:
+    assert len(source) == 3
+    assert [source.name(i) for i in range(3)] == ["b/000.png", "a/000.png", "a/001.png"]
+    assert [source.load(i)[0].shape for i in range(3)] == [(16, 20, 1), (24, 24, 1), (24, 24, 1)]
+
+
+def test_an_image_of_another_size_is_fitted_or_set_aside(source: SingleImageSource) -> None:
+    for fit in ("crop", "stretch"):
+        made = replace(source, size=(24, 24), fit=fit).load(0)[0]
+        assert made.shape == (24, 24, 1)
+    strict = replace(source, size=(24, 24))
+    assert strict.load(1)[0].shape == (24, 24, 1)
+    with pytest.raises(BadImage, match=r"20x16, the others are 24x24: set data\.size") as caught:
+        strict.load(0)
+    assert caught.value.reason == "odd-shape"
+
+
+def test_an_image_smaller_than_a_patch_is_set_aside(source: SingleImageSource) -> None:
+    patches = replace(source, least=17)
+    assert patches.load(1)[0].shape == (24, 24, 1)
+    with pytest.raises(BadImage, match="20x16 is smaller than 17 pixels"):
+        patches.load(0)
+
+
+def test_an_image_of_too_many_pixels_is_set_aside(source: SingleImageSource) -> None:
+    with pytest.raises(BadImage, match="24x24 pixels, the limit is 400"):
+        replace(source, max_pixels=400).load(1)
+
+
+def test_a_patch_is_set_by_its_key_and_lies_in_the_image() -> None:
+    image, patch = numbered(12, 15), Patch(8, "none")
+    made = [patch(image, (0, 1, index))[0] for index in range(60)]
+    assert np.array_equal(made[7], patch(image, (0, 1, 7))[0])
+    corners = {divmod(int(part[0, 0, 0]), 15) for part in made}
+    assert {top for top, _ in corners} == set(range(5)), "the first and the last place occur"
+    assert {left for _, left in corners} == set(range(8))
+    for part in made:
+        top, left = divmod(int(part[0, 0, 0]), 15)
+        assert np.array_equal(part, image[top : top + 8, left : left + 8])
+
+
+@pytest.mark.parametrize(("flips", "ways"), [("none", 1), ("mirror", 2), ("all", 8)])
+def test_flips_turn_a_patch_as_they_are_called(flips: str, ways: int) -> None:
+    image = numbered(8, 8)
+    made = {Patch(8, flips)(image, (0, 0, i))[0].tobytes() for i in range(100)}  # type: ignore[arg-type]
+    assert len(made) == ways
+    assert image.tobytes() in made
+    assert (image[:, ::-1].tobytes() in made) == (flips != "none")
+    assert (image[::-1].tobytes() in made) == (flips == "all"), "upside down"

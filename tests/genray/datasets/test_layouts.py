@@ -4,18 +4,29 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
-from genray.datasets.layouts import Content, Layout, read_store
+from genray.datasets.layouts import (
+    Content,
+    FolderImages,
+    Layout,
+    StoredImages,
+    classes_of,
+    read_parquet,
+    read_store,
+)
 from genray.errors import DataError
-from genray.io.store import Store
+from genray.images.decode import ImageHeader
+from genray.io.bad_input import BadImage
+from genray.io.store import open_store
+from tests.broken_files import encode
 from tests.conftest import write_images
 
 IMAGES = b"\x00\x00\x08\x03\x00\x00\x00\x02\x00\x00\x00\x02\x00\x00\x00\x02" + bytes(8)
-
-
 LAYOUTS: set[Layout] = {"idx", "parquet", "folder"}
 
 
@@ -32,7 +43,7 @@ def write_parquet(folder: Path, *names: str, rows: int = 2) -> None:
 
 
 def sizes(content: Content) -> dict[str, int]:
-    return {part: len(origin) for part, (origin, _) in content.parts.items()}
+    return {name: len(part.images) for name, part in content.parts.items()}
 
 
 @pytest.mark.parametrize(
@@ -43,17 +54,17 @@ def sizes(content: Content) -> dict[str, int]:
         (lambda folder: write_images(folder, 2), "folder"),
     ],
 )
-def test_the_layout_is_told_from_the_files(
+def test_the_layout_follows_from_the_files(
     tmp_path: Path, write: Callable[[Path], None], layout: Any
 ) -> None:
     write(tmp_path)
-    content = read_store(Store(tmp_path), "auto")
+    content = read_store(open_store(tmp_path), "auto")
     assert content.layout == layout
     assert sum(sizes(content).values()) == 2
-    assert read_store(Store(tmp_path), layout).listed == content.listed
+    assert read_store(open_store(tmp_path), layout).listed == content.listed
     for other in LAYOUTS - {layout}:
         with pytest.raises(DataError, match=r"no images under .*: looked for") as caught:
-            read_store(Store(tmp_path), other)
+            read_store(open_store(tmp_path), other)
         assert caught.value.where == "data.path"
 
 
@@ -61,17 +72,19 @@ def test_a_layout_can_be_asked_for_where_there_are_several(tmp_path: Path) -> No
     write_idx(tmp_path)
     write_parquet(tmp_path, "0.parquet")
     write_images(tmp_path, 3)
-    assert read_store(Store(tmp_path), "auto").layout == "idx"
-    assert sizes(read_store(Store(tmp_path), "folder")) == {"": 3}
+    assert read_store(open_store(tmp_path), "auto").layout == "idx"
+    assert sizes(read_store(open_store(tmp_path), "folder")) == {"": 3}
     (tmp_path / "train-images-idx3-ubyte").rename(tmp_path / "odd-ubyte")
-    assert read_store(Store(tmp_path), "auto").layout == "parquet", "files of other names are none of a set"
+    assert read_store(open_store(tmp_path), "auto").layout == "parquet", (
+        "files of other names are none of a set"
+    )
 
 
 def test_an_empty_folder_says_what_was_looked_for(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").touch()
     with pytest.raises(DataError) as caught:
-        read_store(Store(tmp_path), "auto")
+        read_store(open_store(tmp_path), "auto")
     wanted = "train-images-idx3-ubyte(.gz), *.parquet, *.png *.jpg *.jpeg *.webp"
     assert caught.value.what == f"no images under {tmp_path}: looked for {wanted}"
 
@@ -83,7 +96,7 @@ def test_parquet_files_are_split_by_folder_or_name(tmp_path: Path) -> None:
         "data/validation.parquet",
     )
     write_parquet(tmp_path, *names, "test/0.parquet", "readme.parquet")
-    content = read_store(Store(tmp_path), "auto")
+    content = read_store(open_store(tmp_path), "auto")
     assert sizes(content) == {"train": 4, "val": 2, "test": 2}
     assert content.unused == 1
     assert len(content.listed) == 4
@@ -92,26 +105,26 @@ def test_parquet_files_are_split_by_folder_or_name(tmp_path: Path) -> None:
 def test_parquet_files_without_rows_are_no_images(tmp_path: Path) -> None:
     write_parquet(tmp_path, "train.parquet", "test.parquet", rows=0)
     with pytest.raises(DataError, match=r"the Parquet files under .* have no rows"):
-        read_store(Store(tmp_path), "auto")
+        read_store(open_store(tmp_path), "auto")
     write_parquet(tmp_path, "train.parquet")
-    assert sizes(read_store(Store(tmp_path), "auto")) == {"train": 2}
+    assert sizes(read_store(open_store(tmp_path), "auto")) == {"train": 2}
 
 
 def test_images_without_a_split_beside_train_are_left_out_and_counted(tmp_path: Path) -> None:
     write_images(tmp_path / "train" / "cat", 2)
     write_images(tmp_path / "valid" / "dog", 1)
     write_images(tmp_path / "more", 4)
-    content = read_store(Store(tmp_path), "auto")
+    content = read_store(open_store(tmp_path), "auto")
     assert sizes(content) == {"train": 2, "val": 1}
     assert content.unused == 4
-    classes = {part: known.tolist() for part, (_, known) in content.parts.items() if known is not None}
+    classes = {n: part.classes.tolist() for n, part in content.parts.items() if part.classes is not None}
     assert classes == {"train": ["cat", "cat"], "val": ["dog"]}
 
 
 def test_a_folder_that_is_kept_apart_is_passed_over(tmp_path: Path) -> None:
     for name, count in (("a", 2), ("b", 3), ("bb", 4)):
         write_images(tmp_path / name, count)
-    assert sizes(read_store(Store(tmp_path), "auto", apart="b")) == {"": 6}
+    assert sizes(read_store(open_store(tmp_path), "auto", apart="b")) == {"": 6}
 
 
 def test_a_store_behind_a_uri_is_read_alike(tmp_path: Path) -> None:
@@ -122,16 +135,213 @@ def test_a_store_behind_a_uri_is_read_alike(tmp_path: Path) -> None:
     remote.put(f"{tmp_path}/", "/layouts/", recursive=True)
     for under in ("train", "idx", "parquet"):
         there, here = (
-            read_store(Store(f"{root}/{under}"), "auto") for root in ("memory://layouts", tmp_path)
+            read_store(open_store(f"{root}/{under}"), "auto") for root in ("memory://layouts", tmp_path)
         )
         assert (there.layout, there.listed, sizes(there)) == (here.layout, here.listed, sizes(here))
-        assert there.parts[next(iter(there.parts))][0].name(1) == here.parts[next(iter(here.parts))][0].name(
-            1
-        )
+        name = next(iter(here.parts))
+        assert there.parts[name].images.name(1) == here.parts[name].images.name(1)
 
 
 def test_a_file_name_that_is_no_text_is_named(tmp_path: Path) -> None:
     write_images(tmp_path, 1)
     (tmp_path / "000.png").rename(tmp_path / os.fsdecode(b"caf\xe9.png"))
     with pytest.raises(DataError, match=r"a file's name is not UTF-8: \.\.\.caf\\udce9"):
-        read_store(Store(tmp_path), "auto")
+        read_store(open_store(tmp_path), "auto")
+
+
+def listed(**parts: list[str]) -> dict[str, list[str] | None]:
+    """The classes of `parts`; the part that is none of train, val and test is called whole."""
+    found = classes_of({part.replace("whole", ""): paths for part, paths in parts.items()})
+    return {part or "whole": None if known is None else known.tolist() for part, known in found.items()}
+
+
+def test_a_folder_for_each_class_says_it() -> None:
+    assert listed(whole=["cat/1.png", "dog/1.png", "dog/young/2.png"]) == {"whole": ["cat", "dog", "dog"]}
+
+
+def test_folders_that_all_images_share_say_nothing() -> None:
+    paths = ["lfw/lfw_funneled/Ada/1.jpg", "lfw/lfw_funneled/Bo/1.jpg", "lfw/lfw_funneled/Bo/2.jpg"]
+    assert listed(whole=paths) == {"whole": ["Ada", "Bo", "Bo"]}
+
+
+def test_the_order_of_the_files_does_not_matter() -> None:
+    paths = ["all/1.png", "all/cat/1.png"]
+    assert listed(whole=paths) == {"whole": ["all", "all"]}
+    assert listed(whole=paths[::-1]) == {"whole": ["all", "all"]}
+
+
+def test_classes_lie_below_train_val_and_test_and_may_differ() -> None:
+    found = listed(train=["train/good/1.png"], test=["test/good/2.png", "test/scratch/1.png"])
+    assert found == {"train": ["good"], "test": ["good", "scratch"]}
+
+
+def test_one_class_with_folders_of_its_own_is_recognised_by_the_other_parts() -> None:
+    found = listed(
+        train=["train/good/camera/1.png"], test=["test/good/camera/2.png", "test/bad/camera/1.png"]
+    )
+    assert found == {"train": ["good"], "test": ["good", "bad"]}
+
+
+def test_a_part_with_an_image_in_no_folder_has_no_classes() -> None:
+    found = listed(train=["train/1.png", "train/cat/1.png"], test=["test/cat/1.png", "test/dog/1.png"])
+    assert found == {"train": None, "test": ["cat", "dog"]}
+    assert listed(whole=["1.png", "2.png"]) == {"whole": None}
+
+
+def test_a_single_class_is_one() -> None:
+    assert listed(whole=["good/1.png", "good/2.png"]) == {"whole": ["good", "good"]}
+
+
+def test_images_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
+    write_images(tmp_path / "a", 2, size=(9, 12), gray=False)
+    images = FolderImages.of_paths(open_store(tmp_path), ["a/000.png", "a/001.png"])
+    assert len(images) == 2
+    assert images.name(1) == "a/001.png"
+    assert images.header(1) == ImageHeader(12, 9, is_gray=False)
+    assert images.pixels(1, 3, 1000).shape == (9, 12, 3)
+    assert images.pixels(1, 1, 1000).shape == (9, 12, 1)
+    with pytest.raises(BadImage, match="the limit is 100"):
+        images.pixels(1, 3, 100)
+
+
+def test_sixteen_bits_are_gray_and_keep_their_high_byte(tmp_path: Path) -> None:
+    values = np.linspace(0, 65535, 80).astype(np.uint16).reshape(8, 10)
+    Image.fromarray(values).save(tmp_path / "1.png")
+    images = FolderImages.of_paths(open_store(tmp_path), ["1.png"])
+    assert images.header(0) == ImageHeader(10, 8, is_gray=True)
+    assert np.array_equal(images.pixels(0, 1, 1000)[..., 0], values >> 8)
+
+
+def test_links_are_followed_and_what_they_miss_is_unreadable(tmp_path: Path) -> None:
+    write_images(tmp_path / "there", 1)
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "1.png").symlink_to(tmp_path / "there" / "000.png")
+    (tmp_path / "set" / "2.png").symlink_to("gone.png")
+    (tmp_path / "set" / "more").symlink_to(tmp_path / "there")
+    store = open_store(tmp_path / "set")
+    images = FolderImages.of_paths(store, [entry.path for entry in store.list((".png",))])
+    assert [images.name(i) for i in range(3)] == ["1.png", "2.png", "more/000.png"]
+    assert np.array_equal(images.pixels(0, 1, 10_000), images.pixels(2, 1, 10_000))
+    with pytest.raises(BadImage) as caught:
+        images.pixels(1, 1, 10_000)
+    assert caught.value.reason == "unreadable"
+    with pytest.raises(OSError, match="No such file"):
+        images.header(1)
+
+
+def png(value: int) -> bytes:
+    return encode(Image.fromarray(np.full((6, 5), value, np.uint8)))
+
+
+def write(file: Path, columns: dict[str, Any], rows_per_group: int = 2) -> None:
+    pq.write_table(pa.table(columns), file, row_group_size=rows_per_group)
+
+
+def read(folder: Path) -> tuple[StoredImages, list[Any] | None]:
+    store = open_store(folder)
+    part = read_parquet(store, store.list((".parquet",)))
+    return part.images, None if part.classes is None else part.classes.tolist()
+
+
+def values(images: StoredImages) -> list[int]:
+    return [int(images.pixels(i, 1, 1000)[0, 0, 0]) for i in range(len(images))]
+
+
+def test_several_files_are_read_as_one(tmp_path: Path) -> None:
+    for name, start, count in (("a", 0, 5), ("b", 0, 0), ("c", 5, 3)):
+        rows = range(start, start + count)
+        label = pa.array(list(rows), pa.int32())
+        write(
+            tmp_path / f"{name}.parquet",
+            {"image": pa.array([png(i) for i in rows], pa.binary()), "label": label},
+        )
+    images, classes = read(tmp_path)
+    assert values(images) == list(range(8))
+    assert classes == list(range(8))
+    assert [images.name(i) for i in (0, 4, 5)] == ["a.parquet#0", "a.parquet#4", "c.parquet#0"]
+    assert images.header(7) == ImageHeader(5, 6, is_gray=True)
+
+
+def test_the_struct_of_hugging_face_is_understood(tmp_path: Path) -> None:
+    cells = [{"bytes": png(7), "path": "7.png"}, None, {"bytes": None, "path": "8.png"}]
+    write(tmp_path / "0.parquet", {"id": [1, 2, 3], "image": cells})
+    images, classes = read(tmp_path)
+    assert classes is None
+    assert images.pixels(0, 1, 1000)[0, 0, 0] == 7
+    for index in (1, 2):
+        with pytest.raises(BadImage, match="null"):
+            images.pixels(index, 1, 1000)
+
+
+@pytest.mark.parametrize(
+    ("cell", "reason"),
+    [(None, "empty"), (b"", "empty"), (b"text", "unknown-format"), (png(1)[:50], "truncated")],
+)
+def test_a_cell_without_an_image_is_a_bad_image(tmp_path: Path, cell: bytes | None, reason: str) -> None:
+    write(tmp_path / "0.parquet", {"image": pa.array([png(1), cell], pa.binary())})
+    images, _ = read(tmp_path)
+    with pytest.raises(BadImage) as caught:
+        images.pixels(1, 1, 1000)
+    assert caught.value.reason == reason
+
+
+def test_the_column_called_image_is_taken_before_other_bytes(tmp_path: Path) -> None:
+    write(tmp_path / "0.parquet", {"data": [b"mask"], "other": [b"x"], "image": [png(9)]})
+    assert values(read(tmp_path)[0]) == [9]
+
+
+def test_a_column_of_another_name_is_taken_if_there_is_no_better_one(tmp_path: Path) -> None:
+    write(tmp_path / "0.parquet", {"caption": ["nine"], "photo": pa.array([png(9)], pa.large_binary())})
+    assert values(read(tmp_path)[0]) == [9]
+
+
+@pytest.mark.parametrize(
+    ("labels", "known"),
+    [
+        (["dog", "cat"], ["dog", "cat"]),
+        (pa.array(["dog", "cat"]).dictionary_encode(), ["dog", "cat"]),
+        (pa.array([3, 250], pa.uint8()), [3, 250]),
+        ([3, None], None),
+        ([-1, -1], None),  # as Hugging Face has it where labels are secret
+        ([0.5, 1.0], None),
+    ],
+)
+def test_classes_are_numbers_or_text_and_known_for_all_or_none(
+    tmp_path: Path, labels: Any, known: Any
+) -> None:
+    write(tmp_path / "0.parquet", {"image": [png(1), png(2)], "label": labels})
+    assert read(tmp_path)[1] == known
+
+
+def test_classes_are_unknown_if_a_file_has_none_or_others(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", {"image": [png(1)], "label": [1]})
+    write(tmp_path / "b.parquet", {"image": [png(1)]})
+    assert read(tmp_path)[1] is None
+    write(tmp_path / "b.parquet", {"image": [png(1)], "label": ["one"]})
+    assert read(tmp_path)[1] is None
+
+
+def test_a_file_without_images_says_what_it_has(tmp_path: Path) -> None:
+    write(tmp_path / "0.parquet", {"text": ["a"], "label": [1]})
+    with pytest.raises(DataError, match=r"0\.parquet has no column of encoded images, only: text, label"):
+        read(tmp_path)
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "0.parquet"
+    write(file, {"image": [png(i) for i in range(20)], "label": list(range(20))})
+    whole = file.read_bytes()
+    rng = np.random.default_rng(0)
+    for data in (b"", b"PAR1", whole[:-30], whole[100:]):
+        file.write_bytes(data)
+        with pytest.raises(DataError, match=r"0\.parquet is no Parquet file that can be read"):
+            read(tmp_path)
+    for _ in range(60):
+        broken = bytearray(whole)
+        broken[rng.integers(len(broken))] ^= int(rng.integers(1, 256))
+        file.write_bytes(broken)
+        try:
+            images, _ = read(tmp_path)
+            values(images)
+        except (DataError, BadImage):
+            pass

@@ -14,7 +14,7 @@ from genray.datasets.loader import (
 from genray.datasets.pairs import Pair, PairedSettings, PairSource, find_pairs
 from genray.errors import DataError
 from genray.io.bad_input import BadInput
-from genray.io.store import Store
+from genray.io.store import open_store
 from tests.conftest import write_pair_files
 
 Batches = list[tuple[bytes, bytes]]
@@ -25,8 +25,8 @@ def chosen(path: Path, **more: object) -> PairedSettings:
 
 
 def memory(path: Path, seed: int = 0) -> MemoryLoader:
-    store, settings = Store(path), chosen(path)
-    source = PairSource(store, find_pairs(store, settings, 0).train, settings)
+    store, settings = open_store(path), chosen(path)
+    source = PairSource.of_pairs(store, find_pairs(store, settings, 0).train, settings)
     return MemoryLoader(load_all(source, lambda bad: None)[1], source.vary, seed)
 
 
@@ -74,7 +74,7 @@ def test_broken_files_are_set_aside_in_order(tmp_path: Path) -> None:
     (tmp_path / "train" / "002.png").write_bytes(b"")
     bad: list[BadInput] = []
     listed = [Pair(f"train/{i:03}.png") for i in range(6)]
-    good, pixels = load_all(PairSource(Store(tmp_path), listed, chosen(tmp_path)), bad.append)
+    good, pixels = load_all(PairSource.of_pairs(open_store(tmp_path), listed, chosen(tmp_path)), bad.append)
     assert good == [0, 1, 3, 4, 5]
     assert len(pixels) == 5
     assert [b.reason for b in bad] == ["empty"]

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from genray.datasets.pairs import Pair, PairedSettings, find_pairs, jitter, load_pair
 from genray.errors import DataError
 from genray.io.bad_input import BadImage
-from genray.io.store import Store
+from genray.io.store import open_store
 
 RED, BLUE = (200, 10, 10), (10, 10, 200)
 
@@ -24,7 +24,7 @@ def settings(path: Path, **more: object) -> PairedSettings:
 
 
 def found(path: Path, **more: object) -> tuple[list[str], list[str]]:
-    pairs = find_pairs(Store(path), settings(path, **more), seed=0)
+    pairs = find_pairs(open_store(path), settings(path, **more), seed=0)
     return [p.input for p in pairs.train], [p.input for p in pairs.val]
 
 
@@ -37,7 +37,7 @@ def test_folders_named_train_and_val_are_the_split(tmp_path: Path) -> None:
 def test_without_them_the_seed_draws_the_split(tmp_path: Path) -> None:
     for i in range(20):
         save(tmp_path / f"{i:02}.png", RED, BLUE)
-    store, chosen = Store(tmp_path), settings(tmp_path, val_share=0.2)
+    store, chosen = open_store(tmp_path), settings(tmp_path, val_share=0.2)
     one, again, other = (find_pairs(store, chosen, seed) for seed in (0, 0, 1))
     assert len(one.val) == 4
     assert one == again
@@ -50,7 +50,7 @@ def test_the_direction_says_which_half_is_the_input(
     tmp_path: Path, direction: str, colour: tuple[int, int, int]
 ) -> None:
     save(tmp_path / "1.png", RED, BLUE)
-    first, second = load_pair(Store(tmp_path), Pair("1.png"), settings(tmp_path, direction=direction))
+    first, second = load_pair(open_store(tmp_path), Pair("1.png"), settings(tmp_path, direction=direction))
     assert first.shape == second.shape == (72, 72, 3)  # 64 * 286 / 256, rounded
     assert tuple(first[0, 0]) == colour
     assert tuple(second[0, 0]) == (RED if colour == BLUE else BLUE)
@@ -66,18 +66,18 @@ def test_two_folders_are_matched_by_stem(tmp_path: Path, a: str, b: str) -> None
             save(tmp_path / a.replace("train", split) / f"{name}.png", RED)
             save(tmp_path / b.replace("train", split) / f"{name}.jpg", BLUE)
     save(tmp_path / a / "alone.png", RED)
-    pairs = find_pairs(Store(tmp_path), settings(tmp_path), seed=0)
+    pairs = find_pairs(open_store(tmp_path), settings(tmp_path), seed=0)
     assert pairs.train == (Pair(f"{b}/1.jpg", f"{a}/1.png"), Pair(f"{b}/2.jpg", f"{a}/2.png"))
     assert len(pairs.val) == 2
     assert [(bad.path, bad.reason) for bad in pairs.bad] == [(f"{a}/alone.png", "unpaired")]
-    first, second = load_pair(Store(tmp_path), pairs.train[0], settings(tmp_path))
+    first, second = load_pair(open_store(tmp_path), pairs.train[0], settings(tmp_path))
     assert first[0, 0, 2] > 190 > second[0, 0, 2]
 
 
 def test_a_second_file_of_a_stem_and_files_elsewhere_are_said(tmp_path: Path) -> None:
     for name in ("A/1.png", "B/1.png", "A/1.jpg", "A/2.png", "B/2.png", "C/3.png"):
         save(tmp_path / name, RED)
-    pairs = find_pairs(Store(tmp_path), settings(tmp_path), seed=0)
+    pairs = find_pairs(open_store(tmp_path), settings(tmp_path), seed=0)
     assert len(pairs.train) + len(pairs.val) == 2
     assert {(bad.path, bad.reason) for bad in pairs.bad} == {("A/1.png", "unpaired"), ("C/3.png", "unused")}
 
@@ -85,7 +85,7 @@ def test_a_second_file_of_a_stem_and_files_elsewhere_are_said(tmp_path: Path) ->
 def test_channels_are_those_asked_for(tmp_path: Path) -> None:
     save(tmp_path / "1.png", RED, BLUE)
     chosen = settings(tmp_path, input_channels=1, target_channels=4)
-    first, second = load_pair(Store(tmp_path), Pair("1.png"), chosen)
+    first, second = load_pair(open_store(tmp_path), Pair("1.png"), chosen)
     assert (first.shape[-1], second.shape[-1]) == (1, 4)
 
 
@@ -93,12 +93,12 @@ def test_both_images_of_a_pair_get_the_same_jitter() -> None:
     image = np.arange(100 * 100 * 3, dtype=np.uint32).reshape(100, 100, 3).astype(np.uint8)
     seen = set()
     for index in range(30):
-        first, second = jitter((image, image[..., :1]), 64, True, (0, 1, index))
+        first, second = jitter((image, image[..., :1]), 64, (0, 1, index), flip=True)
         assert first.shape == (64, 64, 3)
         assert np.array_equal(first[..., :1], second)
         seen.add(first.tobytes())
     assert len(seen) > 25
-    again, _ = jitter((image, image), 64, True, (0, 1, 7))
+    again, _ = jitter((image, image), 64, (0, 1, 7), flip=True)
     assert again.tobytes() in seen
 
 
@@ -113,7 +113,7 @@ def test_both_images_of_a_pair_get_the_same_jitter() -> None:
 def test_a_pair_that_cannot_be_used_has_its_reason(tmp_path: Path, make: object, reason: str) -> None:
     make(tmp_path / "1.png")  # type: ignore[operator]
     with pytest.raises(BadImage) as caught:
-        load_pair(Store(tmp_path), Pair("1.png"), settings(tmp_path))
+        load_pair(open_store(tmp_path), Pair("1.png"), settings(tmp_path))
     assert caught.value.reason == reason
 
 

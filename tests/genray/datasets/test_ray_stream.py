@@ -12,7 +12,7 @@ from genray.datasets.pairs import PairedSettings, PairSource, find_pairs
 from genray.datasets.ray_stream import StreamLoader
 from genray.errors import DataError
 from genray.io.bad_input import BadInput
-from genray.io.store import Store
+from genray.io.store import open_store
 from tests.conftest import write_images, write_pair_files
 
 pytestmark = pytest.mark.usefixtures("embedded_ray")
@@ -22,8 +22,8 @@ PATCH = (16, 16, 1)
 
 def pair_source(path: Path) -> PairSource:
     settings = PairedSettings(path=str(path), size=64)
-    store = Store(path)
-    return PairSource(store, find_pairs(store, settings, 0).train, settings)
+    store = open_store(path)
+    return PairSource.of_pairs(store, find_pairs(store, settings, 0).train, settings)
 
 
 def image_source(path: Path) -> SingleImageSource:
@@ -94,7 +94,7 @@ def test_too_many_broken_files_stop_a_stream_that_repeats_them_too(tmp_path: Pat
         (tmp_path / f"{index:03}.png").write_bytes(b"")
     images = source.images
     often = SingleImageSource(
-        Images(images.origin, images.indices.repeat(8)), 1, None, None, 16, 10_000, variant=source.variant
+        Images(images.stored, images.indices.repeat(8)), 1, None, None, 16, 10_000, variant=source.variant
     )
     with pytest.raises(DataError, match=r"of 9 samples are broken, more than data\.max_bad_share=0\.15"):
         read(streamed(often, lambda bad: None, limit=0.15, repeats=8))

@@ -1,21 +1,15 @@
 import io
-from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from genray.images.decode import decode, image_size
+from genray.images.decode import ImageHeader, decode, decode_header
 from genray.io.bad_input import REASONS, BadImage
+from tests.broken_files import encode
 
 LIMIT = 10_000
-
-
-def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def ramp(mode: str = "RGB", size: tuple[int, int] = (24, 16)) -> Image.Image:
@@ -46,7 +40,7 @@ def test_exif_orientation_is_applied() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # rotate by 90 degrees
     data = encode(ramp(), "JPEG", exif=exif)
-    assert image_size(data) == (16, 24)
+    assert decode_header(data) == ImageHeader(16, 24, is_gray=False)
     assert decode(data, channels=3, max_pixels=LIMIT).shape == (24, 16, 3)
 
 

@@ -96,7 +96,7 @@ def test_a_large_image_is_sampled_and_gives_the_same() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (7, 500, 3), (500, 7, 1)])
-def test_of_tiny_images_nothing_can_be_told(shape: tuple[int, int, int]) -> None:
+def test_of_tiny_images_nothing_can_be_measured(shape: tuple[int, int, int]) -> None:
     assert math.isnan(noise_level(np.zeros(shape, np.uint8)))
 
 

@@ -1,13 +1,18 @@
 import io
 import struct
+import tracemalloc
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import simplejpeg
 from PIL import Image, ImageOps
 
-from tests.broken_files import encode
-from tests.genray.images.photo_samples import ICC, exif, read, smooth, tags_of, values
+from genray.images.photo import ReadLimits, read_photo
+from genray.io.bad_input import REASONS, BadImage
+from tests.broken_files import chunk, encode, png_bomb, write_broken_files
+from tests.genray.images.photo_samples import ICC, LIMITS, exif, read, reason, smooth, tags_of, values
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
@@ -133,3 +138,185 @@ def test_the_first_page_and_the_first_of_several_pictures_are_read() -> None:
 def test_a_lossless_webp_is_known() -> None:
     assert read(encode(smooth(), "WEBP", lossless=True)).lossless
     assert not read(encode(smooth(), "WEBP")).lossless
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+def test_alpha_is_kept_apart(kind: str) -> None:
+    image = smooth("RGBA")
+    image.putalpha(smooth("L"))
+    photo = read(encode(image, kind, **({"lossless": True, "exact": True} if kind == "WEBP" else {})))
+    assert np.array_equal(photo.pixels, np.asarray(smooth()))
+    assert photo.alpha is not None
+    assert np.array_equal(photo.alpha, np.asarray(smooth("L")))
+
+
+def test_an_alpha_that_hides_nothing_is_none() -> None:
+    assert read(encode(smooth("RGBA"), "PNG")).alpha is None
+
+
+def test_gray_with_alpha_stays_gray() -> None:
+    image = smooth("LA")
+    image.putalpha(smooth("L"))
+    for kind in ("PNG", "TIFF"):
+        photo = read(encode(image, kind))
+        assert photo.pixels.shape == (24, 32, 1)
+        assert photo.alpha is not None
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_palettes_become_rgb_and_one_bit_gray(kind: str) -> None:
+    palette, bits = smooth().convert("P"), smooth().convert("1")
+    assert np.array_equal(read(encode(palette, kind)).pixels, np.asarray(palette.convert("RGB")))
+    assert np.array_equal(read(encode(bits, kind)).pixels[..., 0], np.asarray(bits) * np.uint8(255))
+
+
+def test_a_transparent_colour_of_a_palette_becomes_alpha() -> None:
+    palette = smooth().convert("P")
+    photo = read(encode(palette, "PNG", transparency=palette.getpixel((3, 3))))
+    assert photo.alpha is not None
+    assert photo.alpha[3, 3] == 0
+    assert photo.pixels.shape[2] == 3
+
+
+def test_white_is_zero_is_turned_over() -> None:
+    data = encode(smooth("L"), "TIFF")
+    at = data.index(struct.pack("<HHLH", 262, 3, 1, 1)) + 8
+    turned = read(data[:at] + b"\0" + data[at + 1 :])
+    assert np.array_equal(turned.pixels[..., 0], 255 - np.asarray(smooth("L")))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+def test_cmyk_becomes_srgb(kind: str) -> None:
+    data = encode(smooth("CMYK"), kind)
+    photo = read(data)
+    assert np.array_equal(photo.pixels, np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+    assert np.abs(photo.pixels.astype(int) - np.asarray(smooth())).max() < 16
+
+
+def test_ycck_is_understood() -> None:
+    data = encode(smooth("CMYK"), "JPEG", quality=95)
+    at = data.index(b"Adobe") + 11
+    ycck = data[:at] + b"\x02" + data[at + 1 :]
+    assert np.array_equal(read(ycck).pixels, np.asarray(Image.open(io.BytesIO(ycck)).convert("RGB")))
+
+
+def cmyk_profile() -> bytes:
+    """An ICC profile (ISO 15076-1, lut8Type) in which any ink at all is red, and paper white."""
+    same = bytes(range(256))
+    grid = b"".join(b"\xff\x80\x80" if corner == 0 else b"\x88\xd0\xc3" for corner in range(16))
+    matrix = struct.pack(">9l", *(65536 * (place % 4 == 0) for place in range(9)))
+    table = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + matrix + same * 4 + grid + same * 3
+    head = b"lcms" + bytes.fromhex("02100000") + b"prtrCMYKLab " + bytes(12) + b"acsp" + bytes(28)
+    head += struct.pack(">3L", 0xF6D6, 0x10000, 0xD32D) + bytes(48)
+    tags = struct.pack(">L4sLL", 1, b"A2B0", 144, len(table))
+    return struct.pack(">L", 144 + len(table)) + head + tags + table
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+def test_cmyk_goes_through_its_profile(kind: str) -> None:
+    ink = Image.new("CMYK", (16, 16), (255, 255, 0, 0))
+    photo = read(encode(ink, kind, icc_profile=cmyk_profile()))
+    assert photo.icc is None
+    red, green, blue = photo.pixels[8, 8].tolist()
+    assert red > 100
+    assert max(green, blue) < 60
+
+
+def test_a_profile_of_other_colours_is_dropped() -> None:
+    cmyk = ICC[:16] + b"CMYK" + ICC[20:]
+    assert read(encode(smooth(), "JPEG", icc_profile=cmyk)).icc is None
+    assert read(encode(smooth("CMYK"), "JPEG", icc_profile=cmyk)).icc is None  # no table in it: plain rule
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_animations_are_refused(kind: str) -> None:
+    frames = [smooth().rotate(90 * turn) for turn in range(3)]
+    assert reason(encode(frames[0], kind, save_all=True, append_images=frames[1:])) == "unsupported"
+
+
+@pytest.mark.parametrize("mode", ["F", "I", "LAB"])
+def test_tiffs_that_would_lose_are_refused(mode: str) -> None:
+    image = smooth("L").convert(mode) if mode != "LAB" else Image.frombytes("LAB", (4, 4), bytes(48))
+    assert reason(encode(image, "TIFF")) == "unsupported"
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_no_cut_file_is_read(kind: str) -> None:
+    options = {"compression": "tiff_lzw"} if kind == "TIFF" else {}
+    data = encode(Image.fromarray(values()), kind, **options)
+    for length in range(12, len(data), 37):
+        assert reason(data[:length]) == "truncated"
+    assert reason(data[:-1]) == "truncated"
+
+
+@pytest.mark.parametrize("bomb", ["png", "jpeg", "tiff", "webp"])
+def test_bombs_are_refused_without_allocating(bomb: str) -> None:
+    header = bytes([16, 0, 0, 0]) + (16_000).to_bytes(3, "little") * 2
+    jpeg = encode(smooth(), "JPEG")
+    frame = jpeg.index(b"\xff\xc0") + 5
+    data = {
+        "png": png_bomb(),
+        "jpeg": jpeg[:frame] + b"\xea\x60\xea\x60" + jpeg[frame + 4 :],
+        "tiff": encode(Image.new("1", (9000, 9000)), "TIFF", compression="group4"),
+        "webp": b"RIFF" + struct.pack("<L", 22) + b"WEBPVP8X" + struct.pack("<L", 10) + header,
+    }[bomb]
+    tracemalloc.start()
+    assert reason(data) == "too-large"
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**20
+
+
+def test_a_small_png_cannot_promise_many_pixels() -> None:
+    assert reason(png_bomb(3000, 3000)) == "truncated"
+
+
+def test_limits_are_of_bytes_and_of_pixels() -> None:
+    data = encode(Image.fromarray(values()), "PNG")
+    assert reason(data, ReadLimits(max_bytes=100)) == "too-large"
+    assert reason(data, ReadLimits(max_pixels=24 * 32 - 1)) == "too-large"
+    assert read_photo(data, ReadLimits(max_pixels=24 * 32)).depth == 8
+
+
+def test_a_png_of_no_width_is_damaged() -> None:
+    header = chunk(b"IHDR", struct.pack(">LLBBBBB", 0, 4, 8, 2, 0, 0, 0))
+    assert reason(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IEND", b"")) == "truncated"
+
+
+def test_any_changed_byte_gives_a_photo_or_a_bad_image(capfd: pytest.CaptureFixture[str]) -> None:
+    files = [encode(smooth(mode), kind) for mode in ("L", "RGB") for kind in ("PNG", "JPEG", "WEBP", "TIFF")]
+    files += [encode(smooth("CMYK"), "JPEG"), encode(smooth().convert("P"), "PNG", transparency=0)]
+    files += [
+        encode(smooth(), "TIFF", compression=name) for name in ("tiff_lzw", "tiff_adobe_deflate", "jpeg")
+    ]
+    files += [encode(smooth(), kind, exif=exif(6), icc_profile=ICC) for kind in ("JPEG", "PNG", "TIFF")]
+    rng = np.random.default_rng(0)
+    limits = ReadLimits(max_pixels=100_000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for index in range(600):
+            data = bytearray(files[index % len(files)])
+            if index % 2:
+                del data[rng.integers(1, len(data)) :]
+            for at in rng.integers(0, min(len(data), 200 if index % 3 else len(data)), 2):
+                data[at] ^= rng.integers(1, 256)
+            try:
+                assert read_photo(bytes(data), limits).pixels.shape[2] in (1, 3)
+            except BadImage as bad:
+                assert bad.reason in REASONS
+    assert capfd.readouterr().err == ""
+
+
+def test_every_broken_file_has_the_reason_it_should_have(tmp_path: Path) -> None:
+    reasons = write_broken_files(tmp_path, 200)
+    found = {}
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            try:
+                read_photo(path.read_bytes(), LIMITS)
+                found[path.relative_to(tmp_path).as_posix()] = ""
+            except BadImage as bad:
+                found[path.relative_to(tmp_path).as_posix()] = bad.reason
+    assert len(reasons) == 200
+    assert found == reasons
+    assert set(found.values()) >= {"", "empty", "truncated", "too-large", "unknown-format", "unsupported"}

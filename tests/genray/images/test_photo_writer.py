@@ -18,7 +18,7 @@ from genray.images.photo import (
 )
 from genray.io.bad_input import BadImage
 from tests.broken_files import encode
-from tests.genray.images.test_photo import ICC, exif, smooth, tags_of, values
+from tests.genray.images.photo_samples import ICC, exif, smooth, tags_of, values
 
 FORMATS = ["jpeg", "png", "webp", "tiff"]
 
@@ -175,7 +175,7 @@ def test_alpha_is_kept_in_webp() -> None:
     assert np.array_equal(made.pixels, (drawn(16, 3, alpha=True).pixels + 128.0) // 257)
 
 
-def test_a_lossless_webp_stays_one_unless_told_otherwise() -> None:
+def test_a_lossless_webp_stays_one_unless_set_otherwise() -> None:
     given = photo("WEBP", lossless=True)
     assert np.array_equal(again(given).pixels, given.pixels)
     assert not again(given, lossless=False).lossless

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import ImageFont
 from pydantic import ValidationError
 
-from genray.images.stamps import StampKind, StampSettings, made_up, stamp
+from genray.images.stamps import StampKind, StampSettings, draw_text, stamp
 
 OWN = "September 11, 2023"
 PLAIN = {"angle": [0, 0], "opacity": [1, 1], "frame": 0, "box": 0, "outline": 0}
@@ -85,7 +85,7 @@ def test_a_cropped_and_mirrored_view_is_stamped_as_its_copy_is() -> None:
 )
 def test_made_up_texts_are_of_their_styles_and_all_styles_appear(kind: StampKind, styles: list[str]) -> None:
     rng = np.random.default_rng(0)
-    texts = [made_up(kind, rng) for _ in range(300)]
+    texts = [draw_text(kind, rng) for _ in range(300)]
     for style in styles:
         assert any(re.fullmatch(style, text) for text in texts), style
     for text in texts:
@@ -95,7 +95,7 @@ def test_made_up_texts_are_of_their_styles_and_all_styles_appear(kind: StampKind
 
 def test_a_date_may_have_a_time() -> None:
     rng = np.random.default_rng(0)
-    assert all(re.fullmatch(r".{8,18} \d\d:\d\d", made_up("date-time", rng)) for _ in range(100))
+    assert all(re.fullmatch(r".{8,18} \d\d:\d\d", draw_text("date-time", rng)) for _ in range(100))
 
 
 def test_the_text_that_is_asked_for_is_stamped() -> None:

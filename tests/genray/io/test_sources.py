@@ -10,11 +10,11 @@ import pytest
 
 from genray.errors import DataError
 from genray.io.bad_input import BadImage, BadInput
-from genray.io.sources import ContainerSettings, Item, ItemSource, open_source
-from genray.io.store import Store
+from genray.io.sources import ContainerSettings, Item, ItemPaths, ItemSource, open_source
+from genray.io.store import open_store
 from genray.io.tar import write_member
 from tests.conftest import write_images
-from tests.pipelines.s3 import s3_root, s3_server
+from tests.s3 import s3_root, s3_server
 
 __all__ = ["s3_root", "s3_server"]
 
@@ -209,7 +209,7 @@ def test_rows_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     assert reason(source, Item("b/9.png", 0, 0, "b.parquet", 9)) == "unreadable"
 
 
-def test_a_damaged_parquet_file_is_told(tmp_path: Path) -> None:
+def test_a_damaged_parquet_file_is_reported(tmp_path: Path) -> None:
     write_rows(tmp_path / "ok.parquet", {"image": IMAGES}, compression="none")
     whole = (tmp_path / "ok.parquet").read_bytes()
     (tmp_path / "cut.parquet").write_bytes(whole[:-50])
@@ -239,10 +239,33 @@ def test_an_object_store_is_read_alike(tmp_path: Path, s3_root: str) -> None:
     write_images(tmp_path / "files", 3)
     write_shard(tmp_path / "tars/a.tar", {f"{i}.png": data for i, data in enumerate(IMAGES)})
     write_rows(tmp_path / "rows/a.parquet", {"image": IMAGES}, row_group_size=20)
-    store = Store(s3_root)
+    store = open_store(s3_root)
     for file in tmp_path.rglob("*.*"):
         store.write(str(file.relative_to(tmp_path)), file.read_bytes())
     for container in ("files", "webdataset", "parquet"):
         remote: ItemSource = pickle.loads(pickle.dumps(opened(s3_root, container=container)))  # noqa: S301
         assert contents(remote) == contents(opened(tmp_path, container=container))
         assert all(item.modified > 0 for item in listed(remote)[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("a/b.png", "s/a/b.png"),
+        ("./a//b.png", "s/a/b.png"),
+        *(
+            (bad, "s/7")
+            for bad in ("/etc/x.png", "../x.png", "a/../../x", "", ".", ".x.png", "a\0b", "\udcff")
+        ),
+        ("a/" + "n" * 256, "s/7"),
+        ("/".join(["n" * 200] * 4), "s/7"),
+    ],
+)
+def test_names_in_a_shard_are_safe_below_a_root(name: str, path: str) -> None:
+    assert ItemPaths("s").assign(name, "7") == path
+
+
+def test_no_two_names_in_a_shard_are_one() -> None:
+    paths = ItemPaths("s")
+    names = [("a", "1"), ("a", "2"), ("3", "9"), ("", "3")]
+    assert [paths.assign(name, fallback) for name, fallback in names] == ["s/a", "s/2", "s/3", "s/_3"]

@@ -8,8 +8,8 @@ import fsspec
 import pytest
 
 from genray.errors import DataError
-from genray.io.store import Store
-from tests.pipelines.s3 import s3_root, s3_server
+from genray.io.store import create_store, open_store
+from tests.s3 import s3_root, s3_server
 
 __all__ = ["s3_root", "s3_server"]
 
@@ -24,7 +24,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_a_local_folder_lists_its_images_by_path(root: Path) -> None:
-    entries = Store(root).list((".png", ".jpg"))
+    entries = open_store(root).list((".png", ".jpg"))
     assert [e.path for e in entries] == ["a.PNG", "b.png", "sub/ü n.jpg"]
     assert {e.size for e in entries} == {5}
 
@@ -33,33 +33,33 @@ def test_a_link_to_a_folder_above_lists_nothing_twice(root: Path) -> None:
     (root / "sub" / "again").symlink_to(root)
     (root / "sub" / "self").symlink_to(root / "sub")
     (root / "sub" / "loop").symlink_to(root / "sub" / "loop")
-    assert [e.path for e in Store(root).list((".png", ".jpg"))] == ["a.PNG", "b.png", "sub/ü n.jpg"]
+    assert [e.path for e in open_store(root).list((".png", ".jpg"))] == ["a.PNG", "b.png", "sub/ü n.jpg"]
 
 
 def test_a_uri_lists_the_same(root: Path) -> None:
-    assert Store(root.as_uri()).list((".png", ".jpg")) == Store(root).list((".png", ".jpg"))
-    assert Store(root.as_uri()).read("sub/ü n.jpg") == b"12345"
-    assert Store(root.as_uri()).folders() >= {"sub"}
+    assert open_store(root.as_uri()).list((".png", ".jpg")) == open_store(root).list((".png", ".jpg"))
+    assert open_store(root.as_uri()).read("sub/ü n.jpg") == b"12345"
+    assert open_store(root.as_uri()).folders() >= {"sub"}
 
 
 def test_a_scheme_of_fsspec_works_too(root: Path) -> None:
     memory = fsspec.filesystem("memory")
     memory.pipe("/store/a/1.png", b"abc")
-    store = Store("memory://store")
+    store = open_store("memory://store")
     assert [e.path for e in store.list((".png",))] == ["a/1.png"]
     assert store.read("a/1.png", limit=2) == b"ab"
-    assert Store("memory://store").list((".png",), under="nothing") == []
+    assert open_store("memory://store").list((".png",), under="nothing") == []
 
 
 def test_a_store_goes_to_workers_as_its_root(root: Path) -> None:
-    copy = pickle.loads(pickle.dumps(Store(root)))  # noqa: S301 (what Ray does between its own processes)
+    copy = pickle.loads(pickle.dumps(open_store(root)))  # noqa: S301 (what Ray does between its own processes)
     assert copy.read("b.png", limit=3) == b"123"
 
 
 @pytest.mark.parametrize("path", ["../secret.png", "/etc/passwd", "sub/../../x"])
 def test_a_path_cannot_leave_the_root(root: Path, path: str) -> None:
     with pytest.raises(DataError, match="leaves the store"):
-        Store(root).read(path)
+        open_store(root).read(path)
 
 
 @pytest.mark.parametrize(
@@ -71,39 +71,39 @@ def test_a_path_cannot_leave_the_root(root: Path, path: str) -> None:
 )
 def test_a_root_that_cannot_be_opened_is_named(uri: str, what: str) -> None:
     with pytest.raises(DataError, match=what):
-        Store(uri)
+        open_store(uri)
 
 
 def test_a_file_is_no_store(root: Path) -> None:
     for uri in (str(root / "b.png"), (root / "b.png").as_uri()):
         with pytest.raises(DataError, match="a file, not a folder"):
-            Store(uri)
+            open_store(uri)
 
 
 def test_a_walk_goes_folder_by_folder_files_first(tmp_path: Path) -> None:
     for name in ("z.png", "a/z.png", "a/b/1.png", "a/a.png", "b.png", "a-b/1.png", "_genray/x.png"):
-        Store(tmp_path).write(name, b"1")
+        open_store(tmp_path).write(name, b"1")
     order = ["b.png", "z.png", "a/a.png", "a/z.png", "a/b/1.png", "a-b/1.png"]
-    for store in (Store(tmp_path), Store(tmp_path.as_uri())):
+    for store in (open_store(tmp_path), open_store(tmp_path.as_uri())):
         found = list(store.walk([".png"]))
         assert [e.path for e in found] == order
         assert all(e.modified == (tmp_path / e.path).stat().st_mtime_ns for e in found)
         assert [e.path for e in store.walk([".png"], "_genray")] == ["_genray/x.png"]
 
 
-def test_a_folder_that_cannot_be_read_is_told_and_passed_over(root: Path) -> None:
-    told: list[tuple[str, str]] = []
-    store = Store(root)
-    found = [e.path for e in store.walk([".png"], "b.png", lambda path, why: told.append((path, why)))]
+def test_a_folder_that_cannot_be_read_is_reported_and_passed_over(root: Path) -> None:
+    reported: list[tuple[str, str]] = []
+    store = open_store(root)
+    found = [e.path for e in store.walk([".png"], "b.png", lambda path, why: reported.append((path, why)))]
     assert found == []
-    assert told == [("b.png", "Not a directory")]
+    assert reported == [("b.png", "Not a directory")]
     with pytest.raises(DataError, match="cannot list"):
         store.list([".png"], "b.png")
 
 
 @pytest.mark.parametrize("remote", [False, True])
 def test_what_is_written_is_there_as_a_whole(tmp_path: Path, remote: bool) -> None:
-    store = Store(tmp_path.as_uri() if remote else tmp_path)
+    store = open_store(tmp_path.as_uri() if remote else tmp_path)
     name = "n" * 251 + ".png"
     for data in (b"first", b"2"):
         store.write(f"a/b/{name}", data)
@@ -123,11 +123,11 @@ def test_what_is_written_is_there_as_a_whole(tmp_path: Path, remote: bool) -> No
 
 
 def test_a_root_is_made_unless_a_file_is_there(tmp_path: Path) -> None:
-    Store.create(tmp_path / "a/b").write("c.png", b"1")
+    create_store(tmp_path / "a/b").write("c.png", b"1")
     assert (tmp_path / "a/b/c.png").read_bytes() == b"1"
     for taken in ("a/b/c.png", "a/b/c.png/d"):
         with pytest.raises(DataError, match="cannot make the folder"):
-            Store.create(tmp_path / taken)
+            create_store(tmp_path / taken)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_nothing_is_written_outside_of_the_root(tmp_path: Path, path: str) -> No
     inside.mkdir()
     outside.mkdir()
     (inside / "out").symlink_to(outside)
-    for act in (lambda: Store(inside).write(path, b"1"), lambda: Store(inside).delete(path)):
+    for act in (lambda: open_store(inside).write(path, b"1"), lambda: open_store(inside).delete(path)):
         with pytest.raises(DataError, match="leaves the store"):
             act()
     assert not list(outside.iterdir())
@@ -149,15 +149,15 @@ def test_a_link_is_replaced_by_what_is_written_not_followed(tmp_path: Path) -> N
     (tmp_path / "in").mkdir()
     (tmp_path / "victim").write_bytes(b"whole")
     (tmp_path / "in/x.png").symlink_to(tmp_path / "victim")
-    Store(tmp_path / "in").write("x.png", b"new")
+    open_store(tmp_path / "in").write("x.png", b"new")
     assert (tmp_path / "victim").read_bytes() == b"whole"
     assert (tmp_path / "in/x.png").read_bytes() == b"new"
 
 
 _FILLS = """
 import resource, sys
-from genray.io.store import Store
-store = Store(sys.argv[1])
+from genray.io.store import open_store
+store = open_store(sys.argv[1])
 store.write("a/x.png", b"old")
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 store.write("a/x.png", b"n" * 2000)
@@ -174,8 +174,8 @@ def test_a_full_disk_is_said_and_costs_nothing(tmp_path: Path) -> None:
 _WRITES = """
 import sys
 from threading import Thread
-from genray.io.store import Store
-store = Store(sys.argv[1])
+from genray.io.store import open_store
+store = open_store(sys.argv[1])
 def write():
     while True:
         store.write("a/x.png", bytes([1]) * 3_000_000)
@@ -186,7 +186,7 @@ print("on", flush=True)
 
 
 def test_a_kill_leaves_no_half_file(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = open_store(tmp_path)
     store.write("a/x.png", bytes([1]) * 3_000_000)
     for _ in range(3):
         with subprocess.Popen([sys.executable, "-c", _WRITES, tmp_path], stdout=subprocess.PIPE) as writer:
@@ -200,7 +200,7 @@ def test_a_kill_leaves_no_half_file(tmp_path: Path) -> None:
 
 
 def test_an_object_store_does_the_same(s3_root: str) -> None:
-    store = Store.create(s3_root)
+    store = create_store(s3_root)
     for name in ("z.png", "a/b/1.png", "a/ü n.jpg", "_genray/l/1.json", "a/.hidden.png"):
         store.write(name, name.encode(), durable=True)
     assert [e.path for e in store.walk([".png", ".jpg"])] == ["z.png", "a/ü n.jpg", "a/b/1.png"]

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from genray.errors import RunError, UsageError
-from genray.images.tensors import save_png
+from genray.images.pixels import save_png
 from jobs.runs.comparison import compare
 from tests.page_reader import PageReader, is_drawn
 

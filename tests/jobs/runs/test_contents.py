@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from genray.errors import RunError
-from genray.images.tensors import save_png
+from genray.images.pixels import save_png
 from genray.settings.base import flatten
 from genray.settings.load import load
 from jobs.runs.contents import read_contents

@@ -15,7 +15,7 @@ import pytest
 
 from genray.images.photo import WriteSettings, output_path
 from genray.io.sources import open_source
-from genray.io.store import Store
+from genray.io.store import create_store
 from genray.io.tar import write_member
 from pipelines.corrupt import Corrupt, CorruptSettings
 from pipelines.engine.plan import Listing, Planned, output_name
@@ -44,7 +44,7 @@ def outputs(planned: Iterable[Planned]) -> dict[str, str]:
 
 def known_as(tmp_path: Path, rows: Mapping[str, Mapping[str, Any]]) -> LedgerIndex:
     """What a ledger knows that has these rows."""
-    ledger = Ledger(Store.create(tmp_path / "ledger"))
+    ledger = Ledger(create_store(tmp_path / "ledger"))
     basis = {"status": "done", "bytes_in": 0, "modified": 0}
     ledger.add("00001-000000-0-0", [{**basis, "path": path, **row} for path, row in rows.items()])
     return ledger.known()

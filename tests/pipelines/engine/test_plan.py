@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from genray.io.sources import Item
-from genray.io.store import Store
+from genray.io.store import open_store
 from pipelines.engine.plan import FILE_ROWS, Plan, Planned, chunks, remove_plans, write_plan
 
 
@@ -14,7 +14,7 @@ def planned(index: int) -> Planned:
 
 @pytest.mark.parametrize("count", [0, 1, 10, FILE_ROWS, FILE_ROWS + 3])
 def test_chunks_hold_every_input_once_and_in_order(tmp_path: Path, count: int) -> None:
-    store = Store(str(tmp_path))
+    store = open_store(str(tmp_path))
     assert write_plan(store, 3, map(planned, range(count))) == count
     plan = Plan(store, 3, count, 5)
     assert [each for index in range(len(plan)) for each in plan.chunk(index)] == [
@@ -23,7 +23,7 @@ def test_chunks_hold_every_input_once_and_in_order(tmp_path: Path, count: int) -
 
 
 def test_a_chunk_may_lie_in_two_files(tmp_path: Path) -> None:
-    store = Store(str(tmp_path))
+    store = open_store(str(tmp_path))
     count = write_plan(store, 1, map(planned, range(FILE_ROWS + 50)))
     bounds = chunks(count, 2)
     across = next(index for index, (a, b) in enumerate(pairwise(bounds)) if a < FILE_ROWS < b)
@@ -33,7 +33,7 @@ def test_a_chunk_may_lie_in_two_files(tmp_path: Path) -> None:
 
 
 def test_plans_can_be_removed(tmp_path: Path) -> None:
-    store = Store(str(tmp_path))
+    store = open_store(str(tmp_path))
     write_plan(store, 1, map(planned, range(3)))
     remove_plans(store)
     assert not list(tmp_path.rglob("*.arrow"))

@@ -10,10 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from genray.cli.main import main
-from genray.io.store import Store
+from genray.io.store import open_store
 from tests.pipelines.bulk_runs import Bundles, png
 from tests.pipelines.conftest import Bulk
-from tests.pipelines.s3 import s3_root, s3_server
+from tests.s3 import s3_root, s3_server
 
 __all__ = ["s3_root", "s3_server"]
 
@@ -27,7 +27,7 @@ def remote(s3_root: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str
 
 
 def upload(uri: str, count: int) -> None:
-    store = Store(uri)
+    store = open_store(uri)
     for index in range(count):
         store.write(f"{index % 2}/ü {index}.png", png(index))
     store.write("broken.jpg", b"\xff\xd8\xff")
@@ -40,13 +40,13 @@ def test_a_run_from_and_to_s3_ends_and_has_nothing_left_to_do(
     sets = (f"input={remote('in')}", f"output={remote('out')}")
     outcome = bulk("corrupt", *sets)
     assert (outcome["done"], outcome["reasons"]) == (9, {"truncated": 1})
-    out = Store(remote("out"))
+    out = open_store(remote("out"))
     names = {f"{index % 2}/ü {index}.png" for index in range(9)}
     assert {entry.path for entry in out.list([".png"])} == names
     before = {name: out.read(name) for name in names}
     again = bulk("corrupt", *sets)
     assert (again["this_pass"]["images"], again["total"]) == (0, 10)
-    Store(remote("in")).write("0/ü 0.png", png(77, 20, 20))
+    open_store(remote("in")).write("0/ü 0.png", png(77, 20, 20))
     changed = bulk("corrupt", *sets)
     assert (changed["this_pass"]["images"], changed["total"]) == (1, 10)
     assert {name for name in names if out.read(name) != before[name]} == {"0/ü 0.png"}
@@ -66,6 +66,6 @@ def test_images_in_s3_are_embedded_into_s3(
     sets = (f"input={remote('in')}", f"output={remote('out')}", f"bundle={bundle_of('autoencoder')}")
     assert bulk("embed", *sets)["done"] == 5
     assert bulk("embed", *sets)["this_pass"]["images"] == 0
-    out = Store(remote("out"))
+    out = open_store(remote("out"))
     (part,) = out.list([".parquet"], "embeddings")
     assert len(pq.read_table(io.BytesIO(out.read(part.path)))) == 5

@@ -2,13 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from genray.io.store import Store
+from genray.io.store import open_store
 from pipelines.storage.attempts import Attempt, Attempts
 
 
 @pytest.fixture
 def attempts(tmp_path: Path) -> Attempts:
-    return Attempts(Store(str(tmp_path)))
+    return Attempts(open_store(str(tmp_path)))
 
 
 def test_attempts_are_counted_until_one_ends(attempts: Attempts) -> None:

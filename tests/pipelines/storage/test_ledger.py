@@ -8,7 +8,7 @@ import pytest
 
 from genray.errors import DataError
 from genray.io.bad_input import BadInput
-from genray.io.store import Store
+from genray.io.store import open_store
 from pipelines.storage import ledger as module
 from pipelines.storage.ledger import FOLDER, Ledger
 
@@ -20,7 +20,7 @@ def row(path: str, status: str = "done", **more: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
-    return Ledger(Store(str(tmp_path)))
+    return Ledger(open_store(str(tmp_path)))
 
 
 def paths(ledger: Ledger) -> list[str]:

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from genray.errors import BulkError, RunError
-from genray.io.store import Store
+from genray.io.store import open_store
 from pipelines.storage.output import Output
 from tests.pipelines.conftest import Bulk, write_photos
-from tests.pipelines.s3 import s3_root, s3_server
+from tests.s3 import s3_root, s3_server
 
 __all__ = ["s3_root", "s3_server"]
 
@@ -26,7 +26,7 @@ HELD = "another run is writing to this output"
 
 def lease(root: str, holder: str, seconds: float) -> None:
     text = json.dumps({"holder": holder, "until": time.time() + seconds})
-    Store(root).write("_genray/lease.json", text.encode())
+    open_store(root).write("_genray/lease.json", text.encode())
 
 
 @pytest.fixture
@@ -96,10 +96,10 @@ def test_a_lease_is_waited_for_only_until_it_expires(remote: str) -> None:
     lease(remote, "other", 30)
     with pytest.raises(RunError, match="one that died lets go within 60 s"), Output(remote).locked():
         pytest.fail("held twice")
-    assert Store(remote).exists("_genray/lease.json"), "it is the other's"
+    assert open_store(remote).exists("_genray/lease.json"), "it is the other's"
     lease(remote, "other", -1)
     with Output(remote).locked():
-        held = json.loads(Store(remote).read("_genray/lease.json"))
+        held = json.loads(open_store(remote).read("_genray/lease.json"))
         assert held["holder"] != "other"
         assert 50 < held["until"] - time.time() <= 60
 
@@ -107,16 +107,16 @@ def test_a_lease_is_waited_for_only_until_it_expires(remote: str) -> None:
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"holder": "a"}', '{"until": "soon", "holder": 1}'])
 def test_a_damaged_lease_holds_nobody_off(soon: None, text: str) -> None:
     remote = f"memory://{uuid.uuid4().hex}"
-    Store(remote).write("_genray/lease.json", text.encode())
+    open_store(remote).write("_genray/lease.json", text.encode())
     with Output(remote).locked():
-        assert "holder" in json.loads(Store(remote).read("_genray/lease.json"))
-    assert not Store(remote).exists("_genray/lease.json")
+        assert "holder" in json.loads(open_store(remote).read("_genray/lease.json"))
+    assert not open_store(remote).exists("_genray/lease.json")
 
 
 def test_a_lease_is_let_go_of_when_the_run_fails(remote: str) -> None:
     with pytest.raises(ZeroDivisionError), Output(remote).locked():
         raise ZeroDivisionError
-    assert not Store(remote).exists("_genray/lease.json")
+    assert not open_store(remote).exists("_genray/lease.json")
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_of_two_that_take_a_lease_at_once_the_one_that_wrote_last_has_it(
     with pytest.raises(RunError, match=HELD), Output(remote).locked():
         pytest.fail("held twice")
     other.join()
-    assert json.loads(Store(remote).read("_genray/lease.json"))["holder"] == "other"
+    assert json.loads(open_store(remote).read("_genray/lease.json"))["holder"] == "other"
 
 
 def test_who_lost_a_lease_knows_and_does_not_take_it_from_its_new_holder(short: None) -> None:
@@ -153,8 +153,8 @@ def test_who_lost_a_lease_knows_and_does_not_take_it_from_its_new_holder(short: 
         lease(remote, "other", 30)  # as after a pause that was longer than the lease
         time.sleep(0.5)
         assert output.lost
-        assert json.loads(Store(remote).read("_genray/lease.json"))["holder"] == "other"
-    assert Store(remote).exists("_genray/lease.json")
+        assert json.loads(open_store(remote).read("_genray/lease.json"))["holder"] == "other"
+    assert open_store(remote).exists("_genray/lease.json")
 
 
 def test_a_run_that_lost_its_lease_ends_and_leaves_the_output_to_the_other(
@@ -166,7 +166,7 @@ def test_a_run_that_lost_its_lease_ends_and_leaves_the_output_to_the_other(
         os.link(photos / "0" / "0000.jpg", photos / f"{index}.jpg")
 
     def take() -> None:
-        while not any(Store(remote).list([".jpg"])):
+        while not any(open_store(remote).list([".jpg"])):
             time.sleep(0.01)
         lease(remote, "other", 30)
 
@@ -176,5 +176,5 @@ def test_a_run_that_lost_its_lease_ends_and_leaves_the_output_to_the_other(
     with pytest.raises(BulkError, match="another run took this output over"):
         bulk("corrupt", *sets)
     thread.join()
-    assert json.loads(Store(remote).read("_genray/lease.json"))["holder"] == "other"
+    assert json.loads(open_store(remote).read("_genray/lease.json"))["holder"] == "other"
     assert 0 < Output(remote).ledger.summary().total < 401

@@ -8,10 +8,10 @@ from click.testing import CliRunner, Result
 
 from genray.cli.main import main
 from genray.errors import DataError, RunError
-from genray.io.store import Store
+from genray.io.store import open_store
 from pipelines.storage.output import Output, check_apart
 from tests.pipelines.conftest import Bulk, write_photos
-from tests.pipelines.s3 import s3_root, s3_server
+from tests.s3 import s3_root, s3_server
 
 __all__ = ["s3_root", "s3_server"]
 
@@ -53,7 +53,7 @@ def test_an_output_in_s3_that_is_not_apart_from_the_input_is_refused(
     bulk: Bulk, s3_root: str, folder: str
 ) -> None:
     root, _, query = s3_root.partition("?")
-    Store(f"{root}/in?{query}").write("a.png", b"1")
+    open_store(f"{root}/in?{query}").write("a.png", b"1")
     with pytest.raises(DataError, match="inside of one another"):
         bulk("corrupt", f"input={root}/in?{query}", f"output={root}/{folder}?{query}")
 

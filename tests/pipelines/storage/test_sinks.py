@@ -13,9 +13,9 @@ import pytest
 from genray.errors import BulkError
 from genray.io.bad_input import BadImage
 from genray.io.sources import ContainerSettings, open_source
-from genray.io.store import Store
+from genray.io.store import Store, create_store, open_store
 from pipelines.storage.sinks import Sink, SinkSettings, TableSink, open_sink
-from tests.pipelines.s3 import s3_root, s3_server
+from tests.s3 import s3_root, s3_server
 
 __all__ = ["s3_root", "s3_server"]
 
@@ -47,7 +47,7 @@ def parts(store: Store) -> list[str]:
 
 @pytest.mark.parametrize("container", ALL)
 def test_what_is_put_is_there_after_the_commit(tmp_path: Path, container: Container) -> None:
-    store = Store(tmp_path)
+    store = open_store(tmp_path)
     sink = opened(store, container)
     images = {f"sub/ü {i}.png": bytes([i]) * 1000 for i in range(200)}
     with ThreadPoolExecutor(8) as pool:
@@ -60,7 +60,7 @@ def test_what_is_put_is_there_after_the_commit(tmp_path: Path, container: Contai
 
 @pytest.mark.parametrize("container", PACKED)
 def test_a_chunk_that_is_done_twice_is_there_once(tmp_path: Path, container: Container) -> None:
-    store = Store(tmp_path)
+    store = open_store(tmp_path)
     for value in (b"1", b"2"):
         sink = opened(store, container)
         sink.put("a.png", value)
@@ -73,7 +73,7 @@ def test_a_chunk_that_is_done_twice_is_there_once(tmp_path: Path, container: Con
 
 @pytest.mark.parametrize("container", PACKED)
 def test_what_is_discarded_is_in_no_part(tmp_path: Path, container: Container) -> None:
-    store = Store(tmp_path)
+    store = open_store(tmp_path)
     sink = opened(store, container)
     sink.put("a.png", b"1")
     sink.discard()
@@ -87,7 +87,7 @@ def test_what_is_discarded_is_in_no_part(tmp_path: Path, container: Container) -
 def test_results_of_an_input_can_be_dropped_whatever_they_are_called(
     tmp_path: Path, container: Container
 ) -> None:
-    store = Store(tmp_path)
+    store = open_store(tmp_path)
     sink = opened(store, container)
     for part in range(3):
         for i in range(4):
@@ -108,7 +108,7 @@ def test_results_of_an_input_can_be_dropped_whatever_they_are_called(
 
 @pytest.mark.parametrize("container", PACKED)
 def test_parts_that_nothing_speaks_of_are_removed(tmp_path: Path, container: Container) -> None:
-    store = Store(tmp_path)
+    store = open_store(tmp_path)
     sink = opened(store, container)
     for key in ("00001-000000-0-0", "00001-000000-1-0", "00002-000000-0-0"):
         sink.put(f"{key}.png", b"1")
@@ -125,7 +125,7 @@ def test_parts_that_nothing_speaks_of_are_removed(tmp_path: Path, container: Con
 @pytest.mark.parametrize("container", ALL)
 @pytest.mark.parametrize("path", ["../x.png", "/tmp/x.png", "a/../../x.png", "_genray/run.json", "", "."])
 def test_a_path_that_leaves_the_root_is_refused(tmp_path: Path, container: Container, path: str) -> None:
-    sink = opened(Store.create(tmp_path / "out"), container)
+    sink = opened(create_store(tmp_path / "out"), container)
     with pytest.raises(BadImage) as bad:
         sink.put(path, b"1")
     assert bad.value.reason == "unwritable"
@@ -136,7 +136,7 @@ def test_a_link_that_leaves_the_root_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/link").symlink_to(tmp_path)
     with pytest.raises(BadImage, match="leaves the store by a link"):
-        opened(Store(tmp_path / "out"), "files").put("link/x.png", b"1")
+        opened(open_store(tmp_path / "out"), "files").put("link/x.png", b"1")
 
 
 def test_a_damaged_part_is_named(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_a_damaged_part_is_named(tmp_path: Path) -> None:
         ("parquet", "data/part-00001-000000.parquet"),
         ("webdataset", "shards/00001-000000.tar"),
     ):
-        store = Store(tmp_path)
+        store = open_store(tmp_path)
         store.write(part, b"no part")
         with pytest.raises(BulkError, match="a part of the output is damaged") as error:
             open_sink(store, SinkSettings.model_validate({"container": container})).drop({"a.png"})
@@ -153,9 +153,9 @@ def test_a_damaged_part_is_named(tmp_path: Path) -> None:
 
 _FILLS = """
 import resource, sys
-from genray.io.store import Store
+from genray.io.store import open_store
 from pipelines.storage.sinks import SinkSettings, open_sink
-sink = open_sink(Store(sys.argv[1]), SinkSettings(container=sys.argv[2]))
+sink = open_sink(open_store(sys.argv[1]), SinkSettings(container=sys.argv[2]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 for i in range(200):
     sink.put(f"{i}.png", b"1" * 1000)
@@ -173,7 +173,7 @@ def test_a_full_disk_is_said_and_leaves_no_part(tmp_path: Path, container: Conta
 
 
 def test_a_table_keeps_vectors_and_values(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = open_store(tmp_path)
     table = TableSink(store, "embeddings", SCHEMA)
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(100, 3)).astype(np.float32)
@@ -194,7 +194,7 @@ def test_a_table_keeps_vectors_and_values(tmp_path: Path) -> None:
 
 
 def test_a_row_that_does_not_fit_the_table_is_refused(tmp_path: Path) -> None:
-    table = TableSink(Store(tmp_path), "t", SCHEMA)
+    table = TableSink(open_store(tmp_path), "t", SCHEMA)
     with pytest.raises(ValueError, match="no such columns: other"):
         table.add({"path": "a", "other": 1})
     table.add({"path": "a", "vector": np.zeros(4), "half": np.zeros(2)})
@@ -203,7 +203,7 @@ def test_a_row_that_does_not_fit_the_table_is_refused(tmp_path: Path) -> None:
 
 
 def test_rows_do_not_pile_up_in_memory(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = open_store(tmp_path)
     table = TableSink(store, "t", pa.schema([("code", pa.binary())]), compression="none")
     for i in range(150):
         table.add({"path": f"{i}", "code": bytes([i]) * 2**20})
@@ -215,7 +215,7 @@ def test_rows_do_not_pile_up_in_memory(tmp_path: Path) -> None:
 
 
 def test_others_read_the_shards(tmp_path: Path) -> None:
-    sink = opened(Store(tmp_path), "webdataset")
+    sink = opened(open_store(tmp_path), "webdataset")
     sink.put("a/0001.png", b"1", "a/0001.jpg")
     sink.commit("00001-000000")
     with tarfile.open(tmp_path / "shards/00001-000000.tar") as tar:
@@ -228,7 +228,7 @@ def test_others_read_the_shards(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("container", ALL)
 def test_an_object_store_takes_the_same(s3_root: str, container: Container) -> None:
-    store = Store.create(s3_root)
+    store = create_store(s3_root)
     sink = opened(store, container)
     large = bytes(range(256)) * 2**16  # more than one part of an upload
     for key in ("00001-000000", "00001-000001", "00001-000002"):

@@ -29,7 +29,7 @@ PALETTE: dict[str, tuple[int, int, int]] = {
 }
 """The colour of each kind of part in a label map."""
 
-NUMBER = {name: number for number, name in enumerate(PALETTE)}
+PART_NUMBER = {name: number for number, name in enumerate(PALETTE)}
 _COLOURS = np.array(list(PALETTE.values()), np.uint8)
 
 Values = NDArray[np.float32]
@@ -76,14 +76,23 @@ def choose_style(rng: np.random.Generator) -> Style:
 
 
 class Canvas:
-    """A square being painted, `fine` times finer than the picture that comes out of it.
+    """A square being painted, finer than the picture that comes out of it.
 
     Places and lengths are shares of its side, from 0 to 1; y points down. Heights are such shares too.
+
+    Args:
+        size: of the picture in pixels.
+        oversampling: points of the canvas along a pixel.
+        style: of the building.
+        grain: draws what differs from point to point.
     """
 
-    def __init__(self, size: int, fine: int, style: Style, grain: np.random.Generator) -> None:
-        self.size, self.fine, self.side = size, fine, size * fine
-        self.style, self.grain = style, grain
+    def __init__(self, size: int, oversampling: int, style: Style, grain: np.random.Generator) -> None:
+        self.size = size
+        self.oversampling = oversampling
+        self.side = size * oversampling
+        self.style = style
+        self.grain = grain
         self.parts = np.zeros((self.side, self.side), np.uint8)
         self.colour = np.zeros((self.side, self.side, 3), np.float32)
         self.height = np.zeros((self.side, self.side), np.float32)
@@ -94,12 +103,12 @@ class Canvas:
         def snap(low: float, high: float) -> slice:
             first = min(max(round(low * self.size), 0), self.size - 1)
             last = min(max(round(high * self.size), first + 1), self.size)
-            return slice(first * self.fine, last * self.fine)
+            return slice(first * self.oversampling, last * self.oversampling)
 
         return snap(top, bottom), snap(left, right)
 
-    def about(self, middle: float, half: float, top: float, bottom: float) -> Box:
-        """The rectangle that reaches `half` to each side of the middle."""
+    def centred(self, middle: float, half: float, top: float, bottom: float) -> Box:
+        """The slices of the rectangle that reaches `half` to each side of the middle."""
         return self.box(middle - half, top, middle + half, bottom)
 
     def fill(self, box: Box, part: str | None, colour: Values, height: Any, where: Any = True) -> None:
@@ -107,9 +116,10 @@ class Canvas:
         np.copyto(self.colour[box], colour, where=where if where is True else where[..., None])
         np.copyto(self.height[box], height, where=where)
         if part is not None:
-            np.copyto(self.parts[box], NUMBER[part], where=where)
+            np.copyto(self.parts[box], PART_NUMBER[part], where=where)
 
     def points(self, share: float) -> int:
+        """How many points a length is, at least one."""
         return max(1, round(share * self.side))
 
     def rows(self, box: Box, count: int) -> Values:
@@ -131,26 +141,29 @@ class Canvas:
         field = Image.fromarray(self.grain.normal(0, 0.5, (rows, columns)).astype(np.float32))
         return np.asarray(field.resize((self.side, self.side), Image.Resampling.BICUBIC))
 
-    def label(self) -> Pixels:
-        middle = slice(self.fine // 2, None, self.fine)
+    def label_map(self) -> Pixels:
+        """The colours of the parts, (size, size, 3)."""
+        middle = slice(self.oversampling // 2, None, self.oversampling)
         return _COLOURS[self.parts[middle, middle]]
 
     def photo(self, sun: int) -> Pixels:
         """The picture, with the sun at the upper left (1) or the upper right (-1)."""
-        height, step = self.height, max(1, self.side // 256)
+        height = self.height
+        step = max(1, self.side // 256)
         edge = np.zeros_like(height)
         edge[step:] += 13 * (height[step:] - height[:-step])
         edge[:, step:] += 6 * sun * (height[:, step:] - height[:, :-step])
         horizon = height.copy()
         for reach in range(1, 10):
-            down, along = self.points(0.004 * reach), self.points(0.0022 * reach)
+            down = self.points(0.004 * reach)
+            along = self.points(0.0022 * reach)
             here, there = (slice(along, None), slice(-along))[::sun]
             np.maximum(horizon[down:, here], height[:-down, there] - 0.003 * reach, out=horizon[down:, here])
         light = (1 + np.clip(edge, -0.3, 0.25)) * (1 - 0.42 * np.clip((horizon - height) * 150, 0, 1))
         light *= np.linspace(1.06, 0.92, self.side, dtype=np.float32)[:, None]
-        light[self.parts == NUMBER["sky"]] = 1
+        light[self.parts == PART_NUMBER["sky"]] = 1
         finer = np.clip(self.colour * (light * 255)[..., None], 0, 255).astype(np.uint8)
-        picture = np.asarray(Image.fromarray(finer).reduce(self.fine), np.float32)
+        picture = np.asarray(Image.fromarray(finer).reduce(self.oversampling), np.float32)
         noise = self.grain.standard_normal((self.size, self.size, 1), np.float32)
         return np.clip(picture * (1 + 0.012 * noise), 0, 255).astype(np.uint8)
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 
-from genray.datasets.fronts_canvas import NUMBER, Box, Canvas, Values, across, arch, mix, rgb
+from genray.datasets.demo_fronts.canvas import PART_NUMBER, Box, Canvas, Values, across, arch, mix, rgb
 
 
 def wall(canvas: Canvas) -> None:
     """Cover everything with plaster, bricks or blocks of stone; the rest goes over it."""
-    box, colour = canvas.box(0, 0, 1, 1), canvas.style.wall
+    box = canvas.box(0, 0, 1, 1)
+    colour = canvas.style.wall
     stains = 1 + 0.05 * canvas.clouds(7, 7) + 0.03 * canvas.clouds(5, 48)
     if canvas.style.material == "plaster":
         canvas.fill(box, "wall", colour * (stains + 0.03 * canvas.clouds(90, 90))[..., None], 0)
         return
     brick = canvas.style.material == "brick"
-    tone, joint = canvas.cells(box, 64, 24, 0.24, 0.16) if brick else canvas.cells(box, 20, 9, 0.08, 0.06)
+    if brick:
+        tone, joint = canvas.cells(box, 64, 24, gap=0.24, spread=0.16)
+    else:
+        tone, joint = canvas.cells(box, 20, 9, gap=0.08, spread=0.06)
     canvas.fill(box, "wall", colour * (tone * stains)[..., None], 0)
     canvas.fill(box, None, rgb("b2a899") if brick else colour * 0.75, -0.001, joint)
 
@@ -30,7 +34,7 @@ def sky(canvas: Canvas, boxes: list[Box]) -> None:
 
 def pavement(canvas: Canvas, box: Box) -> None:
     """Grey slabs."""
-    tone, joint = canvas.cells(box, 50, 11, 0.1, 0.05)
+    tone, joint = canvas.cells(box, 50, 11, gap=0.1, spread=0.05)
     canvas.fill(box, "ground", rgb("807d78") * tone[..., None], -0.02)
     canvas.fill(box, None, rgb("666361"), -0.02, joint)
 
@@ -38,13 +42,13 @@ def pavement(canvas: Canvas, box: Box) -> None:
 def roof(canvas: Canvas, box: Box, slope: float) -> None:
     """Rows of tiles or slates. At its top a roof is narrower by `slope` widths at each side."""
     down, along, _, _ = across(box)
-    tone, joint = canvas.cells(box, 50, 50, 0.14, 0.12)
+    tone, joint = canvas.cells(box, 50, 50, gap=0.14, spread=0.12)
     shade = tone * (0.8 + 0.3 * (canvas.rows(box, 50) % 1)) * (1 - np.float32(0.25) * joint)
     inside = np.minimum(along, 1 - along) >= slope * (1 - down)
     canvas.fill(box, "roof", canvas.style.roof * shade[..., None], -0.008, inside)
 
 
-def ledge(canvas: Canvas, part: str, box: Box, out: float, teeth: bool = False) -> None:
+def ledge(canvas: Canvas, part: str, box: Box, out: float, *, teeth: bool = False) -> None:
     """A cornice, a lintel or a sill: it stands out most at its top."""
     down, along, _, columns = across(box)
     trim = canvas.style.trim
@@ -87,11 +91,12 @@ def glass(canvas: Canvas, box: Box, curtains: float = 0) -> Values:
 def window(canvas: Canvas, box: Box, rise: float) -> None:
     """Panes in a frame, set back in the wall, with a casing around them."""
     down, along, rows, columns = across(box)
-    line, edge = canvas.points(0.0055), canvas.points(0.008)
+    line = canvas.points(0.0055)
+    edge = canvas.points(0.008)
     sides = slice(max(box[1].start - edge, 0), min(box[1].stop + edge, canvas.side))
     casing = (slice(max(box[0].start - edge, 0), box[0].stop), sides)
     # The label map calls a casing wall, so it must not cover a shutter or a pillar.
-    free = arch(casing, rise) & (canvas.parts[casing] == NUMBER["wall"])
+    free = arch(casing, rise) & (canvas.parts[casing] == PART_NUMBER["wall"])
     canvas.fill(casing, None, canvas.style.trim, 0.004, free)
     frame = np.ones((rows, columns), np.bool_)
     if min(rows, columns) > 2 * line:
@@ -100,7 +105,8 @@ def window(canvas: Canvas, box: Box, rise: float) -> None:
     # The bars follow from the shape: two wings under a light, or three where it is wide.
     for share in (1 / 3, 2 / 3) if columns > 0.8 * rows else (1 / 2,):
         frame |= np.abs(along - share) * columns <= line / 2
-    frame |= np.abs(down * rows - (rise * columns if rise > 0.3 else 0.3 * rows)) <= line / 2
+    light = rise * columns if rise > 0.3 else 0.3 * rows
+    frame |= np.abs(down * rows - light) <= line / 2
     inside = arch(box, rise)
     canvas.fill(box, "window", glass(canvas, box, canvas.style.curtains), -0.016, inside)
     canvas.fill(box, None, canvas.style.frame, -0.012, frame & inside)
@@ -118,7 +124,9 @@ def slats(canvas: Canvas, part: str, box: Box, colour: Values, out: float) -> No
 def door(canvas: Canvas, box: Box) -> None:
     """Panels of wood under a light, in one wing or two."""
     down, along, rows, columns = across(box)
-    x, y = along * (2 if columns > 0.5 * rows else 1) % 1, (down - 0.2) / 0.8 * 2.5 % 1
+    wings = 2 if columns > 0.5 * rows else 1
+    x = along * wings % 1
+    y = (down - 0.2) / 0.8 * 2.5 % 1
     leaf = down > 0.2
     panel = (np.abs(x - 0.5) < 0.32) & (np.abs(y - 0.5) < 0.36) & leaf
     tone = canvas.grain.normal(1, 0.05, along.shape).astype(np.float32) * (1 - np.float32(0.2) * panel)
@@ -133,10 +141,13 @@ def balcony(canvas: Canvas, box: Box) -> None:
     down, along, _, columns = across(box)
     stone = canvas.style.material == "stone"
     off = np.abs(along * max(4, round(columns / canvas.side * 50)) % 1 - 0.5)
-    railing = (off < (0.24 + 0.12 * np.sin(down * 9) if stone else 0.16)) | (down < 0.14) | (down > 0.72)
-    canvas.parts[box] = NUMBER["balcony"]
-    colour, out = (canvas.style.trim * 0.95, 0.014) if stone else (rgb("212429"), -0.004)
-    canvas.fill(box, None, colour, out, railing)
+    thickness = 0.24 + 0.12 * np.sin(down * 9) if stone else 0.16
+    railing = (off < thickness) | (down < 0.14) | (down > 0.72)
+    canvas.parts[box] = PART_NUMBER["balcony"]
+    if stone:
+        canvas.fill(box, None, canvas.style.trim * 0.95, 0.014, railing)
+    else:
+        canvas.fill(box, None, rgb("212429"), -0.004, railing)
     canvas.fill(box, None, canvas.style.trim * 0.97, 0.03, (down > 0.8) & (along >= 0))
 
 

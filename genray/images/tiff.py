@@ -1,0 +1,177 @@
+"""The tags of TIFF files and EXIF blocks (TIFF 6.0, section 2): read, and written again."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+ByteOrder = Literal["<", ">"]
+
+
+class Tag:
+    """The tags that say how the pixels of a TIFF are stored."""
+
+    WIDTH = 256
+    HEIGHT = 257
+    BITS = 258
+    COMPRESSION = 259
+    PHOTOMETRIC = 262
+    STRIP_OFFSETS = 273
+    ORIENTATION = 274
+    SAMPLES = 277
+    STRIP_ROWS = 278
+    STRIP_BYTES = 279
+    PLANAR = 284
+    PREDICTOR = 317
+    PALETTE = 320
+    TILE_WIDTH = 322
+    TILE_HEIGHT = 323
+    TILE_OFFSETS = 324
+    TILE_BYTES = 325
+    EXTRA_SAMPLES = 338
+    SAMPLE_FORMAT = 339
+    ICC = 34675
+
+
+# Of a TIFF's own tags those that EXIF has too: description, maker, dates, resolution, rights, EXIF, GPS.
+_EXIF_TAGS = (270, 271, 272, 282, 283, 296, 305, 306, 315, 33432, 0x8769, 0x8825)
+_POINTERS = (0x8769, 0x8825, 0xA005)  # to EXIF's, GPS' and interoperability's directories
+_TYPE_BYTES = dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), start=1))
+_INTEGERS = {1: "B", 3: "H", 4: "L", 13: "L"}
+
+
+class TagValue(NamedTuple):
+    """A tag's type, the number of its values, and these; the value of a pointer is the directory there."""
+
+    kind: int
+    length: int
+    value: bytes | Entries
+
+
+Entries = dict[int, TagValue]
+"""The tags of a directory."""
+
+
+@dataclass(frozen=True)
+class TagDirectory:
+    """A directory of tags: gives the values of each, whatever the order of bytes.
+
+    Attributes:
+        data: the file or block that it is in.
+        order: of bytes.
+        next_at: where the offset of the next directory is.
+        places: of each tag its type, the number of its values, and where these are.
+    """
+
+    data: bytes
+    order: ByteOrder
+    next_at: int
+    places: Mapping[int, tuple[int, int, int]]
+
+    @classmethod
+    def parse(cls, data: bytes, at: int | None = None) -> TagDirectory:
+        """The directory at byte `at` of a file or block; the first if None.
+
+        Raises:
+            ValueError, LookupError, struct.error: damaged.
+        """
+        order: ByteOrder = "<" if data[:2] == b"II" else ">"
+        if data[:4] not in (b"II*\0", b"MM\0*"):
+            raise ValueError(f"begins with {data[:4]!r}")
+        if at is None:
+            (at,) = struct.unpack_from(order + "L", data, 4)
+        (count,) = struct.unpack_from(order + "H", data, at)
+        next_at = at + 2 + 12 * count
+        if next_at > len(data):
+            raise ValueError(f"{count} tags at byte {at}")
+        places: dict[int, tuple[int, int, int]] = {}
+        entry = struct.Struct(order + "HHLL")
+        for entry_at in range(at + 2, next_at, 12):
+            tag, kind, number, offset = entry.unpack_from(data, entry_at)
+            inside = number * _TYPE_BYTES.get(kind, 1) <= 4
+            places[tag] = (kind, number, entry_at + 8 if inside else offset)
+        return cls(data, order, next_at, places)
+
+    def __contains__(self, tag: int) -> bool:
+        return tag in self.places
+
+    def numbers(self, tag: int, default: tuple[int, ...] = ()) -> tuple[int, ...]:
+        """The integers of a tag."""
+        if tag not in self.places:
+            return default
+        kind, count, at = self.places[tag]
+        if count > len(self.data):
+            raise ValueError(f"tag {tag} has {count} numbers")
+        return struct.unpack_from(f"{self.order}{count}{_INTEGERS[kind]}", self.data, at)
+
+    def number(self, tag: int, default: int | None = None) -> int:
+        """The first integer of a tag."""
+        return self.numbers(tag, () if default is None else (default,))[0]
+
+    def raw(self, tag: int) -> bytes:
+        """The bytes of a tag."""
+        kind, count, at = self.places[tag]
+        end = at + count * _TYPE_BYTES[kind]
+        if end > len(self.data):
+            raise ValueError(f"tag {tag} lies beyond the end")
+        return self.data[at:end]
+
+    def with_number(self, tag: int, number: int) -> bytes:
+        """`data` with another first number of a tag that is there."""
+        kind, _, at = self.places[tag]
+        data = bytearray(self.data)
+        struct.pack_into(self.order + _INTEGERS[kind], data, at, number)
+        return bytes(data)
+
+    def entries(self, depth: int = 2) -> Entries:
+        """All tags with their values, and the directories that EXIF's tags point to, `depth` levels deep.
+        What is damaged, or larger than an EXIF block can be, is left out."""
+        entries: Entries = {}
+        for tag, (kind, count, _) in self.places.items():
+            try:
+                if tag in _POINTERS and depth:
+                    inner = TagDirectory.parse(self.data, self.number(tag))
+                    entries[tag] = TagValue(4, 1, inner.entries(depth - 1))
+                elif count * _TYPE_BYTES[kind] < 2**16:
+                    entries[tag] = TagValue(kind, count, self.raw(tag))
+            except (ValueError, LookupError, struct.error):
+                continue
+        return entries
+
+    def exif_entries(self) -> Entries:
+        """Those of a TIFF's entries that EXIF has too."""
+        return {tag: entry for tag, entry in self.entries().items() if tag in _EXIF_TAGS}
+
+
+def encode_directory(order: ByteOrder, entries: Entries, at: int) -> bytes:
+    """The bytes of a directory that will stand at offset `at`, its values behind it."""
+    values_at = at + 6 + 12 * len(entries)
+    head = b""
+    values = b""
+    for tag, (kind, count, value) in sorted(entries.items()):
+        place = struct.pack(order + "L", values_at + len(values))
+        if isinstance(value, dict):
+            values += encode_directory(order, value, values_at + len(values))
+        elif len(value) <= 4:
+            place = value.ljust(4, b"\0")
+        else:
+            values += value + b"\0" * (len(value) % 2)
+        head += struct.pack(order + "HHL", tag, kind, count) + place
+    return struct.pack(order + "H", len(entries)) + head + bytes(4) + values
+
+
+def without_orientation(exif: bytes) -> tuple[int, bytes | None]:
+    """The orientation of an EXIF block, and the block with 1 in its place and its thumbnail unlinked; 1 and
+    None if it is damaged."""
+    try:
+        tags = TagDirectory.parse(exif)
+        orientation = 1
+        if Tag.ORIENTATION in tags:
+            (orientation,) = tags.numbers(Tag.ORIENTATION)
+            exif = tags.with_number(Tag.ORIENTATION, 1)
+        # The second directory has a thumbnail, of pixels that are no more.
+        return orientation, exif[: tags.next_at] + bytes(4) + exif[tags.next_at + 4 :]
+    except (ValueError, LookupError, struct.error):
+        return 1, None
