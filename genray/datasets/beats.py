@@ -24,9 +24,9 @@ from genray.ecg.beats import (
     BeatPreprocessing,
     BeatSettings,
     NoLead,
-    Peaks,
-    beats_of,
-    normalised,
+    PeakSource,
+    normalise_beats,
+    read_record_beats,
 )
 from genray.ecg.records.open import find_records, open_record
 from genray.errors import DataError
@@ -59,7 +59,9 @@ class BeatSetSettings(Settings):
     test_records: tuple[Name, ...] = Field(
         (), description="of these, the records to judge on; []: test_share of them"
     )
-    peaks: Peaks = Field("annotated", description="R peaks: annotated, else detected; or detected always")
+    peaks: PeakSource = Field(
+        "annotated", description="R peaks: annotated, else detected; or detected always"
+    )
     beat: BeatSettings = Field(BeatSettings(), description="what a beat is")
     normalisation: Literal["zscore", "minmax"] = Field(
         "zscore", description="of each beat by its mean and deviation, or of all by the range of normal ones"
@@ -216,7 +218,7 @@ def _read_records(
             note(f"reading records: {number + 1} of {len(names)}")
         try:
             record = open_record(files[name])
-            beats = beats_of(record, settings.beat, settings.leads, settings.peaks)
+            beats = read_record_beats(record, settings.beat, settings.leads, settings.peaks)
         except NoLead as error:
             found.bad.append(BadInput(name, "unused", error.what))
             found.other_leads += [lead for lead in record.leads if lead not in found.other_leads]
@@ -361,7 +363,7 @@ def open_beat_set(settings: BeatSetSettings, seed: int, note: Callable[[str], No
     digest = hashlib.sha256(every.values.tobytes() + "\n".join(found.classes).encode())
     preprocessing = _preprocessing(settings, train.joined(val).values, found)
     train, val, test = (
-        Beats(preprocessing.normalised(beats.values), beats.labels, beats.groups)
+        Beats(preprocessing.normalise(beats.values), beats.labels, beats.groups)
         for beats in (train, val, test)
     )
     if not len(val):
@@ -440,7 +442,7 @@ def _parted(
 def _preprocessing(
     settings: BeatSetSettings, values: NDArray[np.float32], found: FoundBeats
 ) -> BeatPreprocessing:
-    if not normalised(values).any():
+    if not normalise_beats(values).any():
         raise DataError(
             "all normal beats are flat lines", where=settings.path, hint="look at the data, and at data.leads"
         )

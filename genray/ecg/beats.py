@@ -73,7 +73,7 @@ def _steps(rate: float, settings: BeatSettings) -> tuple[NDArray[np.int64], Arra
     return whole, (steps - whole).astype(np.float32)
 
 
-def normalised(beats: NDArray[np.floating]) -> Array:
+def normalise_beats(beats: NDArray[np.floating]) -> Array:
     """Beats (..., samples) with mean 0 and standard deviation 1, as those of ECG5000 are; a flat one is 0."""
     centred = beats - beats.mean(axis=-1, keepdims=True)
     spread = centred.std(axis=-1, keepdims=True)
@@ -81,7 +81,7 @@ def normalised(beats: NDArray[np.floating]) -> Array:
     return np.where(flat, 0, centred / np.where(flat, 1, spread)).astype(np.float32)
 
 
-Peaks = Literal["annotated", "detected"]
+PeakSource = Literal["annotated", "detected"]
 
 AAMI = {
     **dict.fromkeys("NLRejB", "N"),
@@ -114,7 +114,9 @@ class NoLead(DataError):
     """A record that has none of the leads that are wanted."""
 
 
-def beats_of(record: EcgRecord, settings: BeatSettings, leads: Sequence[str], peaks: Peaks) -> RecordBeats:
+def read_record_beats(
+    record: EcgRecord, settings: BeatSettings, leads: Sequence[str], peaks: PeakSource
+) -> RecordBeats:
     """The beats of `record` that lie within it and have all their samples.
 
     Args:
@@ -188,7 +190,7 @@ class BeatPreprocessing(BaseModel):
         return None if self.before is None or self.after is None else (self.before, self.after)
 
     @property
-    def beat(self) -> BeatSettings:
+    def beat_settings(self) -> BeatSettings:
         """What a beat is, for `genray.ecg.beats.cut_beats`.
 
         Raises:
@@ -203,10 +205,10 @@ class BeatPreprocessing(BaseModel):
         before, after = self.window
         return BeatSettings(before=before, after=after, samples=self.samples)
 
-    def normalised(self, beats: NDArray[np.floating]) -> NDArray[np.float32]:
+    def normalise(self, beats: NDArray[np.floating]) -> NDArray[np.float32]:
         """Beats (..., samples) in mV, or whatever unit it was trained on, as the network takes them."""
         if self.span is None:
-            return normalised(beats)
+            return normalise_beats(beats)
         low, high = self.span
         scaled = (beats - low) / (high - low)
         return scaled.clip(-_FARTHEST, _FARTHEST).astype(np.float32)

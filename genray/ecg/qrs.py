@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 
 _BAND = (5.0, 20.0)  # Hz: most of a QRS complex, little of P and T waves, mains and muscles
 _WINDOW = 0.12  # s, of the moving sum: about a broad QRS complex
-APART = 0.2  # s: no two complexes are closer, the myocardium is refractory
+REFRACTORY = 0.2  # s: no two complexes are closer, the myocardium is refractory
 _T_WAVE = 0.36  # s after a complex in which a much weaker peak is its T wave
 _HELD = 64  # refused peaks that are kept for looking back: in asystole there is no end of them
 _BACK = 4  # s of silence after which nobody looks back: it is an asystole, and its P waves are no complexes
@@ -83,7 +83,7 @@ def _steady(sos: Floats) -> Floats:
 
 
 @dataclass(slots=True)
-class Decisions:
+class QrsDetector:
     """Which peaks of a stream's energy are QRS complexes: thresholds that follow the signal.
 
     Heights are in units of the complexes that are expected: one is about 1 high.
@@ -109,7 +109,7 @@ class Decisions:
         for at, height in peaks:
             found += self._back(at)
             since = at - self.last if self.last >= 0 else self.rate
-            if since < APART * self.rate:
+            if since < REFRACTORY * self.rate:
                 continue
             signal, threshold = self._levels()
             is_t_wave = since < _T_WAVE * self.rate and height < 0.5 * self._height
@@ -162,7 +162,7 @@ def _median(values: deque[float] | deque[int]) -> float:
     return float(ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2)
 
 
-def energy_peaks(energy: Floats, apart: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def find_energy_peaks(energy: Floats, apart: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Rows and columns of the maxima of (rows, columns) that have no higher value within `apart` columns;
     those nearer to an edge than `apart` are left out, for they cannot be judged."""
     highest = maximum_filter1d(energy, 2 * apart + 1, axis=-1)
@@ -173,11 +173,11 @@ def energy_peaks(energy: Floats, apart: int) -> tuple[NDArray[np.intp], NDArray[
 
 def detect_peaks(signal: NDArray[np.floating], rate: float) -> NDArray[np.int64]:
     """The R peaks (beats,) of a whole lead (samples,), as sample indices; NaN where samples are missing."""
-    samples = filled(np.asarray(signal, np.float64)[None])
+    samples = fill_missing(np.asarray(signal, np.float64)[None])
     every = np.zeros(1, np.intp)
     bank = QrsFilter(rate, 1)
     bank.begin(every, samples[:, 0])
-    apart = round(APART * rate)
+    apart = round(REFRACTORY * rate)
     # The last complexes need as much energy after them as there is before.
     padded = np.pad(samples, ((0, 0), (0, bank.delay + apart)), mode="edge")
     energy = bank(every, padded)[:, bank.delay :]
@@ -186,15 +186,15 @@ def detect_peaks(signal: NDArray[np.floating], rate: float) -> NDArray[np.int64]
         energy[0, i : i + second].max() for i in range(0, min(energy.shape[1], _LEARN * second), second)
     ]
     energy = energy / max(float(np.median(seconds)), 1e-9)
-    _, columns = energy_peaks(np.pad(energy, ((0, 0), (apart, 0))), apart)
+    _, columns = find_energy_peaks(np.pad(energy, ((0, 0), (apart, 0))), apart)
     columns = columns - apart
     peaks = list(zip(columns.tolist(), energy[0, columns].tolist(), strict=True))
-    found = np.array(sorted(Decisions(rate).push(peaks, samples.shape[1])), np.int64)
+    found = np.array(sorted(QrsDetector(rate).push(peaks, samples.shape[1])), np.int64)
     found = found[found < samples.shape[1]]
-    return align(samples.T, found, rate)
+    return align_peaks(samples.T, found, rate)
 
 
-def align(signal: NDArray[np.floating], peaks: NDArray[np.integer], rate: float) -> NDArray[np.int64]:
+def align_peaks(signal: NDArray[np.floating], peaks: NDArray[np.integer], rate: float) -> NDArray[np.int64]:
     """Peaks moved to the largest deflection of the first lead of (samples, leads) within 60 ms: an R peak,
     or the peak of a complex that points down."""
     if not len(peaks):
@@ -206,7 +206,7 @@ def align(signal: NDArray[np.floating], peaks: NDArray[np.integer], rate: float)
     return np.asarray(at[np.arange(len(at)), deflection.argmax(axis=1)], np.int64)
 
 
-def filled(samples: Floats) -> Floats:
+def fill_missing(samples: Floats) -> Floats:
     """(leads, samples) with each missing (not finite) one replaced by the last before it, or 0."""
     missing = ~np.isfinite(samples)
     if not missing.any():

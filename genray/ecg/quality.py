@@ -60,7 +60,7 @@ class QualitySettings(Settings):
     )
 
 
-def judge(samples: Floats, rate: float, settings: QualitySettings) -> NDArray[np.int8]:
+def assess_quality(samples: Floats, rate: float, settings: QualitySettings) -> NDArray[np.int8]:
     """The quality of leads, by their last seconds.
 
     Args:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from genray.ecg.records.wfdb import write_wfdb
 
-__all__ = ["Episode", "EpisodeKind", "Generated", "Patient", "generate", "write_records"]
+__all__ = ["Episode", "EpisodeKind", "GeneratedEcg", "Patient", "generate", "write_records"]
 
 _BLOCK = 8.0  # seconds that are generated at once
 _RAIL = 5.1  # mV at which a lead without its electrode stays
@@ -35,7 +35,7 @@ _ORDER: tuple[EpisodeKind, ...] = ("noise", "lead-off", "gap")  # the later hide
 
 
 @dataclass(frozen=True)
-class Generated:
+class GeneratedEcg:
     """A stretch of a generated ECG.
 
     Attributes:
@@ -80,7 +80,7 @@ class Patient:
         self._size = round(_BLOCK * rate)
         self._blocks = 0
         self._tail = np.zeros((self._heart.length, len(leads)), np.float32)
-        self._ready = Generated(np.empty((0, len(leads)), np.float32), np.empty(0, np.int64), [])
+        self._ready = GeneratedEcg(np.empty((0, len(leads)), np.float32), np.empty(0, np.int64), [])
         rng = np.random.default_rng([seed, 2])
         self._waves = np.array([self._rhythm.breath, 0.07, 0.19, 0.31, _MAINS]) * rng.uniform(0.97, 1.03, 5)
         self._waves[-1] = _MAINS
@@ -89,7 +89,7 @@ class Patient:
         self._heights = (heights * rng.uniform(-1, 1, (5, len(leads)))).astype(np.float32)
         self._muscle = rng.uniform(0.006, 0.018)
 
-    def next(self, samples: int) -> Generated:
+    def next(self, samples: int) -> GeneratedEcg:
         """The next `samples` of all leads."""
         parts = [self._ready]
         while sum(len(part.millivolts) for part in parts) < samples:
@@ -98,7 +98,7 @@ class Patient:
         self._ready = _cut(whole, samples, len(whole.millivolts))
         return _cut(whole, 0, samples)
 
-    def _block(self) -> Generated:
+    def _block(self) -> GeneratedEcg:
         first, rate = self._blocks * self._size, self.rate
         begin, end = first / rate, (first + self._size) / rate
         self._look_ahead(begin, end + _AHEAD)
@@ -113,7 +113,7 @@ class Patient:
         volts = volts[: self._size]
         self._blocks += 1
         self._disturb(volts, first)
-        return Generated(volts, *self._visible(beats, volts, first))
+        return GeneratedEcg(volts, *self._visible(beats, volts, first))
 
     def _look_ahead(self, begin: float, until: float) -> None:
         self._episodes = [episode for episode in self._episodes if episode.end > begin]
@@ -162,7 +162,7 @@ def generate(
     *,
     seed: int = 0,
     script: Iterable[Episode] = (),
-) -> Generated:
+) -> GeneratedEcg:
     """The first `seconds` of a `Patient`."""
     return Patient(seed, rate, leads, script).next(round(seconds * rate))
 
@@ -203,18 +203,20 @@ def _motion(rng: np.random.Generator, samples: int, leads: int, rate: float) -> 
     return (np.stack(columns, axis=1) + rng.normal(0, 0.25, (samples, leads))).astype(np.float32)
 
 
-def _joined(parts: list[Generated]) -> Generated:
+def _joined(parts: list[GeneratedEcg]) -> GeneratedEcg:
     before = np.cumsum([0, *(len(part.millivolts) for part in parts)])
-    return Generated(
+    return GeneratedEcg(
         np.concatenate([part.millivolts for part in parts]),
         np.concatenate([part.peaks + at for part, at in zip(parts, before, strict=False)]),
         [symbol for part in parts for symbol in part.symbols],
     )
 
 
-def _cut(whole: Generated, start: int, stop: int) -> Generated:
+def _cut(whole: GeneratedEcg, start: int, stop: int) -> GeneratedEcg:
     first, last = np.searchsorted(whole.peaks, [start, stop])
-    return Generated(whole.millivolts[start:stop], whole.peaks[first:last] - start, whole.symbols[first:last])
+    return GeneratedEcg(
+        whole.millivolts[start:stop], whole.peaks[first:last] - start, whole.symbols[first:last]
+    )
 
 
 Array = NDArray[np.float32]

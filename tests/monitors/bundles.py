@@ -23,8 +23,8 @@ def fit_beats(folder: Path, members: int = 1) -> Path:
     for seed in range(900, 912):
         made = generate(40, seed=seed)
         normal = made.peaks[[symbol == "N" for symbol in made.symbols]]
-        beats.append(cut_beats(made.millivolts, normal, 360, takes.beat)[0])
-    values = torch.from_numpy(takes.normalised(np.concatenate(beats).reshape(-1, 1, takes.samples)))
+        beats.append(cut_beats(made.millivolts, normal, 360, takes.beat_settings)[0])
+    values = torch.from_numpy(takes.normalise(np.concatenate(beats).reshape(-1, 1, takes.samples)))
     arguments = {"samples": 140, "settings": {"members": members}}
     with torch.random.fork_rng():
         torch.manual_seed(0)

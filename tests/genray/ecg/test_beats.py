@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from genray.ecg.beats import BeatSettings, cut_at, cut_beats, normalised
+from genray.ecg.beats import BeatSettings, cut_at, cut_beats, normalise_beats
 
 SETTINGS = BeatSettings(before=0.25, after=0.45, samples=141)  # 5 ms apart
 
@@ -46,8 +46,8 @@ def test_beats_of_many_rows_are_those_of_each_record() -> None:
 
 def test_a_normalised_beat_has_no_height_and_a_flat_one_is_zero() -> None:
     beats = np.random.default_rng(1).normal(4, 3, (5, 2, 140)).astype(np.float32)
-    made = normalised(beats)
+    made = normalise_beats(beats)
     np.testing.assert_allclose(made.mean(axis=-1), 0, atol=1e-5)
     np.testing.assert_allclose(made.std(axis=-1), 1, atol=1e-5)
-    np.testing.assert_allclose(normalised(0.01 * beats - 7), made, atol=1e-3)
-    assert not normalised(np.full((2, 140), 5.1, np.float32)).any()
+    np.testing.assert_allclose(normalise_beats(0.01 * beats - 7), made, atol=1e-3)
+    assert not normalise_beats(np.full((2, 140), 5.1, np.float32)).any()

@@ -3,14 +3,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genray.ecg.beats import UNKNOWN, BeatSettings, RecordBeats, beats_of
+from genray.ecg.beats import UNKNOWN, BeatSettings, RecordBeats, read_record_beats
 from genray.ecg.records.open import open_record
 from genray.errors import DataError
 from tests.beat_files import write_record
 
 
 def read(path: Path, leads: tuple[str, ...] = ("II", "MLII"), detected: bool = False) -> RecordBeats:
-    return beats_of(open_record(path), BeatSettings(), leads, "detected" if detected else "annotated")
+    return read_record_beats(
+        open_record(path), BeatSettings(), leads, "detected" if detected else "annotated"
+    )
 
 
 def test_annotated_beats_have_their_aami_classes(tmp_path: Path) -> None:
