@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -107,25 +109,27 @@ def test_a_t_wave_is_no_complex() -> None:
 
 
 def test_one_artefact_does_not_hide_what_follows() -> None:
-    decisions = QrsDetector(RATE)
+    detector = QrsDetector(RATE)
     peaks = [(300 * n, 30.0 if n == 10 else 1.0) for n in range(1, 30)]
-    assert decisions.push(peaks, 300 * 29) == [300 * n for n in range(1, 30)]
+    assert detector.push(peaks, 300 * 29) == [300 * n for n in range(1, 30)]
 
 
 def test_peaks_that_are_refused_for_hours_are_not_kept() -> None:
-    decisions = QrsDetector(RATE)
-    assert decisions.push([(100, 1.0)], 200) == [100]
-    decisions.push([(1000 + 100 * n, 0.01) for n in range(50_000)], 10_000_000)
-    assert len(decisions._held) < 100
+    detector = QrsDetector(RATE)
+    assert detector.push([(100, 1.0)], 200) == [100]
+    detector.push([(1000 + 100 * n, 0.01) for n in range(1000)], 200_000)
+    size = len(pickle.dumps(detector))
+    detector.push([(1000 + 100 * n, 0.01) for n in range(2000, 52_000)], 10_000_000)
+    assert len(pickle.dumps(detector)) < 2 * size
 
 
 def test_after_a_restart_no_interval_spans_it() -> None:
-    decisions = QrsDetector(RATE)
-    decisions.push([(300 * n, 1.0) for n in range(1, 5)], 1300)
-    before = list(decisions.rr)
-    decisions.restart()
-    assert decisions.push([(90_000, 1.0)], 90_100) == [90_000]
-    assert list(decisions.rr) == before
+    detector = QrsDetector(RATE)
+    detector.push([(300 * n, 1.0) for n in range(1, 5)], 1300)
+    before = list(detector.rr)
+    detector.restart()
+    assert detector.push([(90_000, 1.0)], 90_100) == [90_000]
+    assert list(detector.rr) == before
 
 
 def test_peaks_are_moved_to_the_largest_deflection_up_or_down() -> None:
