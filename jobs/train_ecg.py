@@ -19,7 +19,7 @@ from genray.datasets.loader import ArrayLoader, Loader, WorkerShare
 from genray.io.bad_input import BadInput
 from genray.models.beats import ConvBeatSettings, DenseBeatSettings
 from genray.models.layers import parameter_count
-from genray.models.registry import build
+from genray.models.registry import NetworkSpec
 from genray.report.pictures import draw_beats
 from jobs.recipes.beats import (
     BeatEvalSettings,
@@ -123,13 +123,14 @@ class TrainEcg(Recipe[TrainEcgSettings]):
         """(N, 1, samples) float32, as it is."""
         return torch.from_numpy(np.ascontiguousarray(batch)).to(where)
 
-    def _built_from(self) -> tuple[str, dict[str, Any]]:
+    def _network_spec(self) -> NetworkSpec:
         model = self.settings.model
         samples = self._set.preprocessing.samples
-        return f"beats-{model.kind}", {"samples": samples, "settings": model.model_dump(mode="json")}
+        arguments = {"samples": samples, "settings": model.model_dump(mode="json")}
+        return NetworkSpec(f"beats-{model.kind}", arguments)
 
     def _network(self) -> nn.Module:
-        return build(*self._built_from())
+        return self._network_spec().build()
 
     def networks(self) -> dict[str, nn.Module]:
         return {self.name: self._network()}
@@ -280,14 +281,12 @@ class TrainEcg(Recipe[TrainEcgSettings]):
         samples: Sequence[Path],
         calibration: Mapping[str, Any],
     ) -> None:
-        name, arguments = self._built_from()
         assert self._summary is not None
         save_bundle(
             path,
             networks[self.name],
+            self._network_spec(),
             kind="ecg-beats",
-            name=name,
-            arguments=arguments,
             preprocessing=self._set.preprocessing,
             metrics=metrics,
             seed=self.settings.seed,

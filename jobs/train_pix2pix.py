@@ -34,6 +34,7 @@ from genray.io.store import Store
 from genray.models.layers import parameter_count
 from genray.models.losses import Adversarial, adversarial_loss
 from genray.models.pix2pix import PatchGAN, PatchGANSettings, UNet, UNetSettings
+from genray.models.registry import NetworkSpec
 from genray.settings.base import Settings
 from jobs.training.recipe import DataSummary, Learn, OptimizerSettings, Part, Recipe, Scored, ToDevice
 from jobs.training.settings import TrainSettings
@@ -244,17 +245,17 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
     ) -> None:
         data = self.settings.data
         assert self._summary is not None
+        arguments = {
+            "in_channels": data.input_channels,
+            "out_channels": data.target_channels,
+            "size": data.size,
+            "settings": self.settings.generator.model_dump(mode="json"),
+        }
         save_bundle(
             path,
             networks["generator"],
+            NetworkSpec("unet", arguments),
             kind="pix2pix",
-            name="unet",
-            arguments={
-                "in_channels": data.input_channels,
-                "out_channels": data.target_channels,
-                "size": data.size,
-                "settings": self.settings.generator.model_dump(mode="json"),
-            },
             preprocessing=Preprocessing(
                 input=ImageSpec(channels=data.input_channels),
                 output=ImageSpec(channels=data.target_channels),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Self, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from genray.images.resizing import middle
 from genray.images.tensors import grid, to_pixels
 from genray.models.losses import ReconstructionSettings, reconstruction_loss
 from genray.models.nafnet import NAFNetSettings
+from genray.models.registry import NetworkSpec
 from genray.models.residual_unet import ResidualUNetSettings
 from genray.models.restorer import ConvRestorerSettings, macs_per_pixel
 from genray.report.pictures import DrawnRestoration, draw_restorations
@@ -92,10 +93,10 @@ class Restoring(ImageRecipe[R]):
     def title(self) -> str:
         return f"{self.kind}, {self.settings.model.kind}"
 
-    def built_from(self) -> tuple[str, dict[str, Any]]:
+    def network_spec(self) -> NetworkSpec:
         model = self.settings.model
         arguments = {"channels": self.shape[0], "settings": model.model_dump(mode="json")}
-        return f"restorer-{model.kind}", arguments
+        return NetworkSpec(f"restorer-{model.kind}", arguments)
 
     @property
     def most(self) -> int:

@@ -3,7 +3,7 @@ import torch
 
 from genray.models.beats import ConvBeatAutoencoder, ConvBeatSettings
 from genray.models.layers import parameter_count
-from genray.models.registry import build
+from genray.models.registry import NetworkSpec
 
 
 def test_the_default_has_the_parameters_that_its_docstring_counts() -> None:
@@ -21,7 +21,8 @@ def test_any_length_comes_out_as_it_went_in(samples: int, filters: tuple[int, ..
 
 def test_it_learns_to_reconstruct() -> None:
     torch.manual_seed(0)
-    network = build("beats-conv", {"samples": 32, "settings": {"kind": "conv", "latent": 4, "filters": [8]}})
+    settings = {"kind": "conv", "latent": 4, "filters": [8]}
+    network = NetworkSpec("beats-conv", {"samples": 32, "settings": settings}).build()
     phase = torch.rand(64, 1, 1) * 6.28
     beats = torch.sin(torch.linspace(0, 6.28, 32) + phase)
     optimizer = torch.optim.Adam(network.parameters(), 0.01)

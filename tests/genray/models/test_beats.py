@@ -3,7 +3,7 @@ import torch
 
 from genray.models.beats import DenseBeatAutoencoder, DenseBeatSettings
 from genray.models.layers import parameter_count
-from genray.models.registry import build
+from genray.models.registry import NetworkSpec
 
 
 def test_the_default_has_the_parameters_that_its_docstring_counts() -> None:
@@ -17,7 +17,8 @@ def test_its_layers_are_those_of_the_tutorial() -> None:
 
 
 def test_a_bundles_arguments_build_it() -> None:
-    network = build("beats-dense", {"samples": 100, "settings": {"kind": "dense", "latent": 3, "members": 2}})
+    settings = {"kind": "dense", "latent": 3, "members": 2}
+    network = NetworkSpec("beats-dense", {"samples": 100, "settings": settings}).build()
     beats = torch.randn(5, 1, 100)
     assert network(beats).shape == beats.shape
     assert network.encode(beats).shape == (5, 6)  # type: ignore[operator]
