@@ -22,6 +22,17 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def printable(text: str) -> str:
+    """`text` with a question mark for each character that cannot be printed."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def encodable(text: str) -> str:
+    """`text` with a question mark for each half of a surrogate pair, as names of files may hold: it cannot be
+    written."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def amount(count: float) -> str:
     """1234567 bytes -> "1.23 MB"."""
     for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
@@ -49,4 +60,4 @@ def label_value(text: str, length: int = LABEL_LENGTH) -> str:
 
     A lone surrogate or a line break in one name would otherwise make the whole scrape fail.
     """
-    return "".join(c if c.isprintable() else "?" for c in text[:length]) or "?"
+    return printable(text[:length]) or "?"

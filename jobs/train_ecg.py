@@ -20,7 +20,7 @@ from genray.io.bad_input import BadInput
 from genray.models.beats import ConvBeatSettings, DenseBeatSettings
 from genray.models.layers import parameter_count
 from genray.models.registry import NetworkSpec
-from genray.report.pictures import draw_beats
+from genray.report.pictures import BeatExample, draw_beats
 from jobs.recipes.beats import (
     BeatEvalSettings,
     BeatLossSettings,
@@ -264,7 +264,9 @@ class TrainEcg(Recipe[TrainEcgSettings]):
         for title, places, captions in rows:
             beats = values[list(places)]
             made = networks[self.name](place(beats)).float().cpu().numpy()
-            drawn.append((title, list(zip(captions, beats[:, 0], made[:, 0], strict=True))))
+            drawn.append(
+                (title, [BeatExample(*row) for row in zip(captions, beats[:, 0], made[:, 0], strict=True)])
+            )
         preprocessing = self._set.preprocessing
         unit = "deviations" if preprocessing.normalisation == "zscore" else "share of the range"
         return draw_beats(drawn, preprocessing.window, unit)

@@ -23,7 +23,7 @@ from genray.models.nafnet import NAFNetSettings
 from genray.models.registry import NetworkSpec
 from genray.models.residual_unet import ResidualUNetSettings
 from genray.models.restorer import ConvRestorerSettings, macs_per_pixel
-from genray.report.pictures import DrawnRestoration, draw_restorations
+from genray.report.pictures import RestorationExample, draw_restorations
 from jobs.recipes.images import UNIT, ImageRecipe, ImageTrainSettings
 from jobs.runs.samples import RunPicture, RunTable
 from jobs.training.recipe import Conclusion, Learn, Part, Scored, ToDevice
@@ -166,11 +166,13 @@ class Restoring(ImageRecipe[R]):
         """Before and after of some images, a table of all, and what the network costs."""
         count = min(self.settings.loop.samples, len(scored))
         chosen = [scored[int(i)] for i in np.linspace(0, len(scored) - 1, count).round()]
-        rows: list[DrawnRestoration] = []
-        for index, scores in chosen:
-            trio = self._trio(networks, part, index, place)
-            rows.append((*trio, _said(scores, "_before"), _said(scores, "")))
-        pictures = [RunPicture("restorations", "Before and after", draw_restorations(rows))]
+        examples = [
+            RestorationExample(
+                *self._trio(networks, part, index, place), _said(scores, "_before"), _said(scores, "")
+            )
+            for index, scores in chosen
+        ]
+        pictures = [RunPicture("restorations", "Before and after", draw_restorations(examples))]
         names = list(scored[0][1])
         table = RunTable(
             "Every judged image",

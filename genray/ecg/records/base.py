@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genray.errors import DataError
+from genray.text import printable
 
 MISSING = -32768
 """Stands in 16 bits for a sample that is missing."""
@@ -177,7 +178,7 @@ def check_channels(path: Path, channels: Sequence[tuple[str, str, bool]]) -> Non
     if any(taken for _, _, taken in channels):
         return
     listed = ", ".join(f"{name} ({unit.strip() or 'no unit'})" for name, unit, _ in channels[:_MOST_LISTED])
-    listed = "".join(c if c.isprintable() else "?" for c in listed) or "it has none"
+    listed = printable(listed) or "it has none"
     if len(channels) > _MOST_LISTED:
         listed += f" and {len(channels) - _MOST_LISTED} more"
     hint = "give a record of an ECG in V, mV or uV; names such as Resp or ABP are not taken for one"
