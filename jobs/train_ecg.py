@@ -150,7 +150,7 @@ class TrainEcg(Recipe[TrainEcgSettings]):
         """What is minimised, (N,)."""
         noise = self.settings.loss.noise
         seen = beats + noise * torch.randn_like(beats) if noise else beats
-        return beat_errors(self.settings.loss.kind, network(seen, apart=True), beats)
+        return beat_errors(self.settings.loss.kind, network(seen, by_member=True), beats)
 
     def _score(self, network: nn.Module, beats: torch.Tensor) -> torch.Tensor:
         """What beats are judged by, (N,)."""

@@ -170,13 +170,13 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
         kind, discriminator = self.settings.loss.adversarial, networks["discriminator"]
         fakes = networks["generator"](inputs)
 
-        real_loss = adversarial_loss(discriminator(inputs, targets), True, kind)
-        fake_loss = adversarial_loss(discriminator(inputs, fakes.detach()), False, kind)
+        real_loss = adversarial_loss(discriminator(inputs, targets), kind, real=True)
+        fake_loss = adversarial_loss(discriminator(inputs, fakes.detach()), kind, real=False)
         disc_loss = 0.5 * (real_loss + fake_loss)
         learn("discriminator", disc_loss)
 
         with learn.frozen("discriminator") as judge:
-            gan_loss = adversarial_loss(judge(inputs, fakes), True, kind)
+            gan_loss = adversarial_loss(judge(inputs, fakes), kind, real=True)
         l1_loss = F.l1_loss(fakes.float(), targets)
         total = gan_loss + self.settings.loss.l1 * l1_loss
         learn("generator", total)

@@ -47,7 +47,7 @@ class _WithoutPadding(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         result: torch.Tensor = (
-            self.network.restored(x) if isinstance(self.network, Restorer) else self.network(x)
+            self.network.restore(x) if isinstance(self.network, Restorer) else self.network(x)
         )
         return result
 

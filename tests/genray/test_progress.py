@@ -7,16 +7,8 @@ import pytest
 from rich.console import Console
 
 from genray.progress import FileDisplay, FileFollower, LineDisplay, LiveDisplay, Tick, display
-from genray.text import duration
 
 TICK = Tick(2, 10, 120, 1000, 12.34, 3725.0, {"gen_l1_loss": 0.2468, "disc_loss": 0.5})
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0 s"), (7, "7 s"), (62, "1 min 2 s"), (3725, "1 h 2 min"), (-3, "0 s")]
-)
-def test_durations_read_naturally(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
 
 
 def test_without_a_terminal_progress_is_plain_lines_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
