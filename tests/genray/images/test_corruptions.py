@@ -160,7 +160,11 @@ def test_the_layout_in_memory_is_kept_and_does_not_change_the_noise(kind: str) -
     plain, other = (corrupt(layout, chosen, seeded()) for layout in (images, last))
     assert plain.is_contiguous()
     assert other.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(plain, other)
+    if kind in ("jpeg", "mixed"):
+        # Coefficients half-way between two steps fall to either, as each layout is added up in its own order.
+        assert -10 * float((plain - other).square().mean().log10()) > 42  # dB; see test_jpeg.py
+    else:
+        assert torch.equal(plain, other), "each value for itself"
 
 
 def test_without_a_generator_torch_is_drawn_from() -> None:

