@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from genray import __version__
 from genray.ecg.beats import BeatPreprocessing
 from genray.errors import BundleMismatch, BundleMissing, BundleTooNew, BundleUnsafe
 from genray.io.files import atomic_write, storage_errors, write_json
-from genray.models.registry import build
+from genray.models.registry import NetworkSpec
 
 FORMAT: Literal[1] = 1
 _MANIFEST = "bundle.json"
@@ -73,6 +73,11 @@ class Manifest(BaseModel):
     weights_sha256: str
 
     @property
+    def spec(self) -> NetworkSpec:
+        """What its network is built from."""
+        return NetworkSpec(self.network, self.arguments)
+
+    @property
     def preprocessing(self) -> Preprocessing:
         """What has to be done to images.
 
@@ -94,9 +99,9 @@ class Manifest(BaseModel):
             return self.stored
         raise self._mismatch("beats of an ECG", "images")
 
-    def _mismatch(self, wanted: str, found: str) -> BundleMismatch:
+    def _mismatch(self, wanted: str, taken: str) -> BundleMismatch:
         return BundleMismatch(
-            f"the bundle is of the kind {self.kind}: its network takes {found}, not {wanted}",
+            f"the bundle is of the kind {self.kind}: its network takes {taken}, not {wanted}",
             hint=f"give a bundle for {wanted}",
         )
 
@@ -113,10 +118,9 @@ class Bundle:
 def save_bundle(
     path: Path,
     network: nn.Module,
+    spec: NetworkSpec,
     *,
     kind: str,
-    name: str,
-    arguments: Mapping[str, Any],
     preprocessing: Preprocessing | BeatPreprocessing,
     metrics: Mapping[str, Any],
     seed: int,
@@ -127,10 +131,14 @@ def save_bundle(
     """Write a bundle to the folder `path`: in a folder beside it, which then takes its name.
 
     Args:
+        network: whose weights are kept.
+        spec: what it was built from.
+        kind: what made it, such as pix2pix.
         samples: pictures to take along.
     """
     tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-    new, old = path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.old")
+    new = path.with_name(f".{path.name}.new")
+    old = path.with_name(f".{path.name}.old")
     for leftover in (new, old):
         shutil.rmtree(leftover, ignore_errors=True)
     new.mkdir(parents=True)
@@ -140,8 +148,8 @@ def save_bundle(
         manifest = Manifest(
             format=FORMAT,
             kind=kind,
-            network=name,
-            arguments=dict(arguments),
+            network=spec.name,
+            arguments=dict(spec.arguments),
             preprocessing=preprocessing,
             metrics=dict(metrics),
             calibration=dict(calibration or {}),
@@ -163,15 +171,6 @@ def save_bundle(
         for leftover in (new, old):
             shutil.rmtree(leftover, ignore_errors=True)
     return path
-
-
-def _versions() -> dict[str, str]:
-    return {"genray": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
-
-
-def _sha256(file: Path) -> str:
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -202,15 +201,8 @@ def read_manifest(path: Path) -> Manifest:
             where=str(path),
             hint="give the folder bundle/ of a run; a run has none before it has finished",
         )
-    _stay_inside(path, file)
-    try:
-        with file.open("rb") as stream:
-            data = stream.read(_MAX_MANIFEST + 1)
-        if len(data) > _MAX_MANIFEST:
-            raise BundleUnsafe(f"{file} is larger than {_MAX_MANIFEST} bytes")
-        content = json.loads(data)
-    except (OSError, ValueError, RecursionError) as error:
-        raise BundleMissing(f"cannot read {file}: {error}", where=str(file), hint=_AGAIN) from error
+    _check_inside(path, file)
+    content = _read_json(file)
     version = content.get("format") if isinstance(content, dict) else None
     if isinstance(version, int | float) and version > FORMAT:
         raise BundleTooNew(
@@ -244,11 +236,11 @@ def load_bundle(path: str | Path, device: str | torch.device = "cpu") -> Bundle:
     weights = path / manifest.weights
     if not weights.is_file():
         raise BundleMissing(f"the bundle's weights are missing: {weights}", where=str(weights), hint=_AGAIN)
-    _stay_inside(path, weights)
+    _check_inside(path, weights)
     if weights.stat().st_size > _MAX_WEIGHTS:
         raise BundleUnsafe(f"{weights} is larger than {_MAX_WEIGHTS} bytes")
     with torch.device("meta"):  # shapes only: the stored arguments allocate nothing yet
-        network = build(manifest.network, manifest.arguments)
+        network = manifest.spec.build()
     state = _read_weights(weights, network.state_dict())
     if _sha256(weights) != manifest.weights_sha256:
         raise BundleMismatch(
@@ -258,41 +250,67 @@ def load_bundle(path: str | Path, device: str | torch.device = "cpu") -> Bundle:
     return Bundle(path, manifest, network.to(device).eval())
 
 
-def _stay_inside(path: Path, file: Path) -> None:
+def _versions() -> dict[str, str]:
+    return {"genray": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
+
+
+def _sha256(file: Path) -> str:
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(_MAX_MANIFEST + 1)
+        if len(data) > _MAX_MANIFEST:
+            raise BundleUnsafe(f"{file} is larger than {_MAX_MANIFEST} bytes")
+        return json.loads(data)
+    except (OSError, ValueError, RecursionError) as error:
+        raise BundleMissing(f"cannot read {file}: {error}", where=str(file), hint=_AGAIN) from error
+
+
+def _check_inside(path: Path, file: Path) -> None:
+    """Raise a BundleUnsafe if `file` is a link out of the folder `path`."""
     if file.resolve().parent != path.resolve():
         raise BundleUnsafe(f"{file} is a link to {file.resolve()}, outside the bundle")
 
 
 def _read_weights(file: Path, expected: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors of `file`, which must have the names, shapes and types of those that are expected."""
     try:
         with safe_open(file, framework="pt") as tensors:
-            names = set(tensors.keys())
-            missing, extra = sorted(expected.keys() - names), sorted(names - expected.keys())
-            if missing or extra:
-                said = [f"missing {_few(missing)}"] * bool(missing) + [f"left over {_few(extra)}"] * bool(
-                    extra
-                )
-                raise BundleMismatch(
-                    f"the weights are not those of the network: {'; '.join(said)}", where=str(file)
-                )
+            _check_names(file, expected.keys(), set(tensors.keys()))
             state = {}
-            for name, want in expected.items():
-                # The header says shape and type: a wrong one is refused before its bytes are read.
-                have = tensors.get_slice(name)
-                if tuple(have.get_shape()) != tuple(want.shape):
+            for name, tensor in expected.items():
+                # The header says the shape: a wrong one is refused before its bytes are read.
+                shape = tuple(tensors.get_slice(name).get_shape())
+                if shape != tuple(tensor.shape):
                     raise BundleMismatch(
-                        f"{name} has shape {tuple(have.get_shape())}, the network's is {tuple(want.shape)}",
-                        where=str(file),
+                        f"{name} has shape {shape}, the network's is {tuple(tensor.shape)}", where=str(file)
                     )
                 state[name] = tensors.get_tensor(name)
-                if state[name].dtype != want.dtype:
+                if state[name].dtype != tensor.dtype:
                     raise BundleMismatch(
-                        f"{name} is {state[name].dtype}, the network's is {want.dtype}", where=str(file)
+                        f"{name} is {state[name].dtype}, the network's is {tensor.dtype}", where=str(file)
                     )
     except (SafetensorError, OSError) as error:
         raise BundleMissing(f"cannot read the weights: {error}", where=str(file), hint=_AGAIN) from error
     return state
 
 
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+def _check_names(file: Path, expected: Set[str], stored: Set[str]) -> None:
+    differences = []
+    if missing := sorted(expected - stored):
+        differences.append(f"missing {_first_few(missing)}")
+    if extra := sorted(stored - expected):
+        differences.append(f"left over {_first_few(extra)}")
+    if differences:
+        raise BundleMismatch(
+            f"the weights are not those of the network: {'; '.join(differences)}", where=str(file)
+        )
+
+
+def _first_few(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more

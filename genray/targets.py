@@ -1,7 +1,7 @@
-"""The targets: what can be submitted. A target is a YAML file in `configs/` and a module of the same stem
-in `jobs`, `pipelines` or `monitors` that holds a `TARGET`.
+"""The targets: what can be submitted, and what a target asks of the machine or cluster that it runs on.
 
-What there is to compute with, and what a target asks of it.
+A target is a YAML file in `configs/` and a module of the same stem in `jobs`, `pipelines` or `monitors` that
+holds a `TARGET`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,30 @@ from genray.settings.shipped import shipped_place, shipped_targets, shipped_text
 _PACKAGES = ("jobs", "pipelines", "monitors")
 
 
-class Prepared(Protocol):
+@dataclass(frozen=True)
+class Resources:
+    """CPUs, GPUs and nodes of a machine or a cluster."""
+
+    cpus: float
+    gpus: float
+    nodes: int = 1
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a target asks for: fewest and most workers, what each holds, and CPUs for Ray Data beside them.
+
+    `where` is the group of settings that the request comes from.
+    """
+
+    workers: tuple[int, int]
+    cpus_per_worker: float
+    gpus_per_worker: float
+    data_cpus: float
+    where: str = "loop"
+
+
+class PreparedTarget(Protocol):
     """A target whose settings and inputs were found to be right."""
 
     @property
@@ -43,22 +66,28 @@ class Prepared(Protocol):
         """Do it; returns the outcome, plain JSON values."""
 
 
-class Implementation(Protocol):
+class TargetImplementation(Protocol):
     """What a target's module calls `TARGET`."""
 
-    settings_class: type[Settings]
+    @property
+    def settings_class(self) -> type[Settings]:
+        """The settings that it takes."""
 
-    def prepare(self, settings: Any, target: str, name: str | None, note: Callable[[str], None]) -> Prepared:
+    def prepare(
+        self, settings: Any, target: str, name: str | None, note: Callable[[str], None]
+    ) -> PreparedTarget:
         """Find everything that is wrong before anything starts; `name` is that of the run."""
 
 
 @runtime_checkable
-class Composite(Protocol):
+class CompositeTarget(Protocol):
     """What the module of a target that runs other targets calls `TARGET`."""
 
-    settings_class: type[Settings]
+    @property
+    def settings_class(self) -> type[Settings]:
+        """The settings that it takes."""
 
-    def compose(self, settings: Any, load: Callable[..., Any]) -> tuple[Implementation, Any]:
+    def compose(self, settings: Any, load: Callable[..., Any]) -> tuple[TargetImplementation, Any]:
         """What to prepare, and `settings` with the paths of the other targets made absolute.
 
         Args:
@@ -75,9 +104,9 @@ class Target:
     summary: str
     module: str
 
-    def load(self) -> Implementation | Composite:
+    def load(self) -> TargetImplementation | CompositeTarget:
         """Import the module: this is where torch and the rest are first imported."""
-        implementation: Implementation | Composite = importlib.import_module(self.module).TARGET
+        implementation: TargetImplementation | CompositeTarget = importlib.import_module(self.module).TARGET
         return implementation
 
 
@@ -110,26 +139,3 @@ def _target(name: str) -> Target:
         if importlib.util.find_spec(f"{package}.{stem}"):
             return Target(name, summary, f"{package}.{stem}")
     raise UsageError(f"{shipped_place(name)} has no module {stem}.py in {', '.join(_PACKAGES)}")
-
-
-@dataclass(frozen=True)
-class Resources:
-    """CPUs, GPUs and nodes of a machine or a cluster."""
-
-    cpus: float
-    gpus: float
-    nodes: int = 1
-
-
-@dataclass(frozen=True)
-class Demand:
-    """What a target asks for: fewest and most workers, what each holds, and CPUs for Ray Data beside them.
-
-    `where` is the group of settings that the request comes from.
-    """
-
-    workers: tuple[int, int]
-    cpus_per_worker: float
-    gpus_per_worker: float
-    data_cpus: float
-    where: str = "loop"

@@ -27,6 +27,12 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
+def encodable(text: str) -> str:
+    """`text` with a question mark for each half of a surrogate pair, as names of files may hold: it cannot be
+    written."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def label_value(text: str, length: int = LABEL_LENGTH) -> str:
     """`text` as a label: at most `length` printable characters, the others as `?`; never empty.
 

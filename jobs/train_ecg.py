@@ -19,8 +19,8 @@ from genray.datasets.loader import ArrayLoader, Loader, WorkerShare
 from genray.io.bad_input import BadInput
 from genray.models.beats import ConvBeatSettings, DenseBeatSettings
 from genray.models.layers import parameter_count
-from genray.models.registry import build
-from genray.report.pictures import draw_beats
+from genray.models.registry import NetworkSpec
+from genray.report.pictures import BeatExample, draw_beats
 from jobs.recipes.beats import (
     BeatEvalSettings,
     BeatLossSettings,
@@ -123,13 +123,14 @@ class TrainEcg(Recipe[TrainEcgSettings]):
         """(N, 1, samples) float32, as it is."""
         return torch.from_numpy(np.ascontiguousarray(batch)).to(where)
 
-    def _built_from(self) -> tuple[str, dict[str, Any]]:
+    def _network_spec(self) -> NetworkSpec:
         model = self.settings.model
         samples = self._set.preprocessing.samples
-        return f"beats-{model.kind}", {"samples": samples, "settings": model.model_dump(mode="json")}
+        arguments = {"samples": samples, "settings": model.model_dump(mode="json")}
+        return NetworkSpec(f"beats-{model.kind}", arguments)
 
     def _network(self) -> nn.Module:
-        return build(*self._built_from())
+        return self._network_spec().build()
 
     def networks(self) -> dict[str, nn.Module]:
         return {self.name: self._network()}
@@ -149,7 +150,7 @@ class TrainEcg(Recipe[TrainEcgSettings]):
         """What is minimised, (N,)."""
         noise = self.settings.loss.noise
         seen = beats + noise * torch.randn_like(beats) if noise else beats
-        return beat_errors(self.settings.loss.kind, network(seen, apart=True), beats)
+        return beat_errors(self.settings.loss.kind, network(seen, by_member=True), beats)
 
     def _score(self, network: nn.Module, beats: torch.Tensor) -> torch.Tensor:
         """What beats are judged by, (N,)."""
@@ -263,7 +264,9 @@ class TrainEcg(Recipe[TrainEcgSettings]):
         for title, places, captions in rows:
             beats = values[list(places)]
             made = networks[self.name](place(beats)).float().cpu().numpy()
-            drawn.append((title, list(zip(captions, beats[:, 0], made[:, 0], strict=True))))
+            drawn.append(
+                (title, [BeatExample(*row) for row in zip(captions, beats[:, 0], made[:, 0], strict=True)])
+            )
         preprocessing = self._set.preprocessing
         unit = "deviations" if preprocessing.normalisation == "zscore" else "share of the range"
         return draw_beats(drawn, preprocessing.window, unit)
@@ -280,14 +283,12 @@ class TrainEcg(Recipe[TrainEcgSettings]):
         samples: Sequence[Path],
         calibration: Mapping[str, Any],
     ) -> None:
-        name, arguments = self._built_from()
         assert self._summary is not None
         save_bundle(
             path,
             networks[self.name],
+            self._network_spec(),
             kind="ecg-beats",
-            name=name,
-            arguments=arguments,
             preprocessing=self._set.preprocessing,
             metrics=metrics,
             seed=self.settings.seed,

@@ -33,6 +33,7 @@ from genray.io.store import open_store
 from genray.models.layers import parameter_count
 from genray.models.losses import Adversarial, adversarial_loss
 from genray.models.pix2pix import PatchGAN, PatchGANSettings, UNet, UNetSettings
+from genray.models.registry import NetworkSpec
 from genray.settings.base import Settings
 from jobs.training.recipe import DataSummary, Learn, OptimizerSettings, Part, Recipe, Scored, ToDevice
 from jobs.training.settings import TrainSettings
@@ -169,13 +170,13 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
         kind, discriminator = self.settings.loss.adversarial, networks["discriminator"]
         fakes = networks["generator"](inputs)
 
-        real_loss = adversarial_loss(discriminator(inputs, targets), True, kind)
-        fake_loss = adversarial_loss(discriminator(inputs, fakes.detach()), False, kind)
+        real_loss = adversarial_loss(discriminator(inputs, targets), kind, real=True)
+        fake_loss = adversarial_loss(discriminator(inputs, fakes.detach()), kind, real=False)
         disc_loss = 0.5 * (real_loss + fake_loss)
         learn("discriminator", disc_loss)
 
         with learn.frozen("discriminator") as judge:
-            gan_loss = adversarial_loss(judge(inputs, fakes), True, kind)
+            gan_loss = adversarial_loss(judge(inputs, fakes), kind, real=True)
         l1_loss = F.l1_loss(fakes.float(), targets)
         total = gan_loss + self.settings.loss.l1 * l1_loss
         learn("generator", total)
@@ -244,17 +245,17 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
     ) -> None:
         data = self.settings.data
         assert self._summary is not None
+        arguments = {
+            "in_channels": data.input_channels,
+            "out_channels": data.target_channels,
+            "size": data.size,
+            "settings": self.settings.generator.model_dump(mode="json"),
+        }
         save_bundle(
             path,
             networks["generator"],
+            NetworkSpec("unet", arguments),
             kind="pix2pix",
-            name="unet",
-            arguments={
-                "in_channels": data.input_channels,
-                "out_channels": data.target_channels,
-                "size": data.size,
-                "settings": self.settings.generator.model_dump(mode="json"),
-            },
             preprocessing=Preprocessing(
                 input=ImageSpec(channels=data.input_channels),
                 output=ImageSpec(channels=data.target_channels),

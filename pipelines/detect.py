@@ -12,7 +12,7 @@ from pydantic import Field
 
 from genray.errors import SettingsError
 from genray.images.photo import Photo
-from genray.report.pictures import heat_map
+from genray.report.pictures import draw_heat_map
 from genray.settings.base import Settings
 from pipelines.engine.target import Bulk
 from pipelines.reconstruct import error_limit, plain
@@ -81,7 +81,7 @@ class Detect(AutoencoderStep[DetectSettings]):
             drawn = wanted == "all" or (wanted == "anomalies" and score > 1)
             results.append(
                 StepResult(
-                    photo=plain(heat_map(before, after), each.photo) if drawn else None,
+                    photo=plain(draw_heat_map(before, after), each.photo) if drawn else None,
                     row={"error": error, "score": score, "anomaly": score > 1},
                     values={"error": error, "score": score},
                 )

@@ -10,7 +10,6 @@ import pyarrow as pa
 from pydantic import Field
 
 from genray.models.autoencoder import Autoencoder
-from genray.models.registry import build
 from genray.settings.base import Settings
 from pipelines.engine.target import Bulk
 from pipelines.steps.autoencoder import AutoencoderStep, AutoencoderStepSettings
@@ -54,7 +53,7 @@ class Embed(AutoencoderStep[EmbedSettings]):
         import torch
 
         with torch.device("meta"):
-            network = build(self.manifest.network, self.manifest.arguments)
+            network = self.manifest.spec.build()
         assert isinstance(network, Autoencoder)
         return network.latent
 

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import nn
 
 from genray.images.photo import Photo, to_eight_bits
-from genray.inference.tiling import tiled
+from genray.inference.tiling import run_in_tiles
 from genray.io.bad_input import BadImage
 from genray.settings.base import Settings
 from pipelines.engine.target import Bulk
@@ -116,7 +116,7 @@ class Translate(BundleStep[TranslateSettings]):
         high, wide = image.shape[:2]
         sides = [(0, max(0, tile - high)), (0, max(0, tile - wide)), (0, 0)]
         overlap = min(self.settings.translate.overlap, tile // 2)
-        made = tiled(
+        made = run_in_tiles(
             self._run, np.pad(image, sides, mode="symmetric"), tile=tile, overlap=overlap, blend=True
         )
         return made[:high, :wide]

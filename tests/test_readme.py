@@ -12,7 +12,7 @@ import torch
 from genray.bundle import ImageSpec, Preprocessing, save_bundle
 from genray.cli.main import main
 from genray.images.tensors import to_network, to_pixels
-from genray.models.registry import build
+from genray.models.registry import NetworkSpec
 from genray.settings.load import load
 from genray.targets import find_target
 
@@ -54,17 +54,17 @@ def test_the_shown_python_uses_any_bundle(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
-    for name, arguments, channels, span in (
-        ("unet", {"in_channels": 3, "out_channels": 1, "size": 64, "settings": {"filters": 4}}, 1, (-1, 1)),
-        ("restorer-conv", {"channels": 3, "settings": {}}, 3, (0, 1)),
+    unet = {"in_channels": 3, "out_channels": 1, "size": 64, "settings": {"filters": 4}}
+    for spec, channels, span in (
+        (NetworkSpec("unet", unet), 1, (-1, 1)),
+        (NetworkSpec("restorer-conv", {"channels": 3, "settings": {}}), 3, (0, 1)),
     ):
-        network = build(name, arguments).eval()
+        network = spec.build().eval()
         save_bundle(
             Path("runs/first/bundle"),
             network,
+            spec,
             kind="any",
-            name=name,
-            arguments=arguments,
             preprocessing=Preprocessing(
                 input=ImageSpec(channels=3, range=span),
                 output=ImageSpec(channels=channels, range=span),

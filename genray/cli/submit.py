@@ -63,7 +63,7 @@ def submit(
     """
     from genray.settings.base import absolute
     from genray.settings.load import load
-    from genray.targets import Composite, find_target
+    from genray.targets import CompositeTarget, find_target
 
     for option, value in (("--address", address), ("--name", run)):
         if value == "":
@@ -74,7 +74,7 @@ def submit(
         sets = (*sets, f"retry={retry}")
     implementation = find_target(target).load()
     settings = absolute(load(implementation.settings_class, target=target, config=config, sets=sets))
-    if isinstance(implementation, Composite):
+    if isinstance(implementation, CompositeTarget):
         implementation, settings = implementation.compose(settings, load)
     if address:
         run = run or f"{target}-{datetime.now():%Y%m%d-%H%M%S}"

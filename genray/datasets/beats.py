@@ -22,9 +22,9 @@ from genray.ecg.beats import (
     BeatPreprocessing,
     BeatSettings,
     NoLead,
-    Peaks,
-    beats_of,
-    normalised,
+    PeakSource,
+    normalise_beats,
+    read_record_beats,
 )
 from genray.ecg.records.open import find_records, open_record
 from genray.errors import DataError
@@ -71,7 +71,9 @@ class BeatSetSettings(Settings):
     test_records: tuple[Name, ...] = Field(
         (), description="of these, the records to judge on; []: test_share of them"
     )
-    peaks: Peaks = Field("annotated", description="R peaks: annotated, else detected; or detected always")
+    peaks: PeakSource = Field(
+        "annotated", description="R peaks: annotated, else detected; or detected always"
+    )
     beat: BeatSettings = Field(BeatSettings(), description="what a beat is")
     normalisation: Literal["zscore", "minmax"] = Field(
         "zscore", description="of each beat by its mean and deviation, or of all by the range of normal ones"
@@ -183,7 +185,7 @@ def open_beat_set(settings: BeatSetSettings, seed: int, note: Callable[[str], No
     digest = hashlib.sha256(beats.values.tobytes() + "\n".join(raw.classes).encode())
     preprocessing = _preprocessing(settings, train.joined(val).values, raw)
     train, val, test = (
-        Beats(preprocessing.normalised(part.values), part.labels, part.groups) for part in (train, val, test)
+        Beats(preprocessing.normalise(part.values), part.labels, part.groups) for part in (train, val, test)
     )
     if not len(val):
         train, val = _hold_out_val(train, settings.val_share, seed)
@@ -336,7 +338,7 @@ def _read_records(path: Path, settings: BeatSetSettings, seed: int, note: Callab
             note(f"reading records: {number + 1} of {len(names)}")
         try:
             record = open_record(files[name])
-            beats = beats_of(record, settings.beat, settings.leads, settings.peaks)
+            beats = read_record_beats(record, settings.beat, settings.leads, settings.peaks)
         except NoLead as error:
             raw.bad.append(BadInput(name, "unused", error.what))
             raw.other_leads += [lead for lead in record.leads if lead not in raw.other_leads]
@@ -476,7 +478,7 @@ def _hold_out_val(train: Beats, share: float, seed: int) -> tuple[Beats, Beats]:
 def _preprocessing(
     settings: BeatSetSettings, values: NDArray[np.float32], raw: RawBeats
 ) -> BeatPreprocessing:
-    if not normalised(values).any():
+    if not normalise_beats(values).any():
         raise DataError(
             "all normal beats are flat lines", where=settings.path, hint="look at the data, and at data.leads"
         )

@@ -1,9 +1,5 @@
-"""Beats: the stretch of a lead around each R peak, resampled to one length and normalised.
-
-The beats of a recording: around annotated R peaks or detected ones, with the class of each.
-
-What a network of beats takes, as its bundle stores it.
-"""
+"""Beats: the stretch of a lead around each R peak, resampled to one length and normalised; those of a whole
+recording with the class of each; and what a network of beats takes, as its bundle stores it."""
 
 from __future__ import annotations
 
@@ -16,12 +12,30 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from genray.ecg.qrs import detect_peaks
-from genray.ecg.records.base import EcgRecord
+from genray.ecg.records.base import Annotations, EcgRecord
 from genray.errors import BundleMismatch, DataError
 from genray.settings.base import Settings
 
 Array = NDArray[np.float32]
 Indices = NDArray[np.intp]
+
+PeakSource = Literal["annotated", "detected"]
+
+AAMI = {
+    **dict.fromkeys("NLRejB", "N"),
+    **dict.fromkeys("SAaJn", "S"),
+    **dict.fromkeys("VEr", "V"),
+    "F": "F",
+    **dict.fromkeys("/fQ?", "Q"),
+}
+"""The class of a beat code of PhysioNet's: normal, supraventricular, ventricular, fusion, or paced and
+unknown (ANSI/AAMI EC57:2012; de Chazal et al. 2004, table I)."""
+
+UNKNOWN = ""
+"""The class of a beat that nobody annotated."""
+
+_NEAR = 0.15  # seconds between a detected peak and its annotation at most, as in EC57
+_FARTHEST = 1e9  # squares of errors are still float32
 
 
 class BeatSettings(Settings):
@@ -47,7 +61,7 @@ def cut_beats(
         finite samples in every lead; and which of `peaks` these are, (peaks,).
     """
     peaks = np.asarray(peaks, np.int64)
-    whole, share = _steps(rate, settings)
+    whole, share = _sample_places(rate, settings)
     inside = (peaks + whole[0] >= 0) & (peaks + whole[-1] + 1 < len(signal))
     at = peaks[inside, None] + whole
     beats = signal[at] * (1 - share[:, None]) + signal[at + 1] * share[:, None]  # (beats, samples, leads)
@@ -61,19 +75,13 @@ def cut_at(
 ) -> Array:
     """Beats (beats, `settings.samples`) from rows of (rows, samples) around the given columns, which must be
     far enough from both ends; otherwise as `cut_beats`."""
-    whole, share = _steps(rate, settings)
-    at, lead = columns[:, None] + whole, rows[:, None]
+    whole, share = _sample_places(rate, settings)
+    at = columns[:, None] + whole
+    lead = rows[:, None]
     return np.asarray(signal[lead, at] * (1 - share) + signal[lead, at + 1] * share, np.float32)
 
 
-def _steps(rate: float, settings: BeatSettings) -> tuple[NDArray[np.int64], Array]:
-    """The samples before those of a beat, counted from its R peak; how far each lies beyond."""
-    steps = np.linspace(-settings.before, settings.after, settings.samples) * rate
-    whole = np.floor(steps).astype(np.int64)
-    return whole, (steps - whole).astype(np.float32)
-
-
-def normalised(beats: NDArray[np.floating]) -> Array:
+def normalise_beats(beats: NDArray[np.floating]) -> Array:
     """Beats (..., samples) with mean 0 and standard deviation 1, as those of ECG5000 are; a flat one is 0."""
     centred = beats - beats.mean(axis=-1, keepdims=True)
     spread = centred.std(axis=-1, keepdims=True)
@@ -81,28 +89,14 @@ def normalised(beats: NDArray[np.floating]) -> Array:
     return np.where(flat, 0, centred / np.where(flat, 1, spread)).astype(np.float32)
 
 
-Peaks = Literal["annotated", "detected"]
-
-AAMI = {
-    **dict.fromkeys("NLRejB", "N"),
-    **dict.fromkeys("SAaJn", "S"),
-    **dict.fromkeys("VEr", "V"),
-    "F": "F",
-    **dict.fromkeys("/fQ?", "Q"),
-}
-"""The class of a beat code of PhysioNet's: normal, supraventricular, ventricular, fusion, or paced and
-unknown (ANSI/AAMI EC57:2012; de Chazal et al. 2004, table I)."""
-
-UNKNOWN = ""
-_NEAR = 0.15  # seconds between a detected peak and its annotation at most, as in EC57
-
-
 @dataclass(frozen=True)
 class RecordBeats:
-    """Attributes:
-    values: (beats, samples) in mV, lead after lead.
-    classes: of each beat, one of `AAMI`'s, or UNKNOWN.
-    leads: that they are of.
+    """The beats of a recording.
+
+    Attributes:
+        values: (beats, samples) in mV, lead after lead.
+        classes: of each beat, one of `AAMI`'s, or UNKNOWN.
+        leads: that they are of.
     """
 
     values: NDArray[np.float32]
@@ -114,7 +108,9 @@ class NoLead(DataError):
     """A record that has none of the leads that are wanted."""
 
 
-def beats_of(record: EcgRecord, settings: BeatSettings, leads: Sequence[str], peaks: Peaks) -> RecordBeats:
+def read_record_beats(
+    record: EcgRecord, settings: BeatSettings, leads: Sequence[str], peaks: PeakSource
+) -> RecordBeats:
     """The beats of `record` that lie within it and have all their samples.
 
     Args:
@@ -127,9 +123,7 @@ def beats_of(record: EcgRecord, settings: BeatSettings, leads: Sequence[str], pe
         NoLead: it has none of the leads.
         DataError: it has no beats, or cannot be read.
     """
-    has = {name.upper(): index for index, name in enumerate(record.leads)}
-    found = [has[name.upper()] for name in leads if name.upper() in has][:1]
-    columns = found if leads else list(range(len(record.leads)))
+    columns = _choose_leads(record, leads)
     if not columns:
         raise NoLead(
             f"the record has none of the leads {', '.join(leads)}, but {', '.join(record.leads)}",
@@ -137,33 +131,26 @@ def beats_of(record: EcgRecord, settings: BeatSettings, leads: Sequence[str], pe
             hint="name one of its leads in data.leads; [] takes all",
         )
     annotations = record.annotations()
+    if annotations is not None and not len(annotations.peaks):
+        annotations = None
     signal = record.millivolts(0, record.samples)
-    if annotations is not None and len(annotations.peaks) and peaks == "annotated":
-        at, symbols = annotations.peaks, annotations.symbols
-        classes = [AAMI.get(symbol, UNKNOWN) for symbol in symbols]
+    if annotations is not None and peaks == "annotated":
+        places = annotations.peaks
+        classes = [AAMI.get(symbol, UNKNOWN) for symbol in annotations.symbols]
     else:
-        at = detect_peaks(np.nan_to_num(signal[:, columns[0]]), record.rate)
-        classes = [UNKNOWN] * len(at)
-        if annotations is not None and len(annotations.peaks):
-            classes = _matched(at, annotations.peaks, annotations.symbols, _NEAR * record.rate)
-    values, kept = [], []
+        places = detect_peaks(np.nan_to_num(signal[:, columns[0]]), record.rate)
+        classes = [UNKNOWN] * len(places)
+        if annotations is not None:
+            classes = _match_classes(places, annotations, _NEAR * record.rate)
+    values: list[Array] = []
+    kept_classes: list[str] = []
     for column in columns:
-        beats, inside = cut_beats(signal[:, [column]], at, record.rate, settings)
+        beats, inside = cut_beats(signal[:, [column]], places, record.rate, settings)
         values.append(beats[:, 0])
-        kept += [name for name, within in zip(classes, inside, strict=True) if within]
-    if not kept:
+        kept_classes += [name for name, within in zip(classes, inside, strict=True) if within]
+    if not kept_classes:
         raise DataError("the record has no beats", where=str(record.path), hint="leave it out")
-    return RecordBeats(np.concatenate(values), kept, tuple(record.leads[column] for column in columns))
-
-
-def _matched(
-    at: NDArray[np.int64], known: NDArray[np.int64], symbols: Sequence[str], near: float
-) -> list[str]:
-    after = np.searchsorted(known, at).clip(1, max(1, len(known) - 1))
-    before, after = after - 1, np.minimum(after, len(known) - 1)
-    nearest = np.where(np.abs(known[before] - at) <= np.abs(known[after] - at), before, after)
-    close = np.abs(known[nearest] - at) <= near
-    return [AAMI.get(symbols[i], UNKNOWN) if c else UNKNOWN for i, c in zip(nearest, close, strict=True)]
+    return RecordBeats(np.concatenate(values), kept_classes, tuple(record.leads[n] for n in columns))
 
 
 class BeatPreprocessing(BaseModel):
@@ -188,8 +175,8 @@ class BeatPreprocessing(BaseModel):
         return None if self.before is None or self.after is None else (self.before, self.after)
 
     @property
-    def beat(self) -> BeatSettings:
-        """What a beat is, for `genray.ecg.beats.cut_beats`.
+    def beat_settings(self) -> BeatSettings:
+        """What a beat is, for `cut_beats`.
 
         Raises:
             BundleMismatch: nobody knows where its R peak is.
@@ -203,13 +190,43 @@ class BeatPreprocessing(BaseModel):
         before, after = self.window
         return BeatSettings(before=before, after=after, samples=self.samples)
 
-    def normalised(self, beats: NDArray[np.floating]) -> NDArray[np.float32]:
+    def normalise(self, beats: NDArray[np.floating]) -> NDArray[np.float32]:
         """Beats (..., samples) in mV, or whatever unit it was trained on, as the network takes them."""
         if self.span is None:
-            return normalised(beats)
+            return normalise_beats(beats)
         low, high = self.span
         scaled = (beats - low) / (high - low)
         return scaled.clip(-_FARTHEST, _FARTHEST).astype(np.float32)
 
 
-_FARTHEST = 1e9  # squares of errors are still float32
+def _sample_places(rate: float, settings: BeatSettings) -> tuple[NDArray[np.int64], Array]:
+    """Where the samples of a beat lie between those of the signal: the sample before each, counted from the R
+    peak, and what share of the way to the next it lies beyond."""
+    places = np.linspace(-settings.before, settings.after, settings.samples) * rate
+    whole = np.floor(places).astype(np.int64)
+    return whole, (places - whole).astype(np.float32)
+
+
+def _choose_leads(record: EcgRecord, wanted: Sequence[str]) -> list[int]:
+    """The columns of a record whose beats are cut: that of the first wanted lead that it has, or all where
+    none is wanted."""
+    if not wanted:
+        return list(range(len(record.leads)))
+    columns = {name.upper(): column for column, name in enumerate(record.leads)}
+    return [columns[name.upper()] for name in wanted if name.upper() in columns][:1]
+
+
+def _match_classes(peaks: NDArray[np.int64], annotations: Annotations, near: float) -> list[str]:
+    """The class of each detected peak: that of the nearest annotated one, if it is at most `near` samples
+    away."""
+    annotated = annotations.peaks
+    after = np.searchsorted(annotated, peaks).clip(1, max(1, len(annotated) - 1))
+    before = after - 1
+    after = np.minimum(after, len(annotated) - 1)
+    is_before = np.abs(annotated[before] - peaks) <= np.abs(annotated[after] - peaks)
+    nearest = np.where(is_before, before, after)
+    close = np.abs(annotated[nearest] - peaks) <= near
+    return [
+        AAMI.get(annotations.symbols[i], UNKNOWN) if is_close else UNKNOWN
+        for i, is_close in zip(nearest, close, strict=True)
+    ]

@@ -14,21 +14,21 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter1d
-from scipy.signal import butter, group_delay, sos2tf, sosfilt
+from scipy.signal import butter, group_delay, sos2tf, sosfilt, sosfilt_zi
 
 Floats = NDArray[np.float64]
 
 _BAND = (5.0, 20.0)  # Hz: most of a QRS complex, little of P and T waves, mains and muscles
 _WINDOW = 0.12  # s, of the moving sum: about a broad QRS complex
-APART = 0.2  # s: no two complexes are closer, the myocardium is refractory
+REFRACTORY = 0.2  # s: no two complexes are closer, the myocardium is refractory
 _T_WAVE = 0.36  # s after a complex in which a much weaker peak is its T wave
-_HELD = 64  # refused peaks that are kept for looking back: in asystole there is no end of them
-_BACK = 4  # s of silence after which nobody looks back: it is an asystole, and its P waves are no complexes
-_LEARN = 8  # s from whose highest peaks the height of a lead's complexes is learned
+_MOST_REFUSED = 64  # peaks that are kept for looking back: in asystole there is no end of them
+_LONGEST_SEARCH = 4  # s of silence after which nobody looks back: an asystole, whose P waves are no complexes
+_LEARNING = 8  # s from whose highest peaks the height of a lead's complexes is learned
 
 
 class QrsFilter:
-    """From samples to the energy of their slopes; many leads at once, as long as one likes.
+    """From samples to the energy of their slopes; many leads at once, in pieces of any length.
 
     Args:
         rate: samples a second, of all leads.
@@ -63,27 +63,21 @@ class QrsFilter:
         """Make room for so many leads; the new ones have to `begin`."""
         more = leads - len(self._last)
         self._state = np.pad(self._state, ((0, 0), (0, more), (0, 0)))
-        self._last, self._tail = (np.pad(each, ((0, more), (0, 0))) for each in (self._last, self._tail))
+        self._last = np.pad(self._last, ((0, more), (0, 0)))
+        self._tail = np.pad(self._tail, ((0, more), (0, 0)))
 
     def begin(self, rows: NDArray[np.intp], first: NDArray[np.floating]) -> None:
         """Forget what was before, for leads whose next samples (leads,) do not continue it."""
         # As if the first sample had been there for ever: no step, no ringing. A band-pass passes no constant,
         # so only its internal state is not zero.
-        steady = _steady(self._sos)
+        steady: Floats = sosfilt_zi(self._sos)
         self._state[:, rows] = steady[:, None, :] * np.asarray(first, np.float64)[None, :, None]
         self._last[rows] = 0.0
         self._tail[rows] = 0.0
 
 
-def _steady(sos: Floats) -> Floats:
-    from scipy.signal import sosfilt_zi
-
-    state: Floats = sosfilt_zi(sos)
-    return state
-
-
 @dataclass(slots=True)
-class Decisions:
+class QrsDetector:
     """Which peaks of a stream's energy are QRS complexes: thresholds that follow the signal.
 
     Heights are in units of the complexes that are expected: one is about 1 high.
@@ -99,32 +93,32 @@ class Decisions:
     rr: deque[int] = field(default_factory=lambda: deque(maxlen=8))
     _signal: deque[float] = field(default_factory=lambda: deque([1.0] * 8, maxlen=8))
     _noise: deque[float] = field(default_factory=lambda: deque([0.2] * 8, maxlen=8))
-    _held: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=_HELD))
+    _refused: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=_MOST_REFUSED))
     _height: float = 1.0
 
     def push(self, peaks: list[tuple[int, float]], until: int) -> list[int]:
         """The complexes among new peaks of energy (sample, height), in order, with `until` the sample that
         was looked at last. One may lie before peaks that an earlier call refused: it was missed then."""
-        found: list[int] = []
+        complexes: list[int] = []
         for at, height in peaks:
-            found += self._back(at)
+            complexes += self._search_back(at)
             since = at - self.last if self.last >= 0 else self.rate
-            if since < APART * self.rate:
+            if since < REFRACTORY * self.rate:
                 continue
             signal, threshold = self._levels()
             is_t_wave = since < _T_WAVE * self.rate and height < 0.5 * self._height
             if height > threshold and not is_t_wave:
                 self._accept(at, height, signal)
-                found.append(at)
+                complexes.append(at)
             else:
-                self._held.append((at, height))
+                self._refused.append((at, height))
                 self._noise.append(min(height, signal))
-        return found + self._back(until)
+        return complexes + self._search_back(until)
 
     def restart(self) -> None:
         """What comes next does not continue what was: intervals begin anew, heights are kept."""
         self.last = -1
-        self._held.clear()
+        self._refused.clear()
 
     def _levels(self) -> tuple[float, float]:
         """Height of the complexes, and the height that a peak needs."""
@@ -132,15 +126,15 @@ class Decisions:
         threshold = noise + 0.3 * (signal - noise) if signal > noise else 0.3 * signal
         return signal, max(threshold, 0.15 * signal)
 
-    def _back(self, at: int) -> list[int]:
+    def _search_back(self, at: int) -> list[int]:
         """A complex that was too low at first: the highest peak in an interval that is too long."""
         usual = _median(self.rr) if len(self.rr) >= 3 else self.rate
         since = at - self.last
-        if self.last < 0 or since <= 1.66 * usual or since > _BACK * self.rate or not self._held:
+        if self.last < 0 or since <= 1.66 * usual or since > _LONGEST_SEARCH * self.rate or not self._refused:
             return []
         signal, threshold = self._levels()
         first, end = self.last + 0.3 * self.rate, at - 0.25 * self.rate
-        missed = [(h, p) for p, h in self._held if first < p < end and h > 0.5 * threshold]
+        missed = [(h, p) for p, h in self._refused if first < p < end and h > 0.5 * threshold]
         if not missed:
             return []
         height, peak = max(missed)
@@ -150,19 +144,14 @@ class Decisions:
     def _accept(self, at: int, height: float, signal: float) -> None:
         if self.last >= 0:
             self.rr.append(min(at - self.last, int(2 * self.rate)))
-        self.last, self._height = at, height
+        self.last = at
+        self._height = height
         self._signal.append(min(height, 2 * signal))  # an artefact counts as twice a complex at most
-        while self._held and self._held[0][0] <= at:
-            self._held.popleft()
+        while self._refused and self._refused[0][0] <= at:
+            self._refused.popleft()
 
 
-def _median(values: deque[float] | deque[int]) -> float:
-    ordered = sorted(values)
-    middle = len(ordered) // 2
-    return float(ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2)
-
-
-def energy_peaks(energy: Floats, apart: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def find_energy_peaks(energy: Floats, apart: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Rows and columns of the maxima of (rows, columns) that have no higher value within `apart` columns;
     those nearer to an edge than `apart` are left out, for they cannot be judged."""
     highest = maximum_filter1d(energy, 2 * apart + 1, axis=-1)
@@ -173,28 +162,27 @@ def energy_peaks(energy: Floats, apart: int) -> tuple[NDArray[np.intp], NDArray[
 
 def detect_peaks(signal: NDArray[np.floating], rate: float) -> NDArray[np.int64]:
     """The R peaks (beats,) of a whole lead (samples,), as sample indices; NaN where samples are missing."""
-    samples = filled(np.asarray(signal, np.float64)[None])
-    every = np.zeros(1, np.intp)
+    samples = fill_missing(np.asarray(signal, np.float64)[None])
+    rows = np.zeros(1, np.intp)
     bank = QrsFilter(rate, 1)
-    bank.begin(every, samples[:, 0])
-    apart = round(APART * rate)
+    bank.begin(rows, samples[:, 0])
+    apart = round(REFRACTORY * rate)
     # The last complexes need as much energy after them as there is before.
     padded = np.pad(samples, ((0, 0), (0, bank.delay + apart)), mode="edge")
-    energy = bank(every, padded)[:, bank.delay :]
+    energy = bank(rows, padded)[:, bank.delay :]
     second = max(1, round(rate))
     seconds = [
-        energy[0, i : i + second].max() for i in range(0, min(energy.shape[1], _LEARN * second), second)
+        energy[0, i : i + second].max() for i in range(0, min(energy.shape[1], _LEARNING * second), second)
     ]
     energy = energy / max(float(np.median(seconds)), 1e-9)
-    _, columns = energy_peaks(np.pad(energy, ((0, 0), (apart, 0))), apart)
+    _, columns = find_energy_peaks(np.pad(energy, ((0, 0), (apart, 0))), apart)
     columns = columns - apart
     peaks = list(zip(columns.tolist(), energy[0, columns].tolist(), strict=True))
-    found = np.array(sorted(Decisions(rate).push(peaks, samples.shape[1])), np.int64)
-    found = found[found < samples.shape[1]]
-    return align(samples.T, found, rate)
+    complexes = np.array(sorted(QrsDetector(rate).push(peaks, samples.shape[1])), np.int64)
+    return align_peaks(samples.T, complexes[complexes < samples.shape[1]], rate)
 
 
-def align(signal: NDArray[np.floating], peaks: NDArray[np.integer], rate: float) -> NDArray[np.int64]:
+def align_peaks(signal: NDArray[np.floating], peaks: NDArray[np.integer], rate: float) -> NDArray[np.int64]:
     """Peaks moved to the largest deflection of the first lead of (samples, leads) within 60 ms: an R peak,
     or the peak of a complex that points down."""
     if not len(peaks):
@@ -206,7 +194,7 @@ def align(signal: NDArray[np.floating], peaks: NDArray[np.integer], rate: float)
     return np.asarray(at[np.arange(len(at)), deflection.argmax(axis=1)], np.int64)
 
 
-def filled(samples: Floats) -> Floats:
+def fill_missing(samples: Floats) -> Floats:
     """(leads, samples) with each missing (not finite) one replaced by the last before it, or 0."""
     missing = ~np.isfinite(samples)
     if not missing.any():
@@ -216,3 +204,9 @@ def filled(samples: Floats) -> Floats:
     result = np.take_along_axis(samples, last, axis=1)
     result[~np.isfinite(result)] = 0.0
     return result
+
+
+def _median(values: deque[float] | deque[int]) -> float:
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    return float(ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2)

@@ -60,7 +60,7 @@ class QualitySettings(Settings):
     )
 
 
-def judge(samples: Floats, rate: float, settings: QualitySettings) -> NDArray[np.int8]:
+def assess_quality(samples: Floats, rate: float, settings: QualitySettings) -> NDArray[np.int8]:
     """The quality of leads, by their last seconds.
 
     Args:
@@ -76,7 +76,8 @@ def judge(samples: Floats, rate: float, settings: QualitySettings) -> NDArray[np
     # The mean where samples are missing: it changes no minimum, maximum or mean much.
     middle = np.where(absent, 0.0, samples).sum(axis=1) / np.maximum(count - absent.sum(axis=1), 1)
     whole = np.where(absent, middle[:, None], samples)
-    low, high = whole.min(axis=1), whole.max(axis=1)
+    low = whole.min(axis=1)
+    high = whole.max(axis=1)
     span = high - low
     edge = 1e-3 * span[:, None]
     at_rail = np.maximum(
@@ -100,6 +101,5 @@ def judge(samples: Floats, rate: float, settings: QualitySettings) -> NDArray[np
     rest = np.abs(whole - middle[:, None]).mean(axis=1)
     noisy = (fast > settings.noise) & (fast > rest / 4)
     poor = (missing >= settings.gaps) | (moved > settings.baseline) | noisy
-    return np.where(off, SignalQuality.OFF, np.where(poor, SignalQuality.POOR, SignalQuality.GOOD)).astype(
-        np.int8
-    )
+    quality = np.where(poor, SignalQuality.POOR, SignalQuality.GOOD)
+    return np.where(off, SignalQuality.OFF, quality).astype(np.int8)

@@ -1,6 +1,6 @@
-"""Networks as OpenVINO models: converted from PyTorch, from bytes to bytes, and quantised to int8.
+"""Networks as OpenVINO models: converted from PyTorch, quantised to int8, kept in a folder.
 
-OpenVINO, imported when it is needed, and its one core.
+OpenVINO is imported when it is needed, and has one core in a process.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import importlib
 import json
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +23,7 @@ from torch.export import Dim, export
 
 from genray.bundle import ImageSpec
 from genray.errors import ResourceError, SettingsError
-from genray.inference.tiling import Sizes, mirrored, sizes
+from genray.inference.sizes import InputSizes, input_sizes, mirror
 from genray.io.files import storage_errors, write_json
 from genray.models.restorer import Restorer
 
@@ -38,7 +38,7 @@ _WEIGHTED = {"Convolution": (0,), "ConvolutionBackpropData": (1,), "GroupConvolu
 _MODEL, _WEIGHTS, _MANIFEST = "int8.xml", "int8.bin", "int8.json"
 
 
-class _Whole(nn.Module):
+class _WithoutPadding(nn.Module):
     """A network without what it does to sizes, which is other code for each of them."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -47,26 +47,26 @@ class _Whole(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         result: torch.Tensor = (
-            self.network.restored(x) if isinstance(self.network, Restorer) else self.network(x)
+            self.network.restore(x) if isinstance(self.network, Restorer) else self.network(x)
         )
         return result
 
 
-def converted(network: nn.Module, takes: ImageSpec | None, taken: Sizes) -> Any:
+def convert(network: nn.Module, takes: ImageSpec | None, sizes: InputSizes) -> Any:
     """`network` as an `openvino.Model`: (N, C, H, W) or (N, d) float32 in, float32 out, N open, and H and W
     where they are not fixed."""
     ov = openvino()
-    fixed = taken.fixed is not None
-    shape = ([takes.channels] if takes else []) + list(taken.example)
+    fixed = sizes.fixed is not None
+    shape = ([takes.channels] if takes else []) + list(sizes.example)
     open_sizes = {0: Dim.DYNAMIC} if fixed else {0: Dim.DYNAMIC, 2: Dim.AUTO, 3: Dim.AUTO}
     with torch.no_grad():
-        program = export(_Whole(network), (torch.zeros(2, *shape),), dynamic_shapes=(open_sizes,))
+        program = export(_WithoutPadding(network), (torch.zeros(2, *shape),), dynamic_shapes=(open_sizes,))
     model = ov.convert_model(program)
     model.reshape([-1, *shape] if fixed else [-1, shape[0], -1, -1])
     return model
 
 
-def quantized(
+def quantize(
     network: nn.Module,
     takes: ImageSpec | None,
     samples: Sequence[Array],
@@ -85,7 +85,7 @@ def quantized(
         takes: the images that go in; None: vectors.
         samples: of what it is going to be used on, at most 32 are used: images (H, W, C) uint8 or uint16, of
             each of which a middle part is looked at, or vectors (d,) float32.
-        size: see `Runner`.
+        size: see `Runner.open`.
 
     Raises:
         SettingsError: no samples, or a network of unknown sizes.
@@ -93,15 +93,16 @@ def quantized(
     """
     if not len(samples):
         raise SettingsError("no samples to quantise the network with", where="inference.precision")
-    taken = sizes(network, takes, size)
-    if taken is None:
+    sizes = input_sizes(network, takes, size)
+    if sizes is None:
         raise SettingsError(f"it is not known which sizes {type(network).__name__} takes", where="size")
-    model = converted(network, takes, taken)
-    layers = _layers(model)
+    model = convert(network, takes, sizes)
+    layers = _weighted_layers(model)
     if len(layers) > 4:
         layers = layers[1:-1]
     sources = {_key(layer.input_value(0)): layer.input_value(0) for layer in layers}
-    ranges = _ranges(model, list(sources), [_batch(sample, takes, taken) for sample in samples[:_SAMPLES]])
+    batches = [_as_batch(sample, takes, sizes) for sample in samples[:_SAMPLES]]
+    ranges = _measure_ranges(model, list(sources), batches)
     from openvino import opset13
 
     rounded = {}
@@ -119,7 +120,7 @@ def quantized(
     return model
 
 
-def _layers(model: Any) -> list[Any]:
+def _weighted_layers(model: Any) -> list[Any]:
     """The operations with constant weights, in their order."""
     return [
         node
@@ -132,7 +133,7 @@ def _key(output: Any) -> tuple[str, int]:
     return output.get_node().get_friendly_name(), output.get_index()
 
 
-def _ranges(
+def _measure_ranges(
     model: Any, keys: Sequence[tuple[str, int]], batches: Sequence[Array]
 ) -> dict[tuple[str, int], tuple[float, float]]:
     """The lowest and highest value to tell apart of the outputs `keys` of nodes of `model`."""
@@ -141,7 +142,7 @@ def _ranges(
 
     probe = model.clone()
     nodes = {node.get_friendly_name(): node for node in probe.get_ordered_ops()}
-    given = len(probe.outputs)
+    own_outputs = len(probe.outputs)
     probe.add_results([opset13.result(nodes[name].output(index)) for name, index in keys])
     config = {
         "INFERENCE_PRECISION_HINT": "f32",
@@ -151,9 +152,9 @@ def _ranges(
     request = core().compile_model(probe, "CPU", config).create_infer_request()
     extremes = [(0.0, 0.0)] * len(keys)
     for batch in batches:
-        made = request.infer([batch], share_outputs=True)
+        outputs = request.infer([batch], share_outputs=True)
         for k, (low, high) in enumerate(extremes):
-            values = made[given + k]
+            values = outputs[own_outputs + k]
             extremes[k] = min(low, float(values.min())), max(high, float(values.max()))
     ranges = {}
     for key, (low, high) in zip(keys, extremes, strict=True):
@@ -163,23 +164,23 @@ def _ranges(
     return ranges
 
 
-def _batch(sample: Array, takes: ImageSpec | None, taken: Sizes) -> Array:
+def _as_batch(sample: Array, takes: ImageSpec | None, sizes: InputSizes) -> Array:
     """A sample as the network takes it: (1, C, H, W) or (1, d) float32."""
     if takes is None:
         return np.asarray(sample[None], np.float32)
-    step = taken.multiple
-    if taken.fixed is None:
+    step = sizes.multiple
+    if sizes.fixed is None:
         side = max(step, _SIDE // step * step)
         top, left = (max(0, (have - side) // 2) for have in sample.shape[:2])
         sample = sample[top : top + side, left : left + side]
-    image = mirrored(sample[None], step)
+    image = mirror(sample[None], step)
     low, high = takes.range
     scaled = image.transpose(0, 3, 1, 2).astype(np.float32) * ((high - low) / np.iinfo(image.dtype).max) + low
     return np.ascontiguousarray(scaled, np.float32)
 
 
 def save_quantized(folder: Path, model: Any, network: nn.Module) -> Path:
-    """Write what `quantized` made of `network` to `folder`, whole or not at all."""
+    """Write what `quantize` made of `network` to `folder`, whole or not at all."""
     ov = openvino()
     new = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(new, ignore_errors=True)
@@ -187,7 +188,9 @@ def save_quantized(folder: Path, model: Any, network: nn.Module) -> Path:
     try:
         with storage_errors(new):
             ov.save_model(model, new / _MODEL, compress_to_fp16=False)
-        write_json(new / _MANIFEST, {"network_sha256": _fingerprint(network), "model_sha256": _digest(new)})
+        write_json(
+            new / _MANIFEST, {"network_sha256": _fingerprint(network), "model_sha256": _model_digest(new)}
+        )
         shutil.rmtree(folder, ignore_errors=True)
         new.rename(folder)
     finally:
@@ -207,8 +210,8 @@ def load_quantized(folder: Path, network: nn.Module) -> Any:
         for name, limit in limits.items():
             if (folder / name).stat().st_size > limit:
                 raise SettingsError(f"{name} is larger than {limit} bytes", where=str(folder), hint=hint)
-        said = json.loads((folder / _MANIFEST).read_bytes())
-        if said != {"network_sha256": _fingerprint(network), "model_sha256": _digest(folder)}:
+        manifest = json.loads((folder / _MANIFEST).read_bytes())
+        if manifest != {"network_sha256": _fingerprint(network), "model_sha256": _model_digest(folder)}:
             raise SettingsError(
                 "the int8 model is damaged, or another network's", where=str(folder), hint=hint
             )
@@ -225,67 +228,12 @@ def _fingerprint(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _digest(folder: Path) -> str:
+def _model_digest(folder: Path) -> str:
     digest = hashlib.sha256()
     for name in (_MODEL, _WEIGHTS):
         with open(folder / name, "rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
-
-
-def measure_loss(
-    exact: Callable[[Array], Array],
-    fast: Callable[[Array], Array],
-    images: Sequence[Array],
-    sigma: float | None = None,
-    seed: int = 0,
-) -> Mapping[str, float]:
-    """How much worse `fast` is than `exact`, on images that nobody knows the clean versions of.
-
-    What `exact` makes of an image stands for the clean one: Gaussian noise is added to it, and both are
-    judged by how near they come to it again. It is smoother than a photograph, which makes `exact` better
-    and the drop larger than the true one (1.3 times, measured on BSDS500).
-
-    Args:
-        exact, fast: runners from images to images of the same size, (N, H, W, C) uint8.
-        images: (H, W, C) uint8 each.
-        sigma: of the noise, in levels of 255; None: not a denoiser, they are compared with each other alone.
-        seed: of the noise.
-
-    Returns:
-        "psnr_between", of the two on the images as they are; with `sigma` also "psnr_exact", "psnr_fast" and
-        their difference "psnr_drop". Means over the images, in dB.
-    """
-
-    def psnr(first: Array, second: Array) -> float:
-        return difference(first, second)["psnr"]
-
-    rng = np.random.default_rng(seed)
-    rows = []
-    for image in images:
-        clean = exact(image[None])
-        row = {"psnr_between": psnr(clean, fast(image[None]))}
-        if sigma is not None:
-            noisy = np.clip(np.rint(clean + rng.normal(0.0, sigma, clean.shape)), 0, 255).astype(np.uint8)
-            row["psnr_exact"], row["psnr_fast"] = psnr(clean, exact(noisy)), psnr(clean, fast(noisy))
-            row["psnr_drop"] = row["psnr_exact"] - row["psnr_fast"]
-        rows.append(row)
-    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-
-
-def difference(exact: Array, made: Array) -> dict[str, float]:
-    """How far `made` is from `exact`; see `Runner.check`. What is not a number is infinitely far."""
-    apart = np.nan_to_num(np.abs(exact.astype(np.float64) - made), nan=np.inf)
-    if exact.ndim == 2:
-        return {"error": float(apart.max() / max(np.abs(exact).max(), 1e-12))}
-    top = 1.0 if exact.dtype == np.float32 else float(np.iinfo(exact.dtype).max)
-    psnr = -10 * np.log10(max(float(np.square(apart / top).mean()), 1e-10))
-    return {"levels": float(apart.max() / top * 255), "psnr": float(psnr)}
-
-
-def said(off: Mapping[str, float]) -> str:
-    """A `difference` in words."""
-    return ", ".join(f"{name} {value:.3g}" for name, value in off.items())
 
 
 def openvino() -> Any:

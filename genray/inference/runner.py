@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -15,13 +16,15 @@ from torch import nn
 
 from genray.bundle import ImageSpec
 from genray.errors import ResourceError, SettingsError
-from genray.inference.openvino import converted, core, difference, load_quantized, said
-from genray.inference.tiling import Sizes, mirrored, sizes
+from genray.inference.accuracy import ImageDifference, Precision, VectorDifference, compare
+from genray.inference.openvino import convert, core, load_quantized
+from genray.inference.sizes import InputSizes, input_sizes, mirror
 from genray.settings.base import Settings
 
 Array = NDArray[Any]
 
 _STATIC_AFTER, _STATIC_MODELS = 16, 4  # after so many batches of a shape compiling for it pays
+_MOST_NOTES = 20
 
 
 class InferenceSettings(Settings):
@@ -30,7 +33,7 @@ class InferenceSettings(Settings):
     backend: Literal["auto", "torch", "openvino"] = Field(
         "auto", description="auto: OpenVINO on a CPU if it is installed and gives what PyTorch gives"
     )
-    precision: Literal["fp32", "bf16", "int8"] = Field(
+    precision: Precision = Field(
         "fp32",
         description="bf16: for CPUs with AMX and for GPUs; int8: for CPUs, from a sample of the images",
     )
@@ -43,6 +46,7 @@ class InferenceSettings(Settings):
         return self
 
 
+@dataclass(eq=False)
 class Runner:
     """A network for batches of images or vectors.
 
@@ -54,27 +58,23 @@ class Runner:
     convolutions of open sizes. No graph is used whose result is not PyTorch's, to one level of 255 (bf16 and
     int8: to 30 dB): the first is judged by a made-up image, those of a size by the first batch that they get.
 
-    `notes` says what was chosen and why; `check` how far off the made-up image was: `levels`, the largest
-    difference of 255, and `psnr` in dB; for vectors `error`, relative to the largest value.
+    Not thread-safe: a runner for each thread.
 
-    Not thread-safe: a runner for each thread. On the CPU `threads` is set for all of PyTorch.
-
-    Args:
-        network: in evaluation mode, on the CPU; it is laid out anew, or moved to the GPU.
-        takes, gives: the images that go in and come out; None: vectors.
-        settings: how to run it.
-        gpu: run on the current GPU, by PyTorch.
-        threads: threads of the CPU.
-        size: height and width, of a network that takes these alone and does not say so itself.
-        quantized: folder that `genray.inference.openvino.save_quantized` wrote of this network, for int8.
-
-    Raises:
-        SettingsError: int8 without, or with another network's, `quantized`, or on a GPU.
-        ResourceError: OpenVINO was asked for, and is missing or does not take the network.
+    Attributes:
+        notes: what was chosen and why.
+        check: how far OpenVINO's result for the made-up image was from PyTorch's; None: it was not tried.
     """
 
-    def __init__(
-        self,
+    torch_network: _TorchNetwork
+    precision: Precision
+    sizes: InputSizes | None
+    openvino_network: _OpenVinoNetwork | None = None
+    notes: list[str] = field(default_factory=list)
+    check: ImageDifference | VectorDifference | None = None
+
+    @classmethod
+    def open(
+        cls,
         network: nn.Module,
         takes: ImageSpec | None,
         gives: ImageSpec | None,
@@ -84,34 +84,70 @@ class Runner:
         threads: int = 1,
         size: tuple[int, int] | None = None,
         quantized: Path | None = None,
-    ) -> None:
-        self.notes: list[str] = []
-        self.check: Mapping[str, float] = {}
-        self.backend: Literal["torch", "openvino"] = "torch"
-        self._takes, self._gives, self._settings = takes, gives, settings
-        self._sizes = sizes(network, takes, size)
-        self._device = torch.device("cuda" if gpu else "cpu")
+    ) -> Runner:
+        """Choose the way to run a network, and compile it. On the CPU `threads` is set for all of PyTorch.
+
+        Args:
+            network: in evaluation mode, on the CPU; it is laid out anew, or moved to the GPU.
+            takes, gives: the images that go in and come out; None: vectors.
+            settings: how to run it.
+            gpu: run on the current GPU, by PyTorch.
+            threads: threads of the CPU.
+            size: height and width, of a network that takes these alone and does not say so itself.
+            quantized: folder that `genray.inference.openvino.save_quantized` wrote of this network, for int8.
+
+        Raises:
+            SettingsError: int8 without, or with another network's, `quantized`, or on a GPU.
+            ResourceError: OpenVINO was asked for, and is missing or does not take the network.
+        """
         if settings.precision == "int8" and (quantized is None or gpu):
             why = "int8 is for CPUs" if gpu else "int8 needs a quantised network"
             raise SettingsError(why, where="inference.precision")
         if not gpu:
             torch.set_num_threads(threads)
-        network = network.to(self._device).to(memory_format=torch.channels_last).eval()
-        self._network = torch.compile(network) if settings.compile and gpu else network
-        self._graphs: dict[tuple[type[np.generic], bool], _Graph] = {}
-        if not gpu and settings.backend != "torch":
-            self._open(network, threads, quantized)
+        device = torch.device("cuda" if gpu else "cpu")
+        network = network.to(device).to(memory_format=torch.channels_last).eval()
+        compiled: Any = torch.compile(network) if settings.compile and gpu else network
+        runner = cls(
+            _TorchNetwork(compiled, device, takes, gives),
+            settings.precision,
+            input_sizes(network, takes, size),
+        )
+        if gpu or settings.backend == "torch":
+            return runner
+        problem = runner._try_openvino(network, threads, quantized)
+        if problem is not None:
+            if settings.backend == "openvino" or settings.precision == "int8":
+                hint = "set it to auto, with fp32 or bf16"
+                raise ResourceError(problem, where="inference.backend", hint=hint)
+            runner.openvino_network = None
+            runner.notes.append(f"PyTorch: {problem}")
+        return runner
+
+    @property
+    def backend(self) -> Literal["torch", "openvino"]:
+        """What runs the network."""
+        return "torch" if self.openvino_network is None else "openvino"
 
     def __call__(self, batch: Array) -> Array:
         """Images of the type of `batch` (uint8 for vectors), rounded; or vectors."""
-        return self._run(batch, unit=False)
+        self._check_batch(batch)
+        if self.openvino_network is None:
+            return self.torch_network.run(batch, self.precision)
+        sizes = self.sizes
+        padded = mirror(batch, sizes.multiple) if sizes and sizes.mirrored else batch
+        result = self.openvino_network.run(padded)
+        if result is None:
+            return self.torch_network.run(batch, "fp32")
+        if padded is batch:
+            return result
+        (height, width), (padded_height, padded_width) = batch.shape[1:3], padded.shape[1:3]
+        top, left = (padded_height - height) // 2, (padded_width - width) // 2
+        return np.ascontiguousarray(result[:, top : top + height, left : left + width])
 
-    def unit(self, batch: Array) -> NDArray[np.float32]:
-        """Images (N, H, W, C) float32, from black 0 to white 1, not rounded; or vectors."""
-        return self._run(batch, unit=True)
-
-    def _run(self, batch: Array, *, unit: bool) -> Array:
-        takes, taken = self._takes, self._sizes
+    def _check_batch(self, batch: Array) -> None:
+        """Raise a ValueError unless the network takes `batch`."""
+        takes = self.torch_network.takes
         if takes is None:
             if batch.ndim != 2 or batch.dtype != np.float32:
                 raise ValueError(f"vectors must be (N, d) float32, not {batch.shape} {batch.dtype}")
@@ -119,123 +155,176 @@ class Runner:
             raise ValueError(
                 f"images must be (N, H, W, {takes.channels}) uint8 or uint16, not {batch.shape} {batch.dtype}"
             )
-        if taken is not None and not taken.takes(batch.shape[1:3]):
-            raise ValueError(f"the network takes {taken}, not {batch.shape[1:3]}")
-        if self.backend == "torch":
-            return self._by_torch(batch, unit, self._settings.precision)
-        padded = mirrored(batch, taken.multiple) if taken and taken.mirrored else batch
-        made = self._graph(batch.dtype, unit)(padded)
-        if made is None:
-            return self._by_torch(batch, unit, "fp32")
-        if padded is batch:
-            return made
-        (height, width), (high, wide) = batch.shape[1:3], padded.shape[1:3]
-        top, left = (high - height) // 2, (wide - width) // 2
-        return np.ascontiguousarray(made[:, top : top + height, left : left + width])
+        if self.sizes is not None and not self.sizes.takes(batch.shape[1:3]):
+            raise ValueError(f"the network takes {self.sizes}, not {batch.shape[1:3]}")
 
-    def _by_torch(self, batch: Array, unit: bool, precision: str) -> Array:
-        top = np.iinfo(batch.dtype).max if self._takes else 255
-        tensor = torch.from_numpy(np.require(batch, requirements=["C", "W"]))
-        if self._device.type == "cuda":  # bytes travel, not floats; from pinned memory nothing waits for them
-            tensor = tensor.pin_memory().to(self._device, non_blocking=True)
-        bf16 = torch.autocast(self._device.type, torch.bfloat16, enabled=precision == "bf16")
-        with torch.inference_mode(), bf16:
-            if self._takes is not None:
-                low, high = self._takes.range
-                tensor = tensor.permute(0, 3, 1, 2).float().div_(top / (high - low)).add_(low)
-            made = self._network(tensor).float()
-            if self._gives is not None:
-                low, high = self._gives.range
-                made = made.sub(low).div_(high - low).clamp_(0.0, 1.0).permute(0, 2, 3, 1)
-                if not unit:
-                    made = made.mul(top).round_().to(torch.uint8 if top == 255 else torch.uint16)
-            return cast(Array, made.contiguous().cpu().numpy())
-
-    def _graph(self, dtype: np.dtype[Any], unit: bool) -> _Graph:
-        key = (dtype.type, unit)
-        if key not in self._graphs:
-            model = _with_pixels(self._model, self._takes, self._gives, dtype, unit)
-
-            def judge(batch: Array, made: Array) -> bool:
-                return self._agrees(self._by_torch(batch, unit, "fp32"), made, batch.shape)
-
-            self._graphs[key] = _Graph(model, self._config, judge, self._settings.precision != "int8")
-        return self._graphs[key]
-
-    def _agrees(self, exact: Array, made: Array, shape: tuple[int, ...]) -> bool:
-        """Whether `made` is close enough to what PyTorch gives, by the precision that was asked for."""
-        off = difference(exact, made)
-        if self._settings.precision == "fp32":
-            close = off.get("levels", 0.0) <= 1 and off.get("error", 0.0) <= 1e-3
-        else:
-            close = off.get("psnr", 100.0) >= 30 and off.get("error", 0.0) <= 0.1
-        if not close and len(self.notes) < 20:
-            self.notes.append(f"OpenVINO's result is not PyTorch's for {shape}, and not used: {said(off)}")
-        return close
-
-    def _open(self, network: nn.Module, threads: int, quantized: Path | None) -> None:
-        """Use OpenVINO if it is there, takes the network and gives what PyTorch gives."""
-        precision, taken = self._settings.precision, self._sizes
+    def _try_openvino(self, network: nn.Module, threads: int, quantized: Path | None) -> str | None:
+        """Use OpenVINO if it is there, takes the network and gives what PyTorch gives; else say why not."""
+        precision = self.precision
+        takes, gives = self.torch_network.takes, self.torch_network.gives
         try:
             core()
         except ResourceError as error:
-            return self._refuse(error.what)
-        if taken is None:
-            return self._refuse(f"it is not known which sizes {type(network).__name__} takes")
-        fast = "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        if precision == "bf16" and not fast:
+            return error.what
+        if self.sizes is None:
+            return f"it is not known which sizes {type(network).__name__} takes"
+        has_bf16 = "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if precision == "bf16" and not has_bf16:
             self.notes.append("this CPU computes bf16 slower than fp32: fp32 is used")
-        self._config = {
+        config = {
             # Left alone it is bf16 on some CPUs.
-            "INFERENCE_PRECISION_HINT": "bf16" if fast and precision != "fp32" else "f32",
+            "INFERENCE_PRECISION_HINT": "bf16" if has_bf16 and precision != "fp32" else "f32",
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,  # it pins every process to the same cores
         }
         try:
             if quantized is not None and precision == "int8":
-                self._model = load_quantized(quantized, network)
+                model = load_quantized(quantized, network)
             else:
-                self._model = converted(network, self._takes, taken)
-            sample = self._sample(taken)
-            exact = self._by_torch(sample, unit=False, precision="fp32")
-            self.backend = "openvino"
-            made = self(sample)
-            self.check = difference(exact, made)
-            agrees = self._agrees(exact, made, sample.shape)
+                model = convert(network, takes, self.sizes)
+            sample = _made_up_batch(takes, self.sizes)
+            exact = self.torch_network.run(sample, "fp32")
+            self.openvino_network = _OpenVinoNetwork(
+                model, takes, gives, config, open_sizes=precision != "int8", judge=self._judge
+            )
+            result = self(sample)
+            self.check = compare(exact, result)
+            agrees = self._agrees(exact, result, sample.shape)
         except SettingsError:
             raise
         except Exception as error:  # exporters and compilers refuse in many ways
             why = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-            return self._refuse(f"OpenVINO does not take the network: {why[:200]}")
+            return f"OpenVINO does not take the network: {why[:200]}"
         if not agrees:
-            return self._refuse(f"OpenVINO's result is not PyTorch's: {said(self.check)}")
+            return f"OpenVINO's result is not PyTorch's: {self.check}"
         # Of int8 a made-up image says too little: what it costs is measured on the user's own.
-        apart = "" if precision == "int8" else f"; apart from PyTorch's fp32 on noise: {said(self.check)}"
+        apart = "" if precision == "int8" else f"; apart from PyTorch's fp32 on noise: {self.check}"
         self.notes.append(f"OpenVINO {precision}{apart}")
+        return None
 
-    def _refuse(self, why: str) -> None:
-        if self._settings.backend == "openvino" or self._settings.precision == "int8":
-            raise ResourceError(why, where="inference.backend", hint="set it to auto, with fp32 or bf16")
-        self.backend = "torch"
-        self.notes.append(f"PyTorch: {why}")
+    def _judge(self, batch: Array, result: Array) -> bool:
+        """Whether OpenVINO's result for a batch is close enough to PyTorch's."""
+        return self._agrees(self.torch_network.run(batch, "fp32"), result, batch.shape)
 
-    def _sample(self, taken: Sizes) -> Array:
-        """A made-up batch: noise on random squares, or random vectors. Sizes are odd where they are free, so
-        that mirroring is checked too."""
-        rng = np.random.default_rng(0)
-        if self._takes is None:
-            return rng.standard_normal((2, *taken.example), np.float32)
-        high, wide = (61, 53) if taken.mirrored else taken.fixed or (taken.multiple,) * 2
-        squares = rng.uniform(20, 235, (2, high // 8 + 1, wide // 8 + 1, self._takes.channels))
-        image = squares.repeat(8, axis=1).repeat(8, axis=2)[:, :high, :wide]
-        return (image + rng.normal(0, 10, image.shape)).clip(0, 255).astype(np.uint8)
+    def _agrees(self, exact: Array, result: Array, shape: tuple[int, ...]) -> bool:
+        difference = compare(exact, result)
+        close = difference.is_close(self.precision)
+        if not close and len(self.notes) < _MOST_NOTES:
+            self.notes.append(f"OpenVINO's result is not PyTorch's for {shape}, and not used: {difference}")
+        return close
 
 
-def _with_pixels(
-    model: Any, takes: ImageSpec | None, gives: ImageSpec | None, dtype: np.dtype[Any], unit: bool
-) -> Any:
-    """`model` from (N, H, W, C) of `dtype` to the same, or float32 in [0, 1] (`unit`)."""
+@dataclass(frozen=True)
+class _TorchNetwork:
+    """A network run by PyTorch, from images (N, H, W, C) uint8 or uint16 to the same, or vectors on either
+    side."""
+
+    network: Callable[[torch.Tensor], torch.Tensor]
+    device: torch.device
+    takes: ImageSpec | None
+    gives: ImageSpec | None
+
+    def run(self, batch: Array, precision: Precision) -> Array:
+        top = np.iinfo(batch.dtype).max if self.takes else 255
+        tensor = torch.from_numpy(np.require(batch, requirements=["C", "W"]))
+        if self.device.type == "cuda":  # bytes travel, not floats; from pinned memory nothing waits for them
+            tensor = tensor.pin_memory().to(self.device, non_blocking=True)
+        bf16 = torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16")
+        with torch.inference_mode(), bf16:
+            if self.takes is not None:
+                low, high = self.takes.range
+                tensor = tensor.permute(0, 3, 1, 2).float().div_(top / (high - low)).add_(low)
+            result = self.network(tensor).float()
+            if self.gives is not None:
+                low, high = self.gives.range
+                result = result.sub(low).div_(high - low).clamp_(0.0, 1.0).permute(0, 2, 3, 1)
+                result = result.mul(top).round_().to(torch.uint8 if top == 255 else torch.uint16)
+            return result.contiguous().cpu().numpy()
+
+
+@dataclass(eq=False)
+class _OpenVinoNetwork:
+    """A network run by OpenVINO as a graph from bytes to bytes, one for each type of pixels."""
+
+    model: Any
+    takes: ImageSpec | None
+    gives: ImageSpec | None
+    config: Mapping[str, Any]
+    open_sizes: bool
+    judge: Callable[[Array, Array], bool]
+    graphs: dict[type[np.generic], _Graph] = field(default_factory=dict)
+
+    def run(self, batch: Array) -> Array | None:
+        """The result, or None: there is no right graph for this shape."""
+        kind = batch.dtype.type
+        if kind not in self.graphs:
+            model = _with_pixels(self.model, self.takes, self.gives, batch.dtype)
+            self.graphs[kind] = _Graph.open(model, self.config, self.judge, open_sizes=self.open_sizes)
+        return self.graphs[kind].run(batch)
+
+
+@dataclass(eq=False)
+class _Graph:
+    """A model compiled for every shape; compiled for one alone it is up to 1.3 times as fast, which costs the
+    time of some batches. Shapes that come often get their own, which `judge` is asked about; without an open
+    request all do."""
+
+    model: Any
+    config: Mapping[str, Any]
+    judge: Callable[[Array, Array], bool]
+    open_request: Any = None  # for every shape
+    batches: Counter[tuple[int, ...]] = field(default_factory=Counter)  # by shape
+    requests: OrderedDict[tuple[int, ...], Any] = field(default_factory=OrderedDict)  # for one shape each
+
+    @classmethod
+    def open(
+        cls,
+        model: Any,
+        config: Mapping[str, Any],
+        judge: Callable[[Array, Array], bool],
+        *,
+        open_sizes: bool,
+    ) -> _Graph:
+        """Compile `model` for every shape, if it is right with `open_sizes`."""
+        return cls(model, config, judge, _compile(model, config) if open_sizes else None)
+
+    def run(self, batch: Array) -> Array | None:
+        """The result, or None: there is no right model of this shape."""
+        shape = batch.shape
+        self.batches[shape] += 1
+        if shape in self.requests:
+            self.requests.move_to_end(shape)
+        elif self.open_request is None or self.batches[shape] >= _STATIC_AFTER:
+            model = self.model.clone()
+            model.reshape(list(shape))
+            request = _compile(model, self.config)
+            is_right = self.judge(batch, request.infer([batch], share_inputs=True)[0])
+            self.requests[shape] = request if is_right else self.open_request
+            if len(self.requests) > _STATIC_MODELS:
+                del self.batches[self.requests.popitem(last=False)[0]]
+        request = self.requests.get(shape, self.open_request)
+        return None if request is None else cast(Array, request.infer([batch], share_inputs=True)[0])
+
+
+def _compile(model: Any, config: Mapping[str, Any]) -> Any:
+    return core().compile_model(model, "CPU", dict(config)).create_infer_request()
+
+
+def _made_up_batch(takes: ImageSpec | None, sizes: InputSizes) -> Array:
+    """Noise on random squares, or random vectors. Sizes are odd where they are free, so that mirroring is
+    checked too."""
+    rng = np.random.default_rng(0)
+    if takes is None:
+        return rng.standard_normal((2, *sizes.example), np.float32)
+    height, width = (61, 53) if sizes.mirrored else sizes.fixed or (sizes.multiple,) * 2
+    squares = rng.uniform(20, 235, (2, height // 8 + 1, width // 8 + 1, takes.channels))
+    image = squares.repeat(8, axis=1).repeat(8, axis=2)[:, :height, :width]
+    return (image + rng.normal(0, 10, image.shape)).clip(0, 255).astype(np.uint8)
+
+
+def _with_pixels(model: Any, takes: ImageSpec | None, gives: ImageSpec | None, dtype: np.dtype[Any]) -> Any:
+    """`model` from (N, H, W, C) of `dtype` to the same."""
     from openvino import Layout, Type, opset13
     from openvino.preprocess import PrePostProcessor
 
@@ -251,48 +340,13 @@ def _with_pixels(
     if gives is not None:
         black, white = gives.range
 
-        def whole(x: Any) -> Any:
+        def to_levels(x: Any) -> Any:
             x = opset13.multiply(opset13.subtract(x, np.float32(black)), np.float32(1 / (white - black)))
             x = opset13.clamp(x, 0.0, 1.0)
-            if not unit:
-                x = opset13.round(opset13.multiply(x, np.float32(top)), "half_to_even")
+            x = opset13.round(opset13.multiply(x, np.float32(top)), "half_to_even")
             return x.output(0)
 
         steps.output().model().set_layout(Layout("NCHW"))
-        after = steps.output().postprocess().custom(whole).convert_layout(Layout("NHWC"))
-        if not unit:
-            after.convert_element_type(kind)
+        after = steps.output().postprocess().custom(to_levels).convert_layout(Layout("NHWC"))
+        after.convert_element_type(kind)
     return steps.build()
-
-
-class _Graph:
-    """A model for every shape; compiled for one alone it is up to 1.3 times as fast, which costs the time of
-    some batches. Shapes that come often get one, which `judge` is asked about; without `open_shapes` all."""
-
-    def __init__(
-        self, model: Any, config: Mapping[str, Any], judge: Callable[[Array, Array], bool], open_shapes: bool
-    ) -> None:
-        self._model, self._config, self._judge, self._core = model, config, judge, core()
-        self._any = self._request(model) if open_shapes else None
-        self._seen: Counter[tuple[int, ...]] = Counter()
-        self._static: OrderedDict[tuple[int, ...], Any] = OrderedDict()
-
-    def __call__(self, batch: Array) -> Array | None:
-        """The result, or None: there is no right model of this shape."""
-        shape = batch.shape
-        self._seen[shape] += 1
-        if shape in self._static:
-            self._static.move_to_end(shape)
-        elif self._any is None or self._seen[shape] >= _STATIC_AFTER:
-            model = self._model.clone()
-            model.reshape(list(shape))
-            request = self._request(model)
-            right = self._judge(batch, request.infer([batch], share_inputs=True)[0])
-            self._static[shape] = request if right else self._any
-            if len(self._static) > _STATIC_MODELS:
-                del self._seen[self._static.popitem(last=False)[0]]
-        request = self._static.get(shape, self._any)
-        return None if request is None else cast(Array, request.infer([batch], share_inputs=True)[0])
-
-    def _request(self, model: Any) -> Any:
-        return self._core.compile_model(model, "CPU", dict(self._config)).create_infer_request()

@@ -1,8 +1,7 @@
-"""What every autoencoder is: images to codes and back, at any image size.
+"""Autoencoders: images to codes and back, at any image size.
 
-The dense autoencoder: of the tutorials (one layer each way) and deeper (Hinton & Salakhutdinov 2006).
-
-The convolutional autoencoder of the tutorials: 3x3 convolutions of stride 2 around a dense code.
+What all of them are, and the two of the tutorials: the dense one, of one layer each way or deeper (Hinton &
+Salakhutdinov 2006), and the convolutional one, 3x3 convolutions of stride 2 around a dense code.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ class Autoencoder(nn.Module, ABC):
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) -> (N, latent)."""
-        codes: torch.Tensor = self.encoder(self._framed(images))
+        codes: torch.Tensor = self.encoder(self._pad(images))
         return codes
 
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
@@ -71,7 +70,8 @@ class Autoencoder(nn.Module, ABC):
         """The reconstruction of `images`."""
         return self.decode(self.encode(images))
 
-    def _framed(self, images: torch.Tensor) -> torch.Tensor:
+    def _pad(self, images: torch.Tensor) -> torch.Tensor:
+        """`images`, once checked, in the shape that the encoder takes."""
         if images.ndim != 4 or tuple(images.shape[1:]) != self.shape:
             sides = ", ".join(str(side) for side in self.shape)
             raise ValueError(f"images must be (N, {sides}), not {tuple(images.shape)}")
@@ -90,7 +90,8 @@ def pad_to_multiple(images: torch.Tensor, multiple: int) -> torch.Tensor:
     `crop` undoes it.
     """
     height, width = images.shape[-2:]
-    below, right = up_to_multiple(height, multiple) - height, up_to_multiple(width, multiple) - width
+    below = up_to_multiple(height, multiple) - height
+    right = up_to_multiple(width, multiple) - width
     if not below and not right:
         return images
     top, left = below // 2, right // 2
@@ -103,28 +104,28 @@ def crop(images: torch.Tensor, height: int, width: int) -> torch.Tensor:
     return images[..., top : top + height, left : left + width]
 
 
-def he(layer: L) -> L:
+def init_he(layer: L) -> L:
     """Draw the weights of a layer that a ReLU (or the like) follows, and set its bias to zero, in place.
 
     N(0, 2 / inputs) keeps the second moment of the features from layer to layer (He et al. 2015, section
     2.2). A transposed convolution of stride s hands each output 1 / s^2 of its kernel's values.
     Uses torch's global generator: seed it first.
     """
-    nn.init.normal_(layer.weight, 0.0, (2.0 / _inputs(layer)) ** 0.5)
-    return _unbiased(layer)
+    nn.init.normal_(layer.weight, 0.0, (2.0 / _fan_in(layer)) ** 0.5)
+    return _zero_bias(layer)
 
 
-def xavier(layer: L) -> L:
+def init_xavier(layer: L) -> L:
     """Draw the weights of a linear layer, with a code, a logit or a sum after it: N(0, 1 / inputs).
 
     Source: Glorot & Bengio 2010, section 4.2.1, its condition of the forward pass alone: a code and an
-    image differ too much in length to average the two. Otherwise as `he`.
+    image differ too much in length to average the two. Otherwise as `init_he`.
     """
-    nn.init.normal_(layer.weight, 0.0, _inputs(layer) ** -0.5)
-    return _unbiased(layer)
+    nn.init.normal_(layer.weight, 0.0, _fan_in(layer) ** -0.5)
+    return _zero_bias(layer)
 
 
-def _inputs(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> float:
+def _fan_in(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> float:
     """How many values one output is a sum of."""
     if isinstance(layer, nn.ConvTranspose2d):
         kernel, stride = layer.kernel_size, layer.stride
@@ -132,7 +133,7 @@ def _inputs(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> float:
     return layer.weight[0].numel()
 
 
-def _unbiased(layer: L) -> L:
+def _zero_bias(layer: L) -> L:
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
@@ -192,8 +193,8 @@ def _layers(widths: list[int], activation: Activation) -> list[nn.Module]:
     *rest, last = pairwise(widths)
     layers: list[nn.Module] = []
     for before, after in rest:
-        layers += [he(nn.Linear(before, after)), ACTIVATIONS[activation]()]
-    return [*layers, xavier(nn.Linear(*last))]
+        layers += [init_he(nn.Linear(before, after)), ACTIVATIONS[activation]()]
+    return [*layers, init_xavier(nn.Linear(*last))]
 
 
 class ConvSettings(Settings):
@@ -235,9 +236,9 @@ def conv_encoder(shape: Shape, filters: Widths, features: int) -> nn.Sequential:
     """Images of `shape`, whose sides 2**len(filters) divides -> (N, features), linear."""
     layers: list[nn.Module] = []
     for before, after in zip((shape[0], *filters), filters, strict=False):
-        layers += [he(nn.Conv2d(before, after, 3, stride=2, padding=1)), nn.ReLU()]
+        layers += [init_he(nn.Conv2d(before, after, 3, stride=2, padding=1)), nn.ReLU()]
     channels, height, width = _innermost(shape, filters)
-    return nn.Sequential(*layers, nn.Flatten(), xavier(nn.Linear(channels * height * width, features)))
+    return nn.Sequential(*layers, nn.Flatten(), init_xavier(nn.Linear(channels * height * width, features)))
 
 
 def conv_decoder(shape: Shape, filters: Widths, latent: int) -> nn.Sequential:
@@ -249,15 +250,15 @@ def conv_decoder(shape: Shape, filters: Widths, latent: int) -> nn.Sequential:
     innermost = _innermost(shape, filters)
     channels, height, width = innermost
     layers: list[nn.Module] = [
-        he(nn.Linear(latent, channels * height * width)),
+        init_he(nn.Linear(latent, channels * height * width)),
         nn.ReLU(),
         nn.Unflatten(1, innermost),
     ]
     for after in (*filters[-2::-1], filters[0]):
         up = nn.ConvTranspose2d(channels, after, 3, stride=2, padding=1, output_padding=1)
-        layers += [he(up), nn.ReLU()]
+        layers += [init_he(up), nn.ReLU()]
         channels = after
-    return nn.Sequential(*layers, xavier(nn.Conv2d(channels, shape[0], 3, padding=1)), nn.Sigmoid())
+    return nn.Sequential(*layers, init_xavier(nn.Conv2d(channels, shape[0], 3, padding=1)), nn.Sigmoid())
 
 
 def _innermost(shape: Shape, filters: Widths) -> Shape:

@@ -1,7 +1,5 @@
-"""Autoencoders of heartbeats: what all of them are, and the dense one.
-
-The convolutional autoencoder of heartbeats: convolutions of stride 2 along time around a dense code.
-"""
+"""Autoencoders of heartbeats: what all of them are, the dense one, and the convolutional one, with
+convolutions of stride 2 along time around a dense code."""
 
 from __future__ import annotations
 
@@ -13,14 +11,16 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from genray.models.autoencoder import ACTIVATIONS, Activation, Widths, he, up_to_multiple, xavier
+from genray.models.autoencoder import ACTIVATIONS, Activation, Widths, init_he, init_xavier, up_to_multiple
 from genray.settings.base import Settings
+
+_KERNEL = 7  # samples: 35 ms of a beat at the outermost layer, a QRS complex at the next
 
 
 class BeatAutoencoder(nn.Module, ABC):
     """Beats (N, 1, samples) float32 -> codes (N, latent) -> beats (N, 1, samples).
 
-    Beats are normalised ones (see `genray.bundle.BeatPreprocessing`); outputs are linear, for they have
+    Beats are normalised ones (see `genray.ecg.beats.BeatPreprocessing`); outputs are linear, for they have
     no limits. A subclass sets `encoder`, from beats to codes, and `decoder`, the way back.
 
     Args:
@@ -38,11 +38,12 @@ class BeatAutoencoder(nn.Module, ABC):
         super().__init__()
         if samples < 1:
             raise ValueError(f"a beat of {samples} samples")
-        self.samples, self.latent = samples, latent
+        self.samples = samples
+        self.latent = latent
 
     def encode(self, beats: torch.Tensor) -> torch.Tensor:
         """(N, 1, samples) -> (N, latent)."""
-        self.check(beats)
+        self.check_beats(beats)
         codes: torch.Tensor = self.encoder(beats)
         return codes
 
@@ -50,20 +51,20 @@ class BeatAutoencoder(nn.Module, ABC):
         """(N, latent) -> (N, 1, samples)."""
         if codes.ndim != 2 or codes.shape[1] != self.latent:
             raise ValueError(f"codes must be (N, {self.latent}), not {tuple(codes.shape)}")
-        return self.apart(codes).mean(dim=0)
+        return self.decode_members(codes).mean(dim=0)
 
-    def apart(self, codes: torch.Tensor) -> torch.Tensor:
+    def decode_members(self, codes: torch.Tensor) -> torch.Tensor:
         """(N, latent) -> (members, N, 1, samples): what each member of the network makes of its codes. There
         is one, unless a subclass has more."""
         beats: torch.Tensor = self.decoder(codes)
         return beats[None]
 
-    def forward(self, beats: torch.Tensor, *, apart: bool = False) -> torch.Tensor:
-        """The reconstruction of `beats`; with `apart` that of each member, (members, N, 1, samples)."""
+    def forward(self, beats: torch.Tensor, *, by_member: bool = False) -> torch.Tensor:
+        """The reconstruction of `beats`; `by_member` that of each member, (members, N, 1, samples)."""
         codes = self.encode(beats)
-        return self.apart(codes) if apart else self.decode(codes)
+        return self.decode_members(codes) if by_member else self.decode(codes)
 
-    def check(self, beats: torch.Tensor) -> None:
+    def check_beats(self, beats: torch.Tensor) -> None:
         """Raise a ValueError unless `beats` are (N, 1, samples)."""
         if beats.ndim != 3 or tuple(beats.shape[1:]) != (1, self.samples):
             raise ValueError(f"beats must be (N, 1, {self.samples}), not {tuple(beats.shape)}")
@@ -112,11 +113,11 @@ class DenseBeatAutoencoder(BeatAutoencoder):
 
     def encode(self, beats: torch.Tensor) -> torch.Tensor:
         """(N, 1, samples) -> (N, members * latent)."""
-        self.check(beats)
+        self.check_beats(beats)
         codes: torch.Tensor = self.encoder(beats.transpose(0, 1).expand(self.members, -1, -1))
         return codes.transpose(0, 1).flatten(1)
 
-    def apart(self, codes: torch.Tensor) -> torch.Tensor:
+    def decode_members(self, codes: torch.Tensor) -> torch.Tensor:
         """(N, members * latent) -> (members, N, 1, samples)."""
         beats: torch.Tensor = self.decoder(codes.reshape(len(codes), self.members, -1).transpose(0, 1))
         return beats[:, :, None]
@@ -125,14 +126,14 @@ class DenseBeatAutoencoder(BeatAutoencoder):
         *rest, last = pairwise(widths)
         layers: list[nn.Module] = []
         for before, after in rest:
-            layers += [_Linears(self.members, before, after, gain=2.0), ACTIVATIONS[activation]()]
-        return nn.Sequential(*layers, _Linears(self.members, *last, gain=1.0))
+            layers += [_MemberLinear(self.members, before, after, gain=2.0), ACTIVATIONS[activation]()]
+        return nn.Sequential(*layers, _MemberLinear(self.members, *last, gain=1.0))
 
 
-class _Linears(nn.Module):
+class _MemberLinear(nn.Module):
     """A linear layer for each member: (members, N, before) -> (members, N, after).
 
-    Weights are drawn from N(0, gain / before), as in `genray.models.autoencoder.he` (2) and `xavier` (1).
+    Weights are drawn from N(0, gain / before), as `init_he` (2) and `init_xavier` (1) draw them.
     """
 
     def __init__(self, members: int, before: int, after: int, *, gain: float) -> None:
@@ -142,9 +143,6 @@ class _Linears(nn.Module):
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         return torch.baddbmm(self.bias, values, self.weight)
-
-
-_KERNEL = 7  # samples: 35 ms of a beat at the outermost layer, a QRS complex at the next
 
 
 class ConvBeatSettings(Settings):
@@ -178,15 +176,16 @@ class ConvBeatAutoencoder(BeatAutoencoder):
 
     def __init__(self, samples: int, settings: ConvBeatSettings) -> None:
         super().__init__(samples, settings.latent)
-        filters, step = settings.filters, 2 ** len(settings.filters)
+        filters = settings.filters
+        step = 2 ** len(filters)
         length = up_to_multiple(samples, step) // step
         layers: list[nn.Module] = [nn.ReplicationPad1d((0, length * step - samples))]
         for before, after in zip((1, *filters), filters, strict=False):
             layers += [_convolution(before, after, stride=2), nn.ReLU()]
-        code = xavier(nn.Linear(filters[-1] * length, settings.latent))
+        code = init_xavier(nn.Linear(filters[-1] * length, settings.latent))
         self.encoder = nn.Sequential(*layers, nn.Flatten(), code)
         layers = [
-            he(nn.Linear(settings.latent, filters[-1] * length)),
+            init_he(nn.Linear(settings.latent, filters[-1] * length)),
             nn.ReLU(),
             nn.Unflatten(1, (filters[-1], length)),
         ]
@@ -194,9 +193,9 @@ class ConvBeatAutoencoder(BeatAutoencoder):
             layers += [nn.Upsample(scale_factor=2), _convolution(before, after), nn.ReLU()]
         self.decoder = nn.Sequential(*layers, _convolution(filters[0], 1))
 
-    def apart(self, codes: torch.Tensor) -> torch.Tensor:
+    def decode_members(self, codes: torch.Tensor) -> torch.Tensor:
         """(N, latent) -> (1, N, 1, samples)."""
-        return super().apart(codes)[..., : self.samples]
+        return super().decode_members(codes)[..., : self.samples]
 
 
 def _convolution(before: int, after: int, stride: int = 1) -> nn.Conv1d:

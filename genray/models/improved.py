@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import nn
 
-from genray.models.autoencoder import Autoencoder, Shape, Widths, he, xavier
+from genray.models.autoencoder import Autoencoder, Shape, Widths, init_he, init_xavier
 from genray.settings.base import Settings
 
 
@@ -46,9 +46,9 @@ class ResidualBlock(nn.Module):
         last = nn.BatchNorm2d(channels)
         nn.init.zeros_(last.weight)
         self.layers = nn.Sequential(
-            *_normed(he(nn.Conv2d(channels, inside, 1, bias=False))),
-            *_normed(he(nn.Conv2d(inside, inside, 3, padding=1, bias=False))),
-            xavier(nn.Conv2d(inside, channels, 1, bias=False)),
+            *_normed(init_he(nn.Conv2d(channels, inside, 1, bias=False))),
+            *_normed(init_he(nn.Conv2d(inside, inside, 3, padding=1, bias=False))),
+            init_xavier(nn.Conv2d(inside, channels, 1, bias=False)),
             last,
         )
 
@@ -102,9 +102,10 @@ class ImprovedAutoencoder(Autoencoder):
 
     def __init__(self, shape: Shape, settings: ImprovedSettings) -> None:
         super().__init__(shape, settings.latent, 2 ** len(settings.filters))
-        pixels, latent = prod(self.padded), settings.latent
-        inward, outward = nn.Linear(pixels, latent, bias=False), nn.Linear(latent, pixels, bias=False)
-        _begin_with_cosines(inward, outward, self.padded)
+        pixels = prod(self.padded)
+        inward = nn.Linear(pixels, settings.latent, bias=False)
+        outward = nn.Linear(settings.latent, pixels, bias=False)
+        _init_with_cosines(inward, outward, self.padded)
         self.encoder = Residual(nn.Sequential(nn.Flatten(), inward), _encoder(self.padded, settings))
         self.decoder = nn.Sequential(
             Residual(nn.Sequential(outward, nn.Unflatten(1, self.padded)), _decoder(self.padded, settings)),
@@ -114,11 +115,11 @@ class ImprovedAutoencoder(Autoencoder):
 
 def _encoder(shape: Shape, settings: ImprovedSettings) -> nn.Sequential:
     first, *deeper = settings.filters
-    layers = _normed(he(nn.Conv2d(shape[0], first, 4, stride=2, padding=1, bias=False)))
+    layers = _normed(init_he(nn.Conv2d(shape[0], first, 4, stride=2, padding=1, bias=False)))
     layers += _blocks(first, settings)
     before = first
     for after in deeper:
-        layers += _normed(he(nn.Conv2d(before, after, 2, stride=2, bias=False)))
+        layers += _normed(init_he(nn.Conv2d(before, after, 2, stride=2, bias=False)))
         layers += _blocks(after, settings)
         before = after
     code = nn.Linear(prod(_innermost(shape, settings)), settings.latent)
@@ -131,14 +132,14 @@ def _decoder(shape: Shape, settings: ImprovedSettings) -> nn.Sequential:
     innermost = _innermost(shape, settings)
     *shallower, before = settings.filters
     layers: list[nn.Module] = [
-        he(nn.Linear(settings.latent, prod(innermost), bias=False)),
+        init_he(nn.Linear(settings.latent, prod(innermost), bias=False)),
         nn.Unflatten(1, innermost),
         nn.BatchNorm2d(before),
         nn.GELU(),
         *_blocks(before, settings),
     ]
     for after in reversed(shallower):
-        layers += _normed(he(nn.ConvTranspose2d(before, after, 2, stride=2, bias=False)))
+        layers += _normed(init_he(nn.ConvTranspose2d(before, after, 2, stride=2, bias=False)))
         layers += _blocks(after, settings)
         before = after
     image = nn.ConvTranspose2d(before, shape[0], 4, stride=2, padding=1)
@@ -148,7 +149,7 @@ def _decoder(shape: Shape, settings: ImprovedSettings) -> nn.Sequential:
     return nn.Sequential(*layers, image)
 
 
-def _begin_with_cosines(inward: nn.Linear, outward: nn.Linear, shape: Shape) -> None:
+def _init_with_cosines(inward: nn.Linear, outward: nn.Linear, shape: Shape) -> None:
     """Set `inward` to the lowest frequencies of images of `shape`, and `outward` to what leads back.
 
     sigmoid(4 y - 2) is y to first order around 1/2, hence the 4 here and the bias of -2 in `_decoder`.
@@ -156,15 +157,15 @@ def _begin_with_cosines(inward: nn.Linear, outward: nn.Linear, shape: Shape) -> 
     """
     if inward.weight.is_meta:
         return  # shapes are wanted, not values
-    waves = torch.from_numpy(cosines(shape, inward.out_features))
-    xavier(inward)
+    waves = torch.from_numpy(cosine_basis(shape, inward.out_features))
+    init_xavier(inward)
     nn.init.zeros_(outward.weight)
     with torch.no_grad():
         inward.weight[: len(waves)] = waves
         outward.weight[:, : len(waves)] = 4.0 * waves.T
 
 
-def cosines(shape: Shape, count: int) -> NDArray[np.float32]:
+def cosine_basis(shape: Shape, count: int) -> NDArray[np.float32]:
     """The `count` lowest frequencies of images (C, H, W), of which there are C*H*W: orthonormal rows.
 
     The discrete cosine transform (type II) over channels, height and width: of RGB the mean first, and

@@ -51,7 +51,7 @@ def reconstruction_loss(
         return losses.mean(dim=(1, 2, 3))
 
 
-def adversarial_loss(scores: torch.Tensor, real: bool, kind: Adversarial) -> torch.Tensor:
+def adversarial_loss(scores: torch.Tensor, kind: Adversarial, *, real: bool) -> torch.Tensor:
     """How far discriminator `scores` (logits, any shape) are from calling every patch `real`.
 
     `bce` is the original loss (Goodfellow et al. 2014), `least-squares` that of LSGAN (Mao et al. 2017).

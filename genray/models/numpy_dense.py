@@ -64,7 +64,8 @@ def backward(
     """
     gradients: list[tuple[Array, Array]] = []
     for index in reversed(range(len(layers))):
-        layer, a = layers[index], features[index + 1]
+        layer = layers[index]
+        a = features[index + 1]
         if layer.activation == "relu":
             delta = gradient * (a > 0)
         elif layer.activation == "sigmoid":
@@ -188,11 +189,11 @@ class _LayersFunction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-        _ = ctx.saved_tensors
+        _ = ctx.saved_tensors  # raises if a weight has changed since
         to_input = ctx.needs_input_grad[1]
         pairs, gradient = backward(ctx.layers, ctx.features, gradients[0].numpy(), to_input=to_input)
-        ofs = [torch.from_numpy(array) for pair in pairs for array in pair]
-        return None, torch.from_numpy(gradient) if to_input else None, *ofs
+        of_weights = [torch.from_numpy(array) for pair in pairs for array in pair]
+        return None, torch.from_numpy(gradient) if to_input else None, *of_weights
 
 
 class NumpyAdam(torch.optim.Optimizer):
@@ -242,7 +243,8 @@ class NumpyAdam(torch.optim.Optimizer):
         state = self.state[parameter]
         if not state:
             state["step"] = torch.tensor(0.0)
-            state["exp_avg"], state["exp_avg_sq"] = (torch.zeros_like(parameter) for _ in range(2))
+            state["exp_avg"] = torch.zeros_like(parameter)
+            state["exp_avg_sq"] = torch.zeros_like(parameter)
         state["step"] += 1
         adam(
             parameter.numpy(),

@@ -1,8 +1,6 @@
-"""The U-Net generator of pix2pix (Isola et al. 2017, "Image-to-Image Translation with Conditional
-Adversarial Networks", section 3.2.1 and appendix 6.1.1).
-
-The PatchGAN discriminator of pix2pix (Isola et al. 2017, section 3.2.2 and appendix 6.1.2).
-"""
+"""The networks of pix2pix (Isola et al. 2017, "Image-to-Image Translation with Conditional Adversarial
+Networks"): the U-Net generator (section 3.2.1, appendix 6.1.1) and the PatchGAN discriminator (section 3.2.2,
+appendix 6.1.2)."""
 
 from __future__ import annotations
 
@@ -124,21 +122,11 @@ class PatchGANSettings(Settings):
     norm: Literal["batch", "instance"] = Field("batch", description="batch (the paper) or instance")
 
 
-def receptive_field(layers: int) -> int:
-    """The side in pixels of the patch that one score sees.
-
-    Going back through a convolution of kernel k and stride s, r outputs see s * (r - 1) + k inputs.
-    From the score: two 4x4 of stride 1 (1 -> 4 -> 7), then one 4x4 of stride 2 for each of `layers`;
-    with three of them 7 -> 16 -> 34 -> 70.
-    """
-    field = 7
-    for _ in range(layers):
-        field = 2 * (field - 1) + 4
-    return field
-
-
 class PatchGAN(nn.Module):
     """Judges each overlapping patch of an image pair as real or generated; scores are logits.
+
+    A score sees 7x7 pixels of what the layers of stride 2 give (two 4x4 convolutions of stride 1), and r of
+    those see 2 * (r - 1) + 4 before such a layer: with three of them 7 -> 16 -> 34 -> 70 pixels.
 
     Shapes: input (N, in_channels, H, W) and target (N, out_channels, H, W) -> (N, 1, H', W'),
     with H' = H / 2**layers - 2.

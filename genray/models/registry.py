@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -20,23 +21,31 @@ from genray.models.vae import VAESettings, VariationalAutoencoder
 from genray.settings.base import Settings
 
 
-def build(name: str, arguments: Mapping[str, Any]) -> nn.Module:
-    """Build the network `name` from the arguments that a bundle stores (plain JSON values).
+@dataclass(frozen=True)
+class NetworkSpec:
+    """What a bundle stores of a network's structure: one of the names below, and the arguments that it is
+    built from, plain JSON values."""
 
-    Raises:
-        BundleUnknown: no network of that name, or arguments that it does not take.
-    """
-    if name not in _NETWORKS:
-        raise BundleUnknown(f"no network is called {name!r}; there are: {', '.join(_NETWORKS)}")
-    network, settings_class = _NETWORKS[name]
-    try:
-        rest = dict(arguments)
-        settings = settings_class.model_validate(rest.pop("settings"))
-        return network(**rest, settings=settings)
-    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise BundleUnknown(
-            f"the network {name!r} cannot be built from its stored arguments: {error}"
-        ) from error
+    name: str
+    arguments: Mapping[str, Any]
+
+    def build(self) -> nn.Module:
+        """The network, new.
+
+        Raises:
+            BundleUnknown: no network of that name, or arguments that it does not take.
+        """
+        if self.name not in _NETWORKS:
+            raise BundleUnknown(f"no network is called {self.name!r}; there are: {', '.join(_NETWORKS)}")
+        network, settings_class = _NETWORKS[self.name]
+        try:
+            rest = dict(self.arguments)
+            settings = settings_class.model_validate(rest.pop("settings"))
+            return network(**rest, settings=settings)
+        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise BundleUnknown(
+                f"the network {self.name!r} cannot be built from its stored arguments: {error}"
+            ) from error
 
 
 _NETWORKS: Mapping[str, tuple[Callable[..., nn.Module], type[Settings]]] = {

@@ -13,9 +13,11 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
-from genray.models.autoencoder import Widths, he
+from genray.models.autoencoder import Widths, init_he
 from genray.models.restorer import Restorer
 from genray.settings.base import Settings
+
+_LEAST_MASK = 0.1  # in use a mask below it is none
 
 
 class UShapeSettings(Settings):
@@ -95,24 +97,24 @@ class UShape(Restorer):
             nn.init.zeros_(parameter)
 
     @overload
-    def forward(self, images: torch.Tensor, parts: Literal[False] = False) -> torch.Tensor: ...
+    def forward(self, images: torch.Tensor, *, parts: Literal[False] = False) -> torch.Tensor: ...
 
     @overload
-    def forward(self, images: torch.Tensor, parts: Literal[True]) -> tuple[torch.Tensor, torch.Tensor]: ...
+    def forward(self, images: torch.Tensor, *, parts: Literal[True]) -> tuple[torch.Tensor, torch.Tensor]: ...
 
     def forward(
-        self, images: torch.Tensor, parts: bool = False
+        self, images: torch.Tensor, *, parts: bool = False
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """`images`, restored; with `parts` also the logits of the mask, (N, 1, H, W), of a network that has a
         gate."""
-        both = self.framed(self._restored_and_mask, images)
+        both = self.run_padded(self._restore_with_mask, images)
         restored, logits = both[:, : self.channels], both[:, self.channels :]
         return (restored, logits) if parts else restored
 
-    def restored(self, images: torch.Tensor) -> torch.Tensor:
-        return self._restored_and_mask(images)[:, : self.channels]
+    def restore(self, images: torch.Tensor) -> torch.Tensor:
+        return self._restore_with_mask(images)[:, : self.channels]
 
-    def _restored_and_mask(self, images: torch.Tensor) -> torch.Tensor:
+    def _restore_with_mask(self, images: torch.Tensor) -> torch.Tensor:
         if not self.gate:
             return images - self.damage(images)
         both = self.damage(images)
@@ -146,10 +148,12 @@ class ConvBlock(nn.Module):
 
     def __init__(self, channels: int, bias: bool = False) -> None:
         super().__init__()
-        last = he(conv3x3(channels, channels, bias=bias))
+        last = init_he(conv3x3(channels, channels, bias=bias))
         with torch.no_grad():
             last.weight.mul_(0.2)
-        self.layers = nn.Sequential(he(conv3x3(channels, channels, bias=bias)), nn.ReLU(inplace=True), last)
+        self.layers = nn.Sequential(
+            init_he(conv3x3(channels, channels, bias=bias)), nn.ReLU(inplace=True), last
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Refine `x`."""
@@ -183,6 +187,3 @@ class ResidualUNet(UShape):
 def conv3x3(before: int, after: int, *, bias: bool) -> nn.Conv2d:
     """A 3x3 convolution that keeps height and width."""
     return nn.Conv2d(before, after, 3, padding=1, bias=bias)
-
-
-_LEAST_MASK = 0.1

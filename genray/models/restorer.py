@@ -1,6 +1,7 @@
-"""What every restoration network is: damaged images in, restored ones out, at any size.
+"""Restoration networks: damaged images in, restored ones out, at any size.
 
-The denoising autoencoder of the tutorials (TensorFlow, "Intro to Autoencoders", second example).
+What all of them are, and the denoising autoencoder of the tutorials (TensorFlow, "Intro to Autoencoders",
+second example).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from genray.models.autoencoder import Widths, crop, he, up_to_multiple, xavier
+from genray.models.autoencoder import Widths, crop, init_he, init_xavier, up_to_multiple
 from genray.settings.base import Settings
 
 
@@ -24,11 +25,11 @@ class Restorer(nn.Module, ABC):
     """Damaged images (N, C, H, W), nominally in [0, 1] -> restored ones of the same shape.
 
     Not clamped to [0, 1]: training needs the gradients beyond. Height and width are free, down to one
-    pixel: images are padded for `restored` and the result is cropped.
+    pixel: images are padded for `restore` and the result is cropped.
 
     Args:
         channels: of the images, 1 for gray and 3 for colour; these alone are taken.
-        multiple: `restored` is given heights and widths that it divides.
+        multiple: `restore` is given heights and widths that it divides.
 
     Raises:
         ValueError: no channels; images of other channels, or without pixels.
@@ -42,19 +43,21 @@ class Restorer(nn.Module, ABC):
         self.multiple = multiple
 
     @abstractmethod
-    def restored(self, images: torch.Tensor) -> torch.Tensor:
+    def restore(self, images: torch.Tensor) -> torch.Tensor:
         """`images` (N, C, H, W), H and W multiples of `multiple`, restored."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """`images`, restored."""
-        return self.framed(self.restored, images)
+        return self.run_padded(self.restore, images)
 
-    def framed(self, work: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> torch.Tensor:
-        """What `work` makes of `images` when they are padded, cropped again."""
+    def run_padded(
+        self, network: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor
+    ) -> torch.Tensor:
+        """What `network` makes of `images` when they are padded, cropped again."""
         if images.ndim != 4 or images.shape[1] != self.channels or not images.shape[2] * images.shape[3]:
             raise ValueError(f"images must be (N, {self.channels}, height, width), not {tuple(images.shape)}")
         height, width = images.shape[-2:]
-        return crop(work(mirror_to_multiple(images, self.multiple)), height, width)
+        return crop(network(mirror_to_multiple(images, self.multiple)), height, width)
 
 
 def mirror_to_multiple(images: torch.Tensor, multiple: int) -> torch.Tensor:
@@ -64,7 +67,8 @@ def mirror_to_multiple(images: torch.Tensor, multiple: int) -> torch.Tensor:
     never trained on. Images too small to mirror get those all the same. `autoencoder.crop` undoes it.
     """
     height, width = images.shape[-2:]
-    below, right = up_to_multiple(height, multiple) - height, up_to_multiple(width, multiple) - width
+    below = up_to_multiple(height, multiple) - height
+    right = up_to_multiple(width, multiple) - width
     if not below and not right:
         return images
     top, left = below // 2, right // 2
@@ -128,14 +132,16 @@ class ConvRestorer(Restorer):
         layers: list[nn.Module] = []
         before = channels
         for after in filters:
-            layers += [he(nn.Conv2d(before, after, 3, stride=2, padding=1)), nn.ReLU()]
+            layers += [init_he(nn.Conv2d(before, after, 3, stride=2, padding=1)), nn.ReLU()]
             before = after
         for after in reversed(filters):
             up = nn.ConvTranspose2d(before, after, 3, stride=2, padding=1, output_padding=1)
-            layers += [he(up), nn.ReLU()]
+            layers += [init_he(up), nn.ReLU()]
             before = after
-        self.layers = nn.Sequential(*layers, xavier(nn.Conv2d(before, channels, 3, padding=1)), nn.Sigmoid())
+        self.layers = nn.Sequential(
+            *layers, init_xavier(nn.Conv2d(before, channels, 3, padding=1)), nn.Sigmoid()
+        )
 
-    def restored(self, images: torch.Tensor) -> torch.Tensor:
+    def restore(self, images: torch.Tensor) -> torch.Tensor:
         result: torch.Tensor = self.layers(images)
         return result

@@ -52,7 +52,7 @@ class VariationalAutoencoder(Autoencoder):
 
     def distribution(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """mu and logvar of the codes of `images`, each (N, latent)."""
-        mu, logvar = self.encoder(self._framed(images)).chunk(2, dim=1)
+        mu, logvar = self.encoder(self._pad(images)).chunk(2, dim=1)
         return mu, logvar.clamp(*_LOGVAR_RANGE)  # exp() of a wild one would be infinite
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
@@ -60,15 +60,15 @@ class VariationalAutoencoder(Autoencoder):
         return self.distribution(images)[0]
 
     @overload
-    def forward(self, images: torch.Tensor, parts: Literal[False] = False) -> torch.Tensor: ...
+    def forward(self, images: torch.Tensor, *, parts: Literal[False] = False) -> torch.Tensor: ...
 
     @overload
     def forward(
-        self, images: torch.Tensor, parts: Literal[True]
+        self, images: torch.Tensor, *, parts: Literal[True]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]: ...
 
     def forward(
-        self, images: torch.Tensor, parts: bool = False
+        self, images: torch.Tensor, *, parts: bool = False
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The reconstruction of `images`; with `parts` also mu and logvar, which the loss needs and which
         must come out of this call where the network is wrapped for several workers."""

@@ -48,8 +48,8 @@ def draw_scatter(
             axes.set_xlabel("first dimension")
             axes.set_ylabel("second dimension")
         if groups:
-            looks = [_dot(i) for i in range(len(groups))]
-            figure.legend(looks, [name for _, name in groups], loc="outside right upper")
+            handles = [_legend_marker(i) for i in range(len(groups))]
+            figure.legend(handles, [name for _, name in groups], loc="outside right upper")
         return render(figure)
 
 
@@ -66,20 +66,18 @@ def draw_matrix(matrix: NDArray[Any], names: Sequence[str], title: str = "") -> 
     count = len(names)
     if matrix.shape != (count, count) or not count:
         raise ValueError(f"a matrix of {matrix.shape} with {count} names")
-    words = [label(name, 16) for name in names]
+    ticks = [label(name, 16) for name in names]
     side = float(np.clip(0.55 * count, 2.6, 12.0))
     with styled():
         figure = _figure(side + 2.0, side + 1.2, title)
         axes = figure.add_subplot()
         image = axes.imshow(matrix, cmap="RdBu", vmin=-1.0, vmax=1.0)
-        axes.set_xticks(range(count), words, rotation=45, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(count), words)
+        axes.set_xticks(range(count), ticks, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(count), ticks)
         axes.grid(False)
         axes.spines[:].set_visible(False)
-        for (row, column), value in np.ndenumerate(matrix) if count <= 20 else ():
-            text = f"{value:.2f}" if np.isfinite(value) else "-"
-            ink = "white" if abs(value) > 0.7 else INK
-            axes.text(column, row, text, ha="center", va="center", fontsize=8, color=ink)
+        if count <= 20:
+            _write_values(axes, matrix)
         bar = figure.colorbar(image, shrink=0.8, label="correlation")
         bar.outline.set_visible(False)
         return render(figure)
@@ -101,15 +99,10 @@ def draw_distributions(
         ValueError: no finite value.
     """
     finite = {name: np.asarray(v, np.float64)[np.isfinite(v)] for name, v in values.items()}
-    whole = np.concatenate([*finite.values(), []])
-    if not whole.size:
+    together = np.concatenate([*finite.values(), []])
+    if not together.size:
         raise ValueError("no finite values to draw")
-    marks = [] if threshold is None else [threshold]
-    low, high = float(min(whole.min(), *marks, np.inf)), float(whole.max())
-    most = max([float(np.quantile(whole, 0.995)), *(1.15 * mark for mark in marks)])
-    cut = high - low > 2.0 * (most - low)
-    high = most if cut else max(high, *marks, -np.inf)
-    edges = np.linspace(low, high if high > low else low + 1.0, 61)
+    edges, is_cut = _bin_edges(together, threshold)
     with styled():
         figure = _figure(7.2, 3.8)
         axes = figure.add_subplot()
@@ -122,7 +115,7 @@ def draw_distributions(
             )
         if threshold is not None:
             axes.axvline(threshold, color=INK, linestyle="--", label=f"threshold {threshold:.4g}")
-        axes.set_xlabel(label(xlabel) + (" (last bar: and above)" if cut else ""))
+        axes.set_xlabel(label(xlabel) + (" (last bar: and above)" if is_cut else ""))
         axes.set_ylabel("share of the group in %")
         axes.legend()
         return render(figure)
@@ -200,11 +193,11 @@ def draw_tradeoff(
                 label=label(name),
             )
         if not named:
-            _scale(axes, "x", np.array(xs, np.float64))
-        _scale(axes, "y", np.array([y for _, y in points]))
+            _make_logarithmic(axes, "x", np.array(xs, np.float64))
+        _make_logarithmic(axes, "y", np.array([y for _, y in points]))
         if named or len(xs) <= 8:
-            words = [label(x if isinstance(x, str) else f"{x:g}", 24) for x in xs]
-            axes.set_xticks(list(places.values()), words)
+            ticks = [label(x if isinstance(x, str) else f"{x:g}", 24) for x in xs]
+            axes.set_xticks(list(places.values()), ticks)
         if len(curves) > 1:
             axes.legend()
         return render(figure)
@@ -221,23 +214,23 @@ def draw_curves(panels: Mapping[str, Mapping[str, tuple[Numbers, Numbers]]], xla
     from matplotlib.ticker import MaxNLocator
 
     columns = min(3, len(panels))
-    lines = -(-len(panels) // columns)
+    rows = -(-len(panels) // columns)
     names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
     with styled():
-        figure = _figure(3.5 * columns, 2.7 * lines + 0.25 * len(names))
-        looks: dict[str, Any] = {}
+        figure = _figure(3.5 * columns, 2.7 * rows + 0.25 * len(names))
+        handles: dict[str, Any] = {}
         for i, (title, curves) in enumerate(panels.items()):
-            axes = figure.add_subplot(lines, columns, i + 1, title=label(title), xlabel=label(xlabel))
+            axes = figure.add_subplot(rows, columns, i + 1, title=label(title), xlabel=label(xlabel))
             # There is no epoch 1.925, not even where there is but one point.
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
             for name, (x, y) in curves.items():
                 number = names.index(name)
-                how = ("-", "--", ":", "-.")[number // len(COLOURS) % 4]
-                dots = MARKERS[number % len(MARKERS)] if len(x) < 30 else None
+                style = ("-", "--", ":", "-.")[number // len(COLOURS) % 4]
+                marker = MARKERS[number % len(MARKERS)] if len(x) < 30 else None
                 colour = COLOURS[number % len(COLOURS)]
-                (looks[name],) = axes.plot(x, y, color=colour, linestyle=how, marker=dots, markersize=4)
+                (handles[name],) = axes.plot(x, y, color=colour, linestyle=style, marker=marker, markersize=4)
         figure.legend(
-            [looks[name] for name in names], [label(name) for name in names], loc="outside lower left"
+            [handles[name] for name in names], [label(name) for name in names], loc="outside lower left"
         )
         return render(figure)
 
@@ -252,39 +245,62 @@ def _figure(width: float, height: float, title: str = "") -> Figure:
     return figure
 
 
+def _bin_edges(values: NDArray[np.float64], threshold: float | None) -> tuple[NDArray[np.float64], bool]:
+    """Edges of 60 bins from the lowest value to the highest, the threshold within; and whether they end
+    earlier, because a few values lie far above the others."""
+    marks = [] if threshold is None else [threshold]
+    low = float(min(values.min(), *marks, np.inf))
+    high = float(values.max())
+    usual = max([float(np.quantile(values, 0.995)), *(1.15 * mark for mark in marks)])
+    is_cut = high - low > 2.0 * (usual - low)
+    high = usual if is_cut else max(high, *marks, -np.inf)
+    return np.linspace(low, high if high > low else low + 1.0, 61), is_cut
+
+
 def _groups(labels: NDArray[Any] | None, names: Sequence[str]) -> list[tuple[int, str]]:
     """The labels that get a colour, in their order, with their names."""
     if labels is None:
         return []
-    found, counts = np.unique(labels, return_counts=True)
-    most = np.sort(found[np.argsort(-counts, kind="stable")][: len(COLOURS)])
-    return [(int(value), label(names[value] if 0 <= value < len(names) else str(value))) for value in most]
+    values, counts = np.unique(labels, return_counts=True)
+    commonest = np.sort(values[np.argsort(-counts, kind="stable")][: len(COLOURS)])
+    return [
+        (int(value), label(names[value] if 0 <= value < len(names) else str(value))) for value in commonest
+    ]
 
 
 def _draw_cloud(
     axes: Axes, cloud: NDArray[Any], labels: NDArray[Any] | None, coloured: Sequence[int]
 ) -> None:
     size = float(np.clip(12000.0 / max(1, len(cloud)), 5.0, 28.0))
-    how: dict[str, Any] = {"s": size, "linewidths": 0, "alpha": 0.75}
+    style: dict[str, Any] = {"s": size, "linewidths": 0, "alpha": 0.75}
     rest = np.ones(len(cloud), bool) if labels is None else ~np.isin(labels, coloured)
     colour = COLOURS[0] if labels is None else LINE
-    axes.scatter(cloud[rest, 0], cloud[rest, 1], color=colour, **how)
+    axes.scatter(cloud[rest, 0], cloud[rest, 1], color=colour, **style)
     if labels is None:
         return
     for part in range(8):  # by turns, so that none covers another as a whole
         for i, value in enumerate(coloured):
-            mine = cloud[labels == value][part::8]
-            axes.scatter(mine[:, 0], mine[:, 1], color=COLOURS[i], marker=MARKERS[i], **how)
+            points = cloud[labels == value][part::8]
+            axes.scatter(points[:, 0], points[:, 1], color=COLOURS[i], marker=MARKERS[i], **style)
 
 
-def _dot(number: int) -> Any:
+def _write_values(axes: Axes, matrix: NDArray[Any]) -> None:
+    """Write the numbers into the cells of a drawn matrix."""
+    for (row, column), value in np.ndenumerate(matrix):
+        text = f"{value:.2f}" if np.isfinite(value) else "-"
+        ink = "white" if abs(value) > 0.7 else INK
+        axes.text(column, row, text, ha="center", va="center", fontsize=8, color=ink)
+
+
+def _legend_marker(number: int) -> Any:
     """What stands for a group in the legend, larger than its points."""
     from matplotlib.lines import Line2D
 
     return Line2D([], [], linestyle="", color=COLOURS[number], marker=MARKERS[number], markersize=7)
 
 
-def _scale(axes: Axes, which: str, values: NDArray[Any]) -> None:
+def _make_logarithmic(axes: Axes, which: str, values: NDArray[Any]) -> None:
+    """Make the axis `which`, x or y, logarithmic if its values are positive and span a factor of eight."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     if values.min() <= 0 or values.max() < 8 * values.min():

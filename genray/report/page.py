@@ -18,6 +18,7 @@ from html import escape
 from PIL import Image
 
 from genray.images.pixels import Pixels
+from genray.text import encodable
 
 Cell = tuple[int, int]  # row and column of a table's body, from 0
 
@@ -41,8 +42,8 @@ class Page:
 
     def __init__(self, title: str, subtitle: str = "") -> None:
         self._title = title
-        self._parts = [f"<header><h1>{_text(title)}</h1>"]
-        self._parts += [f"<p>{_text(subtitle)}</p></header>" if subtitle else "</header>"]
+        under = f"<p>{_text(subtitle)}</p>" if subtitle else ""
+        self._parts = [f"<header><h1>{_text(title)}</h1>\n{under}</header>"]
 
     def section(self, title: str) -> None:
         """Begin a section: what follows belongs to it."""
@@ -76,7 +77,7 @@ class Page:
             marked: cells to be set off, such as the best of a row.
         """
         head = "".join(f'<th scope="col">{_text(name)}</th>' for name in columns)
-        body = "".join(_row(r, row, len(columns), marked) for r, row in enumerate(rows))
+        body = "".join(_row_html(r, row, len(columns), marked) for r, row in enumerate(rows))
         over = f"<caption>{_text(caption)}</caption>" if caption else ""
         whole = f"<table>{over}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
         self._parts.append(f'<div class="wide">{whole}</div>')
@@ -91,8 +92,9 @@ class Page:
 
     def pictures(self, pictures: Sequence[Picture]) -> None:
         """Pictures beside one another, as many as there is room for; see `picture`."""
-        figures = "".join(map(_figure, pictures))
-        self._parts.append(f'<div class="{"beside" if len(pictures) > 1 else "alone"}">{figures}</div>')
+        figures = "".join(map(_figure_html, pictures))
+        layout = "beside" if len(pictures) > 1 else "alone"
+        self._parts.append(f'<div class="{layout}">{figures}</div>')
 
     @contextmanager
     def details(self, summary: str) -> Iterator[None]:
@@ -138,7 +140,7 @@ def png_size(data: bytes) -> tuple[int, int]:
     return width, height
 
 
-def _figure(picture: Picture) -> str:
+def _figure_html(picture: Picture) -> str:
     data = picture.image if isinstance(picture.image, bytes) else png(picture.image)
     width, height = png_size(data)
     source = f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}"
@@ -155,27 +157,25 @@ def png(image: Pixels) -> bytes:
     return stream.getvalue()
 
 
-def _row(number: int, row: Sequence[str], columns: int, marked: Collection[Cell]) -> str:
+def _row_html(number: int, row: Sequence[str], columns: int, marked: Collection[Cell]) -> str:
     if len(row) == 1 < columns:
         return f'<tr><th colspan="{columns}" scope="colgroup">{_text(row[0])}</th></tr>'
     cells = [f'<th scope="row">{_text(row[0])}</th>'] if row else []
     for column, value in enumerate(row[1:], start=1):
-        shown = f"<b>{_text(value)}</b>" if (number, column) in marked else _text(value)
-        cells.append(f"<td>{shown}</td>")
+        content = f"<b>{_text(value)}</b>" if (number, column) in marked else _text(value)
+        cells.append(f"<td>{content}</td>")
     return f"<tr>{''.join(cells)}</tr>"
 
 
 def _text(text: str) -> str:
-    # Control characters are no HTML; half a surrogate pair (from a file's name) cannot be written.
-    visible = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text).encode("utf-8", "replace").decode("utf-8")
-    return escape(visible)
+    return escape(encodable(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)))
 
 
 def _hash(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}"
 
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # these are no HTML
 _MAX_PIXELS = 100_000_000
 
 _SCRIPT = """

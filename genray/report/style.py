@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from genray.text import encodable
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -58,9 +60,11 @@ def render(figure: Figure) -> NDArray[np.uint8]:
 
 def label(text: str, most: int = 40) -> str:
     """`text` from outside as matplotlib can show it: one line of at most `most` characters."""
-    whole = text.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair has no picture
-    line = re.sub(r"[\s\x00-\x1f\x7f-\x9f]+", " ", whole).strip() or "?" * bool(text)
-    line = line if len(line) <= most else f"{line[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
+    line = re.sub(r"[\s\x00-\x1f\x7f-\x9f]+", " ", encodable(text)).strip()
+    if text and not line:
+        line = "?"
+    if len(line) > most:
+        line = f"{line[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
     return f" {line}" if line.startswith("_") else line  # matplotlib hides names that begin with one
 
 

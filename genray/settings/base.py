@@ -1,16 +1,12 @@
-"""The base of every settings class, and what all of them share.
+"""The base of every settings class, and settings as flat or nested plain values.
 
 Settings live beside the code that they configure. They are frozen, take keywords only and refuse
-unknown keys; `configs/explaining.py` turns a refusal into a message with file, line and nearest name.
-
-The dotted keys that a settings class takes, and the type of each.
+unknown keys; `genray/settings/errors.py` turns a refusal into a message with file, line and nearest name.
 """
 
 from __future__ import annotations
 
-import types
-import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 from urllib.parse import urlsplit
@@ -86,59 +82,3 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
             into = into.setdefault(group, {})
         into[last] = value
     return tree
-
-
-def known_keys(cls: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Every dotted key that `cls` takes, groups included."""
-    for name, field in cls.model_fields.items():
-        yield prefix + name
-        for group in groups_of(field.annotation):
-            yield from known_keys(group, f"{prefix}{name}.")
-
-
-def groups_of(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The groups that a value of this type may be: several where there is a choice of kinds, none for a
-    plain value."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    elif is_union(annotation):
-        for part in typing.get_args(annotation):
-            yield from groups_of(part)
-
-
-def annotation_of(cls: type[BaseModel], key: str) -> Any:
-    """The type of the setting `key`, one of `known_keys`."""
-    annotation: Any = cls
-    for part in key.split("."):
-        group = next(g for g in groups_of(annotation) if part in g.model_fields)
-        annotation = group.model_fields[part].annotation
-    return annotation
-
-
-def is_union(annotation: Any) -> bool:
-    """Whether it is a choice of types."""
-    return typing.get_origin(annotation) in (typing.Union, types.UnionType)
-
-
-def is_mapping(annotation: Any) -> bool:
-    """Whether it is a mapping whose keys are free."""
-    origin = typing.get_origin(annotation)
-    return isinstance(origin, type) and issubclass(origin, Mapping)
-
-
-def words(annotation: Any) -> str:
-    """A type, for a person."""
-    names = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
-    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
-    if is_union(annotation):
-        either = " or ".join(words(part) for part in parts if part is not type(None))
-        return either + (" or null" if type(None) in parts else "")
-    if origin is typing.Annotated:
-        return words(parts[0])
-    if origin is tuple and Ellipsis in parts:
-        return f"a list, each {words(parts[0])}"
-    if origin is tuple:
-        return f"[{', '.join(words(part) for part in parts)}]"
-    if origin is typing.Literal:
-        return f"one of {', '.join(str(choice) for choice in parts)}"
-    return names.get(getattr(annotation, "__name__", ""), str(annotation))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,8 +12,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from genray.errors import SettingsError
-from genray.settings.base import Settings, annotation_of, flatten, groups_of, known_keys, nested, words
+from genray.settings.base import Settings, flatten, nested
 from genray.settings.errors import explain
+from genray.settings.schema import annotation_of, describe_type, group_classes, setting_keys
 from genray.settings.shipped import shipped_place, shipped_text
 
 S = TypeVar("S", bound=Settings)
@@ -27,7 +29,7 @@ def load(cls: type[S], *, target: str, config: Path | None = None, sets: Sequenc
         SettingsError: every unknown key, wrong type and contradiction at once, each with the file and
             line or the `--set` that it came from, and the nearest valid name.
     """
-    merged = _Merged(cls)
+    merged = _MergedSettings.of(cls)
     merged.add_yaml(shipped_text(target), shipped_place(target))
     if config is not None:
         merged.add_file(config)
@@ -67,15 +69,35 @@ _YamlLoader.yaml_implicit_resolvers = {
 _YamlLoader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(str(node.value)))
 
 
-class _Merged:
-    """The values so far, and for each dotted key the place that set it last."""
+@dataclass
+class _MergedSettings:
+    """The values so far, and for each dotted key the place that set it last.
 
-    def __init__(self, cls: type[BaseModel]) -> None:
-        self.tree: dict[str, Any] = {}
-        self.origins: dict[str, str] = {}
-        self._groups = {key for key in known_keys(cls) if _is_group(cls, key)}
-        types = {key: words(annotation_of(cls, key)) for key in known_keys(cls)}
-        self._texts = {key: each for key, each in types.items() if each in ("text", "text or null")}
+    Attributes:
+        groups: the keys of groups.
+        texts: the keys of texts; those that may be null instead are True.
+        tree: the values, nested.
+        origins: by key.
+    """
+
+    groups: Set[str]
+    texts: Mapping[str, bool]
+    tree: dict[str, Any] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, settings_class: type[BaseModel]) -> _MergedSettings:
+        """No values yet, for that class."""
+        types = {key: annotation_of(settings_class, key) for key in setting_keys(settings_class)}
+        described = {key: describe_type(annotation) for key, annotation in types.items()}
+        return cls(
+            groups={key for key, annotation in types.items() if any(group_classes(annotation))},
+            texts={
+                key: text == "text or null"
+                for key, text in described.items()
+                if text in ("text", "text or null")
+            },
+        )
 
     def add_file(self, path: Path) -> None:
         try:
@@ -110,13 +132,14 @@ class _Merged:
             raise SettingsError(f"this is not YAML for settings: {error}", where=file) from None
 
     def _add_node(self, node: yaml.MappingNode, file: str, prefix: str) -> None:
-        seen: dict[str, int] = {}
+        lines: dict[str, int] = {}
         for key_node, value_node in node.value:
-            key, line = prefix + str(key_node.value), key_node.start_mark.line + 1
-            if key in seen:
-                where = f"{file} lines {seen[key]} and {line}"
+            key = prefix + str(key_node.value)
+            line = key_node.start_mark.line + 1
+            if key in lines:
+                where = f"{file} lines {lines[key]} and {line}"
                 raise SettingsError(f"{key} is given twice", where=where, hint="keep one")
-            seen[key] = line
+            lines[key] = line
             self.origins[key] = f"{file} line {line}"
             if isinstance(value_node, yaml.MappingNode):
                 self._add_node(value_node, file, f"{key}.")
@@ -132,7 +155,7 @@ class _Merged:
             )
         origin = f"--set {text}"
         # Text as it stands, but for one pair of quotes: no YAML in paths.
-        if key in self._texts and not (value == "null" and self._texts[key].endswith("null")):
+        if key in self.texts and not (value == "null" and self.texts[key]):
             quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
             parsed: Any = yaml.safe_load(value) if quoted else value
         else:
@@ -147,7 +170,7 @@ class _Merged:
             self._put(leaf, part)
 
     def _put(self, key: str, value: Any) -> None:
-        if key in self._groups and (value is None or value == {}):
+        if key in self.groups and (value is None or value == {}):
             return  # a group whose lines are all commented out
         *groups, last = key.split(".")
         into = self.tree
@@ -165,7 +188,3 @@ def _construct(node: yaml.Node) -> Any:
         return loader.construct_object(node, deep=True)
     finally:
         loader.dispose()
-
-
-def _is_group(cls: type[BaseModel], key: str) -> bool:
-    return any(True for _ in groups_of(annotation_of(cls, key)))

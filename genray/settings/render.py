@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from genray.settings.base import groups_of, is_union
+from genray.settings.schema import group_classes, is_union
 
 
 def annotated_yaml(settings: BaseModel) -> str:
@@ -24,16 +24,16 @@ def annotated_yaml(settings: BaseModel) -> str:
 
 
 def _rows(settings: BaseModel, indent: int, kinds: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str]]:
-    """Code and comment of each line. `kinds`: what the fields that choose between groups may be; the group
-    that was chosen knows but itself."""
+    """Code and comment of each line. `kinds`: what the fields that choose between groups may be, by their
+    names; the type of such a field names the group that was chosen alone."""
     for name, field in type(settings).model_fields.items():
         value = getattr(settings, name)
         if isinstance(value, BaseModel):
             yield f"{' ' * indent}{name}:", field.description or ""
             yield from _rows(value, indent + 2, _kinds(field))
         else:
-            plain = settings.model_dump(mode="json", include={name})[name]
-            text = yaml.safe_dump(plain, default_flow_style=True, width=10**6).splitlines()[0]
+            json_value = settings.model_dump(mode="json", include={name})[name]
+            text = yaml.safe_dump(json_value, default_flow_style=True, width=10**6).splitlines()[0]
             yield f"{' ' * indent}{name}: {text}", _comment(field, kinds.get(name, ()))
 
 
@@ -42,8 +42,8 @@ def _kinds(field: FieldInfo) -> dict[str, list[str]]:
     name = field.discriminator
     if not isinstance(name, str):
         return {}
-    groups = groups_of(field.annotation)
-    return {name: [each for group in groups for each in _choices(group.model_fields[name].annotation)]}
+    groups = group_classes(field.annotation)
+    return {name: [kind for group in groups for kind in _choices(group.model_fields[name].annotation)]}
 
 
 def _comment(field: FieldInfo, kinds: Sequence[str]) -> str:
@@ -51,7 +51,8 @@ def _comment(field: FieldInfo, kinds: Sequence[str]) -> str:
     if choices := kinds or _choices(field.annotation):
         each = "each " if typing.get_origin(field.annotation) is tuple else ""
         parts.append(f"{each}one of {', '.join(choices)}")
-    low = high = ""
+    low = ""
+    high = ""
     for limit in field.metadata:
         match limit:
             case annotated_types.Ge(ge=bound):

@@ -22,6 +22,7 @@ from genray.models.autoencoder import Autoencoder, ConvSettings, DenseSettings
 from genray.models.improved import ImprovedSettings
 from genray.models.losses import ReconstructionSettings, reconstruction_loss
 from genray.models.numpy_dense import NumpyAdam, NumpySettings
+from genray.models.registry import NetworkSpec
 from genray.models.vae import VAESettings, VariationalAutoencoder, kl_divergence, kl_weight
 from genray.settings.base import Settings
 from jobs.recipes.images import UNIT, ImageRecipe, ImageTrainSettings
@@ -83,10 +84,10 @@ class Autoencoding(ImageRecipe[A]):
         model = self.settings.model
         return f"{self.kind}, {model.kind}, {model.latent} numbers for an image of {np.prod(self.shape)}"
 
-    def built_from(self) -> tuple[str, dict[str, Any]]:
+    def network_spec(self) -> NetworkSpec:
         model = self.settings.model
         arguments = {"shape": list(self.shape), "settings": model.model_dump(mode="json")}
-        return f"autoencoder-{model.kind}", arguments
+        return NetworkSpec(f"autoencoder-{model.kind}", arguments)
 
     def make_optimizer(self, name: str, network: nn.Module) -> Optimizer:
         """See `Recipe`: the network in NumPy has its optimizer in NumPy."""

@@ -34,7 +34,7 @@ from genray.images.tensors import ValueRange, to_network
 from genray.io.bad_input import BadInput
 from genray.models.autoencoder import Shape
 from genray.models.layers import parameter_count
-from genray.models.registry import build
+from genray.models.registry import NetworkSpec
 from jobs.training.recipe import AdamSettings, DataSummary, OptimizerSettings, Part, Recipe
 from jobs.training.settings import TrainSettings
 
@@ -69,12 +69,12 @@ class ImageRecipe(Recipe[S]):
         self._summary: DataSummary | None = None
 
     @abstractmethod
-    def built_from(self) -> tuple[str, dict[str, Any]]:
-        """Name and arguments of the network for images of `self.shape`, see `genray/models/registry.py`."""
+    def network_spec(self) -> NetworkSpec:
+        """What the network for images of `self.shape` is built from."""
 
     def network(self) -> nn.Module:
         """The network, new."""
-        return build(*self.built_from())
+        return self.network_spec().build()
 
     @property
     def judging(self) -> Part:
@@ -276,14 +276,12 @@ class ImageRecipe(Recipe[S]):
         samples: Sequence[Path],
         calibration: Mapping[str, Any],
     ) -> None:
-        name, arguments = self.built_from()
         assert self._summary is not None
         save_bundle(
             path,
             networks[self.name],
+            self.network_spec(),
             kind=self.kind,
-            name=name,
-            arguments=arguments,
             preprocessing=self._preprocessing(),
             metrics=metrics,
             seed=self.settings.seed,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Self, TypeVar
 
 import numpy as np
 import torch
@@ -19,9 +19,10 @@ from genray.images.pixels import Pixels, crop_middle, grid
 from genray.images.tensors import to_pixels
 from genray.models.losses import ReconstructionSettings, reconstruction_loss
 from genray.models.nafnet import NAFNetSettings
+from genray.models.registry import NetworkSpec
 from genray.models.residual_unet import ResidualUNetSettings
 from genray.models.restorer import ConvRestorerSettings, macs_per_pixel
-from genray.report.pictures import DrawnRestoration, draw_restorations
+from genray.report.pictures import RestorationExample, draw_restorations
 from jobs.recipes.images import UNIT, ImageRecipe, ImageTrainSettings
 from jobs.runs.samples import RunPicture, RunTable
 from jobs.training.recipe import Conclusion, Learn, Part, Scored, ToDevice
@@ -91,10 +92,10 @@ class Restoring(ImageRecipe[R]):
     def title(self) -> str:
         return f"{self.kind}, {self.settings.model.kind}"
 
-    def built_from(self) -> tuple[str, dict[str, Any]]:
+    def network_spec(self) -> NetworkSpec:
         model = self.settings.model
         arguments = {"channels": self.shape[0], "settings": model.model_dump(mode="json")}
-        return f"restorer-{model.kind}", arguments
+        return NetworkSpec(f"restorer-{model.kind}", arguments)
 
     @property
     def most(self) -> int:
@@ -164,11 +165,13 @@ class Restoring(ImageRecipe[R]):
         """Before and after of some images, a table of all, and what the network costs."""
         count = min(self.settings.loop.samples, len(scored))
         chosen = [scored[int(i)] for i in np.linspace(0, len(scored) - 1, count).round()]
-        rows: list[DrawnRestoration] = []
-        for index, scores in chosen:
-            trio = self._trio(networks, part, index, place)
-            rows.append((*trio, _said(scores, "_before"), _said(scores, "")))
-        pictures = [RunPicture("restorations", "Before and after", draw_restorations(rows))]
+        examples = [
+            RestorationExample(
+                *self._trio(networks, part, index, place), _said(scores, "_before"), _said(scores, "")
+            )
+            for index, scores in chosen
+        ]
+        pictures = [RunPicture("restorations", "Before and after", draw_restorations(examples))]
         names = list(scored[0][1])
         table = RunTable(
             "Every judged image",

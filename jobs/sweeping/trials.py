@@ -45,7 +45,7 @@ def find_training(name: str) -> Training[Any]:
             where="sweep.target",
             hint=f"there are: {', '.join(names)}",
         )
-    training: Any = find_target(name).load()
+    training = find_target(name).load()
     assert isinstance(training, Training)
     return training
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from genray.ecg.qrs import APART, Decisions, QrsFilter, energy_peaks
+from genray.ecg.qrs import REFRACTORY, QrsDetector, QrsFilter, find_energy_peaks
 
 Rows = NDArray[np.intp]
 Floats = NDArray[np.float64]
@@ -30,7 +30,7 @@ class Detection:
 
     def __init__(self, rate: float, hop: int) -> None:
         self._rate, self._hop = rate, hop
-        self._apart = round(APART * rate)
+        self._apart = round(REFRACTORY * rate)
         self._thin = max(1, round(rate / 100))  # energy is smooth: its median needs no more values
         self._filter = QrsFilter(rate, 0)
         self.delay = self._filter.delay + self._apart
@@ -69,7 +69,7 @@ class Detection:
         starts: Rows,
         samples: NDArray[np.floating],
         usable: NDArray[np.bool_],
-        decisions: list[Decisions],
+        decisions: list[QrsDetector],
         ends: list[int],
     ) -> list[list[int]]:
         """The complexes that are found by a hop more.
@@ -90,7 +90,7 @@ class Detection:
         self._energy[rows] = energy[:, -self._context :]
         self._learn(rows, new, energy, usable)
         fused = self._fuse(rows, starts, energy, usable)
-        streams, columns = energy_peaks(fused, self._apart)
+        streams, columns = find_energy_peaks(fused, self._apart)
         heights = fused[streams, columns]
         # Column 0 is `context` samples before this hop's first, and energy lags behind the samples.
         offset = -self._hop - self._context - self._filter.delay

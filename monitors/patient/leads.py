@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genray.ecg.beats import BeatSettings, cut_at
-from genray.ecg.qrs import Decisions, filled
-from genray.ecg.quality import QualitySettings, SignalQuality, judge
+from genray.ecg.qrs import QrsDetector, fill_missing
+from genray.ecg.quality import QualitySettings, SignalQuality, assess_quality
 from monitors.patient.bed import Bed, Hop, Waiting
 from monitors.patient.detection import Detection
 from monitors.patient.reference import SHIFTS, fit
@@ -57,9 +57,9 @@ class Leads:
         self._used = 0
         self._free: dict[int, list[Rows]] = {}
 
-    def decisions(self) -> Decisions:
+    def decisions(self) -> QrsDetector:
         """A detector's state for a new bed."""
-        return Decisions(self._rate)
+        return QrsDetector(self._rate)
 
     def take(self, leads: int) -> Rows:
         """Rows for the leads of a bed."""
@@ -94,8 +94,10 @@ class Leads:
         self._begin(beds, hops, rows, starts, new)
         history = np.concatenate([self._history[rows, self.hop_samples :], new], axis=1)
         self._history[rows] = history
-        quality = judge(history[:, -round(self._quality.seconds * self._rate) :], self._rate, self._quality)
-        whole = filled(np.concatenate([self._last[rows, None], new], axis=1))[:, 1:]
+        quality = assess_quality(
+            history[:, -round(self._quality.seconds * self._rate) :], self._rate, self._quality
+        )
+        whole = fill_missing(np.concatenate([self._last[rows, None], new], axis=1))[:, 1:]
         self._last[rows] = whole[:, -1]
         states = [bed.decisions for bed in beds]
         found = self._detection.push(

@@ -57,7 +57,7 @@ class Scorer:
             )
         self.threshold = float(threshold)
         try:
-            self.beat: BeatSettings = takes.beat
+            self.beat: BeatSettings = takes.beat_settings
         except BundleMismatch as error:
             raise BundleMismatch(error.what, where=str(bundle.path), hint=error.hint) from None
         self.leads = frozenset(name.upper() for name in takes.leads)
@@ -71,7 +71,7 @@ class Scorer:
         """The scores of beats (beats, samples) in mV; any number, also 0."""
         if not len(beats):
             return Scores(np.empty(0, np.float32), np.empty(beats.shape, np.float32))
-        values = self._takes.normalised(beats)
+        values = self._takes.normalise(beats)
         with torch.inference_mode():
             made = self._network(torch.from_numpy(values[:, None]))[:, 0].numpy()
         difference = made - values

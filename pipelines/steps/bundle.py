@@ -18,7 +18,8 @@ from genray.bundle import ImageSpec, Manifest, load_bundle, read_manifest
 from genray.errors import SettingsError
 from genray.images.photo import Photo, to_eight_bits
 from genray.images.pixels import crop_middle
-from genray.inference.openvino import measure_loss, quantized, save_quantized
+from genray.inference.accuracy import measure_loss
+from genray.inference.openvino import quantize, save_quantized
 from genray.inference.runner import InferenceSettings, Runner
 from genray.settings.base import Location
 from pipelines.settings import BulkSettings
@@ -86,9 +87,9 @@ class BundleStep(Step[B]):
         takes = self.manifest.preprocessing.input
         images = [self.seen(photo) for photo in islice(sample, _SAMPLE)]
         network = load_bundle(Path(self.settings.bundle)).network
-        save_quantized(model / _INT8, quantized(network, takes, images), network)
+        save_quantized(model / _INT8, quantize(network, takes, images), network)
         exact, fast = (
-            Runner(
+            Runner.open(
                 load_bundle(Path(self.settings.bundle)).network,
                 takes,
                 self.manifest.preprocessing.output,
@@ -98,11 +99,11 @@ class BundleStep(Step[B]):
             for precision in ("fp32", "int8")
         )
         crops = [crop_middle(image, _CROP) for image in images]
-        loss = dict(measure_loss(exact, fast, crops, sigma=self.noise))
-        note = f"int8: {loss['psnr_between']:.1f} dB from fp32 on {len(crops)} of your images"
-        if "psnr_drop" in loss:
-            note += f"; {loss['psnr_drop']:.3f} dB worse at taking away noise of sigma {self.noise:g}"
-        return {"int8": loss, "notes": [note]}
+        loss = measure_loss(exact, fast, crops, sigma=self.noise)
+        note = f"int8: {loss.psnr_between:.1f} dB from fp32 on {len(crops)} of your images"
+        if loss.psnr_drop is not None:
+            note += f"; {loss.psnr_drop:.3f} dB worse at taking away noise of sigma {self.noise:g}"
+        return {"int8": loss.as_json(), "notes": [note]}
 
     def seen(self, photo: Photo) -> NDArray[np.uint8]:
         """`photo` as the network takes it, at its own size."""
@@ -121,7 +122,7 @@ class BundleStep(Step[B]):
     ) -> Runner:
         """The runner of a network, or of a part of it."""
         folder = place.model / _INT8
-        return Runner(
+        return Runner.open(
             network,
             takes,
             gives,

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 from torch import nn
 
-from genray.inference.tiling import tiled
+from genray.inference.tiling import run_in_tiles
 from genray.models.restorer import Restorer
 from genray.settings.base import Settings
 from pipelines.steps.base import StepPlace
@@ -73,7 +73,9 @@ class RestorationStep(BundleStep[R]):
             return self._run(batch)
         return np.stack(
             [
-                tiled(self._run, image, tile=tiles.size, overlap=tiles.overlap, multiple=self._multiple)
+                run_in_tiles(
+                    self._run, image, tile=tiles.size, overlap=tiles.overlap, multiple=self._multiple
+                )
                 for image in batch
             ]
         )

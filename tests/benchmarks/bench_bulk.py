@@ -34,7 +34,7 @@ from PIL import Image
 from genray.bundle import ImageSpec, Preprocessing, load_bundle, save_bundle
 from genray.images.photo import ReadLimits, WriteSettings, read_photo, write_photo
 from genray.inference.runner import InferenceSettings, Runner
-from genray.models.registry import build
+from genray.models.registry import NetworkSpec
 
 _SIZE = 512
 
@@ -57,27 +57,19 @@ def make_bundle(case: str, path: Path) -> Path:
     """A network of the default size for the case, with drawn weights: speed does not depend on them."""
     torch.manual_seed(0)
     if case == "denoise":
-        name, arguments, kind, size = (
-            "restorer-unet",
-            {"channels": 3, "settings": {"kind": "unet"}},
-            "denoiser",
-            64,
-        )
+        spec = NetworkSpec("restorer-unet", {"channels": 3, "settings": {"kind": "unet"}})
+        kind, size = "denoiser", 64
     else:
         settings = {"latent": 256, "filters": [16, 32, 64]}
-        name, arguments, kind, size = (
-            "autoencoder-conv",
-            {"shape": [3, 128, 128], "settings": settings},
-            "autoencoder",
-            128,
-        )
-    spec = ImageSpec(channels=3, range=(0.0, 1.0))
+        spec = NetworkSpec("autoencoder-conv", {"shape": [3, 128, 128], "settings": settings})
+        kind, size = "autoencoder", 128
+    images = ImageSpec(channels=3, range=(0.0, 1.0))
     fixed = case == "embed"
     preprocessing = Preprocessing(
-        input=spec, output=spec, size=(size, size), fixed=fixed, fit="stretch" if fixed else None
+        input=images, output=images, size=(size, size), fixed=fixed, fit="stretch" if fixed else None
     )
     return save_bundle(
-        path, build(name, arguments), kind=kind, name=name, arguments=arguments,
+        path, spec.build(), spec, kind=kind,
         preprocessing=preprocessing, metrics={}, seed=0, data={},
     )  # fmt: skip
 
@@ -93,7 +85,7 @@ def bound(case: str, bundle: Path, images: Path) -> dict[str, float]:
         from pipelines.steps.autoencoder import _Encoder
 
         network, gives = _Encoder(network), None  # type: ignore[assignment, arg-type]
-    runner = Runner(network, preprocessing.input, gives, InferenceSettings(), threads=1)
+    runner = Runner.open(network, preprocessing.input, gives, InferenceSettings(), threads=1)
     photos = [read_photo(data, ReadLimits()) for data in files]
     costs: dict[str, float] = {}
 

@@ -23,7 +23,7 @@ from PIL import Image
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from genray.models.registry import build
+from genray.models.registry import NetworkSpec
 from genray.settings.load import load
 from genray.targets import Resources, find_target
 from jobs.runs.run import Run
@@ -62,7 +62,7 @@ def script(case: str, images: NDArray[np.uint8]) -> float:
     denoises = target == "train-denoiser"
     arguments: dict[str, Any] = {"settings": {"kind": kind}}
     arguments |= {"channels": 1} if denoises else {"shape": [1, size, size]}
-    network = build(f"{'restorer' if denoises else 'autoencoder'}-{kind}", arguments)
+    network = NetworkSpec(f"{'restorer' if denoises else 'autoencoder'}-{kind}", arguments).build()
     adam = torch.optim.Adam(network.parameters(), lr=1e-3)
     data = DataLoader(
         Images(images, patches), batch_size=8 if denoises else 128, shuffle=True, drop_last=True

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from genray.bundle import load_bundle
-from genray.ecg.qrs import Decisions, filled
+from genray.ecg.qrs import QrsDetector, fill_missing
 from genray.progress import LineDisplay
 from monitors.alarms.events import Reading
 from monitors.outputs.journal import Journal
@@ -194,7 +194,7 @@ def _millivolts(chunk: Chunk) -> Any:
 def detection(case: Case, meter: Meter) -> None:
     """QRS detection alone, by genray: what it costs of the whole."""
     replay, detector = Replay(case), Detection(RATE, RATE)
-    states: dict[str, tuple[int, Decisions]] = {}
+    states: dict[str, tuple[int, QrsDetector]] = {}
     ends: dict[str, int] = {}
     waiting: dict[str, Chunk] = {}
     detector.grow(LEADS * case.streams)
@@ -203,7 +203,7 @@ def detection(case: Case, meter: Meter) -> None:
     def look() -> None:
         streams = list(waiting)
         rows = np.concatenate([LEADS * states[s][0] + np.arange(LEADS) for s in streams])
-        samples = filled(np.concatenate([_millivolts(waiting[s]) for s in streams], axis=1).T)
+        samples = fill_missing(np.concatenate([_millivolts(waiting[s]) for s in streams], axis=1).T)
         decisions = [states[s][1] for s in streams]
         for stream in streams:
             ends[stream] += RATE
@@ -215,7 +215,7 @@ def detection(case: Case, meter: Meter) -> None:
     while not meter.over:
         for chunk in replay.next():
             if chunk.stream not in states:
-                states[chunk.stream], ends[chunk.stream] = (len(states), Decisions(RATE)), 0
+                states[chunk.stream], ends[chunk.stream] = (len(states), QrsDetector(RATE)), 0
                 rows = LEADS * states[chunk.stream][0] + np.arange(LEADS)
                 detector.begin(rows, _millivolts(chunk)[0], forget=True)
             if chunk.stream in waiting or len(waiting) >= 512:

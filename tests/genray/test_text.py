@@ -6,6 +6,7 @@ from genray.text import (
     amount,
     change_in_bytes,
     duration,
+    encodable,
     label_value,
     printable,
     visible,
@@ -23,6 +24,10 @@ def test_columns_are_as_wide_as_their_longest_word() -> None:
 )
 def test_durations_read_naturally(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_what_cannot_be_written_is_a_question_mark() -> None:
+    assert encodable("caf\u00e9 \udcff") == "caf\u00e9 ?"
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def test_the_bundle_scores_beats_by_itself(done: dict[str, Any]) -> None:
     assert isinstance(takes, BeatPreprocessing)
     assert takes.window is None, "rows do not say where the R peak is"
     raw = np.concatenate([drawn_beats(9, seed=3), drawn_beats(9, abnormal=True, seed=3)])[:, None]
-    values = torch.from_numpy(takes.normalised(3 * raw))
+    values = torch.from_numpy(takes.normalise(3 * raw))
     with torch.inference_mode():
         errors = (bundle.network(values) - values).square().mean(dim=(1, 2)).numpy()
     assert (errors[9:] > calibration["threshold"]).all()

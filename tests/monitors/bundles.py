@@ -10,7 +10,7 @@ import torch
 from genray.bundle import save_bundle
 from genray.ecg.beats import BeatPreprocessing, cut_beats
 from genray.ecg.synthesis import generate
-from genray.models.registry import build
+from genray.models.registry import NetworkSpec
 
 
 def fit_beats(folder: Path, members: int = 1) -> Path:
@@ -23,12 +23,12 @@ def fit_beats(folder: Path, members: int = 1) -> Path:
     for seed in range(900, 912):
         made = generate(40, seed=seed)
         normal = made.peaks[[symbol == "N" for symbol in made.symbols]]
-        beats.append(cut_beats(made.millivolts, normal, 360, takes.beat)[0])
-    values = torch.from_numpy(takes.normalised(np.concatenate(beats).reshape(-1, 1, takes.samples)))
-    arguments = {"samples": 140, "settings": {"members": members}}
+        beats.append(cut_beats(made.millivolts, normal, 360, takes.beat_settings)[0])
+    values = torch.from_numpy(takes.normalise(np.concatenate(beats).reshape(-1, 1, takes.samples)))
+    spec = NetworkSpec("beats-dense", {"samples": 140, "settings": {"members": members}})
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = build("beats-dense", arguments)
+        network = spec.build()
         optimizer = torch.optim.Adam(network.parameters(), 3e-3)
         for _ in range(300):
             batch = values[torch.randint(len(values), (256,))]
@@ -41,9 +41,8 @@ def fit_beats(folder: Path, members: int = 1) -> Path:
     return save_bundle(
         folder,
         network,
+        spec,
         kind="ecg-beats",
-        name="beats-dense",
-        arguments=arguments,
         preprocessing=takes,
         metrics={},
         seed=0,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genray.ecg.synthesis import Generated
+from genray.ecg.synthesis import GeneratedEcg
 from monitors.alarms.events import AlarmKind, Transition
 from monitors.patient.bed import Round
 from monitors.patient.reference import ReferenceSettings
@@ -112,7 +112,7 @@ def hits(found: NDArray[np.floating], truth: NDArray[np.floating], tolerance: fl
     return both, len(truth) - both, len(found) - (int(near.any(axis=1).sum()) if near.size else 0)
 
 
-def times_of(made: Generated, symbols: str = "NVS") -> NDArray[np.float64]:
+def times_of(made: GeneratedEcg, symbols: str = "NVS") -> NDArray[np.float64]:
     """Seconds of the beats of `symbols`."""
     keep = [symbol in symbols for symbol in made.symbols]
     return made.peaks[keep] / 360.0

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from genray.bundle import ImageSpec, Preprocessing, save_bundle
-from genray.models.registry import build
+from genray.models.registry import NetworkSpec
 from genray.progress import LineDisplay
 from genray.settings.base import absolute
 from genray.settings.load import load
@@ -23,24 +23,21 @@ from pipelines.storage.output import Output
 Bulk = Callable[..., dict[str, Any]]
 
 _UNET = {"kind": "unet", "widths": [4, 8], "blocks": 1, "middle": 1}
-_NETWORKS: dict[str, tuple[str, dict[str, Any], int, tuple[float, float]]] = {
-    "denoiser": ("restorer-unet", {"channels": 3, "settings": _UNET}, 3, (0, 1)),
-    "denoiser-gray": ("restorer-unet", {"channels": 1, "settings": _UNET}, 1, (0, 1)),
+_NETWORKS: dict[str, tuple[NetworkSpec, int, tuple[float, float]]] = {
+    "denoiser": (NetworkSpec("restorer-unet", {"channels": 3, "settings": _UNET}), 3, (0, 1)),
+    "denoiser-gray": (NetworkSpec("restorer-unet", {"channels": 1, "settings": _UNET}), 1, (0, 1)),
     "destamper": (
-        "restorer-unet",
-        {"channels": 3, "settings": {**_UNET, "bias": True, "gate": True}},
+        NetworkSpec("restorer-unet", {"channels": 3, "settings": {**_UNET, "bias": True, "gate": True}}),
         3,
         (0, 1),
     ),
     "pix2pix": (
-        "unet",
-        {"in_channels": 3, "out_channels": 3, "size": 64, "settings": {"filters": 4}},
+        NetworkSpec("unet", {"in_channels": 3, "out_channels": 3, "size": 64, "settings": {"filters": 4}}),
         3,
         (-1, 1),
     ),
     "autoencoder": (
-        "autoencoder-conv",
-        {"shape": [3, 32, 32], "settings": {"latent": 8, "filters": [4, 8]}},
+        NetworkSpec("autoencoder-conv", {"shape": [3, 32, 32], "settings": {"latent": 8, "filters": [4, 8]}}),
         3,
         (0, 1),
     ),
@@ -74,23 +71,23 @@ def bundle_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
         path = root / kind
         if path.exists():
             return path
-        name, arguments, channels, span = _NETWORKS["autoencoder" if kind == "anomaly" else kind]
+        spec, channels, span = _NETWORKS["autoencoder" if kind == "anomaly" else kind]
         torch.manual_seed(0)
-        network = build(name, arguments)
+        network = spec.build()
         with torch.no_grad():  # restorers begin as the identity
             for each in network.parameters():
                 if not each.any():
                     each.normal_(0, 0.03)
-        spec, autoencoder = ImageSpec(channels=channels, range=span), name.startswith("autoencoder")
+        images = ImageSpec(channels=channels, range=span)
+        autoencoder = spec.name.startswith("autoencoder")
         return save_bundle(
             path,
             network,
+            spec,
             kind=kind.partition("-")[0],
-            name=name,
-            arguments=arguments,
             preprocessing=Preprocessing(
-                input=spec,
-                output=spec,
+                input=images,
+                output=images,
                 size=(32, 32) if autoencoder else (64, 64),
                 fixed=autoencoder,
                 fit="crop" if autoencoder else None,

@@ -2,9 +2,10 @@
 
     WFDB  .hea .dat .atr  formats 16, 24, 32, 61, 80, 160, 212; not 8, 310, 311, FLAC, several segments
     EDF   .edf .bdf       EDF, EDF+C, BDF, BDF+C; not the discontinuous EDF+D
-    CSV   .csv            as `genray/ecg/csv_record.py` says
+    CSV   .csv            as `genray/ecg/records/csv.py` says
 
-Channels that are no ECG (other units than volts, names such as RESP or ABP) are left out.
+`open_record` in `open.py` opens any of them. Channels that are no ECG (other units than volts, names such as
+RESP or ABP) are left out.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from genray.errors import DataError
 from genray.text import printable
 
 MISSING = -32768
-"""A sample that there is none of."""
+"""Stands in 16 bits for a sample that is missing."""
 
 MAX_LEADS = 16
 MAX_CHANNELS = 512
 RATES = (50.0, 4000.0)
-_NAMED = 10  # channels that are listed when none is an ECG
+_MOST_LISTED = 10  # channels that are named when none is an ECG
 _FINEST = 200.0  # units a millivolt that are kept at least, as in the MIT-BIH database
 _MILLIVOLTS = {"nv": 1e-6, "uv": 1e-3, "mv": 1.0, "v": 1e3}
 _NO_ECG = re.compile(
@@ -83,12 +84,13 @@ class Scale:
         return cls(kept, baseline, kept / gain, missing)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
 class EcgRecord(ABC):
-    """One recording. Any number of threads may read it, and it pickles.
+    """One recording, of which header and layout are known; samples are read when they are asked for. Any
+    number of threads may read it, and it pickles.
 
     Attributes:
         path: the file that was opened.
-        name: its stem.
         rate: samples a second.
         leads: their names as in the file, printable, of at most 16 characters, none twice.
         samples: of each lead.
@@ -105,7 +107,7 @@ class EcgRecord(ABC):
 
     @property
     def name(self) -> str:
-        """What the record is called."""
+        """What the record is called: the stem of its file."""
         return self.path.stem
 
     def read(self, start: int, stop: int) -> NDArray[np.int16]:
@@ -117,7 +119,8 @@ class EcgRecord(ABC):
         Raises:
             DataError: the file cannot be read any more.
         """
-        start, stop = min(max(start, 0), self.samples), min(stop, self.samples)
+        start = min(max(start, 0), self.samples)
+        stop = min(stop, self.samples)
         if stop <= start:
             return np.empty((0, len(self.leads)), np.int16)
         try:
@@ -156,50 +159,58 @@ def is_ecg(name: str) -> bool:
 
 def lead_names(names: Sequence[str]) -> tuple[str, ...]:
     """Names that are printable, short, and none of them twice."""
-    made: list[str] = []
+    leads: list[str] = []
     for number, name in enumerate(names, 1):
-        plain = "".join(c for c in name if c.isascii() and c.isprintable()).strip()[:16] or f"ECG{number}"
-        while plain in made:
-            plain = f"{plain[:12]}-{number}"[:16]
-        made.append(plain)
-    return tuple(made)
+        lead = "".join(c for c in name if c.isascii() and c.isprintable()).strip()[:16] or f"ECG{number}"
+        while lead in leads:
+            lead = f"{lead[:12]}-{number}"[:16]
+        leads.append(lead)
+    return tuple(leads)
+
+
+def unusable(path: Path, problem: str, hint: str = "leave it out, or mend it") -> DataError:
+    """The error of a record that `problem` keeps from being used."""
+    return DataError(f"cannot use the record {path.stem}: {problem}", where=str(path), hint=hint)
 
 
 def check_channels(path: Path, channels: Sequence[tuple[str, str, bool]]) -> None:
     """Raise a DataError unless one of the channels, each with its unit and whether it is taken, is an ECG."""
     if any(taken for _, _, taken in channels):
         return
-    said = ", ".join(f"{name} ({unit.strip() or 'no unit'})" for name, unit, _ in channels[:_NAMED])
-    said = printable(said) or "it has none"
-    said += f" and {len(channels) - _NAMED} more" if len(channels) > _NAMED else ""
+    listed = ", ".join(f"{name} ({unit.strip() or 'no unit'})" for name, unit, _ in channels[:_MOST_LISTED])
+    listed = printable(listed) or "it has none"
+    if len(channels) > _MOST_LISTED:
+        listed += f" and {len(channels) - _MOST_LISTED} more"
     hint = "give a record of an ECG in V, mV or uV; names such as Resp or ABP are not taken for one"
-    if bare := [name for name, unit, _ in channels if not unit.strip() and is_ecg(name)]:
-        hint = f"if {bare[0]} is an ECG, write its unit into the header: V, mV or uV"
+    without_unit = [name for name, unit, _ in channels if not unit.strip() and is_ecg(name)]
+    if without_unit:
+        hint = f"if {without_unit[0]} is an ECG, write its unit into the header: V, mV or uV"
     raise DataError(
-        f"cannot use the record {path.name}: no channel is an ECG: {said}",
-        where=str(path),
-        hint=hint,
+        f"cannot use the record {path.name}: no channel is an ECG: {listed}", where=str(path), hint=hint
     )
 
 
 def check_shape(path: Path, leads: int, rate: float, samples: int) -> None:
     """Raise a DataError unless a record of so many leads, samples a second and samples makes sense."""
     if samples <= 0:
-        wrong = "it holds no samples"
+        problem = "it holds no samples"
     elif not RATES[0] <= rate <= RATES[1]:
-        wrong = f"it has {rate:g} samples a second, not {RATES[0]:g} to {RATES[1]:g}"
+        problem = f"it has {rate:g} samples a second, not {RATES[0]:g} to {RATES[1]:g}"
     elif leads > MAX_LEADS:
-        wrong = f"it has {leads} leads; {MAX_LEADS} are read at most"
+        problem = f"it has {leads} leads; {MAX_LEADS} are read at most"
     else:
         return
     raise DataError(
-        f"cannot use the record {path.name}: {wrong}", where=str(path), hint="leave the file out, or mend it"
+        f"cannot use the record {path.name}: {problem}",
+        where=str(path),
+        hint="leave the file out, or mend it",
     )
 
 
 def to_units(stored: NDArray[np.integer], scales: Sequence[Scale]) -> NDArray[np.int16]:
     """Stored numbers (samples, leads) as units."""
-    baseline, factor = (np.array([getattr(s, n) for s in scales]) for n in ("baseline", "factor"))
+    baseline = np.array([scale.baseline for scale in scales])
+    factor = np.array([scale.factor for scale in scales])
     scaled = np.clip(np.rint((stored - baseline) * factor), MISSING + 1, -MISSING - 1)
     units: NDArray[np.int16] = scaled.astype(np.int16)
     for lead, scale in enumerate(scales):

@@ -12,15 +12,23 @@ comma.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from genray.ecg.records.base import MAX_LEADS, MISSING, RATES, EcgRecord, check_shape, is_ecg, lead_names
-from genray.errors import DataError
+from genray.ecg.records.base import (
+    MAX_LEADS,
+    MISSING,
+    RATES,
+    EcgRecord,
+    check_shape,
+    is_ecg,
+    lead_names,
+    unusable,
+)
 
 _GAIN = 1000.0
 _STRIDE = 1024  # the place of every so manieth line is remembered
@@ -33,91 +41,61 @@ _SECONDS = "`time` is in seconds, from anything or unix time: no dates, no clock
 _HINT = "it needs a line such as time,II,V1 and then one for each sample, in seconds and millivolts"
 
 
-class CsvRecord(EcgRecord):
-    """A CSV file. Opening reads through it once, to learn where the lines are.
+@dataclass(frozen=True)
+class _Columns:
+    """How a line is made: what separates cells, what stands before decimals, and what the cells are."""
 
-    Raises:
-        DataError: there is no rate, the times are not even, or the text is something else.
-    """
+    separator: str
+    point: str
+    names: Sequence[str]
+    time: int | None  # column of the times
+    leads: Sequence[int]  # columns of the leads
 
-    def __init__(self, path: Path, rate: float | None = None) -> None:
-        self.path = path
-        if not path.is_file():
-            self._refuse("there is no such file", "check its path")
-        with path.open("rb") as file:
-            header = file.readline(_LONGEST_LINE)
-            begin = file.read(_LONGEST_LINE)
-        text = header.decode("utf-8-sig", "replace")
-        self._separator = max(",;\t", key=text.count)  # the comma, if there is none
-        self._point = "," if self._separator != "," and b"," in begin else "."
-        self._names = names = [name.strip() for name in text.split(self._separator)]
-        if not header.endswith(b"\n") or all(_is_number(name) for name in names):
-            self._refuse("its first line does not name columns")
-        if len(names) > MAX_LEADS + 1:
-            self._refuse(f"it has {len(names)} columns; {MAX_LEADS} leads are read at most")
-        self._time = next((n for n, name in enumerate(names) if name.lower() == "time"), None)
-        self._lead_columns = [n for n, name in enumerate(names) if n != self._time and is_ecg(name)]
-        if not self._lead_columns:
-            self._refuse(f"no column is an ECG: {', '.join(names)}"[:200])
-        self.leads = lead_names([names[n] for n in self._lead_columns])
-        self.gains = (_GAIN,) * len(self.leads)
-        self._end = self._find_end(len(header))
-        self._marks, self.samples = self._find_lines(len(header))
-        if not self.samples:
-            self._refuse("it holds no samples")
-        self.rate = rate or 0.0
-        if self._time is not None and self.samples > 1:
-            self._first = float(self._cells(0, 1)[0, self._time])
-            self.rate = self._rate(float(self._cells(self.samples - 1, self.samples)[0, self._time]))
-            self.start = self._first if self._first > _UNIX_TIME else None
-        elif rate is None:
-            hint = "add a column `time` in seconds; or tell the monitor the samples a second: source.csv_rate"
-            self._refuse("nothing says its rate", hint)
-        check_shape(path, len(self.leads), self.rate, self.samples)
-        self._read(0, min(_STRIDE, self.samples))
 
-    def _read(self, start: int, stop: int) -> NDArray[np.int16]:
-        cells = self._cells(start, stop)
-        if self._time is not None and self.samples > 1:
-            off = (cells[:, self._time] - self._first) * self.rate - np.arange(start, stop)
-            if not (np.abs(off) <= 1).all():
-                back = np.diff(cells[:, self._time]) <= 0
-                if back.any():
-                    line = start + 3 + int(np.argmax(back))
-                    hint = "sort its lines, keep each sample once, and give times enough digits"
-                    self._refuse(f"its times do not increase, as line {line} shows", hint)
-                line = start + 2 + int(np.argmin(np.abs(off) <= 1))
-                hint = "write a line with empty cells for each sample that is missing"
-                self._refuse(f"its times are not even, as line {line} shows", hint)
-        values = cells[:, self._lead_columns]
-        most = (-MISSING - 1) / _GAIN
-        units = np.rint(np.nan_to_num(np.clip(values, -most, most)) * _GAIN)
-        return np.where(np.isfinite(values), units, MISSING).astype(np.int16)
+@dataclass(frozen=True)
+class _Lines:
+    """Where the lines lie: every `_STRIDE`th begins at one of `marks`, and the text ends at `end`."""
 
-    def _cells(self, start: int, stop: int) -> NDArray[np.float64]:
+    marks: Sequence[int]
+    count: int
+    end: int
+
+
+@dataclass(frozen=True)
+class _Table:
+    """The lines of a file as numbers."""
+
+    path: Path
+    columns: _Columns
+    lines: _Lines
+
+    def read(self, start: int, stop: int) -> NDArray[np.float64]:
         """The lines `start` to `stop` as (lines, columns), NaN where empty."""
         import pyarrow as pa
         from pyarrow import csv
 
         first, last = start // _STRIDE, -(-stop // _STRIDE)
-        until = self._marks[last] if last < len(self._marks) else self._end
+        marks = self.lines.marks
+        end = marks[last] if last < len(marks) else self.lines.end
         with self.path.open("rb") as file:
-            file.seek(self._marks[first])
-            text = file.read(until - self._marks[first])
-        names = [str(n) for n in range(len(self._names))]
+            file.seek(marks[first])
+            text = file.read(end - marks[first])
+        names = [str(n) for n in range(len(self.columns.names))]
         try:
             table = csv.read_csv(
                 pa.py_buffer(text),
                 csv.ReadOptions(column_names=names, use_threads=False, block_size=max(len(text), 1)),
-                csv.ParseOptions(delimiter=self._separator, quote_char=False, ignore_empty_lines=False),
+                csv.ParseOptions(
+                    delimiter=self.columns.separator, quote_char=False, ignore_empty_lines=False
+                ),
                 csv.ConvertOptions(
                     column_types=dict.fromkeys(names, pa.float64()),
                     null_values=_MISSING_CELLS,
-                    decimal_point=self._point,
+                    decimal_point=self.columns.point,
                 ),
             )
         except pa.ArrowInvalid:
-            self._explain(text, first * _STRIDE + 2)
+            self._check_lines(text, first * _STRIDE + 2)
             raise
         if len(table) < stop - first * _STRIDE:
             raise ValueError("the file ends early")
@@ -125,65 +103,173 @@ class CsvRecord(EcgRecord):
         cells: NDArray[np.float64] = np.stack(columns, axis=1, dtype=np.float64)
         return cells[start - first * _STRIDE : stop - first * _STRIDE]
 
-    def _rate(self, last: float) -> float:
-        """Samples a second, by the times of the first line and the last."""
-        length = last - self._first
-        if not length > 0:  # also where one is missing
-            said = f"its times do not increase: {self._first:.10g} at first, {last:.10g} at last"
-            self._refuse(said, "sort its lines by time; every line has a time")
-        rate = (self.samples - 1) / length
-        for unit, each in _FINER.items():
-            if rate < RATES[0] and RATES[0] <= rate * each <= RATES[1]:
-                said = f"it has {rate:g} samples a second, not {RATES[0]:g} to {RATES[1]:g}"
-                self._refuse(said, f"`time` is in seconds: if it holds {unit}, divide it by {each}")
-        return rate
+    def time(self, line: int) -> float:
+        """The time of one line, in seconds; only where there is a column of times."""
+        assert self.columns.time is not None
+        return float(self.read(line, line + 1)[0, self.columns.time])
 
-    def _explain(self, text: bytes, number: int) -> None:
-        """Refuse the first line of `text`, the first of which is line `number`, that cannot be read."""
+    def _check_lines(self, text: bytes, number: int) -> None:
+        """Raise a DataError for the first line of `text`, which begins with line `number`, that cannot be
+        read."""
+        names = self.columns.names
         for at, line in enumerate(text.decode("utf-8", "replace").removesuffix("\n").split("\n"), number):
-            cells = line.split(self._separator)
-            if len(cells) != len(self._names):
-                self._refuse(f"line {at} has {len(cells)} columns, its header {len(self._names)}")
+            cells = line.split(self.columns.separator)
+            if len(cells) != len(names):
+                problem = f"line {at} has {len(cells)} columns, its header {len(names)}"
+                raise unusable(self.path, problem, _HINT)
             for column, cell in enumerate(cell.strip() for cell in cells):
-                if cell not in _MISSING_CELLS and not _is_number(cell.replace(self._point, ".")):
-                    said = f"line {at}, column {self._names[column]}: {cell[:40]!r} is no number"
-                    hint = _SECONDS if column == self._time else "leave the cell empty if there is no sample"
-                    self._refuse(said, hint)
+                if cell not in _MISSING_CELLS and not _is_number(cell.replace(self.columns.point, ".")):
+                    problem = f"line {at}, column {names[column]}: {cell[:40]!r} is no number"
+                    is_time = column == self.columns.time
+                    hint = _SECONDS if is_time else "leave the cell empty if there is no sample"
+                    raise unusable(self.path, problem, hint)
 
-    def _find_end(self, first: int) -> int:
-        """Where the text ends, without the empty lines after it."""
-        size = self.path.stat().st_size
-        with self.path.open("rb") as file:
-            file.seek(max(first, size - _LONGEST_LINE))
-            return file.tell() + len(file.read().rstrip(b" \r\n"))  # no tabs: these end empty cells
 
-    def _find_lines(self, first: int) -> tuple[list[int], int]:
-        """Where every `_STRIDE`th line begins, and how many there are."""
-        if self._end <= first:
-            return [], 0
-        marks, lines = [first], 1
-        for places in self._line_ends(first):
-            # The line with number n begins after the n-th end.
-            numbers = np.arange(lines, lines + len(places))
-            marks += (places[numbers % _STRIDE == 0] + 1).tolist()
-            lines += len(places)
-        return marks, lines
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CsvRecord(EcgRecord):
+    """A CSV file.
 
-    def _line_ends(self, first: int) -> Iterator[NDArray[np.int64]]:
-        with self.path.open("rb") as file:
-            file.seek(first)
-            at = last = first
-            while at < self._end and (block := file.read(min(_BLOCK, self._end - at))):
-                places = np.flatnonzero(np.frombuffer(block, np.uint8) == 10) + at
-                at += len(block)
-                ends = np.concatenate([[last], places, [at]])
-                if np.diff(ends).max() > _LONGEST_LINE:
-                    self._refuse("it has lines of absurd length")
-                last = int(places[-1]) if len(places) else last
-                yield places
+    Attributes:
+        table: its numbers.
+        first_time: seconds of the first line; None where a given rate says the times.
+    """
 
-    def _refuse(self, wrong: str, hint: str = _HINT) -> NoReturn:
-        raise DataError(f"cannot use the record {self.name}: {wrong}", where=str(self.path), hint=hint)
+    table: _Table
+    first_time: float | None
+
+    @classmethod
+    def open(cls, path: Path, rate: float | None = None) -> CsvRecord:
+        """Read once through `path`, to learn where the lines are.
+
+        Args:
+            rate: samples a second, for a file without a column `time`.
+
+        Raises:
+            DataError: there is no rate, the times are not even, or the text is something else.
+        """
+        if not path.is_file():
+            raise unusable(path, "there is no such file", "check its path")
+        with path.open("rb") as file:
+            header = file.readline(_LONGEST_LINE)
+            beginning = file.read(_LONGEST_LINE)
+        columns = _parse_header(path, header, beginning)
+        lines = _find_lines(path, len(header))
+        if not lines.count:
+            raise unusable(path, "it holds no samples", _HINT)
+        table = _Table(path, columns, lines)
+        first_time = None
+        if columns.time is not None and lines.count > 1:
+            first_time = table.time(0)
+            rate = _rate(path, first_time, table.time(lines.count - 1), lines.count)
+        elif rate is None:
+            hint = "add a column `time` in seconds; or tell the monitor the samples a second: source.csv_rate"
+            raise unusable(path, "nothing says its rate", hint)
+        leads = lead_names([columns.names[n] for n in columns.leads])
+        record = cls(
+            path=path,
+            rate=rate,
+            leads=leads,
+            samples=lines.count,
+            gains=(_GAIN,) * len(leads),
+            start=first_time if first_time is not None and first_time > _UNIX_TIME else None,
+            table=table,
+            first_time=first_time,
+        )
+        check_shape(path, len(leads), rate, record.samples)
+        record._read(0, min(_STRIDE, record.samples))
+        return record
+
+    def _read(self, start: int, stop: int) -> NDArray[np.int16]:
+        cells = self.table.read(start, stop)
+        if self.first_time is not None:
+            self._check_times(cells[:, self.table.columns.time], start, self.first_time)
+        values = cells[:, self.table.columns.leads]
+        most = (-MISSING - 1) / _GAIN
+        units = np.rint(np.nan_to_num(np.clip(values, -most, most)) * _GAIN)
+        return np.where(np.isfinite(values), units, MISSING).astype(np.int16)
+
+    def _check_times(self, times: NDArray[np.float64], start: int, first_time: float) -> None:
+        """Raise a DataError unless `times`, the first of which is of sample `start`, are even."""
+        off = (times - first_time) * self.rate - np.arange(start, start + len(times))
+        if (np.abs(off) <= 1).all():
+            return
+        back = np.diff(times) <= 0
+        if back.any():
+            problem = f"its times do not increase, as line {start + 3 + int(np.argmax(back))} shows"
+            hint = "sort its lines, keep each sample once, and give times enough digits"
+            raise unusable(self.path, problem, hint)
+        problem = f"its times are not even, as line {start + 2 + int(np.argmin(np.abs(off) <= 1))} shows"
+        hint = "write a line with empty cells for each sample that is missing"
+        raise unusable(self.path, problem, hint)
+
+
+def _parse_header(path: Path, header: bytes, beginning: bytes) -> _Columns:
+    """The columns that the line `header` names; `beginning` is some of the text after it."""
+    text = header.decode("utf-8-sig", "replace")
+    separator = max(",;\t", key=text.count)  # the comma, if there is none
+    names = [name.strip() for name in text.split(separator)]
+    if not header.endswith(b"\n") or all(_is_number(name) for name in names):
+        raise unusable(path, "its first line does not name columns", _HINT)
+    if len(names) > MAX_LEADS + 1:
+        raise unusable(path, f"it has {len(names)} columns; {MAX_LEADS} leads are read at most", _HINT)
+    time = next((n for n, name in enumerate(names) if name.lower() == "time"), None)
+    leads = [n for n, name in enumerate(names) if n != time and is_ecg(name)]
+    if not leads:
+        raise unusable(path, f"no column is an ECG: {', '.join(names)}"[:200], _HINT)
+    point = "," if separator != "," and b"," in beginning else "."
+    return _Columns(separator, point, names, time, leads)
+
+
+def _rate(path: Path, first: float, last: float, lines: int) -> float:
+    """Samples a second, by the times of the first line and the last."""
+    length = last - first
+    if not length > 0:  # also where one is missing
+        problem = f"its times do not increase: {first:.10g} at first, {last:.10g} at last"
+        raise unusable(path, problem, "sort its lines by time; every line has a time")
+    rate = (lines - 1) / length
+    for unit, each in _FINER.items():
+        if rate < RATES[0] and RATES[0] <= rate * each <= RATES[1]:
+            problem = f"it has {rate:g} samples a second, not {RATES[0]:g} to {RATES[1]:g}"
+            raise unusable(path, problem, f"`time` is in seconds: if it holds {unit}, divide it by {each}")
+    return rate
+
+
+def _find_lines(path: Path, first: int) -> _Lines:
+    """The lines of `path` from byte `first` on."""
+    end = _find_end(path, first)
+    if end <= first:
+        return _Lines([], 0, end)
+    marks = [first]
+    count = 1
+    for places in _line_ends(path, first, end):
+        # The line with number n begins after the n-th end.
+        numbers = np.arange(count, count + len(places))
+        marks += (places[numbers % _STRIDE == 0] + 1).tolist()
+        count += len(places)
+    return _Lines(marks, count, end)
+
+
+def _find_end(path: Path, first: int) -> int:
+    """Where the text ends, without the empty lines after it."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(max(first, size - _LONGEST_LINE))
+        return file.tell() + len(file.read().rstrip(b" \r\n"))  # no tabs: these end empty cells
+
+
+def _line_ends(path: Path, first: int, end: int) -> Iterator[NDArray[np.int64]]:
+    """Where lines end, block by block."""
+    with path.open("rb") as file:
+        file.seek(first)
+        at = last = first
+        while at < end and (block := file.read(min(_BLOCK, end - at))):
+            places = np.flatnonzero(np.frombuffer(block, np.uint8) == 10) + at
+            at += len(block)
+            ends = np.concatenate([[last], places, [at]])
+            if np.diff(ends).max() > _LONGEST_LINE:
+                raise unusable(path, "it has lines of absurd length", _HINT)
+            last = int(places[-1]) if len(places) else last
+            yield places
 
 
 def _is_number(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""Opens a recording by the kind of its file."""
+"""Opens a recording by the kind of its file, and finds recordings in a folder."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 
 from genray.ecg.records.base import EcgRecord
 from genray.errors import DataError
+
+_SUFFIXES = (".hea", ".edf", ".bdf", ".csv")
 
 
 def open_record(path: str | os.PathLike[str], *, rate: float | None = None) -> EcgRecord:
@@ -25,18 +27,18 @@ def open_record(path: str | os.PathLike[str], *, rate: float | None = None) -> E
         if suffix in (".edf", ".bdf"):
             from genray.ecg.records.edf import EdfRecord
 
-            return EdfRecord(at)
+            return EdfRecord.open(at)
         if suffix == ".csv":
             from genray.ecg.records.csv import CsvRecord
 
-            return CsvRecord(at, rate)
+            return CsvRecord.open(at, rate)
         from genray.ecg.records.wfdb import WfdbRecord
 
-        known = suffix in (".hea", ".dat", ".atr")
-        header = at.with_suffix(".hea") if known else at.with_name(at.name + ".hea")
-        if at.is_file() and not known and not header.is_file():
+        is_wfdb = suffix in (".hea", ".dat", ".atr")
+        header = at.with_suffix(".hea") if is_wfdb else at.with_name(at.name + ".hea")
+        if at.is_file() and not is_wfdb and not header.is_file():
             raise ValueError("it is another kind of file")
-        return WfdbRecord(header)
+        return WfdbRecord.open(header)
     except (OSError, ValueError, OverflowError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(
@@ -54,11 +56,8 @@ def find_records(folder: str | os.PathLike[str]) -> list[Path]:
     """
     if not Path(folder).is_dir():
         raise DataError("no such folder of records", where=str(folder), hint="check its path")
-    found = []
+    records = []
     for at, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(at, f) for f in files if f.lower().endswith(_SUFFIXES) and not f.startswith(".")]
-    return sorted(found)
-
-
-_SUFFIXES = (".hea", ".edf", ".bdf", ".csv")
+        records += [Path(at, f) for f in files if f.lower().endswith(_SUFFIXES) and not f.startswith(".")]
+    return sorted(records)

@@ -1,7 +1,21 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from genray.ecg.beats import BeatSettings, cut_at, cut_beats, normalised
+from genray.ecg.beats import (
+    UNKNOWN,
+    BeatPreprocessing,
+    BeatSettings,
+    RecordBeats,
+    cut_at,
+    cut_beats,
+    normalise_beats,
+    read_record_beats,
+)
+from genray.ecg.records.open import open_record
+from genray.errors import BundleMismatch, DataError
+from tests.beat_files import write_record
 
 SETTINGS = BeatSettings(before=0.25, after=0.45, samples=141)  # 5 ms apart
 
@@ -46,8 +60,91 @@ def test_beats_of_many_rows_are_those_of_each_record() -> None:
 
 def test_a_normalised_beat_has_no_height_and_a_flat_one_is_zero() -> None:
     beats = np.random.default_rng(1).normal(4, 3, (5, 2, 140)).astype(np.float32)
-    made = normalised(beats)
+    made = normalise_beats(beats)
     np.testing.assert_allclose(made.mean(axis=-1), 0, atol=1e-5)
     np.testing.assert_allclose(made.std(axis=-1), 1, atol=1e-5)
-    np.testing.assert_allclose(normalised(0.01 * beats - 7), made, atol=1e-3)
-    assert not normalised(np.full((2, 140), 5.1, np.float32)).any()
+    np.testing.assert_allclose(normalise_beats(0.01 * beats - 7), made, atol=1e-3)
+    assert not normalise_beats(np.full((2, 140), 5.1, np.float32)).any()
+
+
+def read(path: Path, leads: tuple[str, ...] = ("II", "MLII"), detected: bool = False) -> RecordBeats:
+    return read_record_beats(
+        open_record(path), BeatSettings(), leads, "detected" if detected else "annotated"
+    )
+
+
+def test_annotated_beats_have_their_aami_classes(tmp_path: Path) -> None:
+    write_record(tmp_path, "a", "NNVLRSFN")
+    beats = read(tmp_path / "a.hea")
+    assert beats.classes == list("NNVNNSFN")
+    assert (beats.values.shape, beats.leads) == ((8, 140), ("MLII",))
+    assert np.abs(beats.values[0].argmax() - 50) <= 3, "the spike is a quarter of a second after the start"
+
+
+def test_all_leads_give_beats_of_their_own(tmp_path: Path) -> None:
+    write_record(tmp_path, "a", "NNV")
+    beats = read(tmp_path / "a.hea", leads=())
+    assert beats.leads == ("MLII", "V1")
+    assert beats.classes == list("NNVNNV")
+    np.testing.assert_allclose(beats.values[3:], -0.5 * beats.values[:3], atol=0.002)
+
+
+def test_detected_peaks_take_the_classes_of_annotated_ones_nearby(tmp_path: Path) -> None:
+    write_record(tmp_path, "a", "N" * 30)
+    found = read(tmp_path / "a.hea", detected=True)
+    assert found.classes.count("N") >= 25
+
+
+def test_without_annotations_peaks_are_detected_and_nobody_knows_their_classes(tmp_path: Path) -> None:
+    write_record(tmp_path, "a", "N" * 30)
+    (tmp_path / "a.atr").unlink()
+    beats = read(tmp_path / "a.hea")
+    assert len(beats.values) >= 25
+    assert set(beats.classes) == {UNKNOWN}
+
+
+def test_a_record_without_the_lead_says_which_it_has(tmp_path: Path) -> None:
+    write_record(tmp_path, "a", "NN")
+    with pytest.raises(DataError, match="none of the leads II, but MLII, V1"):
+        read(tmp_path / "a.hea", leads=("II",))
+
+
+def test_a_record_without_beats_is_refused(tmp_path: Path) -> None:
+    write_record(tmp_path, "a", "")
+    with pytest.raises(DataError, match="no beats"):
+        read(tmp_path / "a.hea")
+
+
+def test_by_mean_and_deviation_a_beat_keeps_its_shape_alone() -> None:
+    takes = BeatPreprocessing(before=0.25, after=0.45, samples=16, normalisation="zscore")
+    beats = np.random.default_rng(0).normal(3, 5, (4, 1, 16))
+    made = takes.normalise(beats)
+    np.testing.assert_allclose(made.mean(axis=-1), 0, atol=1e-6)
+    np.testing.assert_allclose(takes.normalise(7 * beats - 2), made, atol=1e-5)
+
+
+def test_by_the_range_all_beats_are_moved_alike() -> None:
+    takes = BeatPreprocessing(before=0.25, after=0.45, samples=16, normalisation="minmax", span=(-1.0, 3.0))
+    np.testing.assert_allclose(takes.normalise(np.array([-1.0, 1.0, 3.0, 5.0])), [0, 0.5, 1, 1.5])
+
+
+def test_it_says_what_a_beat_is() -> None:
+    takes = BeatPreprocessing(before=0.2, after=0.4, samples=64, normalisation="zscore", leads=("II",))
+    assert (takes.beat_settings.before, takes.beat_settings.after, takes.beat_settings.samples) == (
+        0.2,
+        0.4,
+        64,
+    )
+
+
+def test_of_rows_of_a_table_nobody_knows_what_a_beat_is() -> None:
+    takes = BeatPreprocessing(samples=64, normalisation="zscore")
+    assert takes.window is None
+    with pytest.raises(BundleMismatch, match="rows of a table"):
+        _ = takes.beat_settings
+
+
+def test_values_far_out_of_the_range_keep_their_squares_finite() -> None:
+    takes = BeatPreprocessing(samples=16, normalisation="minmax", span=(0.0, 1e-6))
+    made = takes.normalise(np.array([1e15, -1e15], np.float32))
+    assert np.isfinite(np.square(made)).all()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from genray.ecg.quality import QualitySettings, SignalQuality, judge
+from genray.ecg.quality import QualitySettings, SignalQuality, assess_quality
 from genray.ecg.synthesis import Episode, generate
 
 RATE = 360
@@ -12,14 +12,14 @@ NOISE = np.random.default_rng(0)
 
 def _word(lead: np.ndarray, rate: float = RATE, **settings: float) -> str:
     return SignalQuality(
-        int(judge(np.asarray(lead, np.float32)[None], rate, QualitySettings(**settings))[0])
+        int(assess_quality(np.asarray(lead, np.float32)[None], rate, QualitySettings(**settings))[0])
     ).word
 
 
 def _seconds(made: np.ndarray, first: int = 0) -> list[str]:
     """The quality of each two seconds of (samples, leads)."""
     windows = [made[at : at + 2 * RATE].T for at in range(first * RATE, len(made) - 2 * RATE + 1, 2 * RATE)]
-    return [SignalQuality(int(q)).word for w in windows for q in judge(w, RATE, QualitySettings())]
+    return [SignalQuality(int(q)).word for w in windows for q in assess_quality(w, RATE, QualitySettings())]
 
 
 ECG = generate(20, seed=1).millivolts[4 * RATE : 6 * RATE, 0]
@@ -75,14 +75,14 @@ def test_what_cannot_be_judged_is_poor(lead: np.ndarray) -> None:
 
 def test_leads_are_judged_each_for_itself() -> None:
     leads = np.stack([ECG, np.zeros(720), ECG + NOISE.normal(0, 1.5, 720), ECG])
-    assert judge(leads, RATE, QualitySettings()).tolist() == [0, 2, 1, 0]
+    assert assess_quality(leads, RATE, QualitySettings()).tolist() == [0, 2, 1, 0]
 
 
 @pytest.mark.parametrize("rate", [50, 125, 1000, 4000])
 def test_any_rate_will_do(rate: int) -> None:
     made = generate(10, float(rate), seed=1).millivolts
-    assert judge(made[-2 * rate :].T, rate, QualitySettings()).tolist() == [0, 0]
-    assert judge(np.full((1, 2 * rate), np.nan, np.float32), rate, QualitySettings()).tolist() == [2]
+    assert assess_quality(made[-2 * rate :].T, rate, QualitySettings()).tolist() == [0, 0]
+    assert assess_quality(np.full((1, 2 * rate), np.nan, np.float32), rate, QualitySettings()).tolist() == [2]
 
 
 def test_limits_are_those_of_the_settings() -> None:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import sleepecg
 
-from genray.ecg.beats import BeatSettings, cut_beats, normalised
+from genray.ecg.beats import BeatSettings, cut_beats, normalise_beats
 from genray.ecg.records.base import MISSING
 from genray.ecg.records.open import open_record
 from genray.ecg.records.wfdb import write_wfdb
-from genray.ecg.synthesis import Episode, Generated, Patient, generate, write_records
+from genray.ecg.synthesis import Episode, GeneratedEcg, Patient, generate, write_records
 
 with warnings.catch_warnings(action="ignore"):  # it uses what pandas gives up
     import wfdb
@@ -23,12 +23,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")
 RATE = 360
 
 
-def _beats_a_minute(made: Generated, start: float, stop: float) -> float:
+def _beats_a_minute(made: GeneratedEcg, start: float, stop: float) -> float:
     inside = (made.peaks > start * RATE) & (made.peaks < stop * RATE)
     return 60 * RATE / float(np.median(np.diff(made.peaks[inside])))
 
 
-def _share(made: Generated, start: float, stop: float) -> float:
+def _share(made: GeneratedEcg, start: float, stop: float) -> float:
     inside = np.flatnonzero((made.peaks > start * RATE) & (made.peaks < stop * RATE))
     return float(np.mean([made.symbols[n] == "V" for n in inside]))
 
@@ -63,7 +63,7 @@ def test_ventricular_beats_are_wide_early_and_unlike_the_patients_normal_ones() 
     for seed in range(8):
         made = generate(240, seed=seed, script=[Episode("pvc", 60, 180, share=0.3)])
         beats, kept = cut_beats(made.millivolts, made.peaks, RATE, BeatSettings())
-        shapes = normalised(beats).reshape(len(beats), -1)
+        shapes = normalise_beats(beats).reshape(len(beats), -1)
         odd = np.array([s == "V" for s in made.symbols])[kept]
         normal = np.array([s == "N" for s in made.symbols])[kept]
         usual = np.median(shapes[normal], axis=0)
@@ -85,7 +85,7 @@ def test_early_narrow_beats_look_like_normal_ones() -> None:
     gaps = np.diff(made.peaks)
     assert np.median(gaps[symbols[1:] == "S"]) < 0.85 * np.median(gaps)
     beats, kept = cut_beats(made.millivolts, made.peaks, RATE, BeatSettings(before=0.06, after=0.06))
-    shapes = normalised(beats).reshape(len(beats), -1)
+    shapes = normalise_beats(beats).reshape(len(beats), -1)
     usual = np.median(shapes[symbols[kept] == "N"], axis=0)
     assert ((shapes[symbols[kept] == "S"] - usual) ** 2).mean() < 0.1
 

@@ -165,7 +165,11 @@ def test_the_layout_in_memory_is_kept_and_does_not_change_the_noise(kind: str) -
     plain, other = (corrupt(layout, chosen, seeded()) for layout in (images, last))
     assert plain.is_contiguous()
     assert other.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(plain, other)
+    if kind in ("jpeg", "mixed"):
+        # Coefficients half-way between two steps fall to either, as each layout is added up in its own order.
+        assert -10 * float((plain - other).square().mean().log10()) > 42  # dB; see test_jpeg.py
+    else:
+        assert torch.equal(plain, other), "each value for itself"
 
 
 def test_without_a_generator_torch_is_drawn_from() -> None:
@@ -265,7 +269,9 @@ def test_each_image_has_its_own_quality() -> None:
     qualities = torch.tensor([5, 40, 90])
     together = jpeg(image.expand(3, -1, -1, -1), qualities)
     for one, quality in zip(together, qualities, strict=True):
-        torch.testing.assert_close(one[None], jpeg(image, quality[None]))
+        # Not equal: coefficients half-way between two steps fall to either, as batches are added up in some
+        # order. libjpeg's integers are further off, and come within 42 dB.
+        assert psnr(one[None], jpeg(image, quality[None])) > 42
     losses = [psnr(one, image[0]) for one in together]
     assert losses[0] + 3 < losses[1]
     assert losses[1] + 3 < losses[2]

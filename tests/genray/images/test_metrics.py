@@ -18,7 +18,8 @@ def test_equal_images_are_perfect() -> None:
     metrics = image_metrics(image, image)
     assert metrics["l1"].tolist() == [0, 0]
     assert metrics["psnr"].tolist() == [100, 100]
-    assert metrics["ssim"].tolist() == pytest.approx([1, 1])
+    # The moments in it are sums of 121 values up to 1 in float32, off by 121 * 2^-24 at most, of about 0.08.
+    assert metrics["ssim"].tolist() == pytest.approx([1, 1], abs=1e-4)
 
 
 def test_metrics_follow_their_definitions_for_each_image_alone() -> None:

@@ -11,7 +11,8 @@ from torch import nn
 from genray.bundle import ImageSpec
 from genray.errors import SettingsError
 from genray.images.tensors import to_network, to_pixels
-from genray.inference.openvino import core, load_quantized, measure_loss, quantized, save_quantized
+from genray.inference.accuracy import ImageDifference, measure_loss
+from genray.inference.openvino import core, load_quantized, quantize, save_quantized
 from genray.inference.runner import InferenceSettings, Runner
 from genray.models.autoencoder import ConvAutoencoder, ConvSettings
 from genray.models.residual_unet import ResidualUNet, ResidualUNetSettings
@@ -38,12 +39,13 @@ def photos(number: int, height: int = 40, width: int = 56) -> list[NDArray[np.ui
 
 def test_int8_is_close_to_fp32_at_every_size(tmp_path: Path) -> None:
     exact = network()
-    folder = save_quantized(tmp_path / "int8", quantized(exact, SPEC, photos(4)), exact)
+    folder = save_quantized(tmp_path / "int8", quantize(exact, SPEC, photos(4)), exact)
     fast, slow = (
-        Runner(exact, SPEC, SPEC, INT8, quantized=folder),
-        Runner(exact, SPEC, SPEC, InferenceSettings()),
+        Runner.open(exact, SPEC, SPEC, INT8, quantized=folder),
+        Runner.open(exact, SPEC, SPEC, InferenceSettings()),
     )
-    assert fast.check["psnr"] > 35
+    assert isinstance(fast.check, ImageDifference)
+    assert fast.check.psnr > 35
     assert "int8" in fast.notes[-1]
     for size in [(40, 56), (33, 21), (5, 9)]:
         image = photos(1, *size)[0][None]
@@ -54,7 +56,7 @@ def test_int8_is_close_to_fp32_at_every_size(tmp_path: Path) -> None:
 
 
 def test_the_heavy_layers_compute_with_eight_bits() -> None:
-    model = quantized(network(), SPEC, photos(2))
+    model = quantize(network(), SPEC, photos(2))
     config = {"INFERENCE_PRECISION_HINT": "f32"}
     model.reshape([1, 3, 40, 56])
     compiled = core().compile_model(model, "CPU", config).get_runtime_model()
@@ -69,8 +71,8 @@ def test_the_heavy_layers_compute_with_eight_bits() -> None:
 
 
 def test_ranges_come_from_the_samples() -> None:
-    dark = quantized(network(), SPEC, [photo // 16 for photo in photos(2)])
-    light = quantized(network(), SPEC, photos(2))
+    dark = quantize(network(), SPEC, [photo // 16 for photo in photos(2)])
+    light = quantize(network(), SPEC, photos(2))
     image = photos(1)[0]
     noise = {}
     for name, model in (("dark", dark), ("light", light)):
@@ -85,9 +87,9 @@ def test_ranges_come_from_the_samples() -> None:
 def test_a_result_far_from_fp32_is_not_used(tmp_path: Path) -> None:
     exact = network()
     nn.init.normal_(exact.tail.weight, 0.0, 0.5)
-    model = quantized(exact, SPEC, [np.zeros_like(photo) + 2 for photo in photos(2)])
+    model = quantize(exact, SPEC, [np.zeros_like(photo) + 2 for photo in photos(2)])
     folder = save_quantized(tmp_path / "int8", model, exact)
-    runner = Runner(exact, SPEC, SPEC, INT8, quantized=folder)
+    runner = Runner.open(exact, SPEC, SPEC, INT8, quantized=folder)
     batch = np.stack(photos(2))
     with torch.inference_mode():
         expected = to_pixels(exact(to_network(batch, span=SPEC.range)), span=SPEC.range)
@@ -98,22 +100,22 @@ def test_a_result_far_from_fp32_is_not_used(tmp_path: Path) -> None:
 def test_an_autoencoder_s_codes_survive(tmp_path: Path) -> None:
     torch.manual_seed(0)
     whole = ConvAutoencoder((3, 16, 16), ConvSettings(latent=8, filters=(8, 16))).eval()
-    folder = save_quantized(tmp_path / "int8", quantized(whole, SPEC, photos(4, 16, 16)), whole)
+    folder = save_quantized(tmp_path / "int8", quantize(whole, SPEC, photos(4, 16, 16)), whole)
     batch = np.stack(photos(4, 16, 16))  # four: two quantised linear maps in a row would go wrong
     fast, slow = (
-        Runner(whole, SPEC, SPEC, INT8, quantized=folder),
-        Runner(whole, SPEC, SPEC, InferenceSettings()),
+        Runner.open(whole, SPEC, SPEC, INT8, quantized=folder),
+        Runner.open(whole, SPEC, SPEC, InferenceSettings()),
     )
     assert np.abs(fast(batch).astype(int) - slow(batch)).mean() < 3
 
 
 def test_another_networks_or_a_damaged_model_is_refused(tmp_path: Path) -> None:
     exact = network()
-    folder = save_quantized(tmp_path / "int8", quantized(exact, SPEC, photos(2)), exact)
+    folder = save_quantized(tmp_path / "int8", quantize(exact, SPEC, photos(2)), exact)
     with pytest.raises(SettingsError, match="another network's"):
         load_quantized(folder, network(seed=1))
     with pytest.raises(SettingsError, match="another network's"):
-        Runner(network(seed=1), SPEC, SPEC, INT8, quantized=folder)
+        Runner.open(network(seed=1), SPEC, SPEC, INT8, quantized=folder)
     weights = bytearray((folder / "int8.bin").read_bytes())
     weights[len(weights) // 2] ^= 1
     (folder / "int8.bin").write_bytes(weights)
@@ -127,14 +129,14 @@ def test_another_networks_or_a_damaged_model_is_refused(tmp_path: Path) -> None:
 def test_a_model_is_replaced_whole(tmp_path: Path) -> None:
     first, second = network(), network(seed=1)
     for one in (first, second):
-        save_quantized(tmp_path / "int8", quantized(one, SPEC, photos(1)), one)
+        save_quantized(tmp_path / "int8", quantize(one, SPEC, photos(1)), one)
     load_quantized(tmp_path / "int8", second)
     assert [path.name for path in tmp_path.iterdir()] == ["int8"]
 
 
 def test_nothing_is_quantised_without_samples() -> None:
     with pytest.raises(SettingsError, match="no samples"):
-        quantized(network(), SPEC, [])
+        quantize(network(), SPEC, [])
 
 
 def test_the_loss_is_that_of_the_worse_denoiser() -> None:
@@ -147,10 +149,13 @@ def test_the_loss_is_that_of_the_worse_denoiser() -> None:
         return blur(batch) // 16 * 16 + 8
 
     loss = measure_loss(blur, coarse, photos(3), sigma=25)
-    assert loss["psnr_drop"] == pytest.approx(loss["psnr_exact"] - loss["psnr_fast"])
-    assert loss["psnr_drop"] > 1
-    assert 33 < loss["psnr_between"] < 37  # an error spread evenly over 16 levels: 34.9 dB
+    assert loss.psnr_exact is not None
+    assert loss.psnr_fast is not None
+    assert loss.psnr_drop == pytest.approx(loss.psnr_exact - loss.psnr_fast)
+    assert loss.psnr_drop > 1
+    assert 33 < loss.psnr_between < 37  # an error spread evenly over 16 levels: 34.9 dB
     same = measure_loss(blur, blur, photos(2), sigma=25)
-    assert same["psnr_drop"] == 0
-    assert same["psnr_between"] == 100
-    assert set(measure_loss(blur, coarse, photos(1))) == {"psnr_between"}
+    assert same.psnr_drop == 0
+    assert same.psnr_between == 100
+    assert set(same.as_json()) == {"psnr_between", "psnr_exact", "psnr_fast", "psnr_drop"}
+    assert set(measure_loss(blur, coarse, photos(1)).as_json()) == {"psnr_between"}

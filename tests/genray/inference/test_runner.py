@@ -13,6 +13,7 @@ from torch import nn
 from genray.bundle import ImageSpec
 from genray.errors import ResourceError, SettingsError
 from genray.images.tensors import to_network, to_pixels
+from genray.inference.accuracy import ImageDifference, compare
 from genray.inference.runner import InferenceSettings, Runner
 from genray.models.autoencoder import ConvAutoencoder, ConvSettings
 from genray.models.nafnet import NAFNet, NAFNetSettings
@@ -65,7 +66,7 @@ def opened(name: str, backend: str) -> tuple[nn.Module, ImageSpec, Runner]:
     """A network and its runner: converting takes seconds, so that tests share it."""
     network, spec = drawn(name)
     settings = InferenceSettings.model_validate({"backend": backend})
-    return network, spec, Runner(network, spec, spec, settings)
+    return network, spec, Runner.open(network, spec, spec, settings)
 
 
 def images(number: int, height: int, width: int, dtype: type = np.uint8) -> NDArray[np.uint8]:
@@ -73,7 +74,7 @@ def images(number: int, height: int, width: int, dtype: type = np.uint8) -> NDAr
     return np.random.default_rng(1).integers(0, top, (number, height, width, 3), dtype, endpoint=True)
 
 
-def plainly(network: nn.Module, batch: NDArray[np.uint8], spec: ImageSpec) -> NDArray[np.uint8]:
+def run_plainly(network: nn.Module, batch: NDArray[np.uint8], spec: ImageSpec) -> NDArray[np.uint8]:
     with torch.inference_mode():
         return to_pixels(network(to_network(batch, span=spec.range)), span=spec.range)
 
@@ -87,20 +88,21 @@ def levels(first: NDArray[np.generic], second: NDArray[np.generic]) -> float:
 def test_openvino_gives_what_pytorch_gives_at_every_size(name: str) -> None:
     network, spec, runner = opened(name, "openvino")
     assert runner.backend == "openvino"
-    assert runner.check["levels"] <= 1
+    assert isinstance(runner.check, ImageDifference)
+    assert runner.check.levels <= 1
     for size in SIZES.get(name, [(1, 1), (2, 3), (8, 8), (33, 47)]):
         batch = images(2, *size)
         made = runner(batch)
         assert made.dtype == np.uint8
         assert made.flags.c_contiguous
-        assert levels(made, plainly(network, batch, spec)) <= 1
+        assert levels(made, run_plainly(network, batch, spec)) <= 1
 
 
 @every_network
 def test_pytorch_gives_what_the_network_gives(name: str) -> None:
     network, spec, runner = opened(name, "torch")
     batch = images(2, *SIZES.get(name, [(9, 14)])[0])
-    assert levels(runner(batch), plainly(network, batch, spec)) <= 1
+    assert levels(runner(batch), run_plainly(network, batch, spec)) <= 1
 
 
 @pytest.mark.parametrize("backend", ["torch", "openvino"])
@@ -114,7 +116,6 @@ def test_sixteen_bits_stay_sixteen_bits(backend: str) -> None:
     assert made.dtype == np.uint16
     assert levels(made, expected * 65535) <= 2
     assert len(np.unique(made // 257 * 257 - made)) > 50  # more than bytes can tell apart
-    assert levels(runner.unit(batch), expected) < 1e-5
 
 
 @pytest.mark.parametrize("backend", ["torch", "openvino"])
@@ -123,14 +124,14 @@ def test_images_become_vectors_and_vectors_images(backend: str) -> None:
     network, spec = drawn("autoencoder")
     assert isinstance(network, ConvAutoencoder)
     batch = images(3, 20, 28)
-    codes = Runner(Encoder(network), spec, None, settings)(batch)
+    codes = Runner.open(Encoder(network), spec, None, settings)(batch)
     with torch.inference_mode():
         expected = network.encode(to_network(batch, span=spec.range)).numpy()
     assert codes.shape == (3, 8)
     assert codes.dtype == np.float32
-    assert np.allclose(codes, expected, rtol=1e-4, atol=1e-5)
-    made = Runner(Decoder(network), None, spec, settings)(codes)
-    assert levels(made, plainly(network, batch, spec)) <= 1
+    assert compare(expected, codes).is_close("fp32"), "what the runner promises of vectors"
+    made = Runner.open(Decoder(network), None, spec, settings)(codes)
+    assert levels(made, run_plainly(network, batch, spec)) <= 1
 
 
 @pytest.mark.parametrize("backend", ["torch", "openvino"])
@@ -152,30 +153,34 @@ def test_a_size_that_comes_often_gives_the_same_as_at_first() -> None:
 
 def test_bf16_says_how_far_off_it_is() -> None:
     network, spec = drawn("conv")
-    runner = Runner(network, spec, spec, InferenceSettings(precision="bf16", backend="openvino"))
-    assert runner.check["psnr"] > 35
+    runner = Runner.open(network, spec, spec, InferenceSettings(precision="bf16", backend="openvino"))
+    assert isinstance(runner.check, ImageDifference)
+    assert runner.check.psnr > 35
     assert "psnr" in runner.notes[-1]
-    by_torch = Runner(network, spec, spec, InferenceSettings(precision="bf16", backend="torch"))
+    by_torch = Runner.open(network, spec, spec, InferenceSettings(precision="bf16", backend="torch"))
     batch = images(1, 16, 16)
-    assert levels(by_torch(batch), plainly(network, batch, spec)) <= 6
+    # bf16 rounds what goes into a layer, its weights and what comes out, by 2^-9 each. In five layers that
+    # is 3 % of the last sums, which are about 1, and a quarter of that after the sigmoid: 2 levels; some sums
+    # are three times as large.
+    assert levels(by_torch(batch), run_plainly(network, batch, spec)) <= 6
 
 
 def test_a_network_that_openvino_refuses_runs_by_pytorch_and_says_so() -> None:
     network = NumpyAutoencoder((3, 6, 6), NumpySettings(latent=4)).eval()
-    runner = Runner(network, UNIT, UNIT, InferenceSettings())
+    runner = Runner.open(network, UNIT, UNIT, InferenceSettings())
     assert runner.backend == "torch"
     assert "OpenVINO does not take the network" in runner.notes[0]
-    assert levels(runner(images(2, 6, 6)), plainly(network, images(2, 6, 6), UNIT)) <= 1
+    assert levels(runner(images(2, 6, 6)), run_plainly(network, images(2, 6, 6), UNIT)) <= 1
     with pytest.raises(ResourceError, match="does not take the network"):
-        Runner(network, UNIT, UNIT, InferenceSettings(backend="openvino"))
+        Runner.open(network, UNIT, UNIT, InferenceSettings(backend="openvino"))
 
 
 def test_a_network_of_unknown_sizes_runs_by_pytorch_unless_told_its_size() -> None:
     network = nn.Conv2d(3, 3, 3, padding=1).eval()
-    runner = Runner(network, UNIT, UNIT, InferenceSettings())
+    runner = Runner.open(network, UNIT, UNIT, InferenceSettings())
     assert runner.backend == "torch"
     assert "not known which sizes Conv2d takes" in runner.notes[0]
-    assert Runner(network, UNIT, UNIT, InferenceSettings(), size=(7, 9)).backend == "openvino"
+    assert Runner.open(network, UNIT, UNIT, InferenceSettings(), size=(7, 9)).backend == "openvino"
 
 
 class Wrong(ConvRestorer):
@@ -186,7 +191,7 @@ class Wrong(ConvRestorer):
 
 
 def test_another_result_than_pytorchs_is_not_used() -> None:
-    runner = Runner(Wrong(3, ConvRestorerSettings(filters=(6,))).eval(), UNIT, UNIT, InferenceSettings())
+    runner = Runner.open(Wrong(3, ConvRestorerSettings(filters=(6,))).eval(), UNIT, UNIT, InferenceSettings())
     assert runner.backend == "torch"
     assert "not PyTorch's" in runner.notes[0]
 
@@ -207,6 +212,6 @@ def test_what_the_network_does_not_take_is_refused(backend: str) -> None:
 def test_int8_needs_a_quantised_network_and_openvino() -> None:
     network, spec = drawn("conv")
     with pytest.raises(SettingsError, match="needs a quantised network"):
-        Runner(network, spec, spec, InferenceSettings(precision="int8"))
+        Runner.open(network, spec, spec, InferenceSettings(precision="int8"))
     with pytest.raises(ValidationError, match="needs backend openvino"):
         InferenceSettings(precision="int8", backend="torch")

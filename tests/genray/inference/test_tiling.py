@@ -12,11 +12,13 @@ from torch import nn
 
 from genray.bundle import ImageSpec
 from genray.inference.runner import InferenceSettings, Runner
-from genray.inference.tiling import mirrored, receptive_radius, tiled
+from genray.inference.sizes import mirror
+from genray.inference.tiling import run_in_tiles
 from genray.models.nafnet import NAFNet, NAFNetSettings
 from genray.models.pix2pix import UNet, UNetSettings
 from genray.models.residual_unet import ResidualUNet, ResidualUNetSettings
 from genray.models.restorer import ConvRestorer, ConvRestorerSettings, Restorer, mirror_to_multiple
+from tests.genray.inference.receptive_radius import receptive_radius
 
 Array = NDArray[Any]
 SPEC = ImageSpec(channels=3, range=(0.0, 1.0))
@@ -45,7 +47,7 @@ def test_pixels_are_mirrored_as_a_restorer_does_it(size: tuple[int, int]) -> Non
     batch = np.stack([image(*size)] * 2)
     tensor = torch.from_numpy(batch.astype(np.float32)).permute(0, 3, 1, 2)
     expected = mirror_to_multiple(tensor, 16).permute(0, 2, 3, 1).numpy()
-    assert np.array_equal(mirrored(batch, 16), expected)
+    assert np.array_equal(mirror(batch, 16), expected)
 
 
 @pytest.mark.parametrize("kind", LOCAL)
@@ -53,11 +55,11 @@ def test_pixels_are_mirrored_as_a_restorer_does_it(size: tuple[int, int]) -> Non
 @pytest.mark.parametrize("blend", [False, True])
 def test_tiles_of_a_local_network_are_the_whole_image(kind: str, size: tuple[int, int], blend: bool) -> None:
     network = drawn(LOCAL[kind]())
-    runner = Runner(network, SPEC, SPEC, InferenceSettings(backend="torch"))
+    runner = Runner.open(network, SPEC, SPEC, InferenceSettings(backend="torch"))
     radius = receptive_radius(network, 3, network.multiple)
     assert radius is not None
     picture = image(*size)
-    made = tiled(
+    made = run_in_tiles(
         runner, picture, tile=96, overlap=2 * radius, multiple=network.multiple, batch=2, blend=blend
     )
     whole = runner(picture[None])[0]
@@ -70,9 +72,9 @@ def test_tiles_of_a_local_network_are_the_whole_image(kind: str, size: tuple[int
 
 def test_too_small_an_overlap_is_seen() -> None:
     network = drawn(LOCAL["unet"]())
-    runner = Runner(network, SPEC, SPEC, InferenceSettings(backend="torch"))
+    runner = Runner.open(network, SPEC, SPEC, InferenceSettings(backend="torch"))
     picture = image(150, 203)
-    made = tiled(runner, picture, tile=64, overlap=0, multiple=network.multiple)
+    made = run_in_tiles(runner, picture, tile=64, overlap=0, multiple=network.multiple)
     assert np.abs(made.astype(int) - runner(picture[None])[0]).max() > 3
 
 
@@ -90,7 +92,7 @@ def test_every_pixel_is_filled_whatever_the_grid(
         return tiles[..., :2].copy()
 
     picture = image(*size, dtype=dtype)
-    made = tiled(run, picture, tile, overlap, multiple, batch=3, blend=blend)
+    made = run_in_tiles(run, picture, tile, overlap, multiple, batch=3, blend=blend)
     assert np.array_equal(made, picture[..., :2])
     assert made.dtype == dtype
     ((height, width),) = shapes
@@ -106,12 +108,12 @@ def test_blended_tiles_of_different_tone_show_no_seam() -> None:
         return np.full_like(tiles, next(tones))
 
     flat = np.zeros((64, 300, 1), np.uint8)
-    made = tiled(run, flat, tile=100, overlap=50, blend=True)[0, :, 0].astype(int)
+    made = run_in_tiles(run, flat, tile=100, overlap=50, blend=True)[0, :, 0].astype(int)
     assert made[0] == 0
     assert made[-1] >= 100
     assert np.abs(np.diff(made)).max() <= 2
     tones = iter(range(0, 250, 25))
-    assert np.abs(np.diff(tiled(run, flat, tile=100, overlap=50)[0, :, 0].astype(int))).max() == 25
+    assert np.abs(np.diff(run_in_tiles(run, flat, tile=100, overlap=50)[0, :, 0].astype(int))).max() == 25
 
 
 def test_fifty_megapixels_need_the_input_the_output_and_a_few_tiles() -> None:
@@ -120,7 +122,7 @@ def test_fifty_megapixels_need_the_input_the_output_and_a_few_tiles() -> None:
     for blend, more in ((False, 0.1), (True, 0.9)):
         tracemalloc.start()
         try:
-            made = tiled(lambda tiles: tiles, picture, tile=1024, overlap=64, multiple=8, blend=blend)
+            made = run_in_tiles(lambda tiles: tiles, picture, tile=1024, overlap=64, multiple=8, blend=blend)
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -148,6 +150,6 @@ def test_a_network_that_looks_at_the_whole_image_has_no_radius() -> None:
 
 def test_what_cannot_be_tiled_is_refused() -> None:
     with pytest.raises(ValueError, match="can overlap by 0 to 56, not 60"):
-        tiled(lambda tiles: tiles, image(100, 100), tile=64, overlap=60, multiple=8)
+        run_in_tiles(lambda tiles: tiles, image(100, 100), tile=64, overlap=60, multiple=8)
     with pytest.raises(ValueError, match="cannot be tiled"):
-        tiled(lambda tiles: tiles[:, ::2], image(100, 100), tile=64, overlap=0)
+        run_in_tiles(lambda tiles: tiles[:, ::2], image(100, 100), tile=64, overlap=0)

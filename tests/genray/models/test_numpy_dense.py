@@ -59,8 +59,8 @@ def test_every_gradient_is_autograds(hidden: tuple[int, ...]) -> None:
 
 @depths
 def test_the_torch_network_takes_its_weights_and_gives_its_images(hidden: tuple[int, ...]) -> None:
-    ours, torchs = pair(hidden)
-    images = torch.rand(3, *SHAPE)
+    ours, torchs = (network.double() for network in pair(hidden))
+    images = torch.rand(3, *SHAPE, dtype=torch.float64)
     torch.testing.assert_close(ours.encode(images), torchs.encode(images))
     torch.testing.assert_close(ours(images), torchs(images))
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from genray.models.layers import ImageBatchNorm, parameter_count
-from genray.models.pix2pix import UNet, UNetSettings, unet_depth
+from genray.models.pix2pix import PatchGAN, PatchGANSettings, UNet, UNetSettings, unet_depth
 
 SMALL = UNetSettings(filters=4)
 
@@ -43,17 +43,18 @@ def test_weights_are_drawn_from_the_papers_normal() -> None:
 
 
 def test_an_image_does_not_depend_on_what_shares_its_batch() -> None:
-    network = UNet(3, 3, size=64, settings=SMALL).eval()
-    images = torch.randn(3, 3, 64, 64)
+    # In float64: batches of other sizes may be added up in another order, by kernels of this CPU's choice.
+    network = UNet(3, 3, size=64, settings=SMALL).eval().double()
+    images = torch.randn(3, 3, 64, 64, dtype=torch.float64)
     with torch.inference_mode():
-        assert torch.allclose(network(images)[1:2], network(images[1:2]), atol=1e-5)
+        torch.testing.assert_close(network(images)[1:2], network(images[1:2]), atol=1e-10, rtol=1e-10)
 
 
 def test_image_batch_norm_in_use_is_what_training_on_single_images_was() -> None:
-    norm = ImageBatchNorm(3)
-    image = torch.randn(1, 3, 8, 8)
+    norm = ImageBatchNorm(3).double()
+    image = torch.randn(1, 3, 8, 8, dtype=torch.float64)
     trained = norm.train()(image)
-    assert torch.allclose(norm.eval()(image), trained, atol=1e-6)
+    torch.testing.assert_close(norm.eval()(image), trained, atol=1e-10, rtol=1e-10)
 
 
 @pytest.mark.parametrize("norm", ["batch", "image-batch", "instance"])
@@ -61,3 +62,28 @@ def test_every_norm_learns(norm: str) -> None:
     network = UNet(1, 1, size=64, settings=UNetSettings.model_validate({"filters": 4, "norm": norm}))
     network(torch.randn(2, 1, 64, 64)).square().mean().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
+def test_the_papers_discriminator_has_2_768_705_parameters() -> None:
+    with torch.device("meta"):
+        assert parameter_count(PatchGAN(3, 3)) == 2_768_705
+
+
+def test_scores_are_a_map_of_patches() -> None:
+    network = PatchGAN(3, 1, settings=PatchGANSettings(filters=4))
+    assert network(torch.zeros(2, 3, 256, 256), torch.zeros(2, 1, 256, 256)).shape == (2, 1, 30, 30)
+
+
+@pytest.mark.parametrize(("layers", "side"), [(1, 16), (3, 70), (5, 286)])
+def test_a_score_sees_exactly_its_receptive_field(layers: int, side: int) -> None:
+    network = PatchGAN(1, 1, settings=PatchGANSettings(filters=1, layers=layers, norm="batch")).eval()
+    # With positive weights no influence cancels out; evaluation keeps norms from mixing pixels.
+    for parameter in network.parameters():
+        torch.nn.init.constant_(parameter, 0.5)
+    size = 2 * side // 2**layers * 2**layers + 2 ** (layers + 2)
+    images = torch.zeros(1, 1, size, size, requires_grad=True)
+    scores = network(images, torch.zeros(1, 1, size, size))
+    scores[0, 0, scores.shape[2] // 2, scores.shape[3] // 2].backward()
+    assert images.grad is not None
+    rows = images.grad[0, 0].abs().sum(dim=1).nonzero()
+    assert int(rows.max() - rows.min()) + 1 == side

@@ -56,6 +56,7 @@ def test_twice_the_image_gives_twice_the_result() -> None:
 def test_padding_is_felt_near_the_edge_only() -> None:
     network = drawn(1, ResidualUNetSettings(widths=(6, 8), blocks=1, middle=1, shuffle=1))
     image = torch.rand(1, 1, 48, 64)
+    network, image = network.double(), image.double()  # each size has its kernels
     with torch.inference_mode():
         whole, part = network(image), network(image[..., :37, :49])  # one row and one column are added
     torch.testing.assert_close(part[..., :20, :32], whole[..., :20, :32])

@@ -69,8 +69,8 @@ def test_samples_come_from_the_prior_and_the_generator(network: VariationalAutoe
 
 
 def test_an_interpolation_begins_and_ends_with_its_images(network: VariationalAutoencoder) -> None:
-    network.eval()
-    first, second = torch.rand(2, 3, 1, 10, 10)
+    network.double().eval()  # float64: the images of a path are decoded in one batch, its ends in another
+    first, second = torch.rand(2, 3, 1, 10, 10, dtype=torch.float64)
     path = network.interpolate(first, second, 5)
     assert path.shape == (3, 5, 1, 10, 10)
     torch.testing.assert_close(path[:, 0], network(first))

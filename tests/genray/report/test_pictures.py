@@ -1,7 +1,16 @@
 import numpy as np
 import pytest
 
-from genray.report.pictures import draw_reconstructions, draw_restorations, draw_tiles
+from genray.report.pictures import (
+    BeatExample,
+    RestorationExample,
+    draw_beats,
+    draw_heat_map,
+    draw_reconstructions,
+    draw_restorations,
+    draw_tiles,
+)
+from tests.beat_files import drawn_beats
 from tests.page_reader import is_drawn
 
 RNG = np.random.default_rng(0)
@@ -44,17 +53,21 @@ def test_an_equal_reconstruction_has_no_difference() -> None:
 
 def test_rows_may_have_different_sizes() -> None:
     large, small = image(128, 96, 3), image(28, 28, 1)
-    rows = [(large, large, large, "PSNR 20.17 dB", "PSNR 29.97 dB"), (small, small, small, "", "")]
-    assert is_drawn(draw_restorations(rows))
+    examples = [
+        RestorationExample(large, large, large, "PSNR 20.17 dB", "PSNR 29.97 dB"),
+        RestorationExample(small, small, small),
+    ]
+    assert is_drawn(draw_restorations(examples))
     assert is_drawn(draw_reconstructions([large, small], [large, small]))
 
 
 def test_the_captions_of_restorations_are_drawn() -> None:
     clean = image(64, 64, 3)
-    plain = draw_restorations([(clean, clean, clean, "", "")])
-    told = draw_restorations([(clean, clean, clean, "PSNR 20.17 dB  SSIM 0.41", "PSNR 29.97 dB")])
-    assert plain.shape == told.shape
-    assert not np.array_equal(plain, told)
+    captions = "PSNR 20.17 dB  SSIM 0.41", "PSNR 29.97 dB"
+    plain = draw_restorations([RestorationExample(clean, clean, clean)])
+    captioned = draw_restorations([RestorationExample(clean, clean, clean, *captions)])
+    assert plain.shape == captioned.shape
+    assert not np.array_equal(plain, captioned)
 
 
 def test_tiles_are_laid_out_in_rows() -> None:
@@ -72,8 +85,56 @@ def test_what_cannot_be_drawn_is_refused() -> None:
     with pytest.raises(ValueError, match="beside one of"):
         draw_reconstructions([image(28, 28)], [image(28, 27)])
     with pytest.raises(ValueError, match="beside one of"):
-        draw_restorations([(image(28, 28), image(14, 28), image(28, 28), "", "")])
+        draw_restorations([RestorationExample(image(28, 28), image(14, 28), image(28, 28))])
     with pytest.raises(ValueError, match="tiles"):
         draw_tiles([image(28, 28), image(14, 14)])
     with pytest.raises(ValueError, match="uint8"):
         draw_tiles([np.zeros((28, 28, 3), np.float32)])  # type: ignore[list-item]
+
+
+def test_the_error_between_a_beat_and_its_reconstruction_is_shaded() -> None:
+    beat = drawn_beats(1)[0]
+    same = draw_beats([("normal", [BeatExample("", beat, beat)])], (0.25, 0.45))
+    other = draw_beats([("normal", [BeatExample("", beat, -beat)])], (0.25, 0.45))
+    reddish = [(picture[..., 0] > picture[..., 1].astype(int) + 40).sum() for picture in (same, other)]
+    assert reddish[1] > 5 * reddish[0] + 500
+
+
+def test_rows_may_have_fewer_beats_than_others_and_odd_names() -> None:
+    beat = drawn_beats(1)[0]
+    picture = draw_beats(
+        [("a", [BeatExample("$x_", beat, beat)] * 3), ("\x00", [BeatExample("", beat, beat)])], (0.25, 0.45)
+    )
+    assert picture.dtype == np.uint8
+    assert picture.shape[1] > picture.shape[0]
+
+
+def test_no_beats_are_refused() -> None:
+    with pytest.raises(ValueError, match="no beats"):
+        draw_beats([], (0.25, 0.45))
+
+
+def test_where_nobody_knows_the_r_peak_samples_are_counted() -> None:
+    beat = drawn_beats(1)[0]
+    with_peak, without = (
+        draw_beats([("", [BeatExample("", beat, beat)])], window) for window in ((0.25, 0.45), None)
+    )
+    assert with_peak.shape == without.shape
+    assert not np.array_equal(with_peak[-60:], without[-60:]), "the axis is another"
+
+
+def test_what_differs_glows_and_the_rest_is_gray() -> None:
+    before = np.full((20, 20, 3), 90, np.uint8)
+    after = before.copy()
+    after[5:10, 5:10] = 150
+    picture = draw_heat_map(before, after)
+    assert picture.shape == (20, 20, 3)
+    calm, hot = picture[15, 15].astype(int), picture[7, 7].astype(int)
+    assert calm[0] == calm[1] == calm[2]
+    assert hot[0] > hot[2] + 100
+
+
+def test_the_scale_does_not_depend_on_the_image() -> None:
+    dark, half = np.zeros((4, 4, 1), np.uint8), np.full((4, 4, 1), 128, np.uint8)
+    assert (draw_heat_map(dark, half) == 255).all()
+    assert draw_heat_map(dark, np.full_like(dark, 20)).max() < 160

@@ -7,28 +7,18 @@ from genray.settings.base import Settings
 from genray.settings.load import load
 from jobs.train_denoiser import TrainDenoiserSettings
 from jobs.train_destamper import TrainDestamperSettings
-from jobs.train_pix2pix import TrainPix2PixSettings
+from tests.genray.settings.pix2pix_settings import load_pix2pix, write_config
 
 
-def load_pix2pix(config: Path | None = None, *sets: str) -> TrainPix2PixSettings:
-    return load(TrainPix2PixSettings, target="train-pix2pix", config=config, sets=sets)
-
-
-def write(tmp_path: Path, text: str) -> Path:
-    file = tmp_path / "my.yaml"
-    file.write_text(text)
-    return file
-
-
-def said(cls: type[Settings], target: str, text: str) -> str:
-    """What is said to be wrong with one setting."""
+def mistake(cls: type[Settings], target: str, text: str) -> str:
+    """What the error says is wrong with one setting."""
     with pytest.raises(SettingsError) as caught:
         load(cls, target=target, sets=[text])
     return caught.value.what
 
 
 def test_an_unknown_key_names_its_file_line_and_the_nearest_name(tmp_path: Path) -> None:
-    file = write(tmp_path, "seed: 1\nloop:\n  epoch: 7\n")
+    file = write_config(tmp_path, "seed: 1\nloop:\n  epoch: 7\n")
     with pytest.raises(SettingsError) as caught:
         load_pix2pix(file)
     assert caught.value.what == "unknown setting loop.epoch; did you mean loop.epochs?"
@@ -55,7 +45,7 @@ def test_a_union_is_reported_once_for_each_way_it_fails_and_by_its_key() -> None
 
 
 def test_all_mistakes_are_reported_together(tmp_path: Path) -> None:
-    file = write(tmp_path, "loop:\n  epochs: -1\ndata:\n  direction: sideways\n")
+    file = write_config(tmp_path, "loop:\n  epochs: -1\ndata:\n  direction: sideways\n")
     with pytest.raises(SettingsError, match="2 settings are wrong") as caught:
         load_pix2pix(file)
     assert "line 2" in caught.value.what
@@ -80,8 +70,8 @@ def test_where_names_what_the_user_gave(text: str, where: str) -> None:
 def test_a_union_is_explained_in_words() -> None:
     with pytest.raises(SettingsError) as caught:
         load_pix2pix(None, "loop.workers=many")
-    said = "loop.workers: should be a whole number or [a whole number, a whole number], not 'many'"
-    assert caught.value.what == said
+    expected = "loop.workers: should be a whole number or [a whole number, a whole number], not 'many'"
+    assert caught.value.what == expected
 
 
 @pytest.mark.parametrize(
@@ -96,7 +86,7 @@ def test_a_union_is_explained_in_words() -> None:
     ],
 )
 def test_the_type_of_a_union_that_fits_says_which_limit_is_broken(text: str, what: str) -> None:
-    assert said(TrainDenoiserSettings, "train-denoiser", text) == what
+    assert mistake(TrainDenoiserSettings, "train-denoiser", text) == what
 
 
 @pytest.mark.parametrize(
@@ -124,4 +114,4 @@ def test_the_type_of_a_union_that_fits_says_which_limit_is_broken(text: str, wha
     ],
 )
 def test_the_item_of_a_list_that_is_not_allowed_is_named(text: str, what: str) -> None:
-    assert said(TrainDestamperSettings, "train-destamper", text) == f"{text.partition('=')[0]}: {what}"
+    assert mistake(TrainDestamperSettings, "train-destamper", text) == f"{text.partition('=')[0]}: {what}"

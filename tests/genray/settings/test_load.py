@@ -4,23 +4,15 @@ import pytest
 import yaml
 
 from genray.errors import SettingsError
-from genray.settings.base import Settings, absolute, flatten, known_keys
-from genray.settings.load import changes_yaml, load
+from genray.settings.base import Settings, absolute, flatten
+from genray.settings.load import changes_yaml
+from genray.settings.schema import setting_keys
 from jobs.train_pix2pix import TrainPix2PixSettings
-
-
-def load_pix2pix(config: Path | None = None, *sets: str) -> TrainPix2PixSettings:
-    return load(TrainPix2PixSettings, target="train-pix2pix", config=config, sets=sets)
-
-
-def write(tmp_path: Path, text: str) -> Path:
-    file = tmp_path / "my.yaml"
-    file.write_text(text)
-    return file
+from tests.genray.settings.pix2pix_settings import load_pix2pix, write_config
 
 
 def test_set_wins_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:
-    file = write(tmp_path, "loop:\n  epochs: 7\n  batch_size: 3\n")
+    file = write_config(tmp_path, "loop:\n  epochs: 7\n  batch_size: 3\n")
     settings = load_pix2pix(file, "loop.epochs=9")
     assert (settings.loop.epochs, settings.loop.batch_size, settings.loss.l1) == (9, 3, 100)
 
@@ -40,7 +32,7 @@ def test_contradictions_are_refused() -> None:
 )
 def test_a_file_that_is_no_settings_file_is_named(tmp_path: Path, text: str, what: str) -> None:
     with pytest.raises(SettingsError, match=what) as caught:
-        load_pix2pix(write(tmp_path, text))
+        load_pix2pix(write_config(tmp_path, text))
     assert "my.yaml" in str(caught.value)
 
 
@@ -105,7 +97,7 @@ def test_every_field_has_a_description_and_is_flattened() -> None:
     for group in [settings, *(getattr(settings, name) for name in type(settings).model_fields)]:
         if isinstance(group, Settings):
             check(type(group))
-    assert set(flatten(settings)) <= set(known_keys(TrainPix2PixSettings))
+    assert set(flatten(settings)) <= set(setting_keys(TrainPix2PixSettings))
 
 
 @pytest.mark.parametrize("path", ["a #b", "2024", "on", "2024-01-01", "a: b", "x ", "[odd: name", "'quoted'"])
@@ -125,11 +117,11 @@ def test_a_group_is_merged_and_not_replaced() -> None:
 
 
 def test_a_group_with_all_its_lines_commented_out_is_empty(tmp_path: Path) -> None:
-    assert load_pix2pix(write(tmp_path, "loop:\n#  epochs: 3\nseed: 2\n")).seed == 2
+    assert load_pix2pix(write_config(tmp_path, "loop:\n#  epochs: 3\nseed: 2\n")).seed == 2
 
 
 def test_dotted_keys_may_stand_in_a_file(tmp_path: Path) -> None:
-    assert load_pix2pix(write(tmp_path, "loop.epochs: 3\n")).loop.epochs == 3
+    assert load_pix2pix(write_config(tmp_path, "loop.epochs: 3\n")).loop.epochs == 3
 
 
 @pytest.mark.parametrize(
@@ -141,7 +133,7 @@ def test_dotted_keys_may_stand_in_a_file(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_broken_yaml_is_an_error_and_no_traceback(tmp_path: Path, text: str) -> None:
     with pytest.raises(SettingsError):
-        load_pix2pix(write(tmp_path, text))
+        load_pix2pix(write_config(tmp_path, text))
 
 
 def test_an_endless_file_is_refused() -> None:

@@ -15,7 +15,7 @@ from genray.ecg.beats import BeatPreprocessing
 from genray.ecg.records.open import open_record
 from genray.ecg.records.wfdb import write_wfdb
 from genray.ecg.synthesis import Episode, generate, write_records
-from genray.models.registry import build
+from genray.models.registry import NetworkSpec
 from monitors.alarms.limits import Limits
 from monitors.evaluation.evaluate import Judged, evaluate, truth_of
 from monitors.evaluation.totals import totals
@@ -30,16 +30,15 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of a network that has learned nothing: all beats surprise it as much. What is found is found by the
     reference and the rhythm."""
     torch.manual_seed(0)
-    arguments = {"samples": 140, "settings": {"kind": "dense", "members": 1}}
-    network = build("beats-dense", arguments)
+    spec = NetworkSpec("beats-dense", {"samples": 140, "settings": {"kind": "dense", "members": 1}})
+    network = spec.build()
     for weights in network.parameters():
         torch.nn.init.zeros_(weights)
     return save_bundle(
         tmp_path_factory.mktemp("bundle") / "bundle",
         network,
+        spec,
         kind="ecg-beats",
-        name="beats-dense",
-        arguments=arguments,
         preprocessing=BeatPreprocessing(
             before=0.25, after=0.45, samples=140, normalisation="zscore", leads=("II",)
         ),

@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from genray.ecg.beats import BeatSettings, cut_beats, normalised
-from genray.ecg.synthesis import Episode, Generated, generate
+from genray.ecg.beats import BeatSettings, cut_beats, normalise_beats
+from genray.ecg.synthesis import Episode, GeneratedEcg, generate
 from monitors.patient.reference import SHIFTS, Reference, ReferenceSettings, fit
 
 Floats = NDArray[np.float32]
@@ -20,7 +20,7 @@ WIDE = BeatSettings(before=0.25 + SHIFTS * STEP, after=0.45 + SHIFTS * STEP, sam
 BEATS = ReferenceSettings(minutes=1, beats=10)
 
 
-def wide_beats(made: Generated) -> tuple[Floats, list[str], Floats]:
+def wide_beats(made: GeneratedEcg) -> tuple[Floats, list[str], Floats]:
     """Beats (beats, leads, samples), their symbols, and their intervals as shares of the usual one."""
     beats, kept = cut_beats(made.millivolts, made.peaks, 360.0, WIDE)
     intervals = np.diff(made.peaks, prepend=made.peaks[0])
@@ -29,14 +29,14 @@ def wide_beats(made: Generated) -> tuple[Floats, list[str], Floats]:
 
 
 def learned(
-    made: Generated, settings: ReferenceSettings = BEATS, leads: tuple[str, ...] = LEADS
+    made: GeneratedEcg, settings: ReferenceSettings = BEATS, leads: tuple[str, ...] = LEADS
 ) -> Reference:
     """A reference that was shown all beats of `made`, unlabelled, in as long as it may take."""
     reference = Reference(settings, leads, 140)
     beats, _, shares = wide_beats(made)
     after = np.append(shares[1:], np.nan)
     for beat, before, behind in zip(beats, shares.tolist(), after.tolist(), strict=True):
-        reference.show(normalised(beat[:, SHIFTS:-SHIFTS]), before, behind)
+        reference.show(normalise_beats(beat[:, SHIFTS:-SHIFTS]), before, behind)
     reference.pass_time(2 * 60 * settings.minutes)
     return reference
 
@@ -65,7 +65,7 @@ def test_from_unlabelled_beats_of_which_three_in_ten_are_ventricular_the_usual_o
 def test_until_the_time_is_over_and_enough_beats_are_trusted_nothing_is_learned() -> None:
     beats, _, _ = wide_beats(generate(60, seed=1))
     reference = Reference(BEATS, LEADS, 140)
-    shapes = normalised(beats[:, :, SHIFTS:-SHIFTS])
+    shapes = normalise_beats(beats[:, :, SHIFTS:-SHIFTS])
     for beat in shapes[:9]:
         reference.show(beat, 1.0, 1.0)
     reference.pass_time(30)
@@ -80,7 +80,7 @@ def test_until_the_time_is_over_and_enough_beats_are_trusted_nothing_is_learned(
 def test_of_a_rhythm_that_is_never_regular_the_most_frequent_shape_is_learned() -> None:
     beats, _, _ = wide_beats(generate(60, seed=1))
     reference = Reference(BEATS, LEADS, 140)
-    for beat in normalised(beats[:, :, SHIFTS:-SHIFTS]):
+    for beat in normalise_beats(beats[:, :, SHIFTS:-SHIFTS]):
         reference.show(beat, 0.6, 1.5)
     reference.pass_time(119)
     assert reference.shape is None
@@ -91,7 +91,7 @@ def test_of_a_rhythm_that_is_never_regular_the_most_frequent_shape_is_learned() 
 
 def test_with_too_few_beats_of_any_kind_it_goes_on_learning() -> None:
     beats, _, _ = wide_beats(generate(60, seed=1))
-    shapes = normalised(beats[:, :, SHIFTS:-SHIFTS])
+    shapes = normalise_beats(beats[:, :, SHIFTS:-SHIFTS])
     reference = Reference(BEATS, LEADS, 140)
     for beat in shapes[:3]:
         reference.show(beat, 1.0, 1.0)
@@ -107,7 +107,7 @@ def test_a_lead_that_was_never_good_has_no_reference_and_the_other_has() -> None
     made = generate(60, seed=2)
     beats, _, _ = wide_beats(made)
     reference = Reference(BEATS, LEADS, 140)
-    for beat in normalised(beats[:, :, SHIFTS:-SHIFTS]):
+    for beat in normalise_beats(beats[:, :, SHIFTS:-SHIFTS]):
         reference.show(np.where([[True], [False]], beat, np.float32(np.nan)), 1.0, 1.0)
     reference.pass_time(60)
     shape, far = fit(beats[5], BOTH, [reference])
@@ -149,7 +149,7 @@ def test_beats_of_many_patients_at_once_are_judged_as_one_at_a_time() -> None:
         np.testing.assert_allclose(shapes[2 * n : 2 * n + 2], alone[0], atol=1e-5)
         np.testing.assert_allclose(far[2 * n : 2 * n + 2], alone[1], atol=1e-5)
     assert np.isnan(far[-2:]).all()
-    np.testing.assert_allclose(shapes[-2:], normalised(beats[3][:, SHIFTS:-SHIFTS]), atol=1e-5)
+    np.testing.assert_allclose(shapes[-2:], normalise_beats(beats[3][:, SHIFTS:-SHIFTS]), atol=1e-5)
 
 
 def test_flat_missing_and_extreme_leads_are_far_but_never_infinite() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from genray.ecg.records.base import MISSING
-from genray.ecg.records.open import find_records, open_record
+from genray.ecg.records.open import open_record
 from genray.errors import DataError
 
 with warnings.catch_warnings(action="ignore"):  # it uses what pandas gives up
@@ -228,16 +228,9 @@ def test_annotations_that_are_noise_are_read_without_harm(tmp_path: Path) -> Non
         assert all(0 <= peak < 1000 for peak in found.peaks)
 
 
-def test_all_records_below_a_folder_are_found(tmp_path: Path) -> None:
-    for name in ("b/2.edf", "a.hea", "a.dat", "b/.hidden.csv", ".git/x.csv", "c.CSV", "b/3.bdf"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    found = [str(path.relative_to(tmp_path)) for path in find_records(tmp_path)]
-    assert found == [
-        "a.hea",
-        "b/2.edf",
-        "b/3.bdf",
-        "c.CSV",
-    ]
-    with pytest.raises(DataError, match="no such folder"):
-        find_records(tmp_path / "none")
+def test_channels_of_a_header_of_wfdb_that_are_no_ecg_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.dat").write_bytes(bytes(2000))
+    lines = ["a 2 250 500", "a.dat 16 200/mmHg 16 0 0 0 0 ABP", "a.dat 16 200/NU 16 0 0 0 0 II"]
+    (tmp_path / "a.hea").write_text("\n".join(lines))
+    with pytest.raises(DataError, match=r"no channel is an ECG: ABP \(mmHg\), II \(NU\)"):
+        open_record(tmp_path / "a")
