@@ -77,7 +77,7 @@ class QrsFilter:
 
 
 @dataclass(slots=True)
-class QrsDetector:
+class QrsThresholds:
     """Which peaks of a stream's energy are QRS complexes: thresholds that follow the signal.
 
     Heights are in units of the complexes that are expected: one is about 1 high.
@@ -178,7 +178,7 @@ def detect_peaks(signal: NDArray[np.floating], rate: float) -> NDArray[np.int64]
     _, columns = find_energy_peaks(np.pad(energy, ((0, 0), (apart, 0))), apart)
     columns = columns - apart
     peaks = list(zip(columns.tolist(), energy[0, columns].tolist(), strict=True))
-    complexes = np.array(sorted(QrsDetector(rate).push(peaks, samples.shape[1])), np.int64)
+    complexes = np.array(sorted(QrsThresholds(rate).push(peaks, samples.shape[1])), np.int64)
     return align_peaks(samples.T, complexes[complexes < samples.shape[1]], rate)
 
 

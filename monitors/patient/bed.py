@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genray.ecg.qrs import QrsDetector
+from genray.ecg.qrs import QrsThresholds
 from genray.ecg.quality import SignalQuality
 from monitors.alarms.events import Observation, Reading, Transition
 from monitors.alarms.machine import AlarmState
@@ -59,7 +59,7 @@ class Bed:
     sequencer: Sequencer
     reference: Reference
     alarms: AlarmState
-    decisions: QrsDetector
+    decisions: QrsThresholds
     burden_beats: int
     rhythm: HeartRate = field(default_factory=HeartRate)
     end: int = 0

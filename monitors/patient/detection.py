@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from genray.ecg.qrs import REFRACTORY, QrsDetector, QrsFilter, find_energy_peaks
+from genray.ecg.qrs import REFRACTORY, QrsFilter, QrsThresholds, find_energy_peaks
 
 Rows = NDArray[np.intp]
 Floats = NDArray[np.float64]
@@ -69,7 +69,7 @@ class Detection:
         starts: Rows,
         samples: NDArray[np.floating],
         usable: NDArray[np.bool_],
-        decisions: list[QrsDetector],
+        decisions: list[QrsThresholds],
         ends: list[int],
     ) -> list[list[int]]:
         """The complexes that are found by a hop more.

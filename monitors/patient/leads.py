@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genray.ecg.beats import BeatSettings, cut_at
-from genray.ecg.qrs import QrsDetector, fill_missing
+from genray.ecg.qrs import QrsThresholds, fill_missing
 from genray.ecg.quality import QualitySettings, SignalQuality, assess_quality
 from monitors.patient.bed import Bed, Hop, Waiting
 from monitors.patient.detection import Detection
@@ -57,9 +57,9 @@ class Leads:
         self._used = 0
         self._free: dict[int, list[Rows]] = {}
 
-    def decisions(self) -> QrsDetector:
+    def decisions(self) -> QrsThresholds:
         """A detector's state for a new bed."""
-        return QrsDetector(self._rate)
+        return QrsThresholds(self._rate)
 
     def take(self, leads: int) -> Rows:
         """Rows for the leads of a bed."""

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from genray.bundle import load_bundle
-from genray.ecg.qrs import QrsDetector, fill_missing
+from genray.ecg.qrs import QrsThresholds, fill_missing
 from genray.progress import LineDisplay
 from monitors.alarms.events import Reading
 from monitors.outputs.journal import Journal
@@ -194,7 +194,7 @@ def _millivolts(chunk: Chunk) -> Any:
 def detection(case: Case, meter: Meter) -> None:
     """QRS detection alone, by genray: what it costs of the whole."""
     replay, detector = Replay(case), Detection(RATE, RATE)
-    states: dict[str, tuple[int, QrsDetector]] = {}
+    states: dict[str, tuple[int, QrsThresholds]] = {}
     ends: dict[str, int] = {}
     waiting: dict[str, Chunk] = {}
     detector.grow(LEADS * case.streams)
@@ -215,7 +215,7 @@ def detection(case: Case, meter: Meter) -> None:
     while not meter.over:
         for chunk in replay.next():
             if chunk.stream not in states:
-                states[chunk.stream], ends[chunk.stream] = (len(states), QrsDetector(RATE)), 0
+                states[chunk.stream], ends[chunk.stream] = (len(states), QrsThresholds(RATE)), 0
                 rows = LEADS * states[chunk.stream][0] + np.arange(LEADS)
                 detector.begin(rows, _millivolts(chunk)[0], forget=True)
             if chunk.stream in waiting or len(waiting) >= 512:

@@ -5,7 +5,14 @@ import pickle
 import numpy as np
 import pytest
 
-from genray.ecg.qrs import QrsDetector, QrsFilter, align_peaks, detect_peaks, fill_missing, find_energy_peaks
+from genray.ecg.qrs import (
+    QrsFilter,
+    QrsThresholds,
+    align_peaks,
+    detect_peaks,
+    fill_missing,
+    find_energy_peaks,
+)
 from genray.ecg.synthesis import Episode, generate
 from tests.monitors.patients import hits
 
@@ -108,17 +115,17 @@ def test_peaks_are_apart_and_not_at_edges() -> None:
 
 def test_a_t_wave_is_no_complex() -> None:
     peaks = [(360 * n + extra, height) for n in range(1, 9) for extra, height in ((0, 1.0), (110, 0.45))]
-    assert QrsDetector(RATE).push(peaks, 3100) == [360 * n for n in range(1, 9)]
+    assert QrsThresholds(RATE).push(peaks, 3100) == [360 * n for n in range(1, 9)]
 
 
 def test_one_artefact_does_not_hide_what_follows() -> None:
-    detector = QrsDetector(RATE)
+    detector = QrsThresholds(RATE)
     peaks = [(300 * n, 30.0 if n == 10 else 1.0) for n in range(1, 30)]
     assert detector.push(peaks, 300 * 29) == [300 * n for n in range(1, 30)]
 
 
 def test_peaks_that_are_refused_for_hours_are_not_kept() -> None:
-    detector = QrsDetector(RATE)
+    detector = QrsThresholds(RATE)
     assert detector.push([(100, 1.0)], 200) == [100]
     detector.push([(1000 + 100 * n, 0.01) for n in range(1000)], 200_000)
     size = len(pickle.dumps(detector))
@@ -127,7 +134,7 @@ def test_peaks_that_are_refused_for_hours_are_not_kept() -> None:
 
 
 def test_after_a_restart_no_interval_spans_it() -> None:
-    detector = QrsDetector(RATE)
+    detector = QrsThresholds(RATE)
     detector.push([(300 * n, 1.0) for n in range(1, 5)], 1300)
     before = list(detector.rr)
     detector.restart()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from genray.ecg.qrs import QrsDetector
+from genray.ecg.qrs import QrsThresholds
 from genray.ecg.quality import SignalQuality
 from monitors.alarms.machine import AlarmState
 from monitors.patient.bed import Bed
@@ -29,7 +29,7 @@ def bed(hop: int = 100) -> Bed:
         sequencer=Sequencer(SequencerSettings()),
         reference=Reference(ReferenceSettings(), ("II",), 140),
         alarms=AlarmState("a"),
-        decisions=QrsDetector(RATE),
+        decisions=QrsThresholds(RATE),
         burden_beats=20,
     )
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from genray.ecg.qrs import QrsDetector, detect_peaks, fill_missing
+from genray.ecg.qrs import QrsThresholds, detect_peaks, fill_missing
 from genray.ecg.synthesis import Episode, generate
 from monitors.patient.detection import Detection
 from tests.monitors.patients import hits
@@ -19,7 +19,7 @@ def stream(
     """Seconds of the complexes that are found in (samples, leads), hop by hop."""
     samples, size = fill_missing(millivolts.T.astype(np.float64)), round(hop * rate)
     leads = np.arange(len(samples))
-    detection, decisions = Detection(rate, size), [QrsDetector(rate)]
+    detection, decisions = Detection(rate, size), [QrsThresholds(rate)]
     detection.grow(len(samples))
     detection.begin(leads, samples[:, 0], forget=True)
     votes = np.array(usable or [True] * len(samples))
@@ -121,7 +121,7 @@ def test_many_streams_at_once_are_found_as_one_at_a_time() -> None:
     ]
     samples = np.concatenate([each.millivolts.T for each in made]).astype(np.float64)
     rows, starts = np.arange(6), np.array([0, 1, 3])
-    detection, decisions = Detection(RATE, 360), [QrsDetector(RATE) for _ in made]
+    detection, decisions = Detection(RATE, 360), [QrsThresholds(RATE) for _ in made]
     detection.grow(6)
     detection.begin(rows, samples[:, 0], forget=True)
     found: list[list[int]] = [[], [], []]
@@ -136,7 +136,7 @@ def test_many_streams_at_once_are_found_as_one_at_a_time() -> None:
 def test_rows_that_grow_while_in_use_keep_their_state() -> None:
     made = generate(20, seed=7)
     samples = made.millivolts.T.astype(np.float64)
-    detection, decisions = Detection(RATE, 360), [QrsDetector(RATE)]
+    detection, decisions = Detection(RATE, 360), [QrsThresholds(RATE)]
     detection.grow(2)
     rows = np.arange(2)
     detection.begin(rows, samples[:, 0], forget=True)
@@ -154,7 +154,7 @@ def test_the_next_patient_in_the_same_rows_begins_as_in_fresh_ones() -> None:
     detection.grow(2)
     rows = np.arange(2)
     for volts in (tall, small):
-        samples, decisions = volts.T.astype(np.float64), [QrsDetector(RATE)]
+        samples, decisions = volts.T.astype(np.float64), [QrsThresholds(RATE)]
         detection.begin(rows, samples[:, 0], forget=True)
         found: list[int] = []
         for end in range(360, 30 * 360 + 1, 360):
