@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from genray.ecg.qrs import Decisions
 from genray.ecg.quality import SignalQuality
 from monitors.alarms.events import Observation, Reading, Transition
-from monitors.alarms.machine import AlarmState
+from monitors.alarms.state import AlarmState
 from monitors.patient.heart_rate import HeartRate
 from monitors.patient.ordering import Ordered, Sequencer
 from monitors.patient.reference import Reference

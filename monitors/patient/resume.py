@@ -15,7 +15,7 @@ from itertools import islice
 from genray.errors import GenrayError
 from monitors.alarms.events import Transition
 from monitors.alarms.limits import Limits
-from monitors.alarms.machine import Alarm, AlarmState, Track, restore
+from monitors.alarms.state import Alarm, AlarmState, Track, restore
 from monitors.patient.bed import Bed, Round
 from monitors.patient.scoring import Scorer
 from monitors.patient.ward import Ward, WardSettings

@@ -18,7 +18,8 @@ from genray.ecg.quality import QualitySettings
 from genray.settings.base import Settings
 from monitors.alarms.events import Observation, Transition
 from monitors.alarms.limits import Limits
-from monitors.alarms.machine import AlarmState, acknowledge, discharge, restore, step
+from monitors.alarms.machine import acknowledge, discharge, step
+from monitors.alarms.state import AlarmState, restore
 from monitors.patient.bed import Bed, Round
 from monitors.patient.leads import Leads
 from monitors.patient.ordering import Sequencer, SequencerSettings

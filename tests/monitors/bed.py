@@ -4,7 +4,8 @@ from typing import Any
 
 from monitors.alarms.events import AlarmKind, Observation, Transition
 from monitors.alarms.limits import Limits
-from monitors.alarms.machine import Alarm, AlarmState, acknowledge, step
+from monitors.alarms.machine import acknowledge, step
+from monitors.alarms.state import Alarm, AlarmState
 
 START = 1_700_000_000.0
 WELL: dict[str, Any] = {"heart_rate": 70.0, "silence": 0.5, "burden": 0.0}
@@ -16,7 +17,7 @@ STILL: dict[str, Any] = {"silence": 4.5}
 class Bed:
     def __init__(self, **limits: Any) -> None:
         self.limits = Limits(**limits)
-        self.state = AlarmState.new("bed")
+        self.state = AlarmState("bed")
         self.now = START
         self.log: list[Transition] = []
 

@@ -8,7 +8,7 @@ import pytest
 
 from genray.errors import GenrayError
 from monitors.alarms.events import Transition
-from monitors.alarms.machine import AlarmState, restore
+from monitors.alarms.state import AlarmState, restore
 from tests.monitors.bed import NOISE, OFF, STILL, Bed
 
 
@@ -36,7 +36,7 @@ def test_a_state_goes_through_json_and_on_as_it_was() -> None:
 
 
 def test_a_stream_that_was_never_seen_goes_through_json() -> None:
-    assert AlarmState.from_json(AlarmState.new("bed").to_json()) == AlarmState.new("bed")
+    assert AlarmState.from_json(AlarmState("bed").to_json()) == AlarmState("bed")
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_what_has_ended_is_not_restored() -> None:
     bed = Bed()
     bed.see(20, **NOISE)
     bed.see(20)
-    assert restore("bed", bed.log[-1:]) == AlarmState.new("bed")
+    assert restore("bed", bed.log[-1:]) == AlarmState("bed")
 
 
 def test_alarms_of_another_stream_are_not_restored() -> None:

@@ -1,7 +1,8 @@
 import math
 
 from monitors.alarms.limits import AnomalyLimits
-from monitors.alarms.machine import AlarmState, acknowledge, discharge
+from monitors.alarms.machine import acknowledge, discharge
+from monitors.alarms.state import AlarmState
 from tests.monitors.bed import NOISE, OFF, START, STILL, WELL, Bed
 
 
@@ -205,5 +206,5 @@ def test_a_discharge_ends_everything() -> None:
     assert {(each.change, each.state, each.why["reason"]) for each in ended} == {
         ("ended", "ended", "discharged")
     }
-    assert state == AlarmState.new("bed")
+    assert state == AlarmState("bed")
     assert discharge(state, math.nan) == (state, ())

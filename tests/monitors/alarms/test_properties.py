@@ -12,7 +12,8 @@ from hypothesis import strategies as some
 from monitors.alarms.conditions import PRIORITIES
 from monitors.alarms.events import Observation, Transition
 from monitors.alarms.limits import Limits
-from monitors.alarms.machine import AlarmState, acknowledge, discharge, restore, step
+from monitors.alarms.machine import acknowledge, discharge, step
+from monitors.alarms.state import AlarmState, restore
 
 LIMITS = Limits(announcements=3, again_after=20, anomaly={"escalate_after": 30})  # type: ignore[arg-type]
 LEADS = some.sampled_from([(), ("I",), ("I", "II")])
@@ -71,7 +72,7 @@ def duration(episodes: list[Any]) -> float:
 @settings(max_examples=150, deadline=None)
 @given(EPISODES)
 def test_an_alarm_opens_once_ends_once_and_never_becomes_less_urgent(episodes: list[Any]) -> None:
-    state, log = play(AlarmState.new("bed"), episodes)
+    state, log = play(AlarmState("bed"), episodes)
     _, ended = discharge(state, duration(episodes))
     last: dict[str, Transition] = {}
     for each in [*log, *ended]:
@@ -101,7 +102,7 @@ def test_an_alarm_opens_once_ends_once_and_never_becomes_less_urgent(episodes: l
 @settings(max_examples=150, deadline=None)
 @given(EPISODES)
 def test_announcements_are_bounded(episodes: list[Any]) -> None:
-    _, log = play(AlarmState.new("bed"), episodes)
+    _, log = play(AlarmState("bed"), episodes)
     times = [t.time for t in log if t.change == "onset" and t.announced and t.priority != "high"]
     for first in times:
         assert sum(first <= time < first + 3600 for time in times) <= LIMITS.announcements
@@ -119,7 +120,7 @@ def test_announcements_are_bounded(episodes: list[Any]) -> None:
 @settings(max_examples=80, deadline=None)
 @given(EPISODES, EPISODES)
 def test_the_rest_is_the_same_after_a_restart(first: list[Any], then: list[Any]) -> None:
-    state, _ = play(AlarmState.new("bed"), first)
+    state, _ = play(AlarmState("bed"), first)
     back = AlarmState.from_json(json.loads(json.dumps(state.to_json(), allow_nan=False)))
     assert back == state
     assert play(back, then, duration(first)) == play(state, then, duration(first))
@@ -128,7 +129,7 @@ def test_the_rest_is_the_same_after_a_restart(first: list[Any], then: list[Any])
 @settings(max_examples=80, deadline=None)
 @given(EPISODES, EPISODES)
 def test_nothing_that_is_open_has_an_onset_again_after_a_kill(first: list[Any], then: list[Any]) -> None:
-    state, log = play(AlarmState.new("bed"), first)
+    state, log = play(AlarmState("bed"), first)
     last = {each.alarm: each for each in log}
     back = restore("bed", [each for each in last.values() if each.state != "ended"])
     # That an alarm came again is not in the journal.
@@ -147,7 +148,7 @@ def test_nothing_that_is_open_has_an_onset_again_after_a_kill(first: list[Any], 
 @settings(max_examples=100, deadline=None)
 @given(some.lists(some.tuples(SENSIBLE | WILD, NUMBER | some.floats(-90, 90)), max_size=60))
 def test_whatever_is_observed_a_step_gives_a_state_and_changes_nothing_else(seen: list[Any]) -> None:
-    state, now = AlarmState.new("bed"), 1000.0
+    state, now = AlarmState("bed"), 1000.0
     for what, hop in seen:
         # A clock that jitters, jumps either way, or is none.
         now = now + hop if abs(hop) <= 90 else now

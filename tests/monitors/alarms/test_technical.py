@@ -237,4 +237,4 @@ def test_what_is_remembered_stays_small() -> None:
         bed.look("asystole")
         bed.see(62)
     assert sum(each.change == "onset" for each in bed.log) == 40
-    assert len(bed.state.told) == 2
+    assert len(bed.state.announcements) == 2

@@ -9,7 +9,7 @@ import pytest
 
 from genray.ecg.qrs import Decisions
 from genray.ecg.quality import SignalQuality
-from monitors.alarms.machine import AlarmState
+from monitors.alarms.state import AlarmState
 from monitors.patient.bed import Bed
 from monitors.patient.ordering import Sequencer, SequencerSettings
 from monitors.patient.reference import Reference, ReferenceSettings
