@@ -3,7 +3,7 @@ import math
 from monitors.alarms.limits import AnomalyLimits
 from monitors.alarms.machine import acknowledge, discharge
 from monitors.alarms.state import AlarmState
-from tests.monitors.bed import NOISE, OFF, START, STILL, WELL, Bed
+from tests.monitors.alarms.scripted_bed import NOISE, OFF, START, STILL, WELL, Bed
 
 
 def test_a_slow_heart_is_told_within_ten_seconds_and_says_why() -> None:

@@ -1,7 +1,7 @@
 import pytest
 
 from monitors.alarms.events import Priority
-from tests.monitors.bed import NOISE, OFF, START, WELL, Bed
+from tests.monitors.alarms.scripted_bed import NOISE, OFF, START, WELL, Bed
 
 
 def test_a_lead_that_is_off_is_low_while_another_is_good() -> None:

@@ -9,7 +9,7 @@ import pytest
 from genray.errors import GenrayError
 from monitors.alarms.events import Transition
 from monitors.alarms.state import AlarmState, restore
-from tests.monitors.bed import NOISE, OFF, STILL, Bed
+from tests.monitors.alarms.scripted_bed import NOISE, OFF, STILL, Bed
 
 
 def busy() -> Bed:
