@@ -14,27 +14,35 @@ OFF: dict[str, Any] = {"good": False, "off": ("I", "II")}
 STILL: dict[str, Any] = {"silence": 4.5}
 
 
-class Bed:
+class ScriptedBed:
+    """The alarms of a bed at which the test says what is observed.
+
+    Attributes:
+        log: every change so far.
+    """
+
     def __init__(self, **limits: Any) -> None:
         self.limits = Limits(**limits)
         self.state = AlarmState("bed")
         self.now = START
         self.log: list[Transition] = []
 
-    def see(self, seconds: float = 2.0, **seen: Any) -> list[str]:
-        """What changes while `seen` is observed for so long: "kind change", in order."""
+    def observe(self, seconds: float = 2.0, **values: Any) -> list[str]:
+        """What changes while `values` are observed for so long: "kind change", in order. Where they say
+        nothing of the signal, the rest is as in a patient who is well."""
         before = len(self.log)
+        observed = values if "good" in values or "lost" in values else WELL | values
         for _ in range(round(seconds / 2)):
             self.now += 2
-            what = seen if "good" in seen or "lost" in seen else WELL | seen
-            self.state, new = step(self.state, Observation(time=self.now, **what), self.limits)
-            self.log += new
+            self.state, changes = step(self.state, Observation(time=self.now, **observed), self.limits)
+            self.log += changes
         return [f"{each.kind} {each.change}" for each in self.log[before:]]
 
-    def look(self, kind: AlarmKind) -> list[str]:
-        self.state, new = acknowledge(self.state, self.alarm(kind).name, self.now)
-        self.log += new
-        return [each.change for each in new]
+    def acknowledge(self, kind: AlarmKind) -> list[str]:
+        self.state, changes = acknowledge(self.state, self.alarm(kind).name, self.now)
+        self.log += changes
+        return [each.change for each in changes]
 
     def alarm(self, kind: AlarmKind) -> Alarm:
+        """The alarm of `kind` that is open."""
         return self.state.open[kind]
