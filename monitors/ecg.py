@@ -15,7 +15,7 @@ from genray.interrupts import stoppable
 from genray.progress import Display
 from genray.targets import Demand, Resources
 from monitors.outputs.journal import Journal
-from monitors.patient.scoring import Scorer
+from monitors.patient.scoring import BeatModel
 from monitors.service.backends import LocalBackend, RayBackend, ShardBackend
 from monitors.service.dispatcher import DISCLAIMER
 from monitors.service.monitor import Monitor
@@ -48,7 +48,7 @@ class PreparedEcg:
     def __init__(self, settings: EcgSettings, target: str) -> None:
         self._settings, self._target = settings, target
         bundle = _bundle(Path(settings.bundle))
-        Scorer(bundle)
+        BeatModel.from_bundle(bundle)
         make_source(settings.source)
         if isinstance(settings.source, ReplaySettings):
             check_replay(settings.source)

@@ -19,7 +19,7 @@ from genray.text import aligned, duration
 if TYPE_CHECKING:
     from genray.progress import Tick
     from monitors.evaluation.cross_validation import AnnotatedRecords, TrainingPart
-    from monitors.patient.scoring import Scorer
+    from monitors.patient.scoring import BeatModel
 
 _EVERY_S = 15.0  # between lines of progress
 _RECIPE = (
@@ -73,25 +73,25 @@ def evaluate(
     from monitors.evaluation.cross_validation import cross_validate, open_annotated
     from monitors.evaluation.evaluate import evaluate as judge
     from monitors.evaluation.totals import totals
-    from monitors.patient.scoring import Scorer
+    from monitors.patient.scoring import BeatModel
     from monitors.settings import EcgSettings
 
     settings = load(EcgSettings, target="ecg", config=config, sets=sets)
-    scorer = Scorer(load_bundle(bundle)) if bundle is not None else None
+    model = BeatModel.from_bundle(load_bundle(bundle)) if bundle is not None else None
     began = time.monotonic()
     found = open_annotated(records, say)
     count = len(found.records)
-    _check_enough(count, records, trained=scorer is None)
+    _check_enough(count, records, trained=model is None)
     folds = min(folds, count)
     say(_plan(count, len(found.left_out), folds, bundle))
     watched = _WatchProgress()
     with ExitStack() as stack:
         runs = output / "folds" if output else Path(stack.enter_context(TemporaryDirectory(prefix="genray-")))
-        if scorer:
+        if model:
             judged = judge(
                 found.records,
                 found.truths,
-                scorer,
+                model,
                 settings.ward,
                 settings.alarms,
                 lambda share: watched(f"{count} records watched", share),
@@ -107,7 +107,7 @@ def evaluate(
             )
     figures = {
         **totals(sorted(judged, key=lambda each: each.name)),
-        "folds": None if scorer else folds,
+        "folds": None if model else folds,
         "bundle": str(bundle) if bundle else None,
         "left_out": found.left_out,
         "seconds": round(time.monotonic() - began, 1),
@@ -143,13 +143,13 @@ def _plan(records: int, left_out: int, folds: int, bundle: Path | None) -> str:
     return f"{records} annotated records{without}, {how}"
 
 
-def _train(found: AnnotatedRecords, part: TrainingPart, runs: Path) -> Scorer:
+def _train(found: AnnotatedRecords, part: TrainingPart, runs: Path) -> BeatModel:
     """The detector of a fold, by train-ecg."""
     from genray.bundle import load_bundle
     from genray.settings.base import flatten, nested
     from genray.settings.load import load
     from genray.targets import Resources, find_target
-    from monitors.patient.scoring import Scorer
+    from monitors.patient.scoring import BeatModel
 
     title = f"fold {part.fold} of {part.folds}: "
     target: Any = find_target("train-ecg").load()
@@ -163,7 +163,7 @@ def _train(found: AnnotatedRecords, part: TrainingPart, runs: Path) -> Scorer:
     say(f"{title}training on {part.beats} normal beats of {part.lead} of {len(part.records)} records")
     prepared = target.prepare(settings, "train-ecg", f"fold-{part.fold}", lambda text: None)
     outcome = prepared.run(_FoldDisplay(title), Resources(1, 0), attached=False)
-    return Scorer(load_bundle(outcome["bundle"]))
+    return BeatModel.from_bundle(load_bundle(outcome["bundle"]))
 
 
 class _WatchProgress:

@@ -16,7 +16,7 @@ from genray.ecg.records.open import find_records, open_record
 from genray.errors import DataError
 from monitors.alarms.limits import Limits
 from monitors.evaluation.evaluate import Judged, RecordTruth, check_readable, evaluate, truth_of
-from monitors.patient.scoring import Scorer
+from monitors.patient.scoring import BeatModel
 from monitors.patient.ward import WardSettings
 
 _BEATS = 60_000  # that a network is trained on, about: more of them add little
@@ -80,7 +80,7 @@ def open_annotated(folder: Path, note: Callable[[str], None]) -> AnnotatedRecord
 def cross_validate(
     found: AnnotatedRecords,
     folds: int,
-    train: Callable[[TrainingPart], Scorer],
+    train: Callable[[TrainingPart], BeatModel],
     ward: WardSettings,
     alarms: Limits,
     progress: Callable[[int, int, float], None],
@@ -97,9 +97,9 @@ def cross_validate(
     judged = []
     for number in range(1, folds + 1):
         test = names[number - 1 :: folds]
-        scorer = train(_training_part(found, test, number, folds))
+        model = train(_training_part(found, test, number, folds))
         some = {name: found.records[name] for name in test}
-        judged += evaluate(some, found.truths, scorer, ward, alarms, _of_fold(progress, number, len(test)))
+        judged += evaluate(some, found.truths, model, ward, alarms, _of_fold(progress, number, len(test)))
     return judged
 
 

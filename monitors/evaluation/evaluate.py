@@ -35,8 +35,8 @@ from monitors.evaluation.matching import (
     rhythm_reasons,
     without_reason,
 )
-from monitors.patient.bed import Round
-from monitors.patient.scoring import Scorer
+from monitors.patient.output import WardOutput
+from monitors.patient.scoring import BeatModel
 from monitors.patient.ward import Ward, WardSettings
 from monitors.sources.message import Chunk
 
@@ -131,7 +131,7 @@ def truth_of(record: EcgRecord) -> RecordTruth | None:
 def evaluate(
     records: Mapping[str, EcgRecord],
     truths: Mapping[str, RecordTruth],
-    scorer: Scorer,
+    model: BeatModel,
     settings: WardSettings,
     limits: Limits,
     moved: Callable[[float], None],
@@ -139,12 +139,12 @@ def evaluate(
     """Play `records` to the monitor, as if they came live, and judge what it says.
 
     They are played three times: as they are; to a monitor that never learns a patient's reference; and of
-    each record a single lead, one that the scorer knows if there is one.
+    each record a single lead, one that the model knows if there is one.
 
     Args:
         records: by name.
         truths: of each of them.
-        scorer: of beats, that has learned on other patients.
+        model: of beats, that has learned on other patients.
         moved: is told the share that is done.
 
     Raises:
@@ -155,11 +155,11 @@ def evaluate(
     reference = settings.reference.model_copy(update=_NEVER)
     new = settings.model_copy(update={"reference": reference})
     every: Columns = {name: range(len(record.leads)) for name, record in records.items()}
-    single: Columns = {name: [_known(record, scorer)] for name, record in records.items()}
+    single: Columns = {name: [_known(record, model)] for name, record in records.items()}
     plans = [(settings, every), (new, every), (settings, single)]
     runs = []
     for number, (how, columns) in enumerate(plans):
-        ward = Ward(how, scorer, lambda stream: limits)
+        ward = Ward(how, model, lambda stream: limits)
         runs.append(watch(records, ward, columns, partial(_part, moved, number, len(plans))))
     calibration = 60 * settings.reference.minutes
     seen, alone, one = runs
@@ -183,8 +183,8 @@ def _part(moved: Callable[[float], None], number: int, of: int, share: float) ->
     moved((number + share) / of)
 
 
-def _known(record: EcgRecord, scorer: Scorer) -> int:
-    return next((place for place, lead in enumerate(record.leads) if scorer.knows(lead)), 0)
+def _known(record: EcgRecord, model: BeatModel) -> int:
+    return next((place for place, lead in enumerate(record.leads) if model.knows(lead)), 0)
 
 
 def _judged(
@@ -338,11 +338,11 @@ def _seconds(record: EcgRecord, size: int) -> Iterator[NDArray[np.int16]]:
         yield from (block[i : i + size] for i in range(0, len(block), size))
 
 
-def _gather(made: Round, found: Mapping[str, WatchedRecord]) -> None:
+def _gather(made: WardOutput, found: Mapping[str, WatchedRecord]) -> None:
     for name, times in made.complexes.items():
         found[name].complexes += [time - _BEGIN for time in times]
     for name, beats in made.beats.items():
-        found[name].beats += [(beat["time"] - _BEGIN, beat["score"]) for beat in beats]
+        found[name].beats += [(beat.time - _BEGIN, beat.score) for beat in beats]
     for transition in made.transitions:
         at, onset = transition.time - _BEGIN, transition.onset - _BEGIN
         found[transition.stream].transitions.append(replace(transition, time=at, onset=onset))

@@ -19,7 +19,7 @@ from genray.models.registry import build
 from monitors.alarms.limits import Limits
 from monitors.evaluation.evaluate import Judged, evaluate, truth_of
 from monitors.evaluation.totals import totals
-from monitors.patient.scoring import Scorer
+from monitors.patient.scoring import BeatModel
 from monitors.patient.ward import WardSettings
 
 MINUTES = "ward.reference.minutes=0.5"
@@ -67,7 +67,9 @@ def judge(bundle: Path, *paths: Path) -> tuple[list[Judged], dict[str, Any]]:
     truths = {name: truth for name, record in found.items() if (truth := truth_of(record))}
     reference = WardSettings().reference.model_copy(update={"minutes": 0.5})
     settings = WardSettings().model_copy(update={"reference": reference})
-    judged = evaluate(found, truths, Scorer(load_bundle(bundle)), settings, Limits(), lambda share: None)
+    judged = evaluate(
+        found, truths, BeatModel.from_bundle(load_bundle(bundle)), settings, Limits(), lambda share: None
+    )
     return judged, totals(judged)
 
 

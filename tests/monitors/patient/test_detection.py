@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from genray.ecg.qrs import Decisions, detect_peaks, filled
 from genray.ecg.synthesis import Episode, generate
-from monitors.patient.detection import Detection
+from monitors.patient.detection import QrsDetector
 from tests.monitors.patients import hits
 
 RATE = 360.0
@@ -19,14 +19,14 @@ def stream(
     """Seconds of the complexes that are found in (samples, leads), hop by hop."""
     samples, size = filled(millivolts.T.astype(np.float64)), round(hop * rate)
     leads = np.arange(len(samples))
-    detection, decisions = Detection(rate, size), [Decisions(rate)]
-    detection.grow(len(samples))
-    detection.begin(leads, samples[:, 0], forget=True)
+    detector, decisions = QrsDetector(rate, size), [Decisions(rate)]
+    detector.grow(len(samples))
+    detector.begin(leads, samples[:, 0], forget=True)
     votes = np.array(usable or [True] * len(samples))
     found: list[int] = []
     for end in range(size, samples.shape[1] + 1, size):
         hops = samples[:, end - size : end]
-        found += detection.push(leads, np.zeros(1, np.intp), hops, votes, decisions, [end])[0]
+        found += detector.detect(leads, np.zeros(1, np.intp), hops, votes, decisions, [end])[0]
     return np.array(sorted(found)) / rate
 
 
@@ -121,13 +121,13 @@ def test_many_streams_at_once_are_found_as_one_at_a_time() -> None:
     ]
     samples = np.concatenate([each.millivolts.T for each in made]).astype(np.float64)
     rows, starts = np.arange(6), np.array([0, 1, 3])
-    detection, decisions = Detection(RATE, 360), [Decisions(RATE) for _ in made]
-    detection.grow(6)
-    detection.begin(rows, samples[:, 0], forget=True)
+    detector, decisions = QrsDetector(RATE, 360), [Decisions(RATE) for _ in made]
+    detector.grow(6)
+    detector.begin(rows, samples[:, 0], forget=True)
     found: list[list[int]] = [[], [], []]
     for end in range(360, samples.shape[1] + 1, 360):
         hop = samples[:, end - 360 : end]
-        new = detection.push(rows, starts, hop, np.ones(6, bool), decisions, [end] * 3)
+        new = detector.detect(rows, starts, hop, np.ones(6, bool), decisions, [end] * 3)
         found = [before + more for before, more in zip(found, new, strict=True)]
     for each, those in zip(made, found, strict=True):
         np.testing.assert_array_equal(np.array(those) / RATE, stream(each.millivolts))
@@ -136,28 +136,28 @@ def test_many_streams_at_once_are_found_as_one_at_a_time() -> None:
 def test_rows_that_grow_while_in_use_keep_their_state() -> None:
     made = generate(20, seed=7)
     samples = made.millivolts.T.astype(np.float64)
-    detection, decisions = Detection(RATE, 360), [Decisions(RATE)]
-    detection.grow(2)
+    detector, decisions = QrsDetector(RATE, 360), [Decisions(RATE)]
+    detector.grow(2)
     rows = np.arange(2)
-    detection.begin(rows, samples[:, 0], forget=True)
+    detector.begin(rows, samples[:, 0], forget=True)
     found: list[int] = []
     for number, end in enumerate(range(360, 7201, 360)):
-        detection.grow(2 + 3 * number)
+        detector.grow(2 + 3 * number)
         hop = samples[:, end - 360 : end]
-        found += detection.push(rows, np.zeros(1, np.intp), hop, np.ones(2, bool), decisions, [end])[0]
+        found += detector.detect(rows, np.zeros(1, np.intp), hop, np.ones(2, bool), decisions, [end])[0]
     np.testing.assert_array_equal(np.array(found) / RATE, stream(made.millivolts))
 
 
 def test_the_next_patient_in_the_same_rows_begins_as_in_fresh_ones() -> None:
     tall, small = 6 * generate(30, seed=8).millivolts, 0.3 * generate(30, seed=9).millivolts
-    detection = Detection(RATE, 360)
-    detection.grow(2)
+    detector = QrsDetector(RATE, 360)
+    detector.grow(2)
     rows = np.arange(2)
     for volts in (tall, small):
         samples, decisions = volts.T.astype(np.float64), [Decisions(RATE)]
-        detection.begin(rows, samples[:, 0], forget=True)
+        detector.begin(rows, samples[:, 0], forget=True)
         found: list[int] = []
         for end in range(360, 30 * 360 + 1, 360):
             hop = samples[:, end - 360 : end]
-            found += detection.push(rows, np.zeros(1, np.intp), hop, np.ones(2, bool), decisions, [end])[0]
+            found += detector.detect(rows, np.zeros(1, np.intp), hop, np.ones(2, bool), decisions, [end])[0]
     np.testing.assert_array_equal(np.array(found) / RATE, stream(small))
