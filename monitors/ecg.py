@@ -22,7 +22,7 @@ from monitors.service.monitor import Monitor
 from monitors.settings import EcgSettings
 from monitors.sources import make_source
 from monitors.sources.pseudonyms import Pseudonyms, load_key
-from monitors.sources.replay import ReplaySettings, check_replay
+from monitors.sources.replay import ReplaySettings, check_replayable
 
 
 class Ecg:
@@ -51,7 +51,7 @@ class PreparedEcg:
         BeatModel.from_bundle(bundle)
         make_source(settings.source)
         if isinstance(settings.source, ReplaySettings):
-            check_replay(settings.source)
+            check_replayable(settings.source)
         _writable(self.folder)
         self._key = load_key(self.folder / "stream.key")
         with self._journal():  # held by another monitor, damaged, not one

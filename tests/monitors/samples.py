@@ -36,12 +36,12 @@ def chunk(sequence: int = 0, *, stream: str = "bed-17", rate: float = 360.0, sec
 class Watcher:
     """Takes what a feed of `source` delivers, and lets a test wait for it."""
 
-    def __init__(self, source: EcgSource, mine: Callable[[str], bool] | None = None) -> None:
+    def __init__(self, source: EcgSource, accepts: Callable[[str], bool] | None = None) -> None:
         self.chunks: list[Chunk] = []
         self.faults: Counter[str] = Counter()
         self._changed = asyncio.Event()
         settings = FeedSettings(first_wait=0.05, longest_wait=0.2)
-        self.feed = Feed(source, self._deliver, self._fault, settings, KEY, mine)
+        self.feed = Feed(source, self._deliver, self._fault, settings, KEY, accepts)
 
     async def _deliver(self, chunk: Chunk) -> None:
         self.chunks.append(chunk)

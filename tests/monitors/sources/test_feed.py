@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from genray.errors import UsageError
 from monitors.patient.ordering import Sequencer, SequencerSettings
 from monitors.sources.base import EndOfSource, SourceLost
-from monitors.sources.feed import FAULTS, Feed, FeedSettings
-from monitors.sources.message import Chunk, encode
+from monitors.sources.feed import Feed, FeedSettings
+from monitors.sources.message import REASONS, Chunk, encode
 from tests.monitors.samples import KEY, Watcher, chunk
 
 Step = Sequence[bytes | Chunk] | Exception
@@ -70,7 +70,7 @@ def test_streams_of_other_shards_are_passed_over() -> None:
         encode(chunk(3, stream="bed-1")),
         b"?",
     ]
-    watcher = Watcher(Scripted([sent]), mine=lambda name: name == "bed-1")
+    watcher = Watcher(Scripted([sent]), accepts=lambda name: name == "bed-1")
     asyncio.run(watcher.feed.run())
     assert watcher.sequences == [1, 3]
     assert watcher.faults == {"not-a-message": 1}
@@ -201,7 +201,7 @@ def test_a_source_that_lies_harms_no_message_that_is_whole(data: st.DataObject) 
     watcher = Watcher(Scripted(batches))
     asyncio.run(watcher.feed.run())
     assert set(watcher.sequences) == set(range(sent))
-    assert watcher.faults.keys() <= FAULTS.keys()
+    assert watcher.faults.keys() <= {*REASONS, "source-lost"}
     sequencer = Sequencer(SequencerSettings())
     ordered = [each for got in watcher.chunks for each in sequencer.push(got)] + sequencer.flush()
     numbers = [each.chunk.sequence for each in ordered]

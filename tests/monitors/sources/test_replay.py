@@ -15,7 +15,7 @@ from genray.ecg.synthesis import write_records
 from genray.errors import DataError
 from monitors.sources.base import EndOfSource
 from monitors.sources.message import Chunk, decode, encode
-from monitors.sources.replay import ReplaySettings, ReplaySource
+from monitors.sources.replay import RecordStream, ReplaySettings, ReplaySource
 
 START = 1_700_000_000.0
 
@@ -202,12 +202,12 @@ def test_broken_records_are_said_once_and_the_others_play(folder: Path, tmp_path
     async def run() -> tuple[set[str], list[DataError]]:
         source = ReplaySource(_settings(folder))
         await source.open(None)
-        return {chunk.stream for chunk in await _taken(source)}, source.faults
+        return {chunk.stream for chunk in await _taken(source)}, source.unreadable
 
-    streams, faults = asyncio.run(run())
+    streams, unreadable = asyncio.run(run())
     assert streams == {"patient-002"}
-    assert len(faults) == 3
-    assert all(fault.where and fault.hint for fault in faults)
+    assert len(unreadable) == 3
+    assert all(fault.where and fault.hint for fault in unreadable)
 
 
 def test_a_record_that_breaks_while_it_plays_ends_alone(folder: Path) -> None:
@@ -216,12 +216,12 @@ def test_a_record_that_breaks_while_it_plays_ends_alone(folder: Path) -> None:
         await source.open(None)
         chunks = await _taken(source, lambda chunks: len(chunks) >= 4)
         (folder / "patient-001.dat").unlink()
-        return chunks + await _taken(source), source.faults
+        return chunks + await _taken(source), source.unreadable
 
-    chunks, faults = asyncio.run(run())
+    chunks, unreadable = asyncio.run(run())
     assert len(_of(chunks, "patient-002")) == 26
     assert 2 <= len(_of(chunks, "patient-001")) < 26
-    assert len(faults) == 1
+    assert len(unreadable) == 1
 
 
 def test_without_any_good_record_it_does_not_open(tmp_path: Path) -> None:
@@ -244,21 +244,18 @@ def test_records_of_one_name_are_streams_of_their_own(folder: Path) -> None:
     assert (_of(chunks, "patient-001")[0].samples[:, 0] == [1000, MISSING] * 50).all()
 
 
-def test_what_is_held_does_not_grow_with_the_record(tmp_path: Path) -> None:
-    write_records(tmp_path, 1, 600)
-
-    async def run() -> int:
-        source = ReplaySource(_settings(tmp_path))
-        await source.open(None)
-        most = 0
-        while True:
-            try:
-                await source.next()
-            except EndOfSource:
-                return most
-            most = max(most, *(len(stream.held[1]) for stream in source._streams))
-
-    assert 3600 <= asyncio.run(run()) <= 11 * 360
+@pytest.mark.parametrize("number", [0, 1, 6])
+def test_what_is_held_does_not_grow_with_the_record(tmp_path: Path, number: int) -> None:
+    (path,) = write_records(tmp_path, 1, 600)
+    stream = RecordStream(number, "bed", open_record(path), _settings(tmp_path))
+    most = 0
+    for chunk in range(600):
+        if not stream.holds(chunk):
+            stream.held = stream.read(chunk)
+        assert stream.chunk(chunk, START).samples.shape == (360, 2)
+        most = max(most, len(stream.held.samples))
+    assert stream.is_over(600)
+    assert 3600 <= most <= 11 * 360
 
 
 def test_a_core_replays_more_than_two_thousand_leads_in_real_time(folder: Path) -> None:

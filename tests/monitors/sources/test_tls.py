@@ -20,14 +20,13 @@ from pydantic import TypeAdapter
 from genray.errors import SettingsError
 from monitors.sources import SourceSettings, make_source
 from monitors.sources.base import SourceLost
-from monitors.sources.connection import tls_failure
+from monitors.sources.connection import explain_tls_failure
 from monitors.sources.message import Chunk, encode
 from tests.monitors.alerting import Api
 from tests.monitors.certificates import proving
 from tests.monitors.samples import Watcher, chunk
 from tests.monitors.servers import free_port, mosquitto, redis_server
-from tests.monitors.sources.test_kafka import cluster
-from tests.monitors.sources.test_kafka import send as produce
+from tests.monitors.sources.kafka_broker import produce, start_broker
 
 Send = Callable[[Chunk], Awaitable[None]]
 SECRET = "s3cret"
@@ -87,7 +86,7 @@ async def websocket(folder: Path, keys: Path, certificate: str, port: int) -> As
 @asynccontextmanager
 async def kafka(folder: Path, keys: Path, certificate: str, port: int) -> AsyncIterator[Send]:
     """The mocked brokers know no TLS: it ends before them, where their own address is hidden too."""
-    producer, servers = cluster()
+    producer, servers = start_broker()
     behind = int(servers.rpartition(":")[2])
     shown, hidden = (b"127.0.0.1" + struct.pack(">i", each) for each in (port, behind))
 
@@ -239,7 +238,7 @@ def test_a_server_without_tls_is_a_loss_that_says_so(
             elif kind == "websocket":
                 port = int((await stack.enter_async_context(Api())).rpartition(":")[2])
             else:
-                producer, servers = cluster()
+                producer, servers = start_broker()
                 stack.callback(producer.flush)
                 port = int(servers.rpartition(":")[2])
             watcher = Watcher(source(kind, port, keys))
@@ -272,4 +271,4 @@ def test_an_authority_that_is_not_there_is_said_before_anything_starts(kind: str
 def test_other_failures_are_not_put_down_to_tls() -> None:
     wrapped = ValueError("token s3cret")
     wrapped.__context__ = ConnectionResetError(104, "reset")
-    assert tls_failure(wrapped) is None
+    assert explain_tls_failure(wrapped) is None
