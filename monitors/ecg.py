@@ -21,7 +21,7 @@ from monitors.service.dispatcher import DISCLAIMER
 from monitors.service.monitor import Monitor
 from monitors.settings import EcgSettings
 from monitors.sources import make_source
-from monitors.sources.pseudonyms import Pseudonyms, load_key
+from monitors.sources.pseudonyms import Pseudonyms, load_or_make_key
 from monitors.sources.replay import ReplaySettings, check_replayable
 
 
@@ -53,7 +53,7 @@ class PreparedEcg:
         if isinstance(settings.source, ReplaySettings):
             check_replayable(settings.source)
         _writable(self.folder)
-        self._key = load_key(self.folder / "stream.key")
+        self._key = load_or_make_key(self.folder / "stream.key")
         with self._journal():  # held by another monitor, damaged, not one
             pass
         _free("metrics", settings.metrics.host, settings.metrics.port)
