@@ -1,4 +1,4 @@
-"""What tests of the monitor send, and a watcher that takes in what a feed delivers."""
+"""What tests of sources send, and who takes in what a feed delivers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def chunk(sequence: int = 0, *, stream: str = "bed-17", rate: float = 360.0, sec
     )
 
 
-class Watcher:
+class FeedWatcher:
     """Takes what a feed of `source` delivers, and lets a test wait for it."""
 
     def __init__(self, source: EcgSource, accepts: Callable[[str], bool] | None = None) -> None:

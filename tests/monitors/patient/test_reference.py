@@ -20,20 +20,18 @@ WIDE = BeatSettings(before=0.25 + SHIFTS * STEP, after=0.45 + SHIFTS * STEP, sam
 BEATS = ReferenceSettings(minutes=1, beats=10)
 
 
-def wide_beats(made: Generated) -> tuple[Floats, list[str], Floats]:
+def wide_beats(ecg: Generated) -> tuple[Floats, list[str], Floats]:
     """Beats (beats, leads, samples), their symbols, and their intervals as shares of the usual one."""
-    beats, kept = cut_beats(made.millivolts, made.peaks, 360.0, WIDE)
-    intervals = np.diff(made.peaks, prepend=made.peaks[0])
+    beats, kept = cut_beats(ecg.millivolts, ecg.peaks, 360.0, WIDE)
+    intervals = np.diff(ecg.peaks, prepend=ecg.peaks[0])
     shares = (intervals / np.median(intervals)).astype(np.float32)
-    return beats, [s for s, k in zip(made.symbols, kept, strict=True) if k], shares[kept]
+    return beats, [s for s, k in zip(ecg.symbols, kept, strict=True) if k], shares[kept]
 
 
-def learned(
-    made: Generated, settings: ReferenceSettings = BEATS, leads: tuple[str, ...] = LEADS
-) -> Reference:
-    """A reference that was shown all beats of `made`, unlabelled, in as long as it may take."""
+def learned(ecg: Generated, settings: ReferenceSettings = BEATS, leads: tuple[str, ...] = LEADS) -> Reference:
+    """A reference that was shown all beats of `ecg`, unlabelled, in as long as it may take."""
     reference = Reference(settings, leads, 140)
-    beats, _, shares = wide_beats(made)
+    beats, _, shares = wide_beats(ecg)
     after = np.append(shares[1:], np.nan)
     for beat, before, behind in zip(beats, shares.tolist(), after.tolist(), strict=True):
         reference.add_beat(normalised(beat[:, SHIFTS:-SHIFTS]), before, behind)
@@ -49,10 +47,10 @@ def distances(reference: Reference, beats: Floats) -> Floats:
 
 def test_from_unlabelled_beats_of_which_three_in_ten_are_ventricular_the_usual_one_is_learned() -> None:
     for seed in range(6):
-        made = generate(300, seed=seed, script=[Episode("pvc", 0, 300, share=0.3)])
-        reference = learned(made, ReferenceSettings())
+        ecg = generate(300, seed=seed, script=[Episode("pvc", 0, 300, share=0.3)])
+        reference = learned(ecg, ReferenceSettings())
         assert reference.shape is not None
-        beats, symbols, _ = wide_beats(made)
+        beats, symbols, _ = wide_beats(ecg)
         far = distances(reference, beats).mean(axis=1)
         odd = np.array(symbols) == "V"
         # At a fast rate an extra beat begins within the window of the one before.
@@ -104,8 +102,8 @@ def test_with_too_few_beats_of_any_kind_it_goes_on_learning() -> None:
 
 
 def test_a_lead_that_was_never_good_has_no_reference_and_the_other_has() -> None:
-    made = generate(60, seed=2)
-    beats, _, _ = wide_beats(made)
+    ecg = generate(60, seed=2)
+    beats, _, _ = wide_beats(ecg)
     reference = Reference(BEATS, LEADS, 140)
     for beat in normalised(beats[:, :, SHIFTS:-SHIFTS]):
         reference.add_beat(np.where([[True], [False]], beat, np.float32(np.nan)), 1.0, 1.0)
@@ -139,9 +137,9 @@ def test_a_beat_is_moved_to_where_it_fits(shift: int) -> None:
 
 def test_beats_of_many_patients_at_once_are_judged_as_one_at_a_time() -> None:
     patients = [generate(60, seed=seed) for seed in range(3)]
-    references = [learned(made) for made in patients]
+    references = [learned(ecg) for ecg in patients]
     references.append(Reference(BEATS, LEADS, 140))
-    beats = [wide_beats(made)[0][seed] for seed, made in enumerate([*patients, patients[0]])]
+    beats = [wide_beats(ecg)[0][seed] for seed, ecg in enumerate([*patients, patients[0]])]
     good = np.array([True, True, True, False, False, False, True, True])
     shapes, far = fit_to_references(np.concatenate(beats), good, references)
     for n, (beat, reference) in enumerate(zip(beats, references, strict=True)):

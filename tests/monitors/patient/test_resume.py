@@ -19,8 +19,8 @@ STANDSTILL = 60  # s
 @pytest.fixture(scope="module")
 def sent() -> list[Chunk]:
     """100 s of a patient whose heart stands still after a minute, for 8 s."""
-    made = generate(100, seed=4, script=[Episode("asystole", STANDSTILL, 8)])
-    return list(chunks("bed", made.millivolts))
+    ecg = generate(100, seed=4, script=[Episode("asystole", STANDSTILL, 8)])
+    return list(chunks("bed", ecg.millivolts))
 
 
 def resumed(

@@ -25,9 +25,9 @@ def array(*values: float) -> np.ndarray:
 
 
 def test_ventricular_beats_surprise_and_normal_ones_seldom(beat_model: BeatModel) -> None:
-    made = generate(120, seed=1, script=[Episode("pvc", 0, 120, share=0.4)])
-    beats, kept = cut_beats(made.millivolts, made.peaks, 360.0, beat_model.beat)
-    odd = np.array([s == "V" for s in made.symbols])[kept]
+    ecg = generate(120, seed=1, script=[Episode("pvc", 0, 120, share=0.4)])
+    beats, kept = cut_beats(ecg.millivolts, ecg.peaks, 360.0, beat_model.beat)
+    odd = np.array([s == "V" for s in ecg.symbols])[kept]
     surprise = beat_model.surprises(beats[:, 0]).values
     assert np.median(surprise[odd]) > 0.5
     assert np.median(surprise[~odd]) < 0.5

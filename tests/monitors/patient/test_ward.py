@@ -19,10 +19,10 @@ TWO = ("II", "V1")
 def test_every_beat_is_scored_once_at_its_time(
     beat_model: BeatModel, hop: float, sizes: tuple[float, ...]
 ) -> None:
-    made = generate(60, seed=1, script=[Episode("pvc", 40, 20, share=0.3)])
+    ecg = generate(60, seed=1, script=[Episode("pvc", 40, 20, share=0.3)])
     live = live_ward(beat_model, watched={"a"}, hop=hop)
-    live.feed(chunks("a", made.millivolts, sizes=sizes))
-    truth = made.peaks / 360
+    live.feed(chunks("a", ecg.millivolts, sizes=sizes))
+    truth = ecg.peaks / 360
     found = seconds(live.output.beats["a"])
     # The peak of a ventricular beat may be another of its waves.
     assert hits(found, truth[(truth > 8) & (truth < 57)], 0.12)[1] == 0
@@ -33,13 +33,13 @@ def test_every_beat_is_scored_once_at_its_time(
 def test_ventricular_beats_score_above_one_and_normal_ones_below(beat_model: BeatModel) -> None:
     right: list[bool] = []
     for seed in (2, 3):
-        made = generate(240, seed=seed, script=[Episode("pvc", 0, 240, share=0.3)])
+        ecg = generate(240, seed=seed, script=[Episode("pvc", 0, 240, share=0.3)])
         live = live_ward(beat_model, watched={"a"})
-        live.feed(chunks("a", made.millivolts))
+        live.feed(chunks("a", ecg.millivolts))
         assert live.output.readings[-1].learned == 1
         known = next(r.time for r in live.output.readings if r.learned == 1)
         for symbols, odd in (("V", True), ("N", False)):
-            for at in times_of(made, symbols) + START:
+            for at in times_of(ecg, symbols) + START:
                 near = [b for b in live.output.beats["a"] if abs(b.time - at) < 0.1 and b.time > known]
                 right += [b.anomalous == odd for b in near]
     assert len(right) > 200
@@ -50,10 +50,10 @@ def test_a_run_of_ventricular_beats_raises_an_alarm_with_the_beats_that_speak_fo
     beat_model: BeatModel,
 ) -> None:
     live = live_ward(beat_model)
-    made = generate(130, seed=2, script=[Episode("pvc", 70, 60, share=0.5)])
-    live.feed(chunks("a", made.millivolts))
+    ecg = generate(130, seed=2, script=[Episode("pvc", 70, 60, share=0.5)])
+    live.feed(chunks("a", ecg.millivolts))
     onset = live.changes("anomaly")[0]
-    odd = times_of(made, "V")
+    odd = times_of(ecg, "V")
     odd = odd[odd > 70]
     assert onset.change == "onset"
     assert not live.changes()[:1] or live.changes()[0] is onset
@@ -71,10 +71,10 @@ def test_a_run_of_ventricular_beats_raises_an_alarm_with_the_beats_that_speak_fo
 @pytest.mark.parametrize("hop", [0.25, 1.0, 2.0])
 def test_an_asystole_is_told_of_soon_and_stays_told_of(beat_model: BeatModel, hop: float) -> None:
     for seed in range(3):
-        made = generate(75, seed=seed, script=[Episode("asystole", 20, 40)])
+        ecg = generate(75, seed=seed, script=[Episode("asystole", 20, 40)])
         live = live_ward(beat_model, hop=hop)
-        live.feed(chunks("a", made.millivolts))
-        last = made.peaks[made.peaks < 20 * 360].max() / 360
+        live.feed(chunks("a", ecg.millivolts))
+        last = ecg.peaks[ecg.peaks < 20 * 360].max() / 360
         onset, *later = live.changes("asystole")
         assert (onset.change, onset.priority) == ("onset", "high")
         assert 4 <= onset.time - START - last <= 4 + hop + 1
@@ -88,9 +88,9 @@ def test_a_rate_beyond_its_limits_is_told_of_within_ten_seconds(
     beat_model: BeatModel, kind: str, hop: float
 ) -> None:
     for seed in range(3):
-        made = generate(60, seed=seed, script=[Episode(kind, 30, 30)])  # type: ignore[arg-type]
+        ecg = generate(60, seed=seed, script=[Episode(kind, 30, 30)])  # type: ignore[arg-type]
         live = live_ward(beat_model, hop=hop)
-        live.feed(chunks("a", made.millivolts))
+        live.feed(chunks("a", ecg.millivolts))
         onsets = [t.time - START for t in live.changes(kind) if t.change == "onset"]  # type: ignore[arg-type]
         assert len(onsets) == 1
         assert 30 < onsets[0] <= 40
@@ -127,25 +127,25 @@ def test_messages_that_were_held_back_are_let_go_when_nothing_comes(beat_model: 
 
 @pytest.mark.parametrize("gap", [1.5, 12.0])
 def test_no_interval_spans_a_gap(beat_model: BeatModel, gap: float) -> None:
-    made = generate(90, seed=4, script=[Episode("asystole", 30, gap)])
-    volts = np.delete(made.millivolts, np.arange(30 * 360, round((30 + gap) * 360)), axis=0)
+    ecg = generate(90, seed=4, script=[Episode("asystole", 30, gap)])
+    volts = np.delete(ecg.millivolts, np.arange(30 * 360, round((30 + gap) * 360)), axis=0)
     live = live_ward(beat_model, watched={"a"})
-    live.feed(chunks("a", made.millivolts[: 30 * 360]))
+    live.feed(chunks("a", ecg.millivolts[: 30 * 360]))
     after = volts[30 * 360 :]
     live.feed(chunks("a", after, start=START + 30 + gap, sequence=30 + math.ceil(gap)))
     assert not live.changes("asystole") + live.changes("bradycardia")
     rates = [r.heart_rate for r in live.output.readings if r.heart_rate]
     assert min(rates) > 45
-    truth = made.peaks / 360
+    truth = ecg.peaks / 360
     truth = truth[(truth > 36 + gap) & (truth < 87)]
     assert hits(seconds(live.output.beats["a"]), truth, 0.12)[1] == 0
 
 
 def test_over_missing_samples_the_beats_of_the_rest_are_found(beat_model: BeatModel) -> None:
-    made = generate(60, seed=5, script=[Episode("gap", 20, 1), Episode("gap", 40, 5)])
+    ecg = generate(60, seed=5, script=[Episode("gap", 20, 1), Episode("gap", 40, 5)])
     live = live_ward(beat_model, watched={"a"})
-    live.feed(chunks("a", made.millivolts))
-    truth = made.peaks / 360
+    live.feed(chunks("a", ecg.millivolts))
+    truth = ecg.peaks / 360
     truth = truth[
         ((truth > 8) & (truth < 19)) | ((truth > 24) & (truth < 39)) | ((truth > 48) & (truth < 57))
     ]
@@ -155,10 +155,10 @@ def test_over_missing_samples_the_beats_of_the_rest_are_found(beat_model: BeatMo
 
 
 def test_a_lead_that_comes_off_is_told_of_and_the_other_goes_on(beat_model: BeatModel) -> None:
-    made = generate(60, seed=6, script=[Episode("lead-off", 30, 30, leads=("II",))])
+    ecg = generate(60, seed=6, script=[Episode("lead-off", 30, 30, leads=("II",))])
     live = live_ward(beat_model, watched={"a"})
-    live.feed(chunks("a", made.millivolts))
+    live.feed(chunks("a", ecg.millivolts))
     assert {(t.kind, t.change, t.priority) for t in live.changes()} == {("lead-off", "onset", "low")}
     assert live.output.readings[-1].quality == {"II": "off", "V1": "good"}
-    truth = made.peaks / 360
+    truth = ecg.peaks / 360
     assert hits(seconds(live.output.beats["a"]), truth[(truth > 34) & (truth < 57)], 0.12)[1] <= 1

@@ -20,16 +20,16 @@ TWO = ("II", "V1")
 
 
 def test_many_streams_of_two_rates_at_once_are_watched_as_one_at_a_time(beat_model: BeatModel) -> None:
-    def feeds() -> dict[str, list[Chunk]]:
-        made = {}
+    def make_feeds() -> dict[str, list[Chunk]]:
+        feeds = {}
         for n, (rate, leads) in enumerate([(360.0, TWO), (250.0, ("V1",)), (360.0, ("II",)), (250.0, TWO)]):
             volts = generate(50, rate, leads, seed=n, script=[Episode("pvc", 35, 15)]).millivolts
-            made[f"bed-{n}"] = list(chunks(f"bed-{n}", volts, rate, leads))
-        return made
+            feeds[f"bed-{n}"] = list(chunks(f"bed-{n}", volts, rate, leads))
+        return feeds
 
-    together = live_ward(beat_model, watched=feeds())
-    together.feed(*map(iter, feeds().values()))
-    for stream, sent in feeds().items():
+    together = live_ward(beat_model, watched=make_feeds())
+    together.feed(*map(iter, make_feeds().values()))
+    for stream, sent in make_feeds().items():
         alone = live_ward(beat_model, watched={stream})
         alone.feed(iter(sent))
         assert alone.output.readings == [r for r in together.output.readings if r.stream == stream]
@@ -143,8 +143,8 @@ def test_a_stream_that_was_silent_for_long_is_discharged(beat_model: BeatModel) 
 
 
 def test_after_a_restart_references_and_open_alarms_are_as_they_were(beat_model: BeatModel) -> None:
-    made = generate(110, seed=2, script=[Episode("pvc", 50, 60, share=0.5)])
-    sent = list(chunks("a", made.millivolts))
+    ecg = generate(110, seed=2, script=[Episode("pvc", 50, 60, share=0.5)])
+    sent = list(chunks("a", ecg.millivolts))
     live = live_ward(beat_model)
     live.feed(iter(sent[:90]))
     opened = live.changes("anomaly")[-1]
@@ -198,8 +198,8 @@ def test_whatever_a_device_sends_no_number_is_nan_and_nothing_is_raised(
 
 def test_leads_that_the_bundle_does_not_know_are_watched_by_shape_and_rhythm(beat_model: BeatModel) -> None:
     live = live_ward(beat_model)
-    made = generate(110, leads=("V5",), seed=3, script=[Episode("pvc", 60, 50, share=0.5)])
-    live.feed(chunks("a", made.millivolts, leads=("V5",)))
+    ecg = generate(110, leads=("V5",), seed=3, script=[Episode("pvc", 60, 50, share=0.5)])
+    live.feed(chunks("a", ecg.millivolts, leads=("V5",)))
     onset = live.changes("anomaly")[0]
     assert onset.time - START > 60
     assert {beat["reconstruction"] for beat in onset.why["beats"]} == {None}

@@ -5,12 +5,12 @@ from collections.abc import Callable
 
 from monitors.sources.kafka import KafkaSettings, KafkaSource
 from monitors.sources.message import encode
-from tests.monitors.samples import Watcher, chunk
+from tests.monitors.samples import FeedWatcher, chunk
 from tests.monitors.sources.kafka_broker import produce, start_broker
 
 
 async def feed_until(
-    watcher: Watcher, happened: Callable[[], bool], place: dict[str, int] | None = None
+    watcher: FeedWatcher, happened: Callable[[], bool], place: dict[str, int] | None = None
 ) -> None:
     async with asyncio.TaskGroup() as group:
         feeding = group.create_task(watcher.feed.run(place))
@@ -23,12 +23,12 @@ def test_another_feed_goes_on_from_the_snapshot() -> None:
         producer, servers = start_broker()
         produce(producer, *(encode(chunk(number)) for number in range(20)), b"noise")
         settings = KafkaSettings(servers=servers, start="all", count=8)
-        first = Watcher(KafkaSource.from_settings(settings))
+        first = FeedWatcher(KafkaSource.from_settings(settings))
         await feed_until(first, lambda: sum(map(int, first.feed.snapshot().values())) == 21)
         assert first.sequences == list(range(20))
         assert first.faults == {"not-a-message": 1}
         produce(producer, encode(chunk(20)), encode(chunk(21)))
-        second = Watcher(KafkaSource.from_settings(settings))
+        second = FeedWatcher(KafkaSource.from_settings(settings))
         await feed_until(second, lambda: len(second.chunks) == 2, dict(first.feed.snapshot()))
         assert second.sequences == [20, 21]
 
@@ -39,7 +39,7 @@ def test_what_was_there_before_is_passed_over() -> None:
     async def main() -> None:
         producer, servers = start_broker()
         produce(producer, encode(chunk(0)))
-        watcher = Watcher(KafkaSource.from_settings(KafkaSettings(servers=servers)))
+        watcher = FeedWatcher(KafkaSource.from_settings(KafkaSettings(servers=servers)))
         async with asyncio.TaskGroup() as group:
             feeding = group.create_task(watcher.feed.run())
             await watcher.until(lambda: watcher.feed.connected, 20)
@@ -54,7 +54,7 @@ def test_what_was_there_before_is_passed_over() -> None:
 def test_brokers_that_go_away_are_a_loss() -> None:
     async def main() -> None:
         producer, servers = start_broker()
-        watcher = Watcher(KafkaSource.from_settings(KafkaSettings(servers=servers)))
+        watcher = FeedWatcher(KafkaSource.from_settings(KafkaSettings(servers=servers)))
         async with asyncio.TaskGroup() as group:
             feeding = group.create_task(watcher.feed.run())
             await watcher.until(lambda: watcher.feed.connected, 20)

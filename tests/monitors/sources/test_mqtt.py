@@ -11,7 +11,7 @@ from genray.errors import SettingsError
 from monitors.sources.base import SourceLost
 from monitors.sources.message import MAX_BYTES, encode
 from monitors.sources.mqtt import Inbox, MqttSettings, MqttSource
-from tests.monitors.samples import KEY, Watcher, chunk
+from tests.monitors.samples import KEY, FeedWatcher, chunk
 from tests.monitors.servers import mosquitto
 
 
@@ -24,7 +24,7 @@ async def publish(port: int, *messages: bytes, topic: str = "ecg/bed-17/samples"
 def test_messages_come_as_chunks_under_a_pseudonym(tmp_path: Path) -> None:
     async def main() -> None:
         with mosquitto(tmp_path) as broker:
-            watcher = Watcher(MqttSource.from_settings(MqttSettings(port=broker.port)))
+            watcher = FeedWatcher(MqttSource.from_settings(MqttSettings(port=broker.port)))
             async with asyncio.TaskGroup() as group:
                 feeding = group.create_task(watcher.feed.run())
                 await watcher.until(lambda: watcher.feed.connected)
@@ -44,7 +44,7 @@ def test_messages_come_as_chunks_under_a_pseudonym(tmp_path: Path) -> None:
 def test_a_broker_that_is_killed_and_comes_back_is_found_again(tmp_path: Path) -> None:
     async def main() -> None:
         with mosquitto(tmp_path) as broker:
-            watcher = Watcher(MqttSource.from_settings(MqttSettings(port=broker.port)))
+            watcher = FeedWatcher(MqttSource.from_settings(MqttSettings(port=broker.port)))
             async with asyncio.TaskGroup() as group:
                 feeding = group.create_task(watcher.feed.run())
                 await watcher.until(lambda: watcher.feed.connected)
@@ -73,7 +73,7 @@ def test_a_session_keeps_what_is_sent_while_nobody_listens(tmp_path: Path) -> No
             async with aiomqtt.Client("127.0.0.1", broker.port) as client:
                 for sequence in range(5):
                     await client.publish("ecg/bed-17/samples", encode(chunk(sequence)), qos=1)
-            watcher = Watcher(source)
+            watcher = FeedWatcher(source)
             async with asyncio.TaskGroup() as group:
                 feeding = group.create_task(watcher.feed.run())
                 await watcher.until(lambda: len(watcher.chunks) == 5)
