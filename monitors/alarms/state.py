@@ -135,7 +135,8 @@ def restore(stream: str, transitions: Sequence[Transition]) -> AlarmState:
         GenrayError: one is of another stream.
     """
     tracks: dict[AlarmKind, Track] = {}
-    latest = sorted((each for each in transitions if each.state != "ended"), key=lambda each: each.onset)
+    opened = (transition for transition in transitions if transition.state != "ended")
+    latest = sorted(opened, key=lambda transition: transition.onset)
     for last in latest:
         if last.stream != stream:
             raise GenrayError(

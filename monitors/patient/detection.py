@@ -135,9 +135,9 @@ class QrsDetector:
     def _fuse(self, rows: Rows, starts: Rows, energy: Floats, usable: NDArray[np.bool_]) -> Floats:
         """(streams, columns): a complex is about 1 high, whichever leads show it."""
         level, noise = self._level[rows], self._noise[rows]
-        known = usable & (level > 0)
+        voting = usable & (level > 0)
         clear = np.clip(level / np.maximum(noise, 1e-3), 1.0, 30.0)
-        weights = np.where(known, (clear - 1.0) ** 2 + 1e-3, 0.0)
+        weights = np.where(voting, (clear - 1.0) ** 2 + 1e-3, 0.0)
         total = np.add.reduceat(weights, starts)
         share = weights / np.repeat(np.maximum(total, 1e-9), np.diff(np.append(starts, len(rows))))
         scaled = energy / np.maximum(level, _FLOOR)[:, None]

@@ -141,36 +141,16 @@ class LeadBank:
         due = self._due_beats(beds, starts)
         if not due:
             return
-        leads = np.array([len(bed.rows) for bed, _, _ in due])
-        offsets = np.cumsum([0, *leads[:-1]])
-        best = np.array([start + int(bed.quality.argmin()) for bed, start, _ in due])
-        columns = np.array([self._keep - (bed.sample_count - beat.sample) for bed, _, beat in due])
-        columns = self._aligned(history, best, columns)
-        flat_rows = np.concatenate([start + np.arange(len(bed.rows)) for bed, start, _ in due])
-        wide = cut_at(history, flat_rows, np.repeat(columns, leads), self._rate, self._wide)
-        cut = wide[:, SHIFTS:-SHIFTS]
-        good = np.isfinite(wide).all(axis=1)
-        good &= np.concatenate([bed.quality for bed, _, _ in due]) == SignalQuality.GOOD
-        known = good & np.concatenate([[self._model.knows(lead) for lead in bed.leads] for bed, _, _ in due])
-        chosen = np.flatnonzero(known)
-        surprises = self._model.surprises(cut[chosen])
-        place = np.full(len(cut), -1)
-        place[chosen] = np.arange(len(chosen))
-        shapes, distances = fit_to_references(wide, good, [bed.reference for bed, _, _ in due])
-        for (bed, _, beat), first, count, column in zip(
-            due, offsets.tolist(), leads.tolist(), columns.tolist(), strict=True
-        ):
-            part = slice(first, first + count)
-            if not good[part].any():
+        cut_beats, surprises = self._cut(due, history)
+        for (bed, _, beat), cut in zip(due, cut_beats, strict=True):
+            if not cut.good.any():
                 continue
-            time = bed.time_of(bed.sample_count - self._keep + column)
-            cut_beat = _CutBeat(time, good[part], shapes[part], distances[part], place[part])
-            score, anomalous = _score_beat(bed, beat, cut_beat, surprises)
+            score, anomalous = _score_beat(bed, beat, cut, surprises)
             output.scores.append(score)
             waiting = bed.hops.seconds
-            output.delays.append(bed.end_time - time + waiting + max(0.0, now - bed.received))
+            output.delays.append(bed.end_time - cut.time + waiting + max(0.0, now - bed.received))
             if bed.stream in watched:
-                scored = ScoredBeat(round(time, 3), round(score, 3), anomalous)
+                scored = ScoredBeat(round(cut.time, 3), round(score, 3), anomalous)
                 output.beats.setdefault(bed.stream, []).append(scored)
 
     def _due_beats(self, beds: list[Bed], starts: Rows) -> list[_DueBeat]:
@@ -185,6 +165,34 @@ class LeadBank:
         return [
             beat for beat in due if self._keep - (beat.bed.sample_count - beat.beat.sample) >= self._first
         ]
+
+    def _cut(self, due: list[_DueBeat], history: Floats) -> tuple[list[_CutBeat], Surprises]:
+        """The leads of beats, laid onto the references of their patients; and the surprises of all of these
+        leads that are good and known to the model."""
+        counts = np.array([len(bed.rows) for bed, _, _ in due])
+        offsets = np.cumsum([0, *counts[:-1]])
+        best = np.array([start + int(bed.quality.argmin()) for bed, start, _ in due])
+        columns = np.array([self._keep - (bed.sample_count - beat.sample) for bed, _, beat in due])
+        columns = self._aligned(history, best, columns)
+        flat_rows = np.concatenate([start + np.arange(len(bed.rows)) for bed, start, _ in due])
+        wide = cut_at(history, flat_rows, np.repeat(columns, counts), self._rate, self._wide)
+        middle = wide[:, SHIFTS:-SHIFTS]
+        good = np.isfinite(wide).all(axis=1)
+        good &= np.concatenate([bed.quality for bed, _, _ in due]) == SignalQuality.GOOD
+        known = np.concatenate([[self._model.knows(lead) for lead in bed.leads] for bed, _, _ in due])
+        chosen = np.flatnonzero(good & known)
+        surprises = self._model.surprises(middle[chosen])
+        place = np.full(len(middle), -1)
+        place[chosen] = np.arange(len(chosen))
+        shapes, distances = fit_to_references(wide, good, [bed.reference for bed, _, _ in due])
+        cut_beats = []
+        for (bed, _, _), first, count, column in zip(
+            due, offsets.tolist(), counts.tolist(), columns.tolist(), strict=True
+        ):
+            time = bed.time_of(bed.sample_count - self._keep + column)
+            part = slice(first, first + count)
+            cut_beats.append(_CutBeat(time, good[part], shapes[part], distances[part], place[part]))
+        return cut_beats, surprises
 
     def _aligned(self, history: Floats, rows: Rows, columns: NDArray[np.int64]) -> NDArray[np.int64]:
         """Columns moved to the largest deflection nearby."""

@@ -164,9 +164,9 @@ class Reference:
         if not fits or shape.dtype != np.float32 or scale.dtype != np.float32:
             return False
         # No z-normalised value is larger than the root of their number.
-        known = np.isfinite(scale)
-        possible = (np.abs(shape[known]) <= self._samples**0.5).all() and (scale[known] >= 0).all()
-        if not known.any() or not possible or np.inf in scale:
+        learned = np.isfinite(scale)
+        possible = (np.abs(shape[learned]) <= self._samples**0.5).all() and (scale[learned] >= 0).all()
+        if not learned.any() or not possible or np.inf in scale:
             return False
         self.shape = shape
         self.scale = scale
