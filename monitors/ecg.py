@@ -15,14 +15,14 @@ from genray.interrupts import stop_on_signals
 from genray.progress import Display
 from genray.targets import Demand, Resources
 from monitors.outputs.journal import Journal
-from monitors.patient.scoring import Scorer
+from monitors.patient.scoring import BeatModel
 from monitors.service.backends import LocalBackend, RayBackend, ShardBackend
 from monitors.service.dispatcher import DISCLAIMER
 from monitors.service.monitor import Monitor
 from monitors.settings import EcgSettings
 from monitors.sources import make_source
-from monitors.sources.pseudonyms import Pseudonyms, load_key
-from monitors.sources.replay import ReplaySettings, check_replay
+from monitors.sources.pseudonyms import Pseudonyms, load_or_make_key
+from monitors.sources.replay import ReplaySettings, check_replayable
 
 
 class Ecg:
@@ -48,12 +48,12 @@ class PreparedEcg:
     def __init__(self, settings: EcgSettings, target: str) -> None:
         self._settings, self._target = settings, target
         bundle = _bundle(Path(settings.bundle))
-        Scorer(bundle)
+        BeatModel.from_bundle(bundle)
         make_source(settings.source)
         if isinstance(settings.source, ReplaySettings):
-            check_replay(settings.source)
+            check_replayable(settings.source)
         _writable(self.folder)
-        self._key = load_key(self.folder / "stream.key")
+        self._key = load_or_make_key(self.folder / "stream.key")
         with self._journal():  # held by another monitor, damaged, not one
             pass
         _free("metrics", settings.metrics.host, settings.metrics.port)

@@ -294,10 +294,10 @@ def _meant_streams(folder: Path, text: str) -> set[str]:
 
 
 def _pseudonyms(folder: Path) -> Pseudonyms | None:
-    from monitors.sources.pseudonyms import Pseudonyms, load_key
+    from monitors.sources.pseudonyms import Pseudonyms, load_or_make_key
 
     key = folder / "stream.key"
-    return Pseudonyms(load_key(key)) if key.exists() else None  # else it would be made
+    return Pseudonyms(load_or_make_key(key)) if key.exists() else None  # else it would be made
 
 
 def _checked_name(text: str) -> str:

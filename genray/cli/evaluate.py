@@ -18,8 +18,9 @@ from genray.text import aligned, duration
 
 if TYPE_CHECKING:
     from genray.progress import Tick
-    from monitors.evaluation.cross_validation import AnnotatedRecords, TrainingPart
-    from monitors.patient.scoring import Scorer
+    from monitors.evaluation.cross_validation import TrainingPart
+    from monitors.evaluation.totals import QrsRates, Totals
+    from monitors.patient.scoring import BeatModel
 
 _EVERY_S = 15.0  # between lines of progress
 _RECIPE = (
@@ -72,53 +73,81 @@ def evaluate(
     from genray.settings.load import load
     from monitors.evaluation.cross_validation import cross_validate, open_annotated
     from monitors.evaluation.evaluate import evaluate as judge
-    from monitors.evaluation.totals import totals
-    from monitors.patient.scoring import Scorer
+    from monitors.evaluation.totals import Totals
+    from monitors.patient.scoring import BeatModel
     from monitors.settings import EcgSettings
 
     settings = load(EcgSettings, target="ecg", config=config, sets=sets)
-    scorer = Scorer(load_bundle(bundle)) if bundle is not None else None
+    model = BeatModel.from_bundle(load_bundle(bundle)) if bundle is not None else None
     began = time.monotonic()
-    found = open_annotated(records, say)
-    count = len(found.records)
-    _check_enough(count, records, trained=scorer is None)
+    annotated = open_annotated(records, say)
+    count = len(annotated.records)
+    _check_enough(count, records, trained=model is None)
     folds = min(folds, count)
-    say(_plan(count, len(found.left_out), folds, bundle))
-    watched = _WatchProgress()
+    say(_plan(count, len(annotated.left_out), folds, bundle))
+    progress = _Throttled()
     with ExitStack() as stack:
         runs = output / "folds" if output else Path(stack.enter_context(TemporaryDirectory(prefix="genray-")))
-        if scorer:
-            judged = judge(
-                found.records,
-                found.truths,
-                scorer,
+        if model is not None:
+            results = judge(
+                annotated.records,
+                model,
                 settings.ward,
                 settings.alarms,
-                lambda share: watched(f"{count} records watched", share),
+                lambda share: progress.say(f"{count} records watched: {share:.0%}"),
             )
         else:
-            judged = cross_validate(
-                found,
+            results = cross_validate(
+                annotated.records,
                 folds,
-                lambda part: _train(found, part, runs),
+                lambda part: _train(records, part, runs),
                 settings.ward,
                 settings.alarms,
-                lambda fold, some, share: watched(f"fold {fold} of {folds}: {some} records watched", share),
+                lambda fold, judged, share: progress.say(
+                    f"fold {fold} of {folds}: {judged} records watched: {share:.0%}"
+                ),
             )
+    totals = Totals.of(sorted(results, key=lambda result: result.name))
+    seconds = round(time.monotonic() - began, 1)
     figures = {
-        **totals(sorted(judged, key=lambda each: each.name)),
-        "folds": None if scorer else folds,
+        **totals.as_json(),
+        "folds": None if model is not None else folds,
         "bundle": str(bundle) if bundle else None,
-        "left_out": found.left_out,
-        "seconds": round(time.monotonic() - began, 1),
+        "left_out": annotated.left_out,
+        "seconds": seconds,
     }
     if output:
         write_json(output / "evaluation.json", figures)
+    text = totals_text(totals, seconds)
     if as_json:
-        say(figures_text(figures))
+        say(text)
         print_json(figures)
     else:
-        print(figures_text(figures))
+        print(text)
+
+
+def totals_text(totals: Totals, seconds: float) -> str:
+    """The figures of an evaluation that took `seconds`, readable."""
+    rows = [
+        ("RECORD", "MIN", "BEATS", "ABNORMAL", "AUC", "CALIBRATED", "SE", "P+", "EPISODES", "FALSE", "RHYTHM")
+    ]
+    for row in totals.rows:
+        rows.append(
+            (
+                row.record,
+                f"{row.minutes:.0f}",
+                str(row.beats),
+                "paced" if row.paced else str(row.abnormal),
+                _number(row.auc_without),
+                _number(row.auc_with),
+                _percent(row.sensitivity),
+                _percent(row.positive_predictivity),
+                f"{row.alarmed}/{row.episodes}",
+                str(row.false_anomaly_alarms),
+                f"{row.false_rhythm_alarms}/{row.rhythm_alarms}",
+            )
+        )
+    return f"{aligned(rows)}\n\n{aligned(list(_total_rows(totals, seconds)))}"
 
 
 def _check_enough(count: int, records: Path, *, trained: bool) -> None:
@@ -143,19 +172,19 @@ def _plan(records: int, left_out: int, folds: int, bundle: Path | None) -> str:
     return f"{records} annotated records{without}, {how}"
 
 
-def _train(found: AnnotatedRecords, part: TrainingPart, runs: Path) -> Scorer:
-    """The detector of a fold, by train-ecg."""
+def _train(folder: Path, part: TrainingPart, runs: Path) -> BeatModel:
+    """The model of a fold of the records in `folder`, by train-ecg."""
     from genray.bundle import load_bundle
     from genray.settings.base import flatten, nested
     from genray.settings.load import load
     from genray.targets import Resources, find_target
-    from monitors.patient.scoring import Scorer
+    from monitors.patient.scoring import BeatModel
 
     title = f"fold {part.fold} of {part.folds}: "
     target: Any = find_target("train-ecg").load()
     recipe = flatten(load(target.settings_class, target="train-ecg", sets=_RECIPE)) | {
         "runs": str(runs.absolute()),
-        "data.path": str(found.folder.absolute()),
+        "data.path": str(folder.absolute()),
         "data.records": list(part.records),
         "data.leads": [part.lead],
     }
@@ -163,34 +192,32 @@ def _train(found: AnnotatedRecords, part: TrainingPart, runs: Path) -> Scorer:
     say(f"{title}training on {part.beats} normal beats of {part.lead} of {len(part.records)} records")
     prepared = target.prepare(settings, "train-ecg", f"fold-{part.fold}", lambda text: None)
     outcome = prepared.run(_FoldDisplay(title), Resources(1, 0), attached=False)
-    return Scorer(load_bundle(outcome["bundle"]))
+    return BeatModel.from_bundle(load_bundle(outcome["bundle"]))
 
 
-class _WatchProgress:
-    """Says from time to time how much is watched."""
+class _Throttled:
+    """Says something from time to time, however often it is asked to."""
 
     def __init__(self) -> None:
-        self._said = time.monotonic()
+        self._last = time.monotonic()
 
-    def __call__(self, title: str, share: float) -> None:
+    def say(self, text: str) -> None:
         now = time.monotonic()
-        if now - self._said >= _EVERY_S:
-            self._said = now
-            say(f"{title}: {share:.0%}")
+        if now - self._last >= _EVERY_S:
+            self._last = now
+            say(text)
 
 
 class _FoldDisplay:
     """The progress of a training among others: what it is doing, not what it learns."""
 
     def __init__(self, title: str) -> None:
-        self._title, self._said = title, time.monotonic()
+        self._title = title
+        self._progress = _Throttled()
 
     def tick(self, tick: Tick) -> None:
-        now = time.monotonic()
-        if now - self._said >= _EVERY_S:
-            self._said = now
-            place = tick.place or f"{tick.unit} {tick.step}/{tick.steps}"
-            say(f"{self._title}training, {place}, {duration(tick.seconds_left)} left")
+        place = tick.place or f"{tick.unit} {tick.step}/{tick.steps}"
+        self._progress.say(f"{self._title}training, {place}, {duration(tick.seconds_left)} left")
 
     def note(self, text: str) -> None:
         if not text.startswith("run: "):
@@ -203,62 +230,44 @@ class _FoldDisplay:
         pass  # nothing to restore
 
 
-def figures_text(figures: Mapping[str, Any]) -> str:
-    """What `monitors.evaluation.totals.totals` found, readable."""
-    rows = [
-        ("RECORD", "MIN", "BEATS", "ABNORMAL", "AUC", "CALIBRATED", "SE", "P+", "EPISODES", "FALSE", "RHYTHM")
-    ]
-    for row in figures["per_record"]:
-        rows.append(
-            (
-                row["record"],
-                f"{row['minutes']:.0f}",
-                str(row["beats"]),
-                "paced" if row["paced"] else str(row["abnormal"]),
-                _number(row["auc_without"]),
-                _number(row["auc_with"]),
-                _percent(row["sensitivity"]),
-                _percent(row["positive_predictivity"]),
-                f"{row['alarmed']}/{row['episodes']}",
-                str(row["false_anomaly_alarms"]),
-                f"{row['false_rhythm_alarms']}/{row['rhythm_alarms']}",
-            )
-        )
-    return f"{aligned(rows)}\n\n{aligned(list(_totals(figures)))}"
+def _total_rows(totals: Totals, seconds: float) -> Iterator[tuple[str, str, str]]:
+    from monitors.evaluation.totals import GOALS
+
+    auc, qrs, alarms = totals.beat_auc, totals.qrs, totals.alarms
+    yield f"beat AUC of {auc.beats} beats, {auc.abnormal} abnormal", "", ""
+    for title, goal, value, mean in (
+        ("  new patient", GOALS["beat_auc.without"], auc.without, auc.mean_without),
+        ("  with his own reference", GOALS["beat_auc.with"], auc.with_reference, auc.mean_with),
+    ):
+        yield title, _number(value), f"goal {goal:g}; mean over records {_number(mean)}"
+    yield "  new patient, all beats", _number(auc.without_all_beats), ""
+    yield f"QRS detection, {qrs.all_leads.beats} beats, within 150 ms", "", "Se / P+"
+    sensitivity, predictivity = GOALS["qrs.sensitivity"], GOALS["qrs.positive_predictivity"]
+    goals = f"goal {_percent(sensitivity)} / {_percent(predictivity)}"
+    yield "  all leads, whole records", _both(qrs.all_leads), goals
+    yield "  all leads, after the first 5 minutes (EC57)", _both(qrs.all_leads_after_5_minutes), ""
+    yield "  one lead, whole records", _both(qrs.one_lead), ""
+    yield "  one lead, after the first 5 minutes (EC57)", _both(qrs.one_lead_after_5_minutes), ""
+    yield f"alarms in {totals.hours:.1f} h, end to end", "", ""
+    alarmed = f"{alarms.alarmed} of {alarms.episodes}, goal {_percent(GOALS['alarms.share'])}"
+    yield "  episodes of abnormal beats alarmed", _percent(alarms.share), alarmed
+    most = f"goal at most {GOALS['alarms.false_per_hour']:g}"
+    false = f"of {alarms.anomaly.announced} alarms {alarms.anomaly.false}, {most}"
+    yield "  anomaly: false an hour", _number(alarms.false_per_hour, 1), false
+    kinds = ", ".join(
+        f"{kind} {counts.false} of {counts.announced}" for kind, counts in alarms.rhythm.items()
+    )
+    all_false = _number(alarms.physiological_false_per_hour, 1)
+    yield "  all physiological: false an hour", all_false, f"false {kinds}"
+    p90 = f"90 % within {_number(alarms.delay_p90, 0)} s"
+    yield "  from episode to alarm, median", f"{_number(alarms.delay_median, 0)} s", p90
+    technical = f"technical {_number(alarms.technical_per_day, 0)}"
+    yield "  alarms per bed and day", _number(alarms.physiological_per_day, 0), technical
+    yield "time", duration(seconds), ""
 
 
-def _totals(figures: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    auc, qrs, alarms, goals = (figures[key] for key in ("beat_auc", "qrs", "alarms", "goals"))
-    mean, delay, rhythm = auc["mean"], alarms["delay"], alarms["rhythm"]
-    yield f"beat AUC of {auc['beats']} beats, {auc['abnormal']} abnormal", "", ""
-    for key, title in (("without", "  new patient"), ("with", "  with his own reference")):
-        beside = f"goal {goals[f'beat_auc.{key}']:g}; mean over records {_number(mean[key])}"
-        yield title, _number(auc[key]), beside
-    yield "  new patient, all beats", _number(auc["without_all_beats"]), ""
-    yield f"QRS detection, {qrs['beats']} beats, within 150 ms", "", "Se / P+"
-    goal = " / ".join(_percent(goals[f"qrs.{key}"]) for key in ("sensitivity", "positive_predictivity"))
-    yield "  all leads, whole records", _both(qrs), f"goal {goal}"
-    yield "  all leads, after the first 5 minutes (EC57)", _both(qrs["after_5_minutes"]), ""
-    yield "  one lead, whole records", _both(qrs["one_lead"]), ""
-    yield "  one lead, after the first 5 minutes (EC57)", _both(qrs["one_lead"]["after_5_minutes"]), ""
-    yield f"alarms in {figures['hours']:.1f} h, end to end", "", ""
-    found = f"{alarms['alarmed']} of {alarms['episodes']}, goal {_percent(goals['alarms.share'])}"
-    yield "  episodes of abnormal beats alarmed", _percent(alarms["share"]), found
-    false = f"of {alarms['alarms']} alarms {alarms['false']}, goal at most {goals['alarms.false_per_hour']:g}"
-    yield "  anomaly: false an hour", _number(alarms["false_per_hour"], 1), false
-    of_all = alarms["physiological"]
-    kinds = ", ".join(f"{kind} {each['false']} of {each['alarms']}" for kind, each in rhythm.items())
-    yield "  all physiological: false an hour", _number(of_all["false_per_hour"], 1), f"false {kinds}"
-    waited = f"90 % within {_number(delay['p90'], 0)} s"
-    yield "  from episode to alarm, median", f"{_number(delay['median'], 0)} s", waited
-    day = alarms["per_bed_and_day"]
-    technical = f"technical {_number(day['technical'], 0)}"
-    yield "  alarms per bed and day", _number(day["physiological"], 0), technical
-    yield "time", duration(figures["seconds"]), ""
-
-
-def _both(rates: Mapping[str, Any]) -> str:
-    return f"{_percent(rates['sensitivity'])} / {_percent(rates['positive_predictivity'])}"
+def _both(rates: QrsRates) -> str:
+    return f"{_percent(rates.sensitivity)} / {_percent(rates.positive_predictivity)}"
 
 
 def _percent(share: float | None) -> str:

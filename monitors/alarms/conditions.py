@@ -21,112 +21,128 @@ UNKNOWN, CLEAR, BETWEEN, LOW, MEDIUM, HIGH = -2, -1, 0, 1, 2, 3
 PRIORITIES: tuple[Priority, ...] = ("low", "medium", "high")
 """Of the levels 1, 2, 3."""
 
-Missing = tuple[tuple[int, float], ...]
+ByPriority = tuple[float, float, float]
+"""Seconds of each priority: low, medium, high."""
+MissingSeconds = tuple[tuple[int, float], ...]
 """Seconds of samples that were missing, by stretches of 5 s of the last minute: (number, seconds)."""
 _STRETCH, _STRETCHES = 5.0, 12
 
 
-class Finding(NamedTuple):
+class Situation(NamedTuple):
     """What a condition is judged by.
 
     Attributes:
         missing: seconds of samples that were missing in the last minute.
-        asystole: whether an alarm tells of it already.
-        lead_off: likewise.
+        asystole_open: whether there is an alarm of it already.
+        lead_off_open: likewise.
     """
 
     observation: Observation
     limits: Limits
     missing: float = 0.0
-    asystole: bool = False
-    lead_off: bool = False
+    asystole_open: bool = False
+    lead_off_open: bool = False
 
     @property
-    def judged(self) -> bool:
+    def has_signal(self) -> bool:
         """Whether a lead can be judged."""
         return self.observation.good and not self.observation.lost > 0
 
 
-def asystole(seen: Finding) -> int:
+def asystole(situation: Situation) -> int:
     """No QRS for 4 s (CinC 2015). Needs no further delay: the silence is one."""
-    silence = seen.observation.silence
-    if not seen.judged or silence is None or not silence >= 0:
+    silence = situation.observation.silence
+    if not situation.has_signal or silence is None or not silence >= 0:
         return UNKNOWN
-    return HIGH if silence >= seen.limits.asystole.silence else CLEAR
+    return HIGH if silence >= situation.limits.asystole.silence else CLEAR
 
 
-def bradycardia(seen: Finding) -> int:
-    """A slow heart; not judged while an asystole is told of: one cause, one alarm."""
-    rate, limits = seen.observation.heart_rate, seen.limits.bradycardia
-    if seen.asystole or not seen.judged or rate is None or not 0 <= rate < inf:
+def bradycardia(situation: Situation) -> int:
+    """A slow heart; not judged while there is an alarm of an asystole: one cause, one alarm."""
+    rate, limits = situation.observation.heart_rate, situation.limits.bradycardia
+    if situation.asystole_open or not situation.has_signal or rate is None or not 0 <= rate < inf:
         return UNKNOWN
     if rate >= limits.medium + limits.back:
         return CLEAR
-    return BETWEEN if rate >= limits.medium else MEDIUM if rate >= limits.high else HIGH
+    if rate >= limits.medium:
+        return BETWEEN
+    return MEDIUM if rate >= limits.high else HIGH
 
 
-def tachycardia(seen: Finding) -> int:
+def tachycardia(situation: Situation) -> int:
     """A fast heart."""
-    rate, limits = seen.observation.heart_rate, seen.limits.tachycardia
-    if not seen.judged or rate is None or not 0 <= rate < inf:
+    rate, limits = situation.observation.heart_rate, situation.limits.tachycardia
+    if not situation.has_signal or rate is None or not 0 <= rate < inf:
         return UNKNOWN
     if rate <= limits.medium - limits.back:
         return CLEAR
-    return BETWEEN if rate <= limits.medium else MEDIUM if rate <= limits.high else HIGH
+    if rate <= limits.medium:
+        return BETWEEN
+    return MEDIUM if rate <= limits.high else HIGH
 
 
-def anomaly(seen: Finding) -> int:
+def anomaly(situation: Situation) -> int:
     """Many beats of unusual shape; the burden is of many beats, so it needs no delay to be medium."""
-    burden, limits = seen.observation.burden, seen.limits.anomaly
-    if not seen.judged or burden is None or not 0 <= burden <= 1:
+    burden, limits = situation.observation.burden, situation.limits.anomaly
+    if not situation.has_signal or burden is None or not 0 <= burden <= 1:
         return UNKNOWN
     if burden < limits.end:
         return CLEAR
-    return BETWEEN if burden < limits.begin else MEDIUM if burden < limits.severe else HIGH
+    if burden < limits.begin:
+        return BETWEEN
+    return MEDIUM if burden < limits.severe else HIGH
 
 
-def lead_off(seen: Finding) -> int:
+def lead_off(situation: Situation) -> int:
     """An electrode is off."""
-    if seen.observation.lost > 0:
+    observation = situation.observation
+    if observation.lost > 0:
         return UNKNOWN
-    if not seen.observation.off:
+    if not observation.off:
         return CLEAR
-    return LOW if seen.observation.good else MEDIUM
+    return LOW if observation.good else MEDIUM
 
 
-def poor_signal(seen: Finding) -> int:
+def poor_signal(situation: Situation) -> int:
     """No lead is good, for whatever reason: leads that change between noisy and off must not go unseen.
     Not judged while an alarm says that the electrodes are off, and that is all that is wrong."""
-    observation = seen.observation
+    observation = situation.observation
     if observation.lost > 0:
         return UNKNOWN
     if observation.good:
         return CLEAR
-    return UNKNOWN if seen.lead_off and observation.off and not observation.poor else MEDIUM
+    only_off = observation.off and not observation.poor
+    return UNKNOWN if situation.lead_off_open and only_off else MEDIUM
 
 
-def gap(seen: Finding) -> int:
+def gap(situation: Situation) -> int:
     """Samples were missing in the last minute."""
-    limits = seen.limits.gap
-    return LOW if seen.missing >= limits.begin else CLEAR if seen.missing <= limits.end else BETWEEN
+    limits = situation.limits.gap
+    if situation.missing >= limits.begin:
+        return LOW
+    return CLEAR if situation.missing <= limits.end else BETWEEN
 
 
-def stream_lost(seen: Finding) -> int:
+def stream_lost(situation: Situation) -> int:
     """Nothing arrives. Its time goes by the wall clock and is a delay by itself."""
-    lost, limits = seen.observation.lost, seen.limits.stream_lost
+    lost, limits = situation.observation.lost, situation.limits.stream_lost
     if lost != lost:
         return UNKNOWN
     if lost <= 0:
         return CLEAR
-    return HIGH if lost >= limits.high else MEDIUM if lost >= limits.medium else BETWEEN
+    if lost >= limits.high:
+        return HIGH
+    return MEDIUM if lost >= limits.medium else BETWEEN
 
 
-def behind(seen: Finding) -> int:
+def behind(situation: Situation) -> int:
     """The monitor's work lags behind."""
-    lag, limits = seen.observation.behind, seen.limits.behind
+    lag, limits = situation.observation.behind, situation.limits.behind
     if lag != lag:
         return UNKNOWN
-    return MEDIUM if lag > limits.begin else CLEAR if lag <= limits.end else BETWEEN
+    if lag > limits.begin:
+        return MEDIUM
+    return CLEAR if lag <= limits.end else BETWEEN
 
 
 class Condition(NamedTuple):
@@ -136,16 +152,16 @@ class Condition(NamedTuple):
         level: at which it holds now.
         delays: seconds for which it must hold until it is low, medium, high.
         end_after: seconds for which it must be over.
-        measured: what of an observation it is judged by.
-        limits: the name of its limits.
+        measurements: names of the values of an observation that it is judged by.
+        limits_name: of its limits in `Limits`.
     """
 
     category: Category
-    level: Callable[[Finding], int]
-    delays: Callable[[Limits], tuple[float, float, float]]
+    level: Callable[[Situation], int]
+    delays: Callable[[Limits], ByPriority]
     end_after: Callable[[Limits], float]
-    measured: tuple[str, ...]
-    limits: str
+    measurements: tuple[str, ...]
+    limits_name: str
 
 
 CONDITIONS: dict[AlarmKind, Condition] = {
@@ -233,7 +249,7 @@ class Timer:
     judged: float
     since: float
     lasted: float = -1.0
-    held: tuple[float, float, float] = (-1.0, -1.0, -1.0)
+    held: ByPriority = (-1.0, -1.0, -1.0)
     clear: float = -1.0
 
     def after(self, level: int, now: float, gap: float, longest: float) -> Timer:
@@ -245,50 +261,63 @@ class Timer:
             lasted = low = medium = high = clear = -1.0
         credit = min(max(elapsed - gap, 0.0), longest)
         held = (
-            -1.0 if level < LOW else low + credit if low >= 0 else 0.0,
-            -1.0 if level < MEDIUM else medium + credit if medium >= 0 else 0.0,
-            -1.0 if level < HIGH else high + credit if high >= 0 else 0.0,
+            _prolonged(low, credit) if level >= LOW else -1.0,
+            _prolonged(medium, credit) if level >= MEDIUM else -1.0,
+            _prolonged(high, credit) if level >= HIGH else -1.0,
         )
         if level == CLEAR:
-            return Timer(now, self.since, -1.0, held, clear + credit if clear >= 0 else 0.0)
+            return Timer(now, self.since, -1.0, held, _prolonged(clear, credit))
         if lasted >= 0:
             return Timer(now, self.since, lasted + credit, held)
         return Timer(now, now, -1.0 if level == BETWEEN else 0.0, held)
 
-    def reached(self, delays: tuple[float, float, float]) -> int:
+    def reached(self, delays: ByPriority) -> int:
         """The level at which it has held long enough; 0: none."""
-        held = self.held
-        return HIGH if held[2] >= delays[2] else MEDIUM if held[1] >= delays[1] else int(held[0] >= delays[0])
+        low, medium, high = self.held
+        if high >= delays[2]:
+            return HIGH
+        if medium >= delays[1]:
+            return MEDIUM
+        return LOW if low >= delays[0] else 0
 
 
-def missed(missing: Missing, now: float, gap: float) -> Missing:
+def _prolonged(seconds: float, credit: float) -> float:
+    """How long something has held that has just been seen to hold: it begins with the first judgment."""
+    return seconds + credit if seconds >= 0 else 0.0
+
+
+def update_missing(missing: MissingSeconds, now: float, gap: float) -> MissingSeconds:
     """`missing` with `gap` seconds more, and without what is longer ago than a minute or lies ahead."""
     if not missing and not gap > 0:
         return missing
-    stretch = floor(now / _STRETCH)
-    kept = dict(each for each in missing if stretch - _STRETCHES < each[0] <= stretch)
+    current = floor(now / _STRETCH)
+    recent = {stretch: seconds for stretch, seconds in missing if current - _STRETCHES < stretch <= current}
     if gap > 0:
-        kept[stretch] = kept.get(stretch, 0.0) + min(gap, _STRETCH * _STRETCHES)
-    return tuple(kept.items())
+        recent[current] = recent.get(current, 0.0) + min(gap, _STRETCH * _STRETCHES)
+    return tuple(recent.items())
 
 
-def unjudged(kind: AlarmKind, seen: Finding) -> str:
+def unknown_reason(kind: AlarmKind, situation: Situation) -> str:
     """Why the condition cannot be judged, in words."""
-    if seen.observation.lost > 0:
+    if situation.observation.lost > 0:
         return "no samples arrive"
-    if not seen.observation.good:
+    if not situation.observation.good:
         return "no lead is good"
-    return "an asystole is told of" if kind == "bradycardia" and seen.asystole else "it is not known"
+    if kind == "bradycardia" and situation.asystole_open:
+        return "an asystole is told of"
+    return "it is not known"
 
 
-def measured(kind: AlarmKind, seen: Finding) -> dict[str, Any]:
+def measured_values(kind: AlarmKind, situation: Situation) -> dict[str, Any]:
     """What the condition was judged by, as plain JSON values; what is not a number is None."""
-    condition = CONDITIONS[kind]
-    values = {name: _plain(getattr(seen.observation, name)) for name in condition.measured}
-    return values | ({"missing": seen.missing} if kind == "gap" else {})
+    observation = situation.observation
+    values = {name: _as_json(getattr(observation, name)) for name in CONDITIONS[kind].measurements}
+    if kind == "gap":
+        values["missing"] = situation.missing
+    return values
 
 
-def _plain(value: Any) -> Any:
+def _as_json(value: Any) -> Any:
     if isinstance(value, tuple):
         return list(value)
     return None if isinstance(value, float) and not isfinite(value) else value

@@ -1,4 +1,4 @@
-"""What passes between the parts of the monitor: what is seen of a stream, and how its alarms change."""
+"""What passes between the parts of the monitor: what is observed of a stream, and how its alarms change."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ Priority = Literal["low", "medium", "high"]
 Category = Literal["physiological", "technical"]
 Change = Literal["onset", "escalated", "suppressed", "resumed", "acknowledged", "latched", "ended"]
 AlarmStateName = Literal["active", "suppressed", "acknowledged", "latched", "ended"]
+QualityWord = Literal["good", "poor", "off"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,16 +89,17 @@ class Reading:
 
     Attributes:
         time: end of its last samples, unix seconds.
-        quality: of each lead: good, poor or off.
+        quality: of each lead.
         learned: share of the patient's reference that is learned, 0 to 1.
-        beats: that were found since the stream began; of them `anomalous` so many.
+        beats: number of those that were found since the stream began.
+        anomalous: how many of them were.
     """
 
     stream: str
     time: float
     heart_rate: float | None
     burden: float | None
-    quality: Mapping[str, Literal["good", "poor", "off"]]
+    quality: Mapping[str, QualityWord]
     learned: float
     beats: int
     anomalous: int

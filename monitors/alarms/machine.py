@@ -26,20 +26,14 @@ lead off is technical). Where they leave a choice:
   condition has been over for that long: one that flaps comes and goes at most once in that time.
 - Alarms beyond `announcements` an hour are recorded and not announced. One that still holds when there is
   room again is announced then, as "resumed".
-
-What is remembered of the alarms of one bed, between two steps and over a restart.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-
-from genray.errors import GenrayError
 from monitors.alarms.conditions import (
     BETWEEN,
     CLEAR,
@@ -48,160 +42,49 @@ from monitors.alarms.conditions import (
     LOW,
     PRIORITIES,
     UNKNOWN,
-    Finding,
-    Missing,
+    MissingSeconds,
+    Situation,
     Timer,
-    measured,
-    missed,
-    unjudged,
+    measured_values,
+    unknown_reason,
+    update_missing,
 )
 from monitors.alarms.events import AlarmKind, AlarmStateName, Change, Observation, Priority, Transition
 from monitors.alarms.limits import Limits
+from monitors.alarms.state import Alarm, AlarmState, Track
 
 _HOUR = 3600.0
 _JITTER = 2.0  # seconds that the time may go back without the clock having been set anew
-_LAST = 1e11  # unix seconds; what lies beyond is no time
-
-
-class _BedStep:
-    """One step: what it reads, and what it gathers."""
-
-    def __init__(self, state: AlarmState, now: float, observation: Observation, limits: Limits) -> None:
-        self.stream, self.now, self.limits = state.stream, now, limits
-        self.clock = state.clock + (state.time is not None and now < state.time)
-        self.gap = observation.gap if observation.gap > 0 else 0.0
-        # What a lost stream missed is told by its alarm.
-        lost = _open(state.tracks.get("stream-lost"))
-        self.missing = missed(state.missing, now, 0.0 if lost else self.gap)
-        self.seen = Finding(observation, limits, sum(seconds for _, seconds in self.missing))
-        self.told = tuple(min(each, now) for each in state.told)
-        self.transitions: list[Transition] = []
-
-    def follow(self, kind: AlarmKind, track: Track | None, level: int) -> Track | None:
-        """The track of `kind` after this step; None: nothing to remember."""
-        timer, alarm = (track.timer, track.alarm) if track else (Timer(self.now, self.now), None)
-        if level == UNKNOWN:
-            if alarm and self.suppresses(kind, alarm, timer):
-                reason = unjudged(kind, self.seen)
-                alarm = self.change(kind, alarm, timer, "suppressed", "suppressed", reason)
-            return Track(timer, alarm)
-        timer = timer.after(level, self.now, self.gap, self.limits.longest_hop)
-        if alarm and alarm.state == "ended":
-            alarm = alarm if 0 <= self.now - alarm.changed <= self.limits.again_after else None
-        if alarm is None and level == CLEAR:
-            return None
-        reached = timer.reached(CONDITIONS[kind].delays(self.limits))
-        if alarm is None or alarm.state == "ended":
-            return Track(timer, self.opened(kind, alarm, timer, reached) if reached else alarm)
-        return Track(timer, self.moved(kind, alarm, timer, level, reached))
-
-    def suppresses(self, kind: AlarmKind, alarm: Alarm, timer: Timer) -> bool:
-        """Whether an alarm whose condition cannot be judged has been so for too long."""
-        if alarm.state != "active" or alarm.priority == "high" or CONDITIONS[kind].category == "technical":
-            return False
-        return not 0 <= self.now - timer.judged < self.limits.suppress_after
-
-    def opened(self, kind: AlarmKind, before: Alarm | None, timer: Timer, reached: int) -> Alarm:
-        """The alarm `kind` at its onset, or `before` again."""
-        priority = PRIORITIES[reached - 1]
-        if before:
-            priority = max(priority, before.priority, key=PRIORITIES.index)
-            alarm = replace(before, priority=priority, announced=self.room(priority), again=True)
-            reason = f"again within {self.limits.again_after:g} s"
-            return self.change(kind, alarm, timer, "resumed", "active", reason, tell=alarm.announced)
-        name = f"{self.stream}:{kind}:{round(self.now * 1000)}" + (f":{self.clock}" if self.clock else "")
-        alarm = Alarm(name, priority, "active", self.now, self.now, self.room(priority))
-        return self.change(kind, alarm, timer, "onset", "active", tell=alarm.announced)
-
-    def moved(self, kind: AlarmKind, alarm: Alarm, timer: Timer, level: int, reached: int) -> Alarm:
-        """An open alarm after its condition was judged."""
-        condition, limits = CONDITIONS[kind], self.limits
-        reason: str | None = None
-        if kind == "anomaly" and alarm.state == "active" and level >= LOW:
-            patience = limits.anomaly.escalate_after
-            if patience is not None and timer.lasted >= patience and reached < HIGH:
-                reached, reason = HIGH, f"nobody answered for {patience:g} s"
-        if reached > PRIORITIES.index(alarm.priority) + 1:
-            priority = PRIORITIES[reached - 1]
-            told = alarm.announced or self.room(priority)
-            alarm = replace(alarm, priority=priority, announced=told)
-            return self.change(kind, alarm, timer, "escalated", "active", reason, tell=told)
-        if alarm.state == "latched":
-            return self.change(kind, alarm, timer, "resumed", "active") if reached else alarm
-        if level != CLEAR:
-            if alarm.state == "suppressed":
-                return self.change(kind, alarm, timer, "resumed", "active")
-            if alarm.state == "active" and not alarm.announced and reached and self.room(alarm.priority):
-                alarm = replace(alarm, announced=True)
-                return self.change(kind, alarm, timer, "resumed", "active", "announced late", tell=True)
-            return alarm
-        if timer.clear < max(condition.end_after(limits), limits.again_after if alarm.again else 0.0):
-            return alarm
-        if alarm.state == "active" and alarm.priority == "high" and condition.category == "physiological":
-            return self.change(kind, alarm, timer, "latched", "latched")
-        return self.change(kind, alarm, timer, "ended", "ended")
-
-    def room(self, priority: Priority) -> bool:
-        """Whether an alarm may be announced now."""
-        most = self.limits.announcements if priority == "medium" else (self.limits.announcements + 1) // 2
-        return priority == "high" or sum(self.now - time < _HOUR for time in self.told) < most
-
-    def change(
-        self,
-        kind: AlarmKind,
-        alarm: Alarm,
-        timer: Timer,
-        change: Change,
-        state: AlarmStateName,
-        reason: str | None = None,
-        *,
-        tell: bool = False,
-    ) -> Alarm:
-        """`alarm` in its new state, with a transition that says why. `tell`: it is an announcement."""
-        if tell:
-            kept = [time for time in self.told if self.now - time < _HOUR]
-            self.told = tuple([*kept, self.now][-self.limits.announcements :])
-        why = {
-            "measured": measured(kind, self.seen),
-            "limits": getattr(self.limits, CONDITIONS[kind].limits).model_dump(mode="json"),
-            "since": timer.since,
-            "lasted": max(timer.lasted, 0.0),
-            "over": max(timer.clear, 0.0),
-        }
-        why |= {"reason": reason} if reason else {}
-        alarm = replace(alarm, state=state, changed=self.now)
-        self.transitions.append(_transition(self.stream, kind, alarm, change, self.now, why))
-        return alarm
+_LAST_TIME = 1e11  # unix seconds; what lies beyond is no time
 
 
 def step(
     state: AlarmState, observation: Observation, limits: Limits
 ) -> tuple[AlarmState, tuple[Transition, ...]]:
     """The state after `observation`, and what changed. Never raises, whatever was observed."""
-    now = _clock(state.time, observation.time)
+    now = _next_time(state.time, observation.time)
     if now is None:
         return state, ()
-    here = _BedStep(state, now, observation, limits)
+    current = _Step.begin(state, now, observation, limits)
     tracks: dict[AlarmKind, Track] = {}
     for kind, condition in CONDITIONS.items():
-        level = condition.level(here.seen)
+        level = condition.level(current.situation)
         before = state.tracks.get(kind)
         if before is None and level <= BETWEEN:
             continue
-        track = here.follow(kind, before, level)
+        track = current.update_track(kind, before, level)
         if track is None:
             continue
         tracks[kind] = track
-        if _open(track):
+        if track.is_open:
             if kind == "asystole" and track.timer.clear < limits.asystole.end_after:
-                here.seen = here.seen._replace(asystole=True)
+                current.situation = current.situation._replace(asystole_open=True)
             elif kind == "lead-off":
-                here.seen = here.seen._replace(lead_off=True)
+                current.situation = current.situation._replace(lead_off_open=True)
     # While nothing arrives the time is the wall clock's; samples that come late go on from where they were.
-    last = state.time if observation.lost > 0 else now
-    return AlarmState(state.stream, last, tracks, here.missing, here.told, here.clock), tuple(
-        here.transitions
-    )
+    time = state.time if observation.lost > 0 else now
+    after = AlarmState(state.stream, time, tracks, current.missing, current.announcements, current.clock)
+    return after, tuple(current.transitions)
 
 
 def acknowledge(state: AlarmState, alarm_name: str, time: float) -> tuple[AlarmState, tuple[Transition, ...]]:
@@ -209,14 +92,15 @@ def acknowledge(state: AlarmState, alarm_name: str, time: float) -> tuple[AlarmS
     is unknown, acknowledged already or ended does not change."""
     for kind, alarm in state.open.items():
         if alarm.name == alarm_name and alarm.state != "acknowledged":
-            at = time if abs(time) < _LAST else alarm.changed
-            after: list[tuple[Change, AlarmStateName]] = [("acknowledged", "acknowledged")]
-            after += [("ended", "ended")] if alarm.state == "latched" else []
+            changed = time if abs(time) < _LAST_TIME else alarm.changed
+            changes: list[tuple[Change, AlarmStateName]] = [("acknowledged", "acknowledged")]
+            if alarm.state == "latched":
+                changes.append(("ended", "ended"))
             transitions = []
-            for change, new in after:
-                alarm = replace(alarm, state=new, changed=at)
+            for change, new_state in changes:
+                alarm = replace(alarm, state=new_state, changed=changed)
                 why = {"reason": "acknowledged"}
-                transitions.append(_transition(state.stream, kind, alarm, change, at, why))
+                transitions.append(_transition(state.stream, kind, alarm, change, changed, why))
             tracks = {**state.tracks, kind: replace(state.tracks[kind], alarm=alarm)}
             return replace(state, tracks=tracks), tuple(transitions)
     return state, ()
@@ -226,10 +110,161 @@ def discharge(state: AlarmState, time: float) -> tuple[AlarmState, tuple[Transit
     """End all alarms, at `time` of the samples, and forget the patient: the next is another one."""
     transitions = []
     for kind, alarm in state.open.items():
-        at = time if abs(time) < _LAST else alarm.changed
-        ended = replace(alarm, state="ended", changed=at)
-        transitions.append(_transition(state.stream, kind, ended, "ended", at, {"reason": "discharged"}))
+        changed = time if abs(time) < _LAST_TIME else alarm.changed
+        ended = replace(alarm, state="ended", changed=changed)
+        why = {"reason": "discharged"}
+        transitions.append(_transition(state.stream, kind, ended, "ended", changed, why))
     return AlarmState(state.stream), tuple(transitions)
+
+
+@dataclass
+class _Step:
+    """One step: what it reads, and what it gathers.
+
+    Attributes:
+        gap: seconds of samples that were missing right before it.
+        situation: what conditions are judged by; it gains the alarms that are open as they are judged.
+        missing, announcements, clock: of the state to come.
+    """
+
+    stream: str
+    now: float
+    limits: Limits
+    gap: float
+    situation: Situation
+    missing: MissingSeconds
+    announcements: tuple[float, ...]
+    clock: int
+    transitions: list[Transition] = field(default_factory=list)
+
+    @classmethod
+    def begin(cls, state: AlarmState, now: float, observation: Observation, limits: Limits) -> _Step:
+        """The step from `state` to `observation`, at `now`."""
+        gap = observation.gap if observation.gap > 0 else 0.0
+        lost = state.tracks.get("stream-lost")
+        # What a lost stream missed is told by its alarm.
+        missing = update_missing(state.missing, now, 0.0 if lost and lost.is_open else gap)
+        return cls(
+            stream=state.stream,
+            now=now,
+            limits=limits,
+            gap=gap,
+            situation=Situation(observation, limits, sum(seconds for _, seconds in missing)),
+            missing=missing,
+            announcements=tuple(min(time, now) for time in state.announcements),
+            clock=state.clock + (state.time is not None and now < state.time),
+        )
+
+    def update_track(self, kind: AlarmKind, track: Track | None, level: int) -> Track | None:
+        """The track of `kind` after this step; None: nothing to remember."""
+        timer = track.timer if track else Timer(self.now, self.now)
+        alarm = track.alarm if track else None
+        if level == UNKNOWN:
+            if alarm and self._must_suppress(kind, alarm, timer):
+                reason = unknown_reason(kind, self.situation)
+                alarm = self._change(kind, alarm, timer, "suppressed", "suppressed", reason)
+            return Track(timer, alarm)
+        timer = timer.after(level, self.now, self.gap, self.limits.longest_hop)
+        if alarm and not alarm.is_open and not 0 <= self.now - alarm.changed <= self.limits.again_after:
+            alarm = None
+        if alarm is None and level == CLEAR:
+            return None
+        reached = timer.reached(CONDITIONS[kind].delays(self.limits))
+        if alarm and alarm.is_open:
+            return Track(timer, self._update_open(kind, alarm, timer, level, reached))
+        return Track(timer, self._open(kind, alarm, timer, reached) if reached else alarm)
+
+    def _must_suppress(self, kind: AlarmKind, alarm: Alarm, timer: Timer) -> bool:
+        """Whether an alarm whose condition cannot be judged has been so for too long."""
+        if alarm.state != "active" or alarm.priority == "high" or CONDITIONS[kind].category == "technical":
+            return False
+        return not 0 <= self.now - timer.judged < self.limits.suppress_after
+
+    def _open(self, kind: AlarmKind, ended: Alarm | None, timer: Timer, reached: int) -> Alarm:
+        """The alarm `kind` at its onset, or the one that `ended` lately again."""
+        priority = PRIORITIES[reached - 1]
+        if ended:
+            priority = max(priority, ended.priority, key=PRIORITIES.index)
+            alarm = replace(ended, priority=priority, announced=self._may_announce(priority), again=True)
+            reason = f"again within {self.limits.again_after:g} s"
+            return self._change(kind, alarm, timer, "resumed", "active", reason, announce=alarm.announced)
+        name = f"{self.stream}:{kind}:{round(self.now * 1000)}"
+        if self.clock:
+            name += f":{self.clock}"
+        alarm = Alarm(name, priority, "active", self.now, self.now, self._may_announce(priority))
+        return self._change(kind, alarm, timer, "onset", "active", announce=alarm.announced)
+
+    def _update_open(self, kind: AlarmKind, alarm: Alarm, timer: Timer, level: int, reached: int) -> Alarm:
+        """An open alarm after its condition was judged."""
+        reason: str | None = None
+        if self._is_unanswered(kind, alarm, timer, level) and reached < HIGH:
+            reached = HIGH
+            reason = f"nobody answered for {self.limits.anomaly.escalate_after:g} s"
+        if reached > PRIORITIES.index(alarm.priority) + 1:
+            priority = PRIORITIES[reached - 1]
+            announced = alarm.announced or self._may_announce(priority)
+            alarm = replace(alarm, priority=priority, announced=announced)
+            return self._change(kind, alarm, timer, "escalated", "active", reason, announce=announced)
+        if alarm.state == "latched":
+            return self._change(kind, alarm, timer, "resumed", "active") if reached else alarm
+        if level == CLEAR:
+            return self._clear(kind, alarm, timer)
+        if alarm.state == "suppressed":
+            return self._change(kind, alarm, timer, "resumed", "active")
+        if alarm.state == "active" and not alarm.announced and reached and self._may_announce(alarm.priority):
+            alarm = replace(alarm, announced=True)
+            return self._change(kind, alarm, timer, "resumed", "active", "announced late", announce=True)
+        return alarm
+
+    def _is_unanswered(self, kind: AlarmKind, alarm: Alarm, timer: Timer, level: int) -> bool:
+        """Whether nobody has looked at an anomaly for so long that it is to escalate."""
+        patience = self.limits.anomaly.escalate_after
+        if kind != "anomaly" or alarm.state != "active" or level < LOW or patience is None:
+            return False
+        return timer.lasted >= patience
+
+    def _clear(self, kind: AlarmKind, alarm: Alarm, timer: Timer) -> Alarm:
+        """An open alarm whose condition is over: it ends or latches when that has lasted long enough."""
+        condition = CONDITIONS[kind]
+        again_after = self.limits.again_after if alarm.again else 0.0
+        if timer.clear < max(condition.end_after(self.limits), again_after):
+            return alarm
+        if alarm.state == "active" and alarm.priority == "high" and condition.category == "physiological":
+            return self._change(kind, alarm, timer, "latched", "latched")
+        return self._change(kind, alarm, timer, "ended", "ended")
+
+    def _may_announce(self, priority: Priority) -> bool:
+        """Whether an alarm may be announced now."""
+        most = self.limits.announcements if priority == "medium" else (self.limits.announcements + 1) // 2
+        return priority == "high" or sum(self.now - time < _HOUR for time in self.announcements) < most
+
+    def _change(
+        self,
+        kind: AlarmKind,
+        alarm: Alarm,
+        timer: Timer,
+        change: Change,
+        state: AlarmStateName,
+        reason: str | None = None,
+        *,
+        announce: bool = False,
+    ) -> Alarm:
+        """`alarm` in its new state, with a transition that says why. `announce`: it is an announcement."""
+        if announce:
+            recent = [time for time in self.announcements if self.now - time < _HOUR]
+            self.announcements = tuple([*recent, self.now][-self.limits.announcements :])
+        why = {
+            "measured": measured_values(kind, self.situation),
+            "limits": getattr(self.limits, CONDITIONS[kind].limits_name).model_dump(mode="json"),
+            "since": timer.since,
+            "lasted": max(timer.lasted, 0.0),
+            "over": max(timer.clear, 0.0),
+        }
+        if reason:
+            why["reason"] = reason
+        alarm = replace(alarm, state=state, changed=self.now)
+        self.transitions.append(_transition(self.stream, kind, alarm, change, self.now, why))
+        return alarm
 
 
 def _transition(
@@ -250,139 +285,8 @@ def _transition(
     )
 
 
-def _open(track: Track | None) -> bool:
-    return track is not None and track.alarm is not None and track.alarm.state != "ended"
-
-
-def _clock(last: float | None, time: float) -> float | None:
+def _next_time(last: float | None, time: float) -> float | None:
     """The time to go by: what is no time changes nothing, a little back is now, far back is a new clock."""
-    if not abs(time) < _LAST:
+    if not abs(time) < _LAST_TIME:
         return last
     return last if last is not None and last - _JITTER < time < last else time
-
-
-VERSION = 1
-"""Of the JSON form of a state."""
-_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Alarm:
-    """An alarm that is open, or ended so recently that it may come again.
-
-    Attributes:
-        onset: when it opened, and `changed`: when it last changed; unix seconds.
-        announced: whether anybody was told.
-        again: whether it came again after its end.
-    """
-
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
-
-    name: str
-    priority: Priority
-    state: AlarmStateName
-    onset: float
-    changed: float
-    announced: bool
-    again: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Track:
-    """What is followed of a kind: how long its condition has held, and its alarm if there is one."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
-
-    timer: Timer
-    alarm: Alarm | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class AlarmState:
-    """The alarms of one stream.
-
-    Attributes:
-        stream: pseudonym.
-        time: of the last samples that were observed, unix seconds; None: there were none.
-        tracks: kinds about which there is something to remember.
-        missing: samples that were missing lately.
-        told: times of announcements in the last hour.
-        clock: how often the time fell back, which is in the names of alarms.
-    """
-
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
-
-    stream: str
-    time: float | None = None
-    tracks: Mapping[AlarmKind, Track] = field(default_factory=dict)
-    missing: Missing = ()
-    told: tuple[float, ...] = ()
-    clock: int = 0
-
-    @classmethod
-    def new(cls, stream: str) -> AlarmState:
-        """Of a stream that was never seen."""
-        return cls(stream)
-
-    @property
-    def open(self) -> dict[AlarmKind, Alarm]:
-        """The open alarm of each kind that has one."""
-        alarms = {kind: track.alarm for kind, track in self.tracks.items()}
-        return {kind: alarm for kind, alarm in alarms.items() if alarm and alarm.state != "ended"}
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON values; `from_json` goes on exactly where this was."""
-        return {"version": VERSION, **_ADAPTER.dump_python(self, mode="json")}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> AlarmState:
-        """The inverse of `to_json`.
-
-        Raises:
-            GenrayError: it is of another version, or not what `to_json` writes.
-        """
-        hint = "delete it: the alarms that are open are restored from the journal"
-        version = values.get("version") if isinstance(values, Mapping) else None
-        if version != VERSION:
-            raise GenrayError(f"a state of alarms has version {version!r}, not {VERSION}", hint=hint)
-        try:
-            text = json.dumps({key: value for key, value in values.items() if key != "version"})
-            state = _ADAPTER.validate_json(text, strict=True)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise GenrayError(f"not a state of alarms: {first['msg']}", where=where, hint=hint) from None
-        except (TypeError, ValueError) as error:
-            raise GenrayError(f"not a state of alarms: {error}", hint=hint) from None
-        for kind, alarm in state.open.items():
-            if not alarm.name.startswith(f"{state.stream}:{kind}:"):
-                raise GenrayError(f"{alarm.name} is no alarm {kind} of {state.stream}", hint=hint)
-        return state
-
-
-_ADAPTER = TypeAdapter(AlarmState)
-
-
-def restore(stream: str, open: Sequence[Transition]) -> AlarmState:
-    """The state of a stream from the last transition of each alarm that the journal knows as open.
-
-    They are open as they were, and are not announced again. What the journal does not say begins anew: how
-    long conditions have held (so an anomaly has its full time until it escalates), what ended lately or came
-    again, and announcements of alarms that are over.
-
-    Raises:
-        GenrayError: one is of another stream.
-    """
-    tracks: dict[AlarmKind, Track] = {}
-    latest = sorted((each for each in open if each.state != "ended"), key=lambda each: each.onset)
-    for each in latest:
-        if each.stream != stream:
-            raise GenrayError(
-                f"{each.alarm} is not an alarm of the stream that is restored",
-                where=stream,
-                hint="give it the transitions of this stream only",
-            )
-        alarm = Alarm(each.alarm, each.priority, each.state, each.onset, each.time, each.announced)
-        tracks[each.kind] = Track(Timer(each.time, each.onset), alarm)
-    time = max((each.time for each in latest), default=None)
-    return AlarmState(stream, time, tracks, (), tuple(each.onset for each in latest if each.announced))

@@ -1,14 +1,13 @@
 """How good the monitor is on annotated records: its scores of beats, its QRS detector, its alarms.
 
-All of it is measured end to end: raw samples go through a ward, and what comes out is compared with the
-annotations. Normal are the beats of AAMI's class N (see `genray.ecg.beats`).
-
-Records played to a ward as if they came live: raw samples, a second at a time, all records at once.
+All of it is measured end to end: raw samples go through a ward as if they came live, a second at a time and
+all records at once, and what comes out is compared with the annotations. Normal are the beats of AAMI's
+class N (see `genray.ecg.beats`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
@@ -24,37 +23,29 @@ from monitors.alarms.limits import Limits
 from monitors.evaluation.matching import (
     NEAR,
     RHYTHM,
-    Alarmed,
+    AlarmSpan,
     Times,
     TimeSpan,
     abnormal_episodes,
-    alarms_of,
-    begun_without_reason,
-    delay,
-    paired,
+    alarm_delay,
+    alarm_spans,
+    count_begun_without_reason,
+    count_without_reason,
+    pair_beats,
     rhythm_reasons,
-    without_reason,
 )
-from monitors.patient.bed import Round
-from monitors.patient.scoring import Scorer
+from monitors.patient.output import WardOutput
+from monitors.patient.scoring import BeatModel
 from monitors.patient.ward import Ward, WardSettings
 from monitors.sources.message import Chunk
 
-LEFT_OUT = 300.0
-"""Seconds at the beginning in which EC57 lets a detector learn."""
-
 Columns = Mapping[str, Sequence[int]]
 
+_LEARNING = 300.0  # s at the beginning in which EC57 lets a detector learn
 _PACED = "/"
 _NEVER = {"minutes": 120.0, "beats": 128}  # of signal and beats that a reference would need
-
-
-class Counts(NamedTuple):
-    """Beats that are annotated, that were found, and that are both."""
-
-    known: int
-    found: int
-    both: int
+_BEGIN = 1_000_000_000.0  # unix s at which every record begins
+_BLOCK = 60  # s that are read at once
 
 
 @dataclass(frozen=True)
@@ -73,21 +64,73 @@ class RecordTruth:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What was found in one record.
+class AnnotatedRecord:
+    """A record that can be judged."""
+
+    record: EcgRecord
+    truth: RecordTruth
+
+
+class BeatCounts(NamedTuple):
+    """Beats that are annotated, that were detected, and that are both."""
+
+    annotated: int
+    detected: int
+    matched: int
+
+
+class AlarmCounts(NamedTuple):
+    """Alarms that were announced, and how many of them without a reason."""
+
+    announced: int
+    false: int
+
+
+@dataclass(frozen=True)
+class LabelledScores:
+    """Whether each of some beats is abnormal, (N,), and its score, (N,)."""
+
+    abnormal: NDArray[np.bool_]
+    scores: Times
+
+    @classmethod
+    def pooled(cls, parts: Iterable[LabelledScores]) -> LabelledScores:
+        """Those of all `parts`."""
+        listed = list(parts)
+        return cls(
+            np.concatenate([part.abnormal for part in listed]),
+            np.concatenate([part.scores for part in listed]),
+        )
+
+
+@dataclass(frozen=True)
+class QrsCounts:
+    """How many beats were detected: in the whole record, and after the five minutes in which EC57 lets a
+    detector learn."""
+
+    whole: BeatCounts
+    after_learning: BeatCounts
+
+
+@dataclass(frozen=True)
+class RecordResult:
+    """How the monitor did on one record.
 
     Attributes:
-        beats: annotated ones; `abnormal` of these so many.
-        qrs: of all leads together, of the whole record and `qrs_after` the first five minutes; `one_lead`
-            the same of a single lead.
-        truth: whether each of the beats by which scores are compared is abnormal, (N,): those after the
-            patient's reference was learned.
-        calibrated: their scores, (N,); `alone` those without a reference.
-        every: as `truth` and `alone`, of all beats of the record.
+        beats: annotated ones.
+        abnormal: how many of them are.
+        qrs: of all leads together.
+        one_lead_qrs: of a single lead.
+        with_reference: scores of the beats after the patient's reference was learned.
+        without_reference: of the same beats, by a monitor that never learns a reference.
+        all_without_reference: of all beats of the record.
         learned: seconds until the reference was; None: never.
-        hours: of the record; `watched` those in which shapes can be alarmed: after the calibration.
-        episodes: of abnormal beats, and `delays` until the alarm of those for which there was one.
-        anomaly: how many alarms were announced, and how many of these without a reason; `rhythm` by kind.
+        hours: of the record.
+        watched_hours: those in which shapes can be alarmed: after the calibration.
+        episodes: of abnormal beats.
+        delays: seconds until the alarm of each episode for which there was one.
+        anomaly: alarms of shape.
+        rhythm: alarms of the rhythm, by kind.
         technical: how many others were announced.
     """
 
@@ -96,25 +139,22 @@ class Judged:
     beats: int
     abnormal: int
     paced: bool
-    qrs: Counts
-    qrs_after: Counts
-    one_lead: Counts
-    one_lead_after: Counts
-    truth: NDArray[np.bool_]
-    calibrated: Times
-    alone: Times
-    every: tuple[NDArray[np.bool_], Times]
+    qrs: QrsCounts
+    one_lead_qrs: QrsCounts
+    with_reference: LabelledScores
+    without_reference: LabelledScores
+    all_without_reference: LabelledScores
     learned: float | None
     hours: float
-    watched: float
+    watched_hours: float
     episodes: int
     delays: tuple[float, ...]
-    anomaly: tuple[int, int]
-    rhythm: Mapping[AlarmKind, tuple[int, int]]
+    anomaly: AlarmCounts
+    rhythm: Mapping[AlarmKind, AlarmCounts]
     technical: int
 
 
-def truth_of(record: EcgRecord) -> RecordTruth | None:
+def read_truth(record: EcgRecord) -> RecordTruth | None:
     """What its annotations say; None if it has none, or too few to compare anything.
 
     Raises:
@@ -128,47 +168,6 @@ def truth_of(record: EcgRecord) -> RecordTruth | None:
     return RecordTruth(annotations.peaks / record.rate, abnormal, _PACED in annotations.symbols)
 
 
-def evaluate(
-    records: Mapping[str, EcgRecord],
-    truths: Mapping[str, RecordTruth],
-    scorer: Scorer,
-    settings: WardSettings,
-    limits: Limits,
-    moved: Callable[[float], None],
-) -> list[Judged]:
-    """Play `records` to the monitor, as if they came live, and judge what it says.
-
-    They are played three times: as they are; to a monitor that never learns a patient's reference; and of
-    each record a single lead, one that the scorer knows if there is one.
-
-    Args:
-        records: by name.
-        truths: of each of them.
-        scorer: of beats, that has learned on other patients.
-        moved: is told the share that is done.
-
-    Raises:
-        DataError: a record cannot be read any more.
-    """
-    torch.set_num_threads(1)  # as in a shard: networks of beats are small
-    settings = settings.model_copy(update={"streams": len(records)})
-    reference = settings.reference.model_copy(update=_NEVER)
-    new = settings.model_copy(update={"reference": reference})
-    every: Columns = {name: range(len(record.leads)) for name, record in records.items()}
-    single: Columns = {name: [_known(record, scorer)] for name, record in records.items()}
-    plans = [(settings, every), (new, every), (settings, single)]
-    runs = []
-    for number, (how, columns) in enumerate(plans):
-        ward = Ward(how, scorer, lambda stream: limits)
-        runs.append(watch(records, ward, columns, partial(_part, moved, number, len(plans))))
-    calibration = 60 * settings.reference.minutes
-    seen, alone, one = runs
-    return [
-        _judged(name, record, truths[name], (seen[name], alone[name], one[name]), limits, calibration)
-        for name, record in records.items()
-    ]
-
-
 def check_readable(record: EcgRecord) -> None:
     """Read all of a record.
 
@@ -179,86 +178,60 @@ def check_readable(record: EcgRecord) -> None:
         record.read(start, start + (1 << 16))
 
 
-def _part(moved: Callable[[float], None], number: int, of: int, share: float) -> None:
-    moved((number + share) / of)
-
-
-def _known(record: EcgRecord, scorer: Scorer) -> int:
-    return next((place for place, lead in enumerate(record.leads) if scorer.knows(lead)), 0)
-
-
-def _judged(
-    name: str,
-    record: EcgRecord,
-    truth: RecordTruth,
-    runs: tuple[WatchedRecord, WatchedRecord, WatchedRecord],
+def evaluate(
+    annotated: Mapping[str, AnnotatedRecord],
+    model: BeatModel,
+    settings: WardSettings,
     limits: Limits,
-    calibration: float,
-) -> Judged:
-    seen, alone, one = runs
-    length = record.samples / record.rate
-    alarms = [alarm for alarm in alarms_of(seen.transitions, length) if alarm.announced]
-    late = truth.times > calibration
-    episodes, anomalies = [], []
-    if not truth.paced:
-        episodes = abnormal_episodes(truth.times[late], truth.abnormal[late])
-        anomalies = [alarm for alarm in alarms if alarm.kind == "anomaly"]
-    delays = (delay(episode, anomalies) for episode in episodes)
-    reasons = rhythm_reasons(truth.times, limits)
-    with_reference, without = (_scores(truth, run) for run in (seen, alone))
-    known = np.isfinite(without) & (not truth.paced)
-    known &= truth.times < (alone.learned if alone.learned is not None else np.inf)
-    learned = seen.learned if seen.learned is not None else np.inf
-    compared = known & np.isfinite(with_reference) & (truth.times > learned)
-    return Judged(
-        name=name,
-        leads=record.leads,
-        beats=len(truth.times),
-        abnormal=int(truth.abnormal.sum()),
-        paced=truth.paced,
-        qrs=_counts(truth.times, seen.complexes, 0.0),
-        qrs_after=_counts(truth.times, seen.complexes, LEFT_OUT),
-        one_lead=_counts(truth.times, one.complexes, 0.0),
-        one_lead_after=_counts(truth.times, one.complexes, LEFT_OUT),
-        truth=truth.abnormal[compared],
-        calibrated=with_reference[compared],
-        alone=without[compared],
-        every=(truth.abnormal[known], without[known]),
-        learned=seen.learned,
-        hours=length / 3600,
-        watched=0.0 if truth.paced else max(0.0, length - calibration) / 3600,
-        episodes=len(episodes),
-        delays=tuple(each for each in delays if each is not None),
-        anomaly=(len(anomalies), without_reason(anomalies, episodes)),
-        rhythm={kind: _rhythm(alarms, kind, reasons[kind]) for kind in RHYTHM},
-        technical=sum(alarm.kind not in (*RHYTHM, "anomaly") for alarm in alarms),
-    )
+    report_progress: Callable[[float], None],
+) -> list[RecordResult]:
+    """Play records to the monitor, as if they came live, and judge what it says.
+
+    They are played three times: as they are; to a monitor that never learns a patient's reference; and of
+    each record a single lead, one that the model knows if there is one.
+
+    Args:
+        annotated: records by name.
+        model: that has learned on other patients.
+        settings: of the ward.
+        limits: of the alarms.
+        report_progress: takes the share that is done.
+
+    Raises:
+        DataError: a record cannot be read any more.
+    """
+    torch.set_num_threads(1)  # as in a shard: networks of beats are small
+    records = {name: each.record for name, each in annotated.items()}
+    settings = settings.model_copy(update={"streams": len(records)})
+    reference = settings.reference.model_copy(update=_NEVER)
+    never_learns = settings.model_copy(update={"reference": reference})
+    all_leads: Columns = {name: range(len(record.leads)) for name, record in records.items()}
+    one_lead: Columns = {name: [_known_lead(record, model)] for name, record in records.items()}
+    plans = [(settings, all_leads), (never_learns, all_leads), (settings, one_lead)]
+    played = []
+    for number, (ward_settings, columns) in enumerate(plans):
+        ward = Ward(ward_settings, model, lambda stream: limits)
+        report = partial(_report_part, report_progress, number, len(plans))
+        played.append(play_records(records, ward, columns, report))
+    usual, unlearned, single = played
+    calibration = 60 * settings.reference.minutes
+    return [
+        _judge(name, each, _Playbacks(usual[name], unlearned[name], single[name]), limits, calibration)
+        for name, each in annotated.items()
+    ]
 
 
-def _rhythm(alarms: Sequence[Alarmed], kind: AlarmKind, reasons: Sequence[TimeSpan]) -> tuple[int, int]:
-    those = [alarm for alarm in alarms if alarm.kind == kind]
-    return len(those), begun_without_reason(those, reasons)
+def _report_part(report_progress: Callable[[float], None], number: int, of: int, share: float) -> None:
+    report_progress((number + share) / of)
 
 
-def _scores(truth: RecordTruth, run: WatchedRecord) -> Times:
-    """The score of each annotated beat, (beats,); NaN where none was found."""
-    partner = paired(truth.times.tolist(), [time for time, _ in run.beats], NEAR)
-    scores = np.array([score for _, score in run.beats] + [np.nan])
-    return scores[partner]
-
-
-def _counts(known: Times, found: Sequence[float], start: float) -> Counts:
-    here = known[known >= start].tolist()
-    those = [time for time in found if time >= start]
-    return Counts(len(here), len(those), int((paired(here, those, NEAR) >= 0).sum()))
-
-
-_BEGIN = 1_000_000_000.0  # unix s at which every record begins
-_BLOCK = 60  # s that are read at once
+def _known_lead(record: EcgRecord, model: BeatModel) -> int:
+    """The first lead that the model knows, else the first."""
+    return next((place for place, lead in enumerate(record.leads) if model.knows(lead)), 0)
 
 
 @dataclass
-class WatchedRecord:
+class PlayedRecord:
     """What the monitor made of a record. Times are seconds from its first sample.
 
     Attributes:
@@ -274,24 +247,25 @@ class WatchedRecord:
     learned: float | None = None
 
 
-def watch(
+def play_records(
     records: Mapping[str, EcgRecord],
     ward: Ward,
-    columns: Mapping[str, Sequence[int]],
-    moved: Callable[[float], None],
-) -> dict[str, WatchedRecord]:
+    columns: Columns,
+    report_progress: Callable[[float], None],
+) -> dict[str, PlayedRecord]:
     """Play `records` to a ward that has no streams yet.
 
     Args:
         records: by the name that their streams get.
+        ward: that watches them.
         columns: which leads of each are sent.
-        moved: is told the share that was played, each second of it.
+        report_progress: takes the share that was played, each second of it.
 
     Raises:
         DataError: a record cannot be read any more.
     """
     ward.watched = frozenset(records)
-    found = {name: WatchedRecord() for name in records}
+    played = {name: PlayedRecord() for name in records}
     playing = {name: _chunks(name, record, columns[name]) for name, record in records.items()}
     longest = max(record.samples / record.rate for record in records.values())
     second = 0
@@ -303,16 +277,16 @@ def watch(
                 ward.push(chunk, now)
                 continue
             del playing[name]
-            _gather(ward.discharge(name), found)
-        _gather(ward.step(now), found)
+            _gather(ward.discharge(name), played)
+        _gather(ward.step(now), played)
         while ward.waiting:
-            _gather(ward.step(now), found)
+            _gather(ward.step(now), played)
         second += 1
-        moved(min(1.0, second / longest))
-    for each in found.values():
-        each.complexes.sort()  # a complex may be found by looking back
-        each.beats.sort()
-    return found
+        report_progress(min(1.0, second / longest))
+    for record in played.values():
+        record.complexes.sort()  # a complex may be found by looking back
+        record.beats.sort()
+    return played
 
 
 def _chunks(name: str, record: EcgRecord, columns: Sequence[int]) -> Iterator[Chunk]:
@@ -338,14 +312,96 @@ def _seconds(record: EcgRecord, size: int) -> Iterator[NDArray[np.int16]]:
         yield from (block[i : i + size] for i in range(0, len(block), size))
 
 
-def _gather(made: Round, found: Mapping[str, WatchedRecord]) -> None:
-    for name, times in made.complexes.items():
-        found[name].complexes += [time - _BEGIN for time in times]
-    for name, beats in made.beats.items():
-        found[name].beats += [(beat["time"] - _BEGIN, beat["score"]) for beat in beats]
-    for transition in made.transitions:
-        at, onset = transition.time - _BEGIN, transition.onset - _BEGIN
-        found[transition.stream].transitions.append(replace(transition, time=at, onset=onset))
-    for reading in made.readings:
-        if reading.learned == 1 and found[reading.stream].learned is None:
-            found[reading.stream].learned = reading.time - _BEGIN
+def _gather(output: WardOutput, played: Mapping[str, PlayedRecord]) -> None:
+    for name, times in output.complexes.items():
+        played[name].complexes += [time - _BEGIN for time in times]
+    for name, beats in output.beats.items():
+        played[name].beats += [(beat.time - _BEGIN, beat.score) for beat in beats]
+    for transition in output.transitions:
+        time, onset = transition.time - _BEGIN, transition.onset - _BEGIN
+        played[transition.stream].transitions.append(replace(transition, time=time, onset=onset))
+    for reading in output.readings:
+        if reading.learned == 1 and played[reading.stream].learned is None:
+            played[reading.stream].learned = reading.time - _BEGIN
+
+
+class _Playbacks(NamedTuple):
+    """A record as it is, to a monitor that never learns a reference, and a single lead of it."""
+
+    usual: PlayedRecord
+    unlearned: PlayedRecord
+    one_lead: PlayedRecord
+
+
+def _judge(
+    name: str, annotated: AnnotatedRecord, played: _Playbacks, limits: Limits, calibration: float
+) -> RecordResult:
+    """Compare what the monitor made of a record with its annotations.
+
+    Args:
+        calibration: seconds at the beginning in which shapes are not alarmed.
+    """
+    record, truth = annotated.record, annotated.truth
+    length = record.samples / record.rate
+    alarms = [alarm for alarm in alarm_spans(played.usual.transitions, length) if alarm.announced]
+    episodes: list[TimeSpan] = []
+    anomalies: list[AlarmSpan] = []
+    if not truth.paced:
+        late = truth.times > calibration
+        episodes = abnormal_episodes(truth.times[late], truth.abnormal[late])
+        anomalies = [alarm for alarm in alarms if alarm.kind == "anomaly"]
+    delays = (alarm_delay(episode, anomalies) for episode in episodes)
+    reasons = rhythm_reasons(truth.times, limits)
+    with_reference = _scores(truth, played.usual)
+    without_reference = _scores(truth, played.unlearned)
+    scored = np.isfinite(without_reference) & (not truth.paced)
+    scored &= truth.times < _or_never(played.unlearned.learned)
+    compared = scored & np.isfinite(with_reference) & (truth.times > _or_never(played.usual.learned))
+    return RecordResult(
+        name=name,
+        leads=record.leads,
+        beats=len(truth.times),
+        abnormal=int(truth.abnormal.sum()),
+        paced=truth.paced,
+        qrs=_count_qrs(truth.times, played.usual.complexes),
+        one_lead_qrs=_count_qrs(truth.times, played.one_lead.complexes),
+        with_reference=LabelledScores(truth.abnormal[compared], with_reference[compared]),
+        without_reference=LabelledScores(truth.abnormal[compared], without_reference[compared]),
+        all_without_reference=LabelledScores(truth.abnormal[scored], without_reference[scored]),
+        learned=played.usual.learned,
+        hours=length / 3600,
+        watched_hours=0.0 if truth.paced else max(0.0, length - calibration) / 3600,
+        episodes=len(episodes),
+        delays=tuple(delay for delay in delays if delay is not None),
+        anomaly=AlarmCounts(len(anomalies), count_without_reason(anomalies, episodes)),
+        rhythm={kind: _count_rhythm_alarms(alarms, kind, reasons[kind]) for kind in RHYTHM},
+        technical=sum(alarm.kind not in (*RHYTHM, "anomaly") for alarm in alarms),
+    )
+
+
+def _or_never(time: float | None) -> float:
+    return np.inf if time is None else time
+
+
+def _count_rhythm_alarms(
+    alarms: Sequence[AlarmSpan], kind: AlarmKind, reasons: Sequence[TimeSpan]
+) -> AlarmCounts:
+    of_kind = [alarm for alarm in alarms if alarm.kind == kind]
+    return AlarmCounts(len(of_kind), count_begun_without_reason(of_kind, reasons))
+
+
+def _scores(truth: RecordTruth, played: PlayedRecord) -> Times:
+    """The score of each annotated beat, (beats,); NaN where none was detected."""
+    partner = pair_beats(truth.times.tolist(), [time for time, _ in played.beats], NEAR)
+    scores = np.array([score for _, score in played.beats] + [np.nan])
+    return scores[partner]
+
+
+def _count_qrs(annotated: Times, detected: Sequence[float]) -> QrsCounts:
+    return QrsCounts(_count_beats(annotated, detected, 0.0), _count_beats(annotated, detected, _LEARNING))
+
+
+def _count_beats(annotated: Times, detected: Sequence[float], start: float) -> BeatCounts:
+    true = annotated[annotated >= start].tolist()
+    found = [time for time in detected if time >= start]
+    return BeatCounts(len(true), len(found), int((pair_beats(true, found, NEAR) >= 0).sum()))

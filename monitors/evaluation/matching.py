@@ -1,7 +1,5 @@
-"""Detected beats against annotated ones, one to one.
-
-When there was something to be alarmed of, by the annotated beats; and when there was an alarm.
-"""
+"""Matching what was found with what is annotated: detected beats with annotated ones, one to one, and alarms
+with what there was to be alarmed of, by the annotated beats."""
 
 from __future__ import annotations
 
@@ -17,58 +15,15 @@ from monitors.alarms.limits import Limits
 
 NEAR = 0.15
 """Seconds between a beat and its annotation, less than which they belong together (ANSI/AAMI EC57)."""
-
-
-def paired(known: Sequence[float], found: Sequence[float], window: float) -> NDArray[np.intp]:
-    """Which found beat belongs to each known one.
-
-    Each known beat takes the nearest that is left, unless that is nearer to the known beat after it: then the
-    one before. Where beats are as far apart as hearts allow, these are the numbers of wfdb's
-    `compare_annotations`.
-
-    Args:
-        known: when the annotated beats were, increasing; in samples or seconds.
-        found: when the detected ones were, increasing.
-        window: they must be less than this apart.
-
-    Returns:
-        (known,) indices in `found`; -1: missed.
-    """
-    partner = np.full(len(known), -1, np.intp)
-    left = free = 0  # the first that was not looked at, the first that belongs to none before
-    for number, at in enumerate(known):
-        if left >= len(found):
-            break
-        place = _nearest(found, left, at)
-        if number + 1 < len(known):
-            after = known[number + 1]
-            wanted = _nearest(found, left, after) == place
-            if wanted and abs(found[place] - after) < abs(found[place] - at):
-                place -= 1
-        if place < free:
-            continue
-        if abs(found[place] - at) < window:
-            partner[number] = place
-            free = place + 1
-        left = place + 1
-    return partner
-
-
-def _nearest(found: Sequence[float], left: int, at: float) -> int:
-    """The place from `left` on that is nearest to `at`; the earlier of two."""
-    place = min(bisect_left(found, at, left), len(found) - 1)
-    return place - 1 if place > left and at - found[place - 1] <= abs(found[place] - at) else place
-
+RHYTHM: tuple[AlarmKind, ...] = ("asystole", "bradycardia", "tachycardia")
+"""Alarms that go by when beats come, not by what they look like."""
 
 Times = NDArray[np.float64]
 
-_BEATS = 20
+_BEATS = 20  # of which so many are abnormal in an episode
 _ON, _OFF = 0.4, 0.2
 _WINDOW = 6.0  # s over which a rate is meant
 _SLACK = 10.0  # s between an alarm and its reason at most: what IEC 60601-2-27 leaves for a heart-rate alarm
-
-RHYTHM: tuple[AlarmKind, ...] = ("asystole", "bradycardia", "tachycardia")
-"""Alarms that go by when beats come, not by what they look like."""
 
 
 class TimeSpan(NamedTuple):
@@ -77,17 +32,59 @@ class TimeSpan(NamedTuple):
     start: float
     end: float
 
-    def near(self, other: TimeSpan) -> bool:
+    def is_near(self, other: TimeSpan) -> bool:
         """Whether they overlap or are at most 10 s apart."""
         return self.start <= other.end + _SLACK and other.start <= self.end + _SLACK
 
 
-class Alarmed(NamedTuple):
+class AlarmSpan(NamedTuple):
     """An alarm from its onset, or from when it came again, to its end; whether it was announced."""
 
     kind: AlarmKind
     span: TimeSpan
     announced: bool
+
+
+def pair_beats(annotated: Sequence[float], detected: Sequence[float], window: float) -> NDArray[np.intp]:
+    """Which detected beat belongs to each annotated one.
+
+    Each annotated beat takes the nearest that is left, unless that is nearer to the annotated beat after it:
+    then the one before. Where beats are as far apart as hearts allow, these are the numbers of wfdb's
+    `compare_annotations`.
+
+    Args:
+        annotated: when the annotated beats were, increasing; in samples or seconds.
+        detected: when the detected ones were, increasing.
+        window: they must be less than this apart.
+
+    Returns:
+        (annotated,) indices in `detected`; -1: missed.
+    """
+    partner = np.full(len(annotated), -1, np.intp)
+    left = 0  # the first detected beat that was not looked at
+    free = 0  # the first that belongs to none before
+    for number, time in enumerate(annotated):
+        if left >= len(detected):
+            break
+        place = _nearest(detected, left, time)
+        if number + 1 < len(annotated):
+            after = annotated[number + 1]
+            wanted = _nearest(detected, left, after) == place
+            if wanted and abs(detected[place] - after) < abs(detected[place] - time):
+                place -= 1
+        if place < free:
+            continue
+        if abs(detected[place] - time) < window:
+            partner[number] = place
+            free = place + 1
+        left = place + 1
+    return partner
+
+
+def _nearest(times: Sequence[float], left: int, time: float) -> int:
+    """The place from `left` on that is nearest to `time`; the earlier of two."""
+    place = min(bisect_left(times, time, left), len(times) - 1)
+    return place - 1 if place > left and time - times[place - 1] <= abs(times[place] - time) else place
 
 
 def abnormal_episodes(times: Times, abnormal: NDArray[np.bool_]) -> list[TimeSpan]:
@@ -139,7 +136,7 @@ def rhythm_reasons(times: Times, limits: Limits) -> Mapping[AlarmKind, list[Time
     }
 
 
-def alarms_of(transitions: Iterable[Transition], until: float) -> list[Alarmed]:
+def alarm_spans(transitions: Iterable[Transition], until: float) -> list[AlarmSpan]:
     """The alarms of one stream, those first that came first.
 
     One that ended and came again counts anew, for it calls somebody again. One that was suppressed in
@@ -149,36 +146,37 @@ def alarms_of(transitions: Iterable[Transition], until: float) -> list[Alarmed]:
         transitions: in order of time.
         until: when alarms that are still open end.
     """
-    made: list[Alarmed] = []
-    running: dict[str, int] = {}  # places in `made`
-    for each in transitions:
-        place = running.get(each.alarm)
-        if place is None and each.change in ("onset", "resumed"):
-            running[each.alarm] = len(made)
-            made.append(Alarmed(each.kind, TimeSpan(each.time, until), each.announced))
+    alarms: list[AlarmSpan] = []
+    running: dict[str, int] = {}  # places in `alarms`
+    for transition in transitions:
+        place = running.get(transition.alarm)
+        if place is None and transition.change in ("onset", "resumed"):
+            running[transition.alarm] = len(alarms)
+            span = TimeSpan(transition.time, until)
+            alarms.append(AlarmSpan(transition.kind, span, transition.announced))
         elif place is not None:
-            alarm = made[place]
-            alarm = alarm._replace(announced=alarm.announced or each.announced)
-            if each.change in ("latched", "ended"):
-                alarm = alarm._replace(span=TimeSpan(alarm.span.start, each.time))
-                del running[each.alarm]
-            made[place] = alarm
-    return made
+            alarm = alarms[place]
+            alarm = alarm._replace(announced=alarm.announced or transition.announced)
+            if transition.change in ("latched", "ended"):
+                alarm = alarm._replace(span=TimeSpan(alarm.span.start, transition.time))
+                del running[transition.alarm]
+            alarms[place] = alarm
+    return alarms
 
 
-def without_reason(alarms: Iterable[Alarmed], reasons: Sequence[TimeSpan]) -> int:
+def count_without_reason(alarms: Iterable[AlarmSpan], reasons: Sequence[TimeSpan]) -> int:
     """How many `alarms` are near none of `reasons`."""
-    return sum(not any(alarm.span.near(reason) for reason in reasons) for alarm in alarms)
+    return sum(not any(alarm.span.is_near(reason) for reason in reasons) for alarm in alarms)
 
 
-def begun_without_reason(alarms: Iterable[Alarmed], reasons: Sequence[TimeSpan]) -> int:
+def count_begun_without_reason(alarms: Iterable[AlarmSpan], reasons: Sequence[TimeSpan]) -> int:
     """How many of `alarms` began near none of `reasons`."""
-    began = (TimeSpan(alarm.span.start, alarm.span.start) for alarm in alarms)
-    return sum(not any(each.near(reason) for reason in reasons) for each in began)
+    onsets = (TimeSpan(alarm.span.start, alarm.span.start) for alarm in alarms)
+    return sum(not any(onset.is_near(reason) for reason in reasons) for onset in onsets)
 
 
-def delay(episode: TimeSpan, alarms: Iterable[Alarmed]) -> float | None:
+def alarm_delay(episode: TimeSpan, alarms: Iterable[AlarmSpan]) -> float | None:
     """Seconds from the beginning of an episode to the first of `alarms` that is near it: 0 where that was on
     already; None: there is none."""
-    starts = [alarm.span.start for alarm in alarms if alarm.span.near(episode)]
+    starts = [alarm.span.start for alarm in alarms if alarm.span.is_near(episode)]
     return max(0.0, min(starts) - episode.start) if starts else None

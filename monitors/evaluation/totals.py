@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from monitors.evaluation.evaluate import Counts, Judged
+from monitors.alarms.events import AlarmKind
+from monitors.evaluation.evaluate import AlarmCounts, BeatCounts, LabelledScores, RecordResult
 from monitors.evaluation.matching import RHYTHM
 
 GOALS: Mapping[str, float] = {
@@ -22,125 +23,291 @@ GOALS: Mapping[str, float] = {
 """What to reach: at least, of false alarms at most."""
 
 
-def totals(judged: Sequence[Judged]) -> dict[str, Any]:
-    """All figures as plain JSON values; None where there is nothing to count.
+@dataclass(frozen=True)
+class Totals:
+    """All figures; None where there is nothing to count.
 
-    Beats and episodes are pooled over the records; `beat_auc.mean` are means over the records that have
-    beats of both kinds.
+    Attributes:
+        records: how many.
+        hours: of them.
+        rows: figures of each record.
     """
-    return {
-        "records": len(judged),
-        "hours": round(sum(each.hours for each in judged), 4),
-        "beat_auc": _beats(judged),
-        "qrs": {
-            **rates(each.qrs for each in judged),
-            "after_5_minutes": rates(each.qrs_after for each in judged),
-            "one_lead": {
-                **rates(each.one_lead for each in judged),
-                "after_5_minutes": rates(each.one_lead_after for each in judged),
-            },
-        },
-        "alarms": _alarms(judged),
-        "goals": dict(GOALS),
-        "per_record": [_row(each) for each in judged],
-    }
+
+    records: int
+    hours: float
+    beat_auc: BeatAuc
+    qrs: QrsTotals
+    alarms: AlarmTotals
+    rows: tuple[RecordRow, ...]
+
+    @classmethod
+    def of(cls, results: Sequence[RecordResult]) -> Totals:
+        """Beats and episodes are pooled over the records."""
+        return cls(
+            records=len(results),
+            hours=round(sum(result.hours for result in results), 4),
+            beat_auc=BeatAuc.of(results),
+            qrs=QrsTotals.of(results),
+            alarms=AlarmTotals.of(results),
+            rows=tuple(RecordRow.of(result) for result in results),
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {
+            "records": self.records,
+            "hours": self.hours,
+            "beat_auc": self.beat_auc.as_json(),
+            "qrs": self.qrs.as_json(),
+            "alarms": self.alarms.as_json(),
+            "goals": dict(GOALS),
+            "per_record": [asdict(row) | {"leads": list(row.leads)} for row in self.rows],
+        }
 
 
-def rates(counts: Iterable[Counts]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class BeatAuc:
+    """How well scores tell abnormal beats from normal ones.
+
+    Attributes:
+        without: the patient's reference, of the beats that a monitor with one scores by it.
+        with_reference: of the same beats.
+        mean_without, mean_with: over the records that have beats of both kinds.
+        without_all_beats: of all beats of the records.
+        beats: how many are compared, and of these `abnormal`.
+    """
+
+    without: float | None
+    with_reference: float | None
+    mean_without: float | None
+    mean_with: float | None
+    without_all_beats: float | None
+    beats: int
+    abnormal: int
+
+    @classmethod
+    def of(cls, results: Sequence[RecordResult]) -> BeatAuc:
+        """Of the beats of all records."""
+        calibrated = LabelledScores.pooled(result.with_reference for result in results)
+        return cls(
+            without=auc(LabelledScores.pooled(result.without_reference for result in results)),
+            with_reference=auc(calibrated),
+            mean_without=_mean([auc(result.without_reference) for result in results]),
+            mean_with=_mean([auc(result.with_reference) for result in results]),
+            without_all_beats=auc(LabelledScores.pooled(result.all_without_reference for result in results)),
+            beats=len(calibrated.abnormal),
+            abnormal=int(calibrated.abnormal.sum()),
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {
+            "without": self.without,
+            "with": self.with_reference,
+            "mean": {"without": self.mean_without, "with": self.mean_with},
+            "without_all_beats": self.without_all_beats,
+            "beats": self.beats,
+            "abnormal": self.abnormal,
+        }
+
+
+@dataclass(frozen=True)
+class QrsRates:
     """Gross sensitivity and positive predictivity: of all beats together."""
-    known, found, both = (sum(each) for each in zip(*counts, strict=True))
-    return {
-        "sensitivity": _share(both, known),
-        "positive_predictivity": _share(both, found),
-        "beats": known,
-        "missed": known - both,
-        "extra": found - both,
-    }
+
+    sensitivity: float | None
+    positive_predictivity: float | None
+    beats: int
+    missed: int
+    extra: int
+
+    @classmethod
+    def of(cls, counts: Iterable[BeatCounts]) -> QrsRates:
+        """Of the beats of all records."""
+        annotated, detected, matched = (sum(numbers) for numbers in zip(*counts, strict=True))
+        return cls(
+            sensitivity=_share(matched, annotated),
+            positive_predictivity=_share(matched, detected),
+            beats=annotated,
+            missed=annotated - matched,
+            extra=detected - matched,
+        )
 
 
-def auc(abnormal: NDArray[np.bool_], scores: NDArray[np.float64]) -> float | None:
+@dataclass(frozen=True)
+class QrsTotals:
+    """How well complexes are detected: by all leads or one, in whole records or after five minutes."""
+
+    all_leads: QrsRates
+    all_leads_after_5_minutes: QrsRates
+    one_lead: QrsRates
+    one_lead_after_5_minutes: QrsRates
+
+    @classmethod
+    def of(cls, results: Sequence[RecordResult]) -> QrsTotals:
+        """Of all records."""
+        return cls(
+            QrsRates.of(result.qrs.whole for result in results),
+            QrsRates.of(result.qrs.after_learning for result in results),
+            QrsRates.of(result.one_lead_qrs.whole for result in results),
+            QrsRates.of(result.one_lead_qrs.after_learning for result in results),
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {
+            **asdict(self.all_leads),
+            "after_5_minutes": asdict(self.all_leads_after_5_minutes),
+            "one_lead": {
+                **asdict(self.one_lead),
+                "after_5_minutes": asdict(self.one_lead_after_5_minutes),
+            },
+        }
+
+
+@dataclass(frozen=True)
+class AlarmTotals:
+    """How the alarms did.
+
+    Attributes:
+        episodes: of abnormal beats, and how many were `alarmed`.
+        anomaly: alarms of shape, `false_per_hour` of those `hours` in which shapes can be alarmed.
+        delay_median, delay_p90: seconds from an episode to its alarm.
+        rhythm: alarms of the rhythm, by kind.
+        physiological: both together.
+        physiological_per_day, technical_per_day: of one bed.
+    """
+
+    episodes: int
+    alarmed: int
+    share: float | None
+    anomaly: AlarmCounts
+    false_per_hour: float | None
+    hours: float
+    delay_median: float | None
+    delay_p90: float | None
+    rhythm: Mapping[AlarmKind, AlarmCounts]
+    physiological: AlarmCounts
+    physiological_false_per_hour: float
+    physiological_per_day: float | None
+    technical_per_day: float | None
+
+    @classmethod
+    def of(cls, results: Sequence[RecordResult]) -> AlarmTotals:
+        """Of all records."""
+        episodes = sum(result.episodes for result in results)
+        delays = [delay for result in results for delay in result.delays]
+        hours = sum(result.hours for result in results)
+        watched_hours = sum(result.watched_hours for result in results)
+        anomaly = _sum([result.anomaly for result in results])
+        rhythm = {kind: _sum([result.rhythm[kind] for result in results]) for kind in RHYTHM}
+        all_rhythm = _sum(list(rhythm.values()))
+        physiological = _sum([anomaly, all_rhythm])
+        false_per_hour = _share(anomaly.false, watched_hours)
+        return cls(
+            episodes=episodes,
+            alarmed=len(delays),
+            share=_share(len(delays), episodes),
+            anomaly=anomaly,
+            false_per_hour=false_per_hour,
+            hours=round(watched_hours, 4),
+            delay_median=float(np.median(delays)) if delays else None,
+            delay_p90=float(np.quantile(delays, 0.9)) if delays else None,
+            rhythm=rhythm,
+            physiological=physiological,
+            physiological_false_per_hour=(false_per_hour or 0.0) + (_share(all_rhythm.false, hours) or 0.0),
+            physiological_per_day=_share(24 * physiological.announced, hours),
+            technical_per_day=_share(24 * sum(result.technical for result in results), hours),
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {
+            "episodes": self.episodes,
+            "alarmed": self.alarmed,
+            "share": self.share,
+            "alarms": self.anomaly.announced,
+            "false": self.anomaly.false,
+            "false_per_hour": self.false_per_hour,
+            "hours": self.hours,
+            "delay": {"median": self.delay_median, "p90": self.delay_p90},
+            "rhythm": {
+                kind: {"alarms": counts.announced, "false": counts.false}
+                for kind, counts in self.rhythm.items()
+            },
+            "physiological": {
+                "alarms": self.physiological.announced,
+                "false": self.physiological.false,
+                "false_per_hour": self.physiological_false_per_hour,
+            },
+            "per_bed_and_day": {
+                "physiological": self.physiological_per_day,
+                "technical": self.technical_per_day,
+            },
+        }
+
+
+@dataclass(frozen=True)
+class RecordRow:
+    """The figures of one record, under the names that they have in JSON."""
+
+    record: str
+    minutes: float
+    leads: tuple[str, ...]
+    beats: int
+    abnormal: int
+    paced: bool
+    learned_after: float | None
+    auc_without: float | None
+    auc_with: float | None
+    sensitivity: float | None
+    positive_predictivity: float | None
+    episodes: int
+    alarmed: int
+    anomaly_alarms: int
+    false_anomaly_alarms: int
+    rhythm_alarms: int
+    false_rhythm_alarms: int
+    technical_alarms: int
+
+    @classmethod
+    def of(cls, result: RecordResult) -> RecordRow:
+        """The figures of `result`."""
+        rates = QrsRates.of([result.qrs.whole])
+        rhythm = _sum(list(result.rhythm.values()))
+        return cls(
+            record=result.name,
+            minutes=round(60 * result.hours, 2),
+            leads=result.leads,
+            beats=result.beats,
+            abnormal=result.abnormal,
+            paced=result.paced,
+            learned_after=result.learned,
+            auc_without=auc(result.without_reference),
+            auc_with=auc(result.with_reference),
+            sensitivity=rates.sensitivity,
+            positive_predictivity=rates.positive_predictivity,
+            episodes=result.episodes,
+            alarmed=len(result.delays),
+            anomaly_alarms=result.anomaly.announced,
+            false_anomaly_alarms=result.anomaly.false,
+            rhythm_alarms=rhythm.announced,
+            false_rhythm_alarms=rhythm.false,
+            technical_alarms=result.technical,
+        )
+
+
+def auc(labelled: LabelledScores) -> float | None:
     """How often an abnormal beat has a higher score than a normal one; None without both."""
-    if not abnormal.any() or abnormal.all():
+    if not labelled.abnormal.any() or labelled.abnormal.all():
         return None
     from sklearn.metrics import roc_auc_score
 
-    return float(roc_auc_score(abnormal, scores))
+    return float(roc_auc_score(labelled.abnormal, labelled.scores))
 
 
-def _beats(judged: Sequence[Judged]) -> dict[str, Any]:
-    truth = np.concatenate([each.truth for each in judged])
-    calibrated = [auc(each.truth, each.calibrated) for each in judged]
-    alone = [auc(each.truth, each.alone) for each in judged]
-    return {
-        "without": auc(truth, np.concatenate([each.alone for each in judged])),
-        "with": auc(truth, np.concatenate([each.calibrated for each in judged])),
-        "mean": {"without": _mean(alone), "with": _mean(calibrated)},
-        "without_all_beats": auc(*(np.concatenate([each.every[i] for each in judged]) for i in (0, 1))),
-        "beats": len(truth),
-        "abnormal": int(truth.sum()),
-    }
-
-
-def _alarms(judged: Sequence[Judged]) -> dict[str, Any]:
-    episodes, alarmed = sum(each.episodes for each in judged), sum(len(each.delays) for each in judged)
-    hours, watched = sum(each.hours for each in judged), sum(each.watched for each in judged)
-    delays = [delay for each in judged for delay in each.delays]
-    announced, false = (sum(each.anomaly[i] for each in judged) for i in (0, 1))
-    rhythm = {
-        kind: {
-            "alarms": sum(e.rhythm[kind][0] for e in judged),
-            "false": sum(e.rhythm[kind][1] for e in judged),
-        }
-        for kind in RHYTHM
-    }
-    of_rhythm, false_rhythm = (sum(each[key] for each in rhythm.values()) for key in ("alarms", "false"))
-    false_anomaly_rate, false_rhythm_rate = _share(false, watched), _share(false_rhythm, hours)
-    return {
-        "episodes": episodes,
-        "alarmed": alarmed,
-        "share": _share(alarmed, episodes),
-        "alarms": announced,
-        "false": false,
-        "false_per_hour": false_anomaly_rate,
-        "hours": round(watched, 4),
-        "delay": {
-            "median": float(np.median(delays)) if delays else None,
-            "p90": float(np.quantile(delays, 0.9)) if delays else None,
-        },
-        "rhythm": rhythm,
-        "physiological": {
-            "alarms": announced + of_rhythm,
-            "false": false + false_rhythm,
-            "false_per_hour": (false_anomaly_rate or 0.0) + (false_rhythm_rate or 0.0),
-        },
-        "per_bed_and_day": {
-            "physiological": _share(24 * (announced + of_rhythm), hours),
-            "technical": _share(24 * sum(each.technical for each in judged), hours),
-        },
-    }
-
-
-def _row(judged: Judged) -> dict[str, Any]:
-    return {
-        "record": judged.name,
-        "minutes": round(60 * judged.hours, 2),
-        "leads": list(judged.leads),
-        "beats": judged.beats,
-        "abnormal": judged.abnormal,
-        "paced": judged.paced,
-        "learned_after": judged.learned,
-        "auc_without": auc(judged.truth, judged.alone),
-        "auc_with": auc(judged.truth, judged.calibrated),
-        "sensitivity": _share(judged.qrs.both, judged.qrs.known),
-        "positive_predictivity": _share(judged.qrs.both, judged.qrs.found),
-        "episodes": judged.episodes,
-        "alarmed": len(judged.delays),
-        "anomaly_alarms": judged.anomaly[0],
-        "false_anomaly_alarms": judged.anomaly[1],
-        "rhythm_alarms": sum(alarms for alarms, _ in judged.rhythm.values()),
-        "false_rhythm_alarms": sum(false for _, false in judged.rhythm.values()),
-        "technical_alarms": judged.technical,
-    }
+def _sum(counts: Sequence[AlarmCounts]) -> AlarmCounts:
+    return AlarmCounts(sum(each.announced for each in counts), sum(each.false for each in counts))
 
 
 def _share(part: float, whole: float) -> float | None:

@@ -34,7 +34,7 @@ from genray.settings.base import Location, Settings
 from genray.text import label_value
 from monitors.alarms.events import Priority, Transition
 from monitors.outputs.host_names import is_loopback
-from monitors.sources.connection import tls_failure
+from monitors.sources.connection import explain_tls_failure
 
 _AT_ONCE = 500  # alerts of a request
 _LIVES = 5  # times `resend_seconds` that an alert lasts unless it is sent again
@@ -224,7 +224,7 @@ class Alertmanager:
                 return None if answer.status == 200 else (_REFUSED, f"it answers {answer.status}")
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             # Not its text, which may show the token.
-            return _FAILED, tls_failure(error) or f"no answer ({type(error).__name__})"
+            return _FAILED, explain_tls_failure(error) or f"no answer ({type(error).__name__})"
 
     def _headers(self) -> dict[str, str]:
         if self._settings.token_file is None:

@@ -2,87 +2,135 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter, deque
+from collections import deque
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from genray.ecg.qrs import QrsThresholds
 from genray.ecg.quality import SignalQuality
-from monitors.alarms.events import Observation, Reading, Transition
-from monitors.alarms.machine import AlarmState
-from monitors.patient.heart_rate import HeartRate
+from monitors.alarms.events import Observation, QualityWord, Reading
+from monitors.alarms.state import AlarmState
+from monitors.patient.heart_rate import UNKNOWN_INTERVAL, RelativeInterval, RrIntervals
+from monitors.patient.hops import Hop, HopQueue
 from monitors.patient.ordering import Ordered, Sequencer
 from monitors.patient.reference import Reference
-from monitors.sources.message import MISSING, Chunk
+from monitors.sources.message import Chunk
 
-_BRIDGED = 2.0  # s: a longer gap in the samples ends what came before
-_SHOWN = 8  # last anomalous beats, of which an alarm shows the most unusual
+Floats = NDArray[np.float32]
+
+_UNUSUAL = 8  # last anomalous beats, of which an alarm shows the most unusual
+_QUALITY_WORDS = {int(quality): cast(QualityWord, quality.word) for quality in SignalQuality}
 
 
-@dataclass(slots=True)
-class Waiting:
-    """A beat whose samples are not all there yet, or that is being scored."""
+class PendingBeat(NamedTuple):
+    """A beat whose samples are not all there yet.
+
+    Attributes:
+        sample: of its complex, counted from the beginning of the stream.
+        interval: before it.
+    """
 
     sample: int
-    share: float  # of the usual interval, NaN: not known
-    spread: float
+    interval: RelativeInterval
 
 
-@dataclass(slots=True)
-class Hop:
-    """A hop's samples (hop, leads) in mV, NaN where missing."""
+class PreviousBeat(NamedTuple):
+    """The beat before, from which a reference learns once the interval after it is known.
 
-    samples: NDArray[np.float32]
-    fresh: bool  # whether it does not continue the hop before
+    Attributes:
+        shapes: (leads, samples), z-normalised, NaN in leads that are not good.
+        ratio: of the interval before it to the usual one.
+    """
+
+    shapes: Floats
+    ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class UnusualBeat:
+    """What an alarm shows of an anomalous beat, in the lead in which it is the most unusual.
+
+    Attributes:
+        time: of its peak, unix seconds.
+        values: (samples,), z-normalised, as are all three.
+        reconstruction: by the model; None: it does not know the lead.
+        reference: of the patient.
+    """
+
+    time: float
+    score: float
+    lead: str
+    values: Floats
+    reconstruction: Floats | None
+    reference: Floats
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {
+            "time": self.time,
+            "score": self.score,
+            "lead": self.lead,
+            "values": _rounded(self.values),
+            "reconstruction": None if self.reconstruction is None else _rounded(self.reconstruction),
+            "reference": _rounded(self.reference),
+        }
+
+
+def _rounded(values: Floats) -> list[float]:
+    return [round(value, 3) for value in values.tolist()]
 
 
 @dataclass(slots=True)
 class Bed:
-    """One stream.
+    """One stream: its messages in order and cut into hops, its beats and their rhythm, the patient's
+    reference, and the alarms.
 
     Attributes:
-        rows: of its leads in the arrays of its rate's ward.
-        end: samples that went through, `time` the unix time just after them.
-        received: when what was pushed last arrived, by the monotonic clock; `arrived`: when anything new did.
-        gap: seconds of samples that went missing since the last observation.
+        rows: of its leads in the arrays of its rate.
+        sample_count: samples that were looked at.
+        end_time: unix time just after the last of them.
+        received: when what was put into order last had arrived, by the monotonic clock.
+        arrived: when anything new did.
+        missing_seconds: of samples since the last observation.
+        lost_seconds: for which nothing has come; 0 while samples come.
+        new_patient: whether no hop was looked at yet.
+        quality: of each lead.
+        recent_anomalous: of the last beats, whether each was; of these the burden is the share.
+        good_since: sample from which on a lead has been good; -1: none is.
+        last_beat: sample of the last beat; -1: not known.
     """
 
     stream: str
     rate: float
     leads: tuple[str, ...]
     rows: NDArray[np.intp]
-    hop: int
     sequencer: Sequencer
+    hops: HopQueue
     reference: Reference
     alarms: AlarmState
     decisions: QrsThresholds
     burden_beats: int
-    rhythm: HeartRate = field(default_factory=HeartRate)
-    end: int = 0
-    time: float = 0.0
+    intervals: RrIntervals = field(default_factory=RrIntervals)
+    sample_count: int = 0
+    end_time: float = 0.0
     received: float = 0.0
     arrived: float = 0.0
-    gap: float = 0.0
-    beats: int = 0
-    anomalous: int = 0
-    fresh: bool = True
-    new: bool = True
-    waiting: list[Waiting] = field(default_factory=list)
+    missing_seconds: float = 0.0
+    lost_seconds: float = 0.0
+    new_patient: bool = True
     quality: NDArray[np.int8] = field(default_factory=lambda: np.zeros(0, np.int8))
-    flags: deque[bool] = field(default_factory=deque)
-    shown: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_SHOWN))
     good_since: int = -1
-    last_beat: int = -1
-    before: tuple[NDArray[np.float32], float] | None = None
-    lost: float = 0.0
     heart_rate: float | None = None
-    _pending: deque[tuple[NDArray[np.float32], float]] = field(default_factory=deque)  # and its end, unix s
-    _held: int = 0
-    _breaks: deque[int] = field(default_factory=deque)  # where in what is held something new begins
+    last_beat: int = -1
+    pending_beats: list[PendingBeat] = field(default_factory=list)
+    previous_beat: PreviousBeat | None = None
+    beat_count: int = 0
+    anomalous_count: int = 0
+    recent_anomalous: deque[bool] = field(default_factory=deque)
+    unusual_beats: deque[UnusualBeat] = field(default_factory=lambda: deque(maxlen=_UNUSUAL))
 
     def fits(self, chunk: Chunk) -> bool:
         """Whether `chunk` has the leads and the rate of this bed."""
@@ -92,135 +140,101 @@ class Bed:
         """Take a chunk in that fits. One that is dropped is no sign of life: a gateway may repeat the last
         message of a device for ever."""
         held = self.sequencer.held
-        taken = self.sequencer.push(chunk)
-        if taken or self.sequencer.held > held:
-            self.arrived, self.lost = now, 0.0
-        for each in taken:
-            self._take(each)
+        ordered = self.sequencer.push(chunk)
+        if ordered or self.sequencer.held > held:
+            self.arrived = now
+            self.lost_seconds = 0.0
+        self._add_samples(ordered)
 
     def flush(self) -> None:
         """Wait no longer for messages that did not come."""
-        for each in self.sequencer.flush():
-            self._take(each)
+        self._add_samples(self.sequencer.flush())
 
-    @property
-    def ready(self) -> bool:
-        """Whether a hop can be taken."""
-        return self._held >= self.hop
+    def _add_samples(self, ordered: list[Ordered]) -> None:
+        for message in ordered:
+            self.missing_seconds += message.missing
+            self.hops.push(message)
+            self.received = message.chunk.received
 
-    @property
-    def held(self) -> float:
-        """Seconds of samples that wait."""
-        return self._held / self.rate
+    def next_hop(self) -> Hop:
+        """The next hop, which is looked at now; `hops.ready` must hold."""
+        hop = self.hops.pop()
+        self.sample_count += len(hop.samples)
+        self.end_time = hop.end_time
+        return hop
 
-    def _take(self, ordered: Ordered) -> None:
-        chunk, missing, restarted = ordered
-        self.gap += missing
-        if restarted or missing > _BRIDGED:
-            if remainder := self._held % self.hop:
-                count = self.hop - remainder
-                self._skip(count, self._pending[-1][1] + count / self.rate)
-            if self._held not in self._breaks:
-                self._breaks.append(self._held)
-        elif missing:
-            self._skip(round(missing * self.rate), chunk.start)
-        gains: NDArray[np.float32] = np.array(chunk.gains, np.float32)
-        values: NDArray[np.float32] = np.divide(chunk.samples, gains, dtype=np.float32)
-        absent = chunk.samples == MISSING
-        if absent.any():
-            values[absent] = np.nan
-        self._append(values, chunk.end)
-        self.received = chunk.received
-
-    def _skip(self, count: int, end: float) -> None:
-        self._append(np.full((count, len(self.rows)), np.nan, np.float32), end)
-
-    def _append(self, values: NDArray[np.float32], end: float) -> None:
-        if len(values):
-            self._pending.append((values, end))
-            self._held += len(values)
-
-    def take(self) -> Hop:
-        """The next hop of samples; `ready` must hold."""
-        parts, count = [], 0
-        while count < self.hop:
-            part, end = self._pending.popleft()
-            if (rest := count + len(part) - self.hop) > 0:
-                self._pending.appendleft((part[-rest:], end))
-                part, end = part[:-rest], end - rest / self.rate
-            parts.append(part)
-            count += len(part)
-        self._held -= self.hop
-        self.end += self.hop
-        self.time = end
-        fresh, self.fresh = self.fresh, False
-        if self._breaks:
-            if self._breaks[0] == 0:
-                self._breaks.popleft()
-                fresh = True
-            self._breaks = deque(at - self.hop for at in self._breaks)
-        return Hop(parts[0] if len(parts) == 1 else np.concatenate(parts), fresh)
-
-    def moment(self, sample: int) -> float:
+    def time_of(self, sample: int) -> float:
         """Unix time of a sample of the last hops."""
-        return self.time - (self.end - sample) / self.rate
+        return self.end_time - (self.sample_count - sample) / self.rate
 
     def interrupt(self) -> None:
         """The hop to come does not continue what was."""
         self.decisions.restart()
-        self.rhythm.interrupt()
-        self.waiting.clear()
-        self.before = None
-        self.last_beat = self.good_since = -1
+        self.intervals.interrupt()
+        self.pending_beats.clear()
+        self.previous_beat = None
+        self._forget_last_beat()
 
-    def found(self, samples: list[int]) -> None:
-        """Beats that were detected."""
+    def _forget_last_beat(self) -> None:
+        """Nobody knows how many beats there are until the next one that is seen."""
+        self.last_beat = -1
+        self.good_since = -1
+
+    def add_complexes(self, samples: list[int]) -> None:
+        """Complexes that were detected: their beats are scored when their samples are there."""
         for sample in sorted(samples):
-            share = spread = math.nan
+            interval = UNKNOWN_INTERVAL
             if self.last_beat >= 0:
-                share, spread = self.rhythm.beat(max(1, sample - self.last_beat) / self.rate)
+                interval = self.intervals.add(max(1, sample - self.last_beat) / self.rate)
             self.last_beat = max(sample, self.last_beat)
-            self.waiting.append(Waiting(sample, share, spread))
+            self.pending_beats.append(PendingBeat(sample, interval))
 
-    def judged(self, anomalous: bool) -> None:
+    def count_scored_beat(self, *, anomalous: bool) -> None:
         """A beat was scored against the reference."""
-        self.anomalous += anomalous
-        self.flags.append(anomalous)
-        while len(self.flags) > self.burden_beats:
-            self.flags.popleft()
+        self.anomalous_count += anomalous
+        self.recent_anomalous.append(anomalous)
+        while len(self.recent_anomalous) > self.burden_beats:
+            self.recent_anomalous.popleft()
 
     @property
     def burden(self) -> float | None:
         """Share of the last beats that were anomalous; None until there are enough."""
-        return sum(self.flags) / len(self.flags) if len(self.flags) == self.burden_beats else None
+        recent = self.recent_anomalous
+        return sum(recent) / len(recent) if len(recent) == self.burden_beats else None
 
     def observe(self, delay: int, now: float) -> Observation:
-        """What is known after a hop."""
+        """What is known after a hop.
+
+        Args:
+            delay: samples by which the detection of beats lags behind.
+            now: by the monotonic clock.
+        """
         good = bool((self.quality == SignalQuality.GOOD).any())
-        decided = self.end - delay
+        decided = self.sample_count - delay
         if not good:
-            # Nobody knows how many beats there are until the next one that is seen.
-            self.last_beat = self.good_since = -1
+            self._forget_last_beat()
         elif self.good_since < 0:
-            self.good_since = self.end
+            self.good_since = self.sample_count
         silence = None
+        self.heart_rate = None
         if good:
             silence = max(0, decided - max(self.last_beat, self.good_since)) / self.rate
-        self.heart_rate = self.rhythm.rate(silence) if silence is not None else None
-        gap, self.gap = self.gap, 0.0
+            self.heart_rate = self.intervals.heart_rate(silence)
+        missing_seconds = self.missing_seconds
+        self.missing_seconds = 0.0
         return Observation(
-            time=self.time,
+            time=self.end_time,
             heart_rate=self.heart_rate,
             silence=silence,
             burden=self.burden,
             good=good,
-            off=self._with(SignalQuality.OFF),
-            poor=self._with(SignalQuality.POOR),
-            gap=gap,
-            behind=max(0.0, now - self.received) + self.held,
+            off=self._leads_that_are(SignalQuality.OFF),
+            poor=self._leads_that_are(SignalQuality.POOR),
+            gap=missing_seconds,
+            behind=max(0.0, now - self.received) + self.hops.seconds,
         )
 
-    def _with(self, quality: SignalQuality) -> tuple[str, ...]:
+    def _leads_that_are(self, quality: SignalQuality) -> tuple[str, ...]:
         if not self.quality.any():
             return ()
         return tuple(name for name, code in zip(self.leads, self.quality, strict=True) if code == quality)
@@ -229,48 +243,13 @@ class Bed:
         """For metrics and the page."""
         return Reading(
             stream=self.stream,
-            time=self.time,
+            time=self.end_time,
             heart_rate=self.heart_rate,
             burden=self.burden,
-            quality={n: _WORDS[int(c)] for n, c in zip(self.leads, self.quality, strict=False)},
-            learned=self.reference.learned,
-            beats=self.beats,
-            anomalous=self.anomalous,
+            quality={
+                lead: _QUALITY_WORDS[int(code)] for lead, code in zip(self.leads, self.quality, strict=False)
+            },
+            learned=self.reference.learned_share,
+            beats=self.beat_count,
+            anomalous=self.anomalous_count,
         )
-
-
-_WORDS: dict[int, Any] = {int(each): each.word for each in SignalQuality}
-
-
-@dataclass
-class Round:
-    """What came of the hops of one call.
-
-    Attributes:
-        beats: of the streams that are looked at: time (unix s), score (1: at the threshold), anomalous.
-        complexes: of the streams that are looked at: unix times of all QRS that were detected.
-        scores: of all beats; `delays`: seconds from R peak to score.
-        traces: of the streams that are looked at.
-        references: that were just learned, as bytes to keep.
-        faults: of the order of messages, by reason.
-    """
-
-    readings: list[Reading] = field(default_factory=list)
-    transitions: list[Transition] = field(default_factory=list)
-    beats: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    complexes: dict[str, list[float]] = field(default_factory=dict)
-    traces: list[dict[str, Any]] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
-    delays: list[float] = field(default_factory=list)
-    references: dict[str, bytes] = field(default_factory=dict)
-    discharged: list[str] = field(default_factory=list)
-    faults: Counter[str] = field(default_factory=Counter)
-    behind: float = 0.0
-
-    def add(self, other: Round) -> None:
-        """Take in what came later."""
-        self.readings += other.readings
-        self.transitions += other.transitions
-        self.discharged += other.discharged
-        self.references |= other.references
-        self.faults += other.faults

@@ -11,15 +11,15 @@ Rows = NDArray[np.intp]
 Floats = NDArray[np.float64]
 
 _FLOOR = 0.6  # mV/s of energy: a complex of about a tenth of a millivolt; lower ones are not looked for
-_LEARN = 3  # seconds, or hops if they are longer, from which a lead's level begins
+_LEARNED = 3  # seconds, or hops if they are longer, from which a lead's level begins
 _SILENT = 8.0  # s without a complex after which levels are learned anew: an electrode was moved
-_PLAIN = 2.5  # mV/s of energy: more than the noise of a good lead
+_CLEARLY_HIGH = 2.5  # mV/s of energy: more than the noise of a good lead
 _CONTRAST = 3.5  # times the least energy, from which lower peaks are no noise; of noise it is 2 to 3
 _FALLEN = 0.5  # share of its last complexes under which no level is learned anew: those are P waves
 _TRACK = 0.1  # share of a new complex in the level
 
 
-class Detection:
+class QrsDetector:
     """The state of the detector of all leads of one rate. A lead is a row; the leads of a stream are
     consecutive rows.
 
@@ -29,8 +29,9 @@ class Detection:
     """
 
     def __init__(self, rate: float, hop: int) -> None:
-        self._rate, self._hop = rate, hop
-        self._apart = round(REFRACTORY * rate)
+        self._rate = rate
+        self._hop = hop
+        self._apart = round(APART * rate)
         self._thin = max(1, round(rate / 100))  # energy is smooth: its median needs no more values
         self._filter = QrsFilter(rate, 0)
         self.delay = self._filter.delay + self._apart
@@ -40,17 +41,19 @@ class Detection:
         self._level: Floats = np.zeros(0)  # energy of a complex; 0: not learned yet
         self._noise: Floats = np.zeros(0)  # energy between complexes
         self._proven: Floats = np.zeros(0)  # the level when a complex was found last
-        self._silent: NDArray[np.bool_] = np.zeros(0, np.bool_)  # whether the level is in doubt
-        self._each = max(1, round(rate / hop))
-        self._highest: Floats = np.zeros((0, _LEARN * self._each))  # of the last hops
+        self._in_doubt: NDArray[np.bool_] = np.zeros(0, np.bool_)  # whether the level is to be learned anew
+        self._hops_a_second = max(1, round(rate / hop))
+        self._highest: Floats = np.zeros((0, _LEARNED * self._hops_a_second))  # of the last hops
 
     def grow(self, leads: int) -> None:
         """Make room for so many leads."""
         self._filter.grow(leads)
         more = leads - len(self._level)
         self._energy = np.pad(self._energy, ((0, more), (0, 0)))
-        self._level, self._noise = np.pad(self._level, (0, more)), np.pad(self._noise, (0, more))
-        self._proven, self._silent = np.pad(self._proven, (0, more)), np.pad(self._silent, (0, more))
+        self._level = np.pad(self._level, (0, more))
+        self._noise = np.pad(self._noise, (0, more))
+        self._proven = np.pad(self._proven, (0, more))
+        self._in_doubt = np.pad(self._in_doubt, (0, more))
         self._highest = np.pad(self._highest, ((0, more), (0, 0)))
 
     def begin(self, rows: Rows, first: NDArray[np.floating], *, forget: bool) -> None:
@@ -58,12 +61,14 @@ class Detection:
         levels also: it is another patient."""
         self._filter.begin(rows, first)
         self._energy[rows] = 0.0
-        self._silent[rows] = False
+        self._in_doubt[rows] = False
         if forget:
-            self._level[rows] = self._noise[rows] = self._proven[rows] = 0.0
+            self._level[rows] = 0.0
+            self._noise[rows] = 0.0
+            self._proven[rows] = 0.0
             self._highest[rows] = 0.0
 
-    def push(
+    def detect(
         self,
         rows: Rows,
         starts: Rows,
@@ -72,7 +77,7 @@ class Detection:
         decisions: list[QrsThresholds],
         ends: list[int],
     ) -> list[list[int]]:
-        """The complexes that are found by a hop more.
+        """The complexes that one more hop of each stream shows.
 
         Args:
             rows: of the leads, stream after stream.
@@ -97,14 +102,14 @@ class Detection:
         peaks: list[list[tuple[int, float]]] = [[] for _ in decisions]
         for stream, column, height in zip(streams.tolist(), columns.tolist(), heights.tolist(), strict=True):
             peaks[stream].append((ends[stream] + offset + column, height))
-        found: list[list[int]] = []
-        for stream, (state, those) in enumerate(zip(decisions, peaks, strict=True)):
+        complexes: list[list[int]] = []
+        for stream, (state, candidates) in enumerate(zip(decisions, peaks, strict=True)):
             horizon = ends[stream] - self.delay
-            found.append(state.push(those, horizon))
+            complexes.append(state.push(candidates, horizon))
             if state.last >= 0 and horizon - state.last > _SILENT * self._rate:
-                self._silent[rows[starts[stream] : _end(starts, stream, len(rows))]] = True
-        self._track(rows, starts, energy, found, ends, offset)
-        return found
+                self._in_doubt[rows[starts[stream] : _end(starts, stream, len(rows))]] = True
+        self._track(rows, starts, energy, complexes, ends, offset)
+        return complexes
 
     def _learn(self, rows: Rows, new: Floats, energy: Floats, usable: NDArray[np.bool_]) -> None:
         """Begin the levels of leads that have none, and follow the noise."""
@@ -114,45 +119,52 @@ class Detection:
         noise = np.median(new[:, :: self._thin], axis=1)
         before = self._noise[rows]
         self._noise[rows] = np.where(before > 0, before + 0.2 * (noise - before), noise)
-        begin = np.flatnonzero(((self._level[rows] == 0) | self._silent[rows]) & usable & highest.all(axis=1))
+        unlearned = (self._level[rows] == 0) | self._in_doubt[rows]
+        begin = np.flatnonzero(unlearned & usable & highest.all(axis=1))
         if len(begin):
-            seconds = highest[begin].reshape(len(begin), _LEARN, self._each).max(axis=2)
+            seconds = highest[begin].reshape(len(begin), _LEARNED, self._hops_a_second).max(axis=2)
             height = np.median(seconds, axis=1)
             least = np.quantile(energy[begin], 0.1, axis=1)
             # In asystole the highest of the noise must not become what is looked for.
-            clear = (height > _PLAIN) | (height > _CONTRAST * least)
+            clear = (height > _CLEARLY_HIGH) | (height > _CONTRAST * least)
             begin, height = begin[clear], height[clear]
             lowest = np.maximum(_FALLEN * self._proven[rows[begin]], _FLOOR)
             self._level[rows[begin]] = np.maximum(height, lowest)
-            self._silent[rows[begin]] = False
+            self._in_doubt[rows[begin]] = False
 
     def _fuse(self, rows: Rows, starts: Rows, energy: Floats, usable: NDArray[np.bool_]) -> Floats:
         """(streams, columns): a complex is about 1 high, whichever leads show it."""
         level, noise = self._level[rows], self._noise[rows]
-        known = usable & (level > 0)
+        voting = usable & (level > 0)
         clear = np.clip(level / np.maximum(noise, 1e-3), 1.0, 30.0)
-        weights = np.where(known, (clear - 1.0) ** 2 + 1e-3, 0.0)
+        weights = np.where(voting, (clear - 1.0) ** 2 + 1e-3, 0.0)
         total = np.add.reduceat(weights, starts)
         share = weights / np.repeat(np.maximum(total, 1e-9), np.diff(np.append(starts, len(rows))))
         scaled = energy / np.maximum(level, _FLOOR)[:, None]
         return np.sqrt(np.add.reduceat(scaled * scaled * share[:, None], starts, axis=0))
 
     def _track(
-        self, rows: Rows, starts: Rows, energy: Floats, found: list[list[int]], ends: list[int], offset: int
+        self,
+        rows: Rows,
+        starts: Rows,
+        energy: Floats,
+        complexes: list[list[int]],
+        ends: list[int],
+        offset: int,
     ) -> None:
         """Let the levels follow the complexes that were found."""
-        for stream, those in enumerate(found):
+        for stream, samples in enumerate(complexes):
             first = starts[stream]
             leads = slice(first, _end(starts, stream, len(rows)))
-            for at in those:
-                column = at - ends[stream] - offset
+            for sample in samples:
+                column = sample - ends[stream] - offset
                 if 0 <= column < energy.shape[1]:
                     level = self._level[rows[leads]]
                     height = energy[leads, max(0, column - self._apart // 2) : column + self._apart // 2 + 1]
                     new = np.clip(height.max(axis=1), _FLOOR, 2 * np.maximum(level, _FLOOR))
                     self._level[rows[leads]] = np.where(level > 0, level + _TRACK * (new - level), level)
                     self._proven[rows[leads]] = self._level[rows[leads]]
-                    self._silent[rows[leads]] = False
+                    self._in_doubt[rows[leads]] = False
 
 
 def _end(starts: Rows, stream: int, leads: int) -> int:

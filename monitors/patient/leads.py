@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from genray.ecg.beats import BeatSettings, cut_at
-from genray.ecg.qrs import QrsThresholds, fill_missing
-from genray.ecg.quality import QualitySettings, SignalQuality, assess_quality
-from monitors.patient.bed import Bed, Hop, Waiting
-from monitors.patient.detection import Detection
-from monitors.patient.reference import SHIFTS, fit
-from monitors.patient.scoring import Scorer, Scores, score, score_alone
-
-if TYPE_CHECKING:
-    from monitors.patient.bed import Round
+from genray.ecg.qrs import Decisions, filled
+from genray.ecg.quality import QualitySettings, SignalQuality, judge
+from monitors.patient.bed import Bed, PendingBeat, PreviousBeat, UnusualBeat
+from monitors.patient.detection import QrsDetector
+from monitors.patient.hops import Hop
+from monitors.patient.output import ScoredBeat, Trace, WardOutput
+from monitors.patient.reference import SHIFTS, fit_to_references
+from monitors.patient.scoring import BeatModel, Surprises, score_beat, score_new_patient
 
 Rows = NDArray[np.intp]
 Floats = NDArray[np.float32]
@@ -26,22 +25,30 @@ _TRACE = 120.0  # Hz of traces for the page, about
 _ALIGN = 0.06  # s about the middle of a complex's energy, within which its peak lies
 
 
-class Leads:
-    """A lead is a row of every array; the leads of a bed are consecutive rows.
+class LeadBank:
+    """The leads of all beds of one rate. A lead is a row of every array; the leads of a bed are consecutive
+    rows.
+
+    It is responsible for
+    - giving rows to beds and taking them back;
+    - judging the quality of a hop, detecting its complexes, and cutting and scoring the beats.
 
     Args:
         rate: samples a second.
         hop: seconds.
         quality: what makes a lead unfit.
-        scorer: of beats.
+        model: of normal beats.
     """
 
-    def __init__(self, rate: float, hop: float, quality: QualitySettings, scorer: Scorer) -> None:
-        self._rate, self._quality, self._scorer = rate, quality, scorer
+    def __init__(self, rate: float, hop: float, quality: QualitySettings, model: BeatModel) -> None:
+        self._rate = rate
+        self._quality = quality
+        self._model = model
         self.hop_samples = max(1, round(hop * rate))
-        self._detection = Detection(rate, self.hop_samples)
-        self.delay = self._detection.delay
-        beat = scorer.beat
+        self._detector = QrsDetector(rate, self.hop_samples)
+        self.delay = self._detector.delay
+        """Samples by which the detection lags behind."""
+        beat = model.beat
         margin = SHIFTS * (beat.before + beat.after) / (beat.samples - 1)
         self._wide = BeatSettings(
             before=beat.before + margin, after=beat.after + margin, samples=beat.samples + 2 * SHIFTS
@@ -54,44 +61,44 @@ class Leads:
         self._first = math.ceil(self._wide.before * rate) + self._reach + 1
         self._history: Floats = np.full((0, self._keep), np.nan, np.float32)
         self._last: Floats = np.zeros(0, np.float32)
-        self._used = 0
+        self._allocated = 0
         self._free: dict[int, list[Rows]] = {}
 
-    def decisions(self) -> QrsThresholds:
+    def new_decisions(self) -> Decisions:
         """A detector's state for a new bed."""
         return QrsThresholds(self._rate)
 
-    def take(self, leads: int) -> Rows:
+    def allocate(self, leads: int) -> Rows:
         """Rows for the leads of a bed."""
         if self._free.get(leads):
             return self._free[leads].pop()
-        rows = np.arange(self._used, self._used + leads)
-        self._used += leads
-        if self._used > len(self._history):
-            room = max(64, 2 * self._used)
+        rows = np.arange(self._allocated, self._allocated + leads)
+        self._allocated += leads
+        if self._allocated > len(self._history):
+            room = max(64, 2 * self._allocated)
             more = room - len(self._history)
             self._history = np.pad(self._history, ((0, more), (0, 0)), constant_values=np.nan)
             self._last = np.pad(self._last, (0, more))
-            self._detection.grow(room)
+            self._detector.grow(room)
         return rows
 
-    def free(self, rows: Rows) -> None:
-        """Give the rows of a bed back."""
+    def release(self, rows: Rows) -> None:
+        """Take the rows of a bed back."""
         self._free.setdefault(len(rows), []).append(rows)
 
     @property
     def used(self) -> int:
         """Rows that beds have."""
-        return self._used - sum(leads * len(those) for leads, those in self._free.items())
+        return self._allocated - sum(leads * len(released) for leads, released in self._free.items())
 
-    def hop(self, beds: list[Bed], made: Round, now: float, watched: frozenset[str]) -> None:
-        """Look at the next hop of each of `beds`, and add to `made` what came of it."""
-        hops = [bed.take() for bed in beds]
+    def process_hop(self, beds: list[Bed], output: WardOutput, now: float, watched: frozenset[str]) -> None:
+        """Look at the next hop of each of `beds`, and add to `output` what came of it."""
+        hops = [bed.next_hop() for bed in beds]
         rows = np.concatenate([bed.rows for bed in beds])
         counts = [len(bed.rows) for bed in beds]
         starts = np.cumsum([0, *counts[:-1]])
         new = np.concatenate([hop.samples for hop in hops], axis=1).T
-        self._begin(beds, hops, rows, starts, new)
+        self._restart(beds, hops, starts, new)
         history = np.concatenate([self._history[rows, self.hop_samples :], new], axis=1)
         self._history[rows] = history
         quality = assess_quality(
@@ -99,78 +106,95 @@ class Leads:
         )
         whole = fill_missing(np.concatenate([self._last[rows, None], new], axis=1))[:, 1:]
         self._last[rows] = whole[:, -1]
-        states = [bed.decisions for bed in beds]
-        found = self._detection.push(
-            rows, starts, whole, quality == SignalQuality.GOOD, states, [bed.end for bed in beds]
-        )
-        for bed, first, count, those in zip(beds, starts.tolist(), counts, found, strict=True):
+        decisions = [bed.decisions for bed in beds]
+        ends = [bed.sample_count for bed in beds]
+        complexes = self._detector.detect(rows, starts, whole, quality == SignalQuality.GOOD, decisions, ends)
+        for bed, first, count, samples in zip(beds, starts.tolist(), counts, complexes, strict=True):
             bed.quality = quality[first : first + count]
-            bed.found(those)
+            bed.add_complexes(samples)
             if bed.stream in watched:
-                self._trace(bed, new[first : first + count], made)
-                made.complexes.setdefault(bed.stream, []).extend(map(bed.moment, those))
-        self._score(beds, starts, history, made, now, watched)
+                output.traces += self._traces(bed, new[first : first + count])
+                output.complexes.setdefault(bed.stream, []).extend(map(bed.time_of, samples))
+        self._score_beats(beds, starts, history, output, now, watched)
 
-    def _begin(self, beds: list[Bed], hops: list[Hop], rows: Rows, starts: Rows, new: Floats) -> None:
+    def _restart(self, beds: list[Bed], hops: list[Hop], starts: Rows, new: Floats) -> None:
+        """Forget what was before hops that do not continue it."""
         for bed, hop, first in zip(beds, hops, starts.tolist(), strict=True):
-            if hop.fresh:
+            if hop.restarted:
                 bed.interrupt()
                 samples = new[first : first + len(bed.rows)]
                 finite = np.isfinite(samples)
                 begin = samples[np.arange(len(samples)), finite.argmax(axis=1)]
                 self._last[bed.rows] = np.where(finite.any(axis=1), begin, 0.0)
                 self._history[bed.rows] = np.nan
-                self._detection.begin(bed.rows, self._last[bed.rows], forget=bed.new)
-                bed.new = False
+                self._detector.begin(bed.rows, self._last[bed.rows], forget=bed.new_patient)
+                bed.new_patient = False
 
-    def _score(
+    def _score_beats(
         self,
         beds: list[Bed],
         starts: Rows,
         history: Floats,
-        made: Round,
+        output: WardOutput,
         now: float,
         watched: frozenset[str],
     ) -> None:
         """Cut and score the beats whose samples are all there."""
-        whose: list[tuple[Bed, int, Waiting]] = []
-        for bed, start in zip(beds, starts.tolist(), strict=True):
-            whose += [(bed, start, beat) for beat in bed.waiting if beat.sample + self._after < bed.end]
-            bed.waiting = [beat for beat in bed.waiting if beat.sample + self._after >= bed.end]
-        # What looking back found too far back has left the history.
-        whose = [each for each in whose if self._keep - (each[0].end - each[2].sample) >= self._first]
-        if not whose:
+        due = self._due_beats(beds, starts)
+        if not due:
             return
-        leads = np.array([len(bed.rows) for bed, _, _ in whose])
-        offsets = np.cumsum([0, *leads[:-1]])
-        best = np.array([start + int(bed.quality.argmin()) for bed, start, _ in whose])
-        columns = np.array([self._keep - (bed.end - beat.sample) for bed, _, beat in whose])
-        columns = self._aligned(history, best, columns)
-        flat_rows = np.concatenate([start + np.arange(len(bed.rows)) for bed, start, _ in whose])
-        wide = cut_at(history, flat_rows, np.repeat(columns, leads), self._rate, self._wide)
-        cut = wide[:, SHIFTS:-SHIFTS]
-        good = np.isfinite(wide).all(axis=1)
-        good &= np.concatenate([bed.quality for bed, _, _ in whose]) == SignalQuality.GOOD
-        known = good & np.concatenate([[self._scorer.knows(n) for n in bed.leads] for bed, _, _ in whose])
-        chosen = np.flatnonzero(known)
-        scores = self._scorer(cut[chosen])
-        place = np.full(len(cut), -1)
-        place[chosen] = np.arange(len(chosen))
-        shapes, distances = fit(wide, good, [bed.reference for bed, _, _ in whose])
-        for (bed, _, beat), first, count, column in zip(
-            whose, offsets.tolist(), leads.tolist(), columns.tolist(), strict=True
-        ):
-            part = slice(first, first + count)
-            if not good[part].any():
+        cut_beats, surprises = self._cut(due, history)
+        for (bed, _, beat), cut in zip(due, cut_beats, strict=True):
+            if not cut.good.any():
                 continue
-            at = bed.moment(bed.end - self._keep + column)
-            seen = _BeatEvidence(at, good[part], shapes[part], distances[part], place[part])
-            value, anomalous = _judged(bed, beat, seen, scores)
-            made.scores.append(value)
-            made.delays.append(bed.time - at + bed.held + max(0.0, now - bed.received))
+            score, anomalous = _score_beat(bed, beat, cut, surprises)
+            output.scores.append(score)
+            waiting = bed.hops.seconds
+            output.delays.append(bed.end_time - cut.time + waiting + max(0.0, now - bed.received))
             if bed.stream in watched:
-                shown = {"time": round(at, 3), "score": round(value, 3), "anomalous": anomalous}
-                made.beats.setdefault(bed.stream, []).append(shown)
+                scored = ScoredBeat(round(cut.time, 3), round(score, 3), anomalous)
+                output.beats.setdefault(bed.stream, []).append(scored)
+
+    def _due_beats(self, beds: list[Bed], starts: Rows) -> list[_DueBeat]:
+        """The beats whose samples are all there; they wait no longer."""
+        due: list[_DueBeat] = []
+        for bed, start in zip(beds, starts.tolist(), strict=True):
+            pending = bed.pending_beats
+            complete = [beat for beat in pending if beat.sample + self._after < bed.sample_count]
+            due += [_DueBeat(bed, start, beat) for beat in complete]
+            bed.pending_beats = [beat for beat in pending if beat.sample + self._after >= bed.sample_count]
+        # What looking back found too far back has left the history.
+        return [
+            beat for beat in due if self._keep - (beat.bed.sample_count - beat.beat.sample) >= self._first
+        ]
+
+    def _cut(self, due: list[_DueBeat], history: Floats) -> tuple[list[_CutBeat], Surprises]:
+        """The leads of beats, laid onto the references of their patients; and the surprises of all of these
+        leads that are good and known to the model."""
+        counts = np.array([len(bed.rows) for bed, _, _ in due])
+        offsets = np.cumsum([0, *counts[:-1]])
+        best = np.array([start + int(bed.quality.argmin()) for bed, start, _ in due])
+        columns = np.array([self._keep - (bed.sample_count - beat.sample) for bed, _, beat in due])
+        columns = self._aligned(history, best, columns)
+        flat_rows = np.concatenate([start + np.arange(len(bed.rows)) for bed, start, _ in due])
+        wide = cut_at(history, flat_rows, np.repeat(columns, counts), self._rate, self._wide)
+        middle = wide[:, SHIFTS:-SHIFTS]
+        good = np.isfinite(wide).all(axis=1)
+        good &= np.concatenate([bed.quality for bed, _, _ in due]) == SignalQuality.GOOD
+        known = np.concatenate([[self._model.knows(lead) for lead in bed.leads] for bed, _, _ in due])
+        chosen = np.flatnonzero(good & known)
+        surprises = self._model.surprises(middle[chosen])
+        place = np.full(len(middle), -1)
+        place[chosen] = np.arange(len(chosen))
+        shapes, distances = fit_to_references(wide, good, [bed.reference for bed, _, _ in due])
+        cut_beats = []
+        for (bed, _, _), first, count, column in zip(
+            due, offsets.tolist(), counts.tolist(), columns.tolist(), strict=True
+        ):
+            time = bed.time_of(bed.sample_count - self._keep + column)
+            part = slice(first, first + count)
+            cut_beats.append(_CutBeat(time, good[part], shapes[part], distances[part], place[part]))
+        return cut_beats, surprises
 
     def _aligned(self, history: Floats, rows: Rows, columns: NDArray[np.int64]) -> NDArray[np.int64]:
         """Columns moved to the largest deflection nearby."""
@@ -180,65 +204,76 @@ class Leads:
         moved: NDArray[np.int64] = at[np.arange(len(at)), away.argmax(axis=1)]
         return moved
 
-    def _trace(self, bed: Bed, samples: Floats, made: Round) -> None:
+    def _traces(self, bed: Bed, samples: Floats) -> list[Trace]:
+        """A hop (leads, hop) of a bed as the page shows it."""
         every = max(1, round(self._rate / _TRACE))
+        start = bed.time_of(bed.sample_count - samples.shape[1])
+        traces = []
         for lead, values in zip(bed.leads, samples[:, ::every], strict=True):
-            shown = [round(v, 3) if math.isfinite(v) else None for v in values.tolist()]
-            start = bed.moment(bed.end - samples.shape[1])
-            made.traces.append(
-                {
-                    "stream": bed.stream,
-                    "lead": lead,
-                    "start": start,
-                    "rate": self._rate / every,
-                    "values": shown,
-                }
-            )
+            rounded = [round(value, 3) if math.isfinite(value) else None for value in values.tolist()]
+            traces.append(Trace(bed.stream, lead, start, self._rate / every, rounded))
+        return traces
 
 
-class _BeatEvidence(NamedTuple):
-    """Leads of a beat, and its time; `place` is where in the scores they are, -1: they are not."""
+class _DueBeat(NamedTuple):
+    """A beat that is scored now; `start` is the first row of its bed in the arrays of the hop."""
 
-    at: float
+    bed: Bed
+    start: int
+    beat: PendingBeat
+
+
+class _CutBeat(NamedTuple):
+    """The leads of a beat.
+
+    Attributes:
+        time: unix time of its peak.
+        good: (leads,) which can be judged.
+        shapes: (leads, samples), z-normalised.
+        distances: (leads,) from the reference.
+        place: (leads,) where in the surprises they are; -1: they are not.
+    """
+
+    time: float
     good: NDArray[np.bool_]
     shapes: Floats
     distances: Floats
     place: NDArray[np.intp]
 
 
-def _judged(bed: Bed, beat: Waiting, seen: _BeatEvidence, scores: Scores) -> tuple[float, bool]:
+def _score_beat(bed: Bed, beat: PendingBeat, cut: _CutBeat, surprises: Surprises) -> tuple[float, bool]:
     """The score of a beat, and whether it is anomalous for this patient."""
-    bed.beats += 1
-    surprises = scores.surprise[seen.place[seen.place >= 0]]
-    shapes = np.where(seen.good[:, None], seen.shapes, np.float32(np.nan))
+    bed.beat_count += 1
+    of_leads = surprises.values[cut.place[cut.place >= 0]]
+    shapes = np.where(cut.good[:, None], cut.shapes, np.float32(np.nan))
+    ratio = beat.interval.ratio
     if bed.reference.shape is None:
-        if bed.before is not None:
-            bed.reference.show(*bed.before, beat.share)
-        bed.before = (shapes, beat.share)
-        return score_alone(surprises, beat.share), False
-    usable = seen.good & np.isfinite(seen.distances)
+        if bed.previous_beat is not None:
+            bed.reference.add_beat(*bed.previous_beat, ratio)
+        bed.previous_beat = PreviousBeat(shapes, ratio)
+        return score_new_patient(of_leads, beat.interval), False
+    usable = cut.good & np.isfinite(cut.distances)
     if not usable.any():
-        return score_alone(surprises, beat.share), False
-    value = score(seen.distances[usable], surprises, beat.share, beat.spread)
-    anomalous = value > 1.0
-    bed.judged(anomalous)
+        return score_new_patient(of_leads, beat.interval), False
+    score = score_beat(cut.distances[usable], of_leads, beat.interval)
+    anomalous = score > 1.0
+    bed.count_scored_beat(anomalous=anomalous)
     if anomalous:
-        lead = int(np.where(usable, seen.distances, -np.inf).argmax())
-        bed.shown.append(_evidence(bed, lead, seen, scores, value))
+        lead = int(np.where(usable, cut.distances, -np.inf).argmax())
+        bed.unusual_beats.append(_unusual_beat(bed, lead, cut, surprises, score))
     else:
-        bed.reference.follow(shapes, beat.share)
-    return value, anomalous
+        bed.reference.follow(shapes, ratio)
+    return score, anomalous
 
 
-def _evidence(bed: Bed, lead: int, seen: _BeatEvidence, scores: Scores, value: float) -> dict[str, Any]:
-    """What an alarm shows of an anomalous beat: the lead in which it is the most unusual."""
+def _unusual_beat(bed: Bed, lead: int, cut: _CutBeat, surprises: Surprises, score: float) -> UnusualBeat:
     assert bed.reference.shape is not None
-    place = int(seen.place[lead])
-    return {
-        "time": round(seen.at, 3),
-        "score": round(value, 3),
-        "lead": bed.leads[lead],
-        "values": seen.shapes[lead],
-        "reconstruction": scores.made[place] if place >= 0 else None,
-        "reference": bed.reference.shape[lead],
-    }
+    place = int(cut.place[lead])
+    return UnusualBeat(
+        time=round(cut.time, 3),
+        score=round(score, 3),
+        lead=bed.leads[lead],
+        values=cut.shapes[lead],
+        reconstruction=surprises.reconstructions[place] if place >= 0 else None,
+        reference=bed.reference.shape[lead],
+    )

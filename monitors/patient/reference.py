@@ -9,6 +9,7 @@ and 0.94 by the median of those that are annotated as normal.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -24,7 +25,7 @@ Floats = NDArray[np.float32]
 SHIFTS = 6
 """Samples of a beat by which it may be moved either way: 40 ms at the usual settings."""
 
-_KEPT = 128  # beats of the first minutes that are kept at most, evenly in time
+_MOST_BEATS = 128  # of the first minutes that are kept at most, evenly in time
 _CORE = 4.0  # times the median distance from the middle, beyond which a beat is another shape
 _SOFT = 0.1  # of z-normalised values: distances much smaller than that of another shape are all alike
 
@@ -33,7 +34,7 @@ class ReferenceSettings(Settings):
     """Settings of the patient's own reference."""
 
     minutes: float = Field(5.0, gt=0, le=120, description="of good signal from which it is learned")
-    beats: int = Field(30, ge=5, le=_KEPT, description="trusted beats that it needs at least")
+    beats: int = Field(30, ge=5, le=_MOST_BEATS, description="trusted beats that it needs at least")
     regular: tuple[float, float] = Field(
         (0.85, 1.2), description="of the usual interval: between these a beat is in time, so can be trusted"
     )
@@ -42,8 +43,16 @@ class ReferenceSettings(Settings):
     )
 
 
+class _EarlyBeat(NamedTuple):
+    """A beat (leads, samples) of the first minutes, and whether the intervals about it are usual ones."""
+
+    shapes: NDArray[np.float16]
+    regular: bool
+
+
 class Reference:
-    """The usual beat of each lead of one patient.
+    """The usual beat of each lead of one patient: keeps beats of the first minutes, learns from them when the
+    time is over, and follows the patient from then on.
 
     Args:
         settings: see there.
@@ -58,61 +67,63 @@ class Reference:
         """(leads, samples), z-normalised; None while it is learned."""
         self.scale = np.full(len(leads), np.nan, np.float32)
         """(leads,) the distance that nine in ten trusted beats keep; NaN in a lead without a reference."""
-        self._kept: list[Floats] = []
-        self._regular: list[bool] = []
-        self._stride = self._skipped = 1
+        self._early: list[_EarlyBeat] = []
+        self._stride = 1  # of so many beats one is kept
+        self._until_next = 1
         self._seconds = 0.0
         self._samples = samples
 
     @property
-    def learned(self) -> float:
+    def learned_share(self) -> float:
         """Share of the time that is over, 1 when it is ready."""
         if self.shape is not None:
             return 1.0
         return min(self._seconds / (60 * self._settings.minutes), 0.99)
 
-    def pass_time(self, seconds: float) -> None:
+    def add_time(self, seconds: float) -> None:
         """So many more seconds of good signal; learns when it is time."""
         if self.shape is not None:
             return
         self._seconds += seconds
-        over = self._seconds / (60 * self._settings.minutes)
-        if over >= 1 and (len(self._trusted()) >= self._settings.beats or over >= 2):
+        share = self._seconds / (60 * self._settings.minutes)
+        if share >= 1 and (len(self._trusted()) >= self._settings.beats or share >= 2):
             self._learn()
 
-    def show(self, beat: Floats, before: float, after: float) -> None:
-        """A beat (leads, samples), z-normalised, NaN in leads that are not good, with the intervals before
-        and after it as shares of the usual one (NaN: not known)."""
-        low, high = self._settings.regular
-        regular = low < before < high and low < after < high
+    def add_beat(self, shapes: Floats, before: float, after: float) -> None:
+        """A beat (leads, samples) to learn from, z-normalised, NaN in leads that are not good, with the
+        intervals before and after it as shares of the usual one (NaN: not known)."""
         if self.shape is not None:
             return
-        self._skipped -= 1
-        if self._skipped > 0:
+        self._until_next -= 1
+        if self._until_next > 0:
             return
-        self._skipped = self._stride
-        self._kept.append(beat.astype(np.float16))
-        self._regular.append(regular)
-        if len(self._kept) >= _KEPT:
+        self._until_next = self._stride
+        low, high = self._settings.regular
+        regular = low < before < high and low < after < high
+        self._early.append(_EarlyBeat(shapes.astype(np.float16), regular))
+        if len(self._early) >= _MOST_BEATS:
             # Every second one goes, so that those that stay are spread over the whole time.
-            self._kept, self._regular, self._stride = self._kept[::2], self._regular[::2], 2 * self._stride
+            self._early = self._early[::2]
+            self._stride = 2 * self._stride
 
-    def follow(self, beat: Floats, before: float) -> None:
+    def follow(self, shapes: Floats, before: float) -> None:
         """Let the reference drift towards a beat (leads, samples) that is normal by its score."""
         low, high = self._settings.regular
         if self.shape is not None and self._settings.drift and low < before < high:
             # A lead that is not good now (NaN) stays as it is.
-            away = beat - self.shape
+            away = shapes - self.shape
             away[np.isnan(away)] = 0.0
             self.shape = self.shape + np.float32(self._settings.drift) * away
 
-    def _trusted(self) -> list[Floats]:
-        return [beat for beat, regular in zip(self._kept, self._regular, strict=True) if regular]
+    def _trusted(self) -> list[NDArray[np.float16]]:
+        return [beat.shapes for beat in self._early if beat.regular]
 
     def _learn(self) -> None:
-        chosen, least = self._trusted(), max(5, 2 * self._settings.beats // 3)
+        chosen = self._trusted()
+        least = max(5, 2 * self._settings.beats // 3)
         if len(chosen) < least:
-            chosen = self._kept  # the rhythm is never regular: the most frequent shape has to do
+            # The rhythm is never regular: the most frequent shape has to do.
+            chosen = [beat.shapes for beat in self._early]
         if not chosen:
             self._seconds = 0.0
             return
@@ -121,7 +132,9 @@ class Reference:
         for lead in range(len(self.leads)):
             core = beats[np.isfinite(beats[:, lead, 0]), lead]
             if len(core) < least:
-                shape[lead] = self.scale[lead] = np.nan  # this lead was not good enough: it has no reference
+                # This lead was not good enough: it has no reference.
+                shape[lead] = np.nan
+                self.scale[lead] = np.nan
                 continue
             for _ in range(2):
                 far = np.square(core - np.median(core, axis=0)).mean(axis=1)
@@ -132,7 +145,7 @@ class Reference:
             self._seconds = 0.0
             return
         self.shape = shape
-        self._kept, self._regular = [], []
+        self._early = []
 
     def save(self) -> bytes:
         """What `restore` takes; empty while it is learned."""
@@ -150,21 +163,19 @@ class Reference:
         fits = shape.shape == (len(self.leads), self._samples) and scale.shape == (len(self.leads),)
         if not fits or shape.dtype != np.float32 or scale.dtype != np.float32:
             return False
-        # No z-normalised value is larger than the root of their number, and no distance than four times it.
-        known = np.isfinite(scale)
-        high, far = np.abs(shape[known]), scale[known]
-        if (
-            not known.any()
-            or not (high <= self._samples**0.5).all()
-            or not (far >= 0).all()
-            or np.inf in scale
-        ):
+        # No z-normalised value is larger than the root of their number.
+        learned = np.isfinite(scale)
+        possible = (np.abs(shape[learned]) <= self._samples**0.5).all() and (scale[learned] >= 0).all()
+        if not learned.any() or not possible or np.inf in scale:
             return False
-        self.shape, self.scale = shape, scale
+        self.shape = shape
+        self.scale = scale
         return True
 
 
-def fit(beats: Floats, good: NDArray[np.bool_], references: Sequence[Reference]) -> tuple[Floats, Floats]:
+def fit_to_references(
+    beats: Floats, good: NDArray[np.bool_], references: Sequence[Reference]
+) -> tuple[Floats, Floats]:
     """Lay beats onto the references of their patients, moved a little in time so that they fit best: what
     marks the peak of a complex is not always the same wave.
 
@@ -178,13 +189,13 @@ def fit(beats: Floats, good: NDArray[np.bool_], references: Sequence[Reference])
         reference. And how far they are from it, as logarithms (leads of all beats,): 0 is as far as one in
         ten of the trusted beats; NaN in a lead without one.
     """
-    counts = np.array([len(each.leads) for each in references])
+    counts = np.array([len(reference.leads) for reference in references])
     starts = np.cumsum(counts) - counts
     samples = beats.shape[1] - 2 * SHIFTS
     usual = np.concatenate(
         [
-            np.full((n, samples), np.nan) if r.shape is None else r.shape
-            for n, r in zip(counts, references, strict=True)
+            np.full((leads, samples), np.nan) if reference.shape is None else reference.shape
+            for leads, reference in zip(counts, references, strict=True)
         ],
         dtype=np.float32,
     )
@@ -193,13 +204,13 @@ def fit(beats: Floats, good: NDArray[np.bool_], references: Sequence[Reference])
     flat = spread < 1e-6
     product = np.einsum("lks,ls->lk", parts, usual) - mean * usual.sum(axis=1, keepdims=True)
     alike = 2 * np.where(flat, 0, product) / (np.where(flat, 1, spread) * samples)
-    shown = np.square(usual).mean(axis=1)
-    usable = good & np.isfinite(shown)
+    power = np.square(usual).mean(axis=1)
+    usable = good & np.isfinite(power)
     together = np.add.reduceat(np.where(usable[:, None], alike, 0), starts)
     best = np.where(np.logical_or.reduceat(usable, starts), together.argmax(axis=1), SHIFTS)
-    here = np.arange(len(beats)), np.repeat(best, counts)
-    centred = parts[here] - mean[here][:, None]
-    shape = np.where(flat[here][:, None], 0, centred / np.where(flat[here], 1, spread[here])[:, None])
-    far = np.maximum(1.0 + shown - alike[here], 0.0)
-    scale = np.concatenate([each.scale for each in references])
+    chosen = np.arange(len(beats)), np.repeat(best, counts)
+    centred = parts[chosen] - mean[chosen][:, None]
+    shape = np.where(flat[chosen][:, None], 0, centred / np.where(flat[chosen], 1, spread[chosen])[:, None])
+    far = np.maximum(1.0 + power - alike[chosen], 0.0)
+    scale = np.concatenate([reference.scale for reference in references])
     return shape.astype(np.float32), np.log((far + _SOFT) / (scale + _SOFT)).astype(np.float32)

@@ -7,23 +7,26 @@ clock only tells that a stream has stopped, and how far the work lags behind.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from itertools import islice
 
-import numpy as np
 from pydantic import Field
 
 from genray.ecg.quality import QualitySettings
 from genray.settings.base import Settings
 from monitors.alarms.events import Observation, Transition
 from monitors.alarms.limits import Limits
-from monitors.alarms.machine import AlarmState, acknowledge, discharge, restore, step
-from monitors.patient.bed import Bed, Round
-from monitors.patient.leads import Leads
+from monitors.alarms.machine import acknowledge, discharge, step
+from monitors.patient.bed import Bed
+from monitors.patient.hops import HopQueue
+from monitors.patient.leads import LeadBank
 from monitors.patient.ordering import Sequencer, SequencerSettings
+from monitors.patient.output import WardOutput
 from monitors.patient.reference import Reference, ReferenceSettings
-from monitors.patient.scoring import Scorer
+from monitors.patient.resume import Resumption
+from monitors.patient.scoring import BeatModel
 from monitors.sources.message import Chunk
 
 _FLUSH = 2.0  # s without a message after which those that were held back are let go
@@ -49,31 +52,37 @@ class WardSettings(Settings):
 class Ward:
     """The beds of one process.
 
+    It is responsible for
+    - giving each stream a bed, and giving the bed up when the stream is silent or discharged;
+    - looking at the samples that wait, those of all beds of one rate together;
+    - the alarms of each stream, also while it is lost;
+    - what outlives the process: references and the states of alarms.
+
     Args:
         settings: see there.
-        scorer: of beats.
+        model: of normal beats.
         limits: of a stream's alarms, by its pseudonym.
         references: that were kept, by stream.
-        alarms: that were open, the last transition of each.
+        resumption: what streams go on with after a restart.
     """
 
     def __init__(
         self,
         settings: WardSettings,
-        scorer: Scorer,
+        model: BeatModel,
         limits: Callable[[str], Limits] = lambda stream: Limits(),
         references: Mapping[str, bytes] | None = None,
-        alarms: Sequence[Transition] = (),
+        resumption: Resumption | None = None,
     ) -> None:
-        self._settings, self._scorer, self._limits = settings, scorer, limits
+        self._settings = settings
+        self._model = model
+        self._limits = limits
         self._references = dict(references or {})
-        self._open: dict[str, list[Transition]] = {}
-        for transition in alarms:
-            self._open.setdefault(transition.stream, []).append(transition)
+        self._resumption = resumption or Resumption()
         self._beds: dict[str, Bed] = {}
-        self._leads: dict[float, Leads] = {}
+        self._banks: dict[float, LeadBank] = {}
         self._ready: dict[str, Bed] = {}
-        self._next = Round()
+        self._next_output = WardOutput()
         self.watched: frozenset[str] = frozenset()
         """Streams of which traces and beats are wanted."""
 
@@ -81,6 +90,11 @@ class Ward:
     def waiting(self) -> int:
         """Streams of which a hop is complete that was not looked at."""
         return len(self._ready)
+
+    @property
+    def streams(self) -> list[str]:
+        """That have a bed."""
+        return list(self._beds)
 
     def __len__(self) -> int:
         return len(self._beds)
@@ -97,142 +111,172 @@ class Ward:
             bed = self._admit(chunk, bed)
         bed.push(chunk, now)
         if bed.sequencer.faults:
-            self._next.faults.update(bed.sequencer.faults)
+            for fault, count in bed.sequencer.faults.items():
+                self._next_output.faults[fault] += count
             bed.sequencer.faults.clear()
-        if bed.ready:
+        if bed.hops.ready:
             self._ready[chunk.stream] = bed
         return True
 
-    def step(self, now: float) -> Round:
+    def step(self, now: float) -> WardOutput:
         """Look at all samples that wait, in whole hops; `now` by the monotonic clock."""
-        made, self._next = self._next, Round()
+        output = self._begin_output()
         for _ in range(_AHEAD):
             if not self._ready:
                 break
-            ready, self._ready = self._ready, {}
+            ready = self._ready
+            self._ready = {}
             by_rate: dict[float, list[Bed]] = {}
             for bed in ready.values():
                 by_rate.setdefault(bed.rate, []).append(bed)
             for rate, beds in by_rate.items():
-                self._leads[rate].hop(beds, made, now, self.watched)
+                self._banks[rate].process_hop(beds, output, now, self.watched)
             for bed in ready.values():
-                self._observe(bed, made, now)
-                if bed.ready:
+                self._observe(bed, output, now)
+                if bed.hops.ready:
                     self._ready[bed.stream] = bed
-        return made
+        return output
 
-    def tick(self, now: float) -> Round:
+    def tick(self, now: float) -> WardOutput:
         """About once a second: notice what does not come; `now` by the monotonic clock."""
-        made, self._next = self._next, Round()
+        output = self._begin_output()
         for bed in list(self._beds.values()):
             quiet = now - bed.arrived
             if quiet > _FLUSH and bed.sequencer.held:
                 bed.flush()
-                if bed.ready:
+                if bed.hops.ready:
                     self._ready[bed.stream] = bed
             if quiet > self._settings.discharge_after:
-                self._end(bed, made)
-            elif quiet > _LOST and not bed.ready:
-                bed.lost = quiet
-                seen = Observation(time=bed.time + quiet, good=False, lost=quiet)
-                bed.alarms, changes = step(bed.alarms, seen, self._limits(bed.stream))
-                made.transitions += changes
-        return made
+                self._discharge(bed, output)
+            elif quiet > _LOST and not bed.hops.ready:
+                bed.lost_seconds = quiet
+                observation = Observation(time=bed.end_time + quiet, good=False, lost=quiet)
+                output.transitions += self._step_alarms(bed, observation)
+        return output
+
+    def _begin_output(self) -> WardOutput:
+        """What a call gives, beginning with what came up since the last."""
+        output = self._next_output
+        self._next_output = WardOutput()
+        return output
 
     def acknowledge(self, alarm: str) -> list[Transition]:
         """Somebody has looked at an alarm; empty if there is none of that name to be acknowledged."""
         bed = self._beds.get(alarm.partition(":")[0])
         if bed is None:
             return []
-        bed.alarms, changes = acknowledge(bed.alarms, alarm, bed.time + bed.lost)
+        bed.alarms, changes = acknowledge(bed.alarms, alarm, bed.end_time + bed.lost_seconds)
         return list(changes)
 
-    def discharge(self, stream: str) -> Round:
+    def discharge(self, stream: str) -> WardOutput:
         """Give a bed up: its alarms end, its reference is forgotten. Of a stream that has not come since a
         restart all is forgotten, too."""
-        made = Round()
+        output = WardOutput()
         if stream in self._beds:
-            self._end(self._beds[stream], made)
+            self._discharge(self._beds[stream], output)
         self._forget(stream)
-        return made
+        return output
 
-    def _end(self, bed: Bed, made: Round) -> None:
-        bed.alarms, changes = discharge(bed.alarms, bed.time + bed.lost)
-        made.transitions += changes
-        made.discharged.append(bed.stream)
-        self._leave(bed)
+    def states(self, streams: Iterable[str]) -> dict[str, bytes]:
+        """The alarms' states, to be kept, of those of `streams` that are here and were observed."""
+        beds = [self._beds[stream] for stream in streams if stream in self._beds]
+        return {
+            bed.stream: json.dumps(bed.alarms.to_json()).encode()
+            for bed in beds
+            if bed.alarms.time is not None
+        }
+
+    def references(self, part: int, of: int) -> dict[str, bytes]:
+        """Of every so many-th bed, if its patient is learned, as they are now: they follow."""
+        beds = islice(self._beds.values(), part, None, of)
+        return {bed.stream: bed.reference.save() for bed in beds if bed.reference.shape is not None}
+
+    def _discharge(self, bed: Bed, output: WardOutput) -> None:
+        bed.alarms, changes = discharge(bed.alarms, bed.end_time + bed.lost_seconds)
+        output.transitions += changes
+        output.discharged.append(bed.stream)
+        self._release(bed)
         del self._beds[bed.stream]
         self._forget(bed.stream)
 
     def _forget(self, stream: str) -> None:
         """Whoever comes in `stream` next is another patient."""
         self._references.pop(stream, None)
-        self._open.pop(stream, None)
+        self._resumption.forget(stream)
 
-    def _leave(self, bed: Bed) -> None:
+    def _release(self, bed: Bed) -> None:
         """What waits in `bed` is not looked at any more, and others may have its rows."""
         self._ready.pop(bed.stream, None)
-        home = self._leads[bed.rate]
-        home.free(bed.rows)
-        if not home.used:
-            del self._leads[bed.rate]  # a sender may invent ever new rates
+        bank = self._banks[bed.rate]
+        bank.release(bed.rows)
+        if not bank.used:
+            del self._banks[bed.rate]  # a sender may invent ever new rates
 
     def _admit(self, chunk: Chunk, before: Bed | None) -> Bed:
         """A bed for the stream of `chunk`; `before` had other leads or another rate."""
         rate, leads = chunk.rate, chunk.leads
-        reference = Reference(self._settings.reference, leads, self._scorer.beat.samples)
+        reference = Reference(self._settings.reference, leads, self._model.beat.samples)
         if kept := self._references.get(chunk.stream):
             reference.restore(kept)
         if before is not None:
-            self._leave(before)
-            self._next.faults["format-change"] += 1
+            self._release(before)
+            self._next_output.faults["format-change"] += 1
             alarms = before.alarms
         else:
-            alarms = self._restored(chunk.stream)
-        if rate not in self._leads:
-            self._leads[rate] = Leads(rate, self._settings.hop, self._settings.quality, self._scorer)
-        home = self._leads[rate]
+            alarms = self._resumption.begin(chunk.stream)
+        if rate not in self._banks:
+            self._banks[rate] = LeadBank(rate, self._settings.hop, self._settings.quality, self._model)
+        bank = self._banks[rate]
         bed = Bed(
             stream=chunk.stream,
             rate=rate,
             leads=leads,
-            rows=home.take(len(leads)),
-            hop=home.hop_samples,
+            rows=bank.allocate(len(leads)),
             sequencer=Sequencer(self._settings.order),
+            hops=HopQueue(rate, len(leads), bank.hop_samples),
             reference=reference,
             alarms=alarms,
-            decisions=home.decisions(),
+            decisions=bank.new_decisions(),
             burden_beats=self._settings.burden_beats,
-            time=chunk.start,
+            end_time=chunk.start,
         )
         self._beds[chunk.stream] = bed
         return bed
 
-    def _restored(self, stream: str) -> AlarmState:
-        opened = self._open.pop(stream, None)
-        return restore(stream, opened) if opened else AlarmState(stream)
+    def _observe(self, bed: Bed, output: WardOutput, now: float) -> None:
+        """After a hop: the reading, and the alarms unless they went through this hop before a restart."""
+        if self._resumption.comes_again(bed, self._references):
+            alarms, count = bed.alarms, len(output.transitions)
+            self._observe_hop(bed, output, now)
+            bed.alarms = alarms
+            del output.transitions[count:]
+        else:
+            output.transitions += self._resumption.join_later_alarms(bed)
+            self._observe_hop(bed, output, now)
 
-    def _observe(self, bed: Bed, made: Round, now: float) -> None:
-        seen = bed.observe(self._leads[bed.rate].delay, now)
-        learned = bed.reference.shape is not None
-        if seen.good:
-            bed.reference.pass_time(self._settings.hop)
-            if not learned and bed.reference.shape is not None:
-                self._references[bed.stream] = made.references[bed.stream] = bed.reference.save()
-        bed.alarms, changes = step(bed.alarms, seen, self._limits(bed.stream))
-        for change in changes:
+    def _observe_hop(self, bed: Bed, output: WardOutput, now: float) -> None:
+        observation = bed.observe(self._banks[bed.rate].delay, now)
+        learned_before = bed.reference.shape is not None
+        if observation.good:
+            bed.reference.add_time(self._settings.hop)
+            if not learned_before and bed.reference.shape is not None:
+                reference = bed.reference.save()
+                self._references[bed.stream] = reference
+                output.references[bed.stream] = reference
+        for change in self._step_alarms(bed, observation):
             if change.kind == "anomaly" and change.change in ("onset", "escalated"):
                 change = _with_beats(change, bed)
-            made.transitions.append(change)
-        made.readings.append(bed.reading())
-        made.behind = max(made.behind, seen.behind)
+            output.transitions.append(change)
+        output.readings.append(bed.reading())
+        output.behind = max(output.behind, observation.behind)
+
+    def _step_alarms(self, bed: Bed, observation: Observation) -> tuple[Transition, ...]:
+        bed.alarms, changes = step(bed.alarms, observation, self._limits(bed.stream))
+        return changes
 
 
 def _with_beats(transition: Transition, bed: Bed) -> Transition:
-    worst = sorted(bed.shown, key=lambda beat: float(beat["score"]), reverse=True)[:_SHOWN]
-    beats = [{key: _plain(value) for key, value in beat.items()} for beat in worst]
+    """`transition` with the beats that speak for it."""
+    worst = sorted(bed.unusual_beats, key=lambda beat: beat.score, reverse=True)[:_SHOWN]
+    beats = [beat.as_json() for beat in worst]
     return replace(transition, why={**transition.why, "threshold": 1.0, "beats": beats})
-
-
-def _plain(value: Any) -> Any:
-    return [round(each, 3) for each in value.tolist()] if isinstance(value, np.ndarray) else value

@@ -16,7 +16,7 @@ from monitors.outputs.alertmanager import Alertmanager
 from monitors.outputs.journal import Journal
 from monitors.outputs.metrics import MetricsExporter
 from monitors.outputs.page import LivePage
-from monitors.patient.bed import Round
+from monitors.patient.output import WardOutput
 from monitors.settings import EcgSettings
 
 DISCLAIMER = "Not a medical device: for research and engineering, not for the care of patients."
@@ -163,7 +163,7 @@ class Dispatcher:
             self._asked.remove((name, heard))
         return True
 
-    def take(self, number: int, found: Round) -> None:
+    def take(self, number: int, found: WardOutput) -> None:
         """Show what shard `number` found, but for its alarms."""
         now, exporter = time.monotonic(), self.exporter
         for reading in found.readings:
@@ -172,9 +172,9 @@ class Dispatcher:
             exporter.update(reading)
             self.publish({"type": "bed", **_as_dict(reading)})
         for trace in found.traces:
-            self.publish({"type": "trace", **trace})
+            self.publish({"type": "trace", **trace.as_json()})
         for stream, beats in found.beats.items():
-            self.publish({"type": "beats", "stream": stream, "beats": beats})
+            self.publish({"type": "beats", "stream": stream, "beats": [beat.as_json() for beat in beats]})
         self.beats += len(found.scores)
         exporter.observe_scores(found.scores)
         exporter.observe_latency(found.delays)

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 from monitors.alarms.events import Observation, Reading, Transition
 from monitors.alarms.limits import Limits
-from monitors.alarms.machine import AlarmState, acknowledge, discharge, restore, step
+from monitors.alarms.machine import acknowledge, discharge, step
+from monitors.alarms.state import AlarmState, restore
 from monitors.service.dispatcher import Dispatcher
 
 _SETTLES = 30.0  # s that shards may need to begin; then streams that do not come are missed even so

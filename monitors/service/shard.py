@@ -18,9 +18,10 @@ import torch
 
 from genray.bundle import load_bundle
 from monitors.alarms.events import Transition
-from monitors.patient.bed import Round
-from monitors.patient.resume import WARM_UP, ResumedWard
-from monitors.patient.scoring import Scorer
+from monitors.patient.output import WardOutput
+from monitors.patient.resume import WARM_UP, Resumption
+from monitors.patient.scoring import BeatModel
+from monitors.patient.ward import Ward
 from monitors.settings import EcgSettings
 from monitors.sources import make_source
 from monitors.sources.feed import Feed
@@ -68,7 +69,7 @@ class ShardReport:
         process: of the system, in which the shard is.
     """
 
-    found: Round
+    found: WardOutput
     faults: Counter[tuple[str, str]] = field(default_factory=Counter)
     connected: Mapping[str, bool] = field(default_factory=dict)
     streams: int = 0
@@ -98,13 +99,12 @@ class Shard:
         torch.set_num_threads(1)
         start = start or Start()
         pseudonyms = Pseudonyms(key)
-        self._ward = ResumedWard(
+        self._ward = Ward(
             settings.ward,
-            Scorer(load_bundle(Path(settings.bundle))),
+            BeatModel.from_bundle(load_bundle(Path(settings.bundle))),
             settings.limits_by(pseudonyms.of),
             start.references,
-            start.alarms,
-            start.states if start.place else None,
+            Resumption.from_kept(start.alarms, start.states if start.place else None),
         )
         self._source = make_source(settings.source)
         self._feed = Feed(self._source, self._deliver, self._fault, settings.feed, pseudonyms, _mine(*part))
@@ -114,7 +114,7 @@ class Shard:
         self._refused = self._told = 0
         self._taken = 0.0  # s of samples of a stream, on average
         self._new = 0.0  # s of samples of all streams since the last look
-        self._answers = Round()
+        self._answers = WardOutput()
         self._task: asyncio.Task[None] | None = None
         self._wake, self._room = asyncio.Event(), asyncio.Event()
         self._ticked = time.monotonic()
@@ -146,12 +146,12 @@ class Shard:
         now = time.monotonic()
         if now - self._ticked >= _TICK:
             self._ticked = now
-            found.add(self._ward.tick(now))
+            found.extend(self._ward.tick(now))
         if keep:
             self._part = (self._part + 1) % _PARTS
             found.references |= self._ward.references(self._part, _PARTS)
         # What was answered came before this step.
-        answers, self._answers = self._answers, Round()
+        answers, self._answers = self._answers, WardOutput()
         found.transitions[:0] = answers.transitions
         found.discharged[:0] = answers.discharged
         if self._ward.waiting:
@@ -162,7 +162,7 @@ class Shard:
             self._remember()
         return self._report(found, now - began, over and not self._ward.waiting, keep)
 
-    def _report(self, found: Round, seconds: float, over: bool, keep: bool) -> ShardReport:
+    def _report(self, found: WardOutput, seconds: float, over: bool, keep: bool) -> ShardReport:
         faults, self._faults = self._faults, Counter()
         faults.update({("order", reason): count for reason, count in found.faults.items()})
         refused, self._refused = self._refused, 0
@@ -207,7 +207,7 @@ class Shard:
         watched = stream in self._ward
         made = self._ward.discharge(stream)
         if watched:  # else whoever knows of it tells it, for other shards may know as much
-            self._answers.add(made)
+            self._answers.extend(made)
             self._wake.set()
         return watched
 

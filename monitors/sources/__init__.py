@@ -33,10 +33,10 @@ def make_source(settings: SourceSettings) -> EcgSource:
         case ReplaySettings():
             return ReplaySource(settings)
         case MqttSettings():
-            return MqttSource(settings)
+            return MqttSource.from_settings(settings)
         case RedisSettings():
-            return RedisSource(settings)
+            return RedisSource.from_settings(settings)
         case KafkaSettings():
-            return KafkaSource(settings)
+            return KafkaSource.from_settings(settings)
         case WebSocketSettings():
-            return WebSocketSource(settings)
+            return WebSocketSource.from_settings(settings)

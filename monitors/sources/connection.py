@@ -1,7 +1,8 @@
-"""What the live sources share: packages that need not be there, and passwords that no settings hold.
+"""What the live sources need for a connection: optional packages, passwords that no settings hold, whom to
+trust in TLS; and why the other side is not reached, for a person.
 
-Why the other side is not reached, or TLS with it failed, for a person: libraries wrap it in errors of
-their own, some of which show a URL or a token that is nobody's business.
+Libraries wrap that reason in errors of their own, some of which show a URL or a token that is nobody's
+business.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class _Encrypted(Protocol):
     ca: str | None
 
 
-def needs(package: str, *, extra: str) -> Any:
+def import_extra(package: str, *, extra: str) -> Any:
     """The module `package`, which comes with genray's `extra`.
 
     Raises:
@@ -37,7 +38,7 @@ def needs(package: str, *, extra: str) -> Any:
         ) from error
 
 
-def password(variable: str | None) -> str | None:
+def read_password(variable: str | None) -> str | None:
     """The password in the environment variable `variable`; None if there is to be none.
 
     Raises:
@@ -55,7 +56,7 @@ def password(variable: str | None) -> str | None:
     return value
 
 
-def ca_needs_tls(settings: _Encrypted) -> _Encrypted:
+def require_tls_for_ca(settings: _Encrypted) -> _Encrypted:
     """A validator of settings: whoever names an authority means to encrypt.
 
     Raises:
@@ -66,8 +67,8 @@ def ca_needs_tls(settings: _Encrypted) -> _Encrypted:
     return settings
 
 
-def trust(authority: str | None) -> ssl.SSLContext:
-    """Whom to trust in TLS: the authority in the file `authority`; None: those of the system.
+def tls_context(authority: str | None) -> ssl.SSLContext:
+    """A context for TLS that trusts the authority in the file `authority`; None: those of the system.
 
     Raises:
         SettingsError: the file is missing or holds none.
@@ -82,9 +83,9 @@ def trust(authority: str | None) -> ssl.SSLContext:
         ) from error
 
 
-def tls_failure(error: BaseException) -> str | None:
+def explain_tls_failure(error: BaseException) -> str | None:
     """What went wrong in TLS if that is what is behind `error`, without secrets; else None."""
-    for cause in _behind(error):
+    for cause in _causes(error):
         # aiohttp derives from these, and fills in neither.
         if isinstance(cause, ssl.SSLCertVerificationError) and hasattr(cause, "verify_message"):
             return f"its certificate is not accepted: {cause.verify_message}"
@@ -93,11 +94,11 @@ def tls_failure(error: BaseException) -> str | None:
     return None
 
 
-def connection_failure(error: BaseException, host: str, port: int) -> str | None:
+def explain_connection_failure(error: BaseException, host: str, port: int) -> str | None:
     """Why nothing at `host` and `port` is reached, without secrets; None if that is not what went wrong."""
-    if failure := tls_failure(error):
+    if failure := explain_tls_failure(error):
         return f"{host}:{port}: {failure}"
-    for cause in _behind(error):
+    for cause in _causes(error):
         if isinstance(cause, socket.gaierror):
             return f"{host}:{port}: the host is not known"
         if isinstance(cause, ConnectionRefusedError):
@@ -107,7 +108,7 @@ def connection_failure(error: BaseException, host: str, port: int) -> str | None
     return None
 
 
-def _behind(error: BaseException) -> Iterator[BaseException]:
+def _causes(error: BaseException) -> Iterator[BaseException]:
     """`error`, and what it came of."""
     cause: BaseException | None = error
     while cause is not None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -12,7 +13,7 @@ from pydantic import Field
 from genray.ecg.synthesis import Episode, EpisodeKind, Patient
 from genray.settings.base import Settings
 from monitors.sources.message import MISSING, Chunk
-from monitors.sources.pace import Pace
+from monitors.sources.pace import ChunkPlace, Pace
 
 LEADS = ("II", "V1")
 RATE = 360.0
@@ -26,14 +27,24 @@ _FIRST: tuple[tuple[Episode, ...], ...] = (
     (Episode("lead-off", 20, 15, leads=("V1",)), Episode("lead-off", 80, 12)),
     (Episode("gap", 15, 5), Episode("bradycardia", 35, 30)),
 )
-_LATER: dict[EpisodeKind, tuple[float, float, float]] = {  # weight; shortest and longest, seconds
-    "pvc": (0.4, 30, 90),
-    "tachycardia": (0.12, 20, 60),
-    "bradycardia": (0.12, 20, 60),
-    "asystole": (0.08, 6, 12),
-    "lead-off": (0.1, 10, 40),
-    "noise": (0.1, 10, 40),
-    "gap": (0.08, 2, 10),
+
+
+class _Odds(NamedTuple):
+    """How often something happens among all, and how many seconds it lasts."""
+
+    weight: float
+    shortest: float
+    longest: float
+
+
+_LATER: dict[EpisodeKind, _Odds] = {
+    "pvc": _Odds(0.4, 30, 90),
+    "tachycardia": _Odds(0.12, 20, 60),
+    "bradycardia": _Odds(0.12, 20, 60),
+    "asystole": _Odds(0.08, 6, 12),
+    "lead-off": _Odds(0.1, 10, 40),
+    "noise": _Odds(0.1, 10, 40),
+    "gap": _Odds(0.08, 2, 10),
 }
 
 
@@ -65,25 +76,28 @@ class DemoSource:
 
     def __init__(self, settings: DemoSettings) -> None:
         self._settings = settings
-        self._beds: list[Patient] = []
-        self._pace = Pace(1, _CHUNK, 0)
-        self._start = 0.0
+        self._generation: _Generation | None = None
 
     async def open(self, resume: Mapping[str, Any] | None) -> None:
         """Make the patients."""
-        seed, calm = self._settings.seed * 1009, self._settings.calm_seconds
-        self._beds = [
-            Patient(seed + bed, RATE, LEADS, script(seed + bed, bed, calm))
-            for bed in range(self._settings.beds)
-        ]
-        self._start = time.time() if self._settings.start is None else self._settings.start
-        self._pace = Pace(len(self._beds), _CHUNK, self._settings.speed)
+        settings = self._settings
+        seed = settings.seed * 1009
+        self._generation = _Generation(
+            patients=[
+                Patient(seed + bed, RATE, LEADS, script(seed + bed, bed, settings.calm_seconds))
+                for bed in range(settings.beds)
+            ],
+            start=time.time() if settings.start is None else settings.start,
+            pace=Pace.begin(settings.beds, _CHUNK, settings.speed),
+        )
 
     async def next(self) -> list[Chunk]:
         """The chunks that are due."""
-        places = await self._pace.due()
-        self._pace.passed(len(places))
-        return [self._chunk(number, bed) for number, bed in places]
+        generation = self._generation
+        assert generation is not None
+        places = await generation.pace.due()
+        generation.pace.advance(len(places))
+        return [generation.chunk(place) for place in places]
 
     def snapshot(self) -> Mapping[str, Any]:
         """Nothing."""
@@ -91,15 +105,24 @@ class DemoSource:
 
     async def close(self) -> None:
         """Let go of the patients."""
-        self._beds = []
+        self._generation = None
 
-    def _chunk(self, number: int, bed: int) -> Chunk:
-        volts = self._beds[bed].next(round(_CHUNK * RATE)).millivolts
+
+@dataclass(frozen=True)
+class _Generation:
+    """The patients of a source that is open, and when their chunks are due."""
+
+    patients: list[Patient]
+    start: float
+    pace: Pace
+
+    def chunk(self, place: ChunkPlace) -> Chunk:
+        volts = self.patients[place.stream].next(round(_CHUNK * RATE)).millivolts
         units = np.clip(np.rint(np.nan_to_num(volts) * _GAIN), MISSING + 1, -MISSING - 1)
         return Chunk(
-            stream=f"bed-{bed + 1}",
-            sequence=number,
-            start=self._start + number * _CHUNK,
+            stream=f"bed-{place.stream + 1}",
+            sequence=place.chunk,
+            start=self.start + place.chunk * _CHUNK,
             rate=RATE,
             leads=LEADS,
             gains=(_GAIN,) * len(LEADS),
@@ -116,12 +139,11 @@ def script(seed: int, bed: int, calm: float) -> Iterator[Episode]:
     yield Episode("pvc", at, 60, share=0.45)
     at += 60
     kinds = list(_LATER)
-    weights = np.array([_LATER[kind][0] for kind in kinds])
+    weights = np.array([_LATER[kind].weight for kind in kinds])
     while True:
         kind = kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]
-        _, shortest, longest = _LATER[kind]
         at += float(rng.uniform(40, 150))
-        seconds = float(rng.uniform(shortest, longest))
+        seconds = float(rng.uniform(_LATER[kind].shortest, _LATER[kind].longest))
         off = LEADS[: int(rng.integers(0, len(LEADS)))]
         yield Episode(kind, at, seconds, share=float(rng.uniform(0.3, 0.5)), leads=off)
         at += seconds

@@ -14,12 +14,12 @@ from pydantic import Field, model_validator
 
 from genray.settings.base import Location, Settings
 from monitors.sources.base import SourceLost
-from monitors.sources.connection import ca_needs_tls, needs, password, trust
+from monitors.sources.connection import import_extra, read_password, require_tls_for_ca, tls_context
 
 if TYPE_CHECKING:
     import confluent_kafka
 
-_ASKED = (1.0, 2.0, 8.0)  # s that brokers have to say what a topic is, one after the other
+_METADATA_TIMEOUTS = (1.0, 2.0, 8.0)  # s that brokers have to say what a topic is, one after the other
 
 
 class KafkaSettings(Settings):
@@ -38,31 +38,44 @@ class KafkaSettings(Settings):
     )
     tls: bool = Field(False, description="encrypt, and check the brokers' certificates")
     ca: Location | None = Field(None, description="file of the authority to trust; null: those of the system")
-    _ca = model_validator(mode="after")(ca_needs_tls)
+    _ca = model_validator(mode="after")(require_tls_for_ca)
 
 
 class KafkaSource:
     """Records of all partitions of a topic, without a consumer group. Its place is the offset in each.
 
-    Raises:
-        GenrayError: confluent-kafka, the password or the authority is missing.
+    Args:
+        settings: see there.
+        library: the module confluent_kafka.
+        password: of SASL.
     """
 
     name = "kafka"
     left_out: Sequence[str] = ()
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    def __init__(self, settings: KafkaSettings, library: Any, password: str | None) -> None:
         self._settings = settings
-        self._library = needs("confluent_kafka", extra="kafka")
-        self._password = password(settings.password_env)
-        if settings.tls:
-            trust(settings.ca)  # librdkafka reads it itself, and says less of a file that is not there
+        self._library = library
+        self._password = password
         self._consumer: confluent_kafka.Consumer | None = None
         # One thread, so that no call overlaps with one that was given up.
         self._thread: ThreadPoolExecutor | None = None
         self._offsets: dict[str, int] = {}
-        self._down: str | None = None
-        self._trouble = ""
+        self._lost_reason: str | None = None
+        self._last_error = ""
+
+    @classmethod
+    def from_settings(cls, settings: KafkaSettings) -> KafkaSource:
+        """The source of `settings`, not yet open.
+
+        Raises:
+            GenrayError: confluent-kafka, the password or the authority is missing.
+        """
+        library = import_extra("confluent_kafka", extra="kafka")
+        password = read_password(settings.password_env)
+        if settings.tls:
+            tls_context(settings.ca)  # librdkafka reads it itself, and says less of a file that is not there
+        return cls(settings, library, password)
 
     async def open(self, resume: Mapping[str, Any] | None) -> None:
         self._thread = ThreadPoolExecutor(1, "kafka")
@@ -79,8 +92,8 @@ class KafkaSource:
                 raise SourceLost(record.error().str())
             self._offsets[str(record.partition())] = record.offset() + 1
             messages.append(record.value() or b"")
-        if self._down is not None and not messages:
-            raise SourceLost(self._down)
+        if self._lost_reason is not None and not messages:
+            raise SourceLost(self._lost_reason)
         return messages
 
     def snapshot(self) -> Mapping[str, Any]:
@@ -88,64 +101,67 @@ class KafkaSource:
 
     async def close(self) -> None:
         thread, consumer = self._thread, self._consumer
-        self._thread = self._consumer = None
+        self._thread = None
+        self._consumer = None
         if thread is not None:
             if consumer is not None:
                 await asyncio.get_running_loop().run_in_executor(thread, consumer.close)
             thread.shutdown(wait=False)
 
     def _open(self, resume: Mapping[str, Any]) -> None:
-        kafka, s = self._library, self._settings
+        kafka, settings = self._library, self._settings
         options: dict[str, Any] = {
-            "bootstrap.servers": s.servers,
+            "bootstrap.servers": settings.servers,
             "group.id": "genray",  # demanded, not used
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
-            "auto.offset.reset": "latest" if s.start == "new" else "earliest",
-            "queued.max.messages.kbytes": s.buffer_mb * 1024,
+            "auto.offset.reset": "latest" if settings.start == "new" else "earliest",
+            "queued.max.messages.kbytes": settings.buffer_mb * 1024,
             "fetch.wait.max.ms": 100,
             "error_cb": self._on_error,
             "log_level": 0,
-            "security.protocol": ("SASL_" if s.username else "") + ("SSL" if s.tls else "PLAINTEXT"),
+            "security.protocol": _protocol(settings),
         }
-        if s.ca:
-            options["ssl.ca.location"] = s.ca
-        if s.username:
+        if settings.ca:
+            options["ssl.ca.location"] = settings.ca
+        if settings.username:
             options |= {
-                "sasl.mechanism": s.mechanism,
-                "sasl.username": s.username,
+                "sasl.mechanism": settings.mechanism,
+                "sasl.username": settings.username,
                 "sasl.password": self._password or "",
             }
-        self._down, self._trouble = None, ""
+        self._lost_reason = None
+        self._last_error = ""
         self._consumer = consumer = kafka.Consumer(options)
-        topic = self._metadata(consumer).topics[s.topic]
+        topic = self._metadata(consumer).topics[settings.topic]
         if topic.error is not None:
             raise kafka.KafkaException(topic.error)
         self._offsets = {}
         places = []
         for partition in sorted(topic.partitions):
-            place = kafka.TopicPartition(s.topic, partition)
+            place = kafka.TopicPartition(settings.topic, partition)
             if str(partition) in resume:
                 self._offsets[str(partition)] = int(resume[str(partition)])
             else:
                 # Asked for now, so that nothing is passed over between this and the first fetch.
                 low, high = consumer.get_watermark_offsets(place, timeout=10)
-                self._offsets[str(partition)] = high if s.start == "new" else low
+                self._offsets[str(partition)] = high if settings.start == "new" else low
             place.offset = self._offsets[str(partition)]
             places.append(place)
         consumer.assign(places)
 
     def _metadata(self, consumer: confluent_kafka.Consumer) -> Any:
-        """Of the topic. Asked for again and again, because why no broker can be used is said only between."""
+        """Of the topic. Asked for again and again, because the reason why no broker can be used comes only in
+        between."""
         failed: Any = None
-        for seconds in _ASKED:
+        for seconds in _METADATA_TIMEOUTS:
             try:
                 return consumer.list_topics(self._settings.topic, timeout=seconds)
             except self._library.KafkaException as error:
                 failed = error
             consumer.poll(0)  # calls `_on_error`
-            if self._down is not None:
-                raise SourceLost(self._down)
+            if self._lost_reason is not None:
+                raise SourceLost(self._lost_reason)
         raise SourceLost(failed.args[0].str())
 
     def _fetch(self) -> list[confluent_kafka.Message]:
@@ -153,19 +169,24 @@ class KafkaSource:
         first = self._consumer.poll(1.0)
         if first is None:
             return []
-        self._down = None
+        self._lost_reason = None
         # `consume` waits until it has all that it is asked for, so it is not asked to wait.
         return [first, *self._consumer.consume(self._settings.count - 1, timeout=0)]
 
     def _on_error(self, error: confluent_kafka.KafkaError) -> None:
         if error.code() == self._library.KafkaError._ALL_BROKERS_DOWN:
-            # That is no reason; what was said of the last of them is one.
-            self._down = self._trouble or error.str()
+            # That is no reason; the last error of one of them is.
+            self._lost_reason = self._last_error or error.str()
         elif error.fatal():
-            self._down = error.str()
+            self._lost_reason = error.str()
         else:
-            self._trouble = error.str()
+            self._last_error = error.str()
 
     async def _call(self, function: Any, *args: Any) -> Any:
         assert self._thread is not None
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+
+
+def _protocol(settings: KafkaSettings) -> str:
+    transport = "SSL" if settings.tls else "PLAINTEXT"
+    return f"SASL_{transport}" if settings.username else transport

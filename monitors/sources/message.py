@@ -20,8 +20,7 @@ Little-endian, without padding. n is the length of the stream's name, l the numb
     36+n+20 l+2 m l 4       u32          CRC-32 (zlib) of all bytes before it
 
 A message is at most 256 KiB. The names of streams are trusted: it is for the broker to say who may send.
-
-What sources deliver: some samples of all leads of one stream.
+Sources that make samples themselves deliver chunks, without encoding them.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, NoReturn
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,157 +63,6 @@ _LEAD: Final = struct.Struct("<16sf")
 _CRC: Final = struct.Struct("<I")
 _SAMPLE: Final = np.dtype("<i2")
 _MAX_NAME: Final = 128
-_Leads = tuple[tuple[str, ...], tuple[float, ...]]
-
-
-class BadMessage(Exception):
-    """A message that is refused; `reason` is a key of `REASONS`."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"{reason}: {REASONS[reason]}")
-        self.reason = reason
-
-
-def encode(chunk: Chunk) -> bytes:
-    """`chunk` as a message; gains are rounded to f32, and `received` is left out.
-
-    Raises:
-        BadMessage: a receiver would refuse it.
-        ValueError: its sequence does not fit.
-    """
-    name = chunk.stream.encode("utf-8", "replace")
-    samples = np.asarray(chunk.samples)
-    _check_stream(chunk.stream, len(name))
-    if len(chunk.leads) != len(chunk.gains):
-        _refuse("bad-leads")
-    if samples.dtype != np.int16 or samples.ndim != 2 or samples.shape[1] != len(chunk.leads):
-        _refuse("bad-samples")
-    _check_numbers(chunk.start, chunk.rate, len(samples))
-    try:
-        leads = b"".join(
-            _LEAD.pack(lead.encode("ascii") if len(lead) <= 16 else b"", gain)
-            for lead, gain in zip(chunk.leads, chunk.gains, strict=True)
-        )
-        _parse_leads(leads)
-    except (UnicodeError, struct.error, OverflowError):
-        raise BadMessage("bad-leads") from None
-    try:
-        head = _HEAD.pack(
-            _MAGIC,
-            VERSION,
-            len(name),
-            len(chunk.leads),
-            0,
-            chunk.sequence,
-            chunk.start,
-            chunk.rate,
-            len(samples),
-        )
-    except struct.error as error:
-        raise ValueError(f"a sequence is 0 to 2**64 - 1, not {chunk.sequence}") from error
-    body = b"".join((head, name, leads, samples.astype(_SAMPLE, copy=False).tobytes()))
-    if len(body) + _CRC.size > MAX_BYTES:
-        _refuse("too-large")
-    return body + _CRC.pack(zlib.crc32(body))
-
-
-def decode(data: bytes) -> Chunk:
-    """The message `data`; its samples are a view of `data` that cannot be written to.
-
-    Raises:
-        BadMessage: it is not one, and nothing else whatever `data` holds.
-    """
-    name_bytes, leads_count, sequence, start, rate, count = _head(data)
-    leads_at = _HEAD.size + name_bytes
-    samples_at = leads_at + _LEAD.size * leads_count
-    end = samples_at + _SAMPLE.itemsize * leads_count * count
-    if len(data) != end + _CRC.size:
-        _refuse("truncated" if len(data) < end + _CRC.size else "trailing")
-    if _CRC.unpack_from(data, end)[0] != zlib.crc32(memoryview(data)[:end]):
-        _refuse("checksum")
-    _check_numbers(start, rate, count)
-    leads, gains = _parse_leads(data[leads_at:samples_at])
-    samples = np.frombuffer(data, _SAMPLE, leads_count * count, samples_at)
-    return Chunk(
-        stream=_parse_stream(data[_HEAD.size : leads_at]),
-        sequence=sequence,
-        start=start,
-        rate=rate,
-        leads=leads,
-        gains=gains,
-        samples=samples.reshape(count, leads_count),
-    )
-
-
-def peek_stream(data: bytes) -> str:
-    """The name of the stream that `data` says it is of; whether the rest is whole is not looked at.
-
-    Raises:
-        BadMessage: it has no name.
-    """
-    name_bytes = _head(data)[0]
-    return _parse_stream(data[_HEAD.size : _HEAD.size + name_bytes])
-
-
-def _head(data: bytes) -> tuple[int, int, int, float, float, int]:
-    if len(data) > MAX_BYTES:
-        _refuse("too-large")
-    if not data.startswith(_MAGIC):
-        _refuse("not-a-message")
-    if len(data) < _HEAD.size:
-        _refuse("truncated")
-    _, version, name_bytes, leads, zero, sequence, start, rate, count = _HEAD.unpack_from(data)
-    if version != VERSION or zero:
-        _refuse("version")
-    if not 1 <= name_bytes <= _MAX_NAME:
-        _refuse("bad-stream")
-    if len(data) < _HEAD.size + name_bytes:
-        _refuse("truncated")
-    return name_bytes, leads, sequence, start, rate, count
-
-
-def _check_numbers(start: float, rate: float, count: int) -> None:
-    # Written so that NaN is refused.
-    if not RATES[0] <= rate <= RATES[1]:
-        _refuse("bad-rate")
-    if not TIMES[0] <= start <= TIMES[1]:
-        _refuse("bad-time")
-    if not 1 <= count <= MAX_SECONDS * rate:
-        _refuse("bad-samples")
-
-
-def _check_stream(stream: str, name_bytes: int) -> None:
-    if not (1 <= name_bytes <= _MAX_NAME and stream.isprintable()):
-        _refuse("bad-stream")
-
-
-# A device sends the same names and gains each second.
-@lru_cache(maxsize=16_384)
-def _parse_stream(name: bytes) -> str:
-    try:
-        stream = name.decode("utf-8")
-    except UnicodeDecodeError:
-        raise BadMessage("bad-stream") from None
-    _check_stream(stream, len(name))
-    return stream
-
-
-@lru_cache(maxsize=4096)
-def _parse_leads(block: bytes) -> _Leads:
-    names, gains = [], []
-    for padded, gain in _LEAD.iter_unpack(block):
-        name = padded.rstrip(b"\0")
-        if not name or not all(0x20 <= byte <= 0x7E for byte in name) or not GAINS[0] <= gain <= GAINS[1]:
-            _refuse("bad-leads")
-        names.append(name.decode("ascii"))
-        gains.append(gain)
-    if not 1 <= len(names) <= MAX_LEADS or len(set(names)) < len(names):
-        _refuse("bad-leads")
-    return tuple(names), tuple(gains)
-
-
-def _refuse(reason: str) -> NoReturn:
-    raise BadMessage(reason)
 
 
 MISSING = -32768
@@ -249,3 +97,170 @@ class Chunk:
     def end(self) -> float:
         """Unix time just after the last sample."""
         return self.start + len(self.samples) / self.rate
+
+
+class BadMessage(Exception):
+    """A message that is refused; `reason` is a key of `REASONS`."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}: {REASONS[reason]}")
+        self.reason = reason
+
+
+def encode(chunk: Chunk) -> bytes:
+    """`chunk` as a message; gains are rounded to f32, and `received` is left out.
+
+    Raises:
+        BadMessage: a receiver would refuse it.
+        ValueError: its sequence does not fit.
+    """
+    name = chunk.stream.encode("utf-8", "replace")
+    samples = np.asarray(chunk.samples)
+    _check_stream(chunk.stream, len(name))
+    if len(chunk.leads) != len(chunk.gains):
+        raise BadMessage("bad-leads")
+    if samples.dtype != np.int16 or samples.ndim != 2 or samples.shape[1] != len(chunk.leads):
+        raise BadMessage("bad-samples")
+    _check_numbers(chunk.start, chunk.rate, len(samples))
+    try:
+        leads = b"".join(
+            _LEAD.pack(lead.encode("ascii") if len(lead) <= 16 else b"", gain)
+            for lead, gain in zip(chunk.leads, chunk.gains, strict=True)
+        )
+        _parse_leads(leads)
+    except (UnicodeError, struct.error, OverflowError):
+        raise BadMessage("bad-leads") from None
+    try:
+        head = _HEAD.pack(
+            _MAGIC,
+            VERSION,
+            len(name),
+            len(chunk.leads),
+            0,
+            chunk.sequence,
+            chunk.start,
+            chunk.rate,
+            len(samples),
+        )
+    except struct.error as error:
+        raise ValueError(f"a sequence is 0 to 2**64 - 1, not {chunk.sequence}") from error
+    body = b"".join((head, name, leads, samples.astype(_SAMPLE, copy=False).tobytes()))
+    if len(body) + _CRC.size > MAX_BYTES:
+        raise BadMessage("too-large")
+    return body + _CRC.pack(zlib.crc32(body))
+
+
+def decode(data: bytes) -> Chunk:
+    """The message `data`; its samples are a view of `data` that cannot be written to.
+
+    Raises:
+        BadMessage: it is not one, and nothing else whatever `data` holds.
+    """
+    header = _parse_header(data)
+    leads_at = _HEAD.size + header.name_bytes
+    samples_at = leads_at + _LEAD.size * header.leads
+    end = samples_at + _SAMPLE.itemsize * header.leads * header.samples
+    if len(data) != end + _CRC.size:
+        raise BadMessage("truncated" if len(data) < end + _CRC.size else "trailing")
+    if _CRC.unpack_from(data, end)[0] != zlib.crc32(memoryview(data)[:end]):
+        raise BadMessage("checksum")
+    _check_numbers(header.start, header.rate, header.samples)
+    leads = _parse_leads(data[leads_at:samples_at])
+    samples = np.frombuffer(data, _SAMPLE, header.leads * header.samples, samples_at)
+    return Chunk(
+        stream=_parse_stream(data[_HEAD.size : leads_at]),
+        sequence=header.sequence,
+        start=header.start,
+        rate=header.rate,
+        leads=leads.names,
+        gains=leads.gains,
+        samples=samples.reshape(header.samples, header.leads),
+    )
+
+
+def peek_stream(data: bytes) -> str:
+    """The name of the stream that `data` says it is of; whether the rest is whole is not looked at.
+
+    Raises:
+        BadMessage: it has no name.
+    """
+    return _parse_stream(data[_HEAD.size : _HEAD.size + _parse_header(data).name_bytes])
+
+
+class _Header(NamedTuple):
+    """The beginning of a message; `leads` and `samples` are how many."""
+
+    magic: bytes
+    version: int
+    name_bytes: int
+    leads: int
+    zero: int
+    sequence: int
+    start: float
+    rate: float
+    samples: int
+
+
+class _LeadBlock(NamedTuple):
+    """What a message says of its leads."""
+
+    names: tuple[str, ...]
+    gains: tuple[float, ...]
+
+
+def _parse_header(data: bytes) -> _Header:
+    if len(data) > MAX_BYTES:
+        raise BadMessage("too-large")
+    if not data.startswith(_MAGIC):
+        raise BadMessage("not-a-message")
+    if len(data) < _HEAD.size:
+        raise BadMessage("truncated")
+    header = _Header._make(_HEAD.unpack_from(data))
+    if header.version != VERSION or header.zero:
+        raise BadMessage("version")
+    if not 1 <= header.name_bytes <= _MAX_NAME:
+        raise BadMessage("bad-stream")
+    if len(data) < _HEAD.size + header.name_bytes:
+        raise BadMessage("truncated")
+    return header
+
+
+def _check_numbers(start: float, rate: float, count: int) -> None:
+    # Written so that NaN is refused.
+    if not RATES[0] <= rate <= RATES[1]:
+        raise BadMessage("bad-rate")
+    if not TIMES[0] <= start <= TIMES[1]:
+        raise BadMessage("bad-time")
+    if not 1 <= count <= MAX_SECONDS * rate:
+        raise BadMessage("bad-samples")
+
+
+def _check_stream(stream: str, name_bytes: int) -> None:
+    if not (1 <= name_bytes <= _MAX_NAME and stream.isprintable()):
+        raise BadMessage("bad-stream")
+
+
+# A device sends the same names and gains each second.
+@lru_cache(maxsize=16_384)
+def _parse_stream(name: bytes) -> str:
+    try:
+        stream = name.decode("utf-8")
+    except UnicodeDecodeError:
+        raise BadMessage("bad-stream") from None
+    _check_stream(stream, len(name))
+    return stream
+
+
+@lru_cache(maxsize=4096)
+def _parse_leads(block: bytes) -> _LeadBlock:
+    names, gains = [], []
+    for padded, gain in _LEAD.iter_unpack(block):
+        name = padded.rstrip(b"\0")
+        printable = all(0x20 <= byte <= 0x7E for byte in name)
+        if not name or not printable or not GAINS[0] <= gain <= GAINS[1]:
+            raise BadMessage("bad-leads")
+        names.append(name.decode("ascii"))
+        gains.append(gain)
+    if not 1 <= len(names) <= MAX_LEADS or len(set(names)) < len(names):
+        raise BadMessage("bad-leads")
+    return _LeadBlock(tuple(names), tuple(gains))

@@ -17,7 +17,13 @@ from pydantic import Field, model_validator
 
 from genray.settings.base import Location, Settings
 from monitors.sources.base import SourceLost
-from monitors.sources.connection import ca_needs_tls, connection_failure, needs, password, trust
+from monitors.sources.connection import (
+    explain_connection_failure,
+    import_extra,
+    read_password,
+    require_tls_for_ca,
+    tls_context,
+)
 from monitors.sources.message import MAX_BYTES
 
 if TYPE_CHECKING:
@@ -55,7 +61,7 @@ class MqttSettings(Settings):
     password_env: str | None = Field(None, description="environment variable that holds the password")
     tls: bool = Field(False, description="encrypt, and check the broker's certificate")
     ca: Location | None = Field(None, description="file of the authority to trust; null: those of the system")
-    _ca = model_validator(mode="after")(ca_needs_tls)
+    _ca = model_validator(mode="after")(require_tls_for_ca)
     buffer_mb: int = Field(64, ge=1, le=4096, description="most of messages that wait; more are thrown away")
 
 
@@ -63,34 +69,52 @@ class MqttSource:
     """Publications on one topic filter. It keeps no place: what is published while it is away is lost,
     but for what the broker keeps for the session `client`.
 
-    Raises:
-        GenrayError: aiomqtt, the password or the authority is missing.
+    Args:
+        settings: see there.
+        library: the module aiomqtt.
+        password: of the user.
+        tls: whom to trust; None: nothing is encrypted.
     """
 
     name = "mqtt"
     left_out: Sequence[str] = ()
 
-    def __init__(self, settings: MqttSettings) -> None:
+    def __init__(
+        self, settings: MqttSettings, library: Any, password: str | None, tls: ssl.SSLContext | None
+    ) -> None:
         self._settings = settings
-        self._library = needs("aiomqtt", extra="mqtt")
-        self._password = password(settings.password_env)
-        self._tls = trust(settings.ca) if settings.tls else None
-        if self._tls is not None:
-            self._tls.sslsocket_class = _Socket
+        self._library = library
+        self._password = password
+        self._tls = tls
         self._client: aiomqtt.Client | None = None
         self._inbox: asyncio.Queue[aiomqtt.Message] | None = None
-        self._first: asyncio.Task[aiomqtt.Message] | None = None
+        self._next_message: asyncio.Task[aiomqtt.Message] | None = None
+
+    @classmethod
+    def from_settings(cls, settings: MqttSettings) -> MqttSource:
+        """The source of `settings`, not yet open.
+
+        Raises:
+            GenrayError: aiomqtt, the password or the authority is missing.
+        """
+        library = import_extra("aiomqtt", extra="mqtt")
+        password = read_password(settings.password_env)
+        tls = None
+        if settings.tls:
+            tls = tls_context(settings.ca)
+            tls.sslsocket_class = _ClosingSocket
+        return cls(settings, library, password, tls)
 
     async def open(self, resume: Mapping[str, Any] | None) -> None:
-        s = self._settings
-        inbox = _Inbox(s.buffer_mb * 2**20)
+        settings = self._settings
+        inbox = Inbox(settings.buffer_mb * 2**20)
         client: aiomqtt.Client = self._library.Client(
-            s.host,
-            s.port,
-            username=s.username,
+            settings.host,
+            settings.port,
+            username=settings.username,
             password=self._password,
-            identifier=s.client,
-            clean_session=s.client is None,
+            identifier=settings.client,
+            clean_session=settings.client is None,
             tls_context=self._tls,
             queue_type=lambda maxsize=0: inbox,
             logger=_LOG,
@@ -100,45 +124,50 @@ class MqttSource:
         try:
             await client.__aenter__()
             self._client, self._inbox = client, inbox
-            granted = await client.subscribe(s.topic, qos=s.qos)
+            granted = await client.subscribe(settings.topic, qos=settings.qos)
         except (self._library.MqttError, OSError) as error:
-            raise SourceLost(connection_failure(error, s.host, s.port) or str(error)) from error
-        if any((code if isinstance(code, int) else code.value) >= _REFUSED for code in granted):
+            raise SourceLost(
+                explain_connection_failure(error, settings.host, settings.port) or str(error)
+            ) from error
+        codes = [code if isinstance(code, int) else code.value for code in granted]
+        if any(code >= _REFUSED for code in codes):
             raise SourceLost("the subscription is refused")
 
     async def next(self) -> Sequence[bytes]:
         assert self._client is not None
         assert self._inbox is not None
         # It lives on when nothing came in time: a message that comes just then is not lost.
-        self._first = self._first or asyncio.ensure_future(anext(self._client.messages))
-        await asyncio.wait({self._first}, timeout=1.0)
-        if not self._first.done():
+        self._next_message = self._next_message or asyncio.ensure_future(anext(self._client.messages))
+        await asyncio.wait({self._next_message}, timeout=1.0)
+        if not self._next_message.done():
             return []
         try:
-            messages = [self._first.result()]
+            messages = [self._next_message.result()]
         except self._library.MqttError as error:
             raise SourceLost(str(error)) from error
         finally:
-            self._first = None
+            self._next_message = None
         while not self._inbox.empty():
             messages.append(self._inbox.get_nowait())
-        return [each.payload for each in messages if isinstance(each.payload, bytes)]
+        return [message.payload for message in messages if isinstance(message.payload, bytes)]
 
     def snapshot(self) -> Mapping[str, Any]:
         return {}
 
     async def close(self) -> None:
-        first, client = self._first, self._client
-        self._first = self._client = self._inbox = None
-        if first is not None:
-            first.cancel()
-            await asyncio.gather(first, return_exceptions=True)
+        waiting, client = self._next_message, self._client
+        self._next_message = None
+        self._client = None
+        self._inbox = None
+        if waiting is not None:
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
         if client is not None:
             with suppress(self._library.MqttError):  # it may be gone already
                 await client.__aexit__(None, None, None)
 
 
-class _Socket(ssl.SSLSocket):
+class _ClosingSocket(ssl.SSLSocket):
     """Closed when its handshake fails: the client forgets it, and each try in vain would leave one open."""
 
     def do_handshake(self, block: bool = False) -> None:
@@ -149,12 +178,12 @@ class _Socket(ssl.SSLSocket):
             raise
 
 
-class _Inbox(asyncio.Queue["aiomqtt.Message"]):
-    """A queue limited in bytes; of a message that is too large only as much is kept as shows that."""
+class Inbox(asyncio.Queue["aiomqtt.Message"]):
+    """A queue of at most `max_bytes`; of a message that is too large only as much is kept as shows that."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, max_bytes: int) -> None:
         super().__init__()
-        self._most = most
+        self._max_bytes = max_bytes
         self._bytes = 0
 
     def put_nowait(self, item: aiomqtt.Message) -> None:
@@ -163,7 +192,7 @@ class _Inbox(asyncio.Queue["aiomqtt.Message"]):
         if len(payload) > MAX_BYTES:
             item.payload = payload = payload[: MAX_BYTES + 1]
         size = _size(item)
-        if self._bytes + size > self._most:
+        if self._bytes + size > self._max_bytes:
             raise asyncio.QueueFull
         self._bytes += size
         super().put_nowait(item)

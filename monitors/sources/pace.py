@@ -4,49 +4,72 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass
+from typing import NamedTuple
 
 _MOST = 256  # chunks that are given at once
 _COARSEST = 0.02  # seconds; streams that are due within it are given together
 
 
+class ChunkPlace(NamedTuple):
+    """A chunk among all: the number that it has in its stream, and the number of the stream."""
+
+    chunk: int
+    stream: int
+
+
+FIRST_CHUNK = ChunkPlace(0, 0)
+
+
+@dataclass
 class Pace:
     """Walks through the chunks of streams: the first of each stream in turn, then the second of each.
 
     A chunk is due when its last sample is over, and the streams are spread evenly over the seconds of a
     chunk, as monitors of patients are.
 
-    Args:
+    Attributes:
         streams: how many there are.
         seconds: of a chunk.
         speed: seconds of samples in a second; 0: everything is due at once.
-        place: chunk and stream to begin with.
+        first: chunks, of all streams, before the one that it began with.
+        began: when that was, by the monotonic clock.
+        next: chunks, of all streams, before the one that comes next.
     """
 
-    def __init__(self, streams: int, seconds: float, speed: float, place: tuple[int, int] = (0, 0)) -> None:
-        self._streams, self._seconds, self._speed = streams, seconds, speed
-        self._most = min(streams, _MOST)
-        self._next = place[0] * streams + place[1]
-        self._first, self._began = self._next, time.monotonic()
+    streams: int
+    seconds: float
+    speed: float
+    first: int
+    began: float
+    next: int
+
+    @classmethod
+    def begin(cls, streams: int, seconds: float, speed: float, place: ChunkPlace = FIRST_CHUNK) -> Pace:
+        """Begin now, with the chunk at `place`."""
+        first = place.chunk * streams + place.stream
+        return cls(streams, seconds, speed, first, time.monotonic(), first)
 
     @property
-    def place(self) -> tuple[int, int]:
-        """The chunk and the stream that come next."""
-        return divmod(self._next, self._streams)
+    def place(self) -> ChunkPlace:
+        """Of the chunk that comes next."""
+        return ChunkPlace(*divmod(self.next, self.streams))
 
-    async def due(self) -> list[tuple[int, int]]:
+    async def due(self) -> list[ChunkPlace]:
         """Wait until a chunk is due; then those that are, at most one of each stream. They come again until
-        they are `passed`."""
-        if self._speed:
-            await asyncio.sleep(max(0.0, self._due(self._next) - time.monotonic()))
-        last = self._next + 1
+        the pace is advanced beyond them."""
+        if self.speed:
+            await asyncio.sleep(max(0.0, self._due_at(self.next) - time.monotonic()))
+        stop = self.next + 1
+        most = min(self.streams, _MOST)
         now = time.monotonic() + _COARSEST
-        while last - self._next < self._most and (not self._speed or self._due(last) <= now):
-            last += 1
-        return [divmod(number, self._streams) for number in range(self._next, last)]
+        while stop - self.next < most and (not self.speed or self._due_at(stop) <= now):
+            stop += 1
+        return [ChunkPlace(*divmod(number, self.streams)) for number in range(self.next, stop)]
 
-    def passed(self, chunks: int) -> None:
+    def advance(self, chunks: int) -> None:
         """So many chunks were given, or do not exist."""
-        self._next += chunks
+        self.next += chunks
 
-    def _due(self, number: int) -> float:
-        return self._began + ((number - self._first) / self._streams + 1) * self._seconds / self._speed
+    def _due_at(self, number: int) -> float:
+        return self.began + ((number - self.first) / self.streams + 1) * self.seconds / self.speed

@@ -40,7 +40,7 @@ class Pseudonyms:
         """`of(stream)`: its pseudonym, `LENGTH` characters."""
 
 
-def load_key(path: Path) -> bytes:
+def load_or_make_key(path: Path) -> bytes:
     """The key in the file `path`, 16 to 64 bytes in hexadecimal; made, for its owner only, if there is none.
 
     Raises:

@@ -11,7 +11,13 @@ from pydantic import Field, model_validator
 
 from genray.settings.base import Location, Settings
 from monitors.sources.base import SourceLost
-from monitors.sources.connection import ca_needs_tls, connection_failure, needs, password, trust
+from monitors.sources.connection import (
+    explain_connection_failure,
+    import_extra,
+    read_password,
+    require_tls_for_ca,
+    tls_context,
+)
 
 FIELD = b"m"
 
@@ -31,70 +37,87 @@ class RedisSettings(Settings):
     password_env: str | None = Field(None, description="environment variable that holds the password")
     tls: bool = Field(False, description="encrypt, and check the server's certificate")
     ca: Location | None = Field(None, description="file of the authority to trust; null: those of the system")
-    _ca = model_validator(mode="after")(ca_needs_tls)
+    _ca = model_validator(mode="after")(require_tls_for_ca)
 
 
 class RedisSource:
     """Entries of some streams, in their order. Its place is the id of the last entry of each.
 
-    Raises:
-        GenrayError: redis, the password or the authority is missing.
+    Args:
+        settings: see there.
+        library: the module redis.asyncio.
+        password: of the user.
+        tls: whom to trust; None: nothing is encrypted.
     """
 
     name = "redis"
     left_out: Sequence[str] = ()
 
-    def __init__(self, settings: RedisSettings) -> None:
+    def __init__(
+        self, settings: RedisSettings, library: Any, password: str | None, tls: ssl.SSLContext | None
+    ) -> None:
         self._settings = settings
-        self._library = needs("redis.asyncio", extra="redis")
-        self._password = password(settings.password_env)
-        self._tls = trust(settings.ca) if settings.tls else None
+        self._library = library
+        self._password = password
+        self._tls = tls
         self._client: Any = None  # its types cover both protocols and fit neither
-        self._ids: dict[str, str] = {}
+        self._last_ids: dict[str, str] = {}
+
+    @classmethod
+    def from_settings(cls, settings: RedisSettings) -> RedisSource:
+        """The source of `settings`, not yet open.
+
+        Raises:
+            GenrayError: redis, the password or the authority is missing.
+        """
+        library = import_extra("redis.asyncio", extra="redis")
+        password = read_password(settings.password_env)
+        tls = tls_context(settings.ca) if settings.tls else None
+        return cls(settings, library, password, tls)
 
     async def open(self, resume: Mapping[str, Any] | None) -> None:
-        s = self._settings
+        settings = self._settings
         self._client = client = self._library.Redis(
-            host=s.host,
-            port=s.port,
-            username=s.username,
+            host=settings.host,
+            port=settings.port,
+            username=settings.username,
             password=self._password,
-            ssl=s.tls,
+            ssl=settings.tls,
             socket_connect_timeout=10,
             socket_timeout=10,
             # The feed tries again, and tells.
-            retry=needs("redis.asyncio.retry", extra="redis").Retry(
-                needs("redis.backoff", extra="redis").NoBackoff(), 0
+            retry=import_extra("redis.asyncio.retry", extra="redis").Retry(
+                import_extra("redis.backoff", extra="redis").NoBackoff(), 0
             ),
         )
         if self._tls is not None:
             client.connection_pool.connection_class = _trusting(self._tls)
         try:
             await client.ping()
-            self._ids = {}
-            for key in s.keys:
+            self._last_ids = {}
+            for key in settings.keys:
                 if resume and key in resume:
-                    self._ids[key] = str(resume[key])
+                    self._last_ids[key] = str(resume[key])
                 else:
-                    newest = [] if s.start == "all" else await client.xrevrange(key, count=1)
-                    self._ids[key] = newest[0][0].decode("ascii") if newest else "0-0"
+                    newest = [] if settings.start == "all" else await client.xrevrange(key, count=1)
+                    self._last_ids[key] = newest[0][0].decode("ascii") if newest else "0-0"
         except (self._library.RedisError, OSError) as error:
-            raise SourceLost(self._why(error)) from error
+            raise SourceLost(self._explain(error)) from error
 
     async def next(self) -> Sequence[bytes]:
         try:
-            answer = await self._client.xread(dict(self._ids), count=self._settings.count, block=1000)
+            answer = await self._client.xread(dict(self._last_ids), count=self._settings.count, block=1000)
         except (self._library.RedisError, OSError) as error:
-            raise SourceLost(self._why(error)) from error
+            raise SourceLost(self._explain(error)) from error
         messages: list[bytes] = []
         for key, entries in answer:
             # An entry without the field is handed on: the feed counts it as no message.
             messages += [fields.get(FIELD, b"") for _, fields in entries]
-            self._ids[key.decode("utf-8")] = entries[-1][0].decode("ascii")
+            self._last_ids[key.decode("utf-8")] = entries[-1][0].decode("ascii")
         return messages
 
     def snapshot(self) -> Mapping[str, Any]:
-        return dict(self._ids)
+        return dict(self._last_ids)
 
     async def close(self) -> None:
         client, self._client = self._client, None
@@ -102,14 +125,14 @@ class RedisSource:
             with suppress(self._library.RedisError, OSError):  # it may be gone already
                 await client.aclose()
 
-    def _why(self, error: Exception) -> str:
-        s = self._settings
-        return connection_failure(error, s.host, s.port) or str(error) or type(error).__name__
+    def _explain(self, error: Exception) -> str:
+        explanation = explain_connection_failure(error, self._settings.host, self._settings.port)
+        return explanation or str(error) or type(error).__name__
 
 
 def _trusting(context: ssl.SSLContext) -> type:
     """Connections that trust whom `context` does; the library would trust those of the system as well."""
-    base: Any = needs("redis.asyncio.connection", extra="redis").SSLConnection
+    base: Any = import_extra("redis.asyncio.connection", extra="redis").SSLConnection
 
     def begin(self: Any, **options: Any) -> None:
         base.__init__(self, **options)

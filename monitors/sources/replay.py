@@ -6,10 +6,11 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from genray.settings.base import Location, Settings
 from genray.text import printable
 from monitors.sources.base import EndOfSource
 from monitors.sources.message import Chunk
-from monitors.sources.pace import Pace
+from monitors.sources.pace import FIRST_CHUNK, ChunkPlace, Pace
 
 _LOG = logging.getLogger(__name__)
 _AHEAD = 10.0  # seconds of each stream that are read at once, at least
@@ -56,23 +57,20 @@ class ReplaySource:
     is replayed, so that a replay with the same `start` has the same times.
 
     Attributes:
-        faults: records that were left out, each said once; its text names files, so it is not logged.
+        unreadable: why records were left out, each once; the texts name files, so they are not logged.
     """
 
     name = "replay"
 
     def __init__(self, settings: ReplaySettings) -> None:
         self._settings = settings
-        self.faults: list[DataError] = []
-        self._streams: list[_Stream] = []
-        self._names = ""
-        self._pace = Pace(1, 1.0, 0)
-        self._start = 0.0
+        self.unreadable: list[DataError] = []
+        self._replay: _Replay | None = None
 
     @property
     def left_out(self) -> Sequence[str]:
         """Records that cannot be read, or not to their end, and why."""
-        return [str(error) for error in self.faults]
+        return [str(error) for error in self.unreadable]
 
     async def open(self, resume: Mapping[str, Any] | None) -> None:
         """Open the records; those that cannot be read are left out.
@@ -80,15 +78,21 @@ class ReplaySource:
         Raises:
             DataError: there are no records, or none can be read.
         """
-        self._streams = await asyncio.to_thread(self._open)
-        self._names = _names(self._streams)
-        start, place = self._settings.start, (0, 0)
+        settings = self._settings
+        streams = await asyncio.to_thread(self._open_streams)
+        names = _checksum(streams)
+        start = settings.start
+        place = FIRST_CHUNK
         if resume:
             start = float(resume["start"])
-            same = resume.get("names") == self._names
-            place = int(resume["chunk"]), int(resume["stream"]) if same else 0
-        self._start = time.time() if start is None else start
-        self._pace = Pace(len(self._streams), self._settings.chunk_seconds, self._settings.speed, place)
+            same = resume.get("names") == names
+            place = ChunkPlace(int(resume["chunk"]), int(resume["stream"]) if same else 0)
+        self._replay = _Replay(
+            streams,
+            names,
+            start=time.time() if start is None else start,
+            pace=Pace.begin(len(streams), settings.chunk_seconds, settings.speed, place),
+        )
 
     async def next(self) -> list[Chunk]:
         """The chunks that are due.
@@ -96,77 +100,144 @@ class ReplaySource:
         Raises:
             EndOfSource: all records are over.
         """
+        replay = self._replay
+        assert replay is not None
         while True:
-            number, _ = self._pace.place
-            if all(stream.over(number) for stream in self._streams):
+            if replay.is_over:
                 raise EndOfSource
-            places = await self._pace.due()
-            wanted = [(n, self._streams[s]) for n, s in places if not self._streams[s].over(n)]
-            if not all(stream.holds(n) for n, stream in wanted):
-                read = await asyncio.to_thread(_read_ahead, wanted)
-                for stream, held in read:
-                    self._keep(stream, held)
-            self._pace.passed(len(places))
-            chunks = [stream.chunk(n, self._start) for n, stream in wanted if not stream.over(n)]
+            places = await replay.pace.due()
+            wanted = replay.wanted(places)
+            if not all(stream.holds(number) for stream, number in wanted):
+                for read in await asyncio.to_thread(_read_ahead, wanted):
+                    self._keep(read)
+            replay.pace.advance(len(places))
+            chunks = [stream.chunk(n, replay.start) for stream, n in wanted if not stream.is_over(n)]
             if chunks:
                 return chunks
 
     def snapshot(self) -> Mapping[str, Any]:
         """The chunk and stream that come next, and the time of the first sample. Streams are named by their
         files, which may name patients: so it has a number, and a checksum of all names."""
-        if not self._streams:
+        if self._replay is None:
             return {}
-        number, stream = self._pace.place
-        return {"start": self._start, "chunk": number, "stream": stream, "names": self._names}
+        place = self._replay.pace.place
+        return {
+            "start": self._replay.start,
+            "chunk": place.chunk,
+            "stream": place.stream,
+            "names": self._replay.names,
+        }
 
     async def close(self) -> None:
         """Let go of the records."""
-        self._streams = []
+        self._replay = None
 
-    def _open(self) -> list[_Stream]:
+    def _open_streams(self) -> list[RecordStream]:
         settings = self._settings
-        root, paths = _paths(settings)
+        listed = _list_records(settings)
         records: dict[str, EcgRecord] = {}
-        self.faults = []
-        for path in paths:
+        self.unreadable = []
+        for path in listed.paths:
             try:
                 record = open_record(path, rate=settings.csv_rate)
             except DataError as error:
-                self.faults.append(error)
+                self.unreadable.append(error)
                 continue
-            records[_stream_name(path, root, records)] = record
+            records[_stream_name(path, listed.root, records)] = record
         if not records:
-            raise _none(self.faults)
-        if self.faults:
-            _LOG.warning("%d of %d records cannot be read and are left out", len(self.faults), len(paths))
+            raise _nothing_readable(self.unreadable)
+        if self.unreadable:
+            _LOG.warning(
+                "%d of %d records cannot be read and are left out", len(self.unreadable), len(listed.paths)
+            )
         named = list(records.items())
-        wanted = settings.streams or len(named)
-        return [
-            _Stream(n, f"{name}#{n // len(named) + 1}" if n >= len(named) else name, record, settings)
-            for n, (name, record) in ((n, named[n % len(named)]) for n in range(wanted))
-        ]
+        streams = []
+        for number in range(settings.streams or len(named)):
+            name, record = named[number % len(named)]
+            if number >= len(named):
+                name = f"{name}#{number // len(named) + 1}"
+            streams.append(RecordStream(number, name, record, settings))
+        return streams
 
-    def _keep(self, stream: _Stream, held: tuple[int, NDArray[np.int16]] | DataError) -> None:
-        if isinstance(held, DataError):
-            stream.broken = True
-            self.faults.append(held)
+    def _keep(self, read: _Read) -> None:
+        """Give a stream the samples that were read for it, or end it."""
+        if isinstance(read.result, DataError):
+            read.stream.broken = True
+            self.unreadable.append(read.result)
             _LOG.warning("a record cannot be read any more; its stream ends")
         else:
-            stream.held = held
+            read.stream.held = read.result
 
 
-class _Stream:
-    """A record under a name, with the samples that were read ahead.
+def check_replayable(settings: ReplaySettings) -> None:
+    """Find out, before anything starts, that nothing can be replayed.
+
+    Raises:
+        DataError: there are no records, or none can be read.
+    """
+    errors: list[DataError] = []
+    for path in _list_records(settings).paths:
+        try:
+            open_record(path, rate=settings.csv_rate)
+        except DataError as error:
+            errors.append(error)
+        else:
+            return
+    raise _nothing_readable(errors)
+
+
+@dataclass(frozen=True)
+class _Replay:
+    """The streams of a source that is open, and when their chunks are due.
 
     Attributes:
-        held: number of the first sample that is held, counting on when the record begins again, and them.
+        names: checksum of the names of all streams.
+        start: unix time of the first sample.
+    """
+
+    streams: list[RecordStream]
+    names: str
+    start: float
+    pace: Pace
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing to come in any stream."""
+        number = self.pace.place.chunk
+        return all(stream.is_over(number) for stream in self.streams)
+
+    def wanted(self, places: Sequence[ChunkPlace]) -> list[_Wanted]:
+        """The chunks that exist at `places`."""
+        wanted = [_Wanted(self.streams[place.stream], place.chunk) for place in places]
+        return [each for each in wanted if not each.stream.is_over(each.number)]
+
+
+class _HeldSamples(NamedTuple):
+    """Samples that were read ahead: number of the first, counting on when the record begins again; and they,
+    (samples, leads)."""
+
+    first: int
+    samples: NDArray[np.int16]
+
+
+class RecordStream:
+    """A record under a name, with the samples that were read ahead.
+
+    Args:
+        number: of the stream among all.
+        name: of the stream.
+        record: that is replayed.
+        settings: of the replay.
+
+    Attributes:
+        held: the samples that were read ahead.
         broken: whether it could not be read any more.
     """
 
     def __init__(self, number: int, name: str, record: EcgRecord, settings: ReplaySettings) -> None:
         self.name = name
         self.record = record
-        self.held: tuple[int, NDArray[np.int16]] = 0, np.empty((0, len(record.leads)), np.int16)
+        self.held = _HeldSamples(0, np.empty((0, len(record.leads)), np.int16))
         self.broken = False
         self._seconds = settings.chunk_seconds
         self._end = math.inf if settings.loop else record.samples
@@ -174,7 +245,7 @@ class _Stream:
         self._ahead = max(1, math.ceil(_AHEAD / self._seconds))
         self._turn = number % self._ahead
 
-    def over(self, number: int) -> bool:
+    def is_over(self, number: int) -> bool:
         """Whether there is no chunk `number`."""
         return self.broken or self._bounds(number)[0] >= self._end
 
@@ -184,19 +255,21 @@ class _Stream:
         start, stop = self._bounds(number)
         return first <= start and stop <= first + len(samples)
 
-    def read(self, number: int) -> tuple[int, NDArray[np.int16]]:
-        """The samples of chunk `number` and some after it, and the number of the first."""
+    def read(self, number: int) -> _HeldSamples:
+        """The samples of chunk `number` and some after it."""
         start, _ = self._bounds(number)
         _, stop = self._bounds(number + self._ahead - 1 - (number + self._turn) % self._ahead)
-        parts, at, size = [], start, self.record.samples
+        parts = []
+        at, size = start, self.record.samples
         while at < stop:
             parts.append(self.record.read(at % size, min(at % size + stop - at, size)))
             at += len(parts[-1])
-        return start, np.concatenate(parts)
+        return _HeldSamples(start, np.concatenate(parts))
 
     def chunk(self, number: int, begin: float) -> Chunk:
         """Chunk `number` of a replay whose first sample has the unix time `begin`."""
-        record, (first, samples) = self.record, self.held
+        record = self.record
+        first, samples = self.held
         start, stop = self._bounds(number)
         return Chunk(
             stream=self.name,
@@ -213,67 +286,69 @@ class _Stream:
         return round(number * step), int(min(round((number + 1) * step), self._end))
 
 
-def check_replay(settings: ReplaySettings) -> None:
-    """Find out, before anything starts, that nothing can be replayed.
+class _Wanted(NamedTuple):
+    """A chunk that is due."""
 
-    Raises:
-        DataError: there are no records, or none can be read.
-    """
-    faults: list[DataError] = []
-    for path in _paths(settings)[1]:
-        try:
-            open_record(path, rate=settings.csv_rate)
-        except DataError as error:
-            faults.append(error)
-        else:
-            return
-    raise _none(faults)
+    stream: RecordStream
+    number: int
 
 
-def _paths(settings: ReplaySettings) -> tuple[Path, list[Path]]:
-    """What `path` names, and the records that are there."""
-    path = settings.path
-    if "://" in path:
-        raise DataError(f"only local records are replayed, not {path}", where=_WHERE, hint="copy them first")
-    root = Path(path).expanduser()
-    if root.is_dir():
-        if found := find_records(root):
-            return root, found
-        hint = "it needs .hea, .edf, .bdf or .csv files"
-        raise DataError(f"there are no records in the folder {path}", where=_WHERE, hint=hint)
-    # Records of WFDB are named without a suffix.
-    if root.exists() or root.with_name(f"{root.name}.hea").exists():
-        return root, [root]
-    raise DataError(f"{path} does not exist", where=_WHERE, hint="give a record, or a folder of records")
+class _Read(NamedTuple):
+    """What came of reading ahead for a stream."""
+
+    stream: RecordStream
+    result: _HeldSamples | DataError
 
 
-def _none(faults: Sequence[DataError]) -> DataError:
-    """That none of the records can be read, by the first."""
-    first = faults[0]
-    more = f" (and {len(faults) - 1} more cannot be read)" if len(faults) > 1 else ""
-    return DataError(first.what + more, where=first.where, hint=first.hint)
-
-
-_Held = tuple[int, NDArray[np.int16]] | DataError
-
-
-def _read_ahead(wanted: list[tuple[int, _Stream]]) -> list[tuple[_Stream, _Held]]:
-    read: dict[_Stream, _Held] = {}
-    for number, stream in wanted:
+def _read_ahead(wanted: Sequence[_Wanted]) -> list[_Read]:
+    """Read for the streams that do not hold their chunk."""
+    read: dict[RecordStream, _HeldSamples | DataError] = {}
+    for stream, number in wanted:
         if stream not in read and not stream.holds(number):
             try:
                 read[stream] = stream.read(number)
             except DataError as error:
                 read[stream] = error
-    return list(read.items())
+    return [_Read(stream, result) for stream, result in read.items()]
 
 
-def _names(streams: Sequence[_Stream]) -> str:
+class _ListedRecords(NamedTuple):
+    """What the settings name, and the records that are there."""
+
+    root: Path
+    paths: list[Path]
+
+
+def _list_records(settings: ReplaySettings) -> _ListedRecords:
+    path = settings.path
+    if "://" in path:
+        raise DataError(f"only local records are replayed, not {path}", where=_WHERE, hint="copy them first")
+    root = Path(path).expanduser()
+    if root.is_dir():
+        if paths := find_records(root):
+            return _ListedRecords(root, paths)
+        hint = "it needs .hea, .edf, .bdf or .csv files"
+        raise DataError(f"there are no records in the folder {path}", where=_WHERE, hint=hint)
+    # Records of WFDB are named without a suffix.
+    if root.exists() or root.with_name(f"{root.name}.hea").exists():
+        return _ListedRecords(root, [root])
+    raise DataError(f"{path} does not exist", where=_WHERE, hint="give a record, or a folder of records")
+
+
+def _nothing_readable(errors: Sequence[DataError]) -> DataError:
+    """That none of the records can be read, by the first."""
+    first = errors[0]
+    more = f" (and {len(errors) - 1} more cannot be read)" if len(errors) > 1 else ""
+    return DataError(first.what + more, where=first.where, hint=first.hint)
+
+
+def _checksum(streams: Sequence[RecordStream]) -> str:
+    """Of the names of all streams."""
     names = "\n".join(stream.name for stream in streams)
     return blake2b(names.encode(errors="surrogatepass"), digest_size=8).hexdigest()
 
 
-def _stream_name(path: Path, root: Path, taken: Mapping[str, Any]) -> str:
+def _stream_name(path: Path, root: Path, taken: Container[str]) -> str:
     inside = path.relative_to(root) if root != path else Path(path.name)
     name = inside.with_suffix("").as_posix()
     if name in taken:  # a record in two formats

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
@@ -11,9 +12,9 @@ from pydantic import Field, field_validator
 
 from genray.settings.base import Location, Settings
 from monitors.sources.base import SourceLost
-from monitors.sources.connection import connection_failure, password, trust
+from monitors.sources.connection import explain_connection_failure, read_password, tls_context
 
-MOST: Final = 4 * 2**20
+MAX_MESSAGE: Final = 4 * 2**20
 """Bytes of a message: one beyond this ends the connection, one that is only too large for the wire format is
 counted, and other streams go on."""
 
@@ -40,26 +41,39 @@ class WebSocketSettings(Settings):
 class WebSocketSource:
     """What one server sends. It keeps no place: what is sent while it is away is lost.
 
-    Raises:
-        GenrayError: the token or the authority is missing.
+    Args:
+        settings: see there.
+        token: that is sent; None: none is.
+        tls: as aiohttp takes it: whom to trust, or True where nothing is encrypted.
     """
 
     name = "websocket"
     left_out: Sequence[str] = ()
 
-    def __init__(self, settings: WebSocketSettings) -> None:
+    def __init__(self, settings: WebSocketSettings, token: str | None, tls: ssl.SSLContext | bool) -> None:
         self._settings = settings
-        self._token = password(settings.token_env)
-        self._tls = trust(settings.ca) if settings.url.startswith("wss:") else True
+        self._token = token
+        self._tls = tls
         self._session: aiohttp.ClientSession | None = None
         self._socket: aiohttp.ClientWebSocketResponse | None = None
+
+    @classmethod
+    def from_settings(cls, settings: WebSocketSettings) -> WebSocketSource:
+        """The source of `settings`, not yet open.
+
+        Raises:
+            GenrayError: the token or the authority is missing.
+        """
+        token = read_password(settings.token_env)
+        tls = tls_context(settings.ca) if settings.url.startswith("wss:") else True
+        return cls(settings, token, tls)
 
     async def open(self, resume: Mapping[str, Any] | None) -> None:
         self._session = aiohttp.ClientSession()
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
         try:
             self._socket = await self._session.ws_connect(
-                self._settings.url, headers=headers, heartbeat=20, max_msg_size=MOST, ssl=self._tls
+                self._settings.url, headers=headers, heartbeat=20, max_msg_size=MAX_MESSAGE, ssl=self._tls
             )
         except aiohttp.WSServerHandshakeError as error:
             # Its text shows the URL, and a URL may hold a token.
@@ -67,8 +81,8 @@ class WebSocketSource:
         except (aiohttp.ClientError, OSError) as error:
             url = urlsplit(self._settings.url)
             port = url.port or (443 if url.scheme == "wss" else 80)
-            why = connection_failure(error, url.hostname or "", port)
-            raise SourceLost(why or type(error).__name__) from None
+            explanation = explain_connection_failure(error, url.hostname or "", port)
+            raise SourceLost(explanation or type(error).__name__) from None
 
     async def next(self) -> Sequence[bytes]:
         assert self._socket is not None
@@ -87,7 +101,8 @@ class WebSocketSource:
 
     async def close(self) -> None:
         socket, session = self._socket, self._session
-        self._socket = self._session = None
+        self._socket = None
+        self._session = None
         if socket is not None:
             await socket.close()
         if session is not None:

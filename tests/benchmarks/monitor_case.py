@@ -15,7 +15,7 @@ from monitors.outputs.alertmanager import AlertmanagerSettings
 from monitors.outputs.journal import Journal
 from monitors.outputs.metrics import MetricsExporter, MetricsSettings
 from monitors.outputs.page import PageSettings
-from monitors.patient.bed import Round
+from monitors.patient.output import WardOutput
 from monitors.patient.reference import ReferenceSettings
 from monitors.patient.ward import WardSettings
 from monitors.settings import EcgSettings
@@ -71,7 +71,7 @@ class Meter:
     learned: dict[str, bool] = field(default_factory=dict)
     _began: tuple[float, float, float] | None = None
 
-    def found(self, found: Round, took: float = 0.0) -> None:
+    def found(self, found: WardOutput, took: float = 0.0) -> None:
         """What came of some chunks, and the seconds that it took to find it."""
         if self._began is not None and not self.over:
             self.scores += len(found.scores)
@@ -139,7 +139,7 @@ class Told:
         self._exporter = MetricsExporter(settings(case).metrics)
         print(f"metrics: http://127.0.0.1:{self._exporter.start()}/metrics", flush=True)
 
-    def __call__(self, rounds: Iterable[Round], took: float = 0.0) -> None:
+    def __call__(self, rounds: Iterable[WardOutput], took: float = 0.0) -> None:
         for found in rounds:
             if found.transitions:
                 for transition in self._journal.record(found.transitions):

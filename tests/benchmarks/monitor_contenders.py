@@ -28,9 +28,9 @@ from genray.progress import LineDisplay
 from monitors.alarms.events import Reading
 from monitors.outputs.journal import Journal
 from monitors.outputs.metrics import MetricsExporter
-from monitors.patient.bed import Round
-from monitors.patient.detection import Detection
-from monitors.patient.scoring import Scorer
+from monitors.patient.detection import QrsDetector
+from monitors.patient.output import WardOutput
+from monitors.patient.scoring import BeatModel
 from monitors.patient.ward import Ward
 from monitors.service.backends import LocalBackend
 from monitors.service.monitor import Monitor
@@ -81,8 +81,8 @@ def genray(case: Case, meter: Meter) -> None:
 
 
 def _ward(case: Case) -> Callable[[], Ward]:
-    made, scorer = settings(case), Scorer(load_bundle(Path(case.bundle)))
-    return lambda: Ward(made.ward, scorer, lambda stream: made.alarms)
+    made, beat_model = settings(case), BeatModel.from_bundle(load_bundle(Path(case.bundle)))
+    return lambda: Ward(made.ward, beat_model, lambda stream: made.alarms)
 
 
 def dict_loop(case: Case, meter: Meter) -> None:
@@ -100,7 +100,7 @@ def dict_loop(case: Case, meter: Meter) -> None:
 
 
 def _bytewax(case: Case, meter: Meter, build: Callable[[Any], Any]) -> None:
-    """A dataflow of one worker: `build` makes of a stream of chunks one of (key, (Round, seconds))."""
+    """A dataflow of one worker: `build` makes of a stream of chunks one of (key, (WardOutput, seconds))."""
     import bytewax.operators as op
     from bytewax.dataflow import Dataflow
     from bytewax.inputs import DynamicSource, StatelessSourcePartition
@@ -122,12 +122,12 @@ def _bytewax(case: Case, meter: Meter, build: Callable[[Any], Any]) -> None:
         def build(self, step_id: str, worker_index: int, worker_count: int) -> Part:
             return Part()
 
-    class Tell(StatelessSinkPartition[tuple[Round, float]]):
-        def write_batch(self, items: list[tuple[Round, float]]) -> None:
+    class Tell(StatelessSinkPartition[tuple[WardOutput, float]]):
+        def write_batch(self, items: list[tuple[WardOutput, float]]) -> None:
             for found, took in items:
                 told([found], took)
 
-    class Sink(DynamicSink[tuple[Round, float]]):
+    class Sink(DynamicSink[tuple[WardOutput, float]]):
         def build(self, step_id: str, worker_index: int, worker_count: int) -> Tell:
             return Tell()
 
@@ -154,7 +154,7 @@ def bytewax(case: Case, meter: Meter) -> None:
 
     make = _ward(case)
 
-    def watch(state: Keyed | None, chunk: Chunk) -> tuple[Keyed, tuple[Round, float]]:
+    def watch(state: Keyed | None, chunk: Chunk) -> tuple[Keyed, tuple[WardOutput, float]]:
         state = state or Keyed(make())
         began = time.monotonic()
         state.ward.push(chunk, began)
@@ -175,7 +175,7 @@ def bytewax_batched(case: Case, meter: Meter) -> None:
 
     ward = _ward(case)()
 
-    def watch(chunks: list[Chunk]) -> list[tuple[Round, float]]:
+    def watch(chunks: list[Chunk]) -> list[tuple[WardOutput, float]]:
         began = time.monotonic()
         for chunk in chunks:
             ward.push(chunk, began)
@@ -193,8 +193,8 @@ def _millivolts(chunk: Chunk) -> Any:
 
 def detection(case: Case, meter: Meter) -> None:
     """QRS detection alone, by genray: what it costs of the whole."""
-    replay, detector = Replay(case), Detection(RATE, RATE)
-    states: dict[str, tuple[int, QrsThresholds]] = {}
+    replay, detector = Replay(case), QrsDetector(RATE, RATE)
+    states: dict[str, tuple[int, Decisions]] = {}
     ends: dict[str, int] = {}
     waiting: dict[str, Chunk] = {}
     detector.grow(LEADS * case.streams)
@@ -208,7 +208,7 @@ def detection(case: Case, meter: Meter) -> None:
         for stream in streams:
             ends[stream] += RATE
         starts = LEADS * np.arange(len(streams))
-        detector.push(rows, starts, samples, usable[: len(rows)], decisions, [ends[s] for s in streams])
+        detector.detect(rows, starts, samples, usable[: len(rows)], decisions, [ends[s] for s in streams])
         meter.passed(len(streams))
         waiting.clear()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from genray.bundle import load_bundle
-from monitors.patient.scoring import Scorer
+from monitors.patient.scoring import BeatModel
 from tests.monitors.bundles import fit_beats
 from tests.monitors.certificates import write_certificates
 
@@ -19,9 +19,9 @@ def beat_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def scorer(beat_bundle: Path) -> Scorer:
-    """The scorer of `beat_bundle`."""
-    return Scorer(load_bundle(beat_bundle))
+def beat_model(beat_bundle: Path) -> BeatModel:
+    """The beat_model of `beat_bundle`."""
+    return BeatModel.from_bundle(load_bundle(beat_bundle))
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from genray.ecg.synthesis import GeneratedEcg
 from monitors.alarms.events import AlarmKind, Transition
-from monitors.patient.bed import Round
+from monitors.patient.output import ScoredBeat, WardOutput
 from monitors.patient.reference import ReferenceSettings
-from monitors.patient.scoring import Scorer
+from monitors.patient.scoring import BeatModel
 from monitors.patient.ward import Ward, WardSettings
 from monitors.sources.message import MISSING, Chunk
 
@@ -54,57 +54,51 @@ def chunks(
         at, number = at + count, number + 1
 
 
-class Watch:
-    """A ward whose clock is that of its samples: what is pushed has just arrived."""
+class LiveWard:
+    """A ward whose clock is that of its samples: what is pushed has just arrived.
+
+    Attributes:
+        output: all that came out of it.
+    """
 
     def __init__(self, ward: Ward) -> None:
-        self.ward, self.all = ward, Round()
+        self.ward = ward
+        self.output = WardOutput()
         self.now = 0.0
-        self.beats: dict[str, list[dict[str, Any]]] = {}
 
-    def feed(self, *streams: Iterator[Chunk]) -> Round:
+    def feed(self, *streams: Iterator[Chunk]) -> WardOutput:
         """Push the next chunk of each of `streams`, look, and so on until they end."""
         rest = list(streams)
         while rest:
-            for each in list(rest):
-                chunk = next(each, None)
+            for stream in list(rest):
+                chunk = next(stream, None)
                 if chunk is None:
-                    rest.remove(each)
+                    rest.remove(stream)
                     continue
                 self.now = max(self.now, chunk.end - START)
                 assert self.ward.push(replace(chunk, received=self.now), self.now)
             self.step()
-        return self.all
+        return self.output
 
-    def step(self) -> Round:
+    def step(self) -> WardOutput:
         """Look until nothing waits."""
-        while (made := self.ward.step(self.now)).readings or made.faults:
-            self._gather(made)
-        return made
+        while (output := self.ward.step(self.now)).readings or output.faults:
+            self.output.extend(output)
+        return output
 
     def pass_time(self, seconds: float) -> None:
         """So long nothing comes."""
         for _ in range(round(seconds)):
             self.now += 1
-            self._gather(self.ward.tick(self.now))
+            self.output.extend(self.ward.tick(self.now))
 
     def changes(self, kind: AlarmKind | None = None, stream: str | None = None) -> list[Transition]:
-        """Changes of alarms of a kind."""
-        return [t for t in self.all.transitions if kind in (None, t.kind) and stream in (None, t.stream)]
-
-    def _gather(self, made: Round) -> None:
-        mine: Mapping[str, Any] = vars(self.all)
-        for name in ("readings", "transitions", "traces", "scores", "delays", "discharged"):
-            mine[name].extend(getattr(made, name))
-        for stream, beats in made.beats.items():
-            self.beats.setdefault(stream, []).extend(beats)
-        self.all.references.update(made.references)
-        self.all.faults.update(made.faults)
-        self.all.behind = max(self.all.behind, made.behind)
+        """Changes of alarms of a kind, of a stream."""
+        return [t for t in self.output.transitions if kind in (None, t.kind) and stream in (None, t.stream)]
 
 
 def hits(found: NDArray[np.floating], truth: NDArray[np.floating], tolerance: float) -> tuple[int, int, int]:
-    """Of two sorted lists of times: found that are true, missed, and invented."""
+    """Of two sorted arrays of times, detected and true: how many are both, missed, and invented."""
     near = (
         np.abs(found[:, None] - truth[None]) <= tolerance if len(found) and len(truth) else np.zeros((0, 0))
     )
@@ -112,17 +106,19 @@ def hits(found: NDArray[np.floating], truth: NDArray[np.floating], tolerance: fl
     return both, len(truth) - both, len(found) - (int(near.any(axis=1).sum()) if near.size else 0)
 
 
-def times_of(made: GeneratedEcg, symbols: str = "NVS") -> NDArray[np.float64]:
+def times_of(ecg: Generated, symbols: str = "NVS") -> NDArray[np.float64]:
     """Seconds of the beats of `symbols`."""
-    keep = [symbol in symbols for symbol in made.symbols]
-    return made.peaks[keep] / 360.0
+    keep = [symbol in symbols for symbol in ecg.symbols]
+    return ecg.peaks[keep] / 360.0
 
 
-def watch(scorer: Scorer, **more: float) -> Watch:
-    """An empty ward, with `more` settings."""
-    return Watch(Ward(settings(**more), scorer))
+def live_ward(beat_model: BeatModel, *, watched: Iterable[str] = (), **more: float) -> LiveWard:
+    """An empty ward with `more` settings, that gives traces and beats of the streams `watched`."""
+    ward = Ward(settings(**more), beat_model)
+    ward.watched = frozenset(watched)
+    return LiveWard(ward)
 
 
-def seconds(beats: list[dict[str, Any]]) -> NDArray[np.float64]:
+def seconds(beats: list[ScoredBeat]) -> NDArray[np.float64]:
     """When beats of a watched stream were, counted from `START`."""
-    return np.array([beat["time"] for beat in beats]) - START
+    return np.array([beat.time for beat in beats]) - START

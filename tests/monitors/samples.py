@@ -1,4 +1,4 @@
-"""What tests of the monitor send, and a watcher that takes in what a feed delivers."""
+"""What tests of sources send, and who takes in what a feed delivers."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def chunk(sequence: int = 0, *, stream: str = "bed-17", rate: float = 360.0, sec
     )
 
 
-class Watcher:
+class FeedWatcher:
     """Takes what a feed of `source` delivers, and lets a test wait for it."""
 
-    def __init__(self, source: EcgSource, mine: Callable[[str], bool] | None = None) -> None:
+    def __init__(self, source: EcgSource, accepts: Callable[[str], bool] | None = None) -> None:
         self.chunks: list[Chunk] = []
         self.faults: Counter[str] = Counter()
         self._changed = asyncio.Event()
         settings = FeedSettings(first_wait=0.05, longest_wait=0.2)
-        self.feed = Feed(source, self._deliver, self._fault, settings, KEY, mine)
+        self.feed = Feed(source, self._deliver, self._fault, settings, KEY, accepts)
 
     async def _deliver(self, chunk: Chunk) -> None:
         self.chunks.append(chunk)

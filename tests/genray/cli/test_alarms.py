@@ -21,7 +21,7 @@ from genray.cli.main import main
 from monitors.alarms.events import Transition
 from monitors.outputs.journal import Journal
 from monitors.settings import EcgSettings
-from monitors.sources.pseudonyms import Pseudonyms, load_key
+from monitors.sources.pseudonyms import Pseudonyms, load_or_make_key
 
 HOSTILE = "\x1b[2Jbed\n\u202e[red]9[/red]\t=1+1"
 
@@ -179,7 +179,7 @@ def test_the_newest_are_shown_and_all_are_counted(state: Path) -> None:
 
 
 def test_a_stream_is_found_by_its_name_or_its_pseudonym(state: Path) -> None:
-    pseudonym = Pseudonyms(load_key(state / "stream.key")).of("bed-7")
+    pseudonym = Pseudonyms(load_or_make_key(state / "stream.key")).of("bed-7")
     write(state, transition(stream=pseudonym), transition("gap", stream="other"))
     for name in ("bed-7", pseudonym):
         said = json.loads(genray("alarms", "--state", str(state), "--stream", name, "--json").stdout)
@@ -222,7 +222,7 @@ def test_nothing_recorded_is_no_error(state: Path) -> None:
     ],
 )
 def test_what_is_asked_for_wrongly_is_said(state: Path, given: list[str], said: str) -> None:
-    load_key(state / "stream.key")
+    load_or_make_key(state / "stream.key")
     write(state, transition())
     result = genray("alarms", "--state", str(state), *given)
     assert result.exit_code == 2
@@ -231,7 +231,7 @@ def test_what_is_asked_for_wrongly_is_said(state: Path, given: list[str], said: 
 
 
 def test_a_name_that_no_stream_can_have_is_refused(state: Path) -> None:
-    load_key(state / "stream.key")
+    load_or_make_key(state / "stream.key")
     assert "is not UTF-8" in genray("names", "\udcff", "--state", str(state)).stderr
 
 
@@ -258,7 +258,7 @@ def test_other_databases_and_later_versions_are_refused(state: Path) -> None:
 
 
 def test_names_are_told_their_pseudonyms_and_back(state: Path) -> None:
-    of = Pseudonyms(load_key(state / "stream.key")).of
+    of = Pseudonyms(load_or_make_key(state / "stream.key")).of
     write(state, transition(stream=of("bed-7")), transition("gap", stream=of("bed-8")))
     plain = genray("names", "bed-7", "bed-9", "--state", str(state)).stdout
     assert plain.splitlines() == [f"bed-7  {of('bed-7')}", f"bed-9  {of('bed-9')}"]

@@ -11,11 +11,11 @@ from monitors.alarms.conditions import (
     LOW,
     MEDIUM,
     UNKNOWN,
-    Finding,
+    Situation,
     Timer,
-    measured,
-    missed,
-    unjudged,
+    measured_values,
+    unknown_reason,
+    update_missing,
 )
 from monitors.alarms.events import AlarmKind, Observation
 from monitors.alarms.limits import Limits
@@ -23,12 +23,14 @@ from monitors.alarms.limits import Limits
 PHYSIOLOGICAL = [kind for kind, each in CONDITIONS.items() if each.category == "physiological"]
 
 
-def seen(missing: float = 0.0, asystole: bool = False, lead_off: bool = False, **what: Any) -> Finding:
-    return Finding(Observation(time=0.0, **what), Limits(), missing, asystole, lead_off)
+def situation(
+    missing: float = 0.0, *, asystole_open: bool = False, lead_off_open: bool = False, **observed: Any
+) -> Situation:
+    return Situation(Observation(time=0.0, **observed), Limits(), missing, asystole_open, lead_off_open)
 
 
 @pytest.mark.parametrize(
-    ("kind", "what", "level"),
+    ("kind", "observed", "level"),
     [
         ("asystole", {"silence": 3.9}, CLEAR),
         ("asystole", {"silence": 4.0}, HIGH),
@@ -37,7 +39,7 @@ def seen(missing: float = 0.0, asystole: bool = False, lead_off: bool = False, *
         ("bradycardia", {"heart_rate": 40}, BETWEEN),
         ("bradycardia", {"heart_rate": 39.9}, MEDIUM),
         ("bradycardia", {"heart_rate": 29.9}, HIGH),
-        ("bradycardia", {"heart_rate": 20, "asystole": True}, UNKNOWN),
+        ("bradycardia", {"heart_rate": 20, "asystole_open": True}, UNKNOWN),
         ("tachycardia", {"heart_rate": 135}, CLEAR),
         ("tachycardia", {"heart_rate": 140}, BETWEEN),
         ("tachycardia", {"heart_rate": 140.1}, MEDIUM),
@@ -53,8 +55,8 @@ def seen(missing: float = 0.0, asystole: bool = False, lead_off: bool = False, *
         ("poor-signal", {"poor": ("I",)}, CLEAR),
         ("poor-signal", {"poor": ("I",), "good": False}, MEDIUM),
         ("poor-signal", {"off": ("I",), "good": False}, MEDIUM),
-        ("poor-signal", {"off": ("I",), "good": False, "lead_off": True}, UNKNOWN),
-        ("poor-signal", {"off": ("I",), "poor": ("II",), "good": False, "lead_off": True}, MEDIUM),
+        ("poor-signal", {"off": ("I",), "good": False, "lead_off_open": True}, UNKNOWN),
+        ("poor-signal", {"off": ("I",), "poor": ("II",), "good": False, "lead_off_open": True}, MEDIUM),
         ("poor-signal", {"good": False, "lost": 3}, UNKNOWN),
         ("gap", {"missing": 3.0}, CLEAR),
         ("gap", {"missing": 4.0}, BETWEEN),
@@ -70,22 +72,22 @@ def seen(missing: float = 0.0, asystole: bool = False, lead_off: bool = False, *
         ("behind", {"behind": math.nan}, UNKNOWN),
     ],
 )
-def test_a_condition_holds_at_a_level(kind: AlarmKind, what: dict[str, Any], level: int) -> None:
-    assert CONDITIONS[kind].level(seen(**what)) == level
+def test_a_condition_holds_at_a_level(kind: AlarmKind, observed: dict[str, Any], level: int) -> None:
+    assert CONDITIONS[kind].level(situation(**observed)) == level
 
 
 @pytest.mark.parametrize("kind", PHYSIOLOGICAL)
 @pytest.mark.parametrize("bad", [{"good": False}, {"lost": 2.0}], ids=str)
 def test_without_a_signal_nothing_physiological_is_judged(kind: AlarmKind, bad: dict[str, Any]) -> None:
     for rate in (20.0, 70.0, 200.0):
-        what = seen(heart_rate=rate, silence=9.0, burden=1.0, **bad)
-        assert CONDITIONS[kind].level(what) == UNKNOWN
+        observed = situation(heart_rate=rate, silence=9.0, burden=1.0, **bad)
+        assert CONDITIONS[kind].level(observed) == UNKNOWN
 
 
 @pytest.mark.parametrize("kind", PHYSIOLOGICAL)
 @pytest.mark.parametrize("value", [None, math.nan, -1.0])
 def test_what_is_no_measurement_is_not_judged(kind: AlarmKind, value: float | None) -> None:
-    assert CONDITIONS[kind].level(seen(heart_rate=value, silence=value, burden=value)) == UNKNOWN
+    assert CONDITIONS[kind].level(situation(heart_rate=value, silence=value, burden=value)) == UNKNOWN
 
 
 def test_a_timer_counts_while_its_level_holds() -> None:
@@ -118,25 +120,25 @@ def test_a_timer_counts_no_time_that_was_not_seen(now: float, gap: float, held: 
 
 
 def test_missing_seconds_are_of_the_last_minute_and_few_numbers() -> None:
-    missing = missed((), 1000.0, 4.0)
-    assert sum(seconds for _, seconds in missed(missing, 1050.0, 1.0)) == 5.0
-    assert missed(missing, 1060.0, 0.0) == ()
-    assert missed(missing, 500.0, 0.0) == (), "the clock was set back"
-    assert missed((), 0.0, math.inf) == ((0, 60.0),)
-    assert missed((), 0.0, math.nan) == missed((), 0.0, -3.0) == ()
+    missing = update_missing((), 1000.0, 4.0)
+    assert sum(seconds for _, seconds in update_missing(missing, 1050.0, 1.0)) == 5.0
+    assert update_missing(missing, 1060.0, 0.0) == ()
+    assert update_missing(missing, 500.0, 0.0) == (), "the clock was set back"
+    assert update_missing((), 0.0, math.inf) == ((0, 60.0),)
+    assert update_missing((), 0.0, math.nan) == update_missing((), 0.0, -3.0) == ()
     for hop in range(1000):
-        missing = missed(missing, 1000.0 + hop / 4, 0.1)
+        missing = update_missing(missing, 1000.0 + hop / 4, 0.1)
     assert len(missing) <= 12
 
 
 def test_a_reason_says_what_stands_in_the_way() -> None:
-    assert unjudged("tachycardia", seen(lost=3.0, good=False)) == "no samples arrive"
-    assert unjudged("tachycardia", seen(good=False)) == "no lead is good"
-    assert unjudged("bradycardia", seen(asystole=True)) == "an asystole is told of"
-    assert unjudged("tachycardia", seen(asystole=True)) == "it is not known"
+    assert unknown_reason("tachycardia", situation(lost=3.0, good=False)) == "no samples arrive"
+    assert unknown_reason("tachycardia", situation(good=False)) == "no lead is good"
+    assert unknown_reason("bradycardia", situation(asystole_open=True)) == "an asystole is told of"
+    assert unknown_reason("tachycardia", situation(asystole_open=True)) == "it is not known"
 
 
 def test_what_was_measured_is_plain_json() -> None:
-    assert measured("lead-off", seen(off=("I",))) == {"off": ["I"], "good": True}
-    assert measured("stream-lost", seen(lost=math.inf)) == {"lost": None}
-    assert measured("gap", seen(gap=2.0, missing=7.0)) == {"gap": 2.0, "missing": 7.0}
+    assert measured_values("lead-off", situation(off=("I",))) == {"off": ["I"], "good": True}
+    assert measured_values("stream-lost", situation(lost=math.inf)) == {"lost": None}
+    assert measured_values("gap", situation(gap=2.0, missing=7.0)) == {"gap": 2.0, "missing": 7.0}

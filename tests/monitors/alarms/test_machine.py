@@ -1,14 +1,15 @@
 import math
 
 from monitors.alarms.limits import AnomalyLimits
-from monitors.alarms.machine import AlarmState, acknowledge, discharge
-from tests.monitors.bed import NOISE, OFF, START, STILL, WELL, Bed
+from monitors.alarms.machine import acknowledge, discharge
+from monitors.alarms.state import AlarmState
+from tests.monitors.alarms.scripted_bed import NOISE, OFF, START, STILL, WELL, ScriptedBed
 
 
 def test_a_slow_heart_is_told_within_ten_seconds_and_says_why() -> None:
-    bed = Bed()
-    bed.see(60)
-    assert bed.see(6, heart_rate=36.0) == ["bradycardia onset"]
+    bed = ScriptedBed()
+    bed.observe(60)
+    assert bed.observe(6, heart_rate=36.0) == ["bradycardia onset"]
     (onset,) = bed.log
     # 2 s until the next observation, 4 s of delay; 4 s are left to estimate the rate.
     assert onset.time - START - 60 <= 6
@@ -20,190 +21,190 @@ def test_a_slow_heart_is_told_within_ten_seconds_and_says_why() -> None:
 
 
 def test_a_short_slow_spell_is_no_alarm() -> None:
-    bed = Bed()
+    bed = ScriptedBed()
     for _ in range(10):
-        assert bed.see(4, heart_rate=36.0) == []
-        assert bed.see(2) == []
+        assert bed.observe(4, heart_rate=36.0) == []
+        assert bed.observe(2) == []
 
 
 def test_a_rate_about_the_limit_is_one_alarm() -> None:
-    bed = Bed()
-    bed.see(6, heart_rate=39.0)
+    bed = ScriptedBed()
+    bed.observe(6, heart_rate=39.0)
     for rate in (41.0, 39.0, 44.0, 38.0) * 5:
-        assert bed.see(2, heart_rate=rate) == []
-    assert bed.see(4, heart_rate=46.0) == []
-    assert bed.see(6, heart_rate=46.0) == ["bradycardia ended"], "medium ends by itself"
+        assert bed.observe(2, heart_rate=rate) == []
+    assert bed.observe(4, heart_rate=46.0) == []
+    assert bed.observe(6, heart_rate=46.0) == ["bradycardia ended"], "medium ends by itself"
     assert not bed.state.open
 
 
 def test_a_slower_heart_is_high_and_stays_until_somebody_looks() -> None:
-    bed = Bed()
-    bed.see(6, heart_rate=36.0)
-    assert bed.see(6, heart_rate=28.0) == ["bradycardia escalated"]
-    assert bed.see(300, heart_rate=36.0) == [], "the priority does not fall"
+    bed = ScriptedBed()
+    bed.observe(6, heart_rate=36.0)
+    assert bed.observe(6, heart_rate=28.0) == ["bradycardia escalated"]
+    assert bed.observe(300, heart_rate=36.0) == [], "the priority does not fall"
     assert bed.alarm("bradycardia").priority == "high"
-    assert bed.see(300) == ["bradycardia latched"]
-    assert bed.look("bradycardia") == ["acknowledged", "ended"]
+    assert bed.observe(300) == ["bradycardia latched"]
+    assert bed.acknowledge("bradycardia") == ["acknowledged", "ended"]
     assert not bed.state.open
 
 
 def test_a_very_fast_heart_is_high_at_once() -> None:
-    bed = Bed()
-    assert bed.see(6, heart_rate=200.0) == ["tachycardia onset"]
+    bed = ScriptedBed()
+    assert bed.observe(6, heart_rate=200.0) == ["tachycardia onset"]
     assert bed.alarm("tachycardia").priority == "high"
 
 
 def test_what_is_latched_and_comes_again_is_active_again() -> None:
-    bed = Bed()
-    bed.see(6, heart_rate=200.0)
-    bed.see(60)
-    assert bed.see(6, heart_rate=150.0) == ["tachycardia resumed"]
+    bed = ScriptedBed()
+    bed.observe(6, heart_rate=200.0)
+    bed.observe(60)
+    assert bed.observe(6, heart_rate=150.0) == ["tachycardia resumed"]
     assert (bed.alarm("tachycardia").state, bed.alarm("tachycardia").priority) == ("active", "high")
 
 
 def test_limits_are_of_the_stream() -> None:
-    bed = Bed(bradycardia={"medium": 90, "high": 70}, tachycardia={"medium": 200, "high": 230})
-    assert bed.see(10, heart_rate=170.0) == []
-    assert bed.see(10, heart_rate=80.0) == ["bradycardia onset"]
+    bed = ScriptedBed(bradycardia={"medium": 90, "high": 70}, tachycardia={"medium": 200, "high": 230})
+    assert bed.observe(10, heart_rate=170.0) == []
+    assert bed.observe(10, heart_rate=80.0) == ["bradycardia onset"]
 
 
 def test_an_asystole_is_one_alarm_and_no_slow_heart_besides() -> None:
-    bed = Bed()
-    assert bed.see(2, silence=3.9) == []
-    assert bed.see(60, heart_rate=8.0, silence=6.0) == ["asystole onset"]
+    bed = ScriptedBed()
+    assert bed.observe(2, silence=3.9) == []
+    assert bed.observe(60, heart_rate=8.0, silence=6.0) == ["asystole onset"]
     assert bed.alarm("asystole").priority == "high"
-    assert bed.see(60, **WELL) == ["asystole latched"]
-    assert bed.look("asystole") == ["acknowledged", "ended"]
+    assert bed.observe(60, **WELL) == ["asystole latched"]
+    assert bed.acknowledge("asystole") == ["acknowledged", "ended"]
 
 
 def test_a_slow_heart_after_an_asystole_is_told() -> None:
-    bed = Bed()
-    bed.see(4, **STILL)
-    assert bed.see(20, heart_rate=25.0) == ["asystole latched", "bradycardia onset"]
+    bed = ScriptedBed()
+    bed.observe(4, **STILL)
+    assert bed.observe(20, heart_rate=25.0) == ["asystole latched", "bradycardia onset"]
 
 
 def test_a_slow_heart_that_stops_is_suppressed_by_the_asystole() -> None:
-    bed = Bed()
-    bed.see(6, heart_rate=35.0)
-    assert bed.see(20, **STILL) == ["asystole onset", "bradycardia suppressed"]
+    bed = ScriptedBed()
+    bed.observe(6, heart_rate=35.0)
+    assert bed.observe(20, **STILL) == ["asystole onset", "bradycardia suppressed"]
     assert bed.log[-1].why["reason"] == "an asystole is told of"
 
 
 def test_an_asystole_does_not_vanish_when_the_signal_does() -> None:
-    bed = Bed()
-    bed.see(4, **STILL)
-    assert bed.see(3600, **OFF) == ["lead-off onset"]
+    bed = ScriptedBed()
+    bed.observe(4, **STILL)
+    assert bed.observe(3600, **OFF) == ["lead-off onset"]
     assert bed.alarm("asystole").state == "active"
-    assert bed.see(20) == ["lead-off ended", "asystole latched"]
-    assert bed.see(3600) == []
+    assert bed.observe(20) == ["lead-off ended", "asystole latched"]
+    assert bed.observe(3600) == []
 
 
 def test_an_acknowledged_asystole_stays_open_until_qrs_are_seen() -> None:
-    bed = Bed()
-    bed.see(4, **STILL)
-    assert bed.look("asystole") == ["acknowledged"]
-    assert bed.look("asystole") == [], "once is enough"
-    bed.see(60, **OFF)
-    bed.see(60, lost=30.0)
+    bed = ScriptedBed()
+    bed.observe(4, **STILL)
+    assert bed.acknowledge("asystole") == ["acknowledged"]
+    assert bed.acknowledge("asystole") == [], "once is enough"
+    bed.observe(60, **OFF)
+    bed.observe(60, lost=30.0)
     assert bed.alarm("asystole").state == "acknowledged"
-    assert "asystole ended" in bed.see(20)
+    assert "asystole ended" in bed.observe(20)
 
 
 def test_a_bad_signal_suppresses_the_physiological_alarm_and_raises_the_technical() -> None:
-    bed = Bed()
-    bed.see(6, heart_rate=150.0)
-    assert bed.see(20, **NOISE) == ["tachycardia suppressed", "poor-signal onset"]
+    bed = ScriptedBed()
+    bed.observe(6, heart_rate=150.0)
+    assert bed.observe(20, **NOISE) == ["tachycardia suppressed", "poor-signal onset"]
     assert bed.log[1].why["reason"] == "no lead is good"
-    assert bed.see(2, heart_rate=150.0) == ["tachycardia resumed"]
-    bed.see(20, **NOISE)
-    assert bed.see(20)[-1] == "tachycardia ended"
+    assert bed.observe(2, heart_rate=150.0) == ["tachycardia resumed"]
+    bed.observe(20, **NOISE)
+    assert bed.observe(20)[-1] == "tachycardia ended"
 
 
 def test_one_noisy_moment_changes_nothing() -> None:
-    bed = Bed()
-    bed.see(6, heart_rate=150.0)
+    bed = ScriptedBed()
+    bed.observe(6, heart_rate=150.0)
     for _ in range(20):
-        assert bed.see(2, **NOISE) == []
-        assert bed.see(2, heart_rate=150.0) == []
+        assert bed.observe(2, **NOISE) == []
+        assert bed.observe(2, heart_rate=150.0) == []
 
 
 def test_a_suppressed_alarm_can_be_acknowledged_and_then_ends_with_its_condition() -> None:
-    bed = Bed()
-    bed.see(6, heart_rate=150.0)
-    bed.see(8, **NOISE)
-    assert bed.look("tachycardia") == ["acknowledged"]
-    assert bed.see(20, heart_rate=150.0) == []
-    assert bed.see(20) == ["tachycardia ended"]
+    bed = ScriptedBed()
+    bed.observe(6, heart_rate=150.0)
+    bed.observe(8, **NOISE)
+    assert bed.acknowledge("tachycardia") == ["acknowledged"]
+    assert bed.observe(20, heart_rate=150.0) == []
+    assert bed.observe(20) == ["tachycardia ended"]
 
 
 def test_values_of_a_bad_signal_raise_nothing_physiological() -> None:
-    bed = Bed()
-    bed.see(60, **NOISE, heart_rate=250.0, silence=30.0, burden=1.0)
+    bed = ScriptedBed()
+    bed.observe(60, **NOISE, heart_rate=250.0, silence=30.0, burden=1.0)
     assert {each.kind for each in bed.log} == {"poor-signal"}
 
 
 def test_what_is_not_known_ends_nothing() -> None:
-    bed = Bed()
-    bed.see(2, burden=0.5)
-    assert bed.see(600, burden=None) == ["anomaly suppressed"]
+    bed = ScriptedBed()
+    bed.observe(2, burden=0.5)
+    assert bed.observe(600, burden=None) == ["anomaly suppressed"]
     assert bed.log[-1].why["reason"] == "it is not known"
-    assert bed.see(2, burden=0.3) == ["anomaly resumed"]
+    assert bed.observe(2, burden=0.3) == ["anomaly resumed"]
 
 
 def test_an_anomaly_comes_at_forty_and_goes_under_twenty_percent() -> None:
-    bed = Bed()
-    assert bed.see(60, burden=0.35) == []
-    assert bed.see(2, burden=0.40) == ["anomaly onset"]
+    bed = ScriptedBed()
+    assert bed.observe(60, burden=0.35) == []
+    assert bed.observe(2, burden=0.40) == ["anomaly onset"]
     assert bed.alarm("anomaly").priority == "medium"
-    assert bed.see(60, burden=0.20) == []
-    assert bed.see(2, burden=0.15) == ["anomaly ended"]
+    assert bed.observe(60, burden=0.20) == []
+    assert bed.observe(2, burden=0.15) == ["anomaly ended"]
 
 
 def test_an_anomaly_that_nobody_looks_at_becomes_high() -> None:
-    bed = Bed()
-    bed.see(2, burden=0.35)
-    assert bed.see(600, burden=0.5) == ["anomaly onset"]
-    assert bed.see(4, burden=0.5) == ["anomaly escalated"]
-    assert Bed(anomaly={"escalate_after": None}).see(7200, burden=0.5) == ["anomaly onset"]
+    bed = ScriptedBed()
+    bed.observe(2, burden=0.35)
+    assert bed.observe(600, burden=0.5) == ["anomaly onset"]
+    assert bed.observe(4, burden=0.5) == ["anomaly escalated"]
+    assert ScriptedBed(anomaly={"escalate_after": None}).observe(7200, burden=0.5) == ["anomaly onset"]
 
 
 def test_an_acknowledged_anomaly_is_quiet_until_it_is_worse() -> None:
-    bed = Bed()
-    bed.see(4, burden=0.5)
-    bed.look("anomaly")
-    assert bed.see(3600, burden=0.6) == []
-    assert bed.see(AnomalyLimits().severe_for + 2, burden=0.9) == ["anomaly escalated"]
+    bed = ScriptedBed()
+    bed.observe(4, burden=0.5)
+    bed.acknowledge("anomaly")
+    assert bed.observe(3600, burden=0.6) == []
+    assert bed.observe(AnomalyLimits().severe_for + 2, burden=0.9) == ["anomaly escalated"]
     assert (bed.log[-1].priority, bed.log[-1].state, bed.log[-1].announced) == ("high", "active", True)
 
 
 def test_missing_time_counts_in_no_delay() -> None:
     for gap in (30.0, 0.0):  # reported, and not
-        bed = Bed()
+        bed = ScriptedBed()
         for _ in range(20):
-            bed.see(4, heart_rate=150.0)
+            bed.observe(4, heart_rate=150.0)
             bed.now += 30
-            bed.see(2, heart_rate=150.0, gap=gap)
-            bed.see(2)
+            bed.observe(2, heart_rate=150.0, gap=gap)
+            bed.observe(2)
         assert {each.kind for each in bed.log} <= {"gap"}
 
 
 def test_acknowledging_what_is_not_there_changes_nothing() -> None:
-    bed = Bed()
-    bed.see(4, burden=0.5)
+    bed = ScriptedBed()
+    bed.observe(4, burden=0.5)
     name = bed.alarm("anomaly").name
-    bed.see(4, burden=0.0)
+    bed.observe(4, burden=0.0)
     for each in (name, "bed:anomaly:1", ""):
         assert acknowledge(bed.state, each, bed.now) == (bed.state, ())
 
 
 def test_a_discharge_ends_everything() -> None:
-    bed = Bed()
-    bed.see(8, heart_rate=200.0, burden=0.5)
-    bed.see(20, **OFF)
+    bed = ScriptedBed()
+    bed.observe(8, heart_rate=200.0, burden=0.5)
+    bed.observe(20, **OFF)
     state, ended = discharge(bed.state, bed.now)
     assert {each.kind for each in ended} == {"tachycardia", "anomaly", "lead-off"}
     assert {(each.change, each.state, each.why["reason"]) for each in ended} == {
         ("ended", "ended", "discharged")
     }
-    assert state == AlarmState.new("bed")
+    assert state == AlarmState("bed")
     assert discharge(state, math.nan) == (state, ())

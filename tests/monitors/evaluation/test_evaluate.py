@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from genray.bundle import load_bundle, save_bundle
-from genray.cli.evaluate import figures_text
+from genray.cli.evaluate import totals_text
 from genray.cli.main import main
 from genray.ecg.beats import BeatPreprocessing
 from genray.ecg.records.open import open_record
@@ -17,9 +17,9 @@ from genray.ecg.records.wfdb import write_wfdb
 from genray.ecg.synthesis import Episode, generate, write_records
 from genray.models.registry import NetworkSpec
 from monitors.alarms.limits import Limits
-from monitors.evaluation.evaluate import Judged, evaluate, truth_of
-from monitors.evaluation.totals import totals
-from monitors.patient.scoring import Scorer
+from monitors.evaluation.evaluate import AnnotatedRecord, RecordResult, evaluate, read_truth
+from monitors.evaluation.totals import Totals
+from monitors.patient.scoring import BeatModel
 from monitors.patient.ward import WardSettings
 
 MINUTES = "ward.reference.minutes=0.5"
@@ -61,66 +61,72 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def judge(bundle: Path, *paths: Path) -> tuple[list[Judged], dict[str, Any]]:
-    found = {path.stem: open_record(path) for path in paths}
-    truths = {name: truth for name, record in found.items() if (truth := truth_of(record))}
+def judge(bundle: Path, *paths: Path) -> tuple[list[RecordResult], Totals]:
+    annotated: dict[str, AnnotatedRecord] = {}
+    for path in paths:
+        record = open_record(path)
+        truth = read_truth(record)
+        assert truth is not None
+        annotated[path.stem] = AnnotatedRecord(record, truth)
     reference = WardSettings().reference.model_copy(update={"minutes": 0.5})
     settings = WardSettings().model_copy(update={"reference": reference})
-    judged = evaluate(found, truths, Scorer(load_bundle(bundle)), settings, Limits(), lambda share: None)
-    return judged, totals(judged)
+    model = BeatModel.from_bundle(load_bundle(bundle))
+    results = evaluate(annotated, model, settings, Limits(), lambda share: None)
+    return results, Totals.of(results)
 
 
 def test_generated_patients_are_judged_end_to_end(bundle: Path, records: Path) -> None:
-    judged, figures = judge(bundle, *sorted(records.glob("*.hea")))
-    assert [each.episodes > 0 for each in judged] == [False, True, False, True]
-    assert figures["alarms"]["share"] == 1
-    assert figures["alarms"]["false"] == 0
-    assert 0 <= figures["alarms"]["delay"]["median"] < 10
-    assert figures["qrs"]["sensitivity"] > 0.98
-    assert figures["qrs"]["positive_predictivity"] > 0.99
-    assert figures["qrs"]["after_5_minutes"]["beats"] == 0
-    assert figures["qrs"]["one_lead"]["sensitivity"] > 0.98
-    auc = figures["beat_auc"]
-    assert auc["with"] > 0.98
-    assert auc["without"] > 0.5
-    assert auc["beats"] < sum(each.beats for each in judged) - 4 * 25  # the first half minute teaches
-    assert 29 < (judged[0].learned or 0) < 40
-    assert figures["hours"] == pytest.approx(0.2)
-    assert figures["alarms"]["hours"] == pytest.approx(0.2 * 5 / 6, abs=1e-3)
+    results, totals = judge(bundle, *sorted(records.glob("*.hea")))
+    assert [result.episodes > 0 for result in results] == [False, True, False, True]
+    assert totals.alarms.share == 1
+    assert totals.alarms.anomaly.false == 0
+    assert totals.alarms.delay_median is not None
+    assert 0 <= totals.alarms.delay_median < 10
+    assert (totals.qrs.all_leads.sensitivity or 0) > 0.98
+    assert (totals.qrs.all_leads.positive_predictivity or 0) > 0.99
+    assert totals.qrs.all_leads_after_5_minutes.beats == 0
+    assert (totals.qrs.one_lead.sensitivity or 0) > 0.98
+    auc = totals.beat_auc
+    assert (auc.with_reference or 0) > 0.98
+    assert (auc.without or 0) > 0.5
+    assert auc.beats < sum(result.beats for result in results) - 4 * 25  # the first half minute teaches
+    assert 29 < (results[0].learned or 0) < 40
+    assert totals.hours == pytest.approx(0.2)
+    assert totals.alarms.hours == pytest.approx(0.2 * 5 / 6, abs=1e-3)
 
 
 def test_other_rates_and_leads_are_judged_too(bundle: Path, tmp_path: Path) -> None:
     one = write_records(tmp_path / "a", 1, 60.0, rate=257.0, leads=("V1",))[0]
     twelve = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
     other = write_records(tmp_path / "b", 2, 50.0, rate=500.0, leads=twelve, seed=1)[1]
-    judged, figures = judge(bundle, one, other)
-    assert figures["qrs"]["sensitivity"] > 0.9
-    assert len(judged[1].leads) == 12
-    calm = totals(judged[:1])  # few of its beats are abnormal
-    assert (calm["alarms"]["share"], calm["alarms"]["delay"]["median"]) == (None, None)
-    assert "0/0" in figures_text({**calm, "seconds": 1.0})
+    results, totals = judge(bundle, one, other)
+    assert (totals.qrs.all_leads.sensitivity or 0) > 0.9
+    assert len(results[1].leads) == 12
+    calm = Totals.of(results[:1])  # few of its beats are abnormal
+    assert (calm.alarms.share, calm.alarms.delay_median) == (None, None)
+    assert "0/0" in totals_text(calm, 1.0)
 
 
 def test_of_a_paced_patient_only_the_rhythm_is_judged(bundle: Path, tmp_path: Path) -> None:
     made = generate(60.0, seed=5)
     symbols = ["/"] * len(made.peaks)
     write_wfdb(tmp_path / "paced.hea", made.millivolts, 360.0, ("II", "V1"), made.peaks, symbols)
-    (judged,), figures = judge(bundle, tmp_path / "paced.hea")
-    assert judged.paced
-    assert (judged.episodes, judged.watched, len(judged.truth)) == (0, 0.0, 0)
-    assert figures["alarms"]["false_per_hour"] is None
-    assert figures["qrs"]["sensitivity"] > 0.9
+    (result,), totals = judge(bundle, tmp_path / "paced.hea")
+    assert result.paced
+    assert (result.episodes, result.watched_hours, len(result.with_reference.scores)) == (0, 0.0, 0)
+    assert totals.alarms.false_per_hour is None
+    assert (totals.qrs.all_leads.sensitivity or 0) > 0.9
 
 
 def test_classes_are_those_of_aami(tmp_path: Path) -> None:
     peaks = 200 * np.arange(1, 8)
     write_wfdb(tmp_path / "r.hea", np.zeros((1800, 1), np.float32), 200.0, ("II",), peaks, list("NLRVAFe"))
-    truth = truth_of(open_record(tmp_path / "r.hea"))
+    truth = read_truth(open_record(tmp_path / "r.hea"))
     assert truth is not None
     assert truth.abnormal.tolist() == [False, False, False, True, True, True, False]
     assert truth.times.tolist() == [1, 2, 3, 4, 5, 6, 7]
     (tmp_path / "r.atr").unlink()
-    assert truth_of(open_record(tmp_path / "r.hea")) is None
+    assert read_truth(open_record(tmp_path / "r.hea")) is None
 
 
 def evaluate_command(folder: Path, *words: str) -> Result:

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from genray.ecg.qrs import QrsThresholds, detect_peaks, fill_missing
 from genray.ecg.synthesis import Episode, generate
-from monitors.patient.detection import Detection
+from monitors.patient.detection import QrsDetector
 from tests.monitors.patients import hits
 
 RATE = 360.0
@@ -19,14 +19,14 @@ def stream(
     """Seconds of the complexes that are found in (samples, leads), hop by hop."""
     samples, size = fill_missing(millivolts.T.astype(np.float64)), round(hop * rate)
     leads = np.arange(len(samples))
-    detection, decisions = Detection(rate, size), [QrsThresholds(rate)]
-    detection.grow(len(samples))
-    detection.begin(leads, samples[:, 0], forget=True)
+    detector, decisions = QrsDetector(rate, size), [Decisions(rate)]
+    detector.grow(len(samples))
+    detector.begin(leads, samples[:, 0], forget=True)
     votes = np.array(usable or [True] * len(samples))
     found: list[int] = []
     for end in range(size, samples.shape[1] + 1, size):
         hops = samples[:, end - size : end]
-        found += detection.push(leads, np.zeros(1, np.intp), hops, votes, decisions, [end])[0]
+        found += detector.detect(leads, np.zeros(1, np.intp), hops, votes, decisions, [end])[0]
     return np.array(sorted(found)) / rate
 
 
@@ -34,9 +34,9 @@ def stream(
 def test_of_the_beats_of_generated_patients_more_than_99_in_100_are_found(hop: float) -> None:
     total = np.zeros(3, int)
     for seed in range(8):
-        made = generate(70, seed=seed, script=[Episode("pvc", 20, 50, share=0.3)] if seed % 2 else [])
-        truth = made.peaks / RATE
-        found = stream(made.millivolts, hop)
+        ecg = generate(70, seed=seed, script=[Episode("pvc", 20, 50, share=0.3)] if seed % 2 else [])
+        truth = ecg.peaks / RATE
+        found = stream(ecg.millivolts, hop)
         both, missed, _ = hits(found, truth[(truth > 8) & (truth < 67)], 0.15)
         total += both, missed, hits(found, truth, 0.15)[2]
     assert total[0] > 500
@@ -46,28 +46,28 @@ def test_of_the_beats_of_generated_patients_more_than_99_in_100_are_found(hop: f
 
 @pytest.mark.parametrize("rate", [50.0, 128.0, 1000.0])
 def test_any_rate_will_do(rate: float) -> None:
-    made = generate(40, rate, seed=5)
-    truth = made.peaks / rate
-    assert hits(stream(made.millivolts, rate=rate), truth[(truth > 8) & (truth < 37)], 0.15)[1] == 0
+    ecg = generate(40, rate, seed=5)
+    truth = ecg.peaks / rate
+    assert hits(stream(ecg.millivolts, rate=rate), truth[(truth > 8) & (truth < 37)], 0.15)[1] == 0
 
 
 def test_a_stream_has_the_beats_of_the_whole_record() -> None:
-    made = generate(60, seed=3)
-    whole = detect_peaks(made.millivolts[:, 0], RATE) / RATE
+    ecg = generate(60, seed=3)
+    whole = detect_peaks(ecg.millivolts[:, 0], RATE) / RATE
     whole = whole[(whole > 8) & (whole < 57)]
     for hop in (0.25, 1.0, 2.0):
-        assert hits(stream(made.millivolts[:, :1], hop), whole, 0.1)[:2] == (len(whole), 0)
+        assert hits(stream(ecg.millivolts[:, :1], hop), whole, 0.1)[:2] == (len(whole), 0)
 
 
 @pytest.mark.parametrize("broken", [0, 1])
 @pytest.mark.parametrize("kind", ["dead", "noisy"])
 def test_a_lead_that_breaks_loses_no_beats_of_the_other(broken: int, kind: str) -> None:
     for seed in range(4):
-        made = generate(60, seed=seed)
-        volts = made.millivolts.copy()
+        ecg = generate(60, seed=seed)
+        volts = ecg.millivolts.copy()
         lead = volts[30 * 360 :, broken]
         lead[:] = 0.0 if kind == "dead" else NOISE.normal(0, 0.15, len(lead))
-        truth = made.peaks / RATE
+        truth = ecg.peaks / RATE
         both, missed, invented = hits(stream(volts), truth, 0.15)
         assert missed <= 4  # those of the first seconds, in which levels are learned
         assert invented <= 1
@@ -75,19 +75,19 @@ def test_a_lead_that_breaks_loses_no_beats_of_the_other(broken: int, kind: str) 
 
 
 def test_a_lead_that_may_not_vote_does_not() -> None:
-    made = generate(40, seed=1)
-    volts = made.millivolts.copy()
+    ecg = generate(40, seed=1)
+    volts = ecg.millivolts.copy()
     volts[:, 1] = 20 * np.sin(np.arange(len(volts)) / 6)
     np.testing.assert_array_equal(
-        stream(volts, usable=(True, False)), stream(made.millivolts, usable=(True, False))
+        stream(volts, usable=(True, False)), stream(ecg.millivolts, usable=(True, False))
     )
 
 
 def test_after_an_electrode_was_moved_the_level_is_learned_anew() -> None:
-    made = generate(90, seed=2)
-    volts = made.millivolts.copy()
+    ecg = generate(90, seed=2)
+    volts = ecg.millivolts.copy()
     volts[30 * 360 :] *= 0.22
-    truth = made.peaks / RATE
+    truth = ecg.peaks / RATE
     found = stream(volts)
     assert hits(found, truth[(truth > 45) & (truth < 87)], 0.15)[1] == 0
 
@@ -95,69 +95,69 @@ def test_after_an_electrode_was_moved_the_level_is_learned_anew() -> None:
 @pytest.mark.parametrize("hop", [0.25, 1.0, 2.0])
 def test_in_asystole_neither_noise_nor_drift_nor_p_waves_are_beats(hop: float) -> None:
     for seed in range(5):
-        made = generate(80, seed=seed, script=[Episode("asystole", 20, 50)])
-        waves = made.millivolts.copy()
+        ecg = generate(80, seed=seed, script=[Episode("asystole", 20, 50)])
+        waves = ecg.millivolts.copy()
         seconds = np.arange(len(waves)) / RATE
         for at in np.arange(22, 69, 0.8):
             waves += (0.12 * np.exp(-(((seconds - at) / 0.022) ** 2) / 2))[:, None]
         waves += (0.5 * np.sin(2 * np.pi * 0.2 * seconds))[:, None]
-        for volts in (made.millivolts, waves):
+        for volts in (ecg.millivolts, waves):
             found = stream(volts, hop)
             assert not ((found > 21) & (found < 69)).any()
-            truth = made.peaks / RATE
+            truth = ecg.peaks / RATE
             assert hits(found, truth[(truth > 71) & (truth < 77)], 0.15)[1] == 0
 
 
 def test_a_silent_heart_has_no_beats_from_the_start() -> None:
     for seed in range(6):
-        made = generate(60, seed=seed, script=[Episode("asystole", 0, 60)])
-        assert len(stream(made.millivolts[4 * 360 :])) <= 1
+        ecg = generate(60, seed=seed, script=[Episode("asystole", 0, 60)])
+        assert len(stream(ecg.millivolts[4 * 360 :])) <= 1
 
 
 def test_many_streams_at_once_are_found_as_one_at_a_time() -> None:
-    made = [
+    ecgs = [
         generate(20, leads=leads, seed=n)
         for n, leads in enumerate([("II",), ("II", "V1"), ("I", "II", "V5")])
     ]
-    samples = np.concatenate([each.millivolts.T for each in made]).astype(np.float64)
+    samples = np.concatenate([ecg.millivolts.T for ecg in ecgs]).astype(np.float64)
     rows, starts = np.arange(6), np.array([0, 1, 3])
-    detection, decisions = Detection(RATE, 360), [QrsThresholds(RATE) for _ in made]
-    detection.grow(6)
-    detection.begin(rows, samples[:, 0], forget=True)
+    detector, decisions = QrsDetector(RATE, 360), [Decisions(RATE) for _ in ecgs]
+    detector.grow(6)
+    detector.begin(rows, samples[:, 0], forget=True)
     found: list[list[int]] = [[], [], []]
     for end in range(360, samples.shape[1] + 1, 360):
         hop = samples[:, end - 360 : end]
-        new = detection.push(rows, starts, hop, np.ones(6, bool), decisions, [end] * 3)
+        new = detector.detect(rows, starts, hop, np.ones(6, bool), decisions, [end] * 3)
         found = [before + more for before, more in zip(found, new, strict=True)]
-    for each, those in zip(made, found, strict=True):
-        np.testing.assert_array_equal(np.array(those) / RATE, stream(each.millivolts))
+    for ecg, complexes in zip(ecgs, found, strict=True):
+        np.testing.assert_array_equal(np.array(complexes) / RATE, stream(ecg.millivolts))
 
 
 def test_rows_that_grow_while_in_use_keep_their_state() -> None:
-    made = generate(20, seed=7)
-    samples = made.millivolts.T.astype(np.float64)
-    detection, decisions = Detection(RATE, 360), [QrsThresholds(RATE)]
-    detection.grow(2)
+    ecg = generate(20, seed=7)
+    samples = ecg.millivolts.T.astype(np.float64)
+    detector, decisions = QrsDetector(RATE, 360), [Decisions(RATE)]
+    detector.grow(2)
     rows = np.arange(2)
-    detection.begin(rows, samples[:, 0], forget=True)
+    detector.begin(rows, samples[:, 0], forget=True)
     found: list[int] = []
     for number, end in enumerate(range(360, 7201, 360)):
-        detection.grow(2 + 3 * number)
+        detector.grow(2 + 3 * number)
         hop = samples[:, end - 360 : end]
-        found += detection.push(rows, np.zeros(1, np.intp), hop, np.ones(2, bool), decisions, [end])[0]
-    np.testing.assert_array_equal(np.array(found) / RATE, stream(made.millivolts))
+        found += detector.detect(rows, np.zeros(1, np.intp), hop, np.ones(2, bool), decisions, [end])[0]
+    np.testing.assert_array_equal(np.array(found) / RATE, stream(ecg.millivolts))
 
 
 def test_the_next_patient_in_the_same_rows_begins_as_in_fresh_ones() -> None:
     tall, small = 6 * generate(30, seed=8).millivolts, 0.3 * generate(30, seed=9).millivolts
-    detection = Detection(RATE, 360)
-    detection.grow(2)
+    detector = QrsDetector(RATE, 360)
+    detector.grow(2)
     rows = np.arange(2)
     for volts in (tall, small):
-        samples, decisions = volts.T.astype(np.float64), [QrsThresholds(RATE)]
-        detection.begin(rows, samples[:, 0], forget=True)
+        samples, decisions = volts.T.astype(np.float64), [Decisions(RATE)]
+        detector.begin(rows, samples[:, 0], forget=True)
         found: list[int] = []
         for end in range(360, 30 * 360 + 1, 360):
             hop = samples[:, end - 360 : end]
-            found += detection.push(rows, np.zeros(1, np.intp), hop, np.ones(2, bool), decisions, [end])[0]
+            found += detector.detect(rows, np.zeros(1, np.intp), hop, np.ones(2, bool), decisions, [end])[0]
     np.testing.assert_array_equal(np.array(found) / RATE, stream(small))

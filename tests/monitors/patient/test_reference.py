@@ -7,9 +7,9 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from genray.ecg.beats import BeatSettings, cut_beats, normalise_beats
-from genray.ecg.synthesis import Episode, GeneratedEcg, generate
-from monitors.patient.reference import SHIFTS, Reference, ReferenceSettings, fit
+from genray.ecg.beats import BeatSettings, cut_beats, normalised
+from genray.ecg.synthesis import Episode, Generated, generate
+from monitors.patient.reference import SHIFTS, Reference, ReferenceSettings, fit_to_references
 
 Floats = NDArray[np.float32]
 
@@ -20,39 +20,37 @@ WIDE = BeatSettings(before=0.25 + SHIFTS * STEP, after=0.45 + SHIFTS * STEP, sam
 BEATS = ReferenceSettings(minutes=1, beats=10)
 
 
-def wide_beats(made: GeneratedEcg) -> tuple[Floats, list[str], Floats]:
+def wide_beats(ecg: Generated) -> tuple[Floats, list[str], Floats]:
     """Beats (beats, leads, samples), their symbols, and their intervals as shares of the usual one."""
-    beats, kept = cut_beats(made.millivolts, made.peaks, 360.0, WIDE)
-    intervals = np.diff(made.peaks, prepend=made.peaks[0])
+    beats, kept = cut_beats(ecg.millivolts, ecg.peaks, 360.0, WIDE)
+    intervals = np.diff(ecg.peaks, prepend=ecg.peaks[0])
     shares = (intervals / np.median(intervals)).astype(np.float32)
-    return beats, [s for s, k in zip(made.symbols, kept, strict=True) if k], shares[kept]
+    return beats, [s for s, k in zip(ecg.symbols, kept, strict=True) if k], shares[kept]
 
 
-def learned(
-    made: GeneratedEcg, settings: ReferenceSettings = BEATS, leads: tuple[str, ...] = LEADS
-) -> Reference:
-    """A reference that was shown all beats of `made`, unlabelled, in as long as it may take."""
+def learned(ecg: Generated, settings: ReferenceSettings = BEATS, leads: tuple[str, ...] = LEADS) -> Reference:
+    """A reference that was shown all beats of `ecg`, unlabelled, in as long as it may take."""
     reference = Reference(settings, leads, 140)
-    beats, _, shares = wide_beats(made)
+    beats, _, shares = wide_beats(ecg)
     after = np.append(shares[1:], np.nan)
     for beat, before, behind in zip(beats, shares.tolist(), after.tolist(), strict=True):
-        reference.show(normalise_beats(beat[:, SHIFTS:-SHIFTS]), before, behind)
-    reference.pass_time(2 * 60 * settings.minutes)
+        reference.add_beat(normalised(beat[:, SHIFTS:-SHIFTS]), before, behind)
+    reference.add_time(2 * 60 * settings.minutes)
     return reference
 
 
 def distances(reference: Reference, beats: Floats) -> Floats:
     """(beats, leads)"""
-    each = [fit(beat, BOTH, [reference])[1] for beat in beats]
+    each = [fit_to_references(beat, BOTH, [reference])[1] for beat in beats]
     return np.stack(each)
 
 
 def test_from_unlabelled_beats_of_which_three_in_ten_are_ventricular_the_usual_one_is_learned() -> None:
     for seed in range(6):
-        made = generate(300, seed=seed, script=[Episode("pvc", 0, 300, share=0.3)])
-        reference = learned(made, ReferenceSettings())
+        ecg = generate(300, seed=seed, script=[Episode("pvc", 0, 300, share=0.3)])
+        reference = learned(ecg, ReferenceSettings())
         assert reference.shape is not None
-        beats, symbols, _ = wide_beats(made)
+        beats, symbols, _ = wide_beats(ecg)
         far = distances(reference, beats).mean(axis=1)
         odd = np.array(symbols) == "V"
         # At a fast rate an extra beat begins within the window of the one before.
@@ -67,24 +65,24 @@ def test_until_the_time_is_over_and_enough_beats_are_trusted_nothing_is_learned(
     reference = Reference(BEATS, LEADS, 140)
     shapes = normalise_beats(beats[:, :, SHIFTS:-SHIFTS])
     for beat in shapes[:9]:
-        reference.show(beat, 1.0, 1.0)
-    reference.pass_time(30)
-    assert (reference.shape, reference.learned) == (None, 0.5)
-    reference.pass_time(60)
-    assert (reference.shape, reference.learned) == (None, 0.99)
-    reference.show(shapes[9], 1.0, 1.0)
-    reference.pass_time(1)
-    assert (reference.shape is None, reference.learned) == (False, 1.0)
+        reference.add_beat(beat, 1.0, 1.0)
+    reference.add_time(30)
+    assert (reference.shape, reference.learned_share) == (None, 0.5)
+    reference.add_time(60)
+    assert (reference.shape, reference.learned_share) == (None, 0.99)
+    reference.add_beat(shapes[9], 1.0, 1.0)
+    reference.add_time(1)
+    assert (reference.shape is None, reference.learned_share) == (False, 1.0)
 
 
 def test_of_a_rhythm_that_is_never_regular_the_most_frequent_shape_is_learned() -> None:
     beats, _, _ = wide_beats(generate(60, seed=1))
     reference = Reference(BEATS, LEADS, 140)
-    for beat in normalise_beats(beats[:, :, SHIFTS:-SHIFTS]):
-        reference.show(beat, 0.6, 1.5)
-    reference.pass_time(119)
+    for beat in normalised(beats[:, :, SHIFTS:-SHIFTS]):
+        reference.add_beat(beat, 0.6, 1.5)
+    reference.add_time(119)
     assert reference.shape is None
-    reference.pass_time(1)
+    reference.add_time(1)
     assert reference.shape is not None
     assert np.median(distances(reference, beats)) < 0
 
@@ -94,36 +92,36 @@ def test_with_too_few_beats_of_any_kind_it_goes_on_learning() -> None:
     shapes = normalise_beats(beats[:, :, SHIFTS:-SHIFTS])
     reference = Reference(BEATS, LEADS, 140)
     for beat in shapes[:3]:
-        reference.show(beat, 1.0, 1.0)
-    reference.pass_time(500)
+        reference.add_beat(beat, 1.0, 1.0)
+    reference.add_time(500)
     assert reference.shape is None
     for beat in shapes:
-        reference.show(beat, 1.0, 1.0)
-    reference.pass_time(500)
+        reference.add_beat(beat, 1.0, 1.0)
+    reference.add_time(500)
     assert reference.shape is not None
 
 
 def test_a_lead_that_was_never_good_has_no_reference_and_the_other_has() -> None:
-    made = generate(60, seed=2)
-    beats, _, _ = wide_beats(made)
+    ecg = generate(60, seed=2)
+    beats, _, _ = wide_beats(ecg)
     reference = Reference(BEATS, LEADS, 140)
-    for beat in normalise_beats(beats[:, :, SHIFTS:-SHIFTS]):
-        reference.show(np.where([[True], [False]], beat, np.float32(np.nan)), 1.0, 1.0)
-    reference.pass_time(60)
-    shape, far = fit(beats[5], BOTH, [reference])
+    for beat in normalised(beats[:, :, SHIFTS:-SHIFTS]):
+        reference.add_beat(np.where([[True], [False]], beat, np.float32(np.nan)), 1.0, 1.0)
+    reference.add_time(60)
+    shape, far = fit_to_references(beats[5], BOTH, [reference])
     assert np.isfinite(shape).all()
     assert (far[0] < 1, math.isnan(far[1])) == (True, True)
     again = Reference(BEATS, LEADS, 140)
     assert again.restore(reference.save())
-    np.testing.assert_array_equal(fit(beats[5], BOTH, [again])[1], far)
+    np.testing.assert_array_equal(fit_to_references(beats[5], BOTH, [again])[1], far)
 
 
 def test_what_is_kept_of_a_day_of_learning_is_bounded() -> None:
     reference = Reference(ReferenceSettings(minutes=120, beats=128), ("II",), 140)
     beat = np.ones((1, 140), np.float32)
     for _ in range(20_000):
-        reference.show(beat, math.nan, math.nan)
-    assert len(reference._kept) <= 128
+        reference.add_beat(beat, math.nan, math.nan)
+    assert len(reference._early) <= 128
 
 
 @pytest.mark.parametrize("shift", [-5, -2, 0, 3, 6])
@@ -132,20 +130,20 @@ def test_a_beat_is_moved_to_where_it_fits(shift: int) -> None:
     assert reference.shape is not None
     beat = np.zeros((2, 152), np.float32)
     beat[:, SHIFTS + shift : 146 + shift] = 0.8 * reference.shape + 0.3
-    shape, far = fit(beat, BOTH, [reference])
+    shape, far = fit_to_references(beat, BOTH, [reference])
     np.testing.assert_allclose(shape, reference.shape, atol=0.1)
     assert (far < 0).all()
 
 
 def test_beats_of_many_patients_at_once_are_judged_as_one_at_a_time() -> None:
     patients = [generate(60, seed=seed) for seed in range(3)]
-    references = [learned(made) for made in patients]
+    references = [learned(ecg) for ecg in patients]
     references.append(Reference(BEATS, LEADS, 140))
-    beats = [wide_beats(made)[0][seed] for seed, made in enumerate([*patients, patients[0]])]
+    beats = [wide_beats(ecg)[0][seed] for seed, ecg in enumerate([*patients, patients[0]])]
     good = np.array([True, True, True, False, False, False, True, True])
-    shapes, far = fit(np.concatenate(beats), good, references)
+    shapes, far = fit_to_references(np.concatenate(beats), good, references)
     for n, (beat, reference) in enumerate(zip(beats, references, strict=True)):
-        alone = fit(beat, good[2 * n : 2 * n + 2], [reference])
+        alone = fit_to_references(beat, good[2 * n : 2 * n + 2], [reference])
         np.testing.assert_allclose(shapes[2 * n : 2 * n + 2], alone[0], atol=1e-5)
         np.testing.assert_allclose(far[2 * n : 2 * n + 2], alone[1], atol=1e-5)
     assert np.isnan(far[-2:]).all()
@@ -155,12 +153,12 @@ def test_beats_of_many_patients_at_once_are_judged_as_one_at_a_time() -> None:
 def test_flat_missing_and_extreme_leads_are_far_but_never_infinite() -> None:
     reference = learned(generate(60, seed=3))
     for beat in (np.zeros((2, 152)), np.full((2, 152), 32767.0), np.tile([32767.0, -32767.0], (2, 76))):
-        shape, far = fit(beat.astype(np.float32), BOTH, [reference])
+        shape, far = fit_to_references(beat.astype(np.float32), BOTH, [reference])
         assert np.isfinite(shape).all()
         assert np.isfinite(far).all()
         assert (far > 1).all()
     missing = np.full((2, 152), np.nan, np.float32)
-    assert np.isnan(fit(missing, ~BOTH, [reference])[1]).all()
+    assert np.isnan(fit_to_references(missing, ~BOTH, [reference])[1]).all()
 
 
 def test_it_follows_a_slow_change_of_beats_in_time_but_no_early_ones() -> None:
@@ -183,7 +181,7 @@ def test_what_is_saved_is_restored_and_saves_again_as_the_same() -> None:
     again = Reference(BEATS, LEADS, 140)
     assert again.save() == b""
     assert again.restore(reference.save())
-    assert again.learned == 1.0
+    assert again.learned_share == 1.0
     assert again.save() == reference.save()
 
 
@@ -207,6 +205,6 @@ def test_damaged_or_foreign_bytes_are_refused_and_change_nothing() -> None:
     ]
     for data in bad:
         assert not reference.restore(data), data[:80]
-        assert (reference.shape, reference.learned) == (None, 0.0)
+        assert (reference.shape, reference.learned_share) == (None, 0.0)
     assert not Reference(BEATS, ("II",), 140).restore(good)
     assert reference.restore(good)

@@ -7,11 +7,11 @@ import pytest
 
 from genray.ecg.synthesis import Episode, generate
 from monitors.alarms.events import Transition
-from monitors.alarms.limits import Limits
-from monitors.patient.resume import ResumedWard
-from monitors.patient.scoring import Scorer
+from monitors.patient.resume import Resumption
+from monitors.patient.scoring import BeatModel
+from monitors.patient.ward import Ward
 from monitors.sources.message import Chunk
-from tests.monitors.patients import START, Watch, chunks, settings
+from tests.monitors.patients import START, LiveWard, chunks, settings
 
 STANDSTILL = 60  # s
 
@@ -19,47 +19,50 @@ STANDSTILL = 60  # s
 @pytest.fixture(scope="module")
 def sent() -> list[Chunk]:
     """100 s of a patient whose heart stands still after a minute, for 8 s."""
-    made = generate(100, seed=4, script=[Episode("asystole", STANDSTILL, 8)])
-    return list(chunks("bed", made.millivolts))
+    ecg = generate(100, seed=4, script=[Episode("asystole", STANDSTILL, 8)])
+    return list(chunks("bed", ecg.millivolts))
 
 
-def ward(
-    scorer: Scorer, alarms: Sequence[Transition] = (), states: Mapping[str, bytes] | None = None
-) -> ResumedWard:
-    return ResumedWard(settings(), scorer, lambda stream: Limits(), {}, alarms, states)
+def resumed(
+    beat_model: BeatModel, alarms: Sequence[Transition] = (), states: Mapping[str, bytes] | None = None
+) -> Ward:
+    """A ward that goes on with `alarms` and `states`."""
+    return Ward(settings(), beat_model, resumption=Resumption.from_kept(alarms, states))
 
 
-def told(of: ResumedWard, sent: Sequence[Chunk]) -> list[tuple[str, str, float]]:
-    watch = Watch(of)
-    watch.feed(iter(sent))
-    return [(t.alarm, t.change, t.time - START) for t in watch.changes()]
+def changes(ward: Ward, sent: Sequence[Chunk]) -> list[tuple[str, str, float]]:
+    live = LiveWard(ward)
+    live.feed(iter(sent))
+    return [(t.alarm, t.change, t.time - START) for t in live.changes()]
 
 
 @pytest.mark.parametrize("stop", [62, 64, 70, 80])
 def test_what_comes_again_is_not_told_again_and_what_follows_is_told_as_ever(
-    scorer: Scorer, sent: list[Chunk], stop: int
+    beat_model: BeatModel, sent: list[Chunk], stop: int
 ) -> None:
-    whole = told(ward(scorer), sent)
-    first = ward(scorer)
-    before = told(first, sent[:stop])
-    second = ward(scorer, [], first.states(["bed"]))
-    assert before + told(second, sent[stop - 40 :]) == whole
+    whole = changes(resumed(beat_model), sent)
+    first = resumed(beat_model)
+    before = changes(first, sent[:stop])
+    second = resumed(beat_model, [], first.states(["bed"]))
+    assert before + changes(second, sent[stop - 40 :]) == whole
     assert [change for _, change, _ in whole] == ["onset", "latched"]
 
 
-def test_without_a_state_a_stream_is_seen_from_its_beginning_again(scorer: Scorer, sent: list[Chunk]) -> None:
-    first = ward(scorer)
-    watch = Watch(first)
-    watch.feed(iter(sent[:66]))
-    assert told(ward(scorer, watch.changes(), {}), sent) == told(ward(scorer), sent)
+def test_without_a_state_a_stream_is_seen_from_its_beginning_again(
+    beat_model: BeatModel, sent: list[Chunk]
+) -> None:
+    first = resumed(beat_model)
+    live = LiveWard(first)
+    live.feed(iter(sent[:66]))
+    assert changes(resumed(beat_model, live.changes(), {}), sent) == changes(resumed(beat_model), sent)
 
 
 def test_an_alarm_that_the_journal_alone_knows_is_open_when_its_time_has_come(
-    scorer: Scorer, sent: list[Chunk]
+    beat_model: BeatModel, sent: list[Chunk]
 ) -> None:
-    first = ward(scorer)
-    watch = Watch(first)
-    watch.feed(iter(sent[:50]))
+    first = resumed(beat_model)
+    live = LiveWard(first)
+    live.feed(iter(sent[:50]))
     alarm = Transition(
         alarm=f"bed:stream-lost:{round((START + 55) * 1000)}",
         stream="bed",
@@ -71,32 +74,32 @@ def test_an_alarm_that_the_journal_alone_knows_is_open_when_its_time_has_come(
         time=START + 55,
         onset=START + 55,
     )
-    changes = told(ward(scorer, [alarm], first.states(["bed"])), sent[10:])
-    ended = [time for name, change, time in changes if (name, change) == (alarm.alarm, "ended")]
+    after = changes(resumed(beat_model, [alarm], first.states(["bed"])), sent[10:])
+    ended = [time for name, change, time in after if (name, change) == (alarm.alarm, "ended")]
     assert len(ended) == 1
     assert 59 <= ended[0] <= 61
 
 
-def test_an_answer_that_came_after_the_state_was_kept_holds(scorer: Scorer, sent: list[Chunk]) -> None:
-    first = ward(scorer)
-    watch = Watch(first)
-    watch.feed(iter(sent[:65]))
-    (onset,) = watch.changes("asystole")
+def test_an_answer_that_came_after_the_state_was_kept_holds(beat_model: BeatModel, sent: list[Chunk]) -> None:
+    first = resumed(beat_model)
+    live = LiveWard(first)
+    live.feed(iter(sent[:65]))
+    (onset,) = live.changes("asystole")
     states = first.states(["bed"])
     (answer,) = first.acknowledge(onset.alarm)
     later = replace(answer, time=onset.time + 2)
-    assert [change for _, change, _ in told(ward(scorer, [later], states), sent[25:])] == ["ended"]
+    assert [change for _, change, _ in changes(resumed(beat_model, [later], states), sent[25:])] == ["ended"]
 
 
-def test_a_clock_that_was_set_back_leaves_nobody_unwatched(scorer: Scorer, sent: list[Chunk]) -> None:
-    first = ward(scorer)
-    watch = Watch(first)
-    watch.feed(iter(sent[:50]))
+def test_a_clock_that_was_set_back_leaves_nobody_unwatched(beat_model: BeatModel, sent: list[Chunk]) -> None:
+    first = resumed(beat_model)
+    live = LiveWard(first)
+    live.feed(iter(sent[:50]))
     far = [replace(chunk, start=chunk.start - 7200) for chunk in sent]
-    alarms = [change for _, change, _ in told(ward(scorer, [], first.states(["bed"])), far)]
+    alarms = [change for _, change, _ in changes(resumed(beat_model, [], first.states(["bed"])), far)]
     assert "onset" in alarms
 
 
 @pytest.mark.parametrize("damaged", [b"", b"{", b"[]", b'{"version": 1}', b'{"version": 99}'])
-def test_a_damaged_state_is_none(scorer: Scorer, sent: list[Chunk], damaged: bytes) -> None:
-    assert told(ward(scorer, [], {"bed": damaged}), sent) == told(ward(scorer), sent)
+def test_a_damaged_state_is_none(beat_model: BeatModel, sent: list[Chunk], damaged: bytes) -> None:
+    assert changes(resumed(beat_model, [], {"bed": damaged}), sent) == changes(resumed(beat_model), sent)

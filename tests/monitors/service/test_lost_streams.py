@@ -12,7 +12,7 @@ from genray.settings.load import load
 from monitors.alarms.events import Reading
 from monitors.alarms.limits import Limits, StreamLostLimits
 from monitors.outputs.journal import Journal
-from monitors.patient.bed import Round
+from monitors.patient.output import WardOutput
 from monitors.service.dispatcher import Dispatcher
 from monitors.service.lost_streams import LostStreams
 from monitors.settings import EcgSettings
@@ -60,8 +60,8 @@ def history(journal: Journal) -> list[tuple[str, str, str]]:
 
 def test_streams_of_a_shard_that_is_gone_are_lost_once_and_at_once(journal: Journal) -> None:
     async def lose(absence: LostStreams, telling: Dispatcher) -> None:
-        telling.take(0, Round(readings=[READING]))
-        telling.take(1, Round(readings=[replace(READING, stream="bed-2")]))
+        telling.take(0, WardOutput(readings=[READING]))
+        telling.take(1, WardOutput(readings=[replace(READING, stream="bed-2")]))
         await absence.shard_lost(0)
         await absence.shard_lost(0)
 
@@ -79,7 +79,7 @@ def test_streams_of_a_shard_that_is_gone_are_lost_once_and_at_once(journal: Jour
 
 def test_a_stream_that_is_not_back_with_its_shard_gets_worse(journal: Journal) -> None:
     async def lose(absence: LostStreams, telling: Dispatcher) -> None:
-        telling.take(0, Round(readings=[reading("bed-1"), reading("bed-2")]))
+        telling.take(0, WardOutput(readings=[reading("bed-1"), reading("bed-2")]))
         await absence.shard_lost(0)
         absence.shard_back(0)
         await absence.back([reading("bed-2", AT + 1)])
@@ -214,7 +214,7 @@ def test_only_streams_of_which_nothing_came_for_long_are_silent(journal: Journal
     silent: list[list[str]] = []
 
     async def wait(absence: LostStreams, telling: Dispatcher) -> None:
-        telling.take(0, Round(readings=[reading("bed-1")]))
+        telling.take(0, WardOutput(readings=[reading("bed-1")]))
         # The onset of its first report is told before its reading is.
         await telling.announce([replace(ONSET, stream="bed-4", alarm="bed-4:asystole:1")])
         silent.extend(sorted(absence.silent(seconds)) for seconds in (3600, -1))

@@ -17,7 +17,7 @@ import redis
 
 from genray.ecg.synthesis import generate
 from monitors.sources.message import encode
-from monitors.sources.pseudonyms import load_key
+from monitors.sources.pseudonyms import load_or_make_key
 from tests.monitors.patients import chunks
 from tests.monitors.running import EVENTFUL, LEADS, START, Process, recorded, sets, wait_for
 from tests.monitors.servers import redis_server
@@ -73,7 +73,7 @@ def test_after_a_kill_it_goes_on_from_its_place_and_the_same_alarms_come_once(
     beat_bundle: Path, tmp_path: Path
 ) -> None:
     killed, unbroken = tmp_path / "killed", tmp_path / "unbroken"
-    load_key(killed / "stream.key")
+    load_or_make_key(killed / "stream.key")
     unbroken.mkdir()
     copy(killed / "stream.key", unbroken)  # so that streams have the same names
     sent = messages()

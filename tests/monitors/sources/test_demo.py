@@ -10,7 +10,7 @@ from monitors.sources.demo import DemoSettings, DemoSource, script
 from monitors.sources.message import MISSING, Chunk
 
 
-def _seconds(seconds: int, **settings: object) -> dict[str, list[Chunk]]:
+def _first_seconds(seconds: int, **settings: object) -> dict[str, list[Chunk]]:
     async def run() -> dict[str, list[Chunk]]:
         made = DemoSettings.model_validate({"speed": 0, "start": 0.0} | settings)
         source = DemoSource(made)
@@ -26,7 +26,7 @@ def _seconds(seconds: int, **settings: object) -> dict[str, list[Chunk]]:
 
 
 def test_every_bed_has_its_own_patient_in_whole_seconds_without_gaps() -> None:
-    beds = _seconds(30, beds=3)
+    beds = _first_seconds(30, beds=3)
     assert list(beds) == ["bed-1", "bed-2", "bed-3"]
     for chunks in beds.values():
         assert [(c.sequence, c.start, c.samples.shape) for c in chunks] == [
@@ -36,13 +36,16 @@ def test_every_bed_has_its_own_patient_in_whole_seconds_without_gaps() -> None:
 
 
 def test_the_same_seed_is_the_same_ward() -> None:
-    one, same, other = (_seconds(20, seed=seed)["bed-2"] for seed in (4, 4, 5))
+    one, same, other = (_first_seconds(20, seed=seed)["bed-2"] for seed in (4, 4, 5))
     assert [c.samples.tobytes() for c in one] == [c.samples.tobytes() for c in same]
     assert [c.samples.tobytes() for c in one] != [c.samples.tobytes() for c in other]
 
 
 def test_something_happens_in_the_first_minute_that_needs_no_reference() -> None:
-    beds = {name: np.concatenate([c.samples for c in chunks]) / 1000 for name, chunks in _seconds(60).items()}
+    beds = {
+        name: np.concatenate([c.samples for c in chunks]) / 1000
+        for name, chunks in _first_seconds(60).items()
+    }
     still = np.ptp(beds["bed-1"][22 * 360 : 28 * 360], axis=0)
     assert (still < 0.4 * np.ptp(beds["bed-1"][5 * 360 : 11 * 360], axis=0)).all()
     assert np.ptp(beds["bed-3"][21 * 360 : 34 * 360, 1]) == 0

@@ -14,9 +14,9 @@ from pydantic import ValidationError
 from genray.errors import UsageError
 from monitors.patient.ordering import Sequencer, SequencerSettings
 from monitors.sources.base import EndOfSource, SourceLost
-from monitors.sources.feed import FAULTS, Feed, FeedSettings
-from monitors.sources.message import Chunk, encode
-from tests.monitors.samples import KEY, Watcher, chunk
+from monitors.sources.feed import Feed, FeedSettings
+from monitors.sources.message import REASONS, Chunk, encode
+from tests.monitors.samples import KEY, FeedWatcher, chunk
 
 Step = Sequence[bytes | Chunk] | Exception
 
@@ -56,7 +56,7 @@ class Scripted:
 
 
 def test_chunks_and_messages_alike_come_under_their_pseudonym_with_the_time_of_arrival() -> None:
-    watcher = Watcher(Scripted([[chunk(1), encode(chunk(2))]]))
+    watcher = FeedWatcher(Scripted([[chunk(1), encode(chunk(2))]]))
     asyncio.run(watcher.feed.run())
     assert watcher.sequences == [1, 2]
     assert {each.stream for each in watcher.chunks} == {KEY.of("bed-17")}
@@ -70,7 +70,7 @@ def test_streams_of_other_shards_are_passed_over() -> None:
         encode(chunk(3, stream="bed-1")),
         b"?",
     ]
-    watcher = Watcher(Scripted([sent]), mine=lambda name: name == "bed-1")
+    watcher = FeedWatcher(Scripted([sent]), accepts=lambda name: name == "bed-1")
     asyncio.run(watcher.feed.run())
     assert watcher.sequences == [1, 3]
     assert watcher.faults == {"not-a-message": 1}
@@ -81,7 +81,7 @@ def test_a_lost_source_is_opened_where_the_last_delivery_ended(caplog: pytest.Lo
         [[chunk(1)], [chunk(2)], SourceLost("gone"), [chunk(3)], ValueError("password=s3cret"), [chunk(4)]],
         [OSError("no route"), SourceLost("not yet")],
     )
-    watcher = Watcher(source)
+    watcher = FeedWatcher(source)
     asyncio.run(watcher.feed.run({"given": 0}))
     assert watcher.sequences == [1, 2, 3, 4]
     assert watcher.faults == {"source-lost": 4}
@@ -95,7 +95,7 @@ def test_a_lost_source_is_opened_where_the_last_delivery_ended(caplog: pytest.Lo
 def test_a_source_that_can_never_be_opened_ends_the_feed() -> None:
     source = Scripted([], [UsageError("aiomqtt is not installed")])
     with pytest.raises(UsageError, match="not installed"):
-        asyncio.run(Watcher(source).feed.run())
+        asyncio.run(FeedWatcher(source).feed.run())
     assert source.closed == 1
 
 
@@ -143,7 +143,7 @@ def test_a_feed_that_never_runs_dry_can_be_cancelled_and_lets_others_run() -> No
 
     async def main() -> None:
         source = Endless([])
-        watcher = Watcher(source)
+        watcher = FeedWatcher(source)
         feeding = asyncio.create_task(watcher.feed.run())
         await watcher.until(lambda: watcher.faults["not-a-message"] > 1000)
         feeding.cancel()
@@ -162,7 +162,7 @@ def test_a_cancellation_that_a_client_library_swallows_still_ends_the_feed() -> 
             return []
 
     async def main() -> None:
-        watcher = Watcher(Deaf([]))
+        watcher = FeedWatcher(Deaf([]))
         feeding = asyncio.create_task(watcher.feed.run())
         await watcher.until(lambda: watcher.feed.connected)
         feeding.cancel()
@@ -198,10 +198,10 @@ def test_a_source_that_lies_harms_no_message_that_is_whole(data: st.DataObject) 
         elif kind == "batch":
             data.draw(st.randoms()).shuffle(batches[-1]) if len(batches[-1]) <= 4 else None
             batches.append([])
-    watcher = Watcher(Scripted(batches))
+    watcher = FeedWatcher(Scripted(batches))
     asyncio.run(watcher.feed.run())
     assert set(watcher.sequences) == set(range(sent))
-    assert watcher.faults.keys() <= FAULTS.keys()
+    assert watcher.faults.keys() <= {*REASONS, "source-lost"}
     sequencer = Sequencer(SequencerSettings())
     ordered = [each for got in watcher.chunks for each in sequencer.push(got)] + sequencer.flush()
     numbers = [each.chunk.sequence for each in ordered]

@@ -1,30 +1,16 @@
-"""Kafka, with the brokers that librdkafka mocks inside a producer: real connections, no Java."""
+"""Kafka, with mocked brokers."""
 
 import asyncio
 from collections.abc import Callable
 
-from confluent_kafka import Producer
-
 from monitors.sources.kafka import KafkaSettings, KafkaSource
 from monitors.sources.message import encode
-from tests.monitors.samples import Watcher, chunk
-
-
-def cluster() -> tuple[Producer, str]:
-    """A producer, in which one broker lives, and the broker's address."""
-    producer = Producer({"bootstrap.servers": "none", "test.mock.num.brokers": 1, "log_level": 0})
-    (broker,) = producer.list_topics("ecg", timeout=10).brokers.values()
-    return producer, f"{broker.host}:{broker.port}"
-
-
-def send(producer: Producer, *messages: bytes) -> None:
-    for message in messages:
-        producer.produce("ecg", message, key=b"bed-17")
-    assert producer.flush(10) == 0
+from tests.monitors.samples import FeedWatcher, chunk
+from tests.monitors.sources.kafka_broker import produce, start_broker
 
 
 async def feed_until(
-    watcher: Watcher, happened: Callable[[], bool], place: dict[str, int] | None = None
+    watcher: FeedWatcher, happened: Callable[[], bool], place: dict[str, int] | None = None
 ) -> None:
     async with asyncio.TaskGroup() as group:
         feeding = group.create_task(watcher.feed.run(place))
@@ -34,15 +20,15 @@ async def feed_until(
 
 def test_another_feed_goes_on_from_the_snapshot() -> None:
     async def main() -> None:
-        producer, servers = cluster()
-        send(producer, *(encode(chunk(number)) for number in range(20)), b"noise")
+        producer, servers = start_broker()
+        produce(producer, *(encode(chunk(number)) for number in range(20)), b"noise")
         settings = KafkaSettings(servers=servers, start="all", count=8)
-        first = Watcher(KafkaSource(settings))
+        first = FeedWatcher(KafkaSource.from_settings(settings))
         await feed_until(first, lambda: sum(map(int, first.feed.snapshot().values())) == 21)
         assert first.sequences == list(range(20))
         assert first.faults == {"not-a-message": 1}
-        send(producer, encode(chunk(20)), encode(chunk(21)))
-        second = Watcher(KafkaSource(settings))
+        produce(producer, encode(chunk(20)), encode(chunk(21)))
+        second = FeedWatcher(KafkaSource.from_settings(settings))
         await feed_until(second, lambda: len(second.chunks) == 2, dict(first.feed.snapshot()))
         assert second.sequences == [20, 21]
 
@@ -51,13 +37,13 @@ def test_another_feed_goes_on_from_the_snapshot() -> None:
 
 def test_what_was_there_before_is_passed_over() -> None:
     async def main() -> None:
-        producer, servers = cluster()
-        send(producer, encode(chunk(0)))
-        watcher = Watcher(KafkaSource(KafkaSettings(servers=servers)))
+        producer, servers = start_broker()
+        produce(producer, encode(chunk(0)))
+        watcher = FeedWatcher(KafkaSource.from_settings(KafkaSettings(servers=servers)))
         async with asyncio.TaskGroup() as group:
             feeding = group.create_task(watcher.feed.run())
             await watcher.until(lambda: watcher.feed.connected, 20)
-            send(producer, encode(chunk(1)))
+            produce(producer, encode(chunk(1)))
             await watcher.until(lambda: len(watcher.chunks) == 1, 20)
             feeding.cancel()
         assert watcher.sequences == [1]
@@ -67,8 +53,8 @@ def test_what_was_there_before_is_passed_over() -> None:
 
 def test_brokers_that_go_away_are_a_loss() -> None:
     async def main() -> None:
-        producer, servers = cluster()
-        watcher = Watcher(KafkaSource(KafkaSettings(servers=servers)))
+        producer, servers = start_broker()
+        watcher = FeedWatcher(KafkaSource.from_settings(KafkaSettings(servers=servers)))
         async with asyncio.TaskGroup() as group:
             feeding = group.create_task(watcher.feed.run())
             await watcher.until(lambda: watcher.feed.connected, 20)

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from genray.errors import SettingsError
 from monitors.sources.base import SourceLost
 from monitors.sources.message import MAX_BYTES, encode
-from monitors.sources.mqtt import MqttSettings, MqttSource, _Inbox
-from tests.monitors.samples import KEY, Watcher, chunk
+from monitors.sources.mqtt import Inbox, MqttSettings, MqttSource
+from tests.monitors.samples import KEY, FeedWatcher, chunk
 from tests.monitors.servers import mosquitto
 
 
@@ -24,7 +24,7 @@ async def publish(port: int, *messages: bytes, topic: str = "ecg/bed-17/samples"
 def test_messages_come_as_chunks_under_a_pseudonym(tmp_path: Path) -> None:
     async def main() -> None:
         with mosquitto(tmp_path) as broker:
-            watcher = Watcher(MqttSource(MqttSettings(port=broker.port)))
+            watcher = FeedWatcher(MqttSource.from_settings(MqttSettings(port=broker.port)))
             async with asyncio.TaskGroup() as group:
                 feeding = group.create_task(watcher.feed.run())
                 await watcher.until(lambda: watcher.feed.connected)
@@ -44,7 +44,7 @@ def test_messages_come_as_chunks_under_a_pseudonym(tmp_path: Path) -> None:
 def test_a_broker_that_is_killed_and_comes_back_is_found_again(tmp_path: Path) -> None:
     async def main() -> None:
         with mosquitto(tmp_path) as broker:
-            watcher = Watcher(MqttSource(MqttSettings(port=broker.port)))
+            watcher = FeedWatcher(MqttSource.from_settings(MqttSettings(port=broker.port)))
             async with asyncio.TaskGroup() as group:
                 feeding = group.create_task(watcher.feed.run())
                 await watcher.until(lambda: watcher.feed.connected)
@@ -67,13 +67,13 @@ def test_a_broker_that_is_killed_and_comes_back_is_found_again(tmp_path: Path) -
 def test_a_session_keeps_what_is_sent_while_nobody_listens(tmp_path: Path) -> None:
     async def main() -> None:
         with mosquitto(tmp_path) as broker:
-            source = MqttSource(MqttSettings(port=broker.port, client="ward", qos=1))
+            source = MqttSource.from_settings(MqttSettings(port=broker.port, client="ward", qos=1))
             await source.open(None)
             await source.close()
             async with aiomqtt.Client("127.0.0.1", broker.port) as client:
                 for sequence in range(5):
                     await client.publish("ecg/bed-17/samples", encode(chunk(sequence)), qos=1)
-            watcher = Watcher(source)
+            watcher = FeedWatcher(source)
             async with asyncio.TaskGroup() as group:
                 feeding = group.create_task(watcher.feed.run())
                 await watcher.until(lambda: len(watcher.chunks) == 5)
@@ -86,7 +86,7 @@ def test_a_session_keeps_what_is_sent_while_nobody_listens(tmp_path: Path) -> No
 def test_a_flood_is_held_within_the_limit_and_the_rest_thrown_away(tmp_path: Path) -> None:
     async def main() -> None:
         with mosquitto(tmp_path) as broker:
-            source = MqttSource(MqttSettings(port=broker.port, buffer_mb=1))
+            source = MqttSource.from_settings(MqttSettings(port=broker.port, buffer_mb=1))
             await source.open(None)
             large = bytes(200_000)
             await publish(broker.port, *[large] * 12)
@@ -104,7 +104,7 @@ def test_a_flood_is_held_within_the_limit_and_the_rest_thrown_away(tmp_path: Pat
 
 
 def test_empty_messages_are_held_within_the_limit_too() -> None:
-    inbox = _Inbox(2**20)
+    inbox = Inbox(2**20)
     message = aiomqtt.Message("ecg/" + "x" * 10_000, b"", 0, False, 1, None)
     with pytest.raises(asyncio.QueueFull):
         for _ in range(200):
@@ -136,7 +136,7 @@ def test_a_subscription_that_is_refused_is_no_connection() -> None:
     async def main() -> None:
         broker = await asyncio.start_server(refuse, "127.0.0.1", 0)
         async with broker:
-            source = MqttSource(MqttSettings(port=broker.sockets[0].getsockname()[1]))
+            source = MqttSource.from_settings(MqttSettings(port=broker.sockets[0].getsockname()[1]))
             with pytest.raises(SourceLost, match="the subscription is refused"):
                 await source.open(None)
             await source.close()
@@ -159,4 +159,4 @@ def test_a_filter_of_the_standard_is_taken(topic: str) -> None:
 def test_a_password_that_is_not_there_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WARD_PASSWORD", raising=False)
     with pytest.raises(SettingsError, match="WARD_PASSWORD is not set"):
-        MqttSource(MqttSettings(username="ward", password_env="WARD_PASSWORD"))
+        MqttSource.from_settings(MqttSettings(username="ward", password_env="WARD_PASSWORD"))

@@ -7,7 +7,7 @@ import redis.asyncio
 
 from monitors.sources.message import encode
 from monitors.sources.redis_streams import RedisSettings, RedisSource
-from tests.monitors.samples import Watcher, chunk
+from tests.monitors.samples import FeedWatcher, chunk
 from tests.monitors.servers import redis_server
 
 
@@ -22,7 +22,7 @@ def test_a_server_that_is_killed_costs_no_message(tmp_path: Path) -> None:
     async def main() -> None:
         with redis_server(tmp_path) as server:
             settings = RedisSettings(port=server.port, keys=("ecg", "icu"), start="all", count=2)
-            watcher = Watcher(RedisSource(settings))
+            watcher = FeedWatcher(RedisSource.from_settings(settings))
             await add(server.port, *(encode(chunk(number)) for number in range(5)))
             async with asyncio.TaskGroup() as group:
                 feeding = group.create_task(watcher.feed.run())
@@ -43,7 +43,7 @@ def test_a_server_that_is_killed_costs_no_message(tmp_path: Path) -> None:
 def test_another_feed_goes_on_from_the_snapshot(tmp_path: Path) -> None:
     async def main() -> None:
         with redis_server(tmp_path) as server:
-            first = Watcher(RedisSource(RedisSettings(port=server.port)))
+            first = FeedWatcher(RedisSource.from_settings(RedisSettings(port=server.port)))
             await add(server.port, encode(chunk(0)))  # before anybody looks
             async with asyncio.TaskGroup() as group:
                 feeding = group.create_task(first.feed.run())
@@ -53,7 +53,7 @@ def test_another_feed_goes_on_from_the_snapshot(tmp_path: Path) -> None:
                 await first.until(lambda: first.feed.snapshot()["ecg"] != "0-0")
                 feeding.cancel()
             await add(server.port, encode(chunk(3)), encode(chunk(4)))
-            second = Watcher(RedisSource(RedisSettings(port=server.port)))
+            second = FeedWatcher(RedisSource.from_settings(RedisSettings(port=server.port)))
             async with asyncio.TaskGroup() as group:
                 feeding = group.create_task(second.feed.run(first.feed.snapshot()))
                 await second.until(lambda: len(second.chunks) == 2)

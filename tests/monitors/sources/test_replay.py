@@ -15,7 +15,7 @@ from genray.ecg.synthesis import write_records
 from genray.errors import DataError
 from monitors.sources.base import EndOfSource
 from monitors.sources.message import Chunk, decode, encode
-from monitors.sources.replay import ReplaySettings, ReplaySource
+from monitors.sources.replay import RecordStream, ReplaySettings, ReplaySource
 
 START = 1_700_000_000.0
 
@@ -31,7 +31,7 @@ def _settings(path: Path, **more: object) -> ReplaySettings:
     return ReplaySettings.model_validate({"path": str(path), "speed": 0, "start": START} | more)
 
 
-async def _taken(
+async def _chunks_until(
     source: ReplaySource, enough: Callable[[list[Chunk]], bool] = lambda _: False
 ) -> list[Chunk]:
     chunks: list[Chunk] = []
@@ -47,14 +47,14 @@ def _replayed(settings: ReplaySettings, most: int = 10**6) -> list[Chunk]:
     async def run() -> list[Chunk]:
         source = ReplaySource(settings)
         await source.open(None)
-        chunks = await _taken(source, lambda chunks: len(chunks) >= most)
+        chunks = await _chunks_until(source, lambda chunks: len(chunks) >= most)
         await source.close()
         return chunks
 
     return asyncio.run(run())
 
 
-def _of(chunks: list[Chunk], stream: str) -> list[Chunk]:
+def _of_stream(chunks: list[Chunk], stream: str) -> list[Chunk]:
     return [chunk for chunk in chunks if chunk.stream == stream]
 
 
@@ -62,7 +62,7 @@ def test_every_sample_of_every_record_comes_once_and_in_order(folder: Path) -> N
     chunks = _replayed(_settings(folder))
     assert {chunk.stream for chunk in chunks} == {"patient-001", "patient-002"}
     for name in ("patient-001", "patient-002"):
-        mine, record = _of(chunks, name), open_record(folder / name)
+        mine, record = _of_stream(chunks, name), open_record(folder / name)
         np.testing.assert_array_equal(
             np.concatenate([chunk.samples for chunk in mine]), record.read(0, record.samples)
         )
@@ -87,7 +87,7 @@ def test_chunks_can_be_sent_as_messages(folder: Path) -> None:
 
 def test_the_times_of_a_record_do_not_depend_on_what_else_is_replayed(folder: Path) -> None:
     alone = _replayed(_settings(folder / "patient-002.hea"))
-    beside = _of(_replayed(_settings(folder, streams=7)), "patient-002")
+    beside = _of_stream(_replayed(_settings(folder, streams=7)), "patient-002")
     assert [(c.sequence, c.start, c.samples.tobytes()) for c in alone] == [
         (c.sequence, c.start, c.samples.tobytes()) for c in beside
     ]
@@ -97,8 +97,8 @@ def test_records_are_repeated_to_make_so_many_streams(folder: Path) -> None:
     chunks = _replayed(_settings(folder, streams=5))
     names = {"patient-001", "patient-002", "patient-001#2", "patient-002#2", "patient-001#3"}
     assert {chunk.stream for chunk in chunks} == names
-    assert [c.samples.tobytes() for c in _of(chunks, "patient-001#3")] == [
-        c.samples.tobytes() for c in _of(chunks, "patient-001")
+    assert [c.samples.tobytes() for c in _of_stream(chunks, "patient-001#3")] == [
+        c.samples.tobytes() for c in _of_stream(chunks, "patient-001")
     ]
 
 
@@ -121,12 +121,12 @@ def test_a_replay_goes_on_where_its_snapshot_was_taken(folder: Path, after: int)
     async def run() -> list[Chunk]:
         first = ReplaySource(_settings(folder, start=None))
         await first.open(None)
-        chunks = await _taken(first, lambda chunks: len(chunks) >= after)
+        chunks = await _chunks_until(first, lambda chunks: len(chunks) >= after)
         place = first.snapshot()
         await first.close()
         second = ReplaySource(_settings(folder, start=None))
         await second.open(place)
-        return chunks + await _taken(second)
+        return chunks + await _chunks_until(second)
 
     resumed = asyncio.run(run())
     assert [(c.stream, c.sequence, c.samples.tobytes()) for c in resumed] == [
@@ -143,7 +143,7 @@ def test_a_place_names_nobody_and_one_of_other_records_is_none_within_a_chunk(fo
         chunks = []
         for _ in range(2):
             await source.open(place)
-            chunks += (await _taken(source, lambda chunks: len(chunks) >= 1))[:1]
+            chunks += (await _chunks_until(source, lambda chunks: len(chunks) >= 1))[:1]
             if (folder / "patient-001.hea").exists():
                 (folder / "patient-001.hea").rename(folder / "patient-000.hea")
         return place, chunks
@@ -202,26 +202,26 @@ def test_broken_records_are_said_once_and_the_others_play(folder: Path, tmp_path
     async def run() -> tuple[set[str], list[DataError]]:
         source = ReplaySource(_settings(folder))
         await source.open(None)
-        return {chunk.stream for chunk in await _taken(source)}, source.faults
+        return {chunk.stream for chunk in await _chunks_until(source)}, source.unreadable
 
-    streams, faults = asyncio.run(run())
+    streams, unreadable = asyncio.run(run())
     assert streams == {"patient-002"}
-    assert len(faults) == 3
-    assert all(fault.where and fault.hint for fault in faults)
+    assert len(unreadable) == 3
+    assert all(fault.where and fault.hint for fault in unreadable)
 
 
 def test_a_record_that_breaks_while_it_plays_ends_alone(folder: Path) -> None:
     async def run() -> tuple[list[Chunk], list[DataError]]:
         source = ReplaySource(_settings(folder))
         await source.open(None)
-        chunks = await _taken(source, lambda chunks: len(chunks) >= 4)
+        chunks = await _chunks_until(source, lambda chunks: len(chunks) >= 4)
         (folder / "patient-001.dat").unlink()
-        return chunks + await _taken(source), source.faults
+        return chunks + await _chunks_until(source), source.unreadable
 
-    chunks, faults = asyncio.run(run())
-    assert len(_of(chunks, "patient-002")) == 26
-    assert 2 <= len(_of(chunks, "patient-001")) < 26
-    assert len(faults) == 1
+    chunks, unreadable = asyncio.run(run())
+    assert len(_of_stream(chunks, "patient-002")) == 26
+    assert 2 <= len(_of_stream(chunks, "patient-001")) < 26
+    assert len(unreadable) == 1
 
 
 def test_without_any_good_record_it_does_not_open(tmp_path: Path) -> None:
@@ -241,24 +241,21 @@ def test_records_of_one_name_are_streams_of_their_own(folder: Path) -> None:
     chunks = _replayed(_settings(folder, csv_rate=100))
     streams = {chunk.stream for chunk in chunks}
     assert streams == {"patient-001", "patient-001.hea", "patient-002", "ward/patient-001"}
-    assert (_of(chunks, "patient-001")[0].samples[:, 0] == [1000, MISSING] * 50).all()
+    assert (_of_stream(chunks, "patient-001")[0].samples[:, 0] == [1000, MISSING] * 50).all()
 
 
-def test_what_is_held_does_not_grow_with_the_record(tmp_path: Path) -> None:
-    write_records(tmp_path, 1, 600)
-
-    async def run() -> int:
-        source = ReplaySource(_settings(tmp_path))
-        await source.open(None)
-        most = 0
-        while True:
-            try:
-                await source.next()
-            except EndOfSource:
-                return most
-            most = max(most, *(len(stream.held[1]) for stream in source._streams))
-
-    assert 3600 <= asyncio.run(run()) <= 11 * 360
+@pytest.mark.parametrize("number", [0, 1, 6])
+def test_what_is_held_does_not_grow_with_the_record(tmp_path: Path, number: int) -> None:
+    (path,) = write_records(tmp_path, 1, 600)
+    stream = RecordStream(number, "bed", open_record(path), _settings(tmp_path))
+    most = 0
+    for chunk in range(600):
+        if not stream.holds(chunk):
+            stream.held = stream.read(chunk)
+        assert stream.chunk(chunk, START).samples.shape == (360, 2)
+        most = max(most, len(stream.held.samples))
+    assert stream.is_over(600)
+    assert 3600 <= most <= 11 * 360
 
 
 def test_a_core_replays_more_than_two_thousand_leads_in_real_time(folder: Path) -> None:

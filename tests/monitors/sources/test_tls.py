@@ -20,14 +20,13 @@ from pydantic import TypeAdapter
 from genray.errors import SettingsError
 from monitors.sources import SourceSettings, make_source
 from monitors.sources.base import SourceLost
-from monitors.sources.connection import tls_failure
+from monitors.sources.connection import explain_tls_failure
 from monitors.sources.message import Chunk, encode
 from tests.monitors.alerting import Api
 from tests.monitors.certificates import proving
-from tests.monitors.samples import Watcher, chunk
+from tests.monitors.samples import FeedWatcher, chunk
 from tests.monitors.servers import free_port, mosquitto, redis_server
-from tests.monitors.sources.test_kafka import cluster
-from tests.monitors.sources.test_kafka import send as produce
+from tests.monitors.sources.kafka_broker import produce, start_broker
 
 Send = Callable[[Chunk], Awaitable[None]]
 SECRET = "s3cret"
@@ -61,7 +60,7 @@ async def redis_streams(folder: Path, keys: Path, certificate: str, port: int) -
 async def websocket(folder: Path, keys: Path, certificate: str, port: int) -> AsyncIterator[Send]:
     sockets: list[web.WebSocketResponse] = []
 
-    async def take(request: web.Request) -> web.StreamResponse:
+    async def accept(request: web.Request) -> web.StreamResponse:
         assert request.headers["Authorization"] == f"Bearer {SECRET}"
         socket = web.WebSocketResponse()
         await socket.prepare(request)
@@ -74,7 +73,7 @@ async def websocket(folder: Path, keys: Path, certificate: str, port: int) -> As
         await sockets[-1].send_bytes(encode(each))
 
     app = web.Application()
-    app.router.add_get("/", take)
+    app.router.add_get("/", accept)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port, ssl_context=proving(keys, certificate)).start()
@@ -87,7 +86,7 @@ async def websocket(folder: Path, keys: Path, certificate: str, port: int) -> As
 @asynccontextmanager
 async def kafka(folder: Path, keys: Path, certificate: str, port: int) -> AsyncIterator[Send]:
     """The mocked brokers know no TLS: it ends before them, where their own address is hidden too."""
-    producer, servers = cluster()
+    producer, servers = start_broker()
     behind = int(servers.rpartition(":")[2])
     shown, hidden = (b"127.0.0.1" + struct.pack(">i", each) for each in (port, behind))
 
@@ -103,7 +102,7 @@ async def kafka(folder: Path, keys: Path, certificate: str, port: int) -> AsyncI
         finally:
             writer.close()
 
-    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         inner, outer = await asyncio.open_connection("127.0.0.1", behind)
         await asyncio.gather(
             pump(reader, outer, lambda data: data),
@@ -113,7 +112,7 @@ async def kafka(folder: Path, keys: Path, certificate: str, port: int) -> AsyncI
     async def send(each: Chunk) -> None:
         await asyncio.to_thread(produce, producer, encode(each))
 
-    server = await asyncio.start_server(take, "127.0.0.1", port, ssl=proving(keys, certificate))
+    server = await asyncio.start_server(relay, "127.0.0.1", port, ssl=proving(keys, certificate))
     try:
         yield send
     finally:
@@ -129,7 +128,7 @@ SERVERS: dict[str, Serve] = {
 }
 
 
-def source(kind: str, port: int, keys: Path, ca: str | None = "ca.pem", **more: str) -> Any:
+def tls_source(kind: str, port: int, keys: Path, ca: str | None = "ca.pem", **more: str) -> Any:
     """A source that reads from `port` by TLS."""
     where: dict[str, Any] = {"host": "127.0.0.1", "port": port, "tls": True}
     if kind == "websocket":
@@ -163,7 +162,7 @@ def test_a_server_that_cannot_be_trusted_is_refused_and_tried_until_it_can(
 ) -> None:
     async def main() -> None:
         port, serve = free_port(), SERVERS[kind]
-        watcher = Watcher(source(kind, port, keys))
+        watcher = FeedWatcher(tls_source(kind, port, keys))
         async with asyncio.TaskGroup() as group:
             async with serve(tmp_path, keys, certificate, port):
                 feeding = group.create_task(watcher.feed.run())
@@ -196,25 +195,25 @@ def test_where_an_authority_is_named_those_of_the_system_are_not_trusted(
     kind: str, keys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(keys / "stranger-ca.pem"))
-    refused = lost(kind, "stranger", keys, tmp_path, "ca.pem")
+    refused = loss_reason(kind, "stranger", keys, tmp_path, "ca.pem")
     assert "certificate" in refused
     if kind != "kafka":  # its library looks for the system's authorities elsewhere
-        assert lost(kind, "stranger", keys, tmp_path, None) == ""
+        assert loss_reason(kind, "stranger", keys, tmp_path, None) == ""
 
 
-def lost(kind: str, certificate: str, keys: Path, folder: Path, ca: str | None, **more: str) -> str:
+def loss_reason(kind: str, certificate: str, keys: Path, folder: Path, ca: str | None, **more: str) -> str:
     """Why a source does not open; "" if it does."""
 
     async def main() -> str:
         port = free_port()
         async with SERVERS[kind](folder, keys, certificate, port):
-            asked = source(kind, port, keys, ca, **more)
+            source = tls_source(kind, port, keys, ca, **more)
             try:
-                await asked.open(None)
+                await source.open(None)
             except SourceLost as error:
                 return str(error)
             finally:
-                await asked.close()
+                await source.close()
         return ""
 
     return asyncio.run(main())
@@ -239,10 +238,10 @@ def test_a_server_without_tls_is_a_loss_that_says_so(
             elif kind == "websocket":
                 port = int((await stack.enter_async_context(Api())).rpartition(":")[2])
             else:
-                producer, servers = cluster()
+                producer, servers = start_broker()
                 stack.callback(producer.flush)
                 port = int(servers.rpartition(":")[2])
-            watcher = Watcher(source(kind, port, keys))
+            watcher = FeedWatcher(tls_source(kind, port, keys))
             async with asyncio.TaskGroup() as group:
                 feeding = group.create_task(watcher.feed.run())
                 await watcher.until(lambda: watcher.faults["source-lost"] >= 2)
@@ -258,7 +257,7 @@ def test_a_kafka_broker_that_cannot_be_trusted_is_not_given_the_password(
     mechanism: str, keys: Path, tmp_path: Path
 ) -> None:
     given = {"username": "ward", "password_env": "WARD_SECRET", "mechanism": mechanism}
-    refused = lost("kafka", "stranger", keys, tmp_path, "ca.pem", **given)
+    refused = loss_reason("kafka", "stranger", keys, tmp_path, "ca.pem", **given)
     assert "certificate verify failed" in refused  # so its library takes all options
     assert SECRET not in refused
 
@@ -266,10 +265,10 @@ def test_a_kafka_broker_that_cannot_be_trusted_is_not_given_the_password(
 @pytest.mark.parametrize("kind", SERVERS)
 def test_an_authority_that_is_not_there_is_said_before_anything_starts(kind: str, keys: Path) -> None:
     with pytest.raises(SettingsError, match="no authority to trust"):
-        source(kind, 1, keys, "missing.pem")
+        tls_source(kind, 1, keys, "missing.pem")
 
 
 def test_other_failures_are_not_put_down_to_tls() -> None:
     wrapped = ValueError("token s3cret")
     wrapped.__context__ = ConnectionResetError(104, "reset")
-    assert tls_failure(wrapped) is None
+    assert explain_tls_failure(wrapped) is None

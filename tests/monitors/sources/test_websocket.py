@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from monitors.sources.message import MAX_BYTES, encode
 from monitors.sources.websocket import WebSocketSettings, WebSocketSource
-from tests.monitors.samples import Watcher, chunk
+from tests.monitors.samples import FeedWatcher, chunk
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -39,7 +39,7 @@ def test_a_server_that_closes_after_each_message_is_found_again() -> None:
             return socket
 
         runner, port = await serve(one)
-        watcher = Watcher(WebSocketSource(WebSocketSettings(url=f"ws://127.0.0.1:{port}/")))
+        watcher = FeedWatcher(WebSocketSource.from_settings(WebSocketSettings(url=f"ws://127.0.0.1:{port}/")))
         async with asyncio.TaskGroup() as group:
             feeding = group.create_task(watcher.feed.run())
             await watcher.until(lambda: len(watcher.chunks) >= 3)
@@ -66,7 +66,7 @@ def test_a_message_beyond_the_limit_ends_the_connection_not_the_feed() -> None:
             return socket
 
         runner, port = await serve(large_then_good)
-        watcher = Watcher(WebSocketSource(WebSocketSettings(url=f"ws://127.0.0.1:{port}/")))
+        watcher = FeedWatcher(WebSocketSource.from_settings(WebSocketSettings(url=f"ws://127.0.0.1:{port}/")))
         async with asyncio.TaskGroup() as group:
             feeding = group.create_task(watcher.feed.run())
             await watcher.until(lambda: len(watcher.chunks) == 1)
@@ -93,7 +93,7 @@ def test_a_message_that_is_only_too_large_for_the_format_costs_no_other_stream()
             return socket
 
         runner, port = await serve(large_then_good)
-        watcher = Watcher(WebSocketSource(WebSocketSettings(url=f"ws://127.0.0.1:{port}/")))
+        watcher = FeedWatcher(WebSocketSource.from_settings(WebSocketSettings(url=f"ws://127.0.0.1:{port}/")))
         async with asyncio.TaskGroup() as group:
             feeding = group.create_task(watcher.feed.run())
             await watcher.until(lambda: len(watcher.chunks) == 1)
@@ -126,7 +126,7 @@ def test_the_token_is_sent_but_never_logged(
     async def main() -> None:
         runner, port = await serve(refuse)
         settings = WebSocketSettings(url=f"ws://127.0.0.1:{port}/?key=hidden", token_env="WARD_TOKEN")
-        watcher = Watcher(WebSocketSource(settings))
+        watcher = FeedWatcher(WebSocketSource.from_settings(settings))
         async with asyncio.TaskGroup() as group:
             feeding = group.create_task(watcher.feed.run())
             await watcher.until(lambda: watcher.faults["source-lost"] == 2)

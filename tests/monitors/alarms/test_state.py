@@ -8,20 +8,20 @@ import pytest
 
 from genray.errors import GenrayError
 from monitors.alarms.events import Transition
-from monitors.alarms.machine import AlarmState, restore
-from tests.monitors.bed import NOISE, OFF, STILL, Bed
+from monitors.alarms.state import AlarmState, restore
+from tests.monitors.alarms.scripted_bed import NOISE, OFF, STILL, ScriptedBed
 
 
-def busy() -> Bed:
-    bed = Bed()
-    bed.see(8, heart_rate=150.0, burden=0.5, gap=1.0)
-    bed.look("anomaly")
-    bed.see(10, **STILL, heart_rate=150.0, burden=0.5)
-    bed.see(20, **OFF)
+def busy() -> ScriptedBed:
+    bed = ScriptedBed()
+    bed.observe(8, heart_rate=150.0, burden=0.5, gap=1.0)
+    bed.acknowledge("anomaly")
+    bed.observe(10, **STILL, heart_rate=150.0, burden=0.5)
+    bed.observe(20, **OFF)
     return bed
 
 
-def last_of_open(bed: Bed) -> list[Transition]:
+def last_of_open(bed: ScriptedBed) -> list[Transition]:
     """As the journal gives them."""
     last = {each.alarm: each for each in bed.log}
     return [each for each in last.values() if each.state != "ended"]
@@ -36,7 +36,7 @@ def test_a_state_goes_through_json_and_on_as_it_was() -> None:
 
 
 def test_a_stream_that_was_never_seen_goes_through_json() -> None:
-    assert AlarmState.from_json(AlarmState.new("bed").to_json()) == AlarmState.new("bed")
+    assert AlarmState.from_json(AlarmState("bed").to_json()) == AlarmState("bed")
 
 
 @pytest.mark.parametrize(
@@ -75,40 +75,40 @@ def test_after_a_kill_open_alarms_are_open_and_not_announced_again() -> None:
     before = bed.state.open
     bed.state = restore("bed", last_of_open(bed))
     assert bed.state.open == before
-    assert bed.see(600, **OFF) == [], "the same condition is the same alarm"
-    changes = bed.see(20)
+    assert bed.observe(600, **OFF) == [], "the same condition is the same alarm"
+    changes = bed.observe(20)
     assert set(changes) == {"lead-off ended", "asystole latched", "tachycardia ended", "anomaly ended"}
 
 
 def test_after_a_kill_an_alarm_gets_worse_as_before() -> None:
-    bed = Bed()
-    bed.see(8, heart_rate=150.0)
+    bed = ScriptedBed()
+    bed.observe(8, heart_rate=150.0)
     bed.state = restore("bed", last_of_open(bed))
-    assert bed.see(60, heart_rate=190.0) == ["tachycardia escalated"]
+    assert bed.observe(60, heart_rate=190.0) == ["tachycardia escalated"]
 
 
 def test_what_was_latched_is_latched_after_a_kill() -> None:
-    bed = Bed()
-    bed.see(4, **STILL)
-    bed.see(20)
+    bed = ScriptedBed()
+    bed.observe(4, **STILL)
+    bed.observe(20)
     bed.state = restore("bed", last_of_open(bed))
-    assert bed.see(60) == []
-    assert bed.look("asystole") == ["acknowledged", "ended"]
+    assert bed.observe(60) == []
+    assert bed.acknowledge("asystole") == ["acknowledged", "ended"]
 
 
 def test_what_was_announced_before_a_kill_counts_after_it() -> None:
-    bed = Bed(announcements=1)
-    bed.see(4, burden=0.5)
+    bed = ScriptedBed(announcements=1)
+    bed.observe(4, burden=0.5)
     bed.state = restore("bed", last_of_open(bed))
-    bed.see(8, heart_rate=150.0)
+    bed.observe(8, heart_rate=150.0)
     assert not bed.log[-1].announced
 
 
 def test_what_has_ended_is_not_restored() -> None:
-    bed = Bed()
-    bed.see(20, **NOISE)
-    bed.see(20)
-    assert restore("bed", bed.log[-1:]) == AlarmState.new("bed")
+    bed = ScriptedBed()
+    bed.observe(20, **NOISE)
+    bed.observe(20)
+    assert restore("bed", bed.log[-1:]) == AlarmState("bed")
 
 
 def test_alarms_of_another_stream_are_not_restored() -> None:

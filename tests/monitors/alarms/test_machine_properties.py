@@ -7,36 +7,37 @@ from dataclasses import replace
 from typing import Any
 
 from hypothesis import given, settings
-from hypothesis import strategies as some
+from hypothesis import strategies as st
 
 from monitors.alarms.conditions import PRIORITIES
 from monitors.alarms.events import Observation, Transition
 from monitors.alarms.limits import Limits
-from monitors.alarms.machine import AlarmState, acknowledge, discharge, restore, step
+from monitors.alarms.machine import acknowledge, discharge, step
+from monitors.alarms.state import AlarmState, restore
 
 LIMITS = Limits(announcements=3, again_after=20, anomaly={"escalate_after": 30})  # type: ignore[arg-type]
-LEADS = some.sampled_from([(), ("I",), ("I", "II")])
+LEADS = st.sampled_from([(), ("I",), ("I", "II")])
 # Values about the limits, so that alarms do come and go.
-SENSIBLE = some.fixed_dictionaries(
+SENSIBLE = st.fixed_dictionaries(
     {
-        "heart_rate": some.sampled_from([None, 25.0, 35.0, 42.0, 70.0, 70.0, 150.0, 200.0]),
-        "silence": some.sampled_from([None, 0.5, 0.5, 0.5, 3.0, 5.0]),
-        "burden": some.sampled_from([None, 0.0, 0.0, 0.3, 0.5, 0.9]),
-        "good": some.sampled_from([True, True, True, False]),
+        "heart_rate": st.sampled_from([None, 25.0, 35.0, 42.0, 70.0, 70.0, 150.0, 200.0]),
+        "silence": st.sampled_from([None, 0.5, 0.5, 0.5, 3.0, 5.0]),
+        "burden": st.sampled_from([None, 0.0, 0.0, 0.3, 0.5, 0.9]),
+        "good": st.sampled_from([True, True, True, False]),
         "off": LEADS,
         "poor": LEADS,
-        "gap": some.sampled_from([0.0, 0.0, 0.0, 1.0, 5.0]),
-        "behind": some.sampled_from([0.0, 0.0, 3.0, 8.0]),
-        "lost": some.sampled_from([0.0, 0.0, 0.0, 0.0, 5.0, 12.0, 70.0]),
+        "gap": st.sampled_from([0.0, 0.0, 0.0, 1.0, 5.0]),
+        "behind": st.sampled_from([0.0, 0.0, 3.0, 8.0]),
+        "lost": st.sampled_from([0.0, 0.0, 0.0, 0.0, 5.0, 12.0, 70.0]),
     }
 )
-NUMBER = some.floats() | some.sampled_from([0.0, -1.0, math.nan, math.inf, -math.inf, 1e308])
-WILD = some.fixed_dictionaries(
+NUMBER = st.floats() | st.sampled_from([0.0, -1.0, math.nan, math.inf, -math.inf, 1e308])
+WILD = st.fixed_dictionaries(
     {
-        "heart_rate": some.none() | NUMBER,
-        "silence": some.none() | NUMBER,
-        "burden": some.none() | NUMBER,
-        "good": some.booleans(),
+        "heart_rate": st.none() | NUMBER,
+        "silence": st.none() | NUMBER,
+        "burden": st.none() | NUMBER,
+        "good": st.booleans(),
         "off": LEADS,
         "gap": NUMBER,
         "behind": NUMBER,
@@ -44,19 +45,19 @@ WILD = some.fixed_dictionaries(
     }
 )
 # What is observed, for how many hops, and what somebody does then.
-EPISODES = some.lists(
-    some.tuples(SENSIBLE, some.integers(1, 15), some.sampled_from(["", "", "", "look"])), max_size=25
+EPISODES = st.lists(
+    st.tuples(SENSIBLE, st.integers(1, 15), st.sampled_from(["", "", "", "look"])), max_size=25
 )
 
 
 def play(state: AlarmState, episodes: list[Any], now: float = 0.0) -> tuple[AlarmState, list[Transition]]:
     log: list[Transition] = []
-    for seen, hops, act in episodes:
+    for observed, hops, act in episodes:
         for _ in range(hops):
             now += 2
-            state, new = step(state, Observation(time=now, **seen), LIMITS)
+            state, new = step(state, Observation(time=now, **observed), LIMITS)
             log += new
-            if not seen["good"] or seen["lost"]:
+            if not observed["good"] or observed["lost"]:
                 assert not [t for t in new if t.change == "onset" and t.category == "physiological"]
         for alarm in state.open.values() if act == "look" else ():
             state, new = acknowledge(state, alarm.name, now)
@@ -71,7 +72,7 @@ def duration(episodes: list[Any]) -> float:
 @settings(max_examples=150, deadline=None)
 @given(EPISODES)
 def test_an_alarm_opens_once_ends_once_and_never_becomes_less_urgent(episodes: list[Any]) -> None:
-    state, log = play(AlarmState.new("bed"), episodes)
+    state, log = play(AlarmState("bed"), episodes)
     _, ended = discharge(state, duration(episodes))
     last: dict[str, Transition] = {}
     for each in [*log, *ended]:
@@ -101,7 +102,7 @@ def test_an_alarm_opens_once_ends_once_and_never_becomes_less_urgent(episodes: l
 @settings(max_examples=150, deadline=None)
 @given(EPISODES)
 def test_announcements_are_bounded(episodes: list[Any]) -> None:
-    _, log = play(AlarmState.new("bed"), episodes)
+    _, log = play(AlarmState("bed"), episodes)
     times = [t.time for t in log if t.change == "onset" and t.announced and t.priority != "high"]
     for first in times:
         assert sum(first <= time < first + 3600 for time in times) <= LIMITS.announcements
@@ -119,7 +120,7 @@ def test_announcements_are_bounded(episodes: list[Any]) -> None:
 @settings(max_examples=80, deadline=None)
 @given(EPISODES, EPISODES)
 def test_the_rest_is_the_same_after_a_restart(first: list[Any], then: list[Any]) -> None:
-    state, _ = play(AlarmState.new("bed"), first)
+    state, _ = play(AlarmState("bed"), first)
     back = AlarmState.from_json(json.loads(json.dumps(state.to_json(), allow_nan=False)))
     assert back == state
     assert play(back, then, duration(first)) == play(state, then, duration(first))
@@ -128,7 +129,7 @@ def test_the_rest_is_the_same_after_a_restart(first: list[Any], then: list[Any])
 @settings(max_examples=80, deadline=None)
 @given(EPISODES, EPISODES)
 def test_nothing_that_is_open_has_an_onset_again_after_a_kill(first: list[Any], then: list[Any]) -> None:
-    state, log = play(AlarmState.new("bed"), first)
+    state, log = play(AlarmState("bed"), first)
     last = {each.alarm: each for each in log}
     back = restore("bed", [each for each in last.values() if each.state != "ended"])
     # That an alarm came again is not in the journal.
@@ -145,13 +146,13 @@ def test_nothing_that_is_open_has_an_onset_again_after_a_kill(first: list[Any], 
 
 
 @settings(max_examples=100, deadline=None)
-@given(some.lists(some.tuples(SENSIBLE | WILD, NUMBER | some.floats(-90, 90)), max_size=60))
-def test_whatever_is_observed_a_step_gives_a_state_and_changes_nothing_else(seen: list[Any]) -> None:
-    state, now = AlarmState.new("bed"), 1000.0
-    for what, hop in seen:
+@given(st.lists(st.tuples(SENSIBLE | WILD, NUMBER | st.floats(-90, 90)), max_size=60))
+def test_whatever_is_observed_a_step_gives_a_state_and_changes_nothing_else(observations: list[Any]) -> None:
+    state, now = AlarmState("bed"), 1000.0
+    for values, hop in observations:
         # A clock that jitters, jumps either way, or is none.
         now = now + hop if abs(hop) <= 90 else now
-        observation = Observation(time=now if abs(hop) <= 90 else hop, **what)
+        observation = Observation(time=now if abs(hop) <= 90 else hop, **values)
         before = copy.deepcopy(state)
         once, twice = step(state, observation, LIMITS), step(state, observation, LIMITS)
         assert once == twice
