@@ -31,7 +31,7 @@ class QrsDetector:
     def __init__(self, rate: float, hop: int) -> None:
         self._rate = rate
         self._hop = hop
-        self._apart = round(APART * rate)
+        self._apart = round(REFRACTORY * rate)
         self._thin = max(1, round(rate / 100))  # energy is smooth: its median needs no more values
         self._filter = QrsFilter(rate, 0)
         self.delay = self._filter.delay + self._apart

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genray.ecg.beats import BeatSettings, cut_at
-from genray.ecg.qrs import Decisions, filled
-from genray.ecg.quality import QualitySettings, SignalQuality, judge
+from genray.ecg.qrs import QrsThresholds, fill_missing
+from genray.ecg.quality import QualitySettings, SignalQuality, assess_quality
 from monitors.patient.bed import Bed, PendingBeat, PreviousBeat, UnusualBeat
 from monitors.patient.detection import QrsDetector
 from monitors.patient.hops import Hop
@@ -64,7 +64,7 @@ class LeadBank:
         self._allocated = 0
         self._free: dict[int, list[Rows]] = {}
 
-    def new_decisions(self) -> Decisions:
+    def new_decisions(self) -> QrsThresholds:
         """A detector's state for a new bed."""
         return QrsThresholds(self._rate)
 

@@ -78,7 +78,7 @@ class BeatModel:
                 hint="train it again with this genray",
             )
         try:
-            beat = preprocessing.beat
+            beat = preprocessing.beat_settings
         except BundleMismatch as mismatch:
             raise BundleMismatch(mismatch.what, where=str(bundle.path), hint=mismatch.hint) from None
         leads = frozenset(name.upper() for name in preprocessing.leads)
@@ -92,7 +92,7 @@ class BeatModel:
         """How badly it reconstructs beats (beats, samples) in mV; any number, also 0."""
         if not len(beats):
             return Surprises(np.empty(0, np.float32), np.empty(beats.shape, np.float32))
-        values = self.preprocessing.normalised(beats)
+        values = self.preprocessing.normalise(beats)
         with torch.inference_mode():
             reconstructions = self.network(torch.from_numpy(values[:, None]))[:, 0].numpy()
         difference = reconstructions - values

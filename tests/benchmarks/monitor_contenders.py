@@ -194,7 +194,7 @@ def _millivolts(chunk: Chunk) -> Any:
 def detection(case: Case, meter: Meter) -> None:
     """QRS detection alone, by genray: what it costs of the whole."""
     replay, detector = Replay(case), QrsDetector(RATE, RATE)
-    states: dict[str, tuple[int, Decisions]] = {}
+    states: dict[str, tuple[int, QrsThresholds]] = {}
     ends: dict[str, int] = {}
     waiting: dict[str, Chunk] = {}
     detector.grow(LEADS * case.streams)

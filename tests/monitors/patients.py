@@ -106,7 +106,7 @@ def hits(found: NDArray[np.floating], truth: NDArray[np.floating], tolerance: fl
     return both, len(truth) - both, len(found) - (int(near.any(axis=1).sum()) if near.size else 0)
 
 
-def times_of(ecg: Generated, symbols: str = "NVS") -> NDArray[np.float64]:
+def times_of(ecg: GeneratedEcg, symbols: str = "NVS") -> NDArray[np.float64]:
     """Seconds of the beats of `symbols`."""
     keep = [symbol in symbols for symbol in ecg.symbols]
     return ecg.peaks[keep] / 360.0

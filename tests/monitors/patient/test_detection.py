@@ -19,7 +19,7 @@ def stream(
     """Seconds of the complexes that are found in (samples, leads), hop by hop."""
     samples, size = fill_missing(millivolts.T.astype(np.float64)), round(hop * rate)
     leads = np.arange(len(samples))
-    detector, decisions = QrsDetector(rate, size), [Decisions(rate)]
+    detector, decisions = QrsDetector(rate, size), [QrsThresholds(rate)]
     detector.grow(len(samples))
     detector.begin(leads, samples[:, 0], forget=True)
     votes = np.array(usable or [True] * len(samples))
@@ -121,7 +121,7 @@ def test_many_streams_at_once_are_found_as_one_at_a_time() -> None:
     ]
     samples = np.concatenate([ecg.millivolts.T for ecg in ecgs]).astype(np.float64)
     rows, starts = np.arange(6), np.array([0, 1, 3])
-    detector, decisions = QrsDetector(RATE, 360), [Decisions(RATE) for _ in ecgs]
+    detector, decisions = QrsDetector(RATE, 360), [QrsThresholds(RATE) for _ in ecgs]
     detector.grow(6)
     detector.begin(rows, samples[:, 0], forget=True)
     found: list[list[int]] = [[], [], []]
@@ -136,7 +136,7 @@ def test_many_streams_at_once_are_found_as_one_at_a_time() -> None:
 def test_rows_that_grow_while_in_use_keep_their_state() -> None:
     ecg = generate(20, seed=7)
     samples = ecg.millivolts.T.astype(np.float64)
-    detector, decisions = QrsDetector(RATE, 360), [Decisions(RATE)]
+    detector, decisions = QrsDetector(RATE, 360), [QrsThresholds(RATE)]
     detector.grow(2)
     rows = np.arange(2)
     detector.begin(rows, samples[:, 0], forget=True)
@@ -154,7 +154,7 @@ def test_the_next_patient_in_the_same_rows_begins_as_in_fresh_ones() -> None:
     detector.grow(2)
     rows = np.arange(2)
     for volts in (tall, small):
-        samples, decisions = volts.T.astype(np.float64), [Decisions(RATE)]
+        samples, decisions = volts.T.astype(np.float64), [QrsThresholds(RATE)]
         detector.begin(rows, samples[:, 0], forget=True)
         found: list[int] = []
         for end in range(360, 30 * 360 + 1, 360):

@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from genray.ecg.beats import BeatSettings, cut_beats, normalised
-from genray.ecg.synthesis import Episode, Generated, generate
+from genray.ecg.beats import BeatSettings, cut_beats, normalise_beats
+from genray.ecg.synthesis import Episode, GeneratedEcg, generate
 from monitors.patient.reference import SHIFTS, Reference, ReferenceSettings, fit_to_references
 
 Floats = NDArray[np.float32]
@@ -20,7 +20,7 @@ WIDE = BeatSettings(before=0.25 + SHIFTS * STEP, after=0.45 + SHIFTS * STEP, sam
 BEATS = ReferenceSettings(minutes=1, beats=10)
 
 
-def wide_beats(ecg: Generated) -> tuple[Floats, list[str], Floats]:
+def wide_beats(ecg: GeneratedEcg) -> tuple[Floats, list[str], Floats]:
     """Beats (beats, leads, samples), their symbols, and their intervals as shares of the usual one."""
     beats, kept = cut_beats(ecg.millivolts, ecg.peaks, 360.0, WIDE)
     intervals = np.diff(ecg.peaks, prepend=ecg.peaks[0])
@@ -28,13 +28,15 @@ def wide_beats(ecg: Generated) -> tuple[Floats, list[str], Floats]:
     return beats, [s for s, k in zip(ecg.symbols, kept, strict=True) if k], shares[kept]
 
 
-def learned(ecg: Generated, settings: ReferenceSettings = BEATS, leads: tuple[str, ...] = LEADS) -> Reference:
+def learned(
+    ecg: GeneratedEcg, settings: ReferenceSettings = BEATS, leads: tuple[str, ...] = LEADS
+) -> Reference:
     """A reference that was shown all beats of `ecg`, unlabelled, in as long as it may take."""
     reference = Reference(settings, leads, 140)
     beats, _, shares = wide_beats(ecg)
     after = np.append(shares[1:], np.nan)
     for beat, before, behind in zip(beats, shares.tolist(), after.tolist(), strict=True):
-        reference.add_beat(normalised(beat[:, SHIFTS:-SHIFTS]), before, behind)
+        reference.add_beat(normalise_beats(beat[:, SHIFTS:-SHIFTS]), before, behind)
     reference.add_time(2 * 60 * settings.minutes)
     return reference
 
@@ -78,7 +80,7 @@ def test_until_the_time_is_over_and_enough_beats_are_trusted_nothing_is_learned(
 def test_of_a_rhythm_that_is_never_regular_the_most_frequent_shape_is_learned() -> None:
     beats, _, _ = wide_beats(generate(60, seed=1))
     reference = Reference(BEATS, LEADS, 140)
-    for beat in normalised(beats[:, :, SHIFTS:-SHIFTS]):
+    for beat in normalise_beats(beats[:, :, SHIFTS:-SHIFTS]):
         reference.add_beat(beat, 0.6, 1.5)
     reference.add_time(119)
     assert reference.shape is None
@@ -105,7 +107,7 @@ def test_a_lead_that_was_never_good_has_no_reference_and_the_other_has() -> None
     ecg = generate(60, seed=2)
     beats, _, _ = wide_beats(ecg)
     reference = Reference(BEATS, LEADS, 140)
-    for beat in normalised(beats[:, :, SHIFTS:-SHIFTS]):
+    for beat in normalise_beats(beats[:, :, SHIFTS:-SHIFTS]):
         reference.add_beat(np.where([[True], [False]], beat, np.float32(np.nan)), 1.0, 1.0)
     reference.add_time(60)
     shape, far = fit_to_references(beats[5], BOTH, [reference])

@@ -92,7 +92,7 @@ def test_an_error_in_absolute_values_is_scored_by_it(beat_bundle: Path) -> None:
     beats = generate(10, seed=2).millivolts[:1400, 0].reshape(-1, 140)
     absolute = bundle.manifest.model_copy(update={"calibration": {"threshold": 0.2, "error": "mae"}})
     surprises = BeatModel.from_bundle(replace(bundle, manifest=absolute)).surprises(beats)
-    errors = np.abs(surprises.reconstructions - bundle.manifest.beats.normalised(beats)).mean(axis=1)
+    errors = np.abs(surprises.reconstructions - bundle.manifest.beats.normalise(beats)).mean(axis=1)
     np.testing.assert_allclose(surprises.values, np.log((errors + 0.004) / 0.204), rtol=1e-4)
 
 
