@@ -16,7 +16,7 @@ from genray.io.sources import Item, ItemSource
 from genray.text import visible
 from pipelines.engine.plan import Listing, remove_plans, write_plan
 from pipelines.engine.pool import keep_model
-from pipelines.settings import MAY_CHANGE, BulkSettings
+from pipelines.settings import BulkSettings, may_change
 from pipelines.steps.base import Step
 from pipelines.storage.attempts import Attempt
 from pipelines.storage.ledger import FAILED, LedgerSummary
@@ -64,7 +64,7 @@ class Pass:
         before = output.header()
         again = self._settings.retry == "all"
         # Interrupted, it goes on: it would never end where something fails now and then.
-        lasting = {key: value for key, value in record.items() if not key.startswith(MAY_CHANGE)}
+        lasting = {key: value for key, value in record.items() if not may_change(key)}
         going_on = again and before.get("again") == lasting
         if again and not going_on:
             keys = output.ledger.keys()

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from genray.errors import DataError, RunError
 from genray.io.files import hold_file
 from genray.io.store import Store
-from pipelines.settings import MAY_CHANGE
+from pipelines.settings import may_change
 from pipelines.storage.attempts import Attempts
 from pipelines.storage.ledger import Ledger
 
@@ -70,7 +70,7 @@ class Output:
             wrong.append(f"it was made by {header['target']}, not {target}")
         before = header["settings"]
         for key in sorted({*before, *settings} if not wrong else ()):
-            if not key.startswith(MAY_CHANGE) and before.get(key) != settings.get(key):
+            if not may_change(key) and before.get(key) != settings.get(key):
                 wrong.append(f"{key}: {_said(before.get(key))} -> {_said(settings.get(key))}")
         for key in sorted({*header["identity"], *identity} if not wrong else ()):
             if header["identity"].get(key) != identity.get(key):

@@ -18,30 +18,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from mmap import ACCESS_READ, mmap
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Literal, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field
 
 from genray.errors import BulkError, DataError, StorageFull
 from genray.io.bad_input import BadImage
 from genray.io.files import storage_errors, sync_file_system
 from genray.io.store import OWN, Store
 from genray.io.tar import tar_members, write_member
-from genray.settings.base import Settings
+from pipelines.settings import SinkSettings
 
 _ROW_GROUP = 32 * 2**20  # bytes of rows that are held before they are written
 _IMAGES = pa.schema([("path", pa.string()), ("image", pa.binary()), ("source", pa.string())])
-
-
-class SinkSettings(Settings):
-    """Settings of where the results go."""
-
-    container: Literal["files", "parquet", "webdataset"] = Field(
-        "files", description="files (as the inputs), parquet (data/*.parquet), webdataset (shards/*.tar)"
-    )
 
 
 class Sink(Protocol):

@@ -14,7 +14,8 @@ from genray.errors import BulkError
 from genray.io.bad_input import BadImage
 from genray.io.sources import ContainerSettings, open_source
 from genray.io.store import Store
-from pipelines.storage.sinks import Sink, SinkSettings, TableSink, open_sink
+from pipelines.settings import SinkSettings
+from pipelines.storage.sinks import Sink, TableSink, open_sink
 from tests.pipelines.s3 import s3_root, s3_server
 
 __all__ = ["s3_root", "s3_server"]
@@ -154,7 +155,8 @@ def test_a_damaged_part_is_named(tmp_path: Path) -> None:
 _FILLS = """
 import resource, sys
 from genray.io.store import Store
-from pipelines.storage.sinks import SinkSettings, open_sink
+from pipelines.settings import SinkSettings
+from pipelines.storage.sinks import open_sink
 sink = open_sink(Store(sys.argv[1]), SinkSettings(container=sys.argv[2]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 for i in range(200):
