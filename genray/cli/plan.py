@@ -47,7 +47,7 @@ def plan(
     if not isinstance(bulk, Bulk):
         raise UsageError(f"{target} is not a bulk target", hint="`genray targets` lists them all")
     settings = absolute(load(bulk.settings_class, target=target, config=config, sets=sets))
-    found = estimate(bulk.step(settings), local_resources(), images=sample, hours=hours, note=say)
+    found = estimate(bulk.step.load(settings), local_resources(), images=sample, hours=hours, note=say)
     if as_json:
         print_json({"target": target, **found})
     else:

@@ -117,7 +117,7 @@ def row_of(job: ImageTask) -> LedgerRow:
         height, width, channels = job.photo.pixels.shape
         row |= {"format": job.photo.format, "width": width, "height": height, "channels": channels}
         row["depth"] = job.photo.depth
-    return row | dict(made.values if made is not None else {})
+    return row | dict(vars(made.scores) if made is not None else {})
 
 
 def _counts(row: Mapping[str, Any]) -> dict[str, float]:

@@ -168,7 +168,7 @@ class Listing:
                 continue
             self.left_over += 1
             self._draw(item, drawn)
-            yield Planned(item, output_name(self.step.named(item.path), self.step.settings.write))
+            yield Planned(item, output_name(self.step.output_path(item.path), self.step.settings.write))
 
     def _items(self) -> Iterator[Item]:
         for item in self.source.items(self.problems.append):

@@ -239,7 +239,7 @@ class Assignment:
         step_class = find_step(self.step)
         settings: BulkSettings = step_class.settings_class.model_validate(self.settings)
         store = Store(settings.output)
-        step = step_class(settings)
+        step = step_class.load(settings)
         with tempfile.TemporaryDirectory(prefix="genray-model-") as folder:
             fetch_model(store, Path(folder))
             notes = step.open(StepPlace(self.threads, self.gpu, Path(folder)), self.header)

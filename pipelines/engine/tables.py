@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from genray.io.bad_input import REASONS
 from genray.text import duration, visible
-from pipelines.steps.base import SKIPPED as WHY_SKIPPED
+from pipelines.steps.base import SKIP_REASONS
 from pipelines.storage.ledger import FAILED, SKIPPED
 
 TextRow = tuple[str, ...]
@@ -14,14 +14,14 @@ TextRow = tuple[str, ...]
 
 def meaning(reason: str) -> str:
     """What a reason of the ledger means; nothing if it is not one that this genray knows."""
-    return WHY_SKIPPED.get(reason, REASONS.get(reason, ""))
+    return SKIP_REASONS.get(reason, REASONS.get(reason, ""))
 
 
 def reasons_table(reasons: Mapping[str, int], total: int) -> list[TextRow]:
     """What was skipped and what failed, and why: headings, then a row for each reason."""
     rows: list[TextRow] = [("reason", "status", "images", "share", "meaning")]
     for reason, count in reasons.items():
-        status, share = SKIPPED if reason in WHY_SKIPPED else FAILED, f"{100 * count / max(1, total):.3g} %"
+        status, share = SKIPPED if reason in SKIP_REASONS else FAILED, f"{100 * count / max(1, total):.3g} %"
         rows.append((visible(reason), status, f"{count:,}", share, meaning(reason)))
     return rows
 

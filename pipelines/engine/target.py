@@ -52,7 +52,7 @@ class Bulk:
         Raises:
             UsageError, BundleError: the run cannot work.
         """
-        return PreparedBulk(self.step(settings), target)
+        return PreparedBulk(self.step.load(settings), target)
 
 
 class PreparedBulk:

@@ -171,7 +171,7 @@ class ChunkWorker:
                 if job.bad is not None:
                     yield [self._let_go(job)]
                 else:
-                    key, weight = self._step.key(job.photo), self._step.weight(job.photo)
+                    key, weight = self._step.batch_key(job.photo), self._step.batch_weight(job.photo)
                     for batch in batches.add(key, job, weight):
                         writing += self._make(batch)
             elif len(batches):
@@ -241,7 +241,7 @@ class ChunkWorker:
         """Run the step on one batch, and let threads encode and write what it made."""
         began = time.perf_counter()
         try:
-            made = self._step.make([StepInput(job.planned.item.path, job.data, job.photo) for job in jobs])
+            made = self._step.process([StepInput(job.planned.item.path, job.data, job.photo) for job in jobs])
         except GenrayError:
             raise
         except Exception as error:

@@ -38,7 +38,10 @@ SCHEMA = pa.schema(
     [
         ("path", pa.string()),
         ("status", pa.string()),  # done, skipped (copied untouched), failed
-        ("reason", pa.string()),  # of what was skipped or failed: a key of images.REASONS or step.SKIPPED
+        (
+            "reason",
+            pa.string(),
+        ),  # of what was skipped or failed: a key of bad_input.REASONS or steps.base.SKIP_REASONS
         ("detail", pa.string()),
         ("format", pa.string()),
         ("width", pa.int32()),

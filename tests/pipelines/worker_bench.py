@@ -34,10 +34,10 @@ class Copying(Step[BulkSettings]):
     def check(self) -> Sequence[str]:
         return []
 
-    def open(self, place: StepPlace, header: Mapping[str, Any]) -> Sequence[str]:
+    def open(self, place: StepPlace, prepared: Mapping[str, Any]) -> Sequence[str]:
         return []
 
-    def make(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
+    def process(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
         self.look(inputs)
         return [StepResult(copy=each.data, skipped="clean", row={"n": 1}) for each in inputs]
 

@@ -54,12 +54,12 @@ _DEADLY = """
 import os, sys
 from pipelines.corrupt import Corrupt
 
-def look(self, inputs, make=Corrupt.make):
+def look(self, inputs, process=Corrupt.process):
     if any(each.path == sys.argv[1] for each in inputs):
         os.kill(os.getpid(), 9)
-    return make(self, inputs)
+    return process(self, inputs)
 
-Corrupt.make = look
+Corrupt.process = look
 from genray.cli.main import main
 main(sys.argv[2:])
 """

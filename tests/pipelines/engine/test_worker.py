@@ -115,10 +115,10 @@ def test_further_images_are_written_beside_the_first(bench: Bench) -> None:
     write_photos(bench.photos, 2)
     worker = bench.worker()
 
-    def make(inputs: Sequence[StepInput]) -> Sequence[StepResult]:
+    def process(inputs: Sequence[StepInput]) -> Sequence[StepResult]:
         return [StepResult(photo=each.photo, also={"-mask": each.photo}) for each in inputs]
 
-    worker._step.make = make  # type: ignore[method-assign]
+    worker._step.process = process  # type: ignore[method-assign]
     assert worker.work(0, 1, go_on)
     for row in rows_of(bench.out):
         first = bench.out / row["output"]
