@@ -54,7 +54,7 @@ def ledger(output: str, status: str | None, limit: int, as_json: bool) -> None:
 
 
 def _overview_text(overview: RunOverview) -> str:
-    from pipelines.engine.tables import reasons_table, times_table
+    from pipelines.engine.outcome import reasons_table, times_table
 
     summary, header, left = overview.summary, overview.header, overview.left
     settings = header.get("settings") or {}

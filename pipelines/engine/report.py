@@ -21,7 +21,7 @@ from genray.io.bad_input import BadImage
 from genray.io.sources import Item, ItemSource
 from genray.report.page import Page, Picture
 from genray.text import amount, change_in_bytes, duration, visible
-from pipelines.engine.tables import meaning, reasons_table, times_table
+from pipelines.engine.outcome import meaning, reasons_table, times_table
 from pipelines.settings import BulkSettings
 from pipelines.storage.ledger import DONE, FAILED, SKIPPED, TIMES, path_hashes
 from pipelines.storage.output import Output
