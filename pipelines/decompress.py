@@ -38,19 +38,19 @@ class Decompress(AutoencoderStep[DecompressSettings]):
         """See `Step`."""
         lines = super().check()
         header = read_header(Store(self.settings.input))
-        if header.get("target") != "compress":
+        if header is None or header.target != "compress":
             raise DataError(
                 f"{self.settings.input} is not an output of compress",
                 where="input",
                 hint="give the folder that compress wrote to, not one inside of it",
             )
-        compressed_by = header["identity"]["bundle"]
+        compressed_by = header.identity["bundle"]
         if compressed_by != self.manifest.weights_sha256:
             raise DataError(
                 "these codes are of another bundle",
                 where=self.settings.input,
                 hint=f"give the bundle whose weights have the checksum {compressed_by[:12]}…: it was "
-                f"{header['settings'].get('bundle')}",
+                f"{header.settings.get('bundle')}",
             )
         return lines
 
@@ -60,8 +60,10 @@ class Decompress(AutoencoderStep[DecompressSettings]):
 
     def open(self, place: StepPlace, prepared: Mapping[str, Any]) -> Sequence[str]:
         """See `Step`."""
-        compressed = read_header(Store(self.settings.input))["prepared"]
-        self._codec = LatentCodec.from_json(compressed["codec"])
+        header = read_header(Store(self.settings.input))
+        assert header is not None  # as it was checked in the driver
+        assert header.prepared is not None
+        self._codec = LatentCodec.from_json(header.prepared["codec"])
         return super().open(place, prepared)
 
     def process(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:

@@ -11,7 +11,7 @@ from genray.cli.main import main
 from genray.errors import DataError
 from genray.io.store import Store
 from genray.text import amount, visible
-from pipelines.storage.ledger import Ledger
+from pipelines.storage.ledger import Ledger, LedgerRow
 from pipelines.storage.output import HEADER
 from pipelines.storage.overview import read_overview
 
@@ -19,10 +19,10 @@ BEGUN = datetime(2025, 3, 1, 12, tzinfo=UTC)
 HOSTILE = "a\n\x1b[31mred\r\u202e<script>.png"
 
 
-def row(path: str, status: str = "done", **more: Any) -> dict[str, Any]:
-    plain = {"path": path, "status": status, "reason": "", "detail": "", "bytes_in": 1000, "bytes_out": 500}
+def row(path: str, status: str = "done", **more: Any) -> LedgerRow:
+    basis = {"path": path, "status": status, "reason": "", "detail": "", "bytes_in": 1000, "bytes_out": 500}
     times = {"read_ms": 1.0, "decode_ms": 2.0, "model_ms": 16.0, "encode_ms": 1.0, "write_ms": 0.0}
-    return plain | times | {"modified": 1, "output": path, "finished": BEGUN} | more
+    return LedgerRow(**basis | times | {"modified": 1, "output": path, "finished": BEGUN} | more)
 
 
 def header(*passes: dict[str, Any]) -> dict[str, Any]:

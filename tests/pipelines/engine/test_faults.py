@@ -122,7 +122,7 @@ from ray.cluster_utils import Cluster
 from genray.targets import find_target
 from genray.settings.load import load
 from genray.progress import LineDisplay
-from genray.resources import Resources
+from genray.targets import Resources
 
 photos, out, temporary = sys.argv[1:]
 nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "temp_dir": temporary})
@@ -140,7 +140,7 @@ sets = [f"input={photos}", f"output={out}", "work.workers=3", "work.commit_secon
 prepared = target.prepare(load(target.settings_class, target="corrupt", sets=sets), "corrupt", None, print)
 threading.Thread(target=kill, daemon=True).start()
 outcome = prepared.run(LineDisplay(), Resources(5, 0, 3), attached=True)
-print("total", outcome["total"], flush=True)
+print("total", outcome.summary.total, flush=True)
 ray.shutdown()
 nodes.shutdown()
 """

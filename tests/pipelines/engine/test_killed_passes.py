@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.storage.attempts import Attempt
+from pipelines.storage.ledger import chunk_name
 from pipelines.storage.output import Output
 from tests.pipelines.bulk_runs import Bundles
-from tests.pipelines.conftest import Bulk, rows_of, write_photos
+from tests.pipelines.conftest import Bulk, passes_of, rows_of, write_photos
 
 ROOT = Path(__file__).parents[3]
 
@@ -83,12 +84,13 @@ def left_by_dead_passes(out: Path, died: int, attempt: Attempt) -> None:
     """Make the output's last pass one that was killed, before it recorded anything."""
     for file in (out / "_genray" / "ledger").iterdir():
         file.unlink()
-    output = Output(str(out))
-    header = output.header()
-    del header["passes"][-1]["ended"]
-    header["passes"][-1]["died"] = died
+    output = Output.create(str(out))
+    header = output.read_header()
+    assert header is not None
+    header.passes[-1].ended = None
+    header.passes[-1].died = died
     output.write_header(header)
-    marker = out / "_genray" / "attempts" / f"{header['passes'][-1]['number']:05}-000000.json"
+    marker = out / "_genray" / "attempts" / f"{chunk_name(header.passes[-1].number, 0)}.json"
     marker.parent.mkdir(exist_ok=True)
     marker.write_text(json.dumps(asdict(attempt)))
 
@@ -104,7 +106,7 @@ def test_an_image_that_kills_the_driver_twice_in_a_row_is_recorded_in_the_end(
         die_of(deadly, photos, out)
         (marker,) = (out / "_genray" / "attempts").iterdir()
         assert json.loads(marker.read_text())["suspect"] == deadly
-    assert [each["died"] for each in Output(str(out)).header()["passes"]] == [1, 2, 3]
+    assert [each.died for each in passes_of(out)] == [1, 2, 3]
     outcome = bulk("corrupt", f"input={photos}")
     assert (outcome["done"], outcome["reasons"]) == (5, {"killed-worker": 1})
     assert [row["path"] for row in rows_of(out) if row["status"] == "failed"] == [deadly]
@@ -131,9 +133,9 @@ def test_what_killed_passes_left_decides_over_an_image(
     outcome = bulk("corrupt", f"input={photos}")
     assert outcome["total"] == 5
     assert outcome["reasons"] == ({"killed-worker": 1} if poisonous else {})
-    passes = Output(str(out)).header()["passes"]
-    assert [each["number"] for each in passes] == [1, 2]
-    assert passes[-1]["died"] == (0 if attempt.done else attempt.number + 1)
+    passes = passes_of(out)
+    assert [each.number for each in passes] == [1, 2]
+    assert passes[-1].died == (0 if attempt.done else attempt.number + 1)
     assert not list((out / "_genray" / "attempts").iterdir())
 
 
@@ -145,4 +147,4 @@ def test_a_pass_that_ended_well_leaves_nothing_of_those_that_died_before(bulk: B
     bulk("corrupt", f"input={photos}")
     write_photos(photos / "more", 2)
     bulk("corrupt", f"input={photos}")
-    assert [each["died"] for each in Output(str(out)).header()["passes"]] == [2, 3, 0]
+    assert [each.died for each in passes_of(out)] == [2, 3, 0]

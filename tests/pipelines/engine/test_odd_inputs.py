@@ -12,10 +12,8 @@ import pytest
 
 from genray.images.photo import ReadLimits, read_photo
 from tests.broken_files import write_broken_files
-from tests.pipelines.bulk_runs import many, outputs_of, png
+from tests.pipelines.bulk_runs import outputs_of, png
 from tests.pipelines.conftest import Bulk, rows_of, write_photos
-
-__all__ = ["many"]
 
 
 def check_outputs(out: Path) -> None:

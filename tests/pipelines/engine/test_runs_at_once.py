@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[3]
 _HOLD = """
 import sys
 from pipelines.storage.output import Output
-with Output(sys.argv[1]).locked():
+with Output.create(sys.argv[1]).locked():
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -56,7 +56,7 @@ def test_two_runs_at_once_do_the_work_once(tmp_path: Path) -> None:
         settings = settings_of("corrupt", f"input={photos}", f"output={out}")
         prepared = find_target("corrupt").load().prepare(settings, "corrupt", None, lambda text: None)
         try:
-            results.append(prepared.run(LineDisplay(), Resources(2, 0), attached=False)["total"])
+            results.append(prepared.run(LineDisplay(), Resources(2, 0), attached=False).summary.total)
         except RunError as error:
             results.append(error.what)
 

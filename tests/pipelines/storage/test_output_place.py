@@ -11,9 +11,6 @@ from genray.errors import DataError, RunError
 from genray.io.store import Store
 from pipelines.storage.output import Output, check_apart
 from tests.pipelines.conftest import Bulk, write_photos
-from tests.pipelines.s3 import s3_root, s3_server
-
-__all__ = ["s3_root", "s3_server"]
 
 
 def submit(*sets: str) -> Result:
@@ -87,7 +84,7 @@ def test_what_a_first_run_left_that_died_before_its_header_is_in_nobodys_way(
 ) -> None:
     photos = tmp_path / "in"
     write_photos(photos, 2)
-    with Output(str(tmp_path / "out")).locked():
+    with Output.create(str(tmp_path / "out")).locked():
         pass
     assert list((tmp_path / "out").rglob("*"))
     assert bulk("corrupt", f"input={photos}")["done"] == 2
