@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,14 +25,15 @@ from genray.report.page import Page, Picture
 from genray.text import amount, change_in_bytes, duration, visible
 from pipelines.engine.outcome import BulkOutcome, explain_reason, reasons_table, times_table
 from pipelines.settings import BulkSettings
-from pipelines.storage.ledger import FAILED, STATUSES, TIMES, LedgerRow, LedgerSummary, path_hashes
+from pipelines.steps.pixels import absolute_difference
+from pipelines.storage.ledger import FAILED, STATUSES, LedgerRow, LedgerSummary, path_hashes
 from pipelines.storage.output import Output, PassRecord, RunHeader
 
 REPORT = "_genray/report.html"
 _SCORES = ("noise", "change", "error", "score")
 _COLUMNS = (
     *("path", "status", "reason", "detail", "format", "width", "height", "bytes_in", "bytes_out"),
-    *("modified", "container", "position", "output", *_SCORES, *TIMES),
+    *("modified", "container", "position", "output", *_SCORES),
 )
 _BATCH_ROWS = 2**16  # rows of the ledger whose paths are Python objects
 _MOST_FAILED = 20  # of each reason
@@ -66,7 +68,7 @@ def write_report(
     _add_prepared(page, prepared)
     _add_examples(page, rows, _PictureMaker(output, source, settings))
     _add_reasons(page, outcome.summary, rows)
-    _add_times(page, outcome.summary, rows)
+    _add_times(page, outcome.summary)
     _add_settings(page, header.settings, header.passes)
     output.store.write(REPORT, page.html().encode())
 
@@ -78,18 +80,18 @@ class _RankedRow:
 
 
 class _TopRows:
-    """The `count` rows that rank highest among those above `above`, and how many are above it."""
+    """The `count` rows that rank highest among those above `least`, and how many are above it."""
 
-    def __init__(self, count: int, above: float = 0.0) -> None:
+    def __init__(self, count: int, least: float = 0.0) -> None:
         self._count = count
-        self._above = above
+        self._least = least
         self.ranked: list[_RankedRow] = []
-        self.above = 0
+        self.number_above = 0
 
     def add(self, ranks: NDArray[np.float64], batch: pa.RecordBatch) -> None:
         """Look at the rows of `batch`; a rank that is NaN is none."""
-        places = np.flatnonzero(ranks > self._above)
-        self.above += len(places)
+        places = np.flatnonzero(ranks > self._least)
+        self.number_above += len(places)
         if self.ranked and len(self.ranked) == self._count:
             places = places[ranks[places] > self.ranked[-1].rank]
         if not self._count or not len(places):
@@ -108,11 +110,10 @@ class _ReportRows:
     def __init__(self, samples: int, seed: int, error_limit: float | None) -> None:
         self.error_limit = error_limit
         self.random = _TopRows(samples)
-        above = {"error": float("inf") if error_limit is None else error_limit}
-        self.extremes = {name: _TopRows(samples, above.get(name, 0.0)) for name in _SCORES}
+        self.extremes = {name: _TopRows(samples) for name in _SCORES}
+        self.extremes["error"] = _TopRows(samples, math.inf if error_limit is None else error_limit)
         self.failed: dict[str, list[LedgerRow]] = {}
         """By reason, the first of each."""
-        self.seconds = {name.removesuffix("_ms"): 0.0 for name in TIMES}
         self._mask = np.random.default_rng(seed).integers(0, 2**64, dtype=np.uint64)
 
     @classmethod
@@ -126,8 +127,6 @@ class _ReportRows:
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Look at some rows."""
-        for name in TIMES:
-            self.seconds[name.removesuffix("_ms")] += (pc.sum(batch.column(name)).as_py() or 0.0) / 1e3
         failed = pc.equal(batch.column("status"), FAILED)
         self._add_failed(batch.filter(failed))
         batch = batch.filter(pc.invert(failed))
@@ -206,7 +205,7 @@ def _add_headline(page: Page, outcome: BulkOutcome, rows: _ReportRows) -> None:
         spent = f"{this_pass.images:,} images in {duration(outcome.seconds)}"
         cards.append(("images a second", f"{this_pass.rates.images_per_second:,.1f}", spent))
     if rows.error_limit is not None:
-        beyond = f"{rows.extremes['error'].above:,}"
+        beyond = f"{rows.extremes['error'].number_above:,}"
         cards.append(("unlike the training's", beyond, f"error above {rows.error_limit:.4g}"))
     page.headline(cards)
 
@@ -256,10 +255,10 @@ def _add_reasons(page: Page, summary: LedgerSummary, rows: _ReportRows) -> None:
             page.table(["path", "reason", "detail"], lines)
 
 
-def _add_times(page: Page, summary: LedgerSummary, rows: _ReportRows) -> None:
-    if any(rows.seconds.values()):
+def _add_times(page: Page, summary: LedgerSummary) -> None:
+    if any(summary.seconds.values()):
         page.section("Time by stage")
-        columns, *cells = times_table(rows.seconds, summary.total)
+        columns, *cells = times_table(summary.seconds, summary.total)
         page.table(columns, cells, "Added up over all workers, whose stages overlap")
 
 
@@ -301,7 +300,7 @@ def _thumbnail(pixels: Pixels) -> Pixels:
 
 def _difference(first: Pixels, second: Pixels) -> tuple[Pixels, int]:
     """|first - second|, multiplied so far that nearly all of it stays in range, and by how much: 1 to 16."""
-    difference = np.maximum(first, second) - np.minimum(first, second)
+    difference = absolute_difference(first, second)
     sample = difference.reshape(-1)[:: max(1, difference.size // 100_000)]
     high = np.quantile(sample, 0.99)
     factor = max(factor for factor in (1, 2, 4, 8, 16) if factor * high <= 255)
