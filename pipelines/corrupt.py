@@ -58,13 +58,13 @@ class Corrupt(Step[CorruptSettings]):
 
     def process(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
         """See `Step`."""
-        return [self._corrupted(each) for each in inputs]
+        return [self._corrupted(image) for image in inputs]
 
-    def _corrupted(self, each: StepInput) -> StepResult:
+    def _corrupted(self, image: StepInput) -> StepResult:
         settings = self.settings.corrupt
-        before: PixelArray = each.photo.pixels
+        before: PixelArray = image.photo.pixels
         after = before
-        key = (settings.seed, int(path_hash(each.path)))
+        key = (settings.seed, int(path_hash(image.path)))
         if settings.kind != "noise":
             if before.dtype != np.uint8 or min(before.shape[:2]) < _SMALLEST_STAMPED:
                 raise BadImage("odd-shape", f"a stamp needs 8 bits and {_SMALLEST_STAMPED} pixels a side")
@@ -72,7 +72,7 @@ class Corrupt(Step[CorruptSettings]):
         if settings.kind != "stamps":
             after = self._with_noise(after, key)
         return StepResult(
-            photo=with_pixels(each.photo, after), scores=Scores(change=mean_change(before, after))
+            photo=with_pixels(image.photo, after), scores=Scores(change=mean_change(before, after))
         )
 
     def _with_noise(self, pixels: PixelArray, key: tuple[int, int]) -> PixelArray:

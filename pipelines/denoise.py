@@ -44,30 +44,32 @@ class Denoise(RestorationStep[DenoiseSettings]):
 
     def process(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
         """See `Step`."""
-        levels = [noise_level(each.photo.pixels) for each in inputs]
+        levels = [noise_level(image.photo.pixels) for image in inputs]
         # Nothing can be told of a few pixels, whose level is NaN: they are not taken for clean.
-        noisy = [each.photo for each, level in zip(inputs, levels, strict=True) if not self._is_clean(level)]
+        noisy = [
+            image.photo for image, level in zip(inputs, levels, strict=True) if not self._is_clean(level)
+        ]
         restored = iter(self.restore([photo.pixels for photo in noisy]) if noisy else [])
         results = []
-        for each, level in zip(inputs, levels, strict=True):
+        for image, level in zip(inputs, levels, strict=True):
             if self._is_clean(level):
-                results.append(self._copied(each, level))
+                results.append(self._copied(image, level))
             else:
-                results.append(self._denoised(each, level, next(restored)))
+                results.append(self._denoised(image, level, next(restored)))
         return results
 
     def _is_clean(self, level: float) -> bool:
         return level < self.settings.denoise.clean_below
 
-    def _copied(self, each: StepInput, level: float) -> StepResult:
-        return StepResult(copy=each.data, scores=Scores(noise=level, change=0.0), skipped="clean")
+    def _copied(self, image: StepInput, level: float) -> StepResult:
+        return StepResult(copy=image.data, scores=Scores(noise=level, change=0.0), skipped="clean")
 
-    def _denoised(self, each: StepInput, level: float, restored: PixelArray) -> StepResult:
-        before = each.photo.pixels
+    def _denoised(self, image: StepInput, level: float, restored: PixelArray) -> StepResult:
+        before = image.photo.pixels
         after = blend(before, restored, self.settings.denoise.strength)
         noise = None if math.isnan(level) else level
         return StepResult(
-            photo=with_pixels(each.photo, after),
+            photo=with_pixels(image.photo, after),
             scores=Scores(noise=noise, change=mean_change(before, after)),
         )
 

@@ -54,17 +54,17 @@ class Destamp(RestorationStep[DestampSettings]):
 
     def process(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
         """See `Step`."""
-        restored = self.restore([each.photo.pixels for each in inputs])
-        return [self._destamped(each, pixels) for each, pixels in zip(inputs, restored, strict=True)]
+        restored = self.restore([image.photo.pixels for image in inputs])
+        return [self._destamped(image, pixels) for image, pixels in zip(inputs, restored, strict=True)]
 
-    def _destamped(self, each: StepInput, restored: PixelArray) -> StepResult:
-        before = each.photo.pixels
+    def _destamped(self, image: StepInput, restored: PixelArray) -> StepResult:
+        before = image.photo.pixels
         mask = change_mask(before, restored, self.settings.destamp)
         if mask is None:
-            return StepResult(copy=each.data, scores=Scores(change=0.0), skipped="no-stamp")
+            return StepResult(copy=image.data, scores=Scores(change=0.0), skipped="no-stamp")
         after = blend(before, restored, mask)
         return StepResult(
-            photo=with_pixels(each.photo, after), scores=Scores(change=mean_change(before, after))
+            photo=with_pixels(image.photo, after), scores=Scores(change=mean_change(before, after))
         )
 
 

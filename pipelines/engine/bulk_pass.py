@@ -95,7 +95,7 @@ class Pass:
         _drop_results(output, sinks, step.settings, {*listing.changed, *listing.retried})
         if listing.problems:
             output.ledger.add_problems(number, listing.problems)
-        begun = cls(
+        new_pass = cls(
             step,
             source,
             output,
@@ -108,10 +108,10 @@ class Pass:
             keys_before=output.ledger.keys(),
             rows_before=output.ledger.summary().total,
         )
-        begun._note_listing()
-        begun.record.listed = listing.listed
-        begun.record.left = inputs
-        return begun
+        new_pass._note_listing()
+        new_pass.record.listed = listing.listed
+        new_pass.record.left = inputs
+        return new_pass
 
     @property
     def record(self) -> PassRecord:

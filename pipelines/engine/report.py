@@ -119,11 +119,11 @@ class _ReportRows:
     @classmethod
     def find(cls, output: Output, settings: BulkSettings, error_limit: float | None) -> _ReportRows:
         """Look through the ledger of `output`."""
-        found = cls(settings.report.samples, settings.report.seed, error_limit)
+        rows = cls(settings.report.samples, settings.report.seed, error_limit)
         for table in output.ledger.tables(_COLUMNS):
             for batch in table.to_batches(max_chunksize=_BATCH_ROWS):
-                found.add(batch)
-        return found
+                rows.add(batch)
+        return rows
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Look at some rows."""

@@ -88,8 +88,8 @@ class BundleStep(Step[B]):
                 where=f"bundle: {self.settings.bundle}",
                 hint=f"give a bundle that {trainers} made",
             )
-        network, created = self.manifest.network, self.manifest.created
-        return [f"bundle: {kind}, {network}, made {created} ({self.settings.bundle})"]
+        origin = f"{self.manifest.network}, made {self.manifest.created}"
+        return [f"bundle: {kind}, {origin} ({self.settings.bundle})"]
 
     def identity(self) -> Mapping[str, Any]:
         """See `Step`."""

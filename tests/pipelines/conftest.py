@@ -86,7 +86,8 @@ def bundle_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
             for each in network.parameters():
                 if not each.any():
                     each.normal_(0, 0.03)
-        spec, autoencoder = ImageSpec(channels=channels, range=span), name.startswith("autoencoder")
+        spec = ImageSpec(channels=channels, range=span)
+        autoencoder = name.startswith("autoencoder")
         return save_bundle(
             path,
             network,

@@ -24,7 +24,8 @@ ROOT = Path(__file__).parents[3]
 def test_rows_that_the_ledger_does_not_speak_of_are_gone_at_the_next_run(
     bulk: Bulk, bundle_of: Bundles, tmp_path: Path, target: str, folder: str
 ) -> None:
-    photos, table = tmp_path / "in", tmp_path / "out" / folder
+    photos = tmp_path / "in"
+    table = tmp_path / "out" / folder
     write_photos(photos, 6, noise=0)
     sets = (f"input={photos}", f"bundle={bundle_of('autoencoder' if target == 'embed' else 'anomaly')}")
     bulk(target, *sets)
@@ -41,7 +42,8 @@ def test_rows_that_the_ledger_does_not_speak_of_are_gone_at_the_next_run(
 def test_a_part_whose_rows_were_never_recorded_is_made_again_once(
     bulk: Bulk, bundle_of: Bundles, tmp_path: Path
 ) -> None:
-    photos, out = tmp_path / "in", tmp_path / "out"
+    photos = tmp_path / "in"
+    out = tmp_path / "out"
     write_photos(photos, 6, noise=0)
     sets = (f"input={photos}", f"bundle={bundle_of('autoencoder')}")
     bulk("embed", *sets)
@@ -98,7 +100,9 @@ def left_by_dead_passes(out: Path, died: int, attempt: Attempt) -> None:
 def test_an_image_that_kills_the_driver_twice_in_a_row_is_recorded_in_the_end(
     bulk: Bulk, tmp_path: Path
 ) -> None:
-    photos, out, deadly = tmp_path / "in", tmp_path / "out", "0/0004.png"
+    photos = tmp_path / "in"
+    out = tmp_path / "out"
+    deadly = "0/0004.png"
     write_photos(photos, 6)
     bulk("corrupt", f"input={photos}")
     left_by_dead_passes(out, 1, Attempt(1))  # from here on images are worked on one by one
@@ -126,7 +130,8 @@ def test_an_image_that_kills_the_driver_twice_in_a_row_is_recorded_in_the_end(
 def test_what_killed_passes_left_decides_over_an_image(
     bulk: Bulk, tmp_path: Path, attempt: Attempt, poisonous: bool
 ) -> None:
-    photos, out = tmp_path / "in", tmp_path / "out"
+    photos = tmp_path / "in"
+    out = tmp_path / "out"
     write_photos(photos, 5)
     bulk("corrupt", f"input={photos}")
     left_by_dead_passes(out, attempt.number, attempt)
@@ -140,7 +145,8 @@ def test_what_killed_passes_left_decides_over_an_image(
 
 
 def test_a_pass_that_ended_well_leaves_nothing_of_those_that_died_before(bulk: Bulk, tmp_path: Path) -> None:
-    photos, out = tmp_path / "in", tmp_path / "out"
+    photos = tmp_path / "in"
+    out = tmp_path / "out"
     write_photos(photos, 5)
     bulk("corrupt", f"input={photos}")
     left_by_dead_passes(out, 2, Attempt(2, "1/0003.jpg", 1))

@@ -37,7 +37,8 @@ def listing(folder: Path, index: LedgerIndex | None = None, **settings: Any) -> 
 def outputs(planned: Iterable[PlannedInput]) -> dict[str, str]:
     """The name of each input's output; an input or an output that is there twice is an error."""
     found = [(each.item.path, each.output) for each in planned]
-    inputs, names = Counter(path for path, _ in found), Counter(name for _, name in found)
+    inputs = Counter(path for path, _ in found)
+    names = Counter(name for _, name in found)
     assert [name for name, count in (inputs | names).items() if count > 1] == []
     return dict(found)
 

@@ -140,9 +140,9 @@ def test_a_stop_that_was_asked_for_is_passed_on() -> None:
 def test_the_sums_are_served_as_prometheus_metrics_until_the_end() -> None:
     progress, shown = progress_of(20, metrics_port=0)
     with progress:
-        (said,) = shown.notes
-        port = int(said.removesuffix("/metrics").rpartition(":")[2])
-        assert said == f"metrics: http://127.0.0.1:{port}/metrics"
+        (note,) = shown.notes
+        port = int(note.removesuffix("/metrics").rpartition(":")[2])
+        assert note == f"metrics: http://127.0.0.1:{port}/metrics"
         assert metrics(port)["genray_bulk_images_left"] == "20.0"
         progress.update({"done": 3, "failed": 1, "bytes_in": 1000, "bytes_out": 500, "read_ms": 2500})
         progress.update(
@@ -164,7 +164,8 @@ def test_the_sums_are_served_as_prometheus_metrics_until_the_end() -> None:
 
 
 def test_two_exporters_live_side_by_side() -> None:
-    first, second = ProgressExporter.serve(3, 0), ProgressExporter.serve(4, 0)
+    first = ProgressExporter.serve(3, 0)
+    second = ProgressExporter.serve(4, 0)
     try:
         assert metrics(first.port)["genray_bulk_images_left"] == "3.0"
         assert metrics(second.port)["genray_bulk_images_left"] == "4.0"

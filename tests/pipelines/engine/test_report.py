@@ -18,8 +18,11 @@ from pipelines.storage.output import Output, PassRecord, RunHeader
 from tests.page_reader import PageReader, is_drawn
 
 HOSTILE = '<script>alert("1")\n\N{DOG FACE}.png'
-RANDOM, NOISIEST, CHANGED = "At random", "The noisiest", "The most changed"
-ANOMALOUS, UNLIKE = "The most anomalous", "Unlike anything that the model was trained on"
+RANDOM = "At random"
+NOISIEST = "The noisiest"
+CHANGED = "The most changed"
+ANOMALOUS = "The most anomalous"
+UNLIKE = "Unlike anything that the model was trained on"
 SECTIONS = (RANDOM, NOISIEST, CHANGED, ANOMALOUS, UNLIKE, "Skipped and failed", "Time by stage", "Made with")
 
 
@@ -37,7 +40,8 @@ class EndedRun:
     """A bulk run's input, output and ledger as they are when it has ended."""
 
     def __init__(self, root: Path, location: str = "") -> None:
-        self.inputs, self.outputs = root / "in", root / "out"
+        self.inputs = root / "in"
+        self.outputs = root / "out"
         self.inputs.mkdir()
         self.output = Output.create(location or str(self.outputs))
         self.prepared: dict[str, Any] | None = {}
@@ -121,7 +125,9 @@ def test_pictures_are_input_output_and_their_difference(bulk: EndedRun) -> None:
     page = bulk.report()
     picture = page.pictures[0]
     assert is_drawn(picture)
-    first, second, third = picture[:80, :120], picture[:80, 126:246], picture[:80, 252:372]
+    first = picture[:80, :120]
+    second = picture[:80, 126:246]
+    third = picture[:80, 252:372]
     assert np.array_equal(first[::2, ::2], image(0)), "small images are enlarged by whole pixels"
     assert np.array_equal(second, first // 2 + 128)
     factor = 2

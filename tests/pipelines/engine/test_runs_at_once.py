@@ -26,7 +26,8 @@ with Output.create(sys.argv[1]).locked():
 
 
 def test_a_second_run_on_the_same_output_is_refused_and_changes_nothing(bulk: Bulk, tmp_path: Path) -> None:
-    photos, out = tmp_path / "in", tmp_path / "out"
+    photos = tmp_path / "in"
+    out = tmp_path / "out"
     write_photos(photos, 4)
     bulk("corrupt", f"input={photos}")
     write_photos(photos / "more", 2)
@@ -48,7 +49,8 @@ def test_a_second_run_on_the_same_output_is_refused_and_changes_nothing(bulk: Bu
 
 
 def test_two_runs_at_once_do_the_work_once(tmp_path: Path) -> None:
-    photos, out = tmp_path / "in", tmp_path / "out"
+    photos = tmp_path / "in"
+    out = tmp_path / "out"
     write_photos(photos, 60, size=(200, 260))
     results: list[Any] = []
 

@@ -64,7 +64,8 @@ def test_a_run_that_ctrl_c_stops_records_what_it_did_and_the_same_command_goes_o
 def test_retry_all_that_is_stopped_goes_on_with_what_is_left_and_old_outputs_are_gone(
     bulk: Bulk, many: Path, tmp_path: Path
 ) -> None:
-    photos, out = tmp_path / "in", tmp_path / "out"
+    photos = tmp_path / "in"
+    out = tmp_path / "out"
     photos.mkdir()
     for name in ("000.png", "299.png"):
         os.link(many / name, photos / name)
@@ -90,7 +91,8 @@ def test_retry_all_that_is_stopped_goes_on_with_what_is_left_and_old_outputs_are
 
 
 def test_retry_all_after_one_that_came_to_its_end_does_all_again(bulk: Bulk, tmp_path: Path) -> None:
-    photos, out = tmp_path / "in", tmp_path / "out"
+    photos = tmp_path / "in"
+    out = tmp_path / "out"
     write_photos(photos, 6)
     for number in (1, 2, 3):
         outcome = bulk("corrupt", f"input={photos}", "retry=all")
@@ -99,7 +101,8 @@ def test_retry_all_after_one_that_came_to_its_end_does_all_again(bulk: Bulk, tmp
 
 
 def test_passes_are_counted_on_when_the_header_is_gone(bulk: Bulk, tmp_path: Path) -> None:
-    photos, out = tmp_path / "in", tmp_path / "out"
+    photos = tmp_path / "in"
+    out = tmp_path / "out"
     write_photos(photos, 4)
     bulk("corrupt", f"input={photos}")
     write_photos(photos / "more", 3)
@@ -112,7 +115,8 @@ def test_passes_are_counted_on_when_the_header_is_gone(bulk: Bulk, tmp_path: Pat
 
 
 def test_a_late_row_of_an_earlier_pass_does_not_count(bulk: Bulk, tmp_path: Path) -> None:
-    photos, out = tmp_path / "in", tmp_path / "out"
+    photos = tmp_path / "in"
+    out = tmp_path / "out"
     write_photos(photos, 6)
     bulk("corrupt", f"input={photos}")
     rows = rows_of(out)

@@ -40,7 +40,8 @@ def test_a_chunk_that_is_done_is_not_worked_on_again(bench: Bench) -> None:
     write_photos(bench.photos, 4)
     assert bench.worker().work(bench.plan, 0, go_on)
     assert bench.marker() == Attempt(0, done=True)
-    keys, seen = bench.ledger.keys(), list[str]()
+    keys = bench.ledger.keys()
+    seen = list[str]()
     assert bench.worker(lambda inputs: seen.extend(each.path for each in inputs)).work(bench.plan, 0, go_on)
     assert (seen, bench.ledger.keys(), len(rows_of(bench.out))) == ([], keys, 4)
 
@@ -80,7 +81,10 @@ def test_decoded_images_stay_within_the_memory_and_one_larger_still_passes(bench
     for index in range(1, 12):
         os.link(bench.photos / "00.png", bench.photos / f"{index:02}.png")
     Image.new("L", (4000, 3000)).save(bench.photos / "06-large.png")
-    alive, most, held, lock = [0], [0], [], threading.Lock()
+    alive = [0]
+    most = [0]
+    held = []
+    lock = threading.Lock()
 
     def counted(data: bytes, limits: ReadLimits) -> Photo:
         photo = read_photo(data, limits)
@@ -123,7 +127,8 @@ def test_an_image_that_stays_as_it_is_is_encoded_only_if_another_format_was_aske
     write_photos(bench.photos, 4)
     assert bench.worker(format="png").work(bench.plan, 0, go_on)
     for row in rows_of(bench.out):
-        before, after = bench.photos / row["path"], bench.out / row["output"]
+        before = bench.photos / row["path"]
+        after = bench.out / row["output"]
         assert row["status"] == "skipped"
         if before.suffix == ".png":
             assert row["output"] == row["path"]

@@ -36,7 +36,8 @@ def test_an_image_that_one_worker_died_at_is_tried_again(bench: Bench) -> None:
 
 def test_an_image_that_two_workers_in_a_row_died_at_is_recorded_and_the_rest_is_done(bench: Bench) -> None:
     write_photos(bench.photos, 5)
-    poison, seen = "1/0003.jpg", set[str]()
+    poison = "1/0003.jpg"
+    seen = set[str]()
     bench.die(2)
     bench.die(2, poison)
     assert bench.worker(lambda inputs: seen.update(each.path for each in inputs)).work(bench.plan, 0, go_on)

@@ -53,7 +53,8 @@ def test_old_codecs_keep_to_the_bytes_of_each_image() -> None:
     assert rows[0].bits_per_pixel == pytest.approx(8 * 3100 / (3 * 48 * 64))
     assert (rows[0].decoder, rows[1].decoder) == (7, 0)
     assert all(row.size <= rows[0].size and row.larger == 0 for row in rows[1:])
-    jpeg, scan = rows[1], rows[2]
+    jpeg = rows[1]
+    scan = rows[2]
     assert scan.psnr > jpeg.psnr > 25  # the same bytes go further without headers
 
 
@@ -73,8 +74,8 @@ def test_a_codec_that_cannot_be_as_small_says_so_with_its_size() -> None:
     assert jpeg.codec == "JPEG"
     assert jpeg.larger == 2
     assert jpeg.size > 100
-    said = " ".join(describe(rows))
-    assert f"JPEG cannot be as small for 2 of 3 images: {jpeg.size:.0f} bytes" in said
+    description = " ".join(describe(rows))
+    assert f"JPEG cannot be as small for 2 of 3 images: {jpeg.size:.0f} bytes" in description
 
 
 def test_shrinking_first_reaches_sizes_that_the_lowest_quality_does_not() -> None:

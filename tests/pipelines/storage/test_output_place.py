@@ -65,7 +65,8 @@ def test_places_of_their_own_are_apart(source: str, output: str) -> None:
 
 
 def test_a_folder_with_files_of_others_is_used_only_if_that_is_asked_for(bulk: Bulk, tmp_path: Path) -> None:
-    photos, out = tmp_path / "in", tmp_path / "out"
+    photos = tmp_path / "in"
+    out = tmp_path / "out"
     write_photos(photos, 4)
     (out / "deep").mkdir(parents=True)
     (out / "deep" / "mine.txt").write_text("mine")
