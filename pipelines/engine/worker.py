@@ -118,7 +118,8 @@ class ChunkWorker:
                 deadly = ImageTask(planned, bad=BadImage("killed-worker", "two workers died at it"))
                 record.add([deadly.ledger_row()])
                 record.commit()
-        for group in [[planned] for planned in remaining] if attempt.is_careful else [remaining]:
+        groups = [[planned] for planned in remaining] if attempt.is_careful else [remaining]
+        for group in groups:
             if attempt.is_careful:
                 self._attempts.name_image(chunk, attempt, group[0].item.path)
             for rows in self._flow(group, record):
