@@ -9,19 +9,26 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pydantic import Field
 
 from genray.images.photo import Photo
 from genray.inference.latents import LatentCodec, LatentSettings
 from genray.report.page import png
 from pipelines.engine.target import Bulk
-from pipelines.reconstruct import mse
 from pipelines.steps.autoencoder import AutoencoderStep, AutoencoderStepSettings
-from pipelines.steps.base import StepInput, StepPlace, StepResult
-from pipelines.steps.bundle import PixelArray
-from pipelines.steps.rate_distortion import COLUMNS, cells, draw_rate_distortion, rate_distortion, verdict
+from pipelines.steps.base import Scores, StepInput, StepPlace, StepResult
+from pipelines.steps.pixels import PixelArray, mean_squared_error
+from pipelines.steps.rate_distortion import (
+    COLUMNS,
+    CodedImage,
+    describe,
+    draw_rate_distortion,
+    rate_distortion,
+    table_rows,
+)
 
-_STEPS = (0.1, 0.25, 0.5, 1.0)  # of the table
+_TABLE_STEPS = (0.1, 0.25, 0.5, 1.0)  # that the old codecs are compared at
 
 
 class CompressSettings(AutoencoderStepSettings):
@@ -44,51 +51,62 @@ class Compress(AutoencoderStep[CompressSettings]):
         """See `Step`."""
         return pa.schema([("code", pa.binary()), ("width", pa.int32()), ("height", pa.int32())])
 
-    def prepare(self, sample: Sequence[Photo], model: Path) -> Mapping[str, Any]:
+    def prepare(self, sample: Sequence[Photo], model_folder: Path) -> Mapping[str, Any]:
         """See `Step`: fit the codec, and compare it with the old ones."""
-        super().open(StepPlace(1, False, model), {})
+        super().open(StepPlace(1, False, model_folder), {})
         images = np.stack([self.fitted(photo) for photo in sample])
-        codes = self.codes(images)
-        chosen = LatentCodec.fit(codes, self.settings.compress)
-        points = {}
-        for step in sorted({*_STEPS, self.settings.compress.step}):
-            codec = LatentCodec.fit(codes, LatentSettings(step=step))
-            blobs = codec.encode(codes)
-            points[f"step {step:g}"] = [len(blob) for blob in blobs], list(self.decoded(codec.decode(blobs)))
-        weights = Path(self.settings.bundle) / self.manifest.weights
-        rows = rate_distortion(list(images), points, decoder=weights.stat().st_size)
-        said = verdict(rows)
+        codes = self.encode(images)
+        codec = LatentCodec.fit(codes, self.settings.compress)
+        points = rate_distortion(list(images), self._coded_images(codes), decoder=self._decoder_bytes())
+        verdict = describe(points)
         table = {
             "title": "What the same bytes are worth",
             "columns": list(COLUMNS),
-            "rows": [[str(cell) for cell in row] for row in cells(rows)],
-            "note": " ".join(said),
+            "rows": [[str(cell) for cell in row] for row in table_rows(points)],
+            "note": " ".join(verdict),
         }
-        picture = base64.b64encode(png(draw_rate_distortion(rows))).decode()
-        drawn = {
+        picture = {
             "title": "Rate and distortion",
-            "png_base64": picture,
+            "png_base64": base64.b64encode(png(draw_rate_distortion(points))).decode(),
             "caption": f"{len(images)} of the images",
         }
-        return {"codec": chosen.to_json(), "tables": [table], "pictures": [drawn], "notes": said[:1]}
+        return {"codec": codec.to_json(), "tables": [table], "pictures": [picture], "notes": verdict[:1]}
 
-    def open(self, place: StepPlace, header: Mapping[str, Any]) -> Sequence[str]:
+    def open(self, place: StepPlace, prepared: Mapping[str, Any]) -> Sequence[str]:
         """See `Step`."""
-        self._codec = LatentCodec.from_json(header["codec"])
-        return super().open(place, header)
+        self._codec = LatentCodec.from_json(prepared["codec"])
+        return super().open(place, prepared)
 
-    def make(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
+    def process(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
         """See `Step`."""
-        seen = self.seen_by(inputs)
-        blobs = self._codec.encode(self.codes(seen))
-        made = self.decoded(self._codec.decode(blobs))
+        before = self.network_batch(inputs)
+        blobs = self._codec.encode(self.encode(before))
+        after = self.decode(self._codec.decode(blobs))
         return [
-            StepResult(row={"code": blob, **_size(each.photo.pixels)}, values={"error": mse(before, after)})
-            for each, blob, before, after in zip(inputs, blobs, seen, made, strict=True)
+            StepResult(
+                row={"code": blob, **_size_columns(each.photo.pixels)},
+                scores=Scores(error=mean_squared_error(original, decoded)),
+            )
+            for each, blob, original, decoded in zip(inputs, blobs, before, after, strict=True)
         ]
 
+    def _coded_images(self, codes: NDArray[np.float32]) -> dict[str, list[CodedImage]]:
+        """The sample at each step of the table, and at the one that was chosen."""
+        coded = {}
+        for step in sorted({*_TABLE_STEPS, self.settings.compress.step}):
+            codec = LatentCodec.fit(codes, LatentSettings(step=step))
+            blobs = codec.encode(codes)
+            images = self.decode(codec.decode(blobs))
+            coded[f"step {step:g}"] = [
+                CodedImage(len(blob), image) for blob, image in zip(blobs, images, strict=True)
+            ]
+        return coded
 
-def _size(pixels: PixelArray) -> dict[str, int]:
+    def _decoder_bytes(self) -> int:
+        return (Path(self.settings.bundle) / self.manifest.weights).stat().st_size
+
+
+def _size_columns(pixels: PixelArray) -> dict[str, int]:
     return {"width": pixels.shape[1], "height": pixels.shape[0]}
 
 

@@ -15,11 +15,11 @@ from genray.io.bad_input import BadImage
 from genray.settings.base import Settings
 from pipelines.engine.target import Bulk
 from pipelines.settings import BulkSettings
-from pipelines.steps.base import Step, StepInput, StepPlace, StepResult
-from pipelines.steps.bundle import PixelArray, as_channels, change, with_pixels
+from pipelines.steps.base import Scores, Step, StepInput, StepPlace, StepResult
+from pipelines.steps.pixels import PixelArray, mean_change, with_pixels
 from pipelines.storage.ledger import path_hash
 
-_LEAST = 16  # pixels a side that a stamp needs
+_SMALLEST_STAMPED = 16  # pixels a side that a stamp needs
 
 
 class CorruptionSettings(Settings):
@@ -51,36 +51,38 @@ class Corrupt(Step[CorruptSettings]):
         """See `Step`."""
         return [f"damage: {self.settings.corrupt.kind}, seed {self.settings.corrupt.seed}"]
 
-    def open(self, place: StepPlace, header: Mapping[str, Any]) -> Sequence[str]:
+    def open(self, place: StepPlace, prepared: Mapping[str, Any]) -> Sequence[str]:
         """See `Step`."""
         torch.set_num_threads(place.threads)
         return []
 
-    def make(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
+    def process(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
         """See `Step`."""
-        return [self._damaged(each) for each in inputs]
+        return [self._corrupted(image) for image in inputs]
 
-    def _damaged(self, each: StepInput) -> StepResult:
+    def _corrupted(self, image: StepInput) -> StepResult:
         settings = self.settings.corrupt
-        pixels: PixelArray = each.photo.pixels
-        key = (settings.seed, int(path_hash(each.path)))
+        before: PixelArray = image.photo.pixels
+        after = before
+        key = (settings.seed, int(path_hash(image.path)))
         if settings.kind != "noise":
-            if pixels.dtype != np.uint8 or min(pixels.shape[:2]) < _LEAST:
-                raise BadImage("odd-shape", f"a stamp needs 8 bits and {_LEAST} pixels a side")
-            pixels, _ = stamp(np.asarray(pixels, np.uint8), settings.stamps, key)
+            if before.dtype != np.uint8 or min(before.shape[:2]) < _SMALLEST_STAMPED:
+                raise BadImage("odd-shape", f"a stamp needs 8 bits and {_SMALLEST_STAMPED} pixels a side")
+            after, _ = stamp(np.asarray(before, np.uint8), settings.stamps, key)
         if settings.kind != "stamps":
-            pixels = self._noisy(pixels, key)
-        values = {"change": change(each.photo.pixels, pixels)}
-        return StepResult(photo=with_pixels(each.photo, pixels), values=values)
-
-    def _noisy(self, pixels: PixelArray, key: tuple[int, int]) -> PixelArray:
-        top = np.iinfo(pixels.dtype).max
-        image = torch.from_numpy(
-            np.ascontiguousarray(as_channels(pixels, pixels.shape[-1]), np.float32) / top
+            after = self._with_noise(after, key)
+        return StepResult(
+            photo=with_pixels(image.photo, after), scores=Scores(change=mean_change(before, after))
         )
-        noisy = corrupt_held_out(image.permute(2, 0, 1)[None], self.settings.corrupt.noise, key[0], [key[1]])
-        made = noisy[0].permute(1, 2, 0).clamp(0, 1).mul(top).round().numpy()
-        return np.ascontiguousarray(made.astype(pixels.dtype))
+
+    def _with_noise(self, pixels: PixelArray, key: tuple[int, int]) -> PixelArray:
+        seed, image_key = key
+        white = np.iinfo(pixels.dtype).max
+        image = torch.from_numpy(np.ascontiguousarray(pixels, np.float32) / white)
+        batch = image.permute(2, 0, 1)[None]
+        noisy = corrupt_held_out(batch, self.settings.corrupt.noise, seed, [image_key])
+        values = noisy[0].permute(1, 2, 0).clamp(0, 1).mul(white).round().numpy()
+        return np.ascontiguousarray(values.astype(pixels.dtype))
 
 
 TARGET = Bulk(Corrupt)

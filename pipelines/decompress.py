@@ -38,41 +38,42 @@ class Decompress(AutoencoderStep[DecompressSettings]):
         """See `Step`."""
         lines = super().check()
         header = read_header(open_store(self.settings.input))
-        if header.get("target") != "compress":
+        if header is None or header.target != "compress":
             raise DataError(
                 f"{self.settings.input} is not an output of compress",
                 where="input",
                 hint="give the folder that compress wrote to, not one inside of it",
             )
-        made, mine = header["identity"]["bundle"], self.manifest.weights_sha256
-        if made != mine:
+        compressed_by = header.identity["bundle"]
+        if compressed_by != self.manifest.weights_sha256:
             raise DataError(
                 "these codes are of another bundle",
                 where=self.settings.input,
-                hint=f"give the bundle whose weights have the checksum {made[:12]}…: it was "
-                f"{header['settings'].get('bundle')}",
+                hint=f"give the bundle whose weights have the checksum {compressed_by[:12]}…: it was "
+                f"{header.settings.get('bundle')}",
             )
         return lines
 
-    def named(self, path: str) -> str:
+    def output_path(self, path: str) -> str:
         """The compressed image's name, without the part that held its code."""
         return path.split("/", 2)[-1]
 
-    def open(self, place: StepPlace, header: Mapping[str, Any]) -> Sequence[str]:
+    def open(self, place: StepPlace, prepared: Mapping[str, Any]) -> Sequence[str]:
         """See `Step`."""
-        prepared = read_header(open_store(self.settings.input))["prepared"]
-        self._codec = LatentCodec.from_json(prepared["codec"])
-        return super().open(place, header)
+        header = read_header(open_store(self.settings.input))
+        assert header is not None  # as it was checked in the driver
+        assert header.prepared is not None
+        self._codec = LatentCodec.from_json(header.prepared["codec"])
+        return super().open(place, prepared)
 
-    def make(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
+    def process(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
         """See `Step`."""
         try:
             codes = self._codec.decode([each.data for each in inputs])
         except (GenrayError, ValueError) as error:
             raise BadImage("truncated", str(error).split("\n")[0]) from error
         return [
-            StepResult(photo=Photo(pixels, None, "", None, None, None, None))
-            for pixels in self.decoded(codes)
+            StepResult(photo=Photo(pixels, None, "", None, None, None, None)) for pixels in self.decode(codes)
         ]
 
 

@@ -10,9 +10,9 @@ from pydantic import Field
 from genray.images.noise_level import noise_level
 from genray.settings.base import Settings
 from pipelines.engine.target import Bulk
-from pipelines.steps.base import StepInput, StepResult
-from pipelines.steps.bundle import change, with_pixels
-from pipelines.steps.restoration import RestorationSettings, RestorationStep, blended
+from pipelines.steps.base import Scores, StepInput, StepResult
+from pipelines.steps.pixels import PixelArray, mean_change, with_pixels
+from pipelines.steps.restoration import RestorationSettings, RestorationStep, blend
 
 
 class DenoisingSettings(Settings):
@@ -39,27 +39,39 @@ class Denoise(RestorationStep[DenoiseSettings]):
     """Every image is judged first: what is clean already is left as it is, byte for byte."""
 
     settings_class = DenoiseSettings
-    kinds = ("denoiser",)
-    noise = 25.0
+    bundle_kinds = ("denoiser",)
+    noise_sigma = 25.0
 
-    def make(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
+    def process(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
         """See `Step`."""
-        settings = self.settings.denoise
-        noise = [noise_level(each.photo.pixels) for each in inputs]
-        noisy = [i for i, level in enumerate(noise) if not level < settings.clean_below]
-        made = [
-            StepResult(copy=each.data, values={"noise": level, "change": 0.0}, skipped="clean")
-            for each, level in zip(inputs, noise, strict=True)
+        levels = [noise_level(image.photo.pixels) for image in inputs]
+        # Nothing can be told of a few pixels, whose level is NaN: they are not taken for clean.
+        noisy = [
+            image.photo for image, level in zip(inputs, levels, strict=True) if not self._is_clean(level)
         ]
-        restored = self.restored([inputs[i].photo.pixels for i in noisy]) if noisy else []
-        for i, result in zip(noisy, restored, strict=True):
-            photo = inputs[i].photo
-            pixels = blended(photo.pixels, result, settings.strength)
-            values = {"change": change(photo.pixels, pixels)}
-            if not math.isnan(noise[i]):  # nothing can be told of a few pixels: they are not taken for clean
-                values["noise"] = noise[i]
-            made[i] = StepResult(photo=with_pixels(photo, pixels), values=values)
-        return made
+        restored = iter(self.restore([photo.pixels for photo in noisy]) if noisy else [])
+        results = []
+        for image, level in zip(inputs, levels, strict=True):
+            if self._is_clean(level):
+                results.append(self._copied(image, level))
+            else:
+                results.append(self._denoised(image, level, next(restored)))
+        return results
+
+    def _is_clean(self, level: float) -> bool:
+        return level < self.settings.denoise.clean_below
+
+    def _copied(self, image: StepInput, level: float) -> StepResult:
+        return StepResult(copy=image.data, scores=Scores(noise=level, change=0.0), skipped="clean")
+
+    def _denoised(self, image: StepInput, level: float, restored: PixelArray) -> StepResult:
+        before = image.photo.pixels
+        after = blend(before, restored, self.settings.denoise.strength)
+        noise = None if math.isnan(level) else level
+        return StepResult(
+            photo=with_pixels(image.photo, after),
+            scores=Scores(noise=noise, change=mean_change(before, after)),
+        )
 
 
 TARGET = Bulk(Denoise)

@@ -11,9 +11,15 @@ from scipy import ndimage
 
 from genray.settings.base import Settings
 from pipelines.engine.target import Bulk
-from pipelines.steps.base import StepInput, StepResult
-from pipelines.steps.bundle import PixelArray, change, with_pixels
-from pipelines.steps.restoration import RestorationSettings, RestorationStep, blended
+from pipelines.steps.base import Scores, StepInput, StepResult
+from pipelines.steps.pixels import (
+    PixelArray,
+    absolute_difference,
+    levels_per_255,
+    mean_change,
+    with_pixels,
+)
+from pipelines.steps.restoration import RestorationSettings, RestorationStep, blend
 
 
 class DestampingSettings(Settings):
@@ -44,22 +50,22 @@ class Destamp(RestorationStep[DestampSettings]):
     """
 
     settings_class = DestampSettings
-    kinds = ("destamper",)
+    bundle_kinds = ("destamper",)
 
-    def make(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
+    def process(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
         """See `Step`."""
-        made = []
-        for each, result in zip(inputs, self.restored([i.photo.pixels for i in inputs]), strict=True):
-            before = each.photo.pixels
-            mask = change_mask(before, result, self.settings.destamp)
-            if mask is None:
-                made.append(StepResult(copy=each.data, values={"change": 0.0}, skipped="no-stamp"))
-                continue
-            pixels = blended(before, result, mask)
-            made.append(
-                StepResult(photo=with_pixels(each.photo, pixels), values={"change": change(before, pixels)})
-            )
-        return made
+        restored = self.restore([image.photo.pixels for image in inputs])
+        return [self._destamped(image, pixels) for image, pixels in zip(inputs, restored, strict=True)]
+
+    def _destamped(self, image: StepInput, restored: PixelArray) -> StepResult:
+        before = image.photo.pixels
+        mask = change_mask(before, restored, self.settings.destamp)
+        if mask is None:
+            return StepResult(copy=image.data, scores=Scores(change=0.0), skipped="no-stamp")
+        after = blend(before, restored, mask)
+        return StepResult(
+            photo=with_pixels(image.photo, after), scores=Scores(change=mean_change(before, after))
+        )
 
 
 def change_mask(
@@ -70,13 +76,13 @@ def change_mask(
     Pixels that changed by more than the threshold, in groups of at least `least_pixels` when gaps of a
     stroke's width are closed; two pixels more on every side, then fading.
     """
-    scale = 257.0 if before.dtype == np.uint16 else 1.0
-    moved = (np.maximum(before, after) - np.minimum(before, after)).max(axis=-1) / scale > settings.threshold
-    if not moved.any():
+    difference = absolute_difference(before, after).max(axis=-1) / levels_per_255(before)
+    changed = difference > settings.threshold
+    if not changed.any():
         return None
-    near = ndimage.binary_dilation(moved, iterations=2)
-    groups, count = ndimage.label(near)
-    sizes = ndimage.sum_labels(moved, groups, np.arange(1, count + 1))
+    dilated = ndimage.binary_dilation(changed, iterations=2)
+    groups, count = ndimage.label(dilated)
+    sizes = ndimage.sum_labels(changed, groups, np.arange(1, count + 1))
     kept = np.concatenate([[False], sizes >= settings.least_pixels])[groups]
     if not kept.any():
         return None

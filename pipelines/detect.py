@@ -8,16 +8,18 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import torch
 from pydantic import Field
 
 from genray.errors import SettingsError
 from genray.images.photo import Photo
+from genray.images.tensors import to_network
 from genray.report.pictures import draw_heat_map
 from genray.settings.base import Settings
 from pipelines.engine.target import Bulk
-from pipelines.reconstruct import error_limit, plain
-from pipelines.steps.autoencoder import AutoencoderStep, AutoencoderStepSettings
-from pipelines.steps.base import StepInput, StepResult
+from pipelines.steps.autoencoder import AutoencoderStep, AutoencoderStepSettings, error_limit
+from pipelines.steps.base import Scores, StepInput, StepResult
+from pipelines.steps.pixels import PixelArray, without_metadata
 
 
 class DetectionSettings(Settings):
@@ -43,7 +45,7 @@ class Detect(AutoencoderStep[DetectSettings]):
     """`detections/part-*.parquet`: path, error, score (error / threshold), anomaly; heat maps in `heat/`."""
 
     settings_class = DetectSettings
-    kinds = ("anomaly",)
+    bundle_kinds = ("anomaly",)
     table = "detections"
 
     def check(self) -> Sequence[str]:
@@ -55,41 +57,43 @@ class Detect(AutoencoderStep[DetectSettings]):
                 where=f"bundle: {self.settings.bundle}",
                 hint="give a bundle of train-anomaly, or set detect.threshold",
             )
-        return [*lines, f"an anomaly has an error ({self._error}) above {self._threshold:.6g}"]
+        return [*lines, f"an anomaly has an error ({self._error_kind}) above {self._threshold:.6g}"]
 
     def schema(self) -> pa.Schema:
         """See `Step`."""
         return pa.schema([("error", pa.float32()), ("score", pa.float32()), ("anomaly", pa.bool_())])
 
-    def prepare(self, sample: Sequence[Photo], model: Path) -> Mapping[str, Any]:
+    def prepare(self, sample: Sequence[Photo], model_folder: Path) -> Mapping[str, Any]:
         """See `Step`."""
         return error_limit(self.manifest.calibration)
 
-    def named(self, path: str) -> str:
+    def output_path(self, path: str) -> str:
         """See `Step`: a heat map is not the image."""
         return f"heat/{path}"
 
-    def make(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
+    def process(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
         """See `Step`."""
-        seen = self.seen_by(inputs)
-        made = self.decoded(self.codes(seen))
-        results = []
-        for each, before, after in zip(inputs, seen, made, strict=True):
-            error = image_error(before, after, self._error)
-            score = error / self._threshold
-            wanted = self.settings.detect.heat_maps
-            drawn = wanted == "all" or (wanted == "anomalies" and score > 1)
-            results.append(
-                StepResult(
-                    photo=plain(draw_heat_map(before, after), each.photo) if drawn else None,
-                    row={"error": error, "score": score, "anomaly": score > 1},
-                    values={"error": error, "score": score},
-                )
-            )
-        return results
+        before = self.network_batch(inputs)
+        after = self.decode(self.encode(before))
+        return [
+            self._detected(each.photo, original, decoded)
+            for each, original, decoded in zip(inputs, before, after, strict=True)
+        ]
+
+    def _detected(self, photo: Photo, before: PixelArray, after: PixelArray) -> StepResult:
+        error = image_error(before, after, self._error_kind)
+        score = error / self._threshold
+        is_anomaly = score > 1
+        wanted = self.settings.detect.heat_maps
+        is_drawn = wanted == "all" or (wanted == "anomalies" and is_anomaly)
+        return StepResult(
+            photo=without_metadata(photo, draw_heat_map(before, after)) if is_drawn else None,
+            row={"error": error, "score": score, "anomaly": is_anomaly},
+            scores=Scores(error=error, score=score),
+        )
 
     @property
-    def _error(self) -> str:
+    def _error_kind(self) -> str:
         return str(self.manifest.calibration.get("error", "mse"))
 
     @property
@@ -97,13 +101,10 @@ class Detect(AutoencoderStep[DetectSettings]):
         return float(self.settings.detect.threshold or self.manifest.calibration["threshold"])
 
 
-def image_error(before: Any, after: Any, kind: str) -> float:
+def image_error(before: PixelArray, after: PixelArray, kind: str) -> float:
     """The error of a reconstruction, (H, W, C) uint8 each, as `train-anomaly` has it: mse, mae or ssim."""
     if kind == "ssim":
-        import torch
-
-        from genray.images.metrics import image_metrics
-        from genray.images.tensors import to_network
+        from genray.images.metrics import image_metrics  # torchmetrics takes long to load
 
         pair = [to_network(image[None], span=(0.0, 1.0)) for image in (after, before)]
         with torch.inference_mode():

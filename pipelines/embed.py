@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import torch
 from pydantic import Field
 
 from genray.models.autoencoder import Autoencoder
@@ -39,19 +40,17 @@ class Embed(AutoencoderStep[EmbedSettings]):
     def schema(self) -> pa.Schema:
         """See `Step`."""
         kind = pa.float16() if self.settings.embed.dtype == "float16" else pa.float32()
-        return pa.schema([("vector", pa.list_(kind, self._latent()))])
+        return pa.schema([("vector", pa.list_(kind, self._latent_size()))])
 
-    def make(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
+    def process(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
         """See `Step`."""
-        codes = self.codes(self.seen_by(inputs))
+        vectors = self.encode(self.network_batch(inputs))
         if self.settings.embed.normalize:
-            codes = codes / np.maximum(np.linalg.norm(codes, axis=1, keepdims=True), 1e-12)
-        codes = codes.astype(self.settings.embed.dtype)
-        return [StepResult(row={"vector": code}) for code in codes]
+            vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        vectors = vectors.astype(self.settings.embed.dtype)
+        return [StepResult(row={"vector": vector}) for vector in vectors]
 
-    def _latent(self) -> int:
-        import torch
-
+    def _latent_size(self) -> int:
         with torch.device("meta"):
             network = self.manifest.spec.build()
         assert isinstance(network, Autoencoder)

@@ -9,11 +9,18 @@ from pydantic import Field
 from genray.images.photo import ReadLimits, WriteSettings
 from genray.io.sources import ContainerSettings
 from genray.settings.base import Location, Settings
-from pipelines.storage.sinks import SinkSettings
 
 
 class ReadSettings(ContainerSettings, ReadLimits):
     """Settings of the inputs."""
+
+
+class SinkSettings(Settings):
+    """Settings of where the results go."""
+
+    container: Literal["files", "parquet", "webdataset"] = Field(
+        "files", description="files (as the inputs), parquet (data/*.parquet), webdataset (shards/*.tar)"
+    )
 
 
 class OutputSettings(SinkSettings, WriteSettings):
@@ -83,5 +90,9 @@ class BulkSettings(Settings):
     report: ReportSettings = Field(ReportSettings(), description="what the page at the end shows")
 
 
-MAY_CHANGE = ("work.", "report.", "retry", "overwrite", "output", "read.max_")
-"""Settings, or groups of them, that an output can be gone on with when they differ."""
+_MAY_CHANGE = ("work.", "report.", "retry", "overwrite", "output", "read.max_")
+
+
+def may_change(key: str) -> bool:
+    """Whether an output can be gone on with when the setting `key` differs: it changes no result."""
+    return key.startswith(_MAY_CHANGE)

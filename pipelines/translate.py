@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -17,9 +17,9 @@ from genray.inference.tiling import run_in_tiles
 from genray.io.bad_input import BadImage
 from genray.settings.base import Settings
 from pipelines.engine.target import Bulk
-from pipelines.reconstruct import plain
-from pipelines.steps.base import StepInput, StepPlace, StepResult
-from pipelines.steps.bundle import BundleSettings, BundleStep, PixelArray, as_channels
+from pipelines.steps.base import Scores, StepInput, StepPlace, StepResult
+from pipelines.steps.bundle import BundleSettings, BundleStep
+from pipelines.steps.pixels import PixelArray, as_channels, without_metadata
 
 
 class TranslationSettings(Settings):
@@ -54,72 +54,89 @@ class Translate(BundleStep[TranslateSettings]):
     """
 
     settings_class = TranslateSettings
-    kinds = ("pix2pix",)
+    bundle_kinds = ("pix2pix",)
 
-    def open_network(self, network: nn.Module, place: StepPlace, header: Mapping[str, Any]) -> Sequence[str]:
+    def open_network(
+        self, network: nn.Module, place: StepPlace, prepared: Mapping[str, Any]
+    ) -> Sequence[str]:
         """See `BundleStep`."""
         preprocessing = self.manifest.preprocessing
-        self._run = self.runner(network, preprocessing.input, preprocessing.output, place)
+        self._run = self.make_runner(network, preprocessing.input, preprocessing.output, place)
         return self._run.notes
 
-    def seen(self, photo: Photo) -> NDArray[np.uint8]:
+    def network_pixels(self, photo: Photo) -> NDArray[np.uint8]:
         """See `BundleStep`: at the size that it was trained at."""
-        return _resized(self._halves(photo)[0], *self.manifest.preprocessing.size)
+        return _resized(self._halves(photo).before, *self.manifest.preprocessing.size)
 
-    def key(self, photo: Photo | None) -> Hashable:
+    def batch_key(self, photo: Photo | None) -> Hashable:
         """Resized images are all of one size."""
-        return None if self.settings.translate.fit == "resize" else super().key(photo)
+        return None if self.settings.translate.fit == "resize" else super().batch_key(photo)
 
-    def make(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
+    def process(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
         """See `Step`."""
         halves = [self._halves(each.photo) for each in inputs]
-        made = self._translated([before for before, _ in halves])
-        results = []
-        for each, (before, target), after in zip(inputs, halves, made, strict=True):
-            values = {}
-            if target is not None and target.shape == after.shape:
-                values["error"] = float(np.abs(target.astype(np.float32) - after).mean() / 255)
-            photo = replace(plain(after, each.photo), alpha=each.photo.alpha if target is None else None)
-            also = {}
-            if self.settings.translate.beside:
-                both = [as_channels(image, 3) for image in (before, after, target) if image is not None]
-                also["-beside"] = plain(np.concatenate(both, axis=1), each.photo)
-            results.append(StepResult(photo=photo, also=also, values=values))
-        return results
+        translated = self._translated([each.before for each in halves])
+        return [
+            self._result(each.photo, half, after)
+            for each, half, after in zip(inputs, halves, translated, strict=True)
+        ]
 
-    def _halves(self, photo: Photo) -> tuple[PixelArray, PixelArray | None]:
-        """The input, and what it should become if that is known; both uint8."""
+    def _result(self, photo: Photo, halves: _Halves, after: PixelArray) -> StepResult:
+        before = halves.before
+        target = halves.target
+        error = None
+        if target is not None and target.shape == after.shape:
+            error = float(np.abs(target.astype(np.float32) - after).mean() / 255)
+        also = {}
+        if self.settings.translate.beside:
+            shown = [as_channels(image, 3) for image in (before, after, target) if image is not None]
+            also["-beside"] = without_metadata(photo, np.concatenate(shown, axis=1))
+        translated = without_metadata(photo, after)
+        if target is None:
+            translated = replace(translated, alpha=photo.alpha)
+        return StepResult(photo=translated, also=also, scores=Scores(error=error))
+
+    def _halves(self, photo: Photo) -> _Halves:
         pixels = to_eight_bits(photo.pixels)
-        preprocessing, half = self.manifest.preprocessing, self.settings.translate.half
+        preprocessing = self.manifest.preprocessing
+        half = self.settings.translate.half
         if half == "none":
-            return as_channels(pixels, preprocessing.input.channels), None
+            return _Halves(as_channels(pixels, preprocessing.input.channels), None)
         width = pixels.shape[1]
         if width < 2 or width % 2:
             raise BadImage("odd-shape", f"{width} pixels wide: it has no two halves")
         left, right = pixels[:, : width // 2], pixels[:, width // 2 :]
-        take_left = half == "left" or (half == "auto" and preprocessing.direction == "AtoB")
-        before, target = (left, right) if take_left else (right, left)
-        return (
+        from_left = half == "left" or (half == "auto" and preprocessing.direction == "AtoB")
+        before, target = (left, right) if from_left else (right, left)
+        return _Halves(
             as_channels(before, preprocessing.input.channels),
             as_channels(target, preprocessing.output.channels),
         )
 
     def _translated(self, images: Sequence[PixelArray]) -> list[PixelArray]:
         height, width = self.manifest.preprocessing.size
-        if self.settings.translate.fit == "resize":
-            batch = self._run(np.stack([_resized(image, height, width) for image in images]))
-            return [_resized(made, *image.shape[:2]) for made, image in zip(batch, images, strict=True)]
-        return [self._tiled(image, height) for image in images]
+        if self.settings.translate.fit == "tile":
+            return [self._tiled(image, height) for image in images]
+        batch = self._run(np.stack([_resized(image, height, width) for image in images]))
+        return [
+            _resized(translated, *image.shape[:2]) for translated, image in zip(batch, images, strict=True)
+        ]
 
     def _tiled(self, image: PixelArray, tile: int) -> PixelArray:
         # An image smaller than a tile is mirrored until it is one.
-        high, wide = image.shape[:2]
-        sides = [(0, max(0, tile - high)), (0, max(0, tile - wide)), (0, 0)]
+        height, width = image.shape[:2]
+        padding = [(0, max(0, tile - height)), (0, max(0, tile - width)), (0, 0)]
+        padded = np.pad(image, padding, mode="symmetric")
         overlap = min(self.settings.translate.overlap, tile // 2)
-        made = run_in_tiles(
-            self._run, np.pad(image, sides, mode="symmetric"), tile=tile, overlap=overlap, blend=True
-        )
-        return made[:high, :wide]
+        return run_in_tiles(self._run, padded, tile=tile, overlap=overlap, blend=True)[:height, :width]
+
+
+@dataclass(frozen=True)
+class _Halves:
+    """The input, and what it should become if that is known; both uint8."""
+
+    before: PixelArray
+    target: PixelArray | None
 
 
 def _resized(image: PixelArray, height: int, width: int) -> PixelArray:

@@ -44,7 +44,7 @@ def ledger(output: str, status: str | None, limit: int, as_json: bool) -> None:
 
     if status is not None:
         columns = ("path", "output") if status == "done" else ("path", "reason", "detail")
-        _print_rows(read_rows(output, status, columns, limit), status, as_json)
+        _print_rows(read_rows(output, status, columns, limit), status, as_json=as_json)
         return
     overview = read_overview(output)
     if as_json:
@@ -54,17 +54,19 @@ def ledger(output: str, status: str | None, limit: int, as_json: bool) -> None:
 
 
 def _overview_text(overview: RunOverview) -> str:
-    from pipelines.engine.tables import reasons_table, times_table
+    from pipelines.engine.outcome import reasons_table, times_table
 
-    summary, header, left = overview.summary, overview.header, overview.left
+    summary = overview.summary
+    header = overview.header
+    left = overview.left
     settings = header.get("settings") or {}
     passes = header.get("passes")
     facts = [
         ("output", overview.location),
         ("target", header.get("target", "the run's header is missing or damaged")),
         ("bundle", settings.get("bundle") or ""),
-        ("begun", _when(passes, 0, "started")),
-        ("ended", _when(passes, -1, "ended") or "not yet: it is running, or was killed"),
+        ("begun", _time_of_pass(passes, 0, "started")),
+        ("ended", _time_of_pass(passes, -1, "ended") or "not yet: it is running, or was killed"),
         ("images", f"{summary.total:,}"),
         *((f"  {name}", f"{summary.status[name]:,}") for name in ("done", "skipped", "failed")),
         ("left", "not known before all are listed" if left is None else f"{left:,}"),
@@ -97,22 +99,23 @@ def _next_steps(overview: RunOverview) -> Iterator[str]:
         )
 
 
-def _when(passes: Any, index: int, name: str) -> str:
+def _time_of_pass(passes: Any, index: int, name: str) -> str:
     text = str(passes[index].get(name, "")) if passes else ""
     return f"{text[:19].replace('T', ' ')} UTC" if text else ""
 
 
-def _print_rows(found: InputRows, status: str, as_json: bool) -> None:
+def _print_rows(inputs: InputRows, status: str, *, as_json: bool) -> None:
     """A table, or JSON lines."""
     if as_json:
-        for row in found.rows:
+        for row in inputs.rows:
             print(json.dumps(row))
         return
-    for at in range(0, len(found.rows), _ROWS_AT_ONCE):
-        part = found.rows[at : at + _ROWS_AT_ONCE]
-        cells = [tuple(visible(row[name] or "") for name in found.columns) for row in part]
-        print_encodable(aligned([found.columns, *cells]))
-    if found.total > len(found.rows):
-        print(f"{found.total - len(found.rows):,} more: --limit {found.total} shows all", file=sys.stderr)
-    if not found.total:
+    for start in range(0, len(inputs.rows), _ROWS_AT_ONCE):
+        part = inputs.rows[start : start + _ROWS_AT_ONCE]
+        cells = [tuple(visible(row[name] or "") for name in inputs.columns) for row in part]
+        print_encodable(aligned([inputs.columns, *cells]))
+    left_out = inputs.total - len(inputs.rows)
+    if left_out:
+        print(f"{left_out:,} more: --limit {inputs.total} shows all", file=sys.stderr)
+    if not inputs.total:
         print(f"none is {status}", file=sys.stderr)

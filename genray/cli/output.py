@@ -7,10 +7,13 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from genray.errors import GenrayError
 from genray.text import aligned, duration
+
+if TYPE_CHECKING:
+    from genray.targets import Outcome
 
 
 def say(text: str) -> None:
@@ -31,14 +34,16 @@ def fail(error: GenrayError, *, as_json: bool = False) -> int:
     return error.exit_code
 
 
-def show_outcome(outcome: Mapping[str, Any]) -> None:
+def show_outcome(outcome: Outcome | Mapping[str, Any]) -> None:
     """Where everything is, and how good it is beside the trivial predictors."""
-    say(aligned(list(_outcome_rows(outcome))))
+    rows = _outcome_rows(outcome) if isinstance(outcome, Mapping) else outcome.rows()
+    say(aligned(list(rows)))
 
 
-def print_json(outcome: Mapping[str, Any]) -> None:
+def print_json(values: Outcome | Mapping[str, Any]) -> None:
     """The one JSON line that ends standard output."""
-    print(json.dumps(dict(outcome)), flush=True)
+    plain = dict(values) if isinstance(values, Mapping) else values.as_json()
+    print(json.dumps(plain), flush=True)
 
 
 def print_encodable(text: str) -> None:
@@ -49,9 +54,6 @@ def print_encodable(text: str) -> None:
 
 
 def _outcome_rows(outcome: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    if "this_pass" in outcome:
-        yield from _bulk_rows(outcome)
-        return
     if "alarms" in outcome:
         yield from _monitor_rows(outcome)
         return
@@ -83,21 +85,3 @@ def _monitor_rows(outcome: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "open", str(outcome["open"])
     yield "state", str(outcome["run"])
     yield "time", duration(outcome["seconds"])
-
-
-def _bulk_rows(outcome: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    this = outcome["this_pass"]
-    yield "images", "  ".join(f"{name} {outcome[name]}" for name in ("total", "done", "skipped", "failed"))
-    if outcome["anomalies"]:
-        yield "anomalies", str(outcome["anomalies"])
-    for reason, count in outcome["reasons"].items():
-        yield f"  {reason}", str(count)
-    yield (
-        "this time",
-        f"{this['images']} images, {this['images_per_second']:.3g}/s, {this['mb_per_second']:.3g} MB/s",
-    )
-    yield "output", str(outcome["run"])
-    yield "report", str(outcome["report"])
-    yield "time", duration(outcome["seconds"])
-    if outcome["failed"]:
-        yield "failed", f"genray ledger {outcome['run']} --list failed"

@@ -10,7 +10,7 @@ import click
 from genray.cli.options import CONFIG, JSON, SET, reported
 from genray.cli.output import print_json, say
 from genray.errors import UsageError
-from genray.text import aligned, duration
+from genray.text import aligned
 
 
 @click.command()
@@ -47,30 +47,8 @@ def plan(
     if not isinstance(bulk, Bulk):
         raise UsageError(f"{target} is not a bulk target", hint="`genray targets` lists them all")
     settings = absolute(load(bulk.settings_class, target=target, config=config, sets=sets))
-    found = estimate(bulk.step(settings), local_resources(), images=sample, hours=hours, note=say)
+    estimated = estimate(bulk.step.load(settings), local_resources(), images=sample, hours=hours, note=say)
     if as_json:
-        print_json({"target": target, **found})
+        print_json({"target": target, **estimated.as_json()})
     else:
-        print(aligned(_rows(found, hours)))
-
-
-def _rows(found: dict[str, Any], hours: float) -> list[tuple[str, str]]:
-    stages = "  ".join(f"{name} {1e3 * each:.1f}" for name, each in found["stage_seconds"].items())
-    broken = found["sample"]["failed"]
-    return [
-        (
-            "images",
-            f"{found['images']}, {found['gigabytes']:.3g} GB, listed in {found['listing_seconds']:.1f} s",
-        ),
-        (
-            "sample",
-            f"{found['sample']['images']} of {found['sample']['megapixels']:.2g} megapixels, {broken} failed",
-        ),
-        ("ms an image", stages),
-        ("one worker", f"{found['images_per_second']:.3g} images/s"),
-        (f"{found['workers']} here", duration(found["hours"] * 3600)),
-        (
-            f"in {hours:g} h",
-            f"{found['workers_needed']} workers ({duration(found['hours_with_them'] * 3600)})",
-        ),
-    ]
+        print(aligned(list(estimated.rows(hours))))

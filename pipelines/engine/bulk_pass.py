@@ -1,193 +1,252 @@
-"""A pass: once over all inputs, doing what the ledger does not have. A run takes as many as it needs.
-
-A sample of the inputs, for what a step fits to the user's own images.
-"""
+"""A pass: once over all inputs, doing what the ledger does not have. A run takes as many as it needs."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from genray.images.photo import Photo, read_photo
-from genray.io.bad_input import BadImage
-from genray.io.sources import Item, ItemSource
+from genray.io.sources import ItemSource
 from genray.text import visible
+from pipelines.engine.outcome import PassRates
 from pipelines.engine.plan import Listing, remove_plans, write_plan
 from pipelines.engine.pool import keep_model
-from pipelines.settings import MAY_CHANGE, BulkSettings
+from pipelines.engine.sample import PhotoSample
+from pipelines.settings import BulkSettings, may_change
 from pipelines.steps.base import Step
 from pipelines.storage.attempts import Attempt
-from pipelines.storage.ledger import FAILED, LedgerSummary
-from pipelines.storage.output import Output, now
+from pipelines.storage.ledger import FAILED, LedgerSummary, pass_of_key
+from pipelines.storage.output import Output, PassRecord, RunHeader, timestamp
 from pipelines.storage.sinks import Sink, TableSink, open_sink
 
 Note = Callable[[str], None]
+Settings = Mapping[str, Any]  # flat, as the header has them
+
+_MOST_PROBLEMS = 5  # that are named
 
 
+@dataclass
 class Pass:
     """The newest pass of an output, which this process holds.
+
+    Responsible for: taking the output over from whoever wrote to it before; the plan of what is left to do;
+    what the step fits to the user's images; the header; tidying up at the end.
 
     Args:
         step: what is done.
         source: the inputs.
         output: where the results go.
-        record: the settings, flat.
-        target: of the command.
+        sinks: that write there.
         note: takes lines for a person.
+        header: of the run.
+        crashed: what is known of the passes before that died as a whole: their driver was killed.
+        listing: the inputs, as they were found.
+        inputs: how many it has to do.
+        keys_before: of the ledger, when the plan was made.
+        rows_before: of the ledger then.
     """
 
-    def __init__(
-        self,
+    step: Step[Any]
+    source: ItemSource
+    output: Output
+    sinks: Sequence[Sink | TableSink]
+    note: Note
+    header: RunHeader
+    crashed: Attempt | None
+    listing: Listing
+    inputs: int
+    keys_before: Set[str]
+    rows_before: int
+
+    @classmethod
+    def begin(
+        cls,
         step: Step[Any],
         source: ItemSource,
         output: Output,
-        record: Mapping[str, Any],
+        settings: Settings,
         target: str,
         note: Note,
-    ) -> None:
-        self._step, self._source, self._output, self._note = step, source, output, note
-        self._settings: BulkSettings = step.settings
-        schema = step.schema()
-        self._sinks: list[Sink | TableSink] = [open_sink(output.store, self._settings.write)]
-        self._sinks += [] if schema is None else [TableSink(output.store, step.table, schema)]
-        self.inputs = 0
-        """How many it has to do."""
-        self._begin(target, record)
-        self._list()
+    ) -> Pass:
+        """Take the output over, write the header, list the inputs and write the plan. Of what is to be made
+        again the outputs are deleted: it may not come to that.
 
-    def _begin(self, target: str, record: Mapping[str, Any]) -> None:
-        """Take the output over from whoever wrote to it before, and write its header."""
-        output, identity = self._output, dict(self._step.identity())
-        left = output.attempts.clear()
-        before = output.header()
-        again = self._settings.retry == "all"
-        # Interrupted, it goes on: it would never end where something fails now and then.
-        lasting = {key: value for key, value in record.items() if not key.startswith(MAY_CHANGE)}
-        going_on = again and before.get("again") == lasting
-        if again and not going_on:
-            keys = output.ledger.keys()
-            if before.get("settings", {}).get("write.container") == "files":
-                self._delete(output.ledger.outputs())
-            output.ledger.clear()
-        else:
-            keys = output.ledger.keys()
-            if not going_on:
-                output.check(target, record, identity)
-        last = before.get("passes", [{}])[-1:] or [{}]
-        number = 1 + max([0, *(each["number"] for each in before.get("passes", ())), *map(_number, keys)])
-        died = 0 if "ended" in last[0] or left is None else last[0].get("died", 0) + 1
-        self.number = number
-        self.crashed = Attempt(died, left.suspect, left.times) if left is not None and died else None
-        """What is known of the passes before that died as a whole: their driver was killed."""
-        first = not before.get("passes")
-        self.header: dict[str, Any] = {
-            "target": target,
-            "settings": dict(record),
-            "identity": identity,
-            "prepared": None if again and not going_on else before.get("prepared"),
-            "again": lasting if again else before.get("again"),
-            "passes": [*before.get("passes", ()), {"number": number, "started": now(), "died": died}],
-        }
-        output.write_header(self.header)
-        if not first:
-            for sink in self._sinks:
+        Args:
+            step, source, output, note: see the class.
+            settings: flat.
+            target: of the command.
+
+        Raises:
+            RunError: the output's images were made in another way.
+        """
+        sinks = _open_sinks(step, output)
+        crashed, header = _take_over(step, output, settings, target)
+        output.write_header(header)
+        if len(header.passes) > 1:
+            for sink in sinks:
                 sink.remove_orphans(output.ledger.keys())
-
-    def _list(self) -> None:
-        """Write the plan: what is left to do."""
-        store, ledger, note = self._output.store, self._output.ledger, self._note
-        remove_plans(store)
-        ledger.drop_problems()
-        self.listing = listing = Listing(self._source, self._step, ledger.known(), note)
-        self.inputs = write_plan(store, self.number, listing.left())
-        redone = {*listing.changed, *listing.retried}
-        if self._settings.write.container == "files":  # of others the sinks forget their parts
-            self._delete(ledger.outputs(redone))
-        for sink in self._sinks:
-            sink.drop(redone)
-        ledger.drop(redone)
+        number = header.passes[-1].number
+        remove_plans(output.store)
+        output.ledger.drop_problems()
+        listing = Listing(source, step, output.ledger.index(), note)
+        inputs = write_plan(output.store, number, listing.remaining())
+        _drop_results(output, sinks, step.settings, {*listing.changed, *listing.retried})
         if listing.problems:
-            ledger.add_problems(self.number, listing.problems)
-        self._keys, self._kept = ledger.keys(), ledger.summary().total
-        self.gone = len(listing.known) - listing.seen
-        """Inputs that the ledger has, and the store no more."""
-        note(f"{listing.listed} images, {self.inputs} to do")
-        if listing.changed:
-            note(f"{len(listing.changed)} have changed since they were done: done again")
-        if listing.retried:
-            note(f"{len(listing.retried)} failed before: tried again")
-        if self.gone:
-            note(f"{self.gone} of the ledger are no longer in the input: their outputs are kept")
-        for bad in listing.problems[:5]:
-            note(f"not listed: {visible(bad.path)}: {visible(bad.detail)}")
-        self.header["passes"][-1] |= {"listed": listing.listed, "left": self.inputs}
+            output.ledger.add_problems(number, listing.problems)
+        new_pass = cls(
+            step,
+            source,
+            output,
+            sinks,
+            note,
+            header,
+            crashed,
+            listing,
+            inputs,
+            keys_before=output.ledger.keys(),
+            rows_before=output.ledger.summary().total,
+        )
+        new_pass._note_listing()
+        new_pass.record.listed = listing.listed
+        new_pass.record.left = inputs
+        return new_pass
 
-    def _delete(self, outputs: Iterable[str]) -> None:
-        """Delete images that are to be made again: it may not come to that."""
-        for path in outputs:
-            self._output.store.delete(path)
+    @property
+    def record(self) -> PassRecord:
+        """What the header says of it."""
+        return self.header.passes[-1]
+
+    @property
+    def number(self) -> int:
+        """The first has 1."""
+        return self.record.number
+
+    @property
+    def gone(self) -> int:
+        """Inputs that the ledger has, and the store no more."""
+        return len(self.listing.index) - self.listing.recorded
 
     def prepare(self) -> None:
         """Let the step fit itself to a sample of the inputs, once for an output."""
-        if self.header["prepared"] is None:
+        if self.header.prepared is None:
             with tempfile.TemporaryDirectory(prefix="genray-model-") as folder:
-                sample = InputSample(self._source, self.listing.sample, self._settings)
-                self.header["prepared"] = dict(self._step.prepare(sample, Path(folder)))
-                keep_model(self._output.store, Path(folder))
-        for line in self.header["prepared"].get("notes", ()):
-            self._note(line)
-        self._output.write_header(self.header)
+                sample = PhotoSample(self.source, self.listing.sample.items, self.step.settings.read)
+                self.header.prepared = dict(self.step.prepare(sample, Path(folder)))
+                keep_model(self.output.store, Path(folder))
+        for line in self.header.prepared.get("notes", ()):
+            self.note(line)
+        self.output.write_header(self.header)
 
-    def end(self, figures: Mapping[str, float]) -> LedgerSummary:
-        """Tidy up, and write the header; returns what the ledger says altogether."""
-        ledger, output = self._output.ledger, self._output
-        output.attempts.clear()
+    def end(self, rates: PassRates) -> PassEnd:
+        """Tidy up, and write the header."""
+        ledger = self.output.ledger
+        self.output.attempts.clear()
         # What a worker of an earlier pass still wrote, after this one had listed, is done twice.
-        for key in ledger.keys() - self._keys:
-            if _number(key) < self.number:
+        for key in ledger.keys() - self.keys_before:
+            if pass_of_key(key) < self.number:
                 ledger.remove(key)
         ledger.compact(self.number)
-        for sink in self._sinks:
+        for sink in self.sinks:
             sink.remove_orphans(ledger.keys())
-        remove_plans(output.store)
+        remove_plans(self.output.store)
         summary = ledger.summary()
-        self.recorded = summary.total - self._kept
-        """Inputs of this pass that are in the ledger now."""
-        self.header["passes"][-1] |= {"ended": now(), FAILED: summary.status[FAILED], **figures}
-        if self.recorded >= self.inputs:
-            self.header["again"] = None
-        output.write_header(self.header)
-        return summary
+        end = PassEnd(summary, recorded=summary.total - self.rows_before)
+        self.header.passes[-1] = replace(
+            self.record, ended=timestamp(), failed=summary.status[FAILED], **asdict(rates)
+        )
+        if end.recorded >= self.inputs:
+            self.header.again = None
+        self.output.write_header(self.header)
+        return end
+
+    def _note_listing(self) -> None:
+        listing = self.listing
+        self.note(f"{listing.listed} images, {self.inputs} to do")
+        if listing.changed:
+            self.note(f"{len(listing.changed)} have changed since they were done: done again")
+        if listing.retried:
+            self.note(f"{len(listing.retried)} failed before: tried again")
+        if self.gone:
+            self.note(f"{self.gone} of the ledger are no longer in the input: their outputs are kept")
+        for bad in listing.problems[:_MOST_PROBLEMS]:
+            self.note(f"not listed: {visible(bad.path)}: {visible(bad.detail)}")
 
 
-def _number(key: str) -> int:
-    """Of the pass that a key of the ledger, or the name of a merged file, is of."""
-    return int(key.removeprefix("merged-")[:5])
+@dataclass(frozen=True)
+class PassEnd:
+    """What the ledger says altogether when a pass has ended, and how many inputs of the pass are in it."""
+
+    summary: LedgerSummary
+    recorded: int
 
 
-class InputSample(Sequence[Photo]):
-    """Photos of some inputs, read when they are asked for; those that cannot be read are not in it."""
+def _open_sinks(step: Step[Any], output: Output) -> list[Sink | TableSink]:
+    sinks: list[Sink | TableSink] = [open_sink(output.store, step.settings.write)]
+    schema = step.schema()
+    if schema is not None:
+        sinks.append(TableSink(output.store, step.table, schema))
+    return sinks
 
-    def __init__(self, source: ItemSource, items: Sequence[Item], settings: BulkSettings) -> None:
-        self._source, self._settings = source, settings
-        self._items = list(items)
-        self._photos: list[Photo] = []
 
-    def __len__(self) -> int:
-        self._fill(len(self._items))
-        return len(self._photos)
+def _take_over(
+    step: Step[Any], output: Output, settings: Settings, target: str
+) -> tuple[Attempt | None, RunHeader]:
+    """Take the output from whoever wrote to it before; with --retry all, what they made is deleted.
 
-    def __getitem__(self, index: Any) -> Any:
-        self._fill(len(self._items) if isinstance(index, slice) or index < 0 else index + 1)
-        return self._photos[index]
+    Returns:
+        What is known of passes that died as a whole, and the header with the new pass.
+    """
+    identity = dict(step.identity())
+    unfinished = output.attempts.clear()
+    before = output.read_header() or RunHeader(target)
+    lasting = {key: value for key, value in settings.items() if not may_change(key)}
+    again = step.settings.retry == "all"
+    # Interrupted, it goes on: it would never end where something fails now and then.
+    goes_on = again and before.again == lasting
+    keys = output.ledger.keys()
+    if again and not goes_on:
+        if before.settings.get("write.container") == "files":
+            _delete(output, output.ledger.outputs())
+        output.ledger.clear()
+    elif not goes_on:
+        output.check_same_run(target, settings, identity)
+    number = 1 + max([0, *(each.number for each in before.passes), *map(pass_of_key, keys)])
+    died = _count_deaths(before, unfinished)
+    header = RunHeader(
+        target=target,
+        settings=dict(settings),
+        identity=identity,
+        prepared=None if again and not goes_on else before.prepared,
+        again=lasting if again else before.again,
+        passes=[*before.passes, PassRecord(number, timestamp(), died)],
+    )
+    crashed = None
+    if unfinished is not None and died:
+        crashed = Attempt(died, unfinished.suspect, unfinished.times)
+    return crashed, header
 
-    def _fill(self, count: int) -> None:
-        while self._items and len(self._photos) < count:
-            item = self._items.pop(0)
-            try:
-                data = self._source.read(item, self._settings.read.max_bytes)
-                self._photos.append(read_photo(data, self._settings.read))
-            except BadImage:
-                continue
+
+def _count_deaths(before: RunHeader, unfinished: Attempt | None) -> int:
+    """How many passes in a row, up to the last, died as a whole."""
+    last = before.passes[-1] if before.passes else PassRecord(0)
+    if unfinished is None or last.ended is not None:
+        return 0
+    return (last.died or 0) + 1
+
+
+def _drop_results(
+    output: Output, sinks: Iterable[Sink | TableSink], settings: BulkSettings, paths: Set[str]
+) -> None:
+    """Forget what was made of the inputs `paths`."""
+    if settings.write.container == "files":  # of others the sinks forget their parts
+        _delete(output, output.ledger.outputs(paths))
+    for sink in sinks:
+        sink.drop(paths)
+    output.ledger.drop(paths)
+
+
+def _delete(output: Output, paths: Iterable[str]) -> None:
+    for path in paths:
+        output.store.delete(path)

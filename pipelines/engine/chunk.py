@@ -1,72 +1,224 @@
-"""The record of a chunk: the rows of what is through, written to the ledger in pieces."""
+"""What comes of a chunk's inputs: images on their way, their outputs, and their rows in the ledger.
+
+Outputs are written one by one, the rows in pieces, every few seconds. A piece is committed as a whole: first
+its outputs, then the rows that speak of them.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import PurePosixPath
 from typing import Any
 
-from genray.images.photo import Photo
+from genray.images.photo import Photo, WriteSettings, output_format, write_photo
 from genray.io.bad_input import BadImage
-from pipelines.engine.plan import Planned
-from pipelines.steps.base import StepResult
-from pipelines.storage.ledger import DONE, FAILED, SKIPPED
+from pipelines.engine.plan import PlannedInput
+from pipelines.steps.base import Scores, StepResult
+from pipelines.storage.ledger import DONE, FAILED, SKIPPED, TIMES, LedgerRow
+from pipelines.storage.sinks import Sink, TableSink
 
-LedgerRow = dict[str, Any]
 ReportCounts = Callable[[Mapping[str, float]], bool]
 """Takes counts of what was done since the last call; returns whether to stop."""
 
-_REPORT_S = 0.5
+_REPORT_SECONDS = 0.5
+_MAX_DETAIL = 500  # characters
+
+
+@dataclass
+class StageTimes:
+    """Milliseconds of an input in each stage: the columns of the ledger; None where it was not."""
+
+    read_ms: float | None = None
+    decode_ms: float | None = None
+    model_ms: float | None = None
+    encode_ms: float | None = None
+    write_ms: float | None = None
 
 
 @dataclass
 class ImageTask:
-    """An input on its way: what is known of it so far."""
+    """An input on its way through a worker.
 
-    planned: Planned
+    Args:
+        planned: the input, and the name of its output.
+        data: its bytes, from when it was read until it is through.
+        photo: what they were decoded to.
+        is_decoded: whether nothing is left to decode.
+        bad: why it cannot be used.
+        result: what the step made of it.
+        weight: decoded bytes that it is counted with in the worker's memory.
+        times: in each stage so far.
+        bytes_out: of all its outputs.
+        output: where the first of them is; `sha256` is of that.
+        also: where the others are.
+    """
+
+    planned: PlannedInput
     data: bytes = b""
     photo: Photo | None = None
-    decoded: bool = False
+    is_decoded: bool = False
     bad: BadImage | None = None
-    made: StepResult | None = None
-    times: dict[str, float] = field(default_factory=dict)
+    result: StepResult | None = None
+    weight: int = 0
+    times: StageTimes = field(default_factory=StageTimes)
     bytes_out: int = 0
     output: str = ""
     also: list[str] = field(default_factory=list)
     sha256: str = ""
-    weight: int = 0
+
+    def release(self) -> None:
+        """Let go of bytes and pixels, whoever may still name the task."""
+        self.data = b""
+        self.photo = None
+        self.result = None
+
+    def ledger_row(self) -> LedgerRow:
+        """The row of an input that is through."""
+        item = self.planned.item
+        scores = Scores() if self.result is None else self.result.scores
+        row = LedgerRow(
+            path=item.path,
+            status=DONE,
+            reason="",
+            detail="",
+            bytes_in=item.size or len(self.data),
+            bytes_out=self.bytes_out,
+            modified=item.modified,
+            container=item.container,
+            position=item.position,
+            output=self.output,
+            also=self.also,
+            sha256=self.sha256,
+            finished=datetime.now(UTC),
+            **vars(self.times),
+            **vars(scores),
+        )
+        if self.bad is not None:
+            row.status = FAILED
+            row.reason = self.bad.reason
+            row.detail = self.bad.detail[:_MAX_DETAIL]
+        elif self.result is not None and self.result.skipped:
+            row.status = SKIPPED
+            row.reason = self.result.skipped
+        if self.photo is not None:
+            row.height, row.width, row.channels = self.photo.pixels.shape
+            row.format = self.photo.format
+            row.depth = self.photo.depth
+        return row
+
+
+class OutputWriter:
+    """Writes results to a sink and a table. Any thread may write; one commits when none does.
+
+    Args:
+        settings: of the files.
+        sink: takes the images.
+        table: takes the rows, if the step has any.
+    """
+
+    def __init__(self, settings: WriteSettings, sink: Sink, table: TableSink | None) -> None:
+        self._settings = settings
+        self._sink = sink
+        self._table = table
+
+    def write(self, task: ImageTask) -> ImageTask:
+        """Encode and write what was made of an input; what cannot be is noted in the task."""
+        assert task.result is not None
+        row = task.result.row
+        try:
+            for path, image in self._outputs(task, task.result):
+                self._put(task, path, image)
+            if row is not None and self._table is not None:
+                self._table.add({"path": task.planned.item.path, **row})
+                task.bytes_out += sum(_value_bytes(value) for value in row.values())
+        except BadImage as bad:
+            task.bad = bad
+        except OSError as error:
+            task.bad = BadImage("unwritable", error.strerror or str(error))
+        return task
+
+    def commit(self, key: str) -> None:
+        """Make what was written since the last time last."""
+        self._sink.commit(key)
+        if self._table is not None:
+            self._table.commit(key)
+
+    def discard(self) -> None:
+        """Forget what was written since the last commit."""
+        self._sink.discard()
+        if self._table is not None:
+            self._table.discard()
+
+    def _outputs(self, task: ImageTask, result: StepResult) -> Iterator[tuple[str, Photo | bytes]]:
+        """The images to write, and their paths."""
+        output = task.planned.output
+        first = self._copy(task, result) or result.photo
+        if first is not None:
+            yield output, first
+        for behind, photo in result.also.items():
+            yield f"{output}{behind}{PurePosixPath(output).suffix}", photo
+
+    def _copy(self, task: ImageTask, result: StepResult) -> Photo | bytes | None:
+        """What is written of an input that stays as it is: its bytes, unless another format was asked for."""
+        if result.copy is None or task.photo is None:
+            return result.copy
+        same_format = output_format(task.photo, self._settings, task.planned.output) == task.photo.format
+        return result.copy if same_format else task.photo
+
+    def _put(self, task: ImageTask, path: str, image: Photo | bytes) -> None:
+        began = time.perf_counter()
+        data = image if isinstance(image, bytes) else write_photo(image, self._settings, path)
+        encoded = time.perf_counter()
+        written_to = self._sink.put(path, data, task.planned.item.path)
+        written = time.perf_counter()
+        times = task.times
+        times.encode_ms = (times.encode_ms or 0.0) + (encoded - began) * 1e3
+        times.write_ms = (times.write_ms or 0.0) + (written - encoded) * 1e3
+        task.bytes_out += len(data)
+        if task.output:
+            task.also.append(written_to)
+        else:
+            task.output = written_to
+            task.sha256 = hashlib.sha256(data).hexdigest()
 
 
 class ChunkRecord:
     """The rows of an attempt at a chunk that are not in the ledger yet, and counts that were not reported.
 
     Args:
-        every: seconds between two pieces.
-        write: writes a piece, by its number.
-        holds: whether the chunk is still this attempt's.
+        commit_seconds: between two pieces.
+        commit_piece: writes a piece, by its number.
+        holds_chunk: whether the chunk is still this attempt's.
         report: see `ReportCounts`.
     """
 
     def __init__(
         self,
-        every: float,
-        write: Callable[[int, Sequence[LedgerRow]], None],
-        holds: Callable[[], bool],
+        commit_seconds: float,
+        commit_piece: Callable[[int, Sequence[LedgerRow]], None],
+        holds_chunk: Callable[[], bool],
         report: ReportCounts,
     ) -> None:
-        self._every, self._write, self._holds, self._report = every, write, holds, report
+        self._commit_seconds = commit_seconds
+        self._commit_piece = commit_piece
+        self._holds_chunk = holds_chunk
+        self._report = report
         self._rows: list[LedgerRow] = []
         self._counts: dict[str, float] = {}
         self._piece = 0
-        self._committed = self._reported = time.monotonic()
+        self._committed = time.monotonic()
+        self._reported = self._committed
         self.stopped = False
+        """Whether the attempt is to end: by request, or because the chunk is another's."""
 
     @property
-    def due(self) -> bool:
+    def is_commit_due(self) -> bool:
         """Whether it is time to write what is there."""
-        return bool(self._rows) and time.monotonic() - self._committed > self._every
+        return bool(self._rows) and time.monotonic() - self._committed > self._commit_seconds
 
     def add(self, rows: Sequence[LedgerRow]) -> None:
         """Take the rows of inputs that are through."""
@@ -74,54 +226,38 @@ class ChunkRecord:
         for row in rows:
             for name, count in _counts(row).items():
                 self._counts[name] = self._counts.get(name, 0.0) + count
-        if time.monotonic() - self._reported > _REPORT_S:
-            self._tell()
+        if time.monotonic() - self._reported > _REPORT_SECONDS:
+            self._report_counts()
 
     def commit(self) -> None:
         """Write the rows, unless the chunk was given to another worker meanwhile."""
-        self._tell()
+        self._report_counts()
         if self._rows:
-            if not self._holds():
+            if not self._holds_chunk():
                 self.stopped = True
                 return
-            self._write(self._piece, self._rows)
-            self._rows, self._piece = [], self._piece + 1
+            self._commit_piece(self._piece, self._rows)
+            self._rows = []
+            self._piece += 1
         self._committed = time.monotonic()
 
-    def _tell(self) -> None:
-        self.stopped = self._report(self._counts) or self.stopped
-        self._counts, self._reported = {}, time.monotonic()
+    def _report_counts(self) -> None:
+        if self._report(self._counts):
+            self.stopped = True
+        self._counts = {}
+        self._reported = time.monotonic()
 
 
-def row_of(job: ImageTask) -> LedgerRow:
-    """The ledger's row of an input that is through."""
-    item, made = job.planned.item, job.made
-    skipped = made.skipped if made is not None else ""
-    row: dict[str, Any] = {
-        "path": item.path,
-        "status": FAILED if job.bad else SKIPPED if skipped else DONE,
-        "reason": job.bad.reason if job.bad else skipped,
-        "detail": job.bad.detail[:500] if job.bad else "",
-        "bytes_in": item.size or len(job.data),
-        "bytes_out": job.bytes_out,
-        "modified": item.modified,
-        "container": item.container,
-        "position": item.position,
-        "output": job.output,
-        "also": job.also,
-        "sha256": job.sha256,
-        "finished": datetime.now(UTC),
-        **job.times,
-    }
-    if job.photo is not None:
-        height, width, channels = job.photo.pixels.shape
-        row |= {"format": job.photo.format, "width": width, "height": height, "channels": channels}
-        row["depth"] = job.photo.depth
-    return row | dict(made.values if made is not None else {})
-
-
-def _counts(row: Mapping[str, Any]) -> dict[str, float]:
-    counts = {str(row["status"]): 1.0, "bytes_in": row["bytes_in"], "bytes_out": row["bytes_out"]}
-    if row["reason"] == "step-error":
+def _counts(row: LedgerRow) -> dict[str, float]:
+    counts = {row.status: 1.0, "bytes_in": row.bytes_in or 0, "bytes_out": row.bytes_out or 0}
+    if row.reason == "step-error":
         counts["errors"] = 1.0
-    return counts | {name: value for name, value in row.items() if name.endswith("_ms")}
+    for name in TIMES:
+        milliseconds = getattr(row, name)
+        if milliseconds is not None:
+            counts[name] = milliseconds
+    return counts
+
+
+def _value_bytes(value: Any) -> int:
+    return len(value) if isinstance(value, bytes | str) else int(getattr(value, "nbytes", 8))

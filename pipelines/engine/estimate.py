@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,73 @@ from genray.errors import DataError
 from genray.io.sources import open_source
 from genray.io.store import open_store
 from genray.targets import Resources
-from pipelines.engine.bulk_pass import InputSample
-from pipelines.engine.chunk import LedgerRow
-from pipelines.engine.plan import Listing, Plan, Planned, write_plan
+from genray.text import duration
+from pipelines.engine.plan import Listing, Plan, PlannedInput, chunk_bounds, write_plan
 from pipelines.engine.pool import Assignment, keep_model, step_name
+from pipelines.engine.sample import PhotoSample
+from pipelines.engine.target import uses_gpu
 from pipelines.settings import BulkSettings
 from pipelines.steps.base import Step
-from pipelines.storage.ledger import FAILED, Ledger, LedgerIndex
+from pipelines.storage.ledger import FAILED, TIMES, Ledger, LedgerIndex, LedgerRow
+
+
+@dataclass(frozen=True)
+class SampleFigures:
+    """The images that were measured, how many of them failed, and the megapixels of one."""
+
+    images: int
+    failed: int
+    megapixels: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """How long a bulk run would take.
+
+    Args:
+        images, gigabytes: of the input; listing it took `listing_seconds`.
+        sample: what was measured.
+        stage_seconds: of an image.
+        start_seconds: until a worker is ready.
+        images_per_second: of one worker.
+        workers: that would work here, and the `hours` that they would take.
+        workers_needed: to do it in time, and the `hours_with_them`.
+    """
+
+    images: int
+    gigabytes: float
+    listing_seconds: float
+    sample: SampleFigures
+    stage_seconds: Mapping[str, float]
+    start_seconds: float
+    images_per_second: float
+    workers: int
+    hours: float
+    workers_needed: int
+    hours_with_them: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    def rows(self, hours: float) -> Iterator[tuple[str, str]]:
+        """Names and values for the terminal; `hours`: in which it should be done."""
+        size = f"{self.images}, {self.gigabytes:.3g} GB"
+        yield "images", f"{size}, listed in {self.listing_seconds:.1f} s"
+        sample = self.sample
+        measured = f"{sample.images} of {sample.megapixels:.2g} megapixels"
+        yield "sample", f"{measured}, {sample.failed} failed"
+        stages = (f"{stage} {1e3 * seconds:.1f}" for stage, seconds in self.stage_seconds.items())
+        yield "ms an image", "  ".join(stages)
+        yield "one worker", f"{self.images_per_second:.3g} images/s"
+        yield f"{self.workers} here", duration(self.hours * 3600)
+        needed = f"{self.workers_needed} workers ({duration(self.hours_with_them * 3600)})"
+        yield f"in {hours:g} h", needed
 
 
 def estimate(
     step: Step[Any], have: Resources, *, images: int, hours: float, note: Callable[[str], None]
-) -> dict[str, Any]:
+) -> Estimate:
     """List the whole input, do a sample of it into a temporary folder with one worker, and reckon.
 
     Args:
@@ -33,98 +89,127 @@ def estimate(
         images: of the sample, at most 64.
         hours: in which it should be done.
 
-    Returns:
-        images, gigabytes, listing_seconds, sample (images, failed, megapixels of each), stage_seconds of an
-        image, start_seconds, images_per_second of a worker, workers and hours here, workers_needed and
-        their hours; plain JSON values.
-
     Raises:
         DataError: there is nothing to measure.
     """
     settings: BulkSettings = step.settings
     note(step.check()[0])
-    source = open_source(settings.input, settings.read)
-    listing, began = Listing(source, step, LedgerIndex.empty(), note), time.monotonic()
-    total = total_bytes = 0
-    for each in listing.left():
-        total, total_bytes = total + 1, total_bytes + each.item.size
-    listing_s = time.monotonic() - began
-    if not total:
-        raise DataError(
-            "no images there", where="input", hint="give a folder with PNG, JPEG, WebP or TIFF files"
-        )
-    sample = [
-        Planned(item, f"{index}/{Path(item.path).name}") for index, item in enumerate(listing.sample[:images])
-    ]
-    note(f"{total} images listed; measuring {len(sample)}")
-    gpu = step.can_use_gpu and (have.gpus >= 1 if settings.work.gpu is None else settings.work.gpu)
+    listed = _list_inputs(step, images, note)
+    note(f"{listed.images} images listed; measuring {len(listed.sample)}")
+    gpu = uses_gpu(step, have)
     with tempfile.TemporaryDirectory(prefix="genray-plan-") as folder:
-        rows, start_s, work_s = _measured(step, sample, Path(folder), settings.work.cpus_per_worker or 1, gpu)
-    done = [row for row in rows if row["status"] != FAILED]
+        measured = _measure(step, listed.sample, Path(folder), settings.work.cpus_per_worker or 1, gpu=gpu)
+    done = [row for row in measured.rows if row.status != FAILED]
     if not done:
+        first = measured.rows[0]
         raise DataError(
-            f"none of {len(rows)} images could be done: {rows[0]['reason']}: {rows[0]['detail']}",
+            f"none of {len(measured.rows)} images could be done: {first.reason}: {first.detail}",
             where=settings.input,
             hint="see that these are images that the bundle takes",
         )
-    each_s = work_s / len(rows)
-    here = _workers(settings, have, gpu)
-    needed = max(1, math.ceil(total * each_s / 3600 / hours))
-    return {
-        "images": total,
-        "gigabytes": round(total_bytes / 1e9, 3),
-        "listing_seconds": round(listing_s, 2),
-        "sample": {
-            "images": len(rows),
-            FAILED: len(rows) - len(done),
-            "megapixels": round(
-                sum((r["width"] or 0) * (r["height"] or 0) for r in done) / len(done) / 1e6, 4
-            ),
-        },
-        "stage_seconds": {
-            stage: round(sum(row.get(f"{stage}_ms") or 0.0 for row in done) / len(done) / 1e3, 5)
-            for stage in ("read", "decode", "model", "encode", "write")
-        },
-        "start_seconds": round(start_s, 2),
-        "images_per_second": round(1 / each_s, 3),
-        "workers": here,
-        "hours": round(total * each_s / 3600 / here, 6),
-        "workers_needed": needed,
-        "hours_with_them": round(total * each_s / 3600 / needed, 6),
-    }
+    seconds_per_image = measured.work_seconds / len(measured.rows)
+    workers = _count_workers(settings, have, gpu=gpu)
+    workers_needed = max(1, math.ceil(listed.images * seconds_per_image / 3600 / hours))
+    pixels = sum((row.width or 0) * (row.height or 0) for row in done)
+    return Estimate(
+        images=listed.images,
+        gigabytes=round(listed.bytes / 1e9, 3),
+        listing_seconds=round(listed.seconds, 2),
+        sample=SampleFigures(
+            images=len(measured.rows),
+            failed=len(measured.rows) - len(done),
+            megapixels=round(pixels / len(done) / 1e6, 4),
+        ),
+        stage_seconds={name.removesuffix("_ms"): _mean_seconds(done, name) for name in TIMES},
+        start_seconds=round(measured.start_seconds, 2),
+        images_per_second=round(1 / seconds_per_image, 3),
+        workers=workers,
+        hours=round(listed.images * seconds_per_image / 3600 / workers, 6),
+        workers_needed=workers_needed,
+        hours_with_them=round(listed.images * seconds_per_image / 3600 / workers_needed, 6),
+    )
 
 
-def _measured(
-    step: Step[Any], sample: list[Planned], folder: Path, threads: int, gpu: bool
-) -> tuple[list[LedgerRow], float, float]:
+@dataclass(frozen=True)
+class _ListedInputs:
+    images: int
+    bytes: int
+    seconds: float
+    sample: Sequence[PlannedInput]
+
+
+@dataclass(frozen=True)
+class _Measurement:
     """The ledger's rows of the sample, and the seconds to start a worker and to do them, once warm."""
+
+    rows: Sequence[LedgerRow]
+    start_seconds: float
+    work_seconds: float
+
+
+def _list_inputs(step: Step[Any], sample: int, note: Callable[[str], None]) -> _ListedInputs:
+    source = open_source(step.settings.input, step.settings.read)
+    began = time.monotonic()
+    listing = Listing(source, step, LedgerIndex.empty(), note)
+    images = 0
+    size = 0
+    for planned in listing.remaining():
+        images += 1
+        size += planned.item.size
+    seconds = time.monotonic() - began
+    if not images:
+        raise DataError(
+            "no images there", where="input", hint="give a folder with PNG, JPEG, WebP or TIFF files"
+        )
+    drawn = listing.sample.items[:sample]
+    inputs = [PlannedInput(item, f"{index}/{Path(item.path).name}") for index, item in enumerate(drawn)]
+    return _ListedInputs(images, size, seconds, inputs)
+
+
+def _measure(
+    step: Step[Any], sample: Sequence[PlannedInput], folder: Path, threads: int, *, gpu: bool
+) -> _Measurement:
+    """Do the sample with one worker, into `folder`."""
     settings = step.settings.model_copy(update={"output": str(folder)})
     store = open_store(str(folder))
-    with tempfile.TemporaryDirectory(prefix="genray-model-") as model:
+    with tempfile.TemporaryDirectory(prefix="genray-model-") as model_folder:
         source = open_source(settings.input, settings.read)
-        header = dict(step.prepare(InputSample(source, [p.item for p in sample], settings), Path(model)))
-        keep_model(store, Path(model))
+        photos = PhotoSample(source, [planned.item for planned in sample], settings.read)
+        prepared = dict(step.prepare(photos, Path(model_folder)))
+        keep_model(store, Path(model_folder))
     # The first images make caches and compile: some are done before the clock runs.
-    warm = sample[: max(1, len(sample) // 8)]
-    write_plan(store, 1, warm)
+    warm_up = sample[: max(1, len(sample) // 8)]
+    write_plan(store, 1, warm_up)
     write_plan(store, 2, sample)
     began = time.monotonic()
-    values = settings.model_dump(mode="json")
-    assignment = Assignment(step_name(type(step)), values, 1, len(warm), 1, threads, gpu, header)
-    worker, _ = assignment.open()
+    assignment = Assignment(
+        step=step_name(type(step)),
+        settings=settings.model_dump(mode="json"),
+        number=1,
+        inputs=len(warm_up),
+        workers=1,
+        threads=threads,
+        gpu=gpu,
+        prepared=prepared,
+    )
+    worker = assignment.open_worker()
     started = time.monotonic()
-    worker.work(0, 1, lambda counts: False)
+    worker.work(0, lambda counts: False)
     Ledger(store).clear()
-    worker.plan = Plan(store, 2, len(sample), 1)
-    warmed = time.monotonic()
-    worker.work(0, 2, lambda counts: False)
+    plan = Plan(store, 2, chunk_bounds(len(sample), 1))
+    warm = time.monotonic()
+    worker.worker.work(plan, 0, lambda counts: False)
     ended = time.monotonic()
     worker.close()
-    rows = [row for table in Ledger(store).tables() for row in table.to_pylist()]
-    return rows, started - began, ended - warmed
+    rows = [LedgerRow(**row) for table in Ledger(store).tables() for row in table.to_pylist()]
+    return _Measurement(rows, start_seconds=started - began, work_seconds=ended - warm)
 
 
-def _workers(settings: BulkSettings, have: Resources, gpu: bool) -> int:
+def _mean_seconds(rows: Sequence[LedgerRow], name: str) -> float:
+    return round(sum(getattr(row, name) or 0.0 for row in rows) / len(rows) / 1e3, 5)
+
+
+def _count_workers(settings: BulkSettings, have: Resources, *, gpu: bool) -> int:
     if settings.work.workers is not None:
         return max(1, settings.work.workers)
     return max(1, int(have.gpus) if gpu else int(have.cpus) // (settings.work.cpus_per_worker or 1))

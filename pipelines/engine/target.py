@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +21,19 @@ from genray.io.sources import ItemSource, open_source
 from genray.progress import Display
 from genray.settings.base import flatten
 from genray.targets import Demand, Resources
-from pipelines.engine.bulk_pass import Pass
-from pipelines.engine.plan import chunks
+from pipelines.engine.bulk_pass import Pass, PassEnd
+from pipelines.engine.outcome import BulkOutcome, PassOutcome
 from pipelines.engine.pool import Assignment, LocalPool, RayPool, WorkerPool, step_name
-from pipelines.engine.progress_metrics import Watcher
-from pipelines.engine.report import write_report
+from pipelines.engine.progress_metrics import PassProgress
+from pipelines.engine.report import report_location, write_report
 from pipelines.settings import BulkSettings
 from pipelines.steps.base import Step
-from pipelines.storage.ledger import FAILED, LedgerSummary
+from pipelines.storage.ledger import FAILED
 from pipelines.storage.output import Output, check_apart
 
-_ONE_PROCESS = 8  # CPUs
-_EACH = 16  # inputs that another worker is worth
-_FEW = 128  # inputs that one process has done before Ray's workers are up
+_CPUS_OF_ONE_PROCESS = 8
+_INPUTS_OF_A_THREAD = 16  # that another worker is worth
+_FEW_INPUTS = 128  # that one process has done before Ray's workers are up
 
 
 class Bulk:
@@ -52,61 +52,74 @@ class Bulk:
         Raises:
             UsageError, BundleError: the run cannot work.
         """
-        return PreparedBulk(self.step(settings), target)
+        step = self.step.load(settings)
+        check_apart(settings.input, settings.output)
+        lines = [*step.check(), f"from {settings.input}", f"to {settings.output}"]
+        source = open_source(settings.input, settings.read)
+        is_small = _has_few_inputs(source)
+        output = Output.create(settings.output)
+        flat_settings = flatten(settings)
+        if settings.retry != "all":
+            output.check_same_run(target, flat_settings, step.identity())
+        was_begun = output.read_header() is not None or output.ledger.keys()
+        if not was_begun and not settings.overwrite:
+            output.check_unused()
+        return PreparedBulk(target, step, source, output, flat_settings, lines, is_small)
 
 
+@dataclass(frozen=True)
 class PreparedBulk:
-    """A bulk run that was checked."""
+    """A bulk run that was checked.
 
-    def __init__(self, step: Step[Any], target: str) -> None:
-        self._step, self._target = step, target
-        self._settings: BulkSettings = step.settings
-        check_apart(self._settings.input, self._settings.output)
-        self._said = list(step.check())
-        self._source: ItemSource = open_source(self._settings.input, self._settings.read)
-        self._few = _at_most(self._source, _FEW)
-        self._output = Output(self._settings.output)
-        self._record = flatten(self._settings)
-        if self._settings.retry != "all":
-            self._output.check(target, self._record, step.identity())
-        begun = self._output.header() or self._output.ledger.keys()
-        if not begun and not self._settings.overwrite:
-            self._output.check_unused()
+    Args:
+        target: of the command.
+        step: what is done.
+        source: the inputs.
+        output: where the results go.
+        flat_settings: of the run, as its header has them.
+        lines: what will be done, for a person.
+        is_small: whether there are few inputs.
+    """
+
+    target: str
+    step: Step[Any]
+    source: ItemSource
+    output: Output
+    flat_settings: Mapping[str, Any]
+    lines: Sequence[str]
+    is_small: bool
 
     @property
-    def lines(self) -> Sequence[str]:
-        """What will be done, for a person."""
-        return [*self._said, f"from {self._settings.input}", f"to {self._settings.output}"]
+    def settings(self) -> BulkSettings:
+        """Of the run."""
+        settings: BulkSettings = self.step.settings
+        return settings
 
     @property
     def folder(self) -> Path:
         """Where the results go."""
-        return Path(self._settings.output)
+        return Path(self.settings.output)
 
     def needs_ray(self, attached: bool) -> bool:
         """Whether Ray has to run: not for a few images, which are done before it has started, nor on a
         machine that the threads of one process keep busy."""
-        workers = self._settings.work.workers
-        if attached or workers is not None:
-            return attached or workers != 0
-        cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return not self._few and (cpus > _ONE_PROCESS or torch.cuda.device_count() > 1)
+        if attached:
+            return True
+        if self.settings.work.workers is not None:
+            return self.settings.work.workers != 0
+        return not self.is_small and (_cpus() > _CPUS_OF_ONE_PROCESS or torch.cuda.device_count() > 1)
 
     def demand(self, have: Resources) -> Demand:
         """What it asks for, where there is `have`."""
+        gpu = self._uses_gpu(have)
         if not self.needs_ray(False):
-            return Demand((1, 1), 1.0, float(self._gpu(have)), 0.0, "work")
-        work, gpu = self._settings.work, self._gpu(have)
-        each = work.cpus_per_worker or 1
-        fit = int(have.gpus) if gpu else max(1, int(have.cpus) // each)
-        return Demand((work.workers or fit,) * 2, each, float(gpu), 0.0, "work")
+            return Demand((1, 1), 1.0, float(gpu), 0.0, "work")
+        fit = int(have.gpus) if gpu else max(1, int(have.cpus) // self._cpus_per_worker)
+        workers = self.settings.work.workers or fit
+        return Demand((workers, workers), self._cpus_per_worker, float(gpu), 0.0, "work")
 
-    def run(self, display: Display, have: Resources, attached: bool) -> dict[str, Any]:
+    def run(self, display: Display, have: Resources, attached: bool) -> BulkOutcome:
         """Do what is left, to the end.
-
-        Returns:
-            The outcome: target, run (the output), what the ledger says altogether, and of this pass: left,
-            images_per_second, seconds.
 
         Raises:
             Interrupted: it was asked to stop.
@@ -114,116 +127,127 @@ class PreparedBulk:
             StorageFull: there is no room.
         """
         began = time.monotonic()
-        with self._output.locked():
-            this = Pass(self._step, self._source, self._output, self._record, self._target, display.note)
-            watcher = Watcher(this.inputs, self._settings.work, display)
-            if this.inputs:
-                this.prepare()
-                self._work(this, watcher, have, attached, display.note)
+        with self.output.locked():
+            this_pass = Pass.begin(
+                self.step, self.source, self.output, self.flat_settings, self.target, display.note
+            )
+            progress = PassProgress(this_pass.inputs, self.settings.work, display)
+            if this_pass.inputs:
+                this_pass.prepare()
+                self._work(this_pass, progress, have, attached)
             else:
                 display.note("nothing is left to do")
-            summary = this.end(watcher.figures())
-            self._judge(this, watcher, summary)
-            outcome = {
-                "target": self._target,
-                "run": self._output.location,
-                **summary.as_json(),
-                "this_pass": {
-                    "images": this.inputs,
-                    "changed": len(this.listing.changed),
-                    "retried": len(this.listing.retried),
-                    "gone": this.gone,
-                    "notes": list(watcher.notes),
-                    **watcher.figures(),
-                },
-                "seconds": round(time.monotonic() - began, 2),
-            }
-            report = write_report(self._output, self._source, self._settings, this.header, outcome)
-            return outcome | {"report": report}
+            end = this_pass.end(progress.rates)
+            self._check_end(this_pass, progress, end)
+            outcome = BulkOutcome(
+                target=self.target,
+                run=self.output.location,
+                summary=end.summary,
+                this_pass=PassOutcome(
+                    images=this_pass.inputs,
+                    changed=len(this_pass.listing.changed),
+                    retried=len(this_pass.listing.retried),
+                    gone=this_pass.gone,
+                    notes=tuple(progress.notes),
+                    rates=progress.rates,
+                ),
+                seconds=round(time.monotonic() - began, 2),
+                report=report_location(self.output),
+            )
+            write_report(self.output, self.source, self.settings, this_pass.header, outcome)
+            return outcome
 
-    def _judge(self, this: Pass, watcher: Watcher, summary: LedgerSummary) -> None:
-        """Whether the pass came to a good end."""
-        left = this.inputs - this.recorded
-        if watcher.failing:
-            raise watcher.failing
-        if left and self._output.lost:
-            raise BulkError("another run took this output over", where=self._output.location)
-        if left and watcher.stopping:
+    def _work(self, this_pass: Pass, progress: PassProgress, have: Resources, attached: bool) -> None:
+        """Let workers do the plan."""
+        with_ray = self.needs_ray(attached)
+        workers = self._count_workers(this_pass.inputs, have, with_ray=with_ray)
+        assignment = Assignment(
+            step=step_name(type(self.step)),
+            settings=self.settings.model_dump(mode="json"),
+            number=this_pass.number,
+            inputs=this_pass.inputs,
+            workers=workers,
+            threads=self._cpus_per_worker,
+            gpu=self._uses_gpu(have),
+            prepared=this_pass.header.prepared or {},
+            crashed=this_pass.crashed,
+        )
+        pool: WorkerPool = RayPool(workers, self._cpus_per_worker) if with_ray else LocalPool(workers)
+
+        def watch(counts: Mapping[str, float]) -> bool:
+            return progress.update(counts) or self.output.lost
+
+        with progress, stop_on_signals(lambda: progress.stop_requested, progress.request_stop):
+            pool.run(assignment, watch, progress.note_once)
+
+    def _count_workers(self, inputs: int, have: Resources, *, with_ray: bool) -> int:
+        if with_ray:
+            return self.demand(have).workers[0]
+        if self._uses_gpu(have):
+            return 1
+        fit = max(1, int(have.cpus) // self._cpus_per_worker)
+        return min(fit, max(1, inputs // _INPUTS_OF_A_THREAD))  # each takes a while to get ready
+
+    def _check_end(self, this_pass: Pass, progress: PassProgress, end: PassEnd) -> None:
+        """Check that the pass came to a good end."""
+        left = this_pass.inputs - end.recorded
+        location = self.output.location
+        if progress.failure is not None:
+            raise progress.failure
+        if left and self.output.lost:
+            raise BulkError("another run took this output over", where=location)
+        if left and progress.stop_requested:
             raise Interrupted(
-                f"stopped: {left} images are left, {this.recorded} were done",
-                where=self._output.location,
+                f"stopped: {left} images are left, {end.recorded} were done",
+                where=location,
                 hint="the same command goes on from there",
             )
         if left:
             raise BulkError(
                 f"{left} images were not recorded",
-                where=self._output.location,
+                where=location,
                 hint="give the same command again: it does them",
             )
-        if this.inputs and summary.status[FAILED] == summary.total:
+        total = end.summary.total
+        if this_pass.inputs and end.summary.status[FAILED] == total:
             raise BulkError(
-                f"all {summary.total} images failed",
-                where=self._output.location,
-                hint=f"see why with `genray ledger {self._output.location} --list failed`",
+                f"all {total} images failed",
+                where=location,
+                hint=f"see why with `genray ledger {location} --list failed`",
             )
 
-    def _gpu(self, have: Resources) -> bool:
-        wanted = self._settings.work.gpu
-        return self._step.can_use_gpu and (have.gpus >= 1 if wanted is None else wanted)
+    @property
+    def _cpus_per_worker(self) -> int:
+        return self.settings.work.cpus_per_worker or 1
 
-    def _work(
-        self, this: Pass, watcher: Watcher, have: Resources, attached: bool, note: Callable[[str], None]
-    ) -> None:
-        """Let workers do the plan."""
-        ray, each = self.needs_ray(attached), self._settings.work.cpus_per_worker or 1
-        workers = self.demand(have).workers[0]
-        if not ray:  # each takes a while to get ready
-            here = 1 if self._gpu(have) else max(1, int(have.cpus) // each)
-            workers = min(here, max(1, this.inputs // _EACH))
-        assignment = Assignment(
-            step=step_name(type(self._step)),
-            settings=self._settings.model_dump(mode="json"),
-            number=this.number,
-            inputs=this.inputs,
-            workers=workers,
-            threads=each,
-            gpu=self._gpu(have),
-            header=this.header["prepared"],
-            crashed=this.crashed,
-        )
-        pool: WorkerPool = RayPool(workers, each) if ray else LocalPool(workers)
-        said = partial(_say, watcher, note)
-
-        def watch(counts: Mapping[str, float]) -> bool:
-            return watcher.watch(counts) or self._output.lost
-
-        with watcher, stop_on_signals(lambda: watcher.stopping, partial(_stop, watcher, note)):
-            pool.run(assignment, len(chunks(this.inputs, assignment.workers)) - 1, watch, said)
+    def _uses_gpu(self, have: Resources) -> bool:
+        return uses_gpu(self.step, have)
 
 
-def _at_most(source: ItemSource, count: int) -> bool:
-    """Whether `source` has at most `count` inputs; more are not listed.
+def uses_gpu(step: Step[Any], have: Resources) -> bool:
+    """Whether the model of `step` runs on a GPU, where there is `have`."""
+    wanted = step.settings.work.gpu
+    return step.can_use_gpu and (have.gpus >= 1 if wanted is None else bool(wanted))
+
+
+def _cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _has_few_inputs(source: ItemSource) -> bool:
+    """Whether `source` has at most `_FEW_INPUTS` inputs; more are not listed.
 
     Raises:
         DataError: it has none.
     """
-    found = 0
-    for found, _ in enumerate(source.items(lambda bad: None), start=1):
-        if found > count:
+    count = 0
+    for count, _ in enumerate(source.items(lambda bad: None), start=1):
+        if count > _FEW_INPUTS:
             return False
-    if not found:
+    if not count:
         raise DataError(
             "no images there", where="input", hint="give a folder with PNG, JPEG, WebP or TIFF files"
         )
     return True
-
-
-def _say(watcher: Watcher, note: Callable[[str], None], line: str) -> None:
-    if line not in watcher.notes:  # all workers say the same
-        watcher.notes.append(line)
-        note(line)
-
-
-def _stop(watcher: Watcher, note: Callable[[str], None]) -> None:
-    watcher.stopping = True
-    note("stopping after what is in hand (once more: stop at once)")

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import pyarrow as pa
 
@@ -15,15 +15,21 @@ from pipelines.settings import BulkSettings
 
 S = TypeVar("S", bound=BulkSettings)
 
+SKIP_REASONS = {
+    "clean": "less noise than denoise.clean_below: copied untouched",
+    "no-stamp": "no stamp was found: copied untouched",
+}
+"""Why an image was left as it was, in words: the reasons of the ledger's status `skipped`."""
+
 
 @dataclass(frozen=True)
 class StepPlace:
-    """Where a step works: on how many threads, on a GPU or not; `model` is a local folder with what
+    """Where a step works: on how many threads, on a GPU or not; `model_folder` is a local folder with what
     `Step.prepare` wrote."""
 
     threads: int
     gpu: bool
-    model: Path
+    model_folder: Path
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,20 @@ class StepInput:
 
 
 @dataclass(frozen=True)
+class Scores:
+    """What a step measured of an image, for the columns of the ledger that are called the same."""
+
+    noise: float | None = None
+    """Estimated standard deviation, in levels of 255."""
+    change: float | None = None
+    """Mean absolute difference of output and input, in levels of 255."""
+    error: float | None = None
+    """Of the reconstruction."""
+    score: float | None = None
+    """Of an anomaly: error / threshold."""
+
+
+@dataclass(frozen=True)
 class StepResult:
     """What a step made of one input. An output is written for `photo`, or the bytes `copy` as they are.
 
@@ -50,27 +70,20 @@ class StepResult:
         copy: bytes to write instead: those of the input, if it is to stay untouched.
         also: further images, by what is put behind the stem of the output's name.
         row: a row of the step's table, without its `path`.
-        values: numbers for the ledger: `noise`, `change`, `error`, `score`.
-        skipped: why the image was left as it was; a key of `SKIPPED`.
+        scores: for the ledger.
+        skipped: why the image was left as it was; a key of `SKIP_REASONS`.
     """
 
     photo: Photo | None = None
     copy: bytes | None = None
     also: Mapping[str, Photo] = field(default_factory=dict)
     row: Mapping[str, Any] | None = None
-    values: Mapping[str, float] = field(default_factory=dict)
+    scores: Scores = Scores()
     skipped: str = ""
 
 
-SKIPPED = {
-    "clean": "less noise than denoise.clean_below: copied untouched",
-    "no-stamp": "no stamp was found: copied untouched",
-}
-"""Reasons of the ledger's status `skipped`."""
-
-
 class Step(ABC, Generic[S]):
-    """What a bulk target does. One is made in the driver and one in every worker, from the same settings.
+    """What a bulk target does. One is loaded in the driver and one in every worker, from the same settings.
 
     Args:
         settings: of the target.
@@ -86,6 +99,15 @@ class Step(ABC, Generic[S]):
 
     def __init__(self, settings: S) -> None:
         self.settings = settings
+
+    @classmethod
+    def load(cls, settings: S) -> Self:
+        """The step of `settings`, with what they name read, such as a bundle's manifest.
+
+        Raises:
+            BundleError: that cannot be read.
+        """
+        return cls(settings)
 
     @abstractmethod
     def check(self) -> Sequence[str]:
@@ -106,40 +128,41 @@ class Step(ABC, Generic[S]):
         """The columns of its table, but for `path`."""
         return None
 
-    def prepare(self, sample: Sequence[Photo], model: Path) -> Mapping[str, Any]:
+    def prepare(self, sample: Sequence[Photo], model_folder: Path) -> Mapping[str, Any]:
         """Once for an output, in the driver: fit what has to be fitted to the user's own images.
 
         Args:
             sample: some of the inputs; may be empty if all that were tried are broken.
-            model: an empty folder for files that all workers get.
+            model_folder: an empty folder for files that all workers get.
 
         Returns:
-            What to put into the run's header: plain JSON values.
+            What to put into the run's header: plain JSON values. The report shows its `notes`, `tables` and
+            `pictures`, and counts images whose error is above its `error_limit`.
         """
         return {}
 
     @abstractmethod
-    def open(self, place: StepPlace, header: Mapping[str, Any]) -> Sequence[str]:
-        """In a worker: load the model. `header` is what `prepare` returned.
+    def open(self, place: StepPlace, prepared: Mapping[str, Any]) -> Sequence[str]:
+        """In a worker: load the model. `prepared` is what `prepare` returned.
 
         Returns:
             What is worth saying of the form that the model runs in.
         """
 
-    def named(self, path: str) -> str:
+    def output_path(self, path: str) -> str:
         """What the output of the input `path` is called, but for its suffix."""
         return path
 
-    def key(self, photo: Photo | None) -> Hashable:
-        """Inputs of one key may be given to `make` together."""
+    def batch_key(self, photo: Photo | None) -> Hashable:
+        """Inputs of one key may be given to `process` together."""
         return None if photo is None else (photo.pixels.shape, photo.pixels.dtype.str)
 
-    def weight(self, photo: Photo | None) -> float:
+    def batch_weight(self, photo: Photo | None) -> float:
         """Pixels that an input adds to a batch."""
         return 1.0 if photo is None else float(photo.pixels.shape[0] * photo.pixels.shape[1])
 
     @abstractmethod
-    def make(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
+    def process(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
         """Work on inputs of one key; what is made of each, in their order.
 
         Raises:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,20 +23,26 @@ from genray.inference.runner import InferenceSettings, Runner
 from genray.settings.base import Location
 from pipelines.settings import BulkSettings
 from pipelines.steps.base import Step, StepPlace
+from pipelines.steps.pixels import as_channels
 
-PixelArray = NDArray[Any]
-"""uint8 or uint16."""
+_INT8_FOLDER = "int8"
+_INT8_SAMPLE = 24  # images that an int8 network is made by
+_INT8_CROP = 256  # pixels a side of what its cost is measured on
 
-_INT8 = "int8"
-_SAMPLE = 24  # images that an int8 network is made by
-_CROP = 256  # pixels a side of what its cost is measured on
 
-_MAKERS = {
-    "denoiser": ("train-denoiser", "denoise"),
-    "destamper": ("train-destamper", "destamp"),
-    "pix2pix": ("train-pix2pix", "translate"),
-    "autoencoder": ("train-autoencoder", "reconstruct, embed and compress"),
-    "anomaly": ("train-anomaly", "detect, reconstruct, embed and compress"),
+class _Use(NamedTuple):
+    """Of a kind of bundle: the target that makes it, and the targets that use it."""
+
+    trainer: str
+    targets: str
+
+
+_USES = {
+    "denoiser": _Use("train-denoiser", "denoise"),
+    "destamper": _Use("train-destamper", "destamp"),
+    "pix2pix": _Use("train-pix2pix", "translate"),
+    "autoencoder": _Use("train-autoencoder", "reconstruct, embed and compress"),
+    "anomaly": _Use("train-anomaly", "detect, reconstruct, embed and compress"),
 }
 
 
@@ -52,76 +57,81 @@ B = TypeVar("B", bound=BundleSettings)
 
 
 class BundleStep(Step[B]):
-    """A step with a network."""
+    """A step with a network.
 
-    kinds: ClassVar[tuple[str, ...]]
+    Args:
+        settings: of the target.
+        manifest: of the bundle.
+    """
+
+    bundle_kinds: ClassVar[tuple[str, ...]]
     """The kinds of bundles that it takes."""
-    noise: ClassVar[float | None] = None
+    noise_sigma: ClassVar[float | None] = None
     """Of a denoiser: the noise that the cost of int8 is measured at, of 255."""
 
-    def __init__(self, settings: B) -> None:
+    def __init__(self, settings: B, manifest: Manifest) -> None:
         super().__init__(settings)
-        self.manifest: Manifest = read_manifest(Path(settings.bundle))
+        self.manifest = manifest
+
+    @classmethod
+    def load(cls, settings: B) -> Self:
+        """See `Step`: reads the bundle's manifest."""
+        return cls(settings, read_manifest(Path(settings.bundle)))
 
     def check(self) -> Sequence[str]:
         """See `Step`."""
-        kind, manifest = self.manifest.kind, self.manifest
-        if kind not in self.kinds:
-            _, use = _MAKERS.get(kind, ("", "another target"))
-            trainers = " or ".join(_MAKERS[each][0] for each in self.kinds)
+        kind = self.manifest.kind
+        if kind not in self.bundle_kinds:
+            use = _USES[kind].targets if kind in _USES else "another target"
+            trainers = " or ".join(_USES[each].trainer for each in self.bundle_kinds)
             raise SettingsError(
                 f"the bundle is a {kind}: it is for {use}",
                 where=f"bundle: {self.settings.bundle}",
                 hint=f"give a bundle that {trainers} made",
             )
-        return [f"bundle: {kind}, {manifest.network}, made {manifest.created} ({self.settings.bundle})"]
+        origin = f"{self.manifest.network}, made {self.manifest.created}"
+        return [f"bundle: {kind}, {origin} ({self.settings.bundle})"]
 
     def identity(self) -> Mapping[str, Any]:
         """See `Step`."""
         return {"bundle": self.manifest.weights_sha256}
 
-    def prepare(self, sample: Sequence[Photo], model: Path) -> Mapping[str, Any]:
+    def prepare(self, sample: Sequence[Photo], model_folder: Path) -> Mapping[str, Any]:
         """See `Step`: for int8 quantise the network by the user's own images, and say what that costs."""
         if self.settings.inference.precision != "int8":
             return {}
-        takes = self.manifest.preprocessing.input
-        images = [self.seen(photo) for photo in islice(sample, _SAMPLE)]
-        network = load_bundle(Path(self.settings.bundle)).network
-        save_quantized(model / _INT8, quantize(network, takes, images), network)
-        exact, fast = (
-            Runner.open(
-                load_bundle(Path(self.settings.bundle)).network,
-                takes,
-                self.manifest.preprocessing.output,
-                self.settings.inference.model_copy(update={"precision": precision}),
-                quantized=model / _INT8,
-            )
-            for precision in ("fp32", "int8")
-        )
-        crops = [crop_middle(image, _CROP) for image in images]
-        loss = measure_loss(exact, fast, crops, sigma=self.noise)
+        images = [self.network_pixels(photo) for photo in islice(sample, _INT8_SAMPLE)]
+        network = self._load_network()
+        folder = model_folder / _INT8_FOLDER
+        save_quantized(folder, quantize(network, self.manifest.preprocessing.input, images), network)
+        exact = self._whole_runner("fp32", folder)
+        fast = self._whole_runner("int8", folder)
+        crops = [crop_middle(image, _INT8_CROP) for image in images]
+        loss = measure_loss(exact, fast, crops, sigma=self.noise_sigma)
         note = f"int8: {loss.psnr_between:.1f} dB from fp32 on {len(crops)} of your images"
         if loss.psnr_drop is not None:
-            note += f"; {loss.psnr_drop:.3f} dB worse at taking away noise of sigma {self.noise:g}"
+            note += f"; {loss.psnr_drop:.3f} dB worse at taking away noise of sigma {self.noise_sigma:g}"
         return {"int8": loss.as_json(), "notes": [note]}
 
-    def seen(self, photo: Photo) -> NDArray[np.uint8]:
+    def network_pixels(self, photo: Photo) -> NDArray[np.uint8]:
         """`photo` as the network takes it, at its own size."""
         return as_channels(to_eight_bits(photo.pixels), self.manifest.preprocessing.input.channels)
 
-    def open(self, place: StepPlace, header: Mapping[str, Any]) -> Sequence[str]:
+    def open(self, place: StepPlace, prepared: Mapping[str, Any]) -> Sequence[str]:
         """See `Step`."""
-        return self.open_network(load_bundle(Path(self.settings.bundle)).network, place, header)
+        return self.open_network(self._load_network(), place, prepared)
 
     @abstractmethod
-    def open_network(self, network: nn.Module, place: StepPlace, header: Mapping[str, Any]) -> Sequence[str]:
+    def open_network(
+        self, network: nn.Module, place: StepPlace, prepared: Mapping[str, Any]
+    ) -> Sequence[str]:
         """Make the runners; see `Step.open`."""
 
-    def runner(
+    def make_runner(
         self, network: nn.Module, takes: ImageSpec | None, gives: ImageSpec | None, place: StepPlace
     ) -> Runner:
         """The runner of a network, or of a part of it."""
-        folder = place.model / _INT8
+        folder = place.model_folder / _INT8_FOLDER
         return Runner.open(
             network,
             takes,
@@ -132,26 +142,14 @@ class BundleStep(Step[B]):
             quantized=folder if folder.exists() else None,
         )
 
+    def _load_network(self) -> nn.Module:
+        return load_bundle(Path(self.settings.bundle)).network
 
-def with_pixels(photo: Photo, pixels: PixelArray) -> Photo:
-    """`photo` with other pixels; its transparency stays where height and width do."""
-    same = pixels.shape[:2] == photo.pixels.shape[:2]
-    return replace(photo, pixels=pixels, alpha=photo.alpha if same else None)
-
-
-def as_channels(pixels: PixelArray, channels: int) -> PixelArray:
-    """(..., 1 or 3) as (..., channels): gray is repeated; colour becomes its luma (ITU-R BT.601)."""
-    have = pixels.shape[-1]
-    if have == channels:
-        return pixels
-    if have == 1:
-        return np.repeat(pixels, channels, axis=-1)
-    luma = pixels.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
-    return luma.round().astype(pixels.dtype)[..., None]
-
-
-def change(before: PixelArray, after: PixelArray) -> float:
-    """Mean absolute difference of two images of one shape and type, in levels of 255."""
-    # Bytes: the smaller from the larger never overflows, and needs no wider type.
-    difference = np.maximum(before, after) - np.minimum(before, after)
-    return float(difference.mean()) / (257.0 if before.dtype == np.uint16 else 1.0)
+    def _whole_runner(self, precision: str, quantized_folder: Path) -> Runner:
+        """The runner of the whole network at a precision, wherever the settings would run it."""
+        preprocessing = self.manifest.preprocessing
+        settings = self.settings.inference.model_copy(update={"precision": precision})
+        network = self._load_network()
+        return Runner.open(
+            network, preprocessing.input, preprocessing.output, settings, quantized=quantized_folder
+        )

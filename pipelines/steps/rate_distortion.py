@@ -6,6 +6,7 @@ import io
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -15,15 +16,22 @@ from genray.images.metrics import image_metrics
 from genray.images.pixels import Pixels
 from genray.report.charts import draw_tradeoff
 
-Coded = tuple[Sequence[int], Sequence[Pixels]]
-"""Of each image the bytes that it takes, and what comes back, in the shape of the original."""
-
 LATENTS = "latents"
 COLUMNS = ("point", "codec", "bytes", "bits per pixel", "PSNR", "SSIM", "larger", "decoder bytes")
-_SMALLEST = 8  # pixels of a side, for SSIM
-_EQUAL = 0.05  # dB that are no difference
-_HIGHEST = 100  # quality
+_SMALLEST_SIDE = 8  # pixels, for SSIM
+_EQUAL_DB = 0.05  # a difference that is none
+_HIGHEST_QUALITY = 100
 _BATCH = 8
+
+
+@dataclass(frozen=True)
+class CodedImage:
+    """An image that went through a codec."""
+
+    size: int
+    """Bytes that it takes."""
+    image: Pixels
+    """What comes back, in the shape of the original."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,7 @@ class RatePoint:
 
 
 def rate_distortion(
-    originals: Sequence[Pixels], points: Mapping[str, Coded], *, decoder: int
+    originals: Sequence[Pixels], points: Mapping[str, Sequence[CodedImage]], *, decoder: int
 ) -> list[RatePoint]:
     """For every point a row of the codes, and one of each old codec at the same bytes: of each image that
     quality whose size comes closest to its code's from below.
@@ -60,29 +68,32 @@ def rate_distortion(
 
     Args:
         originals: each (H, W, 1 or 3), H and W at least 8.
-        points: by label, such as one for each step of a `LatentCodec`.
+        points: a code of each image by label, such as one for each step of a `LatentCodec`.
         decoder: bytes of what turns codes into images, such as a bundle's.
 
     Raises:
         ValueError: no images or points, images too small, or codes that do not go with the originals.
     """
     _check(originals, points)
-    rows = []
-    coded = {LATENTS: points} | {name: codec.match(originals, points) for name, codec in _OLD.items()}
+    by_codec: dict[str, Mapping[str, Sequence[CodedImage]]] = {LATENTS: points}
+    for name, codec in _OLD_CODECS.items():
+        by_codec[name] = codec.encode_within(originals, points)
     pixels = sum(image.shape[0] * image.shape[1] for image in originals)
-    for label, (budgets, _) in points.items():
-        for name, found in coded.items():
-            sizes, images = found[label]
-            psnr, ssim = _quality(originals, images)
+    rows = []
+    for label, codes in points.items():
+        for name, coded_points in by_codec.items():
+            coded = coded_points[label]
+            size = sum(each.size for each in coded)
+            psnr, ssim = _quality(originals, [each.image for each in coded])
             rows.append(
                 RatePoint(
                     point=label,
                     codec=name,
-                    size=sum(sizes) / len(sizes),
-                    bits_per_pixel=8 * sum(sizes) / pixels,
+                    size=size / len(coded),
+                    bits_per_pixel=8 * size / pixels,
                     psnr=psnr,
                     ssim=ssim,
-                    larger=sum(size > budget for size, budget in zip(sizes, budgets, strict=True)),
+                    larger=sum(each.size > code.size for each, code in zip(coded, codes, strict=True)),
                     images=len(originals),
                     decoder=decoder if name == LATENTS else 0,
                 )
@@ -90,7 +101,7 @@ def rate_distortion(
     return rows
 
 
-def cells(rows: Sequence[RatePoint]) -> list[list[str | float]]:
+def table_rows(rows: Sequence[RatePoint]) -> list[list[str | float]]:
     """The rows for a table with `COLUMNS`."""
     return [
         [
@@ -107,30 +118,31 @@ def cells(rows: Sequence[RatePoint]) -> list[list[str | float]]:
     ]
 
 
-def verdict(rows: Sequence[RatePoint]) -> list[str]:
+def describe(rows: Sequence[RatePoint]) -> list[str]:
     """What the rows say: how often the codes lose, a sentence for each point, and one about the decoder.
 
     The better codec is that of higher PSNR among those that can be as small as the codes; the others are
     named with their smallest sizes.
     """
     labels = list(dict.fromkeys(row.point for row in rows))
-    sentences, lost = [], 0
+    sentences = []
+    lost = 0
     for label in labels:
-        ours, *old = [row for row in rows if row.point == label]
-        parts = [_larger(row, ours) for row in old if row.larger]
+        latents, *old = [row for row in rows if row.point == label]
+        parts = [_describe_larger(row, latents) for row in old if row.larger]
         fitting = [row for row in old if not row.larger]
         if fitting:
             best = max(fitting, key=lambda row: row.psnr)
-            gain = best.psnr - ours.psnr
-            lost += gain >= _EQUAL
-            parts.insert(0, _compared(best.codec, gain))
-        sentences.append(f"{label}, {ours.size:.0f} bytes: {'; '.join(parts)}.")
-    ours = rows[0]
+            gain = best.psnr - latents.psnr
+            lost += gain >= _EQUAL_DB
+            parts.insert(0, _describe_gain(best.codec, gain))
+        sentences.append(f"{label}, {latents.size:.0f} bytes: {'; '.join(parts)}.")
+    first = rows[0]
     return [
         f"An old codec is better than the codes at {lost} of {len(labels)} sizes, the decoder not counted.",
         *sentences,
-        f"The decoder takes {ours.decoder:,} bytes once, as many as the codes of "
-        f"{ours.decoder / max(1.0, ours.size):,.0f} images ({ours.point}).",
+        f"The decoder takes {first.decoder:,} bytes once, as many as the codes of "
+        f"{first.decoder / max(1.0, first.size):,.0f} images ({first.point}).",
     ]
 
 
@@ -143,70 +155,76 @@ def draw_rate_distortion(rows: Sequence[RatePoint]) -> Pixels:
 
 
 @dataclass(frozen=True)
-class _Codec:
+class _OldCodec:
     lowest: int
     """Quality; the highest is 100."""
     encode: Callable[[Pixels, int], bytes]
-    charge: Callable[[bytes], int]
+    charged_bytes: Callable[[bytes], int]
     """The bytes that count, of those that `encode` gives."""
-    shrunk: tuple[int, ...] = (1,)
+    factors: tuple[int, ...] = (1,)
     """By how much the image may be made smaller before it is encoded, and larger afterwards."""
 
-    def match(self, originals: Sequence[Pixels], points: Mapping[str, Coded]) -> dict[str, Coded]:
-        found: dict[str, tuple[list[int], list[Pixels]]] = {label: ([], []) for label in points}
-        for number, image in enumerate(originals):
-            small = {times: _shrunk(image, times) for times in self.shrunk}
-            known: dict[tuple[int, int], bytes] = {}
-            for label, (budgets, _) in points.items():
-                budget = budgets[number]
-                tried = []
-                for times in self.shrunk:
-                    data = self._closest(small[times], times, budget, known)
-                    tried.append((self.charge(data), _decoded(data, image)))
-                fitting = [one for one in tried if one[0] <= budget] or [min(tried, key=lambda one: one[0])]
-                size, back = min(fitting, key=lambda one: _squared_error(one[1], image))
-                found[label][0].append(size)
-                found[label][1].append(back)
-        return dict(found)
+    def encode_within(
+        self, originals: Sequence[Pixels], points: Mapping[str, Sequence[CodedImage]]
+    ) -> dict[str, list[CodedImage]]:
+        """The best of each image within the bytes that it has at each point."""
+        best: dict[str, list[CodedImage]] = {label: [] for label in points}
+        for number, original in enumerate(originals):
+            ladders = [self._ladder(original, factor) for factor in self.factors]
+            for label, codes in points.items():
+                best[label].append(self._best_within(ladders, original, codes[number].size))
+        return best
 
-    def _closest(self, image: Pixels, times: int, budget: int, known: dict[tuple[int, int], bytes]) -> bytes:
-        """By bisection; `known` keeps what was encoded for other budgets."""
+    def _ladder(self, original: Pixels, factor: int) -> Callable[[int], bytes]:
+        """The shrunk image at a quality; each is encoded once, for whatever budgets."""
+        return cache(partial(self.encode, _shrunk(original, factor)))
 
-        def encoded(quality: int) -> bytes:
-            if (times, quality) not in known:
-                known[times, quality] = self.encode(image, quality)
-            return known[times, quality]
+    def _best_within(
+        self, ladders: Sequence[Callable[[int], bytes]], original: Pixels, budget: int
+    ) -> CodedImage:
+        """The one of the least error among those that fit; of the fewest bytes if none does."""
+        tried = []
+        for ladder in ladders:
+            data = self._closest(ladder, budget)
+            tried.append(CodedImage(self.charged_bytes(data), _decoded(data, original)))
+        fitting = [each for each in tried if each.size <= budget]
+        if not fitting:
+            return min(tried, key=lambda each: each.size)
+        return min(fitting, key=lambda each: _squared_error(each.image, original))
 
-        fits, above = self.lowest, _HIGHEST + 1
-        if self.charge(encoded(fits)) > budget:
-            return encoded(fits)
+    def _closest(self, ladder: Callable[[int], bytes], budget: int) -> bytes:
+        """The highest quality within `budget`, by bisection; the lowest if none is."""
+        fits = self.lowest
+        above = _HIGHEST_QUALITY + 1
+        if self.charged_bytes(ladder(fits)) > budget:
+            return ladder(fits)
         while above - fits > 1:
             middle = (fits + above) // 2
-            if self.charge(encoded(middle)) <= budget:
+            if self.charged_bytes(ladder(middle)) <= budget:
                 fits = middle
             else:
                 above = middle
-        return encoded(fits)
+        return ladder(fits)
 
 
-def _compared(codec: str, gain: float) -> str:
-    if abs(gain) < _EQUAL:
+def _describe_gain(codec: str, gain: float) -> str:
+    if abs(gain) < _EQUAL_DB:
         return f"{codec} is as good as the codes"
     if gain > 0:
         return f"{codec} beats the codes by {gain:.1f} dB"
     return f"the codes beat {codec}, the best of the others, by {-gain:.1f} dB"
 
 
-def _larger(row: RatePoint, ours: RatePoint) -> str:
+def _describe_larger(row: RatePoint, latents: RatePoint) -> str:
     which = "" if row.larger == row.images else f" for {row.larger} of {row.images} images"
-    gain = row.psnr - ours.psnr
+    gain = row.psnr - latents.psnr
     better = f"{abs(gain):.1f} dB {'better' if gain > 0 else 'worse'}"
     return f"{row.codec} cannot be as small{which}: {row.size:.0f} bytes, {better}"
 
 
-def _saved(image: Pixels, kind: str, **how: int | bool | str) -> bytes:
+def _encoded(image: Pixels, kind: str, **options: int | bool | str) -> bytes:
     buffer = io.BytesIO()
-    _picture(image).save(buffer, kind, **how)
+    _picture(image).save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -214,13 +232,13 @@ def _decoded(data: bytes, original: Pixels) -> Pixels:
     """At the size of the original."""
     height, width, channels = original.shape
     with Image.open(io.BytesIO(data)) as image:
-        plain = image.convert("L" if channels == 1 else "RGB")
-    return np.asarray(plain.resize((width, height), Image.Resampling.BICUBIC)).reshape(original.shape)
+        converted = image.convert("L" if channels == 1 else "RGB")
+    return np.asarray(converted.resize((width, height), Image.Resampling.BICUBIC)).reshape(original.shape)
 
 
-def _shrunk(image: Pixels, times: int) -> Pixels:
+def _shrunk(image: Pixels, factor: int) -> Pixels:
     height, width, channels = image.shape
-    size = max(1, width // times), max(1, height // times)
+    size = max(1, width // factor), max(1, height // factor)
     return np.asarray(_picture(image).resize(size, Image.Resampling.LANCZOS)).reshape(*size[::-1], channels)
 
 
@@ -232,28 +250,30 @@ def _squared_error(image: Pixels, original: Pixels) -> float:
     return float(np.square(image.astype(np.int32) - original).mean())
 
 
-def _scan(data: bytes) -> int:
+def _scan_bytes(data: bytes) -> int:
     """Bytes of a JPEG's entropy-coded data, without the segments before it and the two bytes that end it."""
-    place = 2
-    while data[place + 1] != 0xDA:
-        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
-    return len(data) - place - 2 - int.from_bytes(data[place + 2 : place + 4], "big") - 2
+    position = 2
+    while data[position + 1] != 0xDA:
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return len(data) - position - 2 - int.from_bytes(data[position + 2 : position + 4], "big") - 2
 
 
 def _jpeg(image: Pixels, quality: int) -> bytes:
-    return _saved(image, "JPEG", quality=quality, subsampling=2)
+    return _encoded(image, "JPEG", quality=quality, subsampling=2)
 
 
 def _webp(image: Pixels, quality: int) -> bytes:
-    return _saved(image, "WEBP", quality=quality, method=6)
+    return _encoded(image, "WEBP", quality=quality, method=6)
 
 
-_OLD = {
-    "JPEG": _Codec(1, lambda image, q: _saved(image, "JPEG", quality=q, optimize=True, subsampling=2), len),
-    "JPEG without headers": _Codec(1, _jpeg, _scan),
-    "WebP": _Codec(0, _webp, len),
-    "JPEG without headers, shrunk": _Codec(1, _jpeg, _scan, (2, 4, 8)),
-    "WebP, shrunk": _Codec(0, _webp, len, (2, 4, 8)),
+_OLD_CODECS = {
+    "JPEG": _OldCodec(
+        1, lambda image, q: _encoded(image, "JPEG", quality=q, optimize=True, subsampling=2), len
+    ),
+    "JPEG without headers": _OldCodec(1, _jpeg, _scan_bytes),
+    "WebP": _OldCodec(0, _webp, len),
+    "JPEG without headers, shrunk": _OldCodec(1, _jpeg, _scan_bytes, (2, 4, 8)),
+    "WebP, shrunk": _OldCodec(0, _webp, len, (2, 4, 8)),
 }
 
 
@@ -263,10 +283,13 @@ def _quality(originals: Sequence[Pixels], images: Sequence[Pixels]) -> tuple[flo
     for number, image in enumerate(originals):
         groups[image.shape].append(number)
     psnr = ssim = 0.0
-    for same in groups.values():
-        for start in range(0, len(same), _BATCH):
-            numbers = same[start : start + _BATCH]
-            metrics = image_metrics(*(_tensor([side[n] for n in numbers]) for side in (images, originals)))
+    for group in groups.values():
+        for start in range(0, len(group), _BATCH):
+            numbers = group[start : start + _BATCH]
+            metrics = image_metrics(
+                _tensor([images[number] for number in numbers]),
+                _tensor([originals[number] for number in numbers]),
+            )
             psnr += float(metrics["psnr"].sum())
             ssim += float(metrics["ssim"].sum())
     return psnr / len(originals), ssim / len(originals)
@@ -276,16 +299,15 @@ def _tensor(images: Sequence[Pixels]) -> torch.Tensor:
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().div(255)
 
 
-def _check(originals: Sequence[Pixels], points: Mapping[str, Coded]) -> None:
+def _check(originals: Sequence[Pixels], points: Mapping[str, Sequence[CodedImage]]) -> None:
     if not originals or not points:
         raise ValueError("a comparison needs images and points")
     for image in originals:
-        fits = image.ndim == 3 and image.shape[2] in (1, 3) and min(image.shape[:2]) >= _SMALLEST
+        fits = image.ndim == 3 and image.shape[2] in (1, 3) and min(image.shape[:2]) >= _SMALLEST_SIDE
         if not fits or image.dtype != np.uint8:
             raise ValueError(
-                f"images must be (H, W, 1 or 3) uint8, H and W at least {_SMALLEST}, not {image.shape}"
+                f"images must be (H, W, 1 or 3) uint8, H and W at least {_SMALLEST_SIDE}, not {image.shape}"
             )
-    for label, (sizes, images) in points.items():
-        shapes = [image.shape for image in images]
-        if len(sizes) != len(originals) or shapes != [image.shape for image in originals]:
+    for label, coded in points.items():
+        if [each.image.shape for each in coded] != [image.shape for image in originals]:
             raise ValueError(f"{label}: a size and an image of the same shape is needed for each original")

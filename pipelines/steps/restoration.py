@@ -13,7 +13,8 @@ from genray.inference.tiling import run_in_tiles
 from genray.models.restorer import Restorer
 from genray.settings.base import Settings
 from pipelines.steps.base import StepPlace
-from pipelines.steps.bundle import BundleSettings, BundleStep, PixelArray
+from pipelines.steps.bundle import BundleSettings, BundleStep
+from pipelines.steps.pixels import PixelArray
 
 
 class TileSettings(Settings):
@@ -45,46 +46,50 @@ class RestorationStep(BundleStep[R]):
     three equal channels, of whose results the mean is used. Transparency is not touched.
     """
 
-    def open_network(self, network: nn.Module, place: StepPlace, header: Mapping[str, Any]) -> Sequence[str]:
+    def open_network(
+        self, network: nn.Module, place: StepPlace, prepared: Mapping[str, Any]
+    ) -> Sequence[str]:
         """See `BundleStep`."""
-        takes, gives = self.manifest.preprocessing.input, self.manifest.preprocessing.output
         assert isinstance(network, Restorer)
-        self._channels, self._multiple = network.channels, network.multiple
-        self._run = self.runner(network, takes, gives, place)
-        return self._run.notes
+        preprocessing = self.manifest.preprocessing
+        self._channels = network.channels
+        self._multiple = network.multiple
+        self._runner = self.make_runner(network, preprocessing.input, preprocessing.output, place)
+        return self._runner.notes
 
-    def restored(self, images: Sequence[PixelArray]) -> list[PixelArray]:
+    def restore(self, images: Sequence[PixelArray]) -> list[PixelArray]:
         """What the network makes of images (H, W, C) of one shape and type."""
         batch = np.stack(images)
         number, height, width, channels = batch.shape
         if channels == self._channels:
-            made = self._through(batch)
+            restored = self._run(batch)
         elif self._channels == 1:
             planes = np.moveaxis(batch, -1, 1).reshape(number * channels, height, width, 1)
-            made = np.moveaxis(self._through(planes).reshape(number, channels, height, width), 1, -1)
+            restored = np.moveaxis(self._run(planes).reshape(number, channels, height, width), 1, -1)
         else:
-            threefold = self._through(np.repeat(batch, self._channels, axis=-1))
-            made = threefold.mean(axis=-1, keepdims=True).round().astype(batch.dtype)
-        return list(made)
+            threefold = self._run(np.repeat(batch, self._channels, axis=-1))
+            restored = threefold.mean(axis=-1, keepdims=True).round().astype(batch.dtype)
+        return list(restored)
 
-    def _through(self, batch: PixelArray) -> PixelArray:
+    def _run(self, batch: PixelArray) -> PixelArray:
+        """Through the network, in tiles if the images are large."""
         tiles = self.settings.tiles
         if batch.shape[1] * batch.shape[2] <= 2 * tiles.size**2:
-            return self._run(batch)
+            return self._runner(batch)
         return np.stack(
             [
                 run_in_tiles(
-                    self._run, image, tile=tiles.size, overlap=tiles.overlap, multiple=self._multiple
+                    self._runner, image, tile=tiles.size, overlap=tiles.overlap, multiple=self._multiple
                 )
                 for image in batch
             ]
         )
 
 
-def blended(before: PixelArray, after: PixelArray, weight: float | PixelArray) -> PixelArray:
+def blend(before: PixelArray, after: PixelArray, weight: float | PixelArray) -> PixelArray:
     """before + weight * (after - before), rounded and kept within the type; weight (H, W, 1) or a number."""
     if isinstance(weight, float | int) and weight == 1:
         return after
-    top = np.iinfo(before.dtype).max
+    white = np.iinfo(before.dtype).max
     mixed = before + weight * (after.astype(np.float32) - before)
-    return np.clip(np.rint(mixed), 0, top).astype(before.dtype)
+    return np.clip(np.rint(mixed), 0, white).astype(before.dtype)

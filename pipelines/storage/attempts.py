@@ -9,15 +9,13 @@ pass ends: Ray runs chunks again whose node was lost later.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 from genray.io.store import Store
 
 FOLDER = "_genray/attempts"
-_CAREFUL = 2  # attempts that died before images are worked on one at a time
-_DEADLY = 2  # workers that died of an image before it is believed
+_CAREFUL_AFTER = 2  # attempts that died before images are worked on one at a time
+_DEADLY_AFTER = 2  # workers that died of an image before it is believed
 _MAX_BYTES = 100_000
 
 
@@ -38,16 +36,16 @@ class Attempt:
     done: bool = False
 
     @property
-    def careful(self) -> bool:
+    def is_careful(self) -> bool:
         """Whether to work on one image at a time."""
-        return self.number >= _CAREFUL
+        return self.number >= _CAREFUL_AFTER
 
     @property
-    def poison(self) -> str:
+    def deadly_image(self) -> str:
         """The image that is not to be tried again."""
-        return self.suspect if self.times >= _DEADLY else ""
+        return self.suspect if self.times >= _DEADLY_AFTER else ""
 
-    def at(self, path: str) -> Attempt:
+    def at_image(self, path: str) -> Attempt:
         """The same, working on the image `path`."""
         return replace(self, suspect=path, times=self.times + 1 if path == self.suspect else 1)
 
@@ -56,14 +54,15 @@ class Attempts:
     """The markers under the root of `store`.
 
     Args:
-        before: what is known of passes before, which died as a whole: how chunks begin.
+        crashed: what is known of passes before, which died as a whole: how chunks begin.
     """
 
-    def __init__(self, store: Store, before: Attempt | None = None) -> None:
-        self._store, self._first = store, before or Attempt()
+    def __init__(self, store: Store, crashed: Attempt | None = None) -> None:
+        self._store = store
+        self._first = crashed or Attempt()
 
     def begin(self, chunk: str) -> Attempt:
-        """Begin the chunk `chunk`, unless it is done: from here on it belongs to this attempt."""
+        """Begin a chunk, unless it is done: from here on it belongs to this attempt."""
         before = self._read(chunk)
         if before is not None and before.done:
             return before
@@ -71,9 +70,9 @@ class Attempts:
         self._write(chunk, attempt)
         return attempt
 
-    def name(self, chunk: str, attempt: Attempt, path: str) -> None:
+    def name_image(self, chunk: str, attempt: Attempt, path: str) -> None:
         """Say that `attempt` is now at the image `path`."""
-        self._write(chunk, attempt.at(path))
+        self._write(chunk, attempt.at_image(path))
 
     def holds(self, chunk: str, attempt: Attempt) -> bool:
         """Whether nobody else has begun the chunk since, in this or in a later pass."""
@@ -87,18 +86,17 @@ class Attempts:
     def clear(self) -> Attempt | None:
         """Take every chunk away from whoever still works on one; returns the worst that was left, if any was:
         a run that ends, well or on request, leaves none."""
-        left: list[Attempt] = []
+        unfinished: list[Attempt] = []
         for entry in self._store.list([".json"], FOLDER):
-            found = self._read(entry.path.rpartition("/")[2].removesuffix(".json"))
-            if found is not None and not found.done:
-                left.append(found)
+            attempt = self._read(entry.path.rpartition("/")[2].removesuffix(".json"))
+            if attempt is not None and not attempt.done:
+                unfinished.append(attempt)
             self._store.delete(entry.path)
-        return max(left, key=lambda attempt: (attempt.times, attempt.number), default=None)
+        return max(unfinished, key=lambda attempt: (attempt.times, attempt.number), default=None)
 
     def _read(self, chunk: str) -> Attempt | None:
         try:
-            said: Mapping[str, Any] = json.loads(self._store.read(f"{FOLDER}/{chunk}.json", _MAX_BYTES))
-            return Attempt(**said)
+            return Attempt(**json.loads(self._store.read(f"{FOLDER}/{chunk}.json", _MAX_BYTES)))
         except FileNotFoundError:
             return None
         except (ValueError, TypeError):

@@ -8,7 +8,8 @@ import posixpath
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from time import sleep, time
@@ -18,41 +19,136 @@ from urllib.parse import urlsplit
 from genray.errors import DataError, RunError
 from genray.io.files import lock_file
 from genray.io.store import Store, create_store
-from pipelines.settings import MAY_CHANGE
+from pipelines.settings import may_change
 from pipelines.storage.attempts import Attempts
 from pipelines.storage.ledger import Ledger
 
 HEADER = "_genray/run.json"
 _LEASE = "_genray/lease.json"
-_LEASE_S = 60.0
-_SETTLE_S = 1.0
 _FORMAT = 1
 _MAX_BYTES = 64 * 2**20
 
 
+@dataclass
+class PassRecord:
+    """What the header says of a pass; None for what is not known yet."""
+
+    number: int
+    started: str = ""
+    died: int | None = None
+    """How many passes in a row died as a whole, up to the one before."""
+    listed: int | None = None
+    left: int | None = None
+    """Inputs that it had to do."""
+    ended: str | None = None
+    failed: int | None = None
+    """Inputs of the whole output that had failed at its end."""
+    images_per_second: float | None = None
+    mb_per_second: float | None = None
+    start_seconds: float | None = None
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> PassRecord:
+        """The inverse of `as_json`."""
+        return cls(**{each.name: values[each.name] for each in fields(cls) if each.name in values})
+
+    def as_json(self) -> dict[str, Any]:
+        """What is known of it, plain values."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass
+class RunHeader:
+    """What is known of the run that an output is of.
+
+    Args:
+        target: of the command.
+        settings: flat, see `genray.settings.base.flatten`.
+        identity: of the step: what its results depend on beside the settings.
+        prepared: what the step fitted to the user's own images, see `Step.prepare`.
+        again: the settings of a run that makes everything again and has not come to its end.
+        passes: all, the newest last.
+    """
+
+    target: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    prepared: Mapping[str, Any] | None = None
+    again: Mapping[str, Any] | None = None
+    passes: list[PassRecord] = field(default_factory=list)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> RunHeader:
+        """The inverse of `as_json`."""
+        return cls(
+            target=values.get("target", ""),
+            settings=values.get("settings", {}),
+            identity=values.get("identity", {}),
+            prepared=values.get("prepared"),
+            again=values.get("again"),
+            passes=[PassRecord.from_json(each) for each in values.get("passes", ())],
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "format": _FORMAT,
+            "target": self.target,
+            "settings": dict(self.settings),
+            "identity": dict(self.identity),
+            "prepared": self.prepared,
+            "again": self.again,
+            "passes": [each.as_json() for each in self.passes],
+        }
+
+
+@dataclass(frozen=True)
 class Output:
-    """What lies under the root `location`. Makes the root, but nothing in it."""
+    """What lies under the root `location`.
 
-    def __init__(self, location: str) -> None:
+    Responsible for: the run's header, and whether a run may go on with it; holding the output, so that one
+    process at a time changes it; the ledger and the markers of attempts, which it leads to.
+    """
+
+    location: str
+    store: Store
+    ledger: Ledger
+    attempts: Attempts
+    lease: Lease
+
+    @classmethod
+    def create(cls, location: str, *, lease_seconds: float = 60.0, settle_seconds: float = 1.0) -> Output:
+        """Make the root, if it is not there, but nothing in it.
+
+        Args:
+            location: a folder or URI.
+            lease_seconds, settle_seconds: see `Lease`.
+
+        Raises:
+            DataError: it cannot be made or opened.
+        """
         # One and the same folder must not be locked in two ways.
-        self.location = location.removeprefix("file://")
-        self.store = create_store(self.location)
-        self.lost = False
-        """Whether another run took the lease away."""
-        self.ledger = Ledger(self.store)
-        self.attempts = Attempts(self.store)
+        location = location.removeprefix("file://")
+        store = create_store(location)
+        lease = Lease(store, lease_seconds, settle_seconds)
+        return cls(location, store, Ledger(store), Attempts(store), lease)
 
-    def header(self) -> dict[str, Any]:
+    @property
+    def lost(self) -> bool:
+        """Whether another run took the output away from the one that held it."""
+        return self.lease.lost
+
+    def read_header(self) -> RunHeader | None:
         """See `read_header`."""
         return read_header(self.store)
 
-    def write_header(self, header: Mapping[str, Any]) -> None:
+    def write_header(self, header: RunHeader) -> None:
         """Write the header."""
-        text = json.dumps({"format": _FORMAT, **header}, indent=2, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(header.as_json(), indent=2, ensure_ascii=False, allow_nan=False)
         self.store.write(HEADER, text.encode(), durable=True)
 
-    def check(self, target: str, settings: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[str, Any]:
-        """The header of the run that this output is of, if it can be gone on with.
+    def check_same_run(self, target: str, settings: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+        """Check that the run which this output is of, if there is one, can be gone on with.
 
         Args:
             target: what is to run.
@@ -62,27 +158,23 @@ class Output:
         Raises:
             RunError: its images were made in another way; says what differs, and the ways out.
         """
-        header = self.header()
-        if not header.get("target"):
-            return {}
-        wrong = []
-        if header["target"] != target:
-            wrong.append(f"it was made by {header['target']}, not {target}")
-        before = header["settings"]
-        for key in sorted({*before, *settings} if not wrong else ()):
-            if not key.startswith(MAY_CHANGE) and before.get(key) != settings.get(key):
-                wrong.append(f"{key}: {_said(before.get(key))} -> {_said(settings.get(key))}")
-        for key in sorted({*header["identity"], *identity} if not wrong else ()):
-            if header["identity"].get(key) != identity.get(key):
-                wrong.append(f"another {key}: {header['identity'].get(key)} -> {identity.get(key)}")
-        if wrong:
+        header = self.read_header()
+        if header is None or not header.target:
+            return
+        if header.target != target:
+            differences = [f"it was made by {header.target}, not {target}"]
+        else:
+            differences = [
+                *_changed_settings(header.settings, settings),
+                *_changed_identity(header.identity, identity),
+            ]
+        if differences:
             raise RunError(
                 "this output was begun with other settings, its images would be of two kinds: "
-                + "; ".join(wrong),
+                + "; ".join(differences),
                 where=self.location,
                 hint="give another output, the settings of before, or --retry all to make every image again",
             )
-        return header
 
     def check_unused(self) -> None:
         """Before the first pass: nobody's files are overwritten or taken for leftovers.
@@ -104,49 +196,75 @@ class Output:
         Raises:
             RunError: another process holds it.
         """
-        if self.store.is_local:
-            folder = Path(self.location).expanduser() / "_genray"
-            folder.mkdir(parents=True, exist_ok=True)
-            with lock_file(folder / ".lock") as held:
-                if not held:
-                    raise self._busy()
-                yield
-        else:
-            with self._leased():
-                yield
+        with self._hold() as held:
+            if not held:
+                raise RunError(
+                    "another run is writing to this output",
+                    where=self.location,
+                    hint="wait for it, or give another output (one that died lets go within "
+                    f"{self.lease.seconds:.0f} s)",
+                )
+            yield
+
+    def _hold(self) -> AbstractContextManager[bool]:
+        if not self.store.is_local:
+            return self.lease.hold()
+        folder = Path(self.location).expanduser() / "_genray"
+        folder.mkdir(parents=True, exist_ok=True)
+        return lock_file(folder / ".lock")
+
+
+@dataclass
+class Lease:
+    """Holds an output where there are no locks, such as in an object store: a lease that is renewed, and that
+    expires if its holder dies.
+
+    Args:
+        store: of the output.
+        seconds: for how long it is taken.
+        settle_seconds: for how long whoever takes one waits before it is sure of it.
+    """
+
+    store: Store
+    seconds: float
+    settle_seconds: float
+    lost: bool = field(default=False, init=False)
+    """Whether another run took it away."""
 
     @contextmanager
-    def _leased(self) -> Iterator[None]:
-        # An object store knows no locks: a lease that is renewed, and that expires if its holder dies.
-        mine = uuid.uuid4().hex
+    def hold(self) -> Iterator[bool]:
+        """Take the lease and renew it until the end; says whether it could be had."""
+        holder = uuid.uuid4().hex
         if self._holder() is not None:
-            raise self._busy()
-        self._renew(mine)
-        sleep(_SETTLE_S)  # whoever looked before that has written by now
-        if self._holder() != mine:
-            raise self._busy()
+            yield False
+            return
+        self._write(holder)
+        sleep(self.settle_seconds)  # whoever looked before that has written by now
+        if self._holder() != holder:
+            yield False
+            return
         ended = threading.Event()
-
-        def renew() -> None:
-            while not ended.wait(_LEASE_S / 4):
-                with suppress(Exception):  # of any file system; the next time
-                    if self._holder() not in (None, mine):
-                        self.lost = True
-                        return
-                    self._renew(mine)
-
-        thread = threading.Thread(target=renew, daemon=True, name="lease")
+        thread = threading.Thread(target=self._renew, args=(holder, ended), daemon=True, name="lease")
         thread.start()
         try:
-            yield
+            yield True
         finally:
             ended.set()
             thread.join()
-            if self._holder() == mine:
+            if self._holder() == holder:
                 self.store.delete(_LEASE)
 
-    def _renew(self, holder: str) -> None:
-        self.store.write(_LEASE, json.dumps({"holder": holder, "until": time() + _LEASE_S}).encode())
+    def _renew(self, holder: str, ended: threading.Event) -> None:
+        while not ended.wait(self.seconds / 4):
+            with suppress(Exception):  # of any file system; the next time
+                if self._holder() not in (None, holder):
+                    self.lost = True
+                    return
+                self._write(holder)
+
+    def _write(self, holder: str) -> None:
+        text = json.dumps({"holder": holder, "until": time() + self.seconds})
+        self.store.write(_LEASE, text.encode())
 
     def _holder(self) -> str | None:
         try:
@@ -155,17 +273,9 @@ class Output:
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
 
-    def _busy(self) -> RunError:
-        return RunError(
-            "another run is writing to this output",
-            where=self.location,
-            hint=f"wait for it, or give another output (one that died lets go within {_LEASE_S:.0f} s)",
-        )
 
-
-def read_header(store: Store) -> dict[str, Any]:
-    """What is known of the run that wrote to `store`: target, settings, identity, prepared, passes; {} before
-    the first.
+def read_header(store: Store) -> RunHeader | None:
+    """What is known of the run that wrote to `store`; None before the first.
 
     Raises:
         RunError: it is damaged, or of a later genray.
@@ -173,7 +283,7 @@ def read_header(store: Store) -> dict[str, Any]:
     try:
         header = json.loads(store.read(HEADER, _MAX_BYTES))
     except FileNotFoundError:
-        return {}
+        return None
     except ValueError as error:
         raise RunError(
             f"the run's header is damaged: {error}",
@@ -186,7 +296,7 @@ def read_header(store: Store) -> dict[str, Any]:
             where=f"{store.root}/{HEADER}",
             hint="use the genray that wrote it, or another output",
         )
-    return header
+    return RunHeader.from_json(header)
 
 
 def check_apart(source: str, output: str) -> None:
@@ -196,9 +306,11 @@ def check_apart(source: str, output: str) -> None:
     Raises:
         DataError: they are not apart.
     """
-    first, second = _place(source), _place(output)
-    if f"{first}/".startswith(f"{second}/") or f"{second}/".startswith(f"{first}/"):
-        how = "is the input" if first == second else "and the input are inside of one another"
+    input_place = _canonical(source)
+    output_place = _canonical(output)
+    inside = f"{input_place}/".startswith(f"{output_place}/")
+    if inside or f"{output_place}/".startswith(f"{input_place}/"):
+        how = "is the input" if input_place == output_place else "and the input are inside of one another"
         raise DataError(
             f"the output {output} {how}",
             where="output",
@@ -206,7 +318,12 @@ def check_apart(source: str, output: str) -> None:
         )
 
 
-def _place(location: str) -> str:
+def timestamp() -> str:
+    """The time, as headers say it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _canonical(location: str) -> str:
     """A name of a folder that all its names share."""
     if "://" not in location or location.startswith("file://"):
         return os.path.realpath(Path(location.removeprefix("file://")).expanduser()).rstrip("/")
@@ -214,10 +331,17 @@ def _place(location: str) -> str:
     return f"{parts.scheme}://{parts.netloc}{posixpath.normpath(f'/{parts.path}')}".rstrip("/")
 
 
-def now() -> str:
-    """The time, as headers say it."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def _changed_settings(before: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[str]:
+    for key in sorted({*before, *settings}):
+        if not may_change(key) and before.get(key) != settings.get(key):
+            yield f"{key}: {_value_text(before.get(key))} -> {_value_text(settings.get(key))}"
 
 
-def _said(value: Any) -> str:
+def _changed_identity(before: Mapping[str, Any], identity: Mapping[str, Any]) -> Iterator[str]:
+    for key in sorted({*before, *identity}):
+        if before.get(key) != identity.get(key):
+            yield f"another {key}: {before.get(key)} -> {identity.get(key)}"
+
+
+def _value_text(value: Any) -> str:
     return "not set" if value is None else str(value)

@@ -36,7 +36,7 @@ class LastPass:
 class RunOverview:
     """What the run that writes to `location` has done so far.
 
-    `header` is the run's header as far as it can be read, {} if it cannot: the ledger says much without it.
+    `header` is the run's header as it lies there, {} if it cannot be read: the ledger says much without it.
     """
 
     location: str
@@ -52,10 +52,9 @@ class RunOverview:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, for `genray ledger --json`."""
-        header = {name: self.header.get(name) for name in ("target", "settings", "passes")}
         return {
             "run": self.location,
-            **header,
+            **{name: self.header.get(name) for name in ("target", "settings", "passes")},
             **self.summary.as_json(),
             "left": self.left,
             "images_per_second": self.last.images_per_second or None,
@@ -78,8 +77,9 @@ def read_overview(location: str) -> RunOverview:
         DataError: there is no ledger, or a file of it is damaged.
     """
     ledger, header = _open(location)
-    summary = _retried(ledger.summary)
-    return RunOverview(location, header, summary, _retried(lambda: _read_last_pass(ledger, header)))
+    summary = _read_again(ledger.summary)
+    last = _read_again(lambda: _read_last_pass(ledger, header))
+    return RunOverview(location, header, summary, last)
 
 
 def read_rows(location: str, status: str, columns: tuple[str, ...], limit: int) -> InputRows:
@@ -89,7 +89,7 @@ def read_rows(location: str, status: str, columns: tuple[str, ...], limit: int) 
         DataError: there is no ledger, or a file of it is damaged.
     """
     ledger, _ = _open(location)
-    return _retried(lambda: _select(ledger, status, columns, limit))
+    return _read_again(lambda: _select(ledger, status, columns, limit))
 
 
 def _open(location: str) -> tuple[Ledger, dict[str, Any]]:
@@ -99,14 +99,14 @@ def _open(location: str) -> tuple[Ledger, dict[str, Any]]:
         raise _no_ledger(location, error.what) from error
     ledger = Ledger(store)
     header = _read_header(store)
-    if not header and not _retried(ledger.keys):
+    if not header and not _read_again(ledger.keys):
         raise _no_ledger(location, "nothing was written by a bulk run there")
     return ledger, header
 
 
-def _no_ledger(location: str, what: str) -> DataError:
+def _no_ledger(location: str, problem: str) -> DataError:
     hint = "give the root that a bulk run writes to: its setting `output`"
-    return DataError(f"no ledger: {what}", where=location, hint=hint)
+    return DataError(f"no ledger: {problem}", where=location, hint=hint)
 
 
 def _read_header(store: Store) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def _read_header(store: Store) -> dict[str, Any]:
     return header if isinstance(header, dict) else {}
 
 
-def _retried(read: Callable[[], T]) -> T:
+def _read_again(read: Callable[[], T]) -> T:
     """What `read` returns, once no file is merged away under it by the run that writes them."""
     for _ in range(_TRIES - 1):
         try:
@@ -149,7 +149,7 @@ def _select(ledger: Ledger, status: str, columns: tuple[str, ...], limit: int) -
     rows: list[dict[str, Any]] = []
     total = 0
     for table in ledger.tables([*columns, "status"]):
-        found = table.filter(pc.equal(table["status"], status)).select(columns)
-        rows += found.slice(0, max(0, limit - len(rows))).to_pylist()
-        total += len(found)
+        selected = table.filter(pc.equal(table["status"], status)).select(columns)
+        rows += selected.slice(0, max(0, limit - len(rows))).to_pylist()
+        total += len(selected)
     return InputRows(columns, rows, total)

@@ -2,8 +2,6 @@
 
 A chunk of inputs is committed as a whole under its key, and may be done twice: the second takes the place of
 the first. Packed results wait in a temporary file until then, whose space is free again if the process dies.
-
-Packed sinks: results that wait in a temporary file until their chunk is committed.
 """
 
 from __future__ import annotations
@@ -18,30 +16,23 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from mmap import ACCESS_READ, mmap
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Literal, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field
 
 from genray.errors import BulkError, DataError, StorageFull
 from genray.io.bad_input import BadImage
 from genray.io.files import storage_errors, sync_file_system
 from genray.io.store import OWN, Store
 from genray.io.tar import tar_members, write_member
-from genray.settings.base import Settings
+from pipelines.settings import SinkSettings
+from pipelines.storage.ledger import KEY_PATTERN
 
-_ROW_GROUP = 32 * 2**20  # bytes of rows that are held before they are written
-_IMAGES = pa.schema([("path", pa.string()), ("image", pa.binary()), ("source", pa.string())])
-
-
-class SinkSettings(Settings):
-    """Settings of where the results go."""
-
-    container: Literal["files", "parquet", "webdataset"] = Field(
-        "files", description="files (as the inputs), parquet (data/*.parquet), webdataset (shards/*.tar)"
-    )
+_ROW_GROUP_BYTES = 32 * 2**20  # of rows that are held before they are written
+_DROP_THREADS = 8  # that look into parts: most of it is waiting for a remote store
+_IMAGE_SCHEMA = pa.schema([("path", pa.string()), ("image", pa.binary()), ("source", pa.string())])
 
 
 class Sink(Protocol):
@@ -71,9 +62,11 @@ class Sink(Protocol):
 
 def open_sink(store: Store, settings: SinkSettings) -> Sink:
     """The sink at the root of `store`."""
-    kinds: dict[str, type[FileSink | ParquetSink | TarSink]]
-    kinds = {"files": FileSink, "parquet": ParquetSink, "webdataset": TarSink}
-    return kinds[settings.container](store)
+    if settings.container == "parquet":
+        return ParquetSink(store)
+    if settings.container == "webdataset":
+        return TarSink(store)
+    return FileSink(store)
 
 
 class FileSink:
@@ -84,7 +77,7 @@ class FileSink:
 
     def put(self, path: str, data: bytes, source: str = "") -> str:
         try:
-            self._store.write(below(path), data)
+            self._store.write(_checked(path), data)
         except DataError as error:
             raise BadImage("unwritable", error.what) from error
         return path
@@ -93,39 +86,47 @@ class FileSink:
         if self._store.is_local:  # they are there, and are to outlive a power cut as the ledger does
             sync_file_system(Path(self._store.root).expanduser())
 
-    def discard(self) -> None: ...  # as all that is done again, they are written again
+    def discard(self) -> None:
+        pass  # as all that is done again, they are written again
 
-    def drop(self, sources: Collection[str]) -> None: ...
+    def drop(self, sources: Collection[str]) -> None:
+        pass  # each is a file of its own, which the ledger knows
 
     def remove_orphans(self, keys: Collection[str]) -> None:
         self._store.remove_leftovers()
 
 
 class PackedSink(ABC):
-    """Results that wait in a temporary file for their name: see `Sink`."""
+    """Results that wait in a temporary file for their name: see `Sink`.
 
-    def __init__(self, store: Store, folder: str, begin: str, suffix: str) -> None:
-        self._store, self._folder = store, folder
-        self._begin, self._suffix = f"{folder}/{begin}", suffix
+    Args:
+        store, folder: where the parts are.
+        prefix, suffix: of a part's name, around its key.
+    """
+
+    def __init__(self, store: Store, folder: str, prefix: str, suffix: str) -> None:
+        self._store = store
+        self._folder = folder
+        self._prefix = prefix
+        self._suffix = suffix
         self._lock = threading.Lock()
         self._spool: IO[bytes] | None = None
+        """The temporary file, from the first result on."""
 
     def commit(self, key: str) -> None:
-        self._commit_as(self._path(key))
+        self._write_part(self._path(key))
 
     def discard(self) -> None:
         with self._lock:
             with suppress(OSError, StorageFull):
-                self._end()
-            if self._spool is not None:
-                self._spool.close()
-                self._spool = None
+                self._finish_spool()
+            self._close_spool()
 
     def drop(self, sources: Collection[str]) -> None:
-        gone = frozenset(sources)
-        if gone:
-            with ThreadPoolExecutor(_THREADS) as pool:
-                list(pool.map(lambda path: self._drop_from(path, gone), self._paths()))
+        dropped = frozenset(sources)
+        if dropped:
+            with ThreadPoolExecutor(_DROP_THREADS) as threads:
+                list(threads.map(lambda path: self._drop_from(path, dropped), self._paths()))
 
     def remove_orphans(self, keys: Collection[str]) -> None:
         for path in set(self._paths()) - {self._path(key) for key in keys}:
@@ -133,41 +134,54 @@ class PackedSink(ABC):
         self._store.remove_leftovers(self._folder)
 
     @abstractmethod
-    def _end(self) -> None: ...  # write the end of what is in the temporary file
+    def _finish_spool(self) -> None:
+        """Write the end of what is in the temporary file."""
 
     @abstractmethod
-    def _sources_of(self, path: str) -> Iterable[str]: ...  # the inputs that the part `path` is of
+    def _sources_of(self, path: str) -> Iterable[str]:
+        """The inputs that the part `path` is of."""
 
     @abstractmethod
-    def _without(
-        self, path: str, gone: Collection[str]
-    ) -> PackedSink: ...  # a new sink with the rest of a part
+    def _copy_without(self, path: str, dropped: Collection[str]) -> PackedSink:
+        """A new sink with the rest of the part `path`."""
 
-    def _drop_from(self, path: str, gone: frozenset[str]) -> None:
+    def _drop_from(self, path: str, dropped: frozenset[str]) -> None:
         try:
-            if not gone.isdisjoint(self._sources_of(path)):
-                self._without(path, gone)._commit_as(path)
+            if not dropped.isdisjoint(self._sources_of(path)):
+                self._copy_without(path, dropped)._write_part(path)
         except (BadImage, pa.ArrowException) as error:
-            hint = "delete it, and make everything again with --retry all"
-            what = f"a part of the output is damaged: {error}"
-            raise BulkError(what, where=f"{self._store.root}/{path}", hint=hint) from error
+            raise BulkError(
+                f"a part of the output is damaged: {error}",
+                where=f"{self._store.root}/{path}",
+                hint="delete it, and make everything again with --retry all",
+            ) from error
 
-    def _commit_as(self, path: str) -> None:
+    def _write_part(self, path: str) -> None:
         with self._lock:
-            self._end()
+            self._finish_spool()
             if self._spool is None:
-                return self._store.delete(path)  # of an attempt at the chunk that made something
+                self._store.delete(path)  # of an attempt at the chunk that made something
+                return
             self._spool.flush()
             self._store.write(path, mmap(self._spool.fileno(), 0, access=ACCESS_READ), durable=True)
+            self._close_spool()
+
+    def _open_spool(self) -> IO[bytes]:
+        self._spool = tempfile.TemporaryFile()  # noqa: SIM115
+        return self._spool
+
+    def _close_spool(self) -> None:
+        if self._spool is not None:
             self._spool.close()
             self._spool = None
 
     def _path(self, key: str) -> str:
-        return f"{self._begin}{key}{self._suffix}"
+        return f"{self._folder}/{self._prefix}{key}{self._suffix}"
 
     def _paths(self) -> list[str]:
-        part = re.compile(re.escape(self._begin) + _KEY + re.escape(self._suffix))
-        return [e.path for e in self._store.list([self._suffix], self._folder) if part.fullmatch(e.path)]
+        name = re.escape(f"{self._folder}/{self._prefix}") + KEY_PATTERN + re.escape(self._suffix)
+        entries = self._store.list([self._suffix], self._folder)
+        return [entry.path for entry in entries if re.fullmatch(name, entry.path)]
 
 
 class TableSink(PackedSink):
@@ -187,39 +201,50 @@ class TableSink(PackedSink):
         super().__init__(store, folder, "part-", ".parquet")
         self._schema = schema if "path" in schema.names else schema.insert(0, pa.field("path", pa.string()))
         self._source = source
-        texts = [field.name for field in self._schema if pa.types.is_string(field.type)]
-        # Neither a dictionary nor the least and the greatest is of use for images and vectors.
-        self._options = {"compression": compression, "use_dictionary": texts, "write_statistics": texts}
+        self._compression = compression
         self._rows: list[Mapping[str, Any]] = []
-        self._held = 0
+        self._held_bytes = 0
         self._writer: Any = None
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Take a row; any thread may. A ValueError if it does not fit the schema."""
         if unknown := set(row) - set(self._schema.names):
             raise ValueError(f"no such columns: {', '.join(sorted(unknown))}")
-        size = sum(len(v) if isinstance(v, bytes | str) else getattr(v, "nbytes", 16) for v in row.values())
+        size = sum(_held_size(value) for value in row.values())
         with self._lock:
             self._rows.append(row)
-            self._held += size
-            if self._held >= _ROW_GROUP:
+            self._held_bytes += size
+            if self._held_bytes >= _ROW_GROUP_BYTES:
                 self._flush()
 
     def _flush(self) -> None:
-        rows, self._rows, self._held = self._rows, [], 0
+        rows = self._rows
+        self._rows = []
+        self._held_bytes = 0
         columns = [_column([row.get(field.name) for row in rows], field.type) for field in self._schema]
-        with spooling():
+        with _spooling():
             if self._writer is None:
-                self._spool = tempfile.TemporaryFile()  # noqa: SIM115
-                self._writer = pq.ParquetWriter(self._spool, self._schema, **self._options)
+                self._writer = self._open_writer()
             self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
 
-    def _end(self) -> None:
+    def _open_writer(self) -> Any:
+        # Neither a dictionary nor the least and the greatest is of use for images and vectors.
+        texts = [field.name for field in self._schema if pa.types.is_string(field.type)]
+        return pq.ParquetWriter(
+            self._open_spool(),
+            self._schema,
+            compression=self._compression,
+            use_dictionary=texts,
+            write_statistics=texts,
+        )
+
+    def _finish_spool(self) -> None:
         if self._rows:
             self._flush()
-        writer, self._writer = self._writer, None
+        writer = self._writer
+        self._writer = None
         if writer is not None:
-            with spooling():
+            with _spooling():
                 writer.close()
 
     def _sources_of(self, path: str) -> Iterable[str]:
@@ -227,27 +252,27 @@ class TableSink(PackedSink):
             names = pq.ParquetFile(file).read([self._source], use_threads=False)[self._source]
             return set(names.to_pylist())
 
-    def _without(self, path: str, gone: Collection[str]) -> PackedSink:
-        how = str(self._options["compression"])
-        kept = TableSink(self._store, self._folder, self._schema, source=self._source, compression=how)
+    def _copy_without(self, path: str, dropped: Collection[str]) -> PackedSink:
+        copy = TableSink(
+            self._store, self._folder, self._schema, source=self._source, compression=self._compression
+        )
         with self._store.open(path) as file:
-            for batch in pq.ParquetFile(file, pre_buffer=False, buffer_size=2**20).iter_batches(
-                64, use_threads=False
-            ):
+            part = pq.ParquetFile(file, pre_buffer=False, buffer_size=2**20)
+            for batch in part.iter_batches(64, use_threads=False):
                 for row in batch.to_pylist():
-                    if row[self._source] not in gone:
-                        kept.add(row)
-        return kept
+                    if row[self._source] not in dropped:
+                        copy.add(row)
+        return copy
 
 
 class ParquetSink(TableSink):
     """Images as rows of `data/part-KEY.parquet`: see `Sink`."""
 
     def __init__(self, store: Store) -> None:
-        super().__init__(store, "data", _IMAGES, source="source", compression="none")
+        super().__init__(store, "data", _IMAGE_SCHEMA, source="source", compression="none")
 
     def put(self, path: str, data: bytes, source: str = "") -> str:
-        self.add({"path": below(path), "image": data, "source": source or path})
+        self.add({"path": _checked(path), "image": data, "source": source or path})
         return path
 
 
@@ -260,30 +285,47 @@ class TarSink(PackedSink):
         self._tar: tarfile.TarFile | None = None
 
     def put(self, path: str, data: bytes, source: str = "") -> str:
-        name = below(path)
-        with self._lock, spooling():
+        name = _checked(path)
+        with self._lock, _spooling():
             if self._tar is None:
-                self._spool = tempfile.TemporaryFile()  # noqa: SIM115
-                self._tar = tarfile.open(fileobj=self._spool, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
+                self._tar = tarfile.open(fileobj=self._open_spool(), mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
             write_member(self._tar, name, data, "" if source in ("", name) else source)
         return path
 
-    def _end(self) -> None:
-        tar, self._tar = self._tar, None
+    def _finish_spool(self) -> None:
+        tar = self._tar
+        self._tar = None
         if tar is not None:
-            with spooling():
+            with _spooling():
                 tar.close()
 
     def _sources_of(self, path: str) -> Iterable[str]:
         return {member.comment or member.name for member in tar_members(self._store, path)}
 
-    def _without(self, path: str, gone: Collection[str]) -> PackedSink:
-        kept = TarSink(self._store)
+    def _copy_without(self, path: str, dropped: Collection[str]) -> PackedSink:
+        copy = TarSink(self._store)
         for member in tar_members(self._store, path):
-            if (member.comment or member.name) not in gone:
+            if (member.comment or member.name) not in dropped:
                 data = self._store.read_range(path, member.position, member.size)
-                kept.put(member.name, data, member.comment)
-        return kept
+                copy.put(member.name, data, member.comment)
+        return copy
+
+
+def _checked(path: str) -> str:
+    """`path`, if it may be under the root of an output."""
+    parts = PurePosixPath(path).parts
+    if not parts or parts[0] in ("/", OWN) or ".." in parts:
+        raise BadImage("unwritable", f"{path!r} is no path for an output")
+    return path
+
+
+def _spooling() -> AbstractContextManager[None]:
+    """Writing to a temporary file: a full disk is a `StorageFull`."""
+    return storage_errors(Path(tempfile.gettempdir(), "a part of the output"))
+
+
+def _held_size(value: Any) -> int:
+    return len(value) if isinstance(value, bytes | str) else int(getattr(value, "nbytes", 16))
 
 
 def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
@@ -293,20 +335,3 @@ def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
     if vectors.shape != (len(values), kind.list_size):
         raise ValueError(f"vectors of {vectors.shape[1:]} numbers, the column has {kind.list_size}")
     return pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), type=kind)
-
-
-_KEY = r"\d{5}-[\w-]+"
-_THREADS = 8  # that look into parts: most of it is waiting for a remote store
-
-
-def below(path: str) -> str:
-    """`path`, if it may be under the root of an output."""
-    parts = PurePosixPath(path).parts
-    if not parts or parts[0] in ("/", OWN) or ".." in parts:
-        raise BadImage("unwritable", f"{path!r} is no path for an output")
-    return path
-
-
-def spooling() -> AbstractContextManager[None]:
-    """Writing to a temporary file: a full disk is a `StorageFull`."""
-    return storage_errors(Path(tempfile.gettempdir(), "a part of the output"))

@@ -82,10 +82,10 @@ def bound(case: str, bundle: Path, images: Path) -> dict[str, float]:
     files = [file.read_bytes() for file in sorted(images.glob("*.jpg"))[:12]]
     network, gives = loaded.network, preprocessing.output
     if case == "embed":
-        from pipelines.steps.autoencoder import _Encoder
+        from pipelines.steps.autoencoder import EncoderNetwork
 
-        network, gives = _Encoder(network), None  # type: ignore[assignment, arg-type]
-    runner = Runner.open(network, preprocessing.input, gives, InferenceSettings(), threads=1)
+        network, gives = EncoderNetwork(network), None  # type: ignore[assignment, arg-type]
+    runner = Runner(network, preprocessing.input, gives, InferenceSettings(), threads=1)
     photos = [read_photo(data, ReadLimits()) for data in files]
     costs: dict[str, float] = {}
 

@@ -19,6 +19,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from genray.io.sources import open_source
+from genray.io.store import create_store
+from pipelines.corrupt import Corrupt, CorruptSettings
+from pipelines.engine.plan import Listing, Plan, chunk_bounds, write_plan
+from pipelines.storage.ledger import Ledger, LedgerIndex, LedgerRow
+
 _FOLDER = 1000
 _CHUNK = 256
 
@@ -34,12 +40,6 @@ def lay_out(root: Path, count: int) -> None:
 
 def work(root: Path, count: int) -> dict[str, Any]:
     """List, plan, record and summarise; a second listing, where nothing is left."""
-    from genray.io.sources import open_source
-    from genray.io.store import create_store
-    from pipelines.corrupt import Corrupt, CorruptSettings
-    from pipelines.engine.plan import Listing, Plan, write_plan
-    from pipelines.storage.ledger import Ledger, LedgerIndex
-
     settings = CorruptSettings(input=str(root / "in"), output=str(root / "out"))
     source, step = open_source(settings.input, settings.read), Corrupt(settings)
     store = create_store(settings.output)
@@ -51,10 +51,10 @@ def work(root: Path, count: int) -> dict[str, Any]:
         seconds[name] = round(time.perf_counter() - began, 2)
         began = time.perf_counter()
 
-    inputs = write_plan(store, 1, Listing(source, step, LedgerIndex.empty(), lambda line: None).left())
+    inputs = write_plan(store, 1, Listing(source, step, LedgerIndex.empty(), lambda line: None).remaining())
     assert inputs == count
     lap("list_and_plan")
-    plan = Plan(store, 1, inputs, _CHUNK)
+    plan = Plan(store, 1, chunk_bounds(inputs, _CHUNK))
     for index in range(len(plan)):
         ledger.add(
             f"00001-{index:06}-0-0", [_row(each.item.path, each.item.modified) for each in plan.chunk(index)]
@@ -62,33 +62,39 @@ def work(root: Path, count: int) -> dict[str, Any]:
     lap("record")
     ledger.compact(1)
     lap("compact")
-    again = Listing(source, step, ledger.known(), lambda line: None)
-    assert not list(again.left())
+    again = Listing(source, step, ledger.index(), lambda line: None)
+    assert not list(again.remaining())
     lap("list_again")
     assert ledger.summary().total == count
     lap("summary")
     return {"images": count, "seconds": seconds, "memory_mb": round(_memory() - before, 1)}
 
 
-def _row(path: str, modified: int) -> dict[str, Any]:
-    row = {"path": path, "status": "done", "reason": "", "detail": "", "format": "jpeg", "width": 512}
-    row |= {
-        "height": 512,
-        "channels": 3,
-        "depth": 8,
-        "bytes_in": 0,
-        "bytes_out": 90_000,
-        "modified": modified,
-    }
-    row |= {
-        "noise": 12.5,
-        "change": 4.0,
-        "read_ms": 0.1,
-        "decode_ms": 2.0,
-        "model_ms": 80.0,
-        "encode_ms": 1.4,
-    }
-    return row | {"write_ms": 0.2, "output": path, "sha256": "0" * 64, "finished": datetime.now(UTC)}
+def _row(path: str, modified: int) -> LedgerRow:
+    return LedgerRow(
+        path=path,
+        status="done",
+        reason="",
+        detail="",
+        format="jpeg",
+        width=512,
+        height=512,
+        channels=3,
+        depth=8,
+        bytes_in=0,
+        bytes_out=90_000,
+        modified=modified,
+        noise=12.5,
+        change=4.0,
+        read_ms=0.1,
+        decode_ms=2.0,
+        model_ms=80.0,
+        encode_ms=1.4,
+        write_ms=0.2,
+        output=path,
+        sha256="0" * 64,
+        finished=datetime.now(UTC),
+    )
 
 
 def _memory() -> float:

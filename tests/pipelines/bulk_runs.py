@@ -1,9 +1,8 @@
-"""What the tests of whole bulk runs share: an input of many images, settings, and an output's content."""
+"""What the tests of whole bulk runs share: images, settings, and an output's content."""
 
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,17 +26,6 @@ def png(seed: int, height: int = 40, width: int = 52) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(photo(np.random.default_rng(seed), height, width)).save(stream, "PNG")
     return stream.getvalue()
-
-
-@pytest.fixture(scope="module")
-def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """300 names of one image whose noise takes some time."""
-    folder = tmp_path_factory.mktemp("many") / "in"
-    folder.mkdir()
-    (folder / "000.png").write_bytes(png(0, 200, 300))
-    for index in range(1, 300):
-        os.link(folder / "000.png", folder / f"{index:03}.png")
-    return folder
 
 
 def settings_of(target: str, *sets: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,11 @@ from genray.progress import LineDisplay
 from genray.settings.base import absolute
 from genray.settings.load import load
 from genray.targets import Resources, find_target
-from pipelines.storage.output import Output
+from pipelines.engine.outcome import BulkOutcome
+from pipelines.storage.output import Output, PassRecord
+from tests.s3 import s3_root, s3_server
+
+__all__ = ["s3_root", "s3_server"]
 
 Bulk = Callable[..., dict[str, Any]]
 
@@ -106,22 +111,26 @@ def bundle_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 
 @pytest.fixture
 def bulk(tmp_path: Path) -> Bulk:
-    """Run a bulk target to its end: `bulk("denoise", "input=...", ...)`; the output is tmp_path/out."""
+    """Run a bulk target to its end: `bulk("denoise", "input=...", ...)`; the output is tmp_path/out, or
+    `output`. Returns the outcome as JSON."""
 
-    def work(target: str, *sets: str, workers: int = 0) -> dict[str, Any]:
+    def run(target: str, *sets: str, workers: int = 0, output: Output | None = None) -> dict[str, Any]:
         implementation: Any = find_target(target).load()
         sure = (f"output={tmp_path / 'out'}", f"work.workers={workers}", "work.gpu=false")
         sure = (*sure, "work.cpus_per_worker=1", "report.samples=0")
         settings = absolute(load(implementation.settings_class, target=target, sets=[*sure, *sets]))
         prepared = implementation.prepare(settings, target, None, lambda text: None)
-        return dict(prepared.run(LineDisplay(), Resources(2, 0), attached=False))
+        if output is not None:
+            prepared = replace(prepared, output=output)
+        outcome: BulkOutcome = prepared.run(LineDisplay(), Resources(2, 0), attached=False)
+        return outcome.as_json()
 
-    return work
+    return run
 
 
 @pytest.fixture
 def output(tmp_path: Path) -> Output:
-    return Output(str(tmp_path / "out"))
+    return Output.create(str(tmp_path / "out"))
 
 
 def rows_of(output: Path) -> list[dict[str, Any]]:
@@ -130,6 +139,13 @@ def rows_of(output: Path) -> list[dict[str, Any]]:
     paths = [row["path"] for row in rows]
     assert len(paths) == len(set(paths))
     return sorted(rows, key=lambda row: row["path"])
+
+
+def passes_of(output: Path) -> list[PassRecord]:
+    """What the header says of each pass."""
+    header = Output.create(str(output)).read_header()
+    assert header is not None
+    return header.passes
 
 
 def leftovers(output: Path) -> list[Path]:

@@ -24,9 +24,9 @@ def test_codes_are_a_few_bytes_and_come_with_a_table_of_what_jpeg_and_webp_do(co
     assert all(0 < len(code) < 40 for code in table["code"].to_pylist())
     assert set(table["width"].to_pylist()) == {52}
     prepared = json.loads((compressed / "_genray" / "run.json").read_text())["prepared"]
-    said = json.dumps(prepared["tables"]).lower()
-    assert "jpeg" in said
-    assert "webp" in said
+    tables = json.dumps(prepared["tables"]).lower()
+    assert "jpeg" in tables
+    assert "webp" in tables
     assert "genray" not in prepared["codec"]
 
 

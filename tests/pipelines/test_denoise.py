@@ -42,7 +42,8 @@ def close(first: np.ndarray, second: np.ndarray) -> bool:
 def test_images_come_out_as_the_network_makes_them_whatever_their_size(
     bulk: Bulk, bundle_of: Bundles, tmp_path: Path
 ) -> None:
-    rng, bundle = np.random.default_rng(0), bundle_of("denoiser")
+    rng = np.random.default_rng(0)
+    bundle = bundle_of("denoiser")
     sizes = [(48, 64), (47, 33), (48, 64), (9, 100)]
     noisy = [save(tmp_path / "in" / f"{i}.png", photo(rng, *size, noise=20)) for i, size in enumerate(sizes)]
     bulk("denoise", f"input={tmp_path / 'in'}", f"bundle={bundle}", "denoise.clean_below=0")

@@ -58,7 +58,8 @@ def test_halves_of_pairs_are_translated_and_judged_by_the_other_half(
     bulk: Bulk, bundle: Path, tmp_path: Path
 ) -> None:
     rng = np.random.default_rng(2)
-    target, label = photo(rng, 64, 64), photo(rng, 64, 64)
+    target = photo(rng, 64, 64)
+    label = photo(rng, 64, 64)
     save(tmp_path / "in", "pair.png", np.concatenate([target, label], axis=1))
     sets = (f"input={tmp_path / 'in'}", f"bundle={bundle}", "translate.half=auto", "translate.beside=true")
     bulk("translate", *sets)

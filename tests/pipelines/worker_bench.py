@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pytest
 
+from genray.images.photo import Photo, ReadLimits, read_photo
 from genray.io.sources import open_source
 from genray.io.store import create_store
-from pipelines.engine.plan import Plan, Planned, output_name, write_plan
+from pipelines.engine.chunk import OutputWriter
+from pipelines.engine.plan import Plan, PlannedInput, chunk_bounds, output_name, write_plan
 from pipelines.engine.worker import ChunkWorker
 from pipelines.settings import BulkSettings
 from pipelines.steps.base import Step, StepInput, StepPlace, StepResult
@@ -34,10 +35,10 @@ class Copying(Step[BulkSettings]):
     def check(self) -> Sequence[str]:
         return []
 
-    def open(self, place: StepPlace, header: Mapping[str, Any]) -> Sequence[str]:
+    def open(self, place: StepPlace, prepared: Mapping[str, Any]) -> Sequence[str]:
         return []
 
-    def make(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
+    def process(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
         self.look(inputs)
         return [StepResult(copy=each.data, skipped="clean", row={"n": 1}) for each in inputs]
 
@@ -46,33 +47,42 @@ class Bench:
     """An input with images, an output, and workers on all of it as one chunk."""
 
     def __init__(self, root: Path) -> None:
-        self.photos, self.out = root / "in", root / "out"
+        self.photos = root / "in"
+        self.out = root / "out"
         self.photos.mkdir()
         self.store = create_store(self.out)
-        self.attempts, self.ledger = Attempts(self.store), Ledger(self.store)
+        self.attempts = Attempts(self.store)
+        self.ledger = Ledger(self.store)
+        self.inputs = 0
         self.workers: list[ChunkWorker] = []
 
+    @property
+    def plan(self) -> Plan:
+        """All that `worker` listed, as one chunk."""
+        return Plan(self.store, 1, chunk_bounds(self.inputs, 1))
+
     def worker(
-        self, look: Look = lambda inputs: None, table: bool = False, kind: str = "same", **work: Any
+        self,
+        look: Look = lambda inputs: None,
+        *,
+        step: type[Copying] = Copying,
+        table: bool = False,
+        format: str = "same",
+        decode: Callable[[bytes, ReadLimits], Photo] = read_photo,
+        **work: Any,
     ) -> ChunkWorker:
         settings = BulkSettings.model_validate(
-            {"input": str(self.photos), "output": str(self.out), "work": work, "write": {"format": kind}}
+            {"input": str(self.photos), "output": str(self.out), "work": work, "write": {"format": format}}
         )
-        step = Copying(settings)
-        step.look = look
+        opened = step(settings)
+        opened.look = look
         source = open_source(settings.input, settings.read)
-        planned = [Planned(item, output_name(item.path, settings.write)) for item in source.items(print)]
-        inputs = write_plan(self.store, 1, planned)
+        planned = [PlannedInput(item, output_name(item.path, settings.write)) for item in source.items(print)]
+        self.inputs = write_plan(self.store, 1, planned)
+        rows = TableSink(self.store, "rows", pa.schema([("n", pa.int32())])) if table else None
+        writer = OutputWriter(settings.write, open_sink(self.store, settings.write), rows)
         worker = ChunkWorker(
-            settings,
-            step,
-            source,
-            open_sink(self.store, settings.write),
-            TableSink(self.store, "rows", pa.schema([("n", pa.int32())])) if table else None,
-            self.ledger,
-            self.attempts,
-            Plan(self.store, 1, inputs, 1),
-            2,
+            settings, opened, source, writer, self.ledger, self.attempts, threads=2, decode=decode
         )
         self.workers.append(worker)
         return worker
@@ -85,19 +95,11 @@ class Bench:
         for _ in range(times):
             attempt = self.attempts.begin(CHUNK)
             if at:
-                self.attempts.name(CHUNK, attempt, at)
+                self.attempts.name_image(CHUNK, attempt, at)
 
     def marker(self) -> Attempt:
         """What is said of the chunk."""
         return Attempt(**json.loads((self.out / "_genray" / "attempts" / f"{CHUNK}.json").read_text()))
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    bench = Bench(tmp_path)
-    yield bench
-    for worker in bench.workers:
-        worker.close()
 
 
 def go_on(counts: Mapping[str, float]) -> bool:

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from genray.cli.main import main
 from genray.errors import DataError
 from genray.io.store import open_store
-from pipelines.storage.ledger import Ledger
+from pipelines.storage.ledger import Ledger, LedgerRow
 from pipelines.storage.output import HEADER
 from pipelines.storage.overview import read_overview
 
@@ -18,10 +18,10 @@ BEGUN = datetime(2025, 3, 1, 12, tzinfo=UTC)
 HOSTILE = "a\n\x1b[31mred\r\u202e<script>.png"
 
 
-def row(path: str, status: str = "done", **more: Any) -> dict[str, Any]:
-    plain = {"path": path, "status": status, "reason": "", "detail": "", "bytes_in": 1000, "bytes_out": 500}
+def row(path: str, status: str = "done", **more: Any) -> LedgerRow:
+    basis = {"path": path, "status": status, "reason": "", "detail": "", "bytes_in": 1000, "bytes_out": 500}
     times = {"read_ms": 1.0, "decode_ms": 2.0, "model_ms": 16.0, "encode_ms": 1.0, "write_ms": 0.0}
-    return plain | times | {"modified": 1, "output": path, "finished": BEGUN} | more
+    return LedgerRow(**basis | times | {"modified": 1, "output": path, "finished": BEGUN} | more)
 
 
 def header(*passes: dict[str, Any]) -> dict[str, Any]:
@@ -73,37 +73,41 @@ def files(root: Path) -> dict[str, int]:
 
 def test_it_says_what_was_done_and_what_to_do_next(root: Path) -> None:
     before = files(root)
-    said = lines(shown(root))
-    assert said["target"] == "denoise"
-    assert said["bundle"] == "runs/first/bundle"
-    assert said["begun"] == "2025-03-01 12:00:00 UTC"
-    assert [said[name] for name in ("images", "done", "skipped", "failed", "left")] == [
+    printed = lines(shown(root))
+    assert printed["target"] == "denoise"
+    assert printed["bundle"] == "runs/first/bundle"
+    assert printed["begun"] == "2025-03-01 12:00:00 UTC"
+    assert [printed[name] for name in ("images", "done", "skipped", "failed", "left")] == [
         "5",
         "3",
         "1",
         "1",
         "0",
     ]
-    assert said["bytes"] == "5 kB in, 2.5 kB out (-50.0 %)"
-    assert said["speed"].startswith("2.0 images/s")
-    assert said["truncated"].split("  ")[-1].strip() == "the file ends early or its data is damaged"
-    assert said["truncated"].split()[:4] == ["failed", "1", "20", "%"]
-    assert said["clean"].startswith("skipped")
-    assert said["model"].split()[-3:] == ["%", "16", "ms"]
-    assert "--retry failed" in said["next:"]
+    assert printed["bytes"] == "5 kB in, 2.5 kB out (-50.0 %)"
+    assert printed["speed"].startswith("2.0 images/s")
+    assert printed["truncated"].split("  ")[-1].strip() == "the file ends early or its data is damaged"
+    assert printed["truncated"].split()[:4] == ["failed", "1", "20", "%"]
+    assert printed["clean"].startswith("skipped")
+    assert printed["model"].split()[-3:] == ["%", "16", "ms"]
+    assert "--retry failed" in printed["next:"]
     assert files(root) == before
 
 
 def test_as_json_it_is_one_line(root: Path) -> None:
     (line,) = shown(root, "--json").splitlines()
-    said = json.loads(line)
-    assert (said["target"], said["run"], said["left"]) == ("denoise", str(root), 0)
-    assert (said["total"], said["done"], said["skipped"], said["failed"]) == (5, 3, 1, 1)
-    assert said["reasons"] == {"truncated": 1, "clean": 1}
-    assert (said["bytes_in"], said["bytes_out"], said["stage_seconds"]["decode"]) == (5000, 2500, 0.01)
-    assert said["settings"]["input"] == "photos"
-    assert said["passes"][0]["number"] == 1
-    assert said["images_per_second"] == 2.0
+    printed = json.loads(line)
+    assert (printed["target"], printed["run"], printed["left"]) == ("denoise", str(root), 0)
+    assert (printed["total"], printed["done"], printed["skipped"], printed["failed"]) == (5, 3, 1, 1)
+    assert printed["reasons"] == {"truncated": 1, "clean": 1}
+    assert (printed["bytes_in"], printed["bytes_out"], printed["stage_seconds"]["decode"]) == (
+        5000,
+        2500,
+        0.01,
+    )
+    assert printed["settings"]["input"] == "photos"
+    assert printed["passes"][0]["number"] == 1
+    assert printed["images_per_second"] == 2.0
 
 
 def test_a_name_cannot_command_the_terminal(root: Path) -> None:
@@ -118,9 +122,9 @@ def test_listed_as_json_names_are_exact(root: Path) -> None:
 
 
 def test_a_list_ends_at_its_limit_and_says_what_is_left_out(root: Path) -> None:
-    said = ledger(root, "--list", "done", "--limit", "2")
-    assert [line.split() for line in said.stdout.splitlines()[1:]] == [["0.png"] * 2, ["1.png"] * 2]
-    assert said.stderr == "1 more: --limit 3 shows all\n"
+    printed = ledger(root, "--list", "done", "--limit", "2")
+    assert [line.split() for line in printed.stdout.splitlines()[1:]] == [["0.png"] * 2, ["1.png"] * 2]
+    assert printed.stderr == "1 more: --limit 3 shows all\n"
     assert ledger(root, "--list", "skipped", "--limit", "2").stderr == ""
 
 
@@ -141,27 +145,27 @@ def test_left_is_what_the_last_pass_has_not_done(root: Path) -> None:
     again = one_pass(number=2, started=later.isoformat(), listed=9, left=6)
     write_header(root, header(one_pass(ended="2025-03-01T13:00:00+00:00"), again))
     Ledger(open_store(str(root))).add("00002-000000-0-0", [row("new.png", finished=later)])
-    said = lines(shown(root))
-    assert said["left"] == "5"
-    assert said["ended"].startswith("not yet")
-    assert "speed" not in said, "it is told when the pass has ended"
+    printed = lines(shown(root))
+    assert printed["left"] == "5"
+    assert printed["ended"].startswith("not yet")
+    assert "speed" not in printed, "it is told when the pass has ended"
 
 
 def test_a_run_that_only_begins_is_shown(tmp_path: Path) -> None:
     started = one_pass()
     del started["left"], started["listed"]
     write_header(tmp_path, header(started))
-    said = lines(shown(tmp_path))
-    assert said["images"] == "0"
-    assert "not known" in said["left"]
+    printed = lines(shown(tmp_path))
+    assert printed["images"] == "0"
+    assert "not known" in printed["left"]
 
 
 @pytest.mark.parametrize("damage", ["", "[]", '{"form', "\x00"])
 def test_without_its_header_a_ledger_still_says_much(root: Path, damage: str) -> None:
     (root / HEADER).write_text(damage)
-    said = lines(shown(root))
-    assert said["done"] == "3"
-    assert "damaged" in said["target"]
+    printed = lines(shown(root))
+    assert printed["done"] == "3"
+    assert "damaged" in printed["target"]
 
 
 def test_it_can_be_read_while_a_run_writes_it(root: Path) -> None:

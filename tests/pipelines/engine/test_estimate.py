@@ -81,13 +81,13 @@ def test_a_person_is_told_the_same(tmp_path: Path) -> None:
     (tmp_path / "in" / "broken.png").write_bytes(b"\x89PNG")
     result = plan("corrupt", tmp_path / "in", "--hours", "2", sets=("work.workers=2",))
     assert result.exit_code == 0
-    said = {line[:12].strip(): line[12:].strip() for line in result.stdout.splitlines()}
-    assert said["images"].startswith("7, ")
-    assert said["sample"] == "7 of 0.0031 megapixels, 1 failed"
-    assert "decode" in said["ms an image"]
-    assert said["one worker"].endswith("images/s")
-    assert said["in 2 h"].startswith("1 workers")
-    assert "2 here" in said
+    printed = {line[:12].strip(): line[12:].strip() for line in result.stdout.splitlines()}
+    assert printed["images"].startswith("7, ")
+    assert printed["sample"] == "7 of 0.0031 megapixels, 1 failed"
+    assert "decode" in printed["ms an image"]
+    assert printed["one worker"].endswith("images/s")
+    assert printed["in 2 h"].startswith("1 workers")
+    assert "2 here" in printed
     assert "7 images listed; measuring 7" in result.stderr
 
 

@@ -62,7 +62,9 @@ def kill_when(process: subprocess.Popen[bytes], ready: Callable[[], bool]) -> No
 
 
 def test_a_driver_that_is_killed_ten_times_ends_with_every_input_once(tmp_path: Path) -> None:
-    photos, out, count = tmp_path / "in", tmp_path / "out", 400
+    photos = tmp_path / "in"
+    out = tmp_path / "out"
+    count = 400
     write_photos(photos, count, size=(160, 200))
     rng = random.Random(4)
     kills = 0
@@ -83,7 +85,8 @@ def test_a_driver_that_is_killed_ten_times_ends_with_every_input_once(tmp_path: 
 def test_a_killed_worker_is_replaced_and_its_images_are_done(
     embedded_ray: None, bulk: Bulk, tmp_path: Path
 ) -> None:
-    photos, out = tmp_path / "in", tmp_path / "out"
+    photos = tmp_path / "in"
+    out = tmp_path / "out"
     write_photos(photos, 300, size=(160, 200))
     killed: list[int] = []
     watching = threading.Thread(target=kill_a_worker, args=(out, killed))
@@ -122,7 +125,7 @@ from ray.cluster_utils import Cluster
 from genray.targets import find_target
 from genray.settings.load import load
 from genray.progress import LineDisplay
-from genray.resources import Resources
+from genray.targets import Resources
 
 photos, out, temporary = sys.argv[1:]
 nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "temp_dir": temporary})
@@ -140,14 +143,15 @@ sets = [f"input={photos}", f"output={out}", "work.workers=3", "work.commit_secon
 prepared = target.prepare(load(target.settings_class, target="corrupt", sets=sets), "corrupt", None, print)
 threading.Thread(target=kill, daemon=True).start()
 outcome = prepared.run(LineDisplay(), Resources(5, 0, 3), attached=True)
-print("total", outcome["total"], flush=True)
+print("total", outcome.summary.total, flush=True)
 ray.shutdown()
 nodes.shutdown()
 """
 
 
 def test_a_killed_node_of_three_costs_nothing(tmp_path: Path, short_folder: Path) -> None:
-    photos, out = tmp_path / "in", tmp_path / "out"
+    photos = tmp_path / "in"
+    out = tmp_path / "out"
     write_photos(photos, 600, size=(160, 200))
     done = subprocess.run(
         [sys.executable, "-c", _CLUSTER, str(photos), str(out), str(short_folder)],

@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.storage.attempts import Attempt
+from pipelines.storage.ledger import chunk_name
 from pipelines.storage.output import Output
 from tests.pipelines.bulk_runs import Bundles
-from tests.pipelines.conftest import Bulk, rows_of, write_photos
+from tests.pipelines.conftest import Bulk, passes_of, rows_of, write_photos
 
 ROOT = Path(__file__).parents[3]
 
@@ -23,7 +24,8 @@ ROOT = Path(__file__).parents[3]
 def test_rows_that_the_ledger_does_not_speak_of_are_gone_at_the_next_run(
     bulk: Bulk, bundle_of: Bundles, tmp_path: Path, target: str, folder: str
 ) -> None:
-    photos, table = tmp_path / "in", tmp_path / "out" / folder
+    photos = tmp_path / "in"
+    table = tmp_path / "out" / folder
     write_photos(photos, 6, noise=0)
     sets = (f"input={photos}", f"bundle={bundle_of('autoencoder' if target == 'embed' else 'anomaly')}")
     bulk(target, *sets)
@@ -40,7 +42,8 @@ def test_rows_that_the_ledger_does_not_speak_of_are_gone_at_the_next_run(
 def test_a_part_whose_rows_were_never_recorded_is_made_again_once(
     bulk: Bulk, bundle_of: Bundles, tmp_path: Path
 ) -> None:
-    photos, out = tmp_path / "in", tmp_path / "out"
+    photos = tmp_path / "in"
+    out = tmp_path / "out"
     write_photos(photos, 6, noise=0)
     sets = (f"input={photos}", f"bundle={bundle_of('autoencoder')}")
     bulk("embed", *sets)
@@ -54,12 +57,12 @@ _DEADLY = """
 import os, sys
 from pipelines.corrupt import Corrupt
 
-def look(self, inputs, make=Corrupt.make):
+def look(self, inputs, process=Corrupt.process):
     if any(each.path == sys.argv[1] for each in inputs):
         os.kill(os.getpid(), 9)
-    return make(self, inputs)
+    return process(self, inputs)
 
-Corrupt.make = look
+Corrupt.process = look
 from genray.cli.main import main
 main(sys.argv[2:])
 """
@@ -83,12 +86,13 @@ def left_by_dead_passes(out: Path, died: int, attempt: Attempt) -> None:
     """Make the output's last pass one that was killed, before it recorded anything."""
     for file in (out / "_genray" / "ledger").iterdir():
         file.unlink()
-    output = Output(str(out))
-    header = output.header()
-    del header["passes"][-1]["ended"]
-    header["passes"][-1]["died"] = died
+    output = Output.create(str(out))
+    header = output.read_header()
+    assert header is not None
+    header.passes[-1].ended = None
+    header.passes[-1].died = died
     output.write_header(header)
-    marker = out / "_genray" / "attempts" / f"{header['passes'][-1]['number']:05}-000000.json"
+    marker = out / "_genray" / "attempts" / f"{chunk_name(header.passes[-1].number, 0)}.json"
     marker.parent.mkdir(exist_ok=True)
     marker.write_text(json.dumps(asdict(attempt)))
 
@@ -96,7 +100,9 @@ def left_by_dead_passes(out: Path, died: int, attempt: Attempt) -> None:
 def test_an_image_that_kills_the_driver_twice_in_a_row_is_recorded_in_the_end(
     bulk: Bulk, tmp_path: Path
 ) -> None:
-    photos, out, deadly = tmp_path / "in", tmp_path / "out", "0/0004.png"
+    photos = tmp_path / "in"
+    out = tmp_path / "out"
+    deadly = "0/0004.png"
     write_photos(photos, 6)
     bulk("corrupt", f"input={photos}")
     left_by_dead_passes(out, 1, Attempt(1))  # from here on images are worked on one by one
@@ -104,7 +110,7 @@ def test_an_image_that_kills_the_driver_twice_in_a_row_is_recorded_in_the_end(
         die_of(deadly, photos, out)
         (marker,) = (out / "_genray" / "attempts").iterdir()
         assert json.loads(marker.read_text())["suspect"] == deadly
-    assert [each["died"] for each in Output(str(out)).header()["passes"]] == [1, 2, 3]
+    assert [each.died for each in passes_of(out)] == [1, 2, 3]
     outcome = bulk("corrupt", f"input={photos}")
     assert (outcome["done"], outcome["reasons"]) == (5, {"killed-worker": 1})
     assert [row["path"] for row in rows_of(out) if row["status"] == "failed"] == [deadly]
@@ -124,25 +130,27 @@ def test_an_image_that_kills_the_driver_twice_in_a_row_is_recorded_in_the_end(
 def test_what_killed_passes_left_decides_over_an_image(
     bulk: Bulk, tmp_path: Path, attempt: Attempt, poisonous: bool
 ) -> None:
-    photos, out = tmp_path / "in", tmp_path / "out"
+    photos = tmp_path / "in"
+    out = tmp_path / "out"
     write_photos(photos, 5)
     bulk("corrupt", f"input={photos}")
     left_by_dead_passes(out, attempt.number, attempt)
     outcome = bulk("corrupt", f"input={photos}")
     assert outcome["total"] == 5
     assert outcome["reasons"] == ({"killed-worker": 1} if poisonous else {})
-    passes = Output(str(out)).header()["passes"]
-    assert [each["number"] for each in passes] == [1, 2]
-    assert passes[-1]["died"] == (0 if attempt.done else attempt.number + 1)
+    passes = passes_of(out)
+    assert [each.number for each in passes] == [1, 2]
+    assert passes[-1].died == (0 if attempt.done else attempt.number + 1)
     assert not list((out / "_genray" / "attempts").iterdir())
 
 
 def test_a_pass_that_ended_well_leaves_nothing_of_those_that_died_before(bulk: Bulk, tmp_path: Path) -> None:
-    photos, out = tmp_path / "in", tmp_path / "out"
+    photos = tmp_path / "in"
+    out = tmp_path / "out"
     write_photos(photos, 5)
     bulk("corrupt", f"input={photos}")
     left_by_dead_passes(out, 2, Attempt(2, "1/0003.jpg", 1))
     bulk("corrupt", f"input={photos}")
     write_photos(photos / "more", 2)
     bulk("corrupt", f"input={photos}")
-    assert [each["died"] for each in Output(str(out)).header()["passes"]] == [2, 3, 0]
+    assert [each.died for each in passes_of(out)] == [2, 3, 0]

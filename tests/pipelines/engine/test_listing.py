@@ -18,8 +18,8 @@ from genray.io.sources import open_source
 from genray.io.store import create_store
 from genray.io.tar import write_member
 from pipelines.corrupt import Corrupt, CorruptSettings
-from pipelines.engine.plan import Listing, Planned, output_name
-from pipelines.storage.ledger import Ledger, LedgerIndex
+from pipelines.engine.plan import Listing, PlannedInput, output_name
+from pipelines.storage.ledger import Ledger, LedgerIndex, LedgerRow
 
 
 def touch(folder: Path, names: Iterable[str]) -> None:
@@ -28,34 +28,35 @@ def touch(folder: Path, names: Iterable[str]) -> None:
         (folder / name).touch()
 
 
-def listing(folder: Path, known: LedgerIndex | None = None, **settings: Any) -> Listing:
+def listing(folder: Path, index: LedgerIndex | None = None, **settings: Any) -> Listing:
     values = CorruptSettings.model_validate({"input": str(folder), "output": str(folder / "no"), **settings})
     source = open_source(values.input, values.read)
-    return Listing(source, Corrupt(values), known or LedgerIndex.empty(), lambda text: None)
+    return Listing(source, Corrupt(values), index or LedgerIndex.empty(), lambda text: None)
 
 
-def outputs(planned: Iterable[Planned]) -> dict[str, str]:
+def outputs(planned: Iterable[PlannedInput]) -> dict[str, str]:
     """The name of each input's output; an input or an output that is there twice is an error."""
     found = [(each.item.path, each.output) for each in planned]
-    inputs, names = Counter(path for path, _ in found), Counter(name for _, name in found)
+    inputs = Counter(path for path, _ in found)
+    names = Counter(name for _, name in found)
     assert [name for name, count in (inputs | names).items() if count > 1] == []
     return dict(found)
 
 
-def known_as(tmp_path: Path, rows: Mapping[str, Mapping[str, Any]]) -> LedgerIndex:
-    """What a ledger knows that has these rows."""
+def index_of(tmp_path: Path, rows: Mapping[str, dict[str, Any]]) -> LedgerIndex:
+    """The index of a ledger that has these rows."""
     ledger = Ledger(create_store(tmp_path / "ledger"))
     basis = {"status": "done", "bytes_in": 0, "modified": 0}
-    ledger.add("00001-000000-0-0", [{**basis, "path": path, **row} for path, row in rows.items()])
-    return ledger.known()
+    ledger.add("00001-000000-0-0", [LedgerRow(path, **basis | row) for path, row in rows.items()])
+    return ledger.index()
 
 
 def stamp(file: Path) -> dict[str, int]:
     return {"bytes_in": file.stat().st_size, "modified": file.stat().st_mtime_ns}
 
 
-def webp(folder: Path, known: LedgerIndex | None = None) -> dict[str, str]:
-    return outputs(listing(folder, known, write={"format": "webp"}).left())
+def webp(folder: Path, index: LedgerIndex | None = None) -> dict[str, str]:
+    return outputs(listing(folder, index, write={"format": "webp"}).remaining())
 
 
 def test_every_input_is_listed_once_folder_by_folder(tmp_path: Path) -> None:
@@ -67,7 +68,7 @@ def test_every_input_is_listed_once_folder_by_folder(tmp_path: Path) -> None:
     ]
     touch(tmp_path, [*names, "a/notes.txt", ".hidden.png", ".git/x.png"])
     listed = listing(tmp_path)
-    found = outputs(listed.left())
+    found = outputs(listed.remaining())
     assert sorted(found) == sorted(names)
     assert all(path == name for path, name in found.items())
     assert (listed.listed, listed.changed, listed.retried, listed.problems) == (24, [], [], [])
@@ -88,8 +89,8 @@ def test_only_what_is_new_or_has_changed_is_left_and_what_failed_if_asked_for(
     rows["d.png"] |= {"modified": 1, "status": "failed"}  # type: ignore[dict-item]
     rows["f.png"] |= {"status": "failed"}  # type: ignore[dict-item]
     rows["gone.png"] = {"bytes_in": 5, "modified": 5}
-    listed = listing(folder, known_as(tmp_path, rows), retry=retry)
-    assert [each.item.path for each in listed.left()] == [f"{name}.png" for name in left]
+    listed = listing(folder, index_of(tmp_path, rows), retry=retry)
+    assert [each.item.path for each in listed.remaining()] == [f"{name}.png" for name in left]
     assert listed.listed == 6
     assert listed.changed == ["b.png", "c.png", "d.png"]
     assert listed.retried == (["f.png"] if retry == "failed" else [])
@@ -131,7 +132,9 @@ def test_no_two_of_all_names_that_may_meet_become_one_output(tmp_path: Path, kin
 def test_all_names_stay_where_the_format_does(tmp_path: Path) -> None:
     names = ["a.jpg", "a.png", "a.jpg.png", "b.tiff"]
     touch(tmp_path, names)
-    assert outputs(listing(tmp_path, write={"format": "same"}).left()) == dict(zip(names, names, strict=True))
+    assert outputs(listing(tmp_path, write={"format": "same"}).remaining()) == dict(
+        zip(names, names, strict=True)
+    )
 
 
 def test_names_are_the_same_whatever_of_the_folder_is_left_to_do(tmp_path: Path) -> None:
@@ -141,8 +144,8 @@ def test_names_are_the_same_whatever_of_the_folder_is_left_to_do(tmp_path: Path)
     touch(folder, ["a.png", "a.webp", "a.jpg.webp"])
     whole = webp(folder)
     assert whole["a.jpg"] == alone["a.jpg"], "what comes later changes nothing"
-    known = known_as(tmp_path, {name: stamp(folder / name) for name in ("a.jpg", "a.webp", "a.jpg.webp")})
-    assert webp(folder, known) == {"a.png": whole["a.png"]}
+    index = index_of(tmp_path, {name: stamp(folder / name) for name in ("a.jpg", "a.webp", "a.jpg.webp")})
+    assert webp(folder, index) == {"a.png": whole["a.png"]}
 
 
 def test_members_of_a_tar_in_any_order_have_outputs_of_their_own(tmp_path: Path) -> None:
@@ -163,7 +166,7 @@ def test_a_name_that_is_not_utf8_is_a_problem_of_its_own(tmp_path: Path) -> None
     touch(tmp_path, ["good.png", "größe.png"])
     touch(tmp_path, [os.fsdecode(b"\xff\xfe.png")])
     listed = listing(tmp_path)
-    assert sorted(outputs(listed.left())) == ["good.png", "größe.png"]
+    assert sorted(outputs(listed.remaining())) == ["good.png", "größe.png"]
     (bad,) = listed.problems
     assert (bad.path, bad.reason) == ("\\udcff\\udcfe.png", "bad-name")
     bad.path.encode()
@@ -173,7 +176,7 @@ def test_a_folder_whose_name_is_not_utf8_costs_what_is_in_it(tmp_path: Path) -> 
     touch(tmp_path, ["good.png"])
     touch(tmp_path / os.fsdecode(b"\xe9"), ["1.png", "2.png"])
     listed = listing(tmp_path)
-    assert list(outputs(listed.left())) == ["good.png"]
+    assert list(outputs(listed.remaining())) == ["good.png"]
     assert [bad.reason for bad in listed.problems] == ["bad-name"] * 2
 
 
@@ -184,27 +187,27 @@ def test_a_damaged_shard_is_a_problem_and_the_others_are_listed(tmp_path: Path) 
     (tmp_path / "good.tar").write_bytes(buffer.getvalue())
     (tmp_path / "bad.tar").write_bytes(b"no tar at all" * 100)
     listed = listing(tmp_path)
-    assert list(outputs(listed.left())) == ["good/a.png"]
+    assert list(outputs(listed.remaining())) == ["good/a.png"]
     assert [(bad.path, bad.reason) for bad in listed.problems] == [("bad.tar", "truncated")]
 
 
 def test_a_sample_of_few_is_all_of_them(tmp_path: Path) -> None:
     touch(tmp_path, [f"{i}.png" for i in range(20)])
     listed = listing(tmp_path)
-    left = [each.item for each in listed.left()]
-    assert listed.sample == left
+    left = [each.item for each in listed.remaining()]
+    assert listed.sample.items == left
 
 
-def shares(folder: Path, known: LedgerIndex | None, parts: int) -> list[float]:
+def shares(folder: Path, index: LedgerIndex | None, parts: int) -> list[float]:
     """Of samples by 40 seeds the share that comes from each of as many equal parts of the store."""
     counts = [0] * parts
     for seed in range(40):
-        listed = listing(folder, known, report={"seed": seed})
-        left = [each.item.path for each in listed.left()]
+        listed = listing(folder, index, report={"seed": seed})
+        left = [each.item.path for each in listed.remaining()]
         place = {path: index * parts // len(left) for index, path in enumerate(left)}
-        assert len(listed.sample) == 64
-        assert len({item.path for item in listed.sample}) == 64
-        for item in listed.sample:
+        assert len(listed.sample.items) == 64
+        assert len({item.path for item in listed.sample.items}) == 64
+        for item in listed.sample.items:
             counts[place[item.path]] += 1
     return [count / sum(counts) for count in counts]
 
@@ -219,8 +222,8 @@ def test_a_sample_is_drawn_evenly_from_what_is_left_of_a_store_that_is_nearly_do
     folder = tmp_path / "in"
     names = [f"{i:04}.png" for i in range(600)]
     touch(folder, names)
-    known = known_as(tmp_path, {name: stamp(folder / name) for name in names[:400]})
-    assert shares(folder, known, 4) == pytest.approx([0.25] * 4, abs=0.04)
+    index = index_of(tmp_path, {name: stamp(folder / name) for name in names[:400]})
+    assert shares(folder, index, 4) == pytest.approx([0.25] * 4, abs=0.04)
 
 
 def test_the_same_seed_draws_the_same_sample(tmp_path: Path) -> None:
@@ -228,6 +231,6 @@ def test_the_same_seed_draws_the_same_sample(tmp_path: Path) -> None:
     drawn = []
     for seed in (1, 1, 2):
         listed = listing(tmp_path, report={"seed": seed})
-        assert len(list(listed.left())) == 200
-        drawn.append([item.path for item in listed.sample])
+        assert len(list(listed.remaining())) == 200
+        drawn.append([item.path for item in listed.sample.items])
     assert drawn[0] == drawn[1] != drawn[2]

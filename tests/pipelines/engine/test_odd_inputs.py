@@ -12,10 +12,8 @@ import pytest
 
 from genray.images.photo import ReadLimits, read_photo
 from tests.broken_files import write_broken_files
-from tests.pipelines.bulk_runs import many, outputs_of, png
+from tests.pipelines.bulk_runs import outputs_of, png
 from tests.pipelines.conftest import Bulk, rows_of, write_photos
-
-__all__ = ["many"]
 
 
 def check_outputs(out: Path) -> None:
@@ -31,7 +29,8 @@ def check_outputs(out: Path) -> None:
 def test_of_a_thousand_broken_and_odd_files_each_is_recorded_once_with_its_reason(
     bulk: Bulk, tmp_path: Path
 ) -> None:
-    photos, out = tmp_path / "in", tmp_path / "out"
+    photos = tmp_path / "in"
+    out = tmp_path / "out"
     expected = write_broken_files(photos, 1000)
     hidden = {path for path in expected if any(part.startswith(".") for part in path.split("/"))}
     expected = {path: reason for path, reason in expected.items() if path not in hidden}
@@ -57,7 +56,8 @@ def test_of_a_thousand_broken_and_odd_files_each_is_recorded_once_with_its_reaso
 def test_an_output_whose_name_is_taken_by_a_folder_or_too_long_fails_alone(
     bulk: Bulk, tmp_path: Path
 ) -> None:
-    photos, out = tmp_path / "in", tmp_path / "out"
+    photos = tmp_path / "in"
+    out = tmp_path / "out"
     (photos / "a.jpg.webp").mkdir(parents=True)
     long = "x" * 250 + ".png"
     for name in ("a.jpg", "a.jpg.webp/b.png", "c.png", long):
@@ -87,7 +87,8 @@ def test_inputs_that_cannot_be_opened_fail_alone_and_are_done_when_they_can(
 
 
 def test_inputs_that_vanish_while_the_run_works_fail_alone(many: Path, bulk: Bulk, tmp_path: Path) -> None:
-    photos, out = tmp_path / "in", tmp_path / "out"
+    photos = tmp_path / "in"
+    out = tmp_path / "out"
     shutil.copytree(many, photos, copy_function=os.link)
 
     def remove() -> None:
@@ -107,7 +108,8 @@ def test_inputs_that_vanish_while_the_run_works_fail_alone(many: Path, bulk: Bul
 def test_nothing_is_left_of_an_input_that_can_no_longer_be_made(
     bulk: Bulk, tmp_path: Path, container: str
 ) -> None:
-    photos, out = tmp_path / "in", tmp_path / "out"
+    photos = tmp_path / "in"
+    out = tmp_path / "out"
     photos.mkdir()
     for index in range(4):
         (photos / f"{index}.png").write_bytes(png(index))

@@ -7,7 +7,8 @@ from tests.pipelines.conftest import Bulk, rows_of, write_photos
 
 
 def test_a_run_of_which_every_image_fails_is_an_error_of_its_own(tmp_path: Path) -> None:
-    photos, out = tmp_path / "in", tmp_path / "out"
+    photos = tmp_path / "in"
+    out = tmp_path / "out"
     photos.mkdir()
     for index in range(3):
         (photos / f"{index}.png").write_bytes(b"\x89PNG")

@@ -27,7 +27,8 @@ def _picture(kind: str) -> Image.Image:
 def test_an_image_keeps_its_channels_its_depth_and_its_transparency(
     bulk: Bulk, tmp_path: Path, kind: str, suffix: str
 ) -> None:
-    photos, out = tmp_path / "in", tmp_path / "out"
+    photos = tmp_path / "in"
+    out = tmp_path / "out"
     photos.mkdir()
     before = _picture(kind)
     if kind == "gray-alpha":
@@ -54,10 +55,12 @@ def test_an_image_keeps_its_channels_its_depth_and_its_transparency(
 def test_a_photo_that_its_camera_turned_comes_out_upright_with_its_exif_and_profile(
     bulk: Bulk, tmp_path: Path
 ) -> None:
-    photos, out = tmp_path / "in", tmp_path / "out"
+    photos = tmp_path / "in"
+    out = tmp_path / "out"
     photos.mkdir()
     exif = Image.Exif()
-    exif[0x0112], exif[0x0110] = 6, "A camera"
+    exif[0x0112] = 6
+    exif[0x0110] = "A camera"
     from PIL import ImageCms, ImageOps
 
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

@@ -5,18 +5,18 @@ import pytest
 
 from genray.io.sources import Item
 from genray.io.store import open_store
-from pipelines.engine.plan import FILE_ROWS, Plan, Planned, chunks, remove_plans, write_plan
+from pipelines.engine.plan import FILE_ROWS, Plan, PlannedInput, chunk_bounds, remove_plans, write_plan
 
 
-def planned(index: int) -> Planned:
-    return Planned(Item(f"a/{index}.jpg", index, 7, "s.tar", index * 512), f"a/{index}.png")
+def planned(index: int) -> PlannedInput:
+    return PlannedInput(Item(f"a/{index}.jpg", index, 7, "s.tar", index * 512), f"a/{index}.png")
 
 
 @pytest.mark.parametrize("count", [0, 1, 10, FILE_ROWS, FILE_ROWS + 3])
 def test_chunks_hold_every_input_once_and_in_order(tmp_path: Path, count: int) -> None:
     store = open_store(str(tmp_path))
     assert write_plan(store, 3, map(planned, range(count))) == count
-    plan = Plan(store, 3, count, 5)
+    plan = Plan(store, 3, chunk_bounds(count, 5))
     assert [each for index in range(len(plan)) for each in plan.chunk(index)] == [
         planned(i) for i in range(count)
     ]
@@ -25,9 +25,9 @@ def test_chunks_hold_every_input_once_and_in_order(tmp_path: Path, count: int) -
 def test_a_chunk_may_lie_in_two_files(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     count = write_plan(store, 1, map(planned, range(FILE_ROWS + 50)))
-    bounds = chunks(count, 2)
+    bounds = chunk_bounds(count, 2)
     across = next(index for index, (a, b) in enumerate(pairwise(bounds)) if a < FILE_ROWS < b)
-    assert [each.item.size for each in Plan(store, 1, count, 2).chunk(across)] == list(
+    assert [each.item.size for each in Plan(store, 1, bounds).chunk(across)] == list(
         range(bounds[across], bounds[across + 1])
     )
 
@@ -42,7 +42,7 @@ def test_plans_can_be_removed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("inputs", [0, 1, 7, 480, 1_000_003])
 @pytest.mark.parametrize("workers", [1, 2, 64])
 def test_chunks_are_large_first_and_small_at_the_end(inputs: int, workers: int) -> None:
-    bounds = chunks(inputs, workers)
+    bounds = chunk_bounds(inputs, workers)
     sizes = [b - a for a, b in pairwise(bounds)]
     assert (bounds[0], bounds[-1], sum(sizes)) == (0, inputs, inputs)
     assert sizes == sorted(sizes, reverse=True)

@@ -15,8 +15,8 @@ from genray.errors import BulkError, ResourceError
 from genray.progress import LineDisplay, Tick
 from genray.settings.load import load
 from genray.targets import Resources, find_target
-from pipelines.engine.pool import READY
-from pipelines.engine.progress_metrics import ProgressExporter, Watcher
+from pipelines.engine.pool import READY_WORKERS
+from pipelines.engine.progress_metrics import PassProgress, ProgressExporter
 from pipelines.settings import WorkSettings
 from tests.pipelines.conftest import Bulk, write_photos
 
@@ -39,9 +39,9 @@ class Shown:
     def close(self) -> None: ...
 
 
-def watcher(images: int = 1000, **work: Any) -> tuple[Watcher, Shown]:
+def progress_of(images: int = 1000, **work: Any) -> tuple[PassProgress, Shown]:
     shown = Shown()
-    return Watcher(images, WorkSettings(**work), shown), shown
+    return PassProgress(images, WorkSettings(**work), shown), shown
 
 
 def metrics(port: int) -> dict[str, str]:
@@ -53,55 +53,55 @@ def metrics(port: int) -> dict[str, str]:
 
 
 def test_rates_leave_out_the_start_up() -> None:
-    watching, shown = watcher(100)
+    progress, shown = progress_of(100)
     began = time.monotonic()
-    watching.watch({})
+    progress.update({})
     time.sleep(0.3)
-    watching.watch({})
+    progress.update({})
     ready = time.monotonic()
     time.sleep(0.1)
-    watching.watch({READY: 1})
+    progress.update({READY_WORKERS: 1})
     time.sleep(0.1)
-    watching.watch({READY: 1, "done": 40, "failed": 10, "bytes_in": 50e6})
+    progress.update({READY_WORKERS: 1, "done": 40, "failed": 10, "bytes_in": 50e6})
     seconds = time.monotonic() - ready
-    figures = watching.figures()
-    assert figures["images_per_second"] == pytest.approx(50 / seconds, rel=0.05)
-    assert figures["mb_per_second"] == pytest.approx(50 / seconds, rel=0.05)
-    assert figures["start_seconds"] == pytest.approx(ready - began, abs=0.05)
+    rates = progress.rates
+    assert rates.images_per_second == pytest.approx(50 / seconds, rel=0.05)
+    assert rates.mb_per_second == pytest.approx(50 / seconds, rel=0.05)
+    assert rates.start_seconds == pytest.approx(ready - began, abs=0.05)
     last = shown.ticks[-1]
     assert (last.step, last.steps, last.unit) == (50, 100, "image")
-    assert last.images_per_second == figures["images_per_second"]
+    assert last.images_per_second == rates.images_per_second
     assert last.seconds_left == pytest.approx(50 / (50 / seconds), rel=0.05)
     assert last.values["failed"] == 10
 
 
 def test_time_in_which_nothing_comes_through_after_the_last_image_does_not_count() -> None:
-    watching, _ = watcher(100)
-    watching.watch({READY: 1, "done": 10})
+    progress, _ = progress_of(100)
+    progress.update({READY_WORKERS: 1, "done": 10})
     time.sleep(0.1)
-    watching.watch({READY: 1, "done": 30})
-    before = watching.figures()
+    progress.update({READY_WORKERS: 1, "done": 30})
+    before = progress.rates
     time.sleep(0.2)
-    watching.watch({READY: 1, "done": 30})
-    assert watching.figures() == before
+    progress.update({READY_WORKERS: 1, "done": 30})
+    assert progress.rates == before
 
 
 def test_a_pass_that_is_through_at_the_first_look_has_a_rate_too() -> None:
-    watching, _ = watcher(7)
+    progress, _ = progress_of(7)
     began = time.monotonic()
     time.sleep(0.1)
-    watching.watch({READY: 1, "done": 7, "bytes_in": 7e6})
+    progress.update({READY_WORKERS: 1, "done": 7, "bytes_in": 7e6})
     seconds = time.monotonic() - began
-    assert watching.figures()["images_per_second"] == pytest.approx(7 / seconds, rel=0.1)
-    assert watching.figures()["mb_per_second"] == pytest.approx(7 / seconds, rel=0.1)
+    assert progress.rates.images_per_second == pytest.approx(7 / seconds, rel=0.1)
+    assert progress.rates.mb_per_second == pytest.approx(7 / seconds, rel=0.1)
 
 
 def test_nothing_is_shown_before_the_first_image_is_through() -> None:
-    watching, shown = watcher()
-    assert not watching.watch({})
+    progress, shown = progress_of()
+    assert not progress.update({})
     assert shown.ticks == []
-    assert watching.finished == 0
-    assert watching.figures()["images_per_second"] == 0
+    assert progress.finished == 0
+    assert progress.rates.images_per_second == 0
 
 
 @pytest.mark.parametrize(
@@ -115,37 +115,37 @@ def test_nothing_is_shown_before_the_first_image_is_through() -> None:
     ],
 )
 def test_a_run_of_which_too_much_fails_is_stopped(counts: dict[str, float], stopped: bool) -> None:
-    watching, _ = watcher(100_000, max_failed_share=0.6)
-    assert watching.watch(counts) is stopped
-    assert (watching.failing is not None) is stopped
+    progress, _ = progress_of(100_000, max_failed_share=0.6)
+    assert progress.update(counts) is stopped
+    assert (progress.failure is not None) is stopped
     if stopped:
-        assert isinstance(watching.failing, BulkError)
-        assert f"first {watching.finished} images failed" in watching.failing.what
-        assert "genray ledger" in str(watching.failing)
+        assert isinstance(progress.failure, BulkError)
+        assert f"first {progress.finished} images failed" in progress.failure.what
+        assert "genray ledger" in str(progress.failure)
 
 
 def test_a_run_that_may_fail_altogether_goes_on() -> None:
-    watching, _ = watcher(max_failed_share=1)
-    assert not watching.watch({"failed": 1000})
+    progress, _ = progress_of(max_failed_share=1)
+    assert not progress.update({"failed": 1000})
 
 
 def test_a_stop_that_was_asked_for_is_passed_on() -> None:
-    watching, _ = watcher()
-    assert not watching.watch({"done": 1})
-    watching.stopping = True
-    assert watching.watch({"done": 1})
-    assert watching.failing is None
+    progress, _ = progress_of()
+    assert not progress.update({"done": 1})
+    progress.request_stop()
+    assert progress.update({"done": 1})
+    assert progress.failure is None
 
 
 def test_the_sums_are_served_as_prometheus_metrics_until_the_end() -> None:
-    watching, shown = watcher(20, metrics_port=0)
-    with watching:
-        (said,) = shown.notes
-        port = int(said.removesuffix("/metrics").rpartition(":")[2])
-        assert said == f"metrics: http://127.0.0.1:{port}/metrics"
+    progress, shown = progress_of(20, metrics_port=0)
+    with progress:
+        (note,) = shown.notes
+        port = int(note.removesuffix("/metrics").rpartition(":")[2])
+        assert note == f"metrics: http://127.0.0.1:{port}/metrics"
         assert metrics(port)["genray_bulk_images_left"] == "20.0"
-        watching.watch({"done": 3, "failed": 1, "bytes_in": 1000, "bytes_out": 500, "read_ms": 2500})
-        watching.watch(
+        progress.update({"done": 3, "failed": 1, "bytes_in": 1000, "bytes_out": 500, "read_ms": 2500})
+        progress.update(
             {"done": 12, "failed": 1, "skipped": 2, "bytes_in": 4000, "read_ms": 3500, "errors": 1}
         )
         served = metrics(port)
@@ -164,7 +164,8 @@ def test_the_sums_are_served_as_prometheus_metrics_until_the_end() -> None:
 
 
 def test_two_exporters_live_side_by_side() -> None:
-    first, second = ProgressExporter(3, 0), ProgressExporter(4, 0)
+    first = ProgressExporter.serve(3, 0)
+    second = ProgressExporter.serve(4, 0)
     try:
         assert metrics(first.port)["genray_bulk_images_left"] == "3.0"
         assert metrics(second.port)["genray_bulk_images_left"] == "4.0"
@@ -174,7 +175,7 @@ def test_two_exporters_live_side_by_side() -> None:
 
 
 def test_metrics_are_served_on_the_loopback_interface_only() -> None:
-    exporter = ProgressExporter(1, 0)
+    exporter = ProgressExporter.serve(1, 0)
     try:
         port = f"{exporter.port:04X}"
         listening = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]

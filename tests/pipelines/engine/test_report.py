@@ -10,14 +10,19 @@ import pytest
 from PIL import Image
 
 from genray.io.sources import open_source
-from pipelines.engine.report import REPORT, write_report
+from pipelines.engine.outcome import BulkOutcome, PassOutcome, PassRates
+from pipelines.engine.report import REPORT, report_location, write_report
 from pipelines.settings import BulkSettings
-from pipelines.storage.output import Output
+from pipelines.storage.ledger import LedgerRow
+from pipelines.storage.output import Output, PassRecord, RunHeader
 from tests.page_reader import PageReader, is_drawn
 
 HOSTILE = '<script>alert("1")\n\N{DOG FACE}.png'
-RANDOM, NOISIEST, CHANGED = "At random", "The noisiest", "The most changed"
-ANOMALOUS, UNLIKE = "The most anomalous", "Unlike anything that the model was trained on"
+RANDOM = "At random"
+NOISIEST = "The noisiest"
+CHANGED = "The most changed"
+ANOMALOUS = "The most anomalous"
+UNLIKE = "Unlike anything that the model was trained on"
 SECTIONS = (RANDOM, NOISIEST, CHANGED, ANOMALOUS, UNLIKE, "Skipped and failed", "Time by stage", "Made with")
 
 
@@ -31,13 +36,14 @@ def png(pixels: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
-class Bulk:
+class EndedRun:
     """A bulk run's input, output and ledger as they are when it has ended."""
 
     def __init__(self, root: Path, location: str = "") -> None:
-        self.inputs, self.outputs = root / "in", root / "out"
+        self.inputs = root / "in"
+        self.outputs = root / "out"
         self.inputs.mkdir()
-        self.output = Output(location or str(self.outputs))
+        self.output = Output.create(location or str(self.outputs))
         self.prepared: dict[str, Any] | None = {}
 
     def images(self, names: Iterable[str]) -> None:
@@ -50,34 +56,37 @@ class Bulk:
                 path.write_bytes(png(file))
 
     def rows(self, rows: list[dict[str, Any]], chunk: int = 0) -> None:
-        plain = {"status": "done", "reason": "", "detail": "", "format": "png", "width": 60, "height": 40}
-        plain |= {"bytes_in": 2000, "bytes_out": 1000, "modified": 1, "container": "", "position": 0}
-        plain |= {"read_ms": 1.0, "decode_ms": 3.0, "finished": datetime.now(UTC)}
+        basis = {"status": "done", "reason": "", "detail": "", "format": "png", "width": 60, "height": 40}
+        basis |= {"bytes_in": 2000, "bytes_out": 1000, "modified": 1, "container": "", "position": 0}
+        basis |= {"read_ms": 1.0, "decode_ms": 3.0, "finished": datetime.now(UTC)}
         self.output.ledger.add(
-            f"00001-{chunk:06}-0-0", [plain | {"output": row["path"]} | row for row in rows]
+            f"00001-{chunk:06}-0-0",
+            [LedgerRow(**basis | {"output": row["path"]} | row) for row in rows],
         )
 
     def report(self, **report: Any) -> PageReader:
         settings = BulkSettings.model_validate(
             {"input": str(self.inputs), "output": str(self.outputs), "report": report}
         )
-        header = {
-            "target": "denoise",
-            "settings": {"input": "photos", "seed": 3},
-            "prepared": self.prepared,
-            "passes": [{"number": 1, "started": "2025-03-01T12:00:00+00:00", "listed": 9, "left": 7}],
-        }
-        this_pass = {"images": 7, "images_per_second": 12.5, "mb_per_second": 1.0}
-        outcome = self.output.ledger.summary().as_json() | {"this_pass": this_pass, "seconds": 62}
+        header = RunHeader(
+            target="denoise",
+            settings={"input": "photos", "seed": 3},
+            prepared=self.prepared,
+            passes=[PassRecord(1, "2025-03-01T12:00:00+00:00", listed=9, left=7)],
+        )
+        location = report_location(self.output)
+        assert location == f"{self.output.location}/{REPORT}"
+        this_pass = PassOutcome(7, 0, 0, 0, (), PassRates(12.5, 1.0, 0.0))
+        summary = self.output.ledger.summary()
+        outcome = BulkOutcome("denoise", self.output.location, summary, this_pass, 62, location)
         source = open_source(str(self.inputs), settings.read)
-        where = write_report(self.output, source, settings, header, outcome)
-        assert where == f"{self.output.location}/{REPORT}"
+        write_report(self.output, source, settings, header, outcome)
         return PageReader(self.output.store.read(REPORT).decode())
 
 
 @pytest.fixture
-def bulk(tmp_path: Path) -> Bulk:
-    return Bulk(tmp_path)
+def bulk(tmp_path: Path) -> EndedRun:
+    return EndedRun(tmp_path)
 
 
 def section(page: PageReader, title: str) -> str:
@@ -94,7 +103,7 @@ def shown(page: PageReader, title: str, names: Iterable[str]) -> list[str]:
     return sorted((name for name in names if name in text), key=text.index)
 
 
-def test_it_says_what_was_done_and_where_the_time_went(bulk: Bulk) -> None:
+def test_it_says_what_was_done_and_where_the_time_went(bulk: EndedRun) -> None:
     bulk.images(["a.png", "b.png", "c.png"])
     failed = {"status": "failed", "reason": "truncated", "detail": "at byte 9", "bytes_out": 0}
     skipped = {"path": "b.png", "status": "skipped", "reason": "clean"}
@@ -110,13 +119,15 @@ def test_it_says_what_was_done_and_where_the_time_went(bulk: Bulk) -> None:
     assert ["seed", "3"] in page.rows
 
 
-def test_pictures_are_input_output_and_their_difference(bulk: Bulk) -> None:
+def test_pictures_are_input_output_and_their_difference(bulk: EndedRun) -> None:
     bulk.images(["a.png"])
     bulk.rows([{"path": "a.png", "noise": 12.25}])
     page = bulk.report()
     picture = page.pictures[0]
     assert is_drawn(picture)
-    first, second, third = picture[:80, :120], picture[:80, 126:246], picture[:80, 252:372]
+    first = picture[:80, :120]
+    second = picture[:80, 126:246]
+    third = picture[:80, 252:372]
     assert np.array_equal(first[::2, ::2], image(0)), "small images are enlarged by whole pixels"
     assert np.array_equal(second, first // 2 + 128)
     factor = 2
@@ -125,7 +136,7 @@ def test_pictures_are_input_output_and_their_difference(bulk: Bulk) -> None:
     assert np.array_equal(third, expected)
 
 
-def test_large_images_are_made_smaller(bulk: Bulk) -> None:
+def test_large_images_are_made_smaller(bulk: EndedRun) -> None:
     (bulk.inputs / "a.png").write_bytes(png(image(0, 300, 700)))
     bulk.rows([{"path": "a.png", "output": ""}])
     (picture,) = bulk.report().pictures
@@ -133,7 +144,7 @@ def test_large_images_are_made_smaller(bulk: Bulk) -> None:
     assert 256 <= picture.shape[1] < 270
 
 
-def test_the_extremes_are_found_wherever_in_the_ledger_they_are(bulk: Bulk) -> None:
+def test_the_extremes_are_found_wherever_in_the_ledger_they_are(bulk: EndedRun) -> None:
     names = [f"{i:03}.png" for i in range(60)]
     bulk.images(names)
     order = np.random.default_rng(1).permutation(60)
@@ -152,10 +163,10 @@ def test_the_extremes_are_found_wherever_in_the_ledger_they_are(bulk: Bulk) -> N
     assert not section(page, UNLIKE)
 
 
-def test_the_same_images_are_drawn_in_whatever_order_they_were_done(bulk: Bulk, tmp_path: Path) -> None:
+def test_the_same_images_are_drawn_in_whatever_order_they_were_done(bulk: EndedRun, tmp_path: Path) -> None:
     names = [f"{i:03}.png" for i in range(40)]
     (tmp_path / "other").mkdir()
-    other = Bulk(tmp_path / "other")
+    other = EndedRun(tmp_path / "other")
     for run in (bulk, other):
         run.images(names)
     bulk.rows([{"path": name} for name in names])
@@ -167,7 +178,7 @@ def test_the_same_images_are_drawn_in_whatever_order_they_were_done(bulk: Bulk, 
     assert shown(bulk.report(samples=5, seed=1), RANDOM, names) != drawn
 
 
-def test_what_is_unlike_the_training_is_what_exceeds_its_largest_error(bulk: Bulk) -> None:
+def test_what_is_unlike_the_training_is_what_exceeds_its_largest_error(bulk: EndedRun) -> None:
     names = [f"{i}.png" for i in range(5)]
     bulk.images(names)
     bulk.rows([{"path": name, "error": 0.1 * i, "score": 0.3 * i} for i, name in enumerate(names)])
@@ -180,7 +191,7 @@ def test_what_is_unlike_the_training_is_what_exceeds_its_largest_error(bulk: Bul
     assert "difference" not in page.text, "the output of a score is a heat map"
 
 
-def test_what_is_gone_or_broken_meanwhile_is_passed_over(bulk: Bulk) -> None:
+def test_what_is_gone_or_broken_meanwhile_is_passed_over(bulk: EndedRun) -> None:
     names = ["gone.png", "broken.png", "folder.png", "no-output.png", "whole.png"]
     bulk.images(names)
     (bulk.inputs / "gone.png").unlink()
@@ -194,7 +205,7 @@ def test_what_is_gone_or_broken_meanwhile_is_passed_over(bulk: Bulk) -> None:
     assert sorted(picture.shape[1] // 120 for picture in page.pictures) == [1, 3]
 
 
-def test_all_kinds_of_images_are_shown(bulk: Bulk) -> None:
+def test_all_kinds_of_images_are_shown(bulk: EndedRun) -> None:
     bulk.inputs.joinpath("plain.png").write_bytes(png(image(0)))
     gray = image(1)[..., 0]
     bulk.inputs.joinpath("gray.png").write_bytes(png(gray))
@@ -210,7 +221,7 @@ def test_all_kinds_of_images_are_shown(bulk: Bulk) -> None:
     assert (seen[2] == 204).all(), "what is transparent is laid over white"
 
 
-def test_names_are_text_and_never_markup(bulk: Bulk) -> None:
+def test_names_are_text_and_never_markup(bulk: EndedRun) -> None:
     bulk.images([HOSTILE])
     failed = {"status": "failed", "reason": "empty", "detail": "</td><img src=x>"}
     bulk.rows([{"path": HOSTILE}, {"path": f"in/{HOSTILE}", **failed}])
@@ -222,7 +233,7 @@ def test_names_are_text_and_never_markup(bulk: Bulk) -> None:
     assert [f"in/{visible}", "empty", "</td><img src=x>"] in page.rows
 
 
-def test_of_many_failures_some_are_listed(bulk: Bulk) -> None:
+def test_of_many_failures_some_are_listed(bulk: EndedRun) -> None:
     bulk.images(["a.png"])
     for chunk in range(3):
         paths = [f"{chunk}-{i}.png" for i in range(500)]
@@ -232,7 +243,7 @@ def test_of_many_failures_some_are_listed(bulk: Bulk) -> None:
     assert ["1,480 more: genray ledger --list failed", "empty", ""] in rows
 
 
-def test_what_the_step_found_before_is_shown(bulk: Bulk) -> None:
+def test_what_the_step_found_before_is_shown(bulk: EndedRun) -> None:
     bulk.images(["a.png"])
     bulk.rows([{"path": "a.png"}])
     table = {
@@ -253,7 +264,7 @@ def test_what_the_step_found_before_is_shown(bulk: Bulk) -> None:
     assert np.array_equal(picture, image(5))
 
 
-def test_without_samples_it_reads_no_image(bulk: Bulk) -> None:
+def test_without_samples_it_reads_no_image(bulk: EndedRun) -> None:
     bulk.images(["a.png"])
     bulk.rows([{"path": "a.png", "noise": 3.0, "change": 2.0}])
     bulk.prepared = None
@@ -263,7 +274,7 @@ def test_without_samples_it_reads_no_image(bulk: Bulk) -> None:
 
 
 def test_it_goes_where_the_output_is(tmp_path: Path) -> None:
-    bulk = Bulk(tmp_path, "memory://report/out")
+    bulk = EndedRun(tmp_path, "memory://report/out")
     bulk.images(["a.png"])
     bulk.output.store.write("a.png", png(image(3)))
     bulk.rows([{"path": "a.png"}])

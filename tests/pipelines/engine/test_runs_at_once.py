@@ -19,14 +19,15 @@ ROOT = Path(__file__).parents[3]
 _HOLD = """
 import sys
 from pipelines.storage.output import Output
-with Output(sys.argv[1]).locked():
+with Output.create(sys.argv[1]).locked():
     print("held", flush=True)
     sys.stdin.read()
 """
 
 
 def test_a_second_run_on_the_same_output_is_refused_and_changes_nothing(bulk: Bulk, tmp_path: Path) -> None:
-    photos, out = tmp_path / "in", tmp_path / "out"
+    photos = tmp_path / "in"
+    out = tmp_path / "out"
     write_photos(photos, 4)
     bulk("corrupt", f"input={photos}")
     write_photos(photos / "more", 2)
@@ -48,7 +49,8 @@ def test_a_second_run_on_the_same_output_is_refused_and_changes_nothing(bulk: Bu
 
 
 def test_two_runs_at_once_do_the_work_once(tmp_path: Path) -> None:
-    photos, out = tmp_path / "in", tmp_path / "out"
+    photos = tmp_path / "in"
+    out = tmp_path / "out"
     write_photos(photos, 60, size=(200, 260))
     results: list[Any] = []
 
@@ -56,7 +58,7 @@ def test_two_runs_at_once_do_the_work_once(tmp_path: Path) -> None:
         settings = settings_of("corrupt", f"input={photos}", f"output={out}")
         prepared = find_target("corrupt").load().prepare(settings, "corrupt", None, lambda text: None)
         try:
-            results.append(prepared.run(LineDisplay(), Resources(2, 0), attached=False)["total"])
+            results.append(prepared.run(LineDisplay(), Resources(2, 0), attached=False).summary.total)
         except RunError as error:
             results.append(error.what)
 

@@ -13,15 +13,11 @@ from genray.cli.main import main
 from genray.io.store import open_store
 from tests.pipelines.bulk_runs import Bundles, png
 from tests.pipelines.conftest import Bulk
-from tests.s3 import s3_root, s3_server
-
-__all__ = ["s3_root", "s3_server"]
 
 
 @pytest.fixture
-def remote(s3_root: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
-    """The URI of a folder in the test's own bucket; nobody else takes its lease."""
-    monkeypatch.setattr("pipelines.storage.output._SETTLE_S", 0.05)
+def remote(s3_root: str) -> Callable[[str], str]:
+    """The URI of a folder in the test's own bucket."""
     root, _, query = s3_root.partition("?")
     return lambda folder: f"{root}/{folder}?{query}"
 
@@ -53,8 +49,8 @@ def test_a_run_from_and_to_s3_ends_and_has_nothing_left_to_do(
     assert not out.exists("_genray/lease.json")
     result = CliRunner().invoke(main, ["ledger", remote("out"), "--json"], catch_exceptions=False)
     assert result.exit_code == 0
-    said = json.loads(result.stdout)
-    assert (said["total"], said["done"], said["failed"]) == (10, 9, 1)
+    overview = json.loads(result.stdout)
+    assert (overview["total"], overview["done"], overview["failed"]) == (10, 9, 1)
     failed = CliRunner().invoke(main, ["ledger", remote("out"), "--list", "failed"], catch_exceptions=False)
     assert "broken.jpg" in failed.stdout
 

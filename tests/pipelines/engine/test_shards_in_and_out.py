@@ -36,7 +36,9 @@ _PACK = {"tar": write_tar, "parquet": write_parquet}
 def test_shards_in_and_out_stay_without_doubles_when_inputs_come_and_change(
     bulk: Bulk, tmp_path: Path, kind: str, container: str
 ) -> None:
-    photos, out, write = tmp_path / "in", tmp_path / "out", _PACK[kind]
+    photos = tmp_path / "in"
+    out = tmp_path / "out"
+    write = _PACK[kind]
     sets = (f"input={photos}", f"write.container={container}")
     first = {f"s/{i}.png": png(i) for i in range(8)}
     write(photos / f"a.{kind}", first | {"broken.png": b"\x89PNG"})

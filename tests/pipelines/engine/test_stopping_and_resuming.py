@@ -12,11 +12,11 @@ from genray.io.sources import open_source
 from genray.settings.base import flatten
 from pipelines.corrupt import Corrupt
 from pipelines.engine.bulk_pass import Pass
+from pipelines.engine.outcome import PassRates
+from pipelines.storage.ledger import LedgerRow
 from pipelines.storage.output import Output
-from tests.pipelines.bulk_runs import many, settings_of
-from tests.pipelines.conftest import Bulk, leftovers, rows_of, write_photos
-
-__all__ = ["many"]
+from tests.pipelines.bulk_runs import settings_of
+from tests.pipelines.conftest import Bulk, leftovers, passes_of, rows_of, write_photos
 
 ROOT = Path(__file__).parents[3]
 
@@ -64,7 +64,8 @@ def test_a_run_that_ctrl_c_stops_records_what_it_did_and_the_same_command_goes_o
 def test_retry_all_that_is_stopped_goes_on_with_what_is_left_and_old_outputs_are_gone(
     bulk: Bulk, many: Path, tmp_path: Path
 ) -> None:
-    photos, out = tmp_path / "in", tmp_path / "out"
+    photos = tmp_path / "in"
+    out = tmp_path / "out"
     photos.mkdir()
     for name in ("000.png", "299.png"):
         os.link(many / name, photos / name)
@@ -86,20 +87,22 @@ def test_retry_all_that_is_stopped_goes_on_with_what_is_left_and_old_outputs_are
     assert (outcome["this_pass"]["images"], outcome["total"]) == (201 - len(done), 201)
     assert done.items() <= {row["path"]: row["finished"] for row in rows_of(out)}.items()
     assert len(list(out.glob("*.png"))) == 201
-    assert [each["number"] for each in Output(str(out)).header()["passes"]] == [1, 2, 3]
+    assert [each.number for each in passes_of(out)] == [1, 2, 3]
 
 
 def test_retry_all_after_one_that_came_to_its_end_does_all_again(bulk: Bulk, tmp_path: Path) -> None:
-    photos, out = tmp_path / "in", tmp_path / "out"
+    photos = tmp_path / "in"
+    out = tmp_path / "out"
     write_photos(photos, 6)
     for number in (1, 2, 3):
         outcome = bulk("corrupt", f"input={photos}", "retry=all")
         assert (outcome["this_pass"]["images"], outcome["total"]) == (6, 6)
-        assert Output(str(out)).header()["passes"][-1]["number"] == number
+        assert passes_of(out)[-1].number == number
 
 
 def test_passes_are_counted_on_when_the_header_is_gone(bulk: Bulk, tmp_path: Path) -> None:
-    photos, out = tmp_path / "in", tmp_path / "out"
+    photos = tmp_path / "in"
+    out = tmp_path / "out"
     write_photos(photos, 4)
     bulk("corrupt", f"input={photos}")
     write_photos(photos / "more", 3)
@@ -108,23 +111,24 @@ def test_passes_are_counted_on_when_the_header_is_gone(bulk: Bulk, tmp_path: Pat
     write_photos(photos / "most", 2)
     outcome = bulk("corrupt", f"input={photos}", "overwrite=true")
     assert (outcome["this_pass"]["images"], outcome["total"]) == (2, 9)
-    assert [each["number"] for each in Output(str(out)).header()["passes"]] == [3]
+    assert [each.number for each in passes_of(out)] == [3]
 
 
 def test_a_late_row_of_an_earlier_pass_does_not_count(bulk: Bulk, tmp_path: Path) -> None:
-    photos, out = tmp_path / "in", tmp_path / "out"
+    photos = tmp_path / "in"
+    out = tmp_path / "out"
     write_photos(photos, 6)
     bulk("corrupt", f"input={photos}")
     rows = rows_of(out)
     settings = settings_of("corrupt", f"input={photos}", f"output={out}", "retry=all")
-    output = Output(str(out))
+    output = Output.create(str(out))
     source = open_source(settings.input, settings.read)
     with output.locked():
-        this = Pass(Corrupt(settings), source, output, flatten(settings), "corrupt", lambda text: None)
-        assert (this.number, this.inputs) == (2, 6)
-        output.ledger.add("00001-000009-0-0", [row | {"detail": "late"} for row in rows])
-        output.ledger.add("00002-000000-0-0", rows[:4])
-        summary = this.end({})
-    assert (summary.total, this.recorded) == (4, 4)
+        this_pass = Pass.begin(Corrupt(settings), source, output, flatten(settings), "corrupt", print)
+        assert (this_pass.number, this_pass.inputs) == (2, 6)
+        output.ledger.add("00001-000009-0-0", [LedgerRow(**row | {"detail": "late"}) for row in rows])
+        output.ledger.add("00002-000000-0-0", [LedgerRow(**row) for row in rows[:4]])
+        end = this_pass.end(PassRates(0.0, 0.0, 0.0))
+    assert (end.summary.total, end.recorded) == (4, 4)
     assert {row["detail"] for row in rows_of(out)} == {""}
     assert bulk("corrupt", f"input={photos}")["this_pass"]["images"] == 2, "what only the late one did"

@@ -14,21 +14,22 @@ def attempts(tmp_path: Path) -> Attempts:
 def test_attempts_are_counted_until_one_ends(attempts: Attempts) -> None:
     tries = [attempts.begin("00001-000000") for _ in range(3)]
     assert [each.number for each in tries] == [0, 1, 2]
-    assert [each.careful for each in tries] == [False, False, True]
+    assert [each.is_careful for each in tries] == [False, False, True]
     attempts.end("00001-000000", tries[-1])
     assert attempts.begin("00001-000000").done
     assert attempts.begin("00001-000001") == Attempt()
 
 
-def test_an_image_is_poison_when_two_in_a_row_died_at_it(attempts: Attempts) -> None:
-    for path, poison in (("good.jpg", ""), ("bad.jpg", ""), ("bad.jpg", "bad.jpg")):
+def test_an_image_is_deadly_when_two_in_a_row_died_at_it(tmp_path: Path) -> None:
+    attempts = Attempts(open_store(str(tmp_path)))
+    for path, deadly in (("good.jpg", ""), ("bad.jpg", ""), ("bad.jpg", "bad.jpg")):
         attempt = attempts.begin("c")
-        attempts.name("c", attempt, "first.jpg")
-        attempts.name("c", attempt, path)
+        attempts.name_image("c", attempt, "first.jpg")
+        attempts.name_image("c", attempt, path)
         again = attempts.begin("c")
-        assert (again.suspect, again.poison) == (path, poison)
+        assert (again.suspect, again.deadly_image) == (path, deadly)
         attempts.clear()
-        attempts = Attempts(attempts._store, again)
+        attempts = Attempts(open_store(str(tmp_path)), again)
 
 
 def test_a_chunk_belongs_to_who_began_it_last(attempts: Attempts) -> None:
@@ -46,7 +47,7 @@ def test_what_is_left_says_whether_the_run_before_died(attempts: Attempts) -> No
     attempts.end("a", attempts.begin("a"))
     assert attempts.clear() is None
     attempts.begin("b")
-    attempts.name("c", attempts.begin("c"), "at.jpg")
+    attempts.name_image("c", attempts.begin("c"), "at.jpg")
     left = attempts.clear()
     assert left is not None
     assert (left.suspect, left.times) == ("at.jpg", 1)

@@ -1,7 +1,7 @@
 import json
+from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -9,13 +9,20 @@ import pytest
 from genray.errors import DataError
 from genray.io.bad_input import BadInput
 from genray.io.store import open_store
-from pipelines.storage import ledger as module
-from pipelines.storage.ledger import FOLDER, Ledger
+from pipelines.storage.ledger import FOLDER, SCHEMA, Ledger, LedgerRow
 
 
-def row(path: str, status: str = "done", **more: Any) -> dict[str, Any]:
-    plain = {"path": path, "status": status, "reason": "", "bytes_in": 10, "bytes_out": 5, "modified": 1}
-    return plain | {"decode_ms": 2.0, "finished": datetime.now(UTC)} | more
+def row(path: str, status: str = "done", *, reason: str = "") -> LedgerRow:
+    return LedgerRow(
+        path,
+        status,
+        reason,
+        bytes_in=10,
+        bytes_out=5,
+        modified=1,
+        decode_ms=2.0,
+        finished=datetime.now(UTC),
+    )
 
 
 @pytest.fixture
@@ -31,6 +38,10 @@ def files(root: Path) -> list[str]:
     return sorted(file.name for file in (root / FOLDER).glob("*.parquet"))
 
 
+def test_a_row_has_the_columns_of_the_files() -> None:
+    assert [field.name for field in fields(LedgerRow)] == SCHEMA.names
+
+
 def test_a_chunk_that_is_written_twice_is_there_once(ledger: Ledger) -> None:
     for _ in range(2):
         ledger.add("00001-000000-0-0", [row("a"), row("b")])
@@ -39,15 +50,15 @@ def test_a_chunk_that_is_written_twice_is_there_once(ledger: Ledger) -> None:
 
 def test_it_knows_what_is_new_done_failed_and_changed(ledger: Ledger) -> None:
     ledger.add("00001-000000-0-0", [row("a"), row("b", "failed"), row("c", "skipped")])
-    known = ledger.known()
-    assert known.find("a", 10, 1) == "done"
-    assert known.find("a", 0, 1) == "done", "a size that is not known says nothing"
-    assert known.find("a", 11, 1) == "changed"
-    assert known.find("a", 10, 2) == "changed"
-    assert known.find("b", 10, 1) == "failed"
-    assert known.find("c", 10, 1) == "done"
-    assert known.find("d", 10, 1) == "new"
-    assert len(known) == 3
+    index = ledger.index()
+    assert index.find("a", 10, 1) == "done"
+    assert index.find("a", 0, 1) == "done", "a size that is not known says nothing"
+    assert index.find("a", 11, 1) == "changed"
+    assert index.find("a", 10, 2) == "changed"
+    assert index.find("b", 10, 1) == "failed"
+    assert index.find("c", 10, 1) == "done"
+    assert index.find("d", 10, 1) == "new"
+    assert len(index) == 3
 
 
 def test_a_summary_counts_and_sums(ledger: Ledger) -> None:
@@ -55,11 +66,11 @@ def test_a_summary_counts_and_sums(ledger: Ledger) -> None:
     ledger.add(
         "00001-000001-0-0", [row("c", "failed", reason="truncated"), row("d", "skipped", reason="clean")]
     )
-    said = ledger.summary().as_json()
-    assert (said["total"], said["done"], said["skipped"], said["failed"]) == (4, 1, 1, 2)
-    assert said["reasons"] == {"truncated": 2, "clean": 1}
-    assert (said["bytes_in"], said["bytes_out"]) == (40, 20)
-    assert said["stage_seconds"]["decode"] == pytest.approx(0.008)
+    summary = ledger.summary().as_json()
+    assert (summary["total"], summary["done"], summary["skipped"], summary["failed"]) == (4, 1, 1, 2)
+    assert summary["reasons"] == {"truncated": 2, "clean": 1}
+    assert (summary["bytes_in"], summary["bytes_out"]) == (40, 20)
+    assert summary["stage_seconds"]["decode"] == pytest.approx(0.008)
 
 
 def test_dropped_rows_are_gone_also_from_merged_files(ledger: Ledger) -> None:
@@ -89,12 +100,10 @@ def test_compacting_makes_one_file_of_many_and_keeps_every_row_and_key(
     assert ledger.keys() >= {*keys, "00002-000000-0-0"}
 
 
-def test_large_files_are_left_alone(ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_LARGE", 10)
-    monkeypatch.setattr(module, "_LARGEST", 20)
+def test_large_files_are_left_alone(ledger: Ledger, tmp_path: Path) -> None:
     for index in range(8):
         ledger.add(f"00001-{index:06}-0-0", [row(f"{index}/{n}") for n in range(6)])
-    ledger.compact(1)
+    ledger.compact(1, small_rows=10, most_rows=20)
     assert files(tmp_path) == [
         "merged-00001-000.parquet",
         "merged-00001-001.parquet",
@@ -104,7 +113,7 @@ def test_large_files_are_left_alone(ledger: Ledger, tmp_path: Path, monkeypatch:
     before = files(tmp_path)[:2]
     ledger.add("00002-000000-0-0", [row("more")])
     ledger.add("00002-000001-0-0", [row("most")])
-    ledger.compact(2)
+    ledger.compact(2, small_rows=10, most_rows=20)
     assert set(before) <= set(files(tmp_path))
     assert len(set(paths(ledger))) == len(paths(ledger)) == 50
 

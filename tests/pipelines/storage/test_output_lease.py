@@ -16,9 +16,6 @@ from genray.errors import BulkError, RunError
 from genray.io.store import open_store
 from pipelines.storage.output import Output
 from tests.pipelines.conftest import Bulk, write_photos
-from tests.s3 import s3_root, s3_server
-
-__all__ = ["s3_root", "s3_server"]
 
 ROOT = Path(__file__).parents[3]
 HELD = "another run is writing to this output"
@@ -29,23 +26,31 @@ def lease(root: str, holder: str, seconds: float) -> None:
     open_store(root).write("_genray/lease.json", text.encode())
 
 
-@pytest.fixture
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever takes a lease waits less before it is sure of it."""
-    monkeypatch.setattr("pipelines.storage.output._SETTLE_S", 0.1)
+def remote_output(root: str) -> Output:
+    """An output whose lease is sure after a moment."""
+    return Output.create(root, settle_seconds=0.1)
+
+
+def short_lease(root: str) -> Output:
+    """An output whose lease expires after a second."""
+    return Output.create(root, settle_seconds=0.1, lease_seconds=1.0)
+
+
+def new_root() -> str:
+    return f"memory://{uuid.uuid4().hex}"
 
 
 @pytest.fixture(params=["memory", "s3"])
-def remote(soon: None, request: pytest.FixtureRequest) -> str:
+def remote(request: pytest.FixtureRequest) -> str:
     if request.param == "memory":
-        return f"memory://{uuid.uuid4().hex}"
+        return new_root()
     return str(request.getfixturevalue("s3_root"))
 
 
 _HOLD = """
 import sys, time
 from pipelines.storage.output import Output
-with Output(sys.argv[1]).locked():
+with Output.create(sys.argv[1]).locked():
     print("held", flush=True)
     time.sleep(60)
 """
@@ -77,78 +82,70 @@ def test_an_output_that_another_process_holds_is_refused_until_that_is_killed(
 
 
 def test_a_second_run_in_the_same_process_is_refused_too(output: Output) -> None:
-    with output.locked(), pytest.raises(RunError, match=HELD), Output(output.location).locked():
+    with output.locked(), pytest.raises(RunError, match=HELD), Output.create(output.location).locked():
         pytest.fail("held twice")
 
 
 def test_a_remote_output_is_held_until_the_end(remote: str) -> None:
-    output = Output(remote)
+    output = remote_output(remote)
     with output.locked():
-        with pytest.raises(RunError, match=HELD), Output(remote).locked():
+        with pytest.raises(RunError, match=HELD), remote_output(remote).locked():
             pytest.fail("held twice")
         assert output.store.exists("_genray/lease.json")
     assert not output.store.exists("_genray/lease.json")
-    with Output(remote).locked():
+    with remote_output(remote).locked():
         pass
 
 
 def test_a_lease_is_waited_for_only_until_it_expires(remote: str) -> None:
     lease(remote, "other", 30)
-    with pytest.raises(RunError, match="one that died lets go within 60 s"), Output(remote).locked():
+    with pytest.raises(RunError, match="one that died lets go within 60 s"), remote_output(remote).locked():
         pytest.fail("held twice")
     assert open_store(remote).exists("_genray/lease.json"), "it is the other's"
     lease(remote, "other", -1)
-    with Output(remote).locked():
+    with remote_output(remote).locked():
         held = json.loads(open_store(remote).read("_genray/lease.json"))
         assert held["holder"] != "other"
         assert 50 < held["until"] - time.time() <= 60
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"holder": "a"}', '{"until": "soon", "holder": 1}'])
-def test_a_damaged_lease_holds_nobody_off(soon: None, text: str) -> None:
-    remote = f"memory://{uuid.uuid4().hex}"
+def test_a_damaged_lease_holds_nobody_off(text: str) -> None:
+    remote = new_root()
     open_store(remote).write("_genray/lease.json", text.encode())
-    with Output(remote).locked():
+    with remote_output(remote).locked():
         assert "holder" in json.loads(open_store(remote).read("_genray/lease.json"))
     assert not open_store(remote).exists("_genray/lease.json")
 
 
 def test_a_lease_is_let_go_of_when_the_run_fails(remote: str) -> None:
-    with pytest.raises(ZeroDivisionError), Output(remote).locked():
+    with pytest.raises(ZeroDivisionError), remote_output(remote).locked():
         raise ZeroDivisionError
     assert not open_store(remote).exists("_genray/lease.json")
 
 
-@pytest.fixture
-def short(soon: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lease expires after a second."""
-    monkeypatch.setattr("pipelines.storage.output._LEASE_S", 1.0)
-
-
-def test_a_lease_is_renewed_while_the_run_lasts(short: None) -> None:
-    remote = f"memory://{uuid.uuid4().hex}"
-    with Output(remote).locked():
+def test_a_lease_is_renewed_while_the_run_lasts() -> None:
+    remote = new_root()
+    with short_lease(remote).locked():
         time.sleep(1.3)
-        with pytest.raises(RunError, match=HELD), Output(remote).locked():
+        with pytest.raises(RunError, match=HELD), short_lease(remote).locked():
             pytest.fail("held twice")
 
 
-def test_of_two_that_take_a_lease_at_once_the_one_that_wrote_last_has_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("pipelines.storage.output._SETTLE_S", 0.5)
-    remote = f"memory://{uuid.uuid4().hex}"
+def test_of_two_that_take_a_lease_at_once_the_one_that_wrote_last_has_it() -> None:
+    remote = new_root()
+    output = Output.create(remote, settle_seconds=0.5)
     other = threading.Timer(0.2, lease, (remote, "other", 30))
     other.start()
-    with pytest.raises(RunError, match=HELD), Output(remote).locked():
+    with pytest.raises(RunError, match=HELD), output.locked():
         pytest.fail("held twice")
     other.join()
     assert json.loads(open_store(remote).read("_genray/lease.json"))["holder"] == "other"
 
 
-def test_who_lost_a_lease_knows_and_does_not_take_it_from_its_new_holder(short: None) -> None:
-    remote = f"memory://{uuid.uuid4().hex}"
-    output = Output(remote)
+def test_who_lost_a_lease_knows_and_does_not_take_it_from_its_new_holder() -> None:
+    remote = new_root()
+    output = short_lease(remote)
     with output.locked():
         lease(remote, "other", 30)  # as after a pause that was longer than the lease
         time.sleep(0.5)
@@ -158,23 +155,24 @@ def test_who_lost_a_lease_knows_and_does_not_take_it_from_its_new_holder(short: 
 
 
 def test_a_run_that_lost_its_lease_ends_and_leaves_the_output_to_the_other(
-    short: None, bulk: Bulk, tmp_path: Path
+    bulk: Bulk, tmp_path: Path
 ) -> None:
-    remote, photos = f"memory://{uuid.uuid4().hex}", tmp_path / "in"
+    remote = new_root()
+    photos = tmp_path / "in"
     write_photos(photos, 1, size=(200, 300))
     for index in range(400):
         os.link(photos / "0" / "0000.jpg", photos / f"{index}.jpg")
 
-    def take() -> None:
+    def take_over() -> None:
         while not any(open_store(remote).list([".jpg"])):
             time.sleep(0.01)
         lease(remote, "other", 30)
 
-    thread = threading.Thread(target=take)
+    thread = threading.Thread(target=take_over)
     thread.start()
     sets = (f"input={photos}", f"output={remote}", "write.format=same", "work.commit_seconds=0.2")
     with pytest.raises(BulkError, match="another run took this output over"):
-        bulk("corrupt", *sets)
+        bulk("corrupt", *sets, output=short_lease(remote))
     thread.join()
     assert json.loads(open_store(remote).read("_genray/lease.json"))["holder"] == "other"
-    assert 0 < Output(remote).ledger.summary().total < 401
+    assert 0 < Output.create(remote).ledger.summary().total < 401

@@ -11,9 +11,6 @@ from genray.errors import DataError, RunError
 from genray.io.store import open_store
 from pipelines.storage.output import Output, check_apart
 from tests.pipelines.conftest import Bulk, write_photos
-from tests.s3 import s3_root, s3_server
-
-__all__ = ["s3_root", "s3_server"]
 
 
 def submit(*sets: str) -> Result:
@@ -68,7 +65,8 @@ def test_places_of_their_own_are_apart(source: str, output: str) -> None:
 
 
 def test_a_folder_with_files_of_others_is_used_only_if_that_is_asked_for(bulk: Bulk, tmp_path: Path) -> None:
-    photos, out = tmp_path / "in", tmp_path / "out"
+    photos = tmp_path / "in"
+    out = tmp_path / "out"
     write_photos(photos, 4)
     (out / "deep").mkdir(parents=True)
     (out / "deep" / "mine.txt").write_text("mine")
@@ -87,7 +85,7 @@ def test_what_a_first_run_left_that_died_before_its_header_is_in_nobodys_way(
 ) -> None:
     photos = tmp_path / "in"
     write_photos(photos, 2)
-    with Output(str(tmp_path / "out")).locked():
+    with Output.create(str(tmp_path / "out")).locked():
         pass
     assert list((tmp_path / "out").rglob("*"))
     assert bulk("corrupt", f"input={photos}")["done"] == 2

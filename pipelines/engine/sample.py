@@ -1,0 +1,73 @@
+"""A sample of the inputs: drawn while they are listed, and read when a step asks for it, to fit itself to the
+user's own images.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from genray.images.photo import Photo, read_photo
+from genray.io.bad_input import BadImage
+from genray.io.sources import Item, ItemSource
+from pipelines.settings import ReadSettings
+
+_SIZE = 64
+
+
+class ItemSample:
+    """A uniform sample of inputs of whom it is not known how many will come (reservoir sampling, Vitter 1985,
+    algorithm R).
+
+    Args:
+        seed: other numbers draw others.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.items: list[Item] = []
+        self._random = random.Random(seed)
+        self._count = 0
+
+    def add(self, item: Item) -> None:
+        """Draw whether `item` is in the sample, and in place of which."""
+        self._count += 1
+        if len(self.items) < _SIZE:
+            self.items.append(item)
+            return
+        place = self._random.randrange(self._count)
+        if place < _SIZE:
+            self.items[place] = item
+
+
+class PhotoSample(Sequence[Photo]):
+    """Photos of some inputs, read when they are asked for; those that cannot be read are not in it."""
+
+    def __init__(self, source: ItemSource, items: Sequence[Item], settings: ReadSettings) -> None:
+        self._source = source
+        self._settings = settings
+        self._unread = list(items)
+        self._photos: list[Photo] = []
+
+    def __len__(self) -> int:
+        self._read_all()
+        return len(self._photos)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice) or index < 0:
+            self._read_all()
+        else:
+            self._read_until(index + 1)
+        return self._photos[index]
+
+    def _read_all(self) -> None:
+        self._read_until(len(self._photos) + len(self._unread))
+
+    def _read_until(self, count: int) -> None:
+        while self._unread and len(self._photos) < count:
+            item = self._unread.pop(0)
+            try:
+                data = self._source.read(item, self._settings.max_bytes)
+                self._photos.append(read_photo(data, self._settings))
+            except BadImage:
+                continue

@@ -1,0 +1,58 @@
+"""Pixels that several steps change, compare and put back into their photos."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genray.images.photo import Photo
+
+PixelArray = NDArray[Any]
+"""uint8 or uint16."""
+
+
+def with_pixels(photo: Photo, pixels: PixelArray) -> Photo:
+    """`photo` with other pixels; its transparency stays where height and width do."""
+    same_size = pixels.shape[:2] == photo.pixels.shape[:2]
+    return replace(photo, pixels=pixels, alpha=photo.alpha if same_size else None)
+
+
+def without_metadata(photo: Photo, pixels: PixelArray) -> Photo:
+    """Other pixels in the format of `photo`, without its transparency, ICC profile and EXIF."""
+    return replace(photo, pixels=pixels, alpha=None, icc=None, exif=None)
+
+
+def as_channels(pixels: PixelArray, channels: int) -> PixelArray:
+    """(..., 1 or 3) as (..., channels): gray is repeated; colour becomes its luma (ITU-R BT.601)."""
+    have = pixels.shape[-1]
+    if have == channels:
+        return pixels
+    if have == 1:
+        return np.repeat(pixels, channels, axis=-1)
+    luma = pixels.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
+    return luma.round().astype(pixels.dtype)[..., None]
+
+
+def absolute_difference(first: PixelArray, second: PixelArray) -> PixelArray:
+    """|first - second|, in their own type."""
+    # The smaller from the larger never overflows, and needs no wider type.
+    return np.maximum(first, second) - np.minimum(first, second)
+
+
+def levels_per_255(pixels: PixelArray) -> float:
+    """How many levels of `pixels` are one of 255: 257 for uint16."""
+    return 257.0 if pixels.dtype == np.uint16 else 1.0
+
+
+def mean_change(before: PixelArray, after: PixelArray) -> float:
+    """Mean absolute difference of two images of one shape and type, in levels of 255."""
+    return float(absolute_difference(before, after).mean()) / levels_per_255(before)
+
+
+def mean_squared_error(first: PixelArray, second: PixelArray) -> float:
+    """Mean squared error of two uint8 images, of values in [0, 1]."""
+    difference = first.astype(np.float32) - second
+    return float(np.mean(np.square(difference)) / 255**2)
