@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,3 +52,18 @@ def submit(tmp_path: Path) -> Callable[..., dict[str, Any]]:
         return dict(prepared.run(LineDisplay(), Resources(2, 0), attached=False))
 
     return work
+
+
+@pytest.fixture
+def in_double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """All that this process computes with torch is float64, also what asks for float32 by `Tensor.float`.
+
+    For comparisons of two computations that go on for several steps. Adam divides a gradient by its own size,
+    so one that is zero but for rounding moves its weight by up to the whole learning rate: in float32 two
+    right algorithms end apart, by how much depends on the CPU. In float64 rounding is far below Adam's eps.
+    """
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)

@@ -83,11 +83,12 @@ def test_it_learns_four_images_by_heart(submit: Submit, tmp_path: Path) -> None:
     assert outcome["metrics"]["baselines"]["mean"]["mse"] > 5e-3
 
 
+@pytest.mark.usefixtures("in_double")
 def test_the_networks_in_numpy_and_torch_learn_the_same(submit: Submit, images: Path) -> None:
     more = ("model.activation=relu", "loop.epochs=3", "loop.weights=last")
     results = [submit("train-autoencoder", kind, *small(images, kind, *more)) for kind in ("dense", "numpy")]
     first, second = (result["metrics"] for result in results)
-    assert first["mse"] == pytest.approx(second["mse"], rel=1e-4)
+    assert first["mse"] == pytest.approx(second["mse"], rel=1e-10), "to rounding, as Adam passes it on"
 
 
 @pytest.mark.parametrize("loss", ["mae", "bce", "ssim"])
