@@ -5,7 +5,7 @@ from jobs.recipes.beats import BeatEvalSettings, nearest_neighbour, plain_method
 from jobs.recipes.threshold import ThresholdSettings
 from tests.beat_files import drawn_beats
 
-# In float64: a distance is the root of a difference of squares, so of a distance of 0 half the digits are left.
+# In float64: a distance is the root of a difference of squares, so half the digits of a small one are lost.
 NORMAL, OTHERS, STRANGE = (
     beats.astype(np.float64)
     for beats in (drawn_beats(60), drawn_beats(20, seed=9), drawn_beats(20, abnormal=True))
