@@ -72,7 +72,7 @@ def test_the_bundle_gives_what_the_end_of_training_gave(train: Train, tmp_path: 
     loaded = load_bundle(outcome["bundle"])
     sides = np.asarray(Image.open(pairs / "val" / "000.png"))
     with torch.inference_mode():
-        # Laid out as the loop lays it out: for another layout a CPU may have other kernels, that round otherwise.
+        # Laid out as the loop lays it out: a CPU may have other kernels for another layout.
         inputs = to_network(sides[None, :, 64:]).contiguous()
         made = to_pixels(loaded.network(inputs))[0]
     picture = np.asarray(Image.open(tmp_path / "runs" / "a" / "samples" / "epoch_0002.png"))
