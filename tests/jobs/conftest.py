@@ -1,4 +1,5 @@
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ from jobs.train_pix2pix import TARGET
 
 @pytest.fixture
 def train(settings: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
-    """Train in this process, as `genray submit` would: `train("name", "loop.epochs=3", ...)`."""
+    """Train in this process, as `genray submit` would: `train("name", "loop.epochs=3", ...)`. A display
+    sees every step."""
 
     def work(name: str, *more: str, display: Display | None = None) -> dict[str, Any]:
         prepared = TARGET.prepare(settings(*more), "train-pix2pix", name, lambda text: None)
+        if display is not None:
+            prepared = replace(prepared, tick_seconds=0.0)
         return prepared.run(display or LineDisplay(), Resources(2, 0), attached=False)
 
     return work

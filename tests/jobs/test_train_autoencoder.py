@@ -135,14 +135,19 @@ def test_the_weight_of_the_divergence_warms_up(images: Path) -> None:
     networks = recipe.networks()
     batch = [torch.rand(2, 1, 21, 24)]
 
-    class Done:
-        def __init__(self, done: float) -> None:
-            self.done = done
+    class Progress:
+        """Updates nothing at some share of a training."""
 
-        def __call__(self, network: str, loss: torch.Tensor) -> None:
+        def __init__(self, progress: float) -> None:
+            self.progress = progress
+
+        def update(self, network: str, loss: torch.Tensor) -> None:
             pass
 
-    begin, middle, end = (recipe.step(networks, batch, Done(done)) for done in (0.0, 0.5, 1.0))  # type: ignore[arg-type]
+    begin, middle, end = (
+        recipe.step(networks, batch, Progress(progress))  # type: ignore[arg-type]
+        for progress in (0.0, 0.5, 1.0)
+    )
     assert float(begin["loss"]) == pytest.approx(float(begin["reconstruction"]))
     assert float(middle["loss"]) > float(middle["reconstruction"])
     assert float(end["loss"] - end["reconstruction"]) == pytest.approx(

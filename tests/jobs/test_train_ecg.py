@@ -1,6 +1,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,8 @@ from genray.settings.load import load
 from genray.targets import Resources
 from jobs.runs.run import Run
 from jobs.train_ecg import TARGET, TrainEcg, TrainEcgSettings
-from jobs.training import recipe
 from jobs.training.device import open_device
-from jobs.training.evaluation import Evaluation
+from jobs.training.evaluation import Evaluator
 from jobs.training.recipe import Part
 from jobs.training.workers import TrainingWorker
 from tests.beat_files import drawn_beats, write_record, write_table, write_ucr
@@ -59,10 +59,10 @@ class Watching(LineDisplay):
 
 
 def train(name: str, display: LineDisplay, *sets: str) -> dict[str, Any]:
-    """As `submit`, with a display."""
+    """As `submit`, with a display that sees every step."""
     chosen = load(TrainEcgSettings, target="train-ecg", sets=[*QUICK, *sets])
     prepared = TARGET.prepare(chosen, "train-ecg", name, lambda text: None)
-    return dict(prepared.run(display, Resources(2, 0), attached=False))
+    return replace(prepared, tick_seconds=0.0).run(display, Resources(2, 0), attached=False)
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +85,11 @@ def concluded(path: Path, *sets: str) -> dict[str, Any]:
     recipe = TrainEcg(load(TrainEcgSettings, target="train-ecg", sets=[f"data.path={path}", *QUICK, *sets]))
     part: Part = "test" if recipe.open(lambda text: None).test else "val"
     device = open_device(recipe.settings.device, gpu=False)
-    evaluation, networks = Evaluation(recipe, device, TrainingWorker(device.where)), recipe.networks()
-    _, scored = evaluation.score(networks, part)
-    said = evaluation.conclude(networks, part, scored, most=1)
-    metrics = {**said.metrics, "baselines": recipe.baselines()}
+    evaluator = Evaluator(recipe, device, TrainingWorker(device.where))
+    networks = recipe.networks()
+    scores = evaluator.score(networks, part)
+    conclusion = evaluator.conclude(networks, part, scores.samples, most=1)
+    metrics = {**conclusion.metrics, "baselines": recipe.baselines()}
     json.dumps(metrics, allow_nan=False)
     return metrics
 
@@ -164,9 +165,8 @@ def test_the_threshold_can_be_of_the_beats_that_were_held_out(beats: Path) -> No
 
 
 def test_stopped_anywhere_it_goes_on_and_ends_the_same(
-    done: dict[str, Any], beats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    done: dict[str, Any], beats: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(recipe, "_EVERY", 0.0)  # every step is shown
     sets = (f"data.path={beats}", f"runs={tmp_path}")
     run = Run(tmp_path / "a")
     fold = 4 * 4  # steps

@@ -10,7 +10,7 @@ import yaml
 
 from genray.errors import RunError
 from genray.images.tensors import save_png
-from jobs.runs.report import best, better, exact, plain, write_report
+from jobs.runs.report import write_report
 from jobs.runs.run import Run
 from tests.page_reader import PageReader, is_drawn
 
@@ -131,20 +131,3 @@ def test_a_long_list_of_broken_inputs_is_cut(tmp_path: Path) -> None:
     page = read(write_report(run, tmp_path / "elsewhere.html"))
     assert "500 broken inputs set aside" in page.text
     assert "300 more are in set_aside.jsonl" in page.text
-
-
-def test_the_better_of_two_is_known_by_the_metrics_name() -> None:
-    assert [better(name) for name in ("val_psnr", "inside.mse", "ssim_loss", "auroc", "latent")] == [
-        1, -1, -1, 1, 0,
-    ]  # fmt: skip
-    assert best("psnr", [20.0, 30.0, None, float("nan"), 30.0]) == {1, 4}
-    assert best("mse", [0.2, 0.1]) == {1}
-    assert best("mse", [0.1, 0.1]) == best("mse", [0.1, None]) == best("latent", [1.0, 2.0]) == set()
-
-
-def test_values_are_short_to_read_and_settings_exact() -> None:
-    assert [plain(v) for v in (0.123456, True, None, 12, 123456, [1, [2]])] == [
-        "0.1235", "true", "null", "12", "123,456", "[1, [2]]",
-    ]  # fmt: skip
-    assert len(plain([[[[[0] * 1000] * 1000] * 1000] * 1000])) < 20_000
-    assert [exact(v) for v in (0.99991234, 1e5, 2e-4)] == ["0.99991234", "100000", "0.0002"]
