@@ -35,13 +35,13 @@ from jobs.recipes.threshold import ThresholdSettings, calibration_of
 from jobs.training.follow_up import FollowUp
 from jobs.training.optimizer import AdamSettings, OptimizerSettings
 from jobs.training.recipe import (
-    Architecture,
     BundleSpec,
     Conclusion,
     DataSummary,
     EvaluationContext,
     Losses,
     Networks,
+    NetworkSpec,
     Part,
     Recipe,
     SampleScores,
@@ -147,14 +147,14 @@ class TrainEcg(Recipe[TrainEcgSettings]):
         """(N, 1, samples) float32, as it is."""
         return torch.from_numpy(np.ascontiguousarray(batch)).to(where)
 
-    def _architecture(self) -> Architecture:
+    def _network_spec(self) -> NetworkSpec:
         model = self.settings.model
         samples = self._set.preprocessing.samples
         arguments = {"samples": samples, "settings": model.model_dump(mode="json")}
-        return Architecture(f"beats-{model.kind}", arguments)
+        return NetworkSpec(f"beats-{model.kind}", arguments)
 
     def _network(self) -> nn.Module:
-        return self._architecture().build()
+        return self._network_spec().build()
 
     def networks(self) -> dict[str, nn.Module]:
         return {self.name: self._network()}
@@ -310,7 +310,7 @@ class TrainEcg(Recipe[TrainEcgSettings]):
         return self._baselines
 
     def bundle_spec(self) -> BundleSpec:
-        return BundleSpec("ecg-beats", self.name, self._architecture(), self._set.preprocessing)
+        return BundleSpec("ecg-beats", self.name, self._network_spec(), self._set.preprocessing)
 
 
 TARGET = Training(TrainEcg)

@@ -36,12 +36,12 @@ from genray.models.pix2pix import PatchGAN, PatchGANSettings, UNet, UNetSettings
 from genray.settings.base import Settings
 from jobs.training.optimizer import OptimizerSettings
 from jobs.training.recipe import (
-    Architecture,
     BundleSpec,
     DataSummary,
     EvaluationContext,
     Losses,
     Networks,
+    NetworkSpec,
     Recipe,
     SampleScores,
     TensorBatch,
@@ -244,7 +244,7 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
 
     def bundle_spec(self) -> BundleSpec:
         data = self.settings.data
-        architecture = Architecture(
+        spec = NetworkSpec(
             "unet",
             {
                 "in_channels": data.input_channels,
@@ -259,7 +259,7 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
             size=(data.size, data.size),
             direction=data.direction,
         )
-        return BundleSpec("pix2pix", "generator", architecture, preprocessing)
+        return BundleSpec("pix2pix", "generator", spec, preprocessing)
 
 
 def _median_colour(images: Sequence[Pixels]) -> NDArray[np.int64]:

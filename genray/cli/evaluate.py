@@ -163,7 +163,7 @@ def _train(found: AnnotatedRecords, part: TrainingPart, runs: Path) -> Scorer:
     say(f"{title}training on {part.beats} normal beats of {part.lead} of {len(part.records)} records")
     prepared = target.prepare(settings, "train-ecg", f"fold-{part.fold}", lambda text: None)
     outcome = prepared.run(_FoldDisplay(title), Resources(1, 0), attached=False)
-    return Scorer(load_bundle(outcome["bundle"]))
+    return Scorer(load_bundle(outcome.bundle))
 
 
 class _WatchProgress:

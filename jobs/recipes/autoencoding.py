@@ -23,10 +23,10 @@ from genray.models.vae import VAESettings, VariationalAutoencoder, kl_divergence
 from genray.settings.base import Settings
 from jobs.recipes.images import UNIT, ImageRecipe, ImageTrainSettings
 from jobs.training.recipe import (
-    Architecture,
     EvaluationContext,
     Losses,
     Networks,
+    NetworkSpec,
     SampleScores,
     TensorBatch,
     Updater,
@@ -90,10 +90,10 @@ class Autoencoding(ImageRecipe[A]):
         model = self.settings.model
         return f"{self.kind}, {model.kind}, {model.latent} numbers for an image of {np.prod(self.shape)}"
 
-    def architecture(self) -> Architecture:
+    def network_spec(self) -> NetworkSpec:
         model = self.settings.model
         arguments = {"shape": list(self.shape), "settings": model.model_dump(mode="json")}
-        return Architecture(f"autoencoder-{model.kind}", arguments)
+        return NetworkSpec(f"autoencoder-{model.kind}", arguments)
 
     def make_optimizer(self, name: str, network: nn.Module) -> Optimizer:
         """See `Recipe`: the network in NumPy has its optimizer in NumPy."""

@@ -34,7 +34,7 @@ from genray.io.bad_input import BadInput
 from genray.models.autoencoder import Shape
 from genray.models.layers import parameter_count
 from jobs.training.optimizer import AdamSettings, OptimizerSettings
-from jobs.training.recipe import Architecture, BundleSpec, DataSummary, Part, Recipe
+from jobs.training.recipe import BundleSpec, DataSummary, NetworkSpec, Part, Recipe
 from jobs.training.settings import TrainSettings
 
 
@@ -101,12 +101,12 @@ class ImageRecipe(Recipe[S]):
     _variant: Variant
 
     @abstractmethod
-    def architecture(self) -> Architecture:
+    def network_spec(self) -> NetworkSpec:
         """The network for images of `self.shape`."""
 
     def network(self) -> nn.Module:
         """The network, new."""
-        return self.architecture().build()
+        return self.network_spec().build()
 
     @property
     def judging_part(self) -> Part:
@@ -320,7 +320,7 @@ class ImageRecipe(Recipe[S]):
             fixed=fixed,
             fit=self.settings.data.fit if fixed else None,
         )
-        return BundleSpec(self.kind, self.name, self.architecture(), preprocessing)
+        return BundleSpec(self.kind, self.name, self.network_spec(), preprocessing)
 
 
 def _check_side(shorter: int, patch: int) -> None:

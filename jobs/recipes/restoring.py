@@ -26,11 +26,11 @@ from genray.report.pictures import DrawnRestoration, draw_restorations
 from jobs.recipes.images import UNIT, ImageRecipe, ImageTrainSettings
 from jobs.runs.samples import RunPicture, RunTable
 from jobs.training.recipe import (
-    Architecture,
     Conclusion,
     EvaluationContext,
     Losses,
     Networks,
+    NetworkSpec,
     Part,
     SampleScores,
     TensorBatch,
@@ -118,10 +118,10 @@ class Restoring(ImageRecipe[R]):
     def title(self) -> str:
         return f"{self.kind}, {self.settings.model.kind}"
 
-    def architecture(self) -> Architecture:
+    def network_spec(self) -> NetworkSpec:
         model = self.settings.model
         arguments = {"channels": self.shape[0], "settings": model.model_dump(mode="json")}
-        return Architecture(f"restorer-{model.kind}", arguments)
+        return NetworkSpec(f"restorer-{model.kind}", arguments)
 
     @property
     def judged_side(self) -> int:

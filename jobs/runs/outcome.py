@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
+
+from genray.text import duration
+
+_OUTPUTS = {
+    "report": "report.html",
+    "loss curves": "loss_curves.png",
+    "pictures": "samples/validation.png",
+    "quality": "quality.png",
+}
+"""Files in the folder of a run or a sweep that the terminal names."""
+
+
+def output_rows(folder: Path) -> Iterator[tuple[str, str]]:
+    """For the terminal: what there is to look at in the folder of a run or a sweep."""
+    for name, file in _OUTPUTS.items():
+        if (folder / file).exists():
+            yield name, str(folder / file)
 
 
 @dataclass(frozen=True)
@@ -74,6 +91,19 @@ class TrainingOutcome:
             "epochs": self.epochs,
         }
 
+    def rows(self) -> Iterator[tuple[str, str]]:
+        """For the terminal: how good the weights are beside trivial predictors, and where everything is."""
+        if self.metrics.values:
+            yield "metrics", _metrics_text(self.metrics.values)
+        for name, values in self.metrics.baselines.items():
+            yield f"  {name}", _metrics_text(values)
+        folder = Path(self.run)
+        if self.set_aside:
+            yield "set aside", f"{self.set_aside} broken inputs, listed in {folder / 'set_aside.jsonl'}"
+        yield "bundle", self.bundle
+        yield from output_rows(folder)
+        yield "time", duration(self.seconds)
+
     @classmethod
     def from_json(cls, values: Mapping[str, Any], folder: Path) -> Self:
         """What `as_json` wrote, of the run that lies in `folder` now: it may have been moved since.
@@ -93,3 +123,7 @@ class TrainingOutcome:
             set_aside=int(values.get("set_aside", 0)),
             epochs=int(values["epochs"]),
         )
+
+
+def _metrics_text(metrics: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from genray.images.tensors import save_png
@@ -12,6 +13,7 @@ from genray.report.charts import draw_tradeoff
 from genray.report.page import Page, Picture
 from genray.text import duration
 from jobs.runs.formatting import exact_text, is_finite_number, short_text, text_or_dash
+from jobs.runs.outcome import output_rows
 from jobs.runs.run import Run
 from jobs.sweeping.space import is_number, short_names
 from jobs.sweeping.trials import Mode, TrialResult
@@ -52,6 +54,14 @@ class SweepOutcome:
             },
             "trials": [trial.as_json() for trial in self.trials],
         }
+
+    def rows(self) -> Iterator[tuple[str, str]]:
+        """For the terminal: the best trial, and where everything is."""
+        if self.best is not None:
+            yield "best", "  ".join(f"{key} {value}" for key, value in self.best.settings.items())
+            yield f"  {self.metric}", f"{self.best.value:.4g}"
+            yield "bundle", str(self.best.bundle)
+        yield from output_rows(Path(self.run))
 
 
 @dataclass(frozen=True)

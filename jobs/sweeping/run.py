@@ -169,11 +169,7 @@ class PreparedSweep:
             return self._sweep.gpus_per_trial
         return float(use_gpu(trial.settings.device, have.gpus))
 
-    def run(self, display: Display, have: Resources, attached: bool) -> dict[str, Any]:
-        """Train every trial that is not done, and compare them all; see `train`."""
-        return self.train(display, have).as_json()
-
-    def train(self, display: Display, have: Resources) -> SweepOutcome:
+    def run(self, display: Display, have: Resources, attached: bool) -> SweepOutcome:
         """Train every trial that is not done, and compare them all.
 
         Raises:

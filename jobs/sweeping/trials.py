@@ -262,7 +262,7 @@ def train_trial(config: Mapping[str, Any]) -> None:
         for row in run.read_history():  # of before the sweep was interrupted: Ray Tune does not know them
             display.report(row, replayed=True)
         prepared = training.prepare(settings, task.target, run.name, lambda text: None)
-        prepared.train(display, task.have, attached=False)
+        prepared.run(display, task.have, attached=False)
         display.note("finished")
     except Interrupted:
         return

@@ -112,8 +112,9 @@ class Conclusion:
 
 
 @dataclass(frozen=True)
-class Architecture:
-    """A network by its name and arguments, as a bundle stores them (see `genray/models/registry.py`)."""
+class NetworkSpec:
+    """What a bundle stores of a network's structure: its name (see `genray/models/registry.py`), and the
+    arguments that it is built from, plain JSON values."""
 
     name: str
     arguments: Mapping[str, Any]
@@ -125,12 +126,18 @@ class Architecture:
 
 @dataclass(frozen=True)
 class BundleSpec:
-    """What a recipe's bundle is: its kind, the network in it by its name in the recipe and its architecture,
-    and what is done to inputs."""
+    """What a recipe's bundle is.
+
+    Attributes:
+        kind: what made it, such as pix2pix.
+        network: the name of the network in the recipe.
+        spec: what that was built from.
+        preprocessing: what is done to inputs.
+    """
 
     kind: str
     network: str
-    architecture: Architecture
+    spec: NetworkSpec
     preprocessing: Preprocessing | BeatPreprocessing
 
 
@@ -250,14 +257,14 @@ class Recipe(ABC, Generic[S]):
         calibration: Mapping[str, Any],
     ) -> None:
         """Write the bundle, with the pictures `samples`."""
-        spec = self.bundle_spec()
+        bundle = self.bundle_spec()
         save_bundle(
             path,
-            networks[spec.network],
-            kind=spec.kind,
-            name=spec.architecture.name,
-            arguments=spec.architecture.arguments,
-            preprocessing=spec.preprocessing,
+            networks[bundle.network],
+            kind=bundle.kind,
+            name=bundle.spec.name,
+            arguments=bundle.spec.arguments,
+            preprocessing=bundle.preprocessing,
             metrics=metrics,
             seed=self.settings.seed,
             data=self.summary.data,

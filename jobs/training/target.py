@@ -129,11 +129,7 @@ class PreparedTraining:
                 cpus = min(cpus, 2.0)  # a GPU's worker mostly waits; the others decode for it
         return Demand(loop.worker_range, cpus, float(gpu), data_cpus)
 
-    def run(self, display: Display, have: Resources, attached: bool) -> dict[str, Any]:
-        """Train, or go on with the run of that name, to the end; see `train`."""
-        return self.train(display, have, attached=attached).as_json()
-
-    def train(self, display: Display, have: Resources, *, attached: bool) -> TrainingOutcome:
+    def run(self, display: Display, have: Resources, attached: bool) -> TrainingOutcome:
         """Train, or go on with the run of that name, to the end.
 
         Raises:

@@ -23,7 +23,8 @@ def train(settings: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
         prepared = TARGET.prepare(settings(*more), "train-pix2pix", name, lambda text: None)
         if display is not None:
             prepared = replace(prepared, tick_seconds=0.0)
-        return prepared.run(display or LineDisplay(), Resources(2, 0), attached=False)
+        outcome = prepared.run(display or LineDisplay(), Resources(2, 0), attached=False)
+        return outcome.as_json()
 
     return work
 
@@ -53,7 +54,8 @@ def submit(tmp_path: Path) -> Callable[..., dict[str, Any]]:
         sure = (f"runs={tmp_path / 'runs'}", "device.gpu=false", "device.threads=1", "loop.samples=2")
         chosen = load(implementation.settings_class, target=target, sets=[*sure, *sets])
         prepared = implementation.prepare(chosen, target, name, lambda text: None)
-        return dict(prepared.run(LineDisplay(), Resources(2, 0), attached=False))
+        outcome: Any = prepared.run(LineDisplay(), Resources(2, 0), attached=False)
+        return outcome.as_json()
 
     return work
 

@@ -62,7 +62,8 @@ def train(name: str, display: LineDisplay, *sets: str) -> dict[str, Any]:
     """As `submit`, with a display that sees every step."""
     chosen = load(TrainEcgSettings, target="train-ecg", sets=[*QUICK, *sets])
     prepared = TARGET.prepare(chosen, "train-ecg", name, lambda text: None)
-    return replace(prepared, tick_seconds=0.0).run(display, Resources(2, 0), attached=False)
+    prepared = replace(prepared, tick_seconds=0.0)
+    return prepared.run(display, Resources(2, 0), attached=False).as_json()
 
 
 @pytest.fixture(scope="module")

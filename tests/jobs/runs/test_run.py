@@ -164,7 +164,6 @@ def test_a_finished_run_has_its_outcome_wherever_it_lies_now(tmp_path: Path) -> 
     run.bundle.mkdir()
     (run.bundle / "bundle.json").touch()
     assert run.read_outcome() == outcome
-    assert outcome.as_json()["metrics"] == {"l1": 0.5, "epoch": 3, "baselines": {"pca": {"l1": 0.75}}}
     moved = Run(run.folder.rename(tmp_path / "second")).read_outcome()
     assert moved is not None
     assert (moved.name, moved.bundle) == ("second", str(tmp_path / "second" / "bundle"))

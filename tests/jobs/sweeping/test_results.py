@@ -70,6 +70,18 @@ def test_without_a_finished_trial_there_is_no_curve(tmp_path: Path) -> None:
     assert (tmp_path / "sweep.json").exists()
 
 
+def test_the_terminal_shows_the_best_trial_and_the_files_that_are_there(tmp_path: Path) -> None:
+    results = SweepResults(TRIALS, "val_mse", "min")
+    results.write(Run(tmp_path), SETTINGS)
+    assert list(results.outcome(Run(tmp_path)).rows()) == [
+        ("best", "model.latent 16"),
+        ("  val_mse", "0.1"),
+        ("bundle", "/runs/a/trials/latent-16/bundle"),
+        ("report", str(tmp_path / "report.html")),
+        ("quality", str(tmp_path / "quality.png")),
+    ]
+
+
 @pytest.mark.parametrize(
     "trials",
     [

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("embedded_ray")
 
 
 def run_sweep(folder: Path, shared: list[str], *sets: str) -> dict[str, Any]:
-    return dict(prepare_sweep(folder, shared, *sets).run(LineDisplay(), HAVE, attached=False))
+    return prepare_sweep(folder, shared, *sets).run(LineDisplay(), HAVE, attached=False).as_json()
 
 
 def trained_at(outcome: dict[str, Any]) -> dict[str, int]:

@@ -130,7 +130,7 @@ def test_two_workers_train_one_network_and_survive_the_death_of_one(
     assert killed
     assert "going on from epoch" in capsys.readouterr().err
     assert same(weights("killed"), weights("whole"))
-    assert outcome["metrics"] == left_alone["metrics"]
+    assert outcome.metrics == left_alone.metrics
     assert weights("whole")["net/generator/out.1.weight"].isfinite().all()
 
 
