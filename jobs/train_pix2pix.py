@@ -73,7 +73,8 @@ class TrainPix2PixSettings(TrainSettings):
 
     @model_validator(mode="after")
     def _patches_fit(self) -> Self:
-        layers, size = self.discriminator.layers, self.data.size
+        layers = self.discriminator.layers
+        size = self.data.size
         if size // 2**layers < 4:
             raise ValueError(
                 f"discriminator.layers={layers} leaves nothing to judge of {size} pixels: at most "

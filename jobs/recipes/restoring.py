@@ -170,8 +170,8 @@ class Restoring(ImageRecipe[R]):
         side = min(256, *(min(samples[i][0].shape[:2]) for i in indices))
         rows = []
         for index in indices:
-            shown = self._restore(context, index)
-            rows.append([middle(image, side) for image in (shown.before, shown.after, shown.clean)])
+            example = self._restore(context, index)
+            rows.append([middle(image, side) for image in (example.before, example.after, example.clean)])
         return grid(rows, [f"{title}before", "after", "clean"])
 
     def _restore(self, context: EvaluationContext, index: int) -> Restoration:
@@ -190,9 +190,9 @@ class Restoring(ImageRecipe[R]):
         chosen = [scores[int(i)] for i in np.linspace(0, len(scores) - 1, count).round()]
         drawn: list[DrawnRestoration] = []
         for sample in chosen:
-            shown = self._restore(context, sample.index)
+            example = self._restore(context, sample.index)
             before, after = (_caption(sample.metrics, suffix) for suffix in ("_before", ""))
-            drawn.append((shown.before, shown.after, shown.clean, before, after))
+            drawn.append((example.before, example.after, example.clean, before, after))
         names = list(scores[0].metrics)
         files = self.held_out[context.part].names
         table = RunTable(

@@ -56,7 +56,7 @@ def test_relative_paths_of_the_trials_become_absolute(
 
 
 @pytest.mark.parametrize(
-    ("sets", "kind", "said"),
+    ("sets", "kind", "message"),
     [
         ([FILTERS, "sweep.target=train-pix3pix"], UsageError, "did you mean train-pix2pix"),
         ([FILTERS, "sweep.target=sweep"], UsageError, r"no training target(.|\n)*train-autoencoder"),
@@ -78,9 +78,9 @@ def test_relative_paths_of_the_trials_become_absolute(
     ],
 )
 def test_what_is_wrong_is_found_before_anything_starts(
-    tiny: Tiny, tmp_path: Path, sets: list[str], kind: type[GenrayError], said: str
+    tiny: Tiny, tmp_path: Path, sets: list[str], kind: type[GenrayError], message: str
 ) -> None:
-    with pytest.raises(kind, match=said):
+    with pytest.raises(kind, match=message):
         prepare_sweep(tmp_path, tiny(), *sets)
     assert not (tmp_path / "runs").exists()
 

@@ -49,9 +49,11 @@ def test_every_kind_trains_and_its_bundle_gives_the_same(
     pixels = np.stack([np.asarray(Image.open(file))[..., None] for file in files])
     with torch.inference_mode():
         batch = to_network(pixels, span=bundle.manifest.preprocessing.input.range)
-        made = bundle.network(batch)
-    assert made.shape == (10, 1, 21, 24)
-    assert float((made - batch).square().mean()) == pytest.approx(outcome["metrics"]["mse"], rel=1e-4)
+        reconstructions = bundle.network(batch)
+    assert reconstructions.shape == (10, 1, 21, 24)
+    assert float((reconstructions - batch).square().mean()) == pytest.approx(
+        outcome["metrics"]["mse"], rel=1e-4
+    )
     manifest = bundle.manifest
     assert (manifest.kind, manifest.network) == ("autoencoder", f"autoencoder-{kind}")
     assert manifest.preprocessing.size == (21, 24)
@@ -62,13 +64,13 @@ def test_every_kind_trains_and_its_bundle_gives_the_same(
 def test_the_pictures_of_the_report_are_drawn(submit: Submit, images: Path) -> None:
     outcome = submit("train-autoencoder", "a", *small(images, "vae", "eval.projection=tsne"))
     folder = Path(outcome["run"]) / "samples"
-    shown = [picture["file"] for picture in json.loads((folder / "pictures.json").read_text())]
+    files = [picture["file"] for picture in json.loads((folder / "pictures.json").read_text())]
     wanted = "validation reconstructions errors samples interpolations latent classes"
-    assert shown == [f"{name}.png" for name in wanted.split()]
-    for file in shown:
+    assert files == [f"{name}.png" for name in wanted.split()]
+    for file in files:
         assert np.asarray(Image.open(folder / file)).std() > 5, file
     report = (Path(outcome["run"]) / "report.html").read_text()
-    assert report.count("data:image/png;base64,") >= len(shown)
+    assert report.count("data:image/png;base64,") >= len(files)
 
 
 def test_it_learns_four_images_by_heart(submit: Submit, tmp_path: Path) -> None:

@@ -50,10 +50,10 @@ class Watching(LineDisplay):
     def __init__(self, run: Run | None = None, unit: str = "", step: int = 0) -> None:
         super().__init__()
         self._stop, self._unit, self._step = run, unit, step
-        self.seen: list[Tick] = []
+        self.ticks: list[Tick] = []
 
     def tick(self, tick: Tick) -> None:
-        self.seen.append(tick)
+        self.ticks.append(tick)
         if self._stop is not None and (tick.unit, tick.step >= self._step) == (self._unit, True):
             self._stop.request_stop()
 
@@ -81,7 +81,7 @@ def done(beats: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any
     return train("a", LineDisplay(), f"data.path={beats}", f"runs={tmp_path_factory.mktemp('runs')}")
 
 
-def concluded(path: Path, *sets: str) -> dict[str, Any]:
+def conclude_untrained(path: Path, *sets: str) -> dict[str, Any]:
     """What is said of an untrained network."""
     recipe = TrainEcg(load(TrainEcgSettings, target="train-ecg", sets=[f"data.path={path}", *QUICK, *sets]))
     part: Part = "test" if recipe.open(lambda text: None).test else "val"
@@ -102,8 +102,8 @@ def test_abnormal_beats_are_found_beside_what_plain_detectors_find(done: dict[st
     assert metrics["specificity"] >= 0.6
     assert set(metrics["baselines"]) == {"pca-4", "pca-8", "1-nn"}
     assert metrics["baselines"]["1-nn"]["auc"] == 1
-    shown = {file.name for file in (folder / "samples").iterdir()}
-    assert {"validation.png", "errors.png", "rates.png", "beats.png", "tables.json"} <= shown
+    files = {file.name for file in (folder / "samples").iterdir()}
+    assert {"validation.png", "errors.png", "rates.png", "beats.png", "tables.json"} <= files
     (table,) = json.loads((folder / "samples" / "tables.json").read_text())
     assert [row[:3] for row in table["rows"]] == [["1", "normal", 20], ["2", "abnormal", 20]]
     report = (folder / "report.html").read_text()
@@ -150,7 +150,7 @@ def test_a_finished_run_is_judged_again_by_another_threshold(
         first.calibration["mean"] + first.calibration["std"]
     )
     assert second.weights_sha256 == first.weights_sha256
-    assert not [tick for tick in display.seen if tick.unit == "calibration step"], "the folds were kept"
+    assert not [tick for tick in display.ticks if tick.unit == "calibration step"], "the folds were kept"
 
 
 def test_the_threshold_can_be_of_the_beats_that_were_held_out(beats: Path) -> None:
@@ -176,7 +176,7 @@ def test_stopped_anywhere_it_goes_on_and_ends_the_same(
             train("a", stop, *sets)
     display = Watching()
     resumed = train("a", display, *sets)
-    left = {tick.steps for tick in display.seen if tick.unit == "calibration step"}
+    left = {tick.steps for tick in display.ticks if tick.unit == "calibration step"}
     assert left == {fold}, "one of two folds was left"
     before, after = (load_file(Path(o["run"]) / "checkpoints" / "last.safetensors") for o in (done, resumed))
     assert same(before, after)
@@ -218,7 +218,7 @@ def test_without_classes_there_is_a_threshold_and_no_rates(tmp_path: Path) -> No
     for name in "abc":
         write_record(tmp_path, name, "N" * 20)
         (tmp_path / f"{name}.atr").unlink()
-    metrics = concluded(tmp_path)
+    metrics = conclude_untrained(tmp_path)
     assert metrics["threshold"] > 0
     assert "auc" not in metrics
 
@@ -226,17 +226,21 @@ def test_without_classes_there_is_a_threshold_and_no_rates(tmp_path: Path) -> No
 def test_where_abnormal_beats_alone_judge_there_are_no_rates_and_all_is_a_number(tmp_path: Path) -> None:
     write_table(tmp_path / "A_TRAIN.txt", 30, 0)
     write_table(tmp_path / "A_TEST.txt", 0, 10)
-    metrics = concluded(tmp_path)
+    metrics = conclude_untrained(tmp_path)
     assert metrics["mse"] > 0, "of the normal beats that were held out"
     assert "auc" not in metrics
 
 
-def test_normal_beats_alone_are_judged_on_those_that_nothing_knows(tmp_path: Path) -> None:
+def test_normal_beats_alone_are_judged_on_those_that_nothing_learned(tmp_path: Path) -> None:
     write_table(tmp_path / "A_TRAIN.txt", 30, 0)
-    metrics = concluded(tmp_path, "data.val_share=0.3")
+    metrics = conclude_untrained(tmp_path, "data.val_share=0.3")
     assert 0 <= metrics["above_threshold"] <= 1
-    known = concluded(tmp_path, "data.val_share=0.3", "threshold.quantile=0.001")["baselines"]["1-nn"]
-    assert known["above_threshold"] > 0.5, "the nearest known beat would else be the beat itself"
+    baseline = conclude_untrained(tmp_path, "data.val_share=0.3", "threshold.quantile=0.001")["baselines"][
+        "1-nn"
+    ]
+    assert baseline["above_threshold"] > 0.5, (
+        "the nearest beat that was learned would else be the beat itself"
+    )
 
 
 def test_data_that_is_not_there_is_said_before_training(submit: Submit, tmp_path: Path) -> None:

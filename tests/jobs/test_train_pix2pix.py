@@ -74,9 +74,9 @@ def test_the_bundle_gives_what_the_end_of_training_gave(train: Train, tmp_path: 
     with torch.inference_mode():
         # Laid out as the loop lays it out: a CPU may have other kernels for another layout.
         inputs = to_network(sides[None, :, 64:]).contiguous()
-        made = to_pixels(loaded.network(inputs))[0]
+        generated = to_pixels(loaded.network(inputs))[0]
     picture = np.asarray(Image.open(tmp_path / "runs" / "a" / "samples" / "epoch_0002.png"))
-    assert np.array_equal(picture[20 : 20 + 64, 72 : 72 + 64], made), "second column: generated"
+    assert np.array_equal(picture[20 : 20 + 64, 72 : 72 + 64], generated), "second column: generated"
     manifest = loaded.manifest
     assert manifest.metrics["l1"] == outcome["metrics"]["l1"]
     assert (manifest.kind, manifest.preprocessing.direction, manifest.seed) == ("pix2pix", "BtoA", 0)

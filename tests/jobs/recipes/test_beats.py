@@ -31,9 +31,9 @@ ROUNDING = 1e-12  # of a squared distance: sums of 140 squares, 150 in all
 def test_principal_components_reconstruct_what_lies_in_their_space() -> None:
     rng = np.random.default_rng(0)
     plane = rng.normal(size=(2, 30))
-    known = (rng.normal(size=(50, 2)) @ plane).astype(np.float32)
+    normal = (rng.normal(size=(50, 2)) @ plane).astype(np.float32)
     judged = np.concatenate([(rng.normal(size=(1, 2)) @ plane), rng.normal(size=(1, 30))]).astype(np.float32)
-    inside, outside = principal_components(2)(known, judged)
+    inside, outside = principal_components(2)(normal, judged)
     assert inside < 1e-6 < 0.1 < outside
 
 
@@ -78,20 +78,20 @@ def test_a_single_normal_beat_has_no_components_and_yet_an_error() -> None:
 
 def test_each_beat_has_an_error_of_its_own() -> None:
     beats = torch.zeros(2, 1, 4)
-    made = torch.tensor([[[1.0, -1, 1, -1]], [[0, 0, 0, -4]]])
-    assert beat_errors("mse", made, beats).tolist() == [1.0, 4.0]
-    assert beat_errors("mae", made, beats).tolist() == [1.0, 1.0]
+    reconstructions = torch.tensor([[[1.0, -1, 1, -1]], [[0, 0, 0, -4]]])
+    assert beat_errors("mse", reconstructions, beats).tolist() == [1.0, 4.0]
+    assert beat_errors("mae", reconstructions, beats).tolist() == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("kind", ["mse", "mae"])
 def test_half_precision_is_widened_first(kind: str) -> None:
-    made = torch.full((1, 1, 4), 300.0, dtype=torch.bfloat16)
-    assert beat_errors(kind, made, torch.zeros(1, 1, 4)).dtype == torch.float32  # type: ignore[arg-type]
+    reconstructions = torch.full((1, 1, 4), 300.0, dtype=torch.bfloat16)
+    assert beat_errors(kind, reconstructions, torch.zeros(1, 1, 4)).dtype == torch.float32  # type: ignore[arg-type]
 
 
 def test_of_several_networks_the_errors_are_averaged_not_the_reconstructions() -> None:
-    made = torch.tensor([1.0, -1.0])[:, None, None, None].expand(2, 3, 1, 4)
-    assert beat_errors("mse", made, torch.zeros(3, 1, 4)).tolist() == [1.0, 1.0, 1.0]
+    reconstructions = torch.tensor([1.0, -1.0])[:, None, None, None].expand(2, 3, 1, 4)
+    assert beat_errors("mse", reconstructions, torch.zeros(3, 1, 4)).tolist() == [1.0, 1.0, 1.0]
 
 
 ABNORMAL = np.array([0, 0, 0, 0, 1, 1, 1, 1], bool)
@@ -144,11 +144,11 @@ def pictures_of(
 def test_both_kinds_are_shown_and_all_that_went_wrong() -> None:
     names, rows = pictures_of(SPREAD_DETECTOR, LABELS > 0, LABELS)
     assert names == ["errors", "rates", "beats", "mistakes"]
-    shown = {row.title: (list(row.places), list(row.captions)) for row in rows}
-    assert set(shown["normal"][0]) <= {0, 1, 2, 3}
-    assert sorted(LABELS[shown["abnormal"][0]]) == [1, 2], "a beat of each class"
-    assert shown["missed"] == ([4], ["S: 3"])
-    assert shown["suspected"] == ([2], ["N: 9"])
+    by_title = {row.title: (list(row.places), list(row.captions)) for row in rows}
+    assert set(by_title["normal"][0]) <= {0, 1, 2, 3}
+    assert sorted(LABELS[by_title["abnormal"][0]]) == [1, 2], "a beat of each class"
+    assert by_title["missed"] == ([4], ["S: 3"])
+    assert by_title["suspected"] == ([2], ["N: 9"])
 
 
 def test_without_classes_there_are_beats_and_errors_alone() -> None:

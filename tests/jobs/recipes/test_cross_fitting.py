@@ -18,27 +18,27 @@ SAMPLES = np.random.default_rng(0).normal(size=(40, 1, 6)).astype(np.float32)
 
 
 class Memory(nn.Module):
-    """Knows the samples that it was trained on, by their sums."""
+    """Remembers the samples that it was trained on, by their sums."""
 
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(1))
-        self.seen: set[float] = set()
+        self.learned: set[float] = set()
 
 
 def learn(network: nn.Module, batch: torch.Tensor) -> torch.Tensor:
     assert isinstance(network, Memory)
-    network.seen |= {round(float(row.sum()), 4) for row in batch}
+    network.learned |= {round(float(row.sum()), 4) for row in batch}
     return network.weight * batch.square().mean(dim=(1, 2))
 
 
-def knows(network: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+def has_learned(network: nn.Module, batch: torch.Tensor) -> torch.Tensor:
     assert isinstance(network, Memory)
-    return torch.tensor([float(round(float(row.sum()), 4) in network.seen) for row in batch])
+    return torch.tensor([float(round(float(row.sum()), 4) in network.learned) for row in batch])
 
 
 def cross_fit(
-    error: SampleLosses = knows,
+    error: SampleLosses = has_learned,
     *,
     optimizer: AdamSettings | None = None,
     settings: dict[str, int] | None = None,
@@ -70,7 +70,7 @@ def test_no_sample_is_scored_by_a_network_that_learned_it(work: FollowUp) -> Non
 def test_every_other_sample_is_learned(work: FollowUp) -> None:
     def count_learned(network: nn.Module, batch: torch.Tensor) -> torch.Tensor:
         assert isinstance(network, Memory)
-        return torch.full((len(batch),), float(len(network.seen)))
+        return torch.full((len(batch),), float(len(network.learned)))
 
     errors = cross_fit(count_learned).errors(SAMPLES, [np.arange(20)], work)
     assert set(errors[:20]) == {20.0}

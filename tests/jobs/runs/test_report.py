@@ -78,7 +78,7 @@ def test_without_such_names_the_first_metrics_are(tmp_path: Path, headline: Any)
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "caption"),
     [
         ({"train": 9, "val": 3, "test": 1200}, "On the 1,200 test images"),
         ({"train": 9, "val": 3, "test": 1}, "On the 1 test image"),
@@ -87,9 +87,9 @@ def test_without_such_names_the_first_metrics_are(tmp_path: Path, headline: Any)
         ({"val": "many", "test": None}, "On the held-out samples"),
     ],
 )
-def test_it_says_on_what_the_metrics_were_taken(tmp_path: Path, data: Any, said: str) -> None:
+def test_it_says_on_what_the_metrics_were_taken(tmp_path: Path, data: Any, caption: str) -> None:
     run = finished(tmp_path / "first", [], **data)
-    assert f"<caption>{said}</caption>" in write_report(run).read_text(encoding="utf-8")
+    assert f"<caption>{caption}</caption>" in write_report(run).read_text(encoding="utf-8")
 
 
 def test_before_the_end_nothing_was_taken_on_the_test_images(tmp_path: Path) -> None:

@@ -12,15 +12,15 @@ from jobs.sweeping.tuning import Halving, _TrialWatch
 from tests.jobs.sweeping.sweeps import METRIC, write_rows
 
 
-def trial(folder: Path) -> Any:
+def ray_trial(folder: Path) -> Any:
     """As much of Ray's trial as a scheduler looks at."""
     folder.mkdir()
     task = TrialTask("train-pix2pix", {}, str(folder), str(folder.parent), METRIC, Resources(1, 0))
     return SimpleNamespace(trial_id=folder.name, config={"trial": task.as_config()})
 
 
-def decide(halving: Halving, of: Any, epoch: int, value: float) -> str:
-    return halving.on_trial_result(None, of, {"epoch": epoch, METRIC: value})
+def decide(halving: Halving, trial: Any, epoch: int, value: float) -> str:
+    return halving.on_trial_result(None, trial, {"epoch": epoch, METRIC: value})
 
 
 def test_a_trial_that_is_worse_than_those_of_before_is_stopped_and_marked(tmp_path: Path) -> None:
@@ -28,7 +28,7 @@ def test_a_trial_that_is_worse_than_those_of_before_is_stopped_and_marked(tmp_pa
     for name in ("a", "b"):
         write_rows(Run(tmp_path / name), 0.5, 0.3, 0.2)
         halving.add_past_trial(Run(tmp_path / name))
-    good, bad = trial(tmp_path / "good"), trial(tmp_path / "bad")
+    good, bad = ray_trial(tmp_path / "good"), ray_trial(tmp_path / "bad")
     for each in (good, bad):
         halving.on_trial_add(None, each)  # type: ignore[arg-type]
     assert decide(halving, bad, 1, 9.0) == Halving.CONTINUE, "grace"
@@ -43,7 +43,7 @@ def test_what_was_trained_before_an_interruption_counts_but_stops_nobody(tmp_pat
     halving = Halving(METRIC, "min", grace=1, reduction=2, epochs=8)
     write_rows(Run(tmp_path / "a"), 0.5, 0.3)
     halving.add_past_trial(Run(tmp_path / "a"))
-    back, new = trial(tmp_path / "back"), trial(tmp_path / "new")
+    back, new = ray_trial(tmp_path / "back"), ray_trial(tmp_path / "new")
     for each in (back, new):
         halving.on_trial_add(None, each)  # type: ignore[arg-type]
     replayed = {"epoch": 1, METRIC: 0.1, "replayed": True}
@@ -58,7 +58,7 @@ def test_more_may_be_better(tmp_path: Path) -> None:
     halving = Halving(METRIC, "max", grace=1, reduction=2, epochs=4)
     write_rows(Run(tmp_path / "a"), 20.0)
     halving.add_past_trial(Run(tmp_path / "a"))
-    low = trial(tmp_path / "low")
+    low = ray_trial(tmp_path / "low")
     halving.on_trial_add(None, low)  # type: ignore[arg-type]
     assert decide(halving, low, 1, 10.0) == Halving.STOP
 
@@ -74,11 +74,11 @@ class Ticks(LineDisplay):
 
 def test_the_trials_together_count_what_each_counts(tmp_path: Path) -> None:
     runs = [Run(tmp_path / name) for name in "ab"]
-    shown = Ticks()
+    display = Ticks()
     for run in runs:
         run.folder.mkdir()
-    watch = _TrialWatch.begin(runs, shown)
+    watch = _TrialWatch.begin(runs, display)
     FileDisplay(runs[0].folder).tick(Tick(1, 3, 1, 18, 10.0, 1.0, samples="beats"))
     watch.poll()
-    assert shown.newest is not None
-    assert (shown.newest.steps, shown.newest.samples) == (36, "beats")
+    assert display.newest is not None
+    assert (display.newest.steps, display.newest.samples) == (36, "beats")

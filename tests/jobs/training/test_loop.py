@@ -143,13 +143,13 @@ def test_a_checkpoint_of_other_networks_is_named(train: Train, run_of: RunOf) ->
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "message"),
     [("optimizer.learning_rate=1e30", "exploded at step"), ("loop.loss_limit=0.01", "exploded at step 1 ")],
 )
 def test_a_loss_that_explodes_ends_the_run_with_advice(
-    train: Train, run_of: RunOf, more: str, said: str
+    train: Train, run_of: RunOf, more: str, message: str
 ) -> None:
-    with pytest.raises(Diverged, match=said) as caught:
+    with pytest.raises(Diverged, match=message) as caught:
         train("a", more)
     assert "learning rate" in str(caught.value)
     assert "none yet" in str(caught.value)

@@ -43,9 +43,9 @@ def test_a_frozen_network_passes_gradients_and_keeps_none() -> None:
     updater = updater_of(first=first, judge=judge)
     before = first.weight.detach().clone()
     with updater.batch(0):
-        made = first(torch.ones(1, 3, dtype=torch.float64))
+        output = first(torch.ones(1, 3, dtype=torch.float64))
         with updater.frozen("judge") as frozen:
-            loss = frozen(made).sum()
+            loss = frozen(output).sum()
         updater.update("first", loss)
     assert not torch.equal(first.weight, before)
     assert judge.weight.grad is None
