@@ -49,13 +49,15 @@ class Watching(LineDisplay):
 
     def __init__(self, run: Run | None = None, unit: str = "", step: int = 0) -> None:
         super().__init__()
-        self._stop, self._unit, self._step = run, unit, step
+        self._run = run
+        self._unit = unit
+        self._step = step
         self.ticks: list[Tick] = []
 
     def tick(self, tick: Tick) -> None:
         self.ticks.append(tick)
-        if self._stop is not None and (tick.unit, tick.step >= self._step) == (self._unit, True):
-            self._stop.request_stop()
+        if self._run is not None and tick.unit == self._unit and tick.step >= self._step:
+            self._run.request_stop()
 
 
 def train(name: str, display: LineDisplay, *sets: str) -> dict[str, Any]:
@@ -96,7 +98,8 @@ def conclude_untrained(path: Path, *sets: str) -> dict[str, Any]:
 
 
 def test_abnormal_beats_are_found_beside_what_plain_detectors_find(done: dict[str, Any]) -> None:
-    metrics, folder = done["metrics"], Path(done["run"])
+    metrics = done["metrics"]
+    folder = Path(done["run"])
     assert metrics["auc"] == metrics["average_precision"] == 1
     assert metrics["sensitivity"] == 1
     assert metrics["specificity"] >= 0.6
@@ -121,11 +124,12 @@ def test_broken_rows_are_listed_in_the_run(done: dict[str, Any]) -> None:
 def test_the_bundle_scores_beats_by_itself(done: dict[str, Any]) -> None:
     bundle = load_bundle(done["bundle"])
     assert bundle.manifest.kind == "ecg-beats"
-    takes, calibration = bundle.manifest.beats, bundle.manifest.calibration
-    assert isinstance(takes, BeatPreprocessing)
-    assert takes.window is None, "rows do not say where the R peak is"
+    preprocessing = bundle.manifest.beats
+    calibration = bundle.manifest.calibration
+    assert isinstance(preprocessing, BeatPreprocessing)
+    assert preprocessing.window is None, "rows do not say where the R peak is"
     raw = np.concatenate([drawn_beats(9, seed=3), drawn_beats(9, abnormal=True, seed=3)])[:, None]
-    values = torch.from_numpy(takes.normalised(3 * raw))
+    values = torch.from_numpy(preprocessing.normalised(3 * raw))
     with torch.inference_mode():
         errors = (bundle.network(values) - values).square().mean(dim=(1, 2)).numpy()
     assert (errors[9:] > calibration["threshold"]).all()
@@ -235,12 +239,9 @@ def test_normal_beats_alone_are_judged_on_those_that_nothing_learned(tmp_path: P
     write_table(tmp_path / "A_TRAIN.txt", 30, 0)
     metrics = conclude_untrained(tmp_path, "data.val_share=0.3")
     assert 0 <= metrics["above_threshold"] <= 1
-    baseline = conclude_untrained(tmp_path, "data.val_share=0.3", "threshold.quantile=0.001")["baselines"][
-        "1-nn"
-    ]
-    assert baseline["above_threshold"] > 0.5, (
-        "the nearest beat that was learned would else be the beat itself"
-    )
+    metrics = conclude_untrained(tmp_path, "data.val_share=0.3", "threshold.quantile=0.001")
+    above = metrics["baselines"]["1-nn"]["above_threshold"]
+    assert above > 0.5, "the nearest beat that was learned would else be the beat itself"
 
 
 def test_data_that_is_not_there_is_said_before_training(submit: Submit, tmp_path: Path) -> None:

@@ -46,15 +46,16 @@ def test_a_request_to_stop_ends_the_work(work: FollowUp) -> None:
         work.report_step(2, 10, 8, "calibration step")
 
 
-def in_a_group_of_two(rank: int, folder: Path) -> str:
+def work_in_group_of_two(rank: int, folder: Path) -> str:
     """Works longer than the group waits for a rank that is silent, then fails; how it failed."""
     store = FileStore(str(folder / "store"), 2)
     store.set(str(rank), "")
     store.wait(["0", "1"], timedelta(seconds=60))  # nobody waits for imports any more
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=2))
-    device, began = open_device(DeviceSettings(threads=1), gpu=False), time.monotonic()
+    device = open_device(DeviceSettings(threads=1), gpu=False)
+    began = time.monotonic()
 
-    def long(work: FollowUp) -> None:
+    def work_long(work: FollowUp) -> None:
         assert rank == 0
         while time.monotonic() < began + 3:
             work.report_step(1, 9, 8, "calibration step")
@@ -62,7 +63,7 @@ def in_a_group_of_two(rank: int, folder: Path) -> str:
 
     try:
         follow_up = FollowUp(Run(folder), device, Shown(), epoch=1, alive_seconds=0.2)
-        follow_up.run_on_leader(TrainingWorker(device.where), long)
+        follow_up.run_on_leader(TrainingWorker(device.where), work_long)
     except Interrupted as error:
         return f"{error.what} {error.agreed}"
     finally:
@@ -70,13 +71,13 @@ def in_a_group_of_two(rank: int, folder: Path) -> str:
     return "nothing"
 
 
-def waiting(folder: Path) -> None:
-    (folder / "result.txt").write_text(in_a_group_of_two(1, folder))
+def work_as_other(folder: Path) -> None:
+    (folder / "result.txt").write_text(work_in_group_of_two(1, folder))
 
 
 def test_the_others_of_a_group_wait_however_long_it_takes(tmp_path: Path) -> None:
-    other = multiprocessing.get_context("spawn").Process(target=waiting, args=(tmp_path,))
+    other = multiprocessing.get_context("spawn").Process(target=work_as_other, args=(tmp_path,))
     other.start()
-    assert in_a_group_of_two(0, tmp_path) == "it was enough True"
+    assert work_in_group_of_two(0, tmp_path) == "it was enough True"
     other.join(60)
     assert (tmp_path / "result.txt").read_text() == "it was enough True"

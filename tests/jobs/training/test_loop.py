@@ -25,7 +25,8 @@ class StopAt(LineDisplay):
 
     def __init__(self, run: Run, step: int) -> None:
         super().__init__()
-        self._run, self._step = run, step
+        self._run = run
+        self._step = step
 
     def tick(self, tick: Tick) -> None:
         if tick.step == self._step:
