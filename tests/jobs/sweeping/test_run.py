@@ -65,7 +65,7 @@ def test_a_sweep_that_was_stopped_goes_on_from_its_trials_checkpoints(tiny: Tiny
     first, second = (Run(tmp_path / "runs" / "a" / "trials" / f"seed-{n}") for n in (1, 2))
 
     def stop() -> None:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 200
         while not first.history.exists() and time.monotonic() < end:
             time.sleep(0.02)
         Run(tmp_path / "runs" / "a").request_stop()
