@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -72,7 +72,7 @@ class PreparedTarget(Protocol):
     def folder(self) -> Path:
         """Where it will be written."""
 
-    def run(self, display: Display, have: Resources, attached: bool) -> Outcome | Mapping[str, Any]:
+    def run(self, display: Display, have: Resources, attached: bool) -> Outcome:
         """Do it; returns the outcome."""
 
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from genray.errors import SettingsError
 from genray.settings.base import Settings, absolute, flatten, nested
 from jobs.runs.run import Run
-from jobs.sweeping.run import PreparedSweep, SweepSettings
+from jobs.sweeping.run import PreparedSweep, SweepSettings, prepare_sweep
 from jobs.sweeping.space import Point, find_points, point_names
 from jobs.sweeping.trials import Trial, find_training
 from jobs.training.settings import TrainSettings
 from jobs.training.target import Training
 
+# Settings beside those of the data that say whether the data can be trained on.
+_DATA_DEPENDS_ON = {"model.kind", "loop.batch_size", "loop.accumulate"}
 
-class Sweeping:
+
+class SweepTarget:
     """What the command needs of the sweep."""
 
     settings_class = SweepSettings
@@ -42,14 +45,16 @@ class Sweep:
     settings_class: type[Settings] = SweepSettings
 
     def __init__(self, training: Training[Any], load: Callable[..., Any]) -> None:
-        self._training = training
+        self.training = training
         self._load = load
 
     def absolute(self, settings: SweepSettings) -> SweepSettings:
         """`settings` with every path in those of the trials made absolute; for this all are checked."""
-        shared, space = flatten(settings.sweep.settings), flatten(settings.sweep.space)
-        for point, loaded in self._points(settings):
-            before, after = flatten(loaded), flatten(absolute(loaded))
+        shared = flatten(settings.sweep.settings)
+        space = flatten(settings.sweep.space)
+        for point, loaded in self._settings_of_points(settings):
+            before = flatten(loaded)
+            after = flatten(absolute(loaded))
             for key in (key for key in after if after[key] != before[key] and key != "runs"):
                 if key not in point:
                     shared[key] = after[key]
@@ -67,15 +72,29 @@ class Sweep:
             UsageError: the sweep, or one of its trials, cannot work.
         """
         run = Run.named(settings.runs, name, target)
-        points, loaded = zip(*self._points(settings), strict=True)
-        runs = str(run.folder / "trials")
-        trials = [
-            Trial(point, each.model_copy(update={"runs": runs}), Run.named(runs, name, settings.sweep.target))
-            for point, each, name in zip(points, loaded, point_names(points), strict=True)
-        ]
-        return PreparedSweep(settings, self._training, run, trials, self._check_data(trials, settings, note))
+        trials = self.find_trials(settings, run)
+        lines = self._check_data(trials, settings.sweep.target, note)
+        return prepare_sweep(settings, self.training, run, trials, lines)
 
-    def _points(self, settings: SweepSettings) -> Iterable[tuple[Point, TrainSettings]]:
+    def find_trials(self, settings: SweepSettings, run: Run) -> list[Trial]:
+        """The trials, with their runs inside that of the sweep.
+
+        Raises:
+            SettingsError: a trial's settings are wrong.
+        """
+        runs = str(run.folder / "trials")
+        pairs = list(self._settings_of_points(settings))
+        names = point_names([point for point, _ in pairs])
+        return [
+            Trial(
+                point,
+                loaded.model_copy(update={"runs": runs}),
+                Run.named(runs, name, settings.sweep.target),
+            )
+            for (point, loaded), name in zip(pairs, names, strict=True)
+        ]
+
+    def _settings_of_points(self, settings: SweepSettings) -> Iterator[tuple[Point, TrainSettings]]:
         """The points of the space, with the settings that each makes of the target's."""
         sweep = settings.sweep
         points = find_points(sweep.space, sweep.samples, settings.seed)
@@ -84,36 +103,36 @@ class Sweep:
                 "the runs of the trials are inside the sweep's", where="sweep.settings.runs", hint="give runs"
             )
         for point, name in zip(points, point_names(points), strict=True):
-            values = {"seed": settings.seed, **flatten(sweep.settings), **point}
-            sets = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
-            try:
-                loaded: TrainSettings = self._load(
-                    self._training.settings_class, target=sweep.target, sets=sets
-                )
-            except SettingsError as error:
-                where = f"sweep.settings with sweep.space, trial {name}: {error.where or 'see above'}"
-                raise SettingsError(error.what, where=where, hint=error.hint) from None
-            if loaded.loop.worker_range != (1, 1):
-                raise SettingsError(
-                    "a trial trains in one process; trials run side by side",
-                    where=f"loop.workers of trial {name}",
-                    hint="leave out loop.workers; sweep.cpus_per_trial says how much each takes",
-                )
-            yield point, loaded
+            yield point, self._load_trial(settings, point, name)
 
-    def _check_data(
-        self, trials: Sequence[Trial], settings: SweepSettings, note: Callable[[str], None]
-    ) -> Sequence[str]:
-        """Open the data as the trials will, once for all that read the same; returns what it is."""
-        lines: list[Sequence[str]] = []
-        seen = set()
+    def _load_trial(self, settings: SweepSettings, point: Point, name: str) -> TrainSettings:
+        values = {"seed": settings.seed, **flatten(settings.sweep.settings), **point}
+        sets = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
+        try:
+            loaded: TrainSettings = self._load(
+                self.training.settings_class, target=settings.sweep.target, sets=sets
+            )
+        except SettingsError as error:
+            where = f"sweep.settings with sweep.space, trial {name}: {error.where or 'see above'}"
+            raise SettingsError(error.what, where=where, hint=error.hint) from None
+        if loaded.loop.worker_range != (1, 1):
+            raise SettingsError(
+                "a trial trains in one process; trials run side by side",
+                where=f"loop.workers of trial {name}",
+                hint="leave out loop.workers; sweep.cpus_per_trial says how much each takes",
+            )
+        return loaded
+
+    def _check_data(self, trials: Sequence[Trial], target: str, note: Callable[[str], None]) -> Sequence[str]:
+        """Open the data as the trials will, once for all that read the same; returns what the first reads."""
+        different: dict[str, Trial] = {}
         for trial in trials:
             values = flatten(trial.settings)
-            kind = {k: v for k, v in values.items() if k.startswith("data.") or k in _DATA_DEPENDS_ON}
-            if (key := json.dumps(kind, sort_keys=True)) in seen:
-                continue
-            seen.add(key)
-            prepared = self._training.prepare(trial.settings, settings.sweep.target, trial.run.name, note)
+            data = {k: v for k, v in values.items() if k.startswith("data.") or k in _DATA_DEPENDS_ON}
+            different.setdefault(json.dumps(data, sort_keys=True), trial)
+        lines = []
+        for trial in different.values():
+            prepared = self.training.prepare(trial.settings, target, trial.run.name, note)
             if prepared.needs_ray(attached=False):
                 raise SettingsError(
                     "the data would be streamed by Ray Data, for which trials leave no room",
@@ -124,6 +143,4 @@ class Sweep:
         return lines[0]
 
 
-_DATA_DEPENDS_ON = {"model.kind", "loop.batch_size", "loop.accumulate"}
-
-TARGET = Sweeping()
+TARGET = SweepTarget()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field
-from torch import nn
 
 from genray.datasets.image_set import Images, ImageSet, ImageSetSettings
 from genray.datasets.loader import WorkerShare
@@ -20,9 +19,9 @@ from genray.report.charts import draw_distributions, draw_rates
 from genray.report.pictures import draw_reconstructions
 from genray.settings.base import Settings
 from jobs.recipes.autoencoding import Autoencoding, AutoencodingSettings, Model
-from jobs.recipes.latent_space import latent_pictures, spread
+from jobs.recipes.latent_space import latent_pictures, spread_indices
 from jobs.runs.samples import RunPicture
-from jobs.training.recipe import Conclusion, Part, Scored, ToDevice
+from jobs.training.recipe import Conclusion, EvaluationContext, Part, SampleScores
 from jobs.training.target import Training
 
 _NORMAL = ("good", "normal", "ok")  # names of the class of normal images, where none is given
@@ -70,101 +69,123 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
     headline = ("auroc", "average_precision", "sensitivity", "specificity", "threshold", "above_threshold")
     kind = "anomaly"
 
-    def select(self, found: ImageSet) -> ImageSet:
+    _normal: NDArray[np.int64]
+    """The classes that are normal, once the images are selected."""
+
+    def select(self, image_set: ImageSet) -> ImageSet:
         """Normal images to train on and to set the threshold; both kinds to judge on, where known."""
-        names = self.settings.data.normal or tuple(c for c in found.classes if c.lower() in _NORMAL)
-        if unknown := sorted(set(names) - set(found.classes)):
+        classes = image_set.classes
+        names = self.settings.data.normal or tuple(name for name in classes if name.lower() in _NORMAL)
+        if unknown := sorted(set(names) - set(classes)):
             raise DataError(
-                f"no class is called {', '.join(unknown)}; there are: "
-                f"{', '.join(found.classes[:20]) or 'none'}",
+                f"no class is called {', '.join(unknown)}; there are: {', '.join(classes[:20]) or 'none'}",
                 where="data.normal",
                 hint="name the classes that are normal",
             )
         if not names:
-            self._normal = np.arange(len(found.classes))
-            return found
-        self._normal = np.array([found.classes.index(name) for name in names])
-        train, strange = self._parted(found.train)
-        val, more = self._parted(found.val)
-        test = found.test
-        if found.val.stored is found.train.stored:  # split by the seed: anomalies of both parts are held out
-            more = _joined(more, strange) if len(strange) else more
-        if test is None and len(more):
+            self._normal = np.arange(len(classes))
+            return image_set
+        self._normal = np.array([classes.index(name) for name in names])
+        train = self._normal_images(image_set.train)
+        val = self._normal_images(image_set.val)
+        anomalies = self._anomalies(image_set.val)
+        if image_set.val.stored is image_set.train.stored:
+            # Split by the seed: the anomalies of both parts are held out.
+            of_training = self._anomalies(image_set.train)
+            anomalies = _joined(anomalies, of_training) if len(of_training) else anomalies
+        test = image_set.test
+        if test is None and len(anomalies):
             halves = hold_out(range(len(val)), 0.5, self.settings.seed)
-            test = _joined(val.select(halves[1]), more)
+            test = _joined(val.select(halves[1]), anomalies)
             val = val.select(halves[0])
         for images, purpose in ((train, "train on"), (val, "set the threshold with"), (test, "judge on")):
-            if images is not None and not len(self._parted(images)[0]):
+            if images is not None and not len(self._normal_images(images)):
                 raise DataError(
                     f"no images of the class {', '.join(names)} to {purpose}",
                     where="data.normal",
                     hint="give more of them, or raise data.val_share",
                 )
-        split = f"{found.split}; normal: {', '.join(names)}"
-        return replace(found, train=train, val=val, test=test, split=split)
+        split = f"{image_set.split}; normal: {', '.join(names)}"
+        return replace(image_set, train=train, val=val, test=test, split=split)
 
-    def _parted(self, images: Images) -> tuple[Images, Images]:
+    def _normal_images(self, images: Images) -> Images:
+        """Those of normal classes; all, where nobody says."""
         if images.labels is None:
-            return images, images.select([])
-        normal = np.isin(images.labels, self._normal)
-        return images.select(np.flatnonzero(normal)), images.select(np.flatnonzero(~normal))
+            return images
+        return images.select(np.flatnonzero(np.isin(images.labels, self._normal)))
 
-    def conclude(
-        self, networks: Mapping[str, nn.Module], part: Part, scored: Sequence[Scored], place: ToDevice
-    ) -> Conclusion:
+    def _anomalies(self, images: Images) -> Images:
+        """Those of other classes; none, where nobody says."""
+        if images.labels is None:
+            return images.select([])
+        return images.select(np.flatnonzero(~np.isin(images.labels, self._normal)))
+
+    def conclude(self, context: EvaluationContext, scores: Sequence[SampleScores]) -> Conclusion:
         """The threshold, from held-out normal images; how well it tells anomalies from them; pictures."""
-        held_out = scored if part == "val" else self.validate(networks, "val", WorkerShare(), place)
-        calibration = self._calibration(self._errors(held_out))
-        threshold, errors = calibration["threshold"], self._errors(scored)
-        anomalous = self._anomalous(part)
-        normal = np.ones(len(errors), bool) if anomalous is None else ~anomalous
-        groups = (
-            {"images": errors}
-            if anomalous is None
-            else {"normal": errors[normal], "anomalies": errors[~normal]}
-        )
-        metrics = {name: float(np.mean([s[name] for i, s in scored if normal[i]])) for name in scored[0][1]}
+        normal_scores = scores
+        if context.part != "val":
+            normal_scores = self.validate(replace(context, part="val"), WorkerShare())
+        calibration = self._calibration(self._errors(normal_scores))
+        threshold = calibration["threshold"]
+        errors = self._errors(scores)
+        is_anomaly = self._is_anomaly(context.part)
+        is_normal = np.ones(len(errors), bool) if is_anomaly is None else ~is_anomaly
+        normal = [sample.metrics for sample in scores if is_normal[sample.index]]
+        metrics = {name: float(np.mean([m[name] for m in normal])) for name in scores[0].metrics}
         metrics |= {"threshold": threshold, "above_threshold": float(np.mean(errors > threshold))}
+        groups = {"images": errors}
+        if is_anomaly is not None:
+            groups = {"normal": errors[is_normal], "anomalies": errors[is_anomaly]}
         pictures = [
             RunPicture(
                 "errors",
                 "Errors and the threshold",
-                draw_distributions({n: e for n, e in groups.items() if len(e)}, threshold, self._label),
+                draw_distributions({n: e for n, e in groups.items() if len(e)}, threshold, self._error_name),
                 f"What lies above the threshold is an anomaly: {metrics['above_threshold']:.1%} of these.",
             )
         ]
-        if anomalous is not None and anomalous.any():
-            metrics |= _rates(anomalous, errors)
-            metrics["sensitivity"] = float(np.mean(errors[anomalous] > threshold))
-            metrics["specificity"] = float(np.mean(errors[normal] <= threshold))
+        if is_anomaly is not None and is_anomaly.any():
+            metrics |= _rates(is_anomaly, errors)
+            metrics["sensitivity"] = float(np.mean(errors[is_anomaly] > threshold))
+            metrics["specificity"] = float(np.mean(errors[is_normal] <= threshold))
             pictures.append(
-                RunPicture("rates", "Telling anomalies from normal images", draw_rates(anomalous, errors))
+                RunPicture("rates", "Telling anomalies from normal images", draw_rates(is_anomaly, errors))
             )
-        pictures += self._mistakes(networks, part, errors, normal, threshold, place)
-        some = spread(len(errors), 2000)
-        codes = self.codes(networks, [self.held_out[part][i][0] for i in some], place)
-        labels = None if anomalous is None else anomalous[some].astype(np.int64)
-        names, projection = ("normal", "anomalies"), self.settings.eval.projection
-        pictures += latent_pictures(codes, labels, names, projection, self.settings.seed)[:1]
+        pictures += self._example_pictures(context, errors, is_normal, threshold)
+        pictures += self._latent_pictures(context, is_anomaly)
         return Conclusion(metrics=metrics, calibration=calibration, pictures=pictures)
 
+    def _latent_pictures(
+        self, context: EvaluationContext, is_anomaly: NDArray[np.bool_] | None
+    ) -> list[RunPicture]:
+        samples = self.held_out[context.part].samples
+        indices = spread_indices(len(samples), 2000)
+        return latent_pictures(
+            self.encode(context, [samples[i][0] for i in indices]),
+            None if is_anomaly is None else is_anomaly[indices].astype(np.int64),
+            ("normal", "anomalies"),
+            self.settings.eval.projection,
+            self.settings.seed,
+        )[:1]
+
     @property
-    def _label(self) -> str:
+    def _error_name(self) -> str:
         return "1 - SSIM" if self.settings.detector.error == "ssim" else self.settings.detector.error.upper()
 
-    def _errors(self, scored: Sequence[Scored]) -> NDArray[np.float64]:
+    def _errors(self, scores: Sequence[SampleScores]) -> NDArray[np.float64]:
         """The error of each image, by which it is judged."""
         kind = self.settings.detector.error
         if kind == "ssim":
-            return np.array([1 - scores["ssim"] for _, scores in scored])
-        return np.array([scores["l1" if kind == "mae" else kind] for _, scores in scored])
+            return np.array([1 - sample.metrics["ssim"] for sample in scores])
+        name = "l1" if kind == "mae" else kind
+        return np.array([sample.metrics[name] for sample in scores])
 
-    def _anomalous(self, part: Part) -> NDArray[np.bool_] | None:
-        """Which images are anomalies; None if nobody says. Those that are held out by choice are normal."""
-        labels = self.labels[part]
-        if labels is None:
-            return None if part == "test" else np.zeros(len(self.held_out[part]), bool)
-        return ~np.isin(labels, self._normal)
+    def _is_anomaly(self, part: Part) -> NDArray[np.bool_] | None:
+        """Of each held-out image; None if nobody says. Those that are held out by choice are normal."""
+        held_out = self.held_out[part]
+        if held_out.labels is None:
+            return None if part == "test" else np.zeros(len(held_out.samples), bool)
+        return ~np.isin(held_out.labels, self._normal)
 
     def _calibration(self, errors: NDArray[np.float64]) -> dict[str, Any]:
         detector = self.settings.detector
@@ -183,50 +204,50 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
             "quantiles": {f"{point:g}": float(np.quantile(errors, point)) for point in points},
         }
 
-    def _mistakes(
+    def _example_pictures(
         self,
-        networks: Mapping[str, nn.Module],
-        part: Part,
+        context: EvaluationContext,
         errors: NDArray[np.float64],
-        normal: NDArray[np.bool_],
+        is_normal: NDArray[np.bool_],
         threshold: float,
-        place: ToDevice,
     ) -> list[RunPicture]:
-        """What was found, what was missed, and what was suspected for nothing."""
-        wanted = {
-            "found": ("Anomalies that were found", ~normal & (errors > threshold), -errors),
-            "missed": ("Anomalies that were missed", ~normal & (errors <= threshold), errors),
-            "suspected": ("Normal images above the threshold", ~~normal & (errors > threshold), -errors),
+        """Anomalies that were found and missed, and normal images that were suspected: the clearest first."""
+        is_above = errors > threshold
+        groups = {
+            "found": ("Anomalies that were found", ~is_normal & is_above, -errors),
+            "missed": ("Anomalies that were missed", ~is_normal & ~is_above, errors),
+            "suspected": ("Normal images above the threshold", is_normal & is_above, -errors),
         }
+        samples = self.held_out[context.part].samples
         pictures = []
-        for name, (title, those, order) in wanted.items():
-            chosen = [int(i) for i in np.argsort(order, kind="stable") if those[i]][
-                : self.settings.loop.samples
-            ]
+        for name, (title, members, order) in groups.items():
+            ordered = [int(i) for i in np.argsort(order, kind="stable") if members[i]]
+            chosen = ordered[: self.settings.loop.samples]
             if chosen:
-                originals = [self.held_out[part][i][0] for i in chosen]
-                made = self.reconstructed(networks, originals, place)
-                captions = [f"{self._label} {errors[i]:.4f}, threshold {threshold:.4f}" for i in chosen]
-                pictures.append(RunPicture(name, title, draw_reconstructions(originals, made, captions)))
+                originals = [samples[i][0] for i in chosen]
+                captions = [f"{self._error_name} {errors[i]:.4f}, threshold {threshold:.4f}" for i in chosen]
+                image = draw_reconstructions(originals, self.reconstruct(context, originals), captions)
+                pictures.append(RunPicture(name, title, image))
         return pictures
 
     def baselines(self) -> dict[str, dict[str, float]]:
         """What principal components do: their error of normal images, and how well it tells anomalies."""
-        anomalous, results = self._anomalous(self.judging), {}
+        is_anomaly = self._is_anomaly(self.judging_part)
+        results: dict[str, dict[str, float]] = {}
         for name, errors in self.baseline_errors().items():
-            normal = errors if anomalous is None else errors[~anomalous]
+            normal = errors if is_anomaly is None else errors[~is_anomaly]
             results[name] = {"mse": float(normal.mean())}
-            if anomalous is not None and anomalous.any():
-                results[name] |= _rates(anomalous, errors)
+            if is_anomaly is not None and is_anomaly.any():
+                results[name] |= _rates(is_anomaly, errors)
         return results
 
 
-def _rates(anomalous: NDArray[np.bool_], errors: NDArray[np.float64]) -> dict[str, float]:
+def _rates(is_anomaly: NDArray[np.bool_], errors: NDArray[np.float64]) -> dict[str, float]:
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     return {
-        "auroc": float(roc_auc_score(anomalous, errors)),
-        "average_precision": float(average_precision_score(anomalous, errors)),
+        "auroc": float(roc_auc_score(is_anomaly, errors)),
+        "average_precision": float(average_precision_score(is_anomaly, errors)),
     }
 
 

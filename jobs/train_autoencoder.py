@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import nn
 
+from genray.images.pixels import Pixels
 from genray.images.tensors import to_pixels
 from genray.report.charts import draw_distributions
 from genray.report.pictures import draw_reconstructions, draw_tiles
 from jobs.recipes.autoencoding import Autoencoding, AutoencodingSettings
 from jobs.recipes.images import UNIT
-from jobs.recipes.latent_space import latent_pictures, spread
+from jobs.recipes.latent_space import latent_pictures, spread_indices
 from jobs.runs.samples import RunPicture
-from jobs.training.recipe import Conclusion, Part, Scored, ToDevice
+from jobs.training.recipe import Conclusion, EvaluationContext, SampleScores
 from jobs.training.target import Training
 
 
@@ -29,21 +28,19 @@ class TrainAutoencoder(Autoencoding[TrainAutoencoderSettings]):
 
     settings_class = TrainAutoencoderSettings
 
-    def conclude(
-        self, networks: Mapping[str, nn.Module], part: Part, scored: Sequence[Scored], place: ToDevice
-    ) -> Conclusion:
+    def conclude(self, context: EvaluationContext, scores: Sequence[SampleScores]) -> Conclusion:
         """Pictures of reconstructions, of the latent space and of the errors; a VAE's own images too."""
-        samples, labels = self.held_out[part], self.labels[part]
-        chosen = spread(len(samples), self.settings.loop.samples)
-        originals = [samples[i][0] for i in chosen]
-        errors = {index: metrics["mse"] for index, metrics in scored}
+        held_out = self.held_out[context.part]
+        chosen = spread_indices(len(held_out.samples), self.settings.loop.samples)
+        originals = [held_out.samples[i][0] for i in chosen]
+        errors = {sample.index: sample.metrics["mse"] for sample in scores}
         pictures = [
             RunPicture(
                 "reconstructions",
                 "Reconstructions",
                 draw_reconstructions(
                     originals,
-                    self.reconstructed(networks, originals, place),
+                    self.reconstruct(context, originals),
                     [f"MSE {errors[i]:.4f}" for i in chosen],
                 ),
                 "Original, reconstruction, and where and how much they differ.",
@@ -55,33 +52,35 @@ class TrainAutoencoder(Autoencoding[TrainAutoencoderSettings]):
                 "How often each mean squared error occurs among the held-out images.",
             ),
         ]
-        pictures += self._drawn_from_codes(networks, originals, place)
-        some = spread(len(samples), 2000)
-        codes = self.codes(networks, [samples[i][0] for i in some], place)
+        pictures += self._generated_pictures(context, originals)
+        encoded = spread_indices(len(held_out.samples), 2000)
         pictures += latent_pictures(
-            codes,
-            None if labels is None else labels[some],
+            self.encode(context, [held_out.samples[i][0] for i in encoded]),
+            None if held_out.labels is None else held_out.labels[encoded],
             self.classes,
             self.settings.eval.projection,
             self.settings.seed,
         )
         return Conclusion(pictures=pictures)
 
-    def _drawn_from_codes(
-        self, networks: Mapping[str, nn.Module], originals: Sequence[NDArray[np.uint8]], place: ToDevice
+    def _generated_pictures(
+        self, context: EvaluationContext, originals: Sequence[Pixels]
     ) -> list[RunPicture]:
         """A VAE's samples from the prior, and its ways from one image to another."""
-        network = self.as_vae(networks)
+        network = self.as_vae(context.networks)
         if network is None:
             return []
         generator = torch.Generator().manual_seed(self.settings.seed)
-        drawn = to_pixels(network.sample(min(64, self.batch), generator), UNIT)
+        samples = to_pixels(network.sample(min(64, self.images_at_once), generator), UNIT)
         pictures = [
-            RunPicture("samples", "Samples", draw_tiles(list(drawn)), "Images of codes drawn from the prior.")
+            RunPicture(
+                "samples", "Samples", draw_tiles(list(samples)), "Images of codes drawn from the prior."
+            )
         ]
-        originals = originals[: 1 + self.batch // 10]
+        originals = originals[: 1 + self.images_at_once // 10]
         if len(originals) > 1:
-            first, second = (place(np.stack(list(part))) for part in (originals[:-1], originals[1:]))
+            first = context.place(np.stack(originals[:-1]))
+            second = context.place(np.stack(originals[1:]))
             steps = to_pixels(network.interpolate(first, second, 10).flatten(0, 1), UNIT)
             pictures.append(
                 RunPicture(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Literal, Self
 
@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from genray.datasets.image_set import Key, Patch
-from genray.datasets.loader import Sample
+from genray.datasets.image_set import Patch
 from genray.images.corruptions import NoiseSettings, corrupt, corrupt_held_out
-from genray.images.pixels import Pixels
 from genray.settings.base import Settings
-from jobs.recipes.restoring import Case, Restoring, RestoringSettings
-from jobs.training.recipe import Part
+from jobs.recipes.images import Variant
+from jobs.recipes.restoring import DamagedImages, Restoring, RestoringSettings
+from jobs.training.recipe import Part, TensorBatch
 from jobs.training.target import Training
 
 
@@ -66,26 +65,31 @@ class TrainDenoiser(Restoring[TrainDenoiserSettings]):
     headline = ("psnr", "psnr_before", "ssim", "seconds_per_megapixel")
     kind = "denoiser"
 
-    def variant(self) -> tuple[Callable[[Pixels, Key], Sample], int]:
-        return Patch(self.settings.data.patch, self.settings.data.flips), 1
+    def variant(self) -> Variant:
+        return Variant(Patch(self.settings.data.patch, self.settings.data.flips))
 
-    def damaged(self, batch: Sequence[torch.Tensor]) -> Case:
-        return corrupt(batch[0], self.settings.noise), batch[0]
+    def training_images(self, batch: TensorBatch) -> DamagedImages:
+        (clean,) = batch
+        return DamagedImages(corrupt(clean, self.settings.noise), clean)
 
-    def case(self, part: Part, indices: Sequence[int], batch: Sequence[torch.Tensor]) -> Case:
-        noise = self.settings.judged_on if part == self.judging else self.settings.noise
-        return corrupt_held_out(batch[0], noise, self.settings.seed, indices), batch[0]
+    def judged_images(self, part: Part, indices: Sequence[int], batch: TensorBatch) -> DamagedImages:
+        (clean,) = batch
+        noise = self.settings.judged_on if part == self.judging_part else self.settings.noise
+        return DamagedImages(corrupt_held_out(clean, noise, self.settings.seed, indices), clean)
 
     def baselines(self) -> dict[str, dict[str, float]]:
         """PSNR and SSIM of the noisy images, and of BM3D's, on the images that judge."""
         from genray.images.metrics import image_metrics
 
         results: dict[str, list[dict[str, torch.Tensor]]] = {"noisy": []}
-        for index, (image,) in enumerate(self.held_out[self.judging]):
-            noisy, clean = self.case(self.judging, [index], [self.place(image[None], torch.device("cpu"))])
-            results["noisy"].append(image_metrics(noisy.clamp(0, 1), clean))
+        part = self.judging_part
+        for index, (image,) in enumerate(self.held_out[part].samples):
+            batch = [self.place(image[None], torch.device("cpu"))]
+            images = self.judged_images(part, [index], batch)
+            results["noisy"].append(image_metrics(images.damaged.clamp(0, 1), images.clean))
             if "bm3d" in self.settings.eval.baselines:
-                results.setdefault("bm3d", []).append(image_metrics(self._bm3d(noisy), clean))
+                restored = self._bm3d(images.damaged)
+                results.setdefault("bm3d", []).append(image_metrics(restored, images.clean))
         return {
             name: {key: float(np.mean([float(r[key][0]) for r in rows])) for key in ("psnr", "ssim")}
             for name, rows in results.items()
@@ -97,12 +101,11 @@ class TrainDenoiser(Restoring[TrainDenoiserSettings]):
         sigma = self.settings.judged_on.sigma
         assert isinstance(sigma, float | int)
         array = noisy[0].permute(1, 2, 0).double().numpy()
-        made = (
-            bm3d(array[..., 0], sigma / 255)[..., None]
-            if array.shape[-1] == 1
-            else bm3d_rgb(array, sigma / 255)
-        )
-        return torch.from_numpy(np.asarray(made)).permute(2, 0, 1)[None].float().clamp(0, 1)
+        if array.shape[-1] == 1:
+            restored = bm3d(array[..., 0], sigma / 255)[..., None]
+        else:
+            restored = bm3d_rgb(array, sigma / 255)
+        return torch.from_numpy(np.asarray(restored)).permute(2, 0, 1)[None].float().clamp(0, 1)
 
 
 TARGET = Training(TrainDenoiser)

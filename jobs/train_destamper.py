@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from pydantic import Field, model_validator
-from torch import nn
 from torch.nn import functional as F
 
 from genray.datasets.image_set import Flips, Key
@@ -19,9 +18,18 @@ from genray.images.stamps import StampSettings, stamp
 from genray.images.tensors import to_pixels
 from genray.models.losses import ReconstructionSettings, reconstruction_loss
 from genray.models.residual_unet import UShapeSettings
-from jobs.recipes.images import UNIT
-from jobs.recipes.restoring import Case, Restoring, RestoringSettings
-from jobs.training.recipe import Conclusion, Learn, Part, Scored, ToDevice
+from jobs.recipes.images import UNIT, Variant
+from jobs.recipes.restoring import DamagedImages, Restoring, RestoringSettings
+from jobs.training.recipe import (
+    Conclusion,
+    EvaluationContext,
+    Losses,
+    Networks,
+    Part,
+    SampleScores,
+    TensorBatch,
+    Updater,
+)
 from jobs.training.target import Training
 
 _PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -72,23 +80,23 @@ class TrainDestamperSettings(RestoringSettings):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_in(cls, given: Any) -> Any:
-        """What the preset says, under what was given."""
-        if not isinstance(given, Mapping):
-            return given
-        return _merged(_PRESETS.get(str(given.get("preset", "fast")), {}), given)
+    def _apply_preset(cls, values: Any) -> Any:
+        """What the preset says, where nothing else was given."""
+        if not isinstance(values, Mapping):
+            return values
+        return _with_defaults(values, _PRESETS.get(str(values.get("preset", "fast")), {}))
 
 
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    if "kind" in above and above["kind"] != below.get("kind"):
-        below = {}  # settings of another architecture
-    both = {**below, **above}
-    return {
-        key: _merged(below[key], value)
-        if isinstance(value, Mapping) and isinstance(below.get(key), Mapping)
-        else value
-        for key, value in both.items()
-    }
+def _with_defaults(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """`values`, and of `defaults` what they lack, in groups too."""
+    if "kind" in values and values["kind"] != defaults.get("kind"):
+        defaults = {}  # settings of another architecture
+    merged = {**defaults, **values}
+    for key, value in values.items():
+        default = defaults.get(key)
+        if isinstance(value, Mapping) and isinstance(default, Mapping):
+            merged[key] = _with_defaults(value, default)
+    return merged
 
 
 @dataclass(frozen=True)
@@ -106,7 +114,8 @@ class StampedPatch:
 
     def __call__(self, image: Pixels, key: Key) -> Sample:
         rng = np.random.default_rng([*key, 1])
-        turns, mirrored = int(rng.integers(4)), rng.random() < 0.5
+        turns = int(rng.integers(4))
+        mirrored = rng.random() < 0.5
         if self.flips == "all":
             image = np.rot90(image, turns)
         if mirrored and self.flips != "none":
@@ -137,64 +146,64 @@ class TrainDestamper(Restoring[TrainDestamperSettings]):
     headline = ("psnr_inside", "psnr_inside_before", "psnr_outside", "psnr_outside_worst")
     kind = "destamper"
 
-    def variant(self) -> tuple[Callable[[Pixels, Key], Sample], int]:
+    def variant(self) -> Variant:
         settings = self.settings
-        return StampedPatch(self.patch, settings.data.flips, settings.stamps, settings.clean_share), 2
+        patch = StampedPatch(self.patch, settings.data.flips, settings.stamps, settings.clean_share)
+        return Variant(patch, parts=2)
 
-    def prepared(self, image: Pixels, part: Part, index: int) -> Sample:
+    def prepare_held_out(self, image: Pixels, part: Part, index: int) -> Sample:
         """(clean, stamped, mask of the stamp): the same stamp in every epoch."""
-        (clean,) = super().prepared(image, part, index)
         # A fourth word, so that it is the stamp of no training sample.
         key = (self.settings.seed, 0, index, 1 if part == "val" else 2)
-        stamped, mask = stamp(clean, self.settings.stamps, key)
-        return clean, stamped, mask[..., None].astype(np.uint8)
+        stamped, mask = stamp(image, self.settings.stamps, key)
+        return image, stamped, mask[..., None].astype(np.uint8)
 
     @property
     def gated(self) -> bool:
         """Whether the network says where the stamp is."""
         return isinstance(self.settings.model, UShapeSettings) and self.settings.model.gate
 
-    def step(
-        self, networks: Mapping[str, nn.Module], batch: Sequence[torch.Tensor], learn: Learn
-    ) -> dict[str, torch.Tensor]:
+    def step(self, networks: Networks, batch: TensorBatch, updater: Updater) -> Losses:
         """One update. Returns `loss`; of a network with a gate also `mask`, the cross-entropy of where it
         thinks that the stamp is, which is part of the loss."""
         if not self.gated:
-            return super().step(networks, batch, learn)
-        stamped, clean = self.damaged(batch)
-        restored, logits = networks[self.name](stamped, parts=True)
-        where = (stamped != clean).any(dim=1, keepdim=True).float()
-        mask = F.binary_cross_entropy_with_logits(logits.float(), where)
-        restoring = reconstruction_loss(restored, clean, self.settings.loss).mean()
-        loss = restoring + self.settings.mask_share * mask
-        learn(self.name, loss)
-        return {"loss": loss.detach(), "mask": mask.detach()}
+            return super().step(networks, batch, updater)
+        images = self.training_images(batch)
+        restored, logits = networks[self.name](images.damaged, parts=True)
+        is_stamp = (images.damaged != images.clean).any(dim=1, keepdim=True).float()
+        mask_loss = F.binary_cross_entropy_with_logits(logits.float(), is_stamp)
+        restoring_loss = reconstruction_loss(restored, images.clean, self.settings.loss).mean()
+        loss = restoring_loss + self.settings.mask_share * mask_loss
+        updater.update(self.name, loss)
+        return {"loss": loss.detach(), "mask": mask_loss.detach()}
 
-    def damaged(self, batch: Sequence[torch.Tensor]) -> Case:
-        return batch[0], batch[1]
+    def training_images(self, batch: TensorBatch) -> DamagedImages:
+        stamped, clean = batch
+        return DamagedImages(stamped, clean)
 
-    def case(self, part: Part, indices: Sequence[int], batch: Sequence[torch.Tensor]) -> Case:
-        return batch[1], batch[0]
+    def judged_images(self, part: Part, indices: Sequence[int], batch: TensorBatch) -> DamagedImages:
+        clean, stamped, _ = batch
+        return DamagedImages(stamped, clean)
 
-    def conclude(
-        self, networks: Mapping[str, nn.Module], part: Part, scored: Sequence[Scored], place: ToDevice
-    ) -> Conclusion:
+    def conclude(self, context: EvaluationContext, scores: Sequence[SampleScores]) -> Conclusion:
         """See `Restoring`; and how much the most changed image changed outside its stamp."""
-        said = super().conclude(networks, part, scored, place)
-        worst = min(scores["psnr_outside"] for _, scores in scored)
-        return replace(said, metrics={**said.metrics, "psnr_outside_worst": worst})
+        conclusion = super().conclude(context, scores)
+        worst = min(sample.metrics["psnr_outside"] for sample in scores)
+        return replace(conclusion, metrics={**conclusion.metrics, "psnr_outside_worst": worst})
 
-    def scores(
-        self, damaged: torch.Tensor, restored: torch.Tensor, clean: torch.Tensor, batch: Sequence[Pixels]
+    def score(
+        self, images: DamagedImages, restored: torch.Tensor, batch: Sequence[Pixels]
     ) -> dict[str, float]:
         """See `Restoring`; and PSNR inside the stamp, before and after, and outside it, where nothing should
         change (100 dB: nothing did)."""
         mask = batch[2][0, :, :, 0].astype(bool)
-        before, after, target = (to_pixels(images, UNIT)[0] for images in (damaged, restored, clean))
-        return super().scores(damaged, restored, clean, batch) | {
-            "psnr_inside_before": _psnr(before[mask], target[mask]),
-            "psnr_inside": _psnr(after[mask], target[mask]),
-            "psnr_outside": _psnr(after[~mask], target[~mask]),
+        before, after, clean = (
+            to_pixels(tensor, UNIT)[0] for tensor in (images.damaged, restored, images.clean)
+        )
+        return super().score(images, restored, batch) | {
+            "psnr_inside_before": _psnr(before[mask], clean[mask]),
+            "psnr_inside": _psnr(after[mask], clean[mask]),
+            "psnr_outside": _psnr(after[~mask], clean[~mask]),
         }
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import nn
 
-from genray.bundle import save_bundle
-from genray.datasets.beats import Beats, BeatSetSettings, open_beat_set
+from genray.datasets.beats import Beats, BeatSet, BeatSetSettings, open_beat_set
 from genray.datasets.loader import ArrayLoader, Loader, WorkerShare
 from genray.io.bad_input import BadInput
 from genray.models.beats import ConvBeatSettings, DenseBeatSettings
@@ -23,31 +22,37 @@ from genray.models.registry import NetworkSpec
 from genray.report.pictures import BeatExample, draw_beats
 from jobs.recipes.beats import (
     BeatEvalSettings,
+    BeatGallery,
     BeatLossSettings,
-    Method,
-    PictureRow,
+    BeatRow,
+    Detector,
     beat_errors,
-    beat_pictures,
     class_table,
-    judge,
-    plain_methods,
+    plain_detectors,
+    rate,
 )
 from jobs.recipes.cross_fitting import CrossFit, first_component, folds_of
 from jobs.recipes.threshold import ThresholdSettings, calibration_of
+from jobs.training.follow_up import FollowUp
+from jobs.training.optimizer import AdamSettings, OptimizerSettings
 from jobs.training.recipe import (
-    AdamSettings,
+    BundleSpec,
     Conclusion,
     DataSummary,
-    FollowUp,
-    Learn,
-    OptimizerSettings,
+    EvaluationContext,
+    Losses,
+    Networks,
     Part,
     Recipe,
-    Scored,
-    ToDevice,
+    SampleScores,
+    TensorBatch,
+    Updater,
 )
 from jobs.training.settings import TrainSettings
 from jobs.training.target import Training
+
+_BEATS_PER_ROW = 3
+_BEATS_AT_ONCE = 4096  # of an evaluation
 
 Model = Annotated[DenseBeatSettings | ConvBeatSettings, Field(discriminator="kind")]
 
@@ -72,48 +77,67 @@ class TrainEcg(Recipe[TrainEcgSettings]):
     name = "autoencoder"
     averaged = (name,)
 
+    _set: BeatSet
+    """The beats; this and what follows is there after `open`."""
+    _parts: dict[Part, Beats]
+    _normal: Beats
+    """All normal beats that are not there to judge."""
+    _folds: list[NDArray[np.int64]]
+    """Places of normal beats, for cross-fitting; none if the threshold is from the held-out ones."""
+    _repeats: int
+
     def __init__(self, settings: TrainEcgSettings) -> None:
         super().__init__(settings)
-        self.metric = settings.loss.kind
-        self._summary: DataSummary | None = None
         self._cross_fitted: NDArray[np.float64] | None = None
+        self._baselines: dict[str, dict[str, float]] = {}
 
-    def open(self, note: Callable[[str], None]) -> DataSummary:
-        if self._summary is not None:
-            return self._summary
-        self._set = found = open_beat_set(self.settings.data, self.settings.seed, note)
-        self._parts: dict[Part, Beats] = {"val": found.val, "test": found.test}
-        self._repeats = -(-self.settings.data.epoch_beats // len(found.train))
-        self._normal = normal = found.train.joined(found.val)
-        wanted = self.settings.threshold
-        cross_fit = wanted.folds > 1 and len(normal) <= wanted.cross_fit_most
-        self._folds = self._parted(normal, wanted.folds) if cross_fit else []
+    @property
+    def metric(self) -> str:
+        return self.settings.loss.kind
+
+    def open_data(self, note: Callable[[str], None]) -> DataSummary:
+        self._set = open_beat_set(self.settings.data, self.settings.seed, note)
+        self._parts = {"val": self._set.val, "test": self._set.test}
+        self._repeats = -(-self.settings.data.epoch_beats // len(self._set.train))
+        self._normal = self._set.train.joined(self._set.val)
+        threshold = self.settings.threshold
+        cross_fit = threshold.folds > 1 and len(self._normal) <= threshold.cross_fit_most
+        self._folds = self._fold(self._normal, threshold.folds) if cross_fit else []
+        return DataSummary(
+            train=len(self._set.train) * self._repeats,
+            val=len(self._set.val),
+            test=len(self._set.test),
+            bad=self._set.bad,
+            data=self._set.as_json(),
+            lines=self._lines(),
+        )
+
+    def _lines(self) -> list[str]:
+        """What will be trained on what, for a person."""
         with torch.device("meta"):  # to count, without drawing weights
             parameters = parameter_count(self._network())
-        model, preprocessing, test = self.settings.model, found.preprocessing, len(found.test)
+        beats = self._set
+        model = self.settings.model
+        preprocessing = beats.preprocessing
         passes = f", {self._repeats} times an epoch" if self._repeats > 1 else ""
         leads = f" of {', '.join(preprocessing.leads)}" if preprocessing.leads else ""
-        held = f"{len(found.val)} held-out beats"
-        cross = f"{len(self._folds)} networks that did not learn them"
-        self._summary = DataSummary(
-            train=len(found.train) * self._repeats,
-            val=len(found.val),
-            test=test,
-            bad=found.bad,
-            data=found.as_json(),
-            lines=[
-                f"{len(found.train)} normal beats{leads} to train on{passes}, {len(found.val)} held out, "
-                f"{test or 'no more'} to judge on, {len(found.bad)} set aside",
-                f"split {found.split}",
-                *([f"left out of the training beats: {found.left_out}"] if found.left_out else []),
-                f"ecg-beats, {model.kind}, {model.latent} numbers for {preprocessing.samples}: "
-                f"{parameters:,} parameters",
-                f"threshold from {f'{len(normal)} normal beats, scored by {cross}' if self._folds else held}",
-            ],
-        )
-        return self._summary
+        threshold = f"threshold from {len(beats.val)} held-out beats"
+        if self._folds:
+            threshold = (
+                f"threshold from {len(self._normal)} normal beats, "
+                f"scored by {len(self._folds)} networks that did not learn them"
+            )
+        return [
+            f"{len(beats.train)} normal beats{leads} to train on{passes}, {len(beats.val)} held out, "
+            f"{len(beats.test) or 'no more'} to judge on, {len(beats.bad)} set aside",
+            f"split {beats.split}",
+            *([f"left out of the training beats: {beats.left_out}"] if beats.left_out else []),
+            f"ecg-beats, {model.kind}, {model.latent} numbers for {preprocessing.samples}: "
+            f"{parameters:,} parameters",
+            threshold,
+        ]
 
-    def _parted(self, beats: Beats, folds: int) -> list[NDArray[np.int64]]:
+    def _fold(self, beats: Beats, folds: int) -> list[NDArray[np.int64]]:
         return folds_of(beats.groups, folds, self.settings.seed, first_component(beats.values))
 
     def loader(self, report: Callable[[BadInput], None]) -> Loader:
@@ -138,52 +162,44 @@ class TrainEcg(Recipe[TrainEcgSettings]):
     def optimizer(self, network: str) -> OptimizerSettings:
         return self.settings.optimizer
 
-    def step(
-        self, networks: Mapping[str, nn.Module], batch: Sequence[torch.Tensor], learn: Learn
-    ) -> dict[str, torch.Tensor]:
+    def step(self, networks: Networks, batch: TensorBatch, updater: Updater) -> Losses:
         """One update. Returns `loss`."""
         loss = self._losses(networks[self.name], batch[0]).mean()
-        learn(self.name, loss)
+        updater.update(self.name, loss)
         return {"loss": loss.detach()}
 
     def _losses(self, network: nn.Module, beats: torch.Tensor) -> torch.Tensor:
         """What is minimised, (N,)."""
         noise = self.settings.loss.noise
-        seen = beats + noise * torch.randn_like(beats) if noise else beats
-        return beat_errors(self.settings.loss.kind, network(seen, by_member=True), beats)
+        noisy = beats + noise * torch.randn_like(beats) if noise else beats
+        return beat_errors(self.settings.loss.kind, network(noisy, by_member=True), beats)
 
-    def _score(self, network: nn.Module, beats: torch.Tensor) -> torch.Tensor:
+    def _errors(self, network: nn.Module, beats: torch.Tensor) -> torch.Tensor:
         """What beats are judged by, (N,)."""
         return beat_errors(self.settings.loss.kind, network(beats), beats)
 
-    def validate(
-        self, networks: Mapping[str, nn.Module], part: Part, share: WorkerShare, place: ToDevice
-    ) -> list[Scored]:
+    def validate(self, context: EvaluationContext, share: WorkerShare) -> list[SampleScores]:
         """MSE and MAE of the reconstructions, in the units of the network's beats."""
-        values = self._parts[part].values
-        mine = np.arange(share.rank, len(values), share.world)
-        scored: list[Scored] = []
-        for start in range(0, len(mine), _AT_ONCE):
-            chosen = mine[start : start + _AT_ONCE]
-            beats = place(values[chosen])
-            made = networks[self.name](beats)
-            rows = zip(*(beat_errors(kind, made, beats).tolist() for kind in ("mse", "mae")), strict=True)
-            scored += [(int(i), {"mse": mse, "mae": mae}) for i, (mse, mae) in zip(chosen, rows, strict=True)]
-        return scored
+        values = self._parts[context.part].values
+        indices = np.arange(share.rank, len(values), share.world)
+        scores: list[SampleScores] = []
+        for start in range(0, len(indices), _BEATS_AT_ONCE):
+            chosen = indices[start : start + _BEATS_AT_ONCE]
+            beats = context.place(values[chosen])
+            reconstructions = context.networks[self.name](beats)
+            squared = beat_errors("mse", reconstructions, beats).tolist()
+            absolute = beat_errors("mae", reconstructions, beats).tolist()
+            scores += [
+                SampleScores(int(index), {"mse": mse, "mae": mae})
+                for index, mse, mae in zip(chosen, squared, absolute, strict=True)
+            ]
+        return scores
 
-    def picture(
-        self,
-        networks: Mapping[str, nn.Module],
-        part: Part,
-        indices: Sequence[int],
-        place: ToDevice,
-        title: str,
-    ) -> NDArray[np.uint8]:
+    def picture(self, context: EvaluationContext, indices: Sequence[int], title: str) -> NDArray[np.uint8]:
         """The beats, their reconstructions and the error between them, three side by side."""
         places = list(indices)
-        rows = [places[i : i + _BESIDE] for i in range(0, len(places), _BESIDE)]
-        drawn = [(title.strip(), row, [""] * len(row)) for row in rows]
-        return self._drawn(networks, place, part, drawn)
+        rows = [places[i : i + _BEATS_PER_ROW] for i in range(0, len(places), _BEATS_PER_ROW)]
+        return self._draw(context, [BeatRow(title.strip(), row, [""] * len(row)) for row in rows])
 
     def follow_up(self, work: FollowUp) -> None:
         """Scores the normal beats by networks that did not learn them; see `CrossFit`."""
@@ -191,10 +207,11 @@ class TrainEcg(Recipe[TrainEcgSettings]):
             return
         settings = self.settings
         fit = CrossFit(
-            self._network,
-            (partial(settings.optimizer.make, fused=settings.device.fused), settings.optimizer.learning_rate),
-            self._losses,
-            self._score,
+            make_network=self._network,
+            loss=self._losses,
+            error=self._errors,
+            optimizer=settings.optimizer,
+            fused=settings.device.fused,
             loop=settings.loop,
             repeats=self._repeats,
             seed=settings.seed,
@@ -202,51 +219,69 @@ class TrainEcg(Recipe[TrainEcgSettings]):
         )
         self._cross_fitted = fit.errors(self._normal.values, self._folds, work)
 
-    def conclude(
-        self, networks: Mapping[str, nn.Module], part: Part, scored: Sequence[Scored], place: ToDevice
-    ) -> Conclusion:
+    def conclude(self, context: EvaluationContext, scores: Sequence[SampleScores]) -> Conclusion:
         """The threshold from normal beats, how well it tells abnormal ones from them, beside other detectors;
         pictures."""
         kind = self.settings.loss.kind
-        errors = np.array([scores[kind] for _, scores in scored])
         normal_errors = self._cross_fitted
         if normal_errors is None:
-            held_out = scored if part == "val" else self.validate(networks, "val", WorkerShare(), place)
-            normal_errors = np.array([scores[kind] for _, scores in held_out])
+            held_out = scores if context.part == "val" else self._validate_held_out(context)
+            normal_errors = np.array([sample.metrics[kind] for sample in held_out])
         calibration = calibration_of(normal_errors, self.settings.threshold, len(self._folds))
-        threshold, abnormal = calibration["threshold"], self._abnormal(part)
-        this = Method("genray", errors, threshold)
-        others = self._plain(part)
-        self._baselines = {other.name: judge(other, abnormal) for other in others}
-        normal = np.ones(len(errors), bool) if abnormal is None else ~abnormal
-        reconstructed = [s for i, s in scored if normal[i]]
-        if not reconstructed:  # abnormal beats alone judge
-            reconstructed = [s for _, s in self.validate(networks, "val", WorkerShare(), place)]
-        means = {name: float(np.mean([s[name] for s in reconstructed])) for name in ("mse", "mae")}
-        labels, classes = self._parts[part].labels, self._set.classes
-        draw = partial(self._drawn, networks, place, part)
-        most = self.settings.loop.samples
-        pictures = beat_pictures(this, abnormal, labels, classes, draw, most=most, error=kind.upper())
+        errors = np.array([sample.metrics[kind] for sample in scores])
+        detector = Detector("genray", errors, calibration["threshold"])
+        plain = self._plain_detectors(context.part)
+        abnormal = self._abnormal(context.part)
+        self._baselines = {other.name: rate(other, abnormal) for other in plain}
+        labels = self._parts[context.part].labels
+        classes = self._set.classes
+        gallery = BeatGallery(
+            detector,
+            abnormal,
+            labels,
+            classes,
+            draw=partial(self._draw, context),
+            most=self.settings.loop.samples,
+            error=kind.upper(),
+        )
+        tables = [class_table([detector, *plain], labels, classes, self._set.normal)] if classes else []
         return Conclusion(
-            metrics=means | judge(this, abnormal),
+            metrics=self._mean_errors(context, scores, abnormal) | rate(detector, abnormal),
             calibration={"error": kind, **calibration},
-            pictures=pictures,
-            tables=[class_table([this, *others], labels, classes, self._set.normal)] if classes else [],
+            pictures=gallery.pictures(),
+            tables=tables,
         )
 
-    def _plain(self, part: Part) -> list[Method]:
-        """What plain detectors say; they know no beats that judge, and none that their threshold is from."""
-        settings, known, folds = self.settings, self._normal, self._folds
+    def _validate_held_out(self, context: EvaluationContext) -> list[SampleScores]:
+        return self.validate(replace(context, part="val"), WorkerShare())
+
+    def _mean_errors(
+        self,
+        context: EvaluationContext,
+        scores: Sequence[SampleScores],
+        abnormal: NDArray[np.bool_] | None,
+    ) -> dict[str, float]:
+        """Of the reconstructions of normal beats."""
+        normal = [s.metrics for s in scores if abnormal is None or not abnormal[s.index]]
+        if not normal:  # abnormal beats alone judge
+            normal = [sample.metrics for sample in self._validate_held_out(context)]
+        return {name: float(np.mean([metrics[name] for metrics in normal])) for name in ("mse", "mae")}
+
+    def _plain_detectors(self, part: Part) -> list[Detector]:
+        """They learn from no beats that judge, nor from any that their threshold is from."""
+        settings = self.settings
+        normal = self._normal
+        folds = self._folds
         if part == "val":
-            known = self._set.train
-            folds = self._parted(known, max(2, settings.threshold.folds))
-        return plain_methods(
+            normal = self._set.train
+            folds = self._fold(normal, max(2, settings.threshold.folds))
+        return plain_detectors(
             settings.eval,
             settings.threshold,
             latent=settings.model.latent,
             seed=settings.seed,
-            normal=known.values[:, 0],
-            folds=folds or [np.arange(len(self._set.train), len(known))],
+            normal=normal.values[:, 0],
+            folds=folds or [np.arange(len(self._set.train), len(normal))],
             judged=self._parts[part].values[:, 0],
         )
 
@@ -257,16 +292,14 @@ class TrainEcg(Recipe[TrainEcgSettings]):
             return None  # a test part has all labels or none
         return ~np.isin(labels, self._set.normal)
 
-    def _drawn(
-        self, networks: Mapping[str, nn.Module], place: ToDevice, part: Part, rows: Sequence[PictureRow]
-    ) -> NDArray[np.uint8]:
-        values, drawn = self._parts[part].values, []
-        for title, places, captions in rows:
-            beats = values[list(places)]
-            made = networks[self.name](place(beats)).float().cpu().numpy()
-            drawn.append(
-                (title, [BeatExample(*row) for row in zip(captions, beats[:, 0], made[:, 0], strict=True)])
-            )
+    def _draw(self, context: EvaluationContext, rows: Sequence[BeatRow]) -> NDArray[np.uint8]:
+        values = self._parts[context.part].values
+        drawn = []
+        for row in rows:
+            beats = values[list(row.places)]
+            reconstructions = context.networks[self.name](context.place(beats)).float().cpu().numpy()
+            columns = zip(row.captions, beats[:, 0], reconstructions[:, 0], strict=True)
+            drawn.append((row.title, [BeatExample(*column) for column in columns]))
         preprocessing = self._set.preprocessing
         unit = "deviations" if preprocessing.normalisation == "zscore" else "share of the range"
         return draw_beats(drawn, preprocessing.window, unit)
@@ -275,29 +308,8 @@ class TrainEcg(Recipe[TrainEcgSettings]):
         """The metrics of plain detectors, each at its own threshold."""
         return self._baselines
 
-    def save_bundle(
-        self,
-        path: Path,
-        networks: Mapping[str, nn.Module],
-        metrics: Mapping[str, Any],
-        samples: Sequence[Path],
-        calibration: Mapping[str, Any],
-    ) -> None:
-        assert self._summary is not None
-        save_bundle(
-            path,
-            networks[self.name],
-            self._network_spec(),
-            kind="ecg-beats",
-            preprocessing=self._set.preprocessing,
-            metrics=metrics,
-            seed=self.settings.seed,
-            data=self._summary.data,
-            calibration=calibration,
-            samples=samples,
-        )
+    def bundle_spec(self) -> BundleSpec:
+        return BundleSpec("ecg-beats", self.name, self._network_spec(), self._set.preprocessing)
 
 
-_BESIDE = 3  # beats in a row
-_AT_ONCE = 4096  # beats of an evaluation
 TARGET = Training(TrainEcg)

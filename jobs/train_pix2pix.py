@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -13,7 +12,7 @@ from pydantic import Field, model_validator
 from torch import nn
 from torch.nn import functional as F
 
-from genray.bundle import ImageSpec, Preprocessing, save_bundle
+from genray.bundle import ImageSpec, Preprocessing
 from genray.datasets.loader import (
     Loader,
     MemoryLoader,
@@ -23,7 +22,7 @@ from genray.datasets.loader import (
     held_out_batches,
     load_all,
 )
-from genray.datasets.pairs import PairedSettings, PairSource, find_pairs
+from genray.datasets.pairs import PairedSettings, Pairs, PairSource, find_pairs
 from genray.datasets.ray_stream import StreamLoader
 from genray.errors import DataError
 from genray.images.pixels import Pixels, crop_middle, grid
@@ -35,9 +34,22 @@ from genray.models.losses import Adversarial, adversarial_loss
 from genray.models.pix2pix import PatchGAN, PatchGANSettings, UNet, UNetSettings
 from genray.models.registry import NetworkSpec
 from genray.settings.base import Settings
-from jobs.training.recipe import DataSummary, Learn, OptimizerSettings, Part, Recipe, Scored, ToDevice
+from jobs.training.optimizer import OptimizerSettings
+from jobs.training.recipe import (
+    BundleSpec,
+    DataSummary,
+    EvaluationContext,
+    Losses,
+    Networks,
+    Recipe,
+    SampleScores,
+    TensorBatch,
+    Updater,
+)
 from jobs.training.settings import TrainSettings
 from jobs.training.target import Training
+
+_VALIDATION_PIXELS = 8 * 256 * 256  # per batch: enough to fill a GPU, little enough for a laptop
 
 
 class LossSettings(Settings):
@@ -60,7 +72,8 @@ class TrainPix2PixSettings(TrainSettings):
 
     @model_validator(mode="after")
     def _patches_fit(self) -> Self:
-        layers, size = self.discriminator.layers, self.data.size
+        layers = self.discriminator.layers
+        size = self.data.size
         if size // 2**layers < 4:
             raise ValueError(
                 f"discriminator.layers={layers} leaves nothing to judge of {size} pixels: at most "
@@ -75,63 +88,34 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
     settings_class = TrainPix2PixSettings
     metric = "l1"
     averaged = ("generator",)
-    shown = ("gen_gan_loss", "gen_l1_loss", "disc_loss")
+    progress_losses = ("gen_gan_loss", "gen_l1_loss", "disc_loss")
 
-    def __init__(self, settings: TrainPix2PixSettings) -> None:
-        super().__init__(settings)
-        self._summary: DataSummary | None = None
+    _source: PairSource
+    """Of the training pairs; this and what follows is there after `open`."""
+    _training: list[Sample] | None
+    """The training pairs, unless they are streamed."""
+    _held_out: list[Sample]
 
-    def open(self, note: Callable[[str], None]) -> DataSummary:
-        if self._summary is not None:
-            return self._summary
-        data, seed = self.settings.data, self.settings.seed
+    def open_data(self, note: Callable[[str], None]) -> DataSummary:
+        data = self.settings.data
         store = open_store(data.path)
-        pairs = find_pairs(store, data, seed)
+        pairs = find_pairs(store, data, self.settings.seed)
         bad: list[BadInput] = list(pairs.bad)
         held_out = PairSource.of_pairs(store, pairs.val[: data.val_max], data.for_validation())
-        self._val = [
+        self._held_out = [
             (crop_middle(a, data.size), crop_middle(b, data.size))
             for a, b in load_all(held_out, bad.append)[1]
         ]
         self._source = PairSource.of_pairs(store, pairs.train, data)
-        self._train: list[Sample] | None = None
-        gigabytes = (len(pairs.train) + len(self._val)) * self._sample_bytes(pairs.pixels) / 1e9
+        gigabytes = (len(pairs.train) + len(self._held_out)) * self._sample_bytes(pairs.pixels) / 1e9
         stream = data.loader == "stream" or (data.loader == "auto" and gigabytes > data.memory_gb)
+        self._training = None
         if not stream:
             if gigabytes > 0.2:
                 note(f"decoding {len(pairs.train)} pairs ({gigabytes:.1f} GB)")
-            self._train = load_all(self._source, bad.append)[1]
+            self._training = load_all(self._source, bad.append)[1]
         check_bad_share(bad, len(pairs.train) + len(pairs.val), data.max_bad_share, data.path)
-        count = len(self._source if self._train is None else self._train)
-        if not self._val or not count:
-            kind = "held-out" if count else "training"
-            raise DataError(
-                f"every {kind} pair is broken, {bad[-1].path} for one: {bad[-1].detail}",
-                where=data.path,
-                hint="mend them, or take others",
-            )
-        with torch.device("meta"):  # to count, without drawing weights
-            generator, discriminator = self.networks().values()
-        self._summary = DataSummary(
-            train=count,
-            val=len(self._val),
-            bad=bad,
-            data={
-                "fingerprint": pairs.fingerprint,
-                "train": count,
-                "val": len(self._val),
-                "set_aside": len(bad),
-            },
-            lines=[
-                f"{count} training pairs, {len(self._val)} held out, {len(bad)} set aside "
-                f"({pairs.layout}, {data.direction}, {data.size} pixels, "
-                f"{'streamed by Ray Data' if stream else 'in memory'})",
-                f"generator {parameter_count(generator):,} parameters, "
-                f"discriminator {parameter_count(discriminator):,}",
-            ],
-            needs_ray=stream,
-        )
-        return self._summary
+        return self._summarise(pairs, bad)
 
     def _sample_bytes(self, pixels: float) -> float:
         """Of a decoded pair; `pixels` is the mean that the headers show."""
@@ -139,10 +123,45 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
         pixels = data.load_size**2 if data.load_size else pixels
         return pixels * (data.input_channels + data.target_channels)
 
+    def _summarise(self, pairs: Pairs, bad: list[BadInput]) -> DataSummary:
+        data = self.settings.data
+        stream = self._training is None
+        train = len(self._source if self._training is None else self._training)
+        val = len(self._held_out)
+        if not train or not val:
+            kind = "held-out" if train else "training"
+            raise DataError(
+                f"every {kind} pair is broken, {bad[-1].path} for one: {bad[-1].detail}",
+                where=data.path,
+                hint="mend them, or take others",
+            )
+        with torch.device("meta"):  # to count, without drawing weights
+            generator, discriminator = self.networks().values()
+        return DataSummary(
+            train=train,
+            val=val,
+            bad=bad,
+            data={
+                "fingerprint": pairs.fingerprint,
+                "train": train,
+                "val": val,
+                "set_aside": len(bad),
+            },
+            lines=[
+                f"{train} training pairs, {val} held out, {len(bad)} set aside "
+                f"({pairs.layout}, {data.direction}, {data.size} pixels, "
+                f"{'streamed by Ray Data' if stream else 'in memory'})",
+                f"generator {parameter_count(generator):,} parameters, "
+                f"discriminator {parameter_count(discriminator):,}",
+            ],
+            needs_ray=stream,
+        )
+
     def loader(self, report: Callable[[BadInput], None]) -> Loader:
-        data, seed = self.settings.data, self.settings.seed
-        if self._train is not None:
-            return MemoryLoader(self._train, self._source.vary, seed)
+        data = self.settings.data
+        seed = self.settings.seed
+        if self._training is not None:
+            return MemoryLoader(self._training, self._source.vary, seed)
         shapes = [(data.size, data.size, c) for c in (data.input_channels, data.target_channels)]
         limit = data.max_bad_share
         return StreamLoader(self._source, shapes, seed, report, limit=limit, path=data.path)
@@ -158,28 +177,27 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
         """See `Recipe`: one group of settings for both."""
         return self.settings.optimizer
 
-    def step(
-        self, networks: Mapping[str, nn.Module], batch: Sequence[torch.Tensor], learn: Learn
-    ) -> dict[str, torch.Tensor]:
+    def step(self, networks: Networks, batch: TensorBatch, updater: Updater) -> Losses:
         """One update of the discriminator, then one of the generator against it.
 
         The discriminator's loss is halved, which slows it down relative to the generator (section 3.3).
         Returns gen_total_loss, gen_gan_loss, gen_l1_loss and disc_loss.
         """
         inputs, targets = batch
-        kind, discriminator = self.settings.loss.adversarial, networks["discriminator"]
+        kind = self.settings.loss.adversarial
+        discriminator = networks["discriminator"]
         fakes = networks["generator"](inputs)
 
         real_loss = adversarial_loss(discriminator(inputs, targets), kind, real=True)
         fake_loss = adversarial_loss(discriminator(inputs, fakes.detach()), kind, real=False)
         disc_loss = 0.5 * (real_loss + fake_loss)
-        learn("discriminator", disc_loss)
+        updater.update("discriminator", disc_loss)
 
-        with learn.frozen("discriminator") as judge:
-            gan_loss = adversarial_loss(judge(inputs, fakes), kind, real=True)
+        with updater.frozen("discriminator") as frozen:
+            gan_loss = adversarial_loss(frozen(inputs, fakes), kind, real=True)
         l1_loss = F.l1_loss(fakes.float(), targets)
         total = gan_loss + self.settings.loss.l1 * l1_loss
-        learn("generator", total)
+        updater.update("generator", total)
         return {
             "gen_total_loss": total.detach(),
             "gen_gan_loss": gan_loss.detach(),
@@ -187,90 +205,62 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
             "disc_loss": disc_loss.detach(),
         }
 
-    def validate(
-        self,
-        networks: Mapping[str, nn.Module],
-        part: Part,
-        share: WorkerShare,
-        place: ToDevice,
-    ) -> list[Scored]:
+    def validate(self, context: EvaluationContext, share: WorkerShare) -> list[SampleScores]:
         """L1, PSNR and SSIM of the generated images, with values from 0 to 1."""
         from genray.images.metrics import (
             image_metrics,  # imports slowly, and not before the first epoch's end
         )
 
-        scored: list[Scored] = []
-        batch = max(1, _VALIDATION_PIXELS // self.settings.data.size**2)
-        for indices, (inputs, targets) in held_out_batches(self._val, batch, share):
-            outputs = networks["generator"](place(inputs))
-            metrics = image_metrics(to_unit(outputs), to_unit(place(targets)))
+        scores: list[SampleScores] = []
+        pairs_at_once = max(1, _VALIDATION_PIXELS // self.settings.data.size**2)
+        for indices, (inputs, targets) in held_out_batches(self._held_out, pairs_at_once, share):
+            outputs = context.networks["generator"](context.place(inputs))
+            metrics = image_metrics(to_unit(outputs), to_unit(context.place(targets)))
             for i, index in enumerate(indices):
-                scored.append((int(index), {name: float(values[i]) for name, values in metrics.items()}))
-        return scored
+                scores.append(
+                    SampleScores(int(index), {name: float(values[i]) for name, values in metrics.items()})
+                )
+        return scores
 
-    def picture(
-        self,
-        networks: Mapping[str, nn.Module],
-        part: Part,
-        indices: Sequence[int],
-        place: ToDevice,
-        title: str,
-    ) -> NDArray[np.uint8]:
+    def picture(self, context: EvaluationContext, indices: Sequence[int], title: str) -> NDArray[np.uint8]:
         """Rows of input | generated | target."""
+        generator = context.networks["generator"]
         rows = []
         for index in indices:
-            inputs, target = self._val[index]
-            rows.append([inputs, to_pixels(networks["generator"](place(inputs[None])))[0], target])
+            inputs, target = self._held_out[index]
+            rows.append([inputs, to_pixels(generator(context.place(inputs[None])))[0], target])
         return grid(rows, [f"{title}input", "generated", "target"])
 
     def baselines(self) -> dict[str, dict[str, float]]:
         """L1 of the best constant colour (the median of the held-out targets) and of the mean training
         target, on the held-out pairs, with values from 0 to 1."""
-        targets = [target for _, target in self._val]
+        targets = [target for _, target in self._held_out]
         results = {"constant": {"l1": _l1(targets, _median_colour(targets))}}
-        if self._train is not None:
+        if self._training is not None:
             mean = np.zeros(targets[0].shape)
-            for _, target in self._train:
-                mean += crop_middle(target, self.settings.data.size) / len(self._train)
+            for _, target in self._training:
+                mean += crop_middle(target, self.settings.data.size) / len(self._training)
             results["mean_image"] = {"l1": _l1(targets, mean)}
         return results
 
-    def save_bundle(
-        self,
-        path: Path,
-        networks: Mapping[str, nn.Module],
-        metrics: Mapping[str, Any],
-        samples: Sequence[Path],
-        calibration: Mapping[str, Any],
-    ) -> None:
+    def bundle_spec(self) -> BundleSpec:
         data = self.settings.data
-        assert self._summary is not None
-        arguments = {
-            "in_channels": data.input_channels,
-            "out_channels": data.target_channels,
-            "size": data.size,
-            "settings": self.settings.generator.model_dump(mode="json"),
-        }
-        save_bundle(
-            path,
-            networks["generator"],
-            NetworkSpec("unet", arguments),
-            kind="pix2pix",
-            preprocessing=Preprocessing(
-                input=ImageSpec(channels=data.input_channels),
-                output=ImageSpec(channels=data.target_channels),
-                size=(data.size, data.size),
-                direction=data.direction,
-            ),
-            metrics=metrics,
-            seed=self.settings.seed,
-            data=self._summary.data,
-            calibration=calibration,
-            samples=samples,
+        spec = NetworkSpec(
+            "unet",
+            {
+                "in_channels": data.input_channels,
+                "out_channels": data.target_channels,
+                "size": data.size,
+                "settings": self.settings.generator.model_dump(mode="json"),
+            },
         )
-
-
-_VALIDATION_PIXELS = 8 * 256 * 256  # per batch: enough to fill a GPU, little enough for a laptop
+        preprocessing = Preprocessing(
+            input=ImageSpec(channels=data.input_channels),
+            output=ImageSpec(channels=data.target_channels),
+            size=(data.size, data.size),
+            direction=data.direction,
+        )
+        return BundleSpec("pix2pix", "generator", spec, preprocessing)
 
 
 def _median_colour(images: Sequence[Pixels]) -> NDArray[np.int64]:

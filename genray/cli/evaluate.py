@@ -178,7 +178,6 @@ def _train(folder: Path, part: TrainingPart, runs: Path) -> BeatModel:
     from genray.settings.base import flatten, nested
     from genray.settings.load import load
     from genray.targets import Resources, find_target
-    from monitors.patient.scoring import BeatModel
 
     title = f"fold {part.fold} of {part.folds}: "
     target: Any = find_target("train-ecg").load()
@@ -192,7 +191,7 @@ def _train(folder: Path, part: TrainingPart, runs: Path) -> BeatModel:
     say(f"{title}training on {part.beats} normal beats of {part.lead} of {len(part.records)} records")
     prepared = target.prepare(settings, "train-ecg", f"fold-{part.fold}", lambda text: None)
     outcome = prepared.run(_FoldDisplay(title), Resources(1, 0), attached=False)
-    return BeatModel.from_bundle(load_bundle(outcome["bundle"]))
+    return BeatModel.from_bundle(load_bundle(outcome.bundle))
 
 
 class _Throttled:

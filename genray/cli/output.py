@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genray.errors import GenrayError
-from genray.text import aligned, duration
+from genray.text import aligned
 
 if TYPE_CHECKING:
     from genray.targets import Outcome
@@ -34,16 +33,14 @@ def fail(error: GenrayError, *, as_json: bool = False) -> int:
     return error.exit_code
 
 
-def show_outcome(outcome: Outcome | Mapping[str, Any]) -> None:
-    """Where everything is, and how good it is beside the trivial predictors."""
-    rows = _outcome_rows(outcome) if isinstance(outcome, Mapping) else outcome.rows()
-    say(aligned(list(rows)))
+def show_outcome(outcome: Outcome) -> None:
+    """Where everything is, and how good it is."""
+    say(aligned(list(outcome.rows())))
 
 
-def print_json(values: Outcome | Mapping[str, Any]) -> None:
+def print_json(values: Mapping[str, Any]) -> None:
     """The one JSON line that ends standard output."""
-    plain = dict(values) if isinstance(values, Mapping) else values.as_json()
-    print(json.dumps(plain), flush=True)
+    print(json.dumps(dict(values)), flush=True)
 
 
 def print_encodable(text: str) -> None:
@@ -51,37 +48,3 @@ def print_encodable(text: str) -> None:
     lacks."""
     encoding = sys.stdout.encoding or "utf-8"
     print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
-
-
-def _outcome_rows(outcome: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    if "alarms" in outcome:
-        yield from _monitor_rows(outcome)
-        return
-    metrics = dict(outcome.get("metrics", {}))
-    baselines = metrics.pop("baselines", {})
-    if metrics:
-        yield "metrics", "  ".join(f"{k} {v:.4g}" for k, v in metrics.items())
-    for name, values in baselines.items():
-        yield f"  {name}", "  ".join(f"{k} {v:.4g}" for k, v in values.items())
-    run = Path(str(outcome.get("run", "")))
-    if outcome.get("set_aside"):
-        yield "set aside", f"{outcome['set_aside']} broken inputs, listed in {run / 'set_aside.jsonl'}"
-    if best := outcome.get("best"):  # of a sweep's trials
-        yield "best", "  ".join(f"{k} {v}" for k, v in best["settings"].items())
-        yield f"  {outcome['metric']}", f"{best['metric']:.4g}"
-    yield "bundle", str((best or outcome).get("bundle"))
-    pictures = (("loss curves", "loss_curves.png"), ("pictures", "samples/validation.png"))
-    for label, file in (("report", "report.html"), *pictures, ("quality", "quality.png")):
-        if (run / file).exists():
-            yield label, str(run / file)
-    if "seconds" in outcome:
-        yield "time", duration(outcome["seconds"])
-
-
-def _monitor_rows(outcome: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    yield "watched", f"{outcome['streams']} streams  {outcome['beats']} beats"
-    yield "alarms", "  ".join(f"{kind} {count}" for kind, count in outcome["alarms"].items()) or "none"
-    if outcome["open"]:
-        yield "open", str(outcome["open"])
-    yield "state", str(outcome["run"])
-    yield "time", duration(outcome["seconds"])

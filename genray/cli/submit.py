@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,13 +85,27 @@ def submit(
     if not dry_run:
         show_outcome(outcome)
     if as_json:
-        print_json(outcome)
+        print_json(outcome.as_json())
     return 0
+
+
+@dataclass(frozen=True)
+class _DryRun:
+    """What would have been run, and where it would have been written."""
+
+    target: str
+    folder: Path
+
+    def as_json(self) -> dict[str, Any]:
+        return {"target": self.target, "run": str(self.folder), "dry_run": True}
+
+    def rows(self) -> Iterable[tuple[str, str]]:
+        return ()
 
 
 def run_here(
     target: str, implementation: Any, settings: Settings, run: str | None, *, dry_run: bool
-) -> Outcome | Mapping[str, Any]:
+) -> Outcome:
     """Check, then run in this process, in Ray workers of its own, or in those of the job that it is."""
     from cluster.connect import cluster, inside_job
     from cluster.resources import check_request, local_resources
@@ -107,12 +122,12 @@ def run_here(
             check_request(prepared.demand(have), have)
         if dry_run:
             shown.note(f"dry run: nothing was started; it would go into {prepared.folder}")
-            return {"target": target, "run": str(prepared.folder), "dry_run": True}
+            return _DryRun(target, prepared.folder)
         with ExitStack() as stack:
             if prepared.needs_ray(attached):
                 have = stack.enter_context(cluster())
                 check_request(prepared.demand(have), have)
-            outcome: Outcome | Mapping[str, Any] = prepared.run(shown, have, attached)
+            outcome: Outcome = prepared.run(shown, have, attached)
             return outcome
     finally:
         shown.close()

@@ -1,15 +1,12 @@
-"""What training an autoencoder is, whatever it is for: the architectures, the step, and how well it does.
-
-Trivial predictors of images: what a trained network has to beat.
-"""
+"""What training an autoencoder is, whatever it is for: the architectures, the step, and how well it does,
+beside trivial predictors of images."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import nn
@@ -26,7 +23,14 @@ from genray.models.registry import NetworkSpec
 from genray.models.vae import VAESettings, VariationalAutoencoder, kl_divergence, kl_weight
 from genray.settings.base import Settings
 from jobs.recipes.images import UNIT, ImageRecipe, ImageTrainSettings
-from jobs.training.recipe import Learn, Part, Scored, ToDevice
+from jobs.training.recipe import (
+    EvaluationContext,
+    Losses,
+    Networks,
+    SampleScores,
+    TensorBatch,
+    Updater,
+)
 
 Model = Annotated[
     DenseSettings | ConvSettings | ImprovedSettings | VAESettings | NumpySettings,
@@ -68,16 +72,18 @@ A = TypeVar("A", bound=AutoencodingSettings)
 class Autoencoding(ImageRecipe[A]):
     """An autoencoder of any architecture, on images of one size."""
 
-    metric = "mse"
     name = "autoencoder"
     averaged = (name,)
     kind = "autoencoder"
 
-    def __init__(self, settings: A) -> None:
-        super().__init__(settings)
-        self.can_use_gpu = settings.model.kind != "numpy"
-        if settings.model.kind == "vae":
-            self.metric = "objective"  # by MSE alone the best would be one from before the divergence counted
+    @property
+    def metric(self) -> str:
+        # By MSE alone a VAE's best weights would be some from before the divergence counted.
+        return "objective" if self.settings.model.kind == "vae" else "mse"
+
+    @property
+    def can_use_gpu(self) -> bool:
+        return self.settings.model.kind != "numpy"
 
     @property
     def title(self) -> str:
@@ -102,84 +108,75 @@ class Autoencoding(ImageRecipe[A]):
             decoupled=chosen.kind == "adamw",
         )
 
-    def step(
-        self, networks: Mapping[str, nn.Module], batch: Sequence[torch.Tensor], learn: Learn
-    ) -> dict[str, torch.Tensor]:
+    def step(self, networks: Networks, batch: TensorBatch, updater: Updater) -> Losses:
         """One update. Returns `loss`; for a VAE also `reconstruction` and `kl` (nats per image).
 
         A VAE's loss is the negative ELBO per pixel value, so that its size is that of the others: with bce
         it is the bound on the log-likelihood of Kingma & Welling 2014 divided by the number of values.
         """
         (images,) = batch
-        network, model = networks[self.name], self.settings.model
+        network = networks[self.name]
+        model = self.settings.model
         if not isinstance(model, VAESettings):
             loss = reconstruction_loss(network(images), images, self.settings.loss).mean()
-            learn(self.name, loss)
+            updater.update(self.name, loss)
             return {"loss": loss.detach()}
         output, mu, logvar = network(images, parts=True)
         reconstruction = reconstruction_loss(output, images, self.settings.loss).mean()
         divergence = kl_divergence(mu, logvar).mean()
-        loss = reconstruction + kl_weight(learn.done, model) * divergence / images[0].numel()
-        learn(self.name, loss)
+        loss = reconstruction + kl_weight(updater.progress, model) * divergence / images[0].numel()
+        updater.update(self.name, loss)
         return {"loss": loss.detach(), "reconstruction": reconstruction.detach(), "kl": divergence.detach()}
 
-    def validate(
-        self, networks: Mapping[str, nn.Module], part: Part, share: WorkerShare, place: ToDevice
-    ) -> list[Scored]:
+    def validate(self, context: EvaluationContext, share: WorkerShare) -> list[SampleScores]:
         """MSE, L1 (MAE), PSNR and SSIM of the reconstructions, with values from 0 to 1; of a VAE also
         `objective`, its negative ELBO per value at the full weight of the divergence."""
         from genray.images.metrics import (
             image_metrics,  # imports slowly, and not before the first epoch's end
         )
 
-        scored: list[Scored] = []
-        for indices, (images,) in held_out_batches(self.held_out[part], self.batch, share):
-            placed = place(images)
-            made = networks[self.name](placed).float()
-            metrics = image_metrics(made, placed)
-            if (vae := self.as_vae(networks)) and isinstance(self.settings.model, VAESettings):
-                loss = reconstruction_loss(made, placed, self.settings.loss)
-                divergence = kl_divergence(*vae.distribution(placed))
-                metrics["objective"] = loss + self.settings.model.beta * divergence / placed[0].numel()
+        scores: list[SampleScores] = []
+        samples = self.held_out[context.part].samples
+        for indices, (images,) in held_out_batches(samples, self.images_at_once, share):
+            originals = context.place(images)
+            reconstructions = context.networks[self.name](originals).float()
+            metrics = image_metrics(reconstructions, originals)
+            if (vae := self.as_vae(context.networks)) and isinstance(self.settings.model, VAESettings):
+                loss = reconstruction_loss(reconstructions, originals, self.settings.loss)
+                divergence = kl_divergence(*vae.distribution(originals))
+                metrics["objective"] = loss + self.settings.model.beta * divergence / originals[0].numel()
             columns = {name: values.tolist() for name, values in metrics.items()}
             for i, index in enumerate(indices):
-                scored.append((int(index), {name: values[i] for name, values in columns.items()}))
-        return scored
+                scores.append(SampleScores(int(index), {name: values[i] for name, values in columns.items()}))
+        return scores
 
     @property
-    def batch(self) -> int:
-        """Images at a time in evaluation: enough to fill a GPU, little enough for a laptop."""
+    def images_at_once(self) -> int:
+        """Of an evaluation: enough to fill a GPU, little enough for a laptop."""
         return max(1, 2_000_000 // int(np.prod(self.shape)))
 
-    def picture(
-        self,
-        networks: Mapping[str, nn.Module],
-        part: Part,
-        indices: Sequence[int],
-        place: ToDevice,
-        title: str,
-    ) -> NDArray[np.uint8]:
+    def picture(self, context: EvaluationContext, indices: Sequence[int], title: str) -> NDArray[np.uint8]:
         """Rows of original | reconstruction."""
-        originals = [self.held_out[part][i][0] for i in indices]
-        made = self.reconstructed(networks, originals, place)
+        samples = self.held_out[context.part].samples
+        originals = [samples[i][0] for i in indices]
+        pairs = zip(originals, self.reconstruct(context, originals), strict=True)
         factor = max(1, 96 // self.shape[1])
-        rows = [[_enlarged(image, factor) for image in pair] for pair in zip(originals, made, strict=True)]
+        rows = [[_enlarged(image, factor) for image in pair] for pair in pairs]
         return grid(rows, [f"{title}original", "reconstruction"])
 
-    def reconstructed(
-        self, networks: Mapping[str, nn.Module], images: Sequence[Pixels], place: ToDevice
-    ) -> list[Pixels]:
+    def reconstruct(self, context: EvaluationContext, images: Sequence[Pixels]) -> list[Pixels]:
         """What the network makes of `images`, as pixels."""
-        return list(to_pixels(networks[self.name](place(np.stack(images))), UNIT))
+        return list(to_pixels(context.networks[self.name](context.place(np.stack(images))), UNIT))
 
-    def codes(
-        self, networks: Mapping[str, nn.Module], images: Sequence[Pixels], place: ToDevice
-    ) -> NDArray[Any]:
+    def encode(self, context: EvaluationContext, images: Sequence[Pixels]) -> NDArray[Any]:
         """The codes of `images`, (N, latent) float32."""
-        network = networks[self.name]
+        network = context.networks[self.name]
         assert isinstance(network, Autoencoder)
-        chunks = [images[i : i + self.batch] for i in range(0, len(images), self.batch)]
-        return np.concatenate([network.encode(place(np.stack(c))).float().cpu().numpy() for c in chunks])
+        count = self.images_at_once
+        chunks = [np.stack(images[i : i + count]) for i in range(0, len(images), count)]
+        return np.concatenate(
+            [network.encode(context.place(chunk)).float().cpu().numpy() for chunk in chunks]
+        )
 
     def baselines(self) -> dict[str, dict[str, float]]:
         """MSE on the samples that judge, of principal components and of the mean image."""
@@ -187,18 +184,18 @@ class Autoencoding(ImageRecipe[A]):
 
     def baseline_errors(self) -> dict[str, NDArray[np.float64]]:
         """The MSE of each sample that judges, by baseline."""
-        judged = [sample[0] for sample in self.held_out[self.judging]]
+        judged = [sample[0] for sample in self.held_out[self.judging_part].samples]
         # A gigabyte of floats: more training images change the components little.
-        training = self.some_training_images(max(2, 2**28 // int(np.prod(self.shape))))
-        errors = {}
+        training = self.sample_training_images(max(2, 2**28 // int(np.prod(self.shape))))
+        errors: dict[str, NDArray[np.float64]] = {}
         for name in self.settings.eval.baselines:
             if name == "pca":
-                errors[str(name)] = pca_errors(training, judged, self.settings.model.latent)
+                errors[name] = pca_errors(training, judged, self.settings.model.latent)
             else:
-                errors[str(name)] = mean_image_errors(training, judged)
+                errors[name] = mean_image_errors(training, judged)
         return errors
 
-    def as_vae(self, networks: Mapping[str, nn.Module]) -> VariationalAutoencoder | None:
+    def as_vae(self, networks: Networks) -> VariationalAutoencoder | None:
         """The network, if it is a variational autoencoder."""
         network = networks[self.name]
         return network if isinstance(network, VariationalAutoencoder) else None
@@ -218,10 +215,10 @@ def pca_errors(training: Sequence[Pixels], judged: Sequence[Pixels], components:
     if len(training) < 2:
         return mean_image_errors(training, judged)  # no direction is known
     matrix = _matrix(training)
-    kept = min(components, values, len(matrix) - 1)
+    components = min(components, values, len(matrix) - 1)
     # By the covariance where that is small, as exact and far faster; else by random projections.
     solver = "covariance_eigh" if values <= 2048 else "randomized"
-    pca = PCA(kept, svd_solver=solver, random_state=0).fit(matrix)
+    pca = PCA(components, svd_solver=solver, random_state=0).fit(matrix)
     errors = []
     for i in range(0, len(judged), 1024):
         flat = _matrix(judged[i : i + 1024])

@@ -1,11 +1,5 @@
-"""Plain detectors of abnormal beats: what a trained network has to beat.
-
-How well detectors tell abnormal beats from normal ones, each at its own threshold.
-
-How far the reconstruction of a beat is from it.
-
-What a detector of abnormal beats found, missed and suspected, as pictures of the report.
-"""
+"""Detectors of abnormal beats: the error that a beat is judged by, plain detectors that a trained network has
+to beat, the rates of any detector at its threshold, and pictures of what it finds and misses."""
 
 from __future__ import annotations
 
@@ -26,46 +20,47 @@ from jobs.runs.samples import RunPicture, RunTable
 BeatArray = NDArray[np.float32]
 """(N, samples)."""
 
-Detector = Callable[[BeatArray, BeatArray], NDArray[np.float64]]
-"""Normal beats to know, and beats to judge: an error for each of these, (N,)."""
+BeatLabels = NDArray[np.bool_]
+"""Which beats are abnormal, (N,)."""
 
-_AT_ONCE = 4096
+ErrorFunction = Callable[[BeatArray, BeatArray], NDArray[np.float64]]
+"""Normal beats to learn from, and beats to judge: an error for each of these, (N,)."""
 
-
-def principal_components(components: int) -> Detector:
-    """The mean squared error after projection on the principal components of the normal beats: what the
-    best linear autoencoder with a code of that length does (Baldi & Hornik 1989)."""
-
-    def errors(known: BeatArray, judged: BeatArray) -> NDArray[np.float64]:
-        mean = known.mean(axis=0)
-        from_mean = (known - mean).astype(np.float64)
-        values, vectors = np.linalg.eigh(from_mean.T @ from_mean)
-        kept = vectors[:, np.argsort(-values)[:components]]
-        parts = []
-        for start in range(0, len(judged), _AT_ONCE):
-            centred = judged[start : start + _AT_ONCE] - mean
-            parts.append(np.square(centred - centred @ kept @ kept.T).mean(axis=1))
-        return np.concatenate(parts)
-
-    return errors
+_BEATS_AT_ONCE = 4096
 
 
-def nearest_neighbour(most: int, seed: int) -> Detector:
-    """The Euclidean distance to the nearest of at most `most` normal beats, drawn with `seed`."""
+class BeatLossSettings(Settings):
+    """Settings of the loss."""
 
-    def errors(known: BeatArray, judged: BeatArray) -> NDArray[np.float64]:
-        some = known
-        if len(known) > most:
-            some = known[np.random.default_rng([seed, most]).permutation(len(known))[:most]]
-        lengths = np.square(some).sum(axis=1)
-        parts = []
-        for start in range(0, len(judged), _AT_ONCE):
-            part = judged[start : start + _AT_ONCE]
-            squares = np.square(part).sum(axis=1)[:, None] + lengths - 2 * part @ some.T
-            parts.append(np.sqrt(squares.min(axis=1).clip(0)).astype(np.float64))
-        return np.concatenate(parts)
+    kind: Literal["mse", "mae"] = Field("mse", description="what is minimised, and what beats are judged by")
+    noise: float = Field(
+        0.0, ge=0, le=10, description="deviation of noise that the network has to take away while it learns"
+    )
 
-    return errors
+
+def beat_errors(
+    kind: Literal["mse", "mae"], reconstructions: torch.Tensor, beats: torch.Tensor
+) -> torch.Tensor:
+    """The mean squared or absolute error of each beat, (N,) float32.
+
+    Args:
+        kind: which.
+        reconstructions: (N, 1, samples), or (members, N, 1, samples) of several networks: then the mean of
+            their errors.
+        beats: (N, 1, samples).
+    """
+    difference = reconstructions.float() - beats
+    errors = (difference.square() if kind == "mse" else difference.abs()).mean(dim=(-2, -1))
+    return errors.mean(dim=0) if errors.ndim == 2 else errors
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A detector: what it is called, its errors of the beats that judge (N,), and its threshold."""
+
+    name: str
+    errors: NDArray[np.float64]
+    threshold: float
 
 
 class BeatEvalSettings(Settings):
@@ -78,7 +73,7 @@ class BeatEvalSettings(Settings):
     references: int = Field(2000, ge=1, description="normal beats that 1-nn compares with, at most")
 
 
-def plain_methods(
+def plain_detectors(
     settings: BeatEvalSettings,
     threshold: ThresholdSettings,
     *,
@@ -87,8 +82,8 @@ def plain_methods(
     normal: BeatArray,
     folds: Sequence[NDArray[np.int64]],
     judged: BeatArray,
-) -> list[Method]:
-    """What plain detectors, which know `normal`, say of `judged`.
+) -> list[Detector]:
+    """Plain detectors, which learn from `normal`, with their errors of `judged`.
 
     Args:
         settings: which detectors.
@@ -96,157 +91,214 @@ def plain_methods(
         latent: components of one of them.
         seed: of the draw of references.
         normal: the normal beats.
-        folds: places in `normal` whose errors by what is known of the others make the threshold.
+        folds: places in `normal` whose errors, by what is learned from the others, make the threshold.
         judged: the beats to judge.
     """
-    detectors: dict[str, Detector] = {}
+    functions: dict[str, ErrorFunction] = {}
     if "pca" in settings.baselines:
-        detectors = {f"pca-{k}": principal_components(k) for k in dict.fromkeys((latent, 8))}
+        functions = {f"pca-{k}": principal_components(k) for k in dict.fromkeys((latent, 8))}
     if "1-nn" in settings.baselines:
-        detectors["1-nn"] = nearest_neighbour(settings.references, seed)
-    methods = []
-    for name, errors_of in detectors.items():
+        functions["1-nn"] = nearest_neighbour(settings.references, seed)
+    detectors = []
+    for name, errors_of in functions.items():
         errors = [errors_of(np.delete(normal, fold, axis=0), normal[fold]) for fold in folds]
         limit = threshold_of(np.concatenate(errors), threshold)
-        methods.append(Method(name, errors_of(normal, judged), limit))
-    return methods
+        detectors.append(Detector(name, errors_of(normal, judged), limit))
+    return detectors
 
 
-BeatLabels = NDArray[np.bool_]
-"""Which beats are abnormal, (N,)."""
+def principal_components(components: int) -> ErrorFunction:
+    """The mean squared error after projection on the principal components of the normal beats: what the
+    best linear autoencoder with a code of that length does (Baldi & Hornik 1989)."""
+
+    def errors(normal: BeatArray, judged: BeatArray) -> NDArray[np.float64]:
+        mean = normal.mean(axis=0)
+        from_mean = (normal - mean).astype(np.float64)
+        values, vectors = np.linalg.eigh(from_mean.T @ from_mean)
+        kept = vectors[:, np.argsort(-values)[:components]]
+        parts = []
+        for start in range(0, len(judged), _BEATS_AT_ONCE):
+            centred = judged[start : start + _BEATS_AT_ONCE] - mean
+            parts.append(np.square(centred - centred @ kept @ kept.T).mean(axis=1))
+        return np.concatenate(parts)
+
+    return errors
 
 
-@dataclass(frozen=True)
-class Method:
-    """A detector: what it is called, its errors of the beats that judge (N,), and its threshold."""
+def nearest_neighbour(most: int, seed: int) -> ErrorFunction:
+    """The Euclidean distance to the nearest of at most `most` normal beats, drawn with `seed`."""
 
-    name: str
-    errors: NDArray[np.float64]
-    threshold: float
+    def errors(normal: BeatArray, judged: BeatArray) -> NDArray[np.float64]:
+        references = normal
+        if len(normal) > most:
+            references = normal[np.random.default_rng([seed, most]).permutation(len(normal))[:most]]
+        lengths = np.square(references).sum(axis=1)
+        parts = []
+        for start in range(0, len(judged), _BEATS_AT_ONCE):
+            part = judged[start : start + _BEATS_AT_ONCE]
+            squares = np.square(part).sum(axis=1)[:, None] + lengths - 2 * part @ references.T
+            parts.append(np.sqrt(squares.min(axis=1).clip(0)).astype(np.float64))
+        return np.concatenate(parts)
+
+    return errors
 
 
-def judge(method: Method, abnormal: BeatLabels | None) -> dict[str, float]:
+def rate(detector: Detector, abnormal: BeatLabels | None) -> dict[str, float]:
     """The threshold and the share of beats above it; where both kinds of beats are known also areas and
     rates. What is to be found are abnormal beats; `normal_precision` is the share of normal beats among
     those below the threshold (with `specificity` their recall: what TensorFlow's tutorial reports)."""
-    above = method.errors > method.threshold
-    said = {"threshold": method.threshold, "above_threshold": float(above.mean())}
+    above = detector.errors > detector.threshold
+    rates = {"threshold": detector.threshold, "above_threshold": float(above.mean())}
     if abnormal is None or abnormal.all() or not abnormal.any():
-        return said
+        return rates
     from sklearn.metrics import average_precision_score, roc_auc_score
 
-    found, missed = float((above & abnormal).sum()), float((~above & abnormal).sum())
-    false, passed = float((above & ~abnormal).sum()), float((~above & ~abnormal).sum())
+    found = float((above & abnormal).sum())
+    missed = float((~above & abnormal).sum())
+    false_alarms = float((above & ~abnormal).sum())
+    passed = float((~above & ~abnormal).sum())
     return {
-        "auc": float(roc_auc_score(abnormal, method.errors)),
-        "average_precision": float(average_precision_score(abnormal, method.errors)),
+        "auc": float(roc_auc_score(abnormal, detector.errors)),
+        "average_precision": float(average_precision_score(abnormal, detector.errors)),
         "accuracy": (found + passed) / len(above),
         "sensitivity": found / (found + missed),
-        "specificity": passed / (false + passed),
-        "precision": found / max(found + false, 1.0),
-        "f1": 2 * found / (2 * found + false + missed),
+        "specificity": passed / (false_alarms + passed),
+        "precision": found / max(found + false_alarms, 1.0),
+        "f1": 2 * found / (2 * found + false_alarms + missed),
         "normal_precision": passed / max(passed + missed, 1.0),
-        **said,
+        **rates,
     }
 
 
 def class_table(
-    methods: Sequence[Method], labels: NDArray[np.int64], classes: Sequence[str], normal: Sequence[int]
+    detectors: Sequence[Detector],
+    labels: NDArray[np.int64],
+    classes: Sequence[str],
+    normal: Sequence[int],
 ) -> RunTable:
-    """Of each class how many beats there are, and what share of them each method puts on the right side of
+    """Of each class how many beats there are, and what share of them each detector puts on the right side of
     its threshold: the recall of the class."""
     rows: list[list[str | float]] = []
     for label in np.unique(labels[labels >= 0]).tolist():
-        those, good = labels == label, label in normal
-        shares = [float(np.mean((m.errors[those] > m.threshold) != good)) for m in methods]
-        kind = "normal" if good else "abnormal"
-        rows.append([classes[label], kind, int(those.sum()), *shares])
-    return RunTable("Recall of each class", ["class", "kind", "beats", *(m.name for m in methods)], rows)
+        members = labels == label
+        is_normal = label in normal
+        recalls = [float(np.mean((d.errors[members] > d.threshold) != is_normal)) for d in detectors]
+        kind = "normal" if is_normal else "abnormal"
+        rows.append([classes[label], kind, int(members.sum()), *recalls])
+    columns = ["class", "kind", "beats", *(detector.name for detector in detectors)]
+    return RunTable("Recall of each class", columns, rows)
 
 
-class BeatLossSettings(Settings):
-    """Settings of the loss."""
+@dataclass(frozen=True)
+class BeatRow:
+    """A row of a picture: its title, the places of its beats among those that judge, a caption for each."""
 
-    kind: Literal["mse", "mae"] = Field("mse", description="what is minimised, and what beats are judged by")
-    noise: float = Field(
-        0.0, ge=0, le=10, description="deviation of noise that the network has to take away while it learns"
-    )
-
-
-def beat_errors(kind: Literal["mse", "mae"], made: torch.Tensor, beats: torch.Tensor) -> torch.Tensor:
-    """The mean squared or absolute error of each beat, (N,) float32.
-
-    Args:
-        kind: which.
-        made: (N, 1, samples), or (members, N, 1, samples) of several networks: then the mean of their errors.
-        beats: (N, 1, samples).
-    """
-    difference = made.float() - beats
-    errors = (difference.square() if kind == "mse" else difference.abs()).mean(dim=(-2, -1))
-    return errors.mean(dim=0) if errors.ndim == 2 else errors
+    title: str
+    places: Sequence[int]
+    captions: Sequence[str]
 
 
-PictureRow = tuple[str, Sequence[int], Sequence[str]]
-"""Its title, the places of its beats among those that judge, a caption for each."""
+@dataclass(frozen=True)
+class BeatGallery:
+    """Pictures of what a detector makes of the beats that judge.
 
-
-def beat_pictures(
-    method: Method,
-    abnormal: BeatLabels | None,
-    labels: NDArray[np.int64],
-    classes: Sequence[str],
-    draw: Callable[[Sequence[PictureRow]], NDArray[np.uint8]],
-    *,
-    most: int,
-    error: str,
-) -> list[RunPicture]:
-    """The errors and the threshold, rates, and beats: usual ones of both kinds, the missed and the suspected.
-
-    Args:
-        method: the detector.
+    Attributes:
+        detector: whose errors and threshold these are.
         abnormal: which beats are; None if nobody says.
         labels: of the beats, indices of `classes`; -1: none.
+        classes: what the labels stand for.
         draw: makes a picture of rows of beats.
         most: beats in a row.
         error: what the error is called.
     """
-    errors, threshold = method.errors, method.threshold
-    wrong = np.zeros(len(errors), bool) if abnormal is None else abnormal
-    normal = "beats" if abnormal is None else "normal"
-    groups = {normal: errors[~wrong], "abnormal": errors[wrong]}
-    groups = {name: some for name, some in groups.items() if len(some)}
-    caption = f"Above the threshold: {np.mean(errors > threshold):.1%} of these beats."
-    distributions = draw_distributions(groups, threshold, error)
-    pictures = [RunPicture("errors", "Errors and the threshold", distributions, caption)]
-    if len(groups) == 2:
-        rates = draw_rates(wrong.astype(np.int64), errors)
-        pictures.append(RunPicture("rates", "Telling abnormal beats from normal ones", rates))
 
-    def row(title: str, places: Sequence[int]) -> PictureRow:
-        names = (f"{classes[labels[i]]}: " if labels[i] >= 0 else "" for i in places)
-        return title, places, [f"{name}{errors[i]:.3g}" for name, i in zip(names, places, strict=True)]
+    detector: Detector
+    abnormal: BeatLabels | None
+    labels: NDArray[np.int64]
+    classes: Sequence[str]
+    draw: Callable[[Sequence[BeatRow]], NDArray[np.uint8]]
+    most: int
+    error: str
 
-    order = np.argsort(errors, kind="stable")
-    rows = [row(normal, _usual(order[~wrong[order]], most))]
-    strange = order[wrong[order]]
-    if len(strange):
-        kinds = [strange[labels[strange] == label] for label in np.unique(labels[strange])]
-        each = -(-most // len(kinds))
-        rows.append(row("abnormal", [i for kind in kinds for i in _usual(kind, each)][:most]))
-    text = f"Class and {error} of each; the error is shaded. The threshold is {threshold:.3g}."
-    pictures.append(
-        RunPicture("beats", "Beats and their reconstructions", draw([r for r in rows if r[1]]), text)
-    )
-    missed = order[wrong[order] & (errors[order] <= threshold)][:most]
-    suspected = order[~wrong[order] & (errors[order] > threshold)][::-1][:most]
-    mistakes = [row("missed", missed.tolist()), row("suspected", suspected.tolist())]
-    if abnormal is not None and (shown := [r for r in mistakes if r[1]]):
-        text = "Abnormal beats of the smallest errors, and normal ones of the largest."
-        pictures.append(RunPicture("mistakes", "Missed, and suspected for nothing", draw(shown), text))
-    return pictures
+    def pictures(self) -> list[RunPicture]:
+        """The errors and the threshold, rates, and beats: usual ones of both kinds, the missed and the
+        suspected."""
+        return [*self._distributions(), self._usual_beats(), *self._mistakes()]
+
+    @property
+    def _is_abnormal(self) -> BeatLabels:
+        """Which beats are; none if nobody says."""
+        return np.zeros(len(self.labels), bool) if self.abnormal is None else self.abnormal
+
+    @property
+    def _normal_title(self) -> str:
+        return "beats" if self.abnormal is None else "normal"
+
+    def _distributions(self) -> list[RunPicture]:
+        errors = self.detector.errors
+        threshold = self.detector.threshold
+        abnormal = self._is_abnormal
+        groups = {self._normal_title: errors[~abnormal], "abnormal": errors[abnormal]}
+        groups = {name: group for name, group in groups.items() if len(group)}
+        caption = f"Above the threshold: {np.mean(errors > threshold):.1%} of these beats."
+        distributions = draw_distributions(groups, threshold, self.error)
+        pictures = [RunPicture("errors", "Errors and the threshold", distributions, caption)]
+        if len(groups) == 2:
+            rates = draw_rates(abnormal.astype(np.int64), errors)
+            pictures.append(RunPicture("rates", "Telling abnormal beats from normal ones", rates))
+        return pictures
+
+    def _usual_beats(self) -> RunPicture:
+        """Beats of usual errors, of the abnormal ones some of each class."""
+        order = self._order
+        abnormal = self._is_abnormal[order]
+        rows = [self._row(self._normal_title, _spread(order[~abnormal], self.most))]
+        strange = order[abnormal]
+        if len(strange):
+            labels = self.labels[strange]
+            kinds = [strange[labels == label] for label in np.unique(labels)]
+            per_kind = -(-self.most // len(kinds))
+            places = [place for kind in kinds for place in _spread(kind, per_kind)]
+            rows.append(self._row("abnormal", places[: self.most]))
+        caption = (
+            f"Class and {self.error} of each; the error is shaded. "
+            f"The threshold is {self.detector.threshold:.3g}."
+        )
+        picture = self.draw([row for row in rows if row.places])
+        return RunPicture("beats", "Beats and their reconstructions", picture, caption)
+
+    def _mistakes(self) -> list[RunPicture]:
+        if self.abnormal is None:
+            return []
+        order = self._order
+        abnormal = self._is_abnormal[order]
+        above = self.detector.errors[order] > self.detector.threshold
+        missed = order[abnormal & ~above][: self.most]
+        suspected = order[~abnormal & above][::-1][: self.most]
+        rows = [self._row("missed", missed.tolist()), self._row("suspected", suspected.tolist())]
+        rows = [row for row in rows if row.places]
+        if not rows:
+            return []
+        caption = "Abnormal beats of the smallest errors, and normal ones of the largest."
+        return [RunPicture("mistakes", "Missed, and suspected for nothing", self.draw(rows), caption)]
+
+    @property
+    def _order(self) -> NDArray[np.int64]:
+        """The places of the beats by their errors, the smallest first."""
+        return np.argsort(self.detector.errors, kind="stable")
+
+    def _row(self, title: str, places: Sequence[int]) -> BeatRow:
+        captions = []
+        for place in places:
+            label = self.labels[place]
+            name = f"{self.classes[label]}: " if label >= 0 else ""
+            captions.append(f"{name}{self.detector.errors[place]:.3g}")
+        return BeatRow(title, places, captions)
 
 
-def _usual(ordered: NDArray[np.int64], most: int) -> list[int]:
+def _spread(ordered: NDArray[np.int64], most: int) -> list[int]:
     """At most so many, evenly from the first to the last without the extremes."""
+    if not len(ordered):
+        return []
     places = (np.arange(most) + 0.5) / most * len(ordered)
-    return [int(ordered[i]) for i in np.unique(places.astype(np.int64))] if len(ordered) else []
+    return [int(ordered[i]) for i in np.unique(places.astype(np.int64))]

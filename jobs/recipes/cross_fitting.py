@@ -10,24 +10,27 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from genray.datasets.loader import epoch_order
 from genray.errors import Diverged, TrainingError
-from jobs.runs.run import Run
 from jobs.training import checkpoint as checkpoints
-from jobs.training.recipe import FollowUp
+from jobs.training.follow_up import FollowUp
+from jobs.training.optimizer import OptimizerSettings
 from jobs.training.settings import LoopSettings
-from jobs.training.update import averages_now, moving_average, rate_factor
+from jobs.training.update import is_averaging_step, learning_rate_factor, moving_average
 
-Loss = Callable[[nn.Module, torch.Tensor], torch.Tensor]
+_SAMPLES_AT_ONCE = 8192  # of scoring
+
+SampleLosses = Callable[[nn.Module, torch.Tensor], torch.Tensor]
 """A network and a batch (N, ...) to the losses of its samples, (N,)."""
 
 
@@ -46,21 +49,28 @@ def folds_of(
             would else be all in one, and the quantiles depend on the draw.
     """
     rng = np.random.default_rng([seed, 0xF01D])
-    names, inverse, counts = np.unique(groups, return_inverse=True, return_counts=True)
-    if len(names) in (1, len(groups)):
-        folds = min(folds, len(groups))
-        part = np.concatenate([rng.permutation(folds) for _ in range(-(-len(groups) // folds))])[
-            : len(groups)
-        ]
-        order = np.argsort(likeness, kind="stable")
-        return [np.sort(order[part == i]) for i in range(folds)]
-    folds = min(folds, len(names))
-    sizes, part_of = np.zeros(folds), np.zeros(len(names), np.int64)
-    order = rng.permutation(len(names))
-    for name in order[np.argsort(-counts[order], kind="stable")]:  # the largest first, to the smallest part
-        part_of[name] = np.argmin(sizes)
-        sizes[part_of[name]] += counts[name]
-    return [np.flatnonzero(part_of[inverse] == i) for i in range(folds)]
+    _, group_of, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    if len(counts) in (1, len(groups)):
+        return _folds_of_samples(min(folds, len(groups)), rng, likeness)
+    folds = min(folds, len(counts))
+    sizes = np.zeros(folds)
+    fold_of = np.zeros(len(counts), np.int64)  # of each group
+    order = rng.permutation(len(counts))
+    for group in order[np.argsort(-counts[order], kind="stable")]:  # the largest first, to the smallest fold
+        fold_of[group] = np.argmin(sizes)
+        sizes[fold_of[group]] += counts[group]
+    return [np.flatnonzero(fold_of[group_of] == fold) for fold in range(folds)]
+
+
+def _folds_of_samples(
+    folds: int, rng: np.random.Generator, likeness: NDArray[np.floating]
+) -> list[NDArray[np.int64]]:
+    """In the order of their likeness, each run of `folds` samples goes into as many different folds."""
+    count = len(likeness)
+    rounds = [rng.permutation(folds) for _ in range(-(-count // folds))]
+    fold_of = np.concatenate(rounds)[:count]
+    order = np.argsort(likeness, kind="stable")
+    return [np.sort(order[fold_of == fold]) for fold in range(folds)]
 
 
 def first_component(samples: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -71,36 +81,31 @@ def first_component(samples: NDArray[np.float32]) -> NDArray[np.float64]:
     return place
 
 
+@dataclass(frozen=True, kw_only=True)
 class CrossFit:
     """Trains a network for each fold, as the loop trains the one that is kept.
 
-    Args:
-        make: a new network; torch's generator has been seeded.
-        optimizer: makes the optimizer of a network, and says its learning rate.
-        learn: the losses that are minimised.
-        score: the errors that are wanted.
+    Attributes:
+        make_network: a new network; torch's generator has been seeded.
+        loss: what is minimised.
+        error: what is wanted.
+        optimizer: settings of each network's.
+        fused: whether it is the fused kernel.
         loop: settings of the loop.
         repeats: how often an epoch comes to each sample.
         seed: of weights, order and noise.
         settings: what else the errors depend on; those of folds that were done with others are not kept.
     """
 
-    def __init__(
-        self,
-        make: Callable[[], nn.Module],
-        optimizer: tuple[Callable[[nn.Module], Optimizer], float],
-        learn: Loss,
-        score: Loss,
-        *,
-        loop: LoopSettings,
-        repeats: int,
-        seed: int,
-        settings: Mapping[str, Any],
-    ) -> None:
-        self._make, self._optimizer, self._rate = make, *optimizer
-        self._learn, self._score = learn, score
-        self._loop, self._repeats, self._seed = loop, repeats, seed
-        self._settings = settings
+    make_network: Callable[[], nn.Module]
+    loss: SampleLosses
+    error: SampleLosses
+    optimizer: OptimizerSettings
+    fused: bool
+    loop: LoopSettings
+    repeats: int
+    seed: int
+    settings: Mapping[str, Any]
 
     def errors(
         self, samples: NDArray[np.float32], folds: Sequence[NDArray[np.int64]], work: FollowUp
@@ -112,19 +117,18 @@ class CrossFit:
             Interrupted: a stop was requested.
             Diverged: a network gives no numbers.
         """
-        kept = _Kept(work.run, self._key(samples, folds, work))
-        whole = torch.from_numpy(samples).to(work.where)
+        kept = _FoldErrors.read(
+            work.run.checkpoints / "folds.safetensors", self._fingerprint(samples, folds, work)
+        )
+        placed = torch.from_numpy(samples).to(work.device.where)
         missing = [number for number in range(len(folds)) if number not in kept.errors]
-        steps = {n: work.epoch * self._per_epoch(len(samples) - len(folds[n])) for n in missing}
-        done = 0
+        steps = {n: work.epoch * self._steps_per_epoch(len(samples) - len(folds[n])) for n in missing}
+        progress = _Progress(work, sum(steps.values()))
         for number in missing:
             fold = folds[number]
             rest = np.setdiff1d(np.arange(len(samples)), fold)
-            network = self._trained(
-                whole[torch.from_numpy(rest).to(work.where)], number, done, sum(steps.values()), work
-            )
-            kept.add(number, self._scored(network, whole[torch.from_numpy(fold).to(work.where)], work))
-            done += steps[number]
+            network = self._train(_take(placed, rest), number, progress)
+            kept.add(number, self._score(network, _take(placed, fold), work))
         errors = np.empty(len(samples))
         for number, fold in enumerate(folds):
             errors[fold] = kept.errors[number]
@@ -136,74 +140,101 @@ class CrossFit:
             )
         return errors
 
-    def _key(self, samples: NDArray[np.float32], folds: Sequence[NDArray[np.int64]], work: FollowUp) -> str:
-        chosen = [work.epoch, self._seed, self._repeats, self._loop.model_dump(mode="json"), self._settings]
+    def _fingerprint(
+        self, samples: NDArray[np.float32], folds: Sequence[NDArray[np.int64]], work: FollowUp
+    ) -> str:
+        """Of everything that the errors depend on."""
+        chosen = [work.epoch, self.seed, self.repeats, self.loop.model_dump(mode="json"), self.settings]
         digest = hashlib.sha256(json.dumps(chosen, sort_keys=True).encode())
         arrays: list[NDArray[Any]] = [samples, *folds]
         for array in arrays:
             digest.update(f"{array.shape}".encode() + array.tobytes())
         return digest.hexdigest()
 
-    def _batch(self, count: int) -> int:
-        together = self._loop.batch_size * self._loop.accumulate * self._loop.worker_range[1]
-        return min(together, count * self._repeats)
+    def _batch_size(self, count: int) -> int:
+        """Samples of a step, of `count`: as many as all workers of the loop take together."""
+        together = self.loop.batch_size * self.loop.accumulate * self.loop.worker_range[1]
+        return min(together, count * self.repeats)
 
-    def _per_epoch(self, count: int) -> int:
-        return count * self._repeats // self._batch(count)
+    def _steps_per_epoch(self, count: int) -> int:
+        return count * self.repeats // self._batch_size(count)
 
-    def _trained(
-        self, samples: torch.Tensor, number: int, done: int, steps: int, work: FollowUp
-    ) -> nn.Module:
-        torch.manual_seed(int(np.random.SeedSequence([self._seed, number, 0xF01D]).generate_state(1)[0]))
-        network = work.device.place(self._make()).train()
-        optimizer, loop = self._optimizer(network), self._loop
+    def _train(self, samples: torch.Tensor, number: int, progress: _Progress) -> nn.Module:
+        """The network of fold `number`, trained on the samples of all others."""
+        work = progress.work
+        torch.manual_seed(int(np.random.SeedSequence([self.seed, number, 0xF01D]).generate_state(1)[0]))
+        network = work.device.place(self.make_network()).train()
+        optimizer = self.optimizer.make(network, fused=self.fused)
+        loop = self.loop
         average = AveragedModel(network, multi_avg_fn=moving_average(loop.ema)) if loop.ema else None
-        batch, per_epoch = self._batch(len(samples)), self._per_epoch(len(samples))
+        batch = self._batch_size(len(samples))
+        per_epoch = self._steps_per_epoch(len(samples))
         step = 0
         for epoch in range(work.epoch):
-            order = epoch_order(len(samples) * self._repeats, self._seed + number + 1, epoch) % len(samples)
-            places = torch.from_numpy(order).to(work.where)
+            order = epoch_order(len(samples) * self.repeats, self.seed + number + 1, epoch) % len(samples)
+            places = torch.from_numpy(order).to(work.device.where)
             for i in range(per_epoch):
-                factor = rate_factor((epoch + (i + 0.5) / per_epoch) / loop.epochs, loop)
+                factor = learning_rate_factor((epoch + (i + 0.5) / per_epoch) / loop.epochs, loop)
                 for group in optimizer.param_groups:
-                    group["lr"] = self._rate * factor
+                    group["lr"] = self.optimizer.learning_rate * factor
                 with work.device.autocast():
-                    loss = self._learn(network, samples[places[i * batch : (i + 1) * batch]]).mean()
+                    loss = self.loss(network, samples[places[i * batch : (i + 1) * batch]]).mean()
                 loss.backward()  # type: ignore[no-untyped-call]
                 if loop.clip is not None:
                     nn.utils.clip_grad_norm_(network.parameters(), loop.clip)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 step += 1
-                if average is not None and averages_now(step):
+                if average is not None and is_averaging_step(step):
                     average.update_parameters(network)
-                work.step(done + step, steps, batch, "calibration step")
+                progress.report_step(batch)
         return (average.module if average is not None else network).eval()
 
-    def _scored(self, network: nn.Module, samples: torch.Tensor, work: FollowUp) -> NDArray[np.float64]:
+    def _score(self, network: nn.Module, samples: torch.Tensor, work: FollowUp) -> NDArray[np.float64]:
         with torch.inference_mode(), work.device.autocast():
-            errors = [self._score(network, part).float().cpu() for part in torch.split(samples, _AT_ONCE)]
+            parts = torch.split(samples, _SAMPLES_AT_ONCE)
+            errors = [self.error(network, part).float().cpu() for part in parts]
         return torch.cat(errors).numpy().astype(np.float64)
 
 
-class _Kept:
-    """The errors of folds, in a file of the run; those of another `key` are forgotten."""
+def _take(samples: torch.Tensor, places: NDArray[np.int64]) -> torch.Tensor:
+    return samples[torch.from_numpy(places).to(samples.device)]
 
-    def __init__(self, run: Run, key: str) -> None:
-        self._path, self._key = run.checkpoints / "folds.safetensors", key
-        self.errors: dict[int, NDArray[np.float64]] = {}
+
+@dataclass
+class _Progress:
+    """Counts the steps of all folds that are trained."""
+
+    work: FollowUp
+    steps: int
+    done: int = 0
+
+    def report_step(self, samples: int) -> None:
+        self.done += 1
+        self.work.report_step(self.done, self.steps, samples, "calibration step")
+
+
+@dataclass
+class _FoldErrors:
+    """The errors of the folds that are done, by number, in a file of the run."""
+
+    path: Path
+    fingerprint: str
+    errors: dict[int, NDArray[np.float64]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path, fingerprint: str) -> _FoldErrors:
+        """Those of the file; none if they have another fingerprint, or are damaged."""
         try:
-            found = checkpoints.read(self._path)
-        except TrainingError:  # damaged: they are made again
-            found = None
-        if found is not None and found.state.get("key") == key:
-            self.errors = {int(name): tensor.numpy() for name, tensor in found.tensors.items()}
+            saved = checkpoints.read(path)
+        except TrainingError:
+            saved = None
+        if saved is None or saved.state.get("key") != fingerprint:
+            return cls(path, fingerprint)
+        return cls(path, fingerprint, {int(n): tensor.numpy() for n, tensor in saved.tensors.items()})
 
     def add(self, number: int, errors: NDArray[np.float64]) -> None:
         self.errors[number] = errors
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        tensors = {str(n): torch.from_numpy(kept) for n, kept in self.errors.items()}
-        checkpoints.write(self._path, checkpoints.Checkpoint(tensors, {"key": self._key}))
-
-
-_AT_ONCE = 8192
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        tensors = {str(n): torch.from_numpy(array) for n, array in self.errors.items()}
+        checkpoints.write(self.path, checkpoints.Checkpoint(tensors, {"key": self.fingerprint}))

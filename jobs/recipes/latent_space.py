@@ -24,6 +24,7 @@ def latent_pictures(
     Args:
         codes: (N, latent).
         labels: (N,) indices of `classes`; None: unknown.
+        projection: beside the principal components: tsne or none.
         seed: of t-SNE.
     """
     from sklearn.decomposition import PCA
@@ -48,22 +49,22 @@ def latent_pictures(
             f"The codes of {len(codes)} held-out images, each a point.",
         )
     ]
-    known = np.unique(labels) if labels is not None else np.empty(0, np.int64)
-    if labels is not None and 2 <= len(known) <= _MOST_CLASSES:
-        means = np.stack([codes[labels == value].mean(axis=0) for value in known]) - codes.mean(axis=0)
+    present = np.unique(labels) if labels is not None else np.empty(0, np.int64)
+    if labels is not None and 2 <= len(present) <= _MOST_CLASSES:
+        means = np.stack([codes[labels == value].mean(axis=0) for value in present]) - codes.mean(axis=0)
         with np.errstate(invalid="ignore"):  # a class whose mean is that of all: drawn as a dash
             matrix = np.corrcoef(means)
         pictures.append(
             RunPicture(
                 "classes",
                 "Classes in the latent space",
-                draw_matrix(matrix, [classes[value] for value in known]),
+                draw_matrix(matrix, [classes[value] for value in present]),
                 "Correlations between the mean codes of the classes, after taking away the mean of all.",
             )
         )
     return pictures
 
 
-def spread(count: int, most: int) -> list[int]:
-    """At most so many places, evenly over `count`."""
+def spread_indices(count: int, most: int) -> list[int]:
+    """At most `most` indices, evenly over `count`."""
     return [int(i) for i in np.linspace(0, count - 1, min(count, most)).round()]

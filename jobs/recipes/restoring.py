@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Self, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
-from torch import nn
 
 from genray.datasets.image_set import Flips, ImageSetSettings
 from genray.datasets.loader import WorkerShare, held_out_batches
@@ -25,7 +25,16 @@ from genray.models.restorer import ConvRestorerSettings, macs_per_pixel
 from genray.report.pictures import RestorationExample, draw_restorations
 from jobs.recipes.images import UNIT, ImageRecipe, ImageTrainSettings
 from jobs.runs.samples import RunPicture, RunTable
-from jobs.training.recipe import Conclusion, Learn, Part, Scored, ToDevice
+from jobs.training.recipe import (
+    Conclusion,
+    EvaluationContext,
+    Losses,
+    Networks,
+    Part,
+    SampleScores,
+    TensorBatch,
+    Updater,
+)
 
 Model = Annotated[ConvRestorerSettings | ResidualUNetSettings | NAFNetSettings, Field(discriminator="kind")]
 
@@ -62,7 +71,23 @@ class RestoringSettings(ImageTrainSettings):
 
 
 R = TypeVar("R", bound=RestoringSettings)
-Case = tuple[torch.Tensor, torch.Tensor]  # damaged and clean, (N, C, H, W) in [0, 1]
+
+
+@dataclass(frozen=True)
+class DamagedImages:
+    """Images before and after damage, both (N, C, H, W) in [0, 1]."""
+
+    damaged: torch.Tensor
+    clean: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Restoration:
+    """A judged image: as it was given, as the network restored it, and as it should be."""
+
+    before: Pixels
+    after: Pixels
+    clean: Pixels
 
 
 class Restoring(ImageRecipe[R]):
@@ -73,11 +98,11 @@ class Restoring(ImageRecipe[R]):
     any_size = True
 
     @abstractmethod
-    def damaged(self, batch: Sequence[torch.Tensor]) -> Case:
+    def training_images(self, batch: TensorBatch) -> DamagedImages:
         """What is trained on, of a batch of the loader."""
 
     @abstractmethod
-    def case(self, part: Part, indices: Sequence[int], batch: Sequence[torch.Tensor]) -> Case:
+    def judged_images(self, part: Part, indices: Sequence[int], batch: TensorBatch) -> DamagedImages:
         """Held-out samples `indices` as they are judged: the same in every epoch."""
 
     @property
@@ -98,91 +123,94 @@ class Restoring(ImageRecipe[R]):
         return NetworkSpec(f"restorer-{model.kind}", arguments)
 
     @property
-    def most(self) -> int:
+    def judged_side(self) -> int:
         return self.settings.data.judged
 
-    def step(
-        self, networks: Mapping[str, nn.Module], batch: Sequence[torch.Tensor], learn: Learn
-    ) -> dict[str, torch.Tensor]:
+    def step(self, networks: Networks, batch: TensorBatch, updater: Updater) -> Losses:
         """One update. Returns `loss`."""
-        damaged, clean = self.damaged(batch)
-        loss = reconstruction_loss(networks[self.name](damaged), clean, self.settings.loss).mean()
-        learn(self.name, loss)
+        images = self.training_images(batch)
+        restored = networks[self.name](images.damaged)
+        loss = reconstruction_loss(restored, images.clean, self.settings.loss).mean()
+        updater.update(self.name, loss)
         return {"loss": loss.detach()}
 
-    def validate(
-        self, networks: Mapping[str, nn.Module], part: Part, share: WorkerShare, place: ToDevice
-    ) -> list[Scored]:
-        """Metrics of each image (see `scores`), with values from 0 to 1."""
-        scored: list[Scored] = []
-        for indices, batch in held_out_batches(self.held_out[part], 1, share):
-            damaged, clean = self.case(part, indices.tolist(), [place(images) for images in batch])
-            restored = networks[self.name](damaged).float().clamp(0.0, 1.0)
-            scored.append((int(indices[0]), self.scores(damaged, restored, clean, batch)))
-        return scored
+    def validate(self, context: EvaluationContext, share: WorkerShare) -> list[SampleScores]:
+        """Metrics of each image (see `score`), with values from 0 to 1."""
+        scores: list[SampleScores] = []
+        for indices, batch in held_out_batches(self.held_out[context.part].samples, 1, share):
+            placed = [context.place(images) for images in batch]
+            images = self.judged_images(context.part, indices.tolist(), placed)
+            restored = context.networks[self.name](images.damaged).float().clamp(0.0, 1.0)
+            scores.append(SampleScores(int(indices[0]), self.score(images, restored, batch)))
+        return scores
 
-    def scores(
-        self, damaged: torch.Tensor, restored: torch.Tensor, clean: torch.Tensor, batch: Sequence[Pixels]
+    def score(
+        self, images: DamagedImages, restored: torch.Tensor, batch: Sequence[Pixels]
     ) -> dict[str, float]:
-        """Metrics of one image: L1, MSE, PSNR in dB and SSIM, the last two also of the damaged image."""
+        """Metrics of one image: L1, MSE, PSNR in dB and SSIM, the last two also of the damaged image.
+
+        Args:
+            images: the image, as a batch.
+            restored: what the network made of it.
+            batch: the sample that it comes from.
+        """
         from genray.images.metrics import (
             image_metrics,  # imports slowly, and not before the first epoch's end
         )
 
-        after, before = image_metrics(restored, clean), image_metrics(damaged.clamp(0.0, 1.0), clean)
+        after = image_metrics(restored, images.clean)
+        before = image_metrics(images.damaged.clamp(0.0, 1.0), images.clean)
         scores = {name: float(values[0]) for name, values in after.items()}
         return scores | {f"{name}_before": float(before[name][0]) for name in ("psnr", "ssim")}
 
-    def picture(
-        self,
-        networks: Mapping[str, nn.Module],
-        part: Part,
-        indices: Sequence[int],
-        place: ToDevice,
-        title: str,
-    ) -> NDArray[np.uint8]:
+    def picture(self, context: EvaluationContext, indices: Sequence[int], title: str) -> NDArray[np.uint8]:
         """Rows of damaged | restored | clean, the middle of each."""
+        samples = self.held_out[context.part].samples
+        side = min(256, *(min(samples[i][0].shape[:2]) for i in indices))
         rows = []
-        side = min(256, *(min(self.held_out[part][i][0].shape[:2]) for i in indices))
         for index in indices:
-            trio = self._trio(networks, part, index, place)
-            rows.append([crop_middle(image, side) for image in trio])
+            example = self._restore(context, index)
+            rows.append(
+                [crop_middle(image, side) for image in (example.before, example.after, example.clean)]
+            )
         return grid(rows, [f"{title}before", "after", "clean"])
 
-    def _trio(
-        self, networks: Mapping[str, nn.Module], part: Part, index: int, place: ToDevice
-    ) -> tuple[Pixels, Pixels, Pixels]:
-        batch = [place(image[None]) for image in self.held_out[part][index]]
-        damaged, clean = self.case(part, [index], batch)
-        before, after, target = (
-            to_pixels(images, UNIT)[0] for images in (damaged, networks[self.name](damaged), clean)
+    def _restore(self, context: EvaluationContext, index: int) -> Restoration:
+        sample = self.held_out[context.part].samples[index]
+        batch = [context.place(image[None]) for image in sample]
+        images = self.judged_images(context.part, [index], batch)
+        restored = context.networks[self.name](images.damaged)
+        before, after, clean = (
+            to_pixels(tensor, UNIT)[0] for tensor in (images.damaged, restored, images.clean)
         )
-        return before, after, target
+        return Restoration(before, after, clean)
 
-    def conclude(
-        self, networks: Mapping[str, nn.Module], part: Part, scored: Sequence[Scored], place: ToDevice
-    ) -> Conclusion:
+    def conclude(self, context: EvaluationContext, scores: Sequence[SampleScores]) -> Conclusion:
         """Before and after of some images, a table of all, and what the network costs."""
-        count = min(self.settings.loop.samples, len(scored))
-        chosen = [scored[int(i)] for i in np.linspace(0, len(scored) - 1, count).round()]
-        examples = [
-            RestorationExample(
-                *self._trio(networks, part, index, place), _said(scores, "_before"), _said(scores, "")
-            )
-            for index, scores in chosen
-        ]
-        pictures = [RunPicture("restorations", "Before and after", draw_restorations(examples))]
-        names = list(scored[0][1])
+        count = min(self.settings.loop.samples, len(scores))
+        chosen = [scores[int(i)] for i in np.linspace(0, len(scores) - 1, count).round()]
+        examples: list[RestorationExample] = []
+        for sample in chosen:
+            example = self._restore(context, sample.index)
+            before, after = (_caption(sample.metrics, suffix) for suffix in ("_before", ""))
+            examples.append(RestorationExample(example.before, example.after, example.clean, before, after))
+        names = list(scores[0].metrics)
+        files = self.held_out[context.part].names
         table = RunTable(
             "Every judged image",
             ["image", *names],
-            [[self.names[part][i], *(round(scores[name], 4) for name in names)] for i, scores in scored],
+            [[files[s.index], *(round(s.metrics[name], 4) for name in names)] for s in scores],
         )
-        return Conclusion(metrics=self._costs(networks[self.name], place), pictures=pictures, tables=[table])
+        return Conclusion(
+            metrics=self._measure_costs(context),
+            pictures=[RunPicture("restorations", "Before and after", draw_restorations(examples))],
+            tables=[table],
+        )
 
-    def _costs(self, network: nn.Module, place: ToDevice) -> dict[str, float]:
+    def _measure_costs(self, context: EvaluationContext) -> dict[str, float]:
         """Multiply-accumulates for a pixel, and seconds for a million, here: the fastest of three times."""
-        image = place(np.zeros((1, 512, 512, self.shape[0]), np.uint8))
+        network = context.networks[self.name]
+        image = context.place(np.zeros((1, 512, 512, self.shape[0]), np.uint8))
         seconds = []
         for _ in range(4):  # the first one warms up
             began = time.perf_counter()
@@ -199,5 +227,5 @@ class Restoring(ImageRecipe[R]):
         return {}
 
 
-def _said(scores: Mapping[str, float], when: str) -> str:
-    return f"PSNR {scores[f'psnr{when}']:.2f} dB, SSIM {scores[f'ssim{when}']:.3f}"
+def _caption(metrics: Mapping[str, float], suffix: str) -> str:
+    return f"PSNR {metrics[f'psnr{suffix}']:.2f} dB, SSIM {metrics[f'ssim{suffix}']:.3f}"

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from genray.errors import DataError
 from genray.settings.base import Settings
 
-_FEWEST = 10  # excesses that a tail is fitted to
+_FEWEST_PEAKS = 10  # that a tail is fitted to
 
 
 class ThresholdSettings(Settings):
@@ -53,19 +53,18 @@ def threshold_of(errors: NDArray[np.float64], settings: ThresholdSettings) -> fl
     equation 1: a generalised Pareto distribution by maximum likelihood. With fewer than ten peaks, or where
     many errors are the same and the quantile lies below all peaks, it is the plain quantile.
     """
-    plain = float(np.quantile(errors, settings.quantile, method="higher"))
     if settings.kind == "deviations":
         return float(errors.mean() + settings.deviations * errors.std())
     if settings.kind == "peaks":
         start = float(np.quantile(errors, settings.tail))
         peaks = errors[errors > start] - start
-        share = (1 - settings.quantile) * len(errors) / max(len(peaks), 1)  # of the peaks above
-        if len(peaks) >= _FEWEST and share < 1 and peaks.min() < peaks.max():
+        share = (1 - settings.quantile) * len(errors) / max(len(peaks), 1)  # of peaks to be above
+        if len(peaks) >= _FEWEST_PEAKS and share < 1 and peaks.min() < peaks.max():
             from scipy.stats import genpareto
 
             shape, _, scale = genpareto.fit(peaks, floc=0)
             return start + float(genpareto.isf(share, shape, scale=scale))
-    return plain
+    return float(np.quantile(errors, settings.quantile, method="higher"))
 
 
 def calibration_of(errors: NDArray[np.float64], settings: ThresholdSettings, folds: int) -> dict[str, Any]:

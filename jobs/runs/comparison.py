@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from genray.errors import UsageError
 from genray.io.files import write_text
 from genray.report.charts import draw_curves
 from genray.report.page import Cell, Page, Picture
 from jobs.runs.contents import RunContents, read_contents
-from jobs.runs.report import (
-    best,
-    created,
-    exact,
-    finite,
-    headlines,
-    judged_on,
-    optional,
-    plain,
-    progress,
-    seconds,
-)
+from jobs.runs.formatting import best_places, exact_text, is_finite_number, short_text, text_or_dash
 from jobs.runs.run import Run
 
 _MOST_RUNS = 24
@@ -45,11 +33,15 @@ def compare(runs: Sequence[Path], output: Path) -> Path:
         raise UsageError(
             f"{len(folders)} runs cannot be compared", hint=f"give from 2 to {_MOST_RUNS} different ones"
         )
-    found = dict(zip(_labels(folders), [read_contents(Run(folder)) for folder in folders], strict=True))
-    page = Page(" | ".join(found) if len(found) < 5 else "Comparison", f"{len(found)} runs side by side")
-    _add_table(page, found)
-    _add_curves(page, found)
-    _add_pictures(page, found)
+    runs_by_label = {
+        label: read_contents(Run(folder)) for label, folder in zip(_labels(folders), folders, strict=True)
+    }
+    title = " | ".join(runs_by_label) if len(runs_by_label) < 5 else "Comparison"
+    page = Page(title, f"{len(runs_by_label)} runs side by side")
+    _add_notes(page, runs_by_label)
+    _add_table(page, runs_by_label)
+    _add_curves(page, runs_by_label)
+    _add_pictures(page, runs_by_label)
     write_text(output, page.html())
     return output
 
@@ -63,51 +55,67 @@ def _labels(folders: Sequence[Path]) -> list[str]:
     return [str(folder) for folder in folders]
 
 
-def _add_table(page: Page, found: Mapping[str, RunContents]) -> None:
-    runs = list(found.values())
-    data = {plain(run.data.get("fingerprint")) for run in runs}
-    if len(data) > 1:
+def _add_notes(page: Page, runs: Mapping[str, RunContents]) -> None:
+    if len({short_text(run.data.get("fingerprint")) for run in runs.values()}) > 1:
         page.paragraph("Note: the runs were made on different data; their metrics may not be comparable.")
-    for name, run in found.items():
+    for label, run in runs.items():
         for note in run.notes:
-            page.paragraph(f"Note: {name}: {note}.")
-    judged = [judged_on(run) for run in runs]
-    alike = len(set(judged)) == 1
-    rows: list[list[str]] = [[f"metrics on {judged[0]}"]] if alike else [["metrics"], ["judged on", *judged]]
+            page.paragraph(f"Note: {label}: {note}.")
+
+
+def _add_table(page: Page, runs_by_label: Mapping[str, RunContents]) -> None:
+    """Metrics, baselines, settings that differ, and costs: a column for each run."""
+    runs = list(runs_by_label.values())
+    judged_on = [run.judged_on for run in runs]
+    rows: list[list[str]] = [[f"metrics on {judged_on[0]}"]]
+    if len(set(judged_on)) > 1:
+        rows = [["metrics"], ["judged on", *judged_on]]
     marked: set[Cell] = set()
-    for metric in _names([*map(headlines, runs), *(run.metrics for run in runs)]):
+    for metric in _union_of_names([*(run.headlines for run in runs), *(run.metric_names for run in runs)]):
         values = [run.metrics.get(metric) for run in runs]
-        if metric != "epoch":
-            marked |= {(len(rows), column + 1) for column in best(metric, values)}
-            rows.append([metric, *map(optional, values)])
-    for baseline in _names(run.baselines for run in runs):
+        marked |= {(len(rows), column + 1) for column in best_places(metric, values)}
+        rows.append([metric, *map(text_or_dash, values)])
+    rows += _baseline_rows(runs)
+    rows += _setting_rows(runs)
+    rows += [
+        ["cost"],
+        ["target", *(run.target for run in runs)],
+        ["parameters", *(text_or_dash(run.parameters) for run in runs)],
+        ["epochs", *(run.progress for run in runs)],
+        ["weights of epoch", *(text_or_dash(run.metrics.get("epoch")) for run in runs)],
+        ["training time", *(run.training_time for run in runs)],
+        ["made", *(run.created for run in runs)],
+    ]
+    page.table(["", *runs_by_label], rows, marked=marked)
+
+
+def _baseline_rows(runs: Sequence[RunContents]) -> list[list[str]]:
+    rows = []
+    for baseline in _union_of_names(run.baselines for run in runs):
+        metrics = [run.baselines.get(baseline, {}) for run in runs]
         rows.append([f"baseline: {baseline}"])
-        for metric in _names(run.baselines.get(baseline, {}) for run in runs):
-            rows.append([metric, *(optional(run.baselines.get(baseline, {}).get(metric)) for run in runs)])
-    rows.append(["settings that differ"])
-    for key in _names(run.settings for run in runs):
-        shown = [exact(run.settings[key]) if key in run.settings else "-" for run in runs]
-        if len(set(shown)) > 1 and key not in _NOT_COMPARED:
-            rows.append([key, *shown])
-    rows.append(["cost"])
-    facts: dict[str, Callable[[RunContents], str]] = {
-        "target": lambda run: run.target,
-        "parameters": lambda run: optional(run.parameters),
-        "epochs": progress,
-        "weights of epoch": lambda run: optional(run.metrics.get("epoch")),
-        "training time": seconds,
-        "made": created,
-    }
-    rows += [[name, *(fact(run) for run in runs)] for name, fact in facts.items()]
-    page.table(["", *found], rows, marked=marked)
+        rows += [
+            [name, *(text_or_dash(values.get(name)) for values in metrics)]
+            for name in _union_of_names(metrics)
+        ]
+    return rows
 
 
-def _add_curves(page: Page, found: Mapping[str, RunContents]) -> None:
+def _setting_rows(runs: Sequence[RunContents]) -> list[list[str]]:
+    rows = [["settings that differ"]]
+    for key in _union_of_names(run.settings for run in runs):
+        texts = [exact_text(run.settings[key]) if key in run.settings else "-" for run in runs]
+        if len(set(texts)) > 1 and key not in _NOT_COMPARED:
+            rows.append([key, *texts])
+    return rows
+
+
+def _add_curves(page: Page, runs: Mapping[str, RunContents]) -> None:
     panels: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
-    names = [n for n in _names(row for run in found.values() for row in run.history) if n.startswith("val_")]
-    for name in names[:_MOST_PANELS]:
-        for label, run in found.items():
-            rows = [row for row in run.history if finite(row.get(name))]
+    names = _union_of_names(row for run in runs.values() for row in run.history)
+    for name in [name for name in names if name.startswith("val_")][:_MOST_PANELS]:
+        for label, run in runs.items():
+            rows = [row for row in run.history if is_finite_number(row.get(name))]
             if rows:
                 curves = panels.setdefault(name.removeprefix("val_"), {})
                 curves[label] = [row["epoch"] for row in rows], [row[name] for row in rows]
@@ -116,18 +124,18 @@ def _add_curves(page: Page, found: Mapping[str, RunContents]) -> None:
         page.picture(Picture(draw_curves(panels), "Metrics of the held-out samples"))
 
 
-def _add_pictures(page: Page, found: Mapping[str, RunContents]) -> None:
+def _add_pictures(page: Page, runs: Mapping[str, RunContents]) -> None:
     total = 0
-    for file in _names(run.pictures for run in found.values()):
-        have = {label: run.pictures[file] for label, run in found.items() if file in run.pictures}
-        total += sum(len(picture.image) for picture in have.values())
+    for file in _union_of_names(run.pictures for run in runs.values()):
+        pictures = {label: run.pictures[file] for label, run in runs.items() if file in run.pictures}
+        total += sum(len(picture.image) for picture in pictures.values())
         if total > _MOST_BYTES:
             page.paragraph("The other pictures were left out: the page would be too large.")
             return
-        page.section(next(iter(have.values())).title)
-        page.pictures([replace(picture, title=label) for label, picture in have.items()])
+        page.section(next(iter(pictures.values())).title)
+        page.pictures([replace(picture, title=label) for label, picture in pictures.items()])
 
 
-def _names(groups: Any) -> list[str]:
-    """The keys of all of them, each once, in the order in which they come."""
-    return list(dict.fromkeys(key for group in groups for key in group))
+def _union_of_names(groups: Iterable[Iterable[str]]) -> list[str]:
+    """The names in all groups, each once, in the order in which they come."""
+    return list(dict.fromkeys(name for group in groups for name in group))

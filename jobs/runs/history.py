@@ -1,4 +1,4 @@
-"""The record of a training: `history.jsonl`, TensorBoard, and the loss curves as a picture."""
+"""The log of a training: `history.jsonl`, TensorBoard, and the loss curves as a picture."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import struct
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ from jobs.runs.run import Run
 
 Row = dict[str, Any]
 
+_NOT_CURVES = {"seconds", "images_per_second", "learning_rate"}
+
 
 class TrainingLog:
     """Writes what happens in a run. The rows (one per epoch) are also kept in every checkpoint, so that a
@@ -26,22 +28,28 @@ class TrainingLog:
 
     Args:
         run: the folder.
-        step: optimizer steps that the run goes on from.
+        events: TensorBoard's file, not buffered.
     """
 
-    def __init__(self, run: Run, step: int) -> None:
+    def __init__(self, run: Run, events: BinaryIO) -> None:
+        self._run = run
+        self._events = events
+
+    @classmethod
+    def open(cls, run: Run, step: int) -> Self:
+        """Begin a TensorBoard file in the run's folder, for what comes after optimizer step `step`."""
         from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-        self._run = run
         run.tensorboard.mkdir(parents=True, exist_ok=True)
         # Written here and now. The usual SummaryWriter has a thread for it, which dies of a full disk and
         # leaves the training waiting for ever.
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{time.time_ns()}"
-        self._file = (run.tensorboard / name).open("ab", buffering=0)
+        log = cls(run, (run.tensorboard / name).open("ab", buffering=0))
         now = time.time()
-        self._add(Event(file_version="brain.Event:2", wall_time=now))
+        log._add(Event(file_version="brain.Event:2", wall_time=now))
         # A later file's START hides what an earlier process logged from this step on.
-        self._add(Event(session_log=SessionLog(status=SessionLog.START), step=step + 1, wall_time=now))
+        log._add(Event(session_log=SessionLog(status=SessionLog.START), step=step + 1, wall_time=now))
+        return log
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Log `values` to TensorBoard at optimizer step `step`.
@@ -75,7 +83,7 @@ class TrainingLog:
             length + struct.pack("<I", masked_crc32c(length)) + data + struct.pack("<I", masked_crc32c(data))
         )
         with storage_errors(self._run.tensorboard / "events"):
-            self._file.write(record)
+            self._events.write(record)
 
     def write(self, rows: Sequence[Row], *, draw: bool) -> None:
         """Write `history.jsonl` anew, and draw `loss_curves.png` (which takes a third of a second)."""
@@ -85,14 +93,12 @@ class TrainingLog:
 
     def close(self) -> None:
         """End the TensorBoard file."""
-        self._file.close()
+        self._events.close()
 
 
-def row_line(row: Row, epochs: int) -> str:
+def epoch_line(row: Row, epochs: int) -> str:
     """An epoch's row as a line for a person."""
-    numbers = "  ".join(
-        f"{k} {v:.4g}" for k, v in row.items() if isinstance(v, float) and k not in _NOT_CURVES
-    )
+    numbers = "  ".join(f"{name} {row[name]:.4g}" for name in _curve_names(row))
     return f"epoch {row['epoch']}/{epochs}  {numbers}  {duration(row['seconds'])}"
 
 
@@ -101,9 +107,8 @@ def draw_curves(path: Path, rows: Sequence[Row]) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    names = [k for k, v in rows[-1].items() if isinstance(v, float) and k not in _NOT_CURVES] if rows else []
-    names += [k for row in rows for k in row if k.startswith("val_") and k not in names]
-    names = list(dict.fromkeys(names))
+    names = _curve_names(rows[-1]) if rows else []
+    names = list(dict.fromkeys([*names, *(key for row in rows for key in row if key.startswith("val_"))]))
     if not names:
         return
     columns = min(4, len(names))
@@ -121,4 +126,5 @@ def draw_curves(path: Path, rows: Sequence[Row]) -> None:
         figure.savefig(temporary, format="png", dpi=110)
 
 
-_NOT_CURVES = {"seconds", "images_per_second", "learning_rate"}
+def _curve_names(row: Row) -> list[str]:
+    return [key for key, value in row.items() if isinstance(value, float) and key not in _NOT_CURVES]

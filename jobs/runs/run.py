@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,41 @@ import yaml
 from genray.errors import GenrayError, RunError, error_from_json
 from genray.io.bad_input import BadInput
 from genray.io.files import lock_file, remove_leftovers, storage_errors, write_json, write_text
+from jobs.runs.outcome import TrainingOutcome
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True)
+class SettingsRecord:
+    """The settings of a run as its folder keeps them, and which of them it may be continued with.
+
+    Attributes:
+        values: all settings, flat (see `flatten`).
+        defaults: what stands for settings that did not exist yet when the run was made.
+        changeable: settings, and groups of them (ending in a dot), that may differ.
+    """
+
+    values: Mapping[str, Any]
+    defaults: Mapping[str, Any]
+    changeable: Collection[str]
+
+
+@dataclass(frozen=True)
+class SettingChange:
+    """A setting (or a fact of the data) that is not what the run was made with."""
+
+    key: str
+    before: Any
+    after: Any
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.before!r} -> {self.after!r}"
+
+
+def is_listed(key: str, listed: Collection[str]) -> bool:
+    """Whether `listed` has `key`, or a group that it is in (as "eval." or "sweep.settings.eval.")."""
+    return key in listed or key.startswith(tuple(group for group in listed if group.endswith(".")))
 
 
 class Run:
@@ -28,6 +61,8 @@ class Run:
         self.name = folder.name
         self.settings = folder / "settings.yaml"
         self.checkpoints = folder / "checkpoints"
+        self.last_checkpoint = self.checkpoints / "last.safetensors"
+        self.best_checkpoint = self.checkpoints / "best.safetensors"
         self.history = folder / "history.jsonl"
         self.curves = folder / "loss_curves.png"
         self.samples = folder / "samples"
@@ -38,7 +73,7 @@ class Run:
         self._data = folder / "data.json"
         self._stop = folder / "stop"
         self._failure = folder / "failure.json"
-        self._known: set[str] | None = None
+        self._set_aside_paths: set[str] | None = None  # read when first needed
 
     @classmethod
     def named(cls, runs: str, name: str | None, target: str) -> Run:
@@ -85,12 +120,8 @@ class Run:
                 remove_leftovers(folder)
             yield
 
-    def changes(
-        self, settings: Mapping[str, Any], defaults: Mapping[str, Any], may_change: frozenset[str]
-    ) -> list[str]:
-        """How `settings` (flat, see `flatten`) differ from those that the run has, as "key: old -> new".
-
-        `defaults` stand for settings that did not exist yet when the run was made.
+    def changes(self, settings: SettingsRecord) -> list[SettingChange]:
+        """How `settings` differ from those that the run was made with.
 
         Raises:
             RunError: the weights depend on a setting that differs, or `settings.yaml` is damaged.
@@ -99,49 +130,42 @@ class Run:
             return []
         try:
             # Other kinds of the same group have settings that this one does not know.
-            known = {key: value for key, value in defaults.items() if key in settings}
-            before = {**known, **yaml.safe_load(self.settings.read_text(encoding="utf-8"))}
+            defaults = {k: value for k, value in settings.defaults.items() if k in settings.values}
+            before = {**defaults, **yaml.safe_load(self.settings.read_text(encoding="utf-8"))}
         except (yaml.YAMLError, TypeError, ValueError) as error:
             raise self._damaged(self.settings) from error
-        return self._compare(before, settings, may_change, self.settings)
+        changes = _differences(before, settings.values)
+        self._refuse([c for c in changes if not is_listed(c.key, settings.changeable)], self.settings)
+        return changes
 
-    def adopt(
-        self,
-        settings: Mapping[str, Any],
-        data: Mapping[str, Any],
-        defaults: Mapping[str, Any],
-        may_change: frozenset[str],
-    ) -> list[str]:
+    def adopt(self, settings: SettingsRecord, data: Mapping[str, Any]) -> list[SettingChange]:
         """Make this the folder of a run with these settings and this data; returns `changes`.
 
         Raises:
             RunError: see `changes`; or the data is not what the run began with.
         """
-        changed = self.changes(settings, defaults, may_change)
+        changes = self.changes(settings)
         if self._data.exists():
             try:
                 before = json.loads(self._data.read_text(encoding="utf-8"))
             except ValueError as error:
                 raise self._damaged(self._data) from error
-            self._compare(before, data, frozenset(), self._data)
-        write_text(self.settings, yaml.safe_dump(dict(settings), sort_keys=False))
+            self._refuse(_differences(before, data), self._data)
+        write_text(self.settings, yaml.safe_dump(dict(settings.values), sort_keys=False))
         write_json(self._data, dict(data))
-        return changed
+        return changes
 
-    def _compare(
-        self, before: Mapping[str, Any], now: Mapping[str, Any], may_change: frozenset[str], file: Path
-    ) -> list[str]:
-        keys = [key for key in sorted(now.keys() | before.keys()) if now.get(key) != before.get(key)]
-        lines = {key: f"{key}: {before.get(key)!r} -> {now.get(key)!r}" for key in keys}
-        if refused := [line for key, line in lines.items() if not _may(key, may_change)]:
-            thing = "data" if file == self._data else "settings"
-            raise RunError(
-                f"the run {self.name} was made with other {thing}:\n"
-                + "\n".join(f"    {r}" for r in refused),
-                where=str(file),
-                hint=f"give another --name, or the {thing} that it has",
-            )
-        return list(lines.values())
+    def _refuse(self, changes: Collection[SettingChange], file: Path) -> None:
+        """Raise if there are any."""
+        if not changes:
+            return
+        thing = "data" if file == self._data else "settings"
+        raise RunError(
+            f"the run {self.name} was made with other {thing}:\n"
+            + "\n".join(f"    {change}" for change in changes),
+            where=str(file),
+            hint=f"give another --name, or the {thing} that it has",
+        )
 
     def _damaged(self, file: Path) -> RunError:
         return RunError(
@@ -164,10 +188,10 @@ class Run:
 
     def add_set_aside(self, bad: BadInput) -> None:
         """List an input that cannot be used, once."""
-        if self._known is None:
-            self._known = {row["path"] for row in self.read_set_aside()}
-        if bad.path not in self._known:
-            self._known.add(bad.path)
+        if self._set_aside_paths is None:
+            self._set_aside_paths = {row["path"] for row in self.read_set_aside()}
+        if bad.path not in self._set_aside_paths:
+            self._set_aside_paths.add(bad.path)
             with storage_errors(self.set_aside), self.set_aside.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(bad)) + "\n")
 
@@ -186,31 +210,34 @@ class Run:
     def read_failure(self) -> GenrayError | None:
         """The error that a worker left, if any."""
         try:
-            left = json.loads(self._failure.read_text(encoding="utf-8"))
+            failure = json.loads(self._failure.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        return error_from_json(left)
+        return error_from_json(failure)
 
     def clear_failure(self) -> None:
         """Forget it."""
         self._failure.unlink(missing_ok=True)
 
-    def read_outcome(self) -> dict[str, Any] | None:
+    def read_outcome(self) -> TrainingOutcome | None:
         """What the finished run came to; None if it has not finished, or its bundle is gone."""
-        try:
-            outcome: dict[str, Any] = json.loads(self.outcome.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
+        if not (self.bundle / "bundle.json").exists():
             return None
-        return outcome if "epochs" in outcome and (self.bundle / "bundle.json").exists() else None
+        try:
+            values = json.loads(self.outcome.read_text(encoding="utf-8"))
+            return TrainingOutcome.from_json(values, self.folder)
+        except (FileNotFoundError, KeyError, TypeError, ValueError, AttributeError):
+            return None
 
-    def write_outcome(self, outcome: Mapping[str, Any]) -> None:
+    def write_outcome(self, outcome: TrainingOutcome) -> None:
         """Mark the run as finished."""
-        write_json(self.outcome, dict(outcome))
+        write_json(self.outcome, outcome.as_json())
 
 
-def _may(key: str, may_change: frozenset[str]) -> bool:
-    """Whether `may_change` has `key`, or a group that it is in (as "eval." or "sweep.settings.eval.")."""
-    return key in may_change or key.startswith(tuple(each for each in may_change if each.endswith(".")))
+def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[SettingChange]:
+    keys = sorted(after.keys() | before.keys())
+    changes = [SettingChange(key, before.get(key), after.get(key)) for key in keys]
+    return [change for change in changes if change.before != change.after]
 
 
 def _read_lines(file: Path) -> list[dict[str, Any]]:

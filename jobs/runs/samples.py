@@ -39,7 +39,7 @@ def write_pictures(run: Run, pictures: Sequence[RunPicture], tables: Sequence[Ru
     for picture in pictures:
         files.append(run.samples / f"{picture.name}.png")
         save_png(files[-1], picture.image)
-    shown = [{"file": f"{p.name}.png", "title": p.title, "caption": p.caption} for p in pictures]
-    write_json(run.samples / "pictures.json", shown)
+    listed = [{"file": f"{p.name}.png", "title": p.title, "caption": p.caption} for p in pictures]
+    write_json(run.samples / "pictures.json", listed)
     write_json(run.samples / "tables.json", [asdict(table) for table in tables])
     return files

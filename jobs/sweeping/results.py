@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from genray.images.pixels import save_png
@@ -11,15 +12,65 @@ from genray.io.files import write_json, write_text
 from genray.report.charts import draw_tradeoff
 from genray.report.page import Page, Picture
 from genray.text import duration
-from jobs.runs.report import exact, finite, optional, plain
+from jobs.runs.formatting import exact_text, is_finite_number, short_text, text_or_dash
+from jobs.runs.outcome import output_rows
 from jobs.runs.run import Run
 from jobs.sweeping.space import is_number, short_names
 from jobs.sweeping.trials import Mode, TrialResult
 
-Spot = tuple[Any, str, float]  # where on the axis, what else was swept, how good
 Curve = list[tuple[Any, float]]
 
 _MOST_CURVES = 10
+_MOST_LEVELS = 4  # of a setting's value in the table of settings
+
+
+@dataclass(frozen=True)
+class SweepOutcome:
+    """What a sweep came to: its trials, the best first, and the best of those that have a bundle."""
+
+    name: str
+    run: str
+    metric: str
+    mode: Mode
+    best: TrialResult | None
+    trials: Sequence[TrialResult]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        best = self.best
+        return {
+            "target": "sweep",
+            "name": self.name,
+            "run": self.run,
+            "metric": self.metric,
+            "mode": self.mode,
+            "best": None
+            if best is None
+            else {
+                "settings": best.settings,
+                "run": best.run,
+                "bundle": best.bundle,
+                "metric": best.value,
+            },
+            "trials": [trial.as_json() for trial in self.trials],
+        }
+
+    def rows(self) -> Iterator[tuple[str, str]]:
+        """For the terminal: the best trial, and where everything is."""
+        if self.best is not None:
+            yield "best", "  ".join(f"{key} {value}" for key, value in self.best.settings.items())
+            yield f"  {self.metric}", f"{self.best.value:.4g}"
+            yield "bundle", str(self.best.bundle)
+        yield from output_rows(Path(self.run))
+
+
+@dataclass(frozen=True)
+class _Point:
+    """Where a trial stands in the picture: its place on the axis, what else was swept, how good it is."""
+
+    x: Any
+    others: str
+    y: float
 
 
 class SweepResults:
@@ -36,42 +87,33 @@ class SweepResults:
         self.trials = sorted(trials, key=lambda t: (t.value is None, sign * (t.value or 0.0)))
         self.metric = metric
         self._mode = mode
-        self._judged = metric.removeprefix("val_")  # the final weights' metrics are called so
+        self._final_metric = metric.removeprefix("val_")  # the final weights' metrics are called so
 
     @property
     def best(self) -> TrialResult | None:
         """The best of those that finished: they have a bundle."""
         return next((t for t in self.trials if t.status == "finished" and t.value is not None), None)
 
-    def outcome(self, run: Run) -> dict[str, Any]:
-        """Of the sweep, as plain JSON values."""
-        best = self.best
-        return {
-            "target": "sweep",
-            "name": run.name,
-            "run": str(run.folder),
-            "metric": self.metric,
-            "mode": self._mode,
-            "best": best
-            and {"settings": best.settings, "run": best.run, "bundle": best.bundle, "metric": best.value},
-            "trials": [asdict(trial) for trial in self.trials],
-        }
+    def outcome(self, run: Run) -> SweepOutcome:
+        """Of the sweep whose folder is `run`."""
+        return SweepOutcome(run.name, str(run.folder), self.metric, self._mode, self.best, self.trials)
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Columns and rows: what was swept, the metric, what the final weights come to beside the
         baselines, epochs, time, status."""
         keys = list(dict.fromkeys(key for trial in self.trials for key in trial.settings))
         shorts = short_names(keys)
-        judged = [self._judged] if any(self._judged in trial.metrics for trial in self.trials) else []
+        name = self._final_metric
+        final = [name] if any(name in trial.metrics for trial in self.trials) else []
         baselines = self._baselines()
-        columns = [*(shorts[key] for key in keys), self.metric, *judged]
-        columns += [*(f"{name} {self._judged}" for name in baselines), "epochs", "time", "status"]
+        columns = [*(shorts[key] for key in keys), self.metric, *final]
+        columns += [*(f"{baseline} {name}" for baseline in baselines), "epochs", "time", "status"]
         rows = []
         for trial in self.trials:
-            cells = [exact(trial.settings.get(key)) for key in keys]
-            cells.append(optional(trial.value))
-            cells += [optional(trial.metrics.get(name)) for name in judged]
-            cells += [optional(trial.baselines.get(name, {}).get(self._judged)) for name in baselines]
+            cells = [exact_text(trial.settings.get(key)) for key in keys]
+            cells.append(text_or_dash(trial.value))
+            cells += [text_or_dash(trial.metrics.get(metric)) for metric in final]
+            cells += [text_or_dash(trial.baselines.get(baseline, {}).get(name)) for baseline in baselines]
             rows.append([*cells, str(trial.epochs), duration(trial.seconds), trial.status])
         return columns, rows
 
@@ -81,15 +123,15 @@ class SweepResults:
         Raises:
             StorageFull: no room.
         """
-        write_json(run.folder / "sweep.json", self.outcome(run))
+        write_json(run.folder / "sweep.json", self.outcome(run).as_json())
         page = Page(run.name, f"sweep of {settings['sweep.target']}, {self._counts()}")
         if best := self.best:
-            words = ", ".join(f"{key} {exact(value)}" for key, value in best.settings.items())
-            page.headline([(f"best {self.metric}", plain(best.value), words)])
+            words = ", ".join(f"{key} {exact_text(value)}" for key, value in best.settings.items())
+            page.headline([(f"best {self.metric}", short_text(best.value), words)])
             page.paragraph(f"Its bundle: {best.bundle}")
         columns, rows = self.table()
         page.table(columns, rows, "The trials, the best first")
-        if picture := self._quality(run):
+        if picture := self._draw_quality(run):
             page.section("Quality")
             page.picture(picture)
         failed = [trial for trial in self.trials if trial.reason is not None]
@@ -97,7 +139,8 @@ class SweepResults:
             page.section("Failed")
             page.table(["trial", "reason"], [[trial.name, str(trial.reason)] for trial in failed])
         page.section("Settings")
-        page.table(["setting", "value"], [[key, plain(value, 4)] for key, value in settings.items()])
+        rows = [[key, short_text(value, _MOST_LEVELS)] for key, value in settings.items()]
+        page.table(["setting", "value"], rows)
         write_text(run.folder / "report.html", page.html())
 
     def _counts(self) -> str:
@@ -105,28 +148,35 @@ class SweepResults:
         return ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses))
 
     def _baselines(self) -> list[str]:
-        known = (name for t in self.trials for name, values in t.baselines.items() if self._judged in values)
-        return list(dict.fromkeys(known))
+        """Those that have the metric, in any trial."""
+        name = self._final_metric
+        baselines = (b for t in self.trials for b, metrics in t.baselines.items() if name in metrics)
+        return list(dict.fromkeys(baselines))
 
-    def _quality(self, run: Run) -> Picture | None:
-        measured = [(t, t.metrics[self._judged]) for t in self.trials if self._judged in t.metrics]
-        name = self._judged
+    def _draw_quality(self, run: Run) -> Picture | None:
+        """Quality against what was swept, as `quality.png`; None if there is nothing to draw."""
+        name = self._final_metric
+        measured = [(trial, trial.metrics[name]) for trial in self.trials if name in trial.metrics]
         if not measured:  # only the epochs have it
-            finished = [t for t in self.trials if t.status == "finished"]
-            measured, name = [(t, t.value) for t in finished if t.value is not None], self.metric
-        if not any(finite(value) for _, value in measured):
+            name = self.metric
+            finished = [trial for trial in self.trials if trial.status == "finished"]
+            measured = [(trial, trial.value) for trial in finished if trial.value is not None]
+        if not any(is_finite_number(value) for _, value in measured):
             return None
-        key = _axis([trial for trial, _ in measured])
-        numeric = all(is_number(trial.settings[key]) for trial, _ in measured)
-        clouds = {"trials": [_spot(trial, key, value, numeric) for trial, value in measured]}
+        trials = [trial for trial, _ in measured]
+        key = _axis(trials)
+        numeric = all(is_number(trial.settings[key]) for trial in trials)
+        clouds = {"trials": [_point(trial, key, value, numeric=numeric) for trial, value in measured]}
         for baseline in self._baselines():
-            have = [t for t, _ in measured if self._judged in t.baselines.get(baseline, {})]
-            values = [t.baselines[baseline][self._judged] for t in have]
-            clouds[baseline] = [_spot(t, key, y, numeric) for t, y in zip(have, values, strict=True)]
+            clouds[baseline] = [
+                _point(trial, key, trial.baselines[baseline][self._final_metric], numeric=numeric)
+                for trial in trials
+                if self._final_metric in trial.baselines.get(baseline, {})
+            ]
         curves = _curves(clouds)
         joined = len(curves) <= _MOST_CURVES
         if not joined:  # such as when several settings were drawn from ranges
-            curves = {cloud: [(x, y) for x, _, y in spots] for cloud, spots in clouds.items()}
+            curves = {cloud: [(point.x, point.y) for point in points] for cloud, points in clouds.items()}
         image = draw_tradeoff(curves, key, name, joined=joined)
         save_png(run.folder / "quality.png", image)
         return Picture(image, f"{name} against {key}", "Of the trials' final weights.")
@@ -137,24 +187,27 @@ def _axis(trials: Sequence[TrialResult]) -> str:
     keys = list(trials[0].settings)
     numbers = [key for key in keys if all(is_number(trial.settings[key]) for trial in trials)]
     sizes = [key for key in numbers if key.endswith(".latent")]
-    return next(iter([*sizes, *numbers, *keys]))  # without a number, the values stand side by side
+    return [*sizes, *numbers, *keys][0]  # without a number, the values stand side by side
 
 
-def _spot(trial: TrialResult, key: str, value: float, numeric: bool) -> Spot:
+def _point(trial: TrialResult, key: str, value: float, *, numeric: bool) -> _Point:
     x = trial.settings[key]
-    rest = [f"{k.rpartition('.')[2]} {exact(v)}" for k, v in trial.settings.items() if k != key]
-    return x if numeric else exact(x), ", ".join(rest), value
+    others = [f"{k.rpartition('.')[2]} {exact_text(v)}" for k, v in trial.settings.items() if k != key]
+    return _Point(x if numeric else exact_text(x), ", ".join(others), value)
 
 
-def _curves(clouds: Mapping[str, Sequence[Spot]]) -> dict[str, Curve]:
+def _curves(clouds: Mapping[str, Sequence[_Point]]) -> dict[str, Curve]:
     """Points by what else was swept; those of a baseline together where that makes no difference to it."""
     curves: dict[str, Curve] = {}
-    for cloud, spots in clouds.items():
-        points = list(dict.fromkeys((x, y) for x, _, y in spots))
-        if cloud != "trials" and len({x for x, _ in points}) == len(points):
-            curves[cloud] = points
+    for cloud, points in clouds.items():
+        different = list(dict.fromkeys((point.x, point.y) for point in points))
+        if cloud != "trials" and len({x for x, _ in different}) == len(different):
+            curves[cloud] = different
             continue
-        for x, rest, y in spots:
-            title = f"{cloud}, {rest}" if cloud != "trials" and rest else rest or cloud
-            curves.setdefault(title, []).append((x, y))
+        for point in points:
+            if cloud == "trials":
+                title = point.others or cloud
+            else:
+                title = f"{cloud}, {point.others}" if point.others else cloud
+            curves.setdefault(title, []).append((point.x, point.y))
     return curves

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -16,12 +16,13 @@ from genray.progress import Display
 from genray.settings.base import Location, Settings, flatten
 from genray.targets import Demand, Resources
 from genray.text import aligned
-from jobs.runs.report import better
-from jobs.runs.run import Run
-from jobs.sweeping.results import SweepResults
-from jobs.sweeping.trials import Mode, Trial, TrialResources, TrialResult, share_out
+from jobs.runs.formatting import metric_direction
+from jobs.runs.run import Run, SettingsRecord
+from jobs.sweeping.resources import TrialResources, share_out
+from jobs.sweeping.results import SweepOutcome, SweepResults
+from jobs.sweeping.trials import Mode, Trial, TrialResult, TrialTask
 from jobs.training.device import use_gpu
-from jobs.training.settings import MAY_CHANGE
+from jobs.training.settings import CHANGEABLE_SETTINGS
 from jobs.training.target import Training, ask_to_stop
 
 
@@ -63,8 +64,10 @@ class SweepSettings(Settings):
     sweep: TrialsSettings = Field(TrialsSettings(), description="what is trained")
 
 
-class PreparedSweep:
-    """A sweep that has been checked and can be run.
+def prepare_sweep(
+    settings: SweepSettings, training: Training[Any], run: Run, trials: Sequence[Trial], lines: Sequence[str]
+) -> PreparedSweep:
+    """Find by what the trials are compared, and whether the run may go on with these settings.
 
     Args:
         settings: of the sweep.
@@ -72,53 +75,73 @@ class PreparedSweep:
         run: the sweep's folder.
         trials: with their folders inside it.
         lines: what the first trial trains on, for a person.
+
+    Raises:
+        SettingsError: the trials cannot be compared.
+        RunError: the run was made with other settings.
+    """
+    own_metrics = sorted({f"val_{training.recipe(trial.settings).metric}" for trial in trials})
+    metric = settings.sweep.metric or _single_metric(own_metrics)
+    mode = settings.sweep.mode or _usual_mode(metric, own_metrics)
+    prepared = PreparedSweep(settings, training, run, trials, metric, mode, lines)
+    run.changes(prepared.settings_record)
+    return prepared
+
+
+@dataclass(frozen=True)
+class PreparedSweep:
+    """A sweep that has been checked and can be run.
+
+    Attributes:
+        settings: of the sweep.
+        training: the target.
+        sweep_run: the sweep's folder.
+        trials: with their folders inside it.
+        metric: of the rows of the trials' histories, by which they are compared.
+        mode: whether less or more of it is better.
+        data_lines: what the first trial trains on, for a person.
     """
 
-    def __init__(
-        self,
-        settings: SweepSettings,
-        training: Training[Any],
-        run: Run,
-        trials: Sequence[Trial],
-        lines: Sequence[str],
-    ) -> None:
-        self._settings, self._sweep, self._run, self._trials = settings, settings.sweep, run, trials
-        self._lines, self._training = lines, training
-        own = sorted({f"val_{training.recipe(trial.settings).metric}" for trial in trials})
-        self._metric = self._sweep.metric or _only(own)
-        self._mode = self._sweep.mode or self._usual_mode(own)
-        whole = flatten(settings)
-        self._record = {k: v for k, v in whole.items() if not k.startswith("sweep.space")}
-        self._record["sweep.space"] = settings.sweep.space  # as one: a sweep may grow
-        self._may_change = frozenset(
-            {k for k in self._record if not k.startswith(("sweep.settings", "sweep.target", "seed"))}
-            | {f"sweep.settings.{key}" for key in MAY_CHANGE}
-            | {"sweep.settings"}  # trials that had none may be given some
-        )
-        # Of the trials' settings there are no defaults here: each trial's own run compares them.
-        self._defaults = {k: v for k, v in flatten(SweepSettings()).items() if k != "sweep.settings"}
-        run.changes(self._record, self._defaults, self._may_change)
+    settings: SweepSettings
+    training: Training[Any]
+    sweep_run: Run
+    trials: Sequence[Trial]
+    metric: str
+    mode: Mode
+    data_lines: Sequence[str]
 
-    def _usual_mode(self, own: Sequence[str]) -> Mode:
-        sign = -1 if self._metric in own else better(self._metric)
-        if not sign:
-            raise SettingsError(
-                f"whether less or more {self._metric} is better is not known",
-                where="sweep.mode",
-                hint="set sweep.mode to min or max",
-            )
-        return "min" if sign < 0 else "max"
+    @property
+    def settings_record(self) -> SettingsRecord:
+        """The settings as the run keeps them."""
+        values = {k: v for k, v in flatten(self.settings).items() if not k.startswith("sweep.space")}
+        values["sweep.space"] = self.settings.sweep.space  # as one: a sweep may grow
+        changeable = {
+            *(key for key in values if not key.startswith(("sweep.settings", "sweep.target", "seed"))),
+            *(f"sweep.settings.{key}" for key in CHANGEABLE_SETTINGS),
+            "sweep.settings",  # trials that had none may be given some
+        }
+        # Of the trials' settings there are no defaults here: each trial's own run compares them.
+        defaults = {k: v for k, v in flatten(SweepSettings()).items() if k != "sweep.settings"}
+        return SettingsRecord(values, defaults, changeable)
 
     @property
     def lines(self) -> Sequence[str]:
         """What will be trained on what, for a person."""
-        keys = ", ".join(self._trials[0].point)
-        done = sum(self._is_done(standing) for standing in self._standings())
-        return [
-            *self._lines,
-            f"{len(self._trials)} trials of {self._sweep.target} over {keys}"
-            + (f", {done} of them done already" if done else ""),
-        ]
+        keys = ", ".join(self.trials[0].point)
+        done = sum(self._is_done(result) for result in self._read_results())
+        line = f"{len(self.trials)} trials of {self._sweep.target} over {keys}"
+        if done:
+            line += f", {done} of them done already"
+        return [*self.data_lines, line]
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the sweep."""
+        return self.sweep_run.folder
+
+    @property
+    def _sweep(self) -> TrialsSettings:
+        return self.settings.sweep
 
     def needs_ray(self, attached: bool) -> bool:
         """Always: the trials are processes of Ray Tune."""
@@ -134,108 +157,113 @@ class PreparedSweep:
         return Demand((1, share.trials), share.each.cpus, share.each.gpus, 0.0)
 
     def _share(self, have: Resources) -> TrialResources:
-        most = min(len(self._trials), self._sweep.concurrent or len(self._trials))
-        gpus = max(self._gpus(trial, have) for trial in self._trials)
+        most = min(len(self.trials), self._sweep.concurrent or len(self.trials))
+        gpus = max(self.gpus_of(trial, have) for trial in self.trials)
         return share_out(have, most, self._sweep.cpus_per_trial, gpus)
 
-    def _gpus(self, trial: Trial, have: Resources) -> float:
-        """What a trial takes of the GPUs."""
-        if not self._training.recipe(trial.settings).can_use_gpu:
+    def gpus_of(self, trial: Trial, have: Resources) -> float:
+        """What a trial takes of the GPUs, where there is `have`."""
+        if not self.training.recipe(trial.settings).can_use_gpu:
             return 0.0
-        asked = self._sweep.gpus_per_trial
-        return float(use_gpu(trial.settings.device, have.gpus)) if asked is None else asked
+        if self._sweep.gpus_per_trial is not None:
+            return self._sweep.gpus_per_trial
+        return float(use_gpu(trial.settings.device, have.gpus))
 
-    @property
-    def folder(self) -> Path:
-        """The folder of the sweep."""
-        return self._run.folder
-
-    def run(self, display: Display, have: Resources, attached: bool) -> Mapping[str, Any]:
+    def run(self, display: Display, have: Resources, attached: bool) -> SweepOutcome:
         """Train every trial that is not done, and compare them all.
-
-        Returns:
-            The outcome: target, name, run (folder), metric, mode, best (settings, run, bundle, metric) and
-            trials, the best first.
 
         Raises:
             Interrupted: a stop was requested; the trials wrote checkpoints.
             TrainingError: no trial finished.
             RunError: the run cannot be used.
         """
-        run = self._run
+        run = self.sweep_run
+        record = self.settings_record
         with run.locked():
-            data = {"target": "sweep", "trials": self._sweep.target}
-            for change in run.adopt(self._record, data, self._defaults, self._may_change):
+            for change in run.adopt(record, {"target": "sweep", "trials": self._sweep.target}):
                 display.note(f"changed: {change}")
             run.clear_stop()
             display.note(f"run: {run.folder}")
-            todo = [
-                trial
-                for trial, standing in zip(self._trials, self._standings(), strict=True)
-                if not self._is_done(standing)
-            ]
-            for trial in todo:
+            results = zip(self.trials, self._read_results(), strict=True)
+            missing = [trial for trial, result in results if not self._is_done(result)]
+            for trial in missing:
                 trial.reopen()
-            if todo:
+            if missing:
                 with stop_on_signals(run.stop_requested, partial(ask_to_stop, run, display)):
-                    self._tune(todo, display, have)
-            standings = SweepResults(self._standings(), self._metric, self._mode)
-            standings.write(run, self._record)
-        columns, rows = standings.table()
+                    self._tune(missing, display, have)
+            sweep_results = SweepResults(self._read_results(), self.metric, self.mode)
+            sweep_results.write(run, record.values)
+        columns, rows = sweep_results.table()
         for line in aligned([columns, *rows]).splitlines():
             display.note(line)
-        self._check_end(standings)
-        return standings.outcome(run)
+        self._check_end(sweep_results)
+        return sweep_results.outcome(run)
 
-    def _tune(self, todo: Sequence[Trial], display: Display, have: Resources) -> None:
+    def _tune(self, trials: Sequence[Trial], display: Display, have: Resources) -> None:
+        """Train `trials`; the others are done."""
         from jobs.sweeping.tuning import Halving, tune_trials  # Ray Tune imports slowly
 
         scheduler = None
         if self._sweep.scheduler == "asha":
-            epochs = max(trial.settings.loop.epochs for trial in self._trials)
             scheduler = Halving(
-                self._metric,
-                self._mode,
+                self.metric,
+                self.mode,
                 grace=self._sweep.grace,
                 reduction=self._sweep.reduction,
-                epochs=epochs,
+                epochs=max(trial.settings.loop.epochs for trial in self.trials),
             )
-            for trial in self._trials:
-                if trial not in todo:
-                    scheduler.tell(trial.run)
+            for trial in self.trials:
+                if trial not in trials:
+                    scheduler.add_past_trial(trial.run)
         share = self._share(have)
-        haves = [replace(share.each, gpus=self._gpus(trial, have)) for trial in todo]
         display.note(f"trials at a time: {share.trials}, CPUs of each: {share.each.cpus:g}")
-        target, metric = self._sweep.target, self._metric
-        tune_trials(todo, target, self._run, metric, haves, share.trials, scheduler, display)
+        tasks = [
+            TrialTask.of(
+                trial,
+                target=self._sweep.target,
+                sweep=self.sweep_run,
+                metric=self.metric,
+                have=replace(share.each, gpus=self.gpus_of(trial, have)),
+            )
+            for trial in trials
+        ]
+        tune_trials(
+            tasks,
+            self.sweep_run.name,
+            at_a_time=share.trials,
+            max_restarts=trials[0].settings.loop.max_restarts,
+            scheduler=scheduler,
+            display=display,
+        )
 
-    def _is_done(self, standing: TrialResult) -> bool:
+    def _is_done(self, result: TrialResult) -> bool:
         """Whether nothing is to be trained: without asha also those go on that it stopped."""
-        stopped = standing.status == "stopped" and self._sweep.scheduler == "asha"
-        return stopped or standing.status == "finished"
+        stopped = result.status == "stopped" and self._sweep.scheduler == "asha"
+        return stopped or result.status == "finished"
 
-    def _standings(self) -> list[TrialResult]:
-        return [trial.standing(self._metric, self._mode) for trial in self._trials]
+    def _read_results(self) -> list[TrialResult]:
+        return [trial.read_result(self.metric, self.mode) for trial in self.trials]
 
-    def _check_end(self, standings: SweepResults) -> None:
-        unfinished = [trial for trial in standings.trials if trial.status == "unfinished"]
+    def _check_end(self, results: SweepResults) -> None:
+        """Raise if trials are unfinished, or none finished."""
+        unfinished = [trial for trial in results.trials if trial.status == "unfinished"]
         if unfinished:
             raise Interrupted(
-                f"stopped with {len(unfinished)} of {len(standings.trials)} trials unfinished, "
+                f"stopped with {len(unfinished)} of {len(results.trials)} trials unfinished, "
                 "their checkpoints written",
-                where=str(self._run.folder),
-                hint=f"the same command with --name {self._run.name} goes on from there",
+                where=str(self.folder),
+                hint=f"the same command with --name {self.sweep_run.name} goes on from there",
             )
-        if standings.best is None:
-            reasons = (trial.reason for trial in standings.trials if trial.reason)
+        if results.best is None:
+            reasons = (trial.reason for trial in results.trials if trial.reason)
             raise TrainingError(
                 f"no trial finished; the first that failed: {next(reasons, 'none')}",
-                where=str(self._run.folder),
-                hint=f"mend the cause; the same command with --name {self._run.name} tries them again",
+                where=str(self.folder),
+                hint=f"mend the cause; the same command with --name {self.sweep_run.name} tries them again",
             )
 
 
-def _only(metrics: Sequence[str]) -> str:
+def _single_metric(metrics: Sequence[str]) -> str:
     """What all trials are judged by.
 
     Raises:
@@ -248,3 +276,19 @@ def _only(metrics: Sequence[str]) -> str:
             hint="set sweep.metric to one that all of them have, such as val_mse",
         )
     return metrics[0]
+
+
+def _usual_mode(metric: str, own_metrics: Sequence[str]) -> Mode:
+    """By the name of the metric; of those that the targets are judged by less is better.
+
+    Raises:
+        SettingsError: the name does not tell.
+    """
+    direction = -1 if metric in own_metrics else metric_direction(metric)
+    if not direction:
+        raise SettingsError(
+            f"whether less or more {metric} is better is not known",
+            where="sweep.mode",
+            hint="set sweep.mode to min or max",
+        )
+    return "min" if direction < 0 else "max"

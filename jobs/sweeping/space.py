@@ -70,23 +70,25 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
 def point_names(points: Sequence[Point]) -> list[str]:
     """A folder's name for each, readable and unlike the others': latent-64_learning_rate-0.001."""
     shorts = short_names(list(points[0]))
-    names = ["_".join(f"{shorts[key]}-{_plain(value)}" for key, value in p.items()) for p in points]
-    return [
-        # Whatever the name does not hold, such as the folders of a path, is in the number at its end.
-        name
-        if len(name) <= _MOST_LETTERS and names.count(name) == 1 and not any(map(_is_cut, point.values()))
-        else f"{name[:_MOST_LETTERS]}_{zlib.crc32(json.dumps(point).encode()):08x}"
-        for name, point in zip(names, points, strict=True)
-    ]
+    names = ["_".join(f"{shorts[k]}-{_folder_text(v)}" for k, v in point.items()) for point in points]
+    unique = []
+    for name, point in zip(names, points, strict=True):
+        is_ambiguous = names.count(name) > 1 or any(_is_cut(value) for value in point.values())
+        if is_ambiguous or len(name) > _MOST_LETTERS:
+            # Whatever the name does not hold, such as the folders of a path, is in the number at its end.
+            name = f"{name[:_MOST_LETTERS]}_{zlib.crc32(json.dumps(point).encode()):08x}"
+        unique.append(name)
+    return unique
 
 
-def _plain(value: Any) -> str:
+def _folder_text(value: Any) -> str:
+    """A value as a part of a folder's name."""
     text = value.rpartition("/")[2] if isinstance(value, str) else json.dumps(value)
     return re.sub(r"[^A-Za-z0-9.-]+", "-", text.strip("[]{}"))
 
 
 def _is_cut(value: Any) -> bool:
-    return isinstance(value, str) and _plain(value) != value
+    return isinstance(value, str) and _folder_text(value) != value
 
 
 def _leaves(space: Mapping[str, Any], prefix: str) -> dict[str, list[Any] | dict[str, Any]]:
@@ -99,9 +101,9 @@ def _leaves(space: Mapping[str, Any], prefix: str) -> dict[str, list[Any] | dict
         elif isinstance(value, Mapping):
             leaves |= _leaves(value, f"{key}.")
         elif isinstance(value, list) and value:
-            if len({json.dumps(each) for each in value}) < len(value):
+            if len({json.dumps(item) for item in value}) < len(value):
                 raise SettingsError(f"{value} has a value twice", where=where)
-            leaves[key] = [_read(each) for each in value]
+            leaves[key] = [_as_number(item) for item in value]
         else:
             raise SettingsError(
                 f"should be a list of values or {{min: ..., max: ..., log: true}}, not {value!r}",
@@ -112,10 +114,11 @@ def _leaves(space: Mapping[str, Any], prefix: str) -> dict[str, list[Any] | dict
 
 
 def _range(value: Mapping[str, Any], where: str) -> dict[str, Any]:
-    ends: list[Any] = [_read(value.get("min")), _read(value.get("max"))]
-    (low, high), log = ends, value.get("log", False)
-    known = not value.keys() - {"min", "max", "log"}
-    if not (known and is_number(low) and is_number(high) and isinstance(log, bool)):
+    low = _as_number(value.get("min"))
+    high = _as_number(value.get("max"))
+    log = value.get("log", False)
+    are_known = value.keys() <= {"min", "max", "log"}
+    if not (are_known and is_number(low) and is_number(high) and isinstance(log, bool)):
         what = f"a range is {{min: ..., max: ...}} and optionally log: true, not {dict(value)}"
         raise SettingsError(what, where=where)
     if not low < high or (log and low <= 0):
@@ -126,8 +129,8 @@ def _range(value: Mapping[str, Any], where: str) -> dict[str, Any]:
     return {"min": low, "max": high, "log": log}
 
 
-def _read(value: Any) -> Any:
-    """A number that YAML takes for a text: 1e-4."""
+def _as_number(value: Any) -> Any:
+    """`value`, as a number if it is one that YAML takes for a text: 1e-4."""
     return float(value) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value
 
 
@@ -139,7 +142,8 @@ def is_number(value: Any) -> bool:
 def _draw(key: str, leaf: Mapping[str, Any], draw: int, seed: int) -> Any:
     """A number between the ends; a whole one if both are."""
     share = np.random.default_rng([seed, draw, zlib.crc32(key.encode())]).random()
-    low, high = leaf["min"], leaf["max"]
+    low = leaf["min"]
+    high = leaf["max"]
     whole = isinstance(low, int) and isinstance(high, int)
     end = high + 1 if whole else high
     value: float = low * (end / low) ** share if leaf["log"] else low + (end - low) * share

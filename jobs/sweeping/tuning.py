@@ -5,10 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,26 +16,23 @@ from ray.tune.schedulers import ASHAScheduler
 
 from genray.errors import TrainingError
 from genray.progress import Display, FileDisplay, FileFollower, LineDisplay, Tick
-from genray.targets import Resources
 from jobs.runs.run import Run
-from jobs.sweeping.trials import Mode, Trial, mark_stopped, train_trial
+from jobs.sweeping.trials import Mode, TrialTask, mark_stopped, train_trial
+from jobs.training.launch import run_beside
 
-_LOOK_SECONDS = 0.3  # between looks at what the trials wrote
-
-
-class _Silent(TrialProgressCallback):
-    """Keeps Ray Tune's own lines from standard output, which is for results."""
-
-    def on_trial_complete(self, *about: Any, **more: Any) -> None:
-        pass  # the display says that a trial ended
-
-    def log_result(self, *about: Any, **more: Any) -> None:
-        pass  # and what each epoch gave
+_ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # every run has a history of its own
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial may end before its first report
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints to standard output, whatever is asked for
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
 
 
 class Halving(ASHAScheduler):
-    """Asynchronous successive halving (Li et al. 2020, arXiv:1810.05934) that remembers in the trials' runs
-    whom it stopped, and is told of trials of before.
+    """Asynchronous successive halving (Li et al. 2020, arXiv:1810.05934) that marks in the trials' runs which
+    it stopped, and knows those that were trained before.
 
     Args:
         metric: that trials are compared by.
@@ -58,13 +53,13 @@ class Halving(ASHAScheduler):
             stop_last_trials=False,  # at the last epoch a trial writes its bundle
         )
 
-    def tell(self, run: Run) -> None:
+    def add_past_trial(self, run: Run) -> None:
         """Let later trials be compared with this one, which is not trained any more."""
-        past: Any = SimpleNamespace(trial_id=run.name)  # all that halving asks of a trial
-        nobody: Any = None
-        super().on_trial_add(nobody, past)
+        trial: Any = SimpleNamespace(trial_id=run.name)  # all that halving asks of a trial
+        controller: Any = None
+        super().on_trial_add(controller, trial)
         for row in run.read_history():
-            super().on_trial_result(nobody, past, row)
+            super().on_trial_result(controller, trial, row)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """See Ray. Called in the process of the sweep, for each epoch of a trial."""
@@ -72,133 +67,139 @@ class Halving(ASHAScheduler):
         if result.get("replayed"):
             return self.CONTINUE  # it was decided before the sweep was interrupted
         if decision == self.STOP:
-            run = Run(Path(trial.config["trial"]["folder"]))
+            run = _run_of(trial.config)
             mark_stopped(run, result)
             FileDisplay(run.folder).note(f"stopped after epoch {result['epoch']}: others are better")
         return decision
 
 
 def tune_trials(
-    trials: Sequence[Trial],
-    target: str,
-    sweep: Run,
-    metric: str,
-    haves: Sequence[Resources],
-    beside: int,
+    tasks: Sequence[TrialTask],
+    name: str,
+    *,
+    at_a_time: int,
+    max_restarts: int,
     scheduler: Halving | None,
     display: Display,
 ) -> None:
-    """Train all `trials` as far as they come; what became of them is in their runs.
+    """Train all trials as far as they come; what became of them is in their runs.
 
     Args:
-        trials: those to train or to go on with.
-        target: the training target.
-        sweep: its folder; a request to stop there reaches every trial.
-        metric: that trials report after each epoch.
-        haves: what each of them has.
-        beside: how many run at a time, at most.
+        tasks: those to train or to go on with.
+        name: of the sweep.
+        at_a_time: how many run side by side, at most.
+        max_restarts: how often a trial is started again after a crash.
         scheduler: which trials to end early; None: none.
         display: where progress is shown.
     """
-    os.environ.update(_QUIET)
+    os.environ.update(_ENVIRONMENT)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)  # what fails is said by the sweep
-    configs = [trial.config(target, sweep, metric, have) for trial, have in zip(trials, haves, strict=True)]
     with tempfile.TemporaryDirectory(prefix="genray-sweep-") as storage:
         tuner = tune.Tuner(
             tune.with_resources(train_trial, _needs),
-            param_space={"trial": tune.grid_search(configs)},
-            tune_config=tune.TuneConfig(scheduler=scheduler, max_concurrent_trials=beside),
+            param_space={"trial": tune.grid_search([task.as_config() for task in tasks])},
+            tune_config=tune.TuneConfig(scheduler=scheduler, max_concurrent_trials=at_a_time),
             run_config=tune.RunConfig(
-                name=sweep.name,
+                name=name,
                 storage_path=storage,
                 verbose=0,
                 callbacks=[_Silent()],
-                failure_config=tune.FailureConfig(max_failures=trials[0].settings.loop.max_restarts),
+                failure_config=tune.FailureConfig(max_failures=max_restarts),
             ),
         )
-        results = _fit_beside(tuner, trials, display)
-    runs = {str(trial.run.folder): trial.run for trial in trials}
+        watch = _TrialWatch.begin([task.run for task in tasks], display)
+        results: Any = run_beside(tuner.fit, watch.poll, thread_name="ray-tune")
     for result in results:
-        if result.error is not None:
-            run = runs[result.config["trial"]["folder"]]
+        if result.error is not None and result.config is not None:
+            run = _run_of(result.config)
             run.folder.mkdir(parents=True, exist_ok=True)
             last = str(result.error).strip().splitlines()[-1]
             run.write_failure(TrainingError(f"the process of the trial failed: {last}"))
 
 
+class _Silent(TrialProgressCallback):
+    """Keeps Ray Tune's own lines from standard output, which is for results."""
+
+    def on_trial_complete(self, *args: Any, **kwargs: Any) -> None:
+        pass  # the display says that a trial ended
+
+    def log_result(self, *args: Any, **kwargs: Any) -> None:
+        pass  # and what each epoch gave
+
+
+def _run_of(config: dict[str, Any]) -> Run:
+    """The run of a trial of Ray Tune."""
+    return TrialTask.from_config(config["trial"]).run
+
+
 def _needs(config: dict[str, Any]) -> tune.PlacementGroupFactory:
     """What Ray Tune sets aside for a trial."""
-    have = config["trial"]["have"]
-    return tune.PlacementGroupFactory([{"CPU": have["cpus"], "GPU": have["gpus"]}])
-
-
-def _fit_beside(tuner: tune.Tuner, trials: Sequence[Trial], display: Display) -> Any:
-    """Run Ray Tune in a thread while this one shows progress and takes signals: Ray would take them."""
-    results: list[Any] = []
-
-    def work() -> None:
-        try:
-            results.append(tuner.fit())
-        except BaseException as error:  # handed to the caller's thread
-            results.append(error)
-
-    watch = _TrialWatch(trials, display)
-    thread = threading.Thread(target=work, name="ray-tune", daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(_LOOK_SECONDS)
-        watch.poll()
-    if isinstance(results[0], BaseException):
-        raise results[0]
-    return results[0]
+    have = TrialTask.from_config(config["trial"]).have
+    return tune.PlacementGroupFactory([{"CPU": have.cpus, "GPU": have.gpus}])
 
 
 class _TrialWatch:
-    """Shows what the trials write: their notes under their names, their ticks together as one."""
+    """Shows what the trials write: their notes under their names, their ticks together as one.
 
-    def __init__(self, trials: Sequence[Trial], display: Display) -> None:
-        for trial in trials:
-            (trial.run.folder / "progress.json").unlink(missing_ok=True)
+    Args:
+        relays: one for each trial.
+        followers: of the trials' folders, which show on the relays.
+        display: where all is shown.
+    """
+
+    def __init__(
+        self, relays: Sequence[_TrialRelay], followers: Sequence[FileFollower], display: Display
+    ) -> None:
+        self._relays = relays
+        self._followers = followers
         self._display = display
-        self._voices = [_Voice(trial.run.name, display) for trial in trials]
-        self._followers = [
-            FileFollower.from_now(trial.run.folder, voice)
-            for trial, voice in zip(trials, self._voices, strict=True)
-        ]
         self._shown: list[Tick] = []
         self._began = 0.0
 
+    @classmethod
+    def begin(cls, runs: Sequence[Run], display: Display) -> _TrialWatch:
+        """Follow the folders of `runs`, from now on."""
+        for run in runs:
+            (run.folder / "progress.json").unlink(missing_ok=True)
+        relays = [_TrialRelay(run.name, display) for run in runs]
+        followers = [FileFollower(run.folder, relay) for run, relay in zip(runs, relays, strict=True)]
+        return cls(relays, followers, display)
+
     def poll(self) -> None:
+        """Show what is new since the last call."""
         for follower in self._followers:
             follower.poll()
-        begun = [voice.newest for voice in self._voices if voice.newest is not None]
-        if begun == self._shown:
+        ticks = [relay.newest for relay in self._relays if relay.newest is not None]
+        if ticks == self._shown:
             return
-        self._began = self._began if self._shown else time.monotonic()
-        self._shown = begun
-        # Those that are still to come are taken to be like those that have begun.
-        factor = len(self._voices) / len(begun)
-        done = sum(tick.step for tick in begun)
-        steps = max(done, round(sum(tick.steps for tick in begun) * factor))
-        self._display.tick(
-            Tick(
-                epoch=sum(tick.epoch for tick in begun),
-                epochs=round(sum(tick.epochs for tick in begun) * factor),
-                step=done,
-                steps=steps,
-                images_per_second=sum(t.images_per_second for t in begun if t.step < t.steps),
-                seconds_left=(time.monotonic() - self._began) * (steps - done) / max(1, done),
-                samples=begun[0].samples,
-            )
+        if not self._shown:
+            self._began = time.monotonic()
+        self._shown = ticks
+        self._display.tick(self._together(ticks))
+
+    def _together(self, ticks: Sequence[Tick]) -> Tick:
+        """The progress of all trials; those that are still to come are taken to be like those that began."""
+        factor = len(self._relays) / len(ticks)
+        done = sum(tick.step for tick in ticks)
+        steps = max(done, round(sum(tick.steps for tick in ticks) * factor))
+        return Tick(
+            epoch=sum(tick.epoch for tick in ticks),
+            epochs=round(sum(tick.epochs for tick in ticks) * factor),
+            step=done,
+            steps=steps,
+            images_per_second=sum(tick.images_per_second for tick in ticks if tick.step < tick.steps),
+            seconds_left=(time.monotonic() - self._began) * (steps - done) / max(1, done),
+            samples=ticks[0].samples,
         )
 
 
-class _Voice(LineDisplay):
-    """A trial's progress as the sweep shows it."""
+class _TrialRelay(LineDisplay):
+    """Keeps a trial's newest tick, and passes its notes on under its name."""
 
     def __init__(self, name: str, display: Display) -> None:
         super().__init__()
-        self._name, self._display = name, display
+        self._name = name
+        self._display = display
         self.newest: Tick | None = None
 
     def tick(self, tick: Tick) -> None:
@@ -206,13 +207,3 @@ class _Voice(LineDisplay):
 
     def note(self, text: str) -> None:
         self._display.note(f"{self._name}: {text}")
-
-
-_QUIET = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # every run has a history of its own
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial may end before its first report
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints to standard output, whatever is asked for
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-}

@@ -82,7 +82,8 @@ def open_device(
         if settings.precision == "auto":
             bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         tf32 = settings.precision != "fp32"
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+        torch.backends.cudnn.allow_tf32 = tf32
         torch.backends.cudnn.benchmark = not settings.deterministic
         if settings.deterministic:
             # cuBLAS reads this when it is first used.
@@ -90,10 +91,12 @@ def open_device(
             torch.use_deterministic_algorithms(True, warn_only=True)
             # Costs, and nothing here reads memory that was not written. (torch ships no type for it.)
             torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    last = settings.channels_last is True or (settings.channels_last == "auto" and (gpu or last_on_cpu))
+    channels_last = settings.channels_last
+    if channels_last == "auto":
+        channels_last = gpu or last_on_cpu
     return Device(
         where=device,
         bf16=bf16,
-        memory_format=torch.channels_last if last else torch.contiguous_format,
+        memory_format=torch.channels_last if channels_last else torch.contiguous_format,
         compile=None if settings.compile == "none" else settings.compile,
     )

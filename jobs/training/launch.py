@@ -6,26 +6,64 @@ import importlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from genray.errors import Diverged, GenrayError, Interrupted, TrainingError
 from genray.progress import Display, FileDisplay, FileFollower
+from jobs.runs.outcome import FinalMetrics
 from jobs.runs.run import Run
 from jobs.training.device import open_device
 from jobs.training.recipe import Recipe
 
+T = TypeVar("T")
 
-def train_here(recipe: Recipe[Any], run: Run, display: Display, gpu: bool) -> dict[str, Any]:
-    """Train in this process; returns the metrics as {"metrics": ...}."""
+_POLL_SECONDS = 0.3  # between looks at what other processes wrote
+
+
+@dataclass(frozen=True)
+class WorkerTask:
+    """What a worker is to train. Ray pickles it: plain values, neither a display nor data.
+
+    Attributes:
+        recipe: its class, as "module:name".
+        settings: of the recipe, as JSON.
+        folder: of the run.
+        gpu: whether to train on a GPU.
+        cpus: that the worker may use.
+        data: what the recipe found where the training was submitted.
+        tick_seconds: between updates of the progress.
+    """
+
+    recipe: str
+    settings: Mapping[str, Any]
+    folder: str
+    gpu: bool
+    cpus: float
+    data: Mapping[str, Any]
+    tick_seconds: float
+
+    def make_recipe(self) -> Recipe[Any]:
+        """The recipe; its data is not open."""
+        module, name = self.recipe.split(":")
+        recipe_class: type[Recipe[Any]] = getattr(importlib.import_module(module), name)
+        return recipe_class(recipe_class.settings_class.model_validate(self.settings))
+
+
+def train_here(
+    recipe: Recipe[Any], run: Run, display: Display, *, gpu: bool, tick_seconds: float
+) -> FinalMetrics:
+    """Train in this process; returns how good the weights of the bundle are."""
     from jobs.training.loop import Loop
 
     device = open_device(recipe.settings.device, gpu=gpu, last_on_cpu=recipe.channels_last_on_cpu)
     with _memory_errors():
-        return {"metrics": Loop(recipe, recipe.open(display.note), run, device, display).train()}
+        recipe.open(display.note)
+        return Loop.begin(recipe, run, device, display, tick_seconds=tick_seconds).train()
 
 
-def train_in_worker(config: Mapping[str, Any]) -> dict[str, Any]:
+def train_in_worker(task: WorkerTask) -> FinalMetrics | GenrayError:
     """The function of a Ray Train worker.
 
     An error that all workers raise together is returned: after a raised one Ray would start them again,
@@ -36,73 +74,84 @@ def train_in_worker(config: Mapping[str, Any]) -> dict[str, Any]:
 
     from jobs.training.loop import Loop
 
-    module, name = config["recipe"].split(":")
-    recipe_class: type[Recipe[Any]] = getattr(importlib.import_module(module), name)
-    recipe = recipe_class(recipe_class.settings_class.model_validate(config["settings"]))
-    run = Run(Path(config["folder"]))
+    recipe = task.make_recipe()
+    run = Run(Path(task.folder))
     if failure := run.read_failure():
-        return {"error": failure}
-    display = FileDisplay(run.folder)
-    index = get_device().index or 0 if config["gpu"] else 0
+        return failure
     device = open_device(
         recipe.settings.device,
-        gpu=config["gpu"],
-        index=index,
-        cpus=config["cpus"],
+        gpu=task.gpu,
+        index=get_device().index or 0 if task.gpu else 0,
+        cpus=task.cpus,
         last_on_cpu=recipe.channels_last_on_cpu,
     )
     try:
         with _memory_errors():
-            summary = recipe.open(lambda text: None)
-            if dict(summary.data) != config["data"]:
+            data = dict(recipe.open(lambda text: None).data)
+            if data != task.data:
                 raise TrainingError(
-                    f"a worker sees other data ({dict(summary.data)}) than where it was submitted "
-                    f"({config['data']})",
+                    f"a worker sees other data ({data}) than where it was submitted ({task.data})",
                     hint="data.path must be the same, readable and unchanged on every node",
                 )
-            loop = Loop(
-                recipe, summary, run, device, display, lambda net: prepare_model(net, move_to_device=False)
+            loop = Loop.begin(
+                recipe,
+                run,
+                device,
+                FileDisplay(run.folder),
+                wrap=lambda network: prepare_model(network, move_to_device=False),
+                tick_seconds=task.tick_seconds,
             )
-            return {"metrics": loop.train()}
+            return loop.train()
     except GenrayError as error:
         if error.agreed or isinstance(error, Diverged | Interrupted):
-            return {"error": error}
+            return error
         run.write_failure(error)
         raise
 
 
-def fit_beside(fit: Callable[[], Any], run: Run, display: Display) -> Any:
-    """Run `fit` in a thread while this one shows progress and takes signals: Ray would take them."""
+def fit_workers(fit: Callable[[], T], run: Run, display: Display) -> T:
+    """Run Ray Train's `fit` while this thread shows the progress that the workers write to the run's folder.
+
+    Raises:
+        TrainingError: the workers failed again and again.
+    """
     from ray.train import TrainingFailedError
 
-    results: list[Any] = []
-
-    def work() -> None:
-        try:
-            results.append(fit())
-        except BaseException as error:  # handed to the caller's thread
-            results.append(error)
-
     (run.folder / "progress.json").unlink(missing_ok=True)
-    follower = FileFollower.from_now(run.folder, display)
-    thread = threading.Thread(target=work, name="ray-train", daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(0.3)
-        follower.poll()
-    follower.poll()
-    if isinstance(results[0], TrainingFailedError):
+    follower = FileFollower(run.folder, display)
+    try:
+        return run_beside(fit, follower.poll, thread_name="ray-train")
+    except TrainingFailedError as error:
         raise TrainingError(
-            f"the workers failed {_root(results[0])}",
+            f"the workers failed {_root_cause(error)}",
             where=str(run.folder),
             hint=f"the last checkpoint is whole; the same command with --name {run.name} goes on from it",
-        ) from results[0]
-    if isinstance(results[0], BaseException):
-        raise results[0]
+        ) from error
+
+
+def run_beside(work: Callable[[], T], poll: Callable[[], None], *, thread_name: str) -> T:
+    """Run `work` in a thread, and `poll` in this one, which takes signals: Ray would take them."""
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def attempt() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:  # handed to the caller's thread
+            errors.append(error)
+
+    thread = threading.Thread(target=attempt, name=thread_name, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(_POLL_SECONDS)
+        poll()
+    poll()
+    if errors:
+        raise errors[0]
     return results[0]
 
 
-def _root(error: BaseException) -> str:
+def _root_cause(error: BaseException) -> str:
     failures = getattr(error, "worker_failures", None)
     if failures:
         rank, first = next(iter(failures.items()))

@@ -9,85 +9,171 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from genray.datasets.loader import Batch
+from genray.datasets.loader import Batch, Loader
 from genray.errors import Diverged, Interrupted
 from genray.images.pixels import save_png
 from genray.progress import Display, Tick
-from jobs.runs.history import TrainingLog, row_line
+from jobs.runs.history import TrainingLog, epoch_line
+from jobs.runs.outcome import FinalMetrics
 from jobs.runs.run import Run
 from jobs.runs.samples import write_pictures
 from jobs.training import checkpoint as checkpoints
 from jobs.training.device import Device
-from jobs.training.evaluation import Evaluation
-from jobs.training.recipe import DataSummary, FollowUp, Part, Recipe, Scored
-from jobs.training.settings import LoopSettings
-from jobs.training.state import TrainingState
-from jobs.training.update import Update, rate_factor
+from jobs.training.evaluation import Evaluator, Scores
+from jobs.training.follow_up import FollowUp
+from jobs.training.recipe import DataSummary, Part, Recipe
+from jobs.training.settings import TICK_SECONDS, LoopSettings
+from jobs.training.state import Position, TrainingState
+from jobs.training.update import GradientUpdater, learning_rate_factor
 from jobs.training.workers import TrainingWorker
+
+_ASK_GPU_EVERY = 20  # steps
+_DRAW_SECONDS = 20.0  # between drawings of the curves
+
+
+@dataclass(frozen=True)
+class EpochSize:
+    """How many samples batches, steps and epochs have, all workers together."""
+
+    batch: int
+    step: int
+    steps: int
+    """Optimizer steps of an epoch."""
+
+    @classmethod
+    def of(cls, settings: LoopSettings, summary: DataSummary, workers: int) -> EpochSize:
+        """With so many workers; what is left of the samples after the last whole step is not trained on."""
+        batch = settings.batch_size * workers
+        step = batch * settings.accumulate
+        return cls(batch, step, summary.train // step)
+
+    @property
+    def samples(self) -> int:
+        """Samples of an epoch."""
+        return self.steps * self.step
+
+    def total_steps(self, position: Position, epochs: int) -> int:
+        """The steps of the whole training, of which `position.step` are done. After an elastic change steps
+        are of another size: those to come are counted, not those done."""
+        to_come = (self.samples - position.taken) // self.step
+        to_come += (epochs - position.epoch - 1) * self.steps
+        return position.step + max(0, to_come)
 
 
 class Loop:
-    """Trains a recipe in this process, as one of a group of workers.
+    """Trains a recipe in this process, as one of a group of workers. `Loop.begin` makes one.
+
+    It takes the steps and checks after each whether the loss is finite and whether a stop was requested;
+    writes checkpoints, the log and the progress; validates, and keeps the best weights; and in the end
+    scores the chosen weights and writes the bundle.
 
     Args:
-        recipe: what to train; its data must be open.
-        summary: what opening it found.
+        recipe: what to train; its data is open.
         run: the folder that everything is written to (by rank 0).
-        device: what to train on.
         display: where progress is shown (by rank 0).
-        wrap: puts a network into its wrapper for distribution.
+        state: as it was restored from the last checkpoint.
+        evaluator: judges the networks.
+        loader: of training batches.
+        size: of an epoch.
+        log: of the training, on rank 0.
+        tick_seconds: between updates of the progress line.
     """
 
     def __init__(
         self,
         recipe: Recipe[Any],
-        summary: DataSummary,
         run: Run,
-        device: Device,
         display: Display,
-        wrap: Callable[[nn.Module], nn.Module] = lambda network: network,
+        *,
+        state: TrainingState,
+        evaluator: Evaluator,
+        loader: Loader,
+        size: EpochSize,
+        log: TrainingLog | None,
+        tick_seconds: float = TICK_SECONDS,
     ) -> None:
-        self._recipe, self._run, self._device, self._display = recipe, run, device, display
-        self._settings: LoopSettings = recipe.settings.loop
-        self._val_count = summary.val
-        self._judging: Part = "test" if summary.test else "val"
-        self._worker = TrainingWorker(device.where)
-        self._together = self._settings.batch_size * self._worker.world  # samples per batch, all workers
-        self._per_step = self._together * self._settings.accumulate
-        self._steps_per_epoch = summary.train // self._per_step
-        self._per_epoch = self._steps_per_epoch * self._per_step
+        self.state = state
+        self._recipe = recipe
+        self._run = run
+        self._display = display
+        self._evaluator = evaluator
+        self._loader = loader
+        self._size = size
+        self._log = log
+        self._tick_seconds = tick_seconds
 
-        self._state = TrainingState(recipe, device, wrap)
-        self._evaluation = Evaluation(recipe, device, self._worker)
-        self._update = Update(
-            self._state.networks,
-            self._state.optimizers,
+        self._settings: LoopSettings = recipe.settings.loop
+        self._device = evaluator.device
+        self._worker = evaluator.worker
+        self._judging: Part = "test" if recipe.summary.test else "val"
+        self._updater = GradientUpdater(
+            state.networks,
+            state.optimizers,
             accumulate=self._settings.accumulate,
             clip=self._settings.clip,
         )
-        self._loader = recipe.loader(run.add_set_aside)
-        self._last, self._best = (run.checkpoints / f"{name}.safetensors" for name in ("last", "best"))
-        restored, position = self._state.restore(self._last), self._state.position
-        self._worker.check_same((dict(summary.data), position.epoch, position.taken, position.step))
-        if restored and self._worker.leads:
-            display.note(f"going on from epoch {position.epoch + 1}, step {position.step}")
-        # After an elastic change steps are of another size: those to come are counted, not those done.
-        to_come = (self._per_epoch - position.taken) // self._per_step
-        to_come += (self._settings.epochs - position.epoch - 1) * self._steps_per_epoch
-        self._steps = position.step + max(0, to_come)
-        self._record = TrainingLog(run, position.step) if self._worker.leads else None
-        self._bad_step = torch.tensor(0, device=device.where)
-        self._scored: tuple[dict[str, float], list[Scored]] | None = None
-        self._shown = self._drawn = 0.0
+        self._last_checkpoint = run.last_checkpoint
+        self._best_checkpoint = run.best_checkpoint
+        self._total_steps = size.total_steps(state.position, self._settings.epochs)
+        self._bad_step = torch.tensor(0, device=self._device.where)
+        self._scores: Scores | None = None
+        self._last_tick = 0.0
+        self._last_drawing = 0.0
 
-    def train(self) -> dict[str, Any]:
-        """Train to the end, write the bundle, and return the metrics.
+    @classmethod
+    def begin(
+        cls,
+        recipe: Recipe[Any],
+        run: Run,
+        device: Device,
+        display: Display,
+        *,
+        wrap: Callable[[nn.Module], nn.Module] = lambda network: network,
+        tick_seconds: float = TICK_SECONDS,
+    ) -> Loop:
+        """Make the networks, bring back the last checkpoint if there is one, and begin the log.
+
+        Args:
+            recipe: what to train; its data must be open.
+            run: the folder that everything is written to (by rank 0).
+            device: what to train on.
+            display: where progress is shown (by rank 0).
+            wrap: puts a network into its wrapper for distribution.
+            tick_seconds: between updates of the progress line.
+
+        Raises:
+            TrainingError: the checkpoint is damaged or of other networks; or the workers see different data.
+        """
+        worker = TrainingWorker(device.where)
+        state = TrainingState.initialise(recipe, device, wrap)
+        loader = recipe.loader(run.add_set_aside)
+        restored = state.restore(run.last_checkpoint)
+        position = state.position
+        worker.check_same((dict(recipe.summary.data), position.epoch, position.taken, position.step))
+        if restored and worker.is_leader:
+            display.note(f"going on from epoch {position.epoch + 1}, step {position.step}")
+        return cls(
+            recipe,
+            run,
+            display,
+            state=state,
+            evaluator=Evaluator(recipe, device, worker),
+            loader=loader,
+            size=EpochSize.of(recipe.settings.loop, recipe.summary, worker.world),
+            log=TrainingLog.open(run, position.step) if worker.is_leader else None,
+            tick_seconds=tick_seconds,
+        )
+
+    def train(self) -> FinalMetrics:
+        """Train to the end and write the bundle; returns how good its weights are. On other ranks than 0 that
+        is without what rank 0 alone finds out.
 
         Raises:
             Interrupted: a stop was requested; a checkpoint was written.
@@ -95,205 +181,250 @@ class Loop:
             StorageFull: an output could not be written; the last checkpoint is whole.
         """
         try:
-            while self._state.position.epoch < self._settings.epochs and not self._stale():
-                self._epoch()
+            while self.state.position.epoch < self._settings.epochs and not self._is_out_of_patience():
+                self._train_epoch()
             return self._finish()
         finally:
-            if self._record is not None:
-                self._record.close()
+            if self._log is not None:
+                self._log.close()
 
-    def _epoch(self) -> None:
-        position, settings = self._state.position, self._settings
-        began, spent, done = time.monotonic(), position.seconds, position.taken
-        window: list[torch.Tensor] = []
-        batches = self._loader.batches(position.epoch, settings.batch_size, self._worker.share, done)
-        for network in self._state.networks.values():
+    def _train_epoch(self) -> None:
+        position = self.state.position
+        settings = self._settings
+        began = time.monotonic()
+        seconds_before = position.seconds
+        taken_before = position.taken
+        window: list[torch.Tensor] = []  # losses since they were logged
+        batches = self._loader.batches(
+            position.epoch, settings.batch_size, self._worker.share, position.taken
+        )
+        for network in self.state.networks.values():
             network.train()
-        while not self._epoch_over():
+        while not self._epoch_is_over():
             losses = self._step(batches)
             window.append(losses)
             passed = time.monotonic() - began
-            position.seconds = spent + passed
-            stop = self._agree(losses)
-            self._tick(window, (position.taken - done) / passed)
+            position.seconds = seconds_before + passed
+            stop = self._check_step(losses)
+            self._tick(window, (position.taken - taken_before) / passed)
             if position.step % settings.log_every == 0:
-                self._log(window)
+                self._log_losses(window)
                 window.clear()
             if stop:
-                self._checkpoint()
+                self._write_checkpoint()
                 raise Interrupted(
-                    f"stopped at epoch {position.epoch + 1}, step {position.step} of {self._steps}, "
+                    f"stopped at epoch {position.epoch + 1}, step {position.step} of {self._total_steps}, "
                     "with a checkpoint",
                     where=str(self._run.folder),
                     hint=f"the same command with --name {self._run.name} goes on from there",
                 )
-            inside = settings.checkpoint_steps and position.step % settings.checkpoint_steps == 0
-            if inside and not self._epoch_over():
-                self._checkpoint()
-        self._log(window)
+            if self._is_checkpoint_step() and not self._epoch_is_over():
+                self._write_checkpoint()
+        self._log_losses(window)
         self._end_epoch()
 
-    def _epoch_over(self) -> bool:
-        over: bool = self._state.position.taken + self._per_step > self._per_epoch
-        return over
+    def _epoch_is_over(self) -> bool:
+        return self.state.position.taken + self._size.step > self._size.samples
+
+    def _is_checkpoint_step(self) -> bool:
+        every = self._settings.checkpoint_steps
+        return every is not None and self.state.position.step % every == 0
 
     def _step(self, batches: Iterator[Batch]) -> torch.Tensor:
         """One optimizer step; returns its losses, one tensor on the device."""
-        position, seed = self._state.position, self._recipe.settings.seed
-        self._state.set_rate(self._rate_factor(position.taken))
-        self._update.done = self._done(position.taken)
-        sums: list[torch.Tensor] = []
+        position = self.state.position
+        self.state.scale_learning_rates(self._learning_rate_factor(position.taken))
+        self._updater.progress = self._progress(position.taken)
+        losses_of_batches: list[torch.Tensor] = []
         for index in range(self._settings.accumulate):
-            batch = [self._evaluation.place(images) for images in next(batches)]
-            words = np.random.SeedSequence([seed, position.epoch, position.taken, self._worker.rank])
-            torch.manual_seed(int(words.generate_state(1, np.uint64)[0] >> 1))
-            with self._update.batch(index), self._device.autocast():
-                losses = self._recipe.step(self._state.networks, batch, self._update)
-            self._state.names = list(losses)
-            sums.append(torch.stack([value.detach().float() for value in losses.values()]))
-            position.taken += self._together
-        mean = torch.stack(sums).mean(dim=0) if len(sums) > 1 else sums[0]
-        self._state.stepped(mean)
+            batch = [self._evaluator.place(part) for part in next(batches)]
+            words = [self._recipe.settings.seed, position.epoch, position.taken, self._worker.rank]
+            torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1))
+            with self._updater.batch(index), self._device.autocast():
+                losses = self._recipe.step(self.state.networks, batch, self._updater)
+            self.state.loss_names = list(losses)
+            losses_of_batches.append(torch.stack([value.detach().float() for value in losses.values()]))
+            position.taken += self._size.batch
+        mean = losses_of_batches[0]
+        if len(losses_of_batches) > 1:
+            mean = torch.stack(losses_of_batches).mean(dim=0)
+        self.state.record_step(mean)
         return mean
 
-    def _rate_factor(self, taken: int) -> float:
-        """Of the learning rate in this epoch, for the step that begins when `taken` samples are done;
-        taken at the step's middle, so that neither the first nor the last step is for nothing."""
-        return rate_factor(self._done(taken + self._per_step / 2), self._settings)
+    def _learning_rate_factor(self, taken: int) -> float:
+        """For the step of this epoch that begins when `taken` samples are done. It is that of the step's
+        middle, so that neither the first nor the last step is for nothing."""
+        return learning_rate_factor(self._progress(taken + self._size.step / 2), self._settings)
 
-    def _done(self, taken: float) -> float:
+    def _progress(self, taken: float) -> float:
         """The share of the training that is over when `taken` samples of this epoch are done."""
-        done: float = (self._state.position.epoch + taken / self._per_epoch) / self._settings.epochs
-        return done
+        return (self.state.position.epoch + taken / self._size.samples) / self._settings.epochs
 
-    def _agree(self, losses: torch.Tensor) -> bool:
+    def _check_step(self, losses: torch.Tensor) -> bool:
         """Whether a stop was requested; raises if a loss is NaN, infinite or above the limit.
 
         The first bad step is kept on the device: asking a GPU for it waits for all work in its queue.
         """
-        position = self._state.position
+        position = self.state.position
         step = torch.full((), position.step, device=self._device.where)  # made there: nothing waits
         fine = (losses.abs() <= self._settings.loss_limit).all()  # NaN compares false
         self._bad_step = torch.where(fine | (self._bad_step > 0), self._bad_step, step)
         every = 1 if self._device.where.type == "cpu" else _ASK_GPU_EVERY
-        inside = self._settings.checkpoint_steps
-        due = position.step % every == 0 or (inside and position.step % inside == 0)
-        if not due and not self._epoch_over():
+        if not (position.step % every == 0 or self._is_checkpoint_step() or self._epoch_is_over()):
             return False
-        bad, stop = self._worker.max(int(self._bad_step), int(self._run.stop_requested()))
-        if bad:
-            said = ", ".join(f"{k} {v:.3g}" for k, v in self._named(losses).items())
-            raise self._diverged(f"the loss exploded at step {bad} (now, on this worker: {said})")
+        bad_step, stop = self._worker.max(int(self._bad_step), int(self._run.stop_requested()))
+        if bad_step:
+            values = ", ".join(f"{name} {value:.3g}" for name, value in self._named(losses).items())
+            raise self._diverged(f"the loss exploded at step {bad_step} (now, on this worker: {values})")
         return bool(stop)
 
     def _diverged(self, what: str) -> Diverged:
+        checkpoint = self._last_checkpoint if self._last_checkpoint.exists() else "none yet"
         return Diverged(
             f"{what}; loop.loss_limit is {self._settings.loss_limit:g}",
-            where=f"last good checkpoint: {self._last if self._last.exists() else 'none yet'}",
+            where=f"last good checkpoint: {checkpoint}",
             hint="try a lower learning rate, loop.warmup=0.05, loop.clip=1.0 or device.precision=fp32, under "
             "another --name",
         )
 
     def _end_epoch(self) -> None:
-        state, position, settings = self._state, self._state.position, self._settings
-        assert state.sums is not None
-        means = self._worker.sum(state.sums) / (position.summed * self._worker.world)
-        row: dict[str, Any] = {"epoch": position.epoch + 1, "step": position.step, **self._named(means)}
-        row["learning_rate"] = state.set_rate(self._rate_factor(self._per_epoch - self._per_step))
-        row["seconds"] = round(position.seconds, 3)
-        row["images_per_second"] = round(self._per_epoch / max(position.seconds, 1e-9), 3)
-        position.epoch, position.taken, position.seconds = position.epoch + 1, 0, 0.0
-        state.sums, position.summed = None, 0
-        last = position.epoch == settings.epochs
-        if position.epoch % settings.validate_every == 0 or last:
+        position = self.state.position
+        settings = self._settings
+        row = self._epoch_row()
+        position.epoch += 1
+        position.taken = 0
+        position.seconds = 0.0
+        position.summed = 0
+        self.state.loss_sums = None
+        is_last = position.epoch == settings.epochs
+        if position.epoch % settings.validate_every == 0 or is_last:
             row |= self._validate()
-        state.rows.append(row)
-        if position.epoch % settings.checkpoint_every == 0 or last or self._stale():
-            self._checkpoint()
-        self._worker.on_leader(self._write_record)
-        if self._worker.leads:
-            self._display.row(row, row_line(row, settings.epochs))
+        self.state.rows.append(row)
+        if position.epoch % settings.checkpoint_every == 0 or is_last or self._is_out_of_patience():
+            self._write_checkpoint()
+        self._worker.on_leader(self._log_epoch)
+        if self._worker.is_leader:
+            self._display.row(row, epoch_line(row, settings.epochs))
 
-    def _write_record(self) -> None:
-        assert self._record is not None
-        row, step = self._state.rows[-1], self._state.position.step
-        validated = {k: v for k, v in row.items() if k.startswith("val_")}
-        self._record.scalars(step, {"learning_rate": row["learning_rate"], **validated})
-        draw = time.monotonic() - self._drawn > _DRAW_SECONDS  # it takes a third of a second
-        self._drawn = time.monotonic() if draw else self._drawn
-        self._record.write(self._state.rows, draw=draw)
+    def _epoch_row(self) -> dict[str, Any]:
+        """The numbers of the epoch that ends, all workers together."""
+        position = self.state.position
+        assert self.state.loss_sums is not None
+        means = self._worker.sum(self.state.loss_sums) / (position.summed * self._worker.world)
+        last_step = self._size.samples - self._size.step
+        return {
+            "epoch": position.epoch + 1,
+            "step": position.step,
+            **self._named(means),
+            "learning_rate": self.state.scale_learning_rates(self._learning_rate_factor(last_step)),
+            "seconds": round(position.seconds, 3),
+            "images_per_second": round(self._size.samples / max(position.seconds, 1e-9), 3),
+        }
+
+    def _log_epoch(self) -> None:
+        assert self._log is not None
+        row = self.state.rows[-1]
+        step = self.state.position.step
+        validated = {key: value for key, value in row.items() if key.startswith("val_")}
+        self._log.scalars(step, {"learning_rate": row["learning_rate"], **validated})
+        draw = time.monotonic() - self._last_drawing > _DRAW_SECONDS  # it takes a third of a second
+        if draw:
+            self._last_drawing = time.monotonic()
+        self._log.write(self.state.rows, draw=draw)
         if validated:
-            shown = range(min(self._settings.samples, self._val_count))
-            image = self._evaluation.picture(self._state.judged(), "val", shown)
+            indices = range(min(self._settings.samples, self._recipe.summary.val))
+            image = self._evaluator.picture(self.state.evaluated_networks(), "val", indices)
             save_png(self._run.samples / f"epoch_{row['epoch']:04d}.png", image)
-            self._record.picture(step, "samples", image)
+            self._log.picture(step, "samples", image)
 
     def _validate(self) -> dict[str, float]:
-        self._scored = self._evaluation.score(self._state.judged(), "val")
-        means, position = self._scored[0], self._state.position
+        """Score the held-out samples, and write the weights down if they are the best so far."""
+        self._scores = self._evaluator.score(self.state.evaluated_networks(), "val")
+        means = self._scores.means
+        position = self.state.position
         if means[self._recipe.metric] < position.best:
-            position.best, position.best_epoch, position.stale = means[self._recipe.metric], position.epoch, 0
-            best = self._state.best_snapshot(means)
-            self._worker.on_leader(lambda: checkpoints.write(self._best, best))
+            position.best = means[self._recipe.metric]
+            position.best_epoch = position.epoch
+            position.stale = 0
+            best = self.state.best_snapshot(means)
+            self._worker.on_leader(lambda: checkpoints.write(self._best_checkpoint, best))
         else:
             position.stale += 1
         return {f"val_{name}": value for name, value in means.items()}
 
-    def _checkpoint(self) -> None:
-        if not self._state.finite():
-            raise self._diverged(f"a weight is not finite after step {self._state.position.step}")
-        sums = self._state.sums
+    def _write_checkpoint(self) -> None:
+        if not self.state.is_finite():
+            raise self._diverged(f"a weight is not finite after step {self.state.position.step}")
+        sums = self.state.loss_sums
         if sums is not None:
             sums = self._worker.sum(sums.clone()) / self._worker.world
-        whole = self._state.snapshot(sums)
-        self._worker.on_leader(lambda: checkpoints.write(self._last, whole))
+        snapshot = self.state.snapshot(sums)
+        self._worker.on_leader(lambda: checkpoints.write(self._last_checkpoint, snapshot))
 
-    def _finish(self) -> dict[str, Any]:
+    def _finish(self) -> FinalMetrics:
         """Score the chosen weights, draw what they do, write the bundle."""
-        epoch = self._state.position.epoch
+        epoch = self.state.position.epoch
         if self._settings.weights == "best":
-            epoch = self._state.load_best(self._best)
-        work = FollowUp(self._run, self._device, self._display, epoch, f"{self._recipe.sample}s")
-        work.lead(self._worker, self._recipe.follow_up)
-        if self._scored is None or epoch != self._state.position.epoch or self._judging == "test":
-            self._scored = self._evaluation.score(self._state.judged(), self._judging)
-        means, scored = self._scored
-        metrics: dict[str, Any] = {**means, "epoch": epoch}
-        self._worker.on_leader(lambda: self._write_bundle(metrics, scored))
+            epoch = self.state.load_best(self._best_checkpoint)
+        samples = f"{self._recipe.sample}s"
+        follow_up = FollowUp(self._run, self._device, self._display, epoch, samples, self._tick_seconds)
+        follow_up.run_on_leader(self._worker, self._recipe.follow_up)
+        if self._scores is None or epoch != self.state.position.epoch or self._judging == "test":
+            self._scores = self._evaluator.score(self.state.evaluated_networks(), self._judging)
+        scores = self._scores
+        written: list[FinalMetrics] = []
+        self._worker.on_leader(lambda: written.append(self._write_bundle(scores, epoch)))
+        return written[0] if written else FinalMetrics({**scores.means, "epoch": epoch})
+
+    def _write_bundle(self, scores: Scores, epoch: int) -> FinalMetrics:
+        assert self._log is not None
+        self._log.write(self.state.rows, draw=True)  # it may have been killed before its last row
+        networks = self.state.evaluated_networks()
+        conclusion = self._evaluator.conclude(networks, self._judging, scores.samples, self._settings.samples)
+        files = write_pictures(self._run, conclusion.pictures, conclusion.tables)
+        metrics = FinalMetrics(
+            {**scores.means, "epoch": epoch, **conclusion.metrics}, self._recipe.baselines()
+        )
+        self._recipe.save_bundle(
+            self._run.bundle,
+            networks,
+            metrics=metrics.as_json(),
+            samples=files,
+            calibration=conclusion.calibration,
+        )
         return metrics
 
-    def _write_bundle(self, metrics: dict[str, Any], scored: Sequence[Scored]) -> None:
-        assert self._record is not None
-        self._record.write(self._state.rows, draw=True)  # it may have been killed before its last row
-        judged = self._state.judged()
-        said = self._evaluation.conclude(judged, self._judging, scored, self._settings.samples)
-        files = write_pictures(self._run, said.pictures, said.tables)
-        metrics |= {**said.metrics, "baselines": self._recipe.baselines()}
-        self._recipe.save_bundle(self._run.bundle, judged, metrics, files, said.calibration)
-
-    def _stale(self) -> bool:
-        return self._settings.patience is not None and self._state.position.stale >= self._settings.patience
+    def _is_out_of_patience(self) -> bool:
+        patience = self._settings.patience
+        return patience is not None and self.state.position.stale >= patience
 
     def _named(self, losses: torch.Tensor) -> dict[str, float]:
-        return dict(zip(self._state.names, losses.tolist(), strict=True))
+        return dict(zip(self.state.loss_names, losses.tolist(), strict=True))
 
-    def _log(self, window: Sequence[torch.Tensor]) -> None:
-        if self._record is not None and window:
+    def _log_losses(self, window: Sequence[torch.Tensor]) -> None:
+        if self._log is not None and window:
             means = self._named(torch.stack(list(window)).mean(dim=0))
-            self._record.scalars(self._state.position.step, means)
+            self._log.scalars(self.state.position.step, means)
 
-    def _tick(self, window: Sequence[torch.Tensor], speed: float) -> None:
-        position, now = self._state.position, time.monotonic()
-        if not self._worker.leads or (now - self._shown < _TICK_SECONDS and position.step < self._steps):
+    def _tick(self, window: Sequence[torch.Tensor], samples_per_second: float) -> None:
+        position = self.state.position
+        now = time.monotonic()
+        is_due = now - self._last_tick >= self._tick_seconds or position.step >= self._total_steps
+        if not (self._worker.is_leader and is_due):
             return
-        self._shown = now
-        values = self._named(torch.stack(list(window)).mean(dim=0))
-        left = (self._steps - position.step) * self._per_step / speed
-        shown = {k: v for k, v in values.items() if not self._recipe.shown or k in self._recipe.shown}
-        epoch, epochs, said = position.epoch + 1, self._settings.epochs, f"{self._recipe.sample}s"
-        self._display.tick(Tick(epoch, epochs, position.step, self._steps, speed, left, shown, samples=said))
-
-
-_ASK_GPU_EVERY = 20  # steps
-_DRAW_SECONDS = 20.0  # between drawings of the curves
-_TICK_SECONDS = 0.3  # between updates of the progress line
+        self._last_tick = now
+        losses = self._named(torch.stack(list(window)).mean(dim=0))
+        if self._recipe.progress_losses:
+            losses = {name: value for name, value in losses.items() if name in self._recipe.progress_losses}
+        self._display.tick(
+            Tick(
+                epoch=position.epoch + 1,
+                epochs=self._settings.epochs,
+                step=position.step,
+                steps=self._total_steps,
+                images_per_second=samples_per_second,
+                seconds_left=(self._total_steps - position.step) * self._size.step / samples_per_second,
+                values=losses,
+                samples=f"{self._recipe.sample}s",
+            )
+        )

@@ -1,11 +1,7 @@
-"""What is trained. A recipe says which networks, data, losses and pictures; the loop does the rest.
-
-What a recipe may use for work of its own between the last epoch and the bundle.
-"""
+"""What is trained. A recipe says which networks, data, losses and pictures; the loop does the rest."""
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -16,65 +12,43 @@ from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 from torch import nn
-from torch.optim import Adam, AdamW, Optimizer
+from torch.optim import Optimizer
 
+from genray.bundle import Preprocessing, save_bundle
 from genray.datasets.loader import Loader, WorkerShare
-from genray.errors import Interrupted
+from genray.ecg.beats import BeatPreprocessing
 from genray.images.tensors import to_network
 from genray.io.bad_input import BadInput
-from genray.progress import Display, Tick
-from genray.settings.base import Settings
-from jobs.runs.run import Run
+from genray.models.registry import NetworkSpec
 from jobs.runs.samples import RunPicture, RunTable
-from jobs.training.device import Device
+from jobs.training.follow_up import FollowUp
+from jobs.training.optimizer import OptimizerSettings
 from jobs.training.settings import TrainSettings
-from jobs.training.workers import TrainingWorker
 
 S = TypeVar("S", bound=TrainSettings)
-Scored = tuple[int, dict[str, float]]  # index of a held-out sample, its metrics
-Part = Literal["val", "test"]  # held-out samples: those that choose the weights, those that judge them
-ToDevice = Callable[[Any], torch.Tensor]
+
+Part = Literal["val", "test"]
+"""Held-out samples: those that choose the weights, those that judge them."""
+
+Networks = Mapping[str, nn.Module]
+"""By name."""
+
+TensorBatch = Sequence[torch.Tensor]
+"""The parts of a batch of the loader, as the networks take them."""
+
+Losses = dict[str, torch.Tensor]
+"""Scalars by name, detached."""
 
 
-class OptimizerSettings(Settings):
-    """Settings of one network's optimizer."""
-
-    kind: Literal["adam", "adamw"] = Field("adam", description="adamw decouples the weight decay")
-    learning_rate: float = Field(2e-4, gt=0, description="before warm-up and decay")
-    beta1: float = Field(0.5, ge=0, lt=1, description="momentum of the gradient (GANs: 0.5)")
-    beta2: float = Field(0.999, ge=0, lt=1, description="momentum of its square")
-    weight_decay: float = Field(0.0, ge=0, description="pull of the weights towards zero")
-
-    def make(self, network: nn.Module, *, fused: bool) -> Optimizer:
-        """The optimizer of `network`."""
-        cls = AdamW if self.kind == "adamw" else Adam
-        return cls(
-            network.parameters(),
-            lr=self.learning_rate,
-            betas=(self.beta1, self.beta2),
-            weight_decay=self.weight_decay,
-            fused=fused,
-        )
-
-
-class AdamSettings(OptimizerSettings):
-    """Settings of the optimizer, with what suits networks that have no adversary."""
-
-    kind: Literal["adam", "adamw"] = Field("adam", description="adamw decouples the weight decay")
-    learning_rate: float = Field(1e-3, gt=0, description="before warm-up and decay")
-    beta1: float = Field(0.9, ge=0, lt=1, description="momentum of the gradient")
-
-
-class Learn(Protocol):
+class Updater(Protocol):
     """How a recipe's step updates networks. The loop's implementation adds mixed precision, gradient
     accumulation, clipping and distribution."""
 
-    done: float
+    progress: float
     """The share of the training that is over, 0 to 1."""
 
-    def __call__(self, network: str, loss: torch.Tensor) -> None:
+    def update(self, network: str, loss: torch.Tensor) -> None:
         """Back-propagate `loss`, then update `network` (when enough gradients have been accumulated)."""
 
     def frozen(self, network: str) -> AbstractContextManager[nn.Module]:
@@ -82,19 +56,49 @@ class Learn(Protocol):
 
 
 @dataclass(frozen=True)
+class SampleScores:
+    """The metrics of one held-out sample, and its index in the part that it is of."""
+
+    index: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class EvaluationContext:
+    """What a recipe evaluates networks with: they are in evaluation mode, and gradients are off.
+
+    Attributes:
+        networks: those of `Recipe.averaged`.
+        part: the held-out samples.
+        place: brings a part of a batch to the device, as the networks take it.
+    """
+
+    networks: Networks
+    part: Part
+    place: Callable[[NDArray[Any]], torch.Tensor]
+
+
+@dataclass(frozen=True)
 class DataSummary:
-    """What a recipe found when it opened its data."""
+    """What a recipe found when it opened its data.
+
+    Attributes:
+        train: samples of an epoch.
+        val: held-out samples.
+        bad: inputs that cannot be used.
+        data: for the bundle: fingerprint and counts.
+        lines: for a person: what will be trained on what.
+        needs_ray: whether Ray Data streams the samples.
+        test: samples that the final weights are judged on; 0: the held-out ones.
+    """
 
     train: int
     val: int
     bad: Sequence[BadInput]
     data: Mapping[str, Any]
-    """For the bundle: fingerprint and counts."""
-    lines: Sequence[str] = field(default_factory=tuple)
-    """For a person: what will be trained on what."""
+    lines: Sequence[str] = ()
     needs_ray: bool = False
     test: int = 0
-    """Samples that the final weights are judged on; 0: the held-out ones."""
 
 
 @dataclass(frozen=True)
@@ -107,18 +111,32 @@ class Conclusion:
     tables: Sequence[RunTable] = ()
 
 
+@dataclass(frozen=True)
+class BundleSpec:
+    """What a recipe's bundle is.
+
+    Attributes:
+        kind: what made it, such as pix2pix.
+        network: the name of the network in the recipe.
+        spec: what that was built from.
+        preprocessing: what is done to inputs.
+    """
+
+    kind: str
+    network: str
+    spec: NetworkSpec
+    preprocessing: Preprocessing | BeatPreprocessing
+
+
 class Recipe(ABC, Generic[S]):
     """One kind of training. Subclasses are made from settings alone, in every worker."""
 
     settings_class: ClassVar[type[TrainSettings]]
-    metric: str
-    """The validation metric that says which weights are best; smaller is better."""
     headline: ClassVar[Sequence[str]] = ()
     """Metrics that a report shows first; the first few if empty."""
     sample: ClassVar[str] = "image"
     """What a sample is called, in progress and reports."""
-    can_use_gpu: bool = True
-    shown: ClassVar[Sequence[str]] = ()
+    progress_losses: ClassVar[Sequence[str]] = ()
     """Losses on the progress line; all if empty."""
     averaged: ClassVar[Sequence[str]]
     """Networks that validation and the bundle use: of these an exponential moving average is kept."""
@@ -127,18 +145,41 @@ class Recipe(ABC, Generic[S]):
 
     def __init__(self, settings: S) -> None:
         self.settings = settings
+        self._summary: DataSummary | None = None
 
+    @property
     @abstractmethod
+    def metric(self) -> str:
+        """The validation metric that says which weights are best; smaller is better."""
+
+    @property
+    def can_use_gpu(self) -> bool:
+        """Whether there is a GPU implementation of the networks."""
+        return True
+
     def open(self, note: Callable[[str], None]) -> DataSummary:
         """Find, check and (if small) load the data. Called again it returns the same.
 
         Raises:
             DataError: the data cannot be trained on.
         """
+        if self._summary is None:
+            self._summary = self.open_data(note)
+        return self._summary
+
+    @property
+    def summary(self) -> DataSummary:
+        """What `open` found."""
+        assert self._summary is not None, "the data is not open"
+        return self._summary
+
+    @abstractmethod
+    def open_data(self, note: Callable[[str], None]) -> DataSummary:
+        """See `open`, which calls this once."""
 
     @abstractmethod
     def loader(self, report: Callable[[BadInput], None]) -> Loader:
-        """Where training batches come from, after `open`; pairs found broken later go to `report`."""
+        """Where training batches come from, after `open`; inputs found broken later go to `report`."""
 
     def place(self, batch: NDArray[Any], where: torch.device) -> torch.Tensor:
         """A part of a batch as the networks take it. Images, unless a recipe says otherwise:
@@ -158,48 +199,31 @@ class Recipe(ABC, Generic[S]):
         return self.optimizer(name).make(network, fused=self.settings.device.fused)
 
     @abstractmethod
-    def step(
-        self, networks: Mapping[str, nn.Module], batch: Sequence[torch.Tensor], learn: Learn
-    ) -> dict[str, torch.Tensor]:
-        """One training step on `batch`: what the loader gave, after `place`.
-
-        Returns:
-            Losses by name, scalars, detached.
-        """
+    def step(self, networks: Networks, batch: TensorBatch, updater: Updater) -> Losses:
+        """One training step on `batch`: what the loader gave, after `place`."""
 
     @abstractmethod
-    def validate(
-        self, networks: Mapping[str, nn.Module], part: Part, share: WorkerShare, place: ToDevice
-    ) -> list[Scored]:
-        """Score this worker's share of `part`. `place` moves a uint8 batch to the device."""
+    def validate(self, context: EvaluationContext, share: WorkerShare) -> list[SampleScores]:
+        """Score this worker's share of the held-out samples."""
 
     @abstractmethod
-    def picture(
-        self,
-        networks: Mapping[str, nn.Module],
-        part: Part,
-        indices: Sequence[int],
-        place: ToDevice,
-        title: str,
-    ) -> NDArray[np.uint8]:
-        """A picture, (H, W, 3) uint8, of what the networks make of some samples of `part`. Its columns'
+    def picture(self, context: EvaluationContext, indices: Sequence[int], title: str) -> NDArray[np.uint8]:
+        """A picture, (H, W, 3) uint8, of what the networks make of some of the held-out samples. Its columns'
         headings begin with `title`."""
 
     def follow_up(self, work: FollowUp) -> None:
         """Work of the recipe's own after the last epoch, before the final weights are judged; nothing unless
-        a recipe says otherwise. Runs on rank 0 and calls `work.step` often, by which the others know that
-        it goes on; a stop loses what it does not keep itself.
+        a recipe says otherwise. Runs on rank 0 and calls `work.report_step` often, by which the others know
+        that it goes on; a stop loses what it does not keep itself.
 
         Raises:
             Interrupted: a stop was requested.
         """
         return None
 
-    def conclude(
-        self, networks: Mapping[str, nn.Module], part: Part, scored: Sequence[Scored], place: ToDevice
-    ) -> Conclusion:
-        """Look at the final weights, which were `scored` on `part`: pictures and tables for the report,
-        calibration for the bundle, metrics of all samples together. Runs on rank 0."""
+    def conclude(self, context: EvaluationContext, scores: Sequence[SampleScores]) -> Conclusion:
+        """Look at the final weights, whose scores of all held-out samples are given: pictures and tables for
+        the report, calibration for the bundle, metrics of all samples together. Runs on rank 0."""
         return Conclusion()
 
     @abstractmethod
@@ -207,80 +231,29 @@ class Recipe(ABC, Generic[S]):
         """Metrics of trivial predictors on the samples that judge: what training has to beat."""
 
     @abstractmethod
+    def bundle_spec(self) -> BundleSpec:
+        """What the bundle is, after `open`."""
+
     def save_bundle(
         self,
         path: Path,
-        networks: Mapping[str, nn.Module],
+        networks: Networks,
+        *,
         metrics: Mapping[str, Any],
         samples: Sequence[Path],
         calibration: Mapping[str, Any],
     ) -> None:
         """Write the bundle, with the pictures `samples`."""
-
-
-_EVERY = 0.3  # seconds between updates of the progress line
-_OVER, _WORKING = 0, 1
-_ALIVE = 20.0  # seconds between signs of life; who waits for one gives up after half an hour
-
-
-@dataclass
-class FollowUp:
-    """Attributes:
-    run: that it belongs to.
-    device: to work on.
-    display: where progress is shown.
-    epoch: how many epochs made the weights that go into the bundle.
-    samples: what they are called.
-    """
-
-    run: Run
-    device: Device
-    display: Display
-    epoch: int
-    samples: str = "images"
-    _began: float = field(default_factory=time.monotonic)
-    _shown: float = 0.0
-    _said: float = field(default_factory=time.monotonic)
-    _worker: TrainingWorker | None = None
-
-    @property
-    def where(self) -> torch.device:
-        """The device."""
-        return self.device.where
-
-    def lead(self, worker: TrainingWorker, work: Callable[[FollowUp], None]) -> None:
-        """Do `work` on rank 0 of the group of `worker`, however long, while the others wait: as
-        `TrainingWorker.on_leader`, but with signs of life, for a group gives up on a rank that is silent."""
-
-        def led() -> None:
-            self._worker = worker
-            try:
-                work(self)
-            finally:
-                worker.max(_OVER)
-
-        while not worker.leads and worker.max(_OVER) == [_WORKING]:
-            pass
-        worker.on_leader(led)
-
-    def step(self, done: int, steps: int, samples: int, unit: str) -> None:
-        """Say that `done` of `steps` are done, `samples` each; call it after each step.
-
-        Raises:
-            Interrupted: a stop was requested. What was done so far is lost, unless the work keeps it.
-        """
-        if self.run.stop_requested():
-            raise Interrupted(
-                f"stopped after the last epoch, {unit} {done} of {steps}",
-                where=str(self.run.folder),
-                hint=f"the same command with --name {self.run.name} goes on from the end of the training",
-            )
-        now = time.monotonic()
-        if self._worker is not None and now - self._said >= _ALIVE:
-            self._said = now
-            self._worker.max(_WORKING)
-        if now - self._shown > _EVERY or done == steps:
-            self._shown, passed = now, max(now - self._began, 1e-9)
-            left = passed / done * (steps - done)
-            speed = done * samples / passed
-            self.display.tick(Tick(0, 0, done, steps, speed, left, unit=unit, samples=self.samples))
+        bundle = self.bundle_spec()
+        save_bundle(
+            path,
+            networks[bundle.network],
+            bundle.spec,
+            kind=bundle.kind,
+            preprocessing=bundle.preprocessing,
+            metrics=metrics,
+            seed=self.settings.seed,
+            data=self.summary.data,
+            calibration=calibration,
+            samples=samples,
+        )

@@ -1,4 +1,4 @@
-"""Settings that every training has."""
+"""Settings that every training has, and which of them a run may be continued or judged again with."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from genray.settings.base import Location, Settings
 from jobs.training.device import DeviceSettings
 
 Count = Annotated[int, Field(ge=1)]
+
+TICK_SECONDS = 0.3
+"""Between updates of the progress line."""
 
 
 class LoopSettings(Settings):
@@ -74,7 +77,7 @@ class TrainSettings(Settings):
     device: DeviceSettings = Field(DeviceSettings(), description="what it is trained on")
 
 
-MAY_CHANGE = frozenset(
+CHANGEABLE_SETTINGS = frozenset(
     {
         "runs",
         "loop.epochs",
@@ -100,5 +103,5 @@ MAY_CHANGE = frozenset(
 """Settings, and groups of them, that a run may be continued with although they differ: its weights still make
 sense."""
 
-JUDGING = ("loop.weights:", "loop.samples:", "eval.", "detector.", "threshold.")
-"""Beginnings of changes after which a finished run is judged again."""
+EVALUATION_SETTINGS = frozenset({"loop.weights", "loop.samples", "eval.", "detector.", "threshold."})
+"""Settings, and groups of them, that a finished run is judged by: if they change it is judged again."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from genray.errors import TrainingError
@@ -17,7 +18,7 @@ from jobs.training import checkpoint as checkpoints
 from jobs.training.checkpoint import Checkpoint
 from jobs.training.device import Device
 from jobs.training.recipe import Recipe
-from jobs.training.update import averages_now, bare, moving_average
+from jobs.training.update import is_averaging_step, moving_average, unwrapped
 
 
 @dataclass
@@ -34,77 +35,108 @@ class Position:
     summed: int = 0  # steps of it whose losses are in the sums
 
 
+@dataclass
 class TrainingState:
-    """Freshly initialised from the seed; `restore` brings back what `save` wrote.
+    """The networks of a training and everything else that changes from step to step.
 
-    Args:
-        recipe: whose networks these are.
-        device: where they are placed.
-        wrap: puts a network into its wrapper for distribution.
+    Attributes:
+        networks: by name, wrapped for distribution where there are several workers.
+        optimizers: one per network.
+        averages: the moving averages of networks, where there are any.
+        evaluated: names of the networks that are validated and bundled.
+        learning_rates: of each network, before warm-up and decay.
+        device: where they are.
+        position: how far the run is.
+        loss_names: of the losses of a step.
+        loss_sums: of the losses in this epoch, in the order of their names.
+        rows: one for each epoch that is done.
     """
 
-    def __init__(self, recipe: Recipe[Any], device: Device, wrap: Callable[[nn.Module], nn.Module]) -> None:
+    networks: dict[str, nn.Module]
+    optimizers: dict[str, Optimizer]
+    averages: dict[str, AveragedModel]
+    evaluated: Sequence[str]
+    learning_rates: dict[str, float]
+    device: Device
+    position: Position = field(default_factory=Position)
+    loss_names: list[str] = field(default_factory=list)
+    loss_sums: torch.Tensor | None = None
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def initialise(
+        cls, recipe: Recipe[Any], device: Device, wrap: Callable[[nn.Module], nn.Module]
+    ) -> TrainingState:
+        """The state before the first step, drawn from the seed.
+
+        Args:
+            recipe: whose networks these are.
+            device: where they are placed.
+            wrap: puts a network into its wrapper for distribution.
+        """
         torch.manual_seed(recipe.settings.seed)
-        plain = {name: device.place(net) for name, net in recipe.networks().items()}
-        self.optimizers = {name: recipe.make_optimizer(name, net) for name, net in plain.items()}
-        self._rates = {name: recipe.optimizer(name).learning_rate for name in plain}
-        self._averages: dict[str, AveragedModel] = {}
+        networks = {name: device.place(network) for name, network in recipe.networks().items()}
+        optimizers = {name: recipe.make_optimizer(name, network) for name, network in networks.items()}
+        averages: dict[str, AveragedModel] = {}
         if recipe.settings.loop.ema:
             average = moving_average(recipe.settings.loop.ema)
-            self._averages = {n: AveragedModel(plain[n], multi_avg_fn=average) for n in recipe.averaged}
-        self._judged = tuple(recipe.averaged)
+            averages = {n: AveragedModel(networks[n], multi_avg_fn=average) for n in recipe.averaged}
         if device.compile:
-            for net in plain.values():
-                net.compile(mode=device.compile)
-        self.networks = {name: wrap(net) for name, net in plain.items()}
-        self._device = device
-        self.position = Position()
-        self.names: list[str] = []  # of the losses
-        self.sums: torch.Tensor | None = None  # of the losses in this epoch, in the order of `names`
-        self.rows: list[dict[str, Any]] = []  # one for each epoch that is done
+            for network in networks.values():
+                network.compile(mode=device.compile)
+        return cls(
+            networks={name: wrap(network) for name, network in networks.items()},
+            optimizers=optimizers,
+            averages=averages,
+            evaluated=recipe.averaged,
+            learning_rates={name: recipe.optimizer(name).learning_rate for name in networks},
+            device=device,
+        )
 
-    def set_rate(self, factor: float) -> float:
+    def scale_learning_rates(self, factor: float) -> float:
         """Multiply every learning rate as given with `factor`; returns the first one."""
         for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
-                group["lr"] = self._rates[name] * factor
-        return next(iter(self._rates.values())) * factor
+                group["lr"] = self.learning_rates[name] * factor
+        return next(iter(self.learning_rates.values())) * factor
 
-    def stepped(self, losses: torch.Tensor) -> None:
+    def record_step(self, losses: torch.Tensor) -> None:
         """Count a step that had these losses, and move the averages on."""
         self.position.step += 1
         self.position.summed += 1
-        if averages_now(self.position.step):
-            for name, average in self._averages.items():
-                average.update_parameters(bare(self.networks[name]))
-        self.sums = losses.double() if self.sums is None else self.sums + losses
+        if is_averaging_step(self.position.step):
+            for name, average in self.averages.items():
+                average.update_parameters(unwrapped(self.networks[name]))
+        self.loss_sums = losses.double() if self.loss_sums is None else self.loss_sums + losses
 
-    def judged(self) -> dict[str, nn.Module]:
+    def evaluated_networks(self) -> dict[str, nn.Module]:
         """The networks that are validated and bundled, averaged where there is an average."""
         return {
-            name: self._averages[name].module if name in self._averages else bare(self.networks[name])
-            for name in self._judged
+            name: self.averages[name].module if name in self.averages else unwrapped(self.networks[name])
+            for name in self.evaluated
         }
 
-    def finite(self) -> bool:
-        """Whether every weight is a number."""
+    def is_finite(self) -> bool:
+        """Whether every weight is a finite number."""
         checks = [torch.isfinite(p).all() for net in self.networks.values() for p in net.parameters()]
         return bool(torch.stack(checks).all())
 
     def snapshot(self, sums: torch.Tensor | None) -> Checkpoint:
         """All of it as a checkpoint; `sums` are the losses of this epoch so far, over all workers."""
-        nets = {name: bare(net) for name, net in self.networks.items()}
+        networks = {name: unwrapped(network) for name, network in self.networks.items()}
         state = {
             "position": asdict(self.position),
-            "names": self.names,
+            "names": self.loss_names,
             "sums": None if sums is None else sums.tolist(),
             "rows": self.rows,
         }
-        return checkpoints.collect(nets, self._averages, self.optimizers, state)
+        return checkpoints.collect(networks, self.averages, self.optimizers, state)
 
     def best_snapshot(self, metrics: dict[str, float]) -> Checkpoint:
-        """The judged networks alone."""
-        return checkpoints.collect(self.judged(), {}, {}, {"epoch": self.position.epoch, **metrics})
+        """The evaluated networks alone."""
+        return checkpoints.collect(
+            self.evaluated_networks(), {}, {}, {"epoch": self.position.epoch, **metrics}
+        )
 
     def restore(self, path: Path) -> bool:
         """Go back to the checkpoint at `path`; returns whether there is one."""
@@ -113,9 +145,9 @@ class TrainingState:
             return False
         try:
             for name, net in self.networks.items():
-                bare(net).load_state_dict(saved.part("net", name))
+                unwrapped(net).load_state_dict(saved.part("net", name))
                 checkpoints.restore_optimizer(self.optimizers[name], saved.part("opt", name))
-            for name, average in self._averages.items():
+            for name, average in self.averages.items():
                 average.load_state_dict(saved.part("ema", name))
         except (RuntimeError, ValueError) as error:
             raise TrainingError(
@@ -124,13 +156,14 @@ class TrainingState:
                 hint="give another --name, or move the run's folder away",
             ) from error
         self.position = Position(**saved.state["position"])
-        self.names, self.rows = saved.state["names"], saved.state["rows"]
+        self.loss_names = saved.state["names"]
+        self.rows = saved.state["rows"]
         if saved.state["sums"]:
-            self.sums = torch.tensor(saved.state["sums"], dtype=torch.float64, device=self._device.where)
+            self.loss_sums = torch.tensor(saved.state["sums"], dtype=torch.float64, device=self.device.where)
         return True
 
     def load_best(self, path: Path) -> int:
-        """Put the weights of `best_snapshot` into the judged networks; returns their epoch.
+        """Put the weights of `best_snapshot` into the evaluated networks; returns their epoch.
 
         Raises:
             TrainingError: nothing has been validated.
@@ -140,6 +173,6 @@ class TrainingState:
             raise TrainingError(
                 "no weights are the best: nothing was validated", hint="set loop.weights=last"
             )
-        for name, network in self.judged().items():
+        for name, network in self.evaluated_networks().items():
             network.load_state_dict(best.part("net", name))
         return int(best.state["epoch"])

@@ -5,22 +5,24 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from genray.errors import DataError
+from genray.errors import DataError, GenrayError
 from genray.interrupts import stop_on_signals
 from genray.progress import Display
 from genray.settings.base import flatten
 from genray.targets import Demand, Resources
+from jobs.runs.outcome import FinalMetrics, TrainingOutcome
 from jobs.runs.report import write_report
-from jobs.runs.run import Run
+from jobs.runs.run import Run, SettingChange, SettingsRecord, is_listed
 from jobs.training.device import use_gpu
-from jobs.training.launch import fit_beside, train_here, train_in_worker
-from jobs.training.recipe import Recipe
-from jobs.training.settings import JUDGING, MAY_CHANGE, TrainSettings
+from jobs.training.launch import WorkerTask, fit_workers, train_here, train_in_worker
+from jobs.training.recipe import DataSummary, Recipe
+from jobs.training.settings import CHANGEABLE_SETTINGS, EVALUATION_SETTINGS, TICK_SECONDS, TrainSettings
 
 S = TypeVar("S", bound=TrainSettings)
 
@@ -44,31 +46,48 @@ class Training(Generic[S]):
         Raises:
             UsageError: the training cannot work.
         """
-        return PreparedTraining(self.recipe(settings), target, name, note)
-
-
-class PreparedTraining:
-    """A training that has been checked and can be run."""
-
-    def __init__(
-        self, recipe: Recipe[Any], target: str, name: str | None, note: Callable[[str], None]
-    ) -> None:
-        self._recipe = recipe
-        self._target = target
-        self._settings: TrainSettings = recipe.settings
-        self._run = Run.named(self._settings.runs, name, target)
-        self._record = flatten(self._settings)
-        self._defaults = flatten(type(self._settings)())
-        self._run.changes(self._record, self._defaults, MAY_CHANGE)
-        self._summary = recipe.open(note)
-        loop = self._settings.loop
+        recipe = self.recipe(settings)
+        run = Run.named(settings.runs, name, target)
+        run.changes(settings_record(settings))
+        summary = recipe.open(note)
+        loop = settings.loop
         per_step = loop.batch_size * loop.worker_range[1] * loop.accumulate
-        if self._summary.train < per_step:
+        if summary.train < per_step:
             raise DataError(
-                f"{self._summary.train} training samples do not fill one step of {per_step}",
+                f"{summary.train} training samples do not fill one step of {per_step}",
                 where="loop.batch_size",
                 hint="lower loop.batch_size, loop.accumulate or loop.workers",
             )
+        return PreparedTraining(recipe, target, run, summary)
+
+
+def settings_record(settings: TrainSettings) -> SettingsRecord:
+    """The settings of a training as its run keeps them."""
+    return SettingsRecord(flatten(settings), flatten(type(settings)()), CHANGEABLE_SETTINGS)
+
+
+def change_judgement(changes: Sequence[SettingChange]) -> bool:
+    """Whether a finished run with these changes has to be judged again."""
+    return any(is_listed(change.key, EVALUATION_SETTINGS) for change in changes)
+
+
+@dataclass(frozen=True)
+class PreparedTraining:
+    """A training that has been checked and can be run.
+
+    Attributes:
+        recipe: what is trained; its data is open.
+        target: the name of the target.
+        training_run: the folder.
+        summary: what was found in the data.
+        tick_seconds: between updates of the progress line.
+    """
+
+    recipe: Recipe[Any]
+    target: str
+    training_run: Run
+    summary: DataSummary
+    tick_seconds: float = TICK_SECONDS
 
     @property
     def lines(self) -> Sequence[str]:
@@ -77,109 +96,109 @@ class PreparedTraining:
         fewest, most = loop.worker_range
         workers = f"{most} workers" if fewest == most else f"{fewest} to {most} workers"
         return [
-            *self._summary.lines,
+            *self.summary.lines,
             f"{loop.epochs} epochs, batch {loop.batch_size} x {workers} x {loop.accumulate} accumulated",
         ]
-
-    def needs_ray(self, attached: bool) -> bool:
-        """Whether Ray has to run. One worker trains in this process, unless this process is only the
-        driver of a cluster, where the worker belongs on a node with the right hardware."""
-        return attached or self._settings.loop.worker_range != (1, 1) or self._summary.needs_ray
-
-    def demand(self, have: Resources) -> Demand:
-        """What the training asks for, where there is `have`."""
-        fewest, most = self._settings.loop.worker_range
-        data_cpus = 1.0 if self._summary.needs_ray else 0.0
-        cpus, gpu = (
-            self._settings.loop.cpus_per_worker,
-            self._recipe.can_use_gpu and use_gpu(self._settings.device, have.gpus),
-        )
-        if cpus is None:
-            # An equal part of a node's CPUs, in halves, so that the workers fit their nodes.
-            beside = -(-most // have.nodes)
-            cpus = max(0.5, (have.cpus / have.nodes - data_cpus) / beside // 0.5 * 0.5)
-            if data_cpus and gpu:
-                cpus = min(cpus, 2.0)  # a GPU's worker mostly waits; the others decode for it
-        return Demand((fewest, most), cpus, float(gpu), data_cpus)
 
     @property
     def folder(self) -> Path:
         """The folder of the run."""
-        return self._run.folder
+        return self.training_run.folder
 
-    def run(self, display: Display, have: Resources, attached: bool) -> dict[str, Any]:
+    @property
+    def _settings(self) -> TrainSettings:
+        settings: TrainSettings = self.recipe.settings
+        return settings
+
+    def needs_ray(self, attached: bool) -> bool:
+        """Whether Ray has to run. One worker trains in this process, unless this process is only the
+        driver of a cluster, where the worker belongs on a node with the right hardware."""
+        return attached or self._settings.loop.worker_range != (1, 1) or self.summary.needs_ray
+
+    def demand(self, have: Resources) -> Demand:
+        """What the training asks for, where there is `have`."""
+        loop = self._settings.loop
+        data_cpus = 1.0 if self.summary.needs_ray else 0.0
+        gpu = self.recipe.can_use_gpu and use_gpu(self._settings.device, have.gpus)
+        cpus = loop.cpus_per_worker
+        if cpus is None:
+            # An equal part of a node's CPUs, in halves, so that the workers fit their nodes.
+            workers_per_node = -(-loop.worker_range[1] // have.nodes)
+            cpus = max(0.5, (have.cpus / have.nodes - data_cpus) / workers_per_node // 0.5 * 0.5)
+            if data_cpus and gpu:
+                cpus = min(cpus, 2.0)  # a GPU's worker mostly waits; the others decode for it
+        return Demand(loop.worker_range, cpus, float(gpu), data_cpus)
+
+    def run(self, display: Display, have: Resources, attached: bool) -> TrainingOutcome:
         """Train, or go on with the run of that name, to the end.
-
-        Returns:
-            The outcome: target, name, run (folder), bundle, metrics, seconds, set_aside, epochs.
 
         Raises:
             GenrayError: see `Loop.train`; RunError if the run cannot be used.
         """
         began = time.monotonic()
-        run = self._run
+        run = self.training_run
         with run.locked():
-            data = {"target": self._target, **self._summary.data}
-            changes = run.adopt(self._record, data, self._defaults, MAY_CHANGE)
+            changes = run.adopt(settings_record(self._settings), {"target": self.target, **self.summary.data})
             for change in changes:
                 display.note(f"changed: {change}")
             outcome = run.read_outcome()
-            same = not any(change.startswith(JUDGING) for change in changes)
-            if outcome is not None and outcome["epochs"] >= self._settings.loop.epochs and same:
+            is_finished = outcome is not None and outcome.epochs >= self._settings.loop.epochs
+            if outcome is not None and is_finished and not change_judgement(changes):
                 display.note(f"{run.name} is finished already")
-                # The folder may have been moved since.
-                return outcome | {"name": run.name, "run": str(run.folder), "bundle": str(run.bundle)}
-            run.outcome.unlink(missing_ok=True)
-            run.clear_stop()
-            run.clear_failure()
-            for bad in self._summary.bad:
-                run.add_set_aside(bad)
+                return outcome
+            self._clear_leftovers()
             display.note(f"run: {run.folder}")
             with stop_on_signals(run.stop_requested, partial(ask_to_stop, run, display)):
-                metrics = self._train(run, display, self.demand(have), attached)
-            outcome = {
-                "target": self._target,
-                "name": run.name,
-                "run": str(run.folder),
-                "bundle": str(run.bundle),
-                "metrics": metrics,
-                "headline": list(self._recipe.headline),
-                "sample": self._recipe.sample,
-                "seconds": round(time.monotonic() - began, 2),
-                "set_aside": len(run.read_set_aside()),
-                "epochs": self._settings.loop.epochs,
-            }
+                metrics = self._fit(display, self.demand(have), attached=attached)
+            outcome = TrainingOutcome(
+                target=self.target,
+                name=run.name,
+                run=str(run.folder),
+                bundle=str(run.bundle),
+                metrics=metrics,
+                headline=self.recipe.headline,
+                sample=self.recipe.sample,
+                seconds=round(time.monotonic() - began, 2),
+                set_aside=len(run.read_set_aside()),
+                epochs=self._settings.loop.epochs,
+            )
             run.write_outcome(outcome)
             write_report(run)
         return outcome
 
-    def _train(self, run: Run, display: Display, demand: Demand, attached: bool) -> dict[str, Any]:
+    def _clear_leftovers(self) -> None:
+        """Forget how the run ended before, and list the inputs that cannot be used."""
+        run = self.training_run
+        run.outcome.unlink(missing_ok=True)
+        run.clear_stop()
+        run.clear_failure()
+        for bad in self.summary.bad:
+            run.add_set_aside(bad)
+
+    def _fit(self, display: Display, demand: Demand, *, attached: bool) -> FinalMetrics:
+        """Run the loop through Ray Train: in this process, which starts no Ray, or in a group of workers."""
         os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
         logging.getLogger("ray.train").setLevel(logging.WARNING)
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
 
-        here = demand.workers == (1, 1) and not attached
-        fewest, most = demand.workers
+        run = self.training_run
         gpu = demand.gpus_per_worker > 0
-        config = {
-            "recipe": f"{type(self._recipe).__module__}:{type(self._recipe).__qualname__}",
-            "settings": self._settings.model_dump(mode="json"),
-            "folder": str(run.folder),
-            "gpu": gpu,
-            "cpus": demand.cpus_per_worker,
-            "data": dict(self._summary.data),
-        }
-        # Ray pickles this function: it must hold neither the display nor the data.
-        work = (
-            partial(train_here, self._recipe, run, display, gpu) if here else partial(train_in_worker, config)
-        )
-        make: Any = TorchTrainer  # its types know neither returned values nor elastic groups
-        scaling: Any = ScalingConfig
-        trainer = make(
+        is_local = demand.workers == (1, 1) and not attached
+        fewest, most = demand.workers
+        workers: int | tuple[int, int] = most if fewest == most else (fewest, most)
+        work: Callable[[], FinalMetrics | GenrayError]
+        if is_local:
+            work = partial(train_here, self.recipe, run, display, gpu=gpu, tick_seconds=self.tick_seconds)
+        else:
+            work = partial(train_in_worker, self._worker_task(demand))
+        # The types of these know neither returned values nor elastic groups.
+        make_trainer: Any = TorchTrainer
+        make_scaling: Any = ScalingConfig
+        trainer = make_trainer(
             work,
-            scaling_config=scaling(
-                num_workers=0 if here else (most if fewest == most else (fewest, most)),
+            scaling_config=make_scaling(
+                num_workers=0 if is_local else workers,
                 use_gpu=gpu,
                 resources_per_worker={"CPU": demand.cpus_per_worker, **({"GPU": 1} if gpu else {})},
             ),
@@ -189,11 +208,23 @@ class PreparedTraining:
                 failure_config=FailureConfig(max_failures=self._settings.loop.max_restarts),
             ),
         )
-        result = trainer.fit() if here else fit_beside(trainer.fit, run, display)
-        value: Mapping[str, Any] = result.return_value
-        if "error" in value:
-            raise value["error"]
-        return dict(value["metrics"])
+        result = trainer.fit() if is_local else fit_workers(trainer.fit, run, display)
+        value: FinalMetrics | GenrayError = result.return_value
+        if isinstance(value, GenrayError):
+            raise value
+        return value
+
+    def _worker_task(self, demand: Demand) -> WorkerTask:
+        recipe_class = type(self.recipe)
+        return WorkerTask(
+            recipe=f"{recipe_class.__module__}:{recipe_class.__qualname__}",
+            settings=self._settings.model_dump(mode="json"),
+            folder=str(self.training_run.folder),
+            gpu=demand.gpus_per_worker > 0,
+            cpus=demand.cpus_per_worker,
+            data=dict(self.summary.data),
+            tick_seconds=self.tick_seconds,
+        )
 
 
 def ask_to_stop(run: Run, display: Display) -> None:

@@ -1,7 +1,5 @@
-"""How a loss becomes an update: mixed precision, accumulation, clipping, distribution.
-
-The learning rate over a training.
-"""
+"""How a loss becomes an update: mixed precision, accumulation, clipping, distribution; and how the learning
+rate and the moving averages go on from step to step."""
 
 from __future__ import annotations
 
@@ -17,41 +15,12 @@ from torch.optim import Optimizer
 
 from jobs.training.settings import LoopSettings
 
-
-def bare(network: nn.Module) -> nn.Module:
-    """The network without the wrapper that synchronises its gradients."""
-    return network.module if isinstance(network, DistributedDataParallel) else network
+_FIRST_STEPS = 32  # after each of these the averages are updated
+_STEPS_BETWEEN = 8  # updates of the averages later
 
 
-_EACH_STEP, _EVERY = 32, 8
-
-
-def averages_now(step: int) -> bool:
-    """Whether the moving averages are updated after optimizer step `step` (from 1): after each of the
-    first 32, then after every eighth. Reading and writing all weights at each would cost an eighth of a
-    step at batch 1, for the same average."""
-    return step <= _EACH_STEP or step % _EVERY == 0
-
-
-def moving_average(decay: float) -> Callable[[Sequence[torch.Tensor], Sequence[torch.Tensor], Any], None]:
-    """An exponential moving average for `AveragedModel`, of decay `decay` per step.
-
-    It rises to that as updates are made, min(decay, (1 + updates) / (10 + updates)), so that a young
-    average is not held back by the first weights.
-    """
-
-    @torch.no_grad()
-    def update(averages: Sequence[torch.Tensor], values: Sequence[torch.Tensor], count: Any) -> None:
-        updates = int(count)
-        steps = 1 if updates < _EACH_STEP else _EVERY
-        now = min(decay**steps, (1 + updates) / (10 + updates))
-        torch._foreach_lerp_(list(averages), list(values), 1 - now)
-
-    return update
-
-
-class Update:
-    """The loop's `Learn`: see `jobs/recipe.py`.
+class GradientUpdater:
+    """The loop's `Updater`: see `jobs/training/recipe.py`.
 
     Args:
         networks: by name, wrapped for distribution where there are several workers.
@@ -73,7 +42,7 @@ class Update:
         self._accumulate = accumulate
         self._clip = clip
         self._applies = True
-        self.done = 0.0
+        self.progress = 0.0
 
     @contextmanager
     def batch(self, index: int) -> Iterator[bool]:
@@ -86,7 +55,7 @@ class Update:
                         stack.enter_context(network.no_sync())
             yield self._applies
 
-    def __call__(self, network: str, loss: torch.Tensor) -> None:
+    def update(self, network: str, loss: torch.Tensor) -> None:
         with torch.autocast(loss.device.type, enabled=False):
             (loss.float() / self._accumulate).backward()  # type: ignore[no-untyped-call]
         if not self._applies:
@@ -100,27 +69,56 @@ class Update:
 
     @contextmanager
     def frozen(self, network: str) -> Iterator[nn.Module]:
-        module = bare(self._networks[network])
+        # Without its wrapper, which would wait for gradients that never come.
+        module = unwrapped(self._networks[network])
         parameters = list(module.parameters())
         for parameter in parameters:
             parameter.requires_grad_(False)
         try:
-            # The bare network: its wrapper would wait for gradients that never come.
             yield module
         finally:
             for parameter in parameters:
                 parameter.requires_grad_(True)
 
 
-def rate_factor(done: float, settings: LoopSettings) -> float:
-    """What the learning rate is multiplied with when the share `done` (0 to 1) of the training is over.
+def unwrapped(network: nn.Module) -> nn.Module:
+    """The network without the wrapper that synchronises its gradients."""
+    return network.module if isinstance(network, DistributedDataParallel) else network
+
+
+def learning_rate_factor(progress: float, settings: LoopSettings) -> float:
+    """What the learning rate is multiplied with when the share `progress` (0 to 1) of the training is over.
 
     Rises linearly over `warmup`, stays 1 until `decay_start`, then falls to 0 at the end; linear from
     one half on is the schedule of pix2pix (100 epochs constant, 100 falling).
     """
-    if done < settings.warmup:
-        return done / settings.warmup
-    if settings.decay == "constant" or done <= settings.decay_start:
+    if progress < settings.warmup:
+        return progress / settings.warmup
+    if settings.decay == "constant" or progress <= settings.decay_start:
         return 1.0
-    rest = min(1.0, (done - settings.decay_start) / (1.0 - settings.decay_start))
+    rest = min(1.0, (progress - settings.decay_start) / (1.0 - settings.decay_start))
     return 1.0 - rest if settings.decay == "linear" else 0.5 * (1.0 + math.cos(math.pi * rest))
+
+
+def is_averaging_step(step: int) -> bool:
+    """Whether the moving averages are updated after optimizer step `step` (from 1): after each of the
+    first 32, then after every eighth. Reading and writing all weights at each would cost an eighth of a
+    step at batch 1, for the same average."""
+    return step <= _FIRST_STEPS or step % _STEPS_BETWEEN == 0
+
+
+def moving_average(decay: float) -> Callable[[Sequence[torch.Tensor], Sequence[torch.Tensor], Any], None]:
+    """An exponential moving average for `AveragedModel`, of decay `decay` per step.
+
+    It rises to that as updates are made, min(decay, (1 + updates) / (10 + updates)), so that a young
+    average is not held back by the first weights.
+    """
+
+    @torch.no_grad()
+    def update(averages: Sequence[torch.Tensor], values: Sequence[torch.Tensor], count: Any) -> None:
+        updates = int(count)
+        steps = 1 if updates < _FIRST_STEPS else _STEPS_BETWEEN
+        decay_now = min(decay**steps, (1 + updates) / (10 + updates))
+        torch._foreach_lerp_(list(averages), list(values), 1 - decay_now)
+
+    return update

@@ -22,7 +22,7 @@ class TrainingWorker:
         self.distributed = distributed.is_initialized()
         self.rank = distributed.get_rank() if self.distributed else 0
         self.world = distributed.get_world_size() if self.distributed else 1
-        self.leads = self.rank == 0
+        self.is_leader = self.rank == 0
         self.share = WorkerShare(self.rank, self.world)
 
     def max(self, *values: int) -> list[int]:
@@ -50,17 +50,18 @@ class TrainingWorker:
     def on_leader(self, work: Callable[[], Any]) -> None:
         """Do `work` on rank 0 while the others wait. If it fails, all of them raise its error:
         a rank that went on alone would wait for the others forever."""
-        error: list[GenrayError | None] = [None]
-        if self.leads:
+        shared: list[GenrayError | None] = [None]
+        if self.is_leader:
             try:
                 work()
             except GenrayError as problem:
-                error[0] = problem
+                shared[0] = problem
         if self.distributed:
-            distributed.broadcast_object_list(error, src=0)
-        if error[0] is not None:
-            error[0].agreed = True
-            raise error[0]
+            distributed.broadcast_object_list(shared, src=0)
+        error = shared[0]
+        if error is not None:
+            error.agreed = True
+            raise error
 
     def check_same(self, value: object) -> None:
         """Raise on all workers if they do not all hold the same `value`.

@@ -9,29 +9,23 @@ from genray.settings.base import flatten
 from genray.settings.load import changes_yaml, load
 from genray.targets import Demand, Resources
 from jobs.sweep import TARGET
-from tests.jobs.sweeping.sweeps import prepare_sweep, sweep_settings
+from tests.jobs.sweeping.sweeps import prepare_sweep, prepare_without_data, sweep_settings
 
 Tiny = Callable[..., list[str]]
 FILTERS = "sweep.space.generator.filters=[4, 8]"
 AUTOENCODER = "sweep.target=train-autoencoder"
 
 
-@pytest.fixture
-def no_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sweeps are prepared without a look at their data."""
-    monkeypatch.setattr("jobs.sweep.Sweep._check_data", lambda *_: ["no data"])
-
-
 def test_trials_have_the_targets_own_defaults_what_they_share_and_their_point(
     tiny: Tiny, tmp_path: Path
 ) -> None:
     prepared = prepare_sweep(tmp_path, tiny(), FILTERS, "sweep.space.loop.ema=[0.5]", "seed=3")
-    settings = [trial.settings.model_dump() for trial in prepared._trials]
+    settings = [trial.settings.model_dump() for trial in prepared.trials]
     assert [each["generator"]["filters"] for each in settings] == [4, 8]
     assert [each["loop"]["ema"] for each in settings] == [0.5, 0.5]
     assert [each["seed"] for each in settings] == [3, 3]
     assert all(each["loss"]["adversarial"] == "least-squares" for each in settings)
-    names = [str(trial.run.folder.relative_to(tmp_path)) for trial in prepared._trials]
+    names = [str(trial.run.folder.relative_to(tmp_path)) for trial in prepared.trials]
     assert names == ["runs/a/trials/filters-4_ema-0.5", "runs/a/trials/filters-8_ema-0.5"]
     assert not prepared.folder.exists(), "nothing is written before it runs"
 
@@ -62,7 +56,7 @@ def test_relative_paths_of_the_trials_become_absolute(
 
 
 @pytest.mark.parametrize(
-    ("sets", "kind", "said"),
+    ("sets", "kind", "message"),
     [
         ([FILTERS, "sweep.target=train-pix3pix"], UsageError, "did you mean train-pix2pix"),
         ([FILTERS, "sweep.target=sweep"], UsageError, r"no training target(.|\n)*train-autoencoder"),
@@ -84,9 +78,9 @@ def test_relative_paths_of_the_trials_become_absolute(
     ],
 )
 def test_what_is_wrong_is_found_before_anything_starts(
-    tiny: Tiny, tmp_path: Path, sets: list[str], kind: type[GenrayError], said: str
+    tiny: Tiny, tmp_path: Path, sets: list[str], kind: type[GenrayError], message: str
 ) -> None:
-    with pytest.raises(kind, match=said):
+    with pytest.raises(kind, match=message):
         prepare_sweep(tmp_path, tiny(), *sets)
     assert not (tmp_path / "runs").exists()
 
@@ -101,8 +95,8 @@ def test_no_more_trials_run_than_there_are_cpus(tiny: Tiny, tmp_path: Path) -> N
 
 def test_a_sweep_may_grow_but_not_change(tiny: Tiny, tmp_path: Path) -> None:
     first = prepare_sweep(tmp_path, tiny(), FILTERS)
-    first._run.folder.mkdir(parents=True)
-    first._run.adopt(first._record, {}, first._defaults, first._may_change)
+    first.folder.mkdir(parents=True)
+    first.sweep_run.adopt(first.settings_record, {})
     more = ("sweep.space.generator.filters=[4, 8, 16]", "sweep.concurrent=1", "sweep.settings.loop.epochs=9")
     prepare_sweep(tmp_path, tiny(), *more)
     with pytest.raises(RunError, match=r"sweep\.settings\.loss\.l1: None -> 7"):
@@ -111,40 +105,40 @@ def test_a_sweep_may_grow_but_not_change(tiny: Tiny, tmp_path: Path) -> None:
         prepare_sweep(tmp_path, tiny(), FILTERS, "seed=1")
 
 
-def test_a_path_with_an_emoji_reaches_the_trials(tmp_path: Path, no_data: None) -> None:
+def test_a_path_with_an_emoji_reaches_the_trials(tmp_path: Path) -> None:
     path = str(tmp_path / "\N{GRINNING FACE}")
-    prepared = prepare_sweep(tmp_path, [f"data.path={path}"], FILTERS)
-    assert {flatten(trial.settings)["data.path"] for trial in prepared._trials} == {path}
+    prepared = prepare_without_data(tmp_path, [f"data.path={path}"], FILTERS)
+    assert {flatten(trial.settings)["data.path"] for trial in prepared.trials} == {path}
 
 
-def test_trials_are_compared_by_what_their_weights_are_chosen_by(tmp_path: Path, no_data: None) -> None:
-    vae = prepare_sweep(tmp_path, ["model.kind=vae"], AUTOENCODER, "sweep.space.model.latent=[2, 4]")
-    assert (vae._metric, vae._mode) == ("val_objective", "min")
+def test_trials_are_compared_by_what_their_weights_are_chosen_by(tmp_path: Path) -> None:
+    vae = prepare_without_data(tmp_path, ["model.kind=vae"], AUTOENCODER, "sweep.space.model.latent=[2, 4]")
+    assert (vae.metric, vae.mode) == ("val_objective", "min")
     kinds = "sweep.space.model.kind=[dense, vae]"
     with pytest.raises(SettingsError, match=r"by val_mse, others by val_objective(.|\n)*sweep\.metric"):
-        prepare_sweep(tmp_path, [], AUTOENCODER, kinds)
-    both = prepare_sweep(tmp_path, [], AUTOENCODER, kinds, "sweep.metric=val_mse")
-    assert (both._metric, both._mode) == ("val_mse", "min")
+        prepare_without_data(tmp_path, [], AUTOENCODER, kinds)
+    both = prepare_without_data(tmp_path, [], AUTOENCODER, kinds, "sweep.metric=val_mse")
+    assert (both.metric, both.mode) == ("val_mse", "min")
 
 
-def test_only_trials_that_can_use_a_gpu_take_one(tmp_path: Path, no_data: None) -> None:
+def test_only_trials_that_can_use_a_gpu_take_one(tmp_path: Path) -> None:
     have = Resources(8, 2)
-    numpy = prepare_sweep(tmp_path, ["model.kind=numpy"], AUTOENCODER, "sweep.space.seed=[1, 2, 3, 4]")
+    numpy = prepare_without_data(tmp_path, ["model.kind=numpy"], AUTOENCODER, "sweep.space.seed=[1, 2, 3, 4]")
     assert numpy.demand(have) == Demand((1, 4), 2.0, 0.0, 0.0)
-    both = prepare_sweep(tmp_path, [], AUTOENCODER, "sweep.space.model.kind=[numpy, dense]")
+    both = prepare_without_data(tmp_path, [], AUTOENCODER, "sweep.space.model.kind=[numpy, dense]")
     assert both.demand(have).gpus_per_worker == 1.0
-    assert [both._gpus(trial, have) for trial in both._trials] == [0.0, 1.0]
-    halves = prepare_sweep(
+    assert [both.gpus_of(trial, have) for trial in both.trials] == [0.0, 1.0]
+    halves = prepare_without_data(
         tmp_path, [], AUTOENCODER, "sweep.space.model.kind=[numpy, dense]", "sweep.gpus_per_trial=0.5"
     )
-    assert [halves._gpus(trial, have) for trial in halves._trials] == [0.0, 0.5]
+    assert [halves.gpus_of(trial, have) for trial in halves.trials] == [0.0, 0.5]
 
 
-def test_how_a_sweep_is_judged_may_change(tmp_path: Path, no_data: None) -> None:
+def test_how_a_sweep_is_judged_may_change(tmp_path: Path) -> None:
     space = "sweep.space.seed=[1, 2]"
-    first = prepare_sweep(tmp_path, [], AUTOENCODER, space)
-    first._run.folder.mkdir(parents=True)
-    first._run.adopt(first._record, {}, first._defaults, first._may_change)
-    prepare_sweep(tmp_path, ["eval.projection=none"], AUTOENCODER, space)
+    first = prepare_without_data(tmp_path, [], AUTOENCODER, space)
+    first.folder.mkdir(parents=True)
+    first.sweep_run.adopt(first.settings_record, {})
+    prepare_without_data(tmp_path, ["eval.projection=none"], AUTOENCODER, space)
     with pytest.raises(RunError, match=r"sweep\.settings\.model\.latent: None -> 9"):
-        prepare_sweep(tmp_path, ["model.latent=9"], AUTOENCODER, space)
+        prepare_without_data(tmp_path, ["model.latent=9"], AUTOENCODER, space)

@@ -34,8 +34,8 @@ def test_anomalies_have_larger_errors_than_normal_images(submit: Submit, parts: 
     assert metrics["average_precision"] > 0.95
     assert metrics["sensitivity"] > 0.8
     assert set(metrics["baselines"]["pca"]) == {"mse", "auroc", "average_precision"}
-    shown = {file.name for file in (Path(outcome["run"]) / "samples").iterdir()}
-    assert {"errors.png", "rates.png", "found.png"} <= shown
+    files = {file.name for file in (Path(outcome["run"]) / "samples").iterdir()}
+    assert {"errors.png", "rates.png", "found.png"} <= files
 
 
 def test_the_threshold_is_a_quantile_of_held_out_normal_errors(submit: Submit, parts: Path) -> None:

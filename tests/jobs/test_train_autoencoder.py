@@ -49,9 +49,11 @@ def test_every_kind_trains_and_its_bundle_gives_the_same(
     pixels = np.stack([np.asarray(Image.open(file))[..., None] for file in files])
     with torch.inference_mode():
         batch = to_network(pixels, span=bundle.manifest.preprocessing.input.range)
-        made = bundle.network(batch)
-    assert made.shape == (10, 1, 21, 24)
-    assert float((made - batch).square().mean()) == pytest.approx(outcome["metrics"]["mse"], rel=1e-4)
+        reconstructions = bundle.network(batch)
+    assert reconstructions.shape == (10, 1, 21, 24)
+    # Both in float32, of one forward pass of a few layers: right to some 1e-6.
+    mse = float((reconstructions - batch).square().mean())
+    assert mse == pytest.approx(outcome["metrics"]["mse"], rel=1e-4)
     manifest = bundle.manifest
     assert (manifest.kind, manifest.network) == ("autoencoder", f"autoencoder-{kind}")
     assert manifest.preprocessing.size == (21, 24)
@@ -62,13 +64,13 @@ def test_every_kind_trains_and_its_bundle_gives_the_same(
 def test_the_pictures_of_the_report_are_drawn(submit: Submit, images: Path) -> None:
     outcome = submit("train-autoencoder", "a", *small(images, "vae", "eval.projection=tsne"))
     folder = Path(outcome["run"]) / "samples"
-    shown = [picture["file"] for picture in json.loads((folder / "pictures.json").read_text())]
+    files = [picture["file"] for picture in json.loads((folder / "pictures.json").read_text())]
     wanted = "validation reconstructions errors samples interpolations latent classes"
-    assert shown == [f"{name}.png" for name in wanted.split()]
-    for file in shown:
+    assert files == [f"{name}.png" for name in wanted.split()]
+    for file in files:
         assert np.asarray(Image.open(folder / file)).std() > 5, file
     report = (Path(outcome["run"]) / "report.html").read_text()
-    assert report.count("data:image/png;base64,") >= len(shown)
+    assert report.count("data:image/png;base64,") >= len(files)
 
 
 def test_it_learns_four_images_by_heart(submit: Submit, tmp_path: Path) -> None:
@@ -83,11 +85,12 @@ def test_it_learns_four_images_by_heart(submit: Submit, tmp_path: Path) -> None:
     assert outcome["metrics"]["baselines"]["mean"]["mse"] > 5e-3
 
 
+@pytest.mark.usefixtures("in_double")
 def test_the_networks_in_numpy_and_torch_learn_the_same(submit: Submit, images: Path) -> None:
     more = ("model.activation=relu", "loop.epochs=3", "loop.weights=last")
     results = [submit("train-autoencoder", kind, *small(images, kind, *more)) for kind in ("dense", "numpy")]
     first, second = (result["metrics"] for result in results)
-    assert first["mse"] == pytest.approx(second["mse"], rel=1e-4)
+    assert first["mse"] == pytest.approx(second["mse"], rel=1e-10), "to rounding, as Adam passes it on"
 
 
 @pytest.mark.parametrize("loss", ["mae", "bce", "ssim"])
@@ -134,14 +137,19 @@ def test_the_weight_of_the_divergence_warms_up(images: Path) -> None:
     networks = recipe.networks()
     batch = [torch.rand(2, 1, 21, 24)]
 
-    class Done:
-        def __init__(self, done: float) -> None:
-            self.done = done
+    class Progress:
+        """Updates nothing at some share of a training."""
 
-        def __call__(self, network: str, loss: torch.Tensor) -> None:
+        def __init__(self, progress: float) -> None:
+            self.progress = progress
+
+        def update(self, network: str, loss: torch.Tensor) -> None:
             pass
 
-    begin, middle, end = (recipe.step(networks, batch, Done(done)) for done in (0.0, 0.5, 1.0))  # type: ignore[arg-type]
+    begin, middle, end = (
+        recipe.step(networks, batch, Progress(progress))  # type: ignore[arg-type]
+        for progress in (0.0, 0.5, 1.0)
+    )
     assert float(begin["loss"]) == pytest.approx(float(begin["reconstruction"]))
     assert float(middle["loss"]) > float(middle["reconstruction"])
     assert float(end["loss"] - end["reconstruction"]) == pytest.approx(

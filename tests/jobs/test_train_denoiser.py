@@ -89,10 +89,10 @@ def test_the_noise_of_validation_is_the_same_in_every_epoch(photos: Path) -> Non
     recipe = TrainDenoiser(settings(f"data.path={photos}", "data.patch=16"))
     recipe.open(lambda text: None)
     batch = [torch.rand(1, 1, 20, 20)]
-    first, again = (recipe.case("test", [1], batch)[0] for _ in range(2))
+    first, again = (recipe.judged_images("test", [1], batch).damaged for _ in range(2))
     assert torch.equal(first, again)
-    assert not torch.equal(first, recipe.case("test", [2], batch)[0])
-    assert not torch.equal(recipe.damaged(batch)[0], recipe.damaged(batch)[0])
+    assert not torch.equal(first, recipe.judged_images("test", [2], batch).damaged)
+    assert not torch.equal(recipe.training_images(batch).damaged, recipe.training_images(batch).damaged)
 
 
 def test_an_image_that_holds_no_patch_is_set_aside(submit: Submit, photos: Path) -> None:
@@ -120,7 +120,7 @@ def test_large_held_out_images_are_kept_as_their_middle_alone(tmp_path: Path) ->
     write_images(tmp_path / "large", 4, size=(400, 300))
     recipe = TrainDenoiser(settings(f"data.path={tmp_path / 'large'}", "data.patch=16", "data.judged=32"))
     recipe.open(lambda text: None)
-    (image,) = recipe.held_out["val"][0]
+    (image,) = recipe.held_out["val"].samples[0]
     assert image.shape == (32, 32, 1)
     assert image.base is None or image.base.nbytes == image.nbytes, "the rest is not kept"
 

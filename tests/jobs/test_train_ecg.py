@@ -1,6 +1,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,8 @@ from genray.settings.load import load
 from genray.targets import Resources
 from jobs.runs.run import Run
 from jobs.train_ecg import TARGET, TrainEcg, TrainEcgSettings
-from jobs.training import recipe
 from jobs.training.device import open_device
-from jobs.training.evaluation import Evaluation
+from jobs.training.evaluation import Evaluator
 from jobs.training.recipe import Part
 from jobs.training.workers import TrainingWorker
 from tests.beat_files import drawn_beats, write_record, write_table, write_ucr
@@ -49,20 +49,23 @@ class Watching(LineDisplay):
 
     def __init__(self, run: Run | None = None, unit: str = "", step: int = 0) -> None:
         super().__init__()
-        self._stop, self._unit, self._step = run, unit, step
-        self.seen: list[Tick] = []
+        self._run = run
+        self._unit = unit
+        self._step = step
+        self.ticks: list[Tick] = []
 
     def tick(self, tick: Tick) -> None:
-        self.seen.append(tick)
-        if self._stop is not None and (tick.unit, tick.step >= self._step) == (self._unit, True):
-            self._stop.request_stop()
+        self.ticks.append(tick)
+        if self._run is not None and tick.unit == self._unit and tick.step >= self._step:
+            self._run.request_stop()
 
 
 def train(name: str, display: LineDisplay, *sets: str) -> dict[str, Any]:
-    """As `submit`, with a display."""
+    """As `submit`, with a display that sees every step."""
     chosen = load(TrainEcgSettings, target="train-ecg", sets=[*QUICK, *sets])
     prepared = TARGET.prepare(chosen, "train-ecg", name, lambda text: None)
-    return dict(prepared.run(display, Resources(2, 0), attached=False))
+    prepared = replace(prepared, tick_seconds=0.0)
+    return prepared.run(display, Resources(2, 0), attached=False).as_json()
 
 
 @pytest.fixture(scope="module")
@@ -80,28 +83,30 @@ def done(beats: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any
     return train("a", LineDisplay(), f"data.path={beats}", f"runs={tmp_path_factory.mktemp('runs')}")
 
 
-def concluded(path: Path, *sets: str) -> dict[str, Any]:
+def conclude_untrained(path: Path, *sets: str) -> dict[str, Any]:
     """What is said of an untrained network."""
     recipe = TrainEcg(load(TrainEcgSettings, target="train-ecg", sets=[f"data.path={path}", *QUICK, *sets]))
     part: Part = "test" if recipe.open(lambda text: None).test else "val"
     device = open_device(recipe.settings.device, gpu=False)
-    evaluation, networks = Evaluation(recipe, device, TrainingWorker(device.where)), recipe.networks()
-    _, scored = evaluation.score(networks, part)
-    said = evaluation.conclude(networks, part, scored, most=1)
-    metrics = {**said.metrics, "baselines": recipe.baselines()}
+    evaluator = Evaluator(recipe, device, TrainingWorker(device.where))
+    networks = recipe.networks()
+    scores = evaluator.score(networks, part)
+    conclusion = evaluator.conclude(networks, part, scores.samples, most=1)
+    metrics = {**conclusion.metrics, "baselines": recipe.baselines()}
     json.dumps(metrics, allow_nan=False)
     return metrics
 
 
 def test_abnormal_beats_are_found_beside_what_plain_detectors_find(done: dict[str, Any]) -> None:
-    metrics, folder = done["metrics"], Path(done["run"])
+    metrics = done["metrics"]
+    folder = Path(done["run"])
     assert metrics["auc"] == metrics["average_precision"] == 1
     assert metrics["sensitivity"] == 1
     assert metrics["specificity"] >= 0.6
     assert set(metrics["baselines"]) == {"pca-4", "pca-8", "1-nn"}
     assert metrics["baselines"]["1-nn"]["auc"] == 1
-    shown = {file.name for file in (folder / "samples").iterdir()}
-    assert {"validation.png", "errors.png", "rates.png", "beats.png", "tables.json"} <= shown
+    files = {file.name for file in (folder / "samples").iterdir()}
+    assert {"validation.png", "errors.png", "rates.png", "beats.png", "tables.json"} <= files
     (table,) = json.loads((folder / "samples" / "tables.json").read_text())
     assert [row[:3] for row in table["rows"]] == [["1", "normal", 20], ["2", "abnormal", 20]]
     report = (folder / "report.html").read_text()
@@ -119,11 +124,12 @@ def test_broken_rows_are_listed_in_the_run(done: dict[str, Any]) -> None:
 def test_the_bundle_scores_beats_by_itself(done: dict[str, Any]) -> None:
     bundle = load_bundle(done["bundle"])
     assert bundle.manifest.kind == "ecg-beats"
-    takes, calibration = bundle.manifest.beats, bundle.manifest.calibration
-    assert isinstance(takes, BeatPreprocessing)
-    assert takes.window is None, "rows do not say where the R peak is"
+    preprocessing = bundle.manifest.beats
+    calibration = bundle.manifest.calibration
+    assert isinstance(preprocessing, BeatPreprocessing)
+    assert preprocessing.window is None, "rows do not say where the R peak is"
     raw = np.concatenate([drawn_beats(9, seed=3), drawn_beats(9, abnormal=True, seed=3)])[:, None]
-    values = torch.from_numpy(takes.normalise(3 * raw))
+    values = torch.from_numpy(preprocessing.normalised(3 * raw))
     with torch.inference_mode():
         errors = (bundle.network(values) - values).square().mean(dim=(1, 2)).numpy()
     assert (errors[9:] > calibration["threshold"]).all()
@@ -148,7 +154,7 @@ def test_a_finished_run_is_judged_again_by_another_threshold(
         first.calibration["mean"] + first.calibration["std"]
     )
     assert second.weights_sha256 == first.weights_sha256
-    assert not [tick for tick in display.seen if tick.unit == "calibration step"], "the folds were kept"
+    assert not [tick for tick in display.ticks if tick.unit == "calibration step"], "the folds were kept"
 
 
 def test_the_threshold_can_be_of_the_beats_that_were_held_out(beats: Path) -> None:
@@ -164,9 +170,8 @@ def test_the_threshold_can_be_of_the_beats_that_were_held_out(beats: Path) -> No
 
 
 def test_stopped_anywhere_it_goes_on_and_ends_the_same(
-    done: dict[str, Any], beats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    done: dict[str, Any], beats: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(recipe, "_EVERY", 0.0)  # every step is shown
     sets = (f"data.path={beats}", f"runs={tmp_path}")
     run = Run(tmp_path / "a")
     fold = 4 * 4  # steps
@@ -175,7 +180,7 @@ def test_stopped_anywhere_it_goes_on_and_ends_the_same(
             train("a", stop, *sets)
     display = Watching()
     resumed = train("a", display, *sets)
-    left = {tick.steps for tick in display.seen if tick.unit == "calibration step"}
+    left = {tick.steps for tick in display.ticks if tick.unit == "calibration step"}
     assert left == {fold}, "one of two folds was left"
     before, after = (load_file(Path(o["run"]) / "checkpoints" / "last.safetensors") for o in (done, resumed))
     assert same(before, after)
@@ -217,7 +222,7 @@ def test_without_classes_there_is_a_threshold_and_no_rates(tmp_path: Path) -> No
     for name in "abc":
         write_record(tmp_path, name, "N" * 20)
         (tmp_path / f"{name}.atr").unlink()
-    metrics = concluded(tmp_path)
+    metrics = conclude_untrained(tmp_path)
     assert metrics["threshold"] > 0
     assert "auc" not in metrics
 
@@ -225,17 +230,18 @@ def test_without_classes_there_is_a_threshold_and_no_rates(tmp_path: Path) -> No
 def test_where_abnormal_beats_alone_judge_there_are_no_rates_and_all_is_a_number(tmp_path: Path) -> None:
     write_table(tmp_path / "A_TRAIN.txt", 30, 0)
     write_table(tmp_path / "A_TEST.txt", 0, 10)
-    metrics = concluded(tmp_path)
+    metrics = conclude_untrained(tmp_path)
     assert metrics["mse"] > 0, "of the normal beats that were held out"
     assert "auc" not in metrics
 
 
-def test_normal_beats_alone_are_judged_on_those_that_nothing_knows(tmp_path: Path) -> None:
+def test_normal_beats_alone_are_judged_on_those_that_nothing_learned(tmp_path: Path) -> None:
     write_table(tmp_path / "A_TRAIN.txt", 30, 0)
-    metrics = concluded(tmp_path, "data.val_share=0.3")
+    metrics = conclude_untrained(tmp_path, "data.val_share=0.3")
     assert 0 <= metrics["above_threshold"] <= 1
-    known = concluded(tmp_path, "data.val_share=0.3", "threshold.quantile=0.001")["baselines"]["1-nn"]
-    assert known["above_threshold"] > 0.5, "the nearest known beat would else be the beat itself"
+    metrics = conclude_untrained(tmp_path, "data.val_share=0.3", "threshold.quantile=0.001")
+    above = metrics["baselines"]["1-nn"]["above_threshold"]
+    assert above > 0.5, "the nearest beat that was learned would else be the beat itself"
 
 
 def test_data_that_is_not_there_is_said_before_training(submit: Submit, tmp_path: Path) -> None:

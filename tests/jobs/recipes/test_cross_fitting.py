@@ -1,4 +1,3 @@
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,39 +7,54 @@ from torch import nn
 
 from genray.errors import Interrupted
 from genray.progress import LineDisplay
-from jobs.recipes.cross_fitting import CrossFit, first_component, folds_of
+from jobs.recipes.cross_fitting import CrossFit, SampleLosses, first_component, folds_of
 from jobs.runs.run import Run
 from jobs.training.device import DeviceSettings, open_device
-from jobs.training.recipe import AdamSettings, FollowUp
+from jobs.training.follow_up import FollowUp
+from jobs.training.optimizer import AdamSettings
 from jobs.training.settings import LoopSettings
 
 SAMPLES = np.random.default_rng(0).normal(size=(40, 1, 6)).astype(np.float32)
 
 
 class Memory(nn.Module):
-    """Knows the samples that it was trained on, by their sums."""
+    """Remembers the samples that it was trained on, by their sums."""
 
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(1))
-        self.seen: set[float] = set()
+        self.learned: set[float] = set()
 
 
 def learn(network: nn.Module, batch: torch.Tensor) -> torch.Tensor:
     assert isinstance(network, Memory)
-    network.seen |= {round(float(row.sum()), 4) for row in batch}
+    network.learned |= {round(float(row.sum()), 4) for row in batch}
     return network.weight * batch.square().mean(dim=(1, 2))
 
 
-def knows(network: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+def has_learned(network: nn.Module, batch: torch.Tensor) -> torch.Tensor:
     assert isinstance(network, Memory)
-    return torch.tensor([float(round(float(row.sum()), 4) in network.seen) for row in batch])
+    return torch.tensor([float(round(float(row.sum()), 4) in network.learned) for row in batch])
 
 
-def fit(**loop: float) -> CrossFit:
-    optimizer = (partial(AdamSettings().make, fused=True), 1e-3)
-    settings = LoopSettings.model_validate({"epochs": 3, "batch_size": 8, **loop})
-    return CrossFit(Memory, optimizer, learn, knows, loop=settings, repeats=2, seed=0, settings={})
+def cross_fit(
+    error: SampleLosses = has_learned,
+    *,
+    optimizer: AdamSettings | None = None,
+    settings: dict[str, int] | None = None,
+    ema: float = 0.0,
+) -> CrossFit:
+    return CrossFit(
+        make_network=Memory,
+        loss=learn,
+        error=error,
+        optimizer=optimizer or AdamSettings(),
+        fused=True,
+        loop=LoopSettings(epochs=3, batch_size=8, ema=ema),
+        repeats=2,
+        seed=0,
+        settings=settings or {},
+    )
 
 
 @pytest.fixture
@@ -50,21 +64,15 @@ def work(tmp_path: Path) -> FollowUp:
 
 def test_no_sample_is_scored_by_a_network_that_learned_it(work: FollowUp) -> None:
     folds = plain_folds(40, 5)
-    assert fit().errors(SAMPLES, folds, work).sum() == 0
+    assert cross_fit().errors(SAMPLES, folds, work).sum() == 0
 
 
 def test_every_other_sample_is_learned(work: FollowUp) -> None:
-    half = [np.arange(20)]
-    errors = CrossFit(
-        Memory,
-        (partial(AdamSettings().make, fused=True), 1e-3),
-        learn,
-        lambda network, batch: torch.full((len(batch),), float(len(network.seen))),  # type: ignore[arg-type]
-        loop=LoopSettings(epochs=3, batch_size=8),
-        repeats=2,
-        seed=0,
-        settings={},
-    ).errors(SAMPLES, half, work)
+    def count_learned(network: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        assert isinstance(network, Memory)
+        return torch.full((len(batch),), float(len(network.learned)))
+
+    errors = cross_fit(count_learned).errors(SAMPLES, [np.arange(20)], work)
     assert set(errors[:20]) == {20.0}
 
 
@@ -73,17 +81,9 @@ def test_the_average_of_the_weights_scores_where_the_loop_keeps_one(work: Follow
         assert isinstance(network, Memory)
         return network.weight * torch.ones(len(batch))
 
+    fast = AdamSettings(learning_rate=0.1)
     last, mean = (
-        CrossFit(
-            Memory,
-            (partial(AdamSettings().make, fused=True), 0.1),
-            learn,
-            weight,
-            loop=LoopSettings(epochs=3, batch_size=8, ema=ema),
-            repeats=2,
-            seed=0,
-            settings={},
-        ).errors(SAMPLES, plain_folds(40, 2), work)
+        cross_fit(weight, optimizer=fast, ema=ema).errors(SAMPLES, plain_folds(40, 2), work)
         for ema in (0.0, 0.9)
     )
     assert (mean > last).all(), "weights fall, so their average is above the last"
@@ -99,9 +99,7 @@ def test_folds_that_are_done_are_kept_until_something_else_is_asked_for(
         return torch.arange(float(len(batch)))
 
     def errors(folds: int = 2, **settings: int) -> list[float]:
-        optimizer = (partial(AdamSettings().make, fused=True), 1e-3)
-        loop = LoopSettings(epochs=3, batch_size=8)
-        fit = CrossFit(Memory, optimizer, learn, counting, loop=loop, repeats=2, seed=0, settings=settings)
+        fit = cross_fit(counting, settings=settings)
         return list(fit.errors(SAMPLES, plain_folds(40, folds), work))
 
     first = errors()
@@ -119,7 +117,7 @@ def test_folds_that_are_done_are_kept_until_something_else_is_asked_for(
 def test_a_stop_ends_it_at_once(work: FollowUp) -> None:
     work.run.request_stop()
     with pytest.raises(Interrupted, match="stopped after the last epoch, calibration step 1 of"):
-        fit().errors(SAMPLES, plain_folds(40, 5), work)
+        cross_fit().errors(SAMPLES, plain_folds(40, 5), work)
 
 
 def test_folds_part_all_samples_into_parts_of_one_size() -> None:

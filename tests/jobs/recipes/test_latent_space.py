@@ -7,11 +7,11 @@ def test_codes_and_classes_are_drawn() -> None:
     rng = np.random.default_rng(0)
     labels = np.arange(60) % 3
     codes = rng.normal(size=(60, 5)) + 4 * labels[:, None]
-    shown = {p.name: p for p in latent_pictures(codes, labels, ("a", "b", "c"), "tsne", seed=0)}
-    assert set(shown) == {"latent", "classes"}
-    assert all(p.image.std() > 5 for p in shown.values())
+    pictures = {p.name: p for p in latent_pictures(codes, labels, ("a", "b", "c"), "tsne", seed=0)}
+    assert set(pictures) == {"latent", "classes"}
+    assert all(p.image.std() > 5 for p in pictures.values())
     plain = latent_pictures(codes, labels, ("a", "b", "c"), "none", seed=0)
-    assert plain[0].image.shape[1] < shown["latent"].image.shape[1], "one panel, not two"
+    assert plain[0].image.shape[1] < pictures["latent"].image.shape[1], "one panel, not two"
 
 
 def test_without_labels_there_are_no_classes_to_compare() -> None:

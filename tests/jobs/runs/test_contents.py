@@ -41,35 +41,35 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_run_that_has_just_begun_is_read(run: Run) -> None:
-    found = read_contents(run)
-    assert not found.finished
-    assert (found.metrics, found.baselines, found.history, found.pictures) == ({}, {}, [], {})
-    assert found.settings == found.changed == {"seed": 3, "loop.epochs": 5}, "of no known target"
-    assert found.notes == []
+    contents = read_contents(run)
+    assert not contents.finished
+    assert (contents.metrics, contents.baselines, contents.history, contents.pictures) == ({}, {}, [], {})
+    assert contents.settings == contents.changed == {"seed": 3, "loop.epochs": 5}, "of no known target"
+    assert contents.notes == []
 
 
 def test_before_the_end_the_metrics_are_those_of_the_last_validation(run: Run) -> None:
     rows = [{"epoch": 1, "val_l1": 0.5}, {"epoch": 2, "val_l1": 0.4}, {"epoch": 3, "disc_loss": 0.7}]
     run.history.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"epoch": 4, "va')
-    found = read_contents(run)
-    assert found.metrics == {"l1": 0.4, "epoch": 2}
-    assert len(found.history) == 3
+    contents = read_contents(run)
+    assert contents.metrics == {"l1": 0.4, "epoch": 2}
+    assert len(contents.history) == 3
 
 
 def test_a_finished_run_is_read(train: Callable[..., Any], run_of: Callable[[str], Run]) -> None:
     outcome = train("first", "loop.epochs=1")
-    found = read_contents(run_of("first"))
-    assert found.finished
-    assert found.target == "train-pix2pix"
-    assert found.metrics == {k: v for k, v in outcome["metrics"].items() if k != "baselines"}
-    assert found.baselines == outcome["metrics"]["baselines"]
-    assert {"generator.filters", "loop.epochs"} <= found.changed.keys()
-    assert not {"loss.l1", "loop.accumulate"} & found.changed.keys(), "these are the defaults"
-    assert found.changed["loop.ema"] == 0, "the shipped YAML has another"
-    assert list(found.pictures) == ["validation.png"]
-    assert found.parameters is not None
-    assert 1000 < found.parameters < 10**6
-    assert found.notes == []
+    contents = read_contents(run_of("first"))
+    assert contents.finished
+    assert contents.target == "train-pix2pix"
+    assert contents.metrics == {k: v for k, v in outcome["metrics"].items() if k != "baselines"}
+    assert contents.baselines == outcome["metrics"]["baselines"]
+    assert {"generator.filters", "loop.epochs"} <= contents.changed.keys()
+    assert not {"loss.l1", "loop.accumulate"} & contents.changed.keys(), "these are the defaults"
+    assert contents.changed["loop.ema"] == 0, "the shipped YAML has another"
+    assert list(contents.pictures) == ["validation.png"]
+    assert contents.parameters is not None
+    assert 1000 < contents.parameters < 10**6
+    assert contents.notes == []
 
 
 def test_pictures_come_in_the_order_of_their_list(run: Run) -> None:
@@ -97,14 +97,13 @@ def test_nothing_outside_the_folder_is_read(run: Run, tmp_path: Path) -> None:
     list_pictures(run, *rows)
     run.outcome.symlink_to(tmp_path / "other.json")
     (tmp_path / "other.json").write_text('{"epochs": 1}')
-    found = read_contents(run)
-    assert found.pictures == {}
-    assert not found.finished
-    assert sum("outside the run's folder" in note for note in found.notes) == 4
+    contents = read_contents(run)
+    assert contents.pictures == {}
+    assert not contents.finished
+    assert sum("outside the run's folder" in note for note in contents.notes) == 4
 
 
-def test_what_is_damaged_or_absurd_is_left_out_with_a_note(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.runs.contents._MAX_TEXT", 2000)
+def test_what_is_damaged_or_absurd_is_left_out_with_a_note(run: Run) -> None:
     run.outcome.write_text("{bad")
     (run.folder / "data.json").write_text("[" * 1500)
     run.history.write_text('{"epoch": 1, "val_l1": 0.5}\n' * 100)
@@ -113,11 +112,11 @@ def test_what_is_damaged_or_absurd_is_left_out_with_a_note(run: Run, monkeypatch
     run.bundle.mkdir()
     (run.bundle / "weights.safetensors").write_bytes(b"\xff" * 100)
     list_pictures(run, {"file": "broken.png"}, {"file": "pipe.png"}, {"file": "a\0b"}, {"file": "x" * 999}, 7)
-    found = read_contents(run)
-    assert found.history == []
-    assert found.pictures == {}
-    assert found.parameters is None
-    notes = "\n".join(found.notes)
+    contents = read_contents(run, max_text=2000)
+    assert contents.history == []
+    assert contents.pictures == {}
+    assert contents.parameters is None
+    notes = "\n".join(contents.notes)
     for part in (
         "outcome.json",
         "data.json",
@@ -132,10 +131,10 @@ def test_what_is_damaged_or_absurd_is_left_out_with_a_note(run: Run, monkeypatch
 def test_damaged_settings_do_not_hide_the_rest(run: Run, text: str) -> None:
     run.settings.write_text(text, encoding="latin-1")
     run.outcome.write_text(json.dumps({"target": "loop", "metrics": {"l1": 0.5}, "epochs": 2}))
-    found = read_contents(run)
-    assert found.settings == {}
-    assert found.metrics == {"l1": 0.5}
-    assert found.notes == ["settings.yaml was left out: it is damaged"]
+    contents = read_contents(run)
+    assert contents.settings == {}
+    assert contents.metrics == {"l1": 0.5}
+    assert contents.notes == ["settings.yaml was left out: it is damaged"]
 
 
 def test_the_target_that_a_file_names_is_imported_only_if_it_is_one(run: Run) -> None:

@@ -26,26 +26,26 @@ def test_nothing_is_drawn_from_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # tensorboard's own reader
-def test_a_resumed_record_hides_what_was_logged_after_the_checkpoint(tmp_path: Path) -> None:
+def test_a_resumed_log_hides_what_was_logged_after_the_checkpoint(tmp_path: Path) -> None:
     run = Run(tmp_path)
     for start, values in ((0, {1: 1.0, 2: 2.0, 3: 3.0}), (2, {3: 30.0})):
-        record = TrainingLog(run, start)
+        log = TrainingLog.open(run, start)
         for step, value in values.items():
-            record.scalars(step, {"disc_loss": value})
-        record.close()
+            log.scalars(step, {"disc_loss": value})
+        log.close()
     events = EventAccumulator(str(run.tensorboard))
     events.Reload()
     assert [(e.step, e.value) for e in events.Scalars("disc_loss")] == [(1, 1.0), (2, 2.0), (3, 30.0)]
 
 
 def test_a_full_disk_is_an_error_and_not_a_wait(tmp_path: Path) -> None:
-    record = TrainingLog(Run(tmp_path), 0)
+    log = TrainingLog.open(Run(tmp_path), 0)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
     try:
         with pytest.raises(StorageFull):
             for step in range(200):
-                record.scalars(step, {"disc_loss": 1.0})
-        record.close()
+                log.scalars(step, {"disc_loss": 1.0})
+        log.close()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -1,10 +1,19 @@
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from genray.errors import DataError, RunError
 from genray.io.bad_input import BadInput
-from jobs.runs.run import Run
+from jobs.runs.outcome import FinalMetrics, TrainingOutcome
+from jobs.runs.run import Run, SettingChange, SettingsRecord
+
+
+def record(
+    values: Mapping[str, Any], *, defaults: Mapping[str, Any] | None = None, changeable: Collection[str] = ()
+) -> SettingsRecord:
+    return SettingsRecord(values, defaults or {}, changeable)
 
 
 def test_a_run_without_a_name_is_named_by_target_and_time(tmp_path: Path) -> None:
@@ -35,11 +44,13 @@ def test_two_processes_cannot_hold_a_run(tmp_path: Path) -> None:
 def test_a_run_belongs_to_its_settings(tmp_path: Path) -> None:
     run = Run(tmp_path / "a")
     with run.locked():
-        may_change = frozenset({"loop.epochs"})
-        assert run.adopt({"seed": 1, "loop.epochs": 5}, {}, {}, may_change) == []
-        assert run.adopt({"seed": 1, "loop.epochs": 9}, {}, {}, may_change) == ["loop.epochs: 5 -> 9"]
+        changeable = {"loop.epochs"}
+        assert run.adopt(record({"seed": 1, "loop.epochs": 5}, changeable=changeable), {}) == []
+        (change,) = run.adopt(record({"seed": 1, "loop.epochs": 9}, changeable=changeable), {})
+        assert change == SettingChange("loop.epochs", 5, 9)
+        assert str(change) == "loop.epochs: 5 -> 9"
         with pytest.raises(RunError, match="seed: 1 -> 2") as caught:
-            run.adopt({"seed": 2, "loop.epochs": 9}, {}, {}, may_change)
+            run.adopt(record({"seed": 2, "loop.epochs": 9}, changeable=changeable), {})
     assert "another --name" in str(caught.value)
 
 
@@ -52,14 +63,14 @@ def test_an_input_is_set_aside_once(tmp_path: Path) -> None:
 
 def test_a_group_of_settings_may_change_at_any_depth(tmp_path: Path) -> None:
     run = Run(tmp_path / "a")
-    may_change = frozenset({"eval.", "sweep.settings.eval."})
+    changeable = {"eval.", "sweep.settings.eval."}
     before = {"eval.k": 1, "sweep.settings.eval.deep.k": 1, "sweep.settings.evaluation": 1}
     with run.locked():
-        run.adopt(before, {}, {}, may_change)
+        run.adopt(record(before, changeable=changeable), {})
         after = {**before, "eval.k": 2, "sweep.settings.eval.deep.k": 2}
-        assert len(run.adopt(after, {}, {}, may_change)) == 2
+        assert len(run.adopt(record(after, changeable=changeable), {})) == 2
         with pytest.raises(RunError, match="evaluation: 1 -> 2"):
-            run.adopt({**after, "sweep.settings.evaluation": 2}, {}, {}, may_change)
+            run.adopt(record({**after, "sweep.settings.evaluation": 2}, changeable=changeable), {})
 
 
 def test_a_history_is_read_as_far_as_it_is_whole(tmp_path: Path) -> None:
@@ -73,10 +84,10 @@ def test_a_setting_that_is_newer_than_the_run_counts_as_its_default(tmp_path: Pa
     run = Run(tmp_path / "a")
     with run.locked():
         defaults = {"seed": 0, "loss.new": 0}
-        run.adopt({"seed": 1}, {}, {}, frozenset())
-        assert run.adopt({"seed": 1, "loss.new": 0}, {}, defaults, frozenset()) == []
+        run.adopt(record({"seed": 1}), {})
+        assert run.adopt(record({"seed": 1, "loss.new": 0}, defaults=defaults), {}) == []
         with pytest.raises(RunError, match=r"loss\.new: 0 -> 1"):
-            run.adopt({"seed": 1, "loss.new": 1}, {}, defaults, frozenset())
+            run.adopt(record({"seed": 1, "loss.new": 1}, defaults=defaults), {})
 
 
 def test_a_list_that_a_kill_cut_short_can_be_read_and_prolonged(tmp_path: Path) -> None:
@@ -114,9 +125,9 @@ def test_the_error_of_one_worker_reaches_the_group_after_its_restart(tmp_path: P
 def test_a_run_belongs_to_its_data(tmp_path: Path) -> None:
     run = Run(tmp_path / "a")
     with run.locked():
-        run.adopt({}, {"train": 5}, {}, frozenset())
+        run.adopt(record({}), {"train": 5})
         with pytest.raises(RunError, match="made with other data:\n    train: 5 -> 6"):
-            run.adopt({}, {"train": 6}, {}, frozenset())
+            run.adopt(record({}), {"train": 6})
 
 
 @pytest.mark.parametrize("text", ["", "a: [", "- 1"])
@@ -124,10 +135,35 @@ def test_damaged_settings_are_named(tmp_path: Path, text: str) -> None:
     run = Run(tmp_path)
     run.settings.write_text(text)
     with pytest.raises(RunError, match=r"settings\.yaml of the run .* is damaged"):
-        run.changes({"seed": 1}, {}, frozenset())
+        run.changes(record({"seed": 1}))
 
 
 @pytest.mark.parametrize("text", ["{bad", "{}", '{"epochs": 3}'])
 def test_a_damaged_outcome_or_a_missing_bundle_is_not_finished(tmp_path: Path, text: str) -> None:
     Run(tmp_path).outcome.write_text(text)
     assert Run(tmp_path).read_outcome() is None
+
+
+def test_a_finished_run_has_its_outcome_wherever_it_lies_now(tmp_path: Path) -> None:
+    run = Run(tmp_path / "first")
+    metrics = FinalMetrics({"l1": 0.5, "epoch": 3}, {"pca": {"l1": 0.75}})
+    outcome = TrainingOutcome(
+        target="train-x",
+        name="first",
+        run=str(run.folder),
+        bundle=str(run.bundle),
+        metrics=metrics,
+        headline=["l1"],
+        sample="beat",
+        seconds=1.5,
+        set_aside=2,
+        epochs=3,
+    )
+    run.write_outcome(outcome)
+    assert run.read_outcome() is None, "it has no bundle"
+    run.bundle.mkdir()
+    (run.bundle / "bundle.json").touch()
+    assert run.read_outcome() == outcome
+    moved = Run(run.folder.rename(tmp_path / "second")).read_outcome()
+    assert moved is not None
+    assert (moved.name, moved.bundle) == ("second", str(tmp_path / "second" / "bundle"))

@@ -14,7 +14,7 @@ from tests.page_reader import PageReader, is_drawn
 SETTINGS = {"sweep.target": "train-autoencoder", "sweep.space": {"model": {"latent": [4, 8]}}}
 
 
-def standing(latent: Any, value: float | None, status: Any = "finished", **more: Any) -> TrialResult:
+def result(latent: Any, value: float | None, status: Any = "finished", **more: Any) -> TrialResult:
     finished = status == "finished"
     return TrialResult(
         name=f"latent-{latent}",
@@ -32,10 +32,10 @@ def standing(latent: Any, value: float | None, status: Any = "finished", **more:
 
 
 TRIALS = [
-    standing(4, 0.4),
-    standing(8, None, "failed"),
-    standing(16, 0.1),
-    standing(64, 0.05, "stopped"),
+    result(4, 0.4),
+    result(8, None, "failed"),
+    result(16, 0.1),
+    result(64, 0.05, "stopped"),
 ]
 
 
@@ -70,13 +70,25 @@ def test_without_a_finished_trial_there_is_no_curve(tmp_path: Path) -> None:
     assert (tmp_path / "sweep.json").exists()
 
 
+def test_the_terminal_shows_the_best_trial_and_the_files_that_are_there(tmp_path: Path) -> None:
+    results = SweepResults(TRIALS, "val_mse", "min")
+    results.write(Run(tmp_path), SETTINGS)
+    assert list(results.outcome(Run(tmp_path)).rows()) == [
+        ("best", "model.latent 16"),
+        ("  val_mse", "0.1"),
+        ("bundle", "/runs/a/trials/latent-16/bundle"),
+        ("report", str(tmp_path / "report.html")),
+        ("quality", str(tmp_path / "quality.png")),
+    ]
+
+
 @pytest.mark.parametrize(
     "trials",
     [
-        [standing("conv", 0.1), standing("dense", 0.2)],
-        [standing([16, 8], 0.1), standing([32], 0.2)],
-        [standing(4, 0.1, seed=1), standing(4, 0.2, seed=2), standing(8, 0.1, seed=1)],
-        [standing(i, 0.1 * i + 0.1, rate=i / 7) for i in range(30)],
+        [result("conv", 0.1), result("dense", 0.2)],
+        [result([16, 8], 0.1), result([32], 0.2)],
+        [result(4, 0.1, seed=1), result(4, 0.2, seed=2), result(8, 0.1, seed=1)],
+        [result(i, 0.1 * i + 0.1, rate=i / 7) for i in range(30)],
     ],
 )
 def test_whatever_was_swept_is_drawn(tmp_path: Path, trials: list[TrialResult]) -> None:
@@ -100,14 +112,14 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_quality_is_drawn_against_the_size_of_the_code_if_that_was_swept(
     tmp_path: Path, drawn: list[Any]
 ) -> None:
-    trials = [replace(standing(n, 0.1), settings={"loop.epochs": n, "model.latent": n}) for n in (4, 8)]
+    trials = [replace(result(n, 0.1), settings={"loop.epochs": n, "model.latent": n}) for n in (4, 8)]
     SweepResults(trials, "val_mse", "min").write(Run(tmp_path), SETTINGS)
     assert drawn[0][1:] == ("model.latent", "mse")
 
 
 def test_a_baseline_has_a_curve_for_whatever_it_depends_on(tmp_path: Path, drawn: list[Any]) -> None:
     trials = [
-        replace(standing(n, 0.1, size=size), baselines={"pca": {"mse": size / n}, "mean": {"mse": 1 / n}})
+        replace(result(n, 0.1, size=size), baselines={"pca": {"mse": size / n}, "mean": {"mse": 1 / n}})
         for n in (4, 8)
         for size in (28, 56)
     ]

@@ -13,7 +13,7 @@ from genray.errors import Diverged, Interrupted, TrainingError
 from genray.progress import LineDisplay
 from genray.targets import Resources
 from jobs.runs.run import Run
-from jobs.sweeping.trials import Trial
+from jobs.sweeping.trials import TrialTask
 from tests.jobs.sweeping.sweeps import prepare_sweep
 from tests.page_reader import PageReader, is_drawn
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("embedded_ray")
 
 
 def run_sweep(folder: Path, shared: list[str], *sets: str) -> dict[str, Any]:
-    return dict(prepare_sweep(folder, shared, *sets).run(LineDisplay(), HAVE, attached=False))
+    return prepare_sweep(folder, shared, *sets).run(LineDisplay(), HAVE, attached=False).as_json()
 
 
 def trained_at(outcome: dict[str, Any]) -> dict[str, int]:
@@ -65,7 +65,7 @@ def test_a_sweep_that_was_stopped_goes_on_from_its_trials_checkpoints(tiny: Tiny
     first, second = (Run(tmp_path / "runs" / "a" / "trials" / f"seed-{n}") for n in (1, 2))
 
     def stop() -> None:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 200
         while not first.history.exists() and time.monotonic() < end:
             time.sleep(0.02)
         Run(tmp_path / "runs" / "a").request_stop()
@@ -107,19 +107,19 @@ def test_asha_ends_the_worse_trial_and_it_stays_ended_with_asha(tiny: Tiny, tmp_
 def test_a_sweep_of_which_every_trial_fails_is_an_error(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(trials: Sequence[Trial], *_: Any) -> None:
-        for trial in trials:
-            trial.run.folder.mkdir(parents=True)
-            trial.run.write_failure(Diverged("it exploded"))
+    def fail(tasks: Sequence[TrialTask], *_: Any, **__: Any) -> None:
+        for task in tasks:
+            task.run.folder.mkdir(parents=True)
+            task.run.write_failure(Diverged("it exploded"))
 
     monkeypatch.setattr("jobs.sweeping.tuning.tune_trials", fail)
     with pytest.raises(TrainingError, match="no trial finished; the first that failed: it exploded"):
         run_sweep(tmp_path, tiny(), "sweep.space.seed=[1, 2]")
-    told = json.loads((tmp_path / "runs" / "a" / "sweep.json").read_text())
-    assert [trial["reason"] for trial in told["trials"]] == ["it exploded"] * 2
-    assert told["best"] is None
+    written = json.loads((tmp_path / "runs" / "a" / "sweep.json").read_text())
+    assert [trial["reason"] for trial in written["trials"]] == ["it exploded"] * 2
+    assert written["best"] is None
     # Stopped before they are tried again, they have not failed again.
-    monkeypatch.setattr("jobs.sweeping.tuning.tune_trials", lambda *_: None)
+    monkeypatch.setattr("jobs.sweeping.tuning.tune_trials", lambda *_, **__: None)
     with pytest.raises(Interrupted, match="2 of 2 trials unfinished"):
         run_sweep(tmp_path, tiny(), "sweep.space.seed=[1, 2]")
 

@@ -45,7 +45,7 @@ def test_earlier_draws_stay_when_the_sweep_grows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("space", "said"),
+    ("space", "message"),
     [
         ({}, "nothing to sweep over"),
         ({"model": {}}, "nothing to sweep over"),
@@ -59,8 +59,8 @@ def test_earlier_draws_stay_when_the_sweep_grows() -> None:
         ({"a": list(range(40)), "b": list(range(40))}, "1600 trials are too many"),
     ],
 )
-def test_what_is_no_space_is_refused(space: dict[str, Any], said: str) -> None:
-    with pytest.raises(SettingsError, match=said):
+def test_what_is_no_space_is_refused(space: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
         find_points(space, 5, 0)
 
 

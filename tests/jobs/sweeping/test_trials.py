@@ -1,4 +1,3 @@
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -7,20 +6,13 @@ from typing import Any
 import pytest
 
 from genray.errors import Diverged, UsageError
-from genray.io.files import write_json, write_text
+from genray.io.files import write_json
 from genray.progress import Tick
-from genray.settings.base import flatten
 from jobs.runs.run import Run
 from jobs.sweeping.trials import Trial, TrialDisplay, find_training, mark_stopped
 from jobs.train_pix2pix import TrainPix2PixSettings
-
-METRIC = "val_l1"
-
-
-def write_rows(run: Run, *values: float) -> None:
-    rows = [{"epoch": i + 1, METRIC: value, "seconds": 2.0} for i, value in enumerate(values)]
-    run.folder.mkdir(parents=True, exist_ok=True)
-    write_text(run.history, "".join(json.dumps(row) + "\n" for row in rows))
+from jobs.training.target import settings_record
+from tests.jobs.sweeping.sweeps import METRIC, write_rows
 
 
 def with_loop(settings: Any, **changes: Any) -> Any:
@@ -34,8 +26,8 @@ def trial(settings: Callable[..., Any], tmp_path: Path) -> Trial:
 
 
 def test_a_trial_that_has_not_begun_is_unfinished(trial: Trial) -> None:
-    standing = trial.standing(METRIC, "min")
-    assert (standing.status, standing.value, standing.epochs) == ("unfinished", None, 0)
+    result = trial.read_result(METRIC, "min")
+    assert (result.status, result.value, result.epochs) == ("unfinished", None, 0)
 
 
 def test_a_finished_trial_is_judged_by_the_epoch_whose_weights_it_kept(trial: Trial) -> None:
@@ -46,24 +38,24 @@ def test_a_finished_trial_is_judged_by_the_epoch_whose_weights_it_kept(trial: Tr
         "metrics": {"l1": 0.31, "epoch": 3, "baselines": {"pca": {"l1": 1.0}}},
     }
     write_json(trial.run.outcome, outcome)
-    assert trial.standing(METRIC, "min").status == "unfinished", "its bundle is gone"
+    assert trial.read_result(METRIC, "min").status == "unfinished", "its bundle is gone"
     write_json(trial.run.bundle / "bundle.json", {})
-    standing = trial.standing(METRIC, "min")
-    assert (standing.status, standing.value, standing.seconds) == ("finished", 0.3, 9.0)
-    assert standing.baselines == {"pca": {"l1": 1.0}}
-    assert standing.bundle == str(trial.run.bundle)
+    result = trial.read_result(METRIC, "min")
+    assert (result.status, result.value, result.seconds) == ("finished", 0.3, 9.0)
+    assert result.baselines == {"pca": {"l1": 1.0}}
+    assert result.bundle == str(trial.run.bundle)
 
 
 def test_a_trial_that_was_judged_by_other_settings_is_unfinished(trial: Trial) -> None:
     write_json(trial.run.bundle / "bundle.json", {})
     write_json(trial.run.outcome, {"epochs": 3, "metrics": {"l1": 0.3}})
     settings = trial.settings
-    trial.run.adopt(flatten(settings), {}, {}, frozenset())
-    assert trial.standing(METRIC, "min").status == "finished"
+    trial.run.adopt(settings_record(settings), {})
+    assert trial.read_result(METRIC, "min").status == "finished"
     other = replace(trial, settings=with_loop(settings, log_every=7))
-    assert other.standing(METRIC, "min").status == "finished", "that judges nothing"
+    assert other.read_result(METRIC, "min").status == "finished", "that judges nothing"
     other = replace(trial, settings=with_loop(settings, weights="best"))
-    assert other.standing(METRIC, "min").status == "unfinished"
+    assert other.read_result(METRIC, "min").status == "unfinished"
 
 
 def test_a_trial_that_is_reopened_neither_failed_nor_was_stopped(trial: Trial) -> None:
@@ -71,31 +63,31 @@ def test_a_trial_that_is_reopened_neither_failed_nor_was_stopped(trial: Trial) -
     trial.run.folder.mkdir()
     trial.run.write_failure(Diverged("it exploded"))
     mark_stopped(trial.run, {"epoch": 2})
-    assert trial.standing(METRIC, "min").status == "stopped"
+    assert trial.read_result(METRIC, "min").status == "stopped"
     trial.reopen()
-    assert trial.standing(METRIC, "min").status == "unfinished"
+    assert trial.read_result(METRIC, "min").status == "unfinished"
 
 
 @pytest.mark.parametrize(("mode", "best"), [("min", 0.2), ("max", 0.5)])
 def test_a_stopped_trial_is_judged_by_its_best_epoch(trial: Trial, mode: Any, best: float) -> None:
     write_rows(trial.run, 0.5, 0.2)
     mark_stopped(trial.run, {"epoch": 2})
-    standing = trial.standing(METRIC, mode)
-    assert (standing.status, standing.value, standing.epochs, standing.bundle) == ("stopped", best, 2, None)
+    result = trial.read_result(METRIC, mode)
+    assert (result.status, result.value, result.epochs, result.bundle) == ("stopped", best, 2, None)
 
 
 def test_a_failed_trial_has_its_reason(trial: Trial) -> None:
     trial.run.folder.mkdir()
     trial.run.write_failure(Diverged("it exploded"))
-    standing = trial.standing(METRIC, "min")
-    assert (standing.status, standing.reason) == ("failed", "it exploded")
+    result = trial.read_result(METRIC, "min")
+    assert (result.status, result.reason) == ("failed", "it exploded")
 
 
 def test_the_display_reports_all_epochs_but_the_last(
     trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[dict[str, Any]] = []
-    monkeypatch.setattr("ray.tune.report", told.append)
+    reports: list[dict[str, Any]] = []
+    monkeypatch.setattr("ray.tune.report", reports.append)
     trial.run.folder.mkdir()
     display = TrialDisplay(trial.run, Run(tmp_path), METRIC, epochs=3)
     for epoch in (1, 2, 3):
@@ -103,7 +95,7 @@ def test_the_display_reports_all_epochs_but_the_last(
     display.row({"epoch": 1, "loss": 1.0}, "an epoch without validation")
     display.report({"epoch": 1, METRIC: 0.5}, replayed=True)
     first = {"epoch": 1, METRIC: 0.5, "replayed": False}
-    assert told == [first, {**first, "epoch": 2}, {**first, "replayed": True}]
+    assert reports == [first, {**first, "epoch": 2}, {**first, "replayed": True}]
     assert (trial.run.folder / "notes.log").read_text().startswith("epoch 1\nepoch 2\n")
     with pytest.raises(UsageError, match=r"there is no metric val_l1(.|\n)*val_psnr"):
         display.report({"epoch": 1, "val_psnr": 20.0})

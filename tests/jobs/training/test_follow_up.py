@@ -10,9 +10,8 @@ from torch._C._distributed_c10d import FileStore
 from genray.errors import Interrupted
 from genray.progress import LineDisplay, Tick
 from jobs.runs.run import Run
-from jobs.training import recipe
 from jobs.training.device import DeviceSettings, open_device
-from jobs.training.recipe import FollowUp
+from jobs.training.follow_up import FollowUp
 from jobs.training.workers import TrainingWorker
 
 
@@ -32,7 +31,7 @@ def work(tmp_path: Path) -> FollowUp:
 
 def test_the_first_and_the_last_step_are_shown_and_few_between(work: FollowUp) -> None:
     for done in range(1, 1001):
-        work.step(done, 1000, 8, "calibration step")
+        work.report_step(done, 1000, 8, "calibration step")
     assert isinstance(work.display, Shown)
     assert work.display.ticks[0].step == 1
     assert work.display.ticks[-1].step == 1000
@@ -41,28 +40,30 @@ def test_the_first_and_the_last_step_are_shown_and_few_between(work: FollowUp) -
 
 
 def test_a_request_to_stop_ends_the_work(work: FollowUp) -> None:
-    work.step(1, 10, 8, "calibration step")
+    work.report_step(1, 10, 8, "calibration step")
     work.run.request_stop()
     with pytest.raises(Interrupted, match="calibration step 2 of 10"):
-        work.step(2, 10, 8, "calibration step")
+        work.report_step(2, 10, 8, "calibration step")
 
 
-def in_a_group_of_two(rank: int, folder: Path) -> str:
+def work_in_group_of_two(rank: int, folder: Path) -> str:
     """Works longer than the group waits for a rank that is silent, then fails; how it failed."""
     store = FileStore(str(folder / "store"), 2)
     store.set(str(rank), "")
     store.wait(["0", "1"], timedelta(seconds=60))  # nobody waits for imports any more
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=2))
-    device, began = open_device(DeviceSettings(threads=1), gpu=False), time.monotonic()
+    device = open_device(DeviceSettings(threads=1), gpu=False)
+    began = time.monotonic()
 
-    def long(work: FollowUp) -> None:
+    def work_long(work: FollowUp) -> None:
         assert rank == 0
         while time.monotonic() < began + 3:
-            work.step(1, 9, 8, "calibration step")
+            work.report_step(1, 9, 8, "calibration step")
         raise Interrupted("it was enough")
 
     try:
-        FollowUp(Run(folder), device, Shown(), epoch=1).lead(TrainingWorker(device.where), long)
+        follow_up = FollowUp(Run(folder), device, Shown(), epoch=1, alive_seconds=0.2)
+        follow_up.run_on_leader(TrainingWorker(device.where), work_long)
     except Interrupted as error:
         return f"{error.what} {error.agreed}"
     finally:
@@ -70,16 +71,13 @@ def in_a_group_of_two(rank: int, folder: Path) -> str:
     return "nothing"
 
 
-def waiting(folder: Path) -> None:
-    (folder / "said.txt").write_text(in_a_group_of_two(1, folder))
+def work_as_other(folder: Path) -> None:
+    (folder / "result.txt").write_text(work_in_group_of_two(1, folder))
 
 
-def test_the_others_of_a_group_wait_however_long_it_takes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(recipe, "_ALIVE", 0.2)
-    other = multiprocessing.get_context("spawn").Process(target=waiting, args=(tmp_path,))
+def test_the_others_of_a_group_wait_however_long_it_takes(tmp_path: Path) -> None:
+    other = multiprocessing.get_context("spawn").Process(target=work_as_other, args=(tmp_path,))
     other.start()
-    assert in_a_group_of_two(0, tmp_path) == "it was enough True"
+    assert work_in_group_of_two(0, tmp_path) == "it was enough True"
     other.join(60)
-    assert (tmp_path / "said.txt").read_text() == "it was enough True"
+    assert (tmp_path / "result.txt").read_text() == "it was enough True"

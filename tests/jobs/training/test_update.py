@@ -2,44 +2,51 @@ import pytest
 import torch
 from torch import nn
 
-from jobs.training.update import Update, averages_now, moving_average
+from jobs.training.settings import LoopSettings
+from jobs.training.update import (
+    GradientUpdater,
+    is_averaging_step,
+    learning_rate_factor,
+    moving_average,
+)
 
 
 def linear(seed: int = 0) -> nn.Linear:
     torch.manual_seed(seed)
-    return nn.Linear(3, 1)
+    return nn.Linear(3, 1, dtype=torch.float64)
 
 
-def update_of(accumulate: int = 1, clip: float | None = None, **networks: nn.Module) -> Update:
+def updater_of(accumulate: int = 1, clip: float | None = None, **networks: nn.Module) -> GradientUpdater:
     optimizers = {name: torch.optim.SGD(net.parameters(), lr=0.1) for name, net in networks.items()}
-    return Update(networks, optimizers, accumulate=accumulate, clip=clip)
+    return GradientUpdater(networks, optimizers, accumulate=accumulate, clip=clip)
 
 
 def test_accumulated_batches_make_the_step_of_one_large_batch() -> None:
-    inputs = torch.randn(4, 3)
+    inputs = torch.randn(4, 3, dtype=torch.float64)
     whole, parts = linear(), linear()
-    update = update_of(net=whole)
-    with update.batch(0):
-        update("net", whole(inputs).square().mean())
-    update = update_of(accumulate=2, net=parts)
+    updater = updater_of(net=whole)
+    with updater.batch(0):
+        updater.update("net", whole(inputs).square().mean())
+    updater = updater_of(accumulate=2, net=parts)
     for index in range(2):
         before = parts.weight.detach().clone()
-        with update.batch(index) as applies:
-            update("net", parts(inputs[2 * index : 2 * index + 2]).square().mean())
+        with updater.batch(index) as applies:
+            updater.update("net", parts(inputs[2 * index : 2 * index + 2]).square().mean())
         assert applies == (index == 1)
         assert torch.equal(parts.weight, before) != applies
-    assert torch.allclose(whole.weight, parts.weight)
+    # Each is a sum of a dozen products of numbers below 10, in float64.
+    assert torch.allclose(whole.weight, parts.weight, rtol=0, atol=1e-12)
 
 
 def test_a_frozen_network_passes_gradients_and_keeps_none() -> None:
-    first, judge = linear(), nn.Linear(1, 1)
-    update = update_of(first=first, judge=judge)
+    first, judge = linear(), nn.Linear(1, 1, dtype=torch.float64)
+    updater = updater_of(first=first, judge=judge)
     before = first.weight.detach().clone()
-    with update.batch(0):
-        made = first(torch.ones(1, 3))
-        with update.frozen("judge") as frozen:
-            loss = frozen(made).sum()
-        update("first", loss)
+    with updater.batch(0):
+        output = first(torch.ones(1, 3, dtype=torch.float64))
+        with updater.frozen("judge") as frozen:
+            loss = frozen(output).sum()
+        updater.update("first", loss)
     assert not torch.equal(first.weight, before)
     assert judge.weight.grad is None
     assert all(p.requires_grad for p in judge.parameters())
@@ -48,17 +55,39 @@ def test_a_frozen_network_passes_gradients_and_keeps_none() -> None:
 def test_clipping_bounds_the_gradient_of_a_step() -> None:
     network = linear()
     before = network.weight.detach().clone()
-    update = update_of(clip=0.5, net=network)
-    with update.batch(0):
-        update("net", 1000 * network(torch.ones(1, 3)).sum())
-    assert float((network.weight.detach() - before).norm()) <= 0.1 * 0.5 + 1e-6
+    updater = updater_of(clip=0.5, net=network)
+    with updater.batch(0):
+        updater.update("net", 1000 * network(torch.ones(1, 3, dtype=torch.float64)).sum())
+    assert float((network.weight.detach() - before).norm()) <= 0.1 * 0.5 + 1e-12
 
 
 def test_a_moving_average_follows_at_once_and_slowly_later() -> None:
-    average, value = [torch.zeros(1)], [torch.ones(1)]
+    average = [torch.zeros(1, dtype=torch.float64)]
+    value = [torch.ones(1, dtype=torch.float64)]
     moving_average(0.99)(average, value, 1)
     assert float(average[0]) == pytest.approx(1 - 2 / 11)
-    average = [torch.zeros(1)]
+    average = [torch.zeros(1, dtype=torch.float64)]
     moving_average(0.99)(average, value, 10_000)
     assert float(average[0]) == pytest.approx(1 - 0.99**8), "eight steps at once"
-    assert [step for step in range(30, 60) if averages_now(step)] == [30, 31, 32, 40, 48, 56]
+    assert [step for step in range(30, 60) if is_averaging_step(step)] == [30, 31, 32, 40, 48, 56]
+
+
+def factor(progress: float, **more: object) -> float:
+    return learning_rate_factor(progress, LoopSettings.model_validate(more))
+
+
+def test_pix2pix_keeps_its_rate_for_one_half_and_falls_to_zero_in_the_other() -> None:
+    assert [factor(d) for d in (0.0, 0.25, 0.5, 0.75, 1.0)] == [1, 1, 1, 0.5, 0]
+
+
+def test_warmup_rises_from_zero() -> None:
+    assert [factor(d, warmup=0.2) for d in (0.0, 0.1, 0.2)] == [0, 0.5, 1]
+
+
+def test_cosine_falls_slowly_first() -> None:
+    assert factor(0.75, decay="cosine") == pytest.approx(0.5)
+    assert factor(0.6, decay="cosine") > factor(0.6)
+
+
+def test_constant_stays() -> None:
+    assert factor(0.99, decay="constant") == 1

@@ -26,20 +26,19 @@ def in_group(config: dict[str, Any]) -> dict[str, Any]:
     from jobs.training.loop import Loop
 
     recipe = Pix2Pix(TrainPix2PixSettings.model_validate(config["settings"]))
-    summary = recipe.open(lambda text: None)
+    recipe.open(lambda text: None)
     run = Run(Path(config["folder"]))
     device = open_device(recipe.settings.device, gpu=False)
-    loop = Loop(
+    loop = Loop.begin(
         recipe,
-        summary,
         run,
         device,
         FileDisplay(run.folder),
-        lambda net: prepare_model(net, move_to_device=False),
+        wrap=lambda network: prepare_model(network, move_to_device=False),
     )
-    before = [p.detach().clone() for net in loop._state.networks.values() for p in net.parameters()]
+    before = [p.detach().clone() for net in loop.state.networks.values() for p in net.parameters()]
     loop.train()
-    after = [p.detach() for net in loop._state.networks.values() for p in net.parameters()]
+    after = [p.detach() for net in loop.state.networks.values() for p in net.parameters()]
     worker = TrainingWorker(torch.device("cpu"))
     both = worker.gather([after])
 
@@ -54,7 +53,7 @@ def in_group(config: dict[str, Any]) -> dict[str, Any]:
         raise StorageFull("no room")
 
     return {
-        "steps": loop._state.position.step,
+        "steps": loop.state.position.step,
         "moved": any(not torch.equal(a, b) for a, b in zip(before, after, strict=True)),
         "equal": all(torch.equal(a, b) for a, b in zip(*both, strict=True)),
         "max": worker.max(worker.rank, 5 - worker.rank),
@@ -97,7 +96,7 @@ def test_two_workers_hold_equal_weights_after_a_step_and_fail_together(
 
 def test_alone_there_is_nothing_to_agree_on() -> None:
     worker = TrainingWorker(torch.device("cpu"))
-    assert worker.leads
+    assert worker.is_leader
     assert worker.max(3, 4) == [3, 4]
     assert worker.gather(["a"]) == ["a"]
     worker.check_same("anything")

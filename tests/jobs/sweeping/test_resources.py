@@ -2,7 +2,7 @@ import pytest
 
 from genray.errors import ResourceError
 from genray.targets import Resources
-from jobs.sweeping.trials import TrialResources, share_out
+from jobs.sweeping.resources import TrialResources, share_out
 
 
 @pytest.mark.parametrize(
