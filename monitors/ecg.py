@@ -67,7 +67,7 @@ class PreparedEcg:
         return [DISCLAIMER, f"source: {self._settings.source.kind}", f"bundle: {self._made_by}"]
 
     def _journal(self) -> Journal:
-        return Journal(self.folder / "journal.sqlite", ("alertmanager",), self._settings.journal)
+        return Journal.open(self.folder / "journal.sqlite", ("alertmanager",), self._settings.journal)
 
     @property
     def folder(self) -> Path:

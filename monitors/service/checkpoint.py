@@ -137,7 +137,7 @@ class MonitorCheckpoint:
 
             def write() -> None:
                 for stream in gone:
-                    self._journal.forget(stream)
+                    self._journal.discharge(stream)
                 for name, rows in owed.items():
                     self._journal.save_states(name, rows, time.time())
 

@@ -73,7 +73,7 @@ class Dispatcher:
         """Alarms that were open when the monitor ended, and what was not sent."""
         for transition in self._journal.open_alarms():
             self.alarms[transition.alarm] = _explained(
-                transition, self._journal.held(transition.alarm, _HELD)
+                transition, self._journal.last_transition(transition.alarm, _HELD)
             )
             # Its onset was counted when it was.
             self.exporter.alarm(replace(transition, change="resumed"))
@@ -101,7 +101,7 @@ class Dispatcher:
             return
         async with self._order:
             new = await asyncio.to_thread(self._journal.record, self._sensible(transitions))
-            trouble = str(self._journal.trouble or "")
+            trouble = str(self._journal.write_error or "")
             if trouble and trouble != self._trouble:
                 self._display.note(f"alarms go on without the journal: {trouble}")
             self._trouble = trouble

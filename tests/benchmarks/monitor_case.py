@@ -135,7 +135,7 @@ class Told:
 
     def __init__(self, case: Case, meter: Meter) -> None:
         self._meter = meter
-        self._journal = Journal(Path(case.folder) / "journal.sqlite")
+        self._journal = Journal.open(Path(case.folder) / "journal.sqlite")
         self._exporter = MetricsExporter(settings(case).metrics)
         print(f"metrics: http://127.0.0.1:{self._exporter.start()}/metrics", flush=True)
 

@@ -72,7 +72,7 @@ def genray(case: Case, meter: Meter) -> None:
 
     async def run() -> None:
         made, shard = settings(case), Metered(case, meter)
-        with Journal(Path(case.folder) / "journal.sqlite", ("alertmanager",)) as journal:
+        with Journal.open(Path(case.folder) / "journal.sqlite", ("alertmanager",)) as journal:
             monitor = Monitor(made, [shard], journal, Pseudonyms(KEY).of, Shown())
             shard.stop = monitor.stop
             await monitor.run()

@@ -12,22 +12,9 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from monitors.alarms.events import Transition
 from tests.monitors.servers import Server, binary, free_port
 
 DEPLOY = Path(__file__).parents[2] / "configs" / "deploy"
-ONSET = Transition(
-    alarm="bed-1 asystole 1000000",
-    stream="bed-1",
-    kind="asystole",
-    category="physiological",
-    priority="high",
-    change="onset",
-    state="active",
-    time=1004.0,
-    onset=1000.0,
-    why={"measured": {"silence": 4.2, "beats": [998.1, 999.0]}, "since": 996.0, "reason": "no beat"},
-)
 
 
 class Api:

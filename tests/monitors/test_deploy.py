@@ -17,10 +17,11 @@ import pytest
 import yaml
 
 from monitors.outputs.metrics import MetricsExporter, MetricsSettings
-from tests.monitors.alerting import DEPLOY, ONSET, Pager, alertmanager_server
+from tests.monitors.alerting import DEPLOY, Pager, alertmanager_server
 from tests.monitors.outputs.test_metrics import READING, filled, text
 from tests.monitors.running import wait_for
 from tests.monitors.servers import Server, binary, free_port
+from tests.monitors.transitions import ONSET
 
 RULES = DEPLOY / "ecg-rules.yaml"
 DASHBOARD = json.loads((DEPLOY / "grafana-ecg.json").read_text())

@@ -88,7 +88,7 @@ def test_a_state_that_another_monitor_has_is_refused(
     beat_bundle: Path, patients: Path, tmp_path: Path
 ) -> None:
     state = tmp_path / "state"
-    with Journal(state / "journal.sqlite"):
+    with Journal.open(state / "journal.sqlite"):
         refused = genray("monitor", "ecg", *given(sets(beat_bundle, state, *replay(patients))))
     assert refused.exit_code == 2
     assert "in use" in refused.stderr

@@ -41,7 +41,7 @@ def transition(kind: str = "asystole", **more: Any) -> Transition:
 
 
 def write(state: Path, *transitions: Transition) -> None:
-    with Journal(state / "journal.sqlite") as journal:
+    with Journal.open(state / "journal.sqlite") as journal:
         journal.record(transitions)
 
 
@@ -161,7 +161,7 @@ def test_hostile_text_breaks_no_line(state: Path) -> None:
 
 
 def test_it_is_read_while_a_monitor_writes(state: Path) -> None:
-    with Journal(state / "journal.sqlite") as journal:
+    with Journal.open(state / "journal.sqlite") as journal:
         for number in range(3):
             journal.record([transition(alarm=f"a{number}")])
             before = sorted(os.listdir(state))

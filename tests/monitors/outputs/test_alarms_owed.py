@@ -11,11 +11,12 @@ from monitors.outputs.alertmanager import AlertmanagerSettings
 from monitors.outputs.journal import Journal
 from monitors.service.dispatcher import Dispatcher
 from monitors.settings import EcgSettings
-from tests.monitors.alerting import ONSET, Api
+from tests.monitors.alerting import Api
 from tests.monitors.outputs.test_alertmanager import ENDED, Client, run
 from tests.monitors.outputs.test_metrics import text
 from tests.monitors.running import Notes
 from tests.monitors.servers import free_port
+from tests.monitors.transitions import ONSET
 
 
 def test_an_alarm_that_goes_on_takes_the_place_of_those_that_ended_unheard() -> None:
@@ -116,7 +117,7 @@ def test_the_monitor_shows_what_it_owes_and_says_why(tmp_path: Path) -> None:
         return False
 
     async def test() -> None:
-        with Journal(tmp_path / "journal.db", ["alertmanager"]) as journal:
+        with Journal.open(tmp_path / "journal.db", ["alertmanager"]) as journal:
             telling = Dispatcher(settings, journal, notes, nobody, nobody)
             async with telling.pager, asyncio.timeout(10):
                 await telling.announce([ONSET])

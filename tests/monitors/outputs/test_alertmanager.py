@@ -15,8 +15,9 @@ from genray.errors import ResourceError
 from monitors.alarms.events import Transition
 from monitors.outputs.alertmanager import OUTCOMES, Alertmanager, AlertmanagerSettings
 from monitors.outputs.journal import Journal
-from tests.monitors.alerting import ONSET, Api, Pager, alertmanager_server
+from tests.monitors.alerting import Api, Pager, alertmanager_server
 from tests.monitors.servers import Server, free_port
+from tests.monitors.transitions import ONSET
 
 LATCHED = replace(ONSET, change="latched", state="latched", time=1010.0)
 ENDED = replace(ONSET, change="ended", state="ended", time=1020.0)
@@ -143,7 +144,7 @@ def test_a_monitor_that_was_killed_sends_what_it_owes_and_repeats_nothing(tmp_pa
         async with Pager() as pager:
             with alertmanager_server(tmp_path, pager) as server:
                 for life in ([ONSET], [second]):
-                    with Journal(tmp_path / "journal.db", ["alertmanager"]) as journal:
+                    with Journal.open(tmp_path / "journal.db", ["alertmanager"]) as journal:
                         async with Client(url(server), journal=journal) as client:
                             client.push(journal.unsent("alertmanager"))
                             client.push(journal.open_alarms())
@@ -152,7 +153,7 @@ def test_a_monitor_that_was_killed_sends_what_it_owes_and_repeats_nothing(tmp_pa
                             await client.repeats(2)
                         # Killed between these two:
                         journal.record([replace(each, change="ended", state="ended") for each in life])
-                with Journal(tmp_path / "journal.db", ["alertmanager"]) as journal:
+                with Journal.open(tmp_path / "journal.db", ["alertmanager"]) as journal:
                     async with Client(url(server), journal=journal) as client:
                         client.push(journal.unsent("alertmanager"))
                         client.push(journal.open_alarms())

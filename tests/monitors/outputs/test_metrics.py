@@ -23,8 +23,8 @@ from pydantic import ValidationError
 from genray.errors import ResourceError
 from monitors.alarms.events import Reading
 from monitors.outputs.metrics import MetricsExporter, MetricsSettings
-from tests.monitors.alerting import ONSET
 from tests.monitors.servers import binary, free_port
+from tests.monitors.transitions import ONSET
 
 READING = Reading(
     stream="bed-1",

@@ -20,6 +20,7 @@ from monitors.service.backends import RayBackend, ShardBackend, ShardLost
 from monitors.service.monitor import Monitor
 from monitors.settings import EcgSettings
 from monitors.sources.pseudonyms import Pseudonyms
+from tests.monitors.journals import recent
 from tests.monitors.running import Notes, replay, sets, write_patients
 
 KEY = b"a key for tests only"
@@ -39,7 +40,7 @@ def processes(notes: Notes) -> list[int]:
 
 def changes(journal: Journal, kind: str) -> list[tuple[str, str]]:
     """Of all alarms of a kind: the stream and what changed, in their order."""
-    return [(t.stream, t.change) for t in reversed(journal.recent(1000)) if t.kind == kind]
+    return [(t.stream, t.change) for t in reversed(recent(journal, 1000)) if t.kind == kind]
 
 
 def gone(process: int) -> bool:
@@ -73,7 +74,7 @@ def test_a_shard_that_is_killed_comes_back_and_the_others_do_not_notice(
         assert 0 < len(mine) < 4
         os.kill(processes(notes)[0], signal.SIGKILL)
         await until(lambda: len(changes(journal, "stream-lost")) == len(mine))
-        lost = [t for t in journal.recent(100) if t.kind == "stream-lost"]
+        lost = [t for t in recent(journal, 100) if t.kind == "stream-lost"]
         assert all("being started again" in t.why["reason"] for t in lost)
         # No learning again, and samples come again: the alarms end.
         await until(lambda: len(changes(journal, "stream-lost")) == 2 * len(mine))
@@ -86,7 +87,7 @@ def test_a_shard_that_is_killed_comes_back_and_the_others_do_not_notice(
         assert outcome["alarms"] == {"asystole": 4, "stream-lost": len(mine)}
         assert "behind" not in outcome["alarms"]
 
-    with Journal(state / "journal.sqlite", ("alertmanager",)) as journal:
+    with Journal.open(state / "journal.sqlite", ("alertmanager",)) as journal:
         asyncio.run(test(journal))
 
 
@@ -129,7 +130,7 @@ def test_a_shard_that_hangs_is_begun_anew_and_its_streams_are_lost_meanwhile(
             monitor.stop()
         assert (await running)["alarms"] == {"stream-lost": len(mine)}
 
-    with Journal(state / "journal.sqlite", ("alertmanager",)) as journal:
+    with Journal.open(state / "journal.sqlite", ("alertmanager",)) as journal:
         asyncio.run(test(journal))
 
 

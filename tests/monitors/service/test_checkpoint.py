@@ -11,14 +11,14 @@ from monitors.outputs.journal import Journal
 from monitors.service.checkpoint import MonitorCheckpoint
 from monitors.sources import SourceSettings
 from monitors.sources.replay import ReplaySettings
-from tests.monitors.outputs.test_journal import no_room
+from tests.monitors.journals import no_room
 
 PLACE = {"start": 1.0, "chunk": 7, "stream": "a"}
 
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Journal]:
-    with Journal(tmp_path / "journal.sqlite") as journal:
+    with Journal.open(tmp_path / "journal.sqlite") as journal:
         yield journal
 
 
@@ -109,7 +109,7 @@ def test_damaged_streams_are_none(journal: Journal, damaged: bytes) -> None:
 def test_a_full_disk_is_told_once_and_what_is_owed_goes_with_the_next(tmp_path: Path) -> None:
     notes: list[str] = []
     path = tmp_path / "journal.sqlite"
-    with Journal(path) as journal:
+    with Journal.open(path) as journal:
         of = keeping(journal, notes=notes)
         with no_room(path):
             asyncio.run(of.references({"a": bytes(100_000)}))
@@ -122,7 +122,7 @@ def test_a_full_disk_is_told_once_and_what_is_owed_goes_with_the_next(tmp_path: 
 
 def test_who_is_discharged_while_the_disk_is_full_is_forgotten_when_there_is_room(tmp_path: Path) -> None:
     path = tmp_path / "journal.sqlite"
-    with Journal(path) as journal:
+    with Journal.open(path) as journal:
         of = keeping(journal)
         asyncio.run(filled(of))
         with no_room(path):

@@ -19,8 +19,8 @@ from monitors.service.lost_streams import LostStreams
 from monitors.service.shard import ShardReport
 from monitors.settings import EcgSettings
 from monitors.sources.pseudonyms import Pseudonyms
-from tests.monitors.outputs.test_journal import ONSET
 from tests.monitors.running import Notes, replay, sets, write_patients
+from tests.monitors.transitions import ONSET
 
 KEY = b"a key for tests only"
 PSEUDONYM = Pseudonyms(KEY).of
@@ -58,7 +58,7 @@ class Desk:
 def run(bundle: Path, records: Path, state: Path, do: Callable[[Desk], Awaitable[Any]]) -> Dispatcher:
     async def go() -> Dispatcher:
         settings = load(EcgSettings, target="ecg", sets=(*sets(bundle, state), *replay(records)))
-        with Journal(state / "journal.sqlite", ("alertmanager",)) as journal:
+        with Journal.open(state / "journal.sqlite", ("alertmanager",)) as journal:
             desk = Desk(settings, journal)
             await do(desk)
             await desk.shard.close()

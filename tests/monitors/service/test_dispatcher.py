@@ -14,9 +14,10 @@ from monitors.alarms.events import Reading
 from monitors.outputs.journal import Journal
 from monitors.service.dispatcher import Dispatcher
 from monitors.settings import EcgSettings
-from tests.monitors.outputs.test_journal import ENDED, ONSET
+from tests.monitors.journals import recent
 from tests.monitors.outputs.test_metrics import text
 from tests.monitors.running import Notes
+from tests.monitors.transitions import ENDED, ONSET
 
 COUNTED = 'alarms_total{announced="true",category="physiological",kind="asystole",priority="high"} 1.0'
 READING = Reading(
@@ -33,7 +34,7 @@ READING = Reading(
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Journal]:
-    with Journal(tmp_path / "journal.sqlite", ("alertmanager",)) as journal:
+    with Journal.open(tmp_path / "journal.sqlite", ("alertmanager",)) as journal:
         yield journal
 
 
@@ -55,7 +56,7 @@ def told(journal: Journal, do: Callable[[Dispatcher], Awaitable[Any]]) -> tuple[
 
 def test_what_is_announced_is_in_the_journal_counted_and_said(journal: Journal) -> None:
     telling, lines = told(journal, lambda telling: telling.announce([ONSET]))
-    assert [t.change for t in journal.recent(9)] == ["onset"]
+    assert [t.change for t in recent(journal, 9)] == ["onset"]
     assert telling.counts == {"asystole": 1}
     assert lines == ["high alarm: asystole, stream bed-1"]
     assert COUNTED in text(telling.exporter)
@@ -122,7 +123,7 @@ def test_an_alarm_that_has_ended_does_not_come_back_by_being_acknowledged(journa
 
     telling, _ = told(journal, answer)
     assert not telling.alarms
-    assert [each.change for each in journal.recent(9)] == ["ended", "onset"]
+    assert [each.change for each in recent(journal, 9)] == ["ended", "onset"]
 
 
 def test_two_who_ask_the_same_both_hear_it(journal: Journal) -> None:
@@ -158,7 +159,7 @@ def test_an_answer_counts_when_it_is_in_the_journal(journal: Journal) -> None:
 
         task: list[asyncio.Task[None]] = []
         results.append(await telling.answered(ONSET.alarm, yes, 10))
-        assert journal.recent(1)[0].change == "acknowledged"
+        assert recent(journal, 1)[0].change == "acknowledged"
         results.append(await telling.answered(ONSET.alarm, silent, 0.01))
 
     told(journal, ask)

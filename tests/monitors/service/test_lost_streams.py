@@ -16,16 +16,17 @@ from monitors.patient.bed import Round
 from monitors.service.dispatcher import Dispatcher
 from monitors.service.lost_streams import LostStreams
 from monitors.settings import EcgSettings
-from tests.monitors.outputs.test_journal import ONSET
+from tests.monitors.journals import recent
 from tests.monitors.running import Notes
 from tests.monitors.service.test_dispatcher import READING
+from tests.monitors.transitions import ONSET
 
 AT = 5000.0
 
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Journal]:
-    with Journal(tmp_path / "journal.sqlite", ("alertmanager",)) as journal:
+    with Journal.open(tmp_path / "journal.sqlite", ("alertmanager",)) as journal:
         yield journal
 
 
@@ -55,7 +56,7 @@ def reading(stream: str, at: float = AT) -> Reading:
 
 
 def history(journal: Journal) -> list[tuple[str, str, str]]:
-    return [(t.stream, t.kind, t.change) for t in reversed(journal.recent(99))]
+    return [(t.stream, t.kind, t.change) for t in reversed(recent(journal, 99))]
 
 
 def test_streams_of_a_shard_that_is_gone_are_lost_once_and_at_once(journal: Journal) -> None:
@@ -128,7 +129,7 @@ def test_a_stream_that_comes_late_ends_its_alarm_and_is_awaited_no_more(journal:
     telling = run(journal, come, {"bed-1": AT, "bed-2": AT})
     assert [alarm.stream for alarm in telling.alarms.values()] == ["bed-2"]
     assert history(journal)[2:] == [("bed-1", "stream-lost", "ended")]
-    assert journal.recent(1)[0].time == AT + 60
+    assert recent(journal, 1)[0].time == AT + 60
 
 
 def test_an_alarm_of_before_is_left_to_the_shard_when_its_stream_comes(journal: Journal) -> None:
@@ -142,7 +143,7 @@ def test_an_alarm_of_before_is_left_to_the_shard_when_its_stream_comes(journal: 
         await absence.back([reading("bed-1")])
 
     assert run(journal, come, {"bed-1": AT}).alarms == {lost.alarm: lost}
-    assert len(journal.recent(9)) == 1
+    assert len(recent(journal, 9)) == 1
 
 
 def test_one_that_comes_while_its_loss_is_written_is_not_lost(journal: Journal) -> None:

@@ -25,6 +25,7 @@ from monitors.settings import EcgSettings
 from monitors.sources.message import encode
 from monitors.sources.pseudonyms import Pseudonyms
 from tests.monitors.alerting import Api
+from tests.monitors.journals import recent
 from tests.monitors.running import Notes, replay, sets, write_patients
 from tests.monitors.samples import chunk
 from tests.monitors.servers import free_port, mosquitto
@@ -46,7 +47,7 @@ class Run:
     ) -> None:
         self.settings = load(EcgSettings, target="ecg", sets=(*sets(bundle, state), *values))
         self.notes, self.shards = Notes(), [shard(self.settings, KEY)]
-        self.journal = Journal(state / "journal.sqlite", ("alertmanager",))
+        self.journal = Journal.open(state / "journal.sqlite", ("alertmanager",))
         self.monitor = Monitor(
             self.settings,
             self.shards,
@@ -84,7 +85,7 @@ def test_an_alarm_is_acknowledged_from_the_page_and_that_is_in_the_journal_befor
         async with aiohttp.ClientSession() as client:
             async with client.post(f"{page}acknowledge", json={"alarm": onset.alarm}) as answer:
                 assert answer.status == 200
-            assert [t.change for t in run.journal.recent(10) if t.alarm == onset.alarm][-2:] == [
+            assert [t.change for t in recent(run.journal, 10) if t.alarm == onset.alarm][-2:] == [
                 "acknowledged",
                 "onset",
             ]
