@@ -194,10 +194,10 @@ def _alarm_values(each: AlarmEpisode, until: float) -> dict[str, Any]:
 
 def _figures(history: History) -> dict[str, Any]:
     """How many alarms of each kind and priority, and a bed and day."""
-    from monitors.outputs.history import rank
+    from monitors.outputs.history import priority_rank
 
     kinds: dict[str, dict[str, int]] = {}
-    for each in sorted(history.episodes, key=lambda each: rank(each.priority), reverse=True):
+    for each in sorted(history.episodes, key=lambda each: priority_rank(each.priority), reverse=True):
         of = kinds.setdefault(each.kind, {})
         of[each.priority] = of.get(each.priority, 0) + 1
     rate = history.per_bed_and_day

@@ -15,6 +15,8 @@ from genray.errors import DataError, GenrayError, StorageFull
 
 VERSION = 2
 APPLICATION = 0x6765_6367  # "gecg": tells a journal from another program's database
+CONDITION_HOLDS = ("onset", "escalated", "resumed")
+"""Changes of an alarm at which its condition holds: what was measured then explains it."""
 _TRANSITIONS = """
 CREATE TABLE transitions (
     id INTEGER PRIMARY KEY AUTOINCREMENT,

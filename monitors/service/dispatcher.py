@@ -13,6 +13,7 @@ from typing import Any
 from genray.progress import Display
 from monitors.alarms.events import Reading, Transition
 from monitors.outputs.alertmanager import Alertmanager
+from monitors.outputs.database import CONDITION_HOLDS
 from monitors.outputs.journal import Journal
 from monitors.outputs.metrics import MetricsExporter
 from monitors.outputs.page import LivePage
@@ -22,7 +23,6 @@ from monitors.settings import EcgSettings
 DISCLAIMER = "Not a medical device: for research and engineering, not for the care of patients."
 
 _PUSHED = "alertmanager"
-_HELD = ("onset", "escalated", "resumed")  # changes at which the condition of an alarm holds
 
 
 class Dispatcher:
@@ -73,7 +73,7 @@ class Dispatcher:
         """Alarms that were open when the monitor ended, and what was not sent."""
         for transition in self._journal.open_alarms():
             self.alarms[transition.alarm] = _explained(
-                transition, self._journal.last_transition(transition.alarm, _HELD)
+                transition, self._journal.last_transition(transition.alarm, CONDITION_HOLDS)
             )
             # Its onset was counted when it was.
             self.exporter.alarm(replace(transition, change="resumed"))
@@ -116,7 +116,7 @@ class Dispatcher:
         """Those that change something: an alarm that was ended elsewhere neither ends nor is acknowledged."""
         opened, kept = set(self.alarms), []
         for each in transitions:
-            if each.change in _HELD:
+            if each.change in CONDITION_HOLDS:
                 opened.add(each.alarm)
             if each.alarm in opened:
                 kept.append(each)
@@ -206,5 +206,5 @@ def _explained(later: Transition, before: Transition | None) -> Transition:
     """`later` as the page shows it: with what was measured when the condition held, not when it was over."""
     if before is None:
         return later
-    why = later.why if later.change in _HELD else {"reason": later.why.get("reason", "")}
+    why = later.why if later.change in CONDITION_HOLDS else {"reason": later.why.get("reason", "")}
     return replace(later, why={**before.why, **why})

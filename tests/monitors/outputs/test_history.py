@@ -17,8 +17,7 @@ import pytest
 
 from genray.errors import DataError, GenrayError
 from monitors.alarms.events import Transition
-from monitors.outputs import history
-from monitors.outputs.history import known_streams, read_history
+from monitors.outputs.history import ReadLimits, known_streams, read_history
 from monitors.outputs.journal import Journal
 from monitors.service.checkpoint import MonitorCheckpoint
 from monitors.sources.replay import ReplaySettings
@@ -214,16 +213,15 @@ def test_no_rate_is_told_of_less_than_an_hour(path: Path) -> None:
     assert read_history(path).per_bed_and_day is None
 
 
-def test_no_more_is_read_than_is_allowed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_is_read_than_is_allowed(path: Path) -> None:
     write(path, *(numbered(n) for n in range(10)))
     assert not read_history(path).cut
     assert [each.why == {} for each in read_history(path, explained=4).episodes].count(False) == 4
-    monkeypatch.setattr(history, "_MOST_CHANGES", 6)
-    found = read_history(path)
+    found = read_history(path, limits=ReadLimits(changes=6))
     assert found.cut
     assert {each.alarm for each in found.episodes} == {f"a{n}" for n in range(4, 10)}
-    monkeypatch.setattr(history, "_MOST_TEXT", 10)
-    assert {str(each.why) for each in read_history(path).episodes} == {"{}"}
+    short = read_history(path, limits=ReadLimits(text=10))
+    assert {str(each.why) for each in short.episodes} == {"{}"}
 
 
 @pytest.mark.parametrize(
@@ -284,13 +282,12 @@ def test_what_is_no_journal_is_refused_and_left_alone(
     assert sorted(os.listdir(path.parent)) == before
 
 
-def test_a_log_without_its_shared_memory_is_not_ignored(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history, "_TRIES", 2)
+def test_a_log_without_its_shared_memory_is_not_ignored(path: Path) -> None:
     killed = in_another_process(path, "Journal.open(path).record([ONSET])\nos._exit(9)")
     assert killed.wait(60) == 9
     path.with_name(path.name + "-shm").unlink()
     with nothing_is_made(path.parent), pytest.raises(GenrayError, match="without its -shm"):
-        read_history(path)
+        read_history(path, limits=ReadLimits(tries=2))
 
 
 def test_a_journal_in_a_folder_of_any_name_is_read(tmp_path: Path) -> None:
