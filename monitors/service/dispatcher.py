@@ -48,9 +48,9 @@ class Dispatcher:
         self.live = LivePage(settings.page, self._snapshot, acknowledge, discharge)
         self.pager = Alertmanager(
             settings.alertmanager,
-            sent=partial(journal.mark_sent, _PUSHED),
-            counted=partial(self.exporter.notified, _PUSHED),
-            owed=partial(self.exporter.owed, _PUSHED),
+            mark_sent=partial(journal.mark_sent, _PUSHED),
+            count_outcome=partial(self.exporter.count_notifications, _PUSHED),
+            set_owed=partial(self.exporter.set_owed, _PUSHED),
             note=display.note,
         )
         self.alarms: dict[str, Transition] = {}
@@ -76,7 +76,7 @@ class Dispatcher:
                 transition, self._journal.last_transition(transition.alarm, CONDITION_HOLDS)
             )
             # Its onset was counted when it was.
-            self.exporter.alarm(replace(transition, change="resumed"))
+            self.exporter.update_alarm(replace(transition, change="resumed"))
         self.remembered = frozenset(self.alarms)
         self.pager.push(self._journal.unsent(_PUSHED))
         self.pager.push(list(self.alarms.values()))
@@ -92,7 +92,7 @@ class Dispatcher:
         try:
             self.live.publish(event)
         except Exception as error:
-            self.exporter.fault("page", type(error).__name__)
+            self.exporter.count_fault("page", type(error).__name__)
             self.note(f"the page is not told of a {event.get('type')}: {type(error).__name__}: {error}")
 
     async def announce(self, transitions: Sequence[Transition]) -> None:
@@ -126,7 +126,7 @@ class Dispatcher:
 
     def _tell(self, each: Transition) -> None:
         before = self.alarms.get(each.alarm)
-        self.exporter.alarm(each)
+        self.exporter.update_alarm(each)
         if each.state == "ended":
             self.alarms.pop(each.alarm, None)
         else:
@@ -177,13 +177,13 @@ class Dispatcher:
             self.publish({"type": "beats", "stream": stream, "beats": beats})
         self.beats += len(found.scores)
         exporter.observe_scores(found.scores)
-        exporter.observe_latency(found.delays)
+        exporter.observe_latencies(found.delays)
 
     def leave(self, stream: str) -> None:
         """A stream has no bed any more."""
         self.beds.pop(stream, None)
         self.home.pop(stream, None)
-        self.exporter.discharge(stream)
+        self.exporter.remove_stream(stream)
         self.publish({"type": "discharge", "stream": stream})
 
     def _snapshot(self) -> dict[str, Any]:

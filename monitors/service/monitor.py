@@ -211,27 +211,27 @@ class Monitor:
     async def _begun(self, number: int, report: ShardReport) -> None:
         self._up[number] = True
         await self._requests.begun(number)
-        self.telling.exporter.shard(str(number), True)
+        self.telling.exporter.set_shard(str(number), up=True)
         if self._settings.shards:
             self._display.note(f"shard {number}: process {report.process}")
 
     def _take(self, number: int, report: ShardReport) -> None:
         told, exporter = self.telling, self.telling.exporter
         told.take(number, report.found)
-        exporter.observe_step(report.steps)
+        exporter.observe_steps(report.steps)
         for (source, reason), count in report.faults.items():
-            exporter.fault(source, reason, count)
+            exporter.count_fault(source, reason, count)
         if report.refused:
-            exporter.fault("ward", "too many streams", report.refused)
+            exporter.count_fault("ward", "too many streams", report.refused)
         for text in report.left_out:
             told.note(f"left out: {text}")
         self._last[number] = report
         self._opened[number] |= any(report.connected.values())
         for source, connected in self._connected().items():
-            exporter.connected(source, connected)
+            exporter.set_source(source, connected=connected)
         if report.found.readings:
             self._behind[number] = report.found.behind
-            exporter.behind(max(self._behind))
+            exporter.set_behind(max(self._behind))
 
     def _connected(self) -> dict[str, bool]:
         """Whether each source is there, in all shards."""
@@ -244,7 +244,7 @@ class Monitor:
     async def _without(self, number: int) -> None:
         """The streams of a shard that is gone are not watched: say so until it is back."""
         self._up[number], self._last[number], self._behind[number] = False, None, 0.0
-        self.telling.exporter.shard(str(number), False)
+        self.telling.exporter.set_shard(str(number), up=False)
         await self._absence.shard_lost(number)
 
     async def _look_around(self) -> None:

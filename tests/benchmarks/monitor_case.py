@@ -143,13 +143,13 @@ class Told:
         for found in rounds:
             if found.transitions:
                 for transition in self._journal.record(found.transitions):
-                    self._exporter.alarm(transition)
+                    self._exporter.update_alarm(transition)
             if found.references:
                 self._journal.save_states("reference", found.references, time.time())
             for reading in found.readings:
                 self._exporter.update(reading)
             self._exporter.observe_scores(found.scores)
-            self._exporter.observe_latency(found.delays)
+            self._exporter.observe_latencies(found.delays)
             self._meter.found(found, took)
 
     def close(self) -> None:

@@ -1,17 +1,22 @@
-"""Alertmanager with the configuration that is shipped, and the pager that it calls."""
+"""Alertmanager and Prometheus with the shipped configuration, clients of them, and the pager at the end."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 import ssl
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from aiohttp import web
 
+from monitors.alarms.events import Transition
+from monitors.outputs.alertmanager import Alertmanager, AlertmanagerSettings
+from monitors.outputs.journal import Journal
 from tests.monitors.servers import Server, binary, free_port
 
 DEPLOY = Path(__file__).parents[2] / "configs" / "deploy"
@@ -47,6 +52,41 @@ class Api:
         return web.Response(
             status=status, headers={"Location": "http://127.0.0.1:1/"} if status == 302 else {}
         )
+
+
+class Client(Alertmanager):
+    """Pushes to `urls`, quickly again, and records what it reports; with `journal` also there."""
+
+    def __init__(self, *urls: str, journal: Journal | None = None, **settings: Any) -> None:
+        self.sent: list[Transition] = []
+        self.counts: Counter[str] = Counter()
+        self.owed: list[int] = []
+        self.notes: list[str] = []
+
+        def mark_sent(transitions: Sequence[Transition]) -> None:
+            self.sent += transitions
+            if journal is not None:
+                journal.mark_sent("alertmanager", transitions)
+
+        values = {"resend_seconds": 0.3, "retry_seconds": 0.2, "timeout_seconds": 2} | settings
+        super().__init__(
+            AlertmanagerSettings(urls=urls, **values),
+            mark_sent,
+            lambda outcome, count: self.counts.update({outcome: count}),
+            self.owed.append,
+            self.notes.append,
+        )
+
+    async def reaches(self, done: Callable[[], bool]) -> None:
+        """Wait until it is `done`."""
+        async with asyncio.timeout(10):
+            while not done():
+                await asyncio.sleep(0.005)
+
+    async def repeats(self, times: int) -> None:
+        """Wait until so many more alerts were sent again."""
+        before = self.counts["repeated"]
+        await self.reaches(lambda: self.counts["repeated"] >= before + times)
 
 
 class Pager:
@@ -113,6 +153,34 @@ def alertmanager_server(folder: Path, pager: Pager) -> Server:
             f"--storage.path={folder / 'alertmanager'}",
             f"--web.listen-address=127.0.0.1:{port}",
             "--cluster.listen-address=",
+        ],
+        port=port,
+        folder=folder,
+    )
+
+
+def prometheus_server(folder: Path, exporter: int, alertmanager: int) -> Server:
+    """Prometheus with the shipped configuration and rules, at a tenth of their intervals."""
+    program = binary("prometheus", package="prometheus")
+    config = (DEPLOY / "prometheus.yaml").read_text()
+    for old, new in (
+        (":9750", f":{exporter}"),
+        (":9093", f":{alertmanager}"),
+        ("interval: 5s", "interval: 500ms"),
+        ("timeout: 4s", "timeout: 400ms"),
+    ):
+        assert old in config
+        config = config.replace(old, new)
+    (folder / "prometheus.yaml").write_text(config)
+    quick = re.sub(r"for: \d+s", "for: 1s", (DEPLOY / "ecg-rules.yaml").read_text())
+    (folder / "ecg-rules.yaml").write_text(quick)
+    port = free_port()
+    return Server(
+        [
+            program,
+            f"--config.file={folder / 'prometheus.yaml'}",
+            f"--storage.tsdb.path={folder / 'series'}",
+            f"--web.listen-address=127.0.0.1:{port}",
         ],
         port=port,
         folder=folder,

@@ -11,12 +11,11 @@ from monitors.outputs.alertmanager import AlertmanagerSettings
 from monitors.outputs.journal import Journal
 from monitors.service.dispatcher import Dispatcher
 from monitors.settings import EcgSettings
-from tests.monitors.alerting import Api
-from tests.monitors.outputs.test_alertmanager import ENDED, Client, run
-from tests.monitors.outputs.test_metrics import text
+from tests.monitors.alerting import Api, Client
+from tests.monitors.exposition import exposition
 from tests.monitors.running import Notes
 from tests.monitors.servers import free_port
-from tests.monitors.transitions import ONSET
+from tests.monitors.transitions import ENDED, ONSET
 
 
 def test_an_alarm_that_goes_on_takes_the_place_of_those_that_ended_unheard() -> None:
@@ -38,7 +37,7 @@ def test_an_alarm_that_goes_on_takes_the_place_of_those_that_ended_unheard() -> 
             assert "a0" not in told
             assert client.owed[-1] == 0
 
-    run(test())
+    asyncio.run(test())
 
 
 def test_alarms_that_find_no_place_among_those_that_go_on_are_owed_until_they_end() -> None:
@@ -64,7 +63,7 @@ def test_an_alarm_is_owed_until_one_knows_of_it_and_again_when_that_is_long_ago(
             client.push([ENDED])
             assert client.owed[-1] == 0
 
-    run(test())
+    asyncio.run(test())
 
 
 def test_an_escalation_is_owed_until_it_is_pushed() -> None:
@@ -78,7 +77,7 @@ def test_an_escalation_is_owed_until_it_is_pushed() -> None:
             assert client.owed[-1] == 1
             await client.reaches(lambda: client.owed[-1] == 0)
 
-    run(test())
+    asyncio.run(test())
 
 
 def test_without_a_server_nothing_is_said_of_what_is_owed() -> None:
@@ -105,7 +104,7 @@ def test_a_person_learns_once_that_pushes_fail_and_that_they_do_again() -> None:
             assert len(client.notes) == 1
             assert client.notes[0].startswith(f"alarms do not reach the Alertmanager {away}: no answer (")
 
-    run(test())
+    asyncio.run(test())
 
 
 def test_the_monitor_shows_what_it_owes_and_says_why(tmp_path: Path) -> None:
@@ -123,6 +122,6 @@ def test_the_monitor_shows_what_it_owes_and_says_why(tmp_path: Path) -> None:
                 await telling.announce([ONSET])
                 while not any("do not reach the Alertmanager" in line for line in notes.lines):
                     await asyncio.sleep(0.005)
-            assert 'notifications_owed{channel="alertmanager"} 1.0' in text(telling.exporter)
+            assert 'notifications_owed{channel="alertmanager"} 1.0' in exposition(telling.exporter)
 
-    run(test())
+    asyncio.run(test())

@@ -14,8 +14,8 @@ from monitors.alarms.events import Reading
 from monitors.outputs.journal import Journal
 from monitors.service.dispatcher import Dispatcher
 from monitors.settings import EcgSettings
+from tests.monitors.exposition import exposition
 from tests.monitors.journals import recent
-from tests.monitors.outputs.test_metrics import text
 from tests.monitors.running import Notes
 from tests.monitors.transitions import ENDED, ONSET
 
@@ -59,7 +59,7 @@ def test_what_is_announced_is_in_the_journal_counted_and_said(journal: Journal) 
     assert [t.change for t in recent(journal, 9)] == ["onset"]
     assert telling.counts == {"asystole": 1}
     assert lines == ["high alarm: asystole, stream bed-1"]
-    assert COUNTED in text(telling.exporter)
+    assert COUNTED in exposition(telling.exporter)
 
 
 def test_what_the_journal_has_is_not_told_again(journal: Journal) -> None:
@@ -69,7 +69,7 @@ def test_what_the_journal_has_is_not_told_again(journal: Journal) -> None:
     assert not telling.counts
     assert not lines
     assert not telling.alarms
-    assert COUNTED not in text(telling.exporter)
+    assert COUNTED not in exposition(telling.exporter)
 
 
 def test_an_alarm_that_is_over_is_still_explained_by_what_was_measured(journal: Journal) -> None:
@@ -88,7 +88,7 @@ def test_a_fault_of_the_page_is_counted_and_keeps_no_alarm_back(journal: Journal
         await telling.announce([ONSET])
 
     telling, lines = told(journal, go_wrong)
-    assert 'faults_total{reason="TypeError",source="page"} 2.0' in text(telling.exporter)
+    assert 'faults_total{reason="TypeError",source="page"} 2.0' in exposition(telling.exporter)
     assert len([line for line in lines if "page" in line]) == 1
     assert telling.counts == {"asystole": 1}
 

@@ -15,11 +15,10 @@ import aiomqtt
 
 from genray.ecg.synthesis import Episode, generate
 from monitors.sources.message import encode
-from tests.monitors.alerting import Pager, alertmanager_server
+from tests.monitors.alerting import Pager, alertmanager_server, prometheus_server
 from tests.monitors.patients import chunks
 from tests.monitors.running import Process, sets, wait_for
 from tests.monitors.servers import mosquitto
-from tests.monitors.test_deploy import prometheus_server
 
 CALM = 14  # s until the heart stands still
 SPEED = 6  # of what comes before: nothing is measured there
