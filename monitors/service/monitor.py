@@ -176,7 +176,7 @@ class Monitor:
         watched: frozenset[str] = frozenset()
         kept, last = time.monotonic(), False
         while not last:
-            wanted = frozenset(told.live.wanted())
+            wanted = frozenset(told.live.shown_streams())
             if wanted != watched:
                 await shard.watch(wanted)
                 watched = wanted
