@@ -22,6 +22,16 @@ from genray.settings.shipped import shipped_place, shipped_targets, shipped_text
 _PACKAGES = ("jobs", "pipelines", "monitors")
 
 
+class Outcome(Protocol):
+    """What a target came to."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+
+    def rows(self) -> Sequence[tuple[str, str]]:
+        """For a person: a label and a text each."""
+
+
 class Prepared(Protocol):
     """A target whose settings and inputs were found to be right."""
 
@@ -39,8 +49,8 @@ class Prepared(Protocol):
     def folder(self) -> Path:
         """Where it will be written."""
 
-    def run(self, display: Display, have: Resources, attached: bool) -> Mapping[str, Any]:
-        """Do it; returns the outcome, plain JSON values."""
+    def run(self, display: Display, have: Resources, attached: bool) -> Mapping[str, Any] | Outcome:
+        """Do it; returns the outcome, or its plain JSON values."""
 
 
 class Implementation(Protocol):

@@ -7,10 +7,13 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from genray.errors import GenrayError
 from genray.text import aligned, duration
+
+if TYPE_CHECKING:
+    from genray.targets import Outcome
 
 
 def say(text: str) -> None:
@@ -31,14 +34,16 @@ def fail(error: GenrayError, *, as_json: bool = False) -> int:
     return error.exit_code
 
 
-def show_outcome(outcome: Mapping[str, Any]) -> None:
+def show_outcome(outcome: Mapping[str, Any] | Outcome) -> None:
     """Where everything is, and how good it is beside the trivial predictors."""
-    say(aligned(list(_outcome_rows(outcome))))
+    rows = _outcome_rows(outcome) if isinstance(outcome, Mapping) else outcome.rows()
+    say(aligned(list(rows)))
 
 
-def print_json(outcome: Mapping[str, Any]) -> None:
+def print_json(outcome: Mapping[str, Any] | Outcome) -> None:
     """The one JSON line that ends standard output."""
-    print(json.dumps(dict(outcome)), flush=True)
+    values = dict(outcome) if isinstance(outcome, Mapping) else outcome.as_json()
+    print(json.dumps(values), flush=True)
 
 
 def print_encodable(text: str) -> None:
@@ -51,9 +56,6 @@ def print_encodable(text: str) -> None:
 def _outcome_rows(outcome: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if "this_pass" in outcome:
         yield from _bulk_rows(outcome)
-        return
-    if "alarms" in outcome:
-        yield from _monitor_rows(outcome)
         return
     metrics = dict(outcome.get("metrics", {}))
     baselines = metrics.pop("baselines", {})
@@ -74,15 +76,6 @@ def _outcome_rows(outcome: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield label, str(run / file)
     if "seconds" in outcome:
         yield "time", duration(outcome["seconds"])
-
-
-def _monitor_rows(outcome: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    yield "watched", f"{outcome['streams']} streams  {outcome['beats']} beats"
-    yield "alarms", "  ".join(f"{kind} {count}" for kind, count in outcome["alarms"].items()) or "none"
-    if outcome["open"]:
-        yield "open", str(outcome["open"])
-    yield "state", str(outcome["run"])
-    yield "time", duration(outcome["seconds"])
 
 
 def _bulk_rows(outcome: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -20,6 +20,7 @@ from genray.errors import UsageError
 if TYPE_CHECKING:
     from cluster.submit import Jobs
     from genray.settings.base import Settings
+    from genray.targets import Outcome
 
 _SENT = "submitted.yaml"  # the settings of a job, in its working directory
 
@@ -89,7 +90,7 @@ def submit(
 
 def run_here(
     target: str, implementation: Any, settings: Settings, run: str | None, *, dry_run: bool
-) -> Mapping[str, Any]:
+) -> Mapping[str, Any] | Outcome:
     """Check, then run in this process, in Ray workers of its own, or in those of the job that it is."""
     from dataclasses import asdict
 
@@ -113,7 +114,7 @@ def run_here(
             if prepared.needs_ray(attached):
                 have = stack.enter_context(cluster())
                 check_request(**asdict(prepared.demand(have)), have=have)
-            outcome: Mapping[str, Any] = prepared.run(shown, have, attached)
+            outcome: Mapping[str, Any] | Outcome = prepared.run(shown, have, attached)
             return outcome
     finally:
         shown.close()

@@ -57,11 +57,11 @@ class Metered(LocalBackend):
         self.meter = meter
         self.stop: Callable[[], None] = lambda: None
 
-    async def collect(self, keep: bool) -> ShardReport:
+    async def collect(self, *, save: bool) -> ShardReport:
         """As `LocalBackend`."""
-        report = await super().collect(keep)
+        report = await super().collect(save=save)
         self.meter.start = report.place.get("start", self.meter.start)
-        self.meter.found(report.found, sum(report.steps))
+        self.meter.found(report.output, sum(report.steps))
         if self.meter.over:
             self.stop()
         return report
@@ -73,7 +73,7 @@ def genray(case: Case, meter: Meter) -> None:
     async def run() -> None:
         made, shard = settings(case), Metered(case, meter)
         with Journal.open(Path(case.folder) / "journal.sqlite", ("alertmanager",)) as journal:
-            monitor = Monitor(made, [shard], journal, Pseudonyms(KEY).of, Shown())
+            monitor = Monitor.resume(made, [shard], journal, Pseudonyms(KEY).of, Shown())
             shard.stop = monitor.stop
             await monitor.run()
 

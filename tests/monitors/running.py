@@ -23,6 +23,9 @@ from genray.targets import Resources
 from monitors.ecg import TARGET
 from monitors.settings import EcgSettings
 
+KEY = b"a key for tests only"
+"""Of the pseudonyms."""
+
 START = 1_700_000_000.0
 LEADS = ("II", "V1")
 EVENTFUL = (
@@ -90,7 +93,7 @@ def run_here(values: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     notes = Notes()
     settings = load(EcgSettings, target="ecg", sets=tuple(values))
     prepared = TARGET.prepare(settings, "ecg", None, notes.note)
-    return dict(prepared.run(notes, Resources(2, 0), False)), notes.lines
+    return prepared.run(notes, Resources(2, 0), False).as_json(), notes.lines
 
 
 class Process:

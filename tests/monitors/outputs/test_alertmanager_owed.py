@@ -112,16 +112,16 @@ def test_the_monitor_shows_what_it_owes_and_says_why(tmp_path: Path) -> None:
     pushed = AlertmanagerSettings(urls=(f"http://127.0.0.1:{free_port()}",), timeout_seconds=0.2)
     settings = load(EcgSettings, target="ecg").model_copy(update={"alertmanager": pushed})
 
-    async def nobody(alarm: str) -> bool:
+    async def refuse(alarm: str) -> bool:
         return False
 
     async def test() -> None:
         with Journal.open(tmp_path / "journal.db", ["alertmanager"]) as journal:
-            telling = Dispatcher(settings, journal, notes, nobody, nobody)
-            async with telling.pager, asyncio.timeout(10):
-                await telling.announce([ONSET])
+            dispatcher = Dispatcher(settings, journal, notes, refuse, refuse)
+            async with dispatcher.alertmanager, asyncio.timeout(10):
+                await dispatcher.announce([ONSET])
                 while not any("do not reach the Alertmanager" in line for line in notes.lines):
                     await asyncio.sleep(0.005)
-            assert 'notifications_owed{channel="alertmanager"} 1.0' in exposition(telling.exporter)
+            assert 'notifications_owed{channel="alertmanager"} 1.0' in exposition(dispatcher.exporter)
 
     asyncio.run(test())

@@ -192,10 +192,10 @@ def test_streams_and_kinds_are_picked(path: Path) -> None:
 def test_beds_without_alarms_count_in_the_rate(path: Path) -> None:
     with Journal.open(path) as journal:
         journal.record([ONSET, numbered(1), replace(ONSET, alarm="quiet", announced=False)])
-        keeping = MonitorCheckpoint(journal, ReplaySettings(), 1, print)
-        asyncio.run(keeping.watching({"bed-1": 1000.0, "bed-2": 1000.0}))
-        asyncio.run(keeping.references({"bed-3": b"{}"}))
-        asyncio.run(keeping.place(0, {"at": 1}))
+        checkpoint = MonitorCheckpoint.load(journal, ReplaySettings(), 1, print)
+        asyncio.run(checkpoint.save_watched({"bed-1": 1000.0, "bed-2": 1000.0}))
+        asyncio.run(checkpoint.save_references({"bed-3": b"{}"}))
+        asyncio.run(checkpoint.save_place(0, {"at": 1}))
     for alarm in (ONSET.alarm, "a1", "quiet"):
         ago(path, alarm, 43_200)
     found = read_history(path)

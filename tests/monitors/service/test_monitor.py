@@ -19,18 +19,16 @@ from genray.errors import DataError, ResourceError
 from genray.settings.load import load
 from monitors.outputs.journal import Journal
 from monitors.service.backends import LocalBackend
-from monitors.service.monitor import Monitor
+from monitors.service.monitor import Monitor, MonitorSummary
 from monitors.service.shard import ShardReport
 from monitors.settings import EcgSettings
 from monitors.sources.message import encode
 from monitors.sources.pseudonyms import Pseudonyms
 from tests.monitors.alerting import Api
 from tests.monitors.journals import recent
-from tests.monitors.running import Notes, replay, sets, write_patients
+from tests.monitors.running import KEY, Notes, replay, sets, write_patients
 from tests.monitors.samples import chunk
 from tests.monitors.servers import free_port, mosquitto
-
-KEY = b"a key for tests only"
 
 
 @pytest.fixture(scope="module")
@@ -43,21 +41,23 @@ class Run:
     """A monitor with its journal in `state`."""
 
     def __init__(
-        self, bundle: Path, state: Path, *values: str, shard: type[LocalBackend] = LocalBackend
+        self,
+        bundle: Path,
+        state: Path,
+        *values: str,
+        backend: type[LocalBackend] = LocalBackend,
+        **arguments: Any,
     ) -> None:
         self.settings = load(EcgSettings, target="ecg", sets=(*sets(bundle, state), *values))
-        self.notes, self.shards = Notes(), [shard(self.settings, KEY)]
+        self.notes = Notes()
+        self.backend = backend(self.settings, KEY)
         self.journal = Journal.open(state / "journal.sqlite", ("alertmanager",))
-        self.monitor = Monitor(
-            self.settings,
-            self.shards,
-            self.journal,
-            Pseudonyms(KEY).of,
-            self.notes,
+        self.monitor = Monitor.resume(
+            self.settings, [self.backend], self.journal, Pseudonyms(KEY).of, self.notes, **arguments
         )
 
-    def __call__(self, during: Callable[[Run], Awaitable[None]] | None = None) -> dict[str, Any]:
-        async def run() -> dict[str, Any]:
+    def __call__(self, during: Callable[[Run], Awaitable[None]] | None = None) -> MonitorSummary:
+        async def run() -> MonitorSummary:
             running = asyncio.create_task(self.monitor.run())
             if during is not None:
                 await during(self)
@@ -94,7 +94,7 @@ def test_an_alarm_is_acknowledged_from_the_page_and_that_is_in_the_journal_befor
 
     values = [*replay(patients, 20), "page.port=0"]
     outcome = Run(beat_bundle, tmp_path, *values)(answer)
-    assert outcome["alarms"]["asystole"] == 1
+    assert outcome.onsets["asystole"] == 1
 
 
 def test_an_alertmanager_that_is_away_holds_nothing_up_and_is_told_when_it_is_back(
@@ -103,7 +103,7 @@ def test_an_alertmanager_that_is_away_holds_nothing_up_and_is_told_when_it_is_ba
     away = ["alertmanager.urls=[http://127.0.0.1:9]", "alertmanager.timeout_seconds=1"]
     began = time.monotonic()
     outcome = Run(beat_bundle, tmp_path, *replay(patients), *away)()
-    assert outcome["alarms"]["asystole"] == 1
+    assert outcome.onsets["asystole"] == 1
     assert time.monotonic() - began < 20
 
     async def come_back(run: Run) -> None:
@@ -145,7 +145,7 @@ def test_a_broker_that_is_away_is_counted_and_the_rest_is_served(beat_bundle: Pa
         "feed.first_wait=0.2",
         "feed.longest_wait=0.2",
     ]
-    assert Run(beat_bundle, tmp_path, *values)(look)["streams"] == 0
+    assert Run(beat_bundle, tmp_path, *values)(look).streams == 0
 
 
 def test_it_stops_when_it_is_asked_to_and_goes_on_where_it_was(
@@ -155,12 +155,12 @@ def test_it_stops_when_it_is_asked_to_and_goes_on_where_it_was(
         await run.says("alarm: (asystole)")
 
     first = Run(beat_bundle, tmp_path, *replay(patients, 30))(wait)
-    assert first["beats"] < 3 * 80
+    assert first.beats < 3 * 80
     second = Run(beat_bundle, tmp_path, *replay(patients))
     outcome = second()
-    assert "asystole" not in outcome["alarms"]
+    assert "asystole" not in outcome.onsets
     whole = Run(beat_bundle, tmp_path / "whole", *replay(patients))()
-    assert first["alarms"] | outcome["alarms"] == whole["alarms"]
+    assert first.onsets | outcome.onsets == whole.onsets
 
 
 class Hanging(LocalBackend):
@@ -171,31 +171,29 @@ class Hanging(LocalBackend):
         self.answers = asyncio.Event()
         self.answers.set()
 
-    async def collect(self, keep: bool) -> ShardReport:
+    async def collect(self, *, save: bool) -> ShardReport:
         await self.answers.wait()
-        return await super().collect(keep)
+        return await super().collect(save=save)
 
 
 def test_streams_of_a_shard_that_hangs_are_lost_until_it_goes_on(
-    beat_bundle: Path, patients: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    beat_bundle: Path, patients: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("monitors.service.monitor._HANGS", 0.5)
-
     async def hang(run: Run) -> None:
-        shard = run.shards[0]
-        assert isinstance(shard, Hanging)
+        backend = run.backend
+        assert isinstance(backend, Hanging)
         async with asyncio.timeout(30):
-            while len(run.monitor.telling.beds) < 3:
+            while len(run.monitor.dispatcher.streams) < 3:
                 await asyncio.sleep(0.01)
-            shard.answers.clear()
+            backend.answers.clear()
             while len(run.journal.open_alarms()) < 3:
                 await asyncio.sleep(0.01)
             assert {t.kind for t in run.journal.open_alarms()} == {"stream-lost"}
-            shard.answers.set()
+            backend.answers.set()
             while run.journal.open_alarms():
                 await asyncio.sleep(0.01)
 
-    Run(beat_bundle, tmp_path, *replay(patients, 1), shard=Hanging)(hang)
+    Run(beat_bundle, tmp_path, *replay(patients, 1), backend=Hanging, hang_seconds=0.5)(hang)
 
 
 async def send(port: int, streams: set[str]) -> None:
@@ -223,7 +221,7 @@ def test_a_stream_that_is_not_back_after_a_restart_is_lost_until_it_comes_or_is_
     async def watch(run: Run) -> None:
         sending = asyncio.create_task(send(broker.port, set("abc")))
         async with asyncio.timeout(20):
-            while run.monitor.telling.beds.keys() != set(bed.values()):
+            while run.monitor.dispatcher.streams.keys() != set(bed.values()):
                 await asyncio.sleep(0.05)
         sending.cancel()
 
@@ -249,7 +247,7 @@ def test_a_stream_that_is_not_back_after_a_restart_is_lost_until_it_comes_or_is_
             "alarms.stream_lost.medium=3",
         ]
         Run(beat_bundle, tmp_path / "state", *values)(watch)
-        assert Run(beat_bundle, tmp_path / "state", *values)(miss)["streams"] == 2
+        assert Run(beat_bundle, tmp_path / "state", *values)(miss).streams == 2
 
 
 def test_a_bed_that_is_discharged_from_the_page_is_learned_anew(
@@ -259,19 +257,19 @@ def test_a_bed_that_is_discharged_from_the_page_is_learned_anew(
 
     async def discharge(run: Run) -> None:
         page = await run.says(r"page: +(\S+)")
-        beds = run.monitor.telling.beds
+        streams = run.monitor.dispatcher.streams
         async with asyncio.timeout(30):
-            while not any(reading.learned == 1 for reading, _ in beds.values()):
+            while not any(each.reading.learned == 1 for each in streams.values()):
                 await asyncio.sleep(0.01)
-        stream = next(stream for stream, (reading, _) in beds.items() if reading.learned == 1)
+        stream = next(stream for stream, each in streams.items() if each.reading.learned == 1)
         asked = {"stream": stream}
         async with aiohttp.ClientSession() as client, client.post(f"{page}discharge", json=asked) as answer:
             assert (answer.status, await answer.json()) == (200, {"discharged": True})
         assert stream not in run.journal.load_states("reference")
         async with asyncio.timeout(30):
-            while stream not in beds:
+            while stream not in streams:
                 await asyncio.sleep(0.01)
-        learned.append(beds[stream][0].learned)
+        learned.append(streams[stream].reading.learned)
 
     Run(beat_bundle, tmp_path, *replay(patients, 10), "page.port=0")(discharge)
     assert learned[0] < 0.5
