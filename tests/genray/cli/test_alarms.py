@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from genray.cli.alarms import _default_state
+from genray.cli.alarms import default_state
 from genray.cli.main import main
 from monitors.alarms.events import Transition
 from monitors.outputs.journal import Journal
@@ -284,4 +284,4 @@ def test_a_key_that_is_not_there_is_not_made(state: Path) -> None:
 
 
 def test_the_usual_state_is_that_of_the_monitor() -> None:
-    assert str(_default_state()) == EcgSettings().state
+    assert str(default_state()) == EcgSettings().state
