@@ -162,7 +162,7 @@ def _prepare(database: sqlite3.Connection, path: Path) -> None:
             hint="use the genray that wrote it, or give the journal another path",
         )
     if version == 1:
-        # The table of who was told goes on to refer to the name.
+        # The table `sent` goes on to refer to the name.
         database.execute("PRAGMA legacy_alter_table = ON")
         database.executescript(f"BEGIN; {_FROM_1} PRAGMA user_version = {VERSION}; COMMIT;")
     database.execute("PRAGMA journal_mode = WAL")

@@ -1,4 +1,4 @@
-"""What all contenders of the monitor's benchmark share: case, measurement, replay, and telling."""
+"""What all contenders of the monitor's benchmark share: case, measurement, replay, and outputs."""
 
 from __future__ import annotations
 
@@ -130,8 +130,8 @@ class Replay:
         return chunks
 
 
-class Told:
-    """Tells what was found as the monitor does: the journal first, then the metrics."""
+class Outputs:
+    """Records and shows what was found as the monitor does: the journal first, then the metrics."""
 
     def __init__(self, case: Case, meter: Meter) -> None:
         self._meter = meter

@@ -38,7 +38,7 @@ from monitors.service.shard import ShardReport
 from monitors.sources.base import EndOfSource
 from monitors.sources.message import MISSING, Chunk
 from monitors.sources.pseudonyms import Pseudonyms
-from tests.benchmarks.monitor_case import KEY, LEADS, RATE, Case, Meter, Replay, Told, settings
+from tests.benchmarks.monitor_case import KEY, LEADS, RATE, Case, Meter, Outputs, Replay, settings
 
 
 class Shown(LineDisplay):
@@ -87,7 +87,7 @@ def _ward(case: Case) -> Callable[[], Ward]:
 
 def dict_loop(case: Case, meter: Meter) -> None:
     """No framework: a dictionary of streams, each with the same parts for itself, a message at a time."""
-    make, told, replay = _ward(case), Told(case, meter), Replay(case)
+    make, outputs, replay = _ward(case), Outputs(case, meter), Replay(case)
     wards: dict[str, Ward] = {}
     while not meter.over:
         for chunk in replay.next():
@@ -95,8 +95,8 @@ def dict_loop(case: Case, meter: Meter) -> None:
             began = time.monotonic()
             ward.push(chunk, began)
             found = ward.step(began)
-            told([found], time.monotonic() - began)
-    told.close()
+            outputs([found], time.monotonic() - began)
+    outputs.close()
 
 
 def _bytewax(case: Case, meter: Meter, build: Callable[[Any], Any]) -> None:
@@ -107,7 +107,7 @@ def _bytewax(case: Case, meter: Meter, build: Callable[[Any], Any]) -> None:
     from bytewax.outputs import DynamicSink, StatelessSinkPartition
     from bytewax.testing import run_main
 
-    told = Told(case, meter)
+    outputs = Outputs(case, meter)
 
     class Part(StatelessSourcePartition[Chunk]):
         def __init__(self) -> None:
@@ -125,7 +125,7 @@ def _bytewax(case: Case, meter: Meter, build: Callable[[Any], Any]) -> None:
     class Tell(StatelessSinkPartition[tuple[Round, float]]):
         def write_batch(self, items: list[tuple[Round, float]]) -> None:
             for found, took in items:
-                told([found], took)
+                outputs([found], took)
 
     class Sink(DynamicSink[tuple[Round, float]]):
         def build(self, step_id: str, worker_index: int, worker_count: int) -> Tell:
@@ -134,7 +134,7 @@ def _bytewax(case: Case, meter: Meter, build: Callable[[Any], Any]) -> None:
     flow = Dataflow("ecg")
     op.output("tell", build(op.input("replay", flow, Source())), Sink())
     run_main(flow)  # type: ignore[no-untyped-call]
-    told.close()
+    outputs.close()
 
 
 class Keyed:

@@ -1,4 +1,4 @@
-"""A small bundle for tests, that knows normal generated beats."""
+"""Small bundles for tests: one that knows normal generated beats, and one of images."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from genray.bundle import save_bundle
+from genray.bundle import ImageSpec, Preprocessing, save_bundle
 from genray.ecg.beats import BeatPreprocessing, cut_beats
 from genray.ecg.synthesis import generate
+from genray.models.pix2pix import UNet, UNetSettings
 from genray.models.registry import build
 
 
@@ -49,4 +50,27 @@ def fit_beats(folder: Path, members: int = 1) -> Path:
         seed=0,
         data={},
         calibration={"threshold": float(errors.quantile(0.95)), "error": "mse"},
+    )
+
+
+def save_image_bundle(folder: Path) -> Path:
+    """Write to `folder` a network of pix2pix that was not trained; gives the folder."""
+    settings = UNetSettings(filters=4)
+    return save_bundle(
+        folder,
+        UNet(3, 1, size=64, settings=settings).eval(),
+        kind="pix2pix",
+        name="unet",
+        arguments={
+            "in_channels": 3,
+            "out_channels": 1,
+            "size": 64,
+            "settings": settings.model_dump(mode="json"),
+        },
+        preprocessing=Preprocessing(
+            input=ImageSpec(channels=3), output=ImageSpec(channels=1), size=(64, 64), direction="BtoA"
+        ),
+        metrics={},
+        seed=0,
+        data={},
     )

@@ -116,9 +116,9 @@ def test_every_metric_and_label_that_is_asked_for_exists() -> None:
         r["record"] for r in rules() if "record" in r
     }
     labels = set(re.findall(r'[{,](\w+)="', shown)) | {"job", "instance"}
-    asked = {name for query in queries() for name in re.findall(r"(?:job:)?genray_ecg_[\w:]+", query)}
-    assert len(asked) > 15
-    assert asked <= names
+    used = {name for query in queries() for name in re.findall(r"(?:job:)?genray_ecg_[\w:]+", query)}
+    assert len(used) > 15
+    assert used <= names
     groups = re.findall(r"(?:by|on) \(([^)]*)\)", " ".join(queries()))
     selected = re.findall(r'[{,]\s*(\w+)\s*[!=]~?"', " ".join(queries()))
     templates = re.findall(r"\$labels\.(\w+)", RULES.read_text())
@@ -150,15 +150,17 @@ def test_an_alarm_goes_through_prometheus_and_alertmanager_to_the_pager_and_is_n
             with closing(exporter), alertmanager_server(tmp_path, pager) as alertmanager:
                 with prometheus_server(tmp_path, exporter.start(), alertmanager.port):
                     exporter.set_source("mqtt", connected=False)
-                    await pager.hears(lambda said: ("firing", "EcgSourceDown", "") in said)
+                    await pager.receives(lambda received: ("firing", "EcgSourceDown", "") in received)
                     # The monitor pushes this one itself:
                     exporter.update_alarm(ONSET)
                     exporter.update_alarm(medium)
                     began = time.monotonic()
-                    heard = await pager.hears(lambda said: ("firing", "EcgAlarm", "bed-1") in said)
-                    print(f"from update to pager: {heard - began:.2f} s")
+                    received_at = await pager.receives(
+                        lambda received: ("firing", "EcgAlarm", "bed-1") in received
+                    )
+                    print(f"from update to pager: {received_at - began:.2f} s")
                     exporter.update_alarm(replace(medium, change="ended", state="ended"))
-                    await pager.hears(lambda said: ("resolved", "EcgAlarm", "bed-1") in said)
-                assert {said[1] for said in pager.said()} == {"EcgSourceDown", "EcgAlarm"}
+                    await pager.receives(lambda received: ("resolved", "EcgAlarm", "bed-1") in received)
+                assert {alertname for _, alertname, _ in pager.received()} == {"EcgSourceDown", "EcgAlarm"}
 
     asyncio.run(test())

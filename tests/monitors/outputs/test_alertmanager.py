@@ -28,13 +28,13 @@ def test_an_alarm_is_announced_at_once_and_resolved_when_it_has_ended(tmp_path: 
             with alertmanager_server(tmp_path, pager) as server:
                 async with Client(url(server), page="http://127.0.0.1:9752/") as client:
                     client.push([ONSET])
-                    await pager.hears(lambda said: FIRING in said, seconds=2)
+                    await pager.receives(lambda received: FIRING in received, seconds=2)
                     client.push([LATCHED])
                     await client.repeats(3)
                     client.push([ENDED])
-                    await pager.hears(lambda said: RESOLVED in said)
+                    await pager.receives(lambda received: RESOLVED in received)
                     await client.reaches(lambda: client.sent == [ONSET, LATCHED, ENDED])
-                assert pager.said() == [FIRING, RESOLVED], "what was sent again was not announced again"
+                assert pager.received() == [FIRING, RESOLVED], "what was sent again was not announced again"
                 (alert,) = pager.calls[0]["alerts"]
                 assert alert["labels"] == {
                     "alertname": "EcgAsystole",
@@ -67,9 +67,9 @@ def test_an_alertmanager_that_comes_up_late_is_told_of_what_was_and_what_is(tmp_
                 assert client.sent == []
                 await asyncio.to_thread(server.start)
                 try:
-                    await pager.hears(lambda said: len(said) == 3)
-                    assert [each for each in pager.said() if each[2] == "bed-1"] == [FIRING, RESOLVED]
-                    assert ("firing", "EcgAsystole", "bed-2") in pager.said()
+                    await pager.receives(lambda received: len(received) == 3)
+                    assert [each for each in pager.received() if each[2] == "bed-1"] == [FIRING, RESOLVED]
+                    assert ("firing", "EcgAsystole", "bed-2") in pager.received()
                     await client.reaches(lambda: len(client.sent) == 3)
                 finally:
                     server.stop()
@@ -83,13 +83,13 @@ def test_a_restart_of_alertmanager_repeats_nothing_and_forgets_nothing(tmp_path:
             with alertmanager_server(tmp_path, pager) as server:
                 async with Client(url(server)) as client:
                     client.push([ONSET])
-                    await pager.hears(lambda said: FIRING in said)
+                    await pager.receives(lambda received: FIRING in received)
                     await asyncio.to_thread(server.stop)
                     await asyncio.to_thread(server.start)
                     await client.repeats(3)
-                    assert pager.said() == [FIRING]
+                    assert pager.received() == [FIRING]
                     client.push([ENDED])
-                    await pager.hears(lambda said: RESOLVED in said)
+                    await pager.receives(lambda received: RESOLVED in received)
 
     asyncio.run(test())
 
@@ -114,10 +114,10 @@ def test_a_monitor_that_was_killed_sends_what_it_owes_and_repeats_nothing(tmp_pa
                     async with Client(url(server), journal=journal) as client:
                         client.push(journal.unsent("alertmanager"))
                         client.push(journal.open_alarms())
-                        await pager.hears(lambda said: len(said) == 4)
+                        await pager.receives(lambda received: len(received) == 4)
                         await client.reaches(lambda: not journal.unsent("alertmanager"))
                 bed_2 = ("firing", "EcgAsystole", "bed-2"), ("resolved", "EcgAsystole", "bed-2")
-                assert sorted(pager.said()) == sorted([FIRING, RESOLVED, *bed_2])
+                assert sorted(pager.received()) == sorted([FIRING, RESOLVED, *bed_2])
 
     asyncio.run(test())
 

@@ -32,9 +32,9 @@ def test_an_alarm_that_goes_on_takes_the_place_of_those_that_ended_unheard() -> 
             assert client.owed[-1] == 1
             await client.reaches(lambda: new in client.sent)
             assert [each.alarm for each in client.sent[:2]] == ["a0", "a0"], "the oldest was given up"
-            told = {alert["labels"]["alarm"] for call in api.alerts for alert in call}
-            assert "new" in told
-            assert "a0" not in told
+            pushed_alarms = {alert["labels"]["alarm"] for call in api.alerts for alert in call}
+            assert "new" in pushed_alarms
+            assert "a0" not in pushed_alarms
             assert client.owed[-1] == 0
 
     asyncio.run(test())

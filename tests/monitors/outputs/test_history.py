@@ -260,7 +260,7 @@ def later(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "error", "said"),
+    ("make", "error", "expected"),
     [
         (lambda path: None, DataError, "there is no journal"),
         (lambda path: path.mkdir(), DataError, "there is no journal"),
@@ -271,11 +271,11 @@ def later(path: Path) -> None:
     ],
 )
 def test_what_is_no_journal_is_refused_and_left_alone(
-    path: Path, make: Callable[[Path], None], error: type[GenrayError], said: str
+    path: Path, make: Callable[[Path], None], error: type[GenrayError], expected: str
 ) -> None:
     make(path)
     before = sorted(os.listdir(path.parent))
-    with pytest.raises(error, match=said) as raised:
+    with pytest.raises(error, match=expected) as raised:
         read_history(path)
     assert raised.value.where == str(path)
     assert raised.value.hint

@@ -121,9 +121,9 @@ def test_a_shard_that_hangs_is_begun_anew_and_its_streams_are_lost_meanwhile(
             assert "shard 0 does not answer for 3 s; it is begun anew" in notes.lines
             assert len(processes(notes)) == 1, "the streams are lost before it is back"
             await until(lambda: len(changes(journal, "stream-lost")) == 2 * len(mine))
-            found = changes(journal, "stream-lost")
-            assert sorted(found[: len(mine)]) == [(stream, "onset") for stream in mine]
-            assert sorted(found[len(mine) :]) == [(stream, "ended") for stream in mine]
+            lost_changes = changes(journal, "stream-lost")
+            assert sorted(lost_changes[: len(mine)]) == [(stream, "onset") for stream in mine]
+            assert sorted(lost_changes[len(mine) :]) == [(stream, "ended") for stream in mine]
             assert len(set(processes(notes))) == 2
             # It does not wake up one day, and go on beside the other.
             await until(lambda: gone(hung))

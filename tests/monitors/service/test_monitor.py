@@ -67,7 +67,7 @@ class Run:
         with self.journal:
             return asyncio.run(run())
 
-    async def says(self, pattern: str) -> str:
+    async def wait_for_line(self, pattern: str) -> str:
         """Wait for a line, and give what is in its parentheses."""
         async with asyncio.timeout(30):
             while not (found := re.search(pattern, "\n".join(self.notes.lines))):
@@ -79,8 +79,8 @@ def test_an_alarm_is_acknowledged_from_the_page_and_that_is_in_the_journal_befor
     beat_bundle: Path, patients: Path, tmp_path: Path
 ) -> None:
     async def answer(run: Run) -> None:
-        page = await run.says(r"page: +(\S+)")
-        await run.says("alarm: (asystole)")
+        page = await run.wait_for_line(r"page: +(\S+)")
+        await run.wait_for_line("alarm: (asystole)")
         (onset,) = [t for t in run.journal.open_alarms() if t.kind == "asystole"]
         async with aiohttp.ClientSession() as client:
             async with client.post(f"{page}acknowledge", json={"alarm": onset.alarm}) as answer:
@@ -128,7 +128,7 @@ def test_an_alertmanager_that_is_away_holds_nothing_up_and_is_told_when_it_is_ba
 
 def test_a_broker_that_is_away_is_counted_and_the_rest_is_served(beat_bundle: Path, tmp_path: Path) -> None:
     async def look(run: Run) -> None:
-        metrics = await run.says(r"metrics: (\S+)")
+        metrics = await run.wait_for_line(r"metrics: (\S+)")
         async with aiohttp.ClientSession() as client, asyncio.timeout(20):
             while True:
                 async with client.get(metrics) as answer:
@@ -152,7 +152,7 @@ def test_it_stops_when_it_is_asked_to_and_goes_on_where_it_was(
     beat_bundle: Path, patients: Path, tmp_path: Path
 ) -> None:
     async def wait(run: Run) -> None:
-        await run.says("alarm: (asystole)")
+        await run.wait_for_line("alarm: (asystole)")
 
     first = Run(beat_bundle, tmp_path, *replay(patients, 30))(wait)
     assert first.beats < 3 * 80
@@ -201,8 +201,8 @@ async def send(port: int, streams: set[str]) -> None:
     async with aiomqtt.Client("127.0.0.1", port) as client:
         for number in count():
             for stream in streams:
-                made = replace(chunk(number, stream=stream, seconds=0.5), start=time.time() - 0.5)
-                await client.publish(f"ecg/{stream}/samples", encode(made))
+                message = replace(chunk(number, stream=stream, seconds=0.5), start=time.time() - 0.5)
+                await client.publish(f"ecg/{stream}/samples", encode(message))
             await asyncio.sleep(0.5)
 
 
@@ -226,7 +226,7 @@ def test_a_stream_that_is_not_back_after_a_restart_is_lost_until_it_comes_or_is_
         sending.cancel()
 
     async def miss(run: Run) -> None:
-        page = await run.says(r"page: +(\S+)")
+        page = await run.wait_for_line(r"page: +(\S+)")
         streams = {"a"}
         sending = asyncio.create_task(send(broker.port, streams))
         await until(run, "bc")
@@ -256,14 +256,14 @@ def test_a_bed_that_is_discharged_from_the_page_is_learned_anew(
     learned: list[float] = []
 
     async def discharge(run: Run) -> None:
-        page = await run.says(r"page: +(\S+)")
+        page = await run.wait_for_line(r"page: +(\S+)")
         streams = run.monitor.dispatcher.streams
         async with asyncio.timeout(30):
             while not any(each.reading.learned == 1 for each in streams.values()):
                 await asyncio.sleep(0.01)
         stream = next(stream for stream, each in streams.items() if each.reading.learned == 1)
-        asked = {"stream": stream}
-        async with aiohttp.ClientSession() as client, client.post(f"{page}discharge", json=asked) as answer:
+        body = {"stream": stream}
+        async with aiohttp.ClientSession() as client, client.post(f"{page}discharge", json=body) as answer:
             assert (answer.status, await answer.json()) == (200, {"discharged": True})
         assert stream not in run.journal.load_states("reference")
         async with asyncio.timeout(30):
@@ -290,7 +290,7 @@ def test_what_can_never_work_ends_it(beat_bundle: Path, tmp_path: Path) -> None:
 
 def test_a_port_that_is_taken_ends_it(beat_bundle: Path, patients: Path, tmp_path: Path) -> None:
     async def second(run: Run) -> None:
-        port = (await run.says(r"metrics: (\S+)")).split(":")[2].split("/")[0]
+        port = (await run.wait_for_line(r"metrics: (\S+)")).split(":")[2].split("/")[0]
         other = Run(beat_bundle, tmp_path / "other", *replay(patients), f"metrics.port={port}")
         with other.journal, pytest.raises(ResourceError, match=port):
             await other.monitor.run()

@@ -132,8 +132,8 @@ def test_records_that_cannot_be_read_are_told_once(beat_bundle: Path, tmp_path: 
     records = write_patients(tmp_path, [[]], 6)
     (records / "broken.hea").write_text("broken 1 360 none\n")
     reports = played(settings(beat_bundle, records))
-    (said,) = [text for report in reports for text in report.left_out]
-    assert "broken" in said
+    (left_out,) = [text for report in reports for text in report.left_out]
+    assert "broken" in left_out
 
 
 def test_a_source_that_can_never_be_opened_ends_the_shard(beat_bundle: Path, tmp_path: Path) -> None:
