@@ -248,13 +248,13 @@ class _EpisodeRows:
 
 def _history(database: sqlite3.Connection, wanted: _Selection, limits: ReadLimits) -> History:
     now = time.time()
-    found, cut = _episodes(_changes(database, wanted, limits), limits)
-    found = [each for each in found if each.episode.state != "ended" or each.episode.written >= wanted.since]
-    found.sort(key=lambda each: each.episode.recorded, reverse=True)
-    for each in found[: wanted.explained]:
-        each.episode.why = _why(database, each.explaining, limits)
-        each.episode.reason = str(_why(database, each.last, limits).get("reason", ""))[:256]
-    episodes = [each.episode for each in found]
+    read, cut = _episodes(_changes(database, wanted, limits), limits)
+    shown = [rows for rows in read if rows.episode.state != "ended" or rows.episode.written >= wanted.since]
+    shown.sort(key=lambda rows: rows.episode.recorded, reverse=True)
+    for rows in shown[: wanted.explained]:
+        rows.episode.why = _why(database, rows.explaining, limits)
+        rows.episode.reason = str(_why(database, rows.last, limits).get("reason", ""))[:256]
+    episodes = [rows.episode for rows in shown]
     beds = {episode.stream for episode in episodes} | _watched_streams(database, wanted.since, limits)
     if wanted.streams:
         beds &= set(wanted.streams)
@@ -290,18 +290,18 @@ def _changes(database: sqlite3.Connection, wanted: _Selection, limits: ReadLimit
 def _episodes(changes: Iterable[_Change], limits: ReadLimits) -> tuple[list[_EpisodeRows], bool]:
     """The alarms of changes that come newest first, and whether there were more than are read. A name that
     comes again after its end with an onset of its own (see `Journal`) is another alarm."""
-    found: list[_EpisodeRows] = []
+    episodes: list[_EpisodeRows] = []
     by_name: dict[str, _EpisodeRows] = {}
     for count, change in enumerate(changes):
         if count == limits.changes:
-            return found, True
+            return episodes, True
         rows = by_name.get(change.alarm)
         if rows is None or (rows.complete and change.state == "ended"):
             rows = _EpisodeRows.ending_with(change)
             by_name[change.alarm] = rows
-            found.append(rows)
+            episodes.append(rows)
         rows.add_earlier(change)
-    return found, False
+    return episodes, False
 
 
 def _why(database: sqlite3.Connection, row: int | None, limits: ReadLimits) -> Mapping[str, Any]:

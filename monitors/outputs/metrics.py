@@ -208,7 +208,7 @@ class MetricsExporter:
             streams = list(self._streams.values())
             alarms = sorted(set(self._alarms.values()))
             values = {name: dict(series) for name, series in self._values.items()}
-            histograms = [each.metric() for each in (self._scores, self._latencies, self._steps)]
+            histograms = [histogram.metric() for histogram in (self._scores, self._latencies, self._steps)]
         yield _metric("streams", "gauge", "Streams that are shown.", [({}, len(streams))])
         yield from _stream_metrics(streams)
         names = ("stream", *_ALARM_LABELS)
@@ -330,12 +330,12 @@ def _stream_metrics(streams: Sequence[_StreamSeries]) -> Iterator[Metric]:
     """The families with a series for each stream. What is unknown has none: NaN would be a value."""
     for family in _STREAM_FAMILIES:
         get = family.value
-        rows = [(each.labels, value) for each in streams if (value := get(each.reading)) is not None]
+        rows = [(stream.labels, value) for stream in streams if (value := get(stream.reading)) is not None]
         yield _metric(family.name, family.kind, family.documentation, rows, family.unit)
-    arrivals = [(each.labels, each.arrived) for each in streams]
+    arrivals = [(stream.labels, stream.arrived) for stream in streams]
     documentation = "Unix time at which the last reading of the stream came, by the clock of the monitor."
     yield _metric("last_arrival_timestamp_seconds", "gauge", documentation, arrivals, "seconds")
-    leads = [row for each in streams for row in each.leads]
+    leads = [row for stream in streams for row in stream.leads]
     yield _metric("lead_usable", "gauge", "1 if the lead can be judged, 0 if it is off or poor.", leads)
 
 

@@ -212,7 +212,7 @@ class Dispatcher:
 
     def _snapshot(self) -> dict[str, Any]:
         now = time.monotonic()
-        beds = [{**_as_dict(each.reading), "age": now - each.arrived} for each in self.streams.values()]
+        beds = [{**_as_dict(stream.reading), "age": now - stream.arrived} for stream in self.streams.values()]
         alarms = [_as_dict(alarm) for alarm in self.alarms.values()]
         return {"beds": beds, "alarms": alarms, "note": DISCLAIMER}
 

@@ -39,12 +39,16 @@ class _AwaitedStream:
 
 @dataclass(frozen=True)
 class _MissedStream:
-    """A stream of which nothing comes: unix time of its samples, had they gone on, and for how many seconds
-    it is lost."""
+    """A stream of which nothing comes.
+
+    Attributes:
+        sampled: unix time of its samples, had they gone on.
+        seconds: for which it is lost.
+    """
 
     stream: str
     sampled: float
-    lost: float
+    seconds: float
 
 
 class LostStreams:
@@ -75,7 +79,7 @@ class LostStreams:
     def awaited(self) -> dict[str, float]:
         """Streams that have not come again, with the time of their samples now, had they gone on."""
         now = time.monotonic()
-        return {stream: each.sampled_by(now) for stream, each in self._awaited.items()}
+        return {stream: awaited.sampled_by(now) for stream, awaited in self._awaited.items()}
 
     @property
     def raised(self) -> frozenset[str]:
@@ -90,9 +94,9 @@ class LostStreams:
 
     def silent(self, seconds: float) -> list[str]:
         """Streams of which nothing has come for so long."""
-        watched = self._dispatcher.streams
+        streams = self._dispatcher.streams
         since = time.monotonic() - seconds
-        silent = [stream for stream, each in watched.items() if each.arrived < since]
+        silent = [stream for stream, watched in streams.items() if watched.arrived < since]
         if self._began < since:
             # Of another source, of before.
             restored = {
@@ -100,7 +104,7 @@ class LostStreams:
                 for alarm in self._dispatcher.alarms.values()
                 if alarm.alarm in self._dispatcher.restored_alarms
             }
-            silent += [stream for stream in restored | self._awaited.keys() if stream not in watched]
+            silent += [stream for stream in restored | self._awaited.keys() if stream not in streams]
         return silent
 
     async def raise_for_shard(self, number: int) -> None:
@@ -108,18 +112,19 @@ class LostStreams:
         async with self._turn:
             now = time.monotonic()
             missed = []
-            for stream, each in self._dispatcher.streams.items():
-                if each.shard == number:
-                    silence = now - each.arrived
+            for stream, watched in self._dispatcher.streams.items():
+                if watched.shard == number:
+                    silence = now - watched.arrived
                     least = self._limits(stream).stream_lost.medium
-                    missed.append(_MissedStream(stream, each.reading.time + silence, max(silence, least)))
+                    missed.append(_MissedStream(stream, watched.reading.time + silence, max(silence, least)))
             await self._step_alarms(missed, _SHARD_LOST)
 
     def await_shard(self, number: int) -> None:
         """Shard `number` is back: its streams are to come again."""
-        for stream, each in self._dispatcher.streams.items():
-            if each.shard == number:
-                self._awaited[stream] = _AwaitedStream(each.reading.time, each.arrived, each.arrived)
+        for stream, watched in self._dispatcher.streams.items():
+            if watched.shard == number:
+                arrived = watched.arrived
+                self._awaited[stream] = _AwaitedStream(watched.reading.time, arrived, arrived)
 
     async def raise_for_awaited(self, *, all_up: bool) -> None:
         """Now and then: raise the alarm of streams that have not come again.
@@ -132,10 +137,10 @@ class LostStreams:
             if self._settled is None and (all_up or now - self._began > _SETTLING):
                 self._settled = now
             missed = []
-            for stream, each in self._awaited.items():
-                missed_from = self._settled if each.missed_from is None else each.missed_from
+            for stream, awaited in self._awaited.items():
+                missed_from = self._settled if awaited.missed_from is None else awaited.missed_from
                 if missed_from is not None:
-                    missed.append(_MissedStream(stream, each.sampled_by(now), now - missed_from))
+                    missed.append(_MissedStream(stream, awaited.sampled_by(now), now - missed_from))
             await self._step_alarms(missed, _NOT_BACK)
 
     async def end_for(self, readings: Sequence[Reading]) -> None:
@@ -198,13 +203,13 @@ class LostStreams:
             alarm.stream: alarm for alarm in self._dispatcher.alarms.values() if alarm.kind == "stream-lost"
         }
         changes: list[Transition] = []
-        for each in missed:
-            stream = each.stream
+        for lost in missed:
+            stream = lost.stream
             open_alarms = [alarms[stream]] if stream in alarms else []
             before = self._alarm_states.get(stream) or restore(stream, open_alarms)
             # An alarm that is open may have changed later than the last sample that is known.
-            time_now = max(each.sampled, before.time or each.sampled)
-            observation = Observation(time=time_now, good=False, lost=each.lost)
+            time_now = max(lost.sampled, before.time or lost.sampled)
+            observation = Observation(time=time_now, good=False, lost=lost.seconds)
             self._alarm_states[stream], transitions = step(before, observation, self._limits(stream))
             changes += [
                 replace(change, why={**change.why, "reason": reason})

@@ -29,7 +29,7 @@ _SAVE_PERIOD = 5.0  # s between places of sources that are saved
 _STATUS_PERIOD = 2.0  # s between states of the whole on the page
 _NOTE_PERIOD = 15.0  # s between lines that say it
 _PRUNE_PERIOD = 3600.0  # s
-_FIRST_WAIT = 1.0  # s before a lost shard is begun again; each time twice as long, up to
+_FIRST_WAIT = 1.0  # s before a lost shard is begun again; twice as long each time, up to
 _LONGEST_WAIT = 30.0
 _ENDING = 5.0  # s that shards have to end well
 _HANG_SECONDS = 10.0
@@ -383,4 +383,4 @@ class Monitor:
     def _watched_streams(self) -> dict[str, float]:
         """Streams that have a bed, or had one when the monitor ended last, and the time of their samples."""
         streams = self.dispatcher.streams
-        return self._lost_streams.awaited | {name: each.reading.time for name, each in streams.items()}
+        return self._lost_streams.awaited | {name: stream.reading.time for name, stream in streams.items()}
