@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -23,13 +23,13 @@ _PACKAGES = ("jobs", "pipelines", "monitors")
 
 
 class Outcome(Protocol):
-    """What a target came to."""
+    """What came of a run."""
 
     def as_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """For programs: plain JSON values."""
 
-    def rows(self) -> Sequence[tuple[str, str]]:
-        """For a person: a label and a text each."""
+    def rows(self) -> Iterable[tuple[str, str]]:
+        """For the terminal: names and values."""
 
 
 class Prepared(Protocol):
@@ -49,8 +49,8 @@ class Prepared(Protocol):
     def folder(self) -> Path:
         """Where it will be written."""
 
-    def run(self, display: Display, have: Resources, attached: bool) -> Mapping[str, Any] | Outcome:
-        """Do it; returns the outcome, or its plain JSON values."""
+    def run(self, display: Display, have: Resources, attached: bool) -> Outcome | Mapping[str, Any]:
+        """Do it; returns the outcome."""
 
 
 class Implementation(Protocol):

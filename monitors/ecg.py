@@ -133,7 +133,7 @@ class MonitorOutcome:
     summary: MonitorSummary
 
     def as_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """For programs: plain JSON values."""
         return {
             "target": self.target,
             "run": self.run,
@@ -145,7 +145,7 @@ class MonitorOutcome:
         }
 
     def rows(self) -> Sequence[tuple[str, str]]:
-        """For a person: a label and a text each."""
+        """For the terminal: names and values."""
         summary = self.summary
         rows = [
             ("watched", f"{summary.streams} streams  {summary.beats} beats"),

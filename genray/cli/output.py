@@ -34,16 +34,16 @@ def fail(error: GenrayError, *, as_json: bool = False) -> int:
     return error.exit_code
 
 
-def show_outcome(outcome: Mapping[str, Any] | Outcome) -> None:
+def show_outcome(outcome: Outcome | Mapping[str, Any]) -> None:
     """Where everything is, and how good it is beside the trivial predictors."""
     rows = _outcome_rows(outcome) if isinstance(outcome, Mapping) else outcome.rows()
     say(aligned(list(rows)))
 
 
-def print_json(outcome: Mapping[str, Any] | Outcome) -> None:
+def print_json(values: Outcome | Mapping[str, Any]) -> None:
     """The one JSON line that ends standard output."""
-    values = dict(outcome) if isinstance(outcome, Mapping) else outcome.as_json()
-    print(json.dumps(values), flush=True)
+    plain = dict(values) if isinstance(values, Mapping) else values.as_json()
+    print(json.dumps(plain), flush=True)
 
 
 def print_encodable(text: str) -> None:

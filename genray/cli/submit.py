@@ -90,7 +90,7 @@ def submit(
 
 def run_here(
     target: str, implementation: Any, settings: Settings, run: str | None, *, dry_run: bool
-) -> Mapping[str, Any] | Outcome:
+) -> Outcome | Mapping[str, Any]:
     """Check, then run in this process, in Ray workers of its own, or in those of the job that it is."""
     from dataclasses import asdict
 
@@ -114,7 +114,7 @@ def run_here(
             if prepared.needs_ray(attached):
                 have = stack.enter_context(cluster())
                 check_request(**asdict(prepared.demand(have)), have=have)
-            outcome: Mapping[str, Any] | Outcome = prepared.run(shown, have, attached)
+            outcome: Outcome | Mapping[str, Any] = prepared.run(shown, have, attached)
             return outcome
     finally:
         shown.close()
