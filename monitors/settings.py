@@ -1,4 +1,4 @@
-"""Settings of the ECG monitor, as one."""
+"""Settings of the ECG monitor: those of its parts together, and limits of single patients."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ class EcgSettings(Settings):
     journal: JournalSettings = Field(JournalSettings(), description="the record of all alarms")
 
     @model_validator(mode="after")
-    def _patients(self) -> Self:
+    def _check_patients(self) -> Self:
         for name in self.patients:
             try:
                 self._limits_of(name)
             except ValidationError as error:
-                raise self._refused(name, error) from None
+                raise self._by_user_keys(name, error) from None
         return self
 
     def limits_by(self, pseudonym: Callable[[str], str]) -> Callable[[str], Limits]:
@@ -60,28 +60,30 @@ class EcgSettings(Settings):
         special = {pseudonym(name): self._limits_of(name) for name in self.patients}
         return lambda stream: special.get(stream, self.alarms)
 
-    def _refused(self, name: str, error: ValidationError) -> ValidationError:
-        """`error` of the limits of `name`, by the keys that the user gave."""
-        takes = [f"patients.{name}.{key}" for key in flatten(self.alarms)]
-        found = []
-        for problem in error.errors(include_url=False):
-            kind: str | PydanticCustomError = problem["type"]
-            if kind == "extra_forbidden":
-                kind = PydanticCustomError(kind, "Extra inputs are not permitted", {"takes": takes})
-            where = ("patients", name, *problem["loc"])
-            found.append(
-                InitErrorDetails(type=kind, loc=where, input=problem["input"], ctx=problem.get("ctx", {}))
-            )
-        return ValidationError.from_exception_data("patients", found)
-
     def _limits_of(self, name: str) -> Limits:
         return Limits.model_validate(_merged(self.alarms.model_dump(), self.patients[name]))
 
+    def _by_user_keys(self, name: str, error: ValidationError) -> ValidationError:
+        """`error` of the limits of `name`, by the keys that the user gave."""
+        valid_keys = [f"patients.{name}.{key}" for key in flatten(self.alarms)]
+        problems = []
+        for problem in error.errors(include_url=False):
+            kind: str | PydanticCustomError = problem["type"]
+            if kind == "extra_forbidden":
+                kind = PydanticCustomError(kind, "Extra inputs are not permitted", {"takes": valid_keys})
+            location = ("patients", name, *problem["loc"])
+            problems.append(
+                InitErrorDetails(type=kind, loc=location, input=problem["input"], ctx=problem.get("ctx", {}))
+            )
+        return ValidationError.from_exception_data("patients", problems)
 
-def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    result = dict(under)
-    for key, value in over.items():
-        below = result.get(key)
-        both = isinstance(value, Mapping) and isinstance(below, Mapping)
-        result[key] = _merged(below, value) if both and isinstance(below, Mapping) else value
+
+def _merged(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with what `overrides` says instead, also inside of mappings."""
+    result = dict(values)
+    for key, override in overrides.items():
+        value = result.get(key)
+        if isinstance(override, Mapping) and isinstance(value, Mapping):
+            override = _merged(value, override)
+        result[key] = override
     return result

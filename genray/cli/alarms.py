@@ -7,10 +7,11 @@ import csv
 import re
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 import click
 
@@ -23,26 +24,47 @@ if TYPE_CHECKING:
     from monitors.outputs.history import AlarmEpisode, History
     from monitors.sources.pseudonyms import Pseudonyms
 
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_APART = 60.0  # s between the clocks of samples and monitor from which both times are shown
-_HEAD = ("ONSET", "STREAM", "ALARM", "PRIORITY", "STATE", "LASTED", "TOLD", "ACK", "WHY")
+_SECONDS_PER_UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_CLOCKS_APART = 60.0  # s between the clocks of samples and monitor from which both times are shown
 _NARROW = 110  # columns of a terminal under which cells would be cut into pieces
-_COLUMNS = (
+_TABLE_COLUMNS = ("ONSET", "STREAM", "ALARM", "PRIORITY", "STATE", "LASTED", "TOLD", "ACK", "WHY")
+_CSV_COLUMNS = (
     *("onset", "recorded", "stream", "kind", "category", "priority", "state", "reason", "seconds"),
     *("announced", "acknowledged", "value", "unit", "limit", "why", "alarm"),
 )
 _STYLES = {"high": "bold red", "medium": "yellow"}
-# Of a kind: what was measured, its limit (unnamed: that of the priority), words, unit, digits.
-_MEASURED = {
-    "asystole": ("silence", "silence", "no beat for {}", " s", 1),
-    "bradycardia": ("heart_rate", "", "{}", " beats a minute", 0),
-    "tachycardia": ("heart_rate", "", "{}", " beats a minute", 0),
-    "anomaly": ("burden", "begin", "{} of the last beats unusual", " %", 0),
-    "gap": ("missing", "begin", "{} of the last minute missing", " s", 1),
-    "stream-lost": ("lost", "", "nothing came for {}", " s", 0),
-    "behind": ("behind", "begin", "the monitor was {} late", " s", 1),
+
+
+@dataclass(frozen=True)
+class _MeasureFormat:
+    """How what raised an alarm is shown.
+
+    Attributes:
+        value: under which name it was measured; `limit`: its limit, empty: under the name of the priority.
+        words: of the value.
+    """
+
+    value: str
+    limit: str
+    words: str
+    unit: str
+    digits: int
+
+
+_MEASURE_FORMATS = {
+    "asystole": _MeasureFormat("silence", "silence", "no beat for {}", " s", 1),
+    "bradycardia": _MeasureFormat("heart_rate", "", "{}", " beats a minute", 0),
+    "tachycardia": _MeasureFormat("heart_rate", "", "{}", " beats a minute", 0),
+    "anomaly": _MeasureFormat("burden", "begin", "{} of the last beats unusual", " %", 0),
+    "gap": _MeasureFormat("missing", "begin", "{} of the last minute missing", " s", 1),
+    "stream-lost": _MeasureFormat("lost", "", "nothing came for {}", " s", 0),
+    "behind": _MeasureFormat("behind", "begin", "the monitor was {} late", " s", 1),
 }
-_LEADS = {"lead-off": ("off", "off, flat or saturated"), "poor-signal": ("poor", "too noisy to be judged")}
+# Of alarms that name leads: under which name, and words.
+_LEAD_FORMATS = {
+    "lead-off": ("off", "off, flat or saturated"),
+    "poor-signal": ("poor", "too noisy to be judged"),
+}
 
 
 _STATE = click.option(
@@ -81,29 +103,31 @@ def alarms(
 
     if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other", hint="give one of them")
-    folder, now = state or _default_state(), time.time()
+    folder = state or default_state()
+    now = time.time()
     journal = folder / "journal.sqlite"
-    streams = () if stream is None else _meant_streams(folder, stream)
+    streams = set[str]() if stream is None else _possible_streams(folder, stream)
     history = read_history(
         journal,
-        since=None if since is None else now - _period(since),
+        since=None if since is None else now - _parse_period(since),
         streams=streams,
-        kind=None if kind is None else _checked_kind(kind),
+        kind=None if kind is None else _check_kind(kind),
         explained=limit,
     )
-    if streams and not history.episodes and not {*streams} & {*known_streams(journal)}:
+    if streams and not history.episodes and streams.isdisjoint(known_streams(journal)):
         say(f"the journal knows no stream {label_value(str(stream))}")
-    shown, until = history.episodes[:limit], history.until
+    shown = history.episodes[:limit]
+    figures = _Figures.of(history)
     if as_json:
-        listed = [_alarm_values(each, until) for each in shown]
-        print_json({"state": str(folder), "alarms": listed, "summary": _figures(history)})
+        listed = [_alarm_json(episode, history.until) for episode in shown]
+        print_json({"state": str(folder), "alarms": listed, "summary": figures.as_json()})
     elif as_csv:
-        _print_csv([_alarm_values(each, until) for each in shown])
-        say(_summary(history))
+        _print_csv([_alarm_json(episode, history.until) for episode in shown])
+        say(figures.line())
     else:
         if shown:
-            _print_table([_row(each, until) for each in shown])
-        print_encodable(_summary(history))
+            _print_table([_table_row(episode, history.until) for episode in shown])
+        print_encodable(figures.line())
     if len(history.episodes) > len(shown):
         say(f"{len(history.episodes) - len(shown):,} more: --limit {len(history.episodes)} shows all")
 
@@ -123,7 +147,7 @@ def names(names: tuple[str, ...], state: Path | None, known: bool, as_json: bool
     """
     from monitors.outputs.history import known_streams
 
-    folder = state or _default_state()
+    folder = state or default_state()
     pseudonyms = _pseudonyms(folder)
     if pseudonyms is None:
         raise DataError(
@@ -131,102 +155,198 @@ def names(names: tuple[str, ...], state: Path | None, known: bool, as_json: bool
             where=str(folder / "stream.key"),
             hint="give --state, the folder that `genray monitor ecg` names at its end as its state",
         )
-    found = {name: pseudonyms.of(_checked_name(name)) for name in names}
-    back = {pseudonym: name for name, pseudonym in found.items()}
+    pseudonym_of = {name: pseudonyms.of(_check_name(name)) for name in names}
+    name_of = {pseudonym: name for name, pseudonym in pseudonym_of.items()}
     streams = known_streams(folder / "journal.sqlite") if known else []
     if as_json:
-        listed = [{"stream": each, "name": back.get(each)} for each in streams]
-        print_json({"names": found, **({"known": listed} if known else {})})
+        values: dict[str, Any] = {"names": pseudonym_of}
+        if known:
+            values["known"] = [{"stream": stream, "name": name_of.get(stream)} for stream in streams]
+        print_json(values)
         return
-    print_encodable(aligned([(label_value(name, 255), pseudonym) for name, pseudonym in found.items()]))
+    print_encodable(
+        aligned([(label_value(name, 255), pseudonym) for name, pseudonym in pseudonym_of.items()])
+    )
     if known:
-        rows = [(label_value(each), label_value(back.get(each, "-"), 255)) for each in streams]
+        rows = [(label_value(stream), label_value(name_of.get(stream, "-"), 255)) for stream in streams]
         print_encodable("\n" + aligned([("KNOWN", "NAME"), *rows]))
 
 
-def _measure(each: AlarmEpisode) -> tuple[float | None, str, float | None, str]:
-    """What an alarm was raised by: a value, its unit and its limit, as far as there are any, and in words."""
-    said = (each.why.get(name) for name in ("measured", "limits"))
-    measured, limits = (given if isinstance(given, dict) else {} for given in said)
-    if each.kind in _LEADS and measured:
-        name, words = _LEADS[each.kind]
-        given = measured.get(name)
-        leads = [label_value(str(lead), 16) for lead in given[:16]] if isinstance(given, list) else []
-        return None, "", None, f"{', '.join(leads) or 'all leads'}: {words}"
-    name, bound, words, unit, digits = _MEASURED.get(each.kind, ("", "", "", "", 0))
-    if (value := _number(measured.get(name))) is None:
-        return None, "", None, ""
-    limit = _number(limits.get(bound or each.priority, limits.get("medium")))
-    if unit == " %":
-        value, limit = round(100 * value, 6), None if limit is None else round(100 * limit, 6)
-    text = duration(value) if each.kind == "stream-lost" else f"{value:.{digits}f}{unit}"
-    bounded = "" if limit is None else f"; limit {limit:g}{unit.replace(' beats', '')}"
-    return value, unit.strip(), limit, words.format(text) + bounded
+def default_state() -> Path:
+    """The folder of a monitor whose settings name no other. To load its settings would load all of it."""
+    from genray.settings.shipped import shipped_values
+
+    return Path(shipped_values("ecg")["state"])
 
 
-def _row(each: AlarmEpisode, until: float) -> tuple[str, ...]:
-    onset, recorded = _moment(each.onset), _moment(each.recorded)
-    if abs(each.recorded - each.onset) > _APART:
-        onset += f" (recorded {_beside(recorded, onset)})"
-    reason = f" ({label_value(each.reason, 100)})" if each.reason not in ("", each.state) else ""
-    lasted, open_still = _number(each.lasted(until)), "" if each.state == "ended" else " so far"
+@dataclass(frozen=True)
+class _Figures:
+    """How many alarms there were, of each kind and priority, and a bed and day.
+
+    Attributes:
+        kinds: counts by kind and priority, the most frequent kind first.
+        complete: whether all were read.
+        seconds: of the period.
+        rate: announced alarms a bed and day; None: the period is too short.
+    """
+
+    alarms: int
+    announced: int
+    open: int
+    kinds: Mapping[str, Mapping[str, int]]
+    complete: bool
+    beds: int
+    seconds: float
+    rate: float | None
+
+    @classmethod
+    def of(cls, history: History) -> Self:
+        from monitors.outputs.history import priority_rank
+
+        kinds: dict[str, dict[str, int]] = {}
+        by_priority = sorted(
+            history.episodes, key=lambda episode: priority_rank(episode.priority), reverse=True
+        )
+        for episode in by_priority:
+            counts = kinds.setdefault(episode.kind, {})
+            counts[episode.priority] = counts.get(episode.priority, 0) + 1
+        rate = history.per_bed_and_day
+        return cls(
+            alarms=len(history.episodes),
+            announced=sum(episode.announced for episode in history.episodes),
+            open=sum(episode.state != "ended" for episode in history.episodes),
+            kinds=dict(sorted(kinds.items(), key=lambda item: -sum(item[1].values()))),
+            complete=not history.cut,
+            beds=history.beds,
+            seconds=round(max(0.0, history.until - history.began), 1),
+            rate=None if rate is None else round(rate, 2),
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "alarms": self.alarms,
+            "announced": self.announced,
+            "open": self.open,
+            "kinds": self.kinds,
+            "complete": self.complete,
+            "beds": self.beds,
+            "seconds": self.seconds,
+            "announced_per_bed_and_day": self.rate,
+        }
+
+    def line(self) -> str:
+        """The same for a person."""
+        if not self.alarms:
+            return "no alarms"
+        kinds = []
+        for kind, counts in self.kinds.items():
+            priorities = ", ".join(f"{count} {label_value(priority)}" for priority, count in counts.items())
+            kinds.append(f"{label_value(kind)} {sum(counts.values())} ({priorities})")
+        rate = "too short for a rate" if self.rate is None else f"{self.rate:.3g} announced a bed and day"
+        parts = [
+            f"alarms {self.alarms:,}, announced {self.announced:,}, open {self.open:,}",
+            ", ".join(kinds),
+            f"beds {self.beds}, {duration(self.seconds)}: {rate}",
+        ]
+        if not self.complete:
+            parts.append("older ones were not read")
+        return "; ".join(parts)
+
+
+@dataclass(frozen=True)
+class _Measurement:
+    """What an alarm was raised by, as far as that is known: a value and its limit, and in words."""
+
+    value: float | None = None
+    unit: str = ""
+    limit: float | None = None
+    text: str = ""
+
+
+def _measurement(episode: AlarmEpisode) -> _Measurement:
+    measured = _mapping(episode.why.get("measured"))
+    if episode.kind in _LEAD_FORMATS and measured:
+        name, words = _LEAD_FORMATS[episode.kind]
+        return _Measurement(text=f"{_lead_names(measured.get(name))}: {words}")
+    measure = _MEASURE_FORMATS.get(episode.kind)
+    value = _number(measured.get(measure.value)) if measure else None
+    if measure is None or value is None:
+        return _Measurement()
+    limits = _mapping(episode.why.get("limits"))
+    limit = _number(limits.get(measure.limit or episode.priority, limits.get("medium")))
+    if measure.unit == " %":
+        value = round(100 * value, 6)
+        limit = None if limit is None else round(100 * limit, 6)
+    if episode.kind == "stream-lost":
+        value_text = duration(value)
+    else:
+        value_text = f"{value:.{measure.digits}f}{measure.unit}"
+    text = measure.words.format(value_text)
+    if limit is not None:
+        text += f"; limit {limit:g}{measure.unit.replace(' beats', '')}"
+    return _Measurement(value, measure.unit.strip(), limit, text)
+
+
+def _lead_names(leads: Any) -> str:
+    names = [label_value(str(lead), 16) for lead in leads[:16]] if isinstance(leads, list) else []
+    return ", ".join(names) or "all leads"
+
+
+def _table_row(episode: AlarmEpisode, until: float) -> tuple[str, ...]:
+    """The cells of `_TABLE_COLUMNS`."""
+    onset = _local_time(episode.onset)
+    recorded = _local_time(episode.recorded)
+    if abs(episode.recorded - episode.onset) > _CLOCKS_APART:
+        onset += f" (recorded {_without_same_day(recorded, onset)})"
+    state = label_value(episode.state)
+    if episode.reason not in ("", episode.state):
+        state += f" ({label_value(episode.reason, 100)})"
+    acknowledged = ""
+    if episode.acknowledged is not None:
+        acknowledged = _without_same_day(_local_time(episode.acknowledged), recorded)
     return (
         onset,
-        label_value(each.stream),
-        label_value(each.kind),
-        label_value(each.priority),
-        label_value(each.state) + reason,
-        "" if lasted is None else duration(lasted) + open_still,
-        "yes" if each.announced else "no",
-        "" if each.acknowledged is None else _beside(_moment(each.acknowledged), recorded),
-        _measure(each)[-1],
+        label_value(episode.stream),
+        label_value(episode.kind),
+        label_value(episode.priority),
+        state,
+        _lasted_text(episode, until),
+        "yes" if episode.announced else "no",
+        acknowledged,
+        _measurement(episode).text,
     )
 
 
-def _alarm_values(each: AlarmEpisode, until: float) -> dict[str, Any]:
-    """An alarm as plain values: times as ISO 8601 with their offset, seconds."""
-    plain: dict[str, Any] = {name: getattr(each, name, None) for name in _COLUMNS}
-    plain |= zip(("value", "unit", "limit", "why"), _measure(each), strict=True)
-    for name in ("onset", "recorded", "acknowledged"):
-        plain[name] = None if plain[name] is None else _moment(plain[name], "T")
-    return plain | {"seconds": _number(round(each.lasted(until), 3))}
+def _lasted_text(episode: AlarmEpisode, until: float) -> str:
+    lasted = _number(episode.lasted(until))
+    if lasted is None:
+        return ""
+    return duration(lasted) if episode.state == "ended" else f"{duration(lasted)} so far"
 
 
-def _figures(history: History) -> dict[str, Any]:
-    """How many alarms of each kind and priority, and a bed and day."""
-    from monitors.outputs.history import rank
-
-    kinds: dict[str, dict[str, int]] = {}
-    for each in sorted(history.episodes, key=lambda each: rank(each.priority), reverse=True):
-        of = kinds.setdefault(each.kind, {})
-        of[each.priority] = of.get(each.priority, 0) + 1
-    rate = history.per_bed_and_day
+def _alarm_json(episode: AlarmEpisode, until: float) -> dict[str, Any]:
+    """An alarm as plain values by `_CSV_COLUMNS`: times as ISO 8601 with their offset, seconds."""
+    measurement = _measurement(episode)
+    acknowledged = episode.acknowledged
     return {
-        "alarms": len(history.episodes),
-        "announced": sum(each.announced for each in history.episodes),
-        "open": sum(each.state != "ended" for each in history.episodes),
-        "kinds": dict(sorted(kinds.items(), key=lambda item: -sum(item[1].values()))),
-        "complete": not history.cut,
-        "beds": history.beds,
-        "seconds": round(max(0.0, history.until - history.began), 1),
-        "announced_per_bed_and_day": None if rate is None else round(rate, 2),
+        "onset": _iso_time(episode.onset),
+        "recorded": _iso_time(episode.recorded),
+        "stream": episode.stream,
+        "kind": episode.kind,
+        "category": episode.category,
+        "priority": episode.priority,
+        "state": episode.state,
+        "reason": episode.reason,
+        "seconds": _number(round(episode.lasted(until), 3)),
+        "announced": episode.announced,
+        "acknowledged": None if acknowledged is None else _iso_time(acknowledged),
+        "value": measurement.value,
+        "unit": measurement.unit,
+        "limit": measurement.limit,
+        "why": measurement.text,
+        "alarm": episode.alarm,
     }
-
-
-def _summary(history: History) -> str:
-    """The same in a line."""
-    figures = _figures(history)
-    if not figures["alarms"]:
-        return "no alarms"
-    kinds = []
-    for kind, of in figures["kinds"].items():
-        each = ", ".join(f"{count} {label_value(priority)}" for priority, count in of.items())
-        kinds.append(f"{label_value(kind)} {sum(of.values())} ({each})")
-    count, rate = figures["alarms"], figures["announced_per_bed_and_day"]
-    a_day = "too short for a rate" if rate is None else f"{rate:.3g} announced a bed and day"
-    where = f"beds {figures['beds']}, {duration(figures['seconds'])}: {a_day}"
-    head = f"alarms {count:,}, announced {figures['announced']:,}, open {figures['open']:,}"
-    return f"{head}; {', '.join(kinds)}; {where}" + "; older ones were not read" * history.cut
 
 
 def _print_table(rows: Sequence[Sequence[str]]) -> None:
@@ -236,14 +356,14 @@ def _print_table(rows: Sequence[Sequence[str]]) -> None:
 
     console = Console()
     if not console.is_terminal or console.width < _NARROW:
-        print_encodable(aligned([_HEAD, *rows]) + "\n")
+        print_encodable(aligned([_TABLE_COLUMNS, *rows]) + "\n")
         return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in _HEAD:
+    for name in _TABLE_COLUMNS:
         table.add_column(name, overflow="fold")
     for row in rows:
         # As text: square brackets are markup to rich.
-        table.add_row(*(Text(word, style=_STYLES.get(word, "")) for word in row))
+        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
     with console.capture() as drawn:
         console.print(table)
     print_encodable(drawn.get())
@@ -252,34 +372,29 @@ def _print_table(rows: Sequence[Sequence[str]]) -> None:
 def _print_csv(alarms: Sequence[Mapping[str, Any]]) -> None:
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    writer.writerows([_cell(alarm[name]) for name in _COLUMNS] for alarm in alarms)
+    writer.writerow(_CSV_COLUMNS)
+    writer.writerows([_csv_cell(alarm[name]) for name in _CSV_COLUMNS] for alarm in alarms)
     print_encodable(text.getvalue().rstrip("\n"))
 
 
-def _cell(value: Any) -> Any:
-    text = label_value(value, 256) if isinstance(value, str) and value else value
+def _csv_cell(value: Any) -> Any:
+    if not isinstance(value, str) or not value:
+        return value
+    text = label_value(value, 256)
     # A spreadsheet would compute what begins so.
-    return f"'{text}" if str(value)[:1] in ("=", "+", "-", "@") and isinstance(value, str) else text
+    return f"'{text}" if value.startswith(("=", "+", "-", "@")) else text
 
 
-def _default_state() -> Path:
-    """The folder that a monitor has unless it is told otherwise. To ask its settings would load all of it."""
-    from genray.settings.shipped import shipped_values
-
-    return Path(shipped_values("ecg")["state"])
-
-
-def _period(text: str) -> float:
+def _parse_period(text: str) -> float:
     """Seconds of "90s", "45m", "8h", "2d" or "1h30m"."""
     parts = re.findall(r"(\d{1,6}(?:\.\d{1,3})?)([smhd])", text)
-    seconds = sum(float(count) * _SECONDS[unit] for count, unit in parts)
+    seconds = sum(float(count) * _SECONDS_PER_UNIT[unit] for count, unit in parts)
     if "".join(count + unit for count, unit in parts) != text or not seconds:
         raise UsageError(f"--since {text!r} is no length of time", hint="for example 30m, 8h or 2d")
     return seconds
 
 
-def _checked_kind(text: str) -> str:
+def _check_kind(text: str) -> str:
     from monitors.alarms.events import AlarmKind
 
     if text not in get_args(AlarmKind):
@@ -287,10 +402,20 @@ def _checked_kind(text: str) -> str:
     return text
 
 
-def _meant_streams(folder: Path, text: str) -> set[str]:
-    """The streams that `text` can mean: a pseudonym, or a name if the key is there."""
+def _check_name(text: str) -> str:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise UsageError(f"{text!r} is not UTF-8: no stream has that name", hint="check the name") from None
+    return text
+
+
+def _possible_streams(folder: Path, text: str) -> set[str]:
+    """The streams that `text` can stand for: a pseudonym, or a name if the key is there."""
     pseudonyms = _pseudonyms(folder)
-    return {_checked_name(text)} if pseudonyms is None else {_checked_name(text), pseudonyms.of(text)}
+    if pseudonyms is None:
+        return {_check_name(text)}
+    return {_check_name(text), pseudonyms.of(text)}
 
 
 def _pseudonyms(folder: Path) -> Pseudonyms | None:
@@ -300,28 +425,37 @@ def _pseudonyms(folder: Path) -> Pseudonyms | None:
     return Pseudonyms(load_or_make_key(key)) if key.exists() else None  # else it would be made
 
 
-def _checked_name(text: str) -> str:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise UsageError(f"{text!r} is not UTF-8: no stream has that name", hint="check the name") from None
-    return text
+def _local_time(seconds: float) -> str:
+    """Such as "2026-03-01 14:31:12"."""
+    moment = _datetime(seconds)
+    return f"{seconds:g} s" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S}"
 
 
-def _moment(seconds: float, between: str = " ") -> str:
-    """Local time: "2026-03-01 14:31:12"; with "T" ISO 8601 with its offset. A device may say any time."""
+def _iso_time(seconds: float) -> str:
+    """ISO 8601 with milliseconds and the offset of this place."""
+    moment = _datetime(seconds)
+    return f"{seconds:g} s" if moment is None else moment.isoformat(timespec="milliseconds")
+
+
+def _datetime(seconds: float) -> datetime | None:
+    """None for what is no time: a device may say anything."""
     try:
-        moment = datetime.fromtimestamp(seconds).astimezone()
+        return datetime.fromtimestamp(seconds).astimezone()
     except (ValueError, OverflowError, OSError):
-        return f"{seconds:g} s"
-    return moment.isoformat(timespec="milliseconds") if between == "T" else f"{moment:%Y-%m-%d %H:%M:%S}"
+        return None
 
 
-def _beside(moment: str, other: str) -> str:
-    """The time of day alone where the day was said."""
+def _without_same_day(moment: str, other: str) -> str:
+    """The time of day alone where `other` has the day."""
     return moment[11:] if moment[:11] == other[:11] else moment
 
 
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
 def _number(value: Any) -> float | None:
-    plain = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if plain and abs(value) < 1e15 else None  # nor was what is larger ever measured
+    """None for what is no number, or larger than anything that was ever measured."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e15:
+        return None
+    return float(value)

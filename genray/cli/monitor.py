@@ -14,7 +14,9 @@ from genray.cli.options import CONFIG, JSON, SET, reported
 from genray.cli.output import print_json, say, show_outcome
 
 _DEMO = Path("runs/ecg-demo")
-_PATIENTS, _MINUTES = 6, 3  # that the demo's bundle is trained on
+# What the demo's bundle is trained on.
+_DEMO_PATIENTS = 6
+_DEMO_MINUTES = 3
 
 
 @click.group()
@@ -65,23 +67,22 @@ def ecg(
     from genray.targets import find_target
 
     target: Any = find_target("ecg").load()
-    first = _demo_settings() if demo else []
-    last = {"seconds": seconds, "metrics.port": metrics_port, "page.port": page_port}
-    given = [f"{key}={value}" for key, value in last.items() if value is not None]
-    settings = absolute(
-        load(target.settings_class, target="ecg", config=config, sets=(*first, *sets, *given))
-    )
+    demo_sets = _demo_settings() if demo else []
+    options = {"seconds": seconds, "metrics.port": metrics_port, "page.port": page_port}
+    option_sets = [f"{key}={value}" for key, value in options.items() if value is not None]
+    all_sets = (*demo_sets, *sets, *option_sets)
+    settings = absolute(load(target.settings_class, target="ecg", config=config, sets=all_sets))
     outcome = run_here("ecg", target, settings, None, dry_run=False)
     show_outcome(outcome)
     if as_json:
-        print_json(outcome)
+        print_json(outcome.as_json())
 
 
 def _demo_settings() -> list[str]:
     """Settings of the demo. Its bundle is trained on generated patients first, if it is not there."""
     bundle = _DEMO / "train" / "bundle"
     if not (bundle / "bundle.json").exists():
-        _train()
+        _train_demo_bundle()
     return [
         f"bundle={bundle}",
         f"state={_DEMO}/monitor",
@@ -92,7 +93,7 @@ def _demo_settings() -> list[str]:
     ]
 
 
-def _train() -> None:
+def _train_demo_bundle() -> None:
     from genray.cli.submit import run_here
     from genray.ecg.synthesis import write_records
     from genray.settings.base import absolute
@@ -103,11 +104,14 @@ def _train() -> None:
     records = _DEMO / "records"
     if not records.exists():
         partial = _DEMO / ".records.new"
-        write_records(partial, _PATIENTS, 60 * _MINUTES)
+        write_records(partial, _DEMO_PATIENTS, 60 * _DEMO_MINUTES)
         partial.rename(records)
     training: Any = find_target("train-ecg").load()
-    # Small: what it has to tell apart is drawn, and somebody is waiting.
-    small = ("loop.epochs=8", "threshold.folds=0", "device.gpu=false", "device.threads=1")
-    sets = (f"data.path={records}", f"runs={_DEMO}", *small)
+    sets = (
+        f"data.path={records}",
+        f"runs={_DEMO}",
+        # Small: what it has to tell apart is drawn, and somebody is waiting.
+        *("loop.epochs=8", "threshold.folds=0", "device.gpu=false", "device.threads=1"),
+    )
     settings = absolute(load(training.settings_class, target="train-ecg", sets=sets))
     run_here("train-ecg", training, settings, "train", dry_run=False)

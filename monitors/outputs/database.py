@@ -15,6 +15,8 @@ from genray.errors import DataError, GenrayError, StorageFull
 
 VERSION = 2
 APPLICATION = 0x6765_6367  # "gecg": tells a journal from another program's database
+CONDITION_HOLDS = ("onset", "escalated", "resumed")
+"""Changes of an alarm at which its condition holds: what was measured then explains it."""
 _TRANSITIONS = """
 CREATE TABLE transitions (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -48,10 +50,10 @@ DROP INDEX by_stream;
 INSERT INTO transitions SELECT * FROM before;
 DROP TABLE before;
 """
-_BATCH = 250  # rows that are looked at in one go
-_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_BATCH_ROWS = 250  # that are looked at in one go
+_DAMAGE_CODES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 # A quota or a file size limit comes as a failed write.
-_NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE)
+_FULL_CODES = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE)
 
 
 def open_database(path: Path) -> tuple[sqlite3.Connection, str | None]:
@@ -71,10 +73,10 @@ def open_database(path: Path) -> tuple[sqlite3.Connection, str | None]:
         try:
             return _open(path), None
         except sqlite3.DatabaseError as error:
-            if _primary(error) not in _DAMAGED:
+            if _primary_code(error) not in _DAMAGE_CODES:
                 raise
             damage = str(error)
-        aside = _put_aside(path)
+        aside = _set_aside(path)
         return _open(path), f"the journal was damaged ({damage}): it is kept as {aside.name}, a new one begun"
 
 
@@ -85,7 +87,7 @@ def database_errors(path: Path) -> Iterator[None]:
         yield
     except (sqlite3.Error, OSError) as error:
         code = getattr(error, "sqlite_errorcode", None)
-        if code in _NO_ROOM or getattr(error, "errno", None) == errno.ENOSPC:
+        if code in _FULL_CODES or getattr(error, "errno", None) == errno.ENOSPC:
             raise StorageFull(
                 f"no room left to write the journal {path.name} "
                 f"({shutil.disk_usage(path.parent).free / 1e6:.0f} MB free)",
@@ -99,28 +101,28 @@ def database_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def forget_some(
-    database: sqlite3.Connection, among: tuple[int, int], before: float, upto: int
+def delete_batch(
+    database: sqlite3.Connection, *, after: int, last: int, recorded_before: float, surplus_to: int
 ) -> tuple[int | None, int]:
-    """Forget a few alarms that have ended.
+    """Delete the old transitions of a batch of rows whose alarms have ended.
 
     Args:
-        among: rows after the first number, and up to the second.
-        before: unix time; what was recorded earlier is forgotten,
-        upto: and rows up to this number.
+        after, last: the batch begins behind row `after` and does not go beyond row `last`.
+        recorded_before: unix time; rows that were recorded earlier are old,
+        surplus_to: and so are rows up to this number.
 
     Returns:
-        Where to go on, None when there is no more, and how many rows were forgotten.
+        After which row to go on, None when nothing old is left, and how many rows were deleted.
     """
     (end,) = database.execute(
         "SELECT max(id) FROM (SELECT id FROM transitions WHERE id > ? AND id <= ? ORDER BY id LIMIT ?)",
-        (*among, _BATCH),
+        (after, last, _BATCH_ROWS),
     ).fetchone()
-    old, bounds = "id > ? AND id <= ? AND (recorded < ? OR id <= ?)", (among[0], end, before, upto)
-    if (
-        end is None
-        or not database.execute(f"SELECT 1 FROM transitions WHERE {old} LIMIT 1", bounds).fetchone()
-    ):
+    if end is None:
+        return None, 0
+    old = "id > ? AND id <= ? AND (recorded < ? OR id <= ?)"
+    bounds = (after, end, recorded_before, surplus_to)
+    if not database.execute(f"SELECT 1 FROM transitions WHERE {old} LIMIT 1", bounds).fetchone():
         return None, 0  # what follows is newer
     deleted = database.execute(
         f"DELETE FROM transitions WHERE {old} AND 'ended' = "
@@ -160,7 +162,7 @@ def _prepare(database: sqlite3.Connection, path: Path) -> None:
             hint="use the genray that wrote it, or give the journal another path",
         )
     if version == 1:
-        # The table of who was told goes on to refer to the name.
+        # The table `sent` goes on to refer to the name.
         database.execute("PRAGMA legacy_alter_table = ON")
         database.executescript(f"BEGIN; {_FROM_1} PRAGMA user_version = {VERSION}; COMMIT;")
     database.execute("PRAGMA journal_mode = WAL")
@@ -177,18 +179,18 @@ def _prepare(database: sqlite3.Connection, path: Path) -> None:
         raise damage
 
 
-def _primary(error: sqlite3.Error) -> int:
-    # The low byte; the rest says more exactly what.
+def _primary_code(error: sqlite3.Error) -> int:
+    # The low byte; the rest is the extended code.
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
-def _put_aside(path: Path) -> Path:
-    numbers = (n for n in count(1) if not path.with_name(f"{path.name}.damaged-{n}").exists())
-    aside = path.with_name(f"{path.name}.damaged-{next(numbers)}")
+def _set_aside(path: Path) -> Path:
+    free_numbers = (n for n in count(1) if not path.with_name(f"{path.name}.damaged-{n}").exists())
+    aside = path.with_name(f"{path.name}.damaged-{next(free_numbers)}")
     path.rename(aside)
-    for tail in ("-wal", "-shm"):
+    for suffix in ("-wal", "-shm"):
         # A log of the old file would be played into the new one.
-        beside = path.with_name(path.name + tail)
-        if beside.exists():
-            beside.rename(aside.with_name(aside.name + tail))
+        companion = path.with_name(path.name + suffix)
+        if companion.exists():
+            companion.rename(aside.with_name(aside.name + suffix))
     return aside

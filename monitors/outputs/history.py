@@ -17,31 +17,47 @@ from dataclasses import dataclass, field
 from itertools import islice
 from math import isfinite
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar, get_args
 
 from genray.errors import DataError, GenrayError
-from monitors.outputs.database import APPLICATION, VERSION, database_errors
+from monitors.alarms.events import Priority
+from monitors.outputs.database import APPLICATION, CONDITION_HOLDS, VERSION, database_errors
 
 T = TypeVar("T")
-_Database = sqlite3.Connection
 
-_PRIORITIES = ("low", "medium", "high")
-_MOST_CHANGES = 500_000  # that are read, the newest
-_MOST_STREAMS = 10_000
-_MOST_TEXT = 1 << 20  # characters of one reason: longer than any that a monitor writes
-_TRIES, _PAUSE = 40, 0.05  # times, and s between them
+_PRIORITIES: tuple[str, ...] = get_args(Priority)  # from low to high
+_PAUSE = 0.05  # s between tries to read a file that changes
 _ALIVE = 180.0  # s: a monitor writes once a minute which streams it watches
-_HOUR, _DAY = 3600.0, 86400.0
-_STATE = "give --state, the folder that `genray monitor ecg` names at its end as its state"
-_HELD = ("onset", "escalated", "resumed")  # changes at which the condition of an alarm holds
+_HOUR = 3600.0
+_DAY = 86400.0
+_STATE_HINT = "give --state, the folder that `genray monitor ecg` names at its end as its state"
 
 # SQLite keeps whatever it was given: types and lengths are made sure of here.
 _NAMES = ("alarm", "stream", "kind", "category", "priority", "change", "state")
-_TEXTS = ", ".join(f"CAST(substr({name}, 1, 256) AS TEXT)" for name in _NAMES)
-_CHANGES = f"CAST(recorded AS REAL), {_TEXTS}, CAST(time AS REAL), CAST(onset AS REAL), announced"
-# What else says that a stream was watched: see keeping.py.
-_STREAMS = "SELECT stream FROM states WHERE name IN ('reference', 'alarms') AND time >= ? LIMIT ?"
-_WATCHED = "SELECT CAST(substr(data, 1, ?) AS TEXT) FROM states WHERE name = 'watched' AND time >= ?"
+_NAMES_AS_TEXT = ", ".join(f"CAST(substr({name}, 1, 256) AS TEXT)" for name in _NAMES)
+_CHANGE_COLUMNS = (
+    f"id, CAST(recorded AS REAL), {_NAMES_AS_TEXT}, CAST(time AS REAL), CAST(onset AS REAL), announced"
+)
+# What else says that a stream was watched: see `MonitorCheckpoint`.
+_STREAMS_WITH_STATES = "SELECT stream FROM states WHERE name IN ('reference', 'alarms') AND time >= ? LIMIT ?"
+_WATCHED_STREAMS = "SELECT CAST(substr(data, 1, ?) AS TEXT) FROM states WHERE name = 'watched' AND time >= ?"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadLimits:
+    """How much of a journal is read at most: it may hold what no monitor writes.
+
+    Attributes:
+        changes: of alarms, the newest.
+        streams: that are counted.
+        text: characters of one reason; more than any monitor writes.
+        tries: to read a file that changes meanwhile.
+    """
+
+    changes: int = 500_000
+    streams: int = 10_000
+    text: int = 1 << 20
+    tries: int = 40
 
 
 @dataclass(slots=True, kw_only=True)
@@ -54,7 +70,7 @@ class AlarmEpisode:
         state: the last that was recorded.
         onset, changed: when it began, and when it last changed; unix seconds by the clock of the samples.
         recorded, written: when the same was recorded, unix seconds by the clock of the monitor.
-        announced: whether anybody was to be told.
+        announced: whether anybody was to be notified.
         acknowledged: when somebody first did so, unix seconds by the clock of the monitor; None: nobody.
         why: what was measured and the limits when it came to its priority; empty if that was not read.
         reason: of its last change, in words; empty if there is none, or it was not read.
@@ -74,17 +90,14 @@ class AlarmEpisode:
     acknowledged: float | None = None
     why: Mapping[str, Any] = field(default_factory=dict)
     reason: str = ""
-    _last: int = 0  # rows of its last change, and of the one that says why
-    _says: int | None = None
-    _whole: bool = False  # whether its onset was read
 
     def lasted(self, until: float) -> float:
         """Seconds until its end, by the clock of the samples unless that fell back; of one that is open until
         the monitor last wrote: `until`, unix seconds by the clock of the monitor."""
         if self.state != "ended":
             return max(0.0, until - self.recorded)
-        lasted = self.changed - self.onset
-        return lasted if lasted >= 0 else max(0.0, self.written - self.recorded)
+        seconds = self.changed - self.onset
+        return seconds if seconds >= 0 else max(0.0, self.written - self.recorded)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,8 +124,8 @@ class History:
         seconds = self.until - self.began
         if seconds < _HOUR or not self.beds:
             return None
-        begun = sum(each.announced and each.recorded >= self.began for each in self.episodes)
-        return begun / (self.beds * seconds / _DAY)
+        count = sum(episode.announced and episode.recorded >= self.began for episode in self.episodes)
+        return count / (self.beds * seconds / _DAY)
 
 
 def read_history(
@@ -122,124 +135,211 @@ def read_history(
     streams: Collection[str] = (),
     kind: str | None = None,
     explained: int = 100,
+    limits: ReadLimits | None = None,
 ) -> History:
     """What the journal at `path` says.
 
     Args:
-        since: unix seconds by the clock of the monitor: of alarms that ended earlier nothing is said.
-        streams: of these alone, by pseudonym; none given: of all.
-        kind: of this kind alone.
-        explained: of so many alarms `why` and `reason` are read, the newest.
+        since: unix seconds by the clock of the monitor: alarms that ended earlier are left out.
+        streams: only these, by pseudonym; empty: all.
+        kind: only this kind.
+        explained: of how many alarms, the newest, `why` and `reason` are read.
 
     Raises:
         DataError: it is not there, another program's database, or of a later version.
         GenrayError: it cannot be read.
     """
-    return _read(path, lambda database: _history(database, since, streams, kind, explained))
+    wanted = _Selection(since or 0.0, tuple(streams), kind, explained)
+    limits = limits or ReadLimits()
+    return _read(path, lambda database: _history(database, wanted, limits), limits.tries)
 
 
 def known_streams(path: Path) -> list[str]:
     """Pseudonyms of the streams of which the journal at `path` knows, in order; raises as `read_history`."""
+    limits = ReadLimits()
 
-    def read(database: _Database) -> list[str]:
-        alarmed = "SELECT DISTINCT substr(stream, 1, 256) FROM transitions LIMIT ?"
-        rows = database.execute(alarmed, (_MOST_STREAMS,))
-        return sorted({str(stream) for (stream,) in rows} | _watched(database, 0.0))
+    def read(database: sqlite3.Connection) -> list[str]:
+        query = "SELECT DISTINCT substr(stream, 1, 256) FROM transitions LIMIT ?"
+        with_alarms = {str(stream) for (stream,) in database.execute(query, (limits.streams,))}
+        return sorted(with_alarms | _watched_streams(database, 0.0, limits))
 
-    return _read(path, read)
+    return _read(path, read, limits.tries)
 
 
-def _history(
-    database: _Database, since: float | None, streams: Collection[str], kind: str | None, explained: int
-) -> History:
-    now, began = time.time(), since or 0.0
-    where = [f"stream IN ({', '.join('?' * len(streams))})"] if streams else []
-    where += ["kind = ?"] if kind else []
-    asked = (*streams, *([kind] if kind else []), _MOST_CHANGES + 1)
-    only = f"WHERE {' AND '.join(where)}" if where else ""
-    query = f"SELECT id, {_CHANGES} FROM transitions {only} ORDER BY id DESC LIMIT ?"
-    episodes, cut = _episodes(database.execute(query, asked))
-    episodes = [each for each in episodes if each.state != "ended" or each.written >= began]
-    episodes.sort(key=lambda each: each.recorded, reverse=True)
-    for each in episodes[:explained]:
-        each.why = _why(database, each._says)
-        each.reason = str(_why(database, each._last).get("reason", ""))[:256]
-    beds = {each.stream for each in episodes} | _watched(database, began)
-    (first, last, kept) = database.execute(
+def priority_rank(priority: str) -> int:
+    """How urgent a priority is; the higher, the more. That of an unknown one is -1."""
+    return _PRIORITIES.index(priority) if priority in _PRIORITIES else -1
+
+
+@dataclass(frozen=True, slots=True)
+class _Selection:
+    """What `read_history` was asked for."""
+
+    since: float
+    streams: tuple[str, ...]
+    kind: str | None
+    explained: int
+
+
+class _Change(NamedTuple):
+    """A row of `_CHANGE_COLUMNS`."""
+
+    row: int
+    recorded: float
+    alarm: str
+    stream: str
+    kind: str
+    category: str
+    priority: str
+    change: str
+    state: str
+    time: float
+    onset: float
+    announced: int
+
+
+@dataclass(slots=True)
+class _EpisodeRows:
+    """An episode while the changes of its alarm are read, the newest first.
+
+    Attributes:
+        last: row of its last change.
+        explaining: row of the change by which it came to its priority, as far as that was read.
+        complete: whether its onset was read.
+    """
+
+    episode: AlarmEpisode
+    last: int
+    explaining: int | None = None
+    complete: bool = False
+
+    @classmethod
+    def ending_with(cls, change: _Change) -> _EpisodeRows:
+        """An alarm whose last change this is."""
+        episode = AlarmEpisode(
+            alarm=change.alarm,
+            stream=change.stream,
+            kind=change.kind,
+            category=change.category,
+            priority=change.priority,
+            state=change.state,
+            onset=change.onset,
+            changed=change.time,
+            recorded=change.recorded,
+            written=change.recorded,
+        )
+        return cls(episode, last=change.row)
+
+    def add_earlier(self, change: _Change) -> None:
+        """Add a change that came before those that were read; the last, too."""
+        episode = self.episode
+        episode.onset = change.onset
+        episode.recorded = change.recorded
+        episode.announced |= bool(change.announced)
+        self.complete = change.change == "onset"
+        if priority_rank(change.priority) > priority_rank(episode.priority):
+            episode.priority = change.priority
+            self.explaining = None
+        if change.change == "acknowledged":
+            episode.acknowledged = change.recorded
+        if change.change in CONDITION_HOLDS and change.priority == episode.priority:
+            self.explaining = change.row
+
+
+def _history(database: sqlite3.Connection, wanted: _Selection, limits: ReadLimits) -> History:
+    now = time.time()
+    read, cut = _episodes(_changes(database, wanted, limits), limits)
+    shown = [rows for rows in read if rows.episode.state != "ended" or rows.episode.written >= wanted.since]
+    shown.sort(key=lambda rows: rows.episode.recorded, reverse=True)
+    for rows in shown[: wanted.explained]:
+        rows.episode.why = _why(database, rows.explaining, limits)
+        rows.episode.reason = str(_why(database, rows.last, limits).get("reason", ""))[:256]
+    episodes = [rows.episode for rows in shown]
+    beds = {episode.stream for episode in episodes} | _watched_streams(database, wanted.since, limits)
+    if wanted.streams:
+        beds &= set(wanted.streams)
+    first, last, saved = database.execute(
         "SELECT (SELECT recorded FROM transitions ORDER BY id LIMIT 1), "
         "(SELECT recorded FROM transitions ORDER BY id DESC LIMIT 1), (SELECT max(time) FROM states)"
     ).fetchone()
-    written = max(_seconds(last), _seconds(kept))
+    written = max(_seconds(last), _seconds(saved))
     return History(
         episodes=episodes,
-        beds=len(beds & set(streams) if streams else beds),
-        began=max(began, _seconds(first)) or now,
+        beds=len(beds),
+        began=max(wanted.since, _seconds(first)) or now,
         until=now if now - written < _ALIVE else written,
         cut=cut,
     )
 
 
-def _episodes(rows: Iterable[Any]) -> tuple[list[AlarmEpisode], bool]:
+def _changes(database: sqlite3.Connection, wanted: _Selection, limits: ReadLimits) -> Iterable[_Change]:
+    """The changes that are asked for, the newest first, and one more than are read."""
+    conditions: list[str] = []
+    values: list[Any] = []
+    if wanted.streams:
+        conditions.append(f"stream IN ({', '.join('?' * len(wanted.streams))})")
+        values += wanted.streams
+    if wanted.kind:
+        conditions.append("kind = ?")
+        values.append(wanted.kind)
+    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+    query = f"SELECT {_CHANGE_COLUMNS} FROM transitions {where} ORDER BY id DESC LIMIT ?"
+    return map(_Change._make, database.execute(query, (*values, limits.changes + 1)))
+
+
+def _episodes(changes: Iterable[_Change], limits: ReadLimits) -> tuple[list[_EpisodeRows], bool]:
     """The alarms of changes that come newest first, and whether there were more than are read. A name that
     comes again after its end with an onset of its own (see `Journal`) is another alarm."""
-    found: list[AlarmEpisode] = []
-    latest: dict[str, AlarmEpisode] = {}
-    for count, row in enumerate(rows):
-        if count == _MOST_CHANGES:
-            return found, True
-        number, recorded, alarm, stream, kind, category, priority, change, state, at, onset, announced = row
-        each = latest.get(alarm)
-        if each is None or (each._whole and state == "ended"):
-            each = latest[alarm] = AlarmEpisode(
-                alarm=alarm, stream=stream, kind=kind, category=category, priority=priority, state=state,
-                onset=onset, changed=at, recorded=recorded, written=recorded, _last=number,
-            )  # fmt: skip
-            found.append(each)
-        each.onset, each.recorded, each._whole = onset, recorded, change == "onset"
-        each.announced |= bool(announced)
-        if rank(priority) > rank(each.priority):
-            each.priority, each._says = priority, None
-        if change == "acknowledged":
-            each.acknowledged = recorded
-        if change in _HELD and priority == each.priority:
-            each._says = number
-    return found, False
+    episodes: list[_EpisodeRows] = []
+    by_name: dict[str, _EpisodeRows] = {}
+    for count, change in enumerate(changes):
+        if count == limits.changes:
+            return episodes, True
+        rows = by_name.get(change.alarm)
+        if rows is None or (rows.complete and change.state == "ended"):
+            rows = _EpisodeRows.ending_with(change)
+            by_name[change.alarm] = rows
+            episodes.append(rows)
+        rows.add_earlier(change)
+    return episodes, False
 
 
-def _why(database: _Database, row: int | None) -> Mapping[str, Any]:
+def _why(database: sqlite3.Connection, row: int | None, limits: ReadLimits) -> Mapping[str, Any]:
     query = "SELECT CAST(substr(why, 1, ?) AS TEXT) FROM transitions WHERE id = ?"
-    (text,) = database.execute(query, (_MOST_TEXT, row)).fetchone() or ("",)
+    (text,) = database.execute(query, (limits.text, row)).fetchone() or ("",)
     return _parsed(text)
 
 
-def _watched(database: _Database, since: float) -> set[str]:
+def _watched_streams(database: sqlite3.Connection, since: float, limits: ReadLimits) -> set[str]:
     """Streams that were watched since a unix time, whether they raised alarms or not."""
-    streams = {str(stream)[:256] for (stream,) in database.execute(_STREAMS, (since, 2 * _MOST_STREAMS))}
-    for (text,) in database.execute(_WATCHED, (_MOST_TEXT, since)):
-        now = _parsed(text).get("streams")
-        streams.update(stream[:256] for stream in islice(now if isinstance(now, dict) else (), _MOST_STREAMS))
+    rows = database.execute(_STREAMS_WITH_STATES, (since, 2 * limits.streams))
+    streams = {str(stream)[:256] for (stream,) in rows}
+    for (text,) in database.execute(_WATCHED_STREAMS, (limits.text, since)):
+        watched = _parsed(text).get("streams")
+        if isinstance(watched, dict):
+            streams.update(stream[:256] for stream in islice(watched, limits.streams))
     return streams
 
 
-def _read(path: Path, use: Callable[[_Database], T]) -> T:
-    """What `use` makes of the journal, all of it as of one moment."""
+def _read(path: Path, query: Callable[[sqlite3.Connection], T], tries: int) -> T:
+    """What `query` gives of the journal, all of it as of one moment."""
     if not path.is_file():
-        raise _missing(path)
-    for _ in range(_TRIES):
-        _, log, shared = before = _files(path)
+        raise _missing_journal(path)
+    for _ in range(tries):
+        before = _FileStates.of(path)
         with database_errors(path):
-            if log and shared:
-                return _once(path, "ro", use)
+            if before.log and before.shared_memory:
+                return _read_once(path, "ro", query)
             # A log alone: a monitor that is just beginning, or an incomplete copy.
-            if not log or not log[1]:
+            if not before.log or not before.log.size:
                 try:
-                    found = _once(path, "ro&immutable=1", use)
+                    result = _read_once(path, "ro&immutable=1", query)
                 except sqlite3.DatabaseError:
-                    if _files(path) == before:
+                    if _FileStates.of(path) == before:
                         raise
                 else:
-                    if _files(path) == before:
-                        return found
+                    if _FileStates.of(path) == before:
+                        return result
         time.sleep(_PAUSE)
     raise GenrayError(
         "the journal cannot be read without changing it: its log (-wal) is there without its -shm",
@@ -248,38 +348,59 @@ def _read(path: Path, use: Callable[[_Database], T]) -> T:
     )
 
 
-def _files(path: Path) -> list[tuple[int, int, int] | None]:
-    """What the file, its log and their shared memory are now."""
-    found: list[tuple[int, int, int] | None] = [None] * 3
-    for i, tail in enumerate(("", "-wal", "-shm")):
-        with suppress(FileNotFoundError):
-            status = path.with_name(path.name + tail).stat()
-            found[i] = (status.st_ino, status.st_size, status.st_mtime_ns)
-    return found
+@dataclass(frozen=True, slots=True)
+class _FileState:
+    inode: int
+    size: int
+    modified: int  # ns
 
 
-def _once(path: Path, mode: str, use: Callable[[_Database], T]) -> T:
+@dataclass(frozen=True, slots=True)
+class _FileStates:
+    """What the file, its log and their shared memory are at a moment; None: not there."""
+
+    file: _FileState | None
+    log: _FileState | None
+    shared_memory: _FileState | None
+
+    @classmethod
+    def of(cls, path: Path) -> _FileStates:
+        return cls(*(_file_state(path.with_name(path.name + suffix)) for suffix in ("", "-wal", "-shm")))
+
+
+def _file_state(path: Path) -> _FileState | None:
+    with suppress(FileNotFoundError):
+        status = path.stat()
+        return _FileState(status.st_ino, status.st_size, status.st_mtime_ns)
+    return None
+
+
+def _read_once(path: Path, mode: str, query: Callable[[sqlite3.Connection], T]) -> T:
     address = f"{path.absolute().as_uri()}?mode={mode}"
     with closing(sqlite3.connect(address, uri=True, isolation_level=None)) as database:
         database.text_factory = lambda data: data.decode("utf-8", "replace")
         database.execute("PRAGMA query_only = ON")
         database.execute("BEGIN")
-        asked = ("SELECT count(*) FROM sqlite_master", "PRAGMA application_id", "PRAGMA user_version")
-        tables, application, version = (database.execute(each).fetchone()[0] for each in asked)
+        (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        (application,) = database.execute("PRAGMA application_id").fetchone()
+        (version,) = database.execute("PRAGMA user_version").fetchone()
         if not tables:
-            raise _missing(path)  # or it is just being made
+            raise _missing_journal(path)  # or it is just being made
         if application != APPLICATION:
-            what, hint = f"{path.name} is a database, but not a journal of alarms", _STATE
-        elif version > VERSION:
-            what = f"the journal {path.name} is of version {version}, this genray reads up to {VERSION}"
-            hint = "use the genray that wrote it"
-        else:
-            return use(database)
-        raise DataError(what, where=str(path), hint=hint)
+            raise DataError(
+                f"{path.name} is a database, but not a journal of alarms", where=str(path), hint=_STATE_HINT
+            )
+        if version > VERSION:
+            raise DataError(
+                f"the journal {path.name} is of version {version}, this genray reads up to {VERSION}",
+                where=str(path),
+                hint="use the genray that wrote it",
+            )
+        return query(database)
 
 
-def _missing(path: Path) -> DataError:
-    return DataError("there is no journal of alarms", where=str(path), hint=_STATE)
+def _missing_journal(path: Path) -> DataError:
+    return DataError("there is no journal of alarms", where=str(path), hint=_STATE_HINT)
 
 
 def _parsed(text: str) -> Mapping[str, Any]:
@@ -292,8 +413,3 @@ def _parsed(text: str) -> Mapping[str, Any]:
 
 def _seconds(value: Any) -> float:
     return value if isinstance(value, float) and isfinite(value) else 0.0
-
-
-def rank(priority: str) -> int:
-    """How urgent a priority is; the higher, the more."""
-    return _PRIORITIES.index(priority) if priority in _PRIORITIES else -1

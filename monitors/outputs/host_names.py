@@ -1,4 +1,4 @@
-"""By which names a server of this machine answers.
+"""Host names: by which names a server of this machine answers.
 
 A page of another site whose name is made to lead here (DNS rebinding) is kept out by it: its browser says
 that name in Host.
@@ -12,16 +12,16 @@ from urllib.parse import urlsplit
 
 
 class HostNames:
-    """The names of this machine, the address `host` that is served on, and `more`."""
+    """The names of this machine, the address `host` that is served on, and `further` names."""
 
-    def __init__(self, host: str, more: Iterable[str] = ()) -> None:
-        names = {"localhost", "127.0.0.1", "::1", host, *more}
+    def __init__(self, host: str, further: Iterable[str] = ()) -> None:
+        names = {"localhost", "127.0.0.1", "::1", host, *further}
         self._names = {name.strip("[]").lower() for name in names}
 
-    def __contains__(self, said: str) -> bool:
-        """Whether `said`, as it stands in Host and with any port, is one of them."""
+    def __contains__(self, header: str) -> bool:
+        """Whether `header`, the value of Host with any port, is one of them."""
         try:
-            return urlsplit(f"//{said}").hostname in self._names
+            return urlsplit(f"//{header}").hostname in self._names
         except ValueError:
             return False
 

@@ -3,10 +3,9 @@
 Names follow the guide of Prometheus: base units, ratios of 0 to 1, counters that end in `_total`. Of a
 patient there is the stream's pseudonym and nothing else.
 
-Metric families as plain dicts, and label values that outside names may become.
-
-The library's children are locked one by one and rendered through several calls each. Samples that a collector
-makes from dicts at the scrape cost a quarter of that, and a stream is gone once its entry is.
+Samples are made from plain dicts by a collector at each scrape: the library's children are locked one by one
+and rendered through several calls each, which costs four times as much, and here a stream is gone once its
+entry is.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from operator import attrgetter
 from typing import Literal, get_args
@@ -28,29 +28,48 @@ from genray.text import label_value
 from monitors.alarms.events import AlarmKind, Priority, Reading, Transition
 from monitors.outputs.metrics_server import MetricsServer, ServerSettings
 
-_SCORES = (0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
-_LATENCIES = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 10.0, 30.0)
-_STEPS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
+_PREFIX = "genray_ecg_"
+_LEADS = 16  # of a stream that are shown
+_LEAD_LENGTH = 16
 _ALARMS_PER_STREAM = 16
 _SERIES = 500  # of one family whose labels are not streams; what comes later is counted as "other"
+_SCORE_BOUNDS = (0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
+_LATENCY_BOUNDS = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 10.0, 30.0)
+_STEP_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
 _PHYSIOLOGICAL = {"asystole", "bradycardia", "tachycardia", "anomaly"}
 _ALARM_LABELS = ("kind", "priority", "category")
-_FAMILIES: dict[str, tuple[Literal["gauge", "counter"], str, tuple[str, ...]]] = {
-    "alarms": ("counter", "Onsets of alarms; not announced: held back.", (*_ALARM_LABELS, "announced")),
-    "notifications": ("counter", "What became of notifications.", ("channel", "outcome")),
-    "notifications_owed": ("gauge", "Alarms that go on and that nobody is told of.", ("channel",)),
-    "faults": ("counter", "Input that was not as it should be.", ("source", "reason")),
-    "source_connected": ("gauge", "1 while the source is connected.", ("source",)),
-    "shard_up": ("gauge", "1 while the shard of streams is at work.", ("shard",)),
-    "streams_refused": ("counter", "Readings of streams beyond the most that are shown.", ()),
-    "behind_seconds": ("gauge", "By how much work lags behind the arrival of samples.", ()),
-}
+
+_Kind = Literal["gauge", "counter"]
+_Row = tuple[Mapping[str, str], float]  # labels and value of a series
 
 
 class MetricsSettings(ServerSettings):
     """Settings of the metrics."""
 
     max_streams: int = Field(2000, ge=1, le=100_000, description="streams that are shown; more are refused")
+
+
+@dataclass(frozen=True, slots=True)
+class _Family:
+    """A family that is not of streams: kind, documentation, and the names of its labels."""
+
+    kind: _Kind
+    documentation: str
+    labels: tuple[str, ...] = ()
+
+
+_FAMILIES = {
+    "alarms": _Family(
+        "counter", "Onsets of alarms; not announced: held back.", (*_ALARM_LABELS, "announced")
+    ),
+    "notifications": _Family("counter", "What became of notifications.", ("channel", "outcome")),
+    "notifications_owed": _Family("gauge", "Alarms that go on and that nobody is told of.", ("channel",)),
+    "faults": _Family("counter", "Input that was not as it should be.", ("source", "reason")),
+    "source_connected": _Family("gauge", "1 while the source is connected.", ("source",)),
+    "shard_up": _Family("gauge", "1 while the shard of streams is at work.", ("shard",)),
+    "streams_refused": _Family("counter", "Readings of streams beyond the most that are shown."),
+    "behind_seconds": _Family("gauge", "By how much work lags behind the arrival of samples."),
+}
 
 
 class MetricsExporter:
@@ -67,41 +86,35 @@ class MetricsExporter:
     """
 
     def __init__(self, settings: MetricsSettings, clock: Callable[[], float] = time.time) -> None:
-        self._settings, self._clock = settings, clock
+        self._settings = settings
+        self._clock = clock
         self._lock = threading.Lock()
-        self._streams: dict[str, Shown] = {}
-        self._alarms: dict[str, tuple[str, ...]] = {}
-        self._values: dict[str, dict[tuple[str, ...], float]] = {name: {} for name in _FAMILIES}
-        # Zeros, because `increase` does not see the step from nothing to the first.
-        self._values["streams_refused"][()] = self._values["behind_seconds"][()] = 0
-        for kind in get_args(AlarmKind):
-            category = "physiological" if kind in _PHYSIOLOGICAL else "technical"
-            for priority in get_args(Priority):
-                self._values["alarms"][kind, priority, category, "true"] = 0
-                self._values["alarms"][kind, priority, category, "false"] = 0
-        self._scores = Histogram("beat_score", "Scores of beats; above 1: anomalous.", _SCORES)
+        self._streams: dict[str, _StreamSeries] = {}
+        self._alarms: dict[str, tuple[str, ...]] = {}  # labels of those that are active
+        self._values = _first_values()
+        self._scores = Histogram("beat_score", "Scores of beats; above 1: anomalous.", _SCORE_BOUNDS)
         self._latencies = Histogram(
-            "score_latency_seconds", "From the arrival of a beat to its score.", _LATENCIES, "seconds"
+            "score_latency_seconds", "From the arrival of a beat to its score.", _LATENCY_BOUNDS, "seconds"
         )
-        self._steps = Histogram("step_seconds", "Work of one step over all streams.", _STEPS, "seconds")
+        self._steps = Histogram("step_seconds", "Work of one step over all streams.", _STEP_BOUNDS, "seconds")
         self.registry = CollectorRegistry()
         """What is served."""
-        self.registry.register(Families(self._collect))
+        self.registry.register(_Collector(self._collect))
         self._server: MetricsServer | None = None
 
     def update(self, reading: Reading) -> bool:
         """Show `reading` as the state of its stream; False: there are too many streams, it is left out."""
-        shown = Shown(reading, self._clock())
-        stream = shown.labels["stream"]
+        series = _StreamSeries(reading, self._clock())
+        stream = series.labels["stream"]
         with self._lock:
             if stream not in self._streams and len(self._streams) >= self._settings.max_streams:
                 self._values["streams_refused"][()] += 1
                 return False
-            self._streams[stream] = shown
+            self._streams[stream] = series
         return True
 
-    def alarm(self, transition: Transition) -> None:
-        """Show how an alarm changed. Also takes the last transition of one that was open before a restart."""
+    def update_alarm(self, transition: Transition) -> None:
+        """Show how an alarm changed; also the last transition of one that was open before a restart."""
         t = transition
         most = _ALARMS_PER_STREAM * self._settings.max_streams
         with self._lock:
@@ -114,40 +127,40 @@ class MetricsExporter:
             elif t.announced:
                 self._add("faults", ("exporter", "too many alarms"), 1)
 
-    def discharge(self, stream: str) -> None:
+    def remove_stream(self, stream: str) -> None:
         """Remove all series of `stream`."""
         label = label_value(stream)
         with self._lock:
             self._streams.pop(label, None)
-            self._alarms = {alarm: row for alarm, row in self._alarms.items() if row[0] != label}
+            self._alarms = {alarm: labels for alarm, labels in self._alarms.items() if labels[0] != label}
 
-    def fault(self, source: str, reason: str, count: int = 1) -> None:
+    def count_fault(self, source: str, reason: str, count: int = 1) -> None:
         """Count bad input of `source` by `reason`."""
         with self._lock:
             self._add("faults", (label_value(source), label_value(reason)), count)
 
-    def notified(self, channel: str, outcome: str, count: int = 1) -> None:
-        """Count notifications. A count of 0 makes the series known, which the rules need."""
+    def count_notifications(self, channel: str, outcome: str, count: int = 1) -> None:
+        """Count notifications. A count of 0 begins the series, which the rules need."""
         with self._lock:
             self._add("notifications", (label_value(channel), label_value(outcome)), count)
 
-    def owed(self, channel: str, count: int) -> None:
-        """Show how many alarms go on that nobody is told of by `channel`. Without a call there is no series,
-        and the rules announce all."""
+    def set_owed(self, channel: str, count: int) -> None:
+        """Show how many alarms go on that nobody is notified of by `channel`. Without a call there is no
+        series, and the rules announce all."""
         with self._lock:
             self._values["notifications_owed"][(label_value(channel),)] = count
 
-    def connected(self, source: str, connected: bool) -> None:
+    def set_source(self, source: str, *, connected: bool) -> None:
         """Show whether `source` is connected."""
         with self._lock:
             self._values["source_connected"][(label_value(source),)] = connected
 
-    def shard(self, shard: str, up: bool) -> None:
+    def set_shard(self, shard: str, *, up: bool) -> None:
         """Show whether a shard of the streams is at work."""
         with self._lock:
             self._values["shard_up"][(label_value(shard),)] = up
 
-    def behind(self, seconds: float) -> None:
+    def set_behind(self, seconds: float) -> None:
         """Show by how much the work lags behind the arrival of samples."""
         with self._lock:
             self._values["behind_seconds"][()] = seconds
@@ -157,12 +170,12 @@ class MetricsExporter:
         with self._lock:
             self._scores.observe(scores)
 
-    def observe_latency(self, seconds: ArrayLike) -> None:
+    def observe_latencies(self, seconds: ArrayLike) -> None:
         """Count times from the arrival of a beat to its score: seconds, an array of any shape."""
         with self._lock:
             self._latencies.observe(seconds)
 
-    def observe_step(self, seconds: ArrayLike) -> None:
+    def observe_steps(self, seconds: ArrayLike) -> None:
         """Count durations of steps: seconds, one or an array."""
         with self._lock:
             self._steps.observe(seconds)
@@ -173,8 +186,8 @@ class MetricsExporter:
         Raises:
             ResourceError: the port is taken, or a certificate cannot be used.
         """
-        self._server = MetricsServer(
-            self.registry, self._settings, lambda: self.fault("metrics", "bad request")
+        self._server = MetricsServer.start(
+            self.registry, self._settings, lambda: self.count_fault("metrics", "bad request")
         )
         return self._server.port
 
@@ -194,49 +207,26 @@ class MetricsExporter:
         with self._lock:
             streams = list(self._streams.values())
             alarms = sorted(set(self._alarms.values()))
-            values = {name: dict(rows) for name, rows in self._values.items()}
-            histograms = [each.metric() for each in (self._scores, self._latencies, self._steps)]
-        yield family("streams", "gauge", "Streams that are shown.", [({}, len(streams))])
-        yield from stream_families(streams)
+            values = {name: dict(series) for name, series in self._values.items()}
+            histograms = [histogram.metric() for histogram in (self._scores, self._latencies, self._steps)]
+        yield _metric("streams", "gauge", "Streams that are shown.", [({}, len(streams))])
+        yield from _stream_metrics(streams)
         names = ("stream", *_ALARM_LABELS)
-        active = [(dict(zip(names, row, strict=True)), 1.0) for row in alarms]
-        yield family("alarm_active", "gauge", "1 from when an alarm is announced until it has ended.", active)
-        for name, (kind, documentation, labels) in _FAMILIES.items():
-            rows = [(dict(zip(labels, key, strict=True)), value) for key, value in values[name].items()]
-            yield family(name, kind, documentation, rows)
+        active = [(dict(zip(names, labels, strict=True)), 1.0) for labels in alarms]
+        yield _metric(
+            "alarm_active", "gauge", "1 from when an alarm is announced until it has ended.", active
+        )
+        for name, family in _FAMILIES.items():
+            rows = [
+                (dict(zip(family.labels, labels, strict=True)), value)
+                for labels, value in values[name].items()
+            ]
+            yield _metric(name, family.kind, family.documentation, rows)
         yield from histograms
 
 
-PREFIX = "genray_ecg_"
-LEADS = 16
-"""Leads of a stream that are shown."""
-LEAD_LENGTH = 16
-
-MetricRow = tuple[Mapping[str, str], float]
-
-
-def family(
-    name: str,
-    kind: Literal["gauge", "counter"],
-    documentation: str,
-    rows: Iterable[MetricRow],
-    unit: str = "",
-) -> Metric:
-    """A metric family of labelled values.
-
-    Args:
-        name: without the prefix and without `_total`.
-        rows: labels and value of each series; a pair of labels may be there once.
-        unit: in which the name ends.
-    """
-    metric = Metric(PREFIX + name, documentation, kind, unit)
-    full = f"{PREFIX}{name}_total" if kind == "counter" else PREFIX + name
-    metric.samples = [Sample(full, labels, value) for labels, value in rows]  # type: ignore[arg-type]
-    return metric
-
-
 class Histogram:
-    """A histogram without labels that takes arrays.
+    """A histogram without labels that counts whole arrays.
 
     Args:
         name: without the prefix.
@@ -245,7 +235,9 @@ class Histogram:
     """
 
     def __init__(self, name: str, documentation: str, bounds: Sequence[float], unit: str = "") -> None:
-        self._name, self._documentation, self._unit = name, documentation, unit
+        self._name = name
+        self._documentation = documentation
+        self._unit = unit
         self._bounds = np.asarray(bounds, np.float64)
         self._counts = np.zeros(len(bounds) + 1, np.int64)
         self._sum = 0.0
@@ -260,53 +252,17 @@ class Histogram:
         self._sum += float(flat.sum())
 
     def metric(self) -> Metric:
-        """It as a family."""
-        metric = Metric(PREFIX + self._name, self._documentation, "histogram", self._unit)
+        """Its family."""
+        metric = Metric(_PREFIX + self._name, self._documentation, "histogram", self._unit)
         totals = np.cumsum(self._counts).tolist()
         for labels, total in zip(self._labels, totals, strict=True):
-            metric.add_sample(f"{PREFIX}{self._name}_bucket", labels, total)
-        metric.add_sample(f"{PREFIX}{self._name}_count", {}, totals[-1])
-        metric.add_sample(f"{PREFIX}{self._name}_sum", {}, self._sum)
+            metric.add_sample(f"{_PREFIX}{self._name}_bucket", labels, total)
+        metric.add_sample(f"{_PREFIX}{self._name}_count", {}, totals[-1])
+        metric.add_sample(f"{_PREFIX}{self._name}_sum", {}, self._sum)
         return metric
 
 
-_OF_STREAMS: tuple[
-    tuple[str, Literal["gauge", "counter"], str, str, Callable[[Reading], float | None]], ...
-] = (
-    (
-        "heart_rate_bpm",
-        "gauge",
-        "Heart rate, beats a minute; absent while unknown.",
-        "",
-        attrgetter("heart_rate"),
-    ),
-    (
-        "anomaly_burden_ratio",
-        "gauge",
-        "Share of the last beats that are anomalous; absent while unknown.",
-        "",
-        attrgetter("burden"),
-    ),
-    (
-        "reference_learned_ratio",
-        "gauge",
-        "Share of the patient's reference that is learned.",
-        "",
-        attrgetter("learned"),
-    ),
-    (
-        "last_sample_timestamp_seconds",
-        "gauge",
-        "Unix time of the stream's last sample, by the clock of its device.",
-        "seconds",
-        attrgetter("time"),
-    ),
-    ("beats", "counter", "Beats since the stream began.", "", attrgetter("beats")),
-    ("anomalous_beats", "counter", "Beats that are anomalous.", "", attrgetter("anomalous")),
-)
-
-
-class Shown:
+class _StreamSeries:
     """A reading with the labels of its series, which are made once for many scrapes.
 
     Of two leads whose names become one label, the last is shown: a series may be there once.
@@ -318,30 +274,100 @@ class Shown:
     __slots__ = ("arrived", "labels", "leads", "reading")
 
     def __init__(self, reading: Reading, arrived: float) -> None:
-        self.reading, self.arrived = reading, arrived
+        self.reading = reading
+        self.arrived = arrived
         self.labels = {"stream": label_value(reading.stream)}
         usable = {
-            label_value(lead, LEAD_LENGTH): float(quality == "good")
-            for lead, quality in islice(reading.quality.items(), LEADS)
+            label_value(lead, _LEAD_LENGTH): float(quality == "good")
+            for lead, quality in islice(reading.quality.items(), _LEADS)
         }
-        self.leads: list[MetricRow] = [
-            (self.labels | {"lead": lead}, value) for lead, value in usable.items()
-        ]
+        self.leads: list[_Row] = [(self.labels | {"lead": lead}, value) for lead, value in usable.items()]
 
 
-def stream_families(shown: Sequence[Shown]) -> Iterator[Metric]:
+@dataclass(frozen=True, slots=True)
+class _StreamFamily:
+    """A family with a series for each stream: `value` of its reading, None: unknown."""
+
+    name: str
+    kind: _Kind
+    documentation: str
+    value: Callable[[Reading], float | None]
+    unit: str = ""
+
+
+_STREAM_FAMILIES = (
+    _StreamFamily(
+        "heart_rate_bpm",
+        "gauge",
+        "Heart rate, beats a minute; absent while unknown.",
+        attrgetter("heart_rate"),
+    ),
+    _StreamFamily(
+        "anomaly_burden_ratio",
+        "gauge",
+        "Share of the last beats that are anomalous; absent while unknown.",
+        attrgetter("burden"),
+    ),
+    _StreamFamily(
+        "reference_learned_ratio",
+        "gauge",
+        "Share of the patient's reference that is learned.",
+        attrgetter("learned"),
+    ),
+    _StreamFamily(
+        "last_sample_timestamp_seconds",
+        "gauge",
+        "Unix time of the stream's last sample, by the clock of its device.",
+        attrgetter("time"),
+        "seconds",
+    ),
+    _StreamFamily("beats", "counter", "Beats since the stream began.", attrgetter("beats")),
+    _StreamFamily("anomalous_beats", "counter", "Beats that are anomalous.", attrgetter("anomalous")),
+)
+
+
+def _stream_metrics(streams: Sequence[_StreamSeries]) -> Iterator[Metric]:
     """The families with a series for each stream. What is unknown has none: NaN would be a value."""
-    for name, kind, documentation, unit, get in _OF_STREAMS:
-        rows = [(each.labels, value) for each in shown if (value := get(each.reading)) is not None]
-        yield family(name, kind, documentation, rows, unit)
-    came = [(each.labels, each.arrived) for each in shown]
+    for family in _STREAM_FAMILIES:
+        get = family.value
+        rows = [(stream.labels, value) for stream in streams if (value := get(stream.reading)) is not None]
+        yield _metric(family.name, family.kind, family.documentation, rows, family.unit)
+    arrivals = [(stream.labels, stream.arrived) for stream in streams]
     documentation = "Unix time at which the last reading of the stream came, by the clock of the monitor."
-    yield family("last_arrival_timestamp_seconds", "gauge", documentation, came, "seconds")
-    leads = [row for each in shown for row in each.leads]
-    yield family("lead_usable", "gauge", "1 if the lead can be judged, 0 if it is off or poor.", leads)
+    yield _metric("last_arrival_timestamp_seconds", "gauge", documentation, arrivals, "seconds")
+    leads = [row for stream in streams for row in stream.leads]
+    yield _metric("lead_usable", "gauge", "1 if the lead can be judged, 0 if it is off or poor.", leads)
 
 
-class Families:
+def _first_values() -> dict[str, dict[tuple[str, ...], float]]:
+    """Of each family in `_FAMILIES` the values by labels: zeros, because `increase` does not see the step
+    from nothing to the first."""
+    values: dict[str, dict[tuple[str, ...], float]] = {name: {} for name in _FAMILIES}
+    values["streams_refused"][()] = 0
+    values["behind_seconds"][()] = 0
+    for kind in get_args(AlarmKind):
+        category = "physiological" if kind in _PHYSIOLOGICAL else "technical"
+        for priority in get_args(Priority):
+            for announced in ("true", "false"):
+                values["alarms"][kind, priority, category, announced] = 0
+    return values
+
+
+def _metric(name: str, kind: _Kind, documentation: str, rows: Iterable[_Row], unit: str = "") -> Metric:
+    """A family of labelled values.
+
+    Args:
+        name: without the prefix and without `_total`.
+        rows: labels and value of each series; a pair of labels may be there once.
+        unit: in which the name ends.
+    """
+    metric = Metric(_PREFIX + name, documentation, kind, unit)
+    full = f"{_PREFIX}{name}_total" if kind == "counter" else _PREFIX + name
+    metric.samples = [Sample(full, labels, value) for labels, value in rows]  # type: ignore[arg-type]
+    return metric
+
+
+class _Collector:
     """A collector as prometheus_client wants it: calls `make` at each scrape."""
 
     def __init__(self, make: Callable[[], Iterable[Metric]]) -> None:

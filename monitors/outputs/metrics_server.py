@@ -5,7 +5,9 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable
 from ipaddress import ip_address
+from threading import Thread
 from typing import Any, Self
+from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, start_http_server
 from pydantic import Field, field_validator, model_validator
@@ -14,7 +16,7 @@ from genray.errors import ResourceError
 from genray.settings.base import Location, Settings
 from monitors.outputs.host_names import HostNames
 
-_PATIENCE_S = 10.0
+_CLIENT_TIMEOUT_S = 10.0
 _MISDIRECTED = 421
 
 
@@ -36,11 +38,11 @@ class ServerSettings(Settings):
 
     @field_validator("host")
     @classmethod
-    def _an_address(cls, host: str) -> str:
+    def _check_address(cls, host: str) -> str:
         return str(ip_address(host))
 
     @model_validator(mode="after")
-    def _guarded(self) -> Self:
+    def _check_access(self) -> Self:
         if (self.certfile is None) != (self.keyfile is None):
             raise ValueError("certfile and keyfile go together")
         if self.client_ca and not self.certfile:
@@ -53,20 +55,31 @@ class ServerSettings(Settings):
 
 
 class MetricsServer:
-    """Serves at once, in threads of its own.
+    """A server that was started; it answers in threads of its own.
 
     Args:
-        registry: what is served.
-        settings: where and to whom.
-        refused: called for each connection that failed: no TLS, no certificate, too slow, under another name.
-
-    Raises:
-        ResourceError: the port is taken, or a certificate cannot be used.
+        server, thread: of prometheus_client.
     """
 
-    def __init__(
-        self, registry: CollectorRegistry, settings: ServerSettings, refused: Callable[[], None]
-    ) -> None:
+    def __init__(self, server: WSGIServer, thread: Thread) -> None:
+        self._server = server
+        self._thread = thread
+        self.port: int = server.server_port
+
+    @classmethod
+    def start(
+        cls, registry: CollectorRegistry, settings: ServerSettings, count_refused: Callable[[], None]
+    ) -> Self:
+        """Serve `registry`.
+
+        Args:
+            settings: where and to whom.
+            count_refused: called for each connection that failed: no TLS, no certificate, too slow, under
+                another name.
+
+        Raises:
+            ResourceError: the port is taken, or a certificate cannot be used.
+        """
         s = settings
         try:
             if s.certfile:
@@ -75,7 +88,7 @@ class MetricsServer:
                 tls.load_cert_chain(s.certfile, s.keyfile)
                 if s.client_ca:
                     tls.load_verify_locations(s.client_ca)
-            self._server, self._thread = start_http_server(
+            server, thread = start_http_server(
                 s.port,
                 addr=s.host,
                 registry=registry,
@@ -90,15 +103,8 @@ class MetricsServer:
                 where="exporter",
                 hint="give another port, or 0 for a free one; with TLS, check the files of certificates",
             ) from error
-        server: Any = self._server
-        if s.certfile:
-            # By default the thread that accepts shakes hands: one silent client would stop all scrapes.
-            server.socket.do_handshake_on_connect = False
-        # With client_ca no browser gets here that has no certificate of it.
-        names = None if s.client_ca else HostNames(s.host, s.names)
-        server.RequestHandlerClass = _guarded(server.RequestHandlerClass, names, refused)
-        server.handle_error = lambda request, address: refused()
-        self.port: int = server.server_port
+        _guard(server, settings, count_refused)
+        return cls(server, thread)
 
     def close(self) -> None:
         """Stop serving."""
@@ -107,16 +113,24 @@ class MetricsServer:
         self._thread.join()
 
 
-def _guarded(handler: Any, names: HostNames | None, refused: Callable[[], None]) -> Any:
-    """`handler`, but neither for ever nor under names that are not its own."""
+def _guard(server: Any, settings: ServerSettings, count_refused: Callable[[], None]) -> None:
+    """Have `server` wait for no client for ever, and answer only by its own names."""
+    if settings.certfile:
+        # By default the thread that accepts shakes hands: one silent client would stop all scrapes.
+        server.socket.do_handshake_on_connect = False
+    # With client_ca no browser gets here that has no certificate of it.
+    names = None if settings.client_ca else HostNames(settings.host, settings.names)
+    handler: Any = server.RequestHandlerClass
 
     def parse_request(self: Any) -> bool:
         if not handler.parse_request(self):
             return False
         if names is None or self.headers.get("Host", "") in names:
             return True
-        refused()
+        count_refused()
         self.send_error(_MISDIRECTED, "this is not served under that name")
         return False
 
-    return type("GuardedHandler", (handler,), {"timeout": _PATIENCE_S, "parse_request": parse_request})
+    attributes = {"timeout": _CLIENT_TIMEOUT_S, "parse_request": parse_request}
+    server.RequestHandlerClass = type("GuardedHandler", (handler,), attributes)
+    server.handle_error = lambda request, address: count_refused()

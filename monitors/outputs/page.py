@@ -5,7 +5,8 @@ Whoever reaches the port sees the beds and may do all this, so it is bound to th
 origin in a browser here is kept out too: by the name in Host, against DNS rebinding, and by Origin and a JSON
 content type, against forged requests.
 
-What waits to be sent to one page: every alarm, and of all else only what is new.
+A browser that is slow holds nobody up: for each there is an `Outbox`, in which every alarm waits, and of all
+else only what is new.
 """
 
 from __future__ import annotations
@@ -44,12 +45,18 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-_BODY = 4096
-_SECONDS_FOR_BODY = 5
-_ALIVE_EVERY = 5.0
+_MOST_BODY_BYTES = 4096
+_BODY_TIMEOUT = 5  # s
+_ALIVE_PERIOD = 5.0  # s
 _URGENT_BYTES = 64 * 1024 * 1024
 # What the system holds back for a slow page is old when it arrives.
-_SEND_BUFFER = 128 * 1024
+_SEND_BUFFER_BYTES = 128 * 1024
+_GATHER_SECONDS = 0.25  # in which frames that are not urgent become one piece
+
+PIECE_BYTES = 64 * 1024
+"""Of frames in one piece, about: an alarm overtakes all that was not yet taken."""
+
+_EVENT_TYPES = ("snapshot", "bed", "trace", "beats", "alarm", "discharge", "status")
 
 
 class PageSettings(Settings):
@@ -73,7 +80,7 @@ class PageSettings(Settings):
     )
 
     @model_validator(mode="after")
-    def _is_meant(self) -> PageSettings:
+    def _check_access(self) -> PageSettings:
         if not self.names and not is_loopback(self.host):
             raise ValueError(
                 f"host {self.host} is reached from other machines: say in `names` by which names, "
@@ -82,32 +89,20 @@ class PageSettings(Settings):
         return self
 
 
-@dataclass(eq=False)
-class _Viewer:
-    """A page that is open: what it is shown, and what waits for it.
-
-    Attributes:
-        follows: whether it asked for no beds of its own and gets new ones while there is room.
-    """
-
-    outbox: Outbox
-    shown: list[str] = field(default_factory=list)
-    follows: bool = False
-
-    def leave(self, stream: str) -> None:
-        """No more of `stream`; its place is free."""
-        self.outbox.drop_state(stream)
-        if self.follows and stream in self.shown:
-            self.shown.remove(stream)
-
-
 class LivePage:
-    """Serves the page and sends events to all that have it open.
+    """Serves the page and sends events to all browsers that have it open.
+
+    It is responsible for:
+
+    - the files of the page, and who may reach them,
+    - what a browser is shown at first, and what it is sent then: every alarm, the newest state of each bed,
+      and traces of the beds that it shows,
+    - passing on what somebody does there: to acknowledge an alarm, to discharge a stream.
 
     Args:
         snapshot: gives all that a page shows at first: `{"beds": [...], "alarms": [...]}` and a "note".
         acknowledge: is given an alarm's name; says whether there was such an alarm to acknowledge.
-        discharge: is given a stream's name; says whether there was such a stream to give up.
+        discharge: is given a stream's name; says whether there was such a stream to discharge.
     """
 
     def __init__(
@@ -121,7 +116,7 @@ class LivePage:
         self._snapshot = snapshot
         self._acknowledge = acknowledge
         self._discharge = discharge
-        self._pages: set[_Viewer] = set()
+        self._viewers: set[_Viewer] = set()
         self._status: bytes | None = None
         self._runner: web.AppRunner | None = None
         self._names = HostNames(settings.host, settings.names)
@@ -134,14 +129,15 @@ class LivePage:
         """
         if self._settings.port is None:
             return None
-        app = web.Application(client_max_size=_BODY, middlewares=[self._guard])
-        app.on_response_prepare.append(_harden)
-        for path, (name, kind) in _FILES.items():
-            app.router.add_get(path, _file((Path(__file__).parent / "static" / name).read_bytes(), kind))
-        app.router.add_get("/favicon.ico", _no_icon)
-        app.router.add_get("/events", self._events)
-        app.router.add_post("/acknowledge", self._acknowledged)
-        app.router.add_post("/discharge", self._discharged)
+        app = web.Application(client_max_size=_MOST_BODY_BYTES, middlewares=[self._guard])
+        app.on_response_prepare.append(_add_headers)
+        for path, (name, content_type) in _FILES.items():
+            content = (Path(__file__).parent / "static" / name).read_bytes()
+            app.router.add_get(path, _file_handler(content, content_type))
+        app.router.add_get("/favicon.ico", _answer_no_icon)
+        app.router.add_get("/events", self._answer_events)
+        app.router.add_post("/acknowledge", self._answer_acknowledge)
+        app.router.add_post("/discharge", self._answer_discharge)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         try:
@@ -157,48 +153,44 @@ class LivePage:
         return int(runner.addresses[0][1])
 
     async def close(self) -> None:
-        """Let go of all pages and stop serving."""
-        for page in self._pages:
-            page.outbox.close()
+        """Close all pages and stop serving."""
+        for viewer in self._viewers:
+            viewer.outbox.close()
         if self._runner is not None:
             await self._runner.cleanup()
 
-    def wanted(self) -> set[str]:
+    def shown_streams(self) -> set[str]:
         """Streams whose traces and beats somebody looks at."""
-        return {stream for page in self._pages for stream in page.shown}
+        return {stream for viewer in self._viewers for stream in viewer.shown}
 
     def publish(self, event: Mapping[str, Any]) -> None:
-        """Send `event` to the pages that it concerns, without waiting. A number that is not finite is
+        """Send `event` to the browsers that it concerns, without waiting. A number that is not finite is
         sent as null.
 
         Raises:
-            ValueError: nothing is known of events of this type.
+            ValueError: there are no events of this type.
         """
-        kind, stream = event["type"], event.get("stream", "")
-        if kind not in ("snapshot", "bed", "trace", "beats", "alarm", "discharge", "status"):
-            raise ValueError(f"no event of the page is a {kind!r}")
-        traced = kind in ("trace", "beats")
-        pages = [page for page in self._pages if not traced or stream in page.shown]
-        if not pages and kind != "status":
+        event_type = event["type"]
+        stream = event.get("stream", "")
+        if event_type not in _EVENT_TYPES:
+            raise ValueError(f"no event of the page is a {event_type!r}")
+        traced = event_type in ("trace", "beats")
+        viewers = [viewer for viewer in self._viewers if not traced or stream in viewer.shown]
+        if not viewers and event_type != "status":
             return
         data = frame(event)
-        if kind == "status":
+        if event_type == "status":
             self._status = data
-        for page in pages:
+        for viewer in viewers:
             if traced:
-                page.outbox.put_trace(data)
-            elif kind in ("bed", "status"):
-                page.outbox.put_state(stream, data)
-                self._follow(page, stream)
+                viewer.outbox.put_trace(data)
+            elif event_type in ("bed", "status"):
+                viewer.outbox.put_state(stream, data)
+                viewer.follow(stream, self._settings.traces)
             else:
-                if kind == "discharge":
-                    page.leave(stream)
-                page.outbox.put_urgent(data)
-
-    def _follow(self, page: _Viewer, stream: str) -> None:
-        if stream and page.follows and stream not in page.shown and len(page.shown) < self._settings.traces:
-            page.shown.append(stream)
-            page.outbox.put_urgent(frame({"type": "shown", "streams": page.shown}))
+                if event_type == "discharge":
+                    viewer.drop(stream)
+                viewer.outbox.put_urgent(data)
 
     @web.middleware
     async def _guard(
@@ -212,45 +204,52 @@ class LivePage:
             raise web.HTTPForbidden(text="not from a page of another origin\n")
         return await handler(request)
 
-    async def _events(self, request: web.Request) -> web.StreamResponse:
-        if len(self._pages) >= self._settings.clients:
+    async def _answer_events(self, request: web.Request) -> web.StreamResponse:
+        if len(self._viewers) >= self._settings.clients:
             raise web.HTTPServiceUnavailable(text="too many pages are open\n", headers={"Retry-After": "10"})
-        page = _Viewer(Outbox(urgent=_URGENT_BYTES, traces=self._settings.backlog))
-        self._pages.add(page)
+        viewer = _Viewer(Outbox(urgent_bytes=_URGENT_BYTES, traces=self._settings.backlog))
+        self._viewers.add(viewer)
         try:
             response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
             await response.prepare(request)
             transport = request.transport
             if transport is not None:
                 transport.get_extra_info("socket").setsockopt(
-                    socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER
+                    socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES
                 )
-            self._begin(page, request.query.get("streams", ""))
-            await self._send(page.outbox, response)
-            if page.outbox.hopeless and transport is not None:
+            self._send_snapshot(viewer, request.query.get("streams", ""))
+            await self._send_pieces(viewer.outbox, response)
+            if viewer.outbox.hopeless and transport is not None:
                 transport.abort()
             return response
         finally:
-            self._pages.discard(page)
+            self._viewers.discard(viewer)
 
-    def _begin(self, page: _Viewer, asked: str) -> None:
+    def _send_snapshot(self, viewer: _Viewer, chosen: str) -> None:
+        """Send all that is shown at first.
+
+        Args:
+            chosen: streams whose traces it shows, separated by commas; empty: as many as there is room for,
+                those with alarms first.
+        """
         snapshot = self._snapshot()
-        streams = [bed["stream"] for bed in snapshot["beds"]]
-        chosen = [name for name in dict.fromkeys(asked.split(",")) if name]
-        if not chosen:
-            alarmed = dict.fromkeys(alarm["stream"] for alarm in snapshot["alarms"])
-            page.follows = True
-            chosen = list(dict.fromkeys([*(name for name in alarmed if name in streams), *streams]))
-        page.shown = chosen[: self._settings.traces]
-        about = {"type": "snapshot", "shown": page.shown, "traces": self._settings.traces}
-        page.outbox.put_urgent(frame({**snapshot, **about}))
+        streams = [name for name in dict.fromkeys(chosen.split(",")) if name]
+        if not streams:
+            viewer.follows = True
+            beds = [bed["stream"] for bed in snapshot["beds"]]
+            alarmed = [alarm["stream"] for alarm in snapshot["alarms"] if alarm["stream"] in beds]
+            streams = list(dict.fromkeys([*alarmed, *beds]))
+        viewer.shown = streams[: self._settings.traces]
+        about = {"type": "snapshot", "shown": viewer.shown, "traces": self._settings.traces}
+        viewer.outbox.put_urgent(frame({**snapshot, **about}))
         if self._status is not None:
-            page.outbox.put_state("", self._status)
+            viewer.outbox.put_state("", self._status)
 
-    async def _send(self, outbox: Outbox, response: web.StreamResponse) -> None:
+    async def _send_pieces(self, outbox: Outbox, response: web.StreamResponse) -> None:
+        """Send what comes, until the browser is gone or reads nothing."""
         try:
             while True:
-                piece = await outbox.take(_ALIVE_EVERY)
+                piece = await outbox.next_piece(_ALIVE_PERIOD)
                 if outbox.hopeless:
                     return
                 async with asyncio.timeout(self._settings.patience):
@@ -260,136 +259,96 @@ class LivePage:
         except ConnectionError:
             return
 
-    async def _acknowledged(self, request: web.Request) -> web.Response:
-        return await _done("acknowledged", self._acknowledge, await _named(request, "alarm"))
+    async def _answer_acknowledge(self, request: web.Request) -> web.Response:
+        alarm = await _read_name(request, "alarm")
+        return _answer("acknowledged", await _finish(self._acknowledge(alarm)))
 
-    async def _discharged(self, request: web.Request) -> web.Response:
-        return await _done("discharged", self._discharge, await _named(request, "stream"))
-
-
-async def _named(request: web.Request, of: str) -> str:
-    if request.content_type != "application/json":
-        raise web.HTTPUnsupportedMediaType(text="JSON is taken here\n")
-    try:
-        async with asyncio.timeout(_SECONDS_FOR_BODY):
-            said = await request.json()
-    except TimeoutError as error:
-        raise web.HTTPRequestTimeout(text="the request took too long\n") from error
-    except (ValueError, LookupError, RecursionError) as error:  # of the text or its charset
-        raise web.HTTPBadRequest(text="this is not JSON\n") from error
-    name = said.get(of) if isinstance(said, dict) else None
-    if not isinstance(name, str) or not name:
-        raise web.HTTPBadRequest(text=f'{{"{of}": its name}} is asked for\n')
-    return name
-
-
-async def _done(what: str, do: Callable[[str], Awaitable[bool]], name: str) -> web.Response:
-    # A page that goes away meanwhile does not undo it.
-    done = await asyncio.shield(asyncio.ensure_future(do(name)))
-    return web.json_response({what: done}, status=200 if done else 404)
-
-
-async def _harden(_: web.Request, response: web.StreamResponse) -> None:
-    response.headers.update(_HEADERS)
-
-
-async def _no_icon(_: web.Request) -> web.Response:
-    return web.Response(status=204)
-
-
-def _file(content: bytes, kind: str) -> Callable[[web.Request], Awaitable[web.Response]]:
-    async def handler(_: web.Request) -> web.Response:
-        return web.Response(body=content, content_type=kind, charset="utf-8")
-
-    return handler
-
-
-PIECE = 64 * 1024
-"""Bytes after which more is no longer put into one piece: an alarm overtakes all that was not yet taken."""
-
-_TICK = 0.25
+    async def _answer_discharge(self, request: web.Request) -> web.Response:
+        stream = await _read_name(request, "stream")
+        return _answer("discharged", await _finish(self._discharge(stream)))
 
 
 class Outbox:
     """Frames for one page. Alarms come first and are never left out; of beds and the status only the newest
-    state waits; of traces the oldest are let go.
+    state waits; of traces the oldest are dropped.
 
     Args:
-        urgent: most bytes of alarms that may wait. With more the page is `hopeless`.
+        urgent_bytes: most bytes of alarms that may wait. With more the page is `hopeless`.
         traces: most frames of traces that may wait.
     """
 
-    def __init__(self, *, urgent: int, traces: int) -> None:
+    def __init__(self, *, urgent_bytes: int, traces: int) -> None:
         self._urgent: deque[bytes] = deque()
-        self._room = urgent
+        self._free_bytes = urgent_bytes
         self._states: dict[str, bytes] = {}
         self._traces: deque[bytes] = deque(maxlen=traces)
-        self._some, self._pressing = asyncio.Event(), asyncio.Event()
+        self._any_waits = asyncio.Event()
+        self._urgent_waits = asyncio.Event()
         self.hopeless = False
 
     def put_urgent(self, data: bytes) -> None:
         """Add what must not be lost, in order."""
-        self._room -= len(data)
-        if self._room < 0:
+        self._free_bytes -= len(data)
+        if self._free_bytes < 0:
             self.close()
             return
         self._urgent.append(data)
-        self._some.set()
-        self._pressing.set()
+        self._any_waits.set()
+        self._urgent_waits.set()
 
     def put_state(self, name: str, data: bytes) -> None:
         """Add the newest state of `name`, in place of one that still waits."""
         self._states[name] = data
-        self._some.set()
+        self._any_waits.set()
 
     def drop_state(self, name: str) -> None:
-        """Forget a state that still waits: `name` is gone."""
+        """Drop a state that still waits: `name` is gone."""
         self._states.pop(name, None)
 
     def put_trace(self, data: bytes) -> None:
         """Add what may be lost."""
         self._traces.append(data)
-        self._some.set()
+        self._any_waits.set()
 
     def close(self) -> None:
-        """Let go of everything; whoever waits in `take` gets nothing and finds it `hopeless`."""
+        """Drop everything; whoever waits in `next_piece` gets nothing and finds it `hopeless`."""
         self.hopeless = True
         self._urgent.clear()
         self._states.clear()
         self._traces.clear()
-        self._some.set()
-        self._pressing.set()
+        self._any_waits.set()
+        self._urgent_waits.set()
 
-    async def take(self, patience: float) -> bytes:
-        """The next frames together, about `PIECE` bytes of them: alarms at once, all else four times a
+    async def next_piece(self, patience: float) -> bytes:
+        """The next frames together, about `PIECE_BYTES` of them: alarms at once, all else four times a
         second; empty if nothing comes for `patience` seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(patience):
-                await self._some.wait()
-        if not self._some.is_set():
+                await self._any_waits.wait()
+        if not self._any_waits.is_set():
             return b""
         # A thousand beds would otherwise be a thousand writes.
         with suppress(TimeoutError):
-            async with asyncio.timeout(_TICK):
-                await self._pressing.wait()
-        return self._piece()
+            async with asyncio.timeout(_GATHER_SECONDS):
+                await self._urgent_waits.wait()
+        return self._pop_piece()
 
-    def _piece(self) -> bytes:
+    def _pop_piece(self) -> bytes:
         frames: list[bytes] = []
         size = 0
-        while size < PIECE and (data := self._next()) is not None:
+        while size < PIECE_BYTES and (data := self._pop_frame()) is not None:
             frames.append(data)
             size += len(data)
         if not self._urgent:
-            self._pressing.clear()
+            self._urgent_waits.clear()
             if not self._states and not self._traces:
-                self._some.clear()
+                self._any_waits.clear()
         return b"".join(frames)
 
-    def _next(self) -> bytes | None:
+    def _pop_frame(self) -> bytes | None:
         if self._urgent:
             data = self._urgent.popleft()
-            self._room += len(data)
+            self._free_bytes += len(data)
             return data
         if self._states:
             return self._states.pop(next(iter(self._states)))
@@ -405,11 +364,78 @@ def frame(event: Mapping[str, Any]) -> bytes:
     return f"data: {text}\n\n".encode()
 
 
+@dataclass(eq=False)
+class _Viewer:
+    """A browser that has the page open: what it is shown, and what waits for it.
+
+    Attributes:
+        shown: streams whose traces and beats it is sent.
+        follows: whether it asked for no beds of its own and gets new ones while there is room.
+    """
+
+    outbox: Outbox
+    shown: list[str] = field(default_factory=list)
+    follows: bool = False
+
+    def follow(self, stream: str, most: int) -> None:
+        """Show a new bed too, if it is to get new ones and there is room among `most`."""
+        if stream and self.follows and stream not in self.shown and len(self.shown) < most:
+            self.shown.append(stream)
+            self.outbox.put_urgent(frame({"type": "shown", "streams": self.shown}))
+
+    def drop(self, stream: str) -> None:
+        """Show no more of `stream`; its place is free."""
+        self.outbox.drop_state(stream)
+        if self.follows and stream in self.shown:
+            self.shown.remove(stream)
+
+
+async def _read_name(request: web.Request, key: str) -> str:
+    """The text under `key` in the JSON object that is the request's body."""
+    if request.content_type != "application/json":
+        raise web.HTTPUnsupportedMediaType(text="JSON is taken here\n")
+    try:
+        async with asyncio.timeout(_BODY_TIMEOUT):
+            body = await request.json()
+    except TimeoutError as error:
+        raise web.HTTPRequestTimeout(text="the request took too long\n") from error
+    except (ValueError, LookupError, RecursionError) as error:  # of the text or its charset
+        raise web.HTTPBadRequest(text="this is not JSON\n") from error
+    name = body.get(key) if isinstance(body, dict) else None
+    if not isinstance(name, str) or not name:
+        raise web.HTTPBadRequest(text=f'{{"{key}": its name}} is asked for\n')
+    return name
+
+
+async def _finish(command: Awaitable[bool]) -> bool:
+    # A page that goes away meanwhile does not undo it.
+    return await asyncio.shield(asyncio.ensure_future(command))
+
+
+def _answer(key: str, done: bool) -> web.Response:
+    return web.json_response({key: done}, status=200 if done else 404)
+
+
+async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(_HEADERS)
+
+
+async def _answer_no_icon(_: web.Request) -> web.Response:
+    return web.Response(status=204)
+
+
+def _file_handler(content: bytes, content_type: str) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def handler(_: web.Request) -> web.Response:
+        return web.Response(body=content, content_type=content_type, charset="utf-8")
+
+    return handler
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _finite(each) for key, each in value.items()}
+        return {key: _finite(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(each) for each in value]
+        return [_finite(inner) for inner in value]
     return value

@@ -1,5 +1,5 @@
-"""What outlives the monitor beside its alarms: the patients' references, from where sources go on, and which
-streams were watched."""
+"""The checkpoint of a monitor: what outlives it beside its alarms. The patients' references, from where
+sources go on, and which streams were watched."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Self
 
 from genray.errors import GenrayError
 from monitors.alarms.events import Transition
@@ -16,142 +17,204 @@ from monitors.outputs.journal import PLACE, Journal
 from monitors.service.shard import Start
 from monitors.sources import SourceSettings
 
-_REFERENCE, _ALARMS, _WATCHED = "reference", "alarms", "watched"
+# Names of states in the journal.
+_REFERENCE = "reference"
+_ALARMS = "alarms"
+_WATCHED = "watched"
 _MONITOR = "monitor"  # row of what belongs to no stream and no shard
-_AFRESH = 60.0  # s after which the times of streams that are watched are kept again
+_WATCHED_PERIOD = 60.0  # s after which the times of streams that are watched are saved again
 
 
 class MonitorCheckpoint:
-    """Keeps it in memory, for shards that begin anew, and in the journal. A disk that is full does not stop
-    the monitor: what could not be written goes with the next.
+    """Kept in memory, for shards that begin again, and in the journal. A disk that is full does not stop the
+    monitor: what could not be written goes with the next.
 
     Args:
         journal: open.
-        source: a place belongs to one source.
-        shards: and to one way to share its streams.
-        note: takes a line for a person.
+        layout: to which places belong.
+        note: called with a line for a person.
+        references, alarm_states: of streams, that were saved.
+        places: by row of the journal, that are of this layout.
+        watched: what was saved last of the streams that were watched, as JSON.
     """
 
     def __init__(
-        self, journal: Journal, source: SourceSettings, shards: int, note: Callable[[str], None]
+        self,
+        journal: Journal,
+        layout: _Layout,
+        note: Callable[[str], None],
+        *,
+        references: Mapping[str, bytes],
+        alarm_states: Mapping[str, bytes],
+        places: Mapping[str, Mapping[str, Any]],
+        watched: bytes,
     ) -> None:
-        self._journal, self._shards, self._note = journal, shards, note
-        # A replay goes on at any speed.
-        said = json.dumps(source.model_dump(mode="json", exclude={"speed"}), sort_keys=True)
-        self._source = blake2b(said.encode(), digest_size=8).hexdigest()
-        self._references = journal.load_states(_REFERENCE)
-        self._places = {n: self._read(n, data) for n, data in journal.load_states(PLACE).items()}
-        self._states = journal.load_states(_ALARMS)
-        self._before = journal.load_states(_WATCHED).get(_MONITOR, b"")
-        self._kept: frozenset[str] | None = None
-        self._kept_at = 0.0
-        self._owed: dict[str, dict[str, bytes]] = {}
-        self._gone: set[str] = set()
-        self._turn = asyncio.Lock()
-        self._trouble = ""
+        self._journal = journal
+        self._layout = layout
+        self._note = note
+        self._references = dict(references)
+        self._alarm_states = dict(alarm_states)
+        self._places = dict(places)
+        self._watched_before = watched
+        self._watched: frozenset[str] | None = None  # as saved
+        self._watched_saved_at = 0.0
+        self._unsaved: dict[str, dict[str, bytes]] = {}
+        self._undeleted: set[str] = set()
+        self._writing = asyncio.Lock()
+        self._last_error = ""
+
+    @classmethod
+    def load(cls, journal: Journal, source: SourceSettings, shards: int, note: Callable[[str], None]) -> Self:
+        """What `journal` keeps.
+
+        Args:
+            source: a place belongs to one source,
+            shards: and to one number of shards that share its streams.
+            note: called with a line for a person.
+
+        Raises:
+            GenrayError: it cannot be read.
+        """
+        layout = _Layout.of(source, shards)
+        return cls(
+            journal,
+            layout,
+            note,
+            references=journal.load_states(_REFERENCE),
+            alarm_states=journal.load_states(_ALARMS),
+            places={row: layout.place_in(data) for row, data in journal.load_states(PLACE).items()},
+            watched=journal.load_states(_WATCHED).get(_MONITOR, b""),
+        )
 
     def start(self, number: int, alarms: Sequence[Transition]) -> Start:
-        """With what shard `number` begins, where `alarms` are open."""
-        place = self._places.get(self._row(number), {})
-        return Start(dict(self._references), alarms, place, dict(self._states) if place else {})
+        """From what shard `number` begins, where `alarms` are open."""
+        place = self._places.get(self._layout.row(number), {})
+        return Start(dict(self._references), alarms, place, dict(self._alarm_states) if place else {})
 
-    async def references(self, found: Mapping[str, bytes]) -> None:
-        """Keep references that were learned."""
-        if found:
-            self._references.update(found)
-            await self._save(_REFERENCE, found)
+    async def save_references(self, references: Mapping[str, bytes]) -> None:
+        """Save references that were learned."""
+        if references:
+            self._references.update(references)
+            await self._save(_REFERENCE, references)
 
-    async def states(self, states: Mapping[str, bytes]) -> None:
-        """Keep the states of alarms, of which all changes are in the journal."""
+    async def save_alarm_states(self, states: Mapping[str, bytes]) -> None:
+        """Save the states of alarms, of which all changes are in the journal."""
         if states:
-            self._states.update(states)
+            self._alarm_states.update(states)
             await self._save(_ALARMS, states)
 
-    async def place(self, number: int, place: Mapping[str, Any]) -> None:
-        """Keep from where the source of shard `number` goes on; empty: from its beginning."""
-        row = self._row(number)
+    async def save_place(self, number: int, place: Mapping[str, Any]) -> None:
+        """Save from where the source of shard `number` goes on; empty: from its beginning."""
+        row = self._layout.row(number)
         if place != self._places.get(row, {}):
             self._places[row] = place
-            kept = {"source": self._source, "place": place}
-            await self._save(PLACE, {row: json.dumps(kept).encode()})
+            saved = {"source": self._layout.source, "place": place}
+            await self._save(PLACE, {row: json.dumps(saved).encode()})
 
-    async def watching(self, streams: Mapping[str, float]) -> None:
-        """Keep which streams are watched, and the time of their last samples."""
+    async def save_watched(self, streams: Mapping[str, float]) -> None:
+        """Save which streams are watched, and the time of their last samples."""
         now = time.time()
-        if frozenset(streams) != self._kept or (streams and now - self._kept_at > _AFRESH):
-            self._kept, self._kept_at = frozenset(streams), now
-            kept = {"source": self._source, "at": now, "streams": dict(streams)}
-            await self._save(_WATCHED, {_MONITOR: json.dumps(kept).encode()})
+        names = frozenset(streams)
+        if names != self._watched or (streams and now - self._watched_saved_at > _WATCHED_PERIOD):
+            self._watched = names
+            self._watched_saved_at = now
+            saved = {"source": self._layout.source, "at": now, "streams": dict(streams)}
+            await self._save(_WATCHED, {_MONITOR: json.dumps(saved).encode()})
 
-    def watched(self, within: float) -> dict[str, float]:
+    def watched_before(self, within: float) -> dict[str, float]:
         """Streams that were watched when the monitor ended, and the time (unix s) of their samples now, had
         they gone on: of no other source, none if that was over, and none if it is longer ago than `within`
         seconds."""
         try:
-            kept = json.loads(self._before)
-            passed = max(0.0, time.time() - kept["at"])
-            if kept["source"] != self._source or passed > within:
+            saved = json.loads(self._watched_before)
+            passed = max(0.0, time.time() - saved["at"])
+            if saved["source"] != self._layout.source or passed > within:
                 return {}
-            return {stream: float(at) + passed for stream, at in kept["streams"].items()}
+            return {stream: float(at) + passed for stream, at in saved["streams"].items()}
         except (ValueError, KeyError, TypeError, AttributeError):
             return {}
 
     @property
-    def learned(self) -> int:
-        """Patients of whom it is known what is usual."""
+    def learned_patients(self) -> int:
+        """How many patients there are a reference of."""
         return len(self._references)
 
     def knows(self, stream: str) -> bool:
-        """Whether anything of a patient is kept."""
-        return stream in self._references or stream in self._states
+        """Whether anything of a patient is saved."""
+        return stream in self._references or stream in self._alarm_states
 
-    async def forget(self, stream: str) -> None:
-        """Forget all about a stream: who comes next is another patient."""
+    async def discharge(self, stream: str) -> None:
+        """Delete all of a stream: who comes next is another patient."""
         self._references.pop(stream, None)
-        self._states.pop(stream, None)
-        for rows in self._owed.values():
+        self._alarm_states.pop(stream, None)
+        for rows in self._unsaved.values():
             rows.pop(stream, None)
-        self._gone.add(stream)
+        self._undeleted.add(stream)
         await self._write()
 
-    def _row(self, number: int) -> str:
-        return f"shard-{number}-of-{self._shards}"
-
-    def _read(self, row: str, data: bytes) -> Mapping[str, Any]:
-        try:
-            kept = json.loads(data)
-            place, source = kept["place"], kept["source"]
-        except (ValueError, KeyError, TypeError):
-            place = source = None
-        return place if isinstance(place, dict) and source == self._source else {}
-
     async def _save(self, name: str, rows: Mapping[str, bytes]) -> None:
-        self._owed.setdefault(name, {}).update(rows)
+        self._unsaved.setdefault(name, {}).update(rows)
         await self._write()
 
     async def _write(self) -> None:
-        """Write what is owed, all of it: first what is to be forgotten."""
-        async with self._turn:
-            gone = set(self._gone)
-            owed = {name: dict(rows) for name, rows in self._owed.items() if rows}
+        """Write all that is not written yet: first what is to be deleted."""
+        async with self._writing:
+            undeleted = set(self._undeleted)
+            unsaved = {name: dict(rows) for name, rows in self._unsaved.items() if rows}
 
             def write() -> None:
-                for stream in gone:
-                    self._journal.forget(stream)
-                for name, rows in owed.items():
+                for stream in undeleted:
+                    self._journal.discharge(stream)
+                for name, rows in unsaved.items():
                     self._journal.save_states(name, rows, time.time())
 
             try:
                 await asyncio.to_thread(write)
             except GenrayError as error:
-                if str(error) != self._trouble:
-                    self._trouble = str(error)
-                    self._note(f"what is kept for a restart is not written: {error}")
+                self._note_error(error)
                 return
-            self._trouble = ""
-            self._gone -= gone
-            for name, rows in owed.items():
-                left = self._owed[name]
+            self._last_error = ""
+            self._undeleted -= undeleted
+            for name, rows in unsaved.items():
+                left = self._unsaved[name]
                 for stream, data in rows.items():
-                    if left.get(stream) is data:
+                    if left.get(stream) is data:  # else it has changed meanwhile
                         del left[stream]
+
+    def _note_error(self, error: GenrayError) -> None:
+        if str(error) != self._last_error:
+            self._last_error = str(error)
+            self._note(f"what is kept for a restart is not written: {error}")
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """To what a place belongs.
+
+    Attributes:
+        source: fingerprint of the source.
+        shards: how many share its streams.
+    """
+
+    source: str
+    shards: int
+
+    @classmethod
+    def of(cls, source: SourceSettings, shards: int) -> Self:
+        # A replay goes on at any speed.
+        settings = json.dumps(source.model_dump(mode="json", exclude={"speed"}), sort_keys=True)
+        return cls(blake2b(settings.encode(), digest_size=8).hexdigest(), shards)
+
+    def row(self, number: int) -> str:
+        """Name of the row of shard `number` in the journal."""
+        return f"shard-{number}-of-{self.shards}"
+
+    def place_in(self, data: bytes) -> Mapping[str, Any]:
+        """The place that was saved as `data`; empty if it is damaged, or of another source."""
+        try:
+            saved = json.loads(data)
+            place = saved["place"]
+            source = saved["source"]
+        except (ValueError, KeyError, TypeError):
+            return {}
+        return place if isinstance(place, dict) and source == self.source else {}

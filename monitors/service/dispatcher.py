@@ -1,4 +1,4 @@
-"""Telling what shards find: the journal first, then Alertmanager, Prometheus and the page."""
+"""The dispatcher: what shards find goes to the journal first, then to Alertmanager, Prometheus and page."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from genray.progress import Display
 from monitors.alarms.events import Reading, Transition
 from monitors.outputs.alertmanager import Alertmanager
+from monitors.outputs.database import CONDITION_HOLDS
 from monitors.outputs.journal import Journal
 from monitors.outputs.metrics import MetricsExporter
 from monitors.outputs.page import LivePage
@@ -21,12 +22,34 @@ from monitors.settings import EcgSettings
 
 DISCLAIMER = "Not a medical device: for research and engineering, not for the care of patients."
 
-_PUSHED = "alertmanager"
-_HELD = ("onset", "escalated", "resumed")  # changes at which the condition of an alarm holds
+CHANNEL = "alertmanager"
+"""Of the journal and the metrics: by which alarms are sent."""
+
+
+@dataclass(slots=True)
+class WatchedStream:
+    """A stream that has a bed.
+
+    Attributes:
+        reading: the last.
+        arrived: when it came, by the monotonic clock.
+        shard: number of the shard that watches it.
+    """
+
+    reading: Reading
+    arrived: float
+    shard: int
 
 
 class Dispatcher:
-    """Everybody who is told, and what they know now.
+    """All outputs of the monitor, and the state that they show.
+
+    It is responsible for:
+
+    - the order: what is announced was written down before,
+    - the alarms that are open and the streams that are watched, as they were shown last,
+    - outputs that fail: none keeps an alarm from the others,
+    - confirming commands once their effect is in the journal.
 
     Args:
         settings: of the monitor.
@@ -43,168 +66,165 @@ class Dispatcher:
         acknowledge: Callable[[str], Awaitable[bool]],
         discharge: Callable[[str], Awaitable[bool]],
     ) -> None:
-        self._journal, self._display = journal, display
+        self._journal = journal
+        self._display = display
         self.exporter = MetricsExporter(settings.metrics)
-        self.live = LivePage(settings.page, self._snapshot, acknowledge, discharge)
-        self.pager = Alertmanager(
+        self.page = LivePage(settings.page, self._snapshot, acknowledge, discharge)
+        self.alertmanager = Alertmanager(
             settings.alertmanager,
-            sent=partial(journal.mark_sent, _PUSHED),
-            counted=partial(self.exporter.notified, _PUSHED),
-            owed=partial(self.exporter.owed, _PUSHED),
+            mark_sent=partial(journal.mark_sent, CHANNEL),
+            count_outcome=partial(self.exporter.count_notifications, CHANNEL),
+            set_owed=partial(self.exporter.set_owed, CHANNEL),
             note=display.note,
         )
         self.alarms: dict[str, Transition] = {}
-        """That are open."""
-        self.home: dict[str, int] = {}
-        """The shard of each stream that was seen."""
-        self.counts: Counter[str] = Counter()
-        """Onsets, by kind."""
-        self.remembered: frozenset[str] = frozenset()
+        """That are open, by name: the last change of each."""
+        self.restored_alarms: frozenset[str] = frozenset()
         """Alarms that were open when the monitor began."""
+        self.streams: dict[str, WatchedStream] = {}
+        self.onsets: Counter[str] = Counter()
+        """By kind of alarm."""
         self.beats = 0
-        self.beds: dict[str, tuple[Reading, float]] = {}
-        """The last reading of each stream, and when it came by the monotonic clock."""
-        self._order = asyncio.Lock()
-        self._told: set[str] = set()
-        self._trouble = ""
-        self._asked: list[tuple[str, asyncio.Event]] = []
+        self._announcing = asyncio.Lock()
+        self._noted: set[str] = set()
+        self._journal_error = ""
+        self._unconfirmed: list[tuple[str, asyncio.Event]] = []
 
-    def remember(self) -> None:
-        """Alarms that were open when the monitor ended, and what was not sent."""
+    def restore_alarms(self) -> None:
+        """Go on with alarms that were open when the monitor ended, and with what was not sent."""
         for transition in self._journal.open_alarms():
-            self.alarms[transition.alarm] = _explained(
-                transition, self._journal.held(transition.alarm, _HELD)
-            )
+            explaining = self._journal.last_transition(transition.alarm, CONDITION_HOLDS)
+            self.alarms[transition.alarm] = _explained(transition, explaining)
             # Its onset was counted when it was.
-            self.exporter.alarm(replace(transition, change="resumed"))
-        self.remembered = frozenset(self.alarms)
-        self.pager.push(self._journal.unsent(_PUSHED))
-        self.pager.push(list(self.alarms.values()))
+            self.exporter.update_alarm(replace(transition, change="resumed"))
+        self.restored_alarms = frozenset(self.alarms)
+        self.alertmanager.push(self._journal.unsent(CHANNEL))
+        self.alertmanager.push(list(self.alarms.values()))
 
-    def note(self, text: str) -> None:
-        """A line for a person, once."""
-        if text not in self._told:
-            self._told.add(text)
+    def note_once(self, text: str) -> None:
+        """A line for a person, the first time."""
+        if text not in self._noted:
+            self._noted.add(text)
             self._display.note(text)
 
     def publish(self, event: Mapping[str, Any]) -> None:
         """Show `event` on the page. No fault of the page may keep alarms from going out."""
         try:
-            self.live.publish(event)
+            self.page.publish(event)
         except Exception as error:
-            self.exporter.fault("page", type(error).__name__)
-            self.note(f"the page is not told of a {event.get('type')}: {type(error).__name__}: {error}")
+            self.exporter.count_fault("page", type(error).__name__)
+            self.note_once(f"the page is not told of a {event.get('type')}: {type(error).__name__}: {error}")
 
     async def announce(self, transitions: Sequence[Transition]) -> None:
-        """The journal first: what is told was written down before."""
+        """Record `transitions`, then send and show those that are new."""
         if not transitions:
             return
-        async with self._order:
-            new = await asyncio.to_thread(self._journal.record, self._sensible(transitions))
-            trouble = str(self._journal.trouble or "")
-            if trouble and trouble != self._trouble:
-                self._display.note(f"alarms go on without the journal: {trouble}")
-            self._trouble = trouble
-            self.pager.push(new)
-            for each in new:
-                self._tell(each)
-        for each in transitions:
-            if each.change == "acknowledged":
-                self.heard(each.alarm)
+        async with self._announcing:
+            new = await asyncio.to_thread(self._journal.record, self._without_ended(transitions))
+            self._note_journal_error()
+            self.alertmanager.push(new)
+            for transition in new:
+                self._show_alarm(transition)
+        for transition in transitions:
+            if transition.change == "acknowledged":
+                self.confirm(transition.alarm)
 
-    def _sensible(self, transitions: Sequence[Transition]) -> list[Transition]:
-        """Those that change something: an alarm that was ended elsewhere neither ends nor is acknowledged."""
-        opened, kept = set(self.alarms), []
-        for each in transitions:
-            if each.change in _HELD:
-                opened.add(each.alarm)
-            if each.alarm in opened:
-                kept.append(each)
-            if each.state == "ended":
-                opened.discard(each.alarm)
-        return kept
-
-    def _tell(self, each: Transition) -> None:
-        before = self.alarms.get(each.alarm)
-        self.exporter.alarm(each)
-        if each.state == "ended":
-            self.alarms.pop(each.alarm, None)
-        else:
-            self.alarms[each.alarm] = _explained(each, before)
-        self.publish(_as_event(each))
-        if each.change == "onset":
-            self.counts[each.kind] += 1
-        # What goes on after it could not be judged is no news; what was over is.
-        again = each.change == "resumed" and (before is None or before.state == "latched")
-        if each.announced and (again or each.change in ("onset", "escalated")):
-            self._display.note(
-                f"{each.priority} alarm{' again' if again else ''}: {each.kind}, stream {each.stream}"
-            )
-
-    def heard(self, name: str) -> None:
-        """What was asked of the alarm or stream `name` is done, and in the journal."""
-        for asked, event in self._asked:
-            if asked == name:
+    def confirm(self, name: str) -> None:
+        """What was commanded for the alarm or stream `name` is done, and in the journal."""
+        for unconfirmed, event in self._unconfirmed:
+            if unconfirmed == name:
                 event.set()
 
-    async def answered(self, name: str, ask: Callable[[], Awaitable[bool]], patience: float) -> bool:
-        """Do something to the alarm or stream `name` by `ask`, and wait until it is `heard`; False if that
-        takes more than `patience` seconds, or `ask` says so."""
-        heard = asyncio.Event()
-        self._asked.append((name, heard))
+    async def confirmed(self, name: str, command: Callable[[], Awaitable[bool]], timeout: float) -> bool:
+        """Give a command for the alarm or stream `name`, and wait until it is confirmed (`confirm`); False if
+        that takes more than `timeout` seconds, or `command` gives False."""
+        confirmation = (name, asyncio.Event())
+        self._unconfirmed.append(confirmation)
         try:
-            async with asyncio.timeout(patience):
-                if not await ask():
+            async with asyncio.timeout(timeout):
+                if not await command():
                     return False
-                await heard.wait()
+                await confirmation[1].wait()
         except TimeoutError:
             return False
         finally:
-            self._asked.remove((name, heard))
+            self._unconfirmed.remove(confirmation)
         return True
 
-    def take(self, number: int, found: WardOutput) -> None:
-        """Show what shard `number` found, but for its alarms."""
-        now, exporter = time.monotonic(), self.exporter
-        for reading in found.readings:
-            self.beds[reading.stream] = (reading, now)
-            self.home[reading.stream] = number
-            exporter.update(reading)
+    def show(self, shard: int, output: WardOutput) -> None:
+        """Show what shard number `shard` found, but for its alarms."""
+        now = time.monotonic()
+        for reading in output.readings:
+            self.streams[reading.stream] = WatchedStream(reading, now, shard)
+            self.exporter.update(reading)
             self.publish({"type": "bed", **_as_dict(reading)})
-        for trace in found.traces:
+        for trace in output.traces:
             self.publish({"type": "trace", **trace.as_json()})
-        for stream, beats in found.beats.items():
+        for stream, beats in output.beats.items():
             self.publish({"type": "beats", "stream": stream, "beats": [beat.as_json() for beat in beats]})
-        self.beats += len(found.scores)
-        exporter.observe_scores(found.scores)
-        exporter.observe_latency(found.delays)
+        self.beats += len(output.scores)
+        self.exporter.observe_scores(output.scores)
+        self.exporter.observe_latencies(output.delays)
 
-    def leave(self, stream: str) -> None:
+    def remove_stream(self, stream: str) -> None:
         """A stream has no bed any more."""
-        self.beds.pop(stream, None)
-        self.home.pop(stream, None)
-        self.exporter.discharge(stream)
+        self.streams.pop(stream, None)
+        self.exporter.remove_stream(stream)
         self.publish({"type": "discharge", "stream": stream})
+
+    def _without_ended(self, transitions: Sequence[Transition]) -> list[Transition]:
+        """Those that change something: an alarm that was ended elsewhere neither ends nor is acknowledged."""
+        open_alarms = set(self.alarms)
+        effective = []
+        for transition in transitions:
+            if transition.change in CONDITION_HOLDS:
+                open_alarms.add(transition.alarm)
+            if transition.alarm in open_alarms:
+                effective.append(transition)
+            if transition.state == "ended":
+                open_alarms.discard(transition.alarm)
+        return effective
+
+    def _note_journal_error(self) -> None:
+        error = str(self._journal.write_error or "")
+        if error and error != self._journal_error:
+            self._display.note(f"alarms go on without the journal: {error}")
+        self._journal_error = error
+
+    def _show_alarm(self, transition: Transition) -> None:
+        """Show an alarm's change in the metrics, on the page, and to a person."""
+        before = self.alarms.get(transition.alarm)
+        self.exporter.update_alarm(transition)
+        if transition.state == "ended":
+            self.alarms.pop(transition.alarm, None)
+        else:
+            self.alarms[transition.alarm] = _explained(transition, before)
+        self.publish({"type": "alarm", **_as_dict(transition)})
+        if transition.change == "onset":
+            self.onsets[transition.kind] += 1
+        # What goes on after it could not be judged is no news; what was over is.
+        again = transition.change == "resumed" and (before is None or before.state == "latched")
+        if transition.announced and (again or transition.change in ("onset", "escalated")):
+            alarm = "alarm again" if again else "alarm"
+            self._display.note(
+                f"{transition.priority} {alarm}: {transition.kind}, stream {transition.stream}"
+            )
 
     def _snapshot(self) -> dict[str, Any]:
         now = time.monotonic()
-        beds = [{**_as_dict(reading), "age": now - came} for reading, came in self.beds.values()]
-        alarms = [_as_dict(each) for each in self.alarms.values()]
+        beds = [{**_as_dict(stream.reading), "age": now - stream.arrived} for stream in self.streams.values()]
+        alarms = [_as_dict(alarm) for alarm in self.alarms.values()]
         return {"beds": beds, "alarms": alarms, "note": DISCLAIMER}
 
 
-def _as_event(transition: Transition) -> dict[str, Any]:
-    return {"type": "alarm", **_as_dict(transition)}
-
-
-def _as_dict(of: Reading | Transition) -> dict[str, Any]:
+def _as_dict(event: Reading | Transition) -> dict[str, Any]:
     # `asdict` would copy all that is inside, a thousand times a second.
-    return {name: getattr(of, name) for name in of.__slots__}
+    return {name: getattr(event, name) for name in event.__slots__}
 
 
 def _explained(later: Transition, before: Transition | None) -> Transition:
     """`later` as the page shows it: with what was measured when the condition held, not when it was over."""
     if before is None:
         return later
-    why = later.why if later.change in _HELD else {"reason": later.why.get("reason", "")}
+    why = later.why if later.change in CONDITION_HOLDS else {"reason": later.why.get("reason", "")}
     return replace(later, why={**before.why, **why})

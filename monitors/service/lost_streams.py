@@ -1,5 +1,5 @@
-"""Streams that nobody watches: their shard is gone, or they have not come again since a restart, of the whole
-or of their shard. No ward has a bed that could raise their alarm, so it is raised here.
+"""Lost streams: their shard is gone, or they have not come again since a restart, of the whole monitor or of
+their shard. No ward has a bed that could raise their alarm, so it is raised here.
 """
 
 from __future__ import annotations
@@ -15,40 +15,64 @@ from monitors.alarms.machine import acknowledge, discharge, step
 from monitors.alarms.state import AlarmState, restore
 from monitors.service.dispatcher import Dispatcher
 
-_SETTLES = 30.0  # s that shards may need to begin; then streams that do not come are missed even so
+_SETTLING = 30.0  # s that shards may need to begin; then streams that do not come are missed even so
 _SHARD_LOST = "the process that watches this stream ended or hangs; it is being started again"
 _NOT_BACK = "it was watched before a restart, and has not come again"
 
 
 @dataclass(frozen=True)
-class _Awaited:
-    """A stream that is to come again: the unix time of its samples, which was so at `when` by the monotonic
-    clock; and from when on it is missed. None: as soon as all shards watch."""
+class _AwaitedStream:
+    """A stream that is to come again.
+
+    Attributes:
+        sampled: unix time of its samples, which was so at `sampled_at` by the monotonic clock.
+        missed_from: when it begins to be missed, by the monotonic clock; None: as soon as all shards watch.
+    """
 
     sampled: float
-    when: float
-    since: float | None = None
+    sampled_at: float
+    missed_from: float | None = None
+
+    def sampled_by(self, now: float) -> float:
+        """Unix time of its samples at `now`, had they gone on."""
+        return self.sampled + now - self.sampled_at
+
+
+@dataclass(frozen=True)
+class _MissedStream:
+    """A stream of which nothing comes.
+
+    Attributes:
+        sampled: unix time of its samples, had they gone on.
+        seconds: for which it is lost.
+    """
+
+    stream: str
+    sampled: float
+    seconds: float
 
 
 class LostStreams:
-    """Raises and ends the alarms of streams that nobody watches. One thing at a time: what is told is in the
-    journal before the next is looked at.
+    """Raises and ends the alarms of streams that nobody watches. One thing at a time: what is announced is in
+    the journal before the next is looked at.
 
     Args:
-        telling: tells, and knows what was seen last; it remembers the alarms that were open.
+        dispatcher: has restored the alarms that were open.
         limits: of a stream.
         awaited: streams that were watched when the monitor ended, with the time (unix s) of their samples
             now, had they gone on.
     """
 
     def __init__(
-        self, telling: Dispatcher, limits: Callable[[str], Limits], awaited: Mapping[str, float]
+        self, dispatcher: Dispatcher, limits: Callable[[str], Limits], awaited: Mapping[str, float]
     ) -> None:
-        self._telling, self._limits = telling, limits
+        self._dispatcher = dispatcher
+        self._limits = limits
         self._began = time.monotonic()
         self._settled: float | None = None
-        self._awaited = {stream: _Awaited(at, self._began) for stream, at in awaited.items()}
-        self._states: dict[str, AlarmState] = {}  # of the alarms that are raised here, none of another kind
+        self._awaited = {stream: _AwaitedStream(sampled, self._began) for stream, sampled in awaited.items()}
+        # Only of alarms that are raised here, none of another kind.
+        self._alarm_states: dict[str, AlarmState] = {}
         self._raised: set[str] = set()
         self._turn = asyncio.Lock()
 
@@ -56,7 +80,7 @@ class LostStreams:
     def awaited(self) -> dict[str, float]:
         """Streams that have not come again, with the time of their samples now, had they gone on."""
         now = time.monotonic()
-        return {stream: each.sampled + now - each.when for stream, each in self._awaited.items()}
+        return {stream: awaited.sampled_by(now) for stream, awaited in self._awaited.items()}
 
     @property
     def raised(self) -> frozenset[str]:
@@ -65,121 +89,133 @@ class LostStreams:
 
     def knows(self, stream: str) -> bool:
         """Whether there is anything to discharge."""
-        return stream in self._awaited or stream in self._telling.beds or bool(self._alarms(stream))
+        return (
+            stream in self._awaited or stream in self._dispatcher.streams or bool(self._open_alarms(stream))
+        )
 
     def silent(self, seconds: float) -> list[str]:
         """Streams of which nothing has come for so long."""
-        told, since = self._telling, time.monotonic() - seconds
-        silent = [stream for stream, (_, came) in told.beds.items() if came < since]
+        streams = self._dispatcher.streams
+        since = time.monotonic() - seconds
+        silent = [stream for stream, watched in streams.items() if watched.arrived < since]
         if self._began < since:
             # Of another source, of before.
-            before = {alarm.stream for alarm in told.alarms.values() if alarm.alarm in told.remembered}
-            silent += [stream for stream in before | self._awaited.keys() if stream not in told.beds]
+            restored = {
+                alarm.stream
+                for alarm in self._dispatcher.alarms.values()
+                if alarm.alarm in self._dispatcher.restored_alarms
+            }
+            silent += [stream for stream in restored | self._awaited.keys() if stream not in streams]
         return silent
 
-    async def shard_lost(self, number: int) -> None:
+    async def raise_for_shard(self, number: int) -> None:
         """Shard `number` is gone or hangs, or still so: its streams are lost at once."""
         async with self._turn:
             now = time.monotonic()
             missed = []
-            for stream, (reading, came) in self._telling.beds.items():
-                if self._telling.home.get(stream) == number:
+            for stream, watched in self._dispatcher.streams.items():
+                if watched.shard == number:
+                    silence = now - watched.arrived
                     least = self._limits(stream).stream_lost.medium
-                    missed.append((stream, reading.time + now - came, max(now - came, least)))
-            await self._miss(missed, _SHARD_LOST)
+                    missed.append(_MissedStream(stream, watched.reading.time + silence, max(silence, least)))
+            await self._step_alarms(missed, _SHARD_LOST)
 
-    def shard_back(self, number: int) -> None:
-        """Its streams are to come again."""
-        for stream, (reading, came) in self._telling.beds.items():
-            if self._telling.home.get(stream) == number:
-                self._awaited[stream] = _Awaited(reading.time, came, came)
+    def await_shard(self, number: int) -> None:
+        """Shard `number` is back: its streams are to come again."""
+        for stream, watched in self._dispatcher.streams.items():
+            if watched.shard == number:
+                arrived = watched.arrived
+                self._awaited[stream] = _AwaitedStream(watched.reading.time, arrived, arrived)
 
-    async def look(self, settled: bool) -> None:
+    async def raise_for_awaited(self, *, all_up: bool) -> None:
         """Now and then: raise the alarm of streams that have not come again.
 
         Args:
-            settled: whether all shards watch, so that they could have.
+            all_up: whether all shards watch, so that they could have.
         """
         async with self._turn:
             now = time.monotonic()
-            if self._settled is None and (settled or now - self._began > _SETTLES):
+            if self._settled is None and (all_up or now - self._began > _SETTLING):
                 self._settled = now
             missed = []
-            for stream, each in self._awaited.items():
-                since = self._settled if each.since is None else each.since
-                if since is not None:
-                    missed.append((stream, each.sampled + now - each.when, now - since))
-            await self._miss(missed, _NOT_BACK)
+            for stream, awaited in self._awaited.items():
+                missed_from = self._settled if awaited.missed_from is None else awaited.missed_from
+                if missed_from is not None:
+                    missed.append(_MissedStream(stream, awaited.sampled_by(now), now - missed_from))
+            await self._step_alarms(missed, _NOT_BACK)
 
-    async def back(self, readings: Sequence[Reading]) -> None:
-        """These have come; alarms that were raised here are over, others their shard will end."""
+    async def end_for(self, readings: Sequence[Reading]) -> None:
+        """Streams have come; their alarms that were raised here are over, others their shard will end."""
         if not self._awaited or not any(reading.stream in self._awaited for reading in readings):
             return
         async with self._turn:
-            came = {each.stream: each.time for each in readings if each.stream in self._awaited}
+            sampled = {
+                reading.stream: reading.time for reading in readings if reading.stream in self._awaited
+            }
             ended = [
                 replace(
                     alarm,
                     change="ended",
                     state="ended",
-                    time=max(alarm.time, came[alarm.stream]),
+                    time=max(alarm.time, sampled[alarm.stream]),
                     why={"reason": "it came again"},
                 )
-                for alarm in self._telling.alarms.values()
-                if alarm.stream in came and alarm.alarm in self._raised
+                for alarm in self._dispatcher.alarms.values()
+                if alarm.stream in sampled and alarm.alarm in self._raised
             ]
-            for stream in came:
+            for stream in sampled:
                 self._forget(stream)
-            await self._telling.announce(ended)
+            await self._dispatcher.announce(ended)
 
     async def acknowledge(self, name: str) -> bool:
         """Acknowledge an alarm of a stream that nobody watches."""
         async with self._turn:
-            alarm = self._telling.alarms.get(name)
+            alarm = self._dispatcher.alarms.get(name)
             if alarm is None:
                 return False
             _, changes = acknowledge(restore(alarm.stream, [alarm]), name, alarm.time)
-            self._states.pop(alarm.stream, None)
-            await self._telling.announce(changes)
+            self._alarm_states.pop(alarm.stream, None)
+            await self._dispatcher.announce(changes)
             return bool(changes)
 
     async def discharge(self, stream: str) -> None:
         """All alarms of `stream` end, whoever raised them, and it is awaited no more."""
         async with self._turn:
             self._forget(stream)
-            reading, _ = self._telling.beds.get(stream, (None, 0.0))
+            watched = self._dispatcher.streams.get(stream)
             changes: list[Transition] = []
-            for alarm in self._alarms(stream):
-                at = max(alarm.time, reading.time) if reading else alarm.time
+            for alarm in self._open_alarms(stream):
+                at = max(alarm.time, watched.reading.time) if watched else alarm.time
                 changes += discharge(restore(stream, [alarm]), at)[1]
-            await self._telling.announce(changes)
-            self._telling.leave(stream)
+            await self._dispatcher.announce(changes)
+            self._dispatcher.remove_stream(stream)
 
-    def _alarms(self, stream: str) -> list[Transition]:
-        return [alarm for alarm in self._telling.alarms.values() if alarm.stream == stream]
+    def _open_alarms(self, stream: str) -> list[Transition]:
+        return [alarm for alarm in self._dispatcher.alarms.values() if alarm.stream == stream]
 
     def _forget(self, stream: str) -> None:
         self._awaited.pop(stream, None)
-        self._states.pop(stream, None)
-        self._raised -= {alarm.alarm for alarm in self._alarms(stream)}
+        self._alarm_states.pop(stream, None)
+        self._raised -= {alarm.alarm for alarm in self._open_alarms(stream)}
 
-    async def _miss(self, missed: Sequence[tuple[str, float, float]], reason: str) -> None:
-        """Step the alarms of streams, each with the time of its samples and the seconds for which it is lost,
-        and tell what changed, all at once."""
+    async def _step_alarms(self, missed: Sequence[_MissedStream], reason: str) -> None:
+        """Step the alarms of streams that are missed, and announce what changed, all at once."""
         alarms = {
-            alarm.stream: alarm for alarm in self._telling.alarms.values() if alarm.kind == "stream-lost"
+            alarm.stream: alarm for alarm in self._dispatcher.alarms.values() if alarm.kind == "stream-lost"
         }
         changes: list[Transition] = []
-        for stream, at, lost in missed:
-            opened = [alarms[stream]] if stream in alarms else []
-            before = self._states.get(stream) or restore(stream, opened)
+        for lost in missed:
+            stream = lost.stream
+            open_alarms = [alarms[stream]] if stream in alarms else []
+            before = self._alarm_states.get(stream) or restore(stream, open_alarms)
             # An alarm that is open may have changed later than the last sample that is known.
-            seen = Observation(time=max(at, before.time or at), good=False, lost=lost)
-            self._states[stream], made = step(before, seen, self._limits(stream))
+            time_now = max(lost.sampled, before.time or lost.sampled)
+            observation = Observation(time=time_now, good=False, lost=lost.seconds)
+            self._alarm_states[stream], transitions = step(before, observation, self._limits(stream))
             changes += [
-                replace(each, why={**each.why, "reason": reason})
-                for each in made
-                if each.kind == "stream-lost"
+                replace(change, why={**change.why, "reason": reason})
+                for change in transitions
+                if change.kind == "stream-lost"
             ]
-        self._raised |= {each.alarm for each in changes if each.change == "onset"}
-        await self._telling.announce(changes)
+        self._raised |= {change.alarm for change in changes if change.change == "onset"}
+        await self._dispatcher.announce(changes)

@@ -1,6 +1,6 @@
-"""The monitor: shards find, and it tells.
+"""The monitor: follows its shards and dispatches what they find.
 
-A shard that dies is begun anew from what was kept. Its streams are not watched meanwhile, so they raise a
+A shard that dies is begun again from what was saved. Its streams are not watched meanwhile, so they raise a
 technical alarm at once. No shard waits for another.
 """
 
@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 from genray.errors import GenrayError
 from genray.progress import Display
+from monitors.alarms.events import Transition
 from monitors.outputs.journal import Journal
-from monitors.service.backends import ShardBackend, ShardLost
+from monitors.service.backends import ShardBackend, ShardLost, ShardState
 from monitors.service.checkpoint import MonitorCheckpoint
 from monitors.service.commands import Commands
 from monitors.service.dispatcher import Dispatcher
@@ -23,109 +25,175 @@ from monitors.service.lost_streams import LostStreams
 from monitors.service.shard import ShardReport
 from monitors.settings import EcgSettings
 
-_KEEP = 5.0  # s between writing down where sources are
-_STATUS = 2.0  # s between states of the whole on the page
-_SAID = 15.0  # s between lines that say it
-_PRUNE = 3600.0  # s
-_AGAIN = 1.0  # s before a lost shard is begun anew; each time twice as long, up to
-_LONGEST = 30.0
-_END = 5.0  # s that shards have to end well
-_HANGS = 10.0  # s without an answer after which the streams of a shard are lost, and say so
-_LATE = 60.0  # s after which what a shard should have given up is given up here
+_SAVE_PERIOD = 5.0  # s between places of sources that are saved
+_STATUS_PERIOD = 2.0  # s between states of the whole on the page
+_NOTE_PERIOD = 15.0  # s between lines that say it
+_PRUNE_PERIOD = 3600.0  # s
+_FIRST_WAIT = 1.0  # s before a lost shard is begun again; twice as long each time, up to
+_LONGEST_WAIT = 30.0
+_ENDING = 5.0  # s that shards have to end well
+_HANG_SECONDS = 10.0
+_LATE_DISCHARGE = 60.0  # s after which a stream that its shard should have discharged is discharged here
+
+
+@dataclass(frozen=True)
+class MonitorSummary:
+    """What a monitor has done.
+
+    Attributes:
+        seconds: that it ran.
+        streams: that are watched at its end.
+        beats: that were scored.
+        onsets: of alarms, by kind.
+        open_alarms: at its end.
+    """
+
+    seconds: float
+    streams: int
+    beats: int
+    onsets: dict[str, int]
+    open_alarms: int
 
 
 class Monitor:
     """One run of the monitor.
 
+    It is responsible for:
+
+    - running each shard, and beginning it again from the checkpoint when it is lost,
+    - passing on what shards report: to the dispatcher, and to the checkpoint what is to outlive a restart,
+    - noticing shards that hang and streams that nobody watches,
+    - ending well: what was found is announced, and where the sources are is saved.
+
     Args:
         settings: see there.
-        shards: not yet open.
         journal: open; the caller closes it.
-        pseudonym: of a stream, by the name that its source gives it.
         display: where lines for a person go.
+        shards: not open yet.
+        hang_seconds: without an answer, after which the streams of a shard are lost.
     """
 
     def __init__(
         self,
         settings: EcgSettings,
-        shards: Sequence[ShardBackend],
+        journal: Journal,
+        display: Display,
+        shards: Sequence[ShardState],
+        dispatcher: Dispatcher,
+        checkpoint: MonitorCheckpoint,
+        lost_streams: LostStreams,
+        commands: Commands,
+        *,
+        hang_seconds: float,
+    ) -> None:
+        self._settings = settings
+        self._journal = journal
+        self._display = display
+        self._shards = shards
+        self.dispatcher = dispatcher
+        self._checkpoint = checkpoint
+        self._lost_streams = lost_streams
+        self._commands = commands
+        self._hang_seconds = hang_seconds
+        self._stop = asyncio.Event()
+
+    @classmethod
+    def resume(
+        cls,
+        settings: EcgSettings,
+        backends: Sequence[ShardBackend],
         journal: Journal,
         pseudonym: Callable[[str], str],
         display: Display,
-    ) -> None:
-        self._settings, self._shards, self._journal, self._display = settings, shards, journal, display
-        self._up = [False] * len(shards)
-        self.telling = told = Dispatcher(
+        *,
+        hang_seconds: float = _HANG_SECONDS,
+    ) -> Self:
+        """A monitor that goes on from what `journal` keeps.
+
+        Args:
+            backends: of its shards, not open yet.
+            pseudonym: of a stream, by the name that its source gives it.
+
+        Raises:
+            GenrayError: the journal cannot be read.
+        """
+        dispatcher = Dispatcher(
             settings,
             journal,
             display,
-            acknowledge=lambda alarm: self._requests.acknowledge(alarm),
-            discharge=lambda stream: self._requests.discharge(stream),
+            acknowledge=lambda alarm: commands.acknowledge(alarm),
+            discharge=lambda stream: commands.discharge(stream),
         )
-        self._keeping = MonitorCheckpoint(journal, settings.source, len(shards), told.note)
-        awaited = self._keeping.watched(settings.ward.discharge_after)
-        self._absence = LostStreams(told, settings.limits_by(pseudonym), awaited)
-        self._requests = Commands(shards, self._up, told, self._absence, self._keeping, pseudonym)
-        self._last: list[ShardReport | None] = [None] * len(shards)
-        self._behind = [0.0] * len(shards)
-        self._asked: list[float | None] = [None] * len(shards)
-        self._late = [False] * len(shards)
-        self._opened = [False] * len(shards)  # whether its source was ever there
-        self._stop = asyncio.Event()
+        shards = [ShardState(number, backend) for number, backend in enumerate(backends)]
+        checkpoint = MonitorCheckpoint.load(journal, settings.source, len(shards), dispatcher.note_once)
+        awaited = checkpoint.watched_before(settings.ward.discharge_after)
+        lost_streams = LostStreams(dispatcher, settings.limits_by(pseudonym), awaited)
+        commands = Commands(shards, dispatcher, lost_streams, checkpoint, pseudonym)
+        return cls(
+            settings,
+            journal,
+            display,
+            shards,
+            dispatcher,
+            checkpoint,
+            lost_streams,
+            commands,
+            hang_seconds=hang_seconds,
+        )
 
     def stop(self) -> None:
         """End well, soon."""
         self._stop.set()
 
-    async def run(self) -> dict[str, Any]:
+    async def run(self) -> MonitorSummary:
         """Watch until the sources are over, `seconds` have passed or `stop` was called.
-
-        Returns:
-            seconds, streams, beats, alarms by kind, and how many are open.
 
         Raises:
             GenrayError: a port is taken, or the source can never be opened.
         """
-        began, told = time.monotonic(), self.telling
+        began = time.monotonic()
+        dispatcher = self.dispatcher
         async with AsyncExitStack() as stack:
-            stack.callback(told.exporter.close)
-            stack.push_async_callback(told.live.close)
-            port = told.exporter.start()
-            page = await told.live.start()
-            await stack.enter_async_context(told.pager)
-            self._display.note(f"metrics: http://{self._settings.metrics.host}:{port}/metrics")
-            if page is not None:
-                self._display.note(f"page:    http://{self._settings.page.host}:{page}/")
+            stack.callback(dispatcher.exporter.close)
+            stack.push_async_callback(dispatcher.page.close)
+            await stack.enter_async_context(dispatcher.alertmanager)
+            metrics_port = dispatcher.exporter.start()
+            page_port = await dispatcher.page.start()
+            self._display.note(f"metrics: http://{self._settings.metrics.host}:{metrics_port}/metrics")
+            if page_port is not None:
+                self._display.note(f"page:    http://{self._settings.page.host}:{page_port}/")
             for note in self._journal.notes:
                 self._display.note(note)
-            told.remember()
-            if going_on := [f"{n} {what}" for n, what in self._taken_up() if n]:
-                self._display.note(f"going on with {', '.join(going_on)}")
+            dispatcher.restore_alarms()
+            self._note_resumed()
             await self._watch()
-        return {
-            "seconds": round(time.monotonic() - began, 1),
-            "streams": len(told.home),
-            "beats": told.beats,
-            "alarms": dict(sorted(told.counts.items())),
-            "open": len(told.alarms),
-        }
+        return MonitorSummary(
+            seconds=round(time.monotonic() - began, 1),
+            streams=len(dispatcher.streams),
+            beats=dispatcher.beats,
+            onsets=dict(sorted(dispatcher.onsets.items())),
+            open_alarms=len(dispatcher.alarms),
+        )
 
-    def _taken_up(self) -> list[tuple[int, str]]:
-        """What is known from before."""
-        return [
-            (len(self._absence.awaited), "streams"),
-            (self._keeping.learned, "learned patients"),
-            (len(self.telling.alarms), "open alarms"),
-        ]
+    def _note_resumed(self) -> None:
+        """A line on what is known from before."""
+        counts = {
+            "streams": len(self._lost_streams.awaited),
+            "learned patients": self._checkpoint.learned_patients,
+            "open alarms": len(self.dispatcher.alarms),
+        }
+        if resumed := [f"{count} {name}" for name, count in counts.items() if count]:
+            self._display.note(f"going on with {', '.join(resumed)}")
 
     async def _watch(self) -> None:
-        followed = [asyncio.create_task(self._follow(number)) for number in range(len(self._shards))]
-        beside = [asyncio.create_task(work) for work in (self._look_around(), self._forget_old_alarms())]
-        asked = asyncio.create_task(self._stop.wait())
-        tasks: set[asyncio.Task[Any]] = {*followed, *beside, asked}
+        following = [asyncio.create_task(self._follow(shard)) for shard in self._shards]
+        looking_around = asyncio.create_task(self._look_around())
+        pruning = asyncio.create_task(self._prune_journal())
+        stopping = asyncio.create_task(self._stop.wait())
+        tasks: set[asyncio.Task[Any]] = {*following, looking_around, pruning, stopping}
         end = None if self._settings.seconds is None else time.monotonic() + self._settings.seconds
         try:
-            while not asked.done() and not all(task.done() for task in followed):
+            while not stopping.done() and not all(task.done() for task in following):
                 left = None if end is None else max(0.0, end - time.monotonic())
                 pending = [task for task in tasks if not task.done()]
                 done, _ = await asyncio.wait(pending, timeout=left, return_when=asyncio.FIRST_COMPLETED)
@@ -134,158 +202,185 @@ class Monitor:
                 if not done:
                     break
         finally:
-            # What was found is told, and where it ended is kept.
-            over = all(task.done() and not task.exception() and task.result() for task in followed)
+            # What was found is announced, and where it ended is saved.
+            over = all(task.done() and not task.exception() and task.result() for task in following)
             self._stop.set()
-            _, late = await asyncio.wait(followed, timeout=_END)
+            _, late = await asyncio.wait(following, timeout=_ENDING)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self._keeping.watching({} if over else self._watching())
+            await self._checkpoint.save_watched({} if over else self._watched_streams())
             for shard in self._shards:
-                await shard.close()
-        for task in followed:
+                await shard.backend.close()
+        for task in following:
             if task not in late:
                 task.result()
 
-    async def _follow(self, number: int) -> bool:
+    async def _follow(self, shard: ShardState) -> bool:
         """Run a shard until its source is over, or the monitor ends; says whether it is over."""
-        shard, told = self._shards[number], self.telling
-        wait = _AGAIN
+        wait = _FIRST_WAIT
         while not self._stop.is_set():
-            opened = [each for each in told.alarms.values() if each.alarm not in self._absence.raised]
-            alarms = [each for each in opened if told.home.get(each.stream, number) == number]
             try:
-                await shard.open(self._keeping.start(number, alarms))
-                return await self._collect(number, shard)
+                await shard.backend.open(self._checkpoint.start(shard.number, self._alarms_of(shard)))
+                return await self._collect_all(shard)
             except ShardLost as error:
                 self._display.note(str(error))
             except GenrayError as error:
                 # Others are watched: that a file or a package is gone now does not end them.
-                if not self._opened[number]:
+                if not shard.was_connected:
                     raise
-                self._display.note(f"shard {number}: {error}")
-            wait = _AGAIN if self._up[number] else min(2 * wait, _LONGEST)
-            await self._without(number)
+                self._display.note(f"shard {shard.number}: {error}")
+            wait = _FIRST_WAIT if shard.up else min(2 * wait, _LONGEST_WAIT)
+            await self._lose(shard)
             await asyncio.sleep(wait)
         return False
 
-    async def _collect(self, number: int, shard: ShardBackend) -> bool:
-        """Take what is new until the source is over, or the monitor ends."""
-        told, keeping = self.telling, self._keeping
-        watched: frozenset[str] = frozenset()
-        kept, last = time.monotonic(), False
+    def _alarms_of(self, shard: ShardState) -> list[Transition]:
+        """Open alarms of streams that it has, or of which nobody knows who has them."""
+        streams = self.dispatcher.streams
+        raised_here = self._lost_streams.raised
+        return [
+            alarm
+            for alarm in self.dispatcher.alarms.values()
+            if alarm.alarm not in raised_here
+            and (alarm.stream not in streams or streams[alarm.stream].shard == shard.number)
+        ]
+
+    async def _collect_all(self, shard: ShardState) -> bool:
+        """Collect what is new until the source is over, or the monitor ends; says whether it is over."""
+        backend = shard.backend
+        shown: frozenset[str] = frozenset()
+        saved_at = time.monotonic()
+        last = False
         while not last:
-            wanted = frozenset(told.live.wanted())
-            if wanted != watched:
-                await shard.watch(wanted)
-                watched = wanted
+            wanted = frozenset(self.dispatcher.page.shown_streams())
+            if wanted != shown:
+                await backend.show_streams(wanted)
+                shown = wanted
             last = self._stop.is_set()
-            keep = last or time.monotonic() - kept > _KEEP
-            self._asked[number] = time.monotonic()
-            report = await shard.collect(keep)
-            self._asked[number] = None
-            if not self._up[number] or self._late[number]:
-                self._late[number] = False
-                self._absence.shard_back(number)
-            if not self._up[number]:
-                await self._begun(number, report)
-                # Before anything is told: else a kill now would begin elsewhere, and tell it again.
-                await keeping.place(number, report.place)
-            found = report.found
-            for stream in found.discharged:
-                await self._requests.left(stream)
-            await self._absence.back(found.readings)
-            await told.announce(found.transitions)
-            await keeping.states(report.states)
-            await keeping.references(found.references)
-            self._take(number, report)
-            if keep:
-                kept = time.monotonic()
-                await keeping.place(number, report.place)
+            save = last or time.monotonic() - saved_at > _SAVE_PERIOD
+            shard.collecting_since = time.monotonic()
+            report = await backend.collect(save=save)
+            shard.collecting_since = None
+            await self._mark_answered(shard, report)
+            await self._dispatch(shard, report)
+            if save:
+                saved_at = time.monotonic()
+                await self._checkpoint.save_place(shard.number, report.place)
             if report.over:
-                await keeping.place(number, {})
+                await self._checkpoint.save_place(shard.number, {})
                 return True
         return False
 
-    async def _begun(self, number: int, report: ShardReport) -> None:
-        self._up[number] = True
-        await self._requests.begun(number)
-        self.telling.exporter.shard(str(number), True)
-        if self._settings.shards:
-            self._display.note(f"shard {number}: process {report.process}")
+    async def _mark_answered(self, shard: ShardState, report: ShardReport) -> None:
+        if not shard.up or shard.hangs:
+            shard.hangs = False
+            self._lost_streams.await_shard(shard.number)
+        if not shard.up:
+            shard.up = True
+            await self._commands.discharge_pending(shard)
+            self.dispatcher.exporter.set_shard(str(shard.number), up=True)
+            if self._settings.shards:
+                self._display.note(f"shard {shard.number}: process {report.process}")
+            # Before anything is announced: else a kill now would begin elsewhere, and announce it again.
+            await self._checkpoint.save_place(shard.number, report.place)
 
-    def _take(self, number: int, report: ShardReport) -> None:
-        told, exporter = self.telling, self.telling.exporter
-        told.take(number, report.found)
-        exporter.observe_step(report.steps)
+    async def _dispatch(self, shard: ShardState, report: ShardReport) -> None:
+        output = report.output
+        for stream in output.discharged:
+            await self._commands.end_discharge(stream)
+        await self._lost_streams.end_for(output.readings)
+        await self.dispatcher.announce(output.transitions)
+        await self._checkpoint.save_alarm_states(report.alarm_states)
+        await self._checkpoint.save_references(output.references)
+        self.dispatcher.show(shard.number, output)
+        self._show_work(shard, report)
+
+    def _show_work(self, shard: ShardState, report: ShardReport) -> None:
+        """Show how the shard and its source do."""
+        exporter = self.dispatcher.exporter
+        exporter.observe_steps(report.steps)
         for (source, reason), count in report.faults.items():
-            exporter.fault(source, reason, count)
+            exporter.count_fault(source, reason, count)
         if report.refused:
-            exporter.fault("ward", "too many streams", report.refused)
+            exporter.count_fault("ward", "too many streams", report.refused)
         for text in report.left_out:
-            told.note(f"left out: {text}")
-        self._last[number] = report
-        self._opened[number] |= any(report.connected.values())
-        for source, connected in self._connected().items():
-            exporter.connected(source, connected)
-        if report.found.readings:
-            self._behind[number] = report.found.behind
-            exporter.behind(max(self._behind))
+            self.dispatcher.note_once(f"left out: {text}")
+        shard.last_report = report
+        shard.was_connected |= any(report.connected.values())
+        for source, connected in self._connected_sources().items():
+            exporter.set_source(source, connected=connected)
+        if report.output.readings:
+            shard.behind = report.output.behind
+            exporter.set_behind(self._behind())
 
-    def _connected(self) -> dict[str, bool]:
-        """Whether each source is there, in all shards."""
-        sources: dict[str, bool] = {}
-        for report in self._last:
-            for name, there in (report.connected if report else {}).items():
-                sources[name] = sources.get(name, True) and there
-        return sources
-
-    async def _without(self, number: int) -> None:
+    async def _lose(self, shard: ShardState) -> None:
         """The streams of a shard that is gone are not watched: say so until it is back."""
-        self._up[number], self._last[number], self._behind[number] = False, None, 0.0
-        self.telling.exporter.shard(str(number), False)
-        await self._absence.shard_lost(number)
+        shard.mark_down()
+        self.dispatcher.exporter.set_shard(str(shard.number), up=False)
+        await self._lost_streams.raise_for_shard(shard.number)
 
     async def _look_around(self) -> None:
         """Now and then: the state of the whole, and streams that nobody watches."""
-        told = self.telling
-        said = time.monotonic()
+        noted_at = time.monotonic()
         while True:
-            await asyncio.sleep(_STATUS)
-            streams = sum(report.streams for report in self._last if report)
-            status: Mapping[str, Any] = {
-                "sources": self._connected(),
-                "behind": max(self._behind),
-                "streams": streams,
-                "shards": [{"ok": up} for up in self._up],
-            }
-            told.publish({"type": "status", **status})
-            for number, (up, asked) in enumerate(zip(self._up, self._asked, strict=True)):
-                self._late[number] = up and asked is not None and time.monotonic() - asked > _HANGS
-                if not up or self._late[number]:
-                    await self._absence.shard_lost(number)
-            await self._absence.look(all(self._up))
-            for stream in self._absence.silent(self._settings.ward.discharge_after + _LATE):
-                await self._requests.leave(stream)
-            await self._keeping.watching(self._watching())
+            await asyncio.sleep(_STATUS_PERIOD)
+            self._publish_status()
+            await self._raise_for_lost_streams()
+            for stream in self._lost_streams.silent(self._settings.ward.discharge_after + _LATE_DISCHARGE):
+                await self._commands.begin_discharge(stream)
+            await self._checkpoint.save_watched(self._watched_streams())
             now = time.monotonic()
-            if now - said >= _SAID:
-                said = now
+            if now - noted_at >= _NOTE_PERIOD:
+                noted_at = now
                 self._display.note(
-                    f"{streams} streams  {told.beats} beats  {len(told.alarms)} open alarms  "
-                    f"{max(self._behind):.1f} s behind"
+                    f"{self._stream_count()} streams  {self.dispatcher.beats} beats  "
+                    f"{len(self.dispatcher.alarms)} open alarms  {self._behind():.1f} s behind"
                 )
 
-    async def _forget_old_alarms(self) -> None:
+    def _publish_status(self) -> None:
+        self.dispatcher.publish(
+            {
+                "type": "status",
+                "sources": self._connected_sources(),
+                "behind": self._behind(),
+                "streams": self._stream_count(),
+                "shards": [{"ok": shard.up} for shard in self._shards],
+            }
+        )
+
+    async def _raise_for_lost_streams(self) -> None:
+        for shard in self._shards:
+            since = shard.collecting_since
+            shard.hangs = shard.up and since is not None and time.monotonic() - since > self._hang_seconds
+            if not shard.up or shard.hangs:
+                await self._lost_streams.raise_for_shard(shard.number)
+        await self._lost_streams.raise_for_awaited(all_up=all(shard.up for shard in self._shards))
+
+    async def _prune_journal(self) -> None:
         while True:
-            await asyncio.sleep(_PRUNE)
+            await asyncio.sleep(_PRUNE_PERIOD)
             try:
                 await asyncio.to_thread(self._journal.prune)
             except GenrayError as error:
-                self.telling.note(f"old alarms are not forgotten: {error}")
+                self.dispatcher.note_once(f"old alarms are not forgotten: {error}")
 
-    def _watching(self) -> dict[str, float]:
+    def _connected_sources(self) -> dict[str, bool]:
+        """Whether each source is there, in all shards."""
+        sources: dict[str, bool] = {}
+        for shard in self._shards:
+            if shard.last_report is not None:
+                for name, connected in shard.last_report.connected.items():
+                    sources[name] = sources.get(name, True) and connected
+        return sources
+
+    def _behind(self) -> float:
+        return max(shard.behind for shard in self._shards)
+
+    def _stream_count(self) -> int:
+        return sum(shard.last_report.streams for shard in self._shards if shard.last_report is not None)
+
+    def _watched_streams(self) -> dict[str, float]:
         """Streams that have a bed, or had one when the monitor ended last, and the time of their samples."""
-        beds = self.telling.beds.items()
-        return self._absence.awaited | {stream: reading.time for stream, (reading, _) in beds}
+        streams = self.dispatcher.streams
+        return self._lost_streams.awaited | {name: stream.reading.time for name, stream in streams.items()}

@@ -1,5 +1,5 @@
-"""A shard: some of the streams, from their source to alarms. It works when it is asked what is new, so that
-one who cannot keep up with its answers slows the source down and nothing piles up."""
+"""A shard: some of the streams, from their source to alarms. It works when it is asked what is new, so that a
+monitor that cannot keep up slows the source down and nothing piles up."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -24,32 +25,54 @@ from monitors.patient.scoring import BeatModel
 from monitors.patient.ward import Ward
 from monitors.settings import EcgSettings
 from monitors.sources import make_source
-from monitors.sources.feed import Feed
+from monitors.sources.base import EcgSource
+from monitors.sources.feed import Feed, FeedSettings
 from monitors.sources.message import Chunk
 from monitors.sources.pseudonyms import Pseudonyms
 
-_PERIOD = 0.1  # s between looks, where samples come no faster than they are looked at
-_MOST = 3.0  # s of samples of each stream that may wait; then the source waits
-_TICK = 1.0  # s
-_PLACES = 2.0  # s of samples between places that are remembered
-_PARTS = 12  # references follow their patients: each time places are kept, so are those of every twelfth bed
+_STEP_PERIOD = 0.1  # s between steps, where samples come no faster than they are looked at
+_MOST_WAITING = 3.0  # s of samples of each stream that may wait; then the source waits
+_TICK_PERIOD = 1.0  # s
+_PLACE_PERIOD = 2.0  # s of samples between places that are remembered
+_REFERENCE_TURNS = 12  # references follow their patients: each time those of every twelfth bed are saved
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Which shard it is, and of how many: a stream belongs to one by the hash of its name."""
+
+    number: int = 0
+    count: int = 1
+
+    def stream_filter(self) -> Callable[[str], bool] | None:
+        """Says whether a stream, by the name that its source gives it, belongs here; None: all do."""
+        if self.count == 1:
+            return None
+
+        @lru_cache(maxsize=65_536)
+        def belongs(stream: str) -> bool:
+            # Not a checksum: that of names that differ in a digit is often the same in its last bits.
+            digest = blake2b(stream.encode(), digest_size=8).digest()
+            return int.from_bytes(digest) % self.count == self.number
+
+        return belongs
 
 
 @dataclass(frozen=True)
 class Start:
-    """With what a shard begins.
+    """From what a shard begins.
 
     Attributes:
-        references: of patients, that were kept.
+        references: of patients, that were saved.
         alarms: that are open.
         place: from where its source goes on; empty: from where that begins by itself.
-        states: of the alarms of streams, that belong to `place`.
+        alarm_states: of streams, that belong to `place`.
     """
 
     references: Mapping[str, bytes] = field(default_factory=dict)
     alarms: Sequence[Transition] = ()
     place: Mapping[str, Any] = field(default_factory=dict)
-    states: Mapping[str, bytes] = field(default_factory=dict)
+    alarm_states: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass
@@ -57,191 +80,233 @@ class ShardReport:
     """What is new in a shard.
 
     Attributes:
-        found: what came of the samples.
+        output: of the ward.
         faults: what was wrong with messages, by source and reason.
-        connected: whether the source is there.
-        streams: that are watched; `refused`: chunks of streams that were one too many.
+        connected: whether the source is there, by its name.
+        streams: how many are watched; `refused`: chunks of streams beyond the most that may be.
         steps: seconds that each step took.
         place: from where the source would go on, so that no sample is missed; empty: it keeps none.
-        states: of alarms, to be kept with the place: of streams where they changed, or of all.
+        alarm_states: to be saved with the place: of streams where alarms changed, or of all.
         left_out: what of the source cannot be read.
         over: whether the source has ended, and all of it was looked at.
-        process: of the system, in which the shard is.
+        process: id of the system's process in which the shard is.
     """
 
-    found: WardOutput
+    output: WardOutput
     faults: Counter[tuple[str, str]] = field(default_factory=Counter)
     connected: Mapping[str, bool] = field(default_factory=dict)
     streams: int = 0
     refused: int = 0
     steps: list[float] = field(default_factory=list)
     place: Mapping[str, Any] = field(default_factory=dict)
-    states: Mapping[str, bytes] = field(default_factory=dict)
+    alarm_states: Mapping[str, bytes] = field(default_factory=dict)
     left_out: Sequence[str] = ()
     over: bool = False
     process: int = field(default_factory=os.getpid)
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where the source was when all streams had `seconds` of samples, on average."""
+
+    seconds: float
+    value: Mapping[str, Any]
+
+
 class Shard:
     """One part of the streams, in a running event loop.
 
+    It is responsible for:
+
+    - feeding the ward from the source, and letting the source wait while too much waits in the ward,
+    - running the ward when it is asked what is new, and reporting what came of it,
+    - the place from which the source can be resumed: a warm-up before the samples that were looked at,
+    - commands to the ward, whose effects are in the next report.
+
     Args:
-        settings: of the monitor.
-        key: of the pseudonyms.
-        part: number of this shard and of all: a stream belongs to one by the hash of its name.
-        start: what it goes on with.
+        feed: settings of how the source is kept open.
+        place: from where the source goes on; empty: from where that begins by itself.
     """
 
     def __init__(
-        self, settings: EcgSettings, key: bytes, part: tuple[int, int] = (0, 1), start: Start | None = None
+        self,
+        ward: Ward,
+        source: EcgSource,
+        feed: FeedSettings,
+        pseudonyms: Pseudonyms,
+        partition: Partition,
+        place: Mapping[str, Any],
     ) -> None:
+        self._ward = ward
+        self._source = source
+        self._feed = Feed(
+            source, self._deliver, self._count_fault, feed, pseudonyms, partition.stream_filter()
+        )
+        self._feeding: asyncio.Task[None] | None = None
+        self._start_place = place
+        self._places: deque[_Place] = deque()
+        self._faults: Counter[tuple[str, str]] = Counter()
+        self._refused = 0
+        self._left_out_reported = 0
+        self._average_seconds = 0.0  # of samples of a stream
+        self._waiting_seconds = 0.0  # of samples of all streams that were not looked at
+        self._commanded = WardOutput()  # what came of commands since the last report
+        self._wake = asyncio.Event()
+        self._has_room = asyncio.Event()
+        self._ticked_at = time.monotonic()
+        self._reference_turn = 0
+
+    @classmethod
+    def begin(
+        cls,
+        settings: EcgSettings,
+        key: bytes,
+        partition: Partition | None = None,
+        start: Start | None = None,
+    ) -> Self:
+        """A shard that watches with the bundle of `settings`, from `start` on.
+
+        Args:
+            key: of the pseudonyms.
+
+        Raises:
+            BundleError, UsageError: the bundle or the source cannot be used.
+        """
         # Networks of beats are small: threads would only get into each other's way.
         torch.set_num_threads(1)
         start = start or Start()
         pseudonyms = Pseudonyms(key)
-        self._ward = Ward(
+        ward = Ward(
             settings.ward,
             BeatModel.from_bundle(load_bundle(Path(settings.bundle))),
             settings.limits_by(pseudonyms.of),
             start.references,
-            Resumption.from_kept(start.alarms, start.states if start.place else None),
+            Resumption.from_kept(start.alarms, start.alarm_states if start.place else None),
         )
-        self._source = make_source(settings.source)
-        self._feed = Feed(self._source, self._deliver, self._fault, settings.feed, pseudonyms, _mine(*part))
-        self._start = start.place
-        self._places: deque[tuple[float, Mapping[str, Any]]] = deque()  # and when, by samples
-        self._faults: Counter[tuple[str, str]] = Counter()
-        self._refused = self._told = 0
-        self._taken = 0.0  # s of samples of a stream, on average
-        self._new = 0.0  # s of samples of all streams since the last look
-        self._answers = WardOutput()
-        self._task: asyncio.Task[None] | None = None
-        self._wake, self._room = asyncio.Event(), asyncio.Event()
-        self._ticked = time.monotonic()
-        self._part = 0
+        source = make_source(settings.source)
+        return cls(ward, source, settings.feed, pseudonyms, partition or Partition(), start.place)
 
-    async def collect(self, keep: bool = False) -> ShardReport:
+    async def collect(self, *, save: bool = False) -> ShardReport:
         """Look at what has come, waiting a moment for it; the first call opens the source.
 
         Args:
-            keep: give the states of all streams, to be kept, and the references of some.
+            save: report the states of all streams, to be saved, and the references of some.
 
         Raises:
             GenrayError: the source can never be opened.
         """
-        if self._task is None:
-            self._task = asyncio.create_task(self._feed.run(self._start))
-            self._task.add_done_callback(lambda task: self._wake.set())
-        try:
-            async with asyncio.timeout(_PERIOD):
-                await self._wake.wait()
-        except TimeoutError:
-            pass
-        self._wake.clear()
-        over = self._task.done()
-        if over:
-            self._task.result()
+        source_over = await self._wait_for_samples()
         began = time.monotonic()
-        found = self._ward.step(began)
+        output = self._ward.step(began)
         now = time.monotonic()
-        if now - self._ticked >= _TICK:
-            self._ticked = now
-            found.extend(self._ward.tick(now))
-        if keep:
-            self._part = (self._part + 1) % _PARTS
-            found.references |= self._ward.references(self._part, _PARTS)
-        # What was answered came before this step.
-        answers, self._answers = self._answers, WardOutput()
-        found.transitions[:0] = answers.transitions
-        found.discharged[:0] = answers.discharged
+        if now - self._ticked_at >= _TICK_PERIOD:
+            self._ticked_at = now
+            output.extend(self._ward.tick(now))
+        if save:
+            self._reference_turn = (self._reference_turn + 1) % _REFERENCE_TURNS
+            output.references |= self._ward.references(self._reference_turn, _REFERENCE_TURNS)
+        self._put_commanded_first(output)
         if self._ward.waiting:
             self._wake.set()
         else:
-            self._new = 0.0
-            self._room.set()
-            self._remember()
-        return self._report(found, now - began, over and not self._ward.waiting, keep)
+            self._waiting_seconds = 0.0
+            self._has_room.set()
+            self._remember_place()
+        over = source_over and not self._ward.waiting
+        return self._report(output, now - began, over=over, save=save)
 
-    def _report(self, found: WardOutput, seconds: float, over: bool, keep: bool) -> ShardReport:
-        faults, self._faults = self._faults, Counter()
-        faults.update({("order", reason): count for reason, count in found.faults.items()})
-        refused, self._refused = self._refused, 0
-        left_out = self._source.left_out[self._told :]
-        self._told += len(left_out)
-        place = self._places[0][1] if self._places else {}
-        changed = self._ward.streams if keep else [each.stream for each in found.transitions]
-        return ShardReport(
-            found=found,
-            faults=faults,
-            connected={self._source.name: self._feed.connected},
-            streams=len(self._ward),
-            refused=refused,
-            steps=[seconds] if found.readings else [],
-            place=place,
-            states=self._ward.states(changed) if place else {},
-            left_out=left_out,
-            over=over,
-        )
-
-    def _remember(self) -> None:
-        """Where the source is, now that all that it gave was looked at."""
-        at, place = self._taken, self._feed.snapshot()
-        if place and (not self._places or at - self._places[-1][0] >= _PLACES):
-            self._places.append((at, dict(place)))
-        while len(self._places) > 1 and self._places[1][0] <= at - WARM_UP:
-            self._places.popleft()
-
-    def watch(self, streams: frozenset[str]) -> None:
-        """Give traces and beats of these streams."""
+    def show_streams(self, streams: frozenset[str]) -> None:
+        """Report traces and beats of these streams."""
         self._ward.watched = streams
 
     def acknowledge(self, alarm: str) -> bool:
         """See `Ward.acknowledge`; what changes is in the next report, in its order."""
         changes = self._ward.acknowledge(alarm)
-        self._answers.transitions += changes
+        self._commanded.transitions += changes
         self._wake.set()
         return bool(changes)
 
     def discharge(self, stream: str) -> bool:
         """See `Ward.discharge`; what changes is in the next report. False if it was not watched."""
         watched = stream in self._ward
-        made = self._ward.discharge(stream)
-        if watched:  # else whoever knows of it tells it, for other shards may know as much
-            self._answers.extend(made)
+        output = self._ward.discharge(stream)
+        if watched:  # else the monitor ends what it knows of, for other shards may know as much
+            self._commanded.extend(output)
             self._wake.set()
         return watched
 
     async def close(self) -> None:
-        """Let go of the source."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        """Close the source."""
+        if self._feeding is not None:
+            self._feeding.cancel()
+            await asyncio.gather(self._feeding, return_exceptions=True)
+
+    async def _wait_for_samples(self) -> bool:
+        """Wait a moment for something to look at; says whether the source is over."""
+        if self._feeding is None:
+            self._feeding = asyncio.create_task(self._feed.run(self._start_place))
+            self._feeding.add_done_callback(lambda task: self._wake.set())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_STEP_PERIOD):
+                await self._wake.wait()
+        self._wake.clear()
+        over = self._feeding.done()
+        if over:
+            self._feeding.result()
+        return over
+
+    def _put_commanded_first(self, output: WardOutput) -> None:
+        """Commands took effect before this step."""
+        commanded = self._commanded
+        self._commanded = WardOutput()
+        output.transitions[:0] = commanded.transitions
+        output.discharged[:0] = commanded.discharged
+
+    def _report(self, output: WardOutput, seconds: float, *, over: bool, save: bool) -> ShardReport:
+        faults = self._faults
+        self._faults = Counter()
+        faults.update({("order", reason): count for reason, count in output.faults.items()})
+        refused = self._refused
+        self._refused = 0
+        left_out = self._source.left_out[self._left_out_reported :]
+        self._left_out_reported += len(left_out)
+        place = self._places[0].value if self._places else {}
+        changed = self._ward.streams if save else [change.stream for change in output.transitions]
+        return ShardReport(
+            output=output,
+            faults=faults,
+            connected={self._source.name: self._feed.connected},
+            streams=len(self._ward),
+            refused=refused,
+            steps=[seconds] if output.readings else [],
+            place=place,
+            alarm_states=self._ward.states(changed) if place else {},
+            left_out=left_out,
+            over=over,
+        )
+
+    def _remember_place(self) -> None:
+        """Remember where the source is, now that all that came from it was looked at."""
+        now = self._average_seconds
+        place = self._feed.snapshot()
+        if place and (not self._places or now - self._places[-1].seconds >= _PLACE_PERIOD):
+            self._places.append(_Place(now, dict(place)))
+        while len(self._places) > 1 and self._places[1].seconds <= now - WARM_UP:
+            self._places.popleft()
 
     async def _deliver(self, chunk: Chunk) -> None:
         if not self._places:
-            self._remember()  # where the source began
+            self._remember_place()  # where the source began
         if not self._ward.push(chunk, time.monotonic()):
             self._refused += 1
             return
         seconds = len(chunk.samples) / chunk.rate
-        self._taken += seconds / len(self._ward)
-        self._new += seconds
-        if self._ward.waiting and self._new >= _MOST * len(self._ward):
-            self._room.clear()
+        self._average_seconds += seconds / len(self._ward)
+        self._waiting_seconds += seconds
+        if self._ward.waiting and self._waiting_seconds >= _MOST_WAITING * len(self._ward):
+            self._has_room.clear()
             self._wake.set()
-            await self._room.wait()
+            await self._has_room.wait()
 
-    def _fault(self, reason: str, count: int) -> None:
+    def _count_fault(self, reason: str, count: int) -> None:
         self._faults[self._source.name, reason] += count
-
-
-def _mine(number: int, of: int) -> Callable[[str], bool] | None:
-    if of == 1:
-        return None
-
-    @lru_cache(maxsize=65_536)
-    def mine(stream: str) -> bool:
-        # Not a checksum: that of names that differ in a digit is often the same in its last bits.
-        return int.from_bytes(blake2b(stream.encode(), digest_size=8).digest()) % of == number
-
-    return mine

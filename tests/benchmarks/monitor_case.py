@@ -1,4 +1,4 @@
-"""What all contenders of the monitor's benchmark share: case, measurement, replay, and telling."""
+"""What all contenders of the monitor's benchmark share: case, measurement, replay, and outputs."""
 
 from __future__ import annotations
 
@@ -130,12 +130,12 @@ class Replay:
         return chunks
 
 
-class Told:
-    """Tells what was found as the monitor does: the journal first, then the metrics."""
+class Outputs:
+    """Records and shows what was found as the monitor does: the journal first, then the metrics."""
 
     def __init__(self, case: Case, meter: Meter) -> None:
         self._meter = meter
-        self._journal = Journal(Path(case.folder) / "journal.sqlite")
+        self._journal = Journal.open(Path(case.folder) / "journal.sqlite")
         self._exporter = MetricsExporter(settings(case).metrics)
         print(f"metrics: http://127.0.0.1:{self._exporter.start()}/metrics", flush=True)
 
@@ -143,13 +143,13 @@ class Told:
         for found in rounds:
             if found.transitions:
                 for transition in self._journal.record(found.transitions):
-                    self._exporter.alarm(transition)
+                    self._exporter.update_alarm(transition)
             if found.references:
                 self._journal.save_states("reference", found.references, time.time())
             for reading in found.readings:
                 self._exporter.update(reading)
             self._exporter.observe_scores(found.scores)
-            self._exporter.observe_latency(found.delays)
+            self._exporter.observe_latencies(found.delays)
             self._meter.found(found, took)
 
     def close(self) -> None:

@@ -38,7 +38,7 @@ from monitors.service.shard import ShardReport
 from monitors.sources.base import EndOfSource
 from monitors.sources.message import MISSING, Chunk
 from monitors.sources.pseudonyms import Pseudonyms
-from tests.benchmarks.monitor_case import KEY, LEADS, RATE, Case, Meter, Replay, Told, settings
+from tests.benchmarks.monitor_case import KEY, LEADS, RATE, Case, Meter, Outputs, Replay, settings
 
 
 class Shown(LineDisplay):
@@ -57,11 +57,11 @@ class Metered(LocalBackend):
         self.meter = meter
         self.stop: Callable[[], None] = lambda: None
 
-    async def collect(self, keep: bool) -> ShardReport:
+    async def collect(self, *, save: bool) -> ShardReport:
         """As `LocalBackend`."""
-        report = await super().collect(keep)
+        report = await super().collect(save=save)
         self.meter.start = report.place.get("start", self.meter.start)
-        self.meter.found(report.found, sum(report.steps))
+        self.meter.found(report.output, sum(report.steps))
         if self.meter.over:
             self.stop()
         return report
@@ -72,8 +72,8 @@ def genray(case: Case, meter: Meter) -> None:
 
     async def run() -> None:
         made, shard = settings(case), Metered(case, meter)
-        with Journal(Path(case.folder) / "journal.sqlite", ("alertmanager",)) as journal:
-            monitor = Monitor(made, [shard], journal, Pseudonyms(KEY).of, Shown())
+        with Journal.open(Path(case.folder) / "journal.sqlite", ("alertmanager",)) as journal:
+            monitor = Monitor.resume(made, [shard], journal, Pseudonyms(KEY).of, Shown())
             shard.stop = monitor.stop
             await monitor.run()
 
@@ -87,7 +87,7 @@ def _ward(case: Case) -> Callable[[], Ward]:
 
 def dict_loop(case: Case, meter: Meter) -> None:
     """No framework: a dictionary of streams, each with the same parts for itself, a message at a time."""
-    make, told, replay = _ward(case), Told(case, meter), Replay(case)
+    make, outputs, replay = _ward(case), Outputs(case, meter), Replay(case)
     wards: dict[str, Ward] = {}
     while not meter.over:
         for chunk in replay.next():
@@ -95,8 +95,8 @@ def dict_loop(case: Case, meter: Meter) -> None:
             began = time.monotonic()
             ward.push(chunk, began)
             found = ward.step(began)
-            told([found], time.monotonic() - began)
-    told.close()
+            outputs([found], time.monotonic() - began)
+    outputs.close()
 
 
 def _bytewax(case: Case, meter: Meter, build: Callable[[Any], Any]) -> None:
@@ -107,7 +107,7 @@ def _bytewax(case: Case, meter: Meter, build: Callable[[Any], Any]) -> None:
     from bytewax.outputs import DynamicSink, StatelessSinkPartition
     from bytewax.testing import run_main
 
-    told = Told(case, meter)
+    outputs = Outputs(case, meter)
 
     class Part(StatelessSourcePartition[Chunk]):
         def __init__(self) -> None:
@@ -125,7 +125,7 @@ def _bytewax(case: Case, meter: Meter, build: Callable[[Any], Any]) -> None:
     class Tell(StatelessSinkPartition[tuple[WardOutput, float]]):
         def write_batch(self, items: list[tuple[WardOutput, float]]) -> None:
             for found, took in items:
-                told([found], took)
+                outputs([found], took)
 
     class Sink(DynamicSink[tuple[WardOutput, float]]):
         def build(self, step_id: str, worker_index: int, worker_count: int) -> Tell:
@@ -134,7 +134,7 @@ def _bytewax(case: Case, meter: Meter, build: Callable[[Any], Any]) -> None:
     flow = Dataflow("ecg")
     op.output("tell", build(op.input("replay", flow, Source())), Sink())
     run_main(flow)  # type: ignore[no-untyped-call]
-    told.close()
+    outputs.close()
 
 
 class Keyed:

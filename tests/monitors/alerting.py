@@ -1,37 +1,29 @@
-"""Alertmanager with the configuration that is shipped, and the pager that it calls."""
+"""Alertmanager and Prometheus with the shipped configuration, clients of them, and the pager at the end."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 import ssl
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from aiohttp import web
 
 from monitors.alarms.events import Transition
+from monitors.outputs.alertmanager import Alertmanager, AlertmanagerSettings
+from monitors.outputs.journal import Journal
 from tests.monitors.servers import Server, binary, free_port
 
 DEPLOY = Path(__file__).parents[2] / "configs" / "deploy"
-ONSET = Transition(
-    alarm="bed-1 asystole 1000000",
-    stream="bed-1",
-    kind="asystole",
-    category="physiological",
-    priority="high",
-    change="onset",
-    state="active",
-    time=1004.0,
-    onset=1000.0,
-    why={"measured": {"silence": 4.2, "beats": [998.1, 999.0]}, "since": 996.0, "reason": "no beat"},
-)
 
 
 class Api:
-    """Takes alerts as Alertmanager does, and gives the answers that it is told to; with `tls` over https."""
+    """Receives alerts as Alertmanager does, and gives `answers`, then 200; with `tls` over https."""
 
     def __init__(self, *answers: int, tls: ssl.SSLContext | None = None, port: int | None = None) -> None:
         self._tls, self._port = tls, port or free_port()
@@ -42,7 +34,7 @@ class Api:
 
     async def __aenter__(self) -> str:
         app = web.Application()
-        app.router.add_post("/api/v2/alerts", self._take)
+        app.router.add_post("/api/v2/alerts", self._answer)
         self._runner = web.AppRunner(app)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self._port, ssl_context=self._tls).start()
@@ -51,7 +43,7 @@ class Api:
     async def __aexit__(self, *error: object) -> None:
         await self._runner.cleanup()
 
-    async def _take(self, request: web.Request) -> web.Response:
+    async def _answer(self, request: web.Request) -> web.Response:
         status = self._answers.pop(0) if self._answers else 200
         self.headers.append(request.headers)
         self.times.append(time.monotonic())
@@ -60,6 +52,41 @@ class Api:
         return web.Response(
             status=status, headers={"Location": "http://127.0.0.1:1/"} if status == 302 else {}
         )
+
+
+class Client(Alertmanager):
+    """Pushes to `urls`, quickly again, and records what it reports; with `journal` also there."""
+
+    def __init__(self, *urls: str, journal: Journal | None = None, **settings: Any) -> None:
+        self.sent: list[Transition] = []
+        self.counts: Counter[str] = Counter()
+        self.owed: list[int] = []
+        self.notes: list[str] = []
+
+        def mark_sent(transitions: Sequence[Transition]) -> None:
+            self.sent += transitions
+            if journal is not None:
+                journal.mark_sent("alertmanager", transitions)
+
+        values = {"resend_seconds": 0.3, "retry_seconds": 0.2, "timeout_seconds": 2} | settings
+        super().__init__(
+            AlertmanagerSettings(urls=urls, **values),
+            mark_sent,
+            lambda outcome, count: self.counts.update({outcome: count}),
+            self.owed.append,
+            self.notes.append,
+        )
+
+    async def reaches(self, done: Callable[[], bool]) -> None:
+        """Wait until it is `done`."""
+        async with asyncio.timeout(10):
+            while not done():
+                await asyncio.sleep(0.005)
+
+    async def repeats(self, times: int) -> None:
+        """Wait until so many more alerts were sent again."""
+        before = self.counts["repeated"]
+        await self.reaches(lambda: self.counts["repeated"] >= before + times)
 
 
 class Pager:
@@ -73,7 +100,7 @@ class Pager:
 
     async def __aenter__(self) -> Self:
         app = web.Application()
-        app.router.add_post("/alerts", self._called)
+        app.router.add_post("/alerts", self._record)
         self._runner = web.AppRunner(app)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
@@ -82,13 +109,13 @@ class Pager:
     async def __aexit__(self, *error: object) -> None:
         await self._runner.cleanup()
 
-    async def _called(self, request: web.Request) -> web.Response:
+    async def _record(self, request: web.Request) -> web.Response:
         self.calls.append(json.loads(await request.read()))
         self.times.append(time.monotonic())
         self._came.set()
         return web.Response()
 
-    def said(self) -> list[tuple[str, str, str]]:
+    def received(self) -> list[tuple[str, str, str]]:
         """Status, alert and stream, in the order of the calls."""
         return [
             (alert["status"], alert["labels"]["alertname"], alert["labels"].get("stream", ""))
@@ -96,10 +123,12 @@ class Pager:
             for alert in call["alerts"]
         ]
 
-    async def hears(self, enough: Callable[[list[tuple[str, str, str]]], bool], seconds: float = 12) -> float:
-        """Wait until what was said is `enough`; gives the time of the last call."""
+    async def receives(
+        self, enough: Callable[[list[tuple[str, str, str]]], bool], seconds: float = 12
+    ) -> float:
+        """Wait until what was received is `enough`; gives the time of the last call."""
         async with asyncio.timeout(seconds):
-            while not enough(self.said()):
+            while not enough(self.received()):
                 self._came.clear()
                 await self._came.wait()
         return self.times[-1]
@@ -108,16 +137,16 @@ class Pager:
 def alertmanager_server(folder: Path, pager: Pager) -> Server:
     """Alertmanager with the shipped configuration, but quick to say what has ended."""
     program = binary("prometheus-alertmanager", package="prometheus-alertmanager")
-    config = (DEPLOY / "alertmanager.yaml").read_text()
-    for old, new in (
-        ("127.0.0.1:9751", f"127.0.0.1:{pager.port}"),
-        ("group_wait: 5s", "group_wait: 500ms"),
-        ("group_interval: 30s", "group_interval: 500ms"),
-        ("group_interval: 5s", "group_interval: 500ms"),
-    ):
-        assert old in config
-        config = config.replace(old, new)
-    (folder / "alertmanager.yaml").write_text(config)
+    _write_changed(
+        folder,
+        "alertmanager.yaml",
+        {
+            "127.0.0.1:9751": f"127.0.0.1:{pager.port}",
+            "group_wait: 5s": "group_wait: 500ms",
+            "group_interval: 30s": "group_interval: 500ms",
+            "group_interval: 5s": "group_interval: 500ms",
+        },
+    )
     port = free_port()
     return Server(
         [
@@ -130,3 +159,40 @@ def alertmanager_server(folder: Path, pager: Pager) -> Server:
         port=port,
         folder=folder,
     )
+
+
+def prometheus_server(folder: Path, exporter: int, alertmanager: int) -> Server:
+    """Prometheus with the shipped configuration and rules, at a tenth of their intervals."""
+    program = binary("prometheus", package="prometheus")
+    _write_changed(
+        folder,
+        "prometheus.yaml",
+        {
+            ":9750": f":{exporter}",
+            ":9093": f":{alertmanager}",
+            "interval: 5s": "interval: 500ms",
+            "timeout: 4s": "timeout: 400ms",
+        },
+    )
+    quick_rules = re.sub(r"for: \d+s", "for: 1s", (DEPLOY / "ecg-rules.yaml").read_text())
+    (folder / "ecg-rules.yaml").write_text(quick_rules)
+    port = free_port()
+    return Server(
+        [
+            program,
+            f"--config.file={folder / 'prometheus.yaml'}",
+            f"--storage.tsdb.path={folder / 'series'}",
+            f"--web.listen-address=127.0.0.1:{port}",
+        ],
+        port=port,
+        folder=folder,
+    )
+
+
+def _write_changed(folder: Path, name: str, changes: Mapping[str, str]) -> None:
+    """Write the shipped configuration `name` to `folder`, with `changes`."""
+    config = (DEPLOY / name).read_text()
+    for old, new in changes.items():
+        assert old in config
+        config = config.replace(old, new)
+    (folder / name).write_text(config)

@@ -1,4 +1,4 @@
-"""A small bundle for tests, that knows normal generated beats."""
+"""Small bundles for tests: one that knows normal generated beats, and one of images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from genray.bundle import save_bundle
+from genray.bundle import ImageSpec, Preprocessing, save_bundle
 from genray.ecg.beats import BeatPreprocessing, cut_beats
 from genray.ecg.synthesis import generate
 from genray.models.registry import NetworkSpec
@@ -48,4 +48,21 @@ def fit_beats(folder: Path, members: int = 1) -> Path:
         seed=0,
         data={},
         calibration={"threshold": float(errors.quantile(0.95)), "error": "mse"},
+    )
+
+
+def save_image_bundle(folder: Path) -> Path:
+    """Write to `folder` a network of pix2pix that was not trained; gives the folder."""
+    spec = NetworkSpec("unet", {"in_channels": 3, "out_channels": 1, "size": 64, "settings": {"filters": 4}})
+    return save_bundle(
+        folder,
+        spec.build().eval(),
+        spec,
+        kind="pix2pix",
+        preprocessing=Preprocessing(
+            input=ImageSpec(channels=3), output=ImageSpec(channels=1), size=(64, 64), direction="BtoA"
+        ),
+        metrics={},
+        seed=0,
+        data={},
     )

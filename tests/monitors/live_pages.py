@@ -70,10 +70,10 @@ class Served:
 
 def serve(use: Callable[[Served], Awaitable[None]], **settings: Any) -> list[str]:
     """Runs `use` beside a server; returns what was asked: alarms to acknowledge, streams to discharge."""
-    asked: list[str] = []
+    commanded: list[str] = []
 
     async def answer(name: str) -> bool:
-        asked.append(name)
+        commanded.append(name)
         return name != "unknown"
 
     async def run() -> None:
@@ -88,4 +88,4 @@ def serve(use: Callable[[Served], Awaitable[None]], **settings: Any) -> list[str
             await live.close()
 
     asyncio.run(run())
-    return asked
+    return commanded

@@ -23,6 +23,9 @@ from genray.targets import Resources
 from monitors.ecg import TARGET
 from monitors.settings import EcgSettings
 
+KEY = b"a key for tests only"
+"""Of the pseudonyms."""
+
 START = 1_700_000_000.0
 LEADS = ("II", "V1")
 EVENTFUL = (
@@ -67,7 +70,7 @@ def replay(records: Path, speed: float = 0) -> list[str]:
 
 
 class Notes:
-    """A display that keeps what it is told."""
+    """A display that keeps the lines that it is to show."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -90,11 +93,11 @@ def run_here(values: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     notes = Notes()
     settings = load(EcgSettings, target="ecg", sets=tuple(values))
     prepared = TARGET.prepare(settings, "ecg", None, notes.note)
-    return dict(prepared.run(notes, Resources(2, 0), False)), notes.lines
+    return prepared.run(notes, Resources(2, 0), False).as_json(), notes.lines
 
 
 class Process:
-    """`genray monitor ecg` with `values`, from `with` until its end; `lines` are what it said."""
+    """`genray monitor ecg` with `values`, from `with` until its end; `lines` are those of standard error."""
 
     def __init__(self, values: Sequence[str], folder: Path) -> None:
         self._command = [sys.executable, "-m", "genray", "monitor", "ecg", "--json"]
@@ -133,8 +136,8 @@ class Process:
         with self._news:
             self._news.notify_all()
 
-    def says(self, enough: Callable[[list[str]], bool], seconds: float = 60) -> list[str]:
-        """Wait until what it said is `enough`, or it ended."""
+    def wait_for_lines(self, enough: Callable[[list[str]], bool], seconds: float = 60) -> list[str]:
+        """Wait until its lines are `enough`, or it ended."""
         with self._news:
             done = self._news.wait_for(
                 lambda: enough(self.lines) or not self._reader.is_alive() or self._process.poll() is not None,
@@ -143,9 +146,9 @@ class Process:
         assert done, "\n".join(self.lines)
         return self.lines
 
-    def metrics(self) -> str:
-        """Where its metrics are."""
-        lines = self.says(lambda lines: any("/metrics" in line for line in lines))
+    def metrics_address(self) -> str:
+        """The address of its metrics."""
+        lines = self.wait_for_lines(lambda lines: any("/metrics" in line for line in lines))
         found = re.search(r"http://\S+/metrics", "\n".join(lines))
         assert found, "\n".join(lines)
         return found[0]
@@ -164,9 +167,9 @@ class Process:
         assert self._process.stdout is not None
         self._process.wait(seconds)
         self._reader.join()
-        said = self._process.stdout.read()
-        assert said, "\n".join(self.lines)
-        outcome: dict[str, Any] = json.loads(said)
+        output = self._process.stdout.read()
+        assert output, "\n".join(self.lines)
+        outcome: dict[str, Any] = json.loads(output)
         return self._process.returncode, outcome
 
     @property

@@ -17,10 +17,11 @@ import pytest
 import yaml
 
 from monitors.outputs.metrics import MetricsExporter, MetricsSettings
-from tests.monitors.alerting import DEPLOY, ONSET, Pager, alertmanager_server
-from tests.monitors.outputs.test_metrics import READING, filled, text
+from tests.monitors.alerting import DEPLOY, Pager, alertmanager_server, prometheus_server
+from tests.monitors.exposition import READING, exposition, filled_exporter
 from tests.monitors.running import wait_for
-from tests.monitors.servers import Server, binary, free_port
+from tests.monitors.servers import binary
+from tests.monitors.transitions import ONSET
 
 RULES = DEPLOY / "ecg-rules.yaml"
 DASHBOARD = json.loads((DEPLOY / "grafana-ecg.json").read_text())
@@ -110,14 +111,14 @@ def test_every_alert_has_a_case() -> None:
 
 
 def test_every_metric_and_label_that_is_asked_for_exists() -> None:
-    shown = text(filled())
+    shown = exposition(filled_exporter())
     names = set(re.findall(r"^(\w+)[{ ]", shown, re.MULTILINE)) | {
         r["record"] for r in rules() if "record" in r
     }
     labels = set(re.findall(r'[{,](\w+)="', shown)) | {"job", "instance"}
-    asked = {name for query in queries() for name in re.findall(r"(?:job:)?genray_ecg_[\w:]+", query)}
-    assert len(asked) > 15
-    assert asked <= names
+    used = {name for query in queries() for name in re.findall(r"(?:job:)?genray_ecg_[\w:]+", query)}
+    assert len(used) > 15
+    assert used <= names
     groups = re.findall(r"(?:by|on) \(([^)]*)\)", " ".join(queries()))
     selected = re.findall(r'[{,]\s*(\w+)\s*[!=]~?"', " ".join(queries()))
     templates = re.findall(r"\$labels\.(\w+)", RULES.read_text())
@@ -136,34 +137,6 @@ def test_the_dashboard_has_no_panel_over_another() -> None:
     assert len({p["id"] for p in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
 
 
-def prometheus_server(folder: Path, exporter: int, alertmanager: int) -> Server:
-    """Prometheus with the shipped configuration and rules, at a tenth of their intervals."""
-    program = binary("prometheus", package="prometheus")
-    config = (DEPLOY / "prometheus.yaml").read_text()
-    for old, new in (
-        (":9750", f":{exporter}"),
-        (":9093", f":{alertmanager}"),
-        ("interval: 5s", "interval: 500ms"),
-        ("timeout: 4s", "timeout: 400ms"),
-    ):
-        assert old in config
-        config = config.replace(old, new)
-    (folder / "prometheus.yaml").write_text(config)
-    quick = re.sub(r"for: \d+s", "for: 1s", RULES.read_text())
-    (folder / "ecg-rules.yaml").write_text(quick)
-    port = free_port()
-    return Server(
-        [
-            program,
-            f"--config.file={folder / 'prometheus.yaml'}",
-            f"--storage.tsdb.path={folder / 'series'}",
-            f"--web.listen-address=127.0.0.1:{port}",
-        ],
-        port=port,
-        folder=folder,
-    )
-
-
 def test_an_alarm_goes_through_prometheus_and_alertmanager_to_the_pager_and_is_not_said_twice(
     tmp_path: Path,
 ) -> None:
@@ -171,21 +144,23 @@ def test_an_alarm_goes_through_prometheus_and_alertmanager_to_the_pager_and_is_n
 
     async def test() -> None:
         exporter = MetricsExporter(MetricsSettings(port=0))
-        exporter.owed("alertmanager", 0)
+        exporter.set_owed("alertmanager", 0)
         exporter.update(READING)
         async with Pager() as pager:
             with closing(exporter), alertmanager_server(tmp_path, pager) as alertmanager:
                 with prometheus_server(tmp_path, exporter.start(), alertmanager.port):
-                    exporter.connected("mqtt", False)
-                    await pager.hears(lambda said: ("firing", "EcgSourceDown", "") in said)
+                    exporter.set_source("mqtt", connected=False)
+                    await pager.receives(lambda received: ("firing", "EcgSourceDown", "") in received)
                     # The monitor pushes this one itself:
-                    exporter.alarm(ONSET)
-                    exporter.alarm(medium)
+                    exporter.update_alarm(ONSET)
+                    exporter.update_alarm(medium)
                     began = time.monotonic()
-                    heard = await pager.hears(lambda said: ("firing", "EcgAlarm", "bed-1") in said)
-                    print(f"from update to pager: {heard - began:.2f} s")
-                    exporter.alarm(replace(medium, change="ended", state="ended"))
-                    await pager.hears(lambda said: ("resolved", "EcgAlarm", "bed-1") in said)
-                assert {said[1] for said in pager.said()} == {"EcgSourceDown", "EcgAlarm"}
+                    received_at = await pager.receives(
+                        lambda received: ("firing", "EcgAlarm", "bed-1") in received
+                    )
+                    print(f"from update to pager: {received_at - began:.2f} s")
+                    exporter.update_alarm(replace(medium, change="ended", state="ended"))
+                    await pager.receives(lambda received: ("resolved", "EcgAlarm", "bed-1") in received)
+                assert {alertname for _, alertname, _ in pager.received()} == {"EcgSourceDown", "EcgAlarm"}
 
     asyncio.run(test())

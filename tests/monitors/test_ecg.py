@@ -12,9 +12,8 @@ import yaml
 from click.testing import CliRunner, Result
 
 from genray.cli.main import main
-from genray.models.pix2pix import UNet
 from monitors.outputs.journal import Journal
-from tests.genray.test_bundle import SMALL, save
+from tests.monitors.bundles import save_image_bundle
 from tests.monitors.running import Process, recorded, replay, sets, write_patients
 
 
@@ -61,7 +60,7 @@ def test_seconds_end_a_source_that_never_does(beat_bundle: Path, tmp_path: Path)
 def test_a_signal_ends_it_well(beat_bundle: Path, tmp_path: Path) -> None:
     values = sets(beat_bundle, tmp_path / "state", "source.kind=demo", "source.speed=10")
     with Process(values, tmp_path) as monitor:
-        monitor.says(lambda lines: any(" alarm: " in line for line in lines))
+        monitor.wait_for_lines(lambda lines: any(" alarm: " in line for line in lines))
         monitor.signal(signal.SIGINT)
         code, outcome = monitor.end()
     assert code == 0
@@ -88,7 +87,7 @@ def test_a_state_that_another_monitor_has_is_refused(
     beat_bundle: Path, patients: Path, tmp_path: Path
 ) -> None:
     state = tmp_path / "state"
-    with Journal(state / "journal.sqlite"):
+    with Journal.open(state / "journal.sqlite"):
         refused = genray("monitor", "ecg", *given(sets(beat_bundle, state, *replay(patients))))
     assert refused.exit_code == 2
     assert "in use" in refused.stderr
@@ -96,7 +95,7 @@ def test_a_state_that_another_monitor_has_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "expected"),
     [
         ("bundle=nowhere", ["no bundle at", "nowhere", "train one: genray submit train-ecg", "--demo"]),
         ("source.kind=carrier-pigeon", ["carrier-pigeon"]),
@@ -106,17 +105,17 @@ def test_a_state_that_another_monitor_has_is_refused(
     ],
 )
 def test_what_cannot_work_is_refused(
-    beat_bundle: Path, patients: Path, tmp_path: Path, value: str, said: list[str]
+    beat_bundle: Path, patients: Path, tmp_path: Path, value: str, expected: list[str]
 ) -> None:
     values = [*sets(beat_bundle, tmp_path / "state", *replay(patients)), value]
     refused = genray("monitor", "ecg", *given(values))
     assert refused.exit_code == 2
-    assert [text for text in said if text not in refused.stderr] == []
+    assert [text for text in expected if text not in refused.stderr] == []
 
 
 @pytest.mark.parametrize("shards", [0, 2])
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "expected"),
     [
         ({}, "there are no records in the folder"),
         ({"notes.txt": "of a patient"}, "there are no records in the folder"),
@@ -126,7 +125,7 @@ def test_what_cannot_work_is_refused(
     ids=["empty", "no records", "milliseconds", "all broken"],
 )
 def test_records_that_can_never_be_replayed_are_found_before_anything_starts(
-    beat_bundle: Path, tmp_path: Path, files: dict[str, str], said: str, shards: int
+    beat_bundle: Path, tmp_path: Path, files: dict[str, str], expected: str, shards: int
 ) -> None:
     records = tmp_path / "records"
     records.mkdir()
@@ -135,7 +134,7 @@ def test_records_that_can_never_be_replayed_are_found_before_anything_starts(
     values = sets(beat_bundle, tmp_path / "state", *replay(records), f"shards={shards}")
     refused = genray("monitor", "ecg", *given(values))
     assert refused.exit_code == 2
-    assert said in refused.stderr
+    assert expected in refused.stderr
     assert "metrics:" not in refused.stderr
     assert not (tmp_path / "state").exists()
 
@@ -168,7 +167,7 @@ def test_a_state_that_cannot_be_written_is_refused_by_its_setting(
 
 
 def test_a_bundle_of_images_is_refused(patients: Path, tmp_path: Path) -> None:
-    bundle = save(tmp_path / "bundle", UNet(3, 1, size=64, settings=SMALL).eval())
+    bundle = save_image_bundle(tmp_path / "bundle")
     refused = genray("monitor", "ecg", *given(sets(bundle, tmp_path / "state", *replay(patients))))
     assert refused.exit_code == 2
     assert "beats" in refused.stderr

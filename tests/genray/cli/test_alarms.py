@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from genray.cli.alarms import _default_state
+from genray.cli.alarms import default_state
 from genray.cli.main import main
 from monitors.alarms.events import Transition
 from monitors.outputs.journal import Journal
@@ -41,7 +41,7 @@ def transition(kind: str = "asystole", **more: Any) -> Transition:
 
 
 def write(state: Path, *transitions: Transition) -> None:
-    with Journal(state / "journal.sqlite") as journal:
+    with Journal.open(state / "journal.sqlite") as journal:
         journal.record(transitions)
 
 
@@ -115,11 +115,11 @@ def test_json_is_one_document_with_plain_values(state: Path) -> None:
     write(state, transition(), transition("gap", priority="low", announced=False))
     result = genray("alarms", "--state", str(state), "--json")
     (line,) = result.stdout.splitlines()
-    said = json.loads(line)
-    assert [each["kind"] for each in said["alarms"]] == ["gap", "asystole"]
-    assert said["alarms"][1] | {"value": 4.94, "unit": "s", "limit": 4.0} == said["alarms"][1]
-    assert said["summary"]["kinds"] == {"asystole": {"high": 1}, "gap": {"low": 1}}
-    assert said["summary"]["announced_per_bed_and_day"] is None
+    output = json.loads(line)
+    assert [each["kind"] for each in output["alarms"]] == ["gap", "asystole"]
+    assert output["alarms"][1] | {"value": 4.94, "unit": "s", "limit": 4.0} == output["alarms"][1]
+    assert output["summary"]["kinds"] == {"asystole": {"high": 1}, "gap": {"low": 1}}
+    assert output["summary"]["announced_per_bed_and_day"] is None
 
 
 def test_csv_is_read_back_and_its_summary_is_beside_it(state: Path) -> None:
@@ -161,12 +161,12 @@ def test_hostile_text_breaks_no_line(state: Path) -> None:
 
 
 def test_it_is_read_while_a_monitor_writes(state: Path) -> None:
-    with Journal(state / "journal.sqlite") as journal:
+    with Journal.open(state / "journal.sqlite") as journal:
         for number in range(3):
             journal.record([transition(alarm=f"a{number}")])
             before = sorted(os.listdir(state))
-            said = json.loads(genray("alarms", "--state", str(state), "--json").stdout)
-            assert said["summary"]["alarms"] == number + 1
+            output = json.loads(genray("alarms", "--state", str(state), "--json").stdout)
+            assert output["summary"]["alarms"] == number + 1
             assert sorted(os.listdir(state)) == before
 
 
@@ -182,8 +182,8 @@ def test_a_stream_is_found_by_its_name_or_its_pseudonym(state: Path) -> None:
     pseudonym = Pseudonyms(load_or_make_key(state / "stream.key")).of("bed-7")
     write(state, transition(stream=pseudonym), transition("gap", stream="other"))
     for name in ("bed-7", pseudonym):
-        said = json.loads(genray("alarms", "--state", str(state), "--stream", name, "--json").stdout)
-        assert [each["stream"] for each in said["alarms"]] == [pseudonym]
+        output = json.loads(genray("alarms", "--state", str(state), "--stream", name, "--json").stdout)
+        assert [each["stream"] for each in output["alarms"]] == [pseudonym]
     unknown = genray("alarms", "--state", str(state), "--stream", "bed-8")
     assert unknown.stdout == "no alarms\n"
     assert "knows no stream bed-8" in unknown.stderr
@@ -197,20 +197,20 @@ def test_since_takes_lengths_of_time(state: Path) -> None:
     with closing(sqlite3.connect(state / "journal.sqlite")) as database, database:
         database.execute("UPDATE transitions SET recorded = recorded - 5400")
     for given, count in (("1h", 0), ("90s", 0), ("1h45m", 1), ("1.75h", 1), ("2d", 1)):
-        said = json.loads(genray("alarms", "--state", str(state), "--since", given, "--json").stdout)
-        assert len(said["alarms"]) == count, given
+        output = json.loads(genray("alarms", "--state", str(state), "--since", given, "--json").stdout)
+        assert len(output["alarms"]) == count, given
 
 
 def test_nothing_recorded_is_no_error(state: Path) -> None:
     write(state)
     assert genray("alarms", "--state", str(state)).stdout == "no alarms\n"
-    said = json.loads(genray("alarms", "--state", str(state), "--json").stdout)
-    assert said["alarms"] == []
+    output = json.loads(genray("alarms", "--state", str(state), "--json").stdout)
+    assert output["alarms"] == []
     assert list(csv.reader(StringIO(genray("alarms", "--state", str(state), "--csv").stdout)))[1:] == []
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "expected"),
     [
         (["--since", "8"], "is no length of time"),
         (["--since", "-1h"], "is no length of time"),
@@ -221,12 +221,12 @@ def test_nothing_recorded_is_no_error(state: Path) -> None:
         (["--stream", "\udcff"], "is not UTF-8"),
     ],
 )
-def test_what_is_asked_for_wrongly_is_said(state: Path, given: list[str], said: str) -> None:
+def test_what_is_asked_for_wrongly_is_said(state: Path, given: list[str], expected: str) -> None:
     load_or_make_key(state / "stream.key")
     write(state, transition())
     result = genray("alarms", "--state", str(state), *given)
     assert result.exit_code == 2
-    assert said in result.stderr
+    assert expected in result.stderr
     assert "next:" in result.stderr
 
 
@@ -265,9 +265,9 @@ def test_names_are_told_their_pseudonyms_and_back(state: Path) -> None:
     known = genray("names", "bed-7", "bed-9", "--known", "--state", str(state)).stdout
     assert f"{of('bed-7')}  bed-7\n" in known
     assert f"{of('bed-8')}  -\n" in known
-    said = json.loads(genray("names", "bed-7", "--known", "--json", "--state", str(state)).stdout)
-    assert said["names"] == {"bed-7": of("bed-7")}
-    assert {each["stream"]: each["name"] for each in said["known"]} == {
+    output = json.loads(genray("names", "bed-7", "--known", "--json", "--state", str(state)).stdout)
+    assert output["names"] == {"bed-7": of("bed-7")}
+    assert {each["stream"]: each["name"] for each in output["known"]} == {
         of("bed-7"): "bed-7",
         of("bed-8"): None,
     }
@@ -284,4 +284,4 @@ def test_a_key_that_is_not_there_is_not_made(state: Path) -> None:
 
 
 def test_the_usual_state_is_that_of_the_monitor() -> None:
-    assert str(_default_state()) == EcgSettings().state
+    assert str(default_state()) == EcgSettings().state

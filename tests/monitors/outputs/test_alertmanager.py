@@ -3,61 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from genray.errors import ResourceError
-from monitors.alarms.events import Transition
-from monitors.outputs.alertmanager import OUTCOMES, Alertmanager, AlertmanagerSettings
+from monitors.outputs.alertmanager import OUTCOMES
 from monitors.outputs.journal import Journal
-from tests.monitors.alerting import ONSET, Api, Pager, alertmanager_server
+from tests.monitors.alerting import Api, Client, Pager, alertmanager_server
 from tests.monitors.servers import Server, free_port
+from tests.monitors.transitions import ENDED, LATCHED, ONSET
 
-LATCHED = replace(ONSET, change="latched", state="latched", time=1010.0)
-ENDED = replace(ONSET, change="ended", state="ended", time=1020.0)
 FIRING, RESOLVED = ("firing", "EcgAsystole", "bed-1"), ("resolved", "EcgAsystole", "bed-1")
-
-
-class Client(Alertmanager):
-    """With what it said of its work."""
-
-    def __init__(self, *urls: str, journal: Journal | None = None, **settings: Any) -> None:
-        self.sent: list[Transition] = []
-        self.counts: Counter[str] = Counter()
-        self.owed: list[int] = []
-        self.notes: list[str] = []
-
-        def took(transitions: Sequence[Transition]) -> None:
-            self.sent += transitions
-            if journal is not None:
-                journal.mark_sent("alertmanager", transitions)
-
-        values = {"resend_seconds": 0.3, "retry_seconds": 0.2, "timeout_seconds": 2} | settings
-        super().__init__(
-            AlertmanagerSettings(urls=urls, **values),
-            took,
-            lambda outcome, n: self.counts.update({outcome: n}),
-            self.owed.append,
-            self.notes.append,
-        )
-
-    async def reaches(self, done: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
-            while not done():
-                await asyncio.sleep(0.005)
-
-    async def repeats(self, times: int) -> None:
-        before = self.counts["repeated"]
-        await self.reaches(lambda: self.counts["repeated"] >= before + times)
-
-
-def run(test: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(test)
 
 
 def url(server: Server) -> str:
@@ -70,13 +28,13 @@ def test_an_alarm_is_announced_at_once_and_resolved_when_it_has_ended(tmp_path: 
             with alertmanager_server(tmp_path, pager) as server:
                 async with Client(url(server), page="http://127.0.0.1:9752/") as client:
                     client.push([ONSET])
-                    await pager.hears(lambda said: FIRING in said, seconds=2)
+                    await pager.receives(lambda received: FIRING in received, seconds=2)
                     client.push([LATCHED])
                     await client.repeats(3)
                     client.push([ENDED])
-                    await pager.hears(lambda said: RESOLVED in said)
+                    await pager.receives(lambda received: RESOLVED in received)
                     await client.reaches(lambda: client.sent == [ONSET, LATCHED, ENDED])
-                assert pager.said() == [FIRING, RESOLVED], "what was sent again was not announced again"
+                assert pager.received() == [FIRING, RESOLVED], "what was sent again was not announced again"
                 (alert,) = pager.calls[0]["alerts"]
                 assert alert["labels"] == {
                     "alertname": "EcgAsystole",
@@ -94,7 +52,7 @@ def test_an_alarm_is_announced_at_once_and_resolved_when_it_has_ended(tmp_path: 
                 }
                 assert alert["generatorURL"] == "http://127.0.0.1:9752/"
 
-    run(test())
+    asyncio.run(test())
 
 
 def test_an_alertmanager_that_comes_up_late_is_told_of_what_was_and_what_is(tmp_path: Path) -> None:
@@ -109,14 +67,14 @@ def test_an_alertmanager_that_comes_up_late_is_told_of_what_was_and_what_is(tmp_
                 assert client.sent == []
                 await asyncio.to_thread(server.start)
                 try:
-                    await pager.hears(lambda said: len(said) == 3)
-                    assert [each for each in pager.said() if each[2] == "bed-1"] == [FIRING, RESOLVED]
-                    assert ("firing", "EcgAsystole", "bed-2") in pager.said()
+                    await pager.receives(lambda received: len(received) == 3)
+                    assert [each for each in pager.received() if each[2] == "bed-1"] == [FIRING, RESOLVED]
+                    assert ("firing", "EcgAsystole", "bed-2") in pager.received()
                     await client.reaches(lambda: len(client.sent) == 3)
                 finally:
                     server.stop()
 
-    run(test())
+    asyncio.run(test())
 
 
 def test_a_restart_of_alertmanager_repeats_nothing_and_forgets_nothing(tmp_path: Path) -> None:
@@ -125,15 +83,15 @@ def test_a_restart_of_alertmanager_repeats_nothing_and_forgets_nothing(tmp_path:
             with alertmanager_server(tmp_path, pager) as server:
                 async with Client(url(server)) as client:
                     client.push([ONSET])
-                    await pager.hears(lambda said: FIRING in said)
+                    await pager.receives(lambda received: FIRING in received)
                     await asyncio.to_thread(server.stop)
                     await asyncio.to_thread(server.start)
                     await client.repeats(3)
-                    assert pager.said() == [FIRING]
+                    assert pager.received() == [FIRING]
                     client.push([ENDED])
-                    await pager.hears(lambda said: RESOLVED in said)
+                    await pager.receives(lambda received: RESOLVED in received)
 
-    run(test())
+    asyncio.run(test())
 
 
 def test_a_monitor_that_was_killed_sends_what_it_owes_and_repeats_nothing(tmp_path: Path) -> None:
@@ -143,7 +101,7 @@ def test_a_monitor_that_was_killed_sends_what_it_owes_and_repeats_nothing(tmp_pa
         async with Pager() as pager:
             with alertmanager_server(tmp_path, pager) as server:
                 for life in ([ONSET], [second]):
-                    with Journal(tmp_path / "journal.db", ["alertmanager"]) as journal:
+                    with Journal.open(tmp_path / "journal.db", ["alertmanager"]) as journal:
                         async with Client(url(server), journal=journal) as client:
                             client.push(journal.unsent("alertmanager"))
                             client.push(journal.open_alarms())
@@ -152,16 +110,16 @@ def test_a_monitor_that_was_killed_sends_what_it_owes_and_repeats_nothing(tmp_pa
                             await client.repeats(2)
                         # Killed between these two:
                         journal.record([replace(each, change="ended", state="ended") for each in life])
-                with Journal(tmp_path / "journal.db", ["alertmanager"]) as journal:
+                with Journal.open(tmp_path / "journal.db", ["alertmanager"]) as journal:
                     async with Client(url(server), journal=journal) as client:
                         client.push(journal.unsent("alertmanager"))
                         client.push(journal.open_alarms())
-                        await pager.hears(lambda said: len(said) == 4)
+                        await pager.receives(lambda received: len(received) == 4)
                         await client.reaches(lambda: not journal.unsent("alertmanager"))
                 bed_2 = ("firing", "EcgAsystole", "bed-2"), ("resolved", "EcgAsystole", "bed-2")
-                assert sorted(pager.said()) == sorted([FIRING, RESOLVED, *bed_2])
+                assert sorted(pager.received()) == sorted([FIRING, RESOLVED, *bed_2])
 
-    run(test())
+    asyncio.run(test())
 
 
 def test_what_is_not_to_be_pushed_is_marked_and_goes_nowhere() -> None:
@@ -176,7 +134,7 @@ def test_what_is_not_to_be_pushed_is_marked_and_goes_nowhere() -> None:
             assert api.alerts == []
             assert client.counts == dict.fromkeys(OUTCOMES, 0)
 
-    run(test())
+    asyncio.run(test())
 
 
 def test_an_escalation_ends_the_alert_of_the_priority_before_in_the_same_request() -> None:
@@ -195,7 +153,7 @@ def test_an_escalation_ends_the_alert_of_the_priority_before_in_the_same_request
             assert (old["labels"]["priority"], new["labels"]["priority"]) == ("medium", "high")
             assert old["startsAt"] <= old["endsAt"] < new["endsAt"]
 
-    run(test())
+    asyncio.run(test())
 
 
 def test_every_member_of_a_cluster_is_told_and_one_that_is_down_holds_nobody_up() -> None:
@@ -213,7 +171,7 @@ def test_every_member_of_a_cluster_is_told_and_one_that_is_down_holds_nobody_up(
                 assert client.counts["refused"] == 2
                 assert client.counts["failed"] > 0
 
-    run(test())
+    asyncio.run(test())
 
 
 def test_an_alarm_that_comes_again_is_announced_again() -> None:
@@ -229,7 +187,7 @@ def test_an_alarm_that_comes_again_is_announced_again() -> None:
             assert api.alerts[-1][0]["annotations"]["sample_time"].endswith("00:17:10+00:00")
             assert api.alerts[-1][0]["endsAt"] > api.alerts[-2][0]["endsAt"]
 
-    run(test())
+    asyncio.run(test())
 
 
 def test_an_end_comes_late_enough_for_its_alert_to_be_seen_before() -> None:
@@ -241,7 +199,7 @@ def test_an_end_comes_late_enough_for_its_alert_to_be_seen_before() -> None:
             assert api.times[1] - api.times[0] > 0.9
             await client.reaches(lambda: client.sent == [ONSET, ENDED])
 
-    run(test())
+    asyncio.run(test())
 
 
 def test_alarms_beyond_the_most_are_dropped_and_counted() -> None:
@@ -252,7 +210,7 @@ def test_alarms_beyond_the_most_are_dropped_and_counted() -> None:
         assert client.counts["dropped"] == 2
         assert client.sent == [], "the journal still owes them"
 
-    run(test())
+    asyncio.run(test())
 
 
 def test_the_token_is_read_anew_for_each_request(tmp_path: Path) -> None:
@@ -269,9 +227,13 @@ def test_the_token_is_read_anew_for_each_request(tmp_path: Path) -> None:
             assert api.headers[0]["Authorization"] == "Bearer first"
             assert api.headers[-1]["Authorization"] == "Bearer second"
 
-    run(test())
+    asyncio.run(test())
 
 
 def test_a_token_that_is_missing_is_named(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Client("https://pager.example", token_file=str(tmp_path / "missing")):
+            pass
+
     with pytest.raises(ResourceError, match="cannot be read"):
-        Client("https://pager.example", token_file=str(tmp_path / "missing"))
+        asyncio.run(test())

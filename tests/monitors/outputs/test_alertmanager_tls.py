@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.monitors.alerting import ONSET, Api
+from tests.monitors.alerting import Api, Client
 from tests.monitors.certificates import proving
-from tests.monitors.outputs.test_alertmanager import Client
 from tests.monitors.servers import free_port
+from tests.monitors.transitions import ONSET
 
 SECRET = "s3cret"
 

@@ -17,12 +17,11 @@ import pytest
 
 from genray.errors import DataError, GenrayError
 from monitors.alarms.events import Transition
-from monitors.outputs import history
-from monitors.outputs.history import known_streams, read_history
+from monitors.outputs.history import ReadLimits, known_streams, read_history
 from monitors.outputs.journal import Journal
 from monitors.service.checkpoint import MonitorCheckpoint
 from monitors.sources.replay import ReplaySettings
-from tests.monitors.alerting import ONSET
+from tests.monitors.transitions import ONSET
 
 ACKNOWLEDGED = replace(ONSET, change="acknowledged", state="acknowledged", time=1010.0, why={})
 ENDED = replace(ONSET, change="ended", state="ended", time=1020.0, why={"reason": "discharged"})
@@ -39,14 +38,14 @@ def path(tmp_path: Path) -> Path:
 
 
 def write(path: Path, *transitions: Transition) -> None:
-    with Journal(path) as journal:
+    with Journal.open(path) as journal:
         journal.record(transitions)
 
 
 def in_another_process(path: Path, code: str) -> subprocess.Popen[bytes]:
     head = (
         "import os, sys\nfrom pathlib import Path\nfrom dataclasses import replace\n"
-        "from monitors.outputs.journal import Journal\nfrom tests.monitors.alerting import ONSET\n"
+        "from monitors.outputs.journal import Journal\nfrom tests.monitors.transitions import ONSET\n"
         "path = Path(sys.argv[1])\n"
     )
     return subprocess.Popen([sys.executable, "-c", head + code, str(path)], cwd=ROOT)
@@ -100,11 +99,11 @@ def test_the_newest_alarm_is_first_and_an_open_one_lasts_until_now(path: Path) -
 
 
 def test_a_name_that_comes_again_is_another_alarm_and_one_that_resumes_is_the_same(path: Path) -> None:
-    with Journal(path) as journal:
+    with Journal.open(path) as journal:
         journal.record([ONSET, ENDED])
         journal.record([replace(ONSET, change="resumed", time=1030.0), replace(ENDED, time=1050.0)])
     assert len(read_history(path).episodes) == 1
-    with Journal(path) as journal:
+    with Journal.open(path) as journal:
         journal.record([ONSET])  # of a device that counts from 0 at each start
     now, before = read_history(path).episodes
     assert (now.state, before.state) == ("active", "ended")
@@ -117,7 +116,7 @@ def test_one_that_nobody_is_told_of_says_so(path: Path) -> None:
 
 
 def test_a_journal_is_read_while_it_is_held(path: Path) -> None:
-    with Journal(path) as journal:
+    with Journal.open(path) as journal:
         journal.record([ONSET])
         with nothing_is_made(path.parent):
             assert [each.state for each in read_history(path).episodes] == ["active"]
@@ -135,7 +134,7 @@ def test_a_journal_is_read_after_a_good_end_without_a_trace(path: Path) -> None:
 
 def test_what_was_recorded_before_a_kill_is_read(path: Path) -> None:
     write(path, numbered(1))
-    killed = in_another_process(path, "Journal(path).record([ONSET])\nos._exit(9)")
+    killed = in_another_process(path, "Journal.open(path).record([ONSET])\nos._exit(9)")
     assert killed.wait(60) == 9
     with nothing_is_made(path.parent):
         assert len(read_history(path).episodes) == 2
@@ -144,7 +143,7 @@ def test_what_was_recorded_before_a_kill_is_read(path: Path) -> None:
 def test_changes_that_are_written_meanwhile_are_there_together_or_not_at_all(path: Path) -> None:
     write(path, ONSET)
     code = (
-        "with Journal(path) as journal:\n  for n in range(400):\n    journal.record([replace(ONSET, "
+        "with Journal.open(path) as journal:\n  for n in range(400):\n    journal.record([replace(ONSET, "
         "alarm=f'b{n}'), replace(ONSET, alarm=f'b{n}', change='ended', state='ended', time=1020.0)])\n"
     )
     writer, seen = in_another_process(path, code), set()
@@ -160,7 +159,7 @@ def test_changes_that_are_written_meanwhile_are_there_together_or_not_at_all(pat
 def test_a_monitor_may_begin_and_end_while_it_is_read(path: Path) -> None:
     write(path, ONSET)
     code = (
-        "for n in range(60):\n  with Journal(path) as journal:\n"
+        "for n in range(60):\n  with Journal.open(path) as journal:\n"
         "    journal.record([replace(ONSET, alarm=f'b{n}')])\n"
     )
     writer, before = in_another_process(path, code), 0
@@ -191,12 +190,12 @@ def test_streams_and_kinds_are_picked(path: Path) -> None:
 
 
 def test_beds_without_alarms_count_in_the_rate(path: Path) -> None:
-    with Journal(path) as journal:
+    with Journal.open(path) as journal:
         journal.record([ONSET, numbered(1), replace(ONSET, alarm="quiet", announced=False)])
-        keeping = MonitorCheckpoint(journal, ReplaySettings(), 1, print)
-        asyncio.run(keeping.watching({"bed-1": 1000.0, "bed-2": 1000.0}))
-        asyncio.run(keeping.references({"bed-3": b"{}"}))
-        asyncio.run(keeping.place(0, {"at": 1}))
+        checkpoint = MonitorCheckpoint.load(journal, ReplaySettings(), 1, print)
+        asyncio.run(checkpoint.save_watched({"bed-1": 1000.0, "bed-2": 1000.0}))
+        asyncio.run(checkpoint.save_references({"bed-3": b"{}"}))
+        asyncio.run(checkpoint.save_place(0, {"at": 1}))
     for alarm in (ONSET.alarm, "a1", "quiet"):
         ago(path, alarm, 43_200)
     found = read_history(path)
@@ -214,16 +213,15 @@ def test_no_rate_is_told_of_less_than_an_hour(path: Path) -> None:
     assert read_history(path).per_bed_and_day is None
 
 
-def test_no_more_is_read_than_is_allowed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_is_read_than_is_allowed(path: Path) -> None:
     write(path, *(numbered(n) for n in range(10)))
     assert not read_history(path).cut
     assert [each.why == {} for each in read_history(path, explained=4).episodes].count(False) == 4
-    monkeypatch.setattr(history, "_MOST_CHANGES", 6)
-    found = read_history(path)
+    found = read_history(path, limits=ReadLimits(changes=6))
     assert found.cut
     assert {each.alarm for each in found.episodes} == {f"a{n}" for n in range(4, 10)}
-    monkeypatch.setattr(history, "_MOST_TEXT", 10)
-    assert {str(each.why) for each in read_history(path).episodes} == {"{}"}
+    short = read_history(path, limits=ReadLimits(text=10))
+    assert {str(each.why) for each in short.episodes} == {"{}"}
 
 
 @pytest.mark.parametrize(
@@ -262,7 +260,7 @@ def later(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "error", "said"),
+    ("make", "error", "expected"),
     [
         (lambda path: None, DataError, "there is no journal"),
         (lambda path: path.mkdir(), DataError, "there is no journal"),
@@ -273,24 +271,23 @@ def later(path: Path) -> None:
     ],
 )
 def test_what_is_no_journal_is_refused_and_left_alone(
-    path: Path, make: Callable[[Path], None], error: type[GenrayError], said: str
+    path: Path, make: Callable[[Path], None], error: type[GenrayError], expected: str
 ) -> None:
     make(path)
     before = sorted(os.listdir(path.parent))
-    with pytest.raises(error, match=said) as raised:
+    with pytest.raises(error, match=expected) as raised:
         read_history(path)
     assert raised.value.where == str(path)
     assert raised.value.hint
     assert sorted(os.listdir(path.parent)) == before
 
 
-def test_a_log_without_its_shared_memory_is_not_ignored(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history, "_TRIES", 2)
-    killed = in_another_process(path, "Journal(path).record([ONSET])\nos._exit(9)")
+def test_a_log_without_its_shared_memory_is_not_ignored(path: Path) -> None:
+    killed = in_another_process(path, "Journal.open(path).record([ONSET])\nos._exit(9)")
     assert killed.wait(60) == 9
     path.with_name(path.name + "-shm").unlink()
     with nothing_is_made(path.parent), pytest.raises(GenrayError, match="without its -shm"):
-        read_history(path)
+        read_history(path, limits=ReadLimits(tries=2))
 
 
 def test_a_journal_in_a_folder_of_any_name_is_read(tmp_path: Path) -> None:

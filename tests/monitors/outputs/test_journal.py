@@ -3,43 +3,23 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from genray.errors import DataError, GenrayError, RunError, StorageFull
-from monitors.alarms.events import Transition
-from monitors.outputs.journal import Journal, JournalSettings
-from tests.monitors.alerting import ONSET
+from monitors.outputs.journal import Journal
+from tests.monitors.journals import no_room, opened_journal, recent, save_place
+from tests.monitors.transitions import ENDED, LATCHED, ONSET, numbered
 
 ROOT = Path(__file__).parents[3]
-LATCHED = replace(ONSET, change="latched", state="latched", time=1010.0)
-ENDED = replace(ONSET, change="ended", state="ended", time=1020.0)
-
-
-def numbered(number: int) -> Transition:
-    return replace(ONSET, alarm=f"a{number}", time=1000.0 + number)
-
-
-def keep_place(of: Journal, minutes_ago: float = 0.0) -> None:
-    of.save_states("place", {"shard-0-of-1": b"{}"}, time.time() - 60 * minutes_ago)
-
-
-@contextmanager
-def journal(path: Path, **settings: Any) -> Iterator[Journal]:
-    with Journal(path, ["page"], JournalSettings(**settings)) as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -47,31 +27,19 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "state" / "journal.db"
 
 
-@contextmanager
-def no_room(path: Path) -> Iterator[None]:
-    """The kernel refuses to let files grow beyond what the log has now."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    size = path.with_name(path.name + "-wal").stat().st_size
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_what_was_recorded_is_there_again(path: Path) -> None:
-    with journal(path) as first:
+    with opened_journal(path) as first:
         assert first.record([ONSET, LATCHED]) == [ONSET, LATCHED]
-    with journal(path) as second:
-        assert second.recent(10) == [LATCHED, ONSET]
-        assert second.recent(1, "bed-1") == [LATCHED]
-        assert second.recent(10, "bed-2") == []
+    with opened_journal(path) as second:
+        assert recent(second, 10) == [LATCHED, ONSET]
+        assert recent(second, 1, "bed-1") == [LATCHED]
+        assert recent(second, 10, "bed-2") == []
         assert second.notes == []
 
 
 def test_an_alarm_is_open_until_it_has_ended(path: Path) -> None:
     other = replace(ONSET, alarm="bed-2 gap 1", stream="bed-2")
-    with journal(path) as opened:
+    with opened_journal(path) as opened:
         opened.record([ONSET, other, LATCHED])
         assert opened.open_alarms() == [other, LATCHED]
         opened.record([ENDED])
@@ -79,20 +47,20 @@ def test_an_alarm_is_open_until_it_has_ended(path: Path) -> None:
 
 
 def test_what_was_not_sent_is_owed_after_a_restart(path: Path) -> None:
-    with journal(path) as first:
+    with opened_journal(path) as first:
         first.record([ONSET, LATCHED, ENDED])
         first.mark_sent("page", [LATCHED])
         first.mark_sent("page", [LATCHED])
-    with journal(path) as second:
+    with opened_journal(path) as second:
         assert second.unsent("page") == [ONSET, ENDED]
         second.mark_sent("page", [ENDED, ONSET])
         assert second.unsent("page") == []
 
 
 def test_a_new_channel_is_owed_nothing_of_what_was_before(path: Path) -> None:
-    with journal(path) as first:
+    with opened_journal(path) as first:
         first.record([ONSET])
-    with Journal(path, ["page", "mail"]) as second:
+    with Journal.open(path, ["page", "mail"]) as second:
         second.record([LATCHED])
         assert second.unsent("mail") == [LATCHED]
         assert second.unsent("page") == [ONSET, LATCHED]
@@ -100,25 +68,25 @@ def test_a_new_channel_is_owed_nothing_of_what_was_before(path: Path) -> None:
 
 def test_pruning_forgets_alarms_that_have_ended_and_no_open_one(path: Path) -> None:
     still = replace(ONSET, alarm="bed-2 gap 1", stream="bed-2")
-    with journal(path) as opened:
+    with opened_journal(path) as opened:
         opened.record([ONSET, LATCHED, ENDED, still])
         assert opened.prune() == 0
         assert opened.prune(before=4e9) == 3
-        assert opened.recent(10) == opened.open_alarms() == [still]
+        assert recent(opened, 10) == opened.open_alarms() == [still]
         assert opened.unsent("page") == [still]
 
 
 def test_pruning_keeps_at_most_so_many_rows(path: Path) -> None:
     ended = [replace(numbered(n), state="ended") for n in range(1500)]
-    with journal(path, max_rows=1000) as opened:
+    with opened_journal(path, max_rows=1000) as opened:
         opened.record(ended)
         assert opened.prune() == 500
-        assert opened.recent(2000) == ended[:499:-1]
+        assert recent(opened, 2000) == ended[:499:-1]
 
 
 def test_an_alarm_does_not_wait_until_old_ones_are_forgotten(path: Path) -> None:
     ended = [replace(numbered(n), state="ended", why={"note": "x" * 200}) for n in range(20_000)]
-    with journal(path) as opened:
+    with opened_journal(path) as opened:
         opened.record(ended)
         whole = time.monotonic()
         pruning = threading.Thread(target=opened.prune, args=(4e9,))
@@ -133,60 +101,60 @@ def test_an_alarm_does_not_wait_until_old_ones_are_forgotten(path: Path) -> None
         assert max(waits) < whole / 2
         assert len(waits) > 10
         # The first few may have come before it looked what there is.
-        assert len(opened.recent(20_000)) > len(waits) / 2, "what came meanwhile is not forgotten"
+        assert len(recent(opened, 20_000)) > len(waits) / 2, "what came meanwhile is not forgotten"
 
 
 def test_states_are_kept_by_stream_and_name(path: Path) -> None:
-    with journal(path) as first:
+    with opened_journal(path) as first:
         first.save_states("reference", {"bed-1": b"\0one", "bed-2": b"two"}, 5.0)
         first.save_states("alarms", {"bed-1": b"{}"}, 5.0)
         first.save_states("reference", {"bed-1": b"three"}, 6.0)
-    with journal(path) as second:
+    with opened_journal(path) as second:
         assert second.load_states("reference") == {"bed-1": b"three", "bed-2": b"two"}
         assert second.load_states("alarms") == {"bed-1": b"{}"}
-        second.forget("bed-1")
+        second.discharge("bed-1")
         assert second.load_states("reference") == {"bed-2": b"two"}
         assert second.load_states("alarms") == {}
 
 
 def test_a_second_process_is_refused(path: Path) -> None:
-    with journal(path), pytest.raises(RunError, match="in use by another process"):
-        Journal(path)
-    with journal(path):
+    with opened_journal(path), pytest.raises(RunError, match="in use by another process"):
+        Journal.open(path)
+    with opened_journal(path):
         pass
 
 
 @pytest.mark.parametrize("damage", [b"not a database, but long enough to look" * 30, "half"])
 def test_a_damaged_journal_is_put_aside_and_a_new_one_begun(path: Path, damage: bytes | str) -> None:
-    with journal(path) as first:
+    with opened_journal(path) as first:
         first.record([numbered(n) for n in range(500)])
     data = bytearray(path.read_bytes())
     data[8192:20000] = b"\xff" * len(data[8192:20000])
     path.write_bytes(damage if isinstance(damage, bytes) else bytes(data))
-    with journal(path) as second:
+    with opened_journal(path) as second:
         assert "kept as journal.db.damaged-1" in second.notes[0]
-        assert second.recent(1) == []
+        assert recent(second, 1) == []
         assert second.record([ONSET]) == [ONSET]
     assert path.with_name("journal.db.damaged-1").exists()
 
 
 def test_a_later_version_and_a_foreign_database_are_refused_and_left_alone(path: Path) -> None:
-    with journal(path):
+    with opened_journal(path):
         pass
     with sqlite3.connect(path) as later:
         later.execute("PRAGMA user_version = 7")
     later.close()
     with pytest.raises(DataError, match="of version 7"):
-        Journal(path)
+        Journal.open(path)
     with sqlite3.connect(path.with_name("other.db")) as other:
         other.execute("CREATE TABLE patients (name TEXT)")
     other.close()
     with pytest.raises(DataError, match="not a journal of alarms"):
-        Journal(path.with_name("other.db"))
+        Journal.open(path.with_name("other.db"))
 
 
 def test_only_the_owner_may_read_it(path: Path) -> None:
-    with journal(path) as opened:
+    with opened_journal(path) as opened:
         opened.record([ONSET])
         assert {f.stat().st_mode & 0o777 for f in path.parent.glob("journal.db*") if f.suffix != ".lock"} == {
             0o600
@@ -195,37 +163,38 @@ def test_only_the_owner_may_read_it(path: Path) -> None:
 
 def test_alarms_go_on_while_the_disk_is_full_and_are_written_later(path: Path) -> None:
     large = [replace(numbered(n), why={"note": "x" * 5000}) for n in range(40)]
-    with journal(path) as opened:
+    with opened_journal(path) as opened:
         opened.record([ONSET])
-        keep_place(opened)
+        save_place(opened)
         with no_room(path):
             assert opened.record(large) == large, "what cannot be written is sent all the same"
-            assert isinstance(opened.trouble, StorageFull)
+            assert isinstance(opened.write_error, StorageFull)
             assert opened.record([ONSET, *large, LATCHED]) == [LATCHED], "and only once"
             opened.mark_sent("page", [large[0]])
             with pytest.raises(GenrayError, match="no room left to write the journal"):
                 opened.save_states("reference", {"bed-1": b"x" * 500_000}, 1.0)
         assert opened.record([ENDED]) == [ENDED]
-        assert opened.trouble is None
-    with journal(path) as again:
-        assert again.recent(100) == [ENDED, LATCHED, *large[::-1], ONSET]
+        assert opened.write_error is None
+    with opened_journal(path) as again:
+        assert recent(again, 100) == [ENDED, LATCHED, *large[::-1], ONSET]
         assert again.unsent("page") == [ONSET, *large[1:], LATCHED, ENDED]
 
 
 def test_a_path_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "journal.db").mkdir()
     with pytest.raises(GenrayError, match=r"the journal journal\.db cannot be used"):
-        Journal(tmp_path / "journal.db")
+        Journal.open(tmp_path / "journal.db")
 
 
 WRITER = """
 import sys
 from pathlib import Path
 from monitors.outputs.journal import Journal
-from tests.monitors.outputs.test_journal import keep_place, numbered
+from tests.monitors.journals import save_place
+from tests.monitors.transitions import numbered
 path, first = Path(sys.argv[1]), int(sys.argv[2])
-with Journal(path, ["page"]) as journal:
-    keep_place(journal)
+with Journal.open(path, ["page"]) as journal:
+    save_place(journal)
     for number in range(first, first + 100_000):
         # Announced only after it is recorded; marked only after it is announced.
         for transition in journal.record([numbered(number)]):
@@ -255,8 +224,8 @@ def test_kills_lose_nothing_that_was_sent_and_leave_at_most_the_last_unmarked(pa
         assert process.wait() == -signal.SIGKILL
         for word, number in (line.split() for line in lines if line.endswith("\n")):
             (sent if word == "sent" else marked).add(int(number))
-        with journal(path) as opened:
-            there = {int(each.alarm[1:]) for each in opened.recent(100_000)}
+        with opened_journal(path) as opened:
+            there = {int(each.alarm[1:]) for each in recent(opened, 100_000)}
             unsent = [int(each.alarm[1:]) for each in opened.unsent("page")]
             assert sent <= there
             assert not marked & set(unsent)

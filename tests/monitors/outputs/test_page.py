@@ -33,11 +33,11 @@ def test_a_page_gets_a_snapshot_and_then_what_happens() -> None:
 
 def test_only_traces_that_somebody_asked_for_are_sent() -> None:
     async def use(served: Served) -> None:
-        assert served.live.wanted() == set()
+        assert served.live.shown_streams() == set()
         async with served.watch("b,elsewhere") as one, served.watch("a,b,c") as other:
             assert (await one.next())["shown"] == ["b", "elsewhere"]
             assert (await other.next())["shown"] == ["a", "b"], "as many as the settings allow"
-            assert served.live.wanted() == {"a", "b", "elsewhere"}
+            assert served.live.shown_streams() == {"a", "b", "elsewhere"}
             for stream in "abc":
                 served.live.publish(trace(stream, [0.5]))
                 served.live.publish({"type": "beats", "stream": stream, "beats": []})
@@ -62,7 +62,7 @@ def test_a_page_without_a_choice_follows_new_beds_while_there_is_room() -> None:
             served.live.publish({"type": "discharge", "stream": "c"})
             served.live.publish(bed("e"))
             assert (await page.until("shown"))[-1]["streams"] == ["a", "b", "d", "e"]
-            assert served.live.wanted() == set("abde")
+            assert served.live.shown_streams() == set("abde")
 
     serve(use, traces=4)
 
@@ -109,15 +109,15 @@ def test_a_page_that_takes_nothing_is_given_up() -> None:
             await loop.sock_connect(dead, ("127.0.0.1", served.port))
             await loop.sock_sendall(dead, b"GET /events?streams=a HTTP/1.1\r\nHost: localhost\r\n\r\n")
             async with asyncio.timeout(20):
-                while served.live.wanted() != {"a"}:
+                while served.live.shown_streams() != {"a"}:
                     await asyncio.sleep(0.01)
-                while served.live.wanted():
+                while served.live.shown_streams():
                     served.live.publish(trace("a", [0.123456] * 10_000))
                     await asyncio.sleep(0.01)
                 with suppress(ConnectionError):
                     while await loop.sock_recv(dead, 2**20):
                         pass
-            assert served.live.wanted() == set()
+            assert served.live.shown_streams() == set()
 
     serve(use, patience=0.3)
 
@@ -129,7 +129,7 @@ def test_no_more_pages_than_allowed() -> None:
             async with served.session.get(f"{served.url}/events") as response:
                 assert response.status == 503
         async with asyncio.timeout(10):
-            while served.live.wanted():  # the one that left is noticed when it is written to
+            while served.live.shown_streams():  # the one that left is noticed when it is written to
                 served.live.publish(alarm("any"))
                 await asyncio.sleep(0.01)
         async with served.watch() as page:

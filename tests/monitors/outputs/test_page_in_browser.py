@@ -74,8 +74,8 @@ class Monitor:
         for event in events:
             self._loop.call_soon_threadsafe(self._live.publish, event)
 
-    def wanted(self) -> set[str]:
-        return self._live.wanted()
+    def shown_streams(self) -> set[str]:
+        return self._live.shown_streams()
 
     def close(self) -> None:
         if not self._loop.is_closed():
@@ -265,7 +265,7 @@ def test_a_bed_is_chosen_by_its_tile(browser: Browser, monitors: list[Monitor]) 
     browser.wait("return document.querySelector('.card h3').textContent == 'bed-14'")
     assert browser.run("return document.querySelectorAll('.card').length") == 12
     until = time.monotonic() + 10
-    while "bed-14" not in monitor.wanted() or "bed-12" in monitor.wanted():
+    while "bed-14" not in monitor.shown_streams() or "bed-12" in monitor.shown_streams():
         assert time.monotonic() < until
         monitor.publish({"type": "discharge", "stream": "bed-13"})  # the connection before notices its end
         time.sleep(0.02)

@@ -18,11 +18,12 @@ from genray.settings.load import load
 from monitors.outputs.journal import Journal
 from monitors.service.backends import RayBackend, ShardBackend, ShardLost
 from monitors.service.monitor import Monitor
+from monitors.service.shard import Partition
 from monitors.settings import EcgSettings
 from monitors.sources.pseudonyms import Pseudonyms
-from tests.monitors.running import Notes, replay, sets, write_patients
+from tests.monitors.journals import recent
+from tests.monitors.running import KEY, Notes, replay, sets, write_patients
 
-KEY = b"a key for tests only"
 SECONDS, SPEED = 150, 15
 
 
@@ -39,7 +40,7 @@ def processes(notes: Notes) -> list[int]:
 
 def changes(journal: Journal, kind: str) -> list[tuple[str, str]]:
     """Of all alarms of a kind: the stream and what changed, in their order."""
-    return [(t.stream, t.change) for t in reversed(journal.recent(1000)) if t.kind == kind]
+    return [(t.stream, t.change) for t in reversed(recent(journal, 1000)) if t.kind == kind]
 
 
 def gone(process: int) -> bool:
@@ -61,32 +62,34 @@ def test_a_shard_that_is_killed_comes_back_and_the_others_do_not_notice(
     notes = Notes()
 
     async def test(journal: Journal) -> None:
-        shards: list[ShardBackend] = [RayBackend(settings, KEY, number, 2) for number in range(2)]
-        monitor = Monitor(settings, shards, journal, Pseudonyms(KEY).of, notes)
+        backends: list[ShardBackend] = [
+            RayBackend(settings, KEY, Partition(number, 2)) for number in range(2)
+        ]
+        monitor = Monitor.resume(settings, backends, journal, Pseudonyms(KEY).of, notes)
         running = asyncio.create_task(monitor.run())
-        home = monitor.telling.home
+        streams = monitor.dispatcher.streams
 
         await until(
             lambda: len(changes(journal, "asystole")) == 8 and len(journal.load_states("reference")) == 4
         )
-        mine = [shard for shard in home.values() if shard == 0]
+        mine = [each for each in streams.values() if each.shard == 0]
         assert 0 < len(mine) < 4
         os.kill(processes(notes)[0], signal.SIGKILL)
         await until(lambda: len(changes(journal, "stream-lost")) == len(mine))
-        lost = [t for t in journal.recent(100) if t.kind == "stream-lost"]
+        lost = [t for t in recent(journal, 100) if t.kind == "stream-lost"]
         assert all("being started again" in t.why["reason"] for t in lost)
         # No learning again, and samples come again: the alarms end.
         await until(lambda: len(changes(journal, "stream-lost")) == 2 * len(mine))
-        told = [(home[stream], change) for stream, change in changes(journal, "stream-lost")]
-        assert told == [(0, "onset")] * len(mine) + [(0, "ended")] * len(mine)
+        changed = [(streams[stream].shard, change) for stream, change in changes(journal, "stream-lost")]
+        assert changed == [(0, "onset")] * len(mine) + [(0, "ended")] * len(mine)
         assert processes(notes)[0] != processes(notes)[1]
         await until(running.done)
-        outcome = running.result()
+        summary = running.result()
         # Nothing that was found before was found anew, and the others were watched all the time.
-        assert outcome["alarms"] == {"asystole": 4, "stream-lost": len(mine)}
-        assert "behind" not in outcome["alarms"]
+        assert summary.onsets == {"asystole": 4, "stream-lost": len(mine)}
+        assert "behind" not in summary.onsets
 
-    with Journal(state / "journal.sqlite", ("alertmanager",)) as journal:
+    with Journal.open(state / "journal.sqlite", ("alertmanager",)) as journal:
         asyncio.run(test(journal))
 
 
@@ -100,12 +103,14 @@ def test_a_shard_that_hangs_is_begun_anew_and_its_streams_are_lost_meanwhile(
     notes = Notes()
 
     async def test(journal: Journal) -> None:
-        shards: list[ShardBackend] = [RayBackend(settings, KEY, number, 2, silent=3) for number in range(2)]
-        monitor = Monitor(settings, shards, journal, Pseudonyms(KEY).of, notes)
+        backends: list[ShardBackend] = [
+            RayBackend(settings, KEY, Partition(number, 2), answer_timeout=3) for number in range(2)
+        ]
+        monitor = Monitor.resume(settings, backends, journal, Pseudonyms(KEY).of, notes)
         running = asyncio.create_task(monitor.run())
-        home = monitor.telling.home
-        await until(lambda: len(home) == 4)
-        mine = sorted(stream for stream, shard in home.items() if shard == 0)
+        streams = monitor.dispatcher.streams
+        await until(lambda: len(streams) == 4)
+        mine = sorted(stream for stream, each in streams.items() if each.shard == 0)
         assert 0 < len(mine) < 4
         hung = os.pidfd_open(processes(notes)[0])  # nobody else is met, should its number be given again
         try:
@@ -116,9 +121,9 @@ def test_a_shard_that_hangs_is_begun_anew_and_its_streams_are_lost_meanwhile(
             assert "shard 0 does not answer for 3 s; it is begun anew" in notes.lines
             assert len(processes(notes)) == 1, "the streams are lost before it is back"
             await until(lambda: len(changes(journal, "stream-lost")) == 2 * len(mine))
-            found = changes(journal, "stream-lost")
-            assert sorted(found[: len(mine)]) == [(stream, "onset") for stream in mine]
-            assert sorted(found[len(mine) :]) == [(stream, "ended") for stream in mine]
+            lost_changes = changes(journal, "stream-lost")
+            assert sorted(lost_changes[: len(mine)]) == [(stream, "onset") for stream in mine]
+            assert sorted(lost_changes[len(mine) :]) == [(stream, "ended") for stream in mine]
             assert len(set(processes(notes))) == 2
             # It does not wake up one day, and go on beside the other.
             await until(lambda: gone(hung))
@@ -127,13 +132,13 @@ def test_a_shard_that_hangs_is_begun_anew_and_its_streams_are_lost_meanwhile(
                 signal.pidfd_send_signal(hung, signal.SIGKILL)
             os.close(hung)
             monitor.stop()
-        assert (await running)["alarms"] == {"stream-lost": len(mine)}
+        assert (await running).onsets == {"stream-lost": len(mine)}
 
-    with Journal(state / "journal.sqlite", ("alertmanager",)) as journal:
+    with Journal.open(state / "journal.sqlite", ("alertmanager",)) as journal:
         asyncio.run(test(journal))
 
 
 def test_a_shard_that_is_not_there_is_lost(embedded_ray: None, beat_bundle: Path, tmp_path: Path) -> None:
     settings = load(EcgSettings, target="ecg", sets=tuple(sets(beat_bundle, tmp_path)))
     with pytest.raises(ShardLost):
-        asyncio.run(RayBackend(settings, KEY, 0, 2).acknowledge("a:asystole:1"))
+        asyncio.run(RayBackend(settings, KEY, Partition(0, 2)).acknowledge("a:asystole:1"))

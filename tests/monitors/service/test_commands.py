@@ -11,7 +11,7 @@ import pytest
 from genray.settings.load import load
 from monitors.alarms.events import Transition
 from monitors.outputs.journal import Journal
-from monitors.service.backends import LocalBackend
+from monitors.service.backends import LocalBackend, ShardState
 from monitors.service.checkpoint import MonitorCheckpoint
 from monitors.service.commands import Commands
 from monitors.service.dispatcher import Dispatcher
@@ -19,10 +19,9 @@ from monitors.service.lost_streams import LostStreams
 from monitors.service.shard import ShardReport
 from monitors.settings import EcgSettings
 from monitors.sources.pseudonyms import Pseudonyms
-from tests.monitors.outputs.test_journal import ONSET
-from tests.monitors.running import Notes, replay, sets, write_patients
+from tests.monitors.running import KEY, Notes, replay, sets, write_patients
+from tests.monitors.transitions import ONSET
 
-KEY = b"a key for tests only"
 PSEUDONYM = Pseudonyms(KEY).of
 
 
@@ -36,33 +35,34 @@ class Desk:
     """What a monitor of one shard has, but for the loop that asks the shard."""
 
     def __init__(self, settings: EcgSettings, journal: Journal) -> None:
-        async def no(name: str) -> bool:
+        async def refuse(name: str) -> bool:
             return False
 
-        self.shard, self.up = LocalBackend(settings, KEY), [False]
-        self.telling = Dispatcher(settings, journal, Notes(), no, no)
-        self.keeping = MonitorCheckpoint(journal, settings.source, 1, self.telling.note)
-        self.absence = LostStreams(self.telling, lambda stream: settings.alarms, {})
-        self.requests = Commands([self.shard], self.up, self.telling, self.absence, self.keeping, PSEUDONYM)
-        self.telling.remember()
+        self.backend = LocalBackend(settings, KEY)
+        self.shard = ShardState(0, self.backend)
+        self.dispatcher = Dispatcher(settings, journal, Notes(), refuse, refuse)
+        self.checkpoint = MonitorCheckpoint.load(journal, settings.source, 1, self.dispatcher.note_once)
+        self.lost_streams = LostStreams(self.dispatcher, lambda stream: settings.alarms, {})
+        self.commands = Commands([self.shard], self.dispatcher, self.lost_streams, self.checkpoint, PSEUDONYM)
+        self.dispatcher.restore_alarms()
 
     async def open(self, alarms: list[Transition] | None = None) -> ShardReport:
         """The first report of the shard that has readings."""
-        await self.shard.open(self.keeping.start(0, alarms or []))
-        while not (report := await self.shard.collect(False)).found.readings:
+        await self.backend.open(self.checkpoint.start(0, alarms or []))
+        while not (report := await self.backend.collect(save=False)).output.readings:
             pass
-        self.telling.take(0, report.found)
+        self.dispatcher.show(0, report.output)
         return report
 
 
-def run(bundle: Path, records: Path, state: Path, do: Callable[[Desk], Awaitable[Any]]) -> Dispatcher:
+def run(bundle: Path, records: Path, state: Path, use: Callable[[Desk], Awaitable[Any]]) -> Dispatcher:
     async def go() -> Dispatcher:
         settings = load(EcgSettings, target="ecg", sets=(*sets(bundle, state), *replay(records)))
-        with Journal(state / "journal.sqlite", ("alertmanager",)) as journal:
+        with Journal.open(state / "journal.sqlite", ("alertmanager",)) as journal:
             desk = Desk(settings, journal)
-            await do(desk)
-            await desk.shard.close()
-        return desk.telling
+            await use(desk)
+            await desk.backend.close()
+        return desk.dispatcher
 
     return asyncio.run(go())
 
@@ -74,19 +74,19 @@ def test_what_is_discharged_while_its_shard_begins_is_discharged_there_too(
 
     async def leave(desk: Desk) -> None:
         first = await desk.open()
-        while not first.found.references:
-            first = await desk.shard.collect(False)
-        ((stream, reference),) = first.found.references.items()
-        await desk.keeping.references({stream: reference})
+        while not first.output.references:
+            first = await desk.backend.collect(save=False)
+        ((stream, reference),) = first.output.references.items()
+        await desk.checkpoint.save_references({stream: reference})
         # Its process ends; it begins with what was kept, and only then somebody asks.
         report = await desk.open()
-        learned.append(report.found.readings[0].learned)
-        assert await desk.requests.discharge(stream)
-        assert not desk.keeping.knows(stream)
-        await desk.requests.begun(0)
-        while not (report := await desk.shard.collect(False)).found.readings:
+        learned.append(report.output.readings[0].learned)
+        assert await desk.commands.discharge(stream)
+        assert not desk.checkpoint.knows(stream)
+        await desk.commands.discharge_pending(desk.shard)
+        while not (report := await desk.backend.collect(save=False)).output.readings:
             pass
-        learned.append(report.found.readings[-1].learned)
+        learned.append(report.output.readings[-1].learned)
 
     run(beat_bundle, patients, tmp_path, leave)
     assert learned[0] == 1.0
@@ -95,11 +95,11 @@ def test_what_is_discharged_while_its_shard_begins_is_discharged_there_too(
 
 def test_nothing_is_done_to_what_is_not_known(beat_bundle: Path, patients: Path, tmp_path: Path) -> None:
     async def ask(desk: Desk) -> None:
-        await desk.keeping.place(0, {"chunk": 1})
+        await desk.checkpoint.save_place(0, {"chunk": 1})
         for name in ("shard-0-of-1", "monitor", "\ud800", "", "x" * 1000):
-            assert not await desk.requests.discharge(name)
-            assert not await desk.requests.acknowledge(name)
-        assert desk.keeping.start(0, []).place == {"chunk": 1}
+            assert not await desk.commands.discharge(name)
+            assert not await desk.commands.acknowledge(name)
+        assert desk.checkpoint.start(0, []).place == {"chunk": 1}
 
     run(beat_bundle, patients, tmp_path, ask)
 
@@ -109,9 +109,9 @@ def test_a_patient_of_whom_only_what_is_usual_is_kept_is_discharged_by_either_na
 ) -> None:
     async def ask(desk: Desk) -> None:
         for asked in (PSEUDONYM("bed-7"), "bed-7"):
-            await desk.keeping.references({PSEUDONYM("bed-7"): b"reference"})
-            assert await desk.requests.discharge(asked)
-            assert not await desk.requests.discharge(asked)
+            await desk.checkpoint.save_references({PSEUDONYM("bed-7"): b"reference"})
+            assert await desk.commands.discharge(asked)
+            assert not await desk.commands.discharge(asked)
 
     run(beat_bundle, patients, tmp_path, ask)
 
@@ -121,13 +121,13 @@ def test_an_alarm_of_a_stream_that_is_watched_is_left_to_its_shard(
 ) -> None:
     async def ask(desk: Desk) -> None:
         report = await desk.open()
-        desk.up[0] = True
-        stream = report.found.readings[0].stream
+        desk.shard.up = True
+        stream = report.output.readings[0].stream
         stale = replace(ONSET, stream=stream, alarm=f"{stream}:asystole:1")
-        await desk.telling.announce([stale])
-        assert not await desk.requests.acknowledge(stale.alarm)
-        desk.up[0] = False
-        assert await desk.requests.acknowledge(stale.alarm)
+        await desk.dispatcher.announce([stale])
+        assert not await desk.commands.acknowledge(stale.alarm)
+        desk.shard.up = False
+        assert await desk.commands.acknowledge(stale.alarm)
 
-    telling = run(beat_bundle, patients, tmp_path, ask)
-    assert [alarm.state for alarm in telling.alarms.values()] == ["acknowledged"]
+    dispatcher = run(beat_bundle, patients, tmp_path, ask)
+    assert [alarm.state for alarm in dispatcher.alarms.values()] == ["acknowledged"]

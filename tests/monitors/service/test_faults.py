@@ -65,7 +65,7 @@ def test_after_every_kill_the_same_alarms_come_and_nobody_is_told_twice(
                     f"alertmanager.urls=[http://127.0.0.1:{alertmanager.port}]",
                 ]
                 await asyncio.to_thread(killed_and_begun_again, sets(beat_bundle, state, *values))
-                await pager.hears(lambda said: len(said) >= 2)
+                await pager.receives(lambda received: len(received) >= 2)
                 return [
                     (alert["status"], alert["labels"]["alarm"])
                     for call in pager.calls
@@ -76,7 +76,7 @@ def test_after_every_kill_the_same_alarms_come_and_nobody_is_told_twice(
         references: dict[str, bytes] = {}
         for alarms in (2, 4):
             with Process(values, tmp_path) as monitor:
-                monitor.says(partial(enough, alarms))
+                monitor.wait_for_lines(partial(enough, alarms))
                 monitor.kill()
             assert onsets(monitor.lines) >= alarms, monitor.lines
             now = learned(state)
@@ -85,8 +85,8 @@ def test_after_every_kill_the_same_alarms_come_and_nobody_is_told_twice(
         with Process(values, tmp_path) as monitor:
             assert monitor.end()[0] == 0
 
-    told = asyncio.run(test())
+    notifications = asyncio.run(test())
     assert sorted(recorded(state)) == sorted(recorded(undisturbed))
     assert learned(state) == learned(undisturbed)
     asystoles = {alarm for alarm, _, _ in recorded(undisturbed) if ":asystole:" in alarm}
-    assert Counter(told) == {("firing", alarm): 1 for alarm in asystoles}
+    assert Counter(notifications) == {("firing", alarm): 1 for alarm in asystoles}

@@ -1,12 +1,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 from genray.settings.load import load
 from monitors.alarms.events import Reading
@@ -16,36 +13,41 @@ from monitors.patient.output import WardOutput
 from monitors.service.dispatcher import Dispatcher
 from monitors.service.lost_streams import LostStreams
 from monitors.settings import EcgSettings
-from tests.monitors.outputs.test_journal import ONSET
+from tests.monitors.journals import recent
 from tests.monitors.running import Notes
-from tests.monitors.service.test_dispatcher import READING
+from tests.monitors.transitions import ONSET
 
 AT = 5000.0
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    with Journal(tmp_path / "journal.sqlite", ("alertmanager",)) as journal:
-        yield journal
+READING = Reading(
+    stream="bed-1",
+    time=1004.0,
+    heart_rate=70.0,
+    burden=None,
+    quality={"II": "good"},
+    learned=1.0,
+    beats=70,
+    anomalous=0,
+)
 
 
 def run(
     journal: Journal,
-    do: Callable[[LostStreams, Dispatcher], Awaitable[Any]],
+    use: Callable[[LostStreams, Dispatcher], Awaitable[Any]],
     awaited: Mapping[str, float] | None = None,
     seconds: float = 0.05,
 ) -> Dispatcher:
-    """What is told by `do`, where a stream is lost after `seconds`; of high priority after ten times that."""
+    """A dispatcher after `use`, where a stream is lost after `seconds`, with high priority after ten times
+    that."""
     limits = Limits(stream_lost=StreamLostLimits(medium=seconds, high=10 * seconds))
 
-    async def nobody(name: str) -> bool:
+    async def refuse(name: str) -> bool:
         return False
 
     async def go() -> Dispatcher:
-        telling = Dispatcher(load(EcgSettings, target="ecg"), journal, Notes(), nobody, nobody)
-        telling.remember()
-        await do(LostStreams(telling, lambda stream: limits, awaited or {}), telling)
-        return telling
+        dispatcher = Dispatcher(load(EcgSettings, target="ecg"), journal, Notes(), refuse, refuse)
+        dispatcher.restore_alarms()
+        await use(LostStreams(dispatcher, lambda stream: limits, awaited or {}), dispatcher)
+        return dispatcher
 
     return asyncio.run(go())
 
@@ -55,18 +57,18 @@ def reading(stream: str, at: float = AT) -> Reading:
 
 
 def history(journal: Journal) -> list[tuple[str, str, str]]:
-    return [(t.stream, t.kind, t.change) for t in reversed(journal.recent(99))]
+    return [(t.stream, t.kind, t.change) for t in reversed(recent(journal, 99))]
 
 
 def test_streams_of_a_shard_that_is_gone_are_lost_once_and_at_once(journal: Journal) -> None:
-    async def lose(absence: LostStreams, telling: Dispatcher) -> None:
-        telling.take(0, WardOutput(readings=[READING]))
-        telling.take(1, WardOutput(readings=[replace(READING, stream="bed-2")]))
-        await absence.shard_lost(0)
-        await absence.shard_lost(0)
+    async def lose(lost_streams: LostStreams, dispatcher: Dispatcher) -> None:
+        dispatcher.show(0, WardOutput(readings=[READING]))
+        dispatcher.show(1, WardOutput(readings=[replace(READING, stream="bed-2")]))
+        await lost_streams.raise_for_shard(0)
+        await lost_streams.raise_for_shard(0)
 
-    telling = run(journal, lose, seconds=10)
-    (lost,) = telling.alarms.values()
+    dispatcher = run(journal, lose, seconds=10)
+    (lost,) = dispatcher.alarms.values()
     assert (lost.stream, lost.kind, lost.priority, lost.category) == (
         "bed-1",
         "stream-lost",
@@ -78,30 +80,30 @@ def test_streams_of_a_shard_that_is_gone_are_lost_once_and_at_once(journal: Jour
 
 
 def test_a_stream_that_is_not_back_with_its_shard_gets_worse(journal: Journal) -> None:
-    async def lose(absence: LostStreams, telling: Dispatcher) -> None:
-        telling.take(0, WardOutput(readings=[reading("bed-1"), reading("bed-2")]))
-        await absence.shard_lost(0)
-        absence.shard_back(0)
-        await absence.back([reading("bed-2", AT + 1)])
+    async def lose(lost_streams: LostStreams, dispatcher: Dispatcher) -> None:
+        dispatcher.show(0, WardOutput(readings=[reading("bed-1"), reading("bed-2")]))
+        await lost_streams.raise_for_shard(0)
+        lost_streams.await_shard(0)
+        await lost_streams.end_for([reading("bed-2", AT + 1)])
         await asyncio.sleep(0.12)
-        await absence.look(settled=True)
+        await lost_streams.raise_for_awaited(all_up=True)
 
-    telling = run(journal, lose, seconds=0.01)
-    assert {alarm.stream: alarm.priority for alarm in telling.alarms.values()} == {"bed-1": "high"}
+    dispatcher = run(journal, lose, seconds=0.01)
+    assert {alarm.stream: alarm.priority for alarm in dispatcher.alarms.values()} == {"bed-1": "high"}
     assert history(journal)[2:] == [("bed-2", "stream-lost", "ended"), ("bed-1", "stream-lost", "escalated")]
 
 
 def test_a_stream_that_does_not_come_again_after_a_restart_is_lost(journal: Journal) -> None:
-    async def wait(absence: LostStreams, telling: Dispatcher) -> None:
-        await absence.look(settled=False)
-        await absence.look(settled=True)
-        assert not telling.alarms, "it has a while to come"
+    async def wait(lost_streams: LostStreams, dispatcher: Dispatcher) -> None:
+        await lost_streams.raise_for_awaited(all_up=False)
+        await lost_streams.raise_for_awaited(all_up=True)
+        assert not dispatcher.alarms, "it has a while to come"
         await asyncio.sleep(0.06)
         for _ in range(3):
-            await absence.look(settled=True)
+            await lost_streams.raise_for_awaited(all_up=True)
 
-    telling = run(journal, wait, {"bed-1": AT})
-    (lost,) = telling.alarms.values()
+    dispatcher = run(journal, wait, {"bed-1": AT})
+    (lost,) = dispatcher.alarms.values()
     assert (lost.kind, lost.priority) == ("stream-lost", "medium")
     assert AT <= lost.onset < AT + 5
     assert "not come again" in lost.why["reason"]
@@ -109,50 +111,50 @@ def test_a_stream_that_does_not_come_again_after_a_restart_is_lost(journal: Jour
 
 
 def test_nothing_is_lost_while_shards_begin(journal: Journal) -> None:
-    async def wait(absence: LostStreams, telling: Dispatcher) -> None:
+    async def wait(lost_streams: LostStreams, dispatcher: Dispatcher) -> None:
         await asyncio.sleep(0.06)
-        await absence.look(settled=False)
+        await lost_streams.raise_for_awaited(all_up=False)
 
     assert not run(journal, wait, {"bed-1": AT}).alarms
 
 
 def test_a_stream_that_comes_late_ends_its_alarm_and_is_awaited_no_more(journal: Journal) -> None:
-    async def come(absence: LostStreams, telling: Dispatcher) -> None:
-        await absence.look(settled=True)
+    async def come(lost_streams: LostStreams, dispatcher: Dispatcher) -> None:
+        await lost_streams.raise_for_awaited(all_up=True)
         await asyncio.sleep(0.06)
-        await absence.look(settled=True)
-        await absence.back([reading("bed-1", AT + 60), reading("bed-3")])
-        await absence.look(settled=True)
-        assert absence.awaited.keys() == {"bed-2"}
+        await lost_streams.raise_for_awaited(all_up=True)
+        await lost_streams.end_for([reading("bed-1", AT + 60), reading("bed-3")])
+        await lost_streams.raise_for_awaited(all_up=True)
+        assert lost_streams.awaited.keys() == {"bed-2"}
 
-    telling = run(journal, come, {"bed-1": AT, "bed-2": AT})
-    assert [alarm.stream for alarm in telling.alarms.values()] == ["bed-2"]
+    dispatcher = run(journal, come, {"bed-1": AT, "bed-2": AT})
+    assert [alarm.stream for alarm in dispatcher.alarms.values()] == ["bed-2"]
     assert history(journal)[2:] == [("bed-1", "stream-lost", "ended")]
-    assert journal.recent(1)[0].time == AT + 60
+    assert recent(journal, 1)[0].time == AT + 60
 
 
 def test_an_alarm_of_before_is_left_to_the_shard_when_its_stream_comes(journal: Journal) -> None:
     lost = replace(ONSET, alarm="bed-1:stream-lost:1", kind="stream-lost", category="technical")
     journal.record([lost])
 
-    async def come(absence: LostStreams, telling: Dispatcher) -> None:
-        await absence.look(settled=True)
+    async def come(lost_streams: LostStreams, dispatcher: Dispatcher) -> None:
+        await lost_streams.raise_for_awaited(all_up=True)
         await asyncio.sleep(0.06)
-        await absence.look(settled=True)
-        await absence.back([reading("bed-1")])
+        await lost_streams.raise_for_awaited(all_up=True)
+        await lost_streams.end_for([reading("bed-1")])
 
     assert run(journal, come, {"bed-1": AT}).alarms == {lost.alarm: lost}
-    assert len(journal.recent(9)) == 1
+    assert len(recent(journal, 9)) == 1
 
 
 def test_one_that_comes_while_its_loss_is_written_is_not_lost(journal: Journal) -> None:
-    async def together(absence: LostStreams, telling: Dispatcher) -> None:
-        await absence.look(settled=True)
+    async def together(lost_streams: LostStreams, dispatcher: Dispatcher) -> None:
+        await lost_streams.raise_for_awaited(all_up=True)
         await asyncio.sleep(0.06)
-        looking = asyncio.create_task(absence.look(settled=True))
+        looking = asyncio.create_task(lost_streams.raise_for_awaited(all_up=True))
         await asyncio.sleep(0)
-        await absence.back([reading("bed-1")])
-        await absence.discharge("bed-2")
+        await lost_streams.end_for([reading("bed-1")])
+        await lost_streams.discharge("bed-2")
         await looking
 
     assert not run(journal, together, {"bed-1": AT, "bed-2": AT}).alarms
@@ -160,13 +162,13 @@ def test_one_that_comes_while_its_loss_is_written_is_not_lost(journal: Journal) 
 
 
 def test_what_is_raised_here_is_not_for_shards(journal: Journal) -> None:
-    async def wait(absence: LostStreams, telling: Dispatcher) -> None:
-        await absence.look(settled=True)
+    async def wait(lost_streams: LostStreams, dispatcher: Dispatcher) -> None:
+        await lost_streams.raise_for_awaited(all_up=True)
         await asyncio.sleep(0.06)
-        await absence.look(settled=True)
-        assert absence.raised == telling.alarms.keys()
-        await absence.discharge("bed-1")
-        assert absence.raised == frozenset()
+        await lost_streams.raise_for_awaited(all_up=True)
+        assert lost_streams.raised == dispatcher.alarms.keys()
+        await lost_streams.discharge("bed-1")
+        assert lost_streams.raised == frozenset()
 
     run(journal, wait, {"bed-1": AT})
 
@@ -177,14 +179,14 @@ def test_any_alarm_of_a_stream_that_nobody_watches_is_acknowledged_once(journal:
     journal.record([gap, earlier, later])
     done: list[bool] = []
 
-    async def answer(absence: LostStreams, telling: Dispatcher) -> None:
-        await absence.look(settled=True)
+    async def answer(lost_streams: LostStreams, dispatcher: Dispatcher) -> None:
+        await lost_streams.raise_for_awaited(all_up=True)
         for name in (gap.alarm, earlier.alarm, earlier.alarm, "bed-9:asystole:1"):
-            done.append(await absence.acknowledge(name))
+            done.append(await lost_streams.acknowledge(name))
 
-    telling = run(journal, answer, {"bed-1": AT})
+    dispatcher = run(journal, answer, {"bed-1": AT})
     assert done == [True, True, False, False]
-    assert {a.alarm: a.state for a in telling.alarms.values()} == {
+    assert {a.alarm: a.state for a in dispatcher.alarms.values()} == {
         gap.alarm: "acknowledged",
         earlier.alarm: "acknowledged",
         later.alarm: "active",
@@ -195,17 +197,17 @@ def test_a_discharge_ends_all_alarms_of_a_stream(journal: Journal) -> None:
     journal.record([replace(ONSET, alarm=f"bed-1:asystole:{n}", onset=float(n)) for n in (1, 2)])
     known: list[bool] = []
 
-    async def leave(absence: LostStreams, telling: Dispatcher) -> None:
-        known.extend(absence.knows(stream) for stream in ("bed-1", "bed-2", "bed-3"))
-        await absence.discharge("bed-1")
-        await absence.discharge("bed-2")
+    async def leave(lost_streams: LostStreams, dispatcher: Dispatcher) -> None:
+        known.extend(lost_streams.knows(stream) for stream in ("bed-1", "bed-2", "bed-3"))
+        await lost_streams.discharge("bed-1")
+        await lost_streams.discharge("bed-2")
         await asyncio.sleep(0.06)
-        await absence.look(settled=True)
-        known.append(absence.knows("bed-1"))
+        await lost_streams.raise_for_awaited(all_up=True)
+        known.append(lost_streams.knows("bed-1"))
 
-    telling = run(journal, leave, {"bed-2": AT})
+    dispatcher = run(journal, leave, {"bed-2": AT})
     assert known == [True, True, False, False]
-    assert not telling.alarms
+    assert not dispatcher.alarms
     assert history(journal)[2:] == [("bed-1", "asystole", "ended")] * 2
 
 
@@ -213,11 +215,11 @@ def test_only_streams_of_which_nothing_came_for_long_are_silent(journal: Journal
     journal.record([replace(ONSET, stream="bed-3", alarm="bed-3:asystole:1")])
     silent: list[list[str]] = []
 
-    async def wait(absence: LostStreams, telling: Dispatcher) -> None:
-        telling.take(0, WardOutput(readings=[reading("bed-1")]))
+    async def wait(lost_streams: LostStreams, dispatcher: Dispatcher) -> None:
+        dispatcher.show(0, WardOutput(readings=[reading("bed-1")]))
         # The onset of its first report is told before its reading is.
-        await telling.announce([replace(ONSET, stream="bed-4", alarm="bed-4:asystole:1")])
-        silent.extend(sorted(absence.silent(seconds)) for seconds in (3600, -1))
+        await dispatcher.announce([replace(ONSET, stream="bed-4", alarm="bed-4:asystole:1")])
+        silent.extend(sorted(lost_streams.silent(seconds)) for seconds in (3600, -1))
 
     run(journal, wait, {"bed-2": AT})
     assert silent == [[], ["bed-1", "bed-2", "bed-3"]]

@@ -19,17 +19,16 @@ from genray.errors import DataError, ResourceError
 from genray.settings.load import load
 from monitors.outputs.journal import Journal
 from monitors.service.backends import LocalBackend
-from monitors.service.monitor import Monitor
+from monitors.service.monitor import Monitor, MonitorSummary
 from monitors.service.shard import ShardReport
 from monitors.settings import EcgSettings
 from monitors.sources.message import encode
 from monitors.sources.pseudonyms import Pseudonyms
 from tests.monitors.alerting import Api
-from tests.monitors.running import Notes, replay, sets, write_patients
+from tests.monitors.journals import recent
+from tests.monitors.running import KEY, Notes, replay, sets, write_patients
 from tests.monitors.samples import chunk
 from tests.monitors.servers import free_port, mosquitto
-
-KEY = b"a key for tests only"
 
 
 @pytest.fixture(scope="module")
@@ -42,21 +41,23 @@ class Run:
     """A monitor with its journal in `state`."""
 
     def __init__(
-        self, bundle: Path, state: Path, *values: str, shard: type[LocalBackend] = LocalBackend
+        self,
+        bundle: Path,
+        state: Path,
+        *values: str,
+        backend: type[LocalBackend] = LocalBackend,
+        **arguments: Any,
     ) -> None:
         self.settings = load(EcgSettings, target="ecg", sets=(*sets(bundle, state), *values))
-        self.notes, self.shards = Notes(), [shard(self.settings, KEY)]
-        self.journal = Journal(state / "journal.sqlite", ("alertmanager",))
-        self.monitor = Monitor(
-            self.settings,
-            self.shards,
-            self.journal,
-            Pseudonyms(KEY).of,
-            self.notes,
+        self.notes = Notes()
+        self.backend = backend(self.settings, KEY)
+        self.journal = Journal.open(state / "journal.sqlite", ("alertmanager",))
+        self.monitor = Monitor.resume(
+            self.settings, [self.backend], self.journal, Pseudonyms(KEY).of, self.notes, **arguments
         )
 
-    def __call__(self, during: Callable[[Run], Awaitable[None]] | None = None) -> dict[str, Any]:
-        async def run() -> dict[str, Any]:
+    def __call__(self, during: Callable[[Run], Awaitable[None]] | None = None) -> MonitorSummary:
+        async def run() -> MonitorSummary:
             running = asyncio.create_task(self.monitor.run())
             if during is not None:
                 await during(self)
@@ -66,7 +67,7 @@ class Run:
         with self.journal:
             return asyncio.run(run())
 
-    async def says(self, pattern: str) -> str:
+    async def wait_for_line(self, pattern: str) -> str:
         """Wait for a line, and give what is in its parentheses."""
         async with asyncio.timeout(30):
             while not (found := re.search(pattern, "\n".join(self.notes.lines))):
@@ -78,13 +79,13 @@ def test_an_alarm_is_acknowledged_from_the_page_and_that_is_in_the_journal_befor
     beat_bundle: Path, patients: Path, tmp_path: Path
 ) -> None:
     async def answer(run: Run) -> None:
-        page = await run.says(r"page: +(\S+)")
-        await run.says("alarm: (asystole)")
+        page = await run.wait_for_line(r"page: +(\S+)")
+        await run.wait_for_line("alarm: (asystole)")
         (onset,) = [t for t in run.journal.open_alarms() if t.kind == "asystole"]
         async with aiohttp.ClientSession() as client:
             async with client.post(f"{page}acknowledge", json={"alarm": onset.alarm}) as answer:
                 assert answer.status == 200
-            assert [t.change for t in run.journal.recent(10) if t.alarm == onset.alarm][-2:] == [
+            assert [t.change for t in recent(run.journal, 10) if t.alarm == onset.alarm][-2:] == [
                 "acknowledged",
                 "onset",
             ]
@@ -93,7 +94,7 @@ def test_an_alarm_is_acknowledged_from_the_page_and_that_is_in_the_journal_befor
 
     values = [*replay(patients, 20), "page.port=0"]
     outcome = Run(beat_bundle, tmp_path, *values)(answer)
-    assert outcome["alarms"]["asystole"] == 1
+    assert outcome.onsets["asystole"] == 1
 
 
 def test_an_alertmanager_that_is_away_holds_nothing_up_and_is_told_when_it_is_back(
@@ -102,7 +103,7 @@ def test_an_alertmanager_that_is_away_holds_nothing_up_and_is_told_when_it_is_ba
     away = ["alertmanager.urls=[http://127.0.0.1:9]", "alertmanager.timeout_seconds=1"]
     began = time.monotonic()
     outcome = Run(beat_bundle, tmp_path, *replay(patients), *away)()
-    assert outcome["alarms"]["asystole"] == 1
+    assert outcome.onsets["asystole"] == 1
     assert time.monotonic() - began < 20
 
     async def come_back(run: Run) -> None:
@@ -127,7 +128,7 @@ def test_an_alertmanager_that_is_away_holds_nothing_up_and_is_told_when_it_is_ba
 
 def test_a_broker_that_is_away_is_counted_and_the_rest_is_served(beat_bundle: Path, tmp_path: Path) -> None:
     async def look(run: Run) -> None:
-        metrics = await run.says(r"metrics: (\S+)")
+        metrics = await run.wait_for_line(r"metrics: (\S+)")
         async with aiohttp.ClientSession() as client, asyncio.timeout(20):
             while True:
                 async with client.get(metrics) as answer:
@@ -144,22 +145,22 @@ def test_a_broker_that_is_away_is_counted_and_the_rest_is_served(beat_bundle: Pa
         "feed.first_wait=0.2",
         "feed.longest_wait=0.2",
     ]
-    assert Run(beat_bundle, tmp_path, *values)(look)["streams"] == 0
+    assert Run(beat_bundle, tmp_path, *values)(look).streams == 0
 
 
 def test_it_stops_when_it_is_asked_to_and_goes_on_where_it_was(
     beat_bundle: Path, patients: Path, tmp_path: Path
 ) -> None:
     async def wait(run: Run) -> None:
-        await run.says("alarm: (asystole)")
+        await run.wait_for_line("alarm: (asystole)")
 
     first = Run(beat_bundle, tmp_path, *replay(patients, 30))(wait)
-    assert first["beats"] < 3 * 80
+    assert first.beats < 3 * 80
     second = Run(beat_bundle, tmp_path, *replay(patients))
     outcome = second()
-    assert "asystole" not in outcome["alarms"]
+    assert "asystole" not in outcome.onsets
     whole = Run(beat_bundle, tmp_path / "whole", *replay(patients))()
-    assert first["alarms"] | outcome["alarms"] == whole["alarms"]
+    assert first.onsets | outcome.onsets == whole.onsets
 
 
 class Hanging(LocalBackend):
@@ -170,31 +171,29 @@ class Hanging(LocalBackend):
         self.answers = asyncio.Event()
         self.answers.set()
 
-    async def collect(self, keep: bool) -> ShardReport:
+    async def collect(self, *, save: bool) -> ShardReport:
         await self.answers.wait()
-        return await super().collect(keep)
+        return await super().collect(save=save)
 
 
 def test_streams_of_a_shard_that_hangs_are_lost_until_it_goes_on(
-    beat_bundle: Path, patients: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    beat_bundle: Path, patients: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("monitors.service.monitor._HANGS", 0.5)
-
     async def hang(run: Run) -> None:
-        shard = run.shards[0]
-        assert isinstance(shard, Hanging)
+        backend = run.backend
+        assert isinstance(backend, Hanging)
         async with asyncio.timeout(30):
-            while len(run.monitor.telling.beds) < 3:
+            while len(run.monitor.dispatcher.streams) < 3:
                 await asyncio.sleep(0.01)
-            shard.answers.clear()
+            backend.answers.clear()
             while len(run.journal.open_alarms()) < 3:
                 await asyncio.sleep(0.01)
             assert {t.kind for t in run.journal.open_alarms()} == {"stream-lost"}
-            shard.answers.set()
+            backend.answers.set()
             while run.journal.open_alarms():
                 await asyncio.sleep(0.01)
 
-    Run(beat_bundle, tmp_path, *replay(patients, 1), shard=Hanging)(hang)
+    Run(beat_bundle, tmp_path, *replay(patients, 1), backend=Hanging, hang_seconds=0.5)(hang)
 
 
 async def send(port: int, streams: set[str]) -> None:
@@ -202,8 +201,8 @@ async def send(port: int, streams: set[str]) -> None:
     async with aiomqtt.Client("127.0.0.1", port) as client:
         for number in count():
             for stream in streams:
-                made = replace(chunk(number, stream=stream, seconds=0.5), start=time.time() - 0.5)
-                await client.publish(f"ecg/{stream}/samples", encode(made))
+                message = replace(chunk(number, stream=stream, seconds=0.5), start=time.time() - 0.5)
+                await client.publish(f"ecg/{stream}/samples", encode(message))
             await asyncio.sleep(0.5)
 
 
@@ -222,12 +221,12 @@ def test_a_stream_that_is_not_back_after_a_restart_is_lost_until_it_comes_or_is_
     async def watch(run: Run) -> None:
         sending = asyncio.create_task(send(broker.port, set("abc")))
         async with asyncio.timeout(20):
-            while run.monitor.telling.beds.keys() != set(bed.values()):
+            while run.monitor.dispatcher.streams.keys() != set(bed.values()):
                 await asyncio.sleep(0.05)
         sending.cancel()
 
     async def miss(run: Run) -> None:
-        page = await run.says(r"page: +(\S+)")
+        page = await run.wait_for_line(r"page: +(\S+)")
         streams = {"a"}
         sending = asyncio.create_task(send(broker.port, streams))
         await until(run, "bc")
@@ -248,7 +247,7 @@ def test_a_stream_that_is_not_back_after_a_restart_is_lost_until_it_comes_or_is_
             "alarms.stream_lost.medium=3",
         ]
         Run(beat_bundle, tmp_path / "state", *values)(watch)
-        assert Run(beat_bundle, tmp_path / "state", *values)(miss)["streams"] == 2
+        assert Run(beat_bundle, tmp_path / "state", *values)(miss).streams == 2
 
 
 def test_a_bed_that_is_discharged_from_the_page_is_learned_anew(
@@ -257,20 +256,20 @@ def test_a_bed_that_is_discharged_from_the_page_is_learned_anew(
     learned: list[float] = []
 
     async def discharge(run: Run) -> None:
-        page = await run.says(r"page: +(\S+)")
-        beds = run.monitor.telling.beds
+        page = await run.wait_for_line(r"page: +(\S+)")
+        streams = run.monitor.dispatcher.streams
         async with asyncio.timeout(30):
-            while not any(reading.learned == 1 for reading, _ in beds.values()):
+            while not any(each.reading.learned == 1 for each in streams.values()):
                 await asyncio.sleep(0.01)
-        stream = next(stream for stream, (reading, _) in beds.items() if reading.learned == 1)
-        asked = {"stream": stream}
-        async with aiohttp.ClientSession() as client, client.post(f"{page}discharge", json=asked) as answer:
+        stream = next(stream for stream, each in streams.items() if each.reading.learned == 1)
+        body = {"stream": stream}
+        async with aiohttp.ClientSession() as client, client.post(f"{page}discharge", json=body) as answer:
             assert (answer.status, await answer.json()) == (200, {"discharged": True})
         assert stream not in run.journal.load_states("reference")
         async with asyncio.timeout(30):
-            while stream not in beds:
+            while stream not in streams:
                 await asyncio.sleep(0.01)
-        learned.append(beds[stream][0].learned)
+        learned.append(streams[stream].reading.learned)
 
     Run(beat_bundle, tmp_path, *replay(patients, 10), "page.port=0")(discharge)
     assert learned[0] < 0.5
@@ -291,7 +290,7 @@ def test_what_can_never_work_ends_it(beat_bundle: Path, tmp_path: Path) -> None:
 
 def test_a_port_that_is_taken_ends_it(beat_bundle: Path, patients: Path, tmp_path: Path) -> None:
     async def second(run: Run) -> None:
-        port = (await run.says(r"metrics: (\S+)")).split(":")[2].split("/")[0]
+        port = (await run.wait_for_line(r"metrics: (\S+)")).split(":")[2].split("/")[0]
         other = Run(beat_bundle, tmp_path / "other", *replay(patients), f"metrics.port={port}")
         with other.journal, pytest.raises(ResourceError, match=port):
             await other.monitor.run()

@@ -47,7 +47,7 @@ def send(port: int, seconds: Sequence[Sequence[bytes]], speed: float) -> None:
 
 def shown(monitor: Process, name: str) -> list[float]:
     """What its metrics say of `name`, for each stream or source."""
-    with urlopen(monitor.metrics(), timeout=5) as answer:
+    with urlopen(monitor.metrics_address(), timeout=5) as answer:
         text = answer.read().decode()
     return [float(value) for value in re.findall(rf"^genray_ecg_{name}\{{[^}}]*\}} (\S+)$", text, re.M)]
 
@@ -96,9 +96,9 @@ def test_after_a_kill_it_goes_on_from_its_place_and_the_same_alarms_come_once(
             before = recorded(killed)
             send(server.port, sent[FIRST:], 1000 * SPEED)
             with monitor(killed) as second:
-                some = watched_to_the_end(second)
-            every = watched_to_the_end(whole)
+                resumed_beats = watched_to_the_end(second)
+            all_beats = watched_to_the_end(whole)
     assert before
     assert len(before) < len(recorded(unbroken))
     assert sorted(recorded(killed)) == sorted(recorded(unbroken))
-    assert 0 < some < 0.75 * every, "it did not begin at the beginning"
+    assert 0 < resumed_beats < 0.75 * all_beats, "it did not begin at the beginning"

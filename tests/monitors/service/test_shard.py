@@ -12,11 +12,9 @@ from genray.errors import DataError
 from genray.settings.load import load
 from monitors.alarms.events import Transition
 from monitors.patient.resume import WARM_UP
-from monitors.service.shard import Shard, ShardReport, Start
+from monitors.service.shard import Partition, Shard, ShardReport, Start
 from monitors.settings import EcgSettings
-from tests.monitors.running import START, replay, sets, write_patients
-
-KEY = b"a key for tests only"
+from tests.monitors.running import KEY, START, replay, sets, write_patients
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +38,10 @@ def played(
     """The reports of a shard until its source is over, or one is as wanted."""
 
     async def run() -> list[ShardReport]:
-        shard = Shard(of, KEY, (0, 1), start)
+        shard = Shard.begin(of, KEY, start=start)
         reports: list[ShardReport] = []
         while not reports or not (reports[-1].over or until(reports[-1])):
-            reports.append(await shard.collect(keep=True))
+            reports.append(await shard.collect(save=True))
             do(shard, reports[-1])
         await shard.close()
         return reports
@@ -52,23 +50,23 @@ def played(
 
 
 def changes(reports: list[ShardReport]) -> list[Transition]:
-    return [each for report in reports for each in report.found.transitions]
+    return [each for report in reports for each in report.output.transitions]
 
 
 def test_a_source_that_is_fast_waits_for_the_work_and_nothing_is_behind(
     beat_bundle: Path, patients: Path
 ) -> None:
     reports = played(settings(beat_bundle, patients))
-    readings = [reading for report in reports for reading in report.found.readings]
+    readings = [reading for report in reports for reading in report.output.readings]
     assert len(readings) == 2 * 100
-    assert max(len(report.found.readings) for report in reports) <= 2 * 5
+    assert max(len(report.output.readings) for report in reports) <= 2 * 5
     assert "behind" not in {each.kind for each in changes(reports)}
 
 
 def test_a_place_lies_a_warm_up_before_what_was_looked_at(beat_bundle: Path, patients: Path) -> None:
     ends: dict[str, float] = {}
     for report in played(settings(beat_bundle, patients)):
-        ends |= {reading.stream: reading.time - START for reading in report.found.readings}
+        ends |= {reading.stream: reading.time - START for reading in report.output.readings}
         if report.place and ends:
             assert report.place["start"] == START
             assert report.place["chunk"] <= max(0, min(ends.values()) - WARM_UP)
@@ -82,10 +80,10 @@ def test_what_was_found_after_the_place_is_found_again_and_what_was_before_is_no
     whole = changes(played(of))
     assert {each.kind for each in whole} >= {"asystole", "lead-off"}
     # The end comes right after the onset of the asystole.
-    first = played(of, until=lambda report: any(t.kind == "asystole" for t in report.found.transitions))
+    first = played(of, until=lambda report: any(t.kind == "asystole" for t in report.output.transitions))
     last = first[-1]
     opened = {t.alarm: t for t in changes(first) if t.state != "ended"}
-    kept = Start({}, list(opened.values()), last.place, last.states)
+    kept = Start({}, list(opened.values()), last.place, last.alarm_states)
     second = changes(played(of, kept))
     assert [t.alarm for t in changes(first)] + [t.alarm for t in second] == [t.alarm for t in whole]
 
@@ -95,8 +93,8 @@ def test_references_are_kept_again_in_turn_as_they_follow_their_patients(
 ) -> None:
     kept: dict[str, list[bytes]] = {}
     for report in played(settings(beat_bundle, patients)):
-        assert len(report.found.references) <= 2
-        for stream, data in report.found.references.items():
+        assert len(report.output.references) <= 2
+        for stream, data in report.output.references.items():
             kept.setdefault(stream, []).append(data)
     assert len(kept) == 2
     assert all(len(set(each)) > 1 for each in kept.values())
@@ -106,21 +104,21 @@ def test_a_stream_is_discharged_after_what_was_found_before(beat_bundle: Path, p
     answers: list[bool] = []
 
     def leave(shard: Shard, report: ShardReport) -> None:
-        if not answers and (found := [t for t in report.found.transitions if t.kind == "asystole"]):
+        if not answers and (found := [t for t in report.output.transitions if t.kind == "asystole"]):
             answers.extend(shard.discharge(found[0].stream) for _ in range(2))
 
     reports = played(settings(beat_bundle, patients), do=leave)
     assert answers == [True, False]
     found = [t for t in changes(reports) if t.kind == "asystole"]
     assert [t.change for t in found[:2]] == ["onset", "ended"]
-    assert [r.found.discharged for r in reports if r.found.discharged] == [[found[0].stream]]
+    assert [r.output.discharged for r in reports if r.output.discharged] == [[found[0].stream]]
 
 
 def test_an_alarm_is_acknowledged_after_what_was_found_before(beat_bundle: Path, patients: Path) -> None:
     done: list[bool] = []
 
     def answer(shard: Shard, report: ShardReport) -> None:
-        done.extend(shard.acknowledge(t.alarm) for t in report.found.transitions if t.change == "onset")
+        done.extend(shard.acknowledge(t.alarm) for t in report.output.transitions if t.change == "onset")
 
     found = [
         t.change for t in changes(played(settings(beat_bundle, patients), do=answer)) if t.kind == "asystole"
@@ -134,8 +132,8 @@ def test_records_that_cannot_be_read_are_told_once(beat_bundle: Path, tmp_path: 
     records = write_patients(tmp_path, [[]], 6)
     (records / "broken.hea").write_text("broken 1 360 none\n")
     reports = played(settings(beat_bundle, records))
-    (said,) = [text for report in reports for text in report.left_out]
-    assert "broken" in said
+    (left_out,) = [text for report in reports for text in report.left_out]
+    assert "broken" in left_out
 
 
 def test_a_source_that_can_never_be_opened_ends_the_shard(beat_bundle: Path, tmp_path: Path) -> None:
@@ -145,11 +143,11 @@ def test_a_source_that_can_never_be_opened_ends_the_shard(beat_bundle: Path, tmp
 
 def test_each_stream_is_of_one_shard(beat_bundle: Path, patients: Path) -> None:
     async def streams(number: int) -> set[str]:
-        shard = Shard(settings(beat_bundle, patients), KEY, (number, 2))
+        shard = Shard.begin(settings(beat_bundle, patients), KEY, Partition(number, 2))
         found: set[str] = set()
         while True:
             report = await shard.collect()
-            found |= {reading.stream for reading in report.found.readings}
+            found |= {reading.stream for reading in report.output.readings}
             if report.over:
                 await shard.close()
                 return found

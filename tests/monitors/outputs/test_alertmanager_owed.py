@@ -11,11 +11,11 @@ from monitors.outputs.alertmanager import AlertmanagerSettings
 from monitors.outputs.journal import Journal
 from monitors.service.dispatcher import Dispatcher
 from monitors.settings import EcgSettings
-from tests.monitors.alerting import ONSET, Api
-from tests.monitors.outputs.test_alertmanager import ENDED, Client, run
-from tests.monitors.outputs.test_metrics import text
+from tests.monitors.alerting import Api, Client
+from tests.monitors.exposition import exposition
 from tests.monitors.running import Notes
 from tests.monitors.servers import free_port
+from tests.monitors.transitions import ENDED, ONSET
 
 
 def test_an_alarm_that_goes_on_takes_the_place_of_those_that_ended_unheard() -> None:
@@ -32,12 +32,12 @@ def test_an_alarm_that_goes_on_takes_the_place_of_those_that_ended_unheard() -> 
             assert client.owed[-1] == 1
             await client.reaches(lambda: new in client.sent)
             assert [each.alarm for each in client.sent[:2]] == ["a0", "a0"], "the oldest was given up"
-            told = {alert["labels"]["alarm"] for call in api.alerts for alert in call}
-            assert "new" in told
-            assert "a0" not in told
+            pushed_alarms = {alert["labels"]["alarm"] for call in api.alerts for alert in call}
+            assert "new" in pushed_alarms
+            assert "a0" not in pushed_alarms
             assert client.owed[-1] == 0
 
-    run(test())
+    asyncio.run(test())
 
 
 def test_alarms_that_find_no_place_among_those_that_go_on_are_owed_until_they_end() -> None:
@@ -63,7 +63,7 @@ def test_an_alarm_is_owed_until_one_knows_of_it_and_again_when_that_is_long_ago(
             client.push([ENDED])
             assert client.owed[-1] == 0
 
-    run(test())
+    asyncio.run(test())
 
 
 def test_an_escalation_is_owed_until_it_is_pushed() -> None:
@@ -77,7 +77,7 @@ def test_an_escalation_is_owed_until_it_is_pushed() -> None:
             assert client.owed[-1] == 1
             await client.reaches(lambda: client.owed[-1] == 0)
 
-    run(test())
+    asyncio.run(test())
 
 
 def test_without_a_server_nothing_is_said_of_what_is_owed() -> None:
@@ -104,7 +104,7 @@ def test_a_person_learns_once_that_pushes_fail_and_that_they_do_again() -> None:
             assert len(client.notes) == 1
             assert client.notes[0].startswith(f"alarms do not reach the Alertmanager {away}: no answer (")
 
-    run(test())
+    asyncio.run(test())
 
 
 def test_the_monitor_shows_what_it_owes_and_says_why(tmp_path: Path) -> None:
@@ -112,16 +112,16 @@ def test_the_monitor_shows_what_it_owes_and_says_why(tmp_path: Path) -> None:
     pushed = AlertmanagerSettings(urls=(f"http://127.0.0.1:{free_port()}",), timeout_seconds=0.2)
     settings = load(EcgSettings, target="ecg").model_copy(update={"alertmanager": pushed})
 
-    async def nobody(alarm: str) -> bool:
+    async def refuse(alarm: str) -> bool:
         return False
 
     async def test() -> None:
-        with Journal(tmp_path / "journal.db", ["alertmanager"]) as journal:
-            telling = Dispatcher(settings, journal, notes, nobody, nobody)
-            async with telling.pager, asyncio.timeout(10):
-                await telling.announce([ONSET])
+        with Journal.open(tmp_path / "journal.db", ["alertmanager"]) as journal:
+            dispatcher = Dispatcher(settings, journal, notes, refuse, refuse)
+            async with dispatcher.alertmanager, asyncio.timeout(10):
+                await dispatcher.announce([ONSET])
                 while not any("do not reach the Alertmanager" in line for line in notes.lines):
                     await asyncio.sleep(0.005)
-            assert 'notifications_owed{channel="alertmanager"} 1.0' in text(telling.exporter)
+            assert 'notifications_owed{channel="alertmanager"} 1.0' in exposition(dispatcher.exporter)
 
-    run(test())
+    asyncio.run(test())

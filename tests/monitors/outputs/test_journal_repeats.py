@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.monitors.outputs.test_journal import ENDED, LATCHED, ONSET, journal, keep_place
+from tests.monitors.journals import opened_journal, recent, save_place
+from tests.monitors.transitions import ENDED, LATCHED, ONSET
 
 
 @pytest.fixture
@@ -17,23 +18,23 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_samples_that_come_again_after_a_place_was_kept_give_nothing_new(path: Path) -> None:
-    with journal(path) as first:
+    with opened_journal(path) as first:
         first.record([ONSET])
-        keep_place(first)
-    with journal(path) as second:
+        save_place(first)
+    with opened_journal(path) as second:
         shaken = replace(LATCHED, time=LATCHED.time + 1e-5)  # sums of another order
         assert second.record([ONSET, LATCHED, LATCHED, shaken]) == [LATCHED]
-        keep_place(second)
+        save_place(second)
         assert second.record([LATCHED]) == [], "a part of the monitor was begun anew"
-        assert len(second.recent(10)) == 2
+        assert len(recent(second, 10)) == 2
 
 
 def test_without_a_place_the_same_name_is_a_new_episode(path: Path) -> None:
     # A device without a clock was started again, and so was the monitor.
     for boot in range(1, 4):
-        with journal(path) as opened:
+        with opened_journal(path) as opened:
             assert opened.record([ONSET, ENDED]) == [ONSET, ENDED]
-            assert len(opened.recent(10)) == 2 * boot
+            assert len(recent(opened, 10)) == 2 * boot
             assert opened.unsent("page") == [ONSET, ENDED] * boot
             assert opened.open_alarms() == []
 
@@ -43,30 +44,30 @@ def test_what_was_recorded_long_before_or_after_the_last_place_does_not_come_aga
     path: Path, minutes: float
 ) -> None:
     for ago in (minutes, -minutes):
-        with journal(path) as first:
+        with opened_journal(path) as first:
             first.record([ONSET])
-            keep_place(first, ago)
-        with journal(path) as second:
+            save_place(first, ago)
+        with opened_journal(path) as second:
             assert second.record([ONSET]) == [ONSET]
 
 
 def test_what_was_recorded_before_a_discharge_does_not_come_again(path: Path) -> None:
     other = replace(ONSET, stream="bed-2", alarm="bed-2 asystole 1")
-    with journal(path) as first:
-        keep_place(first)
+    with opened_journal(path) as first:
+        save_place(first)
         first.record([ONSET, ENDED, other])
-        first.forget("bed-1")
+        first.discharge("bed-1")
         # The next patient's device counts from where that of the last did.
         assert first.record([ONSET, other]) == [ONSET]
-    with journal(path) as second:
+    with opened_journal(path) as second:
         assert second.record([ONSET, ENDED, other]) == [ENDED], "of these the first was told since"
-        keep_place(second)
+        save_place(second)
         second.prune()
         assert second.record([ENDED]) == []
 
 
 def test_a_journal_of_the_first_version_is_taken_over(path: Path) -> None:
-    with journal(path) as first:
+    with opened_journal(path) as first:
         first.record([ONSET, LATCHED])
         first.mark_sent("page", [ONSET])
     with sqlite3.connect(path) as older:
@@ -90,7 +91,7 @@ def test_a_journal_of_the_first_version_is_taken_over(path: Path) -> None:
         )
     older.close()
     for boot in range(1, 3):
-        with journal(path) as opened:
+        with opened_journal(path) as opened:
             assert opened.record([ONSET]) == [ONSET]
             assert opened.unsent("page") == [LATCHED, *[ONSET] * boot]
             assert opened.notes == []
