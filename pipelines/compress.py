@@ -17,7 +17,7 @@ from genray.inference.latents import LatentCodec, LatentSettings
 from genray.report.page import png
 from pipelines.engine.target import Bulk
 from pipelines.steps.autoencoder import AutoencoderStep, AutoencoderStepSettings
-from pipelines.steps.base import Scores, StepInput, StepPlace, StepResult
+from pipelines.steps.base import ImageScores, StepInput, StepPlace, StepResult
 from pipelines.steps.pixels import PixelArray, mean_squared_error
 from pipelines.steps.rate_distortion import (
     COLUMNS,
@@ -85,7 +85,7 @@ class Compress(AutoencoderStep[CompressSettings]):
         return [
             StepResult(
                 row={"code": blob, **_size_columns(each.photo.pixels)},
-                scores=Scores(error=mean_squared_error(original, decoded)),
+                scores=ImageScores(error=mean_squared_error(original, decoded)),
             )
             for each, blob, original, decoded in zip(inputs, blobs, before, after, strict=True)
         ]

@@ -15,7 +15,7 @@ from genray.io.bad_input import BadImage
 from genray.settings.base import Settings
 from pipelines.engine.target import Bulk
 from pipelines.settings import BulkSettings
-from pipelines.steps.base import Scores, Step, StepInput, StepPlace, StepResult
+from pipelines.steps.base import ImageScores, Step, StepInput, StepPlace, StepResult
 from pipelines.steps.pixels import PixelArray, mean_change, with_pixels
 from pipelines.storage.ledger import path_hash
 
@@ -72,7 +72,7 @@ class Corrupt(Step[CorruptSettings]):
         if settings.kind != "stamps":
             after = self._with_noise(after, key)
         return StepResult(
-            photo=with_pixels(image.photo, after), scores=Scores(change=mean_change(before, after))
+            photo=with_pixels(image.photo, after), scores=ImageScores(change=mean_change(before, after))
         )
 
     def _with_noise(self, pixels: PixelArray, key: tuple[int, int]) -> PixelArray:

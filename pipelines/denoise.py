@@ -10,7 +10,7 @@ from pydantic import Field
 from genray.images.noise_level import noise_level
 from genray.settings.base import Settings
 from pipelines.engine.target import Bulk
-from pipelines.steps.base import Scores, StepInput, StepResult
+from pipelines.steps.base import ImageScores, StepInput, StepResult
 from pipelines.steps.pixels import PixelArray, mean_change, with_pixels
 from pipelines.steps.restoration import RestorationSettings, RestorationStep, blend
 
@@ -62,7 +62,7 @@ class Denoise(RestorationStep[DenoiseSettings]):
         return level < self.settings.denoise.clean_below
 
     def _copied(self, image: StepInput, level: float) -> StepResult:
-        return StepResult(copy=image.data, scores=Scores(noise=level, change=0.0), skipped="clean")
+        return StepResult(copy=image.data, scores=ImageScores(noise=level, change=0.0), skipped="clean")
 
     def _denoised(self, image: StepInput, level: float, restored: PixelArray) -> StepResult:
         before = image.photo.pixels
@@ -70,7 +70,7 @@ class Denoise(RestorationStep[DenoiseSettings]):
         noise = None if math.isnan(level) else level
         return StepResult(
             photo=with_pixels(image.photo, after),
-            scores=Scores(noise=noise, change=mean_change(before, after)),
+            scores=ImageScores(noise=noise, change=mean_change(before, after)),
         )
 
 

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from genray.settings.base import Settings
 from pipelines.engine.target import Bulk
-from pipelines.steps.base import Scores, StepInput, StepResult
+from pipelines.steps.base import ImageScores, StepInput, StepResult
 from pipelines.steps.pixels import (
     PixelArray,
     absolute_difference,
@@ -61,10 +61,10 @@ class Destamp(RestorationStep[DestampSettings]):
         before = image.photo.pixels
         mask = change_mask(before, restored, self.settings.destamp)
         if mask is None:
-            return StepResult(copy=image.data, scores=Scores(change=0.0), skipped="no-stamp")
+            return StepResult(copy=image.data, scores=ImageScores(change=0.0), skipped="no-stamp")
         after = blend(before, restored, mask)
         return StepResult(
-            photo=with_pixels(image.photo, after), scores=Scores(change=mean_change(before, after))
+            photo=with_pixels(image.photo, after), scores=ImageScores(change=mean_change(before, after))
         )
 
 

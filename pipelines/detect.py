@@ -18,7 +18,7 @@ from genray.report.pictures import draw_heat_map
 from genray.settings.base import Settings
 from pipelines.engine.target import Bulk
 from pipelines.steps.autoencoder import AutoencoderStep, AutoencoderStepSettings, error_limit
-from pipelines.steps.base import Scores, StepInput, StepResult
+from pipelines.steps.base import ImageScores, StepInput, StepResult
 from pipelines.steps.pixels import PixelArray, without_metadata
 
 
@@ -89,7 +89,7 @@ class Detect(AutoencoderStep[DetectSettings]):
         return StepResult(
             photo=without_metadata(photo, draw_heat_map(before, after)) if is_drawn else None,
             row={"error": error, "score": score, "anomaly": is_anomaly},
-            scores=Scores(error=error, score=score),
+            scores=ImageScores(error=error, score=score),
         )
 
     @property

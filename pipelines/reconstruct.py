@@ -9,7 +9,7 @@ from typing import Any
 from genray.images.photo import Photo
 from pipelines.engine.target import Bulk
 from pipelines.steps.autoencoder import AutoencoderStep, AutoencoderStepSettings, error_limit
-from pipelines.steps.base import Scores, StepInput, StepResult
+from pipelines.steps.base import ImageScores, StepInput, StepResult
 from pipelines.steps.pixels import mean_squared_error, without_metadata
 
 
@@ -33,7 +33,7 @@ class Reconstruct(AutoencoderStep[ReconstructSettings]):
         return [
             StepResult(
                 photo=without_metadata(each.photo, decoded),
-                scores=Scores(error=mean_squared_error(original, decoded)),
+                scores=ImageScores(error=mean_squared_error(original, decoded)),
             )
             for each, original, decoded in zip(inputs, before, after, strict=True)
         ]

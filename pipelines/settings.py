@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from genray.images.photo import ReadLimits, WriteSettings
+from genray.images.photo import PhotoLimits, WriteSettings
 from genray.io.sources import ContainerSettings
 from genray.settings.base import Location, Settings
 
 
-class ReadSettings(ContainerSettings, ReadLimits):
+class ReadSettings(ContainerSettings, PhotoLimits):
     """Settings of the inputs."""
 
 

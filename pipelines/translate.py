@@ -17,7 +17,7 @@ from genray.inference.tiling import run_in_tiles
 from genray.io.bad_input import BadImage
 from genray.settings.base import Settings
 from pipelines.engine.target import Bulk
-from pipelines.steps.base import Scores, StepInput, StepPlace, StepResult
+from pipelines.steps.base import ImageScores, StepInput, StepPlace, StepResult
 from pipelines.steps.bundle import BundleSettings, BundleStep
 from pipelines.steps.pixels import PixelArray, as_channels, without_metadata
 
@@ -94,7 +94,7 @@ class Translate(BundleStep[TranslateSettings]):
         translated = without_metadata(photo, after)
         if target is None:
             translated = replace(translated, alpha=photo.alpha)
-        return StepResult(photo=translated, also=also, scores=Scores(error=error))
+        return StepResult(photo=translated, also=also, scores=ImageScores(error=error))
 
     def _halves(self, photo: Photo) -> _Halves:
         pixels = to_eight_bits(photo.pixels)

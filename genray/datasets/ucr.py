@@ -59,7 +59,7 @@ def read_rows(path: Path, label: Literal["auto", "first", "last"] = "auto") -> B
     Args:
         label: the column of the class; auto: the last in .csv files, else the first.
     """
-    table = _Table()
+    table = _BeatTable()
     try:
         if path.stat().st_size > _LARGEST:
             return _nothing(path, "too-large", f"more than {_LARGEST >> 30} GB")
@@ -89,7 +89,7 @@ def read_rows(path: Path, label: Literal["auto", "first", "last"] = "auto") -> B
 
 
 @dataclass
-class _Table:
+class _BeatTable:
     """Lines of a table: the values of those that may be beats, by their place, those that are none, and how
     many of these have too few values."""
 

@@ -28,7 +28,7 @@ _SHORT = 3  # types of a TIFF's tags
 _LONG = 4
 
 
-class ReadLimits(Settings):
+class PhotoLimits(Settings):
     """What is refused before a pixel of it is decoded."""
 
     max_pixels: int = Field(100_000_000, ge=1, description="refuse larger images (decompression bombs)")
@@ -103,7 +103,7 @@ def photo_header(data: bytes) -> PhotoHeader:
     return PhotoHeader(file.format, width, height, channels, file.depth, file.alpha)
 
 
-def read_photo(data: bytes, limits: ReadLimits) -> Photo:
+def read_photo(data: bytes, limits: PhotoLimits) -> Photo:
     """Decode a JPEG, PNG, WebP or TIFF file, known by its content, not by its name.
 
     Gray stays gray and 16 bits stay 16. Palettes become RGB; 1, 2 and 4 bits become 8; CMYK and YCCK become

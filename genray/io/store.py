@@ -35,7 +35,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class _Listing:
+class _FolderListing:
     """What lies in one folder: the names of its folders, and its files by name."""
 
     folders: list[str]
@@ -177,7 +177,7 @@ class Store(ABC):
     @abstractmethod
     def _list_folder(
         self, folder: str, prefix: str, suffixes: tuple[str, ...], visited: set[tuple[int, int]]
-    ) -> _Listing:
+    ) -> _FolderListing:
         """What lies in `folder`, with `prefix` before the names of files. `visited` are the folders that a
         walk came to, by device and inode, so that it follows no link twice."""
 
@@ -239,12 +239,12 @@ class LocalStore(Store):
 
     def _list_folder(
         self, folder: str, prefix: str, suffixes: tuple[str, ...], visited: set[tuple[int, int]]
-    ) -> _Listing:
+    ) -> _FolderListing:
         path = str(self.folder / folder)
         status = os.stat(path)  # noqa: PTH116 (half the time of a Path's)
         identity = (status.st_dev, status.st_ino)
         if identity in visited:  # a link to a folder that was listed, or is being
-            return _Listing([], iter(()))
+            return _FolderListing([], iter(()))
         visited.add(identity)
         folders: list[str] = []
         files: list[str] = []
@@ -258,7 +258,7 @@ class LocalStore(Store):
                 elif name.lower().endswith(suffixes):
                     files.append(name)
         files.sort()
-        return _Listing(folders, _local_entries(path, prefix, files))
+        return _FolderListing(folders, _local_entries(path, prefix, files))
 
 
 @dataclass(frozen=True, eq=False)
@@ -310,12 +310,12 @@ class RemoteStore(Store):
 
     def _list_folder(
         self, folder: str, prefix: str, suffixes: tuple[str, ...], visited: set[tuple[int, int]]
-    ) -> _Listing:
+    ) -> _FolderListing:
         infos = [info for info in self._infos(folder) if not _is_hidden(info.base_name)]
         files = [info for info in infos if info.is_file and info.base_name.lower().endswith(suffixes)]
         files.sort(key=lambda info: info.base_name)
         entries = (Entry(prefix + info.base_name, info.size or 0, info.mtime_ns or 0) for info in files)
-        return _Listing([info.base_name for info in infos if not info.is_file], entries)
+        return _FolderListing([info.base_name for info in infos if not info.is_file], entries)
 
     def _infos(self, folder: str) -> Any:
         from pyarrow.fs import FileSelector

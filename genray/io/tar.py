@@ -24,7 +24,7 @@ _DAMAGED = (tarfile.TarError, ValueError, ArithmeticError, LookupError, EOFError
 
 
 @dataclass(frozen=True)
-class Member:
+class TarMember:
     """A regular file in a tar: its name as it is written there, which may be hostile, the position and the
     number of its bytes, and the comment of its extended header."""
 
@@ -34,7 +34,7 @@ class Member:
     comment: str = ""
 
 
-def tar_members(store: Store, path: str) -> Iterator[Member]:
+def tar_members(store: Store, path: str) -> Iterator[TarMember]:
     """The regular files in the tar `path`, one by one: only headers are read, and none is held.
 
     Raises:
@@ -60,7 +60,7 @@ def write_member(tar: tarfile.TarFile, name: str, data: bytes, comment: str = ""
     tar.addfile(info, io.BytesIO(data))
 
 
-def _members(file: _BoundedFile, size: int) -> Iterator[Member]:
+def _members(file: _BoundedFile, size: int) -> Iterator[TarMember]:
     tar = _open(file, size)
     position = -1  # of the header that was read last
     while (info := _next_member(tar, size)) is not None:
@@ -71,7 +71,7 @@ def _members(file: _BoundedFile, size: int) -> Iterator[Member]:
         if info.offset_data + (info.size if info.isreg() else 0) > size:
             raise BadImage("truncated", f"it ends at byte {size}, within {info.name[:100]!r}")
         if info.isreg() and info.sparse is None:
-            yield Member(info.name, info.offset_data, info.size, info.pax_headers.get("comment", ""))
+            yield TarMember(info.name, info.offset_data, info.size, info.pax_headers.get("comment", ""))
     _check_end_mark(file, tar.offset, size)
 
 

@@ -162,7 +162,9 @@ class _TrialWatch:
         for run in runs:
             (run.folder / "progress.json").unlink(missing_ok=True)
         relays = [_TrialRelay(run.name, display) for run in runs]
-        followers = [FileFollower(run.folder, relay) for run, relay in zip(runs, relays, strict=True)]
+        followers = [
+            FileFollower.from_now(run.folder, relay) for run, relay in zip(runs, relays, strict=True)
+        ]
         return cls(relays, followers, display)
 
     def poll(self) -> None:

@@ -118,7 +118,7 @@ def fit_workers(fit: Callable[[], T], run: Run, display: Display) -> T:
     from ray.train import TrainingFailedError
 
     (run.folder / "progress.json").unlink(missing_ok=True)
-    follower = FileFollower(run.folder, display)
+    follower = FileFollower.from_now(run.folder, display)
     try:
         return run_beside(fit, follower.poll, thread_name="ray-train")
     except TrainingFailedError as error:

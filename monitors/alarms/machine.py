@@ -65,7 +65,7 @@ def step(
     now = _next_time(state.time, observation.time)
     if now is None:
         return state, ()
-    current = _Step.begin(state, now, observation, limits)
+    current = _BedStep.begin(state, now, observation, limits)
     tracks: dict[AlarmKind, Track] = {}
     for kind, condition in CONDITIONS.items():
         level = condition.level(current.situation)
@@ -118,7 +118,7 @@ def discharge(state: AlarmState, time: float) -> tuple[AlarmState, tuple[Transit
 
 
 @dataclass
-class _Step:
+class _BedStep:
     """One step: what it reads, and what it gathers.
 
     Attributes:
@@ -138,7 +138,7 @@ class _Step:
     transitions: list[Transition] = field(default_factory=list)
 
     @classmethod
-    def begin(cls, state: AlarmState, now: float, observation: Observation, limits: Limits) -> _Step:
+    def begin(cls, state: AlarmState, now: float, observation: Observation, limits: Limits) -> _BedStep:
         """The step from `state` to `observation`, at `now`."""
         gap = observation.gap if observation.gap > 0 else 0.0
         lost = state.tracks.get("stream-lost")

@@ -141,7 +141,7 @@ class Alertmanager:
         self._dropped: set[str] = set()
         self._sent: list[Transition] = []  # that are not marked yet
         self._any_sent = asyncio.Event()
-        self._members = [_Member(url) for url in dict.fromkeys(settings.urls)]
+        self._members = [_ClusterMember(url) for url in dict.fromkeys(settings.urls)]
         self._tasks: list[asyncio.Task[None]] = []
         self._tls: ssl.SSLContext | bool = True
 
@@ -246,7 +246,7 @@ class Alertmanager:
         """What members received of an alarm, those that received it at all."""
         return (member.receipts[name] for member in self._members if name in member.receipts)
 
-    async def _serve(self, member: _Member) -> None:
+    async def _serve(self, member: _ClusterMember) -> None:
         """Bring one member up to the state of the alarms, for ever."""
         settings = self._settings
         lifetime = _LIFETIME_RESENDS * settings.resend_seconds
@@ -274,7 +274,7 @@ class Alertmanager:
                     await asyncio.sleep(member.retry_seconds)
                     member.retry_seconds = min(2 * member.retry_seconds, settings.retry_seconds)
 
-    def _fail(self, member: _Member, failure: _PushFailure) -> None:
+    def _fail(self, member: _ClusterMember, failure: _PushFailure) -> None:
         """`member` did not accept a request: count it, and say so the first time."""
         self._count_outcome(failure.outcome, 1)
         self._update_owed()
@@ -284,7 +284,7 @@ class Alertmanager:
                 f"alarms do not reach the Alertmanager {member.host}: {failure.reason}; it is tried again"
             )
 
-    def _accept(self, member: _Member, steps: Sequence[PushStep]) -> None:
+    def _accept(self, member: _ClusterMember, steps: Sequence[PushStep]) -> None:
         """`member` has accepted a request with `steps`."""
         if member.failing:
             self._note(f"alarms reach the Alertmanager {member.host} again")
@@ -480,7 +480,7 @@ class PushStep:
 
 
 @dataclass(eq=False, slots=True)
-class _Member:
+class _ClusterMember:
     """One Alertmanager of the cluster.
 
     Attributes:

@@ -44,7 +44,7 @@ _WATCHED_STREAMS = "SELECT CAST(substr(data, 1, ?) AS TEXT) FROM states WHERE na
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReadLimits:
+class HistoryLimits:
     """How much of a journal is read at most: it may hold what no monitor writes.
 
     Attributes:
@@ -135,7 +135,7 @@ def read_history(
     streams: Collection[str] = (),
     kind: str | None = None,
     explained: int = 100,
-    limits: ReadLimits | None = None,
+    limits: HistoryLimits | None = None,
 ) -> History:
     """What the journal at `path` says.
 
@@ -150,13 +150,13 @@ def read_history(
         GenrayError: it cannot be read.
     """
     wanted = _Selection(since or 0.0, tuple(streams), kind, explained)
-    limits = limits or ReadLimits()
+    limits = limits or HistoryLimits()
     return _read(path, lambda database: _history(database, wanted, limits), limits.tries)
 
 
 def known_streams(path: Path) -> list[str]:
     """Pseudonyms of the streams of which the journal at `path` knows, in order; raises as `read_history`."""
-    limits = ReadLimits()
+    limits = HistoryLimits()
 
     def read(database: sqlite3.Connection) -> list[str]:
         query = "SELECT DISTINCT substr(stream, 1, 256) FROM transitions LIMIT ?"
@@ -246,7 +246,7 @@ class _EpisodeRows:
             self.explaining = change.row
 
 
-def _history(database: sqlite3.Connection, wanted: _Selection, limits: ReadLimits) -> History:
+def _history(database: sqlite3.Connection, wanted: _Selection, limits: HistoryLimits) -> History:
     now = time.time()
     read, cut = _episodes(_changes(database, wanted, limits), limits)
     shown = [rows for rows in read if rows.episode.state != "ended" or rows.episode.written >= wanted.since]
@@ -272,7 +272,7 @@ def _history(database: sqlite3.Connection, wanted: _Selection, limits: ReadLimit
     )
 
 
-def _changes(database: sqlite3.Connection, wanted: _Selection, limits: ReadLimits) -> Iterable[_Change]:
+def _changes(database: sqlite3.Connection, wanted: _Selection, limits: HistoryLimits) -> Iterable[_Change]:
     """The changes that are asked for, the newest first, and one more than are read."""
     conditions: list[str] = []
     values: list[Any] = []
@@ -287,7 +287,7 @@ def _changes(database: sqlite3.Connection, wanted: _Selection, limits: ReadLimit
     return map(_Change._make, database.execute(query, (*values, limits.changes + 1)))
 
 
-def _episodes(changes: Iterable[_Change], limits: ReadLimits) -> tuple[list[_EpisodeRows], bool]:
+def _episodes(changes: Iterable[_Change], limits: HistoryLimits) -> tuple[list[_EpisodeRows], bool]:
     """The alarms of changes that come newest first, and whether there were more than are read. A name that
     comes again after its end with an onset of its own (see `Journal`) is another alarm."""
     episodes: list[_EpisodeRows] = []
@@ -304,13 +304,13 @@ def _episodes(changes: Iterable[_Change], limits: ReadLimits) -> tuple[list[_Epi
     return episodes, False
 
 
-def _why(database: sqlite3.Connection, row: int | None, limits: ReadLimits) -> Mapping[str, Any]:
+def _why(database: sqlite3.Connection, row: int | None, limits: HistoryLimits) -> Mapping[str, Any]:
     query = "SELECT CAST(substr(why, 1, ?) AS TEXT) FROM transitions WHERE id = ?"
     (text,) = database.execute(query, (limits.text, row)).fetchone() or ("",)
     return _parsed(text)
 
 
-def _watched_streams(database: sqlite3.Connection, since: float, limits: ReadLimits) -> set[str]:
+def _watched_streams(database: sqlite3.Connection, since: float, limits: HistoryLimits) -> set[str]:
     """Streams that were watched since a unix time, whether they raised alarms or not."""
     rows = database.execute(_STREAMS_WITH_STATES, (since, 2 * limits.streams))
     streams = {str(stream)[:256] for (stream,) in rows}

@@ -11,7 +11,7 @@ from typing import Any
 from genray.io.sources import ItemSource
 from genray.text import visible
 from pipelines.engine.outcome import PassRates
-from pipelines.engine.plan import Listing, remove_plans, write_plan
+from pipelines.engine.plan import InputListing, remove_plans, write_plan
 from pipelines.engine.pool import keep_model
 from pipelines.engine.sample import PhotoSample
 from pipelines.settings import BulkSettings, may_change
@@ -55,7 +55,7 @@ class Pass:
     note: Note
     header: RunHeader
     crashed: Attempt | None
-    listing: Listing
+    listing: InputListing
     inputs: int
     keys_before: Set[str]
     rows_before: int
@@ -90,7 +90,7 @@ class Pass:
         number = header.passes[-1].number
         remove_plans(output.store)
         output.ledger.drop_problems()
-        listing = Listing(source, step, output.ledger.index(), note)
+        listing = InputListing(source, step, output.ledger.index(), note)
         inputs = write_plan(output.store, number, listing.remaining())
         _drop_results(output, sinks, step.settings, {*listing.changed, *listing.retried})
         if listing.problems:

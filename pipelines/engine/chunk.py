@@ -17,7 +17,7 @@ from typing import Any
 from genray.images.photo import Photo, WriteSettings, output_format, write_photo
 from genray.io.bad_input import BadImage
 from pipelines.engine.plan import PlannedInput
-from pipelines.steps.base import Scores, StepResult
+from pipelines.steps.base import ImageScores, StepResult
 from pipelines.storage.ledger import DONE, FAILED, SKIPPED, TIMES, LedgerRow
 from pipelines.storage.sinks import Sink, TableSink
 
@@ -79,7 +79,7 @@ class ImageTask:
     def ledger_row(self) -> LedgerRow:
         """The row of an input that is through."""
         item = self.planned.item
-        scores = Scores() if self.result is None else self.result.scores
+        scores = ImageScores() if self.result is None else self.result.scores
         row = LedgerRow(
             path=item.path,
             status=DONE,

@@ -15,7 +15,7 @@ from genray.io.sources import open_source
 from genray.io.store import open_store
 from genray.targets import Resources
 from genray.text import duration
-from pipelines.engine.plan import Listing, Plan, PlannedInput, chunk_bounds, write_plan
+from pipelines.engine.plan import InputListing, Plan, PlannedInput, chunk_bounds, write_plan
 from pipelines.engine.pool import Assignment, keep_model, step_name
 from pipelines.engine.sample import PhotoSample
 from pipelines.engine.target import uses_gpu
@@ -139,7 +139,7 @@ class _ListedInputs:
 
 
 @dataclass(frozen=True)
-class _Measurement:
+class _SampleTimes:
     """The ledger's rows of the sample, and the seconds to start a worker and to do them, once warm."""
 
     rows: Sequence[LedgerRow]
@@ -150,7 +150,7 @@ class _Measurement:
 def _list_inputs(step: Step[Any], sample: int, note: Callable[[str], None]) -> _ListedInputs:
     source = open_source(step.settings.input, step.settings.read)
     began = time.monotonic()
-    listing = Listing(source, step, LedgerIndex.empty(), note)
+    listing = InputListing(source, step, LedgerIndex.empty(), note)
     images = 0
     size = 0
     for planned in listing.remaining():
@@ -168,7 +168,7 @@ def _list_inputs(step: Step[Any], sample: int, note: Callable[[str], None]) -> _
 
 def _measure(
     step: Step[Any], sample: Sequence[PlannedInput], folder: Path, threads: int, *, gpu: bool
-) -> _Measurement:
+) -> _SampleTimes:
     """Do the sample with one worker, into `folder`."""
     settings = step.settings.model_copy(update={"output": str(folder)})
     store = open_store(str(folder))
@@ -202,7 +202,7 @@ def _measure(
     ended = time.monotonic()
     worker.close()
     rows = [LedgerRow(**row) for table in Ledger(store).tables() for row in table.to_pylist()]
-    return _Measurement(rows, start_seconds=started - began, work_seconds=ended - warm)
+    return _SampleTimes(rows, start_seconds=started - began, work_seconds=ended - warm)
 
 
 def _mean_seconds(rows: Sequence[LedgerRow], name: str) -> float:

@@ -50,7 +50,7 @@ class PlannedInput:
 
 
 @dataclass
-class Listing:
+class InputListing:
     """Lists `source`, and remembers what came of it.
 
     Args:

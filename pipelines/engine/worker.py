@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from genray.errors import GenrayError
-from genray.images.photo import Photo, ReadLimits, photo_header, read_photo
+from genray.images.photo import Photo, PhotoLimits, photo_header, read_photo
 from genray.io.bad_input import BadImage
 from genray.io.sources import ItemSource
 from pipelines.engine.chunk import ChunkRecord, ImageTask, OutputWriter, ReportCounts
@@ -59,7 +59,7 @@ class ChunkWorker:
         attempts: Attempts,
         *,
         threads: int,
-        decode: Callable[[bytes, ReadLimits], Photo] = read_photo,
+        decode: Callable[[bytes, PhotoLimits], Photo] = read_photo,
     ) -> None:
         self._settings = settings
         self._step = step

@@ -48,7 +48,7 @@ class StepInput:
 
 
 @dataclass(frozen=True)
-class Scores:
+class ImageScores:
     """What a step measured of an image, for the columns of the ledger that are called the same."""
 
     noise: float | None = None
@@ -78,7 +78,7 @@ class StepResult:
     copy: bytes | None = None
     also: Mapping[str, Photo] = field(default_factory=dict)
     row: Mapping[str, Any] | None = None
-    scores: Scores = Scores()
+    scores: ImageScores = ImageScores()
     skipped: str = ""
 
 

@@ -22,7 +22,7 @@ from typing import Any
 from genray.io.sources import open_source
 from genray.io.store import create_store
 from pipelines.corrupt import Corrupt, CorruptSettings
-from pipelines.engine.plan import Listing, Plan, chunk_bounds, write_plan
+from pipelines.engine.plan import InputListing, Plan, chunk_bounds, write_plan
 from pipelines.storage.ledger import Ledger, LedgerIndex, LedgerRow
 
 _FOLDER = 1000
@@ -51,7 +51,9 @@ def work(root: Path, count: int) -> dict[str, Any]:
         seconds[name] = round(time.perf_counter() - began, 2)
         began = time.perf_counter()
 
-    inputs = write_plan(store, 1, Listing(source, step, LedgerIndex.empty(), lambda line: None).remaining())
+    inputs = write_plan(
+        store, 1, InputListing(source, step, LedgerIndex.empty(), lambda line: None).remaining()
+    )
     assert inputs == count
     lap("list_and_plan")
     plan = Plan(store, 1, chunk_bounds(inputs, _CHUNK))
@@ -62,7 +64,7 @@ def work(root: Path, count: int) -> dict[str, Any]:
     lap("record")
     ledger.compact(1)
     lap("compact")
-    again = Listing(source, step, ledger.index(), lambda line: None)
+    again = InputListing(source, step, ledger.index(), lambda line: None)
     assert not list(again.remaining())
     lap("list_again")
     assert ledger.summary().total == count

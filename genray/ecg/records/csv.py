@@ -62,7 +62,7 @@ class _Lines:
 
 
 @dataclass(frozen=True)
-class _Table:
+class _CsvTable:
     """The lines of a file as numbers."""
 
     path: Path
@@ -134,7 +134,7 @@ class CsvRecord(EcgRecord):
         first_time: seconds of the first line; None where a given rate says the times.
     """
 
-    table: _Table
+    table: _CsvTable
     first_time: float | None
 
     @classmethod
@@ -156,7 +156,7 @@ class CsvRecord(EcgRecord):
         lines = _find_lines(path, len(header))
         if not lines.count:
             raise unusable(path, "it holds no samples", _HINT)
-        table = _Table(path, columns, lines)
+        table = _CsvTable(path, columns, lines)
         first_time = None
         if columns.time is not None and lines.count > 1:
             first_time = table.time(0)

@@ -7,10 +7,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from genray.images.photo import Photo, ReadLimits, photo_header, read_photo
+from genray.images.photo import Photo, PhotoLimits, photo_header, read_photo
 from genray.io.bad_input import BadImage
 
-LIMITS = ReadLimits(max_pixels=10_000_000)
+LIMITS = PhotoLimits(max_pixels=10_000_000)
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
@@ -51,7 +51,7 @@ def read(data: bytes) -> Photo:
     return photo
 
 
-def reason(data: bytes, limits: ReadLimits = LIMITS) -> str:
+def reason(data: bytes, limits: PhotoLimits = LIMITS) -> str:
     with pytest.raises(BadImage) as caught:
         read_photo(data, limits)
     assert caught.value.detail

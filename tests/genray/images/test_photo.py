@@ -9,7 +9,7 @@ import pytest
 import simplejpeg
 from PIL import Image, ImageOps
 
-from genray.images.photo import ReadLimits, read_photo
+from genray.images.photo import PhotoLimits, read_photo
 from genray.io.bad_input import REASONS, BadImage
 from tests.broken_files import chunk, encode, png_bomb, write_broken_files
 from tests.genray.images.photo_samples import ICC, LIMITS, exif, read, reason, smooth, tags_of, values
@@ -273,9 +273,9 @@ def test_a_small_png_cannot_promise_many_pixels() -> None:
 
 def test_limits_are_of_bytes_and_of_pixels() -> None:
     data = encode(Image.fromarray(values()), "PNG")
-    assert reason(data, ReadLimits(max_bytes=100)) == "too-large"
-    assert reason(data, ReadLimits(max_pixels=24 * 32 - 1)) == "too-large"
-    assert read_photo(data, ReadLimits(max_pixels=24 * 32)).depth == 8
+    assert reason(data, PhotoLimits(max_bytes=100)) == "too-large"
+    assert reason(data, PhotoLimits(max_pixels=24 * 32 - 1)) == "too-large"
+    assert read_photo(data, PhotoLimits(max_pixels=24 * 32)).depth == 8
 
 
 def test_a_png_of_no_width_is_damaged() -> None:
@@ -291,7 +291,7 @@ def test_any_changed_byte_gives_a_photo_or_a_bad_image(capfd: pytest.CaptureFixt
     ]
     files += [encode(smooth(), kind, exif=exif(6), icc_profile=ICC) for kind in ("JPEG", "PNG", "TIFF")]
     rng = np.random.default_rng(0)
-    limits = ReadLimits(max_pixels=100_000)
+    limits = PhotoLimits(max_pixels=100_000)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for index in range(600):

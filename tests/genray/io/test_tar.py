@@ -7,7 +7,7 @@ import pytest
 
 from genray.io.bad_input import BadImage
 from genray.io.store import Store, open_store
-from genray.io.tar import Member, tar_members, write_member
+from genray.io.tar import TarMember, tar_members, write_member
 from tests.s3 import s3_root, s3_server
 
 __all__ = ["s3_root", "s3_server"]
@@ -19,8 +19,8 @@ def write_tar(path: Path, files: dict[str, bytes]) -> None:
             write_member(tar, name, data)
 
 
-def read_all(store: Store, path: str) -> tuple[list[Member], str]:
-    found: list[Member] = []
+def read_all(store: Store, path: str) -> tuple[list[TarMember], str]:
+    found: list[TarMember] = []
     try:
         for member in tar_members(store, path):
             found.append(member)

@@ -17,7 +17,7 @@ import pytest
 
 from genray.errors import DataError, GenrayError
 from monitors.alarms.events import Transition
-from monitors.outputs.history import ReadLimits, known_streams, read_history
+from monitors.outputs.history import HistoryLimits, known_streams, read_history
 from monitors.outputs.journal import Journal
 from monitors.service.checkpoint import MonitorCheckpoint
 from monitors.sources.replay import ReplaySettings
@@ -217,10 +217,10 @@ def test_no_more_is_read_than_is_allowed(path: Path) -> None:
     write(path, *(numbered(n) for n in range(10)))
     assert not read_history(path).cut
     assert [each.why == {} for each in read_history(path, explained=4).episodes].count(False) == 4
-    found = read_history(path, limits=ReadLimits(changes=6))
+    found = read_history(path, limits=HistoryLimits(changes=6))
     assert found.cut
     assert {each.alarm for each in found.episodes} == {f"a{n}" for n in range(4, 10)}
-    short = read_history(path, limits=ReadLimits(text=10))
+    short = read_history(path, limits=HistoryLimits(text=10))
     assert {str(each.why) for each in short.episodes} == {"{}"}
 
 
@@ -287,7 +287,7 @@ def test_a_log_without_its_shared_memory_is_not_ignored(path: Path) -> None:
     assert killed.wait(60) == 9
     path.with_name(path.name + "-shm").unlink()
     with nothing_is_made(path.parent), pytest.raises(GenrayError, match="without its -shm"):
-        read_history(path, limits=ReadLimits(tries=2))
+        read_history(path, limits=HistoryLimits(tries=2))
 
 
 def test_a_journal_in_a_folder_of_any_name_is_read(tmp_path: Path) -> None:

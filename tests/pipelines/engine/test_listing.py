@@ -18,7 +18,7 @@ from genray.io.sources import open_source
 from genray.io.store import create_store
 from genray.io.tar import write_member
 from pipelines.corrupt import Corrupt, CorruptSettings
-from pipelines.engine.plan import Listing, PlannedInput, output_name
+from pipelines.engine.plan import InputListing, PlannedInput, output_name
 from pipelines.storage.ledger import Ledger, LedgerIndex, LedgerRow
 
 
@@ -28,10 +28,10 @@ def touch(folder: Path, names: Iterable[str]) -> None:
         (folder / name).touch()
 
 
-def listing(folder: Path, index: LedgerIndex | None = None, **settings: Any) -> Listing:
+def listing(folder: Path, index: LedgerIndex | None = None, **settings: Any) -> InputListing:
     values = CorruptSettings.model_validate({"input": str(folder), "output": str(folder / "no"), **settings})
     source = open_source(values.input, values.read)
-    return Listing(source, Corrupt(values), index or LedgerIndex.empty(), lambda text: None)
+    return InputListing(source, Corrupt(values), index or LedgerIndex.empty(), lambda text: None)
 
 
 def outputs(planned: Iterable[PlannedInput]) -> dict[str, str]:
