@@ -85,7 +85,7 @@ def bound(case: str, bundle: Path, images: Path) -> dict[str, float]:
         from pipelines.steps.autoencoder import EncoderNetwork
 
         network, gives = EncoderNetwork(network), None  # type: ignore[assignment, arg-type]
-    runner = Runner(network, preprocessing.input, gives, InferenceSettings(), threads=1)
+    runner = Runner.open(network, preprocessing.input, gives, InferenceSettings(), threads=1)
     photos = [read_photo(data, PhotoLimits()) for data in files]
     costs: dict[str, float] = {}
 

@@ -129,7 +129,7 @@ def test_the_bundle_scores_beats_by_itself(done: dict[str, Any]) -> None:
     assert isinstance(preprocessing, BeatPreprocessing)
     assert preprocessing.window is None, "rows do not say where the R peak is"
     raw = np.concatenate([drawn_beats(9, seed=3), drawn_beats(9, abnormal=True, seed=3)])[:, None]
-    values = torch.from_numpy(preprocessing.normalised(3 * raw))
+    values = torch.from_numpy(preprocessing.normalise(3 * raw))
     with torch.inference_mode():
         errors = (bundle.network(values) - values).square().mean(dim=(1, 2)).numpy()
     assert (errors[9:] > calibration["threshold"]).all()

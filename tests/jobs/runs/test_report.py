@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from genray.errors import RunError
-from genray.images.tensors import save_png
+from genray.images.pixels import save_png
 from jobs.runs.report import write_report
 from jobs.runs.run import Run
 from tests.page_reader import PageReader, is_drawn
