@@ -178,6 +178,7 @@ def _train(folder: Path, part: TrainingPart, runs: Path) -> BeatModel:
     from genray.settings.base import flatten, nested
     from genray.settings.load import load
     from genray.targets import Resources, find_target
+    from monitors.patient.scoring import BeatModel
 
     title = f"fold {part.fold} of {part.folds}: "
     target: Any = find_target("train-ecg").load()
