@@ -1,0 +1,91 @@
+"""The kinds of image files: how each is called, and by which first bytes it is known.
+
+One table for all that lists, reads or names image files. What a file is, its first bytes say; its name only
+saves reading them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+HEAD_BYTES = 32
+"""As many bytes of a file as tell its kind."""
+
+
+@dataclass(frozen=True)
+class ImageKind:
+    """A format of image files.
+
+    Attributes:
+        name: for code and ledgers, lower case.
+        title: for people.
+        suffixes: of its files, lower case, the usual one first.
+        is_read: whether genray reads it.
+    """
+
+    name: str
+    title: str
+    suffixes: tuple[str, ...]
+    is_read: bool = False
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        ImageKind("png", "PNG", (".png", ".apng"), is_read=True),
+        ImageKind("jpeg", "JPEG", (".jpg", ".jpeg", ".jfif", ".jpe", ".mpo"), is_read=True),
+        ImageKind("webp", "WebP", (".webp",), is_read=True),
+        ImageKind("tiff", "TIFF", (".tif", ".tiff"), is_read=True),
+        ImageKind("bmp", "BMP", (".bmp", ".dib")),
+        ImageKind("bigtiff", "BigTIFF", (".btf", ".tf8")),
+        ImageKind("gif", "GIF", (".gif",)),
+        ImageKind("heif", "HEIF", (".heic", ".heif", ".hif")),
+        ImageKind("avif", "AVIF", (".avif",)),
+        ImageKind("jxl", "JPEG XL", (".jxl",)),
+        ImageKind("jp2", "JPEG 2000", (".jp2", ".j2k", ".jpx", ".jpf", ".j2c")),
+        ImageKind("psd", "Photoshop", (".psd",)),
+        ImageKind("exr", "OpenEXR", (".exr",)),
+        ImageKind("dicom", "DICOM", (".dcm",)),
+    )
+}
+
+READ_SUFFIXES = tuple(suffix for kind in KINDS.values() if kind.is_read for suffix in kind.suffixes)
+"""The suffixes of the files that are read."""
+
+_BY_SUFFIX = {suffix: kind for kind in KINDS.values() for suffix in kind.suffixes}
+_MAGIC = (
+    (b"\x89PNG\r\n\x1a\n", "png"),
+    (b"\xff\xd8\xff", "jpeg"),
+    (b"II*\0", "tiff"),
+    (b"MM\0*", "tiff"),
+    (b"II+\0", "bigtiff"),
+    (b"MM\0+", "bigtiff"),
+    (b"BM", "bmp"),
+    (b"GIF87a", "gif"),
+    (b"GIF89a", "gif"),
+    (b"\xff\x0a", "jxl"),
+    (b"\0\0\0\x0cJXL \r\n\x87\n", "jxl"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", "jp2"),
+    (b"\xff\x4f\xff\x51", "jp2"),
+    (b"8BPS", "psd"),
+    (b"\x76\x2f\x31\x01", "exr"),
+)
+_BRANDS = {b"avif": "avif", b"avis": "avif"} | dict.fromkeys(
+    (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"), "heif"
+)
+
+
+def kind_of_bytes(head: bytes) -> ImageKind | None:
+    """The kind of a file that begins with `head`, its first `HEAD_BYTES`; None if it is no image that has a
+    row here."""
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return KINDS["webp"]
+    if head[4:8] == b"ftyp" and head[8:12] in _BRANDS:
+        return KINDS[_BRANDS[head[8:12]]]
+    return next((KINDS[name] for magic, name in _MAGIC if head.startswith(magic)), None)
+
+
+def kind_of_name(path: str) -> ImageKind | None:
+    """The kind that the suffix of `path` names; None if it has none, or another's."""
+    return _BY_SUFFIX.get(PurePosixPath(path).suffix.lower())
