@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install demo test lint bench clean
+.PHONY: help install demo test lint bench docs clean
 
 help:            ## list what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -38,6 +38,10 @@ bench: .venv/installed     ## measure speed against plain PyTorch, Ray Data and 
 	$(BIN)/python -m tests.benchmarks.bench_bulk
 	$(BIN)/python -m tests.benchmarks.bench_ledger
 	$(BIN)/python -m tests.benchmarks.bench_monitor
+
+docs: .venv/installed      ## build the pages of docs/ as a site in build/site
+	$(BIN)/mkdocs build --strict --quiet
+	@echo "open build/site/index.html"
 
 clean:                     ## remove what make made, but for data/ and runs/
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache
