@@ -40,7 +40,7 @@ bench: .venv/installed     ## measure speed against plain PyTorch, Ray Data and 
 	$(BIN)/python -m tests.benchmarks.bench_monitor
 
 docs: .venv/installed      ## build the pages of docs/ as a site in build/site
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "open build/site/index.html"
 
 clean:                     ## remove what make made, but for data/ and runs/

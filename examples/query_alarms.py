@@ -16,9 +16,8 @@ def main(state: Path) -> None:
     for episode in history.episodes:
         onset = datetime.fromtimestamp(episode.onset, UTC)
         seconds = episode.lasted(history.until)
-        print(
-            f"{onset:%F %T} {episode.stream} {episode.kind} {episode.priority} {seconds:.0f} s {episode.reason}"
-        )
+        what = f"{episode.stream} {episode.kind} {episode.priority}"
+        print(f"{onset:%F %T} {what} {seconds:.0f} s {episode.reason}")
     print(f"{len(history.episodes)} alarms on {history.beds} beds")
     if history.per_bed_and_day is not None:
         print(f"{history.per_bed_and_day:.1f} a bed and day")

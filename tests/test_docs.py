@@ -57,20 +57,14 @@ def test_links_and_named_files_exist(document: Path) -> None:
     text = re.sub(r"```.*?```", "", document.read_text(), flags=re.S)
     links = re.findall(r"\]\((?!https?:)([^)#]+)", text)
     missing = [link for link in links if not (document.parent / link).exists()]
-    # A path in code font is a file of the project, by its place in it or in the room of the sentence.
-    named = re.findall(
-        r"`((?:cluster|configs|docs|examples|genray|jobs|monitors|pipelines|tests)/[\w./-]+)`", text
-    )
-    missing += [
-        path
-        for path in named
-        if not (ROOT / path).exists() and "x." not in path and "_x" not in path and "-x" not in path
-    ]
+    rooms = "cluster|configs|docs|examples|genray|jobs|monitors|pipelines|tests"
+    named = re.findall(rf"`((?:{rooms})/[\w./-]+)`", text)  # `jobs/train_x.py` stands for any name
+    missing += [path for path in named if not (ROOT / path).exists() and Path(path).stem[-1:] != "x"]
     assert not missing
 
 
 def test_the_site_builds_without_dead_links(tmp_path: Path) -> None:
-    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Watch" in (tmp_path / "monitor" / "index.html").read_text()
+    assert "genray monitor ecg" in (tmp_path / "monitor" / "index.html").read_text()
