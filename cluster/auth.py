@@ -89,7 +89,7 @@ def _make_token(file: Path) -> None:
     draft = file.with_name(f"{file.name}.{os.getpid()}")
     try:
         file.parent.mkdir(mode=0o700, exist_ok=True)
-        draft.touch(mode=0o600)
+        draft.touch(mode=0o600)  # the owner's alone, whatever the umask
         draft.write_text(secrets.token_hex(32), encoding="utf-8")
         # Two commands may start at once. The first token stays, and neither reads half of one.
         with suppress(FileExistsError):

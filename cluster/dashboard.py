@@ -17,7 +17,8 @@ from urllib.request import Request, urlopen
 
 from cluster.auth import authenticate, token_refused
 from cluster.connect import ray_private
-from genray.errors import ClusterError
+from genray.errors import ClusterError, SettingsError
+from genray.uris import secret_in
 
 _ANSWER_S = 5.0  # how long a cluster may take to answer at all
 _DASHBOARD_PORT = 8265
@@ -32,6 +33,7 @@ def dashboard_address(address: str) -> str:
             dashboard; or `host:6379`, the address that `ray start --address` takes.
 
     Raises:
+        SettingsError: there is a user and password in the address.
         ClusterError: there is no cluster, more than one, or the address is of another kind.
     """
     address = address.strip()
@@ -41,6 +43,13 @@ def dashboard_address(address: str) -> str:
     if address == "auto":
         return _dashboard_of(_running_cluster())
 
+    if "@" in address or secret_in(address):
+        # It would be shown by messages and by the command that follows the job.
+        raise SettingsError(
+            "credentials do not belong in an address",
+            where="--address, or RAY_ADDRESS",
+            hint="put the cluster's token into RAY_AUTH_TOKEN, or into a file that RAY_AUTH_TOKEN_PATH names",
+        )
     scheme, separator, _ = address.partition("://")
     parts = _split(address if separator else f"http://{address}")
     if separator and scheme == "ray":

@@ -162,7 +162,7 @@ def save_bundle(
         (new / "samples").mkdir()
         with storage_errors(new):
             for sample in samples:
-                shutil.copy2(sample, new / "samples")
+                shutil.copyfile(sample, new / "samples" / sample.name)
         write_json(new / _MANIFEST, manifest.model_dump(mode="json"))
         if path.exists():
             path.rename(old)

@@ -28,9 +28,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from genray.uris import without_secrets
+
 
 class GenrayError(Exception):
-    """Base of the tree.
+    """Base of the tree. Its text may be a library's: secrets in URIs are taken out of it.
 
     Args:
         what: what was wrong, naming the thing that was asked for.
@@ -45,10 +47,11 @@ class GenrayError(Exception):
     """The hint of an error that is raised without one of its own."""
 
     def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
-        super().__init__(what)
-        self.what = what
-        self.where = where
-        self.hint = hint or self.advice
+        self.what = without_secrets(what)
+        super().__init__(self.what)
+        self.where = where and without_secrets(where)
+        hint = hint or self.advice
+        self.hint = hint and without_secrets(hint)
 
     def __str__(self) -> str:
         lines = [self.what]

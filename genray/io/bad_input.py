@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from genray.uris import without_secrets
+
 REASONS = {
     "unreadable": "the file cannot be read",
     "empty": "the file has no bytes",
@@ -23,17 +25,22 @@ REASONS = {
 
 @dataclass(frozen=True)
 class BadInput:
-    """An input that was set aside: its path, a key of `REASONS`, and what more is known."""
+    """An input that was set aside: its path, a key of `REASONS`, and what more is known, without secrets of
+    URIs: it may be the text of a library, such as one that was led to a signed address."""
 
     path: str
     reason: str
     detail: str
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "detail", without_secrets(self.detail))
+
 
 class BadImage(Exception):
-    """An image that is set aside. `reason` is a key of `REASONS`, `detail` says more."""
+    """An image that is set aside. `reason` is a key of `REASONS`, `detail` says more, as of a `BadInput`."""
 
     def __init__(self, reason: str, detail: str) -> None:
+        detail = without_secrets(detail)
         super().__init__(reason, detail)
         self.reason = reason
         self.detail = detail

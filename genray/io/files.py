@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +26,8 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 @contextmanager
 def atomic_write(path: Path, *, durable: bool = True, make_folder: bool = True) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is synced and renamed over `path`.
+    """Yield a temporary path beside `path`; on success it is synced and renamed over `path`, for whom the
+    umask says, whichever library wrote it.
 
     A reader sees the old file or the new one, never a part. On any error the temporary file is
     removed and `path` is left as it was; a process that is killed leaves one, see `remove_leftovers`.
@@ -44,6 +46,7 @@ def atomic_write(path: Path, *, durable: bool = True, make_folder: bool = True) 
     try:
         with storage_errors(path):
             yield temporary
+            _open_to_others(temporary)
             if durable:
                 with open(temporary, "rb+") as file:
                     os.fsync(file.fileno())
@@ -118,6 +121,25 @@ def sync_file_system(folder: Path) -> None:
             raise OSError(number, os.strerror(number), str(folder))
     finally:
         os.close(descriptor)
+
+
+def _open_to_others(file: Path) -> None:
+    """Give `file` the mode of one that a plain `open` makes, if its writer kept it to its owner.
+
+    Libraries that write to a temporary name of their own, as safetensors does, leave it at 0600: others could
+    not load a bundle from a shared folder. What holds secrets, or what is known of patients, is not written
+    through here: the journal, the key of the pseudonyms and Ray's token are the owner's on purpose.
+    """
+    if stat.S_IMODE(file.stat().st_mode) != 0o600:
+        return
+    # A file tells the umask, and what the folder's access list makes of it; the call that returns the umask
+    # sets it too, for all threads.
+    probe = file.with_name(TEMPORARY_NAME.format(secrets.token_hex(8)))
+    try:
+        with open(probe, "xb") as plain:
+            file.chmod(stat.S_IMODE(os.fstat(plain.fileno()).st_mode))
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 from genray.errors import DataError
 from genray.io.files import TEMPORARY_NAME, atomic_write, storage_errors
+from genray.uris import STORE_CREDENTIALS, secret_in
 
 OWN = "_genray"
 """The folder of a bulk run's own records: listings pass it over, unless they begin in it."""
@@ -46,9 +47,14 @@ def open_store(root: str | os.PathLike[str]) -> Store:
     """The store at `root`: a local folder, or a URI that pyarrow or fsspec opens (s3://, gs://, memory://...).
 
     Raises:
-        DataError: no such root, or nothing here opens its URI.
+        DataError: no such root, nothing here opens its URI, or there is a secret in it.
     """
     location = os.fspath(root)
+    if secret := secret_in(location):
+        # It would be shown by every message on this store, and travel with each piece of work.
+        raise DataError(
+            f"credentials do not belong in a URI, and this one holds {secret}", hint=STORE_CREDENTIALS
+        )
     if "://" in location:
         return RemoteStore(location, *_open_uri(location))
     folder = Path(location).expanduser()

@@ -6,20 +6,56 @@ unknown keys; `genray/settings/errors.py` turns a refusal into a message with fi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
-from urllib.parse import urlsplit
+from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
 from pydantic.fields import FieldInfo
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from genray.settings.schema import group_classes
+from genray.uris import STORE_CREDENTIALS, secret_in
 
 
 class Settings(BaseModel):
     """A frozen group of typed parameters. Give every field a `Field(description=...)`:
-    `genray config TARGET` prints it as the field's comment."""
+    `genray config TARGET` prints it as the field's comment.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+    No text in it may be a URI with a secret, whatever the field is called: settings are written into runs,
+    ledgers, logs and lists of jobs."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, hide_input_in_errors=True
+    )
+
+    credentials: ClassVar[str] = STORE_CREDENTIALS
+    """What to do with a secret instead."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_secrets(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        found = {}
+        for name, value in data.items():
+            field = cls.model_fields.get(name)
+            if isinstance(value, Mapping) and field and any(group_classes(field.annotation)):
+                continue  # a group looks at its own fields
+            if secret := next(filter(None, map(secret_in, _texts(value))), None):
+                found[name] = (
+                    f"credentials do not belong in a URI, and this one holds {secret}: {cls.credentials}"
+                )
+        if found:
+            # Without the values: whoever shows the error would show them.
+            raise ValidationError.from_exception_data(
+                cls.__name__,
+                [
+                    InitErrorDetails(type=PydanticCustomError("value_error", why), loc=(name,), input=None)
+                    for name, why in found.items()
+                ],
+            )
+        return data
 
 
 S = TypeVar("S", bound=BaseModel)
@@ -29,16 +65,8 @@ class _Location:
     """Marks a field that holds a path or URI."""
 
 
-def _no_secrets(location: str) -> str:
-    user_info = urlsplit(location).netloc.rpartition("@")[0] if "://" in location else ""
-    if ":" in user_info:
-        # It would be written into runs, logs and the lists of jobs.
-        raise ValueError("credentials do not belong in a URI: put them into the environment (AWS_...)")
-    return location
-
-
-Location = Annotated[str, _Location(), StringConstraints(min_length=1), AfterValidator(_no_secrets)]
-"""A local path, relative to the working directory, or a URI without credentials."""
+Location = Annotated[str, _Location(), StringConstraints(min_length=1)]
+"""A local path, relative to the working directory, or a URI."""
 
 
 def absolute(settings: S) -> S:
@@ -52,6 +80,18 @@ def absolute(settings: S) -> S:
         elif isinstance(value, str) and "://" not in value and _is_location(field):
             changes[name] = str(Path(value).expanduser().absolute())
     return settings.model_copy(update=changes)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts in a plain value: itself, its items, and theirs."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _texts(inner)
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        for inner in value:
+            yield from _texts(inner)
 
 
 def _is_location(field: FieldInfo) -> bool:

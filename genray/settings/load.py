@@ -16,6 +16,7 @@ from genray.settings.base import Settings, flatten, nested
 from genray.settings.errors import explain
 from genray.settings.schema import annotation_of, describe_type, group_classes, setting_keys
 from genray.settings.shipped import shipped_place, shipped_text
+from genray.uris import is_secret_name, may_hold_secret
 
 S = TypeVar("S", bound=Settings)
 
@@ -149,11 +150,14 @@ class _MergedSettings:
     def add_set(self, text: str) -> None:
         key, separator, value = text.partition("=")
         key = key.strip()
-        if not separator or not all(key.split(".")):
+        if not separator or not all(key.split(".")) or "://" in key:
             raise SettingsError(
-                f"--set takes key=value, not {text!r}", hint="for example --set loop.epochs=20"
+                f"--set takes key=value, not {'a secret' if may_hold_secret(text) else repr(text)}",
+                hint="for example --set loop.epochs=20",
             )
-        origin = f"--set {text}"
+        # Errors say where a value is from, and a value may be refused for the secret in it.
+        is_secret = may_hold_secret(value) or is_secret_name(key.rpartition(".")[2])
+        origin = f"--set {key}=***" if is_secret else f"--set {text}"
         # Text as it stands, but for one pair of quotes: no YAML in paths.
         if key in self.texts and not (value == "null" and self.texts[key]):
             quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""

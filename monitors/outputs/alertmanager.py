@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -55,6 +55,8 @@ Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s@?#]+$", max_leng
 
 class AlertmanagerSettings(Settings):
     """Settings of what is pushed to Alertmanager."""
+
+    credentials: ClassVar[str] = "put a bearer token into a file, and give its name as `token_file`"
 
     urls: tuple[Url, ...] = Field((), max_length=8, description="each member of a cluster; none: no push")
     priorities: tuple[Priority, ...] = Field(

@@ -133,7 +133,8 @@ def delete_batch(
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    # Before SQLite makes it: what SQLite puts beside it gets the same rights.
+    # The owner's alone, whatever the umask: it holds what is known of patients. Before SQLite makes it, for
+    # what SQLite puts beside it gets the same rights.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     path.chmod(0o600)
     database = sqlite3.connect(path, check_same_thread=False)

@@ -12,14 +12,29 @@ import os
 import socket
 import ssl
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
+
+from pydantic import AfterValidator, StringConstraints
 
 from genray.errors import SettingsError, UsageError
+
+PASSWORD_HINT = "give `username`, and in `password_env` the environment variable that holds the password"
+"""What to do with a password instead of putting it into a setting."""
 
 
 class _Encrypted(Protocol):
     tls: bool
     ca: str | None
+
+
+def _refuse_user(host: str) -> str:
+    if "@" in host:
+        raise ValueError(f"a host is named without a user or a password: {PASSWORD_HINT}")
+    return host
+
+
+Host = Annotated[str, StringConstraints(min_length=1), AfterValidator(_refuse_user)]
+"""The name or address of a host; or several with their ports."""
 
 
 def import_extra(package: str, *, extra: str) -> Any:

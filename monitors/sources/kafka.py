@@ -8,13 +8,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from genray.settings.base import Location, Settings
 from monitors.sources.base import SourceLost
-from monitors.sources.connection import import_extra, read_password, require_tls_for_ca, tls_context
+from monitors.sources.connection import (
+    PASSWORD_HINT,
+    Host,
+    import_extra,
+    read_password,
+    require_tls_for_ca,
+    tls_context,
+)
 
 if TYPE_CHECKING:
     import confluent_kafka
@@ -25,8 +32,10 @@ _METADATA_TIMEOUTS = (1.0, 2.0, 8.0)  # s that brokers have to say what a topic 
 class KafkaSettings(Settings):
     """Settings of a Kafka topic."""
 
+    credentials: ClassVar[str] = PASSWORD_HINT
+
     kind: Literal["kafka"] = Field("kafka", description="a Kafka topic")
-    servers: str = Field("127.0.0.1:9092", min_length=1, description="some brokers: host:port,host:port")
+    servers: Host = Field("127.0.0.1:9092", description="some brokers: host:port,host:port")
     topic: str = Field("ecg", min_length=1, description="all of its partitions are read")
     start: Literal["new", "all"] = Field("new", description="where to begin: after what is there, or with it")
     count: int = Field(500, ge=1, le=10_000, description="most records that are handed on at once")

@@ -11,13 +11,15 @@ import logging
 import ssl
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from genray.settings.base import Location, Settings
 from monitors.sources.base import SourceLost
 from monitors.sources.connection import (
+    PASSWORD_HINT,
+    Host,
     explain_connection_failure,
     import_extra,
     read_password,
@@ -39,8 +41,10 @@ _LOG.propagate = False  # the client repeats there what the broker says; losses 
 class MqttSettings(Settings):
     """Settings of an MQTT broker."""
 
+    credentials: ClassVar[str] = PASSWORD_HINT
+
     kind: Literal["mqtt"] = Field("mqtt", description="an MQTT broker")
-    host: str = Field("127.0.0.1", min_length=1, description="of the broker")
+    host: Host = Field("127.0.0.1", description="of the broker")
     port: int = Field(1883, ge=1, le=65535, description="8883 is usual with TLS")
     topic: str = Field(
         "ecg/+/samples",

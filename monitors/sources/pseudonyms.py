@@ -80,6 +80,7 @@ def _make_key(path: Path) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         with storage_errors(path):
+            # The owner's alone, whatever the umask: with it a pseudonym is as good as a name.
             with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
                 file.write(os.urandom(_KEY_BYTES).hex() + "\n")
                 file.flush()

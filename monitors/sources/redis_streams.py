@@ -5,13 +5,15 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from genray.settings.base import Location, Settings
 from monitors.sources.base import SourceLost
 from monitors.sources.connection import (
+    PASSWORD_HINT,
+    Host,
     explain_connection_failure,
     import_extra,
     read_password,
@@ -25,8 +27,10 @@ FIELD = b"m"
 class RedisSettings(Settings):
     """Settings of Redis streams."""
 
+    credentials: ClassVar[str] = PASSWORD_HINT
+
     kind: Literal["redis"] = Field("redis", description="Redis streams")
-    host: str = Field("127.0.0.1", min_length=1, description="of the server")
+    host: Host = Field("127.0.0.1", description="of the server")
     port: int = Field(6379, ge=1, le=65535, description="of the server")
     keys: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         ("ecg",), min_length=1, max_length=1000, description="the streams to read"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -21,6 +21,8 @@ counted, and other streams go on."""
 
 class WebSocketSettings(Settings):
     """Settings of a WebSocket server."""
+
+    credentials: ClassVar[str] = "give in `token_env` the environment variable that holds a bearer token"
 
     kind: Literal["websocket"] = Field("websocket", description="a WebSocket server")
     url: Location = Field("ws://127.0.0.1:8765", pattern="^wss?://", description="wss:// with TLS")

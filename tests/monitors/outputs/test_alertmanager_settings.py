@@ -14,7 +14,7 @@ from monitors.outputs.alertmanager import AlertmanagerSettings
     ("values", "why"),
     [
         ({"urls": ("http://pager.example:9093",), "token_file": "token"}, "a token goes over https only"),
-        ({"urls": ("http://me:secret@pager.example",)}, "String should match pattern"),
+        ({"urls": ("http://me:secret@pager.example",)}, "put a bearer token into a file"),
         ({"urls": ("http://pager.example",), "priorities": ("medium",)}, "priorities need high"),
         ({"urls": ("http://pager.example/am/api/v2/alerts/",)}, "give http://pager.example/am "),
         ({"urls": ("http://[bad",)}, "Invalid IPv6 URL"),
