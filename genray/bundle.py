@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import platform
 import shutil
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
+from typing_extensions import TypedDict  # pydantic takes typing's from Python 3.12 on
 
 from genray import __version__
 from genray.ecg.beats import BeatPreprocessing
-from genray.errors import BundleMismatch, BundleMissing, BundleTooNew, BundleUnsafe
+from genray.errors import BundleMismatch, BundleMissing, BundleTooNew, BundleUnknown, BundleUnsafe
 from genray.io.files import atomic_write, storage_errors, write_json
+from genray.models.autoencoder import Autoencoder
+from genray.models.beats import BeatAutoencoder
+from genray.models.pix2pix import UNet
 from genray.models.registry import NetworkSpec
+from genray.models.restorer import Restorer
+from genray.settings.problems import stored_problems
 
 FORMAT: Literal[1] = 1
 _MANIFEST = "bundle.json"
@@ -30,47 +37,122 @@ _WEIGHTS = "weights.safetensors"
 _AGAIN = "it was not copied as a whole, or is damaged: copy it again, or train it again"
 _MAX_MANIFEST = 4 * 2**20
 _MAX_WEIGHTS = 64 * 2**30
+_LEAST_RANGE = 1e-6
+_IMAGES, _BEATS = "images", "beats"
+_DTYPES = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "I16": torch.int16,
+    "I32": torch.int32,
+    "I64": torch.int64,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+}
+"""The names of types in safetensors files."""
 
 
-class ImageSpec(BaseModel):
+Channels = Annotated[int, Field(ge=1, le=4096)]
+Side = Annotated[int, Field(ge=1, le=65536)]
+Level = Annotated[float, Field(ge=-1e6, le=1e6)]
+Error = Annotated[float, Field(ge=0)]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class _Stored(BaseModel):
+    """A part of `bundle.json`. A key that it does not have would be one that is not followed: refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ImageSpec(_Stored):
     """What an image that enters or leaves the network is: channels, and the values of black and white."""
 
-    model_config = ConfigDict(frozen=True)
-    channels: int = Field(ge=1, le=4096)
-    range: tuple[float, float] = (-1.0, 1.0)
+    channels: Channels
+    range: tuple[Level, Level] = (-1.0, 1.0)
+
+    @field_validator("range")
+    @classmethod
+    def _check_range(cls, span: tuple[float, float]) -> tuple[float, float]:
+        if not span[1] - span[0] >= _LEAST_RANGE:
+            raise ValueError("the value of black must be below that of white")
+        return span
 
 
-class Preprocessing(BaseModel):
+class Preprocessing(_Stored):
     """What has to be done to an image before the network."""
 
-    model_config = ConfigDict(frozen=True)
     input: ImageSpec
     output: ImageSpec
-    size: tuple[int, int] = Field(description="height and width that it was trained at, in pixels")
+    size: tuple[Side, Side] = Field(description="height and width that it was trained at, in pixels")
+    multiple: Side | None = Field(
+        None,
+        description="what height and width must divide by; restorers mirror other sizes until they do. "
+        "Bundles of earlier versions do not have it: `read_manifest` takes the network's",
+    )
     fixed: bool = Field(False, description="whether it takes images of that size only")
     fit: Literal["crop", "stretch"] | None = Field(
         None, description="how an image was made to have that size"
     )
-    direction: str | None = Field(None, description="which half of a pair is the input: AtoB or BtoA")
+    direction: Literal["AtoB", "BtoA"] | None = Field(
+        None, description="which half of a pair is the input: AtoB or BtoA"
+    )
+
+
+class Calibration(TypedDict, total=False):
+    """Which errors of reconstruction are usual, by those of normal samples; other keys say how."""
+
+    __pydantic_config__ = ConfigDict(extra="allow", allow_inf_nan=False)  # type: ignore[misc]
+    error: Literal["mse", "mae", "ssim"]
+    threshold: Annotated[float, Field(gt=0, le=1e12)]
+    mean: Error
+    std: Error
+    quantiles: dict[str, Error]
+    errors: Annotated[list[Error], Field(min_length=2, max_length=10_000)]
+    normal_images: Annotated[int, Field(ge=1)]
+    beats: Annotated[int, Field(ge=1)]
+    folds: Annotated[int, Field(ge=0)]
+
+
+def _kind_of_input(stored: Any) -> str:
+    """Which of the two kinds of preprocessing it is."""
+    if isinstance(stored, BeatPreprocessing):
+        return _BEATS
+    is_beats = isinstance(stored, Mapping) and not {"samples", "normalisation"}.isdisjoint(stored)
+    return _BEATS if is_beats else _IMAGES
 
 
 class Manifest(BaseModel):
     """All of `bundle.json`."""
 
-    model_config = ConfigDict(frozen=True, serialize_by_alias=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, serialize_by_alias=True)
     format: Literal[1] = Field(description="FORMAT of the genray that wrote it")
-    kind: str = Field(description="what made it, such as pix2pix")
-    network: str = Field(description="name of the network, see genray/models/registry.py")
+    kind: Name = Field(description="what made it, such as pix2pix")
+    network: Name = Field(description="name of the network, see genray/models/registry.py")
     arguments: dict[str, Any] = Field(description="what the network is built from")
-    stored: Preprocessing | BeatPreprocessing = Field(alias="preprocessing")
+    stored: Annotated[
+        Annotated[Preprocessing, Tag(_IMAGES)] | Annotated[BeatPreprocessing, Tag(_BEATS)],
+        Discriminator(_kind_of_input),
+    ] = Field(alias="preprocessing")
     metrics: dict[str, Any]
-    calibration: dict[str, Any] = Field(default_factory=dict)
-    seed: int
+    calibration: Calibration = Field(default_factory=Calibration)
+    seed: int = Field(ge=0, lt=2**63)
     data: dict[str, Any] = Field(description="fingerprint and counts of the training data")
     versions: dict[str, str]
-    created: str
+    created: str = Field(max_length=100)
     weights: str = _WEIGHTS
-    weights_sha256: str
+    weights_sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+    @field_validator("created")
+    @classmethod
+    def _check_created(cls, created: str) -> str:
+        try:
+            datetime.fromisoformat(created)
+        except ValueError:
+            raise ValueError("should be a time as 2026-01-31T12:00:00+00:00") from None
+        return created
 
     @property
     def spec(self) -> NetworkSpec:
@@ -134,8 +216,13 @@ def save_bundle(
         network: whose weights are kept.
         spec: what it was built from.
         kind: what made it, such as pix2pix.
+        preprocessing: without `multiple`, which is the network's.
         samples: pictures to take along.
+
+    Raises:
+        BundleMismatch: a value that `read_manifest` would refuse.
     """
+    preprocessing = _with_multiple(preprocessing, network)
     tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     new = path.with_name(f".{path.name}.new")
     old = path.with_name(f".{path.name}.old")
@@ -145,20 +232,24 @@ def save_bundle(
     try:
         with storage_errors(new), atomic_write(new / _WEIGHTS) as temporary:
             save_file(tensors, temporary)
-        manifest = Manifest(
-            format=FORMAT,
-            kind=kind,
-            network=spec.name,
-            arguments=dict(spec.arguments),
-            preprocessing=preprocessing,
-            metrics=dict(metrics),
-            calibration=dict(calibration or {}),
-            seed=seed,
-            data=dict(data),
-            versions=_versions(),
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            weights_sha256=_sha256(new / _WEIGHTS),
-        )
+        try:
+            manifest = Manifest(
+                format=FORMAT,
+                kind=kind,
+                network=spec.name,
+                arguments=dict(spec.arguments),
+                preprocessing=preprocessing,
+                metrics=dict(metrics),
+                calibration=cast(Calibration, dict(calibration or {})),
+                seed=seed,
+                data=dict(data),
+                versions=_versions(),
+                created=datetime.now(UTC).isoformat(timespec="seconds"),
+                weights_sha256=_sha256(new / _WEIGHTS),
+            )
+        except ValidationError as error:
+            what = stored_problems(error, tags=(_IMAGES, _BEATS))
+            raise BundleMismatch(f"a bundle cannot hold {what}", where=str(path)) from None
         (new / "samples").mkdir()
         with storage_errors(new):
             for sample in samples:
@@ -177,9 +268,11 @@ def read_manifest(path: Path) -> Manifest:
     """The manifest of the bundle at `path`, without its weights.
 
     Raises:
-        BundleMissing: no such folder or no readable manifest in it.
+        BundleMissing: no such folder or no readable manifest in it, or a key is missing or wrong.
         BundleTooNew: a later format version.
         BundleUnsafe: a manifest of absurd size, or weights named outside the folder.
+        BundleUnknown: a network, or an argument of it, that this genray does not have.
+        BundleMismatch: preprocessing that is not that of its network.
     """
     file = path / _MANIFEST
     if not path.is_dir():
@@ -202,7 +295,8 @@ def read_manifest(path: Path) -> Manifest:
             hint="give the folder bundle/ of a run; a run has none before it has finished",
         )
     _check_inside(path, file)
-    content = _read_json(file)
+    data = _read_text(file)
+    content = _parsed(data, file)
     version = content.get("format") if isinstance(content, dict) else None
     if isinstance(version, int | float) and version > FORMAT:
         raise BundleTooNew(
@@ -210,17 +304,20 @@ def read_manifest(path: Path) -> Manifest:
             where=str(file),
             hint="install the genray that wrote it, or a later one",
         )
+    if wrong := next(_not_finite(content, ""), None):
+        raise BundleMissing(f"{_MANIFEST}: {wrong}: should be a finite number", where=str(file), hint=_AGAIN)
     try:
-        manifest = Manifest.model_validate(content)
+        manifest = Manifest.model_validate_json(data, strict=True)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise BundleMissing(
-            f"the manifest is incomplete: {key}: {first['msg']}", where=str(file), hint=_AGAIN
-        ) from None
+        what = stored_problems(error, tags=(_IMAGES, _BEATS))
+        raise BundleMissing(f"{_MANIFEST}: {what}", where=str(file), hint=_AGAIN) from None
     if Path(manifest.weights).name != manifest.weights or len(manifest.weights) > 200:
-        raise BundleUnsafe(f"the weights are named {manifest.weights!r}, outside the bundle", where=str(file))
-    return manifest
+        raise BundleUnsafe(
+            f"{_MANIFEST}: weights: {manifest.weights[:200]!r} lies outside the bundle", where=str(file)
+        )
+    network = _build(manifest, file)
+    _check_fits(manifest, network, file)
+    return manifest.model_copy(update={"stored": _with_multiple(manifest.stored, network)})
 
 
 def load_bundle(path: str | Path, device: str | torch.device = "cpu") -> Bundle:
@@ -239,13 +336,13 @@ def load_bundle(path: str | Path, device: str | torch.device = "cpu") -> Bundle:
     _check_inside(path, weights)
     if weights.stat().st_size > _MAX_WEIGHTS:
         raise BundleUnsafe(f"{weights} is larger than {_MAX_WEIGHTS} bytes")
-    with torch.device("meta"):  # shapes only: the stored arguments allocate nothing yet
-        network = manifest.spec.build()
+    network = _build(manifest, path / _MANIFEST)
     state = _read_weights(weights, network.state_dict())
     if _sha256(weights) != manifest.weights_sha256:
         raise BundleMismatch(
             "the weights are damaged: their checksum is not the manifest's", where=str(weights), hint=_AGAIN
         )
+    _check_finite(state, weights)
     network.load_state_dict(state, assign=True)
     return Bundle(path, manifest, network.to(device).eval())
 
@@ -259,15 +356,114 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _read_json(file: Path) -> Any:
+def _read_text(file: Path) -> bytes:
     try:
         with file.open("rb") as stream:
             data = stream.read(_MAX_MANIFEST + 1)
-        if len(data) > _MAX_MANIFEST:
-            raise BundleUnsafe(f"{file} is larger than {_MAX_MANIFEST} bytes")
-        return json.loads(data)
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
         raise BundleMissing(f"cannot read {file}: {error}", where=str(file), hint=_AGAIN) from error
+    if len(data) > _MAX_MANIFEST:
+        raise BundleUnsafe(f"{file} is larger than {_MAX_MANIFEST} bytes")
+    return data
+
+
+def _parsed(data: bytes, file: Path) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise BundleMissing(f"cannot read {file}: {error}", where=str(file), hint=_AGAIN) from error
+
+
+def _not_finite(value: Any, key: str) -> Iterator[str]:
+    """The dotted keys of numbers that are NaN or infinite, which JSON does not have but Python reads."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield key
+    elif isinstance(value, dict | list):
+        entries = value.items() if isinstance(value, dict) else enumerate(value)
+        for name, part in entries:
+            yield from _not_finite(part, f"{key}.{name}" if key else str(name))
+
+
+def _build(manifest: Manifest, file: Path) -> nn.Module:
+    """The network without its weights: only their shapes, so that no argument allocates memory."""
+    try:
+        with torch.device("meta"):
+            return manifest.spec.build()
+    except BundleUnknown as error:
+        hint = "install the genray that wrote it, or a later one"
+        raise BundleUnknown(f"{_MANIFEST}: {error.what}", where=str(file), hint=hint) from error
+
+
+def _multiple_of(network: nn.Module) -> int:
+    """What height and width of the network's images must divide by."""
+    return network.multiple if isinstance(network, Restorer | UNet) else 1
+
+
+def _with_multiple(
+    stored: Preprocessing | BeatPreprocessing, network: nn.Module
+) -> Preprocessing | BeatPreprocessing:
+    if isinstance(stored, Preprocessing) and stored.multiple is None:
+        return stored.model_copy(update={"multiple": _multiple_of(network)})
+    return stored
+
+
+def _check_fits(manifest: Manifest, network: nn.Module, file: Path) -> None:
+    """Raise a BundleMismatch unless the preprocessing makes what the network takes."""
+    wrong = list(_misfits(manifest, network))
+    if wrong:
+        key, stored, needed = wrong[0]
+        raise BundleMismatch(
+            f"{_MANIFEST}: preprocessing{key}: {stored} does not fit the network of `arguments`, "
+            f"which takes {needed}",
+            where=str(file),
+            hint=_AGAIN,
+        )
+
+
+def _misfits(manifest: Manifest, network: nn.Module) -> Iterator[tuple[str, Any, Any]]:
+    """Keys, what is stored, and what the network takes, where these differ."""
+    stored = manifest.stored
+    if isinstance(network, BeatAutoencoder) or isinstance(stored, BeatPreprocessing):
+        if not isinstance(network, BeatAutoencoder):
+            yield "", "beats of an ECG", "images"
+        elif not isinstance(stored, BeatPreprocessing):
+            yield "", "images", "beats of an ECG"
+        elif stored.samples != network.samples:
+            yield ".samples", stored.samples, network.samples
+        return
+    arguments = manifest.arguments
+    shape = network.shape if isinstance(network, Autoencoder) else None
+    channels = shape[0] if shape else arguments.get("channels")
+    taken = arguments.get("in_channels", channels)
+    given = arguments.get("out_channels", channels)
+    multiple = _multiple_of(network)
+    if stored.input.channels != taken:
+        yield ".input.channels", stored.input.channels, taken
+    if stored.output.channels != given:
+        yield ".output.channels", stored.output.channels, given
+    if stored.multiple not in (None, multiple):
+        yield ".multiple", stored.multiple, multiple
+    if shape and stored.size != shape[1:]:
+        yield ".size", stored.size, f"{shape[1:]} alone"
+    if isinstance(network, UNet) and any(side % multiple for side in stored.size):
+        yield ".size", stored.size, f"multiples of {multiple}"
+
+
+def _check_finite(state: Mapping[str, torch.Tensor], file: Path) -> None:
+    """Raise a BundleMismatch if a weight is NaN or infinite."""
+    wrong = {
+        name: int((~torch.isfinite(tensor)).sum())
+        for name, tensor in state.items()
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())
+    }
+    if wrong:
+        name, count = next(iter(wrong.items()))
+        raise BundleMismatch(
+            f"weights are NaN or infinite: {count} in {name}"
+            + (f", and in {len(wrong) - 1} more tensors" if len(wrong) > 1 else ""),
+            where=str(file),
+            hint="train it again: the training went astray",
+        )
 
 
 def _check_inside(path: Path, file: Path) -> None:
@@ -284,16 +480,18 @@ def _read_weights(file: Path, expected: Mapping[str, torch.Tensor]) -> dict[str,
             state = {}
             for name, tensor in expected.items():
                 # The header says the shape: a wrong one is refused before its bytes are read.
-                shape = tuple(tensors.get_slice(name).get_shape())
+                stored = tensors.get_slice(name)
+                shape = tuple(stored.get_shape())
                 if shape != tuple(tensor.shape):
                     raise BundleMismatch(
                         f"{name} has shape {shape}, the network's is {tuple(tensor.shape)}", where=str(file)
                     )
-                state[name] = tensors.get_tensor(name)
-                if state[name].dtype != tensor.dtype:
+                dtype = _DTYPES.get(stored.get_dtype(), stored.get_dtype())
+                if dtype != tensor.dtype:
                     raise BundleMismatch(
-                        f"{name} is {state[name].dtype}, the network's is {tensor.dtype}", where=str(file)
+                        f"{name} is {dtype}, the network's is {tensor.dtype}", where=str(file)
                     )
+                state[name] = tensors.get_tensor(name)
     except (SafetensorError, OSError) as error:
         raise BundleMissing(f"cannot read the weights: {error}", where=str(file), hint=_AGAIN) from error
     return state

@@ -9,6 +9,7 @@
     ├── Interrupted            stopped on request; the same command goes on (exit code 130)
     └── UsageError             exit code 2: what was asked for cannot work; nothing was started
         ├── SettingsError      an unknown key, a wrong type, values that contradict each other
+        │   └── YamlTooMuch        a settings file whose aliases, size or nesting are beyond the limits
         ├── DataError          missing data, no pairs, images too small, too many broken ones
         ├── BundleError        a bundle that cannot be used
         │   ├── BundleMissing      no such folder, or a file of it is missing or unreadable
@@ -113,6 +114,10 @@ class UsageError(GenrayError):
 
 class SettingsError(UsageError):
     """Settings that are unknown, of the wrong type, or contradict each other."""
+
+
+class YamlTooMuch(SettingsError):
+    """A settings file whose aliases, size or nesting are beyond `genray.settings.yaml_reader.YamlLimits`."""
 
 
 class DataError(UsageError):

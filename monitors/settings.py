@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from genray.settings.base import Location, Settings, flatten
+from genray.settings.base import Location, Settings, flatten, nested
 from monitors.alarms.limits import Limits
 from monitors.outputs.alertmanager import AlertmanagerSettings
 from monitors.outputs.journal import JournalSettings
@@ -61,7 +61,8 @@ class EcgSettings(Settings):
         return lambda stream: special.get(stream, self.alarms)
 
     def _limits_of(self, name: str) -> Limits:
-        return Limits.model_validate(_merged(self.alarms.model_dump(), self.patients[name]))
+        limits = nested(flatten(self.patients[name]))  # dotted keys may stand in a file
+        return Limits.model_validate(_merged(self.alarms.model_dump(), limits))
 
     def _by_user_keys(self, name: str, error: ValidationError) -> ValidationError:
         """`error` of the limits of `name`, by the keys that the user gave."""

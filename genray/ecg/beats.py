@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from genray.ecg.qrs import detect_peaks
 from genray.ecg.records.base import Annotations, EcgRecord
@@ -153,21 +153,48 @@ def read_record_beats(
     return RecordBeats(np.concatenate(values), kept_classes, tuple(record.leads[n] for n in columns))
 
 
+Level = Annotated[float, Field(ge=-_FARTHEST, le=_FARTHEST)]
+
+
 class BeatPreprocessing(BaseModel):
     """What has to be done to a lead of an ECG before the network: which stretch around an R peak is a beat,
     and how its values become those that the network knows."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     before: float | None = Field(None, gt=0, le=1, description="seconds of a beat before its R peak")
     after: float | None = Field(
-        None, gt=0, le=2, description="seconds of a beat after its R peak; of rows of a table nobody knows"
+        None,
+        gt=0,
+        le=2,
+        validate_default=True,
+        description="seconds of a beat after its R peak; of rows of a table nobody knows",
     )
     samples: int = Field(ge=16, le=1024, description="that a beat is resampled to")
     normalisation: Literal["zscore", "minmax"] = Field(
         description="zscore: each beat has mean 0 and standard deviation 1; minmax: `span` becomes 0 to 1"
     )
-    span: tuple[float, float] | None = Field(None, description="the values that become 0 and 1, for minmax")
+    span: tuple[Level, Level] | None = Field(
+        None, validate_default=True, description="the values that become 0 and 1, for minmax"
+    )
     leads: tuple[str, ...] = Field((), description="that it was trained on; empty if the data did not say")
+
+    @field_validator("after")
+    @classmethod
+    def _check_window(cls, after: float | None, others: ValidationInfo) -> float | None:
+        if "before" in others.data and (after is None) != (others.data["before"] is None):
+            raise ValueError("`before` and `after` say together where the R peak is: give both or neither")
+        return after
+
+    @field_validator("span")
+    @classmethod
+    def _check_span(
+        cls, span: tuple[float, float] | None, others: ValidationInfo
+    ) -> tuple[float, float] | None:
+        if (span is not None) != (others.data.get("normalisation", "zscore") == "minmax"):
+            raise ValueError("minmax, and nothing else, needs the values that become 0 and 1")
+        if span is not None and not span[0] < span[1]:
+            raise ValueError("the value that becomes 0 must be below the one that becomes 1")
+        return span
 
     @property
     def window(self) -> tuple[float, float] | None:

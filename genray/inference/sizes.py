@@ -54,7 +54,7 @@ def input_sizes(
     if isinstance(network, Restorer):
         return InputSizes(network.multiple, mirrored=True)
     if isinstance(network, UNet):
-        return InputSizes(2**network.depth)
+        return InputSizes(network.multiple)
     for part in network.modules():
         if isinstance(part, Autoencoder):
             return InputSizes(fixed=part.shape[1:] if takes else (part.latent,))

@@ -61,6 +61,7 @@ class UNet(nn.Module):
         super().__init__()
         settings = settings or UNetSettings()
         self.depth = unet_depth(size)
+        self.multiple = 2**self.depth
         if self.depth < 5 or size < 64:
             raise ValueError(f"a U-Net needs a size that is a multiple of 32, at least 64, not {size}")
         widths = [settings.filters * min(8, 2**level) for level in range(self.depth)]
@@ -97,7 +98,7 @@ class UNet(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Translate `images`, (N, in_channels, H, W) in [-1, 1]."""
-        step = 2**self.depth
+        step = self.multiple
         if images.shape[-1] % step or images.shape[-2] % step:
             raise ValueError(f"height and width must be multiples of {step}, not {tuple(images.shape[-2:])}")
         skips = []

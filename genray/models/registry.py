@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
 from torch import nn
 
 from genray.errors import BundleUnknown
@@ -19,6 +20,41 @@ from genray.models.residual_unet import ResidualUNet, ResidualUNetSettings
 from genray.models.restorer import ConvRestorer, ConvRestorerSettings
 from genray.models.vae import VAESettings, VariationalAutoencoder
 from genray.settings.base import Settings
+from genray.settings.problems import stored_problems
+
+Count = Annotated[int, Strict(), Field(ge=1, le=65536)]
+
+
+class _Arguments(BaseModel):
+    """What a network is built from, beside its settings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Translating(_Arguments):
+    in_channels: Count
+    out_channels: Count
+    size: Count
+
+
+class _OfShape(_Arguments):
+    shape: tuple[Count, Count, Count]
+
+
+class _OfBeats(_Arguments):
+    samples: Count
+
+
+class _Restoring(_Arguments):
+    channels: Count
+
+
+class _Network(NamedTuple):
+    """A network, and the types of what it is built from."""
+
+    build: Callable[..., nn.Module]
+    arguments: type[_Arguments]
+    settings: type[Settings]
 
 
 @dataclass(frozen=True)
@@ -37,27 +73,37 @@ class NetworkSpec:
         """
         if self.name not in _NETWORKS:
             raise BundleUnknown(f"no network is called {self.name!r}; there are: {', '.join(_NETWORKS)}")
-        network, settings_class = _NETWORKS[self.name]
+        network = _NETWORKS[self.name]
+        rest = {key: value for key, value in self.arguments.items() if key != "settings"}
         try:
-            rest = dict(self.arguments)
-            settings = settings_class.model_validate(rest.pop("settings"))
-            return network(**rest, settings=settings)
-        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            raise BundleUnknown(
-                f"the network {self.name!r} cannot be built from its stored arguments: {error}"
-            ) from error
+            arguments = network.arguments.model_validate(rest)
+        except ValidationError as error:
+            raise self._wrong(stored_problems(error, prefix="arguments.")) from None
+        if "settings" not in self.arguments:
+            raise self._wrong("arguments.settings: is missing")
+        try:
+            settings = network.settings.model_validate(self.arguments["settings"])
+        except ValidationError as error:
+            raise self._wrong(stored_problems(error, prefix="arguments.settings.")) from None
+        try:
+            return network.build(**dict(arguments), settings=settings)
+        except (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+            raise self._wrong(f"arguments: {error}") from error
+
+    def _wrong(self, problem: str) -> BundleUnknown:
+        return BundleUnknown(f"the network {self.name!r} cannot be built: {problem}")
 
 
-_NETWORKS: Mapping[str, tuple[Callable[..., nn.Module], type[Settings]]] = {
-    "unet": (UNet, UNetSettings),
-    "autoencoder-dense": (DenseAutoencoder, DenseSettings),
-    "autoencoder-conv": (ConvAutoencoder, ConvSettings),
-    "autoencoder-improved": (ImprovedAutoencoder, ImprovedSettings),
-    "autoencoder-vae": (VariationalAutoencoder, VAESettings),
-    "autoencoder-numpy": (NumpyAutoencoder, NumpySettings),
-    "beats-dense": (DenseBeatAutoencoder, DenseBeatSettings),
-    "beats-conv": (ConvBeatAutoencoder, ConvBeatSettings),
-    "restorer-conv": (ConvRestorer, ConvRestorerSettings),
-    "restorer-unet": (ResidualUNet, ResidualUNetSettings),
-    "restorer-nafnet": (NAFNet, NAFNetSettings),
+_NETWORKS: Mapping[str, _Network] = {
+    "unet": _Network(UNet, _Translating, UNetSettings),
+    "autoencoder-dense": _Network(DenseAutoencoder, _OfShape, DenseSettings),
+    "autoencoder-conv": _Network(ConvAutoencoder, _OfShape, ConvSettings),
+    "autoencoder-improved": _Network(ImprovedAutoencoder, _OfShape, ImprovedSettings),
+    "autoencoder-vae": _Network(VariationalAutoencoder, _OfShape, VAESettings),
+    "autoencoder-numpy": _Network(NumpyAutoencoder, _OfShape, NumpySettings),
+    "beats-dense": _Network(DenseBeatAutoencoder, _OfBeats, DenseBeatSettings),
+    "beats-conv": _Network(ConvBeatAutoencoder, _OfBeats, ConvBeatSettings),
+    "restorer-conv": _Network(ConvRestorer, _Restoring, ConvRestorerSettings),
+    "restorer-unet": _Network(ResidualUNet, _Restoring, ResidualUNetSettings),
+    "restorer-nafnet": _Network(NAFNet, _Restoring, NAFNetSettings),
 }

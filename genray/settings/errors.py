@@ -21,6 +21,13 @@ _MISFITS = ("_type", "_parsing", "_from_float", "missing")
 """Endings of the errors that say that a value is of another type; the others say that it breaks a limit."""
 
 
+_MOST_MISTAKES = 50
+"""Mistakes that are explained: to find the nearest name of each takes its time, and nobody reads more."""
+
+
+_LONGEST_VALUE = 200  # characters of a value in a message
+
+
 @dataclass(frozen=True)
 class _Mistake:
     """What is wrong with a setting, and where it was set."""
@@ -32,7 +39,7 @@ class _Mistake:
 def explain(
     cls: type[Settings], error: ValidationError, origins: Mapping[str, str], target: str
 ) -> SettingsError:
-    """All that pydantic found wrong with the settings of `target`, as one error.
+    """What pydantic found wrong with the settings of `target`, all of it up to 50 mistakes, as one error.
 
     Args:
         origins: for each key that was given, the file and line or the `--set` that it came from.
@@ -40,7 +47,11 @@ def explain(
     mistakes: dict[str, _Mistake] = {}
     problems: dict[str, list[tuple[str, Problem]]] = {}  # of values, by key: where in the value, and what
     keys = list(setting_keys(cls))
+    left_out = 0
     for problem in error.errors(include_url=False):
+        if len(mistakes) >= _MOST_MISTAKES:
+            left_out += 1
+            continue
         location, kind = _without_kind(cls, [str(part) for part in problem["loc"]])
         if problem["type"] == "extra_forbidden":
             key = ".".join(location)
@@ -61,7 +72,9 @@ def explain(
         (mistake,) = mistakes.values()
         return SettingsError(mistake.line, where=mistake.origin, hint=hint)
     lines = "\n".join(f"  {mistake.line}  ({mistake.origin})" for mistake in mistakes.values())
-    return SettingsError(f"{len(mistakes)} settings are wrong:\n{lines}", hint=hint)
+    if left_out:
+        lines += f"\n  and {left_out} more mistakes"
+    return SettingsError(f"{len(mistakes) + left_out} settings are wrong:\n{lines}", hint=hint)
 
 
 def _unknown_key(
@@ -88,7 +101,7 @@ def _unknown_kind(key: str, context: Mapping[str, Any]) -> str:
     """A group of a kind that there is not."""
     kinds = context["expected_tags"].replace("'", "")
     near = difflib.get_close_matches(context["tag"], kinds.split(", "), n=1)
-    return f"{key}: should be {kinds}, not {context['tag']!r}" + (
+    return f"{key}: should be {kinds}, not {_shown(context['tag'])}" + (
         f"; did you mean {near[0]}?" if near else ""
     )
 
@@ -114,14 +127,22 @@ def _wrong_value(
     part, problem = problems[0]
     if not fitting and (part or problem["type"] == "tuple_type"):
         value = _whole_value(key, origins, problem["input"]) if part else problem["input"]
-        return f"{key}: should be {describe_type(annotation_of(cls, key))}, not {value!r}"
+        return f"{key}: should be {describe_type(annotation_of(cls, key))}, not {_shown(value)}"
     if fitting:
         problem = fitting[0][0]
     message = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] in ("too_long", "too_short"):
         message = message.replace("Tuple", "List").partition(" after validation")[0]  # YAML has lists only
     line = f"{key}: {message[0].lower()}{message[1:]}" if key else message
-    return line if problem["type"] in ("value_error", "missing") else f"{line}, not {problem['input']!r}"
+    return (
+        line if problem["type"] in ("value_error", "missing") else f"{line}, not {_shown(problem['input'])}"
+    )
+
+
+def _shown(value: Any) -> str:
+    """A value in a message, however long it is."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
 
 
 def _misfit(problem: Problem, part: str) -> bool:

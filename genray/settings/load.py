@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,26 +10,44 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from genray.errors import SettingsError
-from genray.settings.base import Settings, flatten, nested
+from genray.errors import SettingsError, YamlTooMuch
+from genray.settings.base import Settings
 from genray.settings.errors import explain
-from genray.settings.schema import annotation_of, describe_type, group_classes, setting_keys
+from genray.settings.schema import annotation_of, describe_type, group_classes, is_mapping, setting_keys
 from genray.settings.shipped import shipped_place, shipped_text
+from genray.settings.yaml_reader import (
+    DEFAULT_LIMITS,
+    YamlLimits,
+    compose_yaml,
+    construct_yaml,
+    parse_yaml,
+    yaml_entries,
+)
 from genray.uris import is_secret_name, may_hold_secret
 
 S = TypeVar("S", bound=Settings)
 
-_MAX_BYTES = 1_000_000  # a settings file is written by hand; anything larger is something else
+_Names = tuple[str, ...]  # the parts of a key: of groups, and of what is in a free mapping
 
 
-def load(cls: type[S], *, target: str, config: Path | None = None, sets: Sequence[str] = ()) -> S:
+def load(
+    cls: type[S],
+    *,
+    target: str,
+    config: Path | None = None,
+    sets: Sequence[str] = (),
+    limits: YamlLimits = DEFAULT_LIMITS,
+) -> S:
     """Merge `configs/<target>.yaml`, then `config`, then `sets` ("a.b=value"), and validate.
+
+    Args:
+        limits: of the YAML in `config` and in `sets`.
 
     Raises:
         SettingsError: every unknown key, wrong type and contradiction at once, each with the file and
             line or the `--set` that it came from, and the nearest valid name.
     """
-    merged = _MergedSettings.of(cls)
+    merged = _MergedSettings.of(cls, limits)
     merged.add_yaml(shipped_text(target), shipped_place(target))
     if config is not None:
         merged.add_file(config)
@@ -44,30 +61,21 @@ def load(cls: type[S], *, target: str, config: Path | None = None, sets: Sequenc
 
 def changes_yaml(settings: Settings, *, target: str) -> str:
     """The shortest YAML that turns the target's defaults into `settings`: what `load` takes as `config`."""
-    defaults = flatten(load(type(settings), target=target))
-    changes = {
-        key: value
-        for key, value in flatten(settings).items()
-        if key not in defaults or defaults[key] != value
-    }
-    return yaml.safe_dump(nested(changes), sort_keys=False)
+    defaults = load(type(settings), target=target).model_dump(mode="json")
+    return yaml.safe_dump(_changes(defaults, settings.model_dump(mode="json")), sort_keys=False)
 
 
-class _YamlLoader(yaml.SafeLoader):
-    """YAML without its surprises: 010 is ten, 1:30 and 2024-01-01 are text."""
-
-
-_YamlLoader.yaml_implicit_resolvers = {
-    first: [
-        (tag, re.compile(r"[-+]?[0-9]+$") if tag.endswith(":int") else pattern)
-        for tag, pattern in resolvers
-        if not tag.endswith(":timestamp")
-    ]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
-_YamlLoader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(str(node.value)))
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    changes: dict[str, Any] = {}
+    for key, value in after.items():
+        if key not in before:
+            changes[key] = value
+        elif isinstance(value, Mapping) and isinstance(before[key], Mapping) and value:
+            if inside := _changes(before[key], value):
+                changes[key] = inside
+        elif value != before[key]:
+            changes[key] = value
+    return changes
 
 
 @dataclass
@@ -77,17 +85,21 @@ class _MergedSettings:
     Attributes:
         groups: the keys of groups.
         texts: the keys of texts; those that may be null instead are True.
+        mappings: the keys of mappings whose own keys are free: a name in there may hold a dot.
+        limits: of YAML.
         tree: the values, nested.
         origins: by key.
     """
 
     groups: Set[str]
     texts: Mapping[str, bool]
+    mappings: Set[str]
+    limits: YamlLimits
     tree: dict[str, Any] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, settings_class: type[BaseModel]) -> _MergedSettings:
+    def of(cls, settings_class: type[BaseModel], limits: YamlLimits) -> _MergedSettings:
         """No values yet, for that class."""
         types = {key: annotation_of(settings_class, key) for key in setting_keys(settings_class)}
         described = {key: describe_type(annotation) for key, annotation in types.items()}
@@ -98,18 +110,20 @@ class _MergedSettings:
                 for key, text in described.items()
                 if text in ("text", "text or null")
             },
+            mappings={key for key, annotation in types.items() if is_mapping(annotation)},
+            limits=limits,
         )
 
     def add_file(self, path: Path) -> None:
         try:
             with path.open("rb") as file:
-                data = file.read(_MAX_BYTES + 1)
+                data = file.read(self.limits.bytes + 1)
         except FileNotFoundError:
             raise SettingsError(f"no settings file {path}", hint="check the path given to --config") from None
         except OSError as error:
             raise SettingsError(f"cannot read the settings file: {error}", where=str(path)) from None
-        if len(data) > _MAX_BYTES:
-            raise SettingsError(f"{path} is larger than {_MAX_BYTES} bytes: not a settings file")
+        if len(data) > self.limits.bytes:
+            raise SettingsError(f"{path} is larger than {self.limits.bytes} bytes: not a settings file")
         try:
             text = data.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -117,25 +131,18 @@ class _MergedSettings:
         self.add_yaml(text, str(path))
 
     def add_yaml(self, text: str, file: str) -> None:
-        try:
-            node = yaml.compose(text, Loader=_YamlLoader)
-            if node is None:
-                return
-            if not isinstance(node, yaml.MappingNode):
-                raise SettingsError("settings must be `key: value` lines", where=f"{file} line 1")
-            self._add_node(node, file, "")
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            line = f" line {mark.line + 1}" if mark else ""
-            problem = getattr(error, "problem", None) or str(error)
-            raise SettingsError(f"this is not YAML: {problem}", where=f"{file}{line}") from None
-        except (ValueError, AttributeError, TypeError, RecursionError) as error:
-            raise SettingsError(f"this is not YAML for settings: {error}", where=file) from None
+        node = compose_yaml(text, file, self.limits)
+        if node is None:
+            return
+        if not isinstance(node, yaml.MappingNode):
+            raise SettingsError("settings must be `key: value` lines", where=f"{file} line 1")
+        self._add_node(node, file, ())
 
-    def _add_node(self, node: yaml.MappingNode, file: str, prefix: str) -> None:
+    def _add_node(self, node: yaml.MappingNode, file: str, above: _Names) -> None:
         lines: dict[str, int] = {}
-        for key_node, value_node in node.value:
-            key = prefix + str(key_node.value)
+        for key_node, value_node in yaml_entries(node, file):
+            names = (*above, *self._names(above, str(key_node.value)))
+            key = ".".join(names)
             line = key_node.start_mark.line + 1
             if key in lines:
                 where = f"{file} lines {lines[key]} and {line}"
@@ -143,9 +150,9 @@ class _MergedSettings:
             lines[key] = line
             self.origins[key] = f"{file} line {line}"
             if isinstance(value_node, yaml.MappingNode):
-                self._add_node(value_node, file, f"{key}.")
+                self._add_node(value_node, file, names)
             else:
-                self._put(key, _construct(value_node))
+                self._put(names, construct_yaml(value_node, file))
 
     def add_set(self, text: str) -> None:
         key, separator, value = text.partition("=")
@@ -161,22 +168,58 @@ class _MergedSettings:
         # Text as it stands, but for one pair of quotes: no YAML in paths.
         if key in self.texts and not (value == "null" and self.texts[key]):
             quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
-            parsed: Any = yaml.safe_load(value) if quoted else value
+            parsed: Any = parse_yaml(value, origin, self.limits) if quoted else value
         else:
-            try:
-                parsed = yaml.load(value, Loader=_YamlLoader)  # noqa: S506 (a SafeLoader)
-            except (yaml.YAMLError, ValueError, AttributeError, TypeError, RecursionError):
-                parsed = value
-        self.origins[key] = origin
-        leaves = flatten(parsed, f"{key}.") if isinstance(parsed, Mapping) and parsed else {key: parsed}
-        for leaf, part in leaves.items():
-            self.origins[leaf] = origin
-            self._put(leaf, part)
+            parsed = self._parsed(value, origin)
+        self._add_value(self._present_names(key), parsed, origin)
 
-    def _put(self, key: str, value: Any) -> None:
-        if key in self.groups and (value is None or value == {}):
+    def _parsed(self, value: str, origin: str) -> Any:
+        try:
+            return parse_yaml(value, origin, self.limits)
+        except YamlTooMuch:
+            raise
+        except SettingsError:
+            return value
+
+    def _add_value(self, names: _Names, value: Any, origin: str) -> None:
+        self.origins[".".join(names)] = origin
+        if isinstance(value, Mapping) and value:
+            for key, part in value.items():
+                self._add_value((*names, *self._names(names, str(key))), part, origin)
+        else:
+            self._put(names, value)
+
+    def _names(self, above: _Names, key: str) -> _Names:
+        """The names that a key below `above` stands for: dots lead into groups, not into free mappings."""
+        names: _Names = ()
+        for part in key.split("."):
+            if self._is_free((*above, *names)):
+                return (*names, key.split(".", len(names))[-1])
+            names = (*names, part)
+        return names
+
+    def _is_free(self, names: _Names) -> bool:
+        return any(".".join(names[:n]) in self.mappings for n in range(1, len(names) + 1))
+
+    def _present_names(self, key: str) -> _Names:
+        """The names that a dotted key on the command line stands for. In a free mapping a name that is there
+        already may hold dots; a new one ends at the next dot."""
+        parts = key.split(".")
+        names: _Names = ()
+        inside: Any = self.tree
+        while parts:
+            lengths = range(len(parts), 1, -1) if self._is_free(names) and isinstance(inside, dict) else ()
+            length = next((n for n in lengths if ".".join(parts[:n]) in inside), 1)
+            name = ".".join(parts[:length])
+            names = (*names, name)
+            parts = parts[length:]
+            inside = inside.get(name) if isinstance(inside, dict) else None
+        return names
+
+    def _put(self, names: _Names, value: Any) -> None:
+        if ".".join(names) in self.groups and (value is None or value == {}):
             return  # a group whose lines are all commented out
-        *groups, last = key.split(".")
+        *groups, last = names
         into = self.tree
         for group in groups:
             child = into.get(group)
@@ -184,11 +227,3 @@ class _MergedSettings:
                 child = into[group] = {}
             into = child
         into[last] = value
-
-
-def _construct(node: yaml.Node) -> Any:
-    loader = _YamlLoader("")
-    try:
-        return loader.construct_object(node, deep=True)
-    finally:
-        loader.dispose()

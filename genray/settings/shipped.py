@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import Any
 
-import yaml
+from genray.settings.yaml_reader import parse_yaml
 
 _CONFIGS = files("configs")
 
@@ -28,4 +28,4 @@ def shipped_text(target: str) -> str:
 
 def shipped_values(target: str) -> dict[str, Any]:
     """What the YAML of `target` sets, nested."""
-    return yaml.safe_load(shipped_text(target)) or {}
+    return parse_yaml(shipped_text(target), shipped_place(target)) or {}

@@ -14,12 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from genray.errors import RunError
+from genray.errors import RunError, SettingsError
 from genray.report.page import Picture, png_size
 from genray.settings.base import flatten, nested
 from genray.settings.shipped import shipped_targets, shipped_values
+from genray.settings.yaml_reader import parse_yaml
 from genray.targets import find_target
 from genray.text import duration
 from jobs.runs.formatting import is_finite_number, short_text
@@ -250,7 +249,7 @@ class _Folder:
             content = parse(data.decode("utf-8"))
             if isinstance(content, kind):
                 return content
-        except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError):
+        except (SettingsError, ValueError, TypeError, AttributeError, RecursionError):
             pass
         self._leave_out(path, "it is damaged")
         return kind()
@@ -327,10 +326,7 @@ def _json(text: str | bytes) -> Any:
 
 
 def _yaml(text: str) -> Any:
-    # A few references to references in it make a value that takes for ever to compare or to write.
-    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-        raise ValueError("a reference")
-    return yaml.safe_load(text)
+    return parse_yaml(text, "settings.yaml")
 
 
 def _count_parameters(folder: _Folder, weights: Path) -> int | None:

@@ -13,9 +13,10 @@ from typing import Any
 
 import yaml
 
-from genray.errors import GenrayError, RunError, error_from_json
+from genray.errors import GenrayError, RunError, SettingsError, error_from_json
 from genray.io.bad_input import BadInput
 from genray.io.files import lock_file, remove_leftovers, storage_errors, write_json, write_text
+from genray.settings.yaml_reader import parse_yaml
 from jobs.runs.outcome import TrainingOutcome
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -131,8 +132,8 @@ class Run:
         try:
             # Other kinds of the same group have settings that this one does not know.
             defaults = {k: value for k, value in settings.defaults.items() if k in settings.values}
-            before = {**defaults, **yaml.safe_load(self.settings.read_text(encoding="utf-8"))}
-        except (yaml.YAMLError, TypeError, ValueError) as error:
+            before = {**defaults, **parse_yaml(self.settings.read_text(encoding="utf-8"), str(self.settings))}
+        except (SettingsError, TypeError, ValueError) as error:
             raise self._damaged(self.settings) from error
         changes = _differences(before, settings.values)
         self._refuse([c for c in changes if not is_listed(c.key, settings.changeable)], self.settings)

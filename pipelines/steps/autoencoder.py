@@ -103,9 +103,10 @@ def resized(image: PixelArray, size: tuple[int, int], fit: Literal["crop", "stre
 def error_limit(calibration: Mapping[str, Any]) -> dict[str, float]:
     """The largest error of held-out images of the training, if a bundle's calibration knows the mean squared
     error, as a step's `prepare` returns it."""
-    if calibration.get("error") != "mse":
+    largest = calibration.get("quantiles", {}).get("1")
+    if calibration.get("error") != "mse" or largest is None:
         return {}
-    return {"error_limit": float(calibration["quantiles"]["1"])}
+    return {"error_limit": float(largest)}
 
 
 class EncoderNetwork(nn.Module):

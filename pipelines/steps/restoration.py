@@ -53,7 +53,8 @@ class RestorationStep(BundleStep[R]):
         assert isinstance(network, Restorer)
         preprocessing = self.manifest.preprocessing
         self._channels = network.channels
-        self._multiple = network.multiple
+        assert preprocessing.multiple is not None  # `read_manifest` finds it
+        self._multiple = preprocessing.multiple
         self._runner = self.make_runner(network, preprocessing.input, preprocessing.output, place)
         return self._runner.notes
 

@@ -127,7 +127,10 @@ def test_what_is_damaged_or_absurd_is_left_out_with_a_note(run: Run) -> None:
         assert part in notes
 
 
-@pytest.mark.parametrize("text", ["a: [", "- 1", "a: &x [1]\nb: [*x, *x]", "\xff"])
+ALIASES = "a0: &a0 [1]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1", ALIASES, "\xff"])
 def test_damaged_settings_do_not_hide_the_rest(run: Run, text: str) -> None:
     run.settings.write_text(text, encoding="latin-1")
     run.outcome.write_text(json.dumps({"target": "loop", "metrics": {"l1": 0.5}, "epochs": 2}))
