@@ -1,11 +1,12 @@
 """Recorded ECG: WFDB, EDF, BDF and CSV, read stretch by stretch, so that a day of it is never in memory.
 
-    WFDB  .hea .dat .atr  formats 16, 24, 32, 61, 80, 160, 212; not 8, 310, 311, FLAC, several segments
-    EDF   .edf .bdf       EDF, EDF+C, BDF, BDF+C; not the discontinuous EDF+D
+    WFDB  .hea .dat .atr  one segment or several; formats 8, 16, 24, 32, 61, 80, 160, 212, 310, 311, FLAC
+    EDF   .edf .bdf       EDF, EDF+C, EDF+D, BDF, BDF+C, BDF+D
     CSV   .csv            as `genray/ecg/records/csv.py` says
 
-`open_record` in `open.py` opens any of them. Channels that are no ECG (other units than volts, names such as
-RESP or ABP) are left out.
+`open_record` in `open.py` opens any of them. Every record is one line of time at one rate: where nothing was
+recorded, or a file was cut off, its samples are MISSING. Channels that are no ECG (other units than volts,
+names such as RESP or ABP) are left out.
 """
 
 from __future__ import annotations
@@ -27,12 +28,26 @@ MISSING = -32768
 
 MAX_LEADS = 16
 MAX_CHANNELS = 512
+MAX_DAYS = 366
 RATES = (50.0, 4000.0)
 _MOST_LISTED = 10  # channels that are named when none is an ECG
+_LONGEST_DETAIL = 200  # characters of what a library says of a damaged file
 _FINEST = 200.0  # units a millivolt that are kept at least, as in the MIT-BIH database
 _MILLIVOLTS = {"nv": 1e-6, "uv": 1e-3, "mv": 1.0, "v": 1e3}
 _NO_ECG = re.compile(
-    r"\b(resp|abp|art|cvp|pap|icp|bp|pleth|ppg|spo2|sao2|co2|eeg|emg|eog|temp|status|accel?|acc|event)", re.I
+    r"\b(resp|abp|art|cvp|pap|icp|n?i?bp|pleth|ppg|spo2|sao2|co2|eeg|emg|eog|temp|status|accel?|acc|event"
+    r"|(hr|heart.?rate|pulse|pr|bpm|marker|trigger|loc|roc|chin|leg)\b)",
+    re.I,
+)
+_EEG = re.compile(  # electrodes of the 10-20 system or beside the eyes against others: C3-M2, Fp1-F7, E1-A2
+    r"\s*(fp|af|fc|ft|cp|tp|po|[fctpo])(z|\d\d?)\s*[-:]\s*(ref|avg?|fp|af|fc|ft|cp|tp|po|[amfctpo])(z|\d)?\s*|"
+    r"\s*(e[12]|[lr]oc)\s*[-:]\s*[am]\d\s*",
+    re.I,
+)
+_NAMED_ECG = re.compile(
+    r".*(ecg|ekg).*|(lead|ableitung|mod\.?)?[ _-]?"
+    r"(i{1,3}|v[1-9]?r?|m?av[rlf]|ml?i{1,3}|mv[1-9]|mcl\d|cm\d|d(i{1,3}|[123])|es|as|ai)",
+    re.I,
 )
 
 
@@ -51,37 +66,52 @@ class Annotations:
 
 @dataclass(frozen=True)
 class Scale:
-    """How the stored numbers of a channel become units: `(stored - baseline) * factor`.
+    """How the stored numbers of a channel become millivolts: `(stored - baseline) / gain`.
 
     Attributes:
-        gain: units a millivolt.
-        factor: below 0 where the file says that the channel is stored upside down.
-        missing: the stored number that says that there is no sample.
+        gain: stored numbers a millivolt; below 0 where the channel is stored upside down.
+        baseline: number that stands for 0 mV.
+        low: least number that can be stored.
+        high: greatest number that can be stored.
+        missing: number that says that there is no sample.
     """
 
     gain: float
     baseline: float
-    factor: float = 1.0
+    low: float
+    high: float
     missing: int | None = None
 
-    @classmethod
-    def fitting(
-        cls, gain: float, baseline: float, low: float, high: float, missing: int | None = None
-    ) -> Scale:
-        """The scale of a channel that stores `low` to `high` with `gain` numbers a millivolt.
+    @property
+    def fault(self) -> str:
+        """Why it cannot be; empty if it can."""
+        if 1e-6 < abs(self.gain) < 1e9 and abs(self.baseline) < 1e12:
+            return ""
+        return f"a channel has {self.gain:g} units a millivolt and the baseline {self.baseline:g}"
 
-        It is coarser than the file's where 16 bits do not hold all, yet not coarser than 5 uV: what is
-        beyond 163 mV then saturates.
+    @property
+    def gain_of_all(self) -> float:
+        """Units a millivolt at which 16 bits hold every number that can be stored."""
+        reach = max(abs(self.low - self.baseline), abs(self.high - self.baseline), 1)
+        return abs(self.gain) * -(MISSING + 1) / reach
 
-        Raises:
-            ValueError: a gain or baseline that cannot be.
-        """
-        size = abs(gain)
-        if not (1e-6 < size < 1e9 and abs(baseline) < 1e12):
-            raise ValueError(f"a channel has {gain:g} units a millivolt and the baseline {baseline:g}")
-        reach = max(abs(low - baseline), abs(high - baseline), 1)
-        kept = min(size, max(size * -(MISSING + 1) / reach, _FINEST))
-        return cls(kept, baseline, kept / gain, missing)
+    def to_units(self, stored: NDArray[np.integer], gain: float) -> NDArray[np.int16]:
+        """Stored numbers (samples,) as `gain` units a millivolt."""
+        scaled = np.rint((stored - self.baseline) * (gain / self.gain))
+        units: NDArray[np.int16] = np.clip(scaled, MISSING + 1, -MISSING - 1).astype(np.int16)
+        if self.missing is not None:
+            units[stored == self.missing] = MISSING
+        return units
+
+
+def common_gain(scales: Sequence[Scale]) -> float:
+    """The units a millivolt in which a lead is read that is stored by one of `scales` here, another there.
+
+    It is coarser than the file's where 16 bits do not hold all, yet not coarser than 5 uV: what is beyond
+    163 mV then saturates.
+    """
+    finest = max(abs(scale.gain) for scale in scales)
+    return min(finest, max(min(scale.gain_of_all for scale in scales), _FINEST))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -96,6 +126,7 @@ class EcgRecord(ABC):
         samples: of each lead.
         gains: units a millivolt of each lead.
         start: unix time of the first sample, if the file says it (files know no time zone: taken as UTC).
+        notes: what was left out, is missing, or was assumed, each in a few words.
     """
 
     path: Path
@@ -104,6 +135,7 @@ class EcgRecord(ABC):
     samples: int
     gains: tuple[float, ...]
     start: float | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -125,9 +157,11 @@ class EcgRecord(ABC):
             return np.empty((0, len(self.leads)), np.int16)
         try:
             return self._read(start, stop)
-        except (OSError, ValueError) as error:
+        except DataError:
+            raise
+        except Exception as error:  # whatever a library makes of a damaged file
             raise DataError(
-                f"cannot read samples {start} to {stop} of {self.name}: {error}",
+                f"cannot read samples {start} to {stop} of {self.name}: {reason_of(error)}",
                 where=str(self.path),
                 hint="mend the file or leave it out; if it was being written, open it again",
             ) from error
@@ -154,7 +188,24 @@ def numbers_a_millivolt(numbers_a_unit: float, unit: str) -> float | None:
 
 def is_ecg(name: str) -> bool:
     """Whether a channel in volts may be an ECG by its name."""
-    return not _NO_ECG.search(name)
+    return not (_NO_ECG.search(name) or _EEG.fullmatch(name))
+
+
+def is_named_ecg(name: str) -> bool:
+    """Whether a channel has the name of an ECG lead: II, aVR, V1, MLII, ECG 2."""
+    return is_ecg(name) and _NAMED_ECG.fullmatch(name.strip()) is not None
+
+
+def watched_rate(rates: Sequence[tuple[str, int]]) -> int:
+    """The rate at which a record is read, of its channels by name: the highest of those that have the name of
+    an ECG lead, else of all."""
+    return max((rate for name, rate in rates if is_named_ecg(name)), default=max(rate for _, rate in rates))
+
+
+def other_rates_note(left_out: Sequence[str]) -> str:
+    """What is said of channels that have another rate than those that are read."""
+    listed = printable(", ".join(left_out[:_MOST_LISTED]))
+    return f"left out, of another rate than the leads that are read: {listed}"
 
 
 def lead_names(names: Sequence[str]) -> tuple[str, ...]:
@@ -190,6 +241,20 @@ def check_channels(path: Path, channels: Sequence[tuple[str, str, bool]]) -> Non
     )
 
 
+def reason_of(error: Exception) -> str:
+    """What an exception that was not raised by a reader itself says of a file: our words, then its own."""
+    if isinstance(error, EndsEarly):
+        return str(error)
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    detail = printable(str(error))[:_LONGEST_DETAIL]
+    return f"it is damaged, or not of its format ({type(error).__name__}: {detail})"
+
+
+class EndsEarly(ValueError):
+    """A file that has become shorter than it was when it was opened."""
+
+
 def check_shape(path: Path, leads: int, rate: float, samples: int) -> None:
     """Raise a DataError unless a record of so many leads, samples a second and samples makes sense."""
     if samples <= 0:
@@ -198,6 +263,8 @@ def check_shape(path: Path, leads: int, rate: float, samples: int) -> None:
         problem = f"it has {rate:g} samples a second, not {RATES[0]:g} to {RATES[1]:g}"
     elif leads > MAX_LEADS:
         problem = f"it has {leads} leads; {MAX_LEADS} are read at most"
+    elif samples / rate > MAX_DAYS * 86400:
+        problem = f"it would last {samples / rate / 86400:.0f} days; {MAX_DAYS} are read at most"
     else:
         return
     raise DataError(
@@ -205,15 +272,3 @@ def check_shape(path: Path, leads: int, rate: float, samples: int) -> None:
         where=str(path),
         hint="leave the file out, or mend it",
     )
-
-
-def to_units(stored: NDArray[np.integer], scales: Sequence[Scale]) -> NDArray[np.int16]:
-    """Stored numbers (samples, leads) as units."""
-    baseline = np.array([scale.baseline for scale in scales])
-    factor = np.array([scale.factor for scale in scales])
-    scaled = np.clip(np.rint((stored - baseline) * factor), MISSING + 1, -MISSING - 1)
-    units: NDArray[np.int16] = scaled.astype(np.int16)
-    for lead, scale in enumerate(scales):
-        if scale.missing is not None:
-            units[stored[:, lead] == scale.missing, lead] = MISSING
-    return units

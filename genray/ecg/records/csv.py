@@ -5,13 +5,15 @@
     0.0028,,-0.110
 
 `time` is in seconds, from anything or unix time (above 10^8), and even; without that column the rate has
-to be given. Every other column is a lead in millivolts. An empty cell or NaN is a missing sample. No cell is
-quoted. Commas separate, or semicolons or tabs if these do in the header; numbers may then have a decimal
-comma.
+to be given. The columns with names of ECG leads are read, or all that may be an ECG if none has such a name;
+in millivolts, or in the unit that the name ends with: `II (uV)`, `ECG [mV]`, `V1_uV`. An empty cell or NaN is
+a missing sample. No cell is quoted. Commas separate, or semicolons or tabs if these do in the header; numbers
+may then have a decimal comma.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +28,12 @@ from genray.ecg.records.base import (
     EcgRecord,
     check_shape,
     is_ecg,
+    is_named_ecg,
     lead_names,
+    numbers_a_millivolt,
     unusable,
 )
+from genray.text import printable
 
 _GAIN = 1000.0
 _STRIDE = 1024  # the place of every so manieth line is remembered
@@ -38,6 +43,10 @@ _UNIX_TIME = 1e8
 _MISSING_CELLS = ["", "nan", "NaN", "NA", "null"]
 _FINER = {"milliseconds": 1000, "microseconds": 1_000_000, "nanoseconds": 1_000_000_000}
 _SECONDS = "`time` is in seconds, from anything or unix time: no dates, no clock times"
+_WITH_UNIT = re.compile(
+    r"(?P<name>.*?)\s*([(\[]\s*(?P<unit>[^()\[\]]*?)\s*[)\]]|[\s_/](?P<bare>(n|u|\u00b5|\u03bc|m)v))", re.I
+)
+_HINT_UNIT = "name columns after leads, as II or ECG; a unit after the name is V, mV or uV, as in ECG (uV)"
 _HINT = "it needs a line such as time,II,V1 and then one for each sample, in seconds and millivolts"
 
 
@@ -49,7 +58,16 @@ class _Columns:
     point: str
     names: Sequence[str]
     time: int | None  # column of the times
-    leads: Sequence[int]  # columns of the leads
+    leads: Sequence[_Lead]
+
+
+@dataclass(frozen=True)
+class _Lead:
+    """A column that is a lead: where it is, its name without a unit, and its millivolts a unit."""
+
+    column: int
+    name: str
+    millivolts: float
 
 
 @dataclass(frozen=True)
@@ -164,7 +182,7 @@ class CsvRecord(EcgRecord):
         elif rate is None:
             hint = "add a column `time` in seconds; or tell the monitor the samples a second: source.csv_rate"
             raise unusable(path, "nothing says its rate", hint)
-        leads = lead_names([columns.names[n] for n in columns.leads])
+        leads = lead_names([lead.name for lead in columns.leads])
         record = cls(
             path=path,
             rate=rate,
@@ -172,6 +190,7 @@ class CsvRecord(EcgRecord):
             samples=lines.count,
             gains=(_GAIN,) * len(leads),
             start=first_time if first_time is not None and first_time > _UNIX_TIME else None,
+            notes=_notes(columns),
             table=table,
             first_time=first_time,
         )
@@ -183,7 +202,8 @@ class CsvRecord(EcgRecord):
         cells = self.table.read(start, stop)
         if self.first_time is not None:
             self._check_times(cells[:, self.table.columns.time], start, self.first_time)
-        values = cells[:, self.table.columns.leads]
+        leads = self.table.columns.leads
+        values = cells[:, [lead.column for lead in leads]] * [lead.millivolts for lead in leads]
         most = (-MISSING - 1) / _GAIN
         units = np.rint(np.nan_to_num(np.clip(values, -most, most)) * _GAIN)
         return np.where(np.isfinite(values), units, MISSING).astype(np.int16)
@@ -213,11 +233,32 @@ def _parse_header(path: Path, header: bytes, beginning: bytes) -> _Columns:
     if len(names) > MAX_LEADS + 1:
         raise unusable(path, f"it has {len(names)} columns; {MAX_LEADS} leads are read at most", _HINT)
     time = next((n for n, name in enumerate(names) if name.lower() == "time"), None)
-    leads = [n for n, name in enumerate(names) if n != time and is_ecg(name)]
+    leads = [lead for n, name in enumerate(names) if n != time and (lead := _lead(n, name))]
+    leads = [lead for lead in leads if is_named_ecg(lead.name)] or leads
     if not leads:
-        raise unusable(path, f"no column is an ECG: {', '.join(names)}"[:200], _HINT)
+        raise unusable(path, f"no column is an ECG: {', '.join(names)}"[:200], _HINT_UNIT)
     point = "," if separator != "," and b"," in beginning else "."
     return _Columns(separator, point, names, time, leads)
+
+
+def _lead(column: int, name: str) -> _Lead | None:
+    """The lead that a column of this name is; None if it is no ECG."""
+    units: float | None = 1.0
+    if found := _WITH_UNIT.fullmatch(name):
+        unit = found["unit"] or found["bare"] or ""
+        units = numbers_a_millivolt(1.0, unit)
+        if units is None and is_named_ecg(unit):  # no unit, as in ECG (II)
+            units = 1.0
+        else:
+            name = found["name"]
+    return _Lead(column, name, 1 / units) if units is not None and is_ecg(name) else None
+
+
+def _notes(columns: _Columns) -> tuple[str, ...]:
+    """What is said of the columns that are not read."""
+    taken = {columns.time, *(lead.column for lead in columns.leads)}
+    left_out = [name for n, name in enumerate(columns.names) if n not in taken and name]
+    return (f"left out, no ECG by their names: {printable(', '.join(left_out))}",) if left_out else ()
 
 
 def _rate(path: Path, first: float, last: float, lines: int) -> float:

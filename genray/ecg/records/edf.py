@@ -1,36 +1,48 @@
-"""Records in EDF, EDF+C, BDF and BDF+C (https://www.edfplus.info/specs/edf.html, edfplus.html).
+"""Records in EDF, EDF+C, EDF+D, BDF, BDF+C and BDF+D: https://www.edfplus.info/specs/edf.html, edfplus.html.
 
-Read here, not by pyedflib: that keeps at most 64 files open, each only once, and has no threads in mind.
-What the header says of the patient is never looked at.
+Read here, not by a library: pyedflib 0.1.42 refuses a file that is discontinuous, one that was cut off, and
+one whose unit is µV; edfio 0.4.18 puts the data records of a discontinuous file side by side, without their
+gaps, and cannot decode the unit µV. What the header says of the patient is never looked at.
 """
 
 from __future__ import annotations
 
+import math
+import re
+from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from genray.ecg.records.base import (
     MAX_CHANNELS,
+    MISSING,
     EcgRecord,
+    EndsEarly,
     Scale,
     check_channels,
     check_shape,
+    common_gain,
     is_ecg,
     lead_names,
     numbers_a_millivolt,
-    to_units,
+    other_rates_note,
     unusable,
+    watched_rate,
 )
 
 _FIXED, _PER_CHANNEL = 256, 256
 _WIDTHS = (16, 80, 8, 8, 8, 8, 8, 80, 8, 32)  # of the fields of a channel
 _ANNOTATIONS = ("EDF Annotations", "BDF Annotations")  # no signal
 _FIRST_YEAR = 85  # a year of two digits is 1985 to 2084
+_ONSET = re.compile(rb"([+-]\d{1,12}(?:\.\d{0,12})?)[\x14\x15]")  # seconds, at the beginning of a data record
+_LONGEST_ONSET = 32  # bytes
+_OVERLAP = 0.01  # of a data record may lie within the one before it, as clocks are not exact
 
 
 @dataclass(frozen=True)
@@ -44,31 +56,57 @@ class _EdfSignal:
 
 @dataclass(frozen=True)
 class _DataRecords:
-    """Where in the file the data records lie, one after the other."""
+    """Where in the file the data records lie, one after the other.
 
-    offset: int  # bytes of the header before them
-    samples: int  # of all channels, in each
-    width: int  # bytes of a sample
+    Attributes:
+        offset: bytes of the header before them.
+        samples: of all channels, in each.
+        width: bytes of a sample.
+        size: bytes of the file.
+        count: data records, the last of which may be cut off.
+    """
+
+    offset: int
+    samples: int
+    width: int
+    size: int
+    count: int
+
+    @property
+    def whole(self) -> int:
+        """The data records that are whole."""
+        return min(self.count, (self.size - self.offset) // (self.samples * self.width))
+
+    def byte(self, number: int, sample: int) -> int:
+        """Where in the file a sample of data record `number` lies."""
+        return self.offset + (number * self.samples + sample) * self.width
+
+    def held(self, number: int, signal: _EdfSignal) -> int:
+        """Samples of `signal` that data record `number` holds: all, unless the file was cut off there."""
+        there = (self.size - self.byte(number, signal.before)) // self.width
+        return min(max(there, 0), signal.samples)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EdfRecord(EcgRecord):
-    """An EDF or BDF file. Where channels have different rates, the ECG leads of the highest are taken.
+    """An EDF or BDF file. Where channels have different rates, the ECG leads of one rate are taken.
 
     Attributes:
         signals: the channels that are taken, in the order of `leads`.
         data: where their samples lie.
+        begins: the sample with which each data record begins; None where they follow on each other.
     """
 
     signals: Sequence[_EdfSignal]
     data: _DataRecords
+    begins: Sequence[int] | None = None
 
     @classmethod
     def open(cls, path: Path) -> EdfRecord:
-        """Read the header of `path`.
+        """Read the header of `path`, and of a discontinuous file the times of its data records.
 
         Raises:
-            DataError: the header is wrong, the file is shorter than it says, or discontinuous.
+            DataError: the header or one of these times is wrong.
         """
         if not path.is_file():
             raise unusable(path, "there is no such file", "check its path")
@@ -77,53 +115,78 @@ class EdfRecord(EcgRecord):
             is_bdf = head[:8] == b"\xffBIOSEMI"
             if len(head) < _FIXED or not (is_bdf or head[:8] == b"0       "):
                 raise unusable(path, "it does not begin as an EDF or BDF file")
-            if head[192:197] in (b"EDF+D", b"BDF+D"):
-                hint = "convert it to EDF+C, or to one file a part"
-                raise unusable(path, "it is discontinuous (EDF+D)", hint)
-            count = _number(path, head[252:256])
-            if not 0 < count <= MAX_CHANNELS:
-                raise unusable(path, f"its header names {count:g} channels")
-            fields = file.read(_PER_CHANNEL * int(count))
-        if len(fields) < _PER_CHANNEL * count:
+            channel_count = _number(path, head[252:256])
+            if not 0 < channel_count <= MAX_CHANNELS:
+                raise unusable(path, f"its header names {channel_count:g} channels")
+            fields = file.read(_PER_CHANNEL * int(channel_count))
+        if len(fields) < _PER_CHANNEL * channel_count:
             raise unusable(path, "its header ends early")
-        channels = _parse_channels(path, fields, int(count))
+        channels = _parse_channels(path, fields, int(channel_count))
         _check_ecg(path, channels)
-        samples = max(c.samples for c in channels if c.scale)
-        signals = [c for c in channels if c.scale and c.samples == samples]
+        leads = [c for c in channels if c.scale]
+        each = watched_rate([(c.name, c.samples) for c in leads])
+        signals = [c for c in leads if c.samples == each]
+        seconds = _number(path, head[244:252])
+        rate = each / seconds if seconds > 0 else 0.0
         data = _DataRecords(
-            offset=_FIXED + _PER_CHANNEL * int(count),
+            offset=_FIXED + len(fields),
             samples=sum(c.samples for c in channels),
             width=3 if is_bdf else 2,
+            size=path.stat().st_size,
+            count=0,
         )
-        seconds = _number(path, head[244:252])
+        data, notes = _count_data_records(path, _number(path, head[236:244]), data)
+        if others := [f"{c.name} ({c.samples / seconds:g} Hz)" for c in leads if c.samples != each and rate]:
+            notes.append(other_rates_note(others))
+        begins, first = None, 0.0
+        if head[192:197] in (b"EDF+D", b"BDF+D") and data.whole and rate:
+            onsets = _read_onsets(path, data, channels)
+            begins, first = _begins(path, onsets, rate, each), onsets[0]
+        start = _unix_time(head[168:184])
         record = cls(
             path=path,
             leads=lead_names([signal.name for signal in signals]),
-            gains=tuple(signal.scale.gain for signal in signals if signal.scale),
-            rate=samples / seconds if seconds > 0 else 0.0,
-            start=_unix_time(head[168:184]),
-            samples=_count_data_records(path, _number(path, head[236:244]), data) * samples,
+            gains=tuple(common_gain([signal.scale]) for signal in signals if signal.scale),
+            rate=rate,
+            start=None if start is None else start + first,
+            samples=_count_samples(data, signals) if begins is None else begins[-1] + each,
+            notes=tuple(notes),
             signals=signals,
             data=data,
+            begins=begins,
         )
         check_shape(path, len(record.leads), record.rate, record.samples)
         return record
 
     def _read(self, start: int, stop: int) -> NDArray[np.int16]:
-        data = self.data
         each = self.signals[0].samples
-        stored = np.empty((stop - start, len(self.signals)), np.int64)
+        units = np.full((stop - start, len(self.signals)), MISSING, np.int16)
+        first = start // each if self.begins is None else max(0, bisect_right(self.begins, start) - 1)
+        count = self.data.count if self.begins is None else len(self.begins)
         with self.path.open("rb") as file:
-            for number in range(start // each, -(-stop // each)):
-                first, last = max(start, number * each), min(stop, (number + 1) * each)
-                for lead, signal in enumerate(self.signals):
-                    before = number * data.samples + signal.before + first - number * each
-                    file.seek(data.offset + before * data.width)
-                    raw = file.read((last - first) * data.width)
-                    if len(raw) < (last - first) * data.width:
-                        raise ValueError("the file ends early")
-                    stored[first - start : last - start, lead] = _decode(raw, data.width)
-        return to_units(stored, [signal.scale for signal in self.signals if signal.scale])
+            for number in range(first, count):
+                begin = number * each if self.begins is None else self.begins[number]
+                if begin >= stop:
+                    break
+                low, high = max(start, begin), min(stop, begin + each)
+                if low < high:
+                    within = units[low - start : high - start]
+                    self._read_data_record(file, number, low - begin, high - begin, within)
+        return units
+
+    def _read_data_record(
+        self, file: BinaryIO, number: int, first: int, last: int, units: NDArray[np.int16]
+    ) -> None:
+        """Read the samples `first` to `last` of a data record into `units`, (samples, leads)."""
+        for lead, signal in enumerate(self.signals):
+            count = min(last, self.data.held(number, signal)) - first
+            if count <= 0 or signal.scale is None:
+                continue
+            file.seek(self.data.byte(number, signal.before + first))
+            raw = file.read(count * self.data.width)
+            if len(raw) < count * self.data.width:
+                raise EndsEarly("the file ends early")
+            units[:count, lead] = signal.scale.to_units(_decode(raw, self.data.width), self.gains[lead])
 
 
 def _parse_channels(path: Path, fields: bytes, count: int) -> list[_EdfSignal]:
@@ -135,11 +198,11 @@ def _parse_channels(path: Path, fields: bytes, count: int) -> list[_EdfSignal]:
     channels: list[_EdfSignal] = []
     before = 0
     for label, _, dimension, *limits, _, in_record, _ in zip(*columns, strict=True):
-        name = label.decode("latin-1").strip()
+        name = _text(label)
         samples = int(_number(path, in_record))
         if samples < 0:
             raise unusable(path, f"channel {len(channels) + 1} has {samples} samples in a data record")
-        unit = dimension.decode("latin-1").strip()
+        unit = _text(dimension)
         scale = _scale(path, name, unit, limits)
         channels.append(_EdfSignal(name, unit, samples, before, scale if samples else None))
         before += samples
@@ -162,19 +225,74 @@ def _scale(path: Path, name: str, unit: str, limits: list[bytes]) -> Scale | Non
         raise unusable(path, f"the limits of its channel {name!r} are no range")
     slope = (high - low) / (most - least)
     gain = numbers_a_millivolt(slope, unit)
-    return None if gain is None else Scale.fitting(gain, low - least * slope, low, high)
+    if gain is None:
+        return None
+    scale = Scale(gain, low - least * slope, low, high)
+    if scale.fault:
+        raise unusable(path, scale.fault)
+    return scale
 
 
-def _count_data_records(path: Path, declared: float, data: _DataRecords) -> int:
-    """The data records that the header of `path` declares, or that the file holds where the header says -1:
-    it was still being written then."""
-    size = data.samples * data.width
-    held = (path.stat().st_size - data.offset) // size if size else 0
-    if declared > held:
-        hint = "it was not copied as a whole: fetch it again"
-        problem = f"its header says {declared:.0f} data records, and it holds {max(held, 0)}"
-        raise unusable(path, problem, hint)
-    return int(declared) if declared >= 0 else held
+def _count_data_records(path: Path, declared: float, data: _DataRecords) -> tuple[_DataRecords, list[str]]:
+    """`data` with the data records that the file holds, of those that its header declares, and what is to be
+    said of that. A header declares -1 while the file is being written."""
+    if not math.isfinite(declared):
+        raise unusable(path, f"its header says {declared:g} data records")
+    held = max(0, -((data.offset - data.size) // (data.samples * data.width)))
+    data = replace(data, count=held if declared < 0 else min(held, int(declared)))
+    if declared < 0:
+        return data, ["its header does not say its length, as if it was still being written"]
+    if data.whole < declared:
+        part = " and a part of one" if data.count > data.whole else ""
+        return data, [
+            f"cut off: its header says {declared:.0f} data records, and it holds {data.whole}{part}"
+        ]
+    return data, []
+
+
+def _count_samples(data: _DataRecords, signals: Sequence[_EdfSignal]) -> int:
+    """The samples of data records that follow on each other."""
+    if not data.count:
+        return 0
+    return (data.count - 1) * signals[0].samples + max(data.held(data.count - 1, s) for s in signals)
+
+
+def _read_onsets(path: Path, data: _DataRecords, channels: Sequence[_EdfSignal]) -> list[float]:
+    """When each data record that is whole begins, in seconds: the first annotation of each says it."""
+    times = next((c for c in channels if c.name in _ANNOTATIONS and c.samples), None)
+    if times is None:
+        raise unusable(path, "it is discontinuous (EDF+D), and has no annotations that say its times")
+    onsets: list[float] = []
+    with path.open("rb") as file:
+        for number in range(data.whole):
+            file.seek(data.byte(number, times.before))
+            onset = _ONSET.match(file.read(min(times.samples * data.width, _LONGEST_ONSET)))
+            if onset is None:
+                raise unusable(
+                    path, f"it is discontinuous (EDF+D), and its data record {number + 1} says no time"
+                )
+            onsets.append(float(onset[1]))
+    return onsets
+
+
+def _begins(path: Path, onsets: Sequence[float], rate: float, each: int) -> list[int]:
+    """The sample with which each data record of `each` samples begins."""
+    begins = [0]
+    for number, onset in enumerate(onsets[1:], 2):
+        begin = round((onset - onsets[0]) * rate)
+        end = begins[-1] + each
+        if begin < begins[-1] + each * (1 - _OVERLAP) - 1:
+            problem = f"its data record {number} begins before the one before it ends"
+            raise unusable(path, f"it is discontinuous (EDF+D), and {problem}: at {onset:g} s")
+        begins.append(end if abs(begin - end) <= 1 else begin)  # times are rounded: that is no gap
+    return begins
+
+
+def _text(field: bytes) -> str:
+    try:
+        return field.decode("utf-8").strip(" \0")
+    except UnicodeDecodeError:
+        return field.decode("latin-1").strip(" \0")
 
 
 def _number(path: Path, text: bytes) -> float:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from genray.ecg.records.base import EcgRecord
+from genray.ecg.records.base import EcgRecord, reason_of
+from genray.ecg.records.wfdb_header import segment_names
 from genray.errors import DataError
 
 _SUFFIXES = (".hea", ".edf", ".bdf", ".csv")
+_HINT = "give a WFDB (.hea), EDF, BDF or CSV file"
 
 
 def open_record(path: str | os.PathLike[str], *, rate: float | None = None) -> EcgRecord:
@@ -37,27 +39,33 @@ def open_record(path: str | os.PathLike[str], *, rate: float | None = None) -> E
         is_wfdb = suffix in (".hea", ".dat", ".atr")
         header = at.with_suffix(".hea") if is_wfdb else at.with_name(at.name + ".hea")
         if at.is_file() and not is_wfdb and not header.is_file():
-            raise ValueError("it is another kind of file")
+            raise DataError(_cannot_open(at, "it is another kind of file"), where=str(at), hint=_HINT)
         return WfdbRecord.open(header)
-    except (OSError, ValueError, OverflowError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise DataError(
-            f"cannot open the record {at.name}: {reason}",
-            where=str(at),
-            hint="give a WFDB (.hea), EDF, BDF or CSV file",
-        ) from error
+    except DataError:
+        raise
+    except Exception as error:  # whatever a library makes of a damaged file
+        raise DataError(_cannot_open(at, reason_of(error)), where=str(at), hint=_HINT) from error
 
 
 def find_records(folder: str | os.PathLike[str]) -> list[Path]:
-    """All `.hea`, `.edf`, `.bdf` and `.csv` files below `folder`, sorted; hidden ones are passed over.
+    """All `.hea`, `.edf`, `.bdf` and `.csv` files below `folder`, sorted; hidden ones and the segments of a
+    record of several are passed over.
 
     Raises:
         DataError: there is no such folder.
     """
     if not Path(folder).is_dir():
         raise DataError("no such folder of records", where=str(folder), hint="check its path")
-    records = []
+    records: list[Path] = []
     for at, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        records += [Path(at, f) for f in files if f.lower().endswith(_SUFFIXES) and not f.startswith(".")]
+        found = [Path(at, f) for f in files if f.lower().endswith(_SUFFIXES) and not f.startswith(".")]
+        headers = [path for path in found if path.suffix == ".hea"]
+        named = {header: segment_names(header) for header in headers}
+        segments = {Path(at, f"{name}.hea") for names in named.values() for name in names}
+        records += [path for path in found if path not in segments or named.get(path)]
     return sorted(records)
+
+
+def _cannot_open(path: Path, reason: str) -> str:
+    return f"cannot open the record {path.name}: {reason}"

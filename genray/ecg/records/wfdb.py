@@ -1,127 +1,144 @@
-"""Records of PhysioNet's WFDB, read and written: a header, samples in .dat files beside it, beats in an
+"""Records of PhysioNet's WFDB, read and written: a header, samples in signal files beside it, beats in an
 .atr file.
 
-Read by their specification (https://physionet.org/physiotools/wag/header-5.htm, signal-5.htm and
-annot-5.htm) without the wfdb package: that takes 0.7 s and 90 MB to import, and follows URLs in names. Any
-tool of PhysioNet reads what is written here.
+A record of several segments is one line of time. Its leads are those of all segments by their names; where a
+segment does not have one, and between segments, samples are missing.
 """
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from genray.ecg.records.base import (
-    MAX_CHANNELS,
     MISSING,
     Annotations,
     EcgRecord,
     Scale,
     check_channels,
     check_shape,
+    common_gain,
     is_ecg,
     lead_names,
     numbers_a_millivolt,
-    to_units,
+    other_rates_note,
+    reason_of,
     unusable,
+    watched_rate,
+)
+from genray.ecg.records.wfdb_header import NO_SAMPLES, SignalLine, WfdbHeader, beside, read_header
+from genray.ecg.records.wfdb_signals import (
+    FileChannel,
+    SignalFile,
+    is_readable,
+    readable_formats,
+    stored_scale,
 )
 from genray.io.files import atomic_write, write_text
+from genray.text import printable
 
-_BITS = {"16": 16, "24": 24, "32": 32, "61": 16, "80": 8, "160": 16, "212": 12}
-_LARGEST_HEADER = 1 << 20
-_LARGEST_ANNOTATIONS = 64 << 20
-_DEFAULT_GAIN, _DEFAULT_RATE = 200.0, 250.0
-_RECORD = re.compile(
-    r"(?P<name>[^\s/]+)(?P<segments>/\d+)?\s+(?P<channels>\d+)(\s+(?P<rate>[\d.eE+-]+)(/[^\s]*)?)?"
-    r"(\s+(?P<samples>\d+))?(\s+(?P<time>[\d:.]+))?(\s+(?P<date>[\d/]+))?\s*"
-)
-_CHANNEL = re.compile(
-    r"(?P<file>\S+)\s+(?P<format>\d+)(x(?P<frame>\d+))?(:(?P<skew>\d+))?(\+(?P<offset>\d+))?"
-    r"(\s+(?P<gain>[\d.eE+-]+)(\((?P<baseline>-?\d+)\))?(/(?P<unit>\S+))?"
-    r"(\s+(?P<bits>\d+)(\s+(?P<zero>-?\d+)(\s+-?\d+(\s+-?\d+(\s+\d+(\s+(?P<name>.*))?)?)?)?)?)?)?\s*"
-)
+_LARGEST_ANNOTATIONS = 8 << 20  # bytes: the beats of a fortnight
+_NO_FORMAT = "0"  # of a signal without samples
+_MOST_NOTES = 5
 _BEATS = dict(zip(range(1, 14), "NLRaVFJASEj/Q", strict=True)) | {
     25: "B", 30: "?", 34: "e", 35: "n", 38: "f", 41: "r"
 }  # fmt: skip
 """The symbols of the annotation codes that stand for beats."""
 
-_SKIP, _TEXT = 59, 63  # codes of the words that are no annotations: a long interval, a text
+_NOTE, _SKIP = 22, 59  # codes of a text, and of the words that are no annotation but a long interval
+_TIME_RESOLUTION = re.compile(r"## time resolution: (\d{1,9}\.?\d{0,9})")
+_AFTER_CUT = 512  # bytes: more than any annotation has
 _LONGEST_STEP = 0x3FF  # samples between two annotations that fit into one word
 _WRITTEN_GAIN = 1000
 
 
-@dataclass(eq=False)
-class _SignalFile:
-    """A .dat file: format of its numbers, bytes before them, and samples of all channels in each frame."""
+class _LeadKey(NamedTuple):
+    """A signal's name, and which of the signals of a segment with this name it is."""
 
-    path: Path
-    format: str
-    offset: int
-    frame: int = 0
+    name: str
+    number: int
 
 
 @dataclass(frozen=True)
-class _WfdbSignal:
-    name: str
-    unit: str
-    file: _SignalFile
-    frame: int  # samples in each frame
-    before: int  # samples of other channels before it in each frame of the file
-    scale: Scale | None  # None: no ECG
+class _Channel:
+    """A signal of a segment that may be an ECG.
+
+    Attributes:
+        frame: samples in each frame.
+        skew: frames of its file before its first sample.
+        scale: of its numbers.
+        file: that holds it; None where it has no samples.
+        place: of it among the channels of its file.
+    """
+
+    frame: int
+    skew: int
+    scale: Scale
+    file: SignalFile | None
+    place: int
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """A stretch of a record: it begins with the frame `first`; of each lead there is a channel or none."""
+
+    first: int
+    frames: int
+    channels: Sequence[_Channel | None]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class WfdbRecord(EcgRecord):
-    """A WFDB record. Where channels have different rates, the ECG leads of the highest are taken; skew
-    between channels, a few ms on tapes, is not evened out.
+    """A WFDB record. Where channels have different rates, the ECG leads of one rate are taken.
 
     Attributes:
-        signals: the channels that are taken, in the order of `leads`.
+        frame: samples of each lead in each frame.
+        segments: those that have samples, by time.
     """
 
-    signals: Sequence[_WfdbSignal]
+    frame: int
+    segments: Sequence[_Segment]
 
     @classmethod
     def open(cls, path: Path) -> WfdbRecord:
-        """Read the header `path` and look at the .dat files that it names.
+        """Read the header `path`, those of its segments, and look at the signal files that they name.
 
         Raises:
-            DataError: the header is wrong or of a kind that is not read, or its .dat files are missing,
-                shorter than it says, or not in its folder.
+            DataError: a header is wrong or of a kind that is not read, or its signal files are missing or
+                not in its folder.
         """
-        lines = [
-            line for line in _read_header(path).splitlines() if line.strip() and not line.startswith("#")
-        ]
-        head = _RECORD.fullmatch(lines[0]) if lines else None
-        if head is None:
-            raise unusable(path, "its header is not one of WFDB")
-        if head["segments"]:
-            raise unusable(path, "it has several segments", "give the headers of its segments instead")
-        count = int(head["channels"])
-        if count > MAX_CHANNELS or len(lines) - 1 < count:
-            raise unusable(
-                path, f"its header names {head['channels']} channels and describes {len(lines) - 1}"
-            )
-        files: dict[Path, _SignalFile] = {}
-        channels = [_parse_channel(path, line, n, files) for n, line in enumerate(lines[1 : count + 1])]
-        check_channels(path, [(c.name, c.unit, c.scale is not None) for c in channels])
-        frame = max(c.frame for c in channels if c.scale)
-        signals = [c for c in channels if c.scale and c.frame == frame]
+        header = read_header(path)
+        found = _Found(path, header.frames_a_second)
+        if header.segments:
+            found.add_segments(header)
+        else:
+            found.add(header, 0, header.frames)
+        check_channels(path, found.channels)
+        stored = {key: frame for key, frame in found.frames.items() if key in found.scales}
+        if not stored:
+            raise unusable(path, "it holds no samples")
+        frame = watched_rate([(key.name, each) for key, each in stored.items()])
+        keys = [key for key, each in stored.items() if each == frame]
+        others = [f"{k.name} ({header.frames_a_second * n:g} Hz)" for k, n in stored.items() if n != frame]
+        segments = [part.segment(keys, frame) for part in found.parts if part.frames]
         record = cls(
             path=path,
-            leads=lead_names([signal.name for signal in signals]),
-            gains=tuple(signal.scale.gain for signal in signals if signal.scale),
-            rate=float(head["rate"] or _DEFAULT_RATE) * frame,
-            start=_unix_time(head["time"], head["date"]),
-            samples=_count_frames(path, int(head["samples"] or 0), files.values()) * frame,
-            signals=signals,
+            leads=lead_names([key.name for key in keys]),
+            gains=tuple(common_gain(found.scales[key]) for key in keys),
+            rate=header.frames_a_second * frame,
+            start=header.start,
+            samples=found.length * frame,
+            notes=found.all_notes(others),
+            frame=frame,
+            segments=[segment for segment in segments if any(segment.channels)],
         )
         check_shape(path, len(record.leads), record.rate, record.samples)
         return record
@@ -133,22 +150,220 @@ class WfdbRecord(EcgRecord):
             return None
         if path.stat().st_size > _LARGEST_ANNOTATIONS:
             raise unusable(self.path, f"its annotations are larger than {_LARGEST_ANNOTATIONS >> 20} MB")
-        frame = self.signals[0].frame  # annotations count frames
-        beats = sorted((peak * frame, symbol) for peak, symbol in _parse_beats(path.read_bytes()))
+        try:
+            found = _read_beats(path.read_bytes(), self.rate / self.frame)
+        except Exception as error:  # whatever the package makes of damaged ones
+            raise unusable(self.path, f"its annotations cannot be read: {reason_of(error)}") from error
+        beats = sorted((frame * self.frame, symbol) for frame, symbol in found)
         inside = [(peak, symbol) for peak, symbol in beats if 0 <= peak < self.samples]
         return Annotations(np.array([peak for peak, _ in inside], np.int64), [symbol for _, symbol in inside])
 
     def _read(self, start: int, stop: int) -> NDArray[np.int16]:
-        frame = self.signals[0].frame
-        first, last = start // frame, -(-stop // frame)
-        stored = np.empty((last - first, frame, len(self.signals)), np.int64)
-        for file in dict.fromkeys(signal.file for signal in self.signals):
-            frames = _read_stored(file, first * file.frame, last * file.frame).reshape(-1, file.frame)
-            for lead, signal in enumerate(self.signals):
-                if signal.file is file:
-                    stored[:, :, lead] = frames[:, signal.before : signal.before + frame]
-        flat = stored.reshape(-1, len(self.signals))[start - first * frame : stop - first * frame]
-        return to_units(flat, [signal.scale for signal in self.signals if signal.scale])
+        first, last = start // self.frame, -(-stop // self.frame)
+        units = np.full((last - first, self.frame, len(self.leads)), MISSING, np.int16)
+        begins = [segment.first for segment in self.segments]
+        for segment in self.segments[max(0, bisect_right(begins, first) - 1) :]:
+            if segment.first >= last:
+                break
+            begin, end = max(first, segment.first), min(last, segment.first + segment.frames)
+            if begin < end:
+                within = units[begin - first : end - first]
+                self._read_segment(segment, begin - segment.first, end - segment.first, within)
+        return units.reshape(-1, len(self.leads))[start - first * self.frame : stop - first * self.frame]
+
+    def _read_segment(self, segment: _Segment, first: int, last: int, units: NDArray[np.int16]) -> None:
+        """Read the frames `first` to `last` of a segment into `units`, (frames, samples in each, leads)."""
+        leads: dict[tuple[SignalFile, int], list[int]] = {}
+        for lead, channel in enumerate(segment.channels):
+            if channel is not None and channel.file is not None:
+                leads.setdefault((channel.file, channel.skew), []).append(lead)
+        for (file, skew), those in leads.items():
+            end = min(last + skew, file.frames)  # what would be after the end of the file is missing
+            if end <= first + skew:
+                continue
+            signals = file.read(first + skew, end)
+            for lead in those:
+                channel = segment.channels[lead]
+                assert channel is not None
+                values = channel.scale.to_units(signals[channel.place], self.gains[lead])
+                units[: end - skew - first, :, lead] = values.reshape(-1, self.frame)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A segment, before it is known which leads are taken."""
+
+    first: int
+    frames: int
+    channels: Mapping[_LeadKey, _Channel]
+
+    def segment(self, keys: Iterable[_LeadKey], frame: int) -> _Segment:
+        """It, with the channels of these leads that have `frame` samples in each frame."""
+        channels = [self.channels.get(key) for key in keys]
+        return _Segment(
+            self.first, self.frames, [c if c is not None and c.frame == frame else None for c in channels]
+        )
+
+
+@dataclass
+class _Found:
+    """What the headers of a record say, gathered segment by segment.
+
+    Attributes:
+        path: of the record's header.
+        rate: frames a second.
+        channels: name, unit and whether it may be an ECG of each signal that was met, each once.
+        frames: of each lead that may be an ECG, its samples in each frame.
+        scales: of each lead, those that it is stored by.
+        parts: the segments.
+        length: frames of all of them together.
+        notes: what a person should know.
+    """
+
+    path: Path
+    rate: float
+    channels: list[tuple[str, str, bool]] = field(default_factory=list)
+    frames: dict[_LeadKey, int] = field(default_factory=dict)
+    scales: dict[_LeadKey, list[Scale]] = field(default_factory=dict)
+    parts: list[_Part] = field(default_factory=list)
+    length: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def add_segments(self, header: WfdbHeader) -> None:
+        """Add the segments that `header` names, one after the other."""
+        known: dict[str, WfdbHeader] = {}
+        for line in header.segments:
+            if line.name == NO_SAMPLES:
+                self.length += line.frames
+                continue
+            if line.name not in known:
+                known[line.name] = self._segment_header(line.name)
+            self.add(known[line.name], self.length, line.frames)
+            self.length += line.frames
+        if header.frames not in (0, self.length):
+            self.notes.append(f"its header says {header.frames} samples, and its segments {self.length}")
+
+    def add(self, header: WfdbHeader, first: int, frames: int) -> None:
+        """Add the signals that `header` describes; they begin with the frame `first` and are so many `frames`
+        long, as long as the files if 0."""
+        files = _open_files(header)
+        held = max((file.frames for file in files.values()), default=0)
+        if header.path == self.path:
+            frames = frames or held
+            self.length = min(frames, held)
+        self._note_cut(header, frames, files)
+        met: Counter[str] = Counter()
+        places: Counter[str] = Counter()
+        channels: dict[_LeadKey, _Channel] = {}
+        for signal in header.signals:
+            met[signal.name] += 1
+            place = places[signal.file]
+            places[signal.file] += 1
+            key = _LeadKey(signal.name, met[signal.name])
+            scale = _scale(header, signal)
+            self._show(signal.name, signal.unit, taken=scale is not None)
+            if scale is None:
+                continue
+            channels[key] = _Channel(signal.frame, signal.skew, scale, files.get(signal.file), place)
+            if self.frames.setdefault(key, signal.frame) != signal.frame:
+                self.notes.append(
+                    f"left out: {signal.name} of {header.path.stem}, which has another rate there"
+                )
+            elif signal.file in files:
+                self.scales.setdefault(key, []).append(scale)
+        self.parts.append(_Part(first, frames, channels))
+
+    def _segment_header(self, name: str) -> WfdbHeader:
+        """The header of the segment `name`."""
+        header = read_header(beside(self.path, f"{name}.hea", "segments"))
+        if header.segments:
+            raise unusable(self.path, f"its segment {name} has segments itself")
+        if header.rate is not None and header.rate != self.rate:
+            problem = f"its segment {name} has {header.rate:g} samples a second, and the record {self.rate:g}"
+            raise unusable(self.path, problem, "give the headers of its segments one by one")
+        return header
+
+    def _show(self, name: str, unit: str, *, taken: bool) -> None:
+        if (name, unit, taken) not in self.channels:
+            self.channels.append((name, unit, taken))
+
+    def _note_cut(self, header: WfdbHeader, frames: int, files: Mapping[str, SignalFile]) -> None:
+        """Note the files that hold fewer than the `frames` that are said to be in them."""
+        for name, file in files.items():
+            if file.frames < frames:
+                where = "" if header.path == self.path else f" of {header.path.stem}"
+                said = f"the header{where} says {frames} samples, and {printable(name)} holds {file.frames}"
+                self.notes.append(f"cut off: {said}")
+
+    def all_notes(self, others: Sequence[str]) -> tuple[str, ...]:
+        """The notes, each once and not too many, with the leads that have other rates."""
+        notes = list(dict.fromkeys(self.notes))
+        if len(notes) > _MOST_NOTES:
+            notes[_MOST_NOTES:] = [f"and {len(notes) - _MOST_NOTES} more of its segments are not whole"]
+        return (*notes, *([other_rates_note(others)] if others else []))
+
+
+def _open_files(header: WfdbHeader) -> dict[str, SignalFile]:
+    """The signal files that a header names, by their names in it."""
+    described: dict[str, list[SignalLine]] = {}
+    for signal in header.signals:
+        if signal.file != NO_SAMPLES and signal.format != _NO_FORMAT:
+            described.setdefault(signal.file, []).append(signal)
+    files: dict[str, SignalFile] = {}
+    for name, signals in described.items():
+        at = beside(header.path, name, "samples")
+        code, offset = signals[0].format, signals[0].offset
+        if any(signal.format != code for signal in signals):
+            raise unusable(header.path, f"{name} is of two formats at once")
+        if not is_readable(code):
+            hint = f"convert it to one of the formats {readable_formats()}"
+            raise unusable(header.path, f"its format {code} is not read", hint)
+        channels = [FileChannel(signal.frame, signal.initial) for signal in signals]
+        try:
+            files[name] = SignalFile.open(at, code, offset, channels)
+        except Exception as error:  # whatever a library makes of a damaged file
+            raise unusable(header.path, f"its samples {name} cannot be read: {reason_of(error)}") from error
+    return files
+
+
+def _scale(header: WfdbHeader, signal: SignalLine) -> Scale | None:
+    """The scale of a signal; None if it is no ECG."""
+    gain = numbers_a_millivolt(signal.gain, signal.unit)
+    if gain is None or not is_ecg(signal.name):
+        return None
+    scale = stored_scale("16" if signal.format == _NO_FORMAT else signal.format, gain, signal.baseline)
+    if scale.fault:
+        raise unusable(header.path, scale.fault)
+    return scale
+
+
+def _read_beats(data: bytes, rate: float) -> list[tuple[int, str]]:
+    """Frame and symbol of each beat of an .atr file, of a record of `rate` frames a second.
+
+    By the wfdb package, but not by its `rdann`: that of version 4.3.1 never returns from a note at sample 0
+    that begins with ## and is none that it knows, and refuses a file that was cut off.
+    """
+    from wfdb.io import annotation
+
+    words = np.frombuffer(data + bytes(_AFTER_CUT + len(data) % 2), np.uint8).reshape(-1, 2)
+    times, codes, _, _, _, notes = annotation.proc_ann_bytes(words, None)
+    # A file may count the time by a rate of its own.
+    step = rate / (_own_rate(times, codes, notes) or rate)
+    return [
+        (round(int(time) * step), _BEATS[code])
+        for time, code in zip(times, codes, strict=True)
+        if code in _BEATS
+    ]
+
+
+def _own_rate(times: Sequence[int], codes: Sequence[int], notes: Sequence[str]) -> float | None:
+    """The rate by which an annotation file counts, if a note at its beginning says one."""
+    for time, code, note in zip(times, codes, notes, strict=True):
+        if time:
+            break
+        if code == _NOTE and (found := _TIME_RESOLUTION.match(note)):
+            return float(found[1])
+    return None
 
 
 def write_wfdb(
@@ -179,136 +394,6 @@ def write_wfdb(
         checksum = int(stored[:, lead].sum(dtype=np.int64).astype(np.int16))
         lines.append(f"{path.stem}.dat 16 {_WRITTEN_GAIN}(0)/mV 16 0 {stored[0, lead]} {checksum} 0 {name}")
     write_text(path, "\n".join(lines) + "\n")
-
-
-def _read_header(path: Path) -> str:
-    if not path.is_file():
-        raise unusable(path, f"there is no {path.name}", "check its path; the header is a .hea file")
-    if path.stat().st_size > _LARGEST_HEADER:
-        raise unusable(path, f"its header is larger than {_LARGEST_HEADER >> 20} MB")
-    text = path.read_bytes()
-    try:
-        return text.decode("utf-8")
-    except UnicodeDecodeError:
-        return text.decode("latin-1")
-
-
-def _parse_channel(path: Path, line: str, number: int, files: dict[Path, _SignalFile]) -> _WfdbSignal:
-    """The channel that a line of the header `path` describes; its .dat file is added to `files`, or grows by
-    the channel."""
-    fields = _CHANNEL.fullmatch(line)
-    if fields is None:
-        raise unusable(path, f"line {number + 2} of its header describes no channel: {line[:80]!r}")
-    if fields["format"] not in _BITS:
-        raise unusable(path, f"its format {fields['format']} is not read", "convert it to format 16 or 212")
-    samples = _samples_beside(path, fields["file"])
-    file = files.setdefault(samples, _SignalFile(samples, fields["format"], int(fields["offset"] or 0)))
-    if file.format != fields["format"]:
-        raise unusable(path, f"{samples.name} is of two formats at once")
-    before = file.frame
-    frame = int(fields["frame"] or 1)
-    file.frame += frame
-    if not 0 < frame <= 10_000:
-        raise unusable(path, f"it has {frame} samples in a frame")
-    unit = fields["unit"] or "mV"
-    gain = numbers_a_millivolt(float(fields["gain"] or 0) or _DEFAULT_GAIN, unit)
-    name = fields["name"] or f"ECG{number + 1}"
-    scale = None
-    if gain is not None and is_ecg(name):
-        zero = int(fields["baseline"] or fields["zero"] or 0)
-        missing = -(1 << (_BITS[file.format] - 1))
-        scale = Scale.fitting(gain, zero, missing + 1, -missing - 1, missing)
-    return _WfdbSignal(name, unit, file, frame, before, scale)
-
-
-def _samples_beside(path: Path, name: str) -> Path:
-    """The .dat file `name` of the header `path`, which must lie in its folder."""
-    folder = path.parent
-    if name in (".", "..", "-", "~") or "/" in name or "\\" in name or "\0" in name:
-        raise unusable(path, f"its samples would be outside of its folder: {name[:80]!r}")
-    samples = folder / name
-    if not samples.is_file():
-        raise unusable(path, f"its samples {name[:80]!r} are missing", "copy the .dat file beside its header")
-    if Path(os.path.realpath(samples)).parent != Path(os.path.realpath(folder)):
-        raise unusable(
-            path, f"{name[:80]!r} is a link out of its folder", "copy the file instead of linking it"
-        )
-    return samples
-
-
-def _count_frames(path: Path, declared: int, files: Iterable[_SignalFile]) -> int:
-    """The frames that the header `path` declares, or that its files hold where it declares none (0)."""
-    sizes = [(file.path.stat().st_size - file.offset, _BITS[file.format] * file.frame) for file in files]
-    held = min((size * 8 // bits for size, bits in sizes), default=0)
-    if declared > held:
-        hint = "it was not copied as a whole: fetch it again, or mend the length in the header"
-        problem = f"its header says {declared} samples, and its .dat files hold {max(held, 0)}"
-        raise unusable(path, problem, hint)
-    return declared or held
-
-
-def _read_stored(file: _SignalFile, start: int, stop: int) -> NDArray[np.int64]:
-    """The samples `start` to `stop` of a file, of all its channels in turn."""
-    bits = _BITS[file.format]
-    # Of 12 bits two samples share three bytes: they are read as pairs.
-    first, last = (start // 2 * 2, stop + stop % 2) if bits == 12 else (start, stop)
-    count = (last - first) * bits // 8
-    raw = np.fromfile(file.path, np.uint8, count, offset=file.offset + first * bits // 8)
-    if bits == 12 and len(raw) == count - 1:  # an odd number of samples: the last has only two bytes
-        raw = np.append(raw, np.uint8(0))
-    if len(raw) < count:
-        raise ValueError(f"{file.path.name} ends early")
-    return _decode(raw, file.format)[start - first : stop - first]
-
-
-def _decode(raw: NDArray[np.uint8], kind: str) -> NDArray[np.int64]:
-    if kind == "212":
-        low, middle, high = (raw[n::3].astype(np.int64) for n in range(3))
-        pairs = np.stack([low | (middle & 0x0F) << 8, high | (middle & 0xF0) << 4], axis=1).ravel()
-        return _signed(pairs, 12)
-    if kind == "24":
-        wide = raw.reshape(-1, 3).astype(np.int64)
-        return _signed(wide[:, 0] | wide[:, 1] << 8 | wide[:, 2] << 16, 24)
-    if kind == "80":
-        return raw.astype(np.int64) - 128
-    if kind == "160":
-        return raw.view("<u2").astype(np.int64) - 32768
-    words: NDArray[np.int64] = raw.view({"16": "<i2", "61": ">i2", "32": "<i4"}[kind]).astype(np.int64)
-    return words
-
-
-def _signed(values: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
-    signed: NDArray[np.int64] = values - ((values >> (bits - 1)) << bits)
-    return signed
-
-
-def _parse_beats(data: bytes) -> Iterator[tuple[int, str]]:
-    """Frame and symbol of each beat of an .atr file; other annotations are passed over."""
-    words = np.frombuffer(data[: len(data) // 2 * 2], "<u2").tolist()
-    at = time = 0
-    while at < len(words) and words[at]:
-        code, value = words[at] >> 10, words[at] & 0x3FF
-        at += 1
-        if code == _SKIP and at + 1 < len(words):
-            skip = words[at] << 16 | words[at + 1]
-            time += skip - (1 << 32 if skip & 0x80000000 else 0)
-            at += 2
-        elif code == _TEXT:
-            at += (value + 1) // 2
-        elif code < _SKIP:
-            time += value
-            if code in _BEATS:
-                yield time, _BEATS[code]
-
-
-def _unix_time(time: str | None, date: str | None) -> float | None:
-    if not time or not date:
-        return None
-    day, month, year = (int(part) for part in date.split("/"))
-    seconds = 0.0
-    for part in time.split(":"):
-        seconds = seconds * 60 + float(part)
-    return datetime(year, month, day, tzinfo=UTC).timestamp() + seconds
 
 
 def _encode_beats(peaks: NDArray[np.integer], symbols: Sequence[str]) -> bytes:

@@ -125,3 +125,40 @@ def test_semicolons_and_tabs_separate_too_and_numbers_may_have_a_decimal_comma(
     assert (record.leads, record.rate, record.samples) == (("II", "V1"), pytest.approx(250), 2001)
     np.testing.assert_array_equal(record.read(0, 2000), open_record(path).read(0, 2000))
     assert record.read(2000, 2001).tolist() == [[1000, MISSING]]
+
+
+def _named(path: Path, names: str) -> Path:
+    lines = [f"{n / 250:.3f}," + ",".join(["80"] * names.count(",")) for n in range(500)]
+    path.write_text("\n".join([names, *lines, ""]))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("column", "lead", "millivolts"),
+    [
+        ("ECG (uV)", "ECG", 0.08),
+        ("II [mV]", "II", 32.767),
+        ("V1_\u00b5V", "V1", 0.08),
+        ("ecg/nV", "ecg", 0.0),
+        ("ECG (V)", "ECG", 32.767),
+        ("ECG V", "ECG V", 32.767),
+        ("ECG (II)", "ECG (II)", 32.767),
+    ],
+)
+def test_a_unit_in_the_name_of_a_column_counts(
+    tmp_path: Path, column: str, lead: str, millivolts: float
+) -> None:
+    record = open_record(_named(tmp_path / "a.csv", f"time,{column}"))
+    assert record.leads == (lead,)
+    assert record.millivolts(0, 500).max() == pytest.approx(millivolts, abs=1e-4)
+    assert record.notes == ()
+
+
+def test_columns_that_are_no_leads_are_left_out_and_named(tmp_path: Path) -> None:
+    record = open_record(_named(tmp_path / "a.csv", "time,II,HR,V1 [mV],SpO2,marker,quality"))
+    assert record.leads == ("II", "V1")
+    assert record.notes == ("left out, no ECG by their names: HR, SpO2, marker, quality",)
+    assert open_record(_named(tmp_path / "b.csv", "time,ch1,HR,ch2")).leads == ("ch1", "ch2")
+    with pytest.raises(DataError, match=r"no column is an ECG: time, ECG .adc., HR .bpm.") as refusal:
+        open_record(_named(tmp_path / "c.csv", "time,ECG (adc),HR (bpm)"))
+    assert "ECG (uV)" in str(refusal.value.hint)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pyedflib
 import pytest
 
+from genray.ecg.records.base import MISSING
 from genray.ecg.records.open import open_record
 from genray.errors import DataError
 
@@ -72,8 +74,8 @@ def test_leads_of_the_highest_rate_are_taken(tmp_path: Path, waves: np.ndarray) 
     ("at", "field", "reason"),
     [
         (0, b"1       ", "does not begin"),
-        (192, b"EDF+D", "discontinuous"),
-        (236, b"99999999", "99999999 data records"),
+        (192, b"EDF+D", "discontinuous .* no annotations that say its times"),
+        (236, b"inf     ", "inf data records"),
         (236, b"many    ", "for a number"),
         (244, b"0       ", "0 samples a second"),
         (252, b"9999", "9999 channels"),
@@ -95,14 +97,128 @@ def test_a_broken_edf_file_is_refused(
     assert refusal.value.where == str(path)
 
 
-def test_no_cut_of_an_edf_file_is_anything_but_a_data_error(tmp_path: Path, waves: np.ndarray) -> None:
+def test_a_file_that_was_cut_off_gives_what_is_there_and_says_so(tmp_path: Path, waves: np.ndarray) -> None:
     path = tmp_path / "a.edf"
-    _edf(path, [_channel("II", "mV", 256)], [waves[:, 0].copy()], pyedflib.FILETYPE_EDF)
+    channels = [_channel("II", "mV", 256), _channel("V1", "mV", 256)]
+    _edf(path, channels, [waves[:, 0].copy(), waves[:, 1].copy()], pyedflib.FILETYPE_EDF)
     whole = path.read_bytes()
-    for length in (0, 10, 256, 300, 511, 512, 1000, len(whole) - 1):
+    assert open_record(path).notes == ()
+    expected = open_record(path).read(0, 2560)
+    header, each = 256 * 3, 2 * 2 * 256
+    for length in (0, 10, 256, 300, 511, 512, header):
         path.write_bytes(whole[:length])
         with pytest.raises(DataError):
             open_record(path)
+    for lost in (1, 2, 511, 512, 513, 700, each, each + 1, 3 * each):
+        path.write_bytes(whole[:-lost])
+        record = open_record(path)
+        held = (len(whole) - lost - header) // 2 * 2
+        full, rest = divmod(held // 2, 512)
+        assert record.samples == full * 256 + min(rest, 256)
+        part = " and a part of one" if lost % each else ""
+        assert record.notes == (f"cut off: its header says 10 data records, and it holds {full}{part}",)
+        cut = expected[: record.samples].copy()
+        cut[full * 256 + max(0, rest - 256) :, 1] = MISSING
+        np.testing.assert_array_equal(record.read(0, 2560), cut)
+        np.testing.assert_array_equal(record.read(200, 2300), cut[200:2300])
+
+
+def test_a_file_that_is_still_written_is_read_as_far_as_it_is(tmp_path: Path, waves: np.ndarray) -> None:
+    path = tmp_path / "a.edf"
+    _edf(path, [_channel("II", "mV", 256)], [waves[:, 0].copy()], pyedflib.FILETYPE_EDF)
+    data = bytearray(path.read_bytes())
+    data[236:244] = b"-1      "
+    path.write_bytes(data)
+    record = open_record(path)
+    assert record.samples == 2560
+    assert "still being written" in record.notes[0]
+    path.write_bytes(data[:-1000])
+    with pytest.raises(DataError, match="ends early"):
+        record.read(0, 2560)
+
+
+def _discontinuous(
+    path: Path, onsets: list[str], stored: np.ndarray, *, unit: bytes = b"mV", bits: int = 16
+) -> Path:
+    """Data records of 2 s that begin at `onsets`; `stored` (records, samples in each)."""
+    kind = b"EDF+D" if bits == 16 else b"BDF+D"
+    each = stored.shape[1]
+    top = 2 ** (bits - 1)
+    fields = [
+        (16, b"ECG II", kind[:3] + b" Annotations"),
+        (80, b"", b""),
+        (8, unit, b""),
+        (8, b"-10", b"-1"),
+        (8, b"10", b"1"),
+        (8, b"%d" % -top, b"%d" % -top),
+        (8, b"%d" % (top - 1), b"%d" % (top - 1)),
+        (80, b"", b""),
+        (8, b"%d" % each, b"12"),
+        (32, b"", b""),
+    ]
+    head = (b"0" if bits == 16 else b"\xffBIOSEMI").ljust(8) + b" " * 160 + b"01.02.2010.00.00"
+    head += b"768".ljust(8) + kind.ljust(44) + b"%-8d" % len(onsets) + b"2".ljust(8) + b"2".ljust(4)
+    head += b"".join(value.ljust(width) for width, *both in fields for value in both)
+    body = b""
+    for onset, samples in zip(onsets, stored, strict=True):
+        width = bits // 8
+        body += b"".join(int(n).to_bytes(width, "little", signed=True) for n in samples)
+        body += (onset.encode() + b"\x14\x14\0").ljust(12 * width, b"\0")
+    path.write_bytes(head + body)
+    return path
+
+
+@pytest.mark.parametrize("bits", [16, 24])
+def test_a_discontinuous_file_is_one_line_of_time_with_gaps(tmp_path: Path, bits: int) -> None:
+    stored = np.random.default_rng(1).integers(-3000, 3000, (4, 200)) << (bits - 16)
+    onsets = ["+0.5", "+2.5", "+7.25", "+9.2500001"]
+    record = open_record(_discontinuous(tmp_path / "a.edf", onsets, stored, bits=bits))
+    whole = open_record(_discontinuous(tmp_path / "b.edf", ["+0", "+2", "+4", "+6"], stored, bits=bits))
+    assert (record.rate, record.samples, whole.samples) == (100.0, 1075, 800)
+    assert record.start == pytest.approx((whole.start or 0) + 0.5)
+    pieces = whole.read(0, 800).reshape(4, 200, 1)
+    assert (pieces != MISSING).all()
+    gap = np.full((275, 1), MISSING)
+    expected = np.concatenate([pieces[0], pieces[1], gap, pieces[2], pieces[3]])
+    for start, stop in ((0, 1075), (399, 401), (450, 500), (600, 680), (1000, 2000), (0, 1)):
+        np.testing.assert_array_equal(record.read(start, stop), expected[start:stop])
+    os.truncate(record.path, record.path.stat().st_size - 5)
+    cut = open_record(record.path)
+    assert cut.samples == 875
+    assert "cut off" in cut.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("onsets", "reason"),
+    [
+        (["+0", "+1", "+4"], "data record 2 begins before the one before it ends"),
+        (["+0", "-5", "+4"], "data record 2 begins before"),
+        (["+0", "noon", "+4"], "data record 2 says no time"),
+        (["+0", "+2", "+99999999"], r"would last 1157 days"),
+    ],
+)
+def test_times_of_data_records_that_cannot_be_are_refused(
+    tmp_path: Path, onsets: list[str], reason: str
+) -> None:
+    path = _discontinuous(tmp_path / "a.edf", onsets, np.zeros((3, 200), np.int64))
+    with pytest.raises(DataError, match=reason) as refusal:
+        open_record(path)
+    assert refusal.value.hint
+
+
+@pytest.mark.parametrize("unit", ["µV".encode(), "µV".encode("latin-1"), "\u03bcV".encode(), b"uV"])
+def test_microvolts_are_known_in_every_encoding(tmp_path: Path, unit: bytes) -> None:
+    path = _discontinuous(tmp_path / "a.edf", ["+0"], np.full((1, 200), 16384), unit=unit)
+    assert open_record(path).millivolts(0, 200).mean() == pytest.approx(0.005, rel=0.01)
+
+
+def test_eeg_of_a_higher_rate_is_not_watched_for_the_ecg(tmp_path: Path, waves: np.ndarray) -> None:
+    channels = [_channel("C3-M2", "uV", 512, most=500), _channel("X1", "mV", 512), _channel("ECG", "mV", 256)]
+    signals = [np.zeros(5120), np.zeros(5120), waves[:, 0].copy()]
+    _edf(tmp_path / "a.edf", channels, signals, pyedflib.FILETYPE_EDF)
+    record = open_record(tmp_path / "a.edf")
+    assert (record.leads, record.rate) == (("ECG",), 256.0)
+    assert record.notes == ("left out, of another rate than the leads that are read: X1 (512 Hz)",)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from genray.ecg.records.base import lead_names
+from genray.ecg.records.base import is_ecg, is_named_ecg, lead_names
 from genray.ecg.records.open import find_records, open_record
 from genray.errors import DataError
 
@@ -34,6 +34,30 @@ def test_all_records_below_a_folder_are_found(tmp_path: Path) -> None:
     ]
     with pytest.raises(DataError, match="no such folder"):
         find_records(tmp_path / "none")
+
+
+def test_segments_are_parts_of_their_record_and_not_found_beside_it(tmp_path: Path) -> None:
+    headers = {"rec": "rec/2 1 250 0\ns1 10\ns2 10\n", "s1": "s1 1 250 10", "s2": "s2 1 250 10"}
+    headers |= {"alone": "alone 1 250 10", "odd": "odd/1 1 250 0\nodd 10\n", "noise": "\0\xff" * 99}
+    for name, text in headers.items():
+        (tmp_path / f"{name}.hea").write_text(text)
+    assert [path.stem for path in find_records(tmp_path)] == ["alone", "noise", "odd", "rec"]
+
+
+@pytest.mark.parametrize(
+    ("names", "ecg"),
+    [
+        (["II", "aVR", "V1", "V5R", "MLII", "ECG 2", "Lead I", "EKG", "MCL1", "D2"], (True, True)),
+        (["X1", "ch2", "P", "C", "A1"], (True, False)),
+        (
+            ["C3-M2", "F4:A1", "Fp1-F7", "E1-M2", "EEG C3", "HR", "marker", "Resp", "NIBP", "Chin"],
+            (False, False),
+        ),
+    ],
+)
+def test_channels_are_known_by_their_names(names: list[str], ecg: tuple[bool, bool]) -> None:
+    for name in names:
+        assert (is_ecg(name), is_named_ecg(name)) == ecg, name
 
 
 def test_lead_names_are_short_printable_and_all_different() -> None:

@@ -1,20 +1,19 @@
 from __future__ import annotations
 
 import os
-import warnings
+import pickle
+import socket
+import tracemalloc
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import wfdb
 
 from genray.ecg.records.base import MISSING
 from genray.ecg.records.open import open_record
 from genray.errors import DataError
-
-with warnings.catch_warnings(action="ignore"):  # it uses what pandas gives up
-    import wfdb
-
-pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")
 
 RATE = 360
 
@@ -43,11 +42,39 @@ def _written(folder: Path, name: str = "rec", *, fmt: str = "16", units: str = "
     return folder / name
 
 
-@pytest.mark.parametrize("fmt", ["16", "24", "32", "61", "80", "160", "212"])
+def _header(folder: Path, name: str, *lines: str) -> Path:
+    path = folder / f"{name.partition('/')[0]}.hea"
+    path.write_text("\n".join([f"{name} {lines[0]}", *lines[1:], ""]), "utf-8")
+    return path
+
+
+def _channel(
+    file: str, code: str = "16", *, gain: str = "200(0)/mV", initial: int = 0, name: str = "II"
+) -> str:
+    return f"{file} {code} {gain} 0 0 {initial} 0 0 {name}"
+
+
+def _packed(code: str, samples: np.ndarray) -> bytes:
+    """Samples of 10 bits as format 310 or 311 stores them: three in four bytes."""
+    whole = np.append(samples, np.zeros(-len(samples) % 3, np.int64)).astype(np.int64) & 0x3FF
+    first, second, third = whole[0::3], whole[1::3], whole[2::3]
+    if code == "311":
+        return (first | second << 10 | third << 20).astype("<u4").tobytes()
+    low = first << 1 | (third & 0x1F) << 11
+    return (low | (second << 1 | third >> 5 << 11) << 16).astype("<u4").tobytes()
+
+
+def _pieces(samples: int) -> list[tuple[int, int]]:
+    return [(0, samples), (0, 1), (1, 3), (2, 7), (samples // 2, samples - 1), (samples - 1, samples + 9)]
+
+
+@pytest.mark.parametrize("fmt", ["16", "24", "32", "61", "80", "160", "212", "508", "516", "524"])
 def test_every_format_is_read_as_the_wfdb_package_reads_it(tmp_path: Path, fmt: str) -> None:
     path = _written(tmp_path, fmt=fmt)
     record = open_record(path)
     expected = wfdb.rdrecord(str(path)).p_signal
+    if fmt.startswith("5"):
+        assert path.with_suffix(".dat").read_bytes().startswith(b"fLaC")
     assert (record.leads, record.rate, record.samples, record.name) == (("MLII", "V1"), 360.0, 1000, "rec")
     np.testing.assert_allclose(record.millivolts(0, 1000), expected, atol=0.6 / min(record.gains))
     np.testing.assert_array_equal(record.read(333, 471), record.read(0, 1000)[333:471])
@@ -84,6 +111,232 @@ def test_what_the_file_marks_as_missing_is_missing(tmp_path: Path) -> None:
     record = open_record(tmp_path / "holes")
     np.testing.assert_array_equal(np.flatnonzero(record.read(0, 100) == MISSING), np.arange(40, 50))
     np.testing.assert_array_equal(np.flatnonzero(np.isnan(record.millivolts(0, 100))), np.arange(40, 50))
+
+
+@pytest.mark.parametrize("code", ["310", "311"])
+@pytest.mark.parametrize("frames", [300, 301, 302])
+def test_ten_bits_are_read_to_the_last_and_from_anywhere(tmp_path: Path, code: str, frames: int) -> None:
+    stored = np.random.default_rng(2).integers(-511, 512, (frames, 2))
+    (tmp_path / "ten.dat").write_bytes(_packed(code, stored.ravel()))
+    lines = [_channel("ten.dat", code), _channel("ten.dat", code, name="V1")]
+    record = open_record(_header(tmp_path, "ten", f"2 250 {frames}", *lines))
+    np.testing.assert_array_equal(wfdb.rdrecord(str(tmp_path / "ten"), physical=False).d_signal, stored)
+    for start, stop in _pieces(frames):
+        np.testing.assert_array_equal(record.read(start, stop), stored[start:stop])
+
+
+def test_differences_are_read_from_anywhere_as_from_the_beginning(tmp_path: Path) -> None:
+    frames = (1 << 16) * 2 + 77
+    steps = np.random.default_rng(3).integers(-9, 10, (frames, 3)).astype(np.int8)
+    steps[0] = 0
+    (tmp_path / "eight.dat").write_bytes(steps.tobytes())
+    fast = np.cumsum(steps[:, :2].ravel().astype(np.int64)) + 40
+    slow = np.cumsum(steps[:, 2].astype(np.int64)) - 7
+    lines = [_channel("eight.dat", "8x2", initial=40), _channel("eight.dat", "8", initial=-7, name="V1")]
+    record = open_record(_header(tmp_path, "eight", f"2 125 {frames}", *lines))
+    assert (record.leads, record.rate, record.samples) == (("II",), 250.0, 2 * frames)
+    for start, stop in (*_pieces(2 * frames), (1 << 17, (1 << 17) + 5), ((1 << 17) - 5, 1 << 17)):
+        np.testing.assert_array_equal(record.read(start, stop)[:, 0], fast[start:stop])
+    header = _header(
+        tmp_path, "eight", f"2 125 {frames}", *[line.replace("8x2", "8x2") for line in lines[::-1]]
+    )
+    assert open_record(header).leads == ("II",)
+    (tmp_path / "one.dat").write_bytes(steps[:, 2].tobytes())
+    one = open_record(_header(tmp_path, "one", f"1 125 {frames}", _channel("one.dat", "8", initial=-7)))
+    np.testing.assert_array_equal(one.read(frames - 100, frames)[:, 0], slow[-100:])
+
+
+def test_skew_is_taken_out_of_every_channel_whatever_piece_is_read(tmp_path: Path) -> None:
+    stored = np.arange(1, 401).reshape(100, 4)
+    (tmp_path / "tape.dat").write_bytes(stored.astype("<i2").tobytes())
+    codes = [("16", "I"), ("16:2", "II"), ("16:5", "III"), ("16:300", "V1")]
+    lines = [_channel("tape.dat", code, name=name) for code, name in codes]
+    record = open_record(_header(tmp_path, "tape", "4 250 100", *lines))
+    expected = np.full((100, 4), MISSING)
+    for lead, skew in enumerate((0, 2, 5)):
+        expected[: 100 - skew, lead] = stored[skew:, lead]
+    for start, stop in _pieces(100):
+        np.testing.assert_array_equal(record.read(start, stop), expected[start:stop])
+
+
+def test_flac_with_skew_an_offset_and_several_samples_a_frame(tmp_path: Path) -> None:
+    stored = np.random.default_rng(4).integers(-900, 900, (120, 2))
+    options = {"units": ["mV"] * 2, "sig_name": ["I", "II"], "adc_gain": [200.0] * 2, "baseline": [0] * 2}
+    wfdb.wrsamp("lossless", fs=250, d_signal=stored, fmt=["516"] * 2, write_dir=str(tmp_path), **options)
+    lines = [_channel("lossless.dat", "516x4+20", name="I"), _channel("lossless.dat", "516x4:1+20")]
+    record = open_record(_header(tmp_path, "lossless", "2 100 25", *lines))
+    assert (record.rate, record.samples) == (400.0, 100)
+    expected = np.full((100, 2), MISSING)
+    expected[:, 0], expected[:96, 1] = stored[20:, 0], stored[24:, 1]
+    for start, stop in _pieces(100):
+        np.testing.assert_array_equal(record.read(start, stop), expected[start:stop])
+
+
+def _segment(folder: Path, name: str, stored: np.ndarray, *channels: str, rate: str = " 250") -> None:
+    (folder / f"{name}.dat").write_bytes(stored.astype("<i2").tobytes())
+    _header(
+        folder,
+        name,
+        f"{stored.shape[1]}{rate} {len(stored)}",
+        *(c.replace("@", f"{name}.dat") for c in channels),
+    )
+
+
+def test_segments_of_a_fixed_layout_are_one_line_of_time_in_the_same_units(tmp_path: Path) -> None:
+    wave = np.round(1000 * np.sin(np.arange(500) / 9)) / 500  # mV
+    _segment(tmp_path, "a", wave[:200, None] * 1000, _channel("@", gain="1000(0)/mV"))
+    _segment(tmp_path, "b", wave[200:, None] * 500 + 3, _channel("@", gain="0.5(3)/uV"))
+    options = {"units": ["mV"], "sig_name": ["II"], "adc_gain": [1000.0], "baseline": [0], "fmt": ["516"]}
+    flac = (wave[:100, None] * 1000).astype(np.int64)
+    wfdb.wrsamp("c", fs=250, d_signal=flac, write_dir=str(tmp_path), **options)
+    record = open_record(_header(tmp_path, "whole/4", "1 250 650", "a 200", "b 300", "~ 50", "c 100"))
+    assert (record.leads, record.rate, record.samples, record.notes) == (("II",), 250.0, 650, ())
+    expected = np.concatenate([wave, np.full(50, np.nan), wave[:100]])
+    for start, stop in (*_pieces(650), (190, 210), (499, 560)):
+        found = record.millivolts(start, stop)[:, 0]
+        np.testing.assert_allclose(found, expected[start:stop], atol=0.002)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(record)).read(100, 600), record.read(100, 600))  # noqa: S301
+
+
+def test_segments_of_a_variable_layout_have_the_leads_that_they_have(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    one, two = rng.integers(-300, 300, (100, 3)), rng.integers(-300, 300, (80, 2))
+    layout = [_channel("~", "0", name=n, gain="1/mV") for n in ("II", "V", "AVR")]
+    _header(tmp_path, "layout", "4 125 0", *layout, _channel("~", "0", gain="1/mmHg", name="ABP"))
+    abp = _channel("@", gain="1/mmHg", name="ABP")
+    _segment(tmp_path, "x1", one, _channel("@", name="V"), abp, _channel("@"), rate=" 125")
+    _segment(
+        tmp_path, "x2", two, _channel("@", name="V"), _channel("@", gain="400(7)/mV", name="AVR"), rate=" 125"
+    )
+    lines = ["layout 0", "x1 100", "~ 40", "x2 80"]
+    record = open_record(_header(tmp_path, "bed/4", "4 125 220 10:00:00 01/02/2003", *lines))
+    assert (record.leads, record.samples) == (("II", "V", "AVR"), 220)
+    assert record.start is not None
+    expected = np.full((220, 3), np.nan)
+    expected[:100, :2] = one[:, [2, 0]] / 200
+    expected[140:, 1], expected[140:, 2] = two[:, 0] / 200, (two[:, 1] - 7) / 400
+    found = record.millivolts(0, 220)
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(expected))
+    np.testing.assert_allclose(found, expected, atol=0.003)
+
+
+def test_beats_of_a_record_of_segments_count_from_its_beginning(tmp_path: Path) -> None:
+    _segment(tmp_path, "a", np.zeros((200, 1)), _channel("@"))
+    _header(tmp_path, "whole/2", "1 250 500", "~ 300", "a 200")
+    wfdb.wrann("whole", "atr", np.array([310, 499, 600]), ["N", "V", "N"], write_dir=str(tmp_path))
+    found = open_record(tmp_path / "whole").annotations()
+    assert found is not None
+    assert (found.peaks.tolist(), found.symbols) == ([310, 499], ["N", "V"])
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        (["/etc/passwd 100"], "outside of its folder"),
+        (["../seg 100"], "outside of its folder"),
+        (["http://localhost/seg 100"], "outside of its folder"),
+        (["gone 100"], "missing"),
+        (["linked 100"], "link out of its folder"),
+        (["whole 100"], "has segments itself"),
+        (["slow 100"], "50 samples a second, and the record 250"),
+        (["seg"], "segment 1 of its header"),
+        (["~ 99999999999"], "it holds no samples|no channel is an ECG"),
+        (["seg 100", "~ 99999999999"], "days"),
+        ([], "names 1 segments and describes 0"),
+    ],
+)
+def test_a_segment_that_cannot_be_is_refused(tmp_path: Path, lines: list[str], reason: str) -> None:
+    folder = tmp_path / "records"
+    folder.mkdir()
+    for at in (tmp_path, folder):
+        _segment(at, "seg", np.zeros((100, 1)), _channel("@"))
+    _segment(folder, "slow", np.zeros((100, 1)), _channel("@"), rate=" 50")
+    (folder / "linked.hea").symlink_to(tmp_path / "seg.hea")
+    _whole(folder, lines)
+    with pytest.raises(DataError, match=reason) as refusal:
+        open_record(folder / "whole")
+    assert refusal.value.hint
+    assert "Error" not in refusal.value.what
+
+
+def _whole(folder: Path, lines: Sequence[str]) -> None:
+    head = f"whole/{max(1, len(lines))} 1 250 0"
+    (folder / "whole.hea").write_text("\n".join([head, *lines, ""]))
+
+
+def test_files_that_were_cut_off_give_what_is_there_and_say_so(tmp_path: Path) -> None:
+    stored = np.arange(2000).reshape(1000, 2)
+    (tmp_path / "a.dat").write_bytes(stored[:, 0].astype("<i2").tobytes())
+    (tmp_path / "b.dat").write_bytes(stored[:600, 1].astype("<i2").tobytes() + b"x")
+    header = _header(tmp_path, "rec", "2 250 1200", _channel("a.dat"), _channel("b.dat", name="V1"))
+    record = open_record(header)
+    assert record.samples == 1000
+    assert record.notes == (
+        "cut off: the header says 1200 samples, and a.dat holds 1000",
+        "cut off: the header says 1200 samples, and b.dat holds 600",
+    )
+    expected = np.where(np.arange(1000)[:, None] < [1000, 600], stored, MISSING)
+    np.testing.assert_array_equal(record.read(0, 1000), expected)
+    _whole(tmp_path, ["rec 1200", "rec 100"])
+    whole = open_record(tmp_path / "whole")
+    np.testing.assert_array_equal(whole.read(1000, 1250), [[MISSING] * 2] * 200 + stored[:50].tolist())
+    assert len(whole.notes) == 2
+
+
+def test_flac_that_was_cut_off_gives_what_can_be_decoded(tmp_path: Path) -> None:
+    rng = np.random.default_rng(6)
+    stored = rng.integers(-30000, 30000, (40_000, 1))
+    options = {"units": ["mV"], "sig_name": ["II"], "adc_gain": [1000.0], "baseline": [0], "fmt": ["516"]}
+    wfdb.wrsamp("f", fs=250, d_signal=stored, write_dir=str(tmp_path), **options)
+    data = tmp_path / "f.dat"
+    os.truncate(data, data.stat().st_size // 2)
+    record = open_record(tmp_path / "f")
+    assert 10_000 < record.samples < 30_000
+    assert "f.dat holds" in record.notes[0]
+    np.testing.assert_array_equal(record.read(0, record.samples), stored[: record.samples])
+
+
+def test_leads_of_another_rate_are_left_out_and_named(tmp_path: Path) -> None:
+    (tmp_path / "a.dat").write_bytes(np.arange(1000, dtype="<i2").tobytes())
+    lines = [_channel("a.dat", "16x4", name="X5"), _channel("a.dat", "16", name="ECG")]
+    record = open_record(_header(tmp_path, "a", "2 100 200", *lines))
+    assert (record.leads, record.rate) == (("ECG",), 100.0)
+    assert record.notes == ("left out, of another rate than the leads that are read: X5 (400 Hz)",)
+    np.testing.assert_array_equal(record.read(0, 200)[:, 0], np.arange(4, 1000, 5))
+
+
+def test_a_long_record_is_read_in_pieces_of_little_memory(tmp_path: Path) -> None:
+    with (tmp_path / "long.dat").open("wb") as file:
+        file.truncate(3 * 4_000_000 // 2 * 2)  # 4.4 hours of two leads, with nothing on the disk
+    lines = [_channel("long.dat", "212"), _channel("long.dat", "212", name="V1")]
+    _segment(tmp_path, "short", np.zeros((100, 2)), _channel("@"), _channel("@", name="V1"))
+    _header(tmp_path, "long", "2 250 4000000", *lines)
+    record = open_record(_header(tmp_path, "bed/2", "2 250 4000100", "long 4000000", "short 100"))
+    record.read(0, 10)  # the package is imported
+    tracemalloc.start()
+    try:
+        for start in range(0, record.samples, 50_000):
+            record.read(start, start + 50_000)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_nothing_is_ever_fetched_from_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "simplecache::http:" / "[a]*?"
+    folder.mkdir(parents=True)
+    for fmt in ("212", "516"):
+        _written(folder, fmt, fmt=fmt)
+    wfdb.wrann("516", "atr", np.array([5, 80]), ["N", "V"], write_dir=str(folder))
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a connection was opened")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    for name in ("212", "516"):
+        record = open_record(folder / name)
+        assert record.read(0, 1000).shape == (1000, 2)
+    assert record.annotations() is not None
 
 
 @pytest.mark.parametrize(("unit", "times"), [("uV", 1000), ("µV", 1000), ("V", 0.001)])
@@ -125,6 +378,29 @@ def test_annotations_are_the_beats_alone_as_the_wfdb_package_writes_them(tmp_pat
     assert (found.peaks.tolist(), found.symbols) == ([5, 80, 400], ["N", "V", "A"])
 
 
+def test_annotations_may_count_by_a_rate_of_their_own(tmp_path: Path) -> None:
+    path = _written(tmp_path)
+    wfdb.wrann("rec", "atr", np.array([5, 80, 990]), ["N", "V", "N"], fs=RATE * 2, write_dir=str(tmp_path))
+    found = open_record(path).annotations()
+    assert found is not None
+    assert found.peaks.tolist() == [2, 40, 495]
+
+
+def test_annotations_that_were_cut_off_are_read_to_the_end_whatever_their_notes_say(tmp_path: Path) -> None:
+    path = _written(tmp_path)
+    at, notes = np.array([0, 5, 80, 900]), ["## of a kind that nobody knows", "", "", ""]
+    wfdb.wrann("rec", "atr", at, ['"', "N", "V", "N"], aux_note=notes, write_dir=str(tmp_path))
+    whole = path.with_suffix(".atr").read_bytes()
+    found = open_record(path).annotations()
+    assert found is not None
+    assert found.peaks.tolist() == [5, 80, 900]
+    for length in range(len(whole)):
+        path.with_suffix(".atr").write_bytes(whole[:length])
+        cut = open_record(path).annotations()
+        assert cut is not None
+        assert cut.peaks.tolist() in ([], [5], [5, 80], [5, 80, 900], [5, 80, 80])
+
+
 def test_a_record_without_annotations_says_so_and_its_date_is_a_unix_time(tmp_path: Path) -> None:
     path = _written(tmp_path)
     header = path.with_suffix(".hea")
@@ -140,11 +416,13 @@ def _broken(folder: Path, case: str) -> str:
     text = header.read_text()
     match case:
         case "truncated":
-            data.write_bytes(data.read_bytes()[:-3])
+            data.write_bytes(data.read_bytes()[:3])
         case "no-dat":
             data.unlink()
-        case "long":
-            header.write_text(text.replace(" 1000", " 99999999999", 1))
+        case "year":
+            header.write_text(text.replace("rec 2 360 1000", "rec 2 360 1000 10:00:00 2006", 1))
+        case "time":
+            header.write_text(text.replace("rec 2 360 1000", "rec 2 360 1000 1::.. 01/01/2006", 1))
         case "absolute":
             header.write_text(text.replace("rec.dat", "/etc/passwd"))
         case "above":
@@ -165,8 +443,10 @@ def _broken(folder: Path, case: str) -> str:
             header.write_text("\n".join(["rec 40 360 20", *[channel] * 40]))
         case "absurd-leads":
             header.write_text(text.replace("rec 2", "rec 99999999", 1))
-        case "segments":
-            header.write_text("rec/2 2 360 1000\na 500\nb 500\n")
+        case "format":
+            header.write_text(text.replace(" 16 ", " 17 "))
+        case "no-flac":
+            header.write_text(text.replace(" 16 ", " 516 "))
         case "gain":
             header.write_text(text.replace("20.0(5)", "1e30(5)"))
         case "digits":
@@ -179,9 +459,10 @@ def _broken(folder: Path, case: str) -> str:
 
 
 CASES = {
-    "truncated": "says 1000 samples, and its .dat files hold 999",
+    "truncated": "it holds no samples",
     "no-dat": "missing",
-    "long": "says 99999999999 samples",
+    "year": "has '2006' for a date",
+    "time": "has '1::..' for a time of day",
     "absolute": "outside of its folder",
     "above": "outside of its folder",
     "url": "outside of its folder",
@@ -190,7 +471,8 @@ CASES = {
     "zero-rate": "0 samples a second",
     "many-leads": "40 leads",
     "absurd-leads": "99999999 channels",
-    "segments": "segments",
+    "format": "its format 17 is not read",
+    "no-flac": "its samples rec.dat cannot be read: it is damaged, or not of its format",
     "gain": "units a millivolt",
     "digits": "digits",
     "noise": "not one of WFDB",
