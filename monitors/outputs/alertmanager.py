@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import inf
@@ -30,6 +30,7 @@ from genray.errors import ResourceError
 from genray.settings.base import Location, Settings
 from genray.text import label_value
 from monitors.alarms.events import Priority, Transition
+from monitors.alarms.reasons import measurement
 from monitors.outputs.host_names import is_loopback
 from monitors.sources.connection import explain_tls_failure
 
@@ -54,26 +55,41 @@ Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s@?#]+$", max_leng
 
 
 class AlertmanagerSettings(Settings):
-    """Settings of what is pushed to Alertmanager."""
+    """Settings of the push to Alertmanager."""
 
-    urls: tuple[Url, ...] = Field((), max_length=8, description="each member of a cluster; none: no push")
+    urls: tuple[Url, ...] = Field(
+        (), max_length=8, description="URL of each Alertmanager of the cluster (none: no push)"
+    )
     priorities: tuple[Priority, ...] = Field(
-        ("high",), description="of alarms that are pushed; the rules of Prometheus announce the others"
+        ("high",), description="priorities of alarms that are pushed; Prometheus rules announce the others"
     )
     resend_seconds: float = Field(
-        60.0, gt=0, le=600, description="after which an alert is sent again; after 5 of them unheard, it ends"
+        60.0,
+        gt=0,
+        le=600,
+        description="seconds after which a firing alert is sent again (without it the alert ends after 5 "
+        "times as long)",
     )
-    timeout_seconds: float = Field(5.0, gt=0, le=60, description="of a request")
-    retry_seconds: float = Field(5.0, gt=0, le=60, description="longest wait before it is tried again")
+    timeout_seconds: float = Field(5.0, gt=0, le=60, description="timeout of a request in seconds")
+    retry_seconds: float = Field(
+        5.0, gt=0, le=60, description="longest wait in seconds before a failed request is repeated"
+    )
     max_alarms: int = Field(
         10_000,
         ge=1,
         le=1_000_000,
-        description="that are kept; beyond it the oldest that ended are given up, and if none did, new ones",
+        description="most alarms held for the push (beyond it the oldest ended ones are dropped, or new ones "
+        "if none has ended)",
     )
-    token_file: Location | None = Field(None, description="holds the bearer token; read for each request")
-    ca: Location | None = Field(None, description="PEM: authority of the server; null: those of the system")
-    page: Url | None = Field(None, description="address of the live page, as the source of alerts")
+    token_file: Location | None = Field(
+        None, description="file with the bearer token, read for each request (null: no token)"
+    )
+    ca: Location | None = Field(
+        None, description="PEM file of the certificate authority to trust (null: those of the system)"
+    )
+    page: Url | None = Field(
+        None, description="URL of the live page, sent as the source of alerts (null: none)"
+    )
 
     @model_validator(mode="after")
     def _check_priorities(self) -> Self:
@@ -532,24 +548,18 @@ def _annotations(transition: Transition) -> dict[str, str]:
     t = transition
     return {
         "summary": f"{t.kind} ({t.priority} priority) in {label_value(t.stream)}: {t.state}",
-        "why": _why_text(t.why),
+        "why": _why_text(t),
         "onset": _iso_time(t.onset),
         "sample_time": _iso_time(t.time),
     }
 
 
-def _why_text(why: Mapping[str, Any]) -> str:
-    # Numbers and words, what was measured first; the beats are in the journal and on the page.
-    parts = []
-    for name, value in why.items():
-        for inner_name, inner in value.items() if isinstance(value, Mapping) else [(name, value)]:
-            if inner_name == "since":  # that is the onset
-                continue
-            if isinstance(inner, int | float):
-                parts.append(f"{inner_name} {inner:g}")
-            elif isinstance(inner, str):
-                parts.append(f"{inner_name} {inner}")
-    return label_value(", ".join(parts), _WHY_LENGTH) if parts else ""
+def _why_text(transition: Transition) -> str:
+    """Return the measured value with its limit, and the reason; the page and the journal have the beats."""
+    why = transition.why
+    parts = [measurement(transition.kind, transition.priority, why).text, str(why.get("reason") or "")]
+    text = "; ".join(filter(None, parts))
+    return label_value(text, _WHY_LENGTH) if text else ""
 
 
 def _iso_time(seconds: float) -> str:

@@ -74,8 +74,13 @@ _Key = tuple[str, str, int]
 class JournalSettings(Settings):
     """Settings of the journal."""
 
-    days: float = Field(90.0, gt=0, le=36500, description="for which alarms that have ended are kept")
-    max_rows: int = Field(1_000_000, ge=1000, le=100_000_000, description="changes of alarms that are kept")
+    days: float = Field(90.0, gt=0, le=36500, description="days for which ended alarms are stored")
+    max_rows: int = Field(
+        1_000_000,
+        ge=1000,
+        le=100_000_000,
+        description="most alarm changes that are stored (the oldest of ended alarms are deleted)",
+    )
 
 
 class Journal:

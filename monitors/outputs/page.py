@@ -62,21 +62,26 @@ _EVENT_TYPES = ("snapshot", "bed", "trace", "beats", "alarm", "discharge", "stat
 class PageSettings(Settings):
     """Settings of the live page."""
 
-    host: str = Field("127.0.0.1", min_length=1, description="address that it is served on")
-    port: int | None = Field(8090, ge=0, le=65535, description="0: a free port; null: no page")
+    host: str = Field("127.0.0.1", min_length=1, description="address that the page is served on")
+    port: int | None = Field(
+        8090, ge=0, le=65535, description="port of the live page (0 picks a free one, null: no page)"
+    )
     names: tuple[str, ...] = Field(
         (),
         max_length=100,
-        description="further names by which browsers reach it; needed with a host that is not this machine. "
-        "There is no login: put a proxy that has one before it",
+        description="further host names of the page; needed if `host` is not a loopback address. There is no "
+        "login: put a proxy with a login in front",
     )
-    clients: int = Field(20, ge=1, le=1000, description="most pages at a time")
-    traces: int = Field(12, ge=1, le=100, description="most beds whose traces one page is sent")
+    clients: int = Field(20, ge=1, le=1000, description="most pages open at a time")
+    traces: int = Field(12, ge=1, le=100, description="most beds whose traces are sent to one page")
     backlog: int = Field(
-        256, ge=1, le=100_000, description="traces, of a second or two, that wait for a slow page"
+        256,
+        ge=1,
+        le=100_000,
+        description="most trace messages that wait for a slow page (the oldest are dropped)",
     )
     patience: float = Field(
-        30, gt=0, le=3600, description="seconds in which a page takes nothing before it is given up"
+        30, gt=0, le=3600, description="seconds for which a page may read nothing before it is disconnected"
     )
 
     @model_validator(mode="after")

@@ -36,22 +36,28 @@ _MOST_MISSING: Final = 86_400.0  # seconds; a longer gap is a clock that is wron
 
 
 class SequencerSettings(Settings):
-    """Settings of the order of messages."""
+    """Settings of the order of messages, gaps and device clocks."""
 
     window: int = Field(
-        3, ge=0, le=100, description="messages that may overtake one before it is given up; 0: none"
+        3, ge=0, le=100, description="messages that may overtake a missing one before it is given up"
     )
     window_seconds: float = Field(
-        3.0, ge=0, le=60, description="of samples that may be held back for one that is missing"
+        3.0, ge=0, le=60, description="seconds of samples that may be held back for a missing message"
     )
     tolerance: float = Field(
-        0.5, gt=0, le=10, description="seconds that a message's time may be off; more is a jump of the clock"
+        0.5, gt=0, le=10, description="seconds by which a time stamp may be off (more is a clock jump)"
     )
     settle: float = Field(
-        60.0, ge=1, le=3600, description="seconds of samples in which the counted time follows the stamps"
+        60.0,
+        ge=1,
+        le=3600,
+        description="time constant in seconds with which the sample time follows the time stamps",
     )
     patience: int = Field(
-        3, ge=1, le=100, description="messages in a row of an earlier time after which they are believed"
+        3,
+        ge=1,
+        le=100,
+        description="number of successive messages with an earlier time after which that time is accepted",
     )
 
 

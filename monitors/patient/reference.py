@@ -33,13 +33,19 @@ _SOFT = 0.1  # of z-normalised values: distances much smaller than that of anoth
 class ReferenceSettings(Settings):
     """Settings of the patient's own reference."""
 
-    minutes: float = Field(5.0, gt=0, le=120, description="of good signal from which it is learned")
-    beats: int = Field(30, ge=5, le=_MOST_BEATS, description="trusted beats that it needs at least")
+    minutes: float = Field(
+        5.0, gt=0, le=120, description="minutes of good signal from which the reference is learned"
+    )
+    beats: int = Field(30, ge=5, le=_MOST_BEATS, description="least number of trusted beats to learn from")
     regular: tuple[float, float] = Field(
-        (0.85, 1.2), description="of the usual interval: between these a beat is in time, so can be trusted"
+        (0.85, 1.2),
+        description="shares of the usual RR interval between which a beat is regular, so can be trusted",
     )
     drift: float = Field(
-        0.01, ge=0, le=0.5, description="share of each trusted beat by which the reference follows; 0: fixed"
+        0.01,
+        ge=0,
+        le=0.5,
+        description="share (0 to 0.5) by which the reference moves towards each trusted beat (0: fixed)",
     )
 
 

@@ -36,17 +36,25 @@ _AHEAD = 4  # hops of a bed in one call at most, so that what is found is told s
 
 
 class WardSettings(Settings):
-    """Settings of how streams are watched."""
+    """Settings of the analysis of streams."""
 
-    hop: float = Field(1.0, ge=0.25, le=4, description="seconds of samples that are looked at at once")
-    burden_beats: int = Field(20, ge=5, le=500, description="last beats whose anomalous share is the burden")
-    streams: int = Field(2000, ge=1, le=100_000, description="most streams; further ones are refused")
-    discharge_after: float = Field(
-        3600.0, ge=10, description="seconds without a message after which a stream's bed is given up"
+    hop: float = Field(1.0, ge=0.25, le=4, description="seconds of samples that are analysed at a time")
+    burden_beats: int = Field(
+        20, ge=5, le=500, description="number of last beats whose anomalous share is the burden"
     )
-    quality: QualitySettings = Field(QualitySettings(), description="what makes a lead unfit to be judged")
+    streams: int = Field(
+        2000, ge=1, le=100_000, description="most streams of one process (further ones are refused)"
+    )
+    discharge_after: float = Field(
+        3600.0, ge=10, description="seconds without a message after which a stream is discharged"
+    )
+    quality: QualitySettings = Field(
+        QualitySettings(), description="signal quality: when a lead is poor or off"
+    )
     reference: ReferenceSettings = Field(ReferenceSettings(), description="the patient's own usual beat")
-    order: SequencerSettings = Field(SequencerSettings(), description="the order of messages")
+    order: SequencerSettings = Field(
+        SequencerSettings(), description="order of messages, gaps and device clocks"
+    )
 
 
 class Ward:
