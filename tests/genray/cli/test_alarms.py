@@ -261,7 +261,7 @@ def test_other_databases_and_later_versions_are_refused(state: Path) -> None:
     journal = state / "journal.sqlite"
     with closing(sqlite3.connect(journal)) as database:
         database.execute("PRAGMA user_version = 7")
-    assert "of version 7" in genray("alarms", "--state", str(state)).stderr
+    assert "has version 7" in genray("alarms", "--state", str(state)).stderr
     with closing(sqlite3.connect(journal)) as database:
         database.execute("PRAGMA application_id = 7")
     assert "not a journal of alarms" in genray("alarms", "--state", str(state)).stderr

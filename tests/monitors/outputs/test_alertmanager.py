@@ -235,5 +235,5 @@ def test_a_token_that_is_missing_is_named(tmp_path: Path) -> None:
         async with Client("https://pager.example", token_file=str(tmp_path / "missing")):
             pass
 
-    with pytest.raises(ResourceError, match="cannot be read"):
+    with pytest.raises(ResourceError, match="cannot read a file"):
         asyncio.run(test())
