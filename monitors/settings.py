@@ -1,4 +1,4 @@
-"""Settings of the ECG monitor: those of its parts together, and limits of single patients."""
+"""Settings of the ECG monitor: the settings of its parts, and alarm limits of single patients."""
 
 from __future__ import annotations
 
@@ -21,30 +21,35 @@ from monitors.sources.replay import ReplaySettings
 
 
 class EcgSettings(Settings):
-    """Settings of ecg."""
+    """Settings of the target ecg."""
 
-    bundle: Location = Field("runs/ecg/bundle", description="of train-ecg: what normal beats look like")
-    source: SourceSettings = Field(ReplaySettings(), description="where samples come from")
+    bundle: Location = Field("runs/ecg/bundle", description="bundle of train-ecg: the model of normal beats")
+    source: SourceSettings = Field(ReplaySettings(), description="source of the samples, chosen by `kind`")
     state: Location = Field(
         "runs/ecg-monitor",
-        description="folder of the journal, the patients' references and the key of the pseudonyms",
+        description="folder of the journal, the patients' references and the key for pseudonyms",
     )
     shards: int = Field(
-        0, ge=0, le=1000, description="processes on Ray that share the streams; 0: without Ray"
+        0,
+        ge=0,
+        le=1000,
+        description="worker processes on Ray that share the streams (0: one process, without Ray)",
     )
     seconds: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="end after so long; null: when the source ends, or Ctrl-C"
+        None, description="stop after this many seconds (null: when the source ends or on Ctrl-C)"
     )
-    ward: WardSettings = Field(WardSettings(), description="how streams are watched")
-    alarms: Limits = Field(Limits(), description="when there is an alarm")
+    ward: WardSettings = Field(WardSettings(), description="analysis of the streams")
+    alarms: Limits = Field(Limits(), description="alarm limits and delays of all streams")
     patients: Mapping[str, Mapping[str, Any]] = Field(
-        {}, description="other limits for a stream, by the name that its source gives it: {bed-7: {...}}"
+        {}, description="alarm limits of single streams, by the name that the source gives: {bed-7: {...}}"
     )
-    feed: FeedSettings = Field(FeedSettings(), description="how a source is kept open")
-    metrics: MetricsSettings = Field(MetricsSettings(), description="for Prometheus")
-    alertmanager: AlertmanagerSettings = Field(AlertmanagerSettings(), description="pushed at once")
-    page: PageSettings = Field(PageSettings(), description="the live page")
-    journal: JournalSettings = Field(JournalSettings(), description="the record of all alarms")
+    feed: FeedSettings = Field(FeedSettings(), description="reconnection to the source")
+    metrics: MetricsSettings = Field(MetricsSettings(), description="metrics endpoint for Prometheus")
+    alertmanager: AlertmanagerSettings = Field(
+        AlertmanagerSettings(), description="push of urgent alarms to Alertmanager"
+    )
+    page: PageSettings = Field(PageSettings(), description="live page")
+    journal: JournalSettings = Field(JournalSettings(), description="journal of all alarms")
 
     @model_validator(mode="after")
     def _check_patients(self) -> Self:
@@ -56,7 +61,7 @@ class EcgSettings(Settings):
         return self
 
     def limits_by(self, pseudonym: Callable[[str], str]) -> Callable[[str], Limits]:
-        """The limits of a stream by its pseudonym: `alarms`, with what `patients` says instead."""
+        """Return a function from a stream's pseudonym to its limits: `alarms`, overridden by `patients`."""
         special = {pseudonym(name): self._limits_of(name) for name in self.patients}
         return lambda stream: special.get(stream, self.alarms)
 
@@ -65,7 +70,7 @@ class EcgSettings(Settings):
         return Limits.model_validate(_merged(self.alarms.model_dump(), limits))
 
     def _by_user_keys(self, name: str, error: ValidationError) -> ValidationError:
-        """`error` of the limits of `name`, by the keys that the user gave."""
+        """Return `error` of the limits of `name` with the keys that the user wrote."""
         valid_keys = [f"patients.{name}.{key}" for key in flatten(self.alarms)]
         problems = []
         for problem in error.errors(include_url=False):
@@ -80,7 +85,7 @@ class EcgSettings(Settings):
 
 
 def _merged(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` with what `overrides` says instead, also inside of mappings."""
+    """Return `values` overridden by `overrides`, also inside nested mappings."""
     result = dict(values)
     for key, override in overrides.items():
         value = result.get(key)

@@ -21,13 +21,14 @@ from genray.errors import DataError, UsageError
 from genray.text import aligned, duration, label_value
 
 if TYPE_CHECKING:
+    from monitors.alarms.reasons import Measurement
     from monitors.outputs.history import AlarmEpisode, History
     from monitors.sources.pseudonyms import Pseudonyms
 
 _SECONDS_PER_UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _CLOCKS_APART = 60.0  # s between the clocks of samples and monitor from which both times are shown
 _NARROW = 110  # columns of a terminal under which cells would be cut into pieces
-_TABLE_COLUMNS = ("ONSET", "STREAM", "ALARM", "PRIORITY", "STATE", "LASTED", "TOLD", "ACK", "WHY")
+_TABLE_COLUMNS = ("ONSET", "STREAM", "ALARM", "PRIORITY", "STATE", "LASTED", "ANNOUNCED", "ACK", "WHY")
 _CSV_COLUMNS = (
     *("onset", "recorded", "stream", "kind", "category", "priority", "state", "reason", "seconds"),
     *("announced", "acknowledged", "value", "unit", "limit", "why", "alarm"),
@@ -35,52 +36,26 @@ _CSV_COLUMNS = (
 _STYLES = {"high": "bold red", "medium": "yellow"}
 
 
-@dataclass(frozen=True)
-class _MeasureFormat:
-    """How what raised an alarm is shown.
-
-    Attributes:
-        value: under which name it was measured; `limit`: its limit, empty: under the name of the priority.
-        words: of the value.
-    """
-
-    value: str
-    limit: str
-    words: str
-    unit: str
-    digits: int
-
-
-_MEASURE_FORMATS = {
-    "asystole": _MeasureFormat("silence", "silence", "no beat for {}", " s", 1),
-    "bradycardia": _MeasureFormat("heart_rate", "", "{}", " beats a minute", 0),
-    "tachycardia": _MeasureFormat("heart_rate", "", "{}", " beats a minute", 0),
-    "anomaly": _MeasureFormat("burden", "begin", "{} of the last beats unusual", " %", 0),
-    "gap": _MeasureFormat("missing", "begin", "{} of the last minute missing", " s", 1),
-    "stream-lost": _MeasureFormat("lost", "", "nothing came for {}", " s", 0),
-    "behind": _MeasureFormat("behind", "begin", "the monitor was {} late", " s", 1),
-}
-# Of alarms that name leads: under which name, and words.
-_LEAD_FORMATS = {
-    "lead-off": ("off", "off, flat or saturated"),
-    "poor-signal": ("poor", "too noisy to be judged"),
-}
-
-
 _STATE = click.option(
-    "--state", type=click.Path(path_type=Path, file_okay=False), help="Folder of the monitor; else the usual."
+    "--state",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the monitor's state (default: `state` in the shipped ecg settings).",
 )
 
 
 @click.command()
 @_STATE
-@click.option("--since", metavar="TIME", help="Leave out what had ended so long ago: 30m, 8h, 2d.")
-@click.option("--stream", metavar="NAME", help="Of this stream alone: its name or its pseudonym.")
-@click.option("--kind", metavar="KIND", help="Of this kind alone, such as asystole or lead-off.")
+@click.option("--since", metavar="TIME", help="Leave out alarms that ended longer ago: 30m, 8h, 2d.")
+@click.option("--stream", metavar="NAME", help="Show only this stream: its name or its pseudonym.")
+@click.option("--kind", metavar="KIND", help="Show only this kind of alarm, such as asystole or lead-off.")
 @click.option(
-    "--limit", default=100, show_default=True, type=click.IntRange(1, 100_000), help="Show the newest."
+    "--limit",
+    default=100,
+    show_default=True,
+    type=click.IntRange(1, 100_000),
+    help="Show at most this many alarms, the newest.",
 )
-@click.option("--csv", "as_csv", is_flag=True, help="CSV to standard output.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV to standard output.")
 @JSON
 @reported
 def alarms(
@@ -92,7 +67,9 @@ def alarms(
     as_csv: bool,
     as_json: bool,
 ) -> None:
-    """List the alarms that a monitor recorded, newest first; it may be running.
+    """List the alarms that a monitor recorded, newest first.
+
+    The monitor may be running: nothing is written.
 
     \b
     Example:
@@ -135,11 +112,11 @@ def alarms(
 @click.command()
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @_STATE
-@click.option("--known", is_flag=True, help="Also which stream of the journal has which of these names.")
+@click.option("--known", is_flag=True, help="Also list the streams of the journal, with their names.")
 @JSON
 @reported
 def names(names: tuple[str, ...], state: Path | None, known: bool, as_json: bool) -> None:
-    """Print the pseudonyms under which a monitor shows the streams called NAME.
+    """Print the pseudonym that a monitor shows instead of each stream's NAME.
 
     \b
     Example:
@@ -254,43 +231,10 @@ class _Figures:
         return "; ".join(parts)
 
 
-@dataclass(frozen=True)
-class _Measurement:
-    """What an alarm was raised by, as far as that is known: a value and its limit, and in words."""
+def _measurement(episode: AlarmEpisode) -> Measurement:
+    from monitors.alarms.reasons import measurement
 
-    value: float | None = None
-    unit: str = ""
-    limit: float | None = None
-    text: str = ""
-
-
-def _measurement(episode: AlarmEpisode) -> _Measurement:
-    measured = _mapping(episode.why.get("measured"))
-    if episode.kind in _LEAD_FORMATS and measured:
-        name, words = _LEAD_FORMATS[episode.kind]
-        return _Measurement(text=f"{_lead_names(measured.get(name))}: {words}")
-    measure = _MEASURE_FORMATS.get(episode.kind)
-    value = _number(measured.get(measure.value)) if measure else None
-    if measure is None or value is None:
-        return _Measurement()
-    limits = _mapping(episode.why.get("limits"))
-    limit = _number(limits.get(measure.limit or episode.priority, limits.get("medium")))
-    if measure.unit == " %":
-        value = round(100 * value, 6)
-        limit = None if limit is None else round(100 * limit, 6)
-    if episode.kind == "stream-lost":
-        value_text = duration(value)
-    else:
-        value_text = f"{value:.{measure.digits}f}{measure.unit}"
-    text = measure.words.format(value_text)
-    if limit is not None:
-        text += f"; limit {limit:g}{measure.unit.replace(' beats', '')}"
-    return _Measurement(value, measure.unit.strip(), limit, text)
-
-
-def _lead_names(leads: Any) -> str:
-    names = [label_value(str(lead), 16) for lead in leads[:16]] if isinstance(leads, list) else []
-    return ", ".join(names) or "all leads"
+    return measurement(episode.kind, episode.priority, episode.why)
 
 
 def _table_row(episode: AlarmEpisode, until: float) -> tuple[str, ...]:
@@ -319,7 +263,9 @@ def _table_row(episode: AlarmEpisode, until: float) -> tuple[str, ...]:
 
 
 def _lasted_text(episode: AlarmEpisode, until: float) -> str:
-    lasted = _number(episode.lasted(until))
+    from monitors.alarms.reasons import plausible_number
+
+    lasted = plausible_number(episode.lasted(until))
     if lasted is None:
         return ""
     return duration(lasted) if episode.state == "ended" else f"{duration(lasted)} so far"
@@ -327,6 +273,8 @@ def _lasted_text(episode: AlarmEpisode, until: float) -> str:
 
 def _alarm_json(episode: AlarmEpisode, until: float) -> dict[str, Any]:
     """An alarm as plain values by `_CSV_COLUMNS`: times as ISO 8601 with their offset, seconds."""
+    from monitors.alarms.reasons import plausible_number
+
     measurement = _measurement(episode)
     acknowledged = episode.acknowledged
     return {
@@ -338,7 +286,7 @@ def _alarm_json(episode: AlarmEpisode, until: float) -> dict[str, Any]:
         "priority": episode.priority,
         "state": episode.state,
         "reason": episode.reason,
-        "seconds": _number(round(episode.lasted(until), 3)),
+        "seconds": plausible_number(round(episode.lasted(until), 3)),
         "announced": episode.announced,
         "acknowledged": None if acknowledged is None else _iso_time(acknowledged),
         "value": measurement.value,
@@ -448,14 +396,3 @@ def _datetime(seconds: float) -> datetime | None:
 def _without_same_day(moment: str, other: str) -> str:
     """The time of day alone where `other` has the day."""
     return moment[11:] if moment[:11] == other[:11] else moment
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _number(value: Any) -> float | None:
-    """None for what is no number, or larger than anything that was ever measured."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e15:
-        return None
-    return float(value)

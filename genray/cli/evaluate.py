@@ -1,4 +1,4 @@
-"""`genray monitor evaluate`: how good the monitor is on annotated records."""
+"""`genray monitor evaluate`: measures the monitor on annotated records."""
 
 from __future__ import annotations
 
@@ -41,13 +41,19 @@ _RECIPE = (
 
 @click.command()
 @click.option(
-    "--records", required=True, type=click.Path(path_type=Path), help="Folder of annotated records (WFDB)."
+    "--records", required=True, type=click.Path(path_type=Path), help="Folder of annotated WFDB records."
 )
 @click.option(
-    "--bundle", type=click.Path(path_type=Path), help="Judge this; else one is trained for each fold."
+    "--bundle", type=click.Path(path_type=Path), help="Evaluate this bundle (default: train one per fold)."
 )
-@click.option("--folds", default=5, show_default=True, type=click.IntRange(2), help="Of the records.")
-@click.option("--output", type=click.Path(path_type=Path), help="Keep the folds' runs in this folder.")
+@click.option(
+    "--folds", default=5, show_default=True, type=click.IntRange(2), help="Number of cross-validation folds."
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Write the figures and the training runs of the folds to this folder.",
+)
 @CONFIG
 @SET
 @JSON
@@ -61,7 +67,7 @@ def evaluate(
     sets: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Measure the monitor on annotated records, by cross-validation over them: QRS detection, beats, alarms.
+    """Measure the monitor on annotated records: QRS detection, beat scores and alarms, by cross-validation.
 
     \b
     Example:

@@ -1,5 +1,5 @@
-"""`genray monitor`: watches signals live (`ecg`), measures how well (`evaluate`), reads what was recorded
-(`alarms`, `names`)."""
+"""`genray monitor`: watches ECG live (`ecg`), evaluates the monitor on annotated records (`evaluate`), and
+lists what was recorded (`alarms`, `names`)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from genray.cli.options import CONFIG, JSON, SET, reported
 from genray.cli.output import print_json, say, show_outcome
 
 _DEMO = Path("runs/ecg-demo")
-# What the demo's bundle is trained on.
+# Training data of the demo's bundle.
 _DEMO_PATIENTS = 6
 _DEMO_MINUTES = 3
 
 
 @click.group()
 def monitor() -> None:
-    """Watch signals live, or see how well that works on records.
+    """Watch signals live, measure the monitor on records, list recorded alarms.
 
     Not a medical device: for research and engineering, not for the care of patients.
     """
@@ -34,10 +34,16 @@ for _command in (evaluate, alarms, names):
 @monitor.command()
 @CONFIG
 @SET
-@click.option("--demo", is_flag=True, help="Generated patients, who are trained on first: needs no data.")
-@click.option("--seconds", type=click.FloatRange(0, min_open=True), help="End after so long.")
-@click.option("--metrics-port", type=click.IntRange(0, 65535), help="Of Prometheus' /metrics; 0: a free one.")
-@click.option("--page-port", type=click.IntRange(0, 65535), help="Of the live page; 0: a free one.")
+@click.option("--demo", is_flag=True, help="Watch generated patients; trains a bundle first, needs no data.")
+@click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Stop after this many seconds.")
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    help="Port of the metrics (0 picks a free one).",
+)
+@click.option(
+    "--page-port", type=click.IntRange(0, 65535), help="Port of the live page (0 picks a free one)."
+)
 @JSON
 @reported
 def ecg(
@@ -49,11 +55,12 @@ def ecg(
     page_port: int | None,
     as_json: bool,
 ) -> None:
-    """Watch streams of ECG: heart rate, beats that are not normal for the patient, alarms.
+    """Watch ECG streams: heart rate, beats that are not normal for the patient, alarms.
 
-    Not a medical device: for research and engineering, not for the care of patients. Everything listens on
-    127.0.0.1 only. Ctrl-C ends it well; given again, the same command goes on with the alarms and the
-    patients' references that it had. With `shards` it runs on Ray; `genray submit ecg` sends it to a cluster.
+    Not a medical device: for research and engineering, not for the care of patients. By default metrics and
+    page are served on 127.0.0.1 only. Ctrl-C stops the monitor and saves its state; the same command resumes
+    with its alarms and the patients' references. With `shards` it runs on Ray; `genray submit ecg` runs it
+    on a cluster.
 
     \b
     Example:
@@ -79,7 +86,7 @@ def ecg(
 
 
 def _demo_settings() -> list[str]:
-    """Settings of the demo. Its bundle is trained on generated patients first, if it is not there."""
+    """Return the settings of the demo; train its bundle on generated patients first if there is none."""
     bundle = _DEMO / "train" / "bundle"
     if not (bundle / "bundle.json").exists():
         _train_demo_bundle()
@@ -100,7 +107,7 @@ def _train_demo_bundle() -> None:
     from genray.settings.load import load
     from genray.targets import find_target
 
-    say("the demo's bundle: generating patients and training on their normal beats, once")
+    say("no bundle for the demo yet: generating patients and training on their normal beats, only this once")
     records = _DEMO / "records"
     if not records.exists():
         partial = _DEMO / ".records.new"
@@ -110,7 +117,7 @@ def _train_demo_bundle() -> None:
     sets = (
         f"data.path={records}",
         f"runs={_DEMO}",
-        # Small: what it has to tell apart is drawn, and somebody is waiting.
+        # A short training is enough for generated beats, and the user is waiting.
         *("loop.epochs=8", "threshold.folds=0", "device.gpu=false", "device.threads=1"),
     )
     settings = absolute(load(training.settings_class, target="train-ecg", sets=sets))

@@ -43,7 +43,7 @@ class BeatSettings(Settings):
 
     before: float = Field(0.25, gt=0, le=1, description="seconds of a beat before its R peak")
     after: float = Field(0.45, gt=0, le=2, description="seconds of a beat after its R peak")
-    samples: int = Field(140, ge=16, le=1024, description="that a beat is resampled to")
+    samples: int = Field(140, ge=16, le=1024, description="number of samples that a beat is resampled to")
 
 
 def cut_beats(
@@ -167,16 +167,19 @@ class BeatPreprocessing(BaseModel):
         gt=0,
         le=2,
         validate_default=True,
-        description="seconds of a beat after its R peak; of rows of a table nobody knows",
+        description="seconds of a beat after its R peak (null: unknown, beats of a table)",
     )
-    samples: int = Field(ge=16, le=1024, description="that a beat is resampled to")
+    samples: int = Field(ge=16, le=1024, description="number of samples that a beat is resampled to")
     normalisation: Literal["zscore", "minmax"] = Field(
-        description="zscore: each beat has mean 0 and standard deviation 1; minmax: `span` becomes 0 to 1"
+        description="normalisation (zscore: each beat has mean 0 and standard deviation 1; minmax: `span` "
+        "becomes 0 to 1)"
     )
     span: tuple[Level, Level] | None = Field(
-        None, validate_default=True, description="the values that become 0 and 1, for minmax"
+        None, validate_default=True, description="values that become 0 and 1, for minmax"
     )
-    leads: tuple[str, ...] = Field((), description="that it was trained on; empty if the data did not say")
+    leads: tuple[str, ...] = Field(
+        (), description="leads that the network was trained on (empty: the data did not say)"
+    )
 
     @field_validator("after")
     @classmethod

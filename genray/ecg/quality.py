@@ -31,32 +31,41 @@ class SignalQuality(IntEnum):
 
 
 class QualitySettings(Settings):
-    """Settings of what makes a lead unfit to be judged."""
+    """Settings of signal quality: when a lead is poor (too noisy) or off (no electrode)."""
 
-    seconds: float = Field(2.0, ge=0.5, le=10, description="of the last samples that are looked at")
+    seconds: float = Field(2.0, ge=0.5, le=10, description="seconds of the last samples that are assessed")
     flat: float = Field(
         0.004,
         ge=0,
         le=1,
-        description="mV between lowest and highest under which the electrode is off; a silent heart with its "
-        "electrodes on moves more",
+        description="range in mV (highest minus lowest) below which a lead is off; in asystole with the "
+        "electrodes on it is larger",
     )
-    missing: float = Field(0.5, gt=0, le=1, description="share of missing samples from which it is off")
+    missing: float = Field(
+        0.5, gt=0, le=1, description="share of missing samples (0 to 1) from which a lead is off"
+    )
     rail: float = Field(
-        0.25, gt=0, le=1, description="share of samples at one extreme value from which it is off: saturated"
+        0.25,
+        gt=0,
+        le=1,
+        description="share of samples at one extreme value (0 to 1) from which a lead is off (saturated)",
     )
     offset: float = Field(
-        10.0, gt=0, description="mV from zero beyond which it is off, where a converter with a rail is"
+        10.0, gt=0, description="offset in mV from zero beyond which a lead is off (converter at its rail)"
     )
-    gaps: float = Field(0.1, gt=0, le=1, description="share of missing samples from which it is poor")
+    gaps: float = Field(
+        0.1, gt=0, le=1, description="share of missing samples (0 to 1) from which a lead is poor"
+    )
     baseline: float = Field(
-        1.5, gt=0, description="mV that the baseline moves from the first half to the second: poor"
+        1.5,
+        gt=0,
+        description="baseline shift in mV, from the first half to the second, beyond which a lead is poor",
     )
     noise: float = Field(
         0.5,
         gt=0,
-        description="mV, mean size of what is faster than 40 Hz, from which it is poor, if it is also larger "
-        "than a quarter of the rest",
+        description="mean amplitude in mV above 40 Hz beyond which a lead is poor, if it is also more than a "
+        "quarter of that of the whole signal",
     )
 
 

@@ -1,1 +1,1 @@
-"""Alarms: limits, conditions and the state machine."""
+"""Alarms: limits, conditions, and the state machine of a bed."""

@@ -1,9 +1,9 @@
-"""When the condition of each alarm holds: pure functions of an observation, the limits, and timers.
+"""Alarm conditions: pure functions of an observation and the limits, and the timers of their delays.
 
-A condition says at what level it holds. Physiological ones are judged only while at least one lead is good
-and samples come: a value that was computed from noise is none (IEC 60601-2-27 tells apart what the patient
-has and what the monitor cannot see). Timers count only time that was judged, so that missing samples are
-never taken for good ones, neither for an alarm nor for its end.
+A condition returns a level: clear, between its limits (hysteresis), or true at a priority. Physiological
+conditions are judged only while samples arrive and at least one lead is good, as a value computed from noise
+is no value (IEC 60601-2-27 separates physiological alarms from technical ones). Timers count only the time in
+which the condition was judged, so that missing samples count neither towards an alarm nor towards its end.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from monitors.alarms.events import AlarmKind, Category, Observation, Priority
 from monitors.alarms.limits import Limits
 
 UNKNOWN, CLEAR, BETWEEN, LOW, MEDIUM, HIGH = -2, -1, 0, 1, 2, 3
-"""Levels: cannot be judged; over; neither over nor holding (hysteresis); holding at a priority."""
+"""Levels: cannot be judged; clear; between the limits (hysteresis); true at low, medium or high priority."""
 PRIORITIES: tuple[Priority, ...] = ("low", "medium", "high")
-"""Of the levels 1, 2, 3."""
+"""Priorities of the levels LOW, MEDIUM and HIGH."""
 
 ByPriority = tuple[float, float, float]
-"""Seconds of each priority: low, medium, high."""
+"""Seconds for each priority: low, medium, high."""
 MissingSeconds = tuple[tuple[int, float], ...]
-"""Seconds of samples that were missing, by stretches of 5 s of the last minute: (number, seconds)."""
+"""Seconds of missing samples in each 5 s of the last minute: (number of the 5 s, seconds)."""
 _STRETCH, _STRETCHES = 5.0, 12
 
 
 class Situation(NamedTuple):
-    """What a condition is judged by.
+    """Input of a condition: the observation, the limits and the open alarms that it depends on.
 
     Attributes:
-        missing: seconds of samples that were missing in the last minute.
-        asystole_open: whether there is an alarm of it already.
-        lead_off_open: likewise.
+        missing: seconds of samples missing in the last minute.
+        asystole_open: whether an asystole alarm is open.
+        lead_off_open: whether a lead-off alarm is open.
     """
 
     observation: Observation
@@ -45,12 +45,12 @@ class Situation(NamedTuple):
 
     @property
     def has_signal(self) -> bool:
-        """Whether a lead can be judged."""
+        """Whether samples arrive and at least one lead is good."""
         return self.observation.good and not self.observation.lost > 0
 
 
 def asystole(situation: Situation) -> int:
-    """No QRS for 4 s (CinC 2015). Needs no further delay: the silence is one."""
+    """Return the level of asystole: no QRS complex for 4 s (CinC 2015). There is no further delay."""
     silence = situation.observation.silence
     if not situation.has_signal or silence is None or not silence >= 0:
         return UNKNOWN
@@ -58,7 +58,7 @@ def asystole(situation: Situation) -> int:
 
 
 def bradycardia(situation: Situation) -> int:
-    """A slow heart; not judged while there is an alarm of an asystole: one cause, one alarm."""
+    """Return the level of bradycardia; unknown during an asystole alarm, so that one cause is one alarm."""
     rate, limits = situation.observation.heart_rate, situation.limits.bradycardia
     if situation.asystole_open or not situation.has_signal or rate is None or not 0 <= rate < inf:
         return UNKNOWN
@@ -70,7 +70,7 @@ def bradycardia(situation: Situation) -> int:
 
 
 def tachycardia(situation: Situation) -> int:
-    """A fast heart."""
+    """Return the level of tachycardia."""
     rate, limits = situation.observation.heart_rate, situation.limits.tachycardia
     if not situation.has_signal or rate is None or not 0 <= rate < inf:
         return UNKNOWN
@@ -82,7 +82,7 @@ def tachycardia(situation: Situation) -> int:
 
 
 def anomaly(situation: Situation) -> int:
-    """Many beats of unusual shape; the burden is of many beats, so it needs no delay to be medium."""
+    """Return the level of the anomaly burden. It covers many beats already, so medium needs no delay."""
     burden, limits = situation.observation.burden, situation.limits.anomaly
     if not situation.has_signal or burden is None or not 0 <= burden <= 1:
         return UNKNOWN
@@ -94,7 +94,7 @@ def anomaly(situation: Situation) -> int:
 
 
 def lead_off(situation: Situation) -> int:
-    """An electrode is off."""
+    """Return the level of lead-off: low while another lead is good, else medium."""
     observation = situation.observation
     if observation.lost > 0:
         return UNKNOWN
@@ -104,8 +104,8 @@ def lead_off(situation: Situation) -> int:
 
 
 def poor_signal(situation: Situation) -> int:
-    """No lead is good, for whatever reason: leads that change between noisy and off must not go unseen.
-    Not judged while an alarm says that the electrodes are off, and that is all that is wrong."""
+    """Return the level of poor signal: no lead is good, so that leads that alternate between noisy and off
+    raise an alarm too. Unknown while a lead-off alarm is open and all bad leads are off."""
     observation = situation.observation
     if observation.lost > 0:
         return UNKNOWN
@@ -116,7 +116,7 @@ def poor_signal(situation: Situation) -> int:
 
 
 def gap(situation: Situation) -> int:
-    """Samples were missing in the last minute."""
+    """Return the level of missing samples in the last minute."""
     limits = situation.limits.gap
     if situation.missing >= limits.begin:
         return LOW
@@ -124,7 +124,7 @@ def gap(situation: Situation) -> int:
 
 
 def stream_lost(situation: Situation) -> int:
-    """Nothing arrives. Its time goes by the wall clock and is a delay by itself."""
+    """Return the level of a lost stream, by the seconds without data on the wall clock; no further delay."""
     lost, limits = situation.observation.lost, situation.limits.stream_lost
     if lost != lost:
         return UNKNOWN
@@ -136,7 +136,7 @@ def stream_lost(situation: Situation) -> int:
 
 
 def behind(situation: Situation) -> int:
-    """The monitor's work lags behind."""
+    """Return the level of the delay between the arrival of samples and their analysis."""
     lag, limits = situation.observation.behind, situation.limits.behind
     if lag != lag:
         return UNKNOWN
@@ -146,14 +146,14 @@ def behind(situation: Situation) -> int:
 
 
 class Condition(NamedTuple):
-    """How the alarms of a kind come and go.
+    """Rules of one kind of alarm.
 
     Attributes:
-        level: at which it holds now.
-        delays: seconds for which it must hold until it is low, medium, high.
-        end_after: seconds for which it must be over.
-        measurements: names of the values of an observation that it is judged by.
-        limits_name: of its limits in `Limits`.
+        level: returns the level at which the condition is true now.
+        delays: seconds for which it must be true until the alarm is low, medium, high.
+        end_after: seconds for which it must be clear until the alarm ends.
+        measurements: names of the values of an observation that it depends on.
+        limits_name: name of its limits in `Limits`.
     """
 
     category: Category
@@ -231,19 +231,19 @@ CONDITIONS: dict[AlarmKind, Condition] = {
         "behind",
     ),
 }
-"""In the order in which they are judged: asystole before bradycardia, lead-off before poor-signal."""
+"""Rules of each kind, in order of evaluation: asystole before bradycardia, lead-off before poor-signal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timer:
-    """How long a condition has held, in seconds of judged time; -1: it does not.
+    """How long a condition has been true, in seconds of judged time; -1: it is not.
 
     Attributes:
-        judged: time of the last judgment.
-        since: when it last began to hold.
-        lasted: seconds since then, without having been over.
-        held: at low or above, at medium or above, at high.
-        clear: how long it has been over.
+        judged: unix time of the last judgment.
+        since: unix time at which it last became true.
+        lasted: seconds since then without being clear.
+        held: seconds at low or above, at medium or above, at high.
+        clear: seconds for which it has been clear.
     """
 
     judged: float
@@ -253,8 +253,9 @@ class Timer:
     clear: float = -1.0
 
     def after(self, level: int, now: float, gap: float, longest: float) -> Timer:
-        """The timer after a judgment. Seconds that were `gap`, or more than `longest`, do not count; after
-        four times `longest` without a judgment, or when the clock went back, it begins anew."""
+        """Return the timer after a judgment at `now`. At most `longest` seconds count, and the `gap` seconds
+        of missing samples do not; it restarts after four times `longest` without a judgment, or when the
+        clock was set back."""
         elapsed = now - self.judged
         lasted, (low, medium, high), clear = self.lasted, self.held, self.clear
         if not 0 <= elapsed <= 4 * longest:
@@ -272,7 +273,7 @@ class Timer:
         return Timer(now, now, -1.0 if level == BETWEEN else 0.0, held)
 
     def reached(self, delays: ByPriority) -> int:
-        """The level at which it has held long enough; 0: none."""
+        """Return the level at which the condition was true for its delay; 0: none."""
         low, medium, high = self.held
         if high >= delays[2]:
             return HIGH
@@ -282,12 +283,12 @@ class Timer:
 
 
 def _prolonged(seconds: float, credit: float) -> float:
-    """How long something has held that has just been seen to hold: it begins with the first judgment."""
+    """Return `seconds` plus `credit`; 0 at the first judgment at which the condition is true."""
     return seconds + credit if seconds >= 0 else 0.0
 
 
 def update_missing(missing: MissingSeconds, now: float, gap: float) -> MissingSeconds:
-    """`missing` with `gap` seconds more, and without what is longer ago than a minute or lies ahead."""
+    """Return `missing` plus `gap` seconds at `now`, without entries older than a minute or in the future."""
     if not missing and not gap > 0:
         return missing
     current = floor(now / _STRETCH)
@@ -298,18 +299,20 @@ def update_missing(missing: MissingSeconds, now: float, gap: float) -> MissingSe
 
 
 def unknown_reason(kind: AlarmKind, situation: Situation) -> str:
-    """Why the condition cannot be judged, in words."""
+    """Return the reason why the condition cannot be judged, for a person."""
     if situation.observation.lost > 0:
-        return "no samples arrive"
+        return "no data from the stream"
     if not situation.observation.good:
-        return "no lead is good"
+        return "no lead with good signal"
     if kind == "bradycardia" and situation.asystole_open:
-        return "an asystole is told of"
-    return "it is not known"
+        return "asystole alarm active"
+    if kind in ("bradycardia", "tachycardia"):
+        return "heart rate not available"
+    return "measurement not available"
 
 
 def measured_values(kind: AlarmKind, situation: Situation) -> dict[str, Any]:
-    """What the condition was judged by, as plain JSON values; what is not a number is None."""
+    """Return the values that the condition depends on, as plain JSON values; NaN and infinity as None."""
     observation = situation.observation
     values = {name: _as_json(getattr(observation, name)) for name in CONDITIONS[kind].measurements}
     if kind == "gap":

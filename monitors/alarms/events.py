@@ -1,4 +1,4 @@
-"""What passes between the parts of the monitor: what is observed of a stream, and how its alarms change."""
+"""Events between the parts of the monitor: observations of a stream, changes of its alarms, its readings."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ QualityWord = Literal["good", "poor", "off"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """What is known of a stream at `time`, the end of the samples that were looked at. One comes each hop
-    (2 s of samples); when a stream stops, its time goes on by the wall clock with `lost`.
+    """Measurements of a stream at `time`, the end of the samples that were analysed. There is one after each
+    hop (`ward.hop`); when a stream stops, its time continues by the wall clock with `lost`.
 
     Attributes:
         time: unix time of the stream's own samples, seconds.
-        heart_rate: beats a minute; None: not known.
-        silence: seconds since the last QRS in which at least one lead was good; None: nothing can be said.
+        heart_rate: beats per minute; None: not available.
+        silence: seconds without a QRS complex while at least one lead was good; None: not available.
         burden: share of the last scored beats that are anomalous; None: too few, or no reference yet.
-        good: whether at least one lead can be judged.
+        good: whether at least one lead is good.
         off: leads whose electrode is off, saturated or flat.
-        poor: leads that are too noisy to be judged.
+        poor: leads that are too noisy to be analysed.
         gap: seconds of samples that were missing since the observation before.
-        behind: seconds that the monitor's work lags behind the arrival of samples.
-        lost: seconds since anything arrived, 0 while samples come.
+        behind: seconds from the arrival of samples to their analysis.
+        lost: seconds since anything arrived, 0 while samples arrive.
     """
 
     time: float
@@ -56,18 +56,18 @@ class Observation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transition:
-    """A change of one alarm.
+    """One change of an alarm.
 
     Attributes:
-        alarm: its name, the same in every transition of it and when samples are replayed:
-            stream, kind and onset in milliseconds, and the number of the clock if its time fell back.
+        alarm: name of the alarm, the same in all of its transitions and when samples are replayed: stream,
+            kind and onset in milliseconds, and the number of the clock if that was set back.
         stream: pseudonym.
         change: what happened.
-        state: what it is from now on.
-        time: of the stream's samples, unix seconds.
-        onset: when its condition began to hold long enough, unix seconds.
-        announced: whether anybody is to be told; False where the rate limit of the bed holds it back.
-        why: what was measured, the limits, and the beats that speak for it; plain JSON values.
+        state: state of the alarm from now on.
+        time: unix time of the stream's samples, seconds.
+        onset: unix time at which the condition had been true for its delay, seconds.
+        announced: whether somebody is to be notified; False where the rate limit of the bed prevents it.
+        why: measured values, limits, and the beats that show the condition; plain JSON values.
     """
 
     alarm: str
@@ -85,14 +85,16 @@ class Transition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """The state of a stream after a hop, for metrics and the page.
+    """State of a stream after a hop, for metrics and the page.
 
     Attributes:
-        time: end of its last samples, unix seconds.
-        quality: of each lead.
-        learned: share of the patient's reference that is learned, 0 to 1.
-        beats: number of those that were found since the stream began.
-        anomalous: how many of them were.
+        time: unix time of the end of its last samples, seconds.
+        heart_rate: beats per minute; None: not available.
+        burden: share of the last scored beats that are anomalous; None: not available.
+        quality: signal quality of each lead.
+        learned: progress of learning the patient's reference, 0 to 1.
+        beats: number of beats since the stream began.
+        anomalous: number of anomalous beats since the stream began.
     """
 
     stream: str

@@ -1,9 +1,9 @@
-"""What a bed's alarms go by: limits, delays, and how much may be announced.
+"""Alarm settings of a bed: limits, delays, and how many alarms may be announced.
 
-Where a number is usual on monitors its source is named: the events of the PhysioNet/CinC Challenge 2015
-("Reducing false arrhythmia alarms in the ICU": asystole is no QRS for 4 s, extreme bradycardia is under 40,
-extreme tachycardia over 140 a minute), and IEC 60601-2-27, which wants a heart-rate alarm within 10 s. The
-others are choices, each with its reason.
+Two sources set the usual numbers: the PhysioNet/CinC Challenge 2015, "Reducing false arrhythmia alarms in the
+ICU" (asystole: no QRS complex for 4 s; extreme bradycardia: below 40 beats/min; extreme tachycardia: above
+140 beats/min), and IEC 60601-2-27 (a heart-rate alarm within 10 s). The other numbers are our own choices,
+with the reason beside each.
 """
 
 from __future__ import annotations
@@ -16,24 +16,35 @@ from genray.settings.base import Settings
 
 
 class AsystoleLimits(Settings):
-    """No heart beat. Always high."""
+    """Limits of asystole: no heartbeat, always high priority."""
 
-    silence: float = Field(4.0, ge=2, le=10, description="seconds of good signal without a QRS")
-    end_after: float = Field(5.0, ge=0, le=60, description="seconds with QRS until it is over")
+    silence: float = Field(
+        4.0, ge=2, le=10, description="seconds of good signal without a QRS complex until the alarm"
+    )
+    end_after: float = Field(5.0, ge=0, le=60, description="seconds with QRS complexes until the alarm ends")
 
 
 class BradycardiaLimits(Settings):
-    """A slow heart.
+    """Limits of bradycardia: a heart rate that is too low.
 
-    Of the 10 s until notice, `delay` takes 4 and a hop of the monitor 2, so that 4 are left to estimate the
-    rate. It is over at `medium` + `back`, so that a rate about the limit is one alarm.
+    Of the 10 s that IEC 60601-2-27 allows until the alarm, the heart rate is averaged over 4 s, `delay` takes
+    4 s and the rest is for hops and detection. The alarm ends at `medium` + `back` (hysteresis), so that a
+    rate near the limit raises one alarm and not many.
     """
 
-    medium: float = Field(40.0, ge=10, le=200, description="beats a minute under which it is medium")
-    high: float = Field(30.0, ge=5, le=200, description="under which it is high")
-    back: float = Field(5.0, ge=0, le=50, description="beats a minute above `medium` at which it is over")
-    delay: float = Field(4.0, ge=0, le=6, description="seconds that the rate must be under the limit")
-    end_after: float = Field(6.0, ge=0, le=60, description="seconds that it must be back")
+    medium: float = Field(
+        40.0, ge=10, le=200, description="heart rate (beats/min) below which the priority is medium"
+    )
+    high: float = Field(
+        30.0, ge=5, le=200, description="heart rate (beats/min) below which the priority is high"
+    )
+    back: float = Field(
+        5.0, ge=0, le=50, description="hysteresis (beats/min): the alarm ends this far above `medium`"
+    )
+    delay: float = Field(4.0, ge=0, le=6, description="seconds for which the rate must stay below a limit")
+    end_after: float = Field(
+        6.0, ge=0, le=60, description="seconds for which the rate must be back until the alarm ends"
+    )
 
     @model_validator(mode="after")
     def _order(self) -> Self:
@@ -43,13 +54,21 @@ class BradycardiaLimits(Settings):
 
 
 class TachycardiaLimits(Settings):
-    """A fast heart; delays as for a slow one."""
+    """Limits of tachycardia: a heart rate that is too high; delays as for bradycardia."""
 
-    medium: float = Field(140.0, ge=60, le=350, description="beats a minute above which it is medium")
-    high: float = Field(180.0, ge=60, le=400, description="above which it is high")
-    back: float = Field(5.0, ge=0, le=50, description="beats a minute below `medium` at which it is over")
-    delay: float = Field(4.0, ge=0, le=6, description="seconds that the rate must be above the limit")
-    end_after: float = Field(6.0, ge=0, le=60, description="seconds that it must be back")
+    medium: float = Field(
+        140.0, ge=60, le=350, description="heart rate (beats/min) above which the priority is medium"
+    )
+    high: float = Field(
+        180.0, ge=60, le=400, description="heart rate (beats/min) above which the priority is high"
+    )
+    back: float = Field(
+        5.0, ge=0, le=50, description="hysteresis (beats/min): the alarm ends this far below `medium`"
+    )
+    delay: float = Field(4.0, ge=0, le=6, description="seconds for which the rate must stay above a limit")
+    end_after: float = Field(
+        6.0, ge=0, le=60, description="seconds for which the rate must be back until the alarm ends"
+    )
 
     @model_validator(mode="after")
     def _order(self) -> Self:
@@ -59,19 +78,29 @@ class TachycardiaLimits(Settings):
 
 
 class AnomalyLimits(Settings):
-    """Beats of unusual shape.
+    """Limits of the anomaly alarm: many beats of unusual shape.
 
-    From 40 % of 20 beats until under 20 %, `genray monitor evaluate` finds 51 of 55 episodes of MIT-BIH's DS1
-    with 3.4 false alarms an hour. Two in five of what it finds are false, so nothing but most beats for half
-    a minute, or ten minutes without an answer, makes it high.
+    With an alarm from 40 % of 20 beats until below 20 %, `genray monitor evaluate` finds 51 of 55 episodes of
+    MIT-BIH's DS1, with 3.4 false alarms per hour. Two in five of these alarms are false, so the priority
+    becomes high only when most beats are anomalous for half a minute, or after ten minutes without
+    acknowledgement.
     """
 
-    begin: float = Field(0.40, gt=0, le=1, description="share of the last beats from which it is medium")
-    end: float = Field(0.20, gt=0, le=1, description="share under which it is over")
-    severe: float = Field(0.80, gt=0, le=1, description="share from which it becomes high")
-    severe_for: float = Field(30.0, ge=0, le=3600, description="seconds that the share must be severe")
+    begin: float = Field(
+        0.40, gt=0, le=1, description="share of anomalous beats (0 to 1) from which the priority is medium"
+    )
+    end: float = Field(
+        0.20, gt=0, le=1, description="share of anomalous beats (0 to 1) below which the alarm ends"
+    )
+    severe: float = Field(
+        0.80, gt=0, le=1, description="share of anomalous beats (0 to 1) from which the priority becomes high"
+    )
+    severe_for: float = Field(
+        30.0, ge=0, le=3600, description="seconds for which the share must stay at `severe` or above"
+    )
     escalate_after: Annotated[float, Field(ge=10, le=86400)] | None = Field(
-        600.0, description="seconds without acknowledgment after which it becomes high; null: never"
+        600.0,
+        description="seconds without acknowledgement after which the priority becomes high (null: never)",
     )
 
     @model_validator(mode="after")
@@ -82,33 +111,44 @@ class AnomalyLimits(Settings):
 
 
 class LeadOffLimits(Settings):
-    """An electrode is off: medium where no lead is good any more, else low."""
+    """Delays of the lead-off alarm: medium if no lead is good any more, else low."""
 
-    delay: float = Field(5.0, ge=0, le=60, description="seconds that a lead must be off")
-    end_after: float = Field(4.0, ge=0, le=60, description="seconds that all leads must be on")
+    delay: float = Field(5.0, ge=0, le=60, description="seconds for which a lead must be off")
+    end_after: float = Field(
+        4.0, ge=0, le=60, description="seconds for which all leads must be on until the alarm ends"
+    )
 
 
 class PoorSignalLimits(Settings):
-    """No lead can be judged. The patient is not watched meanwhile: after a minute it is medium."""
+    """Delays of the poor-signal alarm. While no lead is good the patient is not monitored, so it is medium
+    after a minute."""
 
-    low: float = Field(10.0, ge=0, le=600, description="seconds after which it is low")
-    medium: float = Field(60.0, ge=0, le=3600, description="seconds after which it is medium")
-    end_after: float = Field(4.0, ge=0, le=60, description="seconds that a lead must be good")
+    low: float = Field(
+        10.0, ge=0, le=600, description="seconds without a good lead after which the priority is low"
+    )
+    medium: float = Field(
+        60.0, ge=0, le=3600, description="seconds without a good lead after which the priority is medium"
+    )
+    end_after: float = Field(
+        4.0, ge=0, le=60, description="seconds for which a lead must be good until the alarm ends"
+    )
 
     @model_validator(mode="after")
     def _order(self) -> Self:
         if self.medium < self.low:
-            raise ValueError("`medium` must not be before `low`")
+            raise ValueError("`medium` must not be shorter than `low`")
         return self
 
 
 class GapLimits(Settings):
-    """Samples are missing. Always low: what is left is judged."""
+    """Limits of the gap alarm: samples are missing. Always low, as the other samples are still analysed."""
 
     begin: float = Field(
-        6.0, gt=0, le=60, description="seconds missing in the last minute from which it is low"
+        6.0, gt=0, le=60, description="seconds missing in the last minute from which there is an alarm"
     )
-    end: float = Field(3.0, ge=0, le=60, description="seconds up to which it is over")
+    end: float = Field(
+        3.0, ge=0, le=60, description="seconds missing in the last minute at which the alarm ends"
+    )
 
     @model_validator(mode="after")
     def _order(self) -> Self:
@@ -118,30 +158,43 @@ class GapLimits(Settings):
 
 
 class StreamLostLimits(Settings):
-    """Nothing arrives.
+    """Limits of the stream-lost alarm: no data arrives.
 
-    Medium at first, as short losses are frequent where monitors roam; high after a minute, as of a cardiac
-    arrest nobody would know, and each minute of it costs a patient a part of the chance to survive.
+    Medium at first, as short losses are frequent with wireless monitors; high after a minute, as a cardiac
+    arrest would go unnoticed, and each minute of it lowers the patient's chance to survive.
     """
 
-    medium: float = Field(10.0, gt=0, le=600, description="seconds without anything until it is medium")
-    high: float = Field(60.0, gt=0, le=86400, description="seconds without anything until it is high")
-    end_after: float = Field(4.0, ge=0, le=60, description="seconds with samples until it is over")
+    medium: float = Field(
+        10.0, gt=0, le=600, description="seconds without data after which the priority is medium"
+    )
+    high: float = Field(
+        60.0, gt=0, le=86400, description="seconds without data after which the priority is high"
+    )
+    end_after: float = Field(4.0, ge=0, le=60, description="seconds with data until the alarm ends")
 
     @model_validator(mode="after")
     def _order(self) -> Self:
         if self.high < self.medium:
-            raise ValueError("`high` must not be before `medium`")
+            raise ValueError("`high` must not be shorter than `medium`")
         return self
 
 
 class BehindLimits(Settings):
-    """The monitor does not keep up. Always medium: later than this no alarm comes within 10 s."""
+    """Limits of the behind alarm: the monitor is too slow. Always medium: with more delay than this, alarms
+    come later than the 10 s that are allowed."""
 
-    begin: float = Field(5.0, gt=0, le=600, description="seconds behind the arrival of samples, and")
-    end: float = Field(2.5, ge=0, le=600, description="seconds up to which it is over")
-    delay: float = Field(4.0, ge=0, le=60, description="seconds that it must be behind: one hiccup is none")
-    end_after: float = Field(6.0, ge=0, le=60, description="seconds that it must have caught up")
+    begin: float = Field(
+        5.0, gt=0, le=600, description="seconds from arrival to analysis above which there is an alarm"
+    )
+    end: float = Field(
+        2.5, ge=0, le=600, description="seconds from arrival to analysis at which the alarm ends"
+    )
+    delay: float = Field(
+        4.0, ge=0, le=60, description="seconds for which the monitor must be behind until the alarm"
+    )
+    end_after: float = Field(
+        6.0, ge=0, le=60, description="seconds for which it must have caught up until the alarm ends"
+    )
 
     @model_validator(mode="after")
     def _order(self) -> Self:
@@ -151,48 +204,51 @@ class BehindLimits(Settings):
 
 
 class Limits(Settings):
-    """What the alarms of a stream go by."""
+    """Alarm settings of a stream: the limits of each kind, and how alarms are suppressed, repeated and
+    announced."""
 
-    asystole: AsystoleLimits = Field(AsystoleLimits(), description="no heart beat")
-    bradycardia: BradycardiaLimits = Field(BradycardiaLimits(), description="a slow heart")
-    tachycardia: TachycardiaLimits = Field(TachycardiaLimits(), description="a fast heart")
-    anomaly: AnomalyLimits = Field(AnomalyLimits(), description="beats of unusual shape")
-    lead_off: LeadOffLimits = Field(LeadOffLimits(), description="an electrode is off")
-    poor_signal: PoorSignalLimits = Field(PoorSignalLimits(), description="no lead can be judged")
-    gap: GapLimits = Field(GapLimits(), description="samples are missing")
-    stream_lost: StreamLostLimits = Field(StreamLostLimits(), description="nothing arrives")
-    behind: BehindLimits = Field(BehindLimits(), description="the monitor does not keep up")
+    asystole: AsystoleLimits = Field(AsystoleLimits(), description="no heartbeat")
+    bradycardia: BradycardiaLimits = Field(BradycardiaLimits(), description="heart rate too low")
+    tachycardia: TachycardiaLimits = Field(TachycardiaLimits(), description="heart rate too high")
+    anomaly: AnomalyLimits = Field(AnomalyLimits(), description="many beats of unusual shape")
+    lead_off: LeadOffLimits = Field(LeadOffLimits(), description="electrode off")
+    poor_signal: PoorSignalLimits = Field(PoorSignalLimits(), description="no lead good enough to analyse")
+    gap: GapLimits = Field(GapLimits(), description="samples missing")
+    stream_lost: StreamLostLimits = Field(StreamLostLimits(), description="no data arriving")
+    behind: BehindLimits = Field(BehindLimits(), description="monitor too slow for its streams")
     suppress_after: float = Field(
         4.0,
         ge=0,
         le=60,
-        description="seconds without a judgment after which a physiological alarm under high is suppressed: "
-        "one noisy moment changes nothing",
+        description="seconds for which a physiological alarm below high priority cannot be judged before it "
+        "is suppressed",
     )
     again_after: float = Field(
         60.0,
         ge=0,
         le=3600,
-        description="seconds after its end within which an alarm that comes again is the same alarm; it then "
-        "lasts until its condition is over for as long",
+        description="seconds after its end within which an alarm that recurs is the same alarm; it then ends "
+        "only when its condition has been over for as long",
     )
     announcements: int = Field(
         12,
         ge=1,
         le=1000,
-        description="most alarms of a bed announced in an hour; further ones are recorded only, until there "
-        "is room; low ones get half; high ones always come through",
+        description="most alarms of a bed announced per hour (low priority: half of it, high: always "
+        "announced); further ones are only recorded",
     )
     longest_hop: float = Field(
         2.5,
         gt=0,
         le=60,
-        description="most seconds that one observation counts in a delay; what is longer was not looked at",
+        description="most seconds that one observation adds to a delay; a longer interval was not observed",
     )
 
     @model_validator(mode="after")
     def _apart(self) -> Self:
         slow, fast = self.bradycardia, self.tachycardia
         if slow.medium + slow.back > fast.medium - fast.back:
-            raise ValueError("`bradycardia` and `tachycardia` overlap: no rate would end both")
+            raise ValueError(
+                "the limits of `bradycardia` and `tachycardia` overlap: no heart rate would end both alarms"
+            )
         return self

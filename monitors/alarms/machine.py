@@ -1,31 +1,34 @@
-"""The alarms of one bed: a pure state machine on the time of its samples.
+"""Alarm state machine of one bed: pure functions, driven by the time of the samples.
 
-`step` takes a state and an observation and gives the next state and what changed; nothing else goes in or
-out, so that a replay gives the same alarms with the same names. Of each kind at most one alarm is open.
+`step` takes a state and an observation and returns the next state and the transitions. It reads and writes
+nothing else, so that a replay gives the same alarms with the same names. At most one alarm of each kind is
+open. States of an alarm:
 
-    active       its condition holds, and somebody is to look
-    suppressed   physiological, and its condition cannot be judged now
-    acknowledged somebody has looked; it ends with its condition
-    latched      high and physiological, its condition is over, and nobody has looked yet
+    active       the condition is true, and nobody has acknowledged the alarm
+    suppressed   physiological, and the condition cannot be judged at present
+    acknowledged somebody has acknowledged it; it ends when its condition ends
+    latched      physiological, high priority: the condition is over, but nobody has acknowledged the alarm
     ended
 
-It follows what IEC 60601-1-8 asks of alarm systems (priorities by urgency, physiological and technical
-conditions apart, latching, acknowledgment) and 60601-2-27 of ECG monitors (heart-rate alarms within 10 s, a
-lead off is technical). Where they leave a choice:
+It follows IEC 60601-1-8 for alarm systems (priorities by urgency, separate physiological and technical
+conditions, latching, acknowledgement) and IEC 60601-2-27 for ECG monitors (heart-rate alarms within 10 s,
+lead-off is technical). Choices that the standards leave open:
 
-- A signal that cannot be judged suppresses physiological alarms up to medium, not high ones. A high one
-  would stay until acknowledged anyway, and an asystole that was seen on a good signal must not vanish because
-  then the electrodes come off. It stays active until QRS are seen again or somebody acknowledges it.
-- The priority of an open alarm never falls. A latched alarm whose condition holds again is active again.
-- An acknowledged alarm is quiet, unless it gets worse: then it is announced anew at its higher priority.
-- A clock that falls back is a new clock: its times were there before. What is timed begins anew, alarms that
-  are open stay open, and new ones have the number of the clock in their names (`AlarmState.clock`), so that
-  those of a device that counts from 0 at each start are never taken for those of its last start. Samples that
-  are replayed fall back where they did, and give the same names.
-- An alarm that comes again within `again_after` of its end is the same alarm, and then lasts until its
-  condition has been over for that long: one that flaps comes and goes at most once in that time.
-- Alarms beyond `announcements` an hour are recorded and not announced. One that still holds when there is
-  room again is announced then, as "resumed".
+- A signal that cannot be judged suppresses physiological alarms of medium and low priority, not those of high
+  priority: these latch in any case, and an asystole that was detected on a good signal must not disappear
+  because the electrodes come off afterwards. It stays active until QRS complexes are detected again or
+  somebody acknowledges it.
+- The priority of an open alarm never falls. A latched alarm becomes active when its condition is true again.
+- An acknowledged alarm is silent until it escalates: then it is announced again at its higher priority.
+- A clock that is set back is a new clock, as its times occurred before. Timers restart, open alarms stay
+  open, and new alarms have the number of the clock in their names (`AlarmState.clock`), so that a device that
+  counts from 0 at each start never repeats a name. Replayed samples fall back at the same place and give the
+  same names.
+- An alarm that recurs within `again_after` of its end is the same alarm, and then ends only when its
+  condition has been over for `again_after`: a condition near its limit opens and ends an alarm at most once
+  in that time.
+- Alarms beyond `announcements` per hour are recorded but not announced. If the condition is still true when
+  another announcement is allowed, the alarm is announced then, as "resumed".
 """
 
 from __future__ import annotations
@@ -54,14 +57,14 @@ from monitors.alarms.limits import Limits
 from monitors.alarms.state import Alarm, AlarmState, Track
 
 _HOUR = 3600.0
-_JITTER = 2.0  # seconds that the time may go back without the clock having been set anew
-_LAST_TIME = 1e11  # unix seconds; what lies beyond is no time
+_JITTER = 2.0  # seconds by which the time may go back without counting as a new clock
+_LAST_TIME = 1e11  # unix seconds; a time beyond this is invalid
 
 
 def step(
     state: AlarmState, observation: Observation, limits: Limits
 ) -> tuple[AlarmState, tuple[Transition, ...]]:
-    """The state after `observation`, and what changed. Never raises, whatever was observed."""
+    """Return the state after `observation`, and the transitions. Never raises, whatever was observed."""
     now = _next_time(state.time, observation.time)
     if now is None:
         return state, ()
@@ -81,15 +84,15 @@ def step(
                 current.situation = current.situation._replace(asystole_open=True)
             elif kind == "lead-off":
                 current.situation = current.situation._replace(lead_off_open=True)
-    # While nothing arrives the time is the wall clock's; samples that come late go on from where they were.
+    # While no data arrives, `now` follows the wall clock; late samples continue from their own time.
     time = state.time if observation.lost > 0 else now
     after = AlarmState(state.stream, time, tracks, current.missing, current.announcements, current.clock)
     return after, tuple(current.transitions)
 
 
 def acknowledge(state: AlarmState, alarm_name: str, time: float) -> tuple[AlarmState, tuple[Transition, ...]]:
-    """Somebody has looked at an alarm, at `time` of the samples. One that is latched ends with it; one that
-    is unknown, acknowledged already or ended does not change."""
+    """Acknowledge an alarm at `time` of the samples. A latched alarm ends; an alarm that is unknown, already
+    acknowledged or ended does not change."""
     for kind, alarm in state.open.items():
         if alarm.name == alarm_name and alarm.state != "acknowledged":
             changed = time if abs(time) < _LAST_TIME else alarm.changed
@@ -107,7 +110,7 @@ def acknowledge(state: AlarmState, alarm_name: str, time: float) -> tuple[AlarmS
 
 
 def discharge(state: AlarmState, time: float) -> tuple[AlarmState, tuple[Transition, ...]]:
-    """End all alarms, at `time` of the samples, and forget the patient: the next is another one."""
+    """End all alarms at `time` of the samples and return an empty state for the next patient."""
     transitions = []
     for kind, alarm in state.open.items():
         changed = time if abs(time) < _LAST_TIME else alarm.changed
@@ -119,12 +122,12 @@ def discharge(state: AlarmState, time: float) -> tuple[AlarmState, tuple[Transit
 
 @dataclass
 class _BedStep:
-    """One step: what it reads, and what it gathers.
+    """One step of the state machine: its input, and the transitions so far.
 
     Attributes:
         gap: seconds of samples that were missing right before it.
-        situation: what conditions are judged by; it gains the alarms that are open as they are judged.
-        missing, announcements, clock: of the state to come.
+        situation: input of the conditions; updated with the open alarms while kinds are evaluated in turn.
+        missing, announcements, clock: values of the next state.
     """
 
     stream: str
@@ -139,10 +142,10 @@ class _BedStep:
 
     @classmethod
     def begin(cls, state: AlarmState, now: float, observation: Observation, limits: Limits) -> _BedStep:
-        """The step from `state` to `observation`, at `now`."""
+        """Begin the step from `state` to `observation`, at `now`."""
         gap = observation.gap if observation.gap > 0 else 0.0
         lost = state.tracks.get("stream-lost")
-        # What a lost stream missed is told by its alarm.
+        # The alarm of a lost stream covers the samples that it missed: no gap alarm for the same cause.
         missing = update_missing(state.missing, now, 0.0 if lost and lost.is_open else gap)
         return cls(
             stream=state.stream,
@@ -156,7 +159,7 @@ class _BedStep:
         )
 
     def update_track(self, kind: AlarmKind, track: Track | None, level: int) -> Track | None:
-        """The track of `kind` after this step; None: nothing to remember."""
+        """Return the track of `kind` after this step; None: nothing to remember."""
         timer = track.timer if track else Timer(self.now, self.now)
         alarm = track.alarm if track else None
         if level == UNKNOWN:
@@ -175,18 +178,18 @@ class _BedStep:
         return Track(timer, self._open(kind, alarm, timer, reached) if reached else alarm)
 
     def _must_suppress(self, kind: AlarmKind, alarm: Alarm, timer: Timer) -> bool:
-        """Whether an alarm whose condition cannot be judged has been so for too long."""
+        """Whether the condition of an alarm could not be judged for `suppress_after` seconds."""
         if alarm.state != "active" or alarm.priority == "high" or CONDITIONS[kind].category == "technical":
             return False
         return not 0 <= self.now - timer.judged < self.limits.suppress_after
 
     def _open(self, kind: AlarmKind, ended: Alarm | None, timer: Timer, reached: int) -> Alarm:
-        """The alarm `kind` at its onset, or the one that `ended` lately again."""
+        """Open the alarm `kind`, or reopen the one that `ended` within `again_after`."""
         priority = PRIORITIES[reached - 1]
         if ended:
             priority = max(priority, ended.priority, key=PRIORITIES.index)
             alarm = replace(ended, priority=priority, announced=self._may_announce(priority), again=True)
-            reason = f"again within {self.limits.again_after:g} s"
+            reason = f"recurred within {self.limits.again_after:g} s of its end"
             return self._change(kind, alarm, timer, "resumed", "active", reason, announce=alarm.announced)
         name = f"{self.stream}:{kind}:{round(self.now * 1000)}"
         if self.clock:
@@ -195,11 +198,11 @@ class _BedStep:
         return self._change(kind, alarm, timer, "onset", "active", announce=alarm.announced)
 
     def _update_open(self, kind: AlarmKind, alarm: Alarm, timer: Timer, level: int, reached: int) -> Alarm:
-        """An open alarm after its condition was judged."""
+        """Return an open alarm after its condition was judged."""
         reason: str | None = None
         if self._is_unanswered(kind, alarm, timer, level) and reached < HIGH:
             reached = HIGH
-            reason = f"nobody answered for {self.limits.anomaly.escalate_after:g} s"
+            reason = f"not acknowledged for {self.limits.anomaly.escalate_after:g} s"
         if reached > PRIORITIES.index(alarm.priority) + 1:
             priority = PRIORITIES[reached - 1]
             announced = alarm.announced or self._may_announce(priority)
@@ -213,18 +216,19 @@ class _BedStep:
             return self._change(kind, alarm, timer, "resumed", "active")
         if alarm.state == "active" and not alarm.announced and reached and self._may_announce(alarm.priority):
             alarm = replace(alarm, announced=True)
-            return self._change(kind, alarm, timer, "resumed", "active", "announced late", announce=True)
+            reason = "announced late: the hourly limit of this bed was reached"
+            return self._change(kind, alarm, timer, "resumed", "active", reason, announce=True)
         return alarm
 
     def _is_unanswered(self, kind: AlarmKind, alarm: Alarm, timer: Timer, level: int) -> bool:
-        """Whether nobody has looked at an anomaly for so long that it is to escalate."""
+        """Whether an anomaly alarm was not acknowledged for `escalate_after` seconds: it escalates."""
         patience = self.limits.anomaly.escalate_after
         if kind != "anomaly" or alarm.state != "active" or level < LOW or patience is None:
             return False
         return timer.lasted >= patience
 
     def _clear(self, kind: AlarmKind, alarm: Alarm, timer: Timer) -> Alarm:
-        """An open alarm whose condition is over: it ends or latches when that has lasted long enough."""
+        """Return an open alarm whose condition is over: it ends or latches after the delay of its kind."""
         condition = CONDITIONS[kind]
         again_after = self.limits.again_after if alarm.again else 0.0
         if timer.clear < max(condition.end_after(self.limits), again_after):
@@ -234,7 +238,7 @@ class _BedStep:
         return self._change(kind, alarm, timer, "ended", "ended")
 
     def _may_announce(self, priority: Priority) -> bool:
-        """Whether an alarm may be announced now."""
+        """Whether the hourly limit of the bed allows another announcement now."""
         most = self.limits.announcements if priority == "medium" else (self.limits.announcements + 1) // 2
         return priority == "high" or sum(self.now - time < _HOUR for time in self.announcements) < most
 
@@ -249,7 +253,8 @@ class _BedStep:
         *,
         announce: bool = False,
     ) -> Alarm:
-        """`alarm` in its new state, with a transition that says why. `announce`: it is an announcement."""
+        """Return `alarm` in its new state, and add the transition with its reason. `announce`: count it as an
+        announcement."""
         if announce:
             recent = [time for time in self.announcements if self.now - time < _HOUR]
             self.announcements = tuple([*recent, self.now][-self.limits.announcements :])
@@ -286,7 +291,8 @@ def _transition(
 
 
 def _next_time(last: float | None, time: float) -> float | None:
-    """The time to go by: what is no time changes nothing, a little back is now, far back is a new clock."""
+    """Return the time of a step: `last` if `time` is invalid or at most 2 s earlier, else `time`; much
+    earlier, it is a new clock."""
     if not abs(time) < _LAST_TIME:
         return last
     return last if last is not None and last - _JITTER < time < last else time

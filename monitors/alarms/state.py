@@ -1,7 +1,7 @@
-"""What is remembered of the alarms of one bed, between two steps of the machine and over a restart.
+"""Alarm state of one bed, between two steps of the state machine and across a restart.
 
-A state goes through JSON and on exactly as it was. Where none was kept, `restore` makes one of what the
-journal knows.
+A state is stored as JSON and read back without loss. Where none was stored, `restore` rebuilds one from the
+journal.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from monitors.alarms.conditions import MissingSeconds, Timer
 from monitors.alarms.events import AlarmKind, AlarmStateName, Priority, Transition
 
 VERSION = 1
-"""Of the JSON form of a state."""
+"""Version of the JSON form of a state."""
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """An alarm that is open, or ended so recently that it may come again.
+    """An alarm that is open, or ended so recently that it may recur.
 
     Attributes:
-        onset: when it opened, and `changed`: when it last changed; unix seconds.
-        announced: whether anybody was told.
-        again: whether it came again after its end.
+        onset: unix time at which it opened, seconds.
+        changed: unix time of its last change, seconds.
+        announced: whether somebody was notified.
+        again: whether it recurred after its end.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -50,7 +51,7 @@ class Alarm:
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """What is followed of a kind: how long its condition has held, and its alarm if there is one."""
+    """State of one kind of alarm: the timer of its condition, and the alarm if there is one."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
@@ -59,21 +60,21 @@ class Track:
 
     @property
     def is_open(self) -> bool:
-        """Whether it has an alarm that has not ended."""
+        """Whether there is an alarm that has not ended."""
         return self.alarm is not None and self.alarm.is_open
 
 
 @dataclass(frozen=True, slots=True)
 class AlarmState:
-    """The alarms of one stream.
+    """Alarm state of one stream.
 
     Attributes:
         stream: pseudonym.
-        time: of the last samples that were observed, unix seconds; None: there were none.
-        tracks: kinds about which there is something to remember.
-        missing: samples that were missing lately.
-        announcements: their times in the last hour.
-        clock: how often the time fell back, which is in the names of alarms.
+        time: unix time of the last samples that were observed, seconds; None: none yet.
+        tracks: state of the kinds that are not clear.
+        missing: seconds of samples missing in the last minute.
+        announcements: unix times of the announcements in the last hour.
+        clock: how often the clock was set back, which is part of alarm names.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -92,32 +93,34 @@ class AlarmState:
         return {kind: alarm for kind, alarm in alarms.items() if alarm and alarm.is_open}
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values; `from_json` goes on exactly where this was."""
+        """Return the state as JSON values, from which `from_json` restores it exactly."""
         return {"version": VERSION, **_ADAPTER.dump_python(self, mode="json", by_alias=True)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> AlarmState:
-        """The inverse of `to_json`.
+        """Restore a state from the result of `to_json`.
 
         Raises:
-            GenrayError: it is of another version, or not what `to_json` writes.
+            GenrayError: `values` has another version or is not a result of `to_json`.
         """
-        hint = "delete it: the alarms that are open are restored from the journal"
+        hint = "delete it: open alarms are restored from the journal"
         version = values.get("version") if isinstance(values, Mapping) else None
         if version != VERSION:
-            raise GenrayError(f"a state of alarms has version {version!r}, not {VERSION}", hint=hint)
+            raise GenrayError(f"the alarm state has version {version!r}, not {VERSION}", hint=hint)
         try:
             text = json.dumps({key: value for key, value in values.items() if key != "version"})
             state = _ADAPTER.validate_json(text, strict=True)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            raise GenrayError(f"not a state of alarms: {first['msg']}", where=where, hint=hint) from None
+            raise GenrayError(f"invalid alarm state: {first['msg']}", where=where, hint=hint) from None
         except (TypeError, ValueError) as error:
-            raise GenrayError(f"not a state of alarms: {error}", hint=hint) from None
+            raise GenrayError(f"invalid alarm state: {error}", hint=hint) from None
         for kind, alarm in state.open.items():
             if not alarm.name.startswith(f"{state.stream}:{kind}:"):
-                raise GenrayError(f"{alarm.name} is no alarm {kind} of {state.stream}", hint=hint)
+                raise GenrayError(
+                    f"invalid alarm state: {alarm.name} is not a {kind} alarm of {state.stream}", hint=hint
+                )
         return state
 
 
@@ -125,14 +128,14 @@ _ADAPTER = TypeAdapter(AlarmState)
 
 
 def restore(stream: str, transitions: Sequence[Transition]) -> AlarmState:
-    """The state of a stream from the last transition of each alarm that the journal knows as open.
+    """Rebuild the state of a stream from the last transition of each of its open alarms in the journal.
 
-    They are open as they were, and are not announced again. What the journal does not say begins anew: how
-    long conditions have held (so an anomaly has its full time until it escalates), what ended lately or came
-    again, and announcements of alarms that are over.
+    The alarms keep their states and are not announced again. The journal does not store how long conditions
+    have been true (so an anomaly has its full time until it escalates), which alarms ended recently or
+    recurred, and the announcements of ended alarms: all of that restarts.
 
     Raises:
-        GenrayError: one is of another stream.
+        GenrayError: a transition belongs to another stream.
     """
     tracks: dict[AlarmKind, Track] = {}
     opened = (transition for transition in transitions if transition.state != "ended")
@@ -140,9 +143,9 @@ def restore(stream: str, transitions: Sequence[Transition]) -> AlarmState:
     for last in latest:
         if last.stream != stream:
             raise GenrayError(
-                f"{last.alarm} is not an alarm of the stream that is restored",
+                f"cannot restore the stream: {last.alarm} is an alarm of another stream",
                 where=stream,
-                hint="give it the transitions of this stream only",
+                hint="pass the transitions of this stream only",
             )
         alarm = Alarm(last.alarm, last.priority, last.state, last.onset, last.time, last.announced)
         tracks[last.kind] = Track(Timer(last.time, last.onset), alarm)

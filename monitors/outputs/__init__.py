@@ -1,1 +1,1 @@
-"""Where the monitor writes: journal, Prometheus, Alertmanager, live page."""
+"""Outputs of the monitor: journal, Prometheus metrics, Alertmanager push, live page."""

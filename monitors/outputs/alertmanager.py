@@ -1,12 +1,12 @@
-"""Pushing urgent alarms to Alertmanager, at once and without Prometheus in between (its API, v2).
+"""Push of urgent alarms to Alertmanager at once, without Prometheus in between (Alertmanager API v2).
 
-What a client of Alertmanager owes it (https://prometheus.io/docs/alerting/latest/clients/): alerts are
-identified by their labels; one that fires is sent again and again, for it ends with its `endsAt`; every
-member of a cluster is sent all. Instead of a queue of messages each member is therefore brought up to the
-state of the alarms, in order and one request at a time: one that was away receives what holds now, and
-nothing twice.
+Rules for clients of Alertmanager (https://prometheus.io/docs/alerting/latest/clients/): an alert is
+identified by its labels; a firing alert must be sent repeatedly, as it ends at its `endsAt`; every member of
+a cluster must receive all alerts. So there is no queue of messages: each member is brought to the current
+state of the alarms, in order and one request at a time. A member that was unreachable receives the current
+state, and no message twice.
 
-Alarms are pushed by the wall clock, for samples may be replayed; the time of the samples is an annotation.
+Times of alerts are those of the wall clock, as samples may be replayed; the sample time is an annotation.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import inf
@@ -30,22 +30,23 @@ from genray.errors import ResourceError
 from genray.settings.base import Location, Settings
 from genray.text import label_value
 from monitors.alarms.events import Priority, Transition
+from monitors.alarms.reasons import measurement
 from monitors.outputs.host_names import is_loopback
 from monitors.sources.connection import explain_tls_failure
 
 PushOutcome = Literal["sent", "repeated", "failed", "refused", "dropped"]
 OUTCOMES: tuple[PushOutcome, ...] = get_args(PushOutcome)
-"""What becomes of pushes. `sent` and `repeated` count alerts, `failed` (no answer) and `refused` (an answer
-that says no) requests, `dropped` alarms."""
+"""Outcomes of pushes. `sent` and `repeated` count alerts; `failed` (no answer) and `refused` (an error
+status) count requests; `dropped` counts alarms."""
 
 PATH: Final = "/api/v2/alerts"
-"""Of the API, where alerts are sent to."""
+"""Path of the API to which alerts are sent."""
 
-_MOST_ALERTS = 500  # of a request
-_LIFETIME_RESENDS = 5  # times `resend_seconds` that an alert lasts unless it is sent again
+_MOST_ALERTS = 500  # alerts of one request
+_LIFETIME_RESENDS = 5  # an alert ends this many times `resend_seconds` after it was last sent
 _FIRST_RETRY_S = 0.1
 _END_DELAY_S = (
-    1.0  # between an alert and its end: an Alertmanager that gets both before it looks sends neither
+    1.0  # between an alert and its end: Alertmanager notifies of neither if both arrive before it groups them
 )
 _WHY_LENGTH = 300
 _TOKEN_LENGTH = 10_000
@@ -54,33 +55,50 @@ Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s@?#]+$", max_leng
 
 
 class AlertmanagerSettings(Settings):
-    """Settings of what is pushed to Alertmanager."""
+    """Settings of the push to Alertmanager."""
 
     credentials: ClassVar[str] = "put a bearer token into a file, and give its name as `token_file`"
 
-    urls: tuple[Url, ...] = Field((), max_length=8, description="each member of a cluster; none: no push")
+    urls: tuple[Url, ...] = Field(
+        (), max_length=8, description="URL of each Alertmanager of the cluster (none: no push)"
+    )
     priorities: tuple[Priority, ...] = Field(
-        ("high",), description="of alarms that are pushed; the rules of Prometheus announce the others"
+        ("high",), description="priorities of alarms that are pushed; Prometheus rules announce the others"
     )
     resend_seconds: float = Field(
-        60.0, gt=0, le=600, description="after which an alert is sent again; after 5 of them unheard, it ends"
+        60.0,
+        gt=0,
+        le=600,
+        description="seconds after which a firing alert is sent again (without it the alert ends after 5 "
+        "times as long)",
     )
-    timeout_seconds: float = Field(5.0, gt=0, le=60, description="of a request")
-    retry_seconds: float = Field(5.0, gt=0, le=60, description="longest wait before it is tried again")
+    timeout_seconds: float = Field(5.0, gt=0, le=60, description="timeout of a request in seconds")
+    retry_seconds: float = Field(
+        5.0, gt=0, le=60, description="longest wait in seconds before a failed request is repeated"
+    )
     max_alarms: int = Field(
         10_000,
         ge=1,
         le=1_000_000,
-        description="that are kept; beyond it the oldest that ended are given up, and if none did, new ones",
+        description="most alarms held for the push (beyond it the oldest ended ones are dropped, or new ones "
+        "if none has ended)",
     )
-    token_file: Location | None = Field(None, description="holds the bearer token; read for each request")
-    ca: Location | None = Field(None, description="PEM: authority of the server; null: those of the system")
-    page: Url | None = Field(None, description="address of the live page, as the source of alerts")
+    token_file: Location | None = Field(
+        None, description="file with the bearer token, read for each request (null: no token)"
+    )
+    ca: Location | None = Field(
+        None, description="PEM file of the certificate authority to trust (null: those of the system)"
+    )
+    page: Url | None = Field(
+        None, description="URL of the live page, sent as the source of alerts (null: none)"
+    )
 
     @model_validator(mode="after")
     def _check_priorities(self) -> Self:
         if self.urls and "high" not in self.priorities:
-            raise ValueError("priorities need high: the rules of Prometheus leave those alarms to the push")
+            raise ValueError(
+                "`priorities` must contain high: Prometheus rules leave those alarms to the push"
+            )
         return self
 
     @field_validator("urls")
@@ -89,9 +107,11 @@ class AlertmanagerSettings(Settings):
         for url in urls:
             parts = urlsplit(url)
             if not parts.hostname or parts.port == 0:  # a port that is none raises ValueError itself
-                raise ValueError(f"{url} names no server")
+                raise ValueError(f"{url} has no host or an invalid port: write http://HOST:PORT")
             if url.rstrip("/").endswith(PATH):
-                raise ValueError(f"{PATH} is added to a URL: give {url.rstrip('/').removesuffix(PATH)}")
+                raise ValueError(
+                    f"{PATH} is appended to the URL: write only {url.rstrip('/').removesuffix(PATH)}"
+                )
         return urls
 
     @model_validator(mode="after")
@@ -99,31 +119,35 @@ class AlertmanagerSettings(Settings):
         for url in self.urls if self.token_file else ():
             parts = urlsplit(url)
             if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
-                raise ValueError(f"a token goes over https only, not to {url}")
+                raise ValueError(f"`token_file` needs an https URL, not {url}: the token would be readable")
         return self
 
 
 class Alertmanager:
-    """Pushes alarms from within a running event loop, whatever becomes of the other side.
+    """Pushes alarms to all Alertmanagers of a cluster, and repeats until each has received them.
 
-    An alarm is pushed from its first announced transition of one of the priorities until it has ended: also
-    while it is suppressed, acknowledged or latched, for none of these says that it is over. When its priority
-    changes, its labels do: the alert of before is ended in the same request.
+    An alarm is pushed from its first announced transition at one of `priorities` until it ends: also while it
+    is suppressed, acknowledged or latched, as it is not over then. When its priority changes, its labels
+    change too, and the alert with the old labels is ended in the same request.
 
     It is responsible for:
 
-    - the state of each alarm that is pushed, and what each member of the cluster received of it,
-    - sending alerts again before they end, and trying again where it failed,
-    - giving up alarms when there are too many, those that ended first,
-    - reporting which transitions were sent, what became of requests, and how many alarms nobody received.
+    - the state of each pushed alarm, and what each member of the cluster has received of it,
+    - sending firing alerts again before they end, and repeating failed requests,
+    - dropping alarms when there are too many, ended ones first,
+    - reporting which transitions were sent, the outcome of requests, and how many alarms nobody received.
+
+    It leaves to the caller which alarms there are, and storing what was sent to the journal.
 
     Args:
-        settings: where to, and what.
+        settings: servers and alarms to push.
         mark_sent: called in a thread with transitions that at least one Alertmanager has received, or that
-            none is to receive: the journal's `mark_sent`.
-        count_outcome: called with an outcome and how often; with 0 of each at the start.
-        set_owed: called with how many alarms go on that no Alertmanager has received; never without `urls`.
-        note: called with a line for a person when one does not accept alerts, and when it does again.
+            are not to be pushed: the journal's `mark_sent`.
+        count_outcome: called with an outcome and a count; with a count of 0 for each outcome at the start.
+        set_owed: called with the number of open alarms that no Alertmanager has received; never without
+            `urls`.
+        note: called with a line for a person when a member stops accepting alerts, and when it accepts them
+            again.
     """
 
     def __init__(
@@ -141,14 +165,14 @@ class Alertmanager:
         self._note = note
         self._alerts: dict[str, Alert] = {}
         self._dropped: set[str] = set()
-        self._sent: list[Transition] = []  # that are not marked yet
+        self._sent: list[Transition] = []  # sent, but not marked in the journal yet
         self._any_sent = asyncio.Event()
         self._members = [_ClusterMember(url) for url in dict.fromkeys(settings.urls)]
         self._tasks: list[asyncio.Task[None]] = []
         self._tls: ssl.SSLContext | bool = True
 
     async def __aenter__(self) -> Self:
-        """Begin to push.
+        """Start pushing.
 
         Raises:
             ResourceError: `ca` or `token_file` cannot be read.
@@ -158,9 +182,9 @@ class Alertmanager:
             self._headers()
         except OSError as error:
             raise ResourceError(
-                f"a file of the Alertmanager cannot be read: {error}",
+                f"cannot read a file for the push to Alertmanager: {error}",
                 where="alertmanager",
-                hint="check alertmanager.ca and alertmanager.token_file",
+                hint="check the files alertmanager.ca and alertmanager.token_file",
             ) from error
         for outcome in OUTCOMES:
             self._count_outcome(outcome, 0)
@@ -172,7 +196,7 @@ class Alertmanager:
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        """Give what is unsent the time of one request, then stop. Alerts go on until their `endsAt`."""
+        """Wait at most the time of one request for what is unsent, then stop. Alerts stay until `endsAt`."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.timeout_seconds):
                 while self._sent or any(alert.unsent for alert in self._alerts.values()):
@@ -182,8 +206,8 @@ class Alertmanager:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def push(self, transitions: Sequence[Transition]) -> None:
-        """Push `transitions`, in their order; returns at once. After a restart give it what the journal has
-        `unsent`, then its `open_alarms`."""
+        """Push `transitions` in their order; returns at once. After a restart, pass the journal's `unsent`
+        transitions, then its `open_alarms`."""
         for transition in transitions:
             self._push_one(transition)
         self._update_owed()
@@ -208,20 +232,20 @@ class Alertmanager:
             self._dropped.discard(transition.alarm)
 
     def _is_wanted(self, transition: Transition) -> bool:
-        """Whether an alert is to begin with it."""
+        """Whether the transition starts an alert."""
         return (
             transition.announced and transition.priority in self._settings.priorities and bool(self._members)
         )
 
     def _make_room(self) -> bool:
-        """Whether there is room for one more; the oldest that ended makes it, before an alarm that goes on is
-        kept from anybody."""
+        """Whether there is room for one more alert. The oldest ended one is dropped for it; an open alarm
+        never is."""
         if len(self._alerts) < self._settings.max_alarms:
             return True
         ended = [alert for alert in self._alerts.values() if alert.ended_at is not None]
         if not ended:
             return False
-        # Those that somebody received lose nothing.
+        # Prefer one whose end was received: nothing is lost with it.
         oldest = min(ended, key=lambda alert: (bool(alert.unsent), alert.ended_at))
         if oldest.unsent:
             self._count_outcome("dropped", 1)
@@ -245,11 +269,11 @@ class Alertmanager:
         self._set_owed(owed)
 
     def _receipts(self, name: str) -> Iterator[Receipt]:
-        """What members received of an alarm, those that received it at all."""
+        """Yield what each member received of an alarm, for members that received it at all."""
         return (member.receipts[name] for member in self._members if name in member.receipts)
 
     async def _serve(self, member: _ClusterMember) -> None:
-        """Bring one member up to the state of the alarms, for ever."""
+        """Bring one member to the current state of the alarms, again and again until cancelled."""
         settings = self._settings
         lifetime = _LIFETIME_RESENDS * settings.resend_seconds
         timeout = aiohttp.ClientTimeout(total=settings.timeout_seconds)
@@ -277,17 +301,17 @@ class Alertmanager:
                     member.retry_seconds = min(2 * member.retry_seconds, settings.retry_seconds)
 
     def _fail(self, member: _ClusterMember, failure: _PushFailure) -> None:
-        """`member` did not accept a request: count it, and say so the first time."""
+        """Count a request that `member` did not accept, and note the first in a row."""
         self._count_outcome(failure.outcome, 1)
         self._update_owed()
         if not member.failing:
             member.failing = True
             self._note(
-                f"alarms do not reach the Alertmanager {member.host}: {failure.reason}; it is tried again"
+                f"alarms are not reaching the Alertmanager {member.host}: {failure.reason}; trying again"
             )
 
     def _accept(self, member: _ClusterMember, steps: Sequence[PushStep]) -> None:
-        """`member` has accepted a request with `steps`."""
+        """Record that `member` accepted a request with `steps`."""
         if member.failing:
             self._note(f"alarms reach the Alertmanager {member.host} again")
         member.failing = False
@@ -295,7 +319,7 @@ class Alertmanager:
         for step in steps:
             self._count_outcome("repeated" if step.repeats else "sent", 1)
             self._sent += step.alert.pop_unsent(step.version)
-            # Meanwhile it may have been given up, and have come again as another.
+            # Meanwhile the alert may have been dropped, and its name used by a new one.
             if self._alerts.get(step.alert.name) is step.alert:
                 member.receipts[step.alert.name] = step.receipt_after(time.monotonic())
         self._any_sent.set()
@@ -305,20 +329,20 @@ class Alertmanager:
     async def _post(
         self, session: aiohttp.ClientSession, url: str, payload: list[dict[str, Any]]
     ) -> _PushFailure | None:
-        """What went wrong, if anything."""
+        """Send one request; return the failure, or None if it was accepted."""
         try:
             async with session.post(
                 f"{url.rstrip('/')}{PATH}",
                 json=payload,
                 headers=self._headers(),
                 ssl=self._tls,
-                allow_redirects=False,  # a token is not for others
+                allow_redirects=False,  # a redirect would send the token to another server
             ) as answer:
                 if answer.status == 200:
                     return None
-                return _PushFailure("refused", f"it answers {answer.status}")
+                return _PushFailure("refused", f"it answered with HTTP status {answer.status}")
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            # Not its text, which may show the token.
+            # Without the text of the error, which may show the token.
             return _PushFailure("failed", explain_tls_failure(error) or f"no answer ({type(error).__name__})")
 
     def _headers(self) -> dict[str, str]:
@@ -328,7 +352,7 @@ class Alertmanager:
             return {"Authorization": f"Bearer {''.join(file.read(_TOKEN_LENGTH).split())}"}
 
     def _remove_ended(self) -> None:
-        """Remove alerts that have ended for every member, or have ended there by themselves by now."""
+        """Remove alerts that have ended at every member, by a request or by their `endsAt`."""
         late = time.monotonic() - _LIFETIME_RESENDS * self._settings.resend_seconds
         for name, alert in list(self._alerts.items()):
             if alert.ended_at is None or alert.unsent:
@@ -356,12 +380,12 @@ class Alertmanager:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What an Alertmanager received last of an alarm.
+    """Last message about an alarm that an Alertmanager received.
 
     Attributes:
-        version: of the alert.
-        labels: that it fires with; None once it has ended.
-        at: when it was received, by the monotonic clock.
+        version: version of the alert.
+        labels: labels with which it fires; None once it has ended.
+        at: monotonic time at which it was received, seconds.
     """
 
     version: int
@@ -370,9 +394,9 @@ class Receipt:
 
 
 class Alert:
-    """The state of an alarm that is pushed; begins with `transition`.
+    """State of a pushed alarm, from its first `transition` on.
 
-    Its version is that of its last transition, counted from 1.
+    Its version is the number of its last transition, counted from 1.
     """
 
     def __init__(self, transition: Transition) -> None:
@@ -380,23 +404,23 @@ class Alert:
         self.version = 0
         self.started_at = time.time()
         self.unsent: list[tuple[int, Transition]] = []
-        """Versions and transitions that nobody received yet."""
+        """Versions and transitions that no member has received yet."""
         self.ended_at: float | None = None
-        """By the monotonic clock."""
+        """Monotonic time of its end, seconds."""
         self.last_firing: Transition | None = None
         self._advance(transition)
 
     @property
     def ended(self) -> bool:
-        """Whether it is over."""
+        """Whether the alarm has ended."""
         return self.last.state == "ended"
 
     def update(self, transition: Transition) -> None:
-        """Go on with the next transition."""
+        """Apply the next transition."""
         if transition == self.last:
-            return  # both unsent and open after a restart
+            return  # after a restart the last one comes twice: as unsent and as open
         if self.ended:
-            self.started_at = time.time()  # it comes again
+            self.started_at = time.time()  # the alarm recurs
         self._advance(transition)
 
     def _advance(self, transition: Transition) -> None:
@@ -410,20 +434,21 @@ class Alert:
             self.last_firing = transition
 
     def pop_unsent(self, version: int) -> list[Transition]:
-        """The transitions up to `version` that nobody had received until now."""
+        """Remove and return the transitions up to `version` that no member had received until now."""
         popped = [transition for number, transition in self.unsent if number <= version]
         self.unsent = [(number, transition) for number, transition in self.unsent if number > version]
         return popped
 
     def next_step(self, receipt: Receipt | None, now: float, resend: float) -> PushStep:
-        """What to send next, and when, to one that has `receipt`; it is sent again after `resend` seconds."""
+        """Return what to send next, and when, to a member with `receipt`; firing alerts are sent again after
+        `resend` seconds."""
         if not self.ended:
             repeats = receipt is not None and receipt.version == self.version
             due = receipt.at + resend if receipt is not None and repeats else now
             return PushStep(self, self.version, receipt, due, self.last)
         if receipt is None and self.last_firing is not None:
-            # It began and ended while this one was away. If nobody received it, it is sent even so: first
-            # the one, then the other.
+            # The alarm began and ended while this member was unreachable. If no member received it, it is
+            # still sent: first the alert, then its end.
             return PushStep(self, self.version - 1, receipt, now if self.unsent else inf, self.last_firing)
         if receipt is None:
             return PushStep(self, self.version, receipt, now, None)
@@ -433,13 +458,13 @@ class Alert:
 
 @dataclass(frozen=True, slots=True)
 class PushStep:
-    """One message to one Alertmanager.
+    """Next message about one alarm to one Alertmanager.
 
     Attributes:
-        version: of the alert, that it then has.
-        receipt: what it received last.
-        due: when it is to be sent, by the monotonic clock; infinite: never.
-        firing: None: the alert ends.
+        version: version of the alert that the member then has.
+        receipt: last message that the member received.
+        due: monotonic time at which to send it, seconds; infinite: never.
+        firing: transition with which the alert fires; None: the alert ends.
     """
 
     alert: Alert
@@ -450,15 +475,15 @@ class PushStep:
 
     @property
     def repeats(self) -> bool:
-        """Whether the same was sent before."""
+        """Whether the same version was sent before."""
         return self.receipt is not None and self.receipt.version == self.version
 
     def receipt_after(self, now: float) -> Receipt:
-        """What it has received after this."""
+        """Return the receipt of the member after this message."""
         return Receipt(self.version, _labels(self.firing) if self.firing else None, now)
 
     def payload(self, lifetime: float, page: str | None) -> list[dict[str, Any]]:
-        """The alerts for the API; those that fire end after `lifetime` seconds unless repeated."""
+        """Return the alerts for the API; firing ones end after `lifetime` seconds unless sent again."""
         now = time.time()
         received = self.receipt.labels if self.receipt else None
         alerts = []
@@ -486,9 +511,9 @@ class _ClusterMember:
     """One Alertmanager of the cluster.
 
     Attributes:
-        receipts: what it received last, by alarm.
+        receipts: last message that it received, by alarm.
         changed: set when alarms have changed.
-        failing: whether it did not accept the last request.
+        failing: whether it refused the last request or did not answer.
     """
 
     url: str
@@ -499,7 +524,7 @@ class _ClusterMember:
 
     @property
     def host(self) -> str:
-        """Host and port: a path may hold a secret."""
+        """Host and port, without the path, which may contain a secret."""
         return urlsplit(self.url).netloc
 
 
@@ -510,15 +535,15 @@ class _PushFailure:
 
 
 def _report_failure(task: asyncio.Task[None]) -> None:
-    # Nobody waits for these tasks; without this an error in one would be silence.
+    # Nobody awaits these tasks, so without this an error in one would go unnoticed.
     if not task.cancelled() and (error := task.exception()) is not None:
         task.get_loop().call_exception_handler(
-            {"message": "pushing to Alertmanager ended", "exception": error, "task": task}
+            {"message": "the push to Alertmanager stopped", "exception": error, "task": task}
         )
 
 
 def _labels(transition: Transition) -> dict[str, str]:
-    """The labels of an alert: the same while its priority is. `alarm` makes each episode one of its own."""
+    """Return the labels of an alert, which change only with its priority; `alarm` separates the episodes."""
     t = transition
     return {
         "alertname": "Ecg" + "".join(word.capitalize() for word in t.kind.split("-")),
@@ -534,28 +559,22 @@ def _annotations(transition: Transition) -> dict[str, str]:
     t = transition
     return {
         "summary": f"{t.kind} ({t.priority} priority) in {label_value(t.stream)}: {t.state}",
-        "why": _why_text(t.why),
+        "why": _why_text(t),
         "onset": _iso_time(t.onset),
         "sample_time": _iso_time(t.time),
     }
 
 
-def _why_text(why: Mapping[str, Any]) -> str:
-    # Numbers and words, what was measured first; the beats are in the journal and on the page.
-    parts = []
-    for name, value in why.items():
-        for inner_name, inner in value.items() if isinstance(value, Mapping) else [(name, value)]:
-            if inner_name == "since":  # that is the onset
-                continue
-            if isinstance(inner, int | float):
-                parts.append(f"{inner_name} {inner:g}")
-            elif isinstance(inner, str):
-                parts.append(f"{inner_name} {inner}")
-    return label_value(", ".join(parts), _WHY_LENGTH) if parts else ""
+def _why_text(transition: Transition) -> str:
+    """Return the measured value with its limit, and the reason; the page and the journal have the beats."""
+    why = transition.why
+    parts = [measurement(transition.kind, transition.priority, why).text, str(why.get("reason") or "")]
+    text = "; ".join(filter(None, parts))
+    return label_value(text, _WHY_LENGTH) if text else ""
 
 
 def _iso_time(seconds: float) -> str:
     try:
         return datetime.fromtimestamp(seconds, UTC).isoformat()
-    except (ValueError, OverflowError, OSError):  # a device may say anything
+    except (ValueError, OverflowError, OSError):  # a device may send any number
         return str(seconds)

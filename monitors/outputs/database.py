@@ -1,4 +1,4 @@
-"""The journal's SQLite file: its tables, opening it whatever became of it, and its errors by name."""
+"""SQLite file of the journal: its tables, opening and repairing it, and its errors as errors of genray."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pathlib import Path
 from genray.errors import DataError, GenrayError, StorageFull
 
 VERSION = 2
-APPLICATION = 0x6765_6367  # "gecg": tells a journal from another program's database
+APPLICATION = 0x6765_6367  # "gecg": marks a journal among other SQLite databases
 CONDITION_HOLDS = ("onset", "escalated", "resumed")
-"""Changes of an alarm at which its condition holds: what was measured then explains it."""
+"""Changes of an alarm at which its condition is true, so that the values measured then explain it."""
 _TRANSITIONS = """
 CREATE TABLE transitions (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -42,7 +42,7 @@ CREATE TABLE states (
     PRIMARY KEY (name, stream)
 );
 """
-# In version 1 no name could come again.
+# Migration from version 1, in which an alarm name had to be unique.
 _FROM_1 = f"""
 ALTER TABLE transitions RENAME TO before;
 DROP INDEX by_stream;
@@ -50,23 +50,24 @@ DROP INDEX by_stream;
 INSERT INTO transitions SELECT * FROM before;
 DROP TABLE before;
 """
-_BATCH_ROWS = 250  # that are looked at in one go
+_BATCH_ROWS = 250  # rows of one batch
 _DAMAGE_CODES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-# A quota or a file size limit comes as a failed write.
+# A quota or a file size limit shows as a failed write.
 _FULL_CODES = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE)
 
 
 def open_database(path: Path) -> tuple[sqlite3.Connection, str | None]:
-    """The database at `path`, made if it is not there, readable by its owner alone.
+    """Open the database at `path`, readable only by its owner; create it if there is none.
 
-    Nobody else may have it open. One that is damaged is renamed aside, and a new one is begun.
+    No other process may have it open. A damaged file is renamed, and a new one is created.
 
     Returns:
-        The connection, usable from any thread by one at a time; and what was wrong, if anything.
+        The connection, usable from any thread but by one at a time; and what was wrong with the file, or
+        None.
 
     Raises:
-        DataError: it is another program's database, or of a later version.
-        StorageFull: no room.
+        DataError: it is the database of another program, or has a newer version.
+        StorageFull: the disk is full.
         GenrayError: it cannot be opened.
     """
     with database_errors(path):
@@ -77,42 +78,44 @@ def open_database(path: Path) -> tuple[sqlite3.Connection, str | None]:
                 raise
             damage = str(error)
         aside = _set_aside(path)
-        return _open(path), f"the journal was damaged ({damage}): it is kept as {aside.name}, a new one begun"
+        return _open(
+            path
+        ), f"the journal was damaged and is now {aside.name}; a new one was created ({damage})"
 
 
 @contextmanager
 def database_errors(path: Path) -> Iterator[None]:
-    """Turn errors of SQLite and of the file system into those of genray."""
+    """Raise errors of SQLite and of the file system as errors of genray."""
     try:
         yield
     except (sqlite3.Error, OSError) as error:
         code = getattr(error, "sqlite_errorcode", None)
         if code in _FULL_CODES or getattr(error, "errno", None) == errno.ENOSPC:
             raise StorageFull(
-                f"no room left to write the journal {path.name} "
+                f"the disk is full: the journal {path.name} cannot be written "
                 f"({shutil.disk_usage(path.parent).free / 1e6:.0f} MB free)",
                 where=str(path),
-                hint="free some space: the monitor goes on, and writes what waits as soon as it can",
+                hint="free some space: the monitor keeps running and writes the waiting changes after that",
             ) from error
         raise GenrayError(
-            f"the journal {path.name} cannot be used: {error}",
+            f"the journal {path.name} cannot be read or written: {error}",
             where=str(path),
-            hint="check the disk and the rights of the file; if it is damaged, start again: it is put aside",
+            hint="check the disk and the file's permissions; a damaged file is replaced at the next start",
         ) from error
 
 
 def delete_batch(
     database: sqlite3.Connection, *, after: int, last: int, recorded_before: float, surplus_to: int
 ) -> tuple[int | None, int]:
-    """Delete the old transitions of a batch of rows whose alarms have ended.
+    """Delete the old transitions of ended alarms in one batch of rows.
 
     Args:
-        after, last: the batch begins behind row `after` and does not go beyond row `last`.
-        recorded_before: unix time; rows that were recorded earlier are old,
-        surplus_to: and so are rows up to this number.
+        after, last: the batch starts after row `after` and ends at row `last` at most.
+        recorded_before: unix time; rows that were recorded earlier are old.
+        surplus_to: number of the last row that is beyond the most that are stored; rows up to it are old.
 
     Returns:
-        After which row to go on, None when nothing old is left, and how many rows were deleted.
+        The row after which to continue, None when no old row is left; and the number of rows deleted.
     """
     (end,) = database.execute(
         "SELECT max(id) FROM (SELECT id FROM transitions WHERE id > ? AND id <= ? ORDER BY id LIMIT ?)",
@@ -123,7 +126,7 @@ def delete_batch(
     old = "id > ? AND id <= ? AND (recorded < ? OR id <= ?)"
     bounds = (after, end, recorded_before, surplus_to)
     if not database.execute(f"SELECT 1 FROM transitions WHERE {old} LIMIT 1", bounds).fetchone():
-        return None, 0  # what follows is newer
+        return None, 0  # all later rows are newer
     deleted = database.execute(
         f"DELETE FROM transitions WHERE {old} AND 'ended' = "
         "(SELECT state FROM transitions AS t WHERE t.alarm = transitions.alarm ORDER BY id DESC LIMIT 1)",
@@ -133,8 +136,8 @@ def delete_batch(
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    # The owner's alone, whatever the umask: it holds what is known of patients. Before SQLite makes it, for
-    # what SQLite puts beside it gets the same rights.
+    # Only the owner may read it, whatever the umask: it holds what is known of patients. Created before
+    # SQLite does it, as the files that SQLite adds beside it get the same permissions.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     path.chmod(0o600)
     database = sqlite3.connect(path, check_same_thread=False)
@@ -154,16 +157,16 @@ def _prepare(database: sqlite3.Connection, path: Path) -> None:
         raise DataError(
             f"{path.name} is a database, but not a journal of alarms",
             where=str(path),
-            hint="give the journal another path",
+            hint="set another folder for the monitor: --set state=FOLDER",
         )
     if version > VERSION:
         raise DataError(
-            f"the journal {path.name} is of version {version}, this genray writes {VERSION}",
+            f"the journal {path.name} has version {version}, but this genray writes version {VERSION}",
             where=str(path),
-            hint="use the genray that wrote it, or give the journal another path",
+            hint="use the newer genray that wrote it, or set another folder: --set state=FOLDER",
         )
     if version == 1:
-        # The table `sent` goes on to refer to the name.
+        # Without this the references of the table `sent` would follow the renamed table.
         database.execute("PRAGMA legacy_alter_table = ON")
         database.executescript(f"BEGIN; {_FROM_1} PRAGMA user_version = {VERSION}; COMMIT;")
     database.execute("PRAGMA journal_mode = WAL")
@@ -181,7 +184,7 @@ def _prepare(database: sqlite3.Connection, path: Path) -> None:
 
 
 def _primary_code(error: sqlite3.Error) -> int:
-    # The low byte; the rest is the extended code.
+    # The low byte is the primary code; the rest is the extended code.
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
@@ -190,7 +193,7 @@ def _set_aside(path: Path) -> Path:
     aside = path.with_name(f"{path.name}.damaged-{next(free_numbers)}")
     path.rename(aside)
     for suffix in ("-wal", "-shm"):
-        # A log of the old file would be played into the new one.
+        # SQLite would apply a log of the old file to the new one.
         companion = path.with_name(path.name + suffix)
         if companion.exists():
             companion.rename(aside.with_name(aside.name + suffix))

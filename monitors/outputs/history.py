@@ -1,9 +1,9 @@
-"""The history: what the journal of a monitor says, an entry for each alarm, also while it is being written.
+"""History of alarms: reads the journal of a monitor, one entry per alarm, also while the monitor runs.
 
-Nothing here writes, and no lock of the journal is taken. While a monitor runs, or after a kill, its log lies
-beside the file (`-wal`), and SQLite reads both (`mode=ro`; what changes is the shared memory by which readers
-and writers know of each other). After a good end there is no log, and SQLite would make one even to read: so
-the file is read as one that does not change, and again if it did.
+Nothing is written, and the lock of the journal is not taken. While a monitor runs, or after a kill, its log
+(`-wal`) lies beside the file, and SQLite reads both (`mode=ro`; only the memory shared by readers and writers
+changes). After a regular stop there is no log, and SQLite would create one even to read: so the file is
+opened as immutable, and read again if it changed meanwhile.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ T = TypeVar("T")
 
 _PRIORITIES: tuple[str, ...] = get_args(Priority)  # from low to high
 _PAUSE = 0.05  # s between tries to read a file that changes
-_ALIVE = 180.0  # s: a monitor writes once a minute which streams it watches
+_ALIVE = 180.0  # s since the last write within which a monitor counts as running: it writes every minute
 _HOUR = 3600.0
 _DAY = 86400.0
-_STATE_HINT = "give --state, the folder that `genray monitor ecg` names at its end as its state"
+_STATE_HINT = "set --state to the folder that `genray monitor ecg` prints as its state when it stops"
 
-# SQLite keeps whatever it was given: types and lengths are made sure of here.
+# SQLite columns accept any type: types and lengths are enforced here.
 _NAMES = ("alarm", "stream", "kind", "category", "priority", "change", "state")
 _NAMES_AS_TEXT = ", ".join(f"CAST(substr({name}, 1, 256) AS TEXT)" for name in _NAMES)
 _CHANGE_COLUMNS = (
     f"id, CAST(recorded AS REAL), {_NAMES_AS_TEXT}, CAST(time AS REAL), CAST(onset AS REAL), announced"
 )
-# What else says that a stream was watched: see `MonitorCheckpoint`.
+# States that show which streams were monitored, see `MonitorCheckpoint`.
 _STREAMS_WITH_STATES = "SELECT stream FROM states WHERE name IN ('reference', 'alarms') AND time >= ? LIMIT ?"
 _WATCHED_STREAMS = "SELECT CAST(substr(data, 1, ?) AS TEXT) FROM states WHERE name = 'watched' AND time >= ?"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryLimits:
-    """How much of a journal is read at most: it may hold what no monitor writes.
+    """Limits on what is read of a journal, as the file may contain anything.
 
     Attributes:
-        changes: of alarms, the newest.
-        streams: that are counted.
-        text: characters of one reason; more than any monitor writes.
-        tries: to read a file that changes meanwhile.
+        changes: most alarm changes, the newest.
+        streams: most streams that are counted.
+        text: most characters of one reason; more than any monitor writes.
+        tries: attempts to read a file that changes meanwhile.
     """
 
     changes: int = 500_000
@@ -62,18 +62,19 @@ class HistoryLimits:
 
 @dataclass(slots=True, kw_only=True)
 class AlarmEpisode:
-    """An alarm, from its onset on.
+    """One alarm, from its onset to its last recorded change.
 
     Attributes:
         stream: pseudonym.
-        priority: the highest that it had.
-        state: the last that was recorded.
-        onset, changed: when it began, and when it last changed; unix seconds by the clock of the samples.
-        recorded, written: when the same was recorded, unix seconds by the clock of the monitor.
-        announced: whether anybody was to be notified.
-        acknowledged: when somebody first did so, unix seconds by the clock of the monitor; None: nobody.
-        why: what was measured and the limits when it came to its priority; empty if that was not read.
-        reason: of its last change, in words; empty if there is none, or it was not read.
+        priority: highest priority that it had.
+        state: last recorded state.
+        onset, changed: unix times of the onset and of the last change, seconds, by the clock of the samples.
+        recorded, written: unix times at which these were recorded, seconds, by the clock of the monitor.
+        announced: whether somebody was to be notified.
+        acknowledged: unix time of the first acknowledgement, seconds, by the clock of the monitor; None: not
+            acknowledged.
+        why: measured values and limits when it reached its priority; empty if not read.
+        reason: reason of its last change, for a person; empty if there is none or it was not read.
     """
 
     alarm: str
@@ -92,8 +93,8 @@ class AlarmEpisode:
     reason: str = ""
 
     def lasted(self, until: float) -> float:
-        """Seconds until its end, by the clock of the samples unless that fell back; of one that is open until
-        the monitor last wrote: `until`, unix seconds by the clock of the monitor."""
+        """Return its duration in seconds, by the clock of the samples unless that was set back; of an open
+        alarm up to `until`, the unix time (s) at which the monitor last wrote."""
         if self.state != "ended":
             return max(0.0, until - self.recorded)
         seconds = self.changed - self.onset
@@ -102,14 +103,14 @@ class AlarmEpisode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """What was read at one moment.
+    """Alarms of a period, read at one moment.
 
     Attributes:
-        episodes: alarms that were open at some time of the period, the newest first.
-        beds: streams that were watched in it, as far as the journal knows.
-        began, until: the period, unix seconds: as it was asked for but not before the first alarm, until
-            the monitor last wrote, or now if it runs.
-        cut: whether there are older changes that were not read, as there are too many.
+        episodes: alarms that were open at some time in the period, the newest first.
+        beds: number of streams that were monitored in the period, as far as the journal shows.
+        began, until: start and end of the period, unix seconds: from the time asked for, but not before the
+            first alarm, until the monitor last wrote, or now if it is running.
+        cut: whether older changes were not read because there are too many.
     """
 
     episodes: Sequence[AlarmEpisode]
@@ -120,7 +121,8 @@ class History:
 
     @property
     def per_bed_and_day(self) -> float | None:
-        """Announced alarms that began in the period, a bed and day. None: it is too short, or had no beds."""
+        """Announced alarms per bed and day; None: the period is shorter than an hour, or there are no
+        beds."""
         seconds = self.until - self.began
         if seconds < _HOUR or not self.beds:
             return None
@@ -137,16 +139,16 @@ def read_history(
     explained: int = 100,
     limits: HistoryLimits | None = None,
 ) -> History:
-    """What the journal at `path` says.
+    """Read the alarms from the journal at `path`.
 
     Args:
-        since: unix seconds by the clock of the monitor: alarms that ended earlier are left out.
-        streams: only these, by pseudonym; empty: all.
-        kind: only this kind.
-        explained: of how many alarms, the newest, `why` and `reason` are read.
+        since: unix time in seconds, by the clock of the monitor; alarms that ended earlier are left out.
+        streams: pseudonyms of the streams to read; empty: all.
+        kind: kind of alarm to read; None: all.
+        explained: number of alarms, the newest, whose `why` and `reason` are read.
 
     Raises:
-        DataError: it is not there, another program's database, or of a later version.
+        DataError: there is no journal, it is the database of another program, or it has a newer version.
         GenrayError: it cannot be read.
     """
     wanted = _Selection(since or 0.0, tuple(streams), kind, explained)
@@ -155,7 +157,7 @@ def read_history(
 
 
 def known_streams(path: Path) -> list[str]:
-    """Pseudonyms of the streams of which the journal at `path` knows, in order; raises as `read_history`."""
+    """Return the pseudonyms of the streams in the journal at `path`, sorted; raises like `read_history`."""
     limits = HistoryLimits()
 
     def read(database: sqlite3.Connection) -> list[str]:
@@ -167,13 +169,13 @@ def known_streams(path: Path) -> list[str]:
 
 
 def priority_rank(priority: str) -> int:
-    """How urgent a priority is; the higher, the more. That of an unknown one is -1."""
+    """Return the rank of a priority: 0 for low to 2 for high; -1 for an unknown one."""
     return _PRIORITIES.index(priority) if priority in _PRIORITIES else -1
 
 
 @dataclass(frozen=True, slots=True)
 class _Selection:
-    """What `read_history` was asked for."""
+    """Arguments of `read_history`."""
 
     since: float
     streams: tuple[str, ...]
@@ -182,7 +184,7 @@ class _Selection:
 
 
 class _Change(NamedTuple):
-    """A row of `_CHANGE_COLUMNS`."""
+    """One row of `_CHANGE_COLUMNS`."""
 
     row: int
     recorded: float
@@ -200,11 +202,11 @@ class _Change(NamedTuple):
 
 @dataclass(slots=True)
 class _EpisodeRows:
-    """An episode while the changes of its alarm are read, the newest first.
+    """An episode while its changes are read, the newest first.
 
     Attributes:
         last: row of its last change.
-        explaining: row of the change by which it came to its priority, as far as that was read.
+        explaining: row of the change by which it reached its priority, if that was read already.
         complete: whether its onset was read.
     """
 
@@ -215,7 +217,7 @@ class _EpisodeRows:
 
     @classmethod
     def ending_with(cls, change: _Change) -> _EpisodeRows:
-        """An alarm whose last change this is."""
+        """Begin an episode whose last change is `change`."""
         episode = AlarmEpisode(
             alarm=change.alarm,
             stream=change.stream,
@@ -231,7 +233,7 @@ class _EpisodeRows:
         return cls(episode, last=change.row)
 
     def add_earlier(self, change: _Change) -> None:
-        """Add a change that came before those that were read; the last, too."""
+        """Add `change`, which is earlier than all that were added, or the last one itself."""
         episode = self.episode
         episode.onset = change.onset
         episode.recorded = change.recorded
@@ -273,7 +275,8 @@ def _history(database: sqlite3.Connection, wanted: _Selection, limits: HistoryLi
 
 
 def _changes(database: sqlite3.Connection, wanted: _Selection, limits: HistoryLimits) -> Iterable[_Change]:
-    """The changes that are asked for, the newest first, and one more than are read."""
+    """Yield the selected changes, the newest first; one more than the limit, to notice that there are
+    more."""
     conditions: list[str] = []
     values: list[Any] = []
     if wanted.streams:
@@ -288,8 +291,8 @@ def _changes(database: sqlite3.Connection, wanted: _Selection, limits: HistoryLi
 
 
 def _episodes(changes: Iterable[_Change], limits: HistoryLimits) -> tuple[list[_EpisodeRows], bool]:
-    """The alarms of changes that come newest first, and whether there were more than are read. A name that
-    comes again after its end with an onset of its own (see `Journal`) is another alarm."""
+    """Group changes (newest first) into alarms; also return whether there were more than the limit. A name
+    that is used again after its end, with a new onset (see `Journal`), is another alarm."""
     episodes: list[_EpisodeRows] = []
     by_name: dict[str, _EpisodeRows] = {}
     for count, change in enumerate(changes):
@@ -311,7 +314,7 @@ def _why(database: sqlite3.Connection, row: int | None, limits: HistoryLimits) -
 
 
 def _watched_streams(database: sqlite3.Connection, since: float, limits: HistoryLimits) -> set[str]:
-    """Streams that were watched since a unix time, whether they raised alarms or not."""
+    """Return the streams that were monitored since a unix time, with or without alarms."""
     rows = database.execute(_STREAMS_WITH_STATES, (since, 2 * limits.streams))
     streams = {str(stream)[:256] for (stream,) in rows}
     for (text,) in database.execute(_WATCHED_STREAMS, (limits.text, since)):
@@ -322,7 +325,7 @@ def _watched_streams(database: sqlite3.Connection, since: float, limits: History
 
 
 def _read(path: Path, query: Callable[[sqlite3.Connection], T], tries: int) -> T:
-    """What `query` gives of the journal, all of it as of one moment."""
+    """Return the result of `query` on the journal, all of it from one moment."""
     if not path.is_file():
         raise _missing_journal(path)
     for _ in range(tries):
@@ -330,7 +333,7 @@ def _read(path: Path, query: Callable[[sqlite3.Connection], T], tries: int) -> T
         with database_errors(path):
             if before.log and before.shared_memory:
                 return _read_once(path, "ro", query)
-            # A log alone: a monitor that is just beginning, or an incomplete copy.
+            # A log without shared memory: a monitor that is just starting, or an incomplete copy.
             if not before.log or not before.log.size:
                 try:
                     result = _read_once(path, "ro&immutable=1", query)
@@ -342,9 +345,9 @@ def _read(path: Path, query: Callable[[sqlite3.Connection], T], tries: int) -> T
                         return result
         time.sleep(_PAUSE)
     raise GenrayError(
-        "the journal cannot be read without changing it: its log (-wal) is there without its -shm",
+        "the journal cannot be read without changing it: its -wal file exists, but its -shm file does not",
         where=str(path),
-        hint=f"copy {path.name} with all files whose names begin so, or start the monitor once",
+        hint=f"copy {path.name} together with its -wal and -shm files, or start the monitor once",
     )
 
 
@@ -357,7 +360,7 @@ class _FileState:
 
 @dataclass(frozen=True, slots=True)
 class _FileStates:
-    """What the file, its log and their shared memory are at a moment; None: not there."""
+    """State of the journal file, its log and their shared memory at one moment; None: no such file."""
 
     file: _FileState | None
     log: _FileState | None
@@ -385,22 +388,22 @@ def _read_once(path: Path, mode: str, query: Callable[[sqlite3.Connection], T]) 
         (application,) = database.execute("PRAGMA application_id").fetchone()
         (version,) = database.execute("PRAGMA user_version").fetchone()
         if not tables:
-            raise _missing_journal(path)  # or it is just being made
+            raise _missing_journal(path)  # or it is just being created
         if application != APPLICATION:
             raise DataError(
                 f"{path.name} is a database, but not a journal of alarms", where=str(path), hint=_STATE_HINT
             )
         if version > VERSION:
             raise DataError(
-                f"the journal {path.name} is of version {version}, this genray reads up to {VERSION}",
+                f"the journal {path.name} has version {version}, this genray reads versions up to {VERSION}",
                 where=str(path),
-                hint="use the genray that wrote it",
+                hint="use the newer genray that wrote it",
             )
         return query(database)
 
 
 def _missing_journal(path: Path) -> DataError:
-    return DataError("there is no journal of alarms", where=str(path), hint=_STATE_HINT)
+    return DataError("no journal of alarms found", where=str(path), hint=_STATE_HINT)
 
 
 def _parsed(text: str) -> Mapping[str, Any]:

@@ -1,7 +1,7 @@
-"""Host names: by which names a server of this machine answers.
+"""Host names under which a server on this machine answers.
 
-A page of another site whose name is made to lead here (DNS rebinding) is kept out by it: its browser says
-that name in Host.
+This refuses DNS rebinding, where the name of another site is made to resolve to this machine: the browser
+sends that name in the Host header.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from urllib.parse import urlsplit
 
 
 class HostNames:
-    """The names of this machine, the address `host` that is served on, and `further` names."""
+    """Set of permitted host names: loopback names, the address `host` of the server, and `further` names."""
 
     def __init__(self, host: str, further: Iterable[str] = ()) -> None:
         names = {"localhost", "127.0.0.1", "::1", host, *further}
         self._names = {name.strip("[]").lower() for name in names}
 
     def __contains__(self, header: str) -> bool:
-        """Whether `header`, the value of Host with any port, is one of them."""
+        """Whether `header`, the value of a Host header with or without port, is permitted."""
         try:
             return urlsplit(f"//{header}").hostname in self._names
         except ValueError:
@@ -27,7 +27,7 @@ class HostNames:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches `host`."""
+    """Whether `host` is a loopback address, reached only from this machine."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

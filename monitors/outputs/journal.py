@@ -1,22 +1,23 @@
-"""The journal: every change of an alarm, on disk before it is sent; what was sent; small states beside it.
+"""The journal: stores every change of an alarm on disk before it is sent, what was sent, and small states.
 
 SQLite in WAL mode with `synchronous=FULL`: a commit returns when the log is synced, so that neither a kill
-nor a power cut loses a change that was announced. NORMAL syncs at checkpoints alone, and would lose the last
-ones with the power (https://www.sqlite.org/pragma.html#pragma_synchronous). Alarms are rare: a sync each is
-cheap.
+nor a power cut loses a change that was announced. NORMAL syncs only at checkpoints and would lose the last
+changes in a power cut (https://www.sqlite.org/pragma.html#pragma_synchronous). Alarms are rare, so a sync for
+each is cheap.
 
-A source that is resumed after a kill repeats samples, and they give changes that are here already: these are
-dropped. But the same name, change and millisecond can also be a new episode: a device without a clock counts
-from 0 at each start. While a stream is watched its clock is in the names (see `alarms`), and where a source
-keeps its place, that is saved with it. Else no samples are repeated, and nothing is dropped. So a change is
-taken for a repeated one only if samples can have been repeated since it was recorded:
+A source that resumes after a kill repeats samples, which give changes that are in the journal already: these
+are dropped. But the same name, change and millisecond can also be a new episode, as a device without a clock
+counts from 0 at each start. While a stream is monitored, the number of its clock is part of alarm names (see
+`monitors.alarms.machine`) and is saved together with the place of the source. A source that stores no place
+repeats no samples. So a change counts as repeated only if samples can have been repeated since it was
+recorded:
 
-- a place was saved (a state of that name, written every few seconds while samples come), and
-- the change was recorded within minutes of the last place before this journal was opened, and that is no
-  more than an hour ago; or by this journal, minutes ago, as a shard of the monitor may be started again; and
+- a place was saved (a state of that name, written every few seconds while samples arrive), and
+- the change was recorded within minutes of the last place before this journal was opened, at most an hour
+  ago; or by this journal within the last minutes, as a shard of the monitor may have been restarted; and
 - the stream was not discharged since.
 
-Beyond that a change is sent once too often rather than not at all.
+In all other cases a change is rather sent twice than not at all.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from monitors.alarms.events import Transition
 from monitors.outputs.database import database_errors, delete_batch, open_database
 
 PLACE = "place"
-"""Name of the states that say from where a source goes on."""
+"""Name of the states that store where a source resumes."""
 
 _COLUMNS = (
     "alarm",
@@ -59,13 +60,13 @@ _INSERT = (
     f"INSERT INTO transitions (recorded, millisecond, {', '.join(_COLUMNS)}) "
     f"VALUES (?, ?, {', '.join('?' * len(_COLUMNS))})"
 )
-_DISCHARGED = "discharged"  # name of the state of a stream that says when
-_REPEATED_SECONDS = 300.0  # about a place, in which changes can come again
+_DISCHARGED = "discharged"  # name of the state with the time at which a stream was discharged
+_REPEATED_SECONDS = 300.0  # before and after a place, within which changes can repeat
 _RESUMED_SECONDS = (
-    3600.0  # after opening, in which they do; also the time after which a silent bed is given up
+    3600.0  # after opening, within which changes repeat; also the default of ward.discharge_after
 )
-_PRUNE_PAUSE = 0.005  # s between batches: a lock that is taken again at once lets nobody else in
-_MOST_PENDING = 20_000  # statements that wait for the disk; of more the oldest are dropped
+_PRUNE_PAUSE = 0.005  # s between batches: other threads get the lock only if it is free for a moment
+_MOST_PENDING = 20_000  # statements that wait for the disk; beyond it the oldest are dropped
 
 _Statement = tuple[str, tuple[Any, ...]]
 _Key = tuple[str, str, int]
@@ -74,28 +75,34 @@ _Key = tuple[str, str, int]
 class JournalSettings(Settings):
     """Settings of the journal."""
 
-    days: float = Field(90.0, gt=0, le=36500, description="for which alarms that have ended are kept")
-    max_rows: int = Field(1_000_000, ge=1000, le=100_000_000, description="changes of alarms that are kept")
+    days: float = Field(90.0, gt=0, le=36500, description="days for which ended alarms are stored")
+    max_rows: int = Field(
+        1_000_000,
+        ge=1000,
+        le=100_000_000,
+        description="most alarm changes that are stored (the oldest of ended alarms are deleted)",
+    )
 
 
 class Journal:
-    """The record of alarms in one file, held by this process alone from `open` to `close`.
+    """Journal of alarms in one file, locked by this process from `open` to `close`.
 
     It is responsible for:
 
-    - writing changes of alarms before they are sent, each once (see above),
-    - knowing what each channel was not sent yet,
-    - going on in memory while the disk refuses to be written, and catching up,
-    - small states of streams and shards, saved and loaded as bytes,
-    - dropping old alarms that have ended.
+    - writing each change of an alarm once, before it is sent (see above),
+    - listing the changes that a channel has not sent yet,
+    - buffering in memory while the disk cannot be written, and catching up later,
+    - saving and loading small states of streams and shards as bytes,
+    - deleting old alarms that have ended.
 
-    May be used from any thread.
+    It leaves sending to `Alertmanager`, and reading by other programs to `monitors.outputs.history`. May be
+    used from any thread.
 
     Args:
-        database: open; `held` closes it and lets go of the lock of the file.
-        notes: what was wrong with the file when it was opened.
+        database: open connection; `held` closes it and releases the lock of the file.
+        notes: problems of the file that were found when it was opened.
         last_place: unix time at which the last place was saved; None: never.
-        discharges: unix times at which streams were discharged.
+        discharges: unix time at which each stream was discharged.
     """
 
     def __init__(
@@ -112,7 +119,7 @@ class Journal:
         self.path = path
         self.notes = list(notes)
         self.write_error: GenrayError | None = None
-        """Why the last write failed. What it was to write waits in memory and goes with the next."""
+        """Reason why the last write failed. Its content waits in memory and is written with the next."""
         self._settings = settings
         self._database = database
         self._held = held
@@ -126,17 +133,17 @@ class Journal:
 
     @classmethod
     def open(cls, path: Path, channels: Sequence[str] = (), settings: JournalSettings | None = None) -> Self:
-        """Open the journal at `path`, or begin one. A file that is damaged is set aside and a new one begun,
-        which `notes` says.
+        """Open the journal at `path`, or create it. A damaged file is renamed and a new one created, with a
+        line in `notes`.
 
         Args:
-            path: its file; its folder is made.
-            channels: that alarms are sent by. A new one is not owed what was recorded before.
-            settings: how much is kept.
+            path: file of the journal; its folder is created.
+            channels: names of the channels that send alarms. A new channel does not send earlier changes.
+            settings: how long and how many changes are stored.
 
         Raises:
-            RunError: another process holds it.
-            DataError: it is another program's database, or of a later version.
+            RunError: another process has it open.
+            DataError: it is the database of another program, or has a newer version.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
@@ -144,7 +151,7 @@ class Journal:
                 raise RunError(
                     f"the journal {path.name} is in use by another process",
                     where=str(path),
-                    hint="end the other monitor, or give this one a folder of its own: --set state=FOLDER",
+                    hint="stop the other monitor, or set another folder for this one: --set state=FOLDER",
                 )
             database, note = open_database(path)
             stack.callback(database.close)
@@ -176,20 +183,20 @@ class Journal:
         self.close()
 
     def close(self) -> None:
-        """Let go of it; what waits is tried once more."""
+        """Write what waits once more, then close the file and release its lock."""
         with self._lock:
             self._write([])
             self._held.close()
 
     def record(self, transitions: Sequence[Transition]) -> list[Transition]:
-        """Write `transitions`, together or not at all.
+        """Write `transitions` in one transaction.
 
-        Never raises for the disk's sake: alarms must be sent even so. `write_error` then says why, and what
-        could not be written is written with the next that can.
+        Disk errors raise nothing, as alarms must be sent even then: `write_error` has the reason, and the
+        next successful write includes these transitions.
 
         Returns:
-            Those that are new, to be sent. One that is repeated (see above) was sent before, or is owed and
-            `unsent` gives it.
+            The new transitions, which are to be sent. A repeated one (see above) was sent before, or is
+            listed by `unsent`.
         """
         now = time.time()
         with self._lock:
@@ -204,7 +211,7 @@ class Journal:
         return list(new.values())
 
     def unsent(self, channel: str) -> list[Transition]:
-        """What was not sent by `channel` yet, oldest first."""
+        """Return the transitions that `channel` has not sent yet, oldest first."""
         return self._select(
             f"{_SELECT} AS t WHERE id > (SELECT since FROM channels WHERE name = ?) "
             "AND NOT EXISTS (SELECT 1 FROM sent WHERE channel = ? AND id = t.id) ORDER BY id",
@@ -212,7 +219,7 @@ class Journal:
         )
 
     def mark_sent(self, channel: str, transitions: Sequence[Transition]) -> None:
-        """Note that `transitions` were sent by `channel`; like `record` it waits for a disk that is full."""
+        """Record that `channel` sent `transitions`; buffered while the disk is full, like `record`."""
         statement = (
             "INSERT OR IGNORE INTO sent SELECT ?, id FROM transitions "
             "WHERE alarm = ? AND change = ? AND millisecond = ?"
@@ -221,25 +228,25 @@ class Journal:
             self._write([(statement, (channel, *_key(transition))) for transition in transitions])
 
     def open_alarms(self) -> list[Transition]:
-        """The last transition of each alarm that has not ended, oldest first."""
+        """Return the last transition of each alarm that has not ended, oldest first."""
         return self._select(
             f"{_SELECT} AS t WHERE state != 'ended' AND NOT EXISTS "
             "(SELECT 1 FROM transitions WHERE alarm = t.alarm AND id > t.id) ORDER BY id"
         )
 
     def last_transition(self, alarm: str, changes: Sequence[str]) -> Transition | None:
-        """The last of an alarm's transitions whose change is one of `changes`."""
+        """Return the last transition of an alarm whose change is one of `changes`; None: there is none."""
         where = f"WHERE alarm = ? AND change IN ({', '.join('?' * len(changes))})"
         rows = self._select(f"{_SELECT} {where} ORDER BY id DESC LIMIT 1", (alarm, *changes))
         return rows[0] if rows else None
 
     def prune(self, before: float | None = None) -> int:
-        """Drop alarms that were recorded before a unix time (None: as `days` says) and what is beyond
-        `max_rows`, but none that is still open; gives how many transitions. It takes its time, a batch of
-        rows at once: an alarm that is to be recorded meanwhile waits for no more than a batch, and is kept.
+        """Delete ended alarms recorded before a unix time (None: older than `days`) or beyond `max_rows`;
+        return the number of transitions deleted. Rows are deleted in small batches, so that an alarm recorded
+        meanwhile waits for one batch at most.
 
         Raises:
-            GenrayError: the disk refuses it.
+            GenrayError: the disk cannot be written.
         """
         self._prune_discharges()
         if before is None:
@@ -258,10 +265,10 @@ class Journal:
         return deleted
 
     def save_states(self, name: str, states: Mapping[str, bytes], saved_at: float) -> None:
-        """Save the state `name` of several streams, in one transaction and so with one sync.
+        """Save the state `name` of several streams in one transaction, with one sync.
 
         Raises:
-            StorageFull: no room. The states of before are whole.
+            StorageFull: the disk is full. The previous states are unchanged.
         """
         with self._lock, database_errors(self.path), self._database:
             self._database.executemany(
@@ -272,11 +279,11 @@ class Journal:
                 self._place_saved = True
 
     def load_states(self, name: str) -> dict[str, bytes]:
-        """The state `name` of all streams that have one."""
+        """Return the state `name` of all streams that have one."""
         return dict(self._fetch("SELECT stream, data FROM states WHERE name = ?", (name,)))
 
     def discharge(self, stream: str) -> None:
-        """Delete all states of `stream`: who comes next is another patient, of whom nothing is known here."""
+        """Delete all states of `stream`, as the next patient must not inherit them."""
         with self._lock, database_errors(self.path), self._database:
             now = time.time()
             self._discharges[stream] = now
@@ -284,7 +291,7 @@ class Journal:
             self._database.execute("INSERT INTO states VALUES (?, ?, ?, ?)", (_DISCHARGED, stream, now, b""))
 
     def _repeated(self, transitions: Sequence[Transition], now: float) -> set[_Key]:
-        """Which of `transitions` are recorded already, and come again with repeated samples."""
+        """Return the keys of the transitions that are recorded already and come from repeated samples."""
         repeated = set(self._pending_keys) if self._place_saved else set()
         for transition in transitions:
             try:
@@ -292,7 +299,7 @@ class Journal:
                     "SELECT recorded FROM transitions WHERE alarm = ? AND change = ? AND millisecond = ?",
                     _key(transition),
                 )
-            except GenrayError as error:  # better sent twice than not at all
+            except GenrayError as error:  # rather sent twice than not at all
                 self.write_error = error
                 break
             discharged = self._discharges.get(transition.stream, 0.0)
@@ -301,7 +308,7 @@ class Journal:
         return repeated
 
     def _can_repeat(self, recorded: float, now: float) -> bool:
-        """Whether a change that was recorded at that time can come again now."""
+        """Whether a change recorded at that time can come from repeated samples now."""
         if recorded >= self._opened:
             return self._place_saved and now - recorded < _REPEATED_SECONDS
         return (
@@ -311,7 +318,7 @@ class Journal:
         )
 
     def _prune_discharges(self) -> None:
-        """Drop discharges so old that no change of before can come again."""
+        """Delete discharges so old that no earlier change can be repeated."""
         old = time.time() - _RESUMED_SECONDS - _REPEATED_SECONDS
         with self._lock, database_errors(self.path), self._database:
             self._database.execute("DELETE FROM states WHERE name = ? AND time < ?", (_DISCHARGED, old))
@@ -343,7 +350,7 @@ def _key(transition: Transition) -> _Key:
 
 
 def _row(transition: Transition) -> tuple[Any, ...]:
-    """Millisecond and `_COLUMNS`."""
+    """Return the values of `millisecond` and `_COLUMNS`."""
     t = transition
     names = (t.alarm, t.stream, t.kind, t.category, t.priority, t.change, t.state)
     why = json.dumps(dict(t.why), default=str)

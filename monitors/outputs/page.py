@@ -1,12 +1,12 @@
-"""The live page: beds and their discharge, traces, alarms and their acknowledgement, by HTTP and server-sent
-events.
+"""The live page: shows beds, traces and alarms over HTTP and server-sent events, and takes acknowledgements
+and discharges.
 
-Whoever reaches the port sees the beds and may do all this, so it is bound to this machine. A page of another
-origin in a browser here is kept out too: by the name in Host, against DNS rebinding, and by Origin and a JSON
-content type, against forged requests.
+Everybody who reaches the port can see and do all this, so by default it is served on the loopback address.
+Pages of other origins in a local browser are refused as well: by the Host header (DNS rebinding), and by the
+Origin header and a JSON content type (forged requests).
 
-A browser that is slow holds nobody up: for each there is an `Outbox`, in which every alarm waits, and of all
-else only what is new.
+A slow browser delays nobody else: each has an `Outbox`, in which all alarms wait, but only the newest state
+of each bed and a limited number of traces.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ _MOST_BODY_BYTES = 4096
 _BODY_TIMEOUT = 5  # s
 _ALIVE_PERIOD = 5.0  # s
 _URGENT_BYTES = 64 * 1024 * 1024
-# What the system holds back for a slow page is old when it arrives.
+# Small, as data that waits in the system's buffer for a slow page is out of date when it arrives.
 _SEND_BUFFER_BYTES = 128 * 1024
-_GATHER_SECONDS = 0.25  # in which frames that are not urgent become one piece
+_GATHER_SECONDS = 0.25  # in which frames that are not urgent are collected into one piece
 
 PIECE_BYTES = 64 * 1024
-"""Of frames in one piece, about: an alarm overtakes all that was not yet taken."""
+"""Approximate bytes of one piece of frames. An alarm overtakes all frames that are not in a piece yet."""
 
 _EVENT_TYPES = ("snapshot", "bed", "trace", "beats", "alarm", "discharge", "status")
 
@@ -62,29 +62,35 @@ _EVENT_TYPES = ("snapshot", "bed", "trace", "beats", "alarm", "discharge", "stat
 class PageSettings(Settings):
     """Settings of the live page."""
 
-    host: str = Field("127.0.0.1", min_length=1, description="address that it is served on")
-    port: int | None = Field(8090, ge=0, le=65535, description="0: a free port; null: no page")
+    host: str = Field("127.0.0.1", min_length=1, description="address that the page is served on")
+    port: int | None = Field(
+        8090, ge=0, le=65535, description="port of the live page (0 picks a free one, null: no page)"
+    )
     names: tuple[str, ...] = Field(
         (),
         max_length=100,
-        description="further names by which browsers reach it; needed with a host that is not this machine. "
-        "There is no login: put a proxy that has one before it",
+        description="further host names of the page; needed if `host` is not a loopback address. There is no "
+        "login: put a proxy with a login in front",
     )
-    clients: int = Field(20, ge=1, le=1000, description="most pages at a time")
-    traces: int = Field(12, ge=1, le=100, description="most beds whose traces one page is sent")
+    clients: int = Field(20, ge=1, le=1000, description="most pages open at a time")
+    traces: int = Field(12, ge=1, le=100, description="most beds whose traces are sent to one page")
     backlog: int = Field(
-        256, ge=1, le=100_000, description="traces, of a second or two, that wait for a slow page"
+        256,
+        ge=1,
+        le=100_000,
+        description="most trace messages that wait for a slow page (the oldest are dropped)",
     )
     patience: float = Field(
-        30, gt=0, le=3600, description="seconds in which a page takes nothing before it is given up"
+        30, gt=0, le=3600, description="seconds for which a page may read nothing before it is disconnected"
     )
 
     @model_validator(mode="after")
     def _check_access(self) -> PageSettings:
         if not self.names and not is_loopback(self.host):
             raise ValueError(
-                f"host {self.host} is reached from other machines: say in `names` by which names, "
-                "and see that only those who may acknowledge alarms and discharge patients get there"
+                f"host {self.host} can be reached from other machines: list the host names of the page in "
+                "`names`, and make sure that only people who may acknowledge alarms and discharge patients "
+                "can reach it"
             )
         return self
 
@@ -94,15 +100,18 @@ class LivePage:
 
     It is responsible for:
 
-    - the files of the page, and who may reach them,
-    - what a browser is shown at first, and what it is sent then: every alarm, the newest state of each bed,
-      and traces of the beds that it shows,
-    - passing on what somebody does there: to acknowledge an alarm, to discharge a stream.
+    - serving the files of the page, to permitted hosts and origins only,
+    - sending each browser a snapshot first, then every alarm, the newest state of each bed, and the traces of
+      the beds that it shows,
+    - passing on commands from the page: acknowledge an alarm, discharge a stream.
+
+    It leaves the effect of these commands, and what events contain, to the service (`Dispatcher`,
+    `Commands`).
 
     Args:
-        snapshot: gives all that a page shows at first: `{"beds": [...], "alarms": [...]}` and a "note".
-        acknowledge: is given an alarm's name; says whether there was such an alarm to acknowledge.
-        discharge: is given a stream's name; says whether there was such a stream to discharge.
+        snapshot: returns the initial content of a page: `{"beds": [...], "alarms": [...], "note": text}`.
+        acknowledge: takes the name of an alarm; returns whether there was such an alarm to acknowledge.
+        discharge: takes the name of a stream; returns whether there was such a stream to discharge.
     """
 
     def __init__(
@@ -122,10 +131,10 @@ class LivePage:
         self._names = HostNames(settings.host, settings.names)
 
     async def start(self) -> int | None:
-        """Serve, in the running loop; returns the port, None if there is to be no page.
+        """Start serving in the running event loop; return the port, None if the settings ask for no page.
 
         Raises:
-            ResourceError: the address cannot be had.
+            ResourceError: the port is in use or the address does not exist.
         """
         if self._settings.port is None:
             return None
@@ -145,9 +154,9 @@ class LivePage:
         except OSError as error:
             await runner.cleanup()
             raise ResourceError(
-                f"the live page cannot be served: {error.strerror}",
+                f"cannot serve the live page: {error.strerror}",
                 where=f"{self._settings.host}:{self._settings.port}",
-                hint="choose another `port`, 0 for a free one, or null for no page",
+                hint="set page.port to another port (0 picks a free one, null: no page)",
             ) from error
         self._runner = runner
         return int(runner.addresses[0][1])
@@ -160,20 +169,20 @@ class LivePage:
             await self._runner.cleanup()
 
     def shown_streams(self) -> set[str]:
-        """Streams whose traces and beats somebody looks at."""
+        """Return the streams whose traces and beats are shown in some browser."""
         return {stream for viewer in self._viewers for stream in viewer.shown}
 
     def publish(self, event: Mapping[str, Any]) -> None:
-        """Send `event` to the browsers that it concerns, without waiting. A number that is not finite is
+        """Send `event` to the browsers that it concerns, without waiting. Numbers that are not finite are
         sent as null.
 
         Raises:
-            ValueError: there are no events of this type.
+            ValueError: unknown type of event.
         """
         event_type = event["type"]
         stream = event.get("stream", "")
         if event_type not in _EVENT_TYPES:
-            raise ValueError(f"no event of the page is a {event_type!r}")
+            raise ValueError(f"unknown type of event: {event_type!r}")
         traced = event_type in ("trace", "beats")
         viewers = [viewer for viewer in self._viewers if not traced or stream in viewer.shown]
         if not viewers and event_type != "status":
@@ -197,16 +206,18 @@ class LivePage:
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         if request.host not in self._names:
-            raise web.HTTPMisdirectedRequest(text="this is not served under that name\n")
+            raise web.HTTPMisdirectedRequest(text="unknown host name: add it to page.names\n")
         origin = request.headers.get("Origin")
-        # A browser names the origin of a page that sends or that reads across origins; other programs do not.
+        # Browsers send Origin with cross-origin requests and with POST; other programs do not send it.
         if origin is not None and origin.partition("://")[2].lower() != request.host.lower():
-            raise web.HTTPForbidden(text="not from a page of another origin\n")
+            raise web.HTTPForbidden(text="requests from pages of another origin are refused\n")
         return await handler(request)
 
     async def _answer_events(self, request: web.Request) -> web.StreamResponse:
         if len(self._viewers) >= self._settings.clients:
-            raise web.HTTPServiceUnavailable(text="too many pages are open\n", headers={"Retry-After": "10"})
+            raise web.HTTPServiceUnavailable(
+                text="too many pages are open (page.clients)\n", headers={"Retry-After": "10"}
+            )
         viewer = _Viewer(Outbox(urgent_bytes=_URGENT_BYTES, traces=self._settings.backlog))
         self._viewers.add(viewer)
         try:
@@ -226,11 +237,11 @@ class LivePage:
             self._viewers.discard(viewer)
 
     def _send_snapshot(self, viewer: _Viewer, chosen: str) -> None:
-        """Send all that is shown at first.
+        """Send the initial content.
 
         Args:
-            chosen: streams whose traces it shows, separated by commas; empty: as many as there is room for,
-                those with alarms first.
+            chosen: streams whose traces the page shows, separated by commas; empty: as many as there is room
+                for, streams with alarms first.
         """
         snapshot = self._snapshot()
         streams = [name for name in dict.fromkeys(chosen.split(",")) if name]
@@ -246,7 +257,7 @@ class LivePage:
             viewer.outbox.put_state("", self._status)
 
     async def _send_pieces(self, outbox: Outbox, response: web.StreamResponse) -> None:
-        """Send what comes, until the browser is gone or reads nothing."""
+        """Send pieces until the browser disconnects or reads nothing for `patience` seconds."""
         try:
             while True:
                 piece = await outbox.next_piece(_ALIVE_PERIOD)
@@ -269,11 +280,12 @@ class LivePage:
 
 
 class Outbox:
-    """Frames for one page. Alarms come first and are never left out; of beds and the status only the newest
-    state waits; of traces the oldest are dropped.
+    """Queue of frames for one page: alarms first, none dropped; only the newest state of each bed and of the
+    monitor; a limited number of traces, of which the oldest are dropped.
 
     Args:
-        urgent_bytes: most bytes of alarms that may wait. With more the page is `hopeless`.
+        urgent_bytes: most bytes of alarms that may wait. Beyond it the page is `hopeless`: to be
+            disconnected.
         traces: most frames of traces that may wait.
     """
 
@@ -287,7 +299,7 @@ class Outbox:
         self.hopeless = False
 
     def put_urgent(self, data: bytes) -> None:
-        """Add what must not be lost, in order."""
+        """Add a frame that must not be lost; such frames keep their order."""
         self._free_bytes -= len(data)
         if self._free_bytes < 0:
             self.close()
@@ -297,21 +309,21 @@ class Outbox:
         self._urgent_waits.set()
 
     def put_state(self, name: str, data: bytes) -> None:
-        """Add the newest state of `name`, in place of one that still waits."""
+        """Add the newest state of `name`, which replaces one that still waits."""
         self._states[name] = data
         self._any_waits.set()
 
     def drop_state(self, name: str) -> None:
-        """Drop a state that still waits: `name` is gone."""
+        """Drop the waiting state of `name`, which was removed."""
         self._states.pop(name, None)
 
     def put_trace(self, data: bytes) -> None:
-        """Add what may be lost."""
+        """Add a frame of traces, which may be dropped."""
         self._traces.append(data)
         self._any_waits.set()
 
     def close(self) -> None:
-        """Drop everything; whoever waits in `next_piece` gets nothing and finds it `hopeless`."""
+        """Drop everything and mark the page `hopeless`; a waiting `next_piece` returns at once."""
         self.hopeless = True
         self._urgent.clear()
         self._states.clear()
@@ -320,14 +332,14 @@ class Outbox:
         self._urgent_waits.set()
 
     async def next_piece(self, patience: float) -> bytes:
-        """The next frames together, about `PIECE_BYTES` of them: alarms at once, all else four times a
-        second; empty if nothing comes for `patience` seconds."""
+        """Return the next frames as one piece of about `PIECE_BYTES`: alarms at once, the others four times
+        per second; empty if there is none for `patience` seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 await self._any_waits.wait()
         if not self._any_waits.is_set():
             return b""
-        # A thousand beds would otherwise be a thousand writes.
+        # Collected, as a thousand beds would otherwise cause a thousand writes.
         with suppress(TimeoutError):
             async with asyncio.timeout(_GATHER_SECONDS):
                 await self._urgent_waits.wait()
@@ -356,7 +368,7 @@ class Outbox:
 
 
 def frame(event: Mapping[str, Any]) -> bytes:
-    """`event` as a server-sent event; a number that is not finite is null."""
+    """Return `event` as a server-sent event; numbers that are not finite become null."""
     try:
         text = json.dumps(event, allow_nan=False, separators=(",", ":"))
     except ValueError:
@@ -366,11 +378,11 @@ def frame(event: Mapping[str, Any]) -> bytes:
 
 @dataclass(eq=False)
 class _Viewer:
-    """A browser that has the page open: what it is shown, and what waits for it.
+    """A browser that has the page open, and its queue.
 
     Attributes:
-        shown: streams whose traces and beats it is sent.
-        follows: whether it asked for no beds of its own and gets new ones while there is room.
+        shown: streams whose traces and beats it receives.
+        follows: whether it chose no beds itself, so that new beds are shown while there is room.
     """
 
     outbox: Outbox
@@ -378,37 +390,37 @@ class _Viewer:
     follows: bool = False
 
     def follow(self, stream: str, most: int) -> None:
-        """Show a new bed too, if it is to get new ones and there is room among `most`."""
+        """Show a new bed too if the browser follows and shows fewer than `most`."""
         if stream and self.follows and stream not in self.shown and len(self.shown) < most:
             self.shown.append(stream)
             self.outbox.put_urgent(frame({"type": "shown", "streams": self.shown}))
 
     def drop(self, stream: str) -> None:
-        """Show no more of `stream`; its place is free."""
+        """Stop showing `stream`, which frees its place."""
         self.outbox.drop_state(stream)
         if self.follows and stream in self.shown:
             self.shown.remove(stream)
 
 
 async def _read_name(request: web.Request, key: str) -> str:
-    """The text under `key` in the JSON object that is the request's body."""
+    """Return the text under `key` in the JSON object of the request's body."""
     if request.content_type != "application/json":
-        raise web.HTTPUnsupportedMediaType(text="JSON is taken here\n")
+        raise web.HTTPUnsupportedMediaType(text="the content type must be application/json\n")
     try:
         async with asyncio.timeout(_BODY_TIMEOUT):
             body = await request.json()
     except TimeoutError as error:
-        raise web.HTTPRequestTimeout(text="the request took too long\n") from error
-    except (ValueError, LookupError, RecursionError) as error:  # of the text or its charset
-        raise web.HTTPBadRequest(text="this is not JSON\n") from error
+        raise web.HTTPRequestTimeout(text=f"no body within {_BODY_TIMEOUT} s\n") from error
+    except (ValueError, LookupError, RecursionError) as error:  # invalid JSON or unknown charset
+        raise web.HTTPBadRequest(text="the body is not valid JSON\n") from error
     name = body.get(key) if isinstance(body, dict) else None
     if not isinstance(name, str) or not name:
-        raise web.HTTPBadRequest(text=f'{{"{key}": its name}} is asked for\n')
+        raise web.HTTPBadRequest(text=f'the body must be {{"{key}": NAME}}\n')
     return name
 
 
 async def _finish(command: Awaitable[bool]) -> bool:
-    # A page that goes away meanwhile does not undo it.
+    # Shielded: a page that disconnects meanwhile must not cancel the command.
     return await asyncio.shield(asyncio.ensure_future(command))
 
 

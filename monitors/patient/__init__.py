@@ -1,1 +1,1 @@
-"""One patient's stream: ordered, judged, scored."""
+"""Analysis of patients' streams: order of messages, signal quality, beats, scores, alarms."""

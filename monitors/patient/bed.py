@@ -1,4 +1,4 @@
-"""A bed: what is kept of one stream between hops."""
+"""Bed: the state of one stream between hops."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from monitors.sources.message import Chunk
 
 Floats = NDArray[np.float32]
 
-_UNUSUAL = 8  # last anomalous beats, of which an alarm shows the most unusual
+_UNUSUAL = 8  # last anomalous beats that are stored, of which an alarm shows those with the highest scores
 _QUALITY_WORDS = {int(quality): cast(QualityWord, quality.word) for quality in SignalQuality}
 
 
 class PendingBeat(NamedTuple):
-    """A beat whose samples are not all there yet.
+    """A beat that waits for the rest of its samples.
 
     Attributes:
-        sample: of its complex, counted from the beginning of the stream.
-        interval: before it.
+        sample: sample of its QRS complex, counted from the beginning of the stream.
+        interval: RR interval before it.
     """
 
     sample: int
@@ -38,11 +38,11 @@ class PendingBeat(NamedTuple):
 
 
 class PreviousBeat(NamedTuple):
-    """The beat before, from which a reference learns once the interval after it is known.
+    """The last beat, from which a reference learns once the interval after it is known.
 
     Attributes:
         shapes: (leads, samples), z-normalised, NaN in leads that are not good.
-        ratio: of the interval before it to the usual one.
+        ratio: ratio of the RR interval before it to the usual one.
     """
 
     shapes: Floats
@@ -51,13 +51,13 @@ class PreviousBeat(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class UnusualBeat:
-    """What an alarm shows of an anomalous beat, in the lead in which it is the most unusual.
+    """Picture of an anomalous beat for an alarm, in the lead in which it differs most from the reference.
 
     Attributes:
-        time: of its peak, unix seconds.
-        values: (samples,), z-normalised, as are all three.
-        reconstruction: by the model; None: it does not know the lead.
-        reference: of the patient.
+        time: unix time of its peak, seconds.
+        values: the beat, (samples,), z-normalised like the other two.
+        reconstruction: reconstruction by the model, (samples,); None: the model was not trained on the lead.
+        reference: the patient's reference, (samples,).
     """
 
     time: float
@@ -68,7 +68,7 @@ class UnusualBeat:
     reference: Floats
 
     def as_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
+        """Return the beat as plain JSON values."""
         return {
             "time": self.time,
             "score": self.score,
@@ -85,22 +85,25 @@ def _rounded(values: Floats) -> list[float]:
 
 @dataclass(slots=True)
 class Bed:
-    """One stream: its messages in order and cut into hops, its beats and their rhythm, the patient's
-    reference, and the alarms.
+    """State of one stream between hops.
+
+    It is responsible for the order of messages and cutting them into hops, the beats that wait and their
+    rhythm, the patient's reference, and the input of the alarms. It leaves filtering, detection and scoring,
+    which run on all beds of one rate together, to `LeadBank`, and the alarm rules to `monitors.alarms`.
 
     Attributes:
-        rows: of its leads in the arrays of its rate.
-        sample_count: samples that were looked at.
-        end_time: unix time just after the last of them.
-        received: when what was put into order last had arrived, by the monotonic clock.
-        arrived: when anything new did.
-        missing_seconds: of samples since the last observation.
-        lost_seconds: for which nothing has come; 0 while samples come.
-        new_patient: whether no hop was looked at yet.
-        quality: of each lead.
-        recent_anomalous: of the last beats, whether each was; of these the burden is the share.
-        good_since: sample from which on a lead has been good; -1: none is.
-        last_beat: sample of the last beat; -1: not known.
+        rows: rows of its leads in the arrays of its sampling rate.
+        sample_count: number of samples that were analysed.
+        end_time: unix time just after the last of them, seconds.
+        received: monotonic time at which the last ordered message arrived, seconds.
+        arrived: monotonic time at which the last new message arrived, seconds.
+        missing_seconds: seconds of missing samples since the last observation.
+        lost_seconds: seconds without data; 0 while samples arrive.
+        new_patient: whether no hop was analysed yet.
+        quality: signal quality of each lead.
+        recent_anomalous: whether each of the last beats was anomalous; the burden is the share of these.
+        good_since: sample since which a lead has been good; -1: none is.
+        last_beat: sample of the last beat; -1: unknown.
     """
 
     stream: str
@@ -137,8 +140,8 @@ class Bed:
         return chunk.leads == self.leads and chunk.rate == self.rate
 
     def push(self, chunk: Chunk, now: float) -> None:
-        """Take a chunk in that fits. One that is dropped is no sign of life: a gateway may repeat the last
-        message of a device for ever."""
+        """Add a chunk that fits this bed. A chunk that is dropped does not count as data: a gateway may
+        repeat the last message of a device for ever."""
         held = self.sequencer.held
         ordered = self.sequencer.push(chunk)
         if ordered or self.sequencer.held > held:
@@ -147,7 +150,7 @@ class Bed:
         self._add_samples(ordered)
 
     def flush(self) -> None:
-        """Wait no longer for messages that did not come."""
+        """Stop waiting for missing messages."""
         self._add_samples(self.sequencer.flush())
 
     def _add_samples(self, ordered: list[Ordered]) -> None:
@@ -157,18 +160,18 @@ class Bed:
             self.received = message.chunk.received
 
     def next_hop(self) -> Hop:
-        """The next hop, which is looked at now; `hops.ready` must hold."""
+        """Remove and return the next hop, which is analysed now; `hops.ready` must be true."""
         hop = self.hops.pop()
         self.sample_count += len(hop.samples)
         self.end_time = hop.end_time
         return hop
 
     def time_of(self, sample: int) -> float:
-        """Unix time of a sample of the last hops."""
+        """Return the unix time of a sample of the last hops, seconds."""
         return self.end_time - (self.sample_count - sample) / self.rate
 
     def interrupt(self) -> None:
-        """The hop to come does not continue what was."""
+        """Prepare for a hop that does not continue the one before."""
         self.decisions.restart()
         self.intervals.interrupt()
         self.pending_beats.clear()
@@ -176,12 +179,12 @@ class Bed:
         self._forget_last_beat()
 
     def _forget_last_beat(self) -> None:
-        """Nobody knows how many beats there are until the next one that is seen."""
+        """Mark the last beat as unknown: beats may have been missed until the next one is detected."""
         self.last_beat = -1
         self.good_since = -1
 
     def add_complexes(self, samples: list[int]) -> None:
-        """Complexes that were detected: their beats are scored when their samples are there."""
+        """Add detected QRS complexes; their beats are scored when all of their samples have arrived."""
         for sample in sorted(samples):
             interval = UNKNOWN_INTERVAL
             if self.last_beat >= 0:
@@ -190,7 +193,7 @@ class Bed:
             self.pending_beats.append(PendingBeat(sample, interval))
 
     def count_scored_beat(self, *, anomalous: bool) -> None:
-        """A beat was scored against the reference."""
+        """Count a beat that was scored with the reference."""
         self.anomalous_count += anomalous
         self.recent_anomalous.append(anomalous)
         while len(self.recent_anomalous) > self.burden_beats:
@@ -198,16 +201,16 @@ class Bed:
 
     @property
     def burden(self) -> float | None:
-        """Share of the last beats that were anomalous; None until there are enough."""
+        """Share of the last beats that were anomalous; None until there are `burden_beats` beats."""
         recent = self.recent_anomalous
         return sum(recent) / len(recent) if len(recent) == self.burden_beats else None
 
     def observe(self, delay: int, now: float) -> Observation:
-        """What is known after a hop.
+        """Return the observation after a hop.
 
         Args:
-            delay: samples by which the detection of beats lags behind.
-            now: by the monotonic clock.
+            delay: delay of the beat detection, in samples.
+            now: monotonic time, seconds.
         """
         good = bool((self.quality == SignalQuality.GOOD).any())
         decided = self.sample_count - delay
@@ -240,7 +243,7 @@ class Bed:
         return tuple(name for name, code in zip(self.leads, self.quality, strict=True) if code == quality)
 
     def reading(self) -> Reading:
-        """For metrics and the page."""
+        """Return the reading for metrics and the page."""
         return Reading(
             stream=self.stream,
             time=self.end_time,

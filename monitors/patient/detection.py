@@ -1,4 +1,5 @@
-"""QRS detection of many streams at once: leads vote by how well their complexes stand out of their noise."""
+"""QRS detection in many streams at once, with the leads of a stream weighted by their signal-to-noise
+ratio."""
 
 from __future__ import annotations
 
@@ -10,21 +11,25 @@ from genray.ecg.qrs import REFRACTORY, QrsFilter, QrsThresholds, find_energy_pea
 Rows = NDArray[np.intp]
 Floats = NDArray[np.float64]
 
-_FLOOR = 0.6  # mV/s of energy: a complex of about a tenth of a millivolt; lower ones are not looked for
-_LEARNED = 3  # seconds, or hops if they are longer, from which a lead's level begins
-_SILENT = 8.0  # s without a complex after which levels are learned anew: an electrode was moved
-_CLEARLY_HIGH = 2.5  # mV/s of energy: more than the noise of a good lead
-_CONTRAST = 3.5  # times the least energy, from which lower peaks are no noise; of noise it is 2 to 3
-_FALLEN = 0.5  # share of its last complexes under which no level is learned anew: those are P waves
-_TRACK = 0.1  # share of a new complex in the level
+_FLOOR = 0.6  # mV/s of energy, that of a complex of about 0.1 mV; lower ones are not detected
+_LEARNED = 3  # seconds (or hops, if they are longer) from which the initial level of a lead is learned
+_SILENT = 8.0  # s without a complex after which levels are learned again, as an electrode may have been moved
+_CLEARLY_HIGH = 2.5  # mV/s of energy, more than the noise of a good lead
+_CONTRAST = 3.5  # ratio to the least energy above which lower peaks are complexes too; in noise it is 2 to 3
+_FALLEN = 0.5  # lowest ratio of a new level to the last one: lower peaks would be P waves
+_TRACK = 0.1  # weight of a new complex in the moving level
 
 
 class QrsDetector:
-    """The state of the detector of all leads of one rate. A lead is a row; the leads of a stream are
+    """Detects QRS complexes in all leads of one sampling rate. A lead is a row; the leads of a stream are
     consecutive rows.
 
+    It is responsible for filtering, for the level of complexes and noise of each lead, and for fusing the
+    leads of a stream. It leaves the decision which peaks are complexes to `QrsThresholds`, one for each
+    stream.
+
     Args:
-        rate: samples a second.
+        rate: sampling rate, Hz.
         hop: samples of each call.
     """
 
@@ -32,21 +37,21 @@ class QrsDetector:
         self._rate = rate
         self._hop = hop
         self._apart = round(REFRACTORY * rate)
-        self._thin = max(1, round(rate / 100))  # energy is smooth: its median needs no more values
+        self._thin = max(1, round(rate / 100))  # energy is smooth, so 100 values per second give its median
         self._filter = QrsFilter(rate, 0)
         self.delay = self._filter.delay + self._apart
-        """Samples by which decisions lag behind the newest sample."""
+        """Delay of the detection: samples from a complex to its decision."""
         self._context = 2 * self._apart
         self._energy: Floats = np.zeros((0, self._context))
         self._level: Floats = np.zeros(0)  # energy of a complex; 0: not learned yet
         self._noise: Floats = np.zeros(0)  # energy between complexes
-        self._proven: Floats = np.zeros(0)  # the level when a complex was found last
-        self._in_doubt: NDArray[np.bool_] = np.zeros(0, np.bool_)  # whether the level is to be learned anew
+        self._proven: Floats = np.zeros(0)  # level at the last detected complex
+        self._in_doubt: NDArray[np.bool_] = np.zeros(0, np.bool_)  # whether to learn the level again
         self._hops_a_second = max(1, round(rate / hop))
         self._highest: Floats = np.zeros((0, _LEARNED * self._hops_a_second))  # of the last hops
 
     def grow(self, leads: int) -> None:
-        """Make room for so many leads."""
+        """Make room for `leads` leads."""
         self._filter.grow(leads)
         more = leads - len(self._level)
         self._energy = np.pad(self._energy, ((0, more), (0, 0)))
@@ -57,8 +62,8 @@ class QrsDetector:
         self._highest = np.pad(self._highest, ((0, more), (0, 0)))
 
     def begin(self, rows: Rows, first: NDArray[np.floating], *, forget: bool) -> None:
-        """The next samples of leads, beginning with `first` (leads,), do not continue what was; `forget` the
-        levels also: it is another patient."""
+        """Restart the filters of leads whose next samples, from `first` (leads,) on, do not continue the last
+        ones; `forget`: also delete the levels, for another patient."""
         self._filter.begin(rows, first)
         self._energy[rows] = 0.0
         self._in_doubt[rows] = False
@@ -77,18 +82,18 @@ class QrsDetector:
         decisions: list[QrsThresholds],
         ends: list[int],
     ) -> list[list[int]]:
-        """The complexes that one more hop of each stream shows.
+        """Detect the complexes of one more hop of each stream.
 
         Args:
-            rows: of the leads, stream after stream.
-            starts: where in `rows` each stream begins.
-            samples: (leads, hop) without NaN.
-            usable: (leads,) whether a lead is good enough to vote.
-            decisions: the state of each stream.
-            ends: number of each stream's samples up to now, this hop included.
+            rows: rows of the leads, stream after stream.
+            starts: index in `rows` at which each stream begins.
+            samples: (leads, hop) in mV, without NaN.
+            usable: (leads,) whether the signal of a lead is good.
+            decisions: thresholds of each stream.
+            ends: number of samples of each stream so far, including this hop.
 
         Returns:
-            For each stream the samples, as counted by `ends`, of its new complexes.
+            For each stream, the sample numbers of its new complexes, counted like `ends`.
         """
         new = self._filter(rows, samples) * self._rate
         energy = np.concatenate([self._energy[rows], new], axis=1)
@@ -112,7 +117,7 @@ class QrsDetector:
         return complexes
 
     def _learn(self, rows: Rows, new: Floats, energy: Floats, usable: NDArray[np.bool_]) -> None:
-        """Begin the levels of leads that have none, and follow the noise."""
+        """Learn the levels of leads that have none, and update the noise."""
         highest = np.roll(self._highest[rows], 1, axis=1)
         highest[:, 0] = new.max(axis=1)
         self._highest[rows] = highest
@@ -125,7 +130,7 @@ class QrsDetector:
             seconds = highest[begin].reshape(len(begin), _LEARNED, self._hops_a_second).max(axis=2)
             height = np.median(seconds, axis=1)
             least = np.quantile(energy[begin], 0.1, axis=1)
-            # In asystole the highest of the noise must not become what is looked for.
+            # In asystole the peaks of the noise must not become the level of complexes.
             clear = (height > _CLEARLY_HIGH) | (height > _CONTRAST * least)
             begin, height = begin[clear], height[clear]
             lowest = np.maximum(_FALLEN * self._proven[rows[begin]], _FLOOR)
@@ -133,7 +138,7 @@ class QrsDetector:
             self._in_doubt[rows[begin]] = False
 
     def _fuse(self, rows: Rows, starts: Rows, energy: Floats, usable: NDArray[np.bool_]) -> Floats:
-        """(streams, columns): a complex is about 1 high, whichever leads show it."""
+        """Return the fused energy (streams, columns), in which a complex has a height of about 1."""
         level, noise = self._level[rows], self._noise[rows]
         voting = usable & (level > 0)
         clear = np.clip(level / np.maximum(noise, 1e-3), 1.0, 30.0)
@@ -152,7 +157,7 @@ class QrsDetector:
         ends: list[int],
         offset: int,
     ) -> None:
-        """Let the levels follow the complexes that were found."""
+        """Update the levels with the complexes that were detected."""
         for stream, samples in enumerate(complexes):
             first = starts[stream]
             leads = slice(first, _end(starts, stream, len(rows)))

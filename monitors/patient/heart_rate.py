@@ -1,4 +1,4 @@
-"""The intervals between the beats of one stream: the heart rate, and how early a beat comes."""
+"""Heart rate and prematurity of beats, from the RR intervals of one stream."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections import deque
 from statistics import median
 from typing import NamedTuple
 
-_USUAL = 20  # intervals of which the median is the usual one
-_SECONDS = 4.0  # of the last intervals that make the heart rate: short, so that alarms come within 10 s
+_USUAL = 20  # number of last intervals whose median is the usual interval
+_SECONDS = 4.0  # of last intervals that the heart rate is averaged over; short, for alarms within 10 s
 
 
 class RelativeInterval(NamedTuple):
-    """The interval before a beat, compared with the usual one. NaN: it is not known.
+    """The RR interval before a beat, relative to the usual one; NaN: unknown.
 
     Attributes:
-        ratio: of it to the usual one.
-        irregularity: of the last intervals: the median of the absolute logarithms of their ratios.
+        ratio: ratio to the usual interval.
+        irregularity: median of the absolute logarithms of the ratios of the last intervals.
     """
 
     ratio: float
@@ -27,7 +27,7 @@ UNKNOWN_INTERVAL = RelativeInterval(math.nan, math.nan)
 
 
 class RrIntervals:
-    """The intervals between beats (RR intervals) of one stream."""
+    """RR intervals of one stream: the usual interval, its irregularity and the heart rate."""
 
     def __init__(self) -> None:
         self._intervals: deque[float] = deque(maxlen=_USUAL)
@@ -35,7 +35,7 @@ class RrIntervals:
         self._recent: deque[float] = deque(maxlen=32)
 
     def add(self, seconds: float) -> RelativeInterval:
-        """A beat came `seconds` after the one before it."""
+        """Add the interval before a new beat, in seconds, and return it relative to the usual one."""
         self._intervals.append(seconds)
         self._recent.append(seconds)
         ratio = seconds / median(self._intervals)
@@ -43,15 +43,16 @@ class RrIntervals:
         return RelativeInterval(ratio, median(self._deviations))
 
     def interrupt(self) -> None:
-        """The next beat's interval is not known: what is usual stays, the heart rate begins anew."""
+        """Mark the next interval as unknown: the usual interval stays, the heart rate restarts."""
         self._recent.clear()
 
     def heart_rate(self, silence: float) -> float | None:
-        """Beats a minute by the intervals of the last seconds, three at least; None if there are fewer.
+        """Return the heart rate in beats per minute: the median of the last intervals, at least three and at
+        least 4 s; None if there are fewer than three.
 
         Args:
-            silence: seconds since the last beat; longer than an interval, it counts as one that is not over,
-                and after some seconds as all that there is.
+            silence: seconds since the last beat. If clearly longer than the usual interval it counts as one
+                more interval; if longer than 4 s it alone gives the rate.
         """
         last: list[float] = []
         for interval in reversed(self._recent):
@@ -67,5 +68,6 @@ class RrIntervals:
 
 
 def prematurity(ratio: float, irregularity: float) -> float:
-    """How early a beat is beyond what the rhythm's irregularity explains: 0 in time; logarithmic."""
+    """Return how much earlier a beat is than the irregularity of the rhythm explains: 0 for a beat in time,
+    else the negative logarithm of its ratio, less 1.5 times the irregularity."""
     return max(0.0, -math.log(ratio) - 1.5 * irregularity)

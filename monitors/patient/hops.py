@@ -1,4 +1,4 @@
-"""Hops: the ordered messages of one stream, cut into pieces of one length in millivolts."""
+"""Hops: the ordered messages of one stream in mV, cut into pieces of equal length."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from monitors.sources.message import MISSING
 
 Floats = NDArray[np.float32]
 
-_BRIDGED = 2.0  # s: a longer gap in the samples ends what came before
+_BRIDGED = 2.0  # s: longest gap that is filled with missing samples; after a longer one analysis restarts
 
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """The samples that are looked at at once.
+    """Samples that are analysed at a time.
 
     Attributes:
         samples: (hop, leads) in mV, NaN where missing.
-        end_time: unix time just after the last of them.
+        end_time: unix time just after the last sample, seconds.
         restarted: whether it does not continue the hop before.
     """
 
@@ -33,25 +33,25 @@ class Hop:
 
 
 class _Part(NamedTuple):
-    """Samples (samples, leads) in mV, and the unix time just after the last."""
+    """Samples (samples, leads) in mV, and the unix time just after the last one."""
 
     samples: Floats
     end_time: float
 
 
 class HopQueue:
-    """The samples of one stream that wait to be looked at.
+    """Queue of the samples of one stream that wait for analysis.
 
     A short gap is filled with missing samples, so that hops keep their length and beats their distance. After
-    a long one, or a restart, the next samples begin a hop of their own.
+    a long gap or a restart, the next samples start a new hop.
 
     Args:
-        rate: samples a second.
-        leads: how many.
+        rate: sampling rate, Hz.
+        leads: number of leads.
         length: samples of a hop.
 
     Attributes:
-        restarts: where in the samples that wait something new begins; at first the stream itself.
+        restarts: indices among the waiting samples at which a new part begins; at first the stream itself.
     """
 
     def __init__(self, rate: float, leads: int, length: int) -> None:
@@ -89,7 +89,7 @@ class HopQueue:
         self._append(values, chunk.end)
 
     def pop(self) -> Hop:
-        """The next hop; `ready` must hold."""
+        """Remove and return the next hop; `ready` must be true."""
         parts = []
         count = 0
         while count < self._length:
@@ -110,7 +110,7 @@ class HopQueue:
         return Hop(parts[0] if len(parts) == 1 else np.concatenate(parts), end_time, restarted)
 
     def _fill_hop(self) -> None:
-        """Complete the hop that was begun."""
+        """Fill an incomplete hop with missing samples."""
         remainder = self._waiting % self._length
         if remainder:
             count = self._length - remainder

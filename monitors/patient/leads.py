@@ -1,4 +1,4 @@
-"""All leads of one rate: their last samples as one array, and what is done to a hop of it."""
+"""Analysis of all leads of one sampling rate as one array: quality, detection, cutting and scoring."""
 
 from __future__ import annotations
 
@@ -21,23 +21,25 @@ from monitors.patient.scoring import BeatModel, Surprises, score_beat, score_new
 Rows = NDArray[np.intp]
 Floats = NDArray[np.float32]
 
-_TRACE = 120.0  # Hz of traces for the page, about
-_ALIGN = 0.06  # s about the middle of a complex's energy, within which its peak lies
+_TRACE = 120.0  # Hz, approximate sampling rate of traces for the page
+_ALIGN = 0.06  # s around the middle of a complex's energy, within which its peak lies
 
 
 class LeadBank:
-    """The leads of all beds of one rate. A lead is a row of every array; the leads of a bed are consecutive
-    rows.
+    """Leads of all beds of one sampling rate. A lead is a row of every array; the leads of a bed are
+    consecutive rows.
 
     It is responsible for
-    - giving rows to beds and taking them back;
-    - judging the quality of a hop, detecting its complexes, and cutting and scoring the beats.
+    - assigning rows to beds and releasing them;
+    - the signal quality of a hop, the detection of its complexes, and cutting and scoring the beats.
+
+    It leaves heart rate, references and alarms to the beds.
 
     Args:
-        rate: samples a second.
-        hop: seconds.
-        quality: what makes a lead unfit.
-        model: of normal beats.
+        rate: sampling rate, Hz.
+        hop: seconds of a hop.
+        quality: limits of signal quality.
+        model: model of normal beats.
     """
 
     def __init__(self, rate: float, hop: float, quality: QualitySettings, model: BeatModel) -> None:
@@ -47,7 +49,7 @@ class LeadBank:
         self.hop_samples = max(1, round(hop * rate))
         self._detector = QrsDetector(rate, self.hop_samples)
         self.delay = self._detector.delay
-        """Samples by which the detection lags behind."""
+        """Delay of the detection, in samples."""
         beat = model.beat
         margin = SHIFTS * (beat.before + beat.after) / (beat.samples - 1)
         self._wide = BeatSettings(
@@ -55,7 +57,7 @@ class LeadBank:
         )
         self._reach = math.ceil(_ALIGN * rate)
         self._after = math.ceil(self._wide.after * rate) + self._reach + 1
-        # A beat may be missed at first and found by looking back, so that it lies seconds before the end.
+        # Search-back may find a beat seconds late, so the history reaches that far back.
         keep = max(quality.seconds, 4.0 + beat.before + beat.after) * rate + self.hop_samples
         self._keep = math.ceil(keep)
         self._first = math.ceil(self._wide.before * rate) + self._reach + 1
@@ -65,11 +67,11 @@ class LeadBank:
         self._free: dict[int, list[Rows]] = {}
 
     def new_decisions(self) -> QrsThresholds:
-        """A detector's state for a new bed."""
+        """Return the detection thresholds of a new bed."""
         return QrsThresholds(self._rate)
 
     def allocate(self, leads: int) -> Rows:
-        """Rows for the leads of a bed."""
+        """Assign rows to the leads of a bed."""
         if self._free.get(leads):
             return self._free[leads].pop()
         rows = np.arange(self._allocated, self._allocated + leads)
@@ -83,16 +85,16 @@ class LeadBank:
         return rows
 
     def release(self, rows: Rows) -> None:
-        """Take the rows of a bed back."""
+        """Release the rows of a bed."""
         self._free.setdefault(len(rows), []).append(rows)
 
     @property
     def used(self) -> int:
-        """Rows that beds have."""
+        """Number of rows in use."""
         return self._allocated - sum(leads * len(released) for leads, released in self._free.items())
 
     def process_hop(self, beds: list[Bed], output: WardOutput, now: float, watched: frozenset[str]) -> None:
-        """Look at the next hop of each of `beds`, and add to `output` what came of it."""
+        """Analyse the next hop of each of `beds`, and add the results to `output`."""
         hops = [bed.next_hop() for bed in beds]
         rows = np.concatenate([bed.rows for bed in beds])
         counts = [len(bed.rows) for bed in beds]
@@ -118,7 +120,7 @@ class LeadBank:
         self._score_beats(beds, starts, history, output, now, watched)
 
     def _restart(self, beds: list[Bed], hops: list[Hop], starts: Rows, new: Floats) -> None:
-        """Forget what was before hops that do not continue it."""
+        """Restart the analysis of beds whose hop does not continue the one before."""
         for bed, hop, first in zip(beds, hops, starts.tolist(), strict=True):
             if hop.restarted:
                 bed.interrupt()
@@ -139,7 +141,7 @@ class LeadBank:
         now: float,
         watched: frozenset[str],
     ) -> None:
-        """Cut and score the beats whose samples are all there."""
+        """Cut and score the beats whose samples have all arrived."""
         due = self._due_beats(beds, starts)
         if not due:
             return
@@ -156,21 +158,21 @@ class LeadBank:
                 output.beats.setdefault(bed.stream, []).append(scored)
 
     def _due_beats(self, beds: list[Bed], starts: Rows) -> list[_DueBeat]:
-        """The beats whose samples are all there; they wait no longer."""
+        """Remove and return the waiting beats whose samples have all arrived."""
         due: list[_DueBeat] = []
         for bed, start in zip(beds, starts.tolist(), strict=True):
             pending = bed.pending_beats
             complete = [beat for beat in pending if beat.sample + self._after < bed.sample_count]
             due += [_DueBeat(bed, start, beat) for beat in complete]
             bed.pending_beats = [beat for beat in pending if beat.sample + self._after >= bed.sample_count]
-        # What looking back found too far back has left the history.
+        # A beat that search-back found too far back is no longer in the history.
         return [
             beat for beat in due if self._keep - (beat.bed.sample_count - beat.beat.sample) >= self._first
         ]
 
     def _cut(self, due: list[_DueBeat], history: Floats) -> tuple[list[_CutBeat], Surprises]:
-        """The leads of beats, laid onto the references of their patients; and the surprises of all of these
-        leads that are good and known to the model."""
+        """Return the leads of beats, aligned with the references of their patients; and the surprises of
+        those leads that are good and known to the model."""
         counts = np.array([len(bed.rows) for bed, _, _ in due])
         offsets = np.cumsum([0, *counts[:-1]])
         best = np.array([start + int(bed.quality.argmin()) for bed, start, _ in due])
@@ -197,7 +199,7 @@ class LeadBank:
         return cut_beats, surprises
 
     def _aligned(self, history: Floats, rows: Rows, columns: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Columns moved to the largest deflection nearby."""
+        """Return the columns moved to the largest deflection nearby."""
         at = columns[:, None] + np.arange(-self._reach, self._reach + 1)
         around = np.nan_to_num(history[rows[:, None], at])
         away = np.abs(around - np.median(around, axis=1, keepdims=True))
@@ -205,7 +207,7 @@ class LeadBank:
         return moved
 
     def _traces(self, bed: Bed, samples: Floats) -> list[Trace]:
-        """A hop (leads, hop) of a bed as the page shows it."""
+        """Return a hop (leads, hop) of a bed as traces for the page."""
         every = max(1, round(self._rate / _TRACE))
         start = bed.time_of(bed.sample_count - samples.shape[1])
         traces = []
@@ -216,7 +218,7 @@ class LeadBank:
 
 
 class _DueBeat(NamedTuple):
-    """A beat that is scored now; `start` is the first row of its bed in the arrays of the hop."""
+    """A beat to score now; `start` is the first row of its bed in the arrays of the hop."""
 
     bed: Bed
     start: int
@@ -224,14 +226,14 @@ class _DueBeat(NamedTuple):
 
 
 class _CutBeat(NamedTuple):
-    """The leads of a beat.
+    """All leads of one beat.
 
     Attributes:
-        time: unix time of its peak.
-        good: (leads,) which can be judged.
+        time: unix time of its peak, seconds.
+        good: (leads,) whether each lead is good.
         shapes: (leads, samples), z-normalised.
-        distances: (leads,) from the reference.
-        place: (leads,) where in the surprises they are; -1: they are not.
+        distances: (leads,) distance from the reference.
+        place: (leads,) index in the surprises; -1: the lead was not reconstructed.
     """
 
     time: float
@@ -242,7 +244,7 @@ class _CutBeat(NamedTuple):
 
 
 def _score_beat(bed: Bed, beat: PendingBeat, cut: _CutBeat, surprises: Surprises) -> tuple[float, bool]:
-    """The score of a beat, and whether it is anomalous for this patient."""
+    """Return the score of a beat, and whether it is anomalous for this patient."""
     bed.beat_count += 1
     of_leads = surprises.values[cut.place[cut.place >= 0]]
     shapes = np.where(cut.good[:, None], cut.shapes, np.float32(np.nan))

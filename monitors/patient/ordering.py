@@ -1,7 +1,8 @@
-"""The messages of one stream as they come, put into order: samples each once, with the gaps known.
+"""Order of the messages of one stream: each sample once, with the gaps between them known.
 
-Time is counted by samples, because the stamps of messages jitter and RR intervals must not. But a device's
-clock and its crystal differ by tens of ppm, seconds a day, so the count follows the stamps slowly.
+Sample times are counted by the sampling rate, as the time stamps of messages jitter and RR intervals must
+not. But the clock of a device and its sampling crystal differ by tens of ppm, seconds per day, so the counted
+time follows the time stamps slowly.
 """
 
 from __future__ import annotations
@@ -19,49 +20,55 @@ from genray.settings.base import Settings
 from monitors.sources.message import MAX_SECONDS, Chunk
 
 OrderFault = Literal[
-    "reordered",  # a message came after later ones, in time
-    "duplicate",  # a message came again and was dropped
-    "late",  # a message came after it had been given up, or of no plausible time, and was dropped
-    "gap",  # one or more messages in a row never came
-    "overlap",  # samples that the message before had already were cut off
-    "clock-jump",  # time and count of messages disagree
-    "sender-restart",  # the sender counts from anew
-    "format-change",  # other leads, gains or rate
+    "reordered",  # a message arrived after later ones, but early enough to be used
+    "duplicate",  # a message arrived again and was dropped
+    "late",  # a message arrived after it had been given up, or with an implausible time, and was dropped
+    "gap",  # one or more successive messages never arrived
+    "overlap",  # samples that the message before contained already were cut off
+    "clock-jump",  # time stamp and sequence number disagree
+    "sender-restart",  # the sender counts from the beginning again
+    "format-change",  # the leads, gains or sampling rate changed
 ]
-"""What is counted: reasons in a metric."""
+"""Faults that are counted: reasons in a metric."""
 
-_REMEMBERED: Final = 64  # messages; one that is further back is not waited for by anybody
-_LEAST_OVERLAP: Final = 8  # fewer samples are equal by chance
-_MOST_MISSING: Final = 86_400.0  # seconds; a longer gap is a clock that is wrong
+_REMEMBERED: Final = 64  # last messages that are remembered; a message further back is not expected any more
+_LEAST_OVERLAP: Final = 8  # samples; fewer may be equal by chance
+_MOST_MISSING: Final = 86_400.0  # seconds; a longer gap means that the clock is wrong
 
 
 class SequencerSettings(Settings):
-    """Settings of the order of messages."""
+    """Settings of the order of messages, gaps and device clocks."""
 
     window: int = Field(
-        3, ge=0, le=100, description="messages that may overtake one before it is given up; 0: none"
+        3, ge=0, le=100, description="messages that may overtake a missing one before it is given up"
     )
     window_seconds: float = Field(
-        3.0, ge=0, le=60, description="of samples that may be held back for one that is missing"
+        3.0, ge=0, le=60, description="seconds of samples that may be held back for a missing message"
     )
     tolerance: float = Field(
-        0.5, gt=0, le=10, description="seconds that a message's time may be off; more is a jump of the clock"
+        0.5, gt=0, le=10, description="seconds by which a time stamp may be off (more is a clock jump)"
     )
     settle: float = Field(
-        60.0, ge=1, le=3600, description="seconds of samples in which the counted time follows the stamps"
+        60.0,
+        ge=1,
+        le=3600,
+        description="time constant in seconds with which the sample time follows the time stamps",
     )
     patience: int = Field(
-        3, ge=1, le=100, description="messages in a row of an earlier time after which they are believed"
+        3,
+        ge=1,
+        le=100,
+        description="number of successive messages with an earlier time after which that time is accepted",
     )
 
 
 class Ordered(NamedTuple):
-    """A chunk whose turn it is; its `start` is the counted time.
+    """A chunk in its order; its `start` is the counted time.
 
     Attributes:
         chunk: the next samples.
         missing: seconds of samples that are missing right before it.
-        restarted: whether it does not continue what came before: other leads, gains, rate or time.
+        restarted: whether it does not continue the one before: other leads, gains, rate or time.
     """
 
     chunk: Chunk
@@ -70,8 +77,8 @@ class Ordered(NamedTuple):
 
 
 class _Sent(NamedTuple):
-    """What a message that was passed on was sent with. A device without a clock that starts again has all of
-    it again but the checksum."""
+    """Identity of a message that was passed on. After a restart, a device without a clock repeats all of it
+    except the checksum."""
 
     sequence: int
     start: float
@@ -79,44 +86,47 @@ class _Sent(NamedTuple):
 
 
 class _Previous(NamedTuple):
-    """The message that was passed on last, with the counted time as its start; and its samples, uncut."""
+    """The last message that was passed on, with the counted time as its start; and its samples, uncut."""
 
     chunk: Chunk
     sent_samples: NDArray[np.int16]
 
 
 class Sequencer:
-    """Orders the chunks of one stream. It holds at most `window` chunks, and looks at no clock.
+    """Orders the chunks of one stream. It holds back at most `window` chunks and uses no clock.
 
     It is responsible for
     - waiting for messages that others overtook, and giving them up in time;
-    - dropping what came before, or with a time that cannot be;
-    - noticing when the sender was started again or its clock was set;
+    - dropping messages that are repeated, late or have an implausible time;
+    - noticing when the sender restarted or its clock was set;
     - counting the time of the samples, with the gaps between them.
 
+    It leaves cutting into hops to `HopQueue`, and the time without any message to the ward, which calls
+    `flush`.
+
     Attributes:
-        faults: how often each happened since it was made.
+        faults: number of faults of each kind since it was created.
     """
 
     def __init__(self, settings: SequencerSettings) -> None:
         self.faults: Counter[OrderFault] = Counter()
         self._settings = settings
         self._held: dict[int, Chunk] = {}
-        self._passed = 0  # messages that came in order while any was held
+        self._passed = 0  # messages that arrived in order while any was held back
         self._previous: _Previous | None = None
         self._next = 0
-        self._first = 0  # of the count that goes on
+        self._first = 0  # first sequence number of the current count
         self._recent: deque[_Sent] = deque(maxlen=_REMEMBERED)
         self._doubted: int | None = None
         self._doubts = 0
 
     @property
     def held(self) -> int:
-        """Chunks that wait for an earlier one."""
+        """Number of chunks that wait for an earlier one."""
         return len(self._held)
 
     def push(self, chunk: Chunk) -> list[Ordered]:
-        """What is known to follow now that `chunk` came: nothing, it, or several."""
+        """Add `chunk`; return the chunks whose order is known now: none, one or several."""
         if self._previous is None:
             return self._accept(chunk)
         sequence, previous = chunk.sequence, self._previous.chunk
@@ -135,7 +145,7 @@ class Sequencer:
             self.faults["duplicate"] += 1
             return []
         if not early and chunk.start >= previous.start:
-            # A count that falls back while time goes on is a sender that was started again.
+            # A count that falls back while the time continues means that the sender restarted.
             return [*self.flush(), *self._accept(chunk)]
         if self._was_missing(chunk):
             self.faults["late"] += 1
@@ -143,16 +153,16 @@ class Sequencer:
         return self._doubt(chunk)
 
     def flush(self) -> list[Ordered]:
-        """All that is held back, in order: for when nothing came for some time."""
+        """Return all chunks that are held back, in order; for a stream without messages for some time."""
         result: list[Ordered] = []
         while self._held:
             result += self._release_first()
         return result
 
     def _hold(self, chunk: Chunk) -> list[Ordered]:
-        """Keep a chunk until those before it have come, and what is held too long no longer."""
+        """Hold back a chunk until those before it have arrived; return what was held back too long."""
         self._doubted = None
-        if chunk.sequence in self._held:  # the later one is no worse
+        if chunk.sequence in self._held:  # the later one replaces the earlier
             self.faults["duplicate"] += 1
         self._held[chunk.sequence] = chunk
         result: list[Ordered] = []
@@ -167,16 +177,17 @@ class Sequencer:
         return seconds > self._settings.window_seconds
 
     def _release_first(self) -> list[Ordered]:
-        """Wait no longer for what is missing before the first that is held."""
+        """Give up what is missing before the first chunk that is held back, and return what follows."""
         result = self._accept(self._held.pop(min(self._held)))
         self._release_following(result)
         return result
 
     def _release_following(self, result: list[Ordered]) -> None:
-        """Add to `result` what is held and comes next."""
+        """Append the held chunks that come next to `result`."""
         while self._next in self._held:
             result += self._accept(self._held.pop(self._next))
-        # One that nothing leads up to was sent before a restart, or is mad. It must not wait for ever.
+        # A held chunk that nothing leads up to is from before a restart or corrupt. It must not wait for
+        # ever.
         self._passed = self._passed + 1 if self._held else 0
         if self._passed > 2 * self._settings.window:
             for sequence in [held for held in self._held if held > self._next + self._settings.window]:
@@ -184,16 +195,16 @@ class Sequencer:
                 self.faults["late"] += 1
 
     def _was_missing(self, chunk: Chunk) -> bool:
-        """Whether `chunk`, of an earlier count, is one that was not there, lately. A device without a clock
-        that starts again sends counts and times that were there, with other samples."""
+        """Whether `chunk`, with an earlier count, fills a recent gap. After a restart, a device without a
+        clock sends counts and times that were used before, with other samples."""
         if not self._recent or self._next - chunk.sequence > _REMEMBERED:
             return False
         before = [sent for sent in self._recent if sent.sequence < chunk.sequence]
         after = [sent for sent in self._recent if sent.sequence > chunk.sequence]
         if len(before) + len(after) < len(self._recent):
             return False
-        # Its time must lie where its count does. One message of a mad count and time would otherwise
-        # make all that follow look late.
+        # Its time must match its count. Otherwise one message with a corrupt count and time would make all
+        # later ones look late.
         seconds = len(chunk.samples) / chunk.rate
         last, end, _ = after[0]
         if not before and chunk.sequence >= self._first:
@@ -203,7 +214,8 @@ class Sequencer:
         return abs(chunk.start - expected) <= self._settings.tolerance + seconds
 
     def _doubt(self, chunk: Chunk) -> list[Ordered]:
-        """Drop a chunk of a time that has been; but several in a row are a clock that was set back."""
+        """Drop a chunk with an earlier time; but `patience` successive ones mean that the clock was set
+        back."""
         self._doubts = self._doubts + 1 if chunk.sequence - 1 == self._doubted else 1
         self._doubted = chunk.sequence
         if self._doubts < self._settings.patience:
@@ -213,7 +225,7 @@ class Sequencer:
         return [*self.flush(), *self._accept(chunk)]
 
     def _accept(self, chunk: Chunk) -> list[Ordered]:
-        """`chunk` comes next, whatever its count and time."""
+        """Return `chunk` as the next one, whatever its count and time."""
         previous = self._previous
         skipped = chunk.sequence - self._next
         self._next = chunk.sequence + 1
@@ -228,11 +240,11 @@ class Sequencer:
         return self._join(previous, chunk, skipped)
 
     def _join(self, previous: _Previous, chunk: Chunk, skipped: int) -> list[Ordered]:
-        """`chunk` after `previous`, on the counted time and without samples that both have; nothing if it has
-        no others.
+        """Return `chunk` on the counted time, without samples that `previous` contains too; nothing if all of
+        its samples are repeated.
 
         Args:
-            skipped: by how many messages the count jumped; below 0: it fell back.
+            skipped: number of messages that the count jumped over; negative: it fell back.
         """
         last = previous.chunk
         expected = last.start + len(last.samples) / last.rate
@@ -257,7 +269,7 @@ class Sequencer:
             joined = replace(chunk, start=expected, samples=chunk.samples[cut:])
         elif abs(error) > self._settings.tolerance:
             self.faults["clock-jump"] += 1
-            # The time says nothing then: at least one message of this length is missing, if any is.
+            # The time is no measure then: if messages are missing, it is at least one of this length.
             missing = len(chunk.samples) / chunk.rate if skipped > 0 else 0.0
             return [Ordered(chunk, missing, True)]
         else:
@@ -272,16 +284,16 @@ def _checksum(chunk: Chunk) -> int:
 
 
 def _most_missing(skipped: int) -> float:
-    """Seconds of samples that can be in `skipped` messages; less than 0: nobody knows how many."""
+    """Return the most seconds of samples in `skipped` messages; negative: their number is unknown."""
     return min(skipped * MAX_SECONDS, _MOST_MISSING) if skipped > 0 else _MOST_MISSING
 
 
 def _overlap(tail: NDArray[np.int16], chunk: Chunk, seconds: float, *, surely: bool) -> int:
-    """How many of the first samples of `chunk` are those at the end of `tail`, 0 if its time is just jitter.
+    """Return how many of the first samples of `chunk` repeat the end of `tail`; 0: the time only jitters.
 
     Args:
-        seconds: by how much `chunk` begins before the end of `tail`.
-        surely: that it is more than jitter can be, so that a flat line will do.
+        seconds: seconds by which `chunk` begins before the end of `tail`.
+        surely: whether that is more than jitter can be, so that a flat line counts as repeated too.
     """
     count = round(seconds * chunk.rate)
     if not _LEAST_OVERLAP <= count <= len(tail):

@@ -1,4 +1,4 @@
-"""What comes out of a ward: readings, changes of alarms; traces and beats of streams that are looked at."""
+"""Output of a ward: readings and alarm changes; traces and beats of the streams that are shown on a page."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from monitors.alarms.events import Reading, Transition
 
 @dataclass(frozen=True, slots=True)
 class ScoredBeat:
-    """A beat of a stream that is looked at.
+    """A beat of a stream that is shown.
 
     Attributes:
-        time: of its peak, unix seconds.
-        score: 1 is at the threshold.
-        anomalous: whether it is unusual for this patient.
+        time: unix time of its peak, seconds.
+        score: score of the beat; the threshold is 1.
+        anomalous: whether it is anomalous for this patient.
     """
 
     time: float
@@ -24,18 +24,18 @@ class ScoredBeat:
     anomalous: bool
 
     def as_json(self) -> dict[str, Any]:
-        """As the page takes it."""
+        """Return the beat as JSON values for the page."""
         return {"time": self.time, "score": self.score, "anomalous": self.anomalous}
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """A hop of one lead of a stream that is looked at, thinned out.
+    """One hop of one lead of a stream that is shown, at a lower sampling rate.
 
     Attributes:
-        start: unix time of the first value.
-        rate: values a second.
-        values: millivolts, None where a sample is missing.
+        start: unix time of the first value, seconds.
+        rate: values per second.
+        values: values in mV, None where a sample is missing.
     """
 
     stream: str
@@ -45,7 +45,7 @@ class Trace:
     values: list[float | None]
 
     def as_json(self) -> dict[str, Any]:
-        """As the page takes it."""
+        """Return the trace as JSON values for the page."""
         return {
             "stream": self.stream,
             "lead": self.lead,
@@ -57,18 +57,20 @@ class Trace:
 
 @dataclass
 class WardOutput:
-    """What came of one call.
+    """Results of one call of a ward.
 
     Attributes:
-        beats: of the streams that are looked at.
-        complexes: of the streams that are looked at: unix times of all QRS that were detected.
-        scores: of all beats.
+        readings: state of each stream after a hop.
+        transitions: changes of alarms, in order.
+        beats: beats of the streams that are shown.
+        complexes: unix times of the detected QRS complexes of the streams that are shown, seconds.
+        traces: traces of the streams that are shown.
+        scores: scores of all beats.
         delays: seconds from R peak to score, of all beats.
-        traces: of the streams that are looked at.
-        references: that were just learned, as bytes to keep.
+        references: references that were just learned, as bytes to store, by stream.
         discharged: streams that have no bed any more.
-        faults: of the order of messages, by kind.
-        behind: seconds that the work lags behind the arrival of samples, of the stream where it is the most.
+        faults: number of faults in the order of messages, by kind.
+        behind: seconds from the arrival of samples to their analysis, of the slowest stream.
     """
 
     readings: list[Reading] = field(default_factory=list)
@@ -84,7 +86,7 @@ class WardOutput:
     behind: float = 0.0
 
     def extend(self, later: WardOutput) -> None:
-        """Add what came of a later call."""
+        """Add the results of a later call."""
         self.readings += later.readings
         self.transitions += later.transitions
         for stream, beats in later.beats.items():

@@ -1,9 +1,10 @@
-"""What is normal for this patient: the shape of the usual beat in each lead, learned in the first minutes.
+"""Reference of a patient: the shape of the patient's usual beat in each lead, learned in the first minutes.
 
-Nobody says which beats of these minutes are normal. Trusted are those of regular rhythm (the intervals before
-and after them are the usual ones) whose shape is near that of the most. On the records of MIT-BIH's DS1, by
-shape alone, the area under the ROC curve of later beats was 0.96 so, 0.59 by the nearest of all early beats,
-and 0.94 by the median of those that are annotated as normal.
+Nothing marks which beats of these minutes are normal. Beats are trusted if their rhythm is regular (the
+intervals before and after them are close to the usual one) and their shape is close to that of most others.
+On the records of MIT-BIH's DS1, the distance from this reference alone gave an area under the ROC curve of
+0.96 for later beats; the distance from the nearest early beat gave 0.59, and from the median of the beats
+annotated as normal 0.94.
 """
 
 from __future__ import annotations
@@ -23,65 +24,73 @@ from genray.settings.base import Settings
 Floats = NDArray[np.float32]
 
 SHIFTS = 6
-"""Samples of a beat by which it may be moved either way: 40 ms at the usual settings."""
+"""Samples by which a beat may be shifted either way to fit the reference: 30 ms at the usual settings."""
 
-_MOST_BEATS = 128  # of the first minutes that are kept at most, evenly in time
-_CORE = 4.0  # times the median distance from the middle, beyond which a beat is another shape
-_SOFT = 0.1  # of z-normalised values: distances much smaller than that of another shape are all alike
+_MOST_BEATS = 128  # most beats of the first minutes that are stored, evenly spread in time
+_CORE = 4.0  # times the median distance from the median beat, beyond which a beat has another shape
+_SOFT = 0.1  # added to distances of z-normalised beats, so that tiny distances count as equal
 
 
 class ReferenceSettings(Settings):
     """Settings of the patient's own reference."""
 
-    minutes: float = Field(5.0, gt=0, le=120, description="of good signal from which it is learned")
-    beats: int = Field(30, ge=5, le=_MOST_BEATS, description="trusted beats that it needs at least")
+    minutes: float = Field(
+        5.0, gt=0, le=120, description="minutes of good signal from which the reference is learned"
+    )
+    beats: int = Field(30, ge=5, le=_MOST_BEATS, description="least number of trusted beats to learn from")
     regular: tuple[float, float] = Field(
-        (0.85, 1.2), description="of the usual interval: between these a beat is in time, so can be trusted"
+        (0.85, 1.2),
+        description="shares of the usual RR interval between which a beat is regular, so can be trusted",
     )
     drift: float = Field(
-        0.01, ge=0, le=0.5, description="share of each trusted beat by which the reference follows; 0: fixed"
+        0.01,
+        ge=0,
+        le=0.5,
+        description="share (0 to 0.5) by which the reference moves towards each trusted beat (0: fixed)",
     )
 
 
 class _EarlyBeat(NamedTuple):
-    """A beat (leads, samples) of the first minutes, and whether the intervals about it are usual ones."""
+    """A beat (leads, samples) of the first minutes, and whether the intervals around it are regular."""
 
     shapes: NDArray[np.float16]
     regular: bool
 
 
 class Reference:
-    """The usual beat of each lead of one patient: keeps beats of the first minutes, learns from them when the
-    time is over, and follows the patient from then on.
+    """The usual beat of each lead of one patient.
+
+    It is responsible for collecting beats in the first minutes, learning the reference from them, and
+    following slow changes from then on. It leaves the score of a beat to `monitors.patient.scoring`.
 
     Args:
-        settings: see there.
+        settings: settings of the reference.
         leads: names of the leads.
-        samples: of a beat.
+        samples: number of samples of a beat.
     """
 
     def __init__(self, settings: ReferenceSettings, leads: tuple[str, ...], samples: int) -> None:
         self._settings = settings
         self.leads = leads
         self.shape: Floats | None = None
-        """(leads, samples), z-normalised; None while it is learned."""
+        """Usual beat of each lead, (leads, samples), z-normalised; None until it is learned."""
         self.scale = np.full(len(leads), np.nan, np.float32)
-        """(leads,) the distance that nine in ten trusted beats keep; NaN in a lead without a reference."""
+        """90 % quantile of the trusted beats' distances, (leads,); NaN in a lead without a reference."""
         self._early: list[_EarlyBeat] = []
-        self._stride = 1  # of so many beats one is kept
+        self._stride = 1  # one in this many beats is stored
         self._until_next = 1
         self._seconds = 0.0
         self._samples = samples
 
     @property
     def learned_share(self) -> float:
-        """Share of the time that is over, 1 when it is ready."""
+        """Progress of learning, 0 to 1; 1 when the reference is ready."""
         if self.shape is not None:
             return 1.0
         return min(self._seconds / (60 * self._settings.minutes), 0.99)
 
     def add_time(self, seconds: float) -> None:
-        """So many more seconds of good signal; learns when it is time."""
+        """Add `seconds` of good signal; learn the reference when the time is reached."""
         if self.shape is not None:
             return
         self._seconds += seconds
@@ -90,8 +99,8 @@ class Reference:
             self._learn()
 
     def add_beat(self, shapes: Floats, before: float, after: float) -> None:
-        """A beat (leads, samples) to learn from, z-normalised, NaN in leads that are not good, with the
-        intervals before and after it as shares of the usual one (NaN: not known)."""
+        """Add a beat to learn from: (leads, samples), z-normalised, NaN in leads that are not good, with the
+        ratios of the intervals before and after it to the usual one (NaN: unknown)."""
         if self.shape is not None:
             return
         self._until_next -= 1
@@ -102,15 +111,15 @@ class Reference:
         regular = low < before < high and low < after < high
         self._early.append(_EarlyBeat(shapes.astype(np.float16), regular))
         if len(self._early) >= _MOST_BEATS:
-            # Every second one goes, so that those that stay are spread over the whole time.
+            # Every second one is dropped, so that the others stay spread over the whole time.
             self._early = self._early[::2]
             self._stride = 2 * self._stride
 
     def follow(self, shapes: Floats, before: float) -> None:
-        """Let the reference drift towards a beat (leads, samples) that is normal by its score."""
+        """Move the reference a little towards a beat (leads, samples) with a normal score and rhythm."""
         low, high = self._settings.regular
         if self.shape is not None and self._settings.drift and low < before < high:
-            # A lead that is not good now (NaN) stays as it is.
+            # A lead that is not good now (NaN) stays unchanged.
             away = shapes - self.shape
             away[np.isnan(away)] = 0.0
             self.shape = self.shape + np.float32(self._settings.drift) * away
@@ -122,7 +131,7 @@ class Reference:
         chosen = self._trusted()
         least = max(5, 2 * self._settings.beats // 3)
         if len(chosen) < least:
-            # The rhythm is never regular: the most frequent shape has to do.
+            # The rhythm is never regular, so all beats are used and the most frequent shape is learned.
             chosen = [beat.shapes for beat in self._early]
         if not chosen:
             self._seconds = 0.0
@@ -132,7 +141,7 @@ class Reference:
         for lead in range(len(self.leads)):
             core = beats[np.isfinite(beats[:, lead, 0]), lead]
             if len(core) < least:
-                # This lead was not good enough: it has no reference.
+                # Too few good beats in this lead: it gets no reference.
                 shape[lead] = np.nan
                 self.scale[lead] = np.nan
                 continue
@@ -148,13 +157,13 @@ class Reference:
         self._early = []
 
     def save(self) -> bytes:
-        """What `restore` takes; empty while it is learned."""
+        """Return the reference as bytes for `restore`; empty until it is learned."""
         if self.shape is None:
             return b""
         return bytes(save({"shape": self.shape, "scale": self.scale}))
 
     def restore(self, data: bytes) -> bool:
-        """Take what `save` gave; False if it is not of these leads or damaged, and nothing is changed."""
+        """Restore a reference from `save`; False, without a change, if it is damaged or has other leads."""
         try:
             stored = load(data)
             shape, scale = stored["shape"], stored["scale"]
@@ -163,7 +172,7 @@ class Reference:
         fits = shape.shape == (len(self.leads), self._samples) and scale.shape == (len(self.leads),)
         if not fits or shape.dtype != np.float32 or scale.dtype != np.float32:
             return False
-        # No z-normalised value is larger than the root of their number.
+        # No z-normalised value can exceed the square root of the number of samples.
         learned = np.isfinite(scale)
         possible = (np.abs(shape[learned]) <= self._samples**0.5).all() and (scale[learned] >= 0).all()
         if not learned.any() or not possible or np.inf in scale:
@@ -176,18 +185,18 @@ class Reference:
 def fit_to_references(
     beats: Floats, good: NDArray[np.bool_], references: Sequence[Reference]
 ) -> tuple[Floats, Floats]:
-    """Lay beats onto the references of their patients, moved a little in time so that they fit best: what
-    marks the peak of a complex is not always the same wave.
+    """Align beats with the references of their patients, with the shift in time that fits best, as the
+    detected peak of a complex is not always the same wave.
 
     Args:
         beats: (leads of all beats, samples + 2 SHIFTS), in mV; the leads of a beat are consecutive.
-        good: (leads of all beats,) which of them to go by.
-        references: of the patient of each beat.
+        good: (leads of all beats,) which leads to align by.
+        references: reference of the patient of each beat.
 
     Returns:
-        The parts that fit, z-normalised (leads of all beats, samples); those in the middle where there is no
-        reference. And how far they are from it, as logarithms (leads of all beats,): 0 is as far as one in
-        ten of the trusted beats; NaN in a lead without one.
+        The aligned beats, z-normalised, (leads of all beats, samples), unshifted where there is no reference.
+        And the logarithm of their distance from the reference, (leads of all beats,): 0 is a distance that
+        one in ten trusted beats exceeds; NaN in a lead without a reference.
     """
     counts = np.array([len(reference.leads) for reference in references])
     starts = np.cumsum(counts) - counts

@@ -1,8 +1,8 @@
-"""What the streams of a ward go on with after a restart, as if it had not stopped.
+"""Resumption of streams after a restart, as if the monitor had not stopped.
 
-A source is resumed some time before the last samples that were looked at. What comes again fills the memory
-of detectors and rhythm, while the alarms stay as they were kept; from the first new sample on they move. So
-an alarm has the name that it would have had, and none is told that was told.
+A source resumes some time before the last samples that were analysed. The repeated samples fill the state of
+detectors and rhythm, while the alarms stay as they were saved; from the first new sample on, alarms change.
+So an alarm gets the name that it would have had, and no alarm is announced twice.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from monitors.alarms.state import AlarmState, Track, restore
 from monitors.patient.bed import Bed
 
 WARM_UP = 40.0
-"""Seconds of samples that come again: 20 beats of a slow heart, by which a burden is judged."""
+"""Seconds of samples that are repeated: enough for the 20 beats of a burden at a heart rate of 30/min."""
 
-_MOST = 300.0  # s of samples that can come again; more is another time
+_MOST = 300.0  # s of samples that can be repeated; an earlier time means that the clock was set
 
 
 @dataclass
 class _ResumedStream:
-    """A stream that goes on.
+    """A stream that resumes.
 
     Attributes:
-        last: unix time of its last hop that came again; None: it is beyond them.
-        later: alarms that were open, and changed after its state was kept.
+        last: unix time of its last repeated hop, seconds; None: its hops are new by now.
+        later: open alarms that changed after its state was saved.
     """
 
     last: float | None
@@ -36,12 +36,15 @@ class _ResumedStream:
 
 
 class Resumption:
-    """What a ward knows of its streams from before the restart, until they are where they were.
+    """Brings the streams of a ward to their state before a restart, while samples are repeated.
+
+    It is responsible for the alarms with which a stream begins, for telling repeated hops from new ones, and
+    for alarms that changed after the last save. It leaves references to the ward, and saving to the monitor.
 
     Args:
-        alarms: that were open, as the journal knows them: the last transition of each.
-        states: of the alarms of streams at the last moment that was kept; a stream without one is seen from
-            its beginning again. None: nothing comes again, so streams go by `alarms` alone.
+        alarms: last transition of each alarm that is open in the journal.
+        states: alarm state of each stream at the last save; a stream without one is repeated from its
+            beginning. None: no samples are repeated, so streams use only `alarms`.
     """
 
     def __init__(
@@ -55,14 +58,14 @@ class Resumption:
 
     @classmethod
     def from_kept(cls, alarms: Sequence[Transition], states: Mapping[str, bytes] | None) -> Resumption:
-        """With states as `Ward.states` gave them; one that is damaged is none."""
+        """Return a resumption from states saved by `Ward.states`; damaged ones are ignored."""
         if states is None:
             return cls(alarms)
         decoded = {stream: _decoded(stream, data) for stream, data in states.items()}
         return cls(alarms, {stream: state for stream, state in decoded.items() if state})
 
     def begin(self, stream: str) -> AlarmState:
-        """With what the alarms of a stream begin that comes for the first time."""
+        """Return the alarm state with which a stream begins."""
         opened = self._open.pop(stream, [])
         if self._states is None:
             return restore(stream, opened) if opened else AlarmState(stream)
@@ -74,16 +77,16 @@ class Resumption:
         return state
 
     def forget(self, stream: str) -> None:
-        """Whoever comes in `stream` next is another patient."""
+        """Delete the state of `stream`, as its next data is from another patient."""
         self._open.pop(stream, None)
         self._resumed.pop(stream, None)
         if self._states is not None:
             self._states.pop(stream, None)
 
     def comes_again(self, bed: Bed, references: Mapping[str, bytes]) -> bool:
-        """Whether the hop of `bed` was looked at before the restart. Time that falls back is not that: nobody
-        may be unwatched because a clock was set. At the first that was not, the patient's reference is again
-        as it was kept in `references`, for it has followed these samples before."""
+        """Whether the hop of `bed` was analysed before the restart. A clock that was set back does not count
+        as that, as no patient may go unmonitored because of it. At the first new hop the reference is
+        restored from `references`, as it has followed the repeated samples before."""
         resumed = self._resumed.get(bed.stream)
         if resumed is None or resumed.last is None:
             return False
@@ -97,8 +100,8 @@ class Resumption:
         return False
 
     def join_later_alarms(self, bed: Bed) -> list[Transition]:
-        """Give `bed` the alarms that the journal alone knows, when their time has come; returns the end of
-        those that go on under another name."""
+        """Add to `bed` the alarms that only the journal contains, once their time is reached; return the end
+        of those that continue under another name."""
         resumed = self._resumed.get(bed.stream)
         if resumed is None:
             return []
@@ -111,16 +114,17 @@ class Resumption:
 
 
 def _join(bed: Bed, opened: Transition) -> Transition | None:
-    """Give `bed` what the journal knows of an alarm that changed after the state was kept; the end of that
-    alarm if the bed has another of its kind."""
+    """Add to `bed` an alarm that changed after its state was saved; return the end of that alarm if the bed
+    has another one of its kind."""
     state = bed.alarms
     alarm = state.open.get(opened.kind)
     if alarm is None:
         track = restore(state.stream, [opened]).tracks[opened.kind]
         bed.alarms = replace(state, tracks={**state.tracks, opened.kind: track})
     elif alarm.name != opened.alarm:
-        # It was found at another moment this time: of a kind one alarm is open, the other is over.
-        return replace(opened, change="ended", state="ended", why={"reason": f"goes on as {alarm.name}"})
+        # Its onset was at another moment this time. Only one alarm of a kind may be open, so the older one
+        # ends.
+        return replace(opened, change="ended", state="ended", why={"reason": f"continued as {alarm.name}"})
     elif opened.state == "acknowledged" and alarm.state != "acknowledged":
         acknowledged = replace(alarm, state="acknowledged", changed=opened.time)
         track = Track(state.tracks[opened.kind].timer, acknowledged)

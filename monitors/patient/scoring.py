@@ -1,7 +1,7 @@
-"""Scoring beats: how badly an autoencoder of normal beats reconstructs them (their surprise), how far their
-shape is from the patient's reference, and how early they come, as one score.
+"""Scores of beats: one number from the reconstruction error of an autoencoder of normal beats (the surprise),
+the distance of the shape from the patient's reference, and the prematurity of the beat.
 
-The weights are round numbers that did well on the records of MIT-BIH's DS1 (`genray monitor evaluate`).
+The weights are round numbers that worked well on the records of MIT-BIH's DS1 (`genray monitor evaluate`).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from monitors.patient.heart_rate import RelativeInterval, prematurity
 
 Floats = NDArray[np.float32]
 
-_SOFT = 0.02  # errors much smaller than a reconstruction's are all alike: no logarithm of nearly nothing
-_LOWER, _HIGHEST = 0.7, 0.3  # a beat of another origin looks different in all leads, an artefact in one
+_SOFT = 0.02  # share of the threshold added to errors, so that tiny errors count as equal
+_LOWER, _HIGHEST = 0.7, 0.3  # weights: an ectopic beat differs in all leads, an artefact in one
 _SURPRISE = 0.25
 _EARLY = 5.0
 _EARLY_ALONE = 4.0
@@ -30,11 +30,11 @@ _MARGIN = 0.35
 
 @dataclass(frozen=True)
 class Surprises:
-    """How badly beats were reconstructed.
+    """Reconstruction errors of beats.
 
     Attributes:
-        values: (beats,) logarithm of the error over the bundle's threshold: 0 at the threshold.
-        reconstructions: (beats, samples), normalised as the network gives them.
+        values: (beats,) logarithm of the ratio of the error to the bundle's threshold: 0 at the threshold.
+        reconstructions: (beats, samples), normalised like the output of the network.
     """
 
     values: Floats
@@ -43,15 +43,15 @@ class Surprises:
 
 @dataclass(frozen=True)
 class BeatModel:
-    """An autoencoder that knows normal beats.
+    """Autoencoder of normal beats, from a bundle of train-ecg.
 
     Attributes:
-        network: of the bundle.
-        preprocessing: what it takes.
-        beat: how beats are cut for it.
-        leads: on which it was trained, in capitals; empty: it does not say on which.
-        threshold: of the error, above which a beat is anomalous.
-        absolute: whether the error is the mean of absolute, not of squared differences.
+        network: network of the bundle.
+        preprocessing: normalisation of its input.
+        beat: window and samples of a beat.
+        leads: leads on which it was trained, in capitals; empty: unknown.
+        threshold: reconstruction error above which a beat is anomalous.
+        absolute: whether the error is the mean absolute difference, not the mean squared one.
     """
 
     network: torch.nn.Module
@@ -63,19 +63,19 @@ class BeatModel:
 
     @classmethod
     def from_bundle(cls, bundle: Bundle) -> BeatModel:
-        """The model of a bundle of train-ecg.
+        """Return the model of a bundle of train-ecg.
 
         Raises:
-            BundleMismatch: it is of something else, has no threshold, or does not say where the R peak is.
+            BundleMismatch: the bundle has another kind, no threshold, or no position of the R peak.
         """
         preprocessing = bundle.manifest.beats
         calibration = bundle.manifest.calibration
         threshold, error = calibration.get("threshold"), calibration.get("error")
         if not isinstance(threshold, int | float) or not threshold > 0 or error not in ("mse", "mae"):
             raise BundleMismatch(
-                "the bundle's calibration has no threshold of an error",
+                "the calibration of the bundle contains no error threshold",
                 where=str(bundle.path),
-                hint="train it again with this genray",
+                hint="train the bundle again with this version of genray",
             )
         try:
             beat = preprocessing.beat_settings
@@ -85,11 +85,11 @@ class BeatModel:
         return cls(bundle.network, preprocessing, beat, leads, float(threshold), error == "mae")
 
     def knows(self, lead: str) -> bool:
-        """Whether it was trained on leads of this name; always, if it does not say on which."""
+        """Whether it was trained on leads of this name; always true if its leads are unknown."""
         return not self.leads or lead.upper() in self.leads
 
     def surprises(self, beats: NDArray[np.floating]) -> Surprises:
-        """How badly it reconstructs beats (beats, samples) in mV; any number, also 0."""
+        """Return the reconstruction errors of beats (beats, samples) in mV; any number of beats, also 0."""
         if not len(beats):
             return Surprises(np.empty(0, np.float32), np.empty(beats.shape, np.float32))
         values = self.preprocessing.normalise(beats)
@@ -103,12 +103,12 @@ class BeatModel:
 
 
 def score_beat(distances: Floats, surprises: Floats, interval: RelativeInterval) -> float:
-    """How unusual a beat is for this patient; above 1 it is anomalous.
+    """Return the score of a beat for this patient; above 1 it is anomalous.
 
     Args:
-        distances: (leads,) from the reference, of leads that are good.
-        surprises: (leads,) of the autoencoder, of good leads that it knows; may be empty.
-        interval: before the beat.
+        distances: (leads,) logarithmic distance from the reference, of the good leads.
+        surprises: (leads,) surprise of the good leads that the model knows; may be empty.
+        interval: RR interval before the beat.
     """
     total = combined_distance(distances) - _MARGIN
     if len(surprises):
@@ -119,8 +119,8 @@ def score_beat(distances: Floats, surprises: Floats, interval: RelativeInterval)
 
 
 def score_new_patient(surprises: Floats, interval: RelativeInterval) -> float:
-    """As `score_beat`, for a patient who is not known yet: by the autoencoder and the rhythm alone. Whole
-    patients are unusual by it, so that nothing is to be alarmed."""
+    """Return the score of a beat without a reference, from the model and the rhythm only. All beats of some
+    patients score high by it, so it must raise no alarm."""
     total = float(surprises.mean()) if len(surprises) else 0.0
     if not math.isnan(interval.ratio):
         total += _EARLY_ALONE * prematurity(interval.ratio, 0.0)
@@ -128,7 +128,8 @@ def score_new_patient(surprises: Floats, interval: RelativeInterval) -> float:
 
 
 def combined_distance(distances: Floats) -> float:
-    """One distance of those of the leads (leads,): mostly their lower median, some of the highest."""
+    """Return one distance from those of the leads (leads,): 0.7 times the lower median plus 0.3 times the
+    highest."""
     ordered = np.sort(distances)
     return float(_LOWER * ordered[(len(ordered) - 1) // 2] + _HIGHEST * ordered[-1])
 

@@ -1,8 +1,8 @@
-"""The ward: the beds that one process watches. Chunks go in; readings, beats, alarms and traces come out.
+"""Ward: the beds of one process. Its input is chunks; its output is readings, beats, alarms and traces.
 
-All leads of one rate go through quality, detection, cutting and scoring as one array, a hop at a time: what
-costs is the number of samples, not the number of calls. Everything goes by the samples' own time; the wall
-clock only tells that a stream has stopped, and how far the work lags behind.
+All leads of one sampling rate go through quality, detection, cutting and scoring as one array, one hop at a
+time, so that the cost depends on the number of samples and not on the number of calls. Everything uses the
+samples' own time; the wall clock only shows that a stream has stopped, and how late the analysis is.
 """
 
 from __future__ import annotations
@@ -29,41 +29,51 @@ from monitors.patient.resume import Resumption
 from monitors.patient.scoring import BeatModel
 from monitors.sources.message import Chunk
 
-_FLUSH = 2.0  # s without a message after which those that were held back are let go
-_LOST = 3.0  # s without a message from which a stream is observed as lost
-_SHOWN = 3  # beats that speak for an alarm of their shape
-_AHEAD = 4  # hops of a bed in one call at most, so that what is found is told soon
+_FLUSH = 2.0  # s without a message after which messages that are held back are used
+_LOST = 3.0  # s without a message after which a stream is observed as lost
+_SHOWN = 3  # anomalous beats that an alarm shows
+_AHEAD = 4  # most hops of a bed in one call, so that findings are reported soon
 
 
 class WardSettings(Settings):
-    """Settings of how streams are watched."""
+    """Settings of the analysis of streams."""
 
-    hop: float = Field(1.0, ge=0.25, le=4, description="seconds of samples that are looked at at once")
-    burden_beats: int = Field(20, ge=5, le=500, description="last beats whose anomalous share is the burden")
-    streams: int = Field(2000, ge=1, le=100_000, description="most streams; further ones are refused")
-    discharge_after: float = Field(
-        3600.0, ge=10, description="seconds without a message after which a stream's bed is given up"
+    hop: float = Field(1.0, ge=0.25, le=4, description="seconds of samples that are analysed at a time")
+    burden_beats: int = Field(
+        20, ge=5, le=500, description="number of last beats whose anomalous share is the burden"
     )
-    quality: QualitySettings = Field(QualitySettings(), description="what makes a lead unfit to be judged")
+    streams: int = Field(
+        2000, ge=1, le=100_000, description="most streams of one process (further ones are refused)"
+    )
+    discharge_after: float = Field(
+        3600.0, ge=10, description="seconds without a message after which a stream is discharged"
+    )
+    quality: QualitySettings = Field(
+        QualitySettings(), description="signal quality: when a lead is poor or off"
+    )
     reference: ReferenceSettings = Field(ReferenceSettings(), description="the patient's own usual beat")
-    order: SequencerSettings = Field(SequencerSettings(), description="the order of messages")
+    order: SequencerSettings = Field(
+        SequencerSettings(), description="order of messages, gaps and device clocks"
+    )
 
 
 class Ward:
-    """The beds of one process.
+    """Beds of one process.
 
     It is responsible for
-    - giving each stream a bed, and giving the bed up when the stream is silent or discharged;
-    - looking at the samples that wait, those of all beds of one rate together;
-    - the alarms of each stream, also while it is lost;
-    - what outlives the process: references and the states of alarms.
+    - giving each stream a bed, and discharging beds of silent streams;
+    - analysing the samples that wait, those of all beds of one sampling rate together;
+    - the alarms of each stream, also while no data arrives;
+    - the state to save for a restart: references and alarm states.
+
+    It leaves where chunks come from, and where results go, to the shard.
 
     Args:
-        settings: see there.
-        model: of normal beats.
-        limits: of a stream's alarms, by its pseudonym.
-        references: that were kept, by stream.
-        resumption: what streams go on with after a restart.
+        settings: settings of the analysis.
+        model: model of normal beats.
+        limits: returns the alarm limits of a stream, by its pseudonym.
+        references: saved references, by stream.
+        resumption: saved alarms with which streams resume after a restart.
     """
 
     def __init__(
@@ -84,16 +94,16 @@ class Ward:
         self._ready: dict[str, Bed] = {}
         self._next_output = WardOutput()
         self.watched: frozenset[str] = frozenset()
-        """Streams of which traces and beats are wanted."""
+        """Streams whose traces and beats are included in the output."""
 
     @property
     def waiting(self) -> int:
-        """Streams of which a hop is complete that was not looked at."""
+        """Number of streams with a complete hop that waits for analysis."""
         return len(self._ready)
 
     @property
     def streams(self) -> list[str]:
-        """That have a bed."""
+        """Streams that have a bed."""
         return list(self._beds)
 
     def __len__(self) -> int:
@@ -103,7 +113,7 @@ class Ward:
         return stream in self._beds
 
     def push(self, chunk: Chunk, now: float) -> bool:
-        """Take a chunk in, at `now` by the monotonic clock; False if its stream is one too many."""
+        """Add a chunk at the monotonic time `now`; False: refused, as there are too many streams."""
         bed = self._beds.get(chunk.stream)
         if bed is None or not bed.fits(chunk):
             if bed is None and len(self._beds) >= self._settings.streams:
@@ -119,7 +129,7 @@ class Ward:
         return True
 
     def step(self, now: float) -> WardOutput:
-        """Look at all samples that wait, in whole hops; `now` by the monotonic clock."""
+        """Analyse the samples that wait, in whole hops, at the monotonic time `now`."""
         output = self._begin_output()
         for _ in range(_AHEAD):
             if not self._ready:
@@ -138,7 +148,8 @@ class Ward:
         return output
 
     def tick(self, now: float) -> WardOutput:
-        """About once a second: notice what does not come; `now` by the monotonic clock."""
+        """Handle streams without messages, at the monotonic time `now`; to be called about once per
+        second."""
         output = self._begin_output()
         for bed in list(self._beds.values()):
             quiet = now - bed.arrived
@@ -155,13 +166,14 @@ class Ward:
         return output
 
     def _begin_output(self) -> WardOutput:
-        """What a call gives, beginning with what came up since the last."""
+        """Return the output of a call, beginning with what was found since the last one."""
         output = self._next_output
         self._next_output = WardOutput()
         return output
 
     def acknowledge(self, alarm: str) -> list[Transition]:
-        """Somebody has looked at an alarm; empty if there is none of that name to be acknowledged."""
+        """Acknowledge an alarm; empty if there is no open alarm of that name, or it is acknowledged
+        already."""
         bed = self._beds.get(alarm.partition(":")[0])
         if bed is None:
             return []
@@ -169,8 +181,8 @@ class Ward:
         return list(changes)
 
     def discharge(self, stream: str) -> WardOutput:
-        """Give a bed up: its alarms end, its reference is forgotten. Of a stream that has not come since a
-        restart all is forgotten, too."""
+        """Discharge a bed: its alarms end and its reference is deleted. For a stream without data since a
+        restart, the saved state is deleted too."""
         output = WardOutput()
         if stream in self._beds:
             self._discharge(self._beds[stream], output)
@@ -178,7 +190,7 @@ class Ward:
         return output
 
     def states(self, streams: Iterable[str]) -> dict[str, bytes]:
-        """The alarms' states, to be kept, of those of `streams` that are here and were observed."""
+        """Return the alarm states to save of those `streams` that have a bed and were observed."""
         beds = [self._beds[stream] for stream in streams if stream in self._beds]
         return {
             bed.stream: json.dumps(bed.alarms.to_json()).encode()
@@ -187,7 +199,7 @@ class Ward:
         }
 
     def references(self, part: int, of: int) -> dict[str, bytes]:
-        """Of every so many-th bed, if its patient is learned, as they are now: they follow."""
+        """Return the current references of every `of`-th bed from bed `part` on, if they are learned."""
         beds = islice(self._beds.values(), part, None, of)
         return {bed.stream: bed.reference.save() for bed in beds if bed.reference.shape is not None}
 
@@ -200,20 +212,21 @@ class Ward:
         self._forget(bed.stream)
 
     def _forget(self, stream: str) -> None:
-        """Whoever comes in `stream` next is another patient."""
+        """Delete the saved state of `stream`, as its next data is from another patient."""
         self._references.pop(stream, None)
         self._resumption.forget(stream)
 
     def _release(self, bed: Bed) -> None:
-        """What waits in `bed` is not looked at any more, and others may have its rows."""
+        """Drop the samples that wait in `bed` and release its rows."""
         self._ready.pop(bed.stream, None)
         bank = self._banks[bed.rate]
         bank.release(bed.rows)
         if not bank.used:
-            del self._banks[bed.rate]  # a sender may invent ever new rates
+            del self._banks[bed.rate]  # otherwise a sender with ever new rates would fill the memory
 
     def _admit(self, chunk: Chunk, before: Bed | None) -> Bed:
-        """A bed for the stream of `chunk`; `before` had other leads or another rate."""
+        """Create a bed for the stream of `chunk`; it replaces `before`, which has other leads or another
+        rate."""
         rate, leads = chunk.rate, chunk.leads
         reference = Reference(self._settings.reference, leads, self._model.beat.samples)
         if kept := self._references.get(chunk.stream):
@@ -244,7 +257,7 @@ class Ward:
         return bed
 
     def _observe(self, bed: Bed, output: WardOutput, now: float) -> None:
-        """After a hop: the reading, and the alarms unless they went through this hop before a restart."""
+        """Add the reading after a hop, and step the alarms unless this hop is repeated after a restart."""
         if self._resumption.comes_again(bed, self._references):
             alarms, count = bed.alarms, len(output.transitions)
             self._observe_hop(bed, output, now)
@@ -276,7 +289,7 @@ class Ward:
 
 
 def _with_beats(transition: Transition, bed: Bed) -> Transition:
-    """`transition` with the beats that speak for it."""
+    """Return `transition` with the anomalous beats of the highest scores."""
     worst = sorted(bed.unusual_beats, key=lambda beat: beat.score, reverse=True)[:_SHOWN]
     beats = [beat.as_json() for beat in worst]
     return replace(transition, why={**transition.why, "threshold": 1.0, "beats": beats})

@@ -1,1 +1,1 @@
-"""The running monitor: shards, their supervision, and what goes between them."""
+"""The running monitor: its shards, their supervision, and the dispatch of what they find."""

@@ -1,4 +1,4 @@
-"""Where shards run: one in this process, or several as actors on Ray; and what the monitor knows of each."""
+"""Backends of shards: one in this process, or several as actors on Ray; and the monitor's view of each."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ _ANSWER_TIMEOUT = 30.0  # s; a step takes a fraction of one
 
 
 class ShardLost(Exception):
-    """The process of a shard has ended. `open` begins it again."""
+    """The process of a shard has stopped or does not respond; `open` starts it again."""
 
 
 class ShardBackend(Protocol):
-    """A shard wherever it runs. All but `open` and `close` raise ShardLost when its process is gone."""
+    """A shard, wherever it runs. All methods but `open` and `close` raise ShardLost if its process is
+    gone."""
 
     async def open(self, start: Start) -> None:
-        """Begin, or begin again."""
+        """Start the shard, or restart it."""
 
     async def collect(self, *, save: bool) -> ShardReport:
         """See `Shard.collect`."""
@@ -37,21 +38,21 @@ class ShardBackend(Protocol):
         """See `Shard.discharge`."""
 
     async def close(self) -> None:
-        """End it."""
+        """Stop the shard."""
 
 
 @dataclass(eq=False)
 class ShardState:
-    """What the monitor knows of one shard.
+    """The monitor's view of one shard.
 
     Attributes:
-        up: whether it watches now.
-        was_connected: whether its source was ever there.
-        last_report: None while it is not up.
-        behind: seconds by which its work lagged behind the arrival of samples.
-        collecting_since: when it was asked what is new, by the monotonic clock; None: it has answered.
-        hangs: whether it does not answer for so long that its streams are lost.
-        to_discharge: streams that it is to discharge when it begins.
+        up: whether it is running and has answered.
+        was_connected: whether its source was ever connected.
+        last_report: its last report; None while it is not up.
+        behind: seconds from the arrival of samples to their analysis.
+        collecting_since: monotonic time of the request that it has not answered, seconds; None: it answered.
+        hangs: whether it has not answered for so long that its streams count as lost.
+        to_discharge: streams to discharge when it starts.
     """
 
     number: int
@@ -65,14 +66,14 @@ class ShardState:
     to_discharge: set[str] = field(default_factory=set)
 
     def mark_down(self) -> None:
-        """It watches no more."""
+        """Mark the shard as not running."""
         self.up = False
         self.last_report = None
         self.behind = 0.0
 
 
 class LocalBackend:
-    """The only shard, in this process."""
+    """Runs the only shard in this process."""
 
     def __init__(self, settings: EcgSettings, key: bytes) -> None:
         self._settings = settings
@@ -113,10 +114,10 @@ class LocalBackend:
 
 
 class RayBackend:
-    """One of several shards, an actor on the Ray that this process is connected to.
+    """Runs one of several shards as an actor on the Ray cluster that this process is connected to.
 
     Args:
-        answer_timeout: seconds without an answer after which it is taken for dead.
+        answer_timeout: seconds without an answer after which the shard counts as lost.
     """
 
     def __init__(
@@ -137,7 +138,7 @@ class RayBackend:
     async def open(self, start: Start) -> None:
         """See `ShardBackend`."""
         await self.close()
-        # It is begun again here, with what was saved, and not by Ray.
+        # The monitor restarts it from the checkpoint, so Ray must not.
         actor_class = _ray().remote(num_cpus=1, max_restarts=0, max_task_retries=0)(ShardActor)
         self._has_answered = False
         self._actor = actor_class.remote(self._settings, self._key, self._partition, start)
@@ -172,26 +173,28 @@ class RayBackend:
         name = f"shard {self._partition.number}"
         errors = _ray().exceptions
         if self._actor is None:
-            raise ShardLost(f"{name} is not there")
+            raise ShardLost(f"{name} is not running")
         try:
-            # A cluster may need long to find a place for it.
+            # No limit for the first answer: a cluster may take long to find resources for the actor.
             async with asyncio.timeout(self._answer_timeout if self._has_answered else None):
                 return await getattr(self._actor, method).remote(*arguments, **options)
         except TimeoutError:
             raise ShardLost(
-                f"{name} does not answer for {self._answer_timeout:g} s; it is begun anew"
+                f"{name} has not responded for {self._answer_timeout:g} s; restarting it"
             ) from None
         except errors.RayTaskError as error:
-            # What a shard raises on purpose means the same here; of anything else the others are spared.
+            # An error of genray is passed on as it is; any other one only restarts this shard.
             if isinstance(error.cause, GenrayError):
                 raise error.cause from None
-            raise ShardLost(f"{name} failed, and is begun anew: {error}") from error
+            raise ShardLost(f"{name} failed; restarting it ({error})") from error
         except errors.RayError as error:
-            raise ShardLost(f"{name} ended ({type(error).__name__}), and is begun anew") from error
+            raise ShardLost(
+                f"the process of {name} stopped; restarting it ({type(error).__name__})"
+            ) from error
 
 
 class ShardActor:
-    """A shard in a process of Ray. The first call begins it."""
+    """A shard in a Ray actor; the first call starts it."""
 
     def __init__(self, settings: EcgSettings, key: bytes, partition: Partition, start: Start) -> None:
         self._settings = settings
@@ -201,7 +204,7 @@ class ShardActor:
         self._shard: Shard | None = None
 
     def _running(self) -> Shard:
-        if self._shard is None:  # here, not in the constructor: it needs the event loop, and may raise
+        if self._shard is None:  # not in the constructor: a shard needs the event loop and may raise
             self._shard = Shard.begin(self._settings, self._key, self._partition, self._start)
         return self._shard
 
@@ -223,5 +226,5 @@ class ShardActor:
 
 
 def _ray() -> Any:
-    """Ray takes seconds to import, and a monitor with one shard does without it."""
+    """Import Ray late, as that takes seconds and a monitor with one shard does not need it."""
     return import_module("ray")

@@ -1,5 +1,5 @@
-"""The checkpoint of a monitor: what outlives it beside its alarms. The patients' references, from where
-sources go on, and which streams were watched."""
+"""Checkpoint of a monitor: what it stores for a restart besides its alarms. These are the patients'
+references, the places at which sources resume, and the streams that were monitored."""
 
 from __future__ import annotations
 
@@ -21,21 +21,23 @@ from monitors.sources import SourceSettings
 _REFERENCE = "reference"
 _ALARMS = "alarms"
 _WATCHED = "watched"
-_MONITOR = "monitor"  # row of what belongs to no stream and no shard
-_WATCHED_PERIOD = 60.0  # s after which the times of streams that are watched are saved again
+_MONITOR = "monitor"  # row of the state that belongs to no stream and no shard
+_WATCHED_PERIOD = 60.0  # s after which the times of monitored streams are saved again
 
 
 class MonitorCheckpoint:
-    """Kept in memory, for shards that begin again, and in the journal. A disk that is full does not stop the
-    monitor: what could not be written goes with the next.
+    """Checkpoint in memory, for shards that restart, and in the journal, for the next run of the monitor.
+
+    It is responsible for saving references, alarm states, places of sources and monitored streams, and for
+    repeating a write that failed: a full disk does not stop the monitor. It leaves alarms to `Journal`.
 
     Args:
-        journal: open.
-        layout: to which places belong.
+        journal: open journal.
+        layout: source and number of shards that the places belong to.
         note: called with a line for a person.
-        references, alarm_states: of streams, that were saved.
-        places: by row of the journal, that are of this layout.
-        watched: what was saved last of the streams that were watched, as JSON.
+        references, alarm_states: saved states, by stream.
+        places: saved places of this layout, by row of the journal.
+        watched: JSON of the streams that were monitored when the monitor last saved them.
     """
 
     def __init__(
@@ -56,7 +58,7 @@ class MonitorCheckpoint:
         self._alarm_states = dict(alarm_states)
         self._places = dict(places)
         self._watched_before = watched
-        self._watched: frozenset[str] | None = None  # as saved
+        self._watched: frozenset[str] | None = None  # as last saved
         self._watched_saved_at = 0.0
         self._unsaved: dict[str, dict[str, bytes]] = {}
         self._undeleted: set[str] = set()
@@ -65,15 +67,15 @@ class MonitorCheckpoint:
 
     @classmethod
     def load(cls, journal: Journal, source: SourceSettings, shards: int, note: Callable[[str], None]) -> Self:
-        """What `journal` keeps.
+        """Load the checkpoint from `journal`.
 
         Args:
-            source: a place belongs to one source,
-            shards: and to one number of shards that share its streams.
+            source: settings of the source; places of another source are ignored.
+            shards: number of shards; places of another number are ignored.
             note: called with a line for a person.
 
         Raises:
-            GenrayError: it cannot be read.
+            GenrayError: the journal cannot be read.
         """
         layout = _Layout.of(source, shards)
         return cls(
@@ -87,24 +89,25 @@ class MonitorCheckpoint:
         )
 
     def start(self, number: int, alarms: Sequence[Transition]) -> Start:
-        """From what shard `number` begins, where `alarms` are open."""
+        """Return the initial state of shard `number` with the open `alarms`."""
         place = self._places.get(self._layout.row(number), {})
         return Start(dict(self._references), alarms, place, dict(self._alarm_states) if place else {})
 
     async def save_references(self, references: Mapping[str, bytes]) -> None:
-        """Save references that were learned."""
+        """Save references, by stream."""
         if references:
             self._references.update(references)
             await self._save(_REFERENCE, references)
 
     async def save_alarm_states(self, states: Mapping[str, bytes]) -> None:
-        """Save the states of alarms, of which all changes are in the journal."""
+        """Save alarm states, by stream, after their changes were written to the journal."""
         if states:
             self._alarm_states.update(states)
             await self._save(_ALARMS, states)
 
     async def save_place(self, number: int, place: Mapping[str, Any]) -> None:
-        """Save from where the source of shard `number` goes on; empty: from its beginning."""
+        """Save the place at which the source of shard `number` resumes; empty: it starts from the
+        beginning."""
         row = self._layout.row(number)
         if place != self._places.get(row, {}):
             self._places[row] = place
@@ -112,7 +115,7 @@ class MonitorCheckpoint:
             await self._save(PLACE, {row: json.dumps(saved).encode()})
 
     async def save_watched(self, streams: Mapping[str, float]) -> None:
-        """Save which streams are watched, and the time of their last samples."""
+        """Save the monitored streams, each with the unix time of its last sample."""
         now = time.time()
         names = frozenset(streams)
         if names != self._watched or (streams and now - self._watched_saved_at > _WATCHED_PERIOD):
@@ -122,9 +125,9 @@ class MonitorCheckpoint:
             await self._save(_WATCHED, {_MONITOR: json.dumps(saved).encode()})
 
     def watched_before(self, within: float) -> dict[str, float]:
-        """Streams that were watched when the monitor ended, and the time (unix s) of their samples now, had
-        they gone on: of no other source, none if that was over, and none if it is longer ago than `within`
-        seconds."""
+        """Return the streams that were monitored when the monitor stopped, with the unix time (s) that their
+        samples would have now. Empty for another source, for a source that had ended, or if the monitor
+        stopped more than `within` seconds ago."""
         try:
             saved = json.loads(self._watched_before)
             passed = max(0.0, time.time() - saved["at"])
@@ -136,15 +139,15 @@ class MonitorCheckpoint:
 
     @property
     def learned_patients(self) -> int:
-        """How many patients there are a reference of."""
+        """Number of patients with a reference."""
         return len(self._references)
 
     def knows(self, stream: str) -> bool:
-        """Whether anything of a patient is saved."""
+        """Whether a reference or an alarm state of `stream` is saved."""
         return stream in self._references or stream in self._alarm_states
 
     async def discharge(self, stream: str) -> None:
-        """Delete all of a stream: who comes next is another patient."""
+        """Delete everything saved for a stream, as the next patient must not inherit it."""
         self._references.pop(stream, None)
         self._alarm_states.pop(stream, None)
         for rows in self._unsaved.values():
@@ -157,7 +160,7 @@ class MonitorCheckpoint:
         await self._write()
 
     async def _write(self) -> None:
-        """Write all that is not written yet: first what is to be deleted."""
+        """Write all that is not written yet, deletions first."""
         async with self._writing:
             undeleted = set(self._undeleted)
             unsaved = {name: dict(rows) for name, rows in self._unsaved.items() if rows}
@@ -178,22 +181,22 @@ class MonitorCheckpoint:
             for name, rows in unsaved.items():
                 left = self._unsaved[name]
                 for stream, data in rows.items():
-                    if left.get(stream) is data:  # else it has changed meanwhile
+                    if left.get(stream) is data:  # otherwise it has changed meanwhile
                         del left[stream]
 
     def _note_error(self, error: GenrayError) -> None:
         if str(error) != self._last_error:
             self._last_error = str(error)
-            self._note(f"what is kept for a restart is not written: {error}")
+            self._note(f"the checkpoint for a restart was not saved; trying again: {error}")
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """To what a place belongs.
+    """Source and number of shards that a place belongs to.
 
     Attributes:
-        source: fingerprint of the source.
-        shards: how many share its streams.
+        source: fingerprint of the source's settings.
+        shards: number of shards that share its streams.
     """
 
     source: str
@@ -201,16 +204,16 @@ class _Layout:
 
     @classmethod
     def of(cls, source: SourceSettings, shards: int) -> Self:
-        # A replay goes on at any speed.
+        # A replay can resume at another speed.
         settings = json.dumps(source.model_dump(mode="json", exclude={"speed"}), sort_keys=True)
         return cls(blake2b(settings.encode(), digest_size=8).hexdigest(), shards)
 
     def row(self, number: int) -> str:
-        """Name of the row of shard `number` in the journal."""
+        """Return the name of the row of shard `number` in the journal."""
         return f"shard-{number}-of-{self.shards}"
 
     def place_in(self, data: bytes) -> Mapping[str, Any]:
-        """The place that was saved as `data`; empty if it is damaged, or of another source."""
+        """Return the place that was saved as `data`; empty if it is damaged or belongs to another source."""
         try:
             saved = json.loads(data)
             place = saved["place"]

@@ -1,4 +1,4 @@
-"""Commands that are given at the page: to acknowledge an alarm, to discharge a stream."""
+"""Commands from the live page: acknowledge an alarm, discharge a stream."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _COMMAND_TIMEOUT = 5.0  # s until the effect must be in the journal
 
 
 class Commands:
-    """Has the shard that watches a stream do it, or does it where none watches.
+    """Passes a command to the shard that monitors the stream, or carries it out itself if no shard does.
 
     Args:
-        shards, dispatcher, lost_streams, checkpoint: of the monitor.
-        pseudonym: of a stream, by the name that its source gives it.
+        shards, dispatcher, lost_streams, checkpoint: parts of the monitor.
+        pseudonym: returns the pseudonym of a stream, by the name that its source gives.
     """
 
     def __init__(
@@ -37,21 +37,21 @@ class Commands:
         self._pseudonym = pseudonym
 
     async def acknowledge(self, alarm: str) -> bool:
-        """Acknowledge an alarm; False if there is none of that name, or it takes too long."""
+        """Acknowledge an alarm; False if there is no such open alarm, or no confirmation within 5 s."""
         return await self._dispatcher.confirmed(
             alarm, lambda: self._begin_acknowledge(alarm), _COMMAND_TIMEOUT
         )
 
     async def discharge(self, name: str) -> bool:
-        """Discharge a stream, by its pseudonym or by the name that its source gives it; False if nothing is
-        known of it, or it takes too long."""
+        """Discharge a stream, by its pseudonym or by the name that its source gives; False if the stream is
+        unknown, or without confirmation within 5 s."""
         stream = name if self._knows(name) else self._pseudonym(name)
         return await self._dispatcher.confirmed(
             stream, lambda: self.begin_discharge(stream), _COMMAND_TIMEOUT
         )
 
     async def begin_discharge(self, stream: str) -> bool:
-        """As `discharge`, by its pseudonym and without waiting for a shard to report it."""
+        """Discharge a stream by its pseudonym, without waiting for the report of its shard."""
         if not self._knows(stream):
             return False
         for shard in self._candidates(stream):
@@ -65,14 +65,14 @@ class Commands:
         return True
 
     async def end_discharge(self, stream: str) -> None:
-        """A stream was discharged by its shard: end alarms that are open, delete what is saved."""
+        """Complete a discharge: end the open alarms of the stream and delete its saved states."""
         await self._lost_streams.discharge(stream)
         await self._checkpoint.discharge(stream)
         self._dispatcher.confirm(stream)
 
     async def discharge_pending(self, shard: ShardState) -> None:
-        """A shard watches that began with what was known before: have it discharge streams that were
-        discharged meanwhile."""
+        """Discharge in a restarted shard the streams that were discharged while it was down, as it started
+        from their old states."""
         while shard.to_discharge:
             await shard.backend.discharge(shard.to_discharge.pop())
 
@@ -98,6 +98,6 @@ class Commands:
         return self._lost_streams.knows(stream) or self._checkpoint.knows(stream)
 
     def _candidates(self, stream: str) -> Sequence[ShardState]:
-        """The shard that has `stream`, or all if nobody knows which."""
+        """Return the shard that has `stream`, or all shards if that is unknown."""
         watched = self._dispatcher.streams.get(stream)
         return self._shards if watched is None else [self._shards[watched.shard]]

@@ -1,4 +1,4 @@
-"""The dispatcher: what shards find goes to the journal first, then to Alertmanager, Prometheus and page."""
+"""Dispatcher: writes what shards find to the journal first, then to Alertmanager, Prometheus and the page."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from monitors.settings import EcgSettings
 DISCLAIMER = "Not a medical device: for research and engineering, not for the care of patients."
 
 CHANNEL = "alertmanager"
-"""Of the journal and the metrics: by which alarms are sent."""
+"""Name of the channel that sends alarms, in the journal and the metrics."""
 
 
 @dataclass(slots=True)
 class WatchedStream:
-    """A stream that has a bed.
+    """A stream with a bed.
 
     Attributes:
-        reading: the last.
-        arrived: when it came, by the monotonic clock.
-        shard: number of the shard that watches it.
+        reading: its last reading.
+        arrived: monotonic time at which the reading came, seconds.
+        shard: number of the shard that monitors it.
     """
 
     reading: Reading
@@ -42,19 +42,21 @@ class WatchedStream:
 
 
 class Dispatcher:
-    """All outputs of the monitor, and the state that they show.
+    """Sends what shards find to all outputs of the monitor.
 
     It is responsible for:
 
-    - the order: what is announced was written down before,
-    - the alarms that are open and the streams that are watched, as they were shown last,
-    - outputs that fail: none keeps an alarm from the others,
+    - the order of outputs: a change of an alarm is in the journal before it is announced,
+    - the open alarms and the monitored streams, as last shown,
+    - isolating faults: an output that fails keeps no alarm from the other outputs,
     - confirming commands once their effect is in the journal.
 
+    It leaves detection and alarm states to the wards in the shards.
+
     Args:
-        settings: of the monitor.
-        journal: open.
-        display: where lines for a person go.
+        settings: settings of the monitor.
+        journal: open journal.
+        display: receives lines for a person.
         acknowledge, discharge: see `LivePage`.
     """
 
@@ -78,12 +80,12 @@ class Dispatcher:
             note=display.note,
         )
         self.alarms: dict[str, Transition] = {}
-        """That are open, by name: the last change of each."""
+        """Last change of each open alarm, by name."""
         self.restored_alarms: frozenset[str] = frozenset()
-        """Alarms that were open when the monitor began."""
+        """Names of the alarms that were open when the monitor started."""
         self.streams: dict[str, WatchedStream] = {}
         self.onsets: Counter[str] = Counter()
-        """By kind of alarm."""
+        """Number of onsets by kind of alarm."""
         self.beats = 0
         self._announcing = asyncio.Lock()
         self._noted: set[str] = set()
@@ -91,29 +93,31 @@ class Dispatcher:
         self._unconfirmed: list[tuple[str, asyncio.Event]] = []
 
     def restore_alarms(self) -> None:
-        """Go on with alarms that were open when the monitor ended, and with what was not sent."""
+        """Restore the alarms that were open when the monitor stopped, and send what was not sent."""
         for transition in self._journal.open_alarms():
             explaining = self._journal.last_transition(transition.alarm, CONDITION_HOLDS)
             self.alarms[transition.alarm] = _explained(transition, explaining)
-            # Its onset was counted when it was.
+            # As a change that does not count its onset again.
             self.exporter.update_alarm(replace(transition, change="resumed"))
         self.restored_alarms = frozenset(self.alarms)
         self.alertmanager.push(self._journal.unsent(CHANNEL))
         self.alertmanager.push(list(self.alarms.values()))
 
     def note_once(self, text: str) -> None:
-        """A line for a person, the first time."""
+        """Show a line to a person unless it was shown before."""
         if text not in self._noted:
             self._noted.add(text)
             self._display.note(text)
 
     def publish(self, event: Mapping[str, Any]) -> None:
-        """Show `event` on the page. No fault of the page may keep alarms from going out."""
+        """Show `event` on the page. A fault of the page is counted and must not stop other outputs."""
         try:
             self.page.publish(event)
         except Exception as error:
             self.exporter.count_fault("page", type(error).__name__)
-            self.note_once(f"the page is not told of a {event.get('type')}: {type(error).__name__}: {error}")
+            self.note_once(
+                f"the page could not show a {event.get('type')!r} event: {type(error).__name__}: {error}"
+            )
 
     async def announce(self, transitions: Sequence[Transition]) -> None:
         """Record `transitions`, then send and show those that are new."""
@@ -130,14 +134,14 @@ class Dispatcher:
                 self.confirm(transition.alarm)
 
     def confirm(self, name: str) -> None:
-        """What was commanded for the alarm or stream `name` is done, and in the journal."""
+        """Confirm that a command for the alarm or stream `name` has taken effect and is in the journal."""
         for unconfirmed, event in self._unconfirmed:
             if unconfirmed == name:
                 event.set()
 
     async def confirmed(self, name: str, command: Callable[[], Awaitable[bool]], timeout: float) -> bool:
-        """Give a command for the alarm or stream `name`, and wait until it is confirmed (`confirm`); False if
-        that takes more than `timeout` seconds, or `command` gives False."""
+        """Run a command for the alarm or stream `name` and wait until it is confirmed (`confirm`); False if
+        that takes more than `timeout` seconds or `command` returns False."""
         confirmation = (name, asyncio.Event())
         self._unconfirmed.append(confirmation)
         try:
@@ -152,7 +156,7 @@ class Dispatcher:
         return True
 
     def show(self, shard: int, output: WardOutput) -> None:
-        """Show what shard number `shard` found, but for its alarms."""
+        """Show what shard number `shard` found, except its alarms."""
         now = time.monotonic()
         for reading in output.readings:
             self.streams[reading.stream] = WatchedStream(reading, now, shard)
@@ -167,13 +171,13 @@ class Dispatcher:
         self.exporter.observe_latencies(output.delays)
 
     def remove_stream(self, stream: str) -> None:
-        """A stream has no bed any more."""
+        """Remove a stream that has no bed any more from all outputs."""
         self.streams.pop(stream, None)
         self.exporter.remove_stream(stream)
         self.publish({"type": "discharge", "stream": stream})
 
     def _without_ended(self, transitions: Sequence[Transition]) -> list[Transition]:
-        """Those that change something: an alarm that was ended elsewhere neither ends nor is acknowledged."""
+        """Return the transitions that change something: without those of alarms that have ended elsewhere."""
         open_alarms = set(self.alarms)
         effective = []
         for transition in transitions:
@@ -188,11 +192,11 @@ class Dispatcher:
     def _note_journal_error(self) -> None:
         error = str(self._journal.write_error or "")
         if error and error != self._journal_error:
-            self._display.note(f"alarms go on without the journal: {error}")
+            self._display.note(f"alarms are announced but not written to the journal: {error}")
         self._journal_error = error
 
     def _show_alarm(self, transition: Transition) -> None:
-        """Show an alarm's change in the metrics, on the page, and to a person."""
+        """Show a change of an alarm in the metrics, on the page and on the terminal."""
         before = self.alarms.get(transition.alarm)
         self.exporter.update_alarm(transition)
         if transition.state == "ended":
@@ -202,12 +206,12 @@ class Dispatcher:
         self.publish({"type": "alarm", **_as_dict(transition)})
         if transition.change == "onset":
             self.onsets[transition.kind] += 1
-        # What goes on after it could not be judged is no news; what was over is.
+        # An alarm that resumes after suppression is not new; one that resumes after its end is.
         again = transition.change == "resumed" and (before is None or before.state == "latched")
         if transition.announced and (again or transition.change in ("onset", "escalated")):
-            alarm = "alarm again" if again else "alarm"
+            alarm = "alarm recurred" if again else "alarm"
             self._display.note(
-                f"{transition.priority} {alarm}: {transition.kind}, stream {transition.stream}"
+                f"{transition.priority} priority {alarm}: {transition.kind}, stream {transition.stream}"
             )
 
     def _snapshot(self) -> dict[str, Any]:
@@ -218,12 +222,12 @@ class Dispatcher:
 
 
 def _as_dict(event: Reading | Transition) -> dict[str, Any]:
-    # `asdict` would copy all that is inside, a thousand times a second.
+    # Not `asdict`, which would copy all nested values, a thousand times per second.
     return {name: getattr(event, name) for name in event.__slots__}
 
 
 def _explained(later: Transition, before: Transition | None) -> Transition:
-    """`later` as the page shows it: with what was measured when the condition held, not when it was over."""
+    """Return `later` as the page shows it: with the values measured while the condition was true."""
     if before is None:
         return later
     why = later.why if later.change in CONDITION_HOLDS else {"reason": later.why.get("reason", "")}

@@ -1,4 +1,4 @@
-"""Lost streams: their shard is gone, or they have not come again since a restart, of the whole monitor or of
+"""Lost streams: streams whose shard is down, or that have not returned since a restart of the monitor or of
 their shard. No ward has a bed that could raise their alarm, so it is raised here.
 """
 
@@ -15,18 +15,21 @@ from monitors.alarms.machine import acknowledge, discharge, step
 from monitors.alarms.state import AlarmState, restore
 from monitors.service.dispatcher import Dispatcher
 
-_SETTLING = 30.0  # s that shards may need to begin; then streams that do not come are missed even so
-_SHARD_LOST = "the process that watches this stream ended or hangs; it is being started again"
-_NOT_BACK = "it was watched before a restart, and has not come again"
+_SETTLING = (
+    30.0  # s that shards may need to start; after that, streams that do not return are lost in any case
+)
+_SHARD_LOST = "the worker process of this stream stopped or does not respond; it is being restarted"
+_NOT_BACK = "no data since the restart of the monitor; the stream was monitored before"
 
 
 @dataclass(frozen=True)
 class _AwaitedStream:
-    """A stream that is to come again.
+    """A stream that is expected to return.
 
     Attributes:
-        sampled: unix time of its samples, which was so at `sampled_at` by the monotonic clock.
-        missed_from: when it begins to be missed, by the monotonic clock; None: as soon as all shards watch.
+        sampled: unix time of its samples at `sampled_at`, seconds.
+        sampled_at: monotonic time that belongs to `sampled`, seconds.
+        missed_from: monotonic time from which it counts as lost, seconds; None: once all shards are up.
     """
 
     sampled: float
@@ -34,17 +37,17 @@ class _AwaitedStream:
     missed_from: float | None = None
 
     def sampled_by(self, now: float) -> float:
-        """Unix time of its samples at `now`, had they gone on."""
+        """Return the unix time that its samples would have at the monotonic time `now`."""
         return self.sampled + now - self.sampled_at
 
 
 @dataclass(frozen=True)
 class _MissedStream:
-    """A stream of which nothing comes.
+    """A stream without data.
 
     Attributes:
-        sampled: unix time of its samples, had they gone on.
-        seconds: for which it is lost.
+        sampled: unix time that its samples would have now, seconds.
+        seconds: seconds for which it has been lost.
     """
 
     stream: str
@@ -53,14 +56,17 @@ class _MissedStream:
 
 
 class LostStreams:
-    """Raises and ends the alarms of streams that nobody watches. One thing at a time: what is announced is in
-    the journal before the next is looked at.
+    """Raises and ends the stream-lost alarms of streams that no shard monitors.
+
+    It is responsible for streams of a shard that is down or hangs, and for streams that have not returned
+    since a restart. It leaves streams with a bed to their ward. Operations run one at a time, so that a
+    change is in the journal before the next is computed.
 
     Args:
-        dispatcher: has restored the alarms that were open.
-        limits: of a stream.
-        awaited: streams that were watched when the monitor ended, with the time (unix s) of their samples
-            now, had they gone on.
+        dispatcher: dispatcher that has restored the open alarms.
+        limits: returns the limits of a stream.
+        awaited: streams that were monitored when the monitor stopped, with the unix time (s) that their
+            samples would have now.
     """
 
     def __init__(
@@ -71,35 +77,35 @@ class LostStreams:
         self._began = time.monotonic()
         self._settled: float | None = None
         self._awaited = {stream: _AwaitedStream(sampled, self._began) for stream, sampled in awaited.items()}
-        # Only of alarms that are raised here, none of another kind.
+        # Contains only the stream-lost alarms that are raised here.
         self._alarm_states: dict[str, AlarmState] = {}
         self._raised: set[str] = set()
         self._turn = asyncio.Lock()
 
     @property
     def awaited(self) -> dict[str, float]:
-        """Streams that have not come again, with the time of their samples now, had they gone on."""
+        """Streams that have not returned, with the unix time (s) that their samples would have now."""
         now = time.monotonic()
         return {stream: awaited.sampled_by(now) for stream, awaited in self._awaited.items()}
 
     @property
     def raised(self) -> frozenset[str]:
-        """Alarms that are ended here when their stream comes: no shard is to know of them."""
+        """Alarms raised here, which end here when their stream returns; they are not passed to shards."""
         return frozenset(self._raised)
 
     def knows(self, stream: str) -> bool:
-        """Whether there is anything to discharge."""
+        """Whether `stream` is awaited, monitored or has an open alarm."""
         return (
             stream in self._awaited or stream in self._dispatcher.streams or bool(self._open_alarms(stream))
         )
 
     def silent(self, seconds: float) -> list[str]:
-        """Streams of which nothing has come for so long."""
+        """Return the streams without data for `seconds`."""
         streams = self._dispatcher.streams
         since = time.monotonic() - seconds
         silent = [stream for stream, watched in streams.items() if watched.arrived < since]
         if self._began < since:
-            # Of another source, of before.
+            # Also streams of an earlier source that have nothing but restored alarms.
             restored = {
                 alarm.stream
                 for alarm in self._dispatcher.alarms.values()
@@ -109,7 +115,8 @@ class LostStreams:
         return silent
 
     async def raise_for_shard(self, number: int) -> None:
-        """Shard `number` is gone or hangs, or still so: its streams are lost at once."""
+        """Raise the alarms of the streams of shard `number`, which is down or hangs: they are lost at
+        once."""
         async with self._turn:
             now = time.monotonic()
             missed = []
@@ -121,17 +128,17 @@ class LostStreams:
             await self._step_alarms(missed, _SHARD_LOST)
 
     def await_shard(self, number: int) -> None:
-        """Shard `number` is back: its streams are to come again."""
+        """Expect the streams of shard `number`, which is up again, to return."""
         for stream, watched in self._dispatcher.streams.items():
             if watched.shard == number:
                 arrived = watched.arrived
                 self._awaited[stream] = _AwaitedStream(watched.reading.time, arrived, arrived)
 
     async def raise_for_awaited(self, *, all_up: bool) -> None:
-        """Now and then: raise the alarm of streams that have not come again.
+        """Raise the alarms of streams that have not returned; called every few seconds.
 
         Args:
-            all_up: whether all shards watch, so that they could have.
+            all_up: whether all shards are up, so that every stream could have returned.
         """
         async with self._turn:
             now = time.monotonic()
@@ -145,7 +152,7 @@ class LostStreams:
             await self._step_alarms(missed, _NOT_BACK)
 
     async def end_for(self, readings: Sequence[Reading]) -> None:
-        """Streams have come; their alarms that were raised here are over, others their shard will end."""
+        """End the alarms that were raised here for the streams of `readings`; their shard ends the others."""
         if not self._awaited or not any(reading.stream in self._awaited for reading in readings):
             return
         async with self._turn:
@@ -158,7 +165,7 @@ class LostStreams:
                     change="ended",
                     state="ended",
                     time=max(alarm.time, sampled[alarm.stream]),
-                    why={"reason": "it came again"},
+                    why={"reason": "data is arriving again"},
                 )
                 for alarm in self._dispatcher.alarms.values()
                 if alarm.stream in sampled and alarm.alarm in self._raised
@@ -168,7 +175,7 @@ class LostStreams:
             await self._dispatcher.announce(ended)
 
     async def acknowledge(self, name: str) -> bool:
-        """Acknowledge an alarm of a stream that nobody watches."""
+        """Acknowledge an alarm of a stream that no shard monitors; False if there is no such alarm."""
         async with self._turn:
             alarm = self._dispatcher.alarms.get(name)
             if alarm is None:
@@ -179,7 +186,7 @@ class LostStreams:
             return bool(changes)
 
     async def discharge(self, stream: str) -> None:
-        """All alarms of `stream` end, whoever raised them, and it is awaited no more."""
+        """End all alarms of `stream`, wherever they were raised, and stop expecting it."""
         async with self._turn:
             self._forget(stream)
             watched = self._dispatcher.streams.get(stream)
@@ -199,7 +206,7 @@ class LostStreams:
         self._raised -= {alarm.alarm for alarm in self._open_alarms(stream)}
 
     async def _step_alarms(self, missed: Sequence[_MissedStream], reason: str) -> None:
-        """Step the alarms of streams that are missed, and announce what changed, all at once."""
+        """Step the alarms of all `missed` streams, and announce the changes together."""
         alarms = {
             alarm.stream: alarm for alarm in self._dispatcher.alarms.values() if alarm.kind == "stream-lost"
         }
@@ -208,7 +215,7 @@ class LostStreams:
             stream = lost.stream
             open_alarms = [alarms[stream]] if stream in alarms else []
             before = self._alarm_states.get(stream) or restore(stream, open_alarms)
-            # An alarm that is open may have changed later than the last sample that is known.
+            # An open alarm may have changed later than the last known sample.
             time_now = max(lost.sampled, before.time or lost.sampled)
             observation = Observation(time=time_now, good=False, lost=lost.seconds)
             self._alarm_states[stream], transitions = step(before, observation, self._limits(stream))

@@ -1,7 +1,7 @@
-"""The monitor: follows its shards and dispatches what they find.
+"""The monitor: supervises its shards and dispatches what they find.
 
-A shard that dies is begun again from what was saved. Its streams are not watched meanwhile, so they raise a
-technical alarm at once. No shard waits for another.
+A shard that dies is restarted from the checkpoint. Its patients are not monitored meanwhile, so its streams
+raise a technical alarm at once. No shard waits for another.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from monitors.service.shard import ShardReport
 from monitors.settings import EcgSettings
 
 _SAVE_PERIOD = 5.0  # s between places of sources that are saved
-_STATUS_PERIOD = 2.0  # s between states of the whole on the page
-_NOTE_PERIOD = 15.0  # s between lines that say it
+_STATUS_PERIOD = 2.0  # s between updates of the monitor's status on the page
+_NOTE_PERIOD = 15.0  # s between lines of status on the terminal
 _PRUNE_PERIOD = 3600.0  # s
-_FIRST_WAIT = 1.0  # s before a lost shard is begun again; twice as long each time, up to
-_LONGEST_WAIT = 30.0
-_ENDING = 5.0  # s that shards have to end well
+_FIRST_WAIT = 1.0  # s before a lost shard is restarted; doubled each time, up to the longest wait
+_LONGEST_WAIT = 30.0  # s
+_ENDING = 5.0  # s that shards have for a regular stop
 _HANG_SECONDS = 10.0
-_LATE_DISCHARGE = 60.0  # s after which a stream that its shard should have discharged is discharged here
+_LATE_DISCHARGE = 60.0  # s after ward.discharge_after: then a stream is discharged here if its shard did not
 
 
 @dataclass(frozen=True)
 class MonitorSummary:
-    """What a monitor has done.
+    """Summary of a run of the monitor.
 
     Attributes:
-        seconds: that it ran.
-        streams: that are watched at its end.
-        beats: that were scored.
-        onsets: of alarms, by kind.
-        open_alarms: at its end.
+        seconds: duration of the run.
+        streams: number of monitored streams at its end.
+        beats: number of scored beats.
+        onsets: number of alarm onsets by kind.
+        open_alarms: number of open alarms at its end.
     """
 
     seconds: float
@@ -60,17 +60,19 @@ class Monitor:
 
     It is responsible for:
 
-    - running each shard, and beginning it again from the checkpoint when it is lost,
-    - passing on what shards report: to the dispatcher, and to the checkpoint what is to outlive a restart,
-    - noticing shards that hang and streams that nobody watches,
-    - ending well: what was found is announced, and where the sources are is saved.
+    - running each shard, and restarting it from the checkpoint when it is lost,
+    - passing what shards report to the dispatcher and the checkpoint,
+    - noticing shards that hang and streams that no shard monitors,
+    - a regular stop: all findings are announced, and the places of the sources are saved.
+
+    It leaves analysis to the shards, outputs to `Dispatcher` and lost streams to `LostStreams`.
 
     Args:
-        settings: see there.
-        journal: open; the caller closes it.
-        display: where lines for a person go.
-        shards: not open yet.
-        hang_seconds: without an answer, after which the streams of a shard are lost.
+        settings: settings of the monitor.
+        journal: open journal; the caller closes it.
+        display: receives lines for a person.
+        shards: shards, not open yet.
+        hang_seconds: seconds without an answer after which the streams of a shard count as lost.
     """
 
     def __init__(
@@ -108,11 +110,11 @@ class Monitor:
         *,
         hang_seconds: float = _HANG_SECONDS,
     ) -> Self:
-        """A monitor that goes on from what `journal` keeps.
+        """Return a monitor that resumes from the state in `journal`.
 
         Args:
-            backends: of its shards, not open yet.
-            pseudonym: of a stream, by the name that its source gives it.
+            backends: backends of its shards, not open yet.
+            pseudonym: returns the pseudonym of a stream, by the name that its source gives.
 
         Raises:
             GenrayError: the journal cannot be read.
@@ -142,14 +144,14 @@ class Monitor:
         )
 
     def stop(self) -> None:
-        """End well, soon."""
+        """Ask for a regular stop; `run` returns soon after."""
         self._stop.set()
 
     async def run(self) -> MonitorSummary:
-        """Watch until the sources are over, `seconds` have passed or `stop` was called.
+        """Monitor until the sources have ended, `seconds` have passed or `stop` was called.
 
         Raises:
-            GenrayError: a port is taken, or the source can never be opened.
+            GenrayError: a port is in use, or the source can never be opened.
         """
         began = time.monotonic()
         dispatcher = self.dispatcher
@@ -176,14 +178,14 @@ class Monitor:
         )
 
     def _note_resumed(self) -> None:
-        """A line on what is known from before."""
+        """Show a line about the state that was resumed."""
         counts = {
             "streams": len(self._lost_streams.awaited),
             "learned patients": self._checkpoint.learned_patients,
             "open alarms": len(self.dispatcher.alarms),
         }
         if resumed := [f"{count} {name}" for name, count in counts.items() if count]:
-            self._display.note(f"going on with {', '.join(resumed)}")
+            self._display.note(f"resumed: {', '.join(resumed)}")
 
     async def _watch(self) -> None:
         following = [asyncio.create_task(self._follow(shard)) for shard in self._shards]
@@ -202,7 +204,7 @@ class Monitor:
                 if not done:
                     break
         finally:
-            # What was found is announced, and where it ended is saved.
+            # A regular stop: findings are announced, and the places of the sources are saved.
             over = all(task.done() and not task.exception() and task.result() for task in following)
             self._stop.set()
             _, late = await asyncio.wait(following, timeout=_ENDING)
@@ -217,7 +219,8 @@ class Monitor:
                 task.result()
 
     async def _follow(self, shard: ShardState) -> bool:
-        """Run a shard until its source is over, or the monitor ends; says whether it is over."""
+        """Run a shard until its source has ended or the monitor stops; return whether the source has
+        ended."""
         wait = _FIRST_WAIT
         while not self._stop.is_set():
             try:
@@ -226,7 +229,7 @@ class Monitor:
             except ShardLost as error:
                 self._display.note(str(error))
             except GenrayError as error:
-                # Others are watched: that a file or a package is gone now does not end them.
+                # A shard that worked before is restarted: a missing file must not stop the other shards.
                 if not shard.was_connected:
                     raise
                 self._display.note(f"shard {shard.number}: {error}")
@@ -236,7 +239,7 @@ class Monitor:
         return False
 
     def _alarms_of(self, shard: ShardState) -> list[Transition]:
-        """Open alarms of streams that it has, or of which nobody knows who has them."""
+        """Return the open alarms of the shard's streams, and of streams whose shard is unknown."""
         streams = self.dispatcher.streams
         raised_here = self._lost_streams.raised
         return [
@@ -247,7 +250,7 @@ class Monitor:
         ]
 
     async def _collect_all(self, shard: ShardState) -> bool:
-        """Collect what is new until the source is over, or the monitor ends; says whether it is over."""
+        """Collect reports until the source has ended or the monitor stops; return whether it has ended."""
         backend = shard.backend
         shown: frozenset[str] = frozenset()
         saved_at = time.monotonic()
@@ -282,7 +285,7 @@ class Monitor:
             self.dispatcher.exporter.set_shard(str(shard.number), up=True)
             if self._settings.shards:
                 self._display.note(f"shard {shard.number}: process {report.process}")
-            # Before anything is announced: else a kill now would begin elsewhere, and announce it again.
+            # Saved before anything is announced: after a kill now, the next run must resume at this place.
             await self._checkpoint.save_place(shard.number, report.place)
 
     async def _dispatch(self, shard: ShardState, report: ShardReport) -> None:
@@ -297,7 +300,7 @@ class Monitor:
         self._show_work(shard, report)
 
     def _show_work(self, shard: ShardState, report: ShardReport) -> None:
-        """Show how the shard and its source do."""
+        """Show the state of the shard and its source in the metrics."""
         exporter = self.dispatcher.exporter
         exporter.observe_steps(report.steps)
         for (source, reason), count in report.faults.items():
@@ -315,13 +318,14 @@ class Monitor:
             exporter.set_behind(self._behind())
 
     async def _lose(self, shard: ShardState) -> None:
-        """The streams of a shard that is gone are not watched: say so until it is back."""
+        """Mark a shard as down and raise the alarms of its streams, which nobody monitors until it is
+        back."""
         shard.mark_down()
         self.dispatcher.exporter.set_shard(str(shard.number), up=False)
         await self._lost_streams.raise_for_shard(shard.number)
 
     async def _look_around(self) -> None:
-        """Now and then: the state of the whole, and streams that nobody watches."""
+        """Every few seconds, publish the status and look for lost and silent streams."""
         noted_at = time.monotonic()
         while True:
             await asyncio.sleep(_STATUS_PERIOD)
@@ -363,10 +367,10 @@ class Monitor:
             try:
                 await asyncio.to_thread(self._journal.prune)
             except GenrayError as error:
-                self.dispatcher.note_once(f"old alarms are not forgotten: {error}")
+                self.dispatcher.note_once(f"old alarms were not deleted from the journal: {error}")
 
     def _connected_sources(self) -> dict[str, bool]:
-        """Whether each source is there, in all shards."""
+        """Return whether each source is connected in all shards that use it."""
         sources: dict[str, bool] = {}
         for shard in self._shards:
             if shard.last_report is not None:
@@ -381,6 +385,7 @@ class Monitor:
         return sum(shard.last_report.streams for shard in self._shards if shard.last_report is not None)
 
     def _watched_streams(self) -> dict[str, float]:
-        """Streams that have a bed, or had one when the monitor ended last, and the time of their samples."""
+        """Return the streams that have a bed, or had one when the monitor last stopped, with the unix time
+        (s) of their samples."""
         streams = self.dispatcher.streams
         return self._lost_streams.awaited | {name: stream.reading.time for name, stream in streams.items()}

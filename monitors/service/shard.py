@@ -1,5 +1,5 @@
-"""A shard: some of the streams, from their source to alarms. It works when it is asked what is new, so that a
-monitor that cannot keep up slows the source down and nothing piles up."""
+"""Shard: analyses a part of the streams, from the source to alarms. It works when it is asked for a report,
+so that a monitor that is too slow slows the source down and no samples pile up."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ from monitors.sources.feed import Feed, FeedSettings
 from monitors.sources.message import Chunk
 from monitors.sources.pseudonyms import Pseudonyms
 
-_STEP_PERIOD = 0.1  # s between steps, where samples come no faster than they are looked at
-_MOST_WAITING = 3.0  # s of samples of each stream that may wait; then the source waits
+_STEP_PERIOD = 0.1  # s between steps while the analysis keeps up with the samples
+_MOST_WAITING = 3.0  # s of samples of each stream that may wait; beyond it the source waits
 _TICK_PERIOD = 1.0  # s
-_PLACE_PERIOD = 2.0  # s of samples between places that are remembered
-_REFERENCE_TURNS = 12  # references follow their patients: each time those of every twelfth bed are saved
+_PLACE_PERIOD = 2.0  # s of samples between stored places
+_REFERENCE_TURNS = 12  # references drift with their patients: each save stores those of every twelfth bed
 
 
 @dataclass(frozen=True)
 class Partition:
-    """Which shard it is, and of how many: a stream belongs to one by the hash of its name."""
+    """Number of a shard among all: a stream belongs to one shard by the hash of its name."""
 
     number: int = 0
     count: int = 1
 
     def stream_filter(self) -> Callable[[str], bool] | None:
-        """Says whether a stream, by the name that its source gives it, belongs here; None: all do."""
+        """Return a function that says whether a stream, by its source's name, belongs here; None: all do."""
         if self.count == 1:
             return None
 
         @lru_cache(maxsize=65_536)
         def belongs(stream: str) -> bool:
-            # Not a checksum: that of names that differ in a digit is often the same in its last bits.
+            # Not a CRC: for names that differ in one digit its last bits are often equal.
             digest = blake2b(stream.encode(), digest_size=8).digest()
             return int.from_bytes(digest) % self.count == self.number
 
@@ -60,13 +60,13 @@ class Partition:
 
 @dataclass(frozen=True)
 class Start:
-    """From what a shard begins.
+    """Initial state of a shard.
 
     Attributes:
-        references: of patients, that were saved.
-        alarms: that are open.
-        place: from where its source goes on; empty: from where that begins by itself.
-        alarm_states: of streams, that belong to `place`.
+        references: saved references of patients, by stream.
+        alarms: open alarms.
+        place: place at which its source resumes; empty: the source starts where its settings say.
+        alarm_states: saved alarm states that belong to `place`, by stream.
     """
 
     references: Mapping[str, bytes] = field(default_factory=dict)
@@ -77,19 +77,20 @@ class Start:
 
 @dataclass
 class ShardReport:
-    """What is new in a shard.
+    """Report of a shard: everything new since the last one.
 
     Attributes:
-        output: of the ward.
-        faults: what was wrong with messages, by source and reason.
-        connected: whether the source is there, by its name.
-        streams: how many are watched; `refused`: chunks of streams beyond the most that may be.
+        output: output of the ward.
+        faults: number of faults of messages, by source and reason.
+        connected: whether the source is connected, by its name.
+        streams: number of monitored streams.
+        refused: number of chunks of streams beyond the most that are allowed.
         steps: seconds that each step took.
-        place: from where the source would go on, so that no sample is missed; empty: it keeps none.
-        alarm_states: to be saved with the place: of streams where alarms changed, or of all.
-        left_out: what of the source cannot be read.
-        over: whether the source has ended, and all of it was looked at.
-        process: id of the system's process in which the shard is.
+        place: place at which the source must resume so that no sample is missed; empty: it has none.
+        alarm_states: alarm states to save with the place: of streams whose alarms changed, or of all.
+        left_out: parts of the source that cannot be read, for a person.
+        over: whether the source has ended and all of its samples were analysed.
+        process: process id of the shard.
     """
 
     output: WardOutput
@@ -107,25 +108,27 @@ class ShardReport:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where the source was when all streams had `seconds` of samples, on average."""
+    """Place of the source when streams had `seconds` of samples on average."""
 
     seconds: float
     value: Mapping[str, Any]
 
 
 class Shard:
-    """One part of the streams, in a running event loop.
+    """Analyses one part of the streams in a running event loop.
 
     It is responsible for:
 
-    - feeding the ward from the source, and letting the source wait while too much waits in the ward,
-    - running the ward when it is asked what is new, and reporting what came of it,
-    - the place from which the source can be resumed: a warm-up before the samples that were looked at,
+    - feeding the ward from the source, and making the source wait while too many samples wait in the ward,
+    - running the ward when a report is asked for,
+    - the place at which the source must resume: a warm-up before the samples that were analysed,
     - commands to the ward, whose effects are in the next report.
 
+    It leaves the analysis to `Ward`, the connection to `Feed`, and storing and sending to the monitor.
+
     Args:
-        feed: settings of how the source is kept open.
-        place: from where the source goes on; empty: from where that begins by itself.
+        feed: settings of the reconnection to the source.
+        place: place at which the source resumes; empty: it starts where its settings say.
     """
 
     def __init__(
@@ -148,9 +151,9 @@ class Shard:
         self._faults: Counter[tuple[str, str]] = Counter()
         self._refused = 0
         self._left_out_reported = 0
-        self._average_seconds = 0.0  # of samples of a stream
-        self._waiting_seconds = 0.0  # of samples of all streams that were not looked at
-        self._commanded = WardOutput()  # what came of commands since the last report
+        self._average_seconds = 0.0  # of samples per stream
+        self._waiting_seconds = 0.0  # of samples of all streams that wait for analysis
+        self._commanded = WardOutput()  # effects of commands since the last report
         self._wake = asyncio.Event()
         self._has_room = asyncio.Event()
         self._ticked_at = time.monotonic()
@@ -164,15 +167,15 @@ class Shard:
         partition: Partition | None = None,
         start: Start | None = None,
     ) -> Self:
-        """A shard that watches with the bundle of `settings`, from `start` on.
+        """Return a shard that uses the bundle of `settings`, with the initial state `start`.
 
         Args:
-            key: of the pseudonyms.
+            key: key for pseudonyms.
 
         Raises:
             BundleError, UsageError: the bundle or the source cannot be used.
         """
-        # Networks of beats are small: threads would only get into each other's way.
+        # Beat networks are small: more threads would only slow each other down.
         torch.set_num_threads(1)
         start = start or Start()
         pseudonyms = Pseudonyms(key)
@@ -187,10 +190,11 @@ class Shard:
         return cls(ward, source, settings.feed, pseudonyms, partition or Partition(), start.place)
 
     async def collect(self, *, save: bool = False) -> ShardReport:
-        """Look at what has come, waiting a moment for it; the first call opens the source.
+        """Analyse the samples that have arrived, after a short wait for them; the first call opens the
+        source.
 
         Args:
-            save: report the states of all streams, to be saved, and the references of some.
+            save: include the alarm states of all streams and the references of some, to be saved.
 
         Raises:
             GenrayError: the source can never be opened.
@@ -216,21 +220,21 @@ class Shard:
         return self._report(output, now - began, over=over, save=save)
 
     def show_streams(self, streams: frozenset[str]) -> None:
-        """Report traces and beats of these streams."""
+        """Include traces and beats of these streams in reports."""
         self._ward.watched = streams
 
     def acknowledge(self, alarm: str) -> bool:
-        """See `Ward.acknowledge`; what changes is in the next report, in its order."""
+        """See `Ward.acknowledge`; the change is in the next report, in its order."""
         changes = self._ward.acknowledge(alarm)
         self._commanded.transitions += changes
         self._wake.set()
         return bool(changes)
 
     def discharge(self, stream: str) -> bool:
-        """See `Ward.discharge`; what changes is in the next report. False if it was not watched."""
+        """See `Ward.discharge`; the change is in the next report. False if the stream has no bed here."""
         watched = stream in self._ward
         output = self._ward.discharge(stream)
-        if watched:  # else the monitor ends what it knows of, for other shards may know as much
+        if watched:  # otherwise the monitor ends the alarms, as several shards may have restored them
             self._commanded.extend(output)
             self._wake.set()
         return watched
@@ -242,7 +246,7 @@ class Shard:
             await asyncio.gather(self._feeding, return_exceptions=True)
 
     async def _wait_for_samples(self) -> bool:
-        """Wait a moment for something to look at; says whether the source is over."""
+        """Wait up to 0.1 s for samples; return whether the source has ended."""
         if self._feeding is None:
             self._feeding = asyncio.create_task(self._feed.run(self._start_place))
             self._feeding.add_done_callback(lambda task: self._wake.set())
@@ -256,7 +260,7 @@ class Shard:
         return over
 
     def _put_commanded_first(self, output: WardOutput) -> None:
-        """Commands took effect before this step."""
+        """Insert the effects of commands before those of this step, which came later."""
         commanded = self._commanded
         self._commanded = WardOutput()
         output.transitions[:0] = commanded.transitions
@@ -286,7 +290,7 @@ class Shard:
         )
 
     def _remember_place(self) -> None:
-        """Remember where the source is, now that all that came from it was looked at."""
+        """Store the place of the source, now that all of its samples were analysed."""
         now = self._average_seconds
         place = self._feed.snapshot()
         if place and (not self._places or now - self._places[-1].seconds >= _PLACE_PERIOD):
@@ -296,7 +300,7 @@ class Shard:
 
     async def _deliver(self, chunk: Chunk) -> None:
         if not self._places:
-            self._remember_place()  # where the source began
+            self._remember_place()  # the start of the source
         if not self._ward.push(chunk, time.monotonic()):
             self._refused += 1
             return

@@ -51,20 +51,25 @@ _LATER: dict[EpisodeKind, _Odds] = {
 class DemoSettings(Settings):
     """Settings of generated patients."""
 
-    kind: Literal["demo"] = Field("demo", description="generated patients with a bit of everything")
-    beds: int = Field(4, ge=1, le=1000, description="patients")
+    kind: Literal["demo"] = Field("demo", description="generated patients with alarms of every kind")
+    beds: int = Field(4, ge=1, le=1000, description="number of generated patients")
     speed: float = Field(
-        1.0, ge=0, le=10_000, description="seconds of samples in a second; 0: as fast as they are taken"
+        1.0,
+        ge=0,
+        le=10_000,
+        description="seconds of samples sent per second (0: as fast as they are analysed)",
     )
-    seed: int = Field(0, ge=0, le=2**31, description="other numbers are other patients")
+    seed: int = Field(
+        0, ge=0, le=2**31, description="seed of the generator (another seed gives other patients)"
+    )
     calm_seconds: float = Field(
         360.0,
         ge=120,
         le=7200,
-        description="before many ventricular beats come: as long as references are learned",
+        description="seconds before frequent ventricular beats start: as long as references are learned",
     )
     start: float | None = Field(
-        None, ge=0, le=4e9, description="unix time of the first sample; null: when it is opened"
+        None, ge=0, le=4e9, description="unix time in seconds of the first sample (null: now)"
     )
 
 

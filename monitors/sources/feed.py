@@ -24,11 +24,17 @@ _CLOSE_SECONDS = 10.0
 
 
 class FeedSettings(Settings):
-    """Settings of how a source is kept open."""
+    """Settings of the reconnection to a source."""
 
-    first_wait: float = Field(1.0, gt=0, le=60, description="seconds before a lost source is opened again")
-    longest_wait: float = Field(30.0, gt=0, le=3600, description="each wait is twice the last, up to this")
-    open_seconds: float = Field(30.0, gt=0, le=600, description="after which a source that opens is lost")
+    first_wait: float = Field(
+        1.0, gt=0, le=60, description="longest first wait in seconds before a lost source is reopened"
+    )
+    longest_wait: float = Field(
+        30.0, gt=0, le=3600, description="longest wait in seconds (each wait is twice the last, up to this)"
+    )
+    open_seconds: float = Field(
+        30.0, gt=0, le=600, description="seconds within which a source must open, else it counts as lost"
+    )
 
     @model_validator(mode="after")
     def _in_order(self) -> FeedSettings:

@@ -35,18 +35,24 @@ class KafkaSettings(Settings):
     credentials: ClassVar[str] = PASSWORD_HINT
 
     kind: Literal["kafka"] = Field("kafka", description="a Kafka topic")
-    servers: Host = Field("127.0.0.1:9092", description="some brokers: host:port,host:port")
-    topic: str = Field("ecg", min_length=1, description="all of its partitions are read")
-    start: Literal["new", "all"] = Field("new", description="where to begin: after what is there, or with it")
-    count: int = Field(500, ge=1, le=10_000, description="most records that are handed on at once")
-    buffer_mb: int = Field(64, ge=1, le=2048, description="of records that the client fetches ahead")
-    username: str | None = Field(None, description="of SASL; null: none")
-    password_env: str | None = Field(None, description="environment variable that holds the password")
-    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
-        "SCRAM-SHA-512", description="of SASL, where there is a username"
+    servers: Host = Field("127.0.0.1:9092", description="bootstrap servers: host:port,host:port")
+    topic: str = Field("ecg", min_length=1, description="topic to read, all of its partitions")
+    start: Literal["new", "all"] = Field(
+        "new", description="records to start with (new: those after the start, all: the oldest stored)"
     )
-    tls: bool = Field(False, description="encrypt, and check the brokers' certificates")
-    ca: Location | None = Field(None, description="file of the authority to trust; null: those of the system")
+    count: int = Field(500, ge=1, le=10_000, description="most records that are read at once")
+    buffer_mb: int = Field(64, ge=1, le=2048, description="MiB of records that the client fetches ahead")
+    username: str | None = Field(None, description="SASL user name (null: no SASL)")
+    password_env: str | None = Field(
+        None, description="environment variable that contains the SASL password (null: no password)"
+    )
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "SCRAM-SHA-512", description="SASL mechanism, used with a user name"
+    )
+    tls: bool = Field(False, description="encrypt the connection and verify the brokers' certificates")
+    ca: Location | None = Field(
+        None, description="PEM file of the certificate authority to trust (null: those of the system)"
+    )
     _ca = model_validator(mode="after")(require_tls_for_ca)
 
 

@@ -44,29 +44,38 @@ class MqttSettings(Settings):
     credentials: ClassVar[str] = PASSWORD_HINT
 
     kind: Literal["mqtt"] = Field("mqtt", description="an MQTT broker")
-    host: Host = Field("127.0.0.1", description="of the broker")
-    port: int = Field(1883, ge=1, le=65535, description="8883 is usual with TLS")
+    host: Host = Field("127.0.0.1", description="host name or address of the broker")
+    port: int = Field(1883, ge=1, le=65535, description="port of the broker (8883 is usual with TLS)")
     topic: str = Field(
         "ecg/+/samples",
         min_length=1,
         max_length=1000,
         # Section 4.7 of the standard: + is a whole level, # a whole last one.
         pattern=r"^(?:(?:\+|[^+#/\x00]*)/)*(?:\+|#|[^+#/\x00]*)$",
-        description="filter of the topics to subscribe to",
+        description="topic filter to subscribe to",
     )
-    qos: Literal[0, 1] = Field(0, description="1: the broker repeats what was not acknowledged, at a cost")
+    qos: Literal[0, 1] = Field(
+        0, description="quality of service (1: the broker repeats unacknowledged messages, which is slower)"
+    )
     client: str | None = Field(
         None,
         min_length=1,
         max_length=64,
-        description="name of a session that the broker keeps while this end is away, with qos 1; null: none",
+        description="client id of a persistent session: with qos 1 the broker stores messages while the "
+        "monitor is away (null: none)",
     )
-    username: str | None = Field(None, description="null: none")
-    password_env: str | None = Field(None, description="environment variable that holds the password")
-    tls: bool = Field(False, description="encrypt, and check the broker's certificate")
-    ca: Location | None = Field(None, description="file of the authority to trust; null: those of the system")
+    username: str | None = Field(None, description="user name (null: none)")
+    password_env: str | None = Field(
+        None, description="environment variable that contains the password (null: no password)"
+    )
+    tls: bool = Field(False, description="encrypt the connection and verify the broker's certificate")
+    ca: Location | None = Field(
+        None, description="PEM file of the certificate authority to trust (null: those of the system)"
+    )
     _ca = model_validator(mode="after")(require_tls_for_ca)
-    buffer_mb: int = Field(64, ge=1, le=4096, description="most of messages that wait; more are thrown away")
+    buffer_mb: int = Field(
+        64, ge=1, le=4096, description="most MiB of received messages that wait (further ones are dropped)"
+    )
 
 
 class MqttSource:

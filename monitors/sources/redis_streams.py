@@ -30,17 +30,23 @@ class RedisSettings(Settings):
     credentials: ClassVar[str] = PASSWORD_HINT
 
     kind: Literal["redis"] = Field("redis", description="Redis streams")
-    host: Host = Field("127.0.0.1", description="of the server")
-    port: int = Field(6379, ge=1, le=65535, description="of the server")
+    host: Host = Field("127.0.0.1", description="host name or address of the server")
+    port: int = Field(6379, ge=1, le=65535, description="port of the server")
     keys: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
-        ("ecg",), min_length=1, max_length=1000, description="the streams to read"
+        ("ecg",), min_length=1, max_length=1000, description="keys of the Redis streams to read"
     )
-    start: Literal["new", "all"] = Field("new", description="where to begin: after what is there, or with it")
-    count: int = Field(200, ge=1, le=10_000, description="most entries of each key that are fetched at once")
-    username: str | None = Field(None, description="null: none")
-    password_env: str | None = Field(None, description="environment variable that holds the password")
-    tls: bool = Field(False, description="encrypt, and check the server's certificate")
-    ca: Location | None = Field(None, description="file of the authority to trust; null: those of the system")
+    start: Literal["new", "all"] = Field(
+        "new", description="entries to start with (new: those after the start, all: the oldest stored)"
+    )
+    count: int = Field(200, ge=1, le=10_000, description="most entries of each key that are read at once")
+    username: str | None = Field(None, description="user name (null: none)")
+    password_env: str | None = Field(
+        None, description="environment variable that contains the password (null: no password)"
+    )
+    tls: bool = Field(False, description="encrypt the connection and verify the server's certificate")
+    ca: Location | None = Field(
+        None, description="PEM file of the certificate authority to trust (null: those of the system)"
+    )
     _ca = model_validator(mode="after")(require_tls_for_ca)
 
 

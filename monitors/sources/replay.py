@@ -35,20 +35,26 @@ class ReplaySettings(Settings):
     """Settings of recorded streams."""
 
     kind: Literal["replay"] = Field("replay", description="recorded ECG: WFDB, EDF, BDF or CSV")
-    path: Location = Field("data/ecg", description="a record, or a folder of them")
+    path: Location = Field("data/ecg", description="record, or folder of records")
     speed: float = Field(
-        1.0, ge=0, le=10_000, description="seconds of samples in a second; 0: as fast as they are taken"
+        1.0,
+        ge=0,
+        le=10_000,
+        description="seconds of samples sent per second (0: as fast as they are analysed)",
     )
     streams: int | None = Field(
-        None, ge=1, le=100_000, description="repeat the records to have so many streams; null: one for each"
+        None,
+        ge=1,
+        le=100_000,
+        description="number of streams, with records used repeatedly or left out (null: one per record)",
     )
-    loop: bool = Field(False, description="begin a record again when it ends")
-    chunk_seconds: float = Field(1.0, ge=0.1, le=10, description="of samples in each message")
+    loop: bool = Field(False, description="start a record again when it ends")
+    chunk_seconds: float = Field(1.0, ge=0.1, le=10, description="seconds of samples per message")
     start: float | None = Field(
-        None, ge=0, le=4e9, description="unix time of the first sample; null: when it is opened"
+        None, ge=0, le=4e9, description="unix time in seconds of the first sample (null: now)"
     )
     csv_rate: float | None = Field(
-        None, ge=50, le=4000, description="samples a second of CSV files without a column `time`"
+        None, ge=50, le=4000, description="sampling rate in Hz of CSV files without a column `time`"
     )
 
 

@@ -25,10 +25,14 @@ class WebSocketSettings(Settings):
     credentials: ClassVar[str] = "give in `token_env` the environment variable that holds a bearer token"
 
     kind: Literal["websocket"] = Field("websocket", description="a WebSocket server")
-    url: Location = Field("ws://127.0.0.1:8765", pattern="^wss?://", description="wss:// with TLS")
-    ca: Location | None = Field(None, description="file of the authority to trust; null: those of the system")
+    url: Location = Field(
+        "ws://127.0.0.1:8765", pattern="^wss?://", description="URL of the server (wss:// with TLS)"
+    )
+    ca: Location | None = Field(
+        None, description="PEM file of the certificate authority to trust (null: those of the system)"
+    )
     token_env: str | None = Field(
-        None, description="environment variable that holds a bearer token; null: none is sent"
+        None, description="environment variable that contains the bearer token (null: no token)"
     )
 
     @field_validator("url")

@@ -76,7 +76,7 @@ def test_a_replay_is_watched_to_its_end_with_the_alarms_that_it_has_here(
     assert (outcome["target"], outcome["run"]) == ("ecg", str(there))
     assert outcome["streams"] == 2
     assert outcome["alarms"] == alarms == {"asystole": 1, "lead-off": 1}
-    assert "high alarm: asystole" in result.stderr
+    assert "high priority alarm: asystole" in result.stderr
     assert sorted(recorded(there)) == sorted(recorded(here))
 
 

@@ -1,10 +1,10 @@
-// The live page: takes the monitor's events and keeps the beds, traces and alarms on the page.
-// All text from outside is set as text, never as markup.
+// The live page: receives the monitor's events and shows its beds, traces and alarms.
+// Text from outside is always set as text, never as markup.
 
 import { Alarms, KINDS, seconds, send } from "./live_alarms.js";
 import { Clock, Trace, merged } from "./live_traces.js";
 
-const STALE = 10; // seconds without news of a bed, or of the monitor
+const STALE = 10; // seconds without data of a bed, or from the monitor, after which it is shown as old
 const find = (id) => document.getElementById(id);
 const copy = (id) => find(id).content.firstElementChild.cloneNode(true);
 const now = () => performance.now() / 1000;
@@ -21,8 +21,8 @@ let heard = now();
 let trouble = null;
 const dirty = new Set(); // streams whose numbers changed
 
-// By the clock of the samples, so that replayed recordings count right too. Without a bed that is not known: then
-// by the wall clock, unless that cannot be meant.
+// Seconds since the onset of an alarm, by the clock of the samples, so that replayed recordings are right too. Without
+// a bed that clock is unknown: then by the wall clock; null where that gives more than a day.
 function since(alarm) {
   const entry = beds.get(alarm.stream);
   if (entry) return entry.bed.time + now() - entry.arrived - alarm.onset;
@@ -37,7 +37,7 @@ function connect() {
   const before = source;
   source = mine;
   mine.onmessage = ({ data }) => {
-    // The one before goes on until this one speaks: else a choice of beds would tear holes into traces.
+    // The old connection stays open until the new one delivers: else choosing beds would leave gaps in the traces.
     before?.close();
     heard = now();
     calm();
@@ -47,15 +47,16 @@ function connect() {
   mine.onerror = () => {
     if (mine !== source) return;
     before?.close();
-    warn("Connection lost");
-    // A refusal is final for the browser; not for us.
+    warn("Connection lost at");
+    // A browser does not reconnect after a refusal, so the page does.
     if (mine.readyState === EventSource.CLOSED) setTimeout(() => mine === source && connect(), 3000);
   };
 }
 
 function warn(what) {
   if (trouble) return;
-  trouble = `${what} at ${new Date().toLocaleTimeString([], { hour12: false })}. All that you see is old. Trying again…`;
+  const at = new Date().toLocaleTimeString([], { hour12: false });
+  trouble = `${what} ${at}. The data shown is out of date. Reconnecting…`;
   document.body.classList.add("lost");
   find("banner").textContent = trouble;
   find("banner").hidden = false;
@@ -105,10 +106,10 @@ const EVENTS = {
   },
   discharge: ({ stream }) => discharge(stream),
   status({ sources = {}, behind = 0, streams, shards = [] }) {
-    const items = Object.entries(sources).map(([name, up]) => [up ? "good" : "bad", `${name} ${up ? "connected" : "lost"}`]);
-    items.push([behind > 2 ? "bad" : "good", behind > 2 ? `${behind.toFixed(1)} s behind` : "in time"]);
+    const items = Object.entries(sources).map(([name, up]) => [up ? "good" : "bad", `${name} ${up ? "connected" : "disconnected"}`]);
+    items.push([behind > 2 ? "bad" : "good", behind > 2 ? `${behind.toFixed(1)} s behind` : "no delay"]);
     const down = shards.filter(({ ok }) => ok === false).length;
-    if (shards.length) items.push([down ? "bad" : "good", `${shards.length - down} of ${shards.length} shards`]);
+    if (shards.length) items.push([down ? "bad" : "good", `${shards.length - down} of ${shards.length} shards up`]);
     if (streams !== undefined) items.push(["", `${streams} ${streams === 1 ? "stream" : "streams"}`]);
     find("status").replaceChildren(...items.map(([state, text]) => {
       const item = document.createElement("li");
@@ -127,13 +128,13 @@ function update(bed) {
     entry.tile.onclick = () => choose(bed.stream, !shown.includes(bed.stream));
     entry.tile.hidden = !matches(bed.stream);
     beds.set(bed.stream, entry);
-    // In order of their names, so that a bed stays where it was found.
+    // Sorted by name, so that a bed keeps its place.
     let after = null;
     for (const name of beds.keys()) if (name > bed.stream && (after === null || name < after)) after = name;
     find("tiles").insertBefore(entry.tile, beds.get(after)?.tile ?? null);
     if (shown.includes(bed.stream)) open(bed.stream);
   }
-  // A bed that only says again what was known is no news.
+  // A repeated reading of the same time is not new data.
   if (entry.arrived === undefined || bed.time !== entry.bed.time) entry.arrived = now() - (bed.age ?? 0);
   entry.bed = bed;
   dirty.add(bed.stream);
@@ -153,7 +154,7 @@ function visit(stream) {
   beds.get(stream)?.card?.element.scrollIntoView({ block: "nearest" });
 }
 
-// The user's choice of beds: from now on the page asks for these.
+// Takes over the user's choice of beds: from now on the page requests these.
 function choose(stream, wanted) {
   if (wanted === shown.includes(stream)) return;
   chosen = shown.filter((name) => name !== stream);
@@ -193,7 +194,7 @@ function open(stream) {
   find("cards").append(element);
 }
 
-// Another patient comes: never without being asked twice.
+// Asks for confirmation before a discharge, as it ends alarms and deletes the patient's reference.
 function ask(stream) {
   const dialog = find("discharge");
   const part = (name) => dialog.querySelector(name);
@@ -203,11 +204,11 @@ function ask(stream) {
   const confirm = part(".confirm").onclick = async () => {
     busy(true);
     const done = await send("/discharge", { stream });
-    // By Escape it can be closed meanwhile, and be asked for another bed.
+    // Meanwhile the user may have closed the dialog with Escape and opened it for another bed.
     if (part(".confirm").onclick !== confirm) return;
     busy(false);
     if (done) dialog.close();
-    else part(".failed").textContent = "Not discharged. Try again.";
+    else part(".failed").textContent = "Discharge failed. Try again.";
   };
   busy(false);
   dialog.showModal();
@@ -238,14 +239,14 @@ function refresh(stream) {
   }
   const quality = signal(bed.quality);
   part(tile, "rate").textContent = whole(bed.heart_rate);
-  part(tile, "burden").textContent = typeof bed.burden === "number" ? `${share(bed.burden)} unusual` : "";
+  part(tile, "burden").textContent = typeof bed.burden === "number" ? `${share(bed.burden)} anomalous` : "";
   part(tile, "signal").textContent = old ? "no data" : quality && `signal ${quality}`;
   part(tile, "signal").dataset.quality = quality;
   tile.setAttribute("aria-pressed", shown.includes(stream));
   if (!card) return;
   part(card.element, "rate").firstElementChild.textContent = whole(bed.heart_rate);
-  part(card.element, "burden").textContent = `${share(bed.burden)} unusual`;
-  part(card.element, "learned").textContent = bed.learned < 1 ? `learned ${share(bed.learned)}` : "";
+  part(card.element, "burden").textContent = `${share(bed.burden)} anomalous`;
+  part(card.element, "learned").textContent = bed.learned < 1 ? `learning ${share(bed.learned)}` : "";
   part(card.element, "age").textContent = old ? `no data for ${seconds(age)}` : "";
   part(card.element, "quality").replaceChildren(...Object.entries(bed.quality ?? {}).map(([lead, state]) => {
     const item = document.createElement("li");
@@ -260,12 +261,12 @@ find("find").oninput = () => {
   for (const [stream, { tile }] of beds) tile.hidden = !matches(stream);
 };
 
-// Numbers twice a second: a thousand beds send more often than anyone reads.
+// Numbers are refreshed twice per second: a thousand beds send more often than anybody can read.
 setInterval(() => {
   for (const stream of dirty) if (beds.has(stream)) refresh(stream);
   dirty.clear();
   const count = beds.size;
-  find("bed-count").textContent = count ? `${count}, traces of ${shown.length}` : "";
+  find("bed-count").textContent = count ? `${count}, ${shown.length} with traces` : "";
   find("no-beds").hidden = count > 0;
   find("no-cards").hidden = shown.length > 0 || !count;
   find("cards").dataset.count = Math.min(shown.length, 5);
@@ -274,13 +275,13 @@ setInterval(() => {
 setInterval(() => {
   alarms.tick();
   for (const [stream, { arrived }] of beds) if (now() - arrived > STALE - 1) dirty.add(stream);
-  if (now() - heard > STALE) warn("Nothing came any more");
+  if (now() - heard > STALE) warn("No data from the monitor, seen at");
 }, 1000);
 
 let drawn = 0;
 function animate(time) {
   requestAnimationFrame(animate);
-  // Thirty pictures a second are smooth; one in two seconds is for those who asked for less motion.
+  // 30 frames per second are smooth; with reduced motion there is one frame in two seconds.
   if (time - drawn < (still.matches ? 2000 : 30)) return;
   drawn = time;
   for (const { card } of beds.values()) {

@@ -1,25 +1,25 @@
-// The list of alarms: by priority, each with its reason, a picture of its beats, and its button.
+// List of alarms by priority, each with its reason, pictures of its beats, and its buttons.
 
 import { colourOf, drawBeat } from "./live_beats.js";
 
 const PRIORITIES = ["high", "medium", "low"];
 const MOST = 100; // entries on the page
 export const KINDS = {
-  asystole: "No heartbeat",
-  bradycardia: "Slow heart rate",
-  tachycardia: "Fast heart rate",
-  anomaly: "Unusual beats",
+  asystole: "Asystole",
+  bradycardia: "Bradycardia",
+  tachycardia: "Tachycardia",
+  anomaly: "Anomalous beats",
   "lead-off": "Lead off",
   "poor-signal": "Poor signal",
   gap: "Samples missing",
   "stream-lost": "No data",
-  behind: "Monitor is behind",
+  behind: "Monitor behind",
 };
 const STATES = {
   active: "",
-  suppressed: "held back",
+  suppressed: "suppressed",
   acknowledged: "acknowledged",
-  latched: "over, not yet acknowledged",
+  latched: "condition over, not acknowledged",
 };
 
 const isNumber = (value) => typeof value === "number";
@@ -36,7 +36,7 @@ export function seconds(count) {
   return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
 }
 
-// Whether the monitor did what it was asked.
+// Sends a command; resolves to whether the monitor carried it out.
 export async function send(path, asked) {
   const said = { method: "POST", headers: { "Content-Type": "application/json" } };
   try {
@@ -46,40 +46,40 @@ export async function send(path, asked) {
   }
 }
 
-// Why an alarm is there, in a sentence made of what was measured and the limit of its priority.
+// Reason of an alarm: the measured value and the limit of its priority, in a sentence.
 export function sentence({ kind, priority, why }) {
   const { measured = {}, limits = {} } = why;
   const to = (limit, unit = "") => (isNumber(limit) ? `; the limit is ${limit}${unit}.` : ".");
   const names = (list) => (Array.isArray(list) && list.length ? list.join(", ") : "All leads");
   const { silence, heart_rate: rate, burden, missing, lost, behind } = measured;
-  if (kind === "asystole" && isNumber(silence)) return `No beat for ${round(silence, 1)} s${to(limits.silence, " s")}`;
+  if (kind === "asystole" && isNumber(silence)) return `No QRS complex for ${round(silence, 1)} s${to(limits.silence, " s")}`;
   if ((kind === "bradycardia" || kind === "tachycardia") && isNumber(rate))
-    return `${round(rate)} beats a minute${to(limits[priority] ?? limits.medium)}`;
+    return `Heart rate ${round(rate)}/min${to(limits[priority] ?? limits.medium, "/min")}`;
   if (kind === "anomaly" && isNumber(burden))
-    return `${percent(burden)} of the last beats are unlike this patient's${
+    return `${percent(burden)} of the last beats differ from the reference of this patient${
       isNumber(limits.begin) ? to(Math.round(limits.begin * 100), " %") : "."}`;
-  if (kind === "lead-off") return `${names(measured.off)}: off, flat or saturated.`;
-  if (kind === "poor-signal") return `${names(measured.poor)}: too noisy to be judged.`;
-  if (kind === "gap" && isNumber(missing)) return `${round(missing, 1)} s of the last minute are missing${to(limits.begin, " s")}`;
-  if (kind === "stream-lost" && isNumber(lost)) return `Nothing had come for ${seconds(lost)}${to(limits[priority] ?? limits.medium, " s")}`;
-  if (kind === "behind" && isNumber(behind)) return `The monitor is ${round(behind, 1)} s late${to(limits.begin, " s")}`;
+  if (kind === "lead-off") return `${names(measured.off)}: electrode off, flat line or saturated.`;
+  if (kind === "poor-signal") return `${names(measured.poor)}: signal too noisy.`;
+  if (kind === "gap" && isNumber(missing)) return `${round(missing, 1)} s of the last minute missing${to(limits.begin, " s")}`;
+  if (kind === "stream-lost" && isNumber(lost)) return `No data had arrived for ${seconds(lost)}${to(limits[priority] ?? limits.medium, " s")}`;
+  if (kind === "behind" && isNumber(behind)) return `The monitor is ${round(behind, 1)} s behind${to(limits.begin, " s")}`;
   return "";
 }
 
-const FACTS = { // what was measured: in words, and its unit
-  silence: ["no beat for", "s"],
+const FACTS = { // measured values: name and unit
+  silence: ["no QRS complex for", "s"],
   heart_rate: ["heart rate", "/min"],
-  burden: ["unusual beats", "%"],
+  burden: ["anomalous beats", "%"],
   missing: ["missing in the last minute", "s"],
-  lost: ["nothing for", "s"],
-  behind: ["late by", "s"],
+  lost: ["no data for", "s"],
+  behind: ["monitor behind by", "s"],
   off: ["leads off", ""],
   poor: ["leads too noisy", ""],
 };
-const UNITS = { asystole: "s", bradycardia: "/min", tachycardia: "/min", anomaly: "%" }; // of limits; else seconds
-const DELAYS = ["delay", "after", "for"]; // last words of limits that are seconds, whatever is measured
+const UNITS = { asystole: "s", bradycardia: "/min", tachycardia: "/min", anomaly: "%" }; // units of limits; else seconds
+const DELAYS = ["delay", "after", "for"]; // last words of limits that are always in seconds
 
-// All that was measured, and the limits, with their units.
+// All measured values and limits, with their units.
 function facts({ kind, why: { measured = {}, limits = {}, lasted, threshold } }) {
   const list = document.createElement("dl");
   const put = (name, value, unit = "") => {
@@ -93,8 +93,8 @@ function facts({ kind, why: { measured = {}, limits = {}, lasted, threshold } })
     const [words, unit] = FACTS[name] ?? [name, ""];
     put(words, value, unit);
   }
-  put("held for", lasted, "s");
-  put("threshold of scores", threshold);
+  put("condition true for", lasted, "s");
+  put("beat score threshold", threshold);
   for (const [name, value] of Object.entries(limits)) {
     const seconds = DELAYS.includes(name.split("_").at(-1)) || name === "silence";
     put(`limit: ${name}`, value, seconds ? "s" : UNITS[kind] ?? "s");
@@ -103,15 +103,15 @@ function facts({ kind, why: { measured = {}, limits = {}, lasted, threshold } })
 }
 
 export class Alarms {
-  // `since(alarm)`: seconds since its onset; the user asks for a bed's traces, or for its discharge, by
-  // `show(stream)` and `discharged(stream)`.
+  // `since(alarm)` returns the seconds since its onset; `show(stream)` and `discharged(stream)` are called when the
+  // user asks for a bed's traces or for its discharge.
   constructor(since, show, discharged) {
     this.since = since;
     this.show = show;
     this.discharged = discharged;
     this.entries = new Map(); // name: {alarm, element}
     this.list = find("alarm-list");
-    this.worst = new Map(); // stream: its alarm that comes first in the list
+    this.worst = new Map(); // stream: its first alarm in the list
   }
 
   reset(alarms) {
@@ -144,7 +144,7 @@ export class Alarms {
 
   set(given) {
     const entry = this.entries.get(given.alarm) ?? this.create(given.alarm);
-    // Later changes need not say again what the first said; those after the end of the condition do not say it.
+    // Later changes may leave out what the onset contained; a change after the end of the condition explains nothing.
     const before = entry.alarm?.state;
     const holds = !entry.alarm || ["onset", "escalated", "resumed"].includes(given.change);
     const later = holds ? given.why : { reason: given.why?.reason ?? "" };
@@ -213,7 +213,7 @@ export class Alarms {
     figures.forEach((figure, i) => drawBeat(figure.querySelector("canvas"), beats[i]));
   }
 
-  // By priority, what is over after what holds, those that somebody has seen last, the newest first.
+  // By priority, latched after active, acknowledged and suppressed alarms last, the newest first.
   sorted() {
     const rank = ({ alarm }) => 2 * PRIORITIES.indexOf(alarm.priority) + Number(alarm.state === "latched");
     const seen = ({ alarm }) => Number(alarm.state === "acknowledged" || alarm.state === "suppressed");
@@ -231,10 +231,10 @@ export class Alarms {
     for (const { element } of sorted.slice(MOST)) element.remove();
     if (focused !== document.activeElement && this.list.contains(focused)) focused.focus();
     const open = sorted.filter(({ alarm }) => alarm.state === "active" || alarm.state === "latched").length;
-    find("alarm-count").textContent = sorted.length ? `${open} open, ${sorted.length} in all` : "";
+    find("alarm-count").textContent = sorted.length ? `${open} to acknowledge, ${sorted.length} in total` : "";
     find("no-alarms").hidden = sorted.length > 0;
     find("more-alarms").hidden = sorted.length <= MOST;
-    find("more-alarms").textContent = `and ${sorted.length - MOST} more`;
+    find("more-alarms").textContent = `${sorted.length - MOST} more alarms not shown`;
     document.title = open ? `(${open}) ECG live` : "ECG live";
     this.tick();
   }

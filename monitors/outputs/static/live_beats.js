@@ -1,4 +1,4 @@
-// A beat: the colour of its score, and its picture beside what the model made of it.
+// One beat: the colour of its score, and its picture with the model's reconstruction.
 
 // Green at 0, yellow at the threshold (1), red from twice the threshold on.
 export function colourOf(score) {
@@ -6,7 +6,7 @@ export function colourOf(score) {
   return `hsl(${Math.round(140 - 140 * share)} 85% 60%)`;
 }
 
-// A canvas's context in CSS pixels, cleared; null while it is not laid out.
+// Returns a canvas's cleared context in CSS pixels; null while it has no size.
 export function prepare(canvas) {
   const { clientWidth: width, clientHeight: height } = canvas;
   if (!width || !height) return null;
@@ -21,7 +21,7 @@ export function prepare(canvas) {
 
 const numbers = (values) => (Array.isArray(values) ? values.filter(Number.isFinite) : []);
 
-// The beat, its reconstruction with the error shaded, and the patient's reference.
+// Draws the beat, its reconstruction with the error shaded, and the patient's reference.
 export function drawBeat(canvas, beat) {
   const sheet = prepare(canvas);
   const all = [...numbers(beat.values), ...numbers(beat.reconstruction), ...numbers(beat.reference)];

@@ -1,15 +1,15 @@
-// Traces: samples that come by the second, drawn as a bedside monitor sweeps.
+// Traces: samples that arrive about every second, drawn as a sweep like on a bedside monitor.
 
 import { colourOf, prepare } from "./live_beats.js";
 
-const MM = 3; // CSS pixels of a millimetre; the grid of live.css has the same
+const MM = 3; // CSS pixels per millimetre; the same as --mm in live.css
 const SPEED = 25 * MM;
-const ERASED = 0.4; // seconds of old samples that the sweep clears ahead of itself
-const KEPT = 40; // seconds of samples
+const ERASED = 0.4; // seconds of old samples that are cleared ahead of the sweep
+const KEPT = 40; // seconds of samples that are stored
 const BEFORE = 0.25, AFTER = 0.45; // seconds of a beat around its R peak
-const GAINS = [10, 5, 2.5, 1.25, 0.5]; // mm a millivolt
+const GAINS = [10, 5, 2.5, 1.25, 0.5]; // mm/mV
 
-// The time of a stream's samples that is shown now: as late as chunks arrive, never ahead of them, and as fast.
+// The sample time at the head of a bed's sweep: behind the newest chunk by the jitter of arrivals, at their speed.
 export class Clock {
   constructor() {
     this.edge = null;
@@ -17,12 +17,12 @@ export class Clock {
 
   arrived(start, end, now) {
     if (this.edge === null || end < this.edge - 5 || start > this.edge + 10 || now > this.came + 5) {
-      // Begun, begun anew, or gone on after a gap.
+      // The first chunk, a restarted stream, or the first chunk after a gap.
       Object.assign(this, { ends: [], speed: 1, head: start, last: now });
     } else if (end > this.edge + 1e-3) {
-      this.ends.push([now, this.edge]); // as far as samples reached until more came
+      this.ends.push([now, this.edge]); // the newest sample just before this chunk
       if (this.ends.length > 9) this.ends.shift();
-      // A recording may be played at any speed; what is about a second in a second is just unsteady.
+      // A recording may be played at any speed; a speed near 1 is live data that arrives with jitter.
       const [[first, from], [latest, to]] = [this.ends[0], this.ends.at(-1)];
       const speed = latest > first ? (to - from) / (latest - first) : 1;
       this.speed = speed > 0.8 && speed < 1.25 ? 1 : speed;
@@ -42,7 +42,7 @@ export class Clock {
     if (this.ends.length) {
       const spare = Math.min(...this.ends.map(([when, end]) => end + (now - when) * this.speed));
       const late = spare - 0.2 * this.speed - this.head;
-      // A little faster or slower is not seen; far off, all would be gone before it is drawn.
+      // A small error is corrected 10 % faster or slower, which nobody sees; a large one at once.
       const far = Math.abs(late) > 3 * Math.max(this.speed, 1);
       this.head += far ? late : Math.min(Math.max(late, -0.1 * passed), 0.1 * passed);
     }
@@ -66,14 +66,14 @@ export class Trace {
   add(start, rate, values) {
     const end = start + values.length / rate;
     const newest = this.chunks.at(-1);
-    if (newest && start < newest.start - 5) this.chunks = []; // begun anew
-    else if (newest && start <= newest.start) return; // it came by two connections
+    if (newest && start < newest.start - 5) this.chunks = []; // the stream restarted
+    else if (newest && start <= newest.start) return; // received over two connections
     this.chunks.push({ start, end, rate, values });
     while (this.chunks[0].end < end - KEPT) this.chunks.shift();
     this.scale();
   }
 
-  // The largest gain that fits, around the median; up again only with room to spare.
+  // Sets the largest gain that fits around the median; a higher gain only where it leaves room to spare.
   scale() {
     const seen = this.chunks.slice(-6).flatMap((chunk) => chunk.values).filter(Number.isFinite);
     if (seen.length < 10) return;
@@ -140,7 +140,7 @@ export class Trace {
     context.fill();
   }
 
-  // A dot under a usual beat; a triangle and the score under an anomalous one, so that colour is not all.
+  // Marks a normal beat with a dot, an anomalous one with a triangle and its score, for readers who see no colours.
   mark(context, x, beat, height) {
     if (!beat.anomalous) {
       this.dot(context, x, height - 6, 2.5, beat.colour);
@@ -156,7 +156,7 @@ export class Trace {
   }
 }
 
-// Beats that are added to `beats`, sorted by time, without those that are there already or too old.
+// Returns `beats` and `more` together, sorted by time, without duplicates and beats that are too old.
 export function merged(beats, more) {
   const known = new Map(beats.map((beat) => [beat.time, beat]));
   for (const { time, score, anomalous } of more) {

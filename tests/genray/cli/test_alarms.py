@@ -58,11 +58,21 @@ def test_alarms_are_a_table_with_a_reason_and_a_summary(state: Path) -> None:
     result = genray("alarms", "--state", str(state))
     assert result.exit_code == 0
     head, row, *_ = result.stdout.splitlines()
-    assert head.split() == ["ONSET", "STREAM", "ALARM", "PRIORITY", "STATE", "LASTED", "TOLD", "ACK", "WHY"]
+    assert head.split() == [
+        "ONSET",
+        "STREAM",
+        "ALARM",
+        "PRIORITY",
+        "STATE",
+        "LASTED",
+        "ANNOUNCED",
+        "ACK",
+        "WHY",
+    ]
     assert "bed-1" in row
     assert "ended (discharged)" in row
     assert "1 min 15 s" in row
-    assert row.endswith("no beat for 4.9 s; limit 4 s")
+    assert row.endswith("no QRS complex for 4.9 s; limit 4 s")
     assert "recorded" not in row
     assert row.count(time.strftime("%H:%M")[:2]) >= 2, "its onset, and when it was acknowledged"
     last = result.stdout.splitlines()[-1]
@@ -82,21 +92,21 @@ def test_what_was_open_when_the_monitor_ended_is_not_said_to_last_since(state: P
 @pytest.mark.parametrize(
     ("kind", "priority", "measured", "limits", "words"),
     [
-        ("asystole", "high", {"silence": 4.94}, {"silence": 4.0}, "no beat for 4.9 s; limit 4 s"),
+        ("asystole", "high", {"silence": 4.94}, {"silence": 4.0}, "no QRS complex for 4.9 s; limit 4 s"),
         (
             *("bradycardia", "high", {"heart_rate": 28.4}, {"medium": 40.0, "high": 30.0}),
-            "28 beats a minute; limit 30 a minute",
+            "heart rate 28/min; limit 30/min",
         ),
         (
             *("tachycardia", "medium", {"heart_rate": 151}, {"medium": 140.0, "high": 180.0}),
-            "151 beats a minute; limit 140 a minute",
+            "heart rate 151/min; limit 140/min",
         ),
-        ("anomaly", "high", {"burden": 0.55}, {"begin": 0.4}, "55 % of the last beats unusual; limit 40 %"),
-        ("lead-off", "low", {"off": ["II", "V\x1b5"]}, {}, "II, V?5: off, flat or saturated"),
-        ("poor-signal", "low", {"poor": []}, {}, "all leads: too noisy to be judged"),
+        ("anomaly", "high", {"burden": 0.55}, {"begin": 0.4}, "55 % of the last beats anomalous; limit 40 %"),
+        ("lead-off", "low", {"off": ["II", "V\x1b5"]}, {}, "II, V?5: electrode off, flat line or saturated"),
+        ("poor-signal", "low", {"poor": []}, {}, "all leads: signal too noisy"),
         ("gap", "low", {"missing": 8.0}, {"begin": 6.0}, "8.0 s of the last minute missing; limit 6 s"),
-        ("stream-lost", "high", {"lost": 75.0}, {"high": 60.0}, "nothing came for 1 min 15 s; limit 60 s"),
-        ("behind", "medium", {"behind": 7.25}, {"begin": 5.0}, "the monitor was 7.2 s late; limit 5 s"),
+        ("stream-lost", "high", {"lost": 75.0}, {"high": 60.0}, "no data for 1 min 15 s; limit 60 s"),
+        ("behind", "medium", {"behind": 7.25}, {"begin": 5.0}, "monitor 7.2 s behind; limit 5 s"),
         ("asystole", "high", {"silence": None}, {}, ""),
         ("asystole", "high", {"silence": "x"}, [1], ""),
         ("asystole", "high", [], "no limits", ""),
@@ -146,7 +156,7 @@ def test_a_terminal_gets_a_table_in_which_nothing_is_lost(state: Path) -> None:
         assert "\u202e" not in drawn
         if columns != "110":  # folded there
             assert "?[2Jbed??[red]9[/red]?=1+1" in drawn
-            assert "no beat for 4.9 s; limit 4 s" in drawn
+            assert "no QRS complex for 4.9 s; limit 4 s" in drawn
 
 
 def test_hostile_text_breaks_no_line(state: Path) -> None:
@@ -251,7 +261,7 @@ def test_other_databases_and_later_versions_are_refused(state: Path) -> None:
     journal = state / "journal.sqlite"
     with closing(sqlite3.connect(journal)) as database:
         database.execute("PRAGMA user_version = 7")
-    assert "of version 7" in genray("alarms", "--state", str(state)).stderr
+    assert "has version 7" in genray("alarms", "--state", str(state)).stderr
     with closing(sqlite3.connect(journal)) as database:
         database.execute("PRAGMA application_id = 7")
     assert "not a journal of alarms" in genray("alarms", "--state", str(state)).stderr

@@ -132,10 +132,10 @@ def test_missing_seconds_are_of_the_last_minute_and_few_numbers() -> None:
 
 
 def test_a_reason_says_what_stands_in_the_way() -> None:
-    assert unknown_reason("tachycardia", situation(lost=3.0, good=False)) == "no samples arrive"
-    assert unknown_reason("tachycardia", situation(good=False)) == "no lead is good"
-    assert unknown_reason("bradycardia", situation(asystole_open=True)) == "an asystole is told of"
-    assert unknown_reason("tachycardia", situation(asystole_open=True)) == "it is not known"
+    assert unknown_reason("tachycardia", situation(lost=3.0, good=False)) == "no data from the stream"
+    assert unknown_reason("tachycardia", situation(good=False)) == "no lead with good signal"
+    assert unknown_reason("bradycardia", situation(asystole_open=True)) == "asystole alarm active"
+    assert unknown_reason("tachycardia", situation(asystole_open=True)) == "heart rate not available"
 
 
 def test_what_was_measured_is_plain_json() -> None:

@@ -87,7 +87,7 @@ def test_a_slow_heart_that_stops_is_suppressed_by_the_asystole() -> None:
     bed = ScriptedBed()
     bed.observe(6, heart_rate=35.0)
     assert bed.observe(20, **STILL) == ["asystole onset", "bradycardia suppressed"]
-    assert bed.log[-1].why["reason"] == "an asystole is told of"
+    assert bed.log[-1].why["reason"] == "asystole alarm active"
 
 
 def test_an_asystole_does_not_vanish_when_the_signal_does() -> None:
@@ -114,7 +114,7 @@ def test_a_bad_signal_suppresses_the_physiological_alarm_and_raises_the_technica
     bed = ScriptedBed()
     bed.observe(6, heart_rate=150.0)
     assert bed.observe(20, **NOISE) == ["tachycardia suppressed", "poor-signal onset"]
-    assert bed.log[1].why["reason"] == "no lead is good"
+    assert bed.log[1].why["reason"] == "no lead with good signal"
     assert bed.observe(2, heart_rate=150.0) == ["tachycardia resumed"]
     bed.observe(20, **NOISE)
     assert bed.observe(20)[-1] == "tachycardia ended"
@@ -147,7 +147,7 @@ def test_what_is_not_known_ends_nothing() -> None:
     bed = ScriptedBed()
     bed.observe(2, burden=0.5)
     assert bed.observe(600, burden=None) == ["anomaly suppressed"]
-    assert bed.log[-1].why["reason"] == "it is not known"
+    assert bed.log[-1].why["reason"] == "measurement not available"
     assert bed.observe(2, burden=0.3) == ["anomaly resumed"]
 
 

@@ -95,7 +95,7 @@ def test_an_alarm_that_comes_again_soon_is_the_same_alarm_and_lasts_longer() -> 
     bed.observe(54)
     assert bed.observe(2, burden=0.5) == ["anomaly resumed"]
     assert bed.alarm("anomaly").name == name
-    assert bed.log[-1].why["reason"] == "again within 60 s"
+    assert bed.log[-1].why["reason"] == "recurred within 60 s of its end"
     for _ in range(20):
         assert bed.observe(50) == []
         assert bed.observe(2, burden=0.5) == []
@@ -153,7 +153,10 @@ def test_an_alarm_that_was_held_back_and_still_holds_is_announced_late() -> None
     assert not bed.log[-1].announced
     assert bed.observe(3580, heart_rate=150.0) == []
     assert bed.observe(20, heart_rate=150.0) == ["tachycardia resumed"]
-    assert (bed.log[-1].announced, bed.log[-1].why["reason"]) == (True, "announced late")
+    assert (bed.log[-1].announced, bed.log[-1].why["reason"]) == (
+        True,
+        "announced late: the hourly limit of this bed was reached",
+    )
     assert bed.observe(600, heart_rate=150.0) == []
     bed.observe(2, heart_rate=150.0, burden=0.5)
     assert not bed.log[-1].announced, "late or not, it counts"

@@ -59,14 +59,14 @@ def test_a_stream_that_was_never_seen_goes_through_json() -> None:
 def test_a_state_that_is_not_one_is_refused(damage: Callable[[Any], Any]) -> None:
     values = copy.deepcopy(busy().state.to_json())
     damage(values)
-    with pytest.raises(GenrayError, match=r"state of alarms|no alarm") as caught:
+    with pytest.raises(GenrayError, match="alarm state") as caught:
         AlarmState.from_json(values)
     assert caught.value.hint
 
 
 @pytest.mark.parametrize("values", [None, [], "", {"version": 1}, {}])
 def test_what_is_no_state_at_all_is_refused(values: Any) -> None:
-    with pytest.raises(GenrayError, match="state of alarms"):
+    with pytest.raises(GenrayError, match="alarm state"):
         AlarmState.from_json(values)
 
 
@@ -113,5 +113,5 @@ def test_what_has_ended_is_not_restored() -> None:
 
 def test_alarms_of_another_stream_are_not_restored() -> None:
     bed = busy()
-    with pytest.raises(GenrayError, match="not an alarm of the stream"):
+    with pytest.raises(GenrayError, match="an alarm of another stream"):
         restore("bed", [replace(each, stream="other") for each in last_of_open(bed)])

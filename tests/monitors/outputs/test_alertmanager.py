@@ -46,7 +46,7 @@ def test_an_alarm_is_announced_at_once_and_resolved_when_it_has_ended(tmp_path: 
                 }
                 assert alert["annotations"] == {
                     "summary": "asystole (high priority) in bed-1: active",
-                    "why": "silence 4.2, reason no beat",
+                    "why": "no QRS complex for 4.2 s; no beat",
                     "onset": "1970-01-01T00:16:40+00:00",
                     "sample_time": "1970-01-01T00:16:44+00:00",
                 }
@@ -235,5 +235,5 @@ def test_a_token_that_is_missing_is_named(tmp_path: Path) -> None:
         async with Client("https://pager.example", token_file=str(tmp_path / "missing")):
             pass
 
-    with pytest.raises(ResourceError, match="cannot be read"):
+    with pytest.raises(ResourceError, match="cannot read a file"):
         asyncio.run(test())

@@ -94,7 +94,8 @@ def test_a_person_learns_once_that_pushes_fail_and_that_they_do_again() -> None:
             await client.repeats(1)
             server = address.removeprefix("http://")
             assert client.notes == [
-                f"alarms do not reach the Alertmanager {server}: it answers 401; it is tried again",
+                f"alarms are not reaching the Alertmanager {server}: it answered with HTTP status 401; "
+                "trying again",
                 f"alarms reach the Alertmanager {server} again",
             ]
         away = f"127.0.0.1:{free_port()}"
@@ -102,7 +103,7 @@ def test_a_person_learns_once_that_pushes_fail_and_that_they_do_again() -> None:
             client.push([ONSET])
             await client.reaches(lambda: client.counts["failed"] > 1)
             assert len(client.notes) == 1
-            assert client.notes[0].startswith(f"alarms do not reach the Alertmanager {away}: no answer (")
+            assert client.notes[0].startswith(f"alarms are not reaching the Alertmanager {away}: no answer (")
 
     asyncio.run(test())
 
@@ -120,7 +121,7 @@ def test_the_monitor_shows_what_it_owes_and_says_why(tmp_path: Path) -> None:
             dispatcher = Dispatcher(settings, journal, notes, refuse, refuse)
             async with dispatcher.alertmanager, asyncio.timeout(10):
                 await dispatcher.announce([ONSET])
-                while not any("do not reach the Alertmanager" in line for line in notes.lines):
+                while not any("are not reaching the Alertmanager" in line for line in notes.lines):
                     await asyncio.sleep(0.005)
             assert 'notifications_owed{channel="alertmanager"} 1.0' in exposition(dispatcher.exporter)
 

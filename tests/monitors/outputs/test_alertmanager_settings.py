@@ -13,13 +13,13 @@ from monitors.outputs.alertmanager import AlertmanagerSettings
 @pytest.mark.parametrize(
     ("values", "why"),
     [
-        ({"urls": ("http://pager.example:9093",), "token_file": "token"}, "a token goes over https only"),
+        ({"urls": ("http://pager.example:9093",), "token_file": "token"}, "needs an https URL"),
         ({"urls": ("http://me:secret@pager.example",)}, "put a bearer token into a file"),
-        ({"urls": ("http://pager.example",), "priorities": ("medium",)}, "priorities need high"),
-        ({"urls": ("http://pager.example/am/api/v2/alerts/",)}, "give http://pager.example/am "),
+        ({"urls": ("http://pager.example",), "priorities": ("medium",)}, "must contain high"),
+        ({"urls": ("http://pager.example/am/api/v2/alerts/",)}, "write only http://pager.example/am "),
         ({"urls": ("http://[bad",)}, "Invalid IPv6 URL"),
-        ({"urls": ("http://:9093",)}, "names no server"),
-        ({"urls": ("http://pager.example:0",)}, "names no server"),
+        ({"urls": ("http://:9093",)}, "no host or an invalid port"),
+        ({"urls": ("http://pager.example:0",)}, "no host or an invalid port"),
     ],
 )
 def test_what_would_go_wrong_later_is_refused_at_once(values: dict[str, Any], why: str) -> None:

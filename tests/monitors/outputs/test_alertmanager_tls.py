@@ -38,7 +38,7 @@ def test_an_alertmanager_that_cannot_be_trusted_gets_no_alarm_and_no_token(
         assert real.headers[0]["Authorization"] == f"Bearer {SECRET}"
         (trouble, again) = client.notes
         where = address.removeprefix("https://")
-        assert trouble.startswith(f"alarms do not reach the Alertmanager {where}: its certificate is not")
+        assert trouble.startswith(f"alarms are not reaching the Alertmanager {where}: its certificate is not")
         assert reason in trouble
         assert again == f"alarms reach the Alertmanager {where} again"
 

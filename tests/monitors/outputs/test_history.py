@@ -262,12 +262,12 @@ def later(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "error", "expected"),
     [
-        (lambda path: None, DataError, "there is no journal"),
-        (lambda path: path.mkdir(), DataError, "there is no journal"),
-        (lambda path: path.touch(), DataError, "there is no journal"),
+        (lambda path: None, DataError, "no journal of alarms"),
+        (lambda path: path.mkdir(), DataError, "no journal of alarms"),
+        (lambda path: path.touch(), DataError, "no journal of alarms"),
         (foreign, DataError, "is a database, but not a journal"),
-        (later, DataError, "is of version 99, this genray reads up to 2"),
-        (lambda path: path.write_text("no database" * 1000), GenrayError, "cannot be used"),
+        (later, DataError, "has version 99, this genray reads versions up to 2"),
+        (lambda path: path.write_text("no database" * 1000), GenrayError, "cannot be read or written"),
     ],
 )
 def test_what_is_no_journal_is_refused_and_left_alone(
@@ -286,7 +286,7 @@ def test_a_log_without_its_shared_memory_is_not_ignored(path: Path) -> None:
     killed = in_another_process(path, "Journal.open(path).record([ONSET])\nos._exit(9)")
     assert killed.wait(60) == 9
     path.with_name(path.name + "-shm").unlink()
-    with nothing_is_made(path.parent), pytest.raises(GenrayError, match="without its -shm"):
+    with nothing_is_made(path.parent), pytest.raises(GenrayError, match="but its -shm file does not"):
         read_history(path, limits=HistoryLimits(tries=2))
 
 

@@ -140,7 +140,7 @@ def test_no_more_pages_than_allowed() -> None:
 
 def test_it_is_served_on_this_machine_unless_names_are_given() -> None:
     assert PageSettings().host == "127.0.0.1"
-    with pytest.raises(ValidationError, match="say in `names`"):
+    with pytest.raises(ValidationError, match="list the host names"):
         PageSettings(host="0.0.0.0")
     PageSettings(host="0.0.0.0", names=("ward.example",))
 
@@ -151,7 +151,7 @@ def test_a_taken_port_is_explained_and_none_is_no_page() -> None:
             return False
 
         again = LivePage(PageSettings(port=served.port), lambda: {"beds": [], "alarms": []}, no, no)
-        with pytest.raises(ResourceError, match="cannot be served"):
+        with pytest.raises(ResourceError, match="cannot serve"):
             await again.start()
         off = LivePage(PageSettings(port=None), lambda: {"beds": [], "alarms": []}, no, no)
         assert await off.start() is None

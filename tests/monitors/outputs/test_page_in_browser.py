@@ -120,15 +120,15 @@ def test_it_shows_beds_and_alarms_by_priority(browser: Browser, monitors: list[M
     monitor = look(browser, monitors, slow)
     assert "Not a medical device." in browser.text("header")
     browser.wait("return document.querySelector('.tile .rate').textContent == '72'")
-    assert "36 beats a minute; the limit is 40." in browser.text("#alarm-list")
+    assert "Heart rate 36/min; the limit is 40/min." in browser.text("#alarm-list")
     assert "1 min 5 s" in browser.text("#alarm-list")
     monitor.publish(
         alarm("lead-off", "low", measured={"off": [HOSTILE]}), alarm("asystole", "high", stream="bed-2")
     )
     browser.wait("return document.querySelectorAll('.entry').length == 3")
     shown = browser.run("return [...document.querySelectorAll('.entry .kind')].map((e) => e.textContent)")
-    assert shown == ["No heartbeat", "Slow heart rate", "Lead off"]
-    assert browser.text("#urgent") == "high priority: No heartbeat, bed bed-2"
+    assert shown == ["Asystole", "Bradycardia", "Lead off"]
+    assert browser.text("#urgent") == "high priority: Asystole, bed bed-2"
     browser.wait("return document.querySelectorAll('.tile')[1].dataset.priority == 'high'")
     monitor.publish(bed("bed-1", heart_rate=None), {"type": "discharge", "stream": "bed-2"})
     browser.wait("return document.querySelectorAll('.tile').length == 1")
@@ -158,7 +158,7 @@ def test_a_bed_is_discharged_after_asking_twice(browser: Browser, monitors: list
     browser.click(".entry .discharge")
     browser.click("#discharge .confirm")
     browser.wait(
-        "return document.querySelector('#discharge .failed').textContent == 'Not discharged. Try again.'"
+        "return document.querySelector('#discharge .failed').textContent == 'Discharge failed. Try again.'"
     )
     browser.click("#discharge .confirm")
     browser.wait("return !document.querySelector('#discharge').open")
@@ -279,7 +279,7 @@ def test_a_lost_monitor_is_seen_at_once_and_found_again(browser: Browser, monito
     assert browser.run("return document.querySelector('#banner').hidden")
     monitor.close()
     browser.wait("return !document.querySelector('#banner').hidden")
-    assert "All that you see is old" in browser.text("#banner")
+    assert "The data shown is out of date" in browser.text("#banner")
     assert browser.run("return getComputedStyle(document.querySelector('.tile')).filter") == "grayscale(1)"
     monitors.append(Monitor([bed("bed-3")], [], monitor.port))
     browser.wait("return document.querySelector('#banner').hidden")

@@ -74,7 +74,7 @@ def test_it_knows_the_leads_that_it_was_trained_on_by_any_case(beat_bundle: Path
 def test_a_bundle_without_a_threshold_is_refused(beat_bundle: Path, calibration: dict[str, Any]) -> None:
     bundle = load_bundle(beat_bundle)
     manifest = bundle.manifest.model_copy(update={"calibration": calibration})
-    with pytest.raises(BundleMismatch, match="no threshold"):
+    with pytest.raises(BundleMismatch, match="no error threshold"):
         BeatModel.from_bundle(replace(bundle, manifest=manifest))
 
 

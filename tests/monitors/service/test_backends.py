@@ -77,7 +77,7 @@ def test_a_shard_that_is_killed_comes_back_and_the_others_do_not_notice(
         os.kill(processes(notes)[0], signal.SIGKILL)
         await until(lambda: len(changes(journal, "stream-lost")) == len(mine))
         lost = [t for t in recent(journal, 100) if t.kind == "stream-lost"]
-        assert all("being started again" in t.why["reason"] for t in lost)
+        assert all("being restarted" in t.why["reason"] for t in lost)
         # No learning again, and samples come again: the alarms end.
         await until(lambda: len(changes(journal, "stream-lost")) == 2 * len(mine))
         changed = [(streams[stream].shard, change) for stream, change in changes(journal, "stream-lost")]
@@ -118,7 +118,7 @@ def test_a_shard_that_hangs_is_begun_anew_and_its_streams_are_lost_meanwhile(
             stopped = time.monotonic()
             await until(lambda: len(changes(journal, "stream-lost")) == len(mine))
             assert time.monotonic() - stopped < 3 + 5
-            assert "shard 0 does not answer for 3 s; it is begun anew" in notes.lines
+            assert "shard 0 has not responded for 3 s; restarting it" in notes.lines
             assert len(processes(notes)) == 1, "the streams are lost before it is back"
             await until(lambda: len(changes(journal, "stream-lost")) == 2 * len(mine))
             lost_changes = changes(journal, "stream-lost")

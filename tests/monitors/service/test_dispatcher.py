@@ -38,7 +38,7 @@ def test_what_is_announced_is_in_the_journal_counted_and_said(journal: Journal) 
     dispatcher, lines = run(journal, lambda dispatcher: dispatcher.announce([ONSET]))
     assert [t.change for t in recent(journal, 9)] == ["onset"]
     assert dispatcher.onsets == {"asystole": 1}
-    assert lines == ["high alarm: asystole, stream bed-1"]
+    assert lines == ["high priority alarm: asystole, stream bed-1"]
     assert COUNTED in exposition(dispatcher.exporter)
 
 
@@ -90,7 +90,10 @@ def test_an_alarm_that_was_over_and_holds_again_is_said_again(journal: Journal) 
     changes = [("suppressed",) * 2, ("resumed", "active"), ("latched",) * 2, ("resumed", "active")]
     later = [replace(ONSET, change=c, state=s, time=1010.0 + n) for n, (c, s) in enumerate(changes)]
     _, lines = run(journal, lambda dispatcher: dispatcher.announce([ONSET, *later]))
-    assert lines == ["high alarm: asystole, stream bed-1", "high alarm again: asystole, stream bed-1"]
+    assert lines == [
+        "high priority alarm: asystole, stream bed-1",
+        "high priority alarm recurred: asystole, stream bed-1",
+    ]
 
 
 def test_an_alarm_that_has_ended_does_not_come_back_by_being_acknowledged(journal: Journal) -> None:

@@ -75,7 +75,7 @@ def test_streams_of_a_shard_that_is_gone_are_lost_once_and_at_once(journal: Jour
         "medium",
         "technical",
     )
-    assert "started again" in lost.why["reason"]
+    assert "being restarted" in lost.why["reason"]
     assert history(journal) == [("bed-1", "stream-lost", "onset")]
 
 
@@ -106,7 +106,7 @@ def test_a_stream_that_does_not_come_again_after_a_restart_is_lost(journal: Jour
     (lost,) = dispatcher.alarms.values()
     assert (lost.kind, lost.priority) == ("stream-lost", "medium")
     assert AT <= lost.onset < AT + 5
-    assert "not come again" in lost.why["reason"]
+    assert "no data since the restart" in lost.why["reason"]
     assert history(journal) == [("bed-1", "stream-lost", "onset")]
 
 
