@@ -34,7 +34,7 @@ _TABLE_STEPS = (0.1, 0.25, 0.5, 1.0)  # that the old codecs are compared at
 class CompressSettings(AutoencoderStepSettings):
     """Settings of compress."""
 
-    compress: LatentSettings = Field(LatentSettings(), description="the code")
+    compress: LatentSettings = Field(LatentSettings(), description="quantisation of the codes")
 
 
 class Compress(AutoencoderStep[CompressSettings]):

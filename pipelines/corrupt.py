@@ -26,17 +26,17 @@ class CorruptionSettings(Settings):
     """Settings of the damage."""
 
     kind: Literal["noise", "stamps", "both"] = Field(
-        "noise", description="both: stamps, then noise over them"
+        "noise", description="kind of damage (both: stamps, then noise over them)"
     )
-    seed: int = Field(0, ge=0, description="the same seed and path give the same damage")
-    noise: NoiseSettings = Field(NoiseSettings(), description="the noise")
-    stamps: StampSettings = Field(StampSettings(), description="the stamps")
+    seed: int = Field(0, ge=0, description="seed of the damage; the same seed and path give the same damage")
+    noise: NoiseSettings = Field(NoiseSettings(), description="noise added to the images")
+    stamps: StampSettings = Field(StampSettings(), description="stamps put on the images")
 
 
 class CorruptSettings(BulkSettings):
     """Settings of corrupt."""
 
-    corrupt: CorruptionSettings = Field(CorruptionSettings(), description="the damage")
+    corrupt: CorruptionSettings = Field(CorruptionSettings(), description="damage that is put on the images")
 
 
 class Corrupt(Step[CorruptSettings]):

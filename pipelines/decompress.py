@@ -23,9 +23,9 @@ class DecompressSettings(AutoencoderStepSettings):
     """Settings of decompress."""
 
     read: ReadSettings = Field(
-        ReadSettings(container="parquet", column="code"), description="how the codes are read"
+        ReadSettings(container="parquet", column="code"), description="reading of the codes"
     )
-    write: OutputSettings = Field(OutputSettings(format="png"), description="how the images are written")
+    write: OutputSettings = Field(OutputSettings(format="png"), description="writing of the images")
 
 
 class Decompress(AutoencoderStep[DecompressSettings]):

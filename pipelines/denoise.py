@@ -22,17 +22,19 @@ class DenoisingSettings(Settings):
         4.0,
         ge=0,
         le=255,
-        description="images with less noise (in levels of 255, estimated blindly) are copied untouched",
+        description="estimated noise, in levels of 255, below which an image is copied unchanged",
     )
     strength: float = Field(
-        1.0, ge=0, le=1, description="of the change; below 1 some noise is left, as film has"
+        1.0, ge=0, le=1, description="strength of the change (below 1 some noise is left, like film grain)"
     )
 
 
 class DenoiseSettings(RestorationSettings):
     """Settings of denoise."""
 
-    denoise: DenoisingSettings = Field(DenoisingSettings(), description="what is done to an image")
+    denoise: DenoisingSettings = Field(
+        DenoisingSettings(), description="strength of the denoising, and images that are left unchanged"
+    )
 
 
 class Denoise(RestorationStep[DenoiseSettings]):

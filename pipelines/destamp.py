@@ -29,18 +29,20 @@ class DestampingSettings(Settings):
         15.0,
         ge=0,
         le=255,
-        description="levels of 255 by which the network has to change a pixel, to be believed",
+        description="smallest change by the network, in levels of 255, that marks a pixel as stamped",
     )
     least_pixels: int = Field(
-        150, ge=1, description="changed pixels that hang together; fewer are not a stamp"
+        150, ge=1, description="smallest stamp: changed pixels that are connected; fewer are left unchanged"
     )
-    feather: int = Field(3, ge=0, le=64, description="pixels around the stamp over which the change fades")
+    feather: int = Field(
+        3, ge=0, le=64, description="width of the edge around a stamp over which the change fades, in pixels"
+    )
 
 
 class DestampSettings(RestorationSettings):
     """Settings of destamp."""
 
-    destamp: DestampingSettings = Field(DestampingSettings(), description="what is taken for a stamp")
+    destamp: DestampingSettings = Field(DestampingSettings(), description="detection of the stamps")
 
 
 class Destamp(RestorationStep[DestampSettings]):

@@ -26,19 +26,19 @@ class DetectionSettings(Settings):
     """Settings of what is written."""
 
     heat_maps: Literal["anomalies", "all", "none"] = Field(
-        "anomalies", description="pictures of where the error is, as files beside the table"
+        "anomalies", description="heat maps of the error to write, as files beside the table"
     )
     threshold: float | None = Field(
         None,
         gt=0,
-        description="error above which an image is an anomaly; null: the bundle's, which is calibrated",
+        description="error above which an image is an anomaly (null: the bundle's calibrated threshold)",
     )
 
 
 class DetectSettings(AutoencoderStepSettings):
     """Settings of detect."""
 
-    detect: DetectionSettings = Field(DetectionSettings(), description="what is written")
+    detect: DetectionSettings = Field(DetectionSettings(), description="threshold and heat maps")
 
 
 class Detect(AutoencoderStep[DetectSettings]):

@@ -20,14 +20,16 @@ from pipelines.steps.base import StepInput, StepResult
 class EmbeddingSettings(Settings):
     """Settings of the rows."""
 
-    dtype: Literal["float32", "float16"] = Field("float32", description="of the vectors' values")
-    normalize: bool = Field(False, description="scale vectors to length 1, so that a dot product is a cosine")
+    dtype: Literal["float32", "float16"] = Field("float32", description="number format of the vectors")
+    normalize: bool = Field(
+        False, description="scale vectors to length 1, so that a dot product is a cosine similarity"
+    )
 
 
 class EmbedSettings(AutoencoderStepSettings):
     """Settings of embed."""
 
-    embed: EmbeddingSettings = Field(EmbeddingSettings(), description="the rows")
+    embed: EmbeddingSettings = Field(EmbeddingSettings(), description="format of the vectors")
 
 
 class Embed(AutoencoderStep[EmbedSettings]):

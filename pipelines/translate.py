@@ -27,22 +27,27 @@ class TranslationSettings(Settings):
 
     fit: Literal["resize", "tile"] = Field(
         "resize",
-        description="resize: to the size that it was trained at, and back; tile: at its own size, in tiles "
-        "that fade into each other",
+        description=(
+            "fit of an image to the network (resize: to the size of its training and back; tile: "
+            "at the image's own size, in tiles that fade into each other)"
+        ),
     )
     half: Literal["none", "left", "right", "auto"] = Field(
         "none",
-        description="the inputs are pairs side by side: take this half; auto: the one that it was trained on",
+        description=(
+            "half of the input to take, if inputs are pairs side by side (auto: the half that "
+            "the network was trained on)"
+        ),
     )
-    overlap: int = Field(64, ge=0, le=1024, description="pixels over which tiles fade into each other")
-    beside: bool = Field(False, description="also write NAME-beside: input and output side by side")
+    overlap: int = Field(64, ge=0, le=1024, description="pixels that neighbouring tiles share and fade over")
+    beside: bool = Field(False, description="write NAME-beside, too: input and output side by side")
 
 
 class TranslateSettings(BundleSettings):
     """Settings of translate."""
 
     translate: TranslationSettings = Field(
-        TranslationSettings(), description="how an image is brought to the network"
+        TranslationSettings(), description="size and halves of the images for the network"
     )
 
 

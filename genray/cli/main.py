@@ -1,4 +1,4 @@
-"""The `genray` command. What commands need is imported where they use it, so that --help is instant."""
+"""The `genray` command. Commands import what they need when they run, so that --help is instant."""
 
 from __future__ import annotations
 

@@ -30,8 +30,10 @@ class LatentSettings(Settings):
         0.5,
         ge=0.001,
         le=8,
-        description="distance of two quantised values, in standard deviations of a typical number of a code; "
-        "at 0.5 an error is 0.14 deviations, at 0.1 nothing is seen of it",
+        description=(
+            "quantisation step, in standard deviations of a typical number of a code (0.5 gives "
+            "errors of 0.14 deviations; at 0.1 the loss is invisible)"
+        ),
     )
 
 

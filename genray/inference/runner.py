@@ -31,13 +31,23 @@ class InferenceSettings(Settings):
     """Settings of how a network is run."""
 
     backend: Literal["auto", "torch", "openvino"] = Field(
-        "auto", description="auto: OpenVINO on a CPU if it is installed and gives what PyTorch gives"
+        "auto",
+        description=(
+            "engine that runs the network (auto: OpenVINO on a CPU if it is installed and its "
+            "result is that of PyTorch, else PyTorch)"
+        ),
     )
     precision: Precision = Field(
         "fp32",
-        description="bf16: for CPUs with AMX and for GPUs; int8: for CPUs, from a sample of the images",
+        description=(
+            "number format of the computation (bf16: for CPUs with AMX and for GPUs; int8: for "
+            "CPUs, quantised on a sample of the images)"
+        ),
     )
-    compile: bool = Field(False, description="torch.compile, for GPUs; it pays after thousands of images")
+    compile: bool = Field(
+        False,
+        description="compile the network by torch.compile, on a GPU; worth it from thousands of images on",
+    )
 
     @model_validator(mode="after")
     def _int8_is_openvino(self) -> InferenceSettings:

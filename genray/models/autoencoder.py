@@ -152,10 +152,12 @@ class DenseSettings(Settings):
     hidden: Widths = Field(
         (1024, 512),
         max_length=8,
-        description="widths of the encoder's hidden layers, mirrored in the decoder; [] for none, "
-        "as in the tutorials",
+        description=(
+            "widths of the encoder's hidden layers, mirrored in the decoder ([]: no hidden "
+            "layer, as in the tutorials)"
+        ),
     )
-    activation: Activation = Field("gelu", description="of the hidden layers: relu, gelu or silu")
+    activation: Activation = Field("gelu", description="activation function of the hidden layers")
 
 
 class DenseAutoencoder(Autoencoder):

@@ -74,17 +74,18 @@ class DenseBeatSettings(Settings):
     """Settings of the dense autoencoder of beats."""
 
     kind: Literal["dense"] = Field("dense", description="fully connected layers")
-    latent: int = Field(8, ge=1, le=1024, description="length of a code; long ones let anomalies pass")
+    latent: int = Field(8, ge=1, le=1024, description="length of a code; long codes let anomalies pass")
     hidden: Widths = Field(
         (32, 16), max_length=8, description="widths of the encoder's hidden layers, mirrored in the decoder"
     )
-    activation: Activation = Field("relu", description="of the hidden layers: relu, gelu or silu")
+    activation: Activation = Field("relu", description="activation function of the hidden layers")
     members: int = Field(
         16,
         ge=1,
         le=64,
-        description="autoencoders side by side that learn each for itself; the mean of their reconstructions "
-        "depends less on the seed",
+        description=(
+            "autoencoders trained side by side; the mean of their reconstructions depends less on the seed"
+        ),
     )
 
 
@@ -149,7 +150,7 @@ class ConvBeatSettings(Settings):
     """Settings of the convolutional autoencoder of beats."""
 
     kind: Literal["conv"] = Field("conv", description="convolutions of stride 2 along time")
-    latent: int = Field(16, ge=1, le=1024, description="length of a code; long ones let anomalies pass")
+    latent: int = Field(16, ge=1, le=1024, description="length of a code; long codes let anomalies pass")
     filters: Widths = Field(
         (16, 32),
         min_length=1,

@@ -26,9 +26,17 @@ class ImprovedSettings(Settings):
         max_length=6,
         description="channels of the encoder's levels, each halving the image; mirrored in the decoder",
     )
-    blocks: int = Field(1, ge=0, le=16, description="residual blocks of each level, each way")
+    blocks: int = Field(
+        1, ge=0, le=16, description="residual blocks of each level, in the encoder and in the decoder"
+    )
     dropout: float = Field(
-        0.0, ge=0, lt=1, description="of the features before the code, training only; costs reconstruction"
+        0.0,
+        ge=0,
+        lt=1,
+        description=(
+            "share of the features before the code that dropout zeroes, in training only; makes "
+            "reconstructions worse"
+        ),
     )
 
 

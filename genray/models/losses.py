@@ -18,9 +18,15 @@ class ReconstructionSettings(Settings):
     """Settings of how far a reconstruction is from what it should be."""
 
     kind: Literal["mse", "mae", "bce", "ssim"] = Field(
-        "mse", description="bce: binary cross-entropy; ssim: a mix of structure and mae, with ssim_share"
+        "mse",
+        description=(
+            "distance between output and target (bce: binary cross-entropy; ssim: 1 - SSIM mixed "
+            "with mae by ssim_share)"
+        ),
     )
-    ssim_share: float = Field(0.84, ge=0, le=1, description="ssim: share of 1 - SSIM, the rest is mae")
+    ssim_share: float = Field(
+        0.84, ge=0, le=1, description="share of 1 - SSIM in the loss ssim; the rest is mae"
+    )
 
 
 def reconstruction_loss(

@@ -17,13 +17,15 @@ class NAFNetSettings(UShapeSettings):
     """Settings of NAFNet."""
 
     kind: Literal["nafnet"] = Field(
-        "nafnet", description="U-Net of gated blocks, the best for its operations"
+        "nafnet", description="U-Net of gated blocks; best quality for its number of operations"
     )
-    middle: int = Field(4, ge=1, le=32, description="blocks of the innermost level")
+    middle: int = Field(4, ge=1, le=32, description="number of blocks of the innermost level")
     attention: bool = Field(
         True,
-        description="weigh channels by their means over the image; false: a pixel of the result depends on "
-        "its neighbourhood alone, so that tiles of an image give what the image gives",
+        description=(
+            "weight channels by their means over the image (false: an output pixel depends only "
+            "on its neighbourhood, so that tiles give the same result as the whole image)"
+        ),
     )
 
 

@@ -114,15 +114,17 @@ def adam(
 class NumpySettings(Settings):
     """Settings of the dense autoencoder in NumPy."""
 
-    kind: Literal["numpy"] = Field("numpy", description="the dense autoencoder in NumPy; on a CPU")
+    kind: Literal["numpy"] = Field("numpy", description="dense autoencoder computed by NumPy, on a CPU")
     latent: int = Field(64, ge=1, le=16384, description="length of a code")
     hidden: Widths = Field(
         (1024, 512),
         max_length=8,
-        description="widths of the encoder's hidden layers, mirrored in the decoder; [] for none, "
-        "as in the tutorials",
+        description=(
+            "widths of the encoder's hidden layers, mirrored in the decoder ([]: no hidden "
+            "layer, as in the tutorials)"
+        ),
     )
-    activation: Literal["relu"] = Field("relu", description="of the hidden layers")
+    activation: Literal["relu"] = Field("relu", description="activation function of the hidden layers")
 
 
 class NumpyAutoencoder(Autoencoder):

@@ -18,14 +18,21 @@ class UNetSettings(Settings):
     """Settings of the U-Net generator."""
 
     filters: int = Field(
-        64, ge=1, le=512, description="channels of the first layer; deeper ones have up to 8x"
+        64, ge=1, le=512, description="channels of the first layer; deeper layers have up to 8 times as many"
     )
     norm: Norm = Field(
         "image-batch",
-        description="image-batch: in use by each image's own statistics, as the paper (for batch_size 1); "
-        "batch: by running averages",
+        description=(
+            "normalisation of the layers (image-batch: each image's own statistics when in use, "
+            "as in the paper, for batch_size 1; batch: running averages)"
+        ),
     )
-    dropout: float = Field(0.5, ge=0, lt=1, description="dropout in the inner decoder, training only")
+    dropout: float = Field(
+        0.5,
+        ge=0,
+        lt=1,
+        description="share of the inner decoder's features that dropout zeroes, in training only",
+    )
 
 
 def unet_depth(size: int) -> int:
@@ -116,10 +123,17 @@ class PatchGANSettings(Settings):
     """Settings of the PatchGAN discriminator."""
 
     filters: int = Field(
-        64, ge=1, le=512, description="channels of the first layer; deeper ones have up to 8x"
+        64, ge=1, le=512, description="channels of the first layer; deeper layers have up to 8 times as many"
     )
-    layers: int = Field(3, ge=1, le=6, description="layers of stride 2; 3 judges patches of 70x70 pixels")
-    norm: Literal["batch", "instance"] = Field("batch", description="batch (the paper) or instance")
+    layers: int = Field(
+        3,
+        ge=1,
+        le=6,
+        description="number of layers of stride 2 (with 3, each score judges a patch of 70x70 pixels)",
+    )
+    norm: Literal["batch", "instance"] = Field(
+        "batch", description="normalisation of the layers (batch: as in the paper)"
+    )
 
 
 class PatchGAN(nn.Module):

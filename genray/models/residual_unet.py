@@ -28,22 +28,30 @@ class UShapeSettings(Settings):
         (32, 64, 128),
         min_length=1,
         max_length=6,
-        description="channels of the levels, each half as high and wide as the one before",
+        description="channels of each level; a level has half the height and width of the one before",
     )
-    blocks: int = Field(2, ge=1, le=32, description="blocks of each level but the innermost, each way")
-    middle: int = Field(2, ge=1, le=32, description="blocks of the innermost level")
+    blocks: int = Field(
+        2, ge=1, le=32, description="number of blocks of each level but the innermost, down and up"
+    )
+    middle: int = Field(2, ge=1, le=32, description="number of blocks of the innermost level")
     shuffle: int = Field(
         2,
         ge=1,
         le=4,
-        description="the first level works on squares of so many pixels; 1: at full resolution, for about "
-        "4 times the cost of 2",
+        description=(
+            "side of the squares of pixels that the first level works on (1: full resolution, at "
+            "about 4 times the cost of 2)"
+        ),
     )
     bias: bool = Field(
-        False, description="of the convolutions; without, what is learned of one noise level serves others"
+        False,
+        description=(
+            "add a bias to every convolution (false: the network also serves noise levels that "
+            "it was not trained on)"
+        ),
     )
     gate: bool = Field(
-        False, description="also say where the damage is, and leave the image as it is everywhere else"
+        False, description="predict a mask of the damage, too, and leave the image unchanged outside of it"
     )
 
 

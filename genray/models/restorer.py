@@ -97,7 +97,7 @@ class ConvRestorerSettings(Settings):
     """Settings of the tutorials' denoising autoencoder."""
 
     kind: Literal["conv"] = Field(
-        "conv", description="convolutions down and up again without skips: fast, and it blurs"
+        "conv", description="convolutions down and up again without skip connections; fast, but blurs"
     )
     filters: Widths = Field(
         (32, 64),

@@ -16,7 +16,10 @@ _LOGVAR_RANGE = (-20.0, 20.0)
 class VAESettings(Settings):
     """Settings of the variational autoencoder and of the weight of its KL divergence."""
 
-    kind: Literal["vae"] = Field("vae", description="codes are distributions, from which images are drawn")
+    kind: Literal["vae"] = Field(
+        "vae",
+        description="variational autoencoder: codes are distributions, from which new images can be drawn",
+    )
     latent: int = Field(32, ge=1, le=16384, description="length of a code")
     filters: Widths = Field(
         (32, 64),
@@ -25,10 +28,15 @@ class VAESettings(Settings):
         description="channels of the encoder's convolutions, each halving the image; mirrored in the decoder",
     )
     beta: float = Field(
-        1.0, ge=0, description="weight of the KL divergence beside the loss summed over an image; 1: the ELBO"
+        1.0,
+        ge=0,
+        description="weight of the KL divergence beside the loss summed over an image (1 gives the ELBO)",
     )
     kl_warmup: float = Field(
-        0.1, ge=0, le=1, description="share of the training in which that weight rises from zero"
+        0.1,
+        ge=0,
+        le=1,
+        description="share of the training over which the weight of the KL divergence rises from zero",
     )
 
 

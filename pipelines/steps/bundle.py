@@ -49,8 +49,8 @@ _USES = {
 class BundleSettings(BulkSettings):
     """Settings of every target that uses a bundle."""
 
-    bundle: Location = Field("runs/first/bundle", description="folder of the trained model")
-    inference: InferenceSettings = Field(InferenceSettings(), description="how the model is run")
+    bundle: Location = Field("runs/first/bundle", description="folder of the trained model's bundle")
+    inference: InferenceSettings = Field(InferenceSettings(), description="engine and precision of the model")
 
 
 B = TypeVar("B", bound=BundleSettings)

@@ -25,15 +25,19 @@ class TileSettings(Settings):
         96,
         ge=0,
         le=4096,
-        description="pixels that neighbours share: with 32 to 96 the default denoiser is within one grey "
-        "level of the whole image, from 148 on it is the same",
+        description=(
+            "pixels that neighbouring tiles share (with 32 to 96 the default denoiser is within "
+            "one grey level of its result for the whole image, from 148 on equal to it)"
+        ),
     )
 
 
 class RestorationSettings(BundleSettings):
     """Settings of the targets that use a restoration network."""
 
-    tiles: TileSettings = Field(TileSettings(), description="how images larger than two tiles are cut")
+    tiles: TileSettings = Field(
+        TileSettings(), description="tiles that images larger than two of them are cut into"
+    )
 
 
 R = TypeVar("R", bound=RestorationSettings)
