@@ -1,4 +1,4 @@
-"""Denoise: noise taken away by a denoiser bundle, from images that have some."""
+"""The target denoise: removes noise with a denoiser bundle, from images that have some."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipelines.steps.restoration import RestorationSettings, RestorationStep, bl
 
 
 class DenoisingSettings(Settings):
-    """Settings of what is done to an image."""
+    """Settings of the denoising of an image."""
 
     clean_below: float = Field(
         4.0,
@@ -38,7 +38,7 @@ class DenoiseSettings(RestorationSettings):
 
 
 class Denoise(RestorationStep[DenoiseSettings]):
-    """Every image is judged first: what is clean already is left as it is, byte for byte."""
+    """Estimates the noise of each image, and copies clean images unchanged, byte for byte."""
 
     settings_class = DenoiseSettings
     bundle_kinds = ("denoiser",)
@@ -47,7 +47,7 @@ class Denoise(RestorationStep[DenoiseSettings]):
     def process(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
         """See `Step`."""
         levels = [noise_level(image.photo.pixels) for image in inputs]
-        # Nothing can be told of a few pixels, whose level is NaN: they are not taken for clean.
+        # A level of NaN means too few pixels for an estimate: the image does not count as clean.
         noisy = [
             image.photo for image, level in zip(inputs, levels, strict=True) if not self._is_clean(level)
         ]

@@ -1,4 +1,4 @@
-"""Embed: the code of every image as a row of Parquet, to search, cluster and compare images by."""
+"""The target embed: the code of every image as a row of Parquet, to search, cluster and compare images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipelines.steps.base import StepInput, StepResult
 
 
 class EmbeddingSettings(Settings):
-    """Settings of the rows."""
+    """Settings of the vectors."""
 
     dtype: Literal["float32", "float16"] = Field("float32", description="number format of the vectors")
     normalize: bool = Field(
@@ -33,8 +33,8 @@ class EmbedSettings(AutoencoderStepSettings):
 
 
 class Embed(AutoencoderStep[EmbedSettings]):
-    """`embeddings/part-*.parquet` with the columns `path` and `vector`, a list of fixed size: what faiss,
-    lance and DuckDB read as it is."""
+    """Writes `embeddings/part-*.parquet` with the columns `path` and `vector`, a list of fixed size, which
+    faiss, lance and DuckDB read directly."""
 
     settings_class = EmbedSettings
     table = "embeddings"

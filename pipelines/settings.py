@@ -16,7 +16,7 @@ class ReadSettings(ContainerSettings, PhotoLimits):
 
 
 class SinkSettings(Settings):
-    """Settings of where the results go."""
+    """Settings of the container of the results."""
 
     container: Literal["files", "parquet", "webdataset"] = Field(
         "files",
@@ -32,7 +32,7 @@ class OutputSettings(SinkSettings, WriteSettings):
 
 
 class WorkSettings(Settings):
-    """Settings of how the work is spread; they never change a result."""
+    """Settings of workers and limits, which never change a result."""
 
     workers: Annotated[int, Field(ge=0, le=100_000)] | None = Field(
         None,
@@ -121,5 +121,5 @@ _MAY_CHANGE = ("work.", "report.", "retry", "overwrite", "output", "read.max_")
 
 
 def may_change(key: str) -> bool:
-    """Whether an output can be gone on with when the setting `key` differs: it changes no result."""
+    """Return whether a run may resume when the setting `key` differs, as it changes no result."""
     return key.startswith(_MAY_CHANGE)

@@ -1,4 +1,4 @@
-"""The networks that a bundle can hold, by name."""
+"""Networks that a bundle can contain, by name."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from genray.settings.base import Settings
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """What a bundle stores of a network's structure: one of the names below, and the arguments that it is
-    built from, plain JSON values."""
+    """Structure of a network as a bundle stores it: its name, and the arguments that it is built from, plain
+    JSON values."""
 
     name: str
     arguments: Mapping[str, Any]
 
     def build(self) -> nn.Module:
-        """The network, new.
+        """Build the network.
 
         Raises:
-            BundleUnknown: no network of that name, or arguments that it does not take.
+            BundleUnknown: there is no network of that name, or it does not take the arguments.
         """
         if self.name not in _NETWORKS:
-            raise BundleUnknown(f"no network is called {self.name!r}; there are: {', '.join(_NETWORKS)}")
+            raise BundleUnknown(f"no network is called {self.name!r}; known: {', '.join(_NETWORKS)}")
         network, settings_class = _NETWORKS[self.name]
         try:
             rest = dict(self.arguments)
@@ -44,7 +44,7 @@ class NetworkSpec:
             return network(**rest, settings=settings)
         except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise BundleUnknown(
-                f"the network {self.name!r} cannot be built from its stored arguments: {error}"
+                f"the network {self.name!r} cannot be built from its stored arguments ({error})"
             ) from error
 
 
