@@ -1,1 +1,1 @@
-"""WHERE it runs: an embedded Ray, a running cluster, and the jobs on it."""
+"""WHERE a target runs: an embedded Ray, a running cluster, and the jobs on it."""

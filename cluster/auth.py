@@ -1,7 +1,7 @@
-"""The token that guards a Ray cluster.
+"""Token of a Ray cluster.
 
-Ray 2.60 guards the clusters that it starts with one shared token, and its clients use it only when
-RAY_AUTH_MODE says so. Who has the token can run code on the cluster.
+Ray 2.60 protects the clusters that it starts with one shared token, and its clients use it only if
+RAY_AUTH_MODE says so. Anyone with the token can run code on the cluster.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from genray.errors import ClusterError
 
 
 def token() -> str | None:
-    """The token for Ray clusters, looked for where Ray itself looks; None when there is none.
+    """Return the token for Ray clusters, from the places where Ray looks for it; None if there is none.
 
     Raises:
         ClusterError: RAY_AUTH_TOKEN_PATH names a file that cannot be read.
@@ -32,7 +32,7 @@ def token() -> str | None:
             return Path(path).read_text(encoding="utf-8").strip() or None
         except OSError as error:
             raise ClusterError(
-                f"the token for the Ray cluster cannot be read: {error.strerror}",
+                f"the token for the Ray cluster cannot be read ({error.strerror})",
                 where=path,
                 hint="correct or unset RAY_AUTH_TOKEN_PATH",
             ) from error
@@ -42,20 +42,23 @@ def token() -> str | None:
 
 
 def token_refused(where: str) -> ClusterError:
-    """The error for a cluster that does not accept `token()`."""
+    """Return the error for a cluster that does not accept `token()`."""
     return ClusterError(
-        "the Ray cluster wants another token"
+        "the Ray cluster does not accept the token"
         if token()
-        else "the Ray cluster wants a token, and there is none",
+        else "the Ray cluster requires a token, but none is set",
         where=where,
-        hint="put the cluster's token into RAY_AUTH_TOKEN or ~/.ray/auth_token, or its file's name into "
-        "RAY_AUTH_TOKEN_PATH; `ray get-auth-token` prints it on the cluster's head",
+        hint=(
+            "put the cluster's token into RAY_AUTH_TOKEN or ~/.ray/auth_token, or the path of "
+            "its file into RAY_AUTH_TOKEN_PATH; `ray get-auth-token` prints the token on the "
+            "cluster's head node"
+        ),
     )
 
 
 def authenticate() -> None:
-    """Make the Ray of this process use the token, if there is one. An initialised Ray is left alone."""
-    # A hospital's machine does not phone home.
+    """Let the Ray of this process use the token, if there is one. An initialised Ray is not changed."""
+    # Ray's usage reports stay off: a hospital's machine must not send any.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if "RAY_AUTH_MODE" not in os.environ and token() is not None:
         os.environ["RAY_AUTH_MODE"] = "token"
@@ -65,16 +68,16 @@ def authenticate() -> None:
     import ray
 
     if not ray.is_initialized():
-        # Ray read the environment when it was imported, and may have kept an older token.
+        # Ray read the environment at its import, and may have cached an older token.
         raylet: Any = import_module("ray._raylet")
         raylet.Config.initialize("")
         raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def ensure_token() -> None:
-    """Make a token, if there is none, and `authenticate`.
+    """Make a token if there is none, and `authenticate`.
 
-    Ray would make one too, but readable by every user of the machine.
+    Ray would make one, too, but readable by every user of the machine.
     """
     if "RAY_AUTH_MODE" not in os.environ and token() is None:
         _make_token(_file())
@@ -91,14 +94,14 @@ def _make_token(file: Path) -> None:
         file.parent.mkdir(mode=0o700, exist_ok=True)
         draft.touch(mode=0o600)  # the owner's alone, whatever the umask
         draft.write_text(secrets.token_hex(32), encoding="utf-8")
-        # Two commands may start at once. The first token stays, and neither reads half of one.
+        # Two commands may start at once: the first token stays, and no process reads half of a token.
         with suppress(FileExistsError):
             os.link(draft, file)
     except OSError as error:
         raise ClusterError(
-            f"no token for the embedded Ray could be written: {error.strerror}",
+            f"the token for the embedded Ray cannot be written ({error.strerror})",
             where=str(file),
-            hint="make the folder writable, or put a long random text into RAY_AUTH_TOKEN",
+            hint="make the folder writable, or set RAY_AUTH_TOKEN to a long random text",
         ) from error
     finally:
         with suppress(OSError):

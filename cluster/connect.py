@@ -1,6 +1,6 @@
-"""Where a target runs: on a Ray that is embedded in this process, or on the cluster that it was sent to.
+"""Connections to Ray: a Ray embedded in this process, or the cluster of the job that this process is.
 
-Ray is imported inside the functions: `genray --help` must not wait for it.
+Ray is imported inside the functions, so that `genray --help` does not wait for it.
 """
 
 from __future__ import annotations
@@ -18,23 +18,24 @@ from genray.errors import ClusterError
 from genray.targets import Resources
 
 IN_JOB = "GENRAY_IN_JOB"
-"""Set in the environment of every job that `cluster.submit` starts."""
+"Variable in the environment of every job that `cluster.submit` starts."
 
 
 def inside_job() -> bool:
-    """Whether this process was started as a Ray job by `cluster.submit`."""
+    """Return whether this process is a Ray job of `cluster.submit`."""
     return os.environ.get(IN_JOB) == "1"
 
 
 @contextmanager
 def cluster(*, cpus: int | None = None) -> Iterator[Resources]:
-    """Connect this process to Ray for the length of a `with` block, and yield what the cluster has.
+    """Connect this process to Ray for a `with` block, and yield the resources of the cluster.
 
-    Inside a job that is the cluster which runs the job. Anywhere else it is a Ray of this process alone: on
-    the loopback interface only, and gone at the end. A Ray already initialised is used and left alone.
+    Inside a job this is the cluster of the job. Anywhere else it is a Ray of this process only, on the
+    loopback interface, which is stopped at the end. A Ray that is already initialised is used and not
+    stopped.
 
     Args:
-        cpus: CPUs of the embedded Ray; None takes all that this process may use.
+        cpus: CPUs of the embedded Ray; None: all that this process may use.
 
     Raises:
         ClusterError: Ray did not start.
@@ -48,15 +49,15 @@ def cluster(*, cpus: int | None = None) -> Iterator[Resources]:
     if not inside_job():
         ensure_token()
     try:
-        # In a job RAY_ADDRESS says which cluster this is.
+        # In a job, RAY_ADDRESS is the address of the cluster.
         ray.init(logging_level=logging.WARNING) if inside_job() else _embed(cpus or local_cpus())
     except Exception as error:
-        # Ray raises anything from ValueError to RuntimeError here, and may be half up.
+        # Ray raises errors of many types here, and may have started in part.
         ray.shutdown()
         raise ClusterError(
-            f"Ray did not start: {error}",
+            f"Ray did not start ({error})",
             where=os.environ.get("RAY_ADDRESS") if inside_job() else "embedded Ray",
-            hint="its logs are in /tmp/ray/session_latest/logs",
+            hint="see its logs in /tmp/ray/session_latest/logs",
         ) from error
     try:
         yield cluster_resources()
@@ -69,12 +70,12 @@ def _embed(cpus: int) -> None:
 
     with _loopback():
         ray.init(
-            # Workers' own lines would tear the progress display; Ray keeps them in files.
+            # Lines of workers would break the progress display; Ray writes them to files.
             log_to_driver=False,
-            # Without this, Ray joins any other cluster that was started on this machine.
+            # Without an address, Ray would join any other cluster on this machine.
             address="local",
             num_cpus=cpus,
-            # Ray Train complains at every step without it.
+            # Ray Train warns at every step without it.
             include_dashboard=True,
             dashboard_host="127.0.0.1",
             _node_ip_address="127.0.0.1",
@@ -84,14 +85,14 @@ def _embed(cpus: int) -> None:
 
 @contextmanager
 def _loopback() -> Iterator[None]:
-    """Let the Ray that starts in this block, and its processes, take 127.0.0.1 for an answer.
+    """Let the Ray that starts in this block, and its processes, listen on 127.0.0.1.
 
-    On Linux Ray replaces that by the address of the network card, and opens a dozen ports to the network;
-    on macOS and Windows it does not. This is the switch between the two.
+    On Linux, Ray replaces this address by that of the network card, and opens a dozen ports to the network;
+    on macOS and Windows it does not. The variable set here switches between the two.
     """
     constants = ray_private("_private.ray_constants")
     before = constants.ENABLE_RAY_CLUSTER
-    # This process has read the variable already; its children are yet to.
+    # This process has read the variable already; its children will read it.
     constants.ENABLE_RAY_CLUSTER = False
     try:
         with environment(RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0"):
@@ -102,7 +103,7 @@ def _loopback() -> Iterator[None]:
 
 @contextmanager
 def environment(**values: str) -> Iterator[None]:
-    """Set variables of the environment for the length of a `with` block."""
+    """Set variables of the environment for a `with` block."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -116,8 +117,8 @@ def environment(**values: str) -> Iterator[None]:
 
 
 def ray_private(name: str) -> Any:
-    """A module of Ray's for which there is no public or typed name.
+    """Import a module of Ray that has no public or typed name.
 
-    The tests hold each use to what it is for, and pyproject.toml holds Ray to one minor version.
+    Tests cover each use, and pyproject.toml pins Ray to one minor version.
     """
     return import_module(f"ray.{name}")

@@ -1,7 +1,6 @@
-"""Where a cluster's dashboard is, through which jobs are submitted, and whether genray can use it.
+"""Dashboards of clusters, through which jobs are submitted: their addresses, and a check that they answer.
 
-Ray finds other clusters of this machine unless it is told exactly which one is meant, so addresses are
-explicit here.
+Addresses are explicit here, as Ray otherwise connects to any cluster that it finds on this machine.
 """
 
 from __future__ import annotations
@@ -20,25 +19,25 @@ from cluster.connect import ray_private
 from genray.errors import ClusterError, SettingsError
 from genray.uris import secret_in
 
-_ANSWER_S = 5.0  # how long a cluster may take to answer at all
+_ANSWER_S = 5.0  # longest wait for a first answer
 _DASHBOARD_PORT = 8265
 _GCS_PORT = 6379
 
 
 def dashboard_address(address: str) -> str:
-    """The URL of the dashboard, where the Jobs API is, of the cluster at `address`.
+    """Return the URL of the dashboard, with the Jobs API, of the cluster at `address`.
 
     Args:
-        address: `auto` for the cluster that runs on this machine; `host`, `host:port` or a URL of the
-            dashboard; or `host:6379`, the address that `ray start --address` takes.
+        address: `auto` for the cluster on this machine; `host`, `host:port` or a URL of the
+            dashboard; or `host:6379`, the address for `ray start --address`.
 
     Raises:
-        SettingsError: there is a user and password in the address.
-        ClusterError: there is no cluster, more than one, or the address is of another kind.
+        SettingsError: the address contains a user name and a password.
+        ClusterError: there is no cluster, there are several, or the address is of another kind.
     """
     address = address.strip()
     if address == "auto":
-        # The same variables as Ray's own commands, in the same order.
+        # The same variables in the same order as Ray's commands.
         address = os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS") or "auto"
     if address == "auto":
         return _dashboard_of(_running_cluster())
@@ -60,7 +59,7 @@ def dashboard_address(address: str) -> str:
         )
     if separator and scheme not in ("http", "https"):
         raise ClusterError(
-            f"{scheme}:// is not an address of a Ray cluster",
+            f"{scheme}:// addresses are not of Ray clusters",
             where=address,
             hint=f"give the address of its dashboard, such as http://head:{_DASHBOARD_PORT}, or auto",
         )
@@ -80,41 +79,43 @@ def _split(url: str) -> tuple[str, int | None]:
         host = port = None
     if not host:
         raise ClusterError(
-            f"{url!r} is not an address",
+            f"{url!r} is not an address of a dashboard",
             hint=f"give the address of a Ray dashboard, such as http://head:{_DASHBOARD_PORT}, or auto",
         )
     return (f"[{host}]" if ":" in host else host), port
 
 
 def _running_cluster() -> str:
-    """The GCS address of the one cluster that has a node on this machine. Nothing is started."""
+    """Return the GCS address of the one cluster with a node on this machine, without starting anything."""
     services = ray_private("_private.services")
-    # The answer is kept for the life of the process otherwise.
+    # Ray would cache the answer for the life of the process.
     services.find_gcs_addresses.cache_clear()
     running = sorted(services.find_gcs_addresses())
     if not running:
         raise ClusterError(
             "no Ray cluster is running on this machine",
             where="--address auto",
-            hint="start one with `ray start --head`, give the address of another, or leave out --address to "
-            "run in this process",
+            hint=(
+                "start one with `ray start --head`, give the address of another cluster, or leave "
+                "out --address to run in this process"
+            ),
         )
-    # `ray start` notes its address; an embedded Ray, such as a training in another terminal, does not.
+    # `ray start` writes its address to a file; an embedded Ray, such as of another training, does not.
     latest = services.find_bootstrap_address(None)
     if len(running) > 1 and latest not in running:
         raise ClusterError(
             f"{len(running)} Ray clusters are running on this machine: {', '.join(running)}",
             where="--address auto",
-            hint=f"give the address of the dashboard of the one you mean, such as http://127.0.0.1:{_DASHBOARD_PORT}",
+            hint=f"give the address of the dashboard of one of them, such as http://127.0.0.1:{_DASHBOARD_PORT}",
         )
     return str(latest) if latest in running else running[0]
 
 
 def _dashboard_of(gcs: str) -> str:
-    """Ask the cluster's GCS (its central store) for the dashboard's address."""
+    """Ask the cluster's GCS (its central store) for the address of its dashboard."""
     host, port = _split(f"http://{gcs}")
     try:
-        # Ray's client tries for 40 s and prints from C++; a closed port can be told at once.
+        # Ray's client tries for 40 s and prints from C++; a closed port is found at once here.
         socket.create_connection((host.strip("[]"), port or _GCS_PORT), timeout=_ANSWER_S).close()
         authenticate()
         client = ray_private("_raylet").GcsClient(address=gcs)
@@ -123,38 +124,39 @@ def _dashboard_of(gcs: str) -> str:
         if "InvalidAuthToken" in str(error):
             raise token_refused(gcs) from error
         raise ClusterError(
-            f"the Ray cluster cannot be asked for its dashboard: {error}",
+            f"the Ray cluster does not answer the request for its dashboard ({error})",
             where=gcs,
-            hint="see that it runs and can be reached, or give the dashboard's address, usually "
+            hint="check that it runs and can be reached, or give the address of its dashboard, usually "
             f"http://{host}:{_DASHBOARD_PORT}",
         ) from error
     if not found:
         raise ClusterError(
-            "the Ray cluster has no dashboard, and so takes no jobs",
+            "the Ray cluster has no dashboard, so it cannot take jobs",
             where=gcs,
-            hint="start it with `ray start --head --include-dashboard=true`",
+            hint="start the cluster with `ray start --head --include-dashboard=true`",
         )
     return f"http://{found.decode()}"
 
 
 def check_dashboard(address: str, headers: Mapping[str, str], *, answer_s: float = _ANSWER_S) -> None:
-    """See that the dashboard of a cluster answers at the URL `address`, within seconds.
+    """Check that the dashboard of a cluster answers at the URL `address`, within seconds.
 
-    Ray's own client asks the same, with no time limit.
+    Ray's client does the same check without a time limit.
 
     Args:
-        address: of the dashboard.
-        headers: sent along, for the token.
-        answer_s: seconds that it may take to answer.
+        address: URL of the dashboard.
+        headers: HTTP headers with the token.
+        answer_s: longest wait for the answer, in seconds.
 
     Raises:
-        ClusterError: nothing answers, it is something else, refuses the token, or is another version of Ray.
+        ClusterError: nothing answers, it is no dashboard, it refuses the token, or its version of Ray
+            differs.
     """
     import ray
 
     request = Request(f"{address}/api/version")
     for name, value in headers.items():
-        # A redirect to another host must not carry the token there.
+        # A redirect to another host must not send the token there.
         request.add_unredirected_header(name, value)
     try:
         with urlopen(request, timeout=answer_s) as answer:
@@ -168,19 +170,22 @@ def check_dashboard(address: str, headers: Mapping[str, str], *, answer_s: float
         raise _not_ray(address, "it does not speak HTTP") from error
     except OSError as error:
         raise ClusterError(
-            f"no Ray cluster answers: {getattr(error, 'reason', error)}",
+            f"no Ray cluster answers ({getattr(error, 'reason', error)})",
             where=address,
-            hint="see that it runs (`ray start --head` starts one), that this is its dashboard's address and "
-            "that it can be reached from here",
+            hint=(
+                "check that it runs (`ray start --head` starts one), that this is the address of its "
+                "dashboard, and that it can be reached from here"
+            ),
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise _not_ray(address, "its answer is not Ray's") from error
-    # Ray promises nothing across minor versions, and genray's code is sent to run there.
+    # Ray's minor versions are not compatible, and genray's code is sent to run there.
     if theirs.split(".")[:2] != ray.__version__.split(".")[:2]:
         raise ClusterError(
-            f"the cluster runs Ray {theirs}, and genray needs {ray.__version__}",
+            f"the cluster runs Ray {theirs}, but genray needs {ray.__version__}",
             where=address,
-            hint=f"install ray=={ray.__version__} on the cluster, or use a genray that was made for {theirs}",
+            hint=f"install ray=={ray.__version__} on the cluster, or use a version of genray for Ray "
+            f"{theirs}",
         )
 
 
@@ -188,5 +193,5 @@ def _not_ray(address: str, reason: str) -> ClusterError:
     return ClusterError(
         f"this is not the dashboard of a Ray cluster: {reason}",
         where=address,
-        hint="give the address that `ray start --head` prints for the dashboard, usually port 8265",
+        hint=("give the address of the dashboard that `ray start --head` prints, usually with port 8265"),
     )

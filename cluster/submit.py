@@ -1,7 +1,7 @@
-"""Send a target to a Ray cluster as a job, watch it, and stop it.
+"""Jobs on a Ray cluster: submit a target as a job, follow it, and stop it.
 
-The code travels with the job: our packages and nothing else, so that data which lies beside them never leaves
-the machine. So do the job's settings, as a file: a command line would show them in Ray's lists and logs.
+The job carries the code, genray's packages only, so that data beside them never leaves the machine. It
+carries its settings as a file, as a command line would show them in Ray's lists and logs.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 PACKAGES = ("genray", "cluster", "jobs", "pipelines", "monitors", "configs")
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
-# What a job runs with, unless the caller says otherwise. Ray's own stop is SIGTERM and, 3 s later, SIGKILL;
-# a training needs longer to write its checkpoint. A file name in an old encoding, printed as it is, would
-# make the whole log unreadable to Ray.
+# Default environment of a job. By default Ray stops a job with SIGTERM and, 3 s later, SIGKILL;
+# a training needs longer to write its checkpoint. A file name in an old encoding, printed unchanged, would
+# make the whole log unreadable for Ray.
 _ENVIRONMENT = {
     IN_JOB: "1",
     "PYTHONUNBUFFERED": "1",
@@ -47,21 +47,21 @@ _ENVIRONMENT = {
     "RAY_JOB_STOP_WAIT_TIME_S": "60",
 }
 
-# Ray's client tells every file that it reads and every connection that ends.
+# Ray's client logs every file that it reads and every connection that closes.
 _CHATTY = (
     "ray._private.runtime_env.packaging",
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
 )
-_POLL_S = 1.0  # how often a job that is followed is asked whether it has ended
-_QUIET_S = 60.0  # a stream that says nothing for so long is given up: its connection may be dead
-_TIMEOUT_S = (5.0, 120.0)  # to connect, and to answer: submitting may wait for a busy head
-_LOST_S = 60.0  # for so long a cluster may be out of reach while a job is followed
+_POLL_S = 1.0  # seconds between checks whether a followed job has finished
+_QUIET_S = 60.0  # seconds of silence after which a stream is reopened, as its connection may be dead
+_TIMEOUT_S = (5.0, 120.0)  # seconds to connect, and to answer: submitting may wait for a busy head node
+_LOST_S = 60.0  # seconds that a cluster may be out of reach while a job is followed
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job on a cluster. `target` and `run` are empty when genray did not submit it."""
+    """A job on a cluster; `target` and `run` are empty if genray did not submit it."""
 
     id: str
     target: str
@@ -74,12 +74,12 @@ class Job:
 
     @property
     def over(self) -> bool:
-        """Whether it has ended, one way or another."""
+        """Whether the job has ended, with any status."""
         return self.status in ENDED
 
 
 class Jobs:
-    """The jobs of one cluster: submits, lists, follows and stops them. `connect` makes it.
+    """Jobs of one cluster: submits, lists, follows and stops them; `connect` makes it.
 
     Args:
         address: URL of the cluster's dashboard.
@@ -94,13 +94,13 @@ class Jobs:
 
     @classmethod
     def connect(cls, address: str, *, lost_s: float = _LOST_S) -> Jobs:
-        """The jobs of the cluster at `address`: what `cluster.dashboard.dashboard_address` takes.
+        """Connect to the cluster at `address`, in any form that `cluster.dashboard.dashboard_address` takes.
 
         Raises:
-            ClusterError: nothing answers there, the token is refused, or it is another version of Ray.
+            ClusterError: nothing answers, the token is refused, or the version of Ray differs.
         """
         dashboard = dashboard_address(address)
-        # Given in so many words, the token does not depend on what Ray read when it was imported.
+        # As an explicit header, the token does not depend on what Ray read at its import.
         secret = token()
         headers = {"Authorization": f"Bearer {secret}"} if secret else {}
         check_dashboard(dashboard, headers)
@@ -109,13 +109,13 @@ class Jobs:
 
         for name in _CHATTY:
             logging.getLogger(name).setLevel(logging.WARNING)
-        # RAY_ADDRESS in the environment would win over the address that was asked for.
+        # RAY_ADDRESS in the environment would override the given address.
         with _cluster_errors(dashboard, "connecting"), environment(RAY_API_SERVER_ADDRESS=dashboard):
             client = JobSubmissionClient(dashboard, headers=headers)
         inner: Any = client
-        # Ray would wait for an answer for ever.
+        # Ray would wait for an answer without end.
         inner._do_request = partial(inner._do_request, timeout=_TIMEOUT_S)
-        # Ray passes its None on to aiohttp, which deprecates that; both mean: verify certificates.
+        # Ray passes its None to aiohttp, which deprecates it; both mean to verify certificates.
         inner._ssl_context = True
         return cls(dashboard, client, lost_s=lost_s)
 
@@ -128,17 +128,17 @@ class Jobs:
         env: Mapping[str, str] | None = None,
         files: Mapping[str, str] | None = None,
     ) -> str:
-        """Start a job and return its id. Its working directory is a copy of the code: give absolute paths.
+        """Start a job and return its id. Its working directory is a copy of the code, so give absolute paths.
 
         Args:
             entrypoint: the command and its arguments.
-            target: what is run, for the id and for `list`.
-            run: the name of the run, for the same.
+            target: name of the target, for the id and for `list`.
+            run: name of the run, for the same.
             env: further environment variables of the job.
             files: text files beside the code in the job's working directory, by name.
         """
         job_id = f"genray-{_slug(target)}-{_slug(run)}-{secrets.token_hex(3)}"
-        # Ray would warn about each folder that it leaves out by itself.
+        # Ray would warn about each folder that it excludes by default.
         with (
             tempfile.TemporaryDirectory(prefix="genray-job-") as folder,
             _cluster_errors(self.address, "submitting"),
@@ -153,10 +153,10 @@ class Jobs:
             )
 
     def status(self, job_id: str) -> Job:
-        """The job as it is now.
+        """Return the current state of the job.
 
         Raises:
-            UsageError: there is no such job; the message lists those there are, the nearest name first.
+            UsageError: there is no such job; the hint lists the jobs, the nearest name first.
         """
         with _cluster_errors(self.address, "looking up the job"):
             try:
@@ -167,18 +167,18 @@ class Jobs:
         raise self._unknown(job_id)
 
     def logs(self, job_id: str) -> str:
-        """All that the job has printed so far."""
+        """Return everything that the job has printed so far."""
         self.status(job_id)
         with _cluster_errors(self.address, "reading the log"):
             return self._client.get_job_logs(job_id)
 
     def stop(self, job_id: str, wait: float | None = None) -> Job:
-        """Ask a job to stop, and wait for that. A job that has ended stays as it is.
+        """Ask a job to stop, and wait for its end. A finished job is not changed.
 
         Args:
             job_id: the job.
-            wait: seconds to wait, 0 for none. None waits until it has ended, at most a little longer than
-                RAY_JOB_STOP_WAIT_TIME_S: then Ray kills it.
+            wait: seconds to wait, 0: not at all. None: until the job has ended, which takes little longer
+                than RAY_JOB_STOP_WAIT_TIME_S, as Ray kills it then.
         """
         job = self.status(job_id)
         if job.over:
@@ -187,7 +187,7 @@ class Jobs:
         asked = False
         while True:
             if not asked:
-                # Ray says no while it is still starting the job.
+                # Ray refuses while it is still starting the job.
                 with _cluster_errors(self.address, "stopping the job"):
                     asked = self._client.stop_job(job_id)
             job = self.status(job_id)
@@ -196,13 +196,13 @@ class Jobs:
             time.sleep(0.3)
 
     def follow(self, job_id: str, write: Callable[[str], None]) -> int:
-        """Pass the job's log to `write`, in pieces and to its end, and return the job's exit code.
+        """Pass the job's log to `write`, in pieces and to its end; returns the job's exit code.
 
-        A dropped connection is taken up again where it broke off. Ctrl-C (KeyboardInterrupt) ends the
-        following and leaves the job alone.
+        After a lost connection the log continues where it broke off. Ctrl-C (KeyboardInterrupt) stops
+        following, and does not change the job.
 
         Raises:
-            ClusterError: the cluster was out of reach for a minute. The job may still run.
+            ClusterError: the cluster was out of reach for a minute; the job may still run.
         """
         written = 0
 
@@ -218,7 +218,7 @@ class Jobs:
             job = self._found_again(job_id)
             if not job.over:
                 time.sleep(_POLL_S)
-        # Ray closes a stream that broke between its own processes as if the log had ended there.
+        # Ray closes a stream that broke between its processes as if the log had ended.
         try:
             rest = self.logs(job_id)[written:]
         except ClusterError as error:
@@ -226,9 +226,9 @@ class Jobs:
         if rest:
             write_on(rest)
         if job.exit_code is None:
-            # A job that was stopped ends as after Ctrl-C.
+            # A stopped job exits as after Ctrl-C.
             return {"SUCCEEDED": 0, "STOPPED": 130}.get(job.status, 1)
-        # A shell's way to say that a signal ended it.
+        # A shell's exit code for a process that a signal ended.
         return job.exit_code if job.exit_code >= 0 else 128 - job.exit_code
 
     def _found_again(self, job_id: str) -> Job:
@@ -248,11 +248,17 @@ class Jobs:
         return UsageError(
             f"no job is called {job_id!r}",
             where=self.address,
-            hint=f"there are: {', '.join(near[:10])}" if near else "no job was submitted to this cluster yet",
+            hint=f"jobs: {', '.join(near[:10])}"
+            if near
+            else (
+                "no job was submitted to this cluster yet; `genray jobs list --address` lists jobs "
+                "of another one"
+            ),
         )
 
     def list(self, *, everything: bool = False) -> builtins.list[Job]:
-        """The jobs that genray submitted, the newest first; or `everything` that runs or ran there."""
+        """Return the jobs that genray submitted, the newest first; with `everything`, all jobs of the
+        cluster."""
         with _cluster_errors(self.address, "listing the jobs"):
             jobs = [_job(details) for details in self._client.list_jobs()]
         never = datetime.min.replace(tzinfo=UTC)
@@ -262,7 +268,7 @@ class Jobs:
 
 @contextmanager
 def _cluster_errors(address: str, doing: str) -> Iterator[None]:
-    """Turn what Ray's client raises while `doing` something at `address` into our errors."""
+    """Turn errors that Ray's client raises while `doing` something at `address` into genray's errors."""
     from ray.exceptions import AuthenticationError
 
     try:
@@ -270,21 +276,23 @@ def _cluster_errors(address: str, doing: str) -> Iterator[None]:
     except AuthenticationError as error:
         raise token_refused(address) from error
     except OSError as error:
-        # Both the built-in ConnectionError and everything that requests raises.
+        # The built-in ConnectionError and all errors of requests.
         raise ClusterError(
             f"the cluster stopped answering while {doing}",
             where=address,
-            hint="see that it runs and can be reached, then try again",
+            hint="check that it runs and can be reached, then try again",
         ) from error
     except (RuntimeError, ValueError) as error:
-        # Ray's answer may be the whole traceback of its server; what happened is its last line.
+        # Ray's answer may be the traceback of its server, whose last line is the error.
         lines = [line for line in str(error).splitlines() if line.strip(" .")]
         reason = lines[-1].strip() if lines else repr(error)
-        raise ClusterError(f"the cluster refused {doing}: {reason}", where=address) from error
+        raise ClusterError(
+            f"the cluster refused the request while {doing} ({reason})", where=address
+        ) from error
 
 
 def _stage(root: Path, folder: Path, files: Mapping[str, str]) -> None:
-    """Lay what travels with a job into `folder`: our packages in `root`, a checkout or where they are
+    """Copy the files of a job to `folder`: genray's packages in `root`, a checkout or where they are
     installed, and `files`."""
     for name in PACKAGES:
         if (root / name).is_dir():
@@ -329,15 +337,14 @@ async def stream(
 ) -> None:
     """Pass the text of `log`, without its first `skip` characters, to `write`.
 
-    Returns when the log ends, when its connection breaks or is silent for long, when the cluster cannot be
-    asked, or soon after the job is `over`; which of them it was is for the caller to find out. What `write`
-    raises is passed on.
+    Returns when the log ends, when its connection breaks or is silent for long, when the cluster does not
+    answer, or soon after the job is `over`; the caller finds out which. Errors of `write` are passed on.
 
     Args:
-        log: the text in pieces, from its beginning.
-        skip: characters that were written before.
-        write: takes what is new.
-        over: whether the job has ended.
+        log: text in pieces, from its beginning.
+        skip: number of characters that were written before.
+        write: takes the new text.
+        over: returns whether the job has ended.
         poll_s: seconds between calls of `over`.
         quiet_s: seconds of silence after which the connection is given up.
     """
@@ -349,7 +356,7 @@ async def stream(
         write(text)
 
     pump = asyncio.create_task(_pump(log, skip, write_on))
-    # Ray closes the stream some 5 s after the job has ended; asking is quicker.
+    # Ray closes the stream some 5 s after the job has ended; a check is quicker.
     try:
         while not pump.done() and time.monotonic() - heard < quiet_s:
             await asyncio.wait({pump}, timeout=poll_s)
@@ -373,7 +380,7 @@ async def _pump(log: AsyncGenerator[str, None], skip: int, write: Callable[[str]
                 text = await anext(log)
             except (StopAsyncIteration, ClientError, OSError, RuntimeError):
                 return
-            # Ray has no way to ask for a part: every stream starts at the beginning.
+            # Ray cannot send a part: every stream starts at the beginning.
             fresh, skip = text[skip:], max(0, skip - len(text))
             if fresh:
                 write(fresh)

@@ -1,22 +1,22 @@
-"""The errors that genray raises on purpose, each saying what, where, and what to do next.
+"""Errors that genray raises on purpose; each says what was wrong, where, and what to do next.
 
     GenrayError                exit code 1: something failed while running
-    ├── ClusterError           a Ray cluster that does not answer, or says no
-    ├── TrainingError          a training that cannot go on
-    │   └── Diverged           a loss or weight that is NaN, infinite or exploding
-    ├── BulkError              a bulk run that cannot go on
-    ├── StorageFull            no room for an output; the previous one is whole
-    ├── Interrupted            stopped on request; the same command goes on (exit code 130)
-    └── UsageError             exit code 2: what was asked for cannot work; nothing was started
+    ├── ClusterError           a Ray cluster that does not answer, or refuses the request
+    ├── TrainingError          a training that cannot continue
+    │   └── Diverged           a loss or weight that is NaN, infinite or above the limit
+    ├── BulkError              a bulk run that cannot continue
+    ├── StorageFull            no space for an output; the previous one is intact
+    ├── Interrupted            stopped on request; the same command resumes (exit code 130)
+    └── UsageError             exit code 2: the request cannot work; nothing was started
         ├── SettingsError      an unknown key, a wrong type, values that contradict each other
         │   └── YamlTooMuch        a settings file whose aliases, size or nesting are beyond the limits
         ├── DataError          missing data, no pairs, images too small, too many broken ones
         ├── BundleError        a bundle that cannot be used
         │   ├── BundleMissing      no such folder, or a file of it is missing or unreadable
         │   ├── BundleTooNew       written by a later version of genray
-        │   ├── BundleUnknown      it names a network or a setting that genray does not have
-        │   ├── BundleMismatch     its weights are not those of its network, or it is for something else
-        │   └── BundleUnsafe       a path that leaves the folder, or a file of absurd size
+        │   ├── BundleUnknown      it names a network or setting that genray does not have
+        │   ├── BundleMismatch     its weights do not fit its network, or it is for another use
+        │   └── BundleUnsafe       a path outside the folder, or an implausibly large file
         ├── ResourceError      more workers, CPUs or GPUs than there are
         └── RunError           a run name that is taken, busy, or was made with other settings
 
@@ -33,7 +33,7 @@ from genray.uris import without_secrets
 
 
 class GenrayError(Exception):
-    """Base of the tree. Its text may be a library's: secrets in URIs are taken out of it.
+    """Base of genray's errors. Its text may be a library's: secrets in URIs are removed from it.
 
     Args:
         what: what was wrong, naming the thing that was asked for.
@@ -43,9 +43,9 @@ class GenrayError(Exception):
 
     exit_code = 1
     agreed = False
-    """Whether all workers of a group raise this error together, so that none waits for another."""
+    ("Whether all workers of a group raise this error together, so that none waits for another.")
     advice: str | None = None
-    """The hint of an error that is raised without one of its own."""
+    "Hint of an error that is raised without its own."
 
     def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
         self.what = without_secrets(what)
@@ -63,7 +63,7 @@ class GenrayError(Exception):
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, str | None]:
-        """Plain values, for another process or a file; `error_from_json` makes the error again."""
+        """Return plain values, for another process or a file; `error_from_json` restores the error."""
         return {"kind": type(self).__name__, "what": self.what, "where": self.where, "hint": self.hint}
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -72,8 +72,8 @@ class GenrayError(Exception):
 
 
 def error_from_json(values: Mapping[str, str | None]) -> GenrayError:
-    """The error that `GenrayError.as_json` wrote down; of a kind that this version does not have, a plain
-    `GenrayError`."""
+    """Return the error that `GenrayError.as_json` wrote; a plain `GenrayError` if this version does not have
+    its kind."""
     kind = globals().get(values.get("kind") or "")
     if not (isinstance(kind, type) and issubclass(kind, GenrayError)):
         kind = GenrayError
@@ -85,7 +85,7 @@ class ClusterError(GenrayError):
 
 
 class TrainingError(GenrayError):
-    """A training that cannot go on."""
+    """A training that cannot continue."""
 
 
 class Diverged(TrainingError):
@@ -93,21 +93,21 @@ class Diverged(TrainingError):
 
 
 class BulkError(GenrayError):
-    """A bulk run that cannot go on; what it recorded so far is whole."""
+    """A bulk run that cannot continue; what it recorded so far is intact."""
 
 
 class StorageFull(GenrayError):
-    """No room was left for an output. The output it would have replaced is untouched."""
+    """There was no space for an output; the output that it would have replaced is unchanged."""
 
 
 class Interrupted(GenrayError):
-    """The run was asked to stop, and wrote first what it needs to go on."""
+    """The run was asked to stop, and first wrote what it needs to resume."""
 
     exit_code = 130
 
 
 class UsageError(GenrayError):
-    """What was asked for cannot work; found before anything started."""
+    """The request cannot work; found before anything started."""
 
     exit_code = 2
 
@@ -139,19 +139,19 @@ class BundleTooNew(BundleError):
 class BundleUnknown(BundleError):
     """The bundle names a network or setting that does not exist here."""
 
-    advice = "use the genray that wrote the bundle, or train it again with this one"
+    advice = "use the version of genray that wrote the bundle, or train it again with this one"
 
 
 class BundleMismatch(BundleError):
-    """A tensor is missing, left over, or of another shape or type than the network's."""
+    """A tensor is missing, superfluous, or of another shape or type than the network's."""
 
-    advice = "its parts are of different bundles, or edited: copy it again, or train it again"
+    advice = "its files come from different bundles or were edited: copy it again, or train it again"
 
 
 class BundleUnsafe(BundleError):
-    """A path in the bundle leaves its folder, or a file is absurdly large."""
+    """A path in the bundle leads outside its folder, or a file is implausibly large."""
 
-    advice = "no training writes this: take the bundle from whoever trained it, or train it again"
+    advice = "genray does not write such bundles: get the bundle from its author again, or train it again"
 
 
 class ResourceError(UsageError):

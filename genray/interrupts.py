@@ -1,4 +1,4 @@
-"""Ctrl-C and its kin: the first asks long work to stop well, the second ends the process."""
+"""Signals: the first Ctrl-C asks long work to stop with its state saved, the second ends the process."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from types import FrameType
 
 @contextmanager
 def stop_on_signals(requested: Callable[[], bool], request: Callable[[], None]) -> Iterator[None]:
-    """Turn the first SIGINT, SIGTERM or SIGHUP into a request to stop; the second is a KeyboardInterrupt.
+    """Turn the first SIGINT, SIGTERM or SIGHUP into a request to stop, and the second into a
+    KeyboardInterrupt.
 
-    Outside of the main thread signals cannot be taken, and nothing changes.
+    Outside of the main thread signals cannot be handled, and nothing changes.
 
     Args:
-        requested: whether the work was asked to stop already.
-        request: ask it to stop.
+        requested: returns whether the work was asked to stop already.
+        request: asks the work to stop.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

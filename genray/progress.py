@@ -25,9 +25,9 @@ _NOTES = "notes.log"
 
 @dataclass(frozen=True)
 class Tick:
-    """How far long work is: `step` of `steps`, in a training optimizer steps over all epochs.
+    """State of long work: `step` of `steps` (in a training, optimizer steps over all epochs).
 
-    `unit` is what a step is, `samples` what is counted in a second; work without epochs has 0 `epochs`.
+    `unit` names a step, `samples` the things that are counted per second; work without epochs has 0 `epochs`.
     """
 
     epoch: int
@@ -42,28 +42,28 @@ class Tick:
 
     @property
     def place(self) -> str:
-        """Such as "epoch 3/20", or nothing where there are no epochs."""
+        """Return "epoch 3/20" or the like; nothing if the work has no epochs."""
         return f"epoch {self.epoch}/{self.epochs}" if self.epochs else ""
 
 
 class Display(Protocol):
-    """Where progress goes. Everything is written to standard error: standard output is for results."""
+    """Output of progress, written to standard error: standard output is for results."""
 
     def tick(self, tick: Tick) -> None:
-        """Show the newest state; called a few times a second."""
+        """Show the newest state; called a few times per second."""
 
     def note(self, text: str) -> None:
-        """Show a line that stays."""
+        """Show a line that remains on the screen."""
 
     def row(self, row: Mapping[str, Any], text: str) -> None:
-        """Show `text`, the line of an epoch that ended, whose numbers are `row`."""
+        """Show `text`, the line of a finished epoch, whose numbers are `row`."""
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Restore the terminal."""
 
 
 class LineDisplay:
-    """A plain line every `every` seconds, for logs and pipes."""
+    """Prints a plain line every `every` seconds, for logs and pipes."""
 
     def __init__(self, every: float = 15.0) -> None:
         self._every = every
@@ -80,7 +80,7 @@ class LineDisplay:
             )
 
     def note(self, text: str) -> None:
-        with suppress(OSError):  # nobody reads it any more: the work goes on
+        with suppress(OSError):  # the reader is gone: the work continues
             print(text, file=sys.stderr, flush=True)
 
     def row(self, row: Mapping[str, Any], text: str) -> None:
@@ -91,7 +91,7 @@ class LineDisplay:
 
 
 class LiveDisplay:
-    """One line that is redrawn in place, with a bar."""
+    """Redraws one line with a bar in place."""
 
     def __init__(self, console: Console) -> None:
         columns: list[ProgressColumn] = [
@@ -99,7 +99,7 @@ class LiveDisplay:
             _fixed("{task.fields[unit]} {task.completed:.0f}/{task.total:.0f}"),
             _fixed("{task.fields[left]} left"),
         ]
-        # What does not fit would push out what matters.
+        # A line that is too long would push the bar out of sight.
         if console.width >= 130:
             columns.insert(1, BarColumn(bar_width=24))
         if console.width >= 100:
@@ -133,7 +133,8 @@ class LiveDisplay:
 
 
 class FileDisplay:
-    """Progress for another process: the newest tick in `progress.json`, notes appended to `notes.log`."""
+    """Writes progress for another process: the newest tick to `progress.json`, notes to the end of
+    `notes.log`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -160,12 +161,12 @@ class FileDisplay:
 
 
 class FileFollower:
-    """Shows on a display what a `FileDisplay` in another process writes to `folder`.
+    """Shows the progress that a `FileDisplay` in another process writes to `folder`.
 
     Args:
-        folder: that of the `FileDisplay`.
-        display: where it is shown.
-        start: the byte of the notes to begin at.
+        folder: the folder of the `FileDisplay`.
+        display: shows the progress.
+        start: byte of the notes to start at.
     """
 
     def __init__(self, folder: Path, display: Display, start: int = 0) -> None:
@@ -176,7 +177,7 @@ class FileFollower:
 
     @classmethod
     def from_now(cls, folder: Path, display: Display) -> FileFollower:
-        """One that passes over the notes that are there: they are of earlier attempts."""
+        """Return a follower that skips the existing notes, which are of earlier attempts."""
         notes = folder / _NOTES
         return cls(folder, display, notes.stat().st_size if notes.exists() else 0)
 
@@ -200,7 +201,7 @@ class FileFollower:
 
 
 def default_display() -> Display:
-    """The right display for standard error."""
+    """Return the display that suits standard error."""
     console = Console(stderr=True)
     live = console.is_terminal and not console.is_dumb_terminal
     return LiveDisplay(console) if live else LineDisplay()

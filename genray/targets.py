@@ -1,7 +1,7 @@
-"""The targets: what can be submitted, and what a target asks of the machine or cluster that it runs on.
+"""Targets, which can be submitted, and the resources that a target needs.
 
 A target is a YAML file in `configs/` and a module of the same stem in `jobs`, `pipelines` or `monitors` that
-holds a `TARGET`.
+defines `TARGET`.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Resources:
 
 @dataclass(frozen=True)
 class Demand:
-    """What a target asks for: fewest and most workers, what each holds, and CPUs for Ray Data beside them.
+    """Resources that a target needs: fewest and most workers, those of each worker, and CPUs for Ray Data.
 
-    `where` is the group of settings that the request comes from.
+    `where` is the group of settings that determines them.
     """
 
     workers: tuple[int, int]
@@ -46,90 +46,90 @@ class Demand:
 
 
 class Outcome(Protocol):
-    """What came of a run."""
+    """The result of a run."""
 
     def as_json(self) -> dict[str, Any]:
-        """For programs: plain JSON values."""
+        """Return plain JSON values, for programs."""
 
     def rows(self) -> Iterable[tuple[str, str]]:
-        """For the terminal: names and values."""
+        """Return names and values, for the terminal."""
 
 
 class PreparedTarget(Protocol):
-    """A target whose settings and inputs were found to be right."""
+    """A target whose settings and inputs were checked."""
 
     @property
     def lines(self) -> Sequence[str]:
-        """What will be done, for a person."""
+        """Lines that say what will be done."""
 
     def needs_ray(self, attached: bool) -> bool:
-        """Whether Ray has to run; `attached`: this process is the driver of a job on a cluster."""
+        """Return whether Ray has to run; `attached`: this process is the driver of a job on a cluster."""
 
     def demand(self, have: Resources) -> Demand:
-        """What it asks for, where there is `have`."""
+        """Return the resources that the target needs, of the available ones `have`."""
 
     @property
     def folder(self) -> Path:
-        """Where it will be written."""
+        """The folder that the results are written to."""
 
     def run(self, display: Display, have: Resources, attached: bool) -> Outcome:
-        """Do it; returns the outcome."""
+        """Run the target; returns the outcome."""
 
 
 class TargetImplementation(Protocol):
-    """What a target's module calls `TARGET`."""
+    """A target's code: the `TARGET` of its module."""
 
     @property
     def settings_class(self) -> type[Settings]:
-        """The settings that it takes."""
+        """The class of its settings."""
 
     def prepare(
         self, settings: Any, target: str, name: str | None, note: Callable[[str], None]
     ) -> PreparedTarget:
-        """Find everything that is wrong before anything starts; `name` is that of the run."""
+        """Check settings and inputs before anything starts; `name` is the name of the run."""
 
 
 @runtime_checkable
 class CompositeTarget(Protocol):
-    """What the module of a target that runs other targets calls `TARGET`."""
+    """A target that runs other targets: the `TARGET` of its module."""
 
     @property
     def settings_class(self) -> type[Settings]:
-        """The settings that it takes."""
+        """The class of its settings."""
 
     def compose(self, settings: Any, load: Callable[..., Any]) -> tuple[TargetImplementation, Any]:
-        """What to prepare, and `settings` with the paths of the other targets made absolute.
+        """Return the target to prepare, and `settings` with the paths of the other targets made absolute.
 
         Args:
             settings: an instance of `settings_class`.
-            load: makes the other targets' settings, see `genray.settings.load.load`.
+            load: loads the other targets' settings, see `genray.settings.load.load`.
         """
 
 
 @dataclass(frozen=True)
 class Target:
-    """A target's name, what it does in one line, and the module that does it."""
+    """A target: its name, a one-line summary, and its module."""
 
     name: str
     summary: str
     module: str
 
     def load(self) -> TargetImplementation | CompositeTarget:
-        """Import the module: this is where torch and the rest are first imported."""
+        """Import the module, and with it torch and other large packages."""
         implementation: TargetImplementation | CompositeTarget = importlib.import_module(self.module).TARGET
         return implementation
 
 
 def all_targets() -> list[Target]:
-    """Every target, by name. Imports none of them."""
+    """Return every target, sorted by name; imports none of their modules."""
     return [_target(name) for name in shipped_targets()]
 
 
 def find_target(name: str) -> Target:
-    """The target of that name.
+    """Return the target `name`.
 
     Raises:
-        UsageError: there is none; names the nearest, or all.
+        UsageError: there is none; the message names the nearest, the hint all.
     """
     targets = {target.name: target for target in all_targets()}
     if name in targets:
@@ -137,12 +137,12 @@ def find_target(name: str) -> Target:
     near = difflib.get_close_matches(name, targets, n=1)
     raise UsageError(
         f"no target is called {name!r}" + (f"; did you mean {near[0]}?" if near else ""),
-        hint=f"there are: {', '.join(targets)}",
+        hint=f"targets: {', '.join(targets)}",
     )
 
 
 def _target(name: str) -> Target:
-    # The first line of the YAML is the target's summary: one place to write it, readable without imports.
+    # The first line of the YAML is the summary of the target, which is read without importing its module.
     summary = shipped_text(name).partition("\n")[0].lstrip("# ").strip()
     stem = name.replace("-", "_")
     for package in _PACKAGES:

@@ -1,1 +1,1 @@
-"""Data in, bundle out: one recipe per training target, and the loop that all of them share."""
+"""Training, data in and bundle out: one recipe per target, and the loop that all of them share."""

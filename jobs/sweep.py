@@ -1,4 +1,4 @@
-"""A sweep: one training target with many settings, which are found to be right before any trial starts."""
+"""The target sweep: one training target with many settings, all checked before any trial starts."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from jobs.sweeping.trials import Trial, find_training
 from jobs.training.settings import TrainSettings
 from jobs.training.target import Training
 
-# Settings beside those of the data that say whether the data can be trained on.
+# Settings outside of the group data that the check of the data depends on.
 _DATA_DEPENDS_ON = {"model.kind", "loop.batch_size", "loop.accumulate"}
 
 
 class SweepTarget:
-    """What the command needs of the sweep."""
+    """The target sweep, as the command uses it."""
 
     settings_class = SweepSettings
 
     def compose(self, settings: SweepSettings, load: Callable[..., Any]) -> tuple[Sweep, SweepSettings]:
-        """The sweep of one target, and `settings` with the paths in it made absolute.
+        """Return the sweep of one target, and `settings` with their paths made absolute.
 
         Raises:
-            UsageError: there is no such target, nothing to sweep, or a trial's settings are wrong.
+            UsageError: no such target, nothing to sweep over, or wrong settings of a trial.
         """
         sweep = Sweep(find_training(settings.sweep.target), load)
         return sweep, sweep.absolute(settings)
@@ -38,8 +38,8 @@ class Sweep:
     """The sweep of one target.
 
     Args:
-        training: the target.
-        load: makes its settings, see `genray.settings.load.load`.
+        training: the training target.
+        load: loads its settings, see `genray.settings.load.load`.
     """
 
     settings_class: type[Settings] = SweepSettings
@@ -49,7 +49,7 @@ class Sweep:
         self._load = load
 
     def absolute(self, settings: SweepSettings) -> SweepSettings:
-        """`settings` with every path in those of the trials made absolute; for this all are checked."""
+        """Return `settings` with every path of the trials made absolute, after checking them all."""
         shared = flatten(settings.sweep.settings)
         space = flatten(settings.sweep.space)
         for point, loaded in self._settings_of_points(settings):
@@ -66,10 +66,10 @@ class Sweep:
     def prepare(
         self, settings: SweepSettings, target: str, name: str | None, note: Callable[[str], None]
     ) -> PreparedSweep:
-        """Open the data of the trials and find everything that is wrong with it and the settings.
+        """Open the data of the trials, and check it and the settings.
 
         Raises:
-            UsageError: the sweep, or one of its trials, cannot work.
+            UsageError: the settings or the data of a trial cannot be used.
         """
         run = Run.named(settings.runs, name, target)
         trials = self.find_trials(settings, run)
@@ -77,10 +77,10 @@ class Sweep:
         return prepare_sweep(settings, self.training, run, trials, lines)
 
     def find_trials(self, settings: SweepSettings, run: Run) -> list[Trial]:
-        """The trials, with their runs inside that of the sweep.
+        """Return the trials, whose runs lie inside the run of the sweep.
 
         Raises:
-            SettingsError: a trial's settings are wrong.
+            SettingsError: wrong settings of a trial.
         """
         runs = str(run.folder / "trials")
         pairs = list(self._settings_of_points(settings))
@@ -95,12 +95,14 @@ class Sweep:
         ]
 
     def _settings_of_points(self, settings: SweepSettings) -> Iterator[tuple[Point, TrainSettings]]:
-        """The points of the space, with the settings that each makes of the target's."""
+        """Return the points of the space, each with the target's settings at it."""
         sweep = settings.sweep
         points = find_points(sweep.space, sweep.samples, settings.seed)
         if "runs" in sweep.settings or "runs" in points[0]:
             raise SettingsError(
-                "the runs of the trials are inside the sweep's", where="sweep.settings.runs", hint="give runs"
+                "trials cannot have a setting runs: their runs lie inside the sweep's",
+                where="sweep.settings.runs",
+                hint="set runs of the sweep instead",
             )
         for point, name in zip(points, point_names(points), strict=True):
             yield point, self._load_trial(settings, point, name)
@@ -117,14 +119,14 @@ class Sweep:
             raise SettingsError(error.what, where=where, hint=error.hint) from None
         if loaded.loop.worker_range != (1, 1):
             raise SettingsError(
-                "a trial trains in one process; trials run side by side",
+                "a trial trains in one process; parallel trials share the machine",
                 where=f"loop.workers of trial {name}",
-                hint="leave out loop.workers; sweep.cpus_per_trial says how much each takes",
+                hint="leave out loop.workers, and set sweep.cpus_per_trial instead",
             )
         return loaded
 
     def _check_data(self, trials: Sequence[Trial], target: str, note: Callable[[str], None]) -> Sequence[str]:
-        """Open the data as the trials will, once for all that read the same; returns what the first reads."""
+        """Open the data of the trials, once for all trials that read the same; returns the first trial's."""
         different: dict[str, Trial] = {}
         for trial in trials:
             values = flatten(trial.settings)
@@ -135,9 +137,9 @@ class Sweep:
             prepared = self.training.prepare(trial.settings, target, trial.run.name, note)
             if prepared.needs_ray(attached=False):
                 raise SettingsError(
-                    "the data would be streamed by Ray Data, for which trials leave no room",
+                    ("the data is too large for memory, and trials leave no CPUs to stream it with Ray Data"),
                     where="sweep.settings.data",
-                    hint="set sweep.settings.data.loader=memory, or take less data",
+                    hint="set sweep.settings.data.loader=memory, or give less data",
                 )
             lines.append(prepared.lines)
         return lines[0]

@@ -1,4 +1,4 @@
-"""Anomaly detectors: autoencoders of normal images; what they reconstruct badly is not normal."""
+"""The target train-anomaly: an autoencoder of normal images, which reconstructs anomalies badly."""
 
 from __future__ import annotations
 
@@ -24,63 +24,70 @@ from jobs.runs.samples import RunPicture
 from jobs.training.recipe import Conclusion, EvaluationContext, Part, SampleScores
 from jobs.training.target import Training
 
-_NORMAL = ("good", "normal", "ok")  # names of the class of normal images, where none is given
+_NORMAL = ("good", "normal", "ok")  # usual names of the class of normal images
 
 
 class NormalSetSettings(ImageSetSettings):
     """Settings of a set of images of which some are normal."""
 
     normal: tuple[Annotated[str, BeforeValidator(str)], ...] = Field(
-        (), description="classes that are normal; []: good, normal or ok if there is one, else all images"
+        (),
+        description=(
+            "classes of normal images ([]: the class good, normal or ok if there is one, else all images)"
+        ),
     )
 
 
 class DetectorSettings(Settings):
-    """Settings of what is an anomaly."""
+    """Settings of the error and the threshold of an anomaly."""
 
     error: Literal["mse", "mae", "ssim"] = Field(
-        "mse", description="of an image, by which it is judged; ssim: 1 - SSIM"
+        "mse", description="error by which an image is judged (ssim: 1 - SSIM)"
     )
     threshold: Literal["quantile", "deviations"] = Field(
-        "quantile", description="from held-out normal images: a quantile of their errors, or mean + k std"
+        "quantile",
+        description=(
+            "method of the threshold: a quantile of the held-out normal images' errors, or their "
+            "mean + k standard deviations"
+        ),
     )
     quantile: float = Field(
-        0.95, gt=0, lt=1, description="of normal images that are to be below the threshold"
+        0.95, gt=0, lt=1, description="share of the held-out normal images below the threshold"
     )
-    deviations: float = Field(3.0, gt=0, description="k of mean + k std")
+    deviations: float = Field(3.0, gt=0, description="k of the threshold mean + k standard deviations")
 
 
 class TrainAnomalySettings(AutoencodingSettings):
     """Settings of train-anomaly."""
 
     data: NormalSetSettings = Field(
-        NormalSetSettings(), description="normal images, and anomalies to judge on"
+        NormalSetSettings(), description="normal images to train on, and anomalies to judge on"
     )
     model: Model = Field(
-        ConvSettings(latent=16), description="the architecture; long codes let anomalies pass"
+        ConvSettings(latent=16), description="network architecture; long codes let anomalies pass"
     )
-    detector: DetectorSettings = Field(DetectorSettings(), description="what is an anomaly")
+    detector: DetectorSettings = Field(DetectorSettings(), description="error and threshold of an anomaly")
 
 
 class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
-    """An autoencoder of normal images, and the threshold of its error as the bundle's calibration."""
+    """Trains an autoencoder of normal images; the bundle's calibration is the threshold of its error."""
 
     settings_class = TrainAnomalySettings
     headline = ("auroc", "average_precision", "sensitivity", "specificity", "threshold", "above_threshold")
     kind = "anomaly"
 
     _normal: NDArray[np.int64]
-    """The classes that are normal, once the images are selected."""
+    "Classes of normal images, after the images are selected."
 
     def select(self, image_set: ImageSet) -> ImageSet:
-        """Normal images to train on and to set the threshold; both kinds to judge on, where known."""
+        """Select normal images to train on and to set the threshold; both kinds to judge on, if known."""
         classes = image_set.classes
         names = self.settings.data.normal or tuple(name for name in classes if name.lower() in _NORMAL)
         if unknown := sorted(set(names) - set(classes)):
             raise DataError(
-                f"no class is called {', '.join(unknown)}; there are: {', '.join(classes[:20]) or 'none'}",
+                f"no class is called {', '.join(unknown)}; classes: {', '.join(classes[:20]) or 'none'}",
                 where="data.normal",
-                hint="name the classes that are normal",
+                hint="name the classes of normal images",
             )
         if not names:
             self._normal = np.arange(len(classes))
@@ -90,7 +97,7 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
         val = self._normal_images(image_set.val)
         anomalies = self._anomalies(image_set.val)
         if image_set.val.stored is image_set.train.stored:
-            # Split by the seed: the anomalies of both parts are held out.
+            # The seed splits the images: the anomalies of both parts are held out.
             of_training = self._anomalies(image_set.train)
             anomalies = _joined(anomalies, of_training) if len(of_training) else anomalies
         test = image_set.test
@@ -103,25 +110,25 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
                 raise DataError(
                     f"no images of the class {', '.join(names)} to {purpose}",
                     where="data.normal",
-                    hint="give more of them, or raise data.val_share",
+                    hint="give more images of the class, or raise data.val_share",
                 )
         split = f"{image_set.split}; normal: {', '.join(names)}"
         return replace(image_set, train=train, val=val, test=test, split=split)
 
     def _normal_images(self, images: Images) -> Images:
-        """Those of normal classes; all, where nobody says."""
+        """Return the images of normal classes; all images if there are no classes."""
         if images.labels is None:
             return images
         return images.select(np.flatnonzero(np.isin(images.labels, self._normal)))
 
     def _anomalies(self, images: Images) -> Images:
-        """Those of other classes; none, where nobody says."""
+        """Return the images of other classes; none if there are no classes."""
         if images.labels is None:
             return images.select([])
         return images.select(np.flatnonzero(~np.isin(images.labels, self._normal)))
 
     def conclude(self, context: EvaluationContext, scores: Sequence[SampleScores]) -> Conclusion:
-        """The threshold, from held-out normal images; how well it tells anomalies from them; pictures."""
+        """Return the threshold from held-out normal images, its rates on anomalies, and pictures."""
         normal_scores = scores
         if context.part != "val":
             normal_scores = self.validate(replace(context, part="val"), WorkerShare())
@@ -141,7 +148,7 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
                 "errors",
                 "Errors and the threshold",
                 draw_distributions({n: e for n, e in groups.items() if len(e)}, threshold, self._error_name),
-                f"What lies above the threshold is an anomaly: {metrics['above_threshold']:.1%} of these.",
+                f"Images above the threshold are anomalies: {metrics['above_threshold']:.1%} of these.",
             )
         ]
         if is_anomaly is not None and is_anomaly.any():
@@ -173,7 +180,7 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
         return "1 - SSIM" if self.settings.detector.error == "ssim" else self.settings.detector.error.upper()
 
     def _errors(self, scores: Sequence[SampleScores]) -> NDArray[np.float64]:
-        """The error of each image, by which it is judged."""
+        """Return the error of each image, by which it is judged."""
         kind = self.settings.detector.error
         if kind == "ssim":
             return np.array([1 - sample.metrics["ssim"] for sample in scores])
@@ -181,7 +188,8 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
         return np.array([sample.metrics[name] for sample in scores])
 
     def _is_anomaly(self, part: Part) -> NDArray[np.bool_] | None:
-        """Of each held-out image; None if nobody says. Those that are held out by choice are normal."""
+        """Return for each judged image whether it is an anomaly; None if unknown. The images of val are
+        normal."""
         held_out = self.held_out[part]
         if held_out.labels is None:
             return None if part == "test" else np.zeros(len(held_out.samples), bool)
@@ -211,11 +219,11 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
         is_normal: NDArray[np.bool_],
         threshold: float,
     ) -> list[RunPicture]:
-        """Anomalies that were found and missed, and normal images that were suspected: the clearest first."""
+        """Draw found anomalies, missed anomalies and false alarms, the clearest first."""
         is_above = errors > threshold
         groups = {
-            "found": ("Anomalies that were found", ~is_normal & is_above, -errors),
-            "missed": ("Anomalies that were missed", ~is_normal & ~is_above, errors),
+            "found": ("Anomalies found", ~is_normal & is_above, -errors),
+            "missed": ("Anomalies missed", ~is_normal & ~is_above, errors),
             "suspected": ("Normal images above the threshold", is_normal & is_above, -errors),
         }
         samples = self.held_out[context.part].samples
@@ -231,7 +239,8 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
         return pictures
 
     def baselines(self) -> dict[str, dict[str, float]]:
-        """What principal components do: their error of normal images, and how well it tells anomalies."""
+        """Return the metrics of principal components: their error of normal images, and their rates on
+        anomalies."""
         is_anomaly = self._is_anomaly(self.judging_part)
         results: dict[str, dict[str, float]] = {}
         for name, errors in self.baseline_errors().items():
@@ -252,7 +261,7 @@ def _rates(is_anomaly: NDArray[np.bool_], errors: NDArray[np.float64]) -> dict[s
 
 
 def _joined(first: Images, second: Images) -> Images:
-    """Both, which are of one origin and labelled."""
+    """Return both sets joined; they have one origin and labels."""
     assert first.labels is not None
     assert second.labels is not None
     indices = np.concatenate([first.indices, second.indices])

@@ -1,4 +1,5 @@
-"""Autoencoders: images to short codes and back (Hinton & Salakhutdinov 2006; Kingma & Welling 2014)."""
+"""The target train-autoencoder: images to short codes and back (Hinton & Salakhutdinov 2006; Kingma &
+Welling 2014)."""
 
 from __future__ import annotations
 
@@ -24,12 +25,13 @@ class TrainAutoencoderSettings(AutoencodingSettings):
 
 
 class TrainAutoencoder(Autoencoding[TrainAutoencoderSettings]):
-    """An autoencoder, judged by how close its reconstructions are, beside principal components."""
+    """Trains an autoencoder, and compares its reconstructions with those of principal components."""
 
     settings_class = TrainAutoencoderSettings
 
     def conclude(self, context: EvaluationContext, scores: Sequence[SampleScores]) -> Conclusion:
-        """Pictures of reconstructions, of the latent space and of the errors; a VAE's own images too."""
+        """Return pictures of reconstructions, of the latent space and of the errors; of a VAE also its
+        samples."""
         held_out = self.held_out[context.part]
         chosen = spread_indices(len(held_out.samples), self.settings.loop.samples)
         originals = [held_out.samples[i][0] for i in chosen]
@@ -43,13 +45,13 @@ class TrainAutoencoder(Autoencoding[TrainAutoencoderSettings]):
                     self.reconstruct(context, originals),
                     [f"MSE {errors[i]:.4f}" for i in chosen],
                 ),
-                "Original, reconstruction, and where and how much they differ.",
+                "Original, reconstruction, and their difference.",
             ),
             RunPicture(
                 "errors",
                 "Errors",
                 draw_distributions({"held out": np.array(list(errors.values()))}, xlabel="MSE of an image"),
-                "How often each mean squared error occurs among the held-out images.",
+                "Histogram of the mean squared errors of the held-out images.",
             ),
         ]
         pictures += self._generated_pictures(context, originals)
@@ -66,7 +68,7 @@ class TrainAutoencoder(Autoencoding[TrainAutoencoderSettings]):
     def _generated_pictures(
         self, context: EvaluationContext, originals: Sequence[Pixels]
     ) -> list[RunPicture]:
-        """A VAE's samples from the prior, and its ways from one image to another."""
+        """Draw a VAE's samples from the prior, and interpolations between images."""
         network = self.as_vae(context.networks)
         if network is None:
             return []
@@ -74,7 +76,10 @@ class TrainAutoencoder(Autoencoding[TrainAutoencoderSettings]):
         samples = to_pixels(network.sample(min(64, self.images_at_once), generator), UNIT)
         pictures = [
             RunPicture(
-                "samples", "Samples", draw_tiles(list(samples)), "Images of codes drawn from the prior."
+                "samples",
+                "Samples",
+                draw_tiles(list(samples)),
+                "Images decoded from codes that were drawn from the prior.",
             )
         ]
         originals = originals[: 1 + self.images_at_once // 10]
@@ -87,7 +92,7 @@ class TrainAutoencoder(Autoencoding[TrainAutoencoderSettings]):
                     "interpolations",
                     "Interpolations",
                     draw_tiles(list(steps), columns=10),
-                    "From one image to the next in equal steps between their codes.",
+                    "Interpolation from one image to the next, in equal steps between their codes.",
                 )
             )
         return pictures

@@ -1,4 +1,5 @@
-"""Denoisers: networks that take noise away, of one strength or of any (Zhang et al. 2017, DnCNN)."""
+"""The target train-denoiser: networks that remove noise of one strength or of any (Zhang et al. 2017,
+DnCNN)."""
 
 from __future__ import annotations
 
@@ -23,23 +24,29 @@ class DenoiserEvalSettings(Settings):
     """Settings of the evaluation."""
 
     noise: NoiseSettings | None = Field(
-        None, description="what the final weights are judged on; null: the noise that they were trained on"
+        None,
+        description=(
+            "noise that the final weights are judged on (null: the noise that they were trained on)"
+        ),
     )
     baselines: tuple[Literal["bm3d"], ...] = Field(
         (),
-        description="bm3d: Dabov et al. 2007; takes seconds an image, and one sigma (pip install bm3d)",
+        description=(
+            "denoisers to compare with (bm3d: Dabov et al. 2007; takes seconds per image, needs "
+            "one sigma and pip install bm3d)"
+        ),
     )
 
 
 class TrainDenoiserSettings(RestoringSettings):
     """Settings of train-denoiser."""
 
-    noise: NoiseSettings = Field(NoiseSettings(sigma=(0, 50)), description="what is put on clean images")
-    eval: DenoiserEvalSettings = Field(DenoiserEvalSettings(), description="how it is judged")
+    noise: NoiseSettings = Field(NoiseSettings(sigma=(0, 50)), description="noise added to the clean images")
+    eval: DenoiserEvalSettings = Field(DenoiserEvalSettings(), description="evaluation of the final weights")
 
     @property
     def judged_on(self) -> NoiseSettings:
-        """The noise of the final figures."""
+        """The noise of the final metrics."""
         return self.eval.noise or self.noise
 
     @model_validator(mode="after")
@@ -49,16 +56,19 @@ class TrainDenoiserSettings(RestoringSettings):
             plain = noise.kind == "gaussian" and not noise.correlation and not noise.clip
             if not plain or isinstance(noise.sigma, tuple) or not noise.sigma:
                 raise ValueError(
-                    "eval.baselines: bm3d is told the noise's strength: set eval.noise.kind=gaussian, "
+                    "eval.baselines: bm3d needs the strength of the noise: set eval.noise.kind=gaussian, "
                     "white and not clipped, with one eval.noise.sigma above 0"
                 )
             if find_spec("bm3d") is None:
-                raise ValueError("eval.baselines: bm3d is not installed: pip install bm3d")
+                raise ValueError(
+                    "eval.baselines: bm3d is not installed; install it with pip install bm3d, or set "
+                    "eval.baselines=[]"
+                )
         return self
 
 
 class TrainDenoiser(Restoring[TrainDenoiserSettings]):
-    """A network that takes away noise, which is made on the training device for every step."""
+    """Trains a network that removes noise; the noise is made on the training device in every step."""
 
     settings_class = TrainDenoiserSettings
     metric = "mse"
@@ -78,7 +88,7 @@ class TrainDenoiser(Restoring[TrainDenoiserSettings]):
         return DamagedImages(corrupt_held_out(clean, noise, self.settings.seed, indices), clean)
 
     def baselines(self) -> dict[str, dict[str, float]]:
-        """PSNR and SSIM of the noisy images, and of BM3D's, on the images that judge."""
+        """Return PSNR and SSIM of the noisy images, and of BM3D's results, on the judging images."""
         from genray.images.metrics import image_metrics
 
         results: dict[str, list[dict[str, torch.Tensor]]] = {"noisy": []}

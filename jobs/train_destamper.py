@@ -1,4 +1,4 @@
-"""Destampers: networks that restore what lies under a date, a word or a number stamped on an image."""
+"""The target train-destamper: networks that restore images under a stamped date, word or number."""
 
 from __future__ import annotations
 
@@ -64,33 +64,47 @@ class TrainDestamperSettings(RestoringSettings):
     """Settings of train-destamper."""
 
     preset: Literal["fast", "quality"] = Field(
-        "fast", description="fast: minutes on a CPU; quality: a larger network for hours, or a GPU"
+        "fast",
+        description=(
+            "defaults of the other settings (fast: minutes on a CPU; quality: a larger network, "
+            "hours on a CPU, or a GPU)"
+        ),
     )
-    stamps: StampSettings = Field(StampSettings(), description="what is stamped on clean images")
+    stamps: StampSettings = Field(StampSettings(), description="stamps put on the clean images")
     loss: ReconstructionSettings = Field(
         ReconstructionSettings(kind="mse"),
-        description="what is minimised; without a gate mae leaves all as it is, for most pixels are right",
+        description=(
+            "loss that training minimises (without a gate, mae teaches the network to change "
+            "nothing, as most pixels have no stamp)"
+        ),
     )
     mask_share: float = Field(
-        0.02, ge=0, description="weight of finding the stamp beside restoring, for networks with a gate"
+        0.02,
+        ge=0,
+        description="weight of the mask's loss beside the loss of restoring, for networks with a gate",
     )
     clean_share: float = Field(
-        0.1, ge=0, le=1, description="share of patches that are left without a stamp, to be left alone"
+        0.1,
+        ge=0,
+        le=1,
+        description=(
+            "share of the training patches without a stamp, on which the network learns to change nothing"
+        ),
     )
 
     @model_validator(mode="before")
     @classmethod
     def _apply_preset(cls, values: Any) -> Any:
-        """What the preset says, where nothing else was given."""
+        """Fill in the preset's values for the settings that are not given."""
         if not isinstance(values, Mapping):
             return values
         return _with_defaults(values, _PRESETS.get(str(values.get("preset", "fast")), {}))
 
 
 def _with_defaults(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """`values`, and of `defaults` what they lack, in groups too."""
+    """Return `values`, completed from `defaults`, also inside of groups."""
     if "kind" in values and values["kind"] != defaults.get("kind"):
-        defaults = {}  # settings of another architecture
+        defaults = {}  # the defaults are for another architecture
     merged = {**defaults, **values}
     for key, value in values.items():
         default = defaults.get(key)
@@ -103,8 +117,8 @@ def _with_defaults(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> di
 class StampedPatch:
     """A patch of a stamped image and the same of the clean one: (stamped, clean).
 
-    The stamp is put on the whole image, so that it has the size that stamps have, and the patch is taken
-    where some of it is; in `clean_share` of the cases there is none.
+    The whole image is stamped, so that the stamp has its usual size, and the patch is taken where it contains
+    some of the stamp; a share `clean_share` of the patches has no stamp.
     """
 
     size: int
@@ -139,7 +153,7 @@ class StampedPatch:
 
 
 class TrainDestamper(Restoring[TrainDestamperSettings]):
-    """A network that takes a stamp away and leaves the rest as it is."""
+    """Trains a network that removes a stamp and leaves the rest unchanged."""
 
     settings_class = TrainDestamperSettings
     metric = "l1"
@@ -152,20 +166,20 @@ class TrainDestamper(Restoring[TrainDestamperSettings]):
         return Variant(patch, parts=2)
 
     def prepare_held_out(self, image: Pixels, part: Part, index: int) -> Sample:
-        """(clean, stamped, mask of the stamp): the same stamp in every epoch."""
-        # A fourth word, so that it is the stamp of no training sample.
+        """Return (clean, stamped, mask of the stamp), with the same stamp in every epoch."""
+        # A fourth word of the seed, so that no training sample has this stamp.
         key = (self.settings.seed, 0, index, 1 if part == "val" else 2)
         stamped, mask = stamp(image, self.settings.stamps, key)
         return image, stamped, mask[..., None].astype(np.uint8)
 
     @property
     def gated(self) -> bool:
-        """Whether the network says where the stamp is."""
+        """Whether the network predicts a mask of the stamp."""
         return isinstance(self.settings.model, UShapeSettings) and self.settings.model.gate
 
     def step(self, networks: Networks, batch: TensorBatch, updater: Updater) -> Losses:
-        """One update. Returns `loss`; of a network with a gate also `mask`, the cross-entropy of where it
-        thinks that the stamp is, which is part of the loss."""
+        """Take one step. Returns `loss`; for a network with a gate also `mask`, the cross-entropy of its
+        mask of the stamp, which is part of the loss."""
         if not self.gated:
             return super().step(networks, batch, updater)
         images = self.training_images(batch)
@@ -186,7 +200,7 @@ class TrainDestamper(Restoring[TrainDestamperSettings]):
         return DamagedImages(stamped, clean)
 
     def conclude(self, context: EvaluationContext, scores: Sequence[SampleScores]) -> Conclusion:
-        """See `Restoring`; and how much the most changed image changed outside its stamp."""
+        """Return the conclusion of `Restoring`, and the largest change of an image outside its stamp."""
         conclusion = super().conclude(context, scores)
         worst = min(sample.metrics["psnr_outside"] for sample in scores)
         return replace(conclusion, metrics={**conclusion.metrics, "psnr_outside_worst": worst})
@@ -194,8 +208,8 @@ class TrainDestamper(Restoring[TrainDestamperSettings]):
     def score(
         self, images: DamagedImages, restored: torch.Tensor, batch: Sequence[Pixels]
     ) -> dict[str, float]:
-        """See `Restoring`; and PSNR inside the stamp, before and after, and outside it, where nothing should
-        change (100 dB: nothing did)."""
+        """Return the metrics of `Restoring`, and PSNR inside the stamp, before and after, and outside of it,
+        where nothing should change (100 dB: no change)."""
         mask = batch[2][0, :, :, 0].astype(bool)
         before, after, clean = (
             to_pixels(tensor, UNIT)[0] for tensor in (images.damaged, restored, images.clean)
@@ -208,7 +222,7 @@ class TrainDestamper(Restoring[TrainDestamperSettings]):
 
 
 def _psnr(image: Pixels, target: Pixels) -> float:
-    """Of pixels, in dB; 100 where nothing differs."""
+    """Return the PSNR of pixels, in dB; 100 if nothing differs."""
     error = np.square(image.astype(np.float64) - target).mean() if image.size else 0.0
     return float(min(100.0, 10 * np.log10(255.0**2 / error))) if error else 100.0
 

@@ -1,4 +1,4 @@
-"""Detectors of abnormal heartbeats: autoencoders of normal beats, and the threshold of their error."""
+"""The target train-ecg: an autoencoder of normal heartbeats, and the threshold of its error."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ from jobs.training.settings import TrainSettings
 from jobs.training.target import Training
 
 _BEATS_PER_ROW = 3
-_BEATS_AT_ONCE = 4096  # of an evaluation
+_BEATS_AT_ONCE = 4096  # beats in a batch of an evaluation
 
 Model = Annotated[DenseBeatSettings | ConvBeatSettings, Field(discriminator="kind")]
 
@@ -60,16 +60,20 @@ Model = Annotated[DenseBeatSettings | ConvBeatSettings, Field(discriminator="kin
 class TrainEcgSettings(TrainSettings):
     """Settings of train-ecg."""
 
-    data: BeatSetSettings = Field(BeatSetSettings(), description="the beats")
-    model: Model = Field(DenseBeatSettings(), description="the architecture; each kind has its own settings")
-    loss: BeatLossSettings = Field(BeatLossSettings(), description="what is minimised")
-    optimizer: AdamSettings = Field(AdamSettings(), description="how the network is improved")
-    threshold: ThresholdSettings = Field(ThresholdSettings(), description="above which a beat is abnormal")
-    eval: BeatEvalSettings = Field(BeatEvalSettings(), description="how it is judged")
+    data: BeatSetSettings = Field(BeatSetSettings(), description="beats to train and judge on")
+    model: Model = Field(
+        DenseBeatSettings(), description="network architecture; each kind has its own settings"
+    )
+    loss: BeatLossSettings = Field(BeatLossSettings(), description="loss that training minimises")
+    optimizer: AdamSettings = Field(AdamSettings(), description="optimizer of the network")
+    threshold: ThresholdSettings = Field(
+        ThresholdSettings(), description="threshold of the error above which a beat is abnormal"
+    )
+    eval: BeatEvalSettings = Field(BeatEvalSettings(), description="evaluation of the final weights")
 
 
 class TrainEcg(Recipe[TrainEcgSettings]):
-    """An autoencoder of normal beats, and the threshold of its error as the bundle's calibration."""
+    """Trains an autoencoder of normal beats; the bundle's calibration is the threshold of its error."""
 
     settings_class = TrainEcgSettings
     headline = ("auc", "average_precision", "accuracy", "sensitivity", "specificity")
@@ -78,12 +82,12 @@ class TrainEcg(Recipe[TrainEcgSettings]):
     averaged = (name,)
 
     _set: BeatSet
-    """The beats; this and what follows is there after `open`."""
+    "The beats. This attribute and the following ones are set by `open`."
     _parts: dict[Part, Beats]
     _normal: Beats
-    """All normal beats that are not there to judge."""
+    "All normal beats but those that judge."
     _folds: list[NDArray[np.int64]]
-    """Places of normal beats, for cross-fitting; none if the threshold is from the held-out ones."""
+    ("Indices of normal beats per fold, for cross-fitting; empty if the held-out beats set the threshold.")
     _repeats: int
 
     def __init__(self, settings: TrainEcgSettings) -> None:
@@ -113,8 +117,8 @@ class TrainEcg(Recipe[TrainEcgSettings]):
         )
 
     def _lines(self) -> list[str]:
-        """What will be trained on what, for a person."""
-        with torch.device("meta"):  # to count, without drawing weights
+        """Return lines that say what will be trained on which beats."""
+        with torch.device("meta"):  # the meta device counts parameters without drawing weights
             parameters = parameter_count(self._network())
         beats = self._set
         model = self.settings.model
@@ -125,11 +129,11 @@ class TrainEcg(Recipe[TrainEcgSettings]):
         if self._folds:
             threshold = (
                 f"threshold from {len(self._normal)} normal beats, "
-                f"scored by {len(self._folds)} networks that did not learn them"
+                f"scored by {len(self._folds)} networks not trained on them"
             )
         return [
             f"{len(beats.train)} normal beats{leads} to train on{passes}, {len(beats.val)} held out, "
-            f"{len(beats.test) or 'no more'} to judge on, {len(beats.bad)} set aside",
+            f"{len(beats.test) or 'no others'} to judge on, {len(beats.bad)} set aside",
             f"split {beats.split}",
             *([f"left out of the training beats: {beats.left_out}"] if beats.left_out else []),
             f"ecg-beats, {model.kind}, {model.latent} numbers for {preprocessing.samples}: "
@@ -144,7 +148,7 @@ class TrainEcg(Recipe[TrainEcgSettings]):
         return ArrayLoader(self._set.train.values, self.settings.seed, self._repeats)
 
     def place(self, batch: NDArray[Any], where: torch.device) -> torch.Tensor:
-        """(N, 1, samples) float32, as it is."""
+        """Return the beats unchanged, (N, 1, samples) float32."""
         return torch.from_numpy(np.ascontiguousarray(batch)).to(where)
 
     def _network_spec(self) -> NetworkSpec:
@@ -163,23 +167,23 @@ class TrainEcg(Recipe[TrainEcgSettings]):
         return self.settings.optimizer
 
     def step(self, networks: Networks, batch: TensorBatch, updater: Updater) -> Losses:
-        """One update. Returns `loss`."""
+        """Take one step; returns `loss`."""
         loss = self._losses(networks[self.name], batch[0]).mean()
         updater.update(self.name, loss)
         return {"loss": loss.detach()}
 
     def _losses(self, network: nn.Module, beats: torch.Tensor) -> torch.Tensor:
-        """What is minimised, (N,)."""
+        """Return the loss of each beat, (N,)."""
         noise = self.settings.loss.noise
         noisy = beats + noise * torch.randn_like(beats) if noise else beats
         return beat_errors(self.settings.loss.kind, network(noisy, by_member=True), beats)
 
     def _errors(self, network: nn.Module, beats: torch.Tensor) -> torch.Tensor:
-        """What beats are judged by, (N,)."""
+        """Return the error by which each beat is judged, (N,)."""
         return beat_errors(self.settings.loss.kind, network(beats), beats)
 
     def validate(self, context: EvaluationContext, share: WorkerShare) -> list[SampleScores]:
-        """MSE and MAE of the reconstructions, in the units of the network's beats."""
+        """Return MSE and MAE of the reconstructions, in the units of the network's beats."""
         values = self._parts[context.part].values
         indices = np.arange(share.rank, len(values), share.world)
         scores: list[SampleScores] = []
@@ -196,13 +200,13 @@ class TrainEcg(Recipe[TrainEcgSettings]):
         return scores
 
     def picture(self, context: EvaluationContext, indices: Sequence[int], title: str) -> NDArray[np.uint8]:
-        """The beats, their reconstructions and the error between them, three side by side."""
+        """Draw beats, their reconstructions and the error between them, three side by side."""
         places = list(indices)
         rows = [places[i : i + _BEATS_PER_ROW] for i in range(0, len(places), _BEATS_PER_ROW)]
         return self._draw(context, [BeatRow(title.strip(), row, [""] * len(row)) for row in rows])
 
     def follow_up(self, work: FollowUp) -> None:
-        """Scores the normal beats by networks that did not learn them; see `CrossFit`."""
+        """Score the normal beats by networks that were not trained on them; see `CrossFit`."""
         if not self._folds:
             return
         settings = self.settings
@@ -220,8 +224,8 @@ class TrainEcg(Recipe[TrainEcgSettings]):
         self._cross_fitted = fit.errors(self._normal.values, self._folds, work)
 
     def conclude(self, context: EvaluationContext, scores: Sequence[SampleScores]) -> Conclusion:
-        """The threshold from normal beats, how well it tells abnormal ones from them, beside other detectors;
-        pictures."""
+        """Return the threshold from normal beats, its rates on abnormal beats beside those of other
+        detectors, and pictures."""
         kind = self.settings.loss.kind
         normal_errors = self._cross_fitted
         if normal_errors is None:
@@ -261,14 +265,15 @@ class TrainEcg(Recipe[TrainEcgSettings]):
         scores: Sequence[SampleScores],
         abnormal: NDArray[np.bool_] | None,
     ) -> dict[str, float]:
-        """Of the reconstructions of normal beats."""
+        """Return the mean errors of the reconstructions of normal beats."""
         normal = [s.metrics for s in scores if abnormal is None or not abnormal[s.index]]
-        if not normal:  # abnormal beats alone judge
+        if not normal:  # only abnormal beats judge
             normal = [sample.metrics for sample in self._validate_held_out(context)]
         return {name: float(np.mean([metrics[name] for metrics in normal])) for name in ("mse", "mae")}
 
     def _plain_detectors(self, part: Part) -> list[Detector]:
-        """They learn from no beats that judge, nor from any that their threshold is from."""
+        """Return the plain detectors, fitted neither to judging beats nor to those that set their
+        threshold."""
         settings = self.settings
         normal = self._normal
         folds = self._folds
@@ -286,10 +291,10 @@ class TrainEcg(Recipe[TrainEcgSettings]):
         )
 
     def _abnormal(self, part: Part) -> NDArray[np.bool_] | None:
-        """Which beats are; None if nobody says. Those that are held out are normal."""
+        """Return which judging beats are abnormal; None if unknown. The beats of val are normal."""
         labels = self._parts[part].labels
         if (labels < 0).any():
-            return None  # a test part has all labels or none
+            return None  # a test part has labels for all beats or for none
         return ~np.isin(labels, self._set.normal)
 
     def _draw(self, context: EvaluationContext, rows: Sequence[BeatRow]) -> NDArray[np.uint8]:
@@ -305,7 +310,7 @@ class TrainEcg(Recipe[TrainEcgSettings]):
         return draw_beats(drawn, preprocessing.window, unit)
 
     def baselines(self) -> dict[str, dict[str, float]]:
-        """The metrics of plain detectors, each at its own threshold."""
+        """Return the metrics of the plain detectors, each at its own threshold."""
         return self._baselines
 
     def bundle_spec(self) -> BundleSpec:

@@ -1,4 +1,4 @@
-"""pix2pix: image-to-image translation from pairs (Isola et al. 2017, arXiv:1611.07004)."""
+"""The target train-pix2pix: image-to-image translation from pairs (Isola et al. 2017, arXiv:1611.07004)."""
 
 from __future__ import annotations
 
@@ -49,14 +49,17 @@ from jobs.training.recipe import (
 from jobs.training.settings import TrainSettings
 from jobs.training.target import Training
 
-_VALIDATION_PIXELS = 8 * 256 * 256  # per batch: enough to fill a GPU, little enough for a laptop
+_VALIDATION_PIXELS = 8 * 256 * 256  # pixels in a batch: enough to fill a GPU, few enough for a laptop
 
 
 class LossSettings(Settings):
     """Settings of the pix2pix loss: adversarial + l1 * L1."""
 
     adversarial: Adversarial = Field(
-        "least-squares", description="least-squares (LSGAN; closer to the target) or bce (the paper; sharper)"
+        "least-squares",
+        description=(
+            "adversarial loss (least-squares: LSGAN, closer to the target; bce: as in the paper, sharper)"
+        ),
     )
     l1: float = Field(100.0, ge=0, description="weight of the L1 distance to the target (the paper's lambda)")
 
@@ -64,11 +67,13 @@ class LossSettings(Settings):
 class TrainPix2PixSettings(TrainSettings):
     """Settings of train-pix2pix."""
 
-    data: PairedSettings = Field(PairedSettings(), description="the image pairs")
-    generator: UNetSettings = Field(UNetSettings(), description="U-Net")
-    discriminator: PatchGANSettings = Field(PatchGANSettings(), description="PatchGAN")
-    loss: LossSettings = Field(LossSettings(), description="what the generator minimises")
-    optimizer: OptimizerSettings = Field(OptimizerSettings(), description="of both networks")
+    data: PairedSettings = Field(PairedSettings(), description="image pairs to train on")
+    generator: UNetSettings = Field(UNetSettings(), description="generator network, a U-Net")
+    discriminator: PatchGANSettings = Field(
+        PatchGANSettings(), description="discriminator network, a PatchGAN"
+    )
+    loss: LossSettings = Field(LossSettings(), description="loss of the generator")
+    optimizer: OptimizerSettings = Field(OptimizerSettings(), description="optimizer of both networks")
 
     @model_validator(mode="after")
     def _patches_fit(self) -> Self:
@@ -76,14 +81,14 @@ class TrainPix2PixSettings(TrainSettings):
         size = self.data.size
         if size // 2**layers < 4:
             raise ValueError(
-                f"discriminator.layers={layers} leaves nothing to judge of {size} pixels: at most "
+                f"discriminator.layers={layers} is too many for images of {size} pixels: at most "
                 f"{size.bit_length() - 3} for data.size={size}"
             )
         return self
 
 
 class Pix2Pix(Recipe[TrainPix2PixSettings]):
-    """The U-Net generator against the PatchGAN discriminator, with L1."""
+    """Trains the U-Net generator against the PatchGAN discriminator, with an L1 loss."""
 
     settings_class = TrainPix2PixSettings
     metric = "l1"
@@ -91,9 +96,9 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
     progress_losses = ("gen_gan_loss", "gen_l1_loss", "disc_loss")
 
     _source: PairSource
-    """Of the training pairs; this and what follows is there after `open`."""
+    ("Source of the training pairs. This attribute and the following ones are set by `open`.")
     _training: list[Sample] | None
-    """The training pairs, unless they are streamed."""
+    "Decoded training pairs, unless they are streamed."
     _held_out: list[Sample]
 
     def open_data(self, note: Callable[[str], None]) -> DataSummary:
@@ -118,7 +123,7 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
         return self._summarise(pairs, bad)
 
     def _sample_bytes(self, pixels: float) -> float:
-        """Of a decoded pair; `pixels` is the mean that the headers show."""
+        """Return the bytes of a decoded pair; `pixels` is the mean size in the files' headers."""
         data = self.settings.data
         pixels = data.load_size**2 if data.load_size else pixels
         return pixels * (data.input_channels + data.target_channels)
@@ -131,11 +136,11 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
         if not train or not val:
             kind = "held-out" if train else "training"
             raise DataError(
-                f"every {kind} pair is broken, {bad[-1].path} for one: {bad[-1].detail}",
+                f"every {kind} pair is broken, such as {bad[-1].path}: {bad[-1].detail}",
                 where=data.path,
-                hint="mend them, or take others",
+                hint="repair the files, or give others",
             )
-        with torch.device("meta"):  # to count, without drawing weights
+        with torch.device("meta"):  # the meta device counts parameters without drawing weights
             generator, discriminator = self.networks().values()
         return DataSummary(
             train=train,
@@ -174,11 +179,11 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
         }
 
     def optimizer(self, network: str) -> OptimizerSettings:
-        """See `Recipe`: one group of settings for both."""
+        """Return the optimizer settings, which both networks share."""
         return self.settings.optimizer
 
     def step(self, networks: Networks, batch: TensorBatch, updater: Updater) -> Losses:
-        """One update of the discriminator, then one of the generator against it.
+        """Update the discriminator, then the generator against it.
 
         The discriminator's loss is halved, which slows it down relative to the generator (section 3.3).
         Returns gen_total_loss, gen_gan_loss, gen_l1_loss and disc_loss.
@@ -206,9 +211,9 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
         }
 
     def validate(self, context: EvaluationContext, share: WorkerShare) -> list[SampleScores]:
-        """L1, PSNR and SSIM of the generated images, with values from 0 to 1."""
+        """Return L1, PSNR and SSIM of the generated images, with values from 0 to 1."""
         from genray.images.metrics import (
-            image_metrics,  # imports slowly, and not before the first epoch's end
+            image_metrics,  # a slow import, not needed before the end of the first epoch
         )
 
         scores: list[SampleScores] = []
@@ -223,7 +228,7 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
         return scores
 
     def picture(self, context: EvaluationContext, indices: Sequence[int], title: str) -> NDArray[np.uint8]:
-        """Rows of input | generated | target."""
+        """Draw rows of input | generated | target."""
         generator = context.networks["generator"]
         rows = []
         for index in indices:
@@ -232,7 +237,7 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
         return grid(rows, [f"{title}input", "generated", "target"])
 
     def baselines(self) -> dict[str, dict[str, float]]:
-        """L1 of the best constant colour (the median of the held-out targets) and of the mean training
+        """Return L1 of the best constant colour (the median of the held-out targets) and of the mean training
         target, on the held-out pairs, with values from 0 to 1."""
         targets = [target for _, target in self._held_out]
         results = {"constant": {"l1": _l1(targets, _median_colour(targets))}}
@@ -264,7 +269,7 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
 
 
 def _median_colour(images: Sequence[Pixels]) -> NDArray[np.int64]:
-    """The median of each channel over all pixels, from counts of the 256 values."""
+    """Return the median of each channel over all pixels, from counts of the 256 values."""
     channels = range(images[0].shape[-1])
     counts = np.array([sum(np.bincount(i[..., c].ravel(), minlength=256) for i in images) for c in channels])
     below = counts.cumsum(axis=1)

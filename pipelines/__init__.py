@@ -1,1 +1,1 @@
-"""Bundle and store in, store out: one step per bulk target."""
+"""Bulk targets, bundle and store in, store out: one step per target."""

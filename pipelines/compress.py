@@ -1,4 +1,5 @@
-"""Compress: every image as the entropy-coded latents of an autoencoder, beside what JPEG and WebP need."""
+"""The target compress: every image as entropy-coded latents of an autoencoder, compared with JPEG and
+WebP."""
 
 from __future__ import annotations
 
@@ -28,20 +29,20 @@ from pipelines.steps.rate_distortion import (
     table_rows,
 )
 
-_TABLE_STEPS = (0.1, 0.25, 0.5, 1.0)  # that the old codecs are compared at
+_TABLE_STEPS = (0.1, 0.25, 0.5, 1.0)  # quantisation steps at which JPEG and WebP are compared
 
 
 class CompressSettings(AutoencoderStepSettings):
     """Settings of compress."""
 
-    compress: LatentSettings = Field(LatentSettings(), description="the code")
+    compress: LatentSettings = Field(LatentSettings(), description="quantisation of the codes")
 
 
 class Compress(AutoencoderStep[CompressSettings]):
-    """`codes/part-*.parquet` with `path`, `code` (bytes), `width` and `height` of the original.
+    """Writes `codes/part-*.parquet` with `path`, `code` (bytes), `width` and `height` of the original.
 
-    The codec is fitted to a sample of the inputs, once for an output, and kept in the run's header with a
-    table of what the same bytes are worth as JPEG and WebP. `decompress` reads both.
+    The codec is fitted to a sample of the inputs, once for an output, and stored in the run's header with a
+    table of the quality of JPEG and WebP at the same sizes. `decompress` reads the codec from there.
     """
 
     settings_class = CompressSettings
@@ -52,7 +53,7 @@ class Compress(AutoencoderStep[CompressSettings]):
         return pa.schema([("code", pa.binary()), ("width", pa.int32()), ("height", pa.int32())])
 
     def prepare(self, sample: Sequence[Photo], model_folder: Path) -> Mapping[str, Any]:
-        """See `Step`: fit the codec, and compare it with the old ones."""
+        """Fit the codec, and compare it with JPEG and WebP; see `Step`."""
         super().open(StepPlace(1, False, model_folder), {})
         images = np.stack([self.fitted(photo) for photo in sample])
         codes = self.encode(images)
@@ -60,7 +61,7 @@ class Compress(AutoencoderStep[CompressSettings]):
         points = rate_distortion(list(images), self._coded_images(codes), decoder=self._decoder_bytes())
         verdict = describe(points)
         table = {
-            "title": "What the same bytes are worth",
+            "title": "Quality at the same size",
             "columns": list(COLUMNS),
             "rows": [[str(cell) for cell in row] for row in table_rows(points)],
             "note": " ".join(verdict),
@@ -68,7 +69,7 @@ class Compress(AutoencoderStep[CompressSettings]):
         picture = {
             "title": "Rate and distortion",
             "png_base64": base64.b64encode(png(draw_rate_distortion(points))).decode(),
-            "caption": f"{len(images)} of the images",
+            "caption": f"a sample of {len(images)} images",
         }
         return {"codec": codec.to_json(), "tables": [table], "pictures": [picture], "notes": verdict[:1]}
 
@@ -91,7 +92,7 @@ class Compress(AutoencoderStep[CompressSettings]):
         ]
 
     def _coded_images(self, codes: NDArray[np.float32]) -> dict[str, list[CodedImage]]:
-        """The sample at each step of the table, and at the one that was chosen."""
+        """Return the coded sample at each quantisation step of the table, and at the chosen one."""
         coded = {}
         for step in sorted({*_TABLE_STEPS, self.settings.compress.step}):
             codec = LatentCodec.fit(codes, LatentSettings(step=step))

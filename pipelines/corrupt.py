@@ -1,4 +1,4 @@
-"""Corrupt: noise and stamps put on clean images, to make data to train and to test with."""
+"""The target corrupt: noise and stamps on clean images, to make training and test data."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from pipelines.steps.base import ImageScores, Step, StepInput, StepPlace, StepRe
 from pipelines.steps.pixels import PixelArray, mean_change, with_pixels
 from pipelines.storage.ledger import path_hash
 
-_SMALLEST_STAMPED = 16  # pixels a side that a stamp needs
+_SMALLEST_STAMPED = 16  # shortest side that can be stamped, in pixels
 
 
 class CorruptionSettings(Settings):
     """Settings of the damage."""
 
     kind: Literal["noise", "stamps", "both"] = Field(
-        "noise", description="both: stamps, then noise over them"
+        "noise", description="kind of damage (both: stamps, then noise over them)"
     )
-    seed: int = Field(0, ge=0, description="the same seed and path give the same damage")
-    noise: NoiseSettings = Field(NoiseSettings(), description="the noise")
-    stamps: StampSettings = Field(StampSettings(), description="the stamps")
+    seed: int = Field(0, ge=0, description="seed of the damage; the same seed and path give the same damage")
+    noise: NoiseSettings = Field(NoiseSettings(), description="noise added to the images")
+    stamps: StampSettings = Field(StampSettings(), description="stamps put on the images")
 
 
 class CorruptSettings(BulkSettings):
     """Settings of corrupt."""
 
-    corrupt: CorruptionSettings = Field(CorruptionSettings(), description="the damage")
+    corrupt: CorruptionSettings = Field(CorruptionSettings(), description="damage that is put on the images")
 
 
 class Corrupt(Step[CorruptSettings]):
-    """What an image gets depends on the seed and its path alone, so that a second run makes the same.
-    Stamps are for images of 8 bits.
+    """Adds noise and stamps that depend only on the seed and the image's path, so that a second run gives
+    the same. Stamps are for images of 8 bits.
     """
 
     settings_class = CorruptSettings
@@ -67,7 +67,10 @@ class Corrupt(Step[CorruptSettings]):
         key = (settings.seed, int(path_hash(image.path)))
         if settings.kind != "noise":
             if before.dtype != np.uint8 or min(before.shape[:2]) < _SMALLEST_STAMPED:
-                raise BadImage("odd-shape", f"a stamp needs 8 bits and {_SMALLEST_STAMPED} pixels a side")
+                raise BadImage(
+                    "odd-shape",
+                    f"a stamp needs an image of 8 bits and at least {_SMALLEST_STAMPED} pixels per side",
+                )
             after, _ = stamp(np.asarray(before, np.uint8), settings.stamps, key)
         if settings.kind != "stamps":
             after = self._with_noise(after, key)

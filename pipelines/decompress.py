@@ -1,4 +1,4 @@
-"""Decompress: images again, of what `compress` stored."""
+"""The target decompress: images from the codes that `compress` stored."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class DecompressSettings(AutoencoderStepSettings):
     """Settings of decompress."""
 
     read: ReadSettings = Field(
-        ReadSettings(container="parquet", column="code"), description="how the codes are read"
+        ReadSettings(container="parquet", column="code"), description="reading of the codes"
     )
-    write: OutputSettings = Field(OutputSettings(format="png"), description="how the images are written")
+    write: OutputSettings = Field(OutputSettings(format="png"), description="writing of the images")
 
 
 class Decompress(AutoencoderStep[DecompressSettings]):
-    """Images are of the size that the autoencoder works at. It has to be the bundle that compressed them."""
+    """Decodes images of the autoencoder's size, with the bundle that compressed them."""
 
     settings_class = DecompressSettings
     reads_images = False
@@ -42,26 +42,26 @@ class Decompress(AutoencoderStep[DecompressSettings]):
             raise DataError(
                 f"{self.settings.input} is not an output of compress",
                 where="input",
-                hint="give the folder that compress wrote to, not one inside of it",
+                hint="give the folder that compress wrote to (its setting output), not one inside of it",
             )
         compressed_by = header.identity["bundle"]
         if compressed_by != self.manifest.weights_sha256:
             raise DataError(
-                "these codes are of another bundle",
+                "the codes were made by another bundle",
                 where=self.settings.input,
-                hint=f"give the bundle whose weights have the checksum {compressed_by[:12]}…: it was "
+                hint=f"give the bundle whose weights have the checksum {compressed_by[:12]}…; it was "
                 f"{header.settings.get('bundle')}",
             )
         return lines
 
     def output_path(self, path: str) -> str:
-        """The compressed image's name, without the part that held its code."""
+        """Return the name of the compressed image, without the name of the Parquet part."""
         return path.split("/", 2)[-1]
 
     def open(self, place: StepPlace, prepared: Mapping[str, Any]) -> Sequence[str]:
         """See `Step`."""
         header = read_header(open_store(self.settings.input))
-        assert header is not None  # as it was checked in the driver
+        assert header is not None  # the driver checked that it is there
         assert header.prepared is not None
         self._codec = LatentCodec.from_json(header.prepared["codec"])
         return super().open(place, prepared)

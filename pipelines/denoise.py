@@ -1,4 +1,4 @@
-"""Denoise: noise taken away by a denoiser bundle, from images that have some."""
+"""The target denoise: removes noise with a denoiser bundle, from images that have some."""
 
 from __future__ import annotations
 
@@ -16,27 +16,29 @@ from pipelines.steps.restoration import RestorationSettings, RestorationStep, bl
 
 
 class DenoisingSettings(Settings):
-    """Settings of what is done to an image."""
+    """Settings of the denoising of an image."""
 
     clean_below: float = Field(
         4.0,
         ge=0,
         le=255,
-        description="images with less noise (in levels of 255, estimated blindly) are copied untouched",
+        description="estimated noise, in levels of 255, below which an image is copied unchanged",
     )
     strength: float = Field(
-        1.0, ge=0, le=1, description="of the change; below 1 some noise is left, as film has"
+        1.0, ge=0, le=1, description="strength of the change (below 1 some noise is left, like film grain)"
     )
 
 
 class DenoiseSettings(RestorationSettings):
     """Settings of denoise."""
 
-    denoise: DenoisingSettings = Field(DenoisingSettings(), description="what is done to an image")
+    denoise: DenoisingSettings = Field(
+        DenoisingSettings(), description="strength of the denoising, and images that are left unchanged"
+    )
 
 
 class Denoise(RestorationStep[DenoiseSettings]):
-    """Every image is judged first: what is clean already is left as it is, byte for byte."""
+    """Estimates the noise of each image, and copies clean images unchanged, byte for byte."""
 
     settings_class = DenoiseSettings
     bundle_kinds = ("denoiser",)
@@ -45,7 +47,7 @@ class Denoise(RestorationStep[DenoiseSettings]):
     def process(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
         """See `Step`."""
         levels = [noise_level(image.photo.pixels) for image in inputs]
-        # Nothing can be told of a few pixels, whose level is NaN: they are not taken for clean.
+        # A level of NaN means too few pixels for an estimate: the image does not count as clean.
         noisy = [
             image.photo for image, level in zip(inputs, levels, strict=True) if not self._is_clean(level)
         ]

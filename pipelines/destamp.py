@@ -1,4 +1,4 @@
-"""Destamp: stamped dates and words taken away by a destamper bundle, and nothing else changed."""
+"""The target destamp: removes stamped dates and words with a destamper bundle, and changes nothing else."""
 
 from __future__ import annotations
 
@@ -23,30 +23,32 @@ from pipelines.steps.restoration import RestorationSettings, RestorationStep, bl
 
 
 class DestampingSettings(Settings):
-    """Settings of what is taken for a stamp."""
+    """Settings of the detection of stamps."""
 
     threshold: float = Field(
         15.0,
         ge=0,
         le=255,
-        description="levels of 255 by which the network has to change a pixel, to be believed",
+        description="smallest change by the network, in levels of 255, that marks a pixel as stamped",
     )
     least_pixels: int = Field(
-        150, ge=1, description="changed pixels that hang together; fewer are not a stamp"
+        150, ge=1, description="smallest stamp: changed pixels that are connected; fewer are left unchanged"
     )
-    feather: int = Field(3, ge=0, le=64, description="pixels around the stamp over which the change fades")
+    feather: int = Field(
+        3, ge=0, le=64, description="width of the edge around a stamp over which the change fades, in pixels"
+    )
 
 
 class DestampSettings(RestorationSettings):
     """Settings of destamp."""
 
-    destamp: DestampingSettings = Field(DestampingSettings(), description="what is taken for a stamp")
+    destamp: DestampingSettings = Field(DestampingSettings(), description="detection of the stamps")
 
 
 class Destamp(RestorationStep[DestampSettings]):
-    """Outside of a mask of what the network changed most, pixels are the input's own, exactly.
+    """Restores the pixels under a mask of what the network changed most; all others are exactly the input's.
 
-    That is of the pixels: an output in a lossy format is encoded again.
+    An output in a lossy format is encoded again, which changes its pixels a little.
     """
 
     settings_class = DestampSettings
@@ -71,10 +73,10 @@ class Destamp(RestorationStep[DestampSettings]):
 def change_mask(
     before: PixelArray, after: PixelArray, settings: DestampingSettings
 ) -> NDArray[np.float32] | None:
-    """(H, W, 1) in [0, 1]: where `after` is to be believed; None if nowhere.
+    """Return the mask of the stamps, (H, W, 1) in [0, 1]; None if there are none.
 
-    Pixels that changed by more than the threshold, in groups of at least `least_pixels` when gaps of a
-    stroke's width are closed; two pixels more on every side, then fading.
+    It contains the pixels that changed by more than the threshold, in groups of at least `least_pixels` after
+    gaps of a stroke's width are closed, grown by two pixels on every side, then fading.
     """
     difference = absolute_difference(before, after).max(axis=-1) / levels_per_255(before)
     changed = difference > settings.threshold

@@ -1,4 +1,4 @@
-"""Detect: images that an anomaly bundle reconstructs badly, and where in them."""
+"""The target detect: images that an anomaly bundle reconstructs badly, and heat maps of their errors."""
 
 from __future__ import annotations
 
@@ -23,26 +23,27 @@ from pipelines.steps.pixels import PixelArray, without_metadata
 
 
 class DetectionSettings(Settings):
-    """Settings of what is written."""
+    """Settings of the threshold and the heat maps."""
 
     heat_maps: Literal["anomalies", "all", "none"] = Field(
-        "anomalies", description="pictures of where the error is, as files beside the table"
+        "anomalies", description="heat maps of the error to write, as files beside the table"
     )
     threshold: float | None = Field(
         None,
         gt=0,
-        description="error above which an image is an anomaly; null: the bundle's, which is calibrated",
+        description="error above which an image is an anomaly (null: the bundle's calibrated threshold)",
     )
 
 
 class DetectSettings(AutoencoderStepSettings):
     """Settings of detect."""
 
-    detect: DetectionSettings = Field(DetectionSettings(), description="what is written")
+    detect: DetectionSettings = Field(DetectionSettings(), description="threshold and heat maps")
 
 
 class Detect(AutoencoderStep[DetectSettings]):
-    """`detections/part-*.parquet`: path, error, score (error / threshold), anomaly; heat maps in `heat/`."""
+    """Writes `detections/part-*.parquet` (path, error, score = error / threshold, anomaly), heat maps to
+    `heat/`."""
 
     settings_class = DetectSettings
     bundle_kinds = ("anomaly",)
@@ -53,11 +54,14 @@ class Detect(AutoencoderStep[DetectSettings]):
         lines = super().check()
         if "threshold" not in self.manifest.calibration and self.settings.detect.threshold is None:
             raise SettingsError(
-                "the bundle has no threshold",
+                "the bundle has no calibrated threshold",
                 where=f"bundle: {self.settings.bundle}",
-                hint="give a bundle of train-anomaly, or set detect.threshold",
+                hint="give a bundle made by train-anomaly, or set detect.threshold",
             )
-        return [*lines, f"an anomaly has an error ({self._error_kind}) above {self._threshold:.6g}"]
+        return [
+            *lines,
+            f"anomalies are images with an error ({self._error_kind}) above {self._threshold:.6g}",
+        ]
 
     def schema(self) -> pa.Schema:
         """See `Step`."""
@@ -68,7 +72,7 @@ class Detect(AutoencoderStep[DetectSettings]):
         return error_limit(self.manifest.calibration)
 
     def output_path(self, path: str) -> str:
-        """See `Step`: a heat map is not the image."""
+        """Return the name of the heat map; see `Step`."""
         return f"heat/{path}"
 
     def process(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
@@ -102,9 +106,9 @@ class Detect(AutoencoderStep[DetectSettings]):
 
 
 def image_error(before: PixelArray, after: PixelArray, kind: str) -> float:
-    """The error of a reconstruction, (H, W, C) uint8 each, as `train-anomaly` has it: mse, mae or ssim."""
+    """Return the error of a reconstruction, (H, W, C) uint8 each, as in `train-anomaly`: mse, mae or ssim."""
     if kind == "ssim":
-        from genray.images.metrics import image_metrics  # torchmetrics takes long to load
+        from genray.images.metrics import image_metrics  # a slow import
 
         pair = [to_network(image[None], span=(0.0, 1.0)) for image in (after, before)]
         with torch.inference_mode():

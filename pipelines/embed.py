@@ -1,4 +1,4 @@
-"""Embed: the code of every image as a row of Parquet, to search, cluster and compare images by."""
+"""The target embed: the code of every image as a row of Parquet, to search, cluster and compare images."""
 
 from __future__ import annotations
 
@@ -18,21 +18,23 @@ from pipelines.steps.base import StepInput, StepResult
 
 
 class EmbeddingSettings(Settings):
-    """Settings of the rows."""
+    """Settings of the vectors."""
 
-    dtype: Literal["float32", "float16"] = Field("float32", description="of the vectors' values")
-    normalize: bool = Field(False, description="scale vectors to length 1, so that a dot product is a cosine")
+    dtype: Literal["float32", "float16"] = Field("float32", description="number format of the vectors")
+    normalize: bool = Field(
+        False, description="scale vectors to length 1, so that a dot product is a cosine similarity"
+    )
 
 
 class EmbedSettings(AutoencoderStepSettings):
     """Settings of embed."""
 
-    embed: EmbeddingSettings = Field(EmbeddingSettings(), description="the rows")
+    embed: EmbeddingSettings = Field(EmbeddingSettings(), description="format of the vectors")
 
 
 class Embed(AutoencoderStep[EmbedSettings]):
-    """`embeddings/part-*.parquet` with the columns `path` and `vector`, a list of fixed size: what faiss,
-    lance and DuckDB read as it is."""
+    """Writes `embeddings/part-*.parquet` with the columns `path` and `vector`, a list of fixed size, which
+    faiss, lance and DuckDB read directly."""
 
     settings_class = EmbedSettings
     table = "embeddings"

@@ -1,4 +1,4 @@
-"""Reconstruct: images through an autoencoder and back, to see what it keeps of them."""
+"""The target reconstruct: images encoded and decoded by an autoencoder, to see what it preserves."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class ReconstructSettings(AutoencoderStepSettings):
 
 
 class Reconstruct(AutoencoderStep[ReconstructSettings]):
-    """Writes the reconstruction, of the network's own size, and records its MSE of values in [0, 1]."""
+    """Writes reconstructions, of the network's size, and records their MSE with values in [0, 1]."""
 
     settings_class = ReconstructSettings
 
     def prepare(self, sample: Sequence[Photo], model_folder: Path) -> Mapping[str, Any]:
-        """See `Step`: the error beyond which an image is unlike those of the training."""
+        """Return the largest error of images like those of the training; see `Step`."""
         return error_limit(self.manifest.calibration)
 
     def process(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:

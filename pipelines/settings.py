@@ -16,10 +16,14 @@ class ReadSettings(ContainerSettings, PhotoLimits):
 
 
 class SinkSettings(Settings):
-    """Settings of where the results go."""
+    """Settings of the container of the results."""
 
     container: Literal["files", "parquet", "webdataset"] = Field(
-        "files", description="files (as the inputs), parquet (data/*.parquet), webdataset (shards/*.tar)"
+        "files",
+        description=(
+            "container of the outputs (files: one file for each input; parquet: data/*.parquet; "
+            "webdataset: shards/*.tar)"
+        ),
     )
 
 
@@ -28,71 +32,94 @@ class OutputSettings(SinkSettings, WriteSettings):
 
 
 class WorkSettings(Settings):
-    """Settings of how the work is spread; they never change a result."""
+    """Settings of workers and limits, which never change a result."""
 
     workers: Annotated[int, Field(ge=0, le=100_000)] | None = Field(
         None,
-        description="processes; 0: threads of this one, without Ray; null: 0 for a few images or on up to 8 "
-        "CPUs, else one for each GPU, or for each `cpus_per_worker` CPUs",
+        description=(
+            "worker processes (0: threads of this process, without Ray; null: 0 for a few images "
+            "or on up to 8 CPUs, else one for each GPU, or for each `cpus_per_worker` CPUs)"
+        ),
     )
     cpus_per_worker: int | None = Field(
-        None, ge=1, le=256, description="CPUs that the model takes in each; null: 1"
+        None, ge=1, le=256, description="CPUs that the model uses in each worker (null: 1)"
     )
-    gpu: bool | None = Field(None, description="null: where there is one")
+    gpu: bool | None = Field(None, description="run the model on a GPU (null: if there is one)")
     batch_megapixels: float | None = Field(
         None,
         gt=0,
         le=1000,
-        description="most of images of one size that the model is given at once; null: 0.5, on a GPU 8",
+        description=(
+            "largest batch of the model, in megapixels; images of one size share a batch (null: "
+            "0.5, on a GPU 8)"
+        ),
     )
     memory_mb: int = Field(
         512,
         ge=64,
         le=1_000_000,
-        description="of decoded images in each worker; one larger image still passes",
+        description="memory for decoded images in each worker, in MB; a single larger image still passes",
     )
     commit_seconds: float = Field(
-        30.0, gt=0, le=3600, description="how often a worker records what it has done: what a kill can cost"
+        30.0,
+        gt=0,
+        le=3600,
+        description=("seconds between a worker's commits to the ledger; a kill loses at most this much work"),
     )
     max_failed_share: float = Field(
-        0.9, gt=0, le=1, description="stop if more of the first 100 or later images fail: something is wrong"
+        0.9,
+        gt=0,
+        le=1,
+        description=(
+            "share of failed images, from the 100th image on, above which the run stops with an error"
+        ),
     )
     metrics_port: int | None = Field(
         None,
         ge=0,
         le=65535,
-        description="serve Prometheus metrics on 127.0.0.1 while it works; 0: a free port",
+        description=(
+            "port of Prometheus metrics on 127.0.0.1 during the run (0 picks a free port; null: no metrics)"
+        ),
     )
 
 
 class ReportSettings(Settings):
     """Settings of the report."""
 
-    samples: int = Field(6, ge=0, le=50, description="images at random, and of each extreme; 0: no pictures")
-    seed: int = Field(0, ge=0, description="other numbers choose others")
+    samples: int = Field(
+        6, ge=0, le=50, description="number of images shown at random, and of each extreme (0: no pictures)"
+    )
+    seed: int = Field(0, ge=0, description="seed of the random choice of images")
 
 
 class BulkSettings(Settings):
     """Settings of every bulk target."""
 
-    input: Location = Field("data/images", description="images: a folder or URI, of files or shards")
-    output: Location = Field("data/output", description="where the results go: a folder or URI")
+    input: Location = Field(
+        "data/images", description="images to process: a folder or URI of files or shards"
+    )
+    output: Location = Field("data/output", description="folder or URI that the results are written to")
     retry: Literal["none", "failed", "all"] = Field(
         "none",
-        description="failed: also those that failed before; all: everything again, as if for the first time",
+        description=(
+            "images to process again (failed: the images that failed; all: every image, as if "
+            "for the first time)"
+        ),
     )
-    read: ReadSettings = Field(ReadSettings(), description="how the inputs are read")
-    write: OutputSettings = Field(OutputSettings(), description="how the outputs are written")
-    work: WorkSettings = Field(WorkSettings(), description="how the work is spread")
+    read: ReadSettings = Field(ReadSettings(), description="reading of the inputs")
+    write: OutputSettings = Field(OutputSettings(), description="writing of the outputs")
+    work: WorkSettings = Field(WorkSettings(), description="workers, memory and limits")
     overwrite: bool = Field(
-        False, description="write into a folder that holds other files; those of the same names are replaced"
+        False,
+        description="write into a folder that contains other files; files of the same names are replaced",
     )
-    report: ReportSettings = Field(ReportSettings(), description="what the page at the end shows")
+    report: ReportSettings = Field(ReportSettings(), description="the report at the end")
 
 
 _MAY_CHANGE = ("work.", "report.", "retry", "overwrite", "output", "read.max_")
 
 
 def may_change(key: str) -> bool:
-    """Whether an output can be gone on with when the setting `key` differs: it changes no result."""
+    """Return whether a run may resume when the setting `key` differs, as it changes no result."""
     return key.startswith(_MAY_CHANGE)

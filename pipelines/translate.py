@@ -1,4 +1,4 @@
-"""Translate: images of one kind turned into another by a pix2pix bundle."""
+"""The target translate: images of one kind turned into another by a pix2pix bundle."""
 
 from __future__ import annotations
 
@@ -23,34 +23,39 @@ from pipelines.steps.pixels import PixelArray, as_channels, without_metadata
 
 
 class TranslationSettings(Settings):
-    """Settings of how an image is brought to the network."""
+    """Settings of size and halves of the images."""
 
     fit: Literal["resize", "tile"] = Field(
         "resize",
-        description="resize: to the size that it was trained at, and back; tile: at its own size, in tiles "
-        "that fade into each other",
+        description=(
+            "fit of an image to the network (resize: to the size of its training and back; tile: "
+            "at the image's own size, in tiles that fade into each other)"
+        ),
     )
     half: Literal["none", "left", "right", "auto"] = Field(
         "none",
-        description="the inputs are pairs side by side: take this half; auto: the one that it was trained on",
+        description=(
+            "half of the input to take, if inputs are pairs side by side (auto: the half that "
+            "the network was trained on)"
+        ),
     )
-    overlap: int = Field(64, ge=0, le=1024, description="pixels over which tiles fade into each other")
-    beside: bool = Field(False, description="also write NAME-beside: input and output side by side")
+    overlap: int = Field(64, ge=0, le=1024, description="pixels that neighbouring tiles share and fade over")
+    beside: bool = Field(False, description="write NAME-beside, too: input and output side by side")
 
 
 class TranslateSettings(BundleSettings):
     """Settings of translate."""
 
     translate: TranslationSettings = Field(
-        TranslationSettings(), description="how an image is brought to the network"
+        TranslationSettings(), description="size and halves of the images for the network"
     )
 
 
 class Translate(BundleStep[TranslateSettings]):
-    """Outputs are as large as the inputs, with the channels that the network makes; images of 16 bits are
-    taken as 8, and transparency is kept.
+    """Writes outputs of the inputs' size, with the channels of the network; images of 16 bits are reduced to
+    8, and transparency is preserved.
 
-    Of pairs the ledger's `error` is the mean absolute difference to the other half, of values in [0, 1].
+    For pairs, the ledger's `error` is the mean absolute difference to the other half, with values in [0, 1].
     """
 
     settings_class = TranslateSettings
@@ -65,11 +70,11 @@ class Translate(BundleStep[TranslateSettings]):
         return self._run.notes
 
     def network_pixels(self, photo: Photo) -> NDArray[np.uint8]:
-        """See `BundleStep`: at the size that it was trained at."""
+        """Return the photo at the size of the network's training; see `BundleStep`."""
         return _resized(self._halves(photo).before, *self.manifest.preprocessing.size)
 
     def batch_key(self, photo: Photo | None) -> Hashable:
-        """Resized images are all of one size."""
+        """Return the key of the batch: resized images all have one size."""
         return None if self.settings.translate.fit == "resize" else super().batch_key(photo)
 
     def process(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
@@ -104,7 +109,7 @@ class Translate(BundleStep[TranslateSettings]):
             return _Halves(as_channels(pixels, preprocessing.input.channels), None)
         width = pixels.shape[1]
         if width < 2 or width % 2:
-            raise BadImage("odd-shape", f"{width} pixels wide: it has no two halves")
+            raise BadImage("odd-shape", f"the image is {width} pixels wide and cannot be halved")
         left, right = pixels[:, : width // 2], pixels[:, width // 2 :]
         from_left = half == "left" or (half == "auto" and preprocessing.direction == "AtoB")
         before, target = (left, right) if from_left else (right, left)
@@ -123,7 +128,7 @@ class Translate(BundleStep[TranslateSettings]):
         ]
 
     def _tiled(self, image: PixelArray, tile: int) -> PixelArray:
-        # An image smaller than a tile is mirrored until it is one.
+        # An image smaller than a tile is mirrored to the size of a tile.
         height, width = image.shape[:2]
         padding = [(0, max(0, tile - height)), (0, max(0, tile - width)), (0, 0)]
         padded = np.pad(image, padding, mode="symmetric")
@@ -133,14 +138,14 @@ class Translate(BundleStep[TranslateSettings]):
 
 @dataclass(frozen=True)
 class _Halves:
-    """The input, and what it should become if that is known; both uint8."""
+    """The input half, and the target half if there is one; both uint8."""
 
     before: PixelArray
     target: PixelArray | None
 
 
 def _resized(image: PixelArray, height: int, width: int) -> PixelArray:
-    """(H, W, C) uint8 -> (height, width, C), bicubic, with antialiasing when it shrinks."""
+    """Resize (H, W, C) uint8 to (height, width, C), bicubic, with antialiasing when shrinking."""
     if image.shape[:2] == (height, width):
         return image
     picture = Image.fromarray(np.ascontiguousarray(image[..., 0] if image.shape[-1] == 1 else image))

@@ -1,4 +1,4 @@
-"""`genray bundle`: looks at trained models."""
+"""`genray bundle`: shows trained models."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from genray.cli.options import JSON, reported
 from genray.cli.output import print_json
 from genray.text import aligned
 
-_FEW = 16  # numbers that are shown one by one
+_FEW = 16  # a longer list of numbers is summed up
 
 
 @click.group()
 def bundle() -> None:
-    """Look at trained models."""
+    """Show trained models."""
 
 
 @bundle.command()
@@ -26,7 +26,7 @@ def bundle() -> None:
 @JSON
 @reported
 def show(path: Path, as_json: bool) -> None:
-    """Print what the bundle at PATH is: model, data, metrics.
+    """Print the manifest of the bundle at PATH: model, data, metrics.
 
     \b
     Example:
@@ -48,7 +48,8 @@ def _manifest_text(manifest: Mapping[str, Any]) -> str:
 
 
 def _value_text(value: Any) -> str:
-    """A value; of many numbers how many, and between which they are: --json has them all."""
+    """Return a value as text; a long list of numbers as count, minimum, median and maximum (--json has
+    all)."""
     numbers = isinstance(value, list) and all(isinstance(each, int | float) for each in value)
     if not numbers or len(value) <= _FEW:
         return str(value)

@@ -1,4 +1,4 @@
-"""`genray fronts`: draws a data set to try a training on."""
+"""`genray fronts`: draws a small data set to try train-pix2pix on."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from genray.cli.options import reported
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--count", default=400, show_default=True, help="Number of pairs.")
-@click.option("--size", default=256, show_default=True, help="Height and width in pixels.")
-@click.option("--seed", default=0, show_default=True, help="Other seeds give other buildings.")
+@click.option("--count", default=400, show_default=True, help="Number of image pairs.")
+@click.option("--size", default=256, show_default=True, help="Height and width of an image in pixels.")
+@click.option(
+    "--seed", default=0, show_default=True, help="Seed of the drawing; other seeds give other buildings."
+)
 @reported
 def fronts(folder: Path, count: int, size: int, seed: int) -> None:
-    """Make a data set to try train-pix2pix on: drawn building fronts, photo|labels, in FOLDER.
+    """Draw a data set to try train-pix2pix on: building fronts, photo|labels, in FOLDER.
 
     \b
     Example:

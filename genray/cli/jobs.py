@@ -13,7 +13,7 @@ from genray.text import aligned, duration
 if TYPE_CHECKING:
     from cluster.submit import Job
 
-_STOP_S = 90.0  # that stopping a job is waited for
+_STOP_S = 90.0  # longest wait for a job to stop
 
 
 @click.group()
@@ -26,7 +26,7 @@ def jobs() -> None:
 @JSON
 @reported
 def list_jobs(address: str | None, as_json: bool) -> None:
-    """List genray's jobs, newest first.
+    """List the jobs that genray submitted, newest first.
 
     \b
     Example:
@@ -47,7 +47,7 @@ def list_jobs(address: str | None, as_json: bool) -> None:
 @JSON
 @reported
 def status(job: str, address: str | None, as_json: bool) -> None:
-    """Print how JOB is doing."""
+    """Print the status of JOB."""
     from cluster.submit import Jobs
 
     found = Jobs.connect(address or "auto").status(job)
@@ -61,7 +61,9 @@ def status(job: str, address: str | None, as_json: bool) -> None:
 
 @jobs.command()
 @click.argument("job")
-@click.option("--follow", is_flag=True, help="Wait for its end; exit with its exit code.")
+@click.option(
+    "--follow", is_flag=True, help="Follow the log until the job ends, and exit with its exit code."
+)
 @ADDRESS
 @reported
 def logs(job: str, follow: bool, address: str | None) -> int:
@@ -80,7 +82,7 @@ def logs(job: str, follow: bool, address: str | None) -> int:
 @ADDRESS
 @reported
 def stop(job: str, address: str | None) -> None:
-    """Stop JOB; a training writes a checkpoint first."""
+    """Stop JOB (a training writes a checkpoint first)."""
     from cluster.submit import Jobs
 
     stopped = Jobs.connect(address or "auto").stop(job, wait=_STOP_S)

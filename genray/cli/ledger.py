@@ -1,4 +1,4 @@
-"""`genray ledger`: what became of the images of a bulk run."""
+"""`genray ledger`: prints the results of a bulk run, image by image or summed up."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from genray.text import aligned, amount, change_in_bytes, visible
 if TYPE_CHECKING:
     from pipelines.storage.overview import InputRows, RunOverview
 
-_ROWS_AT_ONCE = 4096  # of a list that are laid out in columns together
+_ROWS_AT_ONCE = 4096  # rows whose columns are aligned together
 
 
 @click.command()
@@ -25,15 +25,19 @@ _ROWS_AT_ONCE = 4096  # of a list that are laid out in columns together
     "--list",
     "status",
     type=click.Choice(["failed", "skipped", "done"]),
-    help="List the images of this status.",
+    help="List the images with this status.",
 )
 @click.option(
-    "--limit", default=100, show_default=True, type=click.IntRange(1), help="With --list: at most so many."
+    "--limit",
+    default=100,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Largest number of images that --list prints.",
 )
 @JSON
 @reported
 def ledger(output: str, status: str | None, limit: int, as_json: bool) -> None:
-    """Print what became of the images of a bulk run, by the ledger in its OUTPUT.
+    """Print the results of a bulk run, from the ledger in its OUTPUT.
 
     \b
     Example:
@@ -63,13 +67,13 @@ def _overview_text(overview: RunOverview) -> str:
     passes = header.get("passes")
     facts = [
         ("output", overview.location),
-        ("target", header.get("target", "the run's header is missing or damaged")),
+        ("target", header.get("target", "unknown: the run's header is missing or damaged")),
         ("bundle", settings.get("bundle") or ""),
-        ("begun", _time_of_pass(passes, 0, "started")),
-        ("ended", _time_of_pass(passes, -1, "ended") or "not yet: it is running, or was killed"),
+        ("started", _time_of_pass(passes, 0, "started")),
+        ("ended", _time_of_pass(passes, -1, "ended") or "not yet: the run is in progress, or was killed"),
         ("images", f"{summary.total:,}"),
         *((f"  {name}", f"{summary.status[name]:,}") for name in ("done", "skipped", "failed")),
-        ("left", "not known before all are listed" if left is None else f"{left:,}"),
+        ("left", "unknown until the input is listed completely" if left is None else f"{left:,}"),
         ("bytes", _bytes_text(summary.bytes_in, summary.bytes_out)),
     ]
     if overview.last.images_per_second:
@@ -91,10 +95,10 @@ def _bytes_text(bytes_in: int, bytes_out: int) -> str:
 
 def _next_steps(overview: RunOverview) -> Iterator[str]:
     if overview.left:
-        yield "next: if it is not running, the same command goes on from there"
+        yield "next: if no run is in progress, give the same command again to resume"
     if overview.summary.status["failed"]:
         yield (
-            "next: see which with --list failed; when they are mended, give the command again with "
+            "next: list them with --list failed; once they are repaired, give the command again with "
             "--retry failed"
         )
 
@@ -105,7 +109,7 @@ def _time_of_pass(passes: Any, index: int, name: str) -> str:
 
 
 def _print_rows(inputs: InputRows, status: str, *, as_json: bool) -> None:
-    """A table, or JSON lines."""
+    """Print the rows as a table, or as JSON lines."""
     if as_json:
         for row in inputs.rows:
             print(json.dumps(row))
@@ -118,4 +122,4 @@ def _print_rows(inputs: InputRows, status: str, *, as_json: bool) -> None:
     if left_out:
         print(f"{left_out:,} more: --limit {inputs.total} shows all", file=sys.stderr)
     if not inputs.total:
-        print(f"none is {status}", file=sys.stderr)
+        print(f"no image is {status}", file=sys.stderr)

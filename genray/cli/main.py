@@ -1,4 +1,4 @@
-"""The `genray` command. What commands need is imported where they use it, so that --help is instant."""
+"""The `genray` command. Commands import what they need when they run, so that --help is instant."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from genray.cli.plan import plan
 from genray.cli.report import report
 from genray.cli.submit import submit
 from genray.cli.targets import config, targets
+from genray.cli.version import show_version
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -27,5 +28,5 @@ def main() -> None:
     """
 
 
-for _command in (submit, targets, config, fronts, report, plan, ledger, monitor, bundle, jobs):
+for _command in (submit, targets, config, fronts, report, plan, ledger, monitor, bundle, jobs, show_version):
     main.add_command(_command)

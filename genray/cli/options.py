@@ -1,4 +1,4 @@
-"""Options and error reports that the commands share."""
+"""Options that the commands share, and their error reports."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ from genray.cli.output import fail
 from genray.errors import GenrayError
 
 ADDRESS = click.option(
-    "--address", metavar="ADDR", help="A Ray cluster: http://host:8265, or auto for one on this machine."
+    "--address",
+    metavar="ADDR",
+    help="Address of a Ray cluster: http://host:8265, or auto for one on this machine.",
 )
-JSON = click.option("--json", "as_json", is_flag=True, help="End standard output with one JSON line.")
+JSON = click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as one JSON line at the end of standard output."
+)
 CONFIG = click.option(
-    "--config", type=click.Path(path_type=Path, dir_okay=False), help="A YAML file of settings."
+    "--config", type=click.Path(path_type=Path, dir_okay=False), help="YAML file of settings."
 )
 SET = click.option(
-    "--set", "sets", multiple=True, metavar="KEY=VALUE", help="Override one setting; repeatable."
+    "--set", "sets", multiple=True, metavar="KEY=VALUE", help="Override one setting (may be repeated)."
 )
 
 
@@ -34,9 +38,9 @@ def reported(command: Callable[..., Any]) -> Callable[..., None]:
         except GenrayError as error:
             code = fail(error, as_json=kwargs.get("as_json", False))
         except BrokenPipeError:
-            raise  # click ends quietly when nobody reads
+            raise  # click exits quietly when nobody reads the output
         except OSError as error:
-            hint = "check that it exists, its permissions and the space left"
+            hint = "check that the file exists, its permissions and the free space"
             where = str(error.filename) if error.filename else None
             code = fail(GenrayError(error.strerror or str(error), where=where, hint=hint))
         except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""What commands print: lines, the one JSON line, outcomes, and errors."""
+"""Output of the commands: lines, the one JSON line, outcomes and errors."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 def say(text: str) -> None:
-    """A line to standard error, as it is. If nobody reads it any more, work goes on."""
+    """Print a line to standard error, unchanged. Work continues when nobody reads it any more."""
     with suppress(BrokenPipeError):
         print(text, file=sys.stderr, flush=True)
 
 
 def fail(error: GenrayError, *, as_json: bool = False) -> int:
-    """Print `error`, and as the one JSON line if that was asked for; returns the exit code."""
+    """Print `error`, with `as_json` also as the one JSON line; returns the exit code."""
     from rich.console import Console
 
     Console(stderr=True).print("error:", style="bold red", end=" ")
@@ -34,17 +34,17 @@ def fail(error: GenrayError, *, as_json: bool = False) -> int:
 
 
 def show_outcome(outcome: Outcome) -> None:
-    """Where everything is, and how good it is."""
+    """Print where the results are and how good they are."""
     say(aligned(list(outcome.rows())))
 
 
 def print_json(values: Mapping[str, Any]) -> None:
-    """The one JSON line that ends standard output."""
+    """Print the one JSON line at the end of standard output."""
     print(json.dumps(dict(values)), flush=True)
 
 
 def print_encodable(text: str) -> None:
-    """`text` to standard output. A terminal without Unicode still shows names, with escapes for what it
+    """Print `text` to standard output; a terminal without Unicode gets escapes for the characters that it
     lacks."""
     encoding = sys.stdout.encoding or "utf-8"
     print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)

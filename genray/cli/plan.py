@@ -1,4 +1,4 @@
-"""`genray plan`: how long a bulk run would take."""
+"""`genray plan`: estimates how long a bulk run takes."""
 
 from __future__ import annotations
 
@@ -18,19 +18,23 @@ from genray.text import aligned
 @CONFIG
 @SET
 @click.option(
-    "--sample", default=48, show_default=True, type=click.IntRange(1, 64), help="Images to measure."
+    "--sample", default=48, show_default=True, type=click.IntRange(1, 64), help="Number of images to measure."
 )
 @click.option(
-    "--hours", default=24.0, show_default=True, type=click.FloatRange(min=0.01), help="Time to do it in."
+    "--hours",
+    default=24.0,
+    show_default=True,
+    type=click.FloatRange(min=0.01),
+    help="Time limit in hours, for which workers are counted.",
 )
 @JSON
 @reported
 def plan(
     target: str, config: Path | None, sets: tuple[str, ...], sample: int, hours: float, as_json: bool
 ) -> None:
-    """Say how long the bulk TARGET would take, and how many workers it needs, from a sample of its images.
+    """Estimate how long the bulk TARGET takes, and how many workers it needs, from a sample of its images.
 
-    Nothing is written to its output.
+    Nothing is written to the output.
 
     \b
     Example:
@@ -45,7 +49,10 @@ def plan(
 
     bulk: Any = find_target(target).load()
     if not isinstance(bulk, Bulk):
-        raise UsageError(f"{target} is not a bulk target", hint="`genray targets` lists them all")
+        raise UsageError(
+            f"{target} is not a bulk target",
+            hint="`genray targets` lists all targets; bulk targets have input and output",
+        )
     settings = absolute(load(bulk.settings_class, target=target, config=config, sets=sets))
     estimated = estimate(bulk.step.load(settings), local_resources(), images=sample, hours=hours, note=say)
     if as_json:

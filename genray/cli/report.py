@@ -1,4 +1,4 @@
-"""`genray report`: the page of a run, or of several side by side."""
+"""`genray report`: writes the page of a run, or of several side by side."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from genray.cli.output import print_json
 
 @click.command()
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="The HTML file to write.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="HTML file to write (default: RUN/report.html, or comparison.html).",
+)
 @JSON
 @reported
 def report(runs: tuple[Path, ...], output: Path | None, as_json: bool) -> None:
-    """Write RUN/report.html again; of several runs comparison.html, with the runs side by side.
+    """Write the report of one RUN again, or compare several runs side by side on one page.
 
     \b
     Example:

@@ -31,12 +31,18 @@ _SENT = "submitted.yaml"  # the settings of a job, in its working directory
 @CONFIG
 @SET
 @click.option(
-    "--name", "run", metavar="RUN", help="Name of the run; the name of an unfinished run goes on with it."
+    "--name", "run", metavar="RUN", help="Name of the run; the name of an unfinished run resumes it."
 )
-@click.option("--retry", type=click.Choice(["failed", "all"]), help="Of a bulk run: do these again.")
+@click.option(
+    "--retry",
+    type=click.Choice(["failed", "all"]),
+    help="Images of a bulk run to process again: those that failed, or all.",
+)
 @ADDRESS
-@click.option("--detach", is_flag=True, help="With --address: do not wait for the job.")
-@click.option("--dry-run", is_flag=True, help="Check everything, say what would be done, and stop.")
+@click.option(
+    "--detach", is_flag=True, help="Submit the job and exit without following it (needs --address)."
+)
+@click.option("--dry-run", is_flag=True, help="Check everything, print what would be done, and exit.")
 @JSON
 @reported
 def submit(
@@ -52,9 +58,9 @@ def submit(
 ) -> int:
     """Run TARGET here, or as a job on a cluster.
 
-    Without --address it runs on this machine. Ctrl-C stops well; the same command (of a training: the same
-    --name) goes on from there.
-    Exit codes: 0 done (of a bulk run also if some images failed), 1 failed, 2 wrong usage or input, 130
+    Without --address it runs on this machine. Ctrl-C stops it with its work saved; the same command (of a
+    training: with the same --name) resumes it.
+    Exit codes: 0 done (a bulk run also if some images failed), 1 failed, 2 wrong usage or input, 130
     stopped by Ctrl-C.
 
     \b
@@ -69,9 +75,14 @@ def submit(
 
     for option, value in (("--address", address), ("--name", run)):
         if value == "":
-            raise UsageError(f"{option} is empty", hint="is the variable that it comes from set?")
+            raise UsageError(
+                f"{option} is empty", hint="if it comes from a shell variable, check that the variable is set"
+            )
     if detach and not address:
-        raise UsageError("--detach needs --address", hint="a run in this process cannot outlive it")
+        raise UsageError(
+            "--detach needs --address",
+            hint="a run without --address ends with this command; leave out --detach, or name a cluster",
+        )
     if retry:
         sets = (*sets, f"retry={retry}")
     implementation = find_target(target).load()
@@ -91,7 +102,7 @@ def submit(
 
 @dataclass(frozen=True)
 class _DryRun:
-    """What would have been run, and where it would have been written."""
+    """Outcome of a dry run: the target, and the folder that it would be written to."""
 
     target: str
     folder: Path
@@ -106,7 +117,7 @@ class _DryRun:
 def run_here(
     target: str, implementation: Any, settings: Settings, run: str | None, *, dry_run: bool
 ) -> Outcome:
-    """Check, then run in this process, in Ray workers of its own, or in those of the job that it is."""
+    """Check the target, then run it in this process, in new Ray workers, or in those of the current job."""
     from cluster.connect import cluster, inside_job
     from cluster.resources import check_request, local_resources
     from genray.progress import default_display
@@ -118,10 +129,10 @@ def run_here(
         for line in prepared.lines:
             shown.note(line)
         have = local_resources()
-        if not attached:  # before Ray starts, because that takes seconds
+        if not attached:  # before Ray starts, which takes seconds
             check_request(prepared.demand(have), have)
         if dry_run:
-            shown.note(f"dry run: nothing was started; it would go into {prepared.folder}")
+            shown.note(f"dry run: nothing was started; the results would be written to {prepared.folder}")
             return _DryRun(target, prepared.folder)
         with ExitStack() as stack:
             if prepared.needs_ray(attached):
@@ -143,9 +154,9 @@ def _send(
     dry_run: bool,
     as_json: bool,
 ) -> int:
-    """Submit a job that gives the same command on the cluster, and follow it; returns its exit code.
+    """Submit a job that runs the same command on the cluster, and follow it; returns its exit code.
 
-    The data and the cluster's resources are checked there, by the job, before it trains.
+    The job checks the data and the cluster's resources there, before it starts.
     """
     from cluster.submit import Jobs
     from genray.settings.load import changes_yaml
@@ -172,7 +183,7 @@ def _send(
 
 
 def follow(jobs: Jobs, job: str, address: str, log: _Log) -> int:
-    """Pass the log of `job` on until it ends; Ctrl-C asks whether to stop it. Returns the exit code."""
+    """Print the log of `job` until the job ends; Ctrl-C asks whether to stop it. Returns the exit code."""
     while True:
         try:
             code = jobs.follow(job, log.write)
@@ -182,16 +193,19 @@ def follow(jobs: Jobs, job: str, address: str, log: _Log) -> int:
             say("")
             choice = _ask() if sys.stdin.isatty() else "d"
             if choice == "s":
-                say("stopping, after a checkpoint")
+                say("stopping the job; a training writes a checkpoint first")
                 jobs.stop(job)
             elif choice == "d":
-                say(f"it goes on: genray jobs logs {job} --follow --address {address}")
+                say(
+                    f"the job keeps running; follow it with: genray jobs logs {job} --follow --address "
+                    f"{address}"
+                )
                 return 130
             log.again()
 
 
 def _ask() -> str:
-    text = "stop the job (s), leave it running and detach (d), or go on watching (w)?"
+    text = "stop the job (s), leave it running and detach (d), or keep watching (w)?"
     try:
         choice: str = click.prompt(text, type=click.Choice(["s", "d", "w"]), default="d", err=True)
     except click.Abort:  # Ctrl-C once more, or the end of input
@@ -200,7 +214,8 @@ def _ask() -> str:
 
 
 class _Log:
-    """Passes a job's log on to standard error in whole lines, and keeps its outcome line for itself."""
+    """Prints a job's log to standard error in whole lines, and stores its outcome line instead of printing
+    it."""
 
     def __init__(self) -> None:
         self.outcome: Mapping[str, Any] | None = None
@@ -208,7 +223,7 @@ class _Log:
         self._seen = self._skip = 0
 
     def again(self) -> None:
-        """The log is about to come once more from its beginning: pass over what was seen."""
+        """Expect the log to start again from its beginning, and skip what was printed already."""
         self._skip, self._seen = self._seen, 0
 
     def write(self, text: str) -> None:
@@ -229,5 +244,5 @@ class _Log:
                 self.outcome = json.loads(line)
                 return
             except ValueError:
-                pass  # cut off
+                pass  # an incomplete line
         say(line)

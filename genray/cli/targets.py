@@ -1,4 +1,4 @@
-"""`genray targets` and `genray config`: what can be submitted, and with which settings."""
+"""`genray targets` and `genray config`: list the targets and their settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from genray.cli.options import CONFIG, SET, reported
 @click.command()
 @reported
 def targets() -> None:
-    """List what can be submitted."""
+    """List the targets that can be submitted."""
     from genray.targets import all_targets
 
     for target in all_targets():
@@ -23,10 +23,10 @@ def targets() -> None:
 @click.argument("target")
 @CONFIG
 @SET
-@click.option("--schema", is_flag=True, help="Print the JSON schema instead.")
+@click.option("--schema", is_flag=True, help="Print the JSON schema of the settings instead.")
 @reported
 def config(target: str, config: Path | None, sets: tuple[str, ...], schema: bool) -> None:
-    """Print the effective settings of TARGET as YAML, with a comment for each.
+    """Print the effective settings of TARGET as YAML, each with a comment.
 
     \b
     Example:

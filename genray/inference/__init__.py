@@ -1,1 +1,1 @@
-"""Networks in use: in their fastest form, on images of any size."""
+"""Inference: networks in their fastest form, on images of any size."""

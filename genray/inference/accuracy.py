@@ -1,4 +1,4 @@
-"""How far a fast way of running a network is from the exact one: on one batch, and on a user's images."""
+"""Accuracy of a fast way of running a network, on one batch and on a user's images."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ Precision = Literal["fp32", "bf16", "int8"]
 
 @dataclass(frozen=True)
 class ImageDifference:
-    """How far images are from the exact ones.
+    """Difference of images from the exact ones.
 
     Attributes:
-        levels: the largest difference, of 255.
-        psnr: in dB, at most 100.
+        levels: largest difference, in levels of 255.
+        psnr: PSNR in dB, at most 100.
     """
 
     levels: float
     psnr: float
 
     def is_close(self, precision: Precision) -> bool:
-        """Whether it is what `precision` may cost: one level in fp32, else 30 dB."""
+        """Return whether the difference is acceptable for `precision`: one level in fp32, else 30 dB."""
         return self.levels <= 1 if precision == "fp32" else self.psnr >= 30
 
     def __str__(self) -> str:
@@ -35,12 +35,12 @@ class ImageDifference:
 
 @dataclass(frozen=True)
 class VectorDifference:
-    """How far vectors are from the exact ones: the largest difference, relative to the largest value."""
+    """Difference of vectors from the exact ones: the largest one, relative to the largest value."""
 
     error: float
 
     def is_close(self, precision: Precision) -> bool:
-        """Whether it is what `precision` may cost: a thousandth in fp32, else a tenth."""
+        """Return whether the difference is acceptable for `precision`: a thousandth in fp32, else a tenth."""
         return self.error <= (1e-3 if precision == "fp32" else 0.1)
 
     def __str__(self) -> str:
@@ -48,8 +48,8 @@ class VectorDifference:
 
 
 def compare(exact: Array, result: Array) -> ImageDifference | VectorDifference:
-    """How far `result` is from `exact`: images (N, H, W, C) uint8 or uint16, or vectors (N, d). What is not a
-    number is infinitely far."""
+    """Return the difference of `result` from `exact`: images (N, H, W, C) uint8 or uint16, or vectors (N,
+    d). NaN counts as infinitely different."""
     return _compare_vectors(exact, result) if exact.ndim == 2 else _compare_images(exact, result)
 
 
@@ -70,13 +70,13 @@ def _distances(exact: Array, result: Array) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class FastLoss:
-    """How much worse a fast network is than the exact one: means over images, in dB.
+    """Loss of a fast network against the exact one: means over images, in dB.
 
     Attributes:
-        psnr_between: of the two, on the images as they are.
-        psnr_exact: of a denoiser, how near the exact one comes to the clean image.
-        psnr_fast: how near the fast one comes.
-        psnr_drop: their difference.
+        psnr_between: PSNR between the two results on the images.
+        psnr_exact: PSNR of the exact denoiser's result against the clean image.
+        psnr_fast: PSNR of the fast denoiser's result against the clean image.
+        psnr_drop: difference of these two.
     """
 
     psnr_between: float
@@ -85,7 +85,7 @@ class FastLoss:
     psnr_drop: float | None = None
 
     def as_json(self) -> dict[str, float]:
-        """What was measured, by name."""
+        """Return the measured values, by name."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
@@ -96,17 +96,17 @@ def measure_loss(
     sigma: float | None = None,
     seed: int = 0,
 ) -> FastLoss:
-    """How much worse `fast` is than `exact`, on images that nobody knows the clean versions of.
+    """Measure the loss of `fast` against `exact`, on images whose clean versions are unknown.
 
-    What `exact` makes of an image stands for the clean one: Gaussian noise is added to it, and both are
-    judged by how near they come to it again. It is smoother than a photograph, which makes `exact` better
-    and the drop larger than the true one (1.3 times, measured on BSDS500).
+    The result of `exact` on an image stands for the clean image: Gaussian noise is added to it, and both
+    networks are judged by their PSNR against it. It is smoother than a photograph, which makes `exact`
+    better and the drop larger than the true one (1.3 times, measured on BSDS500).
 
     Args:
         exact, fast: runners from images to images of the same size, (N, H, W, C) uint8.
         images: (H, W, C) uint8 each.
-        sigma: of the noise, in levels of 255; None: not a denoiser, they are compared with each other alone.
-        seed: of the noise.
+        sigma: noise in levels of 255; None for networks that are no denoisers, which are only compared.
+        seed: seed of the noise.
     """
     rng = np.random.default_rng(seed)
     between: list[float] = []

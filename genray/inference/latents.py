@@ -1,4 +1,4 @@
-"""Codes of images as few bytes: quantised, entropy-coded, each image a blob of its own."""
+"""Compression of codes: quantised and entropy-coded, one blob per image."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from genray.io.bad_input import BadImage
 from genray.settings.base import Settings
 
 _MODELLED = 4095  # largest symbol that is coded by its probability
-_LARGEST = 2**31  # no symbol is as large
-_DIGIT = 2**16  # the size of a symbol beyond `_MODELLED` follows as two digits of this base
+_LARGEST = 2**31  # bound of the symbols
+_DIGIT = 2**16  # the excess of a symbol over `_MODELLED` follows as two digits of this base
 _CHECKSUM_BYTES = 4
-_LEAST_DEVIATION = 0.1  # in steps; one value off still costs no more than 24 bits
-_LONGEST_CODE = 16384  # numbers, as many as an autoencoder may have
+_LEAST_DEVIATION = 0.1  # in steps; an outlier costs at most 24 bits
+_LONGEST_CODE = 16384  # most numbers of an autoencoder's code
 
 
 class LatentSettings(Settings):
@@ -30,13 +30,15 @@ class LatentSettings(Settings):
         0.5,
         ge=0.001,
         le=8,
-        description="distance of two quantised values, in standard deviations of a typical number of a code; "
-        "at 0.5 an error is 0.14 deviations, at 0.1 nothing is seen of it",
+        description=(
+            "quantisation step, in standard deviations of a typical number of a code (0.5 gives "
+            "errors of 0.14 deviations; at 0.1 the loss is invisible)"
+        ),
     )
 
 
 class _CodecJson(Settings):
-    """A codec as it is kept."""
+    """A codec as it is stored."""
 
     format: Literal[1]
     step: Annotated[float, Field(gt=0)]
@@ -53,18 +55,18 @@ class _CodecJson(Settings):
 class LatentCodec:
     """Codes (N, d) float32 to bytes and back, with a loss of at most half a step in each number.
 
-    All numbers of a code have the same step, so that one of small variance costs few bits: for a given
-    squared error this takes the fewest bytes (reverse water-filling, Cover and Thomas 2006, 10.3.3). To
-    the range coder (Martin 1979; constriction's) each number is a normal variable of its own mean and
-    deviation; values far from what was fitted are kept all the same, at more bytes.
+    All numbers of a code have the same step, so that numbers of small variance need few bits: this gives the
+    fewest bytes for a given squared error (reverse water-filling, Cover and Thomas 2006, 10.3.3). The range
+    coder (Martin 1979; from constriction) models each number as a normal variable with its own mean and
+    deviation; values far from the fit are coded, too, with more bytes.
 
-    A blob begins with the CRC-32 of what has to come out: damage, another codec and an arithmetic that
-    rounds otherwise are all noticed. It says nothing of the codec: keep `to_json` beside the blobs.
+    A blob begins with the CRC-32 of the decoded symbols, which detects damage, another codec, and arithmetic
+    with other rounding. It does not contain the codec: store `to_json` beside the blobs.
 
     Args:
-        step: in the units of the codes.
-        mean: (d,) of the codes.
-        deviation: (d,) of the codes, the standard one.
+        step: quantisation step, in the units of the codes.
+        mean: mean of the codes, (d,).
+        deviation: standard deviation of the codes, (d,).
     """
 
     def __init__(self, step: float, mean: NDArray[np.float32], deviation: NDArray[np.float32]) -> None:
@@ -78,34 +80,37 @@ class LatentCodec:
 
     @classmethod
     def fit(cls, codes: NDArray[np.float32], settings: LatentSettings) -> LatentCodec:
-        """The codec for codes such as these.
+        """Fit a codec to codes.
 
         Args:
-            codes: (N, d), at least two; some hundreds are enough.
-            settings: how coarse.
+            codes: codes (N, d), at least two; some hundreds are enough.
+            settings: quantisation step.
 
         Raises:
-            DataError: codes that are too few, all alike or not finite.
+            DataError: the codes are too few, all equal, or not finite.
         """
         if codes.ndim != 2 or len(codes) < 2 or not 1 <= codes.shape[1] <= _LONGEST_CODE:
-            raise DataError(f"codes must be (at least 2, 1 to {_LONGEST_CODE}), not {codes.shape}")
+            raise DataError(
+                f"codes must have a shape of at least 2 by 1 to {_LONGEST_CODE}, not {codes.shape}"
+            )
         wide = codes.astype(np.float64)
         if not np.isfinite(wide).all():
             raise DataError(
-                "the codes hold NaN or infinite numbers", hint="look at what the encoder was given"
+                "the codes contain NaN or infinite numbers",
+                hint="check the images that were encoded, and the bundle",
             )
         deviation = wide.std(axis=0)
         typical_deviation = float(np.sqrt(np.square(deviation).mean()))
         if typical_deviation == 0:
-            raise DataError("the codes are all alike", hint="fit to codes of different images")
+            raise DataError("the codes are all equal", hint="fit the codec to codes of different images")
         mean = wide.mean(axis=0).astype(np.float32)
         return cls(settings.step * typical_deviation, mean, deviation.astype(np.float32))
 
     def encode(self, codes: NDArray[np.float32]) -> list[bytes]:
-        """A blob for each of the codes (N, d), the same whatever batch a code is in.
+        """Return a blob for each of the codes (N, d), independent of the batch of a code.
 
         Raises:
-            ValueError: another shape, or a code with NaN, infinite or absurdly large numbers.
+            ValueError: another shape, or a code with NaN, infinite or implausibly large numbers.
         """
         if codes.ndim != 2 or codes.shape[1] != len(self.mean):
             raise ValueError(f"codes must be (N, {len(self.mean)}), not {codes.shape}")
@@ -113,14 +118,14 @@ class LatentCodec:
             symbols = np.rint((codes.astype(np.float64) - self.mean) / self.step)
         too_large = np.flatnonzero(~(np.abs(symbols) < _LARGEST).all(axis=1))
         if too_large.size:
-            raise ValueError(f"code {too_large[0]} holds NaN, infinite or absurdly large numbers")
+            raise ValueError(f"code {too_large[0]} contains NaN, infinite or implausibly large numbers")
         return [self._checksum(row) + self._encode_symbols(row) for row in symbols.astype(np.int64)]
 
     def decode(self, blobs: Sequence[bytes]) -> NDArray[np.float32]:
-        """(N, d), as near to what was encoded as the step allows.
+        """Decode blobs to codes (N, d), with an error of at most half a step.
 
         Raises:
-            BadImage: a blob that is damaged, or of another codec.
+            BadImage: a blob is damaged, or of another codec.
         """
         codes = np.empty((len(blobs), len(self.mean)), np.float32)
         for index, blob in enumerate(blobs):
@@ -133,7 +138,7 @@ class LatentCodec:
         return codes
 
     def to_json(self) -> dict[str, Any]:
-        """All of the codec, in at most 30 bytes of JSON for each number of a code and some more."""
+        """Return the whole codec as JSON, of about 30 bytes for each number of a code."""
         stored = _CodecJson(
             format=1, step=self.step, mean=self.mean.tolist(), deviation=self.deviation.tolist()
         )
@@ -141,24 +146,24 @@ class LatentCodec:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> LatentCodec:
-        """The inverse of `to_json`.
+        """Return the codec that `to_json` wrote.
 
         Raises:
-            DataError: damaged, or of a later format.
+            DataError: the codec is damaged, or of a later format.
         """
         try:
             parsed = _CodecJson.model_validate(stored)
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(str(key) for key in first["loc"])
-            raise DataError(f"not a codec of latents: {first['msg']}", where=place or None) from None
+            raise DataError(f"this is not a codec of latents ({first['msg']})", where=place or None) from None
         return cls(parsed.step, np.array(parsed.mean, np.float32), np.array(parsed.deviation, np.float32))
 
     def _checksum(self, symbols: NDArray[np.int64]) -> bytes:
         return zlib.crc32(symbols.astype("<i8").tobytes(), self._seed).to_bytes(_CHECKSUM_BYTES, "big")
 
     def _encode_symbols(self, symbols: NDArray[np.int64]) -> bytes:
-        """The fewest bytes that decode to `symbols`."""
+        """Return the fewest bytes that decode to `symbols`."""
         encoder = stream.queue.RangeEncoder()
         clipped = symbols.clip(-_MODELLED - 1, _MODELLED + 1)
         encoder.encode(clipped.astype(np.int32), self._model, self._means, self._deviations)
@@ -174,8 +179,8 @@ class LatentCodec:
         return words.astype(">u4").tobytes()
 
     def _decode_symbols(self, coded: bytes) -> NDArray[np.int64] | None:
-        """The symbols of a code; None where the coder can tell that these bytes are not its own."""
-        if len(coded) > 8 * (len(self.mean) + 1):  # 7 bytes is the most that a number can take
+        """Return the symbols of a code; None if the coder finds that the bytes are not its own."""
+        if len(coded) > 8 * (len(self.mean) + 1):  # a number takes at most 7 bytes
             return None
         words = np.frombuffer(coded + bytes(-len(coded) % 4), ">u4").astype(np.uint32)
         decoder = stream.queue.RangeDecoder(words)
@@ -186,16 +191,16 @@ class LatentCodec:
             if far.size:
                 digits = decoder.decode(stream.model.Uniform(_DIGIT), 2 * far.size).astype(np.int64)
                 symbols[far] = np.sign(symbols[far]) * (digits[0::2] * _DIGIT + digits[1::2])
-        except AssertionError:  # constriction's, of invalid data
+        except AssertionError:  # raised by constriction for invalid data
             return None
         return symbols
 
 
 def _truncations(words: NDArray[np.uint32]) -> Iterator[bytes]:
-    """Bytes that may stand for `words`, shortest first.
+    """Yield bytes that may represent `words`, the shortest first.
 
-    The last word is any number of a range, often a wide one: one that ends in zeros does as well, and
-    saves 1.7 bytes of a blob on average.
+    The last word may be any number of an often wide range: a number that ends in zeros can be shortened,
+    which saves 1.7 bytes of a blob on average.
     """
     if not words.size:
         return

@@ -1,6 +1,6 @@
-"""Networks as OpenVINO models: converted from PyTorch, quantised to int8, kept in a folder.
+"""Networks as OpenVINO models: converted from PyTorch, quantised to int8, stored in a folder.
 
-OpenVINO is imported when it is needed, and has one core in a process.
+OpenVINO is imported when it is needed, and has one core per process.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from genray.models.restorer import Restorer
 Array = NDArray[Any]
 
 _SAMPLES = 32
-_SIDE = 256  # of the crops that ranges are measured on
+_SIDE = 256  # side of the crops that ranges are measured on, in pixels
 _MAX_MODEL, _MAX_TEXT = 4 * 2**30, 64 * 2**20
 _WEIGHTED = {"Convolution": (0,), "ConvolutionBackpropData": (1,), "GroupConvolution": (0, 1)}
-"""The operations that are quantised, and the axes of their weights that output channels are along."""
+"Operations that are quantised, and the axes of the output channels in their weights."
 
 _MODEL, _WEIGHTS, _MANIFEST = "int8.xml", "int8.bin", "int8.json"
 
 
 class _WithoutPadding(nn.Module):
-    """A network without what it does to sizes, which is other code for each of them."""
+    """A network without its padding, whose code differs for each size."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -53,8 +53,8 @@ class _WithoutPadding(nn.Module):
 
 
 def convert(network: nn.Module, takes: ImageSpec | None, sizes: InputSizes) -> Any:
-    """`network` as an `openvino.Model`: (N, C, H, W) or (N, d) float32 in, float32 out, N open, and H and W
-    where they are not fixed."""
+    """Convert `network` to an `openvino.Model`: (N, C, H, W) or (N, d) float32 in, float32 out, with dynamic
+    N, and dynamic H and W unless they are fixed."""
     ov = openvino()
     fixed = sizes.fixed is not None
     shape = ([takes.channels] if takes else []) + list(sizes.example)
@@ -72,30 +72,31 @@ def quantize(
     samples: Sequence[Array],
     size: tuple[int, int] | None = None,
 ) -> Any:
-    """`network` as an `openvino.Model` whose convolutions compute with 8 bits.
+    """Convert `network` to an `openvino.Model` whose convolutions compute with 8 bits.
 
-    Static quantisation after training (Jacob et al. 2018, section 3; Krishnamoorthi 2018): weights by
-    output channel, symmetric, to their largest value; features by tensor, to their extremes in the samples
-    (0.9999 quantiles were 0.002 dB better on more of the same images, and 8 dB worse on hard edges). Sums
-    between layers stay as they are, and so do the first and the last of more than four layers, which cost the
-    most quality, and linear maps: OpenVINO 2026.4 gives wrong results for two in a row at some batch sizes.
+    Static quantisation after training (Jacob et al. 2018, section 3; Krishnamoorthi 2018): weights per
+    output channel, symmetric, to their largest value; features per tensor, to their extremes in the samples
+    (0.9999 quantiles were 0.002 dB better on more images of the same kind, and 8 dB worse on hard edges).
+    Sums between layers are not quantised, nor are the first and the last of more than four layers, which
+    would lose
+    most quality, nor linear maps: OpenVINO 2026.4 gives wrong results for two in a row at some batch sizes.
 
     Args:
         network: in evaluation mode, on the CPU.
-        takes: the images that go in; None: vectors.
-        samples: of what it is going to be used on, at most 32 are used: images (H, W, C) uint8 or uint16, of
-            each of which a middle part is looked at, or vectors (d,) float32.
+        takes: format of the input images; None: vectors.
+        samples: typical inputs, of which at most 32 are used: images (H, W, C) uint8 or uint16, cropped to a
+            middle part, or vectors (d,) float32.
         size: see `Runner.open`.
 
     Raises:
-        SettingsError: no samples, or a network of unknown sizes.
+        SettingsError: no samples, or unknown input sizes of the network.
         ResourceError: OpenVINO is not installed.
     """
     if not len(samples):
-        raise SettingsError("no samples to quantise the network with", where="inference.precision")
+        raise SettingsError("there are no images to quantise the network with", where="inference.precision")
     sizes = input_sizes(network, takes, size)
     if sizes is None:
-        raise SettingsError(f"it is not known which sizes {type(network).__name__} takes", where="size")
+        raise SettingsError(f"the input sizes of {type(network).__name__} are unknown", where="size")
     model = convert(network, takes, sizes)
     layers = _weighted_layers(model)
     if len(layers) > 4:
@@ -121,7 +122,7 @@ def quantize(
 
 
 def _weighted_layers(model: Any) -> list[Any]:
-    """The operations with constant weights, in their order."""
+    """Return the operations with constant weights, in their order."""
     return [
         node
         for node in model.get_ordered_ops()
@@ -136,8 +137,8 @@ def _key(output: Any) -> tuple[str, int]:
 def _measure_ranges(
     model: Any, keys: Sequence[tuple[str, int]], batches: Sequence[Array]
 ) -> dict[tuple[str, int], tuple[float, float]]:
-    """The lowest and highest value to tell apart of the outputs `keys` of nodes of `model`."""
-    openvino()  # before its parts: it is made fit for use
+    """Measure the lowest and the highest value of the outputs `keys` of nodes of `model`."""
+    openvino()  # before its parts are used, as this prepares it for inference
     from openvino import opset13
 
     probe = model.clone()
@@ -159,13 +160,13 @@ def _measure_ranges(
     ranges = {}
     for key, (low, high) in zip(keys, extremes, strict=True):
         most = max(-low, high, 1e-6)
-        # Below zero: symmetric, the lowest of 256 levels further out, as int8 has it.
+        # With values below zero: symmetric, with 256 levels like int8, the lowest one step further out.
         ranges[key] = (0.0, most) if low >= 0 else (-most, most * 127 / 128)
     return ranges
 
 
 def _as_batch(sample: Array, takes: ImageSpec | None, sizes: InputSizes) -> Array:
-    """A sample as the network takes it: (1, C, H, W) or (1, d) float32."""
+    """Return a sample as the network takes it: (1, C, H, W) or (1, d) float32."""
     if takes is None:
         return np.asarray(sample[None], np.float32)
     step = sizes.multiple
@@ -180,7 +181,7 @@ def _as_batch(sample: Array, takes: ImageSpec | None, sizes: InputSizes) -> Arra
 
 
 def save_quantized(folder: Path, model: Any, network: nn.Module) -> Path:
-    """Write what `quantize` made of `network` to `folder`, whole or not at all."""
+    """Write the result of `quantize` for `network` to `folder`, atomically."""
     ov = openvino()
     new = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(new, ignore_errors=True)
@@ -199,10 +200,10 @@ def save_quantized(folder: Path, model: Any, network: nn.Module) -> Path:
 
 
 def load_quantized(folder: Path, network: nn.Module) -> Any:
-    """The `openvino.Model` in `folder`.
+    """Load the `openvino.Model` in `folder`.
 
     Raises:
-        SettingsError: it is missing, damaged, of absurd size, or not of `network`.
+        SettingsError: the model is missing, damaged, implausibly large, or not of `network`.
     """
     limits = {_MODEL: _MAX_TEXT, _WEIGHTS: _MAX_MODEL, _MANIFEST: 4096}
     hint = "quantise the network again"
@@ -213,11 +214,13 @@ def load_quantized(folder: Path, network: nn.Module) -> Any:
         manifest = json.loads((folder / _MANIFEST).read_bytes())
         if manifest != {"network_sha256": _fingerprint(network), "model_sha256": _model_digest(folder)}:
             raise SettingsError(
-                "the int8 model is damaged, or another network's", where=str(folder), hint=hint
+                "the int8 model is damaged, or of another network", where=str(folder), hint=hint
             )
         return core().read_model(folder / _MODEL, folder / _WEIGHTS)
     except (OSError, ValueError, RuntimeError) as error:
-        raise SettingsError(f"cannot read the int8 model: {error}", where=str(folder), hint=hint) from error
+        raise SettingsError(
+            f"the int8 model cannot be read ({error})", where=str(folder), hint=hint
+        ) from error
 
 
 def _fingerprint(network: nn.Module) -> str:
@@ -237,24 +240,30 @@ def _model_digest(folder: Path) -> str:
 
 
 def openvino() -> Any:
-    """The module openvino.
+    """Import the module openvino.
 
     Raises:
         ResourceError: it is not installed.
     """
-    # Without this package it does not report its use over the network.
+    # OpenVINO reports its use over the network unless this package is missing.
     sys.modules.setdefault("openvino_telemetry", cast(Any, None))
     try:
         return importlib.import_module("openvino")
     except ImportError as error:
-        raise ResourceError("OpenVINO is not installed", hint="pip install openvino") from error
+        raise ResourceError(
+            "OpenVINO is not installed",
+            hint=(
+                "install it with pip install openvino, or set inference.backend=torch and a "
+                "precision other than int8"
+            ),
+        ) from error
 
 
 @cache
 def core() -> Any:
-    """The core of this process, for as long as it lives.
+    """Return OpenVINO's core, which lives as long as this process.
 
-    On a CPU with AMX a core gives the thread that first uses it a stack for signals, and takes it back when
-    the core goes, in whatever thread that is. The next signal, a Ctrl-C say, then ends the process.
+    On a CPU with AMX a core gives its first thread a stack for signals, and frees it when the core is
+    destroyed, in any thread; the next signal, such as Ctrl-C, would then end the process.
     """
     return openvino().Core()

@@ -1,4 +1,4 @@
-"""Networks in use: arrays in, arrays out, by the fastest way whose result is that of PyTorch."""
+"""Runners of networks: arrays in, arrays out, by the fastest way whose result equals PyTorch's."""
 
 from __future__ import annotations
 
@@ -23,46 +23,56 @@ from genray.settings.base import Settings
 
 Array = NDArray[Any]
 
-_STATIC_AFTER, _STATIC_MODELS = 16, 4  # after so many batches of a shape compiling for it pays
+_STATIC_AFTER, _STATIC_MODELS = 16, 4  # batches of a shape after which compiling for it is worthwhile
 _MOST_NOTES = 20
 
 
 class InferenceSettings(Settings):
-    """Settings of how a network is run."""
+    """Settings of engine and precision."""
 
     backend: Literal["auto", "torch", "openvino"] = Field(
-        "auto", description="auto: OpenVINO on a CPU if it is installed and gives what PyTorch gives"
+        "auto",
+        description=(
+            "engine that runs the network (auto: OpenVINO on a CPU if it is installed and its "
+            "result is that of PyTorch, else PyTorch)"
+        ),
     )
     precision: Precision = Field(
         "fp32",
-        description="bf16: for CPUs with AMX and for GPUs; int8: for CPUs, from a sample of the images",
+        description=(
+            "number format of the computation (bf16: for CPUs with AMX and for GPUs; int8: for "
+            "CPUs, quantised on a sample of the images)"
+        ),
     )
-    compile: bool = Field(False, description="torch.compile, for GPUs; it pays after thousands of images")
+    compile: bool = Field(
+        False,
+        description="compile the network by torch.compile, on a GPU; worth it from thousands of images on",
+    )
 
     @model_validator(mode="after")
     def _int8_is_openvino(self) -> InferenceSettings:
         if self.precision == "int8" and self.backend == "torch":
-            raise ValueError("precision int8 needs backend openvino")
+            raise ValueError("precision int8 needs backend openvino or auto")
         return self
 
 
 @dataclass(eq=False)
 class Runner:
-    """A network for batches of images or vectors.
+    """Runs a network on batches of images or vectors.
 
     Images are (N, H, W, C) uint8 or uint16, of any size that the network takes; vectors (N, d) float32.
-    Restorers get other sizes than multiples of theirs mirrored, as they do it themselves.
+    For restorers, images of sizes that are not multiples of theirs are mirrored, as they do it themselves.
 
-    With OpenVINO all from bytes to bytes is one graph, for every size; a size that comes often gets one of
-    its own. int8 compiles one for each size: OpenVINO 2026.4 gives wrong results for some quantised
-    convolutions of open sizes. No graph is used whose result is not PyTorch's, to one level of 255 (bf16 and
-    int8: to 30 dB): the first is judged by a made-up image, those of a size by the first batch that they get.
+    With OpenVINO one graph goes from bytes to bytes for every size; frequent sizes get their own. int8
+    compiles one graph for each size, as OpenVINO 2026.4 gives wrong results for some quantised convolutions
+    of dynamic size. A graph is only used if its result equals PyTorch's, to one level of 255 (bf16 and int8:
+    to 30 dB): the first is checked with a made-up image, those of one size with their first batch.
 
-    Not thread-safe: a runner for each thread.
+    Not thread-safe: use one runner per thread.
 
     Attributes:
-        notes: what was chosen and why.
-        check: how far OpenVINO's result for the made-up image was from PyTorch's; None: it was not tried.
+        notes: what was chosen, and why.
+        check: difference of OpenVINO's result for the made-up image from PyTorch's; None: not tried.
     """
 
     torch_network: _TorchNetwork
@@ -85,23 +95,25 @@ class Runner:
         size: tuple[int, int] | None = None,
         quantized: Path | None = None,
     ) -> Runner:
-        """Choose the way to run a network, and compile it. On the CPU `threads` is set for all of PyTorch.
+        """Choose the engine for a network, and compile it. On a CPU, `threads` is set for all of PyTorch.
 
         Args:
-            network: in evaluation mode, on the CPU; it is laid out anew, or moved to the GPU.
-            takes, gives: the images that go in and come out; None: vectors.
-            settings: how to run it.
+            network: network in evaluation mode, on the CPU; its memory layout is changed, or it moves to the
+                GPU.
+            takes, gives: formats of the input and output images; None: vectors.
+            settings: engine and precision.
             gpu: run on the current GPU, by PyTorch.
-            threads: threads of the CPU.
-            size: height and width, of a network that takes these alone and does not say so itself.
-            quantized: folder that `genray.inference.openvino.save_quantized` wrote of this network, for int8.
+            threads: CPU threads.
+            size: height and width, for a network that takes only these and does not declare them.
+            quantized: folder that `genray.inference.openvino.save_quantized` wrote for this network, for
+                int8.
 
         Raises:
-            SettingsError: int8 without, or with another network's, `quantized`, or on a GPU.
-            ResourceError: OpenVINO was asked for, and is missing or does not take the network.
+            SettingsError: int8 without `quantized`, with that of another network, or on a GPU.
+            ResourceError: OpenVINO was requested, but is missing or does not take the network.
         """
         if settings.precision == "int8" and (quantized is None or gpu):
-            why = "int8 is for CPUs" if gpu else "int8 needs a quantised network"
+            why = "precision int8 is only for CPUs" if gpu else "precision int8 needs a quantised network"
             raise SettingsError(why, where="inference.precision")
         if not gpu:
             torch.set_num_threads(threads)
@@ -118,7 +130,7 @@ class Runner:
         problem = runner._try_openvino(network, threads, quantized)
         if problem is not None:
             if settings.backend == "openvino" or settings.precision == "int8":
-                hint = "set it to auto, with fp32 or bf16"
+                hint = "set inference.backend=auto, with precision fp32 or bf16"
                 raise ResourceError(problem, where="inference.backend", hint=hint)
             runner.openvino_network = None
             runner.notes.append(f"PyTorch: {problem}")
@@ -126,11 +138,11 @@ class Runner:
 
     @property
     def backend(self) -> Literal["torch", "openvino"]:
-        """What runs the network."""
+        """Name of the engine that runs the network."""
         return "torch" if self.openvino_network is None else "openvino"
 
     def __call__(self, batch: Array) -> Array:
-        """Images of the type of `batch` (uint8 for vectors), rounded; or vectors."""
+        """Run the network on `batch`; returns images of its type (uint8 for vectors), rounded, or vectors."""
         self._check_batch(batch)
         if self.openvino_network is None:
             return self.torch_network.run(batch, self.precision)
@@ -156,10 +168,11 @@ class Runner:
                 f"images must be (N, H, W, {takes.channels}) uint8 or uint16, not {batch.shape} {batch.dtype}"
             )
         if self.sizes is not None and not self.sizes.takes(batch.shape[1:3]):
-            raise ValueError(f"the network takes {self.sizes}, not {batch.shape[1:3]}")
+            raise ValueError(f"the network takes images of {self.sizes} pixels, not {batch.shape[1:3]}")
 
     def _try_openvino(self, network: nn.Module, threads: int, quantized: Path | None) -> str | None:
-        """Use OpenVINO if it is there, takes the network and gives what PyTorch gives; else say why not."""
+        """Use OpenVINO if it is installed, takes the network and gives PyTorch's result; else return the
+        reason."""
         precision = self.precision
         takes, gives = self.torch_network.takes, self.torch_network.gives
         try:
@@ -167,16 +180,16 @@ class Runner:
         except ResourceError as error:
             return error.what
         if self.sizes is None:
-            return f"it is not known which sizes {type(network).__name__} takes"
+            return f"the input sizes of {type(network).__name__} are unknown"
         has_bf16 = "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if precision == "bf16" and not has_bf16:
-            self.notes.append("this CPU computes bf16 slower than fp32: fp32 is used")
+            self.notes.append("fp32 is used, as this CPU computes bf16 slower")
         config = {
-            # Left alone it is bf16 on some CPUs.
+            # By default the precision is bf16 on some CPUs.
             "INFERENCE_PRECISION_HINT": "bf16" if has_bf16 and precision != "fp32" else "f32",
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
-            "ENABLE_CPU_PINNING": False,  # it pins every process to the same cores
+            "ENABLE_CPU_PINNING": False,  # otherwise every process is pinned to the same cores
         }
         try:
             if quantized is not None and precision == "int8":
@@ -193,31 +206,33 @@ class Runner:
             agrees = self._agrees(exact, result, sample.shape)
         except SettingsError:
             raise
-        except Exception as error:  # exporters and compilers refuse in many ways
+        except Exception as error:  # exporters and compilers raise many types of errors
             why = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-            return f"OpenVINO does not take the network: {why[:200]}"
+            return f"OpenVINO does not take the network ({why[:200]})"
         if not agrees:
-            return f"OpenVINO's result is not PyTorch's: {self.check}"
-        # Of int8 a made-up image says too little: what it costs is measured on the user's own.
-        apart = "" if precision == "int8" else f"; apart from PyTorch's fp32 on noise: {self.check}"
+            return f"OpenVINO's result differs from PyTorch's: {self.check}"
+        # A made-up image tells too little about int8: its loss is measured on the user's images.
+        apart = "" if precision == "int8" else f"; difference from PyTorch's fp32 on noise: {self.check}"
         self.notes.append(f"OpenVINO {precision}{apart}")
         return None
 
     def _judge(self, batch: Array, result: Array) -> bool:
-        """Whether OpenVINO's result for a batch is close enough to PyTorch's."""
+        """Return whether OpenVINO's result for a batch is close enough to PyTorch's."""
         return self._agrees(self.torch_network.run(batch, "fp32"), result, batch.shape)
 
     def _agrees(self, exact: Array, result: Array, shape: tuple[int, ...]) -> bool:
         difference = compare(exact, result)
         close = difference.is_close(self.precision)
         if not close and len(self.notes) < _MOST_NOTES:
-            self.notes.append(f"OpenVINO's result is not PyTorch's for {shape}, and not used: {difference}")
+            self.notes.append(
+                f"OpenVINO is not used for {shape}, as its result differs from PyTorch's: {difference}"
+            )
         return close
 
 
 @dataclass(frozen=True)
 class _TorchNetwork:
-    """A network run by PyTorch, from images (N, H, W, C) uint8 or uint16 to the same, or vectors on either
+    """Runs a network by PyTorch, from images (N, H, W, C) uint8 or uint16 to the same, or vectors on either
     side."""
 
     network: Callable[[torch.Tensor], torch.Tensor]
@@ -228,7 +243,9 @@ class _TorchNetwork:
     def run(self, batch: Array, precision: Precision) -> Array:
         top = np.iinfo(batch.dtype).max if self.takes else 255
         tensor = torch.from_numpy(np.require(batch, requirements=["C", "W"]))
-        if self.device.type == "cuda":  # bytes travel, not floats; from pinned memory nothing waits for them
+        if (
+            self.device.type == "cuda"
+        ):  # bytes are transferred, not floats, and asynchronously from pinned memory
             tensor = tensor.pin_memory().to(self.device, non_blocking=True)
         bf16 = torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16")
         with torch.inference_mode(), bf16:
@@ -245,7 +262,7 @@ class _TorchNetwork:
 
 @dataclass(eq=False)
 class _OpenVinoNetwork:
-    """A network run by OpenVINO as a graph from bytes to bytes, one for each type of pixels."""
+    """Runs a network by OpenVINO, as graphs from bytes to bytes, one for each type of pixels."""
 
     model: Any
     takes: ImageSpec | None
@@ -256,7 +273,7 @@ class _OpenVinoNetwork:
     graphs: dict[type[np.generic], _Graph] = field(default_factory=dict)
 
     def run(self, batch: Array) -> Array | None:
-        """The result, or None: there is no right graph for this shape."""
+        """Return the result; None if there is no valid graph for this shape."""
         kind = batch.dtype.type
         if kind not in self.graphs:
             model = _with_pixels(self.model, self.takes, self.gives, batch.dtype)
@@ -266,9 +283,9 @@ class _OpenVinoNetwork:
 
 @dataclass(eq=False)
 class _Graph:
-    """A model compiled for every shape; compiled for one alone it is up to 1.3 times as fast, which costs the
-    time of some batches. Shapes that come often get their own, which `judge` is asked about; without an open
-    request all do."""
+    """A model compiled for every shape; compiled for one shape it is up to 1.3 times as fast, which costs
+    the time of some batches. Frequent shapes get their own model, checked by `judge`; without one for every
+    shape, all shapes do."""
 
     model: Any
     config: Mapping[str, Any]
@@ -286,11 +303,11 @@ class _Graph:
         *,
         open_sizes: bool,
     ) -> _Graph:
-        """Compile `model` for every shape, if it is right with `open_sizes`."""
+        """Compile `model` for every shape, if it is valid with `open_sizes`."""
         return cls(model, config, judge, _compile(model, config) if open_sizes else None)
 
     def run(self, batch: Array) -> Array | None:
-        """The result, or None: there is no right model of this shape."""
+        """Return the result; None if there is no valid model of this shape."""
         shape = batch.shape
         self.batches[shape] += 1
         if shape in self.requests:
@@ -312,8 +329,8 @@ def _compile(model: Any, config: Mapping[str, Any]) -> Any:
 
 
 def _made_up_batch(takes: ImageSpec | None, sizes: InputSizes) -> Array:
-    """Noise on random squares, or random vectors. Sizes are odd where they are free, so that mirroring is
-    checked too."""
+    """Return noise on random squares, or random vectors. Free sizes are odd, so that mirroring is checked,
+    too."""
     rng = np.random.default_rng(0)
     if takes is None:
         return rng.standard_normal((2, *sizes.example), np.float32)
@@ -324,7 +341,7 @@ def _made_up_batch(takes: ImageSpec | None, sizes: InputSizes) -> Array:
 
 
 def _with_pixels(model: Any, takes: ImageSpec | None, gives: ImageSpec | None, dtype: np.dtype[Any]) -> Any:
-    """`model` from (N, H, W, C) of `dtype` to the same."""
+    """Return `model` from (N, H, W, C) of `dtype` to the same."""
     from openvino import Layout, Type, opset13
     from openvino.preprocess import PrePostProcessor
 

@@ -1,4 +1,4 @@
-"""The sizes that a network takes, and images mirrored at their edges until they have one."""
+"""Input sizes of networks, and mirroring of images at their edges to such a size."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Indices = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class InputSizes:
-    """What a network takes: `fixed` alone (height and width, or the length of a vector), or any multiples of
-    `multiple`; with `mirrored` any size, which is then mirrored to a multiple."""
+    """Input sizes of a network: only `fixed` (height and width, or the length of a vector), or any multiples
+    of `multiple`; with `mirrored` any size, which is then mirrored to a multiple."""
 
     multiple: int = 1
     fixed: tuple[int, ...] | None = None
@@ -29,27 +29,27 @@ class InputSizes:
 
     @property
     def example(self) -> tuple[int, ...]:
-        """A size that it takes, of several multiples: what is a single pixel inside can be special."""
+        """Return an accepted size of several multiples, as features of a single pixel can be special."""
         return self.fixed or (2 * self.multiple, 3 * self.multiple)
 
     def takes(self, shape: tuple[int, ...]) -> bool:
-        """Whether images, or vectors, of `shape` are taken."""
+        """Return whether images, or vectors, of `shape` are accepted."""
         if self.fixed is not None:
             return shape == self.fixed
         return min(shape) > 0 and (self.mirrored or not any(side % self.multiple for side in shape))
 
     def __str__(self) -> str:
-        return f"{self.fixed} alone" if self.fixed else f"multiples of {self.multiple}"
+        return f"only {self.fixed}" if self.fixed else f"multiples of {self.multiple}"
 
 
 def input_sizes(
     network: nn.Module, takes: ImageSpec | None, size: tuple[int, int] | None = None
 ) -> InputSizes | None:
-    """The sizes that `network`, or the autoencoder that is a part of it, takes; None if nobody knows.
+    """Return the input sizes of `network`, or of the autoencoder that it is a part of; None if unknown.
 
     Args:
-        takes: the images that go in; None: vectors.
-        size: height and width, for a network that does not say itself.
+        takes: format of the input images; None: vectors.
+        size: height and width, for a network that does not declare them.
     """
     if isinstance(network, Restorer):
         return InputSizes(network.multiple, mirrored=True)
@@ -62,8 +62,8 @@ def input_sizes(
 
 
 def mirror(batch: Array, multiple: int) -> Array:
-    """(N, H, W, C) mirrored at its edges until `multiple` divides height and width: the pixels that
-    `genray.models.restorer.mirror_to_multiple` gives."""
+    """Mirror (N, H, W, C) at its edges until `multiple` divides height and width, to the same pixels as
+    `genray.models.restorer.mirror_to_multiple`."""
     height, width = batch.shape[1:3]
     if not height % multiple and not width % multiple:
         return batch
@@ -72,8 +72,8 @@ def mirror(batch: Array, multiple: int) -> Array:
 
 
 def mirror_indices(height: int, width: int, multiple: int) -> tuple[Indices, Indices]:
-    """Which row, and which column, of the image each one of the mirrored image is. Images too small to mirror
-    have their edges repeated."""
+    """Return the image's row, and column, for each one of the mirrored image. Images that are too small to
+    mirror have their edges repeated."""
     below = up_to_multiple(height, multiple) - height
     right = up_to_multiple(width, multiple) - width
     fits = below - below // 2 < height and right - right // 2 < width

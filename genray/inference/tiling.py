@@ -1,4 +1,4 @@
-"""Images of any size through a network: in tiles that overlap, without a seam and in little memory."""
+"""Networks on images of any size: in overlapping tiles, without seams and with little memory."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class _TileSpan:
-    """A tile along one axis of the mirrored image: `start` and `end`, the part that is used (`first` to
-    before `last`), and what each of its pixels counts when tiles are blended."""
+    """A tile along one axis of the mirrored image: `start` and `end`, the part that is used (from `first` to
+    before `last`), and the weight of each of its pixels when tiles are blended."""
 
     start: int
     end: int
@@ -37,30 +37,32 @@ def run_in_tiles(
     *,
     blend: bool = False,
 ) -> Array:
-    """Run a network over `image` (H, W, C), tile by tile: (H, W, D).
+    """Run a network over `image` (H, W, C), tile by tile; returns (H, W, D).
 
     Tiles lie on the network's own grid of `multiple` pixels in the whole image, which is mirrored at its
-    edges as `Restorer` does it. A network whose results depend on neighbourhoods alone gives what it
-    gives of the whole image as soon as half of `overlap` reaches as far as the network sees.
+    edges as `Restorer` does it. A network whose outputs depend only on neighbourhoods gives the
+    same result as for the whole image if half of `overlap` is at least the radius of those neighbourhoods.
 
-    A tile is used up to the middle of what it shares with the next. With `blend` they fade into each
-    other by raised cosines: for networks that look at the whole image, whose tiles differ in tone.
+    A tile is used up to the middle of its overlap with the next. With `blend` tiles fade into each other by
+    raised cosines, for networks that depend on the whole image, whose tiles differ in tone.
 
     Memory: the image, the result and `batch` tiles; with `blend` also a float32 row of tiles.
 
     Args:
-        run: (N, h, w, C) -> (N, h, w, D), the same h and w: those of all tiles of an image are equal, and
-            multiples of `multiple`.
+        run: network from (N, h, w, C) to (N, h, w, D), with the same h and w, which are multiples of
+            `multiple` and equal for all tiles of an image.
         tile: largest height and width of a tile, in pixels.
-        overlap: fewest pixels that neighbours share.
-        batch: tiles that `run` is given at once.
+        overlap: fewest pixels that neighbouring tiles share.
+        batch: number of tiles in a call of `run`.
 
     Raises:
-        ValueError: an overlap that leaves nothing of a tile; `run` changes height or width.
+        ValueError: the overlap is as large as a tile, or `run` changes height or width.
     """
     tile = max(multiple, tile // multiple * multiple)
     if not 0 <= overlap <= tile - multiple:
-        raise ValueError(f"tiles of {tile} pixels can overlap by 0 to {tile - multiple}, not {overlap}")
+        raise ValueError(
+            f"tiles of {tile} pixels can overlap by 0 to {tile - multiple} pixels, not {overlap}"
+        )
     height, width = image.shape[:2]
     rows, columns = mirror_indices(height, width, multiple)
     down = _spans(len(rows), tile, overlap, multiple)
@@ -71,7 +73,9 @@ def run_in_tiles(
         tiles = np.stack([image[rows[y.start : y.end, None], columns[x.start : x.end]] for y, x in group])
         outputs = run(tiles)
         if outputs.ndim != 4 or outputs.shape[:3] != tiles.shape[:3]:
-            raise ValueError(f"the network makes {outputs.shape} of {tiles.shape}: it cannot be tiled")
+            raise ValueError(
+                f"the network cannot be tiled, as its output for {tiles.shape} is {outputs.shape}"
+            )
         if result is None:
             join = _BlendedTiles if blend else _CutTiles
             empty = np.empty((height, width, outputs.shape[3]), outputs.dtype)
@@ -83,7 +87,7 @@ def run_in_tiles(
 
 
 def _spans(length: int, tile: int, overlap: int, multiple: int) -> list[_TileSpan]:
-    """Tiles of one length, spread evenly over `length`, a multiple of `multiple` as they are."""
+    """Return tiles of one length, spread evenly over `length`; both are multiples of `multiple`."""
     tile = min(tile, length)
     step = (tile - overlap) // multiple
     free = (length - tile) // multiple
@@ -108,12 +112,13 @@ def _spans(length: int, tile: int, overlap: int, multiple: int) -> list[_TileSpa
 
 
 def _rise(place: Array, length: int) -> NDArray[np.float64]:
-    """From 0 to 1 over `length` pixels, by half a cosine; never 0: shares of nothing would be undefined."""
+    """Return weights from 0 to 1 over `length` pixels, half a cosine; none is 0, as sums of 0 cannot
+    divide."""
     return 0.5 - 0.5 * np.cos(np.pi * (place / max(length, 1)).clip(1e-3, 1.0))
 
 
 class _CutTiles:
-    """A result that each tile fills its part of."""
+    """Result in which each tile fills its part."""
 
     def __init__(self, result: Array, rows: int, columns: int) -> None:
         self.result = result
@@ -121,16 +126,16 @@ class _CutTiles:
         self.left = (columns - result.shape[1]) // 2
 
     def add(self, y: _TileSpan, x: _TileSpan, tile: Array) -> None:
-        """Take in the tile that lies at `y` and `x`."""
+        """Add the tile at `y` and `x`."""
         part = tile[y.first - y.start : y.last - y.start, x.first - x.start : x.last - x.start]
         self._fill(y.first, x.first, part)
 
     def finish(self) -> Array:
-        """The whole result; all tiles were added."""
+        """Return the whole result, after all tiles were added."""
         return self.result
 
     def _fill(self, row: int, column: int, part: Array) -> None:
-        """Put `part` at `row` and `column` of the mirrored image, but for what lies outside of the image."""
+        """Write `part` at `row` and `column` of the mirrored image, except what is outside of the image."""
         row -= self.top
         column -= self.left
         part = part[max(0, -row) :, max(0, -column) :]
@@ -141,7 +146,7 @@ class _CutTiles:
 
 
 class _BlendedTiles(_CutTiles):
-    """A result of weighted sums of tiles, kept as floats as far down as a row of tiles."""
+    """Result of weighted sums of tiles, stored as floats only for a row of tiles."""
 
     def __init__(self, result: Array, rows: int, columns: int) -> None:
         super().__init__(result, rows, columns)
@@ -166,7 +171,7 @@ class _BlendedTiles(_CutTiles):
         return self.result
 
     def _finish_rows(self, sums: NDArray[np.float32]) -> None:
-        """Put rows that no tile adds to any more into the result; in place, they are not used again."""
-        if self.result.dtype.kind == "u":  # shares can add up to a little more than 1
+        """Move rows that no tile adds to any more into the result; in place, as they are not used again."""
+        if self.result.dtype.kind == "u":  # weights can add up to a little more than 1
             np.rint(sums, out=sums).clip(0, np.iinfo(self.result.dtype).max, out=sums)
         self._fill(self._row, 0, sums)

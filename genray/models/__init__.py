@@ -1,1 +1,1 @@
-"""Networks (pure `nn.Module`s) and their settings."""
+"""Networks (plain `nn.Module`s) and their settings."""

@@ -1,7 +1,7 @@
 """Autoencoders: images to codes and back, at any image size.
 
-What all of them are, and the two of the tutorials: the dense one, of one layer each way or deeper (Hinton &
-Salakhutdinov 2006), and the convolutional one, 3x3 convolutions of stride 2 around a dense code.
+The base class, and the two networks of the tutorials: the dense one, of one layer each way or deeper (Hinton
+& Salakhutdinov 2006), and the convolutional one, 3x3 convolutions of stride 2 around a dense code.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ L = TypeVar("L", bound=nn.Linear | nn.Conv2d | nn.ConvTranspose2d)
 
 
 class Autoencoder(nn.Module, ABC):
-    """Images (N, C, H, W) in [0, 1] -> codes (N, latent) -> images (N, C, H, W) in [0, 1].
+    """Base of autoencoders: images (N, C, H, W) in [0, 1] -> codes (N, latent) -> images in [0, 1].
 
     A subclass sets `encoder`, from images of the shape `padded` to codes, and `decoder`, from codes to
     images of that shape in [0, 1].
 
     Args:
-        shape: channels, height and width of the images; these alone are taken.
+        shape: channels, height and width of the images; no others are accepted.
         latent: length of a code.
-        stride: height and width of `padded` are multiples of it; what was added is cropped off again.
+        stride: height and width of `padded` are multiples of it; the padding is cropped off again.
 
     Raises:
-        ValueError: a shape without pixels; images or codes of another shape than it was built for.
+        ValueError: a shape without pixels; images or codes of another shape than the network's.
     """
 
     encoder: nn.Module
@@ -50,28 +50,28 @@ class Autoencoder(nn.Module, ABC):
         if len(shape) != 3 or min(shape) < 1:
             raise ValueError(f"shape must be (channels, height, width), each at least 1, not {shape}")
         channels, height, width = shape
-        self.shape: Shape = (channels, height, width)  # a bundle gives a list
+        self.shape: Shape = (channels, height, width)  # a bundle stores a list
         self.latent = latent
         self.stride = stride
         self.padded: Shape = (channels, up_to_multiple(height, stride), up_to_multiple(width, stride))
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) -> (N, latent)."""
+        """Encode (N, C, H, W) to (N, latent)."""
         codes: torch.Tensor = self.encoder(self._pad(images))
         return codes
 
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
-        """(N, latent) -> (N, C, H, W) in [0, 1]."""
+        """Decode (N, latent) to (N, C, H, W) in [0, 1]."""
         if codes.ndim != 2 or codes.shape[1] != self.latent:
             raise ValueError(f"codes must be (N, {self.latent}), not {tuple(codes.shape)}")
         return crop(self.decoder(codes), self.shape[1], self.shape[2])
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """The reconstruction of `images`."""
+        """Return the reconstruction of `images`."""
         return self.decode(self.encode(images))
 
     def _pad(self, images: torch.Tensor) -> torch.Tensor:
-        """`images`, once checked, in the shape that the encoder takes."""
+        """Check `images` and pad them to the shape of the encoder."""
         if images.ndim != 4 or tuple(images.shape[1:]) != self.shape:
             sides = ", ".join(str(side) for side in self.shape)
             raise ValueError(f"images must be (N, {sides}), not {tuple(images.shape)}")
@@ -79,15 +79,15 @@ class Autoencoder(nn.Module, ABC):
 
 
 def up_to_multiple(size: int, multiple: int) -> int:
-    """`size`, or the next multiple of `multiple` above it."""
+    """Return `size`, rounded up to a multiple of `multiple`."""
     return -(-size // multiple) * multiple
 
 
 def pad_to_multiple(images: torch.Tensor, multiple: int) -> torch.Tensor:
-    """(N, C, H, W) with its edge pixels repeated on all sides until `multiple` divides height and width.
+    """Pad (N, C, H, W) by repeating its edge pixels until `multiple` divides height and width.
 
-    Repeating works at any size, even one pixel, where mirroring needs more pixels than it adds.
-    `crop` undoes it.
+    Repeating works at any size, even one pixel, whereas mirroring needs more pixels than it adds. `crop`
+    removes the padding.
     """
     height, width = images.shape[-2:]
     below = up_to_multiple(height, multiple) - height
@@ -99,16 +99,16 @@ def pad_to_multiple(images: torch.Tensor, multiple: int) -> torch.Tensor:
 
 
 def crop(images: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """The middle `height` x `width` pixels of (N, C, H, W): those that `pad_to_multiple` was given."""
+    """Return the middle `height` x `width` pixels of (N, C, H, W), the image before `pad_to_multiple`."""
     top, left = (images.shape[-2] - height) // 2, (images.shape[-1] - width) // 2
     return images[..., top : top + height, left : left + width]
 
 
 def init_he(layer: L) -> L:
-    """Draw the weights of a layer that a ReLU (or the like) follows, and set its bias to zero, in place.
+    """Draw the weights of a layer followed by a ReLU (or the like), and set its bias to zero, in place.
 
     N(0, 2 / inputs) keeps the second moment of the features from layer to layer (He et al. 2015, section
-    2.2). A transposed convolution of stride s hands each output 1 / s^2 of its kernel's values.
+    2.2). In a transposed convolution of stride s, an output sums 1 / s^2 of the kernel's values.
     Uses torch's global generator: seed it first.
     """
     nn.init.normal_(layer.weight, 0.0, (2.0 / _fan_in(layer)) ** 0.5)
@@ -116,17 +116,17 @@ def init_he(layer: L) -> L:
 
 
 def init_xavier(layer: L) -> L:
-    """Draw the weights of a linear layer, with a code, a logit or a sum after it: N(0, 1 / inputs).
+    """Draw the weights of a layer followed by a code, a logit or a sum: N(0, 1 / inputs).
 
-    Source: Glorot & Bengio 2010, section 4.2.1, its condition of the forward pass alone: a code and an
-    image differ too much in length to average the two. Otherwise as `init_he`.
+    Source: Glorot & Bengio 2010, section 4.2.1, only its condition of the forward pass: a code and an
+    image differ too much in length to average the two conditions. Otherwise like `init_he`.
     """
     nn.init.normal_(layer.weight, 0.0, _fan_in(layer) ** -0.5)
     return _zero_bias(layer)
 
 
 def _fan_in(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> float:
-    """How many values one output is a sum of."""
+    """Return the number of values that one output sums."""
     if isinstance(layer, nn.ConvTranspose2d):
         kernel, stride = layer.kernel_size, layer.stride
         return layer.in_channels * kernel[0] * kernel[1] / (stride[0] * stride[1])
@@ -141,7 +141,7 @@ def _zero_bias(layer: L) -> L:
 
 Activation = Literal["relu", "gelu", "silu"]
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
-"""The layers of that name."""
+"Layers by the name of the activation function."
 
 
 class DenseSettings(Settings):
@@ -152,10 +152,12 @@ class DenseSettings(Settings):
     hidden: Widths = Field(
         (1024, 512),
         max_length=8,
-        description="widths of the encoder's hidden layers, mirrored in the decoder; [] for none, "
-        "as in the tutorials",
+        description=(
+            "widths of the encoder's hidden layers, mirrored in the decoder ([]: no hidden "
+            "layer, as in the tutorials)"
+        ),
     )
-    activation: Activation = Field("gelu", description="of the hidden layers: relu, gelu or silu")
+    activation: Activation = Field("gelu", description="activation function of the hidden layers")
 
 
 class DenseAutoencoder(Autoencoder):
@@ -169,7 +171,7 @@ class DenseAutoencoder(Autoencoder):
 
     Parameters for 28x28 gray, hidden (1024, 512), latent 64: 2,723,664 =
       2 * (784*1024 + 1024*512 + 512*64) + (1024 + 512 + 64) + (512 + 1024 + 784);
-    2.7 million multiplications an image.
+    2.7 million multiplications per image.
 
     Args:
         shape: channels, height and width of the images.
@@ -189,7 +191,7 @@ class DenseAutoencoder(Autoencoder):
 
 
 def _layers(widths: list[int], activation: Activation) -> list[nn.Module]:
-    """Linear layers from each of `widths` to the next, with activations between them."""
+    """Return linear layers from each of `widths` to the next, with activations between them."""
     *rest, last = pairwise(widths)
     layers: list[nn.Module] = []
     for before, after in rest:
@@ -219,7 +221,7 @@ class ConvAutoencoder(Autoencoder):
     Parameters for 28x28 gray, filters (32, 64), latent 64: 451,425 =
       encoder 9 * (1*32 + 32*64) + 32 + 64, code 3136*64 + 64
       decoder 64*3136 + 3136, 9 * (64*32 + 32*32 + 32*1) + 32 + 32 + 1
-    4.3 million multiplications an image.
+    4.3 million multiplications per image.
 
     Args:
         shape: channels, height and width of the images.
@@ -233,7 +235,8 @@ class ConvAutoencoder(Autoencoder):
 
 
 def conv_encoder(shape: Shape, filters: Widths, features: int) -> nn.Sequential:
-    """Images of `shape`, whose sides 2**len(filters) divides -> (N, features), linear."""
+    """Return the encoder from images of `shape`, with sides that 2**len(filters) divides, to (N, features),
+    linear."""
     layers: list[nn.Module] = []
     for before, after in zip((shape[0], *filters), filters, strict=False):
         layers += [init_he(nn.Conv2d(before, after, 3, stride=2, padding=1)), nn.ReLU()]
@@ -242,10 +245,10 @@ def conv_encoder(shape: Shape, filters: Widths, features: int) -> nn.Sequential:
 
 
 def conv_decoder(shape: Shape, filters: Widths, latent: int) -> nn.Sequential:
-    """(N, latent) -> images of `shape` in [0, 1].
+    """Return the decoder from (N, latent) to images of `shape` in [0, 1].
 
-    The last transposed convolution keeps its channels and a plain one makes the image: transposed ones
-    reach odd and even pixels by different weights, which shows as a chequerboard (Odena et al. 2016).
+    A plain convolution after the last transposed one makes the image: transposed ones reach odd and even
+    pixels by different weights, which shows as a chequerboard (Odena et al. 2016).
     """
     innermost = _innermost(shape, filters)
     channels, height, width = innermost

@@ -1,5 +1,5 @@
-"""Autoencoders of heartbeats: what all of them are, the dense one, and the convolutional one, with
-convolutions of stride 2 along time around a dense code."""
+"""Autoencoders of heartbeats: the base class, the dense one, and the convolutional one, with convolutions of
+stride 2 along time around a dense code."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _KERNEL = 7  # samples: 35 ms of a beat at the outermost layer, a QRS complex at
 
 
 class BeatAutoencoder(nn.Module, ABC):
-    """Beats (N, 1, samples) float32 -> codes (N, latent) -> beats (N, 1, samples).
+    """Base of autoencoders of beats: (N, 1, samples) float32 -> codes (N, latent) -> (N, 1, samples).
 
-    Beats are normalised ones (see `genray.ecg.beats.BeatPreprocessing`); outputs are linear, for they have
-    no limits. A subclass sets `encoder`, from beats to codes, and `decoder`, the way back.
+    Beats are normalised (see `genray.ecg.beats.BeatPreprocessing`); outputs are linear, as they have no
+    limits. A subclass sets `encoder`, from beats to codes, and `decoder`, the way back.
 
     Args:
-        samples: of a beat; these alone are taken.
+        samples: samples of a beat; no other number is accepted.
         latent: length of a code.
 
     Raises:
-        ValueError: no samples; beats or codes of another shape than it was built for.
+        ValueError: no samples; beats or codes of another shape than the network's.
     """
 
     encoder: nn.Module
@@ -42,25 +42,26 @@ class BeatAutoencoder(nn.Module, ABC):
         self.latent = latent
 
     def encode(self, beats: torch.Tensor) -> torch.Tensor:
-        """(N, 1, samples) -> (N, latent)."""
+        """Encode (N, 1, samples) to (N, latent)."""
         self.check_beats(beats)
         codes: torch.Tensor = self.encoder(beats)
         return codes
 
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
-        """(N, latent) -> (N, 1, samples)."""
+        """Decode (N, latent) to (N, 1, samples)."""
         if codes.ndim != 2 or codes.shape[1] != self.latent:
             raise ValueError(f"codes must be (N, {self.latent}), not {tuple(codes.shape)}")
         return self.decode_members(codes).mean(dim=0)
 
     def decode_members(self, codes: torch.Tensor) -> torch.Tensor:
-        """(N, latent) -> (members, N, 1, samples): what each member of the network makes of its codes. There
-        is one, unless a subclass has more."""
+        """Decode (N, latent) to (members, N, 1, samples), each member's reconstruction. There is one member,
+        unless a subclass has more."""
         beats: torch.Tensor = self.decoder(codes)
         return beats[None]
 
     def forward(self, beats: torch.Tensor, *, by_member: bool = False) -> torch.Tensor:
-        """The reconstruction of `beats`; `by_member` that of each member, (members, N, 1, samples)."""
+        """Return the reconstruction of `beats`; with `by_member` that of each member, (members, N, 1,
+        samples)."""
         codes = self.encode(beats)
         return self.decode_members(codes) if by_member else self.decode(codes)
 
@@ -74,17 +75,18 @@ class DenseBeatSettings(Settings):
     """Settings of the dense autoencoder of beats."""
 
     kind: Literal["dense"] = Field("dense", description="fully connected layers")
-    latent: int = Field(8, ge=1, le=1024, description="length of a code; long ones let anomalies pass")
+    latent: int = Field(8, ge=1, le=1024, description="length of a code; long codes let anomalies pass")
     hidden: Widths = Field(
         (32, 16), max_length=8, description="widths of the encoder's hidden layers, mirrored in the decoder"
     )
-    activation: Activation = Field("relu", description="of the hidden layers: relu, gelu or silu")
+    activation: Activation = Field("relu", description="activation function of the hidden layers")
     members: int = Field(
         16,
         ge=1,
         le=64,
-        description="autoencoders side by side that learn each for itself; the mean of their reconstructions "
-        "depends less on the seed",
+        description=(
+            "autoencoders trained side by side; the mean of their reconstructions depends less on the seed"
+        ),
     )
 
 
@@ -92,15 +94,15 @@ class DenseBeatAutoencoder(BeatAutoencoder):
     """Autoencoders 140-32-16-8-16-32-140 side by side, whose reconstructions are averaged.
 
     One of them has the shape of TensorFlow's tutorial "Intro to Autoencoders", which ends with a sigmoid and
-    rectifies the code; here both are linear. One alone depends much on its first weights when normal beats
-    are few: several vary less (Chen et al. 2017, "Outlier Detection with Autoencoder Ensembles"). A code
-    is those of all members, one after the other.
+    rectifies the code; here both are linear. A single one depends much on its initial weights if normal beats
+    are few; several vary less (Chen et al. 2017, "Outlier Detection with Autoencoder Ensembles"). A code
+    is the concatenation of all members' codes.
 
     Parameters for 140 samples, hidden (32, 16), latent 8: 10,484 for each member =
       2 * (140*32 + 32*16 + 16*8) + (32 + 16 + 8) + (16 + 32 + 140).
 
     Args:
-        samples: of a beat.
+        samples: samples of a beat.
         settings: widths, activation and members.
     """
 
@@ -112,13 +114,13 @@ class DenseBeatAutoencoder(BeatAutoencoder):
         self.decoder = self._layers(inward[::-1], settings.activation)
 
     def encode(self, beats: torch.Tensor) -> torch.Tensor:
-        """(N, 1, samples) -> (N, members * latent)."""
+        """Encode (N, 1, samples) to (N, members * latent)."""
         self.check_beats(beats)
         codes: torch.Tensor = self.encoder(beats.transpose(0, 1).expand(self.members, -1, -1))
         return codes.transpose(0, 1).flatten(1)
 
     def decode_members(self, codes: torch.Tensor) -> torch.Tensor:
-        """(N, members * latent) -> (members, N, 1, samples)."""
+        """Decode (N, members * latent) to (members, N, 1, samples)."""
         beats: torch.Tensor = self.decoder(codes.reshape(len(codes), self.members, -1).transpose(0, 1))
         return beats[:, :, None]
 
@@ -131,7 +133,7 @@ class DenseBeatAutoencoder(BeatAutoencoder):
 
 
 class _MemberLinear(nn.Module):
-    """A linear layer for each member: (members, N, before) -> (members, N, after).
+    """A linear layer per member: (members, N, before) -> (members, N, after).
 
     Weights are drawn from N(0, gain / before), as `init_he` (2) and `init_xavier` (1) draw them.
     """
@@ -149,7 +151,7 @@ class ConvBeatSettings(Settings):
     """Settings of the convolutional autoencoder of beats."""
 
     kind: Literal["conv"] = Field("conv", description="convolutions of stride 2 along time")
-    latent: int = Field(16, ge=1, le=1024, description="length of a code; long ones let anomalies pass")
+    latent: int = Field(16, ge=1, le=1024, description="length of a code; long codes let anomalies pass")
     filters: Widths = Field(
         (16, 32),
         min_length=1,
@@ -170,7 +172,7 @@ class ConvBeatAutoencoder(BeatAutoencoder):
       decoder 16*1120 + 1120, 7 * (32*16 + 16*16 + 16*1) + 16 + 16 + 1.
 
     Args:
-        samples: of a beat.
+        samples: samples of a beat.
         settings: channels of the layers and length of the code.
     """
 
@@ -194,7 +196,7 @@ class ConvBeatAutoencoder(BeatAutoencoder):
         self.decoder = nn.Sequential(*layers, _convolution(filters[0], 1))
 
     def decode_members(self, codes: torch.Tensor) -> torch.Tensor:
-        """(N, latent) -> (1, N, 1, samples)."""
+        """Decode (N, latent) to (1, N, 1, samples)."""
         return super().decode_members(codes)[..., : self.samples]
 
 

@@ -26,16 +26,25 @@ class ImprovedSettings(Settings):
         max_length=6,
         description="channels of the encoder's levels, each halving the image; mirrored in the decoder",
     )
-    blocks: int = Field(1, ge=0, le=16, description="residual blocks of each level, each way")
+    blocks: int = Field(
+        1, ge=0, le=16, description="residual blocks of each level, in the encoder and in the decoder"
+    )
     dropout: float = Field(
-        0.0, ge=0, lt=1, description="of the features before the code, training only; costs reconstruction"
+        0.0,
+        ge=0,
+        lt=1,
+        description=(
+            "share of the features before the code that dropout zeroes, in training only; makes "
+            "reconstructions worse"
+        ),
     )
 
 
 class ResidualBlock(nn.Module):
     """x + norm(1x1(3x3(1x1(x)))), half as wide inside (He et al. 2016, figure 5, right).
 
-    The last norm begins at zero, so that a new block passes x on (Goyal et al. 2017, section 5.1).
+    The last norm is initialised to zero, so that a new block is the identity (Goyal et al. 2017, section
+    5.1).
 
     Shapes: (N, C, H, W) -> (N, C, H, W).
     """
@@ -59,7 +68,7 @@ class ResidualBlock(nn.Module):
 
 
 class Residual(nn.Module):
-    """The sum of a linear map and of layers that learn what it leaves over."""
+    """The sum of a linear map and of layers that learn its residual."""
 
     def __init__(self, linear: nn.Module, layers: nn.Module) -> None:
         super().__init__()
@@ -67,7 +76,7 @@ class Residual(nn.Module):
         self.layers = layers
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Both of `x`, added."""
+        """Return the sum of both for `x`."""
         result: torch.Tensor = self.linear(x) + self.layers(x)
         return result
 
@@ -78,14 +87,15 @@ class ImprovedAutoencoder(Autoencoder):
     Shapes: (N, C, H, W) in [0, 1] -> (N, latent) -> (N, C, H, W) in [0, 1]. Sizes that 2**len(filters)
     does not divide are padded on the way in and cropped on the way out.
 
-    With long codes a linear autoencoder (PCA) is hard to beat: what it keeps is little in each of many
-    directions, and convolutions learn those slowly. So both ways are a linear map plus convolutions. The
-    maps begin as the low frequencies of the image, for smooth images nearly its principal components
-    (Ahmed et al. 1974), and the convolutions at zero: they have only to improve on it. Five epochs of such
-    maps alone leave an error of 0.0032 on 2000 held-out images of Fashion-MNIST, begun at random 0.0047.
+    With long codes a linear autoencoder (PCA) is hard to beat: it preserves a little in each of many
+    directions, which convolutions learn slowly. So encoder and decoder are a linear map plus convolutions.
+    The maps are initialised to the low frequencies of the image, for smooth images nearly its principal
+    components (Ahmed et al. 1974), and the convolutions to zero, so that they only improve on the maps. Five
+    epochs of such maps only give an error of 0.0032 on 2000 held-out images of Fashion-MNIST, from random
+    maps 0.0047.
 
-    Norms use running averages in evaluation: an image's code does not depend on what shares its batch.
-    Kernels are multiples of their strides, which leaves no chequerboard.
+    Norms use running averages in evaluation, so that an image's code does not depend on its batch. Kernels
+    are multiples of their strides, which avoids a chequerboard.
 
     Parameters for 28x28 gray, which is padded to 32x32, with the defaults: 1,798,529 =
       linear maps 2 * 1024*256                                                    =   524,288
@@ -93,7 +103,7 @@ class ImprovedAutoencoder(Autoencoder):
       blocks 2 * (3.25 * (32^2 + 64^2 + 128^2) + norms 4 * (32 + 64 + 128))       =   141,568
       between levels 2 * 4 * (32*64 + 64*128), norms 2 * (64 + 128 + 64 + 32)     =    82,496
       first and last 16*32 + 2*32 and 16*32 + 1                                   =     1,089
-    9.0 million multiplications an image.
+    9.0 million multiplications per image.
 
     Args:
         shape: channels, height and width of the images.
@@ -150,13 +160,13 @@ def _decoder(shape: Shape, settings: ImprovedSettings) -> nn.Sequential:
 
 
 def _init_with_cosines(inward: nn.Linear, outward: nn.Linear, shape: Shape) -> None:
-    """Set `inward` to the lowest frequencies of images of `shape`, and `outward` to what leads back.
+    """Set `inward` to the lowest frequencies of images of `shape`, and `outward` to their inverse.
 
     sigmoid(4 y - 2) is y to first order around 1/2, hence the 4 here and the bias of -2 in `_decoder`.
-    Codes longer than the image have a random rest.
+    In codes longer than the image the rest stays random.
     """
     if inward.weight.is_meta:
-        return  # shapes are wanted, not values
+        return  # only shapes are needed, not values
     waves = torch.from_numpy(cosine_basis(shape, inward.out_features))
     init_xavier(inward)
     nn.init.zeros_(outward.weight)
@@ -166,10 +176,10 @@ def _init_with_cosines(inward: nn.Linear, outward: nn.Linear, shape: Shape) -> N
 
 
 def cosine_basis(shape: Shape, count: int) -> NDArray[np.float32]:
-    """The `count` lowest frequencies of images (C, H, W), of which there are C*H*W: orthonormal rows.
+    """Return the `count` lowest of the C*H*W frequencies of images (C, H, W), as orthonormal rows.
 
-    The discrete cosine transform (type II) over channels, height and width: of RGB the mean first, and
-    differences of colour at half the resolution, as in JPEG.
+    This is the discrete cosine transform (type II) over channels, height and width: for RGB the mean first,
+    and differences of colour at half the resolution, as in JPEG.
     """
     index = np.indices(shape).reshape(3, -1).T
     channel, row, column = index.T

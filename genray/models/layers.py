@@ -17,7 +17,7 @@ class ImageBatchNorm(nn.BatchNorm2d):
     In training it is `nn.BatchNorm2d`. In evaluation the statistics are taken over each image's own
     height and width, as pix2pix does at test time (Isola et al. 2017, section 3.4: "batch normalization
     using the statistics of the test batch", with a batch of one). A network trained with one image per
-    batch never saw anything else, and an image's output does not depend on what shares its batch.
+    batch knows no other statistics, and an image's output does not depend on its batch.
 
     Shapes: (N, C, H, W) -> (N, C, H, W), H * W > 1.
     """
@@ -29,8 +29,8 @@ class ImageBatchNorm(nn.BatchNorm2d):
 
 
 def norm_layer(kind: Norm, channels: int) -> nn.Module:
-    """A normalisation layer: batch (affine), image-batch (the same, by image in evaluation), or instance
-    (no parameters, as in pix2pix)."""
+    """Return a normalisation layer: batch (affine), image-batch (the same, by image in evaluation), or
+    instance (no parameters, as in pix2pix)."""
     if kind == "batch":
         return nn.BatchNorm2d(channels)
     if kind == "image-batch":
@@ -56,5 +56,5 @@ def init_normal(network: nn.Module, std: float = 0.02) -> nn.Module:
 
 
 def parameter_count(network: nn.Module) -> int:
-    """The number of trainable values."""
+    """Return the number of trainable values."""
     return sum(p.numel() for p in network.parameters())

@@ -15,18 +15,25 @@ Adversarial = Literal["bce", "least-squares"]
 
 
 class ReconstructionSettings(Settings):
-    """Settings of how far a reconstruction is from what it should be."""
+    """Settings of the distance between output and target."""
 
     kind: Literal["mse", "mae", "bce", "ssim"] = Field(
-        "mse", description="bce: binary cross-entropy; ssim: a mix of structure and mae, with ssim_share"
+        "mse",
+        description=(
+            "distance between output and target (bce: binary cross-entropy; ssim: 1 - SSIM mixed "
+            "with mae by ssim_share)"
+        ),
     )
-    ssim_share: float = Field(0.84, ge=0, le=1, description="ssim: share of 1 - SSIM, the rest is mae")
+    ssim_share: float = Field(
+        0.84, ge=0, le=1, description="share of 1 - SSIM in the loss ssim; the rest is mae"
+    )
 
 
 def reconstruction_loss(
     output: torch.Tensor, target: torch.Tensor, settings: ReconstructionSettings
 ) -> torch.Tensor:
-    """How far each image of `output` is from that of `target`, the mean over its values: (N,) float32.
+    """Return the distance of each image of `output` from that of `target`, its mean over values: (N,)
+    float32.
 
     `ssim` is the mix of Zhao et al. 2017, "Loss Functions for Image Restoration with Neural Networks", with
     SSIM at one scale.
@@ -39,7 +46,7 @@ def reconstruction_loss(
         output = output.float()
         if settings.kind == "ssim":
             similar = structural_similarity_index_measure(output, target, data_range=1.0, reduction="none")
-            assert isinstance(similar, torch.Tensor)  # a tuple only where the full image is asked for
+            assert isinstance(similar, torch.Tensor)  # a tuple only if the full image is requested
             distance = (output - target).abs().mean(dim=(1, 2, 3))
             return settings.ssim_share * (1 - similar) + (1 - settings.ssim_share) * distance
         if settings.kind == "bce":
@@ -52,7 +59,7 @@ def reconstruction_loss(
 
 
 def adversarial_loss(scores: torch.Tensor, kind: Adversarial, *, real: bool) -> torch.Tensor:
-    """How far discriminator `scores` (logits, any shape) are from calling every patch `real`.
+    """Return the distance of discriminator `scores` (logits, any shape) from judging every patch as `real`.
 
     `bce` is the original loss (Goodfellow et al. 2014), `least-squares` that of LSGAN (Mao et al. 2017).
     Returns a scalar in float32, whatever the precision of the scores.

@@ -17,21 +17,23 @@ class NAFNetSettings(UShapeSettings):
     """Settings of NAFNet."""
 
     kind: Literal["nafnet"] = Field(
-        "nafnet", description="U-Net of gated blocks, the best for its operations"
+        "nafnet", description="U-Net of gated blocks; best quality for its number of operations"
     )
-    middle: int = Field(4, ge=1, le=32, description="blocks of the innermost level")
+    middle: int = Field(4, ge=1, le=32, description="number of blocks of the innermost level")
     attention: bool = Field(
         True,
-        description="weigh channels by their means over the image; false: a pixel of the result depends on "
-        "its neighbourhood alone, so that tiles of an image give what the image gives",
+        description=(
+            "weight channels by their means over the image (false: an output pixel depends only "
+            "on its neighbourhood, so that tiles give the same result as the whole image)"
+        ),
     )
 
 
 class ChannelNorm(nn.Module):
-    """Each pixel's features divided by their root mean square, times a learned scale for each channel.
+    """Divides each pixel's features by their root mean square, times a learned scale for each channel.
 
     Source: Zhang & Sennrich 2019, "Root Mean Square Layer Normalization"; the layer norm of NAFNet's
-    authors also takes the mean away.
+    authors also subtracts the mean.
 
     Shapes: (N, C, H, W) -> (N, C, H, W).
     """
@@ -46,7 +48,7 @@ class ChannelNorm(nn.Module):
 
 
 class SimpleGate(nn.Module):
-    """One half of the channels times the other: (N, 2C, H, W) -> (N, C, H, W)."""
+    """Multiplies one half of the channels by the other: (N, 2C, H, W) -> (N, C, H, W)."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Multiply the halves of `x`."""
@@ -55,7 +57,7 @@ class SimpleGate(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Each channel times a linear map of all channels' means over the image (the paper's "simplified
+    """Multiplies each channel by a linear map of all channels' means over the image (the paper's "simplified
     channel attention").
 
     Shapes: (N, C, H, W) -> (N, C, H, W).
@@ -66,7 +68,7 @@ class ChannelAttention(nn.Module):
         self.weigh = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Weigh the channels of `x`."""
+        """Weight the channels of `x`."""
         result: torch.Tensor = x * self.weigh(x.mean(dim=(2, 3), keepdim=True))
         return result
 
@@ -74,7 +76,7 @@ class ChannelAttention(nn.Module):
 class NAFBlock(nn.Module):
     """x + a part that mixes neighbours, then + a part that mixes the channels of each pixel.
 
-    Both begin at a tenth of their size; in the paper at nothing.
+    Both are initialised to a tenth of their scale; in the paper to zero.
 
     Shapes: (N, C, H, W) -> (N, C, H, W).
     """
@@ -108,18 +110,17 @@ class NAFBlock(nn.Module):
 class NAFNet(UShape):
     """A U shape of NAF blocks; see `UShape`.
 
-    The channel attention's means are over the whole image, with what it was padded by: every pixel of
-    the result depends on the whole image, a little. Tiles of an image do not give exactly what the image
-    gives, unless `attention` is false.
+    The means of the channel attention are over the whole padded image, so that every output pixel depends a
+    little on the whole image, and tiles do not give exactly the same result, unless `attention` is false.
 
     Parameters for gray with the defaults: 708,736 =
       blocks 4 * (7 * (32^2 + 64^2 + 128^2) + 25 * (32 + 64 + 128))    = 624,512
       down and up 2 * 4 * (32*64 + 64*128)                             =  81,920
       first and last 2 * 9 * 4*32                                      =   2,304
-    22,064 multiply-accumulates a pixel, 23,216 for colour.
+    22,064 multiply-accumulates per pixel, 23,216 for colour.
 
     Args:
-        channels: of the images.
+        channels: channels of the images.
         settings: widths, numbers of blocks and attention.
     """
 

@@ -1,7 +1,7 @@
 """The dense autoencoder in NumPy, from its equations: forward, backward and Adam.
 
-It is the independent check of the one in torch: same weights, same gradients. The functions on arrays
-are the whole of its mathematics; the classes below them let torch's data, losses and loop use it.
+It is an independent check of the network in torch: same weights, same gradients. The functions on arrays
+contain all of its mathematics; the classes let torch's data, losses and loop use them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import nn
 from genray.models.autoencoder import Autoencoder, DenseAutoencoder, DenseSettings, Shape, Widths
 from genray.settings.base import Settings
 
-Array = NDArray[Any]  # of float32 or float64: every function keeps the type that it is given
+Array = NDArray[Any]  # float32 or float64: every function preserves the type
 
 
 @dataclass
@@ -32,7 +32,8 @@ class Layer:
 
 
 def forward(layers: Sequence[Layer], x: Array) -> list[Array]:
-    """The features of every layer for `x`, (N, in): [a_0, a_1, ..., a_L], the last one the result.
+    """Return the features of every layer for `x`, (N, in): [a_0, a_1, ..., a_L], the last one being the
+    result.
 
         a_0 = x,   z_l = a_(l-1) W_l^T + b_l,   a_l = f_l(z_l)
     with relu(z) = max(0, z) and sigmoid(z) = 1 / (1 + e^-z).
@@ -52,7 +53,7 @@ def forward(layers: Sequence[Layer], x: Array) -> list[Array]:
 def backward(
     layers: Sequence[Layer], features: Sequence[Array], gradient: Array, *, to_input: bool = True
 ) -> tuple[list[tuple[Array, Array]], Array | None]:
-    """The gradients of a loss E, given `gradient` = dE/da_L (N, out) and the `features` of `forward`.
+    """Return the gradients of a loss E, given `gradient` = dE/da_L (N, out) and the `features` of `forward`.
 
         delta_l    = dE/da_l * f_l'(z_l)      relu' = [a > 0],  sigmoid' = a (1 - a),  linear' = 1
         dE/dW_l    = delta_l^T a_(l-1)
@@ -91,7 +92,7 @@ def adam(
     weight_decay: float = 0.0,
     decoupled: bool = False,
 ) -> None:
-    """Step number `step` (from 1) of Adam, in place on `weights`, `mean` and `square`, all of one shape.
+    """Take step number `step` (from 1) of Adam, in place on `weights`, `mean` and `square`, all of one shape.
 
         m = b1 m + (1 - b1) g,   v = b2 v + (1 - b2) g^2
         w = w - rate * m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps)
@@ -114,29 +115,31 @@ def adam(
 class NumpySettings(Settings):
     """Settings of the dense autoencoder in NumPy."""
 
-    kind: Literal["numpy"] = Field("numpy", description="the dense autoencoder in NumPy; on a CPU")
+    kind: Literal["numpy"] = Field("numpy", description="dense autoencoder computed by NumPy, on a CPU")
     latent: int = Field(64, ge=1, le=16384, description="length of a code")
     hidden: Widths = Field(
         (1024, 512),
         max_length=8,
-        description="widths of the encoder's hidden layers, mirrored in the decoder; [] for none, "
-        "as in the tutorials",
+        description=(
+            "widths of the encoder's hidden layers, mirrored in the decoder ([]: no hidden "
+            "layer, as in the tutorials)"
+        ),
     )
-    activation: Literal["relu"] = Field("relu", description="of the hidden layers")
+    activation: Literal["relu"] = Field("relu", description="activation function of the hidden layers")
 
 
 class NumpyAutoencoder(Autoencoder):
     """`DenseAutoencoder` with its layers computed by `forward` and `backward`; on a CPU.
 
     Shapes: (N, C, H, W) in [0, 1] -> (N, latent) -> (N, C, H, W) in [0, 1]. Weights have the names and
-    shapes of the dense one's, so that each can load the other's.
+    shapes of the dense one's, so that either can load the other's.
 
     Args:
         shape: channels, height and width of the images.
         settings: widths.
 
     Raises:
-        ValueError: used on another device than a CPU.
+        ValueError: used on a device other than a CPU.
     """
 
     def __init__(self, shape: Shape, settings: NumpySettings) -> None:
@@ -149,13 +152,13 @@ class NumpyAutoencoder(Autoencoder):
 
 
 class NumpyLayers(nn.Sequential):
-    """torch's layers as a holder of weights, run by NumPy: Flatten, Linear, ReLU, Sigmoid, Unflatten."""
+    """Container of torch's layers, computed by NumPy: Flatten, Linear, ReLU, Sigmoid, Unflatten."""
 
     def __init__(self, layers: Iterable[nn.Module]) -> None:
         super().__init__(*layers)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """(N, ...) -> (N, out), or as the last layer unflattens it."""
+        """Map (N, ...) to (N, out), unflattened by the last layer if it does so."""
         _on_cpu(input)
         weights = [tensor for m in self if isinstance(m, nn.Linear) for tensor in (m.weight, m.bias)]
         flat = input.flatten(1).to(weights[0].dtype)
@@ -164,7 +167,7 @@ class NumpyLayers(nn.Sequential):
         return last(result) if isinstance(last, nn.Unflatten) else result
 
     def layers(self) -> list[Layer]:
-        """The layers on arrays that share the parameters' memory."""
+        """Return the layers on arrays that share the parameters' memory."""
         layers: list[Layer] = []
         for module in self:
             if isinstance(module, nn.Linear):
@@ -182,14 +185,14 @@ class _LayersFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, module: NumpyLayers, x: torch.Tensor, *weights: torch.Tensor) -> torch.Tensor:
         if any(ctx.needs_input_grad):
-            ctx.save_for_backward(*weights)  # torch notices if they change before the backward pass
+            ctx.save_for_backward(*weights)  # torch detects changes before the backward pass
         ctx.layers = module.layers()
         ctx.features = forward(ctx.layers, x.detach().numpy())
         return torch.from_numpy(ctx.features[-1])
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-        _ = ctx.saved_tensors  # raises if a weight has changed since
+        _ = ctx.saved_tensors  # raises if a weight has changed meanwhile
         to_input = ctx.needs_input_grad[1]
         pairs, gradient = backward(ctx.layers, ctx.features, gradients[0].numpy(), to_input=to_input)
         of_weights = [torch.from_numpy(array) for pair in pairs for array in pair]
@@ -197,18 +200,18 @@ class _LayersFunction(torch.autograd.Function):
 
 
 class NumpyAdam(torch.optim.Optimizer):
-    """`adam` as an optimizer of torch; its state has the names of torch's Adam.
+    """`adam` as an optimizer of torch, with the state names of torch's Adam.
 
     Args:
         params: parameters, or groups of them, on a CPU.
         lr: learning rate.
         betas: decay of the means of the gradient and of its square.
-        eps: added to the root of the latter.
-        weight_decay: pull of the weights towards zero.
-        decoupled: AdamW's decay, apart from the gradient.
+        eps: number added to the root of the latter.
+        weight_decay: weight decay.
+        decoupled: whether the decay is AdamW's, not added to the gradient.
 
     Raises:
-        ValueError: a parameter on another device.
+        ValueError: a parameter on a device other than a CPU.
     """
 
     def __init__(
@@ -228,7 +231,7 @@ class NumpyAdam(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """Update every parameter that has a gradient; `closure` computes the loss again, and is returned."""
+        """Update every parameter with a gradient; `closure` computes the loss again, which is returned."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -258,7 +261,7 @@ class NumpyAdam(torch.optim.Optimizer):
             weight_decay=group["weight_decay"],
             decoupled=group["decoupled"],
         )
-        torch.autograd.graph.increment_version(parameter)  # torch cannot see what NumPy writes
+        torch.autograd.graph.increment_version(parameter)  # torch cannot detect NumPy's writes
 
 
 def _on_cpu(tensor: torch.Tensor) -> None:

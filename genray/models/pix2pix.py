@@ -18,19 +18,26 @@ class UNetSettings(Settings):
     """Settings of the U-Net generator."""
 
     filters: int = Field(
-        64, ge=1, le=512, description="channels of the first layer; deeper ones have up to 8x"
+        64, ge=1, le=512, description="channels of the first layer; deeper layers have up to 8 times as many"
     )
     norm: Norm = Field(
         "image-batch",
-        description="image-batch: in use by each image's own statistics, as the paper (for batch_size 1); "
-        "batch: by running averages",
+        description=(
+            "normalisation of the layers (image-batch: each image's own statistics when in use, "
+            "as in the paper, for batch_size 1; batch: running averages)"
+        ),
     )
-    dropout: float = Field(0.5, ge=0, lt=1, description="dropout in the inner decoder, training only")
+    dropout: float = Field(
+        0.5,
+        ge=0,
+        lt=1,
+        description="share of the inner decoder's features that dropout zeroes, in training only",
+    )
 
 
 def unet_depth(size: int) -> int:
-    """How often an image of `size` pixels is halved: down to 1 pixel if a power of two (256 -> 8),
-    else as far as it divides evenly (96 -> 5, ending at 3 pixels)."""
+    """Return how often an image of `size` pixels is halved: down to 1 pixel if a power of two (256 -> 8),
+    else as far as it divides evenly (96 -> 5, to 3 pixels)."""
     return (size & -size).bit_length() - 1
 
 
@@ -51,7 +58,7 @@ class UNet(nn.Module):
     Args:
         in_channels: channels of the input image.
         out_channels: channels of the output image.
-        size: height and width that it is trained at; sets the depth. A multiple of 32, at least 64.
+        size: height and width of the training images, which sets the depth; a multiple of 32, at least 64.
         settings: filters, norm and dropout.
     """
 
@@ -117,17 +124,24 @@ class PatchGANSettings(Settings):
     """Settings of the PatchGAN discriminator."""
 
     filters: int = Field(
-        64, ge=1, le=512, description="channels of the first layer; deeper ones have up to 8x"
+        64, ge=1, le=512, description="channels of the first layer; deeper layers have up to 8 times as many"
     )
-    layers: int = Field(3, ge=1, le=6, description="layers of stride 2; 3 judges patches of 70x70 pixels")
-    norm: Literal["batch", "instance"] = Field("batch", description="batch (the paper) or instance")
+    layers: int = Field(
+        3,
+        ge=1,
+        le=6,
+        description="number of layers of stride 2 (with 3, each score judges a patch of 70x70 pixels)",
+    )
+    norm: Literal["batch", "instance"] = Field(
+        "batch", description="normalisation of the layers (batch: as in the paper)"
+    )
 
 
 class PatchGAN(nn.Module):
     """Judges each overlapping patch of an image pair as real or generated; scores are logits.
 
-    A score sees 7x7 pixels of what the layers of stride 2 give (two 4x4 convolutions of stride 1), and r of
-    those see 2 * (r - 1) + 4 before such a layer: with three of them 7 -> 16 -> 34 -> 70 pixels.
+    A score depends on 7x7 outputs of the layers of stride 2 (two 4x4 convolutions of stride 1), and r
+    outputs of such a layer depend on 2 * (r - 1) + 4 inputs: with three layers 7 -> 16 -> 34 -> 70 pixels.
 
     Shapes: input (N, in_channels, H, W) and target (N, out_channels, H, W) -> (N, 1, H', W'),
     with H' = H / 2**layers - 2.

@@ -1,4 +1,4 @@
-"""The networks that a bundle can hold, by name."""
+"""Networks that a bundle can contain, by name."""
 
 from __future__ import annotations
 
@@ -59,20 +59,20 @@ class _Network(NamedTuple):
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """What a bundle stores of a network's structure: one of the names below, and the arguments that it is
-    built from, plain JSON values."""
+    """Structure of a network as a bundle stores it: its name, and the arguments that it is built from, plain
+    JSON values."""
 
     name: str
     arguments: Mapping[str, Any]
 
     def build(self) -> nn.Module:
-        """The network, new.
+        """Build the network.
 
         Raises:
-            BundleUnknown: no network of that name, or arguments that it does not take.
+            BundleUnknown: there is no network of that name, or it does not take the arguments.
         """
         if self.name not in _NETWORKS:
-            raise BundleUnknown(f"no network is called {self.name!r}; there are: {', '.join(_NETWORKS)}")
+            raise BundleUnknown(f"no network is called {self.name!r}; known: {', '.join(_NETWORKS)}")
         network = _NETWORKS[self.name]
         rest = {key: value for key, value in self.arguments.items() if key != "settings"}
         try:

@@ -17,33 +17,41 @@ from genray.models.autoencoder import Widths, init_he
 from genray.models.restorer import Restorer
 from genray.settings.base import Settings
 
-_LEAST_MASK = 0.1  # in use a mask below it is none
+_LEAST_MASK = 0.1  # in evaluation, smaller values of the mask are set to 0
 
 
 class UShapeSettings(Settings):
     """Settings of every U shape."""
 
-    kind: str = Field(description="the blocks that it is made of")
+    kind: str = Field(description="kind of the network's blocks")
     widths: Widths = Field(
         (32, 64, 128),
         min_length=1,
         max_length=6,
-        description="channels of the levels, each half as high and wide as the one before",
+        description="channels of each level; a level has half the height and width of the one before",
     )
-    blocks: int = Field(2, ge=1, le=32, description="blocks of each level but the innermost, each way")
-    middle: int = Field(2, ge=1, le=32, description="blocks of the innermost level")
+    blocks: int = Field(
+        2, ge=1, le=32, description="number of blocks of each level but the innermost, down and up"
+    )
+    middle: int = Field(2, ge=1, le=32, description="number of blocks of the innermost level")
     shuffle: int = Field(
         2,
         ge=1,
         le=4,
-        description="the first level works on squares of so many pixels; 1: at full resolution, for about "
-        "4 times the cost of 2",
+        description=(
+            "side of the squares of pixels that the first level works on (1: full resolution, at "
+            "about 4 times the cost of 2)"
+        ),
     )
     bias: bool = Field(
-        False, description="of the convolutions; without, what is learned of one noise level serves others"
+        False,
+        description=(
+            "add a bias to every convolution (false: the network also serves noise levels that "
+            "it was not trained on)"
+        ),
     )
     gate: bool = Field(
-        False, description="also say where the damage is, and leave the image as it is everywhere else"
+        False, description="predict a mask of the damage, too, and leave the image unchanged outside of it"
     )
 
 
@@ -59,19 +67,19 @@ class UShape(Restorer):
     Shapes: (N, C, H, W) -> (N, C, H, W), not clamped. Any size: what `multiple` = shuffle *
     2**(len(widths) - 1) does not divide is padded and cropped.
 
-    It says what is to be taken away from the image, which is less to learn than the image (Zhang et al.
-    2017, "Beyond a Gaussian Denoiser", DnCNN): a new network takes nothing. Squares of pixels go in as
-    channels, for speed (Zhang et al. 2018, FFDNet). Between levels kernels are as large as their strides,
-    which leaves no chequerboard.
+    The network predicts the damage, which is subtracted from the image and easier to learn than the image
+    (Zhang et al. 2017, "Beyond a Gaussian Denoiser", DnCNN); a new network subtracts nothing. Squares of
+    pixels are stacked as channels, for speed (Zhang et al. 2018, FFDNet). Between levels, kernels are as
+    large as their strides, which avoids a chequerboard.
 
-    With a gate there is one more channel in the end, the logits of a mask that says where the image is
-    damaged: what is taken away is multiplied by the mask. In use a mask below a tenth is none, so that
-    undamaged pixels come out as they went in.
+    With a gate the network has one more output channel, the logits of a mask of the damage, by which the
+    subtracted part is multiplied. In evaluation a mask below a tenth is set to 0, so that undamaged pixels
+    are unchanged.
 
     Args:
-        channels: of the images.
+        channels: channels of the images.
         settings: widths and numbers of blocks.
-        block: makes a block of so many channels, (N, channels, H, W) -> the same.
+        block: makes a block from (N, channels, H, W) to the same shape, for a number of channels.
     """
 
     def __init__(self, channels: int, settings: UShapeSettings, block: Callable[[int], nn.Module]) -> None:
@@ -105,8 +113,8 @@ class UShape(Restorer):
     def forward(
         self, images: torch.Tensor, *, parts: bool = False
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        """`images`, restored; with `parts` also the logits of the mask, (N, 1, H, W), of a network that has a
-        gate."""
+        """Return `images`, restored; with `parts` also the logits of the mask, (N, 1, H, W), if the network
+        has a gate."""
         both = self.run_padded(self._restore_with_mask, images)
         restored, logits = both[:, : self.channels], both[:, self.channels :]
         return (restored, logits) if parts else restored
@@ -125,8 +133,8 @@ class UShape(Restorer):
         return torch.cat([images - mask * damage, logits], dim=1)
 
     def damage(self, images: torch.Tensor) -> torch.Tensor:
-        """What is to be taken away from `images`, (N, C, H, W), H and W multiples of `multiple`; with a gate
-        also the logits of its mask, as one more channel."""
+        """Return the predicted damage of `images`, (N, C, H, W), H and W multiples of `multiple`; with a
+        gate also the logits of its mask, as one more channel."""
         x = self.head(F.pixel_unshuffle(images, self.shuffle))
         skips = []
         for blocks, down in zip(self.inward, self.down, strict=True):
@@ -141,7 +149,7 @@ class UShape(Restorer):
 class ConvBlock(nn.Module):
     """x + conv(relu(conv(x))), 3x3 (Lim et al. 2017, EDSR).
 
-    The second convolution begins at a fifth of its size, so that sums over many blocks stay small.
+    The second convolution is initialised to a fifth of its scale, so that sums over many blocks stay small.
 
     Shapes: (N, C, H, W) -> (N, C, H, W).
     """
@@ -164,19 +172,19 @@ class ConvBlock(nn.Module):
 class ResidualUNet(UShape):
     """A U shape of residual blocks; see `UShape`.
 
-    Without biases (the default) twice the image gives twice the result: what it learned of one noise level
-    it knows of others (Mohan et al. 2020, "Robust and Interpretable Blind Image Denoising via Bias-Free
-    Convolutional Neural Networks"). What is told by its brightness, such as a stamp, needs biases. A pixel
-    of the result depends on its neighbourhood alone.
+    Without biases (the default) twice the image gives twice the result, so that training on one noise level
+    generalises to others (Mohan et al. 2020, "Robust and Interpretable Blind Image Denoising via Bias-Free
+    Convolutional Neural Networks"). Damage that is recognised by its brightness, such as a stamp, needs
+    biases. An output pixel depends only on its neighbourhood.
 
     Parameters for gray with the defaults: 1,042,688 =
       blocks 18 * (4 * 32^2 + 4 * 64^2 + 2 * 128^2)       = 958,464
       down and up 2 * 4 * (32*64 + 64*128)                =  81,920
       first and last 2 * 9 * 4*32                         =   2,304
-    48,704 multiply-accumulates a pixel, 49,856 for colour.
+    48,704 multiply-accumulates per pixel, 49,856 for colour.
 
     Args:
-        channels: of the images.
+        channels: channels of the images.
         settings: widths and numbers of blocks.
     """
 
@@ -185,5 +193,5 @@ class ResidualUNet(UShape):
 
 
 def conv3x3(before: int, after: int, *, bias: bool) -> nn.Conv2d:
-    """A 3x3 convolution that keeps height and width."""
+    """Return a 3x3 convolution that preserves height and width."""
     return nn.Conv2d(before, after, 3, padding=1, bias=bias)

@@ -1,7 +1,7 @@
 """Restoration networks: damaged images in, restored ones out, at any size.
 
-What all of them are, and the denoising autoencoder of the tutorials (TensorFlow, "Intro to Autoencoders",
-second example).
+The base class, and the denoising autoencoder of the tutorials (TensorFlow, "Intro to Autoencoders", second
+example).
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ from genray.settings.base import Settings
 
 
 class Restorer(nn.Module, ABC):
-    """Damaged images (N, C, H, W), nominally in [0, 1] -> restored ones of the same shape.
+    """Base of restoration networks: damaged images (N, C, H, W), nominally in [0, 1] -> restored ones.
 
-    Not clamped to [0, 1]: training needs the gradients beyond. Height and width are free, down to one
-    pixel: images are padded for `restore` and the result is cropped.
+    Outputs are not clamped to [0, 1], as training needs the gradients beyond. Height and width are free,
+    down to
+    one pixel: images are padded for `restore`, and the result is cropped.
 
     Args:
-        channels: of the images, 1 for gray and 3 for colour; these alone are taken.
-        multiple: `restore` is given heights and widths that it divides.
+        channels: channels of the images, 1 for gray and 3 for colour; no others are accepted.
+        multiple: divisor of the heights and widths that `restore` gets.
 
     Raises:
-        ValueError: no channels; images of other channels, or without pixels.
+        ValueError: no channels; images with other channels, or without pixels.
     """
 
     def __init__(self, channels: int, multiple: int) -> None:
@@ -44,16 +45,16 @@ class Restorer(nn.Module, ABC):
 
     @abstractmethod
     def restore(self, images: torch.Tensor) -> torch.Tensor:
-        """`images` (N, C, H, W), H and W multiples of `multiple`, restored."""
+        """Return `images` (N, C, H, W), H and W multiples of `multiple`, restored."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """`images`, restored."""
+        """Return `images`, restored."""
         return self.run_padded(self.restore, images)
 
     def run_padded(
         self, network: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor
     ) -> torch.Tensor:
-        """What `network` makes of `images` when they are padded, cropped again."""
+        """Run `network` on padded `images`, and crop the result."""
         if images.ndim != 4 or images.shape[1] != self.channels or not images.shape[2] * images.shape[3]:
             raise ValueError(f"images must be (N, {self.channels}, height, width), not {tuple(images.shape)}")
         height, width = images.shape[-2:]
@@ -61,10 +62,11 @@ class Restorer(nn.Module, ABC):
 
 
 def mirror_to_multiple(images: torch.Tensor, multiple: int) -> torch.Tensor:
-    """(N, C, H, W) mirrored at its edges until `multiple` divides height and width.
+    """Mirror (N, C, H, W) at its edges until `multiple` divides height and width.
 
-    A mirrored image is as noisy as the image; repeated edge pixels would be streaks, which a network was
-    never trained on. Images too small to mirror get those all the same. `autoencoder.crop` undoes it.
+    A mirrored image is as noisy as the image; repeated edge pixels would give streaks, which a network was
+    never trained on. Images that are too small to mirror have their edges repeated. `autoencoder.crop`
+    removes the padding.
     """
     height, width = images.shape[-2:]
     below = up_to_multiple(height, multiple) - height
@@ -78,13 +80,13 @@ def mirror_to_multiple(images: torch.Tensor, multiple: int) -> torch.Tensor:
 
 
 def macs_per_pixel(network: nn.Module, channels: int) -> float:
-    """Multiply-accumulates of the convolutions of `network` for a pixel of an image of 512x512.
+    """Return the multiply-accumulates of the convolutions of `network` per pixel of an image of 512x512.
 
-    Nothing is computed: it runs on torch's meta device, wherever the weights are.
+    Nothing is computed: the network runs on torch's meta device, whatever the device of the weights.
 
     Args:
-        network: takes images (N, channels, 512, 512); it is left as it is.
-        channels: of the images.
+        network: takes images (N, channels, 512, 512); it is not changed.
+        channels: channels of the images.
     """
     side = 512
     weights = {name: value.detach().to("meta") for name, value in network.state_dict().items()}
@@ -97,7 +99,7 @@ class ConvRestorerSettings(Settings):
     """Settings of the tutorials' denoising autoencoder."""
 
     kind: Literal["conv"] = Field(
-        "conv", description="convolutions down and up again without skips: fast, and it blurs"
+        "conv", description="convolutions down and up again without skip connections; fast, but blurs"
     )
     filters: Widths = Field(
         (32, 64),
@@ -113,16 +115,16 @@ class ConvRestorer(Restorer):
     Shapes: (N, C, H, W) -> (N, C, H, W) in [0, 1]. Any size: what 2**len(filters) does not divide is
     padded and cropped.
 
-    The image itself is what it makes, not what is to be taken away, as the tutorial does. Nothing leads
-    around the innermost features, so that fine detail is lost: the kind to compare others with.
+    The network predicts the image, not its damage, as in the tutorial. There are no skip connections around
+    the innermost features, so that fine detail is lost; it is a baseline for the others.
 
     Parameters for gray, filters (32, 64): 74,497 =
       encoder 9 * (1*32 + 32*64) + 32 + 64
       decoder 9 * (64*64 + 64*32 + 32*1) + 64 + 32 + 1
-    8,424 multiply-accumulates a pixel, 9,144 for colour.
+    8,424 multiply-accumulates per pixel, 9,144 for colour.
 
     Args:
-        channels: of the images.
+        channels: channels of the images.
         settings: channels of the layers.
     """
 

@@ -16,7 +16,10 @@ _LOGVAR_RANGE = (-20.0, 20.0)
 class VAESettings(Settings):
     """Settings of the variational autoencoder and of the weight of its KL divergence."""
 
-    kind: Literal["vae"] = Field("vae", description="codes are distributions, from which images are drawn")
+    kind: Literal["vae"] = Field(
+        "vae",
+        description="variational autoencoder: codes are distributions, from which new images can be drawn",
+    )
     latent: int = Field(32, ge=1, le=16384, description="length of a code")
     filters: Widths = Field(
         (32, 64),
@@ -25,10 +28,15 @@ class VAESettings(Settings):
         description="channels of the encoder's convolutions, each halving the image; mirrored in the decoder",
     )
     beta: float = Field(
-        1.0, ge=0, description="weight of the KL divergence beside the loss summed over an image; 1: the ELBO"
+        1.0,
+        ge=0,
+        description="weight of the KL divergence beside the loss summed over an image (1 gives the ELBO)",
     )
     kl_warmup: float = Field(
-        0.1, ge=0, le=1, description="share of the training in which that weight rises from zero"
+        0.1,
+        ge=0,
+        le=1,
+        description="share of the training over which the weight of the KL divergence rises from zero",
     )
 
 
@@ -51,12 +59,12 @@ class VariationalAutoencoder(Autoencoder):
         self.decoder = conv_decoder(self.padded, settings.filters, settings.latent)
 
     def distribution(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """mu and logvar of the codes of `images`, each (N, latent)."""
+        """Return mu and logvar of the codes of `images`, each (N, latent)."""
         mu, logvar = self.encoder(self._pad(images)).chunk(2, dim=1)
-        return mu, logvar.clamp(*_LOGVAR_RANGE)  # exp() of a wild one would be infinite
+        return mu, logvar.clamp(*_LOGVAR_RANGE)  # limits logvar, as exp() of a huge one would be infinite
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
-        """mu: (N, C, H, W) -> (N, latent)."""
+        """Encode (N, C, H, W) to mu, (N, latent)."""
         return self.distribution(images)[0]
 
     @overload
@@ -70,24 +78,25 @@ class VariationalAutoencoder(Autoencoder):
     def forward(
         self, images: torch.Tensor, *, parts: bool = False
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The reconstruction of `images`; with `parts` also mu and logvar, which the loss needs and which
-        must come out of this call where the network is wrapped for several workers."""
+        """Return the reconstruction of `images`; with `parts` also mu and logvar, which the loss needs and
+        which must be outputs of this call if the network is wrapped for several workers."""
         mu, logvar = self.distribution(images)
-        # The noise is drawn apart from the parameters, so that gradients reach them (section 2.4).
+        # The noise is drawn independently of the parameters, so that gradients reach them (section 2.4).
         codes = mu + torch.randn_like(mu) * torch.exp(0.5 * logvar) if self.training else mu
         result = self.decode(codes)
         return (result, mu, logvar) if parts else result
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> torch.Tensor:
-        """(count, C, H, W): images of codes drawn from the prior N(0, 1)."""
+        """Return images (count, C, H, W) of codes drawn from the prior N(0, 1)."""
         weight = next(self.parameters())
         where = generator.device if generator is not None else weight.device
         codes = torch.randn(count, self.latent, generator=generator, device=where, dtype=weight.dtype)
         return self.decode(codes.to(weight.device))
 
     def interpolate(self, first: torch.Tensor, second: torch.Tensor, steps: int) -> torch.Tensor:
-        """From `first` to `second`, each (N, C, H, W), along the straight line between their codes:
-        (N, steps, C, H, W), the first and the last of them the reconstructions of the two."""
+        """Interpolate from `first` to `second`, each (N, C, H, W), along the straight line between their
+        codes:
+        (N, steps, C, H, W), whose first and last images are the reconstructions of the two."""
         start, end = self.encode(first), self.encode(second)
         share = torch.linspace(0.0, 1.0, steps, device=start.device, dtype=start.dtype)[None, :, None]
         codes = torch.lerp(start[:, None], end[:, None], share)
@@ -95,7 +104,7 @@ class VariationalAutoencoder(Autoencoder):
 
 
 def kl_divergence(mu: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
-    """KL(N(mu, exp(logvar)) || N(0, 1)) in nats: two (N, latent) -> (N,), in float32 or better.
+    """Return KL(N(mu, exp(logvar)) || N(0, 1)) in nats, from two (N, latent) to (N,), in float32 or better.
 
     Source: Kingma & Welling 2014, appendix B: -1/2 sum(1 + logvar - mu^2 - exp(logvar)).
     """
@@ -105,6 +114,7 @@ def kl_divergence(mu: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
 
 
 def kl_weight(done: float, settings: VAESettings) -> float:
-    """The weight of the KL divergence when the share `done` (0 to 1) of the training is over: from 0
-    linearly to beta, so that codes carry something before they are pulled together (Bowman et al. 2016)."""
+    """Return the weight of the KL divergence after the share `done` (0 to 1) of the training. It rises
+    linearly from 0 to beta, so that codes carry information before they are regularised (Bowman et al.
+    2016)."""
     return settings.beta * (min(1.0, done / settings.kl_warmup) if settings.kl_warmup else 1.0)

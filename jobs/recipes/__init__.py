@@ -1,1 +1,1 @@
-"""What several recipes share."""
+"""Parts that several recipes share."""

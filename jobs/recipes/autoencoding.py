@@ -1,5 +1,5 @@
-"""What training an autoencoder is, whatever it is for: the architectures, the step, and how well it does,
-beside trivial predictors of images."""
+"""Training of autoencoders for any purpose: architectures, step, and metrics beside those of trivial
+predictors of images."""
 
 from __future__ import annotations
 
@@ -43,26 +43,30 @@ class EvalSettings(Settings):
 
     baselines: tuple[Literal["pca", "mean"], ...] = Field(
         ("pca",),
-        description="pca: principal components, as many as the code has numbers; mean: the mean image",
+        description=(
+            "simple methods to compare with (pca: principal components, as many as the code has "
+            "numbers; mean: the mean image)"
+        ),
     )
     projection: Literal["tsne", "none"] = Field(
-        "tsne", description="of codes to two dimensions, beside that by their principal components"
+        "tsne",
+        description="projection of the codes to two dimensions, shown beside their principal components",
     )
 
 
 class AutoencodingSettings(ImageTrainSettings):
-    """What every training of an autoencoder takes."""
+    """Settings of every training of an autoencoder."""
 
-    model: Model = Field(DenseSettings(), description="the architecture; each kind has settings of its own")
-    loss: ReconstructionSettings = Field(ReconstructionSettings(), description="what is minimised")
-    eval: EvalSettings = Field(EvalSettings(), description="how it is judged")
+    model: Model = Field(DenseSettings(), description="network architecture; each kind has its own settings")
+    loss: ReconstructionSettings = Field(ReconstructionSettings(), description="loss that training minimises")
+    eval: EvalSettings = Field(EvalSettings(), description="evaluation of the final weights")
 
     @model_validator(mode="after")
     def _model_can_be_trained(self) -> Self:
         if self.model.kind == "numpy" and self.device.gpu is True:
-            raise ValueError("device.gpu: model.kind=numpy is trained on the CPU")
+            raise ValueError("device.gpu: model.kind=numpy trains on the CPU; set device.gpu=false")
         if self.model.kind == "improved" and self.loop.batch_size < 2:
-            raise ValueError("loop.batch_size: the norms of model.kind=improved need at least 2")
+            raise ValueError("loop.batch_size: the norms of model.kind=improved need batches of at least 2")
         return self
 
 
@@ -70,7 +74,7 @@ A = TypeVar("A", bound=AutoencodingSettings)
 
 
 class Autoencoding(ImageRecipe[A]):
-    """An autoencoder of any architecture, on images of one size."""
+    """Trains an autoencoder of any architecture, on images of one size."""
 
     name = "autoencoder"
     averaged = (name,)
@@ -78,7 +82,7 @@ class Autoencoding(ImageRecipe[A]):
 
     @property
     def metric(self) -> str:
-        # By MSE alone a VAE's best weights would be some from before the divergence counted.
+        # By its MSE, a VAE's best weights would be from before the divergence gained its weight.
         return "objective" if self.settings.model.kind == "vae" else "mse"
 
     @property
@@ -96,7 +100,7 @@ class Autoencoding(ImageRecipe[A]):
         return NetworkSpec(f"autoencoder-{model.kind}", arguments)
 
     def make_optimizer(self, name: str, network: nn.Module) -> Optimizer:
-        """See `Recipe`: the network in NumPy has its optimizer in NumPy."""
+        """Return the optimizer; the network in NumPy has its own in NumPy."""
         if self.settings.model.kind != "numpy":
             return super().make_optimizer(name, network)
         chosen = self.settings.optimizer
@@ -109,9 +113,9 @@ class Autoencoding(ImageRecipe[A]):
         )
 
     def step(self, networks: Networks, batch: TensorBatch, updater: Updater) -> Losses:
-        """One update. Returns `loss`; for a VAE also `reconstruction` and `kl` (nats per image).
+        """Take one step. Returns `loss`; for a VAE also `reconstruction` and `kl` (nats per image).
 
-        A VAE's loss is the negative ELBO per pixel value, so that its size is that of the others: with bce
+        A VAE's loss is the negative ELBO per pixel value, so that its scale is that of the others: with bce
         it is the bound on the log-likelihood of Kingma & Welling 2014 divided by the number of values.
         """
         (images,) = batch
@@ -129,10 +133,10 @@ class Autoencoding(ImageRecipe[A]):
         return {"loss": loss.detach(), "reconstruction": reconstruction.detach(), "kl": divergence.detach()}
 
     def validate(self, context: EvaluationContext, share: WorkerShare) -> list[SampleScores]:
-        """MSE, L1 (MAE), PSNR and SSIM of the reconstructions, with values from 0 to 1; of a VAE also
+        """Return MSE, L1 (MAE), PSNR and SSIM of the reconstructions, with values from 0 to 1; of a VAE also
         `objective`, its negative ELBO per value at the full weight of the divergence."""
         from genray.images.metrics import (
-            image_metrics,  # imports slowly, and not before the first epoch's end
+            image_metrics,  # a slow import, not needed before the end of the first epoch
         )
 
         scores: list[SampleScores] = []
@@ -152,11 +156,11 @@ class Autoencoding(ImageRecipe[A]):
 
     @property
     def images_at_once(self) -> int:
-        """Of an evaluation: enough to fill a GPU, little enough for a laptop."""
+        """Return the batch size of an evaluation: enough to fill a GPU, small enough for a laptop."""
         return max(1, 2_000_000 // int(np.prod(self.shape)))
 
     def picture(self, context: EvaluationContext, indices: Sequence[int], title: str) -> NDArray[np.uint8]:
-        """Rows of original | reconstruction."""
+        """Draw rows of original | reconstruction."""
         samples = self.held_out[context.part].samples
         originals = [samples[i][0] for i in indices]
         pairs = zip(originals, self.reconstruct(context, originals), strict=True)
@@ -165,11 +169,11 @@ class Autoencoding(ImageRecipe[A]):
         return grid(rows, [f"{title}original", "reconstruction"])
 
     def reconstruct(self, context: EvaluationContext, images: Sequence[Pixels]) -> list[Pixels]:
-        """What the network makes of `images`, as pixels."""
+        """Return the reconstructions of `images`, as pixels."""
         return list(to_pixels(context.networks[self.name](context.place(np.stack(images))), UNIT))
 
     def encode(self, context: EvaluationContext, images: Sequence[Pixels]) -> NDArray[Any]:
-        """The codes of `images`, (N, latent) float32."""
+        """Return the codes of `images`, (N, latent) float32."""
         network = context.networks[self.name]
         assert isinstance(network, Autoencoder)
         count = self.images_at_once
@@ -179,13 +183,13 @@ class Autoencoding(ImageRecipe[A]):
         )
 
     def baselines(self) -> dict[str, dict[str, float]]:
-        """MSE on the samples that judge, of principal components and of the mean image."""
+        """Return the MSE of principal components and of the mean image on the judging samples."""
         return {name: {"mse": float(errors.mean())} for name, errors in self.baseline_errors().items()}
 
     def baseline_errors(self) -> dict[str, NDArray[np.float64]]:
-        """The MSE of each sample that judges, by baseline."""
+        """Return the MSE of each judging sample, by baseline."""
         judged = [sample[0] for sample in self.held_out[self.judging_part].samples]
-        # A gigabyte of floats: more training images change the components little.
+        # At most a gigabyte of floats: more training images change the components little.
         training = self.sample_training_images(max(2, 2**28 // int(np.prod(self.shape))))
         errors: dict[str, NDArray[np.float64]] = {}
         for name in self.settings.eval.baselines:
@@ -196,7 +200,7 @@ class Autoencoding(ImageRecipe[A]):
         return errors
 
     def as_vae(self, networks: Networks) -> VariationalAutoencoder | None:
-        """The network, if it is a variational autoencoder."""
+        """Return the network if it is a variational autoencoder, else None."""
         network = networks[self.name]
         return network if isinstance(network, VariationalAutoencoder) else None
 
@@ -206,17 +210,17 @@ def _enlarged(image: Pixels, factor: int) -> Pixels:
 
 
 def pca_errors(training: Sequence[Pixels], judged: Sequence[Pixels], components: int) -> NDArray[np.float64]:
-    """The mean squared error of each judged image after projection on the principal components of the
-    training images, (N,), with values from 0 to 1: the best that a linear autoencoder with a code of that
-    length can do (Baldi & Hornik 1989)."""
+    """Return the mean squared error of each judged image after projection on the principal components of the
+    training images, (N,), with values from 0 to 1: the optimum of a linear autoencoder with a code of that
+    length (Baldi & Hornik 1989)."""
     from sklearn.decomposition import PCA
 
     values = training[0].size
     if len(training) < 2:
-        return mean_image_errors(training, judged)  # no direction is known
+        return mean_image_errors(training, judged)  # one image has no directions
     matrix = _matrix(training)
     components = min(components, values, len(matrix) - 1)
-    # By the covariance where that is small, as exact and far faster; else by random projections.
+    # A small covariance matrix is as exact and far faster; larger ones use random projections.
     solver = "covariance_eigh" if values <= 2048 else "randomized"
     pca = PCA(components, svd_solver=solver, random_state=0).fit(matrix)
     errors = []
@@ -229,7 +233,7 @@ def pca_errors(training: Sequence[Pixels], judged: Sequence[Pixels], components:
 
 
 def mean_image_errors(training: Sequence[Pixels], judged: Sequence[Pixels]) -> NDArray[np.float64]:
-    """The mean squared error of each judged image against the mean training image, (N,)."""
+    """Return the mean squared error of each judged image against the mean training image, (N,)."""
     mean = sum(image.astype(np.float64) for image in training) / len(training)
     return np.array([np.square((image - mean) / 255.0).mean() for image in judged])
 

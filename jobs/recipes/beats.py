@@ -1,5 +1,5 @@
-"""Detectors of abnormal beats: the error that a beat is judged by, plain detectors that a trained network has
-to beat, the rates of any detector at its threshold, and pictures of what it finds and misses."""
+"""Detectors of abnormal beats: the error that judges a beat, plain detectors to compare with, the rates of a
+detector at its threshold, and pictures of the beats that it finds and misses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BeatLabels = NDArray[np.bool_]
 """Which beats are abnormal, (N,)."""
 
 ErrorFunction = Callable[[BeatArray, BeatArray], NDArray[np.float64]]
-"""Normal beats to learn from, and beats to judge: an error for each of these, (N,)."""
+("From normal beats to fit to, and beats to judge, to an error of each of the latter, (N,).")
 
 _BEATS_AT_ONCE = 4096
 
@@ -32,21 +32,29 @@ _BEATS_AT_ONCE = 4096
 class BeatLossSettings(Settings):
     """Settings of the loss."""
 
-    kind: Literal["mse", "mae"] = Field("mse", description="what is minimised, and what beats are judged by")
+    kind: Literal["mse", "mae"] = Field(
+        "mse", description="loss that training minimises, and error by which beats are judged"
+    )
     noise: float = Field(
-        0.0, ge=0, le=10, description="deviation of noise that the network has to take away while it learns"
+        0.0,
+        ge=0,
+        le=10,
+        description=(
+            "standard deviation of noise added to the training beats, which the network learns "
+            "to remove (0: no noise)"
+        ),
     )
 
 
 def beat_errors(
     kind: Literal["mse", "mae"], reconstructions: torch.Tensor, beats: torch.Tensor
 ) -> torch.Tensor:
-    """The mean squared or absolute error of each beat, (N,) float32.
+    """Return the mean squared or absolute error of each beat, (N,) float32.
 
     Args:
-        kind: which.
-        reconstructions: (N, 1, samples), or (members, N, 1, samples) of several networks: then the mean of
-            their errors.
+        kind: mse or mae.
+        reconstructions: (N, 1, samples), or (members, N, 1, samples) of several networks, whose errors are
+            averaged.
         beats: (N, 1, samples).
     """
     difference = reconstructions.float() - beats
@@ -56,7 +64,7 @@ def beat_errors(
 
 @dataclass(frozen=True)
 class Detector:
-    """A detector: what it is called, its errors of the beats that judge (N,), and its threshold."""
+    """A detector: its name, its errors of the judging beats (N,), and its threshold."""
 
     name: str
     errors: NDArray[np.float64]
@@ -68,9 +76,12 @@ class BeatEvalSettings(Settings):
 
     baselines: tuple[Literal["pca", "1-nn"], ...] = Field(
         ("pca", "1-nn"),
-        description="pca: principal components, 8 and as many as a code has numbers; 1-nn: the nearest beat",
+        description=(
+            "simple detectors to compare with (pca: principal components, 8 and as many as a "
+            "code has numbers; 1-nn: distance to the nearest normal beat)"
+        ),
     )
-    references: int = Field(2000, ge=1, description="normal beats that 1-nn compares with, at most")
+    references: int = Field(2000, ge=1, description="largest number of normal beats that 1-nn compares with")
 
 
 def plain_detectors(
@@ -83,15 +94,15 @@ def plain_detectors(
     folds: Sequence[NDArray[np.int64]],
     judged: BeatArray,
 ) -> list[Detector]:
-    """Plain detectors, which learn from `normal`, with their errors of `judged`.
+    """Return plain detectors, fitted to `normal`, with their errors of `judged`.
 
     Args:
-        settings: which detectors.
-        threshold: how their thresholds come from the errors of normal beats.
-        latent: components of one of them.
-        seed: of the draw of references.
+        settings: choice of the detectors.
+        threshold: method of their thresholds.
+        latent: number of components of the second pca.
+        seed: seed of the draw of references.
         normal: the normal beats.
-        folds: places in `normal` whose errors, by what is learned from the others, make the threshold.
+        folds: indices of `normal`; the errors of each fold, after a fit to the others, make the threshold.
         judged: the beats to judge.
     """
     functions: dict[str, ErrorFunction] = {}
@@ -108,8 +119,8 @@ def plain_detectors(
 
 
 def principal_components(components: int) -> ErrorFunction:
-    """The mean squared error after projection on the principal components of the normal beats: what the
-    best linear autoencoder with a code of that length does (Baldi & Hornik 1989)."""
+    """Return the error function of principal components: the mean squared error after projection on those of
+    the normal beats, the optimum of a linear autoencoder with a code of that length (Baldi & Hornik 1989)."""
 
     def errors(normal: BeatArray, judged: BeatArray) -> NDArray[np.float64]:
         mean = normal.mean(axis=0)
@@ -126,7 +137,8 @@ def principal_components(components: int) -> ErrorFunction:
 
 
 def nearest_neighbour(most: int, seed: int) -> ErrorFunction:
-    """The Euclidean distance to the nearest of at most `most` normal beats, drawn with `seed`."""
+    """Return the error function 1-nn: the Euclidean distance to the nearest of at most `most` normal beats,
+    which are drawn with `seed`."""
 
     def errors(normal: BeatArray, judged: BeatArray) -> NDArray[np.float64]:
         references = normal
@@ -144,9 +156,9 @@ def nearest_neighbour(most: int, seed: int) -> ErrorFunction:
 
 
 def rate(detector: Detector, abnormal: BeatLabels | None) -> dict[str, float]:
-    """The threshold and the share of beats above it; where both kinds of beats are known also areas and
-    rates. What is to be found are abnormal beats; `normal_precision` is the share of normal beats among
-    those below the threshold (with `specificity` their recall: what TensorFlow's tutorial reports)."""
+    """Return the threshold and the share of beats above it; if both kinds of beats are known, also areas and
+    rates. Abnormal beats are the positives; `normal_precision` is the share of normal beats among those below
+    the threshold (with `specificity`, their recall, what TensorFlow's tutorial reports)."""
     above = detector.errors > detector.threshold
     rates = {"threshold": detector.threshold, "above_threshold": float(above.mean())}
     if abnormal is None or abnormal.all() or not abnormal.any():
@@ -176,8 +188,8 @@ def class_table(
     classes: Sequence[str],
     normal: Sequence[int],
 ) -> RunTable:
-    """Of each class how many beats there are, and what share of them each detector puts on the right side of
-    its threshold: the recall of the class."""
+    """Return a table of each class: its number of beats, and its recall, the share that each detector puts on
+    the right side of its threshold."""
     rows: list[list[str | float]] = []
     for label in np.unique(labels[labels >= 0]).tolist():
         members = labels == label
@@ -191,7 +203,7 @@ def class_table(
 
 @dataclass(frozen=True)
 class BeatRow:
-    """A row of a picture: its title, the places of its beats among those that judge, a caption for each."""
+    """A row of a picture: its title, the indices of its judging beats, and a caption for each."""
 
     title: str
     places: Sequence[int]
@@ -200,16 +212,16 @@ class BeatRow:
 
 @dataclass(frozen=True)
 class BeatGallery:
-    """Pictures of what a detector makes of the beats that judge.
+    """Draws a detector's results on the judging beats.
 
     Attributes:
-        detector: whose errors and threshold these are.
-        abnormal: which beats are; None if nobody says.
-        labels: of the beats, indices of `classes`; -1: none.
-        classes: what the labels stand for.
-        draw: makes a picture of rows of beats.
-        most: beats in a row.
-        error: what the error is called.
+        detector: the detector, with errors and threshold.
+        abnormal: which beats are abnormal; None if unknown.
+        labels: labels of the beats, indices of `classes`; -1: none.
+        classes: names of the labels.
+        draw: draws rows of beats.
+        most: largest number of beats in a row.
+        error: name of the error.
     """
 
     detector: Detector
@@ -221,13 +233,13 @@ class BeatGallery:
     error: str
 
     def pictures(self) -> list[RunPicture]:
-        """The errors and the threshold, rates, and beats: usual ones of both kinds, the missed and the
-        suspected."""
+        """Draw the errors and the threshold, the rates, and beats: typical ones of both kinds, missed ones
+        and false alarms."""
         return [*self._distributions(), self._usual_beats(), *self._mistakes()]
 
     @property
     def _is_abnormal(self) -> BeatLabels:
-        """Which beats are; none if nobody says."""
+        """Return which beats are abnormal; none if unknown."""
         return np.zeros(len(self.labels), bool) if self.abnormal is None else self.abnormal
 
     @property
@@ -249,7 +261,7 @@ class BeatGallery:
         return pictures
 
     def _usual_beats(self) -> RunPicture:
-        """Beats of usual errors, of the abnormal ones some of each class."""
+        """Draw beats of typical errors; of the abnormal beats, some of each class."""
         order = self._order
         abnormal = self._is_abnormal[order]
         rows = [self._row(self._normal_title, _spread(order[~abnormal], self.most))]
@@ -279,12 +291,12 @@ class BeatGallery:
         rows = [row for row in rows if row.places]
         if not rows:
             return []
-        caption = "Abnormal beats of the smallest errors, and normal ones of the largest."
-        return [RunPicture("mistakes", "Missed, and suspected for nothing", self.draw(rows), caption)]
+        caption = "Abnormal beats with the smallest errors, and normal beats with the largest."
+        return [RunPicture("mistakes", "Missed beats and false alarms", self.draw(rows), caption)]
 
     @property
     def _order(self) -> NDArray[np.int64]:
-        """The places of the beats by their errors, the smallest first."""
+        """Return the indices of the beats by their errors, the smallest first."""
         return np.argsort(self.detector.errors, kind="stable")
 
     def _row(self, title: str, places: Sequence[int]) -> BeatRow:
@@ -297,7 +309,7 @@ class BeatGallery:
 
 
 def _spread(ordered: NDArray[np.int64], most: int) -> list[int]:
-    """At most so many, evenly from the first to the last without the extremes."""
+    """Return at most `most` of them, evenly spaced, without the extremes."""
     if not len(ordered):
         return []
     places = (np.arange(most) + 0.5) / most * len(ordered)

@@ -1,8 +1,8 @@
-"""Errors of samples by networks that did not learn them (cross-fitting), for thresholds that hold.
+"""Cross-fitting: errors of samples by networks that were not trained on them, for valid thresholds.
 
-The errors of the samples that a network learned are too small, and a threshold from them gives false alarms
-from the first day. So the samples are parted into folds; each fold is scored by a network that was trained
-on all others with the recipe of the network that is kept (as in the jackknife+ of Barber et al. 2021).
+A network's errors on its own training samples are too small, and a threshold from them gives false alarms. So
+the samples are split into folds, and each fold is scored by a network that was trained on all others, with
+the recipe of the final network (as in the jackknife+ of Barber et al. 2021).
 """
 
 from __future__ import annotations
@@ -28,25 +28,27 @@ from jobs.training.optimizer import OptimizerSettings
 from jobs.training.settings import LoopSettings
 from jobs.training.update import is_averaging_step, learning_rate_factor, moving_average
 
-_SAMPLES_AT_ONCE = 8192  # of scoring
+_SAMPLES_AT_ONCE = 8192  # samples in a batch when scoring
 
 SampleLosses = Callable[[nn.Module, torch.Tensor], torch.Tensor]
-"""A network and a batch (N, ...) to the losses of its samples, (N,)."""
+"From a network and a batch (N, ...) to the losses of its samples, (N,)."
 
 
 def folds_of(
     groups: NDArray[np.int64], folds: int, seed: int, likeness: NDArray[np.floating]
 ) -> list[NDArray[np.int64]]:
-    """The places 0 to len(groups) - 1 in `folds` parts of about one size, each group in one part; at most as
-    many parts as groups. Of a single group the samples are parted.
+    """Split the indices 0 to len(groups) - 1 into `folds` parts of about equal size, each group in one part;
+    at most as many parts as groups. A single group is split by its samples.
 
     Args:
-        groups: of each sample; those of a group are alike: a network that learned some knows the others.
-        folds: how many parts.
-        seed: of the draw.
-        likeness: of each sample a number that is near for samples that are alike. Where every sample is a
-            group of its own, or all are of one, neighbours go into different parts: few rare samples
-            would else be all in one, and the quantiles depend on the draw.
+        groups: group of each sample; samples of a group are alike, so that one network must not see both
+            sides.
+        folds: number of parts.
+        seed: seed of the draw.
+        likeness: a number for each sample, close for samples that are alike. If every sample is a group of
+            its
+            own, or all are in one, neighbours go into different parts: otherwise the few rare samples could
+            all be in one part, and the quantiles would depend on the draw.
     """
     rng = np.random.default_rng([seed, 0xF01D])
     _, group_of, counts = np.unique(groups, return_inverse=True, return_counts=True)
@@ -54,9 +56,11 @@ def folds_of(
         return _folds_of_samples(min(folds, len(groups)), rng, likeness)
     folds = min(folds, len(counts))
     sizes = np.zeros(folds)
-    fold_of = np.zeros(len(counts), np.int64)  # of each group
+    fold_of = np.zeros(len(counts), np.int64)  # number of samples of each group
     order = rng.permutation(len(counts))
-    for group in order[np.argsort(-counts[order], kind="stable")]:  # the largest first, to the smallest fold
+    for group in order[
+        np.argsort(-counts[order], kind="stable")
+    ]:  # the largest group first, into the smallest fold
         fold_of[group] = np.argmin(sizes)
         sizes[fold_of[group]] += counts[group]
     return [np.flatnonzero(fold_of[group_of] == fold) for fold in range(folds)]
@@ -65,7 +69,7 @@ def folds_of(
 def _folds_of_samples(
     folds: int, rng: np.random.Generator, likeness: NDArray[np.floating]
 ) -> list[NDArray[np.int64]]:
-    """In the order of their likeness, each run of `folds` samples goes into as many different folds."""
+    """Split by likeness: each run of `folds` neighbours goes into as many different folds."""
     count = len(likeness)
     rounds = [rng.permutation(folds) for _ in range(-(-count // folds))]
     fold_of = np.concatenate(rounds)[:count]
@@ -74,7 +78,7 @@ def _folds_of_samples(
 
 
 def first_component(samples: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The place of each of `samples` (N, ...) along the direction in which they differ most, (N,)."""
+    """Return the first principal component of each of `samples` (N, ...), (N,)."""
     flat = samples.reshape(len(samples), -1).astype(np.float64)
     flat -= flat.mean(axis=0)
     place: NDArray[np.float64] = flat @ np.linalg.eigh(flat.T @ flat)[1][:, -1]
@@ -83,18 +87,18 @@ def first_component(samples: NDArray[np.float32]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, kw_only=True)
 class CrossFit:
-    """Trains a network for each fold, as the loop trains the one that is kept.
+    """Trains a network for each fold, in the way the loop trains the final one.
 
     Attributes:
-        make_network: a new network; torch's generator has been seeded.
-        loss: what is minimised.
-        error: what is wanted.
-        optimizer: settings of each network's.
-        fused: whether it is the fused kernel.
+        make_network: makes a new network; torch's generator is seeded before.
+        loss: loss that training minimises.
+        error: error to compute.
+        optimizer: settings of each network's optimizer.
+        fused: whether to use the fused optimizer kernel.
         loop: settings of the loop.
-        repeats: how often an epoch comes to each sample.
-        seed: of weights, order and noise.
-        settings: what else the errors depend on; those of folds that were done with others are not kept.
+        repeats: times that an epoch repeats each sample.
+        seed: seed of weights, order and noise.
+        settings: further settings that the errors depend on; errors stored with others are discarded.
     """
 
     make_network: Callable[[], nn.Module]
@@ -110,12 +114,13 @@ class CrossFit:
     def errors(
         self, samples: NDArray[np.float32], folds: Sequence[NDArray[np.int64]], work: FollowUp
     ) -> NDArray[np.float64]:
-        """The errors of `samples` (N, ...), (N,), each by the network of its fold. Those of a fold are kept
-        in the run: it is not trained again after a stop, nor for another kind of threshold.
+        """Return the errors of `samples` (N, ...), (N,), each by the network of its fold. The run stores the
+        errors
+        of each fold: it is not trained again after a stop, nor for another kind of threshold.
 
         Raises:
             Interrupted: a stop was requested.
-            Diverged: a network gives no numbers.
+            Diverged: an error is NaN or infinite.
         """
         kept = _FoldErrors.read(
             work.run.checkpoints / "folds.safetensors", self._fingerprint(samples, folds, work)
@@ -134,16 +139,16 @@ class CrossFit:
             errors[fold] = kept.errors[number]
         if not np.isfinite(errors).all():
             raise Diverged(
-                "the networks that set the threshold gave errors that are no numbers",
+                "the networks of the threshold (threshold.folds) gave errors that are NaN or infinite",
                 where=str(work.run.folder),
-                hint="try a lower learning rate under another --name, or threshold.folds=0",
+                hint="try a lower optimizer.learning_rate with another --name, or threshold.folds=0",
             )
         return errors
 
     def _fingerprint(
         self, samples: NDArray[np.float32], folds: Sequence[NDArray[np.int64]], work: FollowUp
     ) -> str:
-        """Of everything that the errors depend on."""
+        """Return a fingerprint of everything that the errors depend on."""
         chosen = [work.epoch, self.seed, self.repeats, self.loop.model_dump(mode="json"), self.settings]
         digest = hashlib.sha256(json.dumps(chosen, sort_keys=True).encode())
         arrays: list[NDArray[Any]] = [samples, *folds]
@@ -152,7 +157,7 @@ class CrossFit:
         return digest.hexdigest()
 
     def _batch_size(self, count: int) -> int:
-        """Samples of a step, of `count`: as many as all workers of the loop take together."""
+        """Return the samples of a step: as many as all workers of the loop take together, at most `count`."""
         together = self.loop.batch_size * self.loop.accumulate * self.loop.worker_range[1]
         return min(together, count * self.repeats)
 
@@ -160,7 +165,7 @@ class CrossFit:
         return count * self.repeats // self._batch_size(count)
 
     def _train(self, samples: torch.Tensor, number: int, progress: _Progress) -> nn.Module:
-        """The network of fold `number`, trained on the samples of all others."""
+        """Train the network of fold `number` on the samples of all others."""
         work = progress.work
         torch.manual_seed(int(np.random.SeedSequence([self.seed, number, 0xF01D]).generate_state(1)[0]))
         network = work.device.place(self.make_network()).train()
@@ -203,7 +208,7 @@ def _take(samples: torch.Tensor, places: NDArray[np.int64]) -> torch.Tensor:
 
 @dataclass
 class _Progress:
-    """Counts the steps of all folds that are trained."""
+    """Counts the steps of all folds that are still trained."""
 
     work: FollowUp
     steps: int
@@ -216,7 +221,7 @@ class _Progress:
 
 @dataclass
 class _FoldErrors:
-    """The errors of the folds that are done, by number, in a file of the run."""
+    """Errors of the finished folds, by number, in a file of the run."""
 
     path: Path
     fingerprint: str
@@ -224,7 +229,7 @@ class _FoldErrors:
 
     @classmethod
     def read(cls, path: Path, fingerprint: str) -> _FoldErrors:
-        """Those of the file; none if they have another fingerprint, or are damaged."""
+        """Read the errors of the file; none if they have another fingerprint or are damaged."""
         try:
             saved = checkpoints.read(path)
         except TrainingError:

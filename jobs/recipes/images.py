@@ -1,4 +1,4 @@
-"""What recipes that train on single images share: their data, and the way from it to the networks."""
+"""Data of the recipes that train on single images, and its preparation for the networks."""
 
 from __future__ import annotations
 
@@ -40,24 +40,24 @@ from jobs.training.settings import TrainSettings
 
 
 class ImageTrainSettings(TrainSettings):
-    """What every training on single images takes."""
+    """Settings of every training on single images."""
 
-    data: ImageSetSettings = Field(ImageSetSettings(), description="the images")
-    optimizer: AdamSettings = Field(AdamSettings(), description="how the network is improved")
+    data: ImageSetSettings = Field(ImageSetSettings(), description="images to train on")
+    optimizer: AdamSettings = Field(AdamSettings(), description="optimizer of the network")
 
 
 S = TypeVar("S", bound=ImageTrainSettings)
 
 UNIT: ValueRange = (0.0, 1.0)
 
-_LEAST_SIDE = 8  # pixels of a side that can be judged: SSIM's window needs some
+_LEAST_SIDE = 8  # shortest side of a judged image in pixels, for the window of SSIM
 _PART_NAMES: dict[Part, str] = {"val": "held-out", "test": "test"}
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What is made of an image for training: a sample of so many parts of `ImageRecipe.shape`, by a function
-    of the image and the key of its random draws."""
+    """A training sample made of an image: its number of parts of `ImageRecipe.shape`, and the function that
+    makes it from the image and the key of its random draws."""
 
     make: Callable[[Pixels, Key], Sample]
     parts: int = 1
@@ -65,11 +65,11 @@ class Variant:
 
 @dataclass(frozen=True)
 class HeldOutImages:
-    """The held-out images of one part, as they are judged.
+    """Held-out images of one part, as they are judged.
 
     Attributes:
-        samples: decoded.
-        names: their paths.
+        samples: decoded images.
+        names: paths of the images.
         labels: indices of the set's classes; None: unknown.
     """
 
@@ -79,71 +79,72 @@ class HeldOutImages:
 
 
 class ImageRecipe(Recipe[S]):
-    """A recipe on single images, with values from 0 to 1 in the networks. A subclass says which of the
-    images it wants (`select`), what it trains on of each (`variant`), and everything that is its own."""
+    """A recipe on single images, with values from 0 to 1 in the networks. A subclass selects its images
+    (`select`), makes training samples of them (`variant`), and defines everything else of its own."""
 
     name = "network"
-    """Of the one network, `self.network()`."""
+    "Name of the network."
     averaged = (name,)
-    channels_last_on_cpu = True  # 1.1 to 1.3 times as fast
+    channels_last_on_cpu = True  # measured 1.1 to 1.3 times as fast
     kind: str
     """Of the bundle."""
     any_size = False
-    """Whether the network takes images of any size: then they are trained on in patches."""
+    "Whether the network takes images of any size; it is trained on patches then."
 
     classes: tuple[str, ...]
-    """Of the images; this and what follows is there after `open`."""
+    "Source of the images. This attribute and the following ones are set by `open`."
     held_out: dict[Part, HeldOutImages]
     shape: Shape
     """Channels, height and width of a part of a training sample."""
     _source: SingleImageSource
     _training: list[Sample] | None
-    """The training images, unless they are streamed."""
+    "Decoded training images, unless they are streamed."
     _variant: Variant
 
     @abstractmethod
     def network_spec(self) -> NetworkSpec:
-        """The network for images of `self.shape`."""
+        """Return the structure of the network for images of `self.shape`."""
 
     def network(self) -> nn.Module:
-        """The network, new."""
+        """Make a new network."""
         return self.network_spec().build()
 
     @property
     def judging_part(self) -> Part:
-        """The samples that judge the final weights."""
+        """The part of the samples that judges the final weights."""
         return "test" if self.held_out["test"].samples else "val"
 
     @property
     def patch(self) -> int:
-        """Pixels of the patches that a network for any size is trained on."""
+        """Height and width of the training patches in pixels, of a network for any size."""
         return 0
 
     @property
     def judged_side(self) -> int:
-        """Held-out images that are larger are judged by their middle of so many pixels; 0: whole."""
+        """Largest height and width of a judged image in pixels; larger ones are cropped to the middle; 0: no
+        limit."""
         return 0
 
     @property
     def repeats(self) -> int:
-        """How often an epoch comes to each image, for another variant of it."""
+        """Times that an epoch uses each image, each time for another variant."""
         return 1
 
     def select(self, image_set: ImageSet) -> ImageSet:
-        """The images that are trained and judged on; all, unless a recipe says otherwise."""
+        """Select the images to train and judge on; by default all."""
         return image_set
 
     def variant(self) -> Variant:
-        """What is made of an image for training."""
+        """How a training sample is made of an image."""
         return Variant(whole_image)
 
     def prepare_held_out(self, image: Pixels, part: Part, index: int) -> Sample:
-        """A held-out image as it is judged."""
+        """Return a held-out image as it is judged."""
         return (image,)
 
     @property
     def title(self) -> str:
-        """What is trained, for a person."""
+        """Name of the training, for a person."""
         return self.kind
 
     def open_data(self, note: Callable[[str], None]) -> DataSummary:
@@ -171,8 +172,7 @@ class ImageRecipe(Recipe[S]):
         return self._summarise(image_set, bad)
 
     def _open_training(self, images: Images) -> float:
-        """Look at the headers of the training images; returns how many pixels one of them has when it is
-        decoded."""
+        """Read the headers of the training images; returns the number of pixels of a decoded one."""
         data = self.settings.data
         sizes, gray = look_at_headers(images)
         channels = data.channels or (1 if gray else 3)
@@ -195,8 +195,8 @@ class ImageRecipe(Recipe[S]):
         return float(np.mean([w * h for w, h in sizes])) if size is None else float(size[0] * size[1])
 
     def _decoded_size(self, sizes: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
-        """Height and width that images are brought to; None: each keeps its own. `sizes` are widths and
-        heights."""
+        """Return the height and width that images are resized to; None: each keeps its own. `sizes` are
+        widths and heights."""
         data = self.settings.data
         if data.size is not None:
             return data.size, data.size
@@ -208,15 +208,16 @@ class ImageRecipe(Recipe[S]):
             return height, width
         examples = ", ".join(f"{width}x{height}" for width, height in several[:3])
         raise DataError(
-            f"the images are of several sizes ({examples}, ...), the network takes one",
+            f"the images have several sizes ({examples}, ...), but the network takes one size",
             where="data.size",
-            hint="set it to the height and width that they are to be brought to, such as data.size=64",
+            hint=("set data.size to the height and width that images are resized to, such as data.size=64"),
         )
 
     def _load_held_out(
         self, part: Part, images: Images | None, most: int, bad: list[BadInput]
     ) -> HeldOutImages:
-        """Decode at most `most` of the images, and no more than fit into memory; broken ones go to `bad`."""
+        """Decode at most `most` of the images, and no more than fit into memory; broken ones are added to
+        `bad`."""
         if images is None:
             return HeldOutImages([], [], None)
         data = self.settings.data
@@ -227,9 +228,9 @@ class ImageRecipe(Recipe[S]):
         good, loaded = load_all(source, bad.append)
         if len(images) and not good:
             raise DataError(
-                f"every {_PART_NAMES[part]} image is broken, {bad[-1].path} for one: {bad[-1].detail}",
+                f"every {_PART_NAMES[part]} image is broken, such as {bad[-1].path}: {bad[-1].detail}",
                 where=data.path,
-                hint="mend them, or take others",
+                hint="repair the files, or give others",
             )
         return HeldOutImages(
             [self.prepare_held_out(sample[0], part, index) for index, sample in enumerate(loaded)],
@@ -242,14 +243,14 @@ class ImageRecipe(Recipe[S]):
         count = len(self._source) * self.repeats if self._training is None else len(self._training)
         if not count:
             raise DataError(
-                f"every training image is broken, {bad[-1].path} for one: {bad[-1].detail}",
+                f"every training image is broken, such as {bad[-1].path}: {bad[-1].detail}",
                 where=self.settings.data.path,
-                hint="mend them, or take others",
+                hint="repair the files, or give others",
             )
         val, test = (len(self.held_out[part].samples) for part in _PART_NAMES)
-        with torch.device("meta"):  # to count, without drawing weights
+        with torch.device("meta"):  # the meta device counts parameters without drawing weights
             parameters = parameter_count(self.network())
-        judging = f"{test} to judge on" if test else "judged on these"
+        judging = f"{test} to judge on" if test else "judged on the held-out images"
         colours = "gray" if self.shape[0] == 1 else "RGB"
         pixels = f"patches of {self.patch}" if self.any_size else f"{self.shape[2]}x{self.shape[1]}"
         where = "streamed by Ray Data" if stream else "in memory"
@@ -294,7 +295,7 @@ class ImageRecipe(Recipe[S]):
         )
 
     def sample_training_images(self, most: int) -> list[Pixels]:
-        """At most `most` training images, the first of a fixed random order, for baselines."""
+        """Return at most `most` training images, the first of a fixed random order, for baselines."""
         order = np.random.default_rng(self.settings.seed).permutation(len(self._source))[:most]
         if self._training is not None:
             return [self._training[i][0] for i in order if i < len(self._training)]
@@ -302,7 +303,7 @@ class ImageRecipe(Recipe[S]):
         return [sample[0] for sample in load_all(source, lambda bad: None)[1]]
 
     def place(self, batch: NDArray[Any], where: torch.device) -> torch.Tensor:
-        """(N, H, W, C) uint8 -> (N, C, H, W) float32 in [0, 1]."""
+        """Convert (N, H, W, C) uint8 to (N, C, H, W) float32 in [0, 1]."""
         return to_network(batch, where, UNIT)
 
     def networks(self) -> dict[str, nn.Module]:
@@ -325,12 +326,18 @@ class ImageRecipe(Recipe[S]):
 
 
 def _check_side(shorter: int, patch: int) -> None:
-    """Raise if images whose shorter side has so many pixels hold no patch, or cannot be judged."""
+    """Raise if images with a shorter side of `shorter` pixels are too small for a patch, or to be judged."""
     if shorter >= max(patch, _LEAST_SIDE):
         return
-    least = f"hold no patch of {patch}" if patch else f"are too small: at least {_LEAST_SIDE} are needed"
+    least = (
+        f"are too small for patches of {patch}"
+        if patch
+        else f"are too small: at least {_LEAST_SIDE} are needed"
+    )
     raise DataError(
         f"images of {shorter} pixels {least}",
         where="data.patch" if patch else "data.size",
-        hint=f"set data.patch={shorter}" if shorter >= 16 else "enlarge them, such as by data.size=32",
+        hint=f"set data.patch={shorter}"
+        if shorter >= 16
+        else "give larger images, or enlarge them with data.size=32",
     )

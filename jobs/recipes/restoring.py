@@ -1,4 +1,4 @@
-"""What training a restoration network is, whatever it takes away: patches in, whole images judged."""
+"""Training of restoration networks for any damage: on patches, judged on whole images."""
 
 from __future__ import annotations
 
@@ -40,32 +40,43 @@ Model = Annotated[ConvRestorerSettings | ResidualUNetSettings | NAFNetSettings, 
 
 
 class PatchSetSettings(ImageSetSettings):
-    """Settings of a set of images that are trained on in patches and judged whole."""
+    """Settings of a set of images for training on patches and judging on whole images."""
 
-    patch: int = Field(64, ge=16, le=1024, description="height and width of the patches that are trained on")
-    patches: int = Field(16, ge=1, le=4096, description="patches of each image in an epoch")
-    val_max: int = Field(100, ge=1, description="score at most so many held-out images each epoch")
-    test_max: int = Field(1000, ge=1, description="judge the final weights on at most so many images")
-    flips: Flips = Field("all", description="none; mirror: left to right; all: and quarter turns")
+    patch: int = Field(64, ge=16, le=1024, description="height and width of the training patches, in pixels")
+    patches: int = Field(16, ge=1, le=4096, description="patches taken from each image in an epoch")
+    val_max: int = Field(100, ge=1, description="largest number of held-out images scored in each epoch")
+    test_max: int = Field(1000, ge=1, description="largest number of images that judge the final weights")
+    flips: Flips = Field(
+        "all",
+        description=("random flips of the training patches (mirror: left to right; all: also quarter turns)"),
+    )
     judged: int = Field(
-        512, ge=16, le=8192, description="held-out images that are larger are judged by their middle"
+        512,
+        ge=16,
+        le=8192,
+        description=(
+            "largest height and width of a judged image, in pixels; larger ones are judged by their middle"
+        ),
     )
 
 
 class RestoringSettings(ImageTrainSettings):
-    """What every training of a restoration network takes."""
+    """Settings of every training of a restoration network."""
 
-    data: PatchSetSettings = Field(PatchSetSettings(), description="clean images")
+    data: PatchSetSettings = Field(PatchSetSettings(), description="clean images to train on")
     model: Model = Field(
-        ResidualUNetSettings(), description="the architecture; each kind has settings of its own"
+        ResidualUNetSettings(), description="network architecture; each kind has its own settings"
     )
-    loss: ReconstructionSettings = Field(ReconstructionSettings(kind="mae"), description="what is minimised")
+    loss: ReconstructionSettings = Field(
+        ReconstructionSettings(kind="mae"), description="loss that training minimises"
+    )
 
     @model_validator(mode="after")
     def _loss_fits(self) -> Self:
         if self.loss.kind == "bce" and self.model.kind != "conv":
             raise ValueError(
-                f"loss.kind: bce needs values between 0 and 1, which model.kind={self.model.kind} may leave"
+                f"loss.kind: bce needs values between 0 and 1, but the output of "
+                f"model.kind={self.model.kind} may exceed them"
             )
         return self
 
@@ -83,7 +94,7 @@ class DamagedImages:
 
 @dataclass(frozen=True)
 class Restoration:
-    """A judged image: as it was given, as the network restored it, and as it should be."""
+    """A judged image: the damaged one, the restored one, and the clean one."""
 
     before: Pixels
     after: Pixels
@@ -91,7 +102,7 @@ class Restoration:
 
 
 class Restoring(ImageRecipe[R]):
-    """A restoration network: damaged images in, clean ones out, of any size."""
+    """Trains a restoration network: damaged images in, clean ones out, of any size."""
 
     name = "restorer"
     averaged = (name,)
@@ -99,11 +110,11 @@ class Restoring(ImageRecipe[R]):
 
     @abstractmethod
     def training_images(self, batch: TensorBatch) -> DamagedImages:
-        """What is trained on, of a batch of the loader."""
+        """Return the training images of a batch of the loader, damaged and clean."""
 
     @abstractmethod
     def judged_images(self, part: Part, indices: Sequence[int], batch: TensorBatch) -> DamagedImages:
-        """Held-out samples `indices` as they are judged: the same in every epoch."""
+        """Return held-out samples `indices` as they are judged, the same in every epoch."""
 
     @property
     def patch(self) -> int:
@@ -127,7 +138,7 @@ class Restoring(ImageRecipe[R]):
         return self.settings.data.judged
 
     def step(self, networks: Networks, batch: TensorBatch, updater: Updater) -> Losses:
-        """One update. Returns `loss`."""
+        """Take one step; returns `loss`."""
         images = self.training_images(batch)
         restored = networks[self.name](images.damaged)
         loss = reconstruction_loss(restored, images.clean, self.settings.loss).mean()
@@ -135,7 +146,7 @@ class Restoring(ImageRecipe[R]):
         return {"loss": loss.detach()}
 
     def validate(self, context: EvaluationContext, share: WorkerShare) -> list[SampleScores]:
-        """Metrics of each image (see `score`), with values from 0 to 1."""
+        """Return the metrics of each image (see `score`), with values from 0 to 1."""
         scores: list[SampleScores] = []
         for indices, batch in held_out_batches(self.held_out[context.part].samples, 1, share):
             placed = [context.place(images) for images in batch]
@@ -147,15 +158,16 @@ class Restoring(ImageRecipe[R]):
     def score(
         self, images: DamagedImages, restored: torch.Tensor, batch: Sequence[Pixels]
     ) -> dict[str, float]:
-        """Metrics of one image: L1, MSE, PSNR in dB and SSIM, the last two also of the damaged image.
+        """Return the metrics of one image: L1, MSE, PSNR in dB and SSIM, the last two also of the damaged
+        image.
 
         Args:
-            images: the image, as a batch.
-            restored: what the network made of it.
-            batch: the sample that it comes from.
+            images: the image, as a batch of one.
+            restored: the restored image.
+            batch: the sample of the image.
         """
         from genray.images.metrics import (
-            image_metrics,  # imports slowly, and not before the first epoch's end
+            image_metrics,  # a slow import, not needed before the end of the first epoch
         )
 
         after = image_metrics(restored, images.clean)
@@ -164,7 +176,7 @@ class Restoring(ImageRecipe[R]):
         return scores | {f"{name}_before": float(before[name][0]) for name in ("psnr", "ssim")}
 
     def picture(self, context: EvaluationContext, indices: Sequence[int], title: str) -> NDArray[np.uint8]:
-        """Rows of damaged | restored | clean, the middle of each."""
+        """Draw rows of damaged | restored | clean, the middle of each image."""
         samples = self.held_out[context.part].samples
         side = min(256, *(min(samples[i][0].shape[:2]) for i in indices))
         rows = []
@@ -186,7 +198,7 @@ class Restoring(ImageRecipe[R]):
         return Restoration(before, after, clean)
 
     def conclude(self, context: EvaluationContext, scores: Sequence[SampleScores]) -> Conclusion:
-        """Before and after of some images, a table of all, and what the network costs."""
+        """Return pictures of some images before and after, a table of all images, and the network's costs."""
         count = min(self.settings.loop.samples, len(scores))
         chosen = [scores[int(i)] for i in np.linspace(0, len(scores) - 1, count).round()]
         examples: list[RestorationExample] = []
@@ -208,11 +220,12 @@ class Restoring(ImageRecipe[R]):
         )
 
     def _measure_costs(self, context: EvaluationContext) -> dict[str, float]:
-        """Multiply-accumulates for a pixel, and seconds for a million, here: the fastest of three times."""
+        """Measure multiply-accumulates per pixel, and seconds per megapixel here, the fastest of three
+        runs."""
         network = context.networks[self.name]
         image = context.place(np.zeros((1, 512, 512, self.shape[0]), np.uint8))
         seconds = []
-        for _ in range(4):  # the first one warms up
+        for _ in range(4):  # the first run is a warm-up
             began = time.perf_counter()
             float(network(image).sum())  # waits for a GPU
             seconds.append(time.perf_counter() - began)
@@ -223,7 +236,7 @@ class Restoring(ImageRecipe[R]):
         }
 
     def baselines(self) -> dict[str, dict[str, float]]:
-        """None: what is damaged is scored beside what is restored."""
+        """Return none: the damaged image is scored beside the restored one."""
         return {}
 
 

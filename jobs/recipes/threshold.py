@@ -1,4 +1,4 @@
-"""From the errors of normal samples to the threshold above which a sample is an anomaly."""
+"""Thresholds of anomalies, from the errors of normal samples."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from genray.errors import DataError
 from genray.settings.base import Settings
 
-_FEWEST_PEAKS = 10  # that a tail is fitted to
+_FEWEST_PEAKS = 10  # fewest errors that a tail is fitted to
 
 
 class ThresholdSettings(Settings):
@@ -19,23 +19,38 @@ class ThresholdSettings(Settings):
 
     kind: Literal["quantile", "deviations", "peaks"] = Field(
         "quantile",
-        description="a quantile of normal errors; mean + k std of them; or a quantile by the tail that is "
-        "fitted to the peaks over a lower one, for quantiles beyond what the data reach",
+        description=(
+            "method (quantile: a quantile of the normal errors; deviations: their mean + k "
+            "standard deviations; peaks: a quantile of the tail fitted to the errors above a "
+            "lower quantile, for quantiles beyond what the data reach)"
+        ),
     )
     quantile: float = Field(
-        0.95, gt=0, lt=1, description="of normal errors that are to be below (quantile and peaks)"
+        0.95,
+        gt=0,
+        lt=1,
+        description="share of the normal errors below the threshold (kinds quantile and peaks)",
     )
-    deviations: float = Field(3.0, description="k of mean + k std")
-    tail: float = Field(0.8, gt=0, lt=1, description="peaks: the quantile above which the tail is fitted")
+    deviations: float = Field(3.0, description="k of the threshold mean + k standard deviations")
+    tail: float = Field(
+        0.8, gt=0, lt=1, description="quantile of the errors above which the tail is fitted (kind peaks)"
+    )
     folds: int = Field(
         5,
         ge=0,
         le=50,
-        description="normal beats are scored by networks that did not learn them, one for each of so many "
-        "parts; 0 or 1: the held-out beats are scored by the network itself",
+        description=(
+            "parts of the normal beats for cross-fitting: each part is scored by a network "
+            "trained on the others (0 or 1: the network itself scores the held-out beats)"
+        ),
     )
     cross_fit_most: int = Field(
-        50_000, ge=1, description="with more normal beats than this the held-out ones are enough"
+        50_000,
+        ge=1,
+        description=(
+            "largest number of normal beats for cross-fitting; with more, the threshold is set "
+            "from the held-out beats"
+        ),
     )
 
     @model_validator(mode="after")
@@ -46,7 +61,7 @@ class ThresholdSettings(Settings):
 
 
 def threshold_of(errors: NDArray[np.float64], settings: ThresholdSettings) -> float:
-    """The threshold that `settings` ask for, of the errors of normal samples, (N,).
+    """Return the threshold by `settings`, from the errors of normal samples, (N,).
 
     A quantile is the smallest error that at least that share of errors does not exceed. Peaks over a
     threshold are those of Siffer et al. 2017, "Anomaly Detection in Streams with Extreme Value Theory",
@@ -58,7 +73,9 @@ def threshold_of(errors: NDArray[np.float64], settings: ThresholdSettings) -> fl
     if settings.kind == "peaks":
         start = float(np.quantile(errors, settings.tail))
         peaks = errors[errors > start] - start
-        share = (1 - settings.quantile) * len(errors) / max(len(peaks), 1)  # of peaks to be above
+        share = (
+            (1 - settings.quantile) * len(errors) / max(len(peaks), 1)
+        )  # share of the peaks above the quantile
         if len(peaks) >= _FEWEST_PEAKS and share < 1 and peaks.min() < peaks.max():
             from scipy.stats import genpareto
 
@@ -68,26 +85,28 @@ def threshold_of(errors: NDArray[np.float64], settings: ThresholdSettings) -> fl
 
 
 def calibration_of(errors: NDArray[np.float64], settings: ThresholdSettings, folds: int) -> dict[str, Any]:
-    """What a bundle keeps: the threshold and how it came about, and the distribution of normal errors.
+    """Return the calibration of a bundle: the threshold, its method, and the distribution of normal errors.
 
     Args:
-        errors: of normal samples, (N,).
-        folds: that they were scored in; 0: by the network itself.
+        errors: errors of normal samples, (N,).
+        folds: number of folds of their cross-fitting; 0: the network itself scored them.
 
     Returns:
-        `errors` are the quantiles 0, 0.01 to 0.99, and 1, by which an error becomes a percentile of
-        normal ones.
+        the calibration, whose `errors` are the quantiles 0, 0.01 to 0.99, and 1 of the normal errors, to
+        convert an error to a percentile.
 
     Raises:
-        DataError: there is no threshold above 0.
+        DataError: the threshold is not above 0.
     """
     threshold = threshold_of(errors, settings)
     if not (np.isfinite(threshold) and threshold > 0):
         raise DataError(
             f"the threshold is {threshold:g}, from errors of {errors.min():g} to {errors.max():g}",
             where="threshold",
-            hint="it has to be above 0: look whether the normal samples are all flat lines, or all the same; "
-            "with threshold.kind=deviations raise threshold.deviations",
+            hint=(
+                "the threshold must be above 0: check that the normal samples are not all flat lines "
+                "or all equal; with threshold.kind=deviations raise threshold.deviations"
+            ),
         )
     return {
         "threshold": threshold,

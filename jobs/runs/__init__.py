@@ -1,1 +1,1 @@
-"""A run's folder: what is written to it, read from it, and reported of it."""
+"""The folder of a run: its files, its report, and the comparison of runs."""

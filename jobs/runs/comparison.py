@@ -1,4 +1,4 @@
-"""Several runs side by side on one page: their numbers, curves and pictures."""
+"""Comparison of several runs on one page: their numbers, curves and pictures."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from jobs.runs.run import Run
 
 _MOST_RUNS = 24
 _MOST_PANELS = 6
-_MOST_BYTES = 96 * 2**20  # of pictures
-_NOT_COMPARED = {"runs", "loop.epochs"}  # the folder says nothing; epochs have a row of their own
+_MOST_BYTES = 96 * 2**20  # most bytes of pictures
+_NOT_COMPARED = {"runs", "loop.epochs"}  # the folder is no result; epochs have their own row
 
 
 def compare(runs: Sequence[Path], output: Path) -> Path:
-    """Write a page to `output` that sets the runs beside one another, in the order given.
+    """Write a page to `output` that shows the runs side by side, in the given order.
 
     Raises:
         UsageError: fewer than two runs, or more than a page can show.
-        RunError: one of the folders is not that of a run.
-        StorageFull: no room.
+        RunError: a folder is not that of a run.
+        StorageFull: no space.
     """
     folders = list(dict.fromkeys(path.expanduser().resolve() for path in runs))
     if not 2 <= len(folders) <= _MOST_RUNS:
         raise UsageError(
-            f"{len(folders)} runs cannot be compared", hint=f"give from 2 to {_MOST_RUNS} different ones"
+            f"{len(folders)} runs cannot be compared", hint=f"give 2 to {_MOST_RUNS} different runs"
         )
     runs_by_label = {
         label: read_contents(Run(folder)) for label, folder in zip(_labels(folders), folders, strict=True)
@@ -47,7 +47,7 @@ def compare(runs: Sequence[Path], output: Path) -> Path:
 
 
 def _labels(folders: Sequence[Path]) -> list[str]:
-    """The shortest ends of the paths that tell them apart."""
+    """Return the shortest ends of the paths that tell the runs apart."""
     for depth in range(1, max(len(folder.parts) for folder in folders)):
         labels = ["/".join(folder.parts[-depth:]) for folder in folders]
         if len(set(labels)) == len(labels):
@@ -57,14 +57,14 @@ def _labels(folders: Sequence[Path]) -> list[str]:
 
 def _add_notes(page: Page, runs: Mapping[str, RunContents]) -> None:
     if len({short_text(run.data.get("fingerprint")) for run in runs.values()}) > 1:
-        page.paragraph("Note: the runs were made on different data; their metrics may not be comparable.")
+        page.paragraph("Note: the runs were trained on different data; their metrics may not be comparable.")
     for label, run in runs.items():
         for note in run.notes:
             page.paragraph(f"Note: {label}: {note}.")
 
 
 def _add_table(page: Page, runs_by_label: Mapping[str, RunContents]) -> None:
-    """Metrics, baselines, settings that differ, and costs: a column for each run."""
+    """Add the table of metrics, baselines, differing settings, and costs, with a column for each run."""
     runs = list(runs_by_label.values())
     judged_on = [run.judged_on for run in runs]
     rows: list[list[str]] = [[f"metrics on {judged_on[0]}"]]
@@ -130,12 +130,12 @@ def _add_pictures(page: Page, runs: Mapping[str, RunContents]) -> None:
         pictures = {label: run.pictures[file] for label, run in runs.items() if file in run.pictures}
         total += sum(len(picture.image) for picture in pictures.values())
         if total > _MOST_BYTES:
-            page.paragraph("The other pictures were left out: the page would be too large.")
+            page.paragraph("Further pictures were left out, as the page would be too large.")
             return
         page.section(next(iter(pictures.values())).title)
         page.pictures([replace(picture, title=label) for label, picture in pictures.items()])
 
 
 def _union_of_names(groups: Iterable[Iterable[str]]) -> list[str]:
-    """The names in all groups, each once, in the order in which they come."""
+    """Return the names in all groups, each once, in the order of their appearance."""
     return list(dict.fromkeys(name for group in groups for name in group))

@@ -1,7 +1,7 @@
-"""What a run left in its folder, as far as it is there and whole: what a report is made of.
+"""Contents of a run's folder, for reports: whatever is present and intact.
 
-A run may be unfinished, older than this genray, damaged, or a stranger's: whatever cannot be used is left
-out with a note, nothing outside the folder is read, and nothing of absurd size.
+A run may be unfinished, older than this version of genray, damaged, or from an unknown source: what cannot be
+used is left out with a note, and nothing outside the folder or of implausible size is read.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from jobs.runs.formatting import is_finite_number, short_text
 from jobs.runs.run import Run
 from jobs.runs.samples import RunTable
 
-_MAX_TEXT = 16 * 2**20  # bytes of a text file: a history of 20,000 epochs
+_MAX_TEXT = 16 * 2**20  # largest text file in bytes: a history of 20,000 epochs
 _MAX_SETTINGS = 2**20
 _MAX_PICTURE = 16 * 2**20
 _MAX_ALL_PICTURES = 48 * 2**20
@@ -33,7 +33,7 @@ _MAX_PICTURES = 64
 _MAX_TABLES = 16
 _MAX_COLUMNS = 32
 _MOST_HEADLINES = 4
-# Counted by batch normalisation, not learned.
+# Counters of batch normalisation, which are not learned.
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 Row = dict[str, Any]
@@ -41,12 +41,12 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class RunMetrics:
-    """How good a run's weights are: those of its bundle, or before there is one those of the last validation.
+    """Metrics of a run's weights: those of its bundle, or of the last validation while there is none.
 
     Attributes:
-        values: by name, and the `epoch` that they are of.
-        baselines: of trivial predictors.
-        final: whether they are those of the bundle.
+        values: metrics by name, and the `epoch` of the weights.
+        baselines: metrics of trivial predictors.
+        final: whether they are the bundle's.
     """
 
     values: dict[str, float]
@@ -56,28 +56,28 @@ class RunMetrics:
 
 @dataclass
 class RunContents:
-    """Everything that a run can tell.
+    """Everything that a report shows of a run.
 
     Attributes:
         run: its folder.
-        target: what was trained, "" if nothing says it.
-        finished: whether there is an outcome.
-        metrics: by name, with the `epoch` that they are of.
+        target: name of the target; "" if unknown.
+        finished: whether the run has an outcome.
+        metrics: metrics by name, with the `epoch` of the weights.
         baselines: metrics of trivial predictors.
-        judged_finally: whether the metrics are those of the bundle.
-        headline: what the outcome names as the metrics to look at first: anything.
-        sample: what the outcome calls a sample: anything.
+        judged_finally: whether the metrics are the bundle's.
+        headline: the outcome's value of the metrics to show first, unchecked.
+        sample: the outcome's name of a sample, unchecked.
         history: a row for each epoch.
-        settings: flat.
-        defaults: those of the target, flat; empty if it is not known.
+        settings: settings, flat.
+        defaults: the target's defaults, flat; empty if the target is unknown.
         data: facts of the data, such as its fingerprint.
-        set_aside: the inputs that could not be used.
-        manifest: of the bundle.
-        parameters: how many numbers training chose.
-        curves: all numbers over the epochs.
-        pictures: by the name of the file.
-        tables: of the report.
-        notes: what was left out, and why.
+        set_aside: the inputs that were set aside.
+        manifest: manifest of the bundle.
+        parameters: number of trained parameters.
+        curves: picture of all numbers over the epochs.
+        pictures: pictures by file name.
+        tables: tables of the report.
+        notes: parts that were left out, and why.
     """
 
     run: Run
@@ -102,29 +102,29 @@ class RunContents:
 
     @property
     def changed(self) -> dict[str, Any]:
-        """The settings that are not the target's defaults; all, if those are not known."""
+        """Settings that differ from the target's defaults; all settings if the defaults are unknown."""
         return {k: v for k, v in self.settings.items() if k not in self.defaults or self.defaults[k] != v}
 
     @property
     def metric_names(self) -> list[str]:
-        """The metrics that say how good the weights are."""
+        """Names of the metrics of the weights."""
         return [name for name in self.metrics if name != "epoch"]
 
     @property
     def headlines(self) -> list[str]:
-        """The metrics that are looked at first: those that the recipe names, or else the first few."""
+        """Metrics to show first: those that the recipe names, else the first few."""
         names = self.metric_names
         wanted = self.headline if isinstance(self.headline, list) else []
         return list(dict.fromkeys(name for name in wanted if name in names)) or names[:_MOST_HEADLINES]
 
     @property
     def subtitle(self) -> str:
-        """What the run is, how far it came, and when, in a line."""
+        """One line with target, progress and time of the run."""
         return ", ".join(filter(None, [self.target, self.progress, self.created]))
 
     @property
     def progress(self) -> str:
-        """How many epochs the run has done."""
+        """Text of the finished epochs."""
         done = max((row["epoch"] for row in self.history), default=0)
         planned = self.settings.get("loop.epochs", "?")
         if not self.finished:
@@ -135,21 +135,21 @@ class RunContents:
 
     @property
     def created(self) -> str:
-        """When the bundle was made, or else the folder of the run."""
+        """Time of the bundle, or else of the run's folder."""
         if created := self.manifest.get("created"):
             return f"{short_text(created)[:16].replace('T', ' ')} UTC"
         return f"{datetime.fromtimestamp(self.run.settings.stat().st_mtime, UTC):%Y-%m-%d %H:%M} UTC"
 
     @property
     def training_time(self) -> str:
-        """How long training took, of a run that was interrupted all parts together; "" if nothing says it."""
+        """Time of the training, summed over interruptions; "" if unknown."""
         seconds = sum(row["seconds"] for row in self.history if is_finite_number(row.get("seconds")))
         return duration(seconds) if seconds and is_finite_number(seconds) else ""
 
     @property
     def judged_on(self) -> str:
-        """What the metrics were taken on. A test part judges the final weights alone; till then it is the
-        samples that were held out."""
+        """Samples that the metrics are of. A test part judges only the final weights; before that, the
+        held-out samples do."""
         test = self._sample_count("test")
         if test and self.judged_finally:
             return f"the {test:,} test {short_text(self.sample)}{'s' if test > 1 else ''}"
@@ -162,20 +162,23 @@ class RunContents:
 
 
 def read_contents(run: Run, *, max_text: int = _MAX_TEXT) -> RunContents:
-    """Read the run.
+    """Read the contents of a run.
 
     Args:
         run: its folder.
-        max_text: bytes of a text file; a larger one is left out.
+        max_text: largest text file in bytes; larger ones are left out.
 
     Raises:
-        RunError: its folder is not that of a run.
+        RunError: the folder is not that of a run.
     """
     if not run.settings.is_file():
         missing = "has no settings.yaml" if run.folder.is_dir() else "does not exist"
         raise RunError(
             f"{run.folder} is not a run: it {missing}",
-            hint="give a training such as runs/first; a bulk run has its page in _genray/report.html",
+            hint=(
+                "give the folder of a training, such as runs/first (the report of a bulk run is "
+                "_genray/report.html in its output)"
+            ),
         )
     folder = _Folder(run.folder, max_text)
     settings = {str(k): v for k, v in folder.structure(run.settings, _yaml, dict, _MAX_SETTINGS).items()}
@@ -200,7 +203,7 @@ def read_contents(run: Run, *, max_text: int = _MAX_TEXT) -> RunContents:
         set_aside=folder.lines(run.set_aside),
         manifest=folder.structure(run.bundle / "bundle.json", _json, dict),
         parameters=_count_parameters(folder, run.bundle / "weights.safetensors"),
-        curves=folder.picture(run.curves, "Every number over the epochs"),
+        curves=folder.picture(run.curves, "All numbers over the epochs"),
         pictures=_pictures(folder, run),
         tables=_tables(folder, run),
         notes=folder.notes,
@@ -208,7 +211,7 @@ def read_contents(run: Run, *, max_text: int = _MAX_TEXT) -> RunContents:
 
 
 class _Folder:
-    """Reads files of one folder, whatever they turn out to be; notes what it had to leave out."""
+    """Reads files of one folder safely, and notes what it left out."""
 
     def __init__(self, folder: Path, max_text: int) -> None:
         self._folder = folder.resolve()
@@ -216,21 +219,22 @@ class _Folder:
         self.notes: list[str] = []
 
     def holds(self, path: Path) -> bool:
-        """Whether the file that `path` leads to is in the folder."""
+        """Return whether the file at `path`, with links resolved, is in the folder."""
         return path.resolve().is_relative_to(self._folder)
 
     def bytes(self, path: Path, limit: int) -> bytes | None:
-        """What the file holds; None if there is none, or it is larger than `limit`, or lies elsewhere."""
+        """Return the content of the file; None if it is missing, larger than `limit`, or outside of the
+        folder."""
         try:
             if not path.exists():
                 return None
             if not self.holds(path):
                 raise ValueError("it is outside the run's folder")
             if not path.is_file():
-                raise ValueError("it is no file")
+                raise ValueError("it is not a file")
             with path.open("rb") as file:
                 data = file.read(limit + 1)
-        except (OSError, ValueError, RuntimeError) as error:  # a name with a NUL, a link to itself
+        except (OSError, ValueError, RuntimeError) as error:  # such as a name with a NUL, or a link to itself
             self._leave_out(path, str(error))
             return None
         if len(data) > limit:
@@ -241,7 +245,7 @@ class _Folder:
     def structure(
         self, path: Path, parse: Callable[[str], Any], kind: type[Any], limit: int | None = None
     ) -> Any:
-        """The file's content, parsed, if it is a `kind`; an empty one if not."""
+        """Return the parsed content of the file if it is a `kind`, else an empty one."""
         data = self.bytes(path, limit or self._max_text)
         if data is None:
             return kind()
@@ -255,7 +259,7 @@ class _Folder:
         return kind()
 
     def lines(self, path: Path) -> list[Row]:
-        """The JSON objects of a file of lines; one that a kill cut short is passed over."""
+        """Return the JSON objects of a file of lines; incomplete lines, such as after a kill, are skipped."""
         rows = []
         for line in (self.bytes(path, self._max_text) or b"").splitlines():
             try:
@@ -267,7 +271,7 @@ class _Folder:
         return rows
 
     def picture(self, path: Path, title: str, caption: str = "", limit: int = _MAX_PICTURE) -> Picture | None:
-        """A PNG file that is whole."""
+        """Return a PNG file if it is complete."""
         data = self.bytes(path, limit)
         if data is None:
             return None
@@ -283,7 +287,7 @@ class _Folder:
 
 
 def _metrics(outcome: Row, history: Sequence[Row]) -> RunMetrics:
-    """Of the outcome; before there is one, those of the last validation."""
+    """Return the metrics of the outcome, or of the last validation while there is none."""
     metrics = outcome.get("metrics")
     if isinstance(metrics, dict):
         baselines = metrics.get("baselines")
@@ -302,11 +306,11 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _defaults(target: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The target's settings as they are without a choice of the user's: `configs/` over those in the code.
+    """Return the target's default settings: those of `configs/` over those of the code.
 
-    Where one choice brings others along, such as `model.kind` or `preset`, those are as the choice has them.
+    If a choice implies others, such as `model.kind` or `preset`, these have the values of the choice.
     """
-    # The name comes from a file: it leads to a module only if it is that of a target.
+    # The name comes from a file: only the name of a target may lead to an import.
     if target not in shipped_targets():
         return {}
     cls = find_target(target).load().settings_class
@@ -315,13 +319,13 @@ def _defaults(target: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     unchosen = flatten(cls.model_validate(shipped))
     try:
         chosen = flatten(cls.model_validate(nested({**flatten(shipped), **choices})))
-    except (ValueError, TypeError, AttributeError):  # what is shipped goes with another kind
+    except (ValueError, TypeError, AttributeError):  # the shipped values are for another kind
         chosen = {}
     return {**unchosen, **chosen, **{key: unchosen[key] for key in choices if key in unchosen}}
 
 
 def _json(text: str | bytes) -> Any:
-    # A whole number that no float can hold would fail wherever it is drawn or compared.
+    # A whole number beyond the range of floats would fail when it is drawn or compared.
     return json.loads(text, parse_int=lambda digits: int(digits) if len(digits) < 19 else float(digits))
 
 
@@ -330,7 +334,7 @@ def _yaml(text: str) -> Any:
 
 
 def _count_parameters(folder: _Folder, weights: Path) -> int | None:
-    """How many numbers of the bundle training chose, from the header of its weights."""
+    """Count the bundle's trained parameters, from the header of its weights."""
     from safetensors import SafetensorError, safe_open
 
     if not weights.is_file() or not folder.holds(weights):
@@ -344,12 +348,12 @@ def _count_parameters(folder: _Folder, weights: Path) -> int | None:
 
 
 def _pictures(folder: _Folder, run: Run) -> dict[str, Picture]:
-    """Those that the run lists, in their order; without a list, held-out samples as far as there are any."""
+    """Return the pictures that the run lists, in their order; without a list, those of held-out samples."""
     listed = folder.structure(run.samples / "pictures.json", _json, list)
     rows = [row for row in listed if isinstance(row, dict) and isinstance(row.get("file"), str)]
     if not rows:
         last = max(run.samples.glob("epoch_*.png"), default=None)
-        rows = [{"file": "validation.png", "title": "Held-out samples: the worst and the best"}]
+        rows = [{"file": "validation.png", "title": "Held-out samples, the worst and the best"}]
         if last is not None and not (run.samples / "validation.png").exists():
             rows = [{"file": last.name, "title": f"Held-out samples ({last.stem.replace('_', ' ')})"}]
     if len(rows) > _MAX_PICTURES:

@@ -1,4 +1,4 @@
-"""The texts of reports: values from a run's files for a person, and which of several metrics is the best."""
+"""Texts of reports: values of a run's files for a person, and the best of several metrics."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, TypeGuard
 
-_MOST_ITEMS = 50  # of a list in a cell
+_MOST_ITEMS = 50  # most items of a list in a cell
 _MOST_CHARACTERS = 2000
 _LARGER_IS_BETTER = {
     "psnr",
@@ -39,7 +39,7 @@ _SMALLER_IS_BETTER = {
 
 
 def short_text(value: Any, depth: int = 2) -> str:
-    """Any JSON value as a short text; lists and mappings as far as `depth` levels down."""
+    """Return any JSON value as a short text; lists and mappings down to `depth` levels."""
     match value:
         case True:
             return "true"
@@ -69,35 +69,36 @@ def _joined(items: list[str], count: int) -> str:
 
 
 def exact_text(value: Any) -> str:
-    """A setting as a short text: like `short_text`, but numbers keep all their digits."""
+    """Return a setting as a short text: like `short_text`, but numbers keep all digits."""
     if isinstance(value, float):
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
     return short_text(value)
 
 
 def text_or_dash(value: Any) -> str:
-    """Like `short_text`; a dash for None."""
+    """Return the value like `short_text`; a dash for None."""
     return "-" if value is None else short_text(value)
 
 
 def is_finite_number(value: Any) -> TypeGuard[float]:
-    """Whether it is a number that can be drawn and compared."""
+    """Return whether it is a finite number, which can be drawn and compared."""
     return isinstance(value, int | float) and math.isfinite(value)
 
 
 def metric_direction(metric: str) -> int:
-    """1 if a larger value of the metric is better, -1 if a smaller one is, 0 if its name does not tell."""
+    """Return 1 if a larger value of the metric is better, -1 if a smaller one is, 0 if its name does not
+    tell."""
     words = set(metric.lower().replace(".", "_").replace("-", "_").split("_"))
     if "before" in words:
-        return 0  # a fact of the input
+        return 0  # metrics of the damaged input
     if words & _SMALLER_IS_BETTER:
         return -1
     return 1 if words & _LARGER_IS_BETTER else 0
 
 
 def best_places(metric: str, values: Sequence[float | None]) -> set[int]:
-    """Where among `values` the best ones are; nowhere if they are alike, or the metric's direction is not
-    known."""
+    """Return the indices of the best of `values`; none if they are equal, or if the metric's direction is
+    unknown."""
     sign = metric_direction(metric)
     finite = {i: sign * value for i, value in enumerate(values) if is_finite_number(value)}
     if not sign or len(set(finite.values())) < 2:

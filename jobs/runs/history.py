@@ -1,4 +1,4 @@
-"""The log of a training: `history.jsonl`, TensorBoard, and the loss curves as a picture."""
+"""Log of a training: `history.jsonl`, TensorBoard, and a picture of the loss curves."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _NOT_CURVES = {"seconds", "images_per_second", "learning_rate"}
 
 
 class TrainingLog:
-    """Writes what happens in a run. The rows (one per epoch) are also kept in every checkpoint, so that a
-    resumed run's history has each epoch once.
+    """Writes the log of a run. Every checkpoint also stores the rows (one per epoch), so that a resumed run's
+    history contains each epoch once.
 
     Args:
-        run: the folder.
-        events: TensorBoard's file, not buffered.
+        run: the run's folder.
+        events: TensorBoard's file, unbuffered.
     """
 
     def __init__(self, run: Run, events: BinaryIO) -> None:
@@ -37,17 +37,17 @@ class TrainingLog:
 
     @classmethod
     def open(cls, run: Run, step: int) -> Self:
-        """Begin a TensorBoard file in the run's folder, for what comes after optimizer step `step`."""
+        """Open a TensorBoard file in the run's folder, for everything after optimizer step `step`."""
         from tensorboardX.proto.event_pb2 import Event, SessionLog
 
         run.tensorboard.mkdir(parents=True, exist_ok=True)
-        # Written here and now. The usual SummaryWriter has a thread for it, which dies of a full disk and
-        # leaves the training waiting for ever.
+        # Written at once. The usual SummaryWriter writes in a thread, which dies of a full disk and
+        # makes the training wait without end.
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{time.time_ns()}"
         log = cls(run, (run.tensorboard / name).open("ab", buffering=0))
         now = time.time()
         log._add(Event(file_version="brain.Event:2", wall_time=now))
-        # A later file's START hides what an earlier process logged from this step on.
+        # START of a later file hides the events that an earlier process logged from this step on.
         log._add(Event(session_log=SessionLog(status=SessionLog.START), step=step + 1, wall_time=now))
         return log
 
@@ -55,7 +55,7 @@ class TrainingLog:
         """Log `values` to TensorBoard at optimizer step `step`.
 
         Raises:
-            StorageFull: no room.
+            StorageFull: no space.
         """
         from tensorboardX.summary import scalar
 
@@ -78,7 +78,7 @@ class TrainingLog:
 
         data = event.SerializeToString()
         length = struct.pack("<Q", len(data))
-        # A TFRecord: length, its checksum, data, its checksum; in one write.
+        # One write per TFRecord: length, its checksum, data, its checksum.
         record = (
             length + struct.pack("<I", masked_crc32c(length)) + data + struct.pack("<I", masked_crc32c(data))
         )
@@ -86,24 +86,24 @@ class TrainingLog:
             self._events.write(record)
 
     def write(self, rows: Sequence[Row], *, draw: bool) -> None:
-        """Write `history.jsonl` anew, and draw `loss_curves.png` (which takes a third of a second)."""
+        """Rewrite `history.jsonl`, and draw `loss_curves.png` (which takes a third of a second)."""
         write_text(self._run.history, "".join(json.dumps(row) + "\n" for row in rows))
         if draw:
             draw_curves(self._run.curves, rows)
 
     def close(self) -> None:
-        """End the TensorBoard file."""
+        """Close the TensorBoard file."""
         self._events.close()
 
 
 def epoch_line(row: Row, epochs: int) -> str:
-    """An epoch's row as a line for a person."""
+    """Return an epoch's row as a line for a person."""
     numbers = "  ".join(f"{name} {row[name]:.4g}" for name in _curve_names(row))
     return f"epoch {row['epoch']}/{epochs}  {numbers}  {duration(row['seconds'])}"
 
 
 def draw_curves(path: Path, rows: Sequence[Row]) -> None:
-    """Draw every number of `rows` over the epochs, each in a panel of its own: their scales differ."""
+    """Draw every number of `rows` over the epochs, each in its own panel, as their scales differ."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 

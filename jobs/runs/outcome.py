@@ -1,4 +1,4 @@
-"""What a finished training came to, as its run keeps it and the command prints it."""
+"""Outcome of a finished training, which its run stores and the command prints."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _OUTPUTS = {
     "pictures": "samples/validation.png",
     "quality": "quality.png",
 }
-"""Files in the folder of a run or a sweep that the terminal names."""
+"Files in the folder of a run or a sweep that the terminal lists."
 
 
 def output_rows(folder: Path) -> Iterator[tuple[str, str]]:
-    """For the terminal: what there is to look at in the folder of a run or a sweep."""
+    """Return names and paths for the terminal: the files to look at in the folder of a run or a sweep."""
     for name, file in _OUTPUTS.items():
         if (folder / file).exists():
             yield name, str(folder / file)
@@ -27,10 +27,10 @@ def output_rows(folder: Path) -> Iterator[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class FinalMetrics:
-    """How good the weights of the bundle are, beside trivial predictors.
+    """Metrics of the bundle's weights, and of trivial predictors.
 
     Attributes:
-        values: metrics by name, and `epoch`, the one that the weights are of.
+        values: metrics by name, and `epoch`, the epoch of the weights.
         baselines: metrics of each trivial predictor.
     """
 
@@ -38,31 +38,31 @@ class FinalMetrics:
     baselines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """As the bundle and the outcome have them: one mapping, the baselines in it under their name."""
+        """Return one mapping for the bundle and the outcome, with the baselines in it by name."""
         return {**self.values, "baselines": {name: dict(values) for name, values in self.baselines.items()}}
 
     @classmethod
     def from_json(cls, metrics: Mapping[str, Any]) -> Self:
-        """What `as_json` wrote."""
+        """Return the metrics that `as_json` wrote."""
         values = dict(metrics)
         return cls(baselines=values.pop("baselines", {}), values=values)
 
 
 @dataclass(frozen=True)
 class TrainingOutcome:
-    """What a finished training came to.
+    """Outcome of a finished training.
 
     Attributes:
-        target: what was trained.
-        name: of the run.
-        run: its folder.
-        bundle: the folder of the bundle.
-        metrics: how good the weights are.
-        headline: the metrics that a report shows first.
-        sample: what a sample is called.
-        seconds: how long this process trained.
-        set_aside: how many inputs could not be used.
-        epochs: how many were asked for.
+        target: name of the target.
+        name: name of the run.
+        run: the run's folder.
+        bundle: folder of the bundle.
+        metrics: metrics of the weights.
+        headline: metrics that a report shows first.
+        sample: name of a sample.
+        seconds: time that this process trained.
+        set_aside: number of inputs that were set aside.
+        epochs: requested number of epochs.
     """
 
     target: str
@@ -92,7 +92,7 @@ class TrainingOutcome:
         }
 
     def rows(self) -> Iterator[tuple[str, str]]:
-        """For the terminal: how good the weights are beside trivial predictors, and where everything is."""
+        """Return names and values for the terminal: metrics beside those of trivial predictors, and paths."""
         if self.metrics.values:
             yield "metrics", _metrics_text(self.metrics.values)
         for name, values in self.metrics.baselines.items():
@@ -106,10 +106,11 @@ class TrainingOutcome:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], folder: Path) -> Self:
-        """What `as_json` wrote, of the run that lies in `folder` now: it may have been moved since.
+        """Return the outcome that `as_json` wrote, of the run that is in `folder` now: it may have been
+        moved.
 
         Raises:
-            KeyError, TypeError, ValueError: it is not what `as_json` wrote.
+            KeyError, TypeError, ValueError: the values are not of `as_json`.
         """
         return cls(
             target=str(values.get("target", "")),

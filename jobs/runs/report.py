@@ -1,4 +1,4 @@
-"""A run as a page to look at: `report.html`, one file that needs nothing else."""
+"""Report of a run: the page `report.html`, one self-contained file."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from jobs.runs.contents import RunContents, read_contents
 from jobs.runs.formatting import best_places, exact_text, short_text, text_or_dash
 from jobs.runs.run import Run
 
-_MOST_ROWS = 200  # of a list of inputs or a recipe's table
+_MOST_ROWS = 200  # most rows of a list of inputs or of a recipe's table
 _INPUT_COLUMNS = ("path", "reason", "detail")
 
 
 def write_report(run: Run, output: Path | None = None) -> Path:
-    """Write the report of `run`, finished or not; of what is missing or damaged it says so, and goes on.
+    """Write the report of `run`, finished or not; missing and damaged parts are named in notes.
 
     Args:
-        run: its folder.
-        output: the file; `report.html` in the run's folder if none is given.
+        run: the run's folder.
+        output: the file; None: `report.html` in the run's folder.
 
     Raises:
         RunError: the folder is not that of a run.
-        StorageFull: no room.
+        StorageFull: no space.
     """
     contents = read_contents(run)
     page = Page(run.name, contents.subtitle)
@@ -62,7 +62,7 @@ def _add_headlines(page: Page, contents: RunContents) -> None:
 
 
 def _add_metrics(page: Page, contents: RunContents) -> None:
-    """A table of all metrics beside those of the baselines, the best of each row marked."""
+    """Add a table of all metrics beside those of the baselines, with the best of each row marked."""
     if not contents.metric_names:
         return
     baselines = contents.baselines.values()
@@ -109,7 +109,7 @@ def _add_settings(page: Page, contents: RunContents) -> None:
         ]
         page.table(["setting", "this run", "default"], rows)
     elif defaults:
-        page.paragraph("All are the defaults.")
+        page.paragraph("All settings have their default values.")
     with page.details(f"All {len(contents.settings)} settings"):
         rows = [[key, exact_text(value)] for key, value in contents.settings.items()]
         page.table(["setting", "value"], rows)
@@ -126,7 +126,7 @@ def _add_data(page: Page, contents: RunContents) -> None:
         rows = [[short_text(row.get(column, "")) for column in _INPUT_COLUMNS] for row in inputs]
         page.table(_INPUT_COLUMNS, rows)
         if count > _MOST_ROWS:
-            page.paragraph(f"{count - _MOST_ROWS} more are in {contents.run.set_aside.name}.")
+            page.paragraph(f"{count - _MOST_ROWS} more are listed in {contents.run.set_aside.name}.")
 
 
 def _add_versions(page: Page, contents: RunContents) -> None:

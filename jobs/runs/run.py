@@ -1,4 +1,4 @@
-"""A run: one training as one folder. The same name goes on with the same run."""
+"""A run: one training as one folder. The same name resumes the same run."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 @dataclass(frozen=True)
 class SettingsRecord:
-    """The settings of a run as its folder keeps them, and which of them it may be continued with.
+    """Settings of a run as its folder stores them, and which of them may change when it resumes.
 
     Attributes:
         values: all settings, flat (see `flatten`).
-        defaults: what stands for settings that did not exist yet when the run was made.
+        defaults: values of settings that did not exist yet when the run was made.
         changeable: settings, and groups of them (ending in a dot), that may differ.
     """
 
@@ -39,7 +39,7 @@ class SettingsRecord:
 
 @dataclass(frozen=True)
 class SettingChange:
-    """A setting (or a fact of the data) that is not what the run was made with."""
+    """A setting (or a fact of the data) that differs from the run's."""
 
     key: str
     before: Any
@@ -50,12 +50,13 @@ class SettingChange:
 
 
 def is_listed(key: str, listed: Collection[str]) -> bool:
-    """Whether `listed` has `key`, or a group that it is in (as "eval." or "sweep.settings.eval.")."""
+    """Return whether `listed` contains `key`, or a group that it is in (as "eval." or
+    "sweep.settings.eval.")."""
     return key in listed or key.startswith(tuple(group for group in listed if group.endswith(".")))
 
 
 class Run:
-    """The folder of a run and the names of what is in it. Cheap to make: opens nothing."""
+    """Folder of a run and the paths of its files; making one opens nothing."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -74,63 +75,66 @@ class Run:
         self._data = folder / "data.json"
         self._stop = folder / "stop"
         self._failure = folder / "failure.json"
-        self._set_aside_paths: set[str] | None = None  # read when first needed
+        self._set_aside_paths: set[str] | None = None  # read on first use
 
     @classmethod
     def named(cls, runs: str, name: str | None, target: str) -> Run:
-        """The run `name` under the folder `runs`; without a name, a new one named by target and time.
+        """Return the run `name` in the folder `runs`; without a name, a new run named by target and time.
 
         Raises:
-            RunError: a name that is no plain folder name.
+            RunError: the name is not a plain folder name.
         """
         name = name or f"{target}-{datetime.now():%Y%m%d-%H%M%S}"
         if not _NAME.fullmatch(name):
             raise RunError(
-                f"a run cannot be called {name!r}",
-                hint="use letters, digits, '.', '_' and '-', and begin with a letter or digit",
+                f"{name!r} cannot be the name of a run",
+                hint="use letters, digits, '.', '_' and '-', with a letter or digit first",
             )
         if "://" in runs:
             raise RunError(
                 f"runs must be a folder, not the URI {runs}",
-                hint="mount it on every node, or train into a folder and copy the bundle",
+                hint=(
+                    "mount the store as a folder on every node, or train into a folder and copy the bundle"
+                ),
             )
         return cls(Path(runs).expanduser().absolute() / name)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run for this process; the kernel lets go of it whenever the process ends.
+        """Lock the run for this process; the kernel releases the lock when the process ends.
 
         Raises:
-            RunError: another process holds it, or the folder cannot be made.
+            RunError: another process has the lock, or the folder cannot be made.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / ".lock").touch()
         except OSError as error:
             raise RunError(
-                f"cannot make the run folder: {error}", hint="choose another folder: --set runs=..."
+                f"the folder of the run cannot be made ({error})",
+                hint="choose another folder with --set runs=..., or change its permissions",
             ) from error
         with lock_file(self.folder / ".lock") as held:
             if not held:
                 raise RunError(
                     f"the run {self.name} is in use by another process",
                     where=str(self.folder),
-                    hint="wait for it, or give another --name",
+                    hint="wait until it finishes, or give another --name",
                 )
             for folder in (self.folder, self.checkpoints, self.samples):
                 remove_leftovers(folder)
             yield
 
     def changes(self, settings: SettingsRecord) -> list[SettingChange]:
-        """How `settings` differ from those that the run was made with.
+        """Return how `settings` differ from those of the run.
 
         Raises:
-            RunError: the weights depend on a setting that differs, or `settings.yaml` is damaged.
+            RunError: a setting differs that the weights depend on, or `settings.yaml` is damaged.
         """
         if not self.settings.exists():
             return []
         try:
-            # Other kinds of the same group have settings that this one does not know.
+            # Other kinds of the same group have settings that this kind lacks.
             defaults = {k: value for k, value in settings.defaults.items() if k in settings.values}
             before = {**defaults, **parse_yaml(self.settings.read_text(encoding="utf-8"), str(self.settings))}
         except (SettingsError, TypeError, ValueError) as error:
@@ -140,10 +144,10 @@ class Run:
         return changes
 
     def adopt(self, settings: SettingsRecord, data: Mapping[str, Any]) -> list[SettingChange]:
-        """Make this the folder of a run with these settings and this data; returns `changes`.
+        """Write these settings and facts of the data to the run's folder; returns `changes`.
 
         Raises:
-            RunError: see `changes`; or the data is not what the run began with.
+            RunError: see `changes`; or the data differs from the run's.
         """
         changes = self.changes(settings)
         if self._data.exists():
@@ -157,7 +161,7 @@ class Run:
         return changes
 
     def _refuse(self, changes: Collection[SettingChange], file: Path) -> None:
-        """Raise if there are any."""
+        """Raise if there are any changes."""
         if not changes:
             return
         thing = "data" if file == self._data else "settings"
@@ -165,30 +169,30 @@ class Run:
             f"the run {self.name} was made with other {thing}:\n"
             + "\n".join(f"    {change}" for change in changes),
             where=str(file),
-            hint=f"give another --name, or the {thing} that it has",
+            hint=f"give another --name, or the {thing} of the run",
         )
 
     def _damaged(self, file: Path) -> RunError:
         return RunError(
             f"{file.name} of the run {self.name} is damaged",
             where=str(file),
-            hint="move the run away, or give another --name",
+            hint="move the run's folder away, or give another --name",
         )
 
     def request_stop(self) -> None:
-        """Ask the training, in whatever process and on whatever node it runs, to stop after its step."""
+        """Ask the training, which may run in another process or on another node, to stop after its step."""
         self._stop.touch()
 
     def stop_requested(self) -> bool:
-        """Whether someone did. A look at one file: a few microseconds."""
+        """Return whether a stop was requested; the check of one file takes a few microseconds."""
         return self._stop.exists()
 
     def clear_stop(self) -> None:
-        """Forget an old request."""
+        """Delete an old request."""
         self._stop.unlink(missing_ok=True)
 
     def add_set_aside(self, bad: BadInput) -> None:
-        """List an input that cannot be used, once."""
+        """List an input that is set aside; each input is listed once."""
         if self._set_aside_paths is None:
             self._set_aside_paths = {row["path"] for row in self.read_set_aside()}
         if bad.path not in self._set_aside_paths:
@@ -197,19 +201,20 @@ class Run:
                 file.write(json.dumps(asdict(bad)) + "\n")
 
     def read_set_aside(self) -> list[dict[str, str]]:
-        """The inputs that were set aside: path, reason (a key of `genray.io.bad_input.REASONS`), detail."""
-        return _read_lines(self.set_aside)  # an input whose line is missing is found again
+        """Return the inputs that were set aside: path, reason (a key of `genray.io.bad_input.REASONS`),
+        detail."""
+        return _read_lines(self.set_aside)  # an input whose line is incomplete is found and listed again
 
     def read_history(self) -> list[dict[str, Any]]:
-        """The rows of the epochs so far: epoch, losses, metrics of validation (val_...), seconds."""
+        """Return the rows of the epochs so far: epoch, losses, metrics of validation (val_...), seconds."""
         return _read_lines(self.history)
 
     def write_failure(self, error: GenrayError) -> None:
-        """Leave the error of one worker for its group: it is about to be stopped and started again."""
+        """Write the error of one worker for its group, which is about to be restarted."""
         write_json(self._failure, error.as_json())
 
     def read_failure(self) -> GenrayError | None:
-        """The error that a worker left, if any."""
+        """Return the error that a worker wrote, if any."""
         try:
             failure = json.loads(self._failure.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -217,11 +222,11 @@ class Run:
         return error_from_json(failure)
 
     def clear_failure(self) -> None:
-        """Forget it."""
+        """Delete the error."""
         self._failure.unlink(missing_ok=True)
 
     def read_outcome(self) -> TrainingOutcome | None:
-        """What the finished run came to; None if it has not finished, or its bundle is gone."""
+        """Return the outcome of the finished run; None if it is unfinished, or its bundle is missing."""
         if not (self.bundle / "bundle.json").exists():
             return None
         try:
@@ -242,7 +247,7 @@ def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Se
 
 
 def _read_lines(file: Path) -> list[dict[str, Any]]:
-    """The JSON objects of a file of lines; one that a kill cut short is passed over."""
+    """Return the JSON objects of a file of lines; incomplete lines, such as after a kill, are skipped."""
     if not file.exists():
         return []
     rows = []

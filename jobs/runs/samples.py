@@ -1,4 +1,4 @@
-"""What a run shows in its `samples/`: the pictures and tables of its report."""
+"""Pictures and tables of a run's report, in its `samples/`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jobs.runs.run import Run
 
 @dataclass(frozen=True)
 class RunPicture:
-    """A picture of the report: `name` is its file's stem, `image` (H, W, 3) uint8."""
+    """A picture of the report; `name` is the stem of its file, `image` is (H, W, 3) uint8."""
 
     name: str
     title: str
@@ -34,7 +34,7 @@ class RunTable:
 
 
 def write_pictures(run: Run, pictures: Sequence[RunPicture], tables: Sequence[RunTable]) -> list[Path]:
-    """Write the pictures and tables of the report into `samples/`; returns the pictures' files."""
+    """Write the pictures and tables of the report to `samples/`; returns the files of the pictures."""
     files = []
     for picture in pictures:
         files.append(run.samples / f"{picture.name}.png")

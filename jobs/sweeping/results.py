@@ -1,4 +1,4 @@
-"""What a sweep ends with: a table of its trials, the best first, and quality against what was swept."""
+"""Results of a sweep: a table of its trials, the best first, and quality against the swept settings."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from jobs.sweeping.trials import Mode, TrialResult
 Curve = list[tuple[Any, float]]
 
 _MOST_CURVES = 10
-_MOST_LEVELS = 4  # of a setting's value in the table of settings
+_MOST_LEVELS = 4  # longest text of a setting's value in the table of settings
 
 
 @dataclass(frozen=True)
 class SweepOutcome:
-    """What a sweep came to: its trials, the best first, and the best of those that have a bundle."""
+    """Outcome of a sweep: its trials, the best first, and the best trial with a bundle."""
 
     name: str
     run: str
@@ -56,7 +56,7 @@ class SweepOutcome:
         }
 
     def rows(self) -> Iterator[tuple[str, str]]:
-        """For the terminal: the best trial, and where everything is."""
+        """Return names and values for the terminal: the best trial, and where the results are."""
         if self.best is not None:
             yield "best", "  ".join(f"{key} {value}" for key, value in self.best.settings.items())
             yield f"  {self.metric}", f"{self.best.value:.4g}"
@@ -66,7 +66,7 @@ class SweepOutcome:
 
 @dataclass(frozen=True)
 class _Point:
-    """Where a trial stands in the picture: its place on the axis, what else was swept, how good it is."""
+    """A trial in the picture: its place on the axis, its other swept settings, and its quality."""
 
     x: Any
     others: str
@@ -74,12 +74,12 @@ class _Point:
 
 
 class SweepResults:
-    """The trials of a sweep, ordered by the metric; those without it come last.
+    """Trials of a sweep, ordered by the metric; trials without it come last.
 
     Args:
         trials: in any order.
-        metric: of the rows of their histories, such as val_mse.
-        mode: whether a smaller or a larger one is better.
+        metric: name of the metric, a column of history.jsonl such as val_mse.
+        mode: whether a smaller or a larger value is better.
     """
 
     def __init__(self, trials: Sequence[TrialResult], metric: str, mode: Mode) -> None:
@@ -87,20 +87,22 @@ class SweepResults:
         self.trials = sorted(trials, key=lambda t: (t.value is None, sign * (t.value or 0.0)))
         self.metric = metric
         self._mode = mode
-        self._final_metric = metric.removeprefix("val_")  # the final weights' metrics are called so
+        self._final_metric = metric.removeprefix(
+            "val_"
+        )  # name of the metric among those of the final weights
 
     @property
     def best(self) -> TrialResult | None:
-        """The best of those that finished: they have a bundle."""
+        """The best finished trial, which has a bundle."""
         return next((t for t in self.trials if t.status == "finished" and t.value is not None), None)
 
     def outcome(self, run: Run) -> SweepOutcome:
-        """Of the sweep whose folder is `run`."""
+        """Return the outcome of the sweep whose folder is `run`."""
         return SweepOutcome(run.name, str(run.folder), self.metric, self._mode, self.best, self.trials)
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Columns and rows: what was swept, the metric, what the final weights come to beside the
-        baselines, epochs, time, status."""
+        """Return columns and rows: the swept settings, the metric, the final weights' metrics beside the
+        baselines', epochs, time, status."""
         keys = list(dict.fromkeys(key for trial in self.trials for key in trial.settings))
         shorts = short_names(keys)
         name = self._final_metric
@@ -121,16 +123,16 @@ class SweepResults:
         """Write `sweep.json`, `quality.png` (once a trial has finished) and `report.html` of the sweep.
 
         Raises:
-            StorageFull: no room.
+            StorageFull: no space.
         """
         write_json(run.folder / "sweep.json", self.outcome(run).as_json())
         page = Page(run.name, f"sweep of {settings['sweep.target']}, {self._counts()}")
         if best := self.best:
             words = ", ".join(f"{key} {exact_text(value)}" for key, value in best.settings.items())
             page.headline([(f"best {self.metric}", short_text(best.value), words)])
-            page.paragraph(f"Its bundle: {best.bundle}")
+            page.paragraph(f"Bundle of the best trial: {best.bundle}")
         columns, rows = self.table()
-        page.table(columns, rows, "The trials, the best first")
+        page.table(columns, rows, "Trials, the best first")
         if picture := self._draw_quality(run):
             page.section("Quality")
             page.picture(picture)
@@ -148,16 +150,16 @@ class SweepResults:
         return ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses))
 
     def _baselines(self) -> list[str]:
-        """Those that have the metric, in any trial."""
+        """Return the baselines that have the metric, in any trial."""
         name = self._final_metric
         baselines = (b for t in self.trials for b, metrics in t.baselines.items() if name in metrics)
         return list(dict.fromkeys(baselines))
 
     def _draw_quality(self, run: Run) -> Picture | None:
-        """Quality against what was swept, as `quality.png`; None if there is nothing to draw."""
+        """Draw quality against the swept settings, as `quality.png`; None if there is nothing to draw."""
         name = self._final_metric
         measured = [(trial, trial.metrics[name]) for trial in self.trials if name in trial.metrics]
-        if not measured:  # only the epochs have it
+        if not measured:  # only epochs have the metric
             name = self.metric
             finished = [trial for trial in self.trials if trial.status == "finished"]
             measured = [(trial, trial.value) for trial in finished if trial.value is not None]
@@ -179,15 +181,15 @@ class SweepResults:
             curves = {cloud: [(point.x, point.y) for point in points] for cloud, points in clouds.items()}
         image = draw_tradeoff(curves, key, name, joined=joined)
         save_png(run.folder / "quality.png", image)
-        return Picture(image, f"{name} against {key}", "Of the trials' final weights.")
+        return Picture(image, f"{name} against {key}", "Quality of the trials' final weights.")
 
 
 def _axis(trials: Sequence[TrialResult]) -> str:
-    """The setting that quality is drawn against: the size of the code, else one that is a number."""
+    """Return the setting that quality is drawn against: the size of the code, else a numeric one."""
     keys = list(trials[0].settings)
     numbers = [key for key in keys if all(is_number(trial.settings[key]) for trial in trials)]
     sizes = [key for key in numbers if key.endswith(".latent")]
-    return [*sizes, *numbers, *keys][0]  # without a number, the values stand side by side
+    return [*sizes, *numbers, *keys][0]  # values that are no numbers stand side by side
 
 
 def _point(trial: TrialResult, key: str, value: float, *, numeric: bool) -> _Point:
@@ -197,7 +199,7 @@ def _point(trial: TrialResult, key: str, value: float, *, numeric: bool) -> _Poi
 
 
 def _curves(clouds: Mapping[str, Sequence[_Point]]) -> dict[str, Curve]:
-    """Points by what else was swept; those of a baseline together where that makes no difference to it."""
+    """Group points into curves by the other swept settings, which make no difference to some baselines."""
     curves: dict[str, Curve] = {}
     for cloud, points in clouds.items():
         different = list(dict.fromkeys((point.x, point.y) for point in points))

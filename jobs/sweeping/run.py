@@ -1,4 +1,4 @@
-"""The run of a sweep: its trials side by side in Ray Tune, each a run inside it, and their comparison."""
+"""Run of a sweep: its trials in parallel in Ray Tune, each a run inside it, and their comparison."""
 
 from __future__ import annotations
 
@@ -29,52 +29,69 @@ from jobs.training.target import Training, ask_to_stop
 class TrialsSettings(Settings):
     """Settings of a sweep's trials."""
 
-    target: str = Field("train-autoencoder", description="the training target of every trial")
-    settings: dict[str, Any] = Field({}, description="its settings that all trials share")
+    target: str = Field("train-autoencoder", description="training target of every trial")
+    settings: dict[str, Any] = Field({}, description="settings that all trials share")
     space: dict[str, Any] = Field(
-        {}, description="its settings that differ: lists, or ranges {min: ..., max: ..., log: true}"
+        {},
+        description=("settings that differ between trials: lists, or ranges {min: ..., max: ..., log: true}"),
     )
-    samples: int = Field(10, ge=1, description="how often values are drawn from the ranges, if there are any")
+    samples: int = Field(10, ge=1, description="number of draws from the ranges, if there are any")
     metric: str | None = Field(
-        None, description="of the epochs' rows, such as val_mse; null: what the target is judged by"
+        None,
+        description=(
+            "metric that compares the trials, a column of history.jsonl such as val_mse (null: "
+            "the one that the target is judged by)"
+        ),
     )
-    mode: Mode | None = Field(None, description="whether less or more of it is better; null: by its name")
-    scheduler: Literal["asha", "none"] = Field("none", description="asha ends the worse trials early")
-    grace: int = Field(1, ge=1, description="epochs that asha leaves to every trial")
-    reduction: int = Field(3, ge=2, description="asha keeps one of so many, each time")
-    concurrent: int | None = Field(None, ge=1, description="trials at a time; null: as many as fit")
-    cpus_per_trial: float | None = Field(None, gt=0, description="null: an equal part")
+    mode: Mode | None = Field(
+        None, description="direction of the metric: min if less is better (null: decided by its name)"
+    )
+    scheduler: Literal["asha", "none"] = Field(
+        "none", description="scheduler of the trials (asha stops the worse ones early)"
+    )
+    grace: int = Field(1, ge=1, description="epochs that asha leaves every trial before it may stop it")
+    reduction: int = Field(
+        3, ge=2, description="reduction factor of asha: it continues one in this many trials at each decision"
+    )
+    concurrent: int | None = Field(
+        None, ge=1, description="trials that run at the same time (null: as many as fit)"
+    )
+    cpus_per_trial: float | None = Field(None, gt=0, description="CPUs of each trial (null: an equal share)")
     gpus_per_trial: float | None = Field(
-        None, ge=0, description="may be a part of one; null: 1 where the target trains on a GPU"
+        None,
+        ge=0,
+        description=("GPUs of each trial, also a fraction of one (null: 1 where the target trains on a GPU)"),
     )
 
     @field_validator("gpus_per_trial")
     @classmethod
     def _part_or_whole(cls, gpus: float | None) -> float | None:
         if gpus is not None and gpus > 1 and gpus % 1:
-            raise ValueError(f"{gpus:g} cannot be had: a trial has a part of one GPU, or whole ones")
+            raise ValueError(f"{gpus:g} is not possible: a trial gets a fraction of one GPU, or whole GPUs")
         return gpus
 
 
 class SweepSettings(Settings):
     """Settings of sweep."""
 
-    runs: Location = Field("runs", description="folder of the runs; shared by all nodes of a cluster")
-    seed: int = Field(0, ge=0, lt=2**31, description="of the draws, and of every trial that has no other")
-    sweep: TrialsSettings = Field(TrialsSettings(), description="what is trained")
+    runs: Location = Field("runs", description="folder of the runs; all nodes of a cluster must share it")
+    seed: int = Field(
+        0, ge=0, lt=2**31, description="seed of the draws, and of every trial without a seed of its own"
+    )
+    sweep: TrialsSettings = Field(TrialsSettings(), description="the trials and how they are compared")
 
 
 def prepare_sweep(
     settings: SweepSettings, training: Training[Any], run: Run, trials: Sequence[Trial], lines: Sequence[str]
 ) -> PreparedSweep:
-    """Find by what the trials are compared, and whether the run may go on with these settings.
+    """Choose the metric that compares the trials, and check that the run may resume with these settings.
 
     Args:
-        settings: of the sweep.
-        training: the target.
+        settings: settings of the sweep.
+        training: the training target.
         run: the sweep's folder.
-        trials: with their folders inside it.
-        lines: what the first trial trains on, for a person.
+        trials: trials, with their folders inside it.
+        lines: lines that say what the first trial trains on.
 
     Raises:
         SettingsError: the trials cannot be compared.
@@ -90,16 +107,16 @@ def prepare_sweep(
 
 @dataclass(frozen=True)
 class PreparedSweep:
-    """A sweep that has been checked and can be run.
+    """A sweep that was checked and can be run.
 
     Attributes:
-        settings: of the sweep.
-        training: the target.
+        settings: settings of the sweep.
+        training: the training target.
         sweep_run: the sweep's folder.
-        trials: with their folders inside it.
-        metric: of the rows of the trials' histories, by which they are compared.
-        mode: whether less or more of it is better.
-        data_lines: what the first trial trains on, for a person.
+        trials: trials, with their folders inside it.
+        metric: metric that compares the trials, a column of history.jsonl.
+        mode: whether a smaller or a larger value is better.
+        data_lines: lines that say what the first trial trains on.
     """
 
     settings: SweepSettings
@@ -112,21 +129,21 @@ class PreparedSweep:
 
     @property
     def settings_record(self) -> SettingsRecord:
-        """The settings as the run keeps them."""
+        """The settings as the run stores them."""
         values = {k: v for k, v in flatten(self.settings).items() if not k.startswith("sweep.space")}
-        values["sweep.space"] = self.settings.sweep.space  # as one: a sweep may grow
+        values["sweep.space"] = self.settings.sweep.space  # as one value, which may change: a sweep may grow
         changeable = {
             *(key for key in values if not key.startswith(("sweep.settings", "sweep.target", "seed"))),
             *(f"sweep.settings.{key}" for key in CHANGEABLE_SETTINGS),
-            "sweep.settings",  # trials that had none may be given some
+            "sweep.settings",  # trials may get values for settings that they did not have
         }
-        # Of the trials' settings there are no defaults here: each trial's own run compares them.
+        # The defaults of the trials' settings are unknown here: each trial's own run compares them.
         defaults = {k: v for k, v in flatten(SweepSettings()).items() if k != "sweep.settings"}
         return SettingsRecord(values, defaults, changeable)
 
     @property
     def lines(self) -> Sequence[str]:
-        """What will be trained on what, for a person."""
+        """Lines that say what will be trained on which data."""
         keys = ", ".join(self.trials[0].point)
         done = sum(self._is_done(result) for result in self._read_results())
         line = f"{len(self.trials)} trials of {self._sweep.target} over {keys}"
@@ -144,11 +161,11 @@ class PreparedSweep:
         return self.settings.sweep
 
     def needs_ray(self, attached: bool) -> bool:
-        """Always: the trials are processes of Ray Tune."""
+        """Return True: the trials are processes of Ray Tune."""
         return True
 
     def demand(self, have: Resources) -> Demand:
-        """What the trials ask for, where there is `have`.
+        """Return the resources that the trials need, of the available ones `have`.
 
         Raises:
             ResourceError: not even one trial fits.
@@ -162,7 +179,7 @@ class PreparedSweep:
         return share_out(have, most, self._sweep.cpus_per_trial, gpus)
 
     def gpus_of(self, trial: Trial, have: Resources) -> float:
-        """What a trial takes of the GPUs, where there is `have`."""
+        """Return the GPUs of a trial, of the available resources `have`."""
         if not self.training.recipe(trial.settings).can_use_gpu:
             return 0.0
         if self._sweep.gpus_per_trial is not None:
@@ -170,7 +187,7 @@ class PreparedSweep:
         return float(use_gpu(trial.settings.device, have.gpus))
 
     def run(self, display: Display, have: Resources, attached: bool) -> SweepOutcome:
-        """Train every trial that is not done, and compare them all.
+        """Train every unfinished trial, and compare all.
 
         Raises:
             Interrupted: a stop was requested; the trials wrote checkpoints.
@@ -181,7 +198,7 @@ class PreparedSweep:
         record = self.settings_record
         with run.locked():
             for change in run.adopt(record, {"target": "sweep", "trials": self._sweep.target}):
-                display.note(f"changed: {change}")
+                display.note(f"setting changed: {change}")
             run.clear_stop()
             display.note(f"run: {run.folder}")
             results = zip(self.trials, self._read_results(), strict=True)
@@ -200,8 +217,8 @@ class PreparedSweep:
         return sweep_results.outcome(run)
 
     def _tune(self, trials: Sequence[Trial], display: Display, have: Resources) -> None:
-        """Train `trials`; the others are done."""
-        from jobs.sweeping.tuning import Halving, tune_trials  # Ray Tune imports slowly
+        """Train `trials`; the others are finished."""
+        from jobs.sweeping.tuning import Halving, tune_trials  # a slow import
 
         scheduler = None
         if self._sweep.scheduler == "asha":
@@ -237,7 +254,7 @@ class PreparedSweep:
         )
 
     def _is_done(self, result: TrialResult) -> bool:
-        """Whether nothing is to be trained: without asha also those go on that it stopped."""
+        """Return whether the trial is finished; without asha, the trials that it stopped are not."""
         stopped = result.status == "stopped" and self._sweep.scheduler == "asha"
         return stopped or result.status == "finished"
 
@@ -245,49 +262,50 @@ class PreparedSweep:
         return [trial.read_result(self.metric, self.mode) for trial in self.trials]
 
     def _check_end(self, results: SweepResults) -> None:
-        """Raise if trials are unfinished, or none finished."""
+        """Raise if trials are unfinished, or if none finished."""
         unfinished = [trial for trial in results.trials if trial.status == "unfinished"]
         if unfinished:
             raise Interrupted(
                 f"stopped with {len(unfinished)} of {len(results.trials)} trials unfinished, "
                 "their checkpoints written",
                 where=str(self.folder),
-                hint=f"the same command with --name {self.sweep_run.name} goes on from there",
+                hint=f"the same command with --name {self.sweep_run.name} resumes from there",
             )
         if results.best is None:
             reasons = (trial.reason for trial in results.trials if trial.reason)
             raise TrainingError(
-                f"no trial finished; the first that failed: {next(reasons, 'none')}",
+                f"no trial finished; the first failure: {next(reasons, 'none')}",
                 where=str(self.folder),
-                hint=f"mend the cause; the same command with --name {self.sweep_run.name} tries them again",
+                hint=f"repair the cause; the same command with --name {self.sweep_run.name} tries the "
+                "failed trials again",
             )
 
 
 def _single_metric(metrics: Sequence[str]) -> str:
-    """What all trials are judged by.
+    """Return the metric that judges all trials.
 
     Raises:
-        SettingsError: there are several.
+        SettingsError: the trials have different metrics.
     """
     if len(metrics) > 1:
         raise SettingsError(
             f"the trials cannot be compared: some are judged by {', others by '.join(metrics)}",
             where="sweep.metric",
-            hint="set sweep.metric to one that all of them have, such as val_mse",
+            hint="set sweep.metric to a metric that all trials have, such as val_mse",
         )
     return metrics[0]
 
 
 def _usual_mode(metric: str, own_metrics: Sequence[str]) -> Mode:
-    """By the name of the metric; of those that the targets are judged by less is better.
+    """Return the direction of the metric by its name; the targets' own metrics are better when smaller.
 
     Raises:
-        SettingsError: the name does not tell.
+        SettingsError: the name does not tell the direction.
     """
     direction = -1 if metric in own_metrics else metric_direction(metric)
     if not direction:
         raise SettingsError(
-            f"whether less or more {metric} is better is not known",
+            f"it is unknown whether a smaller or a larger {metric} is better",
             where="sweep.mode",
             hint="set sweep.mode to min or max",
         )

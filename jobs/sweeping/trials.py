@@ -1,4 +1,4 @@
-"""One trial of a sweep: a run like any other, trained in a process of Ray Tune, and what became of it."""
+"""One trial of a sweep: a run like any other, trained in a process of Ray Tune, and its result."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from jobs.training.settings import TrainSettings
 from jobs.training.target import Training, change_judgement, settings_record
 
 Mode = Literal["min", "max"]
-"""Whether a smaller or a larger value of a metric is better."""
+"Whether a smaller or a larger value of a metric is better."
 
 Status = Literal["finished", "stopped", "failed", "unfinished"]
 
@@ -31,10 +31,10 @@ _TRAINING_PREFIX = "train-"
 
 
 def find_training(name: str) -> Training[Any]:
-    """The training target of that name.
+    """Return the training target `name`.
 
     Raises:
-        UsageError: there is none; names the nearest, and all.
+        UsageError: there is none; the message names the nearest, the hint all.
     """
     names = [target for target in shipped_targets() if target.startswith(_TRAINING_PREFIX)]
     if name not in names:
@@ -42,7 +42,7 @@ def find_training(name: str) -> Training[Any]:
         raise UsageError(
             f"no training target is called {name!r}" + (f"; did you mean {near[0]}?" if near else ""),
             where="sweep.target",
-            hint=f"there are: {', '.join(names)}",
+            hint=f"known: {', '.join(names)}",
         )
     training = find_target(name).load()
     assert isinstance(training, Training)
@@ -51,7 +51,7 @@ def find_training(name: str) -> Training[Any]:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What became of a trial so far. `value` is the sweep's metric; None if it was not measured yet."""
+    """Result of a trial so far; `value` is the sweep's metric, None if it was not measured yet."""
 
     name: str
     settings: Point
@@ -72,20 +72,20 @@ class TrialResult:
 
 @dataclass(frozen=True)
 class Trial:
-    """A point of the space, and the run that is made of it."""
+    """A point of the space, and the run that is trained at it."""
 
     point: Point
     settings: TrainSettings
     run: Run
 
     def read_result(self, metric: str, mode: Mode) -> TrialResult:
-        """What became of it, by what its run holds.
+        """Read the result of the trial from its run.
 
-        Of a trial that finished `value` is that of the weights in its bundle, of any other the best yet. One
-        that was judged by other settings than these is unfinished.
+        `value` of a finished trial is that of the weights in its bundle, of any other the best so far. A
+        trial that was judged with other settings is unfinished.
 
         Raises:
-            RunError: its weights were made with other settings.
+            RunError: its weights were trained with other settings.
         """
         rows = self.run.read_history()
         outcome = self.run.read_outcome()
@@ -100,7 +100,7 @@ class Trial:
             status=status,
             value=_metric_of_rows(rows, metric, mode, kept_epoch=metrics.values.get("epoch")),
             epochs=max((row["epoch"] for row in rows), default=0),
-            # Of the epochs, or of all that a run did that was not interrupted.
+            # The sum of the epochs, or the time of a run that was never interrupted.
             seconds=round(
                 max(
                     sum(row.get("seconds", 0.0) for row in rows),
@@ -124,7 +124,7 @@ class Trial:
         return "failed" if failure is not None else "unfinished"
 
     def reopen(self) -> None:
-        """Forget that it failed or was stopped: it is to go on."""
+        """Delete the marks of a failure or a stop, so that the trial resumes."""
         self.run.clear_failure()
         _stop_mark(self.run).unlink(missing_ok=True)
 
@@ -132,7 +132,7 @@ class Trial:
 def _metric_of_rows(
     rows: Sequence[Mapping[str, Any]], metric: str, mode: Mode, kept_epoch: float | None
 ) -> float | None:
-    """The metric of the epoch whose weights were kept; the best one if that is not known."""
+    """Return the metric of the epoch whose weights were kept; the best value if that epoch is unknown."""
     validated = [row for row in rows if is_finite_number(row.get(metric))]
     for row in validated:
         if kept_epoch is not None and row["epoch"] == kept_epoch:
@@ -142,12 +142,13 @@ def _metric_of_rows(
 
 
 def mark_stopped(run: Run, row: Mapping[str, Any]) -> None:
-    """Note that the scheduler stopped the trial after an epoch, for it to stay so when the sweep goes on."""
+    """Record that the scheduler stopped the trial after an epoch, so that it stays stopped when the sweep
+    resumes."""
     write_json(_stop_mark(run), {"epoch": row["epoch"]})
 
 
 def is_stopped(run: Run) -> bool:
-    """Whether the scheduler stopped it."""
+    """Return whether the scheduler stopped the trial."""
     return _stop_mark(run).exists()
 
 
@@ -157,15 +158,15 @@ def _stop_mark(run: Run) -> Path:
 
 @dataclass(frozen=True)
 class TrialTask:
-    """What a process of Ray Tune is to train: plain values, as Ray Tune's configuration of a trial.
+    """Task of a process of Ray Tune: plain values, as Ray Tune's configuration of a trial.
 
     Attributes:
         target: the training target.
-        settings: of the trial, as JSON.
-        folder: of the trial's run.
-        sweep: the sweep's folder: when that is asked to stop, so is the trial.
-        metric: of the epochs' rows, that trials are compared by.
-        have: the resources of the trial.
+        settings: settings of the trial, as JSON.
+        folder: folder of the trial's run.
+        sweep: the sweep's folder; a request to stop the sweep stops the trial.
+        metric: metric that compares the trials, a column of history.jsonl.
+        have: resources of the trial.
     """
 
     target: str
@@ -177,33 +178,33 @@ class TrialTask:
 
     @classmethod
     def of(cls, trial: Trial, *, target: str, sweep: Run, metric: str, have: Resources) -> TrialTask:
-        """The task of `trial` in the sweep whose run is `sweep`."""
+        """Return the task of `trial` in the sweep whose run is `sweep`."""
         settings = trial.settings.model_dump(mode="json")
         return cls(target, settings, str(trial.run.folder), str(sweep.folder), metric, have)
 
     def as_config(self) -> dict[str, Any]:
-        """As Ray Tune has it."""
+        """Return the configuration for Ray Tune."""
         return asdict(self)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> TrialTask:
-        """Of what `as_config` gave."""
+        """Return the task that `as_config` wrote."""
         return cls(**{**config, "have": Resources(**config["have"])})
 
     @property
     def run(self) -> Run:
-        """The run of the trial."""
+        """Run of the trial."""
         return Run(Path(self.folder))
 
 
 class TrialDisplay(FileDisplay):
-    """Shows a trial's progress to the sweep, and its epochs' metric to Ray Tune, which may end the process.
+    """Passes a trial's progress to the sweep, and its epochs' metric to Ray Tune, which may stop the process.
 
     Args:
-        run: of the trial.
-        sweep: the sweep's folder as a run: when that is asked to stop, so is the trial.
-        metric: of the epochs' rows.
-        epochs: how many there will be. The last is not reported: a trial that comes so far gets its bundle.
+        run: run of the trial.
+        sweep: the sweep's run; a request to stop the sweep stops the trial.
+        metric: name of the metric, a column of history.jsonl.
+        epochs: number of epochs. The last is not reported: a trial that reaches it writes its bundle.
     """
 
     def __init__(self, run: Run, sweep: Run, metric: str, epochs: int) -> None:
@@ -223,32 +224,33 @@ class TrialDisplay(FileDisplay):
         self.report(row)
 
     def report(self, row: Mapping[str, Any], *, replayed: bool = False) -> None:
-        """Tell Ray Tune the metric of an epoch.
+        """Report the metric of an epoch to Ray Tune.
 
         Args:
-            row: of the epoch.
-            replayed: it was trained before the sweep was interrupted, and is no reason to stop now.
+            row: row of the epoch.
+            replayed: whether the epoch was trained before the sweep was interrupted; then it cannot stop the
+                trial.
 
         Raises:
-            UsageError: the epoch was validated, and has no such metric.
+            UsageError: the epoch was validated, but has no such metric.
         """
         from ray import tune
 
         names = [name for name in row if name.startswith("val_")]
         if names and self._metric not in row:
             raise UsageError(
-                f"there is no metric {self._metric}",
+                f"the epochs have no metric {self._metric}",
                 where="sweep.metric",
-                hint=f"there are: {', '.join(names)}",
+                hint=f"known: {', '.join(names)}",
             )
         if names and row["epoch"] < self._epochs:
             tune.report({"epoch": row["epoch"], self._metric: row[self._metric], "replayed": replayed})
 
 
 def train_trial(config: Mapping[str, Any]) -> None:
-    """The function of a Ray Tune trial: train its run, or go on with it. An error that genray raises on
-    purpose is left in the run, as is the checkpoint of a trial that was asked to stop; Ray starts the
-    process again after any other."""
+    """Train or resume the run of a Ray Tune trial. An error that genray raises on purpose is written to the
+    run, like the checkpoint of a trial that was asked to stop; after any other error Ray restarts the
+    process."""
     task = TrialTask.from_config(config["trial"])
     sweep = Run(Path(task.sweep))
     run = task.run
@@ -259,7 +261,7 @@ def train_trial(config: Mapping[str, Any]) -> None:
         training = find_training(task.target)
         settings = training.settings_class.model_validate(task.settings)
         display = TrialDisplay(run, sweep, task.metric, settings.loop.epochs)
-        for row in run.read_history():  # of before the sweep was interrupted: Ray Tune does not know them
+        for row in run.read_history():  # epochs from before an interruption are unknown to Ray Tune
             display.report(row, replayed=True)
         prepared = training.prepare(settings, task.target, run.name, lambda text: None)
         prepared.run(display, task.have, attached=False)

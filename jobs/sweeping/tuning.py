@@ -1,4 +1,5 @@
-"""The trials of a sweep in Ray Tune: so many at a time, watched from here, and ended early by a scheduler."""
+"""Trials of a sweep in Ray Tune: several at a time, watched from this process, stopped early by a
+scheduler."""
 
 from __future__ import annotations
 
@@ -21,25 +22,25 @@ from jobs.sweeping.trials import Mode, TrialTask, mark_stopped, train_trial
 from jobs.training.launch import run_beside
 
 _ENVIRONMENT = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # every run has a history of its own
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # every run has its own history
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial may end before its first report
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial may finish before its first report
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints to standard output, whatever is asked for
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new one always prints to standard output
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
 
 
 class Halving(ASHAScheduler):
-    """Asynchronous successive halving (Li et al. 2020, arXiv:1810.05934) that marks in the trials' runs which
-    it stopped, and knows those that were trained before.
+    """Asynchronous successive halving (Li et al. 2020, arXiv:1810.05934), which records in the trials' runs
+    which of them it stopped, and includes the trials that were trained before.
 
     Args:
-        metric: that trials are compared by.
-        mode: whether less or more of it is better.
+        metric: metric that compares the trials.
+        mode: whether a smaller or a larger value is better.
         grace: epochs before a trial may be stopped.
-        reduction: one of so many trials is kept at each of the epochs grace, grace * reduction, ...
-        epochs: the most of any trial.
+        reduction: one in this many trials continues at each of the epochs grace, grace * reduction, ...
+        epochs: largest number of epochs of a trial.
     """
 
     def __init__(self, metric: str, mode: Mode, *, grace: int, reduction: int, epochs: int) -> None:
@@ -50,26 +51,27 @@ class Halving(ASHAScheduler):
             grace_period=grace,
             reduction_factor=reduction,
             max_t=max(epochs, grace),
-            stop_last_trials=False,  # at the last epoch a trial writes its bundle
+            stop_last_trials=False,  # a trial at the last epoch writes its bundle
         )
 
     def add_past_trial(self, run: Run) -> None:
-        """Let later trials be compared with this one, which is not trained any more."""
-        trial: Any = SimpleNamespace(trial_id=run.name)  # all that halving asks of a trial
+        """Add a trial that is not trained any more, for later trials to be compared with."""
+        trial: Any = SimpleNamespace(trial_id=run.name)  # the attributes of a trial that halving uses
         controller: Any = None
         super().on_trial_add(controller, trial)
         for row in run.read_history():
             super().on_trial_result(controller, trial, row)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """See Ray. Called in the process of the sweep, for each epoch of a trial."""
+        """Decide whether a trial continues; Ray calls this in the sweep's process, for each epoch of a
+        trial."""
         decision: str = super().on_trial_result(tune_controller, trial, result)
         if result.get("replayed"):
-            return self.CONTINUE  # it was decided before the sweep was interrupted
+            return self.CONTINUE  # the decision is from before the sweep was interrupted
         if decision == self.STOP:
             run = _run_of(trial.config)
             mark_stopped(run, result)
-            FileDisplay(run.folder).note(f"stopped after epoch {result['epoch']}: others are better")
+            FileDisplay(run.folder).note(f"stopped after epoch {result['epoch']}: other trials are better")
         return decision
 
 
@@ -82,18 +84,18 @@ def tune_trials(
     scheduler: Halving | None,
     display: Display,
 ) -> None:
-    """Train all trials as far as they come; what became of them is in their runs.
+    """Train all trials; their results and failures are in their runs.
 
     Args:
-        tasks: those to train or to go on with.
-        name: of the sweep.
-        at_a_time: how many run side by side, at most.
-        max_restarts: how often a trial is started again after a crash.
-        scheduler: which trials to end early; None: none.
-        display: where progress is shown.
+        tasks: tasks to train or to resume.
+        name: name of the sweep.
+        at_a_time: largest number of parallel trials.
+        max_restarts: times that a trial is restarted after a crash.
+        scheduler: stops trials early; None: no trial.
+        display: shows the progress.
     """
     os.environ.update(_ENVIRONMENT)
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)  # what fails is said by the sweep
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)  # the sweep reports failures
     with tempfile.TemporaryDirectory(prefix="genray-sweep-") as storage:
         tuner = tune.Tuner(
             tune.with_resources(train_trial, _needs),
@@ -118,33 +120,33 @@ def tune_trials(
 
 
 class _Silent(TrialProgressCallback):
-    """Keeps Ray Tune's own lines from standard output, which is for results."""
+    """Suppresses Ray Tune's own lines on standard output, which is for results."""
 
     def on_trial_complete(self, *args: Any, **kwargs: Any) -> None:
-        pass  # the display says that a trial ended
+        pass  # the display reports the end of a trial
 
     def log_result(self, *args: Any, **kwargs: Any) -> None:
-        pass  # and what each epoch gave
+        pass  # and the metrics of each epoch
 
 
 def _run_of(config: dict[str, Any]) -> Run:
-    """The run of a trial of Ray Tune."""
+    """Return the run of a trial of Ray Tune."""
     return TrialTask.from_config(config["trial"]).run
 
 
 def _needs(config: dict[str, Any]) -> tune.PlacementGroupFactory:
-    """What Ray Tune sets aside for a trial."""
+    """Return the resources that Ray Tune reserves for a trial."""
     have = TrialTask.from_config(config["trial"]).have
     return tune.PlacementGroupFactory([{"CPU": have.cpus, "GPU": have.gpus}])
 
 
 class _TrialWatch:
-    """Shows what the trials write: their notes under their names, their ticks together as one.
+    """Shows the progress of the trials: their notes with their names, their ticks combined into one.
 
     Args:
-        relays: one for each trial.
-        followers: of the trials' folders, which show on the relays.
-        display: where all is shown.
+        relays: a relay for each trial.
+        followers: followers of the trials' folders, which show on the relays.
+        display: shows the combined progress.
     """
 
     def __init__(
@@ -180,7 +182,7 @@ class _TrialWatch:
         self._display.tick(self._together(ticks))
 
     def _together(self, ticks: Sequence[Tick]) -> Tick:
-        """The progress of all trials; those that are still to come are taken to be like those that began."""
+        """Return the progress of all trials; trials that have not begun are assumed to be like the others."""
         factor = len(self._relays) / len(ticks)
         done = sum(tick.step for tick in ticks)
         steps = max(done, round(sum(tick.steps for tick in ticks) * factor))
@@ -196,7 +198,7 @@ class _TrialWatch:
 
 
 class _TrialRelay(LineDisplay):
-    """Keeps a trial's newest tick, and passes its notes on under its name."""
+    """Stores a trial's newest tick, and passes its notes on with its name."""
 
     def __init__(self, name: str, display: Display) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""A checkpoint: everything that a run needs to go on exactly, in one safetensors file.
+"""A checkpoint: everything that a run needs to resume exactly, in one safetensors file.
 
-One file, so that renaming it into place is one atomic act. Tensors are named "net/<network>/<key>",
+It is one file, so that it is replaced by one atomic rename. Tensors are named "net/<network>/<key>",
 "ema/<network>/<key>" and "opt/<network>/<parameter>/<key>"; the rest is JSON in the file's header.
-There is no random state in it: what is random in a step is a function of (seed, step, rank).
+It stores no random state: the random numbers of a step are a function of (seed, step, rank).
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from genray.io.files import atomic_write
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint in memory: tensors by name, and the loop's own state as plain JSON values."""
+    """A checkpoint in memory: tensors by name, and the loop's state as plain JSON values."""
 
     tensors: dict[str, torch.Tensor]
     state: dict[str, Any]
 
     def part(self, kind: str, network: str) -> dict[str, torch.Tensor]:
-        """The tensors of one network: `kind` is net, ema or opt."""
+        """Return the tensors of one network; `kind` is net, ema or opt."""
         prefix = f"{kind}/{network}/"
         return {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
 
@@ -42,7 +42,7 @@ def collect(
     optimizers: Mapping[str, Optimizer],
     state: Mapping[str, Any],
 ) -> Checkpoint:
-    """Gather a checkpoint. The tensors are the live ones: write it before the next step."""
+    """Collect a checkpoint. Its tensors are not copied: write it before the next step."""
     tensors = {f"net/{n}/{k}": v for n, net in networks.items() for k, v in net.state_dict().items()}
     tensors |= {f"ema/{n}/{k}": v for n, net in averages.items() for k, v in net.state_dict().items()}
     for name, optimizer in optimizers.items():
@@ -55,7 +55,7 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     """Write `checkpoint` to `path` atomically.
 
     Raises:
-        StorageFull: no room; the checkpoint that was there is untouched.
+        StorageFull: no space; the previous checkpoint is unchanged.
     """
     tensors = {k: v.detach().contiguous() for k, v in checkpoint.tensors.items()}
     with atomic_write(path) as temporary:
@@ -63,10 +63,10 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def read(path: Path) -> Checkpoint | None:
-    """The checkpoint at `path`, on the CPU; None if there is none.
+    """Read the checkpoint at `path` to the CPU; returns None if there is none.
 
     Raises:
-        TrainingError: there is one, but it is damaged.
+        TrainingError: the checkpoint is damaged.
     """
     if not path.exists():
         return None
@@ -76,14 +76,14 @@ def read(path: Path) -> Checkpoint | None:
             return Checkpoint({name: file.get_tensor(name) for name in file.keys()}, state)  # noqa: SIM118
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise TrainingError(
-            f"the checkpoint is damaged: {error}",
+            f"the checkpoint is damaged and cannot be read ({error})",
             where=str(path),
-            hint="move it away to start the run again from its beginning, or give another --name",
+            hint="move the file away to restart the run from the beginning, or give another --name",
         ) from error
 
 
 def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Put the tensors of `Checkpoint.part("opt", ...)` back into a freshly made optimizer."""
+    """Load the tensors of `Checkpoint.part("opt", ...)` into a new optimizer."""
     entries: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
         index, key = name.split("/", 1)
@@ -92,5 +92,5 @@ def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, torch.Tensor])
     for parameter, entry in optimizer.state.items():
         for key, value in entry.items():
             if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
-                # Files hold plain layouts; fused kernels walk memory and need that of the parameter.
+                # Files store contiguous tensors; fused kernels need the memory layout of the parameter.
                 entry[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

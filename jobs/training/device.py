@@ -1,4 +1,4 @@
-"""What a network runs on and in which form: device, precision, memory layout, threads."""
+"""The device that networks run on, and their precision, memory layout and threads."""
 
 from __future__ import annotations
 
@@ -13,29 +13,41 @@ from genray.settings.base import Settings
 
 
 class DeviceSettings(Settings):
-    """Settings of the device. `auto` is the choice that was measured fastest, or is known safe, there."""
+    """Settings of the device. `auto` is the choice measured to be fastest, or known to be safe, on it."""
 
-    gpu: Literal["auto", True, False] = Field("auto", description="auto: if there is one")
+    gpu: Literal["auto", True, False] = Field("auto", description="train on a GPU (auto: if there is one)")
     precision: Literal["auto", "fp32", "tf32", "bf16"] = Field(
-        "auto", description="auto: bf16 autocast on a GPU that has it, else tf32; fp32 on a CPU"
+        "auto",
+        description=(
+            "number format of the computation (auto: bf16 autocast on a GPU that has it, else "
+            "tf32; fp32 on a CPU)"
+        ),
     )
     channels_last: Literal["auto", True, False] = Field(
-        "auto", description="memory layout; auto: on a GPU, and on a CPU for networks that are faster so"
+        "auto",
+        description=(
+            "memory layout channels last (auto: on a GPU, and on a CPU for networks that are faster with it)"
+        ),
     )
-    fused: bool = Field(True, description="the fused optimizer kernel: 1.2 times faster steps on a CPU")
-    # Modes with CUDA graphs are left out: one network's graph would overwrite what another still needs.
+    fused: bool = Field(True, description="use the fused optimizer kernel, 1.2 times faster steps on a CPU")
+    # Modes with CUDA graphs are left out: a network's graph would overwrite outputs that another needs.
     compile: Literal["none", "default", "max-autotune-no-cudagraphs"] = Field(
-        "none", description="torch.compile mode; pays off after minutes"
+        "none", description="mode of torch.compile; worth it after minutes of training"
     )
-    deterministic: bool = Field(True, description="same seed, same weights; on a GPU costs some speed")
+    deterministic: bool = Field(
+        True,
+        description=(
+            "compute deterministically: the same seed gives the same weights; costs some speed on a GPU"
+        ),
+    )
     threads: int | None = Field(
-        None, ge=1, le=1024, description="CPU threads per worker; null: the worker's CPUs"
+        None, ge=1, le=1024, description="CPU threads of each worker (null: as many as its CPUs)"
     )
 
 
 @dataclass(frozen=True)
 class Device:
-    """A resolved device."""
+    """A device with precision and memory layout chosen."""
 
     where: torch.device
     bf16: bool
@@ -43,16 +55,16 @@ class Device:
     compile: str | None
 
     def autocast(self) -> torch.autocast:
-        """The precision of the forward passes."""
+        """Return the autocast context of the forward passes."""
         return torch.autocast(self.where.type, dtype=torch.bfloat16, enabled=self.bf16)
 
     def place(self, network: torch.nn.Module) -> torch.nn.Module:
-        """Move `network` here, in the chosen layout."""
+        """Move `network` to the device, in the chosen memory layout."""
         return network.to(self.where).to(memory_format=self.memory_format)
 
 
 def use_gpu(settings: DeviceSettings, gpus: float) -> bool:
-    """Whether to train on a GPU where there are `gpus` of them."""
+    """Return whether to train on a GPU if `gpus` of them are available."""
     return gpus > 0 if settings.gpu == "auto" else settings.gpu
 
 
@@ -64,14 +76,14 @@ def open_device(
     cpus: float | None = None,
     last_on_cpu: bool = False,
 ) -> Device:
-    """Set this process up for its device and describe it.
+    """Set up this process for its device, and return the device.
 
     Args:
-        settings: the choices.
+        settings: settings of the device.
         gpu: whether to use a GPU.
-        index: which of the visible ones.
-        cpus: CPUs that this worker may use; None: all of the machine's.
-        last_on_cpu: whether the recipe's networks are faster channels last on a CPU.
+        index: index of the GPU among the visible ones.
+        cpus: CPUs that this worker may use; None: all CPUs of the machine.
+        last_on_cpu: whether the recipe's networks are faster in channels-last layout on a CPU.
     """
     if settings.threads or cpus:
         torch.set_num_threads(settings.threads or max(1, int(cpus or 1)))
@@ -89,7 +101,7 @@ def open_device(
             # cuBLAS reads this when it is first used.
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True, warn_only=True)
-            # Costs, and nothing here reads memory that was not written. (torch ships no type for it.)
+            # Filling takes time, and no code here reads uninitialised memory. (torch ships no type for it.)
             torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     channels_last = settings.channels_last
     if channels_last == "auto":

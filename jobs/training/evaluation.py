@@ -1,4 +1,4 @@
-"""Judging networks in the middle and at the end of a training: metrics of held-out samples, and pictures."""
+"""Evaluation of networks during and after training: metrics of held-out samples, and pictures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jobs.training.workers import TrainingWorker
 
 @dataclass(frozen=True)
 class Scores:
-    """The metrics of held-out samples: of each, by index, and the means of all."""
+    """Metrics of held-out samples: of each one, by index, and the means."""
 
     samples: Sequence[SampleScores]
     means: dict[str, float]
@@ -34,12 +34,12 @@ class Evaluator:
     worker: TrainingWorker
 
     def place(self, batch: NDArray[Any]) -> torch.Tensor:
-        """A part of a batch as the networks take it, on the device, in its memory layout."""
+        """Return a part of a batch as the networks take it, on the device, in its memory layout."""
         tensor = self.recipe.place(batch, self.device.where)
         return tensor.contiguous(memory_format=self.device.memory_format) if tensor.ndim == 4 else tensor
 
     def score(self, networks: Networks, part: Part) -> Scores:
-        """Score the samples of `part`; each worker does a share."""
+        """Score the samples of `part`; each worker scores a share of them."""
         for network in networks.values():
             self.worker.share_buffers(network)
         with self._context(networks, part) as context:
@@ -52,14 +52,15 @@ class Evaluator:
     def picture(
         self, networks: Networks, part: Part, indices: Sequence[int], title: str = ""
     ) -> NDArray[np.uint8]:
-        """What the networks make of some samples of `part`: (H, W, 3) uint8."""
+        """Draw the networks' outputs for some samples of `part`: (H, W, 3) uint8."""
         with self._context(networks, part) as context:
             return self.recipe.picture(context, indices, title)
 
     def conclude(
         self, networks: Networks, part: Part, scores: Sequence[SampleScores], most: int
     ) -> Conclusion:
-        """What there is to say about the final networks; first a picture of at most `most` samples."""
+        """Return pictures, tables and metrics of the final networks; first a picture of at most `most`
+        samples."""
         extremes = self._worst_and_best(networks, part, scores, most)
         with self._context(networks, part) as context:
             conclusion = self.recipe.conclude(context, scores)

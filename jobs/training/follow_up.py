@@ -1,5 +1,4 @@
-"""Work of a recipe's own between the last epoch and the bundle: where it runs, and how it shows that it goes
-on."""
+"""A recipe's own work between the last epoch and the bundle: it runs on rank 0 and shows its progress."""
 
 from __future__ import annotations
 
@@ -20,17 +19,17 @@ _WORKING = 1
 
 @dataclass
 class FollowUp:
-    """What a recipe's `follow_up` works with.
+    """Context of a recipe's `follow_up`.
 
     Attributes:
-        run: that it belongs to.
-        device: to work on.
+        run: the run that it belongs to.
+        device: device to compute on.
         display: where progress is shown.
-        epoch: how many epochs made the weights that go into the bundle.
-        samples: what they are called.
-        tick_seconds: between updates of the progress line.
-        alive_seconds: between signs of life to the other workers; who waits for one gives up after half an
-            hour.
+        epoch: epoch of the weights that go into the bundle.
+        samples: name of the samples in progress lines.
+        tick_seconds: seconds between updates of the progress line.
+        alive_seconds: seconds between signs of life to the other workers, which give up after half an hour
+            without one.
     """
 
     run: Run
@@ -46,8 +45,8 @@ class FollowUp:
     _last_sign: float = field(default_factory=time.monotonic)
 
     def run_on_leader(self, worker: TrainingWorker, work: Callable[[FollowUp], None]) -> None:
-        """Do `work` on rank 0 of the group of `worker`, however long, while the others wait: as
-        `TrainingWorker.on_leader`, but with signs of life, for a group gives up on a rank that is silent."""
+        """Do long `work` on rank 0 of the group of `worker` while the others wait: like
+        `TrainingWorker.on_leader`, but with signs of life, as a group gives up on a silent rank."""
 
         def work_and_end() -> None:
             self._worker = worker
@@ -61,16 +60,16 @@ class FollowUp:
         worker.on_leader(work_and_end)
 
     def report_step(self, done: int, steps: int, samples: int, unit: str) -> None:
-        """Show that `done` of `steps` are done, `samples` each; call it after each step.
+        """Show that `done` of `steps` are done, of `samples` each; call it after each step.
 
         Raises:
-            Interrupted: a stop was requested. What was done so far is lost, unless the work keeps it.
+            Interrupted: a stop was requested. The work done so far is lost, unless the recipe stored it.
         """
         if self.run.stop_requested():
             raise Interrupted(
                 f"stopped after the last epoch, {unit} {done} of {steps}",
                 where=str(self.run.folder),
-                hint=f"the same command with --name {self.run.name} goes on from the end of the training",
+                hint=f"the same command with --name {self.run.name} resumes at the end of the training",
             )
         now = time.monotonic()
         if self._worker is not None and now - self._last_sign >= self.alive_seconds:

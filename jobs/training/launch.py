@@ -19,21 +19,21 @@ from jobs.training.recipe import Recipe
 
 T = TypeVar("T")
 
-_POLL_SECONDS = 0.3  # between looks at what other processes wrote
+_POLL_SECONDS = 0.3  # seconds between reads of the progress that other processes write
 
 
 @dataclass(frozen=True)
 class WorkerTask:
-    """What a worker is to train. Ray pickles it: plain values, neither a display nor data.
+    """The task of a worker: plain values that Ray can pickle.
 
     Attributes:
-        recipe: its class, as "module:name".
-        settings: of the recipe, as JSON.
-        folder: of the run.
+        recipe: class of the recipe, as "module:name".
+        settings: settings of the recipe, as JSON.
+        folder: folder of the run.
         gpu: whether to train on a GPU.
-        cpus: that the worker may use.
-        data: what the recipe found where the training was submitted.
-        tick_seconds: between updates of the progress.
+        cpus: CPUs that the worker may use.
+        data: facts of the data, found where the training was submitted.
+        tick_seconds: seconds between updates of the progress.
     """
 
     recipe: str
@@ -45,7 +45,7 @@ class WorkerTask:
     tick_seconds: float
 
     def make_recipe(self) -> Recipe[Any]:
-        """The recipe; its data is not open."""
+        """Return the recipe, whose data is not open yet."""
         module, name = self.recipe.split(":")
         recipe_class: type[Recipe[Any]] = getattr(importlib.import_module(module), name)
         return recipe_class(recipe_class.settings_class.model_validate(self.settings))
@@ -54,7 +54,7 @@ class WorkerTask:
 def train_here(
     recipe: Recipe[Any], run: Run, display: Display, *, gpu: bool, tick_seconds: float
 ) -> FinalMetrics:
-    """Train in this process; returns how good the weights of the bundle are."""
+    """Train in this process; returns the metrics of the bundle's weights."""
     from jobs.training.loop import Loop
 
     device = open_device(recipe.settings.device, gpu=gpu, last_on_cpu=recipe.channels_last_on_cpu)
@@ -64,11 +64,11 @@ def train_here(
 
 
 def train_in_worker(task: WorkerTask) -> FinalMetrics | GenrayError:
-    """The function of a Ray Train worker.
+    """Train as a Ray Train worker; returns the metrics of the bundle's weights, or an error.
 
-    An error that all workers raise together is returned: after a raised one Ray would start them again,
-    and it would come again. An error of one worker alone is left in the run's folder and raised, so that
-    Ray stops the others, which wait for it; started again, they all find it and return it.
+    An error that all workers raise together is returned: if it were raised, Ray would restart the workers,
+    and it would occur again. An error of one worker is written to the run's folder and raised, so that Ray
+    stops the others, which wait for it; after the restart all workers find it and return it.
     """
     from ray.train.torch import get_device, prepare_model
 
@@ -90,7 +90,8 @@ def train_in_worker(task: WorkerTask) -> FinalMetrics | GenrayError:
             data = dict(recipe.open(lambda text: None).data)
             if data != task.data:
                 raise TrainingError(
-                    f"a worker sees other data ({data}) than where it was submitted ({task.data})",
+                    f"the data of a worker ({data}) differs from the data where the training was "
+                    f"submitted ({task.data})",
                     hint="data.path must be the same, readable and unchanged on every node",
                 )
             loop = Loop.begin(
@@ -113,7 +114,7 @@ def fit_workers(fit: Callable[[], T], run: Run, display: Display) -> T:
     """Run Ray Train's `fit` while this thread shows the progress that the workers write to the run's folder.
 
     Raises:
-        TrainingError: the workers failed again and again.
+        TrainingError: the workers failed after every restart.
     """
     from ray.train import TrainingFailedError
 
@@ -125,19 +126,19 @@ def fit_workers(fit: Callable[[], T], run: Run, display: Display) -> T:
         raise TrainingError(
             f"the workers failed {_root_cause(error)}",
             where=str(run.folder),
-            hint=f"the last checkpoint is whole; the same command with --name {run.name} goes on from it",
+            hint=f"the last checkpoint is intact; the same command with --name {run.name} resumes from it",
         ) from error
 
 
 def run_beside(work: Callable[[], T], poll: Callable[[], None], *, thread_name: str) -> T:
-    """Run `work` in a thread, and `poll` in this one, which takes signals: Ray would take them."""
+    """Run `work` in a thread, and `poll` in this one, so that signals reach us and not Ray."""
     results: list[T] = []
     errors: list[BaseException] = []
 
     def attempt() -> None:
         try:
             results.append(work())
-        except BaseException as error:  # handed to the caller's thread
+        except BaseException as error:  # raised in the caller's thread
             errors.append(error)
 
     thread = threading.Thread(target=attempt, name=thread_name, daemon=True)
@@ -167,6 +168,6 @@ def _memory_errors() -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise TrainingError(
-            f"the GPU's memory is full: {str(error).splitlines()[0]}",
-            hint="lower loop.batch_size (loop.accumulate keeps the step's size), or data.size",
+            f"the GPU's memory is full ({str(error).splitlines()[0]})",
+            hint=("lower loop.batch_size (raise loop.accumulate to keep the size of a step), or data.size"),
         ) from error

@@ -1,8 +1,8 @@
 """The one training loop: any recipe, one process or many, resumable to the bit.
 
-What a step does is a function of the settings and of (seed, epoch, position, rank): the order of the
-data, the jitter and the random numbers of the networks (dropout) are all drawn from it, so a checkpoint
-holds no random state and a resumed run takes the same steps as one that was never stopped.
+A step is a function of the settings and of (seed, epoch, position, rank), from which the order of the data,
+the jitter and the random numbers of the networks (dropout) are drawn. So a checkpoint stores no random state,
+and a resumed run takes the same steps as a run that was never stopped.
 """
 
 from __future__ import annotations
@@ -35,21 +35,22 @@ from jobs.training.update import GradientUpdater, learning_rate_factor
 from jobs.training.workers import TrainingWorker
 
 _ASK_GPU_EVERY = 20  # steps
-_DRAW_SECONDS = 20.0  # between drawings of the curves
+_DRAW_SECONDS = 20.0  # seconds between drawings of the curves
 
 
 @dataclass(frozen=True)
 class EpochSize:
-    """How many samples batches, steps and epochs have, all workers together."""
+    """Samples of a batch, a step and an epoch, of all workers together."""
 
     batch: int
     step: int
     steps: int
-    """Optimizer steps of an epoch."""
+    "Optimizer steps of an epoch."
 
     @classmethod
     def of(cls, settings: LoopSettings, summary: DataSummary, workers: int) -> EpochSize:
-        """With so many workers; what is left of the samples after the last whole step is not trained on."""
+        """Return the sizes for this many workers; samples after the last whole step of an epoch are left
+        out."""
         batch = settings.batch_size * workers
         step = batch * settings.accumulate
         return cls(batch, step, summary.train // step)
@@ -68,22 +69,22 @@ class EpochSize:
 
 
 class Loop:
-    """Trains a recipe in this process, as one of a group of workers. `Loop.begin` makes one.
+    """Trains a recipe in this process, as one of a group of workers; `Loop.begin` makes one.
 
-    It takes the steps and checks after each whether the loss is finite and whether a stop was requested;
-    writes checkpoints, the log and the progress; validates, and keeps the best weights; and in the end
-    scores the chosen weights and writes the bundle.
+    Responsible for: the steps, and after each the checks for a finite loss and a requested stop; checkpoints,
+    log and progress; validation and the best weights; at the end the final scores and the bundle. Networks,
+    losses and pictures are the recipe's, placement and restarts are `launch.py`'s.
 
     Args:
-        recipe: what to train; its data is open.
+        recipe: recipe to train, with its data open.
         run: the folder that everything is written to (by rank 0).
         display: where progress is shown (by rank 0).
-        state: as it was restored from the last checkpoint.
-        evaluator: judges the networks.
-        loader: of training batches.
-        size: of an epoch.
-        log: of the training, on rank 0.
-        tick_seconds: between updates of the progress line.
+        state: state of the training, restored from the last checkpoint.
+        evaluator: evaluates the networks.
+        loader: loads the training batches.
+        size: sizes of batch, step and epoch.
+        log: log of the training, on rank 0.
+        tick_seconds: seconds between updates of the progress line.
     """
 
     def __init__(
@@ -138,18 +139,18 @@ class Loop:
         wrap: Callable[[nn.Module], nn.Module] = lambda network: network,
         tick_seconds: float = TICK_SECONDS,
     ) -> Loop:
-        """Make the networks, bring back the last checkpoint if there is one, and begin the log.
+        """Make the networks, restore the last checkpoint if there is one, and open the log.
 
         Args:
-            recipe: what to train; its data must be open.
+            recipe: recipe to train, with its data open.
             run: the folder that everything is written to (by rank 0).
-            device: what to train on.
+            device: device to train on.
             display: where progress is shown (by rank 0).
             wrap: puts a network into its wrapper for distribution.
-            tick_seconds: between updates of the progress line.
+            tick_seconds: seconds between updates of the progress line.
 
         Raises:
-            TrainingError: the checkpoint is damaged or of other networks; or the workers see different data.
+            TrainingError: the checkpoint is damaged or of other networks, or the workers see different data.
         """
         worker = TrainingWorker(device.where)
         state = TrainingState.initialise(recipe, device, wrap)
@@ -158,7 +159,7 @@ class Loop:
         position = state.position
         worker.check_same((dict(recipe.summary.data), position.epoch, position.taken, position.step))
         if restored and worker.is_leader:
-            display.note(f"going on from epoch {position.epoch + 1}, step {position.step}")
+            display.note(f"resuming at epoch {position.epoch + 1}, step {position.step}")
         return cls(
             recipe,
             run,
@@ -172,13 +173,13 @@ class Loop:
         )
 
     def train(self) -> FinalMetrics:
-        """Train to the end and write the bundle; returns how good its weights are. On other ranks than 0 that
-        is without what rank 0 alone finds out.
+        """Train to the end and write the bundle; returns the metrics of its weights. On ranks other than 0
+        they lack the metrics that only rank 0 computes.
 
         Raises:
             Interrupted: a stop was requested; a checkpoint was written.
-            Diverged: a loss or weight is not finite any more, or above the limit.
-            StorageFull: an output could not be written; the last checkpoint is whole.
+            Diverged: a loss or weight is not finite, or a loss is above the limit.
+            StorageFull: an output could not be written; the last checkpoint is intact.
         """
         try:
             while self.state.position.epoch < self._settings.epochs and not self._is_out_of_patience():
@@ -194,7 +195,7 @@ class Loop:
         began = time.monotonic()
         seconds_before = position.seconds
         taken_before = position.taken
-        window: list[torch.Tensor] = []  # losses since they were logged
+        window: list[torch.Tensor] = []  # losses since the last log entry
         batches = self._loader.batches(
             position.epoch, settings.batch_size, self._worker.share, position.taken
         )
@@ -216,7 +217,7 @@ class Loop:
                     f"stopped at epoch {position.epoch + 1}, step {position.step} of {self._total_steps}, "
                     "with a checkpoint",
                     where=str(self._run.folder),
-                    hint=f"the same command with --name {self._run.name} goes on from there",
+                    hint=f"the same command with --name {self._run.name} resumes from there",
                 )
             if self._is_checkpoint_step() and not self._epoch_is_over():
                 self._write_checkpoint()
@@ -231,7 +232,7 @@ class Loop:
         return every is not None and self.state.position.step % every == 0
 
     def _step(self, batches: Iterator[Batch]) -> torch.Tensor:
-        """One optimizer step; returns its losses, one tensor on the device."""
+        """Take one optimizer step; returns its losses as one tensor on the device."""
         position = self.state.position
         self.state.scale_learning_rates(self._learning_rate_factor(position.taken))
         self._updater.progress = self._progress(position.taken)
@@ -252,21 +253,22 @@ class Loop:
         return mean
 
     def _learning_rate_factor(self, taken: int) -> float:
-        """For the step of this epoch that begins when `taken` samples are done. It is that of the step's
-        middle, so that neither the first nor the last step is for nothing."""
+        """Return the factor for the step of this epoch that begins after `taken` samples. It is taken at the
+        middle of the step, so that neither the first nor the last step has a rate of 0."""
         return learning_rate_factor(self._progress(taken + self._size.step / 2), self._settings)
 
     def _progress(self, taken: float) -> float:
-        """The share of the training that is over when `taken` samples of this epoch are done."""
+        """Return the share of the training that is done after `taken` samples of this epoch."""
         return (self.state.position.epoch + taken / self._size.samples) / self._settings.epochs
 
     def _check_step(self, losses: torch.Tensor) -> bool:
-        """Whether a stop was requested; raises if a loss is NaN, infinite or above the limit.
+        """Return whether a stop was requested; raises if a loss is NaN, infinite or above the limit.
 
-        The first bad step is kept on the device: asking a GPU for it waits for all work in its queue.
+        The first bad step is stored on the device: reading it from a GPU waits for all queued work.
         """
         position = self.state.position
-        step = torch.full((), position.step, device=self._device.where)  # made there: nothing waits
+        # Created on the device: there is no transfer to wait for.
+        step = torch.full((), position.step, device=self._device.where)
         fine = (losses.abs() <= self._settings.loss_limit).all()  # NaN compares false
         self._bad_step = torch.where(fine | (self._bad_step > 0), self._bad_step, step)
         every = 1 if self._device.where.type == "cpu" else _ASK_GPU_EVERY
@@ -275,7 +277,9 @@ class Loop:
         bad_step, stop = self._worker.max(int(self._bad_step), int(self._run.stop_requested()))
         if bad_step:
             values = ", ".join(f"{name} {value:.3g}" for name, value in self._named(losses).items())
-            raise self._diverged(f"the loss exploded at step {bad_step} (now, on this worker: {values})")
+            raise self._diverged(
+                f"a loss became NaN, infinite or too large at step {bad_step} (now, on this worker: {values})"
+            )
         return bool(stop)
 
     def _diverged(self, what: str) -> Diverged:
@@ -283,8 +287,10 @@ class Loop:
         return Diverged(
             f"{what}; loop.loss_limit is {self._settings.loss_limit:g}",
             where=f"last good checkpoint: {checkpoint}",
-            hint="try a lower learning rate, loop.warmup=0.05, loop.clip=1.0 or device.precision=fp32, under "
-            "another --name",
+            hint=(
+                "try a lower optimizer.learning_rate, loop.warmup=0.05, loop.clip=1.0 or "
+                "device.precision=fp32, with another --name"
+            ),
         )
 
     def _end_epoch(self) -> None:
@@ -307,7 +313,7 @@ class Loop:
             self._display.row(row, epoch_line(row, settings.epochs))
 
     def _epoch_row(self) -> dict[str, Any]:
-        """The numbers of the epoch that ends, all workers together."""
+        """Return the numbers of the finished epoch, over all workers."""
         position = self.state.position
         assert self.state.loss_sums is not None
         means = self._worker.sum(self.state.loss_sums) / (position.summed * self._worker.world)
@@ -338,7 +344,7 @@ class Loop:
             self._log.picture(step, "samples", image)
 
     def _validate(self) -> dict[str, float]:
-        """Score the held-out samples, and write the weights down if they are the best so far."""
+        """Score the held-out samples, and write the weights if they are the best so far."""
         self._scores = self._evaluator.score(self.state.evaluated_networks(), "val")
         means = self._scores.means
         position = self.state.position
@@ -362,7 +368,7 @@ class Loop:
         self._worker.on_leader(lambda: checkpoints.write(self._last_checkpoint, snapshot))
 
     def _finish(self) -> FinalMetrics:
-        """Score the chosen weights, draw what they do, write the bundle."""
+        """Score the chosen weights, draw their outputs, and write the bundle."""
         epoch = self.state.position.epoch
         if self._settings.weights == "best":
             epoch = self.state.load_best(self._best_checkpoint)
@@ -378,7 +384,7 @@ class Loop:
 
     def _write_bundle(self, scores: Scores, epoch: int) -> FinalMetrics:
         assert self._log is not None
-        self._log.write(self.state.rows, draw=True)  # it may have been killed before its last row
+        self._log.write(self.state.rows, draw=True)  # the run may have been killed before its last row
         networks = self.state.evaluated_networks()
         conclusion = self._evaluator.conclude(networks, self._judging, scores.samples, self._settings.samples)
         files = write_pictures(self._run, conclusion.pictures, conclusion.tables)

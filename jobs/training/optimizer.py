@@ -14,14 +14,16 @@ from genray.settings.base import Settings
 class OptimizerSettings(Settings):
     """Settings of one network's optimizer."""
 
-    kind: Literal["adam", "adamw"] = Field("adam", description="adamw decouples the weight decay")
-    learning_rate: float = Field(2e-4, gt=0, description="before warm-up and decay")
-    beta1: float = Field(0.5, ge=0, lt=1, description="momentum of the gradient (GANs: 0.5)")
-    beta2: float = Field(0.999, ge=0, lt=1, description="momentum of its square")
-    weight_decay: float = Field(0.0, ge=0, description="pull of the weights towards zero")
+    kind: Literal["adam", "adamw"] = Field("adam", description="optimizer (adamw decouples the weight decay)")
+    learning_rate: float = Field(
+        2e-4, gt=0, description="step size of the optimizer, before warm-up and decay"
+    )
+    beta1: float = Field(0.5, ge=0, lt=1, description="decay of the mean of the gradient (0.5 for GANs)")
+    beta2: float = Field(0.999, ge=0, lt=1, description="decay of the mean of the squared gradient")
+    weight_decay: float = Field(0.0, ge=0, description="weight decay, the pull of the weights towards zero")
 
     def make(self, network: nn.Module, *, fused: bool) -> Optimizer:
-        """The optimizer of `network`."""
+        """Return the optimizer of `network`."""
         cls = AdamW if self.kind == "adamw" else Adam
         return cls(
             network.parameters(),
@@ -33,8 +35,10 @@ class OptimizerSettings(Settings):
 
 
 class AdamSettings(OptimizerSettings):
-    """Settings of the optimizer, with what suits networks that have no adversary."""
+    """Settings of the optimizer, with defaults for networks without an adversary."""
 
-    kind: Literal["adam", "adamw"] = Field("adam", description="adamw decouples the weight decay")
-    learning_rate: float = Field(1e-3, gt=0, description="before warm-up and decay")
-    beta1: float = Field(0.9, ge=0, lt=1, description="momentum of the gradient")
+    kind: Literal["adam", "adamw"] = Field("adam", description="optimizer (adamw decouples the weight decay)")
+    learning_rate: float = Field(
+        1e-3, gt=0, description="step size of the optimizer, before warm-up and decay"
+    )
+    beta1: float = Field(0.9, ge=0, lt=1, description="decay of the mean of the gradient")

@@ -1,4 +1,4 @@
-"""What is trained. A recipe says which networks, data, losses and pictures; the loop does the rest."""
+"""Recipes: networks, data, losses and pictures of one kind of training. The loop does the rest."""
 
 from __future__ import annotations
 
@@ -29,35 +29,35 @@ from jobs.training.settings import TrainSettings
 S = TypeVar("S", bound=TrainSettings)
 
 Part = Literal["val", "test"]
-"""Held-out samples: those that choose the weights, those that judge them."""
+"Parts of the held-out samples: val chooses the weights, test judges them."
 
 Networks = Mapping[str, nn.Module]
 """By name."""
 
 TensorBatch = Sequence[torch.Tensor]
-"""The parts of a batch of the loader, as the networks take them."""
+"Parts of a batch of the loader, as the networks take them."
 
 Losses = dict[str, torch.Tensor]
 """Scalars by name, detached."""
 
 
 class Updater(Protocol):
-    """How a recipe's step updates networks. The loop's implementation adds mixed precision, gradient
+    """Updates networks in a recipe's step. The loop's implementation adds mixed precision, gradient
     accumulation, clipping and distribution."""
 
     progress: float
-    """The share of the training that is over, 0 to 1."""
+    "Share of the training that is done, 0 to 1."
 
     def update(self, network: str, loss: torch.Tensor) -> None:
         """Back-propagate `loss`, then update `network` (when enough gradients have been accumulated)."""
 
     def frozen(self, network: str) -> AbstractContextManager[nn.Module]:
-        """`network` for use inside another's loss: gradients pass through it, none stay in it."""
+        """Yield `network` for use in another network's loss: gradients pass through it, but it gets none."""
 
 
 @dataclass(frozen=True)
 class SampleScores:
-    """The metrics of one held-out sample, and its index in the part that it is of."""
+    """Metrics of one held-out sample, and its index in its part."""
 
     index: int
     metrics: dict[str, float]
@@ -65,12 +65,12 @@ class SampleScores:
 
 @dataclass(frozen=True)
 class EvaluationContext:
-    """What a recipe evaluates networks with: they are in evaluation mode, and gradients are off.
+    """Context of a recipe's evaluation: networks in evaluation mode, without gradients.
 
     Attributes:
-        networks: those of `Recipe.averaged`.
-        part: the held-out samples.
-        place: brings a part of a batch to the device, as the networks take it.
+        networks: the networks of `Recipe.averaged`.
+        part: part of the held-out samples.
+        place: moves a part of a batch to the device, as the networks take it.
     """
 
     networks: Networks
@@ -80,16 +80,16 @@ class EvaluationContext:
 
 @dataclass(frozen=True)
 class DataSummary:
-    """What a recipe found when it opened its data.
+    """Summary of the data that a recipe opened.
 
     Attributes:
-        train: samples of an epoch.
-        val: held-out samples.
-        bad: inputs that cannot be used.
-        data: for the bundle: fingerprint and counts.
-        lines: for a person: what will be trained on what.
+        train: number of samples of an epoch.
+        val: number of held-out samples.
+        bad: inputs that are set aside.
+        data: fingerprint and counts, for the bundle.
+        lines: lines that say what will be trained on which data.
         needs_ray: whether Ray Data streams the samples.
-        test: samples that the final weights are judged on; 0: the held-out ones.
+        test: number of samples that judge the final weights; 0: the held-out samples judge them.
     """
 
     train: int
@@ -103,7 +103,7 @@ class DataSummary:
 
 @dataclass(frozen=True)
 class Conclusion:
-    """What a recipe says about the final weights, beside the mean metrics."""
+    """Pictures, tables, calibration and metrics of the final weights, beside the mean metrics."""
 
     metrics: Mapping[str, float] = field(default_factory=dict)
     calibration: Mapping[str, Any] = field(default_factory=dict)
@@ -113,13 +113,13 @@ class Conclusion:
 
 @dataclass(frozen=True)
 class BundleSpec:
-    """What a recipe's bundle is.
+    """Description of a recipe's bundle.
 
     Attributes:
-        kind: what made it, such as pix2pix.
-        network: the name of the network in the recipe.
-        spec: what that was built from.
-        preprocessing: what is done to inputs.
+        kind: kind of the bundle, such as pix2pix.
+        network: name of the network in the recipe.
+        spec: structure of the network.
+        preprocessing: preprocessing of the inputs.
     """
 
     kind: str
@@ -129,19 +129,19 @@ class BundleSpec:
 
 
 class Recipe(ABC, Generic[S]):
-    """One kind of training. Subclasses are made from settings alone, in every worker."""
+    """One kind of training; every worker makes its own from the settings."""
 
     settings_class: ClassVar[type[TrainSettings]]
     headline: ClassVar[Sequence[str]] = ()
-    """Metrics that a report shows first; the first few if empty."""
+    "Metrics that a report shows first; if empty, the first few."
     sample: ClassVar[str] = "image"
-    """What a sample is called, in progress and reports."""
+    "Name of a sample in progress lines and reports."
     progress_losses: ClassVar[Sequence[str]] = ()
-    """Losses on the progress line; all if empty."""
+    "Losses on the progress line; if empty, all."
     averaged: ClassVar[Sequence[str]]
-    """Networks that validation and the bundle use: of these an exponential moving average is kept."""
+    "Networks that validation and the bundle use; each has an exponential moving average."
     channels_last_on_cpu: ClassVar[bool] = False
-    """Whether that layout was measured faster for these networks (on a GPU it always is)."""
+    ("Whether these networks were measured faster in channels-last layout on a CPU (on a GPU all are).")
 
     def __init__(self, settings: S) -> None:
         self.settings = settings
@@ -150,15 +150,15 @@ class Recipe(ABC, Generic[S]):
     @property
     @abstractmethod
     def metric(self) -> str:
-        """The validation metric that says which weights are best; smaller is better."""
+        """Name of the validation metric that chooses the best weights; smaller is better."""
 
     @property
     def can_use_gpu(self) -> bool:
-        """Whether there is a GPU implementation of the networks."""
+        """Whether the networks can run on a GPU."""
         return True
 
     def open(self, note: Callable[[str], None]) -> DataSummary:
-        """Find, check and (if small) load the data. Called again it returns the same.
+        """Find, check and (if small) load the data; a second call returns the same summary.
 
         Raises:
             DataError: the data cannot be trained on.
@@ -169,38 +169,38 @@ class Recipe(ABC, Generic[S]):
 
     @property
     def summary(self) -> DataSummary:
-        """What `open` found."""
+        """The summary of the data, after `open`."""
         assert self._summary is not None, "the data is not open"
         return self._summary
 
     @abstractmethod
     def open_data(self, note: Callable[[str], None]) -> DataSummary:
-        """See `open`, which calls this once."""
+        """Open the data; called once, by `open`."""
 
     @abstractmethod
     def loader(self, report: Callable[[BadInput], None]) -> Loader:
-        """Where training batches come from, after `open`; inputs found broken later go to `report`."""
+        """Return the loader of training batches, after `open`; inputs found broken later go to `report`."""
 
     def place(self, batch: NDArray[Any], where: torch.device) -> torch.Tensor:
-        """A part of a batch as the networks take it. Images, unless a recipe says otherwise:
+        """Convert a part of a batch to what the networks take. By default, images:
         (N, H, W, C) uint8 -> (N, C, H, W) float32 in [-1, 1]."""
         return to_network(batch, where)
 
     @abstractmethod
     def networks(self) -> dict[str, nn.Module]:
-        """New networks by name. torch's generator has been seeded."""
+        """Make new networks, by name; torch's generator is seeded before."""
 
     @abstractmethod
     def optimizer(self, network: str) -> OptimizerSettings:
-        """The optimizer settings of a network."""
+        """Return the optimizer settings of a network."""
 
     def make_optimizer(self, name: str, network: nn.Module) -> Optimizer:
-        """The optimizer of a network."""
+        """Return the optimizer of a network."""
         return self.optimizer(name).make(network, fused=self.settings.device.fused)
 
     @abstractmethod
     def step(self, networks: Networks, batch: TensorBatch, updater: Updater) -> Losses:
-        """One training step on `batch`: what the loader gave, after `place`."""
+        """Take one training step on `batch`, whose parts went through `place`; returns the losses."""
 
     @abstractmethod
     def validate(self, context: EvaluationContext, share: WorkerShare) -> list[SampleScores]:
@@ -208,13 +208,13 @@ class Recipe(ABC, Generic[S]):
 
     @abstractmethod
     def picture(self, context: EvaluationContext, indices: Sequence[int], title: str) -> NDArray[np.uint8]:
-        """A picture, (H, W, 3) uint8, of what the networks make of some of the held-out samples. Its columns'
-        headings begin with `title`."""
+        """Draw the networks' outputs for some of the held-out samples, (H, W, 3) uint8. The headings of its
+        columns begin with `title`."""
 
     def follow_up(self, work: FollowUp) -> None:
-        """Work of the recipe's own after the last epoch, before the final weights are judged; nothing unless
-        a recipe says otherwise. Runs on rank 0 and calls `work.report_step` often, by which the others know
-        that it goes on; a stop loses what it does not keep itself.
+        """Do the recipe's own work after the last epoch, before the final weights are judged; by default
+        nothing. It runs on rank 0 and calls `work.report_step` often, which tells the other ranks that it is
+        alive; a stop loses what it does not store itself.
 
         Raises:
             Interrupted: a stop was requested.
@@ -222,17 +222,17 @@ class Recipe(ABC, Generic[S]):
         return None
 
     def conclude(self, context: EvaluationContext, scores: Sequence[SampleScores]) -> Conclusion:
-        """Look at the final weights, whose scores of all held-out samples are given: pictures and tables for
-        the report, calibration for the bundle, metrics of all samples together. Runs on rank 0."""
+        """Return pictures and tables for the report, calibration for the bundle, and metrics of all samples
+        together, from the final weights and their scores of all held-out samples. Runs on rank 0."""
         return Conclusion()
 
     @abstractmethod
     def baselines(self) -> dict[str, dict[str, float]]:
-        """Metrics of trivial predictors on the samples that judge: what training has to beat."""
+        """Return the metrics of trivial predictors on the judging samples, which training has to beat."""
 
     @abstractmethod
     def bundle_spec(self) -> BundleSpec:
-        """What the bundle is, after `open`."""
+        """Return the description of the bundle, after `open`."""
 
     def save_bundle(
         self,

@@ -1,4 +1,4 @@
-"""The state of a training: networks, optimizers, averages and how far it is; saved and restored whole."""
+"""State of a training: networks, optimizers, averages and position; saved and restored as a whole."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ from jobs.training.update import is_averaging_step, moving_average, unwrapped
 
 @dataclass
 class Position:
-    """How far a run is."""
+    """Position of a run in its training."""
 
-    epoch: int = 0  # whole epochs done
-    taken: int = 0  # samples of the next one done, all workers together
+    epoch: int = 0  # finished epochs
+    taken: int = 0  # samples of the current epoch that are done, of all workers
     step: int = 0  # optimizer steps done
     best: float = math.inf  # the best validation metric so far
     best_epoch: int = 0
     stale: int = 0  # validations since then
-    seconds: float = 0.0  # spent on the epoch in progress
-    summed: int = 0  # steps of it whose losses are in the sums
+    seconds: float = 0.0  # seconds spent on the current epoch
+    summed: int = 0  # steps of the epoch whose losses are in the sums
 
 
 @dataclass
 class TrainingState:
-    """The networks of a training and everything else that changes from step to step.
+    """Networks of a training and everything else that changes from step to step.
 
     Attributes:
-        networks: by name, wrapped for distribution where there are several workers.
+        networks: networks by name, wrapped for distribution if there are several workers.
         optimizers: one per network.
-        averages: the moving averages of networks, where there are any.
+        averages: moving averages of networks, if there are any.
         evaluated: names of the networks that are validated and bundled.
-        learning_rates: of each network, before warm-up and decay.
-        device: where they are.
-        position: how far the run is.
-        loss_names: of the losses of a step.
-        loss_sums: of the losses in this epoch, in the order of their names.
-        rows: one for each epoch that is done.
+        learning_rates: learning rate of each network, before warm-up and decay.
+        device: device of the networks.
+        position: position of the run.
+        loss_names: names of the losses of a step.
+        loss_sums: sums of the losses in this epoch, in the order of their names.
+        rows: one for each finished epoch.
     """
 
     networks: dict[str, nn.Module]
@@ -67,11 +67,11 @@ class TrainingState:
     def initialise(
         cls, recipe: Recipe[Any], device: Device, wrap: Callable[[nn.Module], nn.Module]
     ) -> TrainingState:
-        """The state before the first step, drawn from the seed.
+        """Make the state before the first step, drawn from the seed.
 
         Args:
-            recipe: whose networks these are.
-            device: where they are placed.
+            recipe: recipe of the networks.
+            device: device of the networks.
             wrap: puts a network into its wrapper for distribution.
         """
         torch.manual_seed(recipe.settings.seed)
@@ -94,14 +94,14 @@ class TrainingState:
         )
 
     def scale_learning_rates(self, factor: float) -> float:
-        """Multiply every learning rate as given with `factor`; returns the first one."""
+        """Set every learning rate to its base value times `factor`; returns the first one."""
         for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rates[name] * factor
         return next(iter(self.learning_rates.values())) * factor
 
     def record_step(self, losses: torch.Tensor) -> None:
-        """Count a step that had these losses, and move the averages on."""
+        """Count a step with these losses, and update the averages."""
         self.position.step += 1
         self.position.summed += 1
         if is_averaging_step(self.position.step):
@@ -110,19 +110,19 @@ class TrainingState:
         self.loss_sums = losses.double() if self.loss_sums is None else self.loss_sums + losses
 
     def evaluated_networks(self) -> dict[str, nn.Module]:
-        """The networks that are validated and bundled, averaged where there is an average."""
+        """Return the networks that are validated and bundled, averaged if there is an average."""
         return {
             name: self.averages[name].module if name in self.averages else unwrapped(self.networks[name])
             for name in self.evaluated
         }
 
     def is_finite(self) -> bool:
-        """Whether every weight is a finite number."""
+        """Return whether every weight is a finite number."""
         checks = [torch.isfinite(p).all() for net in self.networks.values() for p in net.parameters()]
         return bool(torch.stack(checks).all())
 
     def snapshot(self, sums: torch.Tensor | None) -> Checkpoint:
-        """All of it as a checkpoint; `sums` are the losses of this epoch so far, over all workers."""
+        """Return the state as a checkpoint; `sums` are the losses of this epoch so far, over all workers."""
         networks = {name: unwrapped(network) for name, network in self.networks.items()}
         state = {
             "position": asdict(self.position),
@@ -133,13 +133,13 @@ class TrainingState:
         return checkpoints.collect(networks, self.averages, self.optimizers, state)
 
     def best_snapshot(self, metrics: dict[str, float]) -> Checkpoint:
-        """The evaluated networks alone."""
+        """Return only the evaluated networks, as a checkpoint."""
         return checkpoints.collect(
             self.evaluated_networks(), {}, {}, {"epoch": self.position.epoch, **metrics}
         )
 
     def restore(self, path: Path) -> bool:
-        """Go back to the checkpoint at `path`; returns whether there is one."""
+        """Restore the checkpoint at `path`; returns whether there is one."""
         saved = checkpoints.read(path)
         if saved is None:
             return False
@@ -151,9 +151,9 @@ class TrainingState:
                 average.load_state_dict(saved.part("ema", name))
         except (RuntimeError, ValueError) as error:
             raise TrainingError(
-                "the checkpoint is of other networks than these settings make",
+                "the checkpoint does not fit the networks of these settings",
                 where=str(path),
-                hint="give another --name, or move the run's folder away",
+                hint="give another --name, or move the folder of the run away",
             ) from error
         self.position = Position(**saved.state["position"])
         self.loss_names = saved.state["names"]
@@ -163,7 +163,7 @@ class TrainingState:
         return True
 
     def load_best(self, path: Path) -> int:
-        """Put the weights of `best_snapshot` into the evaluated networks; returns their epoch.
+        """Load the weights of `best_snapshot` into the evaluated networks; returns their epoch.
 
         Raises:
             TrainingError: nothing has been validated.
@@ -171,7 +171,8 @@ class TrainingState:
         best = checkpoints.read(path)
         if best is None:
             raise TrainingError(
-                "no weights are the best: nothing was validated", hint="set loop.weights=last"
+                "there are no best weights: no epoch was validated",
+                hint="set loop.weights=last, or loop.validate_every to at most loop.epochs",
             )
         for name, network in self.evaluated_networks().items():
             network.load_state_dict(best.part("net", name))

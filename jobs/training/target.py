@@ -1,4 +1,4 @@
-"""A training target: checks everything first, then runs the loop here or in a group of Ray workers."""
+"""Training targets: check everything first, then run the loop here or in a group of Ray workers."""
 
 from __future__ import annotations
 
@@ -28,23 +28,24 @@ S = TypeVar("S", bound=TrainSettings)
 
 
 class Training(Generic[S]):
-    """What the command needs of a training target."""
+    """A training target, as the command uses it."""
 
     def __init__(self, recipe: type[Recipe[S]]) -> None:
         self._recipe = recipe
         self.settings_class = recipe.settings_class
 
     def recipe(self, settings: S) -> Recipe[S]:
-        """What `settings` train: by which metric its weights are chosen, whether on a GPU. Opens nothing."""
+        """Return the recipe of `settings`, which tells its metric and whether it can use a GPU. Opens
+        nothing."""
         return self._recipe(settings)
 
     def prepare(
         self, settings: S, target: str, name: str | None, note: Callable[[str], None]
     ) -> PreparedTraining:
-        """Open the data and find everything that is wrong with it and the settings.
+        """Open the data, and check it and the settings.
 
         Raises:
-            UsageError: the training cannot work.
+            UsageError: data or settings cannot be used.
         """
         recipe = self.recipe(settings)
         run = Run.named(settings.runs, name, target)
@@ -54,7 +55,7 @@ class Training(Generic[S]):
         per_step = loop.batch_size * loop.worker_range[1] * loop.accumulate
         if summary.train < per_step:
             raise DataError(
-                f"{summary.train} training samples do not fill one step of {per_step}",
+                f"the data has {summary.train} training samples, but one step takes {per_step}",
                 where="loop.batch_size",
                 hint="lower loop.batch_size, loop.accumulate or loop.workers",
             )
@@ -62,25 +63,25 @@ class Training(Generic[S]):
 
 
 def settings_record(settings: TrainSettings) -> SettingsRecord:
-    """The settings of a training as its run keeps them."""
+    """Return the settings of a training as its run stores them."""
     return SettingsRecord(flatten(settings), flatten(type(settings)()), CHANGEABLE_SETTINGS)
 
 
 def change_judgement(changes: Sequence[SettingChange]) -> bool:
-    """Whether a finished run with these changes has to be judged again."""
+    """Return whether a finished run with these changes has to be judged again."""
     return any(is_listed(change.key, EVALUATION_SETTINGS) for change in changes)
 
 
 @dataclass(frozen=True)
 class PreparedTraining:
-    """A training that has been checked and can be run.
+    """A training that was checked and can be run.
 
     Attributes:
-        recipe: what is trained; its data is open.
-        target: the name of the target.
-        training_run: the folder.
-        summary: what was found in the data.
-        tick_seconds: between updates of the progress line.
+        recipe: recipe to train, with its data open.
+        target: name of the target.
+        training_run: the run's folder.
+        summary: summary of the data.
+        tick_seconds: seconds between updates of the progress line.
     """
 
     recipe: Recipe[Any]
@@ -91,7 +92,7 @@ class PreparedTraining:
 
     @property
     def lines(self) -> Sequence[str]:
-        """What will be trained on what, for a person."""
+        """Lines that say what will be trained on which data."""
         loop = self._settings.loop
         fewest, most = loop.worker_range
         workers = f"{most} workers" if fewest == most else f"{fewest} to {most} workers"
@@ -111,26 +112,26 @@ class PreparedTraining:
         return settings
 
     def needs_ray(self, attached: bool) -> bool:
-        """Whether Ray has to run. One worker trains in this process, unless this process is only the
-        driver of a cluster, where the worker belongs on a node with the right hardware."""
+        """Return whether Ray has to run. One worker trains in this process, unless this process is the driver
+        of a job on a cluster, where the worker belongs on a node with the right hardware."""
         return attached or self._settings.loop.worker_range != (1, 1) or self.summary.needs_ray
 
     def demand(self, have: Resources) -> Demand:
-        """What the training asks for, where there is `have`."""
+        """Return the resources that the training needs, of the available ones `have`."""
         loop = self._settings.loop
         data_cpus = 1.0 if self.summary.needs_ray else 0.0
         gpu = self.recipe.can_use_gpu and use_gpu(self._settings.device, have.gpus)
         cpus = loop.cpus_per_worker
         if cpus is None:
-            # An equal part of a node's CPUs, in halves, so that the workers fit their nodes.
+            # An equal share of a node's CPUs, rounded down to halves, so that the workers fit their nodes.
             workers_per_node = -(-loop.worker_range[1] // have.nodes)
             cpus = max(0.5, (have.cpus / have.nodes - data_cpus) / workers_per_node // 0.5 * 0.5)
             if data_cpus and gpu:
-                cpus = min(cpus, 2.0)  # a GPU's worker mostly waits; the others decode for it
+                cpus = min(cpus, 2.0)  # the worker of a GPU mostly waits; other CPUs decode for it
         return Demand(loop.worker_range, cpus, float(gpu), data_cpus)
 
     def run(self, display: Display, have: Resources, attached: bool) -> TrainingOutcome:
-        """Train, or go on with the run of that name, to the end.
+        """Train to the end, or resume the run of that name.
 
         Raises:
             GenrayError: see `Loop.train`; RunError if the run cannot be used.
@@ -140,11 +141,11 @@ class PreparedTraining:
         with run.locked():
             changes = run.adopt(settings_record(self._settings), {"target": self.target, **self.summary.data})
             for change in changes:
-                display.note(f"changed: {change}")
+                display.note(f"setting changed: {change}")
             outcome = run.read_outcome()
             is_finished = outcome is not None and outcome.epochs >= self._settings.loop.epochs
             if outcome is not None and is_finished and not change_judgement(changes):
-                display.note(f"{run.name} is finished already")
+                display.note(f"the run {run.name} is finished already; give another --name for a new one")
                 return outcome
             self._clear_leftovers()
             display.note(f"run: {run.folder}")
@@ -167,7 +168,7 @@ class PreparedTraining:
         return outcome
 
     def _clear_leftovers(self) -> None:
-        """Forget how the run ended before, and list the inputs that cannot be used."""
+        """Delete the previous end of the run, and list the inputs that are set aside."""
         run = self.training_run
         run.outcome.unlink(missing_ok=True)
         run.clear_stop()
@@ -176,7 +177,7 @@ class PreparedTraining:
             run.add_set_aside(bad)
 
     def _fit(self, display: Display, demand: Demand, *, attached: bool) -> FinalMetrics:
-        """Run the loop through Ray Train: in this process, which starts no Ray, or in a group of workers."""
+        """Run the loop through Ray Train: in this process, without starting Ray, or in a group of workers."""
         os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
         logging.getLogger("ray.train").setLevel(logging.WARNING)
         from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -192,7 +193,7 @@ class PreparedTraining:
             work = partial(train_here, self.recipe, run, display, gpu=gpu, tick_seconds=self.tick_seconds)
         else:
             work = partial(train_in_worker, self._worker_task(demand))
-        # The types of these know neither returned values nor elastic groups.
+        # Ray's types lack returned values and elastic groups.
         make_trainer: Any = TorchTrainer
         make_scaling: Any = ScalingConfig
         trainer = make_trainer(
@@ -228,6 +229,6 @@ class PreparedTraining:
 
 
 def ask_to_stop(run: Run, display: Display) -> None:
-    """Ask `run` to stop, and say so."""
+    """Ask `run` to stop, and show a note."""
     run.request_stop()
-    display.note("stopping after this step, with a checkpoint (once more: stop at once)")
+    display.note("stopping after this step, with a checkpoint (press Ctrl-C again to stop at once)")

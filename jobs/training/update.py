@@ -1,5 +1,5 @@
-"""How a loss becomes an update: mixed precision, accumulation, clipping, distribution; and how the learning
-rate and the moving averages go on from step to step."""
+"""Updates of the networks from a loss, with mixed precision, accumulation, clipping and distribution; the
+schedule of the learning rate, and the moving averages."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from torch.optim import Optimizer
 
 from jobs.training.settings import LoopSettings
 
-_FIRST_STEPS = 32  # after each of these the averages are updated
-_STEPS_BETWEEN = 8  # updates of the averages later
+_FIRST_STEPS = 32  # steps at first, after each of which the averages are updated
+_STEPS_BETWEEN = 8  # steps between later updates of the averages
 
 
 class GradientUpdater:
     """The loop's `Updater`: see `jobs/training/recipe.py`.
 
     Args:
-        networks: by name, wrapped for distribution where there are several workers.
+        networks: networks by name, wrapped for distribution if there are several workers.
         optimizers: one per network.
-        accumulate: batches whose gradients make one step.
-        clip: largest gradient norm, or None.
+        accumulate: batches whose gradients are accumulated for one step.
+        clip: largest norm of a gradient; None: no limit.
     """
 
     def __init__(
@@ -46,7 +46,8 @@ class GradientUpdater:
 
     @contextmanager
     def batch(self, index: int) -> Iterator[bool]:
-        """Around the recipe's step on batch `index` of those accumulated; yields whether it applies them."""
+        """Wrap the recipe's step on batch `index` of the accumulated ones; yields whether the step is
+        applied."""
         self._applies = index == self._accumulate - 1
         with ExitStack() as stack:
             if not self._applies:
@@ -63,13 +64,13 @@ class GradientUpdater:
         if self._clip is not None:
             nn.utils.clip_grad_norm_(self._networks[network].parameters(), self._clip)
         self._optimizers[network].step()
-        # Autocast keeps half-precision copies of weights until its block ends; these are old now.
+        # Autocast caches half-precision copies of the weights until its block ends; they are outdated now.
         torch.clear_autocast_cache()
         self._optimizers[network].zero_grad(set_to_none=True)
 
     @contextmanager
     def frozen(self, network: str) -> Iterator[nn.Module]:
-        # Without its wrapper, which would wait for gradients that never come.
+        # Without its wrapper, which would wait for gradients that never arrive.
         module = unwrapped(self._networks[network])
         parameters = list(module.parameters())
         for parameter in parameters:
@@ -82,15 +83,15 @@ class GradientUpdater:
 
 
 def unwrapped(network: nn.Module) -> nn.Module:
-    """The network without the wrapper that synchronises its gradients."""
+    """Return the network without the wrapper that synchronises its gradients."""
     return network.module if isinstance(network, DistributedDataParallel) else network
 
 
 def learning_rate_factor(progress: float, settings: LoopSettings) -> float:
-    """What the learning rate is multiplied with when the share `progress` (0 to 1) of the training is over.
+    """Return the factor of the learning rate after the share `progress` (0 to 1) of the training.
 
-    Rises linearly over `warmup`, stays 1 until `decay_start`, then falls to 0 at the end; linear from
-    one half on is the schedule of pix2pix (100 epochs constant, 100 falling).
+    It rises linearly over `warmup`, stays 1 until `decay_start`, then falls to 0 at the end. A linear decay
+    from one half on is the schedule of pix2pix (100 epochs constant, 100 falling).
     """
     if progress < settings.warmup:
         return progress / settings.warmup
@@ -101,17 +102,17 @@ def learning_rate_factor(progress: float, settings: LoopSettings) -> float:
 
 
 def is_averaging_step(step: int) -> bool:
-    """Whether the moving averages are updated after optimizer step `step` (from 1): after each of the
-    first 32, then after every eighth. Reading and writing all weights at each would cost an eighth of a
-    step at batch 1, for the same average."""
+    """Return whether the moving averages are updated after optimizer step `step` (from 1): after each of the
+    first 32 steps, then after every eighth. An update after every step would cost an eighth of a step at
+    batch 1, for the same average."""
     return step <= _FIRST_STEPS or step % _STEPS_BETWEEN == 0
 
 
 def moving_average(decay: float) -> Callable[[Sequence[torch.Tensor], Sequence[torch.Tensor], Any], None]:
-    """An exponential moving average for `AveragedModel`, of decay `decay` per step.
+    """Return the update of `AveragedModel` for an exponential moving average with `decay` per step.
 
-    It rises to that as updates are made, min(decay, (1 + updates) / (10 + updates)), so that a young
-    average is not held back by the first weights.
+    The decay rises with the number of updates, min(decay, (1 + updates) / (10 + updates)), so that a new
+    average does not depend on the first weights for long.
     """
 
     @torch.no_grad()

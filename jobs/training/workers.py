@@ -1,4 +1,4 @@
-"""One process of a training: its place among the others, and agreeing with them."""
+"""One worker of a training: its rank, and collective operations with the others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class TrainingWorker:
-    """Rank and size of the group, and its collectives; alone, they cost nothing."""
+    """Rank and size of the group, and its collective operations, which are free with one worker."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -26,7 +26,7 @@ class TrainingWorker:
         self.share = WorkerShare(self.rank, self.world)
 
     def max(self, *values: int) -> list[int]:
-        """The largest of each of `values` over the workers."""
+        """Return the largest of each of `values` over the workers."""
         if not self.distributed:
             return list(values)
         tensor = torch.tensor(values, device=self._device)
@@ -34,13 +34,13 @@ class TrainingWorker:
         return [int(value) for value in tensor]
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """`values` added up over the workers, in place."""
+        """Sum `values` over the workers, in place."""
         if self.distributed:
             distributed.all_reduce(values)
         return values
 
     def gather(self, items: list[T]) -> list[T]:
-        """The items of all workers, in the order of their ranks."""
+        """Return the items of all workers, in the order of their ranks."""
         if not self.distributed:
             return items
         lists: list[list[T]] = [[] for _ in range(self.world)]
@@ -48,8 +48,8 @@ class TrainingWorker:
         return [item for part in lists for item in part]
 
     def on_leader(self, work: Callable[[], Any]) -> None:
-        """Do `work` on rank 0 while the others wait. If it fails, all of them raise its error:
-        a rank that went on alone would wait for the others forever."""
+        """Do `work` on rank 0 while the others wait. If it fails, all ranks raise its error: a rank that
+        continued would wait for the others without end."""
         shared: list[GenrayError | None] = [None]
         if self.is_leader:
             try:
@@ -64,10 +64,10 @@ class TrainingWorker:
             raise error
 
     def check_same(self, value: object) -> None:
-        """Raise on all workers if they do not all hold the same `value`.
+        """Raise on all workers if their `value` is not the same.
 
         Raises:
-            TrainingError: they would not take the same steps, and one would wait for another for ever.
+            TrainingError: the values differ, so that the workers would not take the same steps.
         """
         values = self.gather([value])
         if any(other != values[0] for other in values):
@@ -79,7 +79,7 @@ class TrainingWorker:
             raise error
 
     def share_buffers(self, network: nn.Module) -> None:
-        """Give every worker rank 0's buffers (running averages): those are what the bundle gets."""
+        """Copy rank 0's buffers (running averages) to every worker, as the bundle gets those."""
         if self.distributed:
             for buffer in network.buffers():
                 distributed.broadcast(buffer, src=0)

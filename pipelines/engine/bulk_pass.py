@@ -1,4 +1,4 @@
-"""A pass: once over all inputs, doing what the ledger does not have. A run takes as many as it needs."""
+"""Passes of a bulk run: each goes once over all inputs and processes those that the ledger lacks."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ from pipelines.storage.output import Output, PassRecord, RunHeader, timestamp
 from pipelines.storage.sinks import Sink, TableSink, open_sink
 
 Note = Callable[[str], None]
-Settings = Mapping[str, Any]  # flat, as the header has them
+Settings = Mapping[str, Any]  # flat, as in the header
 
-_MOST_PROBLEMS = 5  # that are named
+_MOST_PROBLEMS = 5  # most paths that are named
 
 
 @dataclass
 class Pass:
     """The newest pass of an output, which this process holds.
 
-    Responsible for: taking the output over from whoever wrote to it before; the plan of what is left to do;
-    what the step fits to the user's images; the header; tidying up at the end.
+    Responsible for: taking the output over from earlier passes; the plan of the remaining inputs; the step's
+    fit to the user's images; the header; cleaning up at the end. The work itself is left to `pool.py`.
 
     Args:
-        step: what is done.
+        step: the step to run.
         source: the inputs.
-        output: where the results go.
-        sinks: that write there.
+        output: output of the results.
+        sinks: sinks of the output.
         note: takes lines for a person.
-        header: of the run.
-        crashed: what is known of the passes before that died as a whole: their driver was killed.
-        listing: the inputs, as they were found.
-        inputs: how many it has to do.
-        keys_before: of the ledger, when the plan was made.
-        rows_before: of the ledger then.
+        header: header of the run.
+        crashed: attempt that earlier passes left when their driver was killed.
+        listing: result of listing the inputs.
+        inputs: number of inputs to process.
+        keys_before: keys of the ledger when the plan was made.
+        rows_before: rows of the ledger then.
     """
 
     step: Step[Any]
@@ -70,16 +70,16 @@ class Pass:
         target: str,
         note: Note,
     ) -> Pass:
-        """Take the output over, write the header, list the inputs and write the plan. Of what is to be made
-        again the outputs are deleted: it may not come to that.
+        """Take the output over, write the header, list the inputs and write the plan. Outputs that are to be
+        made again are deleted, as the pass may stop before it makes them.
 
         Args:
             step, source, output, note: see the class.
-            settings: flat.
-            target: of the command.
+            settings: settings, flat.
+            target: name of the target.
 
         Raises:
-            RunError: the output's images were made in another way.
+            RunError: the output's images were made with other settings.
         """
         sinks = _open_sinks(step, output)
         crashed, header = _take_over(step, output, settings, target)
@@ -115,17 +115,17 @@ class Pass:
 
     @property
     def record(self) -> PassRecord:
-        """What the header says of it."""
+        """The header's record of this pass."""
         return self.header.passes[-1]
 
     @property
     def number(self) -> int:
-        """The first has 1."""
+        """Number of the pass, from 1."""
         return self.record.number
 
     @property
     def gone(self) -> int:
-        """Inputs that the ledger has, and the store no more."""
+        """Number of inputs that the ledger has but the store no longer contains."""
         return len(self.listing.index) - self.listing.recorded
 
     def prepare(self) -> None:
@@ -140,10 +140,10 @@ class Pass:
         self.output.write_header(self.header)
 
     def end(self, rates: PassRates) -> PassEnd:
-        """Tidy up, and write the header."""
+        """Clean up, and write the header."""
         ledger = self.output.ledger
         self.output.attempts.clear()
-        # What a worker of an earlier pass still wrote, after this one had listed, is done twice.
+        # Rows that a worker of an earlier pass still wrote after this pass had listed are duplicates.
         for key in ledger.keys() - self.keys_before:
             if pass_of_key(key) < self.number:
                 ledger.remove(key)
@@ -163,20 +163,20 @@ class Pass:
 
     def _note_listing(self) -> None:
         listing = self.listing
-        self.note(f"{listing.listed} images, {self.inputs} to do")
+        self.note(f"{listing.listed} images listed, {self.inputs} to process")
         if listing.changed:
-            self.note(f"{len(listing.changed)} have changed since they were done: done again")
+            self.note(f"{len(listing.changed)} changed since they were processed: processed again")
         if listing.retried:
-            self.note(f"{len(listing.retried)} failed before: tried again")
+            self.note(f"{len(listing.retried)} failed before: processed again")
         if self.gone:
-            self.note(f"{self.gone} of the ledger are no longer in the input: their outputs are kept")
+            self.note(f"{self.gone} images of the ledger are no longer in the input: their outputs remain")
         for bad in listing.problems[:_MOST_PROBLEMS]:
-            self.note(f"not listed: {visible(bad.path)}: {visible(bad.detail)}")
+            self.note(f"not listed: {visible(bad.path)} ({visible(bad.detail)})")
 
 
 @dataclass(frozen=True)
 class PassEnd:
-    """What the ledger says altogether when a pass has ended, and how many inputs of the pass are in it."""
+    """Summary of the ledger after a pass, and the number of the pass's inputs in it."""
 
     summary: LedgerSummary
     recorded: int
@@ -193,17 +193,17 @@ def _open_sinks(step: Step[Any], output: Output) -> list[Sink | TableSink]:
 def _take_over(
     step: Step[Any], output: Output, settings: Settings, target: str
 ) -> tuple[Attempt | None, RunHeader]:
-    """Take the output from whoever wrote to it before; with --retry all, what they made is deleted.
+    """Take the output over from earlier passes; with --retry all, their results are deleted.
 
     Returns:
-        What is known of passes that died as a whole, and the header with the new pass.
+        The attempt that killed passes left, and the header with the new pass.
     """
     identity = dict(step.identity())
     unfinished = output.attempts.clear()
     before = output.read_header() or RunHeader(target)
     lasting = {key: value for key, value in settings.items() if not may_change(key)}
     again = step.settings.retry == "all"
-    # Interrupted, it goes on: it would never end where something fails now and then.
+    # An interrupted --retry all resumes: if it restarted, it might never finish.
     goes_on = again and before.again == lasting
     keys = output.ledger.keys()
     if again and not goes_on:
@@ -229,7 +229,7 @@ def _take_over(
 
 
 def _count_deaths(before: RunHeader, unfinished: Attempt | None) -> int:
-    """How many passes in a row, up to the last, died as a whole."""
+    """Count the last passes in a row whose driver was killed."""
     last = before.passes[-1] if before.passes else PassRecord(0)
     if unfinished is None or last.ended is not None:
         return 0
@@ -239,8 +239,8 @@ def _count_deaths(before: RunHeader, unfinished: Attempt | None) -> int:
 def _drop_results(
     output: Output, sinks: Iterable[Sink | TableSink], settings: BulkSettings, paths: Set[str]
 ) -> None:
-    """Forget what was made of the inputs `paths`."""
-    if settings.write.container == "files":  # of others the sinks forget their parts
+    """Delete the results of the inputs `paths`."""
+    if settings.write.container == "files":  # the sinks delete the parts of other results
         _delete(output, output.ledger.outputs(paths))
     for sink in sinks:
         sink.drop(paths)

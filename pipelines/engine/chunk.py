@@ -1,7 +1,7 @@
-"""What comes of a chunk's inputs: images on their way, their outputs, and their rows in the ledger.
+"""Inputs of a chunk in progress, their outputs, and their rows in the ledger.
 
-Outputs are written one by one, the rows in pieces, every few seconds. A piece is committed as a whole: first
-its outputs, then the rows that speak of them.
+Outputs are written one by one, rows in pieces, every few seconds. A piece is committed as a whole: first its
+outputs, then the rows that refer to them.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from pipelines.storage.ledger import DONE, FAILED, SKIPPED, TIMES, LedgerRow
 from pipelines.storage.sinks import Sink, TableSink
 
 ReportCounts = Callable[[Mapping[str, float]], bool]
-"""Takes counts of what was done since the last call; returns whether to stop."""
+"Takes the counts since the last call; returns whether to stop."
 
 _REPORT_SECONDS = 0.5
-_MAX_DETAIL = 500  # characters
+_MAX_DETAIL = 500  # most characters of a detail
 
 
 @dataclass
 class StageTimes:
-    """Milliseconds of an input in each stage: the columns of the ledger; None where it was not."""
+    """Milliseconds of an input in each stage, the columns of the ledger; None for stages that it skipped."""
 
     read_ms: float | None = None
     decode_ms: float | None = None
@@ -41,20 +41,20 @@ class StageTimes:
 
 @dataclass
 class ImageTask:
-    """An input on its way through a worker.
+    """An input in progress in a worker.
 
     Args:
-        planned: the input, and the name of its output.
-        data: its bytes, from when it was read until it is through.
-        photo: what they were decoded to.
-        is_decoded: whether nothing is left to decode.
-        bad: why it cannot be used.
-        result: what the step made of it.
-        weight: decoded bytes that it is counted with in the worker's memory.
-        times: in each stage so far.
-        bytes_out: of all its outputs.
-        output: where the first of them is; `sha256` is of that.
-        also: where the others are.
+        planned: input, and name of its output.
+        data: its bytes, while it is in progress.
+        photo: the decoded image.
+        is_decoded: whether decoding is finished.
+        bad: reason why it cannot be used.
+        result: result of the step.
+        weight: decoded bytes that count towards the worker's memory.
+        times: time in each stage so far.
+        bytes_out: bytes of all its outputs.
+        output: path of the first output; `sha256` is its checksum.
+        also: paths of further outputs.
     """
 
     planned: PlannedInput
@@ -71,13 +71,13 @@ class ImageTask:
     sha256: str = ""
 
     def release(self) -> None:
-        """Let go of bytes and pixels, whoever may still name the task."""
+        """Free bytes and pixels, although the task may still be referenced."""
         self.data = b""
         self.photo = None
         self.result = None
 
     def ledger_row(self) -> LedgerRow:
-        """The row of an input that is through."""
+        """Return the ledger row of a finished input."""
         item = self.planned.item
         scores = ImageScores() if self.result is None else self.result.scores
         row = LedgerRow(
@@ -112,12 +112,12 @@ class ImageTask:
 
 
 class OutputWriter:
-    """Writes results to a sink and a table. Any thread may write; one commits when none does.
+    """Writes results to a sink and a table. Any thread may write; one thread commits while none writes.
 
     Args:
-        settings: of the files.
-        sink: takes the images.
-        table: takes the rows, if the step has any.
+        settings: settings of the files.
+        sink: sink of the images.
+        table: sink of the step's rows, if it has any.
     """
 
     def __init__(self, settings: WriteSettings, sink: Sink, table: TableSink | None) -> None:
@@ -126,7 +126,7 @@ class OutputWriter:
         self._table = table
 
     def write(self, task: ImageTask) -> ImageTask:
-        """Encode and write what was made of an input; what cannot be is noted in the task."""
+        """Encode and write the results of an input; failures are recorded in the task."""
         assert task.result is not None
         row = task.result.row
         try:
@@ -142,19 +142,19 @@ class OutputWriter:
         return task
 
     def commit(self, key: str) -> None:
-        """Make what was written since the last time last."""
+        """Commit everything written since the last commit."""
         self._sink.commit(key)
         if self._table is not None:
             self._table.commit(key)
 
     def discard(self) -> None:
-        """Forget what was written since the last commit."""
+        """Discard everything written since the last commit."""
         self._sink.discard()
         if self._table is not None:
             self._table.discard()
 
     def _outputs(self, task: ImageTask, result: StepResult) -> Iterator[tuple[str, Photo | bytes]]:
-        """The images to write, and their paths."""
+        """Return the images to write, and their paths."""
         output = task.planned.output
         first = self._copy(task, result) or result.photo
         if first is not None:
@@ -163,7 +163,7 @@ class OutputWriter:
             yield f"{output}{behind}{PurePosixPath(output).suffix}", photo
 
     def _copy(self, task: ImageTask, result: StepResult) -> Photo | bytes | None:
-        """What is written of an input that stays as it is: its bytes, unless another format was asked for."""
+        """Return the output of an unchanged input: its bytes, unless settings ask for another format."""
         if result.copy is None or task.photo is None:
             return result.copy
         same_format = output_format(task.photo, self._settings, task.planned.output) == task.photo.format
@@ -187,12 +187,12 @@ class OutputWriter:
 
 
 class ChunkRecord:
-    """The rows of an attempt at a chunk that are not in the ledger yet, and counts that were not reported.
+    """Rows of an attempt at a chunk that are not committed yet, and counts that are not reported yet.
 
     Args:
-        commit_seconds: between two pieces.
-        commit_piece: writes a piece, by its number.
-        holds_chunk: whether the chunk is still this attempt's.
+        commit_seconds: seconds between two pieces.
+        commit_piece: writes a piece of this number.
+        holds_chunk: returns whether this attempt still owns the chunk.
         report: see `ReportCounts`.
     """
 
@@ -213,15 +213,15 @@ class ChunkRecord:
         self._committed = time.monotonic()
         self._reported = self._committed
         self.stopped = False
-        """Whether the attempt is to end: by request, or because the chunk is another's."""
+        "Whether the attempt has to stop: by request, or because another one owns the chunk."
 
     @property
     def is_commit_due(self) -> bool:
-        """Whether it is time to write what is there."""
+        """Return whether it is time to commit."""
         return bool(self._rows) and time.monotonic() - self._committed > self._commit_seconds
 
     def add(self, rows: Sequence[LedgerRow]) -> None:
-        """Take the rows of inputs that are through."""
+        """Add the rows of finished inputs."""
         self._rows += rows
         for row in rows:
             for name, count in _counts(row).items():

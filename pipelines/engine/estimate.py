@@ -1,4 +1,4 @@
-"""An estimate: how long a bulk run would take, from a sample of its own images."""
+"""Estimate of the duration of a bulk run, from a sample of its own images."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pipelines.storage.ledger import FAILED, TIMES, Ledger, LedgerIndex, LedgerR
 
 @dataclass(frozen=True)
 class SampleFigures:
-    """The images that were measured, how many of them failed, and the megapixels of one."""
+    """Number of measured images, of failed ones, and the megapixels of an image."""
 
     images: int
     failed: int
@@ -35,16 +35,16 @@ class SampleFigures:
 
 @dataclass(frozen=True)
 class Estimate:
-    """How long a bulk run would take.
+    """Estimated duration of a bulk run.
 
     Args:
-        images, gigabytes: of the input; listing it took `listing_seconds`.
-        sample: what was measured.
-        stage_seconds: of an image.
-        start_seconds: until a worker is ready.
-        images_per_second: of one worker.
-        workers: that would work here, and the `hours` that they would take.
-        workers_needed: to do it in time, and the `hours_with_them`.
+        images, gigabytes: size of the input; listing it took `listing_seconds`.
+        sample: figures of the sample.
+        stage_seconds: seconds of an image in each stage.
+        start_seconds: seconds until a worker is ready.
+        images_per_second: speed of one worker.
+        workers: workers on this machine, and their `hours`.
+        workers_needed: workers for the time limit, and their `hours_with_them`.
     """
 
     images: int
@@ -64,14 +64,14 @@ class Estimate:
         return asdict(self)
 
     def rows(self, hours: float) -> Iterator[tuple[str, str]]:
-        """Names and values for the terminal; `hours`: in which it should be done."""
+        """Return names and values for the terminal; `hours` is the time limit."""
         size = f"{self.images}, {self.gigabytes:.3g} GB"
         yield "images", f"{size}, listed in {self.listing_seconds:.1f} s"
         sample = self.sample
         measured = f"{sample.images} of {sample.megapixels:.2g} megapixels"
         yield "sample", f"{measured}, {sample.failed} failed"
         stages = (f"{stage} {1e3 * seconds:.1f}" for stage, seconds in self.stage_seconds.items())
-        yield "ms an image", "  ".join(stages)
+        yield "ms per image", "  ".join(stages)
         yield "one worker", f"{self.images_per_second:.3g} images/s"
         yield f"{self.workers} here", duration(self.hours * 3600)
         needed = f"{self.workers_needed} workers ({duration(self.hours_with_them * 3600)})"
@@ -81,16 +81,16 @@ class Estimate:
 def estimate(
     step: Step[Any], have: Resources, *, images: int, hours: float, note: Callable[[str], None]
 ) -> Estimate:
-    """List the whole input, do a sample of it into a temporary folder with one worker, and reckon.
+    """List the whole input, process a sample of it into a temporary folder with one worker, and extrapolate.
 
     Args:
-        step: what would be run; nothing is written to its output.
-        have: what there is to run on.
-        images: of the sample, at most 64.
-        hours: in which it should be done.
+        step: step to estimate; nothing is written to its output.
+        have: available resources.
+        images: number of images of the sample, at most 64.
+        hours: time limit.
 
     Raises:
-        DataError: there is nothing to measure.
+        DataError: no image could be measured.
     """
     settings: BulkSettings = step.settings
     note(step.check()[0])
@@ -103,9 +103,10 @@ def estimate(
     if not done:
         first = measured.rows[0]
         raise DataError(
-            f"none of {len(measured.rows)} images could be done: {first.reason}: {first.detail}",
+            f"none of {len(measured.rows)} images could be processed; the first failed with "
+            f"{first.reason}: {first.detail}",
             where=settings.input,
-            hint="see that these are images that the bundle takes",
+            hint="check that the input contains images that the bundle takes",
         )
     seconds_per_image = measured.work_seconds / len(measured.rows)
     workers = _count_workers(settings, have, gpu=gpu)
@@ -140,7 +141,7 @@ class _ListedInputs:
 
 @dataclass(frozen=True)
 class _SampleTimes:
-    """The ledger's rows of the sample, and the seconds to start a worker and to do them, once warm."""
+    """Ledger rows of the sample, and the seconds to start a worker and, after a warm-up, to process them."""
 
     rows: Sequence[LedgerRow]
     start_seconds: float
@@ -159,7 +160,9 @@ def _list_inputs(step: Step[Any], sample: int, note: Callable[[str], None]) -> _
     seconds = time.monotonic() - began
     if not images:
         raise DataError(
-            "no images there", where="input", hint="give a folder with PNG, JPEG, WebP or TIFF files"
+            "the input contains no images",
+            where="input",
+            hint="give a folder with PNG, JPEG, WebP or TIFF files, tar shards or Parquet",
         )
     drawn = listing.sample.items[:sample]
     inputs = [PlannedInput(item, f"{index}/{Path(item.path).name}") for index, item in enumerate(drawn)]
@@ -169,7 +172,7 @@ def _list_inputs(step: Step[Any], sample: int, note: Callable[[str], None]) -> _
 def _measure(
     step: Step[Any], sample: Sequence[PlannedInput], folder: Path, threads: int, *, gpu: bool
 ) -> _SampleTimes:
-    """Do the sample with one worker, into `folder`."""
+    """Process the sample with one worker, into `folder`."""
     settings = step.settings.model_copy(update={"output": str(folder)})
     store = open_store(str(folder))
     with tempfile.TemporaryDirectory(prefix="genray-model-") as model_folder:
@@ -177,7 +180,7 @@ def _measure(
         photos = PhotoSample(source, [planned.item for planned in sample], settings.read)
         prepared = dict(step.prepare(photos, Path(model_folder)))
         keep_model(store, Path(model_folder))
-    # The first images make caches and compile: some are done before the clock runs.
+    # The first images fill caches and compile: some are processed before the measurement.
     warm_up = sample[: max(1, len(sample) // 8)]
     write_plan(store, 1, warm_up)
     write_plan(store, 2, sample)

@@ -1,4 +1,4 @@
-"""What came of a bulk run, and the tables of reasons and times that the terminal and the report share."""
+"""Outcome of a bulk run, and the tables of reasons and times that terminal and report share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TextRow = tuple[str, ...]
 
 @dataclass(frozen=True)
 class PassRates:
-    """How fast a pass was: images and megabytes a second, without the seconds that the start-up took."""
+    """Speed of a pass: images and megabytes per second, without the start-up."""
 
     images_per_second: float
     mb_per_second: float
@@ -25,15 +25,15 @@ class PassRates:
 
 @dataclass(frozen=True)
 class PassOutcome:
-    """What came of one pass.
+    """Outcome of one pass.
 
     Args:
-        images: that it had to do.
-        changed: of these, since they were done.
-        retried: of these, because they had failed.
-        gone: inputs that the ledger has, and the store no more.
-        notes: what the workers said of how they run.
-        rates: how fast it was.
+        images: number of images to process.
+        changed: images among them that changed since they were processed.
+        retried: images among them that had failed.
+        gone: inputs of the ledger that the store no longer contains.
+        notes: the workers' notes on how they run.
+        rates: speed of the pass.
     """
 
     images: int
@@ -57,15 +57,15 @@ class PassOutcome:
 
 @dataclass(frozen=True)
 class BulkOutcome:
-    """What came of a bulk run.
+    """Outcome of a bulk run.
 
     Args:
-        target: of the command.
-        run: the output.
-        summary: what the ledger says altogether.
-        this_pass: what was done this time.
-        seconds: that it took.
-        report: where the page is.
+        target: name of the target.
+        run: location of the output.
+        summary: summary of the ledger.
+        this_pass: outcome of this pass.
+        seconds: duration.
+        report: location of the report.
     """
 
     target: str
@@ -97,7 +97,7 @@ class BulkOutcome:
         for reason, count in summary.reasons.most_common():
             yield f"  {reason}", str(count)
         yield (
-            "this time",
+            "this pass",
             f"{self.this_pass.images} images, {rates.images_per_second:.3g}/s, "
             f"{rates.mb_per_second:.3g} MB/s",
         )
@@ -109,12 +109,12 @@ class BulkOutcome:
 
 
 def explain_reason(reason: str) -> str:
-    """What a reason of the ledger means; nothing if it is not one that this genray knows."""
+    """Return the meaning of a reason of the ledger; empty if this version of genray does not know it."""
     return SKIP_REASONS.get(reason, REASONS.get(reason, ""))
 
 
 def reasons_table(reasons: Mapping[str, int], total: int) -> list[TextRow]:
-    """What was skipped and what failed, and why: headings, then a row for each reason."""
+    """Return the table of skipped and failed images: headings, then a row for each reason."""
     rows: list[TextRow] = [("reason", "status", "images", "share", "meaning")]
     for reason, count in reasons.items():
         status = SKIPPED if reason in SKIP_REASONS else FAILED
@@ -124,9 +124,9 @@ def reasons_table(reasons: Mapping[str, int], total: int) -> list[TextRow]:
 
 
 def times_table(seconds: Mapping[str, float], images: int) -> list[TextRow]:
-    """Where the time of all workers went: headings, then a row for each stage."""
+    """Return the table of the workers' time: headings, then a row for each stage."""
     whole = sum(seconds.values()) or 1.0
-    rows: list[TextRow] = [("stage", "time", "share", "an image")]
+    rows: list[TextRow] = [("stage", "time", "share", "per image")]
     for stage, spent in seconds.items():
         spent_text = duration(spent) if spent >= 60 else f"{spent:.2g} s"
         of_an_image = f"{1e3 * spent / max(1, images):.3g} ms"

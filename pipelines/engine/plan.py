@@ -1,7 +1,7 @@
-"""The plan of a pass: which inputs are left to do, as files that workers read their chunks from.
+"""Plan of a pass: the remaining inputs, in files that workers read their chunks from.
 
-The inputs of a store are listed once, beside what the ledger has of them, and what is left is written in
-files of `FILE_ROWS` inputs: all of it streamed, so that neither driver nor worker ever holds a whole store.
+The inputs of a store are listed once and compared with the ledger, and the remaining ones are written to
+files of `FILE_ROWS` inputs. All of this is streamed, so that no process ever holds the list of a whole store.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pipelines.storage.ledger import FAILED, LedgerIndex
 
 FOLDER = "_genray/plan"
 FILE_ROWS = 8192
-_MOST = 512  # inputs of a chunk; a chunk is what is handed to a worker at once
+_MOST = 512  # inputs of a chunk, the unit of work of a worker
 _LEAST = 4
 _NOTE_SECONDS = 5.0
 _IMAGE_SUFFIXES = ContainerSettings().suffixes
@@ -51,13 +51,13 @@ class PlannedInput:
 
 @dataclass
 class InputListing:
-    """Lists `source`, and remembers what came of it.
+    """Lists `source`, and counts what it finds.
 
     Args:
         source: the inputs.
-        step: what is to be done; names the outputs.
-        index: what the ledger has.
-        note: takes a line now and then.
+        step: the step, which names the outputs.
+        index: index of the ledger.
+        note: takes a line about the progress now and then.
     """
 
     source: ItemSource
@@ -66,19 +66,19 @@ class InputListing:
     note: Callable[[str], None]
     listed: int = field(default=0, init=False)
     recorded: int = field(default=0, init=False)
-    """Inputs that the ledger has, whatever it has of them."""
+    "Number of listed inputs that the ledger contains, with any status."
     changed: list[str] = field(default_factory=list, init=False)
-    """Since they were done."""
+    "Inputs that changed since they were processed."
     retried: list[str] = field(default_factory=list, init=False)
     problems: list[BadInput] = field(default_factory=list, init=False)
     sample: ItemSample = field(init=False)
-    """Of the inputs that are left to do."""
+    "Sample of the remaining inputs."
 
     def __post_init__(self) -> None:
         self.sample = ItemSample(self.step.settings.report.seed)
 
     def remaining(self) -> Iterator[PlannedInput]:
-        """List the inputs; yields those that are left to do, each with the name of its output."""
+        """List the inputs; yields the remaining ones, each with the name of its output."""
         settings = self.step.settings
         noted = time.monotonic()
         for item in self._items():
@@ -115,13 +115,13 @@ class InputListing:
 
 
 def output_name(path: str, settings: WriteSettings) -> str:
-    """What the output of the input `path` is called: the same, and if it is to be of another format with that
-    format's suffix behind it: a.jpg becomes a.jpg.png. No two inputs become one output, whatever is added
-    later.
+    """Return the name of the output of the input `path`: the same name, with the suffix of the format
+    appended if
+    the format differs: a.jpg becomes a.jpg.png. No two inputs get the same output, whatever is added later.
     """
     if settings.format == "same":
         return path
-    # A name that looks as if it was made here has to make room for the one that would be.
+    # A name that looks like one made here gets a suffix, too: the name is left for the other input.
     looks_made_here = PurePosixPath(path).with_suffix("").suffix.lower() in _IMAGE_SUFFIXES
     if output_path(path, settings) == path and not looks_made_here:
         return path
@@ -129,7 +129,7 @@ def output_name(path: str, settings: WriteSettings) -> str:
 
 
 def write_plan(store: Store, number: int, inputs: Iterable[PlannedInput]) -> int:
-    """Write the plan of the pass `number`; returns how many inputs it has."""
+    """Write the plan of the pass `number`; returns its number of inputs."""
     total = 0
     rows: list[tuple[Any, ...]] = []
     for planned in inputs:
@@ -150,8 +150,9 @@ def remove_plans(store: Store) -> None:
 
 
 def chunk_bounds(inputs: int, workers: int) -> list[int]:
-    """Where chunks begin, and the end of the last: large ones first, which cost least, then smaller and
-    smaller, so that all workers end together (Polychronopoulos and Kuck 1987, "Guided Self-Scheduling").
+    """Return the starts of the chunks, and the end of the last: large chunks first, which have least
+    overhead, then ever smaller ones, so that all workers finish together (Polychronopoulos and Kuck 1987,
+    "Guided Self-Scheduling").
     """
     bounds = [0]
     while bounds[-1] < inputs:
@@ -165,9 +166,9 @@ class Plan:
     """Reads the plan of a pass, chunk by chunk.
 
     Args:
-        store: of the output.
-        number: of the pass.
-        bounds: of the chunks, see `chunk_bounds`.
+        store: store of the output.
+        number: number of the pass.
+        bounds: bounds of the chunks, see `chunk_bounds`.
     """
 
     def __init__(self, store: Store, number: int, bounds: Sequence[int]) -> None:
@@ -175,13 +176,13 @@ class Plan:
         self.number = number
         self._bounds = bounds
         self._file: _PlanFile | None = None
-        """The one that was read last: neighbours lie in one."""
+        "The file that was read last: neighbouring chunks are in one file."
 
     def __len__(self) -> int:
         return len(self._bounds) - 1
 
     def chunk(self, index: int) -> Iterator[PlannedInput]:
-        """The inputs of the chunk `index`."""
+        """Return the inputs of the chunk `index`."""
         at = self._bounds[index]
         end = self._bounds[index + 1]
         while at < end:

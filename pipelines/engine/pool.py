@@ -1,9 +1,9 @@
-"""Workers: threads of this process for a few images, or a Ray Data pool of actors that outlives its members.
+"""Worker pools: threads of this process for a few images, or Ray Data actors, whose loss the pool survives.
 
-The rows that go through Ray Data are numbers of chunks, never pixels: actors read, work, write and record by
-themselves, so that nothing large is ever in Ray's object store, and a chunk that is run twice, because its
-actor or node died, is there once. What a worker has to know is an `Assignment` of plain values, which travels
-to other nodes; what all have done so far is added up by a `ProgressCounter`, which also tells them to stop.
+The rows that pass through Ray Data are numbers of chunks, never pixels: actors read, process, write and
+record by themselves, so that nothing large is in Ray's object store, and a chunk that runs twice, because
+its actor or node died, is recorded once. An `Assignment` of plain values, which travels to other nodes,
+tells a worker what to do; a `ProgressCounter` sums up what all have done, and tells them to stop.
 """
 
 from __future__ import annotations
@@ -36,32 +36,32 @@ from pipelines.storage.ledger import Ledger
 from pipelines.storage.sinks import TableSink, open_sink
 
 PoolWatch = Callable[[Mapping[str, float]], bool]
-"""Takes the sums so far, a few times a second; returns whether to stop."""
+"Takes the sums so far, a few times per second; returns whether to stop."
 
 READY_WORKERS = "ready"
-"""Among the counts: workers that have loaded their model."""
+"Name of the count of workers that have loaded their model."
 
 _MODEL_FOLDER = "_genray/model"
 _POLL_SECONDS = 0.3
 _MOST_BLOCKS = 2000
-# A pool that takes every CPU leaves none to what Ray runs beside it, and hangs without a word.
+# A pool that takes every CPU leaves none for Ray's other tasks, and hangs without an error.
 _CPU_SHARE = 0.9
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """A pass over a plan, for its workers.
+    """Assignment of a pass to its workers.
 
     Args:
         step: "module:class" of the step.
-        settings: of the target, plain JSON values.
-        number: of the pass.
-        inputs: of the plan.
-        workers: that chunks are made for.
+        settings: settings of the target, plain JSON values.
+        number: number of the pass.
+        inputs: number of inputs of the plan.
+        workers: number of workers, for the size of the chunks.
         threads: CPUs that a worker may use.
-        gpu: whether the model runs on one.
-        prepared: what the step prepared.
-        crashed: what is known of passes before that died.
+        gpu: whether the model runs on a GPU.
+        prepared: result of the step's `prepare`.
+        crashed: attempt that killed passes left.
     """
 
     step: str
@@ -76,11 +76,11 @@ class Assignment:
 
     @property
     def chunks(self) -> int:
-        """How many chunks there are."""
+        """Number of chunks."""
         return len(self._bounds()) - 1
 
     def open_worker(self) -> AssignedWorker:
-        """A worker that is ready."""
+        """Return a worker that is ready."""
         step_class = find_step(self.step)
         settings: BulkSettings = step_class.settings_class.model_validate(self.settings)
         store = open_store(settings.output)
@@ -107,7 +107,7 @@ class Assignment:
 
 @dataclass(frozen=True)
 class AssignedWorker:
-    """A worker, the plan that it works on, and what is worth saying of how it runs its model."""
+    """A worker, its plan, and notes on how it runs its model."""
 
     worker: ChunkWorker
     plan: Plan
@@ -123,7 +123,7 @@ class AssignedWorker:
 
 
 class ProgressCounter:
-    """Adds up what workers report. Thread-safe; with Ray it lives in an actor of its own."""
+    """Sums up what workers report. Thread-safe; with Ray it runs in its own actor."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -131,7 +131,7 @@ class ProgressCounter:
         self._stop = False
 
     def report(self, counts: Mapping[str, float]) -> bool:
-        """Add `counts`; returns whether the worker is to stop after what it has in hand."""
+        """Add `counts`; returns whether the worker has to stop after its current images."""
         with self._lock:
             self._counts.update(counts)
             return self._stop
@@ -142,27 +142,27 @@ class ProgressCounter:
             self._stop = True
 
     def counts(self) -> dict[str, float]:
-        """The sums so far."""
+        """Return the sums so far."""
         with self._lock:
             return dict(self._counts)
 
 
 class WorkerPool(Protocol):
-    """What works on the chunks of an assignment."""
+    """Workers on the chunks of an assignment."""
 
     def run(self, assignment: Assignment, watch: PoolWatch, note: Callable[[str], None]) -> None:
-        """Work on all chunks, or until `watch` says to stop.
+        """Process all chunks, or until `watch` returns that it should stop.
 
         Raises:
-            GenrayError: what stopped a worker.
+            GenrayError: the error that stopped a worker.
         """
 
 
 class LocalPool:
-    """Workers that are threads of this process: what takes time leaves Python's lock to the others. No Ray.
+    """Workers that are threads of this process, without Ray; slow operations release Python's lock.
 
     Args:
-        workers: how many.
+        workers: number of workers.
     """
 
     def __init__(self, workers: int) -> None:
@@ -172,7 +172,7 @@ class LocalPool:
         """See `WorkerPool`."""
         progress = ProgressCounter()
         chunks = iter(range(assignment.chunks))
-        lock = threading.Lock()  # an iterator is not for several threads, nor is the export of a model
+        lock = threading.Lock()  # neither an iterator nor the export of a model is thread-safe
 
         def work() -> None:
             with lock:
@@ -187,7 +187,7 @@ class LocalPool:
                     if index is None or not worker.work(index, progress.report):
                         return
             except BaseException:
-                progress.stop()  # the others come to their end, too
+                progress.stop()  # the other workers stop, too
                 raise
             finally:
                 worker.close()
@@ -208,11 +208,11 @@ class LocalPool:
 
 
 class RayPool:
-    """Actors on the Ray that this process is connected to.
+    """Workers that are actors of the Ray that this process is connected to.
 
     Args:
-        workers: how many.
-        cpus: that each may use.
+        workers: number of workers.
+        cpus: CPUs of each worker.
     """
 
     def __init__(self, workers: int, cpus: int) -> None:
@@ -222,7 +222,7 @@ class RayPool:
     def run(self, assignment: Assignment, watch: PoolWatch, note: Callable[[str], None]) -> None:
         """See `WorkerPool`."""
         ray: Any = import_module("ray")
-        # It answers while all CPUs work, and lives with the driver.
+        # It needs no CPU, so that it always answers, and it ends with the driver.
         remote_counter = ray.remote(num_cpus=0, max_concurrency=4)(ProgressCounter)
         progress = remote_counter.options(**_on_this_node(ray)).remote()
         stopping = False
@@ -244,10 +244,10 @@ class RayPool:
         ray: Any = import_module("ray")
         from ray.data import ActorPoolStrategy, DataContext
 
-        logging.getLogger("ray.data").setLevel(logging.ERROR)  # plans and hints; what is wrong is raised
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # suppresses plans and hints; errors are raised
         context: Any = DataContext.get_current()
         context.enable_progress_bars = False
-        # Results are a few bytes; what matters is that the next chunk is at hand.
+        # The order of the results does not matter, and waiting for it would delay the next chunk.
         context.execution_options.preserve_order = False
         blocks = np.array_split(np.arange(assignment.chunks), min(assignment.chunks, _MOST_BLOCKS))
         dataset = ray.data.from_blocks([pa.table({"chunk": block}) for block in blocks]).map_batches(
@@ -269,7 +269,7 @@ class RayPool:
 
 
 class PoolActor:
-    """A worker as an actor of Ray Data, which makes it on the actor's node."""
+    """A worker as an actor of Ray Data, made on the actor's node."""
 
     def __init__(self, assignment: Assignment, progress: Any) -> None:
         self._ray: Any = import_module("ray")
@@ -279,19 +279,19 @@ class PoolActor:
         self._report({READY_WORKERS: 1.0})
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        """Work on the chunks of `batch`."""
+        """Process the chunks of `batch`."""
         error = ""
         for index in batch["chunk"].tolist():
             try:
                 if self._report({}):
                     break
                 self._worker.work(index, self._report)
-            except GenrayError as stopped_by:  # an exception would be taken for a fault of this actor
+            except GenrayError as stopped_by:  # Ray would take an exception for a fault of this actor
                 self._progress.stop.remote()
                 error = json.dumps(stopped_by.as_json())
                 break
         notes = self._notes
-        self._notes = ""  # they are said once
+        self._notes = ""  # notes are reported once
         return {"error": [error], "notes": [notes]}
 
     def _report(self, counts: Mapping[str, float]) -> bool:
@@ -299,26 +299,26 @@ class PoolActor:
 
 
 def step_name(step: type[Step[Any]]) -> str:
-    """How `step` is named in an assignment."""
+    """Return the name of `step` in an assignment."""
     return f"{step.__module__}:{step.__qualname__}"
 
 
 def find_step(name: str) -> type[Step[Any]]:
-    """The step that `step_name` named."""
+    """Return the step that `step_name` named."""
     module, _, class_name = name.partition(":")
     step: type[Step[Any]] = getattr(import_module(module), class_name)
     return step
 
 
 def keep_model(store: Store, folder: Path) -> None:
-    """Put the files that a step prepared beside the ledger."""
+    """Store the files that a step prepared beside the ledger."""
     for file in sorted(folder.rglob("*")):
         if file.is_file():
             store.write(f"{_MODEL_FOLDER}/{file.relative_to(folder).as_posix()}", file.read_bytes())
 
 
 def fetch_model(store: Store, folder: Path) -> None:
-    """The inverse of `keep_model`."""
+    """Fetch the files that `keep_model` stored."""
     for entry in store.list([""], _MODEL_FOLDER):
         file = folder / entry.path.removeprefix(f"{_MODEL_FOLDER}/")
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,5 @@
-"""Progress of a pass: on the terminal, as Prometheus metrics if asked; an end to a run that only fails."""
+"""Progress of a pass: on the terminal and as Prometheus metrics; stops a run in which too many images
+fail."""
 
 from __future__ import annotations
 
@@ -16,19 +17,19 @@ from pipelines.engine.pool import READY_WORKERS
 from pipelines.settings import WorkSettings
 from pipelines.storage.ledger import FAILED, STATUSES, TIMES
 
-_JUDGED_FROM = 100  # images before it is judged whether too many fail
+_JUDGED_FROM = 100  # images before the share of failures is checked
 
 
 class PassProgress:
-    """Follows the sums that workers report, as a context in which metrics are served.
+    """Follows the sums that workers report; a context manager that serves metrics.
 
-    Responsible for: showing progress; rates; whether the workers are to stop, because that was asked for or
-    because too many images fail.
+    Responsible for: progress, rates, and whether the workers have to stop, by request or because too many
+    images fail.
 
     Args:
-        images: of the pass.
-        settings: of the work.
-        display: where progress goes.
+        images: number of images of the pass.
+        settings: settings of the work.
+        display: shows the progress.
     """
 
     def __init__(self, images: int, settings: WorkSettings, display: Display) -> None:
@@ -38,15 +39,15 @@ class PassProgress:
         self._counts: dict[str, float] = {}
         self._began = time.monotonic()
         self._ready = self._began
-        """When the first worker was ready."""
+        "Time when the first worker was ready."
         self._last = self._began
-        """When the counts changed last."""
+        "Time of the last change of the counts."
         self._exporter: ProgressExporter | None = None
         self.notes: list[str] = []
-        """What the workers said of how they run."""
+        "The workers' notes on how they run."
         self.stop_requested = False
         self.failure: BulkError | None = None
-        """Why the run is not worth going on with."""
+        "Error that stops the run."
 
     def __enter__(self) -> PassProgress:
         if self._settings.metrics_port is not None:
@@ -60,12 +61,12 @@ class PassProgress:
 
     @property
     def finished(self) -> int:
-        """Images that are through, well or not."""
+        """Number of finished images, with any status."""
         return round(sum(self._counts.get(name, 0.0) for name in STATUSES))
 
     @property
     def rates(self) -> PassRates:
-        """How fast the pass was so far."""
+        """Return the speed of the pass so far."""
         seconds = max(1e-3, self._last - self._ready)
         return PassRates(
             images_per_second=round(self.finished / seconds, 3),
@@ -74,9 +75,9 @@ class PassProgress:
         )
 
     def update(self, counts: Mapping[str, float]) -> bool:
-        """Take the sums so far; returns whether the workers are to stop."""
+        """Take the sums so far; returns whether the workers have to stop."""
         if not counts.get(READY_WORKERS):
-            self._ready = time.monotonic()  # what was before is start-up
+            self._ready = time.monotonic()  # the time before is the start-up
         if dict(counts) != self._counts:
             self._last = time.monotonic()
         self._counts = dict(counts)
@@ -88,12 +89,12 @@ class PassProgress:
         return self.stop_requested or self.failure is not None
 
     def request_stop(self) -> None:
-        """Let the workers finish what they have in hand, and stop."""
+        """Ask the workers to stop after their current images."""
         self.stop_requested = True
-        self._display.note("stopping after what is in hand (once more: stop at once)")
+        self._display.note("stopping after the current images (press Ctrl-C again to stop at once)")
 
     def note_once(self, line: str) -> None:
-        """Show and keep what a worker says of how it runs: all say the same."""
+        """Show and store a worker's note on how it runs, once, as all workers send the same."""
         if line not in self.notes:
             self.notes.append(line)
             self._display.note(line)
@@ -112,27 +113,39 @@ class PassProgress:
         if too_many and self.failure is None:
             self.failure = BulkError(
                 f"{share:.0%} of the first {self.finished} images failed",
-                hint="see why with `genray ledger OUTPUT`; when it is mended, give the command again with "
-                "--retry failed, or raise work.max_failed_share",
+                hint=(
+                    "see the reasons with `genray ledger OUTPUT`; once they are repaired, give the "
+                    "command again with --retry failed, or raise work.max_failed_share"
+                ),
             )
 
 
 class _Metrics:
-    """The metrics of a pass in a registry of their own."""
+    """Metrics of a pass, in their own registry."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.images = Counter(
-            "genray_bulk_images", "Images that are through.", ["status"], registry=self.registry
+            "genray_bulk_images",
+            "Finished images of this pass, by status.",
+            ["status"],
+            registry=self.registry,
         )
-        self.bytes = Counter("genray_bulk_bytes", "Encoded bytes.", ["direction"], registry=self.registry)
+        self.bytes = Counter(
+            "genray_bulk_bytes", "Encoded bytes read and written.", ["direction"], registry=self.registry
+        )
         self.seconds = Counter(
-            "genray_bulk_stage_seconds", "Time of all workers in a stage.", ["stage"], registry=self.registry
+            "genray_bulk_stage_seconds",
+            "Seconds of all workers in each stage.",
+            ["stage"],
+            registry=self.registry,
         )
-        self.left = Gauge("genray_bulk_images_left", "Images of this pass to do.", registry=self.registry)
+        self.left = Gauge(
+            "genray_bulk_images_left", "Images of this pass to process.", registry=self.registry
+        )
 
     def add(self, name: str, amount: float) -> None:
-        """Add to the metric that a count is of, if it is of one."""
+        """Add to the metric of a count, if it has one."""
         if name in STATUSES:
             self.images.labels(name).inc(amount)
         elif name in TIMES:
@@ -142,7 +155,7 @@ class _Metrics:
 
 
 class ProgressExporter:
-    """The sums as Prometheus metrics on the loopback interface, until it is closed; see `serve`."""
+    """Serves the sums as Prometheus metrics on the loopback interface until it is closed; see `serve`."""
 
     def __init__(self, metrics: _Metrics, server: WSGIServer, thread: threading.Thread) -> None:
         self._metrics = metrics
@@ -152,11 +165,11 @@ class ProgressExporter:
 
     @classmethod
     def serve(cls, images: int, port: int) -> ProgressExporter:
-        """Begin to serve.
+        """Start serving.
 
         Args:
-            images: of the pass.
-            port: 0 takes a free one.
+            images: number of images of the pass.
+            port: port to serve on; 0 picks a free one.
 
         Raises:
             ResourceError: the port is taken.
@@ -167,19 +180,19 @@ class ProgressExporter:
             server, thread = start_http_server(port, addr="127.0.0.1", registry=metrics.registry)
         except OSError as error:
             raise ResourceError(
-                f"metrics cannot be served on port {port}: {error.strerror}",
+                f"metrics cannot be served on port {port} ({error.strerror})",
                 where="work.metrics_port",
-                hint="give another port, or 0 for a free one",
+                hint="set work.metrics_port to another port, or to 0 for a free one",
             ) from error
         return cls(metrics, server, thread)
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port that it listens on."""
         return self._server.server_port
 
     def update(self, counts: Mapping[str, float], left: int) -> None:
-        """Bring the metrics up to `counts`."""
+        """Update the metrics to `counts`."""
         self._metrics.left.set(left)
         for name, total in counts.items():
             more = total - self._counts.get(name, 0.0)

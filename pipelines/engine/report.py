@@ -1,4 +1,4 @@
-"""The report of a bulk run: one page with what was done, what went wrong, and images to look at."""
+"""Report of a bulk run: one page with results, failures, and images to look at."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ _COLUMNS = (
     *("path", "status", "reason", "detail", "format", "width", "height", "bytes_in", "bytes_out"),
     *("modified", "container", "position", "output", *_SCORES),
 )
-_BATCH_ROWS = 2**16  # rows of the ledger whose paths are Python objects
-_MOST_FAILED = 20  # of each reason
-_SIDE = 256  # most pixels of an image
+_BATCH_ROWS = 2**16  # ledger rows converted to Python objects at once
+_MOST_FAILED = 20  # most rows of each reason
+_SIDE = 256  # longest side of an image in pixels
 _GAP = 6  # pixels between images
 
 
 def report_location(output: Output) -> str:
-    """Where the report of a run is: a path or URI."""
+    """Return the location of a run's report, a path or URI."""
     location = output.location
     if output.store.is_local:
         return f"{location.rstrip('/')}/{REPORT}"
@@ -53,17 +53,18 @@ def report_location(output: Output) -> str:
 def write_report(
     output: Output, source: ItemSource, settings: BulkSettings, header: RunHeader, outcome: BulkOutcome
 ) -> None:
-    """Write the report of a run, to `_genray/report.html` under the output's root.
+    """Write the report of a run to `_genray/report.html` under the output's root.
 
-    Images are read again: what is gone or broken meanwhile is passed over, and so are outputs in shards.
+    Images are read again; images that are missing or broken meanwhile are left out, and so are outputs in
+    shards.
 
     Raises:
-        StorageFull: no room.
+        StorageFull: no space.
     """
     prepared = header.prepared or {}
     rows = _ReportRows.find(output, settings, prepared.get("error_limit"))
     began = header.passes[0].started[:10]
-    page = Page(header.target, visible(f"{settings.input} to {settings.output}, begun {began}"))
+    page = Page(header.target, visible(f"{settings.input} to {settings.output}, started {began}"))
     _add_headline(page, outcome, rows)
     _add_prepared(page, prepared)
     _add_examples(page, rows, _PictureMaker(output, source, settings))
@@ -80,7 +81,7 @@ class _RankedRow:
 
 
 class _TopRows:
-    """The `count` rows that rank highest among those above `least`, and how many are above it."""
+    """The `count` rows of highest rank among those above `least`, and the number of those."""
 
     def __init__(self, count: int, least: float = 0.0) -> None:
         self._count = count
@@ -89,7 +90,7 @@ class _TopRows:
         self.number_above = 0
 
     def add(self, ranks: NDArray[np.float64], batch: pa.RecordBatch) -> None:
-        """Look at the rows of `batch`; a rank that is NaN is none."""
+        """Consider the rows of `batch`; rows with rank NaN are ignored."""
         places = np.flatnonzero(ranks > self._least)
         self.number_above += len(places)
         if self.ranked and len(self.ranked) == self._count:
@@ -105,7 +106,7 @@ class _TopRows:
 
 
 class _ReportRows:
-    """What the page shows of the ledger, found in one pass over its rows."""
+    """The parts of the ledger that the page shows, found in one pass over its rows."""
 
     def __init__(self, samples: int, seed: int, error_limit: float | None) -> None:
         self.error_limit = error_limit
@@ -113,12 +114,12 @@ class _ReportRows:
         self.extremes = {name: _TopRows(samples) for name in _SCORES}
         self.extremes["error"] = _TopRows(samples, math.inf if error_limit is None else error_limit)
         self.failed: dict[str, list[LedgerRow]] = {}
-        """By reason, the first of each."""
+        "First rows of each reason."
         self._mask = np.random.default_rng(seed).integers(0, 2**64, dtype=np.uint64)
 
     @classmethod
     def find(cls, output: Output, settings: BulkSettings, error_limit: float | None) -> _ReportRows:
-        """Look through the ledger of `output`."""
+        """Read the ledger of `output`."""
         rows = cls(settings.report.samples, settings.report.seed, error_limit)
         for table in output.ledger.tables(_COLUMNS):
             for batch in table.to_batches(max_chunksize=_BATCH_ROWS):
@@ -126,11 +127,11 @@ class _ReportRows:
         return rows
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Look at some rows."""
+        """Consider some rows."""
         failed = pc.equal(batch.column("status"), FAILED)
         self._add_failed(batch.filter(failed))
         batch = batch.filter(pc.invert(failed))
-        # Which are drawn depends on seed and path alone: runs over the same images show the same ones.
+        # The choice depends only on seed and path: runs over the same images show the same ones.
         self.random.add((path_hashes(batch.column("path")) ^ self._mask).astype(np.float64), batch)
         for name, top in self.extremes.items():
             top.add(batch.column(name).to_numpy(zero_copy_only=False).astype(np.float64), batch)
@@ -145,7 +146,7 @@ class _ReportRows:
 
 
 class _PictureMaker:
-    """Makes pictures of inputs beside their outputs."""
+    """Draws inputs beside their outputs."""
 
     def __init__(self, output: Output, source: ItemSource, settings: BulkSettings) -> None:
         self._output = output
@@ -154,7 +155,7 @@ class _PictureMaker:
         self._pictures: dict[str, Picture | None] = {}
 
     def picture(self, row: LedgerRow) -> Picture | None:
-        """Input, output and their difference, of those what there is; None if the input cannot be read."""
+        """Draw input, output and their difference, as far as they exist; None if the input cannot be read."""
         if row.path not in self._pictures:
             self._pictures[row.path] = self._make(row)
         return self._pictures[row.path]
@@ -167,7 +168,7 @@ class _PictureMaker:
         after = self._output_photo(row)
         if after is not None:
             panels["output"] = _panel(after)
-            # With a score the output is a heat map.
+            # An output with a score is a heat map.
             if before.pixels.shape == after.pixels.shape and row.score is None:
                 difference, factor = _difference(_eight_bit(before.pixels), _eight_bit(after.pixels))
                 panels[f"difference x {factor}"] = _thumbnail(difference)
@@ -185,7 +186,7 @@ class _PictureMaker:
         return self._photo(lambda: self._output.store.read(output, self._settings.read.max_bytes))
 
     def _photo(self, read: Callable[[], bytes]) -> Photo | None:
-        # Whatever became of it since, and whatever a library says to that: the page can do without.
+        # The file may have changed, and libraries raise many errors: the page does without the picture.
         with suppress(BadImage, GenrayError, OSError, ValueError, LookupError, MemoryError):
             return read_photo(read(), self._settings.read)
         return None
@@ -203,15 +204,15 @@ def _add_headline(page: Page, outcome: BulkOutcome, rows: _ReportRows) -> None:
     this_pass = outcome.this_pass
     if this_pass.images:
         spent = f"{this_pass.images:,} images in {duration(outcome.seconds)}"
-        cards.append(("images a second", f"{this_pass.rates.images_per_second:,.1f}", spent))
+        cards.append(("images per second", f"{this_pass.rates.images_per_second:,.1f}", spent))
     if rows.error_limit is not None:
         beyond = f"{rows.extremes['error'].number_above:,}"
-        cards.append(("unlike the training's", beyond, f"error above {rows.error_limit:.4g}"))
+        cards.append(("unlike the training images", beyond, f"error above {rows.error_limit:.4g}"))
     page.headline(cards)
 
 
 def _add_prepared(page: Page, prepared: Mapping[str, Any]) -> None:
-    """What the step found out before it began, such as rates and distortions."""
+    """Add the results of the step's `prepare`, such as rates and distortions."""
     for note in prepared.get("notes", ()):
         page.paragraph(visible(note))
     for table in prepared.get("tables", ()):
@@ -220,18 +221,18 @@ def _add_prepared(page: Page, prepared: Mapping[str, Any]) -> None:
         if table.get("note"):
             page.paragraph(table["note"])
     for picture in prepared.get("pictures", ()):
-        with suppress(ValueError):  # not a whole PNG file
+        with suppress(ValueError):  # an incomplete PNG file
             data = base64.b64decode(picture["png_base64"], validate=True)
             page.picture(Picture(data, picture["title"], picture.get("caption", "")))
 
 
 def _add_examples(page: Page, rows: _ReportRows, maker: _PictureMaker) -> None:
     for title, top in (
-        ("At random", rows.random),
-        ("The noisiest", rows.extremes["noise"]),
-        ("The most changed", rows.extremes["change"]),
-        ("The most anomalous", rows.extremes["score"]),
-        ("Unlike anything that the model was trained on", rows.extremes["error"]),
+        ("Random images", rows.random),
+        ("Noisiest images", rows.extremes["noise"]),
+        ("Most changed images", rows.extremes["change"]),
+        ("Most anomalous images", rows.extremes["score"]),
+        ("Images unlike those of the training", rows.extremes["error"]),
     ):
         pictures = [picture for each in top.ranked if (picture := maker.picture(each.row))]
         if pictures:
@@ -241,7 +242,7 @@ def _add_examples(page: Page, rows: _ReportRows, maker: _PictureMaker) -> None:
 
 def _add_reasons(page: Page, summary: LedgerSummary, rows: _ReportRows) -> None:
     if summary.reasons:
-        page.section("Skipped and failed")
+        page.section("Skipped and failed images")
         columns, *cells = reasons_table(dict(summary.reasons.most_common()), summary.total)
         page.table(columns, cells)
     if rows.failed:
@@ -251,7 +252,7 @@ def _add_reasons(page: Page, summary: LedgerSummary, rows: _ReportRows) -> None:
             more = summary.reasons[reason] - len(failed)
             if more > 0:
                 lines.append([f"{more:,} more: genray ledger --list failed", reason, ""])
-        with page.details("What failed"):
+        with page.details("Failed images"):
             page.table(["path", "reason", "detail"], lines)
 
 
@@ -259,12 +260,12 @@ def _add_times(page: Page, summary: LedgerSummary) -> None:
     if any(summary.seconds.values()):
         page.section("Time by stage")
         columns, *cells = times_table(summary.seconds, summary.total)
-        page.table(columns, cells, "Added up over all workers, whose stages overlap")
+        page.table(columns, cells, "Sum over all workers, whose stages overlap")
 
 
 def _add_settings(page: Page, settings: Mapping[str, Any], passes: Sequence[PassRecord]) -> None:
     page.section("Made with")
-    columns = ["pass", "started", "ended", "images listed", "to do", "failed at its end"]
+    columns = ["pass", "started", "ended", "images listed", "to process", "failed at the end"]
     cells = []
     for each in passes:
         values = (each.number, each.started, each.ended, each.listed, each.left, each.failed)
@@ -275,7 +276,7 @@ def _add_settings(page: Page, settings: Mapping[str, Any], passes: Sequence[Pass
 
 
 def _panel(photo: Photo) -> Pixels:
-    """(h, w, 3) uint8 to look at, transparency over white."""
+    """Return (h, w, 3) uint8 to look at, with transparency over white."""
     thumbnail = _thumbnail(_eight_bit(photo.pixels))
     if photo.alpha is None:
         return thumbnail
@@ -284,14 +285,15 @@ def _panel(photo: Photo) -> Pixels:
 
 
 def _eight_bit(pixels: NDArray[Any]) -> Pixels:
-    """8 bits a value; of an image that is much larger than what is shown every second, third ... pixel."""
+    """Return 8 bits per value; much larger images are thinned to every second, third ... pixel."""
     step = max(1, max(pixels.shape[:2]) // (8 * _SIDE))
     pixels = pixels[::step, ::step]
     return (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels
 
 
 def _thumbnail(pixels: Pixels) -> Pixels:
-    """(H, W, 1 or 3) -> (h, w, 3) of at most 256 a side; small images grow by a whole factor."""
+    """Resize (H, W, 1 or 3) to (h, w, 3) of at most 256 pixels per side; small images grow by a whole
+    factor."""
     image = Image.fromarray(np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3))))
     image.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
     factor = max(1, _SIDE // 2 // max(image.size))
@@ -299,7 +301,8 @@ def _thumbnail(pixels: Pixels) -> Pixels:
 
 
 def _difference(first: Pixels, second: Pixels) -> tuple[Pixels, int]:
-    """|first - second|, multiplied so far that nearly all of it stays in range, and by how much: 1 to 16."""
+    """Return |first - second|, amplified as far as nearly all of it stays in range, and the factor, 1 to
+    16."""
     difference = absolute_difference(first, second)
     sample = difference.reshape(-1)[:: max(1, difference.size // 100_000)]
     high = np.quantile(sample, 0.99)
@@ -308,7 +311,7 @@ def _difference(first: Pixels, second: Pixels) -> tuple[Pixels, int]:
 
 
 def _png_row(panels: Sequence[Pixels]) -> bytes:
-    """A PNG file with `panels` in a row, on white, a little apart."""
+    """Return a PNG file with `panels` in a row, on white, with gaps."""
     height = max(len(panel) for panel in panels)
     padded = [
         np.pad(panel, ((0, height - len(panel)), (0, _GAP), (0, 0)), constant_values=255) for panel in panels

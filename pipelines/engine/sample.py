@@ -1,6 +1,5 @@
-"""A sample of the inputs: drawn while they are listed, and read when a step asks for it, to fit itself to the
-user's own images.
-"""
+"""Samples of the inputs: drawn while they are listed, and read when a step fits itself to the user's
+images."""
 
 from __future__ import annotations
 
@@ -17,11 +16,10 @@ _SIZE = 64
 
 
 class ItemSample:
-    """A uniform sample of inputs of whom it is not known how many will come (reservoir sampling, Vitter 1985,
-    algorithm R).
+    """A uniform sample of inputs of unknown number (reservoir sampling, Vitter 1985, algorithm R).
 
     Args:
-        seed: other numbers draw others.
+        seed: seed of the draw.
     """
 
     def __init__(self, seed: int) -> None:
@@ -30,7 +28,7 @@ class ItemSample:
         self._count = 0
 
     def add(self, item: Item) -> None:
-        """Draw whether `item` is in the sample, and in place of which."""
+        """Add `item`, or drop it, or let it replace another one, at random."""
         self._count += 1
         if len(self.items) < _SIZE:
             self.items.append(item)
@@ -41,7 +39,7 @@ class ItemSample:
 
 
 class PhotoSample(Sequence[Photo]):
-    """Photos of some inputs, read when they are asked for; those that cannot be read are not in it."""
+    """Photos of some inputs, read on access; inputs that cannot be read are left out."""
 
     def __init__(self, source: ItemSource, items: Sequence[Item], settings: ReadSettings) -> None:
         self._source = source

@@ -1,7 +1,7 @@
 """The bulk engine: bundle + store -> store, for any step, from a few images to millions.
 
-A run is as many passes as it takes: each lists the inputs, leaves out what the ledger has, and hands the rest
-to workers in chunks. Killed anywhere, the same command goes on.
+A run takes as many passes as it needs: each lists the inputs, leaves out those in the ledger, and gives the
+rest to workers in chunks. After a kill at any moment, the same command resumes.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from pipelines.storage.ledger import FAILED
 from pipelines.storage.output import Output, check_apart
 
 _CPUS_OF_ONE_PROCESS = 8
-_INPUTS_OF_A_THREAD = 16  # that another worker is worth
-_FEW_INPUTS = 128  # that one process has done before Ray's workers are up
+_INPUTS_OF_A_THREAD = 16  # inputs from which another worker thread is worth it
+_FEW_INPUTS = 128  # inputs that one process finishes before Ray's workers have started
 
 
 class Bulk:
-    """What the command needs of a bulk target."""
+    """A bulk target, as the command uses it."""
 
     def __init__(self, step: type[Step[Any]]) -> None:
         self.step = step
@@ -46,11 +46,11 @@ class Bulk:
     def prepare(
         self, settings: BulkSettings, target: str, name: str | None, note: Callable[[str], None]
     ) -> PreparedBulk:
-        """Find what is wrong with the settings, the bundle, the input and the output. `name` is not used:
-        a bulk run is known by its output.
+        """Check the settings, the bundle, the input and the output. `name` is not used: a bulk run is
+        identified by its output.
 
         Raises:
-            UsageError, BundleError: the run cannot work.
+            UsageError, BundleError: settings, bundle, input or output cannot be used.
         """
         step = self.step.load(settings)
         check_apart(settings.input, settings.output)
@@ -69,16 +69,16 @@ class Bulk:
 
 @dataclass(frozen=True)
 class PreparedBulk:
-    """A bulk run that was checked.
+    """A bulk run that was checked and can be run.
 
     Args:
-        target: of the command.
-        step: what is done.
+        target: name of the target.
+        step: the step to run.
         source: the inputs.
-        output: where the results go.
-        flat_settings: of the run, as its header has them.
-        lines: what will be done, for a person.
-        is_small: whether there are few inputs.
+        output: output of the results.
+        flat_settings: settings as in the run's header.
+        lines: lines that say what will be done.
+        is_small: whether the input has few images.
     """
 
     target: str
@@ -91,18 +91,18 @@ class PreparedBulk:
 
     @property
     def settings(self) -> BulkSettings:
-        """Of the run."""
+        """Settings of the run."""
         settings: BulkSettings = self.step.settings
         return settings
 
     @property
     def folder(self) -> Path:
-        """Where the results go."""
+        """Folder that the results are written to."""
         return Path(self.settings.output)
 
     def needs_ray(self, attached: bool) -> bool:
-        """Whether Ray has to run: not for a few images, which are done before it has started, nor on a
-        machine that the threads of one process keep busy."""
+        """Return whether Ray has to run: not for a few images, which are finished before Ray has started,
+        nor on a machine that the threads of one process keep busy."""
         if attached:
             return True
         if self.settings.work.workers is not None:
@@ -110,7 +110,7 @@ class PreparedBulk:
         return not self.is_small and (_cpus() > _CPUS_OF_ONE_PROCESS or torch.cuda.device_count() > 1)
 
     def demand(self, have: Resources) -> Demand:
-        """What it asks for, where there is `have`."""
+        """Return the resources that the run needs, of the available ones `have`."""
         gpu = self._uses_gpu(have)
         if not self.needs_ray(False):
             return Demand((1, 1), 1.0, float(gpu), 0.0, "work")
@@ -119,12 +119,12 @@ class PreparedBulk:
         return Demand((workers, workers), self._cpus_per_worker, float(gpu), 0.0, "work")
 
     def run(self, display: Display, have: Resources, attached: bool) -> BulkOutcome:
-        """Do what is left, to the end.
+        """Process the remaining inputs to the end.
 
         Raises:
-            Interrupted: it was asked to stop.
-            BulkError: most images fail, or some were lost.
-            StorageFull: there is no room.
+            Interrupted: a stop was requested.
+            BulkError: too many images failed, or some were not recorded.
+            StorageFull: no space.
         """
         began = time.monotonic()
         with self.output.locked():
@@ -136,7 +136,7 @@ class PreparedBulk:
                 this_pass.prepare()
                 self._work(this_pass, progress, have, attached)
             else:
-                display.note("nothing is left to do")
+                display.note("all images are processed already; give --retry all to process them again")
             end = this_pass.end(progress.rates)
             self._check_end(this_pass, progress, end)
             outcome = BulkOutcome(
@@ -158,7 +158,7 @@ class PreparedBulk:
             return outcome
 
     def _work(self, this_pass: Pass, progress: PassProgress, have: Resources, attached: bool) -> None:
-        """Let workers do the plan."""
+        """Let workers process the plan."""
         with_ray = self.needs_ray(attached)
         workers = self._count_workers(this_pass.inputs, have, with_ray=with_ray)
         assignment = Assignment(
@@ -186,34 +186,34 @@ class PreparedBulk:
         if self._uses_gpu(have):
             return 1
         fit = max(1, int(have.cpus) // self._cpus_per_worker)
-        return min(fit, max(1, inputs // _INPUTS_OF_A_THREAD))  # each takes a while to get ready
+        return min(fit, max(1, inputs // _INPUTS_OF_A_THREAD))  # each takes seconds to start
 
     def _check_end(self, this_pass: Pass, progress: PassProgress, end: PassEnd) -> None:
-        """Check that the pass came to a good end."""
+        """Raise if the pass did not finish well."""
         left = this_pass.inputs - end.recorded
         location = self.output.location
         if progress.failure is not None:
             raise progress.failure
         if left and self.output.lost:
-            raise BulkError("another run took this output over", where=location)
+            raise BulkError("another run has taken over this output", where=location)
         if left and progress.stop_requested:
             raise Interrupted(
-                f"stopped: {left} images are left, {end.recorded} were done",
+                f"stopped: {end.recorded} images were processed, {left} are left",
                 where=location,
-                hint="the same command goes on from there",
+                hint="the same command resumes from there",
             )
         if left:
             raise BulkError(
-                f"{left} images were not recorded",
+                f"{left} images are missing from the ledger",
                 where=location,
-                hint="give the same command again: it does them",
+                hint="give the same command again to process them",
             )
         total = end.summary.total
         if this_pass.inputs and end.summary.status[FAILED] == total:
             raise BulkError(
                 f"all {total} images failed",
                 where=location,
-                hint=f"see why with `genray ledger {location} --list failed`",
+                hint=f"see the reasons with `genray ledger {location} --list failed`",
             )
 
     @property
@@ -225,7 +225,7 @@ class PreparedBulk:
 
 
 def uses_gpu(step: Step[Any], have: Resources) -> bool:
-    """Whether the model of `step` runs on a GPU, where there is `have`."""
+    """Return whether the model of `step` runs on a GPU, of the available resources `have`."""
     wanted = step.settings.work.gpu
     return step.can_use_gpu and (have.gpus >= 1 if wanted is None else bool(wanted))
 
@@ -237,10 +237,10 @@ def _cpus() -> int:
 
 
 def _has_few_inputs(source: ItemSource) -> bool:
-    """Whether `source` has at most `_FEW_INPUTS` inputs; more are not listed.
+    """Return whether `source` has at most `_FEW_INPUTS` inputs; more are not listed.
 
     Raises:
-        DataError: it has none.
+        DataError: it has no inputs.
     """
     count = 0
     for count, _ in enumerate(source.items(lambda bad: None), start=1):
@@ -248,6 +248,8 @@ def _has_few_inputs(source: ItemSource) -> bool:
             return False
     if not count:
         raise DataError(
-            "no images there", where="input", hint="give a folder with PNG, JPEG, WebP or TIFF files"
+            "the input contains no images",
+            where="input",
+            hint="give a folder with PNG, JPEG, WebP or TIFF files, tar shards or Parquet",
         )
     return True

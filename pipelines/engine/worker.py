@@ -1,8 +1,8 @@
-"""A worker: takes chunks of inputs through read, decode, model, encode, write and into the ledger.
+"""Worker of a bulk run: reads, decodes, runs the model, encodes, writes and records chunks of inputs.
 
-The stages overlap: threads read and decode ahead and encode and write behind, while this thread runs the
-model. It alone decides what is let in, by how many decoded bytes are about: nothing can wait in a ring. The
-model is given batches of images of one size.
+The stages overlap: threads read and decode ahead, and encode and write behind, while this thread runs the
+model. Only this thread admits images, by the number of decoded bytes in memory, so that no deadlock is
+possible. The model gets batches of images of one size.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from pipelines.storage.ledger import Ledger, LedgerRow, chunk_name, piece_key
 
 T = TypeVar("T")
 
-_BATCH_MEGAPIXELS = 0.5  # on a CPU larger batches are no faster, and the other stages wait for them
-_SMALL_BYTES = 16 * 2**20  # decoded, of an image that needs no leave to be decoded ahead
-_AHEAD = 24  # images that are read and decoded before they are needed, if there is memory for them
+_BATCH_MEGAPIXELS = 0.5  # larger batches are no faster on a CPU, and make the other stages wait
+_SMALL_BYTES = 16 * 2**20  # decoded bytes of an image that may always be decoded ahead
+_AHEAD = 24  # images that are read and decoded ahead, if there is memory
 
 
 class ChunkWorker:
-    """Works on chunks of a plan, one after the other.
+    """Processes chunks of a plan, one after the other.
 
-    Responsible for: the order of the stages; the memory that decoded images take; batches; an error of the
-    step over one image, which costs that one; rows and outputs that are committed together.
+    Responsible for: the order of the stages; the memory of decoded images; batches; errors of the step, which
+    fail only their image; the common commit of rows and outputs. The choice of chunks is left to the pool.
 
     Args:
-        settings: of the target.
-        step: opened.
+        settings: settings of the target.
+        step: the opened step.
         source: the inputs.
-        writer: takes what the step made.
-        ledger, attempts: of the output.
-        threads: that read, decode, encode and write.
-        decode: makes photos of bytes.
+        writer: writes the results.
+        ledger, attempts: ledger and attempts of the output.
+        threads: number of threads that read, decode, encode and write.
+        decode: decodes bytes to photos.
     """
 
     def __init__(
@@ -72,13 +72,13 @@ class ChunkWorker:
         self._writers = ThreadPoolExecutor(max(1, threads), "write")
         self._under_way: set[Future[ImageTask]] = set()
         self.held_bytes = 0
-        """Decoded bytes that are about, with room for what is made of them."""
+        "Decoded bytes in memory, with space for their results."
 
     def work(self, plan: Plan, index: int, report: ReportCounts) -> bool:
-        """Do the chunk `index` of `plan`; returns whether it came to its end.
+        """Process the chunk `index` of `plan`; returns whether it is finished.
 
         Raises:
-            GenrayError: nothing more can be written, or read.
+            GenrayError: reading or writing has become impossible.
         """
         chunk = chunk_name(plan.number, index)
         attempt = self._attempts.begin(chunk)
@@ -100,7 +100,7 @@ class ChunkWorker:
         return True
 
     def close(self) -> None:
-        """Let go of the threads, and of what was not committed."""
+        """Stop the threads, and discard uncommitted results."""
         self._readers.shutdown()
         self._writers.shutdown()
         self._reset()
@@ -115,7 +115,9 @@ class ChunkWorker:
             if path not in done and path != attempt.deadly_image:
                 remaining.append(planned)
             elif path not in done:
-                deadly = ImageTask(planned, bad=BadImage("killed-worker", "two workers died at it"))
+                deadly = ImageTask(
+                    planned, bad=BadImage("killed-worker", "two workers in a row died while processing it")
+                )
                 record.add([deadly.ledger_row()])
                 record.commit()
         groups = [[planned] for planned in remaining] if attempt.is_careful else [remaining]
@@ -129,7 +131,7 @@ class ChunkWorker:
         record.commit()
 
     def _done_before(self, chunk: str, attempt: Attempt) -> set[str]:
-        """The inputs that earlier attempts at the chunk have recorded."""
+        """Return the inputs that earlier attempts at the chunk recorded."""
         done: set[str] = set()
         for number in range(attempt.number):
             piece = 0
@@ -139,7 +141,7 @@ class ChunkWorker:
         return done
 
     def _reset(self) -> None:
-        """Let nothing of a chunk that broke off get into the next one."""
+        """Discard the state of a chunk that was aborted."""
         under_way = list(self._under_way)
         for future in under_way:
             future.cancel()
@@ -148,21 +150,21 @@ class ChunkWorker:
         self._writer.discard()
 
     def _commit(self, chunk: str, attempt: Attempt, piece: int, rows: Sequence[LedgerRow]) -> None:
-        """Outputs first, then the rows that speak of them."""
+        """Commit the outputs, then the rows that refer to them."""
         key = piece_key(chunk, attempt.number, piece)
         self._writer.commit(key)
         self._ledger.add(key, rows)
 
     def _flow(self, inputs: Sequence[PlannedInput], record: ChunkRecord) -> Iterator[list[LedgerRow]]:
-        """Take `inputs` through all stages; yields what is through, in no order.
+        """Take `inputs` through all stages; yields finished ones, in any order.
 
-        Whenever the record wants to be written, what is under way is finished first: what a packed output
-        holds then is what the rows speak of.
+        Before a commit all images in progress are finished, so that a packed output contains exactly what the
+        rows refer to.
         """
         batch_megapixels = self._settings.work.batch_megapixels or _BATCH_MEGAPIXELS
         flow = _Flow(iter(inputs), Batcher(1e6 * batch_megapixels))
         while True:
-            if record.stopped:  # only what is being written is worth waiting for
+            if record.stopped:  # only images that are being written are waited for
                 for future in flow.writing:
                     yield [self._finish(future.result())]
                 return
@@ -198,7 +200,7 @@ class ChunkWorker:
             flow.reading.append(self._submit(self._readers, self._read, planned))
 
     def _start_decoding(self, flow: _Flow) -> None:
-        """Let in what was read, as far as there is memory; if nothing else is about, whatever it takes."""
+        """Admit images that were read, as far as there is memory; one image is always admitted."""
         limit = self._settings.work.memory_mb * 2**20
         while flow.reading and (flow.reading[0].done() or not flow.decoding):
             task = flow.reading[0].result()
@@ -219,7 +221,7 @@ class ChunkWorker:
     def _finish(self, task: ImageTask) -> LedgerRow:
         self.held_bytes -= task.weight
         row = task.ledger_row()
-        # Futures and batches may still name the task: its pixels have to go now.
+        # Futures and batches may still reference the task: its pixels are freed now.
         task.release()
         return row
 
@@ -232,7 +234,7 @@ class ChunkWorker:
         return future
 
     def _read(self, planned: PlannedInput) -> ImageTask:
-        """In a thread: the bytes of an input, and its pixels if they are few."""
+        """Read the bytes of an input, and its pixels if they are few; runs in a thread."""
         task = ImageTask(planned)
         began = time.perf_counter()
         try:
@@ -245,7 +247,7 @@ class ChunkWorker:
             header = photo_header(task.data)
             task.weight = 2 * header.width * header.height * 4 * (header.depth // 8)
             if header.width * header.height > self._settings.read.max_pixels:
-                task.weight = 0  # refused before any pixel is decoded
+                task.weight = 0  # refused before decoding
             if task.weight <= _SMALL_BYTES:
                 return self._decode(task)
         except BadImage as bad:
@@ -256,7 +258,7 @@ class ChunkWorker:
         return task
 
     def _decode(self, task: ImageTask) -> ImageTask:
-        """In a thread: the pixels of an input."""
+        """Decode the pixels of an input; runs in a thread."""
         began = time.perf_counter()
         try:
             task.photo = self._decode_photo(task.data, self._settings.read)
@@ -264,12 +266,12 @@ class ChunkWorker:
         except BadImage as bad:
             task.bad = bad
         except MemoryError:
-            task.bad = BadImage("too-large", "there was not enough memory to decode it")
+            task.bad = BadImage("too-large", "not enough memory to decode the image")
         task.times.decode_ms = _milliseconds_since(began)
         return task
 
     def _process(self, tasks: Sequence[ImageTask]) -> list[Future[ImageTask]]:
-        """Run the step on one batch, and let threads encode and write what it made."""
+        """Run the step on one batch, and let threads encode and write the results."""
         began = time.perf_counter()
         inputs = [StepInput(task.planned.item.path, task.data, task.photo) for task in tasks]
         try:
@@ -277,7 +279,7 @@ class ChunkWorker:
         except GenrayError:
             raise
         except Exception as error:
-            if len(tasks) > 1:  # it may be one of them
+            if len(tasks) > 1:  # one of the images may be the cause
                 return [future for task in tasks for future in self._process([task])]
             tasks[0].bad = error if isinstance(error, BadImage) else BadImage("step-error", _text_of(error))
             return [_finished(tasks[0])]
@@ -287,17 +289,17 @@ class ChunkWorker:
             task.result = result
             task.times.model_ms = model_ms
             if result.photo is None and result.copy is None and not result.also:
-                futures.append(_finished(self._writer.write(task)))  # a row is not worth a thread
+                futures.append(_finished(self._writer.write(task)))  # rows without images need no thread
             else:
                 futures.append(self._submit(self._writers, self._writer.write, task))
         return futures
 
 
 class Batcher(Generic[T]):
-    """Collects things by key until a batch is full.
+    """Collects items by key until a batch is full.
 
     Args:
-        most: how much a batch may weigh; one thing that is heavier is a batch of its own.
+        most: largest weight of a batch; a heavier item is a batch of its own.
     """
 
     def __init__(self, most: float) -> None:
@@ -308,7 +310,7 @@ class Batcher(Generic[T]):
         return sum(len(batch.things) for batch in self._open.values())
 
     def add(self, key: Hashable, thing: T, weight: float) -> Iterator[list[T]]:
-        """Add one; yields the batches that this fills."""
+        """Add an item; yields the batches that it fills."""
         if key in self._open and self._open[key].weight + weight > self._most:
             yield self._open.pop(key).things
         batch = self._open.setdefault(key, _OpenBatch())
@@ -319,7 +321,7 @@ class Batcher(Generic[T]):
             yield self._open.pop(key).things
 
     def rest(self) -> Iterator[list[T]]:
-        """What waits, in batches that are not full."""
+        """Yield the waiting items, in batches that are not full."""
         for key in list(self._open):
             yield self._open.pop(key).things
 
@@ -332,12 +334,12 @@ class _OpenBatch(Generic[T]):
 
 @dataclass
 class _Flow:
-    """Some inputs of a chunk on their way through the stages."""
+    """Inputs of a chunk in progress in the stages."""
 
     inputs: Iterator[PlannedInput]
     batches: Batcher[ImageTask]
     all_started: bool = False
-    """Whether `inputs` has no more."""
+    "Whether `inputs` is exhausted."
     reading: deque[Future[ImageTask]] = field(default_factory=deque)
     decoding: deque[Future[ImageTask]] = field(default_factory=deque)
     writing: deque[Future[ImageTask]] = field(default_factory=deque)
@@ -347,7 +349,7 @@ class _Flow:
         return len(self.reading) + len(self.decoding)
 
     def is_writing_ready(self) -> bool:
-        """Whether to take one that is written, or to wait for it because many are not."""
+        """Return whether an image is written, or too many wait to be written."""
         if not self.writing:
             return False
         return self.writing[0].done() or len(self.writing) > 2 * _AHEAD + len(self.batches)

@@ -1,1 +1,1 @@
-"""What several steps share."""
+"""Parts that several steps share."""

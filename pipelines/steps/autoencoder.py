@@ -1,4 +1,4 @@
-"""What reconstruct, embed, compress and detect share: images through an autoencoder."""
+"""Steps with an autoencoder, the base of reconstruct, embed, compress and detect."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ C = TypeVar("C", bound=AutoencoderStepSettings)
 
 
 class AutoencoderStep(BundleStep[C]):
-    """A step with an autoencoder. Images are brought to its size as those were that it was trained on; of 16
-    bits they are taken as 8; transparency is not seen."""
+    """A step with an autoencoder. Images are resized to its size in the way of its training; 16 bits are
+    reduced to 8; transparency is ignored."""
 
     bundle_kinds: ClassVar[tuple[str, ...]] = ("autoencoder", "anomaly")
 
@@ -36,17 +36,17 @@ class AutoencoderStep(BundleStep[C]):
         """See `Step`."""
         if self.settings.inference.precision == "int8":
             raise SettingsError(
-                "int8 is for networks from images to images",
+                "inference.precision=int8 is only for networks from images to images",
                 where="inference.precision",
-                hint="set fp32 or bf16: with an autoencoder most of the time goes into decoding files",
+                hint="set fp32 or bf16: with an autoencoder, most of the time is spent on decoding files",
             )
         height, width = self.size
         colours = "gray" if self.manifest.preprocessing.input.channels == 1 else "in colour"
-        return [*super().check(), f"images are brought to {width}x{height} pixels, {colours}"]
+        return [*super().check(), f"images are resized to {width}x{height} pixels, {colours}"]
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width that the network takes."""
+        """Height and width of the network's images."""
         return self.manifest.preprocessing.size
 
     def open_network(
@@ -60,36 +60,36 @@ class AutoencoderStep(BundleStep[C]):
         return self._encoder.notes
 
     def batch_key(self, photo: Photo | None) -> Hashable:
-        """All images are of one size when they reach the network."""
+        """Return the key of the batch: all images have one size when they reach the network."""
         return None
 
     def batch_weight(self, photo: Photo | None) -> float:
-        """In the network they are all as heavy."""
+        """Return the pixels of the network's image, equal for all inputs."""
         return float(self.size[0] * self.size[1])
 
     def network_batch(self, inputs: Sequence[StepInput]) -> PixelArray:
-        """(N, H, W, C) uint8: the inputs, `fitted`."""
+        """Return the inputs, `fitted`, as (N, H, W, C) uint8."""
         return np.stack([self.fitted(each.photo) for each in inputs])
 
     def fitted(self, photo: Photo) -> NDArray[np.uint8]:
-        """`photo` at the size of the network."""
-        # Fewer channels first: less to resize.
+        """Return the pixels of `photo` at the size of the network."""
+        # Channels are reduced first: fewer values to resize.
         return resized(self.network_pixels(photo), self.size, self.manifest.preprocessing.fit or "stretch")
 
     def encode(self, images: PixelArray) -> NDArray[np.float32]:
-        """(N, H, W, C) -> (N, latent)."""
+        """Encode (N, H, W, C) to (N, latent)."""
         return np.asarray(self._encoder(images), np.float32)
 
     def decode(self, codes: NDArray[np.float32]) -> PixelArray:
-        """(N, latent) -> (N, H, W, C) uint8."""
+        """Decode (N, latent) to (N, H, W, C) uint8."""
         return self._decoder(codes)
 
 
 def resized(image: PixelArray, size: tuple[int, int], fit: Literal["crop", "stretch"]) -> NDArray[np.uint8]:
-    """(H, W, C) uint8 -> (*size, C), bicubic with antialiasing: the largest part in the middle of the same
-    shape, or the whole, stretched.
+    """Resize (H, W, C) uint8 to (*size, C), bicubic with antialiasing: the largest part in the middle of the
+    same aspect ratio, or the whole, stretched.
 
-    Within one level of what Pillow makes, which training uses, in a sixth of its time.
+    The result is within one level of Pillow's, which training uses, in a sixth of the time.
     """
     if fit == "crop":
         image = _cropped(image, size)
@@ -101,8 +101,8 @@ def resized(image: PixelArray, size: tuple[int, int], fit: Literal["crop", "stre
 
 
 def error_limit(calibration: Mapping[str, Any]) -> dict[str, float]:
-    """The largest error of held-out images of the training, if a bundle's calibration knows the mean squared
-    error, as a step's `prepare` returns it."""
+    """Return the largest error of the training's held-out images, as a step's `prepare` returns it, if the
+    bundle is calibrated by the mean squared error."""
     largest = calibration.get("quantiles", {}).get("1")
     if calibration.get("error") != "mse" or largest is None:
         return {}
@@ -110,31 +110,31 @@ def error_limit(calibration: Mapping[str, Any]) -> dict[str, float]:
 
 
 class EncoderNetwork(nn.Module):
-    """The first half of an autoencoder."""
+    """Encoder of an autoencoder, as a network."""
 
     def __init__(self, network: Autoencoder) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Images to codes."""
+        """Encode images."""
         return self.network.encode(images)
 
 
 class DecoderNetwork(nn.Module):
-    """The second half of an autoencoder."""
+    """Decoder of an autoencoder, as a network."""
 
     def __init__(self, network: Autoencoder) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, codes: torch.Tensor) -> torch.Tensor:
-        """Codes to images."""
+        """Decode codes."""
         return self.network.decode(codes)
 
 
 def _cropped(image: PixelArray, size: tuple[int, int]) -> PixelArray:
-    """The largest part in the middle whose sides are in the ratio of `size`."""
+    """Return the largest part in the middle with the aspect ratio of `size`."""
     height, width = image.shape[:2]
     scale = min(height / size[0], width / size[1])
     crop_height = round(size[0] * scale)

@@ -1,4 +1,4 @@
-"""A step: what a bulk target does to images. The engine reads, decodes, encodes, writes and records."""
+"""Steps: the work of bulk targets on images. The engine reads, decodes, encodes, writes and records."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from pipelines.settings import BulkSettings
 S = TypeVar("S", bound=BulkSettings)
 
 SKIP_REASONS = {
-    "clean": "less noise than denoise.clean_below: copied untouched",
-    "no-stamp": "no stamp was found: copied untouched",
+    "clean": "less noise than denoise.clean_below, copied unchanged",
+    "no-stamp": "no stamp found, copied unchanged",
 }
-"""Why an image was left as it was, in words: the reasons of the ledger's status `skipped`."""
+"Reasons of the ledger's status `skipped`, why an image was left unchanged, in words."
 
 
 @dataclass(frozen=True)
 class StepPlace:
-    """Where a step works: on how many threads, on a GPU or not; `model_folder` is a local folder with what
+    """Place where a step runs: threads, GPU or not, and `model_folder`, a local folder with the files that
     `Step.prepare` wrote."""
 
     threads: int
@@ -34,7 +34,7 @@ class StepPlace:
 
 @dataclass(frozen=True)
 class StepInput:
-    """An input: its path, its bytes, and what they were decoded to if the step reads images."""
+    """An input: its path, its bytes, and the decoded image if the step reads images."""
 
     path: str
     data: bytes
@@ -42,36 +42,36 @@ class StepInput:
 
     @property
     def photo(self) -> Photo:
-        """The image."""
+        """The decoded image."""
         assert self.decoded is not None
         return self.decoded
 
 
 @dataclass(frozen=True)
 class ImageScores:
-    """What a step measured of an image, for the columns of the ledger that are called the same."""
+    """Measurements of an image by a step, for the ledger's columns of the same names."""
 
     noise: float | None = None
-    """Estimated standard deviation, in levels of 255."""
+    "Estimated standard deviation of the noise, in levels of 255."
     change: float | None = None
     """Mean absolute difference of output and input, in levels of 255."""
     error: float | None = None
-    """Of the reconstruction."""
+    "Error of the reconstruction."
     score: float | None = None
-    """Of an anomaly: error / threshold."""
+    "Score of an anomaly, error / threshold."
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step made of one input. An output is written for `photo`, or the bytes `copy` as they are.
+    """Result of a step for one input: an output is encoded from `photo`, or is the bytes `copy`.
 
     Args:
         photo: the output image.
-        copy: bytes to write instead: those of the input, if it is to stay untouched.
-        also: further images, by what is put behind the stem of the output's name.
-        row: a row of the step's table, without its `path`.
-        scores: for the ledger.
-        skipped: why the image was left as it was; a key of `SKIP_REASONS`.
+        copy: bytes to write instead, such as those of an unchanged input.
+        also: further images, by the suffix of the stem of their names.
+        row: row of the step's table, without its `path`.
+        scores: measurements for the ledger.
+        skipped: reason why the image was left unchanged, a key of `SKIP_REASONS`.
     """
 
     photo: Photo | None = None
@@ -83,88 +83,88 @@ class StepResult:
 
 
 class Step(ABC, Generic[S]):
-    """What a bulk target does. One is loaded in the driver and one in every worker, from the same settings.
+    """Work of a bulk target. The driver and every worker load one each, from the same settings.
 
     Args:
-        settings: of the target.
+        settings: settings of the target.
     """
 
     settings_class: ClassVar[type[BulkSettings]]
     can_use_gpu: ClassVar[bool] = True
-    """Whether a GPU makes it faster."""
+    "Whether a GPU makes the step faster."
     reads_images: ClassVar[bool] = True
-    """Whether its inputs are images, which are decoded for it."""
+    "Whether the inputs are images, which the engine decodes."
     table: ClassVar[str] = ""
-    """The folder of its table under the output's root; without a name it has none."""
+    "Folder of the step's table under the output's root; empty: no table."
 
     def __init__(self, settings: S) -> None:
         self.settings = settings
 
     @classmethod
     def load(cls, settings: S) -> Self:
-        """The step of `settings`, with what they name read, such as a bundle's manifest.
+        """Make the step of `settings`, and read what they name, such as a bundle's manifest.
 
         Raises:
-            BundleError: that cannot be read.
+            BundleError: the bundle cannot be read.
         """
         return cls(settings)
 
     @abstractmethod
     def check(self) -> Sequence[str]:
-        """Find what is wrong with the settings and the bundle, before anything is started.
+        """Check the settings and the bundle, before anything starts.
 
         Returns:
-            What will be done, for a person.
+            Lines that say what will be done.
 
         Raises:
-            UsageError, BundleError: it cannot work.
+            UsageError, BundleError: settings or bundle cannot be used.
         """
 
     def identity(self) -> Mapping[str, Any]:
-        """What its results depend on beside the settings: the bundle's checksum."""
+        """Return what the results depend on beside the settings: the bundle's checksum."""
         return {}
 
     def schema(self) -> pa.Schema | None:
-        """The columns of its table, but for `path`."""
+        """Return the columns of the step's table, except `path`."""
         return None
 
     def prepare(self, sample: Sequence[Photo], model_folder: Path) -> Mapping[str, Any]:
-        """Once for an output, in the driver: fit what has to be fitted to the user's own images.
+        """Fit the step to the user's images; called once for an output, in the driver.
 
         Args:
-            sample: some of the inputs; may be empty if all that were tried are broken.
+            sample: some of the inputs; may be empty if all of them are broken.
             model_folder: an empty folder for files that all workers get.
 
         Returns:
-            What to put into the run's header: plain JSON values. The report shows its `notes`, `tables` and
-            `pictures`, and counts images whose error is above its `error_limit`.
+            Plain JSON values for the run's header. The report shows their `notes`, `tables` and `pictures`,
+            and counts images with an error above `error_limit`.
         """
         return {}
 
     @abstractmethod
     def open(self, place: StepPlace, prepared: Mapping[str, Any]) -> Sequence[str]:
-        """In a worker: load the model. `prepared` is what `prepare` returned.
+        """Load the model, in a worker. `prepared` is the result of `prepare`.
 
         Returns:
-            What is worth saying of the form that the model runs in.
+            Notes on how the model runs, for a person.
         """
 
     def output_path(self, path: str) -> str:
-        """What the output of the input `path` is called, but for its suffix."""
+        """Return the path of the output of the input `path`; the engine adds the suffix."""
         return path
 
     def batch_key(self, photo: Photo | None) -> Hashable:
-        """Inputs of one key may be given to `process` together."""
+        """Return the key of an input; inputs with the same key may form one batch for `process`."""
         return None if photo is None else (photo.pixels.shape, photo.pixels.dtype.str)
 
     def batch_weight(self, photo: Photo | None) -> float:
-        """Pixels that an input adds to a batch."""
+        """Return the pixels that an input adds to a batch."""
         return 1.0 if photo is None else float(photo.pixels.shape[0] * photo.pixels.shape[1])
 
     @abstractmethod
     def process(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
-        """Work on inputs of one key; what is made of each, in their order.
+        """Process inputs of one key; returns their results, in order.
 
         Raises:
-            BadImage: an image that the step cannot take. Of several inputs each is then tried alone.
+            BadImage: the step cannot take an image. Each input of a batch is then tried by itself.
         """

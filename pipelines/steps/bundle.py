@@ -26,12 +26,12 @@ from pipelines.steps.base import Step, StepPlace
 from pipelines.steps.pixels import as_channels
 
 _INT8_FOLDER = "int8"
-_INT8_SAMPLE = 24  # images that an int8 network is made by
-_INT8_CROP = 256  # pixels a side of what its cost is measured on
+_INT8_SAMPLE = 24  # images that an int8 network is calibrated on
+_INT8_CROP = 256  # side of the crops that its loss is measured on, in pixels
 
 
 class _Use(NamedTuple):
-    """Of a kind of bundle: the target that makes it, and the targets that use it."""
+    """Use of a kind of bundle: the target that makes it, and the targets that use it."""
 
     trainer: str
     targets: str
@@ -49,25 +49,25 @@ _USES = {
 class BundleSettings(BulkSettings):
     """Settings of every target that uses a bundle."""
 
-    bundle: Location = Field("runs/first/bundle", description="folder of the trained model")
-    inference: InferenceSettings = Field(InferenceSettings(), description="how the model is run")
+    bundle: Location = Field("runs/first/bundle", description="folder of the trained model's bundle")
+    inference: InferenceSettings = Field(InferenceSettings(), description="engine and precision of the model")
 
 
 B = TypeVar("B", bound=BundleSettings)
 
 
 class BundleStep(Step[B]):
-    """A step with a network.
+    """A step with the network of a bundle.
 
     Args:
-        settings: of the target.
-        manifest: of the bundle.
+        settings: settings of the target.
+        manifest: manifest of the bundle.
     """
 
     bundle_kinds: ClassVar[tuple[str, ...]]
-    """The kinds of bundles that it takes."""
+    "Kinds of bundles that the step takes."
     noise_sigma: ClassVar[float | None] = None
-    """Of a denoiser: the noise that the cost of int8 is measured at, of 255."""
+    "Noise that the loss of int8 is measured at, in levels of 255, for denoisers."
 
     def __init__(self, settings: B, manifest: Manifest) -> None:
         super().__init__(settings)
@@ -75,7 +75,7 @@ class BundleStep(Step[B]):
 
     @classmethod
     def load(cls, settings: B) -> Self:
-        """See `Step`: reads the bundle's manifest."""
+        """Make the step and read the bundle's manifest; see `Step`."""
         return cls(settings, read_manifest(Path(settings.bundle)))
 
     def check(self) -> Sequence[str]:
@@ -85,9 +85,9 @@ class BundleStep(Step[B]):
             use = _USES[kind].targets if kind in _USES else "another target"
             trainers = " or ".join(_USES[each].trainer for each in self.bundle_kinds)
             raise SettingsError(
-                f"the bundle is a {kind}: it is for {use}",
+                f"the bundle is of kind {kind}, which is for {use}",
                 where=f"bundle: {self.settings.bundle}",
-                hint=f"give a bundle that {trainers} made",
+                hint=f"give a bundle made by {trainers}",
             )
         origin = f"{self.manifest.network}, made {self.manifest.created}"
         return [f"bundle: {kind}, {origin} ({self.settings.bundle})"]
@@ -97,7 +97,7 @@ class BundleStep(Step[B]):
         return {"bundle": self.manifest.weights_sha256}
 
     def prepare(self, sample: Sequence[Photo], model_folder: Path) -> Mapping[str, Any]:
-        """See `Step`: for int8 quantise the network by the user's own images, and say what that costs."""
+        """Quantise the network for int8 on the user's images, and measure the loss; see `Step`."""
         if self.settings.inference.precision != "int8":
             return {}
         images = [self.network_pixels(photo) for photo in islice(sample, _INT8_SAMPLE)]
@@ -110,11 +110,11 @@ class BundleStep(Step[B]):
         loss = measure_loss(exact, fast, crops, sigma=self.noise_sigma)
         note = f"int8: {loss.psnr_between:.1f} dB from fp32 on {len(crops)} of your images"
         if loss.psnr_drop is not None:
-            note += f"; {loss.psnr_drop:.3f} dB worse at taking away noise of sigma {self.noise_sigma:g}"
+            note += f"; {loss.psnr_drop:.3f} dB worse at removing noise of sigma {self.noise_sigma:g}"
         return {"int8": loss.as_json(), "notes": [note]}
 
     def network_pixels(self, photo: Photo) -> NDArray[np.uint8]:
-        """`photo` as the network takes it, at its own size."""
+        """Return the pixels of `photo` as the network takes them, at the photo's size."""
         return as_channels(to_eight_bits(photo.pixels), self.manifest.preprocessing.input.channels)
 
     def open(self, place: StepPlace, prepared: Mapping[str, Any]) -> Sequence[str]:
@@ -130,7 +130,7 @@ class BundleStep(Step[B]):
     def make_runner(
         self, network: nn.Module, takes: ImageSpec | None, gives: ImageSpec | None, place: StepPlace
     ) -> Runner:
-        """The runner of a network, or of a part of it."""
+        """Make the runner of a network, or of a part of it."""
         folder = place.model_folder / _INT8_FOLDER
         return Runner.open(
             network,
@@ -146,7 +146,7 @@ class BundleStep(Step[B]):
         return load_bundle(Path(self.settings.bundle)).network
 
     def _whole_runner(self, precision: str, quantized_folder: Path) -> Runner:
-        """The runner of the whole network at a precision, wherever the settings would run it."""
+        """Make the runner of the whole network at a precision, on the device of the settings."""
         preprocessing = self.manifest.preprocessing
         settings = self.settings.inference.model_copy(update={"precision": precision})
         network = self._load_network()

@@ -1,4 +1,4 @@
-"""Pixels that several steps change, compare and put back into their photos."""
+"""Operations on pixels that several steps share."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from numpy.typing import NDArray
 from genray.images.photo import Photo
 
 PixelArray = NDArray[Any]
-"""uint8 or uint16."""
+"Pixels as uint8 or uint16."
 
 
 def with_pixels(photo: Photo, pixels: PixelArray) -> Photo:
-    """`photo` with other pixels; its transparency stays where height and width do."""
+    """Return `photo` with other pixels; transparency is preserved if the size is."""
     same_size = pixels.shape[:2] == photo.pixels.shape[:2]
     return replace(photo, pixels=pixels, alpha=photo.alpha if same_size else None)
 
 
 def without_metadata(photo: Photo, pixels: PixelArray) -> Photo:
-    """Other pixels in the format of `photo`, without its transparency, ICC profile and EXIF."""
+    """Return a photo with other pixels in the format of `photo`, without transparency, ICC profile and
+    EXIF."""
     return replace(photo, pixels=pixels, alpha=None, icc=None, exif=None)
 
 
 def as_channels(pixels: PixelArray, channels: int) -> PixelArray:
-    """(..., 1 or 3) as (..., channels): gray is repeated; colour becomes its luma (ITU-R BT.601)."""
+    """Convert (..., 1 or 3) to (..., channels): gray is repeated; colour becomes its luma (ITU-R BT.601)."""
     have = pixels.shape[-1]
     if have == channels:
         return pixels
@@ -37,22 +38,22 @@ def as_channels(pixels: PixelArray, channels: int) -> PixelArray:
 
 
 def absolute_difference(first: PixelArray, second: PixelArray) -> PixelArray:
-    """|first - second|, in their own type."""
-    # The smaller from the larger never overflows, and needs no wider type.
+    """Return |first - second|, in their type."""
+    # The larger minus the smaller cannot overflow, and needs no wider type.
     return np.maximum(first, second) - np.minimum(first, second)
 
 
 def levels_per_255(pixels: PixelArray) -> float:
-    """How many levels of `pixels` are one of 255: 257 for uint16."""
+    """Return the levels of `pixels` in one level of 255: 257 for uint16."""
     return 257.0 if pixels.dtype == np.uint16 else 1.0
 
 
 def mean_change(before: PixelArray, after: PixelArray) -> float:
-    """Mean absolute difference of two images of one shape and type, in levels of 255."""
+    """Return the mean absolute difference of two images of one shape and type, in levels of 255."""
     return float(absolute_difference(before, after).mean()) / levels_per_255(before)
 
 
 def mean_squared_error(first: PixelArray, second: PixelArray) -> float:
-    """Mean squared error of two uint8 images, of values in [0, 1]."""
+    """Return the mean squared error of two uint8 images, with values in [0, 1]."""
     difference = first.astype(np.float32) - second
     return float(np.mean(np.square(difference)) / 255**2)

@@ -1,4 +1,4 @@
-"""How many bytes for how good an image: compressed codes beside JPEG and WebP of the same sizes."""
+"""Rate and distortion of compressed codes, compared with JPEG and WebP of the same sizes."""
 
 from __future__ import annotations
 
@@ -18,61 +18,61 @@ from genray.report.charts import draw_tradeoff
 
 LATENTS = "latents"
 COLUMNS = ("point", "codec", "bytes", "bits per pixel", "PSNR", "SSIM", "larger", "decoder bytes")
-_SMALLEST_SIDE = 8  # pixels, for SSIM
-_EQUAL_DB = 0.05  # a difference that is none
+_SMALLEST_SIDE = 8  # shortest side in pixels, for the window of SSIM
+_EQUAL_DB = 0.05  # dB below which codecs count as equal
 _HIGHEST_QUALITY = 100
 _BATCH = 8
 
 
 @dataclass(frozen=True)
 class CodedImage:
-    """An image that went through a codec."""
+    """An image encoded and decoded by a codec."""
 
     size: int
-    """Bytes that it takes."""
+    "Encoded bytes."
     image: Pixels
-    """What comes back, in the shape of the original."""
+    "Decoded image, in the shape of the original."
 
 
 @dataclass(frozen=True)
 class RatePoint:
-    """How good one codec is at one size."""
+    """Quality of one codec at one size."""
 
     point: str
-    """The label of the codes to whose sizes it was held."""
+    "Label of the codes whose sizes were the limit."
     codec: str
-    """`LATENTS`, or one of the old: JPEG, JPEG without headers, WebP and the latter two shrunk."""
+    ("Name of the codec: `LATENTS`, or JPEG, JPEG without headers, WebP, and the latter two shrunk.")
     size: float
-    """Mean bytes of an image, without the decoder."""
+    "Mean bytes of an image, without the decoder."
     bits_per_pixel: float
     psnr: float
-    """Mean over the images, in dB."""
+    "Mean PSNR of the images, in dB."
     ssim: float
     larger: int
-    """Images whose lowest quality takes more bytes than the code does; they count with those bytes."""
+    ("Images that need more bytes than the code even at the lowest quality; they count with those bytes.")
     images: int
     decoder: int
-    """Bytes of the decoder, once for all images."""
+    "Bytes of the decoder, needed once for all images."
 
 
 def rate_distortion(
     originals: Sequence[Pixels], points: Mapping[str, Sequence[CodedImage]], *, decoder: int
 ) -> list[RatePoint]:
-    """For every point a row of the codes, and one of each old codec at the same bytes: of each image that
-    quality whose size comes closest to its code's from below.
+    """Return for every point a row of the codes, and one of each old codec at the same sizes: each image has
+    the quality whose size is closest to its code's from below.
 
-    JPEG counts twice: as a file, with Huffman tables made for the image, and by its scan alone, with the
-    standard's tables, because many such images could share all the rest. WebP is given all the time that it
-    can use (method 6). Both have colour at half the size (4:2:0), which is best at few bytes, and are tried
-    too on the image shrunk 2, 4 or 8 times, whichever is best: at very few bytes nobody would do otherwise.
+    JPEG counts twice: as a file, with Huffman tables optimised for the image, and as its scan without
+    headers, with the standard's tables, as many images could share the headers. WebP uses its slowest method
+    (6). Both subsample colour (4:2:0), which is best at few bytes, and are also tried on the image shrunk 2,
+    4 or 8 times, whichever is best, as is usual at very few bytes.
 
     Args:
-        originals: each (H, W, 1 or 3), H and W at least 8.
-        points: a code of each image by label, such as one for each step of a `LatentCodec`.
-        decoder: bytes of what turns codes into images, such as a bundle's.
+        originals: images (H, W, 1 or 3), H and W at least 8.
+        points: coded images by label, such as one label for each step of a `LatentCodec`.
+        decoder: bytes of the decoder, such as a bundle's.
 
     Raises:
-        ValueError: no images or points, images too small, or codes that do not go with the originals.
+        ValueError: no images or points, images too small, or codes that do not match the originals.
     """
     _check(originals, points)
     by_codec: dict[str, Mapping[str, Sequence[CodedImage]]] = {LATENTS: points}
@@ -102,7 +102,7 @@ def rate_distortion(
 
 
 def table_rows(rows: Sequence[RatePoint]) -> list[list[str | float]]:
-    """The rows for a table with `COLUMNS`."""
+    """Return the rows of a table with `COLUMNS`."""
     return [
         [
             row.point,
@@ -119,9 +119,9 @@ def table_rows(rows: Sequence[RatePoint]) -> list[list[str | float]]:
 
 
 def describe(rows: Sequence[RatePoint]) -> list[str]:
-    """What the rows say: how often the codes lose, a sentence for each point, and one about the decoder.
+    """Return sentences on the rows: how often the codes lose, one for each point, and one about the decoder.
 
-    The better codec is that of higher PSNR among those that can be as small as the codes; the others are
+    The better codec is the one of higher PSNR among those that can be as small as the codes; the others are
     named with their smallest sizes.
     """
     labels = list(dict.fromkeys(row.point for row in rows))
@@ -139,7 +139,7 @@ def describe(rows: Sequence[RatePoint]) -> list[str]:
         sentences.append(f"{label}, {latents.size:.0f} bytes: {'; '.join(parts)}.")
     first = rows[0]
     return [
-        f"An old codec is better than the codes at {lost} of {len(labels)} sizes, the decoder not counted.",
+        f"JPEG or WebP is better than the codes at {lost} of {len(labels)} sizes, not counting the decoder.",
         *sentences,
         f"The decoder takes {first.decoder:,} bytes once, as many as the codes of "
         f"{first.decoder / max(1.0, first.size):,.0f} images ({first.point}).",
@@ -147,7 +147,7 @@ def describe(rows: Sequence[RatePoint]) -> list[str]:
 
 
 def draw_rate_distortion(rows: Sequence[RatePoint]) -> Pixels:
-    """PSNR over bits per pixel, a curve for each codec, (H, W, 3). Decoders are not counted."""
+    """Draw PSNR over bits per pixel, a curve for each codec, (H, W, 3). Decoders are not counted."""
     curves: dict[str, list[tuple[float | str, float]]] = defaultdict(list)
     for row in rows:
         curves[row.codec].append((row.bits_per_pixel, row.psnr))
@@ -157,17 +157,17 @@ def draw_rate_distortion(rows: Sequence[RatePoint]) -> Pixels:
 @dataclass(frozen=True)
 class _OldCodec:
     lowest: int
-    """Quality; the highest is 100."""
+    "Quality of the codec; the highest is 100."
     encode: Callable[[Pixels, int], bytes]
     charged_bytes: Callable[[bytes], int]
-    """The bytes that count, of those that `encode` gives."""
+    "Number of bytes that count, of those from `encode`."
     factors: tuple[int, ...] = (1,)
-    """By how much the image may be made smaller before it is encoded, and larger afterwards."""
+    ("Factors by which the image may be shrunk before encoding, and enlarged after decoding.")
 
     def encode_within(
         self, originals: Sequence[Pixels], points: Mapping[str, Sequence[CodedImage]]
     ) -> dict[str, list[CodedImage]]:
-        """The best of each image within the bytes that it has at each point."""
+        """Return the best encoding of each image within its bytes at each point."""
         best: dict[str, list[CodedImage]] = {label: [] for label in points}
         for number, original in enumerate(originals):
             ladders = [self._ladder(original, factor) for factor in self.factors]
@@ -176,13 +176,13 @@ class _OldCodec:
         return best
 
     def _ladder(self, original: Pixels, factor: int) -> Callable[[int], bytes]:
-        """The shrunk image at a quality; each is encoded once, for whatever budgets."""
+        """Return a function from quality to the encoded, shrunk image; each quality is encoded once."""
         return cache(partial(self.encode, _shrunk(original, factor)))
 
     def _best_within(
         self, ladders: Sequence[Callable[[int], bytes]], original: Pixels, budget: int
     ) -> CodedImage:
-        """The one of the least error among those that fit; of the fewest bytes if none does."""
+        """Return the encoding of least error within the budget; of fewest bytes if none fits."""
         tried = []
         for ladder in ladders:
             data = self._closest(ladder, budget)
@@ -193,7 +193,8 @@ class _OldCodec:
         return min(fitting, key=lambda each: _squared_error(each.image, original))
 
     def _closest(self, ladder: Callable[[int], bytes], budget: int) -> bytes:
-        """The highest quality within `budget`, by bisection; the lowest if none is."""
+        """Return the encoding of the highest quality within `budget`, by bisection; of the lowest if none
+        fits."""
         fits = self.lowest
         above = _HIGHEST_QUALITY + 1
         if self.charged_bytes(ladder(fits)) > budget:
@@ -229,7 +230,7 @@ def _encoded(image: Pixels, kind: str, **options: int | bool | str) -> bytes:
 
 
 def _decoded(data: bytes, original: Pixels) -> Pixels:
-    """At the size of the original."""
+    """Return the decoded image at the size of the original."""
     height, width, channels = original.shape
     with Image.open(io.BytesIO(data)) as image:
         converted = image.convert("L" if channels == 1 else "RGB")
@@ -251,7 +252,8 @@ def _squared_error(image: Pixels, original: Pixels) -> float:
 
 
 def _scan_bytes(data: bytes) -> int:
-    """Bytes of a JPEG's entropy-coded data, without the segments before it and the two bytes that end it."""
+    """Return the bytes of a JPEG's entropy-coded data, without the segments before it and the two bytes at
+    its end."""
     position = 2
     while data[position + 1] != 0xDA:
         position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
@@ -278,7 +280,7 @@ _OLD_CODECS = {
 
 
 def _quality(originals: Sequence[Pixels], images: Sequence[Pixels]) -> tuple[float, float]:
-    """Mean PSNR and SSIM, in small batches of one shape."""
+    """Return mean PSNR and SSIM, in small batches of one shape."""
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for number, image in enumerate(originals):
         groups[image.shape].append(number)
@@ -310,4 +312,4 @@ def _check(originals: Sequence[Pixels], points: Mapping[str, Sequence[CodedImage
             )
     for label, coded in points.items():
         if [each.image.shape for each in coded] != [image.shape for image in originals]:
-            raise ValueError(f"{label}: a size and an image of the same shape is needed for each original")
+            raise ValueError(f"{label}: each original needs a size and a decoded image of the same shape")

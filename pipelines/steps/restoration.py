@@ -1,4 +1,4 @@
-"""What denoise and destamp share: an image through a restoration network, whatever its size and channels."""
+"""Steps with a restoration network for images of any size and channels, the base of denoise and destamp."""
 
 from __future__ import annotations
 
@@ -18,22 +18,26 @@ from pipelines.steps.pixels import PixelArray
 
 
 class TileSettings(Settings):
-    """Settings of how large images are cut."""
+    """Settings of the tiles of large images."""
 
     size: int = Field(1024, ge=64, le=16384, description="height and width of a tile, in pixels")
     overlap: int = Field(
         96,
         ge=0,
         le=4096,
-        description="pixels that neighbours share: with 32 to 96 the default denoiser is within one grey "
-        "level of the whole image, from 148 on it is the same",
+        description=(
+            "pixels that neighbouring tiles share (with 32 to 96 the default denoiser is within "
+            "one grey level of its result for the whole image, from 148 on equal to it)"
+        ),
     )
 
 
 class RestorationSettings(BundleSettings):
     """Settings of the targets that use a restoration network."""
 
-    tiles: TileSettings = Field(TileSettings(), description="how images larger than two tiles are cut")
+    tiles: TileSettings = Field(
+        TileSettings(), description="tiles that images larger than two of them are cut into"
+    )
 
 
 R = TypeVar("R", bound=RestorationSettings)
@@ -43,7 +47,7 @@ class RestorationStep(BundleStep[R]):
     """A step with a network from images to images of the same size.
 
     Gray networks take the three channels of a colour image one by one; colour networks take a gray image as
-    three equal channels, of whose results the mean is used. Transparency is not touched.
+    three equal channels, whose results are averaged. Transparency is not changed.
     """
 
     def open_network(
@@ -59,7 +63,7 @@ class RestorationStep(BundleStep[R]):
         return self._runner.notes
 
     def restore(self, images: Sequence[PixelArray]) -> list[PixelArray]:
-        """What the network makes of images (H, W, C) of one shape and type."""
+        """Return the restored images, for images (H, W, C) of one shape and type."""
         batch = np.stack(images)
         number, height, width, channels = batch.shape
         if channels == self._channels:
@@ -73,7 +77,7 @@ class RestorationStep(BundleStep[R]):
         return list(restored)
 
     def _run(self, batch: PixelArray) -> PixelArray:
-        """Through the network, in tiles if the images are large."""
+        """Run the network, in tiles if the images are large."""
         tiles = self.settings.tiles
         if batch.shape[1] * batch.shape[2] <= 2 * tiles.size**2:
             return self._runner(batch)
@@ -88,7 +92,8 @@ class RestorationStep(BundleStep[R]):
 
 
 def blend(before: PixelArray, after: PixelArray, weight: float | PixelArray) -> PixelArray:
-    """before + weight * (after - before), rounded and kept within the type; weight (H, W, 1) or a number."""
+    """Return before + weight * (after - before), rounded and clipped to the type; weight is (H, W, 1) or a
+    number."""
     if isinstance(weight, float | int) and weight == 1:
         return after
     white = np.iinfo(before.dtype).max

@@ -1,1 +1,1 @@
-"""Where results and the record of a bulk run are kept."""
+"""Storage of the results and the ledger of a bulk run."""

@@ -1,9 +1,9 @@
-"""Attempts: which chunks were begun, which are done, and what a worker died of.
+"""Attempts at chunks: which were begun, which are finished, and which image killed a worker.
 
-A chunk whose worker died is handed out again. Its marker says how often it was begun; on the third attempt
-the images are worked on one at a time, each named in the marker first. An image that two workers in a row
-died of is recorded as failed, and the rest goes on. The marker of a chunk that is done says so until the
-pass ends: Ray runs chunks again whose node was lost later.
+A chunk whose worker died is processed again. Its marker counts the attempts; from the third on, images are
+processed one at a time, each named in the marker first. An image that killed two workers in a row is recorded
+as failed, and the others are processed. The marker of a finished chunk stays until the pass ends, as Ray runs
+chunks again whose node was lost later.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from dataclasses import asdict, dataclass, replace
 from genray.io.store import Store
 
 FOLDER = "_genray/attempts"
-_CAREFUL_AFTER = 2  # attempts that died before images are worked on one at a time
-_DEADLY_AFTER = 2  # workers that died of an image before it is believed
+_CAREFUL_AFTER = 2  # failed attempts after which images are processed one at a time
+_DEADLY_AFTER = 2  # workers that an image must kill to be recorded as failed
 _MAX_BYTES = 100_000
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try at a chunk.
+    """One attempt at a chunk.
 
     Args:
-        number: of tries before it.
-        suspect: the image that the last one was at when it died, if that is known.
-        times: how many in a row died at it.
-        done: whether the chunk needs no more.
+        number: number of attempts before it.
+        suspect: image of the last attempt when its worker died, if known.
+        times: workers in a row that died at it.
+        done: whether the chunk is finished.
     """
 
     number: int = 0
@@ -37,24 +37,24 @@ class Attempt:
 
     @property
     def is_careful(self) -> bool:
-        """Whether to work on one image at a time."""
+        """Whether to process one image at a time."""
         return self.number >= _CAREFUL_AFTER
 
     @property
     def deadly_image(self) -> str:
-        """The image that is not to be tried again."""
+        """The image that must not be tried again."""
         return self.suspect if self.times >= _DEADLY_AFTER else ""
 
     def at_image(self, path: str) -> Attempt:
-        """The same, working on the image `path`."""
+        """Return this attempt, now at the image `path`."""
         return replace(self, suspect=path, times=self.times + 1 if path == self.suspect else 1)
 
 
 class Attempts:
-    """The markers under the root of `store`.
+    """Markers of attempts under the root of `store`.
 
     Args:
-        crashed: what is known of passes before, which died as a whole: how chunks begin.
+        crashed: attempt that killed passes left, with which chunks begin.
     """
 
     def __init__(self, store: Store, crashed: Attempt | None = None) -> None:
@@ -62,7 +62,7 @@ class Attempts:
         self._first = crashed or Attempt()
 
     def begin(self, chunk: str) -> Attempt:
-        """Begin a chunk, unless it is done: from here on it belongs to this attempt."""
+        """Begin a chunk, unless it is finished: from now on this attempt owns it."""
         before = self._read(chunk)
         if before is not None and before.done:
             return before
@@ -71,21 +71,22 @@ class Attempts:
         return attempt
 
     def name_image(self, chunk: str, attempt: Attempt, path: str) -> None:
-        """Say that `attempt` is now at the image `path`."""
+        """Record that `attempt` is now at the image `path`."""
         self._write(chunk, attempt.at_image(path))
 
     def holds(self, chunk: str, attempt: Attempt) -> bool:
-        """Whether nobody else has begun the chunk since, in this or in a later pass."""
+        """Return whether the attempt still owns the chunk: no other has begun it, in this or in a later
+        pass."""
         now = self._read(chunk)
         return now is not None and not now.done and now.number == attempt.number
 
     def end(self, chunk: str, attempt: Attempt) -> None:
-        """The chunk is done."""
+        """Mark the chunk as finished."""
         self._write(chunk, replace(attempt, done=True))
 
     def clear(self) -> Attempt | None:
-        """Take every chunk away from whoever still works on one; returns the worst that was left, if any was:
-        a run that ends, well or on request, leaves none."""
+        """Take every chunk away from its worker; returns the worst attempt that was left, if any. A run that
+        finishes or stops on request leaves none."""
         unfinished: list[Attempt] = []
         for entry in self._store.list([".json"], FOLDER):
             attempt = self._read(entry.path.rpartition("/")[2].removesuffix(".json"))
@@ -100,7 +101,7 @@ class Attempts:
         except FileNotFoundError:
             return None
         except (ValueError, TypeError):
-            return Attempt()  # cut off by a crash: it was begun at least
+            return Attempt()  # incomplete after a crash, but the chunk was begun
 
     def _write(self, chunk: str, attempt: Attempt) -> None:
         self._store.write(f"{FOLDER}/{chunk}.json", json.dumps(asdict(attempt)).encode())

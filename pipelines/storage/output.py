@@ -1,4 +1,4 @@
-"""The root that a bulk run writes to: its images, and in `_genray/` the run's header, ledger and lock."""
+"""Output of a bulk run: the images under its root, and header, ledger and lock in `_genray/`."""
 
 from __future__ import annotations
 
@@ -31,43 +31,43 @@ _MAX_BYTES = 64 * 2**20
 
 @dataclass
 class PassRecord:
-    """What the header says of a pass; None for what is not known yet."""
+    """The header's record of a pass; None for values that are not known yet."""
 
     number: int
     started: str = ""
     died: int | None = None
-    """How many passes in a row died as a whole, up to the one before."""
+    "Number of passes in a row, up to the previous one, whose driver was killed."
     listed: int | None = None
     left: int | None = None
-    """Inputs that it had to do."""
+    "Inputs of the pass to process."
     ended: str | None = None
     failed: int | None = None
-    """Inputs of the whole output that had failed at its end."""
+    "Failed inputs of the whole output at the end of the pass."
     images_per_second: float | None = None
     mb_per_second: float | None = None
     start_seconds: float | None = None
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> PassRecord:
-        """The inverse of `as_json`."""
+        """Return the record of `as_json`."""
         return cls(**{each.name: values[each.name] for each in fields(cls) if each.name in values})
 
     def as_json(self) -> dict[str, Any]:
-        """What is known of it, plain values."""
+        """Return the known values, as plain JSON values."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass
 class RunHeader:
-    """What is known of the run that an output is of.
+    """Header of an output: the run that made it.
 
     Args:
-        target: of the command.
-        settings: flat, see `genray.settings.base.flatten`.
-        identity: of the step: what its results depend on beside the settings.
-        prepared: what the step fitted to the user's own images, see `Step.prepare`.
-        again: the settings of a run that makes everything again and has not come to its end.
-        passes: all, the newest last.
+        target: name of the target.
+        settings: settings, flat (see `genray.settings.base.flatten`).
+        identity: the step's identity, which its results depend on beside the settings.
+        prepared: the step's fit to the user's images, see `Step.prepare`.
+        again: settings of an unfinished run that processes everything again.
+        passes: all passes, the newest last.
     """
 
     target: str
@@ -79,7 +79,7 @@ class RunHeader:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> RunHeader:
-        """The inverse of `as_json`."""
+        """Return the record of `as_json`."""
         return cls(
             target=values.get("target", ""),
             settings=values.get("settings", {}),
@@ -104,10 +104,10 @@ class RunHeader:
 
 @dataclass(frozen=True)
 class Output:
-    """What lies under the root `location`.
+    """Output under the root `location`.
 
-    Responsible for: the run's header, and whether a run may go on with it; holding the output, so that one
-    process at a time changes it; the ledger and the markers of attempts, which it leads to.
+    Responsible for: the run's header, and whether a run may resume with it; locking the output, so that one
+    process at a time changes it; access to the ledger and the markers of attempts.
     """
 
     location: str
@@ -118,16 +118,16 @@ class Output:
 
     @classmethod
     def create(cls, location: str, *, lease_seconds: float = 60.0, settle_seconds: float = 1.0) -> Output:
-        """Make the root, if it is not there, but nothing in it.
+        """Make the root if it is missing, without writing anything to it.
 
         Args:
             location: a folder or URI.
             lease_seconds, settle_seconds: see `Lease`.
 
         Raises:
-            DataError: it cannot be made or opened.
+            DataError: the root cannot be made or opened.
         """
-        # One and the same folder must not be locked in two ways.
+        # The same folder must not be locked in two ways.
         location = location.removeprefix("file://")
         store = create_store(location)
         lease = Lease(store, lease_seconds, settle_seconds)
@@ -135,7 +135,7 @@ class Output:
 
     @property
     def lost(self) -> bool:
-        """Whether another run took the output away from the one that held it."""
+        """Whether another run took over the output while this one held it."""
         return self.lease.lost
 
     def read_header(self) -> RunHeader | None:
@@ -148,15 +148,16 @@ class Output:
         self.store.write(HEADER, text.encode(), durable=True)
 
     def check_same_run(self, target: str, settings: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
-        """Check that the run which this output is of, if there is one, can be gone on with.
+        """Check that the run that made this output, if there is one, can be resumed.
 
         Args:
-            target: what is to run.
-            settings: flat, see `genray.settings.base.flatten`.
-            identity: of the step.
+            target: name of the target.
+            settings: settings, flat (see `genray.settings.base.flatten`).
+            identity: identity of the step.
 
         Raises:
-            RunError: its images were made in another way; says what differs, and the ways out.
+            RunError: the images were made with other settings; the message lists the differences and
+                remedies.
         """
         header = self.read_header()
         if header is None or not header.target:
@@ -170,38 +171,40 @@ class Output:
             ]
         if differences:
             raise RunError(
-                "this output was begun with other settings, its images would be of two kinds: "
+                "this output was begun with other settings, so that its images would differ: "
                 + "; ".join(differences),
                 where=self.location,
-                hint="give another output, the settings of before, or --retry all to make every image again",
+                hint=(
+                    "give another output, the previous settings, or --retry all to process every image again"
+                ),
             )
 
     def check_unused(self) -> None:
-        """Before the first pass: nobody's files are overwritten or taken for leftovers.
+        """Check before the first pass that no foreign files would be overwritten or mixed with the results.
 
         Raises:
-            RunError: there are files already.
+            RunError: the output contains files.
         """
         if next(self.store.walk([""]), None) is not None:
             raise RunError(
-                "the output is not empty, and no run of genray began it",
+                "the output is not empty, and it is not of a run of genray",
                 where=self.location,
-                hint="give another folder; or set overwrite=true: files of the same names are replaced then",
+                hint="give another folder, or set overwrite=true to replace files of the same names",
             )
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the output for this process, which then alone may change its ledger.
+        """Lock the output, so that only this process may change its ledger.
 
         Raises:
-            RunError: another process holds it.
+            RunError: another process has the lock.
         """
         with self._hold() as held:
             if not held:
                 raise RunError(
                     "another run is writing to this output",
                     where=self.location,
-                    hint="wait for it, or give another output (one that died lets go within "
+                    hint="wait for it, or give another output (the lock of a killed run expires within "
                     f"{self.lease.seconds:.0f} s)",
                 )
             yield
@@ -216,30 +219,30 @@ class Output:
 
 @dataclass
 class Lease:
-    """Holds an output where there are no locks, such as in an object store: a lease that is renewed, and that
+    """Lock of an output in a store without locks, such as an object store: a lease that is renewed, and that
     expires if its holder dies.
 
     Args:
-        store: of the output.
-        seconds: for how long it is taken.
-        settle_seconds: for how long whoever takes one waits before it is sure of it.
+        store: store of the output.
+        seconds: duration of the lease.
+        settle_seconds: time that a process waits after taking a lease, to be sure of it.
     """
 
     store: Store
     seconds: float
     settle_seconds: float
     lost: bool = field(default=False, init=False)
-    """Whether another run took it away."""
+    "Whether another run took the lease."
 
     @contextmanager
     def hold(self) -> Iterator[bool]:
-        """Take the lease and renew it until the end; says whether it could be had."""
+        """Take the lease and renew it until the end; yields whether it was free."""
         holder = uuid.uuid4().hex
         if self._holder() is not None:
             yield False
             return
         self._write(holder)
-        sleep(self.settle_seconds)  # whoever looked before that has written by now
+        sleep(self.settle_seconds)  # any process that looked before has written by now
         if self._holder() != holder:
             yield False
             return
@@ -256,7 +259,7 @@ class Lease:
 
     def _renew(self, holder: str, ended: threading.Event) -> None:
         while not ended.wait(self.seconds / 4):
-            with suppress(Exception):  # of any file system; the next time
+            with suppress(Exception):  # an error of the store; the next renewal tries again
                 if self._holder() not in (None, holder):
                     self.lost = True
                     return
@@ -275,10 +278,10 @@ class Lease:
 
 
 def read_header(store: Store) -> RunHeader | None:
-    """What is known of the run that wrote to `store`; None before the first.
+    """Read the header of the run that wrote to `store`; None before the first run.
 
     Raises:
-        RunError: it is damaged, or of a later genray.
+        RunError: the header is damaged, or of a later version of genray.
     """
     try:
         header = json.loads(store.read(HEADER, _MAX_BYTES))
@@ -286,45 +289,51 @@ def read_header(store: Store) -> RunHeader | None:
         return None
     except ValueError as error:
         raise RunError(
-            f"the run's header is damaged: {error}",
+            f"the header of the run is damaged ({error})",
             where=f"{store.root}/{HEADER}",
-            hint="delete it and give the command again: what the ledger has is not done again",
+            hint=("delete the file and give the command again: images in the ledger are not processed again"),
         ) from error
     if not isinstance(header, dict) or header.get("format") != _FORMAT:
         raise RunError(
-            "the run's header is not one that this genray reads",
+            "the header of the run has a format that this version of genray cannot read",
             where=f"{store.root}/{HEADER}",
-            hint="use the genray that wrote it, or another output",
+            hint="use the version of genray that wrote it, or give another output",
         )
     return RunHeader.from_json(header)
 
 
 def check_apart(source: str, output: str) -> None:
-    """Refuse an output that is the input, or inside of it, or around it, by whatever name: originals would be
-    overwritten, or results listed as inputs the next time.
+    """Refuse an output that is the input, inside of it, or around it, under any name: originals would be
+    overwritten, or results listed as inputs in the next pass.
 
     Raises:
-        DataError: they are not apart.
+        DataError: input and output overlap.
     """
     input_place = _canonical(source)
     output_place = _canonical(output)
     inside = f"{input_place}/".startswith(f"{output_place}/")
     if inside or f"{output_place}/".startswith(f"{input_place}/"):
-        how = "is the input" if input_place == output_place else "and the input are inside of one another"
+        how = (
+            "is the input"
+            if input_place == output_place
+            else "and the input overlap: one is inside of the other"
+        )
         raise DataError(
             f"the output {output} {how}",
             where="output",
-            hint="give a folder of its own: originals must not be overwritten, nor results taken for inputs",
+            hint=(
+                "give a separate folder: originals must not be overwritten, nor results be taken for inputs"
+            ),
         )
 
 
 def timestamp() -> str:
-    """The time, as headers say it."""
+    """Return the time in the format of headers."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _canonical(location: str) -> str:
-    """A name of a folder that all its names share."""
+    """Return the canonical name of a folder, equal for all its names."""
     if "://" not in location or location.startswith("file://"):
         return os.path.realpath(Path(location.removeprefix("file://")).expanduser()).rstrip("/")
     parts = urlsplit(location)

@@ -1,4 +1,4 @@
-"""How far a bulk run is, by what lies at its output; also while the run still writes it."""
+"""Overview of a bulk run from its output, also while the run still writes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _TRIES = 40
 
 @dataclass(frozen=True)
 class LastPass:
-    """The last pass so far: its rows, and images a second from the first to the last, 0 if not known."""
+    """The last pass so far: its rows, and images per second between the first and the last, 0 if unknown."""
 
     rows: int
     images_per_second: float
@@ -34,9 +34,9 @@ class LastPass:
 
 @dataclass(frozen=True)
 class RunOverview:
-    """What the run that writes to `location` has done so far.
+    """Overview of the run that writes to `location`.
 
-    `header` is the run's header as it lies there, {} if it cannot be read: the ledger says much without it.
+    `header` is the run's header, {} if it cannot be read: the ledger is useful without it.
     """
 
     location: str
@@ -63,7 +63,7 @@ class RunOverview:
 
 @dataclass(frozen=True)
 class InputRows:
-    """The first rows of one status, with the values of `columns`, and how many there are in all."""
+    """The first rows of one status, with the values of `columns`, and their total number."""
 
     columns: tuple[str, ...]
     rows: list[dict[str, Any]]
@@ -71,7 +71,7 @@ class InputRows:
 
 
 def read_overview(location: str) -> RunOverview:
-    """The state of the run that writes to `location`, a folder or URI; nothing there is changed.
+    """Read the overview of the run that writes to `location`, a folder or URI; nothing there is changed.
 
     Raises:
         DataError: there is no ledger, or a file of it is damaged.
@@ -83,7 +83,7 @@ def read_overview(location: str) -> RunOverview:
 
 
 def read_rows(location: str, status: str, columns: tuple[str, ...], limit: int) -> InputRows:
-    """The inputs of `status` ("done", "skipped" or "failed") at `location`, at most `limit` of them.
+    """Read the inputs of `status` ("done", "skipped" or "failed") at `location`, at most `limit` of them.
 
     Raises:
         DataError: there is no ledger, or a file of it is damaged.
@@ -100,12 +100,12 @@ def _open(location: str) -> tuple[Ledger, dict[str, Any]]:
     ledger = Ledger(store)
     header = _read_header(store)
     if not header and not _read_again(ledger.keys):
-        raise _no_ledger(location, "nothing was written by a bulk run there")
+        raise _no_ledger(location, "the folder is not the output of a bulk run")
     return ledger, header
 
 
 def _no_ledger(location: str, problem: str) -> DataError:
-    hint = "give the root that a bulk run writes to: its setting `output`"
+    hint = "give the output folder of a bulk run (its setting `output`)"
     return DataError(f"no ledger: {problem}", where=location, hint=hint)
 
 
@@ -118,7 +118,7 @@ def _read_header(store: Store) -> dict[str, Any]:
 
 
 def _read_again(read: Callable[[], T]) -> T:
-    """What `read` returns, once no file is merged away under it by the run that writes them."""
+    """Return the result of `read`, tried again if the writing run merges files meanwhile."""
     for _ in range(_TRIES - 1):
         try:
             return read()
@@ -133,7 +133,7 @@ def _last_pass(header: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_last_pass(ledger: Ledger, header: Mapping[str, Any]) -> LastPass:
-    """What was recorded since the last pass began; by the clocks of the workers' nodes."""
+    """Read the rows since the last pass began, by the clocks of the workers' nodes."""
     started = _last_pass(header).get("started")
     if started is None:
         return LastPass(0, 0.0)

@@ -1,7 +1,7 @@
-"""Sinks: where the results of a bulk run go, as files, as rows of Parquet, or as members of tar shards.
+"""Sinks of a bulk run's results: files, rows of Parquet, or members of tar shards.
 
-A chunk of inputs is committed as a whole under its key, and may be done twice: the second takes the place of
-the first. Packed results wait in a temporary file until then, whose space is free again if the process dies.
+A chunk of inputs is committed as a whole under its key, and may be committed twice: the second replaces the
+first. Until then, packed results are in a temporary file, which disappears if the process dies.
 """
 
 from __future__ import annotations
@@ -30,38 +30,40 @@ from genray.io.tar import tar_members, write_member
 from pipelines.settings import SinkSettings
 from pipelines.storage.ledger import KEY_PATTERN
 
-_ROW_GROUP_BYTES = 32 * 2**20  # of rows that are held before they are written
-_DROP_THREADS = 8  # that look into parts: most of it is waiting for a remote store
+_ROW_GROUP_BYTES = 32 * 2**20  # bytes of rows in memory before they are written
+_DROP_THREADS = 8  # threads that read parts, which mostly wait for a remote store
 _IMAGE_SCHEMA = pa.schema([("path", pa.string()), ("image", pa.binary()), ("source", pa.string())])
 
 
 class Sink(Protocol):
-    """Takes the images that a bulk run makes. Any thread may put; one commits when none does."""
+    """Stores the images of a bulk run. Any thread may put; one thread commits while none puts."""
 
     def put(self, path: str, data: bytes, source: str = "") -> str:
-        """Take the encoded image `data`, made of the input `source` (of the same path, if it is not given);
-        returns where it is: `path`, under the root or in a part.
+        """Store the encoded image `data`, made from the input `source` (default: the same path); returns its
+        location:
+        `path`, under the root or in a part.
 
         Raises:
-            BadImage: unwritable: a path that leaves the root.
-            StorageFull, OSError: there is no room, or it cannot be written.
+            BadImage: with reason unwritable, for a path outside of the root.
+            StorageFull, OSError: no space, or a write failed.
         """
 
     def commit(self, key: str) -> None:
-        """Make what was put since the last time last, as the part `key`: all of it or nothing."""
+        """Commit everything put since the last commit as the part `key`: all of it or nothing."""
 
     def discard(self) -> None:
-        """Forget what was put since the last commit."""
+        """Discard everything put since the last commit."""
 
     def drop(self, sources: Collection[str]) -> None:
-        """Forget what was made of these inputs: they are about to be done again."""
+        """Delete the results of these inputs, which are processed again."""
 
     def remove_orphans(self, keys: Collection[str]) -> None:
-        """Delete parts of other keys than these, and what killed writers left. Nobody may be writing."""
+        """Delete parts with other keys, and leftovers of killed writers. No other process may write
+        meanwhile."""
 
 
 def open_sink(store: Store, settings: SinkSettings) -> Sink:
-    """The sink at the root of `store`."""
+    """Open the sink at the root of `store`."""
     if settings.container == "parquet":
         return ParquetSink(store)
     if settings.container == "webdataset":
@@ -70,7 +72,7 @@ def open_sink(store: Store, settings: SinkSettings) -> Sink:
 
 
 class FileSink:
-    """Each image as a file, written at once: see `Sink`."""
+    """Stores each image as a file, immediately; see `Sink`."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -83,25 +85,25 @@ class FileSink:
         return path
 
     def commit(self, key: str) -> None:
-        if self._store.is_local:  # they are there, and are to outlive a power cut as the ledger does
+        if self._store.is_local:  # the files exist, and are synced to survive a power cut, like the ledger
             sync_file_system(Path(self._store.root).expanduser())
 
     def discard(self) -> None:
-        pass  # as all that is done again, they are written again
+        pass  # inputs that are processed again overwrite their files
 
     def drop(self, sources: Collection[str]) -> None:
-        pass  # each is a file of its own, which the ledger knows
+        pass  # each image is its own file, which the ledger lists
 
     def remove_orphans(self, keys: Collection[str]) -> None:
         self._store.remove_leftovers()
 
 
 class PackedSink(ABC):
-    """Results that wait in a temporary file for their name: see `Sink`.
+    """Stores results in a temporary file until their commit; see `Sink`.
 
     Args:
-        store, folder: where the parts are.
-        prefix, suffix: of a part's name, around its key.
+        store, folder: location of the parts.
+        prefix, suffix: prefix and suffix of a part's name, around its key.
     """
 
     def __init__(self, store: Store, folder: str, prefix: str, suffix: str) -> None:
@@ -111,7 +113,7 @@ class PackedSink(ABC):
         self._suffix = suffix
         self._lock = threading.Lock()
         self._spool: IO[bytes] | None = None
-        """The temporary file, from the first result on."""
+        "The temporary file, from the first result on."
 
     def commit(self, key: str) -> None:
         self._write_part(self._path(key))
@@ -135,15 +137,15 @@ class PackedSink(ABC):
 
     @abstractmethod
     def _finish_spool(self) -> None:
-        """Write the end of what is in the temporary file."""
+        """Write the end of the temporary file."""
 
     @abstractmethod
     def _sources_of(self, path: str) -> Iterable[str]:
-        """The inputs that the part `path` is of."""
+        """Return the inputs of the part `path`."""
 
     @abstractmethod
     def _copy_without(self, path: str, dropped: Collection[str]) -> PackedSink:
-        """A new sink with the rest of the part `path`."""
+        """Return a new sink with the other results of the part `path`."""
 
     def _drop_from(self, path: str, dropped: frozenset[str]) -> None:
         try:
@@ -151,16 +153,16 @@ class PackedSink(ABC):
                 self._copy_without(path, dropped)._write_part(path)
         except (BadImage, pa.ArrowException) as error:
             raise BulkError(
-                f"a part of the output is damaged: {error}",
+                f"a part of the output is damaged and cannot be read ({error})",
                 where=f"{self._store.root}/{path}",
-                hint="delete it, and make everything again with --retry all",
+                hint="delete the file, and process all images again with --retry all",
             ) from error
 
     def _write_part(self, path: str) -> None:
         with self._lock:
             self._finish_spool()
             if self._spool is None:
-                self._store.delete(path)  # of an attempt at the chunk that made something
+                self._store.delete(path)  # left by an attempt at the chunk that made results
                 return
             self._spool.flush()
             self._store.write(path, mmap(self._spool.fileno(), 0, access=ACCESS_READ), durable=True)
@@ -185,14 +187,14 @@ class PackedSink(ABC):
 
 
 class TableSink(PackedSink):
-    """Rows that become `FOLDER/part-KEY.parquet`; see `Sink`.
+    """Stores rows as `FOLDER/part-KEY.parquet`; see `Sink`.
 
     Args:
-        store, folder: where.
-        schema: the columns; `path` comes first if it is not among them. Vectors are fixed_size_list, given
-            as arrays.
-        source: the column that names the inputs.
-        compression: of Parquet.
+        store, folder: location of the parts.
+        schema: columns; `path` is added first if it is missing. Vectors are fixed_size_list, given as
+            arrays.
+        source: column with the names of the inputs.
+        compression: compression of Parquet.
     """
 
     def __init__(
@@ -207,9 +209,9 @@ class TableSink(PackedSink):
         self._writer: Any = None
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Take a row; any thread may. A ValueError if it does not fit the schema."""
+        """Add a row, from any thread; raises a ValueError if it does not fit the schema."""
         if unknown := set(row) - set(self._schema.names):
-            raise ValueError(f"no such columns: {', '.join(sorted(unknown))}")
+            raise ValueError(f"the table has no columns {', '.join(sorted(unknown))}")
         size = sum(_held_size(value) for value in row.values())
         with self._lock:
             self._rows.append(row)
@@ -228,7 +230,7 @@ class TableSink(PackedSink):
             self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
 
     def _open_writer(self) -> Any:
-        # Neither a dictionary nor the least and the greatest is of use for images and vectors.
+        # Dictionaries and statistics are useless for images and vectors.
         texts = [field.name for field in self._schema if pa.types.is_string(field.type)]
         return pq.ParquetWriter(
             self._open_spool(),
@@ -266,7 +268,7 @@ class TableSink(PackedSink):
 
 
 class ParquetSink(TableSink):
-    """Images as rows of `data/part-KEY.parquet`: see `Sink`."""
+    """Stores images as rows of `data/part-KEY.parquet`; see `Sink`."""
 
     def __init__(self, store: Store) -> None:
         super().__init__(store, "data", _IMAGE_SCHEMA, source="source", compression="none")
@@ -277,8 +279,8 @@ class ParquetSink(TableSink):
 
 
 class TarSink(PackedSink):
-    """Images as members of `shards/KEY.tar`: see `Sink`. The comment of a member's header names its input, if
-    that is called otherwise."""
+    """Stores images as members of `shards/KEY.tar`; see `Sink`. The comment of a member's header names its
+    input, if the names differ."""
 
     def __init__(self, store: Store) -> None:
         super().__init__(store, "shards", "", ".tar")
@@ -312,15 +314,15 @@ class TarSink(PackedSink):
 
 
 def _checked(path: str) -> str:
-    """`path`, if it may be under the root of an output."""
+    """Return `path` if it is a place for a result under the root of an output; else raise."""
     parts = PurePosixPath(path).parts
     if not parts or parts[0] in ("/", OWN) or ".." in parts:
-        raise BadImage("unwritable", f"{path!r} is no path for an output")
+        raise BadImage("unwritable", f"{path!r} leads outside of the output, or into its {OWN}/")
     return path
 
 
 def _spooling() -> AbstractContextManager[None]:
-    """Writing to a temporary file: a full disk is a `StorageFull`."""
+    """Turn a full disk, while writing to a temporary file, into a `StorageFull`."""
     return storage_errors(Path(tempfile.gettempdir(), "a part of the output"))
 
 
@@ -333,5 +335,5 @@ def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
         return pa.array(values, kind)
     vectors = np.asarray(values, kind.value_type.to_pandas_dtype())
     if vectors.shape != (len(values), kind.list_size):
-        raise ValueError(f"vectors of {vectors.shape[1:]} numbers, the column has {kind.list_size}")
+        raise ValueError(f"vectors have {vectors.shape[1:]} numbers, but the column has {kind.list_size}")
     return pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), type=kind)

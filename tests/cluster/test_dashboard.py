@@ -102,4 +102,4 @@ def test_a_running_cluster_tells_its_dashboard(head: Any) -> None:
     answer = python(code, head.env)
     assert answer.stdout.strip() == head.address, answer.stderr
     refused = python(code, head.env | {"RAY_AUTH_TOKEN": "not-the-token"})
-    assert "the Ray cluster wants another token" in refused.stderr
+    assert "the Ray cluster does not accept the token" in refused.stderr

@@ -80,6 +80,6 @@ def test_a_stopped_training_writes_a_checkpoint_and_goes_on(
     again = submit("--json", sets=(f"loop.epochs={done + 2}", "loop.validate_every=5000"))
     assert again.exit_code == 0, again.stderr
     assert f"loop.epochs: 5000 -> {done + 2}" in again.stderr
-    assert "going on from epoch" in again.stderr
+    assert "resuming at epoch" in again.stderr
     rows = [json.loads(line)["epoch"] for line in (run / "history.jsonl").read_text().splitlines()]
     assert rows == list(range(1, done + 3))

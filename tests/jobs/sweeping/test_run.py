@@ -81,7 +81,7 @@ def test_a_sweep_that_was_stopped_goes_on_from_its_trials_checkpoints(tiny: Tiny
     grown = run_sweep(tmp_path, tiny(f"loop.epochs={done + 1}"), f"{space}[1, 3]")
     assert [trial["status"] for trial in grown["trials"]] == ["finished"] * 2
     assert [row["epoch"] for row in first.read_history()] == list(range(1, done + 2))
-    assert "going on from epoch" in (first.folder / "notes.log").read_text()
+    assert "resuming at epoch" in (first.folder / "notes.log").read_text()
 
 
 def test_asha_ends_the_worse_trial_and_it_stays_ended_with_asha(tiny: Tiny, tmp_path: Path) -> None:

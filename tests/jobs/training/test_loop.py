@@ -145,7 +145,7 @@ def test_a_checkpoint_of_other_networks_is_named(train: Train, run_of: RunOf) ->
 
 @pytest.mark.parametrize(
     ("more", "message"),
-    [("optimizer.learning_rate=1e30", "exploded at step"), ("loop.loss_limit=0.01", "exploded at step 1 ")],
+    [("optimizer.learning_rate=1e30", "too large at step"), ("loop.loss_limit=0.01", "too large at step 1 ")],
 )
 def test_a_loss_that_explodes_ends_the_run_with_advice(
     train: Train, run_of: RunOf, more: str, message: str
@@ -214,7 +214,7 @@ def test_validation_and_checkpoints_come_as_often_as_asked(train: Train, run_of:
 
 
 def test_too_few_samples_for_one_step_is_found_before_training(train: Train) -> None:
-    with pytest.raises(DataError, match="12 training samples do not fill one step of 16") as caught:
+    with pytest.raises(DataError, match="12 training samples, but one step takes 16") as caught:
         train("a", "loop.batch_size=8", "loop.accumulate=2")
     assert "loop.batch_size" in str(caught.value)
 

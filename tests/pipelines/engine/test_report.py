@@ -18,12 +18,21 @@ from pipelines.storage.output import Output, PassRecord, RunHeader
 from tests.page_reader import PageReader, is_drawn
 
 HOSTILE = '<script>alert("1")\n\N{DOG FACE}.png'
-RANDOM = "At random"
-NOISIEST = "The noisiest"
-CHANGED = "The most changed"
-ANOMALOUS = "The most anomalous"
-UNLIKE = "Unlike anything that the model was trained on"
-SECTIONS = (RANDOM, NOISIEST, CHANGED, ANOMALOUS, UNLIKE, "Skipped and failed", "Time by stage", "Made with")
+RANDOM = "Random images"
+NOISIEST = "Noisiest images"
+CHANGED = "Most changed images"
+ANOMALOUS = "Most anomalous images"
+UNLIKE = "Images unlike those of the training"
+SECTIONS = (
+    RANDOM,
+    NOISIEST,
+    CHANGED,
+    ANOMALOUS,
+    UNLIKE,
+    "Skipped and failed images",
+    "Time by stage",
+    "Made with",
+)
 
 
 def image(seed: int, height: int = 40, width: int = 60) -> np.ndarray:

@@ -48,7 +48,7 @@ def test_a_run_that_ctrl_c_stops_records_what_it_did_and_the_same_command_goes_o
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert "stopping after what is in hand" in stderr
-    assert "the same command goes on from there" in stderr
+    assert "the same command resumes from there" in stderr
     assert "Traceback" not in stderr
     assert json.loads(stdout)["exit_code"] == 130
     rows = rows_of(out)

@@ -171,7 +171,7 @@ def test_a_run_that_lost_its_lease_ends_and_leaves_the_output_to_the_other(
     thread = threading.Thread(target=take_over)
     thread.start()
     sets = (f"input={photos}", f"output={remote}", "write.format=same", "work.commit_seconds=0.2")
-    with pytest.raises(BulkError, match="another run took this output over"):
+    with pytest.raises(BulkError, match="another run has taken over this output"):
         bulk("corrupt", *sets, output=short_lease(remote))
     thread.join()
     assert json.loads(open_store(remote).read("_genray/lease.json"))["holder"] == "other"
