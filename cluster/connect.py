@@ -18,7 +18,7 @@ from genray.errors import ClusterError
 from genray.targets import Resources
 
 IN_JOB = "GENRAY_IN_JOB"
-"Variable in the environment of every job that `cluster.submit` starts."
+"""Variable in the environment of every job that `cluster.submit` starts."""
 
 
 def inside_job() -> bool:

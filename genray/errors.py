@@ -43,9 +43,9 @@ class GenrayError(Exception):
 
     exit_code = 1
     agreed = False
-    ("Whether all workers of a group raise this error together, so that none waits for another.")
+    """Whether all workers of a group raise this error together, so that none waits for another."""
     advice: str | None = None
-    "Hint of an error that is raised without its own."
+    """Hint of an error that is raised without its own."""
 
     def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
         self.what = without_secrets(what)

@@ -77,7 +77,7 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
     kind = "anomaly"
 
     _normal: NDArray[np.int64]
-    "Classes of normal images, after the images are selected."
+    """Classes of normal images, after the images are selected."""
 
     def select(self, image_set: ImageSet) -> ImageSet:
         """Select normal images to train on and to set the threshold; both kinds to judge on, if known."""

@@ -82,12 +82,12 @@ class TrainEcg(Recipe[TrainEcgSettings]):
     averaged = (name,)
 
     _set: BeatSet
-    "The beats. This attribute and the following ones are set by `open`."
+    """The beats. This attribute and the following ones are set by `open`."""
     _parts: dict[Part, Beats]
     _normal: Beats
-    "All normal beats but those that judge."
+    """All normal beats but those that judge."""
     _folds: list[NDArray[np.int64]]
-    ("Indices of normal beats per fold, for cross-fitting; empty if the held-out beats set the threshold.")
+    """Indices of normal beats per fold, for cross-fitting; empty if the held-out beats set the threshold."""
     _repeats: int
 
     def __init__(self, settings: TrainEcgSettings) -> None:

@@ -96,9 +96,9 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
     progress_losses = ("gen_gan_loss", "gen_l1_loss", "disc_loss")
 
     _source: PairSource
-    ("Source of the training pairs. This attribute and the following ones are set by `open`.")
+    """Source of the training pairs. This attribute and the following ones are set by `open`."""
     _training: list[Sample] | None
-    "Decoded training pairs, unless they are streamed."
+    """Decoded training pairs, unless they are streamed."""
     _held_out: list[Sample]
 
     def open_data(self, note: Callable[[str], None]) -> DataSummary:

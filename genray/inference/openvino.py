@@ -33,7 +33,7 @@ _SAMPLES = 32
 _SIDE = 256  # side of the crops that ranges are measured on, in pixels
 _MAX_MODEL, _MAX_TEXT = 4 * 2**30, 64 * 2**20
 _WEIGHTED = {"Convolution": (0,), "ConvolutionBackpropData": (1,), "GroupConvolution": (0, 1)}
-"Operations that are quantised, and the axes of the output channels in their weights."
+"""Operations that are quantised, and the axes of the output channels in their weights."""
 
 _MODEL, _WEIGHTS, _MANIFEST = "int8.xml", "int8.bin", "int8.json"
 

@@ -141,7 +141,7 @@ def _zero_bias(layer: L) -> L:
 
 Activation = Literal["relu", "gelu", "silu"]
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
-"Layers by the name of the activation function."
+"""Layers by the name of the activation function."""
 
 
 class DenseSettings(Settings):

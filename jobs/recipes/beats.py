@@ -24,7 +24,7 @@ BeatLabels = NDArray[np.bool_]
 """Which beats are abnormal, (N,)."""
 
 ErrorFunction = Callable[[BeatArray, BeatArray], NDArray[np.float64]]
-("From normal beats to fit to, and beats to judge, to an error of each of the latter, (N,).")
+"""From normal beats to fit to, and beats to judge, to an error of each of the latter, (N,)."""
 
 _BEATS_AT_ONCE = 4096
 

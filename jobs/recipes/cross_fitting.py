@@ -31,7 +31,7 @@ from jobs.training.update import is_averaging_step, learning_rate_factor, moving
 _SAMPLES_AT_ONCE = 8192  # samples in a batch when scoring
 
 SampleLosses = Callable[[nn.Module, torch.Tensor], torch.Tensor]
-"From a network and a batch (N, ...) to the losses of its samples, (N,)."
+"""From a network and a batch (N, ...) to the losses of its samples, (N,)."""
 
 
 def folds_of(

@@ -83,22 +83,22 @@ class ImageRecipe(Recipe[S]):
     (`select`), makes training samples of them (`variant`), and defines everything else of its own."""
 
     name = "network"
-    "Name of the network."
+    """Name of the network."""
     averaged = (name,)
     channels_last_on_cpu = True  # measured 1.1 to 1.3 times as fast
     kind: str
     """Of the bundle."""
     any_size = False
-    "Whether the network takes images of any size; it is trained on patches then."
+    """Whether the network takes images of any size; it is trained on patches then."""
 
     classes: tuple[str, ...]
-    "Source of the images. This attribute and the following ones are set by `open`."
+    """Source of the images. This attribute and the following ones are set by `open`."""
     held_out: dict[Part, HeldOutImages]
     shape: Shape
     """Channels, height and width of a part of a training sample."""
     _source: SingleImageSource
     _training: list[Sample] | None
-    "Decoded training images, unless they are streamed."
+    """Decoded training images, unless they are streamed."""
     _variant: Variant
 
     @abstractmethod

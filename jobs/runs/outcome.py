@@ -15,7 +15,7 @@ _OUTPUTS = {
     "pictures": "samples/validation.png",
     "quality": "quality.png",
 }
-"Files in the folder of a run or a sweep that the terminal lists."
+"""Files in the folder of a run or a sweep that the terminal lists."""
 
 
 def output_rows(folder: Path) -> Iterator[tuple[str, str]]:

@@ -15,7 +15,7 @@ import numpy as np
 from genray.errors import SettingsError
 
 Point = dict[str, Any]
-"A point of the space: dotted settings and their values."
+"""A point of the space: dotted settings and their values."""
 
 _MOST_POINTS = 1000
 _MOST_LETTERS = 80

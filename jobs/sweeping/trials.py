@@ -23,7 +23,7 @@ from jobs.training.settings import TrainSettings
 from jobs.training.target import Training, change_judgement, settings_record
 
 Mode = Literal["min", "max"]
-"Whether a smaller or a larger value of a metric is better."
+"""Whether a smaller or a larger value of a metric is better."""
 
 Status = Literal["finished", "stopped", "failed", "unfinished"]
 

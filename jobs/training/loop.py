@@ -45,7 +45,7 @@ class EpochSize:
     batch: int
     step: int
     steps: int
-    "Optimizer steps of an epoch."
+    """Optimizer steps of an epoch."""
 
     @classmethod
     def of(cls, settings: LoopSettings, summary: DataSummary, workers: int) -> EpochSize:

@@ -29,13 +29,13 @@ from jobs.training.settings import TrainSettings
 S = TypeVar("S", bound=TrainSettings)
 
 Part = Literal["val", "test"]
-"Parts of the held-out samples: val chooses the weights, test judges them."
+"""Parts of the held-out samples: val chooses the weights, test judges them."""
 
 Networks = Mapping[str, nn.Module]
 """By name."""
 
 TensorBatch = Sequence[torch.Tensor]
-"Parts of a batch of the loader, as the networks take them."
+"""Parts of a batch of the loader, as the networks take them."""
 
 Losses = dict[str, torch.Tensor]
 """Scalars by name, detached."""
@@ -46,7 +46,7 @@ class Updater(Protocol):
     accumulation, clipping and distribution."""
 
     progress: float
-    "Share of the training that is done, 0 to 1."
+    """Share of the training that is done, 0 to 1."""
 
     def update(self, network: str, loss: torch.Tensor) -> None:
         """Back-propagate `loss`, then update `network` (when enough gradients have been accumulated)."""
@@ -133,15 +133,15 @@ class Recipe(ABC, Generic[S]):
 
     settings_class: ClassVar[type[TrainSettings]]
     headline: ClassVar[Sequence[str]] = ()
-    "Metrics that a report shows first; if empty, the first few."
+    """Metrics that a report shows first; if empty, the first few."""
     sample: ClassVar[str] = "image"
-    "Name of a sample in progress lines and reports."
+    """Name of a sample in progress lines and reports."""
     progress_losses: ClassVar[Sequence[str]] = ()
-    "Losses on the progress line; if empty, all."
+    """Losses on the progress line; if empty, all."""
     averaged: ClassVar[Sequence[str]]
-    "Networks that validation and the bundle use; each has an exponential moving average."
+    """Networks that validation and the bundle use; each has an exponential moving average."""
     channels_last_on_cpu: ClassVar[bool] = False
-    ("Whether these networks were measured faster in channels-last layout on a CPU (on a GPU all are).")
+    """Whether these networks were measured faster in channels-last layout on a CPU (on a GPU all are)."""
 
     def __init__(self, settings: S) -> None:
         self.settings = settings

@@ -12,7 +12,7 @@ from jobs.training.device import DeviceSettings
 Count = Annotated[int, Field(ge=1)]
 
 TICK_SECONDS = 0.3
-"Seconds between updates of the progress line."
+"""Seconds between updates of the progress line."""
 
 
 class LoopSettings(Settings):
@@ -125,7 +125,7 @@ CHANGEABLE_SETTINGS = frozenset(
         "threshold.",
     }
 )
-("Settings, and groups of them, that may differ when a run resumes: its weights remain valid.")
+"""Settings, and groups of them, that may differ when a run resumes: its weights remain valid."""
 
 EVALUATION_SETTINGS = frozenset({"loop.weights", "loop.samples", "eval.", "detector.", "threshold."})
-("Settings, and groups of them, of the evaluation: if they change, a finished run is judged again.")
+"""Settings, and groups of them, of the evaluation: if they change, a finished run is judged again."""

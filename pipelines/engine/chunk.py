@@ -22,7 +22,7 @@ from pipelines.storage.ledger import DONE, FAILED, SKIPPED, TIMES, LedgerRow
 from pipelines.storage.sinks import Sink, TableSink
 
 ReportCounts = Callable[[Mapping[str, float]], bool]
-"Takes the counts since the last call; returns whether to stop."
+"""Takes the counts since the last call; returns whether to stop."""
 
 _REPORT_SECONDS = 0.5
 _MAX_DETAIL = 500  # most characters of a detail
@@ -213,7 +213,7 @@ class ChunkRecord:
         self._committed = time.monotonic()
         self._reported = self._committed
         self.stopped = False
-        "Whether the attempt has to stop: by request, or because another one owns the chunk."
+        """Whether the attempt has to stop: by request, or because another one owns the chunk."""
 
     @property
     def is_commit_due(self) -> bool:

@@ -66,13 +66,13 @@ class InputListing:
     note: Callable[[str], None]
     listed: int = field(default=0, init=False)
     recorded: int = field(default=0, init=False)
-    "Number of listed inputs that the ledger contains, with any status."
+    """Number of listed inputs that the ledger contains, with any status."""
     changed: list[str] = field(default_factory=list, init=False)
-    "Inputs that changed since they were processed."
+    """Inputs that changed since they were processed."""
     retried: list[str] = field(default_factory=list, init=False)
     problems: list[BadInput] = field(default_factory=list, init=False)
     sample: ItemSample = field(init=False)
-    "Sample of the remaining inputs."
+    """Sample of the remaining inputs."""
 
     def __post_init__(self) -> None:
         self.sample = ItemSample(self.step.settings.report.seed)
@@ -176,7 +176,7 @@ class Plan:
         self.number = number
         self._bounds = bounds
         self._file: _PlanFile | None = None
-        "The file that was read last: neighbouring chunks are in one file."
+        """The file that was read last: neighbouring chunks are in one file."""
 
     def __len__(self) -> int:
         return len(self._bounds) - 1

@@ -36,10 +36,10 @@ from pipelines.storage.ledger import Ledger
 from pipelines.storage.sinks import TableSink, open_sink
 
 PoolWatch = Callable[[Mapping[str, float]], bool]
-"Takes the sums so far, a few times per second; returns whether to stop."
+"""Takes the sums so far, a few times per second; returns whether to stop."""
 
 READY_WORKERS = "ready"
-"Name of the count of workers that have loaded their model."
+"""Name of the count of workers that have loaded their model."""
 
 _MODEL_FOLDER = "_genray/model"
 _POLL_SECONDS = 0.3

@@ -39,15 +39,15 @@ class PassProgress:
         self._counts: dict[str, float] = {}
         self._began = time.monotonic()
         self._ready = self._began
-        "Time when the first worker was ready."
+        """Time when the first worker was ready."""
         self._last = self._began
-        "Time of the last change of the counts."
+        """Time of the last change of the counts."""
         self._exporter: ProgressExporter | None = None
         self.notes: list[str] = []
-        "The workers' notes on how they run."
+        """The workers' notes on how they run."""
         self.stop_requested = False
         self.failure: BulkError | None = None
-        "Error that stops the run."
+        """Error that stops the run."""
 
     def __enter__(self) -> PassProgress:
         if self._settings.metrics_port is not None:

@@ -114,7 +114,7 @@ class _ReportRows:
         self.extremes = {name: _TopRows(samples) for name in _SCORES}
         self.extremes["error"] = _TopRows(samples, math.inf if error_limit is None else error_limit)
         self.failed: dict[str, list[LedgerRow]] = {}
-        "First rows of each reason."
+        """First rows of each reason."""
         self._mask = np.random.default_rng(seed).integers(0, 2**64, dtype=np.uint64)
 
     @classmethod

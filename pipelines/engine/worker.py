@@ -72,7 +72,7 @@ class ChunkWorker:
         self._writers = ThreadPoolExecutor(max(1, threads), "write")
         self._under_way: set[Future[ImageTask]] = set()
         self.held_bytes = 0
-        "Decoded bytes in memory, with space for their results."
+        """Decoded bytes in memory, with space for their results."""
 
     def work(self, plan: Plan, index: int, report: ReportCounts) -> bool:
         """Process the chunk `index` of `plan`; returns whether it is finished.
@@ -339,7 +339,7 @@ class _Flow:
     inputs: Iterator[PlannedInput]
     batches: Batcher[ImageTask]
     all_started: bool = False
-    "Whether `inputs` is exhausted."
+    """Whether `inputs` is exhausted."""
     reading: deque[Future[ImageTask]] = field(default_factory=deque)
     decoding: deque[Future[ImageTask]] = field(default_factory=deque)
     writing: deque[Future[ImageTask]] = field(default_factory=deque)

@@ -19,7 +19,7 @@ SKIP_REASONS = {
     "clean": "less noise than denoise.clean_below, copied unchanged",
     "no-stamp": "no stamp found, copied unchanged",
 }
-"Reasons of the ledger's status `skipped`, why an image was left unchanged, in words."
+"""Reasons of the ledger's status `skipped`, why an image was left unchanged, in words."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,13 @@ class ImageScores:
     """Measurements of an image by a step, for the ledger's columns of the same names."""
 
     noise: float | None = None
-    "Estimated standard deviation of the noise, in levels of 255."
+    """Estimated standard deviation of the noise, in levels of 255."""
     change: float | None = None
     """Mean absolute difference of output and input, in levels of 255."""
     error: float | None = None
-    "Error of the reconstruction."
+    """Error of the reconstruction."""
     score: float | None = None
-    "Score of an anomaly, error / threshold."
+    """Score of an anomaly, error / threshold."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,11 @@ class Step(ABC, Generic[S]):
 
     settings_class: ClassVar[type[BulkSettings]]
     can_use_gpu: ClassVar[bool] = True
-    "Whether a GPU makes the step faster."
+    """Whether a GPU makes the step faster."""
     reads_images: ClassVar[bool] = True
-    "Whether the inputs are images, which the engine decodes."
+    """Whether the inputs are images, which the engine decodes."""
     table: ClassVar[str] = ""
-    "Folder of the step's table under the output's root; empty: no table."
+    """Folder of the step's table under the output's root; empty: no table."""
 
     def __init__(self, settings: S) -> None:
         self.settings = settings

@@ -65,9 +65,9 @@ class BundleStep(Step[B]):
     """
 
     bundle_kinds: ClassVar[tuple[str, ...]]
-    "Kinds of bundles that the step takes."
+    """Kinds of bundles that the step takes."""
     noise_sigma: ClassVar[float | None] = None
-    "Noise that the loss of int8 is measured at, in levels of 255, for denoisers."
+    """Noise that the loss of int8 is measured at, in levels of 255, for denoisers."""
 
     def __init__(self, settings: B, manifest: Manifest) -> None:
         super().__init__(settings)

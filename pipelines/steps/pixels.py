@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from genray.images.photo import Photo
 
 PixelArray = NDArray[Any]
-"Pixels as uint8 or uint16."
+"""Pixels as uint8 or uint16."""
 
 
 def with_pixels(photo: Photo, pixels: PixelArray) -> Photo:

@@ -29,9 +29,9 @@ class CodedImage:
     """An image encoded and decoded by a codec."""
 
     size: int
-    "Encoded bytes."
+    """Encoded bytes."""
     image: Pixels
-    "Decoded image, in the shape of the original."
+    """Decoded image, in the shape of the original."""
 
 
 @dataclass(frozen=True)
@@ -39,20 +39,20 @@ class RatePoint:
     """Quality of one codec at one size."""
 
     point: str
-    "Label of the codes whose sizes were the limit."
+    """Label of the codes whose sizes were the limit."""
     codec: str
-    ("Name of the codec: `LATENTS`, or JPEG, JPEG without headers, WebP, and the latter two shrunk.")
+    """Name of the codec: `LATENTS`, or JPEG, JPEG without headers, WebP, and the latter two shrunk."""
     size: float
-    "Mean bytes of an image, without the decoder."
+    """Mean bytes of an image, without the decoder."""
     bits_per_pixel: float
     psnr: float
-    "Mean PSNR of the images, in dB."
+    """Mean PSNR of the images, in dB."""
     ssim: float
     larger: int
-    ("Images that need more bytes than the code even at the lowest quality; they count with those bytes.")
+    """Images that need more bytes than the code even at the lowest quality; they count with those bytes."""
     images: int
     decoder: int
-    "Bytes of the decoder, needed once for all images."
+    """Bytes of the decoder, needed once for all images."""
 
 
 def rate_distortion(
@@ -157,12 +157,12 @@ def draw_rate_distortion(rows: Sequence[RatePoint]) -> Pixels:
 @dataclass(frozen=True)
 class _OldCodec:
     lowest: int
-    "Quality of the codec; the highest is 100."
+    """Quality of the codec; the highest is 100."""
     encode: Callable[[Pixels, int], bytes]
     charged_bytes: Callable[[bytes], int]
-    "Number of bytes that count, of those from `encode`."
+    """Number of bytes that count, of those from `encode`."""
     factors: tuple[int, ...] = (1,)
-    ("Factors by which the image may be shrunk before encoding, and enlarged after decoding.")
+    """Factors by which the image may be shrunk before encoding, and enlarged after decoding."""
 
     def encode_within(
         self, originals: Sequence[Pixels], points: Mapping[str, Sequence[CodedImage]]

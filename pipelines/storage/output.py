@@ -36,13 +36,13 @@ class PassRecord:
     number: int
     started: str = ""
     died: int | None = None
-    "Number of passes in a row, up to the previous one, whose driver was killed."
+    """Number of passes in a row, up to the previous one, whose driver was killed."""
     listed: int | None = None
     left: int | None = None
-    "Inputs of the pass to process."
+    """Inputs of the pass to process."""
     ended: str | None = None
     failed: int | None = None
-    "Failed inputs of the whole output at the end of the pass."
+    """Failed inputs of the whole output at the end of the pass."""
     images_per_second: float | None = None
     mb_per_second: float | None = None
     start_seconds: float | None = None
@@ -232,7 +232,7 @@ class Lease:
     seconds: float
     settle_seconds: float
     lost: bool = field(default=False, init=False)
-    "Whether another run took the lease."
+    """Whether another run took the lease."""
 
     @contextmanager
     def hold(self) -> Iterator[bool]:

@@ -113,7 +113,7 @@ class PackedSink(ABC):
         self._suffix = suffix
         self._lock = threading.Lock()
         self._spool: IO[bytes] | None = None
-        "The temporary file, from the first result on."
+        """The temporary file, from the first result on."""
 
     def commit(self, key: str) -> None:
         self._write_part(self._path(key))
