@@ -1,3 +1,5 @@
+import base64
+import hashlib
 import io
 import re
 
@@ -88,6 +90,38 @@ def test_the_browser_is_told_to_load_nothing_and_run_only_the_pages_script() -> 
     assert policy is not None
     assert "default-src 'none'" in policy[1]
     assert "unsafe" not in policy[1]
+    for element in ("style", "script"):
+        inside = re.search(rf"<{element}>(.*?)</{element}>", html, re.DOTALL)
+        assert inside is not None
+        digest = base64.b64encode(hashlib.sha256(inside[1].encode()).digest()).decode()
+        assert f"{element}-src 'sha256-{digest}'" in policy[1]
     assert "prefers-color-scheme: dark" in html
     assert "@media print" in html
     assert not re.search(r"https?:", html)
+
+
+def test_rows_may_be_short_or_empty() -> None:
+    page = Page("t")
+    page.table(["a", "b"], [["x", "1"], [], ["heading"]])
+    page.table(["a"], [["x"]])
+    assert PageReader(page.html()).rows == [["a", "b"], ["x", "1"], [], ["heading"], ["a"], ["x"]]
+
+
+def test_parts_inside_of_what_is_folded_away_stay_there() -> None:
+    page = Page("t")
+    with page.details("outer"):
+        page.paragraph("before")
+        with page.details("inner"):
+            page.paragraph("deep")
+        page.paragraph("after")
+    page.paragraph("last")
+    html = page.html()
+    tags = re.sub(r"</?(?!details|summary|p)\w+[^>]*>", "", html[html.index("<details>") :])
+    assert (
+        tags.split("<script>")[0]
+        .replace("\n", "")
+        .startswith(
+            "<details><summary>outer</summary><p>before</p><details><summary>inner</summary><p>deep</p></details>"
+            "<p>after</p></details><p>last</p>"
+        )
+    )
