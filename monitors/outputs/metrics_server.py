@@ -1,23 +1,25 @@
-"""A registry over HTTP: the server of prometheus_client, made fit for clients that are not friends."""
+"""A registry over HTTP, in an application of its own: prometheus_client's handler for aiohttp."""
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
 from ipaddress import ip_address
 from threading import Thread
-from typing import Any, Self
-from wsgiref.simple_server import WSGIServer
+from typing import Self
 
-from prometheus_client import CollectorRegistry, start_http_server
+from aiohttp import hdrs, web
+from prometheus_client import CollectorRegistry
+from prometheus_client.aiohttp import make_aiohttp_handler
+from prometheus_client.exposition import gzip_accepted
 from pydantic import Field, field_validator, model_validator
 
 from genray.errors import ResourceError
 from genray.settings.base import Location, Settings
 from monitors.outputs.host_names import HostNames
-
-_CLIENT_TIMEOUT_S = 10.0
-_MISDIRECTED = 421
+from monitors.outputs.site import CLIENT_TIMEOUT_S, Certificates, Site, answer_only
 
 
 class ServerSettings(Settings):
@@ -53,84 +55,125 @@ class ServerSettings(Settings):
             )
         return self
 
+    @property
+    def certificates(self) -> Certificates | None:
+        """Of TLS; None: plain HTTP."""
+        if self.certfile is None or self.keyfile is None:
+            return None
+        return Certificates(self.certfile, self.keyfile, self.client_ca)
+
 
 class MetricsServer:
-    """A server that was started; it answers in threads of its own.
+    """A server that was started; it answers in a thread of its own, so that a scrape delays no alarm, and is
+    answered while the monitor is busy or hangs.
 
     Args:
-        server, thread: of prometheus_client.
+        thread: that it runs in.
+        running: what it runs there.
     """
 
-    def __init__(self, server: WSGIServer, thread: Thread) -> None:
-        self._server = server
+    def __init__(self, thread: Thread, running: _Running) -> None:
         self._thread = thread
-        self.port: int = server.server_port
+        self._running = running
+        self.port = running.port
 
     @classmethod
     def start(
-        cls, registry: CollectorRegistry, settings: ServerSettings, count_refused: Callable[[], None]
+        cls,
+        registry: CollectorRegistry,
+        settings: ServerSettings,
+        count_refused: Callable[[], None],
+        *,
+        timeout_s: float = CLIENT_TIMEOUT_S,
     ) -> Self:
         """Serve `registry`.
 
         Args:
             settings: where and to whom.
-            count_refused: called for each connection that failed: no TLS, no certificate, too slow, under
-                another name.
+            count_refused: called for each client that is refused: no TLS, no certificate, no request, another
+                name, or an answer that it does not take.
+            timeout_s: in which a client does each of that.
 
         Raises:
             ResourceError: the port is taken, or a certificate cannot be used.
         """
-        s = settings
+        started: Future[_Running] = Future()
+        serving = _serve(registry, settings, count_refused, timeout_s, started)
+        thread = Thread(target=lambda: asyncio.run(serving), name="metrics", daemon=True)
+        thread.start()
         try:
-            if s.certfile:
-                # First here: the library leaves its socket open when a file of these is of no use.
-                tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-                tls.load_cert_chain(s.certfile, s.keyfile)
-                if s.client_ca:
-                    tls.load_verify_locations(s.client_ca)
-            server, thread = start_http_server(
-                s.port,
-                addr=s.host,
-                registry=registry,
-                certfile=s.certfile,
-                keyfile=s.keyfile,
-                client_cafile=s.client_ca,
-                client_auth_required=s.client_ca is not None,
-            )
+            return cls(thread, started.result())
         except OSError as error:  # those of ssl are among them
+            thread.join()
             raise ResourceError(
-                f"metrics cannot be served on {s.host}:{s.port}: {error.strerror or error}",
+                f"metrics cannot be served on {settings.host}:{settings.port}: {error.strerror or error}",
                 where="exporter",
                 hint="give another port, or 0 for a free one; with TLS, check the files of certificates",
             ) from error
-        _guard(server, settings, count_refused)
-        return cls(server, thread)
 
     def close(self) -> None:
         """Stop serving."""
-        self._server.shutdown()
-        self._server.server_close()
+        self._running.loop.call_soon_threadsafe(self._running.stop.set)
         self._thread.join()
 
 
-def _guard(server: Any, settings: ServerSettings, count_refused: Callable[[], None]) -> None:
-    """Have `server` wait for no client for ever, and answer only by its own names."""
-    if settings.certfile:
-        # By default the thread that accepts shakes hands: one silent client would stop all scrapes.
-        server.socket.do_handshake_on_connect = False
-    # With client_ca no browser gets here that has no certificate of it.
-    names = None if settings.client_ca else HostNames(settings.host, settings.names)
-    handler: Any = server.RequestHandlerClass
+@dataclass(frozen=True)
+class _Running:
+    """What serves: its loop, what stops it, and its port."""
 
-    def parse_request(self: Any) -> bool:
-        if not handler.parse_request(self):
-            return False
-        if names is None or self.headers.get("Host", "") in names:
-            return True
-        count_refused()
-        self.send_error(_MISDIRECTED, "this is not served under that name")
-        return False
+    loop: asyncio.AbstractEventLoop
+    stop: asyncio.Event
+    port: int
 
-    attributes = {"timeout": _CLIENT_TIMEOUT_S, "parse_request": parse_request}
-    server.RequestHandlerClass = type("GuardedHandler", (handler,), attributes)
-    server.handle_error = lambda request, address: count_refused()
+
+async def _serve(
+    registry: CollectorRegistry,
+    settings: ServerSettings,
+    count_refused: Callable[[], None],
+    timeout_s: float,
+    started: Future[_Running],
+) -> None:
+    """Serve until it is stopped; what it needs for that, or why it cannot be, goes to `started`."""
+    try:
+        certificates = settings.certificates
+        tls = certificates.tls_context(count_refused) if certificates else None
+        # With client_ca no browser gets here that has no certificate of it.
+        names = None if settings.client_ca else HostNames(settings.host, settings.names)
+        app = web.Application(middlewares=[answer_only(names, count_refused)] if names else [])
+        # As of prometheus_client's own server, at any path.
+        app.router.add_get("/{path:.*}", _handler(registry, count_refused, timeout_s))
+        site = await Site.start(
+            app, settings.host, settings.port, tls=tls, count_refused=count_refused, timeout_s=timeout_s
+        )
+    except BaseException as error:
+        started.set_exception(error)
+        return
+    stop = asyncio.Event()
+    started.set_result(_Running(asyncio.get_running_loop(), stop, site.port))
+    await stop.wait()
+    await site.close()
+
+
+def _handler(
+    registry: CollectorRegistry, count_refused: Callable[[], None], timeout_s: float
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """Answers with `registry` in the format and the encoding that the client takes; who takes no answer is
+    closed."""
+    # aiohttp would choose deflate where both are accepted, which not all clients mean alike.
+    render = make_aiohttp_handler(registry, disable_compression=True)
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = await render(request)
+        if gzip_accepted(request.headers.get(hdrs.ACCEPT_ENCODING, "")):
+            response.enable_compression(web.ContentCoding.gzip)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await response.prepare(request)
+                await response.write_eof()
+        except TimeoutError:
+            count_refused()
+            if request.transport is not None:
+                request.transport.abort()
+        return response
+
+    return answer

@@ -28,6 +28,7 @@ from pydantic import Field, model_validator
 from genray.errors import ResourceError
 from genray.settings.base import Settings
 from monitors.outputs.host_names import HostNames, is_loopback
+from monitors.outputs.site import Site, answer_only
 
 _FILES = {
     "/": ("live.html", "text/html"),
@@ -127,7 +128,7 @@ class LivePage:
         self._discharge = discharge
         self._viewers: set[_Viewer] = set()
         self._status: bytes | None = None
-        self._runner: web.AppRunner | None = None
+        self._site: Site | None = None
         self._names = HostNames(settings.host, settings.names)
 
     async def start(self) -> int | None:
@@ -138,7 +139,9 @@ class LivePage:
         """
         if self._settings.port is None:
             return None
-        app = web.Application(client_max_size=_MOST_BODY_BYTES, middlewares=[self._guard])
+        app = web.Application(
+            client_max_size=_MOST_BODY_BYTES, middlewares=[answer_only(self._names), _refuse_other_origins]
+        )
         app.on_response_prepare.append(_add_headers)
         for path, (name, content_type) in _FILES.items():
             content = (Path(__file__).parent / "static" / name).read_bytes()
@@ -147,26 +150,22 @@ class LivePage:
         app.router.add_get("/events", self._answer_events)
         app.router.add_post("/acknowledge", self._answer_acknowledge)
         app.router.add_post("/discharge", self._answer_discharge)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-        await runner.setup()
         try:
-            await web.TCPSite(runner, self._settings.host, self._settings.port).start()
+            self._site = await Site.start(app, self._settings.host, self._settings.port)
         except OSError as error:
-            await runner.cleanup()
             raise ResourceError(
                 f"cannot serve the live page: {error.strerror}",
                 where=f"{self._settings.host}:{self._settings.port}",
                 hint="set page.port to another port (0 picks a free one, null: no page)",
             ) from error
-        self._runner = runner
-        return int(runner.addresses[0][1])
+        return self._site.port
 
     async def close(self) -> None:
         """Close all pages and stop serving."""
         for viewer in self._viewers:
             viewer.outbox.close()
-        if self._runner is not None:
-            await self._runner.cleanup()
+        if self._site is not None:
+            await self._site.close()
 
     def shown_streams(self) -> set[str]:
         """Return the streams whose traces and beats are shown in some browser."""
@@ -200,18 +199,6 @@ class LivePage:
                 if event_type == "discharge":
                     viewer.drop(stream)
                 viewer.outbox.put_urgent(data)
-
-    @web.middleware
-    async def _guard(
-        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
-        if request.host not in self._names:
-            raise web.HTTPMisdirectedRequest(text="unknown host name: add it to page.names\n")
-        origin = request.headers.get("Origin")
-        # Browsers send Origin with cross-origin requests and with POST; other programs do not send it.
-        if origin is not None and origin.partition("://")[2].lower() != request.host.lower():
-            raise web.HTTPForbidden(text="requests from pages of another origin are refused\n")
-        return await handler(request)
 
     async def _answer_events(self, request: web.Request) -> web.StreamResponse:
         if len(self._viewers) >= self._settings.clients:
@@ -400,6 +387,17 @@ class _Viewer:
         self.outbox.drop_state(stream)
         if self.follows and stream in self.shown:
             self.shown.remove(stream)
+
+
+@web.middleware
+async def _refuse_other_origins(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    origin = request.headers.get("Origin")
+    # Browsers send Origin with cross-origin requests and with POST; other programs do not send it.
+    if origin is not None and origin.partition("://")[2].lower() != request.host.lower():
+        raise web.HTTPForbidden(text="requests from pages of another origin are refused\n")
+    return await handler(request)
 
 
 async def _read_name(request: web.Request, key: str) -> str:

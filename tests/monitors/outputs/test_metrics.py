@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import socket
 import ssl
@@ -12,13 +13,18 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import Semaphore
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
+from prometheus_client.parser import text_string_to_metric_families as text_families
 from pydantic import ValidationError
 
 from genray.errors import ResourceError
 from monitors.outputs.metrics import MetricsExporter, MetricsSettings
+from monitors.outputs.metrics_server import MetricsServer
 from tests.monitors.exposition import READING, exposition, filled_exporter, series
 from tests.monitors.servers import binary, free_port
 from tests.monitors.transitions import ONSET
@@ -47,6 +53,69 @@ def test_a_scrape_gets_it_over_http() -> None:
         exporter.update(READING)
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
             assert answer.read().decode() == exposition(exporter)
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("", "text/plain; version=0.0.4; charset=utf-8"),
+        ("text/plain;version=0.0.4", "text/plain; version=0.0.4; charset=utf-8"),
+        (
+            "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5",
+            "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=underscores",
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    ("encodings", "encoding"), [("", None), ("gzip", "gzip"), ("deflate", None), ("deflate, gzip", "gzip")]
+)
+def test_a_scrape_gets_the_format_and_the_encoding_that_it_takes(
+    accept: str, content_type: str, encodings: str, encoding: str | None
+) -> None:
+    with serving() as (exporter, port), closing(http.client.HTTPConnection("127.0.0.1", port)) as connection:
+        exporter.update(READING)
+        for _ in range(2):  # of one connection
+            connection.request("GET", "/metrics", headers={"Accept": accept, "Accept-Encoding": encodings})
+            answer = connection.getresponse()
+            assert (answer.status, answer.getheader("Content-Type")) == (200, content_type)
+            assert answer.getheader("Content-Encoding") == encoding
+            body = answer.read()
+            text = (gzip.decompress(body) if encoding else body).decode()
+            if "openmetrics" in content_type:
+                assert text.endswith("# EOF\n")
+                families = openmetrics_families(text)
+            else:
+                assert text == exposition(exporter)
+                families = text_families(text)
+            assert "genray_ecg_heart_rate_bpm" in {family.name for family in families}
+
+
+def test_metrics_are_served_to_this_machine_alone_unless_settings_say_otherwise() -> None:
+    with serving() as (_, port), pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.2", port), timeout=10)
+
+
+def test_a_client_that_asks_for_nothing_or_takes_nothing_is_closed_and_counted() -> None:
+    registry = CollectorRegistry()
+    Gauge("a", 20_000_000 * "a", registry=registry)  # more than the system holds back for a client
+    refused = Semaphore(0)
+    server = MetricsServer.start(registry, MetricsSettings(port=0), refused.release, timeout_s=0.5)
+    with closing(server), socket.socket() as silent, socket.socket() as half, socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        for client in (silent, half, slow):
+            client.settimeout(20)
+            client.connect(("127.0.0.1", server.port))
+        half.sendall(b"GET /metrics HTTP/1.1\r\nHost: local")
+        slow.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert silent.recv(1) == b""
+        assert half.recv(1) == b""
+        assert all(refused.acquire(timeout=20) for _ in range(3))
+        taken = 0
+        while piece := slow.recv(2**20):
+            taken += len(piece)
+        assert taken < 20_000_000, "it is closed before the end of the answer"
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics") as answer:
+            assert answer.read() == generate_latest(registry), "others are served on"
 
 
 def test_only_own_names_are_answered() -> None:
@@ -132,7 +201,8 @@ def test_a_thousand_streams_are_less_than_a_megabyte() -> None:
 
 
 def test_a_port_that_is_taken_is_named() -> None:
-    with serving() as (_, port), pytest.raises(ResourceError, match=f"cannot be served on 127.0.0.1:{port}"):
+    why = "cannot be served on 127.0.0.1:{}: Address already in use"
+    with serving() as (_, port), pytest.raises(ResourceError, match=why.format(port)):
         MetricsExporter(MetricsSettings(port=port)).start()
 
 
