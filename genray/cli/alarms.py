@@ -119,7 +119,9 @@ def alarms(
 @JSON
 @reported
 def names(names: tuple[str, ...], state: Path | None, known: bool, as_json: bool) -> None:
-    """Print the pseudonym that a monitor shows instead of each stream's NAME.
+    """Print the pseudonyms of streams.
+
+    A monitor shows the pseudonym of a stream instead of its NAME.
 
     \b
     Example:

@@ -67,7 +67,9 @@ def evaluate(
     sets: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Measure the monitor on annotated records: QRS detection, beat scores and alarms, by cross-validation.
+    """Measure the monitor on annotated records.
+
+    Measures QRS detection, beat scores and alarms, by cross-validation over the records or with one bundle.
 
     \b
     Example:

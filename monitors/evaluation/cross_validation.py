@@ -113,11 +113,11 @@ def _training_part(others: Mapping[str, AnnotatedRecord], fold: int, folds: int)
         for name, annotated in others.items()
         if lead in map(str.upper, annotated.record.leads)
     }
-    chosen = _thinned(normal_beats)
+    chosen = _subset(normal_beats)
     return TrainingPart(fold, folds, lead, tuple(chosen), sum(normal_beats[name] for name in chosen))
 
 
-def _thinned(normal_beats: Mapping[str, int]) -> list[str]:
+def _subset(normal_beats: Mapping[str, int]) -> list[str]:
     """Return a subset of the records with enough beats, evenly spread over all of them."""
     return list(normal_beats)[:: max(1, sum(normal_beats.values()) // _BEATS)]
 

@@ -29,8 +29,8 @@ from monitors.evaluation.matching import (
     abnormal_episodes,
     alarm_delay,
     alarm_spans,
-    count_begun_without_reason,
-    count_without_reason,
+    count_false_alarms,
+    count_false_onsets,
     pair_beats,
     rhythm_reasons,
 )
@@ -355,8 +355,8 @@ def _judge(
     with_reference = _scores(truth, played.usual)
     without_reference = _scores(truth, played.unlearned)
     scored = np.isfinite(without_reference) & (not truth.paced)
-    scored &= truth.times < _or_never(played.unlearned.learned)
-    compared = scored & np.isfinite(with_reference) & (truth.times > _or_never(played.usual.learned))
+    scored &= truth.times < _or_infinity(played.unlearned.learned)
+    compared = scored & np.isfinite(with_reference) & (truth.times > _or_infinity(played.usual.learned))
     return RecordResult(
         name=name,
         leads=record.leads,
@@ -373,13 +373,13 @@ def _judge(
         watched_hours=0.0 if truth.paced else max(0.0, length - calibration) / 3600,
         episodes=len(episodes),
         delays=tuple(delay for delay in delays if delay is not None),
-        anomaly=AlarmCounts(len(anomalies), count_without_reason(anomalies, episodes)),
+        anomaly=AlarmCounts(len(anomalies), count_false_alarms(anomalies, episodes)),
         rhythm={kind: _count_rhythm_alarms(alarms, kind, reasons[kind]) for kind in RHYTHM},
         technical=sum(alarm.kind not in (*RHYTHM, "anomaly") for alarm in alarms),
     )
 
 
-def _or_never(time: float | None) -> float:
+def _or_infinity(time: float | None) -> float:
     return np.inf if time is None else time
 
 
@@ -387,7 +387,7 @@ def _count_rhythm_alarms(
     alarms: Sequence[AlarmSpan], kind: AlarmKind, reasons: Sequence[TimeSpan]
 ) -> AlarmCounts:
     of_kind = [alarm for alarm in alarms if alarm.kind == kind]
-    return AlarmCounts(len(of_kind), count_begun_without_reason(of_kind, reasons))
+    return AlarmCounts(len(of_kind), count_false_onsets(of_kind, reasons))
 
 
 def _scores(truth: RecordTruth, played: PlayedRecord) -> Times:

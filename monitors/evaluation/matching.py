@@ -166,12 +166,12 @@ def alarm_spans(transitions: Iterable[Transition], until: float) -> list[AlarmSp
     return alarms
 
 
-def count_without_reason(alarms: Iterable[AlarmSpan], reasons: Sequence[TimeSpan]) -> int:
+def count_false_alarms(alarms: Iterable[AlarmSpan], reasons: Sequence[TimeSpan]) -> int:
     """Return the number of `alarms` that are near none of `reasons`."""
     return sum(not any(alarm.span.is_near(reason) for reason in reasons) for alarm in alarms)
 
 
-def count_begun_without_reason(alarms: Iterable[AlarmSpan], reasons: Sequence[TimeSpan]) -> int:
+def count_false_onsets(alarms: Iterable[AlarmSpan], reasons: Sequence[TimeSpan]) -> int:
     """Return the number of `alarms` whose onset is near none of `reasons`."""
     onsets = (TimeSpan(alarm.span.start, alarm.span.start) for alarm in alarms)
     return sum(not any(onset.is_near(reason) for reason in reasons) for onset in onsets)

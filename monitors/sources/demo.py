@@ -115,7 +115,7 @@ class DemoSource:
 
 @dataclass(frozen=True)
 class _Generation:
-    """The patients of a source that is open, and when their chunks are due."""
+    """Patients of an open source, and the pace at which their chunks are due."""
 
     patients: list[Patient]
     start: float

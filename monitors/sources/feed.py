@@ -28,10 +28,13 @@ class FeedSettings(Settings):
     """Settings of the reconnection to a source."""
 
     first_wait: float = Field(
-        1.0, gt=0, le=60, description="longest first wait in seconds before a lost source is reopened"
+        1.0, gt=0, le=60, description="most seconds to wait before the first reconnection"
     )
     longest_wait: float = Field(
-        30.0, gt=0, le=3600, description="longest wait in seconds (each wait is twice the last, up to this)"
+        30.0,
+        gt=0,
+        le=3600,
+        description="most seconds to wait before a reconnection (doubled each time, up to this)",
     )
     open_seconds: float = Field(
         30.0, gt=0, le=600, description="seconds within which a source must open, else it counts as lost"
