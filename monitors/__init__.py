@@ -1,1 +1,1 @@
-"""Bundle and stream in, alerts out."""
+"""ECG monitor: from a bundle and streams of samples to alarms."""

@@ -1,4 +1,4 @@
-"""ecg: watches streams of ECG by a bundle of normal beats, and alerts. It is no medical device."""
+"""Target ecg: monitors ECG streams with a model of normal beats, and raises alarms. Not a medical device."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from monitors.sources.replay import ReplaySettings, check_replayable
 
 
 class EcgTarget:
-    """What the command needs of the monitor."""
+    """Target `ecg`: checks the settings and prepares a run of the monitor."""
 
     settings_class = EcgSettings
 
     def prepare(
         self, settings: EcgSettings, target: str, name: str | None, note: Callable[[str], None]
     ) -> PreparedEcg:
-        """Find what is wrong with the settings, the bundle, the state and the ports. `name` is not used: a
+        """Check the settings, the bundle, the source, the state folder and the ports. `name` is not used: a
         monitor is identified by its `state`.
 
         Raises:
-            UsageError, BundleError: it cannot work.
+            GenrayError: a check failed.
         """
         bundle = _load_bundle(Path(settings.bundle))
         BeatModel.from_bundle(bundle)
@@ -50,7 +50,7 @@ class EcgTarget:
         folder = Path(settings.state)
         _check_writable(folder)
         key = load_or_make_key(folder / "stream.key")
-        with _open_journal(settings):  # in use by another monitor, damaged, not a journal
+        with _open_journal(settings):  # raises if another monitor uses it or it is no journal
             pass
         _check_port("metrics", settings.metrics.host, settings.metrics.port)
         if settings.page.port is not None:
@@ -60,11 +60,11 @@ class EcgTarget:
 
 @dataclass(frozen=True)
 class PreparedEcg:
-    """A monitor that was checked.
+    """A monitor whose settings were checked.
 
     Attributes:
-        key: of the pseudonyms.
-        bundle: where it is and of which kind, for a person.
+        key: key for pseudonyms.
+        bundle: path and kind of the bundle, for a person.
     """
 
     settings: EcgSettings
@@ -74,30 +74,30 @@ class PreparedEcg:
 
     @property
     def lines(self) -> Sequence[str]:
-        """What will be watched, for a person."""
+        """Lines about the run, for a person."""
         return [DISCLAIMER, f"source: {self.settings.source.kind}", f"bundle: {self.bundle}"]
 
     @property
     def folder(self) -> Path:
-        """Where the journal is."""
+        """Folder of the journal."""
         return Path(self.settings.state)
 
     def needs_ray(self, attached: bool) -> bool:
-        """Whether Ray has to run."""
+        """Whether the run needs Ray: it has shards."""
         return self.settings.shards > 0
 
     def demand(self, have: Resources) -> Demand:
-        """A CPU for each shard."""
+        """Return the demand for resources: one CPU for each shard."""
         shards = self.settings.shards
         if not shards:
             return Demand((1, 1), 0.0, 0.0, 0.0)
         return Demand((shards, shards), 1.0, 0.0, 0.0, where="shards")
 
     def run(self, display: Display, have: Resources, attached: bool) -> MonitorOutcome:
-        """Watch until the source is over, the time is up, or Ctrl-C.
+        """Monitor until the source has ended, `seconds` have passed, or Ctrl-C.
 
         Raises:
-            GenrayError: a port or the journal is taken; a source can never be opened.
+            GenrayError: a port or the journal is in use, or a source can never be opened.
         """
         return asyncio.run(self._run(display))
 
@@ -117,7 +117,7 @@ class PreparedEcg:
         return MonitorOutcome(self.target, str(self.folder), summary)
 
     def _backends(self) -> list[ShardBackend]:
-        """A shard in this process, or as many on Ray as the settings say."""
+        """Return the backend of one shard in this process, or of `shards` shards on Ray."""
         count = self.settings.shards
         if not count:
             return [LocalBackend(self.settings, self.key)]
@@ -126,14 +126,14 @@ class PreparedEcg:
 
 @dataclass(frozen=True)
 class MonitorOutcome:
-    """What a monitor came to; `run` is the folder of its state."""
+    """Outcome of a run of the monitor; `run` is the folder of its state."""
 
     target: str
     run: str
     summary: MonitorSummary
 
     def as_json(self) -> dict[str, Any]:
-        """For programs: plain JSON values."""
+        """Return the outcome as plain JSON values."""
         return {
             "target": self.target,
             "run": self.run,
@@ -145,7 +145,7 @@ class MonitorOutcome:
         }
 
     def rows(self) -> Sequence[tuple[str, str]]:
-        """For the terminal: names and values."""
+        """Return the outcome as names and values for the terminal."""
         summary = self.summary
         rows = [
             ("watched", f"{summary.streams} streams  {summary.beats} beats"),
@@ -167,14 +167,14 @@ def _load_bundle(path: Path) -> Bundle:
         if path.exists():
             raise
         hint = (
-            "train one: genray submit train-ecg --set data.path=RECORDS --name ecg, and give its folder "
-            "bundle/; or try genray monitor ecg --demo"
+            "train one: genray submit train-ecg --set data.path=RECORDS --name ecg, and set bundle to its "
+            "folder bundle/; or try genray monitor ecg --demo"
         )
         raise BundleMissing(error.what, where="bundle", hint=hint) from None
 
 
 def _check_writable(folder: Path) -> None:
-    """Find out now that nothing can be saved."""
+    """Check that the state can be saved."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -183,12 +183,12 @@ def _check_writable(folder: Path) -> None:
         raise SettingsError(
             f"the folder {folder} cannot be written: {error.strerror}",
             where="state",
-            hint="name another with --set state=FOLDER, or mend its rights",
+            hint="set another folder with --set state=FOLDER, or correct its permissions",
         ) from error
 
 
 def _check_port(setting: str, host: str, port: int) -> None:
-    """Find out now that a port is taken: with Ray it takes seconds until it is needed."""
+    """Check that a port is free, as with Ray it is needed only seconds later."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:
@@ -196,9 +196,9 @@ def _check_port(setting: str, host: str, port: int) -> None:
             probe.bind(address)
     except OSError as error:
         raise ResourceError(
-            f"nothing can be served on {host}:{port}: {error.strerror}",
+            f"cannot listen on {host}:{port}: {error.strerror}",
             where=f"{setting}.port",
-            hint="choose another port, or 0 for a free one",
+            hint="set another port (0 picks a free one)",
         ) from error
 
 

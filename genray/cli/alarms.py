@@ -1,5 +1,7 @@
-"""`genray monitor alarms` and `genray monitor names`: what a monitor recorded, and under which pseudonyms.
-Nothing is written, and the monitor may run."""
+"""`genray monitor alarms` and `genray monitor names`: list recorded alarms, and the pseudonyms of streams.
+
+Nothing is written, and the monitor may be running.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
     from monitors.sources.pseudonyms import Pseudonyms
 
 _SECONDS_PER_UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_CLOCKS_APART = 60.0  # s between the clocks of samples and monitor from which both times are shown
-_NARROW = 110  # columns of a terminal under which cells would be cut into pieces
+_CLOCKS_APART = 60.0  # s between the clocks of samples and monitor beyond which both times are shown
+_NARROW = 110  # columns of a terminal below which the cells of a table would be broken into pieces
 _TABLE_COLUMNS = ("ONSET", "STREAM", "ALARM", "PRIORITY", "STATE", "LASTED", "ANNOUNCED", "ACK", "WHY")
 _CSV_COLUMNS = (
     *("onset", "recorded", "stream", "kind", "category", "priority", "state", "reason", "seconds"),
@@ -79,7 +81,7 @@ def alarms(
     from monitors.outputs.history import known_streams, read_history
 
     if as_json and as_csv:
-        raise UsageError("--json and --csv exclude each other", hint="give one of them")
+        raise UsageError("--json and --csv cannot be used together", hint="give only one of them")
     folder = state or default_state()
     now = time.time()
     journal = folder / "journal.sqlite"
@@ -92,7 +94,7 @@ def alarms(
         explained=limit,
     )
     if streams and not history.episodes and streams.isdisjoint(known_streams(journal)):
-        say(f"the journal knows no stream {label_value(str(stream))}")
+        say(f"the journal contains no stream {label_value(str(stream))}")
     shown = history.episodes[:limit]
     figures = _Figures.of(history)
     if as_json:
@@ -106,7 +108,8 @@ def alarms(
             _print_table([_table_row(episode, history.until) for episode in shown])
         print_encodable(figures.line())
     if len(history.episodes) > len(shown):
-        say(f"{len(history.episodes) - len(shown):,} more: --limit {len(history.episodes)} shows all")
+        more = len(history.episodes) - len(shown)
+        say(f"{more:,} more alarms: show all with --limit {len(history.episodes)}")
 
 
 @click.command()
@@ -116,7 +119,9 @@ def alarms(
 @JSON
 @reported
 def names(names: tuple[str, ...], state: Path | None, known: bool, as_json: bool) -> None:
-    """Print the pseudonym that a monitor shows instead of each stream's NAME.
+    """Print the pseudonyms of streams.
+
+    A monitor shows the pseudonym of a stream instead of its NAME.
 
     \b
     Example:
@@ -128,9 +133,9 @@ def names(names: tuple[str, ...], state: Path | None, known: bool, as_json: bool
     pseudonyms = _pseudonyms(folder)
     if pseudonyms is None:
         raise DataError(
-            "there is no key for pseudonyms: a monitor makes it when it first runs",
+            "no key for pseudonyms found; a monitor creates it when it first runs",
             where=str(folder / "stream.key"),
-            hint="give --state, the folder that `genray monitor ecg` names at its end as its state",
+            hint="set --state to the folder that `genray monitor ecg` prints as its state when it stops",
         )
     pseudonym_of = {name: pseudonyms.of(_check_name(name)) for name in names}
     name_of = {pseudonym: name for name, pseudonym in pseudonym_of.items()}
@@ -150,7 +155,8 @@ def names(names: tuple[str, ...], state: Path | None, known: bool, as_json: bool
 
 
 def default_state() -> Path:
-    """The folder of a monitor whose settings name no other. To load its settings would load all of it."""
+    """Return the default state folder, from the shipped settings: loading the ecg settings would import all
+    of the monitor."""
     from genray.settings.shipped import shipped_values
 
     return Path(shipped_values("ecg")["state"])
@@ -158,13 +164,13 @@ def default_state() -> Path:
 
 @dataclass(frozen=True)
 class _Figures:
-    """How many alarms there were, of each kind and priority, and a bed and day.
+    """Summary of alarms: counts by kind and priority, and the rate per bed and day.
 
     Attributes:
         kinds: counts by kind and priority, the most frequent kind first.
-        complete: whether all were read.
-        seconds: of the period.
-        rate: announced alarms a bed and day; None: the period is too short.
+        complete: whether all alarms of the period were read.
+        seconds: length of the period.
+        rate: announced alarms per bed and day; None: the period is too short.
     """
 
     alarms: int
@@ -200,7 +206,7 @@ class _Figures:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return the summary as plain JSON values."""
         return {
             "alarms": self.alarms,
             "announced": self.announced,
@@ -213,21 +219,21 @@ class _Figures:
         }
 
     def line(self) -> str:
-        """The same for a person."""
+        """Return the summary as a line for a person."""
         if not self.alarms:
             return "no alarms"
         kinds = []
         for kind, counts in self.kinds.items():
             priorities = ", ".join(f"{count} {label_value(priority)}" for priority, count in counts.items())
             kinds.append(f"{label_value(kind)} {sum(counts.values())} ({priorities})")
-        rate = "too short for a rate" if self.rate is None else f"{self.rate:.3g} announced a bed and day"
+        rate = "too short for a rate" if self.rate is None else f"{self.rate:.3g} announced per bed and day"
         parts = [
             f"alarms {self.alarms:,}, announced {self.announced:,}, open {self.open:,}",
             ", ".join(kinds),
             f"beds {self.beds}, {duration(self.seconds)}: {rate}",
         ]
         if not self.complete:
-            parts.append("older ones were not read")
+            parts.append("older alarms were not read")
         return "; ".join(parts)
 
 
@@ -238,7 +244,7 @@ def _measurement(episode: AlarmEpisode) -> Measurement:
 
 
 def _table_row(episode: AlarmEpisode, until: float) -> tuple[str, ...]:
-    """The cells of `_TABLE_COLUMNS`."""
+    """Return the cells of `_TABLE_COLUMNS`."""
     onset = _local_time(episode.onset)
     recorded = _local_time(episode.recorded)
     if abs(episode.recorded - episode.onset) > _CLOCKS_APART:
@@ -272,7 +278,8 @@ def _lasted_text(episode: AlarmEpisode, until: float) -> str:
 
 
 def _alarm_json(episode: AlarmEpisode, until: float) -> dict[str, Any]:
-    """An alarm as plain values by `_CSV_COLUMNS`: times as ISO 8601 with their offset, seconds."""
+    """Return an alarm as plain values by `_CSV_COLUMNS`: times in ISO 8601 with UTC offset, durations in
+    s."""
     from monitors.alarms.reasons import plausible_number
 
     measurement = _measurement(episode)
@@ -310,7 +317,7 @@ def _print_table(rows: Sequence[Sequence[str]]) -> None:
     for name in _TABLE_COLUMNS:
         table.add_column(name, overflow="fold")
     for row in rows:
-        # As text: square brackets are markup to rich.
+        # As Text, since rich would read square brackets as markup.
         table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
     with console.capture() as drawn:
         console.print(table)
@@ -329,16 +336,16 @@ def _csv_cell(value: Any) -> Any:
     if not isinstance(value, str) or not value:
         return value
     text = label_value(value, 256)
-    # A spreadsheet would compute what begins so.
+    # A spreadsheet would take a cell that begins like this as a formula.
     return f"'{text}" if value.startswith(("=", "+", "-", "@")) else text
 
 
 def _parse_period(text: str) -> float:
-    """Seconds of "90s", "45m", "8h", "2d" or "1h30m"."""
+    """Return the seconds of a duration like "90s", "45m", "8h", "2d" or "1h30m"."""
     parts = re.findall(r"(\d{1,6}(?:\.\d{1,3})?)([smhd])", text)
     seconds = sum(float(count) * _SECONDS_PER_UNIT[unit] for count, unit in parts)
     if "".join(count + unit for count, unit in parts) != text or not seconds:
-        raise UsageError(f"--since {text!r} is no length of time", hint="for example 30m, 8h or 2d")
+        raise UsageError(f"--since {text!r} is not a duration", hint="write for example 30m, 8h or 2d")
     return seconds
 
 
@@ -346,7 +353,9 @@ def _check_kind(text: str) -> str:
     from monitors.alarms.events import AlarmKind
 
     if text not in get_args(AlarmKind):
-        raise UsageError(f"no kind of alarm is {text!r}", hint=f"there are {', '.join(get_args(AlarmKind))}")
+        raise UsageError(
+            f"unknown kind of alarm: {text!r}", hint=f"use one of {', '.join(get_args(AlarmKind))}"
+        )
     return text
 
 
@@ -354,12 +363,14 @@ def _check_name(text: str) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise UsageError(f"{text!r} is not UTF-8: no stream has that name", hint="check the name") from None
+        raise UsageError(
+            f"{text!r} is not UTF-8, so it is no name of a stream", hint="check the name"
+        ) from None
     return text
 
 
 def _possible_streams(folder: Path, text: str) -> set[str]:
-    """The streams that `text` can stand for: a pseudonym, or a name if the key is there."""
+    """Return the pseudonyms that `text` can mean: itself, and with the key that of the name `text`."""
     pseudonyms = _pseudonyms(folder)
     if pseudonyms is None:
         return {_check_name(text)}
@@ -370,23 +381,23 @@ def _pseudonyms(folder: Path) -> Pseudonyms | None:
     from monitors.sources.pseudonyms import Pseudonyms, load_or_make_key
 
     key = folder / "stream.key"
-    return Pseudonyms(load_or_make_key(key)) if key.exists() else None  # else it would be made
+    return Pseudonyms(load_or_make_key(key)) if key.exists() else None  # a missing key must not be created
 
 
 def _local_time(seconds: float) -> str:
-    """Such as "2026-03-01 14:31:12"."""
+    """Return a local time like "2026-03-01 14:31:12"."""
     moment = _datetime(seconds)
     return f"{seconds:g} s" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S}"
 
 
 def _iso_time(seconds: float) -> str:
-    """ISO 8601 with milliseconds and the offset of this place."""
+    """Return a local time in ISO 8601, with milliseconds and UTC offset."""
     moment = _datetime(seconds)
     return f"{seconds:g} s" if moment is None else moment.isoformat(timespec="milliseconds")
 
 
 def _datetime(seconds: float) -> datetime | None:
-    """None for what is no time: a device may say anything."""
+    """Return the local time; None if `seconds` is no valid time, as a device may send any number."""
     try:
         return datetime.fromtimestamp(seconds).astimezone()
     except (ValueError, OverflowError, OSError):
@@ -394,5 +405,5 @@ def _datetime(seconds: float) -> datetime | None:
 
 
 def _without_same_day(moment: str, other: str) -> str:
-    """The time of day alone where `other` has the day."""
+    """Return only the time of day of `moment` if `other` has the same date, else all of it."""
     return moment[11:] if moment[:11] == other[:11] else moment

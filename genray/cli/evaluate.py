@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from monitors.evaluation.totals import QrsRates, Totals
     from monitors.patient.scoring import BeatModel
 
-_EVERY_S = 15.0  # between lines of progress
+_EVERY_S = 15.0  # seconds between lines of progress
 _RECIPE = (
     "data.layout=records",
     "data.test_share=0",
@@ -67,7 +67,9 @@ def evaluate(
     sets: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Measure the monitor on annotated records: QRS detection, beat scores and alarms, by cross-validation.
+    """Measure the monitor on annotated records.
+
+    Measures QRS detection, beat scores and alarms, by cross-validation over the records or with one bundle.
 
     \b
     Example:
@@ -100,7 +102,7 @@ def evaluate(
                 model,
                 settings.ward,
                 settings.alarms,
-                lambda share: progress.say(f"{count} records watched: {share:.0%}"),
+                lambda share: progress.say(f"evaluating {count} records: {share:.0%}"),
             )
         else:
             results = cross_validate(
@@ -110,7 +112,7 @@ def evaluate(
                 settings.ward,
                 settings.alarms,
                 lambda fold, judged, share: progress.say(
-                    f"fold {fold} of {folds}: {judged} records watched: {share:.0%}"
+                    f"fold {fold} of {folds}: evaluating {judged} records: {share:.0%}"
                 ),
             )
     totals = Totals.of(sorted(results, key=lambda result: result.name))
@@ -133,7 +135,7 @@ def evaluate(
 
 
 def totals_text(totals: Totals, seconds: float) -> str:
-    """The figures of an evaluation that took `seconds`, readable."""
+    """Return the figures of an evaluation that took `seconds` as tables for a person."""
     rows = [
         ("RECORD", "MIN", "BEATS", "ABNORMAL", "AUC", "CALIBRATED", "SE", "P+", "EPISODES", "FALSE", "RHYTHM")
     ]
@@ -157,29 +159,30 @@ def totals_text(totals: Totals, seconds: float) -> str:
 
 
 def _check_enough(count: int, records: Path, *, trained: bool) -> None:
-    if count >= (2 if trained else 1):
+    least = 2 if trained else 1
+    if count >= least:
         return
     raise DataError(
-        f"{count} annotated records under {records}: "
-        + ("two are needed, to train on the one and judge the other" if trained else "none can be judged"),
+        f"{count} annotated records found, but at least {least} needed"
+        + (" (to train on one and evaluate the other)" if trained else ""),
         where=str(records),
-        hint="give a folder of WFDB records with their .atr files"
-        + (", or a --bundle of train-ecg" if trained else ""),
+        hint="set --records to a folder of WFDB records with their .atr files"
+        + (", or evaluate a --bundle of train-ecg" if trained else ""),
     )
 
 
 def _plan(records: int, left_out: int, folds: int, bundle: Path | None) -> str:
     without = f", {left_out} left out" if left_out else ""
     how = (
-        f"judged by {bundle}; if it was trained on any of them, the figures are too good"
+        f"evaluated with {bundle}; if it was trained on any of these records, the figures are too good"
         if bundle
-        else f"in {folds} folds, each judged by a detector that was trained on the others"
+        else f"in {folds} folds, each evaluated with a model trained on the others"
     )
     return f"{records} annotated records{without}, {how}"
 
 
 def _train(folder: Path, part: TrainingPart, runs: Path) -> BeatModel:
-    """The model of a fold of the records in `folder`, by train-ecg."""
+    """Train the model of a fold of the records in `folder` with train-ecg."""
     from genray.bundle import load_bundle
     from genray.settings.base import flatten, nested
     from genray.settings.load import load
@@ -195,14 +198,14 @@ def _train(folder: Path, part: TrainingPart, runs: Path) -> BeatModel:
         "data.leads": [part.lead],
     }
     settings = target.settings_class.model_validate(nested(recipe))
-    say(f"{title}training on {part.beats} normal beats of {part.lead} of {len(part.records)} records")
+    say(f"{title}training on {part.beats} normal beats of lead {part.lead} from {len(part.records)} records")
     prepared = target.prepare(settings, "train-ecg", f"fold-{part.fold}", lambda text: None)
     outcome = prepared.run(_FoldDisplay(title), Resources(1, 0), attached=False)
     return BeatModel.from_bundle(load_bundle(outcome.bundle))
 
 
 class _Throttled:
-    """Says something from time to time, however often it is asked to."""
+    """Prints at most one line every 15 seconds."""
 
     def __init__(self) -> None:
         self._last = time.monotonic()
@@ -215,7 +218,7 @@ class _Throttled:
 
 
 class _FoldDisplay:
-    """The progress of a training among others: what it is doing, not what it learns."""
+    """Display of the training of one fold: its progress, without losses."""
 
     def __init__(self, title: str) -> None:
         self._title = title
@@ -230,7 +233,7 @@ class _FoldDisplay:
             say(f"{self._title}{text}")
 
     def row(self, row: Mapping[str, Any], text: str) -> None:
-        pass  # a line for each epoch of each fold would hide the rest
+        pass  # a line for each epoch of each fold would be too many
 
     def close(self) -> None:
         pass  # nothing to restore
@@ -240,13 +243,13 @@ def _total_rows(totals: Totals, seconds: float) -> Iterator[tuple[str, str, str]
     from monitors.evaluation.totals import GOALS
 
     auc, qrs, alarms = totals.beat_auc, totals.qrs, totals.alarms
-    yield f"beat AUC of {auc.beats} beats, {auc.abnormal} abnormal", "", ""
+    yield f"AUC of beat scores: {auc.beats} beats, {auc.abnormal} abnormal", "", ""
     for title, goal, value, mean in (
-        ("  new patient", GOALS["beat_auc.without"], auc.without, auc.mean_without),
-        ("  with his own reference", GOALS["beat_auc.with"], auc.with_reference, auc.mean_with),
+        ("  without a reference", GOALS["beat_auc.without"], auc.without, auc.mean_without),
+        ("  with the patient's reference", GOALS["beat_auc.with"], auc.with_reference, auc.mean_with),
     ):
         yield title, _number(value), f"goal {goal:g}; mean over records {_number(mean)}"
-    yield "  new patient, all beats", _number(auc.without_all_beats), ""
+    yield "  without a reference, all beats", _number(auc.without_all_beats), ""
     yield f"QRS detection, {qrs.all_leads.beats} beats, within 150 ms", "", "Se / P+"
     sensitivity, predictivity = GOALS["qrs.sensitivity"], GOALS["qrs.positive_predictivity"]
     goals = f"goal {_percent(sensitivity)} / {_percent(predictivity)}"
@@ -256,19 +259,19 @@ def _total_rows(totals: Totals, seconds: float) -> Iterator[tuple[str, str, str]
     yield "  one lead, after the first 5 minutes (EC57)", _both(qrs.one_lead_after_5_minutes), ""
     yield f"alarms in {totals.hours:.1f} h, end to end", "", ""
     alarmed = f"{alarms.alarmed} of {alarms.episodes}, goal {_percent(GOALS['alarms.share'])}"
-    yield "  episodes of abnormal beats alarmed", _percent(alarms.share), alarmed
+    yield "  episodes of abnormal beats with an alarm", _percent(alarms.share), alarmed
     most = f"goal at most {GOALS['alarms.false_per_hour']:g}"
-    false = f"of {alarms.anomaly.announced} alarms {alarms.anomaly.false}, {most}"
-    yield "  anomaly: false an hour", _number(alarms.false_per_hour, 1), false
+    false = f"{alarms.anomaly.false} of {alarms.anomaly.announced} alarms, {most}"
+    yield "  false anomaly alarms per hour", _number(alarms.false_per_hour, 1), false
     kinds = ", ".join(
         f"{kind} {counts.false} of {counts.announced}" for kind, counts in alarms.rhythm.items()
     )
     all_false = _number(alarms.physiological_false_per_hour, 1)
-    yield "  all physiological: false an hour", all_false, f"false {kinds}"
+    yield "  false physiological alarms per hour", all_false, f"false: {kinds}"
     p90 = f"90 % within {_number(alarms.delay_p90, 0)} s"
-    yield "  from episode to alarm, median", f"{_number(alarms.delay_median, 0)} s", p90
+    yield "  median delay from episode to alarm", f"{_number(alarms.delay_median, 0)} s", p90
     technical = f"technical {_number(alarms.technical_per_day, 0)}"
-    yield "  alarms per bed and day", _number(alarms.physiological_per_day, 0), technical
+    yield "  physiological alarms per bed and day", _number(alarms.physiological_per_day, 0), technical
     yield "time", duration(seconds), ""
 
 

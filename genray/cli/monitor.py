@@ -55,12 +55,14 @@ def ecg(
     page_port: int | None,
     as_json: bool,
 ) -> None:
-    """Watch ECG streams: heart rate, beats that are not normal for the patient, alarms.
+    """Watch ECG streams and raise alarms.
 
-    Not a medical device: for research and engineering, not for the care of patients. By default metrics and
-    page are served on 127.0.0.1 only. Ctrl-C stops the monitor and saves its state; the same command resumes
-    with its alarms and the patients' references. With `shards` it runs on Ray; `genray submit ecg` runs it
-    on a cluster.
+    It shows heart rate, signal quality and beats that are anomalous for the patient. Not a medical device:
+    for research and engineering, not for the care of patients.
+
+    By default metrics and page are served on 127.0.0.1 only. Ctrl-C stops the monitor and saves its state;
+    the same command resumes with its alarms and the patients' references. With `shards` it runs on Ray;
+    `genray submit ecg` runs it on a cluster.
 
     \b
     Example:

@@ -1,5 +1,5 @@
-"""Beats: the stretch of a lead around each R peak, resampled to one length and normalised; those of a whole
-recording with the class of each; and what a network of beats takes, as its bundle stores it."""
+"""Beats: windows of a lead around R peaks, resampled to one length and normalised; the beats of a recording
+with their classes; and the preprocessing of a beat network, as its bundle stores it."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ AAMI = {
     "F": "F",
     **dict.fromkeys("/fQ?", "Q"),
 }
-"""The class of a beat code of PhysioNet's: normal, supraventricular, ventricular, fusion, or paced and
+"""AAMI class of each PhysioNet beat code: N normal, S supraventricular, V ventricular, F fusion, Q paced or
 unknown (ANSI/AAMI EC57:2012; de Chazal et al. 2004, table I)."""
 
 UNKNOWN = ""
-"""The class of a beat that nobody annotated."""
+"""Class of a beat without an annotation."""
 
-_NEAR = 0.15  # seconds between a detected peak and its annotation at most, as in EC57
-_FARTHEST = 1e9  # squares of errors are still float32
+_NEAR = 0.15  # s, longest distance of a detected peak from its annotation, as in EC57
+_FARTHEST = 1e9  # largest normalised value: squares of errors still fit into float32
 
 
 class BeatSettings(Settings):
-    """Settings of what a beat is."""
+    """Settings of the window of a beat."""
 
     before: float = Field(0.25, gt=0, le=1, description="seconds of a beat before its R peak")
     after: float = Field(0.45, gt=0, le=2, description="seconds of a beat after its R peak")
@@ -49,16 +49,16 @@ class BeatSettings(Settings):
 def cut_beats(
     signal: NDArray[np.floating], peaks: NDArray[np.integer], rate: float, settings: BeatSettings
 ) -> tuple[Array, NDArray[np.bool_]]:
-    """The beats around `peaks`, resampled by linear interpolation; not normalised.
+    """Cut the beats around `peaks` and resample them by linear interpolation, without normalisation.
 
     Args:
-        signal: (samples, leads), of one unit.
-        peaks: indices of R peaks in it.
-        rate: samples a second.
+        signal: (samples, leads), in any unit.
+        peaks: (peaks,) sample indices of R peaks.
+        rate: sampling rate, Hz.
 
     Returns:
         Beats (beats, leads, `settings.samples`) of the peaks whose window lies within the signal and has
-        finite samples in every lead; and which of `peaks` these are, (peaks,).
+        finite samples in every lead; and a mask (peaks,) of these peaks.
     """
     peaks = np.asarray(peaks, np.int64)
     whole, share = _sample_places(rate, settings)
@@ -73,8 +73,8 @@ def cut_beats(
 def cut_at(
     signal: NDArray[np.floating], rows: Indices, columns: Indices, rate: float, settings: BeatSettings
 ) -> Array:
-    """Beats (beats, `settings.samples`) from rows of (rows, samples) around the given columns, which must be
-    far enough from both ends; otherwise as `cut_beats`."""
+    """Cut beats like `cut_beats`, (beats, `settings.samples`), from `rows` of a signal (rows, samples) around
+    `columns`, whose windows must lie within the signal."""
     whole, share = _sample_places(rate, settings)
     at = columns[:, None] + whole
     lead = rows[:, None]
@@ -82,7 +82,8 @@ def cut_at(
 
 
 def normalise_beats(beats: NDArray[np.floating]) -> Array:
-    """Beats (..., samples) with mean 0 and standard deviation 1, as those of ECG5000 are; a flat one is 0."""
+    """Return beats (..., samples) with mean 0 and standard deviation 1, like those of ECG5000; flat ones are
+    0."""
     centred = beats - beats.mean(axis=-1, keepdims=True)
     spread = centred.std(axis=-1, keepdims=True)
     flat = spread < 1e-6
@@ -91,12 +92,12 @@ def normalise_beats(beats: NDArray[np.floating]) -> Array:
 
 @dataclass(frozen=True)
 class RecordBeats:
-    """The beats of a recording.
+    """Beats of a recording.
 
     Attributes:
         values: (beats, samples) in mV, lead after lead.
-        classes: of each beat, one of `AAMI`'s, or UNKNOWN.
-        leads: that they are of.
+        classes: AAMI class of each beat, or UNKNOWN.
+        leads: names of the leads that were cut.
     """
 
     values: NDArray[np.float32]
@@ -105,30 +106,31 @@ class RecordBeats:
 
 
 class NoLead(DataError):
-    """A record that has none of the leads that are wanted."""
+    """The record has none of the selected leads."""
 
 
 def read_record_beats(
     record: EcgRecord, settings: BeatSettings, leads: Sequence[str], peaks: PeakSource
 ) -> RecordBeats:
-    """The beats of `record` that lie within it and have all their samples.
+    """Read the beats of `record` whose window lies within it and has no missing samples.
 
     Args:
-        settings: what a beat is.
-        leads: of these the first that the record has; none: all its leads, each with beats of its own.
-        peaks: annotated: where there are annotations, else detected; detected: always. A detected peak has
-            the class of an annotated one within 150 ms.
+        settings: window of a beat.
+        leads: selected leads, of which the first that the record has is cut; empty: all leads, each for
+            itself.
+        peaks: "annotated": use annotations, or detect peaks if there are none; "detected": always detect
+            them. A detected peak has the class of an annotation within 150 ms.
 
     Raises:
-        NoLead: it has none of the leads.
+        NoLead: the record has none of the leads.
         DataError: it has no beats, or cannot be read.
     """
     columns = _choose_leads(record, leads)
     if not columns:
         raise NoLead(
-            f"the record has none of the leads {', '.join(leads)}, but {', '.join(record.leads)}",
+            f"the record has none of the leads {', '.join(leads)}; its leads are {', '.join(record.leads)}",
             where=str(record.path),
-            hint="name one of its leads in data.leads; [] takes all",
+            hint="add one of its leads to data.leads, or use all with []",
         )
     annotations = record.annotations()
     if annotations is not None and not len(annotations.peaks):
@@ -149,7 +151,7 @@ def read_record_beats(
         values.append(beats[:, 0])
         kept_classes += [name for name, within in zip(classes, inside, strict=True) if within]
     if not kept_classes:
-        raise DataError("the record has no beats", where=str(record.path), hint="leave it out")
+        raise DataError("the record has no complete beats", where=str(record.path), hint="leave it out")
     return RecordBeats(np.concatenate(values), kept_classes, tuple(record.leads[n] for n in columns))
 
 
@@ -157,8 +159,7 @@ Level = Annotated[float, Field(ge=-_FARTHEST, le=_FARTHEST)]
 
 
 class BeatPreprocessing(BaseModel):
-    """What has to be done to a lead of an ECG before the network: which stretch around an R peak is a beat,
-    and how its values become those that the network knows."""
+    """Preprocessing of a lead for a beat network: the window around an R peak, and the normalisation."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     before: float | None = Field(None, gt=0, le=1, description="seconds of a beat before its R peak")
@@ -201,27 +202,27 @@ class BeatPreprocessing(BaseModel):
 
     @property
     def window(self) -> tuple[float, float] | None:
-        """Seconds before and after the R peak; None if nobody knows where it is."""
+        """Seconds before and after the R peak; None: its position is unknown."""
         return None if self.before is None or self.after is None else (self.before, self.after)
 
     @property
     def beat_settings(self) -> BeatSettings:
-        """What a beat is, for `cut_beats`.
+        """Window of a beat, for `cut_beats`.
 
         Raises:
-            BundleMismatch: nobody knows where its R peak is.
+            BundleMismatch: the position of the R peak is unknown.
         """
         if self.window is None:
             raise BundleMismatch(
-                "the network was trained on rows of a table, which do not say where the R peak of a beat is",
-                hint="to cut beats from an ECG train on records: genray submit train-ecg with WFDB or EDF "
-                "files as data.path",
+                "the network was trained on beats of a table, in which the position of the R peak is unknown",
+                hint="train on records instead: genray submit train-ecg with WFDB or EDF files as data.path",
             )
         before, after = self.window
         return BeatSettings(before=before, after=after, samples=self.samples)
 
     def normalise(self, beats: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Beats (..., samples) in mV, or whatever unit it was trained on, as the network takes them."""
+        """Normalise beats (..., samples), in mV or the unit that the network was trained on, for the
+        network."""
         if self.span is None:
             return normalise_beats(beats)
         low, high = self.span
@@ -230,16 +231,16 @@ class BeatPreprocessing(BaseModel):
 
 
 def _sample_places(rate: float, settings: BeatSettings) -> tuple[NDArray[np.int64], Array]:
-    """Where the samples of a beat lie between those of the signal: the sample before each, counted from the R
-    peak, and what share of the way to the next it lies beyond."""
+    """Return the positions of a beat's samples in the signal: the index of the sample before each, relative
+    to the R peak, and the fraction of the way to the next one."""
     places = np.linspace(-settings.before, settings.after, settings.samples) * rate
     whole = np.floor(places).astype(np.int64)
     return whole, (places - whole).astype(np.float32)
 
 
 def _choose_leads(record: EcgRecord, wanted: Sequence[str]) -> list[int]:
-    """The columns of a record whose beats are cut: that of the first wanted lead that it has, or all where
-    none is wanted."""
+    """Return the columns of a record to cut: that of the first wanted lead that it has, or all if none is
+    wanted."""
     if not wanted:
         return list(range(len(record.leads)))
     columns = {name.upper(): column for column, name in enumerate(record.leads)}
@@ -247,8 +248,8 @@ def _choose_leads(record: EcgRecord, wanted: Sequence[str]) -> list[int]:
 
 
 def _match_classes(peaks: NDArray[np.int64], annotations: Annotations, near: float) -> list[str]:
-    """The class of each detected peak: that of the nearest annotated one, if it is at most `near` samples
-    away."""
+    """Return the class of each detected peak: that of the nearest annotation within `near` samples, or
+    UNKNOWN."""
     annotated = annotations.peaks
     after = np.searchsorted(annotated, peaks).clip(1, max(1, len(annotated) - 1))
     before = after - 1

@@ -1,9 +1,9 @@
-"""QRS detection in streams: energy of the slopes, then thresholds that follow the signal.
+"""QRS detection in streams: energy of the slopes, then adaptive thresholds.
 
 After Pan & Tompkins 1985 (band-pass, derivative, square, moving window, adaptive thresholds, T-wave check,
-search back), with three changes: every sample is filtered once, whatever the number of leads, by filters
-that keep their state; the leads of a stream vote by their signal-to-noise ratio; and thresholds come from
-medians of the last eight complexes and noise peaks, so that one artefact does not move them.
+search-back), with three changes: filters keep their state, so that every sample is filtered once; the leads
+of a stream are weighted by their signal-to-noise ratio; and thresholds use medians of the last eight
+complexes and noise peaks, so that one artefact does not change them.
 """
 
 from __future__ import annotations
@@ -19,19 +19,21 @@ from scipy.signal import butter, group_delay, sos2tf, sosfilt, sosfilt_zi
 Floats = NDArray[np.float64]
 
 _BAND = (5.0, 20.0)  # Hz: most of a QRS complex, little of P and T waves, mains and muscles
-_WINDOW = 0.12  # s, of the moving sum: about a broad QRS complex
-REFRACTORY = 0.2  # s: no two complexes are closer, the myocardium is refractory
-_T_WAVE = 0.36  # s after a complex in which a much weaker peak is its T wave
-_MOST_REFUSED = 64  # peaks that are kept for looking back: in asystole there is no end of them
-_LONGEST_SEARCH = 4  # s of silence after which nobody looks back: an asystole, whose P waves are no complexes
+_WINDOW = 0.12  # s of the moving window: about a broad QRS complex
+REFRACTORY = 0.2  # s: complexes are never closer, as the myocardium is refractory
+_T_WAVE = 0.36  # s after a complex within which a much weaker peak is its T wave
+_MOST_REFUSED = 64  # peaks stored for search-back; limited, as asystole contains any number of noise peaks
+_LONGEST_SEARCH = (
+    4  # s without a complex after which there is no search-back: in asystole it would find P waves
+)
 _LEARNING = 8  # s from whose highest peaks the height of a lead's complexes is learned
 
 
 class QrsFilter:
-    """From samples to the energy of their slopes; many leads at once, in pieces of any length.
+    """Filter from samples to the energy of their slopes, for many leads at once and pieces of any length.
 
     Args:
-        rate: samples a second, of all leads.
+        rate: sampling rate of all leads, Hz.
         leads: number of leads.
     """
 
@@ -41,13 +43,14 @@ class QrsFilter:
         self._width = max(1, round(_WINDOW * rate))
         slowness = group_delay(sos2tf(self._sos), w=[12.0], fs=rate)[1][0]
         self.delay = round(float(slowness) + self._width / 2)
-        """By how many samples the energy lags behind the signal."""
+        """Delay of the energy behind the signal, in samples."""
         self._state = np.zeros((len(self._sos), leads, 2))
         self._last = np.zeros((leads, 1))
         self._tail = np.zeros((leads, self._width))
 
     def __call__(self, rows: NDArray[np.intp], samples: NDArray[np.floating]) -> Floats:
-        """The energy (leads, samples) of new samples (leads, samples), without NaN, of the leads `rows`."""
+        """Return the energy (leads, samples), in the unit of the samples per sample, of new samples
+        (leads, samples) of the leads `rows`, which must not contain NaN."""
         filtered, self._state[:, rows] = sosfilt(self._sos, samples, axis=-1, zi=self._state[:, rows])
         slopes = np.diff(filtered, axis=-1, prepend=self._last[rows])
         self._last[rows] = filtered[:, -1:]
@@ -60,16 +63,16 @@ class QrsFilter:
         return energy
 
     def grow(self, leads: int) -> None:
-        """Make room for so many leads; the new ones have to `begin`."""
+        """Make room for `leads` leads; `begin` must be called for the new ones."""
         more = leads - len(self._last)
         self._state = np.pad(self._state, ((0, 0), (0, more), (0, 0)))
         self._last = np.pad(self._last, ((0, more), (0, 0)))
         self._tail = np.pad(self._tail, ((0, more), (0, 0)))
 
     def begin(self, rows: NDArray[np.intp], first: NDArray[np.floating]) -> None:
-        """Forget what was before, for leads whose next samples (leads,) do not continue it."""
-        # As if the first sample had been there for ever: no step, no ringing. A band-pass passes no constant,
-        # so only its internal state is not zero.
+        """Restart leads whose next samples, from `first` (leads,) on, do not continue the last ones."""
+        # The state after a constant signal of this value, so that there is no step and no ringing. The output
+        # of a band-pass for a constant is 0, so only its internal state is not.
         steady: Floats = sosfilt_zi(self._sos)
         self._state[:, rows] = steady[:, None, :] * np.asarray(first, np.float64)[None, :, None]
         self._last[rows] = 0.0
@@ -78,14 +81,14 @@ class QrsFilter:
 
 @dataclass(slots=True)
 class QrsThresholds:
-    """Which peaks of a stream's energy are QRS complexes: thresholds that follow the signal.
+    """Adaptive thresholds that decide which energy peaks of a stream are QRS complexes.
 
-    Heights are in units of the complexes that are expected: one is about 1 high.
+    Heights are relative to the expected height of a complex, which is 1.
 
     Attributes:
-        rate: samples a second.
+        rate: sampling rate, Hz.
         last: sample of the last complex; -1: none yet.
-        rr: the last intervals between complexes, in samples.
+        rr: last intervals between complexes, in samples.
     """
 
     rate: float
@@ -97,8 +100,9 @@ class QrsThresholds:
     _height: float = 1.0
 
     def push(self, peaks: list[tuple[int, float]], until: int) -> list[int]:
-        """The complexes among new peaks of energy (sample, height), in order, with `until` the sample that
-        was looked at last. One may lie before peaks that an earlier call refused: it was missed then."""
+        """Return the samples of the complexes among new peaks (sample, height), which are in order; `until`
+        is the last sample that was analysed. Search-back may also return a peak that an earlier call
+        refused."""
         complexes: list[int] = []
         for at, height in peaks:
             complexes += self._search_back(at)
@@ -116,18 +120,18 @@ class QrsThresholds:
         return complexes + self._search_back(until)
 
     def restart(self) -> None:
-        """What comes next does not continue what was: intervals begin anew, heights are kept."""
+        """Restart the intervals for samples that do not continue the last ones; heights are kept."""
         self.last = -1
         self._refused.clear()
 
     def _levels(self) -> tuple[float, float]:
-        """Height of the complexes, and the height that a peak needs."""
+        """Return the height of complexes, and the threshold for a peak."""
         signal, noise = _median(self._signal), _median(self._noise)
         threshold = noise + 0.3 * (signal - noise) if signal > noise else 0.3 * signal
         return signal, max(threshold, 0.15 * signal)
 
     def _search_back(self, at: int) -> list[int]:
-        """A complex that was too low at first: the highest peak in an interval that is too long."""
+        """Return a complex that was refused at first: the highest peak in an interval that is too long."""
         usual = _median(self.rr) if len(self.rr) >= 3 else self.rate
         since = at - self.last
         if self.last < 0 or since <= 1.66 * usual or since > _LONGEST_SEARCH * self.rate or not self._refused:
@@ -152,8 +156,8 @@ class QrsThresholds:
 
 
 def find_energy_peaks(energy: Floats, apart: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows and columns of the maxima of (rows, columns) that have no higher value within `apart` columns;
-    those nearer to an edge than `apart` are left out, for they cannot be judged."""
+    """Return the rows and columns of the maxima of `energy` (rows, columns) without a higher value within
+    `apart` columns; maxima nearer to an edge than that are left out."""
     highest = maximum_filter1d(energy, 2 * apart + 1, axis=-1)
     inner = slice(apart, energy.shape[-1] - apart)
     rows, columns = np.nonzero((energy[:, inner] == highest[:, inner]) & (energy[:, inner] > 0))
@@ -161,13 +165,21 @@ def find_energy_peaks(energy: Floats, apart: int) -> tuple[NDArray[np.intp], NDA
 
 
 def detect_peaks(signal: NDArray[np.floating], rate: float) -> NDArray[np.int64]:
-    """The R peaks (beats,) of a whole lead (samples,), as sample indices; NaN where samples are missing."""
+    """Detect the R peaks of a whole lead.
+
+    Args:
+        signal: (samples,) in any unit; NaN where samples are missing.
+        rate: sampling rate, Hz.
+
+    Returns:
+        (beats,) sample indices.
+    """
     samples = fill_missing(np.asarray(signal, np.float64)[None])
     rows = np.zeros(1, np.intp)
     bank = QrsFilter(rate, 1)
     bank.begin(rows, samples[:, 0])
     apart = round(REFRACTORY * rate)
-    # The last complexes need as much energy after them as there is before.
+    # Padded, as the last complexes need as much energy after them as before.
     padded = np.pad(samples, ((0, 0), (0, bank.delay + apart)), mode="edge")
     energy = bank(rows, padded)[:, bank.delay :]
     second = max(1, round(rate))
@@ -183,8 +195,8 @@ def detect_peaks(signal: NDArray[np.floating], rate: float) -> NDArray[np.int64]
 
 
 def align_peaks(signal: NDArray[np.floating], peaks: NDArray[np.integer], rate: float) -> NDArray[np.int64]:
-    """Peaks moved to the largest deflection of the first lead of (samples, leads) within 60 ms: an R peak,
-    or the peak of a complex that points down."""
+    """Return the peaks moved to the largest deflection within 60 ms in the first lead of `signal` (samples,
+    leads): the R peak, or the peak of a negative complex."""
     if not len(peaks):
         return np.asarray(peaks, np.int64)
     reach = max(1, round(0.06 * rate))
@@ -195,7 +207,8 @@ def align_peaks(signal: NDArray[np.floating], peaks: NDArray[np.integer], rate: 
 
 
 def fill_missing(samples: Floats) -> Floats:
-    """(leads, samples) with each missing (not finite) one replaced by the last before it, or 0."""
+    """Return samples (leads, samples) with each missing (not finite) one replaced by the last before it, or
+    0."""
     missing = ~np.isfinite(samples)
     if not missing.any():
         return samples

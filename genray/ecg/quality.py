@@ -1,7 +1,8 @@
-"""Signal quality: whether a lead can be judged, before anybody judges it.
+"""Signal quality of a lead: good, poor (too noisy) or off (no electrode).
 
-The measures are those that are usual in the field (Clifford et al. 2012, "Signal quality indices"; Li, Mark &
-Clifford 2008): missing samples, flat lines, rails, baseline and the share of power beyond the QRS complexes.
+The measures are those of the literature (Clifford et al. 2012, "Signal quality indices"; Li, Mark & Clifford
+2008): missing samples, flat lines, saturation, baseline shift and power above the frequencies of QRS
+complexes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ Floats = NDArray[np.floating]
 
 
 class SignalQuality(IntEnum):
-    """How far a lead can be trusted; the worse, the higher."""
+    """Signal quality of a lead; a higher number is worse."""
 
     GOOD = 0
     POOR = 1
@@ -26,7 +27,7 @@ class SignalQuality(IntEnum):
 
     @property
     def word(self) -> str:
-        """For labels and the page."""
+        """Name for labels and the page."""
         return self.name.lower()
 
 
@@ -70,19 +71,19 @@ class QualitySettings(Settings):
 
 
 def assess_quality(samples: Floats, rate: float, settings: QualitySettings) -> NDArray[np.int8]:
-    """The quality of leads, by their last seconds.
+    """Assess the signal quality of leads by their last seconds.
 
     Args:
-        samples: (leads, samples) in mV, NaN where one is missing.
-        rate: samples a second.
+        samples: (leads, samples) in mV, NaN where a sample is missing.
+        rate: sampling rate, Hz.
 
     Returns:
-        (leads,) of `SignalQuality`.
+        (leads,) values of `SignalQuality`.
     """
     count = samples.shape[1]
     absent = np.isnan(samples)
     missing = absent.mean(axis=1)
-    # The mean where samples are missing: it changes no minimum, maximum or mean much.
+    # Missing samples are replaced by the mean, which changes minimum, maximum and mean little.
     middle = np.where(absent, 0.0, samples).sum(axis=1) / np.maximum(count - absent.sum(axis=1), 1)
     whole = np.where(absent, middle[:, None], samples)
     low = whole.min(axis=1)
@@ -92,9 +93,9 @@ def assess_quality(samples: Floats, rate: float, settings: QualitySettings) -> N
     at_rail = np.maximum(
         (whole <= low[:, None] + edge).mean(axis=1), (whole >= high[:, None] - edge).mean(axis=1)
     )
-    # A lead that rests at one value for long is at a rail only if the value is an extreme of a wide swing.
+    # A lead at one value for long is saturated only if that value is the extreme of a wide range.
     railed = (at_rail >= settings.rail) & (span > 1.0) & (np.abs(middle) > 0.2 * span)
-    # A hundred values a second say where the middle is as well as all, in a quarter of the time.
+    # 100 values per second give the same median as all, in a quarter of the time.
     thin = whole[:, :: max(1, round(rate / 100))]
     half = thin.shape[1] // 2
     off = (
@@ -103,7 +104,7 @@ def assess_quality(samples: Floats, rate: float, settings: QualitySettings) -> N
         | railed
         | (np.abs(np.median(thin, axis=1)) > settings.offset)
     )
-    # The median of half the window hardly sees a complex, not even a broad and tall ventricular one.
+    # The median of half the window is hardly affected by complexes, not even by broad, tall ventricular ones.
     moved = np.abs(np.median(thin[:, :half], axis=1) - np.median(thin[:, half:], axis=1))
     step = max(1, round(rate / 80))  # the difference of samples half a period of 40 Hz apart
     fast = np.abs(whole[:, step:] - whole[:, :-step]).mean(axis=1) / 2

@@ -1,10 +1,10 @@
-"""Generated ECG: patients with a rhythm, ectopic beats, noise, and whatever a script lets happen to them.
+"""Synthetic ECG: patients with a rhythm, ectopic beats, noise, and the episodes of a script.
 
-A patient is a rhythm (when the heart beats), a heart (how a beat looks in each lead) and what disturbs the
-recording. The rhythm varies with the breath and with Mayer waves of 0.1 Hz, and each wave of a beat is a
+A patient has a rhythm (times of beats), a heart (shape of a beat in each lead) and disturbances of the
+recording. The rhythm varies with breathing and with Mayer waves of 0.1 Hz, and each wave of a beat is a
 Gaussian in time, as in McSharry, Clifford, Tarassenko and Smith (2003), "A dynamical model for generating
-synthetic electrocardiogram signals". The height of a wave is a vector here, as in the dipole of Sameni and
-others (2007), which each lead sees from its own side, so that leads agree with each other.
+synthetic electrocardiogram signals". The height of a wave is a vector, as in the dipole model of Sameni et
+al. (2007), of which each lead sees the projection on its own direction, so that leads are consistent.
 
 The same seed gives the same samples, however many are taken at a time.
 """
@@ -28,17 +28,17 @@ Array = NDArray[np.float32]
 EpisodeKind = Literal["pvc", "bradycardia", "tachycardia", "asystole", "lead-off", "noise", "gap"]
 
 _BLOCK = 8.0  # seconds that are generated at once
-_AHEAD = 4.0  # seconds after a block in which an episode may already matter to it
-_RAIL = 5.1  # mV at which a lead without its electrode stays
+_AHEAD = 4.0  # seconds after a block within which an episode may affect it
+_RAIL = 5.1  # mV of a lead whose electrode is off
 _MAINS = 50.0
 _DISTURBANCES: tuple[EpisodeKind, ...] = ("noise", "lead-off", "gap")  # the later hides the earlier
 
 _RATES = {"bradycardia": 33.0, "tachycardia": 158.0}
-_MAYER = 0.1  # Hz, waves of the blood pressure
+_MAYER = 0.1  # Hz, Mayer waves of the blood pressure
 _SHORTEST_WITH_ECTOPY = 0.5  # seconds between beats
 
-_BEFORE, _AFTER = 0.35, 0.75  # seconds that a beat takes before and after its R peak
-_STEP = 0.06  # seconds of the RR interval that beats of one shape differ by at most
+_BEFORE, _AFTER = 0.35, 0.75  # seconds of a beat before and after its R peak
+_STEP = 0.06  # seconds to which RR intervals are rounded, as shapes are cached by them
 _LIMB = {"I": (0.632, -0.235, 0.059), "II": (0.235, 1.066, -0.132)}
 _CHEST = {
     "V1": (-0.515, 0.157, -0.917),
@@ -52,14 +52,14 @@ _CHEST = {
 
 @dataclass(frozen=True)
 class Episode:
-    """Something that happens to a patient.
+    """An event of a patient or of the recording.
 
     Attributes:
-        kind: what.
+        kind: kind of the event.
         start: seconds after the patient's first sample.
-        seconds: how long it lasts.
-        share: of ventricular beats, for "pvc"; at most 0.5 (every other beat).
-        leads: those that are off, for "lead-off"; none named: all.
+        seconds: duration.
+        share: share of ventricular beats for "pvc", 0 to 0.5 (every other beat).
+        leads: leads that are off for "lead-off"; empty: all.
     """
 
     kind: EpisodeKind
@@ -70,18 +70,18 @@ class Episode:
 
     @property
     def end(self) -> float:
-        """Seconds after the patient's first sample."""
+        """End in seconds after the patient's first sample."""
         return self.start + self.seconds
 
 
 @dataclass(frozen=True)
 class GeneratedEcg:
-    """A stretch of a generated ECG.
+    """A section of a synthetic ECG.
 
     Attributes:
-        millivolts: (samples, leads), NaN where a sample is missing.
-        peaks: sample of each R peak, counted from the first of `millivolts`; none where no lead shows it.
-        symbols: of each beat: N, V or S.
+        millivolts: (samples, leads) in mV, NaN where a sample is missing.
+        peaks: (beats,) sample indices of the R peaks that are visible in at least one lead.
+        symbols: symbol of each beat: N, V or S.
     """
 
     millivolts: Array
@@ -90,16 +90,16 @@ class GeneratedEcg:
 
 
 class Patient:
-    """A generated patient, whose samples never end.
+    """Synthetic patient, who generates samples without end.
 
     Args:
-        seed: other numbers are other people.
-        rate: samples a second.
-        leads: of the standard twelve.
+        seed: seed of the patient; another seed gives another patient.
+        rate: sampling rate, Hz.
+        leads: leads of the standard twelve, or MLII.
         script: episodes by increasing start; may be endless.
 
     Raises:
-        ValueError: a lead that is not known.
+        ValueError: unknown lead.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class Patient:
         self._muscle = rng.uniform(0.006, 0.018)
 
     def next(self, samples: int) -> GeneratedEcg:
-        """The next `samples` of all leads."""
+        """Generate the next `samples` of all leads."""
         parts = [self._ready]
         while sum(len(part.millivolts) for part in parts) < samples:
             parts.append(self._next_block())
@@ -166,7 +166,7 @@ class Patient:
             self._next_episode = next(self._script, None)
 
     def _disturb(self, volts: Array, first: int) -> None:
-        """Add wander, mains, muscles and the episodes of disturbance to a block, in place."""
+        """Add baseline wander, mains, muscle noise and the episodes of disturbance to a block, in place."""
         rng = np.random.default_rng([self._seed, 3, self._blocks])
         times = (first + np.arange(len(volts))) / self.rate
         sines = np.sin(2 * math.pi * times[:, None] * self._waves + self._phases).astype(np.float32)
@@ -185,7 +185,7 @@ class Patient:
                 part[:, off] = _RAIL
 
     def _visible(self, beats: list[Beat], volts: Array, first: int) -> list[Beat]:
-        """The beats whose R peaks lie in a block and show in one of its leads; later ones are kept."""
+        """Return the beats whose R peak lies in a block and is visible in a lead; later ones are stored."""
         visible: list[Beat] = []
         late: list[Beat] = []
         for beat in [*self._late_beats, *beats]:
@@ -206,7 +206,7 @@ def generate(
     seed: int = 0,
     script: Iterable[Episode] = (),
 ) -> GeneratedEcg:
-    """The first `seconds` of a `Patient`."""
+    """Generate the first `seconds` of a `Patient`; `rate` in Hz."""
     return Patient(seed, rate, leads, script).next(round(seconds * rate))
 
 
@@ -219,14 +219,14 @@ def write_records(
     rate: float = 360.0,
     leads: tuple[str, ...] = ("II", "V1"),
 ) -> list[Path]:
-    """Write WFDB records of `count` patients with their beats as annotations: mostly normal ones, in the
-    last third of every second patient many ventricular ones.
+    """Write WFDB records of `count` patients with beat annotations: mostly normal beats, in the last third of
+    every second record many ventricular ones.
 
     Returns:
-        Their headers.
+        Paths of the header files.
 
     Raises:
-        StorageFull: there was no room.
+        StorageFull: the disk is full.
     """
     headers = []
     for number in range(count):
@@ -243,10 +243,10 @@ class Beat:
     """One beat.
 
     Attributes:
-        time: of its R peak, seconds after the patient's first sample.
-        symbol: N, V (ventricular) or S (supraventricular).
+        time: time of its R peak, seconds after the patient's first sample.
+        symbol: N (normal), V (ventricular) or S (supraventricular).
         interval: seconds since the beat before.
-        strength: that all its waves are multiplied with: the breath turns the heart.
+        strength: factor of all of its waves, as breathing turns the heart.
     """
 
     time: float
@@ -256,10 +256,10 @@ class Beat:
 
 
 class RhythmGenerator:
-    """The beats of one patient, in order and without end.
+    """Generates the beats of one patient, in order and without end.
 
     Attributes:
-        breath: breaths a second.
+        breath: breaths per second.
     """
 
     def __init__(self, seed: int) -> None:
@@ -268,14 +268,15 @@ class RhythmGenerator:
         self.breath = self._rng.uniform(0.2, 0.33)
         self._with_breath, self._with_mayer = self._rng.uniform(0.01, 0.05, 2)
         self._phase = self._rng.uniform(0, 2 * math.pi)
-        # Most people have few extra beats, some have many.
+        # Most people have few ectopic beats, some have many.
         self._ventricular = min(0.08, self._rng.exponential(0.012))
         self._supraventricular = min(0.06, self._rng.exponential(0.012))
         self._next = Beat(self._rng.uniform(0.1, 0.8), "N", 60 / self._rate, 1.0)
         self._pause = 0.0
 
     def until(self, time: float, episodes: Sequence[Episode]) -> list[Beat]:
-        """The beats up to `time` that were not given yet; `episodes` are all up to a few seconds later."""
+        """Return the beats up to `time` that were not returned yet; `episodes` must reach a few seconds
+        further."""
         beats = []
         while self._next.time < time:
             beats.append(self._next)
@@ -288,17 +289,17 @@ class RhythmGenerator:
         breath = math.sin(2 * math.pi * self.breath * last.time)
         jitter = self._rng.normal(0, 0.008)
         coupling = self._rng.uniform(0.58, 0.72)
-        self._rng.random()  # of no use, but without it every seed would be another patient
+        self._rng.random()  # unused; without it every seed would give another patient than before
         rate = next((_RATES[kind] for kind in current if kind in _RATES), self._rate)
         normal = 60 / rate * (1 + self._with_breath * breath + self._with_mayer * math.sin(slow) + jitter)
         interval = normal
         symbol = "N"
         if last.symbol == "V":
-            interval += self._pause  # as long as the extra beat was early
+            interval += self._pause  # compensatory pause: as long as the ectopic beat was early
         elif normal > _SHORTEST_WITH_ECTOPY:
             share = min(max(self._ventricular, current["pvc"].share if "pvc" in current else 0), 0.5)
             draw = self._rng.random()
-            chance = share / (1 - share)  # an extra beat never follows another
+            chance = share / (1 - share)  # an ectopic beat never follows another
             if draw < chance:
                 interval = coupling * normal
                 symbol = "V"
@@ -316,10 +317,10 @@ class RhythmGenerator:
 
 @dataclass(frozen=True)
 class _Wave:
-    at: float  # seconds after the R peak; of waves that follow the rhythm, at an RR interval of 1 s
+    at: float  # seconds after the R peak; for a wave that follows the rhythm, at an RR interval of 1 s
     width: float  # standard deviation, seconds
     height: tuple[float, float, float]  # mV to the left, down and back
-    follows: bool = False  # whether it comes later in slower rhythms
+    follows: bool = False  # whether it is later in slower rhythms
 
 
 _NORMAL = (
@@ -339,11 +340,12 @@ _VENTRICULAR = (
 
 
 class Heart:
-    """How one patient's beats look: waves of their own heights, widths and directions.
+    """Generates the shapes of one patient's beats, from waves with random heights, widths and directions.
 
     Args:
-        seed: of the patient.
-        rate: samples a second.
+        seed: seed of the patient.
+        rate: sampling rate, Hz.
+        leads: leads of the standard twelve, or MLII.
     """
 
     def __init__(self, seed: int, rate: float, leads: tuple[str, ...]) -> None:
@@ -361,8 +363,8 @@ class Heart:
         self.length = self.before + round(_AFTER * rate)
 
     def beat(self, symbol: str, interval: float) -> Array:
-        """A beat (samples, leads) in mV, whose R peak is `before` samples in, `interval` seconds after the
-        one before."""
+        """Return a beat (samples, leads) in mV with its R peak at sample `before`, for an RR interval in
+        seconds before it."""
         key = symbol, round(min(max(interval, 0.3), 1.5) / _STEP)
         if key not in self._shapes:
             self._shapes[key] = self._shape(symbol, key[1] * _STEP)
@@ -379,10 +381,10 @@ class Heart:
 
 
 def _lead_vectors(leads: tuple[str, ...]) -> NDArray[np.float64]:
-    """What each of `leads` sees of a dipole to the left, down and back, (3, leads): Dower et al., 1980.
+    """Return the projection of a dipole (left, down, back) on each lead, (3, leads): Dower et al., 1980.
 
     Raises:
-        ValueError: a lead that is none of the standard twelve (or MLII, which sees what II does).
+        ValueError: a lead that is not one of the standard twelve or MLII, which equals II here.
     """
     one = np.array(_LIMB["I"])
     two = np.array(_LIMB["II"])
@@ -395,12 +397,15 @@ def _lead_vectors(leads: tuple[str, ...]) -> NDArray[np.float64]:
         "aVF": two - one / 2,
     }
     if unknown := set(leads) - set(vectors):
-        raise ValueError(f"cannot generate the leads {sorted(unknown)}; known are {', '.join(vectors)}")
+        raise ValueError(
+            f"cannot generate the leads {', '.join(sorted(unknown))}; known leads are {', '.join(vectors)}"
+        )
     return np.stack([vectors[lead] for lead in leads], axis=1)
 
 
 def _draw_focus(rng: np.random.Generator) -> NDArray[np.float64]:
-    """Where the focus of ventricular beats lies: anywhere from which they are plain in II, as most are."""
+    """Return a random rotation for ventricular beats, with which they are clearly visible in lead II, as most
+    are."""
     main = np.array(_VENTRICULAR[1].height)
     while True:
         turned: NDArray[np.float64] = np.linalg.qr(rng.standard_normal((3, 3)))[0]
@@ -424,7 +429,7 @@ def _vary(
 
 
 def _motion(rng: np.random.Generator, samples: int, leads: int, rate: float) -> Array:
-    """What a moving electrode adds, (samples, leads) in mV: as fast and as high as QRS complexes."""
+    """Return motion artefacts (samples, leads) in mV, as fast and as high as QRS complexes."""
     knots = rng.normal(0, 1.2, (int(samples / rate * 24) + 2, leads))
     at = np.arange(samples) * (24 / rate)
     columns = [np.interp(at, np.arange(len(knots)), knots[:, lead]) for lead in range(leads)]

@@ -236,7 +236,7 @@ CONDITIONS: dict[AlarmKind, Condition] = {
 
 @dataclass(frozen=True, slots=True)
 class Timer:
-    """How long a condition has been true, in seconds of judged time; -1: it is not.
+    """Timer of a condition: how long it has been true, in seconds of judged time; -1: it is not.
 
     Attributes:
         judged: unix time of the last judgment.

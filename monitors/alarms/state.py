@@ -88,7 +88,7 @@ class AlarmState:
 
     @property
     def open(self) -> dict[AlarmKind, Alarm]:
-        """The open alarm of each kind that has one."""
+        """Open alarm of each kind that has one."""
         alarms = {kind: track.alarm for kind, track in self.tracks.items()}
         return {kind: alarm for kind, alarm in alarms.items() if alarm and alarm.is_open}
 

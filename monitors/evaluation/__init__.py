@@ -1,1 +1,1 @@
-"""How good the monitor is on annotated records."""
+"""Evaluation of the monitor on annotated records."""

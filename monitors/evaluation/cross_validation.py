@@ -1,6 +1,6 @@
-"""Cross-validation over records: each is judged by a model that was trained on others.
+"""Cross-validation over records: each record is evaluated with a model that was trained on other records.
 
-Training is passed in: the monitor does not know how its bundles are made.
+Training is passed in as a function, as the monitor does not train bundles.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from monitors.evaluation.evaluate import AnnotatedRecord, RecordResult, check_re
 from monitors.patient.scoring import BeatModel
 from monitors.patient.ward import WardSettings
 
-_BEATS = 60_000  # that a network is trained on, about: more of them add little
+_BEATS = 60_000  # approximate number of beats that a model is trained on: more add little
 
 
 @dataclass(frozen=True)
 class AnnotatedRecords:
-    """The records of a folder that can be judged, and why others cannot be; each by its name."""
+    """Records of a folder that can be evaluated, and why others are left out; both by name."""
 
     folder: Path
     records: dict[str, AnnotatedRecord] = field(default_factory=dict)
@@ -34,14 +34,14 @@ class AnnotatedRecords:
 
 @dataclass(frozen=True)
 class TrainingPart:
-    """What the model of a fold learns from.
+    """Training data of one fold.
 
     Attributes:
-        fold: its number, from 1.
-        folds: how many there are.
-        lead: the lead that the most records have.
-        records: names of the records that have it, without those that are judged.
-        beats: how many normal beats they have.
+        fold: number of the fold, from 1.
+        folds: number of folds.
+        lead: the lead that most records have.
+        records: names of the training records, which have this lead and are not evaluated in this fold.
+        beats: number of their normal beats.
     """
 
     fold: int
@@ -52,7 +52,7 @@ class TrainingPart:
 
 
 def open_annotated(folder: Path, note: Callable[[str], None]) -> AnnotatedRecords:
-    """Open the records below `folder`; what is left out is said to `note`.
+    """Open the annotated records below `folder`; `note` gets a line for each record that is left out.
 
     Raises:
         DataError: there is no such folder.
@@ -67,7 +67,7 @@ def open_annotated(folder: Path, note: Callable[[str], None]) -> AnnotatedRecord
                 check_readable(record)
         except DataError as error:
             annotated.left_out[name] = error.what
-            note(f"set aside: {name}: {error.what}")
+            note(f"left out: {name}: {error.what}")
             continue
         if truth is None:
             annotated.left_out[name] = "no annotated beats"
@@ -85,15 +85,15 @@ def cross_validate(
     alarms: Limits,
     report_progress: Callable[[int, int, float], None],
 ) -> list[RecordResult]:
-    """Judge every record by what `train` made of the others.
+    """Evaluate every record with a model that `train` made from other records.
 
     Args:
-        records: by name.
-        folds: parts that the records are dealt into, at most as many as there are records.
-        train: makes the model of a fold.
-        ward: settings of it.
-        alarms: their limits.
-        report_progress: takes the fold, the number of records in it and the share of them that was watched.
+        records: annotated records, by name.
+        folds: number of folds; reduced to the number of records.
+        train: trains the model of a fold.
+        ward: settings of the analysis.
+        alarms: alarm limits.
+        report_progress: takes the fold, its number of evaluated records, and the share that is done (0 to 1).
     """
     names = list(records)
     folds = min(folds, len(names))
@@ -113,17 +113,17 @@ def _training_part(others: Mapping[str, AnnotatedRecord], fold: int, folds: int)
         for name, annotated in others.items()
         if lead in map(str.upper, annotated.record.leads)
     }
-    chosen = _thinned(normal_beats)
+    chosen = _subset(normal_beats)
     return TrainingPart(fold, folds, lead, tuple(chosen), sum(normal_beats[name] for name in chosen))
 
 
-def _thinned(normal_beats: Mapping[str, int]) -> list[str]:
-    """So many of the records that their beats are enough, evenly from all of them."""
+def _subset(normal_beats: Mapping[str, int]) -> list[str]:
+    """Return a subset of the records with enough beats, evenly spread over all of them."""
     return list(normal_beats)[:: max(1, sum(normal_beats.values()) // _BEATS)]
 
 
 def _common_lead(records: Sequence[EcgRecord]) -> str:
-    """The lead that the most records have; of several the one that train-ecg prefers."""
+    """Return the lead that most records have; among several, the one that train-ecg prefers."""
     counts = Counter(lead.upper() for record in records for lead in record.leads)
     preferred = {lead: -place for place, lead in enumerate(BeatSetSettings().leads)}
     return max(counts, key=lambda lead: (counts[lead], preferred.get(lead, -len(preferred))))

@@ -1,8 +1,8 @@
-"""How good the monitor is on annotated records: its scores of beats, its QRS detector, its alarms.
+"""Evaluation of the monitor on annotated records: beat scores, QRS detection and alarms.
 
-All of it is measured end to end: raw samples go through a ward as if they came live, a second at a time and
-all records at once, and what comes out is compared with the annotations. Normal are the beats of AAMI's
-class N (see `genray.ecg.beats`).
+Everything is measured end to end: raw samples go through a ward as if they were live, one second at a time
+and all records at once, and the output is compared with the annotations. Beats of AAMI's class N are normal
+(see `genray.ecg.beats`), all others abnormal.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from monitors.evaluation.matching import (
     abnormal_episodes,
     alarm_delay,
     alarm_spans,
-    count_begun_without_reason,
-    count_without_reason,
+    count_false_alarms,
+    count_false_onsets,
     pair_beats,
     rhythm_reasons,
 )
@@ -41,21 +41,21 @@ from monitors.sources.message import Chunk
 
 Columns = Mapping[str, Sequence[int]]
 
-_LEARNING = 300.0  # s at the beginning in which EC57 lets a detector learn
+_LEARNING = 300.0  # s at the beginning that EC57 excludes, for the detector to learn
 _PACED = "/"
-_NEVER = {"minutes": 120.0, "beats": 128}  # of signal and beats that a reference would need
-_BEGIN = 1_000_000_000.0  # unix s at which every record begins
+_NEVER = {"minutes": 120.0, "beats": 128}  # settings with which no reference is learned in a record
+_BEGIN = 1_000_000_000.0  # unix time (s) at which every record begins
 _BLOCK = 60  # s that are read at once
 
 
 @dataclass(frozen=True)
 class RecordTruth:
-    """What the annotations of a record say.
+    """Annotations of a record.
 
     Attributes:
-        times: of its beats, (beats,), seconds from the first sample.
-        abnormal: which of them are.
-        paced: whether a pacemaker made any of them: of such records EC57 counts no classes of beats.
+        times: times of its beats, (beats,), seconds from the first sample.
+        abnormal: whether each beat is abnormal, (beats,).
+        paced: whether any beat is paced; EC57 excludes such records from figures by class of beats.
     """
 
     times: Times
@@ -65,14 +65,14 @@ class RecordTruth:
 
 @dataclass(frozen=True)
 class AnnotatedRecord:
-    """A record that can be judged."""
+    """A record that can be evaluated, with its annotations."""
 
     record: EcgRecord
     truth: RecordTruth
 
 
 class BeatCounts(NamedTuple):
-    """Beats that are annotated, that were detected, and that are both."""
+    """Numbers of annotated beats, detected beats, and pairs of both."""
 
     annotated: int
     detected: int
@@ -80,7 +80,7 @@ class BeatCounts(NamedTuple):
 
 
 class AlarmCounts(NamedTuple):
-    """Alarms that were announced, and how many of them without a reason."""
+    """Numbers of announced alarms, and of false ones among them."""
 
     announced: int
     false: int
@@ -88,14 +88,14 @@ class AlarmCounts(NamedTuple):
 
 @dataclass(frozen=True)
 class LabelledScores:
-    """Whether each of some beats is abnormal, (N,), and its score, (N,)."""
+    """Label (abnormal or not) and score of beats, both (N,)."""
 
     abnormal: NDArray[np.bool_]
     scores: Times
 
     @classmethod
     def pooled(cls, parts: Iterable[LabelledScores]) -> LabelledScores:
-        """Those of all `parts`."""
+        """Return the labelled scores of all `parts` together."""
         listed = list(parts)
         return cls(
             np.concatenate([part.abnormal for part in listed]),
@@ -105,8 +105,8 @@ class LabelledScores:
 
 @dataclass(frozen=True)
 class QrsCounts:
-    """How many beats were detected: in the whole record, and after the five minutes in which EC57 lets a
-    detector learn."""
+    """Numbers of detected beats: in the whole record, and after the first five minutes, which EC57
+    excludes."""
 
     whole: BeatCounts
     after_learning: BeatCounts
@@ -114,24 +114,24 @@ class QrsCounts:
 
 @dataclass(frozen=True)
 class RecordResult:
-    """How the monitor did on one record.
+    """Results of the monitor on one record.
 
     Attributes:
-        beats: annotated ones.
-        abnormal: how many of them are.
-        qrs: of all leads together.
-        one_lead_qrs: of a single lead.
+        beats: number of annotated beats.
+        abnormal: number of abnormal beats.
+        qrs: QRS detection with all leads.
+        one_lead_qrs: QRS detection with a single lead.
         with_reference: scores of the beats after the patient's reference was learned.
-        without_reference: of the same beats, by a monitor that never learns a reference.
-        all_without_reference: of all beats of the record.
-        learned: seconds until the reference was; None: never.
-        hours: of the record.
-        watched_hours: those in which shapes can be alarmed: after the calibration.
-        episodes: of abnormal beats.
-        delays: seconds until the alarm of each episode for which there was one.
-        anomaly: alarms of shape.
-        rhythm: alarms of the rhythm, by kind.
-        technical: how many others were announced.
+        without_reference: scores of the same beats from a monitor that never learns a reference.
+        all_without_reference: scores of all beats of the record from that monitor.
+        learned: seconds until the reference was learned; None: never.
+        hours: length of the record.
+        watched_hours: hours in which anomaly alarms are possible: after the reference was to be learned.
+        episodes: number of episodes of abnormal beats.
+        delays: seconds until the alarm, for each episode with an alarm.
+        anomaly: anomaly alarms.
+        rhythm: asystole, bradycardia and tachycardia alarms, by kind.
+        technical: number of announced technical alarms.
     """
 
     name: str
@@ -155,24 +155,24 @@ class RecordResult:
 
 
 def read_truth(record: EcgRecord) -> RecordTruth | None:
-    """What its annotations say; None if it has none, or too few to compare anything.
+    """Read the annotations of a record; None: it has fewer than two annotated beats.
 
     Raises:
-        DataError: they are broken.
+        DataError: the annotations are damaged.
     """
     annotations = record.annotations()
     if annotations is None or len(annotations.peaks) < 2:
         return None
-    # A code that AAMI puts into no class says nothing of a beat's shape.
+    # A code without an AAMI class says nothing about the shape of the beat.
     abnormal = np.array([AAMI.get(symbol, "N") != "N" for symbol in annotations.symbols])
     return RecordTruth(annotations.peaks / record.rate, abnormal, _PACED in annotations.symbols)
 
 
 def check_readable(record: EcgRecord) -> None:
-    """Read all of a record.
+    """Read all samples of a record, to find damage before the evaluation.
 
     Raises:
-        DataError: it is broken.
+        DataError: the record is damaged.
     """
     for start in range(0, record.samples, 1 << 16):
         record.read(start, start + (1 << 16))
@@ -185,22 +185,22 @@ def evaluate(
     limits: Limits,
     report_progress: Callable[[float], None],
 ) -> list[RecordResult]:
-    """Play records to the monitor, as if they came live, and judge what it says.
+    """Play records to the monitor as if they were live, and compare its output with the annotations.
 
-    They are played three times: as they are; to a monitor that never learns a patient's reference; and of
-    each record a single lead, one that the model knows if there is one.
+    They are played three times: to the monitor as it is; to a monitor that never learns a reference; and with
+    one lead of each record, one that the model knows if there is one.
 
     Args:
-        annotated: records by name.
-        model: that has learned on other patients.
-        settings: of the ward.
-        limits: of the alarms.
-        report_progress: takes the share that is done.
+        annotated: annotated records, by name.
+        model: model that was trained on other patients.
+        settings: settings of the analysis.
+        limits: alarm limits.
+        report_progress: takes the share that is done, 0 to 1.
 
     Raises:
-        DataError: a record cannot be read any more.
+        DataError: a record can no longer be read.
     """
-    torch.set_num_threads(1)  # as in a shard: networks of beats are small
+    torch.set_num_threads(1)  # as in a shard: beat networks are small
     records = {name: each.record for name, each in annotated.items()}
     settings = settings.model_copy(update={"streams": len(records)})
     reference = settings.reference.model_copy(update=_NEVER)
@@ -226,19 +226,19 @@ def _report_part(report_progress: Callable[[float], None], number: int, of: int,
 
 
 def _known_lead(record: EcgRecord, model: BeatModel) -> int:
-    """The first lead that the model knows, else the first."""
+    """Return the index of the first lead that the model knows, else 0."""
     return next((place for place, lead in enumerate(record.leads) if model.knows(lead)), 0)
 
 
 @dataclass
 class PlayedRecord:
-    """What the monitor made of a record. Times are seconds from its first sample.
+    """Output of the monitor for one record. Times are seconds from its first sample.
 
     Attributes:
-        complexes: when it detected a QRS.
-        beats: time and score of each that was scored.
-        transitions: of its alarms, their times like all others here; what was open at the end is ended.
-        learned: when the patient's reference was learned; None: never.
+        complexes: times of the detected QRS complexes.
+        beats: time and score of each scored beat.
+        transitions: transitions of its alarms, in the same time; alarms that are open at the end are ended.
+        learned: time at which the patient's reference was learned; None: never.
     """
 
     complexes: list[float] = field(default_factory=list)
@@ -256,13 +256,13 @@ def play_records(
     """Play `records` to a ward that has no streams yet.
 
     Args:
-        records: by the name that their streams get.
-        ward: that watches them.
-        columns: which leads of each are sent.
-        report_progress: takes the share that was played, each second of it.
+        records: records, by the name that their streams get.
+        ward: ward that monitors them.
+        columns: indices of the leads of each record that are played.
+        report_progress: takes the share that was played (0 to 1), after each second of samples.
 
     Raises:
-        DataError: a record cannot be read any more.
+        DataError: a record can no longer be read.
     """
     ward.watched = frozenset(records)
     played = {name: PlayedRecord() for name in records}
@@ -284,7 +284,7 @@ def play_records(
         second += 1
         report_progress(min(1.0, second / longest))
     for record in played.values():
-        record.complexes.sort()  # a complex may be found by looking back
+        record.complexes.sort()  # search-back finds complexes late
         record.beats.sort()
     return played
 
@@ -326,7 +326,7 @@ def _gather(output: WardOutput, played: Mapping[str, PlayedRecord]) -> None:
 
 
 class _Playbacks(NamedTuple):
-    """A record as it is, to a monitor that never learns a reference, and a single lead of it."""
+    """Output for one record: of the monitor as it is, without references, and with a single lead."""
 
     usual: PlayedRecord
     unlearned: PlayedRecord
@@ -336,10 +336,10 @@ class _Playbacks(NamedTuple):
 def _judge(
     name: str, annotated: AnnotatedRecord, played: _Playbacks, limits: Limits, calibration: float
 ) -> RecordResult:
-    """Compare what the monitor made of a record with its annotations.
+    """Compare the output for a record with its annotations.
 
     Args:
-        calibration: seconds at the beginning in which shapes are not alarmed.
+        calibration: seconds at the beginning in which the reference is learned, without anomaly alarms.
     """
     record, truth = annotated.record, annotated.truth
     length = record.samples / record.rate
@@ -355,8 +355,8 @@ def _judge(
     with_reference = _scores(truth, played.usual)
     without_reference = _scores(truth, played.unlearned)
     scored = np.isfinite(without_reference) & (not truth.paced)
-    scored &= truth.times < _or_never(played.unlearned.learned)
-    compared = scored & np.isfinite(with_reference) & (truth.times > _or_never(played.usual.learned))
+    scored &= truth.times < _or_infinity(played.unlearned.learned)
+    compared = scored & np.isfinite(with_reference) & (truth.times > _or_infinity(played.usual.learned))
     return RecordResult(
         name=name,
         leads=record.leads,
@@ -373,13 +373,13 @@ def _judge(
         watched_hours=0.0 if truth.paced else max(0.0, length - calibration) / 3600,
         episodes=len(episodes),
         delays=tuple(delay for delay in delays if delay is not None),
-        anomaly=AlarmCounts(len(anomalies), count_without_reason(anomalies, episodes)),
+        anomaly=AlarmCounts(len(anomalies), count_false_alarms(anomalies, episodes)),
         rhythm={kind: _count_rhythm_alarms(alarms, kind, reasons[kind]) for kind in RHYTHM},
         technical=sum(alarm.kind not in (*RHYTHM, "anomaly") for alarm in alarms),
     )
 
 
-def _or_never(time: float | None) -> float:
+def _or_infinity(time: float | None) -> float:
     return np.inf if time is None else time
 
 
@@ -387,11 +387,11 @@ def _count_rhythm_alarms(
     alarms: Sequence[AlarmSpan], kind: AlarmKind, reasons: Sequence[TimeSpan]
 ) -> AlarmCounts:
     of_kind = [alarm for alarm in alarms if alarm.kind == kind]
-    return AlarmCounts(len(of_kind), count_begun_without_reason(of_kind, reasons))
+    return AlarmCounts(len(of_kind), count_false_onsets(of_kind, reasons))
 
 
 def _scores(truth: RecordTruth, played: PlayedRecord) -> Times:
-    """The score of each annotated beat, (beats,); NaN where none was detected."""
+    """Return the score of each annotated beat, (beats,); NaN where no beat was detected."""
     partner = pair_beats(truth.times.tolist(), [time for time, _ in played.beats], NEAR)
     scores = np.array([score for _, score in played.beats] + [np.nan])
     return scores[partner]

@@ -1,5 +1,5 @@
-"""Matching what was found with what is annotated: detected beats with annotated ones, one to one, and alarms
-with what there was to be alarmed of, by the annotated beats."""
+"""Matching of the monitor's output with annotations: detected beats with annotated ones, one to one, and
+alarms with the events that the annotated beats show."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ from monitors.alarms.events import AlarmKind, Transition
 from monitors.alarms.limits import Limits
 
 NEAR = 0.15
-"""Seconds between a beat and its annotation, less than which they belong together (ANSI/AAMI EC57)."""
+"""Seconds between a detected beat and an annotation below which they match (ANSI/AAMI EC57)."""
 RHYTHM: tuple[AlarmKind, ...] = ("asystole", "bradycardia", "tachycardia")
-"""Alarms that go by when beats come, not by what they look like."""
+"""Alarms that depend on the times of beats, not on their shapes."""
 
 Times = NDArray[np.float64]
 
-_BEATS = 20  # of which so many are abnormal in an episode
+_BEATS = 20  # last beats whose share of abnormal ones begins and ends an episode
 _ON, _OFF = 0.4, 0.2
-_WINDOW = 6.0  # s over which a rate is meant
-_SLACK = 10.0  # s between an alarm and its reason at most: what IEC 60601-2-27 leaves for a heart-rate alarm
+_WINDOW = 6.0  # s over which the heart rate is averaged
+_SLACK = (
+    10.0  # s, longest distance of an alarm from its event: IEC 60601-2-27 allows it for heart-rate alarms
+)
 
 
 class TimeSpan(NamedTuple):
-    """From when to when, in seconds."""
+    """Start and end in seconds."""
 
     start: float
     end: float
@@ -38,7 +40,7 @@ class TimeSpan(NamedTuple):
 
 
 class AlarmSpan(NamedTuple):
-    """An alarm from its onset, or from when it came again, to its end; whether it was announced."""
+    """An alarm from its onset, or from its recurrence, to its end; and whether it was announced."""
 
     kind: AlarmKind
     span: TimeSpan
@@ -46,23 +48,23 @@ class AlarmSpan(NamedTuple):
 
 
 def pair_beats(annotated: Sequence[float], detected: Sequence[float], window: float) -> NDArray[np.intp]:
-    """Which detected beat belongs to each annotated one.
+    """Return the detected beat that matches each annotated one.
 
-    Each annotated beat takes the nearest that is left, unless that is nearer to the annotated beat after it:
-    then the one before. Where beats are as far apart as hearts allow, these are the numbers of wfdb's
-    `compare_annotations`.
+    Each annotated beat takes the nearest detected one that is left, unless that is nearer to the next
+    annotated beat: then the one before. For beats at physiological distances, the result equals that of
+    `compare_annotations` of wfdb.
 
     Args:
-        annotated: when the annotated beats were, increasing; in samples or seconds.
-        detected: when the detected ones were, increasing.
-        window: they must be less than this apart.
+        annotated: times of the annotated beats, increasing; in samples or seconds.
+        detected: times of the detected beats, increasing, in the same unit.
+        window: distance below which beats match, in the same unit.
 
     Returns:
         (annotated,) indices in `detected`; -1: missed.
     """
     partner = np.full(len(annotated), -1, np.intp)
-    left = 0  # the first detected beat that was not looked at
-    free = 0  # the first that belongs to none before
+    left = 0  # first detected beat that was not considered yet
+    free = 0  # first detected beat that is not matched yet
     for number, time in enumerate(annotated):
         if left >= len(detected):
             break
@@ -82,17 +84,17 @@ def pair_beats(annotated: Sequence[float], detected: Sequence[float], window: fl
 
 
 def _nearest(times: Sequence[float], left: int, time: float) -> int:
-    """The place from `left` on that is nearest to `time`; the earlier of two."""
+    """Return the index, from `left` on, of the time that is nearest to `time`; the earlier of two."""
     place = min(bisect_left(times, time, left), len(times) - 1)
     return place - 1 if place > left and time - times[place - 1] <= abs(times[place] - time) else place
 
 
 def abnormal_episodes(times: Times, abnormal: NDArray[np.bool_]) -> list[TimeSpan]:
-    """Where at least 40 % of the last 20 beats are abnormal, until fewer than 20 % are.
+    """Return the episodes of abnormal beats: from 40 % of the last 20 beats until below 20 %.
 
     Args:
-        times: of the annotated beats, (beats,), increasing seconds.
-        abnormal: which of them are.
+        times: times of the annotated beats, (beats,), increasing, seconds.
+        abnormal: whether each beat is abnormal, (beats,).
     """
     share = np.convolve(abnormal, np.ones(_BEATS), "full")[: len(times)] / _BEATS
     episodes: list[TimeSpan] = []
@@ -109,17 +111,17 @@ def abnormal_episodes(times: Times, abnormal: NDArray[np.bool_]) -> list[TimeSpa
 
 
 def rhythm_reasons(times: Times, limits: Limits) -> Mapping[AlarmKind, list[TimeSpan]]:
-    """Where the annotated beats give a reason for an alarm of the rhythm: a mean rate over 6 s beyond the
-    limit, or no beat for as long as makes an asystole. That is one for a tachycardia too: in ventricular
-    flutter no beats are annotated.
+    """Return the time spans in which a rhythm alarm is true: a mean heart rate over 6 s beyond the limit, or
+    no beat for the time of an asystole. The latter counts for tachycardia too, as no beats are annotated in
+    ventricular flutter.
 
     Args:
-        times: of the annotated beats, (beats,), increasing seconds.
-        limits: the monitor's.
+        times: times of the annotated beats, (beats,), increasing, seconds.
+        limits: alarm limits of the monitor.
     """
     if len(times) < 2:
         return {kind: [] for kind in RHYTHM}
-    # From each beat to the first one 6 s later: a pause that is longer counts as a whole.
+    # From each beat to the first one at least 6 s later, so that a longer pause counts as a whole.
     last = np.minimum(np.searchsorted(times, times[:-1] + _WINDOW), len(times) - 1)
     first = np.arange(len(last))
     rates = 60 * (last - first) / (times[last] - times[first])
@@ -137,14 +139,14 @@ def rhythm_reasons(times: Times, limits: Limits) -> Mapping[AlarmKind, list[Time
 
 
 def alarm_spans(transitions: Iterable[Transition], until: float) -> list[AlarmSpan]:
-    """The alarms of one stream, those first that came first.
+    """Return the alarms of one stream in order of their onset.
 
-    One that ended and came again counts anew, for it calls somebody again. One that was suppressed in
-    between does not.
+    An alarm that recurs after its end counts as another one, as it notifies somebody again. An alarm that
+    resumes after suppression does not.
 
     Args:
-        transitions: in order of time.
-        until: when alarms that are still open end.
+        transitions: transitions in order of time.
+        until: time at which alarms that are still open end, seconds.
     """
     alarms: list[AlarmSpan] = []
     running: dict[str, int] = {}  # places in `alarms`
@@ -164,19 +166,19 @@ def alarm_spans(transitions: Iterable[Transition], until: float) -> list[AlarmSp
     return alarms
 
 
-def count_without_reason(alarms: Iterable[AlarmSpan], reasons: Sequence[TimeSpan]) -> int:
-    """How many `alarms` are near none of `reasons`."""
+def count_false_alarms(alarms: Iterable[AlarmSpan], reasons: Sequence[TimeSpan]) -> int:
+    """Return the number of `alarms` that are near none of `reasons`."""
     return sum(not any(alarm.span.is_near(reason) for reason in reasons) for alarm in alarms)
 
 
-def count_begun_without_reason(alarms: Iterable[AlarmSpan], reasons: Sequence[TimeSpan]) -> int:
-    """How many of `alarms` began near none of `reasons`."""
+def count_false_onsets(alarms: Iterable[AlarmSpan], reasons: Sequence[TimeSpan]) -> int:
+    """Return the number of `alarms` whose onset is near none of `reasons`."""
     onsets = (TimeSpan(alarm.span.start, alarm.span.start) for alarm in alarms)
     return sum(not any(onset.is_near(reason) for reason in reasons) for onset in onsets)
 
 
 def alarm_delay(episode: TimeSpan, alarms: Iterable[AlarmSpan]) -> float | None:
-    """Seconds from the beginning of an episode to the first of `alarms` that is near it: 0 where that was on
-    already; None: there is none."""
+    """Return the seconds from the start of an episode to the first of `alarms` near it: 0 if that was open
+    before; None: there is none."""
     starts = [alarm.span.start for alarm in alarms if alarm.span.is_near(episode)]
     return max(0.0, min(starts) - episode.start) if starts else None

@@ -1,4 +1,4 @@
-"""The figures of an evaluation over all records."""
+"""Figures of an evaluation over all records."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ GOALS: Mapping[str, float] = {
     "alarms.share": 0.9,
     "alarms.false_per_hour": 4.0,
 }
-"""What to reach: at least, of false alarms at most."""
+"""Goals: least values, but the most of false alarms per hour."""
 
 
 @dataclass(frozen=True)
 class Totals:
-    """All figures; None where there is nothing to count.
+    """All figures of an evaluation; None where there is nothing to count.
 
     Attributes:
-        records: how many.
-        hours: of them.
+        records: number of records.
+        hours: their total length.
         rows: figures of each record.
     """
 
@@ -42,7 +42,7 @@ class Totals:
 
     @classmethod
     def of(cls, results: Sequence[RecordResult]) -> Totals:
-        """Beats and episodes are pooled over the records."""
+        """Return the figures of `results`, with beats and episodes pooled over the records."""
         return cls(
             records=len(results),
             hours=round(sum(result.hours for result in results), 4),
@@ -53,7 +53,7 @@ class Totals:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
+        """Return the figures as plain JSON values."""
         return {
             "records": self.records,
             "hours": self.hours,
@@ -67,14 +67,15 @@ class Totals:
 
 @dataclass(frozen=True)
 class BeatAuc:
-    """How well scores tell abnormal beats from normal ones.
+    """Area under the ROC curve of beat scores, for abnormal against normal beats.
 
     Attributes:
-        without: the patient's reference, of the beats that a monitor with one scores by it.
-        with_reference: of the same beats.
-        mean_without, mean_with: over the records that have beats of both kinds.
-        without_all_beats: of all beats of the records.
-        beats: how many are compared, and of these `abnormal`.
+        without: AUC without a reference, of the beats after the reference was learned.
+        with_reference: AUC with the patient's reference, of the same beats.
+        mean_without, mean_with: mean AUC over the records with both kinds of beats.
+        without_all_beats: AUC without a reference, of all beats of the records.
+        beats: number of beats that are compared.
+        abnormal: number of abnormal beats among them.
     """
 
     without: float | None
@@ -87,7 +88,7 @@ class BeatAuc:
 
     @classmethod
     def of(cls, results: Sequence[RecordResult]) -> BeatAuc:
-        """Of the beats of all records."""
+        """Return the AUC over the beats of all records."""
         calibrated = LabelledScores.pooled(result.with_reference for result in results)
         return cls(
             without=auc(LabelledScores.pooled(result.without_reference for result in results)),
@@ -100,7 +101,7 @@ class BeatAuc:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
+        """Return the figures as plain JSON values."""
         return {
             "without": self.without,
             "with": self.with_reference,
@@ -113,7 +114,7 @@ class BeatAuc:
 
 @dataclass(frozen=True)
 class QrsRates:
-    """Gross sensitivity and positive predictivity: of all beats together."""
+    """Gross sensitivity and positive predictivity (EC57): over all beats together."""
 
     sensitivity: float | None
     positive_predictivity: float | None
@@ -123,7 +124,7 @@ class QrsRates:
 
     @classmethod
     def of(cls, counts: Iterable[BeatCounts]) -> QrsRates:
-        """Of the beats of all records."""
+        """Return the rates over the beats of all records."""
         annotated, detected, matched = (sum(numbers) for numbers in zip(*counts, strict=True))
         return cls(
             sensitivity=_share(matched, annotated),
@@ -136,7 +137,7 @@ class QrsRates:
 
 @dataclass(frozen=True)
 class QrsTotals:
-    """How well complexes are detected: by all leads or one, in whole records or after five minutes."""
+    """QRS detection with all leads or one, in whole records or after the first five minutes (EC57)."""
 
     all_leads: QrsRates
     all_leads_after_5_minutes: QrsRates
@@ -145,7 +146,7 @@ class QrsTotals:
 
     @classmethod
     def of(cls, results: Sequence[RecordResult]) -> QrsTotals:
-        """Of all records."""
+        """Return the rates over all records."""
         return cls(
             QrsRates.of(result.qrs.whole for result in results),
             QrsRates.of(result.qrs.after_learning for result in results),
@@ -154,7 +155,7 @@ class QrsTotals:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
+        """Return the figures as plain JSON values."""
         return {
             **asdict(self.all_leads),
             "after_5_minutes": asdict(self.all_leads_after_5_minutes),
@@ -167,15 +168,17 @@ class QrsTotals:
 
 @dataclass(frozen=True)
 class AlarmTotals:
-    """How the alarms did.
+    """Figures of the alarms.
 
     Attributes:
-        episodes: of abnormal beats, and how many were `alarmed`.
-        anomaly: alarms of shape, `false_per_hour` of those `hours` in which shapes can be alarmed.
-        delay_median, delay_p90: seconds from an episode to its alarm.
-        rhythm: alarms of the rhythm, by kind.
-        physiological: both together.
-        physiological_per_day, technical_per_day: of one bed.
+        episodes: number of episodes of abnormal beats.
+        alarmed: number of episodes with an alarm; `share`: their share, 0 to 1.
+        anomaly: anomaly alarms.
+        false_per_hour: false anomaly alarms per hour, over the `hours` in which they are possible.
+        delay_median, delay_p90: seconds from an episode to its alarm, median and 90 % quantile.
+        rhythm: asystole, bradycardia and tachycardia alarms, by kind.
+        physiological: anomaly and rhythm alarms together.
+        physiological_per_day, technical_per_day: alarms per bed and day.
     """
 
     episodes: int
@@ -194,7 +197,7 @@ class AlarmTotals:
 
     @classmethod
     def of(cls, results: Sequence[RecordResult]) -> AlarmTotals:
-        """Of all records."""
+        """Return the figures over all records."""
         episodes = sum(result.episodes for result in results)
         delays = [delay for result in results for delay in result.delays]
         hours = sum(result.hours for result in results)
@@ -221,7 +224,7 @@ class AlarmTotals:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
+        """Return the figures as plain JSON values."""
         return {
             "episodes": self.episodes,
             "alarmed": self.alarmed,
@@ -249,7 +252,7 @@ class AlarmTotals:
 
 @dataclass(frozen=True)
 class RecordRow:
-    """The figures of one record, under the names that they have in JSON."""
+    """Figures of one record, with the names that they have in JSON."""
 
     record: str
     minutes: float
@@ -272,7 +275,7 @@ class RecordRow:
 
     @classmethod
     def of(cls, result: RecordResult) -> RecordRow:
-        """The figures of `result`."""
+        """Return the figures of `result`."""
         rates = QrsRates.of([result.qrs.whole])
         rhythm = _sum(list(result.rhythm.values()))
         return cls(
@@ -298,7 +301,8 @@ class RecordRow:
 
 
 def auc(labelled: LabelledScores) -> float | None:
-    """How often an abnormal beat has a higher score than a normal one; None without both."""
+    """Return the area under the ROC curve: how often an abnormal beat scores higher than a normal one; None
+    if one of the two kinds is missing."""
     if not labelled.abnormal.any() or labelled.abnormal.all():
         return None
     from sklearn.metrics import roc_auc_score

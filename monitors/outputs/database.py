@@ -15,7 +15,7 @@ from genray.errors import DataError, GenrayError, StorageFull
 
 VERSION = 2
 APPLICATION = 0x6765_6367  # "gecg": marks a journal among other SQLite databases
-CONDITION_HOLDS = ("onset", "escalated", "resumed")
+CONDITION_TRUE = ("onset", "escalated", "resumed")
 """Changes of an alarm at which its condition is true, so that the values measured then explain it."""
 _TRANSITIONS = """
 CREATE TABLE transitions (

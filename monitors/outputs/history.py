@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, TypeVar, get_args
 
 from genray.errors import DataError, GenrayError
 from monitors.alarms.events import Priority
-from monitors.outputs.database import APPLICATION, CONDITION_HOLDS, VERSION, database_errors
+from monitors.outputs.database import APPLICATION, CONDITION_TRUE, VERSION, database_errors
 
 T = TypeVar("T")
 
@@ -244,7 +244,7 @@ class _EpisodeRows:
             self.explaining = None
         if change.change == "acknowledged":
             episode.acknowledged = change.recorded
-        if change.change in CONDITION_HOLDS and change.priority == episode.priority:
+        if change.change in CONDITION_TRUE and change.priority == episode.priority:
             self.explaining = change.row
 
 

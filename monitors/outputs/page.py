@@ -217,7 +217,7 @@ class LivePage:
                 )
             self._send_snapshot(viewer, request.query.get("streams", ""))
             await self._send_pieces(viewer.outbox, response)
-            if viewer.outbox.hopeless and transport is not None:
+            if viewer.outbox.closed and transport is not None:
                 transport.abort()
             return response
         finally:
@@ -248,7 +248,7 @@ class LivePage:
         try:
             while True:
                 piece = await outbox.next_piece(_ALIVE_PERIOD)
-                if outbox.hopeless:
+                if outbox.closed:
                     return
                 async with asyncio.timeout(self._settings.patience):
                     await response.write(piece or frame({"type": "alive"}))
@@ -271,8 +271,8 @@ class Outbox:
     monitor; a limited number of traces, of which the oldest are dropped.
 
     Args:
-        urgent_bytes: most bytes of alarms that may wait. Beyond it the page is `hopeless`: to be
-            disconnected.
+        urgent_bytes: most bytes of alarms that may wait. Beyond it the queue is `closed`, and the page is to
+            be disconnected.
         traces: most frames of traces that may wait.
     """
 
@@ -283,7 +283,7 @@ class Outbox:
         self._traces: deque[bytes] = deque(maxlen=traces)
         self._any_waits = asyncio.Event()
         self._urgent_waits = asyncio.Event()
-        self.hopeless = False
+        self.closed = False
 
     def put_urgent(self, data: bytes) -> None:
         """Add a frame that must not be lost; such frames keep their order."""
@@ -310,8 +310,8 @@ class Outbox:
         self._any_waits.set()
 
     def close(self) -> None:
-        """Drop everything and mark the page `hopeless`; a waiting `next_piece` returns at once."""
-        self.hopeless = True
+        """Drop everything and mark the queue as `closed`; a waiting `next_piece` returns at once."""
+        self.closed = True
         self._urgent.clear()
         self._states.clear()
         self._traces.clear()

@@ -46,7 +46,7 @@ class ReferenceSettings(Settings):
         0.01,
         ge=0,
         le=0.5,
-        description="share (0 to 0.5) by which the reference moves towards each trusted beat (0: fixed)",
+        description="share of the way by which each regular normal beat moves the reference (0: fixed)",
     )
 
 

@@ -57,7 +57,7 @@ class Resumption:
         self._resumed: dict[str, _ResumedStream] = {}
 
     @classmethod
-    def from_kept(cls, alarms: Sequence[Transition], states: Mapping[str, bytes] | None) -> Resumption:
+    def from_saved(cls, alarms: Sequence[Transition], states: Mapping[str, bytes] | None) -> Resumption:
         """Return a resumption from states saved by `Ward.states`; damaged ones are ignored."""
         if states is None:
             return cls(alarms)
@@ -83,7 +83,7 @@ class Resumption:
         if self._states is not None:
             self._states.pop(stream, None)
 
-    def comes_again(self, bed: Bed, references: Mapping[str, bytes]) -> bool:
+    def is_repeated(self, bed: Bed, references: Mapping[str, bytes]) -> bool:
         """Whether the hop of `bed` was analysed before the restart. A clock that was set back does not count
         as that, as no patient may go unmonitored because of it. At the first new hop the reference is
         restored from `references`, as it has followed the repeated samples before."""

@@ -258,7 +258,7 @@ class Ward:
 
     def _observe(self, bed: Bed, output: WardOutput, now: float) -> None:
         """Add the reading after a hop, and step the alarms unless this hop is repeated after a restart."""
-        if self._resumption.comes_again(bed, self._references):
+        if self._resumption.is_repeated(bed, self._references):
             alarms, count = bed.alarms, len(output.transitions)
             self._observe_hop(bed, output, now)
             bed.alarms = alarms

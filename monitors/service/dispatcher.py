@@ -13,7 +13,7 @@ from typing import Any
 from genray.progress import Display
 from monitors.alarms.events import Reading, Transition
 from monitors.outputs.alertmanager import Alertmanager
-from monitors.outputs.database import CONDITION_HOLDS
+from monitors.outputs.database import CONDITION_TRUE
 from monitors.outputs.journal import Journal
 from monitors.outputs.metrics import MetricsExporter
 from monitors.outputs.page import LivePage
@@ -95,7 +95,7 @@ class Dispatcher:
     def restore_alarms(self) -> None:
         """Restore the alarms that were open when the monitor stopped, and send what was not sent."""
         for transition in self._journal.open_alarms():
-            explaining = self._journal.last_transition(transition.alarm, CONDITION_HOLDS)
+            explaining = self._journal.last_transition(transition.alarm, CONDITION_TRUE)
             self.alarms[transition.alarm] = _explained(transition, explaining)
             # As a change that does not count its onset again.
             self.exporter.update_alarm(replace(transition, change="resumed"))
@@ -181,7 +181,7 @@ class Dispatcher:
         open_alarms = set(self.alarms)
         effective = []
         for transition in transitions:
-            if transition.change in CONDITION_HOLDS:
+            if transition.change in CONDITION_TRUE:
                 open_alarms.add(transition.alarm)
             if transition.alarm in open_alarms:
                 effective.append(transition)
@@ -230,5 +230,5 @@ def _explained(later: Transition, before: Transition | None) -> Transition:
     """Return `later` as the page shows it: with the values measured while the condition was true."""
     if before is None:
         return later
-    why = later.why if later.change in CONDITION_HOLDS else {"reason": later.why.get("reason", "")}
+    why = later.why if later.change in CONDITION_TRUE else {"reason": later.why.get("reason", "")}
     return replace(later, why={**before.why, **why})

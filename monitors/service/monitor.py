@@ -181,7 +181,7 @@ class Monitor:
         """Show a line about the state that was resumed."""
         counts = {
             "streams": len(self._lost_streams.awaited),
-            "learned patients": self._checkpoint.learned_patients,
+            "references": self._checkpoint.learned_patients,
             "open alarms": len(self.dispatcher.alarms),
         }
         if resumed := [f"{count} {name}" for name, count in counts.items() if count]:
@@ -189,10 +189,10 @@ class Monitor:
 
     async def _watch(self) -> None:
         following = [asyncio.create_task(self._follow(shard)) for shard in self._shards]
-        looking_around = asyncio.create_task(self._look_around())
+        supervising = asyncio.create_task(self._supervise())
         pruning = asyncio.create_task(self._prune_journal())
         stopping = asyncio.create_task(self._stop.wait())
-        tasks: set[asyncio.Task[Any]] = {*following, looking_around, pruning, stopping}
+        tasks: set[asyncio.Task[Any]] = {*following, supervising, pruning, stopping}
         end = None if self._settings.seconds is None else time.monotonic() + self._settings.seconds
         try:
             while not stopping.done() and not all(task.done() for task in following):
@@ -234,7 +234,7 @@ class Monitor:
                     raise
                 self._display.note(f"shard {shard.number}: {error}")
             wait = _FIRST_WAIT if shard.up else min(2 * wait, _LONGEST_WAIT)
-            await self._lose(shard)
+            await self._mark_lost(shard)
             await asyncio.sleep(wait)
         return False
 
@@ -317,14 +317,14 @@ class Monitor:
             shard.behind = report.output.behind
             exporter.set_behind(self._behind())
 
-    async def _lose(self, shard: ShardState) -> None:
+    async def _mark_lost(self, shard: ShardState) -> None:
         """Mark a shard as down and raise the alarms of its streams, which nobody monitors until it is
         back."""
         shard.mark_down()
         self.dispatcher.exporter.set_shard(str(shard.number), up=False)
         await self._lost_streams.raise_for_shard(shard.number)
 
-    async def _look_around(self) -> None:
+    async def _supervise(self) -> None:
         """Every few seconds, publish the status and look for lost and silent streams."""
         noted_at = time.monotonic()
         while True:

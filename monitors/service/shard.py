@@ -184,7 +184,7 @@ class Shard:
             BeatModel.from_bundle(load_bundle(Path(settings.bundle))),
             settings.limits_by(pseudonyms.of),
             start.references,
-            Resumption.from_kept(start.alarms, start.alarm_states if start.place else None),
+            Resumption.from_saved(start.alarms, start.alarm_states if start.place else None),
         )
         source = make_source(settings.source)
         return cls(ward, source, settings.feed, pseudonyms, partition or Partition(), start.place)

@@ -1,4 +1,4 @@
-"""Where samples come from; each kind of source is one module."""
+"""Sources of samples; each kind of source is one module."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ SourceSettings = Annotated[
     DemoSettings | ReplaySettings | MqttSettings | RedisSettings | KafkaSettings | WebSocketSettings,
     Field(discriminator="kind"),
 ]
-"""Settings of any source, told apart by `kind`."""
+"""Settings of any source, distinguished by `kind`."""
 
 
 def make_source(settings: SourceSettings) -> EcgSource:
-    """The source of `settings`, not yet open.
+    """Return the source of `settings`, not yet open.
 
     Raises:
         GenrayError: a package, a password or a file that it needs is missing.

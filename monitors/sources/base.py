@@ -1,6 +1,6 @@
-"""The contract of a source: where messages come from.
+"""Protocol of a source of messages.
 
-A source goes through open, next, snapshot and close, as in bytewax's connectors, but waits by asyncio.
+A source has the methods open, next, snapshot and close, like the connectors of bytewax, but for asyncio.
 """
 
 from __future__ import annotations
@@ -12,48 +12,51 @@ from monitors.sources.message import Chunk
 
 
 class SourceLost(Exception):
-    """The broker, server or connection is gone. A later `open` may succeed. Its text holds no secrets."""
+    """The broker, server or connection is lost; a later `open` may succeed. Its text contains no secrets."""
 
 
 class EndOfSource(Exception):
-    """There is no more, and never will be."""
+    """The source has ended: there are no more messages, and never will be."""
 
 
 class EcgSource(Protocol):
-    """Messages of many streams. One task at a time calls it, in this order: `open`, `next` any number of
-    times, `close`; and the same again after a loss. `snapshot` may be called whenever it is open.
+    """Source of the messages of many streams.
+
+    One task at a time calls it, in this order: `open`, `next` any number of times, `close`; and the same
+    again after a loss. `snapshot` may be called whenever it is open. It is responsible for the connection and
+    its place in the messages; it leaves decoding, pseudonyms and reconnection to `Feed`.
 
     Attributes:
-        name: of its kind, for labels and logs: "mqtt". No host, no credentials, no patient.
+        name: name of its kind for labels and logs, such as "mqtt"; without hosts, credentials and patients.
     """
 
     name: str
 
     @property
     def left_out(self) -> Sequence[str]:
-        """What of it cannot be read, in words for a person; there may come more."""
+        """Parts of the source that cannot be read, as texts for a person; more may be added later."""
 
     async def open(self, resume: Mapping[str, Any] | None) -> None:
-        """Connect, and go on right after what `snapshot` gave as `resume`; None: where it begins by itself.
+        """Connect, and resume after `resume`, a result of `snapshot`; None: start where the settings say.
 
         Raises:
-            SourceLost: it cannot be reached; `close` is called next.
-            GenrayError: it can never be reached, say because a package is missing.
+            SourceLost: it cannot be reached at present; `close` is called next.
+            GenrayError: it can never be reached, for example because a package is missing.
         """
 
     async def next(self) -> Sequence[bytes | Chunk]:
-        """Messages as they were sent, or chunks; [] if none came within about a second.
+        """Return messages as they were sent, or chunks; [] if none arrived within about a second.
 
-        May be cancelled while it waits. What it returned is done with: the next `snapshot` lies after it.
-        A source that knows when samples are due waits until then.
+        It may be cancelled while it waits. The next `snapshot` lies after the messages that it returned. A
+        source that knows when samples are due waits until then.
 
         Raises:
-            SourceLost: the connection is gone; `close` is called next.
-            EndOfSource: it is over; `close` is called next.
+            SourceLost: the connection is lost; `close` is called next.
+            EndOfSource: the source has ended; `close` is called next.
         """
 
     def snapshot(self) -> Mapping[str, Any]:
-        """From where to go on, as plain JSON; empty where the source keeps nothing that could be replayed."""
+        """Return the place at which to resume, as plain JSON; empty if the source cannot repeat messages."""
 
     async def close(self) -> None:
-        """Let go of everything. May be called twice, and after an `open` that failed; raises nothing."""
+        """Release all resources. May be called twice, and after an `open` that failed; raises nothing."""

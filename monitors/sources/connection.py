@@ -1,8 +1,8 @@
-"""What the live sources need for a connection: optional packages, passwords that no settings hold, whom to
-trust in TLS; and why the other side is not reached, for a person.
+"""Connections of live sources: optional packages, passwords from environment variables, TLS, and explanations
+of failed connections for a person.
 
-Libraries wrap that reason in errors of their own, some of which show a URL or a token that is nobody's
-business.
+Libraries wrap the cause of a failure in errors of their own, and some of these show a URL or a token, so the
+explanation is made here.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Host = Annotated[str, StringConstraints(min_length=1), AfterValidator(_refuse_us
 
 
 def import_extra(package: str, *, extra: str) -> Any:
-    """The module `package`, which comes with genray's `extra`.
+    """Import the module `package`, which is installed with genray's `extra`.
 
     Raises:
         UsageError: it is not installed.
@@ -54,7 +54,7 @@ def import_extra(package: str, *, extra: str) -> Any:
 
 
 def read_password(variable: str | None) -> str | None:
-    """The password in the environment variable `variable`; None if there is to be none.
+    """Return the password in the environment variable `variable`; None: no password.
 
     Raises:
         SettingsError: the variable is not set.
@@ -66,67 +66,67 @@ def read_password(variable: str | None) -> str | None:
         raise SettingsError(
             f"the environment variable {variable} is not set",
             where="source.password_env",
-            hint=f"export {variable}=... where the monitor runs; settings never hold passwords",
+            hint=f"export {variable}=PASSWORD where the monitor runs (settings contain no passwords)",
         )
     return value
 
 
 def require_tls_for_ca(settings: _Encrypted) -> _Encrypted:
-    """A validator of settings: whoever names an authority means to encrypt.
+    """Check settings: an authority makes sense only with encryption.
 
     Raises:
         ValueError: `ca` without `tls`.
     """
     if settings.ca is not None and not settings.tls:
-        raise ValueError("`ca` is given, but without `tls: true` nothing is encrypted")
+        raise ValueError("`ca` needs `tls: true`: without it the connection is not encrypted")
     return settings
 
 
 def tls_context(authority: str | None) -> ssl.SSLContext:
-    """A context for TLS that trusts the authority in the file `authority`; None: those of the system.
+    """Return a TLS context that trusts the certificate authority in a PEM file; None: those of the system.
 
     Raises:
-        SettingsError: the file is missing or holds none.
+        SettingsError: the file is missing or contains no certificate.
     """
     try:
         return ssl.create_default_context(cafile=authority)
     except OSError as error:
         raise SettingsError(
-            f"no authority to trust: {error.strerror}",
+            f"cannot read the certificate authority: {error.strerror}",
             where=f"source.ca={authority}",
-            hint="name a PEM file of certificates, or leave it null",
+            hint="set it to a PEM file of certificates, or to null for the authorities of the system",
         ) from error
 
 
 def explain_tls_failure(error: BaseException) -> str | None:
-    """What went wrong in TLS if that is what is behind `error`, without secrets; else None."""
+    """Return an explanation of a TLS failure behind `error`, without secrets; None: it is no TLS failure."""
     for cause in _causes(error):
-        # aiohttp derives from these, and fills in neither.
+        # Errors of aiohttp derive from these classes but do not set their attributes.
         if isinstance(cause, ssl.SSLCertVerificationError) and hasattr(cause, "verify_message"):
-            return f"its certificate is not accepted: {cause.verify_message}"
+            return f"its certificate is not trusted: {cause.verify_message}"
         if isinstance(cause, ssl.SSLError) and getattr(cause, "reason", None):
-            return f"TLS with it fails, if it speaks TLS at all: {cause.reason.replace('_', ' ').lower()}"
+            return f"TLS failed, or the server does not use TLS: {cause.reason.replace('_', ' ').lower()}"
     return None
 
 
 def explain_connection_failure(error: BaseException, host: str, port: int) -> str | None:
-    """Why nothing at `host` and `port` is reached, without secrets; None if that is not what went wrong."""
+    """Return why `host` and `port` cannot be reached, without secrets; None: that is not the problem."""
     if failure := explain_tls_failure(error):
         return f"{host}:{port}: {failure}"
     for cause in _causes(error):
         if isinstance(cause, socket.gaierror):
-            return f"{host}:{port}: the host is not known"
+            return f"{host}:{port}: unknown host name"
         if isinstance(cause, ConnectionRefusedError):
-            return f"{host}:{port} refuses the connection: nothing listens there"
+            return f"{host}:{port}: connection refused, nothing listens on this port"
         if isinstance(cause, TimeoutError):
-            return f"{host}:{port} does not answer"
+            return f"{host}:{port}: no answer within the time limit"
     return None
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """`error`, and what it came of."""
+    """Yield `error` and its causes."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause
-        # Also where the library says `from None`.
+        # Also where the library raises `from None`.
         cause = cause.__cause__ or cause.__context__

@@ -1,4 +1,4 @@
-"""Generated patients to whom things happen, for seeing the monitor at work without a hospital."""
+"""Demo source: generated patients with alarms of every kind, to try the monitor without a hospital."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RATE = 360.0
 _GAIN = 1000.0
 _CHUNK = 1.0  # seconds
 
-# What happens at first, of which nothing needs a reference: beds take turns.
+# First episodes, which need no reference; bed 1 gets the first row, bed 2 the second, and so on.
 _FIRST: tuple[tuple[Episode, ...], ...] = (
     (Episode("asystole", 20, 9), Episode("noise", 90, 15)),
     (Episode("tachycardia", 15, 30), Episode("gap", 100, 6)),
@@ -30,7 +30,7 @@ _FIRST: tuple[tuple[Episode, ...], ...] = (
 
 
 class _Odds(NamedTuple):
-    """How often something happens among all, and how many seconds it lasts."""
+    """Weight of a kind among all, and the range of its duration in seconds."""
 
     weight: float
     shortest: float
@@ -74,7 +74,7 @@ class DemoSettings(Settings):
 
 
 class DemoSource:
-    """Streams `bed-1` to `bed-n`, for ever. Opened again, it begins again: there is nothing to resume."""
+    """Generates the streams `bed-1` to `bed-n` without end. Reopened, it starts again: it has no place."""
 
     name = "demo"
     left_out: Sequence[str] = ()
@@ -84,7 +84,7 @@ class DemoSource:
         self._generation: _Generation | None = None
 
     async def open(self, resume: Mapping[str, Any] | None) -> None:
-        """Make the patients."""
+        """Create the patients."""
         settings = self._settings
         seed = settings.seed * 1009
         self._generation = _Generation(
@@ -97,7 +97,7 @@ class DemoSource:
         )
 
     async def next(self) -> list[Chunk]:
-        """The chunks that are due."""
+        """Wait until chunks are due, and return them."""
         generation = self._generation
         assert generation is not None
         places = await generation.pace.due()
@@ -105,17 +105,17 @@ class DemoSource:
         return [generation.chunk(place) for place in places]
 
     def snapshot(self) -> Mapping[str, Any]:
-        """Nothing."""
+        """Return an empty place: generated samples cannot be repeated."""
         return {}
 
     async def close(self) -> None:
-        """Let go of the patients."""
+        """Delete the patients."""
         self._generation = None
 
 
 @dataclass(frozen=True)
 class _Generation:
-    """The patients of a source that is open, and when their chunks are due."""
+    """Patients of an open source, and the pace at which their chunks are due."""
 
     patients: list[Patient]
     start: float
@@ -136,8 +136,8 @@ class _Generation:
 
 
 def script(seed: int, bed: int, calm: float) -> Iterator[Episode]:
-    """What happens in a bed, without end: something within the first minute, many ventricular beats after
-    `calm` seconds, then anything, with rest between."""
+    """Yield the episodes of a bed without end: one within the first minute, frequent ventricular beats after
+    `calm` seconds, then random ones with pauses between them."""
     rng = np.random.default_rng([seed, 4])
     yield from _FIRST[bed % len(_FIRST)]
     at = calm + 20 * (bed % len(_FIRST))

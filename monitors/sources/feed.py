@@ -1,4 +1,5 @@
-"""The feed: from a source to chunks under pseudonyms, whatever it sends and however often it is lost."""
+"""Feed: turns the messages of a source into chunks under pseudonyms, and reopens the source when it is
+lost."""
 
 from __future__ import annotations
 
@@ -27,10 +28,13 @@ class FeedSettings(Settings):
     """Settings of the reconnection to a source."""
 
     first_wait: float = Field(
-        1.0, gt=0, le=60, description="longest first wait in seconds before a lost source is reopened"
+        1.0, gt=0, le=60, description="most seconds to wait before the first reconnection"
     )
     longest_wait: float = Field(
-        30.0, gt=0, le=3600, description="longest wait in seconds (each wait is twice the last, up to this)"
+        30.0,
+        gt=0,
+        le=3600,
+        description="most seconds to wait before a reconnection (doubled each time, up to this)",
     )
     open_seconds: float = Field(
         30.0, gt=0, le=600, description="seconds within which a source must open, else it counts as lost"
@@ -44,22 +48,24 @@ class FeedSettings(Settings):
 
 
 class Feed:
-    """Hands every good message of a source on, one after the other.
+    """Delivers every valid message of a source, one after the other.
 
     It is responsible for
-    - opening the source again whenever it is lost, where the last delivery ended;
-    - refusing what is no message;
-    - pseudonyms: behind it no stream has the name that its source gives it.
+    - reopening the source when it is lost, at the place after the last delivered message;
+    - refusing invalid messages;
+    - pseudonyms: behind it, no stream has the name that its source gives.
+
+    It leaves the connection to the source, and the order of messages to `Sequencer`.
 
     Args:
-        source: not yet open.
-        deliver: takes a chunk of which `stream` is a pseudonym and `received` is set. While it waits,
-            nothing is read: the source's own buffer is the only one.
-        count_fault: takes why a message is refused, a key of `message.REASONS`, or "source-lost": the source
-            is gone, or could not be opened; and how often.
-        settings: see there.
-        pseudonyms: of streams.
-        accepts: whether a stream, by the name that the source gives it, is to be watched here; None: all are.
+        source: source, not yet open.
+        deliver: takes a chunk with a pseudonym as `stream` and with `received` set. While it waits, nothing
+            is read: the source's own buffer is the only one.
+        count_fault: takes the reason why a message is refused (a key of `message.REASONS`), or "source-lost"
+            if the source is lost or cannot be opened; and a count.
+        settings: settings of the reconnection.
+        pseudonyms: pseudonyms of streams.
+        accepts: returns whether a stream, by its source's name, belongs to this shard; None: all do.
     """
 
     def __init__(
@@ -82,15 +88,15 @@ class Feed:
         self._logged_reasons: set[str] = set()
 
     def snapshot(self) -> Mapping[str, Any]:
-        """From where to go on after the last messages that were all delivered; for `run`. Empty before the
-        source was opened, and always where it keeps no place."""
+        """Return the place after the last delivered messages, for `run`. Empty before the source was opened,
+        and always for a source without a place."""
         return self._place or {}
 
     async def run(self, resume: Mapping[str, Any] | None = None) -> None:
-        """Feed until the source is over or the task is cancelled.
+        """Feed until the source has ended or the task is cancelled.
 
         Args:
-            resume: what `snapshot` gave when an earlier feed of this source ended.
+            resume: result of `snapshot` of an earlier feed of this source.
 
         Raises:
             GenrayError: the source can never be opened.
@@ -107,7 +113,7 @@ class Feed:
                     if not self.connected:
                         await self._open()
                     messages = await self._source.next()
-                    # Before they are delivered: a place that is lost with the source is of no use.
+                    # Taken before the delivery, as the source may be lost during it.
                     place = self._source.snapshot()
                 except (GenrayError, EndOfSource):
                     raise
@@ -126,7 +132,7 @@ class Feed:
     async def _open(self) -> None:
         async with asyncio.timeout(self._settings.open_seconds):
             await self._source.open(self._place)
-        # Also a place where nothing was delivered yet is one to go on from.
+        # A source may resume at a place before its first delivery, too.
         self._place = self._place or self._source.snapshot() or None
         self.connected = True
 
@@ -141,14 +147,14 @@ class Feed:
             if chunk is not None:
                 pseudonym = self._pseudonym(chunk.stream)
                 await self._deliver(replace(chunk, stream=pseudonym, received=received))
-        # A source that always has more would let nothing else run.
+        # Without this, a source that always has messages would keep other tasks from running.
         await asyncio.sleep(0)
 
     def _accepted(self, message: bytes | Chunk) -> Chunk | None:
-        """The chunk of a message; None: its stream is not watched here.
+        """Return the chunk of a message; None: its stream belongs to another shard.
 
         Raises:
-            BadMessage: it is none.
+            BadMessage: the message is invalid.
         """
         if self._accepts is not None:
             stream = message.stream if isinstance(message, Chunk) else peek_stream(message)
@@ -157,12 +163,12 @@ class Feed:
         return message if isinstance(message, Chunk) else decode(message)
 
     def _refuse(self, bad: BadMessage) -> None:
-        """Count a message that is none, and log the first of its kind."""
+        """Count an invalid message, and log the first one for each reason."""
         self._count_fault(bad.reason, 1)
         if bad.reason not in self._logged_reasons:
             self._logged_reasons.add(bad.reason)
             _LOG.warning(
-                "source %s: a message is refused, %s; further ones are counted", self._source.name, bad
+                "source %s: message refused: %s (further ones are only counted)", self._source.name, bad
             )
 
     async def _wait_after_loss(self, error: Exception, failures: int) -> None:
@@ -170,11 +176,11 @@ class Feed:
         await self._close()
         self._count_fault("source-lost", 1)
         longest = min(self._settings.longest_wait, self._settings.first_wait * 2.0 ** min(failures, 30))
-        # Not all monitors of a ward are to come back at once.
+        # Random, so that several monitors do not reconnect all at once.
         wait = longest * random.uniform(0.5, 1.0)
-        # Only a SourceLost is known to hold no secrets.
+        # Only the text of a SourceLost is known to contain no secrets.
         reason = str(error) if isinstance(error, SourceLost) else type(error).__name__
-        _LOG.warning("source %s: lost (%s); again in %.1f s", self._source.name, reason[:200], wait)
+        _LOG.warning("source %s lost; reconnecting in %.1f s: %s", self._source.name, wait, reason[:200])
         await asyncio.sleep(wait)
 
     async def _close(self) -> None:

@@ -26,7 +26,7 @@ from monitors.sources.connection import (
 if TYPE_CHECKING:
     import confluent_kafka
 
-_METADATA_TIMEOUTS = (1.0, 2.0, 8.0)  # s that brokers have to say what a topic is, one after the other
+_METADATA_TIMEOUTS = (1.0, 2.0, 8.0)  # s for the metadata of a topic, in successive attempts
 
 
 class KafkaSettings(Settings):
@@ -57,12 +57,13 @@ class KafkaSettings(Settings):
 
 
 class KafkaSource:
-    """Records of all partitions of a topic, without a consumer group. Its place is the offset in each.
+    """Reads the records of all partitions of a topic, without a consumer group. Its place is the offset in
+    each partition.
 
     Args:
-        settings: see there.
-        library: the module confluent_kafka.
-        password: of SASL.
+        settings: settings of the topic.
+        library: module confluent_kafka.
+        password: SASL password; None: no password.
     """
 
     name = "kafka"
@@ -73,7 +74,7 @@ class KafkaSource:
         self._library = library
         self._password = password
         self._consumer: confluent_kafka.Consumer | None = None
-        # One thread, so that no call overlaps with one that was given up.
+        # One thread, so that no call overlaps with an earlier one that was cancelled.
         self._thread: ThreadPoolExecutor | None = None
         self._offsets: dict[str, int] = {}
         self._lost_reason: str | None = None
@@ -81,7 +82,7 @@ class KafkaSource:
 
     @classmethod
     def from_settings(cls, settings: KafkaSettings) -> KafkaSource:
-        """The source of `settings`, not yet open.
+        """Return the source of `settings`, not yet open.
 
         Raises:
             GenrayError: confluent-kafka, the password or the authority is missing.
@@ -89,7 +90,7 @@ class KafkaSource:
         library = import_extra("confluent_kafka", extra="kafka")
         password = read_password(settings.password_env)
         if settings.tls:
-            tls_context(settings.ca)  # librdkafka reads it itself, and says less of a file that is not there
+            tls_context(settings.ca)  # for a clear error: that of librdkafka does not name a missing file
         return cls(settings, library, password)
 
     async def open(self, resume: Mapping[str, Any] | None) -> None:
@@ -127,7 +128,7 @@ class KafkaSource:
         kafka, settings = self._library, self._settings
         options: dict[str, Any] = {
             "bootstrap.servers": settings.servers,
-            "group.id": "genray",  # demanded, not used
+            "group.id": "genray",  # required by the library, not used
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "auto.offset.reset": "latest" if settings.start == "new" else "earliest",
@@ -158,7 +159,7 @@ class KafkaSource:
             if str(partition) in resume:
                 self._offsets[str(partition)] = int(resume[str(partition)])
             else:
-                # Asked for now, so that nothing is passed over between this and the first fetch.
+                # Read now, so that no record between this and the first fetch is skipped.
                 low, high = consumer.get_watermark_offsets(place, timeout=10)
                 self._offsets[str(partition)] = high if settings.start == "new" else low
             place.offset = self._offsets[str(partition)]
@@ -166,8 +167,8 @@ class KafkaSource:
         consumer.assign(places)
 
     def _metadata(self, consumer: confluent_kafka.Consumer) -> Any:
-        """Of the topic. Asked for again and again, because the reason why no broker can be used comes only in
-        between."""
+        """Return the metadata of the topic. It is requested several times, because the reason why no broker
+        can be used arrives only between the requests."""
         failed: Any = None
         for seconds in _METADATA_TIMEOUTS:
             try:
@@ -185,12 +186,12 @@ class KafkaSource:
         if first is None:
             return []
         self._lost_reason = None
-        # `consume` waits until it has all that it is asked for, so it is not asked to wait.
+        # `consume` would wait for the full number of records, so its timeout is 0.
         return [first, *self._consumer.consume(self._settings.count - 1, timeout=0)]
 
     def _on_error(self, error: confluent_kafka.KafkaError) -> None:
         if error.code() == self._library.KafkaError._ALL_BROKERS_DOWN:
-            # That is no reason; the last error of one of them is.
+            # This error names no reason; the last error of a broker does.
             self._lost_reason = self._last_error or error.str()
         elif error.fatal():
             self._lost_reason = error.str()

@@ -1,4 +1,4 @@
-"""The wire format: one message is about a second of all leads of one stream, whatever carries it.
+"""Wire format: one message contains about a second of all leads of one stream, whatever transports it.
 
 Little-endian, without padding. n is the length of the stream's name, l the number of leads:
 
@@ -10,17 +10,17 @@ Little-endian, without padding. n is the length of the stream's name, l the numb
     7               1       u8           0
     8               8       u64          sequence: counts the messages of the stream, from any number
     16              8       f64          start: unix time of the first sample, seconds, 0 to 4102444800
-    24              8       f64          rate: samples a second, 50 to 4000
+    24              8       f64          rate: sampling rate, Hz, 50 to 4000
     32              4       u32          m: samples of each lead, at least 1, at most 10 s
     36              n       UTF-8        the stream's name, printable
-    36+n            20 l    bytes, f32   of each lead: name (1 to 16 printable ASCII, padded with zeros; no
-                                         two the same); gain (units per millivolt, 1 to 100,000)
+    36+n            20 l    bytes, f32   for each lead: name (1 to 16 printable ASCII, padded with zeros; all
+                                         different); gain (units per millivolt, 1 to 100,000)
     36+n+20 l       2 m l   i16          m samples: all leads of the first instant, then of the next;
-                                         -32768: none
+                                         -32768: missing
     36+n+20 l+2 m l 4       u32          CRC-32 (zlib) of all bytes before it
 
-A message is at most 256 KiB. The names of streams are trusted: it is for the broker to say who may send.
-Sources that make samples themselves deliver chunks, without encoding them.
+A message has at most 256 KiB. The names of streams are trusted: the broker must control who may send. Sources
+that generate or read samples themselves deliver chunks without encoding them.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ GAINS: Final = (1.0, 100_000.0)
 TIMES: Final = (0.0, 4_102_444_800.0)  # to the end of 2099; a device without a clock starts at 0
 
 REASONS: Final = {
-    "not-a-message": "it does not begin as one",
-    "version": "of another version",
-    "truncated": "shorter than it says",
-    "trailing": "longer than it says",
-    "too-large": "of more than 256 KiB",
-    "checksum": "changed on its way",
-    "bad-stream": "a name that is empty, too long or not printable",
-    "bad-leads": "none, too many, two of one name, or an absurd name or gain",
-    "bad-rate": "not 50 to 4000 samples a second",
-    "bad-time": "a start that is no time",
-    "bad-samples": "none, more than 10 s, or not of the shape (samples, leads)",
+    "not-a-message": "it does not begin with GECG",
+    "version": "unsupported version of the wire format",
+    "truncated": "shorter than its header says",
+    "trailing": "longer than its header says",
+    "too-large": "more than 256 KiB",
+    "checksum": "wrong checksum, damaged in transit",
+    "bad-stream": "stream name empty, too long or not printable",
+    "bad-leads": "no leads, more than 16, equal names, or an invalid name or gain",
+    "bad-rate": "sampling rate not between 50 and 4000 Hz",
+    "bad-time": "start time not between 1970 and 2099",
+    "bad-samples": "no samples, more than 10 s, or not of the shape (samples, leads)",
 }
-"""Why a message is refused: labels of metrics, and what they mean."""
+"""Reasons why a message is refused: labels of metrics, with their meaning."""
 
 _MAGIC: Final = b"GECG"
 _HEAD: Final = struct.Struct("<4sBBBBQddI")
@@ -66,7 +66,7 @@ _MAX_NAME: Final = 128
 
 
 MISSING = -32768
-"""A sample that the device says it does not have (as in WFDB's format 16)."""
+"""Value of a sample that the device marks as missing (as in WFDB's format 16)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,14 +74,14 @@ class Chunk:
     """One message: usually a second of all leads of a stream.
 
     Attributes:
-        stream: what the source calls the stream. After a feed has taken it in: its pseudonym.
-        sequence: counts the messages of the stream, from any number.
-        start: unix time of the first sample, in seconds.
-        rate: samples a second.
-        leads: their names.
+        stream: name of the stream at its source; behind a feed, its pseudonym.
+        sequence: number of the message in its stream, counted from any number.
+        start: unix time of the first sample, seconds.
+        rate: sampling rate, Hz.
+        leads: names of the leads.
         gains: units per millivolt of each lead.
-        samples: (samples, leads); MISSING where there is none.
-        received: `time.monotonic()` when it arrived, for measuring latency.
+        samples: (samples, leads) in units; MISSING for a missing sample.
+        received: monotonic time at which it arrived, seconds, to measure latency.
     """
 
     stream: str
@@ -95,7 +95,7 @@ class Chunk:
 
     @property
     def end(self) -> float:
-        """Unix time just after the last sample."""
+        """Unix time just after the last sample, seconds."""
         return self.start + len(self.samples) / self.rate
 
 
@@ -108,11 +108,11 @@ class BadMessage(Exception):
 
 
 def encode(chunk: Chunk) -> bytes:
-    """`chunk` as a message; gains are rounded to f32, and `received` is left out.
+    """Encode `chunk` as a message; gains are rounded to f32, and `received` is left out.
 
     Raises:
         BadMessage: a receiver would refuse it.
-        ValueError: its sequence does not fit.
+        ValueError: its sequence number does not fit into 64 bits.
     """
     name = chunk.stream.encode("utf-8", "replace")
     samples = np.asarray(chunk.samples)
@@ -143,7 +143,7 @@ def encode(chunk: Chunk) -> bytes:
             len(samples),
         )
     except struct.error as error:
-        raise ValueError(f"a sequence is 0 to 2**64 - 1, not {chunk.sequence}") from error
+        raise ValueError(f"the sequence number must be 0 to 2**64 - 1, not {chunk.sequence}") from error
     body = b"".join((head, name, leads, samples.astype(_SAMPLE, copy=False).tobytes()))
     if len(body) + _CRC.size > MAX_BYTES:
         raise BadMessage("too-large")
@@ -151,10 +151,10 @@ def encode(chunk: Chunk) -> bytes:
 
 
 def decode(data: bytes) -> Chunk:
-    """The message `data`; its samples are a view of `data` that cannot be written to.
+    """Decode the message `data`; its samples are a read-only view of `data`.
 
     Raises:
-        BadMessage: it is not one, and nothing else whatever `data` holds.
+        BadMessage: `data` is not a valid message; no other error, whatever it contains.
     """
     header = _parse_header(data)
     leads_at = _HEAD.size + header.name_bytes
@@ -179,16 +179,16 @@ def decode(data: bytes) -> Chunk:
 
 
 def peek_stream(data: bytes) -> str:
-    """The name of the stream that `data` says it is of; whether the rest is whole is not looked at.
+    """Return the name of the stream in the message `data`, without checking the rest of it.
 
     Raises:
-        BadMessage: it has no name.
+        BadMessage: it contains no valid name.
     """
     return _parse_stream(data[_HEAD.size : _HEAD.size + _parse_header(data).name_bytes])
 
 
 class _Header(NamedTuple):
-    """The beginning of a message; `leads` and `samples` are how many."""
+    """Header of a message; `leads` and `samples` are numbers of these."""
 
     magic: bytes
     version: int
@@ -202,7 +202,7 @@ class _Header(NamedTuple):
 
 
 class _LeadBlock(NamedTuple):
-    """What a message says of its leads."""
+    """Names and gains of the leads of a message."""
 
     names: tuple[str, ...]
     gains: tuple[float, ...]
@@ -226,7 +226,7 @@ def _parse_header(data: bytes) -> _Header:
 
 
 def _check_numbers(start: float, rate: float, count: int) -> None:
-    # Written so that NaN is refused.
+    # `not a <= x <= b`, so that NaN is refused.
     if not RATES[0] <= rate <= RATES[1]:
         raise BadMessage("bad-rate")
     if not TIMES[0] <= start <= TIMES[1]:
@@ -240,7 +240,7 @@ def _check_stream(stream: str, name_bytes: int) -> None:
         raise BadMessage("bad-stream")
 
 
-# A device sends the same names and gains each second.
+# Cached, as a device sends the same names and gains every second.
 @lru_cache(maxsize=16_384)
 def _parse_stream(name: bytes) -> str:
     try:

@@ -1,7 +1,7 @@
 """Samples from an MQTT broker: each message of the wire format is one publication.
 
-QoS 0 is enough: messages carry their sequence, so that what is lost is seen, and waiting for
-acknowledgements makes a broker several times slower.
+QoS 0 is enough: messages contain a sequence number, so that losses are noticed, and acknowledgements make a
+broker several times slower.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     import aiomqtt
 
 _REFUSED = 128  # SUBACK, section 3.9.3 of MQTT 3.1.1
-_OVERHEAD = 200  # bytes of memory that a message takes beside what it holds
+_OVERHEAD = 200  # bytes of memory that a message takes besides its payload and topic
 _LOG = logging.getLogger("monitors.mqtt")
 _LOG.addHandler(logging.NullHandler())
-_LOG.propagate = False  # the client repeats there what the broker says; losses are told by the feed
+_LOG.propagate = False  # the client logs every message of the broker; the feed logs losses
 
 
 class MqttSettings(Settings):
@@ -79,14 +79,14 @@ class MqttSettings(Settings):
 
 
 class MqttSource:
-    """Publications on one topic filter. It keeps no place: what is published while it is away is lost,
-    but for what the broker keeps for the session `client`.
+    """Reads the publications of one topic filter. It has no place: messages published while it is
+    disconnected are lost, except those that the broker stores for the session `client`.
 
     Args:
-        settings: see there.
-        library: the module aiomqtt.
-        password: of the user.
-        tls: whom to trust; None: nothing is encrypted.
+        settings: settings of the broker.
+        library: module aiomqtt.
+        password: password of the user; None: no password.
+        tls: TLS context with the authorities to trust; None: no encryption.
     """
 
     name = "mqtt"
@@ -105,7 +105,7 @@ class MqttSource:
 
     @classmethod
     def from_settings(cls, settings: MqttSettings) -> MqttSource:
-        """The source of `settings`, not yet open.
+        """Return the source of `settings`, not yet open.
 
         Raises:
             GenrayError: aiomqtt, the password or the authority is missing.
@@ -144,12 +144,14 @@ class MqttSource:
             ) from error
         codes = [code if isinstance(code, int) else code.value for code in granted]
         if any(code >= _REFUSED for code in codes):
-            raise SourceLost("the subscription is refused")
+            raise SourceLost(
+                "the broker refused the subscription: check source.topic and the permissions of the user"
+            )
 
     async def next(self) -> Sequence[bytes]:
         assert self._client is not None
         assert self._inbox is not None
-        # It lives on when nothing came in time: a message that comes just then is not lost.
+        # The task is kept after a timeout, so that a message that arrives just then is not lost.
         self._next_message = self._next_message or asyncio.ensure_future(anext(self._client.messages))
         await asyncio.wait({self._next_message}, timeout=1.0)
         if not self._next_message.done():
@@ -176,12 +178,13 @@ class MqttSource:
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
         if client is not None:
-            with suppress(self._library.MqttError):  # it may be gone already
+            with suppress(self._library.MqttError):  # the connection may be lost already
                 await client.__aexit__(None, None, None)
 
 
 class _ClosingSocket(ssl.SSLSocket):
-    """Closed when its handshake fails: the client forgets it, and each try in vain would leave one open."""
+    """Socket that closes when its handshake fails, as the client would leave it open after each failed
+    attempt."""
 
     def do_handshake(self, block: bool = False) -> None:
         try:
@@ -192,7 +195,8 @@ class _ClosingSocket(ssl.SSLSocket):
 
 
 class Inbox(asyncio.Queue["aiomqtt.Message"]):
-    """A queue of at most `max_bytes`; of a message that is too large only as much is kept as shows that."""
+    """Queue of at most `max_bytes`. A message above the limit of the wire format is cut to one byte more than
+    that limit, so that it is still refused as too large."""
 
     def __init__(self, max_bytes: int) -> None:
         super().__init__()
@@ -217,5 +221,5 @@ class Inbox(asyncio.Queue["aiomqtt.Message"]):
 
 
 def _size(message: aiomqtt.Message) -> int:
-    # An empty one is not free: a flood of them would fill the memory.
+    # With an overhead, as a flood of empty messages would otherwise fill the memory.
     return len(message.payload) + len(str(message.topic)) + _OVERHEAD

@@ -1,4 +1,4 @@
-"""When the chunks of many streams are due, for sources that make or replay them."""
+"""Pace at which the chunks of many streams are due, for sources that generate or replay samples."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import time
 from dataclasses import dataclass
 from typing import NamedTuple
 
-_MOST = 256  # chunks that are given at once
-_COARSEST = 0.02  # seconds; streams that are due within it are given together
+_MOST = 256  # chunks that are returned at once
+_COARSEST = 0.02  # seconds; streams that are due within it are returned together
 
 
 class ChunkPlace(NamedTuple):
-    """A chunk among all: the number that it has in its stream, and the number of the stream."""
+    """Place of a chunk among all: its number in its stream, and the number of the stream."""
 
     chunk: int
     stream: int
@@ -23,18 +23,18 @@ FIRST_CHUNK = ChunkPlace(0, 0)
 
 @dataclass
 class Pace:
-    """Walks through the chunks of streams: the first of each stream in turn, then the second of each.
+    """Goes through the chunks of streams: the first of each stream in turn, then the second of each.
 
     A chunk is due when its last sample is over, and the streams are spread evenly over the seconds of a
-    chunk, as monitors of patients are.
+    chunk, like those of real bedside monitors.
 
     Attributes:
-        streams: how many there are.
-        seconds: of a chunk.
-        speed: seconds of samples in a second; 0: everything is due at once.
-        first: chunks, of all streams, before the one that it began with.
-        began: when that was, by the monotonic clock.
-        next: chunks, of all streams, before the one that comes next.
+        streams: number of streams.
+        seconds: seconds of a chunk.
+        speed: seconds of samples per second; 0: everything is due at once.
+        first: number of chunks, of all streams, before the first one.
+        began: monotonic time at which it began, seconds.
+        next: number of chunks, of all streams, before the next one.
     """
 
     streams: int
@@ -46,18 +46,18 @@ class Pace:
 
     @classmethod
     def begin(cls, streams: int, seconds: float, speed: float, place: ChunkPlace = FIRST_CHUNK) -> Pace:
-        """Begin now, with the chunk at `place`."""
+        """Start now, with the chunk at `place`."""
         first = place.chunk * streams + place.stream
         return cls(streams, seconds, speed, first, time.monotonic(), first)
 
     @property
     def place(self) -> ChunkPlace:
-        """Of the chunk that comes next."""
+        """Place of the next chunk."""
         return ChunkPlace(*divmod(self.next, self.streams))
 
     async def due(self) -> list[ChunkPlace]:
-        """Wait until a chunk is due; then those that are, at most one of each stream. They come again until
-        the pace is advanced beyond them."""
+        """Wait until a chunk is due; return the chunks that are, at most one of each stream. They are
+        returned again until the pace is advanced beyond them."""
         if self.speed:
             await asyncio.sleep(max(0.0, self._due_at(self.next) - time.monotonic()))
         stop = self.next + 1
@@ -68,7 +68,7 @@ class Pace:
         return [ChunkPlace(*divmod(number, self.streams)) for number in range(self.next, stop)]
 
     def advance(self, chunks: int) -> None:
-        """So many chunks were given, or do not exist."""
+        """Advance by `chunks` chunks that were delivered or do not exist."""
         self.next += chunks
 
     def _due_at(self, number: int) -> float:

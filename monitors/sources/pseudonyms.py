@@ -1,7 +1,8 @@
-"""Pseudonyms: what streams are called in labels, logs and journals, instead of what devices call them.
+"""Pseudonyms of streams in labels, logs and journals, instead of the names that devices send.
 
-A keyed hash (BLAKE2, RFC 7693): the same name always gives the same pseudonym, and only who has the key
-can find out which name it was. 60 bits: among 10,000 streams two share one with a chance of 4e-11.
+A pseudonym is a keyed hash (BLAKE2, RFC 7693): the same name always gives the same pseudonym, and only the
+owner of the key can find the name. It has 60 bits: among 10,000 streams, two share one with a probability of
+4e-11.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from genray.errors import SettingsError
 from genray.io.files import storage_errors
 
 LENGTH = 12
-"""Characters of a pseudonym: a to z and 2 to 7."""
+"""Number of characters of a pseudonym, each a to z or 2 to 7."""
 
 _KEY_BYTES = 32
 _CACHED = 65_536
@@ -28,23 +29,24 @@ class Pseudonyms:
 
     def __init__(self, key: bytes) -> None:
         if not 16 <= len(key) <= 64:
-            raise ValueError(f"a key has 16 to 64 bytes, not {len(key)}")
+            raise ValueError(f"a key must have 16 to 64 bytes, not {len(key)}")
 
         @lru_cache(maxsize=_CACHED)
         def pseudonym(stream: str) -> str:
-            # What is asked for on the page may be no text that could be written.
+            # A name from the page may contain lone surrogates, which cannot be encoded otherwise.
             digest = blake2b(stream.encode("utf-8", "surrogatepass"), digest_size=10, key=key).digest()
             return b32encode(digest).decode("ascii").lower()[:LENGTH]
 
         self.of = pseudonym
-        """`of(stream)`: its pseudonym, `LENGTH` characters."""
+        """Function from the name of a stream to its pseudonym of `LENGTH` characters."""
 
 
 def load_or_make_key(path: Path) -> bytes:
-    """The key in the file `path`, 16 to 64 bytes in hexadecimal; made, for its owner only, if there is none.
+    """Return the key in the file `path`, 16 to 64 bytes in hexadecimal; create it, readable only by its
+    owner, if there is none.
 
     Raises:
-        SettingsError: it cannot be read or made, holds no key, or anybody may read it.
+        SettingsError: it cannot be read or created, contains no key, or anybody may read it.
     """
     try:
         if not path.exists():
@@ -54,13 +56,13 @@ def load_or_make_key(path: Path) -> bytes:
             text = file.read(1024)
     except OSError as error:
         raise SettingsError(
-            f"no key for pseudonyms: {error.strerror}",
+            f"cannot read or create the key for pseudonyms: {error.strerror}",
             where=str(path),
-            hint="mend the rights of the file and of its folder, or name another with --set state=FOLDER",
+            hint="correct the permissions of the file and its folder, or set another: --set state=FOLDER",
         ) from error
     if mode & 0o007:
         raise SettingsError(
-            "anybody may read the key for pseudonyms", where=str(path), hint=f"chmod 600 {path}"
+            "the key for pseudonyms is readable by everybody", where=str(path), hint=f"chmod 600 {path}"
         )
     try:
         key = bytes.fromhex(text.decode("ascii"))
@@ -68,9 +70,9 @@ def load_or_make_key(path: Path) -> bytes:
         key = b""
     if not 16 <= len(key) <= 64:
         raise SettingsError(
-            "the file holds no key for pseudonyms",
+            "the file contains no key for pseudonyms",
             where=str(path),
-            hint="restore it: with another key every stream gets another name; or delete it to begin anew",
+            hint="restore it from a backup, or delete it: a new key gives every stream a new pseudonym",
         )
     return key
 
@@ -85,7 +87,7 @@ def _make_key(path: Path) -> None:
                 file.write(os.urandom(_KEY_BYTES).hex() + "\n")
                 file.flush()
                 os.fsync(file.fileno())
-            # Unlike a rename a link leaves the key of whoever was first.
+            # A link, unlike a rename, does not replace a key that another process has just created.
             try:
                 os.link(temporary, path)
             except FileExistsError:

@@ -51,13 +51,13 @@ class RedisSettings(Settings):
 
 
 class RedisSource:
-    """Entries of some streams, in their order. Its place is the id of the last entry of each.
+    """Reads the entries of Redis streams in their order. Its place is the id of the last entry of each.
 
     Args:
-        settings: see there.
-        library: the module redis.asyncio.
-        password: of the user.
-        tls: whom to trust; None: nothing is encrypted.
+        settings: settings of the Redis streams.
+        library: module redis.asyncio.
+        password: password of the user; None: no password.
+        tls: TLS context with the authorities to trust; None: no encryption.
     """
 
     name = "redis"
@@ -70,12 +70,12 @@ class RedisSource:
         self._library = library
         self._password = password
         self._tls = tls
-        self._client: Any = None  # its types cover both protocols and fit neither
+        self._client: Any = None  # the library's types fit neither of its two protocols
         self._last_ids: dict[str, str] = {}
 
     @classmethod
     def from_settings(cls, settings: RedisSettings) -> RedisSource:
-        """The source of `settings`, not yet open.
+        """Return the source of `settings`, not yet open.
 
         Raises:
             GenrayError: redis, the password or the authority is missing.
@@ -95,7 +95,7 @@ class RedisSource:
             ssl=settings.tls,
             socket_connect_timeout=10,
             socket_timeout=10,
-            # The feed tries again, and tells.
+            # No retries of the library: the feed reconnects and logs it.
             retry=import_extra("redis.asyncio.retry", extra="redis").Retry(
                 import_extra("redis.backoff", extra="redis").NoBackoff(), 0
             ),
@@ -121,7 +121,7 @@ class RedisSource:
             raise SourceLost(self._explain(error)) from error
         messages: list[bytes] = []
         for key, entries in answer:
-            # An entry without the field is handed on: the feed counts it as no message.
+            # An entry without the field is passed on as empty: the feed counts it as invalid.
             messages += [fields.get(FIELD, b"") for _, fields in entries]
             self._last_ids[key.decode("utf-8")] = entries[-1][0].decode("ascii")
         return messages
@@ -132,7 +132,7 @@ class RedisSource:
     async def close(self) -> None:
         client, self._client = self._client, None
         if client is not None:
-            with suppress(self._library.RedisError, OSError):  # it may be gone already
+            with suppress(self._library.RedisError, OSError):  # the connection may be lost already
                 await client.aclose()
 
     def _explain(self, error: Exception) -> str:
@@ -141,7 +141,8 @@ class RedisSource:
 
 
 def _trusting(context: ssl.SSLContext) -> type:
-    """Connections that trust whom `context` does; the library would trust those of the system as well."""
+    """Return a connection class that trusts only the authorities of `context`; the library's own class would
+    trust those of the system as well."""
     base: Any = import_extra("redis.asyncio.connection", extra="redis").SSLConnection
 
     def begin(self: Any, **options: Any) -> None:

@@ -1,4 +1,4 @@
-"""Recorded ECG as if it were live, for trying a monitor out and for measuring it."""
+"""Replay of recorded ECG as if it were live, to try the monitor and to measure it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from monitors.sources.message import Chunk
 from monitors.sources.pace import FIRST_CHUNK, ChunkPlace, Pace
 
 _LOG = logging.getLogger(__name__)
-_AHEAD = 10.0  # seconds of each stream that are read at once, at least
+_AHEAD = 10.0  # least seconds of a stream that are read at once
 _LONGEST_NAME = 120
 _WHERE = "source.path"
 
@@ -59,11 +59,11 @@ class ReplaySettings(Settings):
 
 
 class ReplaySource:
-    """Replays all records at once. The n-th chunk of a stream begins n chunks after `start`, whatever else
-    is replayed, so that a replay with the same `start` has the same times.
+    """Replays all records at the same time. The n-th chunk of a stream begins n chunks after `start`,
+    whatever else is replayed, so that a replay with the same `start` has the same times.
 
     Attributes:
-        unreadable: why records were left out, each once; the texts name files, so they are not logged.
+        unreadable: errors of the records that were left out; their texts name files, so they are not logged.
     """
 
     name = "replay"
@@ -75,11 +75,11 @@ class ReplaySource:
 
     @property
     def left_out(self) -> Sequence[str]:
-        """Records that cannot be read, or not to their end, and why."""
+        """Errors of the records that cannot be read, or not to their end."""
         return [str(error) for error in self.unreadable]
 
     async def open(self, resume: Mapping[str, Any] | None) -> None:
-        """Open the records; those that cannot be read are left out.
+        """Open the records; leave out those that cannot be read.
 
         Raises:
             DataError: there are no records, or none can be read.
@@ -101,10 +101,10 @@ class ReplaySource:
         )
 
     async def next(self) -> list[Chunk]:
-        """The chunks that are due.
+        """Wait until chunks are due, and return them.
 
         Raises:
-            EndOfSource: all records are over.
+            EndOfSource: all records have ended.
         """
         replay = self._replay
         assert replay is not None
@@ -122,8 +122,8 @@ class ReplaySource:
                 return chunks
 
     def snapshot(self) -> Mapping[str, Any]:
-        """The chunk and stream that come next, and the time of the first sample. Streams are named by their
-        files, which may name patients: so it has a number, and a checksum of all names."""
+        """Return the next chunk and stream, and the time of the first sample. The stream is a number with a
+        checksum of all names, as streams are named after files, which may name patients."""
         if self._replay is None:
             return {}
         place = self._replay.pace.place
@@ -135,7 +135,7 @@ class ReplaySource:
         }
 
     async def close(self) -> None:
-        """Let go of the records."""
+        """Close the records."""
         self._replay = None
 
     def _open_streams(self) -> list[RecordStream]:
@@ -154,7 +154,7 @@ class ReplaySource:
             raise _nothing_readable(self.unreadable)
         if self.unreadable:
             _LOG.warning(
-                "%d of %d records cannot be read and are left out", len(self.unreadable), len(listed.paths)
+                "%d of %d records cannot be read and were left out", len(self.unreadable), len(listed.paths)
             )
         named = list(records.items())
         streams = []
@@ -166,17 +166,17 @@ class ReplaySource:
         return streams
 
     def _keep(self, read: _Read) -> None:
-        """Give a stream the samples that were read for it, or end it."""
+        """Store the samples that were read for a stream, or end the stream after an error."""
         if isinstance(read.result, DataError):
             read.stream.broken = True
             self.unreadable.append(read.result)
-            _LOG.warning("a record cannot be read any more; its stream ends")
+            _LOG.warning("a record cannot be read to its end; its stream stops")
         else:
             read.stream.held = read.result
 
 
 def check_replayable(settings: ReplaySettings) -> None:
-    """Find out, before anything starts, that nothing can be replayed.
+    """Check that at least one record can be replayed.
 
     Raises:
         DataError: there are no records, or none can be read.
@@ -198,7 +198,7 @@ class _Replay:
 
     Attributes:
         names: checksum of the names of all streams.
-        start: unix time of the first sample.
+        start: unix time of the first sample, seconds.
     """
 
     streams: list[RecordStream]
@@ -208,36 +208,36 @@ class _Replay:
 
     @property
     def is_over(self) -> bool:
-        """Whether there is nothing to come in any stream."""
+        """Whether all streams have ended."""
         number = self.pace.place.chunk
         return all(stream.is_over(number) for stream in self.streams)
 
     def wanted(self, places: Sequence[ChunkPlace]) -> list[_Wanted]:
-        """The chunks that exist at `places`."""
+        """Return the chunks that exist at `places`."""
         wanted = [_Wanted(self.streams[place.stream], place.chunk) for place in places]
         return [each for each in wanted if not each.stream.is_over(each.number)]
 
 
 class _HeldSamples(NamedTuple):
-    """Samples that were read ahead: number of the first, counting on when the record begins again; and they,
-    (samples, leads)."""
+    """Samples that were read ahead, (samples, leads), and the number of the first one, which counts on when
+    the record starts again."""
 
     first: int
     samples: NDArray[np.int16]
 
 
 class RecordStream:
-    """A record under a name, with the samples that were read ahead.
+    """Stream of a record, with the samples that were read ahead.
 
     Args:
-        number: of the stream among all.
-        name: of the stream.
-        record: that is replayed.
-        settings: of the replay.
+        number: number of the stream among all.
+        name: name of the stream.
+        record: record that is replayed.
+        settings: settings of the replay.
 
     Attributes:
-        held: the samples that were read ahead.
-        broken: whether it could not be read any more.
+        held: samples that were read ahead.
+        broken: whether the rest of the record cannot be read.
     """
 
     def __init__(self, number: int, name: str, record: EcgRecord, settings: ReplaySettings) -> None:
@@ -247,22 +247,22 @@ class RecordStream:
         self.broken = False
         self._seconds = settings.chunk_seconds
         self._end = math.inf if settings.loop else record.samples
-        # Streams take turns in reading, so that no second has all the work.
+        # Streams read at different times, so that the work is spread evenly.
         self._ahead = max(1, math.ceil(_AHEAD / self._seconds))
         self._turn = number % self._ahead
 
     def is_over(self, number: int) -> bool:
-        """Whether there is no chunk `number`."""
+        """Whether the stream has ended before chunk `number`."""
         return self.broken or self._bounds(number)[0] >= self._end
 
     def holds(self, number: int) -> bool:
-        """Whether the samples of chunk `number` were read."""
+        """Whether the samples of chunk `number` were read ahead."""
         first, samples = self.held
         start, stop = self._bounds(number)
         return first <= start and stop <= first + len(samples)
 
     def read(self, number: int) -> _HeldSamples:
-        """The samples of chunk `number` and some after it."""
+        """Read the samples of chunk `number` and some after it."""
         start, _ = self._bounds(number)
         _, stop = self._bounds(number + self._ahead - 1 - (number + self._turn) % self._ahead)
         parts = []
@@ -273,7 +273,7 @@ class RecordStream:
         return _HeldSamples(start, np.concatenate(parts))
 
     def chunk(self, number: int, begin: float) -> Chunk:
-        """Chunk `number` of a replay whose first sample has the unix time `begin`."""
+        """Return chunk `number` of a replay whose first sample has the unix time `begin`."""
         record = self.record
         first, samples = self.held
         start, stop = self._bounds(number)
@@ -300,14 +300,14 @@ class _Wanted(NamedTuple):
 
 
 class _Read(NamedTuple):
-    """What came of reading ahead for a stream."""
+    """Result of reading ahead for a stream."""
 
     stream: RecordStream
     result: _HeldSamples | DataError
 
 
 def _read_ahead(wanted: Sequence[_Wanted]) -> list[_Read]:
-    """Read for the streams that do not hold their chunk."""
+    """Read ahead for the streams whose chunk was not read yet."""
     read: dict[RecordStream, _HeldSamples | DataError] = {}
     for stream, number in wanted:
         if stream not in read and not stream.holds(number):
@@ -319,7 +319,7 @@ def _read_ahead(wanted: Sequence[_Wanted]) -> list[_Read]:
 
 
 class _ListedRecords(NamedTuple):
-    """What the settings name, and the records that are there."""
+    """Root that the settings name, and the paths of its records."""
 
     root: Path
     paths: list[Path]
@@ -328,28 +328,34 @@ class _ListedRecords(NamedTuple):
 def _list_records(settings: ReplaySettings) -> _ListedRecords:
     path = settings.path
     if "://" in path:
-        raise DataError(f"only local records are replayed, not {path}", where=_WHERE, hint="copy them first")
+        raise DataError(
+            f"only local records can be replayed, not {path}",
+            where=_WHERE,
+            hint="copy the records to this machine first",
+        )
     root = Path(path).expanduser()
     if root.is_dir():
         if paths := find_records(root):
             return _ListedRecords(root, paths)
-        hint = "it needs .hea, .edf, .bdf or .csv files"
-        raise DataError(f"there are no records in the folder {path}", where=_WHERE, hint=hint)
-    # Records of WFDB are named without a suffix.
+        hint = "set it to a folder with .hea, .edf, .bdf or .csv files"
+        raise DataError(f"no records in the folder {path}", where=_WHERE, hint=hint)
+    # WFDB records are named without a suffix.
     if root.exists() or root.with_name(f"{root.name}.hea").exists():
         return _ListedRecords(root, [root])
-    raise DataError(f"{path} does not exist", where=_WHERE, hint="give a record, or a folder of records")
+    raise DataError(
+        f"{path} does not exist", where=_WHERE, hint="set it to a record or to a folder of records"
+    )
 
 
 def _nothing_readable(errors: Sequence[DataError]) -> DataError:
-    """That none of the records can be read, by the first."""
+    """Return the error for no readable record: that of the first, with the number of the others."""
     first = errors[0]
     more = f" (and {len(errors) - 1} more cannot be read)" if len(errors) > 1 else ""
     return DataError(first.what + more, where=first.where, hint=first.hint)
 
 
 def _checksum(streams: Sequence[RecordStream]) -> str:
-    """Of the names of all streams."""
+    """Return a checksum of the names of all streams."""
     names = "\n".join(stream.name for stream in streams)
     return blake2b(names.encode(errors="surrogatepass"), digest_size=8).hexdigest()
 

@@ -15,8 +15,8 @@ from monitors.sources.base import SourceLost
 from monitors.sources.connection import explain_connection_failure, read_password, tls_context
 
 MAX_MESSAGE: Final = 4 * 2**20
-"""Bytes of a message: one beyond this ends the connection, one that is only too large for the wire format is
-counted, and other streams go on."""
+"""Most bytes of a message. A longer one closes the connection; one that is only too large for the wire format
+is counted, and the other streams continue."""
 
 
 class WebSocketSettings(Settings):
@@ -39,18 +39,18 @@ class WebSocketSettings(Settings):
     @classmethod
     def _leads_somewhere(cls, url: str) -> str:
         parts = urlsplit(url)
-        if not parts.hostname or parts.port == 0:  # a port that is none raises ValueError itself
-            raise ValueError("a URL names a server: ws://host:port/path")
+        if not parts.hostname or parts.port == 0:  # any other invalid port raises ValueError itself
+            raise ValueError("the URL needs a server: ws://host:port/path")
         return url
 
 
 class WebSocketSource:
-    """What one server sends. It keeps no place: what is sent while it is away is lost.
+    """Reads the messages of one server. It has no place: messages sent while it is disconnected are lost.
 
     Args:
-        settings: see there.
-        token: that is sent; None: none is.
-        tls: as aiohttp takes it: whom to trust, or True where nothing is encrypted.
+        settings: settings of the server.
+        token: bearer token; None: no token is sent.
+        tls: value for aiohttp: TLS context with the authorities to trust, or True without encryption.
     """
 
     name = "websocket"
@@ -65,7 +65,7 @@ class WebSocketSource:
 
     @classmethod
     def from_settings(cls, settings: WebSocketSettings) -> WebSocketSource:
-        """The source of `settings`, not yet open.
+        """Return the source of `settings`, not yet open.
 
         Raises:
             GenrayError: the token or the authority is missing.
@@ -82,8 +82,8 @@ class WebSocketSource:
                 self._settings.url, headers=headers, heartbeat=20, max_msg_size=MAX_MESSAGE, ssl=self._tls
             )
         except aiohttp.WSServerHandshakeError as error:
-            # Its text shows the URL, and a URL may hold a token.
-            raise SourceLost(f"the server answers {error.status}") from None
+            # Without its text, which shows the URL, and a URL may contain a token.
+            raise SourceLost(f"the server answered with HTTP status {error.status}") from None
         except (aiohttp.ClientError, OSError) as error:
             url = urlsplit(self._settings.url)
             port = url.port or (443 if url.scheme == "wss" else 80)
@@ -99,8 +99,8 @@ class WebSocketSource:
         if message.type is aiohttp.WSMsgType.BINARY:
             return [message.data]
         if message.type is aiohttp.WSMsgType.TEXT:
-            return [b""]  # counted as no message
-        raise SourceLost(f"the server closed the connection ({self._socket.close_code})")
+            return [b""]  # counted as an invalid message
+        raise SourceLost(f"the server closed the connection (close code {self._socket.close_code})")
 
     def snapshot(self) -> Mapping[str, Any]:
         return {}

@@ -117,8 +117,8 @@ def test_what_cannot_work_is_refused(
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
-        ({}, "there are no records in the folder"),
-        ({"notes.txt": "of a patient"}, "there are no records in the folder"),
+        ({}, "no records in the folder"),
+        ({"notes.txt": "of a patient"}, "no records in the folder"),
         ({"a.csv": "".join(["time,II\n", *(f"{4 * n},0\n" for n in range(999))])}, "holds milliseconds"),
         ({"a.csv": "time,II\n2024-01-01T00:00:00,0\n0,0\n", "b.csv": ""}, "and 1 more cannot be read"),
     ],

@@ -185,7 +185,7 @@ def test_the_newest_are_shown_and_all_are_counted(state: Path) -> None:
     result = genray("alarms", "--state", str(state), "--limit", "2")
     assert len(result.stdout.splitlines()) == 5
     assert "alarms 5," in result.stdout
-    assert "3 more: --limit 5 shows all" in result.stderr
+    assert "3 more alarms: show all with --limit 5" in result.stderr
 
 
 def test_a_stream_is_found_by_its_name_or_its_pseudonym(state: Path) -> None:
@@ -196,9 +196,9 @@ def test_a_stream_is_found_by_its_name_or_its_pseudonym(state: Path) -> None:
         assert [each["stream"] for each in output["alarms"]] == [pseudonym]
     unknown = genray("alarms", "--state", str(state), "--stream", "bed-8")
     assert unknown.stdout == "no alarms\n"
-    assert "knows no stream bed-8" in unknown.stderr
+    assert "contains no stream bed-8" in unknown.stderr
     quiet = genray("alarms", "--state", str(state), "--stream", "bed-7", "--kind", "behind")
-    assert "knows no stream" not in quiet.stderr
+    assert "contains no stream" not in quiet.stderr
 
 
 def test_since_takes_lengths_of_time(state: Path) -> None:
@@ -222,12 +222,12 @@ def test_nothing_recorded_is_no_error(state: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        (["--since", "8"], "is no length of time"),
-        (["--since", "-1h"], "is no length of time"),
-        (["--since", "0h"], "is no length of time"),
-        (["--since", "8h "], "is no length of time"),
+        (["--since", "8"], "is not a duration"),
+        (["--since", "-1h"], "is not a duration"),
+        (["--since", "0h"], "is not a duration"),
+        (["--since", "8h "], "is not a duration"),
         (["--kind", "asystol"], "asystole, bradycardia"),
-        (["--json", "--csv"], "exclude each other"),
+        (["--json", "--csv"], "cannot be used together"),
         (["--stream", "\udcff"], "is not UTF-8"),
     ],
 )
@@ -288,7 +288,7 @@ def test_a_key_that_is_not_there_is_not_made(state: Path) -> None:
     before = sorted(os.listdir(state))
     result = genray("names", "bed-7", "--state", str(state))
     assert result.exit_code == 2
-    assert "there is no key" in result.stderr
+    assert "no key for pseudonyms found" in result.stderr
     assert genray("alarms", "--stream", "bed-1", "--state", str(state)).exit_code == 0
     assert sorted(os.listdir(state)) == before
 

@@ -105,7 +105,7 @@ def test_without_annotations_peaks_are_detected_and_nobody_knows_their_classes(t
 
 def test_a_record_without_the_lead_says_which_it_has(tmp_path: Path) -> None:
     write_record(tmp_path, "a", "NN")
-    with pytest.raises(DataError, match="none of the leads II, but MLII, V1"):
+    with pytest.raises(DataError, match="none of the leads II; its leads are MLII, V1"):
         read(tmp_path / "a.hea", leads=("II",))
 
 
@@ -140,7 +140,7 @@ def test_it_says_what_a_beat_is() -> None:
 def test_of_rows_of_a_table_nobody_knows_what_a_beat_is() -> None:
     takes = BeatPreprocessing(samples=64, normalisation="zscore")
     assert takes.window is None
-    with pytest.raises(BundleMismatch, match="rows of a table"):
+    with pytest.raises(BundleMismatch, match="beats of a table"):
         _ = takes.beat_settings
 
 

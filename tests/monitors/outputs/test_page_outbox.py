@@ -53,9 +53,9 @@ def test_more_alarms_than_may_wait_end_it() -> None:
     outbox.put_urgent(bytes(60))
     assert next_piece(outbox) == bytes(60)
     outbox.put_urgent(bytes(60))
-    assert not outbox.hopeless, "what was taken makes room"
+    assert not outbox.closed, "what was taken makes room"
     outbox.put_urgent(bytes(60))
-    assert outbox.hopeless
+    assert outbox.closed
     assert next_piece(outbox) == b""
 
 

@@ -27,7 +27,7 @@ def resumed(
     beat_model: BeatModel, alarms: Sequence[Transition] = (), states: Mapping[str, bytes] | None = None
 ) -> Ward:
     """A ward that goes on with `alarms` and `states`."""
-    return Ward(settings(), beat_model, resumption=Resumption.from_kept(alarms, states))
+    return Ward(settings(), beat_model, resumption=Resumption.from_saved(alarms, states))
 
 
 def changes(ward: Ward, sent: Sequence[Chunk]) -> list[tuple[str, str, float]]:

@@ -100,7 +100,7 @@ def test_a_bundle_of_rows_of_a_table_is_refused(beat_bundle: Path) -> None:
     bundle = load_bundle(beat_bundle)
     takes = bundle.manifest.beats.model_copy(update={"before": None, "after": None})
     manifest = bundle.manifest.model_copy(update={"stored": takes})
-    with pytest.raises(BundleMismatch, match="rows of a table") as refused:
+    with pytest.raises(BundleMismatch, match="beats of a table") as refused:
         BeatModel.from_bundle(replace(bundle, manifest=manifest))
     assert "train on records" in str(refused.value.hint)
     assert str(bundle.path) in str(refused.value.where)

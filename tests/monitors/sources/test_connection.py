@@ -53,7 +53,7 @@ def test_a_password_comes_from_the_environment_alone(monkeypatch: pytest.MonkeyP
 def test_an_authority_that_cannot_be_read_is_said_before_anything_starts(tmp_path: Path) -> None:
     (tmp_path / "empty.pem").write_text("")
     for name in ("empty.pem", "missing.pem"):
-        with pytest.raises(SettingsError, match="no authority to trust"):
+        with pytest.raises(SettingsError, match="cannot read the certificate authority"):
             tls_context(str(tmp_path / name))
     assert tls_context(None).check_hostname
 
@@ -78,7 +78,7 @@ def test_a_port_where_nobody_listens_is_named(kind: str, monkeypatch: pytest.Mon
         with pytest.raises(SourceLost) as refused:
             await source.open(None)
         await source.close()
-        assert str(refused.value) == f"127.0.0.1:{port} refuses the connection: nothing listens there"
+        assert str(refused.value) == f"127.0.0.1:{port}: connection refused, nothing listens on this port"
 
     asyncio.run(main())
 
@@ -89,6 +89,6 @@ def test_a_host_that_is_not_known_is_named_whatever_the_error_is_wrapped_in() ->
         socket.getaddrinfo("not a host", 1)
     except OSError as error:
         wrapped.__context__ = error
-    assert explain_connection_failure(wrapped, "not a host", 1) == "not a host:1: the host is not known"
-    assert explain_connection_failure(TimeoutError(), "bed", 1) == "bed:1 does not answer"
+    assert explain_connection_failure(wrapped, "not a host", 1) == "not a host:1: unknown host name"
+    assert explain_connection_failure(TimeoutError(), "bed", 1) == "bed:1: no answer within the time limit"
     assert explain_connection_failure(ValueError(SECRET), "bed", 1) is None

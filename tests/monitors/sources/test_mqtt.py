@@ -137,7 +137,7 @@ def test_a_subscription_that_is_refused_is_no_connection() -> None:
         broker = await asyncio.start_server(refuse, "127.0.0.1", 0)
         async with broker:
             source = MqttSource.from_settings(MqttSettings(port=broker.sockets[0].getsockname()[1]))
-            with pytest.raises(SourceLost, match="the subscription is refused"):
+            with pytest.raises(SourceLost, match="the broker refused the subscription"):
                 await source.open(None)
             await source.close()
             await gone.wait()

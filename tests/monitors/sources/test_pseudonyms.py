@@ -42,12 +42,12 @@ def test_a_file_that_holds_no_key_is_refused_and_left_alone(tmp_path: Path, cont
     path = tmp_path / "pseudonyms.key"
     path.write_bytes(content)
     path.chmod(0o600)
-    with pytest.raises(SettingsError, match="holds no key"):
+    with pytest.raises(SettingsError, match="contains no key"):
         load_or_make_key(path)
     assert path.read_bytes() == content
 
 
 def test_a_key_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(SettingsError, match="no key for pseudonyms"):
+    with pytest.raises(SettingsError, match="cannot read or create the key for pseudonyms"):
         load_or_make_key(tmp_path / "file" / "key")

@@ -135,6 +135,6 @@ def test_the_token_is_sent_but_never_logged(
 
     asyncio.run(main())
     assert seen[0] == "Bearer s3cret"
-    assert "the server answers 403" in caplog.text
+    assert "the server answered with HTTP status 403" in caplog.text
     assert "s3cret" not in caplog.text
     assert "hidden" not in caplog.text

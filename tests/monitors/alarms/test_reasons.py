@@ -1,0 +1,23 @@
+"""The reason of an alarm names the measured value and its limit."""
+
+from __future__ import annotations
+
+from monitors.alarms.reasons import Measurement, measurement
+
+
+def test_a_value_has_its_unit_and_the_limit_of_its_priority() -> None:
+    why = {"measured": {"heart_rate": 28.4}, "limits": {"medium": 40.0, "high": 30.0}}
+    high = Measurement(28.4, "/min", 30.0, "heart rate 28/min; limit 30/min")
+    assert measurement("bradycardia", "high", why) == high
+    assert measurement("bradycardia", "low", why).limit == 40.0
+
+
+def test_leads_are_named() -> None:
+    text = "II, V5: electrode off, flat line or saturated"
+    assert measurement("lead-off", "low", {"measured": {"off": ("II", "V5")}}).text == text
+
+
+def test_without_a_value_there_is_no_reason() -> None:
+    for why in ({}, {"measured": None}, {"measured": {"silence": True}}, {"measured": {"silence": 1e300}}):
+        assert measurement("asystole", "high", why) == Measurement()
+    assert measurement("unknown", "high", {"measured": {"silence": 5.0}}) == Measurement()
