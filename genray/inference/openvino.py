@@ -74,12 +74,12 @@ def quantize(
 ) -> Any:
     """Convert `network` to an `openvino.Model` whose convolutions compute with 8 bits.
 
-    Static quantisation after training (Jacob et al. 2018, section 3; Krishnamoorthi 2018): weights per
-    output channel, symmetric, to their largest value; features per tensor, to their extremes in the samples
-    (0.9999 quantiles were 0.002 dB better on more images of the same kind, and 8 dB worse on hard edges).
-    Sums between layers are not quantised, nor are the first and the last of more than four layers, which
-    would lose
-    most quality, nor linear maps: OpenVINO 2026.4 gives wrong results for two in a row at some batch sizes.
+    Static quantisation after training (Jacob et al. 2018, section 3; Krishnamoorthi 2018): weights per output
+    channel, symmetric, to their largest value; features per tensor, to their extremes in the samples (0.9999
+    quantiles were 0.002 dB better on more images of the same kind, and 8 dB worse on hard edges). Sums
+    between layers are not quantised, nor are the first and the last of more than four layers, which would
+    lose most quality, nor linear maps: OpenVINO 2026.4 gives wrong results for two in a row at some batch
+    sizes.
 
     Args:
         network: in evaluation mode, on the CPU.

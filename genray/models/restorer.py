@@ -24,9 +24,8 @@ from genray.settings.base import Settings
 class Restorer(nn.Module, ABC):
     """Base of restoration networks: damaged images (N, C, H, W), nominally in [0, 1] -> restored ones.
 
-    Outputs are not clamped to [0, 1], as training needs the gradients beyond. Height and width are free,
-    down to
-    one pixel: images are padded for `restore`, and the result is cropped.
+    Outputs are not clamped to [0, 1], as training needs the gradients beyond. Height and width are free, down
+    to one pixel: images are padded for `restore`, and the result is cropped.
 
     Args:
         channels: channels of the images, 1 for gray and 3 for colour; no others are accepted.

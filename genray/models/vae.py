@@ -95,8 +95,7 @@ class VariationalAutoencoder(Autoencoder):
 
     def interpolate(self, first: torch.Tensor, second: torch.Tensor, steps: int) -> torch.Tensor:
         """Interpolate from `first` to `second`, each (N, C, H, W), along the straight line between their
-        codes:
-        (N, steps, C, H, W), whose first and last images are the reconstructions of the two."""
+        codes: (N, steps, C, H, W), whose first and last images are the reconstructions of the two."""
         start, end = self.encode(first), self.encode(second)
         share = torch.linspace(0.0, 1.0, steps, device=start.device, dtype=start.dtype)[None, :, None]
         codes = torch.lerp(start[:, None], end[:, None], share)

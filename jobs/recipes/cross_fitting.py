@@ -115,8 +115,7 @@ class CrossFit:
         self, samples: NDArray[np.float32], folds: Sequence[NDArray[np.int64]], work: FollowUp
     ) -> NDArray[np.float64]:
         """Return the errors of `samples` (N, ...), (N,), each by the network of its fold. The run stores the
-        errors
-        of each fold: it is not trained again after a stop, nor for another kind of threshold.
+        errors of each fold: it is not trained again after a stop, nor for another kind of threshold.
 
         Raises:
             Interrupted: a stop was requested.

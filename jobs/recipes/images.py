@@ -135,7 +135,7 @@ class ImageRecipe(Recipe[S]):
         return image_set
 
     def variant(self) -> Variant:
-        """How a training sample is made of an image."""
+        """Return how a training sample is made of an image."""
         return Variant(whole_image)
 
     def prepare_held_out(self, image: Pixels, part: Part, index: int) -> Sample:

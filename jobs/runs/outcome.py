@@ -77,7 +77,7 @@ class TrainingOutcome:
     epochs: int
 
     def as_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return {
             "target": self.target,
             "name": self.name,

@@ -36,7 +36,7 @@ class SweepOutcome:
     trials: Sequence[TrialResult]
 
     def as_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         best = self.best
         return {
             "target": "sweep",

@@ -66,7 +66,7 @@ class TrialResult:
     reason: str | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return asdict(self)
 
 

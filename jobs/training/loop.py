@@ -61,8 +61,8 @@ class EpochSize:
         return self.steps * self.step
 
     def total_steps(self, position: Position, epochs: int) -> int:
-        """The steps of the whole training, of which `position.step` are done. After an elastic change steps
-        are of another size: those to come are counted, not those done."""
+        """Return the steps of the whole training, of which `position.step` are done. After an elastic change
+        steps have another size: the sum is of the steps that were taken and of those still to come."""
         to_come = (self.samples - position.taken) // self.step
         to_come += (epochs - position.epoch - 1) * self.steps
         return position.step + max(0, to_come)

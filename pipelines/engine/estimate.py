@@ -60,7 +60,7 @@ class Estimate:
     hours_with_them: float
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain JSON values."""
         return asdict(self)
 
     def rows(self, hours: float) -> Iterator[tuple[str, str]]:

@@ -44,7 +44,7 @@ class PassOutcome:
     rates: PassRates
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain JSON values."""
         return {
             "images": self.images,
             "changed": self.changed,
@@ -76,7 +76,7 @@ class BulkOutcome:
     report: str
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain JSON values."""
         return {
             "target": self.target,
             "run": self.run,
@@ -87,7 +87,7 @@ class BulkOutcome:
         }
 
     def rows(self) -> Iterator[tuple[str, str]]:
-        """Names and values for the terminal."""
+        """Return names and values for the terminal."""
         summary = self.summary
         rates = self.this_pass.rates
         counts = [("total", summary.total), *((name, summary.status[name]) for name in STATUSES)]

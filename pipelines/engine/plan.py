@@ -116,8 +116,8 @@ class InputListing:
 
 def output_name(path: str, settings: WriteSettings) -> str:
     """Return the name of the output of the input `path`: the same name, with the suffix of the format
-    appended if
-    the format differs: a.jpg becomes a.jpg.png. No two inputs get the same output, whatever is added later.
+    appended if the format differs: a.jpg becomes a.jpg.png. No two inputs get the same output, whatever is
+    added later.
     """
     if settings.format == "same":
         return path

@@ -90,7 +90,7 @@ class RunHeader:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain JSON values."""
         return {
             "format": _FORMAT,
             "target": self.target,

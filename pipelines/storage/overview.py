@@ -51,7 +51,7 @@ class RunOverview:
         return None if planned is None else max(0, planned - self.last.rows)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values, for `genray ledger --json`."""
+        """Return plain JSON values, for `genray ledger --json`."""
         return {
             "run": self.location,
             **{name: self.header.get(name) for name in ("target", "settings", "passes")},

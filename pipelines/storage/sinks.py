@@ -40,8 +40,7 @@ class Sink(Protocol):
 
     def put(self, path: str, data: bytes, source: str = "") -> str:
         """Store the encoded image `data`, made from the input `source` (default: the same path); returns its
-        location:
-        `path`, under the root or in a part.
+        location: `path`, under the root or in a part.
 
         Raises:
             BadImage: with reason unwritable, for a path outside of the root.

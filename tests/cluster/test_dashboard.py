@@ -34,10 +34,10 @@ def test_an_address_becomes_the_dashboard_s_url(given: str, url: str) -> None:
     ("given", "says"),
     [
         ("ray://head:10001", "http://head:8265"),
-        ("ssh://head", "not an address of a Ray cluster"),
+        ("ssh://head", "are not of Ray clusters"),
         ("head:port", "is not an address"),
         ("http://", "is not an address"),
-        ("127.0.0.1:6379", "cannot be asked for its dashboard"),
+        ("127.0.0.1:6379", "does not answer the request for its dashboard"),
     ],
 )
 def test_an_address_of_another_kind_is_refused(given: str, says: str) -> None:

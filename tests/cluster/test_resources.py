@@ -49,7 +49,7 @@ def test_a_request_that_fits_is_let_through() -> None:
 
 def test_more_workers_than_cpus_are_refused_with_the_numbers_that_fit() -> None:
     error = refusal(machine(4), workers=(5, 5))
-    assert error.what == "5 workers with 1 CPU each do not fit: there are 4"
+    assert error.what == "5 workers with 1 CPU each do not fit, as there are 4"
     assert error.where == "loop.workers"
     assert error.hint is not None
     assert error.hint.startswith("set loop.workers to at most 4, or set loop.cpus_per_worker to at most 0.8")
@@ -58,7 +58,9 @@ def test_more_workers_than_cpus_are_refused_with_the_numbers_that_fit() -> None:
 def test_workers_that_leave_no_cpu_for_the_data_are_refused() -> None:
     # Ray would wait for ever here, without a word.
     error = refusal(machine(2), data_cpus=1.0)
-    assert error.what == "2 workers with 1 CPU each do not fit: there are 2, and reading the data takes 1 CPU"
+    assert (
+        error.what == "2 workers with 1 CPU each do not fit, as there are 2, and reading the data takes 1 CPU"
+    )
     assert error.hint is not None
     assert "loop.workers to at most 1" in error.hint
     assert "loop.cpus_per_worker to at most 0.5" in error.hint

@@ -179,20 +179,20 @@ def test_an_unknown_job_is_refused_and_the_nearest_is_named_first(jobs: Jobs, do
             ask(wrong)
         assert wrong in caught.value.what
         assert caught.value.hint is not None
-        assert caught.value.hint.startswith(f"there are: {done.id}")
+        assert caught.value.hint.startswith(f"jobs: {done.id}")
 
 
 def test_a_wrong_or_missing_token_is_refused_with_where_to_put_it(
     head: Any, client_env: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", "not-the-token")
-    with pytest.raises(ClusterError, match="wants another token") as caught:
+    with pytest.raises(ClusterError, match="does not accept the token") as caught:
         Jobs.connect(head.address)
     assert "RAY_AUTH_TOKEN_PATH" in str(caught.value)
     monkeypatch.delenv("RAY_AUTH_TOKEN")
     monkeypatch.delenv("RAY_AUTH_TOKEN_PATH")
     monkeypatch.setenv("HOME", str(tmp_path))
-    with pytest.raises(ClusterError, match="wants a token, and there is none"):
+    with pytest.raises(ClusterError, match="requires a token, but none is set"):
         Jobs.connect(head.address)
 
 
@@ -232,7 +232,7 @@ def test_the_gcs_s_port_is_refused_as_not_the_dashboard(head: Any) -> None:
 @pytest.mark.parametrize(
     ("status", "body", "says"),
     [
-        (200, b'{"ray_version": "2.9.3"}', "the cluster runs Ray 2.9.3, and genray needs 2."),
+        (200, b'{"ray_version": "2.9.3"}', "the cluster runs Ray 2.9.3, but genray needs 2."),
         (200, b"<html>", "not the dashboard of a Ray cluster: its answer is not Ray's"),
         (404, b"", "not the dashboard of a Ray cluster: it answers 404"),
     ],

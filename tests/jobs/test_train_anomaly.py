@@ -73,7 +73,7 @@ def test_one_class_of_a_labelled_set_without_a_split_can_be_normal(submit: Submi
     assert data["train"] + data["val"] < 31, "normal images alone are trained on"
     assert data["test"] > 6, "anomalies and normal images are judged"
     assert 0 <= outcome["metrics"]["auroc"] <= 1
-    with pytest.raises(DataError, match="no class is called three; there are: one, two"):
+    with pytest.raises(DataError, match="no class is called three; classes: one, two"):
         submit("train-anomaly", "b", f"data.path={tmp_path / 'set'}", "data.normal=[three]")
 
 

@@ -110,7 +110,7 @@ def test_bm3d_is_scored_on_the_same_noise(submit: Submit, photos: Path) -> None:
 
 
 def test_bm3d_needs_noise_of_one_known_strength() -> None:
-    with pytest.raises(SettingsError, match="bm3d is told the noise's strength"):
+    with pytest.raises(SettingsError, match="bm3d needs the strength of the noise"):
         settings("eval.baselines=[bm3d]", "noise.sigma=[0,50]")
     with pytest.raises(SettingsError, match="white"):
         settings("eval.baselines=[bm3d]", "noise.sigma=25", "noise.correlation=1")

@@ -46,7 +46,7 @@ def test_decompressed_images_are_those_whose_error_compress_recorded(
 def test_codes_of_another_bundle_are_refused(
     compressed: Path, bulk: Bulk, bundle_of: Callable[[str], Path]
 ) -> None:
-    with pytest.raises(DataError, match="of another bundle"):
+    with pytest.raises(DataError, match="made by another bundle"):
         bulk("decompress", f"input={compressed}", f"bundle={_other(bundle_of('autoencoder'))}")
 
 

@@ -76,7 +76,7 @@ def test_it_says_what_was_done_and_what_to_do_next(root: Path) -> None:
     printed = lines(shown(root))
     assert printed["target"] == "denoise"
     assert printed["bundle"] == "runs/first/bundle"
-    assert printed["begun"] == "2025-03-01 12:00:00 UTC"
+    assert printed["started"] == "2025-03-01 12:00:00 UTC"
     assert [printed[name] for name in ("images", "done", "skipped", "failed", "left")] == [
         "5",
         "3",
@@ -157,7 +157,7 @@ def test_a_run_that_only_begins_is_shown(tmp_path: Path) -> None:
     write_header(tmp_path, header(started))
     printed = lines(shown(tmp_path))
     assert printed["images"] == "0"
-    assert "not known" in printed["left"]
+    assert "unknown until" in printed["left"]
 
 
 @pytest.mark.parametrize("damage", ["", "[]", '{"form', "\x00"])

@@ -68,7 +68,7 @@ def test_numbers_far_from_the_sample_are_kept(far: float) -> None:
 def test_numbers_that_cannot_be_coded_are_refused(bad: float) -> None:
     new = codes(3)
     new[2, 0] = bad
-    with pytest.raises(ValueError, match="code 2 holds"):
+    with pytest.raises(ValueError, match="code 2 contains"):
         codec().encode(new)
 
 

@@ -149,7 +149,7 @@ def test_a_network_that_looks_at_the_whole_image_has_no_radius() -> None:
 
 
 def test_what_cannot_be_tiled_is_refused() -> None:
-    with pytest.raises(ValueError, match="can overlap by 0 to 56, not 60"):
+    with pytest.raises(ValueError, match="can overlap by 0 to 56 pixels, not 60"):
         run_in_tiles(lambda tiles: tiles, image(100, 100), tile=64, overlap=60, multiple=8)
     with pytest.raises(ValueError, match="cannot be tiled"):
         run_in_tiles(lambda tiles: tiles[:, ::2], image(100, 100), tile=64, overlap=0)

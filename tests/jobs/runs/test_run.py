@@ -23,7 +23,7 @@ def test_a_run_without_a_name_is_named_by_target_and_time(tmp_path: Path) -> Non
 @pytest.mark.parametrize("name", ["../out", "a/b", "", ".hidden", "x" * 101, "a b"])
 def test_a_name_is_a_plain_folder_name(tmp_path: Path, name: str) -> None:
     if name:
-        with pytest.raises(RunError, match="cannot be called"):
+        with pytest.raises(RunError, match="cannot be the name of a run"):
             Run.named(str(tmp_path), name, "t")
     else:
         assert Run.named(str(tmp_path), name, "t").name.startswith("t-")

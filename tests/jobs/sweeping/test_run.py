@@ -42,7 +42,7 @@ def test_trials_are_runs_that_are_compared_and_one_may_fail(
     assert capfd.readouterr().out == "", "standard output is for the outcome"
     good, bad = outcome["trials"]
     assert (good["status"], bad["status"]) == ("finished", "failed")
-    assert "the loss exploded at step 1" in bad["reason"]
+    assert "too large at step 1" in bad["reason"]
     assert outcome["best"] == {
         "settings": {"loop.loss_limit": 1000.0},
         "run": good["run"],
@@ -113,7 +113,7 @@ def test_a_sweep_of_which_every_trial_fails_is_an_error(
             task.run.write_failure(Diverged("it exploded"))
 
     monkeypatch.setattr("jobs.sweeping.tuning.tune_trials", fail)
-    with pytest.raises(TrainingError, match="no trial finished; the first that failed: it exploded"):
+    with pytest.raises(TrainingError, match="no trial finished; the first failure: it exploded"):
         run_sweep(tmp_path, tiny(), "sweep.space.seed=[1, 2]")
     written = json.loads((tmp_path / "runs" / "a" / "sweep.json").read_text())
     assert [trial["reason"] for trial in written["trials"]] == ["it exploded"] * 2
@@ -130,4 +130,4 @@ def test_finished_trials_are_judged_again_by_other_settings(tiny: Tiny, tmp_path
     again = run_sweep(tmp_path, tiny("loop.samples=2"), "sweep.space.seed=[1]")
     assert again["best"]["metric"] == first["best"]["metric"]
     assert trained_at(again) == trained_at(first), "its weights are those that it had"
-    assert "changed: loop.samples: 1 -> 2" in (folder / "notes.log").read_text()
+    assert "setting changed: loop.samples: 1 -> 2" in (folder / "notes.log").read_text()

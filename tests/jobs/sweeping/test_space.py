@@ -52,11 +52,11 @@ def test_earlier_draws_stay_when_the_sweep_grows() -> None:
         ({"latent": 64}, r"sweep\.space\.latent(.|\n)*sweep\.settings\.latent"),
         ({"latent": []}, "should be a list"),
         ({"latent": [64, 64]}, "twice"),
-        ({"rate": {"min": 0, "max": 1, "log": True}}, "with log begin above 0"),
-        ({"rate": {"min": 2, "max": 1}}, "must go up"),
-        ({"rate": {"min": 1}}, "a range is"),
-        ({"rate": {"min": 1, "max": 2, "step": 1}}, "a range is"),
-        ({"a": list(range(40)), "b": list(range(40))}, "1600 trials are too many"),
+        ({"rate": {"min": 0, "max": 1, "log": True}}, "and above 0 with log"),
+        ({"rate": {"min": 2, "max": 1}}, "must be below max"),
+        ({"rate": {"min": 1}}, "a range must be"),
+        ({"rate": {"min": 1, "max": 2, "step": 1}}, "a range must be"),
+        ({"a": list(range(40)), "b": list(range(40))}, "1600 trials, but at most"),
     ],
 )
 def test_what_is_no_space_is_refused(space: dict[str, Any], message: str) -> None:

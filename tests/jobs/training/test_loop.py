@@ -85,7 +85,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
     train("whole", *more)
     with pytest.raises(Interrupted, match="with a checkpoint") as caught:
         train("parts", *more, display=StopAt(run_of("parts"), min(step, 7)))
-    assert "--name parts goes on" in str(caught.value)
+    assert "--name parts resumes" in str(caught.value)
     outcome = train("parts", *more)
     assert same(weights("whole"), weights("parts"))
     times = {"seconds", "images_per_second"}

@@ -84,7 +84,7 @@ def test_a_person_is_told_the_same(tmp_path: Path) -> None:
     printed = {line[:12].strip(): line[12:].strip() for line in result.stdout.splitlines()}
     assert printed["images"].startswith("7, ")
     assert printed["sample"] == "7 of 0.0031 megapixels, 1 failed"
-    assert "decode" in printed["ms an image"]
+    assert "decode" in printed["ms per image"]
     assert printed["one worker"].endswith("images/s")
     assert printed["in 2 h"].startswith("1 workers")
     assert "2 here" in printed

@@ -47,13 +47,13 @@ def test_a_run_that_ctrl_c_stops_records_what_it_did_and_the_same_command_goes_o
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
-    assert "stopping after what is in hand" in stderr
+    assert "stopping after the current images" in stderr
     assert "the same command resumes from there" in stderr
     assert "Traceback" not in stderr
     assert json.loads(stdout)["exit_code"] == 130
     rows = rows_of(out)
     assert 0 < len(rows) < 300
-    assert f"stopped: {300 - len(rows)} images are left, {len(rows)} were done" in stderr
+    assert f"stopped: {len(rows)} images were processed, {300 - len(rows)} are left" in stderr
     assert {row["output"] for row in rows} == {f.name for f in out.glob("*.png")}
     assert not leftovers(out)
     outcome = bulk("corrupt", f"input={many}")

@@ -117,9 +117,9 @@ def test_gray_images_of_several_sizes_and_points_are_compared() -> None:
 
 def test_codes_that_do_not_go_with_the_originals_are_refused() -> None:
     images = pictures()
-    with pytest.raises(ValueError, match="a: a size and an image"):
+    with pytest.raises(ValueError, match="a: each original needs a size"):
         rate_distortion(images, {"a": coded([1], images[:1])}, decoder=0)
-    with pytest.raises(ValueError, match="a: a size and an image"):
+    with pytest.raises(ValueError, match="a: each original needs a size"):
         rate_distortion(images, {"a": coded([1] * 3, [image[:9] for image in images])}, decoder=0)
     with pytest.raises(ValueError, match="at least 8"):
         rate_distortion([image[:7] for image in images], {"a": coded([1] * 3, images)}, decoder=0)

@@ -72,16 +72,16 @@ def test_a_header_never_holds_what_is_not_json(begun: Output) -> None:
 @pytest.mark.parametrize("text", ["", '{"format": 1, "targ', "\x00\x01", "nothing"])
 def test_a_damaged_header_is_said_with_what_to_do(begun: Output, text: str) -> None:
     begun.store.write(HEADER, text.encode())
-    with pytest.raises(RunError, match="header is damaged") as caught:
+    with pytest.raises(RunError, match="the header of the run is damaged") as caught:
         begun.read_header()
     assert "_genray/run.json" in str(caught.value)
-    assert "delete it" in str(caught.value)
+    assert "delete the file" in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["[]", "7", "{}", '{"format": 2}', '{"format": "1"}'])
 def test_a_header_of_another_format_is_refused(begun: Output, text: str) -> None:
     begun.store.write(HEADER, text.encode())
-    with pytest.raises(RunError, match="not one that this genray reads"):
+    with pytest.raises(RunError, match="this version of genray cannot read"):
         begun.check_same_run("corrupt", SETTINGS, {"bundle": "aa"})
 
 

@@ -99,7 +99,10 @@ def test_a_remote_output_is_held_until_the_end(remote: str) -> None:
 
 def test_a_lease_is_waited_for_only_until_it_expires(remote: str) -> None:
     lease(remote, "other", 30)
-    with pytest.raises(RunError, match="one that died lets go within 60 s"), remote_output(remote).locked():
+    with (
+        pytest.raises(RunError, match="the lock of a killed run expires within 60 s"),
+        remote_output(remote).locked(),
+    ):
         pytest.fail("held twice")
     assert open_store(remote).exists("_genray/lease.json"), "it is the other's"
     lease(remote, "other", -1)
