@@ -6,12 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from genray.images.photo import PhotoLimits, WriteSettings
+from genray.images.limits import ReadLimits
+from genray.images.photo import WriteSettings
 from genray.io.sources import ContainerSettings
 from genray.settings.base import Location, Settings
 
 
-class ReadSettings(ContainerSettings, PhotoLimits):
+class ReadSettings(ReadLimits, ContainerSettings):
     """Settings of the inputs."""
 
 

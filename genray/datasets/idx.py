@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from genray.errors import DataError
 from genray.images.decode import ImageHeader
+from genray.images.limits import ReadLimits
 from genray.images.pixels import Pixels
-from genray.io.bad_input import BadImage
 from genray.io.store import Entry, Store
 
 SUFFIXES = ("ubyte", "ubyte.gz")
@@ -42,10 +42,9 @@ class IdxImages:
         _, height, width = self.images.shape
         return ImageHeader(width, height, is_gray=True)
 
-    def pixels(self, index: int, channels: int, max_pixels: int) -> Pixels:
+    def pixels(self, index: int, channels: int, limits: ReadLimits) -> Pixels:
         image = self.images[index][:, :, None]
-        if image.size > max_pixels:
-            raise BadImage("too-large", f"{image.size} pixels, the limit is {max_pixels}")
+        limits.check_pixels(image.shape[1], image.shape[0])
         return image if channels == 1 else np.repeat(image, channels, axis=2)
 
 

@@ -18,6 +18,8 @@ from genray.datasets.layouts import Content, StoredImages, StoredPart, read_stor
 from genray.datasets.loader import Sample
 from genray.datasets.splits import hold_out, split_of
 from genray.errors import DataError
+from genray.images.kinds import READ_TITLES
+from genray.images.limits import ReadLimits
 from genray.images.pixels import Pixels, crop_middle, fit_square
 from genray.io.bad_input import BadImage
 from genray.io.store import Entry, open_store
@@ -29,8 +31,8 @@ Key = Sequence[int]
 """What seeds a variant of a sample, such as (seed, epoch, index)."""
 
 
-class ImageSetSettings(Settings):
-    """Settings of a set of single images."""
+class _SetSettings(Settings):
+    """Settings of which images, and of how they are held."""
 
     path: Location = Field("data/images", description="folder or URI of the images")
     test: Location | None = Field(
@@ -56,7 +58,6 @@ class ImageSetSettings(Settings):
     max_bad_share: float = Field(
         0.05, ge=0, le=1, description="stop if more of the files than this are broken"
     )
-    max_pixels: int = Field(50_000_000, ge=1, description="refuse larger images before decoding them")
     loader: Literal["auto", "memory", "stream"] = Field(
         "auto", description="memory: decode once, in process; stream: Ray Data, every epoch"
     )
@@ -69,6 +70,10 @@ class ImageSetSettings(Settings):
         if self.download and "://" in self.path:
             raise ValueError("download needs a local folder as path")
         return self
+
+
+class ImageSetSettings(ReadLimits, _SetSettings):
+    """Settings of a set of single images."""
 
 
 @dataclass(frozen=True)
@@ -170,12 +175,12 @@ def look_at_headers(images: Images, most: int = 16) -> tuple[list[tuple[int, int
     for index in images.indices[places].tolist():
         try:
             headers.append(images.stored.header(index))
-        except (BadImage, OSError):
+        except BadImage:
             continue
     if not headers:
         raise DataError(
             f"none of {len(places)} images can be read, {images.stored.name(int(images.indices[0]))} for one",
-            hint="check that they are PNG, JPEG or WebP files and open in a viewer",
+            hint=f"check that they are {READ_TITLES} files and open in a viewer",
         )
     sizes = [(header.width, header.height) for header in headers]
     return sizes, all(header.is_gray for header in headers)
@@ -219,7 +224,7 @@ class SingleImageSource:
         size: (height, width) that every image has or is made to have; None: any.
         fit: how an image of another size is made to have it: cut its middle out, stretch it, or not at all.
         least: the fewest pixels that a side must have.
-        max_pixels: larger images are refused before they are decoded.
+        limits: what is refused before it is decoded.
         most: larger images are cut to their middle of so many pixels; 0: never.
         variant: what is trained on, of an image.
     """
@@ -229,7 +234,7 @@ class SingleImageSource:
     size: tuple[int, int] | None
     fit: Literal["crop", "stretch"] | None
     least: int
-    max_pixels: int
+    limits: ReadLimits
     most: int = 0
     variant: Callable[[Pixels, Key], Sample] = whole_image
 
@@ -240,7 +245,7 @@ class SingleImageSource:
         return self.images.stored.name(int(self.images.indices[index]))
 
     def load(self, index: int) -> Sample:
-        image = self.images.stored.pixels(int(self.images.indices[index]), self.channels, self.max_pixels)
+        image = self.images.stored.pixels(int(self.images.indices[index]), self.channels, self.limits)
         if self.size is not None and self.size != image.shape[:2]:
             if self.fit is None:
                 height, width = self.size

@@ -21,6 +21,7 @@ from genray.datasets.splits import below_split, split_of
 from genray.errors import DataError
 from genray.images import decode as images
 from genray.images.decode import ImageHeader, decode, decode_header, read_header, read_image
+from genray.images.limits import ReadLimits
 from genray.images.pixels import Pixels
 from genray.io.bad_input import BadImage
 from genray.io.store import Entry, Store
@@ -50,9 +51,9 @@ class StoredImages(Protocol):
         """The path that stands for the image in lists."""
 
     def header(self, index: int) -> ImageHeader:
-        """What its header says; BadImage or OSError if that cannot be read."""
+        """What its header says; BadImage if that cannot be read."""
 
-    def pixels(self, index: int, channels: int, max_pixels: int) -> Pixels:
+    def pixels(self, index: int, channels: int, limits: ReadLimits) -> Pixels:
         """(H, W, channels) uint8.
 
         Raises:
@@ -137,8 +138,8 @@ class FolderImages:
     def header(self, index: int) -> ImageHeader:
         return read_header(self.store, self.name(index))
 
-    def pixels(self, index: int, channels: int, max_pixels: int) -> Pixels:
-        return read_image(self.store, self.name(index), channels=channels, max_pixels=max_pixels)
+    def pixels(self, index: int, channels: int, limits: ReadLimits) -> Pixels:
+        return read_image(self.store, self.name(index), channels=channels, limits=limits)
 
 
 @dataclass(frozen=True)
@@ -166,8 +167,8 @@ class ParquetImages:
     def header(self, index: int) -> ImageHeader:
         return decode_header(self._read(index))
 
-    def pixels(self, index: int, channels: int, max_pixels: int) -> Pixels:
-        return decode(self._read(index), channels=channels, max_pixels=max_pixels)
+    def pixels(self, index: int, channels: int, limits: ReadLimits) -> Pixels:
+        return decode(self._read(index), channels=channels, limits=limits)
 
     def _read(self, index: int) -> bytes:
         data: bytes | None = self.encoded[index].as_py()

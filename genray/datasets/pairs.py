@@ -17,6 +17,8 @@ from genray.datasets.loader import Sample
 from genray.datasets.splits import CYCLEGAN, hold_out, split_of
 from genray.errors import DataError
 from genray.images.decode import SUFFIXES, read_header, read_image, to_channels
+from genray.images.kinds import READ_TITLES
+from genray.images.limits import ReadLimits
 from genray.images.pixels import Pixels, resize
 from genray.io.bad_input import BadImage, BadInput
 from genray.io.store import Entry, Store
@@ -27,8 +29,8 @@ _B_FOLDERS = ("B", "b", "target")
 _CHECKED = 16  # pairs whose headers are looked at before a training
 
 
-class PairedSettings(Settings):
-    """Settings of a store of image pairs."""
+class _PairSettings(Settings):
+    """Settings of which pairs, and of how they are brought to a size and held."""
 
     path: Location = Field("data/fronts", description="folder or URI of the pairs")
     layout: Literal["auto", "side-by-side", "folders"] = Field(
@@ -56,7 +58,6 @@ class PairedSettings(Settings):
     max_bad_share: float = Field(
         0.05, ge=0, le=1, description="stop if more of the files than this are broken"
     )
-    max_pixels: int = Field(50_000_000, ge=1, description="refuse larger images before decoding them")
     loader: Literal["auto", "memory", "stream"] = Field(
         "auto", description="memory: decode once, in process; stream: Ray Data, every epoch"
     )
@@ -71,7 +72,7 @@ class PairedSettings(Settings):
             return round(self.size * 286 / 256)
         return self.resize or None
 
-    def for_validation(self) -> PairedSettings:
+    def for_validation(self) -> Self:
         """The same, but resized to the crop at once: a held-out pair is scored whole."""
         return self if self.resize == 0 else self.model_copy(update={"resize": self.size})
 
@@ -80,6 +81,10 @@ class PairedSettings(Settings):
         if self.resize and self.resize < self.size:
             raise ValueError(f"resize ({self.resize}) is smaller than the crop, size ({self.size})")
         return self
+
+
+class PairedSettings(ReadLimits, _PairSettings):
+    """Settings of a store of image pairs."""
 
 
 @dataclass(frozen=True)
@@ -190,9 +195,8 @@ def load_pair(store: Store, pair: Pair, settings: PairedSettings) -> tuple[Pixel
     if pair.target is None:
         first, second = _load_halves(store, pair.input, settings)
     else:
-        limit = settings.max_pixels
-        first = read_image(store, pair.input, channels=settings.input_channels, max_pixels=limit)
-        second = read_image(store, pair.target, channels=settings.target_channels, max_pixels=limit)
+        first = read_image(store, pair.input, channels=settings.input_channels, limits=settings)
+        second = read_image(store, pair.target, channels=settings.target_channels, limits=settings)
         if first.shape[:2] != second.shape[:2] and settings.load_size is None:
             raise BadImage(
                 "odd-shape", f"{first.shape[1]}x{first.shape[0]} and {second.shape[1]}x{second.shape[0]}"
@@ -227,7 +231,7 @@ def jitter(
 def _load_halves(store: Store, path: str, settings: PairedSettings) -> tuple[Pixels, Pixels]:
     """Input and target of the file `path`, which holds A|B."""
     channels = max(settings.input_channels, settings.target_channels)
-    both = read_image(store, path, channels=channels, max_pixels=settings.max_pixels)
+    both = read_image(store, path, channels=channels, limits=settings)
     if both.shape[1] % 2:
         raise BadImage(
             "odd-shape", f"{both.shape[1]} pixels wide: two halves side by side need an even width"
@@ -315,8 +319,8 @@ def _check_headers(store: Store, pairs: Sequence[Pair], layout: str, settings: P
     sizes: list[int] = []
     for pair in pairs:
         try:
-            header = read_header(store, pair.input)
-        except (BadImage, OSError):
+            header = read_header(store, pair.input, settings)
+        except BadImage:
             continue
         width, height = header.width, header.height
         if pair.target is None:
@@ -338,6 +342,6 @@ def _check_headers(store: Store, pairs: Sequence[Pair], layout: str, settings: P
         raise DataError(
             f"none of the first {len(pairs)} images can be read",
             where=store.root,
-            hint="check that they are PNG, JPEG or WebP files and open in a viewer",
+            hint=f"check that they are {READ_TITLES} files and open in a viewer",
         )
     return sum(sizes) / len(sizes)

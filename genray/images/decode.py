@@ -1,84 +1,74 @@
-"""Images for training: PNG, JPEG and WebP files in, uint8 arrays of as many channels as are asked for out.
+"""Images for training: files in, uint8 arrays of as many channels as are asked for out.
 
-What cannot be used is a `BadImage` with a short reason.
+A thin layer on the one reader, `genray/images/formats.py`. What cannot be used is a `BadImage` with a short
+reason.
 """
 
 from __future__ import annotations
 
-import io
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
-import simplejpeg
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
+from genray.images.formats import decode_file, inspect_file
+from genray.images.image_file import FilePixels, guarded, upright
+from genray.images.kinds import READ_SUFFIXES
+from genray.images.limits import ReadLimits
 from genray.images.pixels import Pixels
 from genray.io.bad_input import BadImage
 from genray.io.store import Store
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+SUFFIXES = READ_SUFFIXES
 
-_FORMATS = ("PNG", "JPEG", "WEBP")
-_MAX_FILE_BYTES = 256 * 2**20
-_HEADER_BYTES = 2**20  # that a header lies in
-_ORIENTATION = 0x0112
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_DEFAULT_LIMITS = ReadLimits()
 
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What the header of an image says of it: its size, after EXIF turns (but for PNG), and whether it has no
-    colour."""
+    """What the header of an image says of it: its size, after EXIF turns, and whether it has no colour."""
 
     width: int
     height: int
     is_gray: bool
 
 
-def read_image(store: Store, path: str, *, channels: int, max_pixels: int) -> Pixels:
+def read_image(store: Store, path: str, *, channels: int, limits: ReadLimits) -> Pixels:
     """Read and decode an image file, see `decode`.
 
     Raises:
-        BadImage: it cannot be read or decoded, or is larger than 256 MiB.
+        BadImage: it cannot be read or decoded, or is beyond `limits`.
     """
-    try:
-        data = store.read(path, _MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise BadImage("unreadable", error.strerror or str(error)) from error
-    if len(data) > _MAX_FILE_BYTES:
-        raise BadImage("too-large", f"more than {_MAX_FILE_BYTES} bytes")
-    return decode(data, channels=channels, max_pixels=max_pixels)
+    return decode(_read(store, path, limits), channels=channels, limits=limits)
 
 
-def read_header(store: Store, path: str) -> ImageHeader:
-    """Read the header of an image file.
+def read_header(store: Store, path: str, limits: ReadLimits = _DEFAULT_LIMITS) -> ImageHeader:
+    """Read the header of an image file; of some kinds it lies at the end.
 
     Raises:
-        BadImage: empty or unknown.
-        OSError: it cannot be read.
+        BadImage: it cannot be read, or is beyond `limits`.
     """
-    # A WebP shows its size only whole.
-    limit = _MAX_FILE_BYTES if path.lower().endswith(".webp") else _HEADER_BYTES
-    return decode_header(store.read(path, limit))
+    return decode_header(_read(store, path, limits), limits)
 
 
-def decode_header(data: bytes) -> ImageHeader:
+def decode_header(data: bytes, limits: ReadLimits = _DEFAULT_LIMITS) -> ImageHeader:
     """The header of an image, before any pixel is decoded.
 
+    Args:
+        data: the whole file.
+        limits: what to refuse.
+
     Raises:
-        BadImage: empty or unknown.
+        BadImage: with its reason.
     """
-    with _open(data) as image:
-        width, height = image.size
-        if _orientation(image) >= 5:
-            width, height = height, width
-        gray = image.mode in ("1", "L", "LA") or image.mode.startswith("I")
-        return ImageHeader(width, height, gray)
+    file = inspect_file(data, limits)
+    width, height = file.upright_size
+    return ImageHeader(width, height, is_gray=file.samples == 1)
 
 
-def decode(data: bytes, *, channels: int, max_pixels: int) -> Pixels:
-    """Decode PNG, JPEG or WebP bytes to (H, W, channels) uint8.
+def decode(data: bytes, *, channels: int, limits: ReadLimits) -> Pixels:
+    """Decode the bytes of an image file to (H, W, channels) uint8.
 
     Upright by its EXIF orientation; 16-bit values are scaled, not clipped; palettes, CMYK and gray are
     converted; transparency is laid over white unless 4 channels are asked for.
@@ -86,26 +76,17 @@ def decode(data: bytes, *, channels: int, max_pixels: int) -> Pixels:
     Args:
         data: the whole file.
         channels: 1 (gray), 3 (RGB) or 4 (RGBA).
-        max_pixels: refuse larger images before decoding them (decompression bombs).
+        limits: what to refuse before it is decoded.
 
     Raises:
         BadImage: with its reason.
     """
-    with _open(data) as image:
-        width, height = image.size
-        if width * height > max_pixels:
-            raise BadImage("too-large", f"{width}x{height} pixels, the limit is {max_pixels}")
-        try:
-            plain = image.format == "JPEG" and image.mode in ("L", "RGB") and _orientation(image) == 1
-            if plain and channels < 4:
-                # 1.4 times as fast as Pillow, same pixels.
-                space = "GRAY" if channels == 1 else "RGB"
-                return simplejpeg.decode_jpeg(data, colorspace=space, strict=True)  # type: ignore[no-any-return]
-            upright = np.asarray(_to_mode(ImageOps.exif_transpose(image), _MODES[channels]))
-        except (OSError, ValueError, SyntaxError, EOFError) as error:
-            # Pillow and libjpeg say 'truncated', 'broken data stream', 'bad header checksum'...
-            raise BadImage("truncated", str(error).split("\n")[0]) from error
-    return upright.reshape(*upright.shape[:2], channels)
+    file = inspect_file(data, limits)
+    # The brightness that a JPEG stores is its gray; of one that is turned it is made of its colours, as it
+    # was from the first: what is trained on stays the same.
+    gray = channels == 1 and file.orientation == 1
+    pixels = decode_file(data, file, gray=gray)
+    return guarded(lambda: _to_channels(_eight_bits(upright(pixels, file.orientation)), channels))
 
 
 def to_channels(image: Pixels, channels: int) -> Pixels:
@@ -113,40 +94,37 @@ def to_channels(image: Pixels, channels: int) -> Pixels:
     image = np.ascontiguousarray(image)
     if image.shape[-1] == channels:
         return image
-    converted = np.asarray(Image.fromarray(image).convert(_MODES[channels]))
-    return converted.reshape(*image.shape[:2], channels)
+    return _pixels_of(_picture(image).convert(_MODES[channels]))
 
 
-def _open(data: bytes) -> Image.Image:
-    if not data:
-        raise BadImage("empty", "0 bytes")
+def _read(store: Store, path: str, limits: ReadLimits) -> bytes:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of bombs and odd EXIF; both are handled here
-            return Image.open(io.BytesIO(data), formats=_FORMATS)
-    except Image.DecompressionBombError as error:
-        raise BadImage("too-large", str(error)) from error
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        if data.startswith((b"\x89PNG", b"\xff\xd8")) or data[8:12] == b"WEBP":
-            raise BadImage("truncated", f"{len(data)} bytes; the header is damaged") from error
-        raise BadImage("unknown-format", f"begins with {data[:8]!r}") from error
+        data = store.read(path, limits.max_bytes + 1)
+    except OSError as error:
+        raise BadImage("unreadable", error.strerror or str(error)) from error
+    if len(data) > limits.max_bytes:
+        raise BadImage("too-large", f"more than {limits.max_bytes} bytes")
+    return data
 
 
-def _orientation(image: Image.Image) -> int:
-    # Pillow would decode a whole PNG to look for EXIF behind its pixels.
-    if image.format == "PNG":
-        return 1
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of odd EXIF
-        orientation = image.getexif().get(_ORIENTATION, 1)
-    return orientation if isinstance(orientation, int) else 1
+def _eight_bits(pixels: FilePixels) -> Pixels:
+    return (
+        (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels.astype(np.uint8, copy=False)
+    )
 
 
-def _to_mode(image: Image.Image, mode: str) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits per pixel; Pillow's own convert would clip it to white
-        image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
-    if mode != "RGBA" and (image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info):
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert(mode)
+def _to_channels(image: Pixels, channels: int) -> Pixels:
+    """The same as `to_channels`, but transparency is laid over white."""
+    if channels == 4 or image.shape[-1] in (1, 3):
+        return to_channels(image, channels)
+    picture = _picture(image).convert("RGBA")
+    over_white = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return _pixels_of(over_white.convert(_MODES[channels]))
+
+
+def _picture(image: Pixels) -> Image.Image:
+    return Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
+
+
+def _pixels_of(picture: Image.Image) -> Pixels:
+    return np.asarray(picture).reshape(picture.height, picture.width, -1)

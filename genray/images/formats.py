@@ -1,331 +1,122 @@
-"""The image formats: what a file says before it is decoded, and its pixels as they are stored.
+"""The one reader of image files: what a file says before it is decoded, and its pixels as they are stored.
 
-Each codec has errors of its own for broken data; whatever it is, it becomes a `BadImage`.
+Training and bulk read through it. A file is what its first bytes say; whatever error a decoder raises, at
+whatever part of the file, becomes a `BadImage`. Damage beside the pixels never costs them.
 """
 
 from __future__ import annotations
 
 import io
 import struct
-import zlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from typing import Any, cast
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import cast
 
 import imagecodecs
 import numpy as np
-import simplejpeg
-from numpy.typing import NDArray
-from PIL import Image, ImageCms, JpegImagePlugin
+from PIL import Image
+from PIL.BmpImagePlugin import BmpImageFile
 
+from genray.images.image_file import FilePixels, ImageFile, guarded, to_srgb
+from genray.images.jpeg import decode_jpeg, inspect_jpeg
+from genray.images.kinds import HEAD_BYTES, kind_of_bytes
+from genray.images.limits import ReadLimits
+from genray.images.png import decode_png, inspect_png
 from genray.images.tiff import Tag, TagDirectory, encode_directory, without_orientation
 from genray.io.bad_input import BadImage
 
-FilePixels = NDArray[np.uint8 | np.uint16]
-
-_MAGIC = {
-    b"\xff\xd8": "jpeg",
-    b"\x89PNG": "png",
-    b"RIFF": "webp",
-    b"II*\0": "tiff",
-    b"MM\0*": "tiff",
-}
-_MAX_PARTS = 1_000_000
+_MAX_CHUNKS = 100_000
+_MAX_PAGES = 10_000
 _ICC_SPACES = {1: (b"GRAY", b"RGB "), 3: (b"RGB ",), 4: (b"CMYK",)}
-_MAX_ICC = 4 * 2**20
-_SUBSAMPLING = {(1, 1): "4:4:4", (2, 1): "4:2:2", (2, 2): "4:2:0", (1, 2): "4:4:0", (4, 1): "4:1:1"}
-# ITU-T T.81, annex K, table K.1, in the zigzag order of the file.
-_LUMA = """16 11 12 14 12 10 16 14 13 14 18 17 16 19 24 40 26 24 22 22 24 49 35 37 29 40 58 51 61 60 57 51
-56 55 64 72 92 78 64 68 87 69 55 56 80 109 81 87 95 98 103 104 103 62 77 113 121 112 100 120 92 101 103 99"""
-_PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 1, 6: 3}
-_PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-_PNG_SHOWN = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+_BESIDE_WEBP_PIXELS = (b"EXIF", b"XMP ")
 _TIFF_SAMPLES = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}  # by photometric interpretation
 _TIFF_WHITE_IS_ZERO = 0
 _TIFF_RGB = 2
 _TIFF_PALETTE = 3
 _TIFF_CMYK = 5
-_TIFF_JPEG = 7  # a compression
+_TIFF_JPEGS = (6, 7)  # compressions
 _MAX_TILE = 2**26  # pixels
+_BMP_PROFILE = b"DEBM"  # as the colour space, if one is embedded
 
 
-@dataclass(frozen=True)
-class ImageFile:
-    """A file of which no pixel is decoded yet. `size` is (width, height) as stored; `samples` 4 is CMYK."""
-
-    format: str
-    size: tuple[int, int]
-    samples: int
-    depth: int = 8
-    alpha: bool = False
-    orientation: int = 1
-    icc: bytes | None = None
-    exif: bytes | None = None
-    quality: int | None = None
-    subsampling: str | None = None
-    lossless: bool = False
-
-
-def inspect_file(data: bytes) -> ImageFile:
+def inspect_file(data: bytes, limits: ReadLimits) -> ImageFile:
     """What a file says of itself, without a look at its pixels.
 
     Raises:
-        BadImage: `empty`, `unknown-format`, `truncated`, `unsupported`, `too-large`.
+        BadImage: `empty`, `unknown-format`, `truncated`, `unsupported`; `too-large` or `too-much-work` to be
+            decoded within `limits`.
     """
-    kind = _format_of(data)
-    file = cast(ImageFile, _guarded(_INSPECTORS[kind], data))
-    if min(file.size) < 1:
-        raise BadImage("truncated", f"{file.size[0]}x{file.size[1]} pixels: the header is damaged")
-    icc = file.icc
-    if icc is not None and not _is_profile(icc, _ICC_SPACES[file.samples]):
-        icc = None
-    orientation = file.orientation
-    exif = file.exif
-    if exif is not None and kind != "tiff":
-        orientation, exif = without_orientation(exif.removeprefix(b"Exif\0\0"))
-    return replace(file, icc=icc, exif=exif, orientation=orientation if 1 <= orientation <= 8 else 1)
+    return guarded(lambda: _inspect(data, limits))
 
 
-def decode_file(data: bytes, file: ImageFile) -> FilePixels:
-    """(H, W), or (H, W, C) with alpha last, as stored: not upright.
+def decode_file(
+    data: bytes, file: ImageFile, *, notes: list[str] | None = None, gray: bool = False
+) -> FilePixels:
+    """(H, W, C), with alpha last, as stored: not upright.
+
+    Args:
+        data: the whole file.
+        file: what `inspect_file` says of it.
+        notes: takes what was odd in it.
+        gray: of a JPEG, decode its brightness alone: C is 1 then.
 
     Raises:
-        BadImage: `truncated`, `unsupported`.
+        BadImage: `truncated`, `unsupported`, `too-large`.
     """
-    return cast(FilePixels, _guarded(_DECODERS[file.format], data, file))
 
-
-def to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
-    """Convert to sRGB through the image's ICC profile; by Pillow's plain rule without a usable one."""
-    if icc is not None:
-        try:
-            converted = ImageCms.profileToProfile(
-                image, io.BytesIO(icc), ImageCms.createProfile("sRGB"), outputMode="RGB"
+    def decode() -> FilePixels:
+        if file.format == "jpeg":
+            pixels = decode_jpeg(data, file, [] if notes is None else notes, gray=gray)
+        else:
+            pixels = _DECODERS[file.format](data, file)
+        width, height = file.size
+        if pixels.shape[:2] != (height, width):
+            raise BadImage(
+                "truncated", f"{pixels.shape[1]}x{pixels.shape[0]} pixels, its header says {width}x{height}"
             )
-            return cast(Image.Image, converted)
-        except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-            pass
-    return image.convert("RGB")
+        return pixels.reshape(height, width, -1)
+
+    return guarded(decode)
 
 
-def _format_of(data: bytes) -> str:
-    """ "jpeg", "png", "webp" or "tiff", by the first bytes of `data`, whatever its name is.
-
-    Raises:
-        BadImage: empty or unknown.
-    """
+def _inspect(data: bytes, limits: ReadLimits) -> ImageFile:
+    limits.check_bytes(len(data))
     if not data:
         raise BadImage("empty", "0 bytes")
-    if data.startswith((b"II+\0", b"MM\0+")):
-        raise BadImage("unsupported", "a BigTIFF")
-    for magic, name in _MAGIC.items():
-        if data.startswith(magic) and (name != "webp" or data[8:12] == b"WEBP"):
-            return name
-    raise BadImage("unknown-format", f"begins with {data[:8]!r}")
+    kind = kind_of_bytes(data[:HEAD_BYTES])
+    if kind is None:
+        raise BadImage("unknown-format", f"begins with {data[:8]!r}")
+    if kind.name not in _INSPECTORS:
+        raise BadImage("unsupported", f"{kind.title} is not read")
+    file = _INSPECTORS[kind.name](data, limits)
+    if min(file.size) < 1:
+        raise BadImage("truncated", f"{file.size[0]}x{file.size[1]} pixels: the header is damaged")
+    limits.check_pixels(*file.size)
+    notes = list(file.notes)
+    icc = file.icc
+    if icc is not None and len(icc) > limits.max_text_bytes:
+        notes.append(f"its colour profile has more than {limits.max_text_bytes} bytes: left out")
+        icc = None
+    elif icc is not None and not _is_profile(icc, _ICC_SPACES[file.samples]):
+        notes.append("its colour profile is damaged, or of other colours: left out")
+        icc = None
+    orientation, exif = file.orientation, file.exif
+    if exif is not None and kind.name != "tiff":
+        orientation, exif, is_whole = without_orientation(exif.removeprefix(b"Exif\0\0"))
+        if not is_whole:
+            notes.append("its EXIF is damaged: left out" + (" in part" if exif else ""))
+    if exif is not None and len(exif) > limits.max_text_bytes:
+        notes.append(f"its EXIF has more than {limits.max_text_bytes} bytes: left out")
+        exif = None
+    orientation = orientation if 1 <= orientation <= 8 else 1
+    return replace(file, icc=icc, exif=exif, orientation=orientation, notes=tuple(notes))
 
 
 def _is_profile(icc: bytes, spaces: tuple[bytes, ...]) -> bool:
-    return (
-        132 <= int.from_bytes(icc[:4]) <= len(icc) <= _MAX_ICC
-        and icc[36:40] == b"acsp"
-        and icc[16:20] in spaces
-    )
+    return 132 <= int.from_bytes(icc[:4]) <= len(icc) and icc[36:40] == b"acsp" and icc[16:20] in spaces
 
 
-def _guarded(work: Callable[..., Any], *values: Any) -> Any:
-    try:
-        return work(*values)
-    except (BadImage, MemoryError):
-        raise
-    except Exception as error:  # each codec has its own errors for broken data, and none may end a run
-        detail = str(error).split("\n")[0] or type(error).__name__
-        reason = "unsupported" if "Unsupported JPEG process" in detail else "truncated"
-        raise BadImage(reason, detail) from error
-
-
-@dataclass
-class _JpegHeader:
-    """What the segments before the first scan say: the frame, the EXIF block, the quantisation tables by
-    their number, and the parts of the profile by theirs."""
-
-    frame: bytes = b""
-    exif: bytes | None = None
-    tables: dict[int, bytes] = field(default_factory=dict)
-    profile: dict[int, bytes] = field(default_factory=dict)
-
-
-def _inspect_jpeg(data: bytes) -> ImageFile:
-    header = _jpeg_header(data)
-    frame = header.frame
-    depth, height, width, samples = struct.unpack_from(">BHHB", frame)
-    if depth != 8 or samples not in (1, 3, 4):
-        raise BadImage("unsupported", f"a JPEG of {samples} components of {depth} bits")
-    # Of each component how often it is sampled across and down, and the number of its table.
-    components = [(frame[7 + 3 * c] >> 4, frame[7 + 3 * c] & 15, frame[8 + 3 * c]) for c in range(samples)]
-    across, down, table = components[0]
-    fewer_across, fewer_down, _ = components[-1]
-    subsampling = None
-    if samples == 3 and components[1][:2] == components[2][:2]:
-        subsampling = _SUBSAMPLING.get((across // fewer_across, down // fewer_down))
-    return ImageFile(
-        "jpeg",
-        (width, height),
-        samples,
-        icc=_joined_profile(header.profile),
-        exif=header.exif,
-        quality=_jpeg_quality(header.tables[table]) if table in header.tables else None,
-        subsampling=subsampling,
-    )
-
-
-def _jpeg_header(data: bytes) -> _JpegHeader:
-    header = _JpegHeader()
-    for marker, body in _jpeg_segments(data):
-        if marker == 0xDB:
-            while body:
-                size = 128 if body[0] >> 4 else 64
-                header.tables[body[0] & 15] = body[1 : 1 + size]
-                body = body[1 + size :]
-        elif marker == 0xE1 and body.startswith(b"Exif\0\0"):
-            header.exif = header.exif or body
-        elif marker == 0xE2 and body.startswith(b"ICC_PROFILE\0"):
-            header.profile[body[12]] = body[13:]
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            header.frame = header.frame or body
-    return header
-
-
-def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The marker and the content of each segment before the first scan (ITU-T T.81, annex B).
-
-    Raises:
-        ValueError, IndexError, struct.error: damaged.
-    """
-    at = 2
-    for _ in range(_MAX_PARTS):
-        if data[at] != 0xFF:
-            raise ValueError(f"no marker at byte {at}")
-        marker = data[at + 1]
-        if marker == 0xDA:
-            return
-        if marker == 0xFF:  # fill byte
-            at += 1
-            continue
-        (length,) = struct.unpack_from(">H", data, at + 2)
-        yield marker, data[at + 4 : at + 2 + length]
-        at += 2 + length
-    raise ValueError("too many segments")
-
-
-def _joined_profile(parts: Mapping[int, bytes]) -> bytes | None:
-    """A profile of its parts, if all are there: the first byte of each says how many there are."""
-    if not parts or sorted(parts) != list(range(1, parts[min(parts)][0] + 1)):
-        return None
-    return b"".join(parts[number][1:] for number in sorted(parts))
-
-
-@lru_cache(maxsize=256)
-def _jpeg_quality(table: bytes) -> int:
-    qualities = np.arange(1, 101)[:, None]
-    scale = np.where(qualities < 50, 5000 // qualities, 200 - 2 * qualities)
-    steps = np.frombuffer(table, np.uint8 if len(table) == 64 else ">u2")
-    luma = np.array([int(number) for number in _LUMA.split()])
-    return 1 + int(np.abs(((luma * scale + 50) // 100).clip(1, 255) - steps).sum(axis=1).argmin())
-
-
-def _decode_jpeg(data: bytes, file: ImageFile) -> FilePixels:
-    if file.samples == 3 and file.subsampling is None:  # TurboJPEG knows the common ones alone
-        return np.array(JpegImagePlugin.JpegImageFile(io.BytesIO(data)).convert("RGB"))
-    space = {1: "GRAY", 3: "RGB", 4: "CMYK"}[file.samples]
-    try:
-        pixels = simplejpeg.decode_jpeg(data, colorspace=space, strict=True)
-    except ValueError as error:
-        if "ICC marker" not in str(error):
-            raise
-        # A damaged profile: libjpeg does not take the segments for one then.
-        data = data.replace(b"ICC_PROFILE\0", b"ICC_PROFILE-")
-        pixels = simplejpeg.decode_jpeg(data, colorspace=space, strict=True)
-    if file.samples == 4:  # stored inverted, as Adobe does
-        pixels = np.array(to_srgb(Image.frombytes("CMYK", file.size, (255 - pixels).tobytes()), file.icc))
-    return cast(FilePixels, pixels)
-
-
-def _inspect_png(data: bytes) -> ImageFile:
-    chunks = {kind: (at, length) for kind, at, length in _png_chunks(data)}
-    width, height, depth, colour = struct.unpack_from(">LLBB", _png_chunk(data, *chunks[b"IHDR"]))
-    if data[12:16] != b"IHDR" or chunks[b"IHDR"][0] != 16 or depth not in (1, 2, 4, 8, 16):
-        raise ValueError("its header is damaged")
-    if colour == 3 and b"PLTE" not in chunks:
-        raise ValueError("it has no palette")
-    if max(width, height) > 1_000_000:
-        raise BadImage("too-large", f"{width}x{height} pixels: more than 1000000 a side")
-    if b"acTL" in chunks and struct.unpack_from(">L", data, chunks[b"acTL"][0])[0] > 1:
-        raise BadImage("unsupported", "an animation")
-    icc = None
-    try:
-        if b"iCCP" in chunks:
-            _, _, packed = _png_chunk(data, *chunks[b"iCCP"]).partition(b"\0")
-            icc = zlib.decompressobj().decompress(packed[1:], _MAX_ICC)
-    except (ValueError, zlib.error):
-        pass
-    exif = None
-    try:
-        if b"eXIf" in chunks:
-            exif = _png_chunk(data, *chunks[b"eXIf"])
-    except ValueError:
-        pass
-    return ImageFile(
-        "png",
-        (width, height),
-        _PNG_CHANNELS[colour],
-        depth=16 if depth == 16 else 8,
-        alpha=colour >= 4 or b"tRNS" in chunks,
-        icc=icc,
-        exif=exif,
-    )
-
-
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """The kind, start and length of each chunk of a PNG file (ISO 15948).
-
-    Raises:
-        ValueError, struct.error: damaged, or it ends before its last chunk does.
-    """
-    at = 8
-    for _ in range(_MAX_PARTS):
-        length, kind = struct.unpack_from(">L4s", data, at)
-        if at + 8 + length > len(data):
-            raise ValueError(f"ends within {kind!r}")
-        yield kind, at + 8, length
-        if kind == b"IEND":
-            return
-        at += 12 + length
-    raise ValueError("too many chunks")
-
-
-def _png_chunk(data: bytes, at: int, length: int) -> bytes:
-    if zlib.crc32(memoryview(data)[at - 4 : at + length]) != struct.unpack_from(">L", data, at + length)[0]:
-        raise ValueError(f"bad checksum of {data[at - 4 : at]!r}")
-    return data[at : at + length]
-
-
-def _decode_png(data: bytes, file: ImageFile) -> FilePixels:
-    # Only the chunks that make the pixels: what is damaged of the others cannot matter then. Checksums are
-    # looked at here, because libpng writes warnings to the standard error before it comes to them.
-    depth, colour = data[24], data[25]
-    shown = []
-    for kind, at, length in _png_chunks(data):
-        if kind in _PNG_SHOWN and (kind != b"tRNS" or colour < 4):
-            head, tail = data[at - 8 : at], data[at + length : at + length + 4]
-            shown.append(head + _png_chunk(data, at, length) + tail)
-    width, height = file.size
-    if width * height * _PNG_SAMPLES[colour] * depth / 8 > 1032 * len(data):  # deflate's best
-        raise ValueError(f"{width}x{height} pixels cannot be in {len(data)} bytes")
-    return cast(FilePixels, imagecodecs.png_decode(data[:8] + b"".join(shown)))
-
-
-def _inspect_webp(data: bytes) -> ImageFile:
+def _inspect_webp(data: bytes, limits: ReadLimits) -> ImageFile:
     # https://developers.google.com/speed/webp/docs/riff_container
     chunks = list(_webp_chunks(data))
     if sum(kind == b"ANMF" for kind, _, _ in chunks) > 1:
@@ -343,35 +134,59 @@ def _inspect_webp(data: bytes) -> ImageFile:
     else:
         width, height = struct.unpack_from("<HH", body[b"VP8 "], 6)
         size = (width & 0x3FFF, height & 0x3FFF)
+    notes: tuple[str, ...] = ()
+    if _webp_end(data) > len(data):
+        notes = ("it ends early, behind its pixels",)
     icc, exif = body.get(b"ICCP"), body.get(b"EXIF")
-    return ImageFile("webp", size, 3, alpha=alpha, icc=icc, exif=exif, lossless=b"VP8L" in body)
+    return ImageFile("webp", size, 3, alpha=alpha, icc=icc, exif=exif, lossless=b"VP8L" in body, notes=notes)
 
 
 def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """The kind, start and length of each chunk of a WebP file (RIFF).
+    """The kind, start and length of each chunk of a WebP file (RIFF) that is there wholly.
 
     Raises:
-        ValueError, struct.error: damaged, or it ends before its last chunk does.
+        ValueError, struct.error: damaged, or it ends before its pixels do.
     """
     at = 12
-    end = 8 + struct.unpack_from("<L", data, 4)[0]
-    for _ in range(_MAX_PARTS):
-        if at >= end:
+    end = _webp_end(data)
+    has_pixels = False
+    for _ in range(_MAX_CHUNKS):
+        if at >= end or (has_pixels and at == len(data)):
             return
         kind, length = struct.unpack_from("<4sL", data, at)
         if at + 8 + length > len(data):
+            if has_pixels and kind in _BESIDE_WEBP_PIXELS:
+                return
             raise ValueError(f"ends within {kind!r}")
         yield kind, at + 8, length
+        has_pixels |= kind in (b"VP8 ", b"VP8L")
         at += 8 + length + length % 2
     raise ValueError("too many chunks")
 
 
+def _webp_end(data: bytes) -> int:
+    end: int = 8 + struct.unpack_from("<L", data, 4)[0]
+    return end
+
+
 def _decode_webp(data: bytes, file: ImageFile) -> FilePixels:
+    if _webp_end(data) > len(data):  # libwebp would refuse it
+        kept = b""
+        for kind, at, length in _webp_chunks(data):
+            body = data[at : at + length]
+            if kind == b"VP8X":  # without the bits that promise EXIF and XMP
+                body = bytes([body[0] & ~12]) + body[1:]
+            if kind not in _BESIDE_WEBP_PIXELS:
+                kept += data[at - 8 : at] + body + bytes(length % 2)
+        data = data[:4] + struct.pack("<L", 4 + len(kept)) + b"WEBP" + kept
     return cast(FilePixels, imagecodecs.webp_decode(data))
 
 
-def _inspect_tiff(data: bytes) -> ImageFile:
+def _inspect_tiff(data: bytes, limits: ReadLimits) -> ImageFile:
     tags = TagDirectory.parse(data)
+    pages = _count_pages(tags)
+    if pages > 1:
+        raise BadImage("unsupported", f"a TIFF of {pages} pages")
     size = (tags.number(Tag.WIDTH), tags.number(Tag.HEIGHT))
     bits = tags.numbers(Tag.BITS, (1,))
     meaning = tags.number(Tag.PHOTOMETRIC)
@@ -386,11 +201,24 @@ def _inspect_tiff(data: bytes) -> ImageFile:
     ):
         raise BadImage("unsupported", f"a TIFF of kind {meaning}, bits {bits}, {extra} further channels")
     if (extra and meaning >= _TIFF_PALETTE) or (
-        meaning == _TIFF_CMYK and tags.number(Tag.COMPRESSION, 1) == _TIFF_JPEG
+        meaning == _TIFF_CMYK and tags.number(Tag.COMPRESSION, 1) in _TIFF_JPEGS
     ):
         raise BadImage("unsupported", f"a TIFF of kind {meaning} with alpha, or of CMYK in JPEG")
-    _check_tiff_parts(tags)
-    entries = tags.exif_entries()
+    limits.check_pixels(*size)
+    parts = _check_tiff_parts(tags)
+    if tags.number(Tag.COMPRESSION, 1) in _TIFF_JPEGS:
+        # Each part is a JPEG, with at least one scan of its share of the pixels.
+        scans = data.count(b"\xff\xda")
+        limits.check_scans(max(1, scans - parts + 1), size[0] * size[1])
+    notes = []
+    icc = None
+    orientation = 1
+    try:
+        orientation = tags.number(Tag.ORIENTATION, 1)
+        icc = tags.raw(Tag.ICC) if Tag.ICC in tags else None
+    except (ValueError, LookupError, struct.error):
+        notes.append("its orientation or colour profile is damaged: left out")
+    entries = tags.exif_entries(limits.max_text_bytes)
     exif = None
     if entries:
         exif = data[:4] + struct.pack(tags.order + "L", 8) + encode_directory(tags.order, entries, 8)
@@ -400,10 +228,27 @@ def _inspect_tiff(data: bytes) -> ImageFile:
         3 if meaning == _TIFF_PALETTE else samples,
         depth=16 if bits[0] == 16 else 8,
         alpha=bool(extra),
-        orientation=tags.number(Tag.ORIENTATION, 1),
-        icc=tags.raw(Tag.ICC) if Tag.ICC in tags else None,
+        orientation=orientation,
+        icc=icc,
         exif=exif,
+        notes=tuple(notes),
     )
+
+
+def _count_pages(tags: TagDirectory) -> int:
+    """The images of a TIFF that are not smaller copies of another."""
+    pages = 1
+    seen = {0}
+    at = tags.next_directory()
+    while at not in seen and len(seen) < _MAX_PAGES:
+        seen.add(at)
+        try:
+            page = TagDirectory.parse(tags.data, at)
+            pages += not page.number(Tag.SUBFILE, 0) & 1
+            at = page.next_directory()
+        except (ValueError, LookupError, struct.error):
+            break
+    return pages
 
 
 def _are_usual_samples(tags: TagDirectory, meaning: int, bits: tuple[int, ...]) -> bool:
@@ -416,8 +261,8 @@ def _are_usual_samples(tags: TagDirectory, meaning: int, bits: tuple[int, ...]) 
     return len(set(bits)) == 1 and bits[0] in depths and set(tags.numbers(Tag.SAMPLE_FORMAT, (1,))) == {1}
 
 
-def _check_tiff_parts(tags: TagDirectory) -> None:
-    """Raise an error if strips or tiles lie beyond the end, or could not be held."""
+def _check_tiff_parts(tags: TagDirectory) -> int:
+    """The number of strips or tiles; an error if they lie beyond the end, or could not be held."""
     tiled = Tag.TILE_OFFSETS in tags
     offsets = tags.numbers(Tag.TILE_OFFSETS if tiled else Tag.STRIP_OFFSETS)
     lengths = tags.numbers(Tag.TILE_BYTES if tiled else Tag.STRIP_BYTES)
@@ -425,6 +270,7 @@ def _check_tiff_parts(tags: TagDirectory) -> None:
         raise ValueError("it ends before its pixels do")
     if tags.number(Tag.TILE_WIDTH, 1) * tags.number(Tag.TILE_HEIGHT, 1) > _MAX_TILE:
         raise BadImage("too-large", "tiles of more than 64 megapixels")
+    return len(offsets)
 
 
 def _decode_tiff(data: bytes, file: ImageFile) -> FilePixels:
@@ -455,5 +301,29 @@ def _decode_tiff(data: bytes, file: ImageFile) -> FilePixels:
     return cast(FilePixels, raw)
 
 
-_INSPECTORS = {"jpeg": _inspect_jpeg, "png": _inspect_png, "webp": _inspect_webp, "tiff": _inspect_tiff}
-_DECODERS = {"jpeg": _decode_jpeg, "png": _decode_png, "webp": _decode_webp, "tiff": _decode_tiff}
+def _inspect_bmp(data: bytes, limits: ReadLimits) -> ImageFile:
+    with BmpImageFile(io.BytesIO(data)) as image:
+        samples = 1 if image.mode in ("1", "L") else 3
+        notes = ("its colour profile is left out",) if data[70:74] == _BMP_PROFILE else ()
+        return ImageFile("bmp", image.size, samples, alpha=image.mode == "RGBA", notes=notes)
+
+
+def _decode_bmp(data: bytes, file: ImageFile) -> FilePixels:
+    with BmpImageFile(io.BytesIO(data)) as image:
+        mode = "RGBA" if file.alpha else {1: "L", 3: "RGB"}[file.samples]
+        return np.array(image.convert(mode))
+
+
+_INSPECTORS: dict[str, Callable[[bytes, ReadLimits], ImageFile]] = {
+    "jpeg": inspect_jpeg,
+    "png": inspect_png,
+    "webp": _inspect_webp,
+    "tiff": _inspect_tiff,
+    "bmp": _inspect_bmp,
+}
+_DECODERS: dict[str, Callable[[bytes, ImageFile], FilePixels]] = {
+    "png": decode_png,
+    "webp": _decode_webp,
+    "tiff": _decode_tiff,
+    "bmp": _decode_bmp,
+}

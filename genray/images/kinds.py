@@ -37,7 +37,7 @@ KINDS = {
         ImageKind("jpeg", "JPEG", (".jpg", ".jpeg", ".jfif", ".jpe", ".mpo"), is_read=True),
         ImageKind("webp", "WebP", (".webp",), is_read=True),
         ImageKind("tiff", "TIFF", (".tif", ".tiff"), is_read=True),
-        ImageKind("bmp", "BMP", (".bmp", ".dib")),
+        ImageKind("bmp", "BMP", (".bmp", ".dib"), is_read=True),
         ImageKind("bigtiff", "BigTIFF", (".btf", ".tf8")),
         ImageKind("gif", "GIF", (".gif",)),
         ImageKind("heif", "HEIF", (".heic", ".heif", ".hif")),
@@ -53,9 +53,12 @@ KINDS = {
 READ_SUFFIXES = tuple(suffix for kind in KINDS.values() if kind.is_read for suffix in kind.suffixes)
 """The suffixes of the files that are read."""
 
+READ_TITLES = ", ".join(kind.title for kind in KINDS.values() if kind.is_read)
+"""What the kinds that are read are called, for people."""
+
 _BY_SUFFIX = {suffix: kind for kind in KINDS.values() for suffix in kind.suffixes}
 _MAGIC = (
-    (b"\x89PNG\r\n\x1a\n", "png"),
+    (b"\x89PNG", "png"),  # the rest of its signature shows whether it was damaged
     (b"\xff\xd8\xff", "jpeg"),
     (b"II*\0", "tiff"),
     (b"MM\0*", "tiff"),

@@ -15,30 +15,27 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 
-from genray.images.formats import FilePixels, decode_file, inspect_file, to_srgb
+from genray.images.formats import decode_file, inspect_file
+from genray.images.image_file import FilePixels, to_srgb, upright
+from genray.images.kinds import KINDS, kind_of_name
+from genray.images.limits import ReadLimits
 from genray.images.tiff import ByteOrder, Entries, Tag, TagDirectory, TagValue, encode_directory
 from genray.io.bad_input import BadImage
 from genray.settings.base import Settings
 
-_SUFFIXES = {"jpeg": (".jpg", ".jpeg"), "png": (".png",), "webp": (".webp",), "tiff": (".tif", ".tiff")}
-# libjpeg's and libpng's own limits, and those that WebP and TIFF can say.
-_LONGEST_SIDE = {"jpeg": 65500, "webp": 16383, "png": 1_000_000, "tiff": 2**31 - 1}
+# libjpeg's and libpng's own limits, and those that WebP, TIFF and BMP can say.
+_LONGEST_SIDE = {"jpeg": 65500, "webp": 16383, "png": 1_000_000, "tiff": 2**31 - 1, "bmp": 2**31 - 1}
 _STRIP_BYTES = 2**18
 _SHORT = 3  # types of a TIFF's tags
 _LONG = 4
 
 
-class PhotoLimits(Settings):
-    """What is refused before a pixel of it is decoded."""
-
-    max_pixels: int = Field(100_000_000, ge=1, description="refuse larger images (decompression bombs)")
-    max_bytes: int = Field(256 * 2**20, ge=1, description="refuse larger files")
-
-
 class WriteSettings(Settings):
     """Settings of the files that are written."""
 
-    format: Literal["same", "jpeg", "png", "webp", "tiff"] = Field("same", description="same: as the input's")
+    format: Literal["same", "jpeg", "png", "webp", "tiff", "bmp"] = Field(
+        "same", description="same: as the input's"
+    )
     quality: int | None = Field(
         None, ge=1, le=100, description="of JPEG and WebP; null: as a JPEG input's, from 75 to 98, else 90"
     )
@@ -74,6 +71,7 @@ class Photo:
         quality: of a JPEG, from 1 to 100: libjpeg's whose table comes nearest.
         subsampling: of a colour JPEG: "4:4:4", "4:2:2", "4:2:0", "4:4:0", "4:1:1"; None if it is another.
         lossless: whether the file is a lossless WebP.
+        notes: what was odd in the file, or is left out of the photo, for a person.
     """
 
     pixels: FilePixels
@@ -84,6 +82,7 @@ class Photo:
     quality: int | None = None
     subsampling: str | None = None
     lossless: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def depth(self) -> int:
@@ -91,47 +90,39 @@ class Photo:
         return 8 * self.pixels.dtype.itemsize
 
 
-def photo_header(data: bytes) -> PhotoHeader:
+def photo_header(data: bytes, limits: ReadLimits) -> PhotoHeader:
     """The header of an image file, without decoding it.
 
     Raises:
         BadImage: see `read_photo`; what shows in the pixels alone is not noticed.
     """
-    file = inspect_file(data)
-    width, height = file.size if file.orientation < 5 else file.size[::-1]
+    file = inspect_file(data, limits)
+    width, height = file.upright_size
     channels = 1 if file.samples == 1 else 3
     return PhotoHeader(file.format, width, height, channels, file.depth, file.alpha)
 
 
-def read_photo(data: bytes, limits: PhotoLimits) -> Photo:
-    """Decode a JPEG, PNG, WebP or TIFF file, known by its content, not by its name.
+def read_photo(data: bytes, limits: ReadLimits) -> Photo:
+    """Decode a JPEG, PNG, WebP, TIFF or BMP file, known by its content, not by its name.
 
     Gray stays gray and 16 bits stay 16. Palettes become RGB; 1, 2 and 4 bits become 8; CMYK and YCCK become
     sRGB, through their ICC profile if they have one (which is dropped then). Of a JPEG with further pictures
-    behind the first, and of a TIFF's pages, the first is read. An ICC profile or EXIF block that is damaged
-    is dropped and never costs the image. XMP, IPTC, comments and text are not read.
+    behind the first, the first is read. An ICC profile or EXIF block that is damaged is dropped and never
+    costs the image. The notes say so. XMP, IPTC, comments and text are not read.
 
     Args:
         data: the whole file.
-        limits: sizes to refuse, before anything is allocated.
+        limits: what to refuse, before anything is allocated.
 
     Raises:
-        BadImage: `empty`; `unknown-format`; `too-large`; `truncated`: it ends early or is damaged, even if
-            most could be shown; `unsupported`: animations, floats, signed or 32-bit numbers, JPEGs of 12
-            bits, L*a*b*, TIFFs with channels beyond one alpha, BigTIFF.
+        BadImage: `empty`; `unknown-format`; `too-large`; `too-much-work`; `truncated`: pixels are missing or
+            damaged, even if most could be shown; `unsupported`: animations, floats, signed or 32-bit numbers,
+            JPEGs of 12 bits, L*a*b*, TIFFs of several pages or with channels beyond one alpha, BigTIFF, and
+            other kinds of images.
     """
-    if len(data) > limits.max_bytes:
-        raise BadImage("too-large", f"{len(data)} bytes, the limit is {limits.max_bytes}")
-    file = inspect_file(data)
-    width, height = file.size
-    if width * height > limits.max_pixels:
-        raise BadImage("too-large", f"{width}x{height} pixels, the limit is {limits.max_pixels}")
-    pixels = decode_file(data, file)
-    if pixels.shape[:2] != (height, width):
-        raise BadImage(
-            "truncated", f"{pixels.shape[1]}x{pixels.shape[0]} pixels, its header says {width}x{height}"
-        )
-    pixels = _upright(pixels.reshape(height, width, -1), file.orientation)
+    file = inspect_file(data, limits)
+    notes = list(file.notes)
+    pixels = upright(decode_file(data, file, notes=notes), file.orientation)
     alpha = None
     if pixels.shape[2] in (2, 4):
         alpha = np.ascontiguousarray(pixels[..., -1])
@@ -139,17 +130,27 @@ def read_photo(data: bytes, limits: PhotoLimits) -> Photo:
         if alpha.min() == np.iinfo(alpha.dtype).max:
             alpha = None
     icc = file.icc if file.samples < 4 else None
-    return Photo(pixels, alpha, file.format, icc, file.exif, file.quality, file.subsampling, file.lossless)
+    return Photo(
+        pixels,
+        alpha,
+        file.format,
+        icc,
+        file.exif,
+        file.quality,
+        file.subsampling,
+        file.lossless,
+        tuple(notes),
+    )
 
 
 def output_path(path: str, settings: WriteSettings) -> str:
     """The path of the output for an input's: the same stem, the suffix of the format. The name stays
     as it is if it fits already, or the format is to be the same; a suffix of no image is part of the stem."""
-    if settings.format == "same" or path.lower().endswith(_SUFFIXES[settings.format]):
+    kind = kind_of_name(path)
+    if settings.format == "same" or (kind is not None and kind.name == settings.format):
         return path
-    stem, dot, suffix = path.rpartition(".")
-    is_image = any(f".{suffix}".lower() in suffixes for suffixes in _SUFFIXES.values())
-    return (stem if dot and is_image else path) + _SUFFIXES[settings.format][0]
+    stem = path.rpartition(".")[0] if kind is not None and kind.is_read else path
+    return stem + KINDS[settings.format].suffixes[0]
 
 
 def output_format(photo: Photo, settings: WriteSettings, path: str = "") -> str:
@@ -157,8 +158,8 @@ def output_format(photo: Photo, settings: WriteSettings, path: str = "") -> str:
     `path`; of a photo that was in no file the suffix', and PNG without one."""
     if settings.format != "same":
         return settings.format
-    by_suffix = (form for form, suffixes in _SUFFIXES.items() if path.lower().endswith(suffixes))
-    return photo.format or next(by_suffix, "png")
+    kind = kind_of_name(path)
+    return photo.format or (kind.name if kind is not None and kind.is_read else "png")
 
 
 def write_photo(photo: Photo, settings: WriteSettings, path: str = "") -> bytes:
@@ -167,6 +168,7 @@ def write_photo(photo: Photo, settings: WriteSettings, path: str = "") -> bytes:
     - PNG and TIFF (deflate, one page) keep 16 bits and alpha. JPEG and WebP have 8 bits: v / 257, rounded.
     - JPEG has no alpha: it is laid over white. Of a JPEG input the quality (75 to 98) and the subsampling are
       kept; else it is 4:2:0.
+    - BMP has 8 bits and alpha, but neither profile nor EXIF: these are left out.
     - WebP has no gray: it is written as RGB, through a gray profile to sRGB if there is one.
     - An ICC profile is written byte for byte, unless it is one of other colours than the pixels. So is an
       EXIF block, but for TIFF, into which its tags are copied (a maker note may not survive that). What a
@@ -195,6 +197,8 @@ def write_photo(photo: Photo, settings: WriteSettings, path: str = "") -> bytes:
         return _encode_webp(photo, settings, icc, exif)
     planes = photo.pixels if photo.alpha is None else np.dstack([photo.pixels, photo.alpha])
     planes = np.ascontiguousarray(planes)
+    if form == "bmp":
+        return _encode_bmp(to_eight_bits(planes))
     if form == "png":
         return _encode_png(planes, settings.png_level, icc, exif)
     return _encode_tiff(planes, icc, exif, has_alpha=photo.alpha is not None)
@@ -205,16 +209,6 @@ def to_eight_bits(pixels: FilePixels) -> NDArray[np.uint8]:
     if pixels.dtype == np.uint8:
         return cast(NDArray[np.uint8], pixels)
     return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
-
-
-def _upright(pixels: FilePixels, orientation: int) -> FilePixels:
-    if orientation >= 5:
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)
 
 
 def _fits(icc: bytes | None, channels: int) -> bool:
@@ -301,13 +295,27 @@ def _encode_png(planes: FilePixels, level: int, icc: bytes | None, exif: bytes |
     return bytes(data[:33] + b"".join(carried) + data[33:])  # behind the header
 
 
+def _encode_bmp(planes: NDArray[np.uint8]) -> bytes:
+    height, width, samples = planes.shape
+    if samples in (1, 3):
+        buffer = io.BytesIO()
+        Image.fromarray(planes.squeeze(-1) if samples == 1 else planes).save(buffer, "BMP")
+        return buffer.getvalue()
+    # Alpha is known by its mask, which the fourth version of the header has, and Pillow does not write.
+    colours = planes[::-1, :, [0, 0, 0, 1] if samples == 2 else [2, 1, 0, 3]].tobytes()
+    masks = (0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    header = struct.pack("<LllHHLLllLL", 108, width, height, 1, 32, 3, len(colours), 0, 0, 0, 0)
+    header += struct.pack("<4L4s", *masks, b"BGRs") + bytes(48)  # sRGB
+    return struct.pack("<2sLLL", b"BM", 122 + len(colours), 0, 122) + header + colours
+
+
 def _encode_tiff(planes: FilePixels, icc: bytes | None, exif: bytes | None, *, has_alpha: bool) -> bytes:
     order: ByteOrder = "<"
     entries: Entries = {}
     if exif is not None:
         try:
             tags = TagDirectory.parse(exif)  # its values are copied as they are, so the file takes its order
-            entries = tags.exif_entries()
+            entries = tags.exif_entries(len(exif))
             order = tags.order
         except (ValueError, LookupError, struct.error):
             pass

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 ByteOrder = Literal["<", ">"]
@@ -13,6 +13,7 @@ ByteOrder = Literal["<", ">"]
 class Tag:
     """The tags that say how the pixels of a TIFF are stored."""
 
+    SUBFILE = 254
     WIDTH = 256
     HEIGHT = 257
     BITS = 258
@@ -39,7 +40,8 @@ class Tag:
 _EXIF_TAGS = (270, 271, 272, 282, 283, 296, 305, 306, 315, 33432, 0x8769, 0x8825)
 _POINTERS = (0x8769, 0x8825, 0xA005)  # to EXIF's, GPS' and interoperability's directories
 _TYPE_BYTES = dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), start=1))
-_INTEGERS = {1: "B", 3: "H", 4: "L", 13: "L"}
+_INTEGERS = {1: "B", 3: "H", 4: "L", 6: "b", 8: "h", 9: "l", 13: "L"}
+_MOST_OF_AN_ENTRY = 2**16  # bytes: an EXIF block can hold no more
 
 
 class TagValue(NamedTuple):
@@ -61,7 +63,7 @@ class TagDirectory:
     Attributes:
         data: the file or block that it is in.
         order: of bytes.
-        next_at: where the offset of the next directory is.
+        next_at: where the offset of the next directory is; beyond the end if the directory is cut.
         places: of each tag its type, the number of its values, and where these are.
     """
 
@@ -71,8 +73,9 @@ class TagDirectory:
     places: Mapping[int, tuple[int, int, int]]
 
     @classmethod
-    def parse(cls, data: bytes, at: int | None = None) -> TagDirectory:
-        """The directory at byte `at` of a file or block; the first if None.
+    def parse(cls, data: bytes, at: int | None = None, *, whole: bool = True) -> TagDirectory:
+        """The directory at byte `at` of a file or block; the first if None. If it need not be `whole`, the
+        tags before its cut are enough.
 
         Raises:
             ValueError, LookupError, struct.error: damaged.
@@ -84,11 +87,11 @@ class TagDirectory:
             (at,) = struct.unpack_from(order + "L", data, 4)
         (count,) = struct.unpack_from(order + "H", data, at)
         next_at = at + 2 + 12 * count
-        if next_at > len(data):
+        if next_at > len(data) and whole:
             raise ValueError(f"{count} tags at byte {at}")
         places: dict[int, tuple[int, int, int]] = {}
         entry = struct.Struct(order + "HHLL")
-        for entry_at in range(at + 2, next_at, 12):
+        for entry_at in range(at + 2, min(next_at, len(data) - 11), 12):
             tag, kind, number, offset = entry.unpack_from(data, entry_at)
             inside = number * _TYPE_BYTES.get(kind, 1) <= 4
             places[tag] = (kind, number, entry_at + 8 if inside else offset)
@@ -125,24 +128,56 @@ class TagDirectory:
         struct.pack_into(self.order + _INTEGERS[kind], data, at, number)
         return bytes(data)
 
-    def entries(self, depth: int = 2) -> Entries:
-        """All tags with their values, and the directories that EXIF's tags point to, `depth` levels deep.
-        What is damaged, or larger than an EXIF block can be, is left out."""
+    def next_directory(self) -> int:
+        """Where the next directory begins; 0 if there is none."""
+        if self.next_at + 4 > len(self.data):
+            return 0
+        at: int = struct.unpack_from(self.order + "L", self.data, self.next_at)[0]
+        return at
+
+    def entries(self, most_bytes: int, only: Container[int] | None = None) -> Entries:
+        """The tags with their values, and those of the directories that EXIF's tags point to. What is
+        damaged, or larger than an EXIF block can be, is left out; and all that comes after `most_bytes`: a
+        small file can name the same bytes 65,535 times.
+
+        Args:
+            most_bytes: of all values together.
+            only: the tags that are wanted of this directory; None: all.
+        """
+        return self._entries(_Budget(most_bytes), 2, only)
+
+    def _entries(self, budget: _Budget, depth: int, only: Container[int] | None = None) -> Entries:
         entries: Entries = {}
         for tag, (kind, count, _) in self.places.items():
+            if only is not None and tag not in only:
+                continue
             try:
                 if tag in _POINTERS and depth:
-                    inner = TagDirectory.parse(self.data, self.number(tag))
-                    entries[tag] = TagValue(4, 1, inner.entries(depth - 1))
-                elif count * _TYPE_BYTES[kind] < 2**16:
+                    inner = TagDirectory.parse(self.data, self.number(tag), whole=False)
+                    entries[tag] = TagValue(4, 1, inner._entries(budget, depth - 1))
+                elif budget.take(12 + count * _TYPE_BYTES[kind]):
                     entries[tag] = TagValue(kind, count, self.raw(tag))
             except (ValueError, LookupError, struct.error):
                 continue
         return entries
 
-    def exif_entries(self) -> Entries:
-        """Those of a TIFF's entries that EXIF has too."""
-        return {tag: entry for tag, entry in self.entries().items() if tag in _EXIF_TAGS}
+    def exif_entries(self, most_bytes: int) -> Entries:
+        """Those of a TIFF's entries that EXIF has too, see `entries`."""
+        return self.entries(most_bytes, _EXIF_TAGS)
+
+
+@dataclass
+class _Budget:
+    """Bytes that may still be taken."""
+
+    left: int
+
+    def take(self, count: int) -> bool:
+        """Whether `count` may be taken; takes them."""
+        if count >= min(self.left, _MOST_OF_AN_ENTRY):
+            return False
+        self.left -= count
+        return True
 
 
 def encode_directory(order: ByteOrder, entries: Entries, at: int) -> bytes:
@@ -162,16 +197,31 @@ def encode_directory(order: ByteOrder, entries: Entries, at: int) -> bytes:
     return struct.pack(order + "H", len(entries)) + head + bytes(4) + values
 
 
-def without_orientation(exif: bytes) -> tuple[int, bytes | None]:
-    """The orientation of an EXIF block, and the block with 1 in its place and its thumbnail unlinked; 1 and
-    None if it is damaged."""
+class UprightExif(NamedTuple):
+    """The orientation of an EXIF block, and the block of the image that was turned by it: with orientation 1,
+    the thumbnail unlinked. Of one that is cut what can be read is put together anew; None if that is nothing.
+    """
+
+    orientation: int
+    block: bytes | None
+    is_whole: bool
+
+
+def without_orientation(exif: bytes) -> UprightExif:
+    """Take the orientation out of an EXIF block, from its "II" or "MM" on."""
     try:
-        tags = TagDirectory.parse(exif)
+        tags = TagDirectory.parse(exif, whole=False)
         orientation = 1
         if Tag.ORIENTATION in tags:
-            (orientation,) = tags.numbers(Tag.ORIENTATION)
-            exif = tags.with_number(Tag.ORIENTATION, 1)
-        # The second directory has a thumbnail, of pixels that are no more.
-        return orientation, exif[: tags.next_at] + bytes(4) + exif[tags.next_at + 4 :]
+            orientation = tags.number(Tag.ORIENTATION)
+            tags = replace(tags, data=tags.with_number(Tag.ORIENTATION, 1))
+        if tags.next_at <= len(exif):
+            # The second directory has a thumbnail, of pixels that are no more.
+            block = tags.data[: tags.next_at] + bytes(4) + tags.data[tags.next_at + 4 :]
+            return UprightExif(orientation, block, True)
+        entries = tags.entries(len(exif))
+        header = exif[:4] + struct.pack(tags.order + "L", 8)
+        block = header + encode_directory(tags.order, entries, 8)
+        return UprightExif(orientation, block if entries else None, False)
     except (ValueError, LookupError, struct.error):
-        return 1, None
+        return UprightExif(1, None, False)

@@ -189,7 +189,7 @@ class ImageRecipe(Recipe[S]):
             size,
             data.fit if data.size is not None else None,
             max(patch, _LEAST_SIDE),
-            data.max_pixels,
+            data,
             variant=self._variant.make,
         )
         return float(np.mean([w * h for w, h in sizes])) if size is None else float(size[0] * size[1])

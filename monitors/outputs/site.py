@@ -158,6 +158,6 @@ def answer_only(names: HostNames, count_refused: Callable[[], None] = lambda: No
         if request.headers.get("Host", "") in names:
             return await handler(request)
         count_refused()
-        raise web.HTTPMisdirectedRequest(text="this is not served under that name\n")
+        raise web.HTTPMisdirectedRequest(text="unknown host name: add it to the setting `names`\n")
 
     return check_host

@@ -108,6 +108,8 @@ class ImageTask:
             row.height, row.width, row.channels = self.photo.pixels.shape
             row.format = self.photo.format
             row.depth = self.photo.depth
+            if self.bad is None:
+                row.detail = "; ".join(self.photo.notes)[:_MAX_DETAIL]
         return row
 
 

@@ -16,7 +16,8 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from genray.errors import GenrayError
-from genray.images.photo import Photo, PhotoLimits, photo_header, read_photo
+from genray.images.limits import ReadLimits
+from genray.images.photo import Photo, photo_header, read_photo
 from genray.io.bad_input import BadImage
 from genray.io.sources import ItemSource
 from pipelines.engine.chunk import ChunkRecord, ImageTask, OutputWriter, ReportCounts
@@ -59,7 +60,7 @@ class ChunkWorker:
         attempts: Attempts,
         *,
         threads: int,
-        decode: Callable[[bytes, PhotoLimits], Photo] = read_photo,
+        decode: Callable[[bytes, ReadLimits], Photo] = read_photo,
     ) -> None:
         self._settings = settings
         self._step = step
@@ -244,10 +245,8 @@ class ChunkWorker:
                 task.is_decoded = True
                 task.weight = len(task.data)
                 return task
-            header = photo_header(task.data)
+            header = photo_header(task.data, self._settings.read)
             task.weight = 2 * header.width * header.height * 4 * (header.depth // 8)
-            if header.width * header.height > self._settings.read.max_pixels:
-                task.weight = 0  # refused before decoding
             if task.weight <= _SMALL_BYTES:
                 return self._decode(task)
         except BadImage as bad:
@@ -265,8 +264,6 @@ class ChunkWorker:
             task.is_decoded = True
         except BadImage as bad:
             task.bad = bad
-        except MemoryError:
-            task.bad = BadImage("too-large", "not enough memory to decode the image")
         task.times.decode_ms = _milliseconds_since(began)
         return task
 

@@ -94,6 +94,7 @@ class LedgerRow:
     reason: str | None = None
     """Of what was skipped or failed: a key of `steps.base.SKIP_REASONS` or `bad_input.REASONS`."""
     detail: str | None = None
+    """Of what failed: more of the reason. Else what was odd in the input, or is left out of the output."""
     format: str | None = None
     width: int | None = None
     height: int | None = None

@@ -32,7 +32,8 @@ import torch
 from PIL import Image
 
 from genray.bundle import ImageSpec, Preprocessing, load_bundle, save_bundle
-from genray.images.photo import PhotoLimits, WriteSettings, read_photo, write_photo
+from genray.images.limits import ReadLimits
+from genray.images.photo import WriteSettings, read_photo, write_photo
 from genray.inference.runner import InferenceSettings, Runner
 from genray.models.registry import NetworkSpec
 
@@ -86,7 +87,7 @@ def bound(case: str, bundle: Path, images: Path) -> dict[str, float]:
 
         network, gives = EncoderNetwork(network), None  # type: ignore[assignment, arg-type]
     runner = Runner.open(network, preprocessing.input, gives, InferenceSettings(), threads=1)
-    photos = [read_photo(data, PhotoLimits()) for data in files]
+    photos = [read_photo(data, ReadLimits()) for data in files]
     costs: dict[str, float] = {}
 
     def clock(stage: str, work: Any) -> None:
@@ -98,7 +99,7 @@ def bound(case: str, bundle: Path, images: Path) -> dict[str, float]:
         costs[stage] = min(costs.get(stage, spent), spent)
 
     for _ in range(3):
-        clock("decode", lambda i: read_photo(files[i], PhotoLimits()))
+        clock("decode", lambda i: read_photo(files[i], ReadLimits()))
         if case == "embed":
             from pipelines.steps.autoencoder import resized
 

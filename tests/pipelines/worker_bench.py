@@ -9,7 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from genray.images.photo import Photo, PhotoLimits, read_photo
+from genray.images.limits import ReadLimits
+from genray.images.photo import Photo, read_photo
 from genray.io.sources import open_source
 from genray.io.store import create_store
 from pipelines.engine.chunk import OutputWriter
@@ -68,7 +69,7 @@ class Bench:
         step: type[Copying] = Copying,
         table: bool = False,
         format: str = "same",
-        decode: Callable[[bytes, PhotoLimits], Photo] = read_photo,
+        decode: Callable[[bytes, ReadLimits], Photo] = read_photo,
         **work: Any,
     ) -> ChunkWorker:
         settings = BulkSettings.model_validate(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from genray.datasets.idx import SUFFIXES, IdxPart, find_idx, read_idx
 from genray.errors import DataError
 from genray.images.decode import ImageHeader
+from genray.images.limits import ReadLimits
 from genray.io.bad_input import BadImage
 from genray.io.store import Entry, open_store
 
@@ -58,12 +59,12 @@ def test_an_image_has_the_channels_asked_for_and_a_name(tmp_path: Path) -> None:
     images = part.images
     assert images.header(3) == ImageHeader(4, 5, is_gray=True)
     assert images.name(3) == "train-images-idx3-ubyte#3"
-    assert np.array_equal(images.pixels(3, 1, 1000)[..., 0], DIGITS[3])
-    colours = images.pixels(3, 3, 1000)
+    assert np.array_equal(images.pixels(3, 1, ReadLimits(max_pixels=1000))[..., 0], DIGITS[3])
+    colours = images.pixels(3, 3, ReadLimits(max_pixels=1000))
     assert colours.shape == (5, 4, 3)
     assert (colours == DIGITS[3][..., None]).all()
-    with pytest.raises(BadImage, match="20 pixels, the limit is 19"):
-        images.pixels(3, 1, 19)
+    with pytest.raises(BadImage, match="4x5 pixels, the limit is 19"):
+        images.pixels(3, 1, ReadLimits(max_pixels=19))
 
 
 def test_a_folder_without_idx_files_has_no_parts(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from genray.datasets.image_set import (
 )
 from genray.datasets.layouts import FolderImages
 from genray.errors import DataError
+from genray.images.limits import ReadLimits
 from genray.io.bad_input import BadImage
 from genray.io.store import open_store
 from tests.conftest import write_images
@@ -209,7 +210,7 @@ def test_a_store_behind_a_uri_is_the_same_set(tmp_path: Path) -> None:
     assert there.fingerprint == here.fingerprint
     assert names(there.val) == names(here.val)
     assert there.classes == here.classes == ("a", "b")
-    first, second = (f.val.stored.pixels(int(f.val.indices[0]), 1, 10_000) for f in (here, there))
+    first, second = (f.val.stored.pixels(int(f.val.indices[0]), 1, ReadLimits()) for f in (here, there))
     assert np.array_equal(first, second)
 
 
@@ -248,7 +249,7 @@ def source(tmp_path: Path) -> SingleImageSource:
     write_images(tmp_path / "b", 1, size=(16, 20))
     store = open_store(tmp_path)
     stored = FolderImages.of_paths(store, [entry.path for entry in store.list((".png",))])
-    return SingleImageSource(Images(stored, np.array([3, 0, 1])), 1, None, None, 1, 1000)
+    return SingleImageSource(Images(stored, np.array([3, 0, 1])), 1, None, None, 1, ReadLimits())
 
 
 def test_a_sample_is_the_image_that_its_index_stands_for(source: SingleImageSource) -> None:
@@ -277,7 +278,7 @@ def test_an_image_smaller_than_a_patch_is_set_aside(source: SingleImageSource) -
 
 def test_an_image_of_too_many_pixels_is_set_aside(source: SingleImageSource) -> None:
     with pytest.raises(BadImage, match="24x24 pixels, the limit is 400"):
-        replace(source, max_pixels=400).load(1)
+        replace(source, limits=ReadLimits(max_pixels=400)).load(1)
 
 
 def test_a_patch_is_set_by_its_key_and_lies_in_the_image() -> None:

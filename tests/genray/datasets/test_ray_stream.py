@@ -11,6 +11,7 @@ from genray.datasets.loader import MemoryLoader, SampleSource, WorkerShare, load
 from genray.datasets.pairs import PairedSettings, PairSource, find_pairs
 from genray.datasets.ray_stream import StreamLoader
 from genray.errors import DataError
+from genray.images.limits import ReadLimits
 from genray.io.bad_input import BadInput
 from genray.io.store import open_store
 from tests.conftest import write_images, write_pair_files
@@ -29,7 +30,7 @@ def pair_source(path: Path) -> PairSource:
 def image_source(path: Path) -> SingleImageSource:
     """Patches of the training images under `path`."""
     images = open_image_set(ImageSetSettings(path=str(path)), 0).train
-    return SingleImageSource(images, 1, None, None, 16, 10_000, variant=Patch(16))
+    return SingleImageSource(images, 1, None, None, 16, ReadLimits(), variant=Patch(16))
 
 
 def unexpected(bad: BadInput) -> None:
@@ -94,7 +95,13 @@ def test_too_many_broken_files_stop_a_stream_that_repeats_them_too(tmp_path: Pat
         (tmp_path / f"{index:03}.png").write_bytes(b"")
     images = source.images
     often = SingleImageSource(
-        Images(images.stored, images.indices.repeat(8)), 1, None, None, 16, 10_000, variant=source.variant
+        Images(images.stored, images.indices.repeat(8)),
+        1,
+        None,
+        None,
+        16,
+        ReadLimits(),
+        variant=source.variant,
     )
     with pytest.raises(DataError, match=r"of 9 samples are broken, more than data\.max_bad_share=0\.15"):
         read(streamed(often, lambda bad: None, limit=0.15, repeats=8))

@@ -7,10 +7,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from genray.images.photo import Photo, PhotoLimits, photo_header, read_photo
+from genray.images.limits import ReadLimits
+from genray.images.photo import Photo, photo_header, read_photo
 from genray.io.bad_input import BadImage
 
-LIMITS = PhotoLimits(max_pixels=10_000_000)
+LIMITS = ReadLimits(max_pixels=10_000_000)
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
@@ -41,7 +42,7 @@ def tags_of(block: bytes | None) -> dict[int, Any]:
 
 
 def read(data: bytes) -> Photo:
-    photo, header = read_photo(data, LIMITS), photo_header(data)
+    photo, header = read_photo(data, LIMITS), photo_header(data, LIMITS)
     height, width, channels = photo.pixels.shape
     assert (header.height, header.width, header.channels) == (height, width, channels)
     assert (header.depth, header.format) == (photo.depth, photo.format)
@@ -51,7 +52,7 @@ def read(data: bytes) -> Photo:
     return photo
 
 
-def reason(data: bytes, limits: PhotoLimits = LIMITS) -> str:
+def reason(data: bytes, limits: ReadLimits = LIMITS) -> str:
     with pytest.raises(BadImage) as caught:
         read_photo(data, limits)
     assert caught.value.detail

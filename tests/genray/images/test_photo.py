@@ -1,7 +1,6 @@
 import io
 import struct
 import tracemalloc
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +8,13 @@ import pytest
 import simplejpeg
 from PIL import Image, ImageOps
 
-from genray.images.photo import PhotoLimits, read_photo
-from genray.io.bad_input import REASONS, BadImage
+from genray.images.photo import read_photo
+from genray.io.bad_input import BadImage
 from tests.broken_files import chunk, encode, png_bomb, write_broken_files
 from tests.genray.images.photo_samples import ICC, LIMITS, exif, read, reason, smooth, tags_of, values
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "BMP"])
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_plain_files_give_pillows_pixels(kind: str, mode: str) -> None:
     data = encode(smooth(mode), kind)
@@ -128,11 +127,22 @@ def test_planes_stored_apart_are_put_together() -> None:
     assert np.array_equal(read(data).pixels, values(bits=16))
 
 
-def test_the_first_page_and_the_first_of_several_pictures_are_read() -> None:
-    pages = encode(smooth(), "TIFF", save_all=True, append_images=[smooth().rotate(180)])
+def test_a_tiff_of_several_pages_is_refused_but_not_for_its_preview() -> None:
+    more = smooth().rotate(180)
+    assert reason(encode(smooth(), "TIFF", save_all=True, append_images=[more])) == "unsupported"
+    preview = more.resize((8, 8))
+    preview.encoderinfo = {"tiffinfo": {254: 1}}  # a smaller copy
+    pages = encode(smooth(), "TIFF", save_all=True, append_images=[preview])
     assert np.array_equal(read(pages).pixels, np.asarray(smooth()))
+
+
+def test_of_several_pictures_the_first_is_read_and_the_others_are_noted() -> None:
     jpeg = encode(smooth(), "JPEG")
     assert np.array_equal(read(jpeg + encode(smooth("L"), "JPEG")).pixels, read(jpeg).pixels)
+    several = encode(smooth(), "MPO", save_all=True, append_images=[smooth().rotate(180)] * 2)
+    assert np.array_equal(read(several).pixels, read(jpeg).pixels)
+    assert read(several).notes == ("2 further pictures of the file are left out",)
+    assert read(jpeg).notes == ()
 
 
 def test_a_lossless_webp_is_known() -> None:
@@ -244,9 +254,9 @@ def test_tiffs_that_would_lose_are_refused(mode: str) -> None:
 def test_no_cut_file_is_read(kind: str) -> None:
     options = {"compression": "tiff_lzw"} if kind == "TIFF" else {}
     data = encode(Image.fromarray(values()), kind, **options)
-    for length in range(12, len(data), 37):
+    ends_after_pixels = {"PNG": 12, "JPEG": 2, "WEBP": 0, "TIFF": 0}[kind]
+    for length in [*range(12, len(data) - ends_after_pixels, 37), len(data) - ends_after_pixels - 1]:
         assert reason(data[:length]) == "truncated"
-    assert reason(data[:-1]) == "truncated"
 
 
 @pytest.mark.parametrize("bomb", ["png", "jpeg", "tiff", "webp"])
@@ -271,40 +281,9 @@ def test_a_small_png_cannot_promise_many_pixels() -> None:
     assert reason(png_bomb(3000, 3000)) == "truncated"
 
 
-def test_limits_are_of_bytes_and_of_pixels() -> None:
-    data = encode(Image.fromarray(values()), "PNG")
-    assert reason(data, PhotoLimits(max_bytes=100)) == "too-large"
-    assert reason(data, PhotoLimits(max_pixels=24 * 32 - 1)) == "too-large"
-    assert read_photo(data, PhotoLimits(max_pixels=24 * 32)).depth == 8
-
-
 def test_a_png_of_no_width_is_damaged() -> None:
     header = chunk(b"IHDR", struct.pack(">LLBBBBB", 0, 4, 8, 2, 0, 0, 0))
     assert reason(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IEND", b"")) == "truncated"
-
-
-def test_any_changed_byte_gives_a_photo_or_a_bad_image(capfd: pytest.CaptureFixture[str]) -> None:
-    files = [encode(smooth(mode), kind) for mode in ("L", "RGB") for kind in ("PNG", "JPEG", "WEBP", "TIFF")]
-    files += [encode(smooth("CMYK"), "JPEG"), encode(smooth().convert("P"), "PNG", transparency=0)]
-    files += [
-        encode(smooth(), "TIFF", compression=name) for name in ("tiff_lzw", "tiff_adobe_deflate", "jpeg")
-    ]
-    files += [encode(smooth(), kind, exif=exif(6), icc_profile=ICC) for kind in ("JPEG", "PNG", "TIFF")]
-    rng = np.random.default_rng(0)
-    limits = PhotoLimits(max_pixels=100_000)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for index in range(600):
-            data = bytearray(files[index % len(files)])
-            if index % 2:
-                del data[rng.integers(1, len(data)) :]
-            for at in rng.integers(0, min(len(data), 200 if index % 3 else len(data)), 2):
-                data[at] ^= rng.integers(1, 256)
-            try:
-                assert read_photo(bytes(data), limits).pixels.shape[2] in (1, 3)
-            except BadImage as bad:
-                assert bad.reason in REASONS
-    assert capfd.readouterr().err == ""
 
 
 def test_every_broken_file_has_the_reason_it_should_have(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from genray.images.limits import ReadLimits
 from genray.images.photo import (
     Photo,
-    PhotoLimits,
     WriteSettings,
     output_format,
     output_path,
@@ -28,11 +28,11 @@ def settings(**values: Any) -> WriteSettings:
 
 
 def again(photo: Photo, **values: Any) -> Photo:
-    return read_photo(write_photo(photo, settings(**values)), PhotoLimits())
+    return read_photo(write_photo(photo, settings(**values)), ReadLimits())
 
 
 def photo(kind: str = "JPEG", mode: str = "RGB", **options: Any) -> Photo:
-    return read_photo(encode(smooth(mode), kind, **options), PhotoLimits())
+    return read_photo(encode(smooth(mode), kind, **options), ReadLimits())
 
 
 def drawn(bits: int, channels: int, alpha: bool = False) -> Photo:
@@ -58,7 +58,7 @@ def test_the_same_format_is_written_with_all_that_the_file_carried(kind: str) ->
 def test_any_format_becomes_any_other_with_profile_and_exif(source: str, target: str, order: str) -> None:
     given = photo(source, icc_profile=ICC, exif=exif(3, order))
     data = write_photo(given, settings(format=target))
-    made = read_photo(data, PhotoLimits())
+    made = read_photo(data, ReadLimits())
     assert made.icc == ICC
     assert tags_of(made.exif)[0x9003] == "2026:01:02 03:04:05"
     with Image.open(io.BytesIO(data)) as theirs:

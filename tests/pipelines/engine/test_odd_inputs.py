@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from genray.images.photo import PhotoLimits, read_photo
+from genray.images.limits import ReadLimits
+from genray.images.photo import read_photo
 from tests.broken_files import write_broken_files
 from tests.pipelines.bulk_runs import outputs_of, png
 from tests.pipelines.conftest import Bulk, rows_of, write_photos
@@ -22,7 +23,7 @@ def check_outputs(out: Path) -> None:
         if row["status"] == "done":
             data = (out / row["output"]).read_bytes()
             assert hashlib.sha256(data).hexdigest() == row["sha256"]
-            made = read_photo(data, PhotoLimits())
+            made = read_photo(data, ReadLimits())
             assert made.pixels.shape == (row["height"], row["width"], row["channels"])
 
 

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from genray.errors import DataError
-from genray.images.photo import Photo, PhotoLimits, read_photo
+from genray.images.limits import ReadLimits
+from genray.images.photo import Photo, read_photo
 from genray.io.bad_input import BadImage
 from pipelines.engine.worker import Batcher
 from pipelines.steps.base import StepInput, StepResult
@@ -86,7 +87,7 @@ def test_decoded_images_stay_within_the_memory_and_one_larger_still_passes(bench
     held = []
     lock = threading.Lock()
 
-    def counted(data: bytes, limits: PhotoLimits) -> Photo:
+    def counted(data: bytes, limits: ReadLimits) -> Photo:
         photo = read_photo(data, limits)
         with lock:
             alive.append(photo.pixels.nbytes)

@@ -1,0 +1,228 @@
+"""JPEG files (ITU-T T.81): what they say before they are decoded, their scans, their pixels."""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import cast
+
+import numpy as np
+import simplejpeg
+from PIL import Image, JpegImagePlugin
+
+from genray.images.image_file import FilePixels, ImageFile, to_srgb
+from genray.images.limits import ReadLimits
+from genray.images.tiff import TagDirectory
+from genray.io.bad_input import BadImage
+
+_MAX_SEGMENTS = 100_000
+_SUBSAMPLING = {(1, 1): "4:4:4", (2, 1): "4:2:2", (2, 2): "4:2:0", (1, 2): "4:4:0", (4, 1): "4:1:1"}
+# ITU-T T.81, annex K, table K.1, in the zigzag order of the file.
+_LUMA = """16 11 12 14 12 10 16 14 13 14 18 17 16 19 24 40 26 24 22 22 24 49 35 37 29 40 58 51 61 60 57 51
+56 55 64 72 92 78 64 68 87 69 55 56 80 109 81 87 95 98 103 104 103 62 77 113 121 112 100 120 92 101 103 99"""
+_START_OF_SCAN = 0xDA
+_END = b"\xff\xd9"
+_SEQUENTIAL = (0xC0, 0xC1, 0xC9)  # frames
+_SEEN_BY_DECODERS = (0xE0, 0xEE)  # JFIF's and Adobe's segments say what the components mean
+# Within a scan FF 00 is a byte of data, and FF D0 to FF D7 go on with it.
+_MARKER_IN_SCAN = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
+_MPF_COUNT = 0xB001
+
+
+@dataclass
+class _Header:
+    """What the segments before the first scan say: the frame and its marker, the EXIF block, the
+    quantisation tables by their number, the parts of the profile by theirs, how many pictures there are; and
+    where the first scan begins."""
+
+    frame: bytes = b""
+    frame_marker: int = 0
+    exif: bytes | None = None
+    tables: dict[int, bytes] = field(default_factory=dict)
+    profile: dict[int, bytes] = field(default_factory=dict)
+    pictures: int = 1
+    scan_at: int = 0
+
+
+def inspect_jpeg(data: bytes, limits: ReadLimits) -> ImageFile:
+    """See `inspect_file`.
+
+    Raises:
+        BadImage, ValueError, LookupError, struct.error: it cannot be read.
+    """
+    header = _read_header(data)
+    frame = header.frame
+    depth, height, width, samples = struct.unpack_from(">BHHB", frame)
+    if depth != 8 or samples not in (1, 3, 4):
+        raise BadImage("unsupported", f"a JPEG of {samples} components of {depth} bits")
+    limits.check_pixels(width, height)
+    if not _is_one_scan(data, header):
+        _check_scans(data, header.scan_at, width * height, limits)
+    # Of each component how often it is sampled across and down, and the number of its table.
+    components = [(frame[7 + 3 * c] >> 4, frame[7 + 3 * c] & 15, frame[8 + 3 * c]) for c in range(samples)]
+    across, down, table = components[0]
+    fewer_across, fewer_down, _ = components[-1]
+    subsampling = None
+    if samples == 3 and components[1][:2] == components[2][:2]:
+        subsampling = _SUBSAMPLING.get((across // fewer_across, down // fewer_down))
+    notes: tuple[str, ...] = ()
+    if header.pictures > 1:
+        notes = (f"{header.pictures - 1} further pictures of the file are left out",)
+    return ImageFile(
+        "jpeg",
+        (width, height),
+        samples,
+        icc=_joined_profile(header.profile),
+        exif=header.exif,
+        quality=_quality(steps) if len(steps := header.tables.get(table, b"")) in (64, 128) else None,
+        subsampling=subsampling,
+        notes=notes,
+    )
+
+
+def decode_jpeg(data: bytes, file: ImageFile, notes: list[str], *, gray: bool) -> FilePixels:
+    """See `decode_file`; gray: the brightness alone.
+
+    Raises:
+        Whatever the decoders raise.
+    """
+    if file.samples == 3 and file.subsampling is None:  # TurboJPEG knows the common ones alone
+        with JpegImagePlugin.JpegImageFile(io.BytesIO(_bare(data))) as image:
+            return np.array(image.convert("RGB"))
+    space = "GRAY" if gray and file.samples < 4 else {1: "GRAY", 3: "RGB", 4: "CMYK"}[file.samples]
+    pixels = _decode(data, space, notes)
+    if file.samples == 4:  # stored inverted, as Adobe does
+        pixels = np.array(to_srgb(Image.frombytes("CMYK", file.size, (255 - pixels).tobytes()), file.icc))
+    return pixels
+
+
+def count_scans(data: bytes, at: int) -> int:
+    """The scans of a picture, of which the first begins at byte `at`."""
+    scans = 0
+    while at + 4 <= len(data):
+        marker = data[at + 1]
+        if marker in (0xD8, 0xD9):  # the end; or the next picture, if that is missing
+            break
+        scans += marker == _START_OF_SCAN
+        at += 2 + int.from_bytes(data[at + 2 : at + 4])
+        found = _MARKER_IN_SCAN.search(data, at)
+        if found is None:
+            break
+        at = found.start(1) - 1
+    return scans
+
+
+def _check_scans(data: bytes, at: int, pixels: int, limits: ReadLimits) -> None:
+    # A count of the bytes is faster, but takes what lies behind the picture or in its segments for scans too.
+    if not limits.allow_scans(data.count(b"\xff\xda", at), pixels):
+        limits.check_scans(count_scans(data, at), pixels)
+
+
+def _decode(data: bytes, space: str, notes: list[str], *, strict: bool = True) -> FilePixels:
+    """The pixels, if none is missing. Strictly, libjpeg's first warning is an error."""
+    try:
+        return cast(FilePixels, simplejpeg.decode_jpeg(data, colorspace=space, strict=strict))
+    except ValueError as error:
+        text = str(error)
+        if "ICC marker" in text:
+            # A damaged profile: libjpeg does not take the segments for one then.
+            return _decode(data.replace(b"ICC_PROFILE\0", b"ICC_PROFILE-"), space, notes)
+        if strict and "extraneous bytes before marker 0xd9" in text:
+            # Every scan was decoded without a warning when the end is looked for.
+            notes.append("bytes of no meaning before its end")
+            return _decode(data, space, notes, strict=False)
+        # All pixels are there if libjpeg finds those of the one scan. Of several, whole ones may be missing.
+        if "Premature end of JPEG file" in text and not data.endswith(_END) and _is_one_scan(data):
+            notes.append("its end marker is missing")
+            return _decode(data + _END, space, notes)
+        raise
+
+
+def _is_one_scan(data: bytes, header: _Header | None = None) -> bool:
+    """Whether libjpeg reads one scan and refuses more: in a sequential file, if the first has all colours."""
+    header = header or _read_header(data)
+    return header.frame_marker in _SEQUENTIAL and data[header.scan_at + 4] == header.frame[5]
+
+
+def _bare(data: bytes) -> bytes:
+    """The file without the segments that make no pixels: Pillow would read them, and complain."""
+    parts = [data[:2]]
+    end = 2
+    for at, marker, body in _segments(data):
+        end = at + 4 + len(body)
+        if not 0xE0 <= marker <= 0xEF or marker in _SEEN_BY_DECODERS:
+            parts.append(data[at:end])
+    return b"".join([*parts, data[end:]])
+
+
+def _read_header(data: bytes) -> _Header:
+    header = _Header()
+    end = 2
+    for at, marker, body in _segments(data):
+        end = at + 4 + len(body)
+        if marker == 0xDB:
+            while body:
+                size = 128 if body[0] >> 4 else 64
+                header.tables[body[0] & 15] = body[1 : 1 + size]
+                body = body[1 + size :]
+        elif marker == 0xE1 and body.startswith(b"Exif\0\0"):
+            header.exif = header.exif or body
+        elif marker == 0xE2 and body.startswith(b"ICC_PROFILE\0") and len(body) > 14:
+            header.profile[body[12]] = body[13:]
+        elif marker == 0xE2 and body.startswith(b"MPF\0"):
+            header.pictures = _count_pictures(body[4:])
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            header.frame = header.frame or body
+            header.frame_marker = header.frame_marker or marker
+    header.scan_at = data.index(b"\xff\xda", end)
+    return header
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Of each segment before the first scan where it begins, its marker and its content (annex B).
+
+    Raises:
+        ValueError, IndexError, struct.error: damaged.
+    """
+    at = 2
+    for _ in range(_MAX_SEGMENTS):
+        if data[at] != 0xFF:
+            raise ValueError(f"no marker at byte {at}")
+        marker = data[at + 1]
+        if marker == _START_OF_SCAN:
+            return
+        if marker == 0xFF:  # fill byte
+            at += 1
+            continue
+        (length,) = struct.unpack_from(">H", data, at + 2)
+        yield at, marker, data[at + 4 : at + 2 + length]
+        at += 2 + length
+    raise ValueError("too many segments")
+
+
+def _count_pictures(index: bytes) -> int:
+    """How many pictures an MPO has, by its index (CIPA DC-007)."""
+    try:
+        return TagDirectory.parse(index).number(_MPF_COUNT, 1)
+    except (ValueError, LookupError, struct.error):
+        return 1
+
+
+def _joined_profile(parts: Mapping[int, bytes]) -> bytes | None:
+    """A profile of its parts, if all are there: the first byte of each says how many there are."""
+    if not parts or sorted(parts) != list(range(1, parts[min(parts)][0] + 1)):
+        return None
+    return b"".join(parts[number][1:] for number in sorted(parts))
+
+
+@lru_cache(maxsize=256)
+def _quality(table: bytes) -> int:
+    qualities = np.arange(1, 101)[:, None]
+    scale = np.where(qualities < 50, 5000 // qualities, 200 - 2 * qualities)
+    steps = np.frombuffer(table, np.uint8 if len(table) == 64 else ">u2")
+    luma = np.array([int(number) for number in _LUMA.split()])
+    return 1 + int(np.abs(((luma * scale + 50) // 100).clip(1, 255) - steps).sum(axis=1).argmin())
