@@ -10,8 +10,8 @@ All render the same readings with the library's exposition, as text and as OpenM
 - children: Gauge and Counter with a child for each stream, each set by every reading (without the times of
   creation that they would add).
 
-And what an update of all streams costs. In one process and in turns; CPU seconds of the process, the median of
-the rounds. Quote ratios: absolute figures drift.
+And what an update of all streams costs. In one process and in turns; CPU seconds of the process, the median
+of the rounds. Quote ratios: absolute figures drift.
 """
 
 from __future__ import annotations
