@@ -356,6 +356,7 @@ def test_channels_that_are_no_ecg_are_left_out(tmp_path: Path) -> None:
     wfdb.wrsamp("icu", fs=125, d_signal=stored, write_dir=str(tmp_path), **options)
     record = open_record(tmp_path / "icu")
     assert record.leads == ("II",)
+    assert record.notes == ("left out, no ECG by their names: RESP",)
     np.testing.assert_array_equal(record.read(10, 20)[:, 0], stored[10:20, 1])
 
 
