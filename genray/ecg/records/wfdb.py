@@ -44,6 +44,7 @@ from genray.ecg.records.wfdb_signals import (
     readable_formats,
     stored_scale,
 )
+from genray.errors import DataError
 from genray.io.files import atomic_write, write_text
 from genray.text import printable
 
@@ -329,6 +330,8 @@ def _open_files(header: WfdbHeader) -> dict[str, SignalFile]:
         channels = [FileChannel(signal.frame, signal.initial) for signal in signals]
         try:
             files[name] = SignalFile.open(at, code, offset, channels)
+        except DataError:
+            raise
         except Exception as error:  # whatever a library makes of a damaged file
             raise unusable(header.path, f"its samples {name} cannot be read: {reason_of(error)}") from error
     return files
