@@ -52,6 +52,7 @@ from jobs.training.settings import TrainSettings
 from jobs.training.target import Training
 
 _BEATS_PER_ROW = 3
+_MOST_NOTES = 5  # notes on records that are printed before the training
 _BEATS_AT_ONCE = 4096  # beats in a batch of an evaluation
 
 Model = Annotated[DenseBeatSettings | ConvBeatSettings, Field(discriminator="kind")]
@@ -136,6 +137,8 @@ class TrainEcg(Recipe[TrainEcgSettings]):
             f"{len(beats.test) or 'no others'} to judge on, {len(beats.bad)} set aside",
             f"split {beats.split}",
             *([f"left out of the training beats: {beats.left_out}"] if beats.left_out else []),
+            *beats.notes[:_MOST_NOTES],
+            *([f"and {len(beats.notes) - _MOST_NOTES} more notes"] if len(beats.notes) > _MOST_NOTES else []),
             f"ecg-beats, {model.kind}, {model.latent} numbers for {preprocessing.samples}: "
             f"{parameters:,} parameters",
             threshold,

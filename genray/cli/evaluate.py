@@ -122,6 +122,7 @@ def evaluate(
         "folds": None if model is not None else folds,
         "bundle": str(bundle) if bundle else None,
         "left_out": annotated.left_out,
+        **({"notes": annotated.notes} if annotated.notes else {}),
         "seconds": seconds,
     }
     if output:

@@ -135,6 +135,7 @@ class BeatSet:
         fingerprint: of all beats and classes.
         split: how they were split, for the bundle.
         left_out: how many beats of which kinds are not used, in words.
+        notes: what is missing of records that are used, in words.
     """
 
     train: Beats
@@ -148,6 +149,7 @@ class BeatSet:
     fingerprint: str
     split: str
     left_out: str
+    notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """For the bundle: fingerprint, split and counts."""
@@ -161,6 +163,7 @@ class BeatSet:
             "normal": [self.classes[i] for i in self.normal],
             "records": self.records,
             "set_aside": len(self.bad),
+            "notes": list(self.notes),
         }
 
 
@@ -203,6 +206,7 @@ def open_beat_set(settings: BeatSetSettings, seed: int, note: Callable[[str], No
         fingerprint=f"sha256:{digest.hexdigest()}",
         split=split,
         left_out=left_out,
+        notes=tuple(raw.notes),
     )
 
 
@@ -217,6 +221,7 @@ class RawBeats:
         groups: number of the record of each; of tables each row is a group of its own.
         parts: of each what its file or folder says: train, val, test or "".
         bad: rows or records that are broken.
+        notes: what is missing of records that are used.
         leads: that the beats are of.
         total: rows or records that were looked at.
         records: that beats are of.
@@ -230,6 +235,7 @@ class RawBeats:
     groups: list[int] = field(default_factory=list)
     parts: list[str] = field(default_factory=list)
     bad: list[BadInput] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     leads: list[str] = field(default_factory=list)
     total: int = 0
     records: int = 0
@@ -351,6 +357,7 @@ def _read_records(path: Path, settings: BeatSetSettings, seed: int, note: Callab
             part = ""
         raw.add(beats.values, beats.classes, part, [number] * len(beats.classes))
         raw.records += 1
+        raw.notes += [f"{name}: {text}" for text in record.notes]
         raw.leads += [lead for lead in beats.leads if lead not in raw.leads]
     if len(names) > 1:
         chosen = "by name" if settings.test_records else f"by seed {seed}"

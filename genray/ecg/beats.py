@@ -3,9 +3,9 @@ with their classes; and the preprocessing of a beat network, as its bundle store
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,8 @@ unknown (ANSI/AAMI EC57:2012; de Chazal et al. 2004, table I)."""
 UNKNOWN = ""
 """Class of a beat without an annotation."""
 
+_STRETCH = 3600.0  # s of a record whose beats are cut at once
+_MARGIN = 10.0  # s that are read before and after them
 _NEAR = 0.15  # s, longest distance of a detected peak from its annotation, as in EC57
 _FARTHEST = 1e9  # largest normalised value: squares of errors still fit into float32
 
@@ -135,24 +137,52 @@ def read_record_beats(
     annotations = record.annotations()
     if annotations is not None and not len(annotations.peaks):
         annotations = None
-    signal = record.millivolts(0, record.samples)
-    if annotations is not None and peaks == "annotated":
-        places = annotations.peaks
-        classes = [AAMI.get(symbol, UNKNOWN) for symbol in annotations.symbols]
-    else:
-        places = detect_peaks(np.nan_to_num(signal[:, columns[0]]), record.rate)
-        classes = [UNKNOWN] * len(places)
-        if annotations is not None:
-            classes = _match_classes(places, annotations, _NEAR * record.rate)
-    values: list[Array] = []
-    kept_classes: list[str] = []
-    for column in columns:
-        beats, inside = cut_beats(signal[:, [column]], places, record.rate, settings)
-        values.append(beats[:, 0])
-        kept_classes += [name for name, within in zip(classes, inside, strict=True) if within]
-    if not kept_classes:
+    values: list[list[Array]] = [[] for _ in columns]
+    kept: list[list[str]] = [[] for _ in columns]
+    for stretch in _stretches(record, columns):
+        if annotations is not None and peaks == "annotated":
+            here = (annotations.peaks >= stretch.first) & (annotations.peaks < stretch.last)
+            places = annotations.peaks[here]
+            classes = [AAMI.get(annotations.symbols[n], UNKNOWN) for n in np.flatnonzero(here)]
+        else:
+            found = detect_peaks(np.nan_to_num(stretch.signal[:, 0]), record.rate) + stretch.begin
+            places = found[(found >= stretch.first) & (found < stretch.last)]
+            classes = [UNKNOWN] * len(places)
+            if annotations is not None:
+                classes = _match_classes(places, annotations, _NEAR * record.rate)
+        for lead in range(len(columns)):
+            beats, inside = cut_beats(
+                stretch.signal[:, [lead]], places - stretch.begin, record.rate, settings
+            )
+            values[lead].append(beats[:, 0])
+            kept[lead] += [name for name, within in zip(classes, inside, strict=True) if within]
+    classes_of_all = [name for classes in kept for name in classes]
+    if not classes_of_all:
         raise DataError("the record has no complete beats", where=str(record.path), hint="leave it out")
-    return RecordBeats(np.concatenate(values), kept_classes, tuple(record.leads[n] for n in columns))
+    beats_of_all = np.concatenate([beats for of_lead in values for beats in of_lead])
+    return RecordBeats(beats_of_all, classes_of_all, tuple(record.leads[n] for n in columns))
+
+
+class _Stretch(NamedTuple):
+    """A part of a record: its samples from `first` to `last` are its own; those of `signal` begin with
+    `begin`, in mV, (samples, leads)."""
+
+    begin: int
+    first: int
+    last: int
+    signal: Array
+
+
+def _stretches(record: EcgRecord, columns: Sequence[int]) -> Iterator[_Stretch]:
+    """Yield the parts of a record that contain samples, with some seconds around each. A record may last for
+    weeks, most of it a gap: it is never in memory as a whole."""
+    size, margin = round(_STRETCH * record.rate), round(_MARGIN * record.rate)
+    for first in range(0, record.samples, size):
+        last = min(first + size, record.samples)
+        begin = max(0, first - margin)
+        signal = record.millivolts(begin, last + margin)[:, list(columns)]
+        if not np.isnan(signal).all():
+            yield _Stretch(begin, first, last, signal)
 
 
 Level = Annotated[float, Field(ge=-_FARTHEST, le=_FARTHEST)]

@@ -25,11 +25,13 @@ _BEATS = 60_000  # approximate number of beats that a model is trained on: more 
 
 @dataclass(frozen=True)
 class AnnotatedRecords:
-    """Records of a folder that can be evaluated, and why others are left out; both by name."""
+    """Records of a folder that can be evaluated, what is missing of them, and why others are left out; all by
+    name."""
 
     folder: Path
     records: dict[str, AnnotatedRecord] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,10 @@ def open_annotated(folder: Path, note: Callable[[str], None]) -> AnnotatedRecord
             note(f"left out: {name}: no annotated beats")
         else:
             annotated.records[name] = AnnotatedRecord(record, truth)
+            if record.notes:
+                annotated.notes[name] = list(record.notes)
+            for text in record.notes:
+                note(f"{name}: {text}")
     return annotated
 
 

@@ -71,12 +71,13 @@ class ReplaySource:
     def __init__(self, settings: ReplaySettings) -> None:
         self._settings = settings
         self.unreadable: list[DataError] = []
+        self._notes: list[str] = []
         self._replay: _Replay | None = None
 
     @property
     def left_out(self) -> Sequence[str]:
-        """Errors of the records that cannot be read, or not to their end."""
-        return [str(error) for error in self.unreadable]
+        """What is missing of records, and errors of those that cannot be read, or not to their end."""
+        return [*self._notes, *(str(error) for error in self.unreadable)]
 
     async def open(self, resume: Mapping[str, Any] | None) -> None:
         """Open the records; leave out those that cannot be read.
@@ -143,6 +144,7 @@ class ReplaySource:
         listed = _list_records(settings)
         records: dict[str, EcgRecord] = {}
         self.unreadable = []
+        self._notes = []
         for path in listed.paths:
             try:
                 record = open_record(path, rate=settings.csv_rate)
@@ -150,6 +152,7 @@ class ReplaySource:
                 self.unreadable.append(error)
                 continue
             records[_stream_name(path, listed.root, records)] = record
+            self._notes += [f"{path}: {text}" for text in record.notes]
         if not records:
             raise _nothing_readable(self.unreadable)
         if self.unreadable:

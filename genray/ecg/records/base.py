@@ -186,6 +186,11 @@ def numbers_a_millivolt(numbers_a_unit: float, unit: str) -> float | None:
     return None if volts is None else numbers_a_unit / volts
 
 
+def is_in_volts(unit: str) -> bool:
+    """Whether `unit` is one of volts."""
+    return numbers_a_millivolt(1, unit) is not None
+
+
 def is_ecg(name: str) -> bool:
     """Whether a channel in volts may be an ECG by its name."""
     return not (_NO_ECG.search(name) or _EEG.fullmatch(name))
@@ -202,10 +207,14 @@ def watched_rate(rates: Sequence[tuple[str, int]]) -> int:
     return max((rate for name, rate in rates if is_named_ecg(name)), default=max(rate for _, rate in rates))
 
 
+def no_ecg_note(names: Sequence[str]) -> str:
+    """What is said of channels that may be in volts, and are no ECG by their names."""
+    return f"left out, no ECG by their names: {_listed(names)}"
+
+
 def other_rates_note(left_out: Sequence[str]) -> str:
     """What is said of channels that have another rate than those that are read."""
-    listed = printable(", ".join(left_out[:_MOST_LISTED]))
-    return f"left out, of another rate than the leads that are read: {listed}"
+    return f"left out, of another rate than the leads that are read: {_listed(left_out)}"
 
 
 def lead_names(names: Sequence[str]) -> tuple[str, ...]:
@@ -228,10 +237,7 @@ def check_channels(path: Path, channels: Sequence[tuple[str, str, bool]]) -> Non
     """Raise a DataError unless one of the channels, each with its unit and whether it is taken, is an ECG."""
     if any(taken for _, _, taken in channels):
         return
-    listed = ", ".join(f"{name} ({unit.strip() or 'no unit'})" for name, unit, _ in channels[:_MOST_LISTED])
-    listed = printable(listed) or "it has none"
-    if len(channels) > _MOST_LISTED:
-        listed += f" and {len(channels) - _MOST_LISTED} more"
+    listed = _listed([f"{name} ({unit.strip() or 'no unit'})" for name, unit, _ in channels]) or "it has none"
     hint = "give a record of an ECG in V, mV or uV; names such as Resp or ABP are not taken for one"
     without_unit = [name for name, unit, _ in channels if not unit.strip() and is_ecg(name)]
     if without_unit:
@@ -272,3 +278,8 @@ def check_shape(path: Path, leads: int, rate: float, samples: int) -> None:
         where=str(path),
         hint="leave the file out, or mend it",
     )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
+    return printable(", ".join(names[:_MOST_LISTED])) + more

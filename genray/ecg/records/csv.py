@@ -30,10 +30,10 @@ from genray.ecg.records.base import (
     is_ecg,
     is_named_ecg,
     lead_names,
+    no_ecg_note,
     numbers_a_millivolt,
     unusable,
 )
-from genray.text import printable
 
 _GAIN = 1000.0
 _STRIDE = 1024  # the place of every so manieth line is remembered
@@ -258,7 +258,7 @@ def _notes(columns: _Columns) -> tuple[str, ...]:
     """What is said of the columns that are not read."""
     taken = {columns.time, *(lead.column for lead in columns.leads)}
     left_out = [name for n, name in enumerate(columns.names) if n not in taken and name]
-    return (f"left out, no ECG by their names: {printable(', '.join(left_out))}",) if left_out else ()
+    return (no_ecg_note(left_out),) if left_out else ()
 
 
 def _rate(path: Path, first: float, last: float, lines: int) -> float:

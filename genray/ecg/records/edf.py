@@ -29,7 +29,9 @@ from genray.ecg.records.base import (
     check_shape,
     common_gain,
     is_ecg,
+    is_in_volts,
     lead_names,
+    no_ecg_note,
     numbers_a_millivolt,
     other_rates_note,
     unusable,
@@ -138,6 +140,8 @@ class EdfRecord(EcgRecord):
         data, notes = _count_data_records(path, _number(path, head[236:244]), data)
         if others := [f"{c.name} ({c.samples / seconds:g} Hz)" for c in leads if c.samples != each and rate]:
             notes.append(other_rates_note(others))
+        if passed := [c.name for c in channels if c.samples and not c.scale and is_in_volts(c.unit)]:
+            notes.append(no_ecg_note(passed))
         begins, first = None, 0.0
         if head[192:197] in (b"EDF+D", b"BDF+D") and data.whole and rate:
             onsets = _read_onsets(path, data, channels)

@@ -27,7 +27,9 @@ from genray.ecg.records.base import (
     check_shape,
     common_gain,
     is_ecg,
+    is_in_volts,
     lead_names,
+    no_ecg_note,
     numbers_a_millivolt,
     other_rates_note,
     reason_of,
@@ -42,6 +44,7 @@ from genray.ecg.records.wfdb_signals import (
     readable_formats,
     stored_scale,
 )
+from genray.errors import DataError
 from genray.io.files import atomic_write, write_text
 from genray.text import printable
 
@@ -216,6 +219,7 @@ class _Found:
         frames: of each lead that may be an ECG, its samples in each frame.
         scales: of each lead, those that it is stored by.
         parts: the segments.
+        files: signal files that each header names.
         length: frames of all of them together.
         notes: what a person should know.
     """
@@ -226,6 +230,7 @@ class _Found:
     frames: dict[_LeadKey, int] = field(default_factory=dict)
     scales: dict[_LeadKey, list[Scale]] = field(default_factory=dict)
     parts: list[_Part] = field(default_factory=list)
+    files: dict[Path, dict[str, SignalFile]] = field(default_factory=dict)
     length: int = 0
     notes: list[str] = field(default_factory=list)
 
@@ -246,7 +251,9 @@ class _Found:
     def add(self, header: WfdbHeader, first: int, frames: int) -> None:
         """Add the signals that `header` describes; they begin with the frame `first` and are so many `frames`
         long, as long as the files if 0."""
-        files = _open_files(header)
+        if header.path not in self.files:  # a segment may come again and again
+            self.files[header.path] = _open_files(header)
+        files = self.files[header.path]
         held = max((file.frames for file in files.values()), default=0)
         if header.path == self.path:
             frames = frames or held
@@ -296,11 +303,13 @@ class _Found:
                 self.notes.append(f"cut off: {said}")
 
     def all_notes(self, others: Sequence[str]) -> tuple[str, ...]:
-        """The notes, each once and not too many, with the leads that have other rates."""
+        """The notes, each once and not too many, and what is said of the channels that are not taken."""
         notes = list(dict.fromkeys(self.notes))
         if len(notes) > _MOST_NOTES:
             notes[_MOST_NOTES:] = [f"and {len(notes) - _MOST_NOTES} more of its segments are not whole"]
-        return (*notes, *([other_rates_note(others)] if others else []))
+        passed = [name for name, unit, taken in self.channels if not taken and is_in_volts(unit)]
+        notes += [other_rates_note(others)] if others else []
+        return (*notes, *([no_ecg_note(passed)] if passed else []))
 
 
 def _open_files(header: WfdbHeader) -> dict[str, SignalFile]:
@@ -321,6 +330,8 @@ def _open_files(header: WfdbHeader) -> dict[str, SignalFile]:
         channels = [FileChannel(signal.frame, signal.initial) for signal in signals]
         try:
             files[name] = SignalFile.open(at, code, offset, channels)
+        except DataError:
+            raise
         except Exception as error:  # whatever a library makes of a damaged file
             raise unusable(header.path, f"its samples {name} cannot be read: {reason_of(error)}") from error
     return files

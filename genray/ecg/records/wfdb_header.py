@@ -107,7 +107,8 @@ def read_header(path: Path) -> WfdbHeader:
     lines = _lines(_text(path))
     head = _RECORD.fullmatch(lines[0]) if lines else None
     if head is None:
-        raise unusable(path, "its header is not one of WFDB")
+        hint = "a header begins as in: 100 2 360 650000 10:30:00 31/12/2001"
+        raise unusable(path, f"its header is not one of WFDB: {_quote(lines[0]) if lines else 'empty'}", hint)
     segments = _integer(path, head["segments"]) if head["segments"] else None
     channels = _integer(path, head["channels"])
     described = len(lines) - 1

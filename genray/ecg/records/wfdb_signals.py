@@ -234,14 +234,14 @@ def _flac_size(path: Path, code: str, channels: int) -> int:
         declared = int(file.frames)
         try:
             file.seek(max(0, declared - 1))
-            if len(file.read(1, dtype="int16")):
+            if declared and len(file.read(1, dtype="int16")):
                 return declared
         except soundfile.LibsndfileError:
             pass  # it was cut off: what is there is decoded and counted
     held = 0
     with soundfile.SoundFile(path) as file:
         try:
-            while held < declared and (count := len(file.read(_COUNTED, dtype="int16"))):
+            while count := len(file.read(_COUNTED, dtype="int16")):
                 held += count
         except soundfile.LibsndfileError:
             pass

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,10 @@ def test_broken_records_are_set_aside_with_their_reason(tmp_path: Path) -> None:
     for name in "abcdef":
         write_record(tmp_path, name, "NNNN")
     (tmp_path / "c.dat").unlink()
+    os.truncate(tmp_path / "d.dat", (tmp_path / "d.dat").stat().st_size - 2)
     found = read(tmp_path)
+    (note,) = found.notes
+    assert note.startswith("d: cut off: the header says")
     (bad,) = found.bad
     assert (bad.path, bad.reason, found.records) == ("c", "unreadable", 5)
     assert "c.dat" in bad.detail

@@ -1,3 +1,5 @@
+import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from genray.ecg.beats import (
     read_record_beats,
 )
 from genray.ecg.records.open import open_record
+from genray.ecg.records.wfdb import write_wfdb
 from genray.errors import BundleMismatch, DataError
 from tests.beat_files import write_record
 
@@ -148,3 +151,41 @@ def test_values_far_out_of_the_range_keep_their_squares_finite() -> None:
     takes = BeatPreprocessing(samples=16, normalisation="minmax", span=(0.0, 1e-6))
     made = takes.normalise(np.array([1e15, -1e15], np.float32))
     assert np.isfinite(np.square(made)).all()
+
+
+def _long(folder: Path, gap: int) -> tuple[Path, np.ndarray]:
+    """A record at 50 Hz of 65 minutes, a gap of `gap` samples and another minute, and its beats."""
+    signal = np.random.default_rng(3).normal(0, 0.02, (65 * 60 * 50, 2))
+    peaks = np.arange(40, len(signal) - 60, 41)
+    for offset, height in ((-1, 0.4), (0, 1.2), (1, 0.3)):
+        signal[peaks + offset] += height
+    write_wfdb(folder / "one.hea", signal, 50.0, ["II", "V1"], peaks, ["N", "V"] * (len(peaks) // 2))
+    write_wfdb(folder / "two.hea", signal[:3000], 50.0, ["II", "V1"], peaks[:0], [])
+    (folder / "bed.hea").write_text(f"bed/3 2 50 0\none {len(signal)}\n~ {gap}\ntwo 3000\n")
+    shutil.copy(folder / "one.atr", folder / "bed.atr")
+    return folder / "bed.hea", peaks
+
+
+def test_beats_of_a_long_record_are_those_of_it_as_a_whole(tmp_path: Path) -> None:
+    path, peaks = _long(tmp_path, 50)
+    record = open_record(path)
+    found = read_record_beats(record, SETTINGS, [], "annotated")
+    whole, kept = cut_beats(record.millivolts(0, record.samples), peaks, 50.0, SETTINGS)
+    assert kept.all()
+    np.testing.assert_array_equal(found.values, np.concatenate([whole[:, 0], whole[:, 1]]))
+    assert found.classes == ["N", "V"] * len(peaks)
+    detected = read_record_beats(record, SETTINGS, ["II"], "detected")
+    assert len(detected.classes) == pytest.approx(len(peaks) + 3000 // 41, abs=4)
+
+
+def test_a_gap_of_days_costs_no_memory(tmp_path: Path) -> None:
+    path, peaks = _long(tmp_path, 4 * 86400 * 50)
+    record = open_record(path)
+    record.read(0, 10)
+    tracemalloc.start()
+    try:
+        found = read_record_beats(record, SETTINGS, ["II"], "annotated")
+        assert tracemalloc.get_traced_memory()[1] < 40 << 20  # as a whole it is 69 MB for each lead
+    finally:
+        tracemalloc.stop()
+    assert len(found.classes) == len(peaks)

@@ -158,13 +158,17 @@ def test_detectors_are_trained_on_the_other_records(records: Path, tmp_path: Pat
 
 def test_what_cannot_be_judged_is_left_out_with_its_reason(bundle: Path, tmp_path: Path) -> None:
     write_records(tmp_path / "in", 3, 45.0)
-    (tmp_path / "in" / "patient-002.dat").write_bytes(b"short")
+    with (tmp_path / "in" / "patient-001.dat").open("rb+") as data:
+        data.truncate((tmp_path / "in" / "patient-001.dat").stat().st_size - 100)
+    (tmp_path / "in" / "patient-002.dat").write_bytes(b"")
     (tmp_path / "in" / "patient-003.atr").unlink()
     figures, said = run(tmp_path / "in", "--bundle", str(bundle), "--output", str(tmp_path / "new" / "out"))
     assert (tmp_path / "new" / "out" / "evaluation.json").exists()
     assert figures["records"] == 1
     assert set(figures["left_out"]) == {"patient-002", "patient-003"}
     assert figures["left_out"]["patient-003"] == "no annotated beats"
+    assert list(figures["notes"]) == ["patient-001"]
+    assert "patient-001: cut off: the header says" in said
     assert "if it was trained on any of these records, the figures are too good" in said
     alone = evaluate_command(tmp_path / "in")
     assert alone.exit_code == 2

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -208,6 +209,21 @@ def test_broken_records_are_said_once_and_the_others_play(folder: Path, tmp_path
     assert streams == {"patient-002"}
     assert len(unreadable) == 3
     assert all(fault.where and fault.hint for fault in unreadable)
+
+
+def test_a_record_that_was_cut_off_plays_as_far_as_it_is_there_and_is_named(folder: Path) -> None:
+    data = folder / "patient-001.dat"
+    os.truncate(data, data.stat().st_size // 2)
+
+    async def run() -> tuple[list[Chunk], list[str]]:
+        source = ReplaySource(_settings(folder))
+        await source.open(None)
+        return await _chunks_until(source), list(source.left_out)
+
+    chunks, left_out = asyncio.run(run())
+    assert (len(_of_stream(chunks, "patient-001")), len(_of_stream(chunks, "patient-002"))) == (13, 26)
+    (note,) = left_out
+    assert note.startswith(f"{folder / 'patient-001.hea'}: cut off: the header says 9180 samples")
 
 
 def test_a_record_that_breaks_while_it_plays_ends_alone(folder: Path) -> None:

@@ -218,7 +218,10 @@ def test_eeg_of_a_higher_rate_is_not_watched_for_the_ecg(tmp_path: Path, waves: 
     _edf(tmp_path / "a.edf", channels, signals, pyedflib.FILETYPE_EDF)
     record = open_record(tmp_path / "a.edf")
     assert (record.leads, record.rate) == (("ECG",), 256.0)
-    assert record.notes == ("left out, of another rate than the leads that are read: X1 (512 Hz)",)
+    assert record.notes == (
+        "left out, of another rate than the leads that are read: X1 (512 Hz)",
+        "left out, no ECG by their names: C3-M2",
+    )
 
 
 @pytest.mark.parametrize(

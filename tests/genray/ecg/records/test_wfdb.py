@@ -283,6 +283,22 @@ def test_files_that_were_cut_off_give_what_is_there_and_say_so(tmp_path: Path) -
     assert len(whole.notes) == 2
 
 
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        ([_channel("f.dat", "516")], "it has 2 channels, and its header says 1"),
+        ([_channel("f.dat", "508")] * 2, "it is no FLAC of 8 bits"),
+        ([_channel("f.dat", "516x2"), _channel("f.dat", "516")], "several rates to the channels of one FLAC"),
+    ],
+)
+def test_flac_that_is_not_as_its_header_says_is_refused(
+    tmp_path: Path, lines: list[str], reason: str
+) -> None:
+    _written(tmp_path, "f", fmt="516")
+    with pytest.raises(DataError, match=reason):
+        open_record(_header(tmp_path, "f", f"{len(lines)} 250 100", *lines))
+
+
 def test_flac_that_was_cut_off_gives_what_can_be_decoded(tmp_path: Path) -> None:
     rng = np.random.default_rng(6)
     stored = rng.integers(-30000, 30000, (40_000, 1))
@@ -356,6 +372,7 @@ def test_channels_that_are_no_ecg_are_left_out(tmp_path: Path) -> None:
     wfdb.wrsamp("icu", fs=125, d_signal=stored, write_dir=str(tmp_path), **options)
     record = open_record(tmp_path / "icu")
     assert record.leads == ("II",)
+    assert record.notes == ("left out, no ECG by their names: RESP",)
     np.testing.assert_array_equal(record.read(10, 20)[:, 0], stored[10:20, 1])
 
 
