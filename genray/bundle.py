@@ -304,13 +304,14 @@ def read_manifest(path: Path) -> Manifest:
             where=str(file),
             hint="install the genray that wrote it, or a later one",
         )
-    if wrong := next(_not_finite(content, ""), None):
-        raise BundleMissing(f"{_MANIFEST}: {wrong}: should be a finite number", where=str(file), hint=_AGAIN)
     try:
         manifest = Manifest.model_validate_json(data, strict=True)
     except ValidationError as error:
         what = stored_problems(error, tags=(_IMAGES, _BEATS))
         raise BundleMissing(f"{_MANIFEST}: {what}", where=str(file), hint=_AGAIN) from None
+    # pydantic has read it: it is nested 200 deep at most.
+    if wrong := next(_not_finite(content, ""), None):
+        raise BundleMissing(f"{_MANIFEST}: {wrong}: should be a finite number", where=str(file), hint=_AGAIN)
     if Path(manifest.weights).name != manifest.weights or len(manifest.weights) > 200:
         raise BundleUnsafe(
             f"{_MANIFEST}: weights: {manifest.weights[:200]!r} lies outside the bundle", where=str(file)

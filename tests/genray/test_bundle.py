@@ -106,6 +106,12 @@ def link_out(bundle: Path) -> None:
     (bundle / "weights.safetensors").symlink_to(outside)
 
 
+def nested_lists(depth: int, value: object) -> dict[str, object]:
+    for _ in range(depth):
+        value = [value]
+    return {"m": value}
+
+
 def manifest_from_outside(bundle: Path) -> None:
     (bundle / "bundle.json").rename(bundle.parent / "outside.json")
     (bundle / "bundle.json").symlink_to(bundle.parent / "outside.json")
@@ -144,6 +150,9 @@ def flip_last_byte(bundle: Path) -> None:
         (lambda b: change(b, format="2"), BundleMissing, r"bundle\.json: format: "),
         (lambda b: change(b, arguments={"in_channels": -1}), BundleUnknown, "cannot be built"),
         (lambda b: (b / "bundle.json").write_text("[" * 200_000), BundleMissing, "cannot read"),
+        (lambda b: change(b, metrics=nested_lists(150, [float("nan")])), BundleMissing, "finite number"),
+        (lambda b: change(b, metrics=nested_lists(700, 1)), BundleMissing, r"bundle\.json: .*recursion"),
+        (lambda b: (b / "bundle.json").write_bytes(b'{"format": 1, "kind": "\xff"}'), BundleMissing, "read"),
         (manifest_from_outside, BundleUnsafe, "outside the bundle"),
         (lambda b: change(b, network="gpt"), BundleUnknown, "no network is called 'gpt'"),
         (lambda b: change(b, arguments={"in_channels": 3}), BundleUnknown, "cannot be built"),
