@@ -24,7 +24,7 @@ def visible(text: str) -> str:
 
 def printable(text: str) -> str:
     """`text` from outside in one line of the same length, with what cannot be printed as `?`."""
-    return "".join(c if c.isprintable() else "?" for c in text)
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
 def encodable(text: str) -> str:

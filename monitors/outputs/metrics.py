@@ -3,16 +3,16 @@
 Names follow the guide of Prometheus: base units, ratios of 0 to 1, counters that end in `_total`. Of a
 patient there is the stream's pseudonym and nothing else.
 
-Samples are made from plain dicts by a collector at each scrape: the library's children are locked one by one
-and rendered through several calls each, which costs four times as much, and here a stream is gone once its
-entry is.
+A collector makes the library's families at each scrape, so that a scrape is of one moment and a stream is
+gone once its entry is. Metrics with a child for each series would be locked, set and rendered one by one,
+which costs more (tests/benchmarks/bench_metrics.py).
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from operator import attrgetter
@@ -21,7 +21,8 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 from prometheus_client import CollectorRegistry, Metric
-from prometheus_client.samples import Sample
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
 from pydantic import Field
 
 from genray.text import label_value
@@ -40,7 +41,7 @@ _PHYSIOLOGICAL = {"asystole", "bradycardia", "tachycardia", "anomaly"}
 _ALARM_LABELS = ("kind", "priority", "category")
 
 _Kind = Literal["gauge", "counter"]
-_Row = tuple[Mapping[str, str], float]  # labels and value of a series
+_Row = tuple[Sequence[str], float]  # values of the labels, and value of a series
 
 
 class MetricsSettings(ServerSettings):
@@ -89,7 +90,7 @@ class MetricsExporter:
         self._settings = settings
         self._clock = clock
         self._lock = threading.Lock()
-        self._streams: dict[str, _StreamSeries] = {}
+        self._streams: dict[str, _ShownStream] = {}  # by label
         self._alarms: dict[str, tuple[str, ...]] = {}  # labels of those that are active
         self._values = _first_values()
         self._scores = Histogram("beat_score", "Scores of beats; above 1: anomalous.", _SCORE_BOUNDS)
@@ -104,13 +105,13 @@ class MetricsExporter:
 
     def update(self, reading: Reading) -> bool:
         """Show `reading` as the state of its stream; False: there are too many streams, it is left out."""
-        series = _StreamSeries(reading, self._clock())
-        stream = series.labels["stream"]
+        shown = _ShownStream.of(reading, self._clock())
+        stream = label_value(reading.stream)
         with self._lock:
             if stream not in self._streams and len(self._streams) >= self._settings.max_streams:
                 self._values["streams_refused"][()] += 1
                 return False
-            self._streams[stream] = series
+            self._streams[stream] = shown
         return True
 
     def update_alarm(self, transition: Transition) -> None:
@@ -205,23 +206,18 @@ class MetricsExporter:
 
     def _collect(self) -> Iterator[Metric]:
         with self._lock:
-            streams = list(self._streams.values())
+            streams = list(self._streams.items())
             alarms = sorted(set(self._alarms.values()))
             values = {name: dict(series) for name, series in self._values.items()}
             histograms = [histogram.metric() for histogram in (self._scores, self._latencies, self._steps)]
-        yield _metric("streams", "gauge", "Streams that are shown.", [({}, len(streams))])
+        yield _metric("streams", "gauge", "Streams that are shown.", (), [((), len(streams))])
         yield from _stream_metrics(streams)
-        names = ("stream", *_ALARM_LABELS)
-        active = [(dict(zip(names, labels, strict=True)), 1.0) for labels in alarms]
+        active = "1 from when an alarm is announced until it has ended."
         yield _metric(
-            "alarm_active", "gauge", "1 from when an alarm is announced until it has ended.", active
+            "alarm_active", "gauge", active, ("stream", *_ALARM_LABELS), [(labels, 1.0) for labels in alarms]
         )
         for name, family in _FAMILIES.items():
-            rows = [
-                (dict(zip(family.labels, labels, strict=True)), value)
-                for labels, value in values[name].items()
-            ]
-            yield _metric(name, family.kind, family.documentation, rows)
+            yield _metric(name, family.kind, family.documentation, family.labels, values[name].items())
         yield from histograms
 
 
@@ -241,7 +237,7 @@ class Histogram:
         self._bounds = np.asarray(bounds, np.float64)
         self._counts = np.zeros(len(bounds) + 1, np.int64)
         self._sum = 0.0
-        self._labels = [{"le": bound} for bound in (*(str(float(bound)) for bound in bounds), "+Inf")]
+        self._labels = [*(str(float(bound)) for bound in bounds), "+Inf"]
 
     def observe(self, values: ArrayLike) -> None:
         """Count finite `values` of any shape; others are left out."""
@@ -253,35 +249,36 @@ class Histogram:
 
     def metric(self) -> Metric:
         """Its family."""
-        metric = Metric(_PREFIX + self._name, self._documentation, "histogram", self._unit)
         totals = np.cumsum(self._counts).tolist()
-        for labels, total in zip(self._labels, totals, strict=True):
-            metric.add_sample(f"{_PREFIX}{self._name}_bucket", labels, total)
-        metric.add_sample(f"{_PREFIX}{self._name}_count", {}, totals[-1])
-        metric.add_sample(f"{_PREFIX}{self._name}_sum", {}, self._sum)
+        buckets = list(zip(self._labels, totals, strict=True))
+        metric = HistogramMetricFamily(_PREFIX + self._name, self._documentation, unit=self._unit)
+        metric.add_metric((), buckets, self._sum)
         return metric
 
 
-class _StreamSeries:
-    """A reading with the labels of its series, which are made once for many scrapes.
+@dataclass(frozen=True, slots=True)
+class _ShownStream:
+    """What is shown of a stream.
 
-    Of two leads whose names become one label, the last is shown: a series may be there once.
-
-    Args:
-        arrived: when it came, unix seconds of this machine.
+    Attributes:
+        reading: its newest.
+        arrived: when that came, unix seconds of this machine.
+        leads: whether each can be judged, by its label. Of two whose names become one label, the last is
+            shown: a series may be there once.
     """
 
-    __slots__ = ("arrived", "labels", "leads", "reading")
+    reading: Reading
+    arrived: float
+    leads: dict[str, float]
 
-    def __init__(self, reading: Reading, arrived: float) -> None:
-        self.reading = reading
-        self.arrived = arrived
-        self.labels = {"stream": label_value(reading.stream)}
-        usable = {
+    @classmethod
+    def of(cls, reading: Reading, arrived: float) -> _ShownStream:
+        """With the labels of the leads."""
+        leads = {
             label_value(lead, _LEAD_LENGTH): float(quality == "good")
             for lead, quality in islice(reading.quality.items(), _LEADS)
         }
-        self.leads: list[_Row] = [(self.labels | {"lead": lead}, value) for lead, value in usable.items()]
+        return cls(reading, arrived, leads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,17 +323,18 @@ _STREAM_FAMILIES = (
 )
 
 
-def _stream_metrics(streams: Sequence[_StreamSeries]) -> Iterator[Metric]:
+def _stream_metrics(streams: Sequence[tuple[str, _ShownStream]]) -> Iterator[Metric]:
     """The families with a series for each stream. What is unknown has none: NaN would be a value."""
     for family in _STREAM_FAMILIES:
         get = family.value
-        rows = [(stream.labels, value) for stream in streams if (value := get(stream.reading)) is not None]
-        yield _metric(family.name, family.kind, family.documentation, rows, family.unit)
-    arrivals = [(stream.labels, stream.arrived) for stream in streams]
+        rows = [((label,), value) for label, shown in streams if (value := get(shown.reading)) is not None]
+        yield _metric(family.name, family.kind, family.documentation, ("stream",), rows, family.unit)
+    arrivals = [((label,), shown.arrived) for label, shown in streams]
     documentation = "Unix time at which the last reading of the stream came, by the clock of the monitor."
-    yield _metric("last_arrival_timestamp_seconds", "gauge", documentation, arrivals, "seconds")
-    leads = [row for stream in streams for row in stream.leads]
-    yield _metric("lead_usable", "gauge", "1 if the lead can be judged, 0 if it is off or poor.", leads)
+    yield _metric("last_arrival_timestamp_seconds", "gauge", documentation, ("stream",), arrivals, "seconds")
+    leads = [((label, lead), usable) for label, shown in streams for lead, usable in shown.leads.items()]
+    documentation = "1 if the lead can be judged, 0 if it is off or poor."
+    yield _metric("lead_usable", "gauge", documentation, ("stream", "lead"), leads)
 
 
 def _first_values() -> dict[str, dict[tuple[str, ...], float]]:
@@ -353,29 +351,33 @@ def _first_values() -> dict[str, dict[tuple[str, ...], float]]:
     return values
 
 
-def _metric(name: str, kind: _Kind, documentation: str, rows: Iterable[_Row], unit: str = "") -> Metric:
-    """A family of labelled values.
+def _metric(
+    name: str, kind: _Kind, documentation: str, labels: Sequence[str], rows: Iterable[_Row], unit: str = ""
+) -> Metric:
+    """A family.
 
     Args:
         name: without the prefix and without `_total`.
-        rows: labels and value of each series; a pair of labels may be there once.
+        labels: their names.
+        rows: of its series; values of labels may be there once.
         unit: in which the name ends.
     """
-    metric = Metric(_PREFIX + name, documentation, kind, unit)
-    full = f"{_PREFIX}{name}_total" if kind == "counter" else _PREFIX + name
-    metric.samples = [Sample(full, labels, value) for labels, value in rows]  # type: ignore[arg-type]
-    return metric
+    make = CounterMetricFamily if kind == "counter" else GaugeMetricFamily
+    family = make(_PREFIX + name, documentation, labels=labels, unit=unit)
+    for values, value in rows:
+        family.add_metric(values, value)
+    return family
 
 
-class _Collector:
+class _Collector(Collector):
     """A collector as prometheus_client wants it: calls `make` at each scrape."""
 
     def __init__(self, make: Callable[[], Iterable[Metric]]) -> None:
         self._make = make
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> Iterable[Metric]:
         """All families."""
-        yield from self._make()
+        return self._make()
 
     def describe(self) -> list[Metric]:
         """Nothing: a registry would otherwise collect to learn the names."""
