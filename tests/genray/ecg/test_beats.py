@@ -114,7 +114,7 @@ def test_a_record_without_the_lead_says_which_it_has(tmp_path: Path) -> None:
 
 def test_a_record_without_beats_is_refused(tmp_path: Path) -> None:
     write_record(tmp_path, "a", "")
-    with pytest.raises(DataError, match="no beats"):
+    with pytest.raises(DataError, match="no complete beats"):
         read(tmp_path / "a.hea")
 
 

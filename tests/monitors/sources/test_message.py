@@ -163,5 +163,5 @@ def test_what_would_be_refused_is_not_sent(change: dict[str, object], expected: 
 
 
 def test_a_sequence_that_does_not_fit_is_the_senders_mistake() -> None:
-    with pytest.raises(ValueError, match="a sequence is 0 to"):
+    with pytest.raises(ValueError, match="sequence number must be 0 to"):
         encode(chunk(-1))
