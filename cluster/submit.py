@@ -81,6 +81,9 @@ class Job:
 class Jobs:
     """Jobs of one cluster: submits, lists, follows and stops them; `connect` makes it.
 
+    Errors of Ray's client become `ClusterError`s. What a job does, and the checks of its data and resources,
+    are left to the command that it runs.
+
     Args:
         address: URL of the cluster's dashboard.
         client: Ray's client of that dashboard.

@@ -18,7 +18,9 @@ from genray.cli.options import reported
 )
 @reported
 def fronts(folder: Path, count: int, size: int, seed: int) -> None:
-    """Draw a data set to try train-pix2pix on: building fronts, photo|labels, in FOLDER.
+    """Draw a data set of building fronts, photo|labels, in FOLDER.
+
+    It is made to try train-pix2pix on.
 
     \b
     Example:

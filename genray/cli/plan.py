@@ -32,9 +32,9 @@ from genray.text import aligned
 def plan(
     target: str, config: Path | None, sets: tuple[str, ...], sample: int, hours: float, as_json: bool
 ) -> None:
-    """Estimate how long the bulk TARGET takes, and how many workers it needs, from a sample of its images.
+    """Estimate how long the bulk TARGET takes, from a sample.
 
-    Nothing is written to the output.
+    The estimate includes the number of workers for a time limit. Nothing is written to the output.
 
     \b
     Example:

@@ -20,7 +20,7 @@ from genray.cli.output import print_json
 @JSON
 @reported
 def report(runs: tuple[Path, ...], output: Path | None, as_json: bool) -> None:
-    """Write the report of one RUN again, or compare several runs side by side on one page.
+    """Write the report of one RUN again, or compare several runs.
 
     \b
     Example:

@@ -26,7 +26,7 @@ def targets() -> None:
 @click.option("--schema", is_flag=True, help="Print the JSON schema of the settings instead.")
 @reported
 def config(target: str, config: Path | None, sets: tuple[str, ...], schema: bool) -> None:
-    """Print the effective settings of TARGET as YAML, each with a comment.
+    """Print the effective settings of TARGET as commented YAML.
 
     \b
     Example:

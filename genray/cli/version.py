@@ -20,7 +20,7 @@ _PACKAGES = ("ray", "torch", "torchvision", "numpy", "pyarrow")
 @JSON
 @reported
 def show_version(as_json: bool) -> None:
-    """Print the versions of genray and its main packages, the platform, CPUs and GPUs.
+    """Print the versions of genray and its packages, CPUs and GPUs.
 
     \b
     Example:

@@ -56,7 +56,11 @@ def is_listed(key: str, listed: Collection[str]) -> bool:
 
 
 class Run:
-    """Folder of a run and the paths of its files; making one opens nothing."""
+    """Folder of a run and the paths of its files; making one opens nothing.
+
+    Responsible for: the lock, the settings that a resumed run may change, requests to stop, inputs that are
+    set aside, failures and the outcome. Checkpoints are written by the loop, the report by `report.py`.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

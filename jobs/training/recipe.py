@@ -129,7 +129,12 @@ class BundleSpec:
 
 
 class Recipe(ABC, Generic[S]):
-    """One kind of training; every worker makes its own from the settings."""
+    """One kind of training; every worker makes its own from the settings.
+
+    Responsible for: the data and its summary, the networks, one training step, metrics and pictures of
+    held-out samples, and the content of the bundle. Precision, accumulation, distribution, checkpoints, logs
+    and the choice of the best weights are the loop's.
+    """
 
     settings_class: ClassVar[type[TrainSettings]]
     headline: ClassVar[Sequence[str]] = ()

@@ -76,6 +76,9 @@ def change_judgement(changes: Sequence[SettingChange]) -> bool:
 class PreparedTraining:
     """A training that was checked and can be run.
 
+    Responsible for: the demand for resources, the start of the loop here or in workers, and the outcome. The
+    steps are the loop's, the data and the networks the recipe's.
+
     Attributes:
         recipe: recipe to train, with its data open.
         target: name of the target.

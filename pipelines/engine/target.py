@@ -71,6 +71,9 @@ class Bulk:
 class PreparedBulk:
     """A bulk run that was checked and can be run.
 
+    Responsible for: the demand for resources, the choice of the worker pool, the passes, and the outcome. The
+    work on images is the workers', the results' place is the output's.
+
     Args:
         target: name of the target.
         step: the step to run.

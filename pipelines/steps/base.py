@@ -85,6 +85,9 @@ class StepResult:
 class Step(ABC, Generic[S]):
     """Work of a bulk target. The driver and every worker load one each, from the same settings.
 
+    Responsible for: checks of settings and bundle, the fit to the user's images, and the results of inputs.
+    The engine decodes, batches, encodes, writes and records.
+
     Args:
         settings: settings of the target.
     """
