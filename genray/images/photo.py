@@ -19,6 +19,7 @@ from genray.images.formats import decode_file, inspect_file
 from genray.images.image_file import FilePixels, to_srgb, upright
 from genray.images.kinds import KINDS, kind_of_name
 from genray.images.limits import ReadLimits
+from genray.images.png import make_chunk
 from genray.images.tiff import ByteOrder, Entries, Tag, TagDirectory, TagValue, encode_directory
 from genray.io.bad_input import BadImage
 from genray.settings.base import Settings
@@ -286,13 +287,12 @@ def _encode_png(planes: FilePixels, level: int, icc: bytes | None, exif: bytes |
             data = min(data, imagecodecs.png_encode(planes, level=1, filter=16), key=len)
     else:
         data = imagecodecs.png_encode(planes, level=level, strategy=1)
-    chunks = []
+    carried = b""
     if icc is not None:
-        chunks.append(b"iCCP" + b"ICC profile\0\0" + zlib.compress(icc))
+        carried += make_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc))
     if exif is not None:
-        chunks.append(b"eXIf" + exif)
-    carried = [struct.pack(">L", len(c) - 4) + c + struct.pack(">L", zlib.crc32(c)) for c in chunks]
-    return bytes(data[:33] + b"".join(carried) + data[33:])  # behind the header
+        carried += make_chunk(b"eXIf", exif)
+    return bytes(data[:33] + carried + data[33:])  # behind the header
 
 
 def _encode_bmp(planes: NDArray[np.uint8]) -> bytes:

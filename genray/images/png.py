@@ -23,7 +23,6 @@ _SAMPLES = {_GRAY: 1, _RGB: 3, _PALETTE: 1, _GRAY_ALPHA: 2, _RGB_ALPHA: 4}
 _DEPTHS = {
     _GRAY: (1, 2, 4, 8, 16), _RGB: (8, 16), _PALETTE: (1, 2, 4, 8), _GRAY_ALPHA: (8, 16), _RGB_ALPHA: (8, 16)
 }  # fmt: skip
-_END_CHUNK = bytes(4) + b"IEND" + struct.pack(">L", zlib.crc32(b"IEND"))
 _BEST_RATIO = 1032  # of deflate
 _LAST_FILTER = 4  # Paeth's
 # Of each pass of an interlaced image the first row and column, and the steps between them (Adam7).
@@ -37,8 +36,10 @@ def inspect_png(data: bytes, limits: ReadLimits) -> ImageFile:
         BadImage, ValueError, LookupError, struct.error: it cannot be read.
     """
     chunks = {kind: (at, length) for kind, at, length in _chunks(data)}
-    width, height, depth, colour = struct.unpack_from(">LLBB", _chunk(data, *chunks[b"IHDR"]))
-    if chunks[b"IHDR"][0] != 16 or depth not in _DEPTHS[colour]:
+    header = _chunk(data, *chunks[b"IHDR"])
+    width, height, depth, colour, packing, filtering, interlacing = struct.unpack(">LLBBBBB", header)
+    known = packing == 0 and filtering == 0 and interlacing <= 1 and depth in _DEPTHS.get(colour, ())
+    if chunks[b"IHDR"][0] != 16 or not known:
         raise ValueError("its header is damaged")
     if colour == _PALETTE and b"PLTE" not in chunks:
         raise ValueError("it has no palette")
@@ -91,15 +92,23 @@ def decode_png(data: bytes, file: ImageFile) -> FilePixels:
     if width * height * samples * depth / 8 > _BEST_RATIO * len(data):
         raise ValueError(f"{width}x{height} pixels cannot be in {len(data)} bytes")
     head, pixels = _shown_chunks(data, colour)
+    end = make_chunk(b"IEND", b"")
     is_transparent = b"tRNS" in head
     if is_transparent or colour == _GRAY_ALPHA or (depth == 16 and colour != _RGB_ALPHA):
         packed = b"".join(data[at : at + length] for at, length in pixels)
         raw = _unpack(packed, file.size, depth * samples, is_interlaced=bool(data[28]))
-        stored = b"IDAT" + zlib.compress(raw, 0)
-        chunk = struct.pack(">L", len(stored) - 4) + stored + struct.pack(">L", zlib.crc32(stored))
-        return cast(FilePixels, imagecodecs.png_decode(b"".join([*head.values(), chunk, _END_CHUNK])))
+        if is_transparent and colour != _PALETTE:  # libpng warns of more bits
+            levels = np.frombuffer(head[b"tRNS"], ">u2", _COLOURS[colour], 8) & (2**depth - 1)
+            head[b"tRNS"] = make_chunk(b"tRNS", levels.astype(">u2").tobytes())
+        stored = make_chunk(b"IDAT", zlib.compress(raw, 0))
+        return cast(FilePixels, imagecodecs.png_decode(b"".join([*head.values(), stored, end])))
     chunks = (data[at - 8 : at + length + 4] for at, length in pixels)
-    return cast(FilePixels, imagecodecs.spng_decode(b"".join([*head.values(), *chunks, _END_CHUNK])))
+    return cast(FilePixels, imagecodecs.spng_decode(b"".join([*head.values(), *chunks, end])))
+
+
+def make_chunk(kind: bytes, body: bytes) -> bytes:
+    """A chunk of PNG, with its length and checksum."""
+    return struct.pack(">L", len(body)) + kind + body + struct.pack(">L", zlib.crc32(kind + body))
 
 
 def _shown_chunks(data: bytes, colour: int) -> tuple[dict[bytes, bytes], list[tuple[int, int]]]:

@@ -98,6 +98,29 @@ def test_a_tiff_of_several_strips_is_one_that_pillow_reads(order: str) -> None:
     assert np.array_equal(again(deep).pixels, deep.pixels)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("alpha", [False, True])
+def test_a_bmp_keeps_its_pixels_and_alpha(channels: int, alpha: bool) -> None:
+    given = replace(drawn(8, channels, alpha), format="bmp")
+    data = write_photo(given, settings())
+    made = read_photo(data, ReadLimits())
+    with Image.open(io.BytesIO(data)) as theirs:
+        assert theirs.format == "BMP"
+        assert theirs.mode == ("RGBA" if alpha else {1: "L", 3: "RGB"}[channels])
+    assert made.format == "bmp"
+    assert np.array_equal(
+        made.pixels, given.pixels if not alpha else np.broadcast_to(given.pixels, (24, 32, 3))
+    )
+    assert np.array_equal(made.alpha, given.alpha) if alpha else made.alpha is None
+
+
+def test_a_bmp_has_eight_bits_and_neither_profile_nor_exif() -> None:
+    given = replace(drawn(16, 3), icc=ICC, exif=exif(1)[6:])
+    made = again(given, format="bmp")
+    assert np.array_equal(made.pixels, (given.pixels.astype(np.uint32) + 128) // 257)
+    assert (made.icc, made.exif) == (None, None)
+
+
 @pytest.mark.parametrize("level", [0, 1, 6])
 def test_every_level_of_png_is_exact(level: int) -> None:
     for given in (drawn(8, 3), photo("PNG"), Photo(np.zeros((90, 90, 3), np.uint8), None, "png")):

@@ -9,10 +9,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from genray.images.limits import ReadLimits
 from genray.images.photo import read_photo
-from tests.broken_files import write_broken_files
+from tests.broken_files import encode, write_broken_files
 from tests.pipelines.bulk_runs import outputs_of, png
 from tests.pipelines.conftest import Bulk, rows_of, write_photos
 
@@ -52,6 +53,25 @@ def test_of_a_thousand_broken_and_odd_files_each_is_recorded_once_with_its_reaso
     assert len(outputs) == outcome["done"]
     assert {file: file.stat().st_mtime_ns for file in photos.rglob("*")} == before
     assert bulk("corrupt", f"input={photos}")["this_pass"]["images"] == 0
+
+
+def test_what_was_odd_in_an_input_that_is_done_is_the_detail_of_its_row(bulk: Bulk, tmp_path: Path) -> None:
+    photos = tmp_path / "in"
+    photos.mkdir()
+    (photos / "whole.png").write_bytes(png(1))
+    (photos / "cut.png").write_bytes(png(2)[:-12])
+    assert bulk("corrupt", f"input={photos}")["done"] == 2
+    details = {row["path"]: row["detail"] for row in rows_of(tmp_path / "out")}
+    assert details == {"whole.png": "", "cut.png": "its end chunk is missing"}
+
+
+def test_a_bmp_is_read_and_stays_one(bulk: Bulk, tmp_path: Path) -> None:
+    photos = tmp_path / "in"
+    photos.mkdir()
+    (photos / "a.bmp").write_bytes(encode(Image.new("RGB", (40, 30), "teal"), "BMP"))
+    assert bulk("corrupt", f"input={photos}", 'read.suffixes=[".bmp"]', "write.format=same")["done"] == 1
+    with Image.open(tmp_path / "out" / "a.bmp") as made:
+        assert (made.format, made.mode, made.size) == ("BMP", "RGB", (40, 30))
 
 
 def test_an_output_whose_name_is_taken_by_a_folder_or_too_long_fails_alone(

@@ -1,0 +1,133 @@
+"""The page of the image formats, docs/formats.md: made of the table of kinds, and of samples that are read
+and written again.
+
+    python -m tests.genray.images.formats_page
+
+writes it; a test fails while it is not current.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+
+from genray.images.decode import decode
+from genray.images.kinds import KINDS, ImageKind
+from genray.images.limits import ReadLimits
+from genray.images.photo import Photo, WriteSettings, output_path, read_photo, write_photo
+from genray.io.bad_input import BadImage
+from tests.broken_files import encode
+from tests.genray.images.photo_samples import ICC, exif, smooth
+
+PAGE = Path(__file__).parents[3] / "docs" / "formats.md"
+
+_INTRODUCTION = """# Image formats
+
+Training and bulk read image files through one reader (`genray/images/formats.py`). A file is what its first
+bytes say, whatever its name is. It is turned by its EXIF orientation. What cannot be read, or is beyond a
+limit (`data.max_pixels`, `read.max_pixels` and those beside it), is set aside by name with its reason. Bulk
+writes the format that it read, or `write.format`, and keeps what the last column says. Training is given 8
+bits: 16 bits are scaled, palettes and CMYK become RGB, transparency is laid over white.
+
+`python -m tests.genray.images.formats_page` makes this page of samples that are read and written.
+
+"""
+_HEADINGS = ("format", "suffixes", "depths in bits", "colours", "beside the pixels", "read by", "written as")
+_CLAIMS = {
+    "png": ("1", "8", "16", "gray", "RGB", "palette", "alpha", "profile", "EXIF"),
+    "jpeg": ("8", "gray", "RGB", "CMYK", "profile", "EXIF"),
+    "webp": ("8", "RGB", "alpha", "profile", "EXIF"),
+    "tiff": ("1", "8", "16", "gray", "RGB", "palette", "CMYK", "alpha", "profile", "EXIF"),
+    "bmp": ("1", "8", "gray", "RGB", "palette", "alpha"),
+}
+_DEPTHS = ("1", "8", "16")
+_BESIDE = ("alpha", "profile", "EXIF")
+_KEPT = ("gray", "16", "alpha", "profile", "EXIF")
+
+_HOLDS: dict[str, Callable[[Photo], bool]] = {
+    "1": lambda photo: set(np.unique(photo.pixels)) == {0, 255},
+    "8": lambda photo: photo.depth == 8,
+    "16": lambda photo: photo.depth == 16,
+    "gray": lambda photo: photo.pixels.shape[2] == 1,
+    "RGB": lambda photo: photo.pixels.shape[2] == 3,
+    "palette": lambda photo: photo.pixels.shape[2] == 3,
+    "CMYK": lambda photo: photo.pixels.shape[2] == 3,
+    "alpha": lambda photo: photo.alpha is not None,
+    "profile": lambda photo: photo.icc == ICC,
+    "EXIF": lambda photo: photo.exif is not None and photo.pixels.shape[:2] == (32, 24),
+}
+
+
+def page() -> str:
+    """The text of the page."""
+    rows = [_row(kind) for kind in KINDS.values() if kind.is_read]
+    lines = [_HEADINGS, tuple("---" for _ in _HEADINGS), *rows]
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    others = ", ".join(kind.title for kind in KINDS.values() if not kind.is_read)
+    return f"{_INTRODUCTION}{table}\n\nKnown by their first bytes, and set aside by name: {others}.\n"
+
+
+def _row(kind: ImageKind) -> tuple[str, ...]:
+    """The cells of a kind: of what it is claimed to have only what a sample shows."""
+    photos: dict[str, Photo] = {}
+    trained = True
+    for claim in _CLAIMS[kind.name]:
+        data = _draw(kind.name, claim)
+        try:
+            photo = read_photo(data, ReadLimits())
+        except BadImage:
+            continue
+        if photo.format == kind.name and _HOLDS[claim](photo):
+            photos[claim] = photo
+        try:
+            decode(data, channels=3, limits=ReadLimits())
+        except BadImage:
+            trained = False
+    kept = [claim for claim in _KEPT if claim in photos and _HOLDS[claim](_again(photos[claim]))]
+    readers = ["training"] * (trained and bool(photos)) + ["bulk"] * bool(photos)
+    formats = {_again(photo).format for photo in photos.values()}
+    written = " or ".join(sorted(KINDS[name].title for name in formats))
+    suffix = output_path("a", WriteSettings(format=kind.name))[1:]
+    named = ["16 bits" if claim == "16" else claim for claim in kept]
+    return (
+        kind.title,
+        " ".join(kind.suffixes),
+        ", ".join(claim for claim in _DEPTHS if claim in photos),
+        ", ".join(claim for claim in photos if claim not in (*_DEPTHS, *_BESIDE)),
+        ", ".join(claim for claim in _BESIDE if claim in photos) or "nothing",
+        ", ".join(readers) or "none",
+        f"{written} ({suffix}), with " + ", ".join(named) if named else f"{written} ({suffix})",
+    )
+
+
+def _again(photo: Photo) -> Photo:
+    return read_photo(write_photo(photo, WriteSettings()), ReadLimits())
+
+
+def _draw(kind: str, claim: str) -> bytes:
+    """A file of a kind that has what is claimed."""
+    if claim == "16":
+        levels = np.asarray(smooth()).astype(np.uint16) * 257
+        return bytes(imagecodecs.png_encode(levels) if kind == "png" else imagecodecs.tiff_encode(levels))
+    if claim == "alpha" and kind == "bmp":  # Pillow writes none that is known by its mask
+        alpha = np.array(smooth("L"))
+        return write_photo(Photo(np.array(smooth()), alpha, kind), WriteSettings())
+    mode = {"1": "1", "gray": "L", "palette": "P", "CMYK": "CMYK", "alpha": "RGBA"}.get(claim, "RGB")
+    image = smooth(mode)
+    if claim == "alpha":
+        image.putalpha(smooth("L"))
+    options = {"profile": {"icc_profile": ICC}, "EXIF": {"exif": exif(6)}}.get(claim, {})
+    return encode(image, kind.upper(), **options)
+
+
+def main() -> None:
+    """Write the page."""
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text(page())
+
+
+if __name__ == "__main__":
+    main()
