@@ -62,6 +62,9 @@ class PreparedTarget(Protocol):
     def lines(self) -> Sequence[str]:
         """What will be done, for a person."""
 
+    def examine(self) -> Sequence[str]:
+        """What a dry run says beyond `lines`, and looks at its inputs for."""
+
     def needs_ray(self, attached: bool) -> bool:
         """Whether Ray has to run; `attached`: this process is the driver of a job on a cluster."""
 

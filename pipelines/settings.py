@@ -75,7 +75,10 @@ class ReportSettings(Settings):
 class BulkSettings(Settings):
     """Settings of every bulk target."""
 
-    input: Location = Field("data/images", description="images: a folder or URI, of files or shards")
+    input: Location = Field(
+        "data/images",
+        description="images: a folder of files or shards, a pattern (photos/**/*.png), or one file; or URI",
+    )
     output: Location = Field("data/output", description="where the results go: a folder or URI")
     retry: Literal["none", "failed", "all"] = Field(
         "none",
@@ -90,7 +93,7 @@ class BulkSettings(Settings):
     report: ReportSettings = Field(ReportSettings(), description="what the page at the end shows")
 
 
-_MAY_CHANGE = ("work.", "report.", "retry", "overwrite", "output", "read.max_")
+_MAY_CHANGE = ("work.", "report.", "retry", "overwrite", "output", "read.max_", "read.suffixes")
 
 
 def may_change(key: str) -> bool:

@@ -10,6 +10,7 @@ REASONS = {
     "too-large": "more bytes or pixels than the limit",
     "unknown-format": "not a PNG, JPEG or WebP image, nor a TIFF where those are read",
     "unsupported": "a kind of image that cannot be read, or not without loss: an animation, floats, 12 bits",
+    "ambiguous": "several columns of the file hold images",
     "truncated": "the file ends early or its data is damaged",
     "odd-shape": "its size is not that of the others, or the two halves do not match",
     "unpaired": "no partner of the same stem, or one too many",

@@ -63,6 +63,7 @@ class TrainingOutcome:
         seconds: how long this process trained.
         set_aside: how many inputs could not be used.
         epochs: how many were asked for.
+        not_read: the files where the data lies that are not read, for a person; "" if there are none.
     """
 
     target: str
@@ -75,6 +76,7 @@ class TrainingOutcome:
     seconds: float
     set_aside: int
     epochs: int
+    not_read: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -88,6 +90,7 @@ class TrainingOutcome:
             "sample": self.sample,
             "seconds": self.seconds,
             "set_aside": self.set_aside,
+            "not_read": self.not_read,
             "epochs": self.epochs,
         }
 
@@ -98,6 +101,8 @@ class TrainingOutcome:
         for name, values in self.metrics.baselines.items():
             yield f"  {name}", _metrics_text(values)
         folder = Path(self.run)
+        if self.not_read:
+            yield "not read", self.not_read
         if self.set_aside:
             yield "set aside", f"{self.set_aside} broken inputs, listed in {folder / 'set_aside.jsonl'}"
         yield "bundle", self.bundle
@@ -121,6 +126,7 @@ class TrainingOutcome:
             sample=str(values.get("sample", "image")),
             seconds=values.get("seconds", 0.0),
             set_aside=int(values.get("set_aside", 0)),
+            not_read=str(values.get("not_read", "")),
             epochs=int(values["epochs"]),
         )
 
