@@ -62,6 +62,9 @@ class PreparedTarget(Protocol):
     def lines(self) -> Sequence[str]:
         """Lines that say what will be done."""
 
+    def examine(self) -> Sequence[str]:
+        """What a dry run says beyond `lines`, and looks at its inputs for."""
+
     def needs_ray(self, attached: bool) -> bool:
         """Return whether Ray has to run; `attached`: this process is the driver of a job on a cluster."""
 

@@ -28,7 +28,7 @@ from genray.errors import DataError
 from genray.images.pixels import Pixels, crop_middle, grid
 from genray.images.tensors import to_pixels, to_unit
 from genray.io.bad_input import BadInput
-from genray.io.store import open_store
+from genray.io.listing import find_place
 from genray.models.layers import parameter_count
 from genray.models.losses import Adversarial, adversarial_loss
 from genray.models.pix2pix import PatchGAN, PatchGANSettings, UNet, UNetSettings
@@ -103,8 +103,9 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
 
     def open_data(self, note: Callable[[str], None]) -> DataSummary:
         data = self.settings.data
-        store = open_store(data.path)
-        pairs = find_pairs(store, data, self.settings.seed)
+        place = find_place(data.path)
+        store = place.store
+        pairs = find_pairs(place, data, self.settings.seed)
         bad: list[BadInput] = list(pairs.bad)
         held_out = PairSource.of_pairs(store, pairs.val[: data.val_max], data.for_validation())
         self._held_out = [
@@ -140,6 +141,7 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
                 where=data.path,
                 hint="repair the files, or give others",
             )
+        unread = f"; {pairs.counts.unread_text}" if pairs.counts.unread_text else ""
         with torch.device("meta"):  # the meta device counts parameters without drawing weights
             generator, discriminator = self.networks().values()
         return DataSummary(
@@ -152,10 +154,11 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
                 "val": val,
                 "set_aside": len(bad),
             },
+            counts=pairs.counts,
             lines=[
                 f"{train} training pairs, {val} held out, {len(bad)} set aside "
                 f"({pairs.layout}, {data.direction}, {data.size} pixels, "
-                f"{'streamed by Ray Data' if stream else 'in memory'})",
+                f"{'streamed by Ray Data' if stream else 'in memory'}){unread}",
                 f"generator {parameter_count(generator):,} parameters, "
                 f"discriminator {parameter_count(discriminator):,}",
             ],

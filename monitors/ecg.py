@@ -82,6 +82,10 @@ class PreparedEcg:
         """Folder of the journal."""
         return Path(self.settings.state)
 
+    def examine(self) -> Sequence[str]:
+        """Nothing more: all was looked at before."""
+        return ()
+
     def needs_ray(self, attached: bool) -> bool:
         """Whether the run needs Ray: it has shards."""
         return self.settings.shards > 0

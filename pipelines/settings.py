@@ -98,7 +98,9 @@ class BulkSettings(Settings):
     """Settings of every bulk target."""
 
     input: Location = Field(
-        "data/images", description="images to process: a folder or URI of files or shards"
+        "data/images",
+        description="images to process: a folder of files or shards, a pattern (photos/**/*.png), one file, "
+        "or a URI",
     )
     output: Location = Field("data/output", description="folder or URI that the results are written to")
     retry: Literal["none", "failed", "all"] = Field(
@@ -118,7 +120,7 @@ class BulkSettings(Settings):
     report: ReportSettings = Field(ReportSettings(), description="the report at the end")
 
 
-_MAY_CHANGE = ("work.", "report.", "retry", "overwrite", "output", "read.max_")
+_MAY_CHANGE = ("work.", "report.", "retry", "overwrite", "output", "read.max_", "read.suffixes")
 
 
 def may_change(key: str) -> bool:

@@ -132,6 +132,8 @@ def run_here(
         if not attached:  # before Ray starts, which takes seconds
             check_request(prepared.demand(have), have)
         if dry_run:
+            for line in prepared.examine():
+                shown.note(line)
             shown.note(f"dry run: nothing was started; the results would be written to {prepared.folder}")
             return _DryRun(target, prepared.folder)
         with ExitStack() as stack:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal, Self
 
@@ -14,15 +14,17 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from genray.datasets.idx import IdxImages
-from genray.datasets.layouts import Content, StoredImages, StoredPart, read_store
+from genray.datasets.layouts import Content, ParquetReading, StoredImages, StoredPart, read_place
 from genray.datasets.loader import Sample
 from genray.datasets.splits import hold_out, split_of
 from genray.errors import DataError
-from genray.images.kinds import READ_TITLES
 from genray.images.limits import ReadLimits
 from genray.images.pixels import Pixels, crop_middle, fit_square
 from genray.io.bad_input import BadImage
-from genray.io.store import Entry, open_store
+from genray.io.file_types import FileCounts
+from genray.io.kinds import READ_TITLES
+from genray.io.listing import find_place, root_of
+from genray.io.store import Entry
 from genray.settings.base import Location, Settings
 
 Labels = NDArray[np.int64]
@@ -34,12 +36,27 @@ Key = Sequence[int]
 class _SetSettings(Settings):
     """Settings of which images, and of how they are held."""
 
-    path: Location = Field("data/images", description="folder or URI of the images")
+    path: Location = Field(
+        "data/images", description="images: a folder, a pattern (photos/**/*.png) or one file; or URI"
+    )
     test: Location | None = Field(
         None, description="another folder or URI, to judge on; null: the test part of path, if it has one"
     )
-    layout: Literal["auto", "idx", "folder", "parquet"] = Field(
-        "auto", description="idx: as MNIST; folder: image files at any depth; parquet: encoded images"
+    layout: Literal["auto", "idx", "folder", "parquet", "webdataset"] = Field(
+        "auto",
+        description="idx: as MNIST; folder: image files at any depth; parquet: rows of encoded images; "
+        "webdataset: tar shards; auto: what there is, refused where it is more than one of these",
+    )
+    column: str | None = Field(
+        None,
+        description="column of Parquet files with the images; null: the one whose values are images, "
+        "refused where several are",
+    )
+    max_unfolded_gb: float = Field(
+        4.0,
+        gt=0,
+        description="most gigabytes that the rows of a Parquet file may become; it is refused if that is "
+        "also more than 100 times its size",
     )
     download: Literal["mnist", "fashion-mnist", "kmnist"] | None = Field(
         None,
@@ -111,6 +128,8 @@ class ImageSet:
     fingerprint: str
     split: str
     """How it was split, for the bundle."""
+    counts: FileCounts = field(default_factory=FileCounts)
+    """The files where it lies, by type."""
 
 
 def open_image_set(settings: ImageSetSettings, seed: int) -> ImageSet:
@@ -124,11 +143,14 @@ def open_image_set(settings: ImageSetSettings, seed: int) -> ImageSet:
     """
     inside = None if settings.test is None else _inside(settings.path, settings.test)
     apart = inside if inside and not split_of(f"{inside}/x") else ""
-    content = read_store(open_store(settings.path), settings.layout, apart)
+    parquet = ParquetReading(settings.column, settings.max_unfolded_gb)
+    content = read_place(find_place(settings.path, apart), settings.layout, parquet)
+    counts = content.counts
     stored = dict(content.parts)
     listed = list(content.listed)
     if settings.test is not None and inside != "":
-        others = _read_test(settings.test)
+        others = _read_test(settings.test, parquet)
+        counts.add(others.counts)
         stored["test"] = next(others.parts[p] for p in ("test", "val", "", "train") if p in others.parts)
         listed += others.listed
         if inside and split_of(f"{inside}/x") == "val":
@@ -160,7 +182,7 @@ def open_image_set(settings: ImageSetSettings, seed: int) -> ImageSet:
         split = f"{settings.val_share:g} held out by seed {seed}"
     if content.unused:
         split += f"; {content.unused} files beside the folder train left out"
-    return ImageSet(train, val, test, classes, content.layout, fingerprint, split)
+    return ImageSet(train, val, test, classes, content.layout, fingerprint, split, counts)
 
 
 def look_at_headers(images: Images, most: int = 16) -> tuple[list[tuple[int, int]], bool]:
@@ -267,6 +289,7 @@ class SingleImageSource:
 
 def _inside(path: str, test: str) -> str | None:
     """The folder `test` relative to `path`: "" if it is the same, None if it is not in it."""
+    path = root_of(path)
     if "://" in path or "://" in test:
         outer, inner = PurePosixPath(path), PurePosixPath(test)  # which also drops a slash at the end
     else:
@@ -276,9 +299,9 @@ def _inside(path: str, test: str) -> str | None:
     return inner.relative_to(outer).as_posix() if inner.is_relative_to(outer) else None
 
 
-def _read_test(path: str) -> Content:
+def _read_test(path: str, parquet: ParquetReading) -> Content:
     try:
-        return read_store(open_store(path), "auto")
+        return read_place(find_place(path), "auto", parquet)
     except DataError as error:
         hint = "give a folder of images, or null to judge on the test part of data.path"
         raise DataError(error.what, where=f"data.test={path}", hint=hint) from error

@@ -3,14 +3,17 @@ judged on.
 
 - idx files: as MNIST has them, see `genray/datasets/idx.py`.
 - Parquet files: a column of encoded images, of bytes or of {bytes, path} as Hugging Face writes it.
+- Tar shards: their images, without classes.
 - Image files in folders: flat, nested, or a folder per class, with or without train, val and test.
+
+Files are listed, and the column of images is found, as in bulk runs: see `genray/io/listing.py`.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -18,27 +21,28 @@ from numpy.typing import NDArray
 
 from genray.datasets import idx
 from genray.datasets.splits import below_split, split_of
+from genray.datasets.tars import TarImages
 from genray.errors import DataError
-from genray.images import decode as images
 from genray.images.decode import ImageHeader, decode, decode_header, read_header, read_image
 from genray.images.limits import ReadLimits
 from genray.images.pixels import Pixels
-from genray.io.bad_input import BadImage
+from genray.io.bad_input import BadImage, BadInput
+from genray.io.file_types import FileCounts
+from genray.io.listing import Container, ImageFiles, Place, choose_container, list_shards, nothing_to_read
+from genray.io.parquet import check_unfolding, find_columns
+from genray.io.sources import ContainerSettings, Item, TarSource
 from genray.io.store import Entry, Store
 
-Layout = Literal["idx", "parquet", "folder"]
+Layout = Literal["idx", "folder", "parquet", "webdataset"]
 
-_SUFFIXES: dict[Layout, tuple[str, ...]] = {
-    "idx": idx.SUFFIXES,
-    "parquet": (".parquet",),
-    "folder": images.SUFFIXES,
+_CONTAINERS: dict[Layout, Container] = {
+    "idx": "idx",
+    "folder": "files",
+    "parquet": "parquet",
+    "webdataset": "webdataset",
 }
-_LOOKED_FOR: dict[Layout, str] = {
-    "idx": "train-images-idx3-ubyte(.gz)",
-    "parquet": "*.parquet",
-    "folder": " ".join(f"*{suffix}" for suffix in images.SUFFIXES),
-}
-_IMAGE_COLUMNS = ("image", "img", "bytes", "jpg", "png", "webp", "data", "content")
+_CHOICES = {container: f"data.layout={layout}" for layout, container in _CONTAINERS.items()}
+_LONGEST_CLASS = 1000  # bytes of its name
 _CLASS_COLUMNS = ("label", "labels", "class", "fine_label")
 
 
@@ -78,41 +82,63 @@ class Content:
         parts: by name (train, val, test, "" for none of them), none of them empty.
         listed: the files that the images lie in.
         unused: files beside the folder train, which are not part of the set.
+        counts: the files at the place, by type.
     """
 
     layout: Layout
     parts: dict[str, StoredPart]
     listed: list[Entry]
     unused: int = 0
+    counts: FileCounts = field(default_factory=FileCounts)
 
 
-def read_store(store: Store, layout: Literal["auto"] | Layout, apart: str = "") -> Content:
-    """List the images of `store`, without decoding them (but for idx files).
+@dataclass(frozen=True)
+class ParquetReading:
+    """How Parquet files are read.
+
+    Attributes:
+        column: that of images; None: the one whose values are images.
+        max_unfolded_gb: most gigabytes that the rows of a file may become, see `check_unfolding`.
+    """
+
+    column: str | None = None
+    max_unfolded_gb: float = 4.0
+
+
+def read_place(
+    place: Place, layout: Literal["auto"] | Layout = "auto", parquet: ParquetReading | None = None
+) -> Content:
+    """List the images at `place`, without decoding them (but for idx files).
 
     Args:
-        store: where they lie.
-        layout: how; auto: idx files if there are some, else Parquet, else image files.
-        apart: a folder in `store` that is passed over.
+        place: where they lie.
+        layout: how; auto: whatever there is, refused where it is more than one.
+        parquet: how Parquet files are read.
 
     Raises:
-        DataError: no images, or files that are damaged as a whole.
+        DataError: no images, images of several layouts, or files that are damaged as a whole.
     """
-    layouts = [name for name in _SUFFIXES if layout in ("auto", name)]
-    # One listing for all layouts: for a remote store of millions it is what takes time.
-    listed = store.list(suffix for name in layouts for suffix in _SUFFIXES[name])
-    if apart:
-        listed = [entry for entry in listed if not entry.path.startswith(f"{apart}/")]
-    _refuse_odd_names(listed, store.root)
-    for name in layouts:
-        entries = [entry for entry in listed if entry.path.lower().endswith(_SUFFIXES[name])]
-        content = _READERS[name](store, entries) if entries else None
-        if content is not None:
-            return content
-    raise DataError(
-        f"no images under {store.root}: looked for {', '.join(_LOOKED_FOR[name] for name in layouts)}",
-        where="data.path",
-        hint="check the path, or download a set into it: data.download=mnist",
-    )
+    root = place.store.root
+    images = ImageFiles()
+    container = _CONTAINERS.get(layout) if layout != "auto" else None
+    if container is None:
+        container = choose_container(root, place, images, _CHOICES, where="data.path")
+    counts = FileCounts()
+    found = images.list(place, counts) if container == "files" else list_shards(place, container, counts)
+    entries = sorted(found, key=lambda entry: entry.path)
+    _refuse_odd_names(entries, root)
+    content = None
+    if entries and container == "files":
+        content = _read_folder(place.store, entries)
+    elif entries and container == "idx":
+        content = _read_idx(place.store, entries)
+    elif entries and container == "webdataset":
+        content = _read_tars(place, counts)
+    elif entries:
+        content = _read_parquet(place.store, entries, parquet or ParquetReading(), counts)
+    if content is None:
+        raise nothing_to_read(root, [container], counts, where="data.path")
+    return replace(content, counts=counts)
 
 
 @dataclass(frozen=True)
@@ -197,12 +223,15 @@ def classes_of(parts: Mapping[str, Sequence[str]]) -> dict[str, NDArray[Any] | N
     }
 
 
-def read_parquet(store: Store, entries: Sequence[Entry]) -> StoredPart:
+def read_parquet(
+    store: Store, entries: Sequence[Entry], reading: ParquetReading, counts: FileCounts
+) -> StoredPart:
     """The images of several files as one part. It has classes if every file has a column for them: of whole
-    numbers or text, none of them null or negative (as Hugging Face marks the unknown).
+    numbers or text, none of them null or negative (as Hugging Face marks the unknown). The columns that are
+    not read go to `counts`.
 
     Raises:
-        DataError: no Parquet, or no column of encoded images.
+        DataError: no Parquet, no column of images or several, or rows that would be absurdly many bytes.
     """
     import pyarrow as pa
 
@@ -210,16 +239,16 @@ def read_parquet(store: Store, entries: Sequence[Entry]) -> StoredPart:
     classes: list[NDArray[Any] | None] = []
     starts = [0]
     for entry in entries:
-        cells, classes_of_file = _read_parquet_file(store, entry)
+        cells, classes_of_file = _read_parquet_file(store, entry, reading, counts)
         chunks += cells.chunks
         classes.append(classes_of_file)
         starts.append(starts[-1] + len(cells))
     encoded = pa.chunked_array(chunks, pa.large_binary())
-    parquet = ParquetImages([entry.path for entry in entries], starts, encoded)
+    images = ParquetImages([entry.path for entry in entries], starts, encoded)
     known = [of_file for of_file in classes if of_file is not None]
     if len(known) < len(classes) or len({of_file.dtype.kind for of_file in known}) != 1:
-        return StoredPart(parquet, None)
-    return StoredPart(parquet, np.concatenate(known))
+        return StoredPart(images, None)
+    return StoredPart(images, np.concatenate(known))
 
 
 def _refuse_odd_names(listed: Sequence[Entry], root: str) -> None:
@@ -239,9 +268,9 @@ def _read_idx(store: Store, entries: list[Entry]) -> Content | None:
     )
 
 
-def _read_parquet(store: Store, entries: list[Entry]) -> Content:
+def _read_parquet(store: Store, entries: list[Entry], reading: ParquetReading, counts: FileCounts) -> Content:
     grouped, unused = _grouped(entries, [_split_of_file(entry.path) for entry in entries])
-    parts = {name: read_parquet(store, files) for name, files in grouped.items()}
+    parts = {name: read_parquet(store, files, reading, counts) for name, files in grouped.items()}
     parts = {name: part for name, part in parts.items() if len(part.images)}
     if not parts:
         raise DataError(f"the Parquet files under {store.root} have no rows", where="data.path")
@@ -256,11 +285,24 @@ def _read_folder(store: Store, entries: list[Entry]) -> Content:
     return Content("folder", parts, [entry for files in grouped.values() for entry in files], unused)
 
 
-_READERS: dict[Layout, Callable[[Store, list[Entry]], Content | None]] = {
-    "idx": _read_idx,
-    "parquet": _read_parquet,
-    "folder": _read_folder,
-}
+def _read_tars(place: Place, counts: FileCounts) -> Content | None:
+    source = TarSource(place.store, ContainerSettings(container="webdataset"), place)
+    bad: list[BadInput] = []
+    items = sorted(source.items(bad.append), key=lambda item: item.path)
+    counts.unread = source.counts.unread
+    if bad:
+        raise DataError(
+            f"{bad[0].path} cannot be read as a tar shard: {bad[0].detail}", where=place.store.root
+        )
+    grouped: dict[str, list[Item]] = defaultdict(list)
+    for item in items:
+        grouped[split_of(item.path) or _split_of_file(item.container)].append(item)
+    unused = grouped.pop("", []) if "train" in grouped else []
+    parts = {
+        name: StoredPart(TarImages.of_items(source, part), None) for name, part in grouped.items() if part
+    }
+    listed = [Entry(item.path, item.size) for part in grouped.values() for item in part]
+    return Content("webdataset", parts, listed, len(unused)) if parts else None
 
 
 def _grouped(entries: Sequence[Entry], splits: Sequence[str]) -> tuple[dict[str, list[Entry]], int]:
@@ -277,31 +319,37 @@ def _split_of_file(path: str) -> str:
     return split_of(path) or split_of(f"{path.rsplit('/', 1)[-1].replace('.', '-').split('-')[0]}/x")
 
 
-def _read_parquet_file(store: Store, entry: Entry) -> tuple[Any, NDArray[Any] | None]:
+def _read_parquet_file(
+    store: Store, entry: Entry, reading: ParquetReading, counts: FileCounts
+) -> tuple[Any, NDArray[Any] | None]:
     """The column of images (a chunked array of large_binary), and that of classes."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
+    limit = max(reading.max_unfolded_gb * 1e9, 100 * entry.size)
     try:
-        file = pq.ParquetFile(pa.BufferReader(store.read(entry.path)))
-        schema = file.schema_arrow
-        candidates = [field.name for field in schema if _holds_bytes(field.type)]
-        if not candidates:
-            raise DataError(
-                f"{entry.path} has no column of encoded images, only: {', '.join(schema.names)}",
-                where=store.root,
-                hint="it must be of type binary, or struct with a field bytes; for image files beside "
-                "it set data.layout=folder",
-            )
-        image = next((name for name in _IMAGE_COLUMNS if name in candidates), candidates[0])
-        label = next((name for name in _CLASS_COLUMNS if name in schema.names and name != image), None)
-        table = file.read([image] if label is None else [image, label])
-        cells = table[image]
-        if pa.types.is_struct(cells.type):
-            cells = pc.struct_field(cells, "bytes")
-        cells = cells.cast(pa.large_binary())  # in which the cells of many row groups fit, uncopied
-        return cells, None if label is None else _classes_in(table[label])
+        opened = pa.BufferReader(store.read(entry.path))
+        file = pq.ParquetFile(opened)
+        columns = find_columns(file, reading.column, "data.column")
+        label = next((name for name in _CLASS_COLUMNS if name in columns.others), None)
+        counts.columns.update(name for name in columns.others if name != label)
+        chunks: list[Any] = []
+        unfolded = 0
+        for group in range(file.num_row_groups):
+            check_unfolding(opened, file, group, columns.images, limit - unfolded)
+            table = file.read_row_group(group, columns=[columns.images])
+            cells = table.column(0)
+            if pa.types.is_struct(cells.type):
+                cells = pc.struct_field(cells, "bytes")
+            cells = cells.cast(pa.large_binary())  # in which the cells of many row groups fit, uncopied
+            chunks += cells.chunks
+            unfolded += cells.nbytes
+        labels = None if label is None else _read_classes(opened, label)
+        return pa.chunked_array(chunks, pa.large_binary()), labels
+    except BadImage as bad:
+        hint = "name the column with data.column" if bad.reason == "ambiguous" else "see data.column"
+        raise DataError(f"{entry.path}: {bad.detail}", where=store.root, hint=hint) from bad
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         reason = str(error).split("\n")[0]
         raise DataError(
@@ -309,25 +357,24 @@ def _read_parquet_file(store: Store, entry: Entry) -> tuple[Any, NDArray[Any] | 
         ) from error
 
 
-def _holds_bytes(kind: Any) -> bool:
-    import pyarrow as pa
+def _read_classes(opened: Any, label: str) -> NDArray[Any] | None:
+    """The column `label` of a Parquet file as classes."""
+    import pyarrow.parquet as pq
 
-    if pa.types.is_struct(kind):
-        return any(field.name == "bytes" and _is_bytes(field.type) for field in kind)
-    return _is_bytes(kind)
-
-
-def _is_bytes(kind: Any) -> bool:
-    import pyarrow as pa
-
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    # As a dictionary, in which a class that all rows share is there once.
+    column = pq.ParquetFile(opened, read_dictionary=[label]).read([label])[label]
+    return _classes_in(column)
 
 
 def _classes_in(column: Any) -> NDArray[Any] | None:
     """A column of classes as whole numbers or text; None if some are unknown, or it is neither."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     if pa.types.is_dictionary(column.type):
+        for chunk in column.chunks if pa.types.is_string(column.type.value_type) else ():
+            if (pc.max(pc.binary_length(chunk.dictionary)).as_py() or 0) > _LONGEST_CLASS:
+                return None
         column = column.cast(column.type.value_type)
     if column.null_count:
         return None

@@ -16,11 +16,13 @@ from pydantic import Field, model_validator
 from genray.datasets.loader import Sample
 from genray.datasets.splits import CYCLEGAN, hold_out, split_of
 from genray.errors import DataError
-from genray.images.decode import SUFFIXES, read_header, read_image, to_channels
-from genray.images.kinds import READ_TITLES
+from genray.images.decode import read_header, read_image, to_channels
 from genray.images.limits import ReadLimits
 from genray.images.pixels import Pixels, resize
 from genray.io.bad_input import BadImage, BadInput
+from genray.io.file_types import FileCounts
+from genray.io.kinds import READ_TITLES
+from genray.io.listing import ImageFiles, Place, nothing_to_read
 from genray.io.store import Entry, Store
 from genray.settings.base import Location, Settings
 
@@ -32,7 +34,9 @@ _CHECKED = 16  # pairs whose headers are looked at before a training
 class _PairSettings(Settings):
     """Settings of which pairs, and of how they are brought to a size and held."""
 
-    path: Location = Field("data/fronts", description="folder or URI of the pairs")
+    path: Location = Field(
+        "data/fronts", description="pairs: a folder or a pattern (photos/**/*.png); or URI"
+    )
     layout: Literal["auto", "side-by-side", "folders"] = Field(
         "auto", description="A|B in one file, or folders A and B matched by file stem"
     )
@@ -111,10 +115,12 @@ class Pairs:
     layout: str
     pixels: float
     """Of one image, the mean of a few."""
+    counts: FileCounts
+    """The files where they lie, by type."""
 
 
-def find_pairs(store: Store, settings: PairedSettings, seed: int) -> Pairs:
-    """List the pairs under the root of `store`, reading names and a few headers only.
+def find_pairs(place: Place, settings: PairedSettings, seed: int) -> Pairs:
+    """List the pairs at `place`, reading names and a few headers only.
 
     Folders `train` and `val` (or `test`) give the split; without them `val_share` of the pairs is
     drawn with `seed`. Two folders are `A` and `B` (or `input` and `target`), above or below the split.
@@ -122,11 +128,14 @@ def find_pairs(store: Store, settings: PairedSettings, seed: int) -> Pairs:
     Raises:
         DataError: no pairs, or images smaller than the crop.
     """
-    entries = store.list(SUFFIXES)
+    store = place.store
+    counts = FileCounts()
+    entries = sorted(ImageFiles().list(place, counts), key=lambda entry: entry.path)
     if not entries:
+        missing = nothing_to_read(store.root, ["files"], counts, where="data.path")
         raise DataError(
-            f"no images ({' '.join(SUFFIXES)}) under {store.root}",
-            where="data.path",
+            missing.what,
+            where=missing.where,
             hint="point data.path at the folder of train and val, or make pairs to try: genray fronts FOLDER",
         )
     layout = _layout_of(entries) if settings.layout == "auto" else settings.layout
@@ -141,7 +150,7 @@ def find_pairs(store: Store, settings: PairedSettings, seed: int) -> Pairs:
         )
     digest = hashlib.sha256("\n".join(f"{e.path}\t{e.size}" for e in entries).encode()).hexdigest()
     pixels = _check_headers(store, train[:_CHECKED], layout, settings)
-    return Pairs(tuple(train), tuple(val), tuple(matched.bad), f"sha256:{digest}", layout, pixels)
+    return Pairs(tuple(train), tuple(val), tuple(matched.bad), f"sha256:{digest}", layout, pixels, counts)
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from PIL import Image
 
 from genray.images.formats import decode_file, inspect_file
 from genray.images.image_file import FilePixels, guarded, upright
-from genray.images.kinds import READ_SUFFIXES
 from genray.images.limits import ReadLimits
 from genray.images.pixels import Pixels
 from genray.io.bad_input import BadImage
+from genray.io.kinds import READ_SUFFIXES
 from genray.io.store import Store
 
 SUFFIXES = READ_SUFFIXES

@@ -19,11 +19,11 @@ from PIL.BmpImagePlugin import BmpImageFile
 
 from genray.images.image_file import FilePixels, ImageFile, guarded, to_srgb
 from genray.images.jpeg import decode_jpeg, inspect_jpeg
-from genray.images.kinds import HEAD_BYTES, kind_of_bytes
 from genray.images.limits import ReadLimits
 from genray.images.png import decode_png, inspect_png
 from genray.images.tiff import Tag, TagDirectory, encode_directory, without_orientation
 from genray.io.bad_input import BadImage
+from genray.io.kinds import HEAD_BYTES, kind_of_bytes
 
 _MAX_CHUNKS = 100_000
 _MAX_PAGES = 10_000

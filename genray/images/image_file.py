@@ -25,7 +25,7 @@ class ImageFile:
     """What a file says of itself.
 
     Args:
-        format: a name of `genray/images/kinds.py`.
+        format: a name of `genray/io/kinds.py`.
         size: (width, height) as stored.
         samples: colours of a pixel: 1, 3, or 4 (CMYK).
         depth: bits of a value, as it is decoded: 8 or 16.

@@ -17,11 +17,11 @@ from pydantic import Field
 
 from genray.images.formats import decode_file, inspect_file
 from genray.images.image_file import FilePixels, to_srgb, upright
-from genray.images.kinds import KINDS, kind_of_name
 from genray.images.limits import ReadLimits
 from genray.images.png import make_chunk
 from genray.images.tiff import ByteOrder, Entries, Tag, TagDirectory, TagValue, encode_directory
 from genray.io.bad_input import BadImage
+from genray.io.kinds import KINDS, kind_of_name
 from genray.settings.base import Settings
 
 # libjpeg's and libpng's own limits, and those that WebP, TIFF and BMP can say.

@@ -13,6 +13,7 @@ REASONS = {
     "too-much-work": "decoding it would take more scans or seconds than the limit",
     "unknown-format": "not an image, by its first bytes",
     "unsupported": "not read, or not without loss: another kind, an animation, pages, floats, 12 bits",
+    "ambiguous": "several columns of the file contain images",
     "truncated": "the file ends early or its data is damaged",
     "odd-shape": "its size is not that of the others, or the two halves do not match",
     "unpaired": "no partner of the same stem, or one too many",

@@ -1,4 +1,5 @@
-"""Parquet files of encoded images: read row by row, whatever the size of their row groups."""
+"""Parquet files of encoded images: which column has them, and rows read one by one, whatever the size of
+their row groups."""
 
 from __future__ import annotations
 
@@ -11,11 +12,29 @@ from functools import cached_property
 from typing import Any
 
 from genray.io.bad_input import BadImage
+from genray.io.kinds import HEAD_BYTES, kind_of_bytes
+from genray.io.parquet_pages import dictionary_use
+from genray.text import amount, visible
+
+PARQUET_ERRORS = (OSError, ValueError, ArithmeticError, LookupError)
+"""What damaged files raise; pyarrow's errors are among them."""
 
 _NAME_COLUMNS = ("path", "file_path", "filename", "file_name", "key", "__key__")
-_IMAGE_COLUMNS = ("image", "img", "bytes", "jpg", "jpeg", "png", "webp", "tif", "data", "content")
-_SUFFIXES = {b"\xff\xd8": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp", b"II*\0": ".tif", b"MM\0*": ".tif"}
+_LONGEST_NAME = 4096  # characters; a longer one is none
 _BATCH_BYTES = 16 * 2**20  # of images that are taken out of a file at once
+_MOST_BATCH_BYTES = 128 * 2**20  # of them, if each row were as large as the dictionary
+_LEAST_RATIO = 100  # images are packed already: they do not unpack to more than so many times their size
+_SNIFFED_VALUES = 8  # of a row group, to see what a column holds
+_SNIFFED_ROWS = 1024  # that are looked through for them
+
+
+@dataclass(frozen=True)
+class ImageColumns:
+    """The column of images and that of their names, as Parquet calls them, and the names of the others."""
+
+    images: str
+    names: str | None
+    others: tuple[str, ...] = ()
 
 
 class ParquetRows:
@@ -26,18 +45,19 @@ class ParquetRows:
         path: of the file in its store.
         opened: the file.
         parquet: pyarrow's reader of it.
-        image_column: the column of images, as Parquet calls it.
-        name_column: that of their names, if there is one.
+        columns: those that are read.
+        max_unfolded: most bytes that the rows of a row group may have beyond those of the file, where a
+            dictionary repeats them.
     """
 
     def __init__(
-        self, path: str, opened: Any, parquet: Any, image_column: str, name_column: str | None
+        self, path: str, opened: Any, parquet: Any, columns: ImageColumns, max_unfolded: float
     ) -> None:
         self.path = path
+        self.columns = columns
         self._opened = opened
         self._parquet = parquet
-        self._image_column = image_column
-        self._name_column = name_column
+        self._max_unfolded = max_unfolded
         self._starts = [0]
         for group in range(parquet.num_row_groups):
             self._starts.append(self._starts[-1] + parquet.metadata.row_group(group).num_rows)
@@ -47,12 +67,18 @@ class ParquetRows:
         self._opened.close()
 
     @classmethod
-    def of_file(cls, path: str, opened: Any, column: str | None) -> ParquetRows:
-        """Those of the file `path`, which was opened. `column` is the one of images; None: the first that
-        can be.
+    def of_file(
+        cls, path: str, opened: Any, column: str | None, max_unfolded: float, *, setting: str = "read.column"
+    ) -> ParquetRows:
+        """Those of the file `path`, which was opened.
+
+        Args:
+            column: that of images; None: the one whose values are images.
+            setting: that gives it, for errors.
+            path, opened, max_unfolded: see the class.
 
         Raises:
-            BadImage: there is no such column.
+            BadImage: there is no such column, or more than one (`ambiguous`).
             OSError, ValueError, ArithmeticError, LookupError: it is damaged; pyarrow's errors are of these.
         """
         import pyarrow.parquet as pq
@@ -60,44 +86,63 @@ class ParquetRows:
         try:
             # Read as it goes: pyarrow would otherwise fetch a whole row group for the first row.
             parquet = pq.ParquetFile(opened, pre_buffer=False, buffer_size=2**20)
-            return cls(path, opened, parquet, *_find_columns(parquet.schema_arrow, column))
+            return cls(path, opened, parquet, find_columns(parquet, column, setting), max_unfolded)
         except BaseException:
             opened.close()
             raise
 
     def names(self) -> Iterator[Any]:
         """What each row is called; None where that is not known."""
-        if self._name_column is None:
+        if self.columns.names is None:
             return iter([None] * self._starts[-1])
-        batches = self._parquet.iter_batches(4096, columns=[self._name_column], use_threads=False)
-        return (name for batch in batches for name in _cells(batch, self._name_column).to_pylist())
+        groups = range(self._parquet.num_row_groups)
+        batches = (
+            batch
+            for group in groups
+            for batch in bounded_batches(self._opened, self._parquet, group, self.columns.names, 4096)
+        )
+        return (name for batch in batches for name in _short_values(cells_of(batch, self.columns.names)))
+
+    def check_unfolding(self) -> None:
+        """Check that no row group becomes absurdly large when it is read.
+
+        Raises:
+            BadImage: `too-large`.
+        """
+        for group in range(self._parquet.num_row_groups):
+            with suppress(*PARQUET_ERRORS):  # damaged: reading it says so
+                check_unfolding(self._opened, self._parquet, group, self.columns.images, self._max_unfolded)
 
     @cached_property
     def suffix(self) -> str:
         """That of the first row's format: what rows without one of their own are given."""
-        with suppress(OSError, ValueError):  # damaged: reading it again says so
-            data = self.read(0) or b""
-            return next((suffix for magic, suffix in _SUFFIXES.items() if data.startswith(magic)), "")
+        with suppress(OSError, ValueError, BadImage):  # damaged: reading it again says so
+            kind = kind_of_bytes((self.read(0) or b"")[:HEAD_BYTES])
+            return kind.suffixes[0] if kind is not None else ""
         return ""
 
     def read(self, row: int) -> bytes | None:
-        """The bytes of the row `row`; None for null."""
+        """The bytes of the row `row`; None for null.
+
+        Raises:
+            BadImage: `too-large`: its row group becomes absurdly large.
+            OSError, ValueError, ArithmeticError, LookupError: it is damaged.
+        """
         if row >= self._starts[-1]:
             raise ValueError(f"it has only {self._starts[-1]} rows")
         group = bisect_right(self._starts, row) - 1
         if self._cursor is None or group != self._cursor.group or row < self._cursor.first_row:
             self._cursor = self._start(group)
-        return self._cursor.read(row, self._image_column)
+        return self._cursor.read(row, self.columns.images)
 
     def _start(self, group: int) -> _Cursor:
+        column = self.columns.images
         metadata = self._parquet.metadata.row_group(group)
-        chunks = [metadata.column(index) for index in range(metadata.num_columns)]
-        size = sum(c.total_uncompressed_size for c in chunks if c.path_in_schema == self._image_column)
-        rows = max(1, min(1024, _BATCH_BYTES * metadata.num_rows // max(1, size)))
-        batches = self._parquet.iter_batches(  # see apache/arrow#34314
-            rows, use_threads=False, row_groups=[group], columns=[self._image_column]
-        )
-        return _Cursor(group, batches, self._starts[group], deque(maxlen=2 + 8 // rows))
+        size = max(1, _chunk_of(metadata, column).total_uncompressed_size)
+        rows = max(1, min(1024, _BATCH_BYTES * metadata.num_rows // size))
+        batches = bounded_batches(self._opened, self._parquet, group, column, rows)
+        recent = deque[tuple[int, Any]](maxlen=2 + 8 // rows)
+        return _Cursor(group, batches, self._starts[group], size + self._max_unfolded, recent)
 
 
 @dataclass
@@ -108,65 +153,232 @@ class _Cursor:
         group: its number.
         batches: what is still to be read of it.
         next_row: the first row of these.
+        most_bytes: that may be read of it.
         recent: the last batches that were read, each with its first row: threads ask a little out of order.
     """
 
     group: int
     batches: Iterator[Any]
     next_row: int
+    most_bytes: float
     recent: deque[tuple[int, Any]] = field(default_factory=deque)
 
     @property
     def first_row(self) -> int:
         """The first row that it can still give."""
-        return self.recent[0][0]
+        return self.recent[0][0] if self.recent else self.next_row
 
     def read(self, row: int, column: str) -> bytes | None:
         while row >= self.next_row:
+            if self.most_bytes < 0:
+                raise BadImage("too-large", "its row group repeats its dictionary beyond max_unfolded_gb")
             batch = next(self.batches, None)
             if batch is None:
                 raise ValueError(f"it ends before its row {row}")
-            images = _cells(batch, column)
+            images = cells_of(batch, column)
             self.recent.append((self.next_row, images))
             self.next_row += len(images)
+            self.most_bytes -= images.nbytes
         data: bytes | None = next(
             images[row - start].as_py() for start, images in self.recent if start <= row < start + len(images)
         )
         return data
 
 
-def _find_columns(schema: Any, column: str | None) -> tuple[str, str | None]:
-    """The column of images and that of their names, as Parquet calls them."""
+def find_columns(parquet: Any, column: str | None, setting: str) -> ImageColumns:
+    """The columns of a Parquet file that are read: that of images is the one whose values are images,
+    whatever it is called.
+
+    Args:
+        parquet: the file, as pyarrow opens it.
+        column: that of images, if it is given.
+        setting: that gives it, for errors.
+
+    Raises:
+        BadImage: there is none (`unreadable`), or there are several (`ambiguous`).
+        OSError, ValueError, ArithmeticError, LookupError: the file is damaged.
+    """
     import pyarrow.types as pt
 
+    schema = parquet.schema_arrow
     types = dict(zip(schema.names, schema.types, strict=True))
-    images = [name for name, kind in types.items() if _holds_images(kind)]
-    candidates = _IMAGE_COLUMNS if column is None else (column,)
-    wanted = [name for name in candidates if name in images]
-    if not images or (column is not None and not wanted):
-        missing = "of encoded images" if column is None else repr(column)
-        raise BadImage("unreadable", f"no column {missing} among: {', '.join(types)[:300]}")
-    image = wanted[0] if wanted else images[0]
+    holders = {name: _bytes_path(name, kind) for name, kind in types.items() if _holds_bytes(kind)}
+    listed = ", ".join(visible(name) for name in types)[:300]
+    if column is not None:
+        if column not in holders:
+            raise BadImage("unreadable", f"no column {column!r} of bytes among: {listed}")
+        image = column
+    else:
+        image = _image_column(parquet, holders, listed, setting)
     names = (
         name for name in _NAME_COLUMNS if name in types and name != image and not pt.is_nested(types[name])
     )
     name_column = next(names, None)
-    if not pt.is_struct(types[image]):
-        return image, name_column
-    if name_column is None and "path" in types[image].names:
+    others = tuple(name for name in types if name not in (image, name_column))
+    if name_column is None and pt.is_struct(types[image]) and "path" in types[image].names:
         name_column = f"{image}.path"
-    return f"{image}.bytes", name_column
+    return ImageColumns(holders[image], name_column, others)
 
 
-def _holds_images(kind: Any) -> bool:
-    import pyarrow.types as pt
+def bounded_batches(opened: Any, parquet: Any, group: int, column: str, rows: int) -> Iterator[Any]:
+    """The rows of one column in a row group, at most `rows` at once, and few where all of them might be the
+    largest value of a dictionary.
 
-    if pt.is_struct(kind):
-        return "bytes" in kind.names and _holds_images(kind.field("bytes").type)
-    return bool(pt.is_binary(kind) or pt.is_large_binary(kind) or pt.is_binary_view(kind))
+    Args:
+        opened: the file.
+        parquet: the same, as pyarrow opens it.
+        group: the number of the row group.
+        column: as Parquet calls it.
+        rows: at most, of a batch.
+    """
+    largest = dictionary_use(opened, _chunk_of(parquet.metadata.row_group(group), column)).bytes
+    rows = max(1, min(rows, _MOST_BATCH_BYTES // max(1, largest)))
+    # See apache/arrow#34314.
+    batches: Iterator[Any] = parquet.iter_batches(
+        rows, use_threads=False, row_groups=[group], columns=[column]
+    )
+    return batches
 
 
-def _cells(batch: Any, column: str) -> Any:
+def check_unfolding(opened: Any, parquet: Any, group: int, column: str, limit: float) -> None:
+    """Check what the values of `column` in a row group become when they are read: a dictionary has each
+    once, whatever the number of its rows, and a page of zeros packs well.
+
+    Args:
+        opened, parquet, group, column: see `bounded_batches`.
+        limit: most bytes, if they are more than a hundred times those in the file.
+
+    Raises:
+        BadImage: `too-large`.
+        OSError, ValueError, ArithmeticError, LookupError: it is damaged.
+    """
+    chunk = _chunk_of(parquet.metadata.row_group(group), column)
+    packed = max(1, chunk.total_compressed_size)
+    most = max(limit, _LEAST_RATIO * packed)
+    size = chunk.total_uncompressed_size  # may be a lie; but a page has at most 2 GiB
+    use = dictionary_use(opened, chunk)
+    if size <= most and use.most_repeated_bytes > most:  # it could be: see whether it is
+        for batch in bounded_batches(opened, parquet, group, column, 1024):
+            size += batch.nbytes
+            if size > most:
+                break
+    if size > most:
+        raise BadImage(
+            "too-large",
+            f"{amount(packed)} of the column {visible(column)} become more than {amount(most)} when they are "
+            f"read ({chunk.num_values} rows, dictionary of {amount(use.bytes)}): see max_unfolded_gb",
+        )
+
+
+def cells_of(batch: Any, column: str) -> Any:
     """The cells of a batch in `column`, or in a field of it: image.bytes."""
     name, _, inner = column.partition(".")
     return batch.column(0) if batch.schema.names == [column] else batch.column(name).field(inner)
+
+
+def _image_column(parquet: Any, holders: dict[str, str], listed: str, setting: str) -> str:
+    sniffed = {name: _Sniffed.of(parquet, path) for name, path in holders.items()}
+    found = [name for name, values in sniffed.items() if values.are_images]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = [visible(name) for name in found]
+        raise BadImage(
+            "ambiguous",
+            f"the columns {', '.join(names)} all hold images: set {setting} to one of them, such as "
+            f"{setting}={names[0]}",
+        )
+    # Nothing is known of columns without a value. One is tried: its rows say why they cannot be used.
+    unknown = [name for name, values in sniffed.items() if not values.count]
+    if unknown and (len(unknown) == 1 or not parquet.metadata.num_rows):
+        return unknown[0]
+    if not holders:
+        raise BadImage("unreadable", f"no column of encoded images (of bytes) among: {listed}")
+    begin = ", ".join(f"{visible(name)} begins with {values.first!r}" for name, values in sniffed.items())
+    raise BadImage(
+        "unreadable", f"no column holds images: {begin[:300]}; the columns are {listed} (see {setting})"
+    )
+
+
+@dataclass
+class _Sniffed:
+    """What some values of a column are.
+
+    Attributes:
+        count: of values that were looked at, null and empty ones aside.
+        images: how many of them begin as images do.
+        first: bytes of the first.
+    """
+
+    count: int = 0
+    images: int = 0
+    first: bytes = b""
+
+    @property
+    def are_images(self) -> bool:
+        """Whether the column holds images: a few may be broken, and text may begin with BM."""
+        return self.images > 0 and 2 * self.images >= self.count
+
+    @classmethod
+    def of(cls, parquet: Any, column: str) -> _Sniffed:
+        """Look at the first values in the first, the middle and the last row group."""
+        sniffed = cls()
+        groups = parquet.num_row_groups
+        for group in sorted({0, groups // 2, groups - 1}) if groups else ():
+            seen = rows = 0
+            batches = parquet.iter_batches(2, row_groups=[group], columns=[column], use_threads=False)
+            with suppress(*PARQUET_ERRORS):  # a damaged group costs its rows, not the file
+                for batch in batches:
+                    for cell in cells_of(batch, column):
+                        seen += sniffed._add(cell)
+                    rows += len(batch)
+                    if seen >= _SNIFFED_VALUES or rows >= _SNIFFED_ROWS:
+                        break
+        return sniffed
+
+    def _add(self, cell: Any) -> bool:
+        if not cell.is_valid:
+            return False
+        head = (
+            bytes(cell.as_buffer()[:HEAD_BYTES]) if hasattr(cell, "as_buffer") else cell.as_py()[:HEAD_BYTES]
+        )
+        if not head:
+            return False
+        self.first = self.first or head[:8]
+        self.count += 1
+        self.images += kind_of_bytes(head) is not None
+        return True
+
+
+def _holds_bytes(kind: Any) -> bool:
+    import pyarrow.types as pt
+
+    if pt.is_struct(kind):
+        return "bytes" in kind.names and _holds_bytes(kind.field("bytes").type)
+    if pt.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pt.is_binary(kind) or pt.is_large_binary(kind) or pt.is_binary_view(kind))
+
+
+def _bytes_path(name: str, kind: Any) -> str:
+    import pyarrow.types as pt
+
+    return f"{name}.bytes" if pt.is_struct(kind) else name
+
+
+def _chunk_of(metadata: Any, column: str) -> Any:
+    chunks = (metadata.column(index) for index in range(metadata.num_columns))
+    return next(chunk for chunk in chunks if chunk.path_in_schema == column)
+
+
+def _short_values(cells: Any) -> list[Any]:
+    """The values of an Arrow array, null where they are text of absurd length."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_dictionary(cells.type):
+        cells = cells.dictionary_decode()
+    if pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type):
+        cells = pc.if_else(pc.less_equal(pc.binary_length(cells), _LONGEST_NAME), cells, None)
+    values: list[Any] = cells.to_pylist()
+    return values

@@ -11,22 +11,30 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from genray.errors import DataError
 from genray.io.bad_input import BadImage, BadInput
-from genray.io.parquet import ParquetRows
-from genray.io.store import OWN, Entry, Store, open_store
-from genray.io.tar import tar_members
+from genray.io.file_types import FileCounts, type_of
+from genray.io.kinds import kind_of_bytes
+from genray.io.listing import (
+    Container,
+    ImageFiles,
+    Place,
+    choose_container,
+    find_place,
+    list_shards,
+    nothing_to_read,
+    read_head,
+)
+from genray.io.parquet import PARQUET_ERRORS, ParquetRows
+from genray.io.store import OWN, Entry, Store
+from genray.io.tar import TarMember, tar_members
 from genray.settings.base import Settings
 
-Container = Literal["files", "parquet", "webdataset"]
 OnError = Callable[[BadInput], None]  # takes a folder or shard that could not be listed
-
-_SHARD_SUFFIXES = {"parquet": (".parquet",), "webdataset": (".tar", ".tar.gz", ".tgz")}
-_PARQUET_ERRORS = (OSError, ValueError, ArithmeticError, LookupError)  # pyarrow's are among them
 
 
 @dataclass(frozen=True)
@@ -43,49 +51,67 @@ class Item:
 class ContainerSettings(Settings):
     """Settings of where the inputs are."""
 
-    container: Literal["auto"] | Container = Field(
+    container: Literal["auto", "files", "parquet", "webdataset"] = Field(
         "auto",
-        description="files, parquet (rows of encoded images), webdataset (tar shards); auto: what there is",
+        description="files, parquet (rows of encoded images), webdataset (tar shards); auto: what there is, "
+        "refused where it is more than one of these",
     )
     column: str | None = Field(
-        None, description="of a Parquet file: the one with images; null: the first of bytes, or {bytes, path}"
+        None,
+        description="column of a Parquet file with the images; null: the one whose values are images, "
+        "refused where several are",
     )
-    suffixes: tuple[str, ...] = Field(
-        (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"),
+    suffixes: tuple[str, ...] | None = Field(
+        None,
         min_length=1,
-        description="of images, in folders and tar shards; lower case, with dot",
+        description="suffixes of image files, in folders and tar shards, lower case, with dot; null: all "
+        "that can be read, and files without a suffix whose first bytes are an image's",
+    )
+    max_unfolded_gb: float = Field(
+        4.0,
+        gt=0,
+        description="most gigabytes that the rows of a Parquet row group may become; it is refused if that "
+        "is also more than 100 times its bytes in the file",
     )
 
 
 def open_source(location: str, settings: ContainerSettings) -> ItemSource:
-    """The inputs at `location`, a folder or URI.
+    """The inputs at `location`: a folder, a pattern such as photos/**/*.png, or a file; or URI of one. What
+    they lie in is looked up in all of it, unless `settings` say it.
 
     Raises:
-        DataError: it is missing, or has none.
+        DataError: it is missing; it has no inputs, or of several containers.
     """
-    store = open_store(location)
-    containers = tuple(_SOURCES) if settings.container == "auto" else (settings.container,)
-    for container in containers:
-        suffixes = settings.suffixes if container == "files" else _SHARD_SUFFIXES[container]
-        if any(True for _ in store.walk(suffixes, on_error=lambda path, detail: None)):
-            return _SOURCES[container](store, settings)
-    names = {"files": "image files", "parquet": "Parquet files", "webdataset": "tar shards"}
-    raise DataError(
-        f"there are no {' or '.join(names[container] for container in containers)} below {location}",
-        where="input",
-        hint="give a folder or URI with images (see read.suffixes), or Parquet files or tar shards of them",
+    place = find_place(location)
+    container: Container = (
+        choose_container(location, place, ImageFiles(settings.suffixes), _CHOICES)
+        if settings.container == "auto"
+        else settings.container
     )
+    return _SOURCES[container](place.store, settings, place)
 
 
 @dataclass(eq=False)
 class ItemSource(ABC):
-    """The inputs of a bulk run: lists them, and reads each. Travels to workers as its store and settings."""
+    """The inputs of a bulk run: lists them, and reads each. Travels to workers as its store and settings,
+    where it reads, but lists no more.
+
+    Attributes:
+        store: that they lie in.
+        settings: how they are found.
+        place: where they are.
+        counts: files of each type, of those that were listed last.
+    """
 
     store: Store
     settings: ContainerSettings
+    place: Place | None = None
+    counts: FileCounts = field(default_factory=FileCounts, init=False)
 
-    def __reduce__(self) -> tuple[type[ItemSource], tuple[Store, ContainerSettings]]:
-        return type(self), (self.store, self.settings)
+    container: ClassVar[Container]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.store, self.settings, self.place)
 
     @abstractmethod
     def items(self, on_error: OnError) -> Iterator[Item]:
@@ -99,15 +125,25 @@ class ItemSource(ABC):
             BadImage: unreadable, empty, truncated, or too-large (more than `limit` bytes).
         """
 
-    def _walk(self, suffixes: tuple[str, ...], on_error: OnError) -> Iterator[Entry]:
-        return self.store.walk(
-            suffixes, on_error=lambda path, detail: on_error(BadInput(path, "unreadable", detail))
-        )
+    def nothing_there(self) -> DataError:
+        """The error that nothing was listed."""
+        return nothing_to_read(self.store.root, [self.container], self.counts)
 
-    def _shards(self, suffixes: tuple[str, ...], on_error: OnError) -> Iterator[tuple[Entry, str]]:
+    @property
+    def _images(self) -> ImageFiles:
+        return ImageFiles(self.settings.suffixes)
+
+    def _begin(self, on_error: OnError) -> tuple[Place, Callable[[str, str], None]]:
+        """Count anew; returns where to list, and what takes folders that cannot be."""
+        self.counts = FileCounts()
+        place = self.place or Place(self.store)
+        return place, lambda path, detail: on_error(BadInput(path, "unreadable", detail))
+
+    def _shards(self, on_error: OnError) -> Iterator[tuple[Entry, str]]:
         """Shards, and what the paths of their items begin with: their own without suffix, unless that is also
         that of another shard, or a folder of shards."""
-        entries = list(self._walk(suffixes, on_error))
+        place, on_folder = self._begin(on_error)
+        entries = list(list_shards(place, self.container, self.counts, on_folder))
         stems = [str(PurePosixPath(entry.path).with_suffix("")) for entry in entries]
         taken = {str(folder) for entry in entries for folder in PurePosixPath(entry.path).parents} | {OWN}
         taken |= {stem for stem, count in Counter(stems).items() if count > 1}
@@ -124,8 +160,11 @@ class ItemSource(ABC):
 class FileSource(ItemSource):
     """Image files in folders."""
 
+    container = "files"
+
     def items(self, on_error: OnError) -> Iterator[Item]:
-        for entry in self._walk(self.settings.suffixes, on_error):
+        place, on_folder = self._begin(on_error)
+        for entry in self._images.list(place, self.counts, on_folder):
             yield Item(entry.path, entry.size, entry.modified)
 
     def read(self, item: Item, limit: int) -> bytes:
@@ -135,14 +174,15 @@ class FileSource(ItemSource):
 class TarSource(ItemSource):
     """Members of tar shards, uncompressed (a compressed tar has no positions to read from)."""
 
+    container = "webdataset"
+
     def items(self, on_error: OnError) -> Iterator[Item]:
-        for entry, prefix in self._shards(_SHARD_SUFFIXES["webdataset"], on_error):
+        for entry, prefix in self._shards(on_error):
             paths = ItemPaths(prefix)
             try:
                 for member in tar_members(self.store, entry.path):
-                    name = PurePosixPath(member.name)
-                    suffix = name.suffix.lower()
-                    if suffix in self.settings.suffixes and not name.name.startswith("."):
+                    suffix = self._image_suffix(entry.path, member)
+                    if suffix is not None:
                         path = paths.assign(member.name, f"{member.position:012}{suffix}")
                         yield Item(path, member.size, entry.modified, entry.path, member.position)
             except BadImage as bad:
@@ -156,28 +196,53 @@ class TarSource(ItemSource):
             raise BadImage("truncated", f"{item.container} ends within it")
         return _checked(data, limit)
 
+    def _image_suffix(self, shard: str, member: TarMember) -> str | None:
+        """The suffix of a member that is an image, "" if its name has none; None of any other, which is
+        counted."""
+        name = PurePosixPath(member.name)
+        suffix = name.suffix.lower()
+        if name.name.startswith("."):
+            self.counts.add_unread("hidden")
+            return None
+        if suffix in self._images.wanted_suffixes:
+            return suffix
+        kind = type_of(name.name)
+        if not kind and self.settings.suffixes is None:
+            head = read_head(self.store, shard, member.position, member.size)
+            found = None if head is None else kind_of_bytes(head)
+            if head is None or (found is not None and found.is_read):
+                return "" if found is None else found.suffixes[0]
+            kind = found.suffixes[0] if found is not None else kind
+        self.counts.add_unread(kind)
+        return None
+
 
 @dataclass(eq=False)
 class ParquetSource(ItemSource):
     """Rows of Parquet files, named by a column of paths or keys if there is one, else by their number."""
 
+    container = "parquet"
+
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
     _rows: ParquetRows | None = field(default=None, init=False, repr=False)  # of the file that was read last
 
     def items(self, on_error: OnError) -> Iterator[Item]:
-        for entry, prefix in self._shards(_SHARD_SUFFIXES["parquet"], on_error):
+        suffixes = self._images.wanted_suffixes
+        for entry, prefix in self._shards(on_error):
             paths = ItemPaths(prefix)
             try:
                 rows = self._open(entry.path)
+                rows.check_unfolding()
+                self.counts.columns.update(rows.columns.others)
                 for row, key in enumerate(rows.names()):
                     name = "" if key is None else str(key)
-                    if name and not name.lower().endswith(self.settings.suffixes):
+                    if name and not name.lower().endswith(suffixes):
                         name += rows.suffix
                     path = paths.assign(name, f"{row:08}{rows.suffix}")
                     yield Item(path, 0, entry.modified, entry.path, row)
             except BadImage as bad:
                 on_error(BadInput(entry.path, bad.reason, bad.detail))
-            except _PARQUET_ERRORS as error:
+            except PARQUET_ERRORS as error:
                 on_error(BadInput(entry.path, *_reason_and_detail(error)))
 
     def read(self, item: Item, limit: int) -> bytes:
@@ -186,13 +251,14 @@ class ParquetSource(ItemSource):
                 if self._rows is None or self._rows.path != item.container:
                     self._rows = self._open(item.container)
                 data = self._rows.read(item.position)
-            except _PARQUET_ERRORS as error:
+            except PARQUET_ERRORS as error:
                 self._rows = None
                 raise BadImage(*_reason_and_detail(error)) from error
         return _checked(data, limit)
 
     def _open(self, path: str) -> ParquetRows:
-        return ParquetRows.of_file(path, self.store.open(path), self.settings.column)
+        limit = self.settings.max_unfolded_gb * 1e9
+        return ParquetRows.of_file(path, self.store.open(path), self.settings.column, limit)
 
 
 _SOURCES: dict[Container, type[FileSource] | type[ParquetSource] | type[TarSource]] = {
@@ -200,6 +266,7 @@ _SOURCES: dict[Container, type[FileSource] | type[ParquetSource] | type[TarSourc
     "parquet": ParquetSource,
     "webdataset": TarSource,
 }
+_CHOICES: dict[Container, str] = {container: f"read.container={container}" for container in _SOURCES}
 
 
 class ItemPaths:

@@ -250,6 +250,7 @@ class ImageRecipe(Recipe[S]):
         val, test = (len(self.held_out[part].samples) for part in _PART_NAMES)
         with torch.device("meta"):  # the meta device counts parameters without drawing weights
             parameters = parameter_count(self.network())
+        unread = f"; {image_set.counts.unread_text}" if image_set.counts.unread_text else ""
         judging = f"{test} to judge on" if test else "judged on the held-out images"
         colours = "gray" if self.shape[0] == 1 else "RGB"
         pixels = f"patches of {self.patch}" if self.any_size else f"{self.shape[2]}x{self.shape[1]}"
@@ -267,9 +268,10 @@ class ImageRecipe(Recipe[S]):
                 "test": test,
                 "set_aside": len(bad),
             },
+            counts=image_set.counts,
             lines=[
                 f"{count // self.repeats} training images, {val} held out, {judging}, "
-                f"{len(bad)} set aside ({image_set.layout}, {colours}, {pixels} pixels, {where})",
+                f"{len(bad)} set aside ({image_set.layout}, {colours}, {pixels} pixels, {where}){unread}",
                 f"split {image_set.split}",
                 f"{self.title}: {parameters:,} parameters",
             ],

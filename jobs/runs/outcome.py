@@ -63,6 +63,7 @@ class TrainingOutcome:
         seconds: time that this process trained.
         set_aside: number of inputs that were set aside.
         epochs: requested number of epochs.
+        not_read: files in the data folder that are not read, for a person ("": none).
     """
 
     target: str
@@ -75,6 +76,7 @@ class TrainingOutcome:
     seconds: float
     set_aside: int
     epochs: int
+    not_read: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -88,6 +90,7 @@ class TrainingOutcome:
             "sample": self.sample,
             "seconds": self.seconds,
             "set_aside": self.set_aside,
+            "not_read": self.not_read,
             "epochs": self.epochs,
         }
 
@@ -98,6 +101,8 @@ class TrainingOutcome:
         for name, values in self.metrics.baselines.items():
             yield f"  {name}", _metrics_text(values)
         folder = Path(self.run)
+        if self.not_read:
+            yield "not read", self.not_read
         if self.set_aside:
             yield "set aside", f"{self.set_aside} broken inputs, listed in {folder / 'set_aside.jsonl'}"
         yield "bundle", self.bundle
@@ -122,6 +127,7 @@ class TrainingOutcome:
             sample=str(values.get("sample", "image")),
             seconds=values.get("seconds", 0.0),
             set_aside=int(values.get("set_aside", 0)),
+            not_read=str(values.get("not_read", "")),
             epochs=int(values["epochs"]),
         )
 

@@ -159,7 +159,9 @@ class Run:
                 before = json.loads(self._data.read_text(encoding="utf-8"))
             except ValueError as error:
                 raise self._damaged(self._data) from error
-            self._refuse(_differences(before, data), self._data)
+            differences = _differences(before, data)
+            # Files that are not read change nothing, however many there are by now.
+            self._refuse([change for change in differences if change.key != "not_read"], self._data)
         write_text(self.settings, yaml.safe_dump(dict(settings.values), sort_keys=False))
         write_json(self._data, dict(data))
         return changes

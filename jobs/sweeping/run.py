@@ -160,6 +160,10 @@ class PreparedSweep:
     def _sweep(self) -> TrialsSettings:
         return self.settings.sweep
 
+    def examine(self) -> Sequence[str]:
+        """Nothing more: all was looked at before."""
+        return ()
+
     def needs_ray(self, attached: bool) -> bool:
         """Return True: the trials are processes of Ray Tune."""
         return True

@@ -20,6 +20,7 @@ from genray.datasets.loader import Loader, WorkerShare
 from genray.ecg.beats import BeatPreprocessing
 from genray.images.tensors import to_network
 from genray.io.bad_input import BadInput
+from genray.io.file_types import FileCounts
 from genray.models.registry import NetworkSpec
 from jobs.runs.samples import RunPicture, RunTable
 from jobs.training.follow_up import FollowUp
@@ -90,6 +91,7 @@ class DataSummary:
         lines: lines that say what will be trained on which data.
         needs_ray: whether Ray Data streams the samples.
         test: number of samples that judge the final weights; 0: the held-out samples judge them.
+        counts: files in the data folder, by type.
     """
 
     train: int
@@ -99,6 +101,13 @@ class DataSummary:
     lines: Sequence[str] = ()
     needs_ray: bool = False
     test: int = 0
+    counts: FileCounts = field(default_factory=FileCounts)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the run, its report and its bundle say of the data: `data`, and what is not read."""
+        text = self.counts.unread_text
+        return {**self.data, **({"not_read": text} if text else {})}
 
 
 @dataclass(frozen=True)
@@ -258,7 +267,7 @@ class Recipe(ABC, Generic[S]):
             preprocessing=bundle.preprocessing,
             metrics=metrics,
             seed=self.settings.seed,
-            data=self.summary.data,
+            data=self.summary.record,
             calibration=calibration,
             samples=samples,
         )

@@ -114,6 +114,10 @@ class PreparedTraining:
         settings: TrainSettings = self.recipe.settings
         return settings
 
+    def examine(self) -> Sequence[str]:
+        """Nothing more: all was looked at before."""
+        return ()
+
     def needs_ray(self, attached: bool) -> bool:
         """Return whether Ray has to run. One worker trains in this process, unless this process is the driver
         of a job on a cluster, where the worker belongs on a node with the right hardware."""
@@ -142,7 +146,9 @@ class PreparedTraining:
         began = time.monotonic()
         run = self.training_run
         with run.locked():
-            changes = run.adopt(settings_record(self._settings), {"target": self.target, **self.summary.data})
+            changes = run.adopt(
+                settings_record(self._settings), {"target": self.target, **self.summary.record}
+            )
             for change in changes:
                 display.note(f"setting changed: {change}")
             outcome = run.read_outcome()
@@ -164,6 +170,7 @@ class PreparedTraining:
                 sample=self.recipe.sample,
                 seconds=round(time.monotonic() - began, 2),
                 set_aside=len(run.read_set_aside()),
+                not_read=self.summary.counts.unread_text,
                 epochs=self._settings.loop.epochs,
             )
             run.write_outcome(outcome)

@@ -110,6 +110,7 @@ class Pass:
         )
         new_pass._note_listing()
         new_pass.record.listed = listing.listed
+        new_pass.record.not_read = source.counts.as_json()
         new_pass.record.left = inputs
         return new_pass
 
@@ -163,7 +164,8 @@ class Pass:
 
     def _note_listing(self) -> None:
         listing = self.listing
-        self.note(f"{listing.listed} images listed, {self.inputs} to process")
+        unread = listing.source.counts.unread_text
+        self.note(f"{listing.listed} images listed, {self.inputs} to process" + f"; {unread}" * bool(unread))
         if listing.changed:
             self.note(f"{len(listing.changed)} changed since they were processed: processed again")
         if listing.retried:

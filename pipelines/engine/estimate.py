@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from genray.errors import DataError
-from genray.io.sources import open_source
+from genray.io.file_types import FileCounts
+from genray.io.sources import ItemSource, open_source
 from genray.io.store import open_store
 from genray.targets import Resources
 from genray.text import duration
-from pipelines.engine.plan import InputListing, Plan, PlannedInput, chunk_bounds, write_plan
+from pipelines.engine.plan import InputListing, Plan, PlannedInput, check_listing, chunk_bounds, write_plan
 from pipelines.engine.pool import Assignment, keep_model, step_name
 from pipelines.engine.sample import PhotoSample
 from pipelines.engine.target import uses_gpu
@@ -39,6 +40,7 @@ class Estimate:
 
     Args:
         images, gigabytes: size of the input; listing it took `listing_seconds`.
+        counts: files at the input, by type.
         sample: figures of the sample.
         stage_seconds: seconds of an image in each stage.
         start_seconds: seconds until a worker is ready.
@@ -49,6 +51,7 @@ class Estimate:
 
     images: int
     gigabytes: float
+    counts: FileCounts
     listing_seconds: float
     sample: SampleFigures
     stage_seconds: Mapping[str, float]
@@ -61,12 +64,16 @@ class Estimate:
 
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return asdict(self)
+        values = asdict(self)
+        del values["counts"]
+        return values | {"not_read": self.counts.as_json()}
 
     def rows(self, hours: float) -> Iterator[tuple[str, str]]:
         """Return names and values for the terminal; `hours` is the time limit."""
         size = f"{self.images}, {self.gigabytes:.3g} GB"
         yield "images", f"{size}, listed in {self.listing_seconds:.1f} s"
+        if self.counts.unread_text:
+            yield "not read", self.counts.unread_text
         sample = self.sample
         measured = f"{sample.images} of {sample.megapixels:.2g} megapixels"
         yield "sample", f"{measured}, {sample.failed} failed"
@@ -95,10 +102,12 @@ def estimate(
     settings: BulkSettings = step.settings
     note(step.check()[0])
     listed = _list_inputs(step, images, note)
-    note(f"{listed.images} images listed; measuring {len(listed.sample)}")
+    unread = listed.source.counts.unread_text
+    note(f"{listed.images} images listed" + f"; {unread}" * bool(unread))
+    note(f"measuring {len(listed.sample)}")
     gpu = uses_gpu(step, have)
     with tempfile.TemporaryDirectory(prefix="genray-plan-") as folder:
-        measured = _measure(step, listed.sample, Path(folder), settings.work.cpus_per_worker or 1, gpu=gpu)
+        measured = _measure(step, listed, Path(folder), settings.work.cpus_per_worker or 1, gpu=gpu)
     done = [row for row in measured.rows if row.status != FAILED]
     if not done:
         first = measured.rows[0]
@@ -115,6 +124,7 @@ def estimate(
     return Estimate(
         images=listed.images,
         gigabytes=round(listed.bytes / 1e9, 3),
+        counts=listed.source.counts,
         listing_seconds=round(listed.seconds, 2),
         sample=SampleFigures(
             images=len(measured.rows),
@@ -135,6 +145,7 @@ def estimate(
 class _ListedInputs:
     images: int
     bytes: int
+    source: ItemSource
     seconds: float
     sample: Sequence[PlannedInput]
 
@@ -158,26 +169,22 @@ def _list_inputs(step: Step[Any], sample: int, note: Callable[[str], None]) -> _
         images += 1
         size += planned.item.size
     seconds = time.monotonic() - began
-    if not images:
-        raise DataError(
-            "the input contains no images",
-            where="input",
-            hint="give a folder with PNG, JPEG, WebP or TIFF files, tar shards or Parquet",
-        )
+    check_listing(source, images, listing.problems)
     drawn = listing.sample.items[:sample]
     inputs = [PlannedInput(item, f"{index}/{Path(item.path).name}") for index, item in enumerate(drawn)]
-    return _ListedInputs(images, size, seconds, inputs)
+    return _ListedInputs(images, size, source, seconds, inputs)
 
 
 def _measure(
-    step: Step[Any], sample: Sequence[PlannedInput], folder: Path, threads: int, *, gpu: bool
+    step: Step[Any], listed: _ListedInputs, folder: Path, threads: int, *, gpu: bool
 ) -> _SampleTimes:
     """Process the sample with one worker, into `folder`."""
-    settings = step.settings.model_copy(update={"output": str(folder)})
+    sample = listed.sample
+    read = step.settings.read.model_copy(update={"container": listed.source.container})
+    settings = step.settings.model_copy(update={"output": str(folder), "read": read})
     store = open_store(str(folder))
     with tempfile.TemporaryDirectory(prefix="genray-model-") as model_folder:
-        source = open_source(settings.input, settings.read)
-        photos = PhotoSample(source, [planned.item for planned in sample], settings.read)
+        photos = PhotoSample(listed.source, [planned.item for planned in sample], settings.read)
         prepared = dict(step.prepare(photos, Path(model_folder)))
         keep_model(store, Path(model_folder))
     # The first images fill caches and compile: some are processed before the measurement.

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from genray.io.bad_input import REASONS
+from genray.io.file_types import FileCounts
 from genray.text import duration, visible
 from pipelines.steps.base import SKIP_REASONS
 from pipelines.storage.ledger import FAILED, SKIPPED, STATUSES, LedgerSummary
@@ -32,6 +33,7 @@ class PassOutcome:
         changed: images among them that changed since they were processed.
         retried: images among them that had failed.
         gone: inputs of the ledger that the store no longer contains.
+        counts: files at the input, by type.
         notes: the workers' notes on how they run.
         rates: speed of the pass.
     """
@@ -40,6 +42,7 @@ class PassOutcome:
     changed: int
     retried: int
     gone: int
+    counts: FileCounts
     notes: Sequence[str]
     rates: PassRates
 
@@ -50,6 +53,7 @@ class PassOutcome:
             "changed": self.changed,
             "retried": self.retried,
             "gone": self.gone,
+            "not_read": self.counts.as_json(),
             "notes": list(self.notes),
             **asdict(self.rates),
         }
@@ -96,6 +100,8 @@ class BulkOutcome:
             yield "anomalies", str(summary.anomalies)
         for reason, count in summary.reasons.most_common():
             yield f"  {reason}", str(count)
+        if self.this_pass.counts.unread_text:
+            yield "not read", self.this_pass.counts.unread_text
         yield (
             "this pass",
             f"{self.this_pass.images} images, {rates.images_per_second:.3g}/s, "

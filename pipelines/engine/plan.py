@@ -15,10 +15,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from genray.errors import DataError
 from genray.images.photo import WriteSettings, output_path
 from genray.io.bad_input import BadInput
-from genray.io.sources import ContainerSettings, Item, ItemSource
+from genray.io.kinds import READ_SUFFIXES
+from genray.io.sources import Item, ItemSource
 from genray.io.store import Store
+from genray.text import visible
 from pipelines.engine.sample import ItemSample
 from pipelines.steps.base import Step
 from pipelines.storage.ledger import FAILED, LedgerIndex
@@ -28,7 +31,6 @@ FILE_ROWS = 8192
 _MOST = 512  # inputs of a chunk, the unit of work of a worker
 _LEAST = 4
 _NOTE_SECONDS = 5.0
-_IMAGE_SUFFIXES = ContainerSettings().suffixes
 _SCHEMA = pa.schema(
     [
         ("path", pa.string()),
@@ -122,10 +124,32 @@ def output_name(path: str, settings: WriteSettings) -> str:
     if settings.format == "same":
         return path
     # A name that looks like one made here gets a suffix, too: the name is left for the other input.
-    looks_made_here = PurePosixPath(path).with_suffix("").suffix.lower() in _IMAGE_SUFFIXES
+    looks_made_here = PurePosixPath(path).with_suffix("").suffix.lower() in READ_SUFFIXES
     if output_path(path, settings) == path and not looks_made_here:
         return path
     return path + PurePosixPath(output_path("x", settings)).suffix
+
+
+def check_listing(source: ItemSource, inputs: int, problems: Sequence[BadInput]) -> None:
+    """Check what came of a listing of `source`, or of its beginning.
+
+    Raises:
+        DataError: a person has to choose a column; or there are no inputs, and why.
+    """
+    for bad in problems:
+        if bad.reason == "ambiguous":
+            raise DataError(f"{visible(bad.path)}: {bad.detail}", where="read.column")
+    if inputs:
+        return
+    error = source.nothing_there()
+    if problems:
+        first = problems[0]
+        raise DataError(
+            f"no images are there that can be listed: {visible(first.path)}: {visible(first.detail)}",
+            where=error.where,
+            hint=error.hint,
+        )
+    raise error
 
 
 def write_plan(store: Store, number: int, inputs: Iterable[PlannedInput]) -> int:

@@ -209,6 +209,8 @@ def _add_headline(page: Page, outcome: BulkOutcome, rows: _ReportRows) -> None:
         beyond = f"{rows.extremes['error'].number_above:,}"
         cards.append(("unlike the training images", beyond, f"error above {rows.error_limit:.4g}"))
     page.headline(cards)
+    if this_pass.counts.unread_text:
+        page.paragraph(f"Of the input {this_pass.counts.unread_text}.")
 
 
 def _add_prepared(page: Page, prepared: Mapping[str, Any]) -> None:

@@ -15,14 +15,17 @@ from typing import Any
 
 import torch
 
-from genray.errors import BulkError, DataError, Interrupted
+from genray.errors import BulkError, Interrupted
 from genray.interrupts import stop_on_signals
+from genray.io.bad_input import BadInput
 from genray.io.sources import ItemSource, open_source
 from genray.progress import Display
 from genray.settings.base import flatten
 from genray.targets import Demand, Resources
+from genray.text import visible
 from pipelines.engine.bulk_pass import Pass, PassEnd
 from pipelines.engine.outcome import BulkOutcome, PassOutcome
+from pipelines.engine.plan import check_listing
 from pipelines.engine.pool import Assignment, LocalPool, RayPool, WorkerPool, step_name
 from pipelines.engine.progress_metrics import PassProgress
 from pipelines.engine.report import report_location, write_report
@@ -121,6 +124,14 @@ class PreparedBulk:
         workers = self.settings.work.workers or fit
         return Demand((workers, workers), self._cpus_per_worker, float(gpu), 0.0, "work")
 
+    def examine(self) -> Sequence[str]:
+        """List all inputs, for a dry run; says what was found."""
+        problems: list[BadInput] = []
+        count = sum(1 for _ in self.source.items(problems.append))
+        unread = self.source.counts.unread_text
+        lines = [f"{count} images" + f"; {unread}" * bool(unread)]
+        return lines + [f"not listed: {visible(bad.path)}: {visible(bad.detail)}" for bad in problems[:5]]
+
     def run(self, display: Display, have: Resources, attached: bool) -> BulkOutcome:
         """Process the remaining inputs to the end.
 
@@ -151,6 +162,7 @@ class PreparedBulk:
                     changed=len(this_pass.listing.changed),
                     retried=len(this_pass.listing.retried),
                     gone=this_pass.gone,
+                    counts=self.source.counts,
                     notes=tuple(progress.notes),
                     rates=progress.rates,
                 ),
@@ -166,7 +178,7 @@ class PreparedBulk:
         workers = self._count_workers(this_pass.inputs, have, with_ray=with_ray)
         assignment = Assignment(
             step=step_name(type(self.step)),
-            settings=self.settings.model_dump(mode="json"),
+            settings=self._worker_settings().model_dump(mode="json"),
             number=this_pass.number,
             inputs=this_pass.inputs,
             workers=workers,
@@ -182,6 +194,11 @@ class PreparedBulk:
 
         with progress, stop_on_signals(lambda: progress.stop_requested, progress.request_stop):
             pool.run(assignment, watch, progress.note_once)
+
+    def _worker_settings(self) -> BulkSettings:
+        """Those of the run, and what the inputs lie in: so that no worker has to look through all of them."""
+        read = self.settings.read.model_copy(update={"container": self.source.container})
+        return self.settings.model_copy(update={"read": read})
 
     def _count_workers(self, inputs: int, have: Resources, *, with_ray: bool) -> int:
         if with_ray:
@@ -243,16 +260,12 @@ def _has_few_inputs(source: ItemSource) -> bool:
     """Return whether `source` has at most `_FEW_INPUTS` inputs; more are not listed.
 
     Raises:
-        DataError: it has no inputs.
+        DataError: it has no inputs, or several columns of Parquet files contain images.
     """
     count = 0
-    for count, _ in enumerate(source.items(lambda bad: None), start=1):
+    problems: list[BadInput] = []
+    for count, _ in enumerate(source.items(problems.append), start=1):
         if count > _FEW_INPUTS:
-            return False
-    if not count:
-        raise DataError(
-            "the input contains no images",
-            where="input",
-            hint="give a folder with PNG, JPEG, WebP or TIFF files, tar shards or Parquet",
-        )
-    return True
+            break
+    check_listing(source, count, problems)
+    return count <= _FEW_INPUTS

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from genray.errors import DataError, RunError
 from genray.io.files import lock_file
+from genray.io.listing import root_of
 from genray.io.store import Store, create_store
 from pipelines.settings import may_change
 from pipelines.storage.attempts import Attempts
@@ -38,6 +39,8 @@ class PassRecord:
     died: int | None = None
     """Number of passes in a row, up to the previous one, whose driver was killed."""
     listed: int | None = None
+    not_read: Mapping[str, int] | None = None
+    """Files at the input that are not read, by type."""
     left: int | None = None
     """Inputs of the pass to process."""
     ended: str | None = None
@@ -309,7 +312,7 @@ def check_apart(source: str, output: str) -> None:
     Raises:
         DataError: input and output overlap.
     """
-    input_place = _canonical(source)
+    input_place = _canonical(root_of(source))
     output_place = _canonical(output)
     inside = f"{input_place}/".startswith(f"{output_place}/")
     if inside or f"{output_place}/".startswith(f"{input_place}/"):

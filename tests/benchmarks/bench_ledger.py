@@ -39,9 +39,9 @@ def lay_out(root: Path, count: int) -> None:
 
 
 def work(root: Path, count: int) -> dict[str, Any]:
-    """List, plan, record and summarise; a second listing, where nothing is left."""
+    """Open, list, plan, record and summarise; a second listing, where nothing is left."""
     settings = CorruptSettings(input=str(root / "in"), output=str(root / "out"))
-    source, step = open_source(settings.input, settings.read), Corrupt(settings)
+    step = Corrupt(settings)
     store = create_store(settings.output)
     ledger, seconds = Ledger(store), {}
     before, began = _memory(), time.perf_counter()
@@ -51,6 +51,8 @@ def work(root: Path, count: int) -> dict[str, Any]:
         seconds[name] = round(time.perf_counter() - began, 2)
         began = time.perf_counter()
 
+    source = open_source(settings.input, settings.read)
+    lap("open")
     inputs = write_plan(
         store, 1, InputListing(source, step, LedgerIndex.empty(), lambda line: None).remaining()
     )

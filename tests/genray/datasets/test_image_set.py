@@ -115,8 +115,8 @@ def test_sixty_thousand_images_are_opened_at_once(tmp_path: Path) -> None:
 
 def test_numbers_in_columns_are_classes_in_their_order_whatever_their_size(tmp_path: Path) -> None:
     labels = [10, 2, 2_000_000_000, 10]
-    pq.write_table(pa.table({"image": [b"x"] * 4, "label": labels}), tmp_path / "train.parquet")
-    pq.write_table(pa.table({"image": [b"x"] * 2, "label": [7, 2]}), tmp_path / "test.parquet")
+    pq.write_table(pa.table({"image": [b"\xff\xd8\xff"] * 4, "label": labels}), tmp_path / "train.parquet")
+    pq.write_table(pa.table({"image": [b"\xff\xd8\xff"] * 2, "label": [7, 2]}), tmp_path / "test.parquet")
     found = opened(tmp_path, val_share=0.25)
     assert found.classes == ("2", "7", "10", "2000000000")
     assert classes(found, found.test) == ["7", "2"]

@@ -1,4 +1,5 @@
 import os
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,22 +15,26 @@ from genray.datasets.layouts import (
     Content,
     FolderImages,
     Layout,
+    ParquetReading,
     StoredImages,
     classes_of,
     read_parquet,
-    read_store,
+    read_place,
 )
 from genray.errors import DataError
 from genray.images.decode import ImageHeader
 from genray.images.limits import ReadLimits
 from genray.io.bad_input import BadImage
+from genray.io.file_types import FileCounts
+from genray.io.listing import find_place
 from genray.io.store import open_store
+from genray.io.tar import write_member
 from tests.broken_files import encode
 from tests.conftest import write_images
 
 IMAGES = b"\x00\x00\x08\x03\x00\x00\x00\x02\x00\x00\x00\x02\x00\x00\x00\x02" + bytes(8)
 SMALL = ReadLimits(max_pixels=10_000)
-LAYOUTS: set[Layout] = {"idx", "parquet", "folder"}
+LAYOUTS: set[Layout] = {"idx", "parquet", "folder", "webdataset"}
 
 
 def write_idx(folder: Path) -> None:
@@ -41,7 +46,7 @@ def write_parquet(folder: Path, *names: str, rows: int = 2) -> None:
     for name in names:
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.table({"image": pa.array([b"x"] * rows, pa.binary())}), file)
+        pq.write_table(pa.table({"image": pa.array([png(1)] * rows, pa.binary())}), file)
 
 
 def sizes(content: Content) -> dict[str, int]:
@@ -60,35 +65,70 @@ def test_the_layout_follows_from_the_files(
     tmp_path: Path, write: Callable[[Path], None], layout: Any
 ) -> None:
     write(tmp_path)
-    content = read_store(open_store(tmp_path), "auto")
+    content = read_place(find_place(tmp_path))
     assert content.layout == layout
     assert sum(sizes(content).values()) == 2
-    assert read_store(open_store(tmp_path), layout).listed == content.listed
+    assert read_place(find_place(tmp_path), layout).listed == content.listed
     for other in LAYOUTS - {layout}:
-        with pytest.raises(DataError, match=r"no images under .*: looked for") as caught:
-            read_store(open_store(tmp_path), other)
+        with pytest.raises(DataError, match="there are no ") as caught:
+            read_place(find_place(tmp_path), other)
         assert caught.value.where == "data.path"
 
 
-def test_a_layout_can_be_asked_for_where_there_are_several(tmp_path: Path) -> None:
+def test_of_several_layouts_none_is_taken_silently_and_each_can_be_asked_for(tmp_path: Path) -> None:
     write_idx(tmp_path)
-    write_parquet(tmp_path, "0.parquet")
+    write_parquet(tmp_path, "0.parquet", "1.parquet")
     write_images(tmp_path, 3)
-    assert read_store(open_store(tmp_path), "auto").layout == "idx"
-    assert sizes(read_store(open_store(tmp_path), "folder")) == {"": 3}
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        write_member(tar, "1.png", png(1))
+    with pytest.raises(DataError) as caught:
+        read_place(find_place(tmp_path))
+    assert caught.value.where == "data.layout"
+    for text in ("1 idx file of images", "3 image files", "2 Parquet files (0.parquet, ...)", "1 tar shard"):
+        assert text in caught.value.what
+    for layout, count in (("idx", 2), ("folder", 3), ("parquet", 4), ("webdataset", 1)):
+        assert f"data.layout={layout}" in caught.value.hint
+        content = read_place(find_place(tmp_path), layout)
+        assert sizes(content) == {"train" if layout == "idx" else "": count}
+        assert sum(content.counts.unread.values()) == 7 - sum(content.counts.read.values())
+
+
+def test_idx_files_of_other_names_are_none_of_a_set(tmp_path: Path) -> None:
+    write_idx(tmp_path)
     (tmp_path / "train-images-idx3-ubyte").rename(tmp_path / "odd-ubyte")
-    assert read_store(open_store(tmp_path), "auto").layout == "parquet", (
-        "files of other names are none of a set"
-    )
+    write_parquet(tmp_path, "0.parquet")
+    content = read_place(find_place(tmp_path))
+    assert content.layout == "parquet"
+    assert content.counts.unread_text == "1 idx is not read"
 
 
-def test_an_empty_folder_says_what_was_looked_for(tmp_path: Path) -> None:
+def test_an_empty_folder_says_what_there_is(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").touch()
+    (tmp_path / "a.heic").touch()
     with pytest.raises(DataError) as caught:
-        read_store(open_store(tmp_path), "auto")
-    wanted = "train-images-idx3-ubyte(.gz), *.parquet, *.png "
-    assert caught.value.what.startswith(f"no images under {tmp_path}: looked for {wanted}")
+        read_place(find_place(tmp_path))
+    assert caught.value.what == (
+        "there are no idx files of images or image files or Parquet files or tar shards at "
+        f"{tmp_path}; 1 .heic is not read (HEIF), nor 1 .txt"
+    )
+    assert ".png" in caught.value.hint
+
+
+def test_tar_shards_are_split_by_their_name_and_have_no_classes(tmp_path: Path) -> None:
+    for name, count in (("train-000", 3), ("train-001", 2), ("val", 1), ("more", 4)):
+        with tarfile.open(tmp_path / f"{name}.tar", "w") as tar:
+            for index in range(count):
+                write_member(tar, f"{index}.png", png(index))
+                write_member(tar, f"{index}.json", b"{}")
+    content = read_place(find_place(tmp_path))
+    assert (content.layout, sizes(content), content.unused) == ("webdataset", {"train": 5, "val": 1}, 4)
+    train = content.parts["train"]
+    assert train.classes is None
+    assert [train.images.name(i) for i in (0, 4)] == ["train-000/0.png", "train-001/1.png"]
+    assert values(train.images) == [0, 1, 2, 0, 1]
+    assert train.images.header(0) == ImageHeader(5, 6, is_gray=True)
+    assert content.counts.unread_text == "10 .json are not read"
 
 
 def test_parquet_files_are_split_by_folder_or_name(tmp_path: Path) -> None:
@@ -98,7 +138,7 @@ def test_parquet_files_are_split_by_folder_or_name(tmp_path: Path) -> None:
         "data/validation.parquet",
     )
     write_parquet(tmp_path, *names, "test/0.parquet", "readme.parquet")
-    content = read_store(open_store(tmp_path), "auto")
+    content = read_place(find_place(tmp_path))
     assert sizes(content) == {"train": 4, "val": 2, "test": 2}
     assert content.unused == 1
     assert len(content.listed) == 4
@@ -107,16 +147,16 @@ def test_parquet_files_are_split_by_folder_or_name(tmp_path: Path) -> None:
 def test_parquet_files_without_rows_are_no_images(tmp_path: Path) -> None:
     write_parquet(tmp_path, "train.parquet", "test.parquet", rows=0)
     with pytest.raises(DataError, match=r"the Parquet files under .* have no rows"):
-        read_store(open_store(tmp_path), "auto")
+        read_place(find_place(tmp_path))
     write_parquet(tmp_path, "train.parquet")
-    assert sizes(read_store(open_store(tmp_path), "auto")) == {"train": 2}
+    assert sizes(read_place(find_place(tmp_path))) == {"train": 2}
 
 
 def test_images_without_a_split_beside_train_are_left_out_and_counted(tmp_path: Path) -> None:
     write_images(tmp_path / "train" / "cat", 2)
     write_images(tmp_path / "valid" / "dog", 1)
     write_images(tmp_path / "more", 4)
-    content = read_store(open_store(tmp_path), "auto")
+    content = read_place(find_place(tmp_path))
     assert sizes(content) == {"train": 2, "val": 1}
     assert content.unused == 4
     classes = {n: part.classes.tolist() for n, part in content.parts.items() if part.classes is not None}
@@ -126,7 +166,7 @@ def test_images_without_a_split_beside_train_are_left_out_and_counted(tmp_path: 
 def test_a_folder_that_is_kept_apart_is_passed_over(tmp_path: Path) -> None:
     for name, count in (("a", 2), ("b", 3), ("bb", 4)):
         write_images(tmp_path / name, count)
-    assert sizes(read_store(open_store(tmp_path), "auto", apart="b")) == {"": 6}
+    assert sizes(read_place(find_place(tmp_path, "b"))) == {"": 6}
 
 
 def test_a_store_behind_a_uri_is_read_alike(tmp_path: Path) -> None:
@@ -136,9 +176,7 @@ def test_a_store_behind_a_uri_is_read_alike(tmp_path: Path) -> None:
     remote = fsspec.filesystem("memory")
     remote.put(f"{tmp_path}/", "/layouts/", recursive=True)
     for under in ("train", "idx", "parquet"):
-        there, here = (
-            read_store(open_store(f"{root}/{under}"), "auto") for root in ("memory://layouts", tmp_path)
-        )
+        there, here = (read_place(find_place(f"{root}/{under}")) for root in ("memory://layouts", tmp_path))
         assert (there.layout, there.listed, sizes(there)) == (here.layout, here.listed, sizes(here))
         name = next(iter(here.parts))
         assert there.parts[name].images.name(1) == here.parts[name].images.name(1)
@@ -148,7 +186,7 @@ def test_a_file_name_that_is_no_text_is_named(tmp_path: Path) -> None:
     write_images(tmp_path, 1)
     (tmp_path / "000.png").rename(tmp_path / os.fsdecode(b"caf\xe9.png"))
     with pytest.raises(DataError, match=r"a file's name is not UTF-8: \.\.\.caf\\udce9"):
-        read_store(open_store(tmp_path), "auto")
+        read_place(find_place(tmp_path))
 
 
 def listed(**parts: list[str]) -> dict[str, list[str] | None]:
@@ -241,7 +279,7 @@ def write(file: Path, columns: dict[str, Any], rows_per_group: int = 2) -> None:
 
 def read(folder: Path) -> tuple[StoredImages, list[Any] | None]:
     store = open_store(folder)
-    part = read_parquet(store, store.list((".parquet",)))
+    part = read_parquet(store, store.list((".parquet",)), ParquetReading(), FileCounts())
     return part.images, None if part.classes is None else part.classes.tolist()
 
 
@@ -287,14 +325,47 @@ def test_a_cell_without_an_image_is_a_bad_image(tmp_path: Path, cell: bytes | No
     assert caught.value.reason == reason
 
 
-def test_the_column_called_image_is_taken_before_other_bytes(tmp_path: Path) -> None:
-    write(tmp_path / "0.parquet", {"data": [b"mask"], "other": [b"x"], "image": [png(9)]})
+def test_the_column_of_images_is_the_one_whose_values_are_images(tmp_path: Path) -> None:
+    columns = {
+        "data": [b"mask"],
+        "image": [b"x"],
+        "photo": pa.array([png(9)], pa.large_binary()),
+        "label": [1],
+    }
+    write(tmp_path / "0.parquet", columns)
     assert values(read(tmp_path)[0]) == [9]
+    counts = read_place(find_place(tmp_path)).counts
+    assert counts.unread_text == "the Parquet columns data, image are not read"
 
 
-def test_a_column_of_another_name_is_taken_if_there_is_no_better_one(tmp_path: Path) -> None:
-    write(tmp_path / "0.parquet", {"caption": ["nine"], "photo": pa.array([png(9)], pa.large_binary())})
-    assert values(read(tmp_path)[0]) == [9]
+def test_several_columns_of_images_are_refused_and_one_can_be_given(tmp_path: Path) -> None:
+    write(tmp_path / "0.parquet", {"mask": [png(1)], "jpeg": [png(2)]})
+    with pytest.raises(
+        DataError, match=r"0\.parquet: the columns mask, jpeg all hold images: set data\.column"
+    ):
+        read_place(find_place(tmp_path))
+    for column, value in (("mask", 1), ("jpeg", 2)):
+        content = read_place(find_place(tmp_path), parquet=ParquetReading(column))
+        assert values(content.parts[""].images) == [value]
+
+
+def test_a_dictionary_that_would_fill_the_memory_is_refused_before_it_is_unfolded(tmp_path: Path) -> None:
+    cells = pa.DictionaryArray.from_arrays(
+        pa.array([0] * 1000, pa.int32()), pa.array([png(1) + bytes(100_000)])
+    )
+    options = {"compression": "zstd", "store_schema": False, "dictionary_pagesize_limit": 2**30}
+    pq.write_table(pa.table({"image": cells}), tmp_path / "0.parquet", row_group_size=250, **options)
+    before = pa.total_allocated_bytes()
+    with pytest.raises(DataError, match=r"0\.parquet: .* become more than"):
+        read_place(find_place(tmp_path), parquet=ParquetReading(max_unfolded_gb=0.03))
+    assert pa.total_allocated_bytes() - before < 100 * 2**20
+    content = read_place(find_place(tmp_path), parquet=ParquetReading(max_unfolded_gb=2))
+    assert sizes(content) == {"": 1000}
+
+
+def test_a_class_of_absurd_length_is_none(tmp_path: Path) -> None:
+    write(tmp_path / "0.parquet", {"image": [png(1), png(2)], "label": ["x" * 5000] * 2})
+    assert read(tmp_path)[1] is None
 
 
 @pytest.mark.parametrize(
@@ -325,7 +396,7 @@ def test_classes_are_unknown_if_a_file_has_none_or_others(tmp_path: Path) -> Non
 
 def test_a_file_without_images_says_what_it_has(tmp_path: Path) -> None:
     write(tmp_path / "0.parquet", {"text": ["a"], "label": [1]})
-    with pytest.raises(DataError, match=r"0\.parquet has no column of encoded images, only: text, label"):
+    with pytest.raises(DataError, match=r"0\.parquet: no column of encoded images .* among: text, label"):
         read(tmp_path)
 
 

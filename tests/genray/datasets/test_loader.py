@@ -14,6 +14,7 @@ from genray.datasets.loader import (
 from genray.datasets.pairs import Pair, PairedSettings, PairSource, find_pairs
 from genray.errors import DataError
 from genray.io.bad_input import BadInput
+from genray.io.listing import Place
 from genray.io.store import open_store
 from tests.conftest import write_pair_files
 
@@ -26,7 +27,7 @@ def chosen(path: Path, **more: object) -> PairedSettings:
 
 def memory(path: Path, seed: int = 0) -> MemoryLoader:
     store, settings = open_store(path), chosen(path)
-    source = PairSource.of_pairs(store, find_pairs(store, settings, 0).train, settings)
+    source = PairSource.of_pairs(store, find_pairs(Place(store), settings, 0).train, settings)
     return MemoryLoader(load_all(source, lambda bad: None)[1], source.vary, seed)
 
 

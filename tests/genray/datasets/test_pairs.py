@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from genray.datasets.pairs import Pair, PairedSettings, find_pairs, jitter, load_pair
 from genray.errors import DataError
 from genray.io.bad_input import BadImage
+from genray.io.listing import Place, find_place
 from genray.io.store import open_store
 
 RED, BLUE = (200, 10, 10), (10, 10, 200)
@@ -24,7 +25,7 @@ def settings(path: Path, **more: object) -> PairedSettings:
 
 
 def found(path: Path, **more: object) -> tuple[list[str], list[str]]:
-    pairs = find_pairs(open_store(path), settings(path, **more), seed=0)
+    pairs = find_pairs(find_place(path), settings(path, **more), seed=0)
     return [p.input for p in pairs.train], [p.input for p in pairs.val]
 
 
@@ -38,7 +39,7 @@ def test_without_them_the_seed_draws_the_split(tmp_path: Path) -> None:
     for i in range(20):
         save(tmp_path / f"{i:02}.png", RED, BLUE)
     store, chosen = open_store(tmp_path), settings(tmp_path, val_share=0.2)
-    one, again, other = (find_pairs(store, chosen, seed) for seed in (0, 0, 1))
+    one, again, other = (find_pairs(Place(store), chosen, seed) for seed in (0, 0, 1))
     assert len(one.val) == 4
     assert one == again
     assert one.val != other.val
@@ -66,7 +67,7 @@ def test_two_folders_are_matched_by_stem(tmp_path: Path, a: str, b: str) -> None
             save(tmp_path / a.replace("train", split) / f"{name}.png", RED)
             save(tmp_path / b.replace("train", split) / f"{name}.jpg", BLUE)
     save(tmp_path / a / "alone.png", RED)
-    pairs = find_pairs(open_store(tmp_path), settings(tmp_path), seed=0)
+    pairs = find_pairs(find_place(tmp_path), settings(tmp_path), seed=0)
     assert pairs.train == (Pair(f"{b}/1.jpg", f"{a}/1.png"), Pair(f"{b}/2.jpg", f"{a}/2.png"))
     assert len(pairs.val) == 2
     assert [(bad.path, bad.reason) for bad in pairs.bad] == [(f"{a}/alone.png", "unpaired")]
@@ -77,7 +78,7 @@ def test_two_folders_are_matched_by_stem(tmp_path: Path, a: str, b: str) -> None
 def test_a_second_file_of_a_stem_and_files_elsewhere_are_said(tmp_path: Path) -> None:
     for name in ("A/1.png", "B/1.png", "A/1.jpg", "A/2.png", "B/2.png", "C/3.png"):
         save(tmp_path / name, RED)
-    pairs = find_pairs(open_store(tmp_path), settings(tmp_path), seed=0)
+    pairs = find_pairs(find_place(tmp_path), settings(tmp_path), seed=0)
     assert len(pairs.train) + len(pairs.val) == 2
     assert {(bad.path, bad.reason) for bad in pairs.bad} == {("A/1.png", "unpaired"), ("C/3.png", "unused")}
 
@@ -118,7 +119,7 @@ def test_a_pair_that_cannot_be_used_has_its_reason(tmp_path: Path, make: object,
 
 
 def test_nothing_to_train_on_is_said_at_once(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no images"):
+    with pytest.raises(DataError, match="no image files"):
         found(tmp_path)
     save(tmp_path / "train" / "1.png", RED, size=(81, 80))
     save(tmp_path / "val" / "1.png", RED, BLUE)

@@ -13,6 +13,7 @@ from genray.datasets.ray_stream import StreamLoader
 from genray.errors import DataError
 from genray.images.limits import ReadLimits
 from genray.io.bad_input import BadInput
+from genray.io.listing import Place
 from genray.io.store import open_store
 from tests.conftest import write_images, write_pair_files
 
@@ -24,7 +25,7 @@ PATCH = (16, 16, 1)
 def pair_source(path: Path) -> PairSource:
     settings = PairedSettings(path=str(path), size=64)
     store = open_store(path)
-    return PairSource.of_pairs(store, find_pairs(store, settings, 0).train, settings)
+    return PairSource.of_pairs(store, find_pairs(Place(store), settings, 0).train, settings)
 
 
 def image_source(path: Path) -> SingleImageSource:

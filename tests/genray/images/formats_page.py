@@ -15,10 +15,10 @@ import imagecodecs
 import numpy as np
 
 from genray.images.decode import decode
-from genray.images.kinds import KINDS, ImageKind
 from genray.images.limits import ReadLimits
 from genray.images.photo import Photo, WriteSettings, output_path, read_photo, write_photo
 from genray.io.bad_input import BadImage
+from genray.io.kinds import KINDS, ImageKind
 from tests.broken_files import encode
 from tests.genray.images.photo_samples import ICC, exif, smooth
 

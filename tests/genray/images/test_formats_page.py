@@ -1,4 +1,4 @@
-from genray.images.kinds import KINDS
+from genray.io.kinds import KINDS
 from tests.genray.images import formats_page
 
 

@@ -19,7 +19,7 @@ from tests.s3 import s3_root, s3_server
 __all__ = ["s3_root", "s3_server"]
 
 LIMIT = 10**6
-PNG = b"\x89PNG and more "
+PNG = b"\x89PNG\r\n\x1a\n and more "
 
 
 def opened(location: Path | str, **settings: Any) -> ItemSource:
@@ -90,24 +90,233 @@ def opened_with(folder: Path, files: dict[str, bytes]) -> ItemSource:
     return opened(folder)
 
 
-def test_what_is_there_decides_and_can_be_overruled(tmp_path: Path) -> None:
+def test_what_is_there_decides(tmp_path: Path) -> None:
     write_rows(tmp_path / "p/a.parquet", {"image": [PNG]})
     write_shard(tmp_path / "t/b.tar", {"1.png": PNG})
-    assert list(contents(opened(tmp_path))) == ["p/a/00000000.png"]
-    assert list(contents(opened(tmp_path, container="webdataset"))) == ["t/b/1.png"]
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f/c.jpg").write_bytes(PNG)
+    assert list(contents(opened(tmp_path / "p"))) == ["a/00000000.png"]
+    assert list(contents(opened(tmp_path / "t"))) == ["b/1.png"]
+    assert list(contents(opened(tmp_path / "f"))) == ["c.jpg"]
+
+
+def test_of_files_and_shards_in_one_folder_none_is_taken_silently(tmp_path: Path) -> None:
+    write_rows(tmp_path / "p/a.parquet", {"image": [PNG]})
+    write_shard(tmp_path / "t/b.tar", {"1.png": PNG})
+    write_shard(tmp_path / "t/c.tar", {"1.png": PNG})
+    with pytest.raises(DataError) as caught:
+        opened(tmp_path)
+    assert caught.value.what == (
+        f"{tmp_path} holds 1 Parquet file (p/a.parquet) and 2 tar shards (t/b.tar, ...): which of them "
+        "are the inputs?"
+    )
+    assert caught.value.where == "read.container"
+    assert caught.value.hint == (
+        "set read.container=parquet for the Parquet files, or read.container=webdataset for the tar shards; "
+        "the others are counted as not read"
+    )
     (tmp_path / "c.jpg").write_bytes(PNG)
-    assert list(contents(opened(tmp_path))) == ["c.jpg"]
+    with pytest.raises(DataError, match=r"1 image file \(c\.jpg\) and 1 Parquet file"):
+        opened(tmp_path)
+    for container, paths in (
+        ("files", ["c.jpg"]),
+        ("parquet", ["p/a/00000000.png"]),
+        ("webdataset", ["t/b/1.png", "t/c/1.png"]),
+    ):
+        source = opened(tmp_path, container=container)
+        assert list(contents(source)) == paths
+        assert sum(source.counts.unread.values()) == (2 if container == "webdataset" else 3)
+
+
+def test_a_tar_that_cannot_be_read_anyway_is_no_choice(tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(PNG)
+    with tarfile.open(tmp_path / "backup.tar.gz", "w:gz") as tar:
+        write_member(tar, "1.png", PNG)
+    source = opened(tmp_path)
+    assert list(contents(source)) == ["1.png"]
+    assert source.counts.unread_text == "1 .tar.gz is not read"
+
+
+def test_every_file_that_is_not_read_is_counted_by_its_type(tmp_path: Path) -> None:
+    names = ["a.heic", "b/c.HEIC", "b/d.txt", ".DS_Store", "b/README", "e.tar.gz", "f.avif"]
+    for name in (*names, "1.png", "b/2.jfif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"some text that is longer than the head of a file")
+    source = opened(tmp_path)
+    assert [item.path for item in listed(source)[0]] == ["1.png", "b/2.jfif"]
+    counts = {".heic": 2, ".avif": 1, ".txt": 1, ".tar.gz": 1, "hidden": 1, "without a suffix": 1}
+    assert source.counts.as_json() == counts
+    assert source.counts.unread_text == (
+        "2 .heic are not read (HEIF), nor 1 .avif (AVIF), 1 without a suffix, 1 .tar.gz, 1 .txt, 1 hidden"
+    )
+    assert source.counts.read == {".png": 1, ".jfif": 1}
+
+
+def test_names_without_a_suffix_are_read_by_their_first_bytes(tmp_path: Path) -> None:
+    heic = b"\0\0\0\x18ftypheic"
+    files = {
+        "IMG_0001": PNG,
+        "d41d8cd98f00b204e9800998ecf8427e": b"\xff\xd8\xff\xe0",
+        "1.2.840.10008": b"II*\0 and more",
+        "photo.jpg?w=200": PNG,
+        "x.8f00b204": PNG,
+        "photo": heic,
+        "LICENSE": b"text",
+        "empty": b"",
+        "a.json": PNG,
+        "b.png": b"text",
+    }
+    source = opened_with(tmp_path, files)
+    paths = ["1.2.840.10008", "IMG_0001", "b.png", "d41d8cd98f00b204e9800998ecf8427e", "photo.jpg?w=200"]
+    assert [item.path for item in listed(source)[0]] == [*paths, "x.8f00b204"]
+    assert source.counts.as_json() == {"without a suffix": 2, ".heic": 1, ".json": 1}
+    write_shard(tmp_path / "tars/a.tar", files)
+    shard = opened(tmp_path / "tars")
+    assert sorted(item.path for item in listed(shard)[0]) == sorted(
+        f"a/{path}" for path in [*paths, "x.8f00b204"]
+    )
+    assert shard.counts.as_json() == source.counts.as_json()
+
+
+def test_suffixes_that_are_given_are_all_that_is_read(tmp_path: Path) -> None:
+    opened_with(tmp_path, {"a.png": PNG, "b.jpg": PNG, "c": PNG, "d.dat": PNG})
+    source = opened(tmp_path, suffixes=(".dat", ".jpg"))
+    assert list(contents(source)) == ["b.jpg", "d.dat"]
+    assert source.counts.as_json() == {".png": 1, "without a suffix": 1}
+
+
+def test_a_pattern_names_the_files(tmp_path: Path) -> None:
+    for name in ("a.png", "b.jpg", "x/a.png", "x/y/a.png", "x/y/b.jpg", "z/a.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(PNG)
+    for pattern, paths in (
+        ("**/*.png", ["a.png", "x/a.png", "x/y/a.png", "z/a.png"]),
+        ("*.png", ["a.png"]),
+        ("x/**", ["x/a.png", "x/y/a.png", "x/y/b.jpg"]),
+        ("?/a.*", ["x/a.png", "z/a.png"]),
+        ("[xz]/a.png", ["x/a.png", "z/a.png"]),
+    ):
+        assert sorted(contents(opened(tmp_path / pattern))) == sorted(
+            path.removeprefix("x/") if pattern == "x/**" else path for path in paths
+        )
+    with pytest.raises(DataError, match="there are no image files"):
+        opened(tmp_path / "*.tif")
+    (tmp_path / "[1]").mkdir()
+    (tmp_path / "[1]/odd.png").write_bytes(PNG)
+    assert list(contents(opened(tmp_path / "[1]"))) == ["odd.png"], "a folder of that name is no pattern"
+
+
+def test_one_file_is_read_alone_whatever_it_is_called(tmp_path: Path) -> None:
+    opened_with(tmp_path, {"a.png": PNG, "b.png": PNG, "c.dat": PNG})
+    write_rows(tmp_path / "d.parquet", {"image": [PNG]})
+    write_shard(tmp_path / "e.tar", {"1.png": PNG})
+    paths = {"a.png": "a.png", "c.dat": "c.dat", "d.parquet": "d/00000000.png", "e.tar": "e/1.png"}
+    for name, path in paths.items():
+        assert list(contents(opened(tmp_path / name))) == [path]
+    item = listed(opened(tmp_path / "a.png"))[0][0]
+    assert item.modified == (tmp_path / "a.png").stat().st_mtime_ns
+
+
+@pytest.mark.parametrize("name", ["jpeg", "mask", "zzz", "data"])
+def test_the_column_of_images_is_the_one_whose_values_are_images(tmp_path: Path, name: str) -> None:
+    rows = 40
+    columns = {
+        "data": [b"{}"] * rows,
+        "image": [b"text of an image"] * rows,
+        "jpg": pa.array([None] * rows, pa.binary()),
+        "caption": ["x"] * rows,
+    }
+    columns[name] = [None] * 5 + [PNG] * (rows - 5)
+    write_rows(tmp_path / "a.parquet", columns, row_group_size=15)
+    source = opened(tmp_path)
+    items, problems = listed(source)
+    assert problems == []
+    assert source.read(items[20], LIMIT) == PNG
+    assert source.counts.columns == columns.keys() - {name}
+    assert "the Parquet columns" in source.counts.unread_text
+
+
+def test_several_columns_of_images_are_an_error_that_names_the_setting(tmp_path: Path) -> None:
+    columns = {"mask": [PNG], "jpeg": [{"bytes": PNG, "path": "1.png"}], "text": [b"text"]}
+    write_rows(tmp_path / "a.parquet", columns)
+    items, problems = listed(opened(tmp_path))
+    assert (items, [bad.reason for bad in problems]) == ([], ["ambiguous"])
+    assert problems[0].detail == (
+        "the columns mask, jpeg all hold images: set read.column to one of them, such as read.column=mask"
+    )
+    assert list(contents(opened(tmp_path, column="jpeg"))) == ["a/1.png"]
+
+
+def test_no_column_of_images_is_an_error_that_lists_the_columns(tmp_path: Path) -> None:
+    write_rows(tmp_path / "a.parquet", {"image": [b"text"], "json": [b"{}"], "label": [1]})
+    items, problems = listed(opened(tmp_path))
+    assert items == []
+    assert problems[0].detail == (
+        "no column holds images: image begins with b'text', json begins with b'{}'; the columns are image, "
+        "json, label (see read.column)"
+    )
+
+
+def write_repeated(path: Path, value: bytes, rows: int, *, nested: bool = False, **options: Any) -> None:
+    """A file of a few kB, in which all rows are one value of a dictionary."""
+    cells: Any = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array([value]))
+    if nested:
+        cells = pa.StructArray.from_arrays([cells], names=["bytes"])
+    options = {"compression": "zstd", "store_schema": False, "dictionary_pagesize_limit": 2**30} | options
+    pq.write_table(pa.table({"image": cells}), path, **options)
+    assert path.stat().st_size < 100_000
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_a_dictionary_that_would_fill_the_memory_is_refused_before_it_is_unfolded(
+    tmp_path: Path, version: str, nested: bool
+) -> None:
+    write_repeated(
+        tmp_path / "a.parquet", PNG + bytes(300_000), 1000, nested=nested, data_page_version=version
+    )
+    before = pa.total_allocated_bytes()
+    items, problems = listed(opened(tmp_path, max_unfolded_gb=0.05))
+    assert (items, [bad.reason for bad in problems]) == ([], ["too-large"])
+    assert "become more than 50 MB" in problems[0].detail
+    assert "1000 rows, dictionary of 300 kB" in problems[0].detail
+    source = opened(tmp_path)
+    items, problems = listed(source)
+    assert (len(items), problems) == (1000, [])
+    assert len(source.read(items[300], 10**9)) == 300_000 + len(PNG)
+    assert pa.total_allocated_bytes() - before < 300 * 2**20
+    with pytest.raises(BadImage, match="max_unfolded_gb") as caught:
+        opened(tmp_path, max_unfolded_gb=0.05).read(items[800], 10**9)
+    assert caught.value.reason == "too-large"
+
+
+def test_pages_that_unpack_to_absurd_sizes_are_refused(tmp_path: Path) -> None:
+    images = [PNG + bytes(5 * 10**6 + i) for i in range(10)]
+    write_rows(tmp_path / "a.parquet", {"image": images}, compression="zstd", use_dictionary=False)
+    assert listed(opened(tmp_path))[1] == []
+    items, problems = listed(opened(tmp_path, max_unfolded_gb=0.04))
+    assert (items, [bad.reason for bad in problems]) == ([], ["too-large"])
+
+
+def test_images_that_repeat_now_and_then_are_all_read(tmp_path: Path) -> None:
+    images = [PNG + bytes([i % 7]) * 10_000 for i in range(500)]
+    write_rows(tmp_path / "a.parquet", {"image": images}, row_group_size=200)
+    assert list(contents(opened(tmp_path, max_unfolded_gb=0.02)).values()) == images
 
 
 def test_a_place_without_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="missing"):
         opened(tmp_path / "nowhere")
     (tmp_path / "x.txt").write_text("x")
-    with pytest.raises(DataError, match="no image files or Parquet files or tar shards below"):
+    with pytest.raises(
+        DataError, match=r"no image files or Parquet files or tar shards at .*; 1 .txt is not read"
+    ):
         opened(tmp_path)
     (tmp_path / "x.png").write_bytes(PNG)
-    with pytest.raises(DataError, match="no tar shards below"):
-        opened(tmp_path, container="webdataset")
+    source = opened(tmp_path, container="webdataset")
+    assert listed(source) == ([], [])
+    assert "no tar shards at" in source.nothing_there().what
+    assert "1 .png is not read (PNG), nor 1 .txt" in source.nothing_there().what
 
 
 def test_members_are_called_by_their_shard(tmp_path: Path) -> None:
@@ -190,7 +399,7 @@ def test_rows_come_in_any_order_to_any_thread(tmp_path: Path) -> None:
 
 
 def test_a_row_group_of_any_size_is_read_in_little_memory(tmp_path: Path) -> None:
-    data = [i.to_bytes(2, "big") * 2500 for i in range(20_000)]  # 100 MB
+    data = [PNG + i.to_bytes(2, "big") * 2500 for i in range(20_000)]  # 100 MB
     write_rows(tmp_path / "a.parquet", {"image": data}, compression="none", use_dictionary=False)
     source = opened(tmp_path)
     items, before, most = listed(source)[0], pa.total_allocated_bytes(), 0
@@ -232,7 +441,7 @@ def test_the_column_can_be_given(tmp_path: Path) -> None:
     assert list(contents(opened(tmp_path, column="other")).values()) == [PNG]
     items, problems = listed(opened(tmp_path, column="nothing"))
     assert (items, problems[0].path) == ([], "a.parquet")
-    assert "no column 'nothing' among: image, other" in problems[0].detail
+    assert "no column 'nothing' of bytes among: image, other" in problems[0].detail
 
 
 def test_an_object_store_is_read_alike(tmp_path: Path, s3_root: str) -> None:

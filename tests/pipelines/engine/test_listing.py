@@ -158,7 +158,7 @@ def test_members_of_a_tar_in_any_order_have_outputs_of_their_own(tmp_path: Path)
 
 def test_rows_of_a_parquet_file_in_any_order_have_outputs_of_their_own(tmp_path: Path) -> None:
     names = ["x/a.jpg", "y/b.jpg", "x/a.png"]
-    pq.write_table(pa.table({"path": names, "image": [b"1"] * 3}), tmp_path / "part.parquet")
+    pq.write_table(pa.table({"path": names, "image": [b"\xff\xd8\xff"] * 3}), tmp_path / "part.parquet")
     assert sorted(webp(tmp_path)) == sorted(f"part/{name}" for name in names)
 
 

@@ -1,5 +1,6 @@
 import base64
 import io
+from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from genray.io.file_types import FileCounts
 from genray.io.sources import open_source
 from pipelines.engine.outcome import BulkOutcome, PassOutcome, PassRates
 from pipelines.engine.report import REPORT, report_location, write_report
@@ -85,7 +87,9 @@ class EndedRun:
         )
         location = report_location(self.output)
         assert location == f"{self.output.location}/{REPORT}"
-        this_pass = PassOutcome(7, 0, 0, 0, (), PassRates(12.5, 1.0, 0.0))
+        this_pass = PassOutcome(
+            7, 0, 0, 0, FileCounts(unread=Counter({".heic": 24})), (), PassRates(12.5, 1.0, 0.0)
+        )
         summary = self.output.ledger.summary()
         outcome = BulkOutcome("denoise", self.output.location, summary, this_pass, 62, location)
         source = open_source(str(self.inputs), settings.read)

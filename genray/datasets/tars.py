@@ -1,0 +1,50 @@
+"""The images in tar shards, as a training takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, fields
+from typing import Any
+
+from genray.images.decode import ImageHeader, decode, decode_header
+from genray.images.limits import ReadLimits
+from genray.images.pixels import Pixels
+from genray.io.sources import Item, ItemSource
+
+
+@dataclass(frozen=True)
+class TarImages:
+    """Members of tar shards: `StoredImages`, see `genray/datasets/layouts.py`.
+
+    Args:
+        source: that reads them.
+        items: where each lies, an Arrow table, which nobody copies.
+    """
+
+    source: ItemSource
+    items: Any
+
+    @classmethod
+    def of_items(cls, source: ItemSource, items: Sequence[Item]) -> TarImages:
+        """The images `items` of `source`."""
+        import pyarrow as pa
+
+        columns = zip(*map(astuple, items), strict=True)
+        names = (field.name for field in fields(Item))
+        return cls(source, pa.table(dict(zip(names, map(list, columns), strict=True))))
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def name(self, index: int) -> str:
+        return str(self.items["path"][index])
+
+    def header(self, index: int) -> ImageHeader:
+        return decode_header(self._read(index, ReadLimits()))
+
+    def pixels(self, index: int, channels: int, limits: ReadLimits) -> Pixels:
+        return decode(self._read(index, limits), channels=channels, limits=limits)
+
+    def _read(self, index: int, limits: ReadLimits) -> bytes:
+        (row,) = self.items.slice(index, 1).to_pylist()
+        return self.source.read(Item(**row), limits.max_bytes)

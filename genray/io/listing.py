@@ -1,0 +1,359 @@
+"""What lies at a location, a folder, a pattern or one file: its image files or its shards, and how many files
+of which type are not read.
+
+The one listing of bulk runs and of trainings. Which files are images:
+
+- those with a suffix of `READ_SUFFIXES` (or of the user's list), in any case;
+- those whose name has no suffix (see `type_of`), if their first bytes are those of an image. Files with any
+  other suffix are never opened: they may be millions of captions.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from genray.errors import DataError
+from genray.io.file_types import IDX_SUFFIXES, FileCounts, type_of
+from genray.io.kinds import HEAD_BYTES, READ_SUFFIXES, kind_of_bytes
+from genray.io.store import Entry, Store, Wanted, is_file, open_store
+from genray.text import visible
+
+Container = Literal["files", "parquet", "webdataset", "idx"]
+OnError = Callable[[str, str], None]  # takes the path of what could not be listed, and why
+
+SHARD_SUFFIXES: Mapping[Container, tuple[str, ...]] = {
+    "parquet": (".parquet",),
+    "webdataset": (".tar", ".tar.gz", ".tgz"),
+    "idx": IDX_SUFFIXES,
+}
+CONTAINER_NAMES: Mapping[Container, tuple[str, str]] = {
+    "files": ("image file", "image files"),
+    "parquet": ("Parquet file", "Parquet files"),
+    "webdataset": ("tar shard", "tar shards"),
+    "idx": ("idx file of images", "idx files of images"),
+}
+_IDX_IMAGES = re.compile(r"(train|t10k)-images[-.]idx3-ubyte(\.gz)?")
+_COMPRESSED_TARS = (".tar.gz", ".tgz")
+_MAGIC = re.compile(r"[*?[]")
+_OPENED_AT_ONCE = 32  # files of a remote store whose first bytes are asked for
+_MOST_OPENED = 1000  # files without a suffix that a survey looks into
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where files lie: below the root of a store, all of them or some.
+
+    Attributes:
+        store: whose root is a folder.
+        pattern: of paths below the root, `**` for any folders; "" for all files.
+        name: of the one file that is meant; "" for all.
+        apart: a folder that is passed over; "" for none.
+    """
+
+    store: Store
+    pattern: str = ""
+    name: str = ""
+    apart: str = ""
+
+    def walk(self, wanted: Wanted, on_error: OnError | None, counts: FileCounts) -> Iterator[Entry]:
+        """The files that are `wanted`, one by one, in the order of `Store.walk`. Hidden ones are counted, not
+        listed."""
+        if self.name:
+            if wanted("", self.name):
+                yield self.store.entry(self.name)
+            return
+        matches = self._matches
+        if matches is None:
+            yield from self.store.walk(
+                wanted,
+                on_error=on_error,
+                enter=self._enters,
+                on_hidden=lambda path: counts.add_unread("hidden"),
+            )
+            return
+        yield from self.store.walk(
+            lambda folder, name: matches(folder + name) is not None and wanted(folder, name),
+            on_error=on_error,
+            enter=self._enters,
+        )
+
+    def _enters(self, folder: str) -> bool:
+        if self.pattern and "**" not in self.pattern and folder.count("/") >= self.pattern.count("/"):
+            return False
+        return folder != self.apart
+
+    @cached_property
+    def _matches(self) -> Callable[[str], object] | None:
+        if not self.pattern:
+            return None
+        from fsspec.utils import glob_translate  # Python's own is there from 3.13 on
+
+        return re.compile(glob_translate(self.pattern)).match
+
+
+def find_place(location: str | os.PathLike[str], apart: str = "") -> Place:
+    """The place at `location`: a folder or a file, or URI of one; or a pattern of files, such as
+    photos/**/*.png (in URIs with * and [] only: a ? begins their query).
+
+    Args:
+        location: where.
+        apart: a folder there that is passed over.
+
+    Raises:
+        DataError: there is nothing.
+    """
+    location = os.fspath(location)
+    if is_file(location):
+        path, mark, query = location.partition("?") if "://" in location else (location, "", "")
+        folder, slash, name = path.rpartition("/")
+        return Place(open_store((folder or (slash or ".")) + mark + query), name=name)
+    root, pattern = _split_pattern(location)
+    return Place(open_store(root), pattern, apart=apart)
+
+
+def root_of(location: str) -> str:
+    """The folder that the pattern `location` begins in; `location` itself if it is none."""
+    return _split_pattern(location)[0]
+
+
+def _split_pattern(location: str) -> tuple[str, str]:
+    """The folder before the first part with a wildcard, and the pattern below it; "" if there is none."""
+    path, mark, query = location.partition("?") if "://" in location else (location, "", "")
+    if not _MAGIC.search(path) or ("://" not in path and Path(path).expanduser().exists()):
+        return location, ""
+    parts = path.split("/")
+    first = next(i for i, part in enumerate(parts) if _MAGIC.search(part))
+    folder = "/".join(parts[:first]) or ("/" if path.startswith("/") else ".")
+    return folder + mark + query, "/".join(parts[first:])
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Which files are images.
+
+    Attributes:
+        suffixes: of their names, lower case; None: those that are read, and by content what has no suffix.
+    """
+
+    suffixes: tuple[str, ...] | None = None
+
+    @property
+    def wanted_suffixes(self) -> tuple[str, ...]:
+        """The suffixes by which files are listed unseen."""
+        return READ_SUFFIXES if self.suffixes is None else self.suffixes
+
+    def list(self, place: Place, counts: FileCounts, on_error: OnError | None = None) -> Iterator[Entry]:
+        """The image files at `place`, one by one; all files are counted. What has no suffix and cannot be
+        opened is among them: reading it says why."""
+        suffixes = self.wanted_suffixes
+        by_content = self.suffixes is None or bool(place.name)
+        unknown = set[str]()  # paths of a folder whose first bytes are to be read
+
+        def wanted(prefix: str, name: str) -> bool:
+            lower = name.lower()
+            if lower.endswith(suffixes):
+                counts.read[lower[lower.rfind(".") :]] += 1
+                return True
+            kind = type_of(name)
+            if by_content and (not kind or place.name):
+                unknown.add(prefix + name)
+                return True
+            counts.add_unread(kind)
+            return False
+
+        for entry, head in _with_heads(place.store, place.walk(wanted, on_error, counts), unknown):
+            if head is None:
+                yield entry
+                continue
+            kind = type_of(entry.path)
+            found = kind_of_bytes(head)
+            if found is not None and found.is_read:
+                counts.read[kind] += 1
+                yield entry
+            else:
+                counts.add_unread(found.suffixes[0] if found is not None else kind)
+
+
+def list_shards(
+    place: Place, container: Container, counts: FileCounts, on_error: OnError | None = None
+) -> Iterator[Entry]:
+    """The Parquet files, tar shards or idx files at `place`, one by one; all files are counted."""
+    suffixes = SHARD_SUFFIXES[container]
+
+    def wanted(prefix: str, name: str) -> bool:
+        is_shard = name.lower().endswith(suffixes)
+        if is_shard:
+            counts.read[type_of(name)] += 1
+        else:
+            counts.add_unread(type_of(name))
+        return is_shard
+
+    return place.walk(wanted, on_error, counts)
+
+
+def read_head(store: Store, path: str, position: int = 0, size: int = HEAD_BYTES) -> bytes | None:
+    """The first bytes of the file `path`, or of the `size` bytes at `position` in it; None if it cannot be
+    read."""
+    try:
+        return store.read_range(path, position, min(size, HEAD_BYTES))
+    except Exception:  # fsspec's file systems have errors of their own
+        return None
+
+
+def _with_heads(
+    store: Store, entries: Iterable[Entry], unknown: set[str]
+) -> Iterator[tuple[Entry, bytes | None]]:
+    """Files, and the first bytes of those among `unknown`; None for the others, and for what cannot be read.
+    In a remote store many are asked for at once."""
+    if store.is_local:
+        for entry in entries:
+            if unknown and entry.path in unknown:
+                unknown.remove(entry.path)
+                yield entry, read_head(store, entry.path)
+            else:
+                yield entry, None
+        return
+    waiting: deque[tuple[Entry, Future[bytes | None] | None]] = deque()
+    with ThreadPoolExecutor(_OPENED_AT_ONCE) as pool:
+        for entry in entries:
+            head = None
+            if entry.path in unknown:
+                unknown.remove(entry.path)
+                head = pool.submit(read_head, store, entry.path)
+            waiting.append((entry, head))
+            while waiting and (waiting[0][1] is None or len(waiting) >= 2 * _OPENED_AT_ONCE):
+                yield _with_result(*waiting.popleft())
+        for first in waiting:
+            yield _with_result(*first)
+
+
+def _with_result(entry: Entry, head: Future[bytes | None] | None) -> tuple[Entry, bytes | None]:
+    return entry, None if head is None else head.result()
+
+
+@dataclass
+class Survey:
+    """What there is at a place, by names alone (but for files without a suffix, which are opened until one
+    is an image).
+
+    Attributes:
+        containers: how many files there are of each.
+        examples: the first path of each.
+        counts: of the other files.
+    """
+
+    containers: Counter[Container] = field(default_factory=Counter)
+    examples: dict[Container, str] = field(default_factory=dict)
+    counts: FileCounts = field(default_factory=FileCounts)
+
+    def add(self, container: Container, path: str) -> None:
+        """Count one file more of `container`."""
+        self.containers[container] += 1
+        self.examples[container] = min(path, self.examples.get(container, path))
+
+
+def survey(place: Place, images: ImageFiles) -> Survey:
+    """Walk over all names at `place`."""
+    found = Survey()
+    unnamed: list[str] = []
+    tars: list[str] = []
+    suffixes = images.wanted_suffixes
+
+    def look(prefix: str, name: str) -> bool:
+        lower = name.lower()
+        if lower.endswith(suffixes):
+            found.add("files", prefix + name)
+        elif lower.endswith(SHARD_SUFFIXES["parquet"]):
+            found.add("parquet", prefix + name)
+        elif lower.endswith(_COMPRESSED_TARS):
+            tars.append(prefix + name)
+        elif lower.endswith(".tar"):
+            found.add("webdataset", prefix + name)
+        elif _IDX_IMAGES.fullmatch(lower):
+            found.add("idx", prefix + name)
+        else:
+            kind = type_of(name)
+            if (not kind or place.name) and images.suffixes is None and len(unnamed) < _MOST_OPENED:
+                unnamed.append(prefix + name)
+            else:
+                found.counts.add_unread(kind)
+        return False
+
+    for _ in place.walk(look, lambda path, detail: None, found.counts):
+        pass
+    for path in unnamed:
+        kind = None
+        if "files" not in found.containers:
+            kind = kind_of_bytes(read_head(place.store, path) or b"")
+            if kind is not None and kind.is_read:
+                found.add("files", path)
+                continue
+        found.counts.add_unread(kind.suffixes[0] if kind is not None else type_of(path))
+    if tars and found.containers:
+        # A compressed tar cannot be read in any case: no choice.
+        found.counts.unread.update(type_of(path) for path in tars)
+    else:
+        for path in tars:
+            found.add("webdataset", path)
+    return found
+
+
+def choose_container(
+    location: str,
+    place: Place,
+    images: ImageFiles,
+    choices: Mapping[Container, str],
+    *,
+    where: str = "input",
+) -> Container:
+    """What the inputs at `place` lie in.
+
+    Args:
+        location: of the place, for errors.
+        place, images: where, and which files are images.
+        choices: those that can be read, each with the setting that asks for it.
+        where: the setting that `location` is.
+
+    Raises:
+        DataError: there is nothing to read; or there is more than one, and nobody says which is meant.
+    """
+    found = survey(place, images)
+    there = [container for container in choices if container in found.containers]
+    if not there:
+        raise nothing_to_read(location, choices, found.counts, where=where)
+    if len(there) == 1:
+        return there[0]
+    parts = []
+    for container in there:
+        count = found.containers[container]
+        name = CONTAINER_NAMES[container][count > 1]
+        example = visible(found.examples[container])
+        parts.append(f"{count:,} {name} ({example}{', ...' * (count > 1)})")
+    ways = [f"{choices[container]} for the {CONTAINER_NAMES[container][1]}" for container in there]
+    raise DataError(
+        f"{location} holds {' and '.join(parts)}: which of them are the inputs?",
+        where=choices[there[0]].partition("=")[0],
+        hint=f"set {', or '.join(ways)}; the others are counted as not read",
+    )
+
+
+def nothing_to_read(
+    location: str, containers: Iterable[Container], counts: FileCounts, *, where: str = "input"
+) -> DataError:
+    """The error that there are no `containers` at `location`, but what `counts` has."""
+    names = " or ".join(CONTAINER_NAMES[container][1] for container in containers)
+    unread = f"; {counts.unread_text}" if counts.unread_text else ""
+    return DataError(
+        f"there are no {names} at {location}{unread}",
+        where=where,
+        hint=f"give a folder, a pattern or a file of images ({' '.join(READ_SUFFIXES)}), or Parquet files or "
+        "tar shards of them",
+    )
