@@ -33,7 +33,7 @@ class ReadLimits(Settings):
         30.0,
         gt=0,
         description="refuse images whose decoding would take longer by an estimate (a JPEG's scans times its "
-        "pixels at 2 ns); decoding that has begun is not stopped",
+        "pixels at 2 ns); decoding that has begun is not stopped, but noted in the ledger",
     )
     max_text_bytes: int = Field(
         4 * 2**20,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import time
 import zlib
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -123,7 +124,11 @@ def read_photo(data: bytes, limits: ReadLimits) -> Photo:
     """
     file = inspect_file(data, limits)
     notes = list(file.notes)
+    began = time.perf_counter()
     pixels = upright(decode_file(data, file, notes=notes), file.orientation)
+    seconds = time.perf_counter() - began
+    if seconds > limits.max_seconds:
+        notes.append(f"decoding it took {seconds:.3g} s")
     alpha = None
     if pixels.shape[2] in (2, 4):
         alpha = np.ascontiguousarray(pixels[..., -1])
