@@ -21,7 +21,7 @@ from genray.images.image_file import FilePixels, ImageFile, guarded, to_srgb
 from genray.images.jpeg import decode_jpeg, inspect_jpeg
 from genray.images.limits import ReadLimits
 from genray.images.png import decode_png, inspect_png
-from genray.images.tiff import Tag, TagDirectory, encode_directory, without_orientation
+from genray.images.tiff import Tag, TagDirectory, encode_block, without_orientation
 from genray.io.bad_input import BadImage
 from genray.io.kinds import HEAD_BYTES, kind_of_bytes
 
@@ -101,7 +101,7 @@ def _inspect(data: bytes, limits: ReadLimits) -> ImageFile:
         notes.append("its colour profile is damaged, or of other colours: left out")
         icc = None
     orientation, exif = file.orientation, file.exif
-    if exif is not None and kind.name != "tiff":
+    if exif is not None and file.format != "tiff":
         orientation, exif, is_whole = without_orientation(exif.removeprefix(b"Exif\0\0"))
         if not is_whole:
             notes.append("its EXIF is damaged: left out" + (" in part" if exif else ""))
@@ -219,9 +219,7 @@ def _inspect_tiff(data: bytes, limits: ReadLimits) -> ImageFile:
     except (ValueError, LookupError, struct.error):
         notes.append("its orientation or colour profile is damaged: left out")
     entries = tags.exif_entries(limits.max_text_bytes)
-    exif = None
-    if entries:
-        exif = data[:4] + struct.pack(tags.order + "L", 8) + encode_directory(tags.order, entries, 8)
+    exif = encode_block(tags.order, entries) if entries else None
     return ImageFile(
         "tiff",
         size,
@@ -319,6 +317,7 @@ _INSPECTORS: dict[str, Callable[[bytes, ReadLimits], ImageFile]] = {
     "png": inspect_png,
     "webp": _inspect_webp,
     "tiff": _inspect_tiff,
+    "bigtiff": _inspect_tiff,
     "bmp": _inspect_bmp,
 }
 _DECODERS: dict[str, Callable[[bytes, ImageFile], FilePixels]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import time
 import zlib
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -118,12 +119,16 @@ def read_photo(data: bytes, limits: ReadLimits) -> Photo:
     Raises:
         BadImage: `empty`; `unknown-format`; `too-large`; `too-much-work`; `truncated`: pixels are missing or
             damaged, even if most could be shown; `unsupported`: animations, floats, signed or 32-bit numbers,
-            JPEGs of 12 bits, L*a*b*, TIFFs of several pages or with channels beyond one alpha, BigTIFF, and
-            other kinds of images.
+            JPEGs of 12 bits, L*a*b*, TIFFs of several pages or with channels beyond one alpha, and other
+            kinds of images.
     """
     file = inspect_file(data, limits)
     notes = list(file.notes)
+    began = time.perf_counter()
     pixels = upright(decode_file(data, file, notes=notes), file.orientation)
+    seconds = time.perf_counter() - began
+    if seconds > limits.max_seconds:
+        notes.append(f"decoding it took {seconds:.3g} s")
     alpha = None
     if pixels.shape[2] in (2, 4):
         alpha = np.ascontiguousarray(pixels[..., -1])
@@ -160,12 +165,13 @@ def output_format(photo: Photo, settings: WriteSettings, path: str = "") -> str:
     if settings.format != "same":
         return settings.format
     kind = kind_of_name(path)
-    return photo.format or (kind.name if kind is not None and kind.is_read else "png")
+    return photo.format or (kind.name if kind is not None and kind.name in _LONGEST_SIDE else "png")
 
 
 def write_photo(photo: Photo, settings: WriteSettings, path: str = "") -> bytes:
     """Encode a photo, in the format of `output_format`.
 
+    - A BigTIFF becomes a TIFF.
     - PNG and TIFF (deflate, one page) keep 16 bits and alpha. JPEG and WebP have 8 bits: v / 257, rounded.
     - JPEG has no alpha: it is laid over white. Of a JPEG input the quality (75 to 98) and the subsampling are
       kept; else it is 4:2:0.

@@ -1,4 +1,4 @@
-"""The tags of TIFF files and EXIF blocks (TIFF 6.0, section 2): read, and written again."""
+"""The tags of TIFF files and EXIF blocks (TIFF 6.0, section 2; BigTIFF): read, and written again."""
 
 from __future__ import annotations
 
@@ -39,8 +39,9 @@ class Tag:
 # Of a TIFF's own tags those that EXIF has too: description, maker, dates, resolution, rights, EXIF, GPS.
 _EXIF_TAGS = (270, 271, 272, 282, 283, 296, 305, 306, 315, 33432, 0x8769, 0x8825)
 _POINTERS = (0x8769, 0x8825, 0xA005)  # to EXIF's, GPS' and interoperability's directories
-_TYPE_BYTES = dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), start=1))
-_INTEGERS = {1: "B", 3: "H", 4: "L", 6: "b", 8: "h", 9: "l", 13: "L"}
+_TYPE_BYTES = dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), start=1)) | {16: 8, 17: 8, 18: 8}
+_LAST_OF_TIFF = 13  # type; the others are of BigTIFF alone
+_INTEGERS = {1: "B", 3: "H", 4: "L", 6: "b", 8: "h", 9: "l", 13: "L", 16: "Q", 17: "q", 18: "Q"}
 _MOST_OF_AN_ENTRY = 2**16  # bytes: an EXIF block can hold no more
 
 
@@ -63,12 +64,14 @@ class TagDirectory:
     Attributes:
         data: the file or block that it is in.
         order: of bytes.
+        is_wide: whether its offsets and counts are of 64 bits, as in a BigTIFF.
         next_at: where the offset of the next directory is; beyond the end if the directory is cut.
         places: of each tag its type, the number of its values, and where these are.
     """
 
     data: bytes
     order: ByteOrder
+    is_wide: bool
     next_at: int
     places: Mapping[int, tuple[int, int, int]]
 
@@ -81,21 +84,28 @@ class TagDirectory:
             ValueError, LookupError, struct.error: damaged.
         """
         order: ByteOrder = "<" if data[:2] == b"II" else ">"
-        if data[:4] not in (b"II*\0", b"MM\0*"):
+        if data[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
             raise ValueError(f"begins with {data[:4]!r}")
+        is_wide = b"+" in data[2:4]
         if at is None:
-            (at,) = struct.unpack_from(order + "L", data, 4)
-        (count,) = struct.unpack_from(order + "H", data, at)
-        next_at = at + 2 + 12 * count
+            (at,) = (
+                struct.unpack_from(order + "Q", data, 8)
+                if is_wide
+                else struct.unpack_from(order + "L", data, 4)
+            )
+        head = struct.Struct(order + ("Q" if is_wide else "H"))
+        entry = struct.Struct(order + ("HHQQ" if is_wide else "HHLL"))
+        inside = 8 if is_wide else 4  # bytes of a value that stands in its entry
+        (count,) = head.unpack_from(data, at)
+        next_at = at + head.size + entry.size * count
         if next_at > len(data) and whole:
             raise ValueError(f"{count} tags at byte {at}")
         places: dict[int, tuple[int, int, int]] = {}
-        entry = struct.Struct(order + "HHLL")
-        for entry_at in range(at + 2, min(next_at, len(data) - 11), 12):
+        for entry_at in range(at + head.size, min(next_at, len(data) - entry.size + 1), entry.size):
             tag, kind, number, offset = entry.unpack_from(data, entry_at)
-            inside = number * _TYPE_BYTES.get(kind, 1) <= 4
-            places[tag] = (kind, number, entry_at + 8 if inside else offset)
-        return cls(data, order, next_at, places)
+            is_inside = number * _TYPE_BYTES.get(kind, 1) <= inside
+            places[tag] = (kind, number, entry_at + entry.size - inside if is_inside else offset)
+        return cls(data, order, is_wide, next_at, places)
 
     def __contains__(self, tag: int) -> bool:
         return tag in self.places
@@ -130,9 +140,10 @@ class TagDirectory:
 
     def next_directory(self) -> int:
         """Where the next directory begins; 0 if there is none."""
-        if self.next_at + 4 > len(self.data):
+        place = struct.Struct(self.order + ("Q" if self.is_wide else "L"))
+        if self.next_at + place.size > len(self.data):
             return 0
-        at: int = struct.unpack_from(self.order + "L", self.data, self.next_at)[0]
+        at: int = place.unpack_from(self.data, self.next_at)[0]
         return at
 
     def entries(self, most_bytes: int, only: Container[int] | None = None) -> Entries:
@@ -155,7 +166,7 @@ class TagDirectory:
                 if tag in _POINTERS and depth:
                     inner = TagDirectory.parse(self.data, self.number(tag), whole=False)
                     entries[tag] = TagValue(4, 1, inner._entries(budget, depth - 1))
-                elif budget.take(12 + count * _TYPE_BYTES[kind]):
+                elif kind <= _LAST_OF_TIFF and budget.take(12 + count * _TYPE_BYTES[kind]):
                     entries[tag] = TagValue(kind, count, self.raw(tag))
             except (ValueError, LookupError, struct.error):
                 continue
@@ -178,6 +189,12 @@ class _Budget:
             return False
         self.left -= count
         return True
+
+
+def encode_block(order: ByteOrder, entries: Entries) -> bytes:
+    """An EXIF block of one directory."""
+    magic = b"II*\0" if order == "<" else b"MM\0*"
+    return magic + struct.pack(order + "L", 8) + encode_directory(order, entries, 8)
 
 
 def encode_directory(order: ByteOrder, entries: Entries, at: int) -> bytes:
@@ -211,6 +228,8 @@ def without_orientation(exif: bytes) -> UprightExif:
     """Take the orientation out of an EXIF block, from its "II" or "MM" on."""
     try:
         tags = TagDirectory.parse(exif, whole=False)
+        if tags.is_wide:
+            raise ValueError("a BigTIFF")
         orientation = 1
         if Tag.ORIENTATION in tags:
             orientation = tags.number(Tag.ORIENTATION)
@@ -220,8 +239,6 @@ def without_orientation(exif: bytes) -> UprightExif:
             block = tags.data[: tags.next_at] + bytes(4) + tags.data[tags.next_at + 4 :]
             return UprightExif(orientation, block, True)
         entries = tags.entries(len(exif))
-        header = exif[:4] + struct.pack(tags.order + "L", 8)
-        block = header + encode_directory(tags.order, entries, 8)
-        return UprightExif(orientation, block if entries else None, False)
+        return UprightExif(orientation, encode_block(tags.order, entries) if entries else None, False)
     except (ValueError, LookupError, struct.error):
         return UprightExif(1, None, False)

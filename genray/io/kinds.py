@@ -38,7 +38,7 @@ KINDS = {
         ImageKind("webp", "WebP", (".webp",), is_read=True),
         ImageKind("tiff", "TIFF", (".tif", ".tiff"), is_read=True),
         ImageKind("bmp", "BMP", (".bmp", ".dib"), is_read=True),
-        ImageKind("bigtiff", "BigTIFF", (".btf", ".tf8")),
+        ImageKind("bigtiff", "BigTIFF", (".btf", ".tf8"), is_read=True),
         ImageKind("gif", "GIF", (".gif",)),
         ImageKind("heif", "HEIF", (".heic", ".heif", ".hif")),
         ImageKind("avif", "AVIF", (".avif",)),

@@ -41,6 +41,7 @@ _CLAIMS = {
     "jpeg": ("8", "gray", "RGB", "CMYK", "profile", "EXIF"),
     "webp": ("8", "RGB", "alpha", "profile", "EXIF"),
     "tiff": ("1", "8", "16", "gray", "RGB", "palette", "CMYK", "alpha", "profile", "EXIF"),
+    "bigtiff": ("1", "8", "16", "gray", "RGB", "palette", "CMYK", "alpha", "profile"),
     "bmp": ("1", "8", "gray", "RGB", "palette", "alpha"),
 }
 _DEPTHS = ("1", "8", "16")
@@ -80,7 +81,7 @@ def _row(kind: ImageKind) -> tuple[str, ...]:
             photo = read_photo(data, ReadLimits())
         except BadImage:
             continue
-        if photo.format == kind.name and _HOLDS[claim](photo):
+        if photo.format == kind.name.removeprefix("big") and _HOLDS[claim](photo):
             photos[claim] = photo
         try:
             decode(data, channels=3, limits=ReadLimits())
@@ -90,7 +91,7 @@ def _row(kind: ImageKind) -> tuple[str, ...]:
     readers = ["training"] * (trained and bool(photos)) + ["bulk"] * bool(photos)
     formats = {_again(photo).format for photo in photos.values()}
     written = " or ".join(sorted(KINDS[name].title for name in formats))
-    suffix = output_path("a", WriteSettings(format=kind.name))[1:]
+    suffix = output_path("a", WriteSettings(format=formats.pop()))[1:]
     named = ["16 bits" if claim == "16" else claim for claim in kept]
     return (
         kind.title,
@@ -111,7 +112,9 @@ def _draw(kind: str, claim: str) -> bytes:
     """A file of a kind that has what is claimed."""
     if claim == "16":
         levels = np.asarray(smooth()).astype(np.uint16) * 257
-        return bytes(imagecodecs.png_encode(levels) if kind == "png" else imagecodecs.tiff_encode(levels))
+        if kind == "png":
+            return bytes(imagecodecs.png_encode(levels))
+        return bytes(imagecodecs.tiff_encode(levels, bigtiff=kind == "bigtiff"))
     if claim == "alpha" and kind == "bmp":  # Pillow writes none that is known by its mask
         alpha = np.array(smooth("L"))
         return write_photo(Photo(np.array(smooth()), alpha, kind), WriteSettings())
@@ -120,6 +123,8 @@ def _draw(kind: str, claim: str) -> bytes:
     if claim == "alpha":
         image.putalpha(smooth("L"))
     options = {"profile": {"icc_profile": ICC}, "EXIF": {"exif": exif(6)}}.get(claim, {})
+    if kind == "bigtiff":
+        return encode(image, "TIFF", big_tiff=True, **options)
     return encode(image, kind.upper(), **options)
 
 

@@ -78,6 +78,7 @@ def seeds() -> dict[str, bytes]:
         "tiff RGBA": encode(clear, "TIFF"),
         "tiff palette": encode(palette, "TIFF"),
         "tiff CMYK": encode(smooth("CMYK"), "TIFF"),
+        "tiff big": encode(smooth(), "TIFF", big_tiff=True, **carried),
         "tiff fax": encode(smooth("1"), "TIFF", compression="group4"),
     }
     for name in ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg", "zstd", "lzma"):

@@ -54,6 +54,11 @@ def test_scans_times_pixels_are_limited_in_seconds() -> None:
     assert reason(large, ReadLimits(max_seconds=1000)) != "too-much-work"
 
 
+def test_what_took_longer_than_the_limit_all_the_same_is_noted() -> None:
+    (note,) = read_photo(encode(smooth(), "PNG"), ReadLimits(max_seconds=1e-9)).notes
+    assert note.startswith("decoding it took ")
+
+
 def test_scans_inside_a_tiff_count_too() -> None:
     data = encode(smooth(), "TIFF", compression="jpeg")
     assert read_photo(data, ReadLimits(max_scans=1)).pixels.shape == (24, 32, 3)

@@ -8,7 +8,7 @@ import pytest
 import simplejpeg
 from PIL import Image, ImageOps
 
-from genray.images.photo import read_photo
+from genray.images.photo import WriteSettings, read_photo, write_photo
 from genray.io.bad_input import BadImage
 from tests.broken_files import chunk, encode, png_bomb, write_broken_files
 from tests.genray.images.photo_samples import ICC, LIMITS, exif, read, reason, smooth, tags_of, values
@@ -117,6 +117,25 @@ def test_sixteen_bits_are_kept(channels: int, alpha: bool) -> None:
         assert (photo.alpha is not None) == alpha
         if photo.alpha is not None:
             assert np.array_equal(photo.alpha, pixels[..., -1])
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P"])
+def test_a_bigtiff_is_read_and_becomes_a_tiff(mode: str) -> None:
+    data = encode(smooth(mode), "TIFF", big_tiff=True, icc_profile=ICC)
+    assert data[:4] == b"II+\0"
+    given = read(data)
+    usual = read(encode(smooth(mode), "TIFF", icc_profile=ICC))
+    assert np.array_equal(given.pixels, usual.pixels)
+    assert (given.format, given.icc) == ("tiff", usual.icc)
+    assert write_photo(given, WriteSettings())[:4] == b"II*\0"
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_bigtiff_is_turned_and_its_exif_kept(orientation: int) -> None:
+    photo = read(encode(smooth(), "TIFF", big_tiff=True, exif=exif(orientation)))
+    assert photo.pixels.shape == ((24, 32, 3) if orientation == 1 else (32, 24, 3))
+    assert tags_of(photo.exif)[0x010F] == "a maker of cameras"
+    assert tags_of(photo.exif)[0x9003] == "2026:01:02 03:04:05"
 
 
 def test_planes_stored_apart_are_put_together() -> None:
