@@ -118,7 +118,7 @@ def read_place(
     Raises:
         DataError: no images, images of several layouts, or files that are damaged as a whole.
     """
-    root = place.store.root
+    root = place.location
     images = ImageFiles()
     container = _CONTAINERS.get(layout) if layout != "auto" else None
     if container is None:

@@ -132,7 +132,7 @@ def find_pairs(place: Place, settings: PairedSettings, seed: int) -> Pairs:
     counts = FileCounts()
     entries = sorted(ImageFiles().list(place, counts), key=lambda entry: entry.path)
     if not entries:
-        missing = nothing_to_read(store.root, ["files"], counts, where="data.path")
+        missing = nothing_to_read(place.location, ["files"], counts, where="data.path")
         raise DataError(
             missing.what,
             where=missing.where,

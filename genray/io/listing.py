@@ -63,6 +63,12 @@ class Place:
     name: str = ""
     apart: str = ""
 
+    @property
+    def location(self) -> str:
+        """Where it is, for errors."""
+        below = self.name or self.pattern
+        return f"{self.store.root}/{below}" if below else self.store.root
+
     def walk(self, wanted: Wanted, on_error: OnError | None, counts: FileCounts) -> Iterator[Entry]:
         """The files that are `wanted`, one by one, in the order of `Store.walk`. Hidden ones are counted, not
         listed."""

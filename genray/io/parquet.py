@@ -278,7 +278,9 @@ def cells_of(batch: Any, column: str) -> Any:
 
 def _image_column(parquet: Any, holders: dict[str, str], listed: str, setting: str) -> str:
     sniffed = {name: _Sniffed.of(parquet, path) for name, path in holders.items()}
-    found = [name for name, values in sniffed.items() if values.are_images]
+    found = [name for name, values in sniffed.items() if values.images]
+    if len(found) > 1:  # text may begin with BM, and some images may be broken
+        found = [name for name in found if 2 * sniffed[name].images >= sniffed[name].count] or found
     if len(found) == 1:
         return found[0]
     if found:
@@ -313,11 +315,6 @@ class _Sniffed:
     count: int = 0
     images: int = 0
     first: bytes = b""
-
-    @property
-    def are_images(self) -> bool:
-        """Whether the column holds images: a few may be broken, and text may begin with BM."""
-        return self.images > 0 and 2 * self.images >= self.count
 
     @classmethod
     def of(cls, parquet: Any, column: str) -> _Sniffed:

@@ -127,7 +127,8 @@ class ItemSource(ABC):
 
     def nothing_there(self) -> DataError:
         """The error that nothing was listed."""
-        return nothing_to_read(self.store.root, [self.container], self.counts)
+        location = (self.place or Place(self.store)).location
+        return nothing_to_read(location, [self.container], self.counts)
 
     @property
     def _images(self) -> ImageFiles:

@@ -107,7 +107,7 @@ class MetricsServer:
             thread.join()
             raise ResourceError(
                 f"metrics cannot be served on {settings.host}:{settings.port}: {error.strerror or error}",
-                where="exporter",
+                where="metrics",
                 hint="give another port, or 0 for a free one; with TLS, check the files of certificates",
             ) from error
 

@@ -103,8 +103,7 @@ def estimate(
     note(step.check()[0])
     listed = _list_inputs(step, images, note)
     unread = listed.source.counts.unread_text
-    note(f"{listed.images} images listed" + f"; {unread}" * bool(unread))
-    note(f"measuring {len(listed.sample)}")
+    note(f"{listed.images} images listed; measuring {len(listed.sample)}" + f"; {unread}" * bool(unread))
     gpu = uses_gpu(step, have)
     with tempfile.TemporaryDirectory(prefix="genray-plan-") as folder:
         measured = _measure(step, listed, Path(folder), settings.work.cpus_per_worker or 1, gpu=gpu)

@@ -39,8 +39,6 @@ class PassRecord:
     died: int | None = None
     """Number of passes in a row, up to the previous one, whose driver was killed."""
     listed: int | None = None
-    not_read: Mapping[str, int] | None = None
-    """Files at the input that are not read, by type."""
     left: int | None = None
     """Inputs of the pass to process."""
     ended: str | None = None
@@ -49,6 +47,8 @@ class PassRecord:
     images_per_second: float | None = None
     mb_per_second: float | None = None
     start_seconds: float | None = None
+    not_read: Mapping[str, int] | None = None
+    """Files at the input that are not read, by type."""
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> PassRecord:

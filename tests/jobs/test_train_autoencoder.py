@@ -191,3 +191,22 @@ def test_a_test_part_that_is_all_broken_is_no_test_part(submit: Submit, images: 
         file.write_bytes(b"broken")
     with pytest.raises(DataError, match="every test image is broken"):
         submit("train-autoencoder", "a", *small(images, "dense", "data.max_bad_share=1"))
+
+
+def test_what_is_not_read_is_named_and_more_of_it_stops_no_run(submit: Submit, images: Path) -> None:
+    for name in ("a.heic", "train/b.heic", "c.txt"):
+        (images / name).write_bytes(b"something")
+    outcome = submit("train-autoencoder", "a", *small(images, "dense"))
+    said = "2 .heic are not read (HEIF), nor 1 .txt"
+    assert outcome["not_read"] == said
+    assert load_bundle(outcome["bundle"]).manifest.data["not_read"] == said
+    assert said in (Path(outcome["run"]) / "report.html").read_text()
+    (images / "d.txt").write_bytes(b"something")
+    assert submit("train-autoencoder", "a", *small(images, "dense", "loop.epochs=2"))["epochs"] == 2
+    settings = load(TrainAutoencoderSettings, target="train-autoencoder", sets=[f"data.path={images}"])
+    assert (
+        TrainAutoencoder(settings)
+        .open(lambda text: None)
+        .lines[0]
+        .endswith("; 2 .heic are not read (HEIF), nor 2 .txt")
+    )

@@ -236,6 +236,14 @@ def test_the_column_of_images_is_the_one_whose_values_are_images(tmp_path: Path,
     assert "the Parquet columns" in source.counts.unread_text
 
 
+def test_a_column_of_mostly_broken_images_is_still_the_one(tmp_path: Path) -> None:
+    words = [b"BMW", b"Audi", b"Opel", b"Seat"] * 5
+    write_rows(tmp_path / "a.parquet", {"car": words, "photo": [b"?", PNG] * 10})
+    assert list(contents(opened(tmp_path)).values()) == [b"?", PNG] * 10
+    write_rows(tmp_path / "a.parquet", {"photo": [b"?"] * 5 + [PNG], "text": [b"x"] * 6})
+    assert len(contents(opened(tmp_path))) == 6
+
+
 def test_several_columns_of_images_are_an_error_that_names_the_setting(tmp_path: Path) -> None:
     columns = {"mask": [PNG], "jpeg": [{"bytes": PNG, "path": "1.png"}], "text": [b"text"]}
     write_rows(tmp_path / "a.parquet", columns)

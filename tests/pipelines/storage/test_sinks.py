@@ -32,7 +32,7 @@ def opened(store: Store, container: Container) -> Sink:
 
 def contents(store: Store, container: Container) -> dict[str, bytes]:
     """What the output has, by name within its part, read as an input."""
-    source = open_source(store.root, ContainerSettings(container=container))
+    source = open_source(store.root, ContainerSettings(container=container, column="image"))
     problems: list[Any] = []
     found = {item.path: source.read(item, 10**9) for item in source.items(problems.append)}
     assert problems == []
