@@ -4,12 +4,12 @@ Workers write small files, each by one rename and under a key of its own, so tha
 is there once. `Ledger.compact` merges them; until the merged ones are deleted the file that holds their rows
 names them, so that no crash makes a row count twice.
 
-Why not Ray Data's own checkpoints (`DataContext.checkpoint_config`)? Tried with Ray 2.60 on 200 images, two of
-them damaged, in blocks of 10 with `write_images`. They keep one column, the id, of what was written, a file for
-each block. Killed after 89 outputs, the run went on with none lost and none twice, but opened all 200 files
-again, and again with nothing left to do: ids are compared after reading. A damaged image has either no record
-and is tried at each run, or with `max_errored_blocks` its whole block is missing (180 of 200 written, exit code
-0). Outputs have generated names, and no reason, size or output path of an input is kept.
+Why not Ray Data's own checkpoints (`DataContext.checkpoint_config`)? Tried with Ray 2.60 on 200 images, two
+damaged, in blocks of 10 with `write_images`. They keep one column, the id of each row written, a file for each
+block. Killed after 89 outputs, the run was resumed to 198, each once; but it opened all 200 files again, and so
+did the next run, with nothing left to do: ids are compared after reading. A damaged image that the map drops
+has no record; with `max_errored_blocks` it takes its block along (180 written, exit code 0). Outputs have
+generated names. Here the two are rows with their reason, and the next run finds from the listing 0 to do.
 """
 
 from __future__ import annotations
