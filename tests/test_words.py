@@ -43,7 +43,7 @@ VALUE_FIRST = re.compile(r"(null|auto|true|false|\[\]|-?[\d.]+):")
 PRIVATE = re.compile(
     r"\b(so long|so many|told of|as it were|begin anew|of whom|goes on with|alone|for ever|whither)\b", re.I
 )
-NAMES_WITH_CAPITAL = {"OpenVINO", "PatchGAN", "Prometheus", "TensorBoard"}
+NAMES_WITH_CAPITAL = {"Kafka", "Parquet", "Prometheus", "Redis"}
 
 # Words of a name that say what is counted, and what the description has to name.
 UNITS = {

@@ -93,7 +93,7 @@ def quantize(
         ResourceError: OpenVINO is not installed.
     """
     if not len(samples):
-        raise SettingsError("there are no images to quantise the network with", where="inference.precision")
+        raise SettingsError("there are no samples to quantise the network with", where="inference.precision")
     sizes = input_sizes(network, takes, size)
     if sizes is None:
         raise SettingsError(f"the input sizes of {type(network).__name__} are unknown", where="size")

@@ -168,7 +168,7 @@ class Runner:
                 f"images must be (N, H, W, {takes.channels}) uint8 or uint16, not {batch.shape} {batch.dtype}"
             )
         if self.sizes is not None and not self.sizes.takes(batch.shape[1:3]):
-            raise ValueError(f"the network takes images of {self.sizes} pixels, not {batch.shape[1:3]}")
+            raise ValueError(f"the network takes {self.sizes}, not {batch.shape[1:3]}")
 
     def _try_openvino(self, network: nn.Module, threads: int, quantized: Path | None) -> str | None:
         """Use OpenVINO if it is installed, takes the network and gives PyTorch's result; else return the

@@ -94,7 +94,7 @@ def test_a_result_far_from_fp32_is_not_used(tmp_path: Path) -> None:
     with torch.inference_mode():
         expected = to_pixels(exact(to_network(batch, span=SPEC.range)), span=SPEC.range)
     assert np.abs(runner(batch).astype(int) - expected).max() <= 1
-    assert any("not PyTorch's for (2, 40, 56, 3), and not used" in note for note in runner.notes)
+    assert any("OpenVINO is not used for (2, 40, 56, 3)" in note for note in runner.notes)
 
 
 def test_an_autoencoder_s_codes_survive(tmp_path: Path) -> None:

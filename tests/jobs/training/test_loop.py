@@ -139,7 +139,7 @@ def test_a_checkpoint_of_other_networks_is_named(train: Train, run_of: RunOf) ->
     train("a", "loop.epochs=1")
     run_of("a").settings.unlink()
     run_of("a").outcome.unlink()
-    with pytest.raises(TrainingError, match="of other networks"):
+    with pytest.raises(TrainingError, match="does not fit the networks"):
         train("a", "generator.filters=8")
 
 
@@ -152,7 +152,7 @@ def test_a_loss_that_explodes_ends_the_run_with_advice(
 ) -> None:
     with pytest.raises(Diverged, match=message) as caught:
         train("a", more)
-    assert "learning rate" in str(caught.value)
+    assert "optimizer.learning_rate" in str(caught.value)
     assert "none yet" in str(caught.value)
     assert not run_of("a").outcome.exists()
 
