@@ -57,7 +57,7 @@ _DTYPES = {
 Channels = Annotated[int, Field(ge=1, le=4096)]
 Side = Annotated[int, Field(ge=1, le=65536)]
 Level = Annotated[float, Field(ge=-1e6, le=1e6)]
-Error = Annotated[float, Field(ge=0)]
+Error = Annotated[float, Field(ge=-1e-6)]  # 1 - SSIM of equal images is not always quite 0
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 
