@@ -72,7 +72,7 @@ def test_relative_paths_of_the_trials_become_absolute(
         ([FILTERS, "sweep.settings.runs=here"], SettingsError, "inside the sweep's"),
         ([FILTERS, "sweep.settings.data.loader=stream"], SettingsError, r"loader=memory"),
         ([FILTERS, "sweep.metric=val_beauty"], SettingsError, r"sweep\.mode"),
-        ([FILTERS, "sweep.gpus_per_trial=1.5"], SettingsError, r"gpus_per_trial(.|\n)*whole ones"),
+        ([FILTERS, "sweep.gpus_per_trial=1.5"], SettingsError, r"gpus_per_trial(.|\n)*whole GPUs"),
         ([FILTERS, "sweep.settings.data.path=/nowhere"], DataError, "/nowhere"),
         (["sweep.space.loop.batch_size=[2, 64]"], DataError, "one step takes 64"),
     ],

@@ -97,7 +97,7 @@ def test_the_display_reports_all_epochs_but_the_last(
     first = {"epoch": 1, METRIC: 0.5, "replayed": False}
     assert reports == [first, {**first, "epoch": 2}, {**first, "replayed": True}]
     assert (trial.run.folder / "notes.log").read_text().startswith("epoch 1\nepoch 2\n")
-    with pytest.raises(UsageError, match=r"there is no metric val_l1(.|\n)*val_psnr"):
+    with pytest.raises(UsageError, match=r"the epochs have no metric val_l1(.|\n)*val_psnr"):
         display.report({"epoch": 1, "val_psnr": 20.0})
 
 

@@ -102,7 +102,7 @@ def test_images_that_are_all_broken_are_said_to_be(tmp_path: Path) -> None:
         (tmp_path / "in" / f"{index}.png").write_bytes(b"\x89PNG and no more")
     result = plan("corrupt", tmp_path / "in")
     assert result.exit_code == 2
-    assert "none of 5 images could be done: truncated" in result.stderr
+    assert "none of 5 images could be processed; the first failed with truncated" in result.stderr
     assert str(tmp_path / "in") in result.stderr
     assert not (tmp_path / "out").exists()
     assert json.loads(plan("corrupt", tmp_path / "in", "--json").stdout)["exit_code"] == 2
