@@ -115,7 +115,7 @@ def alarms(
 @click.command()
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @_STATE
-@click.option("--known", is_flag=True, help="Also list the streams of the journal, with their names.")
+@click.option("--known", is_flag=True, help="List the streams of the journal, too, with their names.")
 @JSON
 @reported
 def names(names: tuple[str, ...], state: Path | None, known: bool, as_json: bool) -> None:

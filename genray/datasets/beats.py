@@ -53,38 +53,58 @@ _HINT_VALUES = "these look like values, not classes: say with data.label=first o
 class BeatSetSettings(Settings):
     """Settings of a set of beats."""
 
-    path: Location = Field("data/ecg5000", description="folder or file of the beats")
+    path: Location = Field("data/ecg5000", description="folder or file of the beats or records")
     layout: Literal["auto", "table", "records"] = Field(
-        "auto", description="table: a row of text for each beat, UCR files or CSV; records: WFDB, EDF"
+        "auto",
+        description="layout of the data (table: a row of text for each beat, UCR files or CSV; records: "
+        "WFDB, EDF; auto: by the files)",
     )
     label: Literal["auto", "first", "last"] = Field(
-        "auto", description="column of a table that says the class; auto: the last of .csv, else the first"
+        "auto",
+        description="column of a table that contains the class (auto: the last of .csv, else the first)",
     )
     normal: tuple[Name, ...] = Field(
-        (), description="classes that are normal; []: N of AAMI's N, S, V, F, Q for records, 1 for tables"
+        (), description="normal classes ([]: N of the AAMI classes N, S, V, F, Q for records, 1 for tables)"
     )
     leads: tuple[str, ...] = Field(
         ("MLII", "II", "I", "ECG", "ECG1", "V1", "V5"),
-        description="of each record the first of these that it has; []: every lead, each with its own beats",
+        description="leads to use: of each record the first that it has ([]: every lead, each with its "
+        "own beats)",
     )
-    records: tuple[Name, ...] = Field((), description="names of the records that are used; []: all")
+    records: tuple[Name, ...] = Field((), description="names of the records to use ([]: all)")
     test_records: tuple[Name, ...] = Field(
-        (), description="of these, the records to judge on; []: test_share of them"
+        (), description="names of the records to judge on ([]: test_share of them)"
     )
     peaks: PeakSource = Field(
-        "annotated", description="R peaks: annotated, else detected; or detected always"
+        "annotated",
+        description="source of the R peaks (annotated: annotations, or detected where there are none; "
+        "detected: always detected)",
     )
-    beat: BeatSettings = Field(BeatSettings(), description="what a beat is")
+    beat: BeatSettings = Field(BeatSettings(), description="window and resampling of a beat")
     normalisation: Literal["zscore", "minmax"] = Field(
-        "zscore", description="of each beat by its mean and deviation, or of all by the range of normal ones"
+        "zscore",
+        description="normalisation (zscore: each beat by its mean and standard deviation; minmax: all by "
+        "the range of the normal ones)",
     )
     test_share: float = Field(
-        0.2, ge=0, lt=0.9, description="share of records or rows to judge on, where nothing says which"
+        0.2,
+        ge=0,
+        lt=0.9,
+        description="share of records or rows to judge on (0 to 1), where nothing says which",
     )
-    val_share: float = Field(0.05, gt=0, lt=0.9, description="share of the normal records or beats held out")
-    max_bad_share: float = Field(0.2, ge=0, le=1, description="stop if more rows or records are broken")
+    val_share: float = Field(
+        0.05, gt=0, lt=0.9, description="share of the normal records or beats that is held out (0 to 1)"
+    )
+    max_bad_share: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="largest share of broken rows or records (0 to 1); with more the training does not start",
+    )
     epoch_beats: int = Field(
-        4096, ge=1, description="an epoch comes to all beats again until it has at least so many"
+        4096,
+        ge=1,
+        description="least number of beats in an epoch; a smaller set is repeated until it has them",
     )
 
 

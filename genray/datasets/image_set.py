@@ -34,52 +34,74 @@ Key = Sequence[int]
 
 
 class _SetSettings(Settings):
-    """Settings of which images, and of how they are held."""
+    """Settings of the images: which, their form, and how they are loaded."""
 
     path: Location = Field(
-        "data/images", description="images: a folder, a pattern (photos/**/*.png) or one file; or URI"
+        "data/images",
+        description="images to train on: a folder, a pattern (photos/**/*.png), one file, or a URI",
     )
     test: Location | None = Field(
-        None, description="another folder or URI, to judge on; null: the test part of path, if it has one"
+        None,
+        description="images to judge on: another folder or URI (null: the test part of path, if it has one)",
     )
     layout: Literal["auto", "idx", "folder", "parquet", "webdataset"] = Field(
         "auto",
-        description="idx: as MNIST; folder: image files at any depth; parquet: rows of encoded images; "
-        "webdataset: tar shards; auto: what there is, refused where it is more than one of these",
+        description="layout of the data (idx: as MNIST; folder: image files at any depth; parquet: rows "
+        "of encoded "
+        "images; webdataset: tar shards; auto: the one that is there; several are refused)",
     )
     column: str | None = Field(
         None,
-        description="column of Parquet files with the images; null: the one whose values are images, "
-        "refused where several are",
+        description="Parquet column that contains the images (null: the one whose values are images; several "
+        "are refused)",
     )
     max_unfolded_gb: float = Field(
         4.0,
         gt=0,
-        description="most gigabytes that the rows of a Parquet file may become; it is refused if that is "
-        "also more than 100 times its size",
+        description="gigabytes in memory above which a Parquet file is refused, if they are also more "
+        "than 100 "
+        "times its size",
     )
     download: Literal["mnist", "fashion-mnist", "kmnist"] | None = Field(
         None,
-        description="download this set into path first, if that is empty (torchvision's downloader)",
+        description="data set to download into path first, if that is empty (null: none)",
     )
-    channels: Literal[1, 3] | None = Field(None, description="1 gray, 3 RGB; null: as some of the images are")
+    channels: Literal[1, 3] | None = Field(
+        None,
+        description="channels (1: gray, 3: RGB, null: gray if all of a sample of the images are, else RGB)",
+    )
     size: int | None = Field(
-        None, ge=8, le=4096, description="height and width in pixels; null: as the images are"
+        None, ge=8, le=4096, description="height and width in pixels (null: those of the images)"
     )
     fit: Literal["crop", "stretch"] = Field(
-        "crop", description="to a square: cut from the middle, or stretch"
+        "crop",
+        description="way to make an image square (crop: cut from the middle, stretch: resize both sides)",
     )
-    val_share: float = Field(0.1, gt=0, lt=0.9, description="share held out where there is no val folder")
-    val_max: int = Field(5000, ge=1, description="score at most so many held-out images each epoch")
-    test_max: int = Field(50_000, ge=1, description="judge the final weights on at most so many images")
+    val_share: float = Field(
+        0.1,
+        gt=0,
+        lt=0.9,
+        description="share of the images that is held out (0 to 1), where there is no val folder",
+    )
+    val_max: int = Field(
+        5000, ge=1, description="largest number of held-out images that are scored each epoch"
+    )
+    test_max: int = Field(
+        50_000, ge=1, description="largest number of images that the final weights are judged on"
+    )
     max_bad_share: float = Field(
-        0.05, ge=0, le=1, description="stop if more of the files than this are broken"
+        0.05,
+        ge=0,
+        le=1,
+        description="largest share of broken files (0 to 1); with more the training does not start",
     )
     loader: Literal["auto", "memory", "stream"] = Field(
-        "auto", description="memory: decode once, in process; stream: Ray Data, every epoch"
+        "auto",
+        description="way to load samples (memory: decode once, in this process; stream: decode in every "
+        "epoch, by Ray Data; auto: by memory_gb)",
     )
     memory_gb: float = Field(
-        2.0, gt=0, description="decoded images larger than this are streamed (loader: auto)"
+        2.0, gt=0, description="gigabytes of decoded images above which loader=auto streams them"
     )
 
     @model_validator(mode="after")

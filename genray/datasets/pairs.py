@@ -32,41 +32,61 @@ _CHECKED = 16  # pairs whose headers are looked at before a training
 
 
 class _PairSettings(Settings):
-    """Settings of which pairs, and of how they are brought to a size and held."""
+    """Settings of the pairs: which, their form, and how they are loaded."""
 
     path: Location = Field(
-        "data/fronts", description="pairs: a folder or a pattern (photos/**/*.png); or URI"
+        "data/fronts", description="pairs to train on: a folder, a pattern (photos/**/*.png), or a URI"
     )
     layout: Literal["auto", "side-by-side", "folders"] = Field(
-        "auto", description="A|B in one file, or folders A and B matched by file stem"
+        "auto",
+        description="layout of the pairs (side-by-side: A and B in one file, folders: A and B matched by "
+        "file stem, auto: by the names)",
     )
     direction: Literal["AtoB", "BtoA"] = Field(
-        "BtoA", description="which half is the input; the paper's facades are photo|labels, so BtoA"
+        "BtoA",
+        description="direction of the translation (AtoB: A is the input; BtoA: B is, as in the facades of "
+        "the paper)",
     )
-    input_channels: Literal[1, 3, 4] = Field(3, description="1 gray, 3 RGB, 4 RGBA")
-    target_channels: Literal[1, 3, 4] = Field(3, description="1 gray, 3 RGB, 4 RGBA")
+    input_channels: Literal[1, 3, 4] = Field(
+        3, description="channels of the input (1: gray, 3: RGB, 4: RGBA)"
+    )
+    target_channels: Literal[1, 3, 4] = Field(
+        3, description="channels of the target (1: gray, 3: RGB, 4: RGBA)"
+    )
     size: int = Field(
-        256, ge=64, le=1024, multiple_of=32, description="pixels that are trained on (the crop)"
+        256,
+        ge=64,
+        le=1024,
+        multiple_of=32,
+        description="height and width of the crop that is trained on, in pixels",
     )
     resize: int | None = Field(
         None,
         ge=0,
         le=2048,
-        description="pixels before the crop; null: size * 286 / 256, 0: leave as they are",
+        description="height and width before the crop, in pixels (null: size * 286 / 256, 0: as they are)",
     )
-    flip: bool = Field(True, description="mirror half of the training pairs")
+    flip: bool = Field(True, description="mirror half of the training pairs left to right")
     val_share: float = Field(
-        0.1, gt=0, lt=0.9, description="share held out where there is no val (or test) folder"
+        0.1,
+        gt=0,
+        lt=0.9,
+        description="share of the pairs that is held out (0 to 1), where there is no val or test folder",
     )
-    val_max: int = Field(1000, ge=1, description="score at most so many held-out pairs")
+    val_max: int = Field(1000, ge=1, description="largest number of held-out pairs that are scored")
     max_bad_share: float = Field(
-        0.05, ge=0, le=1, description="stop if more of the files than this are broken"
+        0.05,
+        ge=0,
+        le=1,
+        description="largest share of broken files (0 to 1); with more the training does not start",
     )
     loader: Literal["auto", "memory", "stream"] = Field(
-        "auto", description="memory: decode once, in process; stream: Ray Data, every epoch"
+        "auto",
+        description="way to load samples (memory: decode once, in this process; stream: decode in every "
+        "epoch, by Ray Data; auto: by memory_gb)",
     )
     memory_gb: float = Field(
-        2.0, gt=0, description="decoded pairs larger than this are streamed (loader: auto)"
+        2.0, gt=0, description="gigabytes of decoded pairs above which loader=auto streams them"
     )
 
     @property

@@ -50,32 +50,35 @@ class NoiseSettings(Settings):
 
     kind: NoiseKind = Field(
         "gaussian",
-        description="mixed: each image gets gaussian, poisson-gaussian, salt-and-pepper, jpeg, or gaussian "
-        "then jpeg, for photos of unknown origin",
+        description="kind of noise (mixed: each image gets gaussian, poisson-gaussian, salt-and-pepper, "
+        "jpeg, or "
+        "gaussian then jpeg, for photos of unknown origin)",
     )
     sigma: Sigma | tuple[Sigma, Sigma] = Field(
-        25.0, description="gaussian, poisson-gaussian: standard deviation in levels of 8 bits, 25 is 25/255"
+        25.0, description="standard deviation in levels of 8 bits, 25 is 25/255 (gaussian, poisson-gaussian)"
     )
     photons: Photons | tuple[Photons, Photons] = Field(
-        100.0, description="poisson-gaussian: mean photons of a white pixel; fewer are noisier"
+        100.0, description="mean photons of a white pixel; fewer are noisier (poisson-gaussian)"
     )
     amount: Share | tuple[Share, Share] = Field(
-        0.1, description="salt-and-pepper: share of pixels that turn black or white, half each"
+        0.1, description="share of pixels that turn black or white, half each, 0 to 1 (salt-and-pepper)"
     )
     quality: JpegQuality | tuple[JpegQuality, JpegQuality] = Field(
-        30, description="jpeg: libjpeg's quality, 1 to 95"
+        30, description="JPEG quality, 1 to 95 (jpeg)"
     )
     noise_factor: Factor | tuple[Factor, Factor] = Field(
-        0.2, description="noise-factor: image + factor * normal, clipped to [0, 1], as the tutorials have it"
+        0.2,
+        description="factor of normal noise that is added, clipped to [0, 1] as in the tutorials "
+        "(noise-factor)",
     )
     correlation: Width | tuple[Width, Width] = Field(
         0.0,
-        description="gaussian, poisson-gaussian: blur of the normal noise in pixels, its strength kept; 0: "
-        "white, which cameras' noise is not",
+        description="blur of the noise in pixels at the same strength; 0: white noise, which no camera makes "
+        "(gaussian, poisson-gaussian)",
     )
     clip: bool = Field(
         False,
-        description="gaussian, poisson-gaussian: clip to [0, 1], as files do; published figures do not",
+        description="clip to [0, 1], as files do and published figures do not (gaussian, poisson-gaussian)",
     )
 
     @field_validator("sigma", "photons", "amount", "quality", "noise_factor", "correlation")

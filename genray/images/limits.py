@@ -21,24 +21,26 @@ class ReadLimits(Settings):
     max_pixels: int = Field(
         100_000_000,
         ge=1,
-        description="refuse images of more pixels before decoding (decompression bombs)",
+        description="pixels above which an image is refused before it is decoded (decompression bombs)",
     )
-    max_bytes: int = Field(256 * 2**20, ge=1, description="refuse files of more bytes")
+    max_bytes: int = Field(256 * 2**20, ge=1, description="bytes above which a file is refused")
     max_scans: int = Field(
         500,
         ge=1,
-        description="refuse JPEGs of more scans: each is a pass over all pixels; usual are 1 to 12",
+        description="scans above which a JPEG is refused; each is a pass over all pixels, and 1 to 12 are "
+        "usual",
     )
     max_seconds: float = Field(
         30.0,
         gt=0,
-        description="refuse images whose decoding would take longer by an estimate (a JPEG's scans times its "
-        "pixels at 2 ns); decoding that has begun is not stopped, but noted in the ledger",
+        description="seconds of decoding, by an estimate, above which a JPEG of several scans is refused; an "
+        "image that took longer is noted in the ledger",
     )
     max_text_bytes: int = Field(
         4 * 2**20,
         ge=0,
-        description="leave out a colour profile or EXIF that is larger when unpacked, and say so; the pixels "
+        description="bytes above which an unpacked colour profile or EXIF is left out, with a note; the "
+        "pixels "
         "are read",
     )
 

@@ -36,13 +36,18 @@ class WriteSettings(Settings):
     """Settings of the files that are written."""
 
     format: Literal["same", "jpeg", "png", "webp", "tiff", "bmp"] = Field(
-        "same", description="same: as the input's"
+        "same", description="format of the outputs (same: that of the input)"
     )
     quality: int | None = Field(
-        None, ge=1, le=100, description="of JPEG and WebP; null: as a JPEG input's, from 75 to 98, else 90"
+        None,
+        ge=1,
+        le=100,
+        description="quality of JPEG and WebP, 1 to 100 (null: that of a JPEG input, from 75 to 98, else 90)",
     )
-    lossless: bool | None = Field(None, description="of WebP; null: if the input is a lossless WebP")
-    png_level: int = Field(1, ge=0, le=9, description="effort of PNG's compression; 1 is fast")
+    lossless: bool | None = Field(
+        None, description="write lossless WebP (null: if the input is a lossless WebP)"
+    )
+    png_level: int = Field(1, ge=0, le=9, description="compression level of PNG, 0 to 9 (1 is fast)")
     keep_icc: bool = Field(True, description="write the input's colour profile")
     keep_exif: bool = Field(True, description="write the input's EXIF: camera, date, place")
 

@@ -70,31 +70,35 @@ class StampSettings(Settings):
     texts: tuple[Text, ...] = Field(
         (),
         max_length=10_000,
-        description="what is stamped, each in quotes, 40 letters at most; []: made up by `kinds`",
+        description="texts to stamp, each in quotes, at most 40 letters ([]: texts made up by `kinds`)",
     )
     kinds: tuple[StampKind, ...] = Field(
         ("date", "date-time", "time", "word", "number"),
         min_length=1,
-        description="what is made up",
+        description="kinds of texts that are made up",
     )
     colors: tuple[Colour, ...] = Field(
         ("#ff8c1a", "#ffd400", "#d02020", "#2040b0", "#ffffff", "#000000", "random"),
         min_length=1,
-        description='"#rrggbb", with the quotes, or random; gray images take the brightness',
+        description='colours, each "#rrggbb" with the quotes, or random; gray images take the brightness',
     )
     size: Annotated[tuple[Size, Size], AfterValidator(_ordered)] = Field(
-        (0.04, 0.12), description="height of a capital as a share of the shorter side; less where it must fit"
+        (0.04, 0.12),
+        description="height of a capital as a share of the shorter side of the image in pixels (0 to 1), "
+        "less where it must fit",
     )
-    place: Literal["anywhere", "corners", "bottom-right"] = Field("anywhere", description="in the image")
+    place: Literal["anywhere", "corners", "bottom-right"] = Field(
+        "anywhere", description="place of the stamp in the image"
+    )
     angle: Annotated[tuple[Degrees, Degrees], AfterValidator(_ordered)] = Field(
-        (-8.0, 8.0), description="degrees, counter-clockwise"
+        (-8.0, 8.0), description="angle of the text in degrees, counter-clockwise"
     )
     opacity: Annotated[tuple[Opacity, Opacity], AfterValidator(_ordered)] = Field(
-        (0.6, 1.0), description="1: nothing shines through; at least 0.1"
+        (0.6, 1.0), description="opacity of the stamp, 0.1 to 1 (1: nothing shines through)"
     )
-    frame: Share = Field(0.1, description="share of stamps with a line around the text")
-    box: Share = Field(0.1, description="share of stamps with a filled box behind the text")
-    outline: Share = Field(0.1, description="share of stamps whose letters have a contrasting edge")
+    frame: Share = Field(0.1, description="share of stamps with a line around the text (0 to 1)")
+    box: Share = Field(0.1, description="share of stamps with a filled box behind the text (0 to 1)")
+    outline: Share = Field(0.1, description="share of stamps whose letters have a contrasting edge (0 to 1)")
 
     @model_validator(mode="after")
     def _shares_fit(self) -> Self:

@@ -53,25 +53,28 @@ class ContainerSettings(Settings):
 
     container: Literal["auto", "files", "parquet", "webdataset"] = Field(
         "auto",
-        description="files, parquet (rows of encoded images), webdataset (tar shards); auto: what there is, "
-        "refused where it is more than one of these",
+        description="container of the inputs (files: image files, parquet: rows of encoded images, "
+        "webdataset: tar "
+        "shards, auto: the one that is there; several are refused)",
     )
     column: str | None = Field(
         None,
-        description="column of a Parquet file with the images; null: the one whose values are images, "
-        "refused where several are",
+        description="Parquet column that contains the images (null: the one whose values are images; several "
+        "are refused)",
     )
     suffixes: tuple[str, ...] | None = Field(
         None,
         min_length=1,
-        description="suffixes of image files, in folders and tar shards, lower case, with dot; null: all "
-        "that can be read, and files without a suffix whose first bytes are an image's",
+        description="suffixes of image files, in folders and tar shards, lower case, with dot (null: all "
+        "that "
+        "can be read, and files without a suffix whose first bytes are an image's)",
     )
     max_unfolded_gb: float = Field(
         4.0,
         gt=0,
-        description="most gigabytes that the rows of a Parquet row group may become; it is refused if that "
-        "is also more than 100 times its bytes in the file",
+        description="gigabytes in memory above which a Parquet row group is refused, if they are also "
+        "more than "
+        "100 times its bytes in the file",
     )
 
 

@@ -47,7 +47,9 @@ _Row = tuple[Sequence[str], float]  # values of the labels, and value of a serie
 class MetricsSettings(ServerSettings):
     """Settings of the metrics."""
 
-    max_streams: int = Field(2000, ge=1, le=100_000, description="streams that are shown; more are refused")
+    max_streams: int = Field(
+        2000, ge=1, le=100_000, description="largest number of streams that are exported; more are refused"
+    )
 
 
 @dataclass(frozen=True, slots=True)

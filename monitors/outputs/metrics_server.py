@@ -25,17 +25,20 @@ from monitors.outputs.site import CLIENT_TIMEOUT_S, Certificates, Site, answer_o
 class ServerSettings(Settings):
     """Settings of the metrics endpoint."""
 
-    host: str = Field("127.0.0.1", description="IP address to serve on; beyond loopback needs client_ca")
-    port: int = Field(9750, ge=0, le=65535, description="0: a free one")
+    host: str = Field("127.0.0.1", description="IP address to serve on (beyond loopback client_ca is needed)")
+    port: int = Field(9750, ge=0, le=65535, description="port of /metrics (0 picks a free one)")
     names: tuple[str, ...] = Field(
         (),
         max_length=100,
-        description="further names by which it is reached, say through a proxy; any name with client_ca",
+        description="further host names that are answered, such as that of a proxy (with client_ca: any "
+        "name)",
     )
-    certfile: Location | None = Field(None, description="PEM: the server's certificate; null: plain HTTP")
-    keyfile: Location | None = Field(None, description="PEM: the key of certfile")
+    certfile: Location | None = Field(
+        None, description="PEM file of the server's certificate (null: plain HTTP)"
+    )
+    keyfile: Location | None = Field(None, description="PEM file of the key of certfile")
     client_ca: Location | None = Field(
-        None, description="PEM: only clients with a certificate of this authority are answered"
+        None, description="PEM file of the authority whose clients are answered (null: any client)"
     )
 
     @field_validator("host")
