@@ -49,6 +49,7 @@ def test_json_has_the_baselines_among_the_metrics_and_can_be_read_again(tmp_path
         "sample",
         "seconds",
         "set_aside",
+        "not_read",
         "epochs",
     ]
     assert values["metrics"] == {"l1": 0.123456, "epoch": 3, "baselines": {"mean": {"l1": 0.5}}}

@@ -27,7 +27,7 @@ def test_the_outcome_says_what_the_workers_said_of_how_they_run(
     write_photos(tmp_path / "in", 2)
     this = bulk("embed", f"input={tmp_path / 'in'}", f"bundle={bundle_of('autoencoder')}")["this_pass"]
     assert this.keys() == {
-        *("images", "changed", "retried", "gone", "notes"),
+        *("images", "changed", "retried", "gone", "not_read", "notes"),
         *("images_per_second", "mb_per_second", "start_seconds"),
     }
     assert any("fp32" in line or "bf16" in line for line in this["notes"]), this["notes"]
