@@ -16,10 +16,7 @@ from genray.images.image_file import FilePixels, guarded, upright
 from genray.images.limits import ReadLimits
 from genray.images.pixels import Pixels
 from genray.io.bad_input import BadImage
-from genray.io.kinds import READ_SUFFIXES
 from genray.io.store import Store
-
-SUFFIXES = READ_SUFFIXES
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _DEFAULT_LIMITS = ReadLimits()
