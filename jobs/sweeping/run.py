@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 from genray.errors import Interrupted, SettingsError, TrainingError
 from genray.interrupts import stop_on_signals
 from genray.progress import Display
-from genray.settings.base import Location, Settings, flatten
+from genray.settings.base import Location, Settings, flatten, nested
 from genray.targets import Demand, Resources
 from genray.text import aligned
 from jobs.runs.formatting import metric_direction
@@ -62,6 +62,15 @@ class TrialsSettings(Settings):
         ge=0,
         description=("GPUs of each trial, also a fraction of one (null: 1 where the target trains on a GPU)"),
     )
+
+    @field_validator("settings", "space")
+    @classmethod
+    def _nest_dotted_keys(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """`loop.ema: ...` is the setting ema of the group loop, here as on the command line."""
+        try:
+            return nested(flatten(values))
+        except (AttributeError, TypeError):
+            raise ValueError("a key is given both as a group and as a value") from None
 
     @field_validator("gpus_per_trial")
     @classmethod

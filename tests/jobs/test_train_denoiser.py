@@ -127,7 +127,7 @@ def test_large_held_out_images_are_kept_as_their_middle_alone(tmp_path: Path) ->
 
 def test_images_that_are_mostly_smaller_than_the_patch_are_told_what_would_fit(tmp_path: Path) -> None:
     write_images(tmp_path / "digits", 8, size=(28, 28))
-    with pytest.raises(DataError, match="images of 28 pixels hold no patch of 64") as caught:
+    with pytest.raises(DataError, match="images of 28 pixels are too small for patches of 64") as caught:
         TrainDenoiser(settings(f"data.path={tmp_path / 'digits'}")).open(lambda text: None)
     assert (caught.value.where, caught.value.hint) == ("data.patch", "set data.patch=28")
 
