@@ -184,7 +184,7 @@ def recorded(state: Path) -> list[tuple[str, str, float]]:
     return [(alarm, change, round(time, 3)) for alarm, change, time in rows]
 
 
-def wait_for(happened: Callable[[], bool], seconds: float = 20) -> None:
+def wait_for(happened: Callable[[], bool], seconds: float = 60) -> None:
     """Ask again and again, where nothing tells."""
     end = time.monotonic() + seconds
     while not happened():

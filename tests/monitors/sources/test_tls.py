@@ -132,7 +132,7 @@ def tls_source(kind: str, port: int, keys: Path, ca: str | None = "ca.pem", **mo
     """A source that reads from `port` by TLS."""
     where: dict[str, Any] = {"host": "127.0.0.1", "port": port, "tls": True}
     if kind == "websocket":
-        where = {"url": f"wss://127.0.0.1:{port}/?key=hidden", "token_env": "WARD_SECRET"}
+        where = {"url": f"wss://127.0.0.1:{port}/?ward=hidden", "token_env": "WARD_SECRET"}
     elif kind == "kafka":
         where = {"servers": f"127.0.0.1:{port}", "tls": True}
     elif kind == "mqtt":

@@ -125,7 +125,7 @@ def test_the_token_is_sent_but_never_logged(
 
     async def main() -> None:
         runner, port = await serve(refuse)
-        settings = WebSocketSettings(url=f"ws://127.0.0.1:{port}/?key=hidden", token_env="WARD_TOKEN")
+        settings = WebSocketSettings(url=f"ws://127.0.0.1:{port}/?ward=hidden", token_env="WARD_TOKEN")
         watcher = FeedWatcher(WebSocketSource.from_settings(settings))
         async with asyncio.TaskGroup() as group:
             feeding = group.create_task(watcher.feed.run())
