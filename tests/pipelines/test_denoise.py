@@ -119,7 +119,7 @@ def test_a_bundle_of_another_kind_is_refused_with_what_it_is_for(
 ) -> None:
     with pytest.raises(SettingsError) as caught:
         bulk("denoise", f"input={tmp_path / 'in'}", f"bundle={bundle_of('pix2pix')}")
-    assert "it is for translate" in str(caught.value)
+    assert "which is for translate" in str(caught.value)
     assert "train-denoiser" in str(caught.value)
 
 

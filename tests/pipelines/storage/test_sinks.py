@@ -198,7 +198,7 @@ def test_a_row_that_does_not_fit_the_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the table has no columns other"):
         table.add({"path": "a", "other": 1})
     table.add({"path": "a", "vector": np.zeros(4), "half": np.zeros(2)})
-    with pytest.raises(ValueError, match=r"vectors of \(4,\) numbers, the column has 3"):
+    with pytest.raises(ValueError, match=r"vectors have \(4,\) numbers, but the column has 3"):
         table.commit("00001-000000")
 
 
