@@ -89,15 +89,15 @@ class Preprocessing(_Stored):
     size: tuple[Side, Side] = Field(description="height and width that it was trained at, in pixels")
     multiple: Side | None = Field(
         None,
-        description="what height and width must divide by; restorers mirror other sizes until they do. "
-        "Bundles of earlier versions do not have it: `read_manifest` takes the network's",
+        description="number of pixels that height and width must be a multiple of; restorers mirror other "
+        "sizes up to it (null in bundles of earlier versions: `read_manifest` takes the network's)",
     )
-    fixed: bool = Field(False, description="whether it takes images of that size only")
+    fixed: bool = Field(False, description="true if the network takes images of `size` only")
     fit: Literal["crop", "stretch"] | None = Field(
-        None, description="how an image was made to have that size"
+        None, description="way that an image was brought to `size` (crop or stretch)"
     )
     direction: Literal["AtoB", "BtoA"] | None = Field(
-        None, description="which half of a pair is the input: AtoB or BtoA"
+        None, description="direction of the translation (AtoB: A is the input; BtoA: B is)"
     )
 
 
@@ -128,10 +128,10 @@ class Manifest(BaseModel):
     """All of `bundle.json`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, serialize_by_alias=True)
-    format: Literal[1] = Field(description="FORMAT of the genray that wrote it")
-    kind: Name = Field(description="what made it, such as pix2pix")
+    format: Literal[1] = Field(description="version of the format")
+    kind: Name = Field(description="kind of model, such as pix2pix")
     network: Name = Field(description="name of the network, see genray/models/registry.py")
-    arguments: dict[str, Any] = Field(description="what the network is built from")
+    arguments: dict[str, Any] = Field(description="arguments that the network is built from")
     stored: Annotated[
         Annotated[Preprocessing, Tag(_IMAGES)] | Annotated[BeatPreprocessing, Tag(_BEATS)],
         Discriminator(_kind_of_input),

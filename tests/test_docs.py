@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from genray.cli.main import main
 from genray.settings.load import load
 from genray.targets import find_target
+from monitors.sources.message import decode
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -46,10 +48,16 @@ def test_a_shown_make_target_exists(line: str) -> None:
     assert re.search(rf"^{line.split()[1]}:", (ROOT / "Makefile").read_text(), re.M)
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_shown_python_runs(document: Path) -> None:
-    for block in re.findall(r"```python\n(.*?)```", document.read_text(), re.S):
-        exec(block, {})
+def test_the_shown_sender_makes_a_message_that_the_monitor_reads() -> None:
+    blocks = [
+        block for doc in DOCUMENTS for block in re.findall(r"```python\n(.*?)```", doc.read_text(), re.S)
+    ]
+    assert len(blocks) == 1, "each block of Python has a test of its own"
+    names: dict[str, Any] = {}
+    exec(blocks[0], names)
+    chunk = decode(names["message"])
+    assert (chunk.stream, chunk.rate, chunk.leads) == ("bed-7", 250.0, ("II",))
+    assert chunk.samples.tobytes() == names["one_second"].tobytes()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

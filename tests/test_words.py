@@ -14,7 +14,9 @@ from click.testing import CliRunner
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from genray.bundle import ImageSpec, Manifest, Preprocessing
 from genray.cli.main import main
+from genray.ecg.beats import BeatPreprocessing
 from genray.settings.schema import group_classes, is_union
 from genray.targets import Target, all_targets
 
@@ -233,3 +235,11 @@ def test_a_plain_text_passes() -> None:
     text = "port of the live page (0 picks a free one)"
     field = FieldInfo(annotation=int | None, description=text)  # type: ignore[arg-type]
     assert list(wrong_setting("page.port", field)) == []
+
+
+@pytest.mark.parametrize("model", [Manifest, Preprocessing, ImageSpec, BeatPreprocessing])
+def test_keys_of_a_bundle_are_described_plainly(model: type[BaseModel]) -> None:
+    described = {key: field.description for key, field in model.model_fields.items() if field.description}
+    assert described or model is ImageSpec
+    wrong = {key: list(fragments(text)) for key, text in described.items()}
+    assert not {key: problems for key, problems in wrong.items() if problems}
