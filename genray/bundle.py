@@ -60,6 +60,9 @@ Level = Annotated[float, Field(ge=-1e6, le=1e6)]
 Error = Annotated[float, Field(ge=-1e-6)]  # 1 - SSIM of equal images is not always quite 0
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
+Quality = Literal["better-than-trivial", "worse-than-trivial"]
+"""Whether a model is better than predictors that do nothing; as good as one counts as worse."""
+
 
 class _Stored(BaseModel):
     """A part of `bundle.json`. A key that it does not have would be one that is not followed: refused."""
@@ -137,6 +140,11 @@ class Manifest(BaseModel):
         Discriminator(_kind_of_input),
     ] = Field(alias="preprocessing")
     metrics: dict[str, Any]
+    quality: Quality | None = Field(
+        None, description="comparison with predictors that do nothing (null: it was not compared)"
+    )
+    verdict: str = Field("", max_length=2000, description="the comparison in words")
+    behind: tuple[Name, ...] = Field((), description="methods, such as pca, that were better")
     calibration: Calibration = Field(default_factory=Calibration)
     seed: int = Field(ge=0, lt=2**63)
     data: dict[str, Any] = Field(description="fingerprint and counts of the training data")
@@ -209,6 +217,9 @@ def save_bundle(
     data: Mapping[str, Any],
     calibration: Mapping[str, Any] | None = None,
     samples: Sequence[Path] = (),
+    quality: Quality | None = None,
+    verdict: str = "",
+    behind: Sequence[str] = (),
 ) -> Path:
     """Write a bundle to the folder `path`: in a folder beside it, which then takes its name.
 
@@ -218,6 +229,7 @@ def save_bundle(
         kind: what made it, such as pix2pix.
         preprocessing: without `multiple`, which is the network's.
         samples: pictures to take along.
+        quality, verdict, behind: comparison with trivial predictors and with methods, see `Manifest`.
 
     Raises:
         BundleMismatch: a value that `read_manifest` would refuse.
@@ -240,6 +252,9 @@ def save_bundle(
                 arguments=dict(spec.arguments),
                 preprocessing=preprocessing,
                 metrics=dict(metrics),
+                quality=quality,
+                verdict=verdict,
+                behind=tuple(behind),
                 calibration=cast(Calibration, dict(calibration or {})),
                 seed=seed,
                 data=dict(data),

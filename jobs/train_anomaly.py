@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +20,12 @@ from genray.report.pictures import draw_reconstructions
 from genray.settings.base import Settings
 from jobs.recipes.autoencoding import Autoencoding, AutoencodingSettings, Model
 from jobs.recipes.latent_space import latent_pictures, spread_indices
+from jobs.recipes.threshold import Interval, deviations_interval, few_samples_warning, quantile_interval
 from jobs.runs.samples import RunPicture
 from jobs.training.recipe import Conclusion, EvaluationContext, Part, SampleScores
 from jobs.training.target import Training
 
+_FEW_IMAGES = 20
 _NORMAL = ("good", "normal", "ok")  # usual names of the class of normal images
 
 
@@ -75,6 +77,8 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
     settings_class = TrainAnomalySettings
     headline = ("auroc", "average_precision", "sensitivity", "specificity", "threshold", "above_threshold")
     kind = "anomaly"
+    compared_by = ("auroc", "mse")
+    trivial: ClassVar[Mapping[str, str]] = {"guessing": "guessing", **Autoencoding.trivial}
 
     _normal: NDArray[np.int64]
     """Classes of normal images, after the images are selected."""
@@ -132,7 +136,8 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
         normal_scores = scores
         if context.part != "val":
             normal_scores = self.validate(replace(context, part="val"), WorkerShare())
-        calibration = self._calibration(self._errors(normal_scores))
+        normal_errors = self._errors(normal_scores)
+        calibration = self._calibration(normal_errors)
         threshold = calibration["threshold"]
         errors = self._errors(scores)
         is_anomaly = self._is_anomaly(context.part)
@@ -160,7 +165,12 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
             )
         pictures += self._example_pictures(context, errors, is_normal, threshold)
         pictures += self._latent_pictures(context, is_anomaly)
-        return Conclusion(metrics=metrics, calibration=calibration, pictures=pictures)
+        return Conclusion(
+            metrics=metrics,
+            calibration=calibration,
+            pictures=pictures,
+            warnings=self._warnings(normal_errors, is_anomaly),
+        )
 
     def _latent_pictures(
         self, context: EvaluationContext, is_anomaly: NDArray[np.bool_] | None
@@ -201,16 +211,42 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
             threshold = float(np.quantile(errors, detector.quantile, method="higher"))
         else:
             threshold = float(errors.mean() + detector.deviations * errors.std())
+        if not (np.isfinite(threshold) and threshold > 0):
+            raise DataError(
+                f"the threshold is {threshold:g}, from errors of {errors.min():g} to {errors.max():g}",
+                where="detector",
+                hint="the threshold must be above 0: check that the normal images are not all of one colour",
+            )
         points = (0.5, 0.9, 0.95, 0.99, 1.0)
         return {
             **detector.model_dump(mode="json"),
             "method": detector.threshold,
             "threshold": threshold,
+            "threshold_interval": self._threshold_interval(errors).as_json(),
             "normal_images": len(errors),
             "mean": float(errors.mean()),
             "std": float(errors.std()),
             "quantiles": {f"{point:g}": float(np.quantile(errors, point)) for point in points},
         }
+
+    def _threshold_interval(self, errors: NDArray[np.float64]) -> Interval:
+        detector = self.settings.detector
+        if detector.threshold == "quantile":
+            return quantile_interval(errors, detector.quantile)
+        return deviations_interval(errors, detector.deviations)
+
+    def _warnings(
+        self, normal_errors: NDArray[np.float64], is_anomaly: NDArray[np.bool_] | None
+    ) -> list[str]:
+        warnings = few_samples_warning(len(normal_errors), "images", self._threshold_interval(normal_errors))
+        if is_anomaly is not None and is_anomaly.any():
+            normal, anomalies = int((~is_anomaly).sum()), int(is_anomaly.sum())
+            if min(normal, anomalies) < _FEW_IMAGES:
+                warnings.append(
+                    f"auroc, sensitivity and specificity are from {normal} normal images and {anomalies} "
+                    "anomalies, too few to trust"
+                )
+        return warnings
 
     def _example_pictures(
         self,
@@ -239,8 +275,8 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
         return pictures
 
     def baselines(self) -> dict[str, dict[str, float]]:
-        """Return the metrics of principal components: their error of normal images, and their rates on
-        anomalies."""
+        """Return the metrics of the baselines of `Autoencoding` (their error of normal images, and their
+        rates on anomalies) and of guessing."""
         is_anomaly = self._is_anomaly(self.judging_part)
         results: dict[str, dict[str, float]] = {}
         for name, errors in self.baseline_errors().items():
@@ -248,6 +284,8 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
             results[name] = {"mse": float(normal.mean())}
             if is_anomaly is not None and is_anomaly.any():
                 results[name] |= _rates(is_anomaly, errors)
+        if is_anomaly is not None and is_anomaly.any():
+            results["guessing"] = {"auroc": 0.5, "average_precision": float(is_anomaly.mean())}
         return results
 
 

@@ -3,9 +3,9 @@ DnCNN)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -13,14 +13,14 @@ from pydantic import Field, model_validator
 
 from genray.datasets.image_set import Patch
 from genray.images.corruptions import NoiseSettings, corrupt, corrupt_held_out
-from genray.settings.base import Settings
 from jobs.recipes.images import Variant
 from jobs.recipes.restoring import DamagedImages, Restoring, RestoringSettings
 from jobs.training.recipe import Part, TensorBatch
+from jobs.training.settings import EvalSettings
 from jobs.training.target import Training
 
 
-class DenoiserEvalSettings(Settings):
+class DenoiserEvalSettings(EvalSettings):
     """Settings of the evaluation."""
 
     noise: NoiseSettings | None = Field(
@@ -74,6 +74,8 @@ class TrainDenoiser(Restoring[TrainDenoiserSettings]):
     metric = "mse"
     headline = ("psnr", "psnr_before", "ssim", "seconds_per_megapixel")
     kind = "denoiser"
+    damage = "noisy"
+    trivial: ClassVar[Mapping[str, str]] = {damage: "leaving the images unchanged"}
 
     def variant(self) -> Variant:
         return Variant(Patch(self.settings.data.patch, self.settings.data.flips))
@@ -89,21 +91,10 @@ class TrainDenoiser(Restoring[TrainDenoiserSettings]):
 
     def baselines(self) -> dict[str, dict[str, float]]:
         """Return PSNR and SSIM of the noisy images, and of BM3D's results, on the judging images."""
-        from genray.images.metrics import image_metrics
-
-        results: dict[str, list[dict[str, torch.Tensor]]] = {"noisy": []}
-        part = self.judging_part
-        for index, (image,) in enumerate(self.held_out[part].samples):
-            batch = [self.place(image[None], torch.device("cpu"))]
-            images = self.judged_images(part, [index], batch)
-            results["noisy"].append(image_metrics(images.damaged.clamp(0, 1), images.clean))
-            if "bm3d" in self.settings.eval.baselines:
-                restored = self._bm3d(images.damaged)
-                results.setdefault("bm3d", []).append(image_metrics(restored, images.clean))
-        return {
-            name: {key: float(np.mean([float(r[key][0]) for r in rows])) for key in ("psnr", "ssim")}
-            for name, rows in results.items()
-        }
+        results = super().baselines()
+        if "bm3d" in self.settings.eval.baselines:
+            results["bm3d"] = self.mean_scores(lambda images: self._bm3d(images.damaged))
+        return results
 
     def _bm3d(self, noisy: torch.Tensor) -> torch.Tensor:
         from bm3d import bm3d, bm3d_rgb

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -159,6 +159,8 @@ class TrainDestamper(Restoring[TrainDestamperSettings]):
     metric = "l1"
     headline = ("psnr_inside", "psnr_inside_before", "psnr_outside", "psnr_outside_worst")
     kind = "destamper"
+    damage = "stamped"
+    trivial: ClassVar[Mapping[str, str]] = {damage: "leaving the images unchanged"}
 
     def variant(self) -> Variant:
         settings = self.settings

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from genray.models.layers import parameter_count
 from genray.models.registry import NetworkSpec
 from genray.report.pictures import BeatExample, draw_beats
 from jobs.recipes.beats import (
+    MEAN_BEAT,
     BeatEvalSettings,
     BeatGallery,
     BeatLossSettings,
@@ -32,7 +33,12 @@ from jobs.recipes.beats import (
     rate,
 )
 from jobs.recipes.cross_fitting import CrossFit, first_component, folds_of
-from jobs.recipes.threshold import ThresholdSettings, calibration_of
+from jobs.recipes.threshold import (
+    ThresholdSettings,
+    calibration_of,
+    few_samples_warning,
+    threshold_interval,
+)
 from jobs.training.follow_up import FollowUp
 from jobs.training.optimizer import AdamSettings, OptimizerSettings
 from jobs.training.recipe import (
@@ -81,6 +87,8 @@ class TrainEcg(Recipe[TrainEcgSettings]):
     sample = "beat"
     name = "autoencoder"
     averaged = (name,)
+    compared_by = ("auc", "mse")
+    trivial: ClassVar[Mapping[str, str]] = {MEAN_BEAT: "the mean normal beat", "guessing": "guessing"}
 
     _set: BeatSet
     """The beats. This attribute and the following ones are set by `open`."""
@@ -239,7 +247,7 @@ class TrainEcg(Recipe[TrainEcgSettings]):
         detector = Detector("genray", errors, calibration["threshold"])
         plain = self._plain_detectors(context.part)
         abnormal = self._abnormal(context.part)
-        self._baselines = {other.name: rate(other, abnormal) for other in plain}
+        self._baselines = self._rate_baselines(plain, abnormal)
         labels = self._parts[context.part].labels
         classes = self._set.classes
         gallery = BeatGallery(
@@ -257,7 +265,25 @@ class TrainEcg(Recipe[TrainEcgSettings]):
             calibration={"error": kind, **calibration},
             pictures=gallery.pictures(),
             tables=tables,
+            warnings=few_samples_warning(
+                len(normal_errors), "beats", threshold_interval(normal_errors, self.settings.threshold)
+            ),
         )
+
+    def _rate_baselines(
+        self, detectors: Sequence[Detector], abnormal: NDArray[np.bool_] | None
+    ) -> dict[str, dict[str, float]]:
+        """Return the rates of the plain detectors and of guessing; of the mean beat also its MSE of the
+        normal beats."""
+        rates = {detector.name: rate(detector, abnormal) for detector in detectors}
+        mean_beat = next(detector for detector in detectors if detector.name == MEAN_BEAT)
+        normal = mean_beat.errors if abnormal is None else mean_beat.errors[~abnormal]
+        if len(normal):
+            rates[MEAN_BEAT]["mse"] = float(normal.mean())
+        if "auc" in rates[MEAN_BEAT]:
+            assert abnormal is not None
+            rates["guessing"] = {"auc": 0.5, "average_precision": float(abnormal.mean())}
+        return rates
 
     def _validate_held_out(self, context: EvaluationContext) -> list[SampleScores]:
         return self.validate(replace(context, part="val"), WorkerShare())
@@ -313,7 +339,8 @@ class TrainEcg(Recipe[TrainEcgSettings]):
         return draw_beats(drawn, preprocessing.window, unit)
 
     def baselines(self) -> dict[str, dict[str, float]]:
-        """Return the metrics of the plain detectors, each at its own threshold."""
+        """Return the metrics of the plain detectors, each at its own threshold, and of guessing; after
+        `conclude`."""
         return self._baselines
 
     def bundle_spec(self) -> BundleSpec:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Self
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -49,6 +50,7 @@ from jobs.training.recipe import (
 from jobs.training.settings import TrainSettings
 from jobs.training.target import Training
 
+_MEAN_PAIRS = 500  # streamed training pairs that the mean target is made of
 _VALIDATION_PIXELS = 8 * 256 * 256  # pixels in a batch: enough to fill a GPU, few enough for a laptop
 
 
@@ -93,6 +95,12 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
     settings_class = TrainPix2PixSettings
     metric = "l1"
     averaged = ("generator",)
+    compared_by = ("l1",)
+    trivial: ClassVar[Mapping[str, str]] = {
+        "input": "copying the input",
+        "constant": "one constant colour",
+        "mean_image": "the mean training target",
+    }
     progress_losses = ("gen_gan_loss", "gen_l1_loss", "disc_loss")
 
     _source: PairSource
@@ -240,16 +248,31 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
         return grid(rows, [f"{title}input", "generated", "target"])
 
     def baselines(self) -> dict[str, dict[str, float]]:
-        """Return L1 of the best constant colour (the median of the held-out targets) and of the mean training
-        target, on the held-out pairs, with values from 0 to 1."""
+        """Return L1 of the best constant colour (the median of the held-out targets), of the mean training
+        target, and of the input where it has the target's channels, on the held-out pairs, with values from 0
+        to 1."""
         targets = [target for _, target in self._held_out]
-        results = {"constant": {"l1": _l1(targets, _median_colour(targets))}}
-        if self._training is not None:
-            mean = np.zeros(targets[0].shape)
-            for _, target in self._training:
-                mean += crop_middle(target, self.settings.data.size) / len(self._training)
-            results["mean_image"] = {"l1": _l1(targets, mean)}
+        training = self._sample_training_targets()
+        mean = np.zeros(targets[0].shape)
+        for target in training:
+            mean += crop_middle(target, self.settings.data.size) / len(training)
+        results = {
+            "constant": {"l1": _l1(targets, [_median_colour(targets)] * len(targets))},
+            "mean_image": {"l1": _l1(targets, [mean] * len(targets))},
+        }
+        if self.settings.data.input_channels == self.settings.data.target_channels:
+            results["input"] = {"l1": _l1(targets, [pair[0].astype(np.int64) for pair in self._held_out])}
         return results
+
+    def _sample_training_targets(self) -> Sequence[Pixels]:
+        """Return the training targets; of streamed pairs some of a fixed random order."""
+        if self._training is not None:
+            return [target for _, target in self._training]
+        order = np.random.default_rng(self.settings.seed).permutation(len(self._source))[:_MEAN_PAIRS]
+        some = replace(
+            self._source, inputs=self._source.inputs.take(order), targets=self._source.targets.take(order)
+        )
+        return [target for _, target in load_all(some, lambda bad: None)[1]]
 
     def bundle_spec(self) -> BundleSpec:
         data = self.settings.data
@@ -280,8 +303,9 @@ def _median_colour(images: Sequence[Pixels]) -> NDArray[np.int64]:
     return median
 
 
-def _l1(targets: Sequence[Pixels], guess: NDArray[Any]) -> float:
-    return float(np.mean([np.abs(target - guess).mean() for target in targets]) / 255.0)
+def _l1(targets: Sequence[Pixels], guesses: Sequence[NDArray[Any]]) -> float:
+    pairs = zip(targets, guesses, strict=True)
+    return float(np.mean([np.abs(target - guess).mean() for target, guess in pairs]) / 255.0)
 
 
 TARGET = Training(Pix2Pix)

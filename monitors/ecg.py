@@ -55,7 +55,14 @@ class EcgTarget:
         _check_port("metrics", settings.metrics.host, settings.metrics.port)
         if settings.page.port is not None:
             _check_port("page", settings.page.host, settings.page.port)
-        return PreparedEcg(settings, target, key, f"{bundle.path}: {bundle.manifest.kind}")
+        manifest = bundle.manifest
+        return PreparedEcg(
+            settings,
+            target,
+            key,
+            f"{bundle.path}: {manifest.kind}",
+            manifest.verdict if manifest.quality == "worse-than-trivial" else "",
+        )
 
 
 @dataclass(frozen=True)
@@ -65,17 +72,20 @@ class PreparedEcg:
     Attributes:
         key: key for pseudonyms.
         bundle: path and kind of the bundle, for a person.
+        warning: verdict on a model that is no better than a trivial detector; "" for any other.
     """
 
     settings: EcgSettings
     target: str
     key: bytes
     bundle: str
+    warning: str = ""
 
     @property
     def lines(self) -> Sequence[str]:
         """Lines about the run, for a person."""
-        return [DISCLAIMER, f"source: {self.settings.source.kind}", f"bundle: {self.bundle}"]
+        lines = [DISCLAIMER, f"source: {self.settings.source.kind}", f"bundle: {self.bundle}"]
+        return lines + ([f"warning: the model was {self.warning}"] if self.warning else [])
 
     @property
     def folder(self) -> Path:

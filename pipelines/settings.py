@@ -120,7 +120,16 @@ class BulkSettings(Settings):
     report: ReportSettings = Field(ReportSettings(), description="the report at the end")
 
 
-_MAY_CHANGE = ("work.", "report.", "retry", "overwrite", "output", "read.max_", "read.suffixes")
+_MAY_CHANGE = (
+    "work.",
+    "report.",
+    "retry",
+    "overwrite",
+    "allow_worse",
+    "output",
+    "read.max_",
+    "read.suffixes",
+)
 
 
 def may_change(key: str) -> bool:

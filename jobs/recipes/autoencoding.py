@@ -3,8 +3,8 @@ predictors of images."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,6 @@ from genray.models.losses import ReconstructionSettings, reconstruction_loss
 from genray.models.numpy_dense import NumpyAdam, NumpySettings
 from genray.models.registry import NetworkSpec
 from genray.models.vae import VAESettings, VariationalAutoencoder, kl_divergence, kl_weight
-from genray.settings.base import Settings
 from jobs.recipes.images import UNIT, ImageRecipe, ImageTrainSettings
 from jobs.training.recipe import (
     EvaluationContext,
@@ -31,6 +30,7 @@ from jobs.training.recipe import (
     TensorBatch,
     Updater,
 )
+from jobs.training.settings import EvalSettings
 
 Model = Annotated[
     DenseSettings | ConvSettings | ImprovedSettings | VAESettings | NumpySettings,
@@ -38,14 +38,14 @@ Model = Annotated[
 ]
 
 
-class EvalSettings(Settings):
+class AutoencodingEvalSettings(EvalSettings):
     """Settings of the evaluation."""
 
     baselines: tuple[Literal["pca", "mean"], ...] = Field(
         ("pca",),
         description=(
-            "simple methods to compare with (pca: principal components, as many as the code has "
-            "numbers; mean: the mean image)"
+            "methods to compare with (pca: principal components, as many as the code has numbers; the "
+            "mean training image, mean, is always compared with)"
         ),
     )
     projection: Literal["tsne", "none"] = Field(
@@ -59,7 +59,9 @@ class AutoencodingSettings(ImageTrainSettings):
 
     model: Model = Field(DenseSettings(), description="network architecture; each kind has its own settings")
     loss: ReconstructionSettings = Field(ReconstructionSettings(), description="loss that training minimises")
-    eval: EvalSettings = Field(EvalSettings(), description="evaluation of the final weights")
+    eval: AutoencodingEvalSettings = Field(
+        AutoencodingEvalSettings(), description="evaluation of the final weights"
+    )
 
     @model_validator(mode="after")
     def _model_can_be_trained(self) -> Self:
@@ -79,6 +81,11 @@ class Autoencoding(ImageRecipe[A]):
     name = "autoencoder"
     averaged = (name,)
     kind = "autoencoder"
+    compared_by: ClassVar[Sequence[str]] = ("mse",)
+    trivial: ClassVar[Mapping[str, str]] = {
+        "mean": "the mean training image",
+        "constant": "one constant colour",
+    }
 
     @property
     def metric(self) -> str:
@@ -183,7 +190,8 @@ class Autoencoding(ImageRecipe[A]):
         )
 
     def baselines(self) -> dict[str, dict[str, float]]:
-        """Return the MSE of principal components and of the mean image on the judging samples."""
+        """Return the MSE of the mean training image, of one constant colour, and of principal components, on
+        the judging samples."""
         return {name: {"mse": float(errors.mean())} for name, errors in self.baseline_errors().items()}
 
     def baseline_errors(self) -> dict[str, NDArray[np.float64]]:
@@ -191,12 +199,12 @@ class Autoencoding(ImageRecipe[A]):
         judged = [sample[0] for sample in self.held_out[self.judging_part].samples]
         # At most a gigabyte of floats: more training images change the components little.
         training = self.sample_training_images(max(2, 2**28 // int(np.prod(self.shape))))
-        errors: dict[str, NDArray[np.float64]] = {}
-        for name in self.settings.eval.baselines:
-            if name == "pca":
-                errors[name] = pca_errors(training, judged, self.settings.model.latent)
-            else:
-                errors[name] = mean_image_errors(training, judged)
+        errors = {
+            "mean": mean_image_errors(training, judged),
+            "constant": constant_errors(training, judged),
+        }
+        if "pca" in self.settings.eval.baselines:
+            errors["pca"] = pca_errors(training, judged, self.settings.model.latent)
         return errors
 
     def as_vae(self, networks: Networks) -> VariationalAutoencoder | None:
@@ -236,6 +244,13 @@ def mean_image_errors(training: Sequence[Pixels], judged: Sequence[Pixels]) -> N
     """Return the mean squared error of each judged image against the mean training image, (N,)."""
     mean = sum(image.astype(np.float64) for image in training) / len(training)
     return np.array([np.square((image - mean) / 255.0).mean() for image in judged])
+
+
+def constant_errors(training: Sequence[Pixels], judged: Sequence[Pixels]) -> NDArray[np.float64]:
+    """Return the mean squared error of each judged image against the mean colour of the training images,
+    (N,)."""
+    colour = sum(image.mean(axis=(0, 1)) for image in training) / len(training)
+    return np.array([np.square((image - colour) / 255.0).mean() for image in judged])
 
 
 def _matrix(images: Sequence[Pixels]) -> NDArray[np.float32]:

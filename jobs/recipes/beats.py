@@ -16,6 +16,7 @@ from genray.report.charts import draw_distributions, draw_rates
 from genray.settings.base import Settings
 from jobs.recipes.threshold import ThresholdSettings, threshold_of
 from jobs.runs.samples import RunPicture, RunTable
+from jobs.training.settings import EvalSettings
 
 BeatArray = NDArray[np.float32]
 """(N, samples)."""
@@ -25,6 +26,9 @@ BeatLabels = NDArray[np.bool_]
 
 ErrorFunction = Callable[[BeatArray, BeatArray], NDArray[np.float64]]
 """From normal beats to fit to, and beats to judge, to an error of each of the latter, (N,)."""
+
+MEAN_BEAT = "mean-beat"
+"""Name of the trivial detector: the distance from the mean normal beat."""
 
 _BEATS_AT_ONCE = 4096
 
@@ -71,14 +75,14 @@ class Detector:
     threshold: float
 
 
-class BeatEvalSettings(Settings):
+class BeatEvalSettings(EvalSettings):
     """Settings of the evaluation."""
 
     baselines: tuple[Literal["pca", "1-nn"], ...] = Field(
         ("pca", "1-nn"),
         description=(
-            "simple detectors to compare with (pca: principal components, 8 and as many as a "
-            "code has numbers; 1-nn: distance to the nearest normal beat)"
+            "detectors to compare with, beside the mean normal beat (pca: principal components, "
+            "8 and as many as a code has numbers; 1-nn: distance to the nearest normal beat)"
         ),
     )
     references: int = Field(2000, ge=1, description="largest number of normal beats that 1-nn compares with")
@@ -94,7 +98,7 @@ def plain_detectors(
     folds: Sequence[NDArray[np.int64]],
     judged: BeatArray,
 ) -> list[Detector]:
-    """Return plain detectors, fitted to `normal`, with their errors of `judged`.
+    """Return plain detectors, the mean beat first, fitted to `normal`, with their errors of `judged`.
 
     Args:
         settings: choice of the detectors.
@@ -105,9 +109,9 @@ def plain_detectors(
         folds: indices of `normal`; the errors of each fold, after a fit to the others, make the threshold.
         judged: the beats to judge.
     """
-    functions: dict[str, ErrorFunction] = {}
+    functions: dict[str, ErrorFunction] = {MEAN_BEAT: principal_components(0)}
     if "pca" in settings.baselines:
-        functions = {f"pca-{k}": principal_components(k) for k in dict.fromkeys((latent, 8))}
+        functions |= {f"pca-{k}": principal_components(k) for k in dict.fromkeys((latent, 8))}
     if "1-nn" in settings.baselines:
         functions["1-nn"] = nearest_neighbour(settings.references, seed)
     detectors = []
@@ -126,7 +130,7 @@ def principal_components(components: int) -> ErrorFunction:
         mean = normal.mean(axis=0)
         from_mean = (normal - mean).astype(np.float64)
         values, vectors = np.linalg.eigh(from_mean.T @ from_mean)
-        kept = vectors[:, np.argsort(-values)[:components]]
+        kept = vectors[:, np.argsort(-values)[:components]]  # none with 0: distance from the mean
         parts = []
         for start in range(0, len(judged), _BEATS_AT_ONCE):
             centred = judged[start : start + _BEATS_AT_ONCE] - mean

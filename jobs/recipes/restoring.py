@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Self, TypeVar
+from typing import Annotated, ClassVar, Self, TypeVar
 
 import numpy as np
 import torch
@@ -107,6 +107,9 @@ class Restoring(ImageRecipe[R]):
     name = "restorer"
     averaged = (name,)
     any_size = True
+    compared_by = ("psnr",)
+    damage: ClassVar[str]
+    """Adjective of the damaged images, such as noisy, the name of their baseline."""
 
     @abstractmethod
     def training_images(self, batch: TensorBatch) -> DamagedImages:
@@ -236,8 +239,20 @@ class Restoring(ImageRecipe[R]):
         }
 
     def baselines(self) -> dict[str, dict[str, float]]:
-        """Return none: the damaged image is scored beside the restored one."""
-        return {}
+        """Return PSNR in dB and SSIM of the damaged images, on the judging images."""
+        return {self.damage: self.mean_scores(lambda images: images.damaged.clamp(0, 1))}
+
+    def mean_scores(self, restore: Callable[[DamagedImages], torch.Tensor]) -> dict[str, float]:
+        """Return the mean PSNR in dB and SSIM of a method on the judging images, one image at a time."""
+        from genray.images.metrics import image_metrics
+
+        part = self.judging_part
+        rows = []
+        for index, sample in enumerate(self.held_out[part].samples):
+            batch = [self.place(image[None], torch.device("cpu")) for image in sample]
+            images = self.judged_images(part, [index], batch)
+            rows.append(image_metrics(restore(images), images.clean))
+        return {key: float(np.mean([float(row[key][0]) for row in rows])) for key in ("psnr", "ssim")}
 
 
 def _caption(metrics: Mapping[str, float], suffix: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -11,6 +12,7 @@ from pydantic import Field, model_validator
 from genray.errors import DataError
 from genray.settings.base import Settings
 
+_FEW_SAMPLES = 20
 _FEWEST_PEAKS = 10  # fewest errors that a tail is fitted to
 
 
@@ -84,6 +86,70 @@ def threshold_of(errors: NDArray[np.float64], settings: ThresholdSettings) -> fl
     return float(np.quantile(errors, settings.quantile, method="higher"))
 
 
+def threshold_interval(errors: NDArray[np.float64], settings: ThresholdSettings) -> Interval:
+    """Return the 95 % confidence interval of `threshold_of`; a quantile by a fitted tail gets that of the
+    plain quantile."""
+    if settings.kind == "deviations":
+        return deviations_interval(errors, settings.deviations)
+    return quantile_interval(errors, settings.quantile)
+
+
+def quantile_interval(errors: NDArray[np.float64], quantile: float) -> Interval:
+    """Return the 95 % confidence interval of a quantile, from order statistics: free of assumptions on the
+    distribution (Hahn & Meeker 1991, "Statistical Intervals", section 5.2).
+
+    Args:
+        errors: errors of normal samples, (N,).
+        quantile: between 0 and 1.
+    """
+    from scipy.stats import binom
+
+    ordered = np.sort(errors)
+    low = int(binom.ppf(0.025, len(errors), quantile)) - 1
+    high = int(binom.ppf(0.975, len(errors), quantile))
+    return Interval(
+        float(ordered[low]) if low >= 0 else None, float(ordered[high]) if high < len(errors) else None
+    )
+
+
+def deviations_interval(errors: NDArray[np.float64], deviations: float) -> Interval:
+    """Return the 95 % confidence interval of mean + k standard deviations of normally distributed errors,
+    (N,), by the large-sample variance of that sum; unbounded for fewer than two errors."""
+    count = len(errors)
+    if count < 2:
+        return Interval(None, None)
+    threshold = float(errors.mean() + deviations * errors.std())
+    half = 1.96 * float(errors.std(ddof=1)) * (1 / count + deviations**2 / (2 * (count - 1))) ** 0.5
+    return Interval(threshold - half, threshold + half)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A 95 % confidence interval; None: unbounded on that side."""
+
+    low: float | None
+    high: float | None
+
+    def __str__(self) -> str:
+        low, high = ("unbounded" if end is None else f"{end:.4g}" for end in (self.low, self.high))
+        return f"{low} to {high}"
+
+    def as_json(self) -> list[float | None]:
+        """Return plain JSON values."""
+        return [self.low, self.high]
+
+
+def few_samples_warning(count: int, samples: str, interval: Interval) -> list[str]:
+    """Return a warning if a threshold is from too few normal samples, of the name `samples`, to be
+    trusted."""
+    if count >= _FEW_SAMPLES:
+        return []
+    return [
+        f"the threshold is from {count} normal {samples}, too few to trust (95 % confidence interval "
+        f"{interval}); give at least {_FEW_SAMPLES}"
+    ]
+
+
 def calibration_of(errors: NDArray[np.float64], settings: ThresholdSettings, folds: int) -> dict[str, Any]:
     """Return the calibration of a bundle: the threshold, its method, and the distribution of normal errors.
 
@@ -110,6 +176,7 @@ def calibration_of(errors: NDArray[np.float64], settings: ThresholdSettings, fol
         )
     return {
         "threshold": threshold,
+        "threshold_interval": threshold_interval(errors, settings).as_json(),
         **settings.model_dump(mode="json", exclude={"cross_fit_most", "folds"}),
         "folds": folds,
         "beats": len(errors),

@@ -63,7 +63,9 @@ class RunContents:
         target: name of the target; "" if unknown.
         finished: whether the run has an outcome.
         metrics: metrics by name, with the `epoch` of the weights.
-        baselines: metrics of trivial predictors.
+        baselines: metrics of trivial predictors and other methods.
+        verdict: comparison with them in a line; "" if there is none.
+        warnings: what limits the trust in the results.
         judged_finally: whether the metrics are the bundle's.
         headline: the outcome's value of the metrics to show first, unchecked.
         sample: the outcome's name of a sample, unchecked.
@@ -85,6 +87,8 @@ class RunContents:
     finished: bool
     metrics: dict[str, float]
     baselines: dict[str, dict[str, float]]
+    verdict: str
+    warnings: list[str]
     judged_finally: bool
     headline: Any
     sample: Any
@@ -193,6 +197,8 @@ def read_contents(run: Run, *, max_text: int = _MAX_TEXT) -> RunContents:
         finished="epochs" in outcome,
         metrics=metrics.values,
         baselines=metrics.baselines,
+        verdict=short_text(outcome.get("verdict", "")),
+        warnings=[short_text(warning) for warning in _list(outcome.get("warnings"))],
         judged_finally=metrics.final,
         headline=outcome.get("headline"),
         sample=outcome.get("sample", "image"),
@@ -284,6 +290,10 @@ class _Folder:
 
     def _leave_out(self, path: Path, why: str) -> None:
         self.notes.append(f"{path.name} was left out: {why}")
+
+
+def _list(value: Any) -> list[Any]:
+    return value[:_MAX_TABLES] if isinstance(value, list) else []
 
 
 def _metrics(outcome: Row, history: Sequence[Row]) -> RunMetrics:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from genray.text import duration
+from jobs.runs.verdict import Verdict
 
 _OUTPUTS = {
     "report": "report.html",
@@ -27,25 +28,44 @@ def output_rows(folder: Path) -> Iterator[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class FinalMetrics:
-    """Metrics of the bundle's weights, and of trivial predictors.
+    """Metrics of the bundle's weights, and of trivial predictors and other methods.
 
     Attributes:
         values: metrics by name, and `epoch`, the epoch of the weights.
-        baselines: metrics of each trivial predictor.
+        baselines: metrics of each trivial predictor and method.
+        verdict: comparison of the two; None: there was nothing to compare with.
+        warnings: what limits the trust in the results.
     """
 
     values: Mapping[str, float]
     baselines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    verdict: Verdict | None = None
+    warnings: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """Return one mapping for the bundle and the outcome, with the baselines in it by name."""
+        """Return one mapping of the metrics for the bundle and the outcome, with the baselines in it by
+        name."""
         return {**self.values, "baselines": {name: dict(values) for name, values in self.baselines.items()}}
 
+    @property
+    def quality_json(self) -> dict[str, Any]:
+        """The verdict and the warnings, for the outcome."""
+        verdict = self.verdict
+        return {
+            "quality": verdict.quality if verdict else None,
+            "verdict": verdict.text if verdict else "",
+            "behind": list(verdict.behind) if verdict else [],
+            "warnings": list(self.warnings),
+        }
+
     @classmethod
-    def from_json(cls, metrics: Mapping[str, Any]) -> Self:
-        """Return the metrics that `as_json` wrote."""
-        values = dict(metrics)
-        return cls(baselines=values.pop("baselines", {}), values=values)
+    def from_json(cls, outcome: Mapping[str, Any]) -> Self:
+        """Return the metrics, the verdict and the warnings of an outcome's plain values."""
+        values = dict(outcome.get("metrics", {}))
+        baselines = values.pop("baselines", {})
+        quality = outcome.get("quality")
+        verdict = Verdict(quality, outcome["verdict"], tuple(outcome["behind"])) if quality else None
+        return cls(values, baselines, verdict, tuple(outcome.get("warnings", ())))
 
 
 @dataclass(frozen=True)
@@ -86,6 +106,7 @@ class TrainingOutcome:
             "run": self.run,
             "bundle": self.bundle,
             "metrics": self.metrics.as_json(),
+            **self.metrics.quality_json,
             "headline": list(self.headline),
             "sample": self.sample,
             "seconds": self.seconds,
@@ -95,11 +116,16 @@ class TrainingOutcome:
         }
 
     def rows(self) -> Iterator[tuple[str, str]]:
-        """Return names and values for the terminal: metrics beside those of trivial predictors, and paths."""
+        """Return names and values for the terminal: metrics beside those of the baselines,
+        the verdict, and paths."""
         if self.metrics.values:
             yield "metrics", _metrics_text(self.metrics.values)
         for name, values in self.metrics.baselines.items():
             yield f"  {name}", _metrics_text(values)
+        if self.metrics.verdict is not None:
+            yield "verdict", self.metrics.verdict.text
+        for warning in self.metrics.warnings:
+            yield "warning", warning
         folder = Path(self.run)
         if self.not_read:
             yield "not read", self.not_read
@@ -122,7 +148,7 @@ class TrainingOutcome:
             name=folder.name,
             run=str(folder),
             bundle=str(folder / "bundle"),
-            metrics=FinalMetrics.from_json(values.get("metrics", {})),
+            metrics=FinalMetrics.from_json(values),
             headline=list(values.get("headline", ())),
             sample=str(values.get("sample", "image")),
             seconds=values.get("seconds", 0.0),

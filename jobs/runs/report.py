@@ -30,6 +30,10 @@ def write_report(run: Run, output: Path | None = None) -> Path:
     contents = read_contents(run)
     page = Page(run.name, contents.subtitle)
     _add_headlines(page, contents)
+    if contents.verdict:
+        page.paragraph(f"Verdict: {contents.verdict}.")
+    for warning in contents.warnings:
+        page.paragraph(f"Warning: {warning}.")
     for note in contents.notes:
         page.paragraph(f"Note: {note}.")
     _add_metrics(page, contents)

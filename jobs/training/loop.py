@@ -388,15 +388,17 @@ class Loop:
         networks = self.state.evaluated_networks()
         conclusion = self._evaluator.conclude(networks, self._judging, scores.samples, self._settings.samples)
         files = write_pictures(self._run, conclusion.pictures, conclusion.tables)
-        metrics = FinalMetrics(
-            {**scores.means, "epoch": epoch, **conclusion.metrics}, self._recipe.baselines()
-        )
+        values = {**scores.means, "epoch": epoch, **conclusion.metrics}
+        baselines = self._recipe.baselines()
+        verdict = self._recipe.verdict(values, baselines)
+        metrics = FinalMetrics(values, baselines, verdict, tuple(conclusion.warnings))
         self._recipe.save_bundle(
             self._run.bundle,
             networks,
             metrics=metrics.as_json(),
             samples=files,
             calibration=conclusion.calibration,
+            verdict=verdict,
         )
         return metrics
 

@@ -23,6 +23,7 @@ from genray.io.bad_input import BadInput
 from genray.io.file_types import FileCounts
 from genray.models.registry import NetworkSpec
 from jobs.runs.samples import RunPicture, RunTable
+from jobs.runs.verdict import Verdict, judge
 from jobs.training.follow_up import FollowUp
 from jobs.training.optimizer import OptimizerSettings
 from jobs.training.settings import TrainSettings
@@ -112,12 +113,14 @@ class DataSummary:
 
 @dataclass(frozen=True)
 class Conclusion:
-    """Pictures, tables, calibration and metrics of the final weights, beside the mean metrics."""
+    """Pictures, tables, calibration, metrics and warnings of the final weights, beside the mean metrics."""
 
     metrics: Mapping[str, float] = field(default_factory=dict)
     calibration: Mapping[str, Any] = field(default_factory=dict)
     pictures: Sequence[RunPicture] = ()
     tables: Sequence[RunTable] = ()
+    warnings: Sequence[str] = ()
+    """What limits the trust in the results, such as a threshold from few images."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +157,14 @@ class Recipe(ABC, Generic[S]):
     """Losses on the progress line; if empty, all."""
     averaged: ClassVar[Sequence[str]]
     """Networks that validation and the bundle use; each has an exponential moving average."""
+    compared_by: ClassVar[Sequence[str]]
+    """Metrics to compare with the baselines by; the first that the final metrics have counts."""
+    trivial: ClassVar[Mapping[str, str]]
+    """Names of the baselines that do nothing, with a phrase for each; see `judge`."""
+    advice: ClassVar[str] = (
+        "more epochs (loop.epochs), more training data, or another learning rate (optimizer.learning_rate)"
+    )
+    """What to try with a model that is no better than a trivial predictor."""
     channels_last_on_cpu: ClassVar[bool] = False
     """Whether these networks were measured faster in channels-last layout on a CPU (on a GPU all are)."""
 
@@ -242,7 +253,20 @@ class Recipe(ABC, Generic[S]):
 
     @abstractmethod
     def baselines(self) -> dict[str, dict[str, float]]:
-        """Return the metrics of trivial predictors on the judging samples, which training has to beat."""
+        """Return the metrics of trivial predictors, and of other methods, on the judging samples; called
+        after `conclude`."""
+
+    def verdict(
+        self, metrics: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]]
+    ) -> Verdict | None:
+        """Compare the final metrics with those of the baselines."""
+        return judge(
+            metrics,
+            baselines,
+            compared_by=self.compared_by,
+            trivial=self.trivial,
+            advice=self.advice,
+        )
 
     @abstractmethod
     def bundle_spec(self) -> BundleSpec:
@@ -256,6 +280,7 @@ class Recipe(ABC, Generic[S]):
         metrics: Mapping[str, Any],
         samples: Sequence[Path],
         calibration: Mapping[str, Any],
+        verdict: Verdict | None = None,
     ) -> None:
         """Write the bundle, with the pictures `samples`."""
         bundle = self.bundle_spec()
@@ -270,4 +295,7 @@ class Recipe(ABC, Generic[S]):
             data=self.summary.record,
             calibration=calibration,
             samples=samples,
+            quality=verdict.quality if verdict else None,
+            verdict=verdict.text if verdict else "",
+            behind=verdict.behind if verdict else (),
         )

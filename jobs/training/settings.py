@@ -88,6 +88,15 @@ class LoopSettings(Settings):
         return self
 
 
+class EvalSettings(Settings):
+    """Settings of the evaluation."""
+
+    require_better: bool = Field(
+        False,
+        description="end with exit code 1 if the model is no better than a predictor that does nothing",
+    )
+
+
 class TrainSettings(Settings):
     """Settings of every training target; its own class adds data, networks and losses."""
 
@@ -99,6 +108,7 @@ class TrainSettings(Settings):
         description="seed of the initial weights, the order, the jitter, the dropout and the split",
     )
     loop: LoopSettings = Field(LoopSettings(), description="the training loop")
+    eval: EvalSettings = Field(EvalSettings(), description="evaluation of the final weights")
     device: DeviceSettings = Field(DeviceSettings(), description="device, precision and memory layout")
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from genray.errors import DataError, GenrayError
+from genray.errors import DataError, GenrayError, TrainingError
 from genray.interrupts import stop_on_signals
 from genray.progress import Display
 from genray.settings.base import flatten
@@ -155,6 +155,7 @@ class PreparedTraining:
             is_finished = outcome is not None and outcome.epochs >= self._settings.loop.epochs
             if outcome is not None and is_finished and not change_judgement(changes):
                 display.note(f"the run {run.name} is finished already; give another --name for a new one")
+                self._check_better(outcome)
                 return outcome
             self._clear_leftovers()
             display.note(f"run: {run.folder}")
@@ -175,7 +176,18 @@ class PreparedTraining:
             )
             run.write_outcome(outcome)
             write_report(run)
+        self._check_better(outcome)
         return outcome
+
+    def _check_better(self, outcome: TrainingOutcome) -> None:
+        """Raise if a model is required that is better than doing nothing, and this one is not."""
+        verdict = outcome.metrics.verdict
+        if self._settings.eval.require_better and (verdict is None or verdict.is_worse):
+            raise TrainingError(
+                verdict.text if verdict else "the data has nothing to compare the model with",
+                where=f"run {outcome.name}",
+                hint=f"see {self.folder / 'report.html'}; the bundle was written all the same",
+            )
 
     def _clear_leftovers(self) -> None:
         """Delete the previous end of the run, and list the inputs that are set aside."""

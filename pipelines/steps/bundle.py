@@ -50,6 +50,9 @@ class BundleSettings(BulkSettings):
     """Settings of every target that uses a bundle."""
 
     bundle: Location = Field("runs/first/bundle", description="folder of the trained model's bundle")
+    allow_worse: bool = Field(
+        False, description="use a bundle that was no better than a predictor that does nothing"
+    )
     inference: InferenceSettings = Field(InferenceSettings(), description="engine and precision of the model")
 
 
@@ -89,8 +92,15 @@ class BundleStep(Step[B]):
                 where=f"bundle: {self.settings.bundle}",
                 hint=f"give a bundle made by {trainers}",
             )
+        if self.manifest.quality == "worse-than-trivial" and not self.settings.allow_worse:
+            raise SettingsError(
+                f"the model of the bundle is {self.manifest.verdict}",
+                where=f"bundle: {self.settings.bundle}",
+                hint="give a better bundle, or set allow_worse=true to use this one",
+            )
         origin = f"{self.manifest.network}, made {self.manifest.created}"
-        return [f"bundle: {kind}, {origin} ({self.settings.bundle})"]
+        lines = [f"bundle: {kind}, {origin} ({self.settings.bundle})"]
+        return lines + ([f"bundle: {self.manifest.verdict}"] if self.manifest.verdict else [])
 
     def identity(self) -> Mapping[str, Any]:
         """See `Step`."""

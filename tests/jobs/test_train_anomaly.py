@@ -34,6 +34,7 @@ def test_anomalies_have_larger_errors_than_normal_images(submit: Submit, parts: 
     assert metrics["average_precision"] > 0.95
     assert metrics["sensitivity"] > 0.8
     assert set(metrics["baselines"]["pca"]) == {"mse", "auroc", "average_precision"}
+    assert metrics["baselines"]["guessing"] == {"auroc": 0.5, "average_precision": 0.5}
     files = {file.name for file in (Path(outcome["run"]) / "samples").iterdir()}
     assert {"errors.png", "rates.png", "found.png"} <= files
 
@@ -47,6 +48,7 @@ def test_the_threshold_is_a_quantile_of_held_out_normal_errors(submit: Submit, p
     assert calibration["normal_images"] == 4
     assert calibration["quantiles"]["0.5"] <= calibration["threshold"] <= calibration["quantiles"]["0.9"]
     assert outcome["metrics"]["threshold"] == calibration["threshold"]
+    assert any("from 4 normal images, too few to trust" in warning for warning in outcome["warnings"])
 
 
 @pytest.mark.parametrize("error", ["mae", "ssim"])

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from genray.bundle import load_bundle
-from genray.errors import DataError, SettingsError
+from genray.errors import DataError, SettingsError, TrainingError
 from genray.settings.load import load
 from jobs.train_denoiser import TrainDenoiser, TrainDenoiserSettings
 from tests.conftest import write_images
@@ -63,6 +63,22 @@ def test_training_takes_noise_away(submit: Submit, photos: Path) -> None:
     metrics = outcome["metrics"]
     assert metrics["psnr"] > metrics["psnr_before"] + 4
     assert metrics["psnr_before"] == pytest.approx(metrics["baselines"]["noisy"]["psnr"], abs=1e-3)
+    assert outcome["quality"] == load_bundle(outcome["bundle"]).manifest.quality == "better-than-trivial"
+
+
+def test_a_model_that_harms_says_so_and_ends_with_an_error_if_that_is_asked_for(
+    submit: Submit, photos: Path
+) -> None:
+    # Almost no noise, and a network whose last layer is drawn: it can only do harm in so few steps.
+    more = (f"data.path={photos}", "model.kind=conv", *SMALL["conv"], *QUICK, "noise.sigma=0.01")
+    more += ("optimizer.learning_rate=0.5",)
+    outcome = submit("train-denoiser", "a", *more)
+    manifest = load_bundle(outcome["bundle"]).manifest
+    assert outcome["quality"] == manifest.quality == "worse-than-trivial"
+    assert outcome["verdict"].startswith("worse than leaving the images unchanged: psnr ")
+    assert outcome["verdict"] == manifest.verdict
+    with pytest.raises(TrainingError, match="worse than leaving the images unchanged"):
+        submit("train-denoiser", "a", *more, "eval.require_better=true")
 
 
 def test_it_learns_four_images_by_heart(submit: Submit, tmp_path: Path) -> None:

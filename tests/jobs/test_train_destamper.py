@@ -41,6 +41,8 @@ def test_training_restores_what_lies_under_the_stamp_and_leaves_the_rest(
     metrics = outcome["metrics"]
     assert metrics["psnr_inside"] > metrics["psnr_inside_before"] + 5
     assert metrics["psnr_outside"] > 30
+    assert metrics["baselines"]["stamped"]["psnr"] == pytest.approx(metrics["psnr_before"], abs=1e-3)
+    assert outcome["quality"] == "better-than-trivial"
     assert load_bundle(outcome["bundle"]).manifest.kind == "destamper"
 
 

@@ -103,7 +103,7 @@ def test_abnormal_beats_are_found_beside_what_plain_detectors_find(done: dict[st
     assert metrics["auc"] == metrics["average_precision"] == 1
     assert metrics["sensitivity"] == 1
     assert metrics["specificity"] >= 0.6
-    assert set(metrics["baselines"]) == {"pca-4", "pca-8", "1-nn"}
+    assert set(metrics["baselines"]) == {"mean-beat", "guessing", "pca-4", "pca-8", "1-nn"}
     assert metrics["baselines"]["1-nn"]["auc"] == 1
     files = {file.name for file in (folder / "samples").iterdir()}
     assert {"validation.png", "errors.png", "rates.png", "beats.png", "tables.json"} <= files

@@ -106,6 +106,21 @@ def test_baselines_are_what_their_names_say(settings: Callable[..., Any], tmp_pa
     baselines = recipe.baselines()
     assert baselines["constant"]["l1"] == pytest.approx((0 + 0 + 30) / 3 / 255)
     assert baselines["mean_image"]["l1"] == pytest.approx((50 + 50 + 20) / 3 / 255)
+    assert baselines["input"]["l1"] == 0, "both halves are the same"
+    verdict = recipe.verdict({"l1": 0.001}, baselines)
+    assert verdict is not None
+    assert verdict.is_worse
+    assert verdict.text.startswith("worse than copying the input: l1 0.001 against 0; what to try: ")
+
+
+def test_the_mean_target_of_streamed_pairs_is_known_too(settings: Callable[..., Any]) -> None:
+    in_memory, streamed = (Pix2Pix(settings(f"data.loader={loader}")) for loader in ("memory", "stream"))
+    for recipe in (in_memory, streamed):
+        recipe.open(lambda text: None)
+    assert streamed.baselines() == {
+        name: {metric: pytest.approx(value) for metric, value in values.items()}
+        for name, values in in_memory.baselines().items()
+    }
 
 
 @pytest.mark.parametrize("adversarial", ["bce", "least-squares"])

@@ -50,6 +50,20 @@ def test_it_is_a_target_among_others(beat_bundle: Path, patients: Path, tmp_path
     assert "not for the care of patients" in done.stderr
 
 
+def test_a_model_that_is_worse_than_a_trivial_detector_is_said_before_anything_starts(
+    beat_bundle: Path, patients: Path, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(beat_bundle, bundle)
+    manifest = json.loads((bundle / "bundle.json").read_text())
+    verdict = "worse than guessing: auc 0.4 against 0.5"
+    judged = manifest | {"quality": "worse-than-trivial", "verdict": verdict}
+    (bundle / "bundle.json").write_text(json.dumps(judged))
+    dry = genray("submit", "ecg", "--dry-run", *given(sets(bundle, tmp_path / "state", *replay(patients))))
+    assert dry.exit_code == 0
+    assert f"warning: the model was {verdict}" in dry.stderr
+
+
 def test_seconds_end_a_source_that_never_does(beat_bundle: Path, tmp_path: Path) -> None:
     values = given(sets(beat_bundle, tmp_path / "state", "source.kind=demo", "source.speed=10"))
     done = genray("monitor", "ecg", "--seconds", "2", "--json", *values)

@@ -1,3 +1,6 @@
+import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +10,7 @@ import torch
 from PIL import Image
 
 from genray.bundle import load_bundle
-from genray.errors import SettingsError
+from genray.errors import RunError, SettingsError
 from genray.images.tensors import to_network, to_pixels
 from tests.pipelines.conftest import Bulk, photo, rows_of
 
@@ -123,11 +126,24 @@ def test_a_bundle_of_another_kind_is_refused_with_what_it_is_for(
     assert "train-denoiser" in str(caught.value)
 
 
+def test_a_bundle_that_is_worse_than_doing_nothing_is_refused_unless_it_is_allowed(
+    bulk: Bulk, bundle_of: Bundles, tmp_path: Path
+) -> None:
+    save(tmp_path / "in" / "a.png", photo(np.random.default_rng(6), 64, 64, noise=20))
+    bundle = tmp_path / "bundle"
+    shutil.copytree(bundle_of("denoiser"), bundle)
+    manifest = json.loads((bundle / "bundle.json").read_text())
+    verdict = "worse than leaving the images unchanged: psnr 21.6 dB against 34.2; what to try: more epochs"
+    judged = manifest | {"quality": "worse-than-trivial", "verdict": verdict}
+    (bundle / "bundle.json").write_text(json.dumps(judged))
+    sets = (f"input={tmp_path / 'in'}", f"bundle={bundle}")
+    with pytest.raises(SettingsError, match=re.escape(verdict)) as caught:
+        bulk("denoise", *sets)
+    assert "allow_worse=true" in str(caught.value)
+    assert bulk("denoise", *sets, "allow_worse=true")["done"] == 1
+
+
 def test_another_bundle_in_the_same_output_is_noticed(bulk: Bulk, bundle_of: Bundles, tmp_path: Path) -> None:
-    import shutil
-
-    from genray.errors import RunError
-
     save(tmp_path / "in" / "a.png", photo(np.random.default_rng(6), 64, 64, noise=20))
     bundle = tmp_path / "bundle"
     shutil.copytree(bundle_of("denoiser"), bundle)

@@ -65,7 +65,7 @@ def test_each_detector_gets_a_threshold_from_beats_that_it_did_not_learn() -> No
         folds=folds,
         judged=judged,
     )
-    assert [detector.name for detector in detectors] == ["pca-4", "pca-8", "1-nn"]
+    assert [detector.name for detector in detectors] == ["mean-beat", "pca-4", "pca-8", "1-nn"]
     for detector in detectors:
         above = detector.errors > detector.threshold
         assert above[20:].all(), detector.name

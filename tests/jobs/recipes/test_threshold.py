@@ -3,7 +3,15 @@ import pytest
 from pydantic import ValidationError
 
 from genray.errors import DataError
-from jobs.recipes.threshold import ThresholdSettings, calibration_of, threshold_of
+from jobs.recipes.threshold import (
+    Interval,
+    ThresholdSettings,
+    calibration_of,
+    deviations_interval,
+    few_samples_warning,
+    quantile_interval,
+    threshold_of,
+)
 
 ERRORS = np.random.default_rng(0).exponential(2.0, 20_000)
 
@@ -59,3 +67,30 @@ def test_no_threshold_is_refused() -> None:
         calibration_of(np.zeros(50), ThresholdSettings(), 5)
     with pytest.raises(DataError, match="the threshold is -"):
         calibration_of(ERRORS, ThresholdSettings(kind="deviations", deviations=-9), 5)
+
+
+@pytest.mark.parametrize("quantile", [0.5, 0.9])
+def test_the_interval_of_a_quantile_contains_it_in_95_of_100_samples(quantile: float) -> None:
+    rng = np.random.default_rng(1)
+    true = -2.0 * np.log(1 - quantile)  # of the exponential distribution
+    intervals = [quantile_interval(rng.exponential(2.0, 200), quantile) for _ in range(400)]
+    hits = [(i.low or 0.0) <= true <= (np.inf if i.high is None else i.high) for i in intervals]
+    assert 0.92 <= np.mean(hits) <= 0.99
+
+
+def test_the_interval_of_deviations_contains_the_threshold_in_95_of_100_samples() -> None:
+    rng = np.random.default_rng(2)
+    intervals = [deviations_interval(rng.normal(5.0, 1.0, 200), 3.0) for _ in range(400)]
+    hits = [i.low <= 8.0 <= i.high for i in intervals if i.low is not None and i.high is not None]
+    assert len(hits) == 400
+    assert 0.91 <= np.mean(hits) <= 0.99
+
+
+def test_few_errors_leave_the_threshold_unbounded_and_are_warned_of() -> None:
+    interval = quantile_interval(np.array([0.1, 0.2]), 0.95)
+    assert interval.high is None
+    (warning,) = few_samples_warning(2, "images", interval)
+    assert warning.startswith("the threshold is from 2 normal images, too few to trust")
+    assert "unbounded" in warning
+    assert few_samples_warning(20, "images", Interval(0.1, 0.2)) == []
+    assert deviations_interval(np.array([0.1]), 3.0) == Interval(None, None)

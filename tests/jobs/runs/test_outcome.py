@@ -2,6 +2,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from jobs.runs.outcome import FinalMetrics, TrainingOutcome
+from jobs.runs.verdict import Verdict
 
 
 def outcome_in(folder: Path) -> TrainingOutcome:
@@ -10,7 +11,12 @@ def outcome_in(folder: Path) -> TrainingOutcome:
         name=folder.name,
         run=str(folder),
         bundle=str(folder / "bundle"),
-        metrics=FinalMetrics({"l1": 0.123456, "epoch": 3}, {"mean": {"l1": 0.5}}),
+        metrics=FinalMetrics(
+            {"l1": 0.123456, "epoch": 3},
+            {"mean": {"l1": 0.5}},
+            Verdict("better-than-trivial", "better than the mean: l1 0.1235 against 0.5", ("pca",)),
+            ("the threshold is from 2 images",),
+        ),
         headline=["l1"],
         sample="image",
         seconds=62.0,
@@ -24,6 +30,8 @@ def test_the_terminal_shows_metrics_baselines_and_the_files_that_are_there(tmp_p
     assert list(outcome_in(tmp_path).rows()) == [
         ("metrics", "l1 0.1235  epoch 3"),
         ("  mean", "l1 0.5"),
+        ("verdict", "better than the mean: l1 0.1235 against 0.5"),
+        ("warning", "the threshold is from 2 images"),
         ("set aside", f"2 broken inputs, listed in {tmp_path / 'set_aside.jsonl'}"),
         ("bundle", str(tmp_path / "bundle")),
         ("report", str(tmp_path / "report.html")),
@@ -45,6 +53,10 @@ def test_json_has_the_baselines_among_the_metrics_and_can_be_read_again(tmp_path
         "run",
         "bundle",
         "metrics",
+        "quality",
+        "verdict",
+        "behind",
+        "warnings",
         "headline",
         "sample",
         "seconds",

@@ -30,7 +30,8 @@ def test_a_training_can_be_reported(train: Callable[..., Any], run_of: Callable[
     assert "train-pix2pix, 1 epoch," in page.text
     assert len(page.pictures) == 2, "the curves and the samples"
     assert all(is_drawn(picture) for picture in page.pictures)
-    assert ["metric", "this run", "constant", "mean_image"] in page.rows
+    assert ["metric", "this run", "constant", "mean_image", "input"] in page.rows
+    assert "Verdict: worse than one constant colour: l1 " in page.text
     assert ["loop.accumulate", "2", "1"] in page.rows, "a setting beside its default"
     assert ["loss.l1", "100"] in page.rows, "all settings"
     assert any(row[:1] == ["torch"] for row in page.rows)
