@@ -1,7 +1,7 @@
-"""Images for training: files in, uint8 arrays of as many channels as are asked for out.
+"""Images for training: decode files to uint8 arrays with a given number of channels.
 
-A thin layer on the one reader, `genray/images/formats.py`. What cannot be used is a `BadImage` with a short
-reason.
+A thin layer over the reader of all formats, `genray/images/formats.py`. A file that cannot be used raises
+`BadImage` with its reason.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _DEFAULT_LIMITS = ReadLimits()
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What the header of an image says of it: its size, after EXIF turns, and whether it has no colour."""
+    """Header of an image: size in pixels after turning by EXIF, and whether it is gray."""
 
     width: int
     height: int
@@ -35,29 +35,31 @@ def read_image(store: Store, path: str, *, channels: int, limits: ReadLimits) ->
     """Read and decode an image file, see `decode`.
 
     Raises:
-        BadImage: it cannot be read or decoded, or is beyond `limits`.
+        BadImage: the file cannot be read or decoded, or exceeds `limits`.
     """
     return decode(_read(store, path, limits), channels=channels, limits=limits)
 
 
 def read_header(store: Store, path: str, limits: ReadLimits = _DEFAULT_LIMITS) -> ImageHeader:
-    """Read the header of an image file; of some kinds it lies at the end.
+    """Read the header of an image file.
+
+    Reads the whole file: some formats store their header at the end.
 
     Raises:
-        BadImage: it cannot be read, or is beyond `limits`.
+        BadImage: the file cannot be read, or exceeds `limits`.
     """
     return decode_header(_read(store, path, limits), limits)
 
 
 def decode_header(data: bytes, limits: ReadLimits = _DEFAULT_LIMITS) -> ImageHeader:
-    """The header of an image, before any pixel is decoded.
+    """Return the header of an image, without decoding pixels.
 
     Args:
         data: the whole file.
-        limits: what to refuse.
+        limits: limits above which the file is refused.
 
     Raises:
-        BadImage: with its reason.
+        BadImage: the file cannot be read, or exceeds `limits`.
     """
     file = inspect_file(data, limits)
     width, height = file.upright_size
@@ -67,27 +69,27 @@ def decode_header(data: bytes, limits: ReadLimits = _DEFAULT_LIMITS) -> ImageHea
 def decode(data: bytes, *, channels: int, limits: ReadLimits) -> Pixels:
     """Decode the bytes of an image file to (H, W, channels) uint8.
 
-    Upright by its EXIF orientation; 16-bit values are scaled, not clipped; palettes, CMYK and gray are
-    converted; transparency is laid over white unless 4 channels are asked for.
+    The image is turned by its EXIF orientation. 16-bit values are scaled, not clipped. Palettes, CMYK and
+    gray are converted. Transparent pixels are blended with white unless `channels` is 4.
 
     Args:
         data: the whole file.
         channels: 1 (gray), 3 (RGB) or 4 (RGBA).
-        limits: what to refuse before it is decoded.
+        limits: limits above which the file is refused, before it is decoded.
 
     Raises:
-        BadImage: with its reason.
+        BadImage: the file cannot be decoded, or exceeds `limits`.
     """
     file = inspect_file(data, limits)
-    # The brightness that a JPEG stores is its gray; of one that is turned it is made of its colours, as it
-    # was from the first: what is trained on stays the same.
+    # The stored luma of a JPEG is its gray image. A JPEG that is turned is converted from RGB instead, as in
+    # the first version, so that the training data of existing runs stay the same.
     gray = channels == 1 and file.orientation == 1
     pixels = decode_file(data, file, gray=gray)
     return guarded(lambda: _to_channels(_eight_bits(upright(pixels, file.orientation)), channels))
 
 
 def to_channels(image: Pixels, channels: int) -> Pixels:
-    """(H, W, C) -> (H, W, channels), by Pillow's rules of conversion."""
+    """Convert (H, W, C) to (H, W, channels) by Pillow's rules."""
     image = np.ascontiguousarray(image)
     if image.shape[-1] == channels:
         return image
@@ -100,7 +102,7 @@ def _read(store: Store, path: str, limits: ReadLimits) -> bytes:
     except OSError as error:
         raise BadImage("unreadable", error.strerror or str(error)) from error
     if len(data) > limits.max_bytes:
-        raise BadImage("too-large", f"more than {limits.max_bytes} bytes")
+        raise BadImage("too-large", f"more than {limits.max_bytes} bytes, the limit (max_bytes)")
     return data
 
 
@@ -111,7 +113,7 @@ def _eight_bits(pixels: FilePixels) -> Pixels:
 
 
 def _to_channels(image: Pixels, channels: int) -> Pixels:
-    """The same as `to_channels`, but transparency is laid over white."""
+    """Convert like `to_channels`, but blend transparent pixels with white."""
     if channels == 4 or image.shape[-1] in (1, 3):
         return to_channels(image, channels)
     picture = _picture(image).convert("RGBA")

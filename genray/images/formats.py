@@ -1,7 +1,7 @@
-"""The one reader of image files: what a file says before it is decoded, and its pixels as they are stored.
+"""The one reader of image files, for training and bulk: headers before decoding, and pixels as stored.
 
-Training and bulk read through it. A file is what its first bytes say; whatever error a decoder raises, at
-whatever part of the file, becomes a `BadImage`. Damage beside the pixels never costs them.
+The format is found by the first bytes. Every error of a decoder becomes a `BadImage`. Damage outside the
+pixels does not prevent reading them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from genray.images.limits import ReadLimits
 from genray.images.png import decode_png, inspect_png
 from genray.images.tiff import Tag, TagDirectory, encode_block, without_orientation
 from genray.io.bad_input import BadImage
-from genray.io.kinds import HEAD_BYTES, kind_of_bytes
+from genray.io.kinds import HEAD_BYTES, READ_TITLES, kind_of_bytes
 
 _MAX_CHUNKS = 100_000
 _MAX_PAGES = 10_000
@@ -36,15 +36,19 @@ _TIFF_PALETTE = 3
 _TIFF_CMYK = 5
 _TIFF_JPEGS = (6, 7)  # compressions
 _MAX_TILE = 2**26  # pixels
-_BMP_PROFILE = b"DEBM"  # as the colour space, if one is embedded
+_BMP_PROFILE = b"DEBM"  # the colour space of a BMP with an embedded profile
 
 
 def inspect_file(data: bytes, limits: ReadLimits) -> ImageFile:
-    """What a file says of itself, without a look at its pixels.
+    """Read the header of a file, without decoding its pixels.
+
+    Args:
+        data: the whole file.
+        limits: what to refuse.
 
     Raises:
-        BadImage: `empty`, `unknown-format`, `truncated`, `unsupported`; `too-large` or `too-much-work` to be
-            decoded within `limits`.
+        BadImage: `empty`, `unknown-format`, `truncated` or `unsupported`; `too-large` or `too-much-work` if
+            decoding would exceed `limits`.
     """
     return guarded(lambda: _inspect(data, limits))
 
@@ -52,13 +56,16 @@ def inspect_file(data: bytes, limits: ReadLimits) -> ImageFile:
 def decode_file(
     data: bytes, file: ImageFile, *, notes: list[str] | None = None, gray: bool = False
 ) -> FilePixels:
-    """(H, W, C), with alpha last, as stored: not upright.
+    """Decode the pixels of a file, as stored: not yet turned upright.
 
     Args:
         data: the whole file.
-        file: what `inspect_file` says of it.
-        notes: takes what was odd in it.
-        gray: of a JPEG, decode its brightness alone: C is 1 then.
+        file: its header, from `inspect_file`.
+        notes: receives what is odd in the file (None: nowhere).
+        gray: decode only the brightness of a JPEG: C is then 1.
+
+    Returns:
+        (H, W, C) uint8 or uint16, with alpha as the last channel.
 
     Raises:
         BadImage: `truncated`, `unsupported`, `too-large`.
@@ -72,7 +79,8 @@ def decode_file(
         width, height = file.size
         if pixels.shape[:2] != (height, width):
             raise BadImage(
-                "truncated", f"{pixels.shape[1]}x{pixels.shape[0]} pixels, its header says {width}x{height}"
+                "truncated",
+                f"it has {pixels.shape[1]}x{pixels.shape[0]} pixels, but its header says {width}x{height}",
             )
         return pixels.reshape(height, width, -1)
 
@@ -82,12 +90,12 @@ def decode_file(
 def _inspect(data: bytes, limits: ReadLimits) -> ImageFile:
     limits.check_bytes(len(data))
     if not data:
-        raise BadImage("empty", "0 bytes")
+        raise BadImage("empty", "the file has 0 bytes")
     kind = kind_of_bytes(data[:HEAD_BYTES])
     if kind is None:
-        raise BadImage("unknown-format", f"begins with {data[:8]!r}")
+        raise BadImage("unknown-format", f"no image format begins with the bytes {data[:8]!r}")
     if kind.name not in _INSPECTORS:
-        raise BadImage("unsupported", f"{kind.title} is not read")
+        raise BadImage("unsupported", f"{kind.title} files are not read: convert them to {READ_TITLES}")
     file = _INSPECTORS[kind.name](data, limits)
     if min(file.size) < 1:
         raise BadImage("truncated", f"{file.size[0]}x{file.size[1]} pixels: the header is damaged")
@@ -142,10 +150,10 @@ def _inspect_webp(data: bytes, limits: ReadLimits) -> ImageFile:
 
 
 def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """The kind, start and length of each chunk of a WebP file (RIFF) that is there wholly.
+    """Yield the kind, start and length of each complete chunk of a WebP file (RIFF).
 
     Raises:
-        ValueError, struct.error: damaged, or it ends before its pixels do.
+        ValueError, struct.error: the file is damaged, or ends before its pixels do.
     """
     at = 12
     end = _webp_end(data)
@@ -157,7 +165,7 @@ def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         if at + 8 + length > len(data):
             if has_pixels and kind in _BESIDE_WEBP_PIXELS:
                 return
-            raise ValueError(f"ends within {kind!r}")
+            raise ValueError(f"the file ends within its chunk {kind!r}")
         yield kind, at + 8, length
         has_pixels |= kind in (b"VP8 ", b"VP8L")
         at += 8 + length + length % 2
@@ -170,11 +178,11 @@ def _webp_end(data: bytes) -> int:
 
 
 def _decode_webp(data: bytes, file: ImageFile) -> FilePixels:
-    if _webp_end(data) > len(data):  # libwebp would refuse it
+    if _webp_end(data) > len(data):  # libwebp would refuse the file
         kept = b""
         for kind, at, length in _webp_chunks(data):
             body = data[at : at + length]
-            if kind == b"VP8X":  # without the bits that promise EXIF and XMP
+            if kind == b"VP8X":  # without the bits that announce EXIF and XMP
                 body = bytes([body[0] & ~12]) + body[1:]
             if kind not in _BESIDE_WEBP_PIXELS:
                 kept += data[at - 8 : at] + body + bytes(length % 2)
@@ -186,7 +194,7 @@ def _inspect_tiff(data: bytes, limits: ReadLimits) -> ImageFile:
     tags = TagDirectory.parse(data)
     pages = _count_pages(tags)
     if pages > 1:
-        raise BadImage("unsupported", f"a TIFF of {pages} pages")
+        raise BadImage("unsupported", f"a TIFF of {pages} pages: split it into one file for each page")
     size = (tags.number(Tag.WIDTH), tags.number(Tag.HEIGHT))
     bits = tags.numbers(Tag.BITS, (1,))
     meaning = tags.number(Tag.PHOTOMETRIC)
@@ -199,15 +207,20 @@ def _inspect_tiff(data: bytes, limits: ReadLimits) -> ImageFile:
         or extra not in (0, 1)
         or (extra and tags.number(Tag.EXTRA_SAMPLES, 2) not in (1, 2))
     ):
-        raise BadImage("unsupported", f"a TIFF of kind {meaning}, bits {bits}, {extra} further channels")
+        raise BadImage(
+            "unsupported",
+            f"a TIFF of photometric interpretation {meaning}, {bits} bits, {extra} extra channels",
+        )
     if (extra and meaning >= _TIFF_PALETTE) or (
         meaning == _TIFF_CMYK and tags.number(Tag.COMPRESSION, 1) in _TIFF_JPEGS
     ):
-        raise BadImage("unsupported", f"a TIFF of kind {meaning} with alpha, or of CMYK in JPEG")
+        raise BadImage(
+            "unsupported", "a TIFF of palette, CMYK or YCbCr with alpha, or of CMYK compressed as JPEG"
+        )
     limits.check_pixels(*size)
     parts = _check_tiff_parts(tags)
     if tags.number(Tag.COMPRESSION, 1) in _TIFF_JPEGS:
-        # Each part is a JPEG, with at least one scan of its share of the pixels.
+        # Each strip or tile is a JPEG of its own, with at least one scan of its pixels.
         scans = data.count(b"\xff\xda")
         limits.check_scans(max(1, scans - parts + 1), size[0] * size[1])
     notes = []
@@ -234,7 +247,7 @@ def _inspect_tiff(data: bytes, limits: ReadLimits) -> ImageFile:
 
 
 def _count_pages(tags: TagDirectory) -> int:
-    """The images of a TIFF that are not smaller copies of another."""
+    """Count the images of a TIFF, without those marked as smaller copies of another."""
     pages = 1
     seen = {0}
     at = tags.next_directory()
@@ -250,7 +263,7 @@ def _count_pages(tags: TagDirectory) -> int:
 
 
 def _are_usual_samples(tags: TagDirectory, meaning: int, bits: tuple[int, ...]) -> bool:
-    """Whether all samples are unsigned integers, of as many bits as are read of such pixels."""
+    """Return whether all samples are unsigned integers of a bit depth that is read for these colours."""
     depths: tuple[int, ...] = (8,)
     if meaning in (0, 1):
         depths = (1, 2, 4, 8, 16)
@@ -260,14 +273,19 @@ def _are_usual_samples(tags: TagDirectory, meaning: int, bits: tuple[int, ...]) 
 
 
 def _check_tiff_parts(tags: TagDirectory) -> int:
-    """The number of strips or tiles; an error if they lie beyond the end, or could not be held."""
+    """Return the number of strips or tiles.
+
+    Raises:
+        ValueError: one of them lies beyond the end of the file.
+        BadImage: `too-large`, if a tile is.
+    """
     tiled = Tag.TILE_OFFSETS in tags
     offsets = tags.numbers(Tag.TILE_OFFSETS if tiled else Tag.STRIP_OFFSETS)
     lengths = tags.numbers(Tag.TILE_BYTES if tiled else Tag.STRIP_BYTES)
     if any(at + length > len(tags.data) for at, length in zip(offsets, lengths, strict=True)):
-        raise ValueError("it ends before its pixels do")
+        raise ValueError("the file ends before its pixels do")
     if tags.number(Tag.TILE_WIDTH, 1) * tags.number(Tag.TILE_HEIGHT, 1) > _MAX_TILE:
-        raise BadImage("too-large", "tiles of more than 64 megapixels")
+        raise BadImage("too-large", f"tiles of more than {_MAX_TILE} pixels")
     return len(offsets)
 
 
@@ -275,9 +293,9 @@ def _decode_tiff(data: bytes, file: ImageFile) -> FilePixels:
     tags = TagDirectory.parse(data)
     meaning = tags.number(Tag.PHOTOMETRIC)
     bits = tags.number(Tag.BITS, 1)
-    if Tag.ORIENTATION in tags:  # libtiff heeds it for some compressions alone
+    if Tag.ORIENTATION in tags:  # libtiff would apply it, but only for some compressions
         data = tags.with_number(Tag.ORIENTATION, 1)
-    if meaning == _TIFF_CMYK:  # as if it were RGB and alpha: libtiff would convert it without its profile
+    if meaning == _TIFF_CMYK:  # read as RGB with alpha: libtiff would convert it without its profile
         data = TagDirectory.parse(data).with_number(Tag.PHOTOMETRIC, _TIFF_RGB)
     raw = imagecodecs.tiff_decode(data)
     if raw.ndim == 3 and tags.number(Tag.PLANAR, 1) == 2:
@@ -293,7 +311,7 @@ def _decode_tiff(data: bytes, file: ImageFile) -> FilePixels:
     raw *= top // (2**bits - 1)
     if meaning == _TIFF_WHITE_IS_ZERO:
         raw[..., 0] = top - raw[..., 0]
-    if file.alpha and tags.number(Tag.EXTRA_SAMPLES, 2) == 1:  # colours were multiplied by alpha
+    if file.alpha and tags.number(Tag.EXTRA_SAMPLES, 2) == 1:  # the colours are stored multiplied by alpha
         alpha = np.maximum(raw[..., -1:], 1).astype(np.uint32)
         raw[..., :-1] = np.minimum((raw[..., :-1] * np.uint32(top) + alpha // 2) // alpha, top)
     return cast(FilePixels, raw)

@@ -1,4 +1,4 @@
-"""An image file of which no pixel is decoded yet, and what is done alike with the pixels of every format."""
+"""Header of an image file, and what the readers of all formats share: errors, turning, colours."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _TURNED_COLUMNS = 128
 
 @dataclass(frozen=True)
 class ImageFile:
-    """What a file says of itself.
+    """Header of an image file, read without decoding pixels.
 
     Args:
-        format: a name of `genray/io/kinds.py`.
-        size: (width, height) as stored.
-        samples: colours of a pixel: 1, 3, or 4 (CMYK).
-        depth: bits of a value, as it is decoded: 8 or 16.
-        alpha: whether it may be transparent.
-        orientation: of EXIF, 1 to 8.
-        icc: its colour profile.
-        exif: its EXIF block, see `Photo`.
+        format: name of the format in `genray/io/kinds.py`.
+        size: (width, height) as stored, in pixels.
+        samples: colour channels: 1 (gray), 3 (RGB) or 4 (CMYK).
+        depth: bits of a decoded value: 8 or 16.
+        alpha: whether pixels may be transparent.
+        orientation: EXIF orientation, 1 to 8.
+        icc: ICC profile.
+        exif: EXIF block, see `Photo`.
         quality, subsampling, lossless: see `Photo`.
-        notes: what was odd in it, or is left out, for a person.
+        notes: phrases about what was odd in the file or is left out.
     """
 
     format: str
@@ -52,31 +52,34 @@ class ImageFile:
 
     @property
     def upright_size(self) -> tuple[int, int]:
-        """(width, height) after it was turned by its orientation."""
+        """(width, height) after turning by the orientation, in pixels."""
         width, height = self.size
         return (width, height) if self.orientation < 5 else (height, width)
 
 
 def guarded(work: Callable[[], T]) -> T:
-    """What `work` gives. Each decoder has errors of its own for broken data, and none may end a run.
+    """Return the result of `work`; turn any error into a `BadImage`.
+
+    Each decoder has its own errors for damaged data, and none of them may end a run.
 
     Raises:
-        BadImage: whatever else `work` raised.
+        BadImage: `work` failed.
     """
     try:
         return work()
     except BadImage:
         raise
     except MemoryError as error:
-        raise BadImage("too-large", "there was not enough memory to decode it") from error
+        raise BadImage("too-large", "not enough memory to decode it") from error
     except Exception as error:
         detail = str(error).split("\n")[0] or type(error).__name__
-        reason = "unsupported" if "Unsupported" in detail else "truncated"
-        raise BadImage(reason, detail) from error
+        if "Unsupported" in detail:
+            raise BadImage("unsupported", f"its decoder lacks a feature that it uses: {detail}") from error
+        raise BadImage("truncated", f"damaged or cut off: {detail}") from error
 
 
 def upright(pixels: FilePixels, orientation: int) -> FilePixels:
-    """(H, W, C) pixels turned by an orientation of EXIF, in one piece."""
+    """Turn (H, W, C) pixels by an EXIF orientation; the result is contiguous."""
     if orientation == 1:
         return np.ascontiguousarray(pixels)
     if orientation >= 5:
@@ -86,7 +89,7 @@ def upright(pixels: FilePixels, orientation: int) -> FilePixels:
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
     turned = np.empty(pixels.shape, pixels.dtype)
-    # In pieces that caches hold: up to seven times as fast as in one.
+    # Copying pieces that fit the cache is up to seven times as fast as one copy.
     for left in range(0, pixels.shape[1], _TURNED_COLUMNS):
         piece = np.s_[:, left : left + _TURNED_COLUMNS]
         for channel in range(pixels.shape[2]):
@@ -95,7 +98,7 @@ def upright(pixels: FilePixels, orientation: int) -> FilePixels:
 
 
 def to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
-    """Convert to sRGB through the image's ICC profile; by Pillow's plain rule without a usable one."""
+    """Convert to sRGB through an ICC profile; by Pillow's plain rule if there is no usable one."""
     if icc is not None:
         try:
             converted = ImageCms.profileToProfile(

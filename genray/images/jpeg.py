@@ -1,4 +1,4 @@
-"""JPEG files (ITU-T T.81): what they say before they are decoded, their scans, their pixels."""
+"""Reader of JPEG files (ITU-T T.81): header, number of scans, pixels."""
 
 from __future__ import annotations
 
@@ -26,18 +26,26 @@ _LUMA = """16 11 12 14 12 10 16 14 13 14 18 17 16 19 24 40 26 24 22 22 24 49 35 
 56 55 64 72 92 78 64 68 87 69 55 56 80 109 81 87 95 98 103 104 103 62 77 113 121 112 100 120 92 101 103 99"""
 _START_OF_SCAN = 0xDA
 _END = b"\xff\xd9"
-_SEQUENTIAL = (0xC0, 0xC1, 0xC9)  # frames
-_SEEN_BY_DECODERS = (0xE0, 0xEE)  # JFIF's and Adobe's segments say what the components mean
-# Within a scan FF 00 is a byte of data, and FF D0 to FF D7 go on with it.
+_SEQUENTIAL = (0xC0, 0xC1, 0xC9)  # markers of sequential frames
+_SEEN_BY_DECODERS = (0xE0, 0xEE)  # JFIF's and Adobe's segments define the colour space
+# Within a scan FF 00 is a byte of data, and the restart markers FF D0 to FF D7 belong to the scan.
 _MARKER_IN_SCAN = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
 _MPF_COUNT = 0xB001
 
 
 @dataclass
 class _Header:
-    """What the segments before the first scan say: the frame and its marker, the EXIF block, the
-    quantisation tables by their number, the parts of the profile by theirs, how many pictures there are; and
-    where the first scan begins."""
+    """Header of a JPEG: the content of the segments before the first scan.
+
+    Attributes:
+        frame: content of the frame header.
+        frame_marker: second byte of its marker.
+        exif: EXIF block, with its prefix.
+        tables: quantisation tables, by number.
+        profile: parts of the ICC profile, by number.
+        pictures: number of pictures in the file (MPO: more than 1).
+        scan_at: offset of the first scan.
+    """
 
     frame: bytes = b""
     frame_marker: int = 0
@@ -49,20 +57,23 @@ class _Header:
 
 
 def inspect_jpeg(data: bytes, limits: ReadLimits) -> ImageFile:
-    """See `inspect_file`.
+    """Read the header, see `inspect_file`.
 
     Raises:
-        BadImage, ValueError, LookupError, struct.error: it cannot be read.
+        BadImage, ValueError, LookupError, struct.error: the file cannot be read.
     """
     header = _read_header(data)
     frame = header.frame
     depth, height, width, samples = struct.unpack_from(">BHHB", frame)
     if depth != 8 or samples not in (1, 3, 4):
-        raise BadImage("unsupported", f"a JPEG of {samples} components of {depth} bits")
+        raise BadImage(
+            "unsupported",
+            f"a JPEG with {samples} components of {depth} bits; convert it to 8 bits, gray, RGB or CMYK",
+        )
     limits.check_pixels(width, height)
     if not _is_one_scan(data, header):
         _check_scans(data, header.scan_at, width * height, limits)
-    # Of each component how often it is sampled across and down, and the number of its table.
+    # For each component: horizontal and vertical sampling factor, number of its quantisation table.
     components = [(frame[7 + 3 * c] >> 4, frame[7 + 3 * c] & 15, frame[8 + 3 * c]) for c in range(samples)]
     across, down, table = components[0]
     fewer_across, fewer_down, _ = components[-1]
@@ -71,7 +82,7 @@ def inspect_jpeg(data: bytes, limits: ReadLimits) -> ImageFile:
         subsampling = _SUBSAMPLING.get((across // fewer_across, down // fewer_down))
     notes: tuple[str, ...] = ()
     if header.pictures > 1:
-        notes = (f"{header.pictures - 1} further pictures of the file are left out",)
+        notes = (f"pictures after the first are left out: {header.pictures - 1}",)
     return ImageFile(
         "jpeg",
         (width, height),
@@ -85,12 +96,18 @@ def inspect_jpeg(data: bytes, limits: ReadLimits) -> ImageFile:
 
 
 def decode_jpeg(data: bytes, file: ImageFile, notes: list[str], *, gray: bool) -> FilePixels:
-    """See `decode_file`; gray: the brightness alone.
+    """Decode the pixels, see `decode_file`.
+
+    Args:
+        data: the whole file.
+        file: result of `inspect_jpeg`.
+        notes: receives what was odd in the file.
+        gray: decode only the luma of a gray or colour JPEG.
 
     Raises:
-        Whatever the decoders raise.
+        Exception: any error of the decoders.
     """
-    if file.samples == 3 and file.subsampling is None:  # TurboJPEG knows the common ones alone
+    if file.samples == 3 and file.subsampling is None:  # TurboJPEG knows only the common ones
         with JpegImagePlugin.JpegImageFile(io.BytesIO(_bare(data))) as image:
             return np.array(image.convert("RGB"))
     space = "GRAY" if gray and file.samples < 4 else {1: "GRAY", 3: "RGB", 4: "CMYK"}[file.samples]
@@ -101,11 +118,11 @@ def decode_jpeg(data: bytes, file: ImageFile, notes: list[str], *, gray: bool) -
 
 
 def count_scans(data: bytes, at: int) -> int:
-    """The scans of a picture, of which the first begins at byte `at`."""
+    """Return the number of scans of a picture whose first scan begins at offset `at`."""
     scans = 0
     while at + 4 <= len(data):
         marker = data[at + 1]
-        if marker in (0xD8, 0xD9):  # the end; or the next picture, if that is missing
+        if marker in (0xD8, 0xD9):  # end marker, or (if that is missing) start of the next picture
             break
         scans += marker == _START_OF_SCAN
         at += 2 + int.from_bytes(data[at + 2 : at + 4])
@@ -117,39 +134,41 @@ def count_scans(data: bytes, at: int) -> int:
 
 
 def _check_scans(data: bytes, at: int, pixels: int, limits: ReadLimits) -> None:
-    # A count of the bytes is faster, but takes what lies behind the picture or in its segments for scans too.
+    # Counting the marker's two bytes is faster, but also counts those in segments and after the picture. The
+    # exact count is needed only if this one is too high.
     if not limits.allow_scans(data.count(b"\xff\xda", at), pixels):
         limits.check_scans(count_scans(data, at), pixels)
 
 
 def _decode(data: bytes, space: str, notes: list[str], *, strict: bool = True) -> FilePixels:
-    """The pixels, if none is missing. Strictly, libjpeg's first warning is an error."""
+    """Decode the pixels; fail if any is missing. If `strict`, libjpeg's first warning is an error."""
     try:
         return cast(FilePixels, simplejpeg.decode_jpeg(data, colorspace=space, strict=strict))
     except ValueError as error:
         text = str(error)
         if "ICC marker" in text:
-            # A damaged profile: libjpeg does not take the segments for one then.
+            # The profile is damaged. Under another identifier libjpeg ignores its segments.
             return _decode(data.replace(b"ICC_PROFILE\0", b"ICC_PROFILE-"), space, notes)
         if strict and "extraneous bytes before marker 0xd9" in text:
-            # Every scan was decoded without a warning when the end is looked for.
-            notes.append("bytes of no meaning before its end")
+            # libjpeg warns of this only after it has decoded every scan without a warning.
+            notes.append("meaningless bytes before the end marker")
             return _decode(data, space, notes, strict=False)
-        # All pixels are there if libjpeg finds those of the one scan. Of several, whole ones may be missing.
+        # If the file has a single scan and libjpeg decodes all of it, no pixel is missing. If it has several,
+        # whole scans may be missing.
         if "Premature end of JPEG file" in text and not data.endswith(_END) and _is_one_scan(data):
-            notes.append("its end marker is missing")
+            notes.append("the end marker is missing")
             return _decode(data + _END, space, notes)
         raise
 
 
 def _is_one_scan(data: bytes, header: _Header | None = None) -> bool:
-    """Whether libjpeg reads one scan and refuses more: in a sequential file, if the first has all colours."""
+    """Return whether libjpeg reads one scan only: a sequential file whose first scan has all components."""
     header = header or _read_header(data)
     return header.frame_marker in _SEQUENTIAL and data[header.scan_at + 4] == header.frame[5]
 
 
 def _bare(data: bytes) -> bytes:
-    """The file without the segments that make no pixels: Pillow would read them, and complain."""
+    """Return the file without the segments that do not affect pixels: Pillow parses them and may fail."""
     parts = [data[:2]]
     end = 2
     for at, marker, body in _segments(data):
@@ -183,15 +202,15 @@ def _read_header(data: bytes) -> _Header:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Of each segment before the first scan where it begins, its marker and its content (annex B).
+    """Yield offset, marker and content of each segment before the first scan (annex B).
 
     Raises:
-        ValueError, IndexError, struct.error: damaged.
+        ValueError, IndexError, struct.error: a segment is damaged.
     """
     at = 2
     for _ in range(_MAX_SEGMENTS):
         if data[at] != 0xFF:
-            raise ValueError(f"no marker at byte {at}")
+            raise ValueError(f"byte {at} should begin a segment and does not")
         marker = data[at + 1]
         if marker == _START_OF_SCAN:
             return
@@ -201,11 +220,11 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
         (length,) = struct.unpack_from(">H", data, at + 2)
         yield at, marker, data[at + 4 : at + 2 + length]
         at += 2 + length
-    raise ValueError("too many segments")
+    raise ValueError(f"more than {_MAX_SEGMENTS} segments before the pixels")
 
 
 def _count_pictures(index: bytes) -> int:
-    """How many pictures an MPO has, by its index (CIPA DC-007)."""
+    """Return the number of pictures in an MPO, from its index (CIPA DC-007)."""
     try:
         return TagDirectory.parse(index).number(_MPF_COUNT, 1)
     except (ValueError, LookupError, struct.error):
@@ -213,7 +232,7 @@ def _count_pictures(index: bytes) -> int:
 
 
 def _joined_profile(parts: Mapping[int, bytes]) -> bytes | None:
-    """A profile of its parts, if all are there: the first byte of each says how many there are."""
+    """Join the parts of an ICC profile; None if one is missing. Each begins with the number of parts."""
     if not parts or sorted(parts) != list(range(1, parts[min(parts)][0] + 1)):
         return None
     return b"".join(parts[number][1:] for number in sorted(parts))
@@ -221,6 +240,7 @@ def _joined_profile(parts: Mapping[int, bytes]) -> bytes | None:
 
 @lru_cache(maxsize=256)
 def _quality(table: bytes) -> int:
+    """Return libjpeg's quality whose luma table is nearest to `table`."""
     qualities = np.arange(1, 101)[:, None]
     scale = np.where(qualities < 50, 5000 // qualities, 200 - 2 * qualities)
     steps = np.frombuffer(table, np.uint8 if len(table) == 64 else ">u2")

@@ -1,7 +1,7 @@
-"""Limits on the work that one image file can cause.
+"""Limits on the memory and time that one image file can take.
 
-A file of some kilobytes can ask for gigabytes or minutes. What it asks for is estimated before anything is
-decoded, because a native decoder that has begun cannot be stopped from outside.
+A file of a few kilobytes can require gigabytes or minutes. Its cost is estimated before decoding, because a
+running native decoder cannot be stopped from outside.
 """
 
 from __future__ import annotations
@@ -12,73 +12,76 @@ from genray.io.bad_input import BadImage
 from genray.settings.base import Settings
 
 _SCAN_NS_PER_PIXEL = 2.0
-"""Of a JPEG, time that a scan takes for each pixel even if it says little: 0.6 to 1.2 measured."""
+"""Estimated time of one JPEG scan per pixel of the image, in ns. Nearly empty scans took 0.6 to 1.2."""
 
 
 class ReadLimits(Settings):
-    """Limits of what is read. A file beyond one of the first four is set aside by name, undecoded."""
+    """Settings of the limits on reading. A file above one of the first four is set aside before decoding."""
 
     max_pixels: int = Field(
         100_000_000,
         ge=1,
-        description="pixels above which an image is refused before it is decoded (decompression bombs)",
+        description="most pixels of an image; a larger one is refused before decoding (decompression bombs)",
     )
-    max_bytes: int = Field(256 * 2**20, ge=1, description="bytes above which a file is refused")
+    max_bytes: int = Field(256 * 2**20, ge=1, description="most bytes of a file; a larger one is refused")
     max_scans: int = Field(
         500,
         ge=1,
-        description="scans above which a JPEG is refused; each is a pass over all pixels, and 1 to 12 are "
-        "usual",
+        description="most scans of a JPEG (1 to 12 are usual); a file with more is refused: each scan is "
+        "a pass over all pixels",
     )
     max_seconds: float = Field(
         30.0,
         gt=0,
-        description="seconds of decoding, by an estimate, above which a JPEG of several scans is refused; an "
-        "image that took longer is noted in the ledger",
+        description="longest decoding time, s; a JPEG of several scans with a longer estimate is refused, "
+        "and any image that took longer is noted in the ledger",
     )
     max_text_bytes: int = Field(
         4 * 2**20,
         ge=0,
-        description="bytes above which an unpacked colour profile or EXIF is left out, with a note; the "
-        "pixels "
-        "are read",
+        description="most bytes of a decompressed colour profile or EXIF block; a larger one is left out "
+        "with a note, and the pixels are read",
     )
 
     def check_bytes(self, count: int) -> None:
-        """Refuse a file of so many bytes if that is too much.
+        """Refuse a file with more than `max_bytes` bytes.
 
         Raises:
             BadImage: `too-large`.
         """
         if count > self.max_bytes:
-            raise BadImage("too-large", f"{count} bytes, the limit is {self.max_bytes}")
+            raise BadImage("too-large", f"{count} bytes, the limit is {self.max_bytes} (max_bytes)")
 
     def check_pixels(self, width: int, height: int) -> None:
-        """Refuse an image of this size if that is too much.
+        """Refuse an image with more than `max_pixels` pixels.
 
         Raises:
             BadImage: `too-large`.
         """
         if width * height > self.max_pixels:
-            raise BadImage("too-large", f"{width}x{height} pixels, the limit is {self.max_pixels}")
+            raise BadImage(
+                "too-large",
+                f"{width}x{height} pixels, the limit is {self.max_pixels} (max_pixels)",
+            )
 
     def allow_scans(self, scans: int, pixels: int) -> bool:
-        """Whether a JPEG of so many scans and pixels is within the limits."""
+        """Return whether a JPEG with this number of scans and pixels is within the limits."""
         return scans <= self.max_scans and _scan_seconds(scans, pixels) <= self.max_seconds
 
     def check_scans(self, scans: int, pixels: int) -> None:
-        """Refuse a JPEG of so many scans and pixels if that is too much.
+        """Refuse a JPEG whose number of scans, or their estimated time, is above the limit.
 
         Raises:
             BadImage: `too-much-work`.
         """
         if scans > self.max_scans:
-            raise BadImage("too-much-work", f"{scans} scans, the limit is {self.max_scans}")
+            raise BadImage("too-much-work", f"{scans} scans, the limit is {self.max_scans} (max_scans)")
         seconds = _scan_seconds(scans, pixels)
         if seconds > self.max_seconds:
             raise BadImage(
                 "too-much-work",
-                f"{scans} scans of {pixels} pixels, about {seconds:.3g} s, the limit is {self.max_seconds:g}",
+                f"{scans} scans of {pixels} pixels, about {seconds:.3g} s, the limit is "
+                f"{self.max_seconds:g} s (max_seconds)",
             )
 
 

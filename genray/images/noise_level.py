@@ -1,4 +1,4 @@
-"""How noisy an image is, estimated from the image alone."""
+"""Estimation of the noise level of an image, without a clean reference."""
 
 from __future__ import annotations
 
@@ -10,36 +10,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 _BLOCK = 16  # pixels of a side; JPEG's blocks of 8 lie inside
-_SMALLEST = 8  # pixels of a side, below which nothing can be measured
-_MOST_PIXELS = 2**18  # that are looked at
-_RUN = 4 * _BLOCK  # pixels of a side of the crops that a large image is sampled by
-_FLATTEST = 0.05  # share of the blocks that the noise is measured in
-_CLIPPED = 0.02  # share of black or white pixels that a block may have
-_GRAPHIC = 0.25  # share of squares of one colour in the other blocks, above which there is no noise
+_SMALLEST = 8  # pixels of a side; smaller images cannot be measured
+_MOST_PIXELS = 2**18  # that are measured
+_RUN = 4 * _BLOCK  # pixels of a side of the crops that stand for a large image
+_FLATTEST = 0.05  # share of the blocks in which the noise is measured
+_CLIPPED = 0.02  # share of black or white pixels above which a block is not used
+# Share of constant squares of 2x2 pixels in the blocks that vary, above which the image is a graphic.
+_GRAPHIC = 0.25
 
 
 def noise_level(pixels: NDArray[Any]) -> float:
-    """The standard deviation of the noise in `pixels`, in grey levels of 8 bits (25 is 25/255).
+    """Estimate the standard deviation of the noise in `pixels`, in gray levels of 8 bits (25 is 25/255).
 
-    The finest Haar wavelet (Donoho and Johnstone 1994) in weakly textured blocks alone (after Liu, Tanaka and
-    Okutomi 2013): of each square of four pixels a diagonal detail is measured, and a horizontal and a
-    vertical one choose the flattest blocks to measure it in. In white noise the three are independent, so
-    the choice does not make the noise look weaker than it is.
+    Method: the noise is the diagonal detail of the finest Haar wavelet (Donoho and Johnstone 1994), measured
+    only in the blocks with the least texture (after Liu, Tanaka and Okutomi 2013). The horizontal and the
+    vertical detail choose these blocks. In white noise the three details are independent, so that choosing
+    the flattest blocks does not bias the estimate downward.
 
-    It is the noise that the pixels have: JPEG and clipping leave less of it than there was. Blocks of one
-    colour (captions, borders) and clipped ones do not count; a graphic with none but those and edges has 0.
-    What looks noisy and is not: texture everywhere, JPEG's ringing around coloured letters, pages whose
-    noise is clipped at white. What is hardly seen: noise in patches, as after upscaling (of one blurred
-    by 0.7 pixels less than half).
+    The estimate is of the noise that is in the pixels now: JPEG and clipping remove a part of what was
+    there. Blocks of one colour (captions, borders) and clipped blocks are not used; a graphic that has only
+    these and edges gives 0.
+
+    Limits: the estimate is too high on texture that fills the image, on JPEG's ringing around coloured
+    letters, and on pages whose noise is clipped at white. It is too low on correlated noise, as upscaling
+    leaves it (of noise blurred by 0.7 pixels less than half is found).
 
     Args:
-        pixels: (H, W, C) of any size, without alpha. Of more than 2**18 pixels a grid of crops is looked at.
+        pixels: (H, W, C) uint8 or uint16 of any size, without alpha. Above 2**18 pixels a grid of crops is
+            measured.
 
     Returns:
-        At least 0: the root mean square over the channels. NaN if a side has less than 8 pixels.
+        At least 0: the root mean square over the channels. NaN if a side has fewer than 8 pixels.
 
     Raises:
-        ValueError: another shape or type.
+        ValueError: `pixels` has another shape or type.
     """
     if pixels.ndim != 3 or not pixels.shape[2] or pixels.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"pixels must be (H, W, C) uint8 or uint16, not {pixels.shape} {pixels.dtype}")
@@ -47,11 +51,11 @@ def noise_level(pixels: NDArray[Any]) -> float:
         return math.nan
     blocks = _measure(_sample(pixels))
     varied = blocks.constant < 1
-    # What varies in a graphic are its edges: they leave much of their blocks constant, which noise does not.
+    # In a graphic only edges vary, and most squares of their blocks stay constant. Noise leaves few constant.
     if not varied.any() or blocks.constant[varied].mean() > _GRAPHIC:
         return 0.0
-    varied = blocks.constant <= _GRAPHIC  # leaves out what lies half in a border
-    # Where noise is so strong that every block has clipped pixels, those with the least of them have to do.
+    varied = blocks.constant <= _GRAPHIC  # without the blocks that lie partly in a border
+    # Strong noise clips pixels in every block: then the tenth of the blocks with the fewest is used.
     limit = max(_CLIPPED, float(np.quantile(blocks.clipped[varied], 0.1)))
     usable = np.flatnonzero(varied & (blocks.clipped <= limit))
     count = math.ceil(_FLATTEST * len(usable))
@@ -60,15 +64,15 @@ def noise_level(pixels: NDArray[Any]) -> float:
     variance = float(blocks.noise[flattest].mean())
     if pixels.dtype == np.uint16:
         return math.sqrt(variance) / 257
-    return math.sqrt(max(0.0, variance - 1 / 12))  # rounding to whole levels is noise of that variance
+    return math.sqrt(max(0.0, variance - 1 / 12))  # rounding to whole levels adds a variance of 1/12
 
 
 def _sample(pixels: NDArray[Any]) -> NDArray[Any]:
-    """(H, W, C) -> (C, h, w): all of a small image; of a large one the crossings of evenly spaced runs of
-    rows and of columns."""
+    """Return the pixels to measure, (C, h, w): all of a small image; of a large one the crossings of evenly
+    spaced runs of rows and columns."""
     height, width = pixels.shape[:2]
     side = math.isqrt(_MOST_PIXELS)
-    # A long and narrow one has few pixels to give along its short side.
+    # A long, narrow image has few pixels along its short side, so more are taken along the long one.
     down = _runs(height, max(side, _MOST_PIXELS // width))
     along = _runs(width, max(side, _MOST_PIXELS // height))
     crops = [[pixels[rows, columns].transpose(2, 0, 1) for columns in along] for rows in down]
@@ -76,7 +80,7 @@ def _sample(pixels: NDArray[Any]) -> NDArray[Any]:
 
 
 def _runs(size: int, wanted: int) -> list[slice]:
-    """About `wanted` of `size` places, in runs that begin where a JPEG's blocks do."""
+    """Choose about `wanted` of `size` positions, in runs that begin at the borders of JPEG blocks."""
     if size <= wanted:
         return [slice(0, size)]
     starts = np.linspace(0, size - _RUN, wanted // _RUN).astype(int) // _BLOCK * _BLOCK
@@ -85,13 +89,13 @@ def _runs(size: int, wanted: int) -> list[slice]:
 
 @dataclass(frozen=True)
 class _Blocks:
-    """What is measured in each block of an image; each (N,).
+    """Measurements of the N blocks of an image, each (N,).
 
     Attributes:
         noise: mean square of the diagonal details, over all channels.
-        texture: that of the other details.
-        clipped: the share of clipped pixels in the worst channel.
-        constant: the share of squares of one colour.
+        texture: mean square of the horizontal and vertical details, summed over the channels.
+        clipped: share of clipped pixels (0 to 1) in the channel that has most of them.
+        constant: share of squares of 2x2 pixels that have one colour (0 to 1).
     """
 
     noise: NDArray[np.float64]
@@ -101,15 +105,15 @@ class _Blocks:
 
 
 def _measure(planes: NDArray[Any]) -> _Blocks:
-    """The blocks of (C, H, W)."""
+    """Measure the blocks of (C, H, W); rows and columns beyond the last whole block are left out."""
     height, width = (side - side % _block(side) for side in planes.shape[1:])
     block = (_block(height), _block(width))
-    inside = (block[0] // 2, block[1] // 2)  # of the details, which are half as many each way
+    inside = (block[0] // 2, block[1] // 2)  # in details, of which there are half as many each way
     changes = np.zeros((height // 2, width // 2), np.float32)
     noise = []
     texture = []
     clipped = []
-    for plane in planes[:, :height, :width]:  # one at a time, because all together leave the cache
+    for plane in planes[:, :height, :width]:  # one at a time: all together do not fit the cache
         wide = plane.astype(np.int16 if plane.dtype == np.uint8 else np.int32)
         total = wide[0::2] + wide[1::2]
         change = wide[0::2] - wide[1::2]
@@ -133,9 +137,9 @@ def _squares(details: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def _means(values: NDArray[Any], block: tuple[int, int]) -> NDArray[np.float64]:
-    """(H, W) -> (N,), one for each block."""
+    """Average (H, W) over each block: (N,)."""
     height, width = values.shape
-    # In two steps, because NumPy sums short runs slowly.
+    # In two steps, because NumPy is slow at sums of few values.
     rows = values.reshape(-1, block[0], width).sum(1, dtype=np.float32)
     sums = rows.reshape(height // block[0], -1, block[1]).sum(2, dtype=np.float64)
     means: NDArray[np.float64] = sums.ravel() / (block[0] * block[1])

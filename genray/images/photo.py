@@ -1,4 +1,4 @@
-"""A photo: the pixels of an image file, and what else the file carried; read, and written again with it."""
+"""Photos: the pixels of an image file with what else it carries, read and written together."""
 
 from __future__ import annotations
 
@@ -25,36 +25,48 @@ from genray.io.bad_input import BadImage
 from genray.io.kinds import KINDS, kind_of_name
 from genray.settings.base import Settings
 
-# libjpeg's and libpng's own limits, and those that WebP, TIFF and BMP can say.
+# The limits of libjpeg and libpng, and those of the header fields of WebP, TIFF and BMP.
 _LONGEST_SIDE = {"jpeg": 65500, "webp": 16383, "png": 1_000_000, "tiff": 2**31 - 1, "bmp": 2**31 - 1}
 _STRIP_BYTES = 2**18
-_SHORT = 3  # types of a TIFF's tags
+_SHORT = 3  # types of TIFF tags
 _LONG = 4
 
 
 class WriteSettings(Settings):
-    """Settings of the files that are written."""
+    """Settings of the image files that are written."""
 
     format: Literal["same", "jpeg", "png", "webp", "tiff", "bmp"] = Field(
-        "same", description="format of the outputs (same: that of the input)"
+        "same", description="format of the outputs (same: the format of the input)"
     )
     quality: int | None = Field(
         None,
         ge=1,
         le=100,
-        description="quality of JPEG and WebP, 1 to 100 (null: that of a JPEG input, from 75 to 98, else 90)",
+        description="quality of JPEG and WebP, 1 to 100 (null: the quality of a JPEG input, within 75 to 98; "
+        "90 for other inputs)",
     )
     lossless: bool | None = Field(
-        None, description="write lossless WebP (null: if the input is a lossless WebP)"
+        None, description="write lossless WebP (null: only if the input is a lossless WebP)"
     )
-    png_level: int = Field(1, ge=0, le=9, description="compression level of PNG, 0 to 9 (1 is fast)")
-    keep_icc: bool = Field(True, description="write the input's colour profile")
-    keep_exif: bool = Field(True, description="write the input's EXIF: camera, date, place")
+    png_level: int = Field(
+        1, ge=0, le=9, description="compression level of PNG, 0 (none) to 9 (smallest); 1 is fast"
+    )
+    keep_icc: bool = Field(True, description="keep the input's colour profile")
+    keep_exif: bool = Field(True, description="keep the input's EXIF: camera, date, place")
 
 
 @dataclass(frozen=True)
 class PhotoHeader:
-    """What an image file says of itself: `width` and `height` upright, `channels` 1 or 3, `depth` 8 or 16."""
+    """Header of an image file.
+
+    Args:
+        format: see `Photo`.
+        width: pixels, after the image is turned upright.
+        height: the same.
+        channels: 1 (gray) or 3 (RGB), without alpha.
+        depth: bits of a value, 8 or 16.
+        has_alpha: whether the image can be transparent.
+    """
 
     format: str
     width: int
@@ -66,19 +78,21 @@ class PhotoHeader:
 
 @dataclass(frozen=True)
 class Photo:
-    """An image file's pixels, and what else the file carried.
+    """Pixels of an image file, and what else the file carries.
 
     Args:
-        pixels: (H, W, C) uint8 or uint16; C is 1 (gray) or 3 (RGB); upright. Of `read_photo`: writable, in
-            one piece.
-        alpha: (H, W) of the same type; None if the image is opaque.
-        format: of the file: "jpeg", "png", "webp", "tiff"; "" of an image that was in no file.
-        icc: its colour profile, as it was.
-        exif: its EXIF block, from "II" or "MM" on: orientation 1, the thumbnail unlinked, the rest as it was.
-        quality: of a JPEG, from 1 to 100: libjpeg's whose table comes nearest.
-        subsampling: of a colour JPEG: "4:4:4", "4:2:2", "4:2:0", "4:4:0", "4:1:1"; None if it is another.
+        pixels: (H, W, C) uint8 or uint16; C is 1 (gray) or 3 (RGB); upright. From `read_photo` they are
+            writable and contiguous.
+        alpha: (H, W) of the same type, transparent where 0 (None: the image is opaque).
+        format: format of the file: "jpeg", "png", "webp", "tiff" or "bmp" ("": the image was in no file).
+        icc: ICC colour profile, unchanged.
+        exif: EXIF block, from its byte order ("II" or "MM") on: with orientation 1 and without the
+            thumbnail, else unchanged.
+        quality: quality of a JPEG, 1 to 100: the one whose table in libjpeg is nearest to the file's.
+        subsampling: chroma subsampling of a colour JPEG: "4:4:4", "4:2:2", "4:2:0", "4:4:0" or "4:1:1"
+            (None: another).
         lossless: whether the file is a lossless WebP.
-        notes: what was odd in the file, or is left out of the photo, for a person.
+        notes: what is odd in the file, or was left out of the photo, in words for the ledger.
     """
 
     pixels: FilePixels
@@ -93,15 +107,19 @@ class Photo:
 
     @property
     def depth(self) -> int:
-        """Bits of a value: 8 or 16."""
+        """Bits of a pixel's value: 8 or 16."""
         return 8 * self.pixels.dtype.itemsize
 
 
 def photo_header(data: bytes, limits: ReadLimits) -> PhotoHeader:
-    """The header of an image file, without decoding it.
+    """Read the header of an image file, without decoding its pixels.
+
+    Args:
+        data: the whole file.
+        limits: what to refuse.
 
     Raises:
-        BadImage: see `read_photo`; what shows in the pixels alone is not noticed.
+        BadImage: see `read_photo`; damage within the pixels is not found.
     """
     file = inspect_file(data, limits)
     width, height = file.upright_size
@@ -110,22 +128,22 @@ def photo_header(data: bytes, limits: ReadLimits) -> PhotoHeader:
 
 
 def read_photo(data: bytes, limits: ReadLimits) -> Photo:
-    """Decode a JPEG, PNG, WebP, TIFF or BMP file, known by its content, not by its name.
+    """Decode a JPEG, PNG, WebP, TIFF or BMP file. The format is found by the content, not by the name.
 
     Gray stays gray and 16 bits stay 16. Palettes become RGB; 1, 2 and 4 bits become 8; CMYK and YCCK become
-    sRGB, through their ICC profile if they have one (which is dropped then). Of a JPEG with further pictures
-    behind the first, the first is read. An ICC profile or EXIF block that is damaged is dropped and never
-    costs the image. The notes say so. XMP, IPTC, comments and text are not read.
+    sRGB, through their ICC profile if they have one, which is then left out. If a JPEG holds several
+    pictures, the first is read. A damaged ICC profile or EXIF block is left out, and the pixels are read.
+    The notes say what was left out. XMP, IPTC, comments and text are not read.
 
     Args:
         data: the whole file.
-        limits: what to refuse, before anything is allocated.
+        limits: what to refuse, before memory is allocated for it.
 
     Raises:
         BadImage: `empty`; `unknown-format`; `too-large`; `too-much-work`; `truncated`: pixels are missing or
             damaged, even if most could be shown; `unsupported`: animations, floats, signed or 32-bit numbers,
-            JPEGs of 12 bits, L*a*b*, TIFFs of several pages or with channels beyond one alpha, and other
-            kinds of images.
+            JPEGs of 12 bits, L*a*b*, TIFFs of several pages or with more channels than colours and one
+            alpha, and other formats.
     """
     file = inspect_file(data, limits)
     notes = list(file.notes)
@@ -155,8 +173,11 @@ def read_photo(data: bytes, limits: ReadLimits) -> Photo:
 
 
 def output_path(path: str, settings: WriteSettings) -> str:
-    """The path of the output for an input's: the same stem, the suffix of the format. The name stays
-    as it is if it fits already, or the format is to be the same; a suffix of no image is part of the stem."""
+    """Return the path of the output for that of an input: the same stem with the suffix of the format.
+
+    The path stays as it is if its suffix fits the format, or the format is "same". A suffix that is not of
+    an image format counts as part of the stem.
+    """
     kind = kind_of_name(path)
     if settings.format == "same" or (kind is not None and kind.name == settings.format):
         return path
@@ -165,8 +186,11 @@ def output_path(path: str, settings: WriteSettings) -> str:
 
 
 def output_format(photo: Photo, settings: WriteSettings, path: str = "") -> str:
-    """The format that `write_photo` writes: the setting's; for "same" the photo's, whatever the suffix of
-    `path`; of a photo that was in no file the suffix', and PNG without one."""
+    """Return the format that `write_photo` writes.
+
+    It is `settings.format`; for "same" the format of the photo, whatever the suffix of `path`; for a photo
+    that was in no file the format of the suffix, and PNG if there is none.
+    """
     if settings.format != "same":
         return settings.format
     kind = kind_of_name(path)
@@ -174,32 +198,35 @@ def output_format(photo: Photo, settings: WriteSettings, path: str = "") -> str:
 
 
 def write_photo(photo: Photo, settings: WriteSettings, path: str = "") -> bytes:
-    """Encode a photo, in the format of `output_format`.
+    """Encode a photo in the format that `output_format` returns.
 
     - A BigTIFF becomes a TIFF.
-    - PNG and TIFF (deflate, one page) keep 16 bits and alpha. JPEG and WebP have 8 bits: v / 257, rounded.
-    - JPEG has no alpha: it is laid over white. Of a JPEG input the quality (75 to 98) and the subsampling are
-      kept; else it is 4:2:0.
-    - BMP has 8 bits and alpha, but neither profile nor EXIF: these are left out.
-    - WebP has no gray: it is written as RGB, through a gray profile to sRGB if there is one.
-    - An ICC profile is written byte for byte, unless it is one of other colours than the pixels. So is an
-      EXIF block, but for TIFF, into which its tags are copied (a maker note may not survive that). What a
-      JPEG cannot hold of them (EXIF of 64 KiB, ICC of 16 MiB) is left out.
+    - PNG and TIFF (deflate, one page) keep 16 bits and alpha. JPEG, WebP and BMP have 8 bits: 16-bit values
+      are divided by 257 and rounded.
+    - JPEG has no alpha: the image is laid over white. The quality of a JPEG input (within 75 to 98) and its
+      subsampling are kept; other inputs are written as 4:2:0.
+    - BMP keeps alpha, but has no place for a profile or EXIF: both are left out.
+    - WebP has no gray: gray is written as RGB, converted to sRGB through a gray profile if there is one.
+    - An ICC profile is written unchanged, unless it describes other colours than the pixels have. An EXIF
+      block is written unchanged, too; a TIFF gets copies of its tags, which a maker note may not survive.
+      What a JPEG cannot hold (EXIF of 64 KiB, ICC of 16 MiB) is left out.
 
     Args:
         photo: what to write.
-        settings: how.
-        path: where it will be; see `output_format`.
+        settings: format and quality.
+        path: path of the output, see `output_format`.
 
     Raises:
-        BadImage: `too-large` for the format: a side of more than 65500 pixels (JPEG), 16383 (WebP) or
-            1000000 (PNG).
+        BadImage: `too-large`: a side is longer than the format allows (65500 pixels in JPEG, 16383 in WebP,
+            1000000 in PNG).
     """
     form = output_format(photo, settings, path)
     height, width, channels = photo.pixels.shape
     if max(height, width) > _LONGEST_SIDE[form]:
         raise BadImage(
-            "too-large", f"{width}x{height} pixels; {form} has at most {_LONGEST_SIDE[form]} a side"
+            "too-large",
+            f"{width}x{height} pixels: a {KINDS[form].title} has at most {_LONGEST_SIDE[form]} on a side; "
+            "write.format=tiff has room for it",
         )
     icc = photo.icc if settings.keep_icc and _fits(photo.icc, channels) else None
     exif = photo.exif if settings.keep_exif else None
@@ -217,7 +244,7 @@ def write_photo(photo: Photo, settings: WriteSettings, path: str = "") -> bytes:
 
 
 def to_eight_bits(pixels: FilePixels) -> NDArray[np.uint8]:
-    """uint8 as it is; uint16 / 257, rounded."""
+    """Convert pixels to uint8: uint16 is divided by 257 and rounded, uint8 returned as it is."""
     if pixels.dtype == np.uint8:
         return cast(NDArray[np.uint8], pixels)
     return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
@@ -252,7 +279,7 @@ def _encode_jpeg(photo: Photo, settings: WriteSettings, icc: bytes | None, exif:
     carried = [
         struct.pack(">BBH", 0xFF, kind, len(body) + 2) + body for kind, body in segments if len(body) < 65534
     ]
-    # JFIF wants its segment to be the first.
+    # The JFIF segment has to be the first.
     at = 4 + struct.unpack_from(">H", data, 4)[0] if data[2:4] == b"\xff\xe0" else 2
     return cast(bytes, data[:at] + b"".join(carried) + data[at:])
 
@@ -274,7 +301,8 @@ def _encode_webp(photo: Photo, settings: WriteSettings, icc: bytes | None, exif:
     if photo.alpha is not None:
         pixels = np.dstack([pixels, to_eight_bits(photo.alpha)])
     lossless = photo.lossless if settings.lossless is None else settings.lossless
-    # Lossless, effort 1 costs a third of 4 for the same size; lossy, 2 costs half of 4 for 0.1 dB.
+    # Effort (method) against the usual 4: lossless, 1 takes a third of the time for the same size; lossy, 2
+    # takes half the time and loses 0.1 dB.
     options: dict[str, Any] = {"quality": _quality(photo, settings), "method": 2}
     if lossless:
         options = {"lossless": True, "method": 1, "quality": 0, "exact": True}
@@ -291,8 +319,8 @@ def _is_gray(icc: bytes | None) -> bool:
 
 def _encode_png(planes: FilePixels, level: int, icc: bytes | None, exif: bytes | None) -> bytes:
     if level == 1:
-        # Of photos, runs of Paeth's residues are 4 times as fast as zlib's level 1, and smaller than its 6.
-        # What repeats, as drawings and text do, shrinks well, and then shrinks more with matches.
+        # On photos, the Paeth filter with run lengths is 4 times as fast as level 1 of zlib, with smaller
+        # files than level 6. Drawings and text compress well, and better still with matches.
         data = imagecodecs.png_encode(planes, level=1, filter=128, strategy=3)
         if len(data) < planes.nbytes / 4:
             data = min(data, imagecodecs.png_encode(planes, level=1, filter=16), key=len)
@@ -312,7 +340,7 @@ def _encode_bmp(planes: NDArray[np.uint8]) -> bytes:
         buffer = io.BytesIO()
         Image.fromarray(planes.squeeze(-1) if samples == 1 else planes).save(buffer, "BMP")
         return buffer.getvalue()
-    # Alpha is known by its mask, which the fourth version of the header has, and Pillow does not write.
+    # Readers find alpha by its mask, which only headers from version 4 on have; Pillow writes version 3.
     colours = planes[::-1, :, [0, 0, 0, 1] if samples == 2 else [2, 1, 0, 3]].tobytes()
     masks = (0xFF0000, 0xFF00, 0xFF, 0xFF000000)
     header = struct.pack("<LllHHLLllLL", 108, width, height, 1, 32, 3, len(colours), 0, 0, 0, 0)
@@ -325,7 +353,9 @@ def _encode_tiff(planes: FilePixels, icc: bytes | None, exif: bytes | None, *, h
     entries: Entries = {}
     if exif is not None:
         try:
-            tags = TagDirectory.parse(exif)  # its values are copied as they are, so the file takes its order
+            tags = TagDirectory.parse(
+                exif
+            )  # the values are copied unchanged, so the file takes their byte order
             entries = tags.exif_entries(len(exif))
             order = tags.order
         except (ValueError, LookupError, struct.error):
@@ -352,7 +382,7 @@ def _encode_tiff(planes: FilePixels, icc: bytes | None, exif: bytes | None, *, h
         put(Tag.EXTRA_SAMPLES, _SHORT, 2)
     if icc is not None:
         entries[Tag.ICC] = TagValue(7, len(icc), icc)
-    put(Tag.STRIP_OFFSETS, _LONG, *lengths)  # in its place, to know the size
+    put(Tag.STRIP_OFFSETS, _LONG, *lengths)  # placeholders of the right size
     at = 8 + len(encode_directory(order, entries, 8))
     at += at % 2
     put(Tag.STRIP_OFFSETS, _LONG, *(at + sum(lengths[:index]) for index in range(len(lengths))))
@@ -363,7 +393,7 @@ def _encode_tiff(planes: FilePixels, icc: bytes | None, exif: bytes | None, *, h
 
 
 def _tiff_strips(planes: FilePixels, rows: int, order: ByteOrder) -> list[bytes]:
-    """The pixels, `rows` at a time, deflated after horizontal differencing (TIFF 6.0, section 14)."""
+    """Deflate the pixels, `rows` at a time, after horizontal differencing (TIFF 6.0, section 14)."""
     residues = planes.copy()
     residues[:, 1:] -= planes[:, :-1]
     residues = residues.astype(residues.dtype.newbyteorder(order), copy=False)

@@ -1,4 +1,4 @@
-"""Images in arrays: their type, how they are brought to a size, laid out side by side and saved."""
+"""Images in arrays: their type, resizing, cropping, grids for people, and saving."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TITLE_HEIGHT = 16
 
 
 def resize(image: Pixels, size: int) -> Pixels:
-    """(H, W, C) uint8 -> (size, size, C) uint8, bicubic, with antialiasing when it shrinks."""
+    """Resize (H, W, C) uint8 to (size, size, C) uint8: bicubic, with antialiasing where it shrinks."""
     if image.shape[:2] == (size, size):
         return np.ascontiguousarray(image)
     planes = image.squeeze(-1) if image.shape[-1] == 1 else image
@@ -28,14 +28,19 @@ def resize(image: Pixels, size: int) -> Pixels:
 
 
 def crop_middle(image: Pixels, size: int) -> Pixels:
-    """The middle of an (H, W, C) image, at most `size` pixels high and wide."""
+    """Cut out the middle of an (H, W, C) image: at most `size` pixels high and wide."""
     top, left = (max(0, side - size) // 2 for side in image.shape[:2])
     return image[top : top + size, left : left + size]
 
 
 def fit_square(image: Pixels, size: int, fit: Literal["crop", "stretch"]) -> Pixels:
-    """(H, W, C) -> (size, size, C) uint8, bicubic with antialiasing: the largest square in the middle, or
-    the whole, stretched."""
+    """Resize (H, W, C) uint8 to (size, size, C) uint8, bicubic with antialiasing.
+
+    Args:
+        image: what to resize.
+        size: pixels of a side of the result.
+        fit: "crop" takes the largest square in the middle, "stretch" the whole image.
+    """
     height, width = image.shape[:2]
     if fit == "crop" and height != width:
         image = crop_middle(image, min(height, width))
@@ -43,10 +48,15 @@ def fit_square(image: Pixels, size: int, fit: Literal["crop", "stretch"]) -> Pix
 
 
 def grid(rows: Sequence[Sequence[Pixels]], titles: Sequence[str] = (), gap: int = 4) -> Pixels:
-    """Lay images of one height and width out in rows on white.
+    """Lay out images of equal size in rows, on white.
+
+    Args:
+        rows: the images of each row, (H, W, 1, 3 or 4) uint8; alpha is ignored.
+        titles: texts above the columns ((): none).
+        gap: pixels between the images.
 
     Returns:
-        (height, width, 3) uint8, with `titles` over the columns.
+        (height, width, 3) uint8.
     """
     height, width = rows[0][0].shape[:2]
     columns = max(len(row) for row in rows)
@@ -57,7 +67,9 @@ def grid(rows: Sequence[Sequence[Pixels]], titles: Sequence[str] = (), gap: int 
         for c, image in enumerate(row):
             top = header + gap + r * (height + gap)
             left = gap + c * (width + gap)
-            canvas[top : top + height, left : left + width] = image[..., :3]  # gray spreads over RGB
+            canvas[top : top + height, left : left + width] = image[
+                ..., :3
+            ]  # one channel of gray fills all three
     if not titles:
         return canvas
     picture = Image.fromarray(canvas)
@@ -68,6 +80,6 @@ def grid(rows: Sequence[Sequence[Pixels]], titles: Sequence[str] = (), gap: int 
 
 
 def save_png(path: Path, image: Pixels) -> None:
-    """Write (H, W, 3) uint8 to `path`, atomically, compressed lightly: a third of the default's time."""
+    """Write (H, W, 3) uint8 to `path` atomically, at PNG level 1: in a third of the time of the default."""
     with atomic_write(path) as temporary:
         Image.fromarray(image).save(temporary, format="PNG", compress_level=1)

@@ -1,4 +1,4 @@
-"""PNG files (ISO 15948): what they say before they are decoded, and their pixels."""
+"""Reader of PNG files (ISO 15948): header and pixels."""
 
 from __future__ import annotations
 
@@ -23,47 +23,47 @@ _SAMPLES = {_GRAY: 1, _RGB: 3, _PALETTE: 1, _GRAY_ALPHA: 2, _RGB_ALPHA: 4}
 _DEPTHS = {
     _GRAY: (1, 2, 4, 8, 16), _RGB: (8, 16), _PALETTE: (1, 2, 4, 8), _GRAY_ALPHA: (8, 16), _RGB_ALPHA: (8, 16)
 }  # fmt: skip
-_BEST_RATIO = 1032  # of deflate
+_BEST_RATIO = 1032  # highest compression ratio of deflate
 _LAST_FILTER = 4  # Paeth's
-# Of each pass of an interlaced image the first row and column, and the steps between them (Adam7).
+# Passes of an interlaced image (Adam7): first row, first column, row step, column step.
 _PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
 
 
 def inspect_png(data: bytes, limits: ReadLimits) -> ImageFile:
-    """See `inspect_file`.
+    """Read the header, see `inspect_file`.
 
     Raises:
-        BadImage, ValueError, LookupError, struct.error: it cannot be read.
+        BadImage, ValueError, LookupError, struct.error: the file cannot be read.
     """
     chunks = {kind: (at, length) for kind, at, length in _chunks(data)}
     header = _chunk(data, *chunks[b"IHDR"])
     width, height, depth, colour, packing, filtering, interlacing = struct.unpack(">LLBBBBB", header)
     known = packing == 0 and filtering == 0 and interlacing <= 1 and depth in _DEPTHS.get(colour, ())
     if chunks[b"IHDR"][0] != 16 or not known:
-        raise ValueError("its header is damaged")
+        raise ValueError("the header is damaged")
     if colour == _PALETTE and b"PLTE" not in chunks:
-        raise ValueError("it has no palette")
+        raise ValueError("the palette is missing")
     if max(width, height) > _LONGEST_SIDE:
-        raise BadImage("too-large", f"{width}x{height} pixels: more than {_LONGEST_SIDE} a side")
+        raise BadImage("too-large", f"{width}x{height} pixels; a side of a PNG has at most {_LONGEST_SIDE}")
     limits.check_pixels(width, height)
     if b"acTL" in chunks and struct.unpack_from(">L", data, chunks[b"acTL"][0])[0] > 1:
-        raise BadImage("unsupported", "an animation")
+        raise BadImage("unsupported", "an animation; extract its frames as single images")
     notes = []
     icc = exif = None
     if b"iCCP" in chunks:
         try:
             _, _, packed = _chunk(data, *chunks[b"iCCP"]).partition(b"\0")
-            # One byte more, so that too much is seen by who checks it.
+            # One byte above the limit, so that the caller's check sees that the profile is too large.
             icc = zlib.decompressobj().decompress(packed[1:], limits.max_text_bytes + 1)
         except (ValueError, zlib.error):
-            notes.append("its colour profile is damaged: left out")
+            notes.append("the colour profile is damaged and left out")
     if b"eXIf" in chunks:
         try:
             exif = _chunk(data, *chunks[b"eXIf"])
         except ValueError:
-            notes.append("its EXIF is damaged: left out")
+            notes.append("EXIF is damaged and left out")
     if b"IEND" not in chunks:
-        notes.append("its end chunk is missing")
+        notes.append("the end chunk is missing")
     return ImageFile(
         "png",
         (width, height),
@@ -77,27 +77,28 @@ def inspect_png(data: bytes, limits: ReadLimits) -> ImageFile:
 
 
 def decode_png(data: bytes, file: ImageFile) -> FilePixels:
-    """See `decode_file`.
+    """Decode the pixels, see `decode_file`.
 
-    libspng decodes: as fast as libpng, whose decoder in imagecodecs (2026.3) loses a reference to None and
-    the image's memory at each error, and writes its warnings to the terminal. What libspng's there does not
-    give (16 bits, gray with alpha, a transparent colour), libpng decodes, from data that was checked.
+    libspng decodes most files. libpng is as fast, but its decoder in imagecodecs (2026.3) leaks a reference
+    to None and the image's memory at each error, and prints warnings to the terminal. It decodes only what
+    imagecodecs' libspng cannot (16 bits, gray with alpha, a transparent colour), from data checked here, so
+    that it does not fail.
 
     Raises:
-        Whatever the decoders raise.
+        Exception: any error of the decoders.
     """
     colour, depth = data[25], data[24]
     samples = _SAMPLES[colour]
     width, height = file.size
     if width * height * samples * depth / 8 > _BEST_RATIO * len(data):
-        raise ValueError(f"{width}x{height} pixels cannot be in {len(data)} bytes")
+        raise ValueError(f"{width}x{height} pixels do not fit into a PNG of {len(data)} bytes")
     head, pixels = _shown_chunks(data, colour)
     end = make_chunk(b"IEND", b"")
     is_transparent = b"tRNS" in head
     if is_transparent or colour == _GRAY_ALPHA or (depth == 16 and colour != _RGB_ALPHA):
         packed = b"".join(data[at : at + length] for at, length in pixels)
         raw = _unpack(packed, file.size, depth * samples, is_interlaced=bool(data[28]))
-        if is_transparent and colour != _PALETTE:  # libpng warns of more bits
+        if is_transparent and colour != _PALETTE:  # libpng warns if unused high bits are set
             levels = np.frombuffer(head[b"tRNS"], ">u2", _COLOURS[colour], 8) & (2**depth - 1)
             head[b"tRNS"] = make_chunk(b"tRNS", levels.astype(">u2").tobytes())
         stored = make_chunk(b"IDAT", zlib.compress(raw, 0))
@@ -107,16 +108,18 @@ def decode_png(data: bytes, file: ImageFile) -> FilePixels:
 
 
 def make_chunk(kind: bytes, body: bytes) -> bytes:
-    """A chunk of PNG, with its length and checksum."""
+    """Return a PNG chunk, with its length and checksum."""
     return struct.pack(">L", len(body)) + kind + body + struct.pack(">L", zlib.crc32(kind + body))
 
 
 def _shown_chunks(data: bytes, colour: int) -> tuple[dict[bytes, bytes], list[tuple[int, int]]]:
-    """The chunks that make the pixels alone (what is damaged of the others cannot matter then): the signature
-    and those before IDAT by their kind, and where the contents of IDAT chunks begin and how long they are.
+    """Return only what defines the pixels, so that damage in other chunks cannot matter.
+
+    Returns:
+        Signature and chunks before the pixels, by kind; offset and length of each IDAT chunk's content.
 
     Raises:
-        ValueError: damaged.
+        ValueError: one of these chunks is damaged.
     """
     head = {b"": _SIGNATURE}
     pixels: list[tuple[int, int]] = []
@@ -128,7 +131,9 @@ def _shown_chunks(data: bytes, colour: int) -> tuple[dict[bytes, bytes], list[tu
         elif is_first and kind == b"PLTE" and colour == _PALETTE:
             colours, rest = divmod(length, 3)
             if rest or not 1 <= colours <= 256:
-                raise ValueError(f"a palette of {length} bytes")
+                raise ValueError(
+                    f"a palette of {length} bytes, which is not 3 bytes for each of 1 to 256 colours"
+                )
         elif not is_first or (kind != b"IHDR" and (kind != b"tRNS" or not _fits(length, colour, colours))):
             continue
         _chunk(data, at, length)
@@ -138,15 +143,21 @@ def _shown_chunks(data: bytes, colour: int) -> tuple[dict[bytes, bytes], list[tu
 
 
 def _fits(length: int, colour: int, colours: int) -> bool:
-    """Whether the content of tRNS can be so long."""
+    """Return whether a tRNS chunk of this length fits the image."""
     return 1 <= length <= colours if colour == _PALETTE else length == {_GRAY: 2, _RGB: 6}.get(colour)
 
 
 def _unpack(packed: bytes, size: tuple[int, int], bits: int, *, is_interlaced: bool) -> bytes:
-    """The rows in the content of the IDAT chunks, of `bits` a pixel, so that libpng will not fail on them.
+    """Decompress the content of the IDAT chunks to filtered rows on which libpng does not fail.
+
+    Args:
+        packed: content of the IDAT chunks.
+        size: (width, height).
+        bits: bits of a pixel.
+        is_interlaced: whether the rows are those of Adam7's passes.
 
     Raises:
-        ValueError, imagecodecs' errors: damaged.
+        ValueError, zlib.error: the data are damaged.
     """
     width, height = size
     rows = [(height, width)]
@@ -156,28 +167,27 @@ def _unpack(packed: bytes, size: tuple[int, int], bits: int, *, is_interlaced: b
     expected = sum(count * row_bytes for count, row_bytes in rows)
     try:
         raw = bytes(imagecodecs.deflate_decode(packed, out=expected))
-    except imagecodecs.DeflateError:  # more than that may be there, which libdeflate does not leave out
+    except imagecodecs.DeflateError:  # libdeflate also refuses data with surplus rows
         raw = zlib.decompressobj().decompress(packed, expected)
     if len(raw) != expected:
-        raise ValueError(f"its pixels are {expected} bytes, it has {len(raw)}")
+        raise ValueError(f"{len(raw)} of {expected} bytes of pixels are there")
     filters = np.frombuffer(raw, np.uint8)
     at = 0
     for count, row_bytes in rows:
         if filters[at : at + count * row_bytes : row_bytes].max() > _LAST_FILTER:
-            raise ValueError("an unknown filter")
+            raise ValueError("a row has an unknown filter")
         at += count * row_bytes
     return raw
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """The kind, start and length of each chunk that is there wholly. The end may be missing if all pixels
-    may be there.
+    """Yield kind, offset of the content and length of each complete chunk. A file may end early after IDAT.
 
     Raises:
-        ValueError, struct.error: damaged, or it ends before the pixels do.
+        ValueError: the file is damaged, or ends before its pixels do.
     """
     if not data.startswith(_SIGNATURE) or data[12:16] != b"IHDR":
-        raise ValueError("its header is damaged")
+        raise ValueError("the header is damaged")
     at = 8
     has_pixels = False
     for _ in range(_MAX_CHUNKS):
@@ -185,24 +195,28 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         kind = data[at + 4 : at + 8]
         if at + 12 + length > len(data):
             if not has_pixels or kind == b"IDAT":
-                raise ValueError(f"ends within {kind!r}")
+                raise ValueError(f"it ends within chunk {_name(kind)}")
             return
         yield kind, at + 8, length
         if kind == b"IEND":
             return
         has_pixels |= kind == b"IDAT"
         at += 12 + length
-    raise ValueError("too many chunks")
+    raise ValueError(f"more than {_MAX_CHUNKS} chunks")
 
 
 def _chunk(data: bytes, at: int, length: int) -> bytes:
-    """The content of a chunk.
+    """Return the content of a chunk.
 
     Raises:
-        ValueError: its checksum is another.
+        ValueError: the checksum is wrong.
     """
     if zlib.crc32(memoryview(data)[at - 4 : at + length]) != int.from_bytes(
         data[at + length : at + length + 4]
     ):
-        raise ValueError(f"bad checksum of {data[at - 4 : at]!r}")
+        raise ValueError(f"the checksum of chunk {_name(data[at - 4 : at])} is wrong")
     return data[at : at + length]
+
+
+def _name(kind: bytes) -> str:
+    return kind.decode("ascii", "backslashreplace")

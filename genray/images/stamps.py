@@ -1,5 +1,5 @@
-"""Stamps on clean images, made at training time: a date, a time, a word or a number, as people, cameras and
-archives put them on pictures."""
+"""Stamps drawn on clean images at training time: a date, a time, a word or a number, as people, cameras and
+archives put on pictures."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ _MONTHS = (
 _WORDS = ("COPY", "SAMPLE", "DRAFT", "PROOF", "PAID", "VOID", "APPROVED", "RECEIVED", "CONFIDENTIAL")
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _FACES = ("Sans", "Sans-Bold", "Sans-Oblique", "SansMono", "Serif", "Serif-Bold", "Serif-Italic")
-_CAPITAL = 0.729  # height of a capital in ems, in all of these faces
-_SMALLEST = 6  # pixels of an em; below, letters are blots
+_CAPITAL = 0.729  # height of a capital letter in ems, the same in all these faces
+_SMALLEST = 6  # pixels of an em; letters of smaller sizes cannot be read
 
 
 def _ordered(pair: tuple[float, float]) -> tuple[float, float]:
@@ -65,27 +65,27 @@ Colour = Annotated[str, StringConstraints(pattern=r"^(#[0-9a-fA-F]{6}|random)$")
 
 
 class StampSettings(Settings):
-    """Settings of the stamps. Each image draws its own; pairs of numbers are [lowest, highest]."""
+    """Settings of the stamps. Each image gets a stamp of its own; a pair of numbers is [lowest, highest]."""
 
     texts: tuple[Text, ...] = Field(
         (),
         max_length=10_000,
-        description="texts to stamp, each in quotes, at most 40 letters ([]: texts made up by `kinds`)",
+        description="texts to stamp, each in quotes, at most 40 letters ([]: random texts of `kinds`)",
     )
     kinds: tuple[StampKind, ...] = Field(
         ("date", "date-time", "time", "word", "number"),
         min_length=1,
-        description="kinds of texts that are made up",
+        description="kinds of random texts (used if `texts` is [])",
     )
     colors: tuple[Colour, ...] = Field(
         ("#ff8c1a", "#ffd400", "#d02020", "#2040b0", "#ffffff", "#000000", "random"),
         min_length=1,
-        description='colours, each "#rrggbb" with the quotes, or random; gray images take the brightness',
+        description='colours, each "#rrggbb" with the quotes, or random; gray images show their brightness',
     )
     size: Annotated[tuple[Size, Size], AfterValidator(_ordered)] = Field(
         (0.04, 0.12),
-        description="height of a capital as a share of the shorter side of the image in pixels (0 to 1), "
-        "less where it must fit",
+        description="height of a capital letter as a share of the image's shorter side in pixels (0.01 to "
+        "1); smaller where the text would not fit",
     )
     place: Literal["anywhere", "corners", "bottom-right"] = Field(
         "anywhere", description="place of the stamp in the image"
@@ -94,7 +94,7 @@ class StampSettings(Settings):
         (-8.0, 8.0), description="angle of the text in degrees, counter-clockwise"
     )
     opacity: Annotated[tuple[Opacity, Opacity], AfterValidator(_ordered)] = Field(
-        (0.6, 1.0), description="opacity of the stamp, 0.1 to 1 (1: nothing shines through)"
+        (0.6, 1.0), description="opacity of the stamp, 0.1 to 1 (1 hides what is below)"
     )
     frame: Share = Field(0.1, description="share of stamps with a line around the text (0 to 1)")
     box: Share = Field(0.1, description="share of stamps with a filled box behind the text (0 to 1)")
@@ -108,18 +108,19 @@ class StampSettings(Settings):
 
 
 def stamp(image: Pixels, settings: StampSettings, key: Sequence[int]) -> tuple[Pixels, Mask]:
-    """Put one stamp on an image.
+    """Draw one stamp on an image.
 
-    A stamp that does not fit is made smaller, though not smaller than can be read: on a tiny image it is cut
-    off, but some of it is always inside.
+    A stamp that does not fit is made smaller, but never smaller than can be read: on a tiny image it is cut
+    off at the border, and a part of it is always inside.
 
     Args:
-        image: (H, W, 1 or 3) uint8, at least 16 pixels each way; it is not changed.
-        key: seeds everything that is drawn, such as (seed, epoch, index): the same key, the same stamp.
+        image: (H, W, 1 or 3) uint8, at least 16 pixels high and wide; it is not changed.
+        settings: texts and looks to draw from.
+        key: seed of all random choices, such as (seed, epoch, index): the same key gives the same stamp.
 
     Returns:
-        The stamped image, of the same shape, and the mask (H, W): where the stamp touches it, however
-        lightly. Elsewhere the two images are equal.
+        The stamped image, of the shape of `image`, and the mask, (H, W) bool: True where the stamp changes
+        the image, however little. Where it is False the two images are equal.
     """
     rng = np.random.default_rng(key)
     height, width, channels = image.shape
@@ -144,7 +145,7 @@ def stamp(image: Pixels, settings: StampSettings, key: Sequence[int]) -> tuple[P
 
 
 def draw_text(kind: StampKind, rng: np.random.Generator) -> str:
-    """A random text of a kind, at most 24 letters long."""
+    """Draw a random text of a kind, at most 24 letters long."""
     time = f"{rng.integers(24):02}:{rng.integers(60):02}"
     match kind:
         case "date":
@@ -164,8 +165,17 @@ def draw_text(kind: StampKind, rng: np.random.Generator) -> str:
 
 @dataclass(frozen=True)
 class _Look:
-    """What a stamp looks like: its text, face, size (pixels of an em), angle in degrees, ink, opacity, and
-    decoration: frame, box, outline or none."""
+    """Look of a stamp.
+
+    Attributes:
+        text: one line.
+        face: name of the DejaVu face.
+        em: size of the letters, pixels of an em.
+        angle: degrees, counter-clockwise.
+        ink: red, green and blue, 0 to 255.
+        opacity: 0 to 1.
+        decoration: "frame", "box", "outline" or "none".
+    """
 
     text: str
     face: str
@@ -177,7 +187,7 @@ class _Look:
 
 
 def _draw_look(rng: np.random.Generator, settings: StampSettings, shape: tuple[int, int]) -> _Look:
-    """The look of a stamp that is put on an image (height, width)."""
+    """Draw a random look that fits an image of `shape` (height, width)."""
     text = _pick(rng, settings.texts) if settings.texts else draw_text(_pick(rng, settings.kinds), rng)
     face = _pick(rng, _FACES)
     angle = rng.uniform(*settings.angle)
@@ -186,7 +196,7 @@ def _draw_look(rng: np.random.Generator, settings: StampSettings, shape: tuple[i
     limits = np.cumsum([settings.frame, settings.box, settings.outline])
     decoration = ("frame", "box", "outline", "none")[int(np.searchsorted(limits, rng.random(), side="right"))]
     em = max(_SMALLEST, round(rng.uniform(*settings.size) * min(shape) / _CAPITAL))
-    # Again, because hinted letters do not shrink evenly.
+    # Repeated, because hinted letters do not shrink in proportion to their size.
     while em > _SMALLEST and (room := _room(text, face, em, angle, shape)) < 1:
         em = max(_SMALLEST, min(em - 1, int(em * room)))
     return _Look(text, face, em, angle, ink, opacity, decoration)
@@ -194,7 +204,7 @@ def _draw_look(rng: np.random.Generator, settings: StampSettings, shape: tuple[i
 
 def _draw_date(rng: np.random.Generator) -> str:
     day = date.fromordinal(int(rng.integers(date(1970, 1, 1).toordinal(), date(2040, 1, 1).toordinal())))
-    # Not by strftime: what it makes depends on the machine's language.
+    # Without strftime, whose names of months depend on the language of the machine.
     month = _MONTHS[day.month - 1]
     return _pick(
         rng,
@@ -205,7 +215,7 @@ def _draw_date(rng: np.random.Generator) -> str:
             day.isoformat(),
             f"{day.day:02}.{day.month:02}.{day.year}",
             f"{day.month:02}/{day.day:02}/{day.year}",
-            f"'{day.year % 100:02} {day.month:02} {day.day:02}",  # as cameras wrote on film
+            f"'{day.year % 100:02} {day.month:02} {day.day:02}",  # the format of film cameras
         ),
     )
 
@@ -227,7 +237,7 @@ def _brightness(colour: tuple[int, ...]) -> int:
 def _blend(
     under: NDArray[np.float32], colour: tuple[int, ...], cover: Pixels, channels: int
 ) -> NDArray[np.float32]:
-    """`colour` over (h, w, C) levels, where `cover` (h, w) is 255 wholly."""
+    """Blend `colour` over (h, w, C) levels; `cover` (h, w) is its opacity, 0 to 255."""
     levels = np.array(colour if channels == 3 else [_brightness(colour)], np.float32)
     share: NDArray[np.float32] = cover[..., None].astype(np.float32) / np.float32(255)
     return under + (levels - under) * share
@@ -235,21 +245,21 @@ def _blend(
 
 @lru_cache(maxsize=512)
 def _font(face: str, em: int) -> ImageFont.FreeTypeFont:
-    """A face of DejaVu, which comes with matplotlib: no font of the system is needed."""
-    import matplotlib  # imports slowly
+    """Load a face of DejaVu. It comes with matplotlib, so that no font of the system is needed."""
+    import matplotlib  # slow to import
 
     path = Path(matplotlib.get_data_path(), "fonts", "ttf", f"DejaVu{face}.ttf")
-    # Basic layout is in every Pillow; the other one is not, and would draw other pixels.
+    # Only the basic layout is in every build of Pillow, and each layout draws different pixels.
     return ImageFont.truetype(str(path), em, layout_engine=ImageFont.Layout.BASIC)
 
 
 def _margin(em: int) -> int:
-    """Pixels around the text, for a frame, box or outline."""
+    """Return the pixels around the text that a frame, box or outline needs."""
     return max(2, round(0.3 * em))
 
 
 def _room(text: str, face: str, em: int, angle: float, shape: tuple[int, int]) -> float:
-    """How many times larger the turned text could be and still be inside an image (height, width)."""
+    """Return the factor by which the rotated text could grow and still fit an image of `shape`."""
     left, top, right, bottom = _font(face, em).getbbox(text)
     width = right - left + 2 * _margin(em)
     height = bottom - top + 2 * _margin(em)
@@ -260,8 +270,8 @@ def _room(text: str, face: str, em: int, angle: float, shape: tuple[int, int]) -
 
 @dataclass(frozen=True)
 class _Layers:
-    """The letters of a stamp (with a frame, if any), and the box or outline under them: both (h, w), 255 is
-    opaque."""
+    """Opacity of the two layers of a stamp, each (h, w), 255 where opaque: the letters (with a frame, if
+    any), and the box or outline under them."""
 
     letters: Pixels
     under: Pixels
@@ -291,7 +301,7 @@ def _render(look: _Look) -> _Layers:
 def _draw_place(
     place: str, rng: np.random.Generator, shape: tuple[int, int], letters: Pixels
 ) -> tuple[int, int]:
-    """Top and left of the stamp in an image (height, width); below zero where it is cut off."""
+    """Draw the top and left of the stamp in an image of `shape`; negative where the stamp is cut off."""
     free = [shape[axis] - letters.shape[axis] for axis in (0, 1)]
     if place == "anywhere":
         top, left = (int(rng.integers(min(0, room), max(0, room) + 1)) for room in free)
@@ -301,7 +311,7 @@ def _draw_place(
         gaps = [min(gap, max(0, room // 2)) for room in free]
         top, left = (room - by if end else by for room, by, end in zip(free, gaps, ends, strict=True))
     if letters[max(-top, 0) : shape[0] - top, max(-left, 0) : shape[1] - left].max() < 128:
-        # Only the gaps of a stamp that is cut off are inside: its darkest point goes to the middle.
+        # Only gaps between letters would be inside the image: move the darkest point to its middle.
         row, column = np.unravel_index(int(letters.argmax()), letters.shape)
         top, left = shape[0] // 2 - int(row), shape[1] // 2 - int(column)
     return top, left

@@ -1,4 +1,4 @@
-"""Between uint8 images in arrays and float images in networks."""
+"""Conversion between uint8 images in arrays and float images in networks."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-ValueRange = tuple[float, float]  # the values of black and white in a network
+ValueRange = tuple[float, float]
+"""The values of black and of white in a network."""
 
 
 def to_network(
     images: NDArray[np.uint8], device: torch.device | str = "cpu", span: ValueRange = (-1.0, 1.0)
 ) -> torch.Tensor:
-    """(N, H, W, C) uint8 -> (N, C, H, W) float32 in `span` on `device`, laid out channels last.
+    """Convert (N, H, W, C) uint8 to (N, C, H, W) float32 in `span` on `device`, in the channels-last layout.
 
-    Bytes travel, floats do not; to a GPU from pinned memory, so that nothing waits for them.
+    The images are copied to the device as bytes, a quarter of the size of floats; to a GPU from pinned
+    memory, so that the copy does not block the CPU.
     """
     tensor = torch.from_numpy(np.require(images, requirements=["C", "W"]))
     if torch.device(device).type == "cuda":
@@ -25,12 +27,12 @@ def to_network(
 
 
 def to_unit(images: torch.Tensor, span: ValueRange = (-1.0, 1.0)) -> torch.Tensor:
-    """`span` -> [0, 1], clamped; any shape."""
+    """Scale values from `span` to [0, 1], and clamp them; any shape."""
     low, high = span
     return images.float().sub(low).div(high - low).clamp(0.0, 1.0)
 
 
 def to_pixels(images: torch.Tensor, span: ValueRange = (-1.0, 1.0)) -> NDArray[np.uint8]:
-    """(N, C, H, W) in `span` -> (N, H, W, C) uint8, rounded."""
+    """Convert (N, C, H, W) in `span` to (N, H, W, C) uint8, rounded."""
     levels = to_unit(images.detach(), span).mul(255.0).round().to(torch.uint8)
     return levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()

@@ -1,4 +1,4 @@
-"""The tags of TIFF files and EXIF blocks (TIFF 6.0, section 2; BigTIFF): read, and written again."""
+"""Reader and writer of the tags of TIFF files and EXIF blocks (TIFF 6.0, section 2; BigTIFF)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ByteOrder = Literal["<", ">"]
 
 
 class Tag:
-    """The tags that say how the pixels of a TIFF are stored."""
+    """Numbers of the tags that define how the pixels of a TIFF are stored."""
 
     SUBFILE = 254
     WIDTH = 256
@@ -36,17 +36,17 @@ class Tag:
     ICC = 34675
 
 
-# Of a TIFF's own tags those that EXIF has too: description, maker, dates, resolution, rights, EXIF, GPS.
+# Tags of a TIFF that EXIF has too: description, maker, dates, resolution, copyright, EXIF, GPS.
 _EXIF_TAGS = (270, 271, 272, 282, 283, 296, 305, 306, 315, 33432, 0x8769, 0x8825)
-_POINTERS = (0x8769, 0x8825, 0xA005)  # to EXIF's, GPS' and interoperability's directories
+_POINTERS = (0x8769, 0x8825, 0xA005)  # offsets of the directories EXIF, GPS and interoperability
 _TYPE_BYTES = dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), start=1)) | {16: 8, 17: 8, 18: 8}
-_LAST_OF_TIFF = 13  # type; the others are of BigTIFF alone
+_LAST_OF_TIFF = 13  # highest type of a plain TIFF; higher ones are BigTIFF's
 _INTEGERS = {1: "B", 3: "H", 4: "L", 6: "b", 8: "h", 9: "l", 13: "L", 16: "Q", 17: "q", 18: "Q"}
-_MOST_OF_AN_ENTRY = 2**16  # bytes: an EXIF block can hold no more
+_MOST_OF_AN_ENTRY = 2**16  # bytes, the most that an EXIF block can hold
 
 
 class TagValue(NamedTuple):
-    """A tag's type, the number of its values, and these; the value of a pointer is the directory there."""
+    """Type of a tag, number of its values, and their bytes; for a pointer the directory instead of bytes."""
 
     kind: int
     length: int
@@ -54,19 +54,20 @@ class TagValue(NamedTuple):
 
 
 Entries = dict[int, TagValue]
-"""The tags of a directory."""
+"""Tags of a directory, by number."""
 
 
 @dataclass(frozen=True)
 class TagDirectory:
-    """A directory of tags: gives the values of each, whatever the order of bytes.
+    """Reader of a directory of tags, in either byte order.
 
     Attributes:
-        data: the file or block that it is in.
-        order: of bytes.
-        is_wide: whether its offsets and counts are of 64 bits, as in a BigTIFF.
-        next_at: where the offset of the next directory is; beyond the end if the directory is cut.
-        places: of each tag its type, the number of its values, and where these are.
+        data: the file or block that contains the directory.
+        order: byte order.
+        is_wide: whether offsets and counts have 64 bits (BigTIFF).
+        next_at: offset of the field with the next directory's offset; beyond the end of `data` if the
+            directory is cut off.
+        places: type, number of values and offset of the values of each tag.
     """
 
     data: bytes
@@ -77,15 +78,19 @@ class TagDirectory:
 
     @classmethod
     def parse(cls, data: bytes, at: int | None = None, *, whole: bool = True) -> TagDirectory:
-        """The directory at byte `at` of a file or block; the first if None. If it need not be `whole`, the
-        tags before its cut are enough.
+        """Read the directory of a file or block.
+
+        Args:
+            data: the file or block.
+            at: offset of the directory (None: the first one).
+            whole: fail if the directory is cut off; else read the tags before the cut.
 
         Raises:
-            ValueError, LookupError, struct.error: damaged.
+            ValueError, LookupError, struct.error: the directory is damaged.
         """
         order: ByteOrder = "<" if data[:2] == b"II" else ">"
         if data[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-            raise ValueError(f"begins with {data[:4]!r}")
+            raise ValueError(f"it begins with {data[:4]!r}, which is no TIFF header")
         is_wide = b"+" in data[2:4]
         if at is None:
             (at,) = (
@@ -95,11 +100,11 @@ class TagDirectory:
             )
         head = struct.Struct(order + ("Q" if is_wide else "H"))
         entry = struct.Struct(order + ("HHQQ" if is_wide else "HHLL"))
-        inside = 8 if is_wide else 4  # bytes of a value that stands in its entry
+        inside = 8 if is_wide else 4  # most bytes of a value that is stored in its entry
         (count,) = head.unpack_from(data, at)
         next_at = at + head.size + entry.size * count
         if next_at > len(data) and whole:
-            raise ValueError(f"{count} tags at byte {at}")
+            raise ValueError(f"the directory of {count} tags at byte {at} is cut off")
         places: dict[int, tuple[int, int, int]] = {}
         for entry_at in range(at + head.size, min(next_at, len(data) - entry.size + 1), entry.size):
             tag, kind, number, offset = entry.unpack_from(data, entry_at)
@@ -111,35 +116,35 @@ class TagDirectory:
         return tag in self.places
 
     def numbers(self, tag: int, default: tuple[int, ...] = ()) -> tuple[int, ...]:
-        """The integers of a tag."""
+        """Return the integers of a tag; `default` if the tag is missing."""
         if tag not in self.places:
             return default
         kind, count, at = self.places[tag]
         if count > len(self.data):
-            raise ValueError(f"tag {tag} has {count} numbers")
+            raise ValueError(f"tag {tag} has {count} values, more than the file has bytes")
         return struct.unpack_from(f"{self.order}{count}{_INTEGERS[kind]}", self.data, at)
 
     def number(self, tag: int, default: int | None = None) -> int:
-        """The first integer of a tag."""
+        """Return the first integer of a tag; `default` if the tag is missing."""
         return self.numbers(tag, () if default is None else (default,))[0]
 
     def raw(self, tag: int) -> bytes:
-        """The bytes of a tag."""
+        """Return the bytes of a tag's values."""
         kind, count, at = self.places[tag]
         end = at + count * _TYPE_BYTES[kind]
         if end > len(self.data):
-            raise ValueError(f"tag {tag} lies beyond the end")
+            raise ValueError(f"the values of tag {tag} lie beyond the end of the file")
         return self.data[at:end]
 
     def with_number(self, tag: int, number: int) -> bytes:
-        """`data` with another first number of a tag that is there."""
+        """Return a copy of `data` in which the first integer of an existing tag is `number`."""
         kind, _, at = self.places[tag]
         data = bytearray(self.data)
         struct.pack_into(self.order + _INTEGERS[kind], data, at, number)
         return bytes(data)
 
     def next_directory(self) -> int:
-        """Where the next directory begins; 0 if there is none."""
+        """Return the offset of the next directory; 0 if there is none."""
         place = struct.Struct(self.order + ("Q" if self.is_wide else "L"))
         if self.next_at + place.size > len(self.data):
             return 0
@@ -147,13 +152,14 @@ class TagDirectory:
         return at
 
     def entries(self, most_bytes: int, only: Container[int] | None = None) -> Entries:
-        """The tags with their values, and those of the directories that EXIF's tags point to. What is
-        damaged, or larger than an EXIF block can be, is left out; and all that comes after `most_bytes`: a
-        small file can name the same bytes 65,535 times.
+        """Return the tags with their values, and those of the directories that EXIF's tags point to.
+
+        Leaves out values that are damaged or larger than an EXIF block.
 
         Args:
-            most_bytes: of all values together.
-            only: the tags that are wanted of this directory; None: all.
+            most_bytes: limit of all values together; further values are left out. Without it a small file
+                could name the same bytes 65,535 times.
+            only: tags to read of this directory (None: all).
         """
         return self._entries(_Budget(most_bytes), 2, only)
 
@@ -173,18 +179,18 @@ class TagDirectory:
         return entries
 
     def exif_entries(self, most_bytes: int) -> Entries:
-        """Those of a TIFF's entries that EXIF has too, see `entries`."""
+        """Return the entries of a TIFF that EXIF has too, see `entries`."""
         return self.entries(most_bytes, _EXIF_TAGS)
 
 
 @dataclass
 class _Budget:
-    """Bytes that may still be taken."""
+    """Counter of the bytes that may still be read."""
 
     left: int
 
     def take(self, count: int) -> bool:
-        """Whether `count` may be taken; takes them."""
+        """Return whether `count` bytes may be read; if so, subtract them."""
         if count >= min(self.left, _MOST_OF_AN_ENTRY):
             return False
         self.left -= count
@@ -192,13 +198,13 @@ class _Budget:
 
 
 def encode_block(order: ByteOrder, entries: Entries) -> bytes:
-    """An EXIF block of one directory."""
+    """Return an EXIF block with one directory."""
     magic = b"II*\0" if order == "<" else b"MM\0*"
     return magic + struct.pack(order + "L", 8) + encode_directory(order, entries, 8)
 
 
 def encode_directory(order: ByteOrder, entries: Entries, at: int) -> bytes:
-    """The bytes of a directory that will stand at offset `at`, its values behind it."""
+    """Return the bytes of a directory for offset `at`, followed by its values."""
     values_at = at + 6 + 12 * len(entries)
     head = b""
     values = b""
@@ -215,8 +221,13 @@ def encode_directory(order: ByteOrder, entries: Entries, at: int) -> bytes:
 
 
 class UprightExif(NamedTuple):
-    """The orientation of an EXIF block, and the block of the image that was turned by it: with orientation 1,
-    the thumbnail unlinked. Of one that is cut what can be read is put together anew; None if that is nothing.
+    """EXIF of an image that was turned by its orientation.
+
+    Attributes:
+        orientation: the block's orientation, by which the image was turned (1: none).
+        block: the block with orientation 1 and without a link to its thumbnail. A block that is cut off is
+            rebuilt from its readable tags; None if there are none.
+        is_whole: whether nothing of the block was lost.
     """
 
     orientation: int
@@ -225,17 +236,17 @@ class UprightExif(NamedTuple):
 
 
 def without_orientation(exif: bytes) -> UprightExif:
-    """Take the orientation out of an EXIF block, from its "II" or "MM" on."""
+    """Split an EXIF block, which begins with "II" or "MM", into its orientation and an upright block."""
     try:
         tags = TagDirectory.parse(exif, whole=False)
         if tags.is_wide:
-            raise ValueError("a BigTIFF")
+            raise ValueError("EXIF cannot be a BigTIFF")
         orientation = 1
         if Tag.ORIENTATION in tags:
             orientation = tags.number(Tag.ORIENTATION)
             tags = replace(tags, data=tags.with_number(Tag.ORIENTATION, 1))
         if tags.next_at <= len(exif):
-            # The second directory has a thumbnail, of pixels that are no more.
+            # The second directory describes a thumbnail of the previous pixels.
             block = tags.data[: tags.next_at] + bytes(4) + tags.data[tags.next_at + 4 :]
             return UprightExif(orientation, block, True)
         entries = tags.entries(len(exif))

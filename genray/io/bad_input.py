@@ -1,4 +1,4 @@
-"""Inputs that cannot be used: each is set aside with a reason, and nothing else stops."""
+"""Inputs that cannot be used: each is set aside with a reason, and the run continues."""
 
 from __future__ import annotations
 
@@ -7,28 +7,35 @@ from dataclasses import dataclass
 from genray.uris import without_secrets
 
 REASONS = {
-    "unreadable": "the file cannot be read",
-    "empty": "the file has no bytes",
-    "too-large": "more bytes or pixels than the limit",
-    "too-much-work": "decoding it would take more scans or seconds than the limit",
-    "unknown-format": "not an image, by its first bytes",
-    "unsupported": "not read, or not without loss: another kind, an animation, pages, floats, 12 bits",
-    "ambiguous": "several columns of the file contain images",
-    "truncated": "the file ends early or its data is damaged",
-    "odd-shape": "its size is not that of the others, or the two halves do not match",
-    "unpaired": "no partner of the same stem, or one too many",
-    "unused": "in no folder that the pairs come from",
-    "bad-name": "its name is not UTF-8, or leaves the folder",
-    "step-error": "the model failed on it; the detail says how",
-    "killed-worker": "worker after worker died of it, of memory most likely",
-    "unwritable": "its output could not be written",
+    "unreadable": "the file could not be read; check that it still exists and that access is allowed",
+    "empty": "the file has no bytes; copy it again from its source",
+    "too-large": "more bytes or pixels than the limit; shrink it, or raise the limit that the detail names",
+    "too-much-work": "decoding would exceed the limit of scans or seconds; save it again as an ordinary file",
+    "unknown-format": "the first bytes are not those of an image; remove or replace the file",
+    "unsupported": "the format, or a feature of it, is not read; convert it to PNG or TIFF, 8 or 16 bits",
+    "ambiguous": "several columns of the Parquet file contain images; name one of them in the settings",
+    "truncated": "the file ends early or its data are damaged; copy it again from its source",
+    "odd-shape": "the size differs from the others, or the halves of a pair do not match; crop or remove it",
+    "unpaired": "no partner with the same stem, or more than one; rename or remove the file",
+    "unused": "the file is in no folder that pairs are read from; move it if it belongs to a pair",
+    "bad-name": "the name is not UTF-8, or leads out of the folder; rename the file",
+    "step-error": "the model failed on this image; the detail contains its error",
+    "killed-worker": "workers died at this image, most likely for lack of memory; shrink it or free memory",
+    "unwritable": "the output could not be written; check free space, permissions and the length of its name",
 }
+"""Reasons for setting an input aside: what each means, and what to do."""
 
 
 @dataclass(frozen=True)
 class BadInput:
-    """An input that was set aside: its path, a key of `REASONS`, and what more is known, without secrets of
-    URIs: it may be the text of a library, such as one that was led to a signed address."""
+    """Input that was set aside.
+
+    Args:
+        path: path of the input.
+        reason: key of `REASONS`.
+        detail: what was wrong and where. Secrets of URIs are removed from it, because a library's text may
+            contain a signed address.
+    """
 
     path: str
     reason: str
@@ -39,7 +46,12 @@ class BadInput:
 
 
 class BadImage(Exception):
-    """An image that is set aside. `reason` is a key of `REASONS`, `detail` says more, as of a `BadInput`."""
+    """Error of an image that is set aside.
+
+    Args:
+        reason: key of `REASONS`.
+        detail: see `BadInput`.
+    """
 
     def __init__(self, reason: str, detail: str) -> None:
         detail = without_secrets(detail)

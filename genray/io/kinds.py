@@ -1,7 +1,7 @@
-"""The kinds of image files: how each is called, and by which first bytes it is known.
+"""Table of image formats: name, suffixes, and the first bytes by which each is recognised.
 
-One table for all that lists, reads or names image files. What a file is, its first bytes say; its name only
-saves reading them.
+Everything that lists, reads or names image files uses this table. The first bytes of a file decide what it
+is; its suffix only avoids reading them.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 HEAD_BYTES = 32
-"""As many bytes of a file as tell its kind."""
+"""Number of first bytes that are enough to recognise the format of a file."""
 
 
 @dataclass(frozen=True)
 class ImageKind:
-    """A format of image files.
+    """Format of image files.
 
     Attributes:
-        name: for code and ledgers, lower case.
-        title: for people.
-        suffixes: of its files, lower case, the usual one first.
-        is_read: whether genray reads it.
+        name: name in code and ledgers, lower case.
+        title: name in texts for people.
+        suffixes: suffixes of its files, lower case, the usual one first.
+        is_read: whether genray reads the format.
     """
 
     name: str
@@ -51,14 +51,14 @@ KINDS = {
 }
 
 READ_SUFFIXES = tuple(suffix for kind in KINDS.values() if kind.is_read for suffix in kind.suffixes)
-"""The suffixes of the files that are read."""
+"""Suffixes of the formats that are read."""
 
 READ_TITLES = ", ".join(kind.title for kind in KINDS.values() if kind.is_read)
-"""What the kinds that are read are called, for people."""
+"""Titles of the formats that are read, as a list for texts."""
 
 _BY_SUFFIX = {suffix: kind for kind in KINDS.values() for suffix in kind.suffixes}
 _MAGIC = (
-    (b"\x89PNG", "png"),  # the rest of its signature shows whether it was damaged
+    (b"\x89PNG", "png"),  # the rest of the signature is checked by the reader: it shows damage
     (b"\xff\xd8\xff", "jpeg"),
     (b"II*\0", "tiff"),
     (b"MM\0*", "tiff"),
@@ -80,8 +80,7 @@ _BRANDS = {b"avif": "avif", b"avis": "avif"} | dict.fromkeys(
 
 
 def kind_of_bytes(head: bytes) -> ImageKind | None:
-    """The kind of a file that begins with `head`, its first `HEAD_BYTES`; None if it is no image that has a
-    row here."""
+    """Return the format of a file from `head`, its first `HEAD_BYTES`; None if it is none of the table."""
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return KINDS["webp"]
     if head[4:8] == b"ftyp" and head[8:12] in _BRANDS:
@@ -90,5 +89,5 @@ def kind_of_bytes(head: bytes) -> ImageKind | None:
 
 
 def kind_of_name(path: str) -> ImageKind | None:
-    """The kind that the suffix of `path` names; None if it has none, or another's."""
+    """Return the format of the suffix of `path`; None if it has no suffix, or no image format's."""
     return _BY_SUFFIX.get(PurePosixPath(path).suffix.lower())

@@ -88,7 +88,7 @@ def test_bytes_before_the_end_of_a_jpeg_cost_no_pixel(mode: str, junk: bytes, *,
     photo = read(jpeg[:-2] + junk + jpeg[-2:])
     assert np.array_equal(photo.pixels, read(jpeg).pixels)
     if len(junk) > 8:  # a few bytes more or less are read ahead
-        assert photo.notes == ("bytes of no meaning before its end",)
+        assert photo.notes == ("meaningless bytes before the end marker",)
 
 
 @pytest.mark.parametrize("end", [b"", b"\xff"])
@@ -96,7 +96,7 @@ def test_a_jpeg_that_lacks_only_its_end_is_read(end: bytes) -> None:
     jpeg = encode(smooth(), "JPEG")
     photo = read(jpeg[:-2] + end)
     assert np.array_equal(photo.pixels, read(jpeg).pixels)
-    assert photo.notes == ("its end marker is missing",)
+    assert photo.notes == ("the end marker is missing",)
 
 
 def test_a_progressive_jpeg_that_lacks_scans_is_not_read() -> None:
@@ -112,7 +112,7 @@ def test_a_png_that_ends_behind_its_pixels_is_read() -> None:
     for data in (png[:-12], png[:-1], png[:-9], behind, behind[:-50]):
         photo = read(data)
         assert np.array_equal(photo.pixels, np.asarray(smooth()))
-        assert photo.notes == ("its end chunk is missing",)
+        assert photo.notes == ("the end chunk is missing",)
     assert reason(png[:-13]) == "truncated"
 
 

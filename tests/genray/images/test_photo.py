@@ -160,7 +160,7 @@ def test_of_several_pictures_the_first_is_read_and_the_others_are_noted() -> Non
     assert np.array_equal(read(jpeg + encode(smooth("L"), "JPEG")).pixels, read(jpeg).pixels)
     several = encode(smooth(), "MPO", save_all=True, append_images=[smooth().rotate(180)] * 2)
     assert np.array_equal(read(several).pixels, read(jpeg).pixels)
-    assert read(several).notes == ("2 further pictures of the file are left out",)
+    assert read(several).notes == ("pictures after the first are left out: 2",)
     assert read(jpeg).notes == ()
 
 

@@ -222,7 +222,7 @@ def test_a_cmyk_jpeg_is_written_as_srgb_without_its_profile() -> None:
 @pytest.mark.parametrize(("form", "side"), [("jpeg", 65501), ("webp", 16384), ("png", 1_000_001)])
 def test_sides_beyond_the_formats_are_refused(form: str, side: int) -> None:
     long = Photo(np.zeros((1, side, 1), np.uint8), None, "tiff")
-    with pytest.raises(BadImage, match=f"at most {side - 1} a side") as caught:
+    with pytest.raises(BadImage, match=f"at most {side - 1} on a side") as caught:
         write_photo(long, settings(format=form))
     assert caught.value.reason == "too-large"
 

@@ -62,7 +62,7 @@ def test_what_was_odd_in_an_input_that_is_done_is_the_detail_of_its_row(bulk: Bu
     (photos / "cut.png").write_bytes(png(2)[:-12])
     assert bulk("corrupt", f"input={photos}")["done"] == 2
     details = {row["path"]: row["detail"] for row in rows_of(tmp_path / "out")}
-    assert details == {"whole.png": "", "cut.png": "its end chunk is missing"}
+    assert details == {"whole.png": "", "cut.png": "the end chunk is missing"}
 
 
 def test_a_bmp_is_read_and_stays_one(bulk: Bulk, tmp_path: Path) -> None:
