@@ -201,8 +201,8 @@ class TarSource(ItemSource):
         return _checked(data, limit)
 
     def _image_suffix(self, shard: str, member: TarMember) -> str | None:
-        """Return the suffix of a member that is an image ("": its name has none). Others are counted, and give
-        None."""
+        """Return the suffix of a member that is an image ("": its name has none); None for others, which are
+        counted."""
         name = PurePosixPath(member.name)
         suffix = name.suffix.lower()
         if name.name.startswith("."):
