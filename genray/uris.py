@@ -1,8 +1,8 @@
-"""Secrets in URIs: where one is, and text that no longer shows it.
+"""Secrets in URIs: find them, and remove them from text.
 
 A URI with a password or a signed query is a secret as a whole. As a setting it would be written into runs,
-ledgers, bundles and the lists of jobs, so it is refused; text of libraries, which may show a URI that was not
-given to genray (a redirection to a signed address, a proxy), is shown without its secret part.
+ledgers, bundles and job lists, so it is refused. Text from libraries may show a URI that the user did not
+give (a redirect to a signed address, a proxy); it is shown without the secret part.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ STORE_CREDENTIALS = (
     "AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, for a "
     "scheme of fsspec FSSPEC_<SCHEME>_<ARGUMENT>), ~/.aws/credentials or ~/.config/fsspec/"
 )
-"""Where credentials of a store are looked for."""
+"""Hint: the places where the libraries of stores look for credentials."""
 
-# A scheme, a user and what begins the password. A bucket has no port, so that any colon before an @ does;
-# elsewhere digits alone are a port. A password may hold a slash that its owner did not escape, as of AWS.
+# A scheme, a user and the colon before the password. A bucket has no port, so any colon before an @ counts;
+# elsewhere digits only are a port. A password may contain an unescaped slash (keys of AWS do).
 _BUCKET_USER = r"(?:s3a?|gc?s|abfss?|az|adl|wasbs?|oss|r2|b2):/{1,2}[^/?#@:\s]*(?::|%3a)"
 _SERVER_USER = r"[a-z][a-z0-9+.-]*:/{1,2}[^/?#@:\[\]\s]*(?::|%3a)(?!\d{1,5}(?:[/?#,;\s'\"]|$))"
-# Over HTTP a user without a password is a token.
+# In an HTTP URI a user without a password is a token.
 _HTTP_USER = r"(?:https?|wss?):/{1,2}[^/?#@\s]+(?=@)"
 _USER = f"(?:{_BUCKET_USER}|{_SERVER_USER}|{_HTTP_USER})"
 _PASSWORD = re.compile(f"{_USER}.*?@", re.IGNORECASE | re.DOTALL)
@@ -36,13 +36,14 @@ _SECRET_PARTS = (
     *("accessid", "accesskey", "accountkey", "apikey", "authkey", "bearer", "credential", "passphrase"),
     *("passwd", "password", "privatekey", "secret", "sharedkey", "signature", "signingkey", "token"),
 )
-_PLAIN_ENDINGS = ("env", "file", "kind", "method", "mode", "path", "type")  # token_file names where it is
+_PLAIN_ENDINGS = ("env", "file", "kind", "method", "mode", "path", "type")  # token_file: a place, no token
 _SHARED_ACCESS = {"sv", "se", "sp"}
-"""Parameters of a shared access signature of Azure: its version, its end, what it permits."""
+"""Parameters of a shared access signature of Azure: version, expiry, permissions."""
 
 
 def secret_in(text: str) -> str | None:
-    """What is secret in the URIs in `text`: "a password", "the parameter sig"; None if nothing is."""
+    """Describe the secret in the URIs in `text` ("a user and password", "the parameter sig"); None if there
+    is none."""
     if "://" not in (text := _decoded(text)):
         return None
     if _PASSWORD.search(text):
@@ -54,12 +55,12 @@ def secret_in(text: str) -> str | None:
 
 
 def may_hold_secret(text: str) -> bool:
-    """Whether `text` has a URI with a secret, or `user:password@host` without a scheme."""
+    """Return whether `text` contains a URI with a secret, or `user:password@host` without a scheme."""
     return secret_in(text) is not None or _BARE_PASSWORD.search(_decoded(text)) is not None
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether what is called `name` is a secret, such as X-Amz-Signature, access_key or AWSAccessKeyId."""
+    """Return whether a parameter of this name holds a secret: X-Amz-Signature, access_key, AWSAccessKeyId."""
     words = [word.lower() for word in _WORD.findall(_decoded(name))]
     if not words or words[-1] in _PLAIN_ENDINGS:
         return False
@@ -68,10 +69,10 @@ def is_secret_name(name: str) -> bool:
 
 
 def without_secrets(text: str) -> str:
-    """`text` with `***` in the place of passwords of URIs and of values of secret parameters."""
+    """Return `text` with `***` instead of passwords in URIs and values of secret parameters."""
     if ":/" in text:  # pathlib makes one slash of two
         text = _SHOWN_PASSWORD.sub(_hide_user, text)
-    # Also without a scheme: libraries show the path and the query of a request alone.
+    # Also without a scheme: libraries show only the path and the query of a request.
     return _SHOWN_PARAMETER.sub(_hide_value, text)
 
 
@@ -86,7 +87,7 @@ def _hide_value(match: re.Match[str]) -> str:
 
 
 def _decoded(text: str) -> str:
-    """`text` without percent escapes, also where it is escaped twice, as a URI inside of a query is."""
+    """Return `text` without percent escapes, also if it is escaped twice (a URI inside a query)."""
     for _ in range(3):
         if (plain := unquote(text)) == text:
             break

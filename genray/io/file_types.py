@@ -1,4 +1,4 @@
-"""The types of files, by their names: what there is, and what of it is not read."""
+"""File types by name, and counts of the files that are read and not read."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from genray.io.kinds import kind_of_name
 from genray.text import visible
 
 IDX_SUFFIXES = ("ubyte", "ubyte.gz")
-"""Of idx files; they may lack the dot."""
+"""Endings of idx files; the dot may be missing."""
 
-_MOST_TYPES = 100  # that are counted apart
+_MOST_TYPES = 100  # types counted separately
 _SHOWN_TYPES = 8
 _LONGEST_SUFFIX = 12  # characters
-_HASH = 8  # characters that are no suffix if digits are among them
+_HASH = 8  # characters from which a suffix with digits counts as a hash
 
 
 def type_of(name: str) -> str:
-    """The type of a file by its name: its suffix in lower case, idx, or "" as of IMG_0001, which has none.
+    """Return the type of a file by its name: its suffix in lower case, "idx", or "" without a suffix.
 
-    No suffix is what has no letter, other characters than letters and digits or more than 12, nor a hash:
-    8 or more characters, digits among them. So 1.2.840.10008, photo.jpg?w=200 and x.8f00b204 have none.
+    A suffix has 1 to 12 ASCII letters and digits, is not a number, and is not a hash (8 or more characters
+    with digits). So IMG_0001, 1.2.840.10008, photo.jpg?w=200 and x.8f00b204 have none.
     """
     lower = name.lower()
     if lower.endswith(IDX_SUFFIXES):
@@ -41,28 +41,29 @@ def type_of(name: str) -> str:
 
 @dataclass
 class FileCounts:
-    """How many files there are of each type: a suffix, "idx", "" for none, or "hidden"."""
+    """Numbers of files by type: a suffix, "idx", "" (no suffix) or "hidden"."""
 
     read: Counter[str] = field(default_factory=Counter)
     unread: Counter[str] = field(default_factory=Counter)
     columns: set[str] = field(default_factory=set)
-    """Of Parquet files, those that are not read."""
+    """Names of Parquet columns that are not read."""
 
     def add_unread(self, kind: str) -> None:
-        """Count one file more that is not read."""
+        """Count one more file that is not read."""
         known = kind in self.unread or len(self.unread) < _MOST_TYPES
         self.unread[kind if known else "of other types"] += 1
 
     def add(self, other: FileCounts) -> None:
-        """Count the files of another place too."""
+        """Add the counts of another place."""
         self.read.update(other.read)
         self.unread.update(other.unread)
         self.columns |= other.columns
 
     @property
     def unread_text(self) -> str:
-        """What is not read, for a person: "24 .heic are not read (HEIF), nor 3 .txt"; "" if all is."""
-        # Images first: somebody expected them to be read.
+        """Sentence about the files that are not read: "24 .heic are not read (HEIF), nor 3 .txt"; "" if there
+        are none."""
+        # Images first: the user expects them to be read.
         ranked = sorted(self.unread.items(), key=lambda each: (not _title(each[0]), -each[1], each[0]))
         clauses = [
             (f"{count:,} {_label(kind)}", _title(kind), count > 1) for kind, count in ranked[:_SHOWN_TYPES]
@@ -83,7 +84,7 @@ class FileCounts:
         return text + f", nor {more_text}" * bool(others)
 
     def as_json(self) -> dict[str, int]:
-        """What is not read, by type, plain values."""
+        """Return the numbers of files that are not read by type, as plain JSON values."""
         counts = {_label(kind): count for kind, count in self.unread.most_common()}
         return counts | {f"column {name}": 1 for name in sorted(self.columns)[:_MOST_TYPES]}
 
@@ -93,6 +94,6 @@ def _label(kind: str) -> str:
 
 
 def _title(kind: str) -> str:
-    """What images of this type are called; "" if they are none."""
+    """Return the name of an image format by its suffix; "" for other types."""
     found = kind_of_name(f"x{kind}")
     return found.title if found else ""

@@ -1,4 +1,4 @@
-"""Writing files so that a crash, a kill or a full disk never leaves half of one behind."""
+"""Atomic writes, locks and syncs: a crash, a kill or a full disk never leaves half a file."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from typing import Any
 from genray.errors import StorageFull
 
 TEMPORARY_NAME = ".genray-{}.tmp"
-"""What a file is called until it is whole: hidden, and short, whatever it will be called."""
+"""Name of a file until it is complete: hidden and short, however long the final name is."""
 
-# EFBIG is what a file size limit (ulimit -f) gives; to the user it is the same problem.
+# A file size limit (ulimit -f) gives EFBIG; for the user it is the same problem.
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
 def atomic_write(path: Path, *, durable: bool = True, make_folder: bool = True) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is synced and renamed over `path`, for whom the
-    umask says, whichever library wrote it.
+    """Yield a temporary path beside `path`; on success, sync it and rename it to `path`, with the mode of the
+    umask whichever library wrote it.
 
-    A reader sees the old file or the new one, never a part. On any error the temporary file is
-    removed and `path` is left as it was; a process that is killed leaves one, see `remove_leftovers`.
+    A reader sees the old file or the new one, never a part. On an error the temporary file is removed and
+    `path` keeps its content; a killed process leaves the temporary file, see `remove_leftovers`.
 
     Args:
-        path: the file to write.
-        durable: sync, so that it survives a power cut; not needed for what is only of use now.
-        make_folder: make the folder that it lies in, and those above; False: it is there.
+        path: file to write.
+        durable: sync, so that the file survives a power cut (False for files of short use).
+        make_folder: make the folder and its parents (False if they exist).
 
     Raises:
-        StorageFull: there was no room for the file.
+        StorageFull: no space for the file.
     """
     if make_folder:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,23 +64,23 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` to `path` as indented JSON, atomically. NaN is refused: it is not JSON."""
+    """Write `value` to `path` as indented JSON, atomically. NaN, which JSON lacks, raises a ValueError."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what writers that were killed left in `folder`. Nobody else may be writing there."""
+    """Delete the temporary files of killed writers in `folder`. No process may write there meanwhile."""
     for leftover in folder.glob(".*.tmp"):
         leftover.unlink(missing_ok=True)
 
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn 'no space left' while writing `path` into `StorageFull`, whichever library says it."""
+    """Turn the error of a full disk, from any library, into a `StorageFull` that names `path`."""
     try:
         yield
     except Exception as error:
-        # safetensors reports I/O errors from Rust, with the number only in the text.
+        # safetensors reports I/O errors from Rust, with the error number only in the text.
         number = getattr(error, "errno", None)
         if number not in _NO_ROOM and not any(f"(os error {n})" in str(error) for n in _NO_ROOM):
             raise
@@ -88,16 +88,16 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise StorageFull(
             f"no room left to write {path.name} ({free / 1e6:.0f} MB free)",
             where=str(path),
-            hint="free some space (or raise the quota), then give the same command again: what was "
-            "recorded is whole, and it goes on from there",
+            hint="free some space or raise the quota, then give the same command again: everything recorded "
+            "is complete, and the command resumes from there",
         ) from error
 
 
 @contextmanager
 def lock_file(path: Path) -> Iterator[bool]:
-    """Lock the file `path` for this process; yields False if another process has locked it.
+    """Lock the file `path` for this process; yields False if another process holds the lock.
 
-    The kernel lets go of it whenever the process ends.
+    The kernel releases the lock when the process ends.
     """
     with path.open("w") as file:
         try:
@@ -109,9 +109,9 @@ def lock_file(path: Path) -> Iterator[bool]:
 
 
 def sync_file_system(folder: Path) -> None:
-    """Make all that was written to the file system of `folder` survive a power cut."""
+    """Sync the file system of `folder`, so that everything written there survives a power cut."""
     library = ctypes.CDLL(None, use_errno=True)
-    if not hasattr(library, "syncfs"):  # Linux alone has it
+    if not hasattr(library, "syncfs"):  # only Linux has it
         os.sync()
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -124,16 +124,16 @@ def sync_file_system(folder: Path) -> None:
 
 
 def _open_to_others(file: Path) -> None:
-    """Give `file` the mode of one that a plain `open` makes, if its writer kept it to its owner.
+    """Give `file` the mode that a plain `open` gives, if only its owner can read it.
 
-    Libraries that write to a temporary name of their own, as safetensors does, leave it at 0600: others could
-    not load a bundle from a shared folder. What holds secrets, or what is known of patients, is not written
-    through here: the journal, the key of the pseudonyms and Ray's token are the owner's on purpose.
+    Libraries that write to a temporary name of their own, such as safetensors, leave the mode at 0600: other
+    users could not load a bundle from a shared folder. Secrets and patient data (journal, key of the
+    pseudonyms, Ray's token) are readable by the owner only on purpose, and are not written by this function.
     """
     if stat.S_IMODE(file.stat().st_mode) != 0o600:
         return
-    # A file tells the umask, and what the folder's access list makes of it; the call that returns the umask
-    # sets it too, for all threads.
+    # A new file shows the effect of the umask and of the folder's access list. The call that returns the
+    # umask would also set it, for all threads.
     probe = file.with_name(TEMPORARY_NAME.format(secrets.token_hex(8)))
     try:
         with open(probe, "xb") as plain:
@@ -143,7 +143,7 @@ def _open_to_others(file: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    # Without this a rename can be lost with the power, although the file's bytes are safe.
+    # Without this a power cut can undo the rename, although the file's bytes are safe.
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

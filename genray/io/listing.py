@@ -1,11 +1,10 @@
-"""What lies at a location, a folder, a pattern or one file: its image files or its shards, and how many files
-of which type are not read.
+"""Listing of a location (folder, pattern or file): image files or shards, and counts of the other files.
 
-The one listing of bulk runs and of trainings. Which files are images:
+Bulk runs and trainings use this one listing. Image files are:
 
-- those with a suffix of `READ_SUFFIXES` (or of the user's list), in any case;
-- those whose name has no suffix (see `type_of`), if their first bytes are those of an image. Files with any
-  other suffix are never opened: they may be millions of captions.
+- files with a suffix of `READ_SUFFIXES` (or of the user's list), in upper or lower case;
+- files without a suffix (see `type_of`) whose first bytes are those of an image. Files with another suffix
+  are never opened: there may be millions of captions.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from genray.io.store import Entry, Store, Wanted, is_file, open_store
 from genray.text import visible
 
 Container = Literal["files", "parquet", "webdataset", "idx"]
-OnError = Callable[[str, str], None]  # takes the path of what could not be listed, and why
+OnError = Callable[[str, str], None]  # takes the path of a folder that could not be listed, and the reason
 
 SHARD_SUFFIXES: Mapping[Container, tuple[str, ...]] = {
     "parquet": (".parquet",),
@@ -43,19 +42,19 @@ CONTAINER_NAMES: Mapping[Container, tuple[str, str]] = {
 _IDX_IMAGES = re.compile(r"(train|t10k)-images[-.]idx3-ubyte(\.gz)?")
 _COMPRESSED_TARS = (".tar.gz", ".tgz")
 _MAGIC = re.compile(r"[*?[]")
-_OPENED_AT_ONCE = 32  # files of a remote store whose first bytes are asked for
-_MOST_OPENED = 1000  # files without a suffix that a survey looks into
+_OPENED_AT_ONCE = 32  # concurrent reads of first bytes from a remote store
+_MOST_OPENED = 1000  # files without a suffix that a survey opens
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where files lie: below the root of a store, all of them or some.
+    """Location of files: all or some of the files below the root of a store.
 
     Attributes:
-        store: whose root is a folder.
-        pattern: of paths below the root, `**` for any folders; "" for all files.
-        name: of the one file that is meant; "" for all.
-        apart: a folder that is passed over; "" for none.
+        store: store of the files.
+        pattern: pattern of their paths below the root, with `**` for any folders ("": all files).
+        name: name of the only file ("": all files).
+        apart: folder that is not listed ("": none).
     """
 
     store: Store
@@ -65,12 +64,12 @@ class Place:
 
     @property
     def location(self) -> str:
-        """Where it is, for errors."""
+        """The location as text, for errors."""
         below = self.name or self.pattern
         return f"{self.store.root}/{below}" if below else self.store.root
 
     def walk(self, wanted: Wanted, on_error: OnError | None, counts: FileCounts) -> Iterator[Entry]:
-        """The files that are `wanted`, one by one, in the order of `Store.walk`. Hidden ones are counted, not
+        """Yield the files that are `wanted`, in the order of `Store.walk`. Hidden files are counted, not
         listed."""
         if self.name:
             if wanted("", self.name):
@@ -100,21 +99,21 @@ class Place:
     def _matches(self) -> Callable[[str], object] | None:
         if not self.pattern:
             return None
-        from fsspec.utils import glob_translate  # Python's own is there from 3.13 on
+        from fsspec.utils import glob_translate  # glob.translate needs Python 3.13
 
         return re.compile(glob_translate(self.pattern)).match
 
 
 def find_place(location: str | os.PathLike[str], apart: str = "") -> Place:
-    """The place at `location`: a folder or a file, or URI of one; or a pattern of files, such as
-    photos/**/*.png (in URIs with * and [] only: a ? begins their query).
+    """Return the place at `location`.
 
     Args:
-        location: where.
-        apart: a folder there that is passed over.
+        location: a folder, a file, a URI of either, or a pattern such as photos/**/*.png (in URIs only with *
+            and []: a ? begins their query).
+        apart: folder there that is not listed.
 
     Raises:
-        DataError: there is nothing.
+        DataError: the location is missing.
     """
     location = os.fspath(location)
     if is_file(location):
@@ -126,12 +125,13 @@ def find_place(location: str | os.PathLike[str], apart: str = "") -> Place:
 
 
 def root_of(location: str) -> str:
-    """The folder that the pattern `location` begins in; `location` itself if it is none."""
+    """Return the folder that contains all matches of the pattern `location`; `location` itself if it is no
+    pattern."""
     return _split_pattern(location)[0]
 
 
 def _split_pattern(location: str) -> tuple[str, str]:
-    """The folder before the first part with a wildcard, and the pattern below it; "" if there is none."""
+    """Return the folder before the first part with a wildcard, and the pattern below it ("": none)."""
     path, mark, query = location.partition("?") if "://" in location else (location, "", "")
     if not _MAGIC.search(path) or ("://" not in path and Path(path).expanduser().exists()):
         return location, ""
@@ -143,25 +143,26 @@ def _split_pattern(location: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Which files are images.
+    """Rule for which files are images.
 
     Attributes:
-        suffixes: of their names, lower case; None: those that are read, and by content what has no suffix.
+        suffixes: suffixes of image files, lower case (None: all that can be read; files without a suffix are
+            known by their content).
     """
 
     suffixes: tuple[str, ...] | None = None
 
     @property
     def wanted_suffixes(self) -> tuple[str, ...]:
-        """The suffixes by which files are listed unseen."""
+        """Suffixes of files that are listed without opening them."""
         return READ_SUFFIXES if self.suffixes is None else self.suffixes
 
     def list(self, place: Place, counts: FileCounts, on_error: OnError | None = None) -> Iterator[Entry]:
-        """The image files at `place`, one by one; all files are counted. What has no suffix and cannot be
-        opened is among them: reading it says why."""
+        """Yield the image files at `place`, and count all files. Among them are files without a suffix that
+        cannot be opened: reading them gives the reason."""
         suffixes = self.wanted_suffixes
         by_content = self.suffixes is None or bool(place.name)
-        unknown = set[str]()  # paths of a folder whose first bytes are to be read
+        unknown = set[str]()  # paths of files whose first bytes must be read
 
         def wanted(prefix: str, name: str) -> bool:
             lower = name.lower()
@@ -191,7 +192,7 @@ class ImageFiles:
 def list_shards(
     place: Place, container: Container, counts: FileCounts, on_error: OnError | None = None
 ) -> Iterator[Entry]:
-    """The Parquet files, tar shards or idx files at `place`, one by one; all files are counted."""
+    """Yield the Parquet files, tar shards or idx files at `place`, and count all files."""
     suffixes = SHARD_SUFFIXES[container]
 
     def wanted(prefix: str, name: str) -> bool:
@@ -206,8 +207,8 @@ def list_shards(
 
 
 def read_head(store: Store, path: str, position: int = 0, size: int = HEAD_BYTES) -> bytes | None:
-    """The first bytes of the file `path`, or of the `size` bytes at `position` in it; None if it cannot be
-    read."""
+    """Read the first bytes of the file `path`, or of the `size` bytes at `position` in it; None if it cannot
+    be read."""
     try:
         return store.read_range(path, position, min(size, HEAD_BYTES))
     except Exception:  # fsspec's file systems have errors of their own
@@ -217,8 +218,8 @@ def read_head(store: Store, path: str, position: int = 0, size: int = HEAD_BYTES
 def _with_heads(
     store: Store, entries: Iterable[Entry], unknown: set[str]
 ) -> Iterator[tuple[Entry, bytes | None]]:
-    """Files, and the first bytes of those among `unknown`; None for the others, and for what cannot be read.
-    In a remote store many are asked for at once."""
+    """Yield each file with its first bytes if it is among `unknown` (None for the others, and for files that
+    cannot be read). Files of a remote store are read concurrently."""
     if store.is_local:
         for entry in entries:
             if unknown and entry.path in unknown:
@@ -247,13 +248,12 @@ def _with_result(entry: Entry, head: Future[bytes | None] | None) -> tuple[Entry
 
 @dataclass
 class Survey:
-    """What there is at a place, by names alone (but for files without a suffix, which are opened until one
-    is an image).
+    """Contents of a place by names only. Files without a suffix are opened until one is an image.
 
     Attributes:
-        containers: how many files there are of each.
-        examples: the first path of each.
-        counts: of the other files.
+        containers: number of files of each container.
+        examples: first path of each container.
+        counts: counts of the other files.
     """
 
     containers: Counter[Container] = field(default_factory=Counter)
@@ -261,13 +261,13 @@ class Survey:
     counts: FileCounts = field(default_factory=FileCounts)
 
     def add(self, container: Container, path: str) -> None:
-        """Count one file more of `container`."""
+        """Count one more file of `container`."""
         self.containers[container] += 1
         self.examples[container] = min(path, self.examples.get(container, path))
 
 
 def survey(place: Place, images: ImageFiles) -> Survey:
-    """Walk over all names at `place`."""
+    """Survey all names at `place`."""
     found = Survey()
     unnamed: list[str] = []
     tars: list[str] = []
@@ -304,7 +304,7 @@ def survey(place: Place, images: ImageFiles) -> Survey:
                 continue
         found.counts.add_unread(kind.suffixes[0] if kind is not None else type_of(path))
     if tars and found.containers:
-        # A compressed tar cannot be read in any case: no choice.
+        # A compressed tar cannot be read, so it is no choice beside other inputs.
         found.counts.unread.update(type_of(path) for path in tars)
     else:
         for path in tars:
@@ -320,16 +320,17 @@ def choose_container(
     *,
     where: str = "input",
 ) -> Container:
-    """What the inputs at `place` lie in.
+    """Return the container of the inputs at `place`.
 
     Args:
-        location: of the place, for errors.
-        place, images: where, and which files are images.
-        choices: those that can be read, each with the setting that asks for it.
-        where: the setting that `location` is.
+        location: location of the place, for errors.
+        place: place to survey.
+        images: rule for which files are images.
+        choices: containers that can be read, each with the setting that selects it.
+        where: setting that gave `location`, for errors.
 
     Raises:
-        DataError: there is nothing to read; or there is more than one, and nobody says which is meant.
+        DataError: there are no inputs, or inputs in several containers.
     """
     found = survey(place, images)
     there = [container for container in choices if container in found.containers]
@@ -354,7 +355,7 @@ def choose_container(
 def nothing_to_read(
     location: str, containers: Iterable[Container], counts: FileCounts, *, where: str = "input"
 ) -> DataError:
-    """The error that there are no `containers` at `location`, but what `counts` has."""
+    """Return the error that `location` has no `containers`, with the counts of its files."""
     names = " or ".join(CONTAINER_NAMES[container][1] for container in containers)
     unread = f"; {counts.unread_text}" if counts.unread_text else ""
     return DataError(

@@ -1,5 +1,5 @@
-"""Parquet files of encoded images: which column has them, and rows read one by one, whatever the size of
-their row groups."""
+"""Parquet files of encoded images: find the column of images, and read rows one by one from row groups of any
+size."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from genray.io.parquet_pages import dictionary_use
 from genray.text import amount, visible
 
 PARQUET_ERRORS = (OSError, ValueError, ArithmeticError, LookupError)
-"""What damaged files raise; pyarrow's errors are among them."""
+"""Errors that damaged files raise; pyarrow's errors are subclasses of these."""
 
 _NAME_COLUMNS = ("path", "file_path", "filename", "file_name", "key", "__key__")
-_LONGEST_NAME = 4096  # characters; a longer one is none
-_BATCH_BYTES = 16 * 2**20  # of images that are taken out of a file at once
-_MOST_BATCH_BYTES = 128 * 2**20  # of them, if each row were as large as the dictionary
-_LEAST_RATIO = 100  # images are packed already: they do not unpack to more than so many times their size
-_SNIFFED_VALUES = 8  # of a row group, to see what a column holds
-_SNIFFED_ROWS = 1024  # that are looked through for them
+_LONGEST_NAME = 4096  # characters; a longer name is ignored
+_BATCH_BYTES = 16 * 2**20  # bytes of images in a batch
+_MOST_BATCH_BYTES = 128 * 2**20  # bytes of a batch if each row had the size of the dictionary
+_LEAST_RATIO = 100  # ratio of unpacked to packed bytes; encoded images stay far below it
+_SNIFFED_VALUES = 8  # values of a row group that show the content of a column
+_SNIFFED_ROWS = 1024  # rows searched for these values
 
 
 @dataclass(frozen=True)
 class ImageColumns:
-    """The column of images and that of their names, as Parquet calls them, and the names of the others."""
+    """Paths in the Parquet schema of the column of images and of the column of names, and the names of the
+    other columns."""
 
     images: str
     names: str | None
@@ -38,16 +39,18 @@ class ImageColumns:
 
 
 class ParquetRows:
-    """The images of one Parquet file. Taken out a few at a time, so that row groups of any size do: quick
-    forwards, and back by a few rows; further back its row group is begun again. Closes the file at the end.
+    """Reader of the images of one Parquet file, which it closes when it is deleted.
+
+    Rows are read in small batches, so that row groups may have any size. Reading is fast forwards and back by
+    a few rows; further back the row group is read from its start again.
 
     Args:
-        path: of the file in its store.
-        opened: the file.
-        parquet: pyarrow's reader of it.
-        columns: those that are read.
-        max_unfolded: most bytes that the rows of a row group may have beyond those of the file, where a
-            dictionary repeats them.
+        path: path of the file in its store.
+        opened: file, opened for reading.
+        parquet: pyarrow's reader of the file.
+        columns: columns to read.
+        max_unfolded: most bytes that the rows of a row group may have beyond its size in the file, if a
+            dictionary repeats values.
     """
 
     def __init__(
@@ -70,21 +73,21 @@ class ParquetRows:
     def of_file(
         cls, path: str, opened: Any, column: str | None, max_unfolded: float, *, setting: str = "read.column"
     ) -> ParquetRows:
-        """Those of the file `path`, which was opened.
+        """Open the reader of a file.
 
         Args:
-            column: that of images; None: the one whose values are images.
-            setting: that gives it, for errors.
+            column: column of images (None: the one whose values are images).
+            setting: setting that gives the column, for errors.
             path, opened, max_unfolded: see the class.
 
         Raises:
             BadImage: there is no such column, or more than one (`ambiguous`).
-            OSError, ValueError, ArithmeticError, LookupError: it is damaged; pyarrow's errors are of these.
+            OSError, ValueError, ArithmeticError, LookupError: the file is damaged.
         """
         import pyarrow.parquet as pq
 
         try:
-            # Read as it goes: pyarrow would otherwise fetch a whole row group for the first row.
+            # Without these options pyarrow fetches a whole row group for the first row.
             parquet = pq.ParquetFile(opened, pre_buffer=False, buffer_size=2**20)
             return cls(path, opened, parquet, find_columns(parquet, column, setting), max_unfolded)
         except BaseException:
@@ -92,7 +95,7 @@ class ParquetRows:
             raise
 
     def names(self) -> Iterator[Any]:
-        """What each row is called; None where that is not known."""
+        """Return the name of each row (None: unknown)."""
         if self.columns.names is None:
             return iter([None] * self._starts[-1])
         groups = range(self._parquet.num_row_groups)
@@ -104,29 +107,29 @@ class ParquetRows:
         return (name for batch in batches for name in _short_values(cells_of(batch, self.columns.names)))
 
     def check_unfolding(self) -> None:
-        """Check that no row group becomes absurdly large when it is read.
+        """Check that no row group unpacks to an absurd size.
 
         Raises:
             BadImage: `too-large`.
         """
         for group in range(self._parquet.num_row_groups):
-            with suppress(*PARQUET_ERRORS):  # damaged: reading it says so
+            with suppress(*PARQUET_ERRORS):  # damaged: reading it reports that
                 check_unfolding(self._opened, self._parquet, group, self.columns.images, self._max_unfolded)
 
     @cached_property
     def suffix(self) -> str:
-        """That of the first row's format: what rows without one of their own are given."""
-        with suppress(OSError, ValueError, BadImage):  # damaged: reading it again says so
+        """Suffix of the format of the first row, for names without a suffix."""
+        with suppress(OSError, ValueError, BadImage):  # damaged: reading it again reports that
             kind = kind_of_bytes((self.read(0) or b"")[:HEAD_BYTES])
             return kind.suffixes[0] if kind is not None else ""
         return ""
 
     def read(self, row: int) -> bytes | None:
-        """The bytes of the row `row`; None for null.
+        """Read the bytes of the row `row` (None: null).
 
         Raises:
-            BadImage: `too-large`: its row group becomes absurdly large.
-            OSError, ValueError, ArithmeticError, LookupError: it is damaged.
+            BadImage: `too-large`: its row group unpacks to an absurd size.
+            OSError, ValueError, ArithmeticError, LookupError: the file is damaged.
         """
         if row >= self._starts[-1]:
             raise ValueError(f"it has only {self._starts[-1]} rows")
@@ -147,14 +150,14 @@ class ParquetRows:
 
 @dataclass
 class _Cursor:
-    """Where the reading of a row group is.
+    """Position in a row group.
 
     Attributes:
-        group: its number.
-        batches: what is still to be read of it.
-        next_row: the first row of these.
-        most_bytes: that may be read of it.
-        recent: the last batches that were read, each with its first row: threads ask a little out of order.
+        group: number of the row group.
+        batches: batches that are still to be read.
+        next_row: first row of these.
+        most_bytes: bytes that may still be read.
+        recent: last batches, each with the number of its first row: threads read slightly out of order.
     """
 
     group: int
@@ -165,13 +168,13 @@ class _Cursor:
 
     @property
     def first_row(self) -> int:
-        """The first row that it can still give."""
+        """First row that can still be read."""
         return self.recent[0][0] if self.recent else self.next_row
 
     def read(self, row: int, column: str) -> bytes | None:
         while row >= self.next_row:
             if self.most_bytes < 0:
-                raise BadImage("too-large", "its row group repeats its dictionary beyond max_unfolded_gb")
+                raise BadImage("too-large", "its row group unpacks to more than max_unfolded_gb")
             batch = next(self.batches, None)
             if batch is None:
                 raise ValueError(f"it ends before its row {row}")
@@ -186,16 +189,16 @@ class _Cursor:
 
 
 def find_columns(parquet: Any, column: str | None, setting: str) -> ImageColumns:
-    """The columns of a Parquet file that are read: that of images is the one whose values are images,
-    whatever it is called.
+    """Find the columns of a Parquet file that are read. The column of images is the one whose values are
+    images, whatever its name.
 
     Args:
-        parquet: the file, as pyarrow opens it.
-        column: that of images, if it is given.
-        setting: that gives it, for errors.
+        parquet: pyarrow's reader of the file.
+        column: column of images, if given.
+        setting: setting that gives it, for errors.
 
     Raises:
-        BadImage: there is none (`unreadable`), or there are several (`ambiguous`).
+        BadImage: no column has images (`unreadable`), or several have (`ambiguous`).
         OSError, ValueError, ArithmeticError, LookupError: the file is damaged.
     """
     import pyarrow.types as pt
@@ -221,15 +224,15 @@ def find_columns(parquet: Any, column: str | None, setting: str) -> ImageColumns
 
 
 def bounded_batches(opened: Any, parquet: Any, group: int, column: str, rows: int) -> Iterator[Any]:
-    """The rows of one column in a row group, at most `rows` at once, and few where all of them might be the
-    largest value of a dictionary.
+    """Yield the rows of one column of a row group in batches, with few rows in each if all of them might be
+    the largest value of a dictionary.
 
     Args:
-        opened: the file.
-        parquet: the same, as pyarrow opens it.
-        group: the number of the row group.
-        column: as Parquet calls it.
-        rows: at most, of a batch.
+        opened: file, opened for reading.
+        parquet: pyarrow's reader of the file.
+        group: number of the row group.
+        column: path of the column in the Parquet schema.
+        rows: most rows of a batch.
     """
     largest = dictionary_use(opened, _chunk_of(parquet.metadata.row_group(group), column)).bytes
     rows = max(1, min(rows, _MOST_BATCH_BYTES // max(1, largest)))
@@ -241,23 +244,23 @@ def bounded_batches(opened: Any, parquet: Any, group: int, column: str, rows: in
 
 
 def check_unfolding(opened: Any, parquet: Any, group: int, column: str, limit: float) -> None:
-    """Check what the values of `column` in a row group become when they are read: a dictionary has each
-    once, whatever the number of its rows, and a page of zeros packs well.
+    """Check the unpacked size of a column in a row group: a dictionary stores a value once for any number of
+    rows, and zeros compress well.
 
     Args:
         opened, parquet, group, column: see `bounded_batches`.
-        limit: most bytes, if they are more than a hundred times those in the file.
+        limit: most bytes, where they are also more than 100 times the packed bytes.
 
     Raises:
         BadImage: `too-large`.
-        OSError, ValueError, ArithmeticError, LookupError: it is damaged.
+        OSError, ValueError, ArithmeticError, LookupError: the file is damaged.
     """
     chunk = _chunk_of(parquet.metadata.row_group(group), column)
     packed = max(1, chunk.total_compressed_size)
     most = max(limit, _LEAST_RATIO * packed)
-    size = chunk.total_uncompressed_size  # may be a lie; but a page has at most 2 GiB
+    size = chunk.total_uncompressed_size  # can be wrong, but a page has at most 2 GiB
     use = dictionary_use(opened, chunk)
-    if size <= most and use.most_repeated_bytes > most:  # it could be: see whether it is
+    if size <= most and use.most_repeated_bytes > most:  # possibly too large: count the bytes
         for batch in bounded_batches(opened, parquet, group, column, 1024):
             size += batch.nbytes
             if size > most:
@@ -266,12 +269,13 @@ def check_unfolding(opened: Any, parquet: Any, group: int, column: str, limit: f
         raise BadImage(
             "too-large",
             f"{amount(packed)} of the column {visible(column)} become more than {amount(most)} when they are "
-            f"read ({chunk.num_values} rows, dictionary of {amount(use.bytes)}): see max_unfolded_gb",
+            f"read ({chunk.num_values} rows, dictionary of {amount(use.bytes)}); the limit is "
+            "max_unfolded_gb",
         )
 
 
 def cells_of(batch: Any, column: str) -> Any:
-    """The cells of a batch in `column`, or in a field of it: image.bytes."""
+    """Return the cells of a batch in a column, or in a field of it (image.bytes)."""
     name, _, inner = column.partition(".")
     return batch.column(0) if batch.schema.names == [column] else batch.column(name).field(inner)
 
@@ -290,7 +294,7 @@ def _image_column(parquet: Any, holders: dict[str, str], listed: str, setting: s
             f"the columns {', '.join(names)} all hold images: set {setting} to one of them, such as "
             f"{setting}={names[0]}",
         )
-    # Nothing is known of columns without a value. One is tried: its rows say why they cannot be used.
+    # Columns without values could have images. A single one is read: each row then has its own reason.
     unknown = [name for name, values in sniffed.items() if not values.count]
     if unknown and (len(unknown) == 1 or not parquet.metadata.num_rows):
         return unknown[0]
@@ -304,12 +308,12 @@ def _image_column(parquet: Any, holders: dict[str, str], listed: str, setting: s
 
 @dataclass
 class _Sniffed:
-    """What some values of a column are.
+    """Sample of the values of a column.
 
     Attributes:
-        count: of values that were looked at, null and empty ones aside.
-        images: how many of them begin as images do.
-        first: bytes of the first.
+        count: number of values in the sample, without null and empty ones.
+        images: number of them that begin like images.
+        first: first bytes of the first value.
     """
 
     count: int = 0
@@ -318,13 +322,13 @@ class _Sniffed:
 
     @classmethod
     def of(cls, parquet: Any, column: str) -> _Sniffed:
-        """Look at the first values in the first, the middle and the last row group."""
+        """Sample the first values of the first, the middle and the last row group."""
         sniffed = cls()
         groups = parquet.num_row_groups
         for group in sorted({0, groups // 2, groups - 1}) if groups else ():
             seen = rows = 0
             batches = parquet.iter_batches(2, row_groups=[group], columns=[column], use_threads=False)
-            with suppress(*PARQUET_ERRORS):  # a damaged group costs its rows, not the file
+            with suppress(*PARQUET_ERRORS):  # a damaged row group costs only its own rows
                 for batch in batches:
                     for cell in cells_of(batch, column):
                         seen += sniffed._add(cell)
@@ -369,7 +373,7 @@ def _chunk_of(metadata: Any, column: str) -> Any:
 
 
 def _short_values(cells: Any) -> list[Any]:
-    """The values of an Arrow array, null where they are text of absurd length."""
+    """Return the values of an Arrow array, with None for text of absurd length."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -1,7 +1,7 @@
-"""The pages of a column of a Parquet file: how much they unpack to, before they are.
+"""Unpacked size of the pages of a Parquet column, computed before they are unpacked.
 
-A dictionary page holds each value once, and the rows only their numbers: 121 kB may be 61 GB of rows. The
-file's metadata does not say it; the headers of the pages do, in Thrift's compact protocol:
+A dictionary page stores each value once, and rows only their indices: 121 kB may become 61 GB of rows. The
+file's metadata does not show it, but the headers of the pages do, in Thrift's compact protocol:
 https://parquet.apache.org/docs/file-format/data-pages/,
 https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-_HEADER_BYTES = 2**16  # that a page's header lies in: it may hold statistics
+_HEADER_BYTES = 2**16  # most bytes of a page's header, which may contain statistics
 _MOST_PAGES = 100_000
 _DICTIONARY_PAGE = 2
 _DICTIONARY_ENCODINGS = (2, 8)  # PLAIN_DICTIONARY, RLE_DICTIONARY
@@ -21,8 +21,8 @@ _MOST_NESTED = 8
 
 @dataclass(frozen=True)
 class DictionaryUse:
-    """A column chunk's dictionary: its bytes, unpacked, how many values it has, and how many of the chunk's
-    first rows refer to them."""
+    """Dictionary of a column chunk: its unpacked bytes, its number of values, and the number of rows that use
+    it (the first rows of the chunk)."""
 
     bytes: int = 0
     values: int = 0
@@ -30,25 +30,25 @@ class DictionaryUse:
 
     @property
     def most_repeated_bytes(self) -> int:
-        """The most that rows can add to the dictionary itself, as each value is that of a row at least."""
+        """Most bytes that rows can add to the dictionary, whose values each belong to one row at least."""
         return max(0, self.rows - self.values) * self.bytes
 
 
 def dictionary_use(file: Any, chunk: Any) -> DictionaryUse:
-    """What the headers of the pages of `chunk` say.
+    """Return the use of the dictionary by `chunk`, from the headers of its pages.
 
     Args:
-        file: the Parquet file, opened: binary, seekable.
-        chunk: its metadata as pyarrow has it.
+        file: Parquet file, opened for reading, seekable.
+        chunk: metadata of the column chunk, as pyarrow returns it.
 
     Raises:
-        ValueError: a header that cannot be.
+        ValueError: a header is damaged.
     """
     position = chunk.data_page_offset
     if chunk.has_dictionary_page and 0 < chunk.dictionary_page_offset < position:
         position = chunk.dictionary_page_offset
     largest = values = rows = 0
-    # Behind the first page without it the dictionary is not used again: writers give it up once.
+    # After the first page without the dictionary no page uses it: writers do not return to it.
     for _ in range(_MOST_PAGES):
         if rows >= chunk.num_values:
             break
@@ -76,14 +76,14 @@ def _number(fields: dict[int, Any], key: int) -> int:
 
 
 class _ThriftReader:
-    """Reads a struct of Thrift's compact protocol; what is no number or struct is passed over."""
+    """Reader of a struct in Thrift's compact protocol. Only numbers and structs are kept."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self.position = 0
 
     def struct(self, depth: int = 0) -> dict[int, Any]:
-        """Its fields by number."""
+        """Read a struct; returns its fields by number."""
         if depth > _MOST_NESTED:
             raise ValueError("the header of a page is damaged")
         fields: dict[int, Any] = {}

@@ -1,6 +1,6 @@
-"""Sources: the inputs of a bulk run, as files, as rows of Parquet files, or as members of tar shards.
+"""Sources of the inputs of a bulk run: files, rows of Parquet files, members of tar shards.
 
-All are listed one by one and read one by one, by any number of threads.
+Inputs are listed one by one, and read one by one by any number of threads.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ from genray.io.store import OWN, Entry, Store
 from genray.io.tar import TarMember, tar_members
 from genray.settings.base import Settings
 
-OnError = Callable[[BadInput], None]  # takes a folder or shard that could not be listed
+OnError = Callable[[BadInput], None]  # takes each folder or shard that could not be listed
 
 
 @dataclass(frozen=True)
 class Item:
-    """An input."""
+    """One input of a bulk run."""
 
-    path: str  # unique: relative, POSIX; in a shard the shard's without suffix, then its name there
-    size: int  # encoded bytes; 0 if that is not known
-    modified: int  # when its file or shard was last changed, in ns since 1970
-    container: str = ""  # the shard that holds it
-    position: int = 0  # where in it: a byte of a tar, a row of a Parquet file
+    path: str  # unique, relative, POSIX; in a shard: the shard's path without suffix, then the name there
+    size: int  # encoded bytes (0: unknown)
+    modified: int  # last change of its file or shard, ns since 1970
+    container: str = ""  # shard that contains it
+    position: int = 0  # position in the shard: byte of a tar, row of a Parquet file
 
 
 class ContainerSettings(Settings):
-    """Settings of where the inputs are."""
+    """Settings of the containers of inputs."""
 
     container: Literal["auto", "files", "parquet", "webdataset"] = Field(
         "auto",
@@ -79,11 +79,11 @@ class ContainerSettings(Settings):
 
 
 def open_source(location: str, settings: ContainerSettings) -> ItemSource:
-    """The inputs at `location`: a folder, a pattern such as photos/**/*.png, or a file; or URI of one. What
-    they lie in is looked up in all of it, unless `settings` say it.
+    """Return the source of the inputs at `location`: a folder, a pattern such as photos/**/*.png, a file,
+    or a URI of one. A survey of all names there finds the container, unless `settings` give it.
 
     Raises:
-        DataError: it is missing; it has no inputs, or of several containers.
+        DataError: the location is missing, or has no inputs, or inputs in several containers.
     """
     place = find_place(location)
     container: Container = (
@@ -96,14 +96,14 @@ def open_source(location: str, settings: ContainerSettings) -> ItemSource:
 
 @dataclass(eq=False)
 class ItemSource(ABC):
-    """The inputs of a bulk run: lists them, and reads each. Travels to workers as its store and settings,
-    where it reads, but lists no more.
+    """Source of the inputs of a bulk run: lists them, and reads each. Pickled without its counts for workers,
+    which only read.
 
     Attributes:
-        store: that they lie in.
-        settings: how they are found.
-        place: where they are.
-        counts: files of each type, of those that were listed last.
+        store: store of the inputs.
+        settings: settings of their container.
+        place: location of the inputs in the store (None: all files).
+        counts: numbers of files by type, of the last listing.
     """
 
     store: Store
@@ -118,18 +118,18 @@ class ItemSource(ABC):
 
     @abstractmethod
     def items(self, on_error: OnError) -> Iterator[Item]:
-        """All inputs, one by one, folder by folder and shard by shard, always in the same order."""
+        """Yield all inputs, folder by folder and shard by shard, always in the same order."""
 
     @abstractmethod
     def read(self, item: Item, limit: int) -> bytes:
-        """The encoded bytes of `item`. Any thread may ask.
+        """Read the encoded bytes of `item`, from any thread.
 
         Raises:
             BadImage: unreadable, empty, truncated, or too-large (more than `limit` bytes).
         """
 
     def nothing_there(self) -> DataError:
-        """The error that nothing was listed."""
+        """Return the error that the listing is empty."""
         location = (self.place or Place(self.store)).location
         return nothing_to_read(location, [self.container], self.counts)
 
@@ -138,14 +138,14 @@ class ItemSource(ABC):
         return ImageFiles(self.settings.suffixes)
 
     def _begin(self, on_error: OnError) -> tuple[Place, Callable[[str, str], None]]:
-        """Count anew; returns where to list, and what takes folders that cannot be."""
+        """Reset the counts; returns the place to list, and the handler of folders that cannot be listed."""
         self.counts = FileCounts()
         place = self.place or Place(self.store)
         return place, lambda path, detail: on_error(BadInput(path, "unreadable", detail))
 
     def _shards(self, on_error: OnError) -> Iterator[tuple[Entry, str]]:
-        """Shards, and what the paths of their items begin with: their own without suffix, unless that is also
-        that of another shard, or a folder of shards."""
+        """Yield the shards, each with the prefix of its items' paths: its own path without suffix, or with it
+        if another shard or a folder of shards has the same prefix."""
         place, on_folder = self._begin(on_error)
         entries = list(list_shards(place, self.container, self.counts, on_folder))
         stems = [str(PurePosixPath(entry.path).with_suffix("")) for entry in entries]
@@ -162,7 +162,7 @@ class ItemSource(ABC):
 
 
 class FileSource(ItemSource):
-    """Image files in folders."""
+    """Source of image files in folders."""
 
     container = "files"
 
@@ -176,7 +176,7 @@ class FileSource(ItemSource):
 
 
 class TarSource(ItemSource):
-    """Members of tar shards, uncompressed (a compressed tar has no positions to read from)."""
+    """Source of members of uncompressed tar shards (a compressed tar has no positions to read from)."""
 
     container = "webdataset"
 
@@ -197,11 +197,11 @@ class TarSource(ItemSource):
             raise BadImage("too-large", f"{item.size} bytes, the limit is {limit}")
         data = self._read_range(item.container, item.position, item.size)
         if len(data) < item.size:
-            raise BadImage("truncated", f"{item.container} ends within it")
+            raise BadImage("truncated", f"{item.container} ends inside it")
         return _checked(data, limit)
 
     def _image_suffix(self, shard: str, member: TarMember) -> str | None:
-        """The suffix of a member that is an image, "" if its name has none; None of any other, which is
+        """Return the suffix of a member that is an image ("": its name has none); None for others, which are
         counted."""
         name = PurePosixPath(member.name)
         suffix = name.suffix.lower()
@@ -223,12 +223,12 @@ class TarSource(ItemSource):
 
 @dataclass(eq=False)
 class ParquetSource(ItemSource):
-    """Rows of Parquet files, named by a column of paths or keys if there is one, else by their number."""
+    """Source of rows of Parquet files, named by a column of paths or keys if there is one, else by number."""
 
     container = "parquet"
 
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
-    _rows: ParquetRows | None = field(default=None, init=False, repr=False)  # of the file that was read last
+    _rows: ParquetRows | None = field(default=None, init=False, repr=False)  # rows of the last file read
 
     def items(self, on_error: OnError) -> Iterator[Item]:
         suffixes = self._images.wanted_suffixes
@@ -250,7 +250,7 @@ class ParquetSource(ItemSource):
                 on_error(BadInput(entry.path, *_reason_and_detail(error)))
 
     def read(self, item: Item, limit: int) -> bytes:
-        with self._lock:  # neighbours are taken out of the file together
+        with self._lock:  # neighbouring rows are read from the file together
             try:
                 if self._rows is None or self._rows.path != item.container:
                     self._rows = self._open(item.container)
@@ -274,10 +274,10 @@ _CHOICES: dict[Container, str] = {container: f"read.container={container}" for c
 
 
 class ItemPaths:
-    """Paths for what lies in a shard, whatever it is called there: each another, and safe below a root.
+    """Assigner of paths to the inputs in a shard, whatever their names: unique, and safe below a root.
 
     Args:
-        prefix: what they begin with.
+        prefix: first part of the paths.
     """
 
     def __init__(self, prefix: str) -> None:
@@ -285,7 +285,8 @@ class ItemPaths:
         self._assigned = set[str]()
 
     def assign(self, name: str, fallback: str) -> str:
-        """The path of what is called `name` in the shard, or one of `fallback` if that will not do."""
+        """Return the path of the input `name` of the shard, or one from `fallback` if the name is unsafe or
+        taken."""
         path = "/".join(part for part in name.split("/") if part not in ("", "."))
         if not _is_safe(name, path) or path in self._assigned:
             path = fallback
@@ -304,7 +305,7 @@ def _is_safe(name: str, path: str) -> bool:
         return False
     if any(part.startswith(".") for part in path.split("/")):  # hidden, or above the root
         return False
-    # 255 is the limit of file systems; 1024, with the shard's own path, that of keys in object stores.
+    # File systems allow 255 bytes a part. Object stores allow 1024 bytes a key, with the shard's own path.
     return max(sizes) <= 255 and sum(sizes) <= 700
 
 
@@ -317,6 +318,7 @@ def _checked(data: bytes | None, limit: int) -> bytes:
 
 
 def _reason_and_detail(error: Exception) -> tuple[str, str]:
-    """Why an input cannot be read: unreadable if the system says so, else damaged."""
+    """Return the reason why an input cannot be read (unreadable if the system reports it, else truncated),
+    and the detail."""
     reason = "truncated" if getattr(error, "errno", None) is None else "unreadable"
     return reason, getattr(error, "strerror", None) or str(error).split("\n")[0]

@@ -1,4 +1,4 @@
-"""A store: a root, local or remote, under which files lie by relative path."""
+"""Stores: local or remote roots with files at relative paths."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ from genray.io.files import TEMPORARY_NAME, atomic_write, storage_errors
 from genray.uris import STORE_CREDENTIALS, secret_in
 
 OWN = "_genray"
-"""The folder of a bulk run's own records: listings pass it over, unless they begin in it."""
+"""Folder of a bulk run's own records. Listings leave it out, unless they start in it."""
 
 Wanted = Callable[[str, str], bool]
-"""Whether a file is listed, by the path of its folder ("" or with a slash at its end) and its name."""
+"""Function that returns whether a file is listed. Args: path of its folder ("", or with a slash at
+its end), name."""
 
-_FEW_BYTES = 4096  # that one call of the system reads as a whole
-_OBJECT_STORES = ("s3", "gcs", "abfs")  # an object is there as a whole or not at all
+_FEW_BYTES = 4096  # most bytes that one system call reads as a whole
+_OBJECT_STORES = ("s3", "gcs", "abfs")  # they never show a part of an object
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A file in a store: its path relative to the root (POSIX), its size in bytes, and when it was last
-    changed, in ns since 1970; 0 if that is not known. Entries are equal whatever the last is."""
+    """File in a store: path relative to the root (POSIX), size in bytes, and time of the last change in ns
+    since 1970 (0: unknown). Equality ignores the time."""
 
     path: str
     size: int
@@ -41,27 +42,27 @@ class Entry:
 
 @dataclass(frozen=True)
 class _FolderListing:
-    """What lies in one folder: the names of its folders, and its files by name."""
+    """Content of one folder: names of its folders, and its files in the order of their names."""
 
     folders: list[str]
     files: Iterator[Entry]
 
 
 def open_store(root: str | os.PathLike[str]) -> Store:
-    """The store at `root`: a local folder, or a URI that pyarrow or fsspec opens (s3://, gs://, memory://...).
+    """Open the store at `root`: a local folder, or a URI of pyarrow or fsspec (s3://, gs://, memory://, ...).
 
     Raises:
-        DataError: no such root, nothing here opens its URI, or there is a secret in it.
+        DataError: the root is missing, no library opens its URI, or the URI contains a secret.
     """
     location = os.fspath(root)
     if secret := secret_in(location):
-        # It would be shown by every message on this store, and travel with each piece of work.
+        # Every message about this store would show it, and every piece of work would carry it.
         raise DataError(
             f"credentials do not belong in a URI, and this one holds {secret}", hint=STORE_CREDENTIALS
         )
     if "://" in location:
         file_system, prefix, found_file = _connect(location)
-        # Object stores know no empty folders: a prefix without an object of its own may still hold files.
+        # A prefix of an object store may contain files although it has no object of its own.
         if found_file:
             raise DataError(f"the store {location} is a file, not a folder", hint="give its folder")
         return RemoteStore(location, file_system, prefix)
@@ -73,10 +74,10 @@ def open_store(root: str | os.PathLike[str]) -> Store:
 
 
 def is_file(location: str) -> bool:
-    """Whether there is one file at `location`, not a folder.
+    """Return whether `location` is a file, not a folder.
 
     Raises:
-        DataError: nothing here opens its URI.
+        DataError: no library opens its URI.
     """
     if "://" not in location:
         return Path(location).expanduser().is_file()
@@ -84,7 +85,11 @@ def is_file(location: str) -> bool:
 
 
 def create_store(root: str | os.PathLike[str]) -> Store:
-    """The store at `root`, made if it is a local folder; a DataError if it cannot be made or opened."""
+    """Open the store at `root`, and make it if it is a local folder.
+
+    Raises:
+        DataError: the root cannot be made or opened.
+    """
     try:
         if "://" not in os.fspath(root):
             Path(root).expanduser().mkdir(parents=True, exist_ok=True)
@@ -96,10 +101,10 @@ def create_store(root: str | os.PathLike[str]) -> Store:
 
 @dataclass(frozen=True, eq=False)
 class Store(ABC):
-    """Files under a root, see `open_store`: lists, reads, writes and deletes them.
+    """Files under a root (see `open_store`): lists, reads, writes and deletes them.
 
-    Paths are relative to the root and cannot leave it; what is written does not follow links out of it
-    either. Any number of threads may use one. A store pickles as its root, and is opened again.
+    Paths are relative to the root and cannot leave it; writes do not follow links out of it either. Any
+    number of threads may use a store. It is pickled as its root, and opened again.
     """
 
     root: str
@@ -110,9 +115,10 @@ class Store(ABC):
         return open_store, (self.root,)
 
     def list(self, suffixes: Iterable[str], under: str = "") -> list[Entry]:
-        """All files below the folder `under` with one of `suffixes` (lower case, with dot), by path.
+        """Return all files below the folder `under` with one of `suffixes` (lower case, with dot), sorted by
+        path.
 
-        Hidden files and folders are passed over. A folder that is not there has no files.
+        Hidden files and folders are left out. A missing folder has no files.
 
         Raises:
             DataError: a folder cannot be read.
@@ -128,15 +134,16 @@ class Store(ABC):
         enter: Callable[[str], bool] = lambda folder: True,
         on_hidden: Callable[[str], None] = lambda path: None,
     ) -> Iterator[Entry]:
-        """What `list` lists, one by one: folder after folder, in each first the files by name, then the
-        folders by name. Holds the names of one folder, and those of the folders that are still to come.
+        """Yield the files of `list`: folder by folder, in each first the files by name, then the folders by
+        name. Keeps in memory the names of one folder, and of the folders that are still to be listed.
 
         Args:
-            suffixes: of the files; or a function that says of each file whether it is listed.
-            under: the folder to begin in.
-            on_error: takes the path of a folder that cannot be read, and why; without it that is a DataError.
-            enter: says of a folder whether it is listed too.
-            on_hidden: takes the path of each hidden file and folder, which are passed over.
+            suffixes: suffixes of the files; or a function that returns whether a file is listed.
+            under: folder to start in.
+            on_error: takes the path of a folder that cannot be read, and the reason (default: raise a
+                DataError).
+            enter: returns whether a folder is listed too.
+            on_hidden: takes the path of each hidden file and folder, which are left out.
         """
         wanted = suffixes if callable(suffixes) else _by_suffix(tuple(suffixes))
         visited = set[tuple[int, int]]()
@@ -161,17 +168,18 @@ class Store(ABC):
             yield from listing.files
 
     def exists(self, path: str) -> bool:
-        """Whether there is a file `path`."""
+        """Return whether the file `path` exists."""
         with suppress(FileNotFoundError):
             return self.size(path) >= 0
         return False
 
     def read(self, path: str, limit: int | None = None) -> bytes:
-        """The bytes of `path`, at most `limit` of them; an OSError if it cannot be read."""
+        """Read the file `path`, at most `limit` bytes; an OSError if it cannot be read."""
         return self.read_range(path, 0, limit)
 
     def read_range(self, path: str, offset: int, length: int | None) -> bytes:
-        """`length` bytes of `path` from `offset` (None: all), fewer at its end; an OSError as of `read`."""
+        """Read `length` bytes of `path` from `offset` (None: all), fewer at its end; an OSError if it cannot
+        be read."""
         with self.open(path) as file:
             file.seek(offset)
             data: bytes = file.read(length)
@@ -179,19 +187,19 @@ class Store(ABC):
 
     @abstractmethod
     def folders(self) -> set[str]:
-        """The names of the folders directly below the root."""
+        """Return the names of the folders directly below the root."""
 
     def size(self, path: str) -> int:
-        """The bytes of the file `path`; an OSError if it is not there."""
+        """Return the size of the file `path` in bytes; an OSError if it is missing."""
         return self.entry(path).size
 
     @abstractmethod
     def entry(self, path: str) -> Entry:
-        """The file `path` as a listing has it; an OSError if it is not there."""
+        """Return the entry of the file `path`; an OSError if it is missing."""
 
     @abstractmethod
     def open(self, path: str) -> Any:
-        """The file `path` for reading: binary, seekable, to be closed.
+        """Open the file `path` for reading (binary, seekable). The caller closes it.
 
         Raises:
             OSError: it cannot be opened, or is no regular file.
@@ -199,21 +207,26 @@ class Store(ABC):
 
     @abstractmethod
     def write(self, path: str, data: bytes | mmap, *, durable: bool = False) -> None:
-        """Write the file `path`, making its folders. A reader sees the old file or the new one, never a part.
+        """Write the file `path`, and make its folders. A reader sees the old or the new file, never a part.
 
-        `durable` syncs a local file, so that it survives a power cut; objects do anyway.
+        Args:
+            path: path of the file.
+            data: its content.
+            durable: sync a local file, so that it survives a power cut (objects always do).
 
         Raises:
-            StorageFull, OSError: there was no room, or it cannot be written.
+            StorageFull: no space.
+            OSError: the file cannot be written.
         """
 
     @abstractmethod
     def delete(self, path: str) -> None:
-        """Delete the file `path`, if it is there."""
+        """Delete the file `path` if it exists."""
 
     @abstractmethod
     def remove_leftovers(self, under: str = "") -> None:
-        """Delete what writers that were killed left; object stores have none. Nobody may be writing."""
+        """Delete temporary files of killed writers below the folder `under`. No process may write there
+        meanwhile."""
 
     @abstractmethod
     def _list_folder(
@@ -224,8 +237,14 @@ class Store(ABC):
         on_hidden: Callable[[str], None],
         visited: set[tuple[int, int]],
     ) -> _FolderListing:
-        """What lies in `folder`, with `prefix` before the names of files. `visited` are the folders that a
-        walk came to, by device and inode, so that it follows no link twice."""
+        """Return the content of `folder`.
+
+        Args:
+            folder: path of the folder.
+            prefix: prefix of the paths of its files.
+            wanted, on_hidden: see `walk`.
+            visited: device and inode of the folders listed before, so that no link is followed twice.
+        """
 
     def _checked(self, path: str) -> str:
         parts = PurePosixPath(path)
@@ -236,7 +255,7 @@ class Store(ABC):
 
 @dataclass(frozen=True, eq=False)
 class LocalStore(Store):
-    """A store in a folder of this machine, `folder`."""
+    """Store in the local folder `folder`."""
 
     folder: Path
 
@@ -255,7 +274,7 @@ class LocalStore(Store):
     def read_range(self, path: str, offset: int, length: int | None) -> bytes:
         if length is None or length > _FEW_BYTES:
             return super().read_range(path, offset, length)
-        # A third of the time for what a listing asks of each of many files. A pipe is not waited for.
+        # Three times as fast as `open`, for listings that read each file's head. Does not wait for pipes.
         handle = os.open(f"{self.folder}/{self._checked(path)}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
@@ -267,12 +286,12 @@ class LocalStore(Store):
     def open(self, path: str) -> Any:
         file = self.folder / self._checked(path)
         if not stat.S_ISREG(file.stat().st_mode):
-            raise OSError(errno.EINVAL, "not a regular file")  # opening a pipe would wait for ever
+            raise OSError(errno.EINVAL, "not a regular file")  # opening a pipe would wait forever
         return open(file, "rb")
 
     def write(self, path: str, data: bytes | mmap, *, durable: bool = False) -> None:
         target = self._target(path)
-        # The first of its folders stands for those that there is no room for.
+        # A full disk is reported for the first folder of the path.
         with storage_errors(self.folder / path.partition("/")[0]):
             target.parent.mkdir(parents=True, exist_ok=True)
         write = atomic_write(target, durable=durable, make_folder=False)
@@ -289,7 +308,7 @@ class LocalStore(Store):
                 Path(folder, name).unlink(missing_ok=True)
 
     def _target(self, path: str) -> Path:
-        """The file `path`, to be written or deleted: no link leads its folder out of the root."""
+        """Return the file `path`, to be written or deleted; refuses links that lead out of the root."""
         target = self.folder / self._checked(path)
         root = os.path.realpath(self.folder)
         if os.path.commonpath([root, os.path.realpath(target.parent)]) != root:
@@ -307,7 +326,7 @@ class LocalStore(Store):
         path = str(self.folder / folder)
         status = os.stat(path)  # noqa: PTH116 (half the time of a Path's)
         identity = (status.st_dev, status.st_ino)
-        if identity in visited:  # a link to a folder that was listed, or is being
+        if identity in visited:  # a link to a folder that is listed already
             return _FolderListing([], iter(()))
         visited.add(identity)
         folders: list[str] = []
@@ -328,7 +347,7 @@ class LocalStore(Store):
 
 @dataclass(frozen=True, eq=False)
 class RemoteStore(Store):
-    """A store below `prefix` in a file system of pyarrow."""
+    """Store below `prefix` in a file system of pyarrow."""
 
     file_system: Any
     prefix: str
@@ -369,7 +388,7 @@ class RemoteStore(Store):
         return f"{self.prefix}/{self._checked(path)}"
 
     def _write_stream(self, target: str, data: bytes | mmap) -> None:
-        # A stream that an error leaves is closed, and what it has becomes the object: give it all at once.
+        # An error closes the stream, and the bytes so far become the object: write all bytes at once.
         with self.file_system.open_output_stream(target) as stream:
             stream.write(data)
 
@@ -400,17 +419,17 @@ class RemoteStore(Store):
 
 
 def _connect(uri: str) -> tuple[Any, str, bool]:
-    """The pyarrow file system that opens `uri`, the path of its root there, and whether that is a file."""
+    """Return the pyarrow file system of `uri`, the path of the root there, and whether that is a file."""
     from pyarrow import ArrowInvalid
     from pyarrow.fs import FileSystem, FileType, FSSpecHandler, PyFileSystem
 
     option = ""
-    if uri.startswith("s3://"):  # so that a small object is written by one request, not three
+    if uri.startswith("s3://"):  # a small object is then written by one request, not three
         option = ("&" if "?" in uri else "?") + "allow_delayed_open=true"
     try:
         try:
             file_system, prefix = FileSystem.from_uri(uri + option)
-        except ArrowInvalid:  # a scheme that pyarrow does not know
+        except ArrowInvalid:  # a scheme of fsspec
             import fsspec
 
             foreign, prefix = fsspec.core.url_to_fs(uri)
@@ -443,6 +462,6 @@ def _local_entries(folder: str, prefix: str, names: Iterable[str]) -> Iterator[E
         try:
             status = os.stat(f"{folder}/{name}")  # noqa: PTH116
         except OSError:
-            yield Entry(prefix + name, 0)  # a dangling link: reading says why
+            yield Entry(prefix + name, 0)  # a dangling link: reading gives the reason
         else:
             yield Entry(prefix + name, status.st_size, status.st_mtime_ns)

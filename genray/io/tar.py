@@ -1,6 +1,6 @@
-"""Tar files: where each member lies, so that it can be read by itself; and writing them.
+"""Tar files: positions of members, so that each can be read separately; writing members.
 
-The format is POSIX.1-2001 pax, as WebDataset uses it: https://github.com/webdataset/webdataset.
+The format is POSIX.1-2001 pax, which WebDataset uses: https://github.com/webdataset/webdataset.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from typing import Any
 from genray.io.bad_input import BadImage
 from genray.io.store import Store
 
-# Bytes of one extended header; tarfile would read what the file claims, were it gigabytes.
+# Most bytes of an extended header; tarfile would read the size that the file claims, even gigabytes.
 _MAX_HEADER = 2**20
 _BLOCK = 512
-_BUFFER = 2**20  # bytes of one request to a remote store: headers of small members come together
+_BUFFER = 2**20  # bytes of one request to a remote store: one request reads the headers of small members
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _DAMAGED = (tarfile.TarError, ValueError, ArithmeticError, LookupError, EOFError, RecursionError)
 
 
 @dataclass(frozen=True)
 class TarMember:
-    """A regular file in a tar: its name as it is written there, which may be hostile, the position and the
-    number of its bytes, and the comment of its extended header."""
+    """Regular file in a tar: name as written there (it may be hostile), first byte, number of bytes, and
+    comment of its extended header."""
 
     name: str
     position: int
@@ -35,15 +35,16 @@ class TarMember:
 
 
 def tar_members(store: Store, path: str) -> Iterator[TarMember]:
-    """The regular files in the tar `path`, one by one: only headers are read, and none is held.
+    """Yield the regular files in the tar `path`. Only headers are read, and none is kept in memory.
 
     Raises:
-        BadImage: the tar cannot be read, is compressed or damaged. What lies before the damage came first.
+        BadImage: the tar cannot be read, is compressed or damaged. Members before the damage are yielded
+            first.
     """
     try:
         size = store.size(path)
         opened = store.open(path)
-        # tarfile asks for 512 bytes at a time.
+        # tarfile reads 512 bytes at a time.
         with opened if store.is_local else io.BufferedReader(opened, _BUFFER) as file:
             yield from _members(_BoundedFile(file), size)
     except OSError as error:
@@ -56,20 +57,20 @@ def write_member(tar: tarfile.TarFile, name: str, data: bytes, comment: str = ""
     info.size = len(data)
     info.mtime = int(time.time())
     if comment:
-        info.pax_headers = {"comment": comment}  # of all keywords the one that readers pass over silently
+        info.pax_headers = {"comment": comment}  # the only keyword that readers ignore silently
     tar.addfile(info, io.BytesIO(data))
 
 
 def _members(file: _BoundedFile, size: int) -> Iterator[TarMember]:
     tar = _open(file, size)
-    position = -1  # of the header that was read last
+    position = -1  # end of the last header
     while (info := _next_member(tar, size)) is not None:
-        # Python before 3.11.14 goes round for ever where a size is negative.
+        # Python before 3.11.14 loops forever at a negative size.
         if tar.offset <= position or info.size < 0:
-            raise BadImage("truncated", f"damaged at byte {info.offset} of {size}: a size that cannot be")
+            raise BadImage("truncated", f"damaged at byte {info.offset} of {size}: impossible member size")
         position = tar.offset
         if info.offset_data + (info.size if info.isreg() else 0) > size:
-            raise BadImage("truncated", f"it ends at byte {size}, within {info.name[:100]!r}")
+            raise BadImage("truncated", f"it ends at byte {size}, inside {info.name[:100]!r}")
         if info.isreg() and info.sparse is None:
             yield TarMember(info.name, info.offset_data, info.size, info.pax_headers.get("comment", ""))
     _check_end_mark(file, tar.offset, size)
@@ -94,7 +95,7 @@ def _next_member(tar: tarfile.TarFile, size: int) -> tarfile.TarInfo | None:
         info = tar.next()
     except _DAMAGED as error:
         raise BadImage("truncated", f"damaged at byte {tar.offset} of {size}: {error}") from error
-    tar.members.clear()  # type: ignore[attr-defined]  # which would be all of them in the end
+    tar.members.clear()  # type: ignore[attr-defined]  # tarfile would keep all of them
     return info
 
 
@@ -110,7 +111,7 @@ def _check_end_mark(file: _BoundedFile, position: int, size: int) -> None:
 
 
 class _BoundedFile:
-    """A file that hands out little at a time."""
+    """File that refuses reads of more than an extended header."""
 
     def __init__(self, file: Any) -> None:
         self._file = file

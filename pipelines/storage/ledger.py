@@ -1,16 +1,16 @@
-"""The ledger: what became of every input, as Parquet under the output's root, one row for each input.
+"""The ledger: outcome of every input, one row each, as Parquet under the output's root.
 
 Workers write small files, each by one rename and under a key of its own, so that a part that is written twice
-is there once. `Ledger.compact` merges them; until the merged ones are deleted the file that holds their rows
-names them, so that no crash makes a row count twice.
+exists once. `Ledger.compact` merges them. Until the merged files are deleted, the file with their rows lists
+them, so that no crash makes a row count twice.
 
 Why not Ray Data's own checkpoints (`DataContext.checkpoint_config`)? Tried with Ray 2.60 on 200 images, two
-damaged, in blocks of 10 with `write_images`. They keep one column, the id of each row written, a file for
-each block. Killed after 89 outputs, the run was resumed to 198, each once; but it opened all 200 files again,
-and so did the next run, with nothing left to do: ids are compared after reading. A damaged image that the map
-drops has no record; with `max_errored_blocks` it takes its block along (180 written, exit code 0). Outputs
-have generated names. Here the two are rows with their reason, and the next run finds from the listing 0 to
-do.
+damaged, in blocks of 10 with `write_images`: they record one column, the id of each row written, with a file
+for each block. Killed after 89 outputs, the run resumed to 198, each once; but it opened all 200 files again,
+and so did the next run, with nothing left to do, because ids are compared after reading. A damaged image that
+the map drops has no record; with `max_errored_blocks` its whole block is lost (180 written, exit code 0).
+Outputs have generated names. Here the two damaged images are rows with their reason, and the next run finds
+nothing to do from the listing.
 """
 
 from __future__ import annotations
@@ -74,15 +74,15 @@ SCHEMA = pa.schema(
         ("finished", pa.timestamp("ms", tz="UTC")),
     ]
 )
-"""The columns of the files: the fields of `LedgerRow`."""
+"""Columns of the files: the fields of `LedgerRow`."""
 
 KEY_PATTERN = r"\d{5}-[\w-]+"
-"""A key: the pass, five digits; then the chunk, the attempt at it and the piece, or `listing`."""
+"""Pattern of keys: number of the pass (five digits), then chunk, attempt and piece, or `listing`."""
 
 InputState = Literal["new", "changed", "failed", "done"]
-"""What a ledger has of an input; "changed": since its row was written."""
+"""State of an input by the ledger; "changed": since its row was written."""
 
-_UNLISTED = "unlisted"  # stands for the format of what is a folder or a shard
+_UNLISTED = "unlisted"  # format in the rows of folders and shards that could not be listed
 _MERGED = "merged-"
 _REPLACES = b"genray.replaces"
 _STATE_COLUMNS = ("path", "status", "bytes_in", "modified")
@@ -91,18 +91,18 @@ _SUMMARY_COLUMNS = ("status", "reason", "score", "bytes_in", "bytes_out", *TIMES
 
 @dataclass
 class LedgerRow:
-    """What became of an input; None where it does not apply, or was not read.
+    """Outcome of an input; None where a value does not apply or was not read.
 
-    A dataclass, because a row is filled in and counted for every image: `vars(row)` is what Arrow takes.
+    A dataclass, because a row is filled in for every image: Arrow takes `vars(row)`.
     """
 
     path: str
     status: str = ""
     """`DONE`, `SKIPPED` (copied untouched) or `FAILED`."""
     reason: str | None = None
-    """Of what was skipped or failed: a key of `steps.base.SKIP_REASONS` or `bad_input.REASONS`."""
+    """Reason of skipped and failed inputs: a key of `steps.base.SKIP_REASONS` or `bad_input.REASONS`."""
     detail: str | None = None
-    """Of what failed: more of the reason. Else what was odd in the input, or is left out of the output."""
+    """Failed: details of the reason. Otherwise: oddities of the input, or its parts that the output lacks."""
     format: str | None = None
     width: int | None = None
     height: int | None = None
@@ -112,102 +112,103 @@ class LedgerRow:
     bytes_in: int | None = None
     bytes_out: int | None = None
     modified: int | None = None
-    """When the input was last changed, in ns since 1970."""
+    """Last change of the input, ns since 1970."""
     container: str | None = None
-    """The shard that holds the input."""
+    """Shard that contains the input."""
     position: int | None = None
-    """Where in the shard."""
+    """Position in the shard: byte of a tar, row of a Parquet file."""
     noise: float | None = None
-    """Estimated standard deviation, of 255."""
+    """Estimated standard deviation of the noise, grey levels of 255."""
     change: float | None = None
-    """Mean absolute difference of output and input, of 255."""
+    """Mean absolute difference of output and input, grey levels of 255."""
     error: float | None = None
-    """Of the reconstruction."""
+    """Error of the reconstruction."""
     score: float | None = None
-    """Of an anomaly: error / threshold."""
+    """Anomaly score: error / threshold."""
     read_ms: float | None = None
     decode_ms: float | None = None
     model_ms: float | None = None
     encode_ms: float | None = None
     write_ms: float | None = None
     output: str | None = None
-    """Path under the output's root."""
+    """Path of the output under the root."""
     also: Sequence[str] | None = None
-    """Further outputs."""
+    """Paths of further outputs."""
     sha256: str | None = None
-    """Of the output file."""
+    """SHA-256 of the output file."""
     finished: datetime | None = None
 
 
 def chunk_name(pass_number: int, index: int) -> str:
-    """How a chunk of a pass is called in keys and in the markers of attempts."""
+    """Return the name of a chunk of a pass, in keys and in markers of attempts."""
     return f"{pass_number:05}-{index:06}"
 
 
 def piece_key(chunk: str, attempt: int, piece: int) -> str:
-    """The key of a piece of what an attempt at `chunk` did."""
+    """Return the key of a piece of the results of an attempt at `chunk`."""
     return f"{chunk}-{attempt}-{piece}"
 
 
 def pass_of_key(key: str) -> int:
-    """The number of the pass that a key, or the name of a merged file, is of."""
+    """Return the number of the pass in a key, or in the name of a merged file."""
     return int(key.removeprefix(_MERGED)[:5])
 
 
 class Ledger:
-    """The rows under the root of `store`. Anyone may read it; one run at a time may change it.
+    """Ledger under the root of `store`. Any process may read it; one run at a time may change it.
 
-    Responsible for: the rows of chunks, by key; what is known of inputs and of all of them together; rows
-    that are to be made again; merging small files.
+    Responsible for: the rows of chunks, by key; the state of each input, and the summary; removing rows of
+    inputs that are processed again; merging small files. It leaves the results themselves to the sinks, and
+    who may write to `Output`.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def add(self, key: str, rows: Sequence[LedgerRow]) -> None:
-        """Write the rows of the chunk `key`; a second time they take the place of the first."""
+        """Write the rows of the chunk `key`; they replace earlier rows of the same key."""
         assert re.fullmatch(KEY_PATTERN, key), key
         table = pa.Table.from_pylist([vars(row) for row in rows], schema=SCHEMA)
         self._write(f"{key}.parquet", table)
 
     def has(self, key: str) -> bool:
-        """Whether the chunk `key` has rows in a file of its own."""
+        """Return whether the rows of the chunk `key` are in a file of their own."""
         return self._store.exists(f"{FOLDER}/{key}.parquet")
 
     def paths_of(self, key: str) -> list[str]:
-        """The inputs of the chunk `key`, while its rows are in a file of their own."""
+        """Return the inputs of the chunk `key`, whose rows must be in a file of their own."""
         paths: list[str] = self._read(f"{key}.parquet", ["path"])["path"].to_pylist()
         return paths
 
     def remove(self, key: str) -> None:
-        """Forget the rows of the chunk `key`, while they are in a file of their own."""
+        """Delete the rows of the chunk `key`, if they are in a file of their own."""
         self._store.delete(f"{FOLDER}/{key}.parquet")
 
     def keys(self) -> set[str]:
-        """The chunks whose rows it has, merged or not."""
+        """Return the keys of all chunks with rows, merged or not."""
         keys: set[str] = set()
         for name in self._current_files():
             keys |= {each.removesuffix(".parquet") for each in self._replaced_by(name) or [name]}
         return keys
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """All rows, file by file."""
+        """Yield all rows, file by file."""
         for name in self._current_files():
             yield self._read(name, columns)
 
     def index(self) -> LedgerIndex:
-        """What inputs it has."""
+        """Read the state of all inputs."""
         return LedgerIndex.build(self.tables(_STATE_COLUMNS))
 
     def summary(self) -> LedgerSummary:
-        """Counts and sums, in one pass over the files."""
+        """Compute counts and sums, in one pass over the files."""
         summary = LedgerSummary()
         for table in self.tables(_SUMMARY_COLUMNS):
             summary.add(table)
         return summary
 
     def outputs(self, paths: Collection[str] | None = None) -> Iterator[str]:
-        """Where the outputs are, of all inputs or of `paths`."""
+        """Yield the paths of the outputs of all inputs, or of the inputs `paths`."""
         if paths is not None and not paths:
             return
         wanted = None if paths is None else pa.array(list(paths), pa.string())
@@ -218,13 +219,13 @@ class Ledger:
                 yield from filter(None, [row["output"], *(row["also"] or ())])
 
     def drop(self, paths: Collection[str]) -> None:
-        """Forget the rows of `paths`: they are about to be done again."""
+        """Delete the rows of the inputs `paths`, which are processed again."""
         if paths:
             dropped = pa.array(list(paths), pa.string())
             self._keep_rows(lambda table: pc.invert(pc.is_in(table["path"], value_set=dropped)))
 
     def add_problems(self, pass_number: int, problems: Sequence[BadInput]) -> None:
-        """Record what could not be listed in a pass: folders and shards."""
+        """Record the folders and shards that could not be listed in a pass."""
         rows = {
             bad.path: LedgerRow(
                 path=bad.path,
@@ -241,21 +242,21 @@ class Ledger:
         self.add(f"{pass_number:05}-listing", list(rows.values()))
 
     def drop_problems(self) -> None:
-        """Forget what could not be listed: it is about to be tried again."""
+        """Delete the records of folders and shards that could not be listed, which are listed again."""
         self._keep_rows(lambda table: pc.not_equal(pc.fill_null(table["format"], ""), _UNLISTED))
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Delete all rows."""
         for entry in self._store.list([".parquet"], FOLDER):
             self._store.delete(entry.path)
 
     def compact(self, pass_number: int, *, small_rows: int = 100_000, most_rows: int = 500_000) -> None:
-        """Merge small files into large ones; rows of an input that is there twice are left out but for one.
+        """Merge small files into large ones. Only the newest row of an input is kept.
 
         Args:
-            pass_number: of the pass that ends; names the merged files.
-            small_rows: a file of fewer is merged.
-            most_rows: of a merged file.
+            pass_number: number of the pass that ends, for the names of merged files.
+            small_rows: number of rows below which a file is merged.
+            most_rows: most rows of a merged file.
         """
         self._remove_replaced()
         names = self._current_files()
@@ -272,7 +273,7 @@ class Ledger:
             serial += 1
 
     def _merge(self, into: str, names: Sequence[str], duplicates: dict[int, int]) -> None:
-        """Merge the files `names`; `duplicates` is counted down, so that the last row of an input stays."""
+        """Merge the files `names`; counts `duplicates` down, so that the last row of an input is kept."""
         tables = []
         for name in names:
             table = self._read(name)
@@ -284,7 +285,7 @@ class Ledger:
         self._remove_replaced()
 
     def _count_duplicates(self, names: Sequence[str]) -> dict[int, int]:
-        """Inputs with more than one row, by hash, and how many."""
+        """Return the numbers of rows of inputs with more than one, by the hash of the path."""
         hashes = [path_hashes(self._read(name, ["path"])["path"]) for name in names]
         keys, counts = np.unique(np.concatenate(hashes), return_counts=True)
         several = counts > 1
@@ -301,7 +302,7 @@ class Ledger:
         return [entry.path.rpartition("/")[2] for entry in self._store.list([".parquet"], FOLDER)]
 
     def _current_files(self) -> list[str]:
-        """The names of the files that count, by age."""
+        """Return the names of the files that no other file replaces, the oldest first."""
         names = self._all_files()
         replaced = self._replaced_among(names)
         return sorted(
@@ -318,7 +319,7 @@ class Ledger:
         return {replaced for name in names for replaced in self._replaced_by(name)}
 
     def _replaced_by(self, name: str) -> list[str]:
-        """The files that a merged file stands for."""
+        """Return the names of the files whose rows a merged file contains."""
         if not name.startswith(_MERGED):
             return []
         replaced = json.loads((self._metadata(name).metadata or {}).get(_REPLACES, b"[]"))
@@ -351,13 +352,14 @@ class Ledger:
             raise DataError(
                 f"the ledger's file {name} is damaged: {error}",
                 where=f"{self._store.root}/{FOLDER}",
-                hint="delete it: the inputs that it spoke of are then done again",
+                hint="delete it; the inputs recorded in it are then processed again",
             ) from error
 
 
 @dataclass(frozen=True)
 class LedgerIndex:
-    """The inputs that a ledger has: 25 bytes each, however long their paths are, ordered by hash."""
+    """State of all inputs of a ledger, ordered by the hash of the path: 25 bytes each, whatever the length of
+    the path."""
 
     hashes: NDArray[np.uint64]
     sizes: NDArray[np.int64]
@@ -366,7 +368,7 @@ class LedgerIndex:
 
     @classmethod
     def build(cls, tables: Iterable[pa.Table]) -> LedgerIndex:
-        """Of tables with the columns path, status, bytes_in and modified."""
+        """Build the index of tables with the columns path, status, bytes_in and modified."""
         schema = pa.schema(
             [("hash", pa.uint64()), ("size", pa.int64()), ("modified", pa.int64()), ("failed", pa.bool_())]
         )
@@ -382,14 +384,14 @@ class LedgerIndex:
 
     @classmethod
     def empty(cls) -> LedgerIndex:
-        """Of a ledger without rows."""
+        """Build the index of an empty ledger."""
         return cls.build(())
 
     def __len__(self) -> int:
         return len(self.hashes)
 
     def find(self, path: str, size: int, modified: int) -> InputState:
-        """What it has of an input. A `size` of 0 is not known."""
+        """Return the state of an input by its path, size in bytes (0: unknown) and time of change."""
         key = path_hash(path)
         at = int(np.searchsorted(self.hashes, key))
         if at == len(self.hashes) or self.hashes[at] != key:
@@ -401,7 +403,7 @@ class LedgerIndex:
 
 @dataclass
 class LedgerSummary:
-    """What a ledger says altogether."""
+    """Counts and sums over all rows of a ledger."""
 
     total: int = 0
     status: Counter[str] = field(default_factory=Counter)
@@ -410,10 +412,10 @@ class LedgerSummary:
     bytes_in: int = 0
     bytes_out: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
-    """Of work, by stage."""
+    """Seconds of work by stage, summed over images."""
 
     def add(self, table: pa.Table) -> None:
-        """Count the rows of a table with the columns that are counted and summed."""
+        """Add the rows of a table, which has all columns that are counted or summed."""
         self.total += len(table)
         _count_values(table["status"], self.status)
         _count_values(table["reason"], self.reasons)
@@ -425,7 +427,8 @@ class LedgerSummary:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + _sum(table[name]) / 1e3
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values: total, done, skipped, failed, reasons, anomalies, bytes, seconds of work by stage."""
+        """Return total, done, skipped, failed, reasons, anomalies, bytes, and seconds of work by stage, as
+        plain JSON values."""
         return {
             "total": self.total,
             **{name: self.status[name] for name in STATUSES},
@@ -438,13 +441,13 @@ class LedgerSummary:
 
 
 def path_hash(path: str) -> np.uint64:
-    """64 bits that stand for `path`: among 100 million the odds of two alike are 1 in 3,700."""
+    """Return a 64-bit hash of `path`. Among 100 million paths the odds of a collision are 1 in 3,700."""
     digest = hashlib.blake2b(path.encode("utf-8", "surrogateescape"), digest_size=8).digest()
     return np.uint64(int.from_bytes(digest, "little"))
 
 
 def path_hashes(paths: Any) -> NDArray[np.uint64]:
-    """`path_hash` of each of an Arrow array of texts."""
+    """Return the `path_hash` of each text of an Arrow array."""
     return np.fromiter((path_hash(path) for path in paths.to_pylist()), np.uint64, len(paths))
 
 
@@ -453,7 +456,8 @@ def _merged_name(pass_number: int, serial: int) -> str:
 
 
 def _groups(names: Sequence[str], rows: Mapping[str, int], most_rows: int) -> Iterator[list[str]]:
-    """Neighbours that have at most so many rows together; a file that has more is a group of its own."""
+    """Yield groups of neighbouring files with at most `most_rows` rows together; a larger file is a group of
+    its own."""
     group: list[str] = []
     for name in names:
         if group and sum(rows[each] for each in [*group, name]) > most_rows:
@@ -464,7 +468,7 @@ def _groups(names: Sequence[str], rows: Mapping[str, int], most_rows: int) -> It
 
 
 def _last_of_duplicates(table: pa.Table, duplicates: dict[int, int]) -> NDArray[np.bool_]:
-    """Which rows to keep; counts `duplicates` down: the last of an input is the newest."""
+    """Return which rows to keep, and count `duplicates` down: the last row of an input is the newest."""
     keep = np.ones(len(table), bool)
     for row, key in enumerate(path_hashes(table["path"])):
         if int(key) in duplicates:

@@ -174,7 +174,7 @@ class Output:
             ]
         if differences:
             raise RunError(
-                "this output was begun with other settings, so that its images would differ: "
+                "this output was made with other settings, so that its images would differ: "
                 + "; ".join(differences),
                 where=self.location,
                 hint=(

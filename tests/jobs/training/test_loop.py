@@ -187,7 +187,7 @@ def test_a_full_disk_is_named_and_leaves_the_last_checkpoint_whole(
             train("a")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert "it goes on from there" in str(caught.value)
+    assert "the command resumes from there" in str(caught.value)
     assert same(weights("a"), before)
     train("a")
     train("whole")
