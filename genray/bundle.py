@@ -1,4 +1,4 @@
-"""A trained model as one folder that rebuilds itself: `bundle.json`, `weights.safetensors`, `samples/`."""
+"""Bundles: trained models as folders of `bundle.json`, `weights.safetensors` and `samples/`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
-from typing_extensions import TypedDict  # pydantic takes typing's from Python 3.12 on
+from typing_extensions import TypedDict  # pydantic refuses typing.TypedDict before Python 3.12
 
 from genray import __version__
 from genray.ecg.beats import BeatPreprocessing
@@ -34,7 +34,7 @@ from genray.settings.problems import stored_problems
 FORMAT: Literal[1] = 1
 _MANIFEST = "bundle.json"
 _WEIGHTS = "weights.safetensors"
-_AGAIN = "it was not copied as a whole, or is damaged: copy it again, or train it again"
+_AGAIN = "the bundle is incomplete or damaged: copy it again, or train it again"
 _MAX_MANIFEST = 4 * 2**20
 _MAX_WEIGHTS = 64 * 2**30
 _LEAST_RANGE = 1e-6
@@ -51,13 +51,13 @@ _DTYPES = {
     "F32": torch.float32,
     "F64": torch.float64,
 }
-"""The names of types in safetensors files."""
+"""Types by their names in safetensors files."""
 
 
 Channels = Annotated[int, Field(ge=1, le=4096)]
 Side = Annotated[int, Field(ge=1, le=65536)]
 Level = Annotated[float, Field(ge=-1e6, le=1e6)]
-Error = Annotated[float, Field(ge=-1e-6)]  # 1 - SSIM of equal images is not always quite 0
+Error = Annotated[float, Field(ge=-1e-6)]  # 1 - SSIM of equal images may round below 0
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 Quality = Literal["better-than-trivial", "worse-than-trivial"]
@@ -65,13 +65,14 @@ Quality = Literal["better-than-trivial", "worse-than-trivial"]
 
 
 class _Stored(BaseModel):
-    """A part of `bundle.json`. A key that it does not have would be one that is not followed: refused."""
+    """Base of the parts of `bundle.json`. Unknown keys are refused, because ignoring them could change
+    results."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ImageSpec(_Stored):
-    """What an image that enters or leaves the network is: channels, and the values of black and white."""
+    """Image format at a network's input or output: channels, and the values of black and white."""
 
     channels: Channels
     range: tuple[Level, Level] = (-1.0, 1.0)
@@ -85,7 +86,7 @@ class ImageSpec(_Stored):
 
 
 class Preprocessing(_Stored):
-    """What has to be done to an image before the network."""
+    """Preprocessing of images for the network."""
 
     input: ImageSpec
     output: ImageSpec
@@ -105,7 +106,8 @@ class Preprocessing(_Stored):
 
 
 class Calibration(TypedDict, total=False):
-    """Which errors of reconstruction are usual, by those of normal samples; other keys say how."""
+    """Statistics of the reconstruction errors of normal samples; other keys are allowed and say how they
+    were made."""
 
     __pydantic_config__ = ConfigDict(extra="allow", allow_inf_nan=False)  # type: ignore[misc]
     error: Literal["mse", "mae", "ssim"]
@@ -120,7 +122,7 @@ class Calibration(TypedDict, total=False):
 
 
 def _kind_of_input(stored: Any) -> str:
-    """Which of the two kinds of preprocessing it is."""
+    """Return the kind of preprocessing, of images or of beats."""
     if isinstance(stored, BeatPreprocessing):
         return _BEATS
     is_beats = isinstance(stored, Mapping) and not {"samples", "normalisation"}.isdisjoint(stored)
@@ -128,7 +130,7 @@ def _kind_of_input(stored: Any) -> str:
 
 
 class Manifest(BaseModel):
-    """All of `bundle.json`."""
+    """Contents of `bundle.json`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, serialize_by_alias=True)
     format: Literal[1] = Field(description="version of the format")
@@ -164,15 +166,15 @@ class Manifest(BaseModel):
 
     @property
     def spec(self) -> NetworkSpec:
-        """What its network is built from."""
+        """Specification that builds the network."""
         return NetworkSpec(self.network, self.arguments)
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """What has to be done to images.
+        """Preprocessing of images.
 
         Raises:
-            BundleMismatch: the network takes something else.
+            BundleMismatch: the network takes beats.
         """
         if isinstance(self.stored, Preprocessing):
             return self.stored
@@ -180,10 +182,10 @@ class Manifest(BaseModel):
 
     @property
     def beats(self) -> BeatPreprocessing:
-        """What has to be done to an ECG.
+        """Preprocessing of beats.
 
         Raises:
-            BundleMismatch: the network takes something else.
+            BundleMismatch: the network takes images.
         """
         if isinstance(self.stored, BeatPreprocessing):
             return self.stored
@@ -198,7 +200,7 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A loaded bundle: the network, ready to use, and its manifest."""
+    """Loaded bundle: the network, ready to use, and its manifest."""
 
     path: Path
     manifest: Manifest
@@ -221,18 +223,18 @@ def save_bundle(
     verdict: str = "",
     behind: Sequence[str] = (),
 ) -> Path:
-    """Write a bundle to the folder `path`: in a folder beside it, which then takes its name.
+    """Write a bundle to the folder `path`, atomically: into a folder beside it, which is then renamed.
 
     Args:
-        network: whose weights are kept.
-        spec: what it was built from.
-        kind: what made it, such as pix2pix.
-        preprocessing: without `multiple`, which is the network's.
-        samples: pictures to take along.
+        network: network whose weights are saved.
+        spec: specification that builds the network.
+        kind: kind of model, such as pix2pix.
+        preprocessing: preprocessing; `multiple` is taken from the network.
+        samples: pictures to copy into the bundle.
         quality, verdict, behind: comparison with trivial predictors and with methods, see `Manifest`.
 
     Raises:
-        BundleMismatch: a value that `read_manifest` would refuse.
+        BundleMismatch: `read_manifest` would refuse a value.
     """
     preprocessing = _with_multiple(preprocessing, network)
     tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
@@ -280,14 +282,14 @@ def save_bundle(
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest of the bundle at `path`, without its weights.
+    """Read the manifest of the bundle at `path`, without the weights.
 
     Raises:
-        BundleMissing: no such folder or no readable manifest in it, or a key is missing or wrong.
+        BundleMissing: no folder, no readable manifest in it, or a missing or wrong key.
         BundleTooNew: a later format version.
-        BundleUnsafe: a manifest of absurd size, or weights named outside the folder.
-        BundleUnknown: a network, or an argument of it, that this genray does not have.
-        BundleMismatch: preprocessing that is not that of its network.
+        BundleUnsafe: an implausibly large manifest, or weights outside the folder.
+        BundleUnknown: a network or an argument that this genray does not have.
+        BundleMismatch: preprocessing that does not fit the network.
     """
     file = path / _MANIFEST
     if not path.is_dir():
@@ -324,7 +326,7 @@ def read_manifest(path: Path) -> Manifest:
     except ValidationError as error:
         what = stored_problems(error, tags=(_IMAGES, _BEATS))
         raise BundleMissing(f"{_MANIFEST}: {what}", where=str(file), hint=_AGAIN) from None
-    # pydantic has read it: it is nested 200 deep at most.
+    # Recursion is safe: pydantic accepts 200 levels at most.
     if wrong := next(_not_finite(content, ""), None):
         raise BundleMissing(f"{_MANIFEST}: {wrong}: should be a finite number", where=str(file), hint=_AGAIN)
     if Path(manifest.weights).name != manifest.weights or len(manifest.weights) > 200:
@@ -342,7 +344,7 @@ def load_bundle(path: str | Path, device: str | torch.device = "cpu") -> Bundle:
     Nothing is unpickled and no training code is imported.
 
     Raises:
-        BundleError: which one says what is wrong; see `genray/errors.py`.
+        BundleError: a subclass for each reason, see `genray/errors.py`.
     """
     path = Path(path)
     manifest = read_manifest(path)
@@ -391,7 +393,7 @@ def _parsed(data: bytes, file: Path) -> Any:
 
 
 def _not_finite(value: Any, key: str) -> Iterator[str]:
-    """The dotted keys of numbers that are NaN or infinite, which JSON does not have but Python reads."""
+    """Yield the dotted keys of NaN and infinite numbers, which Python's JSON reader accepts."""
     if isinstance(value, float) and not math.isfinite(value):
         yield key
     elif isinstance(value, dict | list):
@@ -401,7 +403,7 @@ def _not_finite(value: Any, key: str) -> Iterator[str]:
 
 
 def _build(manifest: Manifest, file: Path) -> nn.Module:
-    """The network without its weights: only their shapes, so that no argument allocates memory."""
+    """Build the network without memory for its weights, so that no argument can allocate much."""
     try:
         with torch.device("meta"):
             return manifest.spec.build()
@@ -411,7 +413,7 @@ def _build(manifest: Manifest, file: Path) -> nn.Module:
 
 
 def _multiple_of(network: nn.Module) -> int:
-    """What height and width of the network's images must divide by."""
+    """Return the number that height and width of the network's images must be a multiple of."""
     return network.multiple if isinstance(network, Restorer | UNet) else 1
 
 
@@ -424,7 +426,7 @@ def _with_multiple(
 
 
 def _check_fits(manifest: Manifest, network: nn.Module, file: Path) -> None:
-    """Raise a BundleMismatch unless the preprocessing makes what the network takes."""
+    """Raise BundleMismatch unless the preprocessing fits the network."""
     wrong = list(_misfits(manifest, network))
     if wrong:
         key, stored, needed = wrong[0]
@@ -437,7 +439,7 @@ def _check_fits(manifest: Manifest, network: nn.Module, file: Path) -> None:
 
 
 def _misfits(manifest: Manifest, network: nn.Module) -> Iterator[tuple[str, Any, Any]]:
-    """Keys, what is stored, and what the network takes, where these differ."""
+    """Yield key, stored value and the network's value where they differ."""
     stored = manifest.stored
     if isinstance(network, BeatAutoencoder) or isinstance(stored, BeatPreprocessing):
         if not isinstance(network, BeatAutoencoder):
@@ -460,13 +462,13 @@ def _misfits(manifest: Manifest, network: nn.Module) -> Iterator[tuple[str, Any,
     if stored.multiple not in (None, multiple):
         yield ".multiple", stored.multiple, multiple
     if shape and stored.size != shape[1:]:
-        yield ".size", stored.size, f"{shape[1:]} alone"
+        yield ".size", stored.size, f"only {shape[1:]}"
     if isinstance(network, UNet) and any(side % multiple for side in stored.size):
         yield ".size", stored.size, f"multiples of {multiple}"
 
 
 def _check_finite(state: Mapping[str, torch.Tensor], file: Path) -> None:
-    """Raise a BundleMismatch if a weight is NaN or infinite."""
+    """Raise BundleMismatch if a weight is NaN or infinite."""
     wrong = {
         name: int((~torch.isfinite(tensor)).sum())
         for name, tensor in state.items()
@@ -478,24 +480,24 @@ def _check_finite(state: Mapping[str, torch.Tensor], file: Path) -> None:
             f"weights are NaN or infinite: {count} in {name}"
             + (f", and in {len(wrong) - 1} more tensors" if len(wrong) > 1 else ""),
             where=str(file),
-            hint="train it again: the training went astray",
+            hint="train it again: the training diverged",
         )
 
 
 def _check_inside(path: Path, file: Path) -> None:
-    """Raise a BundleUnsafe if `file` is a link out of the folder `path`."""
+    """Raise BundleUnsafe if `file` is a link out of the folder `path`."""
     if file.resolve().parent != path.resolve():
         raise BundleUnsafe(f"{file} is a link to {file.resolve()}, outside the bundle")
 
 
 def _read_weights(file: Path, expected: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors of `file`, which must have the names, shapes and types of those that are expected."""
+    """Read the tensors of `file`, which must have the expected names, shapes and types."""
     try:
         with safe_open(file, framework="pt") as tensors:
             _check_names(file, expected.keys(), set(tensors.keys()))
             state = {}
             for name, tensor in expected.items():
-                # The header says the shape: a wrong one is refused before its bytes are read.
+                # Checked by the header, before the bytes are read.
                 stored = tensors.get_slice(name)
                 shape = tuple(stored.get_shape())
                 if shape != tuple(tensor.shape):

@@ -33,7 +33,7 @@ from genray.uris import without_secrets
 
 
 class GenrayError(Exception):
-    """Base of genray's errors. Its text may be a library's: secrets in URIs are removed from it.
+    """Base of genray's errors. Secrets in URIs are removed from the text, which may come from a library.
 
     Args:
         what: what was wrong, naming the thing that was asked for.
@@ -43,7 +43,7 @@ class GenrayError(Exception):
 
     exit_code = 1
     agreed = False
-    """Whether all workers of a group raise this error together, so that none waits for another."""
+    """True if all workers of a group raise this error together, so that none waits for another."""
     advice: str | None = None
     """Hint of an error that is raised without its own."""
 

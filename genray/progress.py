@@ -27,7 +27,8 @@ _NOTES = "notes.log"
 class Tick:
     """State of long work: `step` of `steps` (in a training, optimizer steps over all epochs).
 
-    `unit` names a step, `samples` the things that are counted per second; work without epochs has 0 `epochs`.
+    `unit` is the name of a step, `samples` that of what is counted per second; `epochs` is 0 for work without
+    epochs.
     """
 
     epoch: int
@@ -63,7 +64,7 @@ class Display(Protocol):
 
 
 class LineDisplay:
-    """Prints a plain line every `every` seconds, for logs and pipes."""
+    """Display for logs and pipes: prints a plain line every `every` seconds."""
 
     def __init__(self, every: float = 15.0) -> None:
         self._every = every
@@ -91,7 +92,7 @@ class LineDisplay:
 
 
 class LiveDisplay:
-    """Redraws one line with a bar in place."""
+    """Display for terminals: redraws one line with a bar."""
 
     def __init__(self, console: Console) -> None:
         columns: list[ProgressColumn] = [
@@ -133,7 +134,7 @@ class LiveDisplay:
 
 
 class FileDisplay:
-    """Writes progress for another process: the newest tick to `progress.json`, notes to the end of
+    """Display for another process: writes the newest tick to `progress.json` and appends notes to
     `notes.log`."""
 
     def __init__(self, folder: Path) -> None:
@@ -161,7 +162,7 @@ class FileDisplay:
 
 
 class FileFollower:
-    """Shows the progress that a `FileDisplay` in another process writes to `folder`.
+    """Reader of the files of a `FileDisplay` in another process: shows its progress.
 
     Args:
         folder: the folder of the `FileDisplay`.

@@ -63,7 +63,7 @@ class PreparedTarget(Protocol):
         """Lines that say what will be done."""
 
     def examine(self) -> Sequence[str]:
-        """What a dry run says beyond `lines`, and looks at its inputs for."""
+        """Examine the inputs for a dry run, and return its further lines."""
 
     def needs_ray(self, attached: bool) -> bool:
         """Return whether Ray has to run; `attached`: this process is the driver of a job on a cluster."""

@@ -1,1 +1,1 @@
-"""Files in, arrays out."""
+"""Data sets: which files are samples, their splits, and the loaders of a training."""

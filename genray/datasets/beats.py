@@ -1,4 +1,4 @@
-"""A set of heartbeats: read from tables of text or from recordings, normalised, and split into train, val and
+"""Data sets of heartbeats, read from text tables or recordings, normalised, and split into train, val and
 test."""
 
 from __future__ import annotations
@@ -31,23 +31,25 @@ from genray.errors import DataError
 from genray.io.bad_input import BadInput
 from genray.settings.base import Location, Settings
 
-Name = Annotated[str, BeforeValidator(str)]  # records and classes may be called by numbers
+Name = Annotated[str, BeforeValidator(str)]  # YAML reads the names 100 and 1 as numbers
 
-_LEAST = 8  # normal beats that can be trained on
+_LEAST = 8  # smallest number of normal beats to train on
 _RECORDINGS = (".hea", ".edf", ".bdf")
 _PART = re.compile(r"(?:^|[_\-. ])(train|val|test)(?:[_\-. ]|$)", re.IGNORECASE)
 _HINT = (
     "give a folder with WFDB or EDF records, with UCR files such as ECG5000_TRAIN.txt, or a CSV file of beats"
 )
 _HINT_SIGNALS = (
-    "if these are recordings, time,II,V1 and a line for each sample, add data.layout=records; "
-    "a table of beats has a row for each, of its values and its class"
+    "for recordings (columns time,II,V1 and a line for each sample) set data.layout=records; "
+    "a table of beats has one row for each beat: its values and its class"
 )
 _HINT_NORMAL = (
-    "give more of them, or say which classes are normal; a beat without a class is not taken for normal "
-    "where others have one"
+    "give more normal beats, or name the normal classes with data.normal; where some beats have a class, "
+    "those without one do not count as normal"
 )
-_HINT_VALUES = "these look like values, not classes: say with data.label=first or last where the class stands"
+_HINT_VALUES = (
+    "these look like values, not classes: set data.label=first or data.label=last, the column of the class"
+)
 
 
 class BeatSetSettings(Settings):
@@ -110,12 +112,12 @@ class BeatSetSettings(Settings):
 
 @dataclass(frozen=True)
 class Beats:
-    """Some beats.
+    """Beats with their labels and records.
 
     Attributes:
         values: (N, 1, samples) float32.
-        labels: (N,) indices of the set's classes; -1: nobody says.
-        groups: (N,) the record that each is of; of a table each row is a group of its own.
+        labels: (N,) indices of the set's classes (-1: unknown).
+        groups: (N,) number of the record of each beat; in a table each row is its own group.
     """
 
     values: NDArray[np.float32]
@@ -126,12 +128,12 @@ class Beats:
         return len(self.values)
 
     def select(self, where: NDArray[np.bool_] | NDArray[np.int64] | Sequence[int]) -> Beats:
-        """Those at `where`."""
+        """Return the beats at `where`, a mask or indices."""
         places = np.asarray(where) if len(where) else np.empty(0, np.int64)
         return Beats(self.values[places], self.labels[places], self.groups[places])
 
     def joined(self, more: Beats) -> Beats:
-        """These and then `more`."""
+        """Return these beats followed by `more`."""
         return Beats(
             np.concatenate([self.values, more.values]),
             np.concatenate([self.labels, more.labels]),
@@ -141,21 +143,21 @@ class Beats:
 
 @dataclass(frozen=True)
 class BeatSet:
-    """A set of beats, split.
+    """Data set of beats, split.
 
     Attributes:
         train: normal beats, to train on.
         val: normal beats that are held out.
-        test: beats to judge on, of all classes; there may be none.
-        classes: their names.
-        normal: which of these are normal.
-        preprocessing: what was done to them.
-        records: that they are of; 0 for tables.
+        test: beats of all classes to judge on; may be empty.
+        classes: names of the classes.
+        normal: indices of the normal classes.
+        preprocessing: window and normalisation that were applied.
+        records: number of records (0 for tables).
         bad: rows or records that were set aside.
-        fingerprint: of all beats and classes.
-        split: how they were split, for the bundle.
-        left_out: how many beats of which kinds are not used, in words.
-        notes: what is missing of records that are used, in words.
+        fingerprint: hash of all beats and classes.
+        split: rule of the split, for the bundle.
+        left_out: number of unused beats of each kind, in words.
+        notes: what is missing in records that are used, in words.
     """
 
     train: Beats
@@ -172,7 +174,7 @@ class BeatSet:
     notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """For the bundle: fingerprint, split and counts."""
+        """Return fingerprint, split and counts as JSON values, for the bundle."""
         return {
             "fingerprint": self.fingerprint,
             "split": self.split,
@@ -188,10 +190,10 @@ class BeatSet:
 
 
 def open_beat_set(settings: BeatSetSettings, seed: int, note: Callable[[str], None]) -> BeatSet:
-    """Read the beats that `settings` name, all of them into memory, and split them.
+    """Read all beats of `settings` into memory and split them.
 
     Raises:
-        DataError: no beats, none that are normal, or too much that is broken.
+        DataError: no beats, too few normal beats, or too many broken rows or records.
     """
     raw = read_beats(settings, seed, note)
     classes = _number_classes(raw, settings)
@@ -232,21 +234,21 @@ def open_beat_set(settings: BeatSetSettings, seed: int, note: Callable[[str], No
 
 @dataclass
 class RawBeats:
-    """Beats as they were read.
+    """Beats as read, before normalisation and split.
 
     Attributes:
-        recordings: whether they are of recordings; else of tables.
-        values: pieces (beats, samples), not normalised.
-        classes: of each beat; "" where nobody says.
-        groups: number of the record of each; of tables each row is a group of its own.
-        parts: of each what its file or folder says: train, val, test or "".
-        bad: rows or records that are broken.
-        notes: what is missing of records that are used.
-        leads: that the beats are of.
-        total: rows or records that were looked at.
-        records: that beats are of.
-        split: how records were split.
-        other_leads: of records that have none of the wanted ones.
+        recordings: true for beats of recordings, false for beats of tables.
+        values: arrays (beats, samples), one for each file or record.
+        classes: class of each beat ("": unknown).
+        groups: number of the record of each beat; in a table each row is its own group.
+        parts: train, val, test or "" for each beat, by the name of its file or folder.
+        bad: broken rows or records.
+        notes: what is missing in records that are used.
+        leads: names of the leads that the beats come from.
+        total: number of rows or records that were read.
+        records: number of records that have beats.
+        split: rule by which records were split.
+        other_leads: leads of the records that have none of the wanted leads.
     """
 
     recordings: bool
@@ -263,7 +265,7 @@ class RawBeats:
     other_leads: list[str] = field(default_factory=list)
 
     def add(self, values: NDArray[np.float32], classes: Sequence[str], part: str, groups: list[int]) -> None:
-        """Take in the beats of a file."""
+        """Add the beats of a file or record."""
         self.values.append(values)
         self.classes += classes
         self.groups += groups
@@ -271,14 +273,14 @@ class RawBeats:
 
 
 def read_beats(settings: BeatSetSettings, seed: int, note: Callable[[str], None]) -> RawBeats:
-    """All beats that `settings` name.
+    """Read all beats that `settings` name.
 
     Raises:
-        DataError: there are none, or too much is broken.
+        DataError: no beats, or too many broken rows or records.
     """
     path = Path(settings.path)
     if not path.exists() and (header := path.with_name(f"{path.name}.hea")).exists():
-        path = header  # records of WFDB are named without a suffix
+        path = header  # WFDB names records without a suffix
     if "://" in settings.path or not path.exists():
         why = "they are read from local folders" if "://" in settings.path else "there is no such folder"
         raise DataError(f"cannot read beats from {settings.path}: {why}", where="data.path", hint=_HINT)
@@ -292,7 +294,7 @@ def read_beats(settings: BeatSetSettings, seed: int, note: Callable[[str], None]
 
 
 def _refusal(raw: RawBeats, settings: BeatSetSettings) -> DataError:
-    """Why beats cannot be used of which there are none, or too many are broken."""
+    """Return the error for beats of which there are none, or too many are broken."""
     examples = "".join(f"\n    {b.path}: {b.reason} ({b.detail})" for b in raw.bad[:5])
     if raw.bad and all(b.reason == "unused" for b in raw.bad):
         return DataError(
@@ -337,8 +339,10 @@ def _read_tables(path: Path, settings: BeatSetSettings) -> RawBeats:
 
 
 def _files_by_kind(path: Path) -> list[list[Path]]:
-    """The files that may be tables, those of each suffix together: archives hold the same beats in files of
-    several kinds, and other files are about them. First those whose names say what they are for."""
+    """Return the files that may be tables, grouped by suffix, groups with a named part (train, test)
+    first.
+
+    Archives contain the same beats in several formats, so only one group is read."""
     if not path.is_dir():
         return [[path]]
     files = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
@@ -347,7 +351,7 @@ def _files_by_kind(path: Path) -> list[list[Path]]:
 
 
 def _part_of(file: Path, root: Path) -> str:
-    """What a file or its folders below `root` say: train, val, test or ""."""
+    """Return train, val, test or "" (none) by the name of a file or of its folders below `root`."""
     named = _PART.search(file.stem)
     return named[1].lower() if named else split_of(file.relative_to(root).as_posix())
 
@@ -373,7 +377,7 @@ def _read_records(path: Path, settings: BeatSetSettings, seed: int, note: Callab
             raw.bad.append(BadInput(name, "unreadable", error.what))
             continue
         part = "test" if name in test else "train"
-        if len(names) == 1:  # the beats of a single one are split
+        if len(names) == 1:  # a single record is split by its beats
             part = ""
         raw.add(beats.values, beats.classes, part, [number] * len(beats.classes))
         raw.records += 1
@@ -386,7 +390,7 @@ def _read_records(path: Path, settings: BeatSetSettings, seed: int, note: Callab
 
 
 def _wanted_records(files: Mapping[str, Path], settings: BeatSetSettings) -> list[str]:
-    """The names of the records that are used."""
+    """Return the names of the records to use."""
     named = {*settings.records, *settings.test_records}
     if unknown := sorted(named - set(files)):
         raise DataError(
@@ -398,7 +402,7 @@ def _wanted_records(files: Mapping[str, Path], settings: BeatSetSettings) -> lis
 
 
 def _test_records(names: Sequence[str], settings: BeatSetSettings, seed: int) -> set[str]:
-    """Those of the records to judge on."""
+    """Return the names of the records to judge on."""
     if settings.test_records:
         test = set(settings.test_records)
     elif settings.test_share:
@@ -407,7 +411,7 @@ def _test_records(names: Sequence[str], settings: BeatSetSettings, seed: int) ->
         test = set()
     if names and test >= set(names):
         raise DataError(
-            f"data.test_records takes all {len(names)} records: there is none to train on",
+            f"data.test_records names all {len(names)} records: none remains to train on",
             where="data.test_records",
             hint="name fewer records to judge on",
         )
@@ -426,7 +430,7 @@ def _resampled(values: NDArray[np.float32], samples: int) -> NDArray[np.float32]
 
 @dataclass(frozen=True)
 class _Classes:
-    """The names of the classes, the label of each beat, and the labels of the normal classes."""
+    """Class names, the label of each beat, and the labels of the normal classes."""
 
     names: tuple[str, ...]
     labels: NDArray[np.int64]
@@ -452,17 +456,17 @@ def _number_classes(raw: RawBeats, settings: BeatSetSettings) -> _Classes:
 
 
 def _look_like_values(raw: RawBeats, classes: Sequence[str]) -> bool:
-    """Whether the classes of a table look like values of beats: classes are whole numbers."""
+    """Return whether the classes of a table look like samples of a beat: not all are whole numbers."""
     return not raw.recordings and any(not name.lstrip("-").isdigit() for name in classes)
 
 
 def _assign_parts(
     raw: RawBeats, classes: _Classes, settings: BeatSetSettings, seed: int
 ) -> tuple[NDArray[np.str_], str]:
-    """Of each beat train, val, test, or "" where it is left out; and how that was chosen."""
+    """Return train, val, test or "" (left out) for each beat, and the rule in words."""
     labelled = classes.labels >= 0
     normal = np.isin(classes.labels, classes.normal)
-    if not labelled.any():  # if nobody says what is normal, all is taken for it
+    if not labelled.any():  # without classes all beats count as normal
         normal = np.ones(len(labelled), bool)
     abnormal = ~normal & labelled
     split = raw.split or "by files"
@@ -470,7 +474,7 @@ def _assign_parts(
     unassigned = bool((parts == "").all())
     parts[parts == ""] = "train"
     if "test" not in parts and settings.test_share and (unassigned or abnormal.any()):
-        # Of a table without parts a share is put aside as it is: the protocol of TensorFlow's tutorial.
+        # A table without parts is split at random, classes mixed, as in TensorFlow's tutorial.
         candidates = np.flatnonzero(unassigned | (normal & (parts == "train")))
         parts[hold_out(candidates.tolist(), settings.test_share, seed)[1]] = "test"
         kind = "" if unassigned else "normal "
@@ -480,21 +484,21 @@ def _assign_parts(
             split += ", and all abnormal ones"
     judged = parts == "test"
     if labelled[judged].any():
-        parts[judged & ~labelled] = ""  # what nobody knows can judge nothing
+        parts[judged & ~labelled] = ""  # beats of unknown class cannot be judged on
     parts[~judged & ~normal] = ""
     return parts, split
 
 
 def _left_out(labels: NDArray[np.int64]) -> str:
-    """How many of the beats that are left out are of which kind, in words."""
+    """Return the number of left-out beats of each kind, in words."""
     abnormal = int((labels >= 0).sum())
     counts = {"abnormal": abnormal, "without a class": len(labels) - abnormal}
     return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
 
 
 def _hold_out_val(train: Beats, share: float, seed: int) -> tuple[Beats, Beats]:
-    """Those that remain, and those held out. Beats of a record are alike: those of whole records are held
-    out, if there are several."""
+    """Split `train` into the beats that remain and those held out: whole records where there are several,
+    because beats of one record are alike."""
     groups = train.groups
     if len(np.unique(groups)) == 1:
         groups = np.arange(len(train))

@@ -1,4 +1,4 @@
-"""Well-known image sets from their homes, by torchvision's downloader."""
+"""Download of well-known image sets, by torchvision."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _SETS = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}
 
 
 def download(name: str, path: str, note: Callable[[str], None]) -> None:
-    """Download the set `name` into the folder `path`, unless that holds anything already.
+    """Download the set `name` into the folder `path`, unless that contains files already.
 
-    What was downloaded when it broke off is kept beside the folder, and used by the next attempt.
+    Files of an interrupted download are kept beside the folder, and the next attempt uses them.
 
     Raises:
-        DataError: it cannot be downloaded.
+        DataError: the download failed.
     """
     folder = Path(path).expanduser().resolve()
     try:

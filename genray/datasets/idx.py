@@ -20,14 +20,14 @@ from genray.io.store import Entry, Store
 
 SUFFIXES = ("ubyte", "ubyte.gz")
 _MAX_BYTES = 4 * 2**30
-_MAX_RATIO = 1100  # gzip makes nothing smaller than by 1032
-_FOLDERS = ("", "raw", "MNIST/raw", "FashionMNIST/raw", "KMNIST/raw")  # the latter as torchvision's
+_MAX_RATIO = 1100  # gzip's largest ratio is 1032
+_FOLDERS = ("", "raw", "MNIST/raw", "FashionMNIST/raw", "KMNIST/raw")  # torchvision's
 _PREFIXES = {"train": "train", "test": "t10k"}
 
 
 @dataclass(frozen=True)
 class IdxImages:
-    """The images of one idx file, decoded: `StoredImages`, see `genray/datasets/layouts.py`."""
+    """Decoded images of one idx file: `StoredImages`, see `genray/datasets/layouts.py`."""
 
     file: str
     images: NDArray[np.uint8]  # (N, H, W)
@@ -50,18 +50,19 @@ class IdxImages:
 
 @dataclass(frozen=True)
 class IdxPart:
-    """The images of a part, and the label of each, if there is a file of labels."""
+    """Images of a part, with their labels if there is a file of labels."""
 
     images: IdxImages
     labels: NDArray[np.uint8] | None
 
 
 def find_idx(store: Store, entries: Iterable[Entry]) -> dict[str, IdxPart]:
-    """The images and labels of "train" and "test" among `entries`, plain or gzipped, with or without
-    torchvision's folders; empty if there are none.
+    """Return the images and labels of the parts "train" and "test" among `entries` (empty: no idx files).
+
+    Files may be gzipped, and may lie in torchvision's folders.
 
     Raises:
-        DataError: a file that is damaged, labels that are not those of the images, or several sets.
+        DataError: a damaged file, labels of another number than the images, or several sets.
     """
     files = {entry.path: entry for entry in entries}
     folders = [
@@ -86,12 +87,12 @@ def find_idx(store: Store, entries: Iterable[Entry]) -> dict[str, IdxPart]:
 
 
 def read_idx(store: Store, entry: Entry) -> NDArray[np.uint8]:
-    """The array in the idx file `entry`, gzipped or not; only unsigned bytes.
+    """Return the array of unsigned bytes in the idx file `entry`, gzipped or not.
 
-    No more is unpacked than the header promises, and no promise is believed that the file cannot keep.
+    At most the size in the header is unpacked, and a size that the file cannot have is refused first.
 
     Raises:
-        DataError: damaged, of another type, or of absurd size.
+        DataError: a damaged file, another type, or a size beyond the limit.
     """
 
     def damaged(reason: str) -> DataError:
@@ -118,7 +119,7 @@ def read_idx(store: Store, entry: Entry) -> NDArray[np.uint8]:
                 _MAX_BYTES, len(data) * (_MAX_RATIO if zipped else 1)
             ):
                 raise damaged(f"its header says {shape}, it has {len(data)} bytes")
-            values = file.read(promised + 1)  # one more: to notice it, and to come to gzip's checksum
+            values = file.read(promised + 1)  # one more shows a surplus, and makes gzip verify
     except (OSError, EOFError, zlib.error) as error:
         raise damaged(str(error)) from error
     if len(values) != promised:
@@ -142,7 +143,7 @@ def _read_part(store: Store, images: Entry, labels: Entry | None) -> IdxPart:
 
 
 def _find_file(files: Mapping[str, Entry], folder: str, prefix: str, kind: str) -> Entry | None:
-    # train-images-idx3-ubyte, or with a dot as some copies have it; unpacked rather than packed
+    # train-images-idx3-ubyte, or train-images.idx3-ubyte in some copies; unpacked files come first
     names = [
         f"{prefix}-{name}-ubyte{suffix}" for name in (kind, kind.replace("-", ".")) for suffix in ("", ".gz")
     ]

@@ -1,5 +1,4 @@
-"""A set of single images: which they are, split into train, val and test, and images as samples of a loader,
-decoded, brought to a size, and varied."""
+"""Data sets of single images: found, split into train, val and test, and as samples of a loader."""
 
 from __future__ import annotations
 
@@ -30,11 +29,11 @@ from genray.settings.base import Location, Settings
 Labels = NDArray[np.int64]
 Flips = Literal["none", "mirror", "all"]
 Key = Sequence[int]
-"""What seeds a variant of a sample, such as (seed, epoch, index)."""
+"""Seed of a variant of a sample, such as (seed, epoch, index)."""
 
 
 class _SetSettings(Settings):
-    """Settings of the images: which, their form, and how they are loaded."""
+    """Settings of the images, of their size and channels, and of loading."""
 
     path: Location = Field(
         "data/images",
@@ -117,7 +116,7 @@ class ImageSetSettings(ReadLimits, _SetSettings):
 
 @dataclass(frozen=True)
 class Images:
-    """Some of stored images: which, and their labels if they have any."""
+    """Selection of stored images, with their labels if they have any."""
 
     stored: StoredImages
     indices: NDArray[np.int64]
@@ -127,20 +126,20 @@ class Images:
         return len(self.indices)
 
     def sample(self, most: int, seed: int) -> Images:
-        """At most so many, drawn with `seed`, in order."""
+        """Return at most `most` of the images, drawn with `seed`, in order."""
         if len(self) <= most:
             return self
         return self.select(np.sort(np.random.default_rng([seed, most]).permutation(len(self))[:most]))
 
     def select(self, places: Sequence[int] | NDArray[np.int64] | slice) -> Images:
-        """Those at `places`."""
+        """Return the images at `places`."""
         where = places if isinstance(places, slice) else np.asarray(places, np.int64)
         return Images(self.stored, self.indices[where], None if self.labels is None else self.labels[where])
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """A set of images, split. `classes` are the names that labels stand for, in any part that has labels."""
+    """Data set of images, split. Labels are indices of `classes`, in every part that has labels."""
 
     train: Images
     val: Images
@@ -149,19 +148,19 @@ class ImageSet:
     layout: str
     fingerprint: str
     split: str
-    """How it was split, for the bundle."""
+    """Rule of the split, for the bundle."""
     counts: FileCounts = field(default_factory=FileCounts)
-    """The files where it lies, by type."""
+    """Number of files of each type at the place."""
 
 
 def open_image_set(settings: ImageSetSettings, seed: int) -> ImageSet:
-    """List the images that `settings` name, without decoding them (but for idx files).
+    """List the images of `settings` without decoding them (idx files are decoded).
 
     Images of `settings.test` that lie below `settings.path` are not trained on, unless they lie in its
     folder train.
 
     Raises:
-        DataError: no images, none to train on, or none to judge on where `settings.test` says so.
+        DataError: no images, none to train on, or none at `settings.test`.
     """
     inside = None if settings.test is None else _inside(settings.path, settings.test)
     apart = inside if inside and not split_of(f"{inside}/x") else ""
@@ -176,12 +175,13 @@ def open_image_set(settings: ImageSetSettings, seed: int) -> ImageSet:
         stored["test"] = next(others.parts[p] for p in ("test", "val", "", "train") if p in others.parts)
         listed += others.listed
         if inside and split_of(f"{inside}/x") == "val":
-            stored.pop("val", None)  # what judges must not choose; another part is held out for that
+            # Images to judge on must not also choose the weights: others are held out for that.
+            stored.pop("val", None)
     elif settings.test is not None and "test" not in stored:
         raise DataError(
             f"data.test is data.path, {settings.path}, which has no test part",
             where="data.test",
-            hint="give another folder, or null to judge on images that are held out",
+            hint="give another folder, or set data.test=null to judge on held-out images",
         )
     parts, classes = _labelled(stored)
     train = parts.get("train", parts.get(""))
@@ -208,11 +208,11 @@ def open_image_set(settings: ImageSetSettings, seed: int) -> ImageSet:
 
 
 def look_at_headers(images: Images, most: int = 16) -> tuple[list[tuple[int, int]], bool]:
-    """(width, height) of a few images that can be read, from the first to the last, and whether all of them
-    are gray.
+    """Return (width, height) of up to `most` readable images spread over the set, and whether all of them are
+    gray.
 
     Raises:
-        DataError: none can be read.
+        DataError: none of them can be read.
     """
     headers = []
     places = np.unique(np.linspace(0, len(images) - 1, most).round().astype(np.int64))
@@ -231,17 +231,17 @@ def look_at_headers(images: Images, most: int = 16) -> tuple[list[tuple[int, int
 
 
 def whole_image(image: Pixels, key: Key) -> Sample:
-    """The image as it is: what is trained on where nothing is varied."""
+    """Return the image unchanged, for trainings without augmentation."""
     return (image,)
 
 
 @dataclass(frozen=True)
 class Patch:
-    """A random part of an image, turned and mirrored: what restoration networks are trained on.
+    """Random crop of an image, rotated and mirrored, to train restoration networks on.
 
     Args:
-        size: height and width.
-        flips: none; mirror (left to right, for what has an up and a down); all (and quarter turns).
+        size: height and width in pixels.
+        flips: mirroring (none; mirror: left to right; all: also quarter turns).
     """
 
     size: int
@@ -260,17 +260,17 @@ class Patch:
 
 @dataclass(frozen=True)
 class SingleImageSource:
-    """Images as samples of a `Loader`.
+    """Images as samples of a `Loader`: reads one, checks its size, and makes its variant.
 
     Args:
-        images: which.
+        images: the images.
         channels: 1 or 3.
-        size: (height, width) that every image has or is made to have; None: any.
-        fit: how an image of another size is made to have it: cut its middle out, stretch it, or not at all.
-        least: the fewest pixels that a side must have.
-        limits: what is refused before it is decoded.
-        most: larger images are cut to their middle of so many pixels; 0: never.
-        variant: what is trained on, of an image.
+        size: (height, width) of every sample (None: that of the image).
+        fit: way to bring an image to `size` (crop its middle, stretch it; None: refuse it).
+        least: smallest side in pixels.
+        limits: limits on files, checked before they are decoded.
+        most: side in pixels above which an image is cropped to its middle (0: never).
+        variant: makes the sample to train on from an image.
     """
 
     images: Images
@@ -302,7 +302,7 @@ class SingleImageSource:
         if min(height, width) < self.least:
             raise BadImage("odd-shape", f"{width}x{height} is smaller than {self.least} pixels")
         if self.most and max(height, width) > self.most:
-            image = crop_middle(image, self.most).copy()  # not a view: it would keep all
+            image = crop_middle(image, self.most).copy()  # a view would keep the whole image in memory
         return (image,)
 
     def vary(self, images: Sample, key: Key) -> Sample:
@@ -310,10 +310,10 @@ class SingleImageSource:
 
 
 def _inside(path: str, test: str) -> str | None:
-    """The folder `test` relative to `path`: "" if it is the same, None if it is not in it."""
+    """Return the folder `test` relative to `path` ("": the same folder, None: not inside it)."""
     path = root_of(path)
     if "://" in path or "://" in test:
-        outer, inner = PurePosixPath(path), PurePosixPath(test)  # which also drops a slash at the end
+        outer, inner = PurePosixPath(path), PurePosixPath(test)  # drops a slash at the end
     else:
         outer, inner = (PurePosixPath(Path(p).expanduser().resolve()) for p in (path, test))
     if inner == outer:
@@ -325,12 +325,13 @@ def _read_test(path: str, parquet: ParquetReading) -> Content:
     try:
         return read_place(find_place(path), "auto", parquet)
     except DataError as error:
-        hint = "give a folder of images, or null to judge on the test part of data.path"
+        hint = "give a folder of images, or set data.test=null to judge on the test part of data.path"
         raise DataError(error.what, where=f"data.test={path}", hint=hint) from error
 
 
 def _fingerprint(listed: Sequence[Entry], *parts: Images | None) -> str:
-    """Of names and sizes, and of the pixels of idx files: such sets all have the same names and sizes."""
+    """Return a hash of names and sizes, and of the pixels of idx files, whose names and sizes are always
+    the same."""
     digest = hashlib.sha256("\n".join(f"{e.path}\t{e.size}" for e in listed).encode())
     for images in parts:
         if images is not None and isinstance(images.stored, IdxImages):
@@ -339,7 +340,7 @@ def _fingerprint(listed: Sequence[Entry], *parts: Images | None) -> str:
 
 
 def _labelled(parts: Mapping[str, StoredPart]) -> tuple[dict[str, Images], tuple[str, ...]]:
-    """The parts with labels from 0 on, and the names that these stand for: the same in all parts."""
+    """Return the parts with labels from 0 on, and the class names, common to all parts."""
     values = {
         name: np.unique(part.classes, return_inverse=True)
         for name, part in parts.items()

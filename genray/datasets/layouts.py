@@ -1,10 +1,10 @@
-"""What a store of single images holds: idx files, Parquet files or image files, in parts that are trained and
-judged on.
+"""Layouts of stores of single images: idx files, Parquet files, tar shards or image files, in parts (train,
+val, test).
 
-- idx files: as MNIST has them, see `genray/datasets/idx.py`.
+- idx files: the format of MNIST, see `genray/datasets/idx.py`.
 - Parquet files: a column of encoded images, of bytes or of {bytes, path} as Hugging Face writes it.
-- Tar shards: their images, without classes.
-- Image files in folders: flat, nested, or a folder per class, with or without train, val and test.
+- Tar shards: images without classes.
+- Image files in folders: flat, nested, or a folder for each class, with or without train, val and test.
 
 Files are listed, and the column of images is found, as in bulk runs: see `genray/io/listing.py`.
 """
@@ -42,32 +42,32 @@ _CONTAINERS: dict[Layout, Container] = {
     "webdataset": "webdataset",
 }
 _CHOICES = {container: f"data.layout={layout}" for layout, container in _CONTAINERS.items()}
-_LONGEST_CLASS = 1000  # bytes of its name
+_LONGEST_CLASS = 1000  # bytes of a class name
 _CLASS_COLUMNS = ("label", "labels", "class", "fine_label")
 
 
 class StoredImages(Protocol):
-    """Images by index, wherever they lie."""
+    """Images by index, independent of how they are stored."""
 
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str:
-        """The path that stands for the image in lists."""
+        """Return the path of the image, for lists and messages."""
 
     def header(self, index: int) -> ImageHeader:
-        """What its header says; BadImage if that cannot be read."""
+        """Return the header of the image; raises BadImage if it cannot be read."""
 
     def pixels(self, index: int, channels: int, limits: ReadLimits) -> Pixels:
-        """(H, W, channels) uint8.
+        """Return the image as (H, W, channels) uint8.
 
         Raises:
-            BadImage: with its reason.
+            BadImage: the image cannot be used; says why.
         """
 
 
 @dataclass(frozen=True)
 class StoredPart:
-    """The images of a part, and the class of each (whole numbers or text), if that is known."""
+    """Images of a part, and the class of each (whole numbers or text; None: unknown)."""
 
     images: StoredImages
     classes: NDArray[Any] | None
@@ -75,14 +75,14 @@ class StoredPart:
 
 @dataclass(frozen=True)
 class Content:
-    """What a store holds.
+    """Images in a store, by part.
 
     Attributes:
-        layout: how.
-        parts: by name (train, val, test, "" for none of them), none of them empty.
-        listed: the files that the images lie in.
-        unused: files beside the folder train, which are not part of the set.
-        counts: the files at the place, by type.
+        layout: layout of the store.
+        parts: non-empty parts by name (train, val, test, "" for none of them).
+        listed: files that contain the images.
+        unused: number of files beside the folder train, which are not used.
+        counts: number of files of each type at the place.
     """
 
     layout: Layout
@@ -94,11 +94,11 @@ class Content:
 
 @dataclass(frozen=True)
 class ParquetReading:
-    """How Parquet files are read.
+    """Options of reading Parquet files.
 
     Attributes:
-        column: that of images; None: the one whose values are images.
-        max_unfolded_gb: most gigabytes that the rows of a file may become, see `check_unfolding`.
+        column: column of images (None: the one whose values are images).
+        max_unfolded_gb: largest size of a file's rows in memory, in gigabytes, see `check_unfolding`.
     """
 
     column: str | None = None
@@ -108,15 +108,15 @@ class ParquetReading:
 def read_place(
     place: Place, layout: Literal["auto"] | Layout = "auto", parquet: ParquetReading | None = None
 ) -> Content:
-    """List the images at `place`, without decoding them (but for idx files).
+    """List the images at `place` without decoding them (idx files are decoded).
 
     Args:
-        place: where they lie.
-        layout: how; auto: whatever there is, refused where it is more than one.
-        parquet: how Parquet files are read.
+        place: place of the images.
+        layout: layout to read (auto: the only one that is there).
+        parquet: options of reading Parquet files.
 
     Raises:
-        DataError: no images, images of several layouts, or files that are damaged as a whole.
+        DataError: no images, images of several layouts, or a damaged container.
     """
     root = place.location
     images = ImageFiles()
@@ -143,14 +143,14 @@ def read_place(
 
 @dataclass(frozen=True)
 class FolderImages:
-    """Image files of a store: `StoredImages`. `paths` is an Arrow array, which nobody copies."""
+    """Image files of a store: `StoredImages`. `paths` is an Arrow array, which Ray shares without copies."""
 
     store: Store
     paths: Any
 
     @classmethod
     def of_paths(cls, store: Store, paths: Sequence[str]) -> FolderImages:
-        """The images at `paths`."""
+        """Return the images at `paths`."""
         import pyarrow as pa
 
         return cls(store, pa.array(paths, pa.string()))
@@ -170,12 +170,12 @@ class FolderImages:
 
 @dataclass(frozen=True)
 class ParquetImages:
-    """The encoded images of Parquet files: `StoredImages`. They stay encoded; in Ray's object store, where a
-    stream puts them, they may be larger than the memory.
+    """Encoded images of Parquet files: `StoredImages`. They stay encoded in memory; a stream puts them into
+    Ray's object store, which may spill to disk.
 
     Args:
-        files: the files' paths.
-        starts: the index of the first image of each, and of the end.
+        files: paths of the files.
+        starts: index of the first image of each file, and the number of images.
         encoded: the images, an Arrow array of binary cells.
     """
 
@@ -204,11 +204,11 @@ class ParquetImages:
 
 
 def classes_of(parts: Mapping[str, Sequence[str]]) -> dict[str, NDArray[Any] | None]:
-    """The class of each path in `parts` (train, val, test, ""), or None for a part in which an image lies in
-    no folder that could say it.
+    """Return the class of each path in `parts` (train, val, test, ""); None for a part with an image that
+    lies in no class folder.
 
-    It is the first folder below train, val or test, if there is one, and below the folders that all images
-    share: of lfw/train/lfw_funneled/Ada_Lovelace/1.jpg it is Ada_Lovelace.
+    The class is the first folder below train, val or test and below the folders that all images share: that
+    of lfw/train/lfw_funneled/Ada_Lovelace/1.jpg is Ada_Lovelace.
     """
     folders = {part: [path.rpartition("/")[0] for path in paths] for part, paths in parts.items()}
     below = {folder: below_split(folder) for listed in folders.values() for folder in set(listed)}
@@ -226,12 +226,14 @@ def classes_of(parts: Mapping[str, Sequence[str]]) -> dict[str, NDArray[Any] | N
 def read_parquet(
     store: Store, entries: Sequence[Entry], reading: ParquetReading, counts: FileCounts
 ) -> StoredPart:
-    """The images of several files as one part. It has classes if every file has a column for them: of whole
-    numbers or text, none of them null or negative (as Hugging Face marks the unknown). The columns that are
-    not read go to `counts`.
+    """Read the images of several files as one part, with classes if every file has a class column of whole
+    numbers or text without null or negative values (Hugging Face marks unknown classes so).
+
+    Names of columns that are not read are added to `counts`.
 
     Raises:
-        DataError: no Parquet, no column of images or several, or rows that would be absurdly many bytes.
+        DataError: a file that is no Parquet, no column of images or several, or rows beyond the limit on
+            memory.
     """
     import pyarrow as pa
 
@@ -306,7 +308,7 @@ def _read_tars(place: Place, counts: FileCounts) -> Content | None:
 
 
 def _grouped(entries: Sequence[Entry], splits: Sequence[str]) -> tuple[dict[str, list[Entry]], int]:
-    """The files of each part, and how many lie beside the folder train."""
+    """Return the files of each part, and the number of files beside the folder train."""
     grouped: dict[str, list[Entry]] = defaultdict(list)
     for entry, split in zip(entries, splits, strict=True):
         grouped[split].append(entry)
@@ -322,7 +324,7 @@ def _split_of_file(path: str) -> str:
 def _read_parquet_file(
     store: Store, entry: Entry, reading: ParquetReading, counts: FileCounts
 ) -> tuple[Any, NDArray[Any] | None]:
-    """The column of images (a chunked array of large_binary), and that of classes."""
+    """Return the column of images (a chunked array of large_binary) and the classes."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -342,7 +344,7 @@ def _read_parquet_file(
             cells = table.column(0)
             if pa.types.is_struct(cells.type):
                 cells = pc.struct_field(cells, "bytes")
-            cells = cells.cast(pa.large_binary())  # in which the cells of many row groups fit, uncopied
+            cells = cells.cast(pa.large_binary())  # 64-bit offsets: all row groups fit into one array
             chunks += cells.chunks
             unfolded += cells.nbytes
         labels = None if label is None else _read_classes(opened, label)
@@ -358,16 +360,16 @@ def _read_parquet_file(
 
 
 def _read_classes(opened: Any, label: str) -> NDArray[Any] | None:
-    """The column `label` of a Parquet file as classes."""
+    """Read the column `label` of a Parquet file as classes."""
     import pyarrow.parquet as pq
 
-    # As a dictionary, in which a class that all rows share is there once.
+    # As a dictionary, which contains each class once however many rows have it.
     column = pq.ParquetFile(opened, read_dictionary=[label]).read([label])[label]
     return _classes_in(column)
 
 
 def _classes_in(column: Any) -> NDArray[Any] | None:
-    """A column of classes as whole numbers or text; None if some are unknown, or it is neither."""
+    """Return a column as classes: whole numbers or text (None: another type, or some are unknown)."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -1,10 +1,11 @@
 """Training batches in an order that the seed sets, from memory or through Ray Data.
 
-Both loaders give the same batches for the same (seed, epoch), so small and large stores, one worker
-and many, an interrupted run and an uninterrupted one all see the same samples:
+Both loaders give the same batches for the same (seed, epoch), whatever the size of the store, the number of
+workers and the interruptions:
+
 - the order of an epoch is a permutation drawn from (seed, epoch);
-- what is random in a sample (crop, mirroring, stamp) is drawn from (seed, epoch, its index);
-- of each global batch, rank r of w workers takes every w-th sample from r on.
+- random variation of a sample (crop, mirroring, stamp) is drawn from (seed, epoch, index);
+- rank r of w workers takes every w-th sample of each global batch, starting at r.
 """
 
 from __future__ import annotations
@@ -22,67 +23,68 @@ from genray.errors import DataError
 from genray.images.pixels import Pixels
 from genray.io.bad_input import BadImage, BadInput
 
-Sample = tuple[Pixels, ...]  # the parts of a sample, such as input and target, each (H, W, C)
-Batch = tuple[NDArray[Any], ...]  # the same parts of several, each (N, ...): images (N, H, W, C)
+Sample = tuple[Pixels, ...]  # parts of a sample, such as input and target, each (H, W, C)
+Batch = tuple[NDArray[Any], ...]  # the same parts of several samples, each (N, ...): images (N, H, W, C)
 ReportBad = Callable[[BadInput], None]
 
-_CHUNK = 64  # samples that a thread loads at once: a task for each small image would cost more than it
+_CHUNK = 64  # samples in a thread's task: a task for each small image would cost more than its decoding
 
 
 class SampleSource(Protocol):
-    """Samples by index. It travels to Ray's workers: long columns are Arrow arrays, which nobody copies."""
+    """Samples by index. Sources are sent to Ray's workers: long columns are Arrow arrays, which Ray shares
+    without copies."""
 
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str:
-        """The path that stands for the sample in lists."""
+        """Return the path of the sample, for lists and messages."""
 
     def load(self, index: int) -> Sample:
-        """Read and decode.
+        """Read and decode a sample.
 
         Raises:
-            BadImage: with its reason; the sample is to be set aside.
+            BadImage: the sample is to be set aside; says why.
         """
 
     def vary(self, images: Sample, key: Sequence[int]) -> Sample:
-        """What is trained on: a random variant that `key` seeds, of the same shapes for every sample."""
+        """Return a random variant to train on, seeded by `key`, of the same shapes for every sample."""
 
 
 @dataclass(frozen=True)
 class WorkerShare:
-    """The part of every global batch that one worker takes."""
+    """Share of every global batch that one worker takes."""
 
     rank: int = 0
     world: int = 1
 
     def batches(self, count: int, batch: int, start: int) -> Iterator[slice]:
-        """Its places in an epoch of `count` samples, `batch` at a time, from `start` on."""
+        """Yield this worker's places in an epoch of `count` samples, `batch` at a time, from `start` on."""
         step = batch * self.world
         for first in range(start, count - step + 1, step):
             yield slice(first + self.rank, first + step, self.world)
 
 
 class Loader(Protocol):
-    """What the loop reads from. `count` samples make an epoch."""
+    """Source of the loop's batches. An epoch has `count` samples."""
 
     count: int
 
     def batches(self, epoch: int, batch: int, share: WorkerShare, start: int = 0) -> Iterator[Batch]:
-        """The batches of `epoch` for one worker, `batch` samples each, the incomplete last one left out.
+        """Yield the batches of `epoch` for one worker, `batch` samples each, without an incomplete last one.
 
-        `start` samples of the epoch (all workers together) are passed over: that is how a run resumes.
+        The first `start` samples of the epoch (of all workers) are skipped, which a resumed run needs.
         """
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """The order of an epoch: a permutation of range(count)."""
+    """Return the order of an epoch, a permutation of range(count)."""
     return np.random.default_rng([seed, epoch]).permutation(count)
 
 
 def load_all(source: SampleSource, report: ReportBad) -> tuple[list[int], list[Sample]]:
     """Decode every sample, in threads (the codecs release the interpreter's lock).
 
-    Broken ones go to `report`. Returns the indices of the good ones and their pixels, in order.
+    Broken samples go to `report`. Returns the indices of the good samples and their pixels, in order.
     """
 
     def load(index: int) -> Sample | BadInput:
@@ -108,8 +110,8 @@ def load_all(source: SampleSource, report: ReportBad) -> tuple[list[int], list[S
 
 
 def check_bad_share(bad: Sequence[BadInput], total: int, limit: float, path: str) -> None:
-    """Raise `DataError` if more than the share `limit` (data.max_bad_share) of `total` samples are bad, or
-    all of them."""
+    """Raise `DataError` if all of `total` samples are bad, or more than the share `limit`
+    (data.max_bad_share)."""
     broken = [b for b in bad if b.reason != "unused"]
     if len(broken) <= limit * total and len(broken) < total:
         return
@@ -117,17 +119,17 @@ def check_bad_share(bad: Sequence[BadInput], total: int, limit: float, path: str
     raise DataError(
         f"{len(broken)} of {total} samples are broken, more than data.max_bad_share={limit:g}:\n{examples}",
         where=path,
-        hint="mend or remove them, or raise data.max_bad_share to train on the rest",
+        hint="repair or remove them, or raise data.max_bad_share to train on the rest",
     )
 
 
 class MemoryLoader:
-    """Samples that were decoded once and are kept as uint8.
+    """Loader of samples that were decoded once and are kept as uint8.
 
     Args:
-        samples: decoded.
-        vary: of the source that they come from.
-        seed: of order and variants.
+        samples: decoded samples.
+        vary: `SampleSource.vary` of their source.
+        seed: seed of order and variants.
     """
 
     def __init__(
@@ -146,12 +148,12 @@ class MemoryLoader:
 
 
 class ArrayLoader:
-    """Samples that are rows of an array in memory, as they are.
+    """Loader of rows of an array in memory, without variants.
 
     Args:
-        samples: (N, ...).
-        seed: of the order.
-        repeats: how often an epoch comes to each.
+        samples: the array (N, ...).
+        seed: seed of the order.
+        repeats: number of times that each row occurs in an epoch.
     """
 
     def __init__(self, samples: NDArray[Any], seed: int, repeats: int = 1) -> None:
@@ -168,8 +170,8 @@ class ArrayLoader:
 def held_out_batches(
     samples: Sequence[Sample], batch: int, share: WorkerShare
 ) -> Iterator[tuple[NDArray[np.int64], Batch]]:
-    """The held-out samples of one worker in order, with their indices: up to `batch` neighbours of the same
-    shape at a time."""
+    """Yield one worker's held-out samples in order, with their indices, in batches of up to `batch`
+    neighbours of the same shape."""
     run: list[int] = []
     for index in range(share.rank, len(samples), share.world):
         if run and (len(run) == batch or samples[index][0].shape != samples[run[0]][0].shape):
@@ -181,5 +183,5 @@ def held_out_batches(
 
 
 def stack(samples: Sequence[Sample]) -> Batch:
-    """Samples of one shape as a batch."""
+    """Return samples of one shape as a batch."""
     return tuple(np.stack(part) for part in zip(*samples, strict=True))

@@ -24,19 +24,19 @@ from genray.io.bad_input import BadImage, BadInput
 
 
 class StreamLoader:
-    """Samples that Ray Data reads, decodes and varies every epoch: rows carry a place in the epoch's order.
+    """Loader by Ray Data, which reads, decodes and varies the samples in every epoch.
 
-    A broken sample's place is taken by the next good one in the order, so that every worker has the same
-    number of steps; it is reported once.
+    The next good sample in the epoch's order replaces a broken one, so that every worker takes the same
+    number of steps. Broken samples are reported once.
 
     Args:
-        source: where samples come from.
-        shapes: of what `source.vary` gives, (H, W, C) for each part.
-        seed: of order and variants.
-        report: takes the broken samples.
-        limit: largest share of them (data.max_bad_share).
-        path: of the store, for errors.
-        repeats: how often `source` has every sample, for the share of the broken ones.
+        source: source of the samples.
+        shapes: (H, W, C) of each part that `source.vary` returns.
+        seed: seed of order and variants.
+        report: called with each broken sample.
+        limit: largest share of broken samples (data.max_bad_share).
+        path: path of the store, for errors.
+        repeats: number of times that `source` contains each sample, for the share of broken ones.
     """
 
     def __init__(
@@ -58,11 +58,12 @@ class StreamLoader:
         self._limit = limit
         self._path = path
         self._distinct = self.count // repeats
-        self._source_in_ray: Any = None  # its reference in Ray's object store, where it is put once
+        self._source_in_ray: Any = None  # reference to the source, which is put into Ray's object store once
         self._bad: dict[str, BadInput] = {}
 
     def batches(self, epoch: int, batch: int, share: WorkerShare, start: int = 0) -> Iterator[Batch]:
-        """Needs an initialised Ray with at least one CPU that no worker holds."""
+        """Yield the batches of `epoch`, see `Loader.batches`; needs an initialised Ray with a CPU that no
+        worker holds."""
         import ray
 
         rows = (self.count - start) // (batch * share.world) * batch
@@ -107,12 +108,12 @@ def _unpack(cells: Any, shape: tuple[int, int, int]) -> Pixels:
 
 @dataclass(frozen=True)
 class _LoadStep:
-    """The Ray Data step: row numbers in, rows of varied pixels (as bytes) out.
+    """Step of Ray Data from row numbers to rows of varied pixels, as bytes.
 
     Args:
-        source: a reference to the `SampleSource`.
-        parts: of a sample.
-        seed, epoch, batch, share, start: of `StreamLoader.batches`.
+        source: reference to the `SampleSource`.
+        parts: number of parts of a sample.
+        seed, epoch, batch, share, start: as in `StreamLoader` and its `batches`.
     """
 
     source: Any
@@ -135,7 +136,7 @@ class _LoadStep:
             place = self._place(row)
             sample, bad = _load_next(source, order, place)
             if sample is None:
-                # The loader raises it: what is raised here Ray Data hides behind errors of its own.
+                # The loader raises the error, because Ray Data would wrap one that is raised here.
                 columns = [[b""] * len(rows) for _ in columns]
                 broken = [bad] + [[]] * (len(rows) - 1)
                 break
@@ -143,12 +144,12 @@ class _LoadStep:
             for column, part in zip(columns, varied, strict=True):
                 column.append(part.tobytes())
             broken.append(bad)
-        # Bytes, not tensors: they pass through Arrow without a copy per pixel row.
+        # Bytes, not tensors: they pass through Arrow without a copy of each pixel row.
         table = {f"part{i}": pa.array(cells, pa.large_binary()) for i, cells in enumerate(columns)}
         return pa.table(table | {"bad": pa.array(broken, pa.list_(pa.list_(pa.string())))})
 
     def _place(self, row: int) -> int:
-        """The place in the epoch's order of a row of this worker."""
+        """Return the place in the epoch's order of this worker's row."""
         step, inside = divmod(row, self.batch)
         return self.start + (step * self.batch + inside) * self.share.world + self.share.rank
 
@@ -156,8 +157,8 @@ class _LoadStep:
 def _load_next(
     source: SampleSource, order: NDArray[np.int64], place: int
 ) -> tuple[Sample | None, list[list[str]]]:
-    """The first sample that can be loaded from `place` on in the order, and those before it that cannot, each
-    as path, reason and detail; None if none can."""
+    """Return the first sample from `place` on in the order that can be loaded (None: there is none), and
+    path, reason and detail of the broken ones before it."""
     bad: list[list[str]] = []
     for further in range(len(order)):
         index = int(order[(place + further) % len(order)])

@@ -1,4 +1,4 @@
-"""Which samples of a store are trained on and which are held out."""
+"""Splits: samples to train on, to validate on and to test on."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _VAL = ("val", "valid", "validation")
 
 
 def split_of(path: str) -> str:
-    """train, val, test or "" (none of them) by the folders of `path`."""
+    """Return train, val, test or "" (none of them) by the folders of `path`."""
     return _split_and_rest(path.rpartition("/")[0])[0]
 
 
 def below_split(folder: str) -> tuple[str, ...]:
-    """The names of the folders in `folder` below the one that says train, val or test; all, if none does."""
+    """Return the names of the folders in `folder` below the one that names a split (all, if none does)."""
     return _split_and_rest(folder)[1]
 
 
-@lru_cache(maxsize=2**16)  # many files lie in few folders
+@lru_cache(maxsize=2**16)  # many files share a folder
 def _split_and_rest(folder: str) -> tuple[str, tuple[str, ...]]:
     parts = tuple(folder.split("/")) if folder else ()
     for i, part in enumerate(parts):
@@ -37,8 +37,9 @@ def _split_and_rest(folder: str) -> tuple[str, tuple[str, ...]]:
 
 
 def hold_out(samples: Sequence[T], share: float, seed: int) -> tuple[list[T], list[T]]:
-    """(those that remain, those held out): `share` of `samples`, drawn with `seed`; both in order, and at
-    least one each. Fewer than two samples cannot be split: none is held out."""
+    """Split `samples` into those that remain and those held out, a `share` drawn with `seed`.
+
+    Both keep their order and have one sample at least. Of fewer than two samples none is held out."""
     if len(samples) < 2:
         return list(samples), []
     count = min(max(1, round(len(samples) * share)), len(samples) - 1)

@@ -1,4 +1,4 @@
-"""The images in tar shards, as a training takes them."""
+"""Images in tar shards, for training."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class TarImages:
     """Members of tar shards: `StoredImages`, see `genray/datasets/layouts.py`.
 
     Args:
-        source: that reads them.
-        items: where each lies, an Arrow table, which nobody copies.
+        source: reads the members.
+        items: place of each image, an Arrow table, which Ray shares without copies.
     """
 
     source: ItemSource
@@ -26,7 +26,7 @@ class TarImages:
 
     @classmethod
     def of_items(cls, source: ItemSource, items: Sequence[Item]) -> TarImages:
-        """The images `items` of `source`."""
+        """Return the images at `items` of `source`."""
         import pyarrow as pa
 
         columns = zip(*map(astuple, items), strict=True)

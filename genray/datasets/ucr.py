@@ -1,7 +1,7 @@
-"""Beats as rows of text: files of the UCR archive, and the CSV table of TensorFlow's tutorial.
+"""Reader of text tables of beats: files of the UCR archive, and the CSV of TensorFlow's tutorial.
 
-A row is a beat: its values and its class, which stands first in files of the UCR archive (Dau et al. 2019,
-such as ECG5000_TRAIN.txt) and last in the table of TensorFlow's "Intro to Autoencoders" (ecg.csv).
+A row is a beat: its values and its class. The class is the first column in files of the UCR archive (Dau et
+al. 2019, such as ECG5000_TRAIN.txt) and the last in TensorFlow's "Intro to Autoencoders" (ecg.csv).
 Values are separated by spaces, tabs or commas.
 """
 
@@ -24,9 +24,9 @@ A_SIGNAL = "a signal, a line for each sample, and no table with a row for each b
 
 _LONGEST = 2**20  # bytes of a row
 _LARGEST = 2**32  # bytes of a file
-_LEAST = 8  # values of a beat, with its class
+_LEAST = 8  # numbers in a row: values of the beat and its class
 _MOST = 16384
-_BEYOND = 1e15  # squares of such values are still float32
+_BEYOND = 1e15  # squares of larger values overflow float32
 _SEPARATORS = re.compile(rb"[\s,;]+")
 _NO_NUMBER = "no number: values and classes are numbers between spaces, tabs or commas"
 _NO_VALUE = f"a value that is NaN, infinite or beyond {_BEYOND:g}"
@@ -34,12 +34,12 @@ _NO_VALUE = f"a value that is NaN, infinite or beyond {_BEYOND:g}"
 
 @dataclass(frozen=True)
 class BeatRows:
-    """The beats of a file.
+    """Beats of a file.
 
     Attributes:
         values: (beats, samples), as they are in the file.
-        classes: of each beat, as text: "1".
-        bad: rows that are no beats.
+        classes: class of each beat, as text ("1").
+        bad: broken rows.
     """
 
     values: NDArray[np.float32]
@@ -48,16 +48,18 @@ class BeatRows:
 
     @property
     def total(self) -> int:
-        """Rows of the file."""
+        """Number of rows in the file, good and bad."""
         return len(self.classes) + len(self.bad)
 
 
 def read_rows(path: Path, label: Literal["auto", "first", "last"] = "auto") -> BeatRows:
-    """The beats in the file `path`. A first line of names is passed over; rows that are broken, or of
-    another length than most, are listed. A table with a column `time` is a signal, and has none.
+    """Read the beats in the file `path`.
+
+    A first line of column names is skipped. Broken rows, and rows of another length than most, are listed as
+    bad. A table with a column `time` is a signal and has no beats.
 
     Args:
-        label: the column of the class; auto: the last in .csv files, else the first.
+        label: column of the class (auto: the last in .csv files, else the first).
     """
     table = _BeatTable()
     try:
@@ -70,12 +72,12 @@ def read_rows(path: Path, label: Literal["auto", "first", "last"] = "auto") -> B
     except OSError as error:
         table.bad.append(BadInput(path.name, "unreadable", error.strerror or str(error)))
     bad = table.bad
-    if not table.rows and 0 < len(bad) - 1 <= table.short:  # the first line may name the columns
+    if not table.rows and 0 < len(bad) - 1 <= table.short:  # the first line may be column names
         return _nothing(path, "odd-shape", A_SIGNAL)
     if not table.rows:
         return _nothing(path, bad[0].reason, bad[0].detail) if bad else _nothing(path, "empty", "no rows")
     if bad and bad[0].path == f"{path.name}:1" and bad[0].detail == _NO_NUMBER:
-        del bad[0]  # it names the columns
+        del bad[0]  # column names
     usual = Counter(len(values) for values in table.rows.values()).most_common(1)[0][0]
     for place, values in table.rows.items():
         if len(values) != usual:
@@ -90,8 +92,8 @@ def read_rows(path: Path, label: Literal["auto", "first", "last"] = "auto") -> B
 
 @dataclass
 class _BeatTable:
-    """Lines of a table: the values of those that may be beats, by their place, those that are none, and how
-    many of these have too few values."""
+    """Rows of a table: values of possible beats by place, the bad rows, and the number of those with too
+    few values."""
 
     rows: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     bad: list[BadInput] = field(default_factory=list)
@@ -104,7 +106,7 @@ class _BeatTable:
         elif not _LEAST < len(values) <= _MOST:
             self.short += len(values) <= _LEAST
             self.bad.append(BadInput(place, "odd-shape", f"{len(values)} values"))
-        elif not np.abs(values).max() < _BEYOND:  # NaN compares false
+        elif not np.abs(values).max() < _BEYOND:  # false for NaN
             self.bad.append(BadInput(place, "truncated", _NO_VALUE))
         else:
             self.rows[place] = values

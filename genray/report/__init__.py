@@ -1,1 +1,1 @@
-"""Reports: pages of one HTML file, charts and pictures."""
+"""Reports: pages as single HTML files, charts and pictures."""

@@ -1,4 +1,4 @@
-"""Drawings of numbers: latent spaces, correlations, errors, rates and curves. All give (H, W, 3) uint8."""
+"""Charts of numbers: latent spaces, correlations, errors, rates and curves, each as (H, W, 3) uint8."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def draw_scatter(
     names: Sequence[str] = (),
     title: str = "",
 ) -> Pixels:
-    """Samples as points in two dimensions, such as a latent space after PCA, coloured by their labels.
+    """Draw samples as points in two dimensions, such as a latent space after PCA, coloured by label.
 
-    Of more than ten labels the ten most frequent have colours; the rest is gray.
+    Of more than ten labels the ten most frequent have colours; the others are gray.
 
     Args:
-        points: (N, 2), or several such by the titles of their panels: {"PCA": ..., "t-SNE": ...}.
-        labels: (N,) whole numbers, indices of `names`; None: all points are alike.
-        names: of the labels.
+        points: (N, 2), or such arrays by the titles of their panels: {"PCA": ..., "t-SNE": ...}.
+        labels: (N,) indices of `names` (None: one colour for all points).
+        names: names of the labels.
 
     Raises:
-        ValueError: points that are not (N, 2), or labels of another number.
+        ValueError: points that are not (N, 2), or another number of labels.
     """
     panels = points if isinstance(points, Mapping) else {"": points}
     groups = _groups(labels, names)
@@ -54,11 +54,11 @@ def draw_scatter(
 
 
 def draw_matrix(matrix: NDArray[Any], names: Sequence[str], title: str = "") -> Pixels:
-    """Correlations between K things, from -1 (red) over 0 (white) to 1 (blue), with the numbers.
+    """Draw correlations between K things, from -1 (red) over 0 (white) to 1 (blue), with the numbers.
 
     Args:
-        matrix: (K, K); what is not finite is shown as a dash.
-        names: K of them.
+        matrix: (K, K); values that are not finite are shown as a dash.
+        names: K names.
 
     Raises:
         ValueError: another shape.
@@ -86,14 +86,15 @@ def draw_matrix(matrix: NDArray[Any], names: Sequence[str], title: str = "") -> 
 def draw_distributions(
     values: Mapping[str, Numbers], threshold: float | None = None, xlabel: str = "error"
 ) -> Pixels:
-    """How often each error occurs in each group, as shares of the group, on the same bins.
+    """Draw histograms of each group's errors, as shares of the group, with common bins.
 
-    The last bin holds everything above it too where a few errors would else squeeze the rest.
+    The last bin includes everything above it where a few large errors would compress the others.
 
     Args:
-        values: the errors by group, such as {"normal": ..., "anomalies": ...}; of them the finite ones.
-        threshold: shown as a line, with its value.
-        xlabel: what is counted, with its unit.
+        values: errors by group, such as {"normal": ..., "anomalies": ...}; values that are not finite are
+            left out.
+        threshold: value of the line that marks the threshold.
+        xlabel: quantity on the axis, with its unit.
 
     Raises:
         ValueError: no finite value.
@@ -122,11 +123,11 @@ def draw_distributions(
 
 
 def draw_rates(labels: Numbers, scores: Numbers) -> Pixels:
-    """The ROC and the precision-recall curve, with the areas under them (AUROC, AP) in the titles.
+    """Draw the ROC and the precision-recall curve, with the areas under them (AUROC, AP) in the titles.
 
     Args:
-        labels: (N,) 1 for what is to be found (anomalies), 0 for the rest.
-        scores: (N,) larger where it is suspected.
+        labels: (N,) 1 for samples to find (anomalies), 0 for others.
+        scores: (N,) larger for suspected anomalies.
 
     Raises:
         ValueError: only one of the two labels occurs, or a score is not finite.
@@ -161,17 +162,17 @@ def draw_rates(labels: Numbers, scores: Numbers) -> Pixels:
 def draw_tradeoff(
     curves: Mapping[str, Sequence[tuple[float | str, float]]], xlabel: str, ylabel: str, *, joined: bool
 ) -> Pixels:
-    """One number against another or against names, such as quality against latent size or cost.
+    """Draw a number against another or against names, such as quality against latent size or cost.
 
-    An axis over more than a factor of eight of positive numbers is logarithmic.
+    An axis of positive numbers that span more than a factor of eight is logarithmic.
 
     Args:
-        curves: points (x, y) by the name of the curve; all x are numbers, or all are names. Points with a
-            number that is not finite are left out.
-        joined: join a curve's points in the order of their numbers.
+        curves: points (x, y) by the name of the curve; all x are numbers, or all are names. Points that are
+            not finite are left out.
+        joined: join a curve's points in the order of x.
 
     Raises:
-        ValueError: no point of finite numbers.
+        ValueError: no finite point.
     """
     points = [p for curve in curves.values() for p in curve if _is_finite(p)]
     xs = list(dict.fromkeys(x for x, _ in points))
@@ -204,7 +205,7 @@ def draw_tradeoff(
 
 
 def draw_curves(panels: Mapping[str, Mapping[str, tuple[Numbers, Numbers]]], xlabel: str = "epoch") -> Pixels:
-    """Curves over one another, for each number a panel: {"val_l1": {"first run": (epochs, values)}}.
+    """Draw curves in a panel for each quantity: {"val_l1": {"first run": (epochs, values)}}.
 
     Raises:
         ValueError: no panels.
@@ -221,7 +222,7 @@ def draw_curves(panels: Mapping[str, Mapping[str, tuple[Numbers, Numbers]]], xla
         handles: dict[str, Any] = {}
         for i, (title, curves) in enumerate(panels.items()):
             axes = figure.add_subplot(rows, columns, i + 1, title=label(title), xlabel=label(xlabel))
-            # There is no epoch 1.925, not even where there is but one point.
+            # Whole epochs only, even with a single point.
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
             for name, (x, y) in curves.items():
                 number = names.index(name)
@@ -236,7 +237,7 @@ def draw_curves(panels: Mapping[str, Mapping[str, tuple[Numbers, Numbers]]], xla
 
 
 def _figure(width: float, height: float, title: str = "") -> Figure:
-    """A figure of `width` x `height` hundred pixels that finds room for its parts by itself."""
+    """Return a figure of `width` x `height` hundred pixels with automatic layout."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -246,8 +247,8 @@ def _figure(width: float, height: float, title: str = "") -> Figure:
 
 
 def _bin_edges(values: NDArray[np.float64], threshold: float | None) -> tuple[NDArray[np.float64], bool]:
-    """Edges of 60 bins from the lowest value to the highest, the threshold within; and whether they end
-    earlier, because a few values lie far above the others."""
+    """Return the edges of 60 bins over the values and the threshold, and whether they end below the
+    largest values, because a few values lie far above the others."""
     marks = [] if threshold is None else [threshold]
     low = float(min(values.min(), *marks, np.inf))
     high = float(values.max())
@@ -258,7 +259,7 @@ def _bin_edges(values: NDArray[np.float64], threshold: float | None) -> tuple[ND
 
 
 def _groups(labels: NDArray[Any] | None, names: Sequence[str]) -> list[tuple[int, str]]:
-    """The labels that get a colour, in their order, with their names."""
+    """Return the labels that get a colour, in order, with their names."""
     if labels is None:
         return []
     values, counts = np.unique(labels, return_counts=True)
@@ -278,7 +279,7 @@ def _draw_cloud(
     axes.scatter(cloud[rest, 0], cloud[rest, 1], color=colour, **style)
     if labels is None:
         return
-    for part in range(8):  # by turns, so that none covers another as a whole
+    for part in range(8):  # in random order, so that no group covers another
         for i, value in enumerate(coloured):
             points = cloud[labels == value][part::8]
             axes.scatter(points[:, 0], points[:, 1], color=COLOURS[i], marker=MARKERS[i], **style)
@@ -293,14 +294,15 @@ def _write_values(axes: Axes, matrix: NDArray[Any]) -> None:
 
 
 def _legend_marker(number: int) -> Any:
-    """What stands for a group in the legend, larger than its points."""
+    """Return the legend's marker of a group, larger than its points."""
     from matplotlib.lines import Line2D
 
     return Line2D([], [], linestyle="", color=COLOURS[number], marker=MARKERS[number], markersize=7)
 
 
 def _make_logarithmic(axes: Axes, which: str, values: NDArray[Any]) -> None:
-    """Make the axis `which`, x or y, logarithmic if its values are positive and span a factor of eight."""
+    """Make the axis `which`, x or y, logarithmic if its values are positive and span more than a factor of
+    eight."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     if values.min() <= 0 or values.max() < 8 * values.min():

@@ -1,7 +1,7 @@
-"""A report as one HTML file that needs no network: texts, tables, pictures; for a phone, the dark and paper.
+"""Reports as single HTML files without network access, for phones, dark mode and paper.
 
-Everything that is given to a page is text, never markup: names and paths come from outside. The templates
-beside this file say how it looks.
+All values given to a page are text, never markup, because names and paths come from outside. The templates
+beside this file define the looks.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from genray.text import encodable
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-Cell = tuple[int, int]  # row and column of a table's body, from 0
+Cell = tuple[int, int]  # row and column in a table's body, from 0
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture on a page: (H, W, 1, 3 or 4) uint8, or a PNG file's bytes."""
+    """Picture on a page: (H, W, 1, 3 or 4) uint8, or the bytes of a PNG file."""
 
     image: Pixels | bytes
     title: str
@@ -74,7 +74,7 @@ class _Table:
 
 @dataclass(frozen=True)
 class _Figure:
-    """A picture as a page holds it: `source` is a data URI."""
+    """Picture in the page's HTML: `source` is a data URI."""
 
     source: str
     width: int
@@ -100,11 +100,11 @@ _Part: TypeAlias = "_Section | _Paragraph | _Headline | _Table | _Pictures | _De
 
 
 class Page:
-    """Collects the parts of a report in their order; templates/parts.html.j2 shows how each looks.
+    """Report under construction: collects its parts in order; templates/parts.html.j2 renders each.
 
     Args:
-        title: of the page, its heading too.
-        subtitle: a line under the heading.
+        title: title and heading of the page.
+        subtitle: line under the heading.
     """
 
     def __init__(self, title: str, subtitle: str = "") -> None:
@@ -113,15 +113,15 @@ class Page:
         self._parts: list[_Part] = []
 
     def section(self, title: str) -> None:
-        """Begin a section: what follows belongs to it."""
+        """Begin a section, to which the following parts belong."""
         self._parts.append(_Section(title))
 
     def paragraph(self, text: str) -> None:
-        """A paragraph of text."""
+        """Add a paragraph of text."""
         self._parts.append(_Paragraph(text))
 
     def headline(self, facts: Sequence[tuple[str, str, str]]) -> None:
-        """Numbers to be seen first, as cards: (name, value, a smaller line under it)."""
+        """Add main figures as cards: (name, value, smaller line under it)."""
         self._parts.append(_Headline([_Card(*fact) for fact in facts]))
 
     def table(
@@ -131,30 +131,30 @@ class Page:
         caption: str = "",
         marked: Collection[Cell] = (),
     ) -> None:
-        """A table. A row of one cell, where there are more columns, is a heading over the rows after it.
+        """Add a table. In a table of several columns, a row of one cell is a heading for the rows after it.
 
         Args:
-            columns: headings; the first column names the rows.
-            rows: the cells, at most as many as columns in each.
-            marked: cells to be set off, such as the best of a row.
+            columns: headings; the first column contains the names of the rows.
+            rows: cells, at most one for each column.
+            marked: cells to highlight, such as the best of a row.
         """
         self._parts.append(_Table(columns, rows, caption, marked))
 
     def picture(self, picture: Picture) -> None:
-        """One picture over the page's width.
+        """Add a picture over the page's width.
 
         Raises:
-            ValueError: it is neither an image nor a whole PNG file.
+            ValueError: neither an image nor a whole PNG file.
         """
         self.pictures([picture])
 
     def pictures(self, pictures: Sequence[Picture]) -> None:
-        """Pictures beside one another, as many as there is room for; see `picture`."""
+        """Add pictures side by side, as many in a row as fit; see `picture`."""
         self._parts.append(_Pictures([_figure(picture) for picture in pictures]))
 
     @contextmanager
     def details(self, summary: str) -> Iterator[None]:
-        """What is added inside is folded away under `summary`; on paper it is unfolded."""
+        """Fold the parts that are added inside under `summary`; on paper they are unfolded."""
         outside = self._parts
         self._parts = []
         try:
@@ -164,14 +164,14 @@ class Page:
             self._parts = outside
 
     def html(self) -> str:
-        """The whole file."""
+        """Return the HTML file."""
         template = _environment().get_template("page.html.j2")
         return template.render(title=self._title, subtitle=self._subtitle, contents=self._parts)
 
 
 @cache
 def _environment() -> Environment:
-    """The templates. What they show is text, never markup."""
+    """Return the templates, which escape all values."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -191,15 +191,15 @@ def _environment() -> Environment:
 
 
 def png_size(data: bytes) -> tuple[int, int]:
-    """Width and height of a PNG file that is whole, its checksums included.
+    """Return width and height of a whole PNG file with correct checksums.
 
     Raises:
-        ValueError: it is not one, or larger than 100 million pixels.
+        ValueError: no whole PNG file, or more than 100 million pixels.
     """
     if len(data) < 33 or data[:8] != b"\x89PNG\r\n\x1a\n" or data[12:16] != b"IHDR":
         raise ValueError("not a PNG file")
     width, height = struct.unpack(">II", data[16:24])
-    if not 0 < width * height <= _MAX_PIXELS:  # before Pillow sees it, which only warns
+    if not 0 < width * height <= _MAX_PIXELS:  # checked here, because Pillow only warns
         raise ValueError(f"a PNG file of {width} x {height} pixels")
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
@@ -214,13 +214,13 @@ def _figure(picture: Picture) -> _Figure:
 
     data = picture.image if isinstance(picture.image, bytes) else png(picture.image)
     width, height = png_size(data)
-    # As markup it is not searched for characters to escape: megabytes of base64 have none.
+    # Markup is not escaped: megabytes of base64 contain nothing to escape.
     source = Markup("data:image/png;base64," + base64.b64encode(data).decode("ascii"))
     return _Figure(source, width, height, picture.title, picture.caption)
 
 
 def png(image: Pixels) -> bytes:
-    """(H, W, 1, 3 or 4) uint8 as a PNG file."""
+    """Encode (H, W, 1, 3 or 4) uint8 as a PNG file."""
     stream = io.BytesIO()
     gray = image.ndim == 3 and image.shape[-1] == 1
     Image.fromarray(image[..., 0] if gray else image).save(stream, format="PNG")
@@ -228,7 +228,7 @@ def png(image: Pixels) -> bytes:
 
 
 def _writable(text: str) -> str:
-    """`text` with what no HTML file can hold made visible."""
+    """Return `text` with characters that HTML cannot contain as visible escapes."""
     return encodable(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", text))
 
 
@@ -236,5 +236,5 @@ def _hash(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}"
 
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # these are no HTML
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # no characters of HTML
 _MAX_PIXELS = 100_000_000

@@ -1,8 +1,7 @@
-"""Drawings of what a network made, beside what it was given and what it should be: images, heartbeats, and
-heat maps of where two images differ.
+"""Pictures of a network's inputs, outputs and references: images, heartbeats, and heat maps of differences.
 
-Images are (H, W, C) uint8, C 1, 3 or 4; a picture may hold images of several sizes. Small ones are enlarged
-by whole factors, so that a pixel stays a square; those that are larger than a column are made smaller.
+Images are (H, W, C) uint8 with C 1, 3 or 4; a picture may contain images of several sizes. Small images are
+enlarged by whole factors, so that a pixel stays a square; images larger than a column are reduced.
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_NARROWEST, _WIDEST, _WIDEST_OF_FOUR = 196, 336, 240  # pixels of a column
-_LOWEST = 96  # pixels of a histogram
-_HEAD, _GAP, _CAPTION = 30, 20, 18  # over the first row, between cells, for a line of text
-_SEVERE = 0.5  # difference of values in [0, 1] that is drawn as hot as there is
+_NARROWEST, _WIDEST, _WIDEST_OF_FOUR = 196, 336, 240  # pixels, width of a column
+_LOWEST = 96  # pixels, size of a histogram
+_HEAD, _GAP, _CAPTION = 30, 20, 18  # pixels above the first row, between cells, and of a line of text
+_SEVERE = 0.5  # difference of values in [0, 1] that gets the hottest colour
 
 
 @dataclass(frozen=True)
 class RestorationExample:
-    """An image as it was damaged, restored and undamaged, with captions of the first two."""
+    """Damaged, restored and clean image, with captions of the first two."""
 
     before: Pixels
     after: Pixels
@@ -41,7 +40,7 @@ class RestorationExample:
 
 @dataclass(frozen=True)
 class BeatExample:
-    """A heartbeat (samples,), what a network made of it, and a caption."""
+    """Heartbeat (samples,), its reconstruction by a network, and a caption."""
 
     caption: str
     beat: NDArray[Any]
@@ -51,20 +50,20 @@ class BeatExample:
 def draw_reconstructions(
     originals: Sequence[Pixels], reconstructions: Sequence[Pixels], captions: Sequence[str] = ()
 ) -> Pixels:
-    """Rows of original | reconstruction | difference as a heat map | difference as a histogram.
+    """Draw rows of original | reconstruction | heat map of the difference | histogram of the difference.
 
     The heat map is the mean absolute difference over the channels; all rows share its scale, which ends at
     the largest difference. The histogram counts reconstruction - original over pixels and channels, on a
-    logarithmic axis: most differences are near zero.
+    logarithmic axis, because most differences are near zero.
 
     Args:
-        captions: a line under each row, such as its error.
+        captions: line under each row, such as its error.
 
     Returns:
         (H, W, 3) uint8.
 
     Raises:
-        ValueError: no images, or pairs that do not fit one another.
+        ValueError: no images, or pairs of unequal shapes.
     """
     pairs = list(zip(map(_without_alpha, originals), map(_without_alpha, reconstructions), strict=True))
     if not pairs:
@@ -93,13 +92,13 @@ def draw_reconstructions(
 
 
 def draw_restorations(examples: Sequence[RestorationExample]) -> Pixels:
-    """Rows of before | after | clean, with a caption (such as PSNR and SSIM) under before and after.
+    """Draw rows of before | after | clean, with a caption (such as PSNR and SSIM) under before and after.
 
     Returns:
         (H, W, 3) uint8.
 
     Raises:
-        ValueError: no images, or three that are not of one size.
+        ValueError: no images, or images of different sizes in a row.
     """
     if not examples:
         raise ValueError("no images to draw")
@@ -118,16 +117,16 @@ def draw_restorations(examples: Sequence[RestorationExample]) -> Pixels:
 
 
 def draw_tiles(images: Sequence[Pixels], columns: int = 8, titles: Sequence[str] = ()) -> Pixels:
-    """Images of one size as a grid, row by row: samples, or interpolations with a row for each.
+    """Draw images of one size as a grid, row by row: samples, or an interpolation in each row.
 
     Args:
-        titles: over the columns.
+        titles: headings of the columns.
 
     Returns:
         (H, W, 3) uint8.
 
     Raises:
-        ValueError: no images, or not all of one height and width.
+        ValueError: no images, or images of different sizes.
     """
     tiles = [_without_alpha(image) for image in images]
     if not tiles or len({tile.shape[:2] for tile in tiles}) > 1:
@@ -142,13 +141,13 @@ def draw_beats(
     window: tuple[float, float] | None,
     unit: str = "deviations",
 ) -> NDArray[np.uint8]:
-    """Beats with their reconstructions, the error between them shaded; all panels share their axes.
+    """Draw beats with their reconstructions and shaded error; all panels share their axes.
 
     Args:
-        rows: for each a title and its examples; a row may be shorter than others.
-        window: seconds of a beat before its R peak, where time is 0, and after that; None: samples are
-            counted.
-        unit: of the values.
+        rows: title and examples of each row; rows may differ in length.
+        window: seconds of a beat before and after its R peak, where time is 0 (None: the axis counts
+            samples).
+        unit: unit of the values.
 
     Returns:
         (H, W, 3) uint8, as wide as the longest row has beats.
@@ -169,7 +168,7 @@ def draw_beats(
     ends = None if window is None else (-1000 * window[0], 1000 * window[1])
     with styled():
         width, height = 2.4 * columns + 0.8, 2.0 * len(rows) + 0.9
-        figure = Figure(figsize=(width, height))  # laid out here: finding the room takes longer than drawing
+        figure = Figure(figsize=(width, height))  # laid out here: automatic layout takes longer than drawing
         figure.subplots_adjust(
             left=0.6 / width,
             right=1 - 0.2 / width,
@@ -202,10 +201,10 @@ def draw_beats(
 
 
 def draw_heat_map(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(H, W, C) uint8 twice -> (H, W, 3): `before` in gray, glowing where `after` differs from it.
+    """Draw `before` in gray with a heat map of its difference to `after`, both (H, W, C) uint8, as (H, W, 3).
 
-    The scale is fixed, so that pictures of one run can be compared: from black by red and yellow to white at
-    a difference of half the range.
+    The scale is fixed, so that pictures of one run can be compared: black, red, yellow, and white at a
+    difference of half the range.
     """
     difference = np.abs(before.astype(np.float32) - after).mean(axis=-1) / 255
     heat = np.clip(difference / _SEVERE, 0.0, 1.0)
@@ -218,17 +217,17 @@ def draw_heat_map(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArra
 
 @dataclass(frozen=True)
 class _Sheet:
-    """A figure laid out in pixels, so that an image's pixels fall on the picture's.
+    """Figure laid out in pixels, so that an image's pixels fall on the picture's.
 
     Attributes:
-        figure: what is drawn on.
+        figure: matplotlib figure.
         sizes: height and width of each row's images, on the sheet.
-        tops: of the rows.
+        tops: top of each row.
         box: width of a column.
-        height, width: of the sheet.
-        last: the last column.
-        aside: by how much it stands off, for the numbers on its axis.
-        lowest: height of a row at least.
+        height, width: size of the sheet.
+        last: index of the last column.
+        aside: gap before the last column, for the numbers on its axis.
+        lowest: smallest height of a row.
     """
 
     figure: Figure
@@ -253,15 +252,15 @@ class _Sheet:
         foot: int = 0,
         aside: int = 0,
     ) -> _Sheet:
-        """An empty sheet for rows of images.
+        """Return an empty sheet for rows of images.
 
         Args:
             sizes: height and width of each row's images.
-            widest: pixels of a column at most.
-            captioned: whether there is a line of text under each row.
-            lowest: height of a row at least.
-            foot: room under the rows.
-            aside: by how much the last column stands off, for the numbers on its axis.
+            widest: largest width of a column.
+            captioned: true for a line of text under each row.
+            lowest: smallest height of a row.
+            foot: height under the rows.
+            aside: gap before the last column, for the numbers on its axis.
         """
         from matplotlib.figure import Figure
 
@@ -284,12 +283,12 @@ class _Sheet:
         )
 
     def axes(self, row: int, column: int) -> Axes:
-        """Axes over a cell."""
+        """Return axes over a cell."""
         height = max(self.sizes[row][0], self.lowest)
         return self._place(self._left(column), self.tops[row], self.box, height)
 
     def heat_map(self, row: int, column: int, values: NDArray[Any], cmap: str, largest: float) -> None:
-        """Numbers (H, W) from 0 to `largest` as colours, in a cell."""
+        """Draw numbers (H, W) from 0 to `largest` as colours into a cell."""
         height, width = self.sizes[row]
         axes = self._place(self._left(column), self.tops[row], width, height)
         axes.set_axis_off()
@@ -297,7 +296,7 @@ class _Sheet:
         axes.imshow(values, aspect="auto", interpolation=smoothing, cmap=cmap, vmin=0.0, vmax=largest)
 
     def image(self, row: int, column: int, image: NDArray[Any]) -> None:
-        """An image in a cell."""
+        """Draw an image into a cell."""
         height, width = self.sizes[row]
         axes = self._place(self._left(column), self.tops[row], width, height)
         axes.set_axis_off()
@@ -308,17 +307,17 @@ class _Sheet:
         axes.imshow(gray, aspect="auto", interpolation="nearest", cmap="gray", vmin=0, vmax=255)
 
     def caption(self, row: int, column: int, text: str, columns: int = 1) -> None:
-        """A small line under an image, cut where the next of its kind would begin."""
+        """Write a small line under an image, cut at the next column."""
         top = self.tops[row] + self.sizes[row][0] + 4
         self._text(self._left(column), top, label(text, self.box * columns // 7), color=FAINT, fontsize=9)
 
     def headings(self, texts: Sequence[str]) -> None:
-        """Words over the columns."""
+        """Write headings over the columns."""
         for column, text in enumerate(texts):
             self._text(self._left(column), 8, text, color=INK, fontsize=10.5, fontweight="bold")
 
     def colour_bar(self, column: int, cmap: str, largest: float, text: str) -> None:
-        """The scale of a column's heat maps, from 0 to `largest`, under it."""
+        """Draw the scale of a column's heat maps, from 0 to `largest`, under the column."""
         from matplotlib.cm import ScalarMappable
         from matplotlib.colors import Normalize
 
@@ -328,7 +327,7 @@ class _Sheet:
         bar.outline.set_visible(False)
 
     def render(self) -> Pixels:
-        """The picture so far."""
+        """Return the picture."""
         return render(self.figure)
 
     def _left(self, column: int) -> int:
@@ -347,7 +346,7 @@ class _Sheet:
 def _draw_histogram(axes: Axes, differences: NDArray[np.int16], span: int, *, last: bool) -> None:
     from matplotlib.ticker import EngFormatter
 
-    # As many whole numbers in each bin, and zero in the middle of one: otherwise the bars are uneven.
+    # Bins of equally many whole numbers, zero in the middle of one: otherwise the bars are uneven.
     width = (2 * span // 60) | 1
     beyond = (span // width + 1) * width + width / 2
     edges = np.arange(-beyond, beyond + 1, width)
@@ -363,10 +362,10 @@ def _draw_histogram(axes: Axes, differences: NDArray[np.int16], span: int, *, la
 
 
 def _without_alpha(image: Pixels) -> Pixels:
-    """The colours of an image.
+    """Return the colour channels of an image.
 
     Raises:
-        ValueError: it is none.
+        ValueError: not an image.
     """
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3, 4) or not image.size:

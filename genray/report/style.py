@@ -1,4 +1,4 @@
-"""How every drawing looks: one quiet style, colours that the colour-blind can tell apart, pixels out."""
+"""Style of every drawing, with colours for all kinds of colour vision, and rendering to pixels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from genray.text import encodable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DPI = 100  # a drawing's inch is this many pixels
+DPI = 100  # pixels per inch of a drawing
 INK, FAINT, LINE = "#1b1f24", "#59636e", "#d5dae0"
 COLOURS = (
     "#3f90da",
@@ -30,42 +30,42 @@ COLOURS = (
     "#717581",
     "#92dadd",
 )
-"""Of Petroff 2021 (arXiv:2107.02270): ten that stay apart with every common colour blindness."""
+"""Colours of Petroff 2021 (arXiv:2107.02270): ten that stay distinct with every common colour blindness."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
-"""Beside the colours, for those who see none."""
+"""Markers, which distinguish groups without colours."""
 
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """What is made and rendered inside has the style; matplotlib's own settings stay as they are."""
+    """Apply the style to drawings made and rendered inside; matplotlib's own settings stay as they are."""
     import matplotlib
     from cycler import cycler
 
     with warnings.catch_warnings(), matplotlib.rc_context():
-        # A name in a script that the font lacks is drawn as boxes: no reason to disturb a training.
+        # Characters that the font lacks are drawn as boxes; the warning would disturb a training.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
-        matplotlib.rcdefaults()  # whatever a user's matplotlibrc says
+        matplotlib.rcdefaults()  # ignores the user's matplotlibrc
         matplotlib.rcParams.update(_PARAMETERS | {"axes.prop_cycle": cycler(color=COLOURS)})
         yield
 
 
 def render(figure: Figure) -> NDArray[np.uint8]:
-    """The drawing as (H, W, 3) uint8 on white."""
+    """Return the drawing as (H, W, 3) uint8 on white."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    canvas: Any = FigureCanvasAgg(figure)  # it has no types
+    canvas: Any = FigureCanvasAgg(figure)  # matplotlib has no type for it
     canvas.draw()
     return np.array(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
 def label(text: str, most: int = 40) -> str:
-    """`text` from outside as matplotlib can show it: one line of at most `most` characters."""
+    """Return `text` from outside as one line of at most `most` characters that matplotlib can show."""
     line = re.sub(r"[\s\x00-\x1f\x7f-\x9f]+", " ", encodable(text)).strip()
     if text and not line:
         line = "?"
     if len(line) > most:
         line = f"{line[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
-    return f" {line}" if line.startswith("_") else line  # matplotlib hides names that begin with one
+    return f" {line}" if line.startswith("_") else line  # matplotlib hides names that begin with _
 
 
 _PARAMETERS: dict[Any, Any] = {
@@ -73,7 +73,7 @@ _PARAMETERS: dict[Any, Any] = {
     "figure.facecolor": "white",
     "figure.constrained_layout.w_pad": 0.1,  # inches
     "figure.constrained_layout.h_pad": 0.1,
-    "font.family": "DejaVu Sans",  # it comes with matplotlib
+    "font.family": "DejaVu Sans",  # part of matplotlib
     "font.size": 9.5,
     "axes.titlesize": 10.5,
     "axes.titleweight": "bold",
@@ -89,7 +89,7 @@ _PARAMETERS: dict[Any, Any] = {
     "grid.linewidth": 0.6,
     "lines.linewidth": 1.8,
     "text.color": INK,
-    "text.parse_math": False,  # a name may hold a $
+    "text.parse_math": False,  # names may contain $
     "xtick.color": FAINT,
     "ytick.color": FAINT,
     "legend.frameon": False,

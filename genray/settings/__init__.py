@@ -1,1 +1,1 @@
-"""Typed settings: read from YAML and `--set`, checked, explained, and shown."""
+"""Typed settings: read from YAML and `--set`, validated, and rendered with their descriptions."""

@@ -1,4 +1,4 @@
-"""The base of every settings class, and settings as flat or nested plain values.
+"""Base of every settings class, and settings as flat or nested plain values.
 
 Settings live beside the code that they configure. They are frozen, take keywords only and refuse
 unknown keys; `genray/settings/errors.py` turns a refusal into a message with file, line and nearest name.
@@ -22,15 +22,15 @@ class Settings(BaseModel):
     """A frozen group of typed parameters. Give every field a `Field(description=...)`:
     `genray config TARGET` prints it as the field's comment.
 
-    No text in it may be a URI with a secret, whatever the field is called: settings are written into runs,
-    ledgers, logs and lists of jobs."""
+    No value may contain a URI with a secret, whatever the field's name, because settings are written to
+    runs, ledgers, logs and lists of jobs."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, hide_input_in_errors=True
     )
 
     credentials: ClassVar[str] = STORE_CREDENTIALS
-    """What to do with a secret instead."""
+    """Advice in the error for a secret: where credentials belong."""
 
     @model_validator(mode="before")
     @classmethod
@@ -41,13 +41,13 @@ class Settings(BaseModel):
         for name, value in data.items():
             field = cls.model_fields.get(name)
             if isinstance(value, Mapping) and field and any(group_classes(field.annotation)):
-                continue  # a group looks at its own fields
+                continue  # groups check their own fields
             if secret := next(filter(None, map(secret_in, _texts(value))), None):
                 found[name] = (
                     f"credentials do not belong in a URI, and this one holds {secret}: {cls.credentials}"
                 )
         if found:
-            # Without the values: whoever shows the error would show them.
+            # Without the values, which an error's text would show.
             raise ValidationError.from_exception_data(
                 cls.__name__,
                 [
@@ -62,7 +62,7 @@ S = TypeVar("S", bound=BaseModel)
 
 
 class _Location:
-    """Marks a field that holds a path or URI."""
+    """Marker of a field that contains a path or URI."""
 
 
 Location = Annotated[str, _Location(), StringConstraints(min_length=1)]
@@ -70,8 +70,8 @@ Location = Annotated[str, _Location(), StringConstraints(min_length=1)]
 
 
 def absolute(settings: S) -> S:
-    """`settings` with every relative `Location` made absolute, so that they mean the same in another
-    process, on another node, and when the run is continued from another folder."""
+    """Return `settings` with every relative `Location` made absolute, so that they mean the same in
+    another process, on another node, and when the run is resumed from another folder."""
     changes: dict[str, Any] = {}
     for name, field in type(settings).model_fields.items():
         value = getattr(settings, name)
@@ -83,7 +83,7 @@ def absolute(settings: S) -> S:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """The texts in a plain value: itself, its items, and theirs."""
+    """Yield the texts in a plain value, at any depth."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -101,7 +101,7 @@ def _is_location(field: FieldInfo) -> bool:
 
 
 def flatten(settings: BaseModel | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Settings as {"data.path": ..., "loop.epochs": ...}, values plain JSON."""
+    """Return settings as {"data.path": ..., "loop.epochs": ...}, with plain JSON values."""
     tree = settings.model_dump(mode="json") if isinstance(settings, BaseModel) else settings
     flat: dict[str, Any] = {}
     for key, value in tree.items():
@@ -113,7 +113,7 @@ def flatten(settings: BaseModel | Mapping[str, Any], prefix: str = "") -> dict[s
 
 
 def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of `flatten`."""
+    """Return flat settings as nested values, the inverse of `flatten`."""
     tree: dict[str, Any] = {}
     for key, value in flat.items():
         *groups, last = str(key).split(".")

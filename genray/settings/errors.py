@@ -1,4 +1,5 @@
-"""What is wrong with settings, for a person: each mistake by its key, with the place that it came from."""
+"""Errors of settings for people: each mistake by its key, with the file and line or the `--set` that it
+came from."""
 
 from __future__ import annotations
 
@@ -15,14 +16,14 @@ from genray.settings.schema import annotation_of, describe_type, group_classes, 
 from genray.settings.shipped import shipped_place
 
 Problem = Mapping[str, Any]
-"""One of the errors that pydantic lists: type, loc, msg, input, ctx."""
+"""One error of pydantic's list: type, loc, msg, input, ctx."""
 
 _MISFITS = ("_type", "_parsing", "_from_float", "missing")
-"""Endings of the errors that say that a value is of another type; the others say that it breaks a limit."""
+"""Endings of pydantic's error types for a value of another type; others are for values that break a limit."""
 
 
 _MOST_MISTAKES = 50
-"""Mistakes that are explained: to find the nearest name of each takes its time, and nobody reads more."""
+"""Largest number of mistakes in a message: finding the nearest name of each takes time."""
 
 
 _LONGEST_VALUE = 200  # characters of a value in a message
@@ -30,7 +31,7 @@ _LONGEST_VALUE = 200  # characters of a value in a message
 
 @dataclass(frozen=True)
 class _Mistake:
-    """What is wrong with a setting, and where it was set."""
+    """Mistake in one setting, and where it was set."""
 
     line: str
     origin: str
@@ -39,13 +40,13 @@ class _Mistake:
 def explain(
     cls: type[Settings], error: ValidationError, origins: Mapping[str, str], target: str
 ) -> SettingsError:
-    """What pydantic found wrong with the settings of `target`, all of it up to 50 mistakes, as one error.
+    """Return pydantic's errors on the settings of `target` as one error of up to 50 mistakes.
 
     Args:
-        origins: for each key that was given, the file and line or the `--set` that it came from.
+        origins: source of each key that was given: the file and line, or the `--set`.
     """
     mistakes: dict[str, _Mistake] = {}
-    problems: dict[str, list[tuple[str, Problem]]] = {}  # of values, by key: where in the value, and what
+    problems: dict[str, list[tuple[str, Problem]]] = {}  # by key: place inside the value, problem
     keys = list(setting_keys(cls))
     left_out = 0
     for problem in error.errors(include_url=False):
@@ -64,7 +65,7 @@ def explain(
             key = ".".join(location[:depth])
             inside = location[depth:]
             problems.setdefault(key, []).append((inside[0] if inside else "", problem))
-            mistakes.setdefault(key, _Mistake("", _origin(key, origins)))  # keeps its place in the order
+            mistakes.setdefault(key, _Mistake("", _origin(key, origins)))  # reserves its place in the order
     for key, found in problems.items():
         mistakes[key] = _Mistake(_wrong_value(cls, key, found, origins), mistakes[key].origin)
     hint = f"genray config {target} lists every setting"
@@ -85,7 +86,7 @@ def _unknown_key(
     keys: Sequence[str],
     origins: Mapping[str, str],
 ) -> _Mistake:
-    """A key that there is not; or only in another kind of its group than the one that was chosen."""
+    """Describe an unknown key, or one that belongs to another kind of its group."""
     key = ".".join(location)
     if kind and (kinds := _kinds_with(cls, location)):
         group = ".".join(location[:-1])
@@ -98,7 +99,7 @@ def _unknown_key(
 
 
 def _unknown_kind(key: str, context: Mapping[str, Any]) -> str:
-    """A group of a kind that there is not."""
+    """Describe an unknown kind of a group."""
     kinds = context["expected_tags"].replace("'", "")
     near = difflib.get_close_matches(context["tag"], kinds.split(", "), n=1)
     return f"{key}: should be {kinds}, not {_shown(context['tag'])}" + (
@@ -107,19 +108,19 @@ def _unknown_kind(key: str, context: Mapping[str, Any]) -> str:
 
 
 def _depth_of_key(cls: type[BaseModel], location: list[str], keys: Sequence[str]) -> int:
-    """How many parts of `location` are the key; the rest leads into the value, to an item of a list, or to
-    one of the types of a union."""
+    """Return the number of parts of `location` that form the key; the others lead into the value, to an
+    item of a list or a type of a union."""
     depth = next((n for n in range(len(location), 0, -1) if ".".join(location[:n]) in keys), 0)
     if depth and is_mapping(annotation_of(cls, ".".join(location[:depth]))):
-        return len(location)  # what is in it has names of the user's, by which it is known
+        return len(location)  # keys in a free mapping are the user's: show them whole
     return depth
 
 
 def _wrong_value(
     cls: type[BaseModel], key: str, problems: Sequence[tuple[str, Problem]], origins: Mapping[str, str]
 ) -> str:
-    """What is wrong with the value of `key`: the limit that it breaks, or else what it should have been."""
-    # A union says for each of its types why the value is none of it: the one that fits says most.
+    """Describe a wrong value of `key`: the limit that it breaks, or else the type that it should have."""
+    # A union reports one error for each of its types: that of a type that fits is the helpful one.
     by_type: dict[str, list[Problem]] = {}
     for part, problem in problems:
         by_type.setdefault("" if part.isdigit() else part, []).append(problem)
@@ -132,7 +133,7 @@ def _wrong_value(
         problem = fitting[0][0]
     message = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] in ("too_long", "too_short"):
-        message = message.replace("Tuple", "List").partition(" after validation")[0]  # YAML has lists only
+        message = message.replace("Tuple", "List").partition(" after validation")[0]  # YAML has no tuples
     line = f"{key}: {message[0].lower()}{message[1:]}" if key else message
     return (
         line if problem["type"] in ("value_error", "missing") else f"{line}, not {_shown(problem['input'])}"
@@ -140,20 +141,20 @@ def _wrong_value(
 
 
 def _shown(value: Any) -> str:
-    """A value in a message, however long it is."""
+    """Return a value for a message, shortened."""
     text = repr(value)
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
 
 
 def _misfit(problem: Problem, part: str) -> bool:
-    """Whether the value is of another type than the one that `part` names ("" if there is only one)."""
+    """Return whether the value is of another type than `part` of a union ("": there is one type)."""
     kind = problem["type"]
-    # One of several types: a pair has a length, and a choice its words, by which one knows it.
+    # In a union a wrong length or a wrong word means that another type was meant.
     return kind.endswith(_MISFITS) or (part != "" and kind in ("too_long", "too_short", "literal_error"))
 
 
 def _without_kind(cls: type[BaseModel], location: list[str]) -> tuple[list[str], str | None]:
-    """The location of a setting, and the kind of group that pydantic adds to it where a group has several."""
+    """Return the location of a setting without the kind of group that pydantic adds to it, and that kind."""
     annotation: Any = cls
     for i, part in enumerate(location):
         inside = next((g for g in group_classes(annotation) if part in g.model_fields), None)
@@ -165,20 +166,21 @@ def _without_kind(cls: type[BaseModel], location: list[str]) -> tuple[list[str],
 
 
 def _kinds_with(cls: type[BaseModel], location: list[str]) -> list[str]:
-    """The kinds of a group that have the setting at `location`."""
+    """Return the kinds of a group that have the setting at `location`."""
     *above, last = location
     groups = group_classes(annotation_of(cls, ".".join(above)))
     return [str(g.model_fields["kind"].default) for g in groups if last in g.model_fields]
 
 
 def _whole_value(key: str, origins: Mapping[str, str], value: Any) -> Any:
-    """The value of `key` as `--set` gave it, where `value` is a part of it; that part, if a file did."""
+    """Return the whole value of `key` if `--set` gave it, else the part `value`."""
     origin = origins.get(key, "")
     return origin.partition("=")[2] if origin.startswith("--set") else value
 
 
 def _origin(key: str, origins: Mapping[str, str]) -> str:
-    """Where `key` was set; of a group, where the user set something in it, or else where the defaults did."""
+    """Return where `key` was set; for a group, where the user set something in it, else where the defaults
+    did."""
     if key in origins and not any(k.startswith(f"{key}.") for k in origins):
         return origins[key]
     inside = [place for k, place in origins.items() if not key or k == key or k.startswith(f"{key}.")]
@@ -189,7 +191,7 @@ def _origin(key: str, origins: Mapping[str, str]) -> str:
 
 
 def _nearest(key: str, keys: Sequence[str]) -> str | None:
-    """The valid key that `key` most resembles: by its whole, or, in a wrong group, by its last part."""
+    """Return the valid key most similar to `key` as a whole, or by its last part if the group is wrong."""
     whole = difflib.get_close_matches(key, keys, n=1, cutoff=0.75)
     if whole:
         return whole[0]

@@ -1,4 +1,4 @@
-"""Settings from a target's YAML, the user's YAML and `--set`, each value remembering where it came from."""
+"""Loader of settings from a target's YAML, the user's YAML and `--set`, with the source of each value."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from genray.uris import is_secret_name, may_hold_secret
 
 S = TypeVar("S", bound=Settings)
 
-_Names = tuple[str, ...]  # the parts of a key: of groups, and of what is in a free mapping
+_Names = tuple[str, ...]  # the parts of a key: names of groups, and keys of a free mapping
 
 
 def load(
@@ -60,7 +60,7 @@ def load(
 
 
 def changes_yaml(settings: Settings, *, target: str) -> str:
-    """The shortest YAML that turns the target's defaults into `settings`: what `load` takes as `config`."""
+    """Return the shortest YAML that changes the target's defaults to `settings`, a `config` for `load`."""
     defaults = load(type(settings), target=target).model_dump(mode="json")
     return yaml.safe_dump(_changes(defaults, settings.model_dump(mode="json")), sort_keys=False)
 
@@ -80,15 +80,15 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, A
 
 @dataclass
 class _MergedSettings:
-    """The values so far, and for each dotted key the place that set it last.
+    """Values merged so far, and for each dotted key the place that set it last.
 
     Attributes:
-        groups: the keys of groups.
-        texts: the keys of texts; those that may be null instead are True.
-        mappings: the keys of mappings whose own keys are free: a name in there may hold a dot.
-        limits: of YAML.
-        tree: the values, nested.
-        origins: by key.
+        groups: keys of groups.
+        texts: keys of texts, true for those that may be null.
+        mappings: keys of free mappings, in which a name may contain a dot.
+        limits: limits on YAML.
+        tree: nested values.
+        origins: place of each key's value.
     """
 
     groups: Set[str]
@@ -100,7 +100,7 @@ class _MergedSettings:
 
     @classmethod
     def of(cls, settings_class: type[BaseModel], limits: YamlLimits) -> _MergedSettings:
-        """No values yet, for that class."""
+        """Return an empty instance for that class."""
         types = {key: annotation_of(settings_class, key) for key in setting_keys(settings_class)}
         described = {key: describe_type(annotation) for key, annotation in types.items()}
         return cls(
@@ -162,10 +162,10 @@ class _MergedSettings:
                 f"--set takes key=value, not {'a secret' if may_hold_secret(text) else repr(text)}",
                 hint="for example --set loop.epochs=20",
             )
-        # Errors say where a value is from, and a value may be refused for the secret in it.
+        # Errors show the origin, and a value may be refused because of a secret in it.
         is_secret = may_hold_secret(value) or is_secret_name(key.rpartition(".")[2])
         origin = f"--set {key}=***" if is_secret else f"--set {text}"
-        # Text as it stands, but for one pair of quotes: no YAML in paths.
+        # Text is taken literally, without one pair of quotes: paths are no YAML.
         if key in self.texts and not (value == "null" and self.texts[key]):
             quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
             parsed: Any = parse_yaml(value, origin, self.limits) if quoted else value
@@ -190,7 +190,7 @@ class _MergedSettings:
             self._put(names, value)
 
     def _names(self, above: _Names, key: str) -> _Names:
-        """The names that a key below `above` stands for: dots lead into groups, not into free mappings."""
+        """Return the names of a dotted key below `above`: dots lead into groups, not into free mappings."""
         names: _Names = ()
         for part in key.split("."):
             if self._is_free((*above, *names)):
@@ -202,8 +202,8 @@ class _MergedSettings:
         return any(".".join(names[:n]) in self.mappings for n in range(1, len(names) + 1))
 
     def _present_names(self, key: str) -> _Names:
-        """The names that a dotted key on the command line stands for. In a free mapping a name that is there
-        already may hold dots; a new one ends at the next dot."""
+        """Return the names of a dotted key on the command line. In a free mapping an existing name may
+        contain dots; a new name ends at the next dot."""
         parts = key.split(".")
         names: _Names = ()
         inside: Any = self.tree
@@ -218,7 +218,7 @@ class _MergedSettings:
 
     def _put(self, names: _Names, value: Any) -> None:
         if ".".join(names) in self.groups and (value is None or value == {}):
-            return  # a group whose lines are all commented out
+            return  # all lines of the group are commented out
         *groups, last = names
         into = self.tree
         for group in groups:

@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with values that a file stores, for a person: each by its dotted key."""
+"""Texts of pydantic's errors on stored values, each by its dotted key."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from collections.abc import Collection
 from pydantic import ValidationError
 
 _MOST = 5
-_LONGEST = 100  # characters of a value
+_LONGEST = 100  # characters of a value in a message
 
 
 def stored_problems(error: ValidationError, *, prefix: str = "", tags: Collection[str] = ()) -> str:
-    """The first problems: "preprocessing.size.0: input should be greater than or equal to 1, not -3; ...".
+    """Return the first problems as "preprocessing.size.0: input should be greater than or equal to 1, not -3;
+    ...".
 
     Args:
-        prefix: of each key.
-        tags: the names of kinds that pydantic puts into keys, which are left out.
+        prefix: text before each key.
+        tags: names of kinds that pydantic inserts into keys, to leave out.
     """
     problems = error.errors(include_url=False)
     lines = []

@@ -1,4 +1,4 @@
-"""Settings as YAML that a person can read and edit: every field with its comment."""
+"""Settings as commented YAML to read and edit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from genray.settings.schema import group_classes, is_union
 
 
 def annotated_yaml(settings: BaseModel) -> str:
-    """All of `settings` as YAML, each field followed by what it means and what it may be."""
+    """Return `settings` as YAML, each field with its description and allowed values as comment."""
     rows = list(_rows(settings, 0, {}))
     column = min(48, max((len(code) for code, comment in rows if comment), default=0) + 2)
     return "".join(
@@ -24,8 +24,11 @@ def annotated_yaml(settings: BaseModel) -> str:
 
 
 def _rows(settings: BaseModel, indent: int, kinds: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str]]:
-    """Code and comment of each line. `kinds`: what the fields that choose between groups may be, by their
-    names; the type of such a field names the group that was chosen alone."""
+    """Yield code and comment of each line.
+
+    Args:
+        kinds: allowed values of the fields that choose between groups, by name.
+    """
     for name, field in type(settings).model_fields.items():
         value = getattr(settings, name)
         if isinstance(value, BaseModel):
@@ -38,7 +41,7 @@ def _rows(settings: BaseModel, indent: int, kinds: Mapping[str, Sequence[str]]) 
 
 
 def _kinds(field: FieldInfo) -> dict[str, list[str]]:
-    """By the name of the field that chooses, what the groups that `field` may be are chosen by."""
+    """Return the kinds of groups that `field` may be, by the name of the field that chooses."""
     name = field.discriminator
     if not isinstance(name, str):
         return {}
@@ -71,7 +74,7 @@ def _comment(field: FieldInfo, kinds: Sequence[str]) -> str:
 
 
 def _choices(annotation: Any) -> list[str]:
-    """What a value, or an item of a list, is chosen from."""
+    """Return the choices for a value or for an item of a list."""
     parts = typing.get_args(annotation)
     if typing.get_origin(annotation) is Literal:
         return [str(choice) for choice in parts]

@@ -1,4 +1,4 @@
-"""The dotted keys that a settings class takes, and the type of each, also in words."""
+"""Dotted keys of a settings class, and the type of each, also in words."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 
 def setting_keys(cls: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Every dotted key that `cls` takes, groups included."""
+    """Yield every dotted key of `cls`, groups included."""
     for name, field in cls.model_fields.items():
         yield prefix + name
         for group in group_classes(field.annotation):
@@ -19,8 +19,7 @@ def setting_keys(cls: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def group_classes(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The groups that a value of this type may be: several where there is a choice of kinds, none for a
-    plain value."""
+    """Yield the groups that a value of this type may be (several: a choice of kinds; none: a plain value)."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     elif is_union(annotation):
@@ -29,7 +28,7 @@ def group_classes(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def annotation_of(cls: type[BaseModel], key: str) -> Any:
-    """The type of the setting `key`, one of `setting_keys`."""
+    """Return the type of the setting `key`, one of `setting_keys`."""
     annotation: Any = cls
     for part in key.split("."):
         group = next(g for g in group_classes(annotation) if part in g.model_fields)
@@ -38,18 +37,18 @@ def annotation_of(cls: type[BaseModel], key: str) -> Any:
 
 
 def is_union(annotation: Any) -> bool:
-    """Whether it is a choice of types."""
+    """Return whether the type is a union."""
     return typing.get_origin(annotation) in (typing.Union, types.UnionType)
 
 
 def is_mapping(annotation: Any) -> bool:
-    """Whether it is a mapping whose keys are free."""
+    """Return whether the type is a mapping with free keys."""
     origin = typing.get_origin(annotation)
     return isinstance(origin, type) and issubclass(origin, Mapping)
 
 
 def describe_type(annotation: Any) -> str:
-    """A type, for a person: "a whole number or null"."""
+    """Return a type in words, such as "a whole number or null"."""
     names = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
     origin = typing.get_origin(annotation)
     parts = typing.get_args(annotation)

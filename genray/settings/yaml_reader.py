@@ -1,8 +1,8 @@
-"""The one reader of YAML: without its surprises, and with limits on the work that a few bytes can ask for.
+"""Reader of YAML, the only one in genray: fewer implicit types, and limits on expanded size and nesting.
 
-An alias stands for all that its anchor holds, so that some hundred bytes of aliases to aliases can mean
-millions of values ("billion laughs"). What a text expands to is counted while it is read, before any of it is
-built. PyYAML's safe loader makes plain values only, but has none of these limits.
+An alias repeats all values of its anchor, so some hundred bytes of aliases to aliases can expand to millions
+of values ("billion laughs"). The expanded size is counted while the text is read, before values are built.
+PyYAML's safe loader makes plain values only, but has no such limits.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ from genray.errors import SettingsError, YamlTooMuch
 from genray.settings.base import Settings
 
 _MERGE = "tag:yaml.org,2002:merge"
-_PYTHON_ERRORS = (ValueError, AttributeError, TypeError, RecursionError)  # that PyYAML lets through
+_PYTHON_ERRORS = (ValueError, AttributeError, TypeError, RecursionError)  # PyYAML's constructors raise these
 
 
 class YamlLimits(Settings):
-    """Settings of how much YAML is read. Files that people write have some hundred values."""
+    """Limits on YAML. Settings files usually have some hundred values."""
 
-    bytes: int = Field(1_000_000, ge=1, description="Largest size of a file")
+    bytes: int = Field(1_000_000, ge=1, description="Largest size of a file, in bytes")
     nodes: int = Field(
-        100_000, ge=1, description="Most keys and values, each as often as aliases and merge keys repeat it"
+        100_000,
+        ge=1,
+        description="Largest number of keys and values, with repetitions by aliases and merge keys",
     )
     depth: int = Field(50, ge=1, le=100, description="Deepest nesting of lists and mappings")
 
@@ -35,16 +37,17 @@ DEFAULT_LIMITS = YamlLimits()
 
 
 def compose_yaml(text: str, file: str, limits: YamlLimits = DEFAULT_LIMITS) -> yaml.Node | None:
-    """The nodes of a text, each with its line; None if it holds nothing. An alias is the node of its anchor:
-    whoever walks the nodes meets at most `limits.nodes`.
+    """Return the nodes of a text with their lines (None: an empty text).
+
+    An alias is the node of its anchor, and a walk over the nodes visits at most `limits.nodes`.
 
     Args:
-        text: of one YAML document.
-        file: the name of the text in errors.
+        text: one YAML document.
+        file: name of the text in errors.
 
     Raises:
-        YamlTooMuch: more than `limits` allow; with the line, as below.
-        SettingsError: this is no YAML.
+        YamlTooMuch: beyond `limits`; names the line.
+        SettingsError: no YAML; names the line.
     """
     try:
         if len(text.encode("utf-8", "replace")) > limits.bytes:
@@ -62,10 +65,10 @@ def compose_yaml(text: str, file: str, limits: YamlLimits = DEFAULT_LIMITS) -> y
 
 
 def construct_yaml(node: yaml.Node, file: str) -> Any:
-    """The value of a node that `compose_yaml` gave.
+    """Return the value of a node from `compose_yaml`.
 
     Raises:
-        SettingsError: it has no value, such as !!int of a word; with the line.
+        SettingsError: a node without a value, such as !!int of a word; names the line.
     """
     loader = _Loader("")
     try:
@@ -80,7 +83,7 @@ def construct_yaml(node: yaml.Node, file: str) -> Any:
 
 
 def parse_yaml(text: str, file: str, limits: YamlLimits = DEFAULT_LIMITS) -> Any:
-    """The value of a text; None if it holds nothing.
+    """Return the value of a text (None: an empty text).
 
     Raises:
         SettingsError: see `compose_yaml` and `construct_yaml`.
@@ -90,11 +93,12 @@ def parse_yaml(text: str, file: str, limits: YamlLimits = DEFAULT_LIMITS) -> Any
 
 
 def yaml_entries(node: yaml.MappingNode, file: str) -> list[tuple[yaml.Node, yaml.Node]]:
-    """The keys and values of a mapping. What a merge key (`<<: *name`, or a list of such) brings comes first,
-    but for the keys that the mapping has itself; of several mappings the first to have a key gives it.
+    """Return the keys and values of a mapping, those of merge keys (`<<: *name`, or a list of aliases) first.
+
+    The mapping's own keys override merged ones; of several merged mappings the first with a key wins.
 
     Raises:
-        SettingsError: a merge key with anything but mappings, a key that is none; with the line.
+        SettingsError: a merge key without mappings, or an impossible key; names the line.
     """
     try:
         return list(_entries(node))
@@ -105,7 +109,9 @@ def yaml_entries(node: yaml.MappingNode, file: str) -> list[tuple[yaml.Node, yam
 def _entries(node: yaml.MappingNode) -> Iterator[tuple[yaml.Node, yaml.Node]]:
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode):
-            raise yaml.MarkedYAMLError(problem="a list or mapping is no key", problem_mark=key.start_mark)
+            raise yaml.MarkedYAMLError(
+                problem="a list or mapping cannot be a key", problem_mark=key.start_mark
+            )
     own = [entry for entry in node.value if entry[0].tag != _MERGE]
     taken = {key.value for key, _ in own}
     for merge, value in node.value:
@@ -131,11 +137,12 @@ def _no_yaml(error: yaml.YAMLError, file: str) -> SettingsError:
 
 
 class _BeyondLimit(yaml.MarkedYAMLError):
-    """More than the limits allow: `problem` is what, `note` what to do next."""
+    """Input beyond the limits: `problem` describes it, `note` is the next step."""
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without its surprises: 010 is ten, 1:30 and 2024-01-01 are text. Counts what it composes."""
+    """Loader of YAML with fewer implicit types (010 is ten, 1:30 and 2024-01-01 are text); counts its
+    nodes."""
 
     limits = DEFAULT_LIMITS
 
@@ -143,7 +150,7 @@ class _Loader(yaml.SafeLoader):
         super().__init__(text)
         self._nodes = 0
         self._depth = 0
-        self._sizes: dict[str, int] = {}  # of what each anchor holds, its aliases expanded
+        self._sizes: dict[str, int] = {}  # expanded size of each anchor
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
@@ -151,13 +158,13 @@ class _Loader(yaml.SafeLoader):
         is_alias = isinstance(event, yaml.AliasEvent)
         if is_alias and event.anchor in self.anchors and event.anchor not in self._sizes:
             raise _BeyondLimit(
-                problem=f"*{event.anchor} stands inside of &{event.anchor}: it would hold itself without end",
+                problem=f"*{event.anchor} is inside of &{event.anchor}, which would contain itself",
                 problem_mark=event.start_mark,
-                note="write out what is meant",
+                note="write the values instead of the alias",
             )
         self._nodes += self._sizes.get(event.anchor, 1) if is_alias else 1
         if self._nodes > self.limits.nodes:
-            repeated = ", each as often as aliases repeat it" if self._sizes else ""
+            repeated = ", with repetitions by aliases" if self._sizes else ""
             raise _BeyondLimit(
                 problem=f"more than {self.limits.nodes} keys and values{repeated}: no settings",
                 problem_mark=event.start_mark,

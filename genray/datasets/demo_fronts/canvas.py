@@ -1,4 +1,4 @@
-"""The canvas that building fronts are painted on, and the sun that lights it."""
+"""Canvas on which building fronts are painted, with its lighting."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PALETTE: dict[str, tuple[int, int, int]] = {
     "roof": (170, 0, 170),
     "ground": (85, 85, 85),
 }
-"""The colour of each kind of part in a label map."""
+"""Colour of each kind of part in a label map."""
 
 PART_NUMBER = {name: number for number, name in enumerate(PALETTE)}
 _COLOURS = np.array(list(PALETTE.values()), np.uint8)
@@ -38,13 +38,13 @@ Box = tuple[slice, slice]
 
 
 def rgb(colour: str) -> Values:
-    """The levels (3,), from 0 to 1, of a colour written like e0d9c7."""
+    """Return the levels (3,), from 0 to 1, of a hexadecimal colour such as e0d9c7."""
     return np.array([level / 255 for level in bytes.fromhex(colour)], np.float32)
 
 
 @dataclass(frozen=True)
 class Style:
-    """What the parts of one building have in common. Colours are (3,), from 0 to 1."""
+    """Style common to the parts of one building. Colours are (3,), from 0 to 1."""
 
     material: str
     curtains: float
@@ -60,7 +60,7 @@ def choose_style(rng: np.random.Generator) -> Style:
     """Choose a material, and colours that differ a little from building to building."""
     material = str(rng.choice(["brick", "plaster", "stone"]))
     plaster = str(rng.choice(["e6cc99", "e0b380", "dbb8a8", "d4d1b8"]))
-    # The colours go with the material. Else a network could only guess them, and would give a grey mean.
+    # The colours depend on the material; otherwise a network could only predict their grey mean.
     wall, wood, paint, roof = {
         "brick": ("9e5440", "335747", "2e3d66", "5c6673"),
         "plaster": (plaster, "456b66", "802b26", "a85c40"),
@@ -76,15 +76,15 @@ def choose_style(rng: np.random.Generator) -> Style:
 
 
 class Canvas:
-    """A square being painted, finer than the picture that comes out of it.
+    """Square canvas, finer than the picture that is rendered from it.
 
-    Places and lengths are shares of its side, from 0 to 1; y points down. Heights are such shares too.
+    Positions, lengths and heights are shares of its side, from 0 to 1; y points down.
 
     Args:
-        size: of the picture in pixels.
-        oversampling: points of the canvas along a pixel.
-        style: of the building.
-        grain: draws what differs from point to point.
+        size: side of the picture in pixels.
+        oversampling: points of the canvas along a pixel's side.
+        style: style of the building.
+        grain: random generator of texture.
     """
 
     def __init__(self, size: int, oversampling: int, style: Style, grain: np.random.Generator) -> None:
@@ -98,7 +98,7 @@ class Canvas:
         self.height = np.zeros((self.side, self.side), np.float32)
 
     def box(self, left: float, top: float, right: float, bottom: float) -> Box:
-        """The slices of a rectangle. It is snapped to pixels of the picture, and at least one wide."""
+        """Return the slices of a rectangle, snapped to pixels of the picture and at least one pixel wide."""
 
         def snap(low: float, high: float) -> slice:
             first = min(max(round(low * self.size), 0), self.size - 1)
@@ -108,26 +108,28 @@ class Canvas:
         return snap(top, bottom), snap(left, right)
 
     def centred(self, middle: float, half: float, top: float, bottom: float) -> Box:
-        """The slices of the rectangle that reaches `half` to each side of the middle."""
+        """Return the slices of the rectangle that extends `half` to each side of the middle."""
         return self.box(middle - half, top, middle + half, bottom)
 
     def fill(self, box: Box, part: str | None, colour: Values, height: Any, where: Any = True) -> None:
-        """Paint the points of a box that `where` (h, w) names. Without a part the label map is left."""
+        """Paint the points `where` (h, w) of a box. Without a part the label map stays as it is."""
         np.copyto(self.colour[box], colour, where=where if where is True else where[..., None])
         np.copyto(self.height[box], height, where=where)
         if part is not None:
             np.copyto(self.parts[box], PART_NUMBER[part], where=where)
 
     def points(self, share: float) -> int:
-        """How many points a length is, at least one."""
+        """Return the number of points of a length, at least one."""
         return max(1, round(share * self.side))
 
     def rows(self, box: Box, count: int) -> Values:
-        """Which of `count` rows on the canvas each row of a box is in (h, 1), and how far down it."""
+        """Return, for each row of a box, the index (h, 1) of its row among `count` rows on the canvas, and
+        the depth within it."""
         return np.arange(box[0].start, box[0].stop, dtype=np.float32)[:, None] * np.float32(count / self.side)
 
     def cells(self, box: Box, rows: int, columns: int, gap: float, spread: float) -> tuple[Values, Mask]:
-        """Staggered bricks, stones or tiles: the tone of each point (h, w), and where the joints are."""
+        """Return staggered bricks, stones or tiles: the tone of each point (h, w), and a mask of the
+        joints."""
         y = self.rows(box, rows)
         row = y.astype(np.intp)
         x = np.arange(box[1].start, box[1].stop, dtype=np.float32) * np.float32(columns / self.side)
@@ -137,17 +139,17 @@ class Canvas:
         return tones[row, column], (x - column < gap * columns / rows) | (y - row < gap)
 
     def clouds(self, rows: int, columns: int) -> Values:
-        """A smooth random field over the canvas, mostly from -1 to 1."""
+        """Return a smooth random field over the canvas, mostly from -1 to 1."""
         field = Image.fromarray(self.grain.normal(0, 0.5, (rows, columns)).astype(np.float32))
         return np.asarray(field.resize((self.side, self.side), Image.Resampling.BICUBIC))
 
     def label_map(self) -> Pixels:
-        """The colours of the parts, (size, size, 3)."""
+        """Return the colours of the parts, (size, size, 3)."""
         middle = slice(self.oversampling // 2, None, self.oversampling)
         return _COLOURS[self.parts[middle, middle]]
 
     def photo(self, sun: int) -> Pixels:
-        """The picture, with the sun at the upper left (1) or the upper right (-1)."""
+        """Return the picture, lit from the upper left (1) or the upper right (-1)."""
         height = self.height
         step = max(1, self.side // 256)
         edge = np.zeros_like(height)
@@ -169,7 +171,7 @@ class Canvas:
 
 
 def across(box: Box) -> tuple[Values, Values, int, int]:
-    """How far each row (h, 1) and column (1, w) of a box is along it, from 0 to 1; then h and w."""
+    """Return the positions along a box of its rows (h, 1) and columns (1, w), from 0 to 1; then h and w."""
     rows, columns = (part.stop - part.start for part in box)
     down = (np.arange(rows, dtype=np.float32) + 0.5) / rows
     along = (np.arange(columns, dtype=np.float32) + 0.5) / columns
@@ -177,12 +179,12 @@ def across(box: Box) -> tuple[Values, Values, int, int]:
 
 
 def arch(box: Box, rise: float) -> Mask:
-    """The points of a box under an arch that rises by `rise` widths; all of them where it is 0."""
+    """Return a mask of the points of a box under an arch that rises by `rise` widths (0: all points)."""
     down, along, rows, columns = across(box)
     top = max(rise * columns / rows, 1e-6)
     return np.asarray((2 * along - 1) ** 2 + (np.maximum(top - down, 0) / top) ** 2 <= 1)
 
 
 def mix(first: Values, second: Values, share: Values) -> Values:
-    """Colours (h, w, 3) that go from the first to the second as the share (h, w) goes from 0 to 1."""
+    """Return colours (h, w, 3) between the first and the second, mixed by the share (h, w) from 0 to 1."""
     return first + (second - first) * share[..., None]

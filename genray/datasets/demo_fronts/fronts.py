@@ -1,13 +1,12 @@
 """Building fronts drawn from a seed: a label map, and the photo-like picture that belongs to it.
 
-They stand in for the CMP facades where nothing may be downloaded: in `make demo` and in tests. What
-a label map leaves open (hues, the side the sun is on, curtains) varies little; what it shows (how many
-stories, bays and parts there are, and where) varies a lot. So a network that reads the map beats one
-that always gives the mean picture. What a wall is made of can be read too: plaster has shutters, stone
-has pillars, brick has neither.
+They replace the CMP facades where nothing may be downloaded: in `make demo` and in tests. What a label map
+does not determine (hues, the side of the sun, curtains) varies little; what it shows (number and place of
+stories, bays and parts) varies a lot, so that a network that uses the map beats the mean picture. The map
+shows the material of a wall as well: plaster has shutters, stone has pillars, brick has neither.
 
-A front is painted on a finer grid than the picture's, as a colour and a height above the wall for each
-point. The sun then works on the heights, which gives every ledge its light edge and its shadow.
+A front is painted on a grid finer than the picture's, as a colour and a height above the wall for each point.
+Lighting the heights gives every ledge its bright edge and its shadow.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ _LARGEST = 1024
 
 
 def building_front(seed: int, index: int, size: int = 256) -> tuple[Pixels, Pixels]:
-    """Draw the front number `index` of a seed. The same arguments always give the same pair.
+    """Draw front number `index` of a seed. The same arguments always give the same pair.
 
-    Another size gives the same building, seen finer or coarser.
+    Another size gives the same building at another resolution.
 
     Returns:
         The photo and its label map, each (size, size, 3). The map has only colours of `PALETTE`.
@@ -41,7 +40,7 @@ def building_front(seed: int, index: int, size: int = 256) -> tuple[Pixels, Pixe
         UsageError: the size is not from 32 to 1024, or a number is negative.
     """
     _check(seed, index, size)
-    # The size must not change the building, so what is drawn for each pixel has numbers of its own.
+    # Texture has its own generator: its number of draws depends on the size, the building must not.
     rng = np.random.default_rng([seed, index])
     grain = np.random.default_rng([seed, index, 1])
     canvas = Canvas(size, _oversampling(size), choose_style(rng), grain)
@@ -52,23 +51,23 @@ def building_front(seed: int, index: int, size: int = 256) -> tuple[Pixels, Pixe
 def write_fronts(root: Path, *, count: int, size: int = 256, seed: int = 0, val_share: float = 0.1) -> Path:
     """Write `count` fronts as files of a photo (left) and its label map (right), and return `root`.
 
-    They go to `root/train` and `root/val` as 00000.png and so on: the layout of the CMP facades, so the
-    direction of the task is BtoA. The same arguments give the same bytes again.
+    Files are `root/train/00000.png` and so on, and `root/val`: the layout of the CMP facades, whose direction
+    is BtoA. The same arguments give the same bytes.
 
     Args:
-        root: the folder, which may exist.
-        count: how many files in all, at least 2: both parts get one or more.
-        val_share: the share of them that goes to `val`, between 0 and 1.
+        root: folder to write to; may exist.
+        count: number of files in all, at least 2; both parts get one at least.
+        val_share: share of the files in `val`, between 0 and 1.
 
     Raises:
-        UsageError: the count, size, seed or share cannot work.
-        DataError: `root` is a file, or holds files that this call would not write.
-        StorageFull: no room was left.
+        UsageError: an impossible count, size, seed or share.
+        DataError: `root` is a file, or contains files that this call would not write.
+        StorageFull: no space is left.
     """
     if count < 2:
-        raise UsageError(f"cannot split {count} fronts into train and val", hint="ask for 2 or more")
+        raise UsageError(f"cannot split {count} fronts into train and val", hint="choose 2 or more")
     if not 0 < val_share < 1:
-        raise UsageError(f"cannot give a share of {val_share} to val", hint="give one like 0.1")
+        raise UsageError(f"a share of {val_share} for val is impossible", hint="choose a share such as 0.1")
     _check(seed, 0, size)
     held_out = min(max(round(count * val_share), 1), count - 1)
     split = {"train": count - held_out, "val": held_out}
@@ -85,21 +84,21 @@ def write_fronts(root: Path, *, count: int, size: int = 256, seed: int = 0, val_
 def _check(seed: int, index: int, size: int) -> None:
     if not _SMALLEST <= size <= _LARGEST:
         raise UsageError(
-            f"no fronts of size {size}", hint=f"ask for a size from {_SMALLEST} to {_LARGEST} pixels"
+            f"no fronts of size {size}", hint=f"choose a size from {_SMALLEST} to {_LARGEST} pixels"
         )
     if seed < 0 or index < 0:
-        raise UsageError(f"no front {index} of seed {seed}", hint="give numbers from 0 up")
+        raise UsageError(f"no front {index} of seed {seed}", hint="choose numbers from 0 on")
 
 
 def _check_folders(root: Path, split: Mapping[str, int]) -> None:
     for place in (*(root / part for part in split), root, *root.parents):
         if place.exists() and not place.is_dir():
-            raise DataError("a file is where fronts should go", where=str(place), hint="name another folder")
+            raise DataError("the output folder is a file", where=str(place), hint="name another folder")
     for part, number in split.items():
         expected = {f"{k:05}.png" for k in range(number)}
-        # A reader takes every image of a folder, so another data set's would silently join this one.
+        # A training uses every image of a folder, those of another data set too.
         if others := sorted({path.name for path in root.glob(f"{part}/[!.]*")} - expected):
-            message = f"{len(others)} files there do not belong to these {sum(split.values())} fronts, like "
+            message = f"{len(others)} files are not of these {sum(split.values())} fronts, such as "
             raise DataError(
                 message + others[0], where=str(root / part), hint="name an empty folder, or remove them"
             )
@@ -113,7 +112,7 @@ def _oversampling(size: int) -> int:
 
 @dataclass(frozen=True)
 class _FrontPlan:
-    """Where the stories and bays of a building are. `edges` (bays + 1,) are the bays' sides."""
+    """Positions of the stories and bays of a building. `edges` (bays + 1,) are the sides of the bays."""
 
     left: float
     right: float
@@ -125,11 +124,11 @@ class _FrontPlan:
     edges: NDArray[np.float64]
 
     def foot(self, floor: int) -> float:
-        """The y of a story's floor; 0 is the one at the street."""
+        """Return the y of a story's floor (0: the story at the street)."""
         return self.street - (self.story * (floor - 1) + self.ground if floor else 0)
 
     def bays(self) -> list[tuple[float, float]]:
-        """The middle of each bay, and half its width."""
+        """Return the middle of each bay, and half its width."""
         return [(float(a + b) / 2, float(b - a) / 2) for a, b in pairwise(self.edges)]
 
 
@@ -149,7 +148,7 @@ def _draw_plan(rng: np.random.Generator, margin: float) -> _FrontPlan:
 
 
 def _paint_building(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Decide where everything is, and paint it from the back to the front."""
+    """Plan a building, and paint it from back to front."""
     stone = canvas.style.material == "stone"
     plan = _draw_plan(rng, 0.04 if stone else rng.uniform(0.01, 0.04))
     left, right, eaves, street = plan.left, plan.right, plan.eaves, plan.street
@@ -179,7 +178,7 @@ def _paint_attic(canvas: Canvas, rng: np.random.Generator, plan: _FrontPlan) -> 
         canvas.fill(canvas.centred(x, 0.022, ridge - 0.05, eaves), "wall", wall * 0.9, 0)
         parts.ledge(canvas, "cornice", canvas.centred(x, 0.03, ridge - 0.055, ridge - 0.04), 0.01)
     dormers = eaves - ridge > 0.11 and rng.random() < 0.6
-    # A dormer at the side would hang in the air where the roof slopes there.
+    # The roof slopes at its sides: a dormer there would float.
     slope = 0.02 if dormers else float(rng.choice([0.02, 0.08, 0.2]))
     parts.roof(canvas, canvas.box(plan.left, ridge, plan.right, eaves), slope)
     if not dormers:
@@ -193,17 +192,17 @@ def _paint_attic(canvas: Canvas, rng: np.random.Generator, plan: _FrontPlan) -> 
 
 @dataclass(frozen=True)
 class _Openings:
-    """What the windows, doors and shops of a building have in common.
+    """Style common to the windows, doors and shops of a building.
 
     Attributes:
-        width: of a window as a share of its bay.
-        height: of a window as a share of its story.
-        rise: of a window's arch, in widths.
-        arched: the stories whose windows have one.
-        hood: what is over windows without an arch: none, lintel, gable.
-        balconies: where they are: none, middle, row, some.
-        shops, blinds, awnings: whether there are any.
-        entrance: the bay of the door.
+        width: width of a window as a share of its bay.
+        height: height of a window as a share of its story.
+        rise: rise of a window's arch, in widths.
+        arched: stories whose windows have an arch.
+        hood: part above windows without an arch (none, lintel, gable).
+        balconies: placement of balconies (none, middle, row, some).
+        shops, blinds, awnings: true if the building has them.
+        entrance: index of the bay with the door.
     """
 
     width: float
@@ -218,7 +217,7 @@ class _Openings:
     entrance: int
 
     def has_balcony(self, floor: int, bay: int, bays: int) -> bool:
-        """Whether a window has one; one of the kind `row` goes along the whole first story."""
+        """Return whether a window has a balcony; `row` extends over the whole first story."""
         if floor == 0:
             return False
         if self.balconies == "row":
@@ -242,7 +241,7 @@ def _draw_openings(rng: np.random.Generator, plan: _FrontPlan, *, plaster: bool)
 
 
 def _paint_openings(canvas: Canvas, rng: np.random.Generator, plan: _FrontPlan) -> None:
-    """Paint the windows and what belongs to them, the door and the shops."""
+    """Paint the windows with their parts, the door and the shops."""
     openings = _draw_openings(rng, plan, plaster=canvas.style.material == "plaster")
     for floor in range(plan.stories):
         for bay, (x, reach) in enumerate(plan.bays()):
@@ -273,8 +272,9 @@ def _paint_window(
     state: float,
     drop: float,
 ) -> None:
-    """Paint a window, `half` its width to each side, with what covers it, its hood, and its sill or balcony.
-    `state` and `drop`, from 0 to 1, say whether it is covered and how far."""
+    """Paint a window that extends `half` to each side, with its cover, hood, and sill or balcony.
+
+    `state` and `drop`, from 0 to 1, determine whether the window is covered, and how far."""
     x, reach = plan.bays()[bay]
     foot = plan.foot(floor)
     balcony = openings.has_balcony(floor, bay, len(plan.bays()))
@@ -285,7 +285,7 @@ def _paint_window(
     parts.window(canvas, box, rise)
     wood = canvas.style.wood * 1.1
     if canvas.style.material == "plaster":
-        if state < 0.15 and bay > 0:  # one bay stays open: every front shows a window
+        if state < 0.15 and bay > 0:  # at least one bay stays a window
             parts.slats(canvas, "shutter", box, wood, -0.004)
         else:
             for side in (x - 1.5 * half, x + 1.5 * half):

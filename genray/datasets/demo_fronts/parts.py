@@ -1,4 +1,4 @@
-"""The parts of a building front, each painted into a box of the canvas."""
+"""Parts of a building front, each painted into a box of the canvas."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from genray.datasets.demo_fronts.canvas import PART_NUMBER, Box, Canvas, Values,
 
 
 def wall(canvas: Canvas) -> None:
-    """Cover everything with plaster, bricks or blocks of stone; the rest goes over it."""
+    """Paint plaster, bricks or blocks of stone over the whole canvas."""
     box = canvas.box(0, 0, 1, 1)
     colour = canvas.style.wall
     stains = 1 + 0.05 * canvas.clouds(7, 7) + 0.03 * canvas.clouds(5, 48)
@@ -25,7 +25,7 @@ def wall(canvas: Canvas) -> None:
 
 
 def sky(canvas: Canvas, boxes: list[Box]) -> None:
-    """Thin clouds on a blue that gets paler towards the street."""
+    """Paint thin clouds on a blue that gets paler towards the street."""
     clouds = np.clip(canvas.clouds(9, 5) * 0.6, 0, 0.5)
     for box in boxes:
         blue = mix(rgb("5c8fd6"), rgb("ccdef0"), np.clip(canvas.rows(box, 1) * 1.6, 0, 1))
@@ -33,14 +33,14 @@ def sky(canvas: Canvas, boxes: list[Box]) -> None:
 
 
 def pavement(canvas: Canvas, box: Box) -> None:
-    """Grey slabs."""
+    """Paint grey slabs."""
     tone, joint = canvas.cells(box, 50, 11, gap=0.1, spread=0.05)
     canvas.fill(box, "ground", rgb("807d78") * tone[..., None], -0.02)
     canvas.fill(box, None, rgb("666361"), -0.02, joint)
 
 
 def roof(canvas: Canvas, box: Box, slope: float) -> None:
-    """Rows of tiles or slates. At its top a roof is narrower by `slope` widths at each side."""
+    """Paint rows of tiles or slates on a roof whose top is narrower by `slope` widths at each side."""
     down, along, _, _ = across(box)
     tone, joint = canvas.cells(box, 50, 50, gap=0.14, spread=0.12)
     shade = tone * (0.8 + 0.3 * (canvas.rows(box, 50) % 1)) * (1 - np.float32(0.25) * joint)
@@ -49,7 +49,7 @@ def roof(canvas: Canvas, box: Box, slope: float) -> None:
 
 
 def ledge(canvas: Canvas, part: str, box: Box, out: float, *, teeth: bool = False) -> None:
-    """A cornice, a lintel or a sill: it stands out most at its top."""
+    """Paint a cornice, a lintel or a sill, which is highest at its top."""
     down, along, _, columns = across(box)
     trim = canvas.style.trim
     canvas.fill(box, part, mix(trim, trim * 0.84, down), out * (1 - 0.25 * np.floor(down * 3)))
@@ -59,7 +59,7 @@ def ledge(canvas: Canvas, part: str, box: Box, out: float, *, teeth: bool = Fals
 
 
 def gable(canvas: Canvas, box: Box) -> None:
-    """A flat triangle over a window, with a raised edge."""
+    """Paint a flat triangle with a raised edge over a window."""
     down, along, rows, _ = across(box)
     depth = (down - np.abs(2 * along - 1)) * rows
     canvas.fill(box, "deco", canvas.style.trim * 0.92, 0.003, depth >= 0)
@@ -68,7 +68,7 @@ def gable(canvas: Canvas, box: Box) -> None:
 
 
 def pillar(canvas: Canvas, box: Box) -> None:
-    """A flat pillar with two flutes, between a plain head and foot."""
+    """Paint a flat pillar with two flutes, between a plain head and foot."""
     down, along, rows, _ = across(box)
     plain = np.minimum(down, 1 - down) * rows < canvas.points(0.03)
     shade = 1 - np.float32(0.16) * (0.5 + 0.5 * np.cos(along * 6 * np.float32(np.pi))) * ~plain
@@ -76,7 +76,7 @@ def pillar(canvas: Canvas, box: Box) -> None:
 
 
 def glass(canvas: Canvas, box: Box, curtains: float = 0) -> Values:
-    """Panes (h, w, 3): the sky above, the street below, a bright streak across."""
+    """Return panes (h, w, 3): the sky above, the street below, a bright streak across."""
     down, along, rows, columns = across(box)
     panes = mix(rgb("8fadc9"), rgb("26303b"), np.clip(down * 1.25, 0, 1))
     streak = np.clip(1 - np.abs(down * (0.7 * rows / columns) + along - 0.95) * 6, 0, 0.4)
@@ -89,20 +89,20 @@ def glass(canvas: Canvas, box: Box, curtains: float = 0) -> Values:
 
 
 def window(canvas: Canvas, box: Box, rise: float) -> None:
-    """Panes in a frame, set back in the wall, with a casing around them."""
+    """Paint panes in a frame, set back in the wall, with a casing around them."""
     down, along, rows, columns = across(box)
     line = canvas.points(0.0055)
     edge = canvas.points(0.008)
     sides = slice(max(box[1].start - edge, 0), min(box[1].stop + edge, canvas.side))
     casing = (slice(max(box[0].start - edge, 0), box[0].stop), sides)
-    # The label map calls a casing wall, so it must not cover a shutter or a pillar.
+    # In the label map a casing is wall, so it must not cover a shutter or a pillar.
     free = arch(casing, rise) & (canvas.parts[casing] == PART_NUMBER["wall"])
     canvas.fill(casing, None, canvas.style.trim, 0.004, free)
     frame = np.ones((rows, columns), np.bool_)
     if min(rows, columns) > 2 * line:
         inner = (slice(line, rows - line), slice(line, columns - line))
         frame[inner] = ~arch(inner, rise)
-    # The bars follow from the shape: two wings under a light, or three where it is wide.
+    # Bars by the shape: two wings below a fanlight, three in wide windows.
     for share in (1 / 3, 2 / 3) if columns > 0.8 * rows else (1 / 2,):
         frame |= np.abs(along - share) * columns <= line / 2
     light = rise * columns if rise > 0.3 else 0.3 * rows
@@ -113,7 +113,7 @@ def window(canvas: Canvas, box: Box, rise: float) -> None:
 
 
 def slats(canvas: Canvas, part: str, box: Box, colour: Values, out: float) -> None:
-    """A shutter, or a blind: slats in a border, each lighter at its top."""
+    """Paint a shutter or a blind: slats in a border, each lighter at its top."""
     down, along, rows, columns = across(box)
     border = np.minimum(np.minimum(along, 1 - along) * columns, np.minimum(down, 1 - down) * rows)
     slat = np.float32(1.1) - np.float32(0.4) * (canvas.rows(box, 64) % 1)
@@ -122,7 +122,7 @@ def slats(canvas: Canvas, part: str, box: Box, colour: Values, out: float) -> No
 
 
 def door(canvas: Canvas, box: Box) -> None:
-    """Panels of wood under a light, in one wing or two."""
+    """Paint wooden panels below a fanlight, in one wing or two."""
     down, along, rows, columns = across(box)
     wings = 2 if columns > 0.5 * rows else 1
     x = along * wings % 1
@@ -137,7 +137,8 @@ def door(canvas: Canvas, box: Box) -> None:
 
 
 def balcony(canvas: Canvas, box: Box) -> None:
-    """A railing that shows what is behind it, on a slab. It is of stone on stone fronts, else of iron."""
+    """Paint a slab with a railing, of stone on stone fronts, else of iron; what is behind it stays
+    visible."""
     down, along, _, columns = across(box)
     stone = canvas.style.material == "stone"
     off = np.abs(along * max(4, round(columns / canvas.side * 50)) % 1 - 0.5)
@@ -152,7 +153,7 @@ def balcony(canvas: Canvas, box: Box) -> None:
 
 
 def shop(canvas: Canvas, box: Box, name: float) -> None:
-    """A shop front: a sign with a name of some length, panes, and a plinth."""
+    """Paint a shop front: a sign with a name of random length, panes, and a plinth."""
     down, along, rows, columns = across(box)
     panes = max(1, round(columns / rows * 1.2))
     x = np.abs(along * panes % 1 - 0.5) * columns / panes
@@ -166,7 +167,7 @@ def shop(canvas: Canvas, box: Box, name: float) -> None:
 
 
 def awning(canvas: Canvas, box: Box) -> None:
-    """Striped cloth that stands out most at its foot."""
+    """Paint striped cloth, which is highest at its foot."""
     down, along, _, columns = across(box)
     stripe = np.floor(along * np.float32(max(4, round(columns / canvas.side * 40)))) % 2
     cloth = mix(canvas.style.paint * 1.3, rgb("ede8d9"), stripe)

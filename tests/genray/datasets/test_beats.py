@@ -106,7 +106,7 @@ def test_a_folder_without_records_is_said(tmp_path: Path) -> None:
 def test_some_records_have_to_be_left_to_train_on(tmp_path: Path) -> None:
     for name in "ab":
         write_record(tmp_path, name, "NNNN")
-    with pytest.raises(DataError, match="takes all 2 records"):
+    with pytest.raises(DataError, match="names all 2 records"):
         read(tmp_path, test_records=["a", "b"])
 
 

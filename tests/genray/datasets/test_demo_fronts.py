@@ -170,7 +170,7 @@ def test_a_file_in_the_way_is_named(tmp_path: Path, blocked: str) -> None:
     file = tmp_path / "store" / blocked
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("not a folder")
-    with pytest.raises(DataError, match="a file is where") as caught:
+    with pytest.raises(DataError, match="the output folder is a file") as caught:
         write_fronts(root, count=2, size=32)
     assert caught.value.where == str(file)
     assert caught.value.hint
@@ -178,7 +178,7 @@ def test_a_file_in_the_way_is_named(tmp_path: Path, blocked: str) -> None:
 
 def test_files_of_another_data_set_are_not_mixed_in(tmp_path: Path) -> None:
     write_fronts(tmp_path, count=6, size=32)
-    with pytest.raises(DataError, match=r"3 files there .* 3 fronts, like 00002\.png") as caught:
+    with pytest.raises(DataError, match=r"3 files are not .* 3 fronts, such as 00002\.png") as caught:
         write_fronts(tmp_path, count=3, size=32)
     # A count of 3 leaves 2 for train, where there were 5.
     assert caught.value.where == str(tmp_path / "train")
