@@ -26,6 +26,23 @@ _MOST_MISTAKES = 50
 """Largest number of mistakes in a message: finding the nearest name of each takes time."""
 
 
+_USUAL_NAMES = {
+    "lr": "learning_rate",
+    "bs": "batch_size",
+    "batch": "batch_size",
+    "wd": "weight_decay",
+    "max_epochs": "epochs",
+    "num_epochs": "epochs",
+    "n_epochs": "epochs",
+    "num_workers": "workers",
+    "gpus": "gpu",
+    "cuda": "gpu",
+    "img_size": "size",
+    "image_size": "size",
+    "dataroot": "path",
+}
+"""Names of settings in other programs, and what they are called here."""
+
 _LONGEST_VALUE = 200  # characters of a value in a message
 
 
@@ -191,10 +208,14 @@ def _origin(key: str, origins: Mapping[str, str]) -> str:
 
 
 def _nearest(key: str, keys: Sequence[str]) -> str | None:
-    """Return the valid key most similar to `key` as a whole, or by its last part if the group is wrong."""
+    """Return the valid key most similar to `key` as a whole, or by its last part if the group is wrong or the
+    name is that of another program, such as lr."""
     whole = difflib.get_close_matches(key, keys, n=1, cutoff=0.75)
     if whole:
         return whole[0]
     last = {k.rsplit(".", 1)[-1]: k for k in reversed(keys)}
-    part = difflib.get_close_matches(key.rsplit(".", 1)[-1], list(last), n=1, cutoff=0.6)
+    name = key.rsplit(".", 1)[-1].replace("-", "_").lower()
+    if (usual := _USUAL_NAMES.get(name)) in last:
+        return last[usual]
+    part = difflib.get_close_matches(name, list(last), n=1, cutoff=0.6)
     return last[part[0]] if part else None

@@ -19,7 +19,7 @@ from jobs.runs.run import Run
 
 Row = dict[str, Any]
 
-_NOT_CURVES = {"seconds", "images_per_second", "learning_rate"}
+_NOT_CURVES = {"seconds", "images_per_second"}
 
 
 class TrainingLog:

@@ -31,7 +31,7 @@ from jobs.training.follow_up import FollowUp
 from jobs.training.recipe import DataSummary, Part, Recipe
 from jobs.training.settings import TICK_SECONDS, LoopSettings
 from jobs.training.state import Position, TrainingState
-from jobs.training.update import GradientUpdater, learning_rate_factor
+from jobs.training.update import GradientUpdater
 from jobs.training.workers import TrainingWorker
 
 _ASK_GPU_EVERY = 20  # steps
@@ -153,13 +153,18 @@ class Loop:
             TrainingError: the checkpoint is damaged or of other networks, or the workers see different data.
         """
         worker = TrainingWorker(device.where)
-        state = TrainingState.initialise(recipe, device, wrap)
+        state = TrainingState.initialise(recipe, device, wrap, resumes=run.last_checkpoint.exists())
         loader = recipe.loader(run.add_set_aside)
         restored = state.restore(run.last_checkpoint)
         position = state.position
+        epochs = recipe.settings.loop.epochs
+        is_extended = position.epoch >= state.schedule.end and epochs > position.epoch
+        state.schedule = state.schedule.until(epochs, position.epoch, recipe.settings.loop)
         worker.check_same((dict(recipe.summary.data), position.epoch, position.taken, position.step))
         if restored and worker.is_leader:
             display.note(f"resuming at epoch {position.epoch + 1}, step {position.step}")
+            if is_extended:
+                display.note(state.schedule.text(recipe.settings.loop))
         return cls(
             recipe,
             run,
@@ -199,8 +204,7 @@ class Loop:
         batches = self._loader.batches(
             position.epoch, settings.batch_size, self._worker.share, position.taken
         )
-        for network in self.state.networks.values():
-            network.train()
+        self.state.set_training()
         while not self._epoch_is_over():
             losses = self._step(batches)
             window.append(losses)
@@ -235,7 +239,7 @@ class Loop:
         """Take one optimizer step; returns its losses as one tensor on the device."""
         position = self.state.position
         self.state.scale_learning_rates(self._learning_rate_factor(position.taken))
-        self._updater.progress = self._progress(position.taken)
+        self._updater.progress = self.state.schedule.progress(self._epoch(position.taken))
         losses_of_batches: list[torch.Tensor] = []
         for index in range(self._settings.accumulate):
             batch = [self._evaluator.place(part) for part in next(batches)]
@@ -255,11 +259,11 @@ class Loop:
     def _learning_rate_factor(self, taken: int) -> float:
         """Return the factor for the step of this epoch that begins after `taken` samples. It is taken at the
         middle of the step, so that neither the first nor the last step has a rate of 0."""
-        return learning_rate_factor(self._progress(taken + self._size.step / 2), self._settings)
+        return self.state.schedule.factor(self._epoch(taken + self._size.step / 2), self._settings)
 
-    def _progress(self, taken: float) -> float:
-        """Return the share of the training that is done after `taken` samples of this epoch."""
-        return (self.state.position.epoch + taken / self._size.samples) / self._settings.epochs
+    def _epoch(self, taken: float) -> float:
+        """Return the point of the training, in epochs, after `taken` samples of this epoch."""
+        return self.state.position.epoch + taken / self._size.samples
 
     def _check_step(self, losses: torch.Tensor) -> bool:
         """Return whether a stop was requested; raises if a loss is NaN, infinite or above the limit.
@@ -399,6 +403,7 @@ class Loop:
             samples=files,
             calibration=conclusion.calibration,
             verdict=verdict,
+            started_from=self.state.started_from,
         )
         return metrics
 

@@ -281,8 +281,10 @@ class Recipe(ABC, Generic[S]):
         samples: Sequence[Path],
         calibration: Mapping[str, Any],
         verdict: Verdict | None = None,
+        started_from: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write the bundle, with the pictures `samples`."""
+        """Write the bundle, with the pictures `samples`; `started_from` describes the bundle of
+        `init.bundle`."""
         bundle = self.bundle_spec()
         save_bundle(
             path,
@@ -292,7 +294,7 @@ class Recipe(ABC, Generic[S]):
             preprocessing=bundle.preprocessing,
             metrics=metrics,
             seed=self.settings.seed,
-            data=self.summary.record,
+            data={**self.summary.record, **({"started_from": dict(started_from)} if started_from else {})},
             calibration=calibration,
             samples=samples,
             quality=verdict.quality if verdict else None,

@@ -44,6 +44,13 @@ class LoopSettings(Settings):
     warmup: float = Field(
         0.0, ge=0, lt=1, description="share of the training over which the learning rate rises from zero"
     )
+    extend: Literal["constant", "restart", "stretch"] = Field(
+        "constant",
+        description=(
+            "learning rate of epochs that are added to a finished run (constant: the rate after 95 % of "
+            "the run; restart: warm-up and decay again; stretch: those of a run of the new length)"
+        ),
+    )
     ema: float = Field(
         0.0, ge=0, lt=1, description="decay of the moving average of the weights per step (0: no average)"
     )
@@ -88,6 +95,26 @@ class LoopSettings(Settings):
         return self
 
 
+class InitSettings(Settings):
+    """Settings of the weights that a training starts from."""
+
+    bundle: Location | None = Field(
+        None,
+        description="folder of a bundle whose weights the network starts from, where names and shapes fit "
+        "(null: random weights)",
+    )
+    freeze: tuple[str, ...] = Field(
+        (),
+        description="modules of the network that keep the weights of init.bundle, such as encoder",
+    )
+
+    @model_validator(mode="after")
+    def _frozen_weights_have_an_origin(self) -> Self:
+        if self.freeze and self.bundle is None:
+            raise ValueError("freeze needs bundle: random weights would stay random")
+        return self
+
+
 class EvalSettings(Settings):
     """Settings of the evaluation."""
 
@@ -108,6 +135,7 @@ class TrainSettings(Settings):
         description="seed of the initial weights, the order, the jitter, the dropout and the split",
     )
     loop: LoopSettings = Field(LoopSettings(), description="the training loop")
+    init: InitSettings = Field(InitSettings(), description="weights that the training starts from")
     eval: EvalSettings = Field(EvalSettings(), description="evaluation of the final weights")
     device: DeviceSettings = Field(DeviceSettings(), description="device, precision and memory layout")
 
@@ -116,6 +144,7 @@ CHANGEABLE_SETTINGS = frozenset(
     {
         "runs",
         "loop.epochs",
+        "loop.extend",
         "loop.workers",
         "loop.cpus_per_worker",
         "loop.validate_every",

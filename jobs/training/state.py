@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from jobs.training import checkpoint as checkpoints
 from jobs.training.checkpoint import Checkpoint
 from jobs.training.device import Device
 from jobs.training.recipe import Recipe
+from jobs.training.schedule import Schedule
+from jobs.training.start import StartingWeights
 from jobs.training.update import is_averaging_step, moving_average, unwrapped
 
 
@@ -49,6 +51,9 @@ class TrainingState:
         position: position of the run.
         loss_names: names of the losses of a step.
         loss_sums: sums of the losses in this epoch, in the order of their names.
+        schedule: schedule of the learning rate.
+        frozen: modules that keep their weights.
+        started_from: what the bundle of `init.bundle` gave; empty without one.
         rows: one for each finished epoch.
     """
 
@@ -58,6 +63,9 @@ class TrainingState:
     evaluated: Sequence[str]
     learning_rates: dict[str, float]
     device: Device
+    schedule: Schedule
+    frozen: Sequence[nn.Module] = ()
+    started_from: Mapping[str, Any] = field(default_factory=dict)
     position: Position = field(default_factory=Position)
     loss_names: list[str] = field(default_factory=list)
     loss_sums: torch.Tensor | None = None
@@ -65,17 +73,32 @@ class TrainingState:
 
     @classmethod
     def initialise(
-        cls, recipe: Recipe[Any], device: Device, wrap: Callable[[nn.Module], nn.Module]
+        cls,
+        recipe: Recipe[Any],
+        device: Device,
+        wrap: Callable[[nn.Module], nn.Module],
+        *,
+        resumes: bool = False,
     ) -> TrainingState:
-        """Make the state before the first step, drawn from the seed.
+        """Make the state before the first step: weights drawn from the seed, or those of `init.bundle`.
 
         Args:
             recipe: recipe of the networks.
             device: device of the networks.
             wrap: puts a network into its wrapper for distribution.
+            resumes: whether a checkpoint will be restored, so that the weights of `init.bundle` are not
+                needed.
+
+        Raises:
+            BundleError: the bundle cannot be read.
+            SettingsError: none of its weights fit, or there is no module to freeze of that name.
         """
         torch.manual_seed(recipe.settings.seed)
-        networks = {name: device.place(network) for name, network in recipe.networks().items()}
+        networks = recipe.networks()
+        start = StartingWeights.of(recipe, networks)
+        started_from = start.load() if start is not None and not resumes else {}
+        frozen = start.freeze() if start is not None else ()
+        networks = {name: device.place(network) for name, network in networks.items()}
         optimizers = {name: recipe.make_optimizer(name, network) for name, network in networks.items()}
         averages: dict[str, AveragedModel] = {}
         if recipe.settings.loop.ema:
@@ -91,7 +114,17 @@ class TrainingState:
             evaluated=recipe.averaged,
             learning_rates={name: recipe.optimizer(name).learning_rate for name in networks},
             device=device,
+            schedule=Schedule(0, recipe.settings.loop.epochs),
+            frozen=frozen,
+            started_from=started_from,
         )
+
+    def set_training(self) -> None:
+        """Put the networks into training mode, except for frozen modules: their batch statistics stay."""
+        for network in self.networks.values():
+            network.train()
+        for module in self.frozen:
+            module.eval()
 
     def scale_learning_rates(self, factor: float) -> float:
         """Set every learning rate to its base value times `factor`; returns the first one."""
@@ -129,6 +162,8 @@ class TrainingState:
             "names": self.loss_names,
             "sums": None if sums is None else sums.tolist(),
             "rows": self.rows,
+            "schedule": asdict(self.schedule),
+            "started_from": dict(self.started_from),
         }
         return checkpoints.collect(networks, self.averages, self.optimizers, state)
 
@@ -158,6 +193,9 @@ class TrainingState:
         self.position = Position(**saved.state["position"])
         self.loss_names = saved.state["names"]
         self.rows = saved.state["rows"]
+        if "schedule" in saved.state:
+            self.schedule = Schedule(**saved.state["schedule"])
+        self.started_from = saved.state.get("started_from", {})
         if saved.state["sums"]:
             self.loss_sums = torch.tensor(saved.state["sums"], dtype=torch.float64, device=self.device.where)
         return True

@@ -22,9 +22,18 @@ from jobs.runs.run import Run, SettingChange, SettingsRecord, is_listed
 from jobs.training.device import use_gpu
 from jobs.training.launch import WorkerTask, fit_workers, train_here, train_in_worker
 from jobs.training.recipe import DataSummary, Recipe
-from jobs.training.settings import CHANGEABLE_SETTINGS, EVALUATION_SETTINGS, TICK_SECONDS, TrainSettings
+from jobs.training.settings import (
+    CHANGEABLE_SETTINGS,
+    EVALUATION_SETTINGS,
+    TICK_SECONDS,
+    LoopSettings,
+    TrainSettings,
+)
+from jobs.training.start import StartingWeights
 
 S = TypeVar("S", bound=TrainSettings)
+
+_FEW_STEPS = 200  # optimizer steps below which a training is too short for a network to learn much
 
 
 class Training(Generic[S]):
@@ -51,15 +60,41 @@ class Training(Generic[S]):
         run = Run.named(settings.runs, name, target)
         run.changes(settings_record(settings))
         summary = recipe.open(note)
-        loop = settings.loop
-        per_step = loop.batch_size * loop.worker_range[1] * loop.accumulate
-        if summary.train < per_step:
-            raise DataError(
-                f"the data has {summary.train} training samples, but one step takes {per_step}",
-                where="loop.batch_size",
-                hint="lower loop.batch_size, loop.accumulate or loop.workers",
+        if (batch := fitting_batch(settings.loop, summary.train)) < settings.loop.batch_size:
+            note(
+                f"loop.batch_size is {batch} instead of {settings.loop.batch_size}: the data has "
+                f"{summary.train} training samples"
             )
-        return PreparedTraining(recipe, target, run, summary)
+            loop = settings.loop.model_copy(update={"batch_size": batch})
+            recipe = self.recipe(settings.model_copy(update={"loop": loop}))
+            summary = recipe.open(note)
+        start = "" if run.last_checkpoint.exists() else _check_start(recipe)
+        return PreparedTraining(recipe, target, run, summary, settings_record(settings), start)
+
+
+def _check_start(recipe: Recipe[Any]) -> str:
+    """Check `init.bundle`; returns a line that says what is taken from it, "" without one."""
+    import torch
+
+    with torch.device("meta"):  # shapes only
+        start = StartingWeights.of(recipe, recipe.networks()) if recipe.settings.init.bundle else None
+    return start.check() if start else ""
+
+
+def fitting_batch(loop: LoopSettings, samples: int) -> int:
+    """Return the batch size of the settings, or the largest that `samples` training samples fill.
+
+    Raises:
+        DataError: they do not even fill batches of one sample.
+    """
+    per_sample = loop.worker_range[1] * loop.accumulate
+    if samples < per_sample:
+        raise DataError(
+            f"the data has {samples} training samples, but one step takes at least {per_sample}",
+            where="loop",
+            hint="lower loop.accumulate or loop.workers, or give more data",
+        )
+    return min(loop.batch_size, samples // per_sample)
 
 
 def settings_record(settings: TrainSettings) -> SettingsRecord:
@@ -84,6 +119,8 @@ class PreparedTraining:
         target: name of the target.
         training_run: the run's folder.
         summary: summary of the data.
+        record: settings as they were given, which the run stores.
+        start: line on the weights that it starts from; "": random ones.
         tick_seconds: seconds between updates of the progress line.
     """
 
@@ -91,6 +128,8 @@ class PreparedTraining:
     target: str
     training_run: Run
     summary: DataSummary
+    record: SettingsRecord
+    start: str = ""
     tick_seconds: float = TICK_SECONDS
 
     @property
@@ -98,11 +137,21 @@ class PreparedTraining:
         """Lines that say what will be trained on which data."""
         loop = self._settings.loop
         fewest, most = loop.worker_range
+        too_few = ", too few to learn much: raise loop.epochs" if self.steps < _FEW_STEPS else ""
         workers = f"{most} workers" if fewest == most else f"{fewest} to {most} workers"
         return [
             *self.summary.lines,
-            f"{loop.epochs} epochs, batch {loop.batch_size} x {workers} x {loop.accumulate} accumulated",
+            *([self.start] if self.start else []),
+            f"{loop.epochs} epochs, batch {loop.batch_size} x {workers} x {loop.accumulate} accumulated: "
+            f"{self.steps:,} optimizer steps in all{too_few}",
         ]
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        loop = self._settings.loop
+        per_step = loop.batch_size * loop.worker_range[1] * loop.accumulate
+        return loop.epochs * (self.summary.train // per_step)
 
     @property
     def folder(self) -> Path:
@@ -146,9 +195,7 @@ class PreparedTraining:
         began = time.monotonic()
         run = self.training_run
         with run.locked():
-            changes = run.adopt(
-                settings_record(self._settings), {"target": self.target, **self.summary.record}
-            )
+            changes = run.adopt(self.record, {"target": self.target, **self.summary.record})
             for change in changes:
                 display.note(f"setting changed: {change}")
             outcome = run.read_outcome()

@@ -1,9 +1,8 @@
-"""Updates of the networks from a loss, with mixed precision, accumulation, clipping and distribution; the
-schedule of the learning rate, and the moving averages."""
+"""Updates of the networks from a loss, with mixed precision, accumulation, clipping and distribution; and
+the moving averages."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -12,8 +11,6 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
-
-from jobs.training.settings import LoopSettings
 
 _FIRST_STEPS = 32  # steps at first, after each of which the averages are updated
 _STEPS_BETWEEN = 8  # steps between later updates of the averages
@@ -72,7 +69,7 @@ class GradientUpdater:
     def frozen(self, network: str) -> Iterator[nn.Module]:
         # Without its wrapper, which would wait for gradients that never arrive.
         module = unwrapped(self._networks[network])
-        parameters = list(module.parameters())
+        parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         for parameter in parameters:
             parameter.requires_grad_(False)
         try:
@@ -85,20 +82,6 @@ class GradientUpdater:
 def unwrapped(network: nn.Module) -> nn.Module:
     """Return the network without the wrapper that synchronises its gradients."""
     return network.module if isinstance(network, DistributedDataParallel) else network
-
-
-def learning_rate_factor(progress: float, settings: LoopSettings) -> float:
-    """Return the factor of the learning rate after the share `progress` (0 to 1) of the training.
-
-    It rises linearly over `warmup`, stays 1 until `decay_start`, then falls to 0 at the end. A linear decay
-    from one half on is the schedule of pix2pix (100 epochs constant, 100 falling).
-    """
-    if progress < settings.warmup:
-        return progress / settings.warmup
-    if settings.decay == "constant" or progress <= settings.decay_start:
-        return 1.0
-    rest = min(1.0, (progress - settings.decay_start) / (1.0 - settings.decay_start))
-    return 1.0 - rest if settings.decay == "linear" else 0.5 * (1.0 + math.cos(math.pi * rest))
 
 
 def is_averaging_step(step: int) -> bool:

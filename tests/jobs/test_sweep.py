@@ -74,7 +74,7 @@ def test_relative_paths_of_the_trials_become_absolute(
         ([FILTERS, "sweep.metric=val_beauty"], SettingsError, r"sweep\.mode"),
         ([FILTERS, "sweep.gpus_per_trial=1.5"], SettingsError, r"gpus_per_trial(.|\n)*whole GPUs"),
         ([FILTERS, "sweep.settings.data.path=/nowhere"], DataError, "/nowhere"),
-        (["sweep.space.loop.batch_size=[2, 64]"], DataError, "one step takes 64"),
+        (["sweep.space.loop.accumulate=[2, 64]"], DataError, "one step takes at least 64"),
     ],
 )
 def test_what_is_wrong_is_found_before_anything_starts(

@@ -91,7 +91,7 @@ def test_dry_run_checks_and_starts_nothing(tiny: Tiny, tmp_path: Path) -> None:
         (["loop.workers=5", "loop.cpus_per_worker=1000"], "loop.workers"),
         (["loop.workers=2", "device.gpu=true"], "GPU"),
         (["data.size=128", "data.resize=0"], "smaller than the crop of 128 pixels"),
-        (["loop.batch_size=64"], "one step takes"),
+        (["loop.accumulate=64"], "one step takes"),
         (["discriminator.layers=5"], "is too many for images of 64 pixels"),
         (["runs=s3://bucket/runs"], "runs must be a folder"),
     ],

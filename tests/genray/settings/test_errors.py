@@ -30,6 +30,15 @@ def test_a_key_in_the_wrong_group_is_found_in_the_right_one() -> None:
         load_pix2pix(None, "data.epochs=7")
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("lr", "optimizer.learning_rate"), ("loop.bs", "loop.batch_size"), ("num-workers", "loop.workers")],
+)
+def test_names_of_other_programs_are_known(given: str, meant: str) -> None:
+    with pytest.raises(SettingsError, match=f"unknown setting {given}; did you mean {meant}"):
+        load_pix2pix(None, f"{given}=1")
+
+
 def test_a_wrong_type_names_the_set_it_came_from() -> None:
     with pytest.raises(SettingsError) as caught:
         load_pix2pix(None, "loop.epochs=many")

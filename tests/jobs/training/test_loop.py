@@ -126,7 +126,19 @@ def test_a_finished_run_is_not_trained_again_but_can_be_prolonged(train: Train, 
     assert train("a") == first
     assert (run_of("a").checkpoints / "last.safetensors").stat().st_mtime_ns == written
     assert train("a", "loop.epochs=3")["epochs"] == 3
-    assert [row["epoch"] for row in history(run_of("a"))] == [1, 2, 3]
+    rows = history(run_of("a"))
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert rows[2]["learning_rate"] == pytest.approx(0.1 * rows[0]["learning_rate"]), "no jump upwards"
+
+
+def test_epochs_added_to_a_finished_run_survive_a_stop(train: Train, weights: Weights, run_of: RunOf) -> None:
+    for name in ("whole", "parts"):
+        train(name, "loop.epochs=1")
+    train("whole", "loop.epochs=3")
+    with pytest.raises(Interrupted):
+        train("parts", "loop.epochs=3", display=StopAt(run_of("parts"), 9))
+    train("parts", "loop.epochs=3")
+    assert same(weights("parts"), weights("whole"))
 
 
 def test_a_run_refuses_settings_that_its_weights_do_not_fit(train: Train) -> None:
@@ -214,9 +226,15 @@ def test_validation_and_checkpoints_come_as_often_as_asked(train: Train, run_of:
 
 
 def test_too_few_samples_for_one_step_is_found_before_training(train: Train) -> None:
-    with pytest.raises(DataError, match="12 training samples, but one step takes 16") as caught:
-        train("a", "loop.batch_size=8", "loop.accumulate=2")
-    assert "loop.batch_size" in str(caught.value)
+    with pytest.raises(DataError, match="12 training samples, but one step takes at least 16") as caught:
+        train("a", "loop.accumulate=16")
+    assert "lower loop.accumulate" in str(caught.value)
+
+
+def test_a_batch_that_is_larger_than_the_data_is_made_smaller(train: Train, run_of: RunOf) -> None:
+    whole, large = train("whole", "loop.batch_size=12"), train("large", "loop.batch_size=64")
+    assert large["metrics"] == whole["metrics"]
+    assert train("large", "loop.batch_size=64") == large, "the run knows the settings that it was given"
 
 
 def test_bf16_channels_last_and_plain_adam_train_too(train: Train) -> None:

@@ -2,11 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from jobs.training.settings import LoopSettings
 from jobs.training.update import (
     GradientUpdater,
     is_averaging_step,
-    learning_rate_factor,
     moving_average,
 )
 
@@ -70,24 +68,3 @@ def test_a_moving_average_follows_at_once_and_slowly_later() -> None:
     moving_average(0.99)(average, value, 10_000)
     assert float(average[0]) == pytest.approx(1 - 0.99**8), "eight steps at once"
     assert [step for step in range(30, 60) if is_averaging_step(step)] == [30, 31, 32, 40, 48, 56]
-
-
-def factor(progress: float, **more: object) -> float:
-    return learning_rate_factor(progress, LoopSettings.model_validate(more))
-
-
-def test_pix2pix_keeps_its_rate_for_one_half_and_falls_to_zero_in_the_other() -> None:
-    assert [factor(d) for d in (0.0, 0.25, 0.5, 0.75, 1.0)] == [1, 1, 1, 0.5, 0]
-
-
-def test_warmup_rises_from_zero() -> None:
-    assert [factor(d, warmup=0.2) for d in (0.0, 0.1, 0.2)] == [0, 0.5, 1]
-
-
-def test_cosine_falls_slowly_first() -> None:
-    assert factor(0.75, decay="cosine") == pytest.approx(0.5)
-    assert factor(0.6, decay="cosine") > factor(0.6)
-
-
-def test_constant_stays() -> None:
-    assert factor(0.99, decay="constant") == 1
