@@ -16,6 +16,7 @@ from genray.interrupts import stop_on_signals
 from genray.progress import Display
 from genray.settings.base import flatten
 from genray.targets import Demand, Resources
+from genray.text import counted
 from jobs.runs.outcome import FinalMetrics, TrainingOutcome
 from jobs.runs.report import write_report
 from jobs.runs.run import Run, SettingChange, SettingsRecord, is_listed
@@ -98,11 +99,9 @@ class PreparedTraining:
         """Lines that say what will be trained on which data."""
         loop = self._settings.loop
         fewest, most = loop.worker_range
-        workers = f"{most} workers" if fewest == most else f"{fewest} to {most} workers"
-        return [
-            *self.summary.lines,
-            f"{loop.epochs} epochs, batch {loop.batch_size} x {workers} x {loop.accumulate} accumulated",
-        ]
+        workers = counted(most, "worker") if fewest == most else f"{fewest} to {most} workers"
+        batch = f"batch {loop.batch_size} x {workers} x {loop.accumulate} accumulated"
+        return [*self.summary.lines, f"{counted(loop.epochs, 'epoch')}, {batch}"]
 
     @property
     def folder(self) -> Path:
