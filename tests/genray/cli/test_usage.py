@@ -18,6 +18,7 @@ from genray.cli.main import main
         ("submit train-pix2pix --dryrun", "Did you mean '--dry-run'?"),
         ("submit train-pix2pix --set data.path = photos", "without spaces around ="),
         ("submit train-pix2pix --retry failed", "resumes a training"),
+        ("submit denoise --set bundle=nowhere", "train one with train-denoiser, then set bundle"),
     ],
 )
 def test_wrong_words_are_answered_with_the_right_ones(typed: str, advice: str) -> None:
