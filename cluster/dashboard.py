@@ -96,8 +96,8 @@ def _running_cluster() -> str:
             "no Ray cluster is running on this machine",
             where="--address auto",
             hint=(
-                "start one with `ray start --head`, give the address of another cluster, or leave "
-                "out --address to run in this process"
+                "start one with `ray start --head`, or give the address of another, such as "
+                f"--address http://head:{_DASHBOARD_PORT}; `genray submit` without --address needs none"
             ),
         )
     # `ray start` writes its address to a file; an embedded Ray, such as of another training, does not.
@@ -124,7 +124,7 @@ def _dashboard_of(gcs: str) -> str:
         if "InvalidAuthToken" in str(error):
             raise token_refused(gcs) from error
         raise ClusterError(
-            f"the Ray cluster does not answer the request for its dashboard ({error})",
+            f"the Ray cluster does not answer the request for its dashboard: {_why_silent(error)}",
             where=gcs,
             hint="check that it runs and can be reached, or give the address of its dashboard, usually "
             f"http://{host}:{_DASHBOARD_PORT}",
@@ -136,6 +136,18 @@ def _dashboard_of(gcs: str) -> str:
             hint="start the cluster with `ray start --head --include-dashboard=true`",
         )
     return f"http://{found.decode()}"
+
+
+def _why_silent(error: BaseException) -> str:
+    """Return why nothing answered: in plain words where the reason is a common one, else the library's."""
+    reason = getattr(error, "reason", error)
+    if isinstance(reason, socket.gaierror):
+        return "the host name is unknown"
+    if isinstance(reason, ConnectionRefusedError):
+        return "the connection is refused, nothing listens on this port"
+    if isinstance(reason, TimeoutError):
+        return "there was no answer within the time limit"
+    return f"the connection failed: {reason}"
 
 
 def check_dashboard(address: str, headers: Mapping[str, str], *, answer_s: float = _ANSWER_S) -> None:
@@ -170,7 +182,7 @@ def check_dashboard(address: str, headers: Mapping[str, str], *, answer_s: float
         raise _not_ray(address, "it does not speak HTTP") from error
     except OSError as error:
         raise ClusterError(
-            f"no Ray cluster answers ({getattr(error, 'reason', error)})",
+            f"no Ray cluster answers: {_why_silent(error)}",
             where=address,
             hint=(
                 "check that it runs (`ray start --head` starts one), that this is the address of its "

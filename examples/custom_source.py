@@ -90,4 +90,6 @@ async def watch(bundle: Path, millivolts: np.ndarray, rate: int) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit(__doc__)
     asyncio.run(watch(Path(sys.argv[1]), np.load(sys.argv[2]), int(sys.argv[3])))

@@ -12,7 +12,10 @@ import pyarrow.parquet as pq
 
 def main(output: Path) -> None:
     """Print counts by status, the failed images with their reasons, and the mean time of each stage."""
-    ledger = pq.read_table(output / "_genray" / "ledger")
+    folder = output / "_genray" / "ledger"
+    if not folder.is_dir():
+        sys.exit(f"no ledger: {folder} is missing; give the output folder of a bulk run")
+    ledger = pq.read_table(folder)
     for count in ledger["status"].value_counts().to_pylist():
         print(f"{count['values']}: {count['counts']}")
     failed = ledger.filter(pc.field("status") == "failed")
@@ -24,4 +27,6 @@ def main(output: Path) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
     main(Path(sys.argv[1]))

@@ -30,4 +30,6 @@ def main(bundle_path: Path, source: Path, output: Path) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit(__doc__)
     main(*map(Path, sys.argv[1:]))

@@ -50,6 +50,11 @@ def amount(count: float) -> str:
     return f"{count:.0f} bytes"
 
 
+def counted(count: int, noun: str) -> str:
+    """3, "epoch" -> "3 epochs"; 1, "epoch" -> "1 epoch"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def change_in_bytes(before: int, after: int) -> str:
     """Return the change of size, such as "-12.5 %" (empty if either size is 0)."""
     return f"{100 * (after / before - 1):+.1f} %" if before and after else ""

@@ -127,7 +127,7 @@ def names(names: tuple[str, ...], state: Path | None, known: bool, as_json: bool
     Example:
       genray monitor names bed-7 bed-8 --known
     """
-    from monitors.outputs.history import known_streams
+    from monitors.outputs.history import STATE_HINT, known_streams
 
     folder = state or default_state()
     pseudonyms = _pseudonyms(folder)
@@ -135,7 +135,7 @@ def names(names: tuple[str, ...], state: Path | None, known: bool, as_json: bool
         raise DataError(
             "no key for pseudonyms found; a monitor creates it when it first runs",
             where=str(folder / "stream.key"),
-            hint="set --state to the folder that `genray monitor ecg` prints as its state when it stops",
+            hint=STATE_HINT,
         )
     pseudonym_of = {name: pseudonyms.of(_check_name(name)) for name in names}
     name_of = {pseudonym: name for name, pseudonym in pseudonym_of.items()}

@@ -18,7 +18,14 @@ _STOP_S = 90.0  # longest wait for a job to stop
 
 @click.group()
 def jobs() -> None:
-    """List, follow and stop jobs on a cluster."""
+    """List, follow and stop jobs on a cluster.
+
+    Without --address they are those of the Ray cluster on this machine.
+
+    \b
+    Example:
+      genray jobs list --address http://head:8265
+    """
 
 
 @jobs.command("list")
@@ -47,7 +54,12 @@ def list_jobs(address: str | None, as_json: bool) -> None:
 @JSON
 @reported
 def status(job: str, address: str | None, as_json: bool) -> None:
-    """Print the status of JOB."""
+    """Print the status of JOB.
+
+    \b
+    Example:
+      genray jobs status genray-train-pix2pix-first-1a2b3c --address http://head:8265
+    """
     from cluster.submit import Jobs
 
     found = Jobs.connect(address or "auto").status(job)
@@ -67,7 +79,12 @@ def status(job: str, address: str | None, as_json: bool) -> None:
 @ADDRESS
 @reported
 def logs(job: str, follow: bool, address: str | None) -> int:
-    """Print the log of JOB."""
+    """Print the log of JOB.
+
+    \b
+    Example:
+      genray jobs logs genray-train-pix2pix-first-1a2b3c --follow --address http://head:8265
+    """
     from cluster.submit import Jobs
 
     cluster_jobs = Jobs.connect(address or "auto")
@@ -82,7 +99,12 @@ def logs(job: str, follow: bool, address: str | None) -> int:
 @ADDRESS
 @reported
 def stop(job: str, address: str | None) -> None:
-    """Stop JOB (a training writes a checkpoint first)."""
+    """Stop JOB (a training writes a checkpoint first).
+
+    \b
+    Example:
+      genray jobs stop genray-train-pix2pix-first-1a2b3c --address http://head:8265
+    """
     from cluster.submit import Jobs
 
     stopped = Jobs.connect(address or "auto").stop(job, wait=_STOP_S)

@@ -14,10 +14,11 @@ from genray.cli.plan import plan
 from genray.cli.report import report
 from genray.cli.submit import submit
 from genray.cli.targets import config, targets
+from genray.cli.usage import Advising
 from genray.cli.version import show_version
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=Advising, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__)
 def main() -> None:
     """Train generative image models on Ray and run them over image stores, from a laptop to a cluster.

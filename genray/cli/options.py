@@ -42,7 +42,8 @@ def reported(command: Callable[..., Any]) -> Callable[..., None]:
         except OSError as error:
             hint = "check that the file exists, its permissions and the free space"
             where = str(error.filename) if error.filename else None
-            code = fail(GenrayError(error.strerror or str(error), where=where, hint=hint))
+            what = f"a file or folder could not be used: {error.strerror or error}"
+            code = fail(GenrayError(what, where=where, hint=hint))
         except KeyboardInterrupt:
             code = 130
         click.get_current_context().exit(code or 0)

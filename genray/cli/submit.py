@@ -83,9 +83,14 @@ def submit(
             "--detach needs --address",
             hint="a run without --address ends with this command; leave out --detach, or name a cluster",
         )
-    if retry:
-        sets = (*sets, f"retry={retry}")
     implementation = find_target(target).load()
+    if retry:
+        if "retry" not in implementation.settings_class.model_fields:
+            raise UsageError(
+                f"--retry is for bulk runs, and {target} is not one",
+                hint="leave it out; the same command with the same --name resumes a training",
+            )
+        sets = (*sets, f"retry={retry}")
     settings = absolute(load(implementation.settings_class, target=target, config=config, sets=sets))
     if isinstance(implementation, CompositeTarget):
         implementation, settings = implementation.compose(settings, load)

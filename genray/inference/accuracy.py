@@ -30,7 +30,7 @@ class ImageDifference:
         return self.levels <= 1 if precision == "fp32" else self.psnr >= 30
 
     def __str__(self) -> str:
-        return f"levels {self.levels:.3g}, psnr {self.psnr:.3g}"
+        return f"at most {self.levels:.3g} of 255 levels, PSNR {self.psnr:.3g} dB"
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class VectorDifference:
         return self.error <= (1e-3 if precision == "fp32" else 0.1)
 
     def __str__(self) -> str:
-        return f"error {self.error:.3g}"
+        return f"at most {self.error:.3g} of the largest value"
 
 
 def compare(exact: Array, result: Array) -> ImageDifference | VectorDifference:

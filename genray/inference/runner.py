@@ -210,9 +210,9 @@ class Runner:
             why = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
             return f"OpenVINO does not take the network ({why[:200]})"
         if not agrees:
-            return f"OpenVINO's result differs from PyTorch's: {self.check}"
+            return f"OpenVINO's result differs from PyTorch's by {self.check}"
         # A made-up image tells too little about int8: its loss is measured on the user's images.
-        apart = "" if precision == "int8" else f"; difference from PyTorch's fp32 on noise: {self.check}"
+        apart = "" if precision == "int8" else f"; random pixels: differs from PyTorch's fp32 by {self.check}"
         self.notes.append(f"OpenVINO {precision}{apart}")
         return None
 

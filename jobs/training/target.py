@@ -16,6 +16,7 @@ from genray.interrupts import stop_on_signals
 from genray.progress import Display
 from genray.settings.base import flatten
 from genray.targets import Demand, Resources
+from genray.text import counted
 from jobs.runs.outcome import FinalMetrics, TrainingOutcome
 from jobs.runs.report import write_report
 from jobs.runs.run import Run, SettingChange, SettingsRecord, is_listed
@@ -138,12 +139,12 @@ class PreparedTraining:
         loop = self._settings.loop
         fewest, most = loop.worker_range
         too_few = ", too few to learn much: raise loop.epochs" if self.steps < _FEW_STEPS else ""
-        workers = f"{most} workers" if fewest == most else f"{fewest} to {most} workers"
+        workers = counted(most, "worker") if fewest == most else f"{fewest} to {most} workers"
+        batch = f"batch {loop.batch_size} x {workers} x {loop.accumulate} accumulated"
         return [
             *self.summary.lines,
             *([self.start] if self.start else []),
-            f"{loop.epochs} epochs, batch {loop.batch_size} x {workers} x {loop.accumulate} accumulated: "
-            f"{self.steps:,} optimizer steps in all{too_few}",
+            f"{counted(loop.epochs, 'epoch')}, {batch}: {self.steps:,} optimizer steps in all{too_few}",
         ]
 
     @property

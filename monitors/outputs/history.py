@@ -30,7 +30,10 @@ _PAUSE = 0.05  # s between tries to read a file that changes
 _ALIVE = 180.0  # s since the last write within which a monitor counts as running: it writes every minute
 _HOUR = 3600.0
 _DAY = 86400.0
-_STATE_HINT = "set --state to the folder that `genray monitor ecg` prints as its state when it stops"
+STATE_HINT = (
+    "set --state to the folder that `genray monitor ecg` prints as its state when it stops "
+    "(the demo's is runs/ecg-demo/monitor)"
+)
 
 # SQLite columns accept any type: types and lengths are enforced here.
 _NAMES = ("alarm", "stream", "kind", "category", "priority", "change", "state")
@@ -391,7 +394,7 @@ def _read_once(path: Path, mode: str, query: Callable[[sqlite3.Connection], T]) 
             raise _missing_journal(path)  # or it is just being created
         if application != APPLICATION:
             raise DataError(
-                f"{path.name} is a database, but not a journal of alarms", where=str(path), hint=_STATE_HINT
+                f"{path.name} is a database, but not a journal of alarms", where=str(path), hint=STATE_HINT
             )
         if version > VERSION:
             raise DataError(
@@ -403,7 +406,7 @@ def _read_once(path: Path, mode: str, query: Callable[[sqlite3.Connection], T]) 
 
 
 def _missing_journal(path: Path) -> DataError:
-    return DataError("no journal of alarms found", where=str(path), hint=_STATE_HINT)
+    return DataError("no journal of alarms found", where=str(path), hint=STATE_HINT)
 
 
 def _parsed(text: str) -> Mapping[str, Any]:

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import nn
 
 from genray.bundle import ImageSpec, Manifest, load_bundle, read_manifest
-from genray.errors import SettingsError
+from genray.errors import BundleMissing, SettingsError
 from genray.images.photo import Photo, to_eight_bits
 from genray.images.pixels import crop_middle
 from genray.inference.accuracy import measure_loss
@@ -79,7 +79,15 @@ class BundleStep(Step[B]):
     @classmethod
     def load(cls, settings: B) -> Self:
         """Make the step and read the bundle's manifest; see `Step`."""
-        return cls(settings, read_manifest(Path(settings.bundle)))
+        folder = Path(settings.bundle)
+        try:
+            return cls(settings, read_manifest(folder))
+        except BundleMissing as error:
+            if folder.exists():
+                raise
+            trainers = " or ".join(_USES[kind].trainer for kind in cls.bundle_kinds)
+            hint = f"train one with {trainers}, then set bundle to the folder bundle/ of its run"
+            raise BundleMissing(error.what, where="bundle", hint=hint) from None
 
     def check(self) -> Sequence[str]:
         """See `Step`."""

@@ -5,6 +5,7 @@ from genray.text import (
     aligned,
     amount,
     change_in_bytes,
+    counted,
     duration,
     encodable,
     label_value,
@@ -24,6 +25,10 @@ def test_columns_are_as_wide_as_their_longest_word() -> None:
 )
 def test_durations_read_naturally(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_one_of_a_thing_is_singular() -> None:
+    assert [counted(n, "epoch") for n in (0, 1, 2000)] == ["0 epochs", "1 epoch", "2,000 epochs"]
 
 
 def test_what_cannot_be_written_is_a_question_mark() -> None:
