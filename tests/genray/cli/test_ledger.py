@@ -86,7 +86,7 @@ def test_it_says_what_was_done_and_what_to_do_next(root: Path) -> None:
     ]
     assert printed["bytes"] == "5 kB in, 2.5 kB out (-50.0 %)"
     assert printed["speed"].startswith("2.0 images/s")
-    assert printed["truncated"].split("  ")[-1].strip() == "the file ends early or its data is damaged"
+    assert "the file ends early or its data are damaged" in printed["truncated"]
     assert printed["truncated"].split()[:4] == ["failed", "1", "20", "%"]
     assert printed["clean"].startswith("skipped")
     assert printed["model"].split()[-3:] == ["%", "16", "ms"]

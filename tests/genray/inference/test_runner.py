@@ -156,7 +156,7 @@ def test_bf16_says_how_far_off_it_is() -> None:
     runner = Runner.open(network, spec, spec, InferenceSettings(precision="bf16", backend="openvino"))
     assert isinstance(runner.check, ImageDifference)
     assert runner.check.psnr > 35
-    assert "psnr" in runner.notes[-1]
+    assert "PSNR" in runner.notes[-1]
     by_torch = Runner.open(network, spec, spec, InferenceSettings(precision="bf16", backend="torch"))
     batch = images(1, 16, 16)
     # bf16 rounds what goes into a layer, its weights and what comes out, by 2^-9 each. In five layers that
