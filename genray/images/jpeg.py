@@ -81,8 +81,10 @@ def inspect_jpeg(data: bytes, limits: ReadLimits) -> ImageFile:
     if samples == 3 and components[1][:2] == components[2][:2]:
         subsampling = _SUBSAMPLING.get((across // fewer_across, down // fewer_down))
     notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     if header.pictures > 1:
         notes = (f"pictures after the first are left out: {header.pictures - 1}",)
+        left_out = (f"pictures after the first ({header.pictures - 1})",)
     return ImageFile(
         "jpeg",
         (width, height),
@@ -91,6 +93,7 @@ def inspect_jpeg(data: bytes, limits: ReadLimits) -> ImageFile:
         exif=header.exif,
         quality=_quality(steps) if len(steps := header.tables.get(table, b"")) in (64, 128) else None,
         subsampling=subsampling,
+        left_out=left_out,
         notes=notes,
     )
 
@@ -171,7 +174,7 @@ def _bare(data: bytes) -> bytes:
     """Return the file without the segments that do not affect pixels: Pillow parses them and may fail."""
     parts = [data[:2]]
     end = 2
-    for at, marker, body in _segments(data):
+    for at, marker, body in segments(data):
         end = at + 4 + len(body)
         if not 0xE0 <= marker <= 0xEF or marker in _SEEN_BY_DECODERS:
             parts.append(data[at:end])
@@ -181,7 +184,7 @@ def _bare(data: bytes) -> bytes:
 def _read_header(data: bytes) -> _Header:
     header = _Header()
     end = 2
-    for at, marker, body in _segments(data):
+    for at, marker, body in segments(data):
         end = at + 4 + len(body)
         if marker == 0xDB:
             while body:
@@ -201,7 +204,7 @@ def _read_header(data: bytes) -> _Header:
     return header
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+def segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
     """Yield offset, marker and content of each segment before the first scan (annex B).
 
     Raises:

@@ -35,43 +35,47 @@ def inspect_png(data: bytes, limits: ReadLimits) -> ImageFile:
     Raises:
         BadImage, ValueError, LookupError, struct.error: the file cannot be read.
     """
-    chunks = {kind: (at, length) for kind, at, length in _chunks(data)}
-    header = _chunk(data, *chunks[b"IHDR"])
+    found = {kind: (at, length) for kind, at, length in chunks(data)}
+    header = _chunk(data, *found[b"IHDR"])
     width, height, depth, colour, packing, filtering, interlacing = struct.unpack(">LLBBBBB", header)
     known = packing == 0 and filtering == 0 and interlacing <= 1 and depth in _DEPTHS.get(colour, ())
-    if chunks[b"IHDR"][0] != 16 or not known:
+    if found[b"IHDR"][0] != 16 or not known:
         raise ValueError("the header is damaged")
-    if colour == _PALETTE and b"PLTE" not in chunks:
+    if colour == _PALETTE and b"PLTE" not in found:
         raise ValueError("the palette is missing")
     if max(width, height) > _LONGEST_SIDE:
         raise BadImage("too-large", f"{width}x{height} pixels; a side of a PNG has at most {_LONGEST_SIDE}")
     limits.check_pixels(width, height)
-    if b"acTL" in chunks and struct.unpack_from(">L", data, chunks[b"acTL"][0])[0] > 1:
+    if b"acTL" in found and struct.unpack_from(">L", data, found[b"acTL"][0])[0] > 1:
         raise BadImage("unsupported", "an animation; extract its frames as single images")
     notes = []
+    left_out = []
     icc = exif = None
-    if b"iCCP" in chunks:
+    if b"iCCP" in found:
         try:
-            _, _, packed = _chunk(data, *chunks[b"iCCP"]).partition(b"\0")
+            _, _, packed = _chunk(data, *found[b"iCCP"]).partition(b"\0")
             # One byte above the limit, so that the caller's check sees that the profile is too large.
             icc = zlib.decompressobj().decompress(packed[1:], limits.max_text_bytes + 1)
         except (ValueError, zlib.error):
             notes.append("the colour profile is damaged and left out")
-    if b"eXIf" in chunks:
+            left_out.append("ICC profile")
+    if b"eXIf" in found:
         try:
-            exif = _chunk(data, *chunks[b"eXIf"])
+            exif = _chunk(data, *found[b"eXIf"])
         except ValueError:
             notes.append("EXIF is damaged and left out")
-    if b"IEND" not in chunks:
+            left_out.append("EXIF")
+    if b"IEND" not in found:
         notes.append("the end chunk is missing")
     return ImageFile(
         "png",
         (width, height),
         _COLOURS[colour],
         depth=16 if depth == 16 else 8,
-        alpha=colour >= _GRAY_ALPHA or b"tRNS" in chunks,
+        alpha=colour >= _GRAY_ALPHA or b"tRNS" in found,
         icc=icc,
         exif=exif,
+        left_out=tuple(left_out),
         notes=tuple(notes),
     )
 
@@ -92,7 +96,7 @@ def decode_png(data: bytes, file: ImageFile) -> FilePixels:
     width, height = file.size
     if width * height * samples * depth / 8 > _BEST_RATIO * len(data):
         raise ValueError(f"{width}x{height} pixels do not fit into a PNG of {len(data)} bytes")
-    head, pixels = _shown_chunks(data, colour)
+    head, pixels = _shownchunks(data, colour)
     end = make_chunk(b"IEND", b"")
     is_transparent = b"tRNS" in head
     if is_transparent or colour == _GRAY_ALPHA or (depth == 16 and colour != _RGB_ALPHA):
@@ -112,7 +116,7 @@ def make_chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">L", len(body)) + kind + body + struct.pack(">L", zlib.crc32(kind + body))
 
 
-def _shown_chunks(data: bytes, colour: int) -> tuple[dict[bytes, bytes], list[tuple[int, int]]]:
+def _shownchunks(data: bytes, colour: int) -> tuple[dict[bytes, bytes], list[tuple[int, int]]]:
     """Return only what defines the pixels, so that damage in other chunks cannot matter.
 
     Returns:
@@ -124,7 +128,7 @@ def _shown_chunks(data: bytes, colour: int) -> tuple[dict[bytes, bytes], list[tu
     head = {b"": _SIGNATURE}
     pixels: list[tuple[int, int]] = []
     colours = 0
-    for kind, at, length in _chunks(data):
+    for kind, at, length in chunks(data):
         is_first = not pixels and kind not in head
         if kind == b"IDAT":
             pixels.append((at, length))
@@ -180,7 +184,7 @@ def _unpack(packed: bytes, size: tuple[int, int], bits: int, *, is_interlaced: b
     return raw
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Yield kind, offset of the content and length of each complete chunk. A file may end early after IDAT.
 
     Raises:

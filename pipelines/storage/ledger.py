@@ -72,6 +72,7 @@ SCHEMA = pa.schema(
         ("also", pa.list_(pa.string())),
         ("sha256", pa.string()),
         ("finished", pa.timestamp("ms", tz="UTC")),
+        ("not_kept", pa.list_(pa.string())),
     ]
 )
 """The columns of the files: the fields of `LedgerRow`."""
@@ -85,8 +86,9 @@ InputState = Literal["new", "changed", "failed", "done"]
 _UNLISTED = "unlisted"  # stands for the format of what is a folder or a shard
 _MERGED = "merged-"
 _REPLACES = b"genray.replaces"
+_ADDED = ("not_kept",)  # columns that ledgers of older versions lack
 _STATE_COLUMNS = ("path", "status", "bytes_in", "modified")
-_SUMMARY_COLUMNS = ("status", "reason", "score", "bytes_in", "bytes_out", *TIMES)
+_SUMMARY_COLUMNS = ("status", "reason", "score", "bytes_in", "bytes_out", "not_kept", *TIMES)
 
 
 @dataclass
@@ -137,6 +139,8 @@ class LedgerRow:
     sha256: str | None = None
     """Of the output file."""
     finished: datetime | None = None
+    not_kept: Sequence[str] | None = None
+    """Names of what the input carries and the output does not, such as "XMP"."""
 
 
 def chunk_name(pass_number: int, index: int) -> str:
@@ -334,7 +338,13 @@ class Ledger:
             file = pq.ParquetFile(data, pre_buffer=False)
             # Arrow's threads may still hold the file when the process ends, which then aborts
             # (apache/arrow#34314).
-            return file.read(None if columns is None else list(columns), use_threads=False)
+            missing = [name for name in _ADDED if name not in file.schema_arrow.names]
+            wanted = None if columns is None else [name for name in columns if name not in missing]
+            table = file.read(wanted, use_threads=False)
+            for added in missing:
+                empty = pa.nulls(len(table), SCHEMA.field(added).type)
+                table = table.append_column(SCHEMA.field(added), empty)
+            return table.select(SCHEMA.names if columns is None else list(columns))
 
     def _write(self, name: str, table: pa.Table, replaces: Sequence[str] = ()) -> None:
         if replaces:
@@ -406,6 +416,8 @@ class LedgerSummary:
     total: int = 0
     status: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
+    not_kept: Counter[str] = field(default_factory=Counter)
+    """Images, by the name of what their outputs lack."""
     anomalies: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
@@ -417,6 +429,8 @@ class LedgerSummary:
         self.total += len(table)
         _count_values(table["status"], self.status)
         _count_values(table["reason"], self.reasons)
+        for chunk in table["not_kept"].chunks:
+            _count_values(chunk.flatten(), self.not_kept)
         self.anomalies += _sum(pc.greater(table["score"], 1))
         self.bytes_in += _sum(table["bytes_in"])
         self.bytes_out += _sum(table["bytes_out"])
@@ -425,11 +439,13 @@ class LedgerSummary:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + _sum(table[name]) / 1e3
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values: total, done, skipped, failed, reasons, anomalies, bytes, seconds of work by stage."""
+        """Plain values: total, done, skipped, failed, reasons, not kept, anomalies, bytes, seconds of work by
+        stage."""
         return {
             "total": self.total,
             **{name: self.status[name] for name in STATUSES},
             "reasons": dict(self.reasons.most_common()),
+            "not_kept": dict(self.not_kept.most_common()),
             "anomalies": self.anomalies,
             "bytes_in": self.bytes_in,
             "bytes_out": self.bytes_out,
