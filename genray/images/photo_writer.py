@@ -304,7 +304,8 @@ def _are_equal(first: FilePixels | None, second: FilePixels | None) -> bool:
     if first is None or second is None or first is second:
         return first is second
     # Most changed images differ in their first rows: the rest is not compared then.
-    return np.array_equal(first[:8], second[:8]) and np.array_equal(first, second)
+    same_kind = first.dtype == second.dtype and first.shape == second.shape
+    return same_kind and np.array_equal(first[:8], second[:8]) and np.array_equal(first, second)
 
 
 def _encode_jpeg(job: _Job) -> bytes:
@@ -375,8 +376,10 @@ def _encode_png(job: _Job) -> bytes:
 
 def _encode_bmp(job: _Job) -> bytes:
     planes = to_eight_bits(job.planes())
-    indexed = job.indexed(planes) if planes.shape[2] != 4 else None
-    if planes.shape[2] in (2, 4):
+    # Gray of 2 or 4 bits would be read as colours.
+    can_be_indexed = planes.shape[2] in (1, 3) and (job.carried.palette is not None or job.carried.bits == 1)
+    indexed = job.indexed(planes) if can_be_indexed else None
+    if not can_be_indexed:
         job.leave_out_storage()
     if planes.shape[2] == 2:
         job.left_out.append("gray")
@@ -418,8 +421,10 @@ def _encode_tiff(job: _Job) -> bytes:
     height, width, samples = planes.shape
     if indexed is not None:
         samples = 1
-        rows: FilePixels = indexed.rows()
         colours = indexed.palette
+        if colours is not None:
+            indexed = replace(indexed, bits=8)  # not every reader knows palettes of fewer
+        rows: FilePixels = indexed.rows()
         put(Tag.BITS, _SHORT, indexed.bits)
         put(Tag.PHOTOMETRIC, _SHORT, 1 if colours is None else 3)
         if colours is not None:

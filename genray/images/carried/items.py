@@ -29,11 +29,16 @@ class Density(NamedTuple):
     def per(self, unit: Literal["inch", "cm", "metre"]) -> tuple[Fraction, Fraction]:
         """Return the pixels per `unit`, across and down.
 
+        Files that count whole pixels per metre say 11811 for 300 per inch: the whole number is returned then.
+
         Raises:
             KeyError: the density has no unit of length.
         """
         factor = _METRES[unit] / _METRES[self.unit]
-        return self.across * factor, self.down * factor
+        numbers = (self.across * factor, self.down * factor)
+        if self.unit == "metre" and all(abs(number - round(number)) <= factor / 2 for number in numbers):
+            return Fraction(round(numbers[0])), Fraction(round(numbers[1]))
+        return numbers
 
 
 def density_of(across: Fraction, down: Fraction, unit: Unit) -> Density | None:
