@@ -8,7 +8,6 @@ import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from typing import cast
 
 import numpy as np
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from PIL.BmpImagePlugin import BmpImageFile
 
 from genray.images.carried.items import Carried, Collector, density_of
-from genray.images.carried.jpeg import read_segments, read_tables
+from genray.images.carried.jpeg import read_segments
 from genray.images.carried.png import PngLayout, read_chunks
 from genray.images.carried.tiff import ITEM_TAGS, read_tags
 from genray.images.carried.webp import read_riff_chunks
@@ -174,12 +173,11 @@ def read_carried(data: bytes, file: ImageFile, limits: ReadLimits) -> Carried:
             carried = reader(data, collector)
         except (ValueError, LookupError, struct.error, OSError):
             collector.leave_out("metadata (damaged)")
-    return replace(carried, left_out=tuple(collector.left_out))
+    return replace(carried, left_out=tuple(collector.left_out)) if collector.left_out else carried
 
 
 def _of_jpeg(data: bytes, collector: Collector) -> Carried:
-    parts = [(marker, body) for _, marker, body in segments(data)]
-    return replace(read_segments(parts, collector), tables=read_tables(parts))
+    return read_segments(((marker, body) for _, marker, body in segments(data)), collector)
 
 
 def _of_png(data: bytes, collector: Collector) -> Carried:
@@ -236,7 +234,7 @@ def _of_bmp(data: bytes, collector: Collector) -> Carried:
     density = None
     if size >= 40:
         across, down = struct.unpack_from("<ll", data, 38)
-        density = density_of(Fraction(across), Fraction(down), "metre")
+        density = density_of(across, down, "metre")
     colours = None if palette is None else np.array(palette, np.uint8).reshape(-1, 3)
     return Carried(density, palette=colours, bits=1 if mode == "1" else 8)
 

@@ -6,7 +6,6 @@ import struct
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from fractions import Fraction
 
 from genray.images.carried.items import (
     Carried,
@@ -170,7 +169,7 @@ def _is_safe_to_copy(kind: bytes) -> bool:
 
 def _density(body: bytes) -> Density | None:
     across, down, unit = struct.unpack(">LLB", body)
-    return density_of(Fraction(across), Fraction(down), "metre" if unit == 1 else "none")
+    return density_of(across, down, "metre" if unit == 1 else "none")
 
 
 def _resolution(density: Density, left_out: list[str]) -> list[Chunk]:

@@ -63,7 +63,10 @@ def read_tags(
     xmp = values.get(_XMP)
     if xmp is not None and not collector.admits("XMP", xmp):
         xmp = None
-    resources = collect_resources(values[_RESOURCES], collector) if _RESOURCES in values else ()
+    packed = values.get(_RESOURCES)
+    resources: tuple[Resource, ...] = ()
+    if packed is not None and collector.admits("Photoshop resources", packed):
+        resources = collect_resources(packed, collector)
     iptc = values.get(_IPTC)
     is_new = all(resource.number != IPTC for resource in resources)
     if iptc is not None and is_new and collector.admits("IPTC", iptc):

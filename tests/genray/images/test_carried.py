@@ -45,12 +45,13 @@ def changed(given: Photo) -> Photo:
     return replace(given, pixels=pixels)
 
 
-@pytest.mark.parametrize("form", FORMATS)
-@pytest.mark.parametrize("item", ITEMS, ids=lambda item: item.name)
+PLACES = [(item, form) for item in ITEMS for form in FORMATS if item.draw(form) is not None]
+
+
+@pytest.mark.parametrize(("item", "form"), PLACES, ids=lambda each: getattr(each, "name", each))
 def test_the_same_format_keeps_every_item(item: Item, form: str) -> None:
     data = item.draw(form)
-    if data is None:
-        pytest.skip("the format has no place for it")
+    assert data is not None
     made = written(data)
     assert item.see(made.data)
     assert made.not_kept == ()
