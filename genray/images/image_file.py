@@ -35,6 +35,7 @@ class ImageFile:
         exif: EXIF block, see `Photo`.
         quality, subsampling, lossless: see `Photo`.
         notes: phrases about what was odd in the file or is left out.
+        salvaged: phrases about damage that costs no pixel.
     """
 
     format: str
@@ -49,6 +50,7 @@ class ImageFile:
     subsampling: str | None = None
     lossless: bool = False
     notes: tuple[str, ...] = ()
+    salvaged: tuple[str, ...] = ()
 
     @property
     def upright_size(self) -> tuple[int, int]:

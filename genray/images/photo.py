@@ -93,6 +93,7 @@ class Photo:
             (None: another).
         lossless: whether the file is a lossless WebP.
         notes: what is odd in the file, or was left out of the photo, in words for the ledger.
+        salvaged: damage of the file that cost no pixel, in words for the ledger.
     """
 
     pixels: FilePixels
@@ -104,6 +105,7 @@ class Photo:
     subsampling: str | None = None
     lossless: bool = False
     notes: tuple[str, ...] = ()
+    salvaged: tuple[str, ...] = ()
 
     @property
     def depth(self) -> int:
@@ -148,7 +150,8 @@ def read_photo(data: bytes, limits: ReadLimits) -> Photo:
     file = inspect_file(data, limits)
     notes = list(file.notes)
     began = time.perf_counter()
-    pixels = upright(decode_file(data, file, notes=notes), file.orientation)
+    salvaged = list(file.salvaged)
+    pixels = upright(decode_file(data, file, limits, salvaged=salvaged), file.orientation)
     seconds = time.perf_counter() - began
     if seconds > limits.max_seconds:
         notes.append(f"decoding it took {seconds:.3g} s")
@@ -169,6 +172,7 @@ def read_photo(data: bytes, limits: ReadLimits) -> Photo:
         file.subsampling,
         file.lossless,
         tuple(notes),
+        tuple(salvaged),
     )
 
 

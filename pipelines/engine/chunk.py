@@ -108,8 +108,9 @@ class ImageTask:
             row.height, row.width, row.channels = self.photo.pixels.shape
             row.format = self.photo.format
             row.depth = self.photo.depth
+            row.salvaged = "; ".join(self.photo.salvaged)[:_MAX_DETAIL]
             if self.bad is None:
-                row.detail = "; ".join(self.photo.notes)[:_MAX_DETAIL]
+                row.detail = "; ".join((*self.photo.salvaged, *self.photo.notes))[:_MAX_DETAIL]
         return row
 
 

@@ -54,6 +54,7 @@ SCHEMA = pa.schema(
         ("height", pa.int32()),
         ("channels", pa.int8()),
         ("depth", pa.int8()),
+        ("salvaged", pa.string()),
         ("bytes_in", pa.int64()),
         ("bytes_out", pa.int64()),
         ("modified", pa.int64()),
@@ -86,7 +87,7 @@ _UNLISTED = "unlisted"  # stands for the format of what is a folder or a shard
 _MERGED = "merged-"
 _REPLACES = b"genray.replaces"
 _STATE_COLUMNS = ("path", "status", "bytes_in", "modified")
-_SUMMARY_COLUMNS = ("status", "reason", "score", "bytes_in", "bytes_out", *TIMES)
+_SUMMARY_COLUMNS = ("status", "reason", "salvaged", "score", "bytes_in", "bytes_out", *TIMES)
 
 
 @dataclass
@@ -109,6 +110,8 @@ class LedgerRow:
     channels: int | None = None
     depth: int | None = None
     """Bits."""
+    salvaged: str | None = None
+    """Damage of the input that cost no pixel."""
     bytes_in: int | None = None
     bytes_out: int | None = None
     modified: int | None = None
@@ -334,7 +337,9 @@ class Ledger:
             file = pq.ParquetFile(data, pre_buffer=False)
             # Arrow's threads may still hold the file when the process ends, which then aborts
             # (apache/arrow#34314).
-            return file.read(None if columns is None else list(columns), use_threads=False)
+            return _completed(
+                file.read(None if columns is None else list(columns), use_threads=False), columns
+            )
 
     def _write(self, name: str, table: pa.Table, replaces: Sequence[str] = ()) -> None:
         if replaces:
@@ -407,6 +412,8 @@ class LedgerSummary:
     status: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     anomalies: int = 0
+    salvaged: int = 0
+    """Inputs with damage that cost no pixel."""
     bytes_in: int = 0
     bytes_out: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
@@ -418,6 +425,7 @@ class LedgerSummary:
         _count_values(table["status"], self.status)
         _count_values(table["reason"], self.reasons)
         self.anomalies += _sum(pc.greater(table["score"], 1))
+        self.salvaged += _sum(pc.not_equal(table["salvaged"], ""))
         self.bytes_in += _sum(table["bytes_in"])
         self.bytes_out += _sum(table["bytes_out"])
         for name in TIMES:
@@ -425,12 +433,14 @@ class LedgerSummary:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + _sum(table[name]) / 1e3
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values: total, done, skipped, failed, reasons, anomalies, bytes, seconds of work by stage."""
+        """Return plain values: total, done, skipped, failed, reasons, anomalies, salvaged, bytes, seconds of
+        work by stage."""
         return {
             "total": self.total,
             **{name: self.status[name] for name in STATUSES},
             "reasons": dict(self.reasons.most_common()),
             "anomalies": self.anomalies,
+            "salvaged": self.salvaged,
             "bytes_in": self.bytes_in,
             "bytes_out": self.bytes_out,
             "stage_seconds": {name: round(value, 3) for name, value in self.seconds.items()},
@@ -446,6 +456,14 @@ def path_hash(path: str) -> np.uint64:
 def path_hashes(paths: Any) -> NDArray[np.uint64]:
     """`path_hash` of each of an Arrow array of texts."""
     return np.fromiter((path_hash(path) for path in paths.to_pylist()), np.uint64, len(paths))
+
+
+def _completed(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
+    """Return the table with nulls for the columns of `SCHEMA` that earlier versions did not write."""
+    for name in SCHEMA.names if columns is None else columns:
+        if name not in table.column_names:
+            table = table.append_column(name, pa.nulls(len(table), SCHEMA.field(name).type))
+    return table.select(SCHEMA.names if columns is None else list(columns))
 
 
 def _merged_name(pass_number: int, serial: int) -> str:
