@@ -21,7 +21,7 @@ from genray.images.image_file import FilePixels, ImageFile, guarded, to_srgb
 from genray.images.jpeg import decode_jpeg, inspect_jpeg
 from genray.images.limits import ReadLimits
 from genray.images.png import decode_png, inspect_png
-from genray.images.tiff import Tag, TagDirectory, encode_block, without_orientation
+from genray.images.tiff import EXIF_TAGS, Tag, TagDirectory, encode_block, without_orientation
 from genray.io.bad_input import BadImage
 from genray.io.kinds import HEAD_BYTES, READ_TITLES, kind_of_bytes
 
@@ -37,6 +37,7 @@ _TIFF_CMYK = 5
 _TIFF_JPEGS = (6, 7)  # compressions
 _MAX_TILE = 2**26  # pixels
 _BMP_PROFILE = b"DEBM"  # the colour space of a BMP with an embedded profile
+_BMP_V5 = b"\x7c\0\0\0"  # size of its header
 
 
 def inspect_file(data: bytes, limits: ReadLimits) -> ImageFile:
@@ -115,23 +116,37 @@ def _inspect(data: bytes, limits: ReadLimits) -> ImageFile:
     limits.check_pixels(*file.size)
     limits.check_damage(file.salvaged)
     notes = list(file.notes)
+    left_out = list(file.left_out)
     icc = file.icc
     if icc is not None and len(icc) > limits.max_text_bytes:
         notes.append(f"its colour profile has more than {limits.max_text_bytes} bytes: left out")
+        left_out.append("ICC profile")
         icc = None
     elif icc is not None and not _is_profile(icc, _ICC_SPACES[file.samples]):
         notes.append("its colour profile is damaged, or of other colours: left out")
+        left_out.append("ICC profile")
         icc = None
     orientation, exif = file.orientation, file.exif
     if exif is not None and file.format != "tiff":
-        orientation, exif, is_whole = without_orientation(exif.removeprefix(b"Exif\0\0"))
+        orientation, exif, is_whole, had_thumbnail = without_orientation(exif.removeprefix(b"Exif\0\0"))
         if not is_whole:
             notes.append("its EXIF is damaged: left out" + (" in part" if exif else ""))
+            left_out.append("EXIF (in part)" if exif else "EXIF")
+        if had_thumbnail:
+            left_out.append("EXIF thumbnail")
     if exif is not None and len(exif) > limits.max_text_bytes:
         notes.append(f"its EXIF has more than {limits.max_text_bytes} bytes: left out")
+        left_out.append("EXIF")
         exif = None
     orientation = orientation if 1 <= orientation <= 8 else 1
-    return replace(file, icc=icc, exif=exif, orientation=orientation, notes=tuple(notes))
+    return replace(
+        file,
+        icc=icc,
+        exif=exif,
+        orientation=orientation,
+        left_out=tuple(left_out),
+        notes=tuple(notes),
+    )
 
 
 def _is_profile(icc: bytes, spaces: tuple[bytes, ...]) -> bool:
@@ -140,7 +155,7 @@ def _is_profile(icc: bytes, spaces: tuple[bytes, ...]) -> bool:
 
 def _inspect_webp(data: bytes, limits: ReadLimits) -> ImageFile:
     # https://developers.google.com/speed/webp/docs/riff_container
-    chunks = list(_webp_chunks(data))
+    chunks = list(webp_chunks(data))
     if sum(kind == b"ANMF" for kind, _, _ in chunks) > 1:
         raise BadImage("unsupported", "an animation")
     body = {kind: data[at : at + length] for kind, at, length in chunks}
@@ -165,7 +180,7 @@ def _inspect_webp(data: bytes, limits: ReadLimits) -> ImageFile:
     )
 
 
-def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+def webp_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Yield the kind, start and length of each complete chunk of a WebP file (RIFF).
 
     Raises:
@@ -196,14 +211,14 @@ def _webp_end(data: bytes) -> int:
 def _decode_webp(data: bytes, file: ImageFile) -> FilePixels:
     if _webp_end(data) > len(data):  # libwebp would refuse the file
         kept = b""
-        for kind, at, length in _webp_chunks(data):
+        for kind, at, length in webp_chunks(data):
             body = data[at : at + length]
             if kind == b"VP8X":  # without the bits that announce EXIF and XMP
                 body = bytes([body[0] & ~12]) + body[1:]
             if kind not in _BESIDE_WEBP_PIXELS:
                 kept += data[at - 8 : at] + body + bytes(length % 2)
         data = data[:4] + struct.pack("<L", 4 + len(kept)) + b"WEBP" + kept
-    return cast(FilePixels, imagecodecs.webp_decode(data))
+    return cast(FilePixels, imagecodecs.webp_decode(data, hasalpha=file.alpha or None))
 
 
 def _inspect_tiff(data: bytes, limits: ReadLimits) -> ImageFile:
@@ -240,6 +255,7 @@ def _inspect_tiff(data: bytes, limits: ReadLimits) -> ImageFile:
         scans = data.count(b"\xff\xda")
         limits.check_scans(max(1, scans - parts + 1), size[0] * size[1])
     notes = []
+    left_out = []
     icc = None
     orientation = 1
     try:
@@ -247,8 +263,10 @@ def _inspect_tiff(data: bytes, limits: ReadLimits) -> ImageFile:
         icc = tags.raw(Tag.ICC) if Tag.ICC in tags else None
     except (ValueError, LookupError, struct.error):
         notes.append("its orientation or colour profile is damaged: left out")
+        left_out.append("ICC profile")
     entries = tags.exif_entries(limits.max_text_bytes)
     exif = encode_block(tags.order, entries) if entries else None
+    left_out += [f"TIFF tag {tag}" for tag in EXIF_TAGS if tag in tags and tag not in entries]
     return ImageFile(
         "tiff",
         size,
@@ -258,6 +276,7 @@ def _inspect_tiff(data: bytes, limits: ReadLimits) -> ImageFile:
         orientation=orientation,
         icc=icc,
         exif=exif,
+        left_out=tuple(left_out),
         notes=tuple(notes),
     )
 
@@ -336,8 +355,15 @@ def _decode_tiff(data: bytes, file: ImageFile) -> FilePixels:
 def _inspect_bmp(data: bytes, limits: ReadLimits) -> ImageFile:
     with BmpImageFile(io.BytesIO(data)) as image:
         samples = 1 if image.mode in ("1", "L") else 3
-        notes = ("its colour profile is left out",) if data[70:74] == _BMP_PROFILE else ()
-        return ImageFile("bmp", image.size, samples, alpha=image.mode == "RGBA", notes=notes)
+        return ImageFile("bmp", image.size, samples, alpha=image.mode == "RGBA", icc=_bmp_profile(data))
+
+
+def _bmp_profile(data: bytes) -> bytes | None:
+    """Return the embedded colour profile of a BMP, which headers of version 5 can have."""
+    if data[14:18] != _BMP_V5 or data[70:74] != _BMP_PROFILE:
+        return None
+    start, count = struct.unpack_from("<LL", data, 14 + 112)
+    return data[14 + start : 14 + start + count]
 
 
 def _decode_bmp(data: bytes, file: ImageFile) -> FilePixels:

@@ -18,6 +18,7 @@ from genray.images.limits import ReadLimits
 from genray.images.repairs.jpeg import (
     FRAMES,
     START_OF_SCAN,
+    Segment,
     joined,
     read_segments,
     repaired,
@@ -87,8 +88,10 @@ def inspect_jpeg(data: bytes, limits: ReadLimits) -> ImageFile:
     if samples == 3 and components[1][:2] == components[2][:2]:
         subsampling = _SUBSAMPLING.get((across // fewer_across, down // fewer_down))
     notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     if header.pictures > 1:
         notes = (f"pictures after the first are left out: {header.pictures - 1}",)
+        left_out = (f"pictures after the first ({header.pictures - 1})",)
     return ImageFile(
         "jpeg",
         (width, height),
@@ -97,6 +100,7 @@ def inspect_jpeg(data: bytes, limits: ReadLimits) -> ImageFile:
         exif=header.exif,
         quality=_quality(steps) if len(steps := header.tables.get(table, b"")) in (64, 128) else None,
         subsampling=subsampling,
+        left_out=left_out,
         notes=notes,
         salvaged=header.repairs,
     )
@@ -163,10 +167,19 @@ def _is_one_scan(data: bytes, header: _Header) -> bool:
     return header.frame_marker in _SEQUENTIAL and data[header.scan_at + 4] == header.frame[5]
 
 
+def segments(data: bytes) -> list[Segment]:
+    """Return the segments before the first scan.
+
+    Raises:
+        ValueError, IndexError: the header is damaged beyond repair.
+    """
+    return read_segments(data).found
+
+
 def _read_header(data: bytes) -> _Header:
-    segments = read_segments(data)
-    header = _Header(scan_at=segments.scan_at, repairs=segments.repairs)
-    for _, marker, body in segments.found:
+    found = read_segments(data)
+    header = _Header(scan_at=found.scan_at, repairs=found.repairs)
+    for _, marker, body in found.found:
         if marker == 0xDB:
             while body:
                 size = 128 if body[0] >> 4 else 64

@@ -36,52 +36,56 @@ def inspect_png(data: bytes, limits: ReadLimits) -> ImageFile:
     Raises:
         BadImage, ValueError, LookupError, struct.error: the file cannot be read.
     """
-    found = list(_chunks(data))
-    chunks = {kind: (at, length) for kind, at, length in found}
-    header = _chunk(data, *chunks[b"IHDR"])
+    every = list(chunks(data))
+    found = {kind: (at, length) for kind, at, length in every}
+    header = _chunk(data, *found[b"IHDR"])
     width, height, depth, colour, packing, filtering, interlacing = struct.unpack(">LLBBBBB", header)
     known = packing == 0 and filtering == 0 and interlacing <= 1 and depth in _DEPTHS.get(colour, ())
-    if chunks[b"IHDR"][0] != 16 or not known:
+    if found[b"IHDR"][0] != 16 or not known:
         raise ValueError("the header is damaged")
-    if colour == _PALETTE and b"PLTE" not in chunks:
+    if colour == _PALETTE and b"PLTE" not in found:
         raise ValueError("the palette is missing")
     if max(width, height) > _LONGEST_SIDE:
         raise BadImage("too-large", f"{width}x{height} pixels; a side of a PNG has at most {_LONGEST_SIDE}")
     limits.check_pixels(width, height)
-    if b"acTL" in chunks and struct.unpack_from(">L", data, chunks[b"acTL"][0])[0] > 1:
+    if b"acTL" in found and struct.unpack_from(">L", data, found[b"acTL"][0])[0] > 1:
         raise BadImage("unsupported", "an animation; extract its frames as single images")
     notes = []
+    left_out = []
     icc = exif = None
-    if b"iCCP" in chunks:
+    if b"iCCP" in found:
         try:
-            _, _, packed = _chunk(data, *chunks[b"iCCP"]).partition(b"\0")
+            _, _, packed = _chunk(data, *found[b"iCCP"]).partition(b"\0")
             # One byte above the limit, so that the caller's check sees that the profile is too large.
             icc = zlib.decompressobj().decompress(packed[1:], limits.max_text_bytes + 1)
         except (ValueError, zlib.error):
             notes.append("the colour profile is damaged and left out")
-    if b"eXIf" in chunks:
+            left_out.append("ICC profile")
+    if b"eXIf" in found:
         try:
-            exif = _chunk(data, *chunks[b"eXIf"])
+            exif = _chunk(data, *found[b"eXIf"])
         except ValueError:
             notes.append("EXIF is damaged and left out")
+            left_out.append("EXIF")
     wrong = sum(
         not _has_right_checksum(data, at, length)
-        for kind, at, length in found
+        for kind, at, length in every
         if kind not in (b"IDAT", b"IHDR", b"PLTE")
     )
     salvaged: tuple[str, ...] = ()
     if wrong:
         salvaged += (f"wrong checksums of chunks beside the pixels: {wrong}",)
-    if b"IEND" not in chunks:
+    if b"IEND" not in found:
         salvaged += ("the end chunk is missing",)
     return ImageFile(
         "png",
         (width, height),
         _COLOURS[colour],
         depth=16 if depth == 16 else 8,
-        alpha=colour >= _GRAY_ALPHA or b"tRNS" in chunks,
+        alpha=colour >= _GRAY_ALPHA or b"tRNS" in found,
         icc=icc,
         exif=exif,
+        left_out=tuple(left_out),
         notes=tuple(notes),
         salvaged=salvaged,
     )
@@ -119,9 +123,9 @@ def decode_png(data: bytes, file: ImageFile, repairs: list[str]) -> FilePixels:
     else:
         decoder = imagecodecs.spng_decode
         if is_whole:
-            chunks = (data[at - 8 : at + length + 4] for at, length in pixels)
+            packed = (data[at - 8 : at + length + 4] for at, length in pixels)
             with suppress(imagecodecs.SpngError):  # it fails, too, if only Adler-32 is wrong
-                return cast(FilePixels, decoder(b"".join([*head.values(), *chunks, _END])))
+                return cast(FilePixels, decoder(b"".join([*head.values(), *packed, _END])))
     packed = b"".join(data[at : at + length] for at, length in pixels)
     raw, is_right = _unpack(packed, file.size, depth * samples, is_interlaced=bool(data[28]))
     if not is_whole and not is_right:
@@ -152,7 +156,7 @@ def _shown_chunks(data: bytes, colour: int) -> tuple[dict[bytes, bytes], list[tu
     head = {b"": _SIGNATURE}
     pixels: list[tuple[int, int]] = []
     colours = 0
-    for kind, at, length in _chunks(data):
+    for kind, at, length in chunks(data):
         is_first = not pixels and kind not in head
         if kind == b"IDAT":
             pixels.append((at, length))
@@ -225,7 +229,7 @@ def _inflate(packed: bytes, size: int) -> tuple[bytes, bool | None]:
         return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed[2:], size), False
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Yield kind, offset of the content and length of each complete chunk. A file may end early after IDAT.
 
     Raises:

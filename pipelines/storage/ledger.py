@@ -73,6 +73,7 @@ SCHEMA = pa.schema(
         ("also", pa.list_(pa.string())),
         ("sha256", pa.string()),
         ("finished", pa.timestamp("ms", tz="UTC")),
+        ("not_kept", pa.list_(pa.string())),
     ]
 )
 """The columns of the files: the fields of `LedgerRow`."""
@@ -86,8 +87,18 @@ InputState = Literal["new", "changed", "failed", "done"]
 _UNLISTED = "unlisted"  # stands for the format of what is a folder or a shard
 _MERGED = "merged-"
 _REPLACES = b"genray.replaces"
+_ADDED = ("not_kept", "salvaged")  # columns that ledgers of older versions lack
 _STATE_COLUMNS = ("path", "status", "bytes_in", "modified")
-_SUMMARY_COLUMNS = ("status", "reason", "salvaged", "score", "bytes_in", "bytes_out", *TIMES)
+_SUMMARY_COLUMNS = (
+    "status",
+    "reason",
+    "salvaged",
+    "score",
+    "bytes_in",
+    "bytes_out",
+    "not_kept",
+    *TIMES,
+)
 
 
 @dataclass
@@ -140,6 +151,8 @@ class LedgerRow:
     sha256: str | None = None
     """Of the output file."""
     finished: datetime | None = None
+    not_kept: Sequence[str] | None = None
+    """Names of what the input carries and the output does not, such as "XMP"."""
 
 
 def chunk_name(pass_number: int, index: int) -> str:
@@ -337,9 +350,13 @@ class Ledger:
             file = pq.ParquetFile(data, pre_buffer=False)
             # Arrow's threads may still hold the file when the process ends, which then aborts
             # (apache/arrow#34314).
-            return _completed(
-                file.read(None if columns is None else list(columns), use_threads=False), columns
-            )
+            missing = [name for name in _ADDED if name not in file.schema_arrow.names]
+            wanted = None if columns is None else [name for name in columns if name not in missing]
+            table = file.read(wanted, use_threads=False)
+            for added in missing:
+                empty = pa.nulls(len(table), SCHEMA.field(added).type)
+                table = table.append_column(SCHEMA.field(added), empty)
+            return table.select(SCHEMA.names if columns is None else list(columns))
 
     def _write(self, name: str, table: pa.Table, replaces: Sequence[str] = ()) -> None:
         if replaces:
@@ -411,6 +428,8 @@ class LedgerSummary:
     total: int = 0
     status: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
+    not_kept: Counter[str] = field(default_factory=Counter)
+    """Images, by the name of what their outputs lack."""
     anomalies: int = 0
     salvaged: int = 0
     """Inputs with damage that cost no pixel."""
@@ -424,6 +443,8 @@ class LedgerSummary:
         self.total += len(table)
         _count_values(table["status"], self.status)
         _count_values(table["reason"], self.reasons)
+        for chunk in table["not_kept"].chunks:
+            _count_values(chunk.flatten(), self.not_kept)
         self.anomalies += _sum(pc.greater(table["score"], 1))
         self.salvaged += _sum(pc.not_equal(table["salvaged"], ""))
         self.bytes_in += _sum(table["bytes_in"])
@@ -433,12 +454,13 @@ class LedgerSummary:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + _sum(table[name]) / 1e3
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain values: total, done, skipped, failed, reasons, anomalies, salvaged, bytes, seconds of
-        work by stage."""
+        """Return plain values: total, done, skipped, failed, reasons, not kept, anomalies, salvaged, bytes,
+        seconds of work by stage."""
         return {
             "total": self.total,
             **{name: self.status[name] for name in STATUSES},
             "reasons": dict(self.reasons.most_common()),
+            "not_kept": dict(self.not_kept.most_common()),
             "anomalies": self.anomalies,
             "salvaged": self.salvaged,
             "bytes_in": self.bytes_in,
@@ -456,14 +478,6 @@ def path_hash(path: str) -> np.uint64:
 def path_hashes(paths: Any) -> NDArray[np.uint64]:
     """`path_hash` of each of an Arrow array of texts."""
     return np.fromiter((path_hash(path) for path in paths.to_pylist()), np.uint64, len(paths))
-
-
-def _completed(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
-    """Return the table with nulls for the columns of `SCHEMA` that earlier versions did not write."""
-    for name in SCHEMA.names if columns is None else columns:
-        if name not in table.column_names:
-            table = table.append_column(name, pa.nulls(len(table), SCHEMA.field(name).type))
-    return table.select(SCHEMA.names if columns is None else list(columns))
 
 
 def _merged_name(pass_number: int, serial: int) -> str:

@@ -16,7 +16,8 @@ import numpy as np
 
 from genray.images.decode import decode
 from genray.images.limits import ReadLimits
-from genray.images.photo import Photo, WriteSettings, output_path, read_photo, write_photo
+from genray.images.photo import Photo, read_photo
+from genray.images.photo_writer import WriteSettings, output_path, write_photo
 from genray.io.bad_input import BadImage
 from genray.io.kinds import KINDS, ImageKind
 from tests.broken_files import encode
@@ -105,7 +106,7 @@ def _row(kind: ImageKind) -> tuple[str, ...]:
 
 
 def _again(photo: Photo) -> Photo:
-    return read_photo(write_photo(photo, WriteSettings()), ReadLimits())
+    return read_photo(write_photo(photo, WriteSettings()).data, ReadLimits())
 
 
 def _draw(kind: str, claim: str) -> bytes:
@@ -117,7 +118,7 @@ def _draw(kind: str, claim: str) -> bytes:
         return bytes(imagecodecs.tiff_encode(levels, bigtiff=kind == "bigtiff"))
     if claim == "alpha" and kind == "bmp":  # Pillow writes none that is known by its mask
         alpha = np.array(smooth("L"))
-        return write_photo(Photo(np.array(smooth()), alpha, kind), WriteSettings())
+        return write_photo(Photo(np.array(smooth()), alpha, kind), WriteSettings()).data
     mode = {"1": "1", "gray": "L", "palette": "P", "CMYK": "CMYK", "alpha": "RGBA"}.get(claim, "RGB")
     image = smooth(mode)
     if claim == "alpha":
