@@ -123,9 +123,9 @@ def decode_png(data: bytes, file: ImageFile, repairs: list[str]) -> FilePixels:
     else:
         decoder = imagecodecs.spng_decode
         if is_whole:
-            packed = (data[at - 8 : at + length + 4] for at, length in pixels)
+            checked = (data[at - 8 : at + length + 4] for at, length in pixels)
             with suppress(imagecodecs.SpngError):  # it fails, too, if only Adler-32 is wrong
-                return cast(FilePixels, decoder(b"".join([*head.values(), *packed, _END])))
+                return cast(FilePixels, decoder(b"".join([*head.values(), *checked, _END])))
     packed = b"".join(data[at : at + length] for at, length in pixels)
     raw, is_right = _unpack(packed, file.size, depth * samples, is_interlaced=bool(data[28]))
     if not is_whole and not is_right:
