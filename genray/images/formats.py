@@ -55,14 +55,20 @@ def inspect_file(data: bytes, limits: ReadLimits) -> ImageFile:
 
 
 def decode_file(
-    data: bytes, file: ImageFile, *, notes: list[str] | None = None, gray: bool = False
+    data: bytes,
+    file: ImageFile,
+    limits: ReadLimits,
+    *,
+    salvaged: list[str] | None = None,
+    gray: bool = False,
 ) -> FilePixels:
     """Decode the pixels of a file, as stored: not yet turned upright.
 
     Args:
         data: the whole file.
         file: its header, from `inspect_file`.
-        notes: receives what is odd in the file (None: nowhere).
+        limits: what to refuse.
+        salvaged: receives notes on damage that is found while decoding, and costs no pixel (None: nowhere).
         gray: decode only the brightness of a JPEG: C is then 1.
 
     Returns:
@@ -74,9 +80,12 @@ def decode_file(
 
     def decode() -> FilePixels:
         if file.format == "jpeg":
-            pixels = decode_jpeg(data, file, [] if notes is None else notes, gray=gray)
+            pixels = decode_jpeg(data, file, repairs, gray=gray)
+        elif file.format == "png":
+            pixels = decode_png(data, file, repairs)
         else:
             pixels = _DECODERS[file.format](data, file)
+        limits.check_damage(repairs)
         width, height = file.size
         if pixels.shape[:2] != (height, width):
             raise BadImage(
@@ -85,7 +94,11 @@ def decode_file(
             )
         return pixels.reshape(height, width, -1)
 
-    return guarded(decode)
+    repairs: list[str] = []
+    decoded = guarded(decode)
+    if salvaged is not None:
+        salvaged += repairs
+    return decoded
 
 
 def _inspect(data: bytes, limits: ReadLimits) -> ImageFile:
@@ -101,6 +114,7 @@ def _inspect(data: bytes, limits: ReadLimits) -> ImageFile:
     if min(file.size) < 1:
         raise BadImage("truncated", f"{file.size[0]}x{file.size[1]} pixels: the header is damaged")
     limits.check_pixels(*file.size)
+    limits.check_damage(file.salvaged)
     notes = list(file.notes)
     left_out = list(file.left_out)
     icc = file.icc
@@ -157,11 +171,13 @@ def _inspect_webp(data: bytes, limits: ReadLimits) -> ImageFile:
     else:
         width, height = struct.unpack_from("<HH", body[b"VP8 "], 6)
         size = (width & 0x3FFF, height & 0x3FFF)
-    notes: tuple[str, ...] = ()
+    salvaged: tuple[str, ...] = ()
     if _webp_end(data) > len(data):
-        notes = ("it ends early, behind its pixels",)
+        salvaged = ("it ends early, behind its pixels",)
     icc, exif = body.get(b"ICCP"), body.get(b"EXIF")
-    return ImageFile("webp", size, 3, alpha=alpha, icc=icc, exif=exif, lossless=b"VP8L" in body, notes=notes)
+    return ImageFile(
+        "webp", size, 3, alpha=alpha, icc=icc, exif=exif, lossless=b"VP8L" in body, salvaged=salvaged
+    )
 
 
 def webp_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -365,7 +381,6 @@ _INSPECTORS: dict[str, Callable[[bytes, ReadLimits], ImageFile]] = {
     "bmp": _inspect_bmp,
 }
 _DECODERS: dict[str, Callable[[bytes, ImageFile], FilePixels]] = {
-    "png": decode_png,
     "webp": _decode_webp,
     "tiff": _decode_tiff,
     "bmp": _decode_bmp,

@@ -36,6 +36,7 @@ class ImageFile:
         quality, subsampling, lossless: see `Photo`.
         left_out: names of what the file carries and the reader leaves out.
         notes: phrases about what was odd in the file or is left out.
+        salvaged: phrases about damage that costs no pixel.
     """
 
     format: str
@@ -51,6 +52,7 @@ class ImageFile:
     lossless: bool = False
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    salvaged: tuple[str, ...] = ()
 
     @property
     def upright_size(self) -> tuple[int, int]:

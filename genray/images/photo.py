@@ -67,6 +67,7 @@ class Photo:
         layout: how a PNG stores its pixels (None: another format).
         carried: what else the file carries.
         notes: what is odd in the file, or was left out of the photo, in words for the ledger.
+        salvaged: damage of the file that cost no pixel, in words for the ledger.
     """
 
     pixels: FilePixels
@@ -80,6 +81,7 @@ class Photo:
     layout: PngLayout | None = None
     carried: Carried = field(default_factory=Carried)
     notes: tuple[str, ...] = ()
+    salvaged: tuple[str, ...] = ()
 
     @property
     def depth(self) -> int:
@@ -123,8 +125,9 @@ def read_photo(data: bytes, limits: ReadLimits) -> Photo:
     """
     file = inspect_file(data, limits)
     notes = list(file.notes)
+    salvaged = list(file.salvaged)
     began = time.perf_counter()
-    pixels = upright(decode_file(data, file, notes=notes), file.orientation)
+    pixels = upright(decode_file(data, file, limits, salvaged=salvaged), file.orientation)
     seconds = time.perf_counter() - began
     if seconds > limits.max_seconds:
         notes.append(f"decoding it took {seconds:.3g} s")
@@ -145,6 +148,7 @@ def read_photo(data: bytes, limits: ReadLimits) -> Photo:
         PngLayout(data[25], data[24]) if file.format == "png" else None,
         read_carried(data, file, limits),
         tuple(notes),
+        tuple(salvaged),
     )
 
 

@@ -113,8 +113,10 @@ class ImageTask:
             row.height, row.width, row.channels = self.photo.pixels.shape
             row.format = self.photo.format
             row.depth = self.photo.depth
+            row.salvaged = "; ".join(self.photo.salvaged)[:_MAX_DETAIL]
             if self.bad is None:
-                notes = (*_other_ending(item.path, self.photo), *self.photo.notes)
+                photo = self.photo
+                notes = (*_other_ending(item.path, photo), *photo.salvaged, *photo.notes)
                 row.detail = "; ".join(notes)[:_MAX_DETAIL]
         return row
 

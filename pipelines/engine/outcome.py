@@ -102,6 +102,8 @@ class BulkOutcome:
         yield "images", "  ".join(f"{name} {count}" for name, count in counts)
         if summary.anomalies:
             yield "anomalies", str(summary.anomalies)
+        if summary.salvaged:
+            yield "salvaged", f"{summary.salvaged} (damage that cost no pixel; see the ledger)"
         for reason, count in summary.reasons.most_common():
             yield f"  {reason}", str(count)
         if summary.not_kept:

@@ -54,6 +54,7 @@ SCHEMA = pa.schema(
         ("height", pa.int32()),
         ("channels", pa.int8()),
         ("depth", pa.int8()),
+        ("salvaged", pa.string()),
         ("bytes_in", pa.int64()),
         ("bytes_out", pa.int64()),
         ("modified", pa.int64()),
@@ -86,9 +87,18 @@ InputState = Literal["new", "changed", "failed", "done"]
 _UNLISTED = "unlisted"  # stands for the format of what is a folder or a shard
 _MERGED = "merged-"
 _REPLACES = b"genray.replaces"
-_ADDED = ("not_kept",)  # columns that ledgers of older versions lack
+_ADDED = ("not_kept", "salvaged")  # columns that ledgers of older versions lack
 _STATE_COLUMNS = ("path", "status", "bytes_in", "modified")
-_SUMMARY_COLUMNS = ("status", "reason", "score", "bytes_in", "bytes_out", "not_kept", *TIMES)
+_SUMMARY_COLUMNS = (
+    "status",
+    "reason",
+    "salvaged",
+    "score",
+    "bytes_in",
+    "bytes_out",
+    "not_kept",
+    *TIMES,
+)
 
 
 @dataclass
@@ -111,6 +121,8 @@ class LedgerRow:
     channels: int | None = None
     depth: int | None = None
     """Bits."""
+    salvaged: str | None = None
+    """Damage of the input that cost no pixel."""
     bytes_in: int | None = None
     bytes_out: int | None = None
     modified: int | None = None
@@ -419,6 +431,8 @@ class LedgerSummary:
     not_kept: Counter[str] = field(default_factory=Counter)
     """Images, by the name of what their outputs lack."""
     anomalies: int = 0
+    salvaged: int = 0
+    """Inputs with damage that cost no pixel."""
     bytes_in: int = 0
     bytes_out: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
@@ -432,6 +446,7 @@ class LedgerSummary:
         for chunk in table["not_kept"].chunks:
             _count_values(chunk.flatten(), self.not_kept)
         self.anomalies += _sum(pc.greater(table["score"], 1))
+        self.salvaged += _sum(pc.not_equal(table["salvaged"], ""))
         self.bytes_in += _sum(table["bytes_in"])
         self.bytes_out += _sum(table["bytes_out"])
         for name in TIMES:
@@ -439,14 +454,15 @@ class LedgerSummary:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + _sum(table[name]) / 1e3
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values: total, done, skipped, failed, reasons, not kept, anomalies, bytes, seconds of work by
-        stage."""
+        """Return plain values: total, done, skipped, failed, reasons, not kept, anomalies, salvaged, bytes,
+        seconds of work by stage."""
         return {
             "total": self.total,
             **{name: self.status[name] for name in STATUSES},
             "reasons": dict(self.reasons.most_common()),
             "not_kept": dict(self.not_kept.most_common()),
             "anomalies": self.anomalies,
+            "salvaged": self.salvaged,
             "bytes_in": self.bytes_in,
             "bytes_out": self.bytes_out,
             "stage_seconds": {name: round(value, 3) for name, value in self.seconds.items()},

@@ -1,6 +1,6 @@
 import json
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -61,6 +61,18 @@ def test_it_knows_what_is_new_done_failed_and_changed(ledger: Ledger) -> None:
     assert index.find("c", 10, 1) == "done"
     assert index.find("d", 10, 1) == "new"
     assert len(index) == 3
+
+
+def test_the_rows_of_earlier_versions_are_read_and_merged(ledger: Ledger, tmp_path: Path) -> None:
+    for number in range(2):
+        damaged = replace(row(f"{number}"), salvaged="the end chunk is missing")
+        ledger.add(f"00001-00000{number}-0-0", [damaged])
+    old = tmp_path / FOLDER / "00001-000000-0-0.parquet"
+    pq.write_table(pq.read_table(old).drop_columns(["salvaged"]), old)
+    assert ledger.summary().salvaged == 1
+    ledger.compact(1)
+    assert paths(ledger) == ["0", "1"]
+    assert ledger.summary().salvaged == 1
 
 
 def test_a_summary_counts_and_sums(ledger: Ledger) -> None:
