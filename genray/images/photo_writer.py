@@ -17,7 +17,7 @@ from pydantic import Field
 from genray.images.carried.items import Carried, Density, names_of, resource_name, text_name
 from genray.images.carried.jpeg import put_segments
 from genray.images.carried.png import leave_out_colours, put_chunks
-from genray.images.carried.tiff import item_tags, read_density, resolution_tags
+from genray.images.carried.tiff import PIXEL_TAGS, item_tags, read_density, resolution_tags
 from genray.images.carried.webp import with_alpha_flag
 from genray.images.carried.xmp import true_packet
 from genray.images.encoders.bmp import encode_bmp
@@ -401,7 +401,7 @@ def _encode_tiff(job: _Job) -> bytes:
     if job.exif is not None:
         try:
             tags = TagDirectory.parse(job.exif)
-            entries = tags.exif_entries(len(job.exif))
+            entries = tags.entries(len(job.exif), tags.places.keys() - PIXEL_TAGS)
             order = tags.order  # the values are copied unchanged, so the file takes their byte order
         except (ValueError, LookupError, struct.error):
             job.left_out.append("EXIF")

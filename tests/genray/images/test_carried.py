@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from genray.images.carried.xmp import true_packet
 from genray.images.limits import ReadLimits
 from genray.images.photo import Photo, read_photo
 from genray.images.photo_writer import WriteSettings, WrittenPhoto, is_same_file, write_photo
@@ -457,3 +458,20 @@ def test_words_of_exif_become_no_words_of_others() -> None:
     given = photo(encode(smooth(), "TIFF", tiffinfo={270: "words"}))
     assert tags_of(given.exif)[270] == "words"
     assert given.carried.texts == ()
+
+
+def test_all_tags_of_exif_are_in_a_tiff_but_those_of_the_old_pixels() -> None:
+    block = Image.Exif()
+    block[0x0112], block[0x0100], block[40092], block[18246], block[50341] = 6, 4000, b"w\0", 4, b"print"
+    made = written(encode(smooth(), "JPEG", exif=block.tobytes()), format="tiff")
+    tags = opened(made.data).tag_v2  # type: ignore[attr-defined]
+    assert (tags[256], tags[40092], tags[18246], tags[50341]) == (24, b"w\0", 4, b"print")
+    again = written(made.data, format="tiff")
+    assert again.not_kept == ("TIFF tag 50341",)
+    assert opened(again.data).tag_v2[40092] == b"w\0"  # type: ignore[attr-defined]
+
+
+def test_many_namespaces_do_not_make_a_packet_slow() -> None:
+    declared = b"".join(b' xmlns:t%d="http://ns.adobe.com/tiff/1.0/"' % number for number in range(50_000))
+    packet = b"<rdf:Description" + declared + b' t0:Orientation="6"/>'
+    assert b'Orientation="1"' in true_packet(packet, 3, 4)[0]
