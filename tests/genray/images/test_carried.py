@@ -475,3 +475,13 @@ def test_many_namespaces_do_not_make_a_packet_slow() -> None:
     declared = b"".join(b' xmlns:t%d="http://ns.adobe.com/tiff/1.0/"' % number for number in range(50_000))
     packet = b"<rdf:Description" + declared + b' t0:Orientation="6"/>'
     assert b'Orientation="1"' in true_packet(packet, 3, 4)[0]
+
+
+def test_the_palette_of_a_large_image_is_found_as_that_of_a_small_one() -> None:
+    small = smooth().quantize(40)
+    given = photo(encode(small, "PNG"))
+    large = replace(given, pixels=np.tile(given.pixels, (50, 40, 1)))
+    shown = opened(write_photo(large, WriteSettings()).data)
+    assert shown.mode == "P"
+    assert np.array_equal(np.asarray(shown.convert("RGB")), large.pixels)
+    assert shown.getpalette() == opened(encode(small, "PNG")).getpalette()
