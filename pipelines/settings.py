@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from genray.images.limits import ReadLimits
-from genray.images.photo import WriteSettings
+from genray.images.photo_writer import WriteSettings
 from genray.io.sources import ContainerSettings
 from genray.settings.base import Location, Settings
 

@@ -84,7 +84,7 @@ def decode(data: bytes, *, channels: int, limits: ReadLimits) -> Pixels:
     # The stored luma of a JPEG is its gray image. A JPEG that is turned is converted from RGB instead, as in
     # the first version, so that the training data of existing runs stay the same.
     gray = channels == 1 and file.orientation == 1
-    pixels = decode_file(data, file, gray=gray)
+    pixels = decode_file(data, file, limits, gray=gray)
     return guarded(lambda: _to_channels(_eight_bits(upright(pixels, file.orientation)), channels))
 
 

@@ -21,7 +21,7 @@ from genray.images.image_file import FilePixels, ImageFile, guarded, to_srgb
 from genray.images.jpeg import decode_jpeg, inspect_jpeg
 from genray.images.limits import ReadLimits
 from genray.images.png import decode_png, inspect_png
-from genray.images.tiff import Tag, TagDirectory, encode_block, without_orientation
+from genray.images.tiff import EXIF_TAGS, Tag, TagDirectory, encode_block, without_orientation
 from genray.io.bad_input import BadImage
 from genray.io.kinds import HEAD_BYTES, READ_TITLES, kind_of_bytes
 
@@ -37,6 +37,7 @@ _TIFF_CMYK = 5
 _TIFF_JPEGS = (6, 7)  # compressions
 _MAX_TILE = 2**26  # pixels
 _BMP_PROFILE = b"DEBM"  # the colour space of a BMP with an embedded profile
+_BMP_V5 = b"\x7c\0\0\0"  # size of its header
 
 
 def inspect_file(data: bytes, limits: ReadLimits) -> ImageFile:
@@ -54,14 +55,20 @@ def inspect_file(data: bytes, limits: ReadLimits) -> ImageFile:
 
 
 def decode_file(
-    data: bytes, file: ImageFile, *, notes: list[str] | None = None, gray: bool = False
+    data: bytes,
+    file: ImageFile,
+    limits: ReadLimits,
+    *,
+    salvaged: list[str] | None = None,
+    gray: bool = False,
 ) -> FilePixels:
     """Decode the pixels of a file, as stored: not yet turned upright.
 
     Args:
         data: the whole file.
         file: its header, from `inspect_file`.
-        notes: receives what is odd in the file (None: nowhere).
+        limits: what to refuse.
+        salvaged: receives notes on damage that is found while decoding, and costs no pixel (None: nowhere).
         gray: decode only the brightness of a JPEG: C is then 1.
 
     Returns:
@@ -73,9 +80,12 @@ def decode_file(
 
     def decode() -> FilePixels:
         if file.format == "jpeg":
-            pixels = decode_jpeg(data, file, [] if notes is None else notes, gray=gray)
+            pixels = decode_jpeg(data, file, repairs, gray=gray)
+        elif file.format == "png":
+            pixels = decode_png(data, file, repairs)
         else:
             pixels = _DECODERS[file.format](data, file)
+        limits.check_damage(repairs)
         width, height = file.size
         if pixels.shape[:2] != (height, width):
             raise BadImage(
@@ -84,7 +94,11 @@ def decode_file(
             )
         return pixels.reshape(height, width, -1)
 
-    return guarded(decode)
+    repairs: list[str] = []
+    decoded = guarded(decode)
+    if salvaged is not None:
+        salvaged += repairs
+    return decoded
 
 
 def _inspect(data: bytes, limits: ReadLimits) -> ImageFile:
@@ -100,24 +114,39 @@ def _inspect(data: bytes, limits: ReadLimits) -> ImageFile:
     if min(file.size) < 1:
         raise BadImage("truncated", f"{file.size[0]}x{file.size[1]} pixels: the header is damaged")
     limits.check_pixels(*file.size)
+    limits.check_damage(file.salvaged)
     notes = list(file.notes)
+    left_out = list(file.left_out)
     icc = file.icc
     if icc is not None and len(icc) > limits.max_text_bytes:
         notes.append(f"its colour profile has more than {limits.max_text_bytes} bytes: left out")
+        left_out.append("ICC profile")
         icc = None
     elif icc is not None and not _is_profile(icc, _ICC_SPACES[file.samples]):
         notes.append("its colour profile is damaged, or of other colours: left out")
+        left_out.append("ICC profile")
         icc = None
     orientation, exif = file.orientation, file.exif
     if exif is not None and file.format != "tiff":
-        orientation, exif, is_whole = without_orientation(exif.removeprefix(b"Exif\0\0"))
+        orientation, exif, is_whole, had_thumbnail = without_orientation(exif.removeprefix(b"Exif\0\0"))
         if not is_whole:
             notes.append("its EXIF is damaged: left out" + (" in part" if exif else ""))
+            left_out.append("EXIF (in part)" if exif else "EXIF")
+        if had_thumbnail:
+            left_out.append("EXIF thumbnail")
     if exif is not None and len(exif) > limits.max_text_bytes:
         notes.append(f"its EXIF has more than {limits.max_text_bytes} bytes: left out")
+        left_out.append("EXIF")
         exif = None
     orientation = orientation if 1 <= orientation <= 8 else 1
-    return replace(file, icc=icc, exif=exif, orientation=orientation, notes=tuple(notes))
+    return replace(
+        file,
+        icc=icc,
+        exif=exif,
+        orientation=orientation,
+        left_out=tuple(left_out),
+        notes=tuple(notes),
+    )
 
 
 def _is_profile(icc: bytes, spaces: tuple[bytes, ...]) -> bool:
@@ -126,7 +155,7 @@ def _is_profile(icc: bytes, spaces: tuple[bytes, ...]) -> bool:
 
 def _inspect_webp(data: bytes, limits: ReadLimits) -> ImageFile:
     # https://developers.google.com/speed/webp/docs/riff_container
-    chunks = list(_webp_chunks(data))
+    chunks = list(webp_chunks(data))
     if sum(kind == b"ANMF" for kind, _, _ in chunks) > 1:
         raise BadImage("unsupported", "an animation")
     body = {kind: data[at : at + length] for kind, at, length in chunks}
@@ -142,14 +171,16 @@ def _inspect_webp(data: bytes, limits: ReadLimits) -> ImageFile:
     else:
         width, height = struct.unpack_from("<HH", body[b"VP8 "], 6)
         size = (width & 0x3FFF, height & 0x3FFF)
-    notes: tuple[str, ...] = ()
+    salvaged: tuple[str, ...] = ()
     if _webp_end(data) > len(data):
-        notes = ("it ends early, behind its pixels",)
+        salvaged = ("it ends early, behind its pixels",)
     icc, exif = body.get(b"ICCP"), body.get(b"EXIF")
-    return ImageFile("webp", size, 3, alpha=alpha, icc=icc, exif=exif, lossless=b"VP8L" in body, notes=notes)
+    return ImageFile(
+        "webp", size, 3, alpha=alpha, icc=icc, exif=exif, lossless=b"VP8L" in body, salvaged=salvaged
+    )
 
 
-def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+def webp_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Yield the kind, start and length of each complete chunk of a WebP file (RIFF).
 
     Raises:
@@ -180,14 +211,14 @@ def _webp_end(data: bytes) -> int:
 def _decode_webp(data: bytes, file: ImageFile) -> FilePixels:
     if _webp_end(data) > len(data):  # libwebp would refuse the file
         kept = b""
-        for kind, at, length in _webp_chunks(data):
+        for kind, at, length in webp_chunks(data):
             body = data[at : at + length]
             if kind == b"VP8X":  # without the bits that announce EXIF and XMP
                 body = bytes([body[0] & ~12]) + body[1:]
             if kind not in _BESIDE_WEBP_PIXELS:
                 kept += data[at - 8 : at] + body + bytes(length % 2)
         data = data[:4] + struct.pack("<L", 4 + len(kept)) + b"WEBP" + kept
-    return cast(FilePixels, imagecodecs.webp_decode(data))
+    return cast(FilePixels, imagecodecs.webp_decode(data, hasalpha=file.alpha or None))
 
 
 def _inspect_tiff(data: bytes, limits: ReadLimits) -> ImageFile:
@@ -224,6 +255,7 @@ def _inspect_tiff(data: bytes, limits: ReadLimits) -> ImageFile:
         scans = data.count(b"\xff\xda")
         limits.check_scans(max(1, scans - parts + 1), size[0] * size[1])
     notes = []
+    left_out = []
     icc = None
     orientation = 1
     try:
@@ -231,8 +263,10 @@ def _inspect_tiff(data: bytes, limits: ReadLimits) -> ImageFile:
         icc = tags.raw(Tag.ICC) if Tag.ICC in tags else None
     except (ValueError, LookupError, struct.error):
         notes.append("its orientation or colour profile is damaged: left out")
+        left_out.append("ICC profile")
     entries = tags.exif_entries(limits.max_text_bytes)
     exif = encode_block(tags.order, entries) if entries else None
+    left_out += [f"TIFF tag {tag}" for tag in EXIF_TAGS if tag in tags and tag not in entries]
     return ImageFile(
         "tiff",
         size,
@@ -242,6 +276,7 @@ def _inspect_tiff(data: bytes, limits: ReadLimits) -> ImageFile:
         orientation=orientation,
         icc=icc,
         exif=exif,
+        left_out=tuple(left_out),
         notes=tuple(notes),
     )
 
@@ -320,8 +355,15 @@ def _decode_tiff(data: bytes, file: ImageFile) -> FilePixels:
 def _inspect_bmp(data: bytes, limits: ReadLimits) -> ImageFile:
     with BmpImageFile(io.BytesIO(data)) as image:
         samples = 1 if image.mode in ("1", "L") else 3
-        notes = ("its colour profile is left out",) if data[70:74] == _BMP_PROFILE else ()
-        return ImageFile("bmp", image.size, samples, alpha=image.mode == "RGBA", notes=notes)
+        return ImageFile("bmp", image.size, samples, alpha=image.mode == "RGBA", icc=_bmp_profile(data))
+
+
+def _bmp_profile(data: bytes) -> bytes | None:
+    """Return the embedded colour profile of a BMP, which headers of version 5 can have."""
+    if data[14:18] != _BMP_V5 or data[70:74] != _BMP_PROFILE:
+        return None
+    start, count = struct.unpack_from("<LL", data, 14 + 112)
+    return data[14 + start : 14 + start + count]
 
 
 def _decode_bmp(data: bytes, file: ImageFile) -> FilePixels:
@@ -339,7 +381,6 @@ _INSPECTORS: dict[str, Callable[[bytes, ReadLimits], ImageFile]] = {
     "bmp": _inspect_bmp,
 }
 _DECODERS: dict[str, Callable[[bytes, ImageFile], FilePixels]] = {
-    "png": decode_png,
     "webp": _decode_webp,
     "tiff": _decode_tiff,
     "bmp": _decode_bmp,

@@ -34,7 +34,9 @@ class ImageFile:
         icc: ICC profile.
         exif: EXIF block, see `Photo`.
         quality, subsampling, lossless: see `Photo`.
+        left_out: names of what the file carries and the reader leaves out.
         notes: phrases about what was odd in the file or is left out.
+        salvaged: phrases about damage that costs no pixel.
     """
 
     format: str
@@ -48,7 +50,9 @@ class ImageFile:
     quality: int | None = None
     subsampling: str | None = None
     lossless: bool = False
+    left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    salvaged: tuple[str, ...] = ()
 
     @property
     def upright_size(self) -> tuple[int, int]:

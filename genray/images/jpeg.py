@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import cast
@@ -16,20 +15,26 @@ from PIL import Image, JpegImagePlugin
 
 from genray.images.image_file import FilePixels, ImageFile, to_srgb
 from genray.images.limits import ReadLimits
+from genray.images.repairs.jpeg import (
+    FRAMES,
+    START_OF_SCAN,
+    Segment,
+    joined,
+    read_segments,
+    repaired,
+    scan_markers,
+)
 from genray.images.tiff import TagDirectory
 from genray.io.bad_input import BadImage
 
-_MAX_SEGMENTS = 100_000
 _SUBSAMPLING = {(1, 1): "4:4:4", (2, 1): "4:2:2", (2, 2): "4:2:0", (1, 2): "4:4:0", (4, 1): "4:1:1"}
 # ITU-T T.81, annex K, table K.1, in the zigzag order of the file.
 _LUMA = """16 11 12 14 12 10 16 14 13 14 18 17 16 19 24 40 26 24 22 22 24 49 35 37 29 40 58 51 61 60 57 51
 56 55 64 72 92 78 64 68 87 69 55 56 80 109 81 87 95 98 103 104 103 62 77 113 121 112 100 120 92 101 103 99"""
-_START_OF_SCAN = 0xDA
-_END = b"\xff\xd9"
 _SEQUENTIAL = (0xC0, 0xC1, 0xC9)  # markers of sequential frames
-_SEEN_BY_DECODERS = (0xE0, 0xEE)  # JFIF's and Adobe's segments define the colour space
-# Within a scan FF 00 is a byte of data, and the restart markers FF D0 to FF D7 belong to the scan.
-_MARKER_IN_SCAN = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
+# Segments that define no pixels: all of applications but JFIF's and Adobe's, which define the colour space.
+_BESIDE_PIXELS = frozenset({*range(0xE1, 0xF0)} - {0xEE})
+_MAX_REPAIRS = 4  # of one picture's scans; each costs a decoding
 _MPF_COUNT = 0xB001
 
 
@@ -45,6 +50,7 @@ class _Header:
         profile: parts of the ICC profile, by number.
         pictures: number of pictures in the file (MPO: more than 1).
         scan_at: offset of the first scan.
+        repairs: notes on what was repaired.
     """
 
     frame: bytes = b""
@@ -54,6 +60,7 @@ class _Header:
     profile: dict[int, bytes] = field(default_factory=dict)
     pictures: int = 1
     scan_at: int = 0
+    repairs: tuple[str, ...] = ()
 
 
 def inspect_jpeg(data: bytes, limits: ReadLimits) -> ImageFile:
@@ -81,8 +88,10 @@ def inspect_jpeg(data: bytes, limits: ReadLimits) -> ImageFile:
     if samples == 3 and components[1][:2] == components[2][:2]:
         subsampling = _SUBSAMPLING.get((across // fewer_across, down // fewer_down))
     notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     if header.pictures > 1:
         notes = (f"pictures after the first are left out: {header.pictures - 1}",)
+        left_out = (f"pictures after the first ({header.pictures - 1})",)
     return ImageFile(
         "jpeg",
         (width, height),
@@ -91,27 +100,34 @@ def inspect_jpeg(data: bytes, limits: ReadLimits) -> ImageFile:
         exif=header.exif,
         quality=_quality(steps) if len(steps := header.tables.get(table, b"")) in (64, 128) else None,
         subsampling=subsampling,
+        left_out=left_out,
         notes=notes,
+        salvaged=header.repairs,
     )
 
 
-def decode_jpeg(data: bytes, file: ImageFile, notes: list[str], *, gray: bool) -> FilePixels:
+def decode_jpeg(data: bytes, file: ImageFile, repairs: list[str], *, gray: bool) -> FilePixels:
     """Decode the pixels, see `decode_file`.
 
     Args:
         data: the whole file.
         file: result of `inspect_jpeg`.
-        notes: receives what was odd in the file.
+        repairs: receives notes on what was repaired.
         gray: decode only the luma of a gray or colour JPEG.
 
     Raises:
         Exception: any error of the decoders.
     """
+    if file.salvaged:
+        data = joined(data, read_segments(data))
     if file.samples == 3 and file.subsampling is None:  # TurboJPEG knows only the common ones
-        with JpegImagePlugin.JpegImageFile(io.BytesIO(_bare(data))) as image:
+        # Pillow parses the segments beside the pixels, and may fail.
+        with JpegImagePlugin.JpegImageFile(
+            io.BytesIO(joined(data, read_segments(data), _BESIDE_PIXELS))
+        ) as image:
             return np.array(image.convert("RGB"))
     space = "GRAY" if gray and file.samples < 4 else {1: "GRAY", 3: "RGB", 4: "CMYK"}[file.samples]
-    pixels = _decode(data, space, notes)
+    pixels = _decode(data, space, repairs)
     if file.samples == 4:  # stored inverted, as Adobe does
         pixels = np.array(to_srgb(Image.frombytes("CMYK", file.size, (255 - pixels).tobytes()), file.icc))
     return pixels
@@ -119,18 +135,7 @@ def decode_jpeg(data: bytes, file: ImageFile, notes: list[str], *, gray: bool) -
 
 def count_scans(data: bytes, at: int) -> int:
     """Return the number of scans of a picture whose first scan begins at offset `at`."""
-    scans = 0
-    while at + 4 <= len(data):
-        marker = data[at + 1]
-        if marker in (0xD8, 0xD9):  # end marker, or (if that is missing) start of the next picture
-            break
-        scans += marker == _START_OF_SCAN
-        at += 2 + int.from_bytes(data[at + 2 : at + 4])
-        found = _MARKER_IN_SCAN.search(data, at)
-        if found is None:
-            break
-        at = found.start(1) - 1
-    return scans
+    return sum(marker == START_OF_SCAN for _, marker in scan_markers(data, at))
 
 
 def _check_scans(data: bytes, at: int, pixels: int, limits: ReadLimits) -> None:
@@ -140,49 +145,41 @@ def _check_scans(data: bytes, at: int, pixels: int, limits: ReadLimits) -> None:
         limits.check_scans(count_scans(data, at), pixels)
 
 
-def _decode(data: bytes, space: str, notes: list[str], *, strict: bool = True) -> FilePixels:
-    """Decode the pixels; fail if any is missing. If `strict`, libjpeg's first warning is an error."""
+def _decode(data: bytes, space: str, repairs: list[str]) -> FilePixels:
+    """Decode the pixels, after repairs if needed; fail if libjpeg warns of anything else."""
     try:
-        return cast(FilePixels, simplejpeg.decode_jpeg(data, colorspace=space, strict=strict))
+        return cast(FilePixels, simplejpeg.decode_jpeg(data, colorspace=space, strict=True))
     except ValueError as error:
-        text = str(error)
-        if "ICC marker" in text:
-            # The profile is damaged. Under another identifier libjpeg ignores its segments.
-            return _decode(data.replace(b"ICC_PROFILE\0", b"ICC_PROFILE-"), space, notes)
-        if strict and "extraneous bytes before marker 0xd9" in text:
-            # libjpeg warns of this only after it has decoded every scan without a warning.
-            notes.append("meaningless bytes before the end marker")
-            return _decode(data, space, notes, strict=False)
-        # If the file has a single scan and libjpeg decodes all of it, no pixel is missing. If it has several,
-        # whole scans may be missing.
-        if "Premature end of JPEG file" in text and not data.endswith(_END) and _is_one_scan(data):
-            notes.append("the end marker is missing")
-            return _decode(data + _END, space, notes)
+        if len(repairs) < _MAX_REPAIRS:
+            for whole, note in repaired(data, str(error), read_segments(data)):
+                made = [*repairs, note]
+                try:
+                    pixels = _decode(whole, space, made)
+                except ValueError:
+                    continue
+                repairs[:] = [repair for repair in made if repair]
+                return pixels
         raise
 
 
-def _is_one_scan(data: bytes, header: _Header | None = None) -> bool:
+def _is_one_scan(data: bytes, header: _Header) -> bool:
     """Return whether libjpeg reads one scan only: a sequential file whose first scan has all components."""
-    header = header or _read_header(data)
     return header.frame_marker in _SEQUENTIAL and data[header.scan_at + 4] == header.frame[5]
 
 
-def _bare(data: bytes) -> bytes:
-    """Return the file without the segments that do not affect pixels: Pillow parses them and may fail."""
-    parts = [data[:2]]
-    end = 2
-    for at, marker, body in _segments(data):
-        end = at + 4 + len(body)
-        if not 0xE0 <= marker <= 0xEF or marker in _SEEN_BY_DECODERS:
-            parts.append(data[at:end])
-    return b"".join([*parts, data[end:]])
+def segments(data: bytes) -> list[Segment]:
+    """Return the segments before the first scan.
+
+    Raises:
+        ValueError, IndexError: the header is damaged beyond repair.
+    """
+    return read_segments(data).found
 
 
 def _read_header(data: bytes) -> _Header:
-    header = _Header()
-    end = 2
-    for at, marker, body in _segments(data):
-        end = at + 4 + len(body)
+    found = read_segments(data)
+    header = _Header(scan_at=found.scan_at, repairs=found.repairs)
+    for _, marker, body in found.found:
         if marker == 0xDB:
             while body:
                 size = 128 if body[0] >> 4 else 64
@@ -194,33 +191,10 @@ def _read_header(data: bytes) -> _Header:
             header.profile[body[12]] = body[13:]
         elif marker == 0xE2 and body.startswith(b"MPF\0"):
             header.pictures = _count_pictures(body[4:])
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+        elif marker in FRAMES:
             header.frame = header.frame or body
             header.frame_marker = header.frame_marker or marker
-    header.scan_at = data.index(b"\xff\xda", end)
     return header
-
-
-def _segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Yield offset, marker and content of each segment before the first scan (annex B).
-
-    Raises:
-        ValueError, IndexError, struct.error: a segment is damaged.
-    """
-    at = 2
-    for _ in range(_MAX_SEGMENTS):
-        if data[at] != 0xFF:
-            raise ValueError(f"byte {at} should begin a segment and does not")
-        marker = data[at + 1]
-        if marker == _START_OF_SCAN:
-            return
-        if marker == 0xFF:  # fill byte
-            at += 1
-            continue
-        (length,) = struct.unpack_from(">H", data, at + 2)
-        yield at, marker, data[at + 4 : at + 2 + length]
-        at += 2 + length
-    raise ValueError(f"more than {_MAX_SEGMENTS} segments before the pixels")
 
 
 def _count_pictures(index: bytes) -> int:

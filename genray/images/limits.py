@@ -6,6 +6,9 @@ running native decoder cannot be stopped from outside.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal
+
 from pydantic import Field
 
 from genray.io.bad_input import BadImage
@@ -42,6 +45,20 @@ class ReadLimits(Settings):
         description="most bytes of a decompressed colour profile or EXIF block; a larger one is left out "
         "with a note, and the pixels are read",
     )
+    damaged: Literal["salvage", "refuse"] = Field(
+        "salvage",
+        description="treatment of damage that costs no pixel, such as a missing end marker (salvage: read "
+        "the image and note the damage; refuse: set the file aside)",
+    )
+
+    def check_damage(self, salvaged: Sequence[str]) -> None:
+        """Refuse a file with damage, even if all pixels are there, unless `damaged` allows it.
+
+        Raises:
+            BadImage: `truncated`.
+        """
+        if salvaged and self.damaged == "refuse":
+            raise BadImage("truncated", f"{'; '.join(salvaged)}: no pixel is lost (damaged=salvage reads it)")
 
     def check_bytes(self, count: int) -> None:
         """Refuse a file with more than `max_bytes` bytes.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import cast
 
 import imagecodecs
@@ -35,54 +36,76 @@ def inspect_png(data: bytes, limits: ReadLimits) -> ImageFile:
     Raises:
         BadImage, ValueError, LookupError, struct.error: the file cannot be read.
     """
-    chunks = {kind: (at, length) for kind, at, length in _chunks(data)}
-    header = _chunk(data, *chunks[b"IHDR"])
+    every = list(chunks(data))
+    found = {kind: (at, length) for kind, at, length in every}
+    header = _chunk(data, *found[b"IHDR"])
     width, height, depth, colour, packing, filtering, interlacing = struct.unpack(">LLBBBBB", header)
     known = packing == 0 and filtering == 0 and interlacing <= 1 and depth in _DEPTHS.get(colour, ())
-    if chunks[b"IHDR"][0] != 16 or not known:
+    if found[b"IHDR"][0] != 16 or not known:
         raise ValueError("the header is damaged")
-    if colour == _PALETTE and b"PLTE" not in chunks:
+    if colour == _PALETTE and b"PLTE" not in found:
         raise ValueError("the palette is missing")
     if max(width, height) > _LONGEST_SIDE:
         raise BadImage("too-large", f"{width}x{height} pixels; a side of a PNG has at most {_LONGEST_SIDE}")
     limits.check_pixels(width, height)
-    if b"acTL" in chunks and struct.unpack_from(">L", data, chunks[b"acTL"][0])[0] > 1:
+    if b"acTL" in found and struct.unpack_from(">L", data, found[b"acTL"][0])[0] > 1:
         raise BadImage("unsupported", "an animation; extract its frames as single images")
     notes = []
+    left_out = []
     icc = exif = None
-    if b"iCCP" in chunks:
+    if b"iCCP" in found:
         try:
-            _, _, packed = _chunk(data, *chunks[b"iCCP"]).partition(b"\0")
+            _, _, packed = _chunk(data, *found[b"iCCP"]).partition(b"\0")
             # One byte above the limit, so that the caller's check sees that the profile is too large.
             icc = zlib.decompressobj().decompress(packed[1:], limits.max_text_bytes + 1)
         except (ValueError, zlib.error):
             notes.append("the colour profile is damaged and left out")
-    if b"eXIf" in chunks:
+            left_out.append("ICC profile")
+    if b"eXIf" in found:
         try:
-            exif = _chunk(data, *chunks[b"eXIf"])
+            exif = _chunk(data, *found[b"eXIf"])
         except ValueError:
             notes.append("EXIF is damaged and left out")
-    if b"IEND" not in chunks:
-        notes.append("the end chunk is missing")
+            left_out.append("EXIF")
+    wrong = sum(
+        not _has_right_checksum(data, at, length)
+        for kind, at, length in every
+        if kind not in (b"IDAT", b"IHDR", b"PLTE")
+    )
+    salvaged: tuple[str, ...] = ()
+    if wrong:
+        salvaged += (f"wrong checksums of chunks beside the pixels: {wrong}",)
+    if b"IEND" not in found:
+        salvaged += ("the end chunk is missing",)
     return ImageFile(
         "png",
         (width, height),
         _COLOURS[colour],
         depth=16 if depth == 16 else 8,
-        alpha=colour >= _GRAY_ALPHA or b"tRNS" in chunks,
+        alpha=colour >= _GRAY_ALPHA or b"tRNS" in found,
         icc=icc,
         exif=exif,
+        left_out=tuple(left_out),
         notes=tuple(notes),
+        salvaged=salvaged,
     )
 
 
-def decode_png(data: bytes, file: ImageFile) -> FilePixels:
+def decode_png(data: bytes, file: ImageFile, repairs: list[str]) -> FilePixels:
     """Decode the pixels, see `decode_file`.
 
     libspng decodes most files. libpng is as fast, but its decoder in imagecodecs (2026.3) leaks a reference
     to None and the image's memory at each error, and prints warnings to the terminal. It decodes only what
     imagecodecs' libspng cannot (16 bits, gray with alpha, a transparent colour), from data checked here, so
     that it does not fail.
+
+    The pixel data have two checksums: a CRC of each chunk, and an Adler-32 of all rows. One of them is enough
+    to know that no pixel is damaged.
+
+    Args:
+        data: the whole file.
+        file: result of `inspect_png`.
+        repairs: receives a note if one of the checksums is wrong.
 
     Raises:
         Exception: any error of the decoders.
@@ -93,18 +116,27 @@ def decode_png(data: bytes, file: ImageFile) -> FilePixels:
     if width * height * samples * depth / 8 > _BEST_RATIO * len(data):
         raise ValueError(f"{width}x{height} pixels do not fit into a PNG of {len(data)} bytes")
     head, pixels = _shown_chunks(data, colour)
-    end = make_chunk(b"IEND", b"")
+    is_whole = all(_has_right_checksum(data, at, length) for at, length in pixels)
     is_transparent = b"tRNS" in head
     if is_transparent or colour == _GRAY_ALPHA or (depth == 16 and colour != _RGB_ALPHA):
-        packed = b"".join(data[at : at + length] for at, length in pixels)
-        raw = _unpack(packed, file.size, depth * samples, is_interlaced=bool(data[28]))
-        if is_transparent and colour != _PALETTE:  # libpng warns if unused high bits are set
-            levels = np.frombuffer(head[b"tRNS"], ">u2", _COLOURS[colour], 8) & (2**depth - 1)
-            head[b"tRNS"] = make_chunk(b"tRNS", levels.astype(">u2").tobytes())
-        stored = make_chunk(b"IDAT", zlib.compress(raw, 0))
-        return cast(FilePixels, imagecodecs.png_decode(b"".join([*head.values(), stored, end])))
-    chunks = (data[at - 8 : at + length + 4] for at, length in pixels)
-    return cast(FilePixels, imagecodecs.spng_decode(b"".join([*head.values(), *chunks, end])))
+        decoder = imagecodecs.png_decode
+    else:
+        decoder = imagecodecs.spng_decode
+        if is_whole:
+            checked = (data[at - 8 : at + length + 4] for at, length in pixels)
+            with suppress(imagecodecs.SpngError):  # it fails, too, if only Adler-32 is wrong
+                return cast(FilePixels, decoder(b"".join([*head.values(), *checked, _END])))
+    packed = b"".join(data[at : at + length] for at, length in pixels)
+    raw, is_right = _unpack(packed, file.size, depth * samples, is_interlaced=bool(data[28]))
+    if not is_whole and not is_right:
+        raise ValueError("the checksums of the pixel data are wrong")
+    if not is_whole or is_right is False:
+        repairs.append("one of the two checksums of the pixels is wrong")
+    if is_transparent and colour != _PALETTE:  # libpng warns if unused high bits are set
+        levels = np.frombuffer(head[b"tRNS"], ">u2", _COLOURS[colour], 8) & (2**depth - 1)
+        head[b"tRNS"] = make_chunk(b"tRNS", levels.astype(">u2").tobytes())
+    stored = make_chunk(b"IDAT", zlib.compress(raw, 0))
+    return cast(FilePixels, decoder(b"".join([*head.values(), stored, _END])))
 
 
 def make_chunk(kind: bytes, body: bytes) -> bytes:
@@ -124,7 +156,7 @@ def _shown_chunks(data: bytes, colour: int) -> tuple[dict[bytes, bytes], list[tu
     head = {b"": _SIGNATURE}
     pixels: list[tuple[int, int]] = []
     colours = 0
-    for kind, at, length in _chunks(data):
+    for kind, at, length in chunks(data):
         is_first = not pixels and kind not in head
         if kind == b"IDAT":
             pixels.append((at, length))
@@ -136,8 +168,8 @@ def _shown_chunks(data: bytes, colour: int) -> tuple[dict[bytes, bytes], list[tu
                 )
         elif not is_first or (kind != b"IHDR" and (kind != b"tRNS" or not _fits(length, colour, colours))):
             continue
-        _chunk(data, at, length)
         if kind != b"IDAT":
+            _chunk(data, at, length)
             head[kind] = data[at - 8 : at + length + 4]
     return head, pixels
 
@@ -147,14 +179,19 @@ def _fits(length: int, colour: int, colours: int) -> bool:
     return 1 <= length <= colours if colour == _PALETTE else length == {_GRAY: 2, _RGB: 6}.get(colour)
 
 
-def _unpack(packed: bytes, size: tuple[int, int], bits: int, *, is_interlaced: bool) -> bytes:
-    """Decompress the content of the IDAT chunks to filtered rows on which libpng does not fail.
+def _unpack(
+    packed: bytes, size: tuple[int, int], bits: int, *, is_interlaced: bool
+) -> tuple[bytes, bool | None]:
+    """Decompress the content of the IDAT chunks to filtered rows on which no decoder fails.
 
     Args:
         packed: content of the IDAT chunks.
         size: (width, height).
         bits: bits of a pixel.
         is_interlaced: whether the rows are those of Adam7's passes.
+
+    Returns:
+        The rows, and whether their checksum is right; None if further rows follow, which are left out.
 
     Raises:
         ValueError, zlib.error: the data are damaged.
@@ -165,10 +202,11 @@ def _unpack(packed: bytes, size: tuple[int, int], bits: int, *, is_interlaced: b
         rows = [(-(-(height - y) // down), -(-(width - x) // across)) for y, x, down, across in _PASSES]
     rows = [(count, 1 + (columns * bits + 7) // 8) for count, columns in rows if count > 0 and columns > 0]
     expected = sum(count * row_bytes for count, row_bytes in rows)
+    is_right: bool | None = True
     try:
         raw = bytes(imagecodecs.deflate_decode(packed, out=expected))
     except imagecodecs.DeflateError:  # libdeflate also refuses data with surplus rows
-        raw = zlib.decompressobj().decompress(packed, expected)
+        raw, is_right = _inflate(packed, expected)
     if len(raw) != expected:
         raise ValueError(f"{len(raw)} of {expected} bytes of pixels are there")
     filters = np.frombuffer(raw, np.uint8)
@@ -177,10 +215,21 @@ def _unpack(packed: bytes, size: tuple[int, int], bits: int, *, is_interlaced: b
         if filters[at : at + count * row_bytes : row_bytes].max() > _LAST_FILTER:
             raise ValueError("a row has an unknown filter")
         at += count * row_bytes
-    return raw
+    return raw, is_right
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+def _inflate(packed: bytes, size: int) -> tuple[bytes, bool | None]:
+    """Decompress `size` bytes; see `_unpack`."""
+    stream = zlib.decompressobj()
+    try:
+        raw = stream.decompress(packed, size)
+        return raw, None if stream.decompress(stream.unconsumed_tail, 1) else stream.eof
+    except zlib.error:
+        # Without zlib's header and checksum, which may be all that is wrong.
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed[2:], size), False
+
+
+def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Yield kind, offset of the content and length of each complete chunk. A file may end early after IDAT.
 
     Raises:
@@ -211,12 +260,18 @@ def _chunk(data: bytes, at: int, length: int) -> bytes:
     Raises:
         ValueError: the checksum is wrong.
     """
-    if zlib.crc32(memoryview(data)[at - 4 : at + length]) != int.from_bytes(
-        data[at + length : at + length + 4]
-    ):
+    if not _has_right_checksum(data, at, length):
         raise ValueError(f"the checksum of chunk {_name(data[at - 4 : at])} is wrong")
     return data[at : at + length]
 
 
+def _has_right_checksum(data: bytes, at: int, length: int) -> bool:
+    found = int.from_bytes(data[at + length : at + length + 4])
+    return zlib.crc32(memoryview(data)[at - 4 : at + length]) == found
+
+
 def _name(kind: bytes) -> str:
     return kind.decode("ascii", "backslashreplace")
+
+
+_END = make_chunk(b"IEND", b"")

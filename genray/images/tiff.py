@@ -36,13 +36,35 @@ class Tag:
     ICC = 34675
 
 
-# Tags of a TIFF that EXIF has too: description, maker, dates, resolution, copyright, EXIF, GPS.
-_EXIF_TAGS = (270, 271, 272, 282, 283, 296, 305, 306, 315, 33432, 0x8769, 0x8825)
+EXIF_TAGS = (
+    frozenset((270, 271, 272, 282, 283, 296, 305, 306, 315, 33432, 0x8769, 0x8825))
+    | frozenset(
+        (
+            269,
+            285,
+            316,
+            318,
+            319,
+            18246,
+            18249,
+            33550,
+            33922,
+            34264,
+            *range(34735, 34738),
+            *range(40091, 40096),
+        )
+    )
+    | {42112, 42113}
+)
+"""Tags of a TIFF that EXIF has too (description, maker, dates, resolution, copyright, EXIF, GPS), and others
+that say nothing of how the pixels are stored: names of document, page and computer, colours of the primaries,
+place on the map (GeoTIFF, GDAL), rating and words of Windows."""
+_EXIF, _EXIF_WIDTH, _EXIF_HEIGHT = 0x8769, 0xA002, 0xA003
+_THUMBNAILS = ((513, 514), (Tag.STRIP_OFFSETS, Tag.STRIP_BYTES))  # offset and bytes of a thumbnail
 _POINTERS = (0x8769, 0x8825, 0xA005)  # offsets of the directories EXIF, GPS and interoperability
 _TYPE_BYTES = dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), start=1)) | {16: 8, 17: 8, 18: 8}
 _LAST_OF_TIFF = 13  # highest type of a plain TIFF; higher ones are BigTIFF's
 _INTEGERS = {1: "B", 3: "H", 4: "L", 6: "b", 8: "h", 9: "l", 13: "L", 16: "Q", 17: "q", 18: "Q"}
-_MOST_OF_AN_ENTRY = 2**16  # bytes, the most that an EXIF block can hold
 
 
 class TagValue(NamedTuple):
@@ -154,7 +176,7 @@ class TagDirectory:
     def entries(self, most_bytes: int, only: Container[int] | None = None) -> Entries:
         """Return the tags with their values, and those of the directories that EXIF's tags point to.
 
-        Leaves out values that are damaged or larger than an EXIF block.
+        Leaves out values that are damaged.
 
         Args:
             most_bytes: limit of all values together; further values are left out. Without it a small file
@@ -180,7 +202,7 @@ class TagDirectory:
 
     def exif_entries(self, most_bytes: int) -> Entries:
         """Return the entries of a TIFF that EXIF has too, see `entries`."""
-        return self.entries(most_bytes, _EXIF_TAGS)
+        return self.entries(most_bytes, EXIF_TAGS)
 
 
 @dataclass
@@ -191,7 +213,7 @@ class _Budget:
 
     def take(self, count: int) -> bool:
         """Return whether `count` bytes may be read; if so, subtract them."""
-        if count >= min(self.left, _MOST_OF_AN_ENTRY):
+        if count >= self.left:
             return False
         self.left -= count
         return True
@@ -228,11 +250,13 @@ class UprightExif(NamedTuple):
         block: the block with orientation 1 and without a link to its thumbnail. A block that is cut off is
             rebuilt from its readable tags; None if there are none.
         is_whole: whether nothing of the block was lost.
+        had_thumbnail: whether the block had a thumbnail, which is removed: it shows the previous pixels.
     """
 
     orientation: int
     block: bytes | None
     is_whole: bool
+    had_thumbnail: bool = False
 
 
 def without_orientation(exif: bytes) -> UprightExif:
@@ -246,10 +270,52 @@ def without_orientation(exif: bytes) -> UprightExif:
             orientation = tags.number(Tag.ORIENTATION)
             tags = replace(tags, data=tags.with_number(Tag.ORIENTATION, 1))
         if tags.next_at <= len(exif):
-            # The second directory describes a thumbnail of the previous pixels.
-            block = tags.data[: tags.next_at] + bytes(4) + tags.data[tags.next_at + 4 :]
-            return UprightExif(orientation, block, True)
+            return UprightExif(orientation, _without_thumbnail(tags), True, tags.next_directory() > 0)
         entries = tags.entries(len(exif))
         return UprightExif(orientation, encode_block(tags.order, entries) if entries else None, False)
     except (ValueError, LookupError, struct.error):
         return UprightExif(1, None, False)
+
+
+def with_size(exif: bytes, width: int, height: int) -> bytes:
+    """Return an EXIF block whose tags of the image's size, where it has them, are those of the pixels."""
+    try:
+        exif = _with_numbers(TagDirectory.parse(exif, whole=False), {Tag.WIDTH: width, Tag.HEIGHT: height})
+        inner = TagDirectory.parse(exif, whole=False).number(_EXIF)
+        sizes = {_EXIF_WIDTH: width, _EXIF_HEIGHT: height}
+        return _with_numbers(TagDirectory.parse(exif, inner, whole=False), sizes)
+    except (ValueError, LookupError, struct.error):
+        return exif
+
+
+def _with_numbers(directory: TagDirectory, numbers: Mapping[int, int]) -> bytes:
+    """Return the data of a directory with other numbers for those of the tags that it has."""
+    for tag, number in numbers.items():
+        if tag in directory and directory.number(tag) != number:
+            directory = replace(directory, data=directory.with_number(tag, number))
+    return directory.data
+
+
+def _without_thumbnail(tags: TagDirectory) -> bytes:
+    """Return an EXIF block without its second directory, whose thumbnail shows the previous pixels.
+
+    The thumbnail is cut off where it ends the block, as it usually does, and overwritten elsewhere: to move
+    what lies behind it would break the offsets in maker notes.
+    """
+    at = tags.next_directory()
+    block = bytearray(tags.data)
+    block[tags.next_at : tags.next_at + 4] = bytes(4)
+    if not at:
+        return bytes(block)
+    try:
+        second = TagDirectory.parse(tags.data, at, whole=False)
+        for offset, length in _THUMBNAILS:
+            if offset in second and length in second:
+                start, count = second.number(offset), second.number(length)
+                if start > tags.next_at and start + count >= len(block):
+                    del block[start:]
+                elif start > tags.next_at:
+                    block[start : start + count] = bytes(count)
+    except (ValueError, LookupError, struct.error):
+        pass
+    return bytes(block)

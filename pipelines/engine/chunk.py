@@ -14,8 +14,10 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any
 
-from genray.images.photo import Photo, WriteSettings, output_format, write_photo
+from genray.images.photo import Photo
+from genray.images.photo_writer import WriteSettings, is_same_file, write_photo
 from genray.io.bad_input import BadImage
+from genray.io.kinds import KINDS, kind_of_name
 from pipelines.engine.plan import PlannedInput
 from pipelines.steps.base import ImageScores, StepResult
 from pipelines.storage.ledger import DONE, FAILED, SKIPPED, TIMES, LedgerRow
@@ -55,6 +57,7 @@ class ImageTask:
         bytes_out: bytes of all its outputs.
         output: path of the first output; `sha256` is its checksum.
         also: paths of further outputs.
+        not_kept: names of what the input carries and its outputs do not.
     """
 
     planned: PlannedInput
@@ -69,6 +72,7 @@ class ImageTask:
     output: str = ""
     also: list[str] = field(default_factory=list)
     sha256: str = ""
+    not_kept: tuple[str, ...] = ()
 
     def release(self) -> None:
         """Free bytes and pixels, although the task may still be referenced."""
@@ -93,6 +97,7 @@ class ImageTask:
             output=self.output,
             also=self.also,
             sha256=self.sha256,
+            not_kept=self.not_kept,
             finished=datetime.now(UTC),
             **vars(self.times),
             **vars(scores),
@@ -108,8 +113,11 @@ class ImageTask:
             row.height, row.width, row.channels = self.photo.pixels.shape
             row.format = self.photo.format
             row.depth = self.photo.depth
+            row.salvaged = "; ".join(self.photo.salvaged)[:_MAX_DETAIL]
             if self.bad is None:
-                row.detail = "; ".join(self.photo.notes)[:_MAX_DETAIL]
+                photo = self.photo
+                notes = (*_other_ending(item.path, photo), *photo.salvaged, *photo.notes)
+                row.detail = "; ".join(notes)[:_MAX_DETAIL]
         return row
 
 
@@ -165,21 +173,29 @@ class OutputWriter:
             yield f"{output}{behind}{PurePosixPath(output).suffix}", photo
 
     def _copy(self, task: ImageTask, result: StepResult) -> Photo | bytes | None:
-        """Return the output of an unchanged input: its bytes, unless settings ask for another format."""
-        if result.copy is None or task.photo is None:
-            return result.copy
-        same_format = output_format(task.photo, self._settings, task.planned.output) == task.photo.format
-        return result.copy if same_format else task.photo
+        """Return the output of an unchanged input: its bytes, unless settings ask for another file."""
+        before, data = task.photo, result.copy
+        if before is None:
+            return data
+        after = before if data is not None else result.photo
+        if after is not None and is_same_file(before, after, self._settings, task.planned.output):
+            return data or task.data
+        return before if data is not None else None
 
     def _put(self, task: ImageTask, path: str, image: Photo | bytes) -> None:
         began = time.perf_counter()
-        data = image if isinstance(image, bytes) else write_photo(image, self._settings, path)
+        if isinstance(image, bytes):
+            data = image
+        else:
+            written = write_photo(image, self._settings, path)
+            data = written.data
+            task.not_kept = task.not_kept or written.not_kept
         encoded = time.perf_counter()
         written_to = self._sink.put(path, data, task.planned.item.path)
-        written = time.perf_counter()
+        ended = time.perf_counter()
         times = task.times
         times.encode_ms = (times.encode_ms or 0.0) + (encoded - began) * 1e3
-        times.write_ms = (times.write_ms or 0.0) + (written - encoded) * 1e3
+        times.write_ms = (times.write_ms or 0.0) + (ended - encoded) * 1e3
         task.bytes_out += len(data)
         if task.output:
             task.also.append(written_to)
@@ -248,6 +264,14 @@ class ChunkRecord:
             self.stopped = True
         self._counts = {}
         self._reported = time.monotonic()
+
+
+def _other_ending(path: str, photo: Photo) -> tuple[str, ...]:
+    """Return a note if the ending of a name is that of another format than the content."""
+    kind = kind_of_name(path)
+    if kind is None or not photo.format or kind.name.removeprefix("big") == photo.format:
+        return ()
+    return (f"the content is {KINDS[photo.format].title}, the ending that of {kind.title}",)
 
 
 def _counts(row: LedgerRow) -> dict[str, float]:

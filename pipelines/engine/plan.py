@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from genray.errors import DataError
-from genray.images.photo import WriteSettings, output_path
+from genray.images.photo_writer import WriteSettings, output_path
 from genray.io.bad_input import BadInput
 from genray.io.kinds import READ_SUFFIXES
 from genray.io.sources import Item, ItemSource

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from genray.images.carried.items import Carried
 from genray.images.photo import Photo
+from genray.images.photo_writer import item_names
 
 PixelArray = NDArray[Any]
 """Pixels as uint8 or uint16."""
@@ -16,14 +18,16 @@ PixelArray = NDArray[Any]
 
 def with_pixels(photo: Photo, pixels: PixelArray) -> Photo:
     """Return `photo` with other pixels; transparency is preserved if the size is."""
-    same_size = pixels.shape[:2] == photo.pixels.shape[:2]
-    return replace(photo, pixels=pixels, alpha=photo.alpha if same_size else None)
+    if photo.alpha is None or pixels.shape[:2] == photo.pixels.shape[:2]:
+        return replace(photo, pixels=pixels)
+    carried = replace(photo.carried, left_out=(*photo.carried.left_out, "transparency"))
+    return replace(photo, pixels=pixels, alpha=None, carried=carried)
 
 
 def without_metadata(photo: Photo, pixels: PixelArray) -> Photo:
-    """Return a photo with other pixels in the format of `photo`, without transparency, ICC profile and
-    EXIF."""
-    return replace(photo, pixels=pixels, alpha=None, icc=None, exif=None)
+    """Return a photo with other pixels in the format of `photo`, without what else `photo` carries."""
+    carried = Carried(left_out=item_names(photo))
+    return replace(photo, pixels=pixels, alpha=None, icc=None, exif=None, carried=carried)
 
 
 def as_channels(pixels: PixelArray, channels: int) -> PixelArray:

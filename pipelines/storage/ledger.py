@@ -54,6 +54,7 @@ SCHEMA = pa.schema(
         ("height", pa.int32()),
         ("channels", pa.int8()),
         ("depth", pa.int8()),
+        ("salvaged", pa.string()),
         ("bytes_in", pa.int64()),
         ("bytes_out", pa.int64()),
         ("modified", pa.int64()),
@@ -72,6 +73,7 @@ SCHEMA = pa.schema(
         ("also", pa.list_(pa.string())),
         ("sha256", pa.string()),
         ("finished", pa.timestamp("ms", tz="UTC")),
+        ("not_kept", pa.list_(pa.string())),
     ]
 )
 """Columns of the files: the fields of `LedgerRow`."""
@@ -85,8 +87,18 @@ InputState = Literal["new", "changed", "failed", "done"]
 _UNLISTED = "unlisted"  # format in the rows of folders and shards that could not be listed
 _MERGED = "merged-"
 _REPLACES = b"genray.replaces"
+_ADDED = ("not_kept", "salvaged")  # columns that ledgers of older versions lack
 _STATE_COLUMNS = ("path", "status", "bytes_in", "modified")
-_SUMMARY_COLUMNS = ("status", "reason", "score", "bytes_in", "bytes_out", *TIMES)
+_SUMMARY_COLUMNS = (
+    "status",
+    "reason",
+    "salvaged",
+    "score",
+    "bytes_in",
+    "bytes_out",
+    "not_kept",
+    *TIMES,
+)
 
 
 @dataclass
@@ -109,6 +121,8 @@ class LedgerRow:
     channels: int | None = None
     depth: int | None = None
     """Bits."""
+    salvaged: str | None = None
+    """Damage of the input that cost no pixel."""
     bytes_in: int | None = None
     bytes_out: int | None = None
     modified: int | None = None
@@ -137,6 +151,8 @@ class LedgerRow:
     sha256: str | None = None
     """SHA-256 of the output file."""
     finished: datetime | None = None
+    not_kept: Sequence[str] | None = None
+    """Names of what the input carries and the output does not, such as "XMP"."""
 
 
 def chunk_name(pass_number: int, index: int) -> str:
@@ -335,7 +351,13 @@ class Ledger:
             file = pq.ParquetFile(data, pre_buffer=False)
             # Arrow's threads may still hold the file when the process ends, which then aborts
             # (apache/arrow#34314).
-            return file.read(None if columns is None else list(columns), use_threads=False)
+            missing = [name for name in _ADDED if name not in file.schema_arrow.names]
+            wanted = None if columns is None else [name for name in columns if name not in missing]
+            table = file.read(wanted, use_threads=False)
+            for added in missing:
+                empty = pa.nulls(len(table), SCHEMA.field(added).type)
+                table = table.append_column(SCHEMA.field(added), empty)
+            return table.select(SCHEMA.names if columns is None else list(columns))
 
     def _write(self, name: str, table: pa.Table, replaces: Sequence[str] = ()) -> None:
         if replaces:
@@ -408,7 +430,11 @@ class LedgerSummary:
     total: int = 0
     status: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
+    not_kept: Counter[str] = field(default_factory=Counter)
+    """Images, by the name of what their outputs lack."""
     anomalies: int = 0
+    salvaged: int = 0
+    """Inputs with damage that cost no pixel."""
     bytes_in: int = 0
     bytes_out: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
@@ -419,7 +445,10 @@ class LedgerSummary:
         self.total += len(table)
         _count_values(table["status"], self.status)
         _count_values(table["reason"], self.reasons)
+        for chunk in table["not_kept"].chunks:
+            _count_values(chunk.flatten(), self.not_kept)
         self.anomalies += _sum(pc.greater(table["score"], 1))
+        self.salvaged += _sum(pc.not_equal(table["salvaged"], ""))
         self.bytes_in += _sum(table["bytes_in"])
         self.bytes_out += _sum(table["bytes_out"])
         for name in TIMES:
@@ -427,13 +456,15 @@ class LedgerSummary:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + _sum(table[name]) / 1e3
 
     def as_json(self) -> dict[str, Any]:
-        """Return total, done, skipped, failed, reasons, anomalies, bytes, and seconds of work by stage, as
-        plain JSON values."""
+        """Return total, done, skipped, failed, reasons, not kept, anomalies, salvaged, bytes, and seconds of
+        work by stage, as plain JSON values."""
         return {
             "total": self.total,
             **{name: self.status[name] for name in STATUSES},
             "reasons": dict(self.reasons.most_common()),
+            "not_kept": dict(self.not_kept.most_common()),
             "anomalies": self.anomalies,
+            "salvaged": self.salvaged,
             "bytes_in": self.bytes_in,
             "bytes_out": self.bytes_out,
             "stage_seconds": {name: round(value, 3) for name, value in self.seconds.items()},

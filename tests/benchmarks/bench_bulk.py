@@ -33,7 +33,8 @@ from PIL import Image
 
 from genray.bundle import ImageSpec, Preprocessing, load_bundle, save_bundle
 from genray.images.limits import ReadLimits
-from genray.images.photo import WriteSettings, read_photo, write_photo
+from genray.images.photo import read_photo
+from genray.images.photo_writer import WriteSettings, write_photo
 from genray.inference.runner import InferenceSettings, Runner
 from genray.models.registry import NetworkSpec
 

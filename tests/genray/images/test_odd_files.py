@@ -88,7 +88,7 @@ def test_bytes_before_the_end_of_a_jpeg_cost_no_pixel(mode: str, junk: bytes, *,
     photo = read(jpeg[:-2] + junk + jpeg[-2:])
     assert np.array_equal(photo.pixels, read(jpeg).pixels)
     if len(junk) > 8:  # a few bytes more or less are read ahead
-        assert photo.notes == ("meaningless bytes before the end marker",)
+        assert photo.salvaged == ("meaningless bytes before the end marker",)
 
 
 @pytest.mark.parametrize("end", [b"", b"\xff"])
@@ -96,14 +96,14 @@ def test_a_jpeg_that_lacks_only_its_end_is_read(end: bytes) -> None:
     jpeg = encode(smooth(), "JPEG")
     photo = read(jpeg[:-2] + end)
     assert np.array_equal(photo.pixels, read(jpeg).pixels)
-    assert photo.notes == ("the end marker is missing",)
+    assert photo.salvaged == ("the end marker is missing",)
 
 
 def test_a_progressive_jpeg_that_lacks_scans_is_not_read() -> None:
     jpeg = encode(smooth(), "JPEG", progressive=True)
     last_scan = jpeg.rindex(b"\xff\xda")
     assert reason(jpeg[:last_scan]) == "truncated"
-    assert reason(jpeg[:-2]) == "truncated"
+    assert np.array_equal(read(jpeg[:-2]).pixels, read(jpeg).pixels)
 
 
 def test_a_png_that_ends_behind_its_pixels_is_read() -> None:
@@ -112,7 +112,7 @@ def test_a_png_that_ends_behind_its_pixels_is_read() -> None:
     for data in (png[:-12], png[:-1], png[:-9], behind, behind[:-50]):
         photo = read(data)
         assert np.array_equal(photo.pixels, np.asarray(smooth()))
-        assert photo.notes == ("the end chunk is missing",)
+        assert photo.salvaged == ("the end chunk is missing",)
     assert reason(png[:-13]) == "truncated"
 
 
@@ -126,7 +126,7 @@ def test_a_webp_that_ends_behind_its_pixels_is_read(mode: str, cut: int) -> None
     photo = read(webp[:-cut])
     assert np.array_equal(photo.pixels, read(webp).pixels)
     assert (photo.alpha is None) == (read(webp).alpha is None)
-    assert photo.notes == ("it ends early, behind its pixels",)
+    assert photo.salvaged == ("it ends early, behind its pixels",)
 
 
 def png_of(rows: bytes, *, bits: int, colour: int, size: int = 4, more: bytes = b"") -> bytes:
@@ -145,7 +145,7 @@ def test_more_pixel_data_than_there_are_pixels_is_not_minded(
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize("damage", ["checksum", "short", "filter", "no zlib"])
+@pytest.mark.parametrize("damage", ["checksums", "short", "filter", "no zlib"])
 @pytest.mark.parametrize(
     ("bits", "colour", "samples", "more"),
     [
@@ -168,12 +168,14 @@ def test_a_png_that_fails_costs_no_reference_and_no_memory(
     row_bytes = 1 + (4 * samples * bits + 7) // 8
     rows = bytes(4 * row_bytes)
     packed = {
-        "checksum": zlib.compress(rows)[:-1] + b"\xff",
+        "checksums": zlib.compress(rows)[:-1] + b"\xff",
         "short": zlib.compress(rows[:-row_bytes]),
         "filter": zlib.compress(b"\x07" + rows[1:]),
         "no zlib": b"x" * 40,
     }[damage]
     data = png_of(packed, bits=bits, colour=colour, more=more)
+    if damage == "checksums":
+        data = data[:-13] + bytes([data[-13] ^ 1]) + data[-12:]
     before = sys.getrefcount(None)
     for _ in range(500):
         with pytest.raises(BadImage, match="truncated"):

@@ -8,7 +8,9 @@ import pytest
 import simplejpeg
 from PIL import Image, ImageOps
 
-from genray.images.photo import WriteSettings, read_photo, write_photo
+from genray.images.carried.webp import with_alpha_flag
+from genray.images.photo import read_photo
+from genray.images.photo_writer import WriteSettings, write_photo
 from genray.io.bad_input import BadImage
 from tests.broken_files import chunk, encode, png_bomb, write_broken_files
 from tests.genray.images.photo_samples import ICC, LIMITS, exif, read, reason, smooth, tags_of, values
@@ -127,7 +129,7 @@ def test_a_bigtiff_is_read_and_becomes_a_tiff(mode: str) -> None:
     usual = read(encode(smooth(mode), "TIFF", icc_profile=ICC))
     assert np.array_equal(given.pixels, usual.pixels)
     assert (given.format, given.icc) == ("tiff", usual.icc)
-    assert write_photo(given, WriteSettings())[:4] == b"II*\0"
+    assert write_photo(given, WriteSettings()).data[:4] == b"II*\0"
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
@@ -179,8 +181,21 @@ def test_alpha_is_kept_apart(kind: str) -> None:
     assert np.array_equal(photo.alpha, np.asarray(smooth("L")))
 
 
-def test_an_alpha_that_hides_nothing_is_none() -> None:
-    assert read(encode(smooth("RGBA"), "PNG")).alpha is None
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("lossless", [False, True])
+def test_an_alpha_that_hides_nothing_stays_in_the_file(kind: str, lossless: bool) -> None:
+    data = encode(smooth("RGBA"), kind, **({"lossless": lossless} if kind == "WEBP" else {}))
+    if kind == "WEBP":
+        data = with_alpha_flag(data)
+    given = read(data)
+    assert given.alpha is not None
+    assert given.alpha.min() == 255
+    made = write_photo(given, WriteSettings()).data
+    with Image.open(io.BytesIO(made)) as theirs:
+        assert theirs.mode == "RGBA"
+        assert np.asarray(theirs)[..., 3].min() == 255
+    jpeg = write_photo(given, WriteSettings(format="jpeg"))
+    assert jpeg.not_kept == ()
 
 
 def test_gray_with_alpha_stays_gray() -> None:

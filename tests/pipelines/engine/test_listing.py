@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from genray.images.photo import WriteSettings, output_path
+from genray.images.photo_writer import WriteSettings, output_path
 from genray.io.sources import open_source
 from genray.io.store import create_store
 from genray.io.tar import write_member

@@ -60,9 +60,19 @@ def test_what_was_odd_in_an_input_that_is_done_is_the_detail_of_its_row(bulk: Bu
     photos.mkdir()
     (photos / "whole.png").write_bytes(png(1))
     (photos / "cut.png").write_bytes(png(2)[:-12])
-    assert bulk("corrupt", f"input={photos}")["done"] == 2
-    details = {row["path"]: row["detail"] for row in rows_of(tmp_path / "out")}
-    assert details == {"whole.png": "", "cut.png": "the end chunk is missing"}
+    outcome = bulk("corrupt", f"input={photos}")
+    assert (outcome["done"], outcome["salvaged"]) == (2, 1)
+    for column in ("detail", "salvaged"):
+        found = {row["path"]: row[column] for row in rows_of(tmp_path / "out")}
+        assert found == {"whole.png": "", "cut.png": "the end chunk is missing"}
+
+
+def test_what_is_salvaged_is_refused_if_the_settings_say_so(bulk: Bulk, tmp_path: Path) -> None:
+    photos = tmp_path / "in"
+    photos.mkdir()
+    (photos / "whole.png").write_bytes(png(1))
+    (photos / "cut.png").write_bytes(png(2)[:-12])
+    assert bulk("corrupt", f"input={photos}", "read.damaged=refuse")["reasons"] == {"truncated": 1}
 
 
 def test_a_bmp_is_read_and_stays_one(bulk: Bulk, tmp_path: Path) -> None:

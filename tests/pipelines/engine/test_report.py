@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genray.io.bad_input import REASONS
 from genray.io.file_types import FileCounts
 from genray.io.sources import open_source
-from pipelines.engine.outcome import BulkOutcome, PassOutcome, PassRates
+from pipelines.engine.outcome import BulkOutcome, PassOutcome, PassRates, explain_reason
 from pipelines.engine.report import REPORT, report_location, write_report
 from pipelines.settings import BulkSettings
 from pipelines.storage.ledger import LedgerRow
@@ -125,12 +124,20 @@ def test_it_says_what_was_done_and_where_the_time_went(bulk: EndedRun) -> None:
     page = bulk.report()
     for words in ("denoise", "2025-03-01", "12.5", "7 images in 1 min 2 s", "8 kB", "3 kB", "-62.5 %"):
         assert words in page.text
-    assert ["truncated", "failed", "1", "25 %", REASONS["truncated"]] in page.rows
+    assert ["truncated", "failed", "1", "25 %", explain_reason("truncated")] in page.rows
     assert any(row[:3] == ["clean", "skipped", "1"] for row in page.rows)
     assert ["d.png", "truncated", "at byte 9"] in page.rows
     assert ["decode", "0.012 s", "75.0 %", "3 ms"] in page.rows
     assert ["1", "2025-03-01T12:00:00+00:00", "-", "9", "7", "-"] in page.rows
     assert ["seed", "3"] in page.rows
+
+
+def test_what_outputs_lack_is_counted(bulk: EndedRun) -> None:
+    bulk.images(["a.png", "b.png"])
+    bulk.rows([{"path": "a.png", "not_kept": ["XMP", "16 bits"]}, {"path": "b.png", "not_kept": ["XMP"]}])
+    page = bulk.report()
+    assert ["XMP", "2", "100 %"] in page.rows
+    assert ["16 bits", "1", "50 %"] in page.rows
 
 
 def test_pictures_are_input_output_and_their_difference(bulk: EndedRun) -> None:

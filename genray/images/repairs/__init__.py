@@ -1,0 +1,1 @@
+"""Repairs of damaged files in which every pixel is there."""
