@@ -38,6 +38,13 @@ _SENT = "submitted.yaml"  # the settings of a job, in its working directory
     type=click.Choice(["failed", "all"]),
     help="Images of a bulk run to process again: those that failed, or all.",
 )
+@click.option("--limit", metavar="N", help="Largest number of inputs of a bulk run: the first ones.")
+@click.option("--random", metavar="N", help="Number of inputs of a bulk run, drawn at random.")
+@click.option(
+    "--shard",
+    metavar="K/N",
+    help="Part K of N of the inputs of a bulk run, such as 3/16; each process takes one part.",
+)
 @ADDRESS
 @click.option(
     "--detach", is_flag=True, help="Submit the job and exit without following it (needs --address)."
@@ -51,6 +58,9 @@ def submit(
     sets: tuple[str, ...],
     run: str | None,
     retry: str | None,
+    limit: str | None,
+    random: str | None,
+    shard: str | None,
     address: str | None,
     detach: bool,
     dry_run: bool,
@@ -83,8 +93,8 @@ def submit(
             "--detach needs --address",
             hint="a run without --address ends with this command; leave out --detach, or name a cluster",
         )
-    if retry:
-        sets = (*sets, f"retry={retry}")
+    short = {"retry": retry, "read.limit": limit, "read.random": random, "read.shard": shard}
+    sets = (*sets, *(f"{key}={value}" for key, value in short.items() if value is not None))
     implementation = find_target(target).load()
     settings = absolute(load(implementation.settings_class, target=target, config=config, sets=sets))
     if isinstance(implementation, CompositeTarget):

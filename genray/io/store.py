@@ -389,7 +389,8 @@ class RemoteStore(Store):
 
     def _write_stream(self, target: str, data: bytes | mmap) -> None:
         # An error closes the stream, and the bytes so far become the object: write all bytes at once.
-        with self.file_system.open_output_stream(target) as stream:
+        # pyarrow would compress what is called x.gz.
+        with self.file_system.open_output_stream(target, compression=None) as stream:
             stream.write(data)
 
     def _list_folder(

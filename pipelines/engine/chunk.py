@@ -16,6 +16,7 @@ from typing import Any
 
 from genray.images.photo import Photo, WriteSettings, output_format, write_photo
 from genray.io.bad_input import BadImage
+from pipelines.engine.names import short_name
 from pipelines.engine.plan import PlannedInput
 from pipelines.steps.base import ImageScores, StepResult
 from pipelines.storage.ledger import DONE, FAILED, SKIPPED, TIMES, LedgerRow
@@ -162,7 +163,7 @@ class OutputWriter:
         if first is not None:
             yield output, first
         for behind, photo in result.also.items():
-            yield f"{output}{behind}{PurePosixPath(output).suffix}", photo
+            yield short_name(f"{output}{behind}{PurePosixPath(output).suffix}"), photo
 
     def _copy(self, task: ImageTask, result: StepResult) -> Photo | bytes | None:
         """Return the output of an unchanged input: its bytes, unless settings ask for another format."""
