@@ -30,7 +30,7 @@ class SelectionSettings(Settings):
         None,
         pattern=r"^\d{1,5}/\d{1,5}$",
         description="part of the inputs to process, such as 3/16 for the third of 16 (null: all); processes "
-        "with one part each may write to one output at the same time",
+        "that run at the same time need an output each, which `genray ledger` joins",
     )
 
     @property

@@ -112,10 +112,10 @@ def submit(
 
 @dataclass(frozen=True)
 class _DryRun:
-    """Outcome of a dry run: the target, and the folder that it would be written to."""
+    """Outcome of a dry run: the target, and the folder or URI that it would be written to."""
 
     target: str
-    folder: Path
+    folder: Path | str
 
     def as_json(self) -> dict[str, Any]:
         return {"target": self.target, "run": str(self.folder), "dry_run": True}

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
+from functools import lru_cache
 from io import BytesIO
 from pathlib import PurePosixPath
 from typing import Any
@@ -164,11 +165,19 @@ def output_name(path: str, settings: WriteSettings) -> str:
     """
     if settings.format == "same":
         return path
+    _, *suffixes = path[path.rfind("/") + 1 :].rsplit(".", 2)
+    return path + _added_suffix(".".join(["x", *suffixes]), settings.format)
+
+
+@lru_cache(4096)
+def _added_suffix(name: str, kind: Any) -> str:
+    """Return what `output_name` adds to a name that ends like `name`."""
+    settings = WriteSettings(format=kind)
     # A name that looks like one made here gets a suffix, too: the name is left for the other input.
-    looks_made_here = PurePosixPath(path).with_suffix("").suffix.lower() in READ_SUFFIXES
-    if output_path(path, settings) == path and not looks_made_here:
-        return path
-    return path + PurePosixPath(output_path("x", settings)).suffix
+    looks_made_here = PurePosixPath(name).with_suffix("").suffix.lower() in READ_SUFFIXES
+    if output_path(name, settings) == name and not looks_made_here:
+        return ""
+    return PurePosixPath(output_path("x", settings)).suffix
 
 
 def check_listing(source: ItemSource, inputs: int, problems: Sequence[BadInput]) -> None:
@@ -198,7 +207,9 @@ def write_plan(store: Store, number: int, inputs: Iterable[PlannedInput]) -> int
     total = 0
     rows: list[tuple[Any, ...]] = []
     for planned in inputs:
-        rows.append((*astuple(planned.item), planned.output))
+        item = planned.item
+        # Ten times as fast as `astuple`.
+        rows.append((item.path, item.size, item.modified, item.container, item.position, planned.output))
         if len(rows) == FILE_ROWS:
             _write_file(store, number, total // FILE_ROWS, rows)
             total += len(rows)

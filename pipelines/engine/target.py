@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -108,9 +107,9 @@ class PreparedBulk:
         return settings
 
     @property
-    def folder(self) -> Path:
-        """Folder that the results are written to."""
-        return Path(self.settings.output)
+    def folder(self) -> str:
+        """Folder or URI that the results are written to."""
+        return self.settings.output
 
     def needs_ray(self, attached: bool) -> bool:
         """Return whether Ray has to run: not for a few images, which are finished before Ray has started,

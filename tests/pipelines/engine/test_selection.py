@@ -1,10 +1,13 @@
 """A part of the inputs: the first, some at random, or one shard of several."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from genray.cli.main import main
 from genray.errors import GenrayError
 from pipelines.engine.selection import Selection
 from pipelines.settings import SelectionSettings
@@ -85,3 +88,17 @@ def test_the_options_of_submit_select(tmp_path: Path) -> None:
     submit("corrupt", *sets, more=("--limit", "2"))
     wrong = submit("corrupt", *sets, more=("--shard", "9/3"))
     assert wrong.exit_code == 2
+
+
+def test_the_ledgers_of_shards_join(bulk: Bulk, tmp_path: Path) -> None:
+    write_photos(tmp_path / "in", 12)
+    (tmp_path / "in/0/broken.png").write_bytes(b"no image")
+    outputs = [str(tmp_path / f"out-{part}") for part in (1, 2, 3)]
+    for part, output in enumerate(outputs, start=1):
+        bulk("corrupt", f"input={tmp_path / 'in'}", f"output={output}", f"read.shard={part}/3")
+    ran = CliRunner().invoke(main, ["ledger", *outputs, "--json"], catch_exceptions=False)
+    joined = json.loads(ran.stdout)
+    assert (joined["done"], joined["failed"], joined["left"]) == (12, 1, 0)
+    failed = CliRunner().invoke(main, ["ledger", *outputs, "--list", "failed"], catch_exceptions=False)
+    assert "broken.png" in failed.stdout
+    assert CliRunner().invoke(main, ["ledger", *outputs]).exit_code == 0
