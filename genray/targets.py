@@ -72,8 +72,8 @@ class PreparedTarget(Protocol):
         """Return the resources that the target needs, of the available ones `have`."""
 
     @property
-    def folder(self) -> Path:
-        """The folder that the results are written to."""
+    def folder(self) -> Path | str:
+        """The folder or URI that the results are written to."""
 
     def run(self, display: Display, have: Resources, attached: bool) -> Outcome:
         """Run the target; returns the outcome."""

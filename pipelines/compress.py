@@ -47,6 +47,7 @@ class Compress(AutoencoderStep[CompressSettings]):
 
     settings_class = CompressSettings
     table = "codes"
+    writes_images = False
 
     def schema(self) -> pa.Schema:
         """See `Step`."""

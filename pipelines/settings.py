@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from genray.images.limits import ReadLimits
 from genray.images.photo_writer import WriteSettings
@@ -12,7 +12,44 @@ from genray.io.sources import ContainerSettings
 from genray.settings.base import Location, Settings
 
 
-class ReadSettings(ReadLimits, ContainerSettings):
+class SelectionSettings(Settings):
+    """Settings of the part of the inputs that a run processes."""
+
+    limit: int | None = Field(
+        None, ge=1, description="number of inputs to process, the first ones of the listing (null: all)"
+    )
+    random: int | None = Field(
+        None,
+        ge=1,
+        le=10_000_000,
+        description="number of inputs to process, drawn at random, the same ones when the run resumes (null: "
+        "all)",
+    )
+    seed: int = Field(0, ge=0, description="seed of the draw of `random`")
+    shard: str | None = Field(
+        None,
+        pattern=r"^\d{1,5}/\d{1,5}$",
+        description="part of the inputs to process, such as 3/16 for the third of 16 (null: all); processes "
+        "that run at the same time need an output each, which `genray ledger` joins",
+    )
+
+    @property
+    def shard_numbers(self) -> tuple[int, int]:
+        """Number of the shard, from 1, and number of shards."""
+        part, _, parts = (self.shard or "1/1").partition("/")
+        return int(part), int(parts)
+
+    @model_validator(mode="after")
+    def _check_selection(self) -> Self:
+        part, parts = self.shard_numbers
+        if not 1 <= part <= parts:
+            raise ValueError(f"shard is {self.shard}: the shards of {parts} are 1/{parts} to {parts}/{parts}")
+        if self.limit and self.random:
+            raise ValueError("limit and random are both set: give one of them")
+        return self
+
+
+class ReadSettings(ReadLimits, ContainerSettings, SelectionSettings):
     """Settings of the inputs."""
 
 
@@ -100,7 +137,7 @@ class BulkSettings(Settings):
     input: Location = Field(
         "data/images",
         description="images to process: a folder of files or shards, a pattern (photos/**/*.png), one file, "
-        "or a URI",
+        "a list of paths or URLs (.txt, .csv, .parquet), or a URI of these",
     )
     output: Location = Field("data/output", description="folder or URI that the results are written to")
     retry: Literal["none", "failed", "all"] = Field(
@@ -129,6 +166,13 @@ _MAY_CHANGE = (
     "output",
     "read.max_",
     "read.suffixes",
+    "read.include",
+    "read.exclude",
+    "read.fetch.",
+    "read.limit",
+    "read.random",
+    "read.seed",
+    "read.shard",
 )
 
 

@@ -20,7 +20,7 @@ _ROWS_AT_ONCE = 4096  # rows whose columns are aligned together
 
 
 @click.command()
-@click.argument("output")
+@click.argument("outputs", metavar="OUTPUT...", nargs=-1, required=True)
 @click.option(
     "--list",
     "status",
@@ -36,21 +36,23 @@ _ROWS_AT_ONCE = 4096  # rows whose columns are aligned together
 )
 @JSON
 @reported
-def ledger(output: str, status: str | None, limit: int, as_json: bool) -> None:
-    """Print the results of a bulk run, from the ledger in its OUTPUT.
+def ledger(outputs: tuple[str, ...], status: str | None, limit: int, as_json: bool) -> None:
+    """Print the results of a bulk run, from the ledger in its OUTPUT. The ledgers of several outputs, of the
+    shards of one run, are joined.
 
     \b
     Example:
       genray ledger data/denoised
       genray ledger data/denoised --list failed
+      genray ledger clean-1 clean-2 clean-3
     """
     from pipelines.storage.overview import read_overview, read_rows
 
     if status is not None:
         columns = ("path", "output") if status == "done" else ("path", "reason", "detail")
-        _print_rows(read_rows(output, status, columns, limit), status, as_json=as_json)
+        _print_rows(read_rows(outputs, status, columns, limit), status, as_json=as_json)
         return
-    overview = read_overview(output)
+    overview = read_overview(*outputs)
     if as_json:
         print_json(overview.as_json())
     else:

@@ -38,6 +38,13 @@ _SENT = "submitted.yaml"  # the settings of a job, in its working directory
     type=click.Choice(["failed", "all"]),
     help="Images of a bulk run to process again: those that failed, or all.",
 )
+@click.option("--limit", metavar="N", help="Largest number of inputs of a bulk run: the first ones.")
+@click.option("--random", metavar="N", help="Number of inputs of a bulk run, drawn at random.")
+@click.option(
+    "--shard",
+    metavar="K/N",
+    help="Part K of N of the inputs of a bulk run, such as 3/16; each process takes one part.",
+)
 @ADDRESS
 @click.option(
     "--detach", is_flag=True, help="Submit the job and exit without following it (needs --address)."
@@ -51,6 +58,9 @@ def submit(
     sets: tuple[str, ...],
     run: str | None,
     retry: str | None,
+    limit: str | None,
+    random: str | None,
+    shard: str | None,
     address: str | None,
     detach: bool,
     dry_run: bool,
@@ -84,13 +94,20 @@ def submit(
             hint="a run without --address ends with this command; leave out --detach, or name a cluster",
         )
     implementation = find_target(target).load()
-    if retry:
+    for option, key, value in (
+        ("--retry", "retry", retry),
+        ("--limit", "read.limit", limit),
+        ("--random", "read.random", random),
+        ("--shard", "read.shard", shard),
+    ):
+        if value is None:
+            continue
         if "retry" not in implementation.settings_class.model_fields:
             raise UsageError(
-                f"--retry is for bulk runs, and {target} is not one",
+                f"{option} is for bulk runs, and {target} is not one",
                 hint="leave it out; the same command with the same --name resumes a training",
             )
-        sets = (*sets, f"retry={retry}")
+        sets = (*sets, f"{key}={value}")
     settings = absolute(load(implementation.settings_class, target=target, config=config, sets=sets))
     if isinstance(implementation, CompositeTarget):
         implementation, settings = implementation.compose(settings, load)
@@ -107,10 +124,10 @@ def submit(
 
 @dataclass(frozen=True)
 class _DryRun:
-    """Outcome of a dry run: the target, and the folder that it would be written to."""
+    """Outcome of a dry run: the target, and the folder or URI that it would be written to."""
 
     target: str
-    folder: Path
+    folder: Path | str
 
     def as_json(self) -> dict[str, Any]:
         return {"target": self.target, "run": str(self.folder), "dry_run": True}

@@ -47,22 +47,37 @@ class FileCounts:
     unread: Counter[str] = field(default_factory=Counter)
     columns: set[str] = field(default_factory=set)
     """Names of Parquet columns that are not read."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Numbers of inputs that could be read and are left out, by the reason in words."""
 
     def add_unread(self, kind: str) -> None:
         """Count one more file that is not read."""
         known = kind in self.unread or len(self.unread) < _MOST_TYPES
         self.unread[kind if known else "of other types"] += 1
 
+    def add_filtered(self) -> None:
+        """Count one more input that read.include or read.exclude leaves out."""
+        self.left_out["by read.include or read.exclude"] += 1
+
     def add(self, other: FileCounts) -> None:
         """Add the counts of another place."""
         self.read.update(other.read)
         self.unread.update(other.unread)
         self.columns |= other.columns
+        self.left_out.update(other.left_out)
 
     @property
     def unread_text(self) -> str:
-        """Sentence about the files that are not read: "24 .heic are not read (HEIF), nor 3 .txt"; "" if there
-        are none."""
+        """Sentence about the files that are not read: "24 .heic are not read (HEIF), nor 3 .txt; 2 are left
+        out (listed twice)"; "" if there are none."""
+        counted = sum(self.left_out.values())
+        reasons = self.left_out.most_common()
+        why = ", ".join(reason if len(reasons) == 1 else f"{count:,} {reason}" for reason, count in reasons)
+        left_out = f"{counted:,} {'are' if counted > 1 else 'is'} left out ({why})" if counted else ""
+        return "; ".join(filter(None, [self._not_read_text, left_out]))
+
+    @property
+    def _not_read_text(self) -> str:
         # Images first: the user expects them to be read.
         ranked = sorted(self.unread.items(), key=lambda each: (not _title(each[0]), -each[1], each[0]))
         clauses = [
@@ -86,7 +101,8 @@ class FileCounts:
     def as_json(self) -> dict[str, int]:
         """Return the numbers of files that are not read by type, as plain JSON values."""
         counts = {_label(kind): count for kind, count in self.unread.most_common()}
-        return counts | {f"column {name}": 1 for name in sorted(self.columns)[:_MOST_TYPES]}
+        counts |= {f"column {name}": 1 for name in sorted(self.columns)[:_MOST_TYPES]}
+        return counts | {f"left out: {reason}": count for reason, count in self.left_out.items()}
 
 
 def _label(kind: str) -> str:

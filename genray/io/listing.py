@@ -22,10 +22,11 @@ from typing import Literal
 from genray.errors import DataError
 from genray.io.file_types import IDX_SUFFIXES, FileCounts, type_of
 from genray.io.kinds import HEAD_BYTES, READ_SUFFIXES, kind_of_bytes
+from genray.io.patterns import PathFilter
 from genray.io.store import Entry, Store, Wanted, is_file, open_store
 from genray.text import visible
 
-Container = Literal["files", "parquet", "webdataset", "idx"]
+Container = Literal["files", "parquet", "webdataset", "idx", "list"]
 OnError = Callable[[str, str], None]  # takes the path of a folder that could not be listed, and the reason
 
 SHARD_SUFFIXES: Mapping[Container, tuple[str, ...]] = {
@@ -38,6 +39,7 @@ CONTAINER_NAMES: Mapping[Container, tuple[str, str]] = {
     "parquet": ("Parquet file", "Parquet files"),
     "webdataset": ("tar shard", "tar shards"),
     "idx": ("idx file of images", "idx files of images"),
+    "list": ("list of images", "lists of images"),
 }
 _IDX_IMAGES = re.compile(r"(train|t10k)-images[-.]idx3-ubyte(\.gz)?")
 _COMPRESSED_TARS = (".tar.gz", ".tgz")
@@ -148,9 +150,11 @@ class ImageFiles:
     Attributes:
         suffixes: suffixes of image files, lower case (None: all that can be read; files without a suffix are
             known by their content).
+        paths: filter of their paths.
     """
 
     suffixes: tuple[str, ...] | None = None
+    paths: PathFilter = field(default_factory=PathFilter)
 
     @property
     def wanted_suffixes(self) -> tuple[str, ...]:
@@ -163,9 +167,13 @@ class ImageFiles:
         suffixes = self.wanted_suffixes
         by_content = self.suffixes is None or bool(place.name)
         unknown = set[str]()  # paths of files whose first bytes must be read
+        keeps = self.paths.keeps if self.paths != PathFilter() else None
 
         def wanted(prefix: str, name: str) -> bool:
             lower = name.lower()
+            if keeps is not None and not keeps(prefix + name):
+                counts.add_filtered()
+                return False
             if lower.endswith(suffixes):
                 counts.read[lower[lower.rfind(".") :]] += 1
                 return True
@@ -190,13 +198,21 @@ class ImageFiles:
 
 
 def list_shards(
-    place: Place, container: Container, counts: FileCounts, on_error: OnError | None = None
+    place: Place,
+    container: Container,
+    counts: FileCounts,
+    on_error: OnError | None = None,
+    allows: Callable[[str], bool] = lambda path: True,
 ) -> Iterator[Entry]:
-    """Yield the Parquet files, tar shards or idx files at `place`, and count all files."""
+    """Yield the Parquet files, tar shards or idx files at `place` whose path `allows` accepts, and count all
+    files."""
     suffixes = SHARD_SUFFIXES[container]
 
     def wanted(prefix: str, name: str) -> bool:
         is_shard = name.lower().endswith(suffixes)
+        if not allows(prefix + name):
+            counts.add_filtered()
+            return False
         if is_shard:
             counts.read[type_of(name)] += 1
         else:
@@ -272,10 +288,16 @@ def survey(place: Place, images: ImageFiles) -> Survey:
     unnamed: list[str] = []
     tars: list[str] = []
     suffixes = images.wanted_suffixes
+    paths = images.paths
 
     def look(prefix: str, name: str) -> bool:
         lower = name.lower()
-        if lower.endswith(suffixes):
+        if not paths.allows(prefix + name):
+            found.counts.add_filtered()
+        elif lower.endswith(suffixes):
+            if not paths.keeps(prefix + name):
+                found.counts.add_filtered()
+                return False
             found.add("files", prefix + name)
         elif lower.endswith(SHARD_SUFFIXES["parquet"]):
             found.add("parquet", prefix + name)
@@ -362,5 +384,5 @@ def nothing_to_read(
         f"there are no {names} at {location}{unread}",
         where=where,
         hint=f"give a folder, a pattern or a file of images ({' '.join(READ_SUFFIXES)}), or Parquet files or "
-        "tar shards of them",
+        "tar shards of them, or a list of paths or URLs (.txt, .csv, .parquet)",
     )

@@ -223,6 +223,18 @@ def find_columns(parquet: Any, column: str | None, setting: str) -> ImageColumns
     return ImageColumns(holders[image], name_column, others)
 
 
+def has_bytes(opened: Any) -> bool:
+    """Return whether the Parquet file `opened`, which is closed, has a column of bytes.
+
+    Raises:
+        OSError, ValueError, ArithmeticError, LookupError: the file is damaged.
+    """
+    import pyarrow.parquet as pq
+
+    with opened:
+        return any(map(_holds_bytes, pq.ParquetFile(opened, pre_buffer=False).schema_arrow.types))
+
+
 def bounded_batches(opened: Any, parquet: Any, group: int, column: str, rows: int) -> Iterator[Any]:
     """Yield the rows of one column of a row group in batches, with few rows in each if all of them might be
     the largest value of a dictionary.

@@ -382,14 +382,19 @@ class RemoteStore(Store):
             self.file_system.delete_file(self._target(path))
 
     def remove_leftovers(self, under: str = "") -> None:
-        pass  # an object is there as a whole or not at all
+        if self.file_system.type_name in _OBJECT_STORES:
+            return  # an object is there as a whole or not at all
+        for info in self._infos(self._checked(under), recursive=True):
+            if info.is_file and fnmatch.fnmatch(info.base_name, TEMPORARY_NAME.format("*")):
+                self.file_system.delete_file(info.path)
 
     def _target(self, path: str) -> str:
         return f"{self.prefix}/{self._checked(path)}"
 
     def _write_stream(self, target: str, data: bytes | mmap) -> None:
         # An error closes the stream, and the bytes so far become the object: write all bytes at once.
-        with self.file_system.open_output_stream(target) as stream:
+        # pyarrow would compress what is called x.gz.
+        with self.file_system.open_output_stream(target, compression=None) as stream:
             stream.write(data)
 
     def _list_folder(
@@ -411,11 +416,11 @@ class RemoteStore(Store):
         entries = (Entry(prefix + info.base_name, info.size or 0, info.mtime_ns or 0) for info in files)
         return _FolderListing([info.base_name for info in infos if not info.is_file], entries)
 
-    def _infos(self, folder: str) -> Any:
+    def _infos(self, folder: str, *, recursive: bool = False) -> Any:
         from pyarrow.fs import FileSelector
 
         base = f"{self.prefix}/{folder}".rstrip("/")
-        return self.file_system.get_file_info(FileSelector(base, allow_not_found=True))
+        return self.file_system.get_file_info(FileSelector(base, allow_not_found=True, recursive=recursive))
 
 
 def _connect(uri: str) -> tuple[Any, str, bool]:

@@ -11,7 +11,7 @@ from typing import Any
 from genray.io.sources import ItemSource
 from genray.text import visible
 from pipelines.engine.outcome import PassRates
-from pipelines.engine.plan import InputListing, remove_plans, write_plan
+from pipelines.engine.plan import InputListing, remove_plans, rename_repeated, write_plan
 from pipelines.engine.pool import keep_model
 from pipelines.engine.sample import PhotoSample
 from pipelines.settings import BulkSettings, may_change
@@ -92,6 +92,7 @@ class Pass:
         output.ledger.drop_problems()
         listing = InputListing(source, step, output.ledger.index(), note)
         inputs = write_plan(output.store, number, listing.remaining())
+        rename_repeated(output.store, number, inputs, listing)
         _drop_results(output, sinks, step.settings, {*listing.changed, *listing.retried})
         if listing.problems:
             output.ledger.add_problems(number, listing.problems)
@@ -127,6 +128,8 @@ class Pass:
     @property
     def gone(self) -> int:
         """Number of inputs that the ledger has but the store no longer contains."""
+        if self.listing.selection.is_partial:
+            return 0  # unknown
         return len(self.listing.index) - self.listing.recorded
 
     def prepare(self) -> None:
@@ -170,6 +173,8 @@ class Pass:
             self.note(f"{len(listing.changed)} changed since they were processed: processed again")
         if listing.retried:
             self.note(f"{len(listing.retried)} failed before: processed again")
+        if listing.renamed_text:
+            self.note(listing.renamed_text)
         if self.gone:
             self.note(f"{self.gone} images of the ledger are no longer in the input: their outputs remain")
         for bad in listing.problems[:_MOST_PROBLEMS]:

@@ -18,6 +18,7 @@ from genray.images.photo import Photo
 from genray.images.photo_writer import WriteSettings, is_same_file, write_photo
 from genray.io.bad_input import BadImage
 from genray.io.kinds import KINDS, kind_of_name
+from pipelines.engine.names import short_name
 from pipelines.engine.plan import PlannedInput
 from pipelines.steps.base import ImageScores, StepResult
 from pipelines.storage.ledger import DONE, FAILED, SKIPPED, TIMES, LedgerRow
@@ -170,7 +171,7 @@ class OutputWriter:
         if first is not None:
             yield output, first
         for behind, photo in result.also.items():
-            yield f"{output}{behind}{PurePosixPath(output).suffix}", photo
+            yield short_name(f"{output}{behind}{PurePosixPath(output).suffix}"), photo
 
     def _copy(self, task: ImageTask, result: StepResult) -> Photo | bytes | None:
         """Return the output of an unchanged input: its bytes, unless settings ask for another file."""

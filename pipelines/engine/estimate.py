@@ -168,7 +168,9 @@ def _list_inputs(step: Step[Any], sample: int, note: Callable[[str], None]) -> _
         images += 1
         size += planned.item.size
     seconds = time.monotonic() - began
-    check_listing(source, images, listing.problems)
+    check_listing(source, listing.found, listing.problems)
+    if not images:
+        raise DataError(f"no input is in the selection ({listing.selection.text})", where="read")
     drawn = listing.sample.items[:sample]
     inputs = [PlannedInput(item, f"{index}/{Path(item.path).name}") for index, item in enumerate(drawn)]
     return _ListedInputs(images, size, source, seconds, inputs)

@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,21 +17,23 @@ import torch
 from genray.errors import BulkError, Interrupted
 from genray.interrupts import stop_on_signals
 from genray.io.bad_input import BadInput
-from genray.io.sources import ItemSource, open_source
+from genray.io.sources import ItemSource, is_list, list_root, open_source
 from genray.progress import Display
 from genray.settings.base import flatten
 from genray.targets import Demand, Resources
 from genray.text import visible
 from pipelines.engine.bulk_pass import Pass, PassEnd
+from pipelines.engine.names import folded_hash
 from pipelines.engine.outcome import BulkOutcome, PassOutcome
-from pipelines.engine.plan import check_listing
+from pipelines.engine.plan import InputListing, check_listing
 from pipelines.engine.pool import Assignment, LocalPool, RayPool, WorkerPool, step_name
 from pipelines.engine.progress_metrics import PassProgress
 from pipelines.engine.report import report_location, write_report
-from pipelines.settings import BulkSettings
+from pipelines.engine.selection import Selection
+from pipelines.settings import BulkSettings, SelectionSettings
 from pipelines.steps.base import Step
-from pipelines.storage.ledger import FAILED
-from pipelines.storage.output import Output, check_apart
+from pipelines.storage.ledger import FAILED, LedgerIndex
+from pipelines.storage.output import Output, check_apart, check_not_within
 
 _CPUS_OF_ONE_PROCESS = 8
 _INPUTS_OF_A_THREAD = 16  # inputs from which another worker thread is worth it
@@ -57,9 +58,13 @@ class Bulk:
         """
         step = self.step.load(settings)
         check_apart(settings.input, settings.output)
-        lines = [*step.check(), f"from {settings.input}", f"to {settings.output}"]
+        if is_list(settings.input):
+            check_not_within(list_root(settings.input, settings.read.root), settings.output)
+        selected = Selection(settings.read).text
+        place = f"from {settings.input}" + f" ({selected})" * bool(selected)
+        lines = [*step.check(), place, f"to {settings.output}"]
         source = open_source(settings.input, settings.read)
-        is_small = _has_few_inputs(source)
+        is_small = _has_few_inputs(source, settings.read)
         output = Output.create(settings.output)
         flat_settings = flatten(settings)
         if settings.retry != "all":
@@ -102,9 +107,9 @@ class PreparedBulk:
         return settings
 
     @property
-    def folder(self) -> Path:
-        """Folder that the results are written to."""
-        return Path(self.settings.output)
+    def folder(self) -> str:
+        """Folder or URI that the results are written to."""
+        return self.settings.output
 
     def needs_ray(self, attached: bool) -> bool:
         """Return whether Ray has to run: not for a few images, which are finished before Ray has started,
@@ -126,11 +131,18 @@ class PreparedBulk:
 
     def examine(self) -> Sequence[str]:
         """List all inputs, for a dry run; says what was found."""
-        problems: list[BadInput] = []
-        count = sum(1 for _ in self.source.items(problems.append))
+        listing = InputListing(self.source, self.step, LedgerIndex.empty(), lambda line: None)
+        count = sum(1 for _ in listing.remaining())
         unread = self.source.counts.unread_text
         lines = [f"{count} images" + f"; {unread}" * bool(unread)]
-        return lines + [f"not listed: {visible(bad.path)}: {visible(bad.detail)}" for bad in problems[:5]]
+        if repeated := listing.names.repeated():
+            again = InputListing(self.source, self.step, LedgerIndex.empty(), lambda line: None)
+            for planned in again.remaining():
+                if folded_hash(planned.output) in repeated:
+                    listing.note_renamed(planned.output)
+        lines += filter(None, [listing.renamed_text])
+        problems = listing.problems[:5]
+        return lines + [f"not listed: {visible(bad.path)}: {visible(bad.detail)}" for bad in problems]
 
     def run(self, display: Display, have: Resources, attached: bool) -> BulkOutcome:
         """Process the remaining inputs to the end.
@@ -178,7 +190,7 @@ class PreparedBulk:
         workers = self._count_workers(this_pass.inputs, have, with_ray=with_ray)
         assignment = Assignment(
             step=step_name(type(self.step)),
-            settings=self._worker_settings().model_dump(mode="json"),
+            settings=self._worker_settings(workers).model_dump(mode="json"),
             number=this_pass.number,
             inputs=this_pass.inputs,
             workers=workers,
@@ -195,9 +207,13 @@ class PreparedBulk:
         with progress, stop_on_signals(lambda: progress.stop_requested, progress.request_stop):
             pool.run(assignment, watch, progress.note_once)
 
-    def _worker_settings(self) -> BulkSettings:
-        """Those of the run, and what the inputs lie in: so that no worker has to look through all of them."""
-        read = self.settings.read.model_copy(update={"container": self.source.container})
+    def _worker_settings(self, workers: int) -> BulkSettings:
+        """Return the settings of each worker: with the container of the inputs, which would otherwise be
+        looked for in all of them, and with its share of the rate of requests."""
+        read = self.settings.read
+        rate = read.fetch.requests_per_second / max(1, workers)
+        fetch = read.fetch.model_copy(update={"requests_per_second": rate})
+        read = read.model_copy(update={"container": self.source.container, "fetch": fetch})
         return self.settings.model_copy(update={"read": read})
 
     def _count_workers(self, inputs: int, have: Resources, *, with_ray: bool) -> int:
@@ -256,8 +272,8 @@ def _cpus() -> int:
     return os.cpu_count() or 1
 
 
-def _has_few_inputs(source: ItemSource) -> bool:
-    """Return whether `source` has at most `_FEW_INPUTS` inputs; more are not listed.
+def _has_few_inputs(source: ItemSource, settings: SelectionSettings) -> bool:
+    """Return whether at most `_FEW_INPUTS` inputs of `source` are processed; more are not listed.
 
     Raises:
         DataError: it has no inputs, or several columns of Parquet files contain images.
@@ -268,4 +284,4 @@ def _has_few_inputs(source: ItemSource) -> bool:
         if count > _FEW_INPUTS:
             break
     check_listing(source, count, problems)
-    return count <= _FEW_INPUTS
+    return min(count, settings.limit or count, settings.random or count) <= _FEW_INPUTS

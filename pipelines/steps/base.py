@@ -97,6 +97,8 @@ class Step(ABC, Generic[S]):
     """Whether a GPU makes the step faster."""
     reads_images: ClassVar[bool] = True
     """Whether the inputs are images, which the engine decodes."""
+    writes_images: ClassVar[bool] = True
+    """Whether the results contain images."""
     table: ClassVar[str] = ""
     """Folder of the step's table under the output's root; empty: no table."""
 

@@ -277,12 +277,15 @@ class Ledger:
         self._remove_replaced()
         names = self._current_files()
         rows = {name: self._metadata(name).num_rows for name in names}
-        small = [name for name in names if rows[name] < small_rows]
-        if len(small) < 2:
+        if len(names) < 2 or min(rows.values()) >= small_rows:
             return
-        duplicates = self._count_duplicates(names)
+        duplicates, holders = self._find_duplicates(names)
+        # A large file is written again if it has an older row of an input, or a newer one.
+        merged = [name for name in names if rows[name] < small_rows or name in holders]
+        if len(merged) < 2:
+            return
         serial = 0
-        for group in _groups(small, rows, most_rows):
+        for group in _groups(merged, rows, most_rows):
             while _merged_name(pass_number, serial) in rows:
                 serial += 1
             self._merge(_merged_name(pass_number, serial), group, duplicates)
@@ -300,12 +303,19 @@ class Ledger:
         self._write(into, pa.concat_tables(tables), [*replaced, *names])
         self._remove_replaced()
 
-    def _count_duplicates(self, names: Sequence[str]) -> dict[int, int]:
-        """Return the numbers of rows of inputs with more than one, by the hash of the path."""
+    def _find_duplicates(self, names: Sequence[str]) -> tuple[dict[int, int], set[str]]:
+        """Return the numbers of rows of inputs with several, by the hash of the path, and the files with these
+        rows."""
         hashes = [path_hashes(self._read(name, ["path"])["path"]) for name in names]
         keys, counts = np.unique(np.concatenate(hashes), return_counts=True)
         several = counts > 1
-        return {int(key): int(count) for key, count in zip(keys[several], counts[several], strict=True)}
+        duplicates = {int(key): int(count) for key, count in zip(keys[several], counts[several], strict=True)}
+        if not duplicates:
+            return {}, set()
+        holders = {
+            name for name, each in zip(names, hashes, strict=True) if np.isin(each, keys[several]).any()
+        }
+        return duplicates, holders
 
     def _keep_rows(self, is_kept: Callable[[Any], Any]) -> None:
         for name in self._current_files():
@@ -414,6 +424,8 @@ class LedgerIndex:
 
     def find(self, path: str, size: int, modified: int) -> InputState:
         """Return the state of an input by its path, size in bytes (0: unknown) and time of change."""
+        if not len(self.hashes):
+            return "new"
         key = path_hash(path)
         at = int(np.searchsorted(self.hashes, key))
         if at == len(self.hashes) or self.hashes[at] != key:
@@ -454,6 +466,17 @@ class LedgerSummary:
         for name in TIMES:
             stage = name.removesuffix("_ms")
             self.seconds[stage] = self.seconds.get(stage, 0.0) + _sum(table[name]) / 1e3
+
+    def join(self, other: LedgerSummary) -> None:
+        """Add the counts and sums of another ledger."""
+        self.total += other.total
+        self.status.update(other.status)
+        self.reasons.update(other.reasons)
+        self.anomalies += other.anomalies
+        self.bytes_in += other.bytes_in
+        self.bytes_out += other.bytes_out
+        for stage, seconds in other.seconds.items():
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
     def as_json(self) -> dict[str, Any]:
         """Return total, done, skipped, failed, reasons, not kept, anomalies, salvaged, bytes, and seconds of

@@ -330,6 +330,20 @@ def check_apart(source: str, output: str) -> None:
         )
 
 
+def check_not_within(root: str, output: str) -> None:
+    """Refuse an output that is or contains the folder `root` of listed files, which it could overwrite.
+
+    Raises:
+        DataError: the files lie in the output.
+    """
+    if f"{_canonical(root)}/".startswith(f"{_canonical(output)}/"):
+        raise DataError(
+            f"the output {output} contains the listed files",
+            where="output",
+            hint="give a separate folder: originals must not be overwritten",
+        )
+
+
 def timestamp() -> str:
     """Return the time in the format of headers."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -43,12 +44,8 @@ class RunOverview:
     header: Mapping[str, Any]
     summary: LedgerSummary
     last: LastPass
-
-    @property
-    def left(self) -> int | None:
-        """Inputs of the last pass without a row; None while they are being listed."""
-        planned = _last_pass(self.header).get("left")
-        return None if planned is None else max(0, planned - self.last.rows)
+    left: int | None
+    """Inputs of the last pass without a row; None while they are being listed."""
 
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON values, for `genray ledger --json`."""
@@ -70,26 +67,65 @@ class InputRows:
     total: int
 
 
-def read_overview(location: str) -> RunOverview:
-    """Read the overview of the run that writes to `location`, a folder or URI; nothing there is changed.
+def read_overview(*locations: str) -> RunOverview:
+    """Read the overview of the run that writes to a folder or URI; nothing there is changed. The ledgers of
+    several, which are shards of one run, are joined.
 
     Raises:
-        DataError: there is no ledger, or a file of it is damaged.
+        DataError: there is no ledger, or a file of it is damaged; or the runs are different ones.
     """
+    overviews = [_read_one(location) for location in locations]
+    return overviews[0] if len(overviews) == 1 else _join(overviews)
+
+
+def _read_one(location: str) -> RunOverview:
     ledger, header = _open(location)
     summary = _read_again(ledger.summary)
     last = _read_again(lambda: _read_last_pass(ledger, header))
-    return RunOverview(location, header, summary, last)
+    planned = _last_pass(header).get("left")
+    left = None if planned is None else max(0, planned - last.rows)
+    return RunOverview(location, header, summary, last, left)
 
 
-def read_rows(location: str, status: str, columns: tuple[str, ...], limit: int) -> InputRows:
-    """Read the inputs of `status` ("done", "skipped" or "failed") at `location`, at most `limit` of them.
+def _join(overviews: Sequence[RunOverview]) -> RunOverview:
+    first = overviews[0]
+    summary = LedgerSummary()
+    for each in overviews:
+        if each.header.get("target") != first.header.get("target"):
+            raise DataError(
+                f"{each.location} was made by {each.header.get('target')}, and {first.location} by "
+                f"{first.header.get('target')}",
+                hint="give the outputs of the shards of one run",
+            )
+        summary.join(each.summary)
+    known = [each.left for each in overviews if each.left is not None]
+    ends = [_last_pass(each.header).get("ended") for each in overviews]
+    started = min(str((each.header.get("passes") or [{}])[0].get("started", "")) for each in overviews)
+    ended = max(map(str, ends)) if all(ends) else None
+    last = LastPass(
+        sum(each.last.rows for each in overviews), sum(each.last.images_per_second for each in overviews)
+    )
+    return RunOverview(
+        ", ".join(each.location for each in overviews),
+        {**first.header, "passes": [{"started": started, "ended": ended}]},
+        summary,
+        last,
+        sum(known) if len(known) == len(overviews) else None,
+    )
+
+
+def read_rows(locations: Sequence[str], status: str, columns: tuple[str, ...], limit: int) -> InputRows:
+    """Read the inputs of `status` ("done", "skipped" or "failed") at `locations`, at most `limit` of them.
 
     Raises:
         DataError: there is no ledger, or a file of it is damaged.
     """
-    ledger, _ = _open(location)
-    return _read_again(lambda: _select(ledger, status, columns, limit))
+    joined = InputRows(columns, [], 0)
+    for location in locations:
+        ledger, _ = _open(location)
+        found = _read_again(partial(_select, ledger, status, columns, limit - len(joined.rows)))
+        joined = InputRows(columns, [*joined.rows, *found.rows], joined.total + found.total)
+    return joined
 
 
 def _open(location: str) -> tuple[Ledger, dict[str, Any]]:

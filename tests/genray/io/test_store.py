@@ -221,3 +221,18 @@ def test_an_object_store_does_the_same(s3_root: str) -> None:
     with pytest.raises(DataError, match="leaves the store"):
         store.write("../x.png", b"1")
     assert pickle.loads(pickle.dumps(store)).exists("a/b/1.png")  # noqa: S301
+
+
+@pytest.mark.parametrize("scheme", ["file://", "memory://"])
+def test_leftovers_of_killed_writers_are_removed_behind_uris_too(tmp_path: Path, scheme: str) -> None:
+    store = create_store(f"{scheme}{tmp_path}")
+    for name in ("a.png", "x/b.png", "x/.genray-0123.tmp", ".genray-4567.tmp", "x/.hidden"):
+        store.write(name, b"data")
+    store.remove_leftovers("x")
+    assert store.exists(".genray-4567.tmp")
+    store.remove_leftovers()
+    kept = {
+        name for name in ("a.png", "x/b.png", "x/.genray-0123.tmp", ".genray-4567.tmp") if store.exists(name)
+    }
+    assert kept == {"a.png", "x/b.png"}
+    assert store.exists("x/.hidden")

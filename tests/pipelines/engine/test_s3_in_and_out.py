@@ -65,3 +65,11 @@ def test_images_in_s3_are_embedded_into_s3(
     out = open_store(remote("out"))
     (part,) = out.list([".parquet"], "embeddings")
     assert len(pq.read_table(io.BytesIO(out.read(part.path)))) == 5
+
+
+def test_a_dry_run_names_the_uri_that_it_would_write_to(remote: Callable[[str], str]) -> None:
+    upload(remote("in"), 2)
+    words = ["--set", f"input={remote('in')}", "--set", f"output={remote('out')}", "--dry-run", "--json"]
+    result = CliRunner().invoke(main, ["submit", "corrupt", *words], catch_exceptions=False)
+    assert json.loads(result.stdout)["run"] == remote("out")
+    assert f"written to {remote('out')}" in result.stderr

@@ -146,6 +146,19 @@ def test_large_files_are_left_alone(ledger: Ledger, tmp_path: Path) -> None:
     assert len(set(paths(ledger))) == len(paths(ledger)) == 50
 
 
+@pytest.mark.parametrize("copies", [1, 2])
+def test_the_newest_row_stays_when_an_older_one_is_in_a_large_file(ledger: Ledger, copies: int) -> None:
+    ledger.add("00001-000000-0-0", [row(f"{n}") for n in range(12)])
+    for index in range(copies):
+        ledger.add(f"00002-00000{index}-0-0", [row("7", "failed", reason=f"{index}"), row(f"new {index}")])
+    ledger.compact(2, small_rows=10, most_rows=20)
+    assert len(paths(ledger)) == len(set(paths(ledger))) == 12 + copies
+    reasons = [
+        each["reason"] for table in ledger.tables() for each in table.to_pylist() if each["path"] == "7"
+    ]
+    assert reasons == [f"{copies - 1}"]
+
+
 def test_rows_do_not_count_twice_when_a_crash_left_merged_files_behind(
     ledger: Ledger, tmp_path: Path
 ) -> None:
