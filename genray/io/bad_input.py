@@ -20,7 +20,7 @@ REASONS = {
     "unused": "in no folder that the pairs come from",
     "bad-name": "its name is not UTF-8, or leaves the folder",
     "step-error": "the model failed on it; the detail says how",
-    "killed-worker": "worker after worker died of it, of memory most likely",
+    "killed-worker": "each process that had only this image died; the detail says of what",
     "unwritable": "its output could not be written",
 }
 
