@@ -86,7 +86,10 @@ def test_a_driver_that_is_killed_at_one_image_again_and_again_does_not_condemn_i
     (tmp_path / "slow").unlink()
     run_troubled(photos, out)
     assert statuses(out) == dict.fromkeys(["a", "slow", "z"], "done")
-    assert "slow.png was in progress when the run was killed (2 times)" in capsys.readouterr().err
+    assert (
+        "kills of the run while only slow.png was in progress: 2; it is processed last"
+        in capsys.readouterr().err
+    )
     assert [each.died for each in passes_of(out)] == [0, 1, 2, 3, 4]
     assert passes_of(out)[-1].suspects == {"slow.png": 2}
 

@@ -72,7 +72,10 @@ def test_an_image_that_was_alone_at_any_number_of_kills_is_processed_last(
     bulk("corrupt", f"input={photos}")
     left_by_killed_passes(out, died=died, attempt=Attempt(2, suspect, 4))
     assert bulk("corrupt", f"input={photos}")["done"] == 5
-    assert f"{suspect} was in progress when the run was killed (1 times)" in capsys.readouterr().err
+    assert (
+        f"kills of the run while only {suspect} was in progress: 1; it is processed last"
+        in capsys.readouterr().err
+    )
     last = max(rows_of(out), key=lambda row: row["finished"])
     assert last["path"] == suspect
     assert passes_of(out)[-1].died == died
