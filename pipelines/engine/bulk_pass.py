@@ -184,8 +184,8 @@ class Pass:
             )
         for path, kills in [*self.earlier.suspects.items()][:_MOST_PROBLEMS]:
             self.note(
-                f"kills of the run while only {visible(path)} was in progress: {kills}; it is processed last, "
-                "in a process apart" + " (leave it out if that goes on)" * (kills >= _MANY_KILLS)
+                f"kills of the run while only {visible(path)} was in progress: {kills}; it is processed "
+                "last, in a process apart" + " (leave it out if that goes on)" * (kills >= _MANY_KILLS)
             )
         for bad in listing.problems[:_MOST_PROBLEMS]:
             self.note(f"not listed: {visible(bad.path)} ({visible(bad.detail)})")
