@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 VOID = {"meta", "img", "wbr"}
+KINDS = tuple(f"data:image/{kind};base64," for kind in ("png", "webp", "jpeg"))
 
 
 class PageReader(HTMLParser):
@@ -31,7 +32,7 @@ class PageReader(HTMLParser):
         assert not {"href", "style", "onerror", "onload", "srcset"} & values.keys()
         if tag == "img":
             source = values["src"] or ""
-            assert source.startswith("data:image/png;base64,"), "nothing is loaded"
+            assert source.startswith(KINDS), "nothing is loaded"
             image = Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2], validate=True)))
             assert (str(image.width), str(image.height)) == (values["width"], values["height"])
             assert values["alt"]

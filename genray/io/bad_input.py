@@ -20,7 +20,7 @@ REASONS = {
     "unused": "the file is in no folder that pairs are read from; move it if it belongs to a pair",
     "bad-name": "the name is not UTF-8, or leads out of the folder; rename the file",
     "step-error": "the model failed on this image; the detail contains its error",
-    "killed-worker": "workers died at this image, most likely for lack of memory; shrink it or free memory",
+    "killed-worker": "each process that had only this image died; the detail says of what",
     "unwritable": "the output could not be written; check free space, permissions and the length of its name",
 }
 """Reasons for setting an input aside: what each means, and what to do."""

@@ -32,7 +32,7 @@ Cell = tuple[int, int]  # row and column in a table's body, from 0
 
 @dataclass(frozen=True)
 class Picture:
-    """Picture on a page: (H, W, 1, 3 or 4) uint8, or the bytes of a PNG file."""
+    """Picture on a page: (H, W, 1, 3 or 4) uint8, or the bytes of a PNG, WebP or JPEG file."""
 
     image: Pixels | bytes
     title: str
@@ -144,7 +144,7 @@ class Page:
         """Add a picture over the page's width.
 
         Raises:
-            ValueError: neither an image nor a whole PNG file.
+            ValueError: neither an image nor a whole PNG, WebP or JPEG file.
         """
         self.pictures([picture])
 
@@ -209,13 +209,35 @@ def png_size(data: bytes) -> tuple[int, int]:
     return width, height
 
 
+def _kind(data: bytes) -> str:
+    """Kind of a picture's file by its first bytes; "png" if it is neither of the others."""
+    if data[8:12] == b"WEBP":
+        return "webp"
+    return "jpeg" if data[:3] == b"\xff\xd8\xff" else "png"
+
+
+def _raster_size(data: bytes, kind: str) -> tuple[int, int]:
+    """Width and height of a WebP or JPEG file that is whole.
+
+    Raises:
+        ValueError: it is not.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=[kind.upper()]) as image:
+            image.load()
+            return image.size
+    except Exception as error:  # Pillow raises OSError, ValueError and more
+        raise ValueError(f"a damaged {kind} file: {error}") from error
+
+
 def _figure(picture: Picture) -> _Figure:
     from markupsafe import Markup
 
     data = picture.image if isinstance(picture.image, bytes) else png(picture.image)
-    width, height = png_size(data)
+    kind = _kind(data)
+    width, height = png_size(data) if kind == "png" else _raster_size(data, kind)
     # Markup is not escaped: megabytes of base64 contain nothing to escape.
-    source = Markup("data:image/png;base64," + base64.b64encode(data).decode("ascii"))
+    source = Markup(f"data:image/{kind};base64," + base64.b64encode(data).decode("ascii"))
     return _Figure(source, width, height, picture.title, picture.caption)
 
 

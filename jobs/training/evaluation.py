@@ -77,7 +77,11 @@ class Evaluator:
             self.picture(networks, part, worst_first[:count], "worst "),
             self.picture(networks, part, worst_first[::-1][:count], "best "),
         ]
-        return np.concatenate(halves, axis=1)
+        height = max(map(len, halves))  # images of other sizes make a picture of another height
+        padded = [
+            np.pad(half, ((0, height - len(half)), (0, 0), (0, 0)), constant_values=255) for half in halves
+        ]
+        return np.concatenate(padded, axis=1)
 
     @contextmanager
     def _context(self, networks: Networks, part: Part) -> Iterator[EvaluationContext]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,13 +11,13 @@ from typing import Any
 
 from genray.io.sources import ItemSource
 from genray.text import visible
+from pipelines.engine.assignment import keep_model
 from pipelines.engine.outcome import PassRates
-from pipelines.engine.plan import InputListing, remove_plans, rename_repeated, write_plan
-from pipelines.engine.pool import keep_model
+from pipelines.engine.plan import InputListing, SuspectsLast, remove_plans, rename_repeated, write_plan
 from pipelines.engine.sample import PhotoSample
 from pipelines.settings import BulkSettings, may_change
 from pipelines.steps.base import Step
-from pipelines.storage.attempts import Attempt
+from pipelines.storage.attempts import CAREFUL_AFTER, Attempt, EarlierKills
 from pipelines.storage.ledger import FAILED, LedgerSummary, pass_of_key
 from pipelines.storage.output import Output, PassRecord, RunHeader, timestamp
 from pipelines.storage.sinks import Sink, TableSink, open_sink
@@ -25,6 +26,7 @@ Note = Callable[[str], None]
 Settings = Mapping[str, Any]  # flat, as in the header
 
 _MOST_PROBLEMS = 5  # most paths that are named
+_MANY_KILLS = 3  # kills of the run at one image from which on a person should look at it
 
 
 @dataclass
@@ -41,7 +43,7 @@ class Pass:
         sinks: sinks of the output.
         note: takes lines for a person.
         header: header of the run.
-        crashed: attempt that earlier passes left when their driver was killed.
+        earlier: what is known of earlier passes whose driver was killed.
         listing: result of listing the inputs.
         inputs: number of inputs to process.
         keys_before: keys of the ledger when the plan was made.
@@ -54,7 +56,7 @@ class Pass:
     sinks: Sequence[Sink | TableSink]
     note: Note
     header: RunHeader
-    crashed: Attempt | None
+    earlier: EarlierKills
     listing: InputListing
     inputs: int
     keys_before: Set[str]
@@ -82,7 +84,7 @@ class Pass:
             RunError: the output's images were made with other settings.
         """
         sinks = _open_sinks(step, output)
-        crashed, header = _take_over(step, output, settings, target)
+        earlier, header = _take_over(step, output, settings, target)
         output.write_header(header)
         if len(header.passes) > 1:
             for sink in sinks:
@@ -91,8 +93,10 @@ class Pass:
         remove_plans(output.store)
         output.ledger.drop_problems()
         listing = InputListing(source, step, output.ledger.index(), note)
-        inputs = write_plan(output.store, number, listing.remaining())
+        planned = SuspectsLast(listing.remaining(), earlier.suspects)
+        inputs = write_plan(output.store, number, planned)
         rename_repeated(output.store, number, inputs, listing)
+        earlier = replace(earlier, suspects=planned.found)
         _drop_results(output, sinks, step.settings, {*listing.changed, *listing.retried})
         if listing.problems:
             output.ledger.add_problems(number, listing.problems)
@@ -103,7 +107,7 @@ class Pass:
             sinks,
             note,
             header,
-            crashed,
+            earlier,
             listing,
             inputs,
             keys_before=output.ledger.keys(),
@@ -113,6 +117,7 @@ class Pass:
         new_pass.record.listed = listing.listed
         new_pass.record.not_read = source.counts.as_json()
         new_pass.record.left = inputs
+        new_pass.record.suspects = earlier.suspects or None
         return new_pass
 
     @property
@@ -177,6 +182,16 @@ class Pass:
             self.note(listing.renamed_text)
         if self.gone:
             self.note(f"{self.gone} images of the ledger are no longer in the input: their outputs remain")
+        if self.earlier.attempts >= CAREFUL_AFTER:
+            self.note(
+                f"the run was killed {self.record.died} times in a row: its next images are processed one at "
+                "a time in a process apart, in case one of them is the cause"
+            )
+        for path, kills in [*self.earlier.suspects.items()][:_MOST_PROBLEMS]:
+            self.note(
+                f"kills of the run while only {visible(path)} was in progress: {kills}; it is processed "
+                "last, in a process apart" + " (leave it out if that goes on)" * (kills >= _MANY_KILLS)
+            )
         for bad in listing.problems[:_MOST_PROBLEMS]:
             self.note(f"not listed: {visible(bad.path)} ({visible(bad.detail)})")
 
@@ -199,11 +214,11 @@ def _open_sinks(step: Step[Any], output: Output) -> list[Sink | TableSink]:
 
 def _take_over(
     step: Step[Any], output: Output, settings: Settings, target: str
-) -> tuple[Attempt | None, RunHeader]:
+) -> tuple[EarlierKills, RunHeader]:
     """Take the output over from earlier passes; with --retry all, their results are deleted.
 
     Returns:
-        The attempt that killed passes left, and the header with the new pass.
+        What is known of killed passes, and the header with the new pass.
     """
     identity = dict(step.identity())
     unfinished = output.attempts.clear()
@@ -220,7 +235,8 @@ def _take_over(
     elif not goes_on:
         output.check_same_run(target, settings, identity)
     number = 1 + max([0, *(each.number for each in before.passes), *map(pass_of_key, keys)])
-    died = _count_deaths(before, unfinished)
+    last = before.passes[-1] if before.passes else PassRecord(0)
+    died = 0 if last.ended is not None or not unfinished else (last.died or 0) + 1
     header = RunHeader(
         target=target,
         settings=dict(settings),
@@ -229,18 +245,23 @@ def _take_over(
         again=lasting if again else before.again,
         passes=[*before.passes, PassRecord(number, timestamp(), died)],
     )
-    crashed = None
-    if unfinished is not None and died:
-        crashed = Attempt(died, unfinished.suspect, unfinished.times)
-    return crashed, header
+    return _earlier_kills(last, died, unfinished), header
 
 
-def _count_deaths(before: RunHeader, unfinished: Attempt | None) -> int:
-    """Count the last passes in a row whose driver was killed."""
-    last = before.passes[-1] if before.passes else PassRecord(0)
-    if unfinished is None or last.ended is not None:
-        return 0
-    return (last.died or 0) + 1
+def _earlier_kills(last: PassRecord, died: int, unfinished: Sequence[Attempt]) -> EarlierKills:
+    """Return what is known of killed passes.
+
+    Args:
+        last: record of the last pass.
+        died: passes in a row that were killed.
+        unfinished: attempts that they left.
+    """
+    if last.ended is not None:
+        return EarlierKills()
+    suspects = Counter(last.suspects or {})
+    suspects.update(attempt.suspect for attempt in unfinished if attempt.suspect)
+    all_known = all(attempt.suspect for attempt in unfinished)
+    return EarlierKills(0 if all_known else min(died, CAREFUL_AFTER), suspects)
 
 
 def _drop_results(

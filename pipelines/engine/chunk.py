@@ -213,6 +213,7 @@ class ChunkRecord:
         commit_piece: writes a piece of this number.
         holds_chunk: returns whether this attempt still owns the chunk.
         report: see `ReportCounts`.
+        first_piece: number of the first piece.
     """
 
     def __init__(
@@ -221,6 +222,7 @@ class ChunkRecord:
         commit_piece: Callable[[int, Sequence[LedgerRow]], None],
         holds_chunk: Callable[[], bool],
         report: ReportCounts,
+        first_piece: int = 0,
     ) -> None:
         self._commit_seconds = commit_seconds
         self._commit_piece = commit_piece
@@ -228,7 +230,7 @@ class ChunkRecord:
         self._report = report
         self._rows: list[LedgerRow] = []
         self._counts: dict[str, float] = {}
-        self._piece = 0
+        self._piece = first_piece
         self._committed = time.monotonic()
         self._reported = self._committed
         self.stopped = False

@@ -16,8 +16,8 @@ from genray.io.sources import ItemSource, open_source
 from genray.io.store import open_store
 from genray.targets import Resources
 from genray.text import duration
+from pipelines.engine.assignment import Assignment, keep_model, step_name
 from pipelines.engine.plan import InputListing, Plan, PlannedInput, check_listing, chunk_bounds, write_plan
-from pipelines.engine.pool import Assignment, keep_model, step_name
 from pipelines.engine.sample import PhotoSample
 from pipelines.engine.target import uses_gpu
 from pipelines.settings import BulkSettings

@@ -7,7 +7,7 @@ files of `FILE_ROWS` inputs. All of this is streamed, so that no process ever ho
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from io import BytesIO
@@ -156,6 +156,32 @@ class InputListing:
                 self.problems.append(BadInput(escaped, "bad-name", "its name is not UTF-8"))
                 continue
             yield item
+
+
+@dataclass
+class SuspectsLast:
+    """Inputs in the order of the listing, but the suspects of earlier kills last.
+
+    Args:
+        inputs: inputs in the order of the listing.
+        suspects: paths of the suspects, and how often the run was killed at them.
+    """
+
+    inputs: Iterable[PlannedInput]
+    suspects: Mapping[str, int]
+    found: dict[str, int] = field(default_factory=dict, init=False)
+    """The suspects that are among the inputs."""
+
+    def __iter__(self) -> Iterator[PlannedInput]:
+        held: list[PlannedInput] = []
+        for planned in self.inputs:
+            path = planned.item.path
+            if path in self.suspects:
+                self.found[path] = self.suspects[path]
+                held.append(planned)
+            else:
+                yield planned
+        yield from held
 
 
 def output_name(path: str, settings: WriteSettings) -> str:

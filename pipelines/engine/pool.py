@@ -2,38 +2,27 @@
 
 The rows that pass through Ray Data are numbers of chunks, never pixels: actors read, process, write and
 record by themselves, so that nothing large is in Ray's object store, and a chunk that runs twice, because
-its actor or node died, is recorded once. An `Assignment` of plain values, which travels to other nodes,
-tells a worker what to do; a `ProgressCounter` sums up what all have done, and tells them to stop.
+its actor or node died, is recorded once. A `ProgressCounter` sums up what all have done, and tells them to
+stop.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import tempfile
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from genray.errors import GenrayError, error_from_json
-from genray.io.sources import open_source
-from genray.io.store import Store, open_store
-from pipelines.engine.chunk import OutputWriter, ReportCounts
-from pipelines.engine.plan import Plan, chunk_bounds
-from pipelines.engine.worker import ChunkWorker
-from pipelines.settings import BulkSettings
-from pipelines.steps.base import Step, StepPlace
-from pipelines.storage.attempts import Attempt, Attempts
-from pipelines.storage.ledger import Ledger
-from pipelines.storage.sinks import TableSink, open_sink
+from pipelines.engine.assignment import Assignment
+from pipelines.engine.isolation import Isolation
 
 PoolWatch = Callable[[Mapping[str, float]], bool]
 """Takes the sums so far, a few times per second; returns whether to stop."""
@@ -41,85 +30,10 @@ PoolWatch = Callable[[Mapping[str, float]], bool]
 READY_WORKERS = "ready"
 """Name of the count of workers that have loaded their model."""
 
-_MODEL_FOLDER = "_genray/model"
 _POLL_SECONDS = 0.3
 _MOST_BLOCKS = 2000
 # A pool that takes every CPU leaves none for Ray's other tasks, and hangs without an error.
 _CPU_SHARE = 0.9
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """Assignment of a pass to its workers.
-
-    Args:
-        step: "module:class" of the step.
-        settings: settings of the target, plain JSON values.
-        number: number of the pass.
-        inputs: number of inputs of the plan.
-        workers: number of workers, for the size of the chunks.
-        threads: CPUs that a worker may use.
-        gpu: whether the model runs on a GPU.
-        prepared: result of the step's `prepare`.
-        crashed: attempt that killed passes left.
-    """
-
-    step: str
-    settings: Mapping[str, Any]
-    number: int
-    inputs: int
-    workers: int
-    threads: int
-    gpu: bool
-    prepared: Mapping[str, Any]
-    crashed: Attempt | None = None
-
-    @property
-    def chunks(self) -> int:
-        """Number of chunks."""
-        return len(self._bounds()) - 1
-
-    def open_worker(self) -> AssignedWorker:
-        """Return a worker that is ready."""
-        step_class = find_step(self.step)
-        settings: BulkSettings = step_class.settings_class.model_validate(self.settings)
-        store = open_store(settings.output)
-        step = step_class.load(settings)
-        with tempfile.TemporaryDirectory(prefix="genray-model-") as folder:
-            fetch_model(store, Path(folder))
-            notes = step.open(StepPlace(self.threads, self.gpu, Path(folder)), self.prepared)
-        schema = step.schema()
-        table = None if schema is None else TableSink(store, step.table, schema)
-        worker = ChunkWorker(
-            settings,
-            step,
-            open_source(settings.input, settings.read),
-            OutputWriter(settings.write, open_sink(store, settings.write), table),
-            Ledger(store),
-            Attempts(store, self.crashed),
-            threads=self.threads,
-        )
-        return AssignedWorker(worker, Plan(store, self.number, self._bounds()), notes)
-
-    def _bounds(self) -> list[int]:
-        return chunk_bounds(self.inputs, self.workers)
-
-
-@dataclass(frozen=True)
-class AssignedWorker:
-    """A worker, its plan, and notes on how it runs its model."""
-
-    worker: ChunkWorker
-    plan: Plan
-    notes: Sequence[str]
-
-    def work(self, index: int, report: ReportCounts) -> bool:
-        """See `ChunkWorker.work`."""
-        return self.worker.work(self.plan, index, report)
-
-    def close(self) -> None:
-        """See `ChunkWorker.close`."""
-        self.worker.close()
 
 
 class ProgressCounter:
@@ -176,7 +90,7 @@ class LocalPool:
 
         def work() -> None:
             with lock:
-                worker = assignment.open_worker()
+                worker = assignment.open_worker(Isolation(assignment))
             for line in worker.notes:
                 note(line)
             progress.report({READY_WORKERS: 1.0})
@@ -274,7 +188,7 @@ class PoolActor:
     def __init__(self, assignment: Assignment, progress: Any) -> None:
         self._ray: Any = import_module("ray")
         self._progress = progress
-        self._worker = assignment.open_worker()
+        self._worker = assignment.open_worker(Isolation(assignment))
         self._notes = "\n".join(self._worker.notes)
         self._report({READY_WORKERS: 1.0})
 
@@ -296,33 +210,6 @@ class PoolActor:
 
     def _report(self, counts: Mapping[str, float]) -> bool:
         return bool(self._ray.get(self._progress.report.remote(dict(counts))))
-
-
-def step_name(step: type[Step[Any]]) -> str:
-    """Return the name of `step` in an assignment."""
-    return f"{step.__module__}:{step.__qualname__}"
-
-
-def find_step(name: str) -> type[Step[Any]]:
-    """Return the step that `step_name` named."""
-    module, _, class_name = name.partition(":")
-    step: type[Step[Any]] = getattr(import_module(module), class_name)
-    return step
-
-
-def keep_model(store: Store, folder: Path) -> None:
-    """Store the files that a step prepared beside the ledger."""
-    for file in sorted(folder.rglob("*")):
-        if file.is_file():
-            store.write(f"{_MODEL_FOLDER}/{file.relative_to(folder).as_posix()}", file.read_bytes())
-
-
-def fetch_model(store: Store, folder: Path) -> None:
-    """Fetch the files that `keep_model` stored."""
-    for entry in store.list([""], _MODEL_FOLDER):
-        file = folder / entry.path.removeprefix(f"{_MODEL_FOLDER}/")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(store.read(entry.path))
 
 
 def _on_this_node(ray: Any) -> dict[str, Any]:

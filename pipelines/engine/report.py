@@ -3,42 +3,28 @@
 from __future__ import annotations
 
 import base64
-import io
-import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
-from PIL import Image
 
 from genray.errors import GenrayError
 from genray.images.photo import Photo, read_photo
-from genray.images.pixels import Pixels
 from genray.io.bad_input import BadImage
 from genray.io.sources import Item, ItemSource
 from genray.report.page import Page, Picture
 from genray.text import amount, change_in_bytes, duration, visible
-from pipelines.engine.outcome import BulkOutcome, explain_reason, not_kept_table, reasons_table, times_table
+from pipelines.engine.outcome import BulkOutcome, explain_reason, reasons_table, times_table
+from pipelines.engine.reporting.crops import CROP, draw_crops, encode_picture, find_places, hottest_place
+from pipelines.engine.reporting.rows import SCORES, ReportRows
 from pipelines.settings import BulkSettings
-from pipelines.steps.pixels import absolute_difference
-from pipelines.storage.ledger import FAILED, STATUSES, LedgerRow, LedgerSummary, path_hashes
+from pipelines.storage.ledger import STATUSES, LedgerRow, LedgerSummary
 from pipelines.storage.output import Output, PassRecord, RunHeader
 
 REPORT = "_genray/report.html"
-_SCORES = ("noise", "change", "error", "score")
-_COLUMNS = (
-    *("path", "status", "reason", "detail", "format", "width", "height", "bytes_in", "bytes_out"),
-    *("modified", "container", "position", "output", *_SCORES),
+_ABOUT_PICTURES = (
+    f"Pictures are crops of at most {CROP} x {CROP} pixels, one for one: the flattest place of an image, and "
+    "below it the busiest, in the input (left) and the output (right). Small images are whole and enlarged."
 )
-_BATCH_ROWS = 2**16  # ledger rows converted to Python objects at once
-_MOST_FAILED = 20  # most rows of each reason
-_SIDE = 256  # longest side of an image in pixels
-_GAP = 6  # pixels between images
 
 
 def report_location(output: Output) -> str:
@@ -62,119 +48,56 @@ def write_report(
         StorageFull: no space.
     """
     prepared = header.prepared or {}
-    rows = _ReportRows.find(output, settings, prepared.get("error_limit"))
+    rows = ReportRows.find(output, settings, prepared.get("error_limit"))
     began = header.passes[0].started[:10]
     page = Page(header.target, visible(f"{settings.input} to {settings.output}, started {began}"))
     _add_headline(page, outcome, rows)
     _add_prepared(page, prepared)
     _add_examples(page, rows, _PictureMaker(output, source, settings))
+    _add_types(page, rows)
+    _add_mentions(page, rows)
     _add_reasons(page, outcome.summary, rows)
-    _add_not_kept(page, outcome.summary)
     _add_times(page, outcome.summary)
     _add_settings(page, header.settings, header.passes)
     output.store.write(REPORT, page.html().encode())
 
 
-@dataclass(frozen=True)
-class _RankedRow:
-    rank: float
-    row: LedgerRow
-
-
-class _TopRows:
-    """The `count` rows of highest rank among those above `least`, and the number of those."""
-
-    def __init__(self, count: int, least: float = 0.0) -> None:
-        self._count = count
-        self._least = least
-        self.ranked: list[_RankedRow] = []
-        self.number_above = 0
-
-    def add(self, ranks: NDArray[np.float64], batch: pa.RecordBatch) -> None:
-        """Consider the rows of `batch`; rows with rank NaN are ignored."""
-        places = np.flatnonzero(ranks > self._least)
-        self.number_above += len(places)
-        if self.ranked and len(self.ranked) == self._count:
-            places = places[ranks[places] > self.ranked[-1].rank]
-        if not self._count or not len(places):
-            return
-        if len(places) > self._count:
-            places = places[np.argpartition(ranks[places], -self._count)[-self._count :]]
-        rows = batch.take(pa.array(places)).to_pylist()
-        for rank, row in zip(ranks[places].tolist(), rows, strict=True):
-            self.ranked.append(_RankedRow(rank, LedgerRow(**row)))
-        self.ranked = sorted(self.ranked, key=lambda each: (-each.rank, each.row.path))[: self._count]
-
-
-class _ReportRows:
-    """The parts of the ledger that the page shows, found in one pass over its rows."""
-
-    def __init__(self, samples: int, seed: int, error_limit: float | None) -> None:
-        self.error_limit = error_limit
-        self.random = _TopRows(samples)
-        self.extremes = {name: _TopRows(samples) for name in _SCORES}
-        self.extremes["error"] = _TopRows(samples, math.inf if error_limit is None else error_limit)
-        self.failed: dict[str, list[LedgerRow]] = {}
-        """First rows of each reason."""
-        self._mask = np.random.default_rng(seed).integers(0, 2**64, dtype=np.uint64)
-
-    @classmethod
-    def find(cls, output: Output, settings: BulkSettings, error_limit: float | None) -> _ReportRows:
-        """Read the ledger of `output`."""
-        rows = cls(settings.report.samples, settings.report.seed, error_limit)
-        for table in output.ledger.tables(_COLUMNS):
-            for batch in table.to_batches(max_chunksize=_BATCH_ROWS):
-                rows.add(batch)
-        return rows
-
-    def add(self, batch: pa.RecordBatch) -> None:
-        """Consider some rows."""
-        failed = pc.equal(batch.column("status"), FAILED)
-        self._add_failed(batch.filter(failed))
-        batch = batch.filter(pc.invert(failed))
-        # The choice depends only on seed and path: runs over the same images show the same ones.
-        self.random.add((path_hashes(batch.column("path")) ^ self._mask).astype(np.float64), batch)
-        for name, top in self.extremes.items():
-            top.add(batch.column(name).to_numpy(zero_copy_only=False).astype(np.float64), batch)
-
-    def _add_failed(self, batch: pa.RecordBatch) -> None:
-        for reason in pc.unique(batch.column("reason")).to_pylist():
-            rows = self.failed.setdefault(reason, [])
-            if len(rows) < _MOST_FAILED:
-                matching = batch.filter(pc.equal(batch.column("reason"), reason))
-                first = matching.slice(0, _MOST_FAILED - len(rows))
-                rows += [LedgerRow(**row) for row in first.to_pylist()]
-
-
 class _PictureMaker:
-    """Draws inputs beside their outputs."""
+    """Draws inputs beside their outputs: each once, however often the page names it."""
 
     def __init__(self, output: Output, source: ItemSource, settings: BulkSettings) -> None:
         self._output = output
         self._source = source
         self._settings = settings
-        self._pictures: dict[str, Picture | None] = {}
+        self._is_drawn: dict[str, bool] = {}
 
-    def picture(self, row: LedgerRow) -> Picture | None:
-        """Draw input, output and their difference, as far as they exist; None if the input cannot be read."""
-        if row.path not in self._pictures:
-            self._pictures[row.path] = self._make(row)
-        return self._pictures[row.path]
+    def is_drawn(self, row: LedgerRow) -> bool:
+        """Return whether the page shows the image already."""
+        return self._is_drawn.get(row.path, False)
 
-    def _make(self, row: LedgerRow) -> Picture | None:
+    def draw(self, row: LedgerRow) -> Picture | None:
+        """Draw crops of input and output; None if the input cannot be read, or was drawn before."""
+        if row.path in self._is_drawn:
+            return None
         before = self._input(row)
+        self._is_drawn[row.path] = before is not None
         if before is None:
             return None
-        panels = {"input": _panel(before)}
+        photos = [before]
         after = self._output_photo(row)
         if after is not None:
-            panels["output"] = _panel(after)
-            # An output with a score is a heat map.
-            if before.pixels.shape == after.pixels.shape and row.score is None:
-                difference, factor = _difference(_eight_bit(before.pixels), _eight_bit(after.pixels))
-                panels[f"difference x {factor}"] = _thumbnail(difference)
-        caption = f"{' | '.join(panels)}: {_caption(row)}"
-        return Picture(_png_row(list(panels.values())), visible(row.path), caption)
+            photos.append(after)
+        is_heat_map = after is not None and row.score is not None
+        places = find_places(before, flattest=not is_heat_map)
+        if after is not None and is_heat_map and places[0].name != "whole":
+            places.insert(0, hottest_place(after))
+        names = " | ".join(["input", "output"][: len(photos)])
+        height, width = before.pixels.shape[:2]
+        where = "; ".join(
+            f"{each.name} at {each.column * width:.0f}, {each.row * height:.0f}" for each in places
+        )
+        caption = f"{names}: {_caption(row)}" + f" ({where})" * (places[0].name != "whole")
+        return Picture(encode_picture(draw_crops(photos, places)), visible(row.path), caption)
 
     def _input(self, row: LedgerRow) -> Photo | None:
         item = Item(row.path, row.bytes_in or 0, row.modified or 0, row.container or "", row.position or 0)
@@ -193,7 +116,7 @@ class _PictureMaker:
         return None
 
 
-def _add_headline(page: Page, outcome: BulkOutcome, rows: _ReportRows) -> None:
+def _add_headline(page: Page, outcome: BulkOutcome, rows: ReportRows) -> None:
     summary = outcome.summary
     cards = []
     for name in STATUSES:
@@ -229,21 +152,51 @@ def _add_prepared(page: Page, prepared: Mapping[str, Any]) -> None:
             page.picture(Picture(data, picture["title"], picture.get("caption", "")))
 
 
-def _add_examples(page: Page, rows: _ReportRows, maker: _PictureMaker) -> None:
-    for title, top in (
-        ("Random images", rows.random),
-        ("Noisiest images", rows.extremes["noise"]),
-        ("Most changed images", rows.extremes["change"]),
-        ("Most anomalous images", rows.extremes["score"]),
-        ("Images unlike those of the training", rows.extremes["error"]),
+def _add_examples(page: Page, rows: ReportRows, maker: _PictureMaker) -> None:
+    is_first = True
+    for title, score, top in (
+        ("Random images", "", rows.random),
+        ("Noisiest images", "noise", rows.extremes["noise"]),
+        ("Most changed images", "change", rows.extremes["change"]),
+        ("Most anomalous images", "score", rows.extremes["score"]),
+        ("Images unlike those of the training", "error", rows.extremes["error"]),
     ):
-        pictures = [picture for each in top.ranked if (picture := maker.picture(each.row))]
+        shown_above = any(maker.is_drawn(each.row) for each in top.ranked)
+        pictures = [picture for each in top.ranked if (picture := maker.draw(each.row))]
+        ranked = [each.row for each in top.ranked if maker.is_drawn(each.row)]
+        if not ranked:
+            continue
+        page.section(title)
+        if is_first:
+            page.paragraph(_ABOUT_PICTURES)
+            is_first = False
+        if shown_above:
+            page.paragraph("In this order (images without a picture here are shown above):")
+            page.table(
+                ["image", score], [[visible(row.path), f"{getattr(row, score):.4g}"] for row in ranked]
+            )
         if pictures:
-            page.section(title)
             page.pictures(pictures)
 
 
-def _add_reasons(page: Page, summary: LedgerSummary, rows: _ReportRows) -> None:
+def _add_types(page: Page, rows: ReportRows) -> None:
+    if rows.types.counts:
+        page.section("Inputs by type")
+        page.table(["type", "images", *STATUSES], rows.types.cells())
+
+
+def _add_mentions(page: Page, rows: ReportRows) -> None:
+    for title, note, mentions in (
+        ("Not kept", "What inputs carried and their outputs do not.", rows.not_kept),
+        ("Salvaged", "Damage of inputs that cost no pixel.", rows.salvaged),
+    ):
+        if mentions.counts:
+            page.section(title)
+            page.paragraph(note)
+            page.table(["what", "images", "such as"], mentions.cells())
+
+
+def _add_reasons(page: Page, summary: LedgerSummary, rows: ReportRows) -> None:
     if summary.reasons:
         page.section("Skipped and failed images")
         columns, *cells = reasons_table(dict(summary.reasons.most_common()), summary.total)
@@ -257,13 +210,6 @@ def _add_reasons(page: Page, summary: LedgerSummary, rows: _ReportRows) -> None:
                 lines.append([f"{more:,} more: genray ledger --list failed", reason, ""])
         with page.details("Failed images"):
             page.table(["path", "reason", "detail"], lines)
-
-
-def _add_not_kept(page: Page, summary: LedgerSummary) -> None:
-    if summary.not_kept:
-        page.section("Not kept")
-        columns, *cells = not_kept_table(summary.not_kept, summary.total)
-        page.table(columns, cells, "What images carry and the format of their outputs has no place for")
 
 
 def _add_times(page: Page, summary: LedgerSummary) -> None:
@@ -285,58 +231,12 @@ def _add_settings(page: Page, settings: Mapping[str, Any], passes: Sequence[Pass
         page.table(["setting", "value"], [[key, visible(_cell(value))] for key, value in settings.items()])
 
 
-def _panel(photo: Photo) -> Pixels:
-    """Return (h, w, 3) uint8 to look at, with transparency over white."""
-    thumbnail = _thumbnail(_eight_bit(photo.pixels))
-    if photo.alpha is None:
-        return thumbnail
-    opacity = _thumbnail(_eight_bit(photo.alpha)[..., None]) / 255
-    return np.rint(255 - (255 - thumbnail) * opacity).astype(np.uint8)
-
-
-def _eight_bit(pixels: NDArray[Any]) -> Pixels:
-    """Return 8 bits per value; much larger images are thinned to every second, third ... pixel."""
-    step = max(1, max(pixels.shape[:2]) // (8 * _SIDE))
-    pixels = pixels[::step, ::step]
-    return (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels
-
-
-def _thumbnail(pixels: Pixels) -> Pixels:
-    """Resize (H, W, 1 or 3) to (h, w, 3) of at most 256 pixels per side; small images grow by a whole
-    factor."""
-    image = Image.fromarray(np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3))))
-    image.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
-    factor = max(1, _SIDE // 2 // max(image.size))
-    return np.asarray(image).repeat(factor, axis=0).repeat(factor, axis=1)
-
-
-def _difference(first: Pixels, second: Pixels) -> tuple[Pixels, int]:
-    """Return |first - second|, amplified as far as nearly all of it stays in range, and the factor, 1 to
-    16."""
-    difference = absolute_difference(first, second)
-    sample = difference.reshape(-1)[:: max(1, difference.size // 100_000)]
-    high = np.quantile(sample, 0.99)
-    factor = max(factor for factor in (1, 2, 4, 8, 16) if factor * high <= 255)
-    return np.minimum(difference, 255 // factor) * np.uint8(factor), factor
-
-
-def _png_row(panels: Sequence[Pixels]) -> bytes:
-    """Return a PNG file with `panels` in a row, on white, with gaps."""
-    height = max(len(panel) for panel in panels)
-    padded = [
-        np.pad(panel, ((0, height - len(panel)), (0, _GAP), (0, 0)), constant_values=255) for panel in panels
-    ]
-    stream = io.BytesIO()
-    Image.fromarray(np.concatenate(padded, axis=1)).save(stream, "PNG", compress_level=1)
-    return stream.getvalue()
-
-
 def _caption(row: LedgerRow) -> str:
     size = f"{row.width} x {row.height} {row.format}, {amount(row.bytes_in or 0)}"
     if row.bytes_out:
         size += f" to {amount(row.bytes_out)}"
     parts = [size]
-    for name in _SCORES:
+    for name in SCORES:
         value = getattr(row, name)
         if value is not None:
             parts.append(f"{name} {value:.4g}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +23,12 @@ from genray.progress import Display
 from genray.settings.base import flatten
 from genray.targets import Demand, Resources
 from genray.text import visible
+from pipelines.engine.assignment import Assignment, step_name
 from pipelines.engine.bulk_pass import Pass, PassEnd
 from pipelines.engine.names import folded_hash
 from pipelines.engine.outcome import BulkOutcome, PassOutcome
 from pipelines.engine.plan import InputListing, check_listing
-from pipelines.engine.pool import Assignment, LocalPool, RayPool, WorkerPool, step_name
+from pipelines.engine.pool import LocalPool, RayPool, WorkerPool
 from pipelines.engine.progress_metrics import PassProgress
 from pipelines.engine.report import report_location, write_report
 from pipelines.engine.selection import Selection
@@ -197,15 +199,20 @@ class PreparedBulk:
             threads=self._cpus_per_worker,
             gpu=self._uses_gpu(have),
             prepared=this_pass.header.prepared or {},
-            crashed=this_pass.crashed,
+            earlier=this_pass.earlier,
         )
         pool: WorkerPool = RayPool(workers, self._cpus_per_worker) if with_ray else LocalPool(workers)
 
         def watch(counts: Mapping[str, float]) -> bool:
             return progress.update(counts) or self.output.lost
 
-        with progress, stop_on_signals(lambda: progress.stop_requested, progress.request_stop):
-            pool.run(assignment, watch, progress.note_once)
+        try:
+            with progress, stop_on_signals(lambda: progress.stop_requested, progress.request_stop):
+                pool.run(assignment, watch, progress.note_once)
+        except BaseException:
+            with suppress(OSError):
+                self.output.attempts.clear()  # what ends by an error or Ctrl-C was not killed at an image
+            raise
 
     def _worker_settings(self, workers: int) -> BulkSettings:
         """Return the settings of each worker: with the container of the inputs, which would otherwise be

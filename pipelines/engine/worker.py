@@ -9,18 +9,25 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from genray.errors import GenrayError
+from genray.errors import BulkError, GenrayError
 from genray.images.limits import ReadLimits
 from genray.images.photo import Photo, photo_header, read_photo
 from genray.io.bad_input import BadImage
 from genray.io.sources import ItemSource
 from pipelines.engine.chunk import ChunkRecord, ImageTask, OutputWriter, ReportCounts
+from pipelines.engine.deaths import (
+    CannotIsolate,
+    Death,
+    Isolate,
+    why_condemned,
+    why_condemned_by_workers,
+)
 from pipelines.engine.plan import Plan, PlannedInput
 from pipelines.settings import BulkSettings
 from pipelines.steps.base import Step, StepInput
@@ -32,13 +39,16 @@ T = TypeVar("T")
 _BATCH_MEGAPIXELS = 0.5  # larger batches are no faster on a CPU, and make the other stages wait
 _SMALL_BYTES = 16 * 2**20  # decoded bytes of an image that may always be decoded ahead
 _AHEAD = 24  # images that are read and decoded ahead, if there is memory
+_MOST_ATTEMPTS = 50  # attempts at a chunk after which the run stops
+_MOST_STARTS = 2  # failed starts of a process apart after which images are processed in this one
 
 
 class ChunkWorker:
     """Processes chunks of a plan, one after the other.
 
     Responsible for: the order of the stages; the memory of decoded images; batches; errors of the step, which
-    fail only their image; the common commit of rows and outputs. The choice of chunks is left to the pool.
+    fail only their image; the common commit of rows and outputs; images that may have killed a worker, which
+    are processed apart. The choice of chunks is left to the pool.
 
     Args:
         settings: settings of the target.
@@ -47,6 +57,8 @@ class ChunkWorker:
         writer: writes the results.
         ledger, attempts: ledger and attempts of the output.
         threads: number of threads that read, decode, encode and write.
+        suspects: images that are processed apart, after the others of their chunk.
+        isolate: runs images in a process apart; None if this is one, or none can be started.
         decode: decodes bytes to photos.
     """
 
@@ -60,6 +72,8 @@ class ChunkWorker:
         attempts: Attempts,
         *,
         threads: int,
+        suspects: Collection[str] = (),
+        isolate: Isolate | None = None,
         decode: Callable[[bytes, ReadLimits], Photo] = read_photo,
     ) -> None:
         self._settings = settings
@@ -68,6 +82,8 @@ class ChunkWorker:
         self._writer = writer
         self._ledger = ledger
         self._attempts = attempts
+        self._suspects = suspects
+        self._isolate = isolate
         self._decode_photo = decode
         self._readers = ThreadPoolExecutor(max(2, threads), "read")
         self._writers = ThreadPoolExecutor(max(1, threads), "write")
@@ -75,30 +91,73 @@ class ChunkWorker:
         self.held_bytes = 0
         """Decoded bytes in memory, with space for their results."""
 
-    def work(self, plan: Plan, index: int, report: ReportCounts) -> bool:
+    def work(self, plan: Plan, index: int, report: ReportCounts, attempts_before: int = 0) -> bool:
         """Process the chunk `index` of `plan`; returns whether it is finished.
+
+        Args:
+            plan, index: the chunk.
+            report: takes the counts.
+            attempts_before: attempts of earlier passes at its images.
 
         Raises:
             GenrayError: reading or writing has become impossible.
         """
         chunk = chunk_name(plan.number, index)
-        attempt = self._attempts.begin(chunk)
+        attempt = self._attempts.begin(chunk, attempts_before)
         if attempt.done:
             return True
-        record = ChunkRecord(
-            self._settings.work.commit_seconds,
-            partial(self._commit, chunk, attempt),
-            partial(self._attempts.holds, chunk, attempt),
-            report,
-        )
-        try:
-            self._do_chunk(list(plan.chunk(index)), chunk, attempt, record)
-        finally:
-            self._reset()
-        if record.stopped:
-            return False
-        self._attempts.end(chunk, attempt)
-        return True
+        if attempt.number >= _MOST_ATTEMPTS:
+            raise BulkError(
+                f"worker after worker died ({attempt.number} times) while it processed the same images",
+                hint="look at the memory of the machines, and give the same command again",
+            )
+        recorded = self._recorded(chunk, range(attempt.number))
+        together: list[PlannedInput] = []
+        apart: dict[str, PlannedInput] = {}
+        for planned in plan.chunk(index):
+            path = planned.item.path
+            if path in recorded:
+                continue
+            if attempt.is_careful or path in self._suspects:
+                apart[path] = planned
+            else:
+                together.append(planned)
+        finished = self._process_all([together], self._open_record(chunk, attempt, report))
+        if finished and apart:
+            finished = self._process_apart(plan, index, attempt, apart, report)
+        if finished:
+            self._attempts.end(chunk, attempt)
+        return finished
+
+    def work_one_by_one(
+        self,
+        plan: Plan,
+        index: int,
+        attempt: Attempt,
+        paths: Collection[str],
+        report: ReportCounts,
+        name_image: Callable[[str], None],
+    ) -> bool:
+        """Process some images of a chunk that was begun, one at a time.
+
+        Args:
+            plan, index: the chunk.
+            attempt: attempt that owns it.
+            paths: paths of the images.
+            report: takes the counts.
+            name_image: called before each image, with its path.
+
+        Returns:
+            Whether all are finished.
+        """
+
+        def groups() -> Iterator[list[PlannedInput]]:
+            for planned in plan.chunk(index):
+                if planned.item.path in paths:
+                    name_image(planned.item.path)
+                    yield [planned]
+
+        return self._process_all(groups(), self._open_record(chunk_name(plan.number, index), attempt, report))
 
     def close(self) -> None:
         """Stop the threads, and discard uncommitted results."""
@@ -106,40 +165,97 @@ class ChunkWorker:
         self._writers.shutdown()
         self._reset()
 
-    def _do_chunk(
-        self, inputs: Sequence[PlannedInput], chunk: str, attempt: Attempt, record: ChunkRecord
-    ) -> None:
-        done = self._done_before(chunk, attempt)
-        remaining = []
-        for planned in inputs:
-            path = planned.item.path
-            if path not in done and path != attempt.deadly_image:
-                remaining.append(planned)
-            elif path not in done:
-                deadly = ImageTask(
-                    planned, bad=BadImage("killed-worker", "two workers in a row died while processing it")
-                )
-                record.add([deadly.ledger_row()])
-                record.commit()
-        groups = [[planned] for planned in remaining] if attempt.is_careful else [remaining]
-        for group in groups:
-            if attempt.is_careful:
-                self._attempts.name_image(chunk, attempt, group[0].item.path)
-            for rows in self._flow(group, record):
-                record.add(rows)
-            if record.stopped:
-                break
-        record.commit()
+    def _process_all(self, groups: Iterable[Sequence[PlannedInput]], record: ChunkRecord) -> bool:
+        """Process groups of inputs, one group after the other, and record them; returns whether all are
+        finished."""
+        try:
+            for group in groups:
+                for rows in self._flow(group, record):
+                    record.add(rows)
+                if record.stopped:
+                    break
+            record.commit()
+        finally:
+            self._reset()
+        return not record.stopped
 
-    def _done_before(self, chunk: str, attempt: Attempt) -> set[str]:
-        """Return the inputs that earlier attempts at the chunk recorded."""
-        done: set[str] = set()
-        for number in range(attempt.number):
-            piece = 0
-            while self._ledger.has(piece_key(chunk, number, piece)):
-                done.update(self._ledger.paths_of(piece_key(chunk, number, piece)))
-                piece += 1
-        return done
+    def _process_apart(
+        self, plan: Plan, index: int, attempt: Attempt, left: dict[str, PlannedInput], report: ReportCounts
+    ) -> bool:
+        """Process the inputs `left`, which may kill their process; returns whether all are finished.
+
+        One process takes them one after the other. An image that it dies at is tried in processes that have
+        nothing else.
+        """
+        chunk = chunk_name(plan.number, index)
+        name_image = partial(self._attempts.name_image, chunk, attempt)
+        self._condemn(left, attempt.suspect, why_condemned_by_workers(attempt), chunk, attempt, report)
+        suspect = ""
+        deaths: list[Death] = []  # at the suspect
+        starts = 0  # that failed
+        while left:
+            paths = [suspect] if suspect else list(left)
+            if self._isolate is None:
+                return self.work_one_by_one(plan, index, attempt, paths, report, name_image)
+            try:
+                end = self._isolate(index, attempt, paths, name_image, report)
+            except CannotIsolate:
+                starts += 1
+                if starts == _MOST_STARTS:
+                    self._isolate = None
+                continue
+            for path in self._recorded(chunk, [attempt.number]):
+                left.pop(path, None)
+            if end.death is None:
+                if not end.finished:
+                    return False
+                suspect = ""
+                continue
+            if suspect:
+                deaths.append(end.death)
+                self._condemn(left, suspect, why_condemned(deaths), chunk, attempt, report)
+            else:
+                deaths = []
+            suspect = end.death.image if end.death.image in left else ""
+        return True
+
+    def _condemn(
+        self,
+        left: dict[str, PlannedInput],
+        path: str,
+        why: str,
+        chunk: str,
+        attempt: Attempt,
+        report: ReportCounts,
+    ) -> None:
+        """Record the input `path` as failed, if it is left and there is a reason why."""
+        if why and path in left:
+            task = ImageTask(left.pop(path), bad=BadImage("killed-worker", why))
+            record = self._open_record(chunk, attempt, report)
+            record.add([task.ledger_row()])
+            record.commit()
+
+    def _open_record(self, chunk: str, attempt: Attempt, report: ReportCounts) -> ChunkRecord:
+        """Return the record of further pieces of an attempt."""
+        return ChunkRecord(
+            self._settings.work.commit_seconds,
+            partial(self._commit, chunk, attempt),
+            partial(self._attempts.holds, chunk, attempt),
+            report,
+            first_piece=len(self._pieces(chunk, attempt.number)),
+        )
+
+    def _recorded(self, chunk: str, attempts: Iterable[int]) -> set[str]:
+        """Return the inputs that these attempts at the chunk recorded."""
+        keys = [key for number in attempts for key in self._pieces(chunk, number)]
+        return {path for key in keys for path in self._ledger.paths_of(key)}
+
+    def _pieces(self, chunk: str, number: int) -> list[str]:
+        """Return the keys of what the attempt `number` at the chunk committed."""
+        keys: list[str] = []
+        while self._ledger.has(key := piece_key(chunk, number, len(keys))):
+            keys.append(key)
+        return keys
 
     def _reset(self) -> None:
         """Discard the state of a chunk that was aborted."""

@@ -1,21 +1,23 @@
-"""Attempts at chunks: which were begun, which are finished, and which image killed a worker.
+"""Attempts at chunks: which were begun, which are finished, and which image was in progress when one ended.
 
 A chunk whose worker died is processed again. Its marker counts the attempts; from the third on, images are
-processed one at a time, each named in the marker first. An image that killed two workers in a row is recorded
-as failed, and the others are processed. The marker of a finished chunk stays until the pass ends, as Ray runs
-chunks again whose node was lost later.
+processed one at a time, each in a process apart and named in the marker first. A dead worker or driver never
+condemns an image: it may have been killed from outside. Only what the process apart died of does, see
+`pipelines/engine/isolation.py`. The marker of a finished chunk stays until the pass ends, as Ray runs chunks
+again whose node was lost later.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 
 from genray.io.store import Store
 
 FOLDER = "_genray/attempts"
-_CAREFUL_AFTER = 2  # failed attempts after which images are processed one at a time
-_DEADLY_AFTER = 2  # workers that an image must kill to be recorded as failed
+CAREFUL_AFTER = 2
+"""Failed attempts after which images are processed one at a time."""
 _MAX_BYTES = 100_000
 
 
@@ -25,8 +27,8 @@ class Attempt:
 
     Args:
         number: number of attempts before it.
-        suspect: image of the last attempt when its worker died, if known.
-        times: workers in a row that died at it.
+        suspect: the only image in progress in the last attempt that named one; empty if none did.
+        times: attempts of this pass in a row whose worker died at the suspect, while the run lived on.
         done: whether the chunk is finished.
     """
 
@@ -38,40 +40,49 @@ class Attempt:
     @property
     def is_careful(self) -> bool:
         """Whether to process one image at a time."""
-        return self.number >= _CAREFUL_AFTER
-
-    @property
-    def deadly_image(self) -> str:
-        """The image that must not be tried again."""
-        return self.suspect if self.times >= _DEADLY_AFTER else ""
+        return self.number >= CAREFUL_AFTER
 
     def at_image(self, path: str) -> Attempt:
         """Return this attempt, now at the image `path`."""
         return replace(self, suspect=path, times=self.times + 1 if path == self.suspect else 1)
 
 
-class Attempts:
-    """Markers of attempts under the root of `store`.
+@dataclass(frozen=True)
+class EarlierKills:
+    """What is known of earlier passes whose driver was killed.
 
     Args:
-        crashed: attempt that killed passes left, with which chunks begin.
+        attempts: attempts with which the first chunks begin: killed passes in a row, unless the images that
+            were in progress then are known.
+        suspects: images that were the only one in progress in their worker, with the number of such kills.
     """
 
-    def __init__(self, store: Store, crashed: Attempt | None = None) -> None:
-        self._store = store
-        self._first = crashed or Attempt()
+    attempts: int = 0
+    suspects: Mapping[str, int] = field(default_factory=dict)
 
-    def begin(self, chunk: str) -> Attempt:
-        """Begin a chunk, unless it is finished: from now on this attempt owns it."""
+
+class Attempts:
+    """Markers of attempts under the root of `store`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def begin(self, chunk: str, earlier: int = 0) -> Attempt:
+        """Begin a chunk, unless it is finished: from now on this attempt owns it.
+
+        Args:
+            chunk: name of the chunk.
+            earlier: attempts of earlier passes at the same images.
+        """
         before = self._read(chunk)
         if before is not None and before.done:
             return before
-        attempt = self._first if before is None else replace(before, number=before.number + 1)
+        attempt = Attempt(earlier) if before is None else replace(before, number=before.number + 1)
         self._write(chunk, attempt)
         return attempt
 
     def name_image(self, chunk: str, attempt: Attempt, path: str) -> None:
-        """Record that `attempt` is now at the image `path`."""
+        """Record that `attempt` is now at the image `path`, and at no other."""
         self._write(chunk, attempt.at_image(path))
 
     def holds(self, chunk: str, attempt: Attempt) -> bool:
@@ -84,16 +95,16 @@ class Attempts:
         """Mark the chunk as finished."""
         self._write(chunk, replace(attempt, done=True))
 
-    def clear(self) -> Attempt | None:
-        """Take every chunk away from its worker; returns the worst attempt that was left, if any. A run that
-        finishes or stops on request leaves none."""
+    def clear(self) -> list[Attempt]:
+        """Take every chunk away from its worker; returns the unfinished attempts. A run that ends by itself
+        leaves none."""
         unfinished: list[Attempt] = []
         for entry in self._store.list([".json"], FOLDER):
             attempt = self._read(entry.path.rpartition("/")[2].removesuffix(".json"))
             if attempt is not None and not attempt.done:
                 unfinished.append(attempt)
             self._store.delete(entry.path)
-        return max(unfinished, key=lambda attempt: (attempt.times, attempt.number), default=None)
+        return unfinished
 
     def _read(self, chunk: str) -> Attempt | None:
         try:

@@ -38,6 +38,9 @@ class PassRecord:
     started: str = ""
     died: int | None = None
     """Number of passes in a row, up to the previous one, whose driver was killed."""
+    suspects: Mapping[str, int] | None = None
+    """Inputs that were the only one in progress in their worker when earlier passes were killed, and how
+    often; they are processed apart."""
     listed: int | None = None
     left: int | None = None
     """Inputs of the pass to process."""

@@ -55,6 +55,21 @@ def test_every_kind_trains_and_its_bundle_restores_any_size(
     assert np.asarray(Image.open(Path(outcome["run"]) / "samples" / "restorations.png")).std() > 5
 
 
+def test_held_out_images_of_mixed_sizes_and_channels_are_judged_and_drawn(
+    submit: Submit, tmp_path: Path
+) -> None:
+    write_images(tmp_path / "mixed" / "train", 4, size=(33, 41))
+    for number, (height, width) in enumerate([(60, 52), (24, 25), (35, 90), (44, 30)]):
+        folder = tmp_path / "mixed" / "test" / str(number)
+        write_images(folder, 1, size=(height, width), gray=number % 2 == 1)
+    outcome = submit(
+        "train-denoiser", "a", f"data.path={tmp_path / 'mixed'}", "model.kind=unet", *SMALL["unet"], *QUICK
+    )
+    for name in ("validation", "restorations"):
+        picture = np.asarray(Image.open(Path(outcome["run"]) / "samples" / f"{name}.png"))
+        assert picture.std() > 5
+
+
 def test_training_takes_noise_away(submit: Submit, photos: Path) -> None:
     more = ("model.kind=unet", *SMALL["unet"], "noise.sigma=40", "data.patch=16", "data.patches=30")
     outcome = submit(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ from genray.cli.main import main
 from genray.io.sources import ContainerSettings, open_source
 from genray.settings.load import load
 from genray.targets import find_target
+from pipelines.storage.attempts import Attempt
+from pipelines.storage.ledger import chunk_name
+from pipelines.storage.output import Output
 from tests.pipelines.conftest import photo
 
 Bundles = Callable[[str], Path]
@@ -38,6 +43,22 @@ def submit(target: str, *sets: str, more: tuple[str, ...] = ()) -> Any:
     given = (*sets, "work.workers=0", "work.gpu=false", "work.cpus_per_worker=1", "report.samples=0")
     words = [word for text in given for word in ("--set", text)]
     return CliRunner().invoke(main, ["submit", target, *words, *more], catch_exceptions=False)
+
+
+def left_by_killed_passes(out: Path, *, died: int, attempt: Attempt | None = None) -> None:
+    """Make the output `out` that of passes that were killed: `died` in a row, at `attempt`, before they
+    recorded anything."""
+    output = Output.create(str(out))
+    output.ledger.clear()
+    header = output.read_header()
+    assert header is not None
+    last = header.passes[-1]
+    last.ended = None
+    last.died = died - 1
+    output.write_header(header)
+    marker = out / "_genray" / "attempts" / f"{chunk_name(last.number, 0)}.json"
+    marker.parent.mkdir(exist_ok=True)
+    marker.write_text(json.dumps(asdict(attempt or Attempt(max(0, died - 1)))))
 
 
 def listed(root: str, container: Any) -> dict[str, bytes]:

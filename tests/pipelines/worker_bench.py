@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,7 @@ class Bench:
         table: bool = False,
         format: str = "same",
         decode: Callable[[bytes, ReadLimits], Photo] = read_photo,
+        suspects: Collection[str] = (),
         **work: Any,
     ) -> ChunkWorker:
         settings = BulkSettings.model_validate(
@@ -83,7 +84,15 @@ class Bench:
         rows = TableSink(self.store, "rows", pa.schema([("n", pa.int32())])) if table else None
         writer = OutputWriter(settings.write, open_sink(self.store, settings.write), rows)
         worker = ChunkWorker(
-            settings, opened, source, writer, self.ledger, self.attempts, threads=2, decode=decode
+            settings,
+            opened,
+            source,
+            writer,
+            self.ledger,
+            self.attempts,
+            threads=2,
+            suspects=suspects,
+            decode=decode,
         )
         self.workers.append(worker)
         return worker

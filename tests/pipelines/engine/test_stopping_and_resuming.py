@@ -59,6 +59,7 @@ def test_a_run_that_ctrl_c_stops_records_what_it_did_and_the_same_command_goes_o
     outcome = bulk("corrupt", f"input={many}")
     assert (outcome["this_pass"]["images"], outcome["total"]) == (300 - len(rows), 300)
     assert len(rows_of(out)) == 300
+    assert passes_of(out)[-1].died == 0, "a stop on request is no kill"
 
 
 def test_retry_all_that_is_stopped_goes_on_with_what_is_left_and_old_outputs_are_gone(

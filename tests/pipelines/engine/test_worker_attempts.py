@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from genray.errors import BulkError
 from pipelines.steps.base import StepInput
 from tests.pipelines.conftest import rows_of, write_photos
 from tests.pipelines.worker_bench import Bench, go_on, paths_of
@@ -26,29 +27,32 @@ def test_after_two_deaths_each_image_is_named_before_it_is_worked_on_alone(bench
     assert {suspect for _, suspect in seen} == paths_of(bench.photos)
 
 
-def test_an_image_that_one_worker_died_at_is_tried_again(bench: Bench) -> None:
+@pytest.mark.parametrize("times", [1, 4])
+def test_an_image_that_workers_died_at_is_tried_again(bench: Bench, times: int) -> None:
     write_photos(bench.photos, 5)
     bench.die(2)
-    bench.die(1, "1/0003.jpg")
+    bench.die(times, "1/0003.jpg")
     assert bench.worker().work(bench.plan, 0, go_on)
     assert bench.statuses() == dict.fromkeys(paths_of(bench.photos), "")
 
 
-def test_an_image_that_two_workers_in_a_row_died_at_is_recorded_and_the_rest_is_done(bench: Bench) -> None:
+def test_an_image_that_five_workers_in_a_row_died_at_is_recorded_and_the_rest_is_done(bench: Bench) -> None:
     write_photos(bench.photos, 5)
     poison = "1/0003.jpg"
     seen = set[str]()
     bench.die(2)
-    bench.die(2, poison)
+    bench.die(5, poison)
     assert bench.worker(lambda inputs: seen.update(each.path for each in inputs)).work(bench.plan, 0, go_on)
     assert bench.statuses() == dict.fromkeys(paths_of(bench.photos), "") | {poison: "killed-worker"}
     assert seen == paths_of(bench.photos) - {poison}
+    (detail,) = (row["detail"] for row in rows_of(bench.out) if row["status"] == "failed")
+    assert detail.startswith("5 workers in a row died, of memory most likely, while only this image was in ")
 
 
 def test_two_poisonous_images_cost_two_rows(bench: Bench) -> None:
     write_photos(bench.photos, 5)
     bench.die(2)
-    bench.die(2, "1/0003.jpg")
+    bench.die(5, "1/0003.jpg")
     died: list[str] = []
 
     def look(inputs: Sequence[StepInput]) -> None:
@@ -56,13 +60,30 @@ def test_two_poisonous_images_cost_two_rows(bench: Bench) -> None:
             died.append(inputs[0].path)
             raise SystemExit  # the worker is gone
 
-    for _ in range(2):
+    for _ in range(5):
         with pytest.raises(SystemExit):
             bench.worker(look).work(bench.plan, 0, go_on)
     assert bench.worker(look).work(bench.plan, 0, go_on)
-    assert died == ["0/0004.png"] * 2
+    assert died == ["0/0004.png"] * 5
     bad = {"1/0003.jpg": "killed-worker", "0/0004.png": "killed-worker"}
     assert bench.statuses() == dict.fromkeys(paths_of(bench.photos), "") | bad
+
+
+def test_workers_that_die_without_end_stop_the_run(bench: Bench) -> None:
+    write_photos(bench.photos, 5)
+    bench.die(50)
+    with pytest.raises(BulkError, match=r"worker after worker died \(50 times\)"):
+        bench.worker().work(bench.plan, 0, go_on)
+
+
+def test_a_suspect_of_earlier_passes_is_processed_after_the_others(bench: Bench) -> None:
+    write_photos(bench.photos, 5)
+    seen: list[list[str]] = []
+    worker = bench.worker(lambda inputs: seen.append([each.path for each in inputs]), suspects={"0/0000.jpg"})
+    assert worker.work(bench.plan, 0, go_on)
+    assert seen[-1] == ["0/0000.jpg"]
+    assert {path for paths in seen[:-1] for path in paths} == paths_of(bench.photos) - {"0/0000.jpg"}
+    assert len(rows_of(bench.out)) == 5
 
 
 def test_an_attempt_that_lost_its_chunk_records_nothing(bench: Bench) -> None:

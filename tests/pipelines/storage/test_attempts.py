@@ -20,16 +20,14 @@ def test_attempts_are_counted_until_one_ends(attempts: Attempts) -> None:
     assert attempts.begin("00001-000001") == Attempt()
 
 
-def test_an_image_is_deadly_when_two_in_a_row_died_at_it(tmp_path: Path) -> None:
-    attempts = Attempts(open_store(str(tmp_path)))
-    for path, deadly in (("good.jpg", ""), ("bad.jpg", ""), ("bad.jpg", "bad.jpg")):
-        attempt = attempts.begin("c")
+def test_deaths_in_a_row_at_one_image_are_counted(attempts: Attempts) -> None:
+    attempt = attempts.begin("c", earlier=2)
+    assert attempt.is_careful
+    for number, (path, times) in enumerate((("good.jpg", 1), ("bad.jpg", 1), ("bad.jpg", 2)), start=3):
         attempts.name_image("c", attempt, "first.jpg")
         attempts.name_image("c", attempt, path)
-        again = attempts.begin("c")
-        assert (again.suspect, again.deadly_image) == (path, deadly)
-        attempts.clear()
-        attempts = Attempts(open_store(str(tmp_path)), again)
+        attempt = attempts.begin("c", earlier=2)
+        assert attempt == Attempt(number, path, times)
 
 
 def test_a_chunk_belongs_to_who_began_it_last(attempts: Attempts) -> None:
@@ -43,15 +41,13 @@ def test_a_chunk_belongs_to_who_began_it_last(attempts: Attempts) -> None:
 
 
 def test_what_is_left_says_whether_the_run_before_died(attempts: Attempts) -> None:
-    assert attempts.clear() is None
+    assert attempts.clear() == []
     attempts.end("a", attempts.begin("a"))
-    assert attempts.clear() is None
+    assert attempts.clear() == []
     attempts.begin("b")
     attempts.name_image("c", attempts.begin("c"), "at.jpg")
-    left = attempts.clear()
-    assert left is not None
-    assert (left.suspect, left.times) == ("at.jpg", 1)
-    assert attempts.clear() is None
+    assert set(attempts.clear()) == {Attempt(), Attempt(0, "at.jpg", 1)}
+    assert attempts.clear() == []
 
 
 def test_a_marker_that_a_crash_cut_off_counts_as_an_attempt(attempts: Attempts, tmp_path: Path) -> None:

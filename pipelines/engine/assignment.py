@@ -1,0 +1,133 @@
+"""Assignments: what a worker has to do, in plain values that travel to other processes and nodes."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from genray.io.sources import open_source
+from genray.io.store import Store, open_store
+from pipelines.engine.chunk import OutputWriter, ReportCounts
+from pipelines.engine.deaths import Isolate
+from pipelines.engine.plan import Plan, chunk_bounds
+from pipelines.engine.worker import ChunkWorker
+from pipelines.settings import BulkSettings
+from pipelines.steps.base import Step, StepPlace
+from pipelines.storage.attempts import Attempts, EarlierKills
+from pipelines.storage.ledger import Ledger
+from pipelines.storage.sinks import TableSink, open_sink
+
+_MODEL_FOLDER = "_genray/model"
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Assignment of a pass to its workers.
+
+    Args:
+        step: "module:class" of the step.
+        settings: settings of the target, plain JSON values.
+        number: number of the pass.
+        inputs: number of inputs of the plan.
+        workers: number of workers, for the size of the chunks.
+        threads: CPUs that a worker may use.
+        gpu: whether the model runs on a GPU.
+        prepared: result of the step's `prepare`.
+        earlier: what is known of earlier passes that were killed.
+    """
+
+    step: str
+    settings: Mapping[str, Any]
+    number: int
+    inputs: int
+    workers: int
+    threads: int
+    gpu: bool
+    prepared: Mapping[str, Any]
+    earlier: EarlierKills = field(default_factory=EarlierKills)
+
+    @property
+    def chunks(self) -> int:
+        """Number of chunks."""
+        return len(self._bounds()) - 1
+
+    def open_worker(self, isolate: Isolate | None = None) -> AssignedWorker:
+        """Return a worker that is ready; `isolate` runs images in a process apart, if that is possible."""
+        step_class = find_step(self.step)
+        settings: BulkSettings = step_class.settings_class.model_validate(self.settings)
+        store = open_store(settings.output)
+        step = step_class.load(settings)
+        with tempfile.TemporaryDirectory(prefix="genray-model-") as folder:
+            fetch_model(store, Path(folder))
+            notes = step.open(StepPlace(self.threads, self.gpu, Path(folder)), self.prepared)
+        schema = step.schema()
+        table = None if schema is None else TableSink(store, step.table, schema)
+        worker = ChunkWorker(
+            settings,
+            step,
+            open_source(settings.input, settings.read),
+            OutputWriter(settings.write, open_sink(store, settings.write), table),
+            Ledger(store),
+            Attempts(store),
+            threads=self.threads,
+            suspects=frozenset(self.earlier.suspects),
+            isolate=isolate,
+        )
+        return AssignedWorker(worker, Plan(store, self.number, self._bounds()), notes, self._attempts_before)
+
+    def _attempts_before(self, index: int) -> int:
+        """Return the attempts of earlier passes at the chunk `index`: what was in progress in them is in the
+        first chunks, as the plan keeps the order of the listing."""
+        return self.earlier.attempts if index < 2 * self.workers else 0
+
+    def _bounds(self) -> list[int]:
+        return chunk_bounds(self.inputs, self.workers)
+
+
+@dataclass(frozen=True)
+class AssignedWorker:
+    """A worker, its plan, notes on how it runs its model, and the attempts of earlier passes at a chunk."""
+
+    worker: ChunkWorker
+    plan: Plan
+    notes: Sequence[str]
+    attempts_before: Callable[[int], int]
+
+    def work(self, index: int, report: ReportCounts) -> bool:
+        """See `ChunkWorker.work`."""
+        return self.worker.work(self.plan, index, report, self.attempts_before(index))
+
+    def close(self) -> None:
+        """See `ChunkWorker.close`."""
+        self.worker.close()
+
+
+def step_name(step: type[Step[Any]]) -> str:
+    """Return the name of `step` in an assignment."""
+    return f"{step.__module__}:{step.__qualname__}"
+
+
+def find_step(name: str) -> type[Step[Any]]:
+    """Return the step that `step_name` named."""
+    module, _, class_name = name.partition(":")
+    step: type[Step[Any]] = getattr(import_module(module), class_name)
+    return step
+
+
+def keep_model(store: Store, folder: Path) -> None:
+    """Store the files that a step prepared beside the ledger."""
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            store.write(f"{_MODEL_FOLDER}/{file.relative_to(folder).as_posix()}", file.read_bytes())
+
+
+def fetch_model(store: Store, folder: Path) -> None:
+    """Fetch the files that `keep_model` stored."""
+    for entry in store.list([""], _MODEL_FOLDER):
+        file = folder / entry.path.removeprefix(f"{_MODEL_FOLDER}/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(store.read(entry.path))
