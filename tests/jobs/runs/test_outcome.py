@@ -24,7 +24,7 @@ def test_the_terminal_shows_metrics_baselines_and_the_files_that_are_there(tmp_p
     assert list(outcome_in(tmp_path).rows()) == [
         ("metrics", "l1 0.1235  epoch 3"),
         ("  mean", "l1 0.5"),
-        ("set aside", f"2 broken inputs, listed in {tmp_path / 'set_aside.jsonl'}"),
+        ("set aside", f"2 inputs, listed in {tmp_path / 'set_aside.jsonl'}"),
         ("bundle", str(tmp_path / "bundle")),
         ("report", str(tmp_path / "report.html")),
         ("time", "1 min 2 s"),
