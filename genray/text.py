@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 LABEL_LENGTH = 64
+
+_SHOWN = 4  # folders
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
@@ -48,6 +50,13 @@ def amount(count: float) -> str:
             number = f"{count / size:.3g}" if count < 99.95 * size else f"{count / size:,.0f}"
             return f"{number} {unit}"
     return f"{count:.0f} bytes"
+
+
+def parent_folders(paths: Iterable[str]) -> str:
+    """Return the folders of relative paths in words, the first four by name."""
+    folders = sorted({path.rpartition("/")[0] or "." for path in paths})
+    more = f" and {len(folders) - _SHOWN} more" if len(folders) > _SHOWN else ""
+    return visible(", ".join(folders[:_SHOWN])) + more
 
 
 def change_in_bytes(before: int, after: int) -> str:

@@ -6,8 +6,8 @@ endings of the names, or in two columns of a table. See docs/training.md, "How p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -20,11 +20,11 @@ from genray.datasets.finding.finder import (
     Pair,
     PairLayout,
     PairSearch,
-    parents,
     search_pairs,
 )
 from genray.datasets.finding.split_words import SPLIT_NAMES
 from genray.datasets.loader import Sample
+from genray.datasets.overlap import find_overlap, note_overlap, refuse_overlap
 from genray.datasets.splits import hold_out
 from genray.errors import DataError
 from genray.images.decode import read_header, read_image, to_channels
@@ -36,10 +36,12 @@ from genray.io.kinds import READ_TITLES
 from genray.io.listing import Place
 from genray.io.store import Store
 from genray.settings.base import Location, Settings
+from genray.text import parent_folders
 
 __all__ = ["Pair", "PairNames", "PairSource", "PairedSettings", "Pairs", "find_pairs", "jitter", "load_pair"]
 
 _CHECKED = 16  # pairs whose headers are looked at before a training
+_COMPARED = 64  # height and width at which pairs of equal names are compared
 
 
 class PairNames(Settings):
@@ -101,6 +103,9 @@ class _PairSettings(Settings):
         description="share of the pairs that is held out (0 to 1), where there is no val or test folder",
     )
     val_max: int = Field(1000, ge=1, description="largest number of held-out pairs that are scored")
+    allow_shared: bool = Field(
+        False, description="train although a held-out pair is also trained on, byte for byte"
+    )
     max_bad_share: float = Field(
         0.05,
         ge=0,
@@ -162,6 +167,8 @@ class Pairs:
         chosen_by: setting that says the direction.
         sides: the side of the inputs and that of the targets, in words.
         split: rule of the split, in words.
+        is_drawn: true if the seed held out the validation pairs.
+        sizes: bytes of the files by path, as far as they are known.
         notes: what else was assumed or left out, in words.
     """
 
@@ -175,7 +182,32 @@ class Pairs:
     chosen_by: str
     sides: tuple[str, str]
     split: str
+    is_drawn: bool
+    sizes: Mapping[str, int]
     notes: tuple[str, ...] = ()
+
+    def without_shared(self, store: Store, *, allowed: bool) -> Pairs:
+        """Return the pairs without those that the seed held out although they are also trained on.
+
+        Args:
+            store: store of the files.
+            allowed: accept pairs that the data has on both sides of its own split.
+
+        Raises:
+            DataError: the data has a pair on both sides of its own split, which is not allowed.
+        """
+        if (allowed and not self.is_drawn) or not self.sizes:
+            return self
+        train, val = PairFiles(store, self.train, self.sizes), PairFiles(store, self.val, self.sizes)
+        overlap = find_overlap(train, val, pictures=not self.is_drawn)
+        if not self.is_drawn:
+            return replace(self, notes=(*self.notes, *refuse_overlap(overlap, train, val, "val")))
+        if not overlap.same:
+            return self
+        shared = {held for held, _ in overlap.same}
+        kept = tuple(pair for index, pair in enumerate(self.val) if index not in shared)
+        note = note_overlap(overlap, removed=bool(kept))
+        return replace(self, val=kept or self.val, notes=(*self.notes, note))
 
     @property
     def example(self) -> str:
@@ -240,8 +272,46 @@ def find_pairs(place: Place, settings: PairedSettings, seed: int) -> Pairs:
         chosen_by=f"data.direction={settings.direction}" if names is None else "data.pairs",
         sides=found.sides,
         split=split,
+        is_drawn=found.by_split.keys() <= {"", "train"},
+        sizes=found.sizes,
         notes=tuple(found.notes),
     )
+
+
+@dataclass(frozen=True)
+class PairFiles:
+    """Files of pairs, to compare them: `Comparable`, see `genray/datasets/overlap.py`.
+
+    Args:
+        store: store of the files.
+        pairs: the pairs.
+        sizes: bytes of the files by path, as far as they are known.
+    """
+
+    store: Store
+    pairs: Sequence[Pair]
+    sizes: Mapping[str, int]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def name(self, index: int) -> str:
+        return self.pairs[index].name
+
+    def size(self, index: int) -> int:
+        return sum(self.sizes.get(path, 0) for path in self._paths(index))
+
+    def read(self, index: int) -> bytes:
+        return b"".join(self.store.read(path, ReadLimits().max_bytes) for path in self._paths(index))
+
+    def picture(self, index: int) -> Pixels:
+        limits = ReadLimits()
+        images = [read_image(self.store, path, channels=3, limits=limits) for path in self._paths(index)]
+        return np.concatenate([resize(image, _COMPARED) for image in images], axis=1)
+
+    def _paths(self, index: int) -> list[str]:
+        pair = self.pairs[index]
+        return [pair.input] if pair.target is None else [pair.input, pair.target]
 
 
 @dataclass(frozen=True)
@@ -354,9 +424,11 @@ def _split(found: FoundPairs, val_share: float, seed: int) -> tuple[list[Pair], 
     if train and unnamed:
         paths = [pair.input for pair in unnamed]
         found.bad += [BadInput(path, "unused", "beside the folder train") for path in paths]
-        found.notes.append(f"not used: {len(unnamed)} pairs beside the folder train, in {parents(paths)}")
+        found.notes.append(
+            f"not used: {len(unnamed)} pairs beside the folder train, in {parent_folders(paths)}"
+        )
     elif unnamed and len(parts) > 1:
-        folders = parents(pair.input for pair in unnamed)
+        folders = parent_folders(pair.input for pair in unnamed)
         found.notes.append(f"trained on: {len(unnamed)} pairs in no folder of a split, in {folders}")
     train = train or unnamed
     kept_apart = "by the table" if found.layout == "table" else "by folders"

@@ -27,6 +27,7 @@ from genray.io.bad_input import BadImage, BadInput
 from genray.io.file_types import FileCounts
 from genray.io.listing import ImageFiles, Place, nothing_to_read
 from genray.io.store import Entry, Store
+from genray.text import parent_folders
 
 PairLayout = Literal["side-by-side", "above-below", "folders", "suffixes", "table"]
 Direction = Literal["AtoB", "BtoA"]
@@ -80,6 +81,7 @@ class FoundPairs:
         bad: files in no pair.
         notes: what was left out, in words.
         fingerprint: hash of names and sizes of all files, or of the rows of the tables.
+        sizes: bytes of the files by path, as far as the listing has them.
     """
 
     layout: PairLayout
@@ -88,6 +90,7 @@ class FoundPairs:
     bad: list[BadInput] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     fingerprint: str = ""
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,7 @@ def search_pairs(place: Place, search: PairSearch, counts: FileCounts) -> FoundP
     found = _in_files(place, entries, search)
     digest = hashlib.sha256("\n".join(f"{e.path}\t{e.size}" for e in entries).encode()).hexdigest()
     found.fingerprint = f"sha256:{digest}"
+    found.sizes = {entry.path: entry.size for entry in entries}
     return found
 
 
@@ -211,7 +215,7 @@ def _of_reading(reading: Reading) -> FoundPairs:
     elsewhere = [file.path for file in matching.elsewhere]
     found.bad += [BadInput(path, "unused", "in neither of the two folders") for path in elsewhere]
     if elsewhere:
-        found.notes.append(f"of neither side: {_count(elsewhere)} in {parents(elsewhere)}")
+        found.notes.append(f"of neither side: {_count(elsewhere)} in {parent_folders(elsewhere)}")
     return found
 
 
@@ -296,6 +300,10 @@ def _in_tables(place: Place, search: PairSearch) -> FoundPairs:
         )
     text = "\n".join("\t".join(map(str, row)) for row in rows)
     found.fingerprint = f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+    if place.store.is_local:
+        found.sizes = {path: place.store.size(path) for _, *paths in rows for path in paths if path}
+    else:
+        found.notes.append("not checked: whether an image is both trained on and held out")
     return found
 
 
@@ -408,12 +416,6 @@ def _folders_of(files: Sequence[PairFile]) -> str:
     counts = Counter(file.path.rpartition("/")[0] or "." for file in files)
     shown = ", ".join(f"{folder} ({count})" for folder, count in counts.most_common(2 * _SHOWN))
     return shown + (f" and {len(counts) - 2 * _SHOWN} more" if len(counts) > 2 * _SHOWN else "")
-
-
-def parents(paths: Iterable[str]) -> str:
-    """Return the folders of some paths, for people."""
-    folders = sorted({path.rpartition("/")[0] or "." for path in paths})
-    return ", ".join(folders[:_SHOWN]) + (f" and {len(folders) - _SHOWN} more" * (len(folders) > _SHOWN))
 
 
 def _count(files: Sequence[object]) -> str:
