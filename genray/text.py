@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 LABEL_LENGTH = 64
+
+_SHOWN = 4  # folders
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
@@ -53,6 +55,13 @@ def amount(count: float) -> str:
 def counted(count: int, noun: str) -> str:
     """3, "epoch" -> "3 epochs"; 1, "epoch" -> "1 epoch"."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def parent_folders(paths: Iterable[str]) -> str:
+    """Return the folders of relative paths in words, the first four by name."""
+    folders = sorted({path.rpartition("/")[0] or "." for path in paths})
+    more = f" and {len(folders) - _SHOWN} more" if len(folders) > _SHOWN else ""
+    return visible(", ".join(folders[:_SHOWN])) + more
 
 
 def change_in_bytes(before: int, after: int) -> str:

@@ -110,10 +110,11 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
     _held_out: list[Sample]
 
     def open_data(self, note: Callable[[str], None]) -> DataSummary:
-        data = self.settings.data
-        place = find_place(data.path)
+        place = find_place(self.settings.data.path)
         store = place.store
-        pairs = find_pairs(place, data, self.settings.seed)
+        pairs = find_pairs(place, self.settings.data, self.settings.seed)
+        pairs = pairs.without_shared(store, allowed=self.settings.data.allow_shared)
+        data = self.settings.data.model_copy(update={"layout": pairs.layout})
         bad: list[BadInput] = list(pairs.bad)
         held_out = PairSource.of_pairs(store, pairs.val[: data.val_max], data.for_validation())
         self._held_out = [
@@ -156,17 +157,12 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
             train=train,
             val=val,
             bad=bad,
-            data={
-                "fingerprint": pairs.fingerprint,
-                "train": train,
-                "val": val,
-                "set_aside": len(bad),
-            },
+            data={**pairs.record, "train": train, "val": val, "set_aside": len(bad)},
             counts=pairs.counts,
             lines=[
+                *pairs.lines,
                 f"{train} training pairs, {val} held out, {len(bad)} set aside "
-                f"({pairs.layout}, {data.direction}, {data.size} pixels, "
-                f"{'streamed by Ray Data' if stream else 'in memory'}){unread}",
+                f"({data.size} pixels, {'streamed by Ray Data' if stream else 'in memory'}){unread}",
                 f"generator {parameter_count(generator):,} parameters, "
                 f"discriminator {parameter_count(discriminator):,}",
             ],

@@ -42,6 +42,12 @@ class IdxImages:
         _, height, width = self.images.shape
         return ImageHeader(width, height, is_gray=True)
 
+    def size(self, index: int) -> int:
+        return int(self.images[index].size)
+
+    def data(self, index: int, limits: ReadLimits) -> bytes:
+        return bytes(self.images[index])
+
     def pixels(self, index: int, channels: int, limits: ReadLimits) -> Pixels:
         image = self.images[index][:, :, None]
         limits.check_pixels(image.shape[1], image.shape[0])

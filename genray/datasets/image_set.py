@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal, Self
 
@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from genray.datasets.idx import IdxImages
 from genray.datasets.layouts import Content, ParquetReading, StoredImages, StoredPart, read_place
 from genray.datasets.loader import Sample
+from genray.datasets.overlap import find_overlap, note_overlap, refuse_overlap
 from genray.datasets.splits import hold_out, split_of
 from genray.errors import DataError
 from genray.images.limits import ReadLimits
@@ -88,6 +89,9 @@ class _SetSettings(Settings):
     test_max: int = Field(
         50_000, ge=1, description="largest number of images that the final weights are judged on"
     )
+    allow_shared: bool = Field(
+        False, description="train although an image to judge on is also trained on, byte for byte"
+    )
     max_bad_share: float = Field(
         0.05,
         ge=0,
@@ -131,6 +135,22 @@ class Images:
             return self
         return self.select(np.sort(np.random.default_rng([seed, most]).permutation(len(self))[:most]))
 
+    def name(self, index: int) -> str:
+        """Return the path of an image."""
+        return self.stored.name(int(self.indices[index]))
+
+    def size(self, index: int) -> int:
+        """Return the stored bytes of an image."""
+        return self.stored.size(int(self.indices[index]))
+
+    def read(self, index: int) -> bytes:
+        """Return the stored image; an OSError or BadImage if it cannot be read."""
+        return self.stored.data(int(self.indices[index]), ReadLimits())
+
+    def picture(self, index: int) -> Pixels:
+        """Return the image (H, W, 3); BadImage if it cannot be decoded."""
+        return self.stored.pixels(int(self.indices[index]), 3, ReadLimits())
+
     def select(self, places: Sequence[int] | NDArray[np.int64] | slice) -> Images:
         """Return the images at `places`."""
         where = places if isinstance(places, slice) else np.asarray(places, np.int64)
@@ -151,6 +171,30 @@ class ImageSet:
     """Rule of the split, for the bundle."""
     counts: FileCounts = field(default_factory=FileCounts)
     """Number of files of each type at the place."""
+
+    def without_shared(self, *, allowed: bool) -> tuple[ImageSet, list[str]]:
+        """Return the set without images that the seed held out although they are also trained on, and notes.
+
+        Args:
+            allowed: accept images that the data has on both sides of its own split.
+
+        Raises:
+            DataError: the data has an image on both sides of its own split, which is not allowed.
+        """
+        notes: list[str] = []
+        parts: dict[str, Images] = {}
+        for part, images in (("val", self.val), ("test", self.test)):
+            if images is None:
+                continue
+            if images.stored is self.train.stored:  # the seed split them
+                overlap = find_overlap(self.train, images, pictures=False)
+                if overlap.same:
+                    kept = np.setdiff1d(np.arange(len(images)), [held for held, _ in overlap.same])
+                    parts[part] = images.select(kept) if len(kept) else images
+                    notes.append(note_overlap(overlap, removed=len(kept) > 0))
+            elif not allowed:
+                notes += refuse_overlap(find_overlap(self.train, images), self.train, images, part)
+        return replace(self, val=parts.get("val", self.val), test=parts.get("test", self.test)), notes
 
 
 def open_image_set(settings: ImageSetSettings, seed: int) -> ImageSet:
@@ -203,7 +247,7 @@ def open_image_set(settings: ImageSetSettings, seed: int) -> ImageSet:
         train = train.select(remaining)
         split = f"{settings.val_share:g} held out by seed {seed}"
     if content.unused:
-        split += f"; {content.unused} files beside the folder train left out"
+        split += f"; {content.unused} files beside the folder train left out, in {content.unused_in}"
     return ImageSet(train, val, test, classes, content.layout, fingerprint, split, counts)
 
 

@@ -32,6 +32,7 @@ from genray.io.listing import Container, ImageFiles, Place, choose_container, li
 from genray.io.parquet import check_unfolding, find_columns
 from genray.io.sources import ContainerSettings, Item, TarSource
 from genray.io.store import Entry, Store
+from genray.text import parent_folders
 
 Layout = Literal["idx", "folder", "parquet", "webdataset"]
 
@@ -56,6 +57,12 @@ class StoredImages(Protocol):
 
     def header(self, index: int) -> ImageHeader:
         """Return the header of the image; raises BadImage if it cannot be read."""
+
+    def size(self, index: int) -> int:
+        """Return the number of bytes of the image as it is stored."""
+
+    def data(self, index: int, limits: ReadLimits) -> bytes:
+        """Return the stored bytes of the image; an OSError or BadImage if it cannot be read."""
 
     def pixels(self, index: int, channels: int, limits: ReadLimits) -> Pixels:
         """Return the image as (H, W, channels) uint8.
@@ -82,6 +89,7 @@ class Content:
         parts: non-empty parts by name (train, val, test, "" for none of them).
         listed: files that contain the images.
         unused: number of files beside the folder train, which are not used.
+        unused_in: folders of these files, in words.
         counts: number of files of each type at the place.
     """
 
@@ -89,6 +97,7 @@ class Content:
     parts: dict[str, StoredPart]
     listed: list[Entry]
     unused: int = 0
+    unused_in: str = ""
     counts: FileCounts = field(default_factory=FileCounts)
 
 
@@ -143,17 +152,21 @@ def read_place(
 
 @dataclass(frozen=True)
 class FolderImages:
-    """Image files of a store: `StoredImages`. `paths` is an Arrow array, which Ray shares without copies."""
+    """Image files of a store: `StoredImages`. `paths` is an Arrow array, which Ray shares without copies, and
+    `sizes` are their bytes, if the listing has them."""
 
     store: Store
     paths: Any
+    sizes: Any = None
 
     @classmethod
-    def of_paths(cls, store: Store, paths: Sequence[str]) -> FolderImages:
+    def of_paths(cls, store: Store, paths: Sequence[str], sizes: Sequence[int] | None = None) -> FolderImages:
         """Return the images at `paths`."""
         import pyarrow as pa
 
-        return cls(store, pa.array(paths, pa.string()))
+        return cls(
+            store, pa.array(paths, pa.string()), None if sizes is None else pa.array(sizes, pa.int64())
+        )
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -163,6 +176,14 @@ class FolderImages:
 
     def header(self, index: int) -> ImageHeader:
         return read_header(self.store, self.name(index))
+
+    def size(self, index: int) -> int:
+        if self.sizes is None:
+            return self.store.size(self.name(index))
+        return int(self.sizes[index].as_py())
+
+    def data(self, index: int, limits: ReadLimits) -> bytes:
+        return self.store.read(self.name(index), limits.max_bytes)
 
     def pixels(self, index: int, channels: int, limits: ReadLimits) -> Pixels:
         return read_image(self.store, self.name(index), channels=channels, limits=limits)
@@ -191,12 +212,15 @@ class ParquetImages:
         return f"{self.files[file]}#{index - self.starts[file]}"
 
     def header(self, index: int) -> ImageHeader:
-        return decode_header(self._read(index))
+        return decode_header(self.data(index, ReadLimits()))
+
+    def size(self, index: int) -> int:
+        return len(self.encoded[index].as_buffer() or b"")
 
     def pixels(self, index: int, channels: int, limits: ReadLimits) -> Pixels:
-        return decode(self._read(index), channels=channels, limits=limits)
+        return decode(self.data(index, limits), channels=channels, limits=limits)
 
-    def _read(self, index: int) -> bytes:
+    def data(self, index: int, limits: ReadLimits) -> bytes:
         data: bytes | None = self.encoded[index].as_py()
         if not data:
             raise BadImage("empty", "null" if data is None else "0 bytes")
@@ -276,15 +300,22 @@ def _read_parquet(store: Store, entries: list[Entry], reading: ParquetReading, c
     parts = {name: part for name, part in parts.items() if len(part.images)}
     if not parts:
         raise DataError(f"the Parquet files under {store.root} have no rows", where="data.path")
-    return Content("parquet", parts, [entry for files in grouped.values() for entry in files], unused)
+    listed = [entry for files in grouped.values() for entry in files]
+    return Content("parquet", parts, listed, len(unused), parent_folders(unused))
 
 
 def _read_folder(store: Store, entries: list[Entry]) -> Content:
     grouped, unused = _grouped(entries, [split_of(entry.path) for entry in entries])
     paths = {name: [entry.path for entry in files] for name, files in grouped.items()}
     classes = classes_of(paths)
-    parts = {name: StoredPart(FolderImages.of_paths(store, paths[name]), classes[name]) for name in paths}
-    return Content("folder", parts, [entry for files in grouped.values() for entry in files], unused)
+    parts = {
+        name: StoredPart(
+            FolderImages.of_paths(store, paths[name], [entry.size for entry in files]), classes[name]
+        )
+        for name, files in grouped.items()
+    }
+    listed = [entry for files in grouped.values() for entry in files]
+    return Content("folder", parts, listed, len(unused), parent_folders(unused))
 
 
 def _read_tars(place: Place, counts: FileCounts) -> Content | None:
@@ -304,16 +335,17 @@ def _read_tars(place: Place, counts: FileCounts) -> Content | None:
         name: StoredPart(TarImages.of_items(source, part), None) for name, part in grouped.items() if part
     }
     listed = [Entry(item.path, item.size) for part in grouped.values() for item in part]
-    return Content("webdataset", parts, listed, len(unused)) if parts else None
+    unused_in = parent_folders(item.path for item in unused)
+    return Content("webdataset", parts, listed, len(unused), unused_in) if parts else None
 
 
-def _grouped(entries: Sequence[Entry], splits: Sequence[str]) -> tuple[dict[str, list[Entry]], int]:
-    """Return the files of each part, and the number of files beside the folder train."""
+def _grouped(entries: Sequence[Entry], splits: Sequence[str]) -> tuple[dict[str, list[Entry]], list[str]]:
+    """Return the files of each part, and the paths of the files beside the folder train."""
     grouped: dict[str, list[Entry]] = defaultdict(list)
     for entry, split in zip(entries, splits, strict=True):
         grouped[split].append(entry)
     unused = grouped.pop("", []) if "train" in grouped else []
-    return dict(grouped), len(unused)
+    return dict(grouped), [entry.path for entry in unused]
 
 
 def _split_of_file(path: str) -> str:

@@ -110,9 +110,9 @@ def load_all(source: SampleSource, report: ReportBad) -> tuple[list[int], list[S
 
 
 def check_bad_share(bad: Sequence[BadInput], total: int, limit: float, path: str) -> None:
-    """Raise `DataError` if all of `total` samples are bad, or more than the share `limit`
-    (data.max_bad_share)."""
-    broken = [b for b in bad if b.reason != "unused"]
+    """Raise `DataError` if all of `total` samples are broken, or more than the share `limit`
+    (data.max_bad_share). Files without use or partner are no broken samples."""
+    broken = [b for b in bad if b.reason not in ("unused", "unpaired")]
     if len(broken) <= limit * total and len(broken) < total:
         return
     examples = "\n".join(f"    {b.path}: {b.reason} ({b.detail})" for b in broken[:5])

@@ -1,20 +1,31 @@
-"""Paired images: which files of a store make pairs, which of the pairs are held out, and pairs as samples
-of a loader, resized and jittered as in the pix2pix paper."""
+"""Image pairs of a store: split, and as samples of a loader, resized and jittered as in the pix2pix paper.
+
+Pairs are halves of a file (side by side, or one above the other), or two files: in two folders, with two
+endings of the names, or in two columns of a table. See docs/training.md, "How pairs are found".
+"""
 
 from __future__ import annotations
 
-import hashlib
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
+from genray.datasets.finding.finder import (
+    HALVES,
+    Direction,
+    FoundPairs,
+    Pair,
+    PairLayout,
+    PairSearch,
+    search_pairs,
+)
+from genray.datasets.finding.split_words import SPLIT_NAMES
 from genray.datasets.loader import Sample
-from genray.datasets.splits import CYCLEGAN, hold_out, split_of
+from genray.datasets.overlap import find_overlap, note_overlap, refuse_overlap
+from genray.datasets.splits import hold_out
 from genray.errors import DataError
 from genray.images.decode import read_header, read_image, to_channels
 from genray.images.limits import ReadLimits
@@ -22,13 +33,26 @@ from genray.images.pixels import Pixels, resize
 from genray.io.bad_input import BadImage, BadInput
 from genray.io.file_types import FileCounts
 from genray.io.kinds import READ_TITLES
-from genray.io.listing import ImageFiles, Place, nothing_to_read
-from genray.io.store import Entry, Store
+from genray.io.listing import Place
+from genray.io.store import Store
 from genray.settings.base import Location, Settings
+from genray.text import parent_folders
 
-_A_FOLDERS = ("A", "a", "input")
-_B_FOLDERS = ("B", "b", "target")
+__all__ = ["Pair", "PairNames", "PairSource", "PairedSettings", "Pairs", "find_pairs", "jitter", "load_pair"]
+
 _CHECKED = 16  # pairs whose headers are looked at before a training
+_COMPARED = 64  # height and width at which pairs of equal names are compared
+
+
+class PairNames(Settings):
+    """Settings of the two sides of image pairs in two files."""
+
+    input: str = Field(
+        min_length=1,
+        description="side of the inputs: folder below data.path (labels, or train/labels for all splits), "
+        "pattern of names (*_mask), both (gtFine/*_color), or column of a table",
+    )
+    target: str = Field(min_length=1, description="side of the targets: folder, pattern or column")
 
 
 class _PairSettings(Settings):
@@ -37,15 +61,20 @@ class _PairSettings(Settings):
     path: Location = Field(
         "data/fronts", description="pairs to train on: a folder, a pattern (photos/**/*.png), or a URI"
     )
-    layout: Literal["auto", "side-by-side", "folders"] = Field(
+    layout: Literal["auto"] | PairLayout = Field(
         "auto",
-        description="layout of the pairs (side-by-side: A and B in one file, folders: A and B matched by "
-        "file stem, auto: by the names)",
+        description="layout of the pairs (side-by-side: A|B in one file; above-below: A over B; folders: two "
+        "folders of equal file names; suffixes: two endings of the names; table: CSV or Parquet with two "
+        "columns of paths; auto: by names and pixels)",
     )
-    direction: Literal["AtoB", "BtoA"] = Field(
+    pairs: PairNames | None = Field(
+        None, description="folders, name patterns or table columns of inputs and targets (null: by names)"
+    )
+    direction: Direction = Field(
         "BtoA",
-        description="direction of the translation (AtoB: A is the input; BtoA: B is, as in the facades of "
-        "the paper)",
+        description="direction of the translation (BtoA: B is the input, AtoB: A is; A is the left or upper "
+        "half or the folder A, as in the facades of the paper; under other names B is what sounds like an "
+        "input: labels, masks, noisy, lq)",
     )
     input_channels: Literal[1, 3, 4] = Field(
         3, description="channels of the input (1: gray, 3: RGB, 4: RGBA)"
@@ -74,6 +103,9 @@ class _PairSettings(Settings):
         description="share of the pairs that is held out (0 to 1), where there is no val or test folder",
     )
     val_max: int = Field(1000, ge=1, description="largest number of held-out pairs that are scored")
+    allow_shared: bool = Field(
+        False, description="train although a held-out pair is also trained on, byte for byte"
+    )
     max_bad_share: float = Field(
         0.05,
         ge=0,
@@ -106,71 +138,180 @@ class _PairSettings(Settings):
             raise ValueError(f"resize ({self.resize}) is smaller than the crop, size ({self.size})")
         return self
 
+    @model_validator(mode="after")
+    def _names_fit(self) -> Self:
+        if self.pairs is not None and self.direction == "AtoB":
+            raise ValueError(
+                "pairs says which side is the input: exchange input and target instead of direction=AtoB"
+            )
+        if self.pairs is not None and self.layout in HALVES:
+            raise ValueError(f"pairs names two files, but layout={self.layout} means two halves of one file")
+        return self
+
 
 class PairedSettings(ReadLimits, _PairSettings):
     """Settings of a store of image pairs."""
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Where a pair lies: one file side by side, or two files."""
-
-    input: str
-    target: str | None = None
-
-    @property
-    def name(self) -> str:
-        """The path that stands for the pair in lists: the file of the input."""
-        return self.input
-
-
-@dataclass(frozen=True)
 class Pairs:
-    """The pairs of a store, split, and those already known to be bad."""
+    """Pairs of a store, split, with everything that was assumed to find them.
+
+    Attributes:
+        train, val: pairs to train on, and pairs that are held out.
+        bad: files that are in no pair.
+        fingerprint: hash of names and sizes of all files.
+        layout: layout in which they were found.
+        pixels: mean number of pixels of an image.
+        counts: number of files of each type at the place.
+        chosen_by: setting that says the direction.
+        sides: the side of the inputs and that of the targets, in words.
+        split: rule of the split, in words.
+        is_drawn: true if the seed held out the validation pairs.
+        sizes: bytes of the files by path, as far as they are known.
+        notes: what else was assumed or left out, in words.
+    """
 
     train: tuple[Pair, ...]
     val: tuple[Pair, ...]
     bad: tuple[BadInput, ...]
     fingerprint: str
-    layout: str
+    layout: PairLayout
     pixels: float
-    """Of one image, the mean of a few."""
     counts: FileCounts
-    """The files where they lie, by type."""
+    chosen_by: str
+    sides: tuple[str, str]
+    split: str
+    is_drawn: bool
+    sizes: Mapping[str, int]
+    notes: tuple[str, ...] = ()
+
+    def without_shared(self, store: Store, *, allowed: bool) -> Pairs:
+        """Return the pairs without those that the seed held out although they are also trained on.
+
+        Args:
+            store: store of the files.
+            allowed: accept pairs that the data has on both sides of its own split.
+
+        Raises:
+            DataError: the data has a pair on both sides of its own split, which is not allowed.
+        """
+        if (allowed and not self.is_drawn) or not self.sizes:
+            return self
+        train, val = PairFiles(store, self.train, self.sizes), PairFiles(store, self.val, self.sizes)
+        overlap = find_overlap(train, val, pictures=not self.is_drawn)
+        if not self.is_drawn:
+            return replace(self, notes=(*self.notes, *refuse_overlap(overlap, train, val, "val")))
+        if not overlap.same:
+            return self
+        shared = {held for held, _ in overlap.same}
+        kept = tuple(pair for index, pair in enumerate(self.val) if index not in shared)
+        note = note_overlap(overlap, removed=bool(kept))
+        return replace(self, val=kept or self.val, notes=(*self.notes, note))
+
+    @property
+    def example(self) -> str:
+        """First pair by name."""
+        pair = self.train[0]
+        source, target = self.sides
+        if pair.target is None:
+            return f"{pair.input}, {source} -> {target}"
+        return f"{pair.input} -> {pair.target}"
+
+    @property
+    def lines(self) -> list[str]:
+        """Lines that say what was assumed."""
+        return [
+            f"layout: {self.layout}",
+            f"direction: {self.sides[0]} -> {self.sides[1]} ({self.chosen_by})",
+            f"pair: {self.example}",
+            f"split: {self.split}",
+            *self.notes,
+        ]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What was assumed, for the run and the bundle."""
+        return {
+            "fingerprint": self.fingerprint,
+            "layout": self.layout,
+            "direction": f"{self.sides[0]} -> {self.sides[1]}",
+            "pair": self.example,
+            "split": self.split,
+            **({"left_out": "; ".join(self.notes)} if self.notes else {}),
+        }
 
 
 def find_pairs(place: Place, settings: PairedSettings, seed: int) -> Pairs:
-    """List the pairs at `place`, reading names and a few headers only.
-
-    Folders `train` and `val` (or `test`) give the split; without them `val_share` of the pairs is
-    drawn with `seed`. Two folders are `A` and `B` (or `input` and `target`), above or below the split.
+    """List the pairs at `place`; reads names and headers, and a few images where only pixels show halves.
 
     Raises:
-        DataError: no pairs, or images smaller than the crop.
+        DataError: no pairs, several ways to read the files as pairs, or images smaller than the crop.
     """
-    store = place.store
     counts = FileCounts()
-    entries = sorted(ImageFiles().list(place, counts), key=lambda entry: entry.path)
-    if not entries:
-        missing = nothing_to_read(place.location, ["files"], counts, where="data.path")
-        raise DataError(
-            missing.what,
-            where=missing.where,
-            hint="point data.path at the folder of train and val, or make pairs to try: genray fronts FOLDER",
-        )
-    layout = _layout_of(entries) if settings.layout == "auto" else settings.layout
-    matched = _side_by_side(entries) if layout == "side-by-side" else _by_folder(entries, settings.direction)
-    train, val = _split(matched.by_split, settings.val_share, seed)
+    names = None if settings.pairs is None else (settings.pairs.input, settings.pairs.target)
+    search = PairSearch(settings.layout, settings.direction, names, settings)
+    found = search_pairs(place, search, counts)
+    train, val, split = _split(found, settings.val_share, seed)
     if not train or not val:
+        there = ", ".join(f"{len(pairs)} {name or 'of no split'}" for name, pairs in found.by_split.items())
         raise DataError(
-            f"no pairs for {'training' if not train else 'validation'} under {store.root} "
-            f"({len(entries)} images, layout {layout}; at least 2 pairs are needed)",
+            f"no pairs for {'training' if not train else 'validation'} under {place.location} "
+            f"(layout {found.layout}; pairs: {there}; at least 2 are needed)",
             where="data.path",
-            hint="side by side: one file holds A|B; folders: A/name.png and B/name.png; see data.layout",
+            hint=f"folders of splits are called {SPLIT_NAMES}, in any case",
         )
-    digest = hashlib.sha256("\n".join(f"{e.path}\t{e.size}" for e in entries).encode()).hexdigest()
-    pixels = _check_headers(store, train[:_CHECKED], layout, settings)
-    return Pairs(tuple(train), tuple(val), tuple(matched.bad), f"sha256:{digest}", layout, pixels, counts)
+    return Pairs(
+        train=tuple(train),
+        val=tuple(val),
+        bad=tuple(found.bad),
+        fingerprint=found.fingerprint,
+        layout=found.layout,
+        pixels=_check_headers(place.store, train[:_CHECKED], found.layout, settings),
+        counts=counts,
+        chosen_by=f"data.direction={settings.direction}" if names is None else "data.pairs",
+        sides=found.sides,
+        split=split,
+        is_drawn=found.by_split.keys() <= {"", "train"},
+        sizes=found.sizes,
+        notes=tuple(found.notes),
+    )
+
+
+@dataclass(frozen=True)
+class PairFiles:
+    """Files of pairs, to compare them: `Comparable`, see `genray/datasets/overlap.py`.
+
+    Args:
+        store: store of the files.
+        pairs: the pairs.
+        sizes: bytes of the files by path, as far as they are known.
+    """
+
+    store: Store
+    pairs: Sequence[Pair]
+    sizes: Mapping[str, int]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def name(self, index: int) -> str:
+        return self.pairs[index].name
+
+    def size(self, index: int) -> int:
+        return sum(self.sizes.get(path, 0) for path in self._paths(index))
+
+    def read(self, index: int) -> bytes:
+        return b"".join(self.store.read(path, ReadLimits().max_bytes) for path in self._paths(index))
+
+    def picture(self, index: int) -> Pixels:
+        limits = ReadLimits()
+        images = [read_image(self.store, path, channels=3, limits=limits) for path in self._paths(index)]
+        return np.concatenate([resize(image, _COMPARED) for image in images], axis=1)
+
+    def _paths(self, index: int) -> list[str]:
+        pair = self.pairs[index]
+        return [pair.input] if pair.target is None else [pair.input, pair.target]
 
 
 @dataclass(frozen=True)
@@ -258,89 +399,52 @@ def jitter(
 
 
 def _load_halves(store: Store, path: str, settings: PairedSettings) -> tuple[Pixels, Pixels]:
-    """Input and target of the file `path`, which holds A|B."""
+    """Return input and target of the file `path`, which contains A|B, or A over B."""
     channels = max(settings.input_channels, settings.target_channels)
     both = read_image(store, path, channels=channels, limits=settings)
-    if both.shape[1] % 2:
+    axis = 0 if settings.layout == "above-below" else 1
+    if both.shape[axis] % 2:
+        side, place = ("high", "one above the other") if axis == 0 else ("wide", "side by side")
         raise BadImage(
-            "odd-shape", f"{both.shape[1]} pixels wide: two halves side by side need an even width"
+            "odd-shape", f"{both.shape[axis]} pixels {side}: two halves {place} need an even number"
         )
-    middle = both.shape[1] // 2
-    first, second = both[:, :middle], both[:, middle:]
+    first, second = np.split(both, 2, axis=axis)
     if settings.direction == "BtoA":
         first, second = second, first
     return to_channels(first, settings.input_channels), to_channels(second, settings.target_channels)
 
 
-@dataclass
-class _Matched:
-    """Pairs by their part (train, val, test, "" for none), and what belongs to no pair."""
+def _split(found: FoundPairs, val_share: float, seed: int) -> tuple[list[Pair], list[Pair], str]:
+    """Return the pairs to train on, those held out, and the rule; notes what is left out.
 
-    by_split: dict[str, list[Pair]] = field(default_factory=lambda: defaultdict(list))
-    bad: list[BadInput] = field(default_factory=list)
-
-
-def _layout_of(entries: Sequence[Entry]) -> Literal["folders", "side-by-side"]:
-    folders = {part for entry in entries for part in PurePosixPath(entry.path).parts[:-1]}
-    return "folders" if folders & {*_A_FOLDERS, *_B_FOLDERS, *CYCLEGAN} else "side-by-side"
-
-
-def _side_by_side(entries: Sequence[Entry]) -> _Matched:
-    matched = _Matched()
-    for entry in entries:
-        matched.by_split[split_of(entry.path)].append(Pair(entry.path))
-    if matched.by_split["train"]:
-        for pair in matched.by_split.pop("", []):
-            matched.bad.append(BadInput(pair.input, "unused", "beside the folder train"))
-    return matched
-
-
-def _by_folder(entries: Sequence[Entry], direction: Literal["AtoB", "BtoA"]) -> _Matched:
-    matched = _Matched()
-    sides: dict[str, dict[str, str]] = {"A": {}, "B": {}}
-    for entry in entries:
-        side, key = _side_of(entry.path)
-        if not side:
-            matched.bad.append(BadInput(entry.path, "unused", "in neither of the two folders"))
-        elif key in sides[side]:
-            matched.bad.append(BadInput(entry.path, "unpaired", f"{sides[side][key]} has the same stem"))
-        else:
-            sides[side][key] = entry.path
-    inputs, targets = sides["A"], sides["B"]
-    if direction == "BtoA":
-        inputs, targets = targets, inputs
-    for key in sorted(inputs.keys() & targets.keys()):
-        matched.by_split[split_of(inputs[key])].append(Pair(inputs[key], targets[key]))
-    for key in sorted(inputs.keys() ^ targets.keys()):
-        path = inputs.get(key) or targets[key]
-        matched.bad.append(BadInput(path, "unpaired", "no partner of the same stem"))
-    return matched
+    Test pairs are never trained on. They are held out where there is no part val."""
+    parts = found.by_split
+    unnamed, test = parts.get("", []), parts.get("test", [])
+    train = parts.get("train", [])
+    if train and unnamed:
+        paths = [pair.input for pair in unnamed]
+        found.bad += [BadInput(path, "unused", "beside the folder train") for path in paths]
+        found.notes.append(
+            f"not used: {len(unnamed)} pairs beside the folder train, in {parent_folders(paths)}"
+        )
+    elif unnamed and len(parts) > 1:
+        folders = parent_folders(pair.input for pair in unnamed)
+        found.notes.append(f"trained on: {len(unnamed)} pairs in no folder of a split, in {folders}")
+    train = train or unnamed
+    kept_apart = "by the table" if found.layout == "table" else "by folders"
+    if val := parts.get("val", []):
+        if test:
+            found.notes.append(f"not used: {len(test)} test pairs, which are never trained on")
+        return train, val, f"{kept_apart}, val is held out"
+    if test:
+        return train, test, f"{kept_apart}, test is held out"
+    train, val = hold_out(train, val_share, seed)
+    return train, val, f"{val_share:g} held out by seed {seed}"
 
 
-def _side_of(path: str) -> tuple[str, str]:
-    """("A" or "B" or "", what remains of the path without that folder and the suffix)."""
-    parts = list(PurePosixPath(path).with_suffix("").parts)
-    for i, part in enumerate(parts[:-1]):
-        if part in _A_FOLDERS:
-            return "A", "/".join(parts[:i] + parts[i + 1 :])
-        if part in _B_FOLDERS:
-            return "B", "/".join(parts[:i] + parts[i + 1 :])
-        if part in CYCLEGAN:
-            return part[-1], "/".join([*parts[:i], part[:-1], *parts[i + 1 :]])
-    return "", ""
-
-
-def _split(by_split: Mapping[str, list[Pair]], val_share: float, seed: int) -> tuple[list[Pair], list[Pair]]:
-    train = by_split["train"]
-    val = by_split["val"] or by_split["test"]
-    if not train and not val:
-        train = by_split[""]
-    if not val:
-        train, val = hold_out(train, val_share, seed)
-    return train, val
-
-
-def _check_headers(store: Store, pairs: Sequence[Pair], layout: str, settings: PairedSettings) -> float:
+def _check_headers(
+    store: Store, pairs: Sequence[Pair], layout: PairLayout, settings: PairedSettings
+) -> float:
     """Read a few headers, so that a wrong layout or size is found in a second, not in an hour.
 
     Returns the mean number of pixels of an image.
@@ -352,14 +456,16 @@ def _check_headers(store: Store, pairs: Sequence[Pair], layout: str, settings: P
         except BadImage:
             continue
         width, height = header.width, header.height
-        if pair.target is None:
+        if layout == "side-by-side":
             if width % 2:
                 raise DataError(
                     f"{pair.input} is {width} pixels wide, which is odd: it cannot hold two halves",
                     where=f"data.layout={layout}",
-                    hint="for two folders use data.layout=folders with A/ and B/ below data.path",
+                    hint="for pairs in two files name the sides with data.pairs",
                 )
             width //= 2
+        elif layout == "above-below":
+            height //= 2
         if settings.load_size is None and min(width, height) < settings.size:
             raise DataError(
                 f"{pair.input} is {width}x{height}, smaller than the crop of {settings.size} pixels",

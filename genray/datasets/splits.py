@@ -8,10 +8,9 @@ from typing import TypeVar
 
 import numpy as np
 
-T = TypeVar("T")
+from genray.datasets.finding.split_words import CYCLEGAN, split_word
 
-CYCLEGAN = {f"{split}{side}" for split in ("train", "val", "test") for side in "AB"}  # trainA, trainB ...
-_VAL = ("val", "valid", "validation")
+T = TypeVar("T")
 
 
 def split_of(path: str) -> str:
@@ -28,11 +27,9 @@ def below_split(folder: str) -> tuple[str, ...]:
 def _split_and_rest(folder: str) -> tuple[str, tuple[str, ...]]:
     parts = tuple(folder.split("/")) if folder else ()
     for i, part in enumerate(parts):
-        name = (part[:-1] if part in CYCLEGAN else part).lower()
-        if name in ("train", "test"):
-            return name, parts[i + 1 :]
-        if name in _VAL:
-            return "val", parts[i + 1 :]
+        split = split_word(part[:-1] if part in CYCLEGAN else part)
+        if split:
+            return split, parts[i + 1 :]
     return "", parts
 
 

@@ -40,11 +40,14 @@ class TarImages:
         return str(self.items["path"][index])
 
     def header(self, index: int) -> ImageHeader:
-        return decode_header(self._read(index, ReadLimits()))
+        return decode_header(self.data(index, ReadLimits()))
+
+    def size(self, index: int) -> int:
+        return int(self.items["size"][index].as_py())
 
     def pixels(self, index: int, channels: int, limits: ReadLimits) -> Pixels:
-        return decode(self._read(index, limits), channels=channels, limits=limits)
+        return decode(self.data(index, limits), channels=channels, limits=limits)
 
-    def _read(self, index: int, limits: ReadLimits) -> bytes:
+    def data(self, index: int, limits: ReadLimits) -> bytes:
         (row,) = self.items.slice(index, 1).to_pylist()
         return self.source.read(Item(**row), limits.max_bytes)

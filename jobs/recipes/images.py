@@ -152,6 +152,7 @@ class ImageRecipe(Recipe[S]):
         if data.download:
             download(data.download, data.path, note)
         image_set = self.select(open_image_set(data, self.settings.seed))
+        image_set, notes = image_set.without_shared(allowed=data.allow_shared)
         self.classes = image_set.classes
         self._variant = self.variant()
         pixels = self._open_training(image_set.train)
@@ -169,7 +170,7 @@ class ImageRecipe(Recipe[S]):
             self._training = load_all(self._source, bad.append)[1] * self.repeats
         total = len(self._source) + len(image_set.val) + len(image_set.test or ())
         check_bad_share(bad, total, data.max_bad_share, data.path)
-        return self._summarise(image_set, bad)
+        return self._summarise(image_set, bad, notes)
 
     def _open_training(self, images: Images) -> float:
         """Read the headers of the training images; returns the number of pixels of a decoded one."""
@@ -238,7 +239,7 @@ class ImageRecipe(Recipe[S]):
             None if images.labels is None else images.labels[good],
         )
 
-    def _summarise(self, image_set: ImageSet, bad: list[BadInput]) -> DataSummary:
+    def _summarise(self, image_set: ImageSet, bad: list[BadInput], notes: Sequence[str]) -> DataSummary:
         stream = self._training is None
         count = len(self._source) * self.repeats if self._training is None else len(self._training)
         if not count:
@@ -273,6 +274,7 @@ class ImageRecipe(Recipe[S]):
                 f"{count // self.repeats} training images, {val} held out, {judging}, "
                 f"{len(bad)} set aside ({image_set.layout}, {colours}, {pixels} pixels, {where}){unread}",
                 f"split {image_set.split}",
+                *notes,
                 f"{self.title}: {parameters:,} parameters",
             ],
             needs_ray=stream,

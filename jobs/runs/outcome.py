@@ -130,7 +130,7 @@ class TrainingOutcome:
         if self.not_read:
             yield "not read", self.not_read
         if self.set_aside:
-            yield "set aside", f"{self.set_aside} broken inputs, listed in {folder / 'set_aside.jsonl'}"
+            yield "set aside", f"{self.set_aside} inputs, listed in {folder / 'set_aside.jsonl'}"
         yield "bundle", self.bundle
         yield from output_rows(folder)
         yield "time", duration(self.seconds)

@@ -125,7 +125,7 @@ def _add_data(page: Page, contents: RunContents) -> None:
     count = len(contents.set_aside)
     if not count:
         return
-    with page.details(f"{count} broken input{'s' if count > 1 else ''} set aside"):
+    with page.details(f"{count} input{'s' if count > 1 else ''} set aside"):
         inputs = contents.set_aside[:_MOST_ROWS]
         rows = [[short_text(row.get(column, "")) for column in _INPUT_COLUMNS] for row in inputs]
         page.table(_INPUT_COLUMNS, rows)

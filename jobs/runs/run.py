@@ -160,8 +160,9 @@ class Run:
             except ValueError as error:
                 raise self._damaged(self._data) from error
             differences = _differences(before, data)
-            # Files that are not read change nothing, however many there are by now.
-            self._refuse([change for change in differences if change.key != "not_read"], self._data)
+            # Files that are not read change nothing, nor do facts that an earlier version did not record.
+            known = before.keys() - {"not_read"}
+            self._refuse([change for change in differences if change.key in known], self._data)
         write_text(self.settings, yaml.safe_dump(dict(settings.values), sort_keys=False))
         write_json(self._data, dict(data))
         return changes

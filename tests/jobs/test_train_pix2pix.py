@@ -87,6 +87,9 @@ def test_it_learns_four_pairs_by_heart(train: Train, tmp_path: Path) -> None:
     write_pair_files(tmp_path / "four" / "train", 4)
     write_pair_files(tmp_path / "four" / "val", 4)
     more = (f"data.path={tmp_path / 'four'}", "data.resize=64", "data.flip=false", "loop.epochs=60")
+    with pytest.raises(DataError, match="4 of 4 images of the part val are also trained on"):
+        train("a", *more)
+    more += ("data.allow_shared=true",)
     outcome = train(
         "a", *more, "generator.filters=16", "optimizer.learning_rate=1e-3", "loop.validate_every=60"
     )
@@ -133,7 +136,7 @@ def test_any_channels_norms_and_losses_train(train: Train, adversarial: str) -> 
 def test_broken_files_are_set_aside_counted_and_listed(train: Train, tmp_path: Path) -> None:
     root = tmp_path / "some"
     write_pair_files(root / "train", 30)
-    write_pair_files(root / "val", 3)
+    write_pair_files(root / "val", 3, seed=1)
     (root / "train" / "004.png").write_bytes(b"\x89PNG broken")
     outcome = train("a", f"data.path={root}", "loop.epochs=1")
     assert outcome["set_aside"] == 1
@@ -143,7 +146,7 @@ def test_broken_files_are_set_aside_counted_and_listed(train: Train, tmp_path: P
         file.write_bytes(b"")
     with pytest.raises(DataError, match="every held-out pair is broken"):
         train("b", f"data.path={root}", "data.max_bad_share=0.5")
-    write_pair_files(root / "val", 3)
+    write_pair_files(root / "val", 3, seed=1)
     for i in range(5):
         (root / "train" / f"00{i}.png").write_bytes(b"")
     with pytest.raises(DataError, match="5 of 33 samples are broken"):

@@ -197,7 +197,8 @@ def test_a_folder_of_one_image_or_without_training_images_is_refused(tmp_path: P
 def test_images_beside_the_folder_train_are_said_to_be_left_out(tmp_path: Path) -> None:
     write_images(tmp_path / "train", 4)
     write_images(tmp_path / "bus", 3)
-    assert opened(tmp_path).split == "0.1 held out by seed 0; 3 files beside the folder train left out"
+    split = "0.1 held out by seed 0; 3 files beside the folder train left out, in bus"
+    assert opened(tmp_path).split == split
 
 
 def test_a_store_behind_a_uri_is_the_same_set(tmp_path: Path) -> None:

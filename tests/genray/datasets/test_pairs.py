@@ -59,7 +59,7 @@ def test_the_direction_says_which_half_is_the_input(
 
 @pytest.mark.parametrize(
     ("a", "b"),
-    [("A/train", "B/train"), ("train/A", "train/B"), ("trainA", "trainB"), ("train/input", "train/target")],
+    [("A/train", "B/train"), ("train/A", "train/B"), ("trainA", "trainB"), ("train/target", "train/input")],
 )
 def test_two_folders_are_matched_by_stem(tmp_path: Path, a: str, b: str) -> None:
     for split in ("train", "val"):

@@ -32,7 +32,7 @@ def test_the_terminal_shows_metrics_baselines_and_the_files_that_are_there(tmp_p
         ("  mean", "l1 0.5"),
         ("verdict", "better than the mean: l1 0.1235 against 0.5"),
         ("warning", "the threshold is from 2 images"),
-        ("set aside", f"2 broken inputs, listed in {tmp_path / 'set_aside.jsonl'}"),
+        ("set aside", f"2 inputs, listed in {tmp_path / 'set_aside.jsonl'}"),
         ("bundle", str(tmp_path / "bundle")),
         ("report", str(tmp_path / "report.html")),
         ("time", "1 min 2 s"),

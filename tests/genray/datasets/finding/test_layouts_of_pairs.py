@@ -1,0 +1,480 @@
+"""A table of layouts of pairs: what is drawn, what is said, and which files are trained on."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from genray.datasets.pairs import Pair, PairedSettings, Pairs, find_pairs, load_pair
+from genray.errors import DataError
+from genray.io.listing import find_place
+from genray.io.store import open_store
+from genray.settings.load import load
+from jobs.train_pix2pix import TrainPix2PixSettings
+
+SIZE = 64
+
+
+def scene(seed: int) -> np.ndarray:
+    """A label map of rectangles."""
+    rng = np.random.default_rng(seed)
+    label = np.full((SIZE, SIZE, 3), (0, 0, 170), np.uint8)
+    for _ in range(5):
+        top, left = rng.integers(0, SIZE - 12, 2)
+        height, width = rng.integers(6, 20, 2)
+        label[top : top + height, left : left + width] = rng.integers(60, 250, 3)
+    return label
+
+
+def photo_of(label: np.ndarray) -> np.ndarray:
+    shade = np.linspace(0.6, 1.0, SIZE)[:, None, None]
+    return (label[..., ::-1] * shade).astype(np.uint8)
+
+
+def draw(root: Path, *names: str) -> None:
+    """Draw one image at each path; each differs from the others."""
+    for number, name in enumerate(names):
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(scene(number)).save(file)
+
+
+def each(*patterns: str, count: int = 4) -> list[str]:
+    """The patterns with the numbers 0, 1, ... in place of {}."""
+    return [pattern.format(number) for pattern in patterns for number in range(count)]
+
+
+def settings(path: Path, **more: object) -> PairedSettings:
+    return PairedSettings.model_validate({"path": str(path), "size": SIZE, **more})
+
+
+def found(path: Path, **more: object) -> Pairs:
+    return find_pairs(find_place(path), settings(path, **more), seed=0)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A layout as it is drawn; what is said of it, and the first pair that is trained on."""
+
+    files: list[str]
+    says: str
+    direction: str
+    pair: tuple[str, str]
+    train: int
+    val: int
+
+
+LAYOUTS = {
+    "images and labels in each split": Layout(
+        each("train/images/{}.png", "train/labels/{}.png", "val/images/{}.png", "val/labels/{}.png"),
+        "folders",
+        "labels -> images",
+        ("train/labels/0.png", "train/images/0.png"),
+        4,
+        4,
+    ),
+    "splits in images and labels": Layout(
+        each("images/train/{}.png", "labels/train/{}.png", "images/val/{}.png", "labels/val/{}.png"),
+        "folders",
+        "labels -> images",
+        ("labels/train/0.png", "images/train/0.png"),
+        4,
+        4,
+    ),
+    "images and masks": Layout(
+        each("images/{}.jpg", "masks/{}.png"),
+        "folders",
+        "masks -> images",
+        ("masks/0.png", "images/0.jpg"),
+        3,
+        1,
+    ),
+    "masks with a suffix": Layout(
+        each("train/images/car{}_01.jpg", "train/masks/car{}_01_mask.png"),
+        "folders",
+        "masks/*_mask -> images",
+        ("train/masks/car0_01_mask.png", "train/images/car0_01.jpg"),
+        3,
+        1,
+    ),
+    "VOC": Layout(
+        each("VOC2012/JPEGImages/2007_{:06}.jpg", count=9)
+        + each("VOC2012/SegmentationClass/2007_{:06}.png", count=4),
+        "folders",
+        "SegmentationClass -> JPEGImages",
+        ("VOC2012/SegmentationClass/2007_000000.png", "VOC2012/JPEGImages/2007_000000.jpg"),
+        3,
+        1,
+    ),
+    "Cityscapes": Layout(
+        [
+            file.format(split, city, city, number)
+            for file in (
+                "leftImg8bit/{}/{}/{}_{:06}_000019_leftImg8bit.png",
+                "gtFine/{}/{}/{}_{:06}_000019_gtFine_color.png",
+            )
+            for split, city in (("train", "aachen"), ("train", "bochum"), ("val", "lindau"))
+            for number in range(3)
+        ],
+        "folders",
+        "gtFine/*_gtFine_color -> leftImg8bit/*_leftImg8bit",
+        (
+            "gtFine/train/aachen/aachen_000000_000019_gtFine_color.png",
+            "leftImg8bit/train/aachen/aachen_000000_000019_leftImg8bit.png",
+        ),
+        6,
+        3,
+    ),
+    "Oxford pets": Layout(
+        each("images/Abyssinian_{}.jpg", "annotations/trimaps/Abyssinian_{}.png"),
+        "folders",
+        "annotations/trimaps -> images",
+        ("annotations/trimaps/Abyssinian_0.png", "images/Abyssinian_0.jpg"),
+        3,
+        1,
+    ),
+    "pix2pixHD": Layout(
+        each("train_A/{}.png", "train_B/{}.png", "test_A/{}.png", "test_B/{}.png"),
+        "folders",
+        "train_B -> train_A",
+        ("train_B/0.png", "train_A/0.png"),
+        4,
+        4,
+    ),
+    "pix2pixHD with words": Layout(
+        each("train_label/{}.png", "train_img/{}.png", "train_inst/{}.png"),
+        "folders",
+        "train_label -> train_img",
+        ("train_label/0.png", "train_img/0.png"),
+        3,
+        1,
+    ),
+    "BasicSR": Layout(
+        each("train/gt/{}.png", "train/lq/{}.png"),
+        "folders",
+        "lq -> gt",
+        ("train/lq/0.png", "train/gt/0.png"),
+        3,
+        1,
+    ),
+    "DIV2K": Layout(
+        each(
+            "DIV2K_train_HR/{:04}.png",
+            "DIV2K_train_LR_bicubic/X2/{:04}x2.png",
+            "DIV2K_valid_HR/08{:02}.png",
+            "DIV2K_valid_LR_bicubic/X2/08{:02}x2.png",
+        ),
+        "folders",
+        "DIV2K_train_LR_bicubic/X2/*x2 -> DIV2K_train_HR",
+        ("DIV2K_train_LR_bicubic/X2/0000x2.png", "DIV2K_train_HR/0000.png"),
+        4,
+        4,
+    ),
+    "GoPro": Layout(
+        [
+            f"{split}/{scene}/{side}/{frame:06}.png"
+            for split, scene in (("train", "GOPR0372"), ("train", "GOPR0374"), ("test", "GOPR0384"))
+            for side in ("blur", "sharp")
+            for frame in range(3)
+        ],
+        "folders",
+        "blur -> sharp",
+        ("train/GOPR0372/blur/000000.png", "train/GOPR0372/sharp/000000.png"),
+        6,
+        3,
+    ),
+    "SIDD": Layout(
+        [f"Data/{k:04}_001_S6/{k:04}_{side}_SRGB_010.PNG" for k in range(4) for side in ("NOISY", "GT")],
+        "suffixes",
+        "*NOISY* -> *GT*",
+        ("Data/0000_001_S6/0000_NOISY_SRGB_010.PNG", "Data/0000_001_S6/0000_GT_SRGB_010.PNG"),
+        3,
+        1,
+    ),
+    "SIDD, equal names in every scene": Layout(
+        [f"Data/{k:04}_001_S6/{side}_SRGB_010.PNG" for k in range(4) for side in ("NOISY", "GT")],
+        "suffixes",
+        "NOISY* -> GT*",
+        ("Data/0000_001_S6/NOISY_SRGB_010.PNG", "Data/0000_001_S6/GT_SRGB_010.PNG"),
+        3,
+        1,
+    ),
+    "suffixes": Layout(
+        each("train/{}_image.png", "train/{}_mask.png", "val/{}_image.png", "val/{}_mask.png"),
+        "suffixes",
+        "*_mask -> *_image",
+        ("train/0_mask.png", "train/0_image.png"),
+        4,
+        4,
+    ),
+    "one suffix": Layout(
+        each("{}.png", "{}_mask.png"), "suffixes", "*_mask -> .", ("0_mask.png", "0.png"), 3, 1
+    ),
+    "CamVid": Layout(
+        each(
+            "train/s_{:04}.png", "train_labels/s_{:04}_L.png", "val/s_{:04}.png", "val_labels/s_{:04}_L.png"
+        ),
+        "folders",
+        "train_labels/*_L -> .",
+        ("train_labels/s_0000_L.png", "train/s_0000.png"),
+        4,
+        4,
+    ),
+    "a folder of masks beside the images": Layout(
+        each("{}.png", "masks/{}.png"), "folders", "masks -> .", ("masks/0.png", "0.png"), 3, 1
+    ),
+    "PNG beside TIFF": Layout(
+        [*each("A/{}.png", count=2), "A/2.tif", "A/3.tif", "B/0.tif", *each("B/{}.png")[1:]],
+        "folders",
+        "B -> A",
+        ("B/0.tif", "A/0.png"),
+        3,
+        1,
+    ),
+    "A/training and A/testing": Layout(
+        each("A/training/{}.png", "B/training/{}.png")
+        + each("A/testing/1{}.png", "B/testing/1{}.png", count=2),
+        "folders",
+        "B -> A",
+        ("B/training/0.png", "A/training/0.png"),
+        4,
+        2,
+    ),
+    "input and target": Layout(
+        each("Train/Input/{}.png", "Train/Target/{}.png", "Holdout/Input/{}.png", "Holdout/Target/{}.png"),
+        "folders",
+        "Input -> Target",
+        ("Train/Input/0.png", "Train/Target/0.png"),
+        4,
+        4,
+    ),
+    "LOL": Layout(
+        each("our485/low/{}.png", "our485/high/{}.png", "eval15/low/{}.png", "eval15/high/{}.png"),
+        "folders",
+        "low -> high",
+        ("our485/low/0.png", "our485/high/0.png"),
+        4,
+        4,
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_layouts_of_two_files_are_known_by_their_names(tmp_path: Path, layout: Layout) -> None:
+    draw(tmp_path, *layout.files)
+    pairs = found(tmp_path)
+    source, target = layout.pair
+    assert pairs.lines[:3] == [
+        f"layout: {layout.says}",
+        f"direction: {layout.direction} (data.direction=BtoA)",
+        f"pair: {pairs.train[0].input} -> {pairs.train[0].target}",
+    ]
+    every = {(pair.input, pair.target) for pair in (*pairs.train, *pairs.val)}
+    assert (source, target) in every
+    assert (len(pairs.train), len(pairs.val)) == (layout.train, layout.val)
+    assert len({path for pair in every for path in pair}) == 2 * (layout.train + layout.val)
+    assert not any("test" in pair.input.lower() or "holdout" in pair.input.lower() for pair in pairs.train)
+
+
+def joined(axis: int) -> Callable[[int], np.ndarray]:
+    return lambda seed: np.concatenate([photo_of(scene(seed)), scene(seed)], axis=axis)
+
+
+@pytest.mark.parametrize(
+    ("axis", "layout", "sides"),
+    [(1, "side-by-side", "right half -> left half"), (0, "above-below", "lower half -> upper half")],
+)
+def test_halves_of_a_file_are_known_by_their_pixels(
+    tmp_path: Path, axis: int, layout: str, sides: str
+) -> None:
+    for number in range(8):
+        Image.fromarray(joined(axis)(number)).save(tmp_path / f"{number}.png")
+    pairs = found(tmp_path)
+    assert pairs.lines[:2] == [f"layout: {layout}", f"direction: {sides} (data.direction=BtoA)"]
+    assert pairs.lines[3] == "split: 0.1 held out by seed 0"
+
+
+def test_single_images_are_not_cut_into_halves(tmp_path: Path) -> None:
+    for number in range(8):  # twice as wide as high, as a pair is
+        wide = np.concatenate([scene(number), scene(number + 100)], axis=1)
+        Image.fromarray(wide).resize((4 * SIZE, 2 * SIZE)).crop((32, 0, 32 + 192, 96)).save(
+            tmp_path / f"{number}.png"
+        )
+    with pytest.raises(DataError, match="no pairs found in 8 images") as refused:
+        found(tmp_path)
+    assert "data.layout=side-by-side" in refused.value.hint
+    assert "data.pairs={input: train/labels, target: train/images}" in refused.value.hint
+    assert found(tmp_path, layout="side-by-side").layout == "side-by-side"
+
+
+def test_two_names_without_a_direction_are_asked_for(tmp_path: Path) -> None:
+    draw(tmp_path, *each("day/{}.png", "night/{}.png"))
+    with pytest.raises(DataError, match="in 2 ways") as refused:
+        found(tmp_path)
+    assert "1. day -> night, 4 pairs: data.pairs={input: day, target: night}" in str(refused.value)
+    assert "2. night -> day, 4 pairs: data.pairs={input: night, target: day}" in str(refused.value)
+    pairs = found(tmp_path, pairs={"input": "night", "target": "day"})
+    assert pairs.example == "night/1.png -> day/1.png" or pairs.example == "night/0.png -> day/0.png"
+
+
+def test_several_targets_are_asked_for_and_the_setting_of_the_error_chooses(tmp_path: Path) -> None:
+    city = "{}/train/bonn/bonn_{:06}_000019_{}.png"
+    draw(tmp_path, *(city.format("leftImg8bit", k, "leftImg8bit") for k in range(3)))
+    for kind in ("color", "labelIds"):
+        draw(tmp_path, *(city.format("gtFine", k, f"gtFine_{kind}") for k in range(3)))
+    with pytest.raises(DataError, match="in 2 ways") as refused:
+        found(tmp_path)
+    setting = 'data.pairs={input: "gtFine/*_gtFine_labelIds", target: "leftImg8bit/*_leftImg8bit"}'
+    assert setting in str(refused.value)
+    chosen = load(TrainPix2PixSettings, target="train-pix2pix", sets=[setting, f"data.path={tmp_path}"]).data
+    pairs = find_pairs(find_place(tmp_path), chosen.model_copy(update={"size": SIZE}), 0)
+    assert {pair.input.rpartition("_")[2] for pair in pairs.train} == {"labelIds.png"}
+    assert "of neither side: 3 files in gtFine/train/bonn" in pairs.notes
+
+
+def test_the_user_names_the_sides_of_one_split_for_all(tmp_path: Path) -> None:
+    draw(
+        tmp_path,
+        *each("train/labels/{}.png", "train/images/{}.png", "val/labels/{}.png", "val/images/{}.png"),
+    )
+    pairs = found(tmp_path, pairs={"input": "train/images", "target": "train/labels"})
+    assert pairs.example == "train/images/0.png -> train/labels/0.png"
+    assert [pair.input for pair in pairs.val] == each("val/images/{}.png")
+
+
+def test_the_direction_turns_named_sides(tmp_path: Path) -> None:
+    draw(tmp_path, *each("images/{}.png", "labels/{}.png"))
+    assert found(tmp_path, direction="AtoB").sides == ("images", "labels")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({"input": "train/lables", "target": "images"}, "no image is in train/lables"),
+        ({"input": "images", "target": "images"}, "the same side twice"),
+        ({"input": "images", "target": "others"}, "no file of images has a partner in others"),
+        ({"input": "../images", "target": "images"}, r"no image is in \.\./images"),
+    ],
+)
+def test_names_that_cannot_be_sides_are_refused(tmp_path: Path, names: dict[str, str], message: str) -> None:
+    draw(tmp_path, *each("images/{}.png", "labels/{}.png"), *each("others/x{}.png"))
+    with pytest.raises(DataError, match=message):
+        found(tmp_path, pairs=names)
+
+
+def test_named_sides_contradict_a_direction_and_halves(tmp_path: Path) -> None:
+    names = {"input": "a", "target": "b"}
+    with pytest.raises(ValueError, match="exchange input and target"):
+        settings(tmp_path, pairs=names, direction="AtoB")
+    with pytest.raises(ValueError, match="two halves of one file"):
+        settings(tmp_path, pairs=names, layout="side-by-side")
+
+
+def test_what_has_no_partner_or_use_is_counted_and_said(tmp_path: Path) -> None:
+    draw(
+        tmp_path,
+        *each("train/images/{}.png", "train/labels/{}.png", "val/images/{}.png", "val/labels/{}.png"),
+    )
+    draw(tmp_path, "train/images/9.png", "train/overlays/0.png")
+    draw(
+        tmp_path,
+        *each("test/images/{}.png", "test/labels/{}.png", "extra/images/{}.png", "extra/labels/{}.png"),
+    )
+    pairs = found(tmp_path)
+    assert pairs.notes == (
+        "unpaired: 1 file of images, such as train/images/9.png",
+        "of neither side: 1 file in train/overlays",
+        "not used: 4 pairs beside the folder train, in extra/labels",
+        "not used: 4 test pairs, which are never trained on",
+    )
+    assert pairs.record["left_out"].startswith("unpaired: 1 file of images")
+    assert {pair.input.split("/")[0] for pair in pairs.train} == {"train"}
+
+
+def test_class_folders_with_equal_names_are_no_silent_pairs(tmp_path: Path) -> None:
+    draw(tmp_path, *each("cat/{}.png", "dog/{}.png", "cow/{}.png"))
+    with pytest.raises(DataError, match="can be read as pairs in 6 ways"):
+        found(tmp_path)
+
+
+def write_table(root: Path, name: str, lines: Iterable[str]) -> Path:
+    file = root / name
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return file
+
+
+def test_a_table_names_pairs_by_its_columns(tmp_path: Path) -> None:
+    draw(tmp_path, *each("p/x{}.png", "q/y{}.png"))
+    rows = [f"{k},p/x{k}.png,q/y{k}.png,{'train' if k else 'test'}" for k in range(4)]
+    table = write_table(tmp_path, "list.csv", ["id,mask_path,image_path,split", *rows])
+    pairs = found(table)
+    assert pairs.lines == [
+        "layout: table",
+        "direction: mask_path -> image_path (data.direction=BtoA)",
+        "pair: p/x1.png -> q/y1.png",
+        "split: by the table, test is held out",
+    ]
+    assert len(pairs.train) == 3
+    assert found(table, direction="AtoB").example == "q/y1.png -> p/x1.png"
+
+
+def test_a_parquet_table_is_read_as_well(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    draw(tmp_path, *each("p/x{}.png", "q/y{}.png"))
+    table = pa.table({"source": each("p/x{}.png"), "target": each("q/y{}.png"), "size": [1, 2, 3, 4]})
+    pq.write_table(table, tmp_path / "list.parquet")
+    pairs = found(tmp_path / "list.parquet")
+    assert (pairs.layout, pairs.sides, len(pairs.train), len(pairs.val)) == (
+        "table",
+        ("source", "target"),
+        3,
+        1,
+    )
+
+
+def test_columns_without_a_direction_are_asked_for(tmp_path: Path) -> None:
+    draw(tmp_path, *each("p/x{}.png", "q/y{}.png"))
+    table = write_table(tmp_path, "list.tsv", ["one\ttwo", *(f"p/x{k}.png\tq/y{k}.png" for k in range(4))])
+    with pytest.raises(DataError, match="do not say which is the input") as refused:
+        found(table)
+    assert (
+        "data.pairs={input: one, target: two}, or data.pairs={input: two, target: one}" in refused.value.hint
+    )
+    assert found(table, pairs={"input": "two", "target": "one"}).sides == ("two", "one")
+
+
+def test_a_table_leaves_out_what_is_not_there_or_outside(tmp_path: Path) -> None:
+    draw(tmp_path, *each("p/x{}.png", "q/y{}.png"))
+    rows = [*(f"p/x{k}.png,q/y{k}.png" for k in range(4)), "p/x9.png,q/y9.png", "../x.png,q/y0.png"]
+    pairs = found(write_table(tmp_path, "list.csv", ["input,target", *rows]))
+    assert [(bad.path, bad.reason) for bad in pairs.bad] == [
+        ("list.csv:5", "unreadable"),
+        ("list.csv:6", "bad-name"),
+    ]
+    assert pairs.notes == ("left out: 2 rows of list.csv, such as 'p/x9.png', which does not exist",)
+
+
+def test_a_table_beside_the_images_is_another_reading_only_if_it_pairs_others(tmp_path: Path) -> None:
+    draw(tmp_path, *each("images/{}.png", "labels/{}.png"))
+    write_table(tmp_path, "same.csv", ["label,image", *(f"labels/{k}.png,images/{k}.png" for k in range(4))])
+    assert found(tmp_path).layout == "folders"
+    write_table(
+        tmp_path, "other.csv", ["label,image", *(f"labels/{k}.png,images/{3 - k}.png" for k in range(4))]
+    )
+    with pytest.raises(DataError, match="in 2 ways") as refused:
+        found(tmp_path)
+    assert "columns label -> image of other.csv, 4 pairs: data.layout=table" in str(refused.value)
+
+
+def test_halves_above_each_other_are_loaded_as_input_and_target(tmp_path: Path) -> None:
+    upper, lower = photo_of(scene(0)), scene(0)
+    Image.fromarray(np.concatenate([upper, lower])).save(tmp_path / "0.png")
+    chosen = settings(tmp_path, layout="above-below", resize=0)
+    source, target = load_pair(open_store(tmp_path), Pair("0.png"), chosen)
+    assert np.array_equal(source, lower)
+    assert np.array_equal(target, upper)
