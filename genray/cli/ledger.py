@@ -58,7 +58,7 @@ def ledger(output: str, status: str | None, limit: int, as_json: bool) -> None:
 
 
 def _overview_text(overview: RunOverview) -> str:
-    from pipelines.engine.outcome import reasons_table, times_table
+    from pipelines.engine.outcome import not_kept_table, reasons_table, times_table
 
     summary = overview.summary
     header = overview.header
@@ -81,6 +81,8 @@ def _overview_text(overview: RunOverview) -> str:
     parts = [aligned([(name, visible(str(value))) for name, value in facts if value != ""])]
     if summary.reasons:
         parts.append(aligned(reasons_table(dict(summary.reasons.most_common()), summary.total)))
+    if summary.not_kept:
+        parts.append(aligned(not_kept_table(summary.not_kept, summary.total)))
     if any(summary.seconds.values()):
         parts.append(aligned(times_table(summary.seconds, summary.total)))
     parts.append("\n".join(_next_steps(overview)))

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import WebPImagePlugin
 from PIL.BmpImagePlugin import BmpImageFile
 
+from genray.images.carried.tags import without_orientation
 from genray.images.image_file import FilePixels, ImageFile, guarded
 from genray.images.jpeg import decode_jpeg, inspect_jpeg
 from genray.images.limits import ReadLimits
@@ -31,7 +32,6 @@ from genray.images.other_formats import (
     inspect_jp2,
 )
 from genray.images.png import decode_png, inspect_png
-from genray.images.tiff import without_orientation
 from genray.images.tiff_pixels import decode_tiff, inspect_tiff
 from genray.io.bad_input import BadImage
 from genray.io.kinds import HEAD_BYTES, READ_TITLES, kind_of_bytes

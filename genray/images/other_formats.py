@@ -21,6 +21,7 @@ from genray.images.limits import ReadLimits
 from genray.io.bad_input import BadImage
 
 _HIGH_DEPTH, _TWELVE_BITS = 0x40, 0x20  # bits of the third byte of an AV1 configuration
+_LOST_EXIF = "lost EXIF"
 _MAX_BOXES = 10_000
 _CODESTREAM = b"\xff\x4f\xff\x51"
 _CHANNELS_OF_SPACE = {16: 3, 17: 1}  # sRGB and gray, by their number in a box `colr`
@@ -33,8 +34,12 @@ def inspect_avif(data: bytes, limits: ReadLimits) -> ImageFile:
     Raises:
         BadImage, OSError, ValueError: the file cannot be read.
     """
-    with AvifImagePlugin.AvifImageFile(io.BytesIO(data)) as image:
-        left_out = limits.further_frames(getattr(image, "n_frames", 1))
+    with open_avif(data) as image:
+        left_out = limits.further_frames(image.n_frames)
+        notes = left_out
+        if _LOST_EXIF in image.info:
+            left_out = (*left_out, "EXIF")
+            notes = (*notes, "EXIF is damaged and left out")
         return ImageFile(
             "avif",
             image.size,
@@ -44,8 +49,22 @@ def inspect_avif(data: bytes, limits: ReadLimits) -> ImageFile:
             icc=image.info.get("icc_profile"),
             exif=image.info.get("exif"),
             left_out=left_out,
-            notes=left_out,
+            notes=notes,
         )
+
+
+def open_avif(data: bytes) -> AvifImagePlugin.AvifImageFile:
+    """Open an AVIF file; if Pillow cannot make its EXIF true of the turning, without EXIF.
+
+    Raises:
+        Exception: any error of the decoder.
+    """
+    try:
+        return AvifImagePlugin.AvifImageFile(io.BytesIO(data))
+    except Exception:
+        image = AvifImagePlugin.AvifImageFile(io.BytesIO(data.replace(b"Exif", b"none")))
+        image.info[_LOST_EXIF] = True
+        return image
 
 
 def decode_avif(data: bytes, file: ImageFile) -> FilePixels:
@@ -55,7 +74,7 @@ def decode_avif(data: bytes, file: ImageFile) -> FilePixels:
         Exception: any error of the decoders.
     """
     if file.depth == 8:
-        with AvifImagePlugin.AvifImageFile(io.BytesIO(data)) as image:
+        with open_avif(data) as image:
             return np.array(image)
     raw = imagecodecs.avif_decode(data, index=0)
     levels = np.rint(np.arange(2 ** _avif_bits(data)) * (65535 / (2 ** _avif_bits(data) - 1)))

@@ -8,27 +8,25 @@ import time
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 
 from genray.images.carried.items import Carried, Collector, density_of
-from genray.images.carried.jpeg import read_segments, read_tables
+from genray.images.carried.jpeg import read_segments
 from genray.images.carried.png import PngLayout, read_chunks
+from genray.images.carried.tags import EXIF_TAGS, Tag, TagDirectory
 from genray.images.carried.tiff import ITEM_TAGS, read_tags
 from genray.images.carried.webp import read_riff_chunks
 from genray.images.formats import decode_file, inspect_file, webp_chunks
 from genray.images.image_file import FilePixels, ImageFile, upright
 from genray.images.jpeg import segments
 from genray.images.limits import ReadLimits
-from genray.images.other_formats import heif_picture
+from genray.images.other_formats import heif_picture, open_avif
 from genray.images.png import chunks
-from genray.images.tiff import EXIF_TAGS, Tag, TagDirectory
 
 _PAGE_NUMBER = 297  # tag of a TIFF, which the order of the pages makes needless
 
@@ -205,12 +203,11 @@ def read_carried(data: bytes, file: ImageFile, limits: ReadLimits) -> Carried:
             carried = reader(data, file, collector)
         except (ValueError, LookupError, struct.error, OSError):
             collector.leave_out("metadata (damaged)")
-    return replace(carried, left_out=tuple(collector.left_out))
+    return replace(carried, left_out=tuple(collector.left_out)) if collector.left_out else carried
 
 
 def _of_jpeg(data: bytes, file: ImageFile, collector: Collector) -> Carried:
-    parts = [(marker, body) for _, marker, body in segments(data)]
-    return replace(read_segments(parts, collector), tables=read_tables(parts))
+    return read_segments(((marker, body) for _, marker, body in segments(data)), collector)
 
 
 def _of_png(data: bytes, file: ImageFile, collector: Collector) -> Carried:
@@ -267,7 +264,7 @@ def _of_bmp(data: bytes, file: ImageFile, collector: Collector) -> Carried:
     density = None
     if size >= 40:
         across, down = struct.unpack_from("<ll", data, 38)
-        density = density_of(Fraction(across), Fraction(down), "metre")
+        density = density_of(across, down, "metre")
     colours = None if palette is None else np.array(palette, np.uint8).reshape(-1, 3)
     return Carried(density, palette=colours, bits=1 if mode == "1" else 8)
 
@@ -279,7 +276,7 @@ def _xmp_of(info: Mapping[Any, Any], collector: Collector) -> bytes | None:
 
 
 def _of_avif(data: bytes, file: ImageFile, collector: Collector) -> Carried:
-    with AvifImageFile(io.BytesIO(data)) as image:
+    with open_avif(data) as image:
         return Carried(xmp=_xmp_of(image.info, collector))
 
 

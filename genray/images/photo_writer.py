@@ -17,16 +17,7 @@ from pydantic import Field
 from genray.images.carried.items import Carried, Density, names_of, resource_name, text_name
 from genray.images.carried.jpeg import put_segments
 from genray.images.carried.png import leave_out_colours, put_chunks
-from genray.images.carried.tiff import item_tags, read_density, resolution_tags
-from genray.images.carried.webp import with_alpha_flag
-from genray.images.carried.xmp import true_packet
-from genray.images.encoders.bmp import encode_bmp
-from genray.images.encoders.indexed import Indexed, with_few_bits, with_palette
-from genray.images.encoders.jpeg import encode_jpeg
-from genray.images.encoders.png import encode_indexed_png, encode_png
-from genray.images.image_file import FilePixels, to_srgb
-from genray.images.photo import Photo, to_eight_bits
-from genray.images.tiff import (
+from genray.images.carried.tags import (
     ByteOrder,
     Entries,
     Tag,
@@ -37,6 +28,15 @@ from genray.images.tiff import (
     join_pages,
     with_size,
 )
+from genray.images.carried.tiff import PIXEL_TAGS, item_tags, read_density, resolution_tags
+from genray.images.carried.webp import with_alpha_flag
+from genray.images.carried.xmp import true_packet
+from genray.images.encoders.bmp import encode_bmp
+from genray.images.encoders.indexed import Indexed, with_few_bits, with_palette
+from genray.images.encoders.jpeg import encode_jpeg
+from genray.images.encoders.png import encode_indexed_png, encode_png
+from genray.images.image_file import FilePixels, to_srgb
+from genray.images.photo import Photo, to_eight_bits
 from genray.io.bad_input import BadImage
 from genray.io.kinds import KINDS, kind_of_name
 from genray.settings.base import Settings
@@ -364,7 +364,8 @@ def _are_equal(first: FilePixels | None, second: FilePixels | None) -> bool:
     if first is None or second is None or first is second:
         return first is second
     # Most changed images differ in their first rows: the rest is not compared then.
-    return np.array_equal(first[:8], second[:8]) and np.array_equal(first, second)
+    same_kind = first.dtype == second.dtype and first.shape == second.shape
+    return same_kind and np.array_equal(first[:8], second[:8]) and np.array_equal(first, second)
 
 
 def _encode_jpeg(job: _Job) -> bytes:
@@ -435,8 +436,10 @@ def _encode_png(job: _Job) -> bytes:
 
 def _encode_bmp(job: _Job) -> bytes:
     planes = to_eight_bits(job.planes())
-    indexed = job.indexed(planes) if planes.shape[2] != 4 else None
-    if planes.shape[2] in (2, 4):
+    # Gray of 2 or 4 bits would be read as colours.
+    can_be_indexed = planes.shape[2] in (1, 3) and (job.carried.palette is not None or job.carried.bits == 1)
+    indexed = job.indexed(planes) if can_be_indexed else None
+    if not can_be_indexed:
         job.leave_out_storage()
     if planes.shape[2] == 2:
         job.left_out.append("gray")
@@ -458,7 +461,7 @@ def _encode_tiff(job: _Job) -> bytes:
     if job.exif is not None:
         try:
             tags = TagDirectory.parse(job.exif)
-            entries = tags.exif_entries(len(job.exif))
+            entries = tags.entries(len(job.exif), tags.places.keys() - PIXEL_TAGS)
             order = tags.order  # the values are copied unchanged, so the file takes their byte order
         except (ValueError, LookupError, struct.error):
             job.left_out.append("EXIF")
@@ -480,8 +483,10 @@ def _encode_tiff(job: _Job) -> bytes:
         put(Tag.SUBFILE, _LONG, 1)
     if indexed is not None:
         samples = 1
-        rows: FilePixels = indexed.rows()
         colours = indexed.palette
+        if colours is not None:
+            indexed = replace(indexed, bits=8)  # not every reader knows palettes of fewer
+        rows: FilePixels = indexed.rows()
         put(Tag.BITS, _SHORT, indexed.bits)
         put(Tag.PHOTOMETRIC, _SHORT, 1 if colours is None else 3)
         if colours is not None:

@@ -16,9 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from genray.images.image_file import FilePixels, ImageFile, to_srgb
-from genray.images.limits import ReadLimits
-from genray.images.tiff import (
+from genray.images.carried.tags import (
     EXIF_TAGS,
     Entries,
     Tag,
@@ -27,6 +25,8 @@ from genray.images.tiff import (
     encode_block,
     encode_directory,
 )
+from genray.images.image_file import FilePixels, ImageFile, to_srgb
+from genray.images.limits import ReadLimits
 from genray.io.bad_input import BadImage
 
 _MAX_PAGES = 10_000

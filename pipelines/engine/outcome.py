@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,6 +14,9 @@ from pipelines.steps.base import SKIP_REASONS
 from pipelines.storage.ledger import FAILED, SKIPPED, STATUSES, LedgerSummary
 
 TextRow = tuple[str, ...]
+
+_NAMED = 5  # names in the summary of what outputs lack
+_NAMED_IN_TABLES = 40
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,8 @@ class BulkOutcome:
             yield "salvaged", f"{summary.salvaged} (damage that cost no pixel; see the ledger)"
         for reason, count in summary.reasons.most_common():
             yield f"  {reason}", str(count)
+        if summary.not_kept:
+            yield "not kept", not_kept_text(summary.not_kept)
         if self.this_pass.counts.unread_text:
             yield "not read", self.this_pass.counts.unread_text
         yield (
@@ -114,6 +120,21 @@ class BulkOutcome:
         yield "time", duration(self.seconds)
         if summary.status[FAILED]:
             yield "failed", f"genray ledger {self.run} --list failed"
+
+
+def not_kept_text(not_kept: Counter[str]) -> str:
+    """Return the most frequent names of what outputs lack, each with its images."""
+    first = [f"{visible(name)} ({count:,})" for name, count in not_kept.most_common(_NAMED)]
+    more = len(not_kept) - len(first)
+    return ", ".join(first) + (f", and {more:,} more" if more else "")
+
+
+def not_kept_table(not_kept: Counter[str], total: int) -> list[TextRow]:
+    """Return the table of what outputs lack: headings, then a row for each name."""
+    rows: list[TextRow] = [("not kept", "images", "share")]
+    for name, count in not_kept.most_common(_NAMED_IN_TABLES):
+        rows.append((visible(name), f"{count:,}", f"{100 * count / max(1, total):.3g} %"))
+    return rows
 
 
 def explain_reason(reason: str) -> str:

@@ -23,7 +23,7 @@ from genray.io.bad_input import BadImage
 from genray.io.sources import Item, ItemSource
 from genray.report.page import Page, Picture
 from genray.text import amount, change_in_bytes, duration, visible
-from pipelines.engine.outcome import BulkOutcome, explain_reason, reasons_table, times_table
+from pipelines.engine.outcome import BulkOutcome, explain_reason, not_kept_table, reasons_table, times_table
 from pipelines.settings import BulkSettings
 from pipelines.steps.pixels import absolute_difference
 from pipelines.storage.ledger import FAILED, STATUSES, LedgerRow, LedgerSummary, path_hashes
@@ -69,6 +69,7 @@ def write_report(
     _add_prepared(page, prepared)
     _add_examples(page, rows, _PictureMaker(output, source, settings))
     _add_reasons(page, outcome.summary, rows)
+    _add_not_kept(page, outcome.summary)
     _add_times(page, outcome.summary)
     _add_settings(page, header.settings, header.passes)
     output.store.write(REPORT, page.html().encode())
@@ -256,6 +257,13 @@ def _add_reasons(page: Page, summary: LedgerSummary, rows: _ReportRows) -> None:
                 lines.append([f"{more:,} more: genray ledger --list failed", reason, ""])
         with page.details("Failed images"):
             page.table(["path", "reason", "detail"], lines)
+
+
+def _add_not_kept(page: Page, summary: LedgerSummary) -> None:
+    if summary.not_kept:
+        page.section("Not kept")
+        columns, *cells = not_kept_table(summary.not_kept, summary.total)
+        page.table(columns, cells, "What images carry and the format of their outputs has no place for")
 
 
 def _add_times(page: Page, summary: LedgerSummary) -> None:

@@ -1,5 +1,7 @@
 from pathlib import Path
+from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
@@ -43,3 +45,78 @@ def test_stamps_change_a_part_of_the_image(bulk: Bulk, tmp_path: Path) -> None:
     assert (outcome["done"], outcome["reasons"]) == (1, {"odd-shape": 1})
     moved = (read(tmp_path / "out" / "a.png") != image).any(axis=-1).mean()
     assert 0.001 < moved < 0.5
+
+
+MODES = {
+    "png": ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"),
+    "jpeg": ("L", "RGB", "CMYK"),
+    "webp": ("RGB", "RGBA"),
+    "tiff": ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"),
+    "bmp": ("1", "L", "P", "RGB"),
+}
+
+
+def test_no_noise_changes_no_byte_of_any_format(bulk: Bulk, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(photo(rng, 24, 32))
+    alphas = {"opaque": Image.new("L", (32, 24), 255), "clear": picture.convert("L")}
+    inputs = tmp_path / "in"
+    inputs.mkdir()
+    block = Image.Exif()
+    block[0x0112], block[0x010F] = 6, "a maker"
+    options: dict[str, dict[str, Any]] = {
+        "jpeg": {"quality": 60, "comment": b"words", "exif": block, "dpi": (300, 300)},
+        "png": {"exif": block, "dpi": (300, 300)},
+        "webp": {"lossless": True, "exif": block},
+        "tiff": {"dpi": (300, 300), "tiffinfo": {270: "words", 274: 6}},
+        "bmp": {"dpi": (300, 300)},
+    }
+    for form, modes in MODES.items():
+        for mode in modes:
+            image = Image.fromarray(rng.integers(0, 2**16, (24, 32)).astype(np.uint16))
+            image = image if mode == "I;16" else picture.convert(mode)
+            for name, alpha in alphas.items() if mode in ("LA", "RGBA") else [("", None)]:
+                if alpha is not None:
+                    image.putalpha(alpha)
+                image.save(inputs / f"{mode.replace(';', '')}{name}.{form}", form.upper(), **options[form])
+    deep = rng.integers(0, 2**16, (24, 32, 4)).astype(np.uint16)
+    for samples in (2, 3, 4):
+        (inputs / f"deep{samples}.png").write_bytes(imagecodecs.png_encode(deep[..., :samples].copy()))
+    clear = picture.quantize(12)
+    clear.save(inputs / "clear-palette.png", transparency=bytes(range(12)))
+    outcome = bulk("corrupt", f"input={inputs}", "corrupt.noise.sigma=0", "write.format=same")
+    names = sorted(path.name for path in inputs.iterdir())
+    assert (outcome["done"], outcome["not_kept"]) == (len(names), {})
+    assert len(names) > 25
+    for name in names:
+        assert (tmp_path / "out" / name).read_bytes() == (inputs / name).read_bytes(), name
+
+
+def test_noise_leaves_what_the_image_carries_and_the_row_names_the_rest(bulk: Bulk, tmp_path: Path) -> None:
+    inputs = tmp_path / "in"
+    inputs.mkdir()
+    picture = Image.fromarray(photo(np.random.default_rng(0), 24, 32))
+    picture.quantize(8).save(inputs / "palette.png", dpi=(300, 300))
+    picture.save(inputs / "named.jpg", "PNG", dpi=(300, 300))
+    picture.save(inputs / "photo.jpg", dpi=(300, 300), comment=b"words")
+    outcome = bulk("corrupt", f"input={inputs}", "corrupt.noise.sigma=20", "write.format=same")
+    rows = {row["path"]: row for row in rows_of(tmp_path / "out")}
+    assert rows["palette.png"]["not_kept"] == ["palette"]
+    assert rows["photo.jpg"]["not_kept"] == []
+    assert rows["named.jpg"]["detail"] == "the content is PNG, the ending that of JPEG"
+    assert outcome["not_kept"] == {"palette": 1}
+    for name in rows:
+        with Image.open(tmp_path / "out" / name) as made:
+            assert np.allclose(made.info["dpi"], 300, atol=0.01)
+            assert name != "photo.jpg" or made.info["comment"] == b"words"
+
+
+def test_an_unchanged_image_is_written_again_where_words_are_to_be_left_out(
+    bulk: Bulk, tmp_path: Path
+) -> None:
+    inputs = tmp_path / "in"
+    inputs.mkdir()
+    picture = Image.fromarray(photo(np.random.default_rng(0), 24, 32))
+    picture.save(inputs / "a.jpg", comment=b"secret")
+    bulk("corrupt", f"input={inputs}", "corrupt.noise.sigma=0", "write.format=same", "write.keep_exif=false")
+    assert b"secret" not in (tmp_path / "out" / "a.jpg").read_bytes()

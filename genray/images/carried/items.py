@@ -29,18 +29,23 @@ class Density(NamedTuple):
     def per(self, unit: Literal["inch", "cm", "metre"]) -> tuple[Fraction, Fraction]:
         """Return the pixels per `unit`, across and down.
 
+        Files that count whole pixels per metre say 11811 for 300 per inch: the whole number is returned then.
+
         Raises:
             KeyError: the density has no unit of length.
         """
         factor = _METRES[unit] / _METRES[self.unit]
-        return self.across * factor, self.down * factor
+        numbers = (self.across * factor, self.down * factor)
+        if self.unit == "metre" and all(abs(number - round(number)) <= factor / 2 for number in numbers):
+            return Fraction(round(numbers[0])), Fraction(round(numbers[1]))
+        return numbers
 
 
-def density_of(across: Fraction, down: Fraction, unit: Unit) -> Density | None:
+def density_of(across: int | Fraction, down: int | Fraction, unit: Unit) -> Density | None:
     """Return a resolution; None if it says nothing: a side of 0, or square pixels of no size."""
     if across <= 0 or down <= 0 or (unit == "none" and across == down):
         return None
-    return Density(across, down, unit)
+    return Density(Fraction(across), Fraction(down), unit)
 
 
 class Resource(NamedTuple):
@@ -118,7 +123,7 @@ class Collector:
 
 def names_of(left_out: Iterable[str]) -> tuple[str, ...]:
     """Return the names once each, printable and not too long; what is beyond 40 names is counted."""
-    names = list(dict.fromkeys(_printable(name) for name in left_out))
+    names = list(dict.fromkeys(map(_printable, dict.fromkeys(left_out))))
     if len(names) > _MAX_NAMES:
         names[_MAX_NAMES - 1 :] = [f"{len(names) - _MAX_NAMES + 1} further items"]
     return tuple(names)
@@ -189,7 +194,7 @@ THUMBNAILS = (0x0409, 0x040C)
 
 
 def collect_resources(data: bytes, collector: Collector) -> tuple[Resource, ...]:
-    """Read image resources without their thumbnails."""
+    """Read image resources, which were admitted, without their thumbnails."""
     try:
         resources = parse_resources(data)
     except (ValueError, IndexError, struct.error):
@@ -197,12 +202,7 @@ def collect_resources(data: bytes, collector: Collector) -> tuple[Resource, ...]
         return ()
     if any(resource.number in THUMBNAILS for resource in resources):
         collector.leave_out("Photoshop thumbnail")
-    return tuple(
-        resource
-        for resource in resources
-        if resource.number not in THUMBNAILS
-        and collector.admits(resource_name(resource), resource.name, resource.body)
-    )
+    return tuple(resource for resource in resources if resource.number not in THUMBNAILS)
 
 
 def resource_name(resource: Resource) -> str:

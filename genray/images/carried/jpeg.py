@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
-from fractions import Fraction
+from functools import lru_cache
 
 from genray.images.carried.items import (
     Carried,
@@ -43,13 +43,20 @@ def read_segments(segments: Iterable[tuple[int, bytes]], collector: Collector) -
     density: Density | None = None
     xmp: bytes | None = None
     more_xmp = []
-    photoshop = b""
+    photoshop = []
     texts = []
+    tables = []
+    frame = b""
     for marker, body in segments:
-        if marker == _COMMENT:
+        if marker < _APP0:
+            if marker == _TABLES:
+                tables.append(body)
+            elif marker in _FRAMES:
+                frame = frame or body
+        elif marker == _COMMENT:
             if collector.admits("comment", body):
                 texts.append(Chunk(b"COM", body))
-        elif not _APP0 <= marker <= _APP15:
+        elif marker > _APP15:
             continue
         elif body.startswith(b"JFIF\0") and marker == _APP0:
             density = density or _density(body)
@@ -64,29 +71,36 @@ def read_segments(segments: Iterable[tuple[int, bytes]], collector: Collector) -
             if collector.admits("extended XMP", body):
                 more_xmp.append(body)
         elif body.startswith(_PHOTOSHOP):
-            photoshop += body[len(_PHOTOSHOP) :]
+            if collector.admits("Photoshop resources", body):
+                photoshop.append(body[len(_PHOTOSHOP) :])
         elif not any(marker == each and body.startswith(head) for each, head in _ELSEWHERE):
             collector.leave_out(_segment_name(marker, body))
-    resources = collect_resources(photoshop, collector) if photoshop else ()
-    return Carried(density, xmp, tuple(more_xmp), resources, tuple(texts))
+    return Carried(
+        density,
+        xmp,
+        tuple(more_xmp),
+        collect_resources(b"".join(photoshop), collector) if photoshop else (),
+        tuple(texts),
+        tables=_tables(b"".join(tables), frame[8::3]),
+    )
 
 
-def read_tables(segments: Iterable[tuple[int, bytes]]) -> tuple[bytes, ...]:
+@lru_cache(maxsize=256)
+def _tables(segments: bytes, numbers: bytes) -> tuple[bytes, ...]:
     """Read the quantisation tables of luma and chroma, each 64 bytes in zigzag order.
+
+    Args:
+        segments: content of the segments of tables.
+        numbers: number of the table of each component.
 
     Returns:
         One table for gray, two for colour; none if the file has tables of 16 bits, or others for each of its
         chroma components.
     """
     tables: dict[int, bytes] = {}
-    numbers: list[int] = []
-    for marker, body in segments:
-        if marker == _TABLES:
-            while body and not body[0] >> 4:
-                tables[body[0]] = body[1:65]
-                body = body[65:]
-        elif marker in _FRAMES and not numbers:
-            numbers = list(body[8::3])
+    while segments and not segments[0] >> 4:
+        tables[segments[0]] = segments[1:65]
+        segments = segments[65:]
     used = [tables.get(number, b"") for number in numbers]
     if len(used) not in (1, 3) or used[1:2] != used[2:3] or any(len(table) != 64 for table in used):
         return ()
@@ -181,7 +195,7 @@ def _density(body: bytes) -> Density | None:
     if len(body) < 12 or body[7] not in _UNITS:
         return None
     across, down = struct.unpack_from(">HH", body, 8)
-    return density_of(Fraction(across), Fraction(down), _UNITS[body[7]])
+    return density_of(across, down, _UNITS[body[7]])
 
 
 def _put_density(head: bytearray, density: Density, left_out: list[str]) -> None:

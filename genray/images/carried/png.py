@@ -6,7 +6,6 @@ import struct
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from fractions import Fraction
 
 from genray.images.carried.items import (
     Carried,
@@ -22,6 +21,11 @@ from genray.images.carried.items import (
 _XMP_KEY = b"XML:com.adobe.xmp"
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _COLOURS = (b"cICP", b"mDCV", b"cLLI", b"gAMA", b"cHRM", b"sRGB", b"sBIT")
+_LENGTHS: dict[bytes, tuple[int, ...]] = {
+    b"cICP": (4,), b"mDCV": (24,), b"cLLI": (8,), b"gAMA": (4,), b"cHRM": (32,), b"sRGB": (1,),
+    b"sBIT": (1, 2, 3, 4), b"pHYs": (9,), b"bKGD": (1, 2, 6), b"tIME": (7,),
+}  # fmt: skip
+_LONGEST_KEY = 79
 # Chunks that are read elsewhere, or that say how the pixels are coded.
 _ELSEWHERE = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"iCCP", b"eXIf", b"acTL", b"fcTL", b"fdAT")
 _BACKGROUND = b"bKGD"
@@ -59,7 +63,9 @@ def read_chunks(chunks: Iterable[tuple[bytes, bytes]], collector: Collector) -> 
         if kind in _ELSEWHERE:
             continue
         name = kind.decode("latin-1")
-        if kind == b"pHYs" and len(body) == 9:
+        if not _is_well_formed(kind, body):
+            collector.leave_out(f"{name} (damaged)")
+        elif kind == b"pHYs":
             density = _density(body)
         elif kind == b"iTXt" and xmp is None and body.startswith(_XMP_KEY + b"\0"):
             xmp = _packet(body, collector)
@@ -150,13 +156,20 @@ def _packed(chunk: Chunk) -> bytes:
     return struct.pack(">L", len(chunk.body)) + chunk.kind + chunk.body + struct.pack(">L", checksum)
 
 
+def _is_well_formed(kind: bytes, body: bytes) -> bool:
+    """Return whether a known chunk has a possible length, and a text a key."""
+    if kind in _TEXTS:
+        return 1 <= body.find(b"\0") <= _LONGEST_KEY
+    return kind not in _LENGTHS or len(body) in _LENGTHS[kind]
+
+
 def _is_safe_to_copy(kind: bytes) -> bool:
     return kind.isalpha() and bool(kind[3] & 0x20)
 
 
 def _density(body: bytes) -> Density | None:
     across, down, unit = struct.unpack(">LLB", body)
-    return density_of(Fraction(across), Fraction(down), "metre" if unit == 1 else "none")
+    return density_of(across, down, "metre" if unit == 1 else "none")
 
 
 def _resolution(density: Density, left_out: list[str]) -> list[Chunk]:

@@ -34,11 +34,10 @@ _MOST_RATIONAL = 2**32 - 1
 _DESCRIPTION = 270
 _TEXT_TAGS = dict.fromkeys(("", "Comment", "Description", "Title"), _DESCRIPTION)
 _TEXT_TAGS |= {"Software": 305, "Author": 315, "Copyright": 33432}
-# Tags that say how the pixels are stored, and tags that are read elsewhere.
-_ELSEWHERE = {
-    *(*ITEM_TAGS, *range(254, 267), 273, 274, *range(277, 282), 284, 288, 289, 292, 293, 317, 320),
-    *(322, 323, 324, 325, 338, 339, 340, 341, 347, *range(512, 522), *range(529, 533), 559, 34675),
-}
+PIXEL_TAGS = frozenset(
+    (*range(254, 267), 273, 274, *range(277, 282), 284, 288, 289, 292, 293, 317, 320, *range(322, 326))
+) | frozenset((338, 339, 340, 341, 347, *range(512, 522), *range(529, 533), 559, 34675))
+"""Tags that say how pixels are stored and what their values mean, and the tag of the colour profile."""
 
 
 class RawTag(NamedTuple):
@@ -63,13 +62,16 @@ def read_tags(
     xmp = values.get(_XMP)
     if xmp is not None and not collector.admits("XMP", xmp):
         xmp = None
-    resources = collect_resources(values[_RESOURCES], collector) if _RESOURCES in values else ()
+    packed = values.get(_RESOURCES)
+    resources: tuple[Resource, ...] = ()
+    if packed is not None and collector.admits("Photoshop resources", packed):
+        resources = collect_resources(packed, collector)
     iptc = values.get(_IPTC)
     is_new = all(resource.number != IPTC for resource in resources)
     if iptc is not None and is_new and collector.admits("IPTC", iptc):
         resources = (*resources, Resource(b"8BIM", IPTC, b"", iptc))
     for tag in others:
-        if tag not in _ELSEWHERE:
+        if tag not in PIXEL_TAGS and tag not in ITEM_TAGS:
             collector.leave_out(f"TIFF tag {tag}")
     return Carried(read_density(values, order), xmp, resources=resources)
 

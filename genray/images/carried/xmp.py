@@ -8,6 +8,7 @@ from collections.abc import Mapping
 _TIFF = rb"http://ns.adobe.com/tiff/1.0/"
 _EXIF = rb"http://ns.adobe.com/exif/1.0/"
 _XAP = rb"http://ns.adobe.com/xap/1.0/"
+_MOST_PREFIXES = 4
 _ENCODINGS = {b"\xfe\xff": "utf-16", b"\xff\xfe": "utf-16", b"\0<": "utf-16-be", b"<\0": "utf-16-le"}
 
 
@@ -50,9 +51,14 @@ def _true_text(packet: bytes, width: int, height: int) -> tuple[bytes, bool]:
 
 
 def _prefixes(packet: bytes, namespace: bytes) -> set[bytes]:
-    """Return the prefixes that a packet declares for a namespace."""
+    """Return the prefixes that a packet declares for a namespace, at most four: usual packets have one."""
     declared = rb"xmlns:([\w.-]{1,40})\s{0,9}=\s{0,9}[\"']" + re.escape(namespace) + rb"[\"']"
-    return set(re.findall(declared, packet))
+    prefixes: set[bytes] = set()
+    for found in re.finditer(declared, packet):
+        prefixes.add(found[1])
+        if len(prefixes) == _MOST_PREFIXES:
+            break
+    return prefixes
 
 
 def _with_number(packet: bytes, name: bytes, number: bytes) -> bytes:

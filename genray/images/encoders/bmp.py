@@ -29,7 +29,7 @@ def encode_bmp(
     if isinstance(pixels, Indexed):
         height, width = pixels.numbers.shape
         palette = _gray(2**pixels.bits) if pixels.palette is None else pixels.palette
-        bits = pixels.bits if pixels.bits != 2 else 4  # BMP has no 2 bits
+        bits = pixels.bits if pixels.bits != 2 else 4  # there are no 2 bits
         rows = Indexed(pixels.numbers, bits, pixels.palette).rows()
     else:
         height, width, samples = pixels.shape

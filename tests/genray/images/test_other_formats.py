@@ -97,6 +97,15 @@ def test_an_avif_is_turned() -> None:
     assert tags_of(read(data).exif)[0x0112] == 1
 
 
+def test_exif_that_pillow_cannot_read_costs_an_avif_neither_pixels_nor_turning() -> None:
+    data = encode(smooth(), "AVIF", quality=100, exif=exif(6))
+    at = data.index(b"II*\0\x08\0\0\0") + 8
+    damaged = data[:at] + b"\xff\xff" + data[at + 2 :]
+    photo = read(damaged)
+    assert photo.pixels.shape == (32, 24, 3)
+    assert "EXIF" in photo.carried.left_out or photo.exif is not None
+
+
 @pytest.mark.parametrize("bits", [10, 12])
 def test_deep_avif_becomes_16_bits(bits: int) -> None:
     levels = (values(bits=16) >> (16 - bits)).astype(np.uint16)

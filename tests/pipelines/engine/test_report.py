@@ -132,6 +132,14 @@ def test_it_says_what_was_done_and_where_the_time_went(bulk: EndedRun) -> None:
     assert ["seed", "3"] in page.rows
 
 
+def test_what_outputs_lack_is_counted(bulk: EndedRun) -> None:
+    bulk.images(["a.png", "b.png"])
+    bulk.rows([{"path": "a.png", "not_kept": ["XMP", "16 bits"]}, {"path": "b.png", "not_kept": ["XMP"]}])
+    page = bulk.report()
+    assert ["XMP", "2", "100 %"] in page.rows
+    assert ["16 bits", "1", "50 %"] in page.rows
+
+
 def test_pictures_are_input_output_and_their_difference(bulk: EndedRun) -> None:
     bulk.images(["a.png"])
     bulk.rows([{"path": "a.png", "noise": 12.25}])

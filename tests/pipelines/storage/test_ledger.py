@@ -1,4 +1,5 @@
 import json
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ from genray.io.store import open_store
 from pipelines.storage.ledger import FOLDER, SCHEMA, Ledger, LedgerRow
 
 
-def row(path: str, status: str = "done", *, reason: str = "") -> LedgerRow:
+def row(path: str, status: str = "done", *, reason: str = "", not_kept: Sequence[str] = ()) -> LedgerRow:
     return LedgerRow(
         path,
         status,
@@ -22,6 +23,7 @@ def row(path: str, status: str = "done", *, reason: str = "") -> LedgerRow:
         modified=1,
         decode_ms=2.0,
         finished=datetime.now(UTC),
+        not_kept=not_kept,
     )
 
 
@@ -83,6 +85,20 @@ def test_a_summary_counts_and_sums(ledger: Ledger) -> None:
     assert summary["reasons"] == {"truncated": 2, "clean": 1}
     assert (summary["bytes_in"], summary["bytes_out"]) == (40, 20)
     assert summary["stage_seconds"]["decode"] == pytest.approx(0.008)
+
+
+def test_what_outputs_lack_is_counted_and_ledgers_of_older_versions_are_read(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    ledger.add("00001-000000-0-0", [row("a"), row("b")])
+    path = tmp_path / FOLDER / "00001-000000-0-0.parquet"
+    pq.write_table(pq.read_table(path).drop(["not_kept"]), path)
+    ledger.add("00002-000000-0-0", [row("c", not_kept=["XMP", "EXIF"]), row("d", not_kept=["XMP"]), row("e")])
+    for _ in range(2):
+        assert ledger.summary().as_json()["not_kept"] == {"XMP": 2, "EXIF": 1}
+        columns = [table.column("not_kept").to_pylist() for table in ledger.tables(["path", "not_kept"])]
+        assert [value for column in columns for value in column] == [None, None, ["XMP", "EXIF"], ["XMP"], []]
+        ledger.compact(2)
 
 
 def test_dropped_rows_are_gone_also_from_merged_files(ledger: Ledger) -> None:

@@ -36,12 +36,29 @@ class Tag:
     ICC = 34675
 
 
-EXIF_TAGS = frozenset((270, 271, 272, 282, 283, 296, 305, 306, 315, 33432, 0x8769, 0x8825)) | frozenset(
-    (269, 285, 316, 318, 319, 33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113)
+EXIF_TAGS = (
+    frozenset((270, 271, 272, 282, 283, 296, 305, 306, 315, 33432, 0x8769, 0x8825))
+    | frozenset(
+        (
+            269,
+            285,
+            316,
+            318,
+            319,
+            18246,
+            18249,
+            33550,
+            33922,
+            34264,
+            *range(34735, 34738),
+            *range(40091, 40096),
+        )
+    )
+    | {42112, 42113}
 )
 """Tags of a TIFF that EXIF has too (description, maker, dates, resolution, copyright, EXIF, GPS), and others
 that say nothing of how the pixels are stored: names of document, page and computer, colours of the primaries,
-place on the map (GeoTIFF, GDAL)."""
+place on the map (GeoTIFF, GDAL), rating and words of Windows."""
 _EXIF, _EXIF_WIDTH, _EXIF_HEIGHT = 0x8769, 0xA002, 0xA003
 _THUMBNAILS = ((513, 514), (Tag.STRIP_OFFSETS, Tag.STRIP_BYTES))  # offset and bytes of a thumbnail
 _POINTERS = (0x8769, 0x8825, 0xA005)  # offsets of the directories EXIF, GPS and interoperability
