@@ -26,10 +26,12 @@ from genray.images.other_formats import (
     decode_gif,
     decode_heif,
     decode_jp2,
+    decode_jxl,
     inspect_avif,
     inspect_gif,
     inspect_heif,
     inspect_jp2,
+    inspect_jxl,
 )
 from genray.images.png import decode_png, inspect_png
 from genray.images.tiff_pixels import decode_tiff, inspect_tiff
@@ -136,7 +138,7 @@ def _checked(file: ImageFile, limits: ReadLimits) -> ImageFile:
     orientation, exif = file.orientation, file.exif
     if exif is not None and file.format != "tiff":
         orientation, exif, is_whole, had_thumbnail = without_orientation(exif.removeprefix(b"Exif\0\0"))
-        if file.format == "heif":  # its own properties turn it, and its decoder heeds them
+        if file.format in ("heif", "jxl"):  # their own properties turn them, and their decoders heed these
             orientation = 1
         if not is_whole:
             notes.append("its EXIF is damaged: left out" + (" in part" if exif else ""))
@@ -275,6 +277,7 @@ _INSPECTORS: dict[str, Callable[[bytes, ReadLimits], ImageFile]] = {
     "gif": inspect_gif,
     "heif": inspect_heif,
     "jp2": inspect_jp2,
+    "jxl": inspect_jxl,
 }
 _DECODERS: dict[str, Callable[[bytes, ImageFile], FilePixels]] = {
     "webp": _decode_webp,
@@ -284,4 +287,5 @@ _DECODERS: dict[str, Callable[[bytes, ImageFile], FilePixels]] = {
     "gif": decode_gif,
     "heif": decode_heif,
     "jp2": decode_jp2,
+    "jxl": decode_jxl,
 }

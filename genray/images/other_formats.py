@@ -1,4 +1,4 @@
-"""Readers of the formats that are read but not written: AVIF, GIF, HEIF and JPEG 2000.
+"""Readers of the formats that are read but not written: AVIF, GIF, HEIF, JPEG 2000 and JPEG XL.
 
 Of an animation the first frame is read, and of a HEIF file its primary picture. The output is a PNG, which
 loses nothing of the pixels.
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import AvifImagePlugin, GifImagePlugin
 
+from genray.images.headers import jxl
 from genray.images.image_file import FilePixels, ImageFile
 from genray.images.limits import ReadLimits
 from genray.io.bad_input import BadImage
@@ -77,8 +78,7 @@ def decode_avif(data: bytes, file: ImageFile) -> FilePixels:
         with open_avif(data) as image:
             return np.array(image)
     raw = imagecodecs.avif_decode(data, index=0)
-    levels = np.rint(np.arange(2 ** _avif_bits(data)) * (65535 / (2 ** _avif_bits(data) - 1)))
-    return cast(FilePixels, levels.astype(np.uint16)[np.minimum(raw, len(levels) - 1)])
+    return _with_all_values(raw, _avif_bits(data), 16)
 
 
 def inspect_gif(data: bytes, limits: ReadLimits) -> ImageFile:
@@ -205,12 +205,53 @@ def decode_jp2(data: bytes, file: ImageFile) -> FilePixels:
         Exception: any error of the decoder.
     """
     raw: NDArray[Any] = imagecodecs.jpeg2k_decode(data)
-    bits = data[data.find(_CODESTREAM) + 42] + 1
-    top, kind = (255, np.uint8) if file.depth == 8 else (65535, np.uint16)
-    if 2**bits - 1 == top:
+    return _with_all_values(raw, data[data.find(_CODESTREAM) + 42] + 1, file.depth)
+
+
+def inspect_jxl(data: bytes, limits: ReadLimits) -> ImageFile:
+    """Read the header, see `inspect_file`.
+
+    Raises:
+        BadImage, ValueError, struct.error: the file cannot be read.
+    """
+    header = jxl.read_header(data)
+    if header.is_animated:
+        raise BadImage("unsupported", f"an animation in JPEG XL; {_WAY_OUT}")
+    if header.is_float or header.bits > 16 or header.has_other_channels:
+        raise BadImage(
+            "unsupported", f"a JPEG XL of floats, more than 16 bits, or extra channels; {_WAY_OUT}"
+        )
+    if not header.is_srgb:  # its decoder does not give the profile
+        raise BadImage("unsupported", f"a JPEG XL in other colours than sRGB; {_WAY_OUT} with its profile")
+    left_out = ("compressed metadata",) if header.has_packed_boxes else ()
+    return ImageFile(
+        "jxl",
+        header.size,
+        1 if header.is_gray else 3,
+        depth=8 if header.bits <= 8 else 16,
+        alpha=header.has_alpha,
+        exif=header.exif,
+        left_out=left_out,
+        notes=(f"{header.bits} bits are read as 16",) if 8 < header.bits < 16 else (),
+    )
+
+
+def decode_jxl(data: bytes, file: ImageFile) -> FilePixels:
+    """Decode the pixels, see `decode_file`; libjxl turns them upright.
+
+    Raises:
+        Exception: any error of the decoder.
+    """
+    raw: NDArray[Any] = imagecodecs.jpegxl_decode(data)
+    return _with_all_values(raw, jxl.read_header(data).bits, file.depth)
+
+
+def _with_all_values(raw: NDArray[Any], bits: int, depth: int) -> FilePixels:
+    """Scale values of `bits` to all values of `depth` bits."""
+    if bits == depth:
         return cast(FilePixels, raw)
-    levels = np.rint(np.arange(2**bits) * (top / (2**bits - 1))).astype(kind)
-    return cast(FilePixels, levels[np.minimum(raw, 2**bits - 1)])
+    levels = np.rint(np.arange(2**bits) * ((2**depth - 1) / (2**bits - 1)))
+    return cast(FilePixels, levels.astype(f"u{depth // 8}")[np.minimum(raw, 2**bits - 1)])
 
 
 _WAY_OUT = "convert it to PNG or TIFF"

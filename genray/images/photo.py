@@ -22,6 +22,7 @@ from genray.images.carried.tags import EXIF_TAGS, Tag, TagDirectory
 from genray.images.carried.tiff import ITEM_TAGS, read_tags
 from genray.images.carried.webp import read_riff_chunks
 from genray.images.formats import decode_file, inspect_file, webp_chunks
+from genray.images.headers.jxl import read_header
 from genray.images.image_file import FilePixels, ImageFile, upright
 from genray.images.jpeg import segments
 from genray.images.limits import ReadLimits
@@ -296,6 +297,10 @@ def _of_heif(data: bytes, file: ImageFile, collector: Collector) -> Carried:
     return Carried(xmp=_xmp_of(image.info, collector))
 
 
+def _of_jxl(data: bytes, file: ImageFile, collector: Collector) -> Carried:
+    return Carried(xmp=_xmp_of({"xmp": read_header(data).xmp}, collector))
+
+
 _READERS: dict[str, Callable[[bytes, ImageFile, Collector], Carried]] = {
     "jpeg": _of_jpeg,
     "png": _of_png,
@@ -305,4 +310,5 @@ _READERS: dict[str, Callable[[bytes, ImageFile, Collector], Carried]] = {
     "avif": _of_avif,
     "gif": _of_gif,
     "heif": _of_heif,
+    "jxl": _of_jxl,
 }

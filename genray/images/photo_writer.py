@@ -55,8 +55,8 @@ class WriteSettings(Settings):
 
     format: Literal["same", "jpeg", "png", "webp", "tiff", "bmp"] = Field(
         "same",
-        description="format of the outputs (same: the format of the input; PNG for AVIF, GIF, HEIF and JPEG "
-        "2000, which are not written)",
+        description="format of the outputs (same: the format of the input; PNG for AVIF, GIF, HEIF, JPEG "
+        "2000 and JPEG XL, which are not written)",
     )
     quality: int | None = Field(
         None,

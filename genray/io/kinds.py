@@ -45,7 +45,7 @@ KINDS = {
         ImageKind("heif", "HEIF", (".heic", ".heif", ".hif"), is_read=True),
         ImageKind("avif", "AVIF", (".avif", ".avifs"), is_read=True),
         ImageKind("jp2", "JPEG 2000", (".jp2", ".j2k", ".jpx", ".jpf", ".j2c"), is_read=True),
-        ImageKind("jxl", "JPEG XL", (".jxl",)),
+        ImageKind("jxl", "JPEG XL", (".jxl",), is_read=True),
         ImageKind("psd", "Photoshop", (".psd",)),
         ImageKind("exr", "OpenEXR", (".exr",)),
         ImageKind("dicom", "DICOM", (".dcm",)),

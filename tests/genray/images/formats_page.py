@@ -42,6 +42,7 @@ over white.
 - More than 8 bits are read as 16, scaled so that white stays white. Floats of a TIFF are read if all are
   within 0 and 1. Other floats, signed numbers and numbers of 32 bits are refused: what is black and white in
   them is not known.
+- Of JPEG XL only sRGB is read, because its decoder does not give other profiles.
 - A TIFF is read with all its pages ([bulk](bulk.md)). Of MPO and HEIF the main picture is read. An animation
   is refused, or gives its first frame (`read.pages=first`). What is left out is named.
 - A file that is damaged but lacks no pixel is read, and the damage noted (`read.damaged`).
@@ -83,6 +84,7 @@ _CLAIMS = {
     "avif": ("8", "16", "gray", "RGB", "alpha", "profile", "EXIF"),
     "heif": ("8", "16", "gray", "RGB", "alpha", "profile"),
     "jp2": ("8", "16", "gray", "RGB", "alpha"),
+    "jxl": ("8", "gray", "RGB", "alpha"),
 }
 _DEPTHS = ("1", "8", "16")
 _BESIDE = ("alpha", "profile", "EXIF")
@@ -186,6 +188,8 @@ def _draw(kind: str, claim: str) -> bytes:
     options = {"profile": {"icc_profile": ICC}, "EXIF": {"exif": exif(6)}}.get(claim, {})
     if kind == "bigtiff":
         return encode(image, "TIFF", big_tiff=True, **options)
+    if kind == "jxl":
+        return bytes(imagecodecs.jpegxl_encode(np.asarray(image)))
     if kind == "heif":
         return heif_of(pillow_heif.from_pillow(image), **options)
     return encode(image, "JPEG2000" if kind == "jp2" else kind.upper(), **options)

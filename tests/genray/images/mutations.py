@@ -96,6 +96,8 @@ def seeds() -> dict[str, bytes]:
         "jp2": encode(clear, "JPEG2000"),
         "jp2 codestream": encode(smooth("L"), "JPEG2000", no_jp2=True),
         "jp2 16 bits": imagecodecs.jpeg2k_encode(deep[..., :3].copy(), level=0),
+        "jxl": imagecodecs.jpegxl_encode(deep[..., :3].view(np.uint8)[..., :3].copy(), usecontainer=True),
+        "jxl gray": imagecodecs.jpegxl_encode(np.asarray(smooth("L")), lossless=True),
         "heif": _heif(smooth(), **carried),
         "heif RGBA": _heif(clear),
         "tiff float": imagecodecs.tiff_encode(deep[..., 0] / np.float32(65535)),

@@ -45,11 +45,13 @@ PLAIN = {
     "gif": encode(smooth().quantize(200), "GIF"),
     "heif": heif(smooth()),
     "jp2": encode(smooth(), "JPEG2000"),
+    "jxl": imagecodecs.jpegxl_encode(np.asarray(smooth()), lossless=True, usecontainer=True),
 }
 CLEAR = {
     "avif": encode(transparent(), "AVIF", quality=100),
     "heif": heif(transparent()),
     "jp2": encode(transparent(), "JPEG2000"),
+    "jxl": imagecodecs.jpegxl_encode(np.asarray(transparent()), lossless=True),
 }
 
 
@@ -133,6 +135,40 @@ def test_jpeg_2000_is_read_at_its_depth(bits: int, channels: int) -> None:
     top = 255 if bits == 8 else 65535
     expected = np.rint(levels[..., : photo.pixels.shape[2]] * (top / (2**bits - 1)))
     assert np.array_equal(photo.pixels, expected)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (16, 24), (301, 77), (64, 128), (90, 120), (600, 1030)])
+@pytest.mark.parametrize("mode", ["L", "RGB", "LA", "RGBA"])
+@pytest.mark.parametrize("lossless", [False, True])
+def test_the_header_of_a_jpeg_xl_is_that_of_its_pixels(
+    size: tuple[int, int], mode: str, *, lossless: bool
+) -> None:
+    image = (transparent(mode) if mode.endswith("A") else smooth(mode)).resize(size)
+    photo = read(imagecodecs.jpegxl_encode(np.asarray(image), lossless=lossless))
+    assert photo.pixels.shape == (*size[::-1], 1 if mode.startswith("L") else 3)
+    assert (photo.alpha is not None) == mode.endswith("A")
+
+
+@pytest.mark.parametrize(
+    "levels",
+    [values() / np.float32(255), values(bits=16), np.stack([values(), values()])],
+    ids=["floats", "linear colours", "an animation"],
+)
+def test_other_kinds_of_jpeg_xl_are_refused(levels: np.ndarray) -> None:
+    assert reason(imagecodecs.jpegxl_encode(levels, lossless=True)) == "unsupported"
+
+
+def test_exif_and_xmp_of_a_jpeg_xl_are_kept() -> None:
+    block = exif(6)[6:]
+    boxes = b"".join(
+        (len(body) + 8).to_bytes(4, "big") + kind + body
+        for kind, body in ((b"Exif", bytes(4) + block), (b"xml ", b"<x:xmpmeta/>"))
+    )
+    photo = read(PLAIN["jxl"] + boxes)
+    assert photo.pixels.shape == (24, 32, 3), "its own orientation counts"
+    assert photo.carried.xmp == b"<x:xmpmeta/>"
+    assert tags_of(photo.exif)[0x010F] == "a maker of cameras"
+    assert tags_of(photo.exif)[0x0112] == 1
 
 
 @pytest.mark.parametrize("kind", PLAIN)
