@@ -26,6 +26,8 @@ from genray.images.limits import ReadLimits
 from genray.images.png import chunks
 from genray.images.tiff import EXIF_TAGS, Tag, TagDirectory
 
+_PAGE_NUMBER = 297  # tag of a TIFF, which the order of the pages makes needless
+
 
 @dataclass(frozen=True)
 class PhotoHeader:
@@ -38,6 +40,7 @@ class PhotoHeader:
         channels: 1 (gray) or 3 (RGB), without alpha.
         depth: bits of a value, 8 or 16.
         has_alpha: whether the image can be transparent.
+        pages: headers of further pages.
     """
 
     format: str
@@ -46,6 +49,13 @@ class PhotoHeader:
     channels: int
     depth: int
     has_alpha: bool
+    pages: tuple[PhotoHeader, ...] = ()
+
+    @property
+    def decoded_bytes(self) -> int:
+        """Bytes of the decoded pixels of all pages, at most."""
+        own = self.width * self.height * 4 * (self.depth // 8)
+        return own + sum(page.decoded_bytes for page in self.pages)
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,9 @@ class Photo:
         carried: what else the file carries.
         notes: what is odd in the file, or was left out of the photo, in words for the ledger.
         salvaged: damage of the file that cost no pixel, in words for the ledger.
+        copies: sizes (width, height) of reduced copies of a page of a TIFF, which are made again from the
+            pixels when it is written.
+        pages: further pages of the file.
     """
 
     pixels: FilePixels
@@ -82,6 +95,8 @@ class Photo:
     carried: Carried = field(default_factory=Carried)
     notes: tuple[str, ...] = ()
     salvaged: tuple[str, ...] = ()
+    copies: tuple[tuple[int, int], ...] = ()
+    pages: tuple[Photo, ...] = ()
 
     @property
     def depth(self) -> int:
@@ -99,10 +114,14 @@ def photo_header(data: bytes, limits: ReadLimits) -> PhotoHeader:
     Raises:
         BadImage: see `read_photo`; damage within the pixels is not found.
     """
-    file = inspect_file(data, limits)
+    return _header_of(inspect_file(data, limits))
+
+
+def _header_of(file: ImageFile) -> PhotoHeader:
     width, height = file.upright_size
     channels = 1 if file.samples == 1 else 3
-    return PhotoHeader(file.format, width, height, channels, file.depth, file.alpha)
+    pages = tuple(_header_of(page) for page in file.pages)
+    return PhotoHeader(file.format, width, height, channels, file.depth, file.alpha, pages)
 
 
 def read_photo(data: bytes, limits: ReadLimits) -> Photo:
@@ -123,7 +142,10 @@ def read_photo(data: bytes, limits: ReadLimits) -> Photo:
             JPEGs of 12 bits, L*a*b*, TIFFs of several pages or with more channels than colours and one
             alpha, and other formats.
     """
-    file = inspect_file(data, limits)
+    return _photo_of(data, inspect_file(data, limits), limits)
+
+
+def _photo_of(data: bytes, file: ImageFile, limits: ReadLimits) -> Photo:
     notes = list(file.notes)
     salvaged = list(file.salvaged)
     began = time.perf_counter()
@@ -149,6 +171,8 @@ def read_photo(data: bytes, limits: ReadLimits) -> Photo:
         read_carried(data, file, limits),
         tuple(notes),
         tuple(salvaged),
+        tuple(file.turned(size) for size in file.copies),
+        tuple(_photo_of(data, page, limits) for page in file.pages),
     )
 
 
@@ -174,17 +198,17 @@ def read_carried(data: bytes, file: ImageFile, limits: ReadLimits) -> Carried:
     reader = _READERS.get(file.format)
     if reader is not None:
         try:
-            carried = reader(data, collector)
+            carried = reader(data, file, collector)
         except (ValueError, LookupError, struct.error, OSError):
             collector.leave_out("metadata (damaged)")
     return replace(carried, left_out=tuple(collector.left_out)) if collector.left_out else carried
 
 
-def _of_jpeg(data: bytes, collector: Collector) -> Carried:
+def _of_jpeg(data: bytes, file: ImageFile, collector: Collector) -> Carried:
     return read_segments(((marker, body) for _, marker, body in segments(data)), collector)
 
 
-def _of_png(data: bytes, collector: Collector) -> Carried:
+def _of_png(data: bytes, file: ImageFile, collector: Collector) -> Carried:
     whole = []
     colours: dict[bytes, bytes] = {}
     for kind, at, length in chunks(data):
@@ -207,14 +231,14 @@ def _of_png(data: bytes, collector: Collector) -> Carried:
     return replace(read_chunks(whole, collector), palette=palette, bits=data[24])
 
 
-def _of_webp(data: bytes, collector: Collector) -> Carried:
+def _of_webp(data: bytes, file: ImageFile, collector: Collector) -> Carried:
     pixels = (b"VP8 ", b"VP8L", b"ALPH", b"ANMF")
     parts = ((kind, data[at : at + length]) for kind, at, length in webp_chunks(data) if kind not in pixels)
     return read_riff_chunks(parts, collector)
 
 
-def _of_tiff(data: bytes, collector: Collector) -> Carried:
-    tags = TagDirectory.parse(data)
+def _of_tiff(data: bytes, file: ImageFile, collector: Collector) -> Carried:
+    tags = TagDirectory.parse(data, file.page_at)
     values = {}
     for tag in ITEM_TAGS:
         if tag in tags:
@@ -222,7 +246,7 @@ def _of_tiff(data: bytes, collector: Collector) -> Carried:
                 values[tag] = tags.raw(tag)
             except (ValueError, LookupError):
                 collector.leave_out(f"TIFF tag {tag} (damaged)")
-    others = (tag for tag in tags.places if tag not in EXIF_TAGS)
+    others = (tag for tag in tags.places if tag not in (*EXIF_TAGS, _PAGE_NUMBER))
     bits = tags.number(Tag.BITS, 1)
     palette = None
     if Tag.PALETTE in tags:
@@ -231,7 +255,7 @@ def _of_tiff(data: bytes, collector: Collector) -> Carried:
     return replace(read_tags(values, others, tags.order, collector), palette=palette, bits=bits)
 
 
-def _of_bmp(data: bytes, collector: Collector) -> Carried:
+def _of_bmp(data: bytes, file: ImageFile, collector: Collector) -> Carried:
     with BmpImageFile(io.BytesIO(data)) as image:
         mode, palette = image.mode, image.getpalette() if image.mode == "P" else None
     (size,) = struct.unpack_from("<L", data, 14)
@@ -243,7 +267,7 @@ def _of_bmp(data: bytes, collector: Collector) -> Carried:
     return Carried(density, palette=colours, bits=1 if mode == "1" else 8)
 
 
-_READERS: dict[str, Callable[[bytes, Collector], Carried]] = {
+_READERS: dict[str, Callable[[bytes, ImageFile, Collector], Carried]] = {
     "jpeg": _of_jpeg,
     "png": _of_png,
     "webp": _of_webp,

@@ -34,6 +34,7 @@ from genray.images.tiff import (
     TagValue,
     encode_block,
     encode_directory,
+    join_pages,
     with_size,
 )
 from genray.io.bad_input import BadImage
@@ -135,6 +136,12 @@ def is_same_file(before: Photo, after: Photo, settings: WriteSettings, path: str
         and not (asks_for_other and before.format in ("jpeg", "webp"))
         and _are_equal(before.pixels, after.pixels)
         and _are_equal(before.alpha, after.alpha)
+        and before.copies == after.copies
+        and len(before.pages) == len(after.pages)
+        and all(
+            is_same_file(one, other, settings, path)
+            for one, other in zip(before.pages, after.pages, strict=True)
+        )
     )
 
 
@@ -144,7 +151,8 @@ def write_photo(photo: Photo, settings: WriteSettings, path: str = "") -> Writte
     One rule: what the format has a place for is kept, what it has none for is named in `not_kept`. What is
     said of the pixels is made true: orientation and size in EXIF and XMP; thumbnails are removed and named.
 
-    - PNG, TIFF (deflate, one page) and BMP keep a palette if the result has at most 256 colours, and 1, 2 or
+    - All pages of a TIFF are written, with reduced copies made again from the pixels; other formats have one.
+    - PNG, TIFF (deflate) and BMP keep a palette if the result has at most 256 colours, and 1, 2 or
       4 bits of gray if it has no levels in between. PNG and TIFF keep 16 bits; elsewhere 16-bit values are
       divided by 257 and rounded. A BigTIFF becomes a TIFF.
     - PNG, TIFF, WebP and BMP keep alpha, also if it is opaque everywhere. JPEG has none: what is transparent
@@ -163,10 +171,53 @@ def write_photo(photo: Photo, settings: WriteSettings, path: str = "") -> Writte
         path: path of the output, see `output_format`.
 
     Raises:
-        BadImage: `too-large`: a side is longer than the format allows (65500 pixels in JPEG, 16383 in WebP,
-            1000000 in PNG).
+        BadImage: `unsupported`: several pages, and a format that has one. `too-large`: a side is longer than
+            the format allows (65500 pixels in JPEG, 16383 in WebP, 1000000 in PNG).
     """
+    if photo.pages or photo.copies:
+        return _write_pages(photo, settings, path)
+    return _write_page(photo, settings, output_format(photo, settings, path))
+
+
+def _write_pages(photo: Photo, settings: WriteSettings, path: str) -> WrittenPhoto:
     form = output_format(photo, settings, path)
+    if form != "tiff":
+        if photo.pages:
+            raise BadImage(
+                "unsupported",
+                f"{1 + len(photo.pages)} pages, but a {KINDS[form].title} has one: set write.format=tiff, or "
+                "read.pages=first to write the first",
+            )
+        written = _write_page(replace(photo, copies=()), settings, form)
+        return WrittenPhoto(written.data, names_of([*written.not_kept, "reduced copies"]))
+    files = []
+    for page in (photo, *photo.pages):
+        files.append(_write_page(page, settings, form))
+        for size in page.copies:
+            files.append(_write_page(reduced_copy(page, size), settings, form, is_copy=True))
+    try:
+        data = join_pages([file.data for file in files])
+    except ValueError as error:
+        raise BadImage("too-large", f"{error}: no TIFF can hold them") from error
+    return WrittenPhoto(data, names_of([name for file in files for name in file.not_kept]))
+
+
+def reduced_copy(photo: Photo, size: tuple[int, int]) -> Photo:
+    """Return a photo made smaller, to (width, height), by averaging, without what else it carries."""
+    pixels = np.dstack(
+        [_resized(photo.pixels[..., channel], size) for channel in range(photo.pixels.shape[2])]
+    )
+    alpha = None if photo.alpha is None else _resized(photo.alpha, size)
+    return Photo(pixels, alpha, photo.format, photo.icc)
+
+
+def _resized(plane: FilePixels, size: tuple[int, int]) -> FilePixels:
+    image = Image.fromarray(plane.astype(np.float32)).resize(size, Image.Resampling.BOX)
+    levels: FilePixels = np.rint(np.asarray(image)).astype(plane.dtype)
+    return levels
+
+
+def _write_page(photo: Photo, settings: WriteSettings, form: str, *, is_copy: bool = False) -> WrittenPhoto:
     height, width, channels = photo.pixels.shape
     if max(height, width) > _LONGEST_SIDE[form]:
         raise BadImage(
@@ -183,7 +234,7 @@ def write_photo(photo: Photo, settings: WriteSettings, path: str = "") -> Writte
     carried = _carried_for(photo, settings, form, exif, left_out)
     if photo.depth == 16 and form in _EIGHT_BITS_ONLY:
         left_out.append("16 bits")
-    data = _ENCODERS[form](_Job(photo, settings, icc, exif, carried, left_out))
+    data = _ENCODERS[form](_Job(photo, settings, icc, exif, carried, left_out, is_copy))
     return WrittenPhoto(data, names_of(left_out))
 
 
@@ -210,7 +261,8 @@ def item_names(photo: Photo) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class _Job:
-    """A photo to encode, and what of its items is to be written; `left_out` takes the names of the rest."""
+    """A photo to encode, and what of its items is to be written; `left_out` takes the names of the rest.
+    `is_copy` marks a reduced copy of a page of a TIFF."""
 
     photo: Photo
     settings: WriteSettings
@@ -218,6 +270,7 @@ class _Job:
     exif: bytes | None
     carried: Carried
     left_out: list[str]
+    is_copy: bool
 
     def planes(self) -> FilePixels:
         """Return the pixels, (H, W, 1 to 4), with alpha last."""
@@ -419,6 +472,8 @@ def _encode_tiff(job: _Job) -> bytes:
     if planes.shape[2] == 4:
         job.leave_out_storage()
     height, width, samples = planes.shape
+    if job.is_copy:
+        put(Tag.SUBFILE, _LONG, 1)
     if indexed is not None:
         samples = 1
         colours = indexed.palette

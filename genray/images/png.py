@@ -48,10 +48,9 @@ def inspect_png(data: bytes, limits: ReadLimits) -> ImageFile:
     if max(width, height) > _LONGEST_SIDE:
         raise BadImage("too-large", f"{width}x{height} pixels; a side of a PNG has at most {_LONGEST_SIDE}")
     limits.check_pixels(width, height)
-    if b"acTL" in found and struct.unpack_from(">L", data, found[b"acTL"][0])[0] > 1:
-        raise BadImage("unsupported", "an animation; extract its frames as single images")
-    notes = []
-    left_out = []
+    frames = struct.unpack_from(">L", data, found[b"acTL"][0])[0] if b"acTL" in found else 1
+    left_out = list(limits.further_frames(frames))
+    notes = list(left_out)
     icc = exif = None
     if b"iCCP" in found:
         try:
