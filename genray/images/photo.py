@@ -19,6 +19,7 @@ from genray.images.carried.jpeg import read_segments
 from genray.images.carried.png import PngLayout, read_chunks
 from genray.images.carried.tiff import ITEM_TAGS, read_tags
 from genray.images.carried.webp import read_riff_chunks
+from genray.images.carried.xmp import upright_packet
 from genray.images.formats import decode_file, inspect_file, webp_chunks
 from genray.images.image_file import FilePixels, ImageFile, upright
 from genray.images.jpeg import segments
@@ -199,6 +200,8 @@ def read_carried(data: bytes, file: ImageFile, limits: ReadLimits) -> Carried:
     if reader is not None:
         try:
             carried = reader(data, file, collector)
+            if carried.xmp is not None and file.orientation != 1:
+                carried = replace(carried, xmp=upright_packet(carried.xmp))
         except (ValueError, LookupError, struct.error, OSError):
             collector.leave_out("metadata (damaged)")
     return replace(carried, left_out=tuple(collector.left_out)) if collector.left_out else carried
