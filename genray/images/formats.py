@@ -17,11 +17,21 @@ import numpy as np
 from PIL import WebPImagePlugin
 from PIL.BmpImagePlugin import BmpImageFile
 
+from genray.images.carried.tags import without_orientation
 from genray.images.image_file import FilePixels, ImageFile, guarded
 from genray.images.jpeg import decode_jpeg, inspect_jpeg
 from genray.images.limits import ReadLimits
+from genray.images.other_formats import (
+    decode_avif,
+    decode_gif,
+    decode_heif,
+    decode_jp2,
+    inspect_avif,
+    inspect_gif,
+    inspect_heif,
+    inspect_jp2,
+)
 from genray.images.png import decode_png, inspect_png
-from genray.images.tiff import without_orientation
 from genray.images.tiff_pixels import decode_tiff, inspect_tiff
 from genray.io.bad_input import BadImage
 from genray.io.kinds import HEAD_BYTES, READ_TITLES, kind_of_bytes
@@ -126,6 +136,8 @@ def _checked(file: ImageFile, limits: ReadLimits) -> ImageFile:
     orientation, exif = file.orientation, file.exif
     if exif is not None and file.format != "tiff":
         orientation, exif, is_whole, had_thumbnail = without_orientation(exif.removeprefix(b"Exif\0\0"))
+        if file.format == "heif":  # its own properties turn it, and its decoder heeds them
+            orientation = 1
         if not is_whole:
             notes.append("its EXIF is damaged: left out" + (" in part" if exif else ""))
             left_out.append("EXIF (in part)" if exif else "EXIF")
@@ -259,9 +271,17 @@ _INSPECTORS: dict[str, Callable[[bytes, ReadLimits], ImageFile]] = {
     "tiff": inspect_tiff,
     "bigtiff": inspect_tiff,
     "bmp": _inspect_bmp,
+    "avif": inspect_avif,
+    "gif": inspect_gif,
+    "heif": inspect_heif,
+    "jp2": inspect_jp2,
 }
 _DECODERS: dict[str, Callable[[bytes, ImageFile], FilePixels]] = {
     "webp": _decode_webp,
     "tiff": decode_tiff,
     "bmp": _decode_bmp,
+    "avif": decode_avif,
+    "gif": decode_gif,
+    "heif": decode_heif,
+    "jp2": decode_jp2,
 }

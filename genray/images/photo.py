@@ -6,17 +6,19 @@ import io
 import struct
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
 
 from genray.images.carried.items import Carried, Collector, density_of
 from genray.images.carried.jpeg import read_segments
 from genray.images.carried.png import PngLayout, read_chunks
+from genray.images.carried.tags import EXIF_TAGS, Tag, TagDirectory
 from genray.images.carried.tiff import ITEM_TAGS, read_tags
 from genray.images.carried.webp import read_riff_chunks
 from genray.images.carried.xmp import upright_packet
@@ -24,8 +26,8 @@ from genray.images.formats import decode_file, inspect_file, webp_chunks
 from genray.images.image_file import FilePixels, ImageFile, upright
 from genray.images.jpeg import segments
 from genray.images.limits import ReadLimits
+from genray.images.other_formats import heif_picture, open_avif
 from genray.images.png import chunks
-from genray.images.tiff import EXIF_TAGS, Tag, TagDirectory
 
 _PAGE_NUMBER = 297  # tag of a TIFF, which the order of the pages makes needless
 
@@ -270,10 +272,40 @@ def _of_bmp(data: bytes, file: ImageFile, collector: Collector) -> Carried:
     return Carried(density, palette=colours, bits=1 if mode == "1" else 8)
 
 
+def _xmp_of(info: Mapping[Any, Any], collector: Collector) -> bytes | None:
+    """Return the XMP packet that Pillow or libheif found."""
+    xmp = info.get("xmp")
+    return xmp if isinstance(xmp, bytes) and collector.admits("XMP", xmp) else None
+
+
+def _of_avif(data: bytes, file: ImageFile, collector: Collector) -> Carried:
+    with open_avif(data) as image:
+        return Carried(xmp=_xmp_of(image.info, collector))
+
+
+def _of_gif(data: bytes, file: ImageFile, collector: Collector) -> Carried:
+    with GifImageFile(io.BytesIO(data)) as image:
+        palette = None
+        if image.mode == "P":
+            colours = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
+            alpha = np.full(len(colours), 255, np.uint8)
+            alpha[image.info.get("transparency", len(colours)) :][:1] = 0
+            palette = np.column_stack([colours, alpha]) if file.alpha else colours
+        return Carried(xmp=_xmp_of(image.info, collector), palette=palette)
+
+
+def _of_heif(data: bytes, file: ImageFile, collector: Collector) -> Carried:
+    image, _ = heif_picture(data)
+    return Carried(xmp=_xmp_of(image.info, collector))
+
+
 _READERS: dict[str, Callable[[bytes, ImageFile, Collector], Carried]] = {
     "jpeg": _of_jpeg,
     "png": _of_png,
     "webp": _of_webp,
     "tiff": _of_tiff,
     "bmp": _of_bmp,
+    "avif": _of_avif,
+    "gif": _of_gif,
+    "heif": _of_heif,
 }

@@ -17,16 +17,7 @@ from pydantic import Field
 from genray.images.carried.items import Carried, Density, names_of, resource_name, text_name
 from genray.images.carried.jpeg import put_segments
 from genray.images.carried.png import leave_out_colours, put_chunks
-from genray.images.carried.tiff import PIXEL_TAGS, item_tags, read_density, resolution_tags
-from genray.images.carried.webp import with_alpha_flag
-from genray.images.carried.xmp import sized_packet, without_thumbnails
-from genray.images.encoders.bmp import encode_bmp
-from genray.images.encoders.indexed import Indexed, with_few_bits, with_palette
-from genray.images.encoders.jpeg import encode_jpeg
-from genray.images.encoders.png import encode_indexed_png, encode_png
-from genray.images.image_file import FilePixels, to_srgb
-from genray.images.photo import Photo, to_eight_bits
-from genray.images.tiff import (
+from genray.images.carried.tags import (
     ByteOrder,
     Entries,
     Tag,
@@ -37,12 +28,22 @@ from genray.images.tiff import (
     join_pages,
     with_size,
 )
+from genray.images.carried.tiff import PIXEL_TAGS, item_tags, read_density, resolution_tags
+from genray.images.carried.webp import with_alpha_flag
+from genray.images.carried.xmp import sized_packet, without_thumbnails
+from genray.images.encoders.bmp import encode_bmp
+from genray.images.encoders.indexed import Indexed, with_few_bits, with_palette
+from genray.images.encoders.jpeg import encode_jpeg
+from genray.images.encoders.png import encode_indexed_png, encode_png
+from genray.images.image_file import FilePixels, to_srgb
+from genray.images.photo import Photo, to_eight_bits
 from genray.io.bad_input import BadImage
 from genray.io.kinds import KINDS, kind_of_name
 from genray.settings.base import Settings
 
 # The limits of libjpeg and libpng, and those of the header fields of WebP, TIFF and BMP.
 _LONGEST_SIDE = {"jpeg": 65500, "webp": 16383, "png": 1_000_000, "tiff": 2**31 - 1, "bmp": 2**31 - 1}
+_INSTEAD: Literal["png"] = "png"  # of formats that are read, but not written
 _STRIP_BYTES = 2**18
 _SHORT, _LONG = 3, 4  # types of TIFF tags
 _RESOLUTION_TAGS = (282, 283, 296)
@@ -53,7 +54,9 @@ class WriteSettings(Settings):
     """Settings of the image files that are written."""
 
     format: Literal["same", "jpeg", "png", "webp", "tiff", "bmp"] = Field(
-        "same", description="format of the outputs (same: the format of the input)"
+        "same",
+        description="format of the outputs (same: the format of the input; PNG for AVIF, GIF, HEIF and JPEG "
+        "2000, which are not written)",
     )
     quality: int | None = Field(
         None,
@@ -94,26 +97,30 @@ class WrittenPhoto:
 def output_path(path: str, settings: WriteSettings) -> str:
     """Return the path of the output for that of an input: the same stem with the suffix of the format.
 
-    The path stays as it is if its suffix fits the format, or the format is "same". A suffix that is not of
-    an image format counts as part of the stem.
+    The path stays as it is if its suffix fits the format, or the format is "same" and written. A suffix that
+    is not of an image format counts as part of the stem.
     """
     kind = kind_of_name(path)
-    if settings.format == "same" or (kind is not None and kind.name == settings.format):
+    form = settings.format
+    if form == "same" and kind is not None and kind.is_read and not kind.is_written:
+        form = _INSTEAD
+    if form == "same" or (kind is not None and kind.name == form):
         return path
     stem = path.rpartition(".")[0] if kind is not None and kind.is_read else path
-    return stem + KINDS[settings.format].suffixes[0]
+    return stem + KINDS[form].suffixes[0]
 
 
 def output_format(photo: Photo, settings: WriteSettings, path: str = "") -> str:
     """Return the format that `write_photo` writes.
 
     It is `settings.format`; for "same" the format of the photo, whatever the suffix of `path`; for a photo
-    that was in no file the format of the suffix, and PNG if there is none.
+    that was in no file the format of the suffix; and PNG where these are not written.
     """
     if settings.format != "same":
         return settings.format
     kind = kind_of_name(path)
-    return photo.format or (kind.name if kind is not None and kind.name in _LONGEST_SIDE else "png")
+    form = photo.format or (kind.name if kind is not None else _INSTEAD)
+    return form if form in _LONGEST_SIDE else _INSTEAD
 
 
 def is_same_file(before: Photo, after: Photo, settings: WriteSettings, path: str = "") -> bool:

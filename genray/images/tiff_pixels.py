@@ -16,9 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from genray.images.image_file import FilePixels, ImageFile, to_srgb
-from genray.images.limits import ReadLimits
-from genray.images.tiff import (
+from genray.images.carried.tags import (
     EXIF_TAGS,
     Entries,
     Tag,
@@ -27,6 +25,8 @@ from genray.images.tiff import (
     encode_block,
     encode_directory,
 )
+from genray.images.image_file import FilePixels, ImageFile, to_srgb
+from genray.images.limits import ReadLimits
 from genray.io.bad_input import BadImage
 
 _MAX_PAGES = 10_000
@@ -326,8 +326,12 @@ def _part_bytes(tags: TagDirectory, form: _PixelForm) -> int:
 
 def _bare_page(tags: TagDirectory, form: _PixelForm) -> bytes:
     """Return a TIFF of one page with nothing but what defines its pixels."""
-    if form.compression == _OLD_JPEG:
-        raise BadImage("unsupported", f"a page of a TIFF in the JPEG compression of TIFF 6.0; {_WAY_OUT}")
+    if form.compression == _OLD_JPEG:  # its parts lie anywhere
+        whole = bytearray(tags.data if Tag.ORIENTATION not in tags else tags.with_number(Tag.ORIENTATION, 1))
+        struct.pack_into(
+            tags.order + ("Q" if tags.is_wide else "L"), whole, 8 if tags.is_wide else 4, tags.at
+        )
+        return bytes(whole)
     entries: Entries = {}
     for tag, (kind, count, _) in tags.places.items():
         if tag in _PIXEL_TAGS:
@@ -365,7 +369,8 @@ def _of_palette(raw: NDArray[Any], tags: TagDirectory) -> FilePixels:
 
 def _of_lab(raw: NDArray[np.uint8], *, is_signed: bool) -> FilePixels:
     """Convert L*a*b* to sRGB (TIFF 6.0, section 23)."""
-    lab = raw ^ np.array([0, 0x80, 0x80], np.uint8) if is_signed else raw
+    # Pillow takes a* and b* as signed.
+    lab = raw if is_signed else raw ^ np.array([0, 0x80, 0x80], np.uint8)
     image = Image.frombytes("LAB", (raw.shape[1], raw.shape[0]), lab.tobytes())
     profiles = (ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"))
     converted = ImageCms.profileToProfile(image, *profiles, outputMode="RGB")

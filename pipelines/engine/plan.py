@@ -18,7 +18,7 @@ import pyarrow as pa
 from genray.errors import DataError
 from genray.images.photo_writer import WriteSettings, output_path
 from genray.io.bad_input import BadInput
-from genray.io.kinds import READ_SUFFIXES
+from genray.io.kinds import READ_SUFFIXES, kind_of_name
 from genray.io.sources import Item, ItemSource
 from genray.io.store import Store
 from genray.text import visible
@@ -31,6 +31,7 @@ FILE_ROWS = 8192
 _MOST = 512  # inputs of a chunk, the unit of work of a worker
 _LEAST = 4
 _NOTE_SECONDS = 5.0
+_INSTEAD = ".png"  # suffix of the outputs of formats that are read, but not written
 _SCHEMA = pa.schema(
     [
         ("path", pa.string()),
@@ -117,12 +118,18 @@ class InputListing:
 
 
 def output_name(path: str, settings: WriteSettings) -> str:
-    """Return the name of the output of the input `path`: the same name, with the suffix of the format
-    appended if the format differs: a.jpg becomes a.jpg.png. No two inputs get the same output, whatever is
-    added later.
+    """Return the name of the output of the input `path`.
+
+    It is the same name, with the suffix of the format appended if the format differs: a.jpg becomes
+    a.jpg.png. A format that is read but not written becomes PNG: a.heic becomes a.heic.png. No two inputs
+    get the same output, whatever is added later.
     """
     if settings.format == "same":
-        return path
+        stem = path
+        while stem.lower().endswith(_INSTEAD):  # such names are left for the outputs of other inputs
+            stem = stem[: -len(_INSTEAD)]
+        kind = kind_of_name(stem)
+        return path if kind is None or kind.is_written or not kind.is_read else path + _INSTEAD
     # A name that looks like one made here gets a suffix, too: the name is left for the other input.
     looks_made_here = PurePosixPath(path).with_suffix("").suffix.lower() in READ_SUFFIXES
     if output_path(path, settings) == path and not looks_made_here:

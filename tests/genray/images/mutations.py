@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import io
 import random
 import struct
 import sys
@@ -17,9 +18,11 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import imagecodecs
 import numpy as np
+import pillow_heif
 from PIL import Image
 
 from genray.images.decode import decode, decode_header
@@ -84,8 +87,29 @@ def seeds() -> dict[str, bytes]:
     }
     for name in ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg", "zstd", "lzma"):
         files[f"tiff {name}"] = encode(smooth(), "TIFF", compression=name)
+    files |= {
+        "avif": encode(smooth(), "AVIF", **carried),
+        "avif RGBA": encode(clear, "AVIF"),
+        "avif 12 bits": imagecodecs.avif_encode(deep[..., :3] >> 4, bitspersample=12),
+        "gif": encode(palette, "GIF", transparency=3),
+        "gif frames": encode(palette, "GIF", save_all=True, append_images=[smooth("L")]),
+        "jp2": encode(clear, "JPEG2000"),
+        "jp2 codestream": encode(smooth("L"), "JPEG2000", no_jp2=True),
+        "jp2 16 bits": imagecodecs.jpeg2k_encode(deep[..., :3].copy(), level=0),
+        "heif": _heif(smooth(), **carried),
+        "heif RGBA": _heif(clear),
+        "tiff float": imagecodecs.tiff_encode(deep[..., 0] / np.float32(65535)),
+        "tiff LAB": encode(Image.frombytes("LAB", (8, 8), bytes(192)), "TIFF"),
+        "tiff CMYK jpeg": encode(smooth("CMYK"), "TIFF", compression="jpeg"),
+    }
     files |= {f"bmp {mode}": encode(smooth(mode), "BMP") for mode in ("1", "L", "P", "RGB", "RGBA")}
     return files
+
+
+def _heif(image: Image.Image, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    pillow_heif.from_pillow(image).save(stream, **options)
+    return stream.getvalue()
 
 
 def mutated(index: int, seed: int, files: list[bytes]) -> bytes:

@@ -150,7 +150,10 @@ class TagDirectory:
 
     def number(self, tag: int, default: int | None = None) -> int:
         """Return the first integer of a tag; `default` if the tag is missing."""
-        return self.numbers(tag, () if default is None else (default,))[0]
+        numbers = self.numbers(tag, () if default is None else (default,))
+        if not numbers:
+            raise LookupError(f"tag {tag} is missing")
+        return numbers[0]
 
     def raw(self, tag: int) -> bytes:
         """Return the bytes of a tag's values."""
