@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 
-from genray.images.carried.items import Carried, Collector, density_of
+from genray.images.carried.items import Carried, Chunk, Collector, density_of
 from genray.images.carried.jpeg import read_segments
 from genray.images.carried.png import PngLayout, read_chunks
 from genray.images.carried.tags import EXIF_TAGS, Tag, TagDirectory
@@ -291,7 +291,9 @@ def _of_gif(data: bytes, file: ImageFile, collector: Collector) -> Carried:
             alpha = np.full(len(colours), 255, np.uint8)
             alpha[image.info.get("transparency", len(colours)) :][:1] = 0
             palette = np.column_stack([colours, alpha]) if file.alpha else colours
-        return Carried(xmp=_xmp_of(image.info, collector), palette=palette)
+        comment = image.info.get("comment", b"")
+        texts = (Chunk(b"COM", comment),) if comment and collector.admits("comment", comment) else ()
+        return Carried(xmp=_xmp_of(image.info, collector), texts=texts, palette=palette)
 
 
 def _of_heif(data: bytes, file: ImageFile, collector: Collector) -> Carried:

@@ -494,3 +494,9 @@ def test_the_palette_of_a_large_image_is_found_as_that_of_a_small_one() -> None:
     assert shown.mode == "P"
     assert np.array_equal(np.asarray(shown.convert("RGB")), large.pixels)
     assert shown.getpalette() == opened(encode(small, "PNG")).getpalette()
+
+
+def test_the_comment_of_a_gif_becomes_a_text() -> None:
+    made = written(encode(smooth("L").convert("P"), "GIF", comment="words of a person"))
+    assert opened(made.data).info["Comment"] == "words of a person"
+    assert made.not_kept == ()
