@@ -90,17 +90,14 @@ def inspect_gif(data: bytes, limits: ReadLimits) -> ImageFile:
     width, height = struct.unpack_from("<HH", data, 6)
     limits.check_pixels(width, height)
     with GifImagePlugin.GifImageFile(io.BytesIO(data)) as image:
-        left_out = limits.further_frames(image.n_frames)
-        notes = left_out
-        if "comment" in image.info:
-            left_out = (*left_out, "comment")
+        frames = limits.further_frames(image.n_frames)
         return ImageFile(
             "gif",
             image.size,
             1 if image.mode == "L" else 3,
             alpha="transparency" in image.info,
-            left_out=left_out,
-            notes=notes,
+            left_out=frames,
+            notes=frames,
         )
 
 

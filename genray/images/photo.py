@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 
-from genray.images.carried.items import Carried, Collector, density_of
+from genray.images.carried.items import Carried, Chunk, Collector, density_of
 from genray.images.carried.jpeg import read_segments
 from genray.images.carried.png import PngLayout, read_chunks
 from genray.images.carried.tags import EXIF_TAGS, Tag, TagDirectory
 from genray.images.carried.tiff import ITEM_TAGS, read_tags
 from genray.images.carried.webp import read_riff_chunks
+from genray.images.carried.xmp import upright_packet
 from genray.images.formats import decode_file, inspect_file, webp_chunks
 from genray.images.headers.jxl import read_header
 from genray.images.image_file import FilePixels, ImageFile, upright
@@ -202,6 +203,8 @@ def read_carried(data: bytes, file: ImageFile, limits: ReadLimits) -> Carried:
     if reader is not None:
         try:
             carried = reader(data, file, collector)
+            if carried.xmp is not None and file.orientation != 1:
+                carried = replace(carried, xmp=upright_packet(carried.xmp))
         except (ValueError, LookupError, struct.error, OSError):
             collector.leave_out("metadata (damaged)")
     return replace(carried, left_out=tuple(collector.left_out)) if collector.left_out else carried
@@ -289,7 +292,9 @@ def _of_gif(data: bytes, file: ImageFile, collector: Collector) -> Carried:
             alpha = np.full(len(colours), 255, np.uint8)
             alpha[image.info.get("transparency", len(colours)) :][:1] = 0
             palette = np.column_stack([colours, alpha]) if file.alpha else colours
-        return Carried(xmp=_xmp_of(image.info, collector), palette=palette)
+        comment = image.info.get("comment", b"")
+        texts = (Chunk(b"COM", comment),) if comment and collector.admits("comment", comment) else ()
+        return Carried(xmp=_xmp_of(image.info, collector), texts=texts, palette=palette)
 
 
 def _of_heif(data: bytes, file: ImageFile, collector: Collector) -> Carried:

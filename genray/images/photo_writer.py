@@ -30,7 +30,7 @@ from genray.images.carried.tags import (
 )
 from genray.images.carried.tiff import PIXEL_TAGS, item_tags, read_density, resolution_tags
 from genray.images.carried.webp import with_alpha_flag
-from genray.images.carried.xmp import true_packet
+from genray.images.carried.xmp import sized_packet, without_thumbnails
 from genray.images.encoders.bmp import encode_bmp
 from genray.images.encoders.indexed import Indexed, with_few_bits, with_palette
 from genray.images.encoders.jpeg import encode_jpeg
@@ -338,9 +338,10 @@ def _carried_for(
     if carried.xmp is not None:
         height, width = photo.pixels.shape[:2]
         try:
-            xmp, had_thumbnail = true_packet(carried.xmp, width, height)
-            carried = replace(carried, xmp=xmp)
-            left_out += ["XMP thumbnail"] * had_thumbnail
+            xmp = without_thumbnails(carried.xmp)
+            if len(xmp) < len(carried.xmp):
+                left_out.append("XMP thumbnail")
+            carried = replace(carried, xmp=sized_packet(xmp, width, height))
         except ValueError:
             carried = replace(carried, xmp=None, more_xmp=())
             left_out.append("XMP (in an unknown encoding)")

@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from genray.images.photo import Photo
-from genray.images.photo_writer import WriteSettings, is_same_file, write_photo
+from genray.images.photo_writer import WriteSettings, WrittenPhoto, is_same_file, write_photo
 from genray.io.bad_input import BadImage
 from genray.io.kinds import KINDS, kind_of_name
 from pipelines.engine.plan import PlannedInput
@@ -203,12 +203,22 @@ class OutputWriter:
             return data or task.data
         return before if data is not None else None
 
+    def _encode(self, photo: Photo, path: str) -> WrittenPhoto:
+        """Encode a result; whatever is odd in it fails only this image."""
+        try:
+            return write_photo(photo, self._settings, path)
+        except BadImage:
+            raise
+        except Exception as error:
+            detail = f"its result cannot be encoded: {type(error).__name__}: {error}".split("\n")[0]
+            raise BadImage("step-error", detail) from error
+
     def _put(self, task: ImageTask, path: str, image: Photo | bytes) -> None:
         began = time.perf_counter()
         if isinstance(image, bytes):
             data = image
         else:
-            written = write_photo(image, self._settings, path)
+            written = self._encode(image, path)
             data = written.data
             task.not_kept = task.not_kept or written.not_kept
         encoded = time.perf_counter()
