@@ -64,7 +64,7 @@ class Corrupt(Step[CorruptSettings]):
         settings = self.settings.corrupt
         before: PixelArray = image.photo.pixels
         after = before
-        key = (settings.seed, int(path_hash(image.path)))
+        key = (settings.seed, int(path_hash(image.key)))
         if settings.kind != "noise":
             if before.dtype != np.uint8 or min(before.shape[:2]) < _SMALLEST_STAMPED:
                 raise BadImage(

@@ -74,7 +74,7 @@ def _kinds() -> list[tuple[bytes, str]]:
         (b"just a note", "unknown-format"),
         (b"<!DOCTYPE html><title>404</title>", "unknown-format"),
         (bytes(5000), "unknown-format"),
-        (encode(photo.convert("P"), "GIF"), "unsupported"),
+        (b"8BPS\0\1" + bytes(40), "unsupported"),
         (encode(photo, "BMP")[:-90], "truncated"),
         (b"\x00" + png, "unknown-format"),
         (png[:-13], "truncated"),

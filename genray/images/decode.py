@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from genray.images.formats import decode_file, inspect_file
-from genray.images.image_file import FilePixels, guarded, upright
+from genray.images.image_file import FilePixels, ImageFile, guarded, upright
 from genray.images.limits import ReadLimits
 from genray.images.pixels import Pixels
 from genray.io.bad_input import BadImage
@@ -61,7 +61,7 @@ def decode_header(data: bytes, limits: ReadLimits = _DEFAULT_LIMITS) -> ImageHea
     Raises:
         BadImage: the file cannot be read, or exceeds `limits`.
     """
-    file = inspect_file(data, limits)
+    file = _inspect(data, limits)
     width, height = file.upright_size
     return ImageHeader(width, height, is_gray=file.samples == 1)
 
@@ -80,7 +80,7 @@ def decode(data: bytes, *, channels: int, limits: ReadLimits) -> Pixels:
     Raises:
         BadImage: the file cannot be decoded, or exceeds `limits`.
     """
-    file = inspect_file(data, limits)
+    file = _inspect(data, limits)
     # The stored luma of a JPEG is its gray image. A JPEG that is turned is converted from RGB instead, as in
     # the first version, so that the training data of existing runs stay the same.
     gray = channels == 1 and file.orientation == 1
@@ -104,6 +104,16 @@ def _read(store: Store, path: str, limits: ReadLimits) -> bytes:
     if len(data) > limits.max_bytes:
         raise BadImage("too-large", f"more than {limits.max_bytes} bytes, the limit (max_bytes)")
     return data
+
+
+def _inspect(data: bytes, limits: ReadLimits) -> ImageFile:
+    file = inspect_file(data, limits)
+    if file.pages:
+        pages = len(file.pages) + 1
+        raise BadImage(
+            "unsupported", f"a file of {pages} pages is no single image; pages=first reads the first"
+        )
+    return file
 
 
 def _eight_bits(pixels: FilePixels) -> Pixels:

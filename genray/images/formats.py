@@ -14,28 +14,33 @@ from typing import cast
 
 import imagecodecs
 import numpy as np
-from PIL import Image
+from PIL import WebPImagePlugin
 from PIL.BmpImagePlugin import BmpImageFile
 
-from genray.images.image_file import FilePixels, ImageFile, guarded, to_srgb
+from genray.images.carried.tags import without_orientation
+from genray.images.image_file import FilePixels, ImageFile, guarded
 from genray.images.jpeg import decode_jpeg, inspect_jpeg
 from genray.images.limits import ReadLimits
+from genray.images.other_formats import (
+    decode_avif,
+    decode_gif,
+    decode_heif,
+    decode_jp2,
+    decode_jxl,
+    inspect_avif,
+    inspect_gif,
+    inspect_heif,
+    inspect_jp2,
+    inspect_jxl,
+)
 from genray.images.png import decode_png, inspect_png
-from genray.images.tiff import EXIF_TAGS, Tag, TagDirectory, encode_block, without_orientation
+from genray.images.tiff_pixels import decode_tiff, inspect_tiff
 from genray.io.bad_input import BadImage
 from genray.io.kinds import HEAD_BYTES, READ_TITLES, kind_of_bytes
 
 _MAX_CHUNKS = 100_000
-_MAX_PAGES = 10_000
 _ICC_SPACES = {1: (b"GRAY", b"RGB "), 3: (b"RGB ",), 4: (b"CMYK",)}
 _BESIDE_WEBP_PIXELS = (b"EXIF", b"XMP ")
-_TIFF_SAMPLES = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}  # by photometric interpretation
-_TIFF_WHITE_IS_ZERO = 0
-_TIFF_RGB = 2
-_TIFF_PALETTE = 3
-_TIFF_CMYK = 5
-_TIFF_JPEGS = (6, 7)  # compressions
-_MAX_TILE = 2**26  # pixels
 _BMP_PROFILE = b"DEBM"  # the colour space of a BMP with an embedded profile
 _BMP_V5 = b"\x7c\0\0\0"  # size of its header
 
@@ -110,7 +115,11 @@ def _inspect(data: bytes, limits: ReadLimits) -> ImageFile:
         raise BadImage("unknown-format", f"no image format begins with the bytes {data[:8]!r}")
     if kind.name not in _INSPECTORS:
         raise BadImage("unsupported", f"{kind.title} files are not read: convert them to {READ_TITLES}")
-    file = _INSPECTORS[kind.name](data, limits)
+    return _checked(_INSPECTORS[kind.name](data, limits), limits)
+
+
+def _checked(file: ImageFile, limits: ReadLimits) -> ImageFile:
+    """Return the header without what is damaged or too large, for all pages."""
     if min(file.size) < 1:
         raise BadImage("truncated", f"{file.size[0]}x{file.size[1]} pixels: the header is damaged")
     limits.check_pixels(*file.size)
@@ -129,6 +138,8 @@ def _inspect(data: bytes, limits: ReadLimits) -> ImageFile:
     orientation, exif = file.orientation, file.exif
     if exif is not None and file.format != "tiff":
         orientation, exif, is_whole, had_thumbnail = without_orientation(exif.removeprefix(b"Exif\0\0"))
+        if file.format in ("heif", "jxl"):  # their own properties turn them, and their decoders heed these
+            orientation = 1
         if not is_whole:
             notes.append("its EXIF is damaged: left out" + (" in part" if exif else ""))
             left_out.append("EXIF (in part)" if exif else "EXIF")
@@ -146,6 +157,7 @@ def _inspect(data: bytes, limits: ReadLimits) -> ImageFile:
         orientation=orientation,
         left_out=tuple(left_out),
         notes=tuple(notes),
+        pages=tuple(_checked(page, limits) for page in file.pages),
     )
 
 
@@ -156,8 +168,8 @@ def _is_profile(icc: bytes, spaces: tuple[bytes, ...]) -> bool:
 def _inspect_webp(data: bytes, limits: ReadLimits) -> ImageFile:
     # https://developers.google.com/speed/webp/docs/riff_container
     chunks = list(webp_chunks(data))
-    if sum(kind == b"ANMF" for kind, _, _ in chunks) > 1:
-        raise BadImage("unsupported", "an animation")
+    frames = sum(kind == b"ANMF" for kind, _, _ in chunks)
+    left_out = limits.further_frames(frames)
     body = {kind: data[at : at + length] for kind, at, length in chunks}
     alpha = False
     if b"VP8X" in body:
@@ -176,7 +188,17 @@ def _inspect_webp(data: bytes, limits: ReadLimits) -> ImageFile:
         salvaged = ("it ends early, behind its pixels",)
     icc, exif = body.get(b"ICCP"), body.get(b"EXIF")
     return ImageFile(
-        "webp", size, 3, alpha=alpha, icc=icc, exif=exif, lossless=b"VP8L" in body, salvaged=salvaged
+        "webp",
+        size,
+        3,
+        alpha=alpha,
+        icc=icc,
+        exif=exif,
+        lossless=b"VP8L" in body,
+        left_out=left_out,
+        notes=left_out,
+        salvaged=salvaged,
+        frames=max(1, frames),
     )
 
 
@@ -218,138 +240,10 @@ def _decode_webp(data: bytes, file: ImageFile) -> FilePixels:
             if kind not in _BESIDE_WEBP_PIXELS:
                 kept += data[at - 8 : at] + body + bytes(length % 2)
         data = data[:4] + struct.pack("<L", 4 + len(kept)) + b"WEBP" + kept
+    if file.frames > 1:
+        with WebPImagePlugin.WebPImageFile(io.BytesIO(data)) as image:
+            return np.array(image.convert("RGBA" if file.alpha else "RGB"))
     return cast(FilePixels, imagecodecs.webp_decode(data, hasalpha=file.alpha or None))
-
-
-def _inspect_tiff(data: bytes, limits: ReadLimits) -> ImageFile:
-    tags = TagDirectory.parse(data)
-    pages = _count_pages(tags)
-    if pages > 1:
-        raise BadImage("unsupported", f"a TIFF of {pages} pages: split it into one file for each page")
-    size = (tags.number(Tag.WIDTH), tags.number(Tag.HEIGHT))
-    bits = tags.numbers(Tag.BITS, (1,))
-    meaning = tags.number(Tag.PHOTOMETRIC)
-    samples = _TIFF_SAMPLES.get(meaning, 0)
-    extra = tags.number(Tag.SAMPLES, 1) - samples
-    usual = _are_usual_samples(tags, meaning, bits)
-    if (
-        not samples
-        or not usual
-        or extra not in (0, 1)
-        or (extra and tags.number(Tag.EXTRA_SAMPLES, 2) not in (1, 2))
-    ):
-        raise BadImage(
-            "unsupported",
-            f"a TIFF of photometric interpretation {meaning}, {bits} bits, {extra} extra channels",
-        )
-    if (extra and meaning >= _TIFF_PALETTE) or (
-        meaning == _TIFF_CMYK and tags.number(Tag.COMPRESSION, 1) in _TIFF_JPEGS
-    ):
-        raise BadImage(
-            "unsupported", "a TIFF of palette, CMYK or YCbCr with alpha, or of CMYK compressed as JPEG"
-        )
-    limits.check_pixels(*size)
-    parts = _check_tiff_parts(tags)
-    if tags.number(Tag.COMPRESSION, 1) in _TIFF_JPEGS:
-        # Each strip or tile is a JPEG of its own, with at least one scan of its pixels.
-        scans = data.count(b"\xff\xda")
-        limits.check_scans(max(1, scans - parts + 1), size[0] * size[1])
-    notes = []
-    left_out = []
-    icc = None
-    orientation = 1
-    try:
-        orientation = tags.number(Tag.ORIENTATION, 1)
-        icc = tags.raw(Tag.ICC) if Tag.ICC in tags else None
-    except (ValueError, LookupError, struct.error):
-        notes.append("its orientation or colour profile is damaged: left out")
-        left_out.append("ICC profile")
-    entries = tags.exif_entries(limits.max_text_bytes)
-    exif = encode_block(tags.order, entries) if entries else None
-    left_out += [f"TIFF tag {tag}" for tag in EXIF_TAGS if tag in tags and tag not in entries]
-    return ImageFile(
-        "tiff",
-        size,
-        3 if meaning == _TIFF_PALETTE else samples,
-        depth=16 if bits[0] == 16 else 8,
-        alpha=bool(extra),
-        orientation=orientation,
-        icc=icc,
-        exif=exif,
-        left_out=tuple(left_out),
-        notes=tuple(notes),
-    )
-
-
-def _count_pages(tags: TagDirectory) -> int:
-    """Count the images of a TIFF, without those marked as smaller copies of another."""
-    pages = 1
-    seen = {0}
-    at = tags.next_directory()
-    while at not in seen and len(seen) < _MAX_PAGES:
-        seen.add(at)
-        try:
-            page = TagDirectory.parse(tags.data, at)
-            pages += not page.number(Tag.SUBFILE, 0) & 1
-            at = page.next_directory()
-        except (ValueError, LookupError, struct.error):
-            break
-    return pages
-
-
-def _are_usual_samples(tags: TagDirectory, meaning: int, bits: tuple[int, ...]) -> bool:
-    """Return whether all samples are unsigned integers of a bit depth that is read for these colours."""
-    depths: tuple[int, ...] = (8,)
-    if meaning in (0, 1):
-        depths = (1, 2, 4, 8, 16)
-    elif meaning == _TIFF_RGB:
-        depths = (8, 16)
-    return len(set(bits)) == 1 and bits[0] in depths and set(tags.numbers(Tag.SAMPLE_FORMAT, (1,))) == {1}
-
-
-def _check_tiff_parts(tags: TagDirectory) -> int:
-    """Return the number of strips or tiles.
-
-    Raises:
-        ValueError: one of them lies beyond the end of the file.
-        BadImage: `too-large`, if a tile is.
-    """
-    tiled = Tag.TILE_OFFSETS in tags
-    offsets = tags.numbers(Tag.TILE_OFFSETS if tiled else Tag.STRIP_OFFSETS)
-    lengths = tags.numbers(Tag.TILE_BYTES if tiled else Tag.STRIP_BYTES)
-    if any(at + length > len(tags.data) for at, length in zip(offsets, lengths, strict=True)):
-        raise ValueError("the file ends before its pixels do")
-    if tags.number(Tag.TILE_WIDTH, 1) * tags.number(Tag.TILE_HEIGHT, 1) > _MAX_TILE:
-        raise BadImage("too-large", f"tiles of more than {_MAX_TILE} pixels")
-    return len(offsets)
-
-
-def _decode_tiff(data: bytes, file: ImageFile) -> FilePixels:
-    tags = TagDirectory.parse(data)
-    meaning = tags.number(Tag.PHOTOMETRIC)
-    bits = tags.number(Tag.BITS, 1)
-    if Tag.ORIENTATION in tags:  # libtiff would apply it, but only for some compressions
-        data = tags.with_number(Tag.ORIENTATION, 1)
-    if meaning == _TIFF_CMYK:  # read as RGB with alpha: libtiff would convert it without its profile
-        data = TagDirectory.parse(data).with_number(Tag.PHOTOMETRIC, _TIFF_RGB)
-    raw = imagecodecs.tiff_decode(data)
-    if raw.ndim == 3 and tags.number(Tag.PLANAR, 1) == 2:
-        raw = np.moveaxis(raw, 0, -1)
-    if meaning == _TIFF_PALETTE:
-        colours = np.array(tags.numbers(Tag.PALETTE)).reshape(3, -1).T
-        palette = (colours >> (8 if colours.max() > 255 else 0)).astype(np.uint8)
-        return cast(FilePixels, palette[raw])
-    if meaning == _TIFF_CMYK:
-        return np.array(to_srgb(Image.frombytes("CMYK", file.size, raw.tobytes()), file.icc))
-    raw = raw.reshape(*raw.shape[:2], -1).astype(np.uint16 if bits == 16 else np.uint8)
-    top = 65535 if bits == 16 else 255
-    raw *= top // (2**bits - 1)
-    if meaning == _TIFF_WHITE_IS_ZERO:
-        raw[..., 0] = top - raw[..., 0]
-    if file.alpha and tags.number(Tag.EXTRA_SAMPLES, 2) == 1:  # the colours are stored multiplied by alpha
-        alpha = np.maximum(raw[..., -1:], 1).astype(np.uint32)
-        raw[..., :-1] = np.minimum((raw[..., :-1] * np.uint32(top) + alpha // 2) // alpha, top)
-    return cast(FilePixels, raw)
 
 
 def _inspect_bmp(data: bytes, limits: ReadLimits) -> ImageFile:
@@ -376,12 +270,22 @@ _INSPECTORS: dict[str, Callable[[bytes, ReadLimits], ImageFile]] = {
     "jpeg": inspect_jpeg,
     "png": inspect_png,
     "webp": _inspect_webp,
-    "tiff": _inspect_tiff,
-    "bigtiff": _inspect_tiff,
+    "tiff": inspect_tiff,
+    "bigtiff": inspect_tiff,
     "bmp": _inspect_bmp,
+    "avif": inspect_avif,
+    "gif": inspect_gif,
+    "heif": inspect_heif,
+    "jp2": inspect_jp2,
+    "jxl": inspect_jxl,
 }
 _DECODERS: dict[str, Callable[[bytes, ImageFile], FilePixels]] = {
     "webp": _decode_webp,
-    "tiff": _decode_tiff,
+    "tiff": decode_tiff,
     "bmp": _decode_bmp,
+    "avif": decode_avif,
+    "gif": decode_gif,
+    "heif": decode_heif,
+    "jp2": decode_jp2,
+    "jxl": decode_jxl,
 }

@@ -37,6 +37,10 @@ class ImageFile:
         left_out: names of what the file carries and the reader leaves out.
         notes: phrases about what was odd in the file or is left out.
         salvaged: phrases about damage that costs no pixel.
+        frames: frames of an animation, of which the first is read.
+        page_at: offset of the page in a TIFF (None: the first).
+        copies: sizes (width, height) of reduced copies of a page of a TIFF, as stored.
+        pages: further pages.
     """
 
     format: str
@@ -53,11 +57,19 @@ class ImageFile:
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     salvaged: tuple[str, ...] = ()
+    frames: int = 1
+    page_at: int | None = None
+    copies: tuple[tuple[int, int], ...] = ()
+    pages: tuple[ImageFile, ...] = ()
 
     @property
     def upright_size(self) -> tuple[int, int]:
         """(width, height) after turning by the orientation, in pixels."""
-        width, height = self.size
+        return self.turned(self.size)
+
+    def turned(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return a (width, height) after turning by the orientation."""
+        width, height = size
         return (width, height) if self.orientation < 5 else (height, width)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, JpegImagePlugin
 
+from genray.images.carried.tags import TagDirectory
 from genray.images.image_file import FilePixels, ImageFile, to_srgb
 from genray.images.limits import ReadLimits
 from genray.images.repairs.jpeg import (
@@ -24,7 +25,6 @@ from genray.images.repairs.jpeg import (
     repaired,
     scan_markers,
 )
-from genray.images.tiff import TagDirectory
 from genray.io.bad_input import BadImage
 
 _SUBSAMPLING = {(1, 1): "4:4:4", (2, 1): "4:2:2", (2, 2): "4:2:0", (1, 2): "4:4:0", (4, 1): "4:1:1"}

@@ -51,6 +51,24 @@ class ReadLimits(Settings):
         "the image and note the damage; refuse: set the file aside)",
     )
 
+    pages: Literal["all", "first"] = Field(
+        "all",
+        description="pages of a file with several pages or frames (all: every page of a TIFF, and a file "
+        "whose pages cannot all be used is set aside; first: only the first, and a note counts the others)",
+    )
+
+    def further_frames(self, count: int) -> tuple[str, ...]:
+        """Return the name of what is left out of an animation of `count` frames, of which the first is read.
+
+        Raises:
+            BadImage: `unsupported`, unless `pages` is "first".
+        """
+        if count <= 1:
+            return ()
+        if self.pages == "all":
+            raise BadImage("unsupported", f"an animation of {count} frames; pages=first reads the first")
+        return (f"frames after the first: {count - 1}",)
+
     def check_damage(self, salvaged: Sequence[str]) -> None:
         """Refuse a file with damage, even if all pixels are there, unless `damaged` allows it.
 

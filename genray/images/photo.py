@@ -6,25 +6,31 @@ import io
 import struct
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
 
-from genray.images.carried.items import Carried, Collector, density_of
+from genray.images.carried.items import Carried, Chunk, Collector, density_of
 from genray.images.carried.jpeg import read_segments
 from genray.images.carried.png import PngLayout, read_chunks
+from genray.images.carried.tags import EXIF_TAGS, Tag, TagDirectory
 from genray.images.carried.tiff import ITEM_TAGS, read_tags
 from genray.images.carried.webp import read_riff_chunks
+from genray.images.carried.xmp import upright_packet
 from genray.images.formats import decode_file, inspect_file, webp_chunks
+from genray.images.headers.jxl import read_header
 from genray.images.image_file import FilePixels, ImageFile, upright
 from genray.images.jpeg import segments
 from genray.images.limits import ReadLimits
+from genray.images.other_formats import heif_picture, open_avif
 from genray.images.png import chunks
-from genray.images.tiff import EXIF_TAGS, Tag, TagDirectory
+
+_PAGE_NUMBER = 297  # tag of a TIFF, which the order of the pages makes needless
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,7 @@ class PhotoHeader:
         channels: 1 (gray) or 3 (RGB), without alpha.
         depth: bits of a value, 8 or 16.
         has_alpha: whether the image can be transparent.
+        pages: headers of further pages.
     """
 
     format: str
@@ -46,6 +53,13 @@ class PhotoHeader:
     channels: int
     depth: int
     has_alpha: bool
+    pages: tuple[PhotoHeader, ...] = ()
+
+    @property
+    def decoded_bytes(self) -> int:
+        """Bytes of the decoded pixels of all pages, at most."""
+        own = self.width * self.height * 4 * (self.depth // 8)
+        return own + sum(page.decoded_bytes for page in self.pages)
 
 
 @dataclass(frozen=True)
@@ -68,6 +82,9 @@ class Photo:
         carried: what else the file carries.
         notes: what is odd in the file, or was left out of the photo, in words for the ledger.
         salvaged: damage of the file that cost no pixel, in words for the ledger.
+        copies: sizes (width, height) of reduced copies of a page of a TIFF, which are made again from the
+            pixels when it is written.
+        pages: further pages of the file.
     """
 
     pixels: FilePixels
@@ -82,6 +99,8 @@ class Photo:
     carried: Carried = field(default_factory=Carried)
     notes: tuple[str, ...] = ()
     salvaged: tuple[str, ...] = ()
+    copies: tuple[tuple[int, int], ...] = ()
+    pages: tuple[Photo, ...] = ()
 
     @property
     def depth(self) -> int:
@@ -99,10 +118,14 @@ def photo_header(data: bytes, limits: ReadLimits) -> PhotoHeader:
     Raises:
         BadImage: see `read_photo`; damage within the pixels is not found.
     """
-    file = inspect_file(data, limits)
+    return _header_of(inspect_file(data, limits))
+
+
+def _header_of(file: ImageFile) -> PhotoHeader:
     width, height = file.upright_size
     channels = 1 if file.samples == 1 else 3
-    return PhotoHeader(file.format, width, height, channels, file.depth, file.alpha)
+    pages = tuple(_header_of(page) for page in file.pages)
+    return PhotoHeader(file.format, width, height, channels, file.depth, file.alpha, pages)
 
 
 def read_photo(data: bytes, limits: ReadLimits) -> Photo:
@@ -123,7 +146,10 @@ def read_photo(data: bytes, limits: ReadLimits) -> Photo:
             JPEGs of 12 bits, L*a*b*, TIFFs of several pages or with more channels than colours and one
             alpha, and other formats.
     """
-    file = inspect_file(data, limits)
+    return _photo_of(data, inspect_file(data, limits), limits)
+
+
+def _photo_of(data: bytes, file: ImageFile, limits: ReadLimits) -> Photo:
     notes = list(file.notes)
     salvaged = list(file.salvaged)
     began = time.perf_counter()
@@ -149,6 +175,8 @@ def read_photo(data: bytes, limits: ReadLimits) -> Photo:
         read_carried(data, file, limits),
         tuple(notes),
         tuple(salvaged),
+        tuple(file.turned(size) for size in file.copies),
+        tuple(_photo_of(data, page, limits) for page in file.pages),
     )
 
 
@@ -174,17 +202,19 @@ def read_carried(data: bytes, file: ImageFile, limits: ReadLimits) -> Carried:
     reader = _READERS.get(file.format)
     if reader is not None:
         try:
-            carried = reader(data, collector)
+            carried = reader(data, file, collector)
+            if carried.xmp is not None and file.orientation != 1:
+                carried = replace(carried, xmp=upright_packet(carried.xmp))
         except (ValueError, LookupError, struct.error, OSError):
             collector.leave_out("metadata (damaged)")
     return replace(carried, left_out=tuple(collector.left_out)) if collector.left_out else carried
 
 
-def _of_jpeg(data: bytes, collector: Collector) -> Carried:
+def _of_jpeg(data: bytes, file: ImageFile, collector: Collector) -> Carried:
     return read_segments(((marker, body) for _, marker, body in segments(data)), collector)
 
 
-def _of_png(data: bytes, collector: Collector) -> Carried:
+def _of_png(data: bytes, file: ImageFile, collector: Collector) -> Carried:
     whole = []
     colours: dict[bytes, bytes] = {}
     for kind, at, length in chunks(data):
@@ -207,14 +237,14 @@ def _of_png(data: bytes, collector: Collector) -> Carried:
     return replace(read_chunks(whole, collector), palette=palette, bits=data[24])
 
 
-def _of_webp(data: bytes, collector: Collector) -> Carried:
+def _of_webp(data: bytes, file: ImageFile, collector: Collector) -> Carried:
     pixels = (b"VP8 ", b"VP8L", b"ALPH", b"ANMF")
     parts = ((kind, data[at : at + length]) for kind, at, length in webp_chunks(data) if kind not in pixels)
     return read_riff_chunks(parts, collector)
 
 
-def _of_tiff(data: bytes, collector: Collector) -> Carried:
-    tags = TagDirectory.parse(data)
+def _of_tiff(data: bytes, file: ImageFile, collector: Collector) -> Carried:
+    tags = TagDirectory.parse(data, file.page_at)
     values = {}
     for tag in ITEM_TAGS:
         if tag in tags:
@@ -222,7 +252,7 @@ def _of_tiff(data: bytes, collector: Collector) -> Carried:
                 values[tag] = tags.raw(tag)
             except (ValueError, LookupError):
                 collector.leave_out(f"TIFF tag {tag} (damaged)")
-    others = (tag for tag in tags.places if tag not in EXIF_TAGS)
+    others = (tag for tag in tags.places if tag not in (*EXIF_TAGS, _PAGE_NUMBER))
     bits = tags.number(Tag.BITS, 1)
     palette = None
     if Tag.PALETTE in tags:
@@ -231,7 +261,7 @@ def _of_tiff(data: bytes, collector: Collector) -> Carried:
     return replace(read_tags(values, others, tags.order, collector), palette=palette, bits=bits)
 
 
-def _of_bmp(data: bytes, collector: Collector) -> Carried:
+def _of_bmp(data: bytes, file: ImageFile, collector: Collector) -> Carried:
     with BmpImageFile(io.BytesIO(data)) as image:
         mode, palette = image.mode, image.getpalette() if image.mode == "P" else None
     (size,) = struct.unpack_from("<L", data, 14)
@@ -243,10 +273,47 @@ def _of_bmp(data: bytes, collector: Collector) -> Carried:
     return Carried(density, palette=colours, bits=1 if mode == "1" else 8)
 
 
-_READERS: dict[str, Callable[[bytes, Collector], Carried]] = {
+def _xmp_of(info: Mapping[Any, Any], collector: Collector) -> bytes | None:
+    """Return the XMP packet that Pillow or libheif found."""
+    xmp = info.get("xmp")
+    return xmp if isinstance(xmp, bytes) and collector.admits("XMP", xmp) else None
+
+
+def _of_avif(data: bytes, file: ImageFile, collector: Collector) -> Carried:
+    with open_avif(data) as image:
+        return Carried(xmp=_xmp_of(image.info, collector))
+
+
+def _of_gif(data: bytes, file: ImageFile, collector: Collector) -> Carried:
+    with GifImageFile(io.BytesIO(data)) as image:
+        palette = None
+        if image.mode == "P":
+            colours = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
+            alpha = np.full(len(colours), 255, np.uint8)
+            alpha[image.info.get("transparency", len(colours)) :][:1] = 0
+            palette = np.column_stack([colours, alpha]) if file.alpha else colours
+        comment = image.info.get("comment", b"")
+        texts = (Chunk(b"COM", comment),) if comment and collector.admits("comment", comment) else ()
+        return Carried(xmp=_xmp_of(image.info, collector), texts=texts, palette=palette)
+
+
+def _of_heif(data: bytes, file: ImageFile, collector: Collector) -> Carried:
+    image, _ = heif_picture(data)
+    return Carried(xmp=_xmp_of(image.info, collector))
+
+
+def _of_jxl(data: bytes, file: ImageFile, collector: Collector) -> Carried:
+    return Carried(xmp=_xmp_of({"xmp": read_header(data).xmp}, collector))
+
+
+_READERS: dict[str, Callable[[bytes, ImageFile, Collector], Carried]] = {
     "jpeg": _of_jpeg,
     "png": _of_png,
     "webp": _of_webp,
     "tiff": _of_tiff,
     "bmp": _of_bmp,
+    "avif": _of_avif,
+    "gif": _of_gif,
+    "heif": _of_heif,
+    "jxl": _of_jxl,
 }

@@ -17,16 +17,7 @@ from pydantic import Field
 from genray.images.carried.items import Carried, Density, names_of, resource_name, text_name
 from genray.images.carried.jpeg import put_segments
 from genray.images.carried.png import leave_out_colours, put_chunks
-from genray.images.carried.tiff import PIXEL_TAGS, item_tags, read_density, resolution_tags
-from genray.images.carried.webp import with_alpha_flag
-from genray.images.carried.xmp import true_packet
-from genray.images.encoders.bmp import encode_bmp
-from genray.images.encoders.indexed import Indexed, with_few_bits, with_palette
-from genray.images.encoders.jpeg import encode_jpeg
-from genray.images.encoders.png import encode_indexed_png, encode_png
-from genray.images.image_file import FilePixels, to_srgb
-from genray.images.photo import Photo, to_eight_bits
-from genray.images.tiff import (
+from genray.images.carried.tags import (
     ByteOrder,
     Entries,
     Tag,
@@ -34,14 +25,25 @@ from genray.images.tiff import (
     TagValue,
     encode_block,
     encode_directory,
+    join_pages,
     with_size,
 )
+from genray.images.carried.tiff import PIXEL_TAGS, item_tags, read_density, resolution_tags
+from genray.images.carried.webp import with_alpha_flag
+from genray.images.carried.xmp import sized_packet, without_thumbnails
+from genray.images.encoders.bmp import encode_bmp
+from genray.images.encoders.indexed import Indexed, with_few_bits, with_palette
+from genray.images.encoders.jpeg import encode_jpeg
+from genray.images.encoders.png import encode_indexed_png, encode_png
+from genray.images.image_file import FilePixels, to_srgb
+from genray.images.photo import Photo, to_eight_bits
 from genray.io.bad_input import BadImage
 from genray.io.kinds import KINDS, kind_of_name
 from genray.settings.base import Settings
 
 # The limits of libjpeg and libpng, and those of the header fields of WebP, TIFF and BMP.
 _LONGEST_SIDE = {"jpeg": 65500, "webp": 16383, "png": 1_000_000, "tiff": 2**31 - 1, "bmp": 2**31 - 1}
+_INSTEAD: Literal["png"] = "png"  # of formats that are read, but not written
 _STRIP_BYTES = 2**18
 _SHORT, _LONG = 3, 4  # types of TIFF tags
 _RESOLUTION_TAGS = (282, 283, 296)
@@ -52,7 +54,9 @@ class WriteSettings(Settings):
     """Settings of the image files that are written."""
 
     format: Literal["same", "jpeg", "png", "webp", "tiff", "bmp"] = Field(
-        "same", description="format of the outputs (same: the format of the input)"
+        "same",
+        description="format of the outputs (same: the format of the input; PNG for AVIF, GIF, HEIF, JPEG "
+        "2000 and JPEG XL, which are not written)",
     )
     quality: int | None = Field(
         None,
@@ -93,26 +97,30 @@ class WrittenPhoto:
 def output_path(path: str, settings: WriteSettings) -> str:
     """Return the path of the output for that of an input: the same stem with the suffix of the format.
 
-    The path stays as it is if its suffix fits the format, or the format is "same". A suffix that is not of
-    an image format counts as part of the stem.
+    The path stays as it is if its suffix fits the format, or the format is "same" and written. A suffix that
+    is not of an image format counts as part of the stem.
     """
     kind = kind_of_name(path)
-    if settings.format == "same" or (kind is not None and kind.name == settings.format):
+    form = settings.format
+    if form == "same" and kind is not None and kind.is_read and not kind.is_written:
+        form = _INSTEAD
+    if form == "same" or (kind is not None and kind.name == form):
         return path
     stem = path.rpartition(".")[0] if kind is not None and kind.is_read else path
-    return stem + KINDS[settings.format].suffixes[0]
+    return stem + KINDS[form].suffixes[0]
 
 
 def output_format(photo: Photo, settings: WriteSettings, path: str = "") -> str:
     """Return the format that `write_photo` writes.
 
     It is `settings.format`; for "same" the format of the photo, whatever the suffix of `path`; for a photo
-    that was in no file the format of the suffix, and PNG if there is none.
+    that was in no file the format of the suffix; and PNG where these are not written.
     """
     if settings.format != "same":
         return settings.format
     kind = kind_of_name(path)
-    return photo.format or (kind.name if kind is not None and kind.name in _LONGEST_SIDE else "png")
+    form = photo.format or (kind.name if kind is not None else _INSTEAD)
+    return form if form in _LONGEST_SIDE else _INSTEAD
 
 
 def is_same_file(before: Photo, after: Photo, settings: WriteSettings, path: str = "") -> bool:
@@ -135,6 +143,12 @@ def is_same_file(before: Photo, after: Photo, settings: WriteSettings, path: str
         and not (asks_for_other and before.format in ("jpeg", "webp"))
         and _are_equal(before.pixels, after.pixels)
         and _are_equal(before.alpha, after.alpha)
+        and before.copies == after.copies
+        and len(before.pages) == len(after.pages)
+        and all(
+            is_same_file(one, other, settings, path)
+            for one, other in zip(before.pages, after.pages, strict=True)
+        )
     )
 
 
@@ -144,7 +158,8 @@ def write_photo(photo: Photo, settings: WriteSettings, path: str = "") -> Writte
     One rule: what the format has a place for is kept, what it has none for is named in `not_kept`. What is
     said of the pixels is made true: orientation and size in EXIF and XMP; thumbnails are removed and named.
 
-    - PNG, TIFF (deflate, one page) and BMP keep a palette if the result has at most 256 colours, and 1, 2 or
+    - All pages of a TIFF are written, with reduced copies made again from the pixels; other formats have one.
+    - PNG, TIFF (deflate) and BMP keep a palette if the result has at most 256 colours, and 1, 2 or
       4 bits of gray if it has no levels in between. PNG and TIFF keep 16 bits; elsewhere 16-bit values are
       divided by 257 and rounded. A BigTIFF becomes a TIFF.
     - PNG, TIFF, WebP and BMP keep alpha, also if it is opaque everywhere. JPEG has none: what is transparent
@@ -163,10 +178,53 @@ def write_photo(photo: Photo, settings: WriteSettings, path: str = "") -> Writte
         path: path of the output, see `output_format`.
 
     Raises:
-        BadImage: `too-large`: a side is longer than the format allows (65500 pixels in JPEG, 16383 in WebP,
-            1000000 in PNG).
+        BadImage: `unsupported`: several pages, and a format that has one. `too-large`: a side is longer than
+            the format allows (65500 pixels in JPEG, 16383 in WebP, 1000000 in PNG).
     """
+    if photo.pages or photo.copies:
+        return _write_pages(photo, settings, path)
+    return _write_page(photo, settings, output_format(photo, settings, path))
+
+
+def _write_pages(photo: Photo, settings: WriteSettings, path: str) -> WrittenPhoto:
     form = output_format(photo, settings, path)
+    if form != "tiff":
+        if photo.pages:
+            raise BadImage(
+                "unsupported",
+                f"{1 + len(photo.pages)} pages, but a {KINDS[form].title} has one: set write.format=tiff, or "
+                "read.pages=first to write the first",
+            )
+        written = _write_page(replace(photo, copies=()), settings, form)
+        return WrittenPhoto(written.data, names_of([*written.not_kept, "reduced copies"]))
+    files = []
+    for page in (photo, *photo.pages):
+        files.append(_write_page(page, settings, form))
+        for size in page.copies:
+            files.append(_write_page(reduced_copy(page, size), settings, form, is_copy=True))
+    try:
+        data = join_pages([file.data for file in files])
+    except ValueError as error:
+        raise BadImage("too-large", f"{error}: no TIFF can hold them") from error
+    return WrittenPhoto(data, names_of([name for file in files for name in file.not_kept]))
+
+
+def reduced_copy(photo: Photo, size: tuple[int, int]) -> Photo:
+    """Return a photo made smaller, to (width, height), by averaging, without what else it carries."""
+    pixels = np.dstack(
+        [_resized(photo.pixels[..., channel], size) for channel in range(photo.pixels.shape[2])]
+    )
+    alpha = None if photo.alpha is None else _resized(photo.alpha, size)
+    return Photo(pixels, alpha, photo.format, photo.icc)
+
+
+def _resized(plane: FilePixels, size: tuple[int, int]) -> FilePixels:
+    image = Image.fromarray(plane.astype(np.float32)).resize(size, Image.Resampling.BOX)
+    levels: FilePixels = np.rint(np.asarray(image)).astype(plane.dtype)
+    return levels
+
+
+def _write_page(photo: Photo, settings: WriteSettings, form: str, *, is_copy: bool = False) -> WrittenPhoto:
     height, width, channels = photo.pixels.shape
     if max(height, width) > _LONGEST_SIDE[form]:
         raise BadImage(
@@ -183,7 +241,7 @@ def write_photo(photo: Photo, settings: WriteSettings, path: str = "") -> Writte
     carried = _carried_for(photo, settings, form, exif, left_out)
     if photo.depth == 16 and form in _EIGHT_BITS_ONLY:
         left_out.append("16 bits")
-    data = _ENCODERS[form](_Job(photo, settings, icc, exif, carried, left_out))
+    data = _ENCODERS[form](_Job(photo, settings, icc, exif, carried, left_out, is_copy))
     return WrittenPhoto(data, names_of(left_out))
 
 
@@ -210,7 +268,8 @@ def item_names(photo: Photo) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class _Job:
-    """A photo to encode, and what of its items is to be written; `left_out` takes the names of the rest."""
+    """A photo to encode, and what of its items is to be written; `left_out` takes the names of the rest.
+    `is_copy` marks a reduced copy of a page of a TIFF."""
 
     photo: Photo
     settings: WriteSettings
@@ -218,6 +277,7 @@ class _Job:
     exif: bytes | None
     carried: Carried
     left_out: list[str]
+    is_copy: bool
 
     def planes(self) -> FilePixels:
         """Return the pixels, (H, W, 1 to 4), with alpha last."""
@@ -278,9 +338,10 @@ def _carried_for(
     if carried.xmp is not None:
         height, width = photo.pixels.shape[:2]
         try:
-            xmp, had_thumbnail = true_packet(carried.xmp, width, height)
-            carried = replace(carried, xmp=xmp)
-            left_out += ["XMP thumbnail"] * had_thumbnail
+            xmp = without_thumbnails(carried.xmp)
+            if len(xmp) < len(carried.xmp):
+                left_out.append("XMP thumbnail")
+            carried = replace(carried, xmp=sized_packet(xmp, width, height))
         except ValueError:
             carried = replace(carried, xmp=None, more_xmp=())
             left_out.append("XMP (in an unknown encoding)")
@@ -419,6 +480,8 @@ def _encode_tiff(job: _Job) -> bytes:
     if planes.shape[2] == 4:
         job.leave_out_storage()
     height, width, samples = planes.shape
+    if job.is_copy:
+        put(Tag.SUBFILE, _LONG, 1)
     if indexed is not None:
         samples = 1
         colours = indexed.palette

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from typing import cast
+from typing import Any, cast
 
 import imagecodecs
 import numpy as np
@@ -48,10 +48,9 @@ def inspect_png(data: bytes, limits: ReadLimits) -> ImageFile:
     if max(width, height) > _LONGEST_SIDE:
         raise BadImage("too-large", f"{width}x{height} pixels; a side of a PNG has at most {_LONGEST_SIDE}")
     limits.check_pixels(width, height)
-    if b"acTL" in found and struct.unpack_from(">L", data, found[b"acTL"][0])[0] > 1:
-        raise BadImage("unsupported", "an animation; extract its frames as single images")
-    notes = []
-    left_out = []
+    frames = struct.unpack_from(">L", data, found[b"acTL"][0])[0] if b"acTL" in found else 1
+    left_out = list(limits.further_frames(frames))
+    notes = list(left_out)
     icc = exif = None
     if b"iCCP" in found:
         try:
@@ -135,8 +134,33 @@ def decode_png(data: bytes, file: ImageFile, repairs: list[str]) -> FilePixels:
     if is_transparent and colour != _PALETTE:  # libpng warns if unused high bits are set
         levels = np.frombuffer(head[b"tRNS"], ">u2", _COLOURS[colour], 8) & (2**depth - 1)
         head[b"tRNS"] = make_chunk(b"tRNS", levels.astype(">u2").tobytes())
+    if data[28]:
+        return _decode_passes(head, raw, file.size, depth * samples, decoder)
     stored = make_chunk(b"IDAT", zlib.compress(raw, 0))
     return cast(FilePixels, decoder(b"".join([*head.values(), stored, _END])))
+
+
+def _decode_passes(
+    head: Mapping[bytes, bytes], raw: bytes, size: tuple[int, int], bits: int, decoder: Callable[[bytes], Any]
+) -> FilePixels:
+    """Decode the passes of an interlaced image one by one: imagecodecs' libpng warns of such images."""
+    width, height = size
+    pixels: FilePixels | None = None
+    at = 0
+    for top, left, down, across in _PASSES:
+        rows, columns = -(-(height - top) // down), -(-(width - left) // across)
+        if rows <= 0 or columns <= 0:
+            continue
+        end = at + rows * (1 + (columns * bits + 7) // 8)
+        header = struct.pack(">LL", columns, rows) + head[b"IHDR"][16:20] + b"\0"
+        stored = make_chunk(b"IDAT", zlib.compress(raw[at:end], 0))
+        chunks_of_pass = {**head, b"IHDR": make_chunk(b"IHDR", header)}
+        decoded = decoder(b"".join([*chunks_of_pass.values(), stored, _END]))
+        if pixels is None:
+            pixels = np.empty((height, width, *decoded.shape[2:]), decoded.dtype)
+        pixels[top::down, left::across] = decoded
+        at = end
+    return cast(FilePixels, pixels)
 
 
 def make_chunk(kind: bytes, body: bytes) -> bytes:
@@ -225,7 +249,9 @@ def _inflate(packed: bytes, size: int) -> tuple[bytes, bool | None]:
         raw = stream.decompress(packed, size)
         return raw, None if stream.decompress(stream.unconsumed_tail, 1) else stream.eof
     except zlib.error:
-        # Without zlib's header and checksum, which may be all that is wrong.
+        if packed[0] & 15 != 8 or int.from_bytes(packed[:2]) % 31:  # no header of zlib
+            raise
+        # Without zlib's header and checksum, of which the checksum may be all that is wrong.
         return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed[2:], size), False
 
 

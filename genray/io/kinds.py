@@ -22,28 +22,30 @@ class ImageKind:
         title: name in texts for people.
         suffixes: suffixes of its files, lower case, the usual one first.
         is_read: whether genray reads the format.
+        is_written: whether genray writes the format; else its images are written as PNG.
     """
 
     name: str
     title: str
     suffixes: tuple[str, ...]
     is_read: bool = False
+    is_written: bool = False
 
 
 KINDS = {
     kind.name: kind
     for kind in (
-        ImageKind("png", "PNG", (".png", ".apng"), is_read=True),
-        ImageKind("jpeg", "JPEG", (".jpg", ".jpeg", ".jfif", ".jpe", ".mpo"), is_read=True),
-        ImageKind("webp", "WebP", (".webp",), is_read=True),
-        ImageKind("tiff", "TIFF", (".tif", ".tiff"), is_read=True),
-        ImageKind("bmp", "BMP", (".bmp", ".dib"), is_read=True),
-        ImageKind("bigtiff", "BigTIFF", (".btf", ".tf8"), is_read=True),
-        ImageKind("gif", "GIF", (".gif",)),
-        ImageKind("heif", "HEIF", (".heic", ".heif", ".hif")),
-        ImageKind("avif", "AVIF", (".avif",)),
-        ImageKind("jxl", "JPEG XL", (".jxl",)),
-        ImageKind("jp2", "JPEG 2000", (".jp2", ".j2k", ".jpx", ".jpf", ".j2c")),
+        ImageKind("png", "PNG", (".png", ".apng"), is_read=True, is_written=True),
+        ImageKind("jpeg", "JPEG", (".jpg", ".jpeg", ".jfif", ".jpe", ".mpo"), is_read=True, is_written=True),
+        ImageKind("webp", "WebP", (".webp",), is_read=True, is_written=True),
+        ImageKind("tiff", "TIFF", (".tif", ".tiff"), is_read=True, is_written=True),
+        ImageKind("bmp", "BMP", (".bmp", ".dib"), is_read=True, is_written=True),
+        ImageKind("bigtiff", "BigTIFF", (".btf", ".tf8"), is_read=True, is_written=True),
+        ImageKind("gif", "GIF", (".gif",), is_read=True),
+        ImageKind("heif", "HEIF", (".heic", ".heif", ".hif"), is_read=True),
+        ImageKind("avif", "AVIF", (".avif", ".avifs"), is_read=True),
+        ImageKind("jp2", "JPEG 2000", (".jp2", ".j2k", ".jpx", ".jpf", ".j2c"), is_read=True),
+        ImageKind("jxl", "JPEG XL", (".jxl",), is_read=True),
         ImageKind("psd", "Photoshop", (".psd",)),
         ImageKind("exr", "OpenEXR", (".exr",)),
         ImageKind("dicom", "DICOM", (".dcm",)),
@@ -74,17 +76,18 @@ _MAGIC = (
     (b"8BPS", "psd"),
     (b"\x76\x2f\x31\x01", "exr"),
 )
-_BRANDS = {b"avif": "avif", b"avis": "avif"} | dict.fromkeys(
-    (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"), "heif"
-)
+_AVIF_BRANDS = {b"avif", b"avis"}
+_HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
 
 
 def kind_of_bytes(head: bytes) -> ImageKind | None:
     """Return the format of a file from `head`, its first `HEAD_BYTES`; None if it is none of the table."""
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return KINDS["webp"]
-    if head[4:8] == b"ftyp" and head[8:12] in _BRANDS:
-        return KINDS[_BRANDS[head[8:12]]]
+    if head[4:8] == b"ftyp" and head[8:12] in _AVIF_BRANDS | _HEIF_BRANDS:
+        # The first brand may be one of both; the compatible ones follow from byte 16 on.
+        brands = {head[at : at + 4] for at in (8, *range(16, min(len(head), HEAD_BYTES) - 3, 4))}
+        return KINDS["avif" if brands & _AVIF_BRANDS and not brands & {b"heic", b"heix"} else "heif"]
     return next((KINDS[name] for magic, name in _MAGIC if head.startswith(magic)), None)
 
 

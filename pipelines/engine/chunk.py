@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any
 
 from genray.images.photo import Photo
-from genray.images.photo_writer import WriteSettings, is_same_file, write_photo
+from genray.images.photo_writer import WriteSettings, WrittenPhoto, is_same_file, write_photo
 from genray.io.bad_input import BadImage
 from genray.io.kinds import KINDS, kind_of_name
 from pipelines.engine.names import short_name
@@ -52,7 +52,8 @@ class ImageTask:
         photo: the decoded image.
         is_decoded: whether decoding is finished.
         bad: reason why it cannot be used.
-        result: result of the step.
+        results: results of the step for the pages that are finished, by number.
+        result: result of the step for the file.
         weight: decoded bytes that count towards the worker's memory.
         times: time in each stage so far.
         bytes_out: bytes of all its outputs.
@@ -66,6 +67,7 @@ class ImageTask:
     photo: Photo | None = None
     is_decoded: bool = False
     bad: BadImage | None = None
+    results: dict[int, StepResult] = field(default_factory=dict)
     result: StepResult | None = None
     weight: int = 0
     times: StageTimes = field(default_factory=StageTimes)
@@ -74,6 +76,24 @@ class ImageTask:
     also: list[str] = field(default_factory=list)
     sha256: str = ""
     not_kept: tuple[str, ...] = ()
+
+    @property
+    def page_photos(self) -> list[Photo | None]:
+        """Return each page by itself; None if the step reads no images."""
+        if self.photo is None:
+            return [None]
+        return [replace(self.photo, pages=()), *self.photo.pages] if self.photo.pages else [self.photo]
+
+    def add_result(self, page: int, result: StepResult) -> bool:
+        """Take the result of a page; returns whether the file is finished."""
+        self.results[page] = result
+        pages = self.page_photos
+        if self.bad is not None or len(self.results) < len(pages):
+            return False
+        results = [self.results[number] for number in range(len(pages))]
+        self.result = result if len(pages) == 1 else _joined(pages, results)
+        self.results = {}
+        return True
 
     def release(self) -> None:
         """Free bytes and pixels, although the task may still be referenced."""
@@ -114,10 +134,11 @@ class ImageTask:
             row.height, row.width, row.channels = self.photo.pixels.shape
             row.format = self.photo.format
             row.depth = self.photo.depth
-            row.salvaged = "; ".join(self.photo.salvaged)[:_MAX_DETAIL]
+            row.pages = 1 + len(self.photo.pages)
+            row.salvaged = "; ".join(_salvaged_of(self.photo))[:_MAX_DETAIL]
             if self.bad is None:
                 photo = self.photo
-                notes = (*_other_ending(item.path, photo), *photo.salvaged, *photo.notes)
+                notes = (*_other_ending(item.path, photo), *_notes_of(photo))
                 row.detail = "; ".join(notes)[:_MAX_DETAIL]
         return row
 
@@ -183,12 +204,22 @@ class OutputWriter:
             return data or task.data
         return before if data is not None else None
 
+    def _encode(self, photo: Photo, path: str) -> WrittenPhoto:
+        """Encode a result; whatever is odd in it fails only this image."""
+        try:
+            return write_photo(photo, self._settings, path)
+        except BadImage:
+            raise
+        except Exception as error:
+            detail = f"its result cannot be encoded: {type(error).__name__}: {error}".split("\n")[0]
+            raise BadImage("step-error", detail) from error
+
     def _put(self, task: ImageTask, path: str, image: Photo | bytes) -> None:
         began = time.perf_counter()
         if isinstance(image, bytes):
             data = image
         else:
-            written = write_photo(image, self._settings, path)
+            written = self._encode(image, path)
             data = written.data
             task.not_kept = task.not_kept or written.not_kept
         encoded = time.perf_counter()
@@ -267,6 +298,42 @@ class ChunkRecord:
             self.stopped = True
         self._counts = {}
         self._reported = time.monotonic()
+
+
+def _salvaged_of(photo: Photo) -> list[str]:
+    """Return the notes on damage of all pages, each once."""
+    return list(dict.fromkeys(note for page in (photo, *photo.pages) for note in page.salvaged))
+
+
+def _notes_of(photo: Photo) -> list[str]:
+    """Return the notes of all pages, each once."""
+    return list(
+        dict.fromkeys(note for page in (photo, *photo.pages) for note in (*page.salvaged, *page.notes))
+    )
+
+
+def _joined(pages: Sequence[Photo | None], results: Sequence[StepResult]) -> StepResult:
+    """Return the result for a file from those of its pages; of scores the mean."""
+    changed = []
+    also: dict[str, Photo] = {}
+    for number, (page, result) in enumerate(zip(pages, results, strict=True)):
+        after = result.photo or page
+        assert after is not None
+        changed.append(after)
+        for behind, photo in result.also.items():
+            also[f"{behind}-{number + 1}" if number else behind] = photo
+    scores = {}
+    for name in vars(ImageScores()):
+        values = [value for result in results if (value := getattr(result.scores, name)) is not None]
+        scores[name] = sum(values) / len(values) if values else None
+    is_unchanged = all(result.skipped for result in results)
+    return StepResult(
+        photo=replace(changed[0], pages=tuple(changed[1:])),
+        copy=results[0].copy if is_unchanged else None,
+        also=also,
+        scores=ImageScores(**scores),
+        skipped=results[0].skipped if is_unchanged else "",
+    )
 
 
 def _other_ending(path: str, photo: Photo) -> tuple[str, ...]:

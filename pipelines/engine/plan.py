@@ -19,7 +19,7 @@ import pyarrow as pa
 from genray.errors import DataError
 from genray.images.photo_writer import WriteSettings, output_path
 from genray.io.bad_input import BadInput
-from genray.io.kinds import READ_SUFFIXES
+from genray.io.kinds import READ_SUFFIXES, kind_of_name
 from genray.io.sources import Item, ItemSource
 from genray.io.store import Store
 from genray.text import visible
@@ -34,6 +34,7 @@ FILE_ROWS = 8192
 _MOST = 512  # inputs of a chunk, the unit of work of a worker
 _LEAST = 4
 _NOTE_SECONDS = 5.0
+_INSTEAD = ".png"  # suffix of the outputs of formats that are read, but not written
 _SCHEMA = pa.schema(
     [
         ("path", pa.string()),
@@ -185,14 +186,26 @@ class SuspectsLast:
 
 
 def output_name(path: str, settings: WriteSettings) -> str:
-    """Return the name of the output of the input `path`: the same name, with the suffix of the format
-    appended if the format differs: a.jpg becomes a.jpg.png. No two inputs get the same output, whatever is
-    added later.
+    """Return the name of the output of the input `path`.
+
+    It is the same name, with the suffix of the format appended if the format differs: a.jpg becomes
+    a.jpg.png. A format that is read but not written becomes PNG: a.heic becomes a.heic.png. No two inputs
+    get the same output, whatever is added later.
     """
     if settings.format == "same":
-        return path
+        stem = path
+        while stem.lower().endswith(_INSTEAD):  # such names are left for the outputs of other inputs
+            stem = stem[: -len(_INSTEAD)]
+        return path + _INSTEAD if _is_only_read(stem[stem.rfind("/") + 1 :].rpartition(".")[2]) else path
     _, *suffixes = path[path.rfind("/") + 1 :].rsplit(".", 2)
     return path + _added_suffix(".".join(["x", *suffixes]), settings.format)
+
+
+@lru_cache(4096)
+def _is_only_read(suffix: str) -> bool:
+    """Return whether `suffix`, without its dot, is that of a format that is read and not written."""
+    kind = kind_of_name(f"x.{suffix}")
+    return kind is not None and kind.is_read and not kind.is_written
 
 
 @lru_cache(4096)

@@ -331,9 +331,11 @@ class ChunkWorker:
                 flow.decoding.append(self._submit(self._readers, self._decode, task))
 
     def _add_to_batch(self, flow: _Flow, task: ImageTask) -> None:
-        key = self._step.batch_key(task.photo)
-        for batch in flow.batches.add(key, task, self._step.batch_weight(task.photo)):
-            flow.writing += self._process(batch)
+        for number, photo in enumerate(task.page_photos):
+            page = _Page(task, number, photo)
+            key = self._step.batch_key(photo)
+            for batch in flow.batches.add(key, page, self._step.batch_weight(photo)):
+                flow.writing += self._process(batch)
 
     def _finish(self, task: ImageTask) -> LedgerRow:
         self.held_bytes -= task.weight
@@ -362,7 +364,14 @@ class ChunkWorker:
                 task.weight = len(task.data)
                 return task
             header = photo_header(task.data, self._settings.read)
-            task.weight = 2 * header.width * header.height * 4 * (header.depth // 8)
+            if header.pages and self._step.table:
+                pages = 1 + len(header.pages)
+                raise BadImage(
+                    "unsupported",
+                    f"{pages} pages, but the table has one row for each file: set read.pages=first to take "
+                    "the first page",
+                )
+            task.weight = 2 * header.decoded_bytes
             if task.weight <= _SMALL_BYTES:
                 return self._decode(task)
         except BadImage as bad:
@@ -383,24 +392,34 @@ class ChunkWorker:
         task.times.decode_ms = _milliseconds_since(began)
         return task
 
-    def _process(self, tasks: Sequence[ImageTask]) -> list[Future[ImageTask]]:
-        """Run the step on one batch, and let threads encode and write the results."""
+    def _process(self, batch: Sequence[_Page]) -> list[Future[ImageTask]]:
+        """Run the step on one batch, and let threads encode and write the files whose pages are finished."""
         began = time.perf_counter()
-        inputs = [StepInput(task.planned.item.path, task.data, task.photo) for task in tasks]
+        pages = [page for page in batch if page.task.bad is None]  # one bad page fails its file
+        if not pages:
+            return []
+        inputs = [
+            StepInput(page.task.planned.item.path, page.task.data, page.photo, page.number) for page in pages
+        ]
         try:
             results = self._step.process(inputs)
         except GenrayError:
             raise
         except Exception as error:
-            if len(tasks) > 1:  # one of the images may be the cause
-                return [future for task in tasks for future in self._process([task])]
-            tasks[0].bad = error if isinstance(error, BadImage) else BadImage("step-error", _text_of(error))
-            return [_finished(tasks[0])]
-        model_ms = _milliseconds_since(began) / len(tasks)
+            if len(pages) > 1:  # one of the images may be the cause
+                return [future for page in pages for future in self._process([page])]
+            task = pages[0].task
+            task.bad = error if isinstance(error, BadImage) else BadImage("step-error", _text_of(error))
+            return [_finished(task)]
+        model_ms = _milliseconds_since(began) / len(pages)
         futures = []
-        for task, result in zip(tasks, results, strict=True):
-            task.result = result
-            task.times.model_ms = model_ms
+        for page, page_result in zip(pages, results, strict=True):
+            task = page.task
+            task.times.model_ms = (task.times.model_ms or 0.0) + model_ms
+            if not task.add_result(page.number, page_result):
+                continue
+            result = task.result
+            assert result is not None
             if result.photo is None and result.copy is None and not result.also:
                 futures.append(_finished(self._writer.write(task)))  # rows without images need no thread
             else:
@@ -439,6 +458,15 @@ class Batcher(Generic[T]):
             yield self._open.pop(key).things
 
 
+@dataclass(frozen=True)
+class _Page:
+    """A page of a file in progress."""
+
+    task: ImageTask
+    number: int
+    photo: Photo | None
+
+
 @dataclass
 class _OpenBatch(Generic[T]):
     things: list[T] = field(default_factory=list)
@@ -450,7 +478,7 @@ class _Flow:
     """Inputs of a chunk in progress in the stages."""
 
     inputs: Iterator[PlannedInput]
-    batches: Batcher[ImageTask]
+    batches: Batcher[_Page]
     all_started: bool = False
     """Whether `inputs` is exhausted."""
     reading: deque[Future[ImageTask]] = field(default_factory=deque)

@@ -34,17 +34,26 @@ class StepPlace:
 
 @dataclass(frozen=True)
 class StepInput:
-    """An input: its path, its bytes, and the decoded image if the step reads images."""
+    """An input: its path, its bytes, and the decoded image if the step reads images.
+
+    Each page of a file is an input of its own, and `page` is its number, from 0.
+    """
 
     path: str
     data: bytes
     decoded: Photo | None
+    page: int = 0
 
     @property
     def photo(self) -> Photo:
         """The decoded image."""
         assert self.decoded is not None
         return self.decoded
+
+    @property
+    def key(self) -> str:
+        """Text that is another one for each page: the path, for further pages with their number."""
+        return f"{self.path}#{self.page + 1}" if self.page else self.path
 
 
 @dataclass(frozen=True)
@@ -100,7 +109,8 @@ class Step(ABC, Generic[S]):
     writes_images: ClassVar[bool] = True
     """Whether the results contain images."""
     table: ClassVar[str] = ""
-    """Folder of the step's table under the output's root; empty: no table."""
+    """Folder of the step's table under the output's root; empty: no table. A table has one row for each file,
+    so that files of several pages are refused."""
 
     def __init__(self, settings: S) -> None:
         self.settings = settings

@@ -54,6 +54,7 @@ SCHEMA = pa.schema(
         ("height", pa.int32()),
         ("channels", pa.int8()),
         ("depth", pa.int8()),
+        ("pages", pa.int32()),
         ("salvaged", pa.string()),
         ("bytes_in", pa.int64()),
         ("bytes_out", pa.int64()),
@@ -87,7 +88,7 @@ InputState = Literal["new", "changed", "failed", "done"]
 _UNLISTED = "unlisted"  # format in the rows of folders and shards that could not be listed
 _MERGED = "merged-"
 _REPLACES = b"genray.replaces"
-_ADDED = ("not_kept", "salvaged")  # columns that ledgers of older versions lack
+_ADDED = ("not_kept", "pages", "salvaged")  # columns that ledgers of older versions lack
 _STATE_COLUMNS = ("path", "status", "bytes_in", "modified")
 _SUMMARY_COLUMNS = (
     "status",
@@ -121,6 +122,8 @@ class LedgerRow:
     channels: int | None = None
     depth: int | None = None
     """Bits."""
+    pages: int | None = None
+    """Pages that were read."""
     salvaged: str | None = None
     """Damage of the input that cost no pixel."""
     bytes_in: int | None = None

@@ -1,6 +1,6 @@
 """Outcomes of the reader over folders of image files, such as the test suites of image libraries.
 
-    python -m tests.benchmarks.image_suites FOLDER... [--list]
+    python -m tests.benchmarks.image_suites FOLDER... [--list] [--pages first]
 
 Counts for each format the files that are read, those that are refused by reason, and of the refused ones
 those that Pillow decodes completely (`ImageFile.LOAD_TRUNCATED_IMAGES` is off). Files whose first bytes are
@@ -43,7 +43,7 @@ class Outcome:
     pillow: bool
 
 
-def outcomes(folders: list[Path]) -> Iterator[Outcome]:
+def outcomes(folders: list[Path], limits: ReadLimits) -> Iterator[Outcome]:
     """Yield the outcome of each image file under `folders`."""
     paths = sorted(path for folder in folders for path in folder.rglob("*"))
     for path in paths:
@@ -54,7 +54,7 @@ def outcomes(folders: list[Path]) -> Iterator[Outcome]:
         if kind is None:
             continue
         try:
-            photo = read_photo(data, ReadLimits())
+            photo = read_photo(data, limits)
             yield Outcome(path, kind.name, "", "; ".join(photo.notes), True)
         except BadImage as bad:
             yield Outcome(path, kind.name, bad.reason, bad.detail, _opens_in_pillow(path))
@@ -91,9 +91,10 @@ def main() -> None:
     )
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--list", action="store_true")
+    parser.add_argument("--pages", choices=["all", "first"], default="all")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
-    found = list(outcomes(given.folders))
+    found = list(outcomes(given.folders, ReadLimits(pages=given.pages)))
     if given.list:
         for each in found:
             if each.reason or each.detail:

@@ -194,10 +194,10 @@ def test_a_test_part_that_is_all_broken_is_no_test_part(submit: Submit, images: 
 
 
 def test_what_is_not_read_is_named_and_more_of_it_stops_no_run(submit: Submit, images: Path) -> None:
-    for name in ("a.heic", "train/b.heic", "c.txt"):
+    for name in ("a.psd", "train/b.psd", "c.txt"):
         (images / name).write_bytes(b"something")
     outcome = submit("train-autoencoder", "a", *small(images, "dense"))
-    said = "2 .heic are not read (HEIF), nor 1 .txt"
+    said = "2 .psd are not read (Photoshop), nor 1 .txt"
     assert outcome["not_read"] == said
     assert load_bundle(outcome["bundle"]).manifest.data["not_read"] == said
     assert said in (Path(outcome["run"]) / "report.html").read_text()
@@ -208,5 +208,5 @@ def test_what_is_not_read_is_named_and_more_of_it_stops_no_run(submit: Submit, i
         TrainAutoencoder(settings)
         .open(lambda text: None)
         .lines[0]
-        .endswith("; 2 .heic are not read (HEIF), nor 2 .txt")
+        .endswith("; 2 .psd are not read (Photoshop), nor 2 .txt")
     )

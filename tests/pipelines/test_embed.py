@@ -63,3 +63,16 @@ def test_rows_of_images_that_changed_are_replaced(
     assert before.keys() == after.keys()
     assert {path for path in before if (before[path] != after[path]).any()} == {"1/0001.png"}
     assert len(rows_of(tmp_path / "out")) == 6
+
+
+def test_a_file_of_several_pages_has_no_vector_and_says_how_to_take_the_first(
+    bulk: Bulk, bundle_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    write_photos(tmp_path / "in", 2)
+    page = Image.new("RGB", (40, 40), "teal")
+    page.save(tmp_path / "in" / "scan.tif", save_all=True, append_images=[page])
+    sets = (f"input={tmp_path / 'in'}", f"bundle={bundle_of('autoencoder')}")
+    assert bulk("embed", *sets)["reasons"] == {"unsupported": 1}
+    details = {row["path"]: row["detail"] for row in rows_of(tmp_path / "out")}
+    assert "read.pages=first" in details["scan.tif"]
+    assert bulk("embed", *sets, "read.pages=first", "retry=all")["done"] == 3

@@ -70,7 +70,7 @@ class Carried:
 
     Args:
         density: resolution.
-        xmp: XMP packet, as in the file.
+        xmp: XMP packet, as in the file, but with orientation 1 if the image was turned.
         more_xmp: segments of extended XMP of a JPEG.
         resources: image resources of Photoshop, IPTC among them, without thumbnails.
         texts: comments of a JPEG, texts of a PNG, in order.

@@ -39,7 +39,8 @@ def encode_indexed_png(indexed: Indexed, level: int) -> bytes:
         chunks.append(_chunk(b"PLTE", indexed.palette[:, :3].tobytes()))
         if indexed.palette.shape[1] == 4:
             chunks.append(_chunk(b"tRNS", indexed.palette[:, 3].tobytes()))
-    packed = zlib.compress(rows.tobytes(), level and max(level, _LEAST_LEVEL))
+    # libdeflate is three times as fast as zlib, with smaller files.
+    packed = bytes(imagecodecs.deflate_encode(rows.tobytes(), level and max(level, _LEAST_LEVEL)))
     return b"".join([*chunks, _chunk(b"IDAT", packed), _chunk(b"IEND", b"")])
 
 

@@ -71,24 +71,25 @@ def read_segments(data: bytes) -> Segments:
     found: list[Segment] = []
     repairs: list[str] = []
     has_frame = False
+    end = len(data)
     at = 2
     for _ in range(_MAX_SEGMENTS):
-        marker = data[at + 1] if at + 4 <= len(data) and data[at] == 0xFF else 0
+        marker = data[at + 1] if at + 4 <= end and data[at] == 0xFF else 0
         if marker == 0xFF:  # fill byte
             at += 1
             continue
         if marker == START_OF_SCAN and has_frame:
             return Segments(found, at, tuple(repairs))
-        if marker < 0xC0 or 0xD0 <= marker <= START_OF_SCAN or data[at + 2 : at + 4] < b"\0\2":
+        length = data[at + 2] << 8 | data[at + 3] if marker else 0
+        if marker < 0xC0 or 0xD0 <= marker <= START_OF_SCAN or length < 2:
             if len(repairs) == _MAX_PLACES:
                 raise ValueError(f"its header is damaged at more than {_MAX_PLACES} places")
             at = _resume(data, at, found, repairs)
             has_frame = any(segment.marker in FRAMES for segment in found)
             continue
         has_frame |= marker in FRAMES
-        end = at + 2 + int.from_bytes(data[at + 2 : at + 4])
-        found.append(Segment(at, marker, data[at + 4 : end]))
-        at = end
+        found.append(Segment(at, marker, data[at + 4 : at + 2 + length]))
+        at += 2 + length
     raise ValueError(f"more than {_MAX_SEGMENTS} segments before the pixels")
 
 

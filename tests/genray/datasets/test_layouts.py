@@ -105,12 +105,12 @@ def test_idx_files_of_other_names_are_none_of_a_set(tmp_path: Path) -> None:
 def test_an_empty_folder_says_what_there_is(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").touch()
-    (tmp_path / "a.heic").touch()
+    (tmp_path / "a.psd").touch()
     with pytest.raises(DataError) as caught:
         read_place(find_place(tmp_path))
     assert caught.value.what == (
         "there are no idx files of images or image files or Parquet files or tar shards at "
-        f"{tmp_path}; 1 .heic is not read (HEIF), nor 1 .txt"
+        f"{tmp_path}; 1 .psd is not read (Photoshop), nor 1 .txt"
     )
     assert ".png" in caught.value.hint
 

@@ -8,11 +8,14 @@ writes it; a test fails while it is not current.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
+import pillow_heif
 
 from genray.images.decode import decode
 from genray.images.limits import ReadLimits
@@ -31,8 +34,18 @@ _INTRODUCTION = """# Image formats
 Training and bulk read image files through one reader (`genray/images/formats.py`). A file is what its first
 bytes say, whatever its name is. It is turned by its EXIF orientation. What cannot be read, or is beyond a
 limit (`data.max_pixels`, `read.max_pixels` and those beside it), is set aside by name with its reason. Bulk
-writes the format that it read, or `write.format`. Training gets 8 bits: 16 bits are scaled, palettes and CMYK
-become RGB, transparency is laid over white.
+writes the format that it read (PNG for those that are not written: `a.heic` becomes `a.heic.png`), or
+`write.format`. Training gets 8 bits: 16 bits are scaled, palettes and CMYK become RGB, transparency is laid
+over white.
+
+- HEIF needs the extra `heif` (`pip install 'genray[heif]'`).
+- More than 8 bits are read as 16, scaled so that white stays white. Floats of a TIFF are read if all are
+  within 0 and 1. Other floats, signed numbers and numbers of 32 bits are refused: what is black and white in
+  them is not known.
+- Of JPEG XL only sRGB is read, because its decoder does not give other profiles.
+- A TIFF is read with all its pages ([bulk](bulk.md)). Of MPO and HEIF the main picture is read. An animation
+  is refused, or gives its first frame (`read.pages=first`). What is left out is named.
+- A file that is damaged but lacks no pixel is read, and the damage noted (`read.damaged`).
 
 `python -m tests.genray.images.formats_page` makes this page of samples that are read and written.
 
@@ -67,6 +80,11 @@ _CLAIMS = {
     "tiff": ("1", "8", "16", "gray", "RGB", "palette", "CMYK", "alpha", "profile", "EXIF"),
     "bigtiff": ("1", "8", "16", "gray", "RGB", "palette", "CMYK", "alpha", "profile"),
     "bmp": ("1", "8", "gray", "RGB", "palette", "alpha"),
+    "gif": ("8", "RGB", "palette"),
+    "avif": ("8", "16", "gray", "RGB", "alpha", "profile", "EXIF"),
+    "heif": ("8", "16", "gray", "RGB", "alpha", "profile"),
+    "jp2": ("8", "16", "gray", "RGB", "alpha"),
+    "jxl": ("8", "gray", "RGB", "alpha"),
 }
 _DEPTHS = ("1", "8", "16")
 _BESIDE = ("alpha", "profile", "EXIF")
@@ -153,6 +171,12 @@ def _draw(kind: str, claim: str) -> bytes:
         levels = np.asarray(smooth()).astype(np.uint16) * 257
         if kind == "png":
             return bytes(imagecodecs.png_encode(levels))
+        if kind == "jp2":
+            return bytes(imagecodecs.jpeg2k_encode(levels, level=0))
+        if kind == "avif":
+            return bytes(imagecodecs.avif_encode(levels >> 4, bitspersample=12))
+        if kind == "heif":
+            return heif_of(pillow_heif.from_bytes("RGB;16", smooth().size, levels.tobytes()))
         return bytes(imagecodecs.tiff_encode(levels, bigtiff=kind == "bigtiff"))
     if claim == "alpha" and kind == "bmp":  # Pillow writes none that is known by its mask
         alpha = np.array(smooth("L"))
@@ -164,7 +188,18 @@ def _draw(kind: str, claim: str) -> bytes:
     options = {"profile": {"icc_profile": ICC}, "EXIF": {"exif": exif(6)}}.get(claim, {})
     if kind == "bigtiff":
         return encode(image, "TIFF", big_tiff=True, **options)
-    return encode(image, kind.upper(), **options)
+    if kind == "jxl":
+        return bytes(imagecodecs.jpegxl_encode(np.asarray(image)))
+    if kind == "heif":
+        return heif_of(pillow_heif.from_pillow(image), **options)
+    return encode(image, "JPEG2000" if kind == "jp2" else kind.upper(), **options)
+
+
+def heif_of(file: pillow_heif.HeifFile, **options: Any) -> bytes:
+    """A HEIF file."""
+    stream = io.BytesIO()
+    file.save(stream, **options)
+    return stream.getvalue()
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import io
 import random
 import struct
 import sys
@@ -17,19 +18,22 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import imagecodecs
 import numpy as np
+import pillow_heif
 from PIL import Image
 
 from genray.images.decode import decode, decode_header
 from genray.images.limits import ReadLimits
-from genray.images.photo import read_photo
+from genray.images.photo import photo_header, read_photo
 from genray.io.bad_input import REASONS, BadImage
 from tests.broken_files import chunk, encode
 from tests.genray.images.photo_samples import ICC, exif, smooth
 
 LIMITS = ReadLimits(max_pixels=300_000, max_seconds=2)
+FIRST = LIMITS.model_copy(update={"pages": "first"})
 READ = "read"
 
 _PNG_HEAD = b"\x89PNG\r\n\x1a\n"
@@ -83,8 +87,31 @@ def seeds() -> dict[str, bytes]:
     }
     for name in ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg", "zstd", "lzma"):
         files[f"tiff {name}"] = encode(smooth(), "TIFF", compression=name)
+    files |= {
+        "avif": encode(smooth(), "AVIF", **carried),
+        "avif RGBA": encode(clear, "AVIF"),
+        "avif 12 bits": imagecodecs.avif_encode(deep[..., :3] >> 4, bitspersample=12),
+        "gif": encode(palette, "GIF", transparency=3),
+        "gif frames": encode(palette, "GIF", save_all=True, append_images=[smooth("L")]),
+        "jp2": encode(clear, "JPEG2000"),
+        "jp2 codestream": encode(smooth("L"), "JPEG2000", no_jp2=True),
+        "jp2 16 bits": imagecodecs.jpeg2k_encode(deep[..., :3].copy(), level=0),
+        "jxl": imagecodecs.jpegxl_encode(deep[..., :3].view(np.uint8)[..., :3].copy(), usecontainer=True),
+        "jxl gray": imagecodecs.jpegxl_encode(np.asarray(smooth("L")), lossless=True),
+        "heif": _heif(smooth(), **carried),
+        "heif RGBA": _heif(clear),
+        "tiff float": imagecodecs.tiff_encode(deep[..., 0] / np.float32(65535)),
+        "tiff LAB": encode(Image.frombytes("LAB", (8, 8), bytes(192)), "TIFF"),
+        "tiff CMYK jpeg": encode(smooth("CMYK"), "TIFF", compression="jpeg"),
+    }
     files |= {f"bmp {mode}": encode(smooth(mode), "BMP") for mode in ("1", "L", "P", "RGB", "RGBA")}
     return files
+
+
+def _heif(image: Image.Image, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    pillow_heif.from_pillow(image).save(stream, **options)
+    return stream.getvalue()
 
 
 def mutated(index: int, seed: int, files: list[bytes]) -> bytes:
@@ -101,16 +128,21 @@ def mutated(index: int, seed: int, files: list[bytes]) -> bytes:
 def try_reading(data: bytes, index: int) -> str:
     """Read a file as bulk and as training do; `READ`, or the reason that it is refused."""
     outcomes = set()
+    limits = FIRST if index % 2 else LIMITS
+    has_pages = False
     try:
-        photo = read_photo(data, LIMITS)
+        has_pages = bool(photo_header(data, limits).pages)
+        photo = read_photo(data, limits)
         assert photo.pixels.shape[2] in (1, 3)
         outcomes.add(READ)
     except BadImage as bad:
         outcomes.add(bad.reason)
+    if has_pages:  # training takes no such files
+        return outcomes.pop()
     channels = (1, 3, 4)[index % 3]
     try:
-        header = decode_header(data, LIMITS)
-        pixels = decode(data, channels=channels, limits=LIMITS)
+        header = decode_header(data, limits)
+        pixels = decode(data, channels=channels, limits=limits)
         assert pixels.shape == (header.height, header.width, channels)
         outcomes.add(READ)
     except BadImage as bad:

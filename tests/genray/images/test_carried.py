@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from genray.images.carried.xmp import true_packet
+from genray.images.carried.xmp import sized_packet, upright_packet
 from genray.images.limits import ReadLimits
 from genray.images.photo import Photo, read_photo
 from genray.images.photo_writer import WriteSettings, WrittenPhoto, is_same_file, write_photo
@@ -186,6 +186,15 @@ def test_xmp_says_what_is_true_of_the_pixels(form: str, encoding: str) -> None:
     assert "XDimension>24<" in true
     assert "YDimension>32<" in true
     assert "Thumbnails" not in true
+
+
+def test_an_orientation_that_xmp_alone_says_is_left_to_it() -> None:
+    packet = SAID_OF_PIXELS.replace(b"<xmp:Thumbnails><rdf:Alt>Orientation 6</rdf:Alt></xmp:Thumbnails>", b"")
+    made = written(encode(smooth(), "JPEG", xmp=packet))
+    shown = opened(made.data)
+    assert shown.size == (32, 24)
+    assert b"tiff:Orientation='6'" in shown.info["xmp"]
+    assert made.not_kept == ()
 
 
 def camera_exif(order: str = "II", thumbnail: bytes = b"", behind: bytes = b"") -> bytes:
@@ -474,7 +483,7 @@ def test_all_tags_of_exif_are_in_a_tiff_but_those_of_the_old_pixels() -> None:
 def test_many_namespaces_do_not_make_a_packet_slow() -> None:
     declared = b"".join(b' xmlns:t%d="http://ns.adobe.com/tiff/1.0/"' % number for number in range(50_000))
     packet = b"<rdf:Description" + declared + b' t0:Orientation="6"/>'
-    assert b'Orientation="1"' in true_packet(packet, 3, 4)[0]
+    assert b'Orientation="1"' in upright_packet(sized_packet(packet, 3, 4))
 
 
 def test_the_palette_of_a_large_image_is_found_as_that_of_a_small_one() -> None:
@@ -485,3 +494,9 @@ def test_the_palette_of_a_large_image_is_found_as_that_of_a_small_one() -> None:
     assert shown.mode == "P"
     assert np.array_equal(np.asarray(shown.convert("RGB")), large.pixels)
     assert shown.getpalette() == opened(encode(small, "PNG")).getpalette()
+
+
+def test_the_comment_of_a_gif_becomes_a_text() -> None:
+    made = written(encode(smooth("L").convert("P"), "GIF", comment="words of a person"))
+    assert opened(made.data).info["Comment"] == "words of a person"
+    assert made.not_kept == ()

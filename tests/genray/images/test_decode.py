@@ -116,7 +116,7 @@ def bomb() -> bytes:
     ("data", "reason"),
     [
         (b"", "empty"),
-        (b"GIF89a not really", "unsupported"),
+        (b"8BPS not really", "unsupported"),
         (b"plain text", "unknown-format"),
         (encode(ramp(size=(100, 90)))[:-60], "truncated"),
         (encode(ramp(size=(100, 90)), "JPEG")[:-300], "truncated"),

@@ -1,3 +1,4 @@
+import io
 import struct
 import time
 import tracemalloc
@@ -62,7 +63,11 @@ def test_what_took_longer_than_the_limit_all_the_same_is_noted() -> None:
 def test_scans_inside_a_tiff_count_too() -> None:
     data = encode(smooth(), "TIFF", compression="jpeg")
     assert read_photo(data, ReadLimits(max_scans=1)).pixels.shape == (24, 32, 3)
-    assert reason(data + b"\xff\xda" * 600, ReadLimits()) == "too-much-work"
+    with Image.open(io.BytesIO(data)) as image:
+        (start,), (length,) = image.tag_v2[273], image.tag_v2[279]
+    longer = data.replace(struct.pack("<L", length), struct.pack("<L", len(data) + 1200 - start))
+    assert reason(longer + b"\xff\xda" * 600, ReadLimits()) == "too-much-work"
+    assert read_photo(data + b"\xff\xda" * 600, ReadLimits(max_scans=1)).pixels.shape == (24, 32, 3)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "BMP"])

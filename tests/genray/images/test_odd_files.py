@@ -145,6 +145,52 @@ def test_more_pixel_data_than_there_are_pixels_is_not_minded(
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.parametrize("size", [(1, 1), (5, 3), (9, 20)])
+@pytest.mark.parametrize(
+    ("bits", "colour", "samples", "more"),
+    [
+        (8, 4, 2, b""),
+        (16, 0, 1, b""),
+        (16, 2, 3, b""),
+        (16, 6, 4, b""),
+        (8, 0, 1, chunk(b"tRNS", b"\0\1")),
+        (8, 2, 3, chunk(b"tRNS", bytes(6))),
+    ],
+)
+def test_interlaced_images_of_every_kind_are_read_without_a_word(
+    bits: int,
+    colour: int,
+    samples: int,
+    more: bytes,
+    size: tuple[int, int],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    width, height = size
+    levels = np.random.default_rng(0).integers(0, 2**bits, (height, width, samples)).astype(f">u{bits // 8}")
+    passes = [
+        (0, 0, 8, 8),
+        (0, 4, 8, 8),
+        (4, 0, 8, 4),
+        (0, 2, 4, 4),
+        (2, 0, 4, 2),
+        (0, 1, 2, 2),
+        (1, 0, 2, 1),
+    ]
+
+    def png(rows: bytes, interlacing: int) -> bytes:
+        header = struct.pack(">LLBBBBB", width, height, bits, colour, 0, 0, interlacing)
+        parts = (chunk(b"IHDR", header), more, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b""))
+        return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+    plain = read(png(b"".join(b"\0" + row.tobytes() for row in levels), 0))
+    rows = [row for top, left, down, across in passes for row in levels[top::down, left::across] if row.size]
+    photo = read(png(b"".join(b"\0" + row.tobytes() for row in rows), 1))
+    assert np.array_equal(photo.pixels, plain.pixels)
+    assert (photo.alpha is None) == (plain.alpha is None)
+    assert photo.alpha is None or np.array_equal(photo.alpha, plain.alpha)
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize("damage", ["checksums", "short", "filter", "no zlib"])
 @pytest.mark.parametrize(
     ("bits", "colour", "samples", "more"),

@@ -148,15 +148,6 @@ def test_planes_stored_apart_are_put_together() -> None:
     assert np.array_equal(read(data).pixels, values(bits=16))
 
 
-def test_a_tiff_of_several_pages_is_refused_but_not_for_its_preview() -> None:
-    more = smooth().rotate(180)
-    assert reason(encode(smooth(), "TIFF", save_all=True, append_images=[more])) == "unsupported"
-    preview = more.resize((8, 8))
-    preview.encoderinfo = {"tiffinfo": {254: 1}}  # a smaller copy
-    pages = encode(smooth(), "TIFF", save_all=True, append_images=[preview])
-    assert np.array_equal(read(pages).pixels, np.asarray(smooth()))
-
-
 def test_of_several_pictures_the_first_is_read_and_the_others_are_noted() -> None:
     jpeg = encode(smooth(), "JPEG")
     assert np.array_equal(read(jpeg + encode(smooth("L"), "JPEG")).pixels, read(jpeg).pixels)
@@ -270,18 +261,6 @@ def test_a_profile_of_other_colours_is_dropped() -> None:
     cmyk = ICC[:16] + b"CMYK" + ICC[20:]
     assert read(encode(smooth(), "JPEG", icc_profile=cmyk)).icc is None
     assert read(encode(smooth("CMYK"), "JPEG", icc_profile=cmyk)).icc is None  # no table in it: plain rule
-
-
-@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
-def test_animations_are_refused(kind: str) -> None:
-    frames = [smooth().rotate(90 * turn) for turn in range(3)]
-    assert reason(encode(frames[0], kind, save_all=True, append_images=frames[1:])) == "unsupported"
-
-
-@pytest.mark.parametrize("mode", ["F", "I", "LAB"])
-def test_tiffs_that_would_lose_are_refused(mode: str) -> None:
-    image = smooth("L").convert(mode) if mode != "LAB" else Image.frombytes("LAB", (4, 4), bytes(48))
-    assert reason(encode(image, "TIFF")) == "unsupported"
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])

@@ -92,7 +92,7 @@ class EndedRun:
         location = report_location(self.output)
         assert location == f"{self.output.location}/{REPORT}"
         this_pass = PassOutcome(
-            7, 0, 0, 0, FileCounts(unread=Counter({".heic": 24})), (), PassRates(12.5, 1.0, 0.0)
+            7, 0, 0, 0, FileCounts(unread=Counter({".psd": 24})), (), PassRates(12.5, 1.0, 0.0)
         )
         summary = self.output.ledger.summary()
         outcome = BulkOutcome("denoise", self.output.location, summary, this_pass, 62, location)

@@ -16,7 +16,7 @@ from genray.io.tar import write_member
 from tests.pipelines.bulk_runs import png, submit
 from tests.pipelines.conftest import Bulk, passes_of, rows_of
 
-SAID = "3 .heic are not read (HEIF), nor 1 .txt"
+SAID = "3 .psd are not read (Photoshop), nor 1 .txt"
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def photos(tmp_path: Path) -> Path:
     (folder / "a").mkdir(parents=True)
     (folder / "1.png").write_bytes(png(1))
     (folder / "a/IMG_0002").write_bytes(png(2))
-    for name in ("3.heic", "4.HEIC", "a/5.heic", "a/notes.txt"):
+    for name in ("3.psd", "4.PSD", "a/5.psd", "a/notes.txt"):
         (folder / name).write_bytes(b"something")
     return folder
 
@@ -42,7 +42,7 @@ def test_it_is_named_before_during_and_after_a_run(photos: Path, tmp_path: Path)
     result = submit("corrupt", *sets, more=("--json",))
     assert f"2 images listed, 2 to process; {SAID}" in result.stderr
     assert f"not read   {SAID}" in result.stderr
-    counts = {".heic": 3, ".txt": 1}
+    counts = {".psd": 3, ".txt": 1}
     assert json.loads(result.stdout)["this_pass"]["not_read"] == counts
     assert passes_of(tmp_path / "out")[0].not_read == counts
     assert SAID in text_of(tmp_path / "out/_genray/report.html")
@@ -55,7 +55,7 @@ def test_a_plan_names_it(photos: Path, tmp_path: Path) -> None:
     words = [word for text in sets for word in ("--set", text)]
     result = CliRunner().invoke(main, ["plan", "corrupt", "--json", *words], catch_exceptions=False)
     assert f"2 images listed; measuring 2; {SAID}" in result.stderr
-    assert json.loads(result.stdout)["not_read"] == {".heic": 3, ".txt": 1}
+    assert json.loads(result.stdout)["not_read"] == {".psd": 3, ".txt": 1}
 
 
 def test_a_finished_output_is_gone_on_with_where_more_suffixes_are_read(bulk: Bulk, photos: Path) -> None:
@@ -73,7 +73,7 @@ def test_files_beside_shards_are_refused_before_anything_is_written(
         bulk("corrupt", f"input={photos}")
     assert not (tmp_path / "out").exists()
     outcome = bulk("corrupt", f"input={photos}", "read.container=webdataset")
-    not_read = {".heic": 3, ".json": 1, ".png": 1, ".txt": 1, "without a suffix": 1}
+    not_read = {".psd": 3, ".json": 1, ".png": 1, ".txt": 1, "without a suffix": 1}
     assert (outcome["done"], outcome["this_pass"]["not_read"]) == (1, not_read)
 
 

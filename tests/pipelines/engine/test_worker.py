@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -64,6 +65,26 @@ def test_an_error_over_one_image_of_a_batch_fails_that_one_only(bench: Bench) ->
     assert sizes == [6, *[1] * 6]
     details = {row["path"]: row["detail"] for row in rows_of(bench.out)}
     assert details["1/0001.png"] == "ZeroDivisionError: on purpose"
+
+
+class OddResult(Copying):
+    """Gives a result that no format can hold, for one image."""
+
+    def process(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
+        odd = [each.path == "1/0001.png" for each in inputs]
+        kinds = [np.complex128 if is_odd else np.uint8 for is_odd in odd]
+        return [
+            StepResult(photo=replace(each.photo, pixels=(255 - each.photo.pixels).astype(kind)))
+            for each, kind in zip(inputs, kinds, strict=True)
+        ]
+
+
+def test_a_result_that_cannot_be_encoded_fails_its_image_only(bench: Bench) -> None:
+    write_photos(bench.photos, 4)
+    assert bench.worker(step=OddResult).work(bench.plan, 0, go_on)
+    assert bench.statuses() == dict.fromkeys(paths_of(bench.photos), "") | {"1/0001.png": "step-error"}
+    details = {row["path"]: row["detail"] for row in rows_of(bench.out)}
+    assert details["1/0001.png"].startswith("its result cannot be encoded: ")
 
 
 def test_what_concerns_every_image_ends_the_worker(bench: Bench) -> None:

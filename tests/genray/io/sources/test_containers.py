@@ -138,29 +138,30 @@ def test_a_tar_that_cannot_be_read_anyway_is_no_choice(tmp_path: Path) -> None:
 
 
 def test_every_file_that_is_not_read_is_counted_by_its_type(tmp_path: Path) -> None:
-    names = ["a.heic", "b/c.HEIC", "b/d.txt", ".DS_Store", "b/README", "e.tar.gz", "f.avif"]
+    names = ["a.psd", "b/c.PSD", "b/d.txt", ".DS_Store", "b/README", "e.tar.gz", "f.exr"]
     for name in (*names, "1.png", "b/2.jfif"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"some text that is longer than the head of a file")
     source = opened(tmp_path)
     assert [item.path for item in listed(source)[0]] == ["1.png", "b/2.jfif"]
-    counts = {".heic": 2, ".avif": 1, ".txt": 1, ".tar.gz": 1, "hidden": 1, "without a suffix": 1}
+    counts = {".psd": 2, ".exr": 1, ".txt": 1, ".tar.gz": 1, "hidden": 1, "without a suffix": 1}
     assert source.counts.as_json() == counts
     assert source.counts.unread_text == (
-        "2 .heic are not read (HEIF), nor 1 .avif (AVIF), 1 without a suffix, 1 .tar.gz, 1 .txt, 1 hidden"
+        "2 .psd are not read (Photoshop), nor 1 .exr (OpenEXR), 1 without a suffix, 1 .tar.gz, 1 .txt, "
+        "1 hidden"
     )
     assert source.counts.read == {".png": 1, ".jfif": 1}
 
 
 def test_names_without_a_suffix_are_read_by_their_first_bytes(tmp_path: Path) -> None:
-    heic = b"\0\0\0\x18ftypheic"
+    psd = b"8BPS\0\1"
     files = {
         "IMG_0001": PNG,
         "d41d8cd98f00b204e9800998ecf8427e": b"\xff\xd8\xff\xe0",
         "1.2.840.10008": b"II*\0 and more",
         "photo.jpg?w=200": PNG,
         "x.8f00b204": PNG,
-        "photo": heic,
+        "photo": psd,
         "LICENSE": b"text",
         "empty": b"",
         "a.json": PNG,
@@ -169,7 +170,7 @@ def test_names_without_a_suffix_are_read_by_their_first_bytes(tmp_path: Path) ->
     source = opened_with(tmp_path, files)
     paths = ["1.2.840.10008", "IMG_0001", "b.png", "d41d8cd98f00b204e9800998ecf8427e", "photo.jpg?w=200"]
     assert [item.path for item in listed(source)[0]] == [*paths, "x.8f00b204"]
-    assert source.counts.as_json() == {"without a suffix": 2, ".heic": 1, ".json": 1}
+    assert source.counts.as_json() == {"without a suffix": 2, ".psd": 1, ".json": 1}
     write_shard(tmp_path / "tars/a.tar", files)
     shard = opened(tmp_path / "tars")
     assert sorted(item.path for item in listed(shard)[0]) == sorted(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -87,6 +87,7 @@ class TagDirectory:
         data: the file or block that contains the directory.
         order: byte order.
         is_wide: whether offsets and counts have 64 bits (BigTIFF).
+        at: offset of the directory.
         next_at: offset of the field with the next directory's offset; beyond the end of `data` if the
             directory is cut off.
         places: type, number of values and offset of the values of each tag.
@@ -95,6 +96,7 @@ class TagDirectory:
     data: bytes
     order: ByteOrder
     is_wide: bool
+    at: int
     next_at: int
     places: Mapping[int, tuple[int, int, int]]
 
@@ -132,7 +134,7 @@ class TagDirectory:
             tag, kind, number, offset = entry.unpack_from(data, entry_at)
             is_inside = number * _TYPE_BYTES.get(kind, 1) <= inside
             places[tag] = (kind, number, entry_at + entry.size - inside if is_inside else offset)
-        return cls(data, order, is_wide, next_at, places)
+        return cls(data, order, is_wide, at, next_at, places)
 
     def __contains__(self, tag: int) -> bool:
         return tag in self.places
@@ -148,7 +150,10 @@ class TagDirectory:
 
     def number(self, tag: int, default: int | None = None) -> int:
         """Return the first integer of a tag; `default` if the tag is missing."""
-        return self.numbers(tag, () if default is None else (default,))[0]
+        numbers = self.numbers(tag, () if default is None else (default,))
+        if not numbers:
+            raise LookupError(f"tag {tag} is missing")
+        return numbers[0]
 
     def raw(self, tag: int) -> bytes:
         """Return the bytes of a tag's values."""
@@ -240,6 +245,46 @@ def encode_directory(order: ByteOrder, entries: Entries, at: int) -> bytes:
             values += value + b"\0" * (len(value) % 2)
         head += struct.pack(order + "HHL", tag, kind, count) + place
     return struct.pack(order + "H", len(entries)) + head + bytes(4) + values
+
+
+def join_pages(files: Sequence[bytes]) -> bytes:
+    """Return a TIFF with the pages of TIFFs of one page each, which have the same byte order.
+
+    Raises:
+        ValueError: the file would be larger than offsets of 32 bits allow.
+    """
+    order = TagDirectory.parse(files[0]).order
+    joined = bytearray(files[0])
+    next_at = TagDirectory.parse(files[0]).next_at
+    for file in files[1:]:
+        joined += bytes(len(joined) % 2)
+        shift = len(joined) - 8
+        first = TagDirectory.parse(file)
+        joined += _shifted(first, shift)[8:]
+        if len(joined) >= 2**32:
+            raise ValueError("the pages have more than 4 GiB together")
+        struct.pack_into(order + "L", joined, next_at, first.at + shift)
+        next_at = first.next_at + shift
+    return bytes(joined)
+
+
+def _shifted(first: TagDirectory, shift: int) -> bytes:
+    """Return a TIFF whose offsets are larger by `shift`."""
+    data = bytearray(first.data)
+    directories = [first]
+    while directories:
+        tags = directories.pop()
+        entry_at = tags.at + 2
+        for tag, (kind, count, at) in tags.places.items():
+            if at != entry_at + 8:  # the values stand elsewhere, and their entry has the offset
+                struct.pack_into(tags.order + "L", data, entry_at + 8, at + shift)
+            entry_at += 12
+            if tag in _POINTERS:
+                directories.append(TagDirectory.parse(first.data, tags.number(tag), whole=False))
+            if tag in (*_POINTERS, Tag.STRIP_OFFSETS, Tag.TILE_OFFSETS):
+                form = f"{tags.order}{count}{_INTEGERS[kind]}"
+                struct.pack_into(form, data, at, *(number + shift for number in tags.numbers(tag)))
+    return bytes(data)
 
 
 class UprightExif(NamedTuple):

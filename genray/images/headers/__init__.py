@@ -1,0 +1,1 @@
+"""Headers of formats whose libraries show them only together with the pixels."""
