@@ -90,11 +90,13 @@ class Assignment:
             notes = step.open(StepPlace(self.threads, self.gpu, Path(folder)), self.prepared)
         schema = step.schema()
         table = None if schema is None else TableSink(store, step.table, schema)
+        joined = step.joins_shards(settings.read.container)
+        sink = open_sink(store, settings.write, joined=joined)
         worker = ChunkWorker(
             settings,
             step,
             open_source(settings.input, settings.read),
-            OutputWriter(settings.write, open_sink(store, settings.write), table),
+            OutputWriter(settings.write, sink, table),
             Ledger(store),
             Attempts(store, self.crashed),
             threads=self.threads,

@@ -288,8 +288,8 @@ class Ledger:
         self._remove_replaced()
 
     def _find_duplicates(self, names: Sequence[str]) -> tuple[dict[int, int], set[str]]:
-        """Return the numbers of rows of inputs with several, by the hash of the path, and the files with these
-        rows."""
+        """Return the numbers of rows of inputs with several, by the hash of the path, and the files that have
+        these rows."""
         hashes = [path_hashes(self._read(name, ["path"])["path"]) for name in names]
         keys, counts = np.unique(np.concatenate(hashes), return_counts=True)
         several = counts > 1
