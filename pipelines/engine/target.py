@@ -64,7 +64,8 @@ class Bulk:
         place = f"from {settings.input}" + f" ({selected})" * bool(selected)
         lines = [*step.check(), place, f"to {settings.output}"]
         source = open_source(settings.input, settings.read)
-        if step.joins_shards(source.container):
+        source.carries = step.joins_shards(source.container)
+        if source.carries:
             lines.append(
                 "the output has the shards of the input, with all members or columns of their samples"
             )

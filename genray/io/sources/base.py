@@ -91,12 +91,14 @@ class ItemSource(ABC):
         settings: settings of their container.
         place: location of the inputs in the store (None: all files).
         counts: numbers of files by type, of the last listing.
+        carries: whether the output has the other members or columns of the inputs' samples, too.
     """
 
     store: Store
     settings: ContainerSettings
     place: Place | None = None
     counts: FileCounts = field(default_factory=FileCounts, init=False)
+    carries: bool = field(default=False, init=False)
 
     container: ClassVar[Container]
 

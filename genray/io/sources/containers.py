@@ -75,7 +75,7 @@ class TarSource(ItemSource):
         name = PurePosixPath(member.name)
         suffix = name.suffix.lower()
         if name.name.startswith("."):
-            self.counts.add_unread("hidden")
+            self._pass_over("hidden")
             return None
         if suffix in self._images.wanted_suffixes:
             return suffix
@@ -86,8 +86,15 @@ class TarSource(ItemSource):
             if head is None or (found is not None and found.is_read):
                 return "" if found is None else found.suffixes[0]
             kind = found.suffixes[0] if found is not None else kind
-        self.counts.add_unread(kind)
+        self._pass_over(kind)
         return None
+
+    def _pass_over(self, kind: str) -> None:
+        """Count a member that is no input."""
+        if self.carries:
+            self.counts.add_carried(kind)
+        else:
+            self.counts.add_unread(kind)
 
 
 @dataclass(eq=False)
@@ -107,7 +114,8 @@ class ParquetSource(ItemSource):
             try:
                 rows = self._open(entry.path)
                 rows.check_unfolding()
-                self.counts.columns.update(rows.columns.others)
+                if not self.carries:
+                    self.counts.columns.update(rows.columns.others)
                 for row, key in enumerate(rows.names()):
                     name = "" if key is None else str(key)
                     if name and not name.lower().endswith(suffixes):

@@ -67,6 +67,7 @@ def test_shards_of_tar_keep_their_samples(bulk: Bulk, tmp_path: Path) -> None:
         write_tar(tmp_path / "in" / name, members)
     outcome = bulk("corrupt", f"input={tmp_path / 'in'}", TARS, SAME)
     assert (outcome["done"], outcome["failed"]) == (8, 0)
+    assert outcome["this_pass"]["not_read"] == {}
     out = tmp_path / "out"
     assert sorted(file.relative_to(out).as_posix() for file in out.rglob("*.tar")) == sorted(shards)
     for name, members in shards.items():
@@ -76,6 +77,17 @@ def test_shards_of_tar_keep_their_samples(bulk: Bulk, tmp_path: Path) -> None:
         for image in images_in(members):
             assert found[image] != members[image]
             assert Image.open(io.BytesIO(found[image])).size == Image.open(io.BytesIO(members[image])).size
+
+
+def test_what_is_carried_along_is_said(tmp_path: Path) -> None:
+    write_tar(tmp_path / "in/a.tar", samples(0, 2) | {".hidden": b"x"})
+    (tmp_path / "in/README.md").write_text("what this is")
+    for container, text in (
+        ("webdataset", "1 .md is not read; 2 .txt, 2 .json, 2 .bin, 1 hidden are carried along"),
+        ("files", "2 .bin are not read, nor 2 .json, 2 .txt, 1 .md, 1 hidden"),
+    ):
+        sets = (f"input={tmp_path / 'in'}", f"output={tmp_path / container}", f"write.container={container}")
+        assert text in submit("corrupt", *sets, more=("--dry-run",)).stderr
 
 
 def test_compressed_shards_become_plain_ones_with_all_their_samples(bulk: Bulk, tmp_path: Path) -> None:
