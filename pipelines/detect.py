@@ -63,6 +63,11 @@ class Detect(AutoencoderStep[DetectSettings]):
             f"anomalies are images with an error ({self._error_kind}) above {self._threshold:.6g}",
         ]
 
+    @property
+    def keeps_samples(self) -> bool:
+        """See `Step`: heat maps replace no image."""
+        return False
+
     def schema(self) -> pa.Schema:
         """See `Step`."""
         return pa.schema([("error", pa.float32()), ("score", pa.float32()), ("anomaly", pa.bool_())])

@@ -86,6 +86,11 @@ class Translate(BundleStep[TranslateSettings]):
             for each, half, after in zip(inputs, halves, translated, strict=True)
         ]
 
+    @property
+    def keeps_samples(self) -> bool:
+        """See `Step`: with pictures beside the results there are several for one input."""
+        return not self.settings.translate.beside
+
     def _result(self, photo: Photo, halves: _Halves, after: PixelArray) -> StepResult:
         before = halves.before
         target = halves.target

@@ -321,7 +321,16 @@ def _read_folder(store: Store, entries: list[Entry]) -> Content:
 def _read_tars(place: Place, counts: FileCounts) -> Content | None:
     source = TarSource(place.store, ContainerSettings(container="webdataset"), place)
     bad: list[BadInput] = []
-    items = sorted(source.items(bad.append), key=lambda item: item.path)
+    items: list[Item] = []
+    for item in source.items(bad.append):
+        if not item.container.lower().endswith(".tar"):
+            raise DataError(
+                f"{item.container} is a compressed tar, whose images cannot be read in random order",
+                where=place.store.root,
+                hint="unpack it to a plain .tar, for example with gzip -d",
+            )
+        items.append(item)
+    items.sort(key=lambda item: item.path)
     counts.unread = source.counts.unread
     if bad:
         raise DataError(

@@ -49,11 +49,18 @@ class FileCounts:
     """Names of Parquet columns that are not read."""
     left_out: Counter[str] = field(default_factory=Counter)
     """Numbers of inputs that could be read and are left out, by the reason in words."""
+    carried: Counter[str] = field(default_factory=Counter)
+    """Numbers of other members of samples that the output has too, by type."""
 
     def add_unread(self, kind: str) -> None:
         """Count one more file that is not read."""
         known = kind in self.unread or len(self.unread) < _MOST_TYPES
         self.unread[kind if known else "of other types"] += 1
+
+    def add_carried(self, kind: str) -> None:
+        """Count one more member of a sample that the output has too."""
+        known = kind in self.carried or len(self.carried) < _MOST_TYPES
+        self.carried[kind if known else "of other types"] += 1
 
     def add_filtered(self) -> None:
         """Count one more input that read.include or read.exclude leaves out."""
@@ -65,16 +72,26 @@ class FileCounts:
         self.unread.update(other.unread)
         self.columns |= other.columns
         self.left_out.update(other.left_out)
+        self.carried.update(other.carried)
 
     @property
     def unread_text(self) -> str:
         """Sentence about the files that are not read: "24 .heic are not read (HEIF), nor 3 .txt; 2 are left
-        out (listed twice)"; "" if there are none."""
+        out (listed twice); 5 .json are carried along"; "" if there are none."""
         counted = sum(self.left_out.values())
         reasons = self.left_out.most_common()
         why = ", ".join(reason if len(reasons) == 1 else f"{count:,} {reason}" for reason, count in reasons)
         left_out = f"{counted:,} {'are' if counted > 1 else 'is'} left out ({why})" if counted else ""
-        return "; ".join(filter(None, [self._not_read_text, left_out]))
+        return "; ".join(filter(None, [self._not_read_text, left_out, self._carried_text]))
+
+    @property
+    def _carried_text(self) -> str:
+        ranked = self.carried.most_common(_SHOWN_TYPES)
+        rest = sum(self.carried.values()) - sum(count for _, count in ranked)
+        shown = [f"{count:,} {_label(kind)}" for kind, count in ranked] + [f"{rest:,} others"] * bool(rest)
+        return (
+            f"{', '.join(shown)} {'are' if self.carried.total() > 1 else 'is'} carried along" if shown else ""
+        )
 
     @property
     def _not_read_text(self) -> str:

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import Literal
+from pathlib import Path, PurePosixPath
+from typing import Literal, Protocol
 
 from genray.errors import DataError
 from genray.io.file_types import IDX_SUFFIXES, FileCounts, type_of
@@ -31,7 +31,7 @@ OnError = Callable[[str, str], None]  # takes the path of a folder that could no
 
 SHARD_SUFFIXES: Mapping[Container, tuple[str, ...]] = {
     "parquet": (".parquet",),
-    "webdataset": (".tar", ".tar.gz", ".tgz"),
+    "webdataset": (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst"),
     "idx": IDX_SUFFIXES,
 }
 CONTAINER_NAMES: Mapping[Container, tuple[str, str]] = {
@@ -42,10 +42,16 @@ CONTAINER_NAMES: Mapping[Container, tuple[str, str]] = {
     "list": ("list of images", "lists of images"),
 }
 _IDX_IMAGES = re.compile(r"(train|t10k)-images[-.]idx3-ubyte(\.gz)?")
-_COMPRESSED_TARS = (".tar.gz", ".tgz")
 _MAGIC = re.compile(r"[*?[]")
 _OPENED_AT_ONCE = 32  # concurrent reads of first bytes from a remote store
 _MOST_OPENED = 1000  # files without a suffix that a survey opens
+
+
+class Readable(Protocol):
+    """Files that can be read in part: a store, or the tars of one."""
+
+    def read_range(self, path: str, position: int, size: int, /) -> bytes:
+        """Read `size` bytes at `position` of the file `path`."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +228,16 @@ def list_shards(
     return place.walk(wanted, on_error, counts)
 
 
-def read_head(store: Store, path: str, position: int = 0, size: int = HEAD_BYTES) -> bytes | None:
+def shard_stem(path: str) -> str:
+    """Return the path of a shard without its suffix: a/b.tar.gz -> a/b."""
+    lower = path.lower()
+    longest = max(
+        (each for each in SHARD_SUFFIXES["webdataset"] if lower.endswith(each)), key=len, default=""
+    )
+    return path[: -len(longest)] if longest else str(PurePosixPath(path).with_suffix(""))
+
+
+def read_head(store: Readable, path: str, position: int = 0, size: int = HEAD_BYTES) -> bytes | None:
     """Read the first bytes of the file `path`, or of the `size` bytes at `position` in it; None if it cannot
     be read."""
     try:
@@ -301,7 +316,7 @@ def survey(place: Place, images: ImageFiles) -> Survey:
             found.add("files", prefix + name)
         elif lower.endswith(SHARD_SUFFIXES["parquet"]):
             found.add("parquet", prefix + name)
-        elif lower.endswith(_COMPRESSED_TARS):
+        elif lower.endswith(SHARD_SUFFIXES["webdataset"][1:]):
             tars.append(prefix + name)
         elif lower.endswith(".tar"):
             found.add("webdataset", prefix + name)
@@ -326,7 +341,7 @@ def survey(place: Place, images: ImageFiles) -> Survey:
                 continue
         found.counts.add_unread(kind.suffixes[0] if kind is not None else type_of(path))
     if tars and found.containers:
-        # A compressed tar cannot be read, so it is no choice beside other inputs.
+        # A compressed tar beside other inputs is a backup, most likely: it is counted as not read.
         found.counts.unread.update(type_of(path) for path in tars)
     else:
         for path in tars:

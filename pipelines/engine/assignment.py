@@ -66,11 +66,12 @@ class Assignment:
             notes = step.open(StepPlace(self.threads, self.gpu, Path(folder)), self.prepared)
         schema = step.schema()
         table = None if schema is None else TableSink(store, step.table, schema)
+        sink = open_sink(store, settings.write, joined=step.joins_shards(settings.read.container))
         worker = ChunkWorker(
             settings,
             step,
             open_source(settings.input, settings.read),
-            OutputWriter(settings.write, open_sink(store, settings.write), table),
+            OutputWriter(settings.write, sink, table),
             Ledger(store),
             Attempts(store),
             threads=self.threads,

@@ -13,13 +13,21 @@ from genray.io.sources import ItemSource
 from genray.text import visible
 from pipelines.engine.assignment import keep_model
 from pipelines.engine.outcome import PassRates
-from pipelines.engine.plan import InputListing, SuspectsLast, remove_plans, rename_repeated, write_plan
+from pipelines.engine.plan import (
+    InputListing,
+    SuspectsLast,
+    output_name,
+    remove_plans,
+    rename_repeated,
+    write_plan,
+)
 from pipelines.engine.sample import PhotoSample
 from pipelines.settings import BulkSettings, may_change
 from pipelines.steps.base import Step
 from pipelines.storage.attempts import CAREFUL_AFTER, Attempt, EarlierKills
 from pipelines.storage.ledger import FAILED, LedgerSummary, pass_of_key
 from pipelines.storage.output import Output, PassRecord, RunHeader, timestamp
+from pipelines.storage.shards import ShardJoiner, piece_paths
 from pipelines.storage.sinks import Sink, TableSink, open_sink
 
 Note = Callable[[str], None]
@@ -83,7 +91,7 @@ class Pass:
         Raises:
             RunError: the output's images were made with other settings.
         """
-        sinks = _open_sinks(step, output)
+        sinks = _open_sinks(step, source, output)
         earlier, header = _take_over(step, output, settings, target)
         output.write_header(header)
         if len(header.passes) > 1:
@@ -162,6 +170,8 @@ class Pass:
         remove_plans(self.output.store)
         summary = ledger.summary()
         end = PassEnd(summary, recorded=summary.total - self.rows_before)
+        if end.recorded >= self.inputs and self.step.joins_shards(self.source.container):
+            self._join_shards()
         self.header.passes[-1] = replace(
             self.record, ended=timestamp(), failed=summary.status[FAILED], **asdict(rates)
         )
@@ -169,6 +179,24 @@ class Pass:
             self.header.again = None
         self.output.write_header(self.header)
         return end
+
+    def _join_shards(self) -> None:
+        """Write the shards of the output, then delete the pieces that they were made of."""
+        settings = self.step.settings
+        pieces = piece_paths(self.output.store)
+        if not pieces and not self.inputs:
+            return
+        ShardJoiner(
+            self.source,
+            self.output.store,
+            pieces,
+            self.output.ledger.index(),
+            lambda path: output_name(self.step.output_path(path), settings.write),
+            settings.read.column,
+            self.note,
+        ).join()
+        for piece in pieces:
+            self.output.store.delete(piece)
 
     def _note_listing(self) -> None:
         listing = self.listing
@@ -204,8 +232,9 @@ class PassEnd:
     recorded: int
 
 
-def _open_sinks(step: Step[Any], output: Output) -> list[Sink | TableSink]:
-    sinks: list[Sink | TableSink] = [open_sink(output.store, step.settings.write)]
+def _open_sinks(step: Step[Any], source: ItemSource, output: Output) -> list[Sink | TableSink]:
+    joined = step.joins_shards(source.container)
+    sinks: list[Sink | TableSink] = [open_sink(output.store, step.settings.write, joined=joined)]
     schema = step.schema()
     if schema is not None:
         sinks.append(TableSink(output.store, step.table, schema))

@@ -66,6 +66,11 @@ class Bulk:
         place = f"from {settings.input}" + f" ({selected})" * bool(selected)
         lines = [*step.check(), place, f"to {settings.output}"]
         source = open_source(settings.input, settings.read)
+        source.carries = step.joins_shards(source.container)
+        if source.carries:
+            lines.append(
+                "the output has the shards of the input, with all members or columns of their samples"
+            )
         is_small = _has_few_inputs(source, settings.read)
         output = Output.create(settings.output)
         flat_settings = flatten(settings)

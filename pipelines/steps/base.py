@@ -164,6 +164,16 @@ class Step(ABC, Generic[S]):
             Notes on how the model runs, for a person.
         """
 
+    @property
+    def keeps_samples(self) -> bool:
+        """Whether each result takes the place of its input, so that shards keep their samples."""
+        return self.writes_images and self.reads_images
+
+    def joins_shards(self, container: str) -> bool:
+        """Return whether results are joined to the shards of the input, which lies in `container`."""
+        packed = container in ("parquet", "webdataset")
+        return packed and container == self.settings.write.container and self.keeps_samples
+
     def output_path(self, path: str) -> str:
         """Return the path of the output of the input `path`; the engine adds the suffix."""
         return path

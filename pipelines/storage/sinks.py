@@ -29,6 +29,7 @@ from genray.io.store import OWN, Store
 from genray.io.tar import tar_members, write_member
 from pipelines.settings import SinkSettings
 from pipelines.storage.ledger import KEY_PATTERN
+from pipelines.storage.shards import PIECES
 
 _ROW_GROUP_BYTES = 32 * 2**20  # bytes of rows in memory before they are written
 _DROP_THREADS = 8  # threads that read parts, which mostly wait for a remote store
@@ -61,8 +62,11 @@ class Sink(Protocol):
         meanwhile."""
 
 
-def open_sink(store: Store, settings: SinkSettings) -> Sink:
-    """Open the sink at the root of `store`."""
+def open_sink(store: Store, settings: SinkSettings, *, joined: bool = False) -> Sink:
+    """Open the sink at the root of `store`. `joined`: results are stored in pieces, which `ShardJoiner` joins
+    to shards."""
+    if joined:
+        return TarSink(store, PIECES)
     if settings.container == "parquet":
         return ParquetSink(store)
     if settings.container == "webdataset":
@@ -278,11 +282,11 @@ class ParquetSink(TableSink):
 
 
 class TarSink(PackedSink):
-    """Stores images as members of `shards/KEY.tar`; see `Sink`. The comment of a member's header names its
+    """Stores images as members of `FOLDER/KEY.tar`; see `Sink`. The comment of a member's header names its
     input, if the names differ."""
 
-    def __init__(self, store: Store) -> None:
-        super().__init__(store, "shards", "", ".tar")
+    def __init__(self, store: Store, folder: str = "shards") -> None:
+        super().__init__(store, folder, "", ".tar")
         self._tar: tarfile.TarFile | None = None
 
     def put(self, path: str, data: bytes, source: str = "") -> str:
@@ -304,7 +308,7 @@ class TarSink(PackedSink):
         return {member.comment or member.name for member in tar_members(self._store, path)}
 
     def _copy_without(self, path: str, dropped: Collection[str]) -> PackedSink:
-        copy = TarSink(self._store)
+        copy = TarSink(self._store, self._folder)
         for member in tar_members(self._store, path):
             if (member.comment or member.name) not in dropped:
                 data = self._store.read_range(path, member.position, member.size)

@@ -14,7 +14,7 @@ from pydantic import Field
 from genray.errors import DataError
 from genray.io.bad_input import BadImage, BadInput
 from genray.io.file_types import FileCounts
-from genray.io.listing import Container, ImageFiles, Place, list_shards, nothing_to_read
+from genray.io.listing import Container, ImageFiles, Place, list_shards, nothing_to_read, shard_stem
 from genray.io.patterns import PathFilter
 from genray.io.sources.fetch import FetchSettings
 from genray.io.store import OWN, Entry, Store
@@ -58,7 +58,7 @@ class ContainerSettings(Settings):
         4.0,
         gt=0,
         description="gigabytes in memory above which a Parquet row group is refused, if they are also "
-        "more than 100 times its bytes in the file",
+        "more than 100 times its bytes in the file; likewise on disk for a compressed tar",
     )
     include: tuple[str, ...] = Field(
         (),
@@ -91,12 +91,14 @@ class ItemSource(ABC):
         settings: settings of their container.
         place: location of the inputs in the store (None: all files).
         counts: numbers of files by type, of the last listing.
+        carries: whether the output has the other members or columns of the inputs' samples, too.
     """
 
     store: Store
     settings: ContainerSettings
     place: Place | None = None
     counts: FileCounts = field(default_factory=FileCounts, init=False)
+    carries: bool = field(default=False, init=False)
 
     container: ClassVar[Container]
 
@@ -137,7 +139,7 @@ class ItemSource(ABC):
         place, on_folder = self._begin(on_error)
         allows = self._images.paths.allows
         entries = list(list_shards(place, self.container, self.counts, on_folder, allows))
-        stems = [str(PurePosixPath(entry.path).with_suffix("")) for entry in entries]
+        stems = [shard_stem(entry.path) for entry in entries]
         taken = {str(folder) for entry in entries for folder in PurePosixPath(entry.path).parents} | {OWN}
         taken |= {stem for stem, count in Counter(stems).items() if count > 1}
         for entry, stem in zip(entries, stems, strict=True):

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from typing import Any
 
 from genray.io.bad_input import BadImage, BadInput
 from genray.io.file_types import type_of
@@ -13,7 +14,7 @@ from genray.io.kinds import kind_of_bytes
 from genray.io.listing import read_head
 from genray.io.parquet import PARQUET_ERRORS, ParquetRows
 from genray.io.sources.base import Item, ItemPaths, ItemSource, OnError, checked, reason_and_detail
-from genray.io.tar import TarMember, tar_members
+from genray.io.tar import TarFiles, TarMember
 
 
 class FileSource(ItemSource):
@@ -31,16 +32,20 @@ class FileSource(ItemSource):
 
 
 class TarSource(ItemSource):
-    """Source of members of uncompressed tar shards (a compressed tar has no positions to read from)."""
+    """Source of members of tar shards. Compressed ones are unpacked to temporary files."""
 
     container = "webdataset"
+
+    def __init__(self, *args: Any, **keywords: Any) -> None:
+        super().__init__(*args, **keywords)
+        self.tars = TarFiles(self.store, self.settings.max_unfolded_gb * 1e9)
 
     def items(self, on_error: OnError) -> Iterator[Item]:
         keeps = self._images.paths.keeps
         for entry, prefix in self._shards(on_error):
             paths = ItemPaths(prefix)
             try:
-                for member in tar_members(self.store, entry.path):
+                for member in self.tars.members(entry.path):
                     suffix = self._image_suffix(entry.path, member)
                     if suffix is not None:
                         path = paths.assign(member.name, f"{member.position:012}{suffix}")
@@ -54,7 +59,12 @@ class TarSource(ItemSource):
     def read(self, item: Item, limit: int) -> bytes:
         if item.size > limit:
             raise BadImage("too-large", f"{item.size} bytes, the limit is {limit}")
-        data = self._read_range(item.container, item.position, item.size)
+        try:
+            data = self.tars.read_range(item.container, item.position, item.size)
+        except BadImage:
+            raise
+        except Exception as error:  # fsspec's file systems have errors of their own
+            raise BadImage("unreadable", reason_and_detail(error)[1]) from error
         if len(data) < item.size:
             raise BadImage("truncated", f"{item.container} ends inside it")
         return checked(data, limit)
@@ -65,19 +75,26 @@ class TarSource(ItemSource):
         name = PurePosixPath(member.name)
         suffix = name.suffix.lower()
         if name.name.startswith("."):
-            self.counts.add_unread("hidden")
+            self._pass_over("hidden")
             return None
         if suffix in self._images.wanted_suffixes:
             return suffix
         kind = type_of(name.name)
         if not kind and self.settings.suffixes is None:
-            head = read_head(self.store, shard, member.position, member.size)
+            head = read_head(self.tars, shard, member.position, member.size)
             found = None if head is None else kind_of_bytes(head)
             if head is None or (found is not None and found.is_read):
                 return "" if found is None else found.suffixes[0]
             kind = found.suffixes[0] if found is not None else kind
-        self.counts.add_unread(kind)
+        self._pass_over(kind)
         return None
+
+    def _pass_over(self, kind: str) -> None:
+        """Count a member that is no input."""
+        if self.carries:
+            self.counts.add_carried(kind)
+        else:
+            self.counts.add_unread(kind)
 
 
 @dataclass(eq=False)
@@ -97,7 +114,8 @@ class ParquetSource(ItemSource):
             try:
                 rows = self._open(entry.path)
                 rows.check_unfolding()
-                self.counts.columns.update(rows.columns.others)
+                if not self.carries:
+                    self.counts.columns.update(rows.columns.others)
                 for row, key in enumerate(rows.names()):
                     name = "" if key is None else str(key)
                     if name and not name.lower().endswith(suffixes):

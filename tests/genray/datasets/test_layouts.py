@@ -418,3 +418,10 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
             values(images)
         except (DataError, BadImage):
             pass
+
+
+def test_a_compressed_tar_is_not_trained_on(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
+        write_member(tar, "1.png", b"\x89PNG\r\n\x1a\n and more")
+    with pytest.raises(DataError, match=r"a\.tar\.gz is a compressed tar"):
+        read_place(find_place(tmp_path))

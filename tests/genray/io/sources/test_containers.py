@@ -1,9 +1,13 @@
+import bz2
+import gzip
+import lzma
 import pickle
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -364,12 +368,61 @@ def test_a_damaged_shard_costs_what_lies_behind_the_damage(tmp_path: Path) -> No
     with tarfile.open(tmp_path / "c.tar.gz", "w:gz") as tar:
         write_member(tar, "1.png", b"1")
     items, problems = listed(opened(tmp_path))
-    assert [item.path for item in items] == ["a/0.png", "a/1.png", "b/1.png"]
+    assert [item.path for item in items] == ["a/0.png", "a/1.png", "b/1.png", "c/1.png"]
+    assert [(bad.path, bad.reason) for bad in problems] == [("a.tar", "truncated")]
+
+
+def pack_shard(path: Path, files: dict[str, bytes]) -> None:
+    """A compressed tar, by the suffix of its name."""
+    plain = path.with_name("plain.tar")
+    write_shard(plain, files)
+    data = plain.read_bytes()
+    plain.unlink()
+    pack: Any = {".gz": gzip.compress, ".tgz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
+    if path.suffix == ".zst":
+        with pa.CompressedOutputStream(str(path), "zstd") as stream:
+            stream.write(data)
+    else:
+        path.write_bytes(pack[path.suffix](data))
+
+
+@pytest.mark.parametrize("suffix", [".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst"])
+def test_compressed_shards_are_read_like_others(tmp_path: Path, suffix: str) -> None:
+    images = {f"{index}.png": PNG + bytes([index]) * 5000 for index in range(20)}
+    for name in "abc":
+        pack_shard(tmp_path / f"{name}{suffix}", {**images, "notes.txt": b"text", "no-suffix": PNG})
+    source = opened(tmp_path)
+    expected = {
+        f"{name}/{path}": data for name in "abc" for path, data in (images | {"no-suffix": PNG}).items()
+    }
+    assert contents(source) == expected
+    assert source.counts.unread_text == "3 .txt are not read"
+    items, _ = listed(source)
+    copy = pickle.loads(pickle.dumps(source))  # noqa: S301
+    with ThreadPoolExecutor(8) as threads:
+        read = list(threads.map(lambda item: copy.read(item, LIMIT), reversed(items)))
+    assert read == list(reversed(expected.values()))
+
+
+def test_a_compressed_shard_that_is_damaged_or_a_bomb_is_named(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pack_shard(tmp_path / "cut.tar.gz", {f"{index}.png": rng.bytes(50_000) for index in range(4)})
+    data = (tmp_path / "cut.tar.gz").read_bytes()
+    (tmp_path / "cut.tar.gz").write_bytes(data[: len(data) // 2])
+    pack_shard(tmp_path / "zeros.tar.gz", {"1.png": bytes(10**7)})
+    items, problems = listed(opened(tmp_path, max_unfolded_gb=0.001))
+    assert [item.path for item in items] == ["cut/0.png"]
     assert [(bad.path, bad.reason) for bad in problems] == [
-        ("a.tar", "truncated"),
-        ("c.tar.gz", "unreadable"),
+        ("cut.tar.gz", "truncated"),
+        ("zeros.tar.gz", "too-large"),
     ]
-    assert "unpack it" in problems[1].detail
+    assert "max_unfolded_gb" in problems[1].detail
+
+
+def test_compressed_shards_in_a_remote_store_are_read(s3_root: str, tmp_path: Path) -> None:
+    pack_shard(tmp_path / "a.tar.gz", {"1.png": PNG, "2.png": PNG + b"2"})
+    open_store(s3_root).write("a.tar.gz", (tmp_path / "a.tar.gz").read_bytes())
+    assert contents(opened(s3_root)) == {"a/1.png": PNG, "a/2.png": PNG + b"2"}
 
 
 IMAGES = [PNG + bytes([i]) * 100 for i in range(50)]
