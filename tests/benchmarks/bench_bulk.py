@@ -9,7 +9,8 @@ of its start (until the first image is through), images per second at steady sta
 through until nine tenths are), and the largest sum of its processes' memory (PSS: shared pages count once).
 
 The bound is what the CPUs could do if nothing else cost anything: the measured CPU time of decoding, model
-and encoding of one image on one thread, over the number of CPUs. Quote ratios: absolute figures drift.
+and encoding of one image on one thread while all CPUs do the same, over the number of CPUs. Quote ratios:
+absolute figures drift. Without AMX: ONEDNN_MAX_CPU_ISA=AVX512_CORE_VNNI in the environment.
 """
 
 from __future__ import annotations
@@ -39,6 +40,17 @@ from genray.inference.runner import InferenceSettings, Runner
 from genray.models.registry import NetworkSpec
 
 _SIZE = 512
+_FEATURES = ("avx", "amx", "fma", "f16c")
+
+
+def cpu() -> str:
+    """Number, model and vector extensions of the CPUs: figures of one kind say little about another."""
+    fields: dict[str, str] = {}
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        fields.setdefault(name.strip(), value.strip())
+    features = [each for each in fields.get("flags", "").split() if each.startswith(_FEATURES)]
+    return f"{os.cpu_count()} x {fields.get('model name', 'unknown')}; {' '.join(sorted(features))}"
 
 
 def draw(folder: Path, count: int) -> None:
@@ -77,7 +89,32 @@ def make_bundle(case: str, path: Path) -> Path:
 
 
 def bound(case: str, bundle: Path, images: Path) -> dict[str, float]:
-    """CPU milliseconds of one image by stage, on one thread, and images per second that they allow."""
+    """CPU milliseconds of one image by stage, on one thread of each CPU at once, and images per second that
+    they allow: the CPUs share caches and memory, so one alone would promise too much."""
+    command = [sys.executable, "-m", "tests.benchmarks.bench_bulk", "--costs", case, str(bundle), str(images)]
+    processes = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(os.cpu_count() or 1)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    results = [json.loads(process.communicate()[0]) for process in _released(processes)]
+    costs = {stage: float(np.mean([result[stage] for result in results])) for stage in results[0]}
+    return costs | {"images_per_second": len(processes) * 1e3 / sum(costs.values())}
+
+
+def _released(processes: list[subprocess.Popen[str]]) -> list[subprocess.Popen[str]]:
+    """Let all processes begin at once."""
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    return processes
+
+
+def print_costs(case: str, bundle: Path, images: Path) -> None:
+    """Measure the costs of the stages, when a line on stdin says so; print them as JSON."""
     torch.set_num_threads(1)
     loaded = load_bundle(bundle)
     preprocessing = loaded.manifest.preprocessing
@@ -92,30 +129,34 @@ def bound(case: str, bundle: Path, images: Path) -> dict[str, float]:
     costs: dict[str, float] = {}
 
     def clock(stage: str, work: Any) -> None:
-        work(0)
         began = time.process_time()
         for index in range(len(files)):
             work(index)
         spent = (time.process_time() - began) / len(files) * 1e3
         costs[stage] = min(costs.get(stage, spent), spent)
 
-    for _ in range(3):
-        clock("decode", lambda i: read_photo(files[i], ReadLimits()))
-        if case == "embed":
-            from pipelines.steps.autoencoder import resized
+    stages: dict[str, Any] = {"decode": lambda i: read_photo(files[i], ReadLimits())}
+    if case == "embed":
+        from pipelines.steps.autoencoder import resized
 
-            small = np.stack([resized(p.pixels, (128, 128), "stretch") for p in photos])
-            clock("resize", lambda i: resized(photos[i].pixels, (128, 128), "stretch"))
-            runner(small)
-            began = time.process_time()
-            for _ in range(5):
-                runner(small)
-            costs["model"] = (time.process_time() - began) / 5 / len(small) * 1e3
-        else:
-            clock("model", lambda i: runner(photos[i].pixels[None]))
-            clock("encode", lambda i: write_photo(photos[i], WriteSettings(), "a.jpg"))
-    total = sum(costs.values())
-    return costs | {"images_per_second": (os.cpu_count() or 1) * 1e3 / total}
+        size = preprocessing.size
+        small = np.stack([resized(photo.pixels, size, "stretch") for photo in photos])
+        stages["resize"] = lambda i: resized(photos[i].pixels, size, "stretch")
+        stages["model"] = lambda i: runner(small) if i == 0 else None  # a batch of all
+    else:
+        stages["model"] = lambda i: runner(photos[i].pixels[None])
+        stages["encode"] = lambda i: write_photo(photos[i], WriteSettings(), "a.jpg")
+    for work in stages.values():
+        for index in range(len(files)):
+            work(index)  # warm; the model compiles for the size
+    for _ in range(8):
+        stages["model"](0)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for _ in range(3):
+        for stage, work in stages.items():
+            clock(stage, work)
+    print(json.dumps(costs))
 
 
 def measured(command: list[str], out: Path) -> tuple[list[str], float, float, float]:
@@ -211,8 +252,13 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=96)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--images", type=Path, help="512x512 JPEG files; drawn if not given")
+    parser.add_argument("--costs", nargs=3, help="for `bound`: case, bundle and images")
     parser.add_argument("--skip", action="append", default=[], help="a contender to leave out")
     given = parser.parse_args()
+    if given.costs:
+        print_costs(given.costs[0], Path(given.costs[1]), Path(given.costs[2]))
+        return
+    print(f"CPU: {cpu()}", flush=True)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="bench-bulk-") as root:
