@@ -390,7 +390,7 @@ def test_what_has_no_partner_or_use_is_counted_and_said(tmp_path: Path) -> None:
         "not used: 4 pairs beside the folder train, in extra/labels",
         "not used: 4 test pairs, which are never trained on",
     )
-    assert pairs.record["left_out"].startswith("unpaired: 1 file of images")
+    assert pairs.record["notes"].startswith("unpaired: 1 file of images")
     assert {pair.input.split("/")[0] for pair in pairs.train} == {"train"}
 
 
