@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 
 from genray.images.decode import read_image
 from genray.images.limits import ReadLimits
@@ -67,7 +66,7 @@ def separate_masks(entries: Sequence[Entry]) -> DefectFiles:
         folder, _, name = entry.path.rpartition("/")
         parts = folder.split("/") if folder else []
         outside = [part for part in parts if not _is_mask_folder(part)]
-        stem = PurePosixPath(name).stem
+        stem = _without_ending(name)
         bare = _MASK_ENDING.sub("", stem)
         if len(outside) < len(parts):
             masks.append((entry.path, "/".join([*outside, bare])))
@@ -104,4 +103,5 @@ def _is_mask_folder(name: str) -> bool:
 
 
 def _without_ending(path: str) -> str:
-    return path[: len(path) - len(PurePosixPath(path).suffix)]
+    folder, slash, name = path.rpartition("/")
+    return folder + slash + (name.rpartition(".")[0] or name)

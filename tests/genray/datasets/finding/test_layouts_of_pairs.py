@@ -251,6 +251,22 @@ LAYOUTS = {
         4,
         4,
     ),
+    "LOL of a later year": Layout(
+        each("Real/Train/Low/low{:05}.png", "Real/Train/Normal/normal{:05}.png"),
+        "folders",
+        "Low/low* -> Normal/normal*",
+        ("Real/Train/Low/low00000.png", "Real/Train/Normal/normal00000.png"),
+        3,
+        1,
+    ),
+    "Rain100": Layout(
+        each("train/rain/rain-{:03}.png", "train/norain/norain-{:03}.png"),
+        "folders",
+        "rain/rain* -> norain/norain*",
+        ("train/rain/rain-000.png", "train/norain/norain-000.png"),
+        3,
+        1,
+    ),
     "LOL": Layout(
         each("our485/low/{}.png", "our485/high/{}.png", "eval15/low/{}.png", "eval15/high/{}.png"),
         "folders",
@@ -318,6 +334,12 @@ def test_two_names_without_a_direction_are_asked_for(tmp_path: Path) -> None:
     assert "2. night -> day, 4 pairs: data.pairs={input: night, target: day}" in str(refused.value)
     pairs = found(tmp_path, pairs={"input": "night", "target": "day"})
     assert pairs.example == "night/1.png -> day/1.png" or pairs.example == "night/0.png -> day/0.png"
+
+
+def test_three_folders_of_letters_are_asked_for(tmp_path: Path) -> None:
+    draw(tmp_path, *each("train_A/{}.png", "train_B/{}.png", "train_C/{}.png"))  # as ISTD
+    with pytest.raises(DataError, match="in 3 ways"):
+        found(tmp_path)
 
 
 def test_several_targets_are_asked_for_and_the_setting_of_the_error_chooses(tmp_path: Path) -> None:
