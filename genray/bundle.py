@@ -14,7 +14,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import torch
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_serializer,
+)
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -76,6 +86,16 @@ class ImageSpec(_Stored):
 
     channels: Channels
     range: tuple[Level, Level] = (-1.0, 1.0)
+    window: tuple[float, float] | None = Field(
+        None,
+        description="levels of the files that are black and white, left out of the file if null (null: 0 and "
+        "the largest level)",
+    )
+
+    @model_serializer(mode="wrap")
+    def _leave_out_null(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Earlier versions, which refuse unknown keys, read bundles that need no window.
+        return {key: value for key, value in values(self).items() if key != "window" or value is not None}
 
     @field_validator("range")
     @classmethod
@@ -83,6 +103,13 @@ class ImageSpec(_Stored):
         if not span[1] - span[0] >= _LEAST_RANGE:
             raise ValueError("the value of black must be below that of white")
         return span
+
+    @field_validator("window")
+    @classmethod
+    def _check_window(cls, window: tuple[float, float] | None) -> tuple[float, float] | None:
+        if window is not None and not window[0] < window[1]:
+            raise ValueError("the level of black must be below that of white")
+        return window
 
 
 class Preprocessing(_Stored):

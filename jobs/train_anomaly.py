@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field
 
+from genray.datasets.defects import NORMAL_NAMES, is_normal_name
 from genray.datasets.image_set import Images, ImageSet, ImageSetSettings
 from genray.datasets.loader import WorkerShare
 from genray.datasets.splits import hold_out
@@ -26,16 +27,17 @@ from jobs.training.recipe import Conclusion, EvaluationContext, Part, SampleScor
 from jobs.training.target import Training
 
 _FEW_IMAGES = 20
-_NORMAL = ("good", "normal", "ok")  # usual names of the class of normal images
 
 
 class NormalSetSettings(ImageSetSettings):
     """Settings of a set of images of which some are normal."""
 
+    has_defects = True
+
     normal: tuple[Annotated[str, BeforeValidator(str)], ...] = Field(
         (),
         description=(
-            "classes of normal images ([]: the class good, normal or ok if there is one, else all images)"
+            "classes of normal images ([]: the class good, normal or ok; all images if there are no classes)"
         ),
     )
 
@@ -86,16 +88,23 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
     def select(self, image_set: ImageSet) -> ImageSet:
         """Select normal images to train on and to set the threshold; both kinds to judge on, if known."""
         classes = image_set.classes
-        names = self.settings.data.normal or tuple(name for name in classes if name.lower() in _NORMAL)
+        names = self.settings.data.normal or tuple(filter(is_normal_name, classes))
         if unknown := sorted(set(names) - set(classes)):
             raise DataError(
                 f"no class is called {', '.join(unknown)}; classes: {', '.join(classes[:20]) or 'none'}",
                 where="data.normal",
                 hint="name the classes of normal images",
             )
+        if not names and len(classes) > 1:
+            raise DataError(
+                f"which classes are normal? None of {', '.join(classes[:20])} is called "
+                f"{', '.join(NORMAL_NAMES)}",
+                where="data.normal",
+                hint=f"name the normal ones, such as data.normal=[{classes[0]}], or all of them",
+            )
         if not names:
             self._normal = np.arange(len(classes))
-            return image_set
+            return replace(image_set, split=f"{image_set.split}; all images count as normal")
         self._normal = np.array([classes.index(name) for name in names])
         train = self._normal_images(image_set.train)
         val = self._normal_images(image_set.val)

@@ -114,6 +114,7 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
         store = place.store
         pairs = find_pairs(place, self.settings.data, self.settings.seed)
         pairs = pairs.without_shared(store, allowed=self.settings.data.allow_shared)
+        pairs = pairs.with_value_notes(store, self.settings.data)
         data = self.settings.data.model_copy(update={"layout": pairs.layout})
         bad: list[BadInput] = list(pairs.bad)
         held_out = PairSource.of_pairs(store, pairs.val[: data.val_max], data.for_validation())
@@ -282,8 +283,8 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
             },
         )
         preprocessing = Preprocessing(
-            input=ImageSpec(channels=data.input_channels),
-            output=ImageSpec(channels=data.target_channels),
+            input=ImageSpec(channels=data.input_channels, window=data.input_window),
+            output=ImageSpec(channels=data.target_channels, window=data.target_window),
             size=(data.size, data.size),
             direction=data.direction,
         )

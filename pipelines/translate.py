@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import nn
 
 from genray.images.photo import Photo, to_eight_bits
+from genray.images.pixels import apply_window
 from genray.inference.tiling import run_in_tiles
 from genray.io.bad_input import BadImage
 from genray.settings.base import Settings
@@ -107,8 +108,8 @@ class Translate(BundleStep[TranslateSettings]):
         return StepResult(photo=translated, also=also, scores=ImageScores(error=error))
 
     def _halves(self, photo: Photo) -> _Halves:
-        pixels = to_eight_bits(photo.pixels)
         preprocessing = self.manifest.preprocessing
+        pixels = _in_window(photo, preprocessing.input.window)
         half = self.settings.translate.half
         if half == "none":
             return _Halves(as_channels(pixels, preprocessing.input.channels), None)
@@ -118,6 +119,9 @@ class Translate(BundleStep[TranslateSettings]):
         left, right = pixels[:, : width // 2], pixels[:, width // 2 :]
         from_left = half == "left" or (half == "auto" and preprocessing.direction == "AtoB")
         before, target = (left, right) if from_left else (right, left)
+        if preprocessing.output.window != preprocessing.input.window:
+            pixels = _in_window(photo, preprocessing.output.window)
+            target = pixels[:, width // 2 :] if from_left else pixels[:, : width // 2]
         return _Halves(
             as_channels(before, preprocessing.input.channels),
             as_channels(target, preprocessing.output.channels),
@@ -139,6 +143,11 @@ class Translate(BundleStep[TranslateSettings]):
         padded = np.pad(image, padding, mode="symmetric")
         overlap = min(self.settings.translate.overlap, tile // 2)
         return run_in_tiles(self._run, padded, tile=tile, overlap=overlap, blend=True)[:height, :width]
+
+
+def _in_window(photo: Photo, window: tuple[float, float] | None) -> PixelArray:
+    """Return the pixels as 8 bits; the levels of `window` become black and white (None: the whole range)."""
+    return to_eight_bits(photo.pixels) if window is None else apply_window(photo.pixels, window)
 
 
 @dataclass(frozen=True)

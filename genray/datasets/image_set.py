@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,6 +117,9 @@ class _SetSettings(Settings):
 class ImageSetSettings(ReadLimits, _SetSettings):
     """Settings of a set of single images."""
 
+    has_defects: ClassVar[bool] = False
+    """True for sets of normal images and images with defects, whose masks are no images."""
+
 
 @dataclass(frozen=True)
 class Images:
@@ -209,12 +212,13 @@ def open_image_set(settings: ImageSetSettings, seed: int) -> ImageSet:
     inside = None if settings.test is None else _inside(settings.path, settings.test)
     apart = inside if inside and not split_of(f"{inside}/x") else ""
     parquet = ParquetReading(settings.column, settings.max_unfolded_gb)
-    content = read_place(find_place(settings.path, apart), settings.layout, parquet)
+    defects = settings.has_defects
+    content = read_place(find_place(settings.path, apart), settings.layout, parquet, defects=defects)
     counts = content.counts
     stored = dict(content.parts)
     listed = list(content.listed)
     if settings.test is not None and inside != "":
-        others = _read_test(settings.test, parquet)
+        others = _read_test(settings.test, parquet, defects=defects)
         counts.add(others.counts)
         stored["test"] = next(others.parts[p] for p in ("test", "val", "", "train") if p in others.parts)
         listed += others.listed
@@ -248,6 +252,8 @@ def open_image_set(settings: ImageSetSettings, seed: int) -> ImageSet:
         split = f"{settings.val_share:g} held out by seed {seed}"
     if content.unused:
         split += f"; {content.unused} files beside the folder train left out, in {content.unused_in}"
+    if content.masks:
+        split += f"; {content.masks} masks of defects are not images"
     return ImageSet(train, val, test, classes, content.layout, fingerprint, split, counts)
 
 
@@ -365,9 +371,9 @@ def _inside(path: str, test: str) -> str | None:
     return inner.relative_to(outer).as_posix() if inner.is_relative_to(outer) else None
 
 
-def _read_test(path: str, parquet: ParquetReading) -> Content:
+def _read_test(path: str, parquet: ParquetReading, *, defects: bool) -> Content:
     try:
-        return read_place(find_place(path), "auto", parquet)
+        return read_place(find_place(path), "auto", parquet, defects=defects)
     except DataError as error:
         hint = "give a folder of images, or set data.test=null to judge on the test part of data.path"
         raise DataError(error.what, where=f"data.test={path}", hint=hint) from error

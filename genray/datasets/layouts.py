@@ -11,8 +11,8 @@ Files are listed, and the column of images is found, as in bulk runs: see `genra
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genray.datasets import idx
+from genray.datasets.defects import DefectFiles, classes_by_masks, is_normal_name, separate_masks
 from genray.datasets.splits import below_split, split_of
 from genray.datasets.tars import TarImages
 from genray.errors import DataError
@@ -91,6 +92,7 @@ class Content:
         unused: number of files beside the folder train, which are not used.
         unused_in: folders of these files, in words.
         counts: number of files of each type at the place.
+        masks: number of masks of defects, which are no images.
     """
 
     layout: Layout
@@ -99,6 +101,7 @@ class Content:
     unused: int = 0
     unused_in: str = ""
     counts: FileCounts = field(default_factory=FileCounts)
+    masks: int = 0
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,11 @@ class ParquetReading:
 
 
 def read_place(
-    place: Place, layout: Literal["auto"] | Layout = "auto", parquet: ParquetReading | None = None
+    place: Place,
+    layout: Literal["auto"] | Layout = "auto",
+    parquet: ParquetReading | None = None,
+    *,
+    defects: bool = False,
 ) -> Content:
     """List the images at `place` without decoding them (idx files are decoded).
 
@@ -123,6 +130,7 @@ def read_place(
         place: place of the images.
         layout: layout to read (auto: the only one that is there).
         parquet: options of reading Parquet files.
+        defects: the set has normal images and images with defects, see `genray/datasets/defects.py`.
 
     Raises:
         DataError: no images, images of several layouts, or a damaged container.
@@ -138,7 +146,7 @@ def read_place(
     _refuse_odd_names(entries, root)
     content = None
     if entries and container == "files":
-        content = _read_folder(place.store, entries)
+        content = _read_folder(place.store, entries, defects=defects)
     elif entries and container == "idx":
         content = _read_idx(place.store, entries)
     elif entries and container == "webdataset":
@@ -227,20 +235,27 @@ class ParquetImages:
         return data
 
 
-def classes_of(parts: Mapping[str, Sequence[str]]) -> dict[str, NDArray[Any] | None]:
+def classes_of(
+    parts: Mapping[str, Sequence[str]], is_known: Callable[[str], bool] = lambda name: False
+) -> dict[str, NDArray[Any] | None]:
     """Return the class of each path in `parts` (train, val, test, ""); None for a part with an image that
     lies in no class folder.
 
     The class is the first folder below train, val or test and below the folders that all images share: that
-    of lfw/train/lfw_funneled/Ada_Lovelace/1.jpg is Ada_Lovelace.
+    of lfw/train/lfw_funneled/Ada_Lovelace/1.jpg is Ada_Lovelace. If `is_known` holds for a folder, the
+    classes are the folders at its depth.
     """
     folders = {part: [path.rpartition("/")[0] for path in paths] for part, paths in parts.items()}
     below = {folder: below_split(folder) for listed in folders.values() for folder in set(listed)}
     classified = {part for part, listed in folders.items() if all(below[folder] for folder in set(listed))}
     chains = {below[folder] for part in classified for folder in folders[part]}
     shared = 0
-    while chains and min(map(len, chains)) > shared + 1 and len({chain[shared] for chain in chains}) == 1:
-        shared += 1
+    known = Counter(i for chain in chains for i, name in enumerate(chain) if is_known(name))
+    if known and (depth := known.most_common(1)[0][0]) < min(map(len, chains)):
+        shared = depth
+    else:
+        while chains and min(map(len, chains)) > shared + 1 and len({chain[shared] for chain in chains}) == 1:
+            shared += 1
     return {
         part: np.array([below[folder][shared] for folder in listed], np.str_) if part in classified else None
         for part, listed in folders.items()
@@ -304,10 +319,22 @@ def _read_parquet(store: Store, entries: list[Entry], reading: ParquetReading, c
     return Content("parquet", parts, listed, len(unused), parent_folders(unused))
 
 
-def _read_folder(store: Store, entries: list[Entry]) -> Content:
-    grouped, unused = _grouped(entries, [split_of(entry.path) for entry in entries])
+def _read_folder(store: Store, entries: list[Entry], *, defects: bool) -> Content:
+    files_of = separate_masks(entries) if defects else DefectFiles(entries)
+    grouped, unused = _grouped(files_of.images, [split_of(entry.path) for entry in files_of.images])
     paths = {name: [entry.path for entry in files] for name, files in grouped.items()}
-    classes = classes_of(paths)
+    classes = classes_of(paths, is_normal_name if defects else lambda name: False)
+    if not files_of.images:
+        raise DataError(
+            f"all {files_of.count} images under {store.root} are in folders of masks, labels or ground truth",
+            where="data.path",
+            hint="set data.path to the folder that contains the images beside them",
+        )
+    names = {str(name) for known in classes.values() if known is not None for name in np.unique(known)}
+    if files_of.masks and not any(map(is_normal_name, names)):
+        for part, images in paths.items():
+            if not files_of.masks.keys().isdisjoint(images):
+                classes[part] = np.array(classes_by_masks(store, images, files_of.masks), np.str_)
     parts = {
         name: StoredPart(
             FolderImages.of_paths(store, paths[name], [entry.size for entry in files]), classes[name]
@@ -315,7 +342,7 @@ def _read_folder(store: Store, entries: list[Entry]) -> Content:
         for name, files in grouped.items()
     }
     listed = [entry for files in grouped.values() for entry in files]
-    return Content("folder", parts, listed, len(unused), parent_folders(unused))
+    return Content("folder", parts, listed, len(unused), parent_folders(unused), masks=files_of.count)
 
 
 def _read_tars(place: Place, counts: FileCounts) -> Content | None:

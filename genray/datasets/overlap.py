@@ -26,6 +26,7 @@ _MOST_PICTURES = 32  # samples of equal names whose pixels are compared
 _SMALL = 16  # height and width at which they are compared
 _ALIKE = 2  # levels
 _THREADS = 16
+_CHUNK = 64  # samples that a thread hashes at once
 
 
 class Comparable(Protocol):
@@ -141,9 +142,11 @@ def _hashes(samples: Comparable, indices: Sequence[int]) -> dict[int, bytes]:
         if left < 0:
             break
         chosen.append(index)
+    chunks = [chosen[i : i + _CHUNK] for i in range(0, len(chosen), _CHUNK)]
     with ThreadPoolExecutor(_THREADS) as pool:
-        values = pool.map(hashed, chosen)
-        return {index: value for index, value in zip(chosen, values, strict=True) if value is not None}
+        hashed_chunks = pool.map(lambda chunk: [hashed(index) for index in chunk], chunks)
+        values = [value for chunk in hashed_chunks for value in chunk]
+    return {index: value for index, value in zip(chosen, values, strict=True) if value is not None}
 
 
 def _alike(train: Comparable, held_out: Comparable, count: int, known: set[int]) -> list[tuple[str, str]]:

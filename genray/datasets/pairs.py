@@ -26,8 +26,10 @@ from genray.datasets.finding.split_words import SPLIT_NAMES
 from genray.datasets.loader import Sample
 from genray.datasets.overlap import find_overlap, note_overlap, refuse_overlap
 from genray.datasets.splits import hold_out
+from genray.datasets.values import note_values
 from genray.errors import DataError
-from genray.images.decode import read_header, read_image, to_channels
+from genray.images.decode import read_header, read_image, read_levels, to_channels
+from genray.images.image_file import FilePixels
 from genray.images.limits import ReadLimits
 from genray.images.pixels import Pixels, resize
 from genray.io.bad_input import BadImage, BadInput
@@ -81,6 +83,14 @@ class _PairSettings(Settings):
     )
     target_channels: Literal[1, 3, 4] = Field(
         3, description="channels of the target (1: gray, 3: RGB, 4: RGBA)"
+    )
+    input_window: tuple[float, float] | None = Field(
+        None,
+        description="levels of the inputs that become black and white, such as [0, 4] for maps of 5 classes "
+        "(null: the whole range)",
+    )
+    target_window: tuple[float, float] | None = Field(
+        None, description="levels of the targets that become black and white (null: the whole range)"
     )
     size: int = Field(
         256,
@@ -136,6 +146,13 @@ class _PairSettings(Settings):
     def _crop_fits(self) -> Self:
         if self.resize and self.resize < self.size:
             raise ValueError(f"resize ({self.resize}) is smaller than the crop, size ({self.size})")
+        return self
+
+    @model_validator(mode="after")
+    def _windows_have_levels(self) -> Self:
+        for name, window in (("input_window", self.input_window), ("target_window", self.target_window)):
+            if window is not None and not window[0] < window[1]:
+                raise ValueError(f"{name}: the first level must be below the second")
         return self
 
     @model_validator(mode="after")
@@ -209,6 +226,27 @@ class Pairs:
         note = note_overlap(overlap, removed=bool(kept))
         return replace(self, val=kept or self.val, notes=(*self.notes, note))
 
+    def with_value_notes(self, store: Store, settings: PairedSettings) -> Pairs:
+        """Return the pairs with warnings on values that are nearly black for the network, by a few pairs."""
+        if settings.input_window is not None and settings.target_window is not None:
+            return self
+        sides: tuple[list[FilePixels], list[FilePixels]] = ([], [])
+        for pair in self.train[:_CHECKED]:
+            try:
+                for side, levels in zip(sides, _levels(store, pair, self.layout, settings), strict=True):
+                    side.append(levels)
+            except BadImage:
+                continue
+        notes = (
+            note_values(images, name, f"data.{setting}")
+            for images, name, setting, window in (
+                (sides[0], "the inputs", "input_window", settings.input_window),
+                (sides[1], "the targets", "target_window", settings.target_window),
+            )
+            if window is None
+        )
+        return replace(self, notes=(*self.notes, *filter(None, notes)))
+
     @property
     def example(self) -> str:
         """First pair by name."""
@@ -238,7 +276,7 @@ class Pairs:
             "direction": f"{self.sides[0]} -> {self.sides[1]}",
             "pair": self.example,
             "split": self.split,
-            **({"left_out": "; ".join(self.notes)} if self.notes else {}),
+            **({"notes": "; ".join(self.notes)} if self.notes else {}),
         }
 
 
@@ -365,8 +403,20 @@ def load_pair(store: Store, pair: Pair, settings: PairedSettings) -> tuple[Pixel
     if pair.target is None:
         first, second = _load_halves(store, pair.input, settings)
     else:
-        first = read_image(store, pair.input, channels=settings.input_channels, limits=settings)
-        second = read_image(store, pair.target, channels=settings.target_channels, limits=settings)
+        first = read_image(
+            store,
+            pair.input,
+            channels=settings.input_channels,
+            limits=settings,
+            window=settings.input_window,
+        )
+        second = read_image(
+            store,
+            pair.target,
+            channels=settings.target_channels,
+            limits=settings,
+            window=settings.target_window,
+        )
         if first.shape[:2] != second.shape[:2] and settings.load_size is None:
             raise BadImage(
                 "odd-shape", f"{first.shape[1]}x{first.shape[0]} and {second.shape[1]}x{second.shape[0]}"
@@ -401,17 +451,34 @@ def jitter(
 def _load_halves(store: Store, path: str, settings: PairedSettings) -> tuple[Pixels, Pixels]:
     """Return input and target of the file `path`, which contains A|B, or A over B."""
     channels = max(settings.input_channels, settings.target_channels)
-    both = read_image(store, path, channels=channels, limits=settings)
+    windows = dict.fromkeys((settings.input_window, settings.target_window))
+    files = [read_image(store, path, channels=channels, limits=settings, window=each) for each in windows]
     axis = 0 if settings.layout == "above-below" else 1
-    if both.shape[axis] % 2:
+    if files[0].shape[axis] % 2:
         side, place = ("high", "one above the other") if axis == 0 else ("wide", "side by side")
         raise BadImage(
-            "odd-shape", f"{both.shape[axis]} pixels {side}: two halves {place} need an even number"
+            "odd-shape", f"{files[0].shape[axis]} pixels {side}: two halves {place} need an even number"
         )
-    first, second = np.split(both, 2, axis=axis)
-    if settings.direction == "BtoA":
-        first, second = second, first
+    source = 1 if settings.direction == "BtoA" else 0
+    first = np.split(files[0], 2, axis=axis)[source]
+    second = np.split(files[-1], 2, axis=axis)[1 - source]
     return to_channels(first, settings.input_channels), to_channels(second, settings.target_channels)
+
+
+def _levels(
+    store: Store, pair: Pair, layout: PairLayout, settings: PairedSettings
+) -> tuple[FilePixels, FilePixels]:
+    """Return the levels of input and target as they are stored."""
+    source = read_levels(store, pair.input, settings)
+    if pair.target is not None:
+        return source, read_levels(store, pair.target, settings)
+    middle = source.shape[0 if layout == "above-below" else 1] // 2
+    first, second = (
+        (source[:middle], source[middle:])
+        if layout == "above-below"
+        else (source[:, :middle], source[:, middle:])
+    )
+    return (second, first) if settings.direction == "BtoA" else (first, second)
 
 
 def _split(found: FoundPairs, val_share: float, seed: int) -> tuple[list[Pair], list[Pair], str]:

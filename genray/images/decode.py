@@ -14,7 +14,7 @@ from PIL import Image
 from genray.images.formats import decode_file, inspect_file
 from genray.images.image_file import FilePixels, ImageFile, guarded, upright
 from genray.images.limits import ReadLimits
-from genray.images.pixels import Pixels
+from genray.images.pixels import Pixels, apply_window
 from genray.io.bad_input import BadImage
 from genray.io.store import Store
 
@@ -31,13 +31,32 @@ class ImageHeader:
     is_gray: bool
 
 
-def read_image(store: Store, path: str, *, channels: int, limits: ReadLimits) -> Pixels:
+def read_image(
+    store: Store,
+    path: str,
+    *,
+    channels: int,
+    limits: ReadLimits,
+    window: tuple[float, float] | None = None,
+) -> Pixels:
     """Read and decode an image file, see `decode`.
 
     Raises:
         BadImage: the file cannot be read or decoded, or exceeds `limits`.
     """
-    return decode(_read(store, path, limits), channels=channels, limits=limits)
+    return decode(_read(store, path, limits), channels=channels, limits=limits, window=window)
+
+
+def read_levels(store: Store, path: str, limits: ReadLimits) -> FilePixels:
+    """Read and decode an image file as (H, W, C) with its own levels, 8 or 16 bits, without alpha.
+
+    Raises:
+        BadImage: it cannot be read or decoded, or is beyond `limits`.
+    """
+    data = _read(store, path, limits)
+    file = _inspect(data, limits)
+    pixels = guarded(lambda: upright(decode_file(data, file, limits), file.orientation))
+    return pixels[..., :-1] if file.alpha and pixels.shape[-1] in (2, 4) else pixels
 
 
 def read_header(store: Store, path: str, limits: ReadLimits = _DEFAULT_LIMITS) -> ImageHeader:
@@ -66,7 +85,9 @@ def decode_header(data: bytes, limits: ReadLimits = _DEFAULT_LIMITS) -> ImageHea
     return ImageHeader(width, height, is_gray=file.samples == 1)
 
 
-def decode(data: bytes, *, channels: int, limits: ReadLimits) -> Pixels:
+def decode(
+    data: bytes, *, channels: int, limits: ReadLimits, window: tuple[float, float] | None = None
+) -> Pixels:
     """Decode the bytes of an image file to (H, W, channels) uint8.
 
     The image is turned by its EXIF orientation. 16-bit values are scaled, not clipped. Palettes, CMYK and
@@ -76,6 +97,7 @@ def decode(data: bytes, *, channels: int, limits: ReadLimits) -> Pixels:
         data: the whole file.
         channels: 1 (gray), 3 (RGB) or 4 (RGBA).
         limits: limits above which the file is refused, before it is decoded.
+        window: levels that become black and white (None: the whole range). Images with alpha ignore it.
 
     Raises:
         BadImage: the file cannot be decoded, or exceeds `limits`.
@@ -85,7 +107,14 @@ def decode(data: bytes, *, channels: int, limits: ReadLimits) -> Pixels:
     # the first version, so that the training data of existing runs stay the same.
     gray = channels == 1 and file.orientation == 1
     pixels = decode_file(data, file, limits, gray=gray)
-    return guarded(lambda: _to_channels(_eight_bits(upright(pixels, file.orientation)), channels))
+
+    def converted() -> Pixels:
+        turned = upright(pixels, file.orientation)
+        if window is not None and not file.alpha:
+            return _to_channels(apply_window(turned, window), channels)
+        return _to_channels(_eight_bits(turned), channels)
+
+    return guarded(converted)
 
 
 def to_channels(image: Pixels, channels: int) -> Pixels:

@@ -18,6 +18,15 @@ Pixels = NDArray[np.uint8]
 _TITLE_HEIGHT = 16
 
 
+def apply_window(levels: NDArray[np.uint8 | np.uint16], window: tuple[float, float]) -> Pixels:
+    """Scale levels so that the window's lower end becomes 0 and its upper end 255; levels beyond it are
+    clipped."""
+    low, high = window
+    scaled = (levels.astype(np.float32) - low) * (255.0 / (high - low))
+    windowed: Pixels = np.rint(scaled.clip(0.0, 255.0)).astype(np.uint8)
+    return windowed
+
+
 def resize(image: Pixels, size: int) -> Pixels:
     """Resize (H, W, C) uint8 to (size, size, C) uint8: bicubic, with antialiasing where it shrinks."""
     if image.shape[:2] == (size, size):

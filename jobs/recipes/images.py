@@ -34,6 +34,7 @@ from genray.io.bad_input import BadInput
 from genray.models.autoencoder import Shape
 from genray.models.layers import parameter_count
 from genray.models.registry import NetworkSpec
+from genray.text import visible
 from jobs.training.optimizer import AdamSettings, OptimizerSettings
 from jobs.training.recipe import BundleSpec, DataSummary, Part, Recipe
 from jobs.training.settings import TrainSettings
@@ -51,6 +52,7 @@ S = TypeVar("S", bound=ImageTrainSettings)
 UNIT: ValueRange = (0.0, 1.0)
 
 _LEAST_SIDE = 8  # shortest side of a judged image in pixels, for the window of SSIM
+_MOST_CLASSES = 20  # classes that are named
 _PART_NAMES: dict[Part, str] = {"val": "held-out", "test": "test"}
 
 
@@ -263,7 +265,9 @@ class ImageRecipe(Recipe[S]):
             bad=bad,
             data={
                 "fingerprint": image_set.fingerprint,
+                "layout": image_set.layout,
                 "split": image_set.split,
+                **({"classes": ", ".join(image_set.classes[:_MOST_CLASSES])} if image_set.classes else {}),
                 "train": count,
                 "val": val,
                 "test": test,
@@ -273,7 +277,8 @@ class ImageRecipe(Recipe[S]):
             lines=[
                 f"{count // self.repeats} training images, {val} held out, {judging}, "
                 f"{len(bad)} set aside ({image_set.layout}, {colours}, {pixels} pixels, {where}){unread}",
-                f"split {image_set.split}",
+                f"split: {image_set.split}",
+                *_class_lines(image_set.classes),
                 *notes,
                 f"{self.title}: {parameters:,} parameters",
             ],
@@ -327,6 +332,12 @@ class ImageRecipe(Recipe[S]):
             fit=self.settings.data.fit if fixed else None,
         )
         return BundleSpec(self.kind, self.name, self.network_spec(), preprocessing)
+
+
+def _class_lines(classes: Sequence[str]) -> list[str]:
+    """Return the line that names the classes of the images, if they have any."""
+    more = f" and {len(classes) - _MOST_CLASSES} more" if len(classes) > _MOST_CLASSES else ""
+    return [f"classes: {visible(', '.join(classes[:_MOST_CLASSES]))}{more}"] if classes else []
 
 
 def _check_side(shorter: int, patch: int) -> None:

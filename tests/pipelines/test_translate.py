@@ -1,3 +1,5 @@
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,6 +54,21 @@ def test_other_sizes_come_out_at_their_own_size(bulk: Bulk, bundle: Path, tmp_pa
     assert outcome["done"] == 3
     for file in (tmp_path / "in").iterdir():
         assert read(tmp_path / "out" / file.name).shape == read(file).shape
+
+
+def test_the_window_of_the_training_is_applied_to_the_inputs(
+    bulk: Bulk, bundle: Path, tmp_path: Path
+) -> None:
+    classes = np.random.default_rng(3).integers(0, 5, (64, 64), dtype=np.uint8)
+    save(tmp_path / "in", "0.png", classes)
+    windowed = shutil.copytree(bundle, tmp_path / "bundle")
+    manifest = json.loads((windowed / "bundle.json").read_text())
+    assert "window" not in manifest["preprocessing"]["input"]
+    manifest["preprocessing"]["input"]["window"] = [0, 4]
+    (windowed / "bundle.json").write_text(json.dumps(manifest))
+    bulk("translate", f"input={tmp_path / 'in'}", f"bundle={windowed}", "inference.backend=torch")
+    spread = np.rint(classes * 63.75).astype(np.uint8)[..., None].repeat(3, axis=2)
+    assert np.abs(read(tmp_path / "out" / "0.png") - made_by(bundle, spread)).max() <= 1
 
 
 def test_halves_of_pairs_are_translated_and_judged_by_the_other_half(

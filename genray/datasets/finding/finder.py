@@ -37,6 +37,8 @@ _HALF_NAMES = {"side-by-side": ("left half", "right half"), "above-below": ("upp
 _JUDGED = 16  # images that are decoded to see whether they are two halves
 _GOOD_SHAPES = 0.8  # share of them that must have the shape of two images
 _SHOWN = 4  # readings, folders or files in a message
+_MOST_TABLES = 20  # tables beside images that are looked at
+_MOST_TABLE_BYTES = 32 * 2**20  # bytes of such a table
 _DOCS = 'see "How pairs are found" in docs/training.md'
 
 
@@ -249,24 +251,30 @@ def _judge_shaped(images: list[Pixels]) -> HalvesEvidence:
 
 
 def _table_ways(place: Place, readings: Sequence[Reading], search: PairSearch) -> list[_Way]:
-    """Return the tables directly in the folder that pair images in another way than `readings`."""
+    """Return the ways of the tables directly in the folder that pair images otherwise than `readings` do.
+
+    Tables that cannot be read, or without two columns of existing paths, are of something else."""
     if place.pattern or place.name:
         return []
     known = set[frozenset[str]]().union(*(reading.paths for reading in readings))
+    by_columns: dict[tuple[str, str], FoundPairs] = {}
+    texts: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for path in list_tables(place.store, _MOST_TABLE_BYTES)[:_MOST_TABLES]:
+        try:
+            table = open_table(place.store, path)
+        except DataError:
+            continue
+        if len(table.columns) == 2:
+            first, second = table.columns
+            names = table.usual_order or (first, second)
+            _add_rows(by_columns.setdefault(names, FoundPairs("table", names)), table, place.store)
+            texts[names].append(path)
     ways = []
-    for path in list_tables(place.store):
-        table = open_table(place.store, path)
-        if len(table.columns) != 2:
-            continue
-        first, second = table.columns
-        names = table.usual_order or (first, second)
-        found = FoundPairs("table", names)
-        _add_rows(found, table, place.store)
+    for names, found in by_columns.items():
         pairs = [pair for part in found.by_split.values() for pair in part]
-        if not pairs or {frozenset((pair.input, pair.target or "")) for pair in pairs} <= known:
-            continue
-        setting = f"data.layout=table, with {setting_of(*names)}"
-        ways.append(_Way(f"columns {names[0]} -> {names[1]} of {path}, {len(pairs)} pairs", setting, found))
+        if pairs and not {frozenset((pair.input, pair.target or "")) for pair in pairs} <= known:
+            text = f"columns {names[0]} -> {names[1]} of {', '.join(texts[names])}, {len(pairs)} pairs"
+            ways.append(_Way(text, f"data.layout=table and {setting_of(*names)}", found))
     return ways
 
 
@@ -279,13 +287,16 @@ def _in_tables(place: Place, search: PairSearch) -> FoundPairs:
             where="data.path",
             hint="name a file with two columns of paths",
         )
-    tables = [open_table(place.store, path) for path in paths]
+    read = [open_table(place.store, path) for path in paths]
+    tables = [table for table in read if len(table.columns) > 1] or read[:1]
     names = _columns(tables[0], search)
     found = FoundPairs("table", names)
+    if others := [table.path for table in read if len(table.columns) < 2]:
+        found.notes.append(f"not read: {', '.join(others[:_SHOWN])}, without two columns of image paths")
     for table in tables:
         if missing := [name for name in names if name not in table.columns]:
             raise DataError(
-                f"{table.path} has no column of image paths called {', '.join(missing)}, but {paths[0]} has",
+                f"{table.path} has no column of image paths {', '.join(missing)}, as {tables[0].path} has",
                 where="data.path",
                 hint="name one table as data.path",
             )
@@ -294,7 +305,7 @@ def _in_tables(place: Place, search: PairSearch) -> FoundPairs:
     if not rows:
         reason = f"{found.bad[0].path}: {found.bad[0].detail}" if found.bad else "it has no rows"
         raise DataError(
-            f"no row of {paths[0]} names two files: {reason}",
+            f"no row of {tables[0].path} names two files: {reason}",
             where="data.path",
             hint="paths in a table are relative to the folder of the table",
         )
@@ -408,7 +419,7 @@ def _several_ways(place: Place, ways: Sequence[_Way]) -> DataError:
         f"the images under {place.location} can be read as pairs in {len(ways)} ways "
         f"(input -> target):{lines}{more}",
         where="data.pairs",
-        hint=f"choose one of these settings, such as --set '{ways[0].setting}'; {_DOCS}",
+        hint=f"choose one with --set and the setting after the colon, in quotes; {_DOCS}",
     )
 
 

@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from functools import lru_cache
 
 from genray.datasets.finding.split_words import CYCLEGAN, split_word
 from genray.io.store import Entry
@@ -20,8 +20,8 @@ _WORDS = {
     "contours gtfine gtcoarse map maps layout depth pose",
     2: "a image images img imgs photo photos picture pictures jpegimages leftimg8bit rgb real color colour "
     "sat aerial satellite",
-    3: "target targets tgt y output outputs out after gt groundtruth clean sharp hq hr high highres original "
-    "originals orig reference ref",
+    3: "c target targets tgt y output outputs out after gt groundtruth clean clear sharp hq hr high highres "
+    "normal norain nohaze shadowfree restored original originals orig reference ref",
 }
 _RANKS = {word: rank for rank, words in _WORDS.items() for word in words.split()}
 _BY_WEIGHT = (0, 3, 1, 2)  # in input_image the word input counts
@@ -31,6 +31,7 @@ _TAIL = re.compile(r"(?:[_\-. ]+[A-Za-z][A-Za-z0-9]*|(?<=\d)x\d)$")  # _mask, or
 _WORD_AND_NUMBER = re.compile(r"([A-Za-z]{2,})([_\- ]*\d.*)")
 
 
+@lru_cache(maxsize=2**14)  # few words, but in many names
 def rank_of(name: str) -> int | None:
     """Return the rank of a name: 0 (input, noisy), 1 (labels), 2 (photo), 3 (target, clean), None for others.
 
@@ -62,7 +63,7 @@ class PairFile:
     @property
     def stem(self) -> str:
         """File name without its ending."""
-        return PurePosixPath(self.name).stem
+        return self.name.rpartition(".")[0] or self.name
 
 
 def pair_files(entries: Iterable[Entry]) -> list[PairFile]:
@@ -137,4 +138,4 @@ def stem_patterns(file: PairFile) -> Iterator[tuple[str, str]]:
     numbered = _WORD_AND_NUMBER.fullmatch(stem)
     if numbered and rank_of(numbered[1]) is not None:
         yield f"*{numbered[2]}", f"{numbered[1]}*"
-    yield stem, f"*{PurePosixPath(file.name).suffix}"
+    yield stem, f"*{file.name[len(stem) :]}"

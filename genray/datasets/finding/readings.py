@@ -21,6 +21,7 @@ _LEAST_SHARE = 0.5  # of the smaller side that has partners
 _LEAST_PAIRS = 2
 _KEYS_LOOKED_AT = 5000
 _SIDES_OF_KEY = 24  # sides that one key may have: class folders with equal file names have many
+_YAML_WORDS = ("true", "false", "yes", "no", "on", "off", "null", "y", "n")
 _TRIED = 16  # readings that are matched in full
 
 
@@ -281,4 +282,6 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 
 def _quoted(text: str) -> str:
-    return f'"{text}"' if re.search(r"[*{}\[\],:#&!|>'%@`\"]|^[.\s-]|\s$", text) else text
+    """Return a text as a value of YAML, in quotes where it would mean something else."""
+    is_plain = re.fullmatch(r"[A-Za-z][\w./+-]*", text) and text.lower() not in _YAML_WORDS
+    return text if is_plain else f'"{text}"'

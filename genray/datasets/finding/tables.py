@@ -52,10 +52,10 @@ class PathTable:
         return (first, second) if ranks[0] < ranks[1] else (second, first)
 
 
-def list_tables(store: Store) -> list[str]:
-    """Return the paths of the tables directly below the root."""
+def list_tables(store: Store, max_bytes: int = _MAX_BYTES) -> list[str]:
+    """Return the paths of the tables of at most `max_bytes` directly below the root."""
     found = store.walk(lambda folder, name: is_table(name), enter=lambda folder: False)
-    return sorted(entry.path for entry in found)
+    return sorted(entry.path for entry in found if entry.size <= max_bytes)
 
 
 def is_table(name: str) -> bool:
@@ -75,7 +75,11 @@ def open_table(store: Store, path: str) -> PathTable:
             raise DataError(f"the table is larger than {_MAX_BYTES // 2**20} MiB", where=path)
         names, rows = _parquet(data) if path.lower().endswith(".parquet") else _text(data)
     except (OSError, ValueError, csv.Error) as error:  # Arrow's errors are of these
-        raise DataError(f"cannot read the table {path}: {visible(str(error))}", where=store.root) from error
+        raise DataError(
+            f"the table {path} cannot be read: {visible(str(error))}",
+            where=store.root,
+            hint="give a CSV or TSV file in UTF-8, or a Parquet file",
+        ) from error
     if len(rows) > _MAX_ROWS:
         raise DataError(f"the table has more than {_MAX_ROWS:,} rows", where=path)
     columns = {

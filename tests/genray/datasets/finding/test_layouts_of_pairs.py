@@ -251,6 +251,22 @@ LAYOUTS = {
         4,
         4,
     ),
+    "LOL of a later year": Layout(
+        each("Real/Train/Low/low{:05}.png", "Real/Train/Normal/normal{:05}.png"),
+        "folders",
+        "Low/low* -> Normal/normal*",
+        ("Real/Train/Low/low00000.png", "Real/Train/Normal/normal00000.png"),
+        3,
+        1,
+    ),
+    "Rain100": Layout(
+        each("train/rain/rain-{:03}.png", "train/norain/norain-{:03}.png"),
+        "folders",
+        "rain/rain* -> norain/norain*",
+        ("train/rain/rain-000.png", "train/norain/norain-000.png"),
+        3,
+        1,
+    ),
     "LOL": Layout(
         each("our485/low/{}.png", "our485/high/{}.png", "eval15/low/{}.png", "eval15/high/{}.png"),
         "folders",
@@ -318,6 +334,12 @@ def test_two_names_without_a_direction_are_asked_for(tmp_path: Path) -> None:
     assert "2. night -> day, 4 pairs: data.pairs={input: night, target: day}" in str(refused.value)
     pairs = found(tmp_path, pairs={"input": "night", "target": "day"})
     assert pairs.example == "night/1.png -> day/1.png" or pairs.example == "night/0.png -> day/0.png"
+
+
+def test_three_folders_of_letters_are_asked_for(tmp_path: Path) -> None:
+    draw(tmp_path, *each("train_A/{}.png", "train_B/{}.png", "train_C/{}.png"))  # as ISTD
+    with pytest.raises(DataError, match="in 3 ways"):
+        found(tmp_path)
 
 
 def test_several_targets_are_asked_for_and_the_setting_of_the_error_chooses(tmp_path: Path) -> None:
@@ -390,7 +412,7 @@ def test_what_has_no_partner_or_use_is_counted_and_said(tmp_path: Path) -> None:
         "not used: 4 pairs beside the folder train, in extra/labels",
         "not used: 4 test pairs, which are never trained on",
     )
-    assert pairs.record["left_out"].startswith("unpaired: 1 file of images")
+    assert pairs.record["notes"].startswith("unpaired: 1 file of images")
     assert {pair.input.split("/")[0] for pair in pairs.train} == {"train"}
 
 
@@ -448,6 +470,48 @@ def test_columns_without_a_direction_are_asked_for(tmp_path: Path) -> None:
     assert found(table, pairs={"input": "two", "target": "one"}).sides == ("two", "one")
 
 
+def test_tables_of_splits_are_one_layout(tmp_path: Path) -> None:
+    draw(tmp_path, *each("p/x{}.png", "q/y{}.png"))
+    write_table(tmp_path, "train.csv", ["noisy;clean", *(f"p/x{k}.png;q/y{k}.png" for k in range(3))])
+    write_table(tmp_path, "info.csv", ["name,rating", "p/x0.png,5"])
+    write_table(tmp_path, "val.csv", ["noisy;clean", ".\\p\\x3.png;q/y3.png"])
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1")
+    for more in ({}, {"pairs": {"input": "noisy", "target": "clean"}, "layout": "table"}):
+        if more:
+            (tmp_path / "broken.parquet").unlink()
+        pairs = found(tmp_path, **more)
+        assert (pairs.layout, pairs.sides, len(pairs.train)) == ("table", ("noisy", "clean"), 3)
+        assert [pair.input for pair in pairs.val] == ["p/x3.png"]
+
+
+def test_a_table_without_names_of_columns_is_asked_about(tmp_path: Path) -> None:
+    draw(tmp_path, *each("p/x{}.png", "q/y{}.png"))
+    table = write_table(tmp_path, "list.csv", [f"p/x{k}.png,q/y{k}.png" for k in range(4)])
+    with pytest.raises(DataError) as refused:
+        found(table)
+    setting = 'data.pairs={input: "2", target: "1"}'
+    assert setting in refused.value.hint
+    chosen = load(TrainPix2PixSettings, target="train-pix2pix", sets=[setting, f"data.path={table}"]).data
+    pairs = find_pairs(find_place(table), chosen.model_copy(update={"size": SIZE}), 0)
+    assert pairs.sides == ("2", "1")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "has 0 columns of image paths"),
+        ("path,label\np/x0.png,1\n", r"has 1 columns of image paths \(path\)"),
+        ("input,target\n/etc/x.png,/etc/y.png\n", "leaves the folder of the table"),
+        ("input,target\nx0.png,y0.png\n", "'x0.png', which does not exist"),
+    ],
+)
+def test_a_table_without_pairs_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    draw(tmp_path, "p/x0.png", "q/y0.png")
+    (tmp_path / "list.csv").write_text(content)
+    with pytest.raises(DataError, match=message):
+        found(tmp_path / "list.csv")
+
+
 def test_a_table_leaves_out_what_is_not_there_or_outside(tmp_path: Path) -> None:
     draw(tmp_path, *each("p/x{}.png", "q/y{}.png"))
     rows = [*(f"p/x{k}.png,q/y{k}.png" for k in range(4)), "p/x9.png,q/y9.png", "../x.png,q/y0.png"]
@@ -463,6 +527,7 @@ def test_a_table_beside_the_images_is_another_reading_only_if_it_pairs_others(tm
     draw(tmp_path, *each("images/{}.png", "labels/{}.png"))
     write_table(tmp_path, "same.csv", ["label,image", *(f"labels/{k}.png,images/{k}.png" for k in range(4))])
     assert found(tmp_path).layout == "folders"
+    (tmp_path / "same.csv").unlink()
     write_table(
         tmp_path, "other.csv", ["label,image", *(f"labels/{k}.png,images/{3 - k}.png" for k in range(4))]
     )
