@@ -38,9 +38,6 @@ class PassRecord:
     started: str = ""
     died: int | None = None
     """Number of passes in a row, up to the previous one, whose driver was killed."""
-    suspects: Mapping[str, int] | None = None
-    """Inputs that were the only one in progress in their worker when earlier passes were killed, and how
-    often; they are processed apart."""
     listed: int | None = None
     left: int | None = None
     """Inputs of the pass to process."""
@@ -52,6 +49,9 @@ class PassRecord:
     start_seconds: float | None = None
     not_read: Mapping[str, int] | None = None
     """Files at the input that are not read, by type."""
+    suspects: Mapping[str, int] | None = None
+    """Inputs that were the only one in progress in their worker when earlier passes were killed, and how
+    often; they are processed apart."""
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> PassRecord:

@@ -61,6 +61,8 @@ that say nothing of how the pixels are stored: names of document, page and compu
 place on the map (GeoTIFF, GDAL), rating and words of Windows."""
 _EXIF, _EXIF_WIDTH, _EXIF_HEIGHT = 0x8769, 0xA002, 0xA003
 _THUMBNAILS = ((513, 514), (Tag.STRIP_OFFSETS, Tag.STRIP_BYTES))  # offset and bytes of a thumbnail
+_RATIONALS = (282, 283)  # resolution across and down
+_RATIONAL = 5  # type of a tag: an unsigned rational number
 _POINTERS = (0x8769, 0x8825, 0xA005)  # offsets of the directories EXIF, GPS and interoperability
 _TYPE_BYTES = dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), start=1)) | {16: 8, 17: 8, 18: 8}
 _LAST_OF_TIFF = 13  # highest type of a plain TIFF; higher ones are BigTIFF's
@@ -206,8 +208,12 @@ class TagDirectory:
         return entries
 
     def exif_entries(self, most_bytes: int) -> Entries:
-        """Return the entries of a TIFF that EXIF has too, see `entries`."""
-        return self.entries(most_bytes, EXIF_TAGS)
+        """Return the entries of a TIFF that EXIF has too, see `entries`. A resolution that is no rational
+        number is left out: readers refuse an EXIF block that has one."""
+        entries = self.entries(most_bytes, EXIF_TAGS)
+        return {
+            tag: value for tag, value in entries.items() if tag not in _RATIONALS or value.kind == _RATIONAL
+        }
 
 
 @dataclass

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from genray.images.carried.xmp import sized_packet, upright_packet
 from genray.images.limits import ReadLimits
@@ -500,3 +500,18 @@ def test_the_comment_of_a_gif_becomes_a_text() -> None:
     made = written(encode(smooth("L").convert("P"), "GIF", comment="words of a person"))
     assert opened(made.data).info["Comment"] == "words of a person"
     assert made.not_kept == ()
+
+
+def test_a_resolution_of_another_type_than_rational_costs_no_image_its_exif() -> None:
+    buffer = io.BytesIO()
+    directory = TiffImagePlugin.ImageFileDirectory_v2()
+    directory[271] = "maker"
+    directory[282] = 72.0
+    Image.new("RGB", (9, 7), (200, 30, 60)).save(buffer, "TIFF", tiffinfo=directory)
+    data = bytearray(buffer.getvalue())
+    entry = data.index(struct.pack("<HH", 282, 5))
+    data[entry : entry + 12] = struct.pack("<HHLL", 282, 1, 2, 0x0101)
+    photo = read_photo(bytes(data), ReadLimits())
+    written = write_photo(photo, WriteSettings(format="jpeg"))
+    with Image.open(io.BytesIO(written.data)) as image:
+        assert image.getexif()[271] == "maker"
