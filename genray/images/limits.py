@@ -19,7 +19,10 @@ _SCAN_NS_PER_PIXEL = 2.0
 
 
 class ReadLimits(Settings):
-    """Settings of the limits on reading. A file above one of the first four is set aside before decoding."""
+    """Settings of the reading of image files: limits, damage and pages.
+
+    A file above one of the first four limits is set aside before decoding.
+    """
 
     max_pixels: int = Field(
         100_000_000,

@@ -129,12 +129,13 @@ def _header_of(file: ImageFile) -> PhotoHeader:
 
 
 def read_photo(data: bytes, limits: ReadLimits) -> Photo:
-    """Decode a JPEG, PNG, WebP, TIFF or BMP file. The format is found by the content, not by the name.
+    """Decode a file of any format that is read. The format is found by the content, not by the name.
 
-    Gray stays gray and 16 bits stay 16. Palettes become RGB; 1, 2 and 4 bits become 8; CMYK and YCCK become
-    sRGB, through their ICC profile if they have one, which is then left out. If a JPEG holds several
-    pictures, the first is read. A damaged ICC profile or EXIF block is left out, and the pixels are read.
-    The notes say why something was left out, and `carried.left_out` names it.
+    Gray stays gray and 16 bits stay 16. Palettes become RGB; fewer than 8 bits become 8, and 9 to 15 bits 16;
+    floats from 0 to 1 become 16 bits; L*a*b*, CMYK and YCCK become sRGB, CMYK through its ICC profile if it
+    has one, which is then left out. All pages of a TIFF are read. If a JPEG or HEIF holds several pictures,
+    the main one is read. A damaged ICC profile or EXIF block is left out, and the pixels are read. The notes
+    say why something was left out, and `carried.left_out` names it.
 
     Args:
         data: the whole file.
@@ -142,9 +143,8 @@ def read_photo(data: bytes, limits: ReadLimits) -> Photo:
 
     Raises:
         BadImage: `empty`; `unknown-format`; `too-large`; `too-much-work`; `truncated`: pixels are missing or
-            damaged, even if most could be shown; `unsupported`: animations, floats, signed or 32-bit numbers,
-            JPEGs of 12 bits, L*a*b*, TIFFs of several pages or with more channels than colours and one
-            alpha, and other formats.
+            damaged, even if most could be shown; `unsupported`: animations, floats beyond 0 and 1, signed or
+            32-bit numbers, JPEGs of 12 bits, more channels than colours and one alpha, and other formats.
     """
     return _photo_of(data, inspect_file(data, limits), limits)
 
