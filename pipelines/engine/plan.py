@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import PurePosixPath
 from typing import Any
@@ -81,16 +81,17 @@ class InputListing:
 
     def remaining(self) -> Iterator[PlannedInput]:
         """List the inputs; yields the remaining ones, each with the name of its output."""
-        settings = self.step.settings
+        names = OutputNames(self.step.settings.write)
+        is_first_pass = not len(self.index)
         noted = time.monotonic()
         for item in self._items():
             self.listed += 1
             if time.monotonic() - noted > _NOTE_SECONDS:
                 noted = time.monotonic()
                 self.note(f"listing: {self.listed} images so far")
-            if self._is_left(item):
+            if is_first_pass or self._is_left(item):
                 self.sample.add(item)
-                yield PlannedInput(item, output_name(self.step.output_path(item.path), settings.write))
+                yield PlannedInput(item, names.name(self.step.output_path(item.path)))
 
     def _is_left(self, item: Item) -> bool:
         state = self.index.find(item.path, item.size, item.modified)
@@ -142,18 +143,40 @@ class SuspectsLast:
         yield from held
 
 
-def output_name(path: str, settings: WriteSettings) -> str:
-    """Return the name of the output of the input `path`: the same name, with the suffix of the format
-    appended if the format differs: a.jpg becomes a.jpg.png. No two inputs get the same output, whatever is
-    added later.
+class OutputNames:
+    """Names of outputs: that of the input, with the suffix of the format appended if the format differs:
+    a.jpg becomes a.jpg.png. No two inputs get the same output, whatever is added later.
+
+    What is appended depends on the last two suffixes only, and is found once for each pair: a listing has
+    millions of names.
     """
-    if settings.format == "same":
-        return path
-    # A name that looks like one made here gets a suffix, too: the name is left for the other input.
-    looks_made_here = PurePosixPath(path).with_suffix("").suffix.lower() in READ_SUFFIXES
-    if output_path(path, settings) == path and not looks_made_here:
-        return path
-    return path + PurePosixPath(output_path("x", settings)).suffix
+
+    def __init__(self, settings: WriteSettings) -> None:
+        self._settings = settings
+        self._appended: dict[tuple[str, str], str] = {}
+
+    def name(self, path: str) -> str:
+        """Return the name of the output of the input `path`."""
+        if self._settings.format == "same":
+            return path
+        stem, suffix = _split_suffix(path[path.rfind("/") + 1 :])
+        _, inner = _split_suffix(stem)
+        if (inner, suffix) not in self._appended:
+            self._appended[inner, suffix] = self._find_appended(inner, suffix)
+        return path + self._appended[inner, suffix]
+
+    def _find_appended(self, inner: str, suffix: str) -> str:
+        path = f"x{inner}{suffix}"
+        # A name that looks like one made here gets a suffix, too: the name is left for the other input.
+        looks_made_here = inner.lower() in READ_SUFFIXES
+        if output_path(path, self._settings) == path and not looks_made_here:
+            return ""
+        return PurePosixPath(output_path("x", self._settings)).suffix
+
+
+def output_name(path: str, settings: WriteSettings) -> str:
+    """Return the name of the output of the input `path`, see `OutputNames`."""
+    return OutputNames(settings).name(path)
 
 
 def check_listing(source: ItemSource, inputs: int, problems: Sequence[BadInput]) -> None:
@@ -183,7 +206,8 @@ def write_plan(store: Store, number: int, inputs: Iterable[PlannedInput]) -> int
     total = 0
     rows: list[tuple[Any, ...]] = []
     for planned in inputs:
-        rows.append((*astuple(planned.item), planned.output))
+        item = planned.item
+        rows.append((item.path, item.size, item.modified, item.container, item.position, planned.output))
         if len(rows) == FILE_ROWS:
             _write_file(store, number, total // FILE_ROWS, rows)
             total += len(rows)
@@ -267,3 +291,9 @@ def _write_file(store: Store, number: int, serial: int, rows: list[tuple[Any, ..
     with pa.ipc.new_file(stream, _SCHEMA, options=pa.ipc.IpcWriteOptions(compression="zstd")) as file:
         file.write_table(pa.Table.from_arrays(arrays, schema=_SCHEMA))
     store.write(_file_name(number, serial), stream.getvalue())
+
+
+def _split_suffix(name: str) -> tuple[str, str]:
+    """Split a file's name as `pathlib` does, which is slower."""
+    dot = name.rfind(".")
+    return (name[:dot], name[dot:]) if 0 < dot < len(name) - 1 else (name, "")
