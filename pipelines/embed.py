@@ -38,6 +38,7 @@ class Embed(AutoencoderStep[EmbedSettings]):
 
     settings_class = EmbedSettings
     table = "embeddings"
+    decodes = False
 
     def schema(self) -> pa.Schema:
         """See `Step`."""
