@@ -39,6 +39,7 @@ class Embed(AutoencoderStep[EmbedSettings]):
     settings_class = EmbedSettings
     table = "embeddings"
     writes_images = False
+    decodes = False
 
     def schema(self) -> pa.Schema:
         """See `Step`."""

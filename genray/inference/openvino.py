@@ -10,6 +10,8 @@ import importlib
 import json
 import shutil
 import sys
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -31,6 +33,7 @@ Array = NDArray[Any]
 
 _SAMPLES = 32
 _SIDE = 256  # side of the crops that ranges are measured on, in pixels
+_MOST_CONVERTED = 2  # converted models that are kept
 _MAX_MODEL, _MAX_TEXT = 4 * 2**30, 64 * 2**20
 _WEIGHTED = {"Convolution": (0,), "ConvolutionBackpropData": (1,), "GroupConvolution": (0, 1)}
 """Operations that are quantised, and the axes of the output channels in their weights."""
@@ -52,9 +55,25 @@ class _WithoutPadding(nn.Module):
         return result
 
 
+_converted: OrderedDict[tuple[str, str, ImageSpec | None, InputSizes], Any] = OrderedDict()
+"""The last converted models: the workers of a process use the same, and converting takes seconds."""
+_converting = threading.Lock()
+
+
 def convert(network: nn.Module, takes: ImageSpec | None, sizes: InputSizes) -> Any:
     """Convert `network` to an `openvino.Model`: (N, C, H, W) or (N, d) float32 in, float32 out, with dynamic
-    N, and dynamic H and W unless they are fixed."""
+    N, and dynamic H and W unless they are fixed. A network of the same modules and weights is converted
+    once."""
+    key = (str(network), _fingerprint(network), takes, sizes)
+    with _converting:
+        if key not in _converted:
+            _converted[key] = _convert(network, takes, sizes)
+            if len(_converted) > _MOST_CONVERTED:
+                _converted.popitem(last=False)
+        return _converted[key].clone()
+
+
+def _convert(network: nn.Module, takes: ImageSpec | None, sizes: InputSizes) -> Any:
     ov = openvino()
     fixed = sizes.fixed is not None
     shape = ([takes.channels] if takes else []) + list(sizes.example)

@@ -31,6 +31,8 @@ class AutoencoderStep(BundleStep[C]):
     reduced to 8; transparency is ignored."""
 
     bundle_kinds: ClassVar[tuple[str, ...]] = ("autoencoder", "anomaly")
+    decodes: ClassVar[bool] = True
+    """Whether the step uses the decoder, which takes seconds to open."""
 
     def check(self) -> Sequence[str]:
         """See `Step`."""
@@ -56,7 +58,8 @@ class AutoencoderStep(BundleStep[C]):
         assert isinstance(network, Autoencoder)
         preprocessing = self.manifest.preprocessing
         self._encoder = self.make_runner(EncoderNetwork(network), preprocessing.input, None, place)
-        self._decoder = self.make_runner(DecoderNetwork(network), None, preprocessing.output, place)
+        if self.decodes:
+            self._decoder = self.make_runner(DecoderNetwork(network), None, preprocessing.output, place)
         return self._encoder.notes
 
     def batch_key(self, photo: Photo | None) -> Hashable:

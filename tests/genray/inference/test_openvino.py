@@ -12,8 +12,9 @@ from genray.bundle import ImageSpec
 from genray.errors import SettingsError
 from genray.images.tensors import to_network, to_pixels
 from genray.inference.accuracy import ImageDifference, measure_loss
-from genray.inference.openvino import core, load_quantized, quantize, save_quantized
+from genray.inference.openvino import convert, core, load_quantized, quantize, save_quantized
 from genray.inference.runner import InferenceSettings, Runner
+from genray.inference.sizes import input_sizes
 from genray.models.autoencoder import ConvAutoencoder, ConvSettings
 from genray.models.residual_unet import ResidualUNet, ResidualUNetSettings
 
@@ -35,6 +36,23 @@ def photos(number: int, height: int = 40, width: int = 56) -> list[NDArray[np.ui
         np.clip(ramp[:, :: rng.choice([-1, 1])] + rng.normal(0, 12, ramp.shape), 0, 255).astype(np.uint8)
         for _ in range(number)
     ]
+
+
+def test_a_network_that_was_converted_before_gives_a_model_of_its_own() -> None:
+    sizes = input_sizes(network(), SPEC)
+    assert sizes is not None
+    batch = np.random.default_rng(0).random((1, 3, 16, 24), dtype=np.float32)
+    first = convert(network(), SPEC, sizes)
+    first.reshape([1, 3, 8, 8])
+    results = []
+    for seed in (0, 0, 1):
+        made = network(seed)
+        model = core().compile_model(convert(made, SPEC, sizes), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        results.append(model(batch)[0])
+        with torch.inference_mode():
+            assert np.allclose(results[-1], made(torch.from_numpy(batch)).numpy(), atol=1e-4)
+    assert np.array_equal(results[0], results[1])
+    assert not np.allclose(results[0], results[2], atol=1e-2)
 
 
 def test_int8_is_close_to_fp32_at_every_size(tmp_path: Path) -> None:

@@ -1,11 +1,21 @@
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
+from genray.images.photo import WriteSettings
+from genray.io.kinds import READ_SUFFIXES
 from genray.io.sources import Item
 from genray.io.store import open_store
-from pipelines.engine.plan import FILE_ROWS, Plan, PlannedInput, chunk_bounds, remove_plans, write_plan
+from pipelines.engine.plan import (
+    FILE_ROWS,
+    Plan,
+    PlannedInput,
+    chunk_bounds,
+    output_name,
+    remove_plans,
+    write_plan,
+)
 
 
 def planned(index: int) -> PlannedInput:
@@ -37,6 +47,30 @@ def test_plans_can_be_removed(tmp_path: Path) -> None:
     write_plan(store, 1, map(planned, range(3)))
     remove_plans(store)
     assert not list(tmp_path.rglob("*.arrow"))
+
+
+def test_suffixes_of_outputs_are_those_that_pathlib_sees() -> None:
+    names = [
+        "a.jpg",
+        "a.b.jpg",
+        ".jpg",
+        "..jpg",
+        "a.",
+        "a",
+        "a.jpg.png",
+        "a.png.",
+        "a.JPG",
+        ".png.jpg",
+        "a b.tar.gz",
+    ]
+    for name in names:
+        for folder in ("", "x.png/", "x/y.jpg/"):
+            path = folder + name
+            is_png = PurePosixPath(path).suffix.lower() == ".png"
+            was_made = PurePosixPath(path).with_suffix("").suffix.lower() in READ_SUFFIXES
+            expected = path if is_png and not was_made else f"{path}.png"
+            assert output_name(path, WriteSettings(format="png")) == expected
+            assert output_name(path, WriteSettings()) == path
 
 
 @pytest.mark.parametrize("inputs", [0, 1, 7, 480, 1_000_003])
