@@ -114,7 +114,7 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
         store = place.store
         pairs = find_pairs(place, self.settings.data, self.settings.seed)
         pairs = pairs.without_shared(store, allowed=self.settings.data.allow_shared)
-        pairs = pairs.with_value_notes(store, self.settings.data)
+        pairs = pairs.with_image_notes(store, self.settings.data)
         data = self.settings.data.model_copy(update={"layout": pairs.layout})
         bad: list[BadInput] = list(pairs.bad)
         held_out = PairSource.of_pairs(store, pairs.val[: data.val_max], data.for_validation())

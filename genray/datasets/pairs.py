@@ -26,7 +26,7 @@ from genray.datasets.finding.split_words import SPLIT_NAMES
 from genray.datasets.loader import Sample
 from genray.datasets.overlap import find_overlap, note_overlap, refuse_overlap
 from genray.datasets.splits import hold_out
-from genray.datasets.values import note_values
+from genray.datasets.values import note_labels, note_values
 from genray.errors import DataError
 from genray.images.decode import read_header, read_image, read_levels, to_channels
 from genray.images.image_file import FilePixels
@@ -43,6 +43,7 @@ from genray.text import parent_folders
 __all__ = ["Pair", "PairNames", "PairSource", "PairedSettings", "Pairs", "find_pairs", "jitter", "load_pair"]
 
 _CHECKED = 16  # pairs whose headers are looked at before a training
+_ENLARGED = 1.5  # factor above which enlarging is warned of; the paper's is 286 / 256
 _COMPARED = 64  # height and width at which pairs of equal names are compared
 
 
@@ -226,10 +227,8 @@ class Pairs:
         note = note_overlap(overlap, removed=bool(kept))
         return replace(self, val=kept or self.val, notes=(*self.notes, note))
 
-    def with_value_notes(self, store: Store, settings: PairedSettings) -> Pairs:
-        """Return the pairs with warnings on values that are nearly black for the network, by a few pairs."""
-        if settings.input_window is not None and settings.target_window is not None:
-            return self
+    def with_image_notes(self, store: Store, settings: PairedSettings) -> Pairs:
+        """Return the pairs with warnings on the values and sizes of a few of them."""
         sides: tuple[list[FilePixels], list[FilePixels]] = ([], [])
         for pair in self.train[:_CHECKED]:
             try:
@@ -237,14 +236,12 @@ class Pairs:
                     side.append(levels)
             except BadImage:
                 continue
-        notes = (
-            note_values(images, name, f"data.{setting}")
-            for images, name, setting, window in (
-                (sides[0], "the inputs", "input_window", settings.input_window),
-                (sides[1], "the targets", "target_window", settings.target_window),
-            )
-            if window is None
-        )
+        notes = [note_labels(*sides), *_notes_on_sizes(*sides, settings)]
+        for side, name, setting in zip(
+            sides, ("the inputs", "the targets"), ("input_window", "target_window"), strict=True
+        ):
+            if getattr(settings, setting) is None:
+                notes.append(note_values(side, name, f"data.{setting}"))
         return replace(self, notes=(*self.notes, *filter(None, notes)))
 
     @property
@@ -479,6 +476,33 @@ def _levels(
         else (source[:, :middle], source[:, middle:])
     )
     return (second, first) if settings.direction == "BtoA" else (first, second)
+
+
+def _notes_on_sizes(
+    inputs: Sequence[FilePixels], targets: Sequence[FilePixels], settings: PairedSettings
+) -> list[str]:
+    """Return warnings on pairs of unequal sizes, and on images that are much enlarged."""
+    size = settings.load_size
+    if size is None or not inputs:
+        return []
+    notes = []
+    sizes = [
+        (f"{a.shape[1]}x{a.shape[0]}", f"{b.shape[1]}x{b.shape[0]}")
+        for a, b in zip(inputs, targets, strict=True)
+    ]
+    unequal = [pair for pair in sizes if pair[0] != pair[1]]
+    if unequal:
+        notes.append(
+            f"warning: {len(unequal)} of {len(sizes)} pairs have images of unequal sizes, such as "
+            f"{' and '.join(unequal[0])}: both are resized to {size} pixels"
+        )
+    shorter = min(min(image.shape[:2]) for image in (*inputs, *targets))
+    if size > _ENLARGED * shorter:
+        notes.append(
+            f"warning: images of {shorter} pixels are enlarged to {size}; "
+            f"data.size={max(64, shorter // 32 * 32)} is nearer to their own size"
+        )
+    return notes
 
 
 def _split(found: FoundPairs, val_share: float, seed: int) -> tuple[list[Pair], list[Pair], str]:

@@ -79,7 +79,12 @@ def test_it_learns_four_images_by_heart(submit: Submit, tmp_path: Path) -> None:
     more = (f"data.path={tmp_path / 'four'}", "model.latent=8", "loop.epochs=150", "loop.batch_size=4")
     outcome = submit("train-autoencoder", "a", *more, "loop.validate_every=150", "eval.baselines=[mean]")
     train = submit(
-        "train-autoencoder", "b", *more, "loop.validate_every=150", f"data.test={tmp_path}/four/train"
+        "train-autoencoder",
+        "b",
+        *more,
+        "loop.validate_every=150",
+        f"data.test={tmp_path}/four/train",
+        "data.allow_shared=true",
     )
     assert train["metrics"]["mse"] < 1e-3
     assert outcome["metrics"]["baselines"]["mean"]["mse"] > 5e-3

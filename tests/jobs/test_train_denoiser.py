@@ -104,6 +104,7 @@ def test_it_learns_four_images_by_heart(submit: Submit, tmp_path: Path) -> None:
         "noise.sigma=100",
         "data.patches=50",
         "data.flips=none",
+        "data.allow_shared=true",
     )
     more += (f"data.path={tmp_path / 'four'}", f"data.test={tmp_path / 'four' / 'train'}", "data.patch=16")
     outcome = submit("train-denoiser", "a", *more, "loop.epochs=16", "loop.batch_size=4", "loop.weights=last")

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from genray.datasets.pairs import Pair, PairedSettings, find_pairs, load_pair
-from genray.datasets.values import note_values
+from genray.datasets.values import note_labels, note_values
 from genray.io.listing import find_place
 from genray.io.store import open_store
 
@@ -59,10 +59,10 @@ def test_pairs_are_warned_of_until_a_window_is_set_which_their_loading_applies(t
         Image.fromarray(labels).save(tmp_path / "labels" / f"{number}.png")
     store = open_store(tmp_path)
     pairs = find_pairs(find_place(tmp_path), settings(tmp_path), 0)
-    (note,) = pairs.with_value_notes(store, settings(tmp_path)).notes
+    (note,) = pairs.with_image_notes(store, settings(tmp_path)).notes
     assert note.startswith("warning: the inputs have 5 levels")
     chosen = settings(tmp_path, input_window=[0, 4], input_channels=1)
-    assert pairs.with_value_notes(store, chosen).notes == ()
+    assert pairs.with_image_notes(store, chosen).notes == ()
     source, target = load_pair(store, pairs.train[0], chosen)
     assert np.array_equal(source[..., 0], np.rint(labels * 63.75).astype(np.uint8))
     assert np.array_equal(target, drawn(0, 255, np.uint8, 3))
@@ -83,3 +83,27 @@ def test_each_half_of_a_file_has_its_window(tmp_path: Path, direction: str) -> N
 def test_a_window_without_levels_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="input_window: the first level must be below the second"):
         settings(tmp_path, input_window=[4, 4])
+
+
+def test_unequal_sizes_and_enlarged_images_are_warned_of(tmp_path: Path) -> None:
+    for folder, size in (("lq", 20), ("gt", 80)):
+        (tmp_path / folder).mkdir()
+        for number in range(4):
+            Image.fromarray(
+                drawn(0, 255, np.uint8, 3)[:size, :size].repeat(2, axis=0).repeat(2, axis=1)
+            ).save(tmp_path / folder / f"{number}.png")
+    chosen = settings(tmp_path, resize=None, size=96)
+    pairs = find_pairs(find_place(tmp_path), chosen, 0)
+    assert pairs.with_image_notes(open_store(tmp_path), chosen).notes == (
+        "warning: 3 of 3 pairs have images of unequal sizes, such as 40x40 and 128x128: both are resized to "
+        "107 pixels",
+        "warning: images of 40 pixels are enlarged to 107; data.size=64 is nearer to their own size",
+    )
+
+
+def test_label_maps_as_targets_are_noted() -> None:
+    photo, labels = drawn(0, 255, np.uint8, 3), drawn(0, 1, np.uint8, 3) * 200
+    assert note_labels([photo], [labels]).startswith("note: the targets look like label maps")
+    assert note_labels([labels], [photo]) == ""
+    assert note_labels([labels], [labels]) == ""
+    assert note_labels([photo], [np.zeros((8, 8, 3), np.uint8)]) == ""
