@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from genray.io.sources import ItemSource
+from genray.settings.base import flatten
 from genray.text import visible
 from pipelines.engine.assignment import keep_model
 from pipelines.engine.outcome import PassRates
@@ -262,7 +263,7 @@ def _take_over(
             _delete(output, output.ledger.outputs())
         output.ledger.clear()
     elif not goes_on:
-        output.check_same_run(target, settings, identity)
+        output.check_same_run(target, settings, identity, flatten(type(step.settings)()))
     number = 1 + max([0, *(each.number for each in before.passes), *map(pass_of_key, keys)])
     last = before.passes[-1] if before.passes else PassRecord(0)
     died = 0 if last.ended is not None or not unfinished else (last.died or 0) + 1

@@ -75,7 +75,7 @@ class Bulk:
         output = Output.create(settings.output)
         flat_settings = flatten(settings)
         if settings.retry != "all":
-            output.check_same_run(target, flat_settings, step.identity())
+            output.check_same_run(target, flat_settings, step.identity(), flatten(type(step.settings)()))
         was_begun = output.read_header() is not None or output.ledger.keys()
         if not was_begun and not settings.overwrite:
             output.check_unused()

@@ -153,13 +153,20 @@ class Output:
         text = json.dumps(header.as_json(), indent=2, ensure_ascii=False, allow_nan=False)
         self.store.write(HEADER, text.encode(), durable=True)
 
-    def check_same_run(self, target: str, settings: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    def check_same_run(
+        self,
+        target: str,
+        settings: Mapping[str, Any],
+        identity: Mapping[str, Any],
+        defaults: Mapping[str, Any],
+    ) -> None:
         """Check that the run that made this output, if there is one, can be resumed.
 
         Args:
             target: name of the target.
             settings: settings, flat (see `genray.settings.base.flatten`).
             identity: identity of the step.
+            defaults: values, flat, of settings that did not exist yet when the run was made.
 
         Raises:
             RunError: the images were made with other settings; the message lists the differences and
@@ -171,8 +178,9 @@ class Output:
         if header.target != target:
             differences = [f"it was made by {header.target}, not {target}"]
         else:
+            known = {key: value for key, value in defaults.items() if key in settings}
             differences = [
-                *_changed_settings(header.settings, settings),
+                *_changed_settings({**known, **header.settings}, settings),
                 *_changed_identity(header.identity, identity),
             ]
         if differences:

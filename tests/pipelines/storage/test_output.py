@@ -24,7 +24,7 @@ def test_an_output_is_made_with_nothing_in_it(tmp_path: Path) -> None:
     output = Output.create(str(tmp_path / "a" / "b"))
     assert list((tmp_path / "a" / "b").iterdir()) == []
     assert output.read_header() is None
-    output.check_same_run("corrupt", SETTINGS, {})
+    output.check_same_run("corrupt", SETTINGS, {}, {})
 
 
 def test_a_header_is_read_as_it_was_written(output: Output) -> None:
@@ -82,17 +82,17 @@ def test_a_damaged_header_is_said_with_what_to_do(begun: Output, text: str) -> N
 def test_a_header_of_another_format_is_refused(begun: Output, text: str) -> None:
     begun.store.write(HEADER, text.encode())
     with pytest.raises(RunError, match="this version of genray cannot read"):
-        begun.check_same_run("corrupt", SETTINGS, {"bundle": "aa"})
+        begun.check_same_run("corrupt", SETTINGS, {"bundle": "aa"}, {})
 
 
 def test_the_same_run_is_gone_on_with(begun: Output) -> None:
-    begun.check_same_run("corrupt", SETTINGS, {"bundle": "aa"})
+    begun.check_same_run("corrupt", SETTINGS, {"bundle": "aa"}, {})
     assert begun.read_header() == RUN
 
 
 def test_settings_that_change_no_result_may_differ(begun: Output) -> None:
     more = {"work.workers": 8, "retry": "failed", "read.max_bytes": 20, "report.samples": 1, "output": "/o"}
-    begun.check_same_run("corrupt", {**SETTINGS, **more}, {"bundle": "aa"})
+    begun.check_same_run("corrupt", {**SETTINGS, **more}, {"bundle": "aa"}, {})
 
 
 @pytest.mark.parametrize(
@@ -105,21 +105,29 @@ def test_settings_that_change_no_result_may_differ(begun: Output) -> None:
 )
 def test_each_difference_is_named(begun: Output, change: dict[str, Any], difference: str) -> None:
     with pytest.raises(RunError) as caught:
-        begun.check_same_run("corrupt", {**SETTINGS, **change}, {"bundle": "aa"})
+        begun.check_same_run("corrupt", {**SETTINGS, **change}, {"bundle": "aa"}, {})
     assert difference in caught.value.what
     assert caught.value.what.count(" -> ") == 1
     assert "--retry all" in str(caught.value)
 
 
+def test_a_setting_that_is_newer_than_the_run_had_its_default(begun: Output) -> None:
+    identity = {"bundle": "aa"}
+    newer = {**SETTINGS, "read.damaged": "salvage"}
+    begun.check_same_run("corrupt", newer, identity, {"read.damaged": "salvage"})
+    with pytest.raises(RunError, match=r"read\.damaged: refuse -> salvage"):
+        begun.check_same_run("corrupt", newer, identity, {"read.damaged": "refuse"})
+
+
 def test_a_setting_that_is_gone_is_a_difference(begun: Output) -> None:
     less = {key: value for key, value in SETTINGS.items() if key != "corrupt.seed"}
     with pytest.raises(RunError, match=r"corrupt\.seed: 0 -> not set"):
-        begun.check_same_run("corrupt", less, {"bundle": "aa"})
+        begun.check_same_run("corrupt", less, {"bundle": "aa"}, {})
 
 
 def test_another_bundle_and_another_target_are_differences(begun: Output) -> None:
     with pytest.raises(RunError, match="another bundle: aa -> bb"):
-        begun.check_same_run("corrupt", SETTINGS, {"bundle": "bb"})
+        begun.check_same_run("corrupt", SETTINGS, {"bundle": "bb"}, {})
     with pytest.raises(RunError, match="made by corrupt, not denoise") as caught:
-        begun.check_same_run("denoise", {}, {})
+        begun.check_same_run("denoise", {}, {}, {})
     assert " -> " not in str(caught.value), "its settings say nothing then"
