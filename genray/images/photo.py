@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 
-from genray.images.carried.items import Carried, Chunk, Collector, density_of
+from genray.images.carried.items import Carried, ItemCollector, MetadataChunk, density_of
 from genray.images.carried.jpeg import read_segments
 from genray.images.carried.png import PngLayout, read_chunks
 from genray.images.carried.tags import EXIF_TAGS, Tag, TagDirectory
@@ -195,7 +195,7 @@ def read_carried(data: bytes, file: ImageFile, limits: ReadLimits) -> Carried:
         file: its header.
         limits: `max_text_bytes` is the most that all of it may have together.
     """
-    collector = Collector(limits.max_text_bytes, list(file.left_out))
+    collector = ItemCollector(limits.max_text_bytes, list(file.left_out))
     if file.samples == 4:
         collector.leave_out("CMYK")
     carried = Carried()
@@ -210,11 +210,11 @@ def read_carried(data: bytes, file: ImageFile, limits: ReadLimits) -> Carried:
     return replace(carried, left_out=tuple(collector.left_out)) if collector.left_out else carried
 
 
-def _of_jpeg(data: bytes, file: ImageFile, collector: Collector) -> Carried:
+def _of_jpeg(data: bytes, file: ImageFile, collector: ItemCollector) -> Carried:
     return read_segments(((marker, body) for _, marker, body in segments(data)), collector)
 
 
-def _of_png(data: bytes, file: ImageFile, collector: Collector) -> Carried:
+def _of_png(data: bytes, file: ImageFile, collector: ItemCollector) -> Carried:
     whole = []
     colours: dict[bytes, bytes] = {}
     for kind, at, length in chunks(data):
@@ -237,13 +237,13 @@ def _of_png(data: bytes, file: ImageFile, collector: Collector) -> Carried:
     return replace(read_chunks(whole, collector), palette=palette, bits=data[24])
 
 
-def _of_webp(data: bytes, file: ImageFile, collector: Collector) -> Carried:
+def _of_webp(data: bytes, file: ImageFile, collector: ItemCollector) -> Carried:
     pixels = (b"VP8 ", b"VP8L", b"ALPH", b"ANMF")
     parts = ((kind, data[at : at + length]) for kind, at, length in webp_chunks(data) if kind not in pixels)
     return read_riff_chunks(parts, collector)
 
 
-def _of_tiff(data: bytes, file: ImageFile, collector: Collector) -> Carried:
+def _of_tiff(data: bytes, file: ImageFile, collector: ItemCollector) -> Carried:
     tags = TagDirectory.parse(data, file.page_at)
     values = {}
     for tag in ITEM_TAGS:
@@ -261,7 +261,7 @@ def _of_tiff(data: bytes, file: ImageFile, collector: Collector) -> Carried:
     return replace(read_tags(values, others, tags.order, collector), palette=palette, bits=bits)
 
 
-def _of_bmp(data: bytes, file: ImageFile, collector: Collector) -> Carried:
+def _of_bmp(data: bytes, file: ImageFile, collector: ItemCollector) -> Carried:
     with BmpImageFile(io.BytesIO(data)) as image:
         mode, palette = image.mode, image.getpalette() if image.mode == "P" else None
     (size,) = struct.unpack_from("<L", data, 14)
@@ -273,18 +273,18 @@ def _of_bmp(data: bytes, file: ImageFile, collector: Collector) -> Carried:
     return Carried(density, palette=colours, bits=1 if mode == "1" else 8)
 
 
-def _xmp_of(info: Mapping[Any, Any], collector: Collector) -> bytes | None:
+def _xmp_of(info: Mapping[Any, Any], collector: ItemCollector) -> bytes | None:
     """Return the XMP packet that Pillow or libheif found."""
     xmp = info.get("xmp")
     return xmp if isinstance(xmp, bytes) and collector.admits("XMP", xmp) else None
 
 
-def _of_avif(data: bytes, file: ImageFile, collector: Collector) -> Carried:
+def _of_avif(data: bytes, file: ImageFile, collector: ItemCollector) -> Carried:
     with open_avif(data) as image:
         return Carried(xmp=_xmp_of(image.info, collector))
 
 
-def _of_gif(data: bytes, file: ImageFile, collector: Collector) -> Carried:
+def _of_gif(data: bytes, file: ImageFile, collector: ItemCollector) -> Carried:
     with GifImageFile(io.BytesIO(data)) as image:
         palette = None
         if image.mode == "P":
@@ -293,20 +293,20 @@ def _of_gif(data: bytes, file: ImageFile, collector: Collector) -> Carried:
             alpha[image.info.get("transparency", len(colours)) :][:1] = 0
             palette = np.column_stack([colours, alpha]) if file.alpha else colours
         comment = image.info.get("comment", b"")
-        texts = (Chunk(b"COM", comment),) if comment and collector.admits("comment", comment) else ()
+        texts = (MetadataChunk(b"COM", comment),) if comment and collector.admits("comment", comment) else ()
         return Carried(xmp=_xmp_of(image.info, collector), texts=texts, palette=palette)
 
 
-def _of_heif(data: bytes, file: ImageFile, collector: Collector) -> Carried:
+def _of_heif(data: bytes, file: ImageFile, collector: ItemCollector) -> Carried:
     image, _ = heif_picture(data)
     return Carried(xmp=_xmp_of(image.info, collector))
 
 
-def _of_jxl(data: bytes, file: ImageFile, collector: Collector) -> Carried:
+def _of_jxl(data: bytes, file: ImageFile, collector: ItemCollector) -> Carried:
     return Carried(xmp=_xmp_of({"xmp": read_header(data).xmp}, collector))
 
 
-_READERS: dict[str, Callable[[bytes, ImageFile, Collector], Carried]] = {
+_READERS: dict[str, Callable[[bytes, ImageFile, ItemCollector], Carried]] = {
     "jpeg": _of_jpeg,
     "png": _of_png,
     "webp": _of_webp,

@@ -76,7 +76,7 @@ def test_auto_without_a_cluster_says_how_to_start_one(machine: Any) -> None:
     machine(latest="127.0.0.1:1")
     error = refusal("auto")
     assert "ray start --head" in str(error)
-    assert "leave out --address" in str(error)
+    assert "without --address needs none" in str(error)
 
 
 def test_auto_prefers_a_started_cluster_to_an_embedded_one_and_does_not_guess(machine: Any) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from genray.datasets.finding.halves import HalvesEvidence, judge_halves
 from genray.datasets.finding.names import PairFile, pair_files
-from genray.datasets.finding.readings import Reading, Side, find_readings, match, setting_of
+from genray.datasets.finding.readings import PairReading, Side, find_readings, match, setting_of
 from genray.datasets.finding.tables import PathTable, is_table, list_tables, open_table
 from genray.errors import DataError
 from genray.images.decode import read_header, read_image
@@ -161,14 +161,14 @@ def _halves_way(files: Sequence[PairFile], layout: PairLayout, search: PairSearc
     return _Way(text, f"data.layout={layout}", _in_halves(files, layout, search.direction))
 
 
-def _ways_of(reading: Reading, direction: Direction) -> list[_Way]:
+def _ways_of(reading: PairReading, direction: Direction) -> list[_Way]:
     """Return the ways of a reading: two if its names do not say which side is the input."""
     if reading.known:
         return [_way_of(reading if direction == "BtoA" else reading.turned)]
     return [_way_of(reading), _way_of(reading.turned)]
 
 
-def _way_of(reading: Reading) -> _Way:
+def _way_of(reading: PairReading) -> _Way:
     source, target = reading.names
     text = f"{source} -> {target}, {len(reading.matching.pairs)} pairs"
     return _Way(text, setting_of(source, target), _of_reading(reading))
@@ -197,10 +197,10 @@ def _by_names(files: Sequence[PairFile], names: tuple[str, str]) -> FoundPairs:
             hint='partners have equal names except for the * of a pattern, such as input "labels/*_mask" and '
             f"target images for labels/1_mask.png and images/1.png; {_DOCS}",
         )
-    return _of_reading(Reading(source, target, matching, known=True))
+    return _of_reading(PairReading(source, target, matching, known=True))
 
 
-def _of_reading(reading: Reading) -> FoundPairs:
+def _of_reading(reading: PairReading) -> FoundPairs:
     """Return the pairs of a reading, and what it leaves out."""
     matching = reading.matching
     found = FoundPairs(reading.layout, reading.names)
@@ -250,7 +250,7 @@ def _judge_shaped(images: list[Pixels]) -> HalvesEvidence:
     return judge_halves(shaped if len(shaped) >= _GOOD_SHAPES * len(images) else images)
 
 
-def _table_ways(place: Place, readings: Sequence[Reading], search: PairSearch) -> list[_Way]:
+def _table_ways(place: Place, readings: Sequence[PairReading], search: PairSearch) -> list[_Way]:
     """Return the ways of the tables directly in the folder that pair images otherwise than `readings` do.
 
     Tables that cannot be read, or without two columns of existing paths, are of something else."""

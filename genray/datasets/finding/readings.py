@@ -120,7 +120,7 @@ class Matching:
 
 
 @dataclass(frozen=True)
-class Reading:
+class PairReading:
     """Reading of files as pairs: `source` is translated to `target`.
 
     Attributes:
@@ -151,12 +151,12 @@ class Reading:
         return setting_of(*self.names)
 
     @property
-    def turned(self) -> Reading:
+    def turned(self) -> PairReading:
         """The reading with input and target exchanged."""
         matching = self.matching
         pairs = [(second, first) for first, second in matching.pairs]
         turned = Matching(pairs, (matching.alone[1], matching.alone[0]), matching.doubled, matching.elsewhere)
-        return Reading(self.target, self.source, turned, self.known)
+        return PairReading(self.target, self.source, turned, self.known)
 
     @cached_property
     def paths(self) -> frozenset[frozenset[str]]:
@@ -194,13 +194,13 @@ def match(files: Sequence[PairFile], first: Side, second: Side) -> Matching:
     return matching
 
 
-def find_readings(files: Sequence[PairFile]) -> list[Reading]:
+def find_readings(files: Sequence[PairFile]) -> list[PairReading]:
     """Return the readings of `files` as pairs in two files.
 
     Folders with equal stems are tried first, then parts of the names. Readings whose names say the direction
     exclude others, and readings by folders exclude those by suffixes.
     """
-    readings: list[Reading] = []
+    readings: list[PairReading] = []
     for by_name in (False, True):
         readings += _readings(files, _suggested(files, by_name))
         known = [reading for reading in readings if reading.known]
@@ -210,34 +210,34 @@ def find_readings(files: Sequence[PairFile]) -> list[Reading]:
     return _without_parts(readings)
 
 
-def _readings(files: Sequence[PairFile], sides: Iterable[tuple[Side, Side]]) -> Iterator[Reading]:
+def _readings(files: Sequence[PairFile], sides: Iterable[tuple[Side, Side]]) -> Iterator[PairReading]:
     for first, second in sides:
         known = _says_direction(first, second)
         if known and (first.rank or 0) > (second.rank or 0):
             first, second = second, first
         matching = match(files, first, second)
         if matching.counts:
-            yield Reading(first, second, matching, known)
+            yield PairReading(first, second, matching, known)
 
 
 def _says_direction(first: Side, second: Side) -> bool:
     return first.rank is not None and second.rank is not None and first.rank != second.rank
 
 
-def _without_parts(readings: Sequence[Reading]) -> list[Reading]:
+def _without_parts(readings: Sequence[PairReading]) -> list[PairReading]:
     """Leave out readings whose pairs are all in another reading, or whose sides only narrow another's."""
-    kept: list[Reading] = []
+    kept: list[PairReading] = []
     for reading in sorted(readings, key=lambda each: (-len(each.matching.pairs), _weight(each))):
         if not any(reading.paths <= other.paths or _narrows(reading, other) for other in kept):
             kept.append(reading)
     return kept
 
 
-def _weight(reading: Reading) -> int:
+def _weight(reading: PairReading) -> int:
     return reading.source.weight + reading.target.weight
 
 
-def _narrows(reading: Reading, other: Reading) -> bool:
+def _narrows(reading: PairReading, other: PairReading) -> bool:
     """Return whether both sides of `reading` lie in those of `other`, as scene1/blur does in blur."""
     return all(
         mine.pattern == wide.pattern and set(mine.folder) > set(wide.folder)

@@ -57,7 +57,7 @@ class Resource(NamedTuple):
     body: bytes
 
 
-class Chunk(NamedTuple):
+class MetadataChunk(NamedTuple):
     """A chunk of a PNG, or a comment of a JPEG: its kind (b"COM" is a comment) and its content."""
 
     kind: bytes
@@ -87,9 +87,9 @@ class Carried:
     xmp: bytes | None = None
     more_xmp: tuple[bytes, ...] = ()
     resources: tuple[Resource, ...] = ()
-    texts: tuple[Chunk, ...] = ()
-    colours: tuple[Chunk, ...] = ()
-    chunks: tuple[Chunk, ...] = ()
+    texts: tuple[MetadataChunk, ...] = ()
+    colours: tuple[MetadataChunk, ...] = ()
+    chunks: tuple[MetadataChunk, ...] = ()
     palette: NDArray[np.uint8] | None = None
     bits: int = 8
     tables: tuple[bytes, ...] = ()
@@ -97,7 +97,7 @@ class Carried:
 
 
 @dataclass
-class Collector:
+class ItemCollector:
     """Collects the items of one file, within a budget of bytes, and the names of what is left out.
 
     Args:
@@ -129,7 +129,7 @@ def names_of(left_out: Iterable[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def plain_text(text: Chunk) -> tuple[str, str]:
+def plain_text(text: MetadataChunk) -> tuple[str, str]:
     """Return the key and the text of a comment or a text chunk of a PNG; the key of a comment is "".
 
     Raises:
@@ -193,7 +193,7 @@ THUMBNAILS = (0x0409, 0x040C)
 """The numbers of image resources that show the pixels."""
 
 
-def collect_resources(data: bytes, collector: Collector) -> tuple[Resource, ...]:
+def collect_resources(data: bytes, collector: ItemCollector) -> tuple[Resource, ...]:
     """Read image resources, which were admitted, without their thumbnails."""
     try:
         resources = parse_resources(data)
@@ -210,7 +210,7 @@ def resource_name(resource: Resource) -> str:
     return "IPTC" if resource.number == IPTC else f"Photoshop resource {resource.number}"
 
 
-def text_name(text: Chunk) -> str:
+def text_name(text: MetadataChunk) -> str:
     """Return the name of a text for people: its key."""
     if text.kind == b"COM":
         return "comment"

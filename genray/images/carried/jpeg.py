@@ -8,9 +8,9 @@ from functools import lru_cache
 
 from genray.images.carried.items import (
     Carried,
-    Chunk,
-    Collector,
     Density,
+    ItemCollector,
+    MetadataChunk,
     Resource,
     Unit,
     collect_resources,
@@ -33,7 +33,7 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _ELSEWHERE = ((0xE1, b"Exif\0"), (0xE2, b"ICC_PROFILE\0"), (0xE2, b"MPF\0"), (0xEE, b"Adobe"))
 
 
-def read_segments(segments: Iterable[tuple[int, bytes]], collector: Collector) -> Carried:
+def read_segments(segments: Iterable[tuple[int, bytes]], collector: ItemCollector) -> Carried:
     """Read the items of a JPEG.
 
     Args:
@@ -55,7 +55,7 @@ def read_segments(segments: Iterable[tuple[int, bytes]], collector: Collector) -
                 frame = frame or body
         elif marker == _COMMENT:
             if collector.admits("comment", body):
-                texts.append(Chunk(b"COM", body))
+                texts.append(MetadataChunk(b"COM", body))
         elif marker > _APP15:
             continue
         elif body.startswith(b"JFIF\0") and marker == _APP0:
@@ -176,7 +176,7 @@ def _photoshop_parts(resources: tuple[Resource, ...]) -> Iterator[bytes]:
         yield part
 
 
-def _comment(text: Chunk, left_out: list[str]) -> bytes | None:
+def _comment(text: MetadataChunk, left_out: list[str]) -> bytes | None:
     """Return the content of a comment for a text; its key is written before it."""
     body: bytes | None = text.body
     if text.kind != b"COM":

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from genray.images.carried.items import (
     Carried,
-    Chunk,
-    Collector,
     Density,
+    ItemCollector,
+    MetadataChunk,
     density_of,
     plain_text,
     resource_name,
@@ -45,7 +45,7 @@ class PngLayout:
     depth: int
 
 
-def read_chunks(chunks: Iterable[tuple[bytes, bytes]], collector: Collector) -> Carried:
+def read_chunks(chunks: Iterable[tuple[bytes, bytes]], collector: ItemCollector) -> Carried:
     """Read the items of a PNG.
 
     Unknown chunks are kept if their name says that editors may copy them (the safe-to-copy bit).
@@ -70,14 +70,14 @@ def read_chunks(chunks: Iterable[tuple[bytes, bytes]], collector: Collector) -> 
         elif kind == b"iTXt" and xmp is None and body.startswith(_XMP_KEY + b"\0"):
             xmp = _packet(body, collector)
         elif kind in _TEXTS:
-            if collector.admits(text_name(Chunk(kind, body)), body):
-                texts.append(Chunk(kind, body))
+            if collector.admits(text_name(MetadataChunk(kind, body)), body):
+                texts.append(MetadataChunk(kind, body))
         elif kind in _COLOURS:
             if collector.admits(name, body):
-                colours.append(Chunk(kind, body))
+                colours.append(MetadataChunk(kind, body))
         elif kind in (_BACKGROUND, _TIME) or _is_safe_to_copy(kind):
             if collector.admits(name, body):
-                others.append(Chunk(kind, body))
+                others.append(MetadataChunk(kind, body))
         else:
             collector.leave_out(name)
     return Carried(density, xmp, texts=tuple(texts), colours=tuple(colours), chunks=tuple(others))
@@ -111,14 +111,14 @@ def put_chunks(
         else:
             first.append(chunk)
     if icc is not None:
-        first.append(Chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc)))
+        first.append(MetadataChunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc)))
     then = []
     if exif is not None:
-        then.append(Chunk(b"eXIf", exif))
+        then.append(MetadataChunk(b"eXIf", exif))
     if carried.density is not None:
         then += _resolution(carried.density, left_out)
     if carried.xmp is not None:
-        then.append(Chunk(b"iTXt", _XMP_KEY + b"\0\0\0\0\0" + carried.xmp))
+        then.append(MetadataChunk(b"iTXt", _XMP_KEY + b"\0\0\0\0\0" + carried.xmp))
         if carried.more_xmp:
             left_out.append("extended XMP")
     for chunk in carried.chunks:
@@ -141,7 +141,7 @@ def put_chunks(
     return b"".join([data[:33], *before, data[33:at], *behind, data[at:]])
 
 
-def leave_out_colours(colours: Iterable[Chunk], left_out: list[str]) -> None:
+def leave_out_colours(colours: Iterable[MetadataChunk], left_out: list[str]) -> None:
     """Record the colour chunks that say anything else than sRGB, which files without a profile mean."""
     for kind, body in colours:
         if kind in (b"sRGB", b"sBIT"):
@@ -151,7 +151,7 @@ def leave_out_colours(colours: Iterable[Chunk], left_out: list[str]) -> None:
             left_out.append(kind.decode("latin-1"))
 
 
-def _packed(chunk: Chunk) -> bytes:
+def _packed(chunk: MetadataChunk) -> bytes:
     checksum = zlib.crc32(chunk.kind + chunk.body)
     return struct.pack(">L", len(chunk.body)) + chunk.kind + chunk.body + struct.pack(">L", checksum)
 
@@ -172,17 +172,17 @@ def _density(body: bytes) -> Density | None:
     return density_of(across, down, "metre" if unit == 1 else "none")
 
 
-def _resolution(density: Density, left_out: list[str]) -> list[Chunk]:
+def _resolution(density: Density, left_out: list[str]) -> list[MetadataChunk]:
     is_length = density.unit != "none"
     numbers = density.per("metre") if is_length else (density.across, density.down)
     across, down = (round(number) for number in numbers)
     if not (1 <= across < 2**31 and 1 <= down < 2**31):
         left_out.append("resolution")
         return []
-    return [Chunk(b"pHYs", struct.pack(">LLB", across, down, int(is_length)))]
+    return [MetadataChunk(b"pHYs", struct.pack(">LLB", across, down, int(is_length)))]
 
 
-def _packet(body: bytes, collector: Collector) -> bytes | None:
+def _packet(body: bytes, collector: ItemCollector) -> bytes | None:
     """Return the XMP packet of an iTXt chunk."""
     head, rest = body[len(_XMP_KEY) + 1 :][:2], body[len(_XMP_KEY) + 3 :]
     rest = rest.partition(b"\0")[2].partition(b"\0")[2]  # without language and translated key
@@ -199,7 +199,7 @@ def _packet(body: bytes, collector: Collector) -> bytes | None:
     return rest if collector.admits("XMP", rest) else None
 
 
-def _text(text: Chunk, left_out: list[str]) -> list[Chunk]:
+def _text(text: MetadataChunk, left_out: list[str]) -> list[MetadataChunk]:
     """Return the text chunk for a text; that of a comment has the key Comment."""
     if text.kind in _TEXTS:
         return [text]
@@ -209,6 +209,6 @@ def _text(text: Chunk, left_out: list[str]) -> list[Chunk]:
         left_out.append("comment")
         return []
     try:
-        return [Chunk(b"tEXt", b"Comment\0" + words.replace("\0", "").encode("latin-1"))]
+        return [MetadataChunk(b"tEXt", b"Comment\0" + words.replace("\0", "").encode("latin-1"))]
     except UnicodeEncodeError:
-        return [Chunk(b"iTXt", b"Comment\0\0\0\0\0" + words.encode())]
+        return [MetadataChunk(b"iTXt", b"Comment\0\0\0\0\0" + words.encode())]

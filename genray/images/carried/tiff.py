@@ -10,9 +10,9 @@ from typing import Literal, NamedTuple
 from genray.images.carried.items import (
     IPTC,
     Carried,
-    Chunk,
-    Collector,
     Density,
+    ItemCollector,
+    MetadataChunk,
     Resource,
     Unit,
     collect_resources,
@@ -49,7 +49,7 @@ class RawTag(NamedTuple):
 
 
 def read_tags(
-    values: Mapping[int, bytes], others: Iterable[int], order: Literal["<", ">"], collector: Collector
+    values: Mapping[int, bytes], others: Iterable[int], order: Literal["<", ">"], collector: ItemCollector
 ) -> Carried:
     """Read the items of a TIFF.
 
@@ -141,7 +141,7 @@ def item_tags(
     return tags
 
 
-def _text_tag(text: Chunk) -> tuple[int | None, str]:
+def _text_tag(text: MetadataChunk) -> tuple[int | None, str]:
     try:
         key, words = plain_text(text)
     except ValueError:

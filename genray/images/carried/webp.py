@@ -5,13 +5,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 
-from genray.images.carried.items import Carried, Collector
+from genray.images.carried.items import Carried, ItemCollector
 
 # Chunks of pixels, and those that are read elsewhere.
 _ELSEWHERE = (b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ICCP", b"EXIF", b"ANIM", b"ANMF")
 
 
-def read_riff_chunks(chunks: Iterable[tuple[bytes, bytes]], collector: Collector) -> Carried:
+def read_riff_chunks(chunks: Iterable[tuple[bytes, bytes]], collector: ItemCollector) -> Carried:
     """Read the items of a WebP.
 
     Args:

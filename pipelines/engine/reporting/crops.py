@@ -28,7 +28,7 @@ _QUALITIES = (95, 92, 90, 87, 85, 80, 75, 70, 60, 50, 40, 30)  # of JPEG, tried 
 
 
 @dataclass(frozen=True)
-class Place:
+class CropPlace:
     """A place of an image: what it is, and the relative position of its centre, from 0 to 1."""
 
     name: str
@@ -36,7 +36,7 @@ class Place:
     column: float
 
 
-def find_places(photo: Photo, *, flattest: bool = True) -> list[Place]:
+def find_places(photo: Photo, *, flattest: bool = True) -> list[CropPlace]:
     """Return the places of an image to look at: the flattest (unless it is not wanted) and the busiest, by
     the variance of the brightness within a crop. An image that is no larger than a crop is one place.
 
@@ -44,7 +44,7 @@ def find_places(photo: Photo, *, flattest: bool = True) -> list[Place]:
     """
     height, width = photo.pixels.shape[:2]
     if max(height, width) <= CROP:
-        return [Place("whole", 0.5, 0.5)]
+        return [CropPlace("whole", 0.5, 0.5)]
     step = -(-max(height, width) // _ANALYSED)
     gray = _brightness(photo, step)
     cell = min(max(1, CROP // _CELLS // step), *gray.shape)
@@ -61,18 +61,18 @@ def find_places(photo: Photo, *, flattest: bool = True) -> list[Place]:
         top, left = np.unravel_index(index, variances.shape)
         row = (float(top) + window[0] / 2) * cell / gray.shape[0]
         column = (float(left) + window[1] / 2) * cell / gray.shape[1]
-        places.append(Place(name, row, column))
+        places.append(CropPlace(name, row, column))
     return places
 
 
-def hottest_place(photo: Photo) -> Place:
+def hottest_place(photo: Photo) -> CropPlace:
     """Return the place of a heat map with the highest level."""
     levels = _to_eight_bit(photo.pixels).max(axis=-1)
     row, column = np.unravel_index(int(levels.argmax()), levels.shape)
-    return Place("hottest", float(row) / levels.shape[0], float(column) / levels.shape[1])
+    return CropPlace("hottest", float(row) / levels.shape[0], float(column) / levels.shape[1])
 
 
-def draw_crops(photos: Sequence[Photo], places: Sequence[Place]) -> Pixels:
+def draw_crops(photos: Sequence[Photo], places: Sequence[CropPlace]) -> Pixels:
     """Draw the photos side by side at each place, pixel for pixel, the places one above the other.
 
     Photos may differ in size: a place is relative. Small images grow by a whole factor.
@@ -108,7 +108,7 @@ def _brightness(photo: Photo, step: int) -> NDArray[np.float32]:
     return np.asarray(gray, np.float32)
 
 
-def _crop(photo: Photo, place: Place) -> Pixels:
+def _crop(photo: Photo, place: CropPlace) -> Pixels:
     height, width = photo.pixels.shape[:2]
     rows = _span(place.row, height)
     columns = _span(place.column, width)

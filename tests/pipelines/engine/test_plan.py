@@ -3,7 +3,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from genray.images.photo import WriteSettings
+from genray.images.photo_writer import WriteSettings
 from genray.io.kinds import READ_SUFFIXES
 from genray.io.sources import Item
 from genray.io.store import open_store
