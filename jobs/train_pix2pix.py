@@ -110,7 +110,11 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
     _held_out: list[Sample]
 
     def open_data(self, note: Callable[[str], None]) -> DataSummary:
-        place = find_place(self.settings.data.path)
+        try:
+            place = find_place(self.settings.data.path)
+        except DataError as error:
+            hint = "give the folder of your pairs, or draw some to try: genray fronts data/fronts"
+            raise DataError(error.what, where="data.path", hint=hint) from None
         store = place.store
         pairs = find_pairs(place, self.settings.data, self.settings.seed)
         pairs = pairs.without_shared(store, allowed=self.settings.data.allow_shared)

@@ -11,7 +11,7 @@ from typing import Any
 
 from genray.io.sources import ItemSource
 from genray.settings.base import flatten
-from genray.text import visible
+from genray.text import counted, visible
 from pipelines.engine.assignment import keep_model
 from pipelines.engine.outcome import PassRates
 from pipelines.engine.plan import (
@@ -202,7 +202,10 @@ class Pass:
     def _note_listing(self) -> None:
         listing = self.listing
         unread = listing.source.counts.unread_text
-        self.note(f"{listing.listed} images listed, {self.inputs} to process" + f"; {unread}" * bool(unread))
+        self.note(
+            f"{counted(listing.listed, 'image')} listed, {self.inputs:,} to process"
+            + f"; {unread}" * bool(unread)
+        )
         if listing.changed:
             self.note(f"{len(listing.changed)} changed since they were processed: processed again")
         if listing.retried:

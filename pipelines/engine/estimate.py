@@ -15,7 +15,7 @@ from genray.io.file_types import FileCounts
 from genray.io.sources import ItemSource, open_source
 from genray.io.store import open_store
 from genray.targets import Resources
-from genray.text import duration
+from genray.text import counted, duration
 from pipelines.engine.assignment import Assignment, keep_model, step_name
 from pipelines.engine.plan import InputListing, Plan, PlannedInput, check_listing, chunk_bounds, write_plan
 from pipelines.engine.sample import PhotoSample
@@ -81,7 +81,7 @@ class Estimate:
         yield "ms per image", "  ".join(stages)
         yield "one worker", f"{self.images_per_second:.3g} images/s"
         yield f"{self.workers} here", duration(self.hours * 3600)
-        needed = f"{self.workers_needed} workers ({duration(self.hours_with_them * 3600)})"
+        needed = f"{counted(self.workers_needed, 'worker')} ({duration(self.hours_with_them * 3600)})"
         yield f"in {hours:g} h", needed
 
 
@@ -103,7 +103,10 @@ def estimate(
     note(step.check()[0])
     listed = _list_inputs(step, images, note)
     unread = listed.source.counts.unread_text
-    note(f"{listed.images} images listed; measuring {len(listed.sample)}" + f"; {unread}" * bool(unread))
+    note(
+        f"{counted(listed.images, 'image')} listed; measuring {len(listed.sample)}"
+        + f"; {unread}" * bool(unread)
+    )
     gpu = uses_gpu(step, have)
     with tempfile.TemporaryDirectory(prefix="genray-plan-") as folder:
         measured = _measure(step, listed, Path(folder), settings.work.cpus_per_worker or 1, gpu=gpu)

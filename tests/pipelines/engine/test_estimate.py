@@ -86,7 +86,7 @@ def test_a_person_is_told_the_same(tmp_path: Path) -> None:
     assert printed["sample"] == "7 of 0.0031 megapixels, 1 failed"
     assert "decode" in printed["ms per image"]
     assert printed["one worker"].endswith("images/s")
-    assert printed["in 2 h"].startswith("1 workers")
+    assert printed["in 2 h"].startswith("1 worker (")
     assert "2 here" in printed
     assert "7 images listed; measuring 7" in result.stderr
 
