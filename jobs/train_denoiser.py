@@ -12,7 +12,7 @@ import torch
 from pydantic import Field, model_validator
 
 from genray.datasets.image_set import Patch
-from genray.images.corruptions import NoiseSettings, corrupt, corrupt_held_out
+from genray.images.damage.corruptions import NoiseSettings, corrupt, corrupt_held_out
 from jobs.recipes.images import Variant
 from jobs.recipes.restoring import DamagedImages, Restoring, RestoringSettings
 from jobs.training.recipe import Part, TensorBatch

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from genray.datasets.image_set import Flips, Key
 from genray.datasets.loader import Sample
+from genray.images.damage.stamps import StampSettings, stamp
 from genray.images.pixels import Pixels
-from genray.images.stamps import StampSettings, stamp
 from genray.images.tensors import to_pixels
 from genray.models.losses import ReconstructionSettings, reconstruction_loss
 from genray.models.residual_unet import UShapeSettings

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from genray.images.corruptions import NoiseSettings, corrupt_held_out
-from genray.images.stamps import StampSettings, stamp
+from genray.images.damage.corruptions import NoiseSettings, corrupt_held_out
+from genray.images.damage.stamps import StampSettings, stamp
 from genray.io.bad_input import BadImage
 from genray.settings.base import Settings
 from pipelines.engine.target import Bulk

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from genray.images.noise_level import noise_level
+from genray.images.damage.noise_level import noise_level
 from genray.settings.base import Settings
 from pipelines.engine.target import Bulk
 from pipelines.steps.base import ImageScores, StepInput, StepResult

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Self, get_args
 
 import click
 
-from genray.cli.options import JSON, reported
-from genray.cli.output import print_encodable, print_json, say
+from genray.cli.terminal.options import JSON, reported
+from genray.cli.terminal.output import print_encodable, print_json, say
 from genray.errors import DataError, UsageError
 from genray.text import aligned, duration, label_value
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from genray.cli.options import JSON, reported
-from genray.cli.output import print_json
+from genray.cli.terminal.options import JSON, reported
+from genray.cli.terminal.output import print_json
 from genray.text import aligned
 
 _FEW = 16  # a longer list of numbers is summed up

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from genray.cli.options import CONFIG, JSON, SET, reported
-from genray.cli.output import print_json, say
+from genray.cli.terminal.options import CONFIG, JSON, SET, reported
+from genray.cli.terminal.output import print_json, say
 from genray.errors import DataError
 from genray.text import aligned, duration
 

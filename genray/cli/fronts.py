@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from genray.cli.options import reported
+from genray.cli.terminal.options import reported
 
 
 @click.command()

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from genray.cli.options import ADDRESS, JSON, reported
-from genray.cli.output import print_json, say
+from genray.cli.terminal.options import ADDRESS, JSON, reported
+from genray.cli.terminal.output import print_json, say
 from genray.text import aligned, duration
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from genray.cli.options import JSON, reported
-from genray.cli.output import print_encodable, print_json
+from genray.cli.terminal.options import JSON, reported
+from genray.cli.terminal.output import print_encodable, print_json
 from genray.text import aligned, amount, change_in_bytes, visible
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from genray.cli.plan import plan
 from genray.cli.report import report
 from genray.cli.submit import submit
 from genray.cli.targets import config, targets
-from genray.cli.usage import Advising
+from genray.cli.terminal.usage import Advising
 from genray.cli.version import show_version
 
 

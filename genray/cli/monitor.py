@@ -10,8 +10,8 @@ import click
 
 from genray.cli.alarms import alarms, names
 from genray.cli.evaluate import evaluate
-from genray.cli.options import CONFIG, JSON, SET, reported
-from genray.cli.output import print_json, say, show_outcome
+from genray.cli.terminal.options import CONFIG, JSON, SET, reported
+from genray.cli.terminal.output import print_json, say, show_outcome
 
 _DEMO = Path("runs/ecg-demo")
 # Training data of the demo's bundle.

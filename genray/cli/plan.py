@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from genray.cli.options import CONFIG, JSON, SET, reported
-from genray.cli.output import print_json, say
+from genray.cli.terminal.options import CONFIG, JSON, SET, reported
+from genray.cli.terminal.output import print_json, say
 from genray.errors import UsageError
 from genray.text import aligned
 

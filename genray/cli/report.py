@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from genray.cli.options import JSON, reported
-from genray.cli.output import print_json
+from genray.cli.terminal.options import JSON, reported
+from genray.cli.terminal.output import print_json
 
 
 @click.command()

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from genray.cli.options import ADDRESS, CONFIG, JSON, SET, reported
-from genray.cli.output import print_json, say, show_outcome
+from genray.cli.terminal.options import ADDRESS, CONFIG, JSON, SET, reported
+from genray.cli.terminal.output import print_json, say, show_outcome
 from genray.errors import UsageError
 
 if TYPE_CHECKING:

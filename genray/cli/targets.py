@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from genray.cli.options import CONFIG, SET, reported
+from genray.cli.terminal.options import CONFIG, SET, reported
 
 
 @click.command()

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from genray import __version__
-from genray.cli.options import JSON, reported
-from genray.cli.output import print_json
+from genray.cli.terminal.options import JSON, reported
+from genray.cli.terminal.output import print_json
 from genray.text import aligned
 
 _PACKAGES = ("ray", "torch", "torchvision", "numpy", "pyarrow")

@@ -18,8 +18,8 @@ from genray.images.photo import Photo
 from genray.images.photo_writer import WriteSettings, WrittenPhoto, is_same_file, write_photo
 from genray.io.bad_input import BadImage
 from genray.io.kinds import KINDS, kind_of_name
-from pipelines.engine.names import short_name
 from pipelines.engine.plan import PlannedInput
+from pipelines.engine.planning.names import short_name
 from pipelines.steps.base import ImageScores, StepResult
 from pipelines.storage.ledger import DONE, FAILED, SKIPPED, TIMES, LedgerRow
 from pipelines.storage.sinks import Sink, TableSink

@@ -23,9 +23,9 @@ from genray.io.kinds import READ_SUFFIXES, kind_of_name
 from genray.io.sources import Item, ItemSource
 from genray.io.store import Store
 from genray.text import visible
-from pipelines.engine.names import OutputNames, folded_hash, is_too_long, renamed, short_name
+from pipelines.engine.planning.names import OutputNames, folded_hash, is_too_long, renamed, short_name
+from pipelines.engine.planning.selection import Selection
 from pipelines.engine.sample import ItemSample
-from pipelines.engine.selection import Selection
 from pipelines.steps.base import Step
 from pipelines.storage.ledger import FAILED, LedgerIndex
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from genray.bundle import load_bundle
-from genray.images.stamps import StampSettings
+from genray.images.damage.stamps import StampSettings
 from genray.settings.load import load
 from jobs.train_destamper import StampedPatch, TrainDestamperSettings
 from tests.conftest import write_images

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from genray.cli.main import main
 from genray.errors import GenrayError
-from pipelines.engine.selection import Selection
+from pipelines.engine.planning.selection import Selection
 from pipelines.settings import SelectionSettings
 from tests.pipelines.bulk_runs import settings_of, submit
 from tests.pipelines.conftest import Bulk, rows_of, write_photos

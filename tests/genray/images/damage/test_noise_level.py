@@ -6,7 +6,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from genray.images.noise_level import noise_level
+from genray.images.damage.noise_level import noise_level
 
 Pixels = NDArray[np.uint8]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.engine.names import OutputNames, folded_hash, is_too_long, renamed, short_name
+from pipelines.engine.planning.names import OutputNames, folded_hash, is_too_long, renamed, short_name
 from tests.pipelines.bulk_runs import png, submit
 from tests.pipelines.conftest import Bulk, rows_of
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from genray.cli.output import fail
+from genray.cli.terminal.output import fail
 from genray.errors import GenrayError
 
 ADDRESS = click.option(

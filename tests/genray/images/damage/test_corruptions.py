@@ -9,7 +9,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from genray.datasets.demo_fronts import building_front
-from genray.images.corruptions import NoiseSettings, corrupt, corrupt_held_out, jpeg
+from genray.images.damage.corruptions import NoiseSettings, corrupt, corrupt_held_out, jpeg
 
 KINDS = ["gaussian", "poisson-gaussian", "salt-and-pepper", "jpeg", "noise-factor", "mixed"]
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import ImageFont
 from pydantic import ValidationError
 
-from genray.images.stamps import StampKind, StampSettings, draw_text, stamp
+from genray.images.damage.stamps import StampKind, StampSettings, draw_text, stamp
 
 OWN = "September 11, 2023"
 PLAIN = {"angle": [0, 0], "opacity": [1, 1], "frame": 0, "box": 0, "outline": 0}

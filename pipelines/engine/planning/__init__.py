@@ -1,0 +1,1 @@
+"""Planning of a pass: which inputs are chosen, and the names of their outputs."""
