@@ -152,3 +152,7 @@ def write_broken_files(folder: Path, count: int, seed: int = 0) -> dict[str, str
         path.write_bytes(data)
         reasons[path.relative_to(folder).as_posix()] = reason
     return reasons
+
+
+ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+"""Passes of an interlaced PNG: first row, first column, rows and columns between pixels."""

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from PIL import AvifImagePlugin, GifImagePlugin
 
 from genray.images.headers import jxl
+from genray.images.headers.boxes import MOST_BOXES, box_at
 from genray.images.image_file import FilePixels, ImageFile
 from genray.images.limits import ReadLimits
 from genray.io.bad_input import BadImage
 
 _HIGH_DEPTH, _TWELVE_BITS = 0x40, 0x20  # bits of the third byte of an AV1 configuration
 _LOST_EXIF = "lost EXIF"
-_MAX_BOXES = 10_000
 _CODESTREAM = b"\xff\x4f\xff\x51"
 _CHANNELS_OF_SPACE = {16: 3, 17: 1}  # sRGB and gray, by their number in a box `colr`
 _ICC_METHOD = 2
@@ -280,18 +280,17 @@ def heif_picture(data: bytes) -> tuple[Any, int]:
 def _boxes(data: bytes, at: int = 0, end: int | None = None) -> Iterator[tuple[bytes, bytes]]:
     """Yield kind and content of the boxes of a JPEG 2000 file before its codestream, headers opened."""
     end = len(data) if end is None else end
-    for _ in range(_MAX_BOXES):
+    for _ in range(MOST_BOXES):
         if at + 8 > end or data.startswith(_CODESTREAM):
             return
-        length, kind = struct.unpack_from(">L4s", data, at)
-        head = 8
-        if length == 1:
-            (length,) = struct.unpack_from(">Q", data, at + 8)
-            head = 16
-        if kind == b"jp2c" or length < head:
+        try:
+            kind, begin, box_end = box_at(data, at)
+        except (ValueError, struct.error):
+            return
+        if kind == b"jp2c":
             return
         if kind == b"jp2h":
-            yield from _boxes(data, at + head, min(end, at + length))
+            yield from _boxes(data, begin, min(end, box_end))
         else:
-            yield kind, data[at + head : at + length]
-        at += length
+            yield kind, data[begin:box_end]
+        at = box_end

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from genray.images.headers.boxes import MOST_BOXES, box_at
+
 _CODESTREAM = b"\xff\x0a"
 _RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))  # width / height, from 1 on
-_MAX_BOXES = 10_000
 _MAX_CHANNELS = 64
 _ALPHA = 0
 _GRAY = 1
@@ -205,18 +205,11 @@ def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield kind and content of the boxes of a container, of each kind the first."""
     at = 0
     seen: set[bytes] = set()
-    for _ in range(_MAX_BOXES):
+    for _ in range(MOST_BOXES):
         if at + 8 > len(data):
             return
-        length, kind = struct.unpack_from(">L4s", data, at)
-        head = 8
-        if length == 1:
-            (length,) = struct.unpack_from(">Q", data, at + 8)
-            head = 16
-        end = len(data) if length == 0 else at + length
-        if end < at + head:
-            raise ValueError(f"a box of {length} bytes")
+        kind, begin, end = box_at(data, at)
         if kind not in seen:
             seen.add(kind)
-            yield kind, data[at + head : min(end, at + head + 2**20 if kind.startswith(b"jxl") else end)]
+            yield kind, data[begin : min(end, begin + 2**20 if kind.startswith(b"jxl") else end)]
         at = end

@@ -29,7 +29,7 @@ from genray.images.decode import decode, decode_header
 from genray.images.limits import ReadLimits
 from genray.images.photo import photo_header, read_photo
 from genray.io.bad_input import REASONS, BadImage
-from tests.broken_files import chunk, encode
+from tests.broken_files import ADAM7, chunk, encode
 from tests.genray.images.photo_samples import ICC, exif, smooth
 
 LIMITS = ReadLimits(max_pixels=300_000, max_seconds=2)
@@ -201,17 +201,8 @@ def _with_checksums(data: bytes, rng: random.Random) -> bytes:
 def _interlaced_png() -> bytes:
     image = np.asarray(smooth())
     height, width = image.shape[:2]
-    passes = [
-        (0, 0, 8, 8),
-        (0, 4, 8, 8),
-        (4, 0, 8, 4),
-        (0, 2, 4, 4),
-        (2, 0, 4, 2),
-        (0, 1, 2, 2),
-        (1, 0, 2, 1),
-    ]
     rows = b"".join(
-        b"\0" + row.tobytes() for top, left, down, across in passes for row in image[top::down, left::across]
+        b"\0" + row.tobytes() for top, left, down, across in ADAM7 for row in image[top::down, left::across]
     )
     header = chunk(b"IHDR", struct.pack(">LLBBBBB", width, height, 8, 2, 0, 0, 1))
     return _PNG_HEAD + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
