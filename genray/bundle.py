@@ -33,6 +33,7 @@ from typing_extensions import TypedDict  # pydantic refuses typing.TypedDict bef
 from genray import __version__
 from genray.ecg.beats import BeatPreprocessing
 from genray.errors import BundleMismatch, BundleMissing, BundleTooNew, BundleUnknown, BundleUnsafe
+from genray.images.labels import MOST_CLASSES, Classes
 from genray.io.files import atomic_write, storage_errors, write_json
 from genray.models.autoencoder import Autoencoder
 from genray.models.beats import BeatAutoencoder
@@ -92,10 +93,17 @@ class ImageSpec(_Stored):
         "the largest level)",
     )
 
+    classes: Annotated[Classes, Field(min_length=2, max_length=MOST_CLASSES)] | None = Field(
+        None,
+        description="level or colour of each class in the files, each of which is a channel, 255 where the "
+        "class is and 0 elsewhere; left out of the file if null (null: the files are images)",
+    )
+
     @model_serializer(mode="wrap")
     def _leave_out_null(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Earlier versions, which refuse unknown keys, read bundles that need no window.
-        return {key: value for key, value in values(self).items() if key != "window" or value is not None}
+        # Earlier versions, which refuse unknown keys, read bundles that need neither.
+        optional = ("window", "classes")
+        return {key: value for key, value in values(self).items() if key not in optional or value is not None}
 
     @field_validator("range")
     @classmethod
@@ -103,6 +111,18 @@ class ImageSpec(_Stored):
         if not span[1] - span[0] >= _LEAST_RANGE:
             raise ValueError("the value of black must be below that of white")
         return span
+
+    @field_validator("classes")
+    @classmethod
+    def _check_classes(cls, classes: Classes | None) -> Classes | None:
+        if classes is not None and (
+            len({len(colour) for colour in classes}) > 1
+            or len(classes[0]) not in (1, 2, 3)
+            or len({*classes}) < len(classes)
+            or not all(0 <= level < 2**16 for colour in classes for level in colour)
+        ):
+            raise ValueError("the classes must be different levels, or different colours")
+        return classes
 
     @field_validator("window")
     @classmethod

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field
 
-from genray.datasets.defects import NORMAL_NAMES, is_normal_name
+from genray.datasets.defects import NORMAL_NAMES, DefectMasks, is_normal_name
 from genray.datasets.image_set import Images, ImageSet, ImageSetSettings
 from genray.datasets.loader import WorkerShare
 from genray.datasets.splits import hold_out
@@ -21,12 +21,15 @@ from genray.report.pictures import draw_reconstructions
 from genray.settings.base import Settings
 from jobs.recipes.autoencoding import Autoencoding, AutoencodingSettings, Model
 from jobs.recipes.latent_space import latent_pictures, spread_indices
+from jobs.recipes.localisation import localise
 from jobs.recipes.threshold import Interval, deviations_interval, few_samples_warning, quantile_interval
 from jobs.runs.samples import RunPicture
 from jobs.training.recipe import Conclusion, EvaluationContext, Part, SampleScores
 from jobs.training.target import Training
 
 _FEW_IMAGES = 20
+_MOST_PIXELS = 50_000_000  # judged pixels whose errors are compared with masks
+_AT_ONCE = 32  # images that are reconstructed at once
 
 
 class NormalSetSettings(ImageSetSettings):
@@ -77,17 +80,29 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
     """Trains an autoencoder of normal images; the bundle's calibration is the threshold of its error."""
 
     settings_class = TrainAnomalySettings
-    headline = ("auroc", "average_precision", "sensitivity", "specificity", "threshold", "above_threshold")
+    headline = (
+        "auroc",
+        "average_precision",
+        "pixel_auroc",
+        "aupro",
+        "sensitivity",
+        "specificity",
+        "threshold",
+        "above_threshold",
+    )
     kind = "anomaly"
     compared_by = ("auroc", "mse")
     trivial: ClassVar[Mapping[str, str]] = {"guessing": "guessing", **Autoencoding.trivial}
 
     _normal: NDArray[np.int64]
     """Classes of normal images, after the images are selected."""
+    _defects: DefectMasks | None
+    """Masks of the defects in the images that judge, if there are any."""
 
     def select(self, image_set: ImageSet) -> ImageSet:
         """Select normal images to train on and to set the threshold; both kinds to judge on, if known."""
         classes = image_set.classes
+        self._defects = image_set.defects
         names = self.settings.data.normal or tuple(filter(is_normal_name, classes))
         if unknown := sorted(set(names) - set(classes)):
             raise DataError(
@@ -113,7 +128,16 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
             # The seed splits the images: the anomalies of both parts are held out.
             of_training = self._anomalies(image_set.train)
             anomalies = _joined(anomalies, of_training) if len(of_training) else anomalies
+        notes = []
         test = image_set.test
+        if test is not None and test.labels is None and len(anomalies):
+            notes.append(f"; {len(test)} test images without a class do not judge, known anomalies do")
+            test = None
+        is_drawn = image_set.val.stored is image_set.train.stored
+        if test is None and len(anomalies) and is_drawn and len(val) < 2 < len(train):
+            # One normal image for the threshold, one to judge.
+            kept, moved = hold_out(range(len(train)), (2 - len(val)) / len(train), self.settings.seed)
+            train, val = train.select(kept), _joined(val, train.select(moved))
         if test is None and len(anomalies):
             halves = hold_out(range(len(val)), 0.5, self.settings.seed)
             test = _joined(val.select(halves[1]), anomalies)
@@ -125,7 +149,7 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
                     where="data.normal",
                     hint="give more images of the class, or raise data.val_share",
                 )
-        split = f"{image_set.split}; normal: {', '.join(names)}"
+        split = f"{image_set.split}{''.join(notes)}; normal: {', '.join(names)}"
         return replace(image_set, train=train, val=val, test=test, split=split)
 
     def _normal_images(self, images: Images) -> Images:
@@ -169,6 +193,7 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
             metrics |= _rates(is_anomaly, errors)
             metrics["sensitivity"] = float(np.mean(errors[is_anomaly] > threshold))
             metrics["specificity"] = float(np.mean(errors[is_normal] <= threshold))
+            metrics |= self._localise(context, is_anomaly)
             pictures.append(
                 RunPicture("rates", "Telling anomalies from normal images", draw_rates(is_anomaly, errors))
             )
@@ -180,6 +205,34 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
             pictures=pictures,
             warnings=self._warnings(normal_errors, is_anomaly),
         )
+
+    def _localise(self, context: EvaluationContext, is_anomaly: NDArray[np.bool_]) -> dict[str, float]:
+        """Return pixel AUROC and AUPRO of the judged images, if there are masks of their defects.
+
+        Anomalies without a mask do not count. The error of a pixel is the mean over its channels of the
+        absolute (`detector.error=mae`) or squared difference.
+        """
+        if self._defects is None:
+            return {}
+        held_out = self.held_out[context.part]
+        size = (self.shape[1], self.shape[2])
+        fit = self.settings.data.fit if self.settings.data.size is not None else None
+        errors, masks = [], []
+        for start in range(0, min(len(held_out.samples), _MOST_PIXELS // (size[0] * size[1])), _AT_ONCE):
+            chosen = range(start, min(start + _AT_ONCE, len(held_out.samples)))
+            originals = [held_out.samples[i][0] for i in chosen]
+            pairs = zip(chosen, originals, self.reconstruct(context, originals), strict=True)
+            for index, original, reconstruction in pairs:
+                mask = self._defects.read(held_out.names[index], size, fit)
+                if is_anomaly[index] and mask is None:
+                    continue
+                difference = np.abs(original.astype(np.float32) - reconstruction)
+                if self.settings.detector.error != "mae":
+                    difference = np.square(difference)
+                errors.append(difference.mean(axis=-1))
+                masks.append(mask if mask is not None and is_anomaly[index] else np.zeros(size, bool))
+        rates = localise(np.stack(errors), np.stack(masks)) if errors else None
+        return {} if rates is None else {"pixel_auroc": rates.auroc, "aupro": rates.aupro}
 
     def _latent_pictures(
         self, context: EvaluationContext, is_anomaly: NDArray[np.bool_] | None

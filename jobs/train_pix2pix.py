@@ -23,9 +23,10 @@ from genray.datasets.loader import (
     held_out_batches,
     load_all,
 )
-from genray.datasets.pairs import PairedSettings, Pairs, PairSource, find_pairs
+from genray.datasets.pairs import PairedSettings, Pairs, PairSource, find_pairs, measured
 from genray.datasets.ray_stream import StreamLoader
 from genray.errors import DataError
+from genray.images.labels import Classes, colours_of
 from genray.images.pixels import Pixels, crop_middle, grid
 from genray.images.tensors import to_pixels, to_unit
 from genray.io.bad_input import BadInput
@@ -103,8 +104,13 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
     }
     progress_losses = ("gen_gan_loss", "gen_l1_loss", "disc_loss")
 
+    _data: PairedSettings
+    """Settings of the data with the layout and windows that were found. This attribute and the following ones
+    are set by `open`."""
     _source: PairSource
-    """Source of the training pairs. This attribute and the following ones are set by `open`."""
+    """Source of the training pairs."""
+    _classes: Classes | None
+    """Classes of the inputs, if they are label maps; the samples have their indices."""
     _training: list[Sample] | None
     """Decoded training pairs, unless they are streamed."""
     _held_out: list[Sample]
@@ -118,15 +124,16 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
         store = place.store
         pairs = find_pairs(place, self.settings.data, self.settings.seed)
         pairs = pairs.without_shared(store, allowed=self.settings.data.allow_shared)
-        pairs = pairs.with_image_notes(store, self.settings.data)
-        data = self.settings.data.model_copy(update={"layout": pairs.layout})
+        fitted = pairs.fitted(store, self.settings.data)
+        pairs, data, self._classes = fitted.pairs, fitted.settings, fitted.classes
+        self._data = data
         bad: list[BadInput] = list(pairs.bad)
-        held_out = PairSource.of_pairs(store, pairs.val[: data.val_max], data.for_validation())
+        held_out = PairSource.of_pairs(store, pairs.val[: data.val_max], data.for_validation(), self._classes)
         self._held_out = [
             (crop_middle(a, data.size), crop_middle(b, data.size))
             for a, b in load_all(held_out, bad.append)[1]
         ]
-        self._source = PairSource.of_pairs(store, pairs.train, data)
+        self._source = PairSource.of_pairs(store, pairs.train, data, self._classes)
         gigabytes = (len(pairs.train) + len(self._held_out)) * self._sample_bytes(pairs.pixels) / 1e9
         stream = data.loader == "stream" or (data.loader == "auto" and gigabytes > data.memory_gb)
         self._training = None
@@ -141,7 +148,26 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
         """Return the bytes of a decoded pair; `pixels` is the mean size in the files' headers."""
         data = self.settings.data
         pixels = data.load_size**2 if data.load_size else pixels
-        return pixels * (data.input_channels + data.target_channels)
+        return pixels * (self._stored_channels + data.target_channels)
+
+    @property
+    def _stored_channels(self) -> int:
+        """Channels of an input in memory: maps of class indices have one."""
+        return self.settings.data.input_channels if self._classes is None else 1
+
+    @property
+    def _input_channels(self) -> int:
+        """Channels of an input in the networks."""
+        return self.settings.data.input_channels if self._classes is None else len(self._classes)
+
+    def _in_classes(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return placed inputs as the networks take them: maps of class indices with a channel for each
+        class, 1 where it is and -1 elsewhere."""
+        if self._classes is None:
+            return inputs
+        indices = ((inputs[:, 0] + 1) * 127.5).round().long()
+        channels = F.one_hot(indices, len(self._classes)).permute(0, 3, 1, 2)
+        return channels.to(inputs.dtype).mul_(2).sub_(1)
 
     def _summarise(self, pairs: Pairs, bad: list[BadInput]) -> DataSummary:
         data = self.settings.data
@@ -179,12 +205,12 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
         seed = self.settings.seed
         if self._training is not None:
             return MemoryLoader(self._training, self._source.vary, seed)
-        shapes = [(data.size, data.size, c) for c in (data.input_channels, data.target_channels)]
+        shapes = [(data.size, data.size, c) for c in (self._stored_channels, data.target_channels)]
         limit = data.max_bad_share
         return StreamLoader(self._source, shapes, seed, report, limit=limit, path=data.path)
 
     def networks(self) -> dict[str, nn.Module]:
-        channels = self.settings.data.input_channels, self.settings.data.target_channels
+        channels = self._input_channels, self.settings.data.target_channels
         return {
             "generator": UNet(*channels, size=self.settings.data.size, settings=self.settings.generator),
             "discriminator": PatchGAN(*channels, settings=self.settings.discriminator),
@@ -200,7 +226,7 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
         The discriminator's loss is halved, which slows it down relative to the generator (section 3.3).
         Returns gen_total_loss, gen_gan_loss, gen_l1_loss and disc_loss.
         """
-        inputs, targets = batch
+        inputs, targets = self._in_classes(batch[0]), batch[1]
         kind = self.settings.loss.adversarial
         discriminator = networks["discriminator"]
         fakes = networks["generator"](inputs)
@@ -231,7 +257,7 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
         scores: list[SampleScores] = []
         pairs_at_once = max(1, _VALIDATION_PIXELS // self.settings.data.size**2)
         for indices, (inputs, targets) in held_out_batches(self._held_out, pairs_at_once, share):
-            outputs = context.networks["generator"](context.place(inputs))
+            outputs = context.networks["generator"](self._in_classes(context.place(inputs)))
             metrics = image_metrics(to_unit(outputs), to_unit(context.place(targets)))
             for i, index in enumerate(indices):
                 scores.append(
@@ -245,7 +271,9 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
         rows = []
         for index in indices:
             inputs, target = self._held_out[index]
-            rows.append([inputs, to_pixels(generator(context.place(inputs[None])))[0], target])
+            outputs = generator(self._in_classes(context.place(inputs[None])))
+            shown = inputs if self._classes is None else colours_of(inputs, self._classes)
+            rows.append([shown, to_pixels(outputs)[0], target])
         return grid(rows, [f"{title}input", "generated", "target"])
 
     def baselines(self) -> dict[str, dict[str, float]]:
@@ -261,7 +289,7 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
             "constant": {"l1": _l1(targets, [_median_colour(targets)] * len(targets))},
             "mean_image": {"l1": _l1(targets, [mean] * len(targets))},
         }
-        if self.settings.data.input_channels == self.settings.data.target_channels:
+        if self._classes is None and self.settings.data.input_channels == self.settings.data.target_channels:
             results["input"] = {"l1": _l1(targets, [pair[0].astype(np.int64) for pair in self._held_out])}
         return results
 
@@ -276,19 +304,23 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
         return [target for _, target in load_all(some, lambda bad: None)[1]]
 
     def bundle_spec(self) -> BundleSpec:
-        data = self.settings.data
+        data = self._data
         spec = NetworkSpec(
             "unet",
             {
-                "in_channels": data.input_channels,
+                "in_channels": self._input_channels,
                 "out_channels": data.target_channels,
                 "size": data.size,
                 "settings": self.settings.generator.model_dump(mode="json"),
             },
         )
         preprocessing = Preprocessing(
-            input=ImageSpec(channels=data.input_channels, window=data.input_window),
-            output=ImageSpec(channels=data.target_channels, window=data.target_window),
+            input=ImageSpec(
+                channels=self._input_channels,
+                window=measured(data.input_window),
+                classes=self._classes,
+            ),
+            output=ImageSpec(channels=data.target_channels, window=measured(data.target_window)),
             size=(data.size, data.size),
             direction=data.direction,
         )

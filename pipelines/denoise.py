@@ -46,7 +46,7 @@ class Denoise(RestorationStep[DenoiseSettings]):
 
     def process(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
         """See `Step`."""
-        levels = [noise_level(image.photo.pixels) for image in inputs]
+        levels = [noise_level(self.seen(image.photo.pixels)) for image in inputs]
         # A level of NaN means too few pixels for an estimate: the image does not count as clean.
         noisy = [
             image.photo for image, level in zip(inputs, levels, strict=True) if not self._is_clean(level)

@@ -61,7 +61,7 @@ class Destamp(RestorationStep[DestampSettings]):
 
     def _destamped(self, image: StepInput, restored: PixelArray) -> StepResult:
         before = image.photo.pixels
-        mask = change_mask(before, restored, self.settings.destamp)
+        mask = change_mask(self.seen(before), self.seen(restored), self.settings.destamp)
         if mask is None:
             return StepResult(copy=image.data, scores=ImageScores(change=0.0), skipped="no-stamp")
         after = blend(before, restored, mask)

@@ -64,6 +64,11 @@ class Detect(AutoencoderStep[DetectSettings]):
         ]
 
     @property
+    def draws(self) -> bool:
+        """See `AutoencoderStep`."""
+        return self.settings.detect.heat_maps != "none"
+
+    @property
     def keeps_samples(self) -> bool:
         """See `Step`: heat maps replace no image."""
         return False

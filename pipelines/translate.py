@@ -12,15 +12,17 @@ from PIL import Image
 from pydantic import Field
 from torch import nn
 
-from genray.images.photo import Photo, to_eight_bits
-from genray.images.pixels import apply_window
+from genray.bundle import ImageSpec
+from genray.errors import SettingsError
+from genray.images.labels import class_map, colours_of, one_hot, resize_indices
+from genray.images.photo import Photo
 from genray.inference.tiling import run_in_tiles
 from genray.io.bad_input import BadImage
 from genray.settings.base import Settings
 from pipelines.engine.target import Bulk
 from pipelines.steps.base import ImageScores, StepInput, StepPlace, StepResult
 from pipelines.steps.bundle import BundleSettings, BundleStep
-from pipelines.steps.pixels import PixelArray, as_channels, without_metadata
+from pipelines.steps.pixels import PixelArray, as_channels, in_window, without_metadata
 
 
 class TranslationSettings(Settings):
@@ -61,6 +63,7 @@ class Translate(BundleStep[TranslateSettings]):
 
     settings_class = TranslateSettings
     bundle_kinds = ("pix2pix",)
+    reads_levels = True
 
     def open_network(
         self, network: nn.Module, place: StepPlace, prepared: Mapping[str, Any]
@@ -72,7 +75,18 @@ class Translate(BundleStep[TranslateSettings]):
 
     def network_pixels(self, photo: Photo) -> NDArray[np.uint8]:
         """Return the photo at the size of the network's training; see `BundleStep`."""
-        return _resized(self._halves(photo).before, *self.manifest.preprocessing.size)
+        return self._at_size(self._halves(photo).before, *self.manifest.preprocessing.size)
+
+    def check(self) -> Sequence[str]:
+        """See `Step`."""
+        channels = self.manifest.preprocessing.output.channels
+        if channels not in (1, 3, 4):
+            raise SettingsError(
+                f"the bundle's outputs have {channels} channels, which no image format holds",
+                where=f"bundle: {self.settings.bundle}",
+                hint="use it in Python (examples/use_a_bundle.py)",
+            )
+        return super().check()
 
     def batch_key(self, photo: Photo | None) -> Hashable:
         """Return the key of the batch: resized images all have one size."""
@@ -100,7 +114,9 @@ class Translate(BundleStep[TranslateSettings]):
             error = float(np.abs(target.astype(np.float32) - after).mean() / 255)
         also = {}
         if self.settings.translate.beside:
-            shown = [as_channels(image, 3) for image in (before, after, target) if image is not None]
+            classes = self.manifest.preprocessing.input.classes
+            shown_before = before if classes is None else colours_of(before, classes)
+            shown = [as_channels(image, 3) for image in (shown_before, after, target) if image is not None]
             also["-beside"] = without_metadata(photo, np.concatenate(shown, axis=1))
         translated = without_metadata(photo, after)
         if target is None:
@@ -108,33 +124,39 @@ class Translate(BundleStep[TranslateSettings]):
         return StepResult(photo=translated, also=also, scores=ImageScores(error=error))
 
     def _halves(self, photo: Photo) -> _Halves:
-        preprocessing = self.manifest.preprocessing
-        pixels = _in_window(photo, preprocessing.input.window)
+        takes, gives = self.manifest.preprocessing.input, self.manifest.preprocessing.output
+        pixels = photo.pixels
         half = self.settings.translate.half
         if half == "none":
-            return _Halves(as_channels(pixels, preprocessing.input.channels), None)
+            return _Halves(_as_input(pixels, takes), None)
         width = pixels.shape[1]
         if width < 2 or width % 2:
             raise BadImage("odd-shape", f"the image is {width} pixels wide and cannot be halved")
         left, right = pixels[:, : width // 2], pixels[:, width // 2 :]
-        from_left = half == "left" or (half == "auto" and preprocessing.direction == "AtoB")
+        from_left = half == "left" or (half == "auto" and self.manifest.preprocessing.direction == "AtoB")
         before, target = (left, right) if from_left else (right, left)
-        if preprocessing.output.window != preprocessing.input.window:
-            pixels = _in_window(photo, preprocessing.output.window)
-            target = pixels[:, width // 2 :] if from_left else pixels[:, : width // 2]
-        return _Halves(
-            as_channels(before, preprocessing.input.channels),
-            as_channels(target, preprocessing.output.channels),
-        )
+        shown = as_channels(in_window(target, gives.window), gives.channels)
+        return _Halves(_as_input(before, takes), shown)
 
     def _translated(self, images: Sequence[PixelArray]) -> list[PixelArray]:
         height, width = self.manifest.preprocessing.size
         if self.settings.translate.fit == "tile":
-            return [self._tiled(image, height) for image in images]
-        batch = self._run(np.stack([_resized(image, height, width) for image in images]))
+            return [self._tiled(self._in_channels(image), height) for image in images]
+        batch = self._run(np.stack([self._at_size(image, height, width) for image in images]))
         return [
             _resized(translated, *image.shape[:2]) for translated, image in zip(batch, images, strict=True)
         ]
+
+    def _at_size(self, image: PixelArray, height: int, width: int) -> PixelArray:
+        """Return an input at a size, in the channels of the network."""
+        if self.manifest.preprocessing.input.classes is None:
+            return _resized(image, height, width)
+        return self._in_channels(resize_indices(image, height, width))
+
+    def _in_channels(self, image: PixelArray) -> PixelArray:
+        """Return an input in the channels of the network: a map of class indices as one channel each."""
+        classes = self.manifest.preprocessing.input.classes
+        return image if classes is None else one_hot(image, len(classes))
 
     def _tiled(self, image: PixelArray, tile: int) -> PixelArray:
         # An image smaller than a tile is mirrored to the size of a tile.
@@ -145,23 +167,33 @@ class Translate(BundleStep[TranslateSettings]):
         return run_in_tiles(self._run, padded, tile=tile, overlap=overlap, blend=True)[:height, :width]
 
 
-def _in_window(photo: Photo, window: tuple[float, float] | None) -> PixelArray:
-    """Return the pixels as 8 bits; the levels of `window` become black and white (None: the whole range)."""
-    return to_eight_bits(photo.pixels) if window is None else apply_window(photo.pixels, window)
-
-
 @dataclass(frozen=True)
 class _Halves:
-    """The input half, and the target half if there is one; both uint8."""
+    """The input half (for label maps the indices of its classes), and the target half if there is one; both
+    uint8."""
 
     before: PixelArray
     target: PixelArray | None
+
+
+def _as_input(pixels: PixelArray, takes: ImageSpec) -> PixelArray:
+    """Return pixels in the window and channels of the network, or label maps as indices of its classes.
+
+    Raises:
+        BadImage: the pixels do not fit.
+    """
+    if takes.classes is not None:
+        return class_map(pixels, takes.classes)
+    return as_channels(in_window(pixels, takes.window), takes.channels)
 
 
 def _resized(image: PixelArray, height: int, width: int) -> PixelArray:
     """Resize (H, W, C) uint8 to (height, width, C), bicubic, with antialiasing when shrinking."""
     if image.shape[:2] == (height, width):
         return image
+    if image.shape[-1] not in (1, 3, 4):
+        planes = [_resized(image[..., i : i + 1], height, width) for i in range(image.shape[-1])]
+        return np.concatenate(planes, axis=-1)
     picture = Image.fromarray(np.ascontiguousarray(image[..., 0] if image.shape[-1] == 1 else image))
     array = np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
     return array.reshape(height, width, image.shape[-1])

@@ -7,12 +7,20 @@ AD, BTAD, VisA, DAGM), or beside the images under their names with an ending (Ko
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Literal
 
-from genray.images.decode import read_image
+import numpy as np
+from numpy.typing import NDArray
+
+from genray.datasets.finding.split_words import split_word
+from genray.images.decode import read_image, read_levels
+from genray.images.labels import resize_indices
 from genray.images.limits import ReadLimits
+from genray.images.pixels import crop_middle
 from genray.io.bad_input import BadImage
 from genray.io.store import Entry, Store
 
@@ -34,6 +42,7 @@ _MASK_FOLDERS = frozenset(
         "segmentations",
     ]
 )
+_IMAGE_FOLDERS = frozenset(["image", "images", "img", "imgs"])
 _MASK_ENDING = re.compile(r"[_\-. ](mask|label|gt|groundtruth|ground_truth|seg)$", re.IGNORECASE)
 
 
@@ -50,6 +59,41 @@ class DefectFiles:
     images: list[Entry]
     masks: Mapping[str, str] = field(default_factory=dict)
     count: int = 0
+
+
+@dataclass(frozen=True)
+class DefectMasks:
+    """Masks of the defects in images of a store.
+
+    Attributes:
+        store: store of the masks.
+        by_image: path of the mask of each image that has one, by the path of the image.
+    """
+
+    store: Store
+    by_image: Mapping[str, str]
+
+    def read(
+        self, image: str, size: tuple[int, int], fit: Literal["crop", "stretch"] | None
+    ) -> NDArray[np.bool_] | None:
+        """Return the pixels of the defects in an image, (H, W); None if it has no mask that can be read.
+
+        Args:
+            image: path of the image.
+            size: height and width that the image has after it was fitted.
+            fit: way in which it was fitted.
+        """
+        if image not in self.by_image:
+            return None
+        try:
+            levels = read_levels(self.store, self.by_image[image], ReadLimits())
+        except BadImage:
+            return None
+        marked = (levels != 0).any(axis=-1, keepdims=True)
+        if fit == "crop" and size[0] == size[1]:
+            marked = crop_middle(marked.astype(np.uint8), min(marked.shape[:2])) > 0
+        fitted: NDArray[np.bool_] = resize_indices(marked.astype(np.uint8), *size)[..., 0] > 0
+        return fitted
 
 
 def is_normal_name(name: str) -> bool:
@@ -75,7 +119,14 @@ def separate_masks(entries: Sequence[Entry]) -> DefectFiles:
         else:
             images.append(entry)
     by_stem = {_without_ending(entry.path): entry.path for entry in images}
-    known = {by_stem[place]: mask for mask, place in masks if place in by_stem}
+    by_rest: dict[str, list[str]] = defaultdict(list)  # by what remains without splits and folders of images
+    for stem, path in by_stem.items():
+        by_rest[_rest_of(stem)].append(path)
+    known = {}
+    for mask, place in masks:
+        alike = [by_stem[place]] if place in by_stem else by_rest.get(_rest_of(place), [])
+        if len(alike) == 1:
+            known[alike[0]] = mask
     return DefectFiles(images, known, len(masks))
 
 
@@ -96,6 +147,13 @@ def classes_by_masks(store: Store, paths: Iterable[str], masks: Mapping[str, str
 
     with ThreadPoolExecutor() as pool:
         return [_DEFECT if marked else _NORMAL for marked in pool.map(is_marked, listed)]
+
+
+def _rest_of(path: str) -> str:
+    """Return a path without the folders that say the split, or that it is an image: Data/Images/Anomaly/1 and
+    Data/Anomaly/1 are alike, as are test/hole/1 and hole/1."""
+    *folders, name = path.split("/")
+    return "/".join([*(f for f in folders if not split_word(f) and f.lower() not in _IMAGE_FOLDERS), name])
 
 
 def _is_mask_folder(name: str) -> bool:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from genray.errors import DataError
 from genray.images.decode import ImageHeader
 from genray.images.limits import ReadLimits
-from genray.images.pixels import Pixels
+from genray.images.pixels import Pixels, Window, apply_window
 from genray.io.store import Entry, Store
 
 SUFFIXES = ("ubyte", "ubyte.gz")
@@ -40,7 +40,7 @@ class IdxImages:
 
     def header(self, index: int) -> ImageHeader:
         _, height, width = self.images.shape
-        return ImageHeader(width, height, is_gray=True)
+        return ImageHeader(width, height, channels=1)
 
     def size(self, index: int) -> int:
         return int(self.images[index].size)
@@ -48,9 +48,15 @@ class IdxImages:
     def data(self, index: int, limits: ReadLimits) -> bytes:
         return bytes(self.images[index])
 
-    def pixels(self, index: int, channels: int, limits: ReadLimits) -> Pixels:
-        image = self.images[index][:, :, None]
+    def levels(self, index: int, limits: ReadLimits) -> Pixels:
+        image: Pixels = self.images[index][:, :, None]
         limits.check_pixels(image.shape[1], image.shape[0])
+        return image
+
+    def pixels(self, index: int, channels: int, limits: ReadLimits, window: Window | None = None) -> Pixels:
+        image = self.levels(index, limits)
+        if window is not None:
+            image = apply_window(image, window)
         return image if channels == 1 else np.repeat(image, channels, axis=2)
 
 

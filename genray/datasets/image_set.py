@@ -12,14 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from genray.datasets.defects import DefectMasks
 from genray.datasets.idx import IdxImages
 from genray.datasets.layouts import Content, ParquetReading, StoredImages, StoredPart, read_place
 from genray.datasets.loader import Sample
 from genray.datasets.overlap import find_overlap, note_overlap, refuse_overlap
-from genray.datasets.splits import hold_out, split_of
+from genray.datasets.splits import hold_out_of_classes, split_of
+from genray.datasets.values import WindowSetting
 from genray.errors import DataError
+from genray.images.arrays import MOST_CHANNELS
+from genray.images.decode import ImageHeader
+from genray.images.image_file import Levels
 from genray.images.limits import ReadLimits
-from genray.images.pixels import Pixels, crop_middle, fit_square
+from genray.images.pixels import Pixels, Window, crop_middle, fit_square
 from genray.io.bad_input import BadImage
 from genray.io.file_types import FileCounts
 from genray.io.kinds import READ_TITLES
@@ -66,9 +71,17 @@ class _SetSettings(Settings):
         None,
         description="data set to download into path first, if that is empty (null: none)",
     )
-    channels: Literal[1, 3] | None = Field(
+    channels: int | None = Field(
         None,
-        description="channels (1: gray, 3: RGB, null: gray if all of a sample of the images are, else RGB)",
+        ge=1,
+        le=MOST_CHANNELS,
+        description="channels (1: gray, 3: RGB, 4: RGBA, others: those of the files; null: gray if all of a "
+        "sample of the images are, RGB for colour, and the number of other channels if all have the same)",
+    )
+    window: WindowSetting | None = Field(
+        None,
+        description="levels that become black and white, such as [0, 4095] (percentiles: the 0.1 % and "
+        "99.9 % levels of a sample of the training images; null: 0 and the largest level, of floats 0 and 1)",
     )
     size: int | None = Field(
         None, ge=8, le=4096, description="height and width in pixels (null: those of the images)"
@@ -154,6 +167,22 @@ class Images:
         """Return the image (H, W, 3); BadImage if it cannot be decoded."""
         return self.stored.pixels(int(self.indices[index]), 3, ReadLimits())
 
+    def levels(self, most: int, limits: ReadLimits) -> list[Levels]:
+        """Return the levels of at most `most` readable images, spread over the set."""
+        found = []
+        for index in self.spread(most):
+            try:
+                found.append(self.stored.levels(index, limits))
+            except BadImage:
+                continue
+        return found
+
+    def spread(self, most: int) -> list[int]:
+        """Return the stored indices of at most `most` images, spread over the set."""
+        places = np.unique(np.linspace(0, len(self) - 1, most).round().astype(np.int64))
+        spread: list[int] = self.indices[places].tolist()
+        return spread
+
     def select(self, places: Sequence[int] | NDArray[np.int64] | slice) -> Images:
         """Return the images at `places`."""
         where = places if isinstance(places, slice) else np.asarray(places, np.int64)
@@ -174,6 +203,8 @@ class ImageSet:
     """Rule of the split, for the bundle."""
     counts: FileCounts = field(default_factory=FileCounts)
     """Number of files of each type at the place."""
+    defects: DefectMasks | None = None
+    """Masks of the defects in the images that judge."""
 
     def without_shared(self, *, allowed: bool) -> tuple[ImageSet, list[str]]:
         """Return the set without images that the seed held out although they are also trained on, and notes.
@@ -217,11 +248,13 @@ def open_image_set(settings: ImageSetSettings, seed: int) -> ImageSet:
     counts = content.counts
     stored = dict(content.parts)
     listed = list(content.listed)
+    masks = content.defects
     if settings.test is not None and inside != "":
         others = _read_test(settings.test, parquet, defects=defects)
         counts.add(others.counts)
         stored["test"] = next(others.parts[p] for p in ("test", "val", "", "train") if p in others.parts)
         listed += others.listed
+        masks = others.defects
         if inside and split_of(f"{inside}/x") == "val":
             # Images to judge on must not also choose the weights: others are held out for that.
             stored.pop("val", None)
@@ -244,40 +277,52 @@ def open_image_set(settings: ImageSetSettings, seed: int) -> ImageSet:
     val = parts.get("val")
     split = "by folders"
     if val is None:
-        remaining, held_out = hold_out(range(len(train)), settings.val_share, seed)
+        remaining, held_out = hold_out_of_classes(len(train), train.labels, settings.val_share, seed)
         if not held_out:
             raise DataError(f"one image under {settings.path}: at least 2 are needed", where="data.path")
         val = train.select(held_out)
         train = train.select(remaining)
-        split = f"{settings.val_share:g} held out by seed {seed}"
+        of_each = " of each class" if len(classes) > 1 and train.labels is not None else ""
+        split = f"{settings.val_share:g}{of_each} held out by seed {seed}"
     if content.unused:
         split += f"; {content.unused} files beside the folder train left out, in {content.unused_in}"
     if content.masks:
         split += f"; {content.masks} masks of defects are not images"
-    return ImageSet(train, val, test, classes, content.layout, fingerprint, split, counts)
+    return ImageSet(train, val, test, classes, content.layout, fingerprint, split, counts, masks)
 
 
-def look_at_headers(images: Images, most: int = 16) -> tuple[list[tuple[int, int]], bool]:
-    """Return (width, height) of up to `most` readable images spread over the set, and whether all of them are
-    gray.
+def look_at_headers(images: Images, most: int = 16) -> tuple[list[tuple[int, int]], int]:
+    """Return (width, height) of up to `most` readable images spread over the set, and their channels.
+
+    Returns:
+        the sizes, and 1 if all images are gray, 3 if they are gray or RGB, else the number of channels.
 
     Raises:
-        DataError: none of them can be read.
+        DataError: none of them can be read, or they have several numbers of channels other than 1 and 3.
     """
-    headers = []
-    places = np.unique(np.linspace(0, len(images) - 1, most).round().astype(np.int64))
-    for index in images.indices[places].tolist():
+    headers: dict[int, ImageHeader] = {}
+    looked_at = images.spread(most)
+    for index in looked_at:
         try:
-            headers.append(images.stored.header(index))
+            headers[index] = images.stored.header(index)
         except BadImage:
             continue
     if not headers:
         raise DataError(
-            f"none of {len(places)} images can be read, {images.stored.name(int(images.indices[0]))} for one",
+            f"none of {len(looked_at)} images can be read, {images.name(0)} for one",
             hint=f"check that they are {READ_TITLES} files and open in a viewer",
         )
-    sizes = [(header.width, header.height) for header in headers]
-    return sizes, all(header.is_gray for header in headers)
+    sizes = [(header.width, header.height) for header in headers.values()]
+    examples = {header.channels: images.stored.name(index) for index, header in headers.items()}
+    if len(examples) > 1 and not examples.keys() <= {1, 3}:
+        each = ", ".join(f"{channels} ({name})" for channels, name in sorted(examples.items()))
+        raise DataError(
+            f"the images have several numbers of channels: {each}",
+            where="data.channels",
+            hint=f"set data.channels={max(examples)}, or another of them; the others are set aside "
+            "(data.max_bad_share)",
+        )
+    return sizes, max(examples)
 
 
 def whole_image(image: Pixels, key: Key) -> Sample:
@@ -314,13 +359,14 @@ class SingleImageSource:
 
     Args:
         images: the images.
-        channels: 1 or 3.
+        channels: number of channels.
         size: (height, width) of every sample (None: that of the image).
         fit: way to bring an image to `size` (crop its middle, stretch it; None: refuse it).
         least: smallest side in pixels.
         limits: limits on files, checked before they are decoded.
         most: side in pixels above which an image is cropped to its middle (0: never).
         variant: makes the sample to train on from an image.
+        window: levels that become black and white.
     """
 
     images: Images
@@ -331,6 +377,7 @@ class SingleImageSource:
     limits: ReadLimits
     most: int = 0
     variant: Callable[[Pixels, Key], Sample] = whole_image
+    window: Window | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -339,7 +386,8 @@ class SingleImageSource:
         return self.images.stored.name(int(self.images.indices[index]))
 
     def load(self, index: int) -> Sample:
-        image = self.images.stored.pixels(int(self.images.indices[index]), self.channels, self.limits)
+        place = int(self.images.indices[index])
+        image = self.images.stored.pixels(place, self.channels, self.limits, self.window)
         if self.size is not None and self.size != image.shape[:2]:
             if self.fit is None:
                 height, width = self.size

@@ -20,16 +20,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genray.datasets import idx
-from genray.datasets.defects import DefectFiles, classes_by_masks, is_normal_name, separate_masks
+from genray.datasets.defects import DefectFiles, DefectMasks, classes_by_masks, is_normal_name, separate_masks
 from genray.datasets.splits import below_split, split_of
 from genray.datasets.tars import TarImages
 from genray.errors import DataError
-from genray.images.decode import ImageHeader, decode, decode_header, read_header, read_image
+from genray.images.decode import (
+    ImageHeader,
+    decode,
+    decode_header,
+    decode_levels,
+    read_header,
+    read_image,
+    read_levels,
+)
+from genray.images.image_file import Levels
 from genray.images.limits import ReadLimits
-from genray.images.pixels import Pixels
+from genray.images.pixels import Pixels, Window
 from genray.io.bad_input import BadImage, BadInput
 from genray.io.file_types import FileCounts
-from genray.io.listing import Container, ImageFiles, Place, choose_container, list_shards, nothing_to_read
+from genray.io.listing import (
+    Container,
+    ImageFiles,
+    Place,
+    find_inputs,
+    images_of,
+    list_shards,
+    nothing_to_read,
+)
 from genray.io.parquet import check_unfolding, find_columns
 from genray.io.sources import ContainerSettings, Item, TarSource
 from genray.io.store import Entry, Store
@@ -65,12 +82,15 @@ class StoredImages(Protocol):
     def data(self, index: int, limits: ReadLimits) -> bytes:
         """Return the stored bytes of the image; an OSError or BadImage if it cannot be read."""
 
-    def pixels(self, index: int, channels: int, limits: ReadLimits) -> Pixels:
-        """Return the image as (H, W, channels) uint8.
+    def pixels(self, index: int, channels: int, limits: ReadLimits, window: Window | None = None) -> Pixels:
+        """Return the image as (H, W, channels) uint8; the levels of `window` become black and white.
 
         Raises:
             BadImage: the image cannot be used; says why.
         """
+
+    def levels(self, index: int, limits: ReadLimits) -> Levels:
+        """Return the image as (H, W, C) with its own levels; raises BadImage if it cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +113,7 @@ class Content:
         unused_in: folders of these files, in words.
         counts: number of files of each type at the place.
         masks: number of masks of defects, which are no images.
+        defects: the masks that belong to images.
     """
 
     layout: Layout
@@ -102,6 +123,7 @@ class Content:
     unused_in: str = ""
     counts: FileCounts = field(default_factory=FileCounts)
     masks: int = 0
+    defects: DefectMasks | None = None
 
 
 @dataclass(frozen=True)
@@ -136,13 +158,16 @@ def read_place(
         DataError: no images, images of several layouts, or a damaged container.
     """
     root = place.location
-    images = ImageFiles()
-    container = _CONTAINERS.get(layout) if layout != "auto" else None
-    if container is None:
-        container = choose_container(root, place, images, _CHOICES, where="data.path")
-    counts = FileCounts()
-    found = images.list(place, counts) if container == "files" else list_shards(place, container, counts)
-    entries = sorted(found, key=lambda entry: entry.path)
+    container: Container
+    if layout == "auto":
+        container, entries, counts = find_inputs(root, place, _CHOICES, where="data.path")
+    else:
+        container, counts = _CONTAINERS[layout], FileCounts()
+        if container == "files":
+            entries = images_of(list(ImageFiles(arrays=True).list(place, counts)), counts)
+        else:
+            entries = list(list_shards(place, container, counts))
+    entries = sorted(entries, key=lambda entry: entry.path)
     _refuse_odd_names(entries, root)
     content = None
     if entries and container == "files":
@@ -193,8 +218,11 @@ class FolderImages:
     def data(self, index: int, limits: ReadLimits) -> bytes:
         return self.store.read(self.name(index), limits.max_bytes)
 
-    def pixels(self, index: int, channels: int, limits: ReadLimits) -> Pixels:
-        return read_image(self.store, self.name(index), channels=channels, limits=limits)
+    def pixels(self, index: int, channels: int, limits: ReadLimits, window: Window | None = None) -> Pixels:
+        return read_image(self.store, self.name(index), channels=channels, limits=limits, window=window)
+
+    def levels(self, index: int, limits: ReadLimits) -> Levels:
+        return read_levels(self.store, self.name(index), limits)
 
 
 @dataclass(frozen=True)
@@ -225,8 +253,11 @@ class ParquetImages:
     def size(self, index: int) -> int:
         return len(self.encoded[index].as_buffer() or b"")
 
-    def pixels(self, index: int, channels: int, limits: ReadLimits) -> Pixels:
-        return decode(self.data(index, limits), channels=channels, limits=limits)
+    def pixels(self, index: int, channels: int, limits: ReadLimits, window: Window | None = None) -> Pixels:
+        return decode(self.data(index, limits), channels=channels, limits=limits, window=window)
+
+    def levels(self, index: int, limits: ReadLimits) -> Levels:
+        return decode_levels(self.data(index, limits), limits)
 
     def data(self, index: int, limits: ReadLimits) -> bytes:
         data: bytes | None = self.encoded[index].as_py()
@@ -342,7 +373,15 @@ def _read_folder(store: Store, entries: list[Entry], *, defects: bool) -> Conten
         for name, files in grouped.items()
     }
     listed = [entry for files in grouped.values() for entry in files]
-    return Content("folder", parts, listed, len(unused), parent_folders(unused), masks=files_of.count)
+    return Content(
+        "folder",
+        parts,
+        listed,
+        len(unused),
+        parent_folders(unused),
+        masks=files_of.count,
+        defects=DefectMasks(store, files_of.masks) if files_of.masks else None,
+    )
 
 
 def _read_tars(place: Place, counts: FileCounts) -> Content | None:

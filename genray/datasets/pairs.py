@@ -7,6 +7,7 @@ endings of the names, or in two columns of a table. See docs/training.md, "How p
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
@@ -26,12 +27,21 @@ from genray.datasets.finding.split_words import SPLIT_NAMES
 from genray.datasets.loader import Sample
 from genray.datasets.overlap import find_overlap, note_overlap, refuse_overlap
 from genray.datasets.splits import hold_out
-from genray.datasets.values import note_labels, note_values
+from genray.datasets.values import (
+    WindowSetting,
+    check_numbers,
+    note_labels,
+    note_values,
+    note_window,
+    window_of,
+)
 from genray.errors import DataError
+from genray.images.arrays import MOST_CHANNELS
 from genray.images.decode import read_header, read_image, read_levels, to_channels
-from genray.images.image_file import FilePixels
+from genray.images.image_file import Levels
+from genray.images.labels import MOST_CLASSES, Classes, class_map, count_classes, resize_indices
 from genray.images.limits import ReadLimits
-from genray.images.pixels import Pixels, resize
+from genray.images.pixels import Pixels, Window, resize
 from genray.io.bad_input import BadImage, BadInput
 from genray.io.file_types import FileCounts
 from genray.io.kinds import READ_TITLES
@@ -40,10 +50,22 @@ from genray.io.store import Store
 from genray.settings.base import Location, Settings
 from genray.text import parent_folders
 
-__all__ = ["Pair", "PairNames", "PairSource", "PairedSettings", "Pairs", "find_pairs", "jitter", "load_pair"]
+__all__ = [
+    "Pair",
+    "PairNames",
+    "PairSource",
+    "PairedSettings",
+    "Pairs",
+    "find_pairs",
+    "jitter",
+    "load_pair",
+    "measured",
+]
 
 _CHECKED = 16  # pairs whose headers are looked at before a training
 _ENLARGED = 1.5  # factor above which enlarging is warned of; the paper's is 286 / 256
+_COUNTED = 2000  # label maps whose classes are counted
+_SHOWN_CLASSES = 12
 _COMPARED = 64  # height and width at which pairs of equal names are compared
 
 
@@ -79,19 +101,30 @@ class _PairSettings(Settings):
         "half or the folder A, as in the facades of the paper; under other names B is what sounds like an "
         "input: labels, masks, noisy, lq)",
     )
-    input_channels: Literal[1, 3, 4] = Field(
-        3, description="channels of the input (1: gray, 3: RGB, 4: RGBA)"
+    input_channels: int = Field(
+        3,
+        ge=1,
+        le=MOST_CHANNELS,
+        description="channels of the input (1: gray, 3: RGB, 4: RGBA, others: those of the files)",
     )
-    target_channels: Literal[1, 3, 4] = Field(
-        3, description="channels of the target (1: gray, 3: RGB, 4: RGBA)"
+    target_channels: int = Field(
+        3,
+        ge=1,
+        le=MOST_CHANNELS,
+        description="channels of the target (1: gray, 3: RGB, 4: RGBA, others: those of the files)",
     )
-    input_window: tuple[float, float] | None = Field(
+    input_window: WindowSetting | None = Field(
         None,
         description="levels of the inputs that become black and white, such as [0, 4] for maps of 5 classes "
-        "(null: the whole range)",
+        "(percentiles: the 0.1 % and 99.9 % levels of a sample; null: the whole range, of floats 0 and 1)",
     )
-    target_window: tuple[float, float] | None = Field(
-        None, description="levels of the targets that become black and white (null: the whole range)"
+    target_window: WindowSetting | None = Field(
+        None, description="levels of the targets that become black and white, likewise"
+    )
+    labels: Literal["values", "one-hot"] = Field(
+        "values",
+        description="form of the inputs (values: images; one-hot: label maps, of which each class, a level "
+        "or a colour, becomes a channel; the classes are counted in the training pairs)",
     )
     size: int = Field(
         256,
@@ -150,10 +183,9 @@ class _PairSettings(Settings):
         return self
 
     @model_validator(mode="after")
-    def _windows_have_levels(self) -> Self:
-        for name, window in (("input_window", self.input_window), ("target_window", self.target_window)):
-            if window is not None and not window[0] < window[1]:
-                raise ValueError(f"{name}: the first level must be below the second")
+    def _labels_have_no_window(self) -> Self:
+        if self.labels == "one-hot" and self.input_window is not None:
+            raise ValueError("labels=one-hot needs no input_window: classes have no levels")
         return self
 
     @model_validator(mode="after")
@@ -227,9 +259,14 @@ class Pairs:
         note = note_overlap(overlap, removed=bool(kept))
         return replace(self, val=kept or self.val, notes=(*self.notes, note))
 
-    def with_image_notes(self, store: Store, settings: PairedSettings) -> Pairs:
-        """Return the pairs with warnings on the values and sizes of a few of them."""
-        sides: tuple[list[FilePixels], list[FilePixels]] = ([], [])
+    def fitted(self, store: Store, settings: PairedSettings) -> FittedPairs:
+        """Look at a few pairs, and count the classes of label maps.
+
+        Raises:
+            DataError: numbers of which black and white are not known, channels other than those of the
+                settings, or label maps without classes.
+        """
+        sides: tuple[list[Levels], list[Levels]] = ([], [])
         for pair in self.train[:_CHECKED]:
             try:
                 for side, levels in zip(sides, _levels(store, pair, self.layout, settings), strict=True):
@@ -237,12 +274,43 @@ class Pairs:
             except BadImage:
                 continue
         notes = [note_labels(*sides), *_notes_on_sizes(*sides, settings)]
-        for side, name, setting in zip(
-            sides, ("the inputs", "the targets"), ("input_window", "target_window"), strict=True
-        ):
-            if getattr(settings, setting) is None:
-                notes.append(note_values(side, name, f"data.{setting}"))
-        return replace(self, notes=(*self.notes, *filter(None, notes)))
+        classes = None
+        if settings.labels == "one-hot":
+            classes, note = self._count_classes(store, settings)
+            notes.append(note)
+            source = _FittedSide(None)
+        else:
+            source = _fit_side(sides[0], "input", settings.input_window, settings.input_channels)
+        target = _fit_side(sides[1], "target", settings.target_window, settings.target_channels)
+        updates = {"layout": self.layout, "input_window": source.window, "target_window": target.window}
+        notes += [*source.notes, *target.notes]
+        noted = replace(self, notes=(*self.notes, *filter(None, notes)))
+        return FittedPairs(noted, settings.model_copy(update=updates), classes)
+
+    def _count_classes(self, store: Store, settings: PairedSettings) -> tuple[Classes, str]:
+        """Return the classes of the training inputs, and a note that counts them."""
+        step = max(1, len(self.train) // _COUNTED)
+
+        def levels_of(pair: Pair) -> Levels | None:
+            try:
+                return _levels(store, pair, self.layout, settings)[0]
+            except BadImage:
+                return None
+
+        with ThreadPoolExecutor() as pool:
+            maps = [each for each in pool.map(levels_of, self.train[::step]) if each is not None]
+        classes = count_classes(maps)
+        if classes is None or len(classes) < 2:
+            few = f"one class, {classes[0]}" if classes else f"more than {MOST_CLASSES} different colours"
+            raise DataError(
+                f"{len(maps)} inputs are no label maps: they have {few}",
+                where="data.labels",
+                hint="label maps are stored without loss (PNG, not JPEG), a level or colour for each class; "
+                "set data.labels=values for other images",
+            )
+        shown = ", ".join(map(_class_name, classes[:_SHOWN_CLASSES]))
+        more = f" and {len(classes) - _SHOWN_CLASSES} more" if len(classes) > _SHOWN_CLASSES else ""
+        return classes, f"classes: {len(classes)} in {len(maps)} label maps ({shown}{more})"
 
     @property
     def example(self) -> str:
@@ -275,6 +343,21 @@ class Pairs:
             "split": self.split,
             **({"notes": "; ".join(self.notes)} if self.notes else {}),
         }
+
+
+@dataclass(frozen=True)
+class FittedPairs:
+    """Pairs after a look at their images.
+
+    Attributes:
+        pairs: the pairs, with what was noticed.
+        settings: the settings with the layout and the windows that were found.
+        classes: classes of the inputs, if they are label maps.
+    """
+
+    pairs: Pairs
+    settings: PairedSettings
+    classes: Classes | None
 
 
 def find_pairs(place: Place, settings: PairedSettings, seed: int) -> Pairs:
@@ -358,21 +441,29 @@ class PairSource:
         inputs: the path of each input, an Arrow array, see `SampleSource`.
         targets: that of each target; null where it is the other half of the input's file.
         settings: how they are decoded, resized and jittered.
+        classes: classes of the inputs, which are then maps of their indices (None: no label maps).
     """
 
     store: Store
     inputs: Any
     targets: Any
     settings: PairedSettings
+    classes: Classes | None = None
 
     @classmethod
-    def of_pairs(cls, store: Store, pairs: Sequence[Pair], settings: PairedSettings) -> PairSource:
+    def of_pairs(
+        cls,
+        store: Store,
+        pairs: Sequence[Pair],
+        settings: PairedSettings,
+        classes: Classes | None = None,
+    ) -> PairSource:
         """The samples that `pairs` of `store` are."""
         import pyarrow as pa
 
         inputs = pa.array([pair.input for pair in pairs], pa.string())
         targets = pa.array([pair.target for pair in pairs], pa.string())
-        return cls(store, inputs, targets, settings)
+        return cls(store, inputs, targets, settings, classes)
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -382,22 +473,28 @@ class PairSource:
 
     def load(self, index: int) -> Sample:
         pair = Pair(self.inputs[index].as_py(), self.targets[index].as_py())
-        return load_pair(self.store, pair, self.settings)
+        return load_pair(self.store, pair, self.settings, self.classes)
 
     def vary(self, images: Sample, key: Sequence[int]) -> Sample:
         first, second = images
         return jitter((first, second), self.settings.size, key, flip=self.settings.flip)
 
 
-def load_pair(store: Store, pair: Pair, settings: PairedSettings) -> tuple[Pixels, Pixels]:
+def load_pair(
+    store: Store, pair: Pair, settings: PairedSettings, classes: Classes | None = None
+) -> tuple[Pixels, Pixels]:
     """Read and decode one pair: (input, target), each (H, W, C) uint8, resized to `load_size` if set.
 
-    Resizing is bicubic and ignores the aspect ratio, as the pix2pix paper's code does.
+    Resizing is bicubic and ignores the aspect ratio, as the pix2pix paper's code does. With `classes` the
+    input is a map of their indices (H, W, 1), resized to the nearest pixel.
 
     Raises:
         BadImage: with its reason; the pair is to be set aside.
     """
-    if pair.target is None:
+    if classes is not None:
+        first = class_map(_levels(store, pair, settings.layout, settings)[0], classes)
+        second = _load_target(store, pair, settings)
+    elif pair.target is None:
         first, second = _load_halves(store, pair.input, settings)
     else:
         first = read_image(
@@ -405,27 +502,29 @@ def load_pair(store: Store, pair: Pair, settings: PairedSettings) -> tuple[Pixel
             pair.input,
             channels=settings.input_channels,
             limits=settings,
-            window=settings.input_window,
+            window=measured(settings.input_window),
         )
-        second = read_image(
-            store,
-            pair.target,
-            channels=settings.target_channels,
-            limits=settings,
-            window=settings.target_window,
+        second = _load_target(store, pair, settings)
+    if first.shape[:2] != second.shape[:2] and settings.load_size is None:
+        raise BadImage(
+            "odd-shape", f"{first.shape[1]}x{first.shape[0]} and {second.shape[1]}x{second.shape[0]}"
         )
-        if first.shape[:2] != second.shape[:2] and settings.load_size is None:
-            raise BadImage(
-                "odd-shape", f"{first.shape[1]}x{first.shape[0]} and {second.shape[1]}x{second.shape[0]}"
-            )
     size = settings.load_size
     if size is not None:
-        return resize(first, size), resize(second, size)
+        resized = resize(first, size) if classes is None else resize_indices(first, size, size)
+        return resized, resize(second, size)
     if min(first.shape[:2]) < settings.size:
         raise BadImage(
             "odd-shape", f"{first.shape[1]}x{first.shape[0]} is smaller than the crop {settings.size}"
         )
     return first, second
+
+
+def _load_target(store: Store, pair: Pair, settings: PairedSettings) -> Pixels:
+    if pair.target is None:
+        return _load_halves(store, pair.input, settings)[1]
+    window = measured(settings.target_window)
+    return read_image(store, pair.target, channels=settings.target_channels, limits=settings, window=window)
 
 
 def jitter(
@@ -448,7 +547,7 @@ def jitter(
 def _load_halves(store: Store, path: str, settings: PairedSettings) -> tuple[Pixels, Pixels]:
     """Return input and target of the file `path`, which contains A|B, or A over B."""
     channels = max(settings.input_channels, settings.target_channels)
-    windows = dict.fromkeys((settings.input_window, settings.target_window))
+    windows = dict.fromkeys(map(measured, (settings.input_window, settings.target_window)))
     files = [read_image(store, path, channels=channels, limits=settings, window=each) for each in windows]
     axis = 0 if settings.layout == "above-below" else 1
     if files[0].shape[axis] % 2:
@@ -462,9 +561,48 @@ def _load_halves(store: Store, path: str, settings: PairedSettings) -> tuple[Pix
     return to_channels(first, settings.input_channels), to_channels(second, settings.target_channels)
 
 
+@dataclass(frozen=True)
+class _FittedSide:
+    """Window of one side of the pairs, and notes on its values."""
+
+    window: Window | None
+    notes: tuple[str, ...] = ()
+
+
+def _fit_side(
+    levels: Sequence[Levels], side: str, setting: Window | Literal["percentiles"] | None, channels: int
+) -> _FittedSide:
+    """Return the window of a side from the levels of some images."""
+    name = f"data.{side}_window"
+    one_hot = "data.labels=one-hot" if side == "input" else ""
+    odd = [each for each in (image.shape[-1] for image in levels) if each not in (1, 3, channels)]
+    if odd:
+        raise DataError(
+            f"{len(odd)} of {len(levels)} {side}s have {odd[0]} channels, not {channels}",
+            where=f"data.{side}_channels",
+            hint=f"set data.{side}_channels={odd[0]}",
+        )
+    if setting is None:
+        check_numbers(levels, f"the {side}s", name)
+        return _FittedSide(None, (note_values(levels, f"the {side}s", name, one_hot=one_hot),))
+    window = window_of(setting, levels, name)
+    return _FittedSide(window, (note_window(setting, window, name),))
+
+
+def _class_name(colour: Sequence[int]) -> str:
+    return str(colour[0]) if len(colour) == 1 else "#" + "".join(f"{level:02x}" for level in colour)
+
+
+def measured(window: Window | Literal["percentiles"] | None) -> Window | None:
+    """Return the window of settings that `Pairs.fitted` returned."""
+    if window == "percentiles":
+        raise ValueError("percentiles are not measured yet")
+    return window
+
+
 def _levels(
-    store: Store, pair: Pair, layout: PairLayout, settings: PairedSettings
-) -> tuple[FilePixels, FilePixels]:
+    store: Store, pair: Pair, layout: Literal["auto"] | PairLayout, settings: PairedSettings
+) -> tuple[Levels, Levels]:
     """Return the levels of input and target as they are stored."""
     source = read_levels(store, pair.input, settings)
     if pair.target is not None:
@@ -479,7 +617,7 @@ def _levels(
 
 
 def _notes_on_sizes(
-    inputs: Sequence[FilePixels], targets: Sequence[FilePixels], settings: PairedSettings
+    inputs: Sequence[Levels], targets: Sequence[Levels], settings: PairedSettings
 ) -> list[str]:
     """Return warnings on pairs of unequal sizes, and on images that are much enlarged."""
     size = settings.load_size

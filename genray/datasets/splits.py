@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from genray.datasets.finding.split_words import CYCLEGAN, split_word
 
@@ -31,6 +32,33 @@ def _split_and_rest(folder: str) -> tuple[str, tuple[str, ...]]:
         if split:
             return split, parts[i + 1 :]
     return "", parts
+
+
+def hold_out_of_classes(
+    count: int, labels: NDArray[np.int64] | None, share: float, seed: int
+) -> tuple[list[int], list[int]]:
+    """Split the indices of samples into those that remain and those held out, a `share` of each class.
+
+    One sample of each class remains. The others, class after class in an order drawn with `seed`, are held
+    out at equal distances (systematic sampling), so that the shares of small classes add up.
+
+    Args:
+        count: number of samples.
+        labels: class of each (None: unknown, and all are of one).
+    """
+    if labels is None or len(np.unique(labels)) in (1, count):
+        return hold_out(range(count), share, seed)
+    draw = np.random.default_rng([seed, 0x5EED])
+    order = draw.permutation(count)
+    place_of_class = draw.permutation(int(labels.max()) + 1)
+    order = order[np.argsort(place_of_class[labels[order]], kind="stable")]
+    first_of_class = np.r_[True, np.diff(labels[order]) != 0]  # these remain
+    candidates = order[~first_of_class]
+    wanted = min(max(1, round(count * share)), len(candidates))
+    chosen = candidates[((np.arange(wanted) + draw.random()) * len(candidates) / wanted).astype(np.int64)]
+    is_held_out = np.zeros(count, bool)
+    is_held_out[chosen] = True
+    return np.flatnonzero(~is_held_out).tolist(), np.flatnonzero(is_held_out).tolist()
 
 
 def hold_out(samples: Sequence[T], share: float, seed: int) -> tuple[list[T], list[T]]:

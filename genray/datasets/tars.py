@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from typing import Any
 
-from genray.images.decode import ImageHeader, decode, decode_header
+from genray.images.decode import ImageHeader, decode, decode_header, decode_levels
+from genray.images.image_file import Levels
 from genray.images.limits import ReadLimits
-from genray.images.pixels import Pixels
+from genray.images.pixels import Pixels, Window
 from genray.io.sources import Item, ItemSource
 
 
@@ -45,8 +46,11 @@ class TarImages:
     def size(self, index: int) -> int:
         return int(self.items["size"][index].as_py())
 
-    def pixels(self, index: int, channels: int, limits: ReadLimits) -> Pixels:
-        return decode(self.data(index, limits), channels=channels, limits=limits)
+    def pixels(self, index: int, channels: int, limits: ReadLimits, window: Window | None = None) -> Pixels:
+        return decode(self.data(index, limits), channels=channels, limits=limits, window=window)
+
+    def levels(self, index: int, limits: ReadLimits) -> Levels:
+        return decode_levels(self.data(index, limits), limits)
 
     def data(self, index: int, limits: ReadLimits) -> bytes:
         (row,) = self.items.slice(index, 1).to_pylist()

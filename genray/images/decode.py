@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from genray.images.arrays import unit_levels
 from genray.images.formats import decode_file, inspect_file
-from genray.images.image_file import FilePixels, ImageFile, guarded, upright
+from genray.images.image_file import FilePixels, ImageFile, Levels, guarded, upright
 from genray.images.limits import ReadLimits
 from genray.images.pixels import Pixels, apply_window
 from genray.io.bad_input import BadImage
@@ -24,11 +25,11 @@ _DEFAULT_LIMITS = ReadLimits()
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """Header of an image: size in pixels after turning by EXIF, and whether it is gray."""
+    """Header of an image: size in pixels after turning by EXIF, and number of channels without alpha."""
 
     width: int
     height: int
-    is_gray: bool
+    channels: int
 
 
 def read_image(
@@ -47,15 +48,24 @@ def read_image(
     return decode(_read(store, path, limits), channels=channels, limits=limits, window=window)
 
 
-def read_levels(store: Store, path: str, limits: ReadLimits) -> FilePixels:
-    """Read and decode an image file as (H, W, C) with its own levels, 8 or 16 bits, without alpha.
+def read_levels(store: Store, path: str, limits: ReadLimits) -> Levels:
+    """Read and decode an image file as (H, W, C) with its own levels, see `decode_levels`.
 
     Raises:
         BadImage: it cannot be read or decoded, or is beyond `limits`.
     """
-    data = _read(store, path, limits)
+    return decode_levels(_read(store, path, limits), limits)
+
+
+def decode_levels(data: bytes, limits: ReadLimits) -> Levels:
+    """Decode the bytes of an image file to (H, W, C) with its own levels: 8 or 16 bits, or float32; without
+    alpha.
+
+    Raises:
+        BadImage: it cannot be decoded, or is beyond `limits`.
+    """
     file = _inspect(data, limits)
-    pixels = guarded(lambda: upright(decode_file(data, file, limits), file.orientation))
+    pixels = guarded(lambda: upright(decode_file(data, file, limits, levels=True), file.orientation))
     return pixels[..., :-1] if file.alpha and pixels.shape[-1] in (2, 4) else pixels
 
 
@@ -82,7 +92,7 @@ def decode_header(data: bytes, limits: ReadLimits = _DEFAULT_LIMITS) -> ImageHea
     """
     file = _inspect(data, limits)
     width, height = file.upright_size
-    return ImageHeader(width, height, is_gray=file.samples == 1)
+    return ImageHeader(width, height, file.channels)
 
 
 def decode(
@@ -95,9 +105,10 @@ def decode(
 
     Args:
         data: the whole file.
-        channels: 1 (gray), 3 (RGB) or 4 (RGBA).
+        channels: 1 (gray), 3 (RGB), 4 (RGBA), or the number of the file's bands.
         limits: limits above which the file is refused, before it is decoded.
-        window: levels that become black and white (None: the whole range). Images with alpha ignore it.
+        window: levels that become black and white (None: the whole range, of floats 0 to 1). Images with
+            alpha ignore it.
 
     Raises:
         BadImage: the file cannot be decoded, or exceeds `limits`.
@@ -106,13 +117,23 @@ def decode(
     # The stored luma of a JPEG is its gray image. A JPEG that is turned is converted from RGB instead, as in
     # the first version, so that the training data of existing runs stay the same.
     gray = channels == 1 and file.orientation == 1
-    pixels = decode_file(data, file, limits, gray=gray)
+    pixels = decode_file(data, file, limits, gray=gray, levels=True)
 
     def converted() -> Pixels:
         turned = upright(pixels, file.orientation)
         if window is not None and not file.alpha:
-            return _to_channels(apply_window(turned, window), channels)
-        return _to_channels(_eight_bits(turned), channels)
+            image = apply_window(turned, window)
+        else:
+            image = _eight_bits(unit_levels(turned))
+        if file.bands or channels not in _MODES:
+            if image.shape[-1] != channels:
+                raise BadImage(
+                    "odd-shape",
+                    f"{file.channels} channels, {channels} are wanted: set data.channels (in pairs "
+                    "data.input_channels and data.target_channels)",
+                )
+            return image
+        return _to_channels(image, channels)
 
     return guarded(converted)
 

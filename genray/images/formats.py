@@ -17,8 +17,9 @@ import numpy as np
 from PIL import WebPImagePlugin
 from PIL.BmpImagePlugin import BmpImageFile
 
+from genray.images.arrays import decode_npy, inspect_npy, unit_levels
 from genray.images.carried.tags import without_orientation
-from genray.images.image_file import FilePixels, ImageFile, guarded
+from genray.images.image_file import FilePixels, ImageFile, Levels, guarded
 from genray.images.jpeg import decode_jpeg, inspect_jpeg
 from genray.images.limits import ReadLimits
 from genray.images.other_formats import (
@@ -42,6 +43,7 @@ _MAX_CHUNKS = 100_000
 _ICC_SPACES = {1: (b"GRAY", b"RGB "), 3: (b"RGB ",), 4: (b"CMYK",)}
 _BESIDE_WEBP_PIXELS = (b"EXIF", b"XMP ")
 _BMP_PROFILE = b"DEBM"  # the colour space of a BMP with an embedded profile
+_TAKE_BANDS = "only targets with a model of as many channels take them"
 _BMP_V5 = b"\x7c\0\0\0"  # size of its header
 
 
@@ -66,7 +68,8 @@ def decode_file(
     *,
     salvaged: list[str] | None = None,
     gray: bool = False,
-) -> FilePixels:
+    levels: bool = False,
+) -> Levels:
     """Decode the pixels of a file, as stored: not yet turned upright.
 
     Args:
@@ -75,15 +78,19 @@ def decode_file(
         limits: what to refuse.
         salvaged: receives notes on damage that is found while decoding, and costs no pixel (None: nowhere).
         gray: decode only the brightness of a JPEG: C is then 1.
+        levels: return floats as they are, and any number of channels.
 
     Returns:
-        (H, W, C) uint8 or uint16, with alpha as the last channel.
+        (H, W, C) uint8 or uint16, with alpha as the last channel; with `levels` also float32.
 
     Raises:
         BadImage: `truncated`, `unsupported`, `too-large`.
     """
 
-    def decode() -> FilePixels:
+    def decode() -> Levels:
+        pixels: Levels
+        if file.bands and not levels:
+            raise BadImage("unsupported", f"{file.bands} channels, which are no colours: {_TAKE_BANDS}")
         if file.format == "jpeg":
             pixels = decode_jpeg(data, file, repairs, gray=gray)
         elif file.format == "png":
@@ -97,7 +104,8 @@ def decode_file(
                 "truncated",
                 f"it has {pixels.shape[1]}x{pixels.shape[0]} pixels, but its header says {width}x{height}",
             )
-        return pixels.reshape(height, width, -1)
+        pixels = pixels.reshape(height, width, -1)
+        return pixels if levels else unit_levels(pixels)
 
     repairs: list[str] = []
     decoded = guarded(decode)
@@ -131,7 +139,7 @@ def _checked(file: ImageFile, limits: ReadLimits) -> ImageFile:
         notes.append(f"its colour profile has more than {limits.max_text_bytes} bytes: left out")
         left_out.append("ICC profile")
         icc = None
-    elif icc is not None and not _is_profile(icc, _ICC_SPACES[file.samples]):
+    elif icc is not None and not _is_profile(icc, _ICC_SPACES.get(file.samples, ())):
         notes.append("its colour profile is damaged, or of other colours: left out")
         left_out.append("ICC profile")
         icc = None
@@ -278,8 +286,9 @@ _INSPECTORS: dict[str, Callable[[bytes, ReadLimits], ImageFile]] = {
     "heif": inspect_heif,
     "jp2": inspect_jp2,
     "jxl": inspect_jxl,
+    "npy": inspect_npy,
 }
-_DECODERS: dict[str, Callable[[bytes, ImageFile], FilePixels]] = {
+_DECODERS: dict[str, Callable[[bytes, ImageFile], Levels]] = {
     "webp": _decode_webp,
     "tiff": decode_tiff,
     "bmp": _decode_bmp,
@@ -288,4 +297,5 @@ _DECODERS: dict[str, Callable[[bytes, ImageFile], FilePixels]] = {
     "heif": decode_heif,
     "jp2": decode_jp2,
     "jxl": decode_jxl,
+    "npy": decode_npy,
 }

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 
+from genray.images.arrays import unit_levels
 from genray.images.carried.items import Carried, ItemCollector, MetadataChunk, density_of
 from genray.images.carried.jpeg import read_segments
 from genray.images.carried.png import PngLayout, read_chunks
@@ -24,7 +25,7 @@ from genray.images.carried.webp import read_riff_chunks
 from genray.images.carried.xmp import upright_packet
 from genray.images.formats import decode_file, inspect_file, webp_chunks
 from genray.images.headers.jxl import read_header
-from genray.images.image_file import FilePixels, ImageFile, upright
+from genray.images.image_file import FilePixels, ImageFile, Levels, upright
 from genray.images.jpeg import segments
 from genray.images.limits import ReadLimits
 from genray.images.other_formats import heif_picture, open_avif
@@ -41,7 +42,7 @@ class PhotoHeader:
         format: see `Photo`.
         width: pixels, after the image is turned upright.
         height: the same.
-        channels: 1 (gray) or 3 (RGB), without alpha.
+        channels: 1 (gray), 3 (RGB) or the number of bands, without alpha.
         depth: bits of a value, 8 or 16.
         has_alpha: whether the image can be transparent.
         pages: headers of further pages.
@@ -58,7 +59,7 @@ class PhotoHeader:
     @property
     def decoded_bytes(self) -> int:
         """Bytes of the decoded pixels of all pages, at most."""
-        own = self.width * self.height * 4 * (self.depth // 8)
+        own = self.width * self.height * max(4, self.channels) * (self.depth // 8)
         return own + sum(page.decoded_bytes for page in self.pages)
 
 
@@ -68,7 +69,7 @@ class Photo:
 
     Args:
         pixels: (H, W, C) uint8 or uint16; C is 1 (gray) or 3 (RGB); upright. From `read_photo` they are
-            writable and contiguous.
+            writable and contiguous. Read as levels, they may be float32, and C any number.
         alpha: (H, W) of the same type, transparent where 0 (None: the file has no alpha).
         format: format of the file: "jpeg", "png", "webp", "tiff" or "bmp" ("": the image was in no file).
         icc: ICC colour profile, unchanged.
@@ -123,12 +124,11 @@ def photo_header(data: bytes, limits: ReadLimits) -> PhotoHeader:
 
 def _header_of(file: ImageFile) -> PhotoHeader:
     width, height = file.upright_size
-    channels = 1 if file.samples == 1 else 3
     pages = tuple(_header_of(page) for page in file.pages)
-    return PhotoHeader(file.format, width, height, channels, file.depth, file.alpha, pages)
+    return PhotoHeader(file.format, width, height, file.channels, file.depth, file.alpha, pages)
 
 
-def read_photo(data: bytes, limits: ReadLimits) -> Photo:
+def read_photo(data: bytes, limits: ReadLimits, *, levels: bool = False) -> Photo:
     """Decode a file of any format that is read. The format is found by the content, not by the name.
 
     Gray stays gray and 16 bits stay 16. Palettes become RGB; fewer than 8 bits become 8, and 9 to 15 bits 16;
@@ -140,31 +140,32 @@ def read_photo(data: bytes, limits: ReadLimits) -> Photo:
     Args:
         data: the whole file.
         limits: what to refuse, before memory is allocated for it.
+        levels: read floats as they are, and any number of channels.
 
     Raises:
         BadImage: `empty`; `unknown-format`; `too-large`; `too-much-work`; `truncated`: pixels are missing or
             damaged, even if most could be shown; `unsupported`: animations, floats beyond 0 and 1, signed or
             32-bit numbers, JPEGs of 12 bits, more channels than colours and one alpha, and other formats.
     """
-    return _photo_of(data, inspect_file(data, limits), limits)
+    return _photo_of(data, inspect_file(data, limits), limits, levels)
 
 
-def _photo_of(data: bytes, file: ImageFile, limits: ReadLimits) -> Photo:
+def _photo_of(data: bytes, file: ImageFile, limits: ReadLimits, levels: bool) -> Photo:
     notes = list(file.notes)
     salvaged = list(file.salvaged)
     began = time.perf_counter()
-    pixels = upright(decode_file(data, file, limits, salvaged=salvaged), file.orientation)
+    pixels = upright(decode_file(data, file, limits, salvaged=salvaged, levels=levels), file.orientation)
     seconds = time.perf_counter() - began
     if seconds > limits.max_seconds:
         notes.append(f"decoding it took {seconds:.3g} s")
     alpha = None
-    if pixels.shape[2] in (2, 4):
+    if pixels.shape[2] in (2, 4) and not file.bands:
         alpha = np.ascontiguousarray(pixels[..., -1])
         pixels = np.ascontiguousarray(pixels[..., :-1])
     icc = file.icc if file.samples < 4 else None
     return Photo(
-        pixels,
-        alpha,
+        cast(FilePixels, pixels),
+        cast(FilePixels | None, alpha),
         file.format,
         icc,
         file.exif,
@@ -176,12 +177,17 @@ def _photo_of(data: bytes, file: ImageFile, limits: ReadLimits) -> Photo:
         tuple(notes),
         tuple(salvaged),
         tuple(file.turned(size) for size in file.copies),
-        tuple(_photo_of(data, page, limits) for page in file.pages),
+        tuple(_photo_of(data, page, limits, levels) for page in file.pages),
     )
 
 
-def to_eight_bits(pixels: FilePixels) -> NDArray[np.uint8]:
-    """Convert pixels to uint8: uint16 is divided by 257 and rounded, uint8 returned as it is."""
+def to_eight_bits(pixels: Levels) -> NDArray[np.uint8]:
+    """Convert pixels to uint8: uint16 is divided by 257 and rounded, floats are taken from 0 to 1.
+
+    Raises:
+        BadImage: `unsupported`: floats beyond 0 and 1.
+    """
+    pixels = unit_levels(pixels)
     if pixels.dtype == np.uint8:
         return cast(NDArray[np.uint8], pixels)
     return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
@@ -196,7 +202,7 @@ def read_carried(data: bytes, file: ImageFile, limits: ReadLimits) -> Carried:
         limits: `max_text_bytes` is the most that all of it may have together.
     """
     collector = ItemCollector(limits.max_text_bytes, list(file.left_out))
-    if file.samples == 4:
+    if file.samples == 4 and not file.bands:
         collector.leave_out("CMYK")
     carried = Carried()
     reader = _READERS.get(file.format)

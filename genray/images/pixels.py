@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -15,10 +16,14 @@ from genray.io.files import atomic_write
 Pixels = NDArray[np.uint8]
 """(H, W, C) uint8; C is 1 (gray), 3 (RGB) or 4 (RGBA)."""
 
+Window = tuple[float, float]
+"""Levels of files that are black and white in a network; levels beyond are clipped."""
+
 _TITLE_HEIGHT = 16
+_SQUARE = 8  # pixels of a square of the checkerboard behind transparent pixels
 
 
-def apply_window(levels: NDArray[np.uint8 | np.uint16], window: tuple[float, float]) -> Pixels:
+def apply_window(levels: NDArray[np.uint8 | np.uint16 | np.float32], window: Window) -> Pixels:
     """Scale levels so that the window's lower end becomes 0 and its upper end 255; levels beyond it are
     clipped."""
     low, high = window
@@ -31,6 +36,8 @@ def resize(image: Pixels, size: int) -> Pixels:
     """Resize (H, W, C) uint8 to (size, size, C) uint8: bicubic, with antialiasing where it shrinks."""
     if image.shape[:2] == (size, size):
         return np.ascontiguousarray(image)
+    if image.shape[-1] not in (1, 3, 4):
+        return np.concatenate([resize(image[..., i : i + 1], size) for i in range(image.shape[-1])], axis=-1)
     planes = image.squeeze(-1) if image.shape[-1] == 1 else image
     resized = Image.fromarray(np.ascontiguousarray(planes)).resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(resized).reshape(size, size, image.shape[-1])
@@ -56,12 +63,30 @@ def fit_square(image: Pixels, size: int, fit: Literal["crop", "stretch"]) -> Pix
     return resize(image, size)
 
 
+def shown(image: Pixels) -> Pixels:
+    """Return an image of any number of channels as RGB, (H, W, 3), for people.
+
+    Gray is repeated, RGBA laid over a checkerboard; of other channels the first three are shown, of two the
+    first.
+    """
+    channels = image.shape[-1]
+    if channels == 3:
+        return image
+    if channels == 4:
+        squares = np.add.outer(*(np.arange(side) // _SQUARE for side in image.shape[:2])) % 2
+        board = np.where(squares, 204, 255)[..., None]
+        alpha = image[..., 3:].astype(np.float32) / 255
+        over: Pixels = np.rint(image[..., :3] * alpha + board * (1 - alpha)).astype(np.uint8)
+        return over
+    return image[..., :3] if channels > 4 else np.repeat(image[..., :1], 3, axis=-1)
+
+
 def grid(rows: Sequence[Sequence[Pixels]], titles: Sequence[str] = (), gap: int = 4) -> Pixels:
     """Lay out images of equal size in rows, on white.
 
     Args:
-        rows: the images of each row, (H, W, 1, 3 or 4) uint8; alpha is ignored.
-        titles: texts above the columns ((): none).
+        rows: the images of each row, (H, W, C) uint8, drawn as `shown`.
+        titles: texts above the columns ((): none); a column is as wide as its text at least.
         gap: pixels between the images.
 
     Returns:
@@ -70,21 +95,23 @@ def grid(rows: Sequence[Sequence[Pixels]], titles: Sequence[str] = (), gap: int 
     height, width = rows[0][0].shape[:2]
     columns = max(len(row) for row in rows)
     header = _TITLE_HEIGHT if titles else 0
-    shape = (header + len(rows) * (height + gap) + gap, columns * (width + gap) + gap, 3)
+    font = ImageFont.load_default(11)
+    widths = [width] * columns
+    for c, title in enumerate(titles[:columns]):
+        widths[c] = max(width, math.ceil(font.getlength(title)))
+    lefts = [gap + sum(widths[:c]) + c * gap for c in range(columns)]
+    shape = (header + len(rows) * (height + gap) + gap, lefts[-1] + widths[-1] + gap, 3)
     canvas = np.full(shape, 255, dtype=np.uint8)
     for r, row in enumerate(rows):
         for c, image in enumerate(row):
             top = header + gap + r * (height + gap)
-            left = gap + c * (width + gap)
-            canvas[top : top + height, left : left + width] = image[
-                ..., :3
-            ]  # one channel of gray fills all three
+            canvas[top : top + height, lefts[c] : lefts[c] + width] = shown(image)
     if not titles:
         return canvas
     picture = Image.fromarray(canvas)
     draw = ImageDraw.Draw(picture)
-    for c, title in enumerate(titles):
-        draw.text((gap + c * (width + gap), 3), title, fill="black", font=ImageFont.load_default(11))
+    for left, title in zip(lefts, titles, strict=False):
+        draw.text((left, 3), title, fill="black", font=font)
     return np.array(picture)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
+from genray.images.arrays import MOST_CHANNELS, checked_floats, unit_levels
 from genray.images.carried.tags import (
     EXIF_TAGS,
     Entries,
@@ -25,7 +26,7 @@ from genray.images.carried.tags import (
     encode_block,
     encode_directory,
 )
-from genray.images.image_file import FilePixels, ImageFile, to_srgb
+from genray.images.image_file import FilePixels, ImageFile, Levels, to_srgb
 from genray.images.limits import ReadLimits
 from genray.io.bad_input import BadImage
 
@@ -66,7 +67,7 @@ def inspect_tiff(data: bytes, limits: ReadLimits) -> ImageFile:
     return _inspect_pages(data, directories, limits)
 
 
-def decode_tiff(data: bytes, file: ImageFile) -> FilePixels:
+def decode_tiff(data: bytes, file: ImageFile) -> Levels:
     """Decode the pixels of the page whose header is `file`; see `decode_file`.
 
     Raises:
@@ -86,7 +87,14 @@ def decode_tiff(data: bytes, file: ImageFile) -> FilePixels:
         return np.array(to_srgb(Image.frombytes("CMYK", file.size, raw.tobytes()), file.icc))
     if form.meaning in (_CIE_LAB, _ICC_LAB):
         return _of_lab(raw, is_signed=form.meaning == _CIE_LAB)
-    raw = _scaled(raw.reshape(*raw.shape[:2], -1), form)
+    raw = raw.reshape(*raw.shape[:2], -1)
+    if form.is_numbers:
+        levels = checked_floats(raw)
+        if form.meaning != _WHITE_IS_ZERO and not file.alpha:
+            return levels
+        raw = unit_levels(levels)
+    else:
+        raw = _scaled(raw, form)
     top = np.iinfo(raw.dtype).max
     if form.meaning == _WHITE_IS_ZERO:
         raw[..., 0] = top - raw[..., 0]
@@ -103,7 +111,8 @@ class _PixelForm:
     Attributes:
         meaning: photometric interpretation.
         samples: channels of the colours, without alpha.
-        extra: further channels.
+        extra: 1 for alpha, else 0.
+        bands: number of channels that are no colours (0: they are colours).
         bits: bits of a value.
         kind: unsigned, signed or float numbers.
         compression: its number.
@@ -115,6 +124,7 @@ class _PixelForm:
     bits: int
     kind: int
     compression: int
+    bands: int = 0
 
     @classmethod
     def read(cls, tags: TagDirectory) -> _PixelForm:
@@ -131,25 +141,32 @@ class _PixelForm:
         kinds = set(tags.numbers(Tag.SAMPLE_FORMAT, (_UNSIGNED,))[:stored])
         extra = stored - samples
         what = f"photometric interpretation {meaning}, {sorted(bits)} bits, {extra} extra channels"
-        if not samples or len(bits) != 1 or len(kinds) != 1 or extra not in (0, 1):
+        if not samples or len(bits) != 1 or len(kinds) != 1 or not 0 <= extra < MOST_CHANNELS:
             raise BadImage("unsupported", f"a TIFF of {what}; {_WAY_OUT}")
-        if extra and tags.number(Tag.EXTRA_SAMPLES, 2) not in (1, 2):
-            raise BadImage("unsupported", f"a TIFF of {what}, which are no alpha; {_WAY_OUT}")
-        form = cls(meaning, samples, extra, bits.pop(), kinds.pop(), compression)
+        bands = 0
+        if extra > 1 or (extra and tags.number(Tag.EXTRA_SAMPLES, 2) not in (1, 2)):
+            if meaning not in (1, _RGB):
+                raise BadImage("unsupported", f"a TIFF of {what}, which are no alpha; {_WAY_OUT}")
+            bands, samples, extra = stored, stored, 0
+        form = cls(meaning, samples, extra, bits.pop(), kinds.pop(), compression, bands)
         form._check(what)
         return form
 
     @property
     def depth(self) -> int:
         """Bits of a decoded value: 8 or 16."""
-        return 16 if self.kind == _FLOAT or self.bits > 8 else 8
+        return 16 if self.is_numbers or self.bits > 8 else 8
+
+    @property
+    def is_numbers(self) -> bool:
+        """True for floats, signed numbers and those of 32 bits, whose black and white are not known."""
+        return self.kind in (_FLOAT, _SIGNED) or self.bits == 32
 
     def _check(self, what: str) -> None:
-        if self.kind == _SIGNED:
-            raise BadImage("unsupported", f"a TIFF of signed numbers, whose black is not known; {_WAY_OUT}")
         depths: Sequence[int] = (8,)
-        if self.kind == _FLOAT:
-            depths = (16, 32, 64) if self.meaning in (0, 1, _RGB) else ()
+        if self.is_numbers:
+            depths = (16, 32, 64) if self.kind == _FLOAT else (8, 16, 32)
+            depths = depths if self.meaning in (0, 1, _RGB) else ()
         elif self.meaning in (0, 1):
             depths = range(1, 17)
         elif self.meaning == _RGB:
@@ -248,7 +265,7 @@ def _inspect_page(data: bytes, tags: TagDirectory, limits: ReadLimits) -> ImageF
     except (ValueError, LookupError, struct.error):
         notes.append("its orientation or colour profile is damaged: left out")
         left_out.append("ICC profile")
-    if form.kind == _FLOAT:
+    if form.is_numbers:
         notes.append("numbers from 0.0 to 1.0 are read as 16 bits")
     elif 8 < form.bits < 16:
         notes.append(f"{form.bits} bits are read as 16")
@@ -270,6 +287,7 @@ def _inspect_page(data: bytes, tags: TagDirectory, limits: ReadLimits) -> ImageF
         left_out=tuple(left_out),
         notes=tuple(notes),
         salvaged=parts.repairs,
+        bands=form.bands,
     )
 
 
@@ -378,19 +396,7 @@ def _of_lab(raw: NDArray[np.uint8], *, is_signed: bool) -> FilePixels:
 
 
 def _scaled(raw: NDArray[Any], form: _PixelForm) -> FilePixels:
-    """Scale the values of a page to all values of 8 or 16 bits.
-
-    Raises:
-        BadImage: `unsupported`: floats that are not all within 0 and 1.
-    """
-    if form.kind == _FLOAT:
-        lowest, highest = float(raw.min()), float(raw.max())
-        if not (lowest >= 0 and highest <= 1):
-            raise BadImage(
-                "unsupported",
-                f"a TIFF of numbers from {lowest:g} to {highest:g}; only 0 to 1 have a meaning; {_WAY_OUT}",
-            )
-        return np.rint(raw.astype(np.float64) * 65535).astype(np.uint16)
+    """Scale whole numbers of a page to all values of 8 or 16 bits."""
     top = 2**form.bits - 1
     if form.bits in (8, 16) and raw.dtype in (np.uint8, np.uint16):
         return cast(FilePixels, raw)

@@ -16,6 +16,7 @@ REASONS = {
     "ambiguous": "several columns of the Parquet file contain images; name one of them in the settings",
     "truncated": "the file ends early or its data are damaged; copy it again from its source",
     "odd-shape": "the size differs from the others, or the halves of a pair do not match; crop or remove it",
+    "unknown-class": "the label map has a class that the training had not; correct the map, or train with it",
     "unpaired": "no partner with the same stem, or more than one; rename or remove the file",
     "unused": "the file is in no folder that pairs are read from; move it if it belongs to a pair",
     "bad-name": "the name is not UTF-8, or leads out of the folder; rename the file",

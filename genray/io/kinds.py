@@ -22,6 +22,7 @@ class ImageKind:
         title: name in texts for people.
         suffixes: suffixes of its files, lower case, the usual one first.
         is_read: whether genray reads the format.
+        is_array: whether its files may also be no images: they are read only where they are asked for.
         is_written: whether genray writes the format; else its images are written as PNG.
     """
 
@@ -30,6 +31,7 @@ class ImageKind:
     suffixes: tuple[str, ...]
     is_read: bool = False
     is_written: bool = False
+    is_array: bool = False
 
 
 KINDS = {
@@ -46,16 +48,22 @@ KINDS = {
         ImageKind("avif", "AVIF", (".avif", ".avifs"), is_read=True),
         ImageKind("jp2", "JPEG 2000", (".jp2", ".j2k", ".jpx", ".jpf", ".j2c"), is_read=True),
         ImageKind("jxl", "JPEG XL", (".jxl",), is_read=True),
+        ImageKind("npy", "NumPy array", (".npy",), is_read=True, is_array=True),
         ImageKind("psd", "Photoshop", (".psd",)),
         ImageKind("exr", "OpenEXR", (".exr",)),
         ImageKind("dicom", "DICOM", (".dcm",)),
     )
 }
 
-READ_SUFFIXES = tuple(suffix for kind in KINDS.values() if kind.is_read for suffix in kind.suffixes)
-"""Suffixes of the formats that are read."""
+_IMAGES = [kind for kind in KINDS.values() if kind.is_read and not kind.is_array]
 
-READ_TITLES = ", ".join(kind.title for kind in KINDS.values() if kind.is_read)
+READ_SUFFIXES = tuple(suffix for kind in _IMAGES for suffix in kind.suffixes)
+"""Suffixes of the formats that are read wherever they lie."""
+
+ARRAY_SUFFIXES = tuple(suffix for kind in KINDS.values() if kind.is_array for suffix in kind.suffixes)
+"""Suffixes of arrays, which are images in training data without others, and where they are asked for."""
+
+READ_TITLES = ", ".join(kind.title for kind in _IMAGES)
 """Titles of the formats that are read, as a list for texts."""
 
 _BY_SUFFIX = {suffix: kind for kind in KINDS.values() for suffix in kind.suffixes}
@@ -73,6 +81,7 @@ _MAGIC = (
     (b"\0\0\0\x0cJXL \r\n\x87\n", "jxl"),
     (b"\0\0\0\x0cjP  \r\n\x87\n", "jp2"),
     (b"\xff\x4f\xff\x51", "jp2"),
+    (b"\x93NUMPY", "npy"),
     (b"8BPS", "psd"),
     (b"\x76\x2f\x31\x01", "exr"),
 )

@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
 from genray.errors import DataError
 from genray.io.file_types import IDX_SUFFIXES, FileCounts, type_of
-from genray.io.kinds import HEAD_BYTES, READ_SUFFIXES, kind_of_bytes
+from genray.io.kinds import ARRAY_SUFFIXES, HEAD_BYTES, READ_SUFFIXES, kind_of_bytes
 from genray.io.patterns import PathFilter
 from genray.io.store import Entry, Store, Wanted, is_file, open_store
 from genray.text import visible
@@ -157,15 +157,19 @@ class ImageFiles:
         suffixes: suffixes of image files, lower case (None: all that can be read; files without a suffix are
             known by their content).
         paths: filter of their paths.
+        arrays: true if arrays (.npy) are images, too.
     """
 
     suffixes: tuple[str, ...] | None = None
     paths: PathFilter = field(default_factory=PathFilter)
+    arrays: bool = False
 
     @property
     def wanted_suffixes(self) -> tuple[str, ...]:
         """Suffixes of files that are listed without opening them."""
-        return READ_SUFFIXES if self.suffixes is None else self.suffixes
+        if self.suffixes is not None:
+            return self.suffixes
+        return (*READ_SUFFIXES, *ARRAY_SUFFIXES) if self.arrays else READ_SUFFIXES
 
     def list(self, place: Place, counts: FileCounts, on_error: OnError | None = None) -> Iterator[Entry]:
         """Yield the image files at `place`, and count all files. Among them are files without a suffix that
@@ -196,7 +200,7 @@ class ImageFiles:
                 continue
             kind = type_of(entry.path)
             found = kind_of_bytes(head)
-            if found is not None and found.is_read:
+            if found is not None and found.is_read and (self.arrays or not found.is_array):
                 counts.read[kind] += 1
                 yield entry
             else:
@@ -336,7 +340,7 @@ def survey(place: Place, images: ImageFiles) -> Survey:
         kind = None
         if "files" not in found.containers:
             kind = kind_of_bytes(read_head(place.store, path) or b"")
-            if kind is not None and kind.is_read:
+            if kind is not None and kind.is_read and (images.arrays or not kind.is_array):
                 found.add("files", path)
                 continue
         found.counts.add_unread(kind.suffixes[0] if kind is not None else type_of(path))
@@ -347,6 +351,118 @@ def survey(place: Place, images: ImageFiles) -> Survey:
         for path in tars:
             found.add("webdataset", path)
     return found
+
+
+def images_of(entries: Sequence[Entry], counts: FileCounts, *, beside: bool = False) -> list[Entry]:
+    """Return the images among `entries` without arrays that belong to other images, which are counted.
+
+    Args:
+        entries: files that `ImageFiles(arrays=True)` listed.
+        counts: counts of the files, changed.
+        beside: leave out only arrays that have the folder and stem of another image; else all arrays, if
+            there are other images.
+    """
+    arrays = {entry.path for entry in entries if entry.path.lower().endswith(ARRAY_SUFFIXES)}
+    if not arrays:
+        return list(entries)
+    others = {entry.path.rpartition(".")[0] for entry in entries if entry.path not in arrays}
+    left_out = {path for path in arrays if path.rpartition(".")[0] in others or not beside} if others else ()
+    for path in left_out:
+        counts.read[type_of(path)] -= 1
+        counts.add_unread(type_of(path))
+    counts.read += Counter()  # drops zeros
+    return [entry for entry in entries if entry.path not in left_out]
+
+
+def find_inputs(
+    location: str, place: Place, choices: Mapping[Container, str], *, where: str
+) -> tuple[Container, list[Entry], FileCounts]:
+    """Find the inputs at `place` in one walk: their container, its files, and the counts of all files.
+
+    Arrays (.npy) are images only where there is nothing else.
+
+    Args:
+        location: location of the place, for errors.
+        place: place to walk.
+        choices: containers that can be read, each with the setting that selects it.
+        where: setting that gave `location`, for errors.
+
+    Raises:
+        DataError: there are no inputs, or inputs in several containers.
+    """
+    found = Survey()
+    groups: dict[_Group, list[Entry]] = defaultdict(list)
+
+    def wanted(prefix: str, name: str) -> bool:
+        group = _group_of(name, opens=bool(place.name))
+        if not group:
+            found.counts.add_unread(type_of(name))
+        return bool(group)
+
+    for entry in place.walk(wanted, None, found.counts):
+        groups[_group_of(entry.path.rpartition("/")[2], opens=bool(place.name))].append(entry)
+    unnamed = groups.pop("unnamed", [])
+    for entry, head in _with_heads(place.store, unnamed, {entry.path for entry in unnamed}):
+        kind = kind_of_bytes(head or b"")
+        if head is None or (kind is not None and kind.is_read):
+            groups["arrays" if kind is not None and kind.is_array else "files"].append(entry)
+        else:
+            found.counts.add_unread(kind.suffixes[0] if kind is not None else type_of(entry.path))
+    idx = [entry for entry in groups.get("idx", ()) if _is_idx_images(entry.path)]
+    if "idx" in groups and not idx:
+        found.counts.unread["idx"] += len(groups.pop("idx"))
+    for group, container in _ONLY_WITHOUT_OTHERS.items():
+        if group in groups and not groups.keys() - {group}:
+            groups[container] = groups.pop(group)
+    for group in _ONLY_WITHOUT_OTHERS:
+        for entry in groups.pop(group, ()):
+            found.counts.add_unread(type_of(entry.path))
+    by_container = cast(dict[Container, list[Entry]], groups)
+    for name, entries in by_container.items():
+        shown = idx if name == "idx" else entries
+        found.containers[name] = len(shown)
+        found.examples[name] = min(entry.path for entry in shown)
+    chosen = _choose(location, found, choices, where)
+    for name, entries in by_container.items():
+        for entry in entries:
+            kind_of_file = type_of(entry.path)
+            if name == chosen:
+                found.counts.read[kind_of_file] += 1
+            else:
+                found.counts.add_unread(kind_of_file)
+    return chosen, by_container[chosen], found.counts
+
+
+_Group = Literal["", "files", "parquet", "webdataset", "idx", "list", "packed", "arrays", "unnamed"]
+_ONLY_WITHOUT_OTHERS: dict[_Group, Container] = {"arrays": "files", "packed": "webdataset"}
+"""Groups of files that are inputs only where there are no others: features or backups, most likely."""
+
+
+def _group_of(name: str, *, opens: bool) -> _Group:
+    """Return the group of a file by its name; "" for files that are no inputs.
+
+    Args:
+        name: name of the file.
+        opens: true if the first bytes decide over unknown suffixes, too.
+    """
+    lower = name.lower()
+    if lower.endswith(READ_SUFFIXES):
+        return "files"
+    if lower.endswith(ARRAY_SUFFIXES):
+        return "arrays"
+    if lower.endswith(SHARD_SUFFIXES["parquet"]):
+        return "parquet"
+    if lower.endswith(".tar"):
+        return "webdataset"
+    if lower.endswith(SHARD_SUFFIXES["webdataset"]):
+        return "packed"
+    if lower.endswith(SHARD_SUFFIXES["idx"]):
+        return "idx"
+    return "unnamed" if opens or not type_of(name) else ""
+
+
+def _is_idx_images(path: str) -> bool:
+    return _IDX_IMAGES.fullmatch(path.rpartition("/")[2].lower()) is not None
 
 
 def choose_container(
@@ -369,7 +485,11 @@ def choose_container(
     Raises:
         DataError: there are no inputs, or inputs in several containers.
     """
-    found = survey(place, images)
+    return _choose(location, survey(place, images), choices, where)
+
+
+def _choose(location: str, found: Survey, choices: Mapping[Container, str], where: str) -> Container:
+    """Return the only container of `choices` that was found; see `choose_container`."""
     there = [container for container in choices if container in found.containers]
     if not there:
         raise nothing_to_read(location, choices, found.counts, where=where)

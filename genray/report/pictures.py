@@ -1,7 +1,8 @@
 """Pictures of a network's inputs, outputs and references: images, heartbeats, and heat maps of differences.
 
-Images are (H, W, C) uint8 with C 1, 3 or 4; a picture may contain images of several sizes. Small images are
-enlarged by whole factors, so that a pixel stays a square; images larger than a column are reduced.
+Images are (H, W, C) uint8; a picture may contain images of several sizes. RGBA is drawn over a checkerboard.
+Small images are enlarged by whole factors, so that a pixel stays a square; images larger than a column are
+reduced.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from genray.images.pixels import Pixels, grid
+from genray.images.pixels import Pixels, grid, shown
 from genray.report.style import COLOURS, DPI, FAINT, INK, label, render, styled
 
 if TYPE_CHECKING:
@@ -65,13 +66,14 @@ def draw_reconstructions(
     Raises:
         ValueError: no images, or pairs of unequal shapes.
     """
-    pairs = list(zip(map(_without_alpha, originals), map(_without_alpha, reconstructions), strict=True))
-    if not pairs:
+    given = list(zip(originals, reconstructions, strict=True))
+    if not given:
         raise ValueError("no images to draw")
-    for original, reconstruction in pairs:
+    for original, reconstruction in given:
         if original.shape != reconstruction.shape:
             raise ValueError(f"an image of {original.shape} beside one of {reconstruction.shape}")
-    differences = [b.astype(np.int16) - a for a, b in pairs]
+    pairs = [(_drawable(original), _drawable(reconstruction)) for original, reconstruction in given]
+    differences = [b.astype(np.int16) - a for a, b in given]
     errors = [np.abs(d).mean(axis=-1) for d in differences]
     largest = max(1.0, *(float(e.max()) for e in errors))
     span = max(1, *(int(np.abs(d).max()) for d in differences))
@@ -103,13 +105,14 @@ def draw_restorations(examples: Sequence[RestorationExample]) -> Pixels:
     if not examples:
         raise ValueError("no images to draw")
     with styled():
-        sizes = [_without_alpha(example.clean).shape[:2] for example in examples]
+        sizes = [_drawable(example.clean).shape[:2] for example in examples]
         sheet = _Sheet.lay_out(sizes, 3, _WIDEST, captioned=True)
         for r, example in enumerate(examples):
             for c, image in enumerate((example.before, example.after, example.clean)):
-                if _without_alpha(image).shape[:2] != example.clean.shape[:2]:
+                drawable = _drawable(image)
+                if drawable.shape[:2] != example.clean.shape[:2]:
                     raise ValueError(f"an image of {image.shape} beside one of {example.clean.shape}")
-                sheet.image(r, c, image)
+                sheet.image(r, c, drawable)
             sheet.caption(r, 0, example.before_caption)
             sheet.caption(r, 1, example.after_caption)
         sheet.headings(["before", "after", "clean"])
@@ -128,7 +131,7 @@ def draw_tiles(images: Sequence[Pixels], columns: int = 8, titles: Sequence[str]
     Raises:
         ValueError: no images, or images of different sizes.
     """
-    tiles = [_without_alpha(image) for image in images]
+    tiles = [_drawable(image) for image in images]
     if not tiles or len({tile.shape[:2] for tile in tiles}) > 1:
         raise ValueError("tiles must be images of one size, one at least")
     factor = max(1, 84 // max(tiles[0].shape[:2]))
@@ -361,16 +364,16 @@ def _draw_histogram(axes: Axes, differences: NDArray[np.int16], span: int, *, la
         axes.set_xlabel("reconstruction - original", fontsize=8.5)
 
 
-def _without_alpha(image: Pixels) -> Pixels:
-    """Return the colour channels of an image.
+def _drawable(image: Pixels) -> Pixels:
+    """Return an image as gray or RGB, see `shown`.
 
     Raises:
         ValueError: not an image.
     """
     image = np.asarray(image)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3, 4) or not image.size:
-        raise ValueError(f"an image is (H, W, 1, 3 or 4) uint8, not {image.shape} {image.dtype}")
-    return image[..., :3]
+    if image.dtype != np.uint8 or image.ndim != 3 or not image.size:
+        raise ValueError(f"an image is (H, W, C) uint8, not {image.shape} {image.dtype}")
+    return image if image.shape[-1] == 1 else shown(image)
 
 
 def _size_on_sheet(height: int, width: int, widest: int) -> tuple[int, int]:

@@ -27,6 +27,7 @@ from genray.datasets.image_set import (
 )
 from genray.datasets.loader import Loader, MemoryLoader, Sample, check_bad_share, load_all
 from genray.datasets.ray_stream import StreamLoader
+from genray.datasets.values import check_numbers, note_values, note_window, window_of
 from genray.errors import DataError
 from genray.images.pixels import Pixels
 from genray.images.tensors import ValueRange, to_network
@@ -53,6 +54,9 @@ UNIT: ValueRange = (0.0, 1.0)
 
 _LEAST_SIDE = 8  # shortest side of a judged image in pixels, for the window of SSIM
 _MOST_CLASSES = 20  # classes that are named
+_LOOKED_AT = 16  # images whose levels and sizes are looked at
+_ENLARGED = 1.5  # factor above which enlarging is warned of
+_COLOURS = {1: "gray", 3: "RGB", 4: "RGBA"}
 _PART_NAMES: dict[Part, str] = {"val": "held-out", "test": "test"}
 
 
@@ -158,6 +162,7 @@ class ImageRecipe(Recipe[S]):
         self.classes = image_set.classes
         self._variant = self.variant()
         pixels = self._open_training(image_set.train)
+        notes += self._fit_values(image_set.train)
         bad: list[BadInput] = []
         self.held_out = {
             "val": self._load_held_out("val", image_set.val, data.val_max, bad),
@@ -177,8 +182,8 @@ class ImageRecipe(Recipe[S]):
     def _open_training(self, images: Images) -> float:
         """Read the headers of the training images; returns the number of pixels of a decoded one."""
         data = self.settings.data
-        sizes, gray = look_at_headers(images)
-        channels = data.channels or (1 if gray else 3)
+        sizes, found = look_at_headers(images)
+        channels = data.channels or found
         size = self._decoded_size(sizes)
         patch = self.patch if self.any_size else 0
         shorter_sides = sorted(min(sides) for sides in ([size] if size is not None else sizes))
@@ -196,6 +201,25 @@ class ImageRecipe(Recipe[S]):
             variant=self._variant.make,
         )
         return float(np.mean([w * h for w, h in sizes])) if size is None else float(size[0] * size[1])
+
+    def _fit_values(self, images: Images) -> list[str]:
+        """Set the window of the images, and return what a few of them show of values and sizes."""
+        data = self.settings.data
+        levels = images.levels(_LOOKED_AT, data)
+        if data.window is None:
+            check_numbers(levels, "the images", "data.window")
+        window = window_of(data.window, levels, "data.window")
+        self._source = replace(self._source, window=window)
+        notes = [note_window(data.window, window, "data.window")]
+        if window is None:
+            notes.append(note_values(levels, "the images", "data.window"))
+        shorter = min((min(image.shape[:2]) for image in levels), default=0)
+        if data.size is not None and data.size > _ENLARGED * shorter > 0:
+            notes.append(
+                f"warning: images of {shorter} pixels are enlarged to {data.size}; data.size={shorter} is "
+                "their own size"
+            )
+        return [note for note in notes if note]
 
     def _decoded_size(self, sizes: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
         """Return the height and width that images are resized to; None: each keeps its own. `sizes` are
@@ -255,7 +279,7 @@ class ImageRecipe(Recipe[S]):
             parameters = parameter_count(self.network())
         unread = f"; {image_set.counts.unread_text}" if image_set.counts.unread_text else ""
         judging = f"{test} to judge on" if test else "judged on the held-out images"
-        colours = "gray" if self.shape[0] == 1 else "RGB"
+        colours = _COLOURS.get(self.shape[0], f"{self.shape[0]} channels")
         pixels = f"patches of {self.patch}" if self.any_size else f"{self.shape[2]}x{self.shape[1]}"
         where = "streamed by Ray Data" if stream else "in memory"
         return DataSummary(
@@ -322,7 +346,7 @@ class ImageRecipe(Recipe[S]):
         return self.settings.optimizer
 
     def bundle_spec(self) -> BundleSpec:
-        spec = ImageSpec(channels=self.shape[0], range=UNIT)
+        spec = ImageSpec(channels=self.shape[0], range=UNIT, window=self._source.window)
         fixed = not self.any_size
         preprocessing = Preprocessing(
             input=spec,

@@ -12,6 +12,7 @@ _LARGER_IS_BETTER = {
     "psnr",
     "ssim",
     "auroc",
+    "aupro",
     "auc",
     "ap",
     "accuracy",

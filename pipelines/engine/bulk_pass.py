@@ -150,7 +150,12 @@ class Pass:
         """Let the step fit itself to a sample of the inputs, once for an output."""
         if self.header.prepared is None:
             with tempfile.TemporaryDirectory(prefix="genray-model-") as folder:
-                sample = PhotoSample(self.source, self.listing.sample.items, self.step.settings.read)
+                sample = PhotoSample(
+                    self.source,
+                    self.listing.sample.items,
+                    self.step.settings.read,
+                    levels=self.step.reads_levels,
+                )
                 self.header.prepared = dict(self.step.prepare(sample, Path(folder)))
                 keep_model(self.output.store, Path(folder))
         for line in self.header.prepared.get("notes", ()):

@@ -188,7 +188,8 @@ def _measure(
     settings = step.settings.model_copy(update={"output": str(folder), "read": read})
     store = open_store(str(folder))
     with tempfile.TemporaryDirectory(prefix="genray-model-") as model_folder:
-        photos = PhotoSample(listed.source, [planned.item for planned in sample], settings.read)
+        items = [planned.item for planned in sample]
+        photos = PhotoSample(listed.source, items, settings.read, levels=step.reads_levels)
         prepared = dict(step.prepare(photos, Path(model_folder)))
         keep_model(store, Path(model_folder))
     # The first images fill caches and compile: some are processed before the measurement.

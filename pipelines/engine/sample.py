@@ -39,9 +39,19 @@ class ItemSample:
 
 
 class PhotoSample(Sequence[Photo]):
-    """Photos of some inputs, read on access; inputs that cannot be read are left out."""
+    """Photos of some inputs, read on access; inputs that cannot be read are left out.
 
-    def __init__(self, source: ItemSource, items: Sequence[Item], settings: ReadSettings) -> None:
+    Args:
+        source: source of the inputs.
+        items: the inputs.
+        settings: how they are read.
+        levels: read floats as they are, and any number of channels.
+    """
+
+    def __init__(
+        self, source: ItemSource, items: Sequence[Item], settings: ReadSettings, *, levels: bool = False
+    ) -> None:
+        self._levels = levels
         self._source = source
         self._settings = settings
         self._unread = list(items)
@@ -66,6 +76,6 @@ class PhotoSample(Sequence[Photo]):
             item = self._unread.pop(0)
             try:
                 data = self._source.read(item, self._settings.max_bytes)
-                self._photos.append(read_photo(data, self._settings))
+                self._photos.append(read_photo(data, self._settings, levels=self._levels))
             except BadImage:
                 continue

@@ -74,7 +74,7 @@ class ChunkWorker:
         threads: int,
         suspects: Collection[str] = (),
         isolate: Isolate | None = None,
-        decode: Callable[[bytes, ReadLimits], Photo] = read_photo,
+        decode: Callable[[bytes, ReadLimits], Photo] | None = None,
     ) -> None:
         self._settings = settings
         self._step = step
@@ -84,7 +84,7 @@ class ChunkWorker:
         self._attempts = attempts
         self._suspects = suspects
         self._isolate = isolate
-        self._decode_photo = decode
+        self._decode_photo = decode or partial(read_photo, levels=step.reads_levels)
         self._readers = ThreadPoolExecutor(max(2, threads), "read")
         self._writers = ThreadPoolExecutor(max(1, threads), "write")
         self._under_way: set[Future[ImageTask]] = set()

@@ -31,8 +31,14 @@ class AutoencoderStep(BundleStep[C]):
     reduced to 8; transparency is ignored."""
 
     bundle_kinds: ClassVar[tuple[str, ...]] = ("autoencoder", "anomaly")
+    reads_levels = True
     decodes: ClassVar[bool] = True
     """Whether the step uses the decoder, which takes seconds to open."""
+
+    @property
+    def draws(self) -> bool:
+        """Whether the results contain images of the network."""
+        return self.writes_images
 
     def check(self) -> Sequence[str]:
         """See `Step`."""
@@ -43,7 +49,14 @@ class AutoencoderStep(BundleStep[C]):
                 hint="set fp32 or bf16: with an autoencoder, most of the time is spent on decoding files",
             )
         height, width = self.size
-        colours = "gray" if self.manifest.preprocessing.input.channels == 1 else "in colour"
+        channels = self.manifest.preprocessing.input.channels
+        if self.draws and channels not in (1, 3):
+            raise SettingsError(
+                f"the bundle's images have {channels} channels, which no image format holds",
+                where=f"bundle: {self.settings.bundle}",
+                hint="embed, and detect with detect.heat_maps=none, take it",
+            )
+        colours = {1: "gray", 3: "in colour"}.get(channels, f"{channels} channels")
         return [*super().check(), f"images are resized to {width}x{height} pixels, {colours}"]
 
     @property

@@ -106,6 +106,8 @@ class Step(ABC, Generic[S]):
     """Whether a GPU makes the step faster."""
     reads_images: ClassVar[bool] = True
     """Whether the inputs are images, which the engine decodes."""
+    reads_levels: ClassVar[bool] = False
+    """Whether the step takes photos as levels: floats, and any number of channels."""
     writes_images: ClassVar[bool] = True
     """Whether the results contain images."""
     table: ClassVar[str] = ""

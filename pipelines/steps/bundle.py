@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import nn
 
-from genray.bundle import ImageSpec, Manifest, load_bundle, read_manifest
+from genray.bundle import ImageSpec, Manifest, Preprocessing, load_bundle, read_manifest
 from genray.errors import BundleMissing, SettingsError
-from genray.images.photo import Photo, to_eight_bits
+from genray.images.photo import Photo
 from genray.images.pixels import crop_middle
 from genray.inference.accuracy import measure_loss
 from genray.inference.openvino import quantize, save_quantized
@@ -23,7 +23,7 @@ from genray.inference.runner import InferenceSettings, Runner
 from genray.settings.base import Location
 from pipelines.settings import BulkSettings
 from pipelines.steps.base import Step, StepPlace
-from pipelines.steps.pixels import as_channels
+from pipelines.steps.pixels import as_channels, in_window
 
 _INT8_FOLDER = "int8"
 _INT8_SAMPLE = 24  # images that an int8 network is calibrated on
@@ -108,6 +108,8 @@ class BundleStep(Step[B]):
             )
         origin = f"{self.manifest.network}, made {self.manifest.created}"
         lines = [f"bundle: {kind}, {origin} ({self.settings.bundle})"]
+        if isinstance(self.manifest.stored, Preprocessing):
+            lines += _describe(self.manifest.stored.input)
         return lines + ([f"bundle: {self.manifest.verdict}"] if self.manifest.verdict else [])
 
     def identity(self) -> Mapping[str, Any]:
@@ -133,7 +135,8 @@ class BundleStep(Step[B]):
 
     def network_pixels(self, photo: Photo) -> NDArray[np.uint8]:
         """Return the pixels of `photo` as the network takes them, at the photo's size."""
-        return as_channels(to_eight_bits(photo.pixels), self.manifest.preprocessing.input.channels)
+        takes = self.manifest.preprocessing.input
+        return as_channels(in_window(photo.pixels, takes.window), takes.channels)
 
     def open(self, place: StepPlace, prepared: Mapping[str, Any]) -> Sequence[str]:
         """See `Step`."""
@@ -171,3 +174,13 @@ class BundleStep(Step[B]):
         return Runner.open(
             network, preprocessing.input, preprocessing.output, settings, quantized=quantized_folder
         )
+
+
+def _describe(takes: ImageSpec) -> list[str]:
+    """Return lines on the values of the images that the network takes, if they are not the usual ones."""
+    if takes.classes is not None:
+        return [f"inputs are label maps of {len(takes.classes)} classes; maps with other classes fail"]
+    if takes.window is not None:
+        low, high = takes.window
+        return [f"levels {low:g} to {high:g} are black to white, as in the training"]
+    return []

@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genray.images.carried.items import Carried
-from genray.images.photo import Photo
+from genray.images.photo import Photo, to_eight_bits
 from genray.images.photo_writer import item_names
+from genray.images.pixels import Window, apply_window
+from genray.io.bad_input import BadImage
 
 PixelArray = NDArray[Any]
 """Pixels as uint8 or uint16."""
@@ -30,11 +32,29 @@ def without_metadata(photo: Photo, pixels: PixelArray) -> Photo:
     return replace(photo, pixels=pixels, alpha=None, icc=None, exif=None, carried=carried)
 
 
+def in_window(pixels: PixelArray, window: Window | None) -> NDArray[np.uint8]:
+    """Return pixels as 8 bits; the levels of `window` become black and white (None: the whole range).
+
+    Raises:
+        BadImage: `unsupported`: floats beyond 0 and 1 without a window.
+    """
+    return to_eight_bits(pixels) if window is None else apply_window(pixels, window)
+
+
 def as_channels(pixels: PixelArray, channels: int) -> PixelArray:
-    """Convert (..., 1 or 3) to (..., channels): gray is repeated; colour becomes its luma (ITU-R BT.601)."""
+    """Convert (..., 1 or 3) to (..., channels): gray is repeated; colour becomes its luma (ITU-R BT.601).
+
+    Raises:
+        BadImage: `odd-shape`: other channels.
+    """
     have = pixels.shape[-1]
     if have == channels:
         return pixels
+    if have not in (1, 3) or channels not in (1, 3, 4):
+        raise BadImage("odd-shape", f"{have} channels, but the model takes {channels}")
+    if channels == 4:
+        opaque = np.full((*pixels.shape[:-1], 1), np.iinfo(pixels.dtype).max, pixels.dtype)
+        return np.concatenate([as_channels(pixels, 3), opaque], axis=-1)
     if have == 1:
         return np.repeat(pixels, channels, axis=-1)
     luma = pixels.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field
 from torch import nn
 
+from genray.images.pixels import Window
 from genray.inference.tiling import run_in_tiles
 from genray.models.restorer import Restorer
 from genray.settings.base import Settings
@@ -64,6 +65,25 @@ class RestorationStep(BundleStep[R]):
 
     def restore(self, images: Sequence[PixelArray]) -> list[PixelArray]:
         """Return the restored images, for images (H, W, C) of one shape and type."""
+        if self.window is None:
+            return self._restore(images)
+        before = [to_window(image, self.window) for image in images]
+        after = self._restore(before)
+        return [
+            with_change(image, old, new, self.window)
+            for image, old, new in zip(images, before, after, strict=True)
+        ]
+
+    @property
+    def window(self) -> Window | None:
+        """Levels that are black and white for the network; None: the whole range."""
+        return self.manifest.preprocessing.input.window
+
+    def seen(self, image: PixelArray) -> PixelArray:
+        """Return an image as the network sees it, in its own type."""
+        return image if self.window is None else to_window(image, self.window)
+
+    def _restore(self, images: Sequence[PixelArray]) -> list[PixelArray]:
         batch = np.stack(images)
         number, height, width, channels = batch.shape
         if channels == self._channels:
@@ -89,6 +109,25 @@ class RestorationStep(BundleStep[R]):
                 for image in batch
             ]
         )
+
+
+def to_window(image: PixelArray, window: Window) -> PixelArray:
+    """Scale levels so that those of `window` become black and white of the image's type."""
+    low, high = window
+    top = np.iinfo(image.dtype).max
+    scaled = (image.astype(np.float32) - low) * (top / (high - low))
+    windowed: PixelArray = np.rint(scaled.clip(0, top)).astype(image.dtype)
+    return windowed
+
+
+def with_change(image: PixelArray, before: PixelArray, after: PixelArray, window: Window) -> PixelArray:
+    """Return an image with the change from `before` to `after`, which are in `window`: levels beyond the
+    window stay."""
+    low, high = window
+    top = np.iinfo(image.dtype).max
+    change = (after.astype(np.float32) - before) * ((high - low) / top)
+    changed: PixelArray = np.rint((image + change).clip(0, top)).astype(image.dtype)
+    return changed
 
 
 def blend(before: PixelArray, after: PixelArray, weight: float | PixelArray) -> PixelArray:

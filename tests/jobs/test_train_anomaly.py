@@ -126,3 +126,17 @@ def test_too_few_normal_images_are_refused_before_training(submit: Submit, tmp_p
     write_images(tmp_path / "set" / "two", 9)
     with pytest.raises(DataError, match="no images of the class one to"):
         submit("train-anomaly", "a", f"data.path={tmp_path / 'set'}", "data.normal=[one]", *QUICK)
+
+
+def test_masks_rate_where_the_defects_are(submit: Submit, parts: Path) -> None:
+    mask = np.zeros((24, 24), np.uint8)
+    mask[::2, 6:18] = 255
+    (parts / "ground_truth" / "scratched").mkdir(parents=True)
+    for file in (parts / "test" / "scratched").iterdir():
+        Image.fromarray(mask).save(parts / "ground_truth" / "scratched" / f"{file.stem}_mask.png")
+    outcome = submit("train-anomaly", "a", f"data.path={parts}", *QUICK, "optimizer.learning_rate=0.01")
+    metrics = outcome["metrics"]
+    assert metrics["pixel_auroc"] > 0.8
+    assert metrics["aupro"] > 0.5
+    assert load_bundle(outcome["bundle"]).manifest.metrics["aupro"] == metrics["aupro"]
+    assert "pixel_auroc" in (Path(outcome["run"]) / "report.html").read_text()

@@ -167,3 +167,23 @@ def test_small_stores_stay_in_memory_and_large_ones_stream(settings: Callable[..
     assert isinstance(small.loader(pytest.fail), MemoryLoader)
     assert large.open(lambda text: None).needs_ray
     assert not isinstance(large.loader(pytest.fail), MemoryLoader)
+
+
+def test_label_maps_are_trained_on_with_a_channel_for_each_class(submit: Train, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        classes = rng.integers(0, 3, (64, 64))
+        for folder, palette in (("labels", [0, 7, 9]), ("images", [40, 120, 220])):
+            file = tmp_path / "set" / folder / f"{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.array(palette, np.uint8)[classes]).save(file)
+    small = ("data.size=64", "generator.filters=4", "discriminator.filters=4", "loop.epochs=1")
+    outcome = submit("train-pix2pix", "a", f"data.path={tmp_path / 'set'}", "data.labels=one-hot", *small)
+    bundle = load_bundle(outcome["bundle"])
+    spec = bundle.manifest.preprocessing.input
+    assert (spec.channels, spec.classes) == (3, ((0,), (7,), (9,)))
+    made = bundle.network(to_network(np.eye(3, dtype=np.uint8)[classes][None] * 255))
+    assert made.shape == (1, 3, 64, 64)
+    picture = np.asarray(Image.open(Path(outcome["run"]) / "samples" / "validation.png"))
+    assert len(np.unique(picture[30:80, 4:60])) > 2, "classes are drawn as gray levels"
+    assert "input" not in outcome["metrics"]["baselines"]

@@ -12,6 +12,7 @@ from PIL import Image
 from genray.bundle import load_bundle
 from genray.errors import RunError, SettingsError
 from genray.images.tensors import to_network, to_pixels
+from pipelines.steps.restoration import to_window, with_change
 from tests.pipelines.conftest import Bulk, photo, rows_of
 
 Bundles = Callable[[str], Path]
@@ -152,3 +153,14 @@ def test_another_bundle_in_the_same_output_is_noticed(bulk: Bulk, bundle_of: Bun
     shutil.copytree(bundle_of("denoiser-gray"), bundle)
     with pytest.raises(RunError, match="another bundle"):
         bulk("denoise", f"input={tmp_path / 'in'}", f"bundle={bundle}")
+
+
+def test_levels_beyond_the_window_of_the_training_stay() -> None:
+    image = np.array([[[50], [100], [600], [1100], [40000]]], np.uint16)
+    window = (100.0, 1100.0)
+    before = to_window(image, window)
+    assert before.ravel().tolist() == [0, 0, 32768, 65535, 65535]
+    assert np.array_equal(with_change(image, before, before, window), image)
+    after = before.astype(np.int64) + np.array([0, 6554, 6554, -6554, 0])[None, :, None]
+    changed = with_change(image, before, after.astype(np.uint16), window)
+    assert changed.ravel().tolist() == [50, 200, 700, 1000, 40000]

@@ -1,5 +1,8 @@
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -76,3 +79,21 @@ def test_a_file_of_several_pages_has_no_vector_and_says_how_to_take_the_first(
     details = {row["path"]: row["detail"] for row in rows_of(tmp_path / "out")}
     assert "read.pages=first" in details["scan.tif"]
     assert bulk("embed", *sets, "read.pages=first", "retry=all")["done"] == 3
+
+
+def test_the_window_of_the_training_is_applied(
+    bulk: Bulk, bundle_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    windowed = shutil.copytree(bundle_of("autoencoder"), tmp_path / "bundle")
+    manifest = json.loads((windowed / "bundle.json").read_text())
+    manifest["preprocessing"]["input"]["window"] = [100, 1100]
+    (windowed / "bundle.json").write_text(json.dumps(manifest))
+    levels = np.random.default_rng(0).integers(100, 1100, (32, 32)).astype(np.uint16)
+    (tmp_path / "in").mkdir()
+    Image.fromarray(levels).save(tmp_path / "in" / "0.png")
+    bulk("embed", f"input={tmp_path / 'in'}", f"bundle={windowed}", "inference.backend=torch")
+    seen = np.rint((levels - 100.0) * 0.255).astype(np.uint8)[..., None].repeat(3, axis=2)
+    with torch.inference_mode():
+        network: Any = load_bundle(windowed).network
+        want = network.encode(to_network(seen[None], span=(0, 1)))[0].numpy()
+    assert vectors(tmp_path / "out")["0.png"] == pytest.approx(want, abs=2e-3 * max(1, np.abs(want).max()))

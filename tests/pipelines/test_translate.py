@@ -94,3 +94,42 @@ def test_a_pair_of_odd_width_fails_alone(bulk: Bulk, bundle: Path, tmp_path: Pat
     sets = (f"input={tmp_path / 'in'}", f"bundle={bundle}", "inference.backend=torch")
     outcome = bulk("translate", *sets, "translate.half=left")
     assert (outcome["done"], outcome["reasons"]) == (1, {"odd-shape": 1})
+
+
+def with_input(bundle: Path, folder: Path, **more: object) -> Path:
+    """A copy of a bundle whose input has other values."""
+    shutil.copytree(bundle, folder)
+    manifest = json.loads((folder / "bundle.json").read_text())
+    manifest["preprocessing"]["input"] |= more
+    (folder / "bundle.json").write_text(json.dumps(manifest))
+    return folder
+
+
+@pytest.mark.parametrize("fit", ["resize", "tile"])
+def test_label_maps_become_a_channel_for_each_class_and_unknown_classes_fail(
+    bulk: Bulk, bundle: Path, tmp_path: Path, fit: str
+) -> None:
+    labelled = with_input(bundle, tmp_path / "bundle", classes=[[0], [3], [9]])
+    levels = np.array([0, 3, 9], np.uint8)[np.random.default_rng(3).integers(0, 3, (64, 64))]
+    save(tmp_path / "in", "0.png", levels)
+    save(tmp_path / "in", "1.png", levels + 1)
+    sets = (f"input={tmp_path / 'in'}", f"bundle={labelled}", "inference.backend=torch")
+    outcome = bulk("translate", *sets, f"translate.fit={fit}", "translate.beside=true")
+    assert (outcome["done"], outcome["failed"]) == (1, 1)
+    channels = (levels[..., None] == np.array([0, 3, 9])).astype(np.uint8) * 255
+    assert np.abs(read(tmp_path / "out" / "0.png") - made_by(bundle, channels)).max() <= 1
+    assert read(tmp_path / "out" / "0.png-beside.png").shape == (64, 128, 3)
+    failed = rows_of(tmp_path / "out")[1]
+    assert failed["reason"] == "unknown-class"
+    assert "is none of the 3 classes of the training" in failed["detail"]
+
+
+def test_floats_are_read_by_the_window_of_the_training(bulk: Bulk, bundle: Path, tmp_path: Path) -> None:
+    windowed = with_input(bundle, tmp_path / "bundle", window=[-4, 4])
+    (tmp_path / "in").mkdir()
+    values = np.random.default_rng(3).uniform(-4, 4, (64, 64, 3)).astype(np.float32)
+    np.save(tmp_path / "in" / "0.npy", values)
+    sets = (f"input={tmp_path / 'in'}", f"bundle={windowed}", "inference.backend=torch")
+    bulk("translate", *sets, "read.suffixes=[.npy]")
+    seen = np.rint((values + 4) * (255 / 8)).astype(np.uint8)
+    assert np.abs(read(tmp_path / "out" / "0.npy.png") - made_by(bundle, seen)).max() <= 1

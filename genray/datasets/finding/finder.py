@@ -25,7 +25,7 @@ from genray.images.limits import ReadLimits
 from genray.images.pixels import Pixels
 from genray.io.bad_input import BadImage, BadInput
 from genray.io.file_types import FileCounts
-from genray.io.listing import ImageFiles, Place, nothing_to_read
+from genray.io.listing import ImageFiles, Place, images_of, nothing_to_read
 from genray.io.store import Entry, Store
 from genray.text import parent_folders
 
@@ -117,7 +117,8 @@ def search_pairs(place: Place, search: PairSearch, counts: FileCounts) -> FoundP
     """
     if search.layout == "table" or is_table(place.name):
         return _in_tables(place, search)
-    entries = sorted(ImageFiles().list(place, counts), key=lambda entry: entry.path)
+    listed = list(ImageFiles(arrays=True).list(place, counts))
+    entries = sorted(images_of(listed, counts, beside=True), key=lambda entry: entry.path)
     if not entries:
         missing = nothing_to_read(place.location, ["files"], counts, where="data.path")
         raise DataError(

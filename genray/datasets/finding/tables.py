@@ -13,7 +13,7 @@ from genray.datasets.finding.names import rank_of
 from genray.datasets.finding.split_words import split_word
 from genray.errors import DataError
 from genray.io.file_types import type_of
-from genray.io.kinds import READ_SUFFIXES
+from genray.io.kinds import ARRAY_SUFFIXES, READ_SUFFIXES
 from genray.io.store import Store
 from genray.text import visible
 
@@ -119,7 +119,7 @@ def _parquet(data: bytes) -> tuple[list[str], list[list[str]]]:
 
 
 def _names_image(cell: str) -> bool:
-    return type_of(PurePosixPath(cell.strip()).name) in READ_SUFFIXES
+    return type_of(PurePosixPath(cell.strip()).name) in (*READ_SUFFIXES, *ARRAY_SUFFIXES)
 
 
 def _names_images(cells: Iterator[str]) -> bool:

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from genray.datasets.defects import DefectMasks
 from genray.datasets.image_set import ImageSet, open_image_set
 from genray.errors import DataError
+from genray.io.store import open_store
 from jobs.train_anomaly import NormalSetSettings, TrainAnomaly, TrainAnomalySettings
 
 
@@ -107,10 +109,9 @@ def test_images_with_a_mask_are_defects_where_no_folder_is_called_normal(tmp_pat
     )
     draw(tmp_path, *each("Class1/Test/1{:03}.PNG"))
     image_set = selected(tmp_path)  # as DAGM
-    assert trained_names(image_set) == set(each("Class1/Train/{:04}.PNG", count=12)[3:])
-    assert image_set.test is not None
-    assert len(image_set.test) == 4
-    assert "3 masks of defects are not images; normal: normal" in image_set.split
+    assert trained_names(image_set) < set(each("Class1/Train/{:04}.PNG", count=12)[3:])
+    assert len(image_set.train) == 7
+    assert "3 masks of defects are not images; " in image_set.split
 
 
 def test_masks_beside_the_images_mark_defects_unless_they_are_black(tmp_path: Path) -> None:
@@ -136,3 +137,43 @@ def test_a_folder_of_masks_only_is_refused(tmp_path: Path) -> None:
     draw(tmp_path, *each("ground_truth/{}.png"))
     with pytest.raises(DataError, match=r"all 4 images under .* are in folders of masks"):
         selected(tmp_path)
+
+
+def test_unlabelled_test_images_do_not_hide_known_anomalies_of_the_training_part(tmp_path: Path) -> None:
+    draw(
+        tmp_path,
+        *each("Class1/Train/{:04}.PNG", count=12),
+        *each("Class1/Train/Label/{:04}_label.PNG", count=3),
+    )
+    draw(tmp_path, *each("Class1/Test/1{:03}.PNG"))
+    image_set = selected(tmp_path)
+    assert image_set.test is not None
+    judged = {image_set.test.name(index) for index in range(len(image_set.test))}
+    assert judged >= set(each("Class1/Train/{:04}.PNG", count=3))
+    assert not any("Test" in name for name in judged)
+    assert "4 test images without a class do not judge, known anomalies do" in image_set.split
+
+
+def test_a_mask_is_fitted_like_its_image(tmp_path: Path) -> None:
+    mask = np.zeros((20, 40), np.uint8)
+    mask[10:, 10:20] = 255
+    Image.fromarray(mask).save(tmp_path / "1.png")
+    masks = DefectMasks(open_store(tmp_path), {"a.png": "1.png", "b.png": "gone.png"})
+    cropped, stretched = (masks.read("a.png", (10, 10), fit) for fit in ("crop", "stretch"))
+    assert cropped is not None
+    assert stretched is not None
+    assert np.argwhere(cropped).tolist() == [[r, c] for r in range(5, 10) for c in range(5)]
+    assert np.flatnonzero(stretched.any(axis=0)).tolist() == [2, 3, 4]
+    assert masks.read("b.png", (10, 10), None) is None
+    assert masks.read("c.png", (10, 10), None) is None
+
+
+@pytest.mark.parametrize("layout", ["MVTec AD", "BTAD", "VisA"])
+def test_each_defect_has_its_mask(tmp_path: Path, layout: str) -> None:
+    draw(tmp_path, *LAYOUTS[layout].files)
+    image_set = selected(tmp_path)
+    assert image_set.defects is not None
+    assert len(image_set.defects.by_image) == 4
+    for image, mask in image_set.defects.by_image.items():
+        assert Path(image).stem == Path(mask).stem.removesuffix("_mask")
+        assert image_set.defects.read(image, (24, 24), None) is not None

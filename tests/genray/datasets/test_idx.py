@@ -57,7 +57,7 @@ def test_an_image_has_the_channels_asked_for_and_a_name(tmp_path: Path) -> None:
     part = found(tmp_path)["train"]
     assert part.labels is None
     images = part.images
-    assert images.header(3) == ImageHeader(4, 5, is_gray=True)
+    assert images.header(3) == ImageHeader(4, 5, channels=1)
     assert images.name(3) == "train-images-idx3-ubyte#3"
     assert np.array_equal(images.pixels(3, 1, ReadLimits(max_pixels=1000))[..., 0], DIGITS[3])
     colours = images.pixels(3, 3, ReadLimits(max_pixels=1000))

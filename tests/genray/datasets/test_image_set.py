@@ -1,5 +1,6 @@
 import gzip
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -219,10 +220,10 @@ def test_headers_are_looked_at_from_the_first_to_the_last(tmp_path: Path) -> Non
     write_images(tmp_path / "a", 30)
     write_images(tmp_path / "b", 30, size=(10, 12), gray=False)
     (tmp_path / "a" / "000.png").write_bytes(b"broken")
-    sizes, gray = look_at_headers(opened(tmp_path).train)
+    sizes, channels = look_at_headers(opened(tmp_path).train)
     assert set(sizes) == {(24, 24), (12, 10)}
-    assert not gray
-    assert look_at_headers(opened(tmp_path / "b").train, most=3) == ([(12, 10)] * 3, False)
+    assert channels == 3
+    assert look_at_headers(opened(tmp_path / "b").train, most=3) == ([(12, 10)] * 3, 3)
     assert look_at_headers(opened(tmp_path / "a").train.select([7])) == ([(24, 24)], True)
 
 
@@ -302,3 +303,48 @@ def test_flips_turn_a_patch_as_they_are_called(flips: str, ways: int) -> None:
     assert image.tobytes() in made
     assert (image[:, ::-1].tobytes() in made) == (flips != "none")
     assert (image[::-1].tobytes() in made) == (flips == "all"), "upside down"
+
+
+def test_a_share_of_each_class_is_held_out_and_single_images_stay(tmp_path: Path) -> None:
+    counts = {"big": 40, "half": 20, "one": 1, "two": 2, **{f"few{i}": 2 for i in range(20)}}
+    for name, count in counts.items():
+        write_images(tmp_path / name, count, size=(8, 8))
+    found = opened(tmp_path, val_share=0.2)
+    held_out = Counter(classes(found, found.val))
+    assert sum(held_out.values()) == round(0.2 * sum(counts.values()))
+    assert set(counts) == set(classes(found, found.train))
+    assert "one" not in held_out
+    assert 7 <= held_out["big"] <= 12
+    assert 3 <= held_out["half"] <= 6
+    assert found.split == "0.2 of each class held out by seed 0"
+
+
+def test_arrays_are_images_where_there_are_no_others(tmp_path: Path) -> None:
+    for index in range(4):
+        np.save(tmp_path / f"{index}.npy", np.full((9, 12, 5), index, np.uint8))
+    found = opened(tmp_path)
+    assert look_at_headers(found.train) == ([(12, 9)] * 3, 5)
+    assert found.counts.unread_text == ""
+    write_images(tmp_path, 4)
+    for layout in ("auto", "folder"):
+        found = opened(tmp_path, layout=layout)
+        assert all(name.endswith(".png") for name in names(found.train))
+        assert found.counts.unread_text == "4 .npy are not read (NumPy array)"
+
+
+def test_several_numbers_of_channels_are_refused_with_the_setting(tmp_path: Path) -> None:
+    for index in range(4):
+        np.save(tmp_path / f"{index}.npy", np.full((9, 12, 5 if index % 2 else 3), index, np.uint8))
+    found = opened(tmp_path)
+    with pytest.raises(DataError, match=r"several numbers of channels: 3 \(.*npy\), 5 \(.*npy\)") as caught:
+        look_at_headers(replace(found.train, indices=np.arange(4)))
+    assert caught.value.hint.startswith("set data.channels=5")
+
+
+def test_the_window_of_the_settings_is_that_of_the_pixels(tmp_path: Path) -> None:
+    np.save(tmp_path / "0.npy", np.linspace(-4, 4, 72, dtype=np.float32).reshape(8, 9))
+    np.save(tmp_path / "1.npy", np.zeros((8, 9), np.float32))
+    images = opened(tmp_path).train
+    source = SingleImageSource(images, 1, None, None, 8, ReadLimits(), window=(-4, 4))
+    (image,) = source.load(0)
+    assert image.max() in (128, 255)

@@ -127,7 +127,7 @@ def test_tar_shards_are_split_by_their_name_and_have_no_classes(tmp_path: Path) 
     assert train.classes is None
     assert [train.images.name(i) for i in (0, 4)] == ["train-000/0.png", "train-001/1.png"]
     assert values(train.images) == [0, 1, 2, 0, 1]
-    assert train.images.header(0) == ImageHeader(5, 6, is_gray=True)
+    assert train.images.header(0) == ImageHeader(5, 6, channels=1)
     assert content.counts.unread_text == "10 .json are not read"
 
 
@@ -237,7 +237,7 @@ def test_images_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
     images = FolderImages.of_paths(open_store(tmp_path), ["a/000.png", "a/001.png"])
     assert len(images) == 2
     assert images.name(1) == "a/001.png"
-    assert images.header(1) == ImageHeader(12, 9, is_gray=False)
+    assert images.header(1) == ImageHeader(12, 9, channels=3)
     assert images.pixels(1, 3, SMALL).shape == (9, 12, 3)
     assert images.pixels(1, 1, SMALL).shape == (9, 12, 1)
     with pytest.raises(BadImage, match="the limit is 100"):
@@ -248,7 +248,7 @@ def test_sixteen_bits_are_gray_and_keep_their_high_byte(tmp_path: Path) -> None:
     values = np.linspace(0, 65535, 80).astype(np.uint16).reshape(8, 10)
     Image.fromarray(values).save(tmp_path / "1.png")
     images = FolderImages.of_paths(open_store(tmp_path), ["1.png"])
-    assert images.header(0) == ImageHeader(10, 8, is_gray=True)
+    assert images.header(0) == ImageHeader(10, 8, channels=1)
     assert np.array_equal(images.pixels(0, 1, SMALL)[..., 0], values >> 8)
 
 
@@ -299,7 +299,7 @@ def test_several_files_are_read_as_one(tmp_path: Path) -> None:
     assert values(images) == list(range(8))
     assert classes == list(range(8))
     assert [images.name(i) for i in (0, 4, 5)] == ["a.parquet#0", "a.parquet#4", "c.parquet#0"]
-    assert images.header(7) == ImageHeader(5, 6, is_gray=True)
+    assert images.header(7) == ImageHeader(5, 6, channels=1)
 
 
 def test_the_struct_of_hugging_face_is_understood(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from genray.datasets.pairs import Pair, PairedSettings, find_pairs, load_pair
-from genray.datasets.values import note_labels, note_values
+from genray.datasets.values import check_numbers, note_labels, note_values, note_window, window_of
+from genray.errors import DataError
 from genray.io.listing import find_place
 from genray.io.store import open_store
 
@@ -59,10 +60,10 @@ def test_pairs_are_warned_of_until_a_window_is_set_which_their_loading_applies(t
         Image.fromarray(labels).save(tmp_path / "labels" / f"{number}.png")
     store = open_store(tmp_path)
     pairs = find_pairs(find_place(tmp_path), settings(tmp_path), 0)
-    (note,) = pairs.with_image_notes(store, settings(tmp_path)).notes
+    (note,) = pairs.fitted(store, settings(tmp_path)).pairs.notes
     assert note.startswith("warning: the inputs have 5 levels")
     chosen = settings(tmp_path, input_window=[0, 4], input_channels=1)
-    assert pairs.with_image_notes(store, chosen).notes == ()
+    assert pairs.fitted(store, chosen).pairs.notes == ()
     source, target = load_pair(store, pairs.train[0], chosen)
     assert np.array_equal(source[..., 0], np.rint(labels * 63.75).astype(np.uint8))
     assert np.array_equal(target, drawn(0, 255, np.uint8, 3))
@@ -81,7 +82,7 @@ def test_each_half_of_a_file_has_its_window(tmp_path: Path, direction: str) -> N
 
 
 def test_a_window_without_levels_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="input_window: the first level must be below the second"):
+    with pytest.raises(ValueError, match="the first level must be below the second"):
         settings(tmp_path, input_window=[4, 4])
 
 
@@ -94,7 +95,7 @@ def test_unequal_sizes_and_enlarged_images_are_warned_of(tmp_path: Path) -> None
             ).save(tmp_path / folder / f"{number}.png")
     chosen = settings(tmp_path, resize=None, size=96)
     pairs = find_pairs(find_place(tmp_path), chosen, 0)
-    assert pairs.with_image_notes(open_store(tmp_path), chosen).notes == (
+    assert pairs.fitted(open_store(tmp_path), chosen).pairs.notes == (
         "warning: 3 of 3 pairs have images of unequal sizes, such as 40x40 and 128x128: both are resized to "
         "107 pixels",
         "warning: images of 40 pixels are enlarged to 107; data.size=64 is nearer to their own size",
@@ -107,3 +108,51 @@ def test_label_maps_as_targets_are_noted() -> None:
     assert note_labels([labels], [photo]) == ""
     assert note_labels([labels], [labels]) == ""
     assert note_labels([photo], [np.zeros((8, 8, 3), np.uint8)]) == ""
+
+
+def test_percentiles_are_measured_and_noted() -> None:
+    values = np.linspace(0, 1000, 10_001, dtype=np.float32).reshape(1, -1, 1)
+    window = window_of("percentiles", [values], "data.window")
+    assert window is not None
+    assert window == pytest.approx((1, 999), abs=8)
+    assert note_window("percentiles", window, "data.window").startswith("data.window: levels ")
+    assert window_of((1, 2), [values], "data.window") == (1, 2)
+    assert window_of(None, [], "data.window") is None
+    with pytest.raises(DataError, match="the images have one level, 7"):
+        window_of("percentiles", [np.full((4, 4, 1), 7, np.uint8)], "data.window")
+
+
+def test_numbers_without_a_known_black_and_white_are_refused_with_their_window() -> None:
+    check_numbers([drawn(0, 255, np.uint8), np.ones((4, 4, 1), np.float32)], "the images", "data.window")
+    with pytest.raises(DataError, match="the images are numbers from -2 to 1; which of them are") as caught:
+        check_numbers(
+            [np.ones((2, 2, 1), np.float32), np.full((2, 2, 1), -2, np.float32)], "the images", "data.window"
+        )
+    assert caught.value.hint.startswith("set data.window=[-2, 1], or data.window=percentiles")
+
+
+def write_labels(root: Path, label: np.ndarray, count: int = 4) -> None:
+    for folder in ("images", "labels"):
+        (root / folder).mkdir()
+    for number in range(count):
+        Image.fromarray(drawn(0, 255, np.uint8, 3)).save(root / "images" / f"{number}.png")
+        Image.fromarray(label).save(root / "labels" / f"{number}.png")
+
+
+def test_classes_of_label_maps_are_counted_and_their_indices_are_the_input(tmp_path: Path) -> None:
+    label = np.array([0, 3, 9], np.uint8)[drawn(0, 2, np.uint8)[..., 0]]
+    write_labels(tmp_path, label)
+    chosen = settings(tmp_path, labels="one-hot")
+    store = open_store(tmp_path)
+    fitted = find_pairs(find_place(tmp_path), chosen, 0).fitted(store, chosen)
+    assert fitted.classes == ((0,), (3,), (9,))
+    assert "classes: 3 in 3 label maps (0, 3, 9)" in fitted.pairs.notes
+    source, _ = load_pair(store, fitted.pairs.train[0], fitted.settings, fitted.classes)
+    assert np.array_equal(np.array([0, 3, 9])[source[..., 0]], label)
+
+
+def test_photos_as_label_maps_are_refused_with_a_reason(tmp_path: Path) -> None:
+    write_labels(tmp_path, drawn(0, 255, np.uint8, 3))
+    chosen = settings(tmp_path, labels="one-hot")
+    with pytest.raises(DataError, match="3 inputs are no label maps: they have more than 256 different"):
+        find_pairs(find_place(tmp_path), chosen, 0).fitted(open_store(tmp_path), chosen)

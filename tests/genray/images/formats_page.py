@@ -39,9 +39,14 @@ writes the format that it read (PNG for those that are not written: `a.heic` bec
 over white.
 
 - HEIF needs the extra `heif` (`pip install 'genray[heif]'`).
-- More than 8 bits are read as 16, scaled so that white stays white. Floats of a TIFF are read if all are
-  within 0 and 1. Other floats, signed numbers and numbers of 32 bits are refused: what is black and white in
-  them is not known.
+- More than 8 bits are read as 16, scaled so that white stays white. Floats are read if all are within 0
+  and 1. Of other floats, signed numbers and numbers of 32 bits black and white are not known: trainings take
+  them with a window of levels (`data.window`, for pairs `data.input_window` and `data.target_window`), and so
+  do the bulk targets of the bundle.
+- TIFFs and arrays of other numbers of channels (2 to 64) are read by trainings, and by `translate`, `embed`,
+  `detect` and the other targets whose model has as many channels.
+- NumPy arrays are (H, W), (H, W, C) or (C, H, W). A training reads them where no other images are, pairs
+  always, bulk with `read.suffixes=[.npy]`: beside images they are mostly something else.
 - Of JPEG XL only sRGB is read, because its decoder does not give other profiles.
 - A TIFF is read with all its pages ([bulk](bulk.md)). Of MPO and HEIF the main picture is read. An animation
   is refused, or gives its first frame (`read.pages=first`). What is left out is named.
@@ -85,6 +90,7 @@ _CLAIMS = {
     "heif": ("8", "16", "gray", "RGB", "alpha", "profile"),
     "jp2": ("8", "16", "gray", "RGB", "alpha"),
     "jxl": ("8", "gray", "RGB", "alpha"),
+    "npy": ("8", "16", "gray", "RGB"),
 }
 _DEPTHS = ("1", "8", "16")
 _BESIDE = ("alpha", "profile", "EXIF")
@@ -175,6 +181,8 @@ def _draw(kind: str, claim: str) -> bytes:
             return bytes(imagecodecs.jpeg2k_encode(levels, level=0))
         if kind == "avif":
             return bytes(imagecodecs.avif_encode(levels >> 4, bitspersample=12))
+        if kind == "npy":
+            return array_of(levels)
         if kind == "heif":
             return heif_of(pillow_heif.from_bytes("RGB;16", smooth().size, levels.tobytes()))
         return bytes(imagecodecs.tiff_encode(levels, bigtiff=kind == "bigtiff"))
@@ -186,6 +194,8 @@ def _draw(kind: str, claim: str) -> bytes:
     if claim == "alpha":
         image.putalpha(smooth("L"))
     options = {"profile": {"icc_profile": ICC}, "EXIF": {"exif": exif(6)}}.get(claim, {})
+    if kind == "npy":
+        return array_of(np.asarray(image))
     if kind == "bigtiff":
         return encode(image, "TIFF", big_tiff=True, **options)
     if kind == "jxl":
@@ -199,6 +209,13 @@ def heif_of(file: pillow_heif.HeifFile, **options: Any) -> bytes:
     """A HEIF file."""
     stream = io.BytesIO()
     file.save(stream, **options)
+    return stream.getvalue()
+
+
+def array_of(values: np.ndarray[Any, Any]) -> bytes:
+    """A file of NumPy's format."""
+    stream = io.BytesIO()
+    np.save(stream, values)
     return stream.getvalue()
 
 

@@ -86,7 +86,7 @@ def test_what_is_trained_on_is_pillows_pixels(
 def test_exif_orientation_is_applied() -> None:
     for kind in ("JPEG", "PNG", "WEBP", "TIFF"):
         data = encode(ramp(), kind, exif=turned(6))  # by 90 degrees
-        assert decode_header(data) == ImageHeader(16, 24, is_gray=False)
+        assert decode_header(data) == ImageHeader(16, 24, channels=3)
         assert decode(data, channels=3, limits=LIMITS).shape == (24, 16, 3)
 
 

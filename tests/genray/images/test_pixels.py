@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from genray.images.pixels import crop_middle, fit_square, grid, resize, save_png
+from genray.images.pixels import crop_middle, fit_square, grid, resize, save_png, shown
 
 
 def numbered(height: int, width: int) -> NDArray[np.uint8]:
@@ -50,7 +50,37 @@ def test_a_grid_shows_gray_and_colour_side_by_side(tmp_path: Path) -> None:
     assert picture[2, 12].tolist() == [255, 0, 0]
     assert picture[0, 0].tolist() == [255, 255, 255]
     titled = grid([[gray, red]], ["one", "two"], gap=2)
-    assert titled.shape == (28, 22, 3)
+    assert titled.shape[0] == 28
     assert (titled[:16] < 128).any(), "the titles are drawn"
     save_png(tmp_path / "grid.png", titled)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "grid.png")), titled)
+
+
+@pytest.mark.parametrize("size", [16, 64, 128])
+def test_headings_never_reach_the_next_column(size: int) -> None:
+    tile = np.zeros((size, size, 3), np.uint8)
+    drawn = grid([[tile, tile, tile]], ["the worst: input", "generated", "target"])
+    ink = np.flatnonzero((drawn[:16] < 128).any(axis=(0, 2)))
+    lefts = [
+        c for c in range(drawn.shape[1]) if not drawn[24, c].any() and (c == 0 or drawn[24, c - 1].any())
+    ]
+    assert len(lefts) == 3
+    for left in lefts[1:]:
+        assert not ({left - 1, left - 2, left - 3} & set(ink)), "there is a gap before each heading"
+
+
+def test_transparent_pixels_show_a_checkerboard() -> None:
+    image = np.full((32, 32, 4), 50, np.uint8)
+    image[..., 3] = 0
+    image[:, 16:, 3] = 255
+    seen = shown(image)
+    assert seen.shape == (32, 32, 3)
+    assert set(np.unique(seen[:, :16])) == {204, 255}
+    assert (seen[:, 16:] == 50).all()
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_any_number_of_channels_can_be_shown(channels: int) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, channels)).astype(np.uint8)
+    assert np.array_equal(shown(image)[..., 0], image[..., 0])
+    assert grid([[image]]).shape == (16, 16, 3)
