@@ -90,7 +90,7 @@ def test_without_such_names_the_first_metrics_are(tmp_path: Path, headline: Any)
 )
 def test_it_says_on_what_the_metrics_were_taken(tmp_path: Path, data: Any, caption: str) -> None:
     run = finished(tmp_path / "first", [], **data)
-    assert f"<caption>{caption}</caption>" in write_report(run).read_text(encoding="utf-8")
+    assert f'<p class="caption">{caption}</p>' in write_report(run).read_text(encoding="utf-8")
 
 
 def test_before_the_end_nothing_was_taken_on_the_test_images(tmp_path: Path) -> None:
