@@ -133,6 +133,7 @@ class Store(ABC):
         *,
         enter: Callable[[str], bool] = lambda folder: True,
         on_hidden: Callable[[str], None] = lambda path: None,
+        sizes: bool = True,
     ) -> Iterator[Entry]:
         """Yield the files of `list`: folder by folder, in each first the files by name, then the folders by
         name. Keeps in memory the names of one folder, and of the folders that are still to be listed.
@@ -144,6 +145,8 @@ class Store(ABC):
                 DataError).
             enter: returns whether a folder is listed too.
             on_hidden: takes the path of each hidden file and folder, which are left out.
+            sizes: look up the size and time of each local file, which costs more than to list it (False:
+                they are 0). Remote stores list them.
         """
         wanted = suffixes if callable(suffixes) else _by_suffix(tuple(suffixes))
         visited = set[tuple[int, int]]()
@@ -152,7 +155,7 @@ class Store(ABC):
             folder = pending.pop()
             prefix = f"{folder}/" if folder else ""
             try:
-                listing = self._list_folder(folder, prefix, wanted, on_hidden, visited)
+                listing = self._list_folder(folder, prefix, wanted, on_hidden, visited, sizes=sizes)
             except FileNotFoundError:
                 continue
             except OSError as error:
@@ -236,13 +239,15 @@ class Store(ABC):
         wanted: Wanted,
         on_hidden: Callable[[str], None],
         visited: set[tuple[int, int]],
+        *,
+        sizes: bool,
     ) -> _FolderListing:
         """Return the content of `folder`.
 
         Args:
             folder: path of the folder.
             prefix: prefix of the paths of its files.
-            wanted, on_hidden: see `walk`.
+            wanted, on_hidden, sizes: see `walk`.
             visited: device and inode of the folders listed before, so that no link is followed twice.
         """
 
@@ -322,6 +327,8 @@ class LocalStore(Store):
         wanted: Wanted,
         on_hidden: Callable[[str], None],
         visited: set[tuple[int, int]],
+        *,
+        sizes: bool,
     ) -> _FolderListing:
         path = str(self.folder / folder)
         status = os.stat(path)  # noqa: PTH116 (half the time of a Path's)
@@ -334,14 +341,21 @@ class LocalStore(Store):
         with os.scandir(path) as entries:
             for entry in entries:
                 name = entry.name
-                if name.startswith(".") or name == OWN:
+                if name[0] == "." or name == OWN:
                     if name != OWN:
                         on_hidden(prefix + name)
-                elif _is_folder(entry):
+                    continue
+                try:
+                    is_folder = entry.is_dir()
+                except OSError:  # a link to itself
+                    is_folder = False
+                if is_folder:
                     folders.append(name)
                 elif wanted(prefix, name):
                     files.append(name)
         files.sort()
+        if not sizes:
+            return _FolderListing(folders, (Entry(prefix + name, 0) for name in files))
         return _FolderListing(folders, _local_entries(path, prefix, files))
 
 
@@ -404,6 +418,8 @@ class RemoteStore(Store):
         wanted: Wanted,
         on_hidden: Callable[[str], None],
         visited: set[tuple[int, int]],
+        *,
+        sizes: bool,
     ) -> _FolderListing:
         infos = []
         for info in self._infos(folder):
@@ -449,13 +465,6 @@ def _connect(uri: str) -> tuple[Any, str, bool]:
 
 def _by_suffix(suffixes: tuple[str, ...]) -> Wanted:
     return lambda prefix, name: name.lower().endswith(suffixes)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
 
 
 def _is_hidden(name: str) -> bool:

@@ -230,7 +230,7 @@ class ChunkWorker:
     ) -> None:
         """Record the input `path` as failed, if it is left and there is a reason why."""
         if why and path in left:
-            task = ImageTask(left.pop(path), bad=BadImage("killed-worker", why))
+            task = ImageTask(self._completed(left.pop(path)), bad=BadImage("killed-worker", why))
             record = self._open_record(chunk, attempt, report)
             record.add([task.ledger_row()])
             record.commit()
@@ -354,8 +354,8 @@ class ChunkWorker:
 
     def _read(self, planned: PlannedInput) -> ImageTask:
         """Read the bytes of an input, and its pixels if they are few; runs in a thread."""
-        task = ImageTask(planned)
         began = time.perf_counter()
+        task = ImageTask(self._completed(planned))
         try:
             task.data = self._source.read(planned.item, self._settings.read.max_bytes)
             task.times.read_ms = _milliseconds_since(began)
@@ -380,6 +380,11 @@ class ChunkWorker:
             if task.times.read_ms is None:
                 task.times.read_ms = _milliseconds_since(began)
         return task
+
+    def _completed(self, planned: PlannedInput) -> PlannedInput:
+        """Return the input with its size and time of change, looked up before it is read: should it change
+        in between, the next pass processes it again."""
+        return planned._replace(item=self._source.completed(planned.item))
 
     def _decode(self, task: ImageTask) -> ImageTask:
         """Decode the pixels of an input; runs in a thread."""
