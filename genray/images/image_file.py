@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
+from genray.images.repairs.jpeg import Segment
 from genray.io.bad_input import BadImage
 
 FilePixels = NDArray[np.uint8 | np.uint16]
@@ -41,6 +42,7 @@ class ImageFile:
         page_at: offset of the page in a TIFF (None: the first).
         copies: sizes (width, height) of reduced copies of a page of a TIFF, as stored.
         pages: further pages.
+        segments: segments of a JPEG before its first scan, which are read once.
     """
 
     format: str
@@ -61,6 +63,7 @@ class ImageFile:
     page_at: int | None = None
     copies: tuple[tuple[int, int], ...] = ()
     pages: tuple[ImageFile, ...] = ()
+    segments: Sequence[Segment] = ()
 
     @property
     def upright_size(self) -> tuple[int, int]:

@@ -16,8 +16,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from genray.errors import BulkError, GenrayError
-from genray.images.limits import ReadLimits
-from genray.images.photo import Photo, photo_header, read_photo
+from genray.images.photo import Photo, PhotoFile
 from genray.io.bad_input import BadImage
 from genray.io.sources import ItemSource
 from pipelines.engine.chunk import ChunkRecord, ImageTask, OutputWriter, ReportCounts
@@ -59,7 +58,7 @@ class ChunkWorker:
         threads: number of threads that read, decode, encode and write.
         suspects: images that are processed apart, after the others of their chunk.
         isolate: runs images in a process apart; None if this is one, or none can be started.
-        decode: decodes bytes to photos.
+        decode: decodes files to photos.
     """
 
     def __init__(
@@ -74,7 +73,7 @@ class ChunkWorker:
         threads: int,
         suspects: Collection[str] = (),
         isolate: Isolate | None = None,
-        decode: Callable[[bytes, ReadLimits], Photo] = read_photo,
+        decode: Callable[[PhotoFile], Photo] = PhotoFile.decode,
     ) -> None:
         self._settings = settings
         self._step = step
@@ -363,7 +362,8 @@ class ChunkWorker:
                 task.is_decoded = True
                 task.weight = len(task.data)
                 return task
-            header = photo_header(task.data, self._settings.read)
+            task.file = PhotoFile.open(task.data, self._settings.read)
+            header = task.file.header
             if header.pages and self._step.table:
                 pages = 1 + len(header.pages)
                 raise BadImage(
@@ -389,11 +389,13 @@ class ChunkWorker:
     def _decode(self, task: ImageTask) -> ImageTask:
         """Decode the pixels of an input; runs in a thread."""
         began = time.perf_counter()
+        assert task.file is not None
         try:
-            task.photo = self._decode_photo(task.data, self._settings.read)
+            task.photo = self._decode_photo(task.file)
             task.is_decoded = True
         except BadImage as bad:
             task.bad = bad
+        task.file = None
         task.times.decode_ms = _milliseconds_since(began)
         return task
 
