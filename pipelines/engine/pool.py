@@ -107,7 +107,8 @@ class LocalPool:
             try:
                 worker = opened(number)
             except CannotStart as error:
-                note(f"a worker process did not start, the others do its work: {error}")
+                if not progress.report({}):
+                    note(f"a worker process did not start, the others do its work: {error}")
                 return
             for line in worker.notes:
                 note(line)
@@ -130,6 +131,8 @@ class LocalPool:
                 while not all(future.done() for future in futures):
                     if watch(progress.counts()):
                         progress.stop()
+                        for worker in processes:
+                            worker.give_up_start()
                     wait(futures, _POLL_SECONDS)
             except BaseException:
                 progress.stop()

@@ -44,6 +44,7 @@ class ProcessWorker:
         self._assignment = assignment
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         self._process: subprocess.Popen[bytes] | None = None
+        self._is_ready = False
         self._is_stopped = False
         self.notes: Sequence[str] = ()
         """Notes on how it runs its model."""
@@ -58,10 +59,12 @@ class ProcessWorker:
         if self._is_stopped:
             self._log.close()
             raise CannotStart("it was stopped")
+        self._is_ready = False
         self._process = start_process("pipelines.engine.worker_process", self._log)
         job = {"assignment": asdict(self._assignment), "main": main_file(self._assignment.step)}
         answer = next(self._ask(job), {})
-        if "ready" in answer:
+        self._is_ready = "ready" in answer
+        if self._is_ready:
             self.notes = answer["ready"]
             return
         self._end()
@@ -87,6 +90,11 @@ class ProcessWorker:
             if not self._is_stopped:
                 self._start_again()
         return False
+
+    def give_up_start(self) -> None:
+        """End the process if it is not ready yet, from any thread: its start may take long."""
+        if not self._is_ready:
+            self.kill()
 
     def close(self) -> None:
         """End the process, and discard uncommitted results."""
