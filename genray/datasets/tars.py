@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from genray.images.decode import ImageHeader, decode, decode_header, decode_levels
@@ -30,9 +30,8 @@ class TarImages:
         """Return the images at `items` of `source`."""
         import pyarrow as pa
 
-        columns = zip(*map(astuple, items), strict=True)
-        names = (field.name for field in fields(Item))
-        return cls(source, pa.table(dict(zip(names, map(list, columns), strict=True))))
+        columns = zip(*items, strict=True)
+        return cls(source, pa.table(dict(zip(Item._fields, map(list, columns), strict=True))))
 
     def __len__(self) -> int:
         return len(self.items)

@@ -12,9 +12,8 @@ from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
+import scipy  # loads scipy.signal when it is needed, which takes a second
 from numpy.typing import NDArray
-from scipy.ndimage import maximum_filter1d
-from scipy.signal import butter, group_delay, sos2tf, sosfilt, sosfilt_zi
 
 Floats = NDArray[np.float64]
 
@@ -39,9 +38,9 @@ class QrsFilter:
 
     def __init__(self, rate: float, leads: int) -> None:
         high = min(_BAND[1], 0.45 * rate)
-        self._sos = butter(2, (_BAND[0], high), btype="bandpass", output="sos", fs=rate)
+        self._sos = scipy.signal.butter(2, (_BAND[0], high), btype="bandpass", output="sos", fs=rate)
         self._width = max(1, round(_WINDOW * rate))
-        slowness = group_delay(sos2tf(self._sos), w=[12.0], fs=rate)[1][0]
+        slowness = scipy.signal.group_delay(scipy.signal.sos2tf(self._sos), w=[12.0], fs=rate)[1][0]
         self.delay = round(float(slowness) + self._width / 2)
         """Delay of the energy behind the signal, in samples."""
         self._state = np.zeros((len(self._sos), leads, 2))
@@ -51,7 +50,9 @@ class QrsFilter:
     def __call__(self, rows: NDArray[np.intp], samples: NDArray[np.floating]) -> Floats:
         """Return the energy (leads, samples), in the unit of the samples per sample, of new samples
         (leads, samples) of the leads `rows`, which must not contain NaN."""
-        filtered, self._state[:, rows] = sosfilt(self._sos, samples, axis=-1, zi=self._state[:, rows])
+        filtered, self._state[:, rows] = scipy.signal.sosfilt(
+            self._sos, samples, axis=-1, zi=self._state[:, rows]
+        )
         slopes = np.diff(filtered, axis=-1, prepend=self._last[rows])
         self._last[rows] = filtered[:, -1:]
         squares = np.concatenate([self._tail[rows], slopes * slopes], axis=-1)
@@ -73,7 +74,7 @@ class QrsFilter:
         """Restart leads whose next samples, from `first` (leads,) on, do not continue the last ones."""
         # The state after a constant signal of this value, so that there is no step and no ringing. The output
         # of a band-pass for a constant is 0, so only its internal state is not.
-        steady: Floats = sosfilt_zi(self._sos)
+        steady: Floats = scipy.signal.sosfilt_zi(self._sos)
         self._state[:, rows] = steady[:, None, :] * np.asarray(first, np.float64)[None, :, None]
         self._last[rows] = 0.0
         self._tail[rows] = 0.0
@@ -158,7 +159,7 @@ class QrsThresholds:
 def find_energy_peaks(energy: Floats, apart: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return the rows and columns of the maxima of `energy` (rows, columns) without a higher value within
     `apart` columns; maxima nearer to an edge than that are left out."""
-    highest = maximum_filter1d(energy, 2 * apart + 1, axis=-1)
+    highest = scipy.ndimage.maximum_filter1d(energy, 2 * apart + 1, axis=-1)
     inner = slice(apart, energy.shape[-1] - apart)
     rows, columns = np.nonzero((energy[:, inner] == highest[:, inner]) & (energy[:, inner] > 0))
     return rows, columns + apart

@@ -132,6 +132,8 @@ def _checked(file: ImageFile, limits: ReadLimits) -> ImageFile:
         raise BadImage("truncated", f"{file.size[0]}x{file.size[1]} pixels: the header is damaged")
     limits.check_pixels(*file.size)
     limits.check_damage(file.salvaged)
+    if file.icc is None and file.exif is None and not file.pages and 1 <= file.orientation <= 8:
+        return file
     notes = list(file.notes)
     left_out = list(file.left_out)
     icc = file.icc

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
+from genray.images.repairs.jpeg import Segment
 from genray.io.bad_input import BadImage
 
 FilePixels = NDArray[np.uint8 | np.uint16]
@@ -45,6 +46,7 @@ class ImageFile:
         page_at: offset of the page in a TIFF (None: the first).
         copies: sizes (width, height) of reduced copies of a page of a TIFF, as stored.
         pages: further pages.
+        segments: segments of a JPEG before its first scan, which are read once.
     """
 
     format: str
@@ -66,6 +68,7 @@ class ImageFile:
     copies: tuple[tuple[int, int], ...] = ()
     pages: tuple[ImageFile, ...] = ()
     bands: int = 0
+    segments: Sequence[Segment] = ()
 
     @property
     def channels(self) -> int:

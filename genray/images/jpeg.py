@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import cast
@@ -51,6 +51,7 @@ class _Header:
         pictures: number of pictures in the file (MPO: more than 1).
         scan_at: offset of the first scan.
         repairs: notes on what was repaired.
+        segments: all segments before the first scan.
     """
 
     frame: bytes = b""
@@ -61,6 +62,7 @@ class _Header:
     pictures: int = 1
     scan_at: int = 0
     repairs: tuple[str, ...] = ()
+    segments: Sequence[Segment] = ()
 
 
 def inspect_jpeg(data: bytes, limits: ReadLimits) -> ImageFile:
@@ -103,6 +105,7 @@ def inspect_jpeg(data: bytes, limits: ReadLimits) -> ImageFile:
         left_out=left_out,
         notes=notes,
         salvaged=header.repairs,
+        segments=header.segments,
     )
 
 
@@ -167,18 +170,9 @@ def _is_one_scan(data: bytes, header: _Header) -> bool:
     return header.frame_marker in _SEQUENTIAL and data[header.scan_at + 4] == header.frame[5]
 
 
-def segments(data: bytes) -> list[Segment]:
-    """Return the segments before the first scan.
-
-    Raises:
-        ValueError, IndexError: the header is damaged beyond repair.
-    """
-    return read_segments(data).found
-
-
 def _read_header(data: bytes) -> _Header:
     found = read_segments(data)
-    header = _Header(scan_at=found.scan_at, repairs=found.repairs)
+    header = _Header(scan_at=found.scan_at, repairs=found.repairs, segments=found.found)
     for _, marker, body in found.found:
         if marker == 0xDB:
             while body:

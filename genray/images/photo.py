@@ -26,7 +26,6 @@ from genray.images.carried.xmp import upright_packet
 from genray.images.formats import decode_file, inspect_file, webp_chunks
 from genray.images.headers.jxl import read_header
 from genray.images.image_file import FilePixels, ImageFile, Levels, upright
-from genray.images.jpeg import segments
 from genray.images.limits import ReadLimits
 from genray.images.other_formats import heif_picture, open_avif
 from genray.images.png import chunks
@@ -109,6 +108,39 @@ class Photo:
         return 8 * self.pixels.dtype.itemsize
 
 
+@dataclass(frozen=True)
+class PhotoFile:
+    """Image file whose header was read, and whose pixels can be decoded; see `open`.
+
+    Attributes:
+        data: the whole file.
+        limits: what to refuse.
+        file: its header, as the decoders take it.
+    """
+
+    data: bytes
+    limits: ReadLimits
+    file: ImageFile
+
+    @classmethod
+    def open(cls, data: bytes, limits: ReadLimits) -> PhotoFile:
+        """Read the header of the file `data`.
+
+        Raises:
+            BadImage: see `read_photo`; damage within the pixels is not found.
+        """
+        return cls(data, limits, inspect_file(data, limits))
+
+    @property
+    def header(self) -> PhotoHeader:
+        """The header."""
+        return _header_of(self.file)
+
+    def decode(self, *, levels: bool = False) -> Photo:
+        """Decode the pixels, and read what else the file carries; see `read_photo`."""
+        return _photo_of(self.data, self.file, self.limits, levels)
+
+
 def photo_header(data: bytes, limits: ReadLimits) -> PhotoHeader:
     """Read the header of an image file, without decoding its pixels.
 
@@ -119,7 +151,7 @@ def photo_header(data: bytes, limits: ReadLimits) -> PhotoHeader:
     Raises:
         BadImage: see `read_photo`; damage within the pixels is not found.
     """
-    return _header_of(inspect_file(data, limits))
+    return PhotoFile.open(data, limits).header
 
 
 def _header_of(file: ImageFile) -> PhotoHeader:
@@ -147,7 +179,7 @@ def read_photo(data: bytes, limits: ReadLimits, *, levels: bool = False) -> Phot
             damaged, even if most could be shown; `unsupported`: animations, floats beyond 0 and 1, signed or
             32-bit numbers, JPEGs of 12 bits, more channels than colours and one alpha, and other formats.
     """
-    return _photo_of(data, inspect_file(data, limits), limits, levels)
+    return PhotoFile.open(data, limits).decode(levels=levels)
 
 
 def _photo_of(data: bytes, file: ImageFile, limits: ReadLimits, levels: bool) -> Photo:
@@ -217,7 +249,7 @@ def read_carried(data: bytes, file: ImageFile, limits: ReadLimits) -> Carried:
 
 
 def _of_jpeg(data: bytes, file: ImageFile, collector: ItemCollector) -> Carried:
-    return read_segments(((marker, body) for _, marker, body in segments(data)), collector)
+    return read_segments(((marker, body) for _, marker, body in file.segments), collector)
 
 
 def _of_png(data: bytes, file: ImageFile, collector: ItemCollector) -> Carried:

@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.export import Dim, export
 
 from genray.bundle import ImageSpec
 from genray.errors import ResourceError, SettingsError
@@ -74,6 +73,8 @@ def convert(network: nn.Module, takes: ImageSpec | None, sizes: InputSizes) -> A
 
 
 def _convert(network: nn.Module, takes: ImageSpec | None, sizes: InputSizes) -> Any:
+    from torch.export import Dim, export  # takes most of a second
+
     ov = openvino()
     fixed = sizes.fixed is not None
     shape = ([takes.channels] if takes else []) + list(sizes.example)

@@ -11,7 +11,8 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from mmap import mmap
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,32 @@ def atomic_write(path: Path, *, durable: bool = True, make_folder: bool = True) 
         temporary.unlink(missing_ok=True)
 
 
+def write_bytes(path: str, data: bytes | mmap, *, durable: bool = False) -> None:
+    """Write `data` to `path` atomically, as `atomic_write` does, in a folder that exists; for many small
+    files, with a third of its cost.
+
+    Raises:
+        StorageFull: no space for the file.
+        OSError: the file cannot be written (FileNotFoundError: the folder is missing).
+    """
+    folder = os.path.dirname(path)  # noqa: PTH120
+    temporary = f"{folder}/{TEMPORARY_NAME.format(secrets.token_hex(8))}"
+    try:
+        with storage_errors(path):
+            with open(temporary, "xb") as file:
+                file.write(data)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)  # noqa: PTH108
+        raise
+    if durable:
+        _sync_folder(folder)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` atomically."""
     with atomic_write(path) as temporary:
@@ -75,7 +102,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 @contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
+def storage_errors(path: Path | str) -> Iterator[None]:
     """Turn the error of a full disk, from any library, into a `StorageFull` that names `path`."""
     try:
         yield
@@ -84,6 +111,7 @@ def storage_errors(path: Path) -> Iterator[None]:
         number = getattr(error, "errno", None)
         if number not in _NO_ROOM and not any(f"(os error {n})" in str(error) for n in _NO_ROOM):
             raise
+        path = Path(path)
         free = shutil.disk_usage(path.parent).free
         raise StorageFull(
             f"no room left to write {path.name} ({free / 1e6:.0f} MB free)",
@@ -142,7 +170,7 @@ def _open_to_others(file: Path) -> None:
         probe.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
+def _sync_folder(folder: Path | str) -> None:
     # Without this a power cut can undo the rename, although the file's bytes are safe.
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -76,9 +76,11 @@ class Place:
         below = self.name or self.pattern
         return f"{self.store.root}/{below}" if below else self.store.root
 
-    def walk(self, wanted: Wanted, on_error: OnError | None, counts: FileCounts) -> Iterator[Entry]:
-        """Yield the files that are `wanted`, in the order of `Store.walk`. Hidden files are counted, not
-        listed."""
+    def walk(
+        self, wanted: Wanted, on_error: OnError | None, counts: FileCounts, *, sizes: bool = True
+    ) -> Iterator[Entry]:
+        """Yield the files that are `wanted`, in the order of `Store.walk`; see there for `sizes`. Hidden
+        files are counted, not listed."""
         if self.name:
             if wanted("", self.name):
                 yield self.store.entry(self.name)
@@ -90,12 +92,14 @@ class Place:
                 on_error=on_error,
                 enter=self._enters,
                 on_hidden=lambda path: counts.add_unread("hidden"),
+                sizes=sizes,
             )
             return
         yield from self.store.walk(
             lambda folder, name: matches(folder + name) is not None and wanted(folder, name),
             on_error=on_error,
             enter=self._enters,
+            sizes=sizes,
         )
 
     def _enters(self, folder: str) -> bool:
@@ -171,9 +175,11 @@ class ImageFiles:
             return self.suffixes
         return (*READ_SUFFIXES, *ARRAY_SUFFIXES) if self.arrays else READ_SUFFIXES
 
-    def list(self, place: Place, counts: FileCounts, on_error: OnError | None = None) -> Iterator[Entry]:
+    def list(
+        self, place: Place, counts: FileCounts, on_error: OnError | None = None, *, sizes: bool = True
+    ) -> Iterator[Entry]:
         """Yield the image files at `place`, and count all files. Among them are files without a suffix that
-        cannot be opened: reading them gives the reason."""
+        cannot be opened: reading them gives the reason. See `Store.walk` for `sizes`."""
         suffixes = self.wanted_suffixes
         by_content = self.suffixes is None or bool(place.name)
         unknown = set[str]()  # paths of files whose first bytes must be read
@@ -194,7 +200,8 @@ class ImageFiles:
             counts.add_unread(kind)
             return False
 
-        for entry, head in _with_heads(place.store, place.walk(wanted, on_error, counts), unknown):
+        files = place.walk(wanted, on_error, counts, sizes=sizes)
+        for entry, head in _with_heads(place.store, files, unknown):
             if head is None:
                 yield entry
                 continue
@@ -308,10 +315,13 @@ def survey(place: Place, images: ImageFiles) -> Survey:
     tars: list[str] = []
     suffixes = images.wanted_suffixes
     paths = images.paths
+    has_patterns = paths != PathFilter()
 
     def look(prefix: str, name: str) -> bool:
         lower = name.lower()
-        if not paths.allows(prefix + name):
+        if not has_patterns and lower.endswith(suffixes):  # most files
+            found.add("files", prefix + name)
+        elif not paths.allows(prefix + name):
             found.counts.add_filtered()
         elif lower.endswith(suffixes):
             if not paths.keeps(prefix + name):

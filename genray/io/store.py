@@ -11,12 +11,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from mmap import mmap
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, ClassVar
 
 from genray.errors import DataError
-from genray.io.files import TEMPORARY_NAME, atomic_write, storage_errors
+from genray.io.files import TEMPORARY_NAME, storage_errors, write_bytes
 from genray.uris import STORE_CREDENTIALS, secret_in
 
 OWN = "_genray"
@@ -133,6 +134,7 @@ class Store(ABC):
         *,
         enter: Callable[[str], bool] = lambda folder: True,
         on_hidden: Callable[[str], None] = lambda path: None,
+        sizes: bool = True,
     ) -> Iterator[Entry]:
         """Yield the files of `list`: folder by folder, in each first the files by name, then the folders by
         name. Keeps in memory the names of one folder, and of the folders that are still to be listed.
@@ -144,6 +146,8 @@ class Store(ABC):
                 DataError).
             enter: returns whether a folder is listed too.
             on_hidden: takes the path of each hidden file and folder, which are left out.
+            sizes: look up the size and time of each local file, which costs more than to list it (False:
+                they are 0). Remote stores list them.
         """
         wanted = suffixes if callable(suffixes) else _by_suffix(tuple(suffixes))
         visited = set[tuple[int, int]]()
@@ -152,7 +156,7 @@ class Store(ABC):
             folder = pending.pop()
             prefix = f"{folder}/" if folder else ""
             try:
-                listing = self._list_folder(folder, prefix, wanted, on_hidden, visited)
+                listing = self._list_folder(folder, prefix, wanted, on_hidden, visited, sizes=sizes)
             except FileNotFoundError:
                 continue
             except OSError as error:
@@ -236,19 +240,20 @@ class Store(ABC):
         wanted: Wanted,
         on_hidden: Callable[[str], None],
         visited: set[tuple[int, int]],
+        *,
+        sizes: bool,
     ) -> _FolderListing:
         """Return the content of `folder`.
 
         Args:
             folder: path of the folder.
             prefix: prefix of the paths of its files.
-            wanted, on_hidden: see `walk`.
+            wanted, on_hidden, sizes: see `walk`.
             visited: device and inode of the folders listed before, so that no link is followed twice.
         """
 
     def _checked(self, path: str) -> str:
-        parts = PurePosixPath(path)
-        if parts.is_absolute() or ".." in parts.parts or "\0" in path:
+        if path.startswith("/") or ".." in path.split("/") or "\0" in path:
             raise DataError(f"{path!r} leaves the store", where=self.root, hint="give a path below the root")
         return path
 
@@ -284,36 +289,45 @@ class LocalStore(Store):
             os.close(handle)
 
     def open(self, path: str) -> Any:
-        file = self.folder / self._checked(path)
-        if not stat.S_ISREG(file.stat().st_mode):
+        file = f"{self.folder}/{self._checked(path)}"  # a Path costs more than to open the file
+        if not stat.S_ISREG(os.stat(file).st_mode):  # noqa: PTH116
             raise OSError(errno.EINVAL, "not a regular file")  # opening a pipe would wait forever
         return open(file, "rb")
 
     def write(self, path: str, data: bytes | mmap, *, durable: bool = False) -> None:
         target = self._target(path)
-        # A full disk is reported for the first folder of the path.
-        with storage_errors(self.folder / path.partition("/")[0]):
-            target.parent.mkdir(parents=True, exist_ok=True)
-        write = atomic_write(target, durable=durable, make_folder=False)
-        with write as temporary, open(temporary, "xb") as file:
-            file.write(data)
+        try:
+            write_bytes(target, data, durable=durable)
+        except FileNotFoundError:
+            # A full disk is reported for the first folder of the path.
+            with storage_errors(self.folder / path.partition("/")[0]):
+                os.makedirs(os.path.dirname(target), exist_ok=True)  # noqa: PTH103, PTH120
+            write_bytes(target, data, durable=durable)
 
     def delete(self, path: str) -> None:
         with suppress(FileNotFoundError, NotADirectoryError):
-            self._target(path).unlink()
+            os.unlink(self._target(path))  # noqa: PTH108
 
     def remove_leftovers(self, under: str = "") -> None:
         for folder, _, files in os.walk(self.folder / self._checked(under)):
             for name in fnmatch.filter(files, TEMPORARY_NAME.format("*")):
                 Path(folder, name).unlink(missing_ok=True)
 
-    def _target(self, path: str) -> Path:
+    def _target(self, path: str) -> str:
         """Return the file `path`, to be written or deleted; refuses links that lead out of the root."""
-        target = self.folder / self._checked(path)
-        root = os.path.realpath(self.folder)
-        if os.path.commonpath([root, os.path.realpath(target.parent)]) != root:
-            raise DataError(f"{path!r} leaves the store by a link", where=self.root, hint="remove the link")
+        target = f"{self.folder}/{self._checked(path)}"
+        folder = os.path.realpath(os.path.dirname(target))  # noqa: PTH120
+        if not f"{folder}/".startswith(f"{self._real_root}/"):
+            root = os.path.realpath(self.folder)  # it may be a link that was changed
+            if os.path.commonpath([root, folder]) != root:
+                raise DataError(
+                    f"{path!r} leaves the store by a link", where=self.root, hint="remove the link"
+                )
         return target
+
+    @cached_property
+    def _real_root(self) -> str:
+        return os.path.realpath(self.folder)
 
     def _list_folder(
         self,
@@ -322,6 +336,8 @@ class LocalStore(Store):
         wanted: Wanted,
         on_hidden: Callable[[str], None],
         visited: set[tuple[int, int]],
+        *,
+        sizes: bool,
     ) -> _FolderListing:
         path = str(self.folder / folder)
         status = os.stat(path)  # noqa: PTH116 (half the time of a Path's)
@@ -334,14 +350,21 @@ class LocalStore(Store):
         with os.scandir(path) as entries:
             for entry in entries:
                 name = entry.name
-                if name.startswith(".") or name == OWN:
+                if name[0] == "." or name == OWN:
                     if name != OWN:
                         on_hidden(prefix + name)
-                elif _is_folder(entry):
+                    continue
+                try:
+                    is_folder = entry.is_dir()
+                except OSError:  # a link to itself
+                    is_folder = False
+                if is_folder:
                     folders.append(name)
                 elif wanted(prefix, name):
                     files.append(name)
         files.sort()
+        if not sizes:
+            return _FolderListing(folders, (Entry(prefix + name, 0) for name in files))
         return _FolderListing(folders, _local_entries(path, prefix, files))
 
 
@@ -404,6 +427,8 @@ class RemoteStore(Store):
         wanted: Wanted,
         on_hidden: Callable[[str], None],
         visited: set[tuple[int, int]],
+        *,
+        sizes: bool,
     ) -> _FolderListing:
         infos = []
         for info in self._infos(folder):
@@ -449,13 +474,6 @@ def _connect(uri: str) -> tuple[Any, str, bool]:
 
 def _by_suffix(suffixes: tuple[str, ...]) -> Wanted:
     return lambda prefix, name: name.lower().endswith(suffixes)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
 
 
 def _is_hidden(name: str) -> bool:

@@ -15,7 +15,6 @@ from pydantic import Field
 from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from genray.models.autoencoder import Widths, crop, init_he, init_xavier, up_to_multiple
 from genray.settings.base import Settings
@@ -87,6 +86,8 @@ def macs_per_pixel(network: nn.Module, channels: int) -> float:
         network: takes images (N, channels, 512, 512); it is not changed.
         channels: channels of the images.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # imports triton, where that is installed
+
     side = 512
     weights = {name: value.detach().to("meta") for name, value in network.state_dict().items()}
     with torch.no_grad(), FlopCounterMode(display=False) as counter:

@@ -50,6 +50,11 @@ class Assignment:
     prepared: Mapping[str, Any]
     earlier: EarlierKills = field(default_factory=EarlierKills)
 
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Assignment:
+        """Return the assignment of plain JSON values, see `dataclasses.asdict`."""
+        return cls(**{**values, "earlier": EarlierKills(**values["earlier"])})
+
     @property
     def chunks(self) -> int:
         """Number of chunks."""

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any
 
-from genray.images.photo import Photo
+from genray.images.photo import Photo, PhotoFile
 from genray.images.photo_writer import WriteSettings, WrittenPhoto, is_same_file, write_photo
 from genray.io.bad_input import BadImage
 from genray.io.kinds import KINDS, kind_of_name
@@ -49,6 +49,7 @@ class ImageTask:
     Args:
         planned: input, and name of its output.
         data: its bytes, while it is in progress.
+        file: its header, until its pixels are decoded.
         photo: the decoded image.
         is_decoded: whether decoding is finished.
         bad: reason why it cannot be used.
@@ -64,6 +65,7 @@ class ImageTask:
 
     planned: PlannedInput
     data: bytes = b""
+    file: PhotoFile | None = None
     photo: Photo | None = None
     is_decoded: bool = False
     bad: BadImage | None = None
@@ -98,6 +100,7 @@ class ImageTask:
     def release(self) -> None:
         """Free bytes and pixels, although the task may still be referenced."""
         self.data = b""
+        self.file = None
         self.photo = None
         self.result = None
 

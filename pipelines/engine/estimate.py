@@ -169,7 +169,7 @@ def _list_inputs(step: Step[Any], sample: int, note: Callable[[str], None]) -> _
     size = 0
     for planned in listing.remaining():
         images += 1
-        size += planned.item.size
+        size += source.completed(planned.item).size
     seconds = time.monotonic() - began
     check_listing(source, listing.found, listing.problems)
     if not images:

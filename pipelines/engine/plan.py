@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from io import BytesIO
+from itertools import islice
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -34,6 +35,7 @@ FILE_ROWS = 8192
 _MOST = 512  # inputs of a chunk, the unit of work of a worker
 _LEAST = 4
 _NOTE_SECONDS = 5.0
+_BATCH = 1024  # inputs that are looked up in the ledger together
 _INSTEAD = ".png"  # suffix of the outputs of formats that are read, but not written
 _SCHEMA = pa.schema(
     [
@@ -47,8 +49,7 @@ _SCHEMA = pa.schema(
 )
 
 
-@dataclass(frozen=True)
-class PlannedInput:
+class PlannedInput(NamedTuple):
     """An input, and the name of its output."""
 
     item: Item
@@ -94,22 +95,24 @@ class InputListing:
 
     def remaining(self) -> Iterator[PlannedInput]:
         """List the inputs; yields the remaining ones, each with the name of its output."""
-        is_first_pass = not len(self.index)
         noted = time.monotonic()
-        for planned in self.selection.choose(self._planned(), lambda each: each.item.path):
-            self.listed += 1
+        chosen = self.selection.choose(self._planned(), lambda each: each.item.path)
+        while batch := list(islice(chosen, _BATCH)):
+            self.listed += len(batch)
             if time.monotonic() - noted > _NOTE_SECONDS:
                 noted = time.monotonic()
                 self.note(f"listing: {self.listed} images so far")
-            if is_first_pass or self._is_left(planned.item):
-                self.sample.add(planned.item)
-                yield planned
+            recorded = self.index.has([planned.item.path for planned in batch])
+            for planned, is_recorded in zip(batch, recorded, strict=True):
+                if not is_recorded or self._is_left(planned.item):
+                    self.sample.add(planned.item)
+                    yield planned
 
     def _is_left(self, item: Item) -> bool:
-        state = self.index.find(item.path, item.size, item.modified)
-        if state == "new":
-            return True
+        """Return whether an input that the ledger contains is processed again."""
         self.recorded += 1
+        item = self.source.completed(item)
+        state = self.index.find(item.path, item.size, item.modified)
         if state == "changed":
             self.changed.append(item.path)
             return True

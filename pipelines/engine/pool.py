@@ -1,4 +1,4 @@
-"""Worker pools: threads of this process for a few images, or Ray Data actors, whose loss the pool survives.
+"""Worker pools: threads and processes of one machine, or Ray Data actors. Both survive the loss of workers.
 
 The rows that pass through Ray Data are numbers of chunks, never pixels: actors read, process, write and
 record by themselves, so that nothing large is in Ray's object store, and a chunk that runs twice, because
@@ -21,8 +21,9 @@ import numpy as np
 import pyarrow as pa
 
 from genray.errors import GenrayError, error_from_json
-from pipelines.engine.assignment import Assignment
+from pipelines.engine.assignment import AssignedWorker, Assignment
 from pipelines.engine.isolation import Isolation
+from pipelines.engine.worker_process import CannotStart, ProcessWorker
 
 PoolWatch = Callable[[Mapping[str, float]], bool]
 """Takes the sums so far, a few times per second; returns whether to stop."""
@@ -73,24 +74,42 @@ class WorkerPool(Protocol):
 
 
 class LocalPool:
-    """Workers that are threads of this process, without Ray; slow operations release Python's lock.
+    """Workers of this machine, without Ray: threads of this process, as slow operations release Python's
+    lock. For many inputs all but the first are processes: while small images are processed, Python's lock is
+    what threads wait for.
 
     Args:
         workers: number of workers.
+        processes: whether all workers but the first are processes.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, *, processes: bool = False) -> None:
         self._workers = workers
+        self._processes = processes
 
     def run(self, assignment: Assignment, watch: PoolWatch, note: Callable[[str], None]) -> None:
         """See `WorkerPool`."""
         progress = ProgressCounter()
         chunks = iter(range(assignment.chunks))
         lock = threading.Lock()  # neither an iterator nor the export of a model is thread-safe
+        processes: list[ProcessWorker] = []
 
-        def work() -> None:
-            with lock:
-                worker = assignment.open_worker(Isolation(assignment))
+        def opened(number: int) -> AssignedWorker | ProcessWorker:
+            if not (number and self._processes):
+                with lock:
+                    return assignment.open_worker(Isolation(assignment))
+            worker = ProcessWorker(assignment)
+            processes.append(worker)
+            worker.start()
+            return worker
+
+        def work(number: int) -> None:
+            try:
+                worker = opened(number)
+            except CannotStart as error:
+                if not progress.report({}):
+                    note(f"a worker process did not start, the others do its work: {error}")
+                return
             for line in worker.notes:
                 note(line)
             progress.report({READY_WORKERS: 1.0})
@@ -107,14 +126,18 @@ class LocalPool:
                 worker.close()
 
         with ThreadPoolExecutor(self._workers, "worker") as threads:
-            futures = [threads.submit(work) for _ in range(self._workers)]
+            futures = [threads.submit(work, number) for number in range(self._workers)]
             try:
                 while not all(future.done() for future in futures):
                     if watch(progress.counts()):
                         progress.stop()
+                        for worker in processes:
+                            worker.give_up_start()
                     wait(futures, _POLL_SECONDS)
             except BaseException:
                 progress.stop()
+                for worker in processes:
+                    worker.kill()
                 raise
             watch(progress.counts())
             for future in futures:

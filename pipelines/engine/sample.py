@@ -3,6 +3,7 @@ images."""
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +17,8 @@ _SIZE = 64
 
 
 class ItemSample:
-    """A uniform sample of inputs of unknown number (reservoir sampling, Vitter 1985, algorithm R).
+    """A uniform sample of inputs of unknown number (reservoir sampling, Li 1994, algorithm L, which
+    draws only for the inputs that it takes).
 
     Args:
         seed: seed of the draw.
@@ -26,16 +28,26 @@ class ItemSample:
         self.items: list[Item] = []
         self._random = random.Random(seed)
         self._count = 0
+        self._next = _SIZE  # number of the next input that is taken
+        self._weight = 1.0
 
     def add(self, item: Item) -> None:
         """Add `item`, or drop it, or let it replace another one, at random."""
         self._count += 1
-        if len(self.items) < _SIZE:
-            self.items.append(item)
+        if self._count < self._next:
+            if self._count < _SIZE:
+                self.items.append(item)
             return
-        place = self._random.randrange(self._count)
-        if place < _SIZE:
-            self.items[place] = item
+        if self._count == _SIZE:
+            self.items.append(item)
+        else:
+            self.items[self._random.randrange(_SIZE)] = item
+        self._weight *= self._drawn() ** (1 / _SIZE)
+        self._next += 1 + int(math.log(self._drawn()) / math.log1p(-self._weight))
+
+    def _drawn(self) -> float:
+        """Draw a number in (0, 1)."""
+        return self._random.random() or 0.5
 
 
 class PhotoSample(Sequence[Photo]):

@@ -39,6 +39,7 @@ from pipelines.storage.output import Output, check_apart, check_not_within
 
 _CPUS_OF_ONE_PROCESS = 8
 _INPUTS_OF_A_THREAD = 16  # inputs from which another worker thread is worth it
+_INPUTS_OF_PROCESSES = 4096  # inputs from which worker processes are worth it, which start in seconds
 _FEW_INPUTS = 128  # inputs that one process finishes before Ray's workers have started
 
 
@@ -206,7 +207,11 @@ class PreparedBulk:
             prepared=this_pass.header.prepared or {},
             earlier=this_pass.earlier,
         )
-        pool: WorkerPool = RayPool(workers, self._cpus_per_worker) if with_ray else LocalPool(workers)
+        pool: WorkerPool = (
+            RayPool(workers, self._cpus_per_worker)
+            if with_ray
+            else LocalPool(workers, processes=this_pass.inputs >= _INPUTS_OF_PROCESSES)
+        )
 
         def watch(counts: Mapping[str, float]) -> bool:
             return progress.update(counts) or self.output.lost

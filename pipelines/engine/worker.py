@@ -16,8 +16,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from genray.errors import BulkError, GenrayError
-from genray.images.limits import ReadLimits
-from genray.images.photo import Photo, photo_header, read_photo
+from genray.images.photo import Photo, PhotoFile
 from genray.io.bad_input import BadImage
 from genray.io.sources import ItemSource
 from pipelines.engine.chunk import ChunkRecord, ImageTask, OutputWriter, ReportCounts
@@ -59,7 +58,7 @@ class ChunkWorker:
         threads: number of threads that read, decode, encode and write.
         suspects: images that are processed apart, after the others of their chunk.
         isolate: runs images in a process apart; None if this is one, or none can be started.
-        decode: decodes bytes to photos.
+        decode: decodes files to photos.
     """
 
     def __init__(
@@ -74,7 +73,7 @@ class ChunkWorker:
         threads: int,
         suspects: Collection[str] = (),
         isolate: Isolate | None = None,
-        decode: Callable[[bytes, ReadLimits], Photo] | None = None,
+        decode: Callable[[PhotoFile], Photo] | None = None,
     ) -> None:
         self._settings = settings
         self._step = step
@@ -84,7 +83,7 @@ class ChunkWorker:
         self._attempts = attempts
         self._suspects = suspects
         self._isolate = isolate
-        self._decode_photo = decode or partial(read_photo, levels=step.reads_levels)
+        self._decode_photo = decode or partial(PhotoFile.decode, levels=step.reads_levels)
         self._readers = ThreadPoolExecutor(max(2, threads), "read")
         self._writers = ThreadPoolExecutor(max(1, threads), "write")
         self._under_way: set[Future[ImageTask]] = set()
@@ -230,7 +229,7 @@ class ChunkWorker:
     ) -> None:
         """Record the input `path` as failed, if it is left and there is a reason why."""
         if why and path in left:
-            task = ImageTask(left.pop(path), bad=BadImage("killed-worker", why))
+            task = ImageTask(self._completed(left.pop(path)), bad=BadImage("killed-worker", why))
             record = self._open_record(chunk, attempt, report)
             record.add([task.ledger_row()])
             record.commit()
@@ -354,8 +353,8 @@ class ChunkWorker:
 
     def _read(self, planned: PlannedInput) -> ImageTask:
         """Read the bytes of an input, and its pixels if they are few; runs in a thread."""
-        task = ImageTask(planned)
         began = time.perf_counter()
+        task = ImageTask(self._completed(planned))
         try:
             task.data = self._source.read(planned.item, self._settings.read.max_bytes)
             task.times.read_ms = _milliseconds_since(began)
@@ -363,7 +362,8 @@ class ChunkWorker:
                 task.is_decoded = True
                 task.weight = len(task.data)
                 return task
-            header = photo_header(task.data, self._settings.read)
+            task.file = PhotoFile.open(task.data, self._settings.read)
+            header = task.file.header
             if header.pages and self._step.table:
                 pages = 1 + len(header.pages)
                 raise BadImage(
@@ -381,14 +381,21 @@ class ChunkWorker:
                 task.times.read_ms = _milliseconds_since(began)
         return task
 
+    def _completed(self, planned: PlannedInput) -> PlannedInput:
+        """Return the input with its size and time of change, looked up before it is read: should it change
+        in between, the next pass processes it again."""
+        return planned._replace(item=self._source.completed(planned.item))
+
     def _decode(self, task: ImageTask) -> ImageTask:
         """Decode the pixels of an input; runs in a thread."""
         began = time.perf_counter()
+        assert task.file is not None
         try:
-            task.photo = self._decode_photo(task.data, self._settings.read)
+            task.photo = self._decode_photo(task.file)
             task.is_decoded = True
         except BadImage as bad:
             task.bad = bad
+        task.file = None
         task.times.decode_ms = _milliseconds_since(began)
         return task
 

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from mmap import ACCESS_READ, mmap
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any, Protocol
 
 import numpy as np
@@ -318,8 +318,8 @@ class TarSink(PackedSink):
 
 def _checked(path: str) -> str:
     """Return `path` if it is a place for a result under the root of an output; else raise."""
-    parts = PurePosixPath(path).parts
-    if not parts or parts[0] in ("/", OWN) or ".." in parts:
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if not parts or path.startswith("/") or parts[0] == OWN or ".." in parts:
         raise BadImage("unwritable", f"{path!r} leads outside of the output, or into its {OWN}/")
     return path
 

@@ -9,8 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from genray.images.limits import ReadLimits
-from genray.images.photo import Photo, read_photo
+from genray.images.photo import Photo, PhotoFile
 from genray.io.sources import open_source
 from genray.io.store import create_store
 from pipelines.engine.chunk import OutputWriter
@@ -69,7 +68,7 @@ class Bench:
         step: type[Copying] = Copying,
         table: bool = False,
         format: str = "same",
-        decode: Callable[[bytes, ReadLimits], Photo] = read_photo,
+        decode: Callable[[PhotoFile], Photo] = PhotoFile.decode,
         suspects: Collection[str] = (),
         **work: Any,
     ) -> ChunkWorker:

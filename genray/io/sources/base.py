@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -17,19 +18,18 @@ from genray.io.file_types import FileCounts
 from genray.io.listing import Container, ImageFiles, Place, list_shards, nothing_to_read, shard_stem
 from genray.io.patterns import PathFilter
 from genray.io.sources.fetch import FetchSettings
-from genray.io.store import OWN, Entry, Store
+from genray.io.store import OWN, Entry, LocalStore, Store
 from genray.settings.base import Location, Settings
 
 OnError = Callable[[BadInput], None]  # takes each folder or shard that could not be listed
 
 
-@dataclass(frozen=True)
-class Item:
-    """One input of a bulk run."""
+class Item(NamedTuple):
+    """One input of a bulk run; a tuple, because one is made for every input of a listing."""
 
     path: str  # unique, relative, POSIX; in a shard: the shard's path without suffix, then the name there
     size: int  # encoded bytes (0: unknown)
-    modified: int  # last change of its file or shard, ns since 1970
+    modified: int  # last change of its file or shard, ns since 1970 (0: unknown)
     container: str = ""  # shard that contains it
     position: int = 0  # position in the shard: byte of a tar, row of a Parquet file
 
@@ -107,7 +107,20 @@ class ItemSource(ABC):
 
     @abstractmethod
     def items(self, on_error: OnError) -> Iterator[Item]:
-        """Yield all inputs, folder by folder and shard by shard, always in the same order."""
+        """Yield all inputs, folder by folder and shard by shard, always in the same order. Local files are
+        listed by their names only, see `completed`."""
+
+    def completed(self, item: Item) -> Item:
+        """Return `item` with size and time of change, which listings of local files leave out: to look them
+        up costs more than all else of a listing. 0 if the file is missing."""
+        root = self._file_root
+        if item.modified or item.container or not isinstance(root, LocalStore):
+            return item
+        try:
+            status = os.stat(f"{root.folder}/{item.path}")  # noqa: PTH116 (half the time of a Path's)
+        except (OSError, ValueError):  # reading it gives the reason
+            return item
+        return item._replace(size=status.st_size, modified=status.st_mtime_ns)
 
     @abstractmethod
     def read(self, item: Item, limit: int) -> bytes:
@@ -121,6 +134,11 @@ class ItemSource(ABC):
         """Return the error that the listing is empty."""
         location = (self.place or Place(self.store)).location
         return nothing_to_read(location, [self.container], self.counts)
+
+    @property
+    def _file_root(self) -> Store:
+        """Root of the inputs that are files of their own."""
+        return self.store
 
     @property
     def _images(self) -> ImageFiles:

@@ -24,7 +24,7 @@ class FileSource(ItemSource):
 
     def items(self, on_error: OnError) -> Iterator[Item]:
         place, on_folder = self._begin(on_error)
-        for entry in self._images.list(place, self.counts, on_folder):
+        for entry in self._images.list(place, self.counts, on_folder, sizes=False):
             yield Item(entry.path, entry.size, entry.modified)
 
     def read(self, item: Item, limit: int) -> bytes:

@@ -16,7 +16,6 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -79,7 +78,10 @@ class ListSource(ItemSource):
                     if not kept(located.path):
                         self.counts.add_filtered()
                     elif path := numbers.assign(located):
-                        yield self._item(path, located, row, entry.path, number)
+                        if located.url or located.root:
+                            yield Item(path, row.size, row.modified, entry.path, number)
+                        else:
+                            yield Item(path, 0, 0)
                     else:
                         self.counts.left_out["listed twice"] += 1
             except BadImage as bad:
@@ -114,16 +116,6 @@ class ListSource(ItemSource):
             return True
         self.counts.add_unread(type_of(row.text.rpartition("/")[2]))
         return False
-
-    def _item(self, path: str, located: _Locator, row: ListRow, container: str, number: int) -> Item:
-        if located.url or located.root:
-            return Item(path, row.size, row.modified, container, number)
-        root = self._root
-        if isinstance(root, LocalStore):
-            with suppress(OSError, ValueError):  # missing: reading it gives the reason
-                status = os.stat(f"{root.folder}/{located.key}")  # noqa: PTH116 (half the time of a Path's)
-                return Item(path, status.st_size, status.st_mtime_ns)
-        return Item(path, 0, 0)
 
     def _locate(self, row: ListRow, number: int) -> _Locator:
         """Return the location of a row.
@@ -167,7 +159,7 @@ class ListSource(ItemSource):
         return _Locator(path, key, f"{root}?{options}" if options and same else root)
 
     def _below_root(self, text: str) -> _Locator:
-        root = self._root
+        root = self._file_root
         path = os.path.normpath(text)
         if isinstance(root, LocalStore) and path.startswith(("/", "..")):
             folder = root.folder.absolute()
@@ -181,7 +173,7 @@ class ListSource(ItemSource):
         return _Locator(path, path)
 
     @property
-    def _root(self) -> Store:
+    def _file_root(self) -> Store:
         return self.store if self.settings.root is None else self._store(self.settings.root)
 
     def _store(self, root: str) -> Store:
@@ -198,7 +190,7 @@ class ListSource(ItemSource):
 
     def _read_from(self, root: str, key: str, length: int) -> bytes:
         try:
-            store = self._store(root) if root else self._root
+            store = self._store(root) if root else self._file_root
             return store.read_range(key, 0, length)
         except DataError as error:
             raise BadImage("unreadable", error.what) from error

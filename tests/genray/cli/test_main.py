@@ -32,6 +32,16 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_a_bulk_run_starts_without_what_only_other_targets_use() -> None:
+    code = (
+        "import sys\nimport pipelines.denoise, pipelines.engine.target\n"
+        "heavy = ('ray', 'openvino', 'pandas', 'scipy.signal', 'scipy.stats', 'torchmetrics', 'triton')\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 @pytest.mark.parametrize(
     "command",
     [

@@ -74,6 +74,29 @@ def test_every_input_is_listed_once_folder_by_folder(tmp_path: Path) -> None:
     assert (listed.listed, listed.changed, listed.retried, listed.problems) == (24, [], [], [])
 
 
+def test_a_first_listing_reads_names_only_and_a_later_one_looks_up_what_the_ledger_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path / "in", [f"{index}.png" for index in range(10)])
+    index = index_of(
+        tmp_path, {f"{index}.png": stamp(tmp_path / "in" / f"{index}.png") for index in range(4)}
+    )
+    looked_up: list[str] = []
+    stat = os.stat
+
+    def counted(path: Any, **options: Any) -> os.stat_result:
+        looked_up.append(Path(path).name)
+        return stat(path, **options)
+
+    first, later = listing(tmp_path / "in"), listing(tmp_path / "in", index)
+    monkeypatch.setattr(os, "stat", counted)
+    assert len(outputs(first.remaining())) == 10
+    assert [name for name in looked_up if name.endswith(".png")] == []
+    assert len(outputs(later.remaining())) == 6
+    assert [name for name in looked_up if name.endswith(".png")] == [f"{index}.png" for index in range(4)]
+    assert later.recorded == 4
+
+
 @pytest.mark.parametrize(("retry", "left"), [("none", "bcde"), ("failed", "bcdef")])
 def test_only_what_is_new_or_has_changed_is_left_and_what_failed_if_asked_for(
     tmp_path: Path, retry: str, left: str

@@ -14,8 +14,7 @@ import pytest
 from PIL import Image
 
 from genray.errors import DataError
-from genray.images.limits import ReadLimits
-from genray.images.photo import Photo, read_photo
+from genray.images.photo import Photo, PhotoFile
 from genray.io.bad_input import BadImage
 from pipelines.engine.worker import Batcher
 from pipelines.steps.base import StepInput, StepResult
@@ -108,8 +107,8 @@ def test_decoded_images_stay_within_the_memory_and_one_larger_still_passes(bench
     held = []
     lock = threading.Lock()
 
-    def counted(data: bytes, limits: ReadLimits) -> Photo:
-        photo = read_photo(data, limits)
+    def counted(file: PhotoFile) -> Photo:
+        photo = file.decode()
         with lock:
             alive.append(photo.pixels.nbytes)
             most[0] = max(most[0], sum(alive))

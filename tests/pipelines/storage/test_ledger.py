@@ -53,6 +53,7 @@ def test_a_chunk_that_is_written_twice_is_there_once(ledger: Ledger) -> None:
 def test_it_knows_what_is_new_done_failed_and_changed(ledger: Ledger) -> None:
     ledger.add("00001-000000-0-0", [row("a"), row("b", "failed"), row("c", "skipped")])
     index = ledger.index()
+    assert index.has(["c", "d", "a", ""]) == [True, False, True, False]
     assert index.find("a", 10, 1) == "done"
     assert index.find("a", 0, 1) == "done", "a size that is not known says nothing"
     assert index.find("a", 11, 1) == "changed"

@@ -64,10 +64,11 @@ def test_files_are_listed_with_what_tells_that_they_changed(tmp_path: Path) -> N
     write_images(tmp_path / "a", 3)
     (tmp_path / "b.TIFF").write_bytes(b"II*\0")
     (tmp_path / "notes.txt").write_text("no image")
-    items, problems = listed(opened(tmp_path))
+    source = opened(tmp_path)
+    items, problems = listed(source)
     assert [item.path for item in items] == ["b.TIFF", "a/000.png", "a/001.png", "a/002.png"]
     assert problems == []
-    for item in items:
+    for item in map(source.completed, items):
         status = (tmp_path / item.path).stat()
         assert (item.size, item.modified, item.container) == (status.st_size, status.st_mtime_ns, "")
     assert contents(opened(tmp_path))["b.TIFF"] == b"II*\0"
