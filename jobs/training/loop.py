@@ -20,16 +20,19 @@ from genray.datasets.loader import Batch, Loader
 from genray.errors import Diverged, Interrupted
 from genray.images.pixels import save_png
 from genray.progress import Display, Tick
+from genray.settings.base import flatten
 from jobs.runs.history import TrainingLog, epoch_line
 from jobs.runs.outcome import FinalMetrics
 from jobs.runs.run import Run
 from jobs.runs.samples import write_networks, write_pictures
+from jobs.runs.trackers.base import TrackedRun
+from jobs.runs.trackers.opening import open_trackers
 from jobs.training import checkpoint as checkpoints
 from jobs.training.device import Device
 from jobs.training.evaluation import Evaluator, Scores
 from jobs.training.follow_up import FollowUp
 from jobs.training.recipe import DataSummary, Part, Recipe
-from jobs.training.settings import TICK_SECONDS, LoopSettings
+from jobs.training.settings import TICK_SECONDS, LoopSettings, TrainSettings
 from jobs.training.state import Position, TrainingState
 from jobs.training.update import GradientUpdater
 from jobs.training.workers import TrainingWorker
@@ -175,7 +178,7 @@ class Loop:
             evaluator=Evaluator(recipe, device, worker),
             loader=loader,
             size=EpochSize.of(recipe.settings.loop, recipe.summary, worker.world),
-            log=TrainingLog.open(run, position.step) if worker.is_leader else None,
+            log=_open_log(recipe.settings, run, position.step, display) if worker.is_leader else None,
             tick_seconds=tick_seconds,
         )
 
@@ -188,13 +191,16 @@ class Loop:
             Diverged: a loss or weight is not finite, or a loss is above the limit.
             StorageFull: an output could not be written; the last checkpoint is intact.
         """
+        finished = False
         try:
             while self.state.position.epoch < self._settings.epochs and not self._is_out_of_patience():
                 self._train_epoch()
-            return self._finish()
+            metrics = self._finish()
+            finished = True
+            return metrics
         finally:
             if self._log is not None:
-                self._log.close()
+                self._log.close(finished=finished)
 
     def _train_epoch(self) -> None:
         position = self.state.position
@@ -461,6 +467,11 @@ class Loop:
                 samples=f"{self._recipe.sample}s",
             )
         )
+
+
+def _open_log(settings: TrainSettings, run: Run, step: int, display: Display) -> TrainingLog:
+    tracked = TrackedRun(run.folder, step, flatten(settings))
+    return TrainingLog(run, open_trackers(settings.track, tracked, display.note))
 
 
 def _is_power_of_ten(number: int) -> bool:

@@ -20,6 +20,7 @@ from genray.text import counted
 from jobs.runs.outcome import FinalMetrics, TrainingOutcome
 from jobs.runs.report import write_report
 from jobs.runs.run import Run, SettingChange, SettingsRecord, is_listed
+from jobs.runs.trackers.opening import check_trackers
 from jobs.training.checks.memory import TrainingMemory
 from jobs.training.device import use_gpu
 from jobs.training.launch import WorkerTask, fit_workers, train_here, train_in_worker
@@ -58,6 +59,7 @@ class Training(Generic[S]):
         Raises:
             UsageError: data or settings cannot be used.
         """
+        check_trackers(settings.track)
         recipe = self.recipe(settings)
         run = Run.named(settings.runs, name, target)
         run.changes(settings_record(settings))
