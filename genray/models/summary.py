@@ -99,7 +99,8 @@ def _count(saved: dict[int, int], own: set[int], tensor: torch.Tensor) -> torch.
 
 
 def _storage(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    storage: int = tensor.untyped_storage()._cdata
+    return storage
 
 
 def _layer(name: str, module: nn.Module, output: tuple[int, ...]) -> Layer:

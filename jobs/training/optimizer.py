@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import groupby
 from typing import Any, Literal
 
+import torch
 from pydantic import Field
 from torch import nn
 from torch.optim import Adam, AdamW, Optimizer
@@ -74,7 +75,7 @@ class WidthScaledAdamSettings(AdamSettings):
         runs = groupby(network.parameters(), key=lambda parameter: factors.get(parameter, 1.0))
         return [{"params": list(parameters), "scale": factor} for factor, parameters in runs]
 
-    def rate_factors(self, network: nn.Module) -> dict[nn.Parameter, float]:
+    def rate_factors(self, network: nn.Module) -> dict[torch.Tensor, float]:
         """Return the factor of the learning rate of each weight matrix or kernel."""
         most = self.full_rate_inputs
         layers = [module for module in network.modules() if isinstance(module, Weighted)]
