@@ -59,7 +59,8 @@ def draw_network(network: NetworkSummary) -> Drawing:
     stages = [_Stage(list(group)) for _, group in groupby(network.layers, lambda x: (_part(x), x.output))]
     left_out = len(stages) - _MOST_STAGES
     shown = stages if left_out <= 0 else [*stages[: _MOST_STAGES // 2], *stages[-_MOST_STAGES // 2 :]]
-    largest = max((_size(stage.layers[0].output) for stage in shown), default=1.0)
+    # Networks of dense layers, or of unknown shapes, have no sides.
+    largest = max((_size(stage.layers[0].output) for stage in shown), default=0.0) or 1.0
     height = _ROW * len(shown) + 14
     marks: list[str] = []
     for index, stage in enumerate(shown):

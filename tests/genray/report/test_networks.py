@@ -33,3 +33,8 @@ def test_names_are_text_and_long_networks_are_cut() -> None:
 
 def test_nothing_is_drawn_of_a_network_without_layers() -> None:
     assert "<rect" not in draw_network(NetworkSummary([], 0)).svg
+
+
+def test_networks_of_unknown_shapes_are_drawn() -> None:
+    drawing = draw_network(NetworkSummary.of(nn.Sequential(nn.Linear(4, 2), nn.ReLU(), nn.Linear(2, 4))))
+    assert len(list(ET.fromstring(drawing.svg).iter(f"{SVG}rect"))) == 1
