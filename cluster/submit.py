@@ -29,6 +29,7 @@ from cluster.auth import token, token_refused
 from cluster.connect import IN_JOB, environment
 from cluster.dashboard import check_dashboard, dashboard_address
 from genray.errors import ClusterError, UsageError
+from genray.threads import THREAD_ENVIRONMENT
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -45,6 +46,7 @@ _ENVIRONMENT = {
     "PYTHONIOENCODING": "utf-8:backslashreplace",
     "RAY_JOB_STOP_SIGNAL": "SIGINT",
     "RAY_JOB_STOP_WAIT_TIME_S": "60",
+    **THREAD_ENVIRONMENT,
 }
 
 # Ray's client logs every file that it reads and every connection that closes.

@@ -37,9 +37,11 @@ from genray.images.labels import MOST_CLASSES, Classes
 from genray.io.files import atomic_write, storage_errors, write_json
 from genray.models.autoencoder import Autoencoder
 from genray.models.beats import BeatAutoencoder
+from genray.models.numpy_dense import NumpyAutoencoder
 from genray.models.pix2pix import UNet
 from genray.models.registry import NetworkSpec
 from genray.models.restorer import Restorer
+from genray.models.summary import NetworkSummary
 from genray.settings.problems import stored_problems
 
 FORMAT: Literal[1] = 1
@@ -410,6 +412,25 @@ def load_bundle(path: str | Path, device: str | torch.device = "cpu") -> Bundle:
     _check_finite(state, weights)
     network.load_state_dict(state, assign=True)
     return Bundle(path, manifest, network.to(device).eval())
+
+
+def summarise(path: Path) -> NetworkSummary:
+    """Return the layers of the network of the bundle at `path`; its weights are not read.
+
+    Raises:
+        BundleError: see `read_manifest`.
+    """
+    manifest = read_manifest(path)
+    network = _build(manifest, path / _MANIFEST)
+    if isinstance(network, NumpyAutoencoder):
+        return NetworkSummary.of(network)
+    stored = manifest.stored
+    with torch.device("meta"):
+        if isinstance(stored, BeatPreprocessing):
+            sample = torch.empty(1, 1, stored.samples)
+        else:
+            sample = torch.empty(1, stored.input.channels, *stored.size)
+    return NetworkSummary.of(network.eval(), [sample])
 
 
 def _versions() -> dict[str, str]:

@@ -174,6 +174,9 @@ class TrainEcg(Recipe[TrainEcgSettings]):
     def networks(self) -> dict[str, nn.Module]:
         return {self.name: self._network()}
 
+    def example_inputs(self, samples: int) -> Mapping[str, Sequence[torch.Tensor]]:
+        return {self.name: [torch.empty(samples, 1, self._set.preprocessing.samples)]}
+
     def optimizer(self, network: str) -> OptimizerSettings:
         return self.settings.optimizer
 

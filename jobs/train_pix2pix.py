@@ -216,6 +216,12 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
             "discriminator": PatchGAN(*channels, settings=self.settings.discriminator),
         }
 
+    def example_inputs(self, samples: int) -> Mapping[str, Sequence[torch.Tensor]]:
+        data = self.settings.data
+        channels = data.input_channels, data.target_channels
+        image, target = (torch.empty(samples, count, data.size, data.size) for count in channels)
+        return {"generator": [image], "discriminator": [image, target]}
+
     def optimizer(self, network: str) -> OptimizerSettings:
         """Return the optimizer settings, which both networks share."""
         return self.settings.optimizer

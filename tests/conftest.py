@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from genray.threads import sleep_while_waiting
+
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+sleep_while_waiting()
 
 # The same examples in every run, however busy the machine is; GENRAY_FUZZ=1 looks for new ones.
 hypothesis.settings.register_profile(

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 
 import numpy as np
@@ -10,9 +11,11 @@ from PIL import Image
 VOID = {"meta", "img", "wbr"}
 KINDS = tuple(f"data:image/{kind};base64," for kind in ("png", "webp", "jpeg"))
 
+DRAWING = "data:image/svg+xml;base64,"
+
 
 class PageReader(HTMLParser):
-    """The texts, tables and pictures of a page."""
+    """The texts, tables, pictures and drawings of a page."""
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -22,6 +25,7 @@ class PageReader(HTMLParser):
         self.rows: list[list[str]] = []
         self.marked: list[str] = []
         self.pictures: list[np.ndarray] = []
+        self.drawings: list[ET.Element] = []
         self.feed(html)
         self.close()
         assert self.open == [], "every element is closed"
@@ -32,10 +36,15 @@ class PageReader(HTMLParser):
         assert not {"href", "style", "onerror", "onload", "srcset"} & values.keys()
         if tag == "img":
             source = values["src"] or ""
+            assert values["alt"]
+            if source.startswith(DRAWING):
+                root = ET.fromstring(base64.b64decode(source.removeprefix(DRAWING), validate=True))
+                assert (root.get("width"), root.get("height")) == (values["width"], values["height"])
+                self.drawings.append(root)
+                return
             assert source.startswith(KINDS), "nothing is loaded"
             image = Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2], validate=True)))
             assert (str(image.width), str(image.height)) == (values["width"], values["height"])
-            assert values["alt"]
             self.pictures.append(np.asarray(image.convert("RGB")))
         if tag == "tr":
             self.rows.append([])

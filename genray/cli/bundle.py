@@ -41,6 +41,30 @@ def show(path: Path, as_json: bool) -> None:
         print(_manifest_text(manifest))
 
 
+@bundle.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@JSON
+@reported
+def layers(path: Path, as_json: bool) -> None:
+    """Print the layers of the bundle at PATH, with shapes and parameters.
+
+    \b
+    Example:
+      genray bundle layers runs/first/bundle
+    """
+    from dataclasses import asdict
+
+    from genray.bundle import summarise
+
+    summary = summarise(path)
+    if as_json:
+        print_json(asdict(summary))
+        return
+    rows = [(layer.name, layer.kind, layer.output_text, f"{layer.parameters:,}") for layer in summary.layers]
+    heading = ("layer", "kind", "output of a sample", "parameters")
+    print(aligned([heading, *rows, ("all", "", "", f"{summary.parameters:,}")]))
+
+
 def _manifest_text(manifest: Mapping[str, Any]) -> str:
     from genray.settings.base import flatten
 

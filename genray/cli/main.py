@@ -16,6 +16,7 @@ from genray.cli.submit import submit
 from genray.cli.targets import config, targets
 from genray.cli.terminal.usage import Advising
 from genray.cli.version import show_version
+from genray.threads import sleep_while_waiting
 
 
 @click.group(cls=Advising, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -27,6 +28,7 @@ def main() -> None:
     Example:
       genray submit train-pix2pix --set data.path=facades --set loop.epochs=20
     """
+    sleep_while_waiting()
 
 
 for _command in (submit, targets, config, fronts, report, plan, ledger, monitor, bundle, jobs, show_version):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -53,6 +54,17 @@ def init_normal(network: nn.Module, std: float = 0.02) -> nn.Module:
         if module.bias is not None:
             nn.init.zeros_(module.bias)
     return network
+
+
+Weighted = nn.Linear | nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d | nn.ConvTranspose2d
+"""Layers whose outputs are weighted sums."""
+
+
+def fan_in(layer: Weighted) -> float:
+    """Return the number of inputs that one output of `layer` sums."""
+    if isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d):
+        return layer.in_channels * math.prod(layer.kernel_size) / math.prod(layer.stride)
+    return layer.weight[0].numel()
 
 
 def parameter_count(network: nn.Module) -> int:

@@ -7,7 +7,7 @@ from typing import Literal, overload
 import torch
 from pydantic import Field
 
-from genray.models.autoencoder import Autoencoder, Shape, Widths, conv_decoder, conv_encoder
+from genray.models.autoencoder import Autoencoder, Filters, Shape, conv_decoder, conv_encoder, filters_for
 from genray.settings.base import Settings
 
 _LOGVAR_RANGE = (-20.0, 20.0)
@@ -21,12 +21,7 @@ class VAESettings(Settings):
         description="variational autoencoder: codes are distributions, from which new images can be drawn",
     )
     latent: int = Field(32, ge=1, le=16384, description="length of a code")
-    filters: Widths = Field(
-        (32, 64),
-        min_length=1,
-        max_length=6,
-        description="channels of the encoder's convolutions, each halving the image; mirrored in the decoder",
-    )
+    filters: Filters = None
     beta: float = Field(
         1.0,
         ge=0,
@@ -54,9 +49,10 @@ class VariationalAutoencoder(Autoencoder):
     """
 
     def __init__(self, shape: Shape, settings: VAESettings) -> None:
-        super().__init__(shape, settings.latent, 2 ** len(settings.filters))
-        self.encoder = conv_encoder(self.padded, settings.filters, 2 * settings.latent)
-        self.decoder = conv_decoder(self.padded, settings.filters, settings.latent)
+        filters = settings.filters or filters_for(shape)
+        super().__init__(shape, settings.latent, 2 ** len(filters))
+        self.encoder = conv_encoder(self.padded, filters, 2 * settings.latent)
+        self.decoder = conv_decoder(self.padded, filters, settings.latent)
 
     def distribution(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return mu and logvar of the codes of `images`, each (N, latent)."""

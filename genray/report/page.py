@@ -31,12 +31,29 @@ Cell = tuple[int, int]  # row and column in a table's body, from 0
 
 
 @dataclass(frozen=True)
-class Picture:
-    """Picture on a page: (H, W, 1, 3 or 4) uint8, or the bytes of a PNG, WebP or JPEG file."""
+class Drawing:
+    """SVG of our own making, whose texts are escaped; files from outside are never one. Width and height in
+    pixels."""
 
-    image: Pixels | bytes
+    svg: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Picture on a page: (H, W, 1, 3 or 4) uint8, the bytes of a PNG, WebP or JPEG file, or a drawing."""
+
+    image: Pixels | bytes | Drawing
     title: str
     caption: str = ""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file or drawing; of pixels those in memory."""
+        if isinstance(self.image, Drawing):
+            return len(self.image.svg)
+        return len(self.image) if isinstance(self.image, bytes) else self.image.nbytes
 
 
 @dataclass(frozen=True)
@@ -233,6 +250,10 @@ def _raster_size(data: bytes, kind: str) -> tuple[int, int]:
 def _figure(picture: Picture) -> _Figure:
     from markupsafe import Markup
 
+    if isinstance(picture.image, Drawing):
+        drawing = picture.image
+        source = Markup("data:image/svg+xml;base64," + base64.b64encode(drawing.svg.encode()).decode("ascii"))
+        return _Figure(source, drawing.width, drawing.height, picture.title, picture.caption)
     data = picture.image if isinstance(picture.image, bytes) else png(picture.image)
     kind = _kind(data)
     width, height = png_size(data) if kind == "png" else _raster_size(data, kind)

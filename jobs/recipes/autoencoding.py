@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import nn
@@ -15,22 +16,26 @@ from torch.optim import Optimizer
 from genray.datasets.loader import WorkerShare, held_out_batches
 from genray.images.pixels import Pixels, grid
 from genray.images.tensors import to_pixels
-from genray.models.autoencoder import Autoencoder, ConvSettings, DenseSettings
+from genray.models.autoencoder import Autoencoder, ConvSettings, DenseSettings, filters_for
 from genray.models.improved import ImprovedSettings
 from genray.models.losses import ReconstructionSettings, reconstruction_loss
 from genray.models.numpy_dense import NumpyAdam, NumpySettings
 from genray.models.registry import NetworkSpec
 from genray.models.vae import VAESettings, VariationalAutoencoder, kl_divergence, kl_weight
 from jobs.recipes.images import UNIT, ImageRecipe, ImageTrainSettings
+from jobs.training.optimizer import WidthScaledAdamSettings
 from jobs.training.recipe import (
     EvaluationContext,
     Losses,
     Networks,
+    Probe,
     SampleScores,
     TensorBatch,
     Updater,
 )
 from jobs.training.settings import EvalSettings
+
+_PROBED = 32  # images on which the health of a network is measured
 
 Model = Annotated[
     DenseSettings | ConvSettings | ImprovedSettings | VAESettings | NumpySettings,
@@ -58,6 +63,9 @@ class AutoencodingSettings(ImageTrainSettings):
     """Settings of every training of an autoencoder."""
 
     model: Model = Field(DenseSettings(), description="network architecture; each kind has its own settings")
+    optimizer: WidthScaledAdamSettings = Field(
+        WidthScaledAdamSettings(), description="optimizer of the network"
+    )
     loss: ReconstructionSettings = Field(ReconstructionSettings(), description="loss that training minimises")
     eval: AutoencodingEvalSettings = Field(
         AutoencodingEvalSettings(), description="evaluation of the final weights"
@@ -103,8 +111,15 @@ class Autoencoding(ImageRecipe[A]):
 
     def network_spec(self) -> NetworkSpec:
         model = self.settings.model
+        if isinstance(model, ConvSettings | VAESettings) and model.filters is None:
+            # A bundle names the channels that were chosen, whatever a later version would choose.
+            model = model.model_copy(update={"filters": filters_for(self.shape)})
         arguments = {"shape": list(self.shape), "settings": model.model_dump(mode="json")}
         return NetworkSpec(f"autoencoder-{model.kind}", arguments)
+
+    def example_inputs(self, samples: int) -> Mapping[str, Sequence[torch.Tensor]]:
+        # NumPy needs values to compute with.
+        return super().example_inputs(samples) if self.settings.model.kind != "numpy" else {}
 
     def make_optimizer(self, name: str, network: nn.Module) -> Optimizer:
         """Return the optimizer; the network in NumPy has its own in NumPy."""
@@ -112,7 +127,7 @@ class Autoencoding(ImageRecipe[A]):
             return super().make_optimizer(name, network)
         chosen = self.settings.optimizer
         return NumpyAdam(
-            network.parameters(),
+            chosen.groups(network),
             lr=chosen.learning_rate,
             betas=(chosen.beta1, chosen.beta2),
             weight_decay=chosen.weight_decay,
@@ -160,6 +175,11 @@ class Autoencoding(ImageRecipe[A]):
             for i, index in enumerate(indices):
                 scores.append(SampleScores(int(index), {name: values[i] for name, values in columns.items()}))
         return scores
+
+    def probe(self, context: EvaluationContext) -> Probe:
+        samples = self.held_out[context.part].samples[: min(_PROBED, self.images_at_once)]
+        originals = context.place(np.stack([sample[0] for sample in samples]))
+        return Probe(context.networks[self.name](originals), originals, UNIT)
 
     @property
     def images_at_once(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -341,6 +341,9 @@ class ImageRecipe(Recipe[S]):
 
     def networks(self) -> dict[str, nn.Module]:
         return {self.name: self.network()}
+
+    def example_inputs(self, samples: int) -> Mapping[str, Sequence[torch.Tensor]]:
+        return {self.name: [torch.empty(samples, *self.shape)]}
 
     def optimizer(self, network: str) -> OptimizerSettings:
         return self.settings.optimizer

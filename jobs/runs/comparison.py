@@ -128,7 +128,7 @@ def _add_pictures(page: Page, runs: Mapping[str, RunContents]) -> None:
     total = 0
     for file in _union_of_names(run.pictures for run in runs.values()):
         pictures = {label: run.pictures[file] for label, run in runs.items() if file in run.pictures}
-        total += sum(len(picture.image) for picture in pictures.values())
+        total += sum(picture.size for picture in pictures.values())
         if total > _MOST_BYTES:
             page.paragraph("Further pictures were left out, as the page would be too large.")
             return

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from genray.errors import RunError, SettingsError
+from genray.models.summary import Layer, NetworkSummary
 from genray.report.page import Picture, png_size
 from genray.settings.base import flatten, nested
 from genray.settings.shipped import shipped_targets, shipped_values
@@ -32,6 +33,8 @@ _MAX_ALL_PICTURES = 48 * 2**20
 _MAX_PICTURES = 64
 _MAX_TABLES = 16
 _MAX_COLUMNS = 32
+_MAX_NETWORKS = 8
+_MAX_LAYERS = 2000
 _MOST_HEADLINES = 4
 # Counters of batch normalisation, which are not learned.
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -79,6 +82,7 @@ class RunContents:
         curves: picture of all numbers over the epochs.
         pictures: pictures by file name.
         tables: tables of the report.
+        networks: layers of the networks, by name.
         notes: parts that were left out, and why.
     """
 
@@ -102,6 +106,7 @@ class RunContents:
     curves: Picture | None = None
     pictures: dict[str, Picture] = field(default_factory=dict)
     tables: list[RunTable] = field(default_factory=list)
+    networks: dict[str, NetworkSummary] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -212,6 +217,7 @@ def read_contents(run: Run, *, max_text: int = _MAX_TEXT) -> RunContents:
         curves=folder.picture(run.curves, "All numbers over the epochs"),
         pictures=_pictures(folder, run),
         tables=_tables(folder, run),
+        networks=_networks(folder, run),
         notes=folder.notes,
     )
 
@@ -377,7 +383,7 @@ def _pictures(folder: _Folder, run: Run) -> dict[str, Picture]:
         picture = folder.picture(run.samples / row["file"], title, caption, limit)
         if picture is not None:
             pictures[row["file"]] = picture
-            total += len(picture.image)
+            total += picture.size
     return pictures
 
 
@@ -392,3 +398,33 @@ def _tables(folder: _Folder, run: Run) -> list[RunTable]:
             columns = columns[:_MAX_COLUMNS]
             tables.append(RunTable(str(table.get("title", "")), columns, [r[: len(columns)] for r in rows]))
     return tables
+
+
+def _networks(folder: _Folder, run: Run) -> dict[str, NetworkSummary]:
+    stored = folder.structure(run.samples / "networks.json", _json, dict)
+    networks = {}
+    for name, network in list(stored.items())[:_MAX_NETWORKS]:
+        rows = network.get("layers") if isinstance(network, dict) else None
+        if not isinstance(rows, list) or not _is_count(network.get("parameters")):
+            continue
+        layers = [
+            Layer(str(row["name"]), str(row["kind"]), tuple(row["output"]), row["parameters"])
+            for row in rows[:_MAX_LAYERS]
+            if _is_layer(row)
+        ]
+        networks[str(name)] = NetworkSummary(layers, network["parameters"])
+    return networks
+
+
+def _is_layer(row: Any) -> bool:
+    return (
+        isinstance(row, dict)
+        and row.keys() >= {"name", "kind", "output", "parameters"}
+        and isinstance(row["output"], list)
+        and len(row["output"]) < 8
+        and all(map(_is_count, [*row["output"], row["parameters"]]))
+    )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and 0 <= value < 2**53

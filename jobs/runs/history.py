@@ -1,21 +1,19 @@
-"""Log of a training: `history.jsonl`, TensorBoard, and a picture of the loss curves."""
+"""Log of a training: `history.jsonl`, a picture of the loss curves, and the trackers."""
 
 from __future__ import annotations
 
 import json
-import socket
-import struct
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from genray.io.files import atomic_write, storage_errors, write_text
+from genray.io.files import atomic_write, write_text
 from genray.text import duration
 from jobs.runs.run import Run
+from jobs.runs.trackers.base import Tracker
 
 Row = dict[str, Any]
 
@@ -28,62 +26,26 @@ class TrainingLog:
 
     Args:
         run: the run's folder.
-        events: TensorBoard's file, unbuffered.
+        trackers: further logs of the same numbers and pictures.
     """
 
-    def __init__(self, run: Run, events: BinaryIO) -> None:
+    def __init__(self, run: Run, trackers: Sequence[Tracker] = ()) -> None:
         self._run = run
-        self._events = events
-
-    @classmethod
-    def open(cls, run: Run, step: int) -> Self:
-        """Open a TensorBoard file in the run's folder, for everything after optimizer step `step`."""
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
-
-        run.tensorboard.mkdir(parents=True, exist_ok=True)
-        # Written at once. The usual SummaryWriter writes in a thread, which dies of a full disk and
-        # makes the training wait without end.
-        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{time.time_ns()}"
-        log = cls(run, (run.tensorboard / name).open("ab", buffering=0))
-        now = time.time()
-        log._add(Event(file_version="brain.Event:2", wall_time=now))
-        # START of a later file hides the events that an earlier process logged from this step on.
-        log._add(Event(session_log=SessionLog(status=SessionLog.START), step=step + 1, wall_time=now))
-        return log
+        self._trackers = trackers
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Log `values` to TensorBoard at optimizer step `step`.
+        """Log `values` at optimizer step `step`.
 
         Raises:
             StorageFull: no space.
         """
-        from tensorboardX.summary import scalar
-
-        for name, value in values.items():
-            self._log(step, scalar(name, value))
+        for tracker in self._trackers:
+            tracker.scalars(step, values)
 
     def picture(self, step: int, name: str, image: NDArray[np.uint8]) -> None:
-        """Log an (H, W, 3) uint8 picture to TensorBoard."""
-        from tensorboardX.summary import image as encode
-
-        self._log(step, encode(name, image, dataformats="HWC"))
-
-    def _log(self, step: int, summary: Any) -> None:
-        from tensorboardX.proto.event_pb2 import Event
-
-        self._add(Event(summary=summary, step=step, wall_time=time.time()))
-
-    def _add(self, event: Any) -> None:
-        from tensorboardX.record_writer import masked_crc32c
-
-        data = event.SerializeToString()
-        length = struct.pack("<Q", len(data))
-        # One write per TFRecord: length, its checksum, data, its checksum.
-        record = (
-            length + struct.pack("<I", masked_crc32c(length)) + data + struct.pack("<I", masked_crc32c(data))
-        )
-        with storage_errors(self._run.tensorboard / "events"):
-            self._events.write(record)
+        """Log an (H, W, 3) uint8 picture."""
+        for tracker in self._trackers:
+            tracker.picture(step, name, image)
 
     def write(self, rows: Sequence[Row], *, draw: bool) -> None:
         """Rewrite `history.jsonl`, and draw `loss_curves.png` (which takes a third of a second)."""
@@ -91,9 +53,10 @@ class TrainingLog:
         if draw:
             draw_curves(self._run.curves, rows)
 
-    def close(self) -> None:
-        """Close the TensorBoard file."""
-        self._events.close()
+    def close(self, *, finished: bool) -> None:
+        """Close the trackers; `finished` is false for a run that was stopped or failed."""
+        for tracker in self._trackers:
+            tracker.close(finished=finished)
 
 
 def epoch_line(row: Row, epochs: int) -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from genray.io.files import write_text
-from genray.report.page import Cell, Page
+from genray.report.networks import draw_network
+from genray.report.page import Cell, Page, Picture
 from jobs.runs.contents import RunContents, read_contents
 from jobs.runs.formatting import best_places, exact_text, short_text, text_or_dash
 from jobs.runs.run import Run
@@ -39,6 +40,7 @@ def write_report(run: Run, output: Path | None = None) -> Path:
     _add_metrics(page, contents)
     _add_pictures(page, contents)
     _add_tables(page, contents)
+    _add_networks(page, contents)
     _add_settings(page, contents)
     _add_data(page, contents)
     _add_versions(page, contents)
@@ -101,6 +103,20 @@ def _add_tables(page: Page, contents: RunContents) -> None:
         page.section(table.title)
         rows = [[short_text(cell) for cell in row] for row in table.rows[:_MOST_ROWS]]
         page.table([short_text(name) for name in table.columns], rows)
+
+
+def _add_networks(page: Page, contents: RunContents) -> None:
+    """Add a drawing and a table of the layers of each network."""
+    for name, network in contents.networks.items():
+        title = f"Network {short_text(name)}"
+        page.section(title)
+        page.picture(Picture(draw_network(network), title, f"{network.parameters:,} parameters"))
+        with page.details(f"All {len(network.layers)} layers"):
+            rows = [
+                [short_text(layer.name), short_text(layer.kind), layer.output_text, f"{layer.parameters:,}"]
+                for layer in network.layers
+            ]
+            page.table(["layer", "kind", "output of a sample", "parameters"], rows)
 
 
 def _add_settings(page: Page, contents: RunContents) -> None:

@@ -72,7 +72,6 @@ class Run:
         self.history = folder / "history.jsonl"
         self.curves = folder / "loss_curves.png"
         self.samples = folder / "samples"
-        self.tensorboard = folder / "tensorboard"
         self.set_aside = folder / "set_aside.jsonl"
         self.bundle = folder / "bundle"
         self.outcome = folder / "outcome.json"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from genray.images.pixels import save_png
 from genray.io.files import write_json
+from genray.models.summary import NetworkSummary
 from jobs.runs.run import Run
 
 
@@ -31,6 +32,11 @@ class RunTable:
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str | float]]
+
+
+def write_networks(run: Run, networks: Mapping[str, NetworkSummary]) -> None:
+    """Write the layers of each network for the report."""
+    write_json(run.samples / "networks.json", {name: asdict(summary) for name, summary in networks.items()})
 
 
 def write_pictures(run: Run, pictures: Sequence[RunPicture], tables: Sequence[RunTable]) -> list[Path]:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from jobs.runs.samples import RunPicture
+from jobs.training.checks.health import DeadUnits, Health
 from jobs.training.device import Device
 from jobs.training.recipe import Conclusion, EvaluationContext, Networks, Part, Recipe, SampleScores
 from jobs.training.workers import TrainingWorker
@@ -48,6 +49,16 @@ class Evaluator:
         names = samples[0].metrics
         means = {name: float(np.mean([sample.metrics[name] for sample in samples])) for name in names}
         return Scores(samples, means)
+
+    def health(self, networks: Networks, part: Part) -> Health | None:
+        """Return the health of the networks on a few samples of `part`; None if it is not known."""
+        if self.device.compile:
+            return None  # a compiled network does not call its layers
+        with self._context(networks, part) as context, DeadUnits.watching(networks) as units:
+            probe = self.recipe.probe(context)
+        if probe is None:
+            return None
+        return Health.of(probe.outputs.float(), probe.targets.float(), probe.span, units.shares)
 
     def picture(
         self, networks: Networks, part: Part, indices: Sequence[int], title: str = ""

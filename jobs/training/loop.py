@@ -8,7 +8,7 @@ and a resumed run takes the same steps as a run that was never stopped.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,21 +20,25 @@ from genray.datasets.loader import Batch, Loader
 from genray.errors import Diverged, Interrupted
 from genray.images.pixels import save_png
 from genray.progress import Display, Tick
+from genray.settings.base import flatten
 from jobs.runs.history import TrainingLog, epoch_line
 from jobs.runs.outcome import FinalMetrics
 from jobs.runs.run import Run
-from jobs.runs.samples import write_pictures
+from jobs.runs.samples import write_networks, write_pictures
+from jobs.runs.trackers.base import TrackedRun
+from jobs.runs.trackers.opening import open_trackers
 from jobs.training import checkpoint as checkpoints
 from jobs.training.device import Device
 from jobs.training.evaluation import Evaluator, Scores
 from jobs.training.follow_up import FollowUp
 from jobs.training.recipe import DataSummary, Part, Recipe
-from jobs.training.settings import TICK_SECONDS, LoopSettings
+from jobs.training.settings import TICK_SECONDS, LoopSettings, TrainSettings
 from jobs.training.state import Position, TrainingState
 from jobs.training.update import GradientUpdater
 from jobs.training.workers import TrainingWorker
 
 _ASK_GPU_EVERY = 20  # steps
+_SUMMED_SAMPLES = 2  # batch of the summary of the networks; batch normalisation needs two
 _DRAW_SECONDS = 20.0  # seconds between drawings of the curves
 
 
@@ -127,6 +131,7 @@ class Loop:
         self._scores: Scores | None = None
         self._last_tick = 0.0
         self._last_drawing = 0.0
+        self._told: set[str] = set()  # kinds of health problems
 
     @classmethod
     def begin(
@@ -173,7 +178,7 @@ class Loop:
             evaluator=Evaluator(recipe, device, worker),
             loader=loader,
             size=EpochSize.of(recipe.settings.loop, recipe.summary, worker.world),
-            log=TrainingLog.open(run, position.step) if worker.is_leader else None,
+            log=_open_log(recipe.settings, run, position.step, display) if worker.is_leader else None,
             tick_seconds=tick_seconds,
         )
 
@@ -186,13 +191,16 @@ class Loop:
             Diverged: a loss or weight is not finite, or a loss is above the limit.
             StorageFull: an output could not be written; the last checkpoint is intact.
         """
+        finished = False
         try:
             while self.state.position.epoch < self._settings.epochs and not self._is_out_of_patience():
                 self._train_epoch()
-            return self._finish()
+            metrics = self._finish()
+            finished = True
+            return metrics
         finally:
             if self._log is not None:
-                self._log.close()
+                self._log.close(finished=finished)
 
     def _train_epoch(self) -> None:
         position = self.state.position
@@ -211,6 +219,9 @@ class Loop:
             passed = time.monotonic() - began
             position.seconds = seconds_before + passed
             stop = self._check_step(losses)
+            if _is_power_of_ten(position.step):
+                self._check_health()
+                self.state.set_training()
             self._tick(window, (position.taken - taken_before) / passed)
             if position.step % settings.log_every == 0:
                 self._log_losses(window)
@@ -286,6 +297,18 @@ class Loop:
             )
         return bool(stop)
 
+    def _check_health(self) -> Mapping[str, str]:
+        """Show what keeps the networks from learning, each kind of problem once; returns all of it, by
+        kind."""
+        if not self._worker.is_leader:
+            return {}
+        health = self._evaluator.health(self.state.evaluated_networks(), "val")
+        problems = health.problems(self.state.learning_rate) if health else {}
+        for kind in problems.keys() - self._told:
+            self._display.note(f"step {self.state.position.step}: {problems[kind]}")
+        self._told |= problems.keys()
+        return problems
+
     def _diverged(self, what: str) -> Diverged:
         checkpoint = self._last_checkpoint if self._last_checkpoint.exists() else "none yet"
         return Diverged(
@@ -309,6 +332,7 @@ class Loop:
         is_last = position.epoch == settings.epochs
         if position.epoch % settings.validate_every == 0 or is_last:
             row |= self._validate()
+            self._check_health()
         self.state.rows.append(row)
         if position.epoch % settings.checkpoint_every == 0 or is_last or self._is_out_of_patience():
             self._write_checkpoint()
@@ -391,11 +415,13 @@ class Loop:
         self._log.write(self.state.rows, draw=True)  # the run may have been killed before its last row
         networks = self.state.evaluated_networks()
         conclusion = self._evaluator.conclude(networks, self._judging, scores.samples, self._settings.samples)
+        write_networks(self._run, self._recipe.summaries(_SUMMED_SAMPLES))
         files = write_pictures(self._run, conclusion.pictures, conclusion.tables)
         values = {**scores.means, "epoch": epoch, **conclusion.metrics}
         baselines = self._recipe.baselines()
         verdict = self._recipe.verdict(values, baselines)
-        metrics = FinalMetrics(values, baselines, verdict, tuple(conclusion.warnings))
+        warnings = (*conclusion.warnings, *self._check_health().values())
+        metrics = FinalMetrics(values, baselines, verdict, warnings)
         self._recipe.save_bundle(
             self._run.bundle,
             networks,
@@ -441,3 +467,12 @@ class Loop:
                 samples=f"{self._recipe.sample}s",
             )
         )
+
+
+def _open_log(settings: TrainSettings, run: Run, step: int, display: Display) -> TrainingLog:
+    tracked = TrackedRun(run.folder, step, flatten(settings))
+    return TrainingLog(run, open_trackers(settings.track, tracked, display.note))
+
+
+def _is_power_of_ten(number: int) -> bool:
+    return number >= 10 and str(number).strip("0") == "1"

@@ -18,10 +18,11 @@ from torch.optim import Optimizer
 from genray.bundle import Preprocessing, save_bundle
 from genray.datasets.loader import Loader, WorkerShare
 from genray.ecg.beats import BeatPreprocessing
-from genray.images.tensors import to_network
+from genray.images.tensors import ValueRange, to_network
 from genray.io.bad_input import BadInput
 from genray.io.file_types import FileCounts
 from genray.models.registry import NetworkSpec
+from genray.models.summary import NetworkSummary
 from jobs.runs.samples import RunPicture, RunTable
 from jobs.runs.verdict import Verdict, judge
 from jobs.training.follow_up import FollowUp
@@ -78,6 +79,15 @@ class EvaluationContext:
     networks: Networks
     part: Part
     place: Callable[[NDArray[Any]], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Outputs for a few held-out samples and their targets, of one shape, with values in `span`."""
+
+    outputs: torch.Tensor
+    targets: torch.Tensor
+    span: ValueRange
 
 
 @dataclass(frozen=True)
@@ -215,6 +225,22 @@ class Recipe(ABC, Generic[S]):
     def networks(self) -> dict[str, nn.Module]:
         """Make new networks, by name; torch's generator is seeded before."""
 
+    def example_inputs(self, samples: int) -> Mapping[str, Sequence[torch.Tensor]]:
+        """Return the arguments of the networks' calls for that many samples, of any values, after `open`. The
+        outputs of networks that are left out stay unknown in summaries."""
+        return {}
+
+    def summaries(self, samples: int) -> dict[str, NetworkSummary]:
+        """Return the layers of each network, and what a step on that many samples keeps of them; no memory is
+        allocated for either."""
+        with torch.device("meta"):
+            networks = self.networks()
+            inputs = self.example_inputs(samples)
+        return {
+            name: NetworkSummary.of(network.train(), inputs.get(name, ()))
+            for name, network in networks.items()
+        }
+
     @abstractmethod
     def optimizer(self, network: str) -> OptimizerSettings:
         """Return the optimizer settings of a network."""
@@ -235,6 +261,11 @@ class Recipe(ABC, Generic[S]):
     def picture(self, context: EvaluationContext, indices: Sequence[int], title: str) -> NDArray[np.uint8]:
         """Draw the networks' outputs for some of the held-out samples, (H, W, 3) uint8. The headings of its
         columns begin with `title`."""
+
+    def probe(self, context: EvaluationContext) -> Probe | None:
+        """Run the networks on a few held-out samples, to watch how they learn; None (by default): they have
+        no outputs of a limited range. It runs often, on rank 0."""
+        return None
 
     def follow_up(self, work: FollowUp) -> None:
         """Do the recipe's own work after the last epoch, before the final weights are judged; by default

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from genray.settings.base import Location, Settings
+from jobs.runs.trackers.base import TrackerName
 from jobs.training.device import DeviceSettings
 
 Count = Annotated[int, Field(ge=1)]
@@ -76,7 +77,7 @@ class LoopSettings(Settings):
     max_restarts: int = Field(
         3, ge=0, description="times that the group of workers is restarted after a crash"
     )
-    log_every: int = Field(50, ge=1, description="steps between TensorBoard scalars")
+    log_every: int = Field(50, ge=1, description="steps between the losses that `track` logs")
     samples: int = Field(6, ge=1, le=64, description="number of held-out samples in the pictures")
 
     @property
@@ -135,6 +136,13 @@ class TrainSettings(Settings):
         description="seed of the initial weights, the order, the jitter, the dropout and the split",
     )
     loop: LoopSettings = Field(LoopSettings(), description="the training loop")
+    track: tuple[TrackerName, ...] = Field(
+        ("tensorboard",),
+        description=(
+            "logs of losses and metrics beside history.jsonl (tensorboard: files in the run; mlflow: the "
+            "server of MLFLOW_TRACKING_URI; wandb: files in the run, with WANDB_MODE=online its server)"
+        ),
+    )
     init: InitSettings = Field(InitSettings(), description="weights that the training starts from")
     eval: EvalSettings = Field(EvalSettings(), description="evaluation of the final weights")
     device: DeviceSettings = Field(DeviceSettings(), description="device, precision and memory layout")
@@ -143,6 +151,7 @@ class TrainSettings(Settings):
 CHANGEABLE_SETTINGS = frozenset(
     {
         "runs",
+        "track",
         "loop.epochs",
         "loop.extend",
         "loop.workers",

@@ -127,11 +127,17 @@ class TrainingState:
             module.eval()
 
     def scale_learning_rates(self, factor: float) -> float:
-        """Set every learning rate to its base value times `factor`; returns the first one."""
+        """Set every learning rate to its base value times `factor` and the scale of its group; returns the
+        first, without its scale."""
         for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
-                group["lr"] = self.learning_rates[name] * factor
-        return next(iter(self.learning_rates.values())) * factor
+                group["lr"] = self.learning_rates[name] * factor * group["scale"]
+        return self.learning_rate * factor
+
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate of the first network, before warm-up and decay."""
+        return next(iter(self.learning_rates.values()))
 
     def record_step(self, losses: torch.Tensor) -> None:
         """Count a step with these losses, and update the averages."""

@@ -20,6 +20,8 @@ from genray.text import counted
 from jobs.runs.outcome import FinalMetrics, TrainingOutcome
 from jobs.runs.report import write_report
 from jobs.runs.run import Run, SettingChange, SettingsRecord, is_listed
+from jobs.runs.trackers.opening import check_trackers
+from jobs.training.checks.memory import TrainingMemory
 from jobs.training.device import use_gpu
 from jobs.training.launch import WorkerTask, fit_workers, train_here, train_in_worker
 from jobs.training.recipe import DataSummary, Recipe
@@ -57,6 +59,7 @@ class Training(Generic[S]):
         Raises:
             UsageError: data or settings cannot be used.
         """
+        check_trackers(settings.track)
         recipe = self.recipe(settings)
         run = Run.named(settings.runs, name, target)
         run.changes(settings_record(settings))
@@ -70,7 +73,12 @@ class Training(Generic[S]):
             recipe = self.recipe(settings.model_copy(update={"loop": loop}))
             summary = recipe.open(note)
         start = "" if run.last_checkpoint.exists() else _check_start(recipe)
-        return PreparedTraining(recipe, target, run, summary, settings_record(settings), start)
+        memory = TrainingMemory.of(
+            recipe.summaries(recipe.settings.loop.batch_size),
+            recipe.averaged if settings.loop.ema else (),
+            gpu=recipe.can_use_gpu and settings.device.gpu is not False,
+        )
+        return PreparedTraining(recipe, target, run, summary, settings_record(settings), memory, start)
 
 
 def _check_start(recipe: Recipe[Any]) -> str:
@@ -121,6 +129,7 @@ class PreparedTraining:
         training_run: the run's folder.
         summary: summary of the data.
         record: settings as they were given, which the run stores.
+        memory: memory that each worker needs.
         start: line on the weights that it starts from; "": random ones.
         tick_seconds: seconds between updates of the progress line.
     """
@@ -130,6 +139,7 @@ class PreparedTraining:
     training_run: Run
     summary: DataSummary
     record: SettingsRecord
+    memory: TrainingMemory
     start: str = ""
     tick_seconds: float = TICK_SECONDS
 
@@ -144,6 +154,7 @@ class PreparedTraining:
         return [
             *self.summary.lines,
             *([self.start] if self.start else []),
+            self.memory.text,
             f"{counted(loop.epochs, 'epoch')}, {batch}: {self.steps:,} optimizer steps in all{too_few}",
         ]
 
@@ -165,8 +176,14 @@ class PreparedTraining:
         return settings
 
     def examine(self) -> Sequence[str]:
-        """Nothing more: all was looked at before."""
+        """Check that the network fits into this machine, where the training would run."""
+        self._check_memory()
         return ()
+
+    def _check_memory(self) -> None:
+        # Several workers may run on other nodes than this process.
+        if self._settings.loop.worker_range == (1, 1):
+            self.memory.check()
 
     def needs_ray(self, attached: bool) -> bool:
         """Return whether Ray has to run. One worker trains in this process, unless this process is the driver
@@ -195,6 +212,8 @@ class PreparedTraining:
         """
         began = time.monotonic()
         run = self.training_run
+        if not attached:
+            self._check_memory()
         with run.locked():
             changes = run.adopt(self.record, {"target": self.target, **self.summary.record})
             for change in changes:

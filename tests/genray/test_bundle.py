@@ -465,3 +465,14 @@ def test_what_beats_need_is_kept_and_not_taken_for_what_images_need(tmp_path: Pa
 def test_a_bundle_for_images_is_none_for_beats(bundle: Path) -> None:
     with pytest.raises(BundleMismatch, match="its network takes images, not beats of an ECG"):
         _ = load_bundle(bundle).manifest.beats
+
+
+@pytest.mark.parametrize("write", [write_restorer_bundle, write_autoencoder_bundle])
+def test_the_layers_of_a_bundle_are_listed(tmp_path: Path, write: Callable[[Path], Path]) -> None:
+    path = write(tmp_path / "bundle")
+    shown = CliRunner().invoke(main, ["bundle", "layers", str(path)]).output.splitlines()
+    assert shown[0].split("  ")[0] == "layer"
+    count = sum(parameter.numel() for parameter in load_bundle(path).network.parameters())
+    assert shown[-1].split() == ["all", f"{count:,}"]
+    stored = json.loads(CliRunner().invoke(main, ["bundle", "layers", str(path), "--json"]).output)
+    assert sum(layer["parameters"] for layer in stored["layers"]) == stored["parameters"] == count

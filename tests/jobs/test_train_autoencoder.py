@@ -215,3 +215,18 @@ def test_what_is_not_read_is_named_and_more_of_it_stops_no_run(submit: Submit, i
         .lines[0]
         .endswith("; 2 .psd are not read (Photoshop), nor 2 .txt")
     )
+
+
+def test_a_network_that_steps_too_large_have_broken_is_told_of(submit: Submit, images: Path) -> None:
+    more = ("optimizer.learning_rate=5", "loop.epochs=3", "loop.loss_limit=1e9")
+    outcome = submit("train-autoencoder", "a", *small(images, "conv", *more))
+    assert any("do not learn" in warning for warning in outcome["warnings"])
+    assert "optimizer.learning_rate (now 5)" in outcome["warnings"][0]
+
+
+def test_the_depth_follows_from_the_image_size_and_is_in_the_bundle(submit: Submit, tmp_path: Path) -> None:
+    write_images(tmp_path / "large", 12, size=(64, 40))
+    quick = ("loop.epochs=1", "loop.batch_size=4", "model.latent=4", "eval.projection=none")
+    outcome = submit("train-autoencoder", "a", f"data.path={tmp_path / 'large'}", "model.kind=conv", *quick)
+    bundle = load_bundle(outcome["bundle"])
+    assert bundle.manifest.arguments["settings"]["filters"] == [32, 64, 128]

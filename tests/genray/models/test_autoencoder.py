@@ -15,6 +15,7 @@ from genray.models.autoencoder import (
     DenseSettings,
     Shape,
     crop,
+    filters_for,
     init_he,
     init_xavier,
     pad_to_multiple,
@@ -213,7 +214,24 @@ def test_each_layer_halves_the_image_and_its_mirror_doubles_it(filters: tuple[in
     assert seen == [*down, *up, (1, side, side)]
 
 
-@pytest.mark.parametrize("wrong", [{"filters": []}, {"filters": [8] * 7}, {"hidden": [8]}, {"dropout": 0.1}])
+@pytest.mark.parametrize("wrong", [{"filters": []}, {"filters": [8] * 13}, {"hidden": [8]}, {"dropout": 0.1}])
 def test_settings_that_the_convolutional_one_does_not_have_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         ConvSettings.model_validate(wrong)
+
+
+@pytest.mark.parametrize(
+    ("shape", "filters"),
+    [
+        ((1, 28, 28), (32, 64)),
+        ((1, 64, 64), (32, 64, 128)),
+        ((3, 128, 128), (16, 32, 64, 128)),
+        ((3, 1024, 300), (16, 32, 64, 128, 256, 256, 256)),
+        ((1, 1, 5), (32,)),
+    ],
+)
+def test_images_are_halved_until_the_dense_layer_is_small(shape: Shape, filters: tuple[int, ...]) -> None:
+    assert filters_for(shape) == filters
+    with torch.device("meta"):
+        network = ConvAutoencoder(shape, ConvSettings(latent=256))
+    assert parameter_count(network) < 11_000_000

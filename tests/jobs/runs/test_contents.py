@@ -70,6 +70,18 @@ def test_a_finished_run_is_read(train: Callable[..., Any], run_of: Callable[[str
     assert contents.parameters is not None
     assert 1000 < contents.parameters < 10**6
     assert contents.notes == []
+    assert list(contents.networks) == ["generator", "discriminator"]
+    assert contents.networks["generator"].parameters == contents.parameters
+
+
+def test_layers_that_are_none_are_left_out(run: Run) -> None:
+    good = {"name": "a", "kind": "Linear", "output": [3], "parameters": 6}
+    bad = [{}, 7, {**good, "output": "3"}, {**good, "output": [-1]}, {**good, "parameters": 1e9}]
+    networks = {"net": {"layers": [good, *bad], "parameters": 6}, "odd": {"layers": 5}, "none": None}
+    (run.samples / "networks.json").parent.mkdir(exist_ok=True)
+    (run.samples / "networks.json").write_text(json.dumps(networks))
+    (network,) = read_contents(run).networks.values()
+    assert [layer.name for layer in network.layers] == ["a"]
 
 
 def test_pictures_come_in_the_order_of_their_list(run: Run) -> None:

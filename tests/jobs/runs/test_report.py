@@ -30,6 +30,8 @@ def test_a_training_can_be_reported(train: Callable[..., Any], run_of: Callable[
     assert "train-pix2pix, 1 epoch," in page.text
     assert len(page.pictures) == 2, "the curves and the samples"
     assert all(is_drawn(picture) for picture in page.pictures)
+    assert len(page.drawings) == 2, "the two networks"
+    assert ["Conv2d 3 to 4, 4x4, stride 2", "32 x 32 x 4", "192"] in [row[1:] for row in page.rows]
     assert ["metric", "this run", "constant", "mean_image", "input"] in page.rows
     assert "Verdict: worse than one constant colour: l1 " in page.text
     assert ["loop.accumulate", "2", "1"] in page.rows, "a setting beside its default"

@@ -63,7 +63,7 @@ def test_a_run_leaves_all_that_is_promised(train: Train, run_of: RunOf) -> None:
         "outcome.json",
     ):
         assert (run.folder / file).is_file()
-    assert list(run.tensorboard.glob("events*"))
+    assert list((run.folder / "tensorboard").glob("events*"))
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(train: Train, weights: Weights) -> None:
@@ -114,7 +114,7 @@ def test_other_weights_can_be_chosen_for_the_bundle_afterwards(train: Train) -> 
 
 def test_losses_are_logged_even_in_short_runs(train: Train, run_of: RunOf) -> None:
     train("a", "loop.epochs=1")
-    (events,) = run_of("a").tensorboard.glob("events*")
+    (events,) = (run_of("a").folder / "tensorboard").glob("events*")
     logged = events.read_bytes()
     for tag in ("gen_total_loss", "gen_gan_loss", "gen_l1_loss", "disc_loss", "val_l1", "samples"):
         assert tag.encode() in logged, tag

@@ -141,7 +141,7 @@ def test_an_error_in_a_worker_is_genrays_own_and_is_not_tried_again(
     ready = prepared(settings, "loop.workers=2", "loop.cpus_per_worker=1", "loop.loss_limit=0.01")
     with pytest.raises(Diverged, match="too large at step 1 "):
         ready.run(LineDisplay(), Resources(4, 0), attached=True)
-    assert len(list(run_of("a").tensorboard.glob("events*"))) == 1, "every start begins a file"
+    assert len(list((run_of("a").folder / "tensorboard").glob("events*"))) == 1, "every start begins a file"
 
 
 @pytest.mark.usefixtures("embedded_ray")

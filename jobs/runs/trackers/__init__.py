@@ -1,0 +1,1 @@
+"""Logs of a training where teams look: TensorBoard, MLflow, Weights & Biases."""

@@ -1,0 +1,1 @@
+"""What is checked of the networks before and during a training: their memory and their health."""
