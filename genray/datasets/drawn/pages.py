@@ -71,8 +71,9 @@ def draw_page(height: int, width: int, key: Sequence[int]) -> Pixels:
         slope = rng.normal(0, 0.15, 2)
         light += np.float32(slope[0]) * np.linspace(-0.5, 0.5, height, dtype=np.float32)[:, None, None]
         light += np.float32(slope[1]) * np.linspace(-0.5, 0.5, width, dtype=np.float32)[None, :, None]
-    levels = (paper + (ink - paper) * cover) * light
-    return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+    levels = np.rint((paper + (ink - paper) * cover) * light)
+    pixels: Pixels = np.clip(levels, 0, 255).astype(np.uint8)
+    return pixels
 
 
 def _draw_inks(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

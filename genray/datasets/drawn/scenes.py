@@ -66,7 +66,8 @@ def _draw_palette(rng: np.random.Generator) -> NDArray[np.float32]:
     # Red, green and blue lie a third of a turn apart on the colour circle.
     offsets = np.array([0, -2 * np.pi / 3, 2 * np.pi / 3])
     colours = bright[:, None] * (1 + saturation[:, None] * np.cos(hue[:, None] + offsets))
-    return np.clip(colours, 0, 1).astype(np.float32)
+    palette: NDArray[np.float32] = np.clip(colours, 0, 1).astype(np.float32)
+    return palette
 
 
 def _draw_leaves(
@@ -85,14 +86,16 @@ def _draw_leaves(
     """
     height, width = size
     most = max(size)
-    count = int(10 ** rng.uniform(0.3, 2.75)) if ground else int(rng.integers(1, 12))
+    # As many on a pixel whatever the size.
+    count = 1 + int(10 ** rng.uniform(0.3, 2.75) * height * width / 256**2) if ground else rng.integers(1, 12)
     least = 10 ** rng.uniform(0.2, 1.2) if ground else most / 12
-    labels = np.asarray(_draw_labels(rng, size, count, least, most)).ravel()
+    labels = np.asarray(_draw_labels(rng, size, int(count), least, most)).ravel()
     covered = (labels > 0).astype(np.uint8).reshape(size) * np.uint8(255)
-    leaves = count + 1
+    leaves = int(count) + 1
 
     def of_leaf(values: NDArray[np.floating]) -> NDArray[np.float32]:
-        return values.astype(np.float32)[labels]
+        of_pixels: NDArray[np.float32] = values.astype(np.float32)[labels]
+        return of_pixels
 
     rows = np.repeat(np.arange(height, dtype=np.float32), width)
     columns = np.tile(np.arange(width, dtype=np.float32), height)

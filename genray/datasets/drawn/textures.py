@@ -49,7 +49,9 @@ def _field(rng: np.random.Generator, kind: int) -> NDArray[np.float64]:
             rows, columns = np.mgrid[:SIDE, :SIDE] * (2 * np.pi / SIDE)
             waves = rng.integers(8, 40, 2)
             bend = rng.uniform(0, 2)
-            return np.sin(waves[0] * rows + bend * field) * np.sin(waves[1] * columns + bend * field)
+            weave: NDArray[np.float64] = np.sin(waves[0] * rows + bend * field)
+            weave *= np.sin(waves[1] * columns + bend * field)
+            return weave
 
 
 def _filtered(rng: np.random.Generator, amplitude: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -97,7 +97,7 @@ def _sensor(noisy: torch.Tensor, clean: torch.Tensor, sampler: Sampler) -> torch
 
     Demosaicing is bilinear. The clean image takes the same way, and only the difference is added.
     """
-    count, channels = clean.shape[:2]
+    channels = clean.shape[1]
     # Light of the scene from 0 to 1: the curve of sRGB is close to a power of 2.2.
     gamma = 1.8 + 0.8 * sampler.number()
     curve = sampler.number() < 0.5  # contrast, as 3x² - 2x³
@@ -112,10 +112,9 @@ def _sensor(noisy: torch.Tensor, clean: torch.Tensor, sampler: Sampler) -> torch
     if channels == 3:
         noise = _demosaic(noise, int(4 * sampler.number()))
     raw = torch.stack([light + noise, light]).clamp(min=1e-5) * gain
-    toned = raw.flatten(0, 1).clamp(max=1.0).pow(1 / gamma)
-    toned = _curve(toned) if curve else toned
-    changed = toned.unflatten(0, (2, count))
-    return noisy + changed[0] - changed[1]
+    toned = raw.clamp(max=1.0).pow(1 / gamma)
+    developed = _curve(toned) if curve else toned
+    return noisy + (developed[0] - developed[1])
 
 
 def _grain(noisy: torch.Tensor, clean: torch.Tensor, sampler: Sampler) -> torch.Tensor:
@@ -190,8 +189,8 @@ def _brightness(images: torch.Tensor) -> torch.Tensor:
     """Return the brightness of RGB images, (N, 1, H, W); other images unchanged."""
     if images.shape[1] != 3:
         return images
-    red, green, blue = images.split(1, dim=1)
-    return _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
+    weights = torch.tensor(_LUMA, device=images.device)[:, None, None]
+    return (images * weights).sum(dim=1, keepdim=True)
 
 
 def _blur(images: torch.Tensor, width: float) -> torch.Tensor:
