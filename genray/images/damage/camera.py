@@ -30,7 +30,12 @@ _COMPRESSED = 0.5  # share of the other images that are stored as a JPEG file in
 @dataclass(frozen=True)
 class CameraNoise:
     """Noise of cameras, of a strength from `lowest` to `highest`: the root mean square of the noise, where
-    white is 1. Small strengths are drawn more often: the strength is the square of a uniform number."""
+    white is 1.
+
+    White noise has every strength as often, as published figures are measured up to strong noise. Of the
+    noise that went through a camera small strengths are drawn more often, by the cube of a uniform number:
+    half is below an eighth of the range.
+    """
 
     lowest: float
     highest: float
@@ -45,7 +50,10 @@ class CameraNoise:
         kind = sampler.number()
         if kind < _UNTOUCHED:
             return clean.clone()
-        level = self.lowest + (self.highest - self.lowest) * sampler.number() ** 2
+        draw = sampler.number()
+        if kind >= _UNTOUCHED + _WHITE:
+            draw **= 3
+        level = self.lowest + (self.highest - self.lowest) * draw
         if clean.shape[1] == 3 and torch.equal(clean[:, :1], clean[:, 1:2]):
             return self._add_to_one_kind(clean[:, :1], level, kind, sampler).expand(-1, 3, -1, -1)
         return self._add_to_one_kind(clean, level, kind, sampler)
