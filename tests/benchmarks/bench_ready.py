@@ -4,8 +4,9 @@
 
 DATA holds PolyU (real camera noise: *_real.JPG beside *_mean.JPG), Set12 (gray) and BSDS500/train (colour).
 The network runs on every image: whether `denoise` calls it clean is not measured here. White noise is drawn
-with a fixed seed, and not clipped. BM3D and fastNlMeans are told the true strength of the noise, the bundle is
-not.
+with a fixed seed, and not clipped. BM3D and fastNlMeans are told the true strength of the noise, the bundle
+is not.
+
 Speed is measured on crops of 512x512 with all cores, in turns: quote the ratios.
 Needs bm3d and opencv-python-headless.
 """
