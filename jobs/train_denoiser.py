@@ -48,8 +48,8 @@ class TrainDenoiserSettings(RestoringSettings):
         le=255,
         description=(
             "mean change by the noise, in levels of 255, at which an image's loss counts half as much as "
-            "a clean image's (null: all count the same, so that strong noise rules the training; 2 suits "
-            "noise of every strength)"
+            "a clean image's (null: all count the same, so that strong noise rules the training; with less "
+            "than about 10 a new network may learn to change nothing)"
         ),
     )
     eval: DenoiserEvalSettings = Field(DenoiserEvalSettings(), description="evaluation of the final weights")
