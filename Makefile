@@ -2,7 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install demo test lint bench docs clean
+# Data of `make models`, see docs/models.md.
+PHOTOS ?= data/photographs
+RECORDS ?= data/mitbih
+
+.PHONY: help install demo test lint bench models docs clean
 
 help:            ## list what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -38,6 +42,16 @@ bench: .venv/installed     ## measure speed against plain PyTorch, Ray Data and 
 	$(BIN)/python -m tests.benchmarks.bench_bulk
 	$(BIN)/python -m tests.benchmarks.bench_ledger
 	$(BIN)/python -m tests.benchmarks.bench_monitor
+
+# Hours on a few cores. Stopped anywhere, the same command resumes; what is finished is not trained again.
+models: .venv/installed    ## make the ready models again, from PHOTOS and RECORDS
+	$(BIN)/genray submit train-denoiser --name photo --config genray/ready/photo.yaml --set data.path=$(PHOTOS)
+	$(BIN)/genray submit train-denoiser --name document --config genray/ready/document.yaml
+	$(BIN)/genray submit train-ecg --name ecg --config genray/ready/ecg.yaml --set data.path=$(RECORDS)
+	for model in photo document ecg; do \
+		$(BIN)/genray bundle shrink runs/$$model/bundle genray/ready/$$model \
+			--about genray/ready/$$model.json || exit 1; \
+	done
 
 docs: .venv/installed      ## build the pages of docs/ as a site in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -42,6 +42,16 @@ class TrainDenoiserSettings(RestoringSettings):
     """Settings of train-denoiser."""
 
     noise: NoiseSettings = Field(NoiseSettings(sigma=(0, 50)), description="noise added to the clean images")
+    balance: float | None = Field(
+        None,
+        gt=0,
+        le=255,
+        description=(
+            "mean change by the noise, in levels of 255, at which an image's loss counts half as much as "
+            "a clean image's (null: all count the same, so that strong noise rules the training; with less "
+            "than about 10 a new network may learn to change nothing)"
+        ),
+    )
     eval: DenoiserEvalSettings = Field(DenoiserEvalSettings(), description="evaluation of the final weights")
 
     @property
@@ -83,6 +93,14 @@ class TrainDenoiser(Restoring[TrainDenoiserSettings]):
     def training_images(self, batch: TensorBatch) -> DamagedImages:
         (clean,) = batch
         return DamagedImages(corrupt(clean, self.settings.noise), clean)
+
+    def losses(self, images: DamagedImages, restored: torch.Tensor) -> torch.Tensor:
+        losses = super().losses(images, restored)
+        balance = self.settings.balance
+        if balance is None:
+            return losses
+        change = (images.damaged - images.clean).abs().mean(dim=(1, 2, 3)) * 255
+        return losses * (balance / (balance + change))
 
     def judged_images(self, part: Part, indices: Sequence[int], batch: TensorBatch) -> DamagedImages:
         (clean,) = batch

@@ -95,3 +95,18 @@ def test_alarms_are_queried(tmp_path: Path) -> None:
     assert "2023-11-14 22:13:20" in printed
     assert "bed-1 asystole high" in printed
     assert "1 alarms on 1 beds" in printed
+
+
+def test_photographs_are_reduced(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    rng = np.random.default_rng(0)
+    for name, size in (("large.jpg", (400, 200)), ("small.png", (60, 50)), ("note.txt", None)):
+        if size is None:
+            (tmp_path / "in" / name).write_text("no image")
+        else:
+            Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(tmp_path / "in" / name)
+    printed = run(tmp_path, "shrink_photographs.py", "in", "out", 100)
+    assert "large.jpg: 100x200" in printed
+    with Image.open(tmp_path / "out" / "small.png") as small:
+        assert small.size == (30, 36)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["large.png", "small.png"]

@@ -144,9 +144,13 @@ class Restoring(ImageRecipe[R]):
         """Take one step; returns `loss`."""
         images = self.training_images(batch)
         restored = networks[self.name](images.damaged)
-        loss = reconstruction_loss(restored, images.clean, self.settings.loss).mean()
+        loss = self.losses(images, restored).mean()
         updater.update(self.name, loss)
         return {"loss": loss.detach()}
+
+    def losses(self, images: DamagedImages, restored: torch.Tensor) -> torch.Tensor:
+        """Return the loss of each image, (N,)."""
+        return reconstruction_loss(restored, images.clean, self.settings.loss)
 
     def validate(self, context: EvaluationContext, share: WorkerShare) -> list[SampleScores]:
         """Return the metrics of each image (see `score`), with values from 0 to 1."""

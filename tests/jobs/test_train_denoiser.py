@@ -10,6 +10,7 @@ from PIL import Image
 from genray.bundle import load_bundle
 from genray.errors import DataError, SettingsError, TrainingError
 from genray.settings.load import load
+from jobs.recipes.restoring import DamagedImages
 from jobs.train_denoiser import TrainDenoiser, TrainDenoiserSettings
 from tests.conftest import write_images
 
@@ -169,3 +170,37 @@ def test_a_loss_that_the_network_cannot_have_is_refused() -> None:
         settings("loss.kind=bce")
     assert settings("loss.kind=bce", "model.kind=conv").loss.kind == "bce"
     assert settings("loss.ssim_share=0.5").loss.kind == "mae", "one setting of a group leaves the others"
+
+
+def test_drawn_images_train_a_denoiser_of_camera_noise_without_a_folder(submit: Submit) -> None:
+    outcome = submit(
+        "train-denoiser",
+        "drawn",
+        "data.path=missing",
+        "data.drawn=1",
+        "data.drawn_images=10",
+        "data.drawn_size=32",
+        "noise.kind=camera",
+        *SMALL["unet"],
+        *QUICK,
+    )
+    manifest = load_bundle(outcome["bundle"]).manifest
+    assert manifest.preprocessing.input.channels == 3
+    assert "drawn" in manifest.data["split"]
+
+
+def test_a_share_of_drawn_images_is_mixed_with_those_of_a_folder(submit: Submit, photos: Path) -> None:
+    outcome = submit(
+        "train-denoiser", "mixed", f"data.path={photos}", "data.drawn=0.5", *SMALL["unet"], *QUICK
+    )
+    assert "50% of the training images are drawn" in load_bundle(outcome["bundle"]).manifest.data["split"]
+
+
+def test_with_balance_an_image_counts_less_the_stronger_its_noise_is() -> None:
+    clean = torch.full((3, 3, 8, 8), 0.5)
+    damaged = clean + torch.tensor([0.0, 2.0, 38.0])[:, None, None, None] / 255
+    images = DamagedImages(damaged, clean)
+    restored = clean + 0.1
+    plain = TrainDenoiser(settings("data.path=x")).losses(images, restored)
+    balanced = TrainDenoiser(settings("data.path=x", "balance=2")).losses(images, restored)
+    torch.testing.assert_close(balanced / plain, torch.tensor([1.0, 0.5, 0.05]))

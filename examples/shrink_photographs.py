@@ -1,0 +1,33 @@
+"""Reduce photographs to a size at which neither their own noise nor the blocks of their files show.
+
+    python examples/shrink_photographs.py FOLDER OUTPUT [SIDE]
+
+Writes a PNG for each image in FOLDER, its shorter side SIDE pixels long (1100), for a training of a denoiser
+on clean images. Images whose shorter side is less than 1.5 times SIDE are reduced to 0.6 of their size.
+"""
+
+import sys
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+
+def shrink(source: Path, output: Path, side: int) -> tuple[int, int]:
+    """Write the reduced image; returns its width and height."""
+    with Image.open(source) as opened:
+        image = ImageOps.exif_transpose(opened).convert("RGB")
+    shorter = min(image.size)
+    factor = side / shorter if shorter >= 1.5 * side else 0.6
+    width, height = (round(factor * length) for length in image.size)
+    image.resize((width, height), Image.Resampling.LANCZOS).save(output)
+    return width, height
+
+
+if __name__ == "__main__":
+    folder, output = Path(sys.argv[1]), Path(sys.argv[2])
+    side = int(sys.argv[3]) if len(sys.argv) > 3 else 1100
+    output.mkdir(parents=True, exist_ok=True)
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in (".jpg", ".jpeg", ".png"):
+            width, height = shrink(path, output / f"{path.stem}.png", side)
+            print(f"{path.name}: {width}x{height}")
