@@ -39,6 +39,7 @@ from genray.models.beats import BeatAutoencoder
 from genray.models.pix2pix import UNet
 from genray.models.registry import NetworkSpec
 from genray.models.restorer import Restorer
+from genray.named_bundles import bundle_folder
 from genray.settings.problems import stored_problems
 
 FORMAT: Literal[1] = 1
@@ -62,6 +63,8 @@ _DTYPES = {
     "F64": torch.float64,
 }
 """Types by their names in safetensors files."""
+_SMALLER = {torch.float32: torch.float16}
+"""Types that weights may be stored in, instead of the network's."""
 
 
 Channels = Annotated[int, Field(ge=1, le=4096)]
@@ -249,6 +252,7 @@ def save_bundle(
     quality: Quality | None = None,
     verdict: str = "",
     behind: Sequence[str] = (),
+    halved: bool = False,
 ) -> Path:
     """Write a bundle to the folder `path`, atomically: into a folder beside it, which is then renamed.
 
@@ -259,12 +263,17 @@ def save_bundle(
         preprocessing: preprocessing; `multiple` is taken from the network.
         samples: pictures to copy into the bundle.
         quality, verdict, behind: comparison with trivial predictors and with methods, see `Manifest`.
+        halved: store float32 weights as float16.
 
     Raises:
         BundleMismatch: `read_manifest` would refuse a value.
     """
     preprocessing = _with_multiple(preprocessing, network)
     tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    if halved:
+        tensors = {
+            key: value.half() if value.dtype == torch.float32 else value for key, value in tensors.items()
+        }
     new = path.with_name(f".{path.name}.new")
     old = path.with_name(f".{path.name}.old")
     for leftover in (new, old):
@@ -308,16 +317,18 @@ def save_bundle(
     return path
 
 
-def read_manifest(path: Path) -> Manifest:
-    """Read the manifest of the bundle at `path`, without the weights.
+def read_manifest(path: str | Path) -> Manifest:
+    """Read the manifest of the bundle at `path` (a folder, or a name as ready:photo), without the weights.
 
     Raises:
-        BundleMissing: no folder, no readable manifest in it, or a missing or wrong key.
+        BundleMissing: no ready model of that name, no folder, no readable manifest in it, or a missing or
+            wrong key.
         BundleTooNew: a later format version.
         BundleUnsafe: an implausibly large manifest, or weights outside the folder.
         BundleUnknown: a network or an argument that this genray does not have.
         BundleMismatch: preprocessing that does not fit the network.
     """
+    path = bundle_folder(path)
     file = path / _MANIFEST
     if not path.is_dir():
         why = "that is a file" if path.exists() else "there is no such folder"
@@ -366,14 +377,15 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def load_bundle(path: str | Path, device: str | torch.device = "cpu") -> Bundle:
-    """Rebuild the network of the bundle at `path`, in evaluation mode on `device`.
+    """Rebuild the network of the bundle at `path` (a folder, or a name as ready:photo), in evaluation mode on
+    `device`. Weights that are stored as float16 become float32.
 
     Nothing is unpickled and no training code is imported.
 
     Raises:
         BundleError: a subclass for each reason, see `genray/errors.py`.
     """
-    path = Path(path)
+    path = bundle_folder(path)
     manifest = read_manifest(path)
     weights = path / manifest.weights
     if not weights.is_file():
@@ -532,11 +544,11 @@ def _read_weights(file: Path, expected: Mapping[str, torch.Tensor]) -> dict[str,
                         f"{name} has shape {shape}, the network's is {tuple(tensor.shape)}", where=str(file)
                     )
                 dtype = _DTYPES.get(stored.get_dtype(), stored.get_dtype())
-                if dtype != tensor.dtype:
+                if dtype not in (tensor.dtype, _SMALLER.get(tensor.dtype)):
                     raise BundleMismatch(
                         f"{name} is {dtype}, the network's is {tensor.dtype}", where=str(file)
                     )
-                state[name] = tensors.get_tensor(name)
+                state[name] = tensors.get_tensor(name).to(tensor.dtype)
     except (SafetensorError, OSError) as error:
         raise BundleMissing(f"cannot read the weights: {error}", where=str(file), hint=_AGAIN) from error
     return state

@@ -13,6 +13,7 @@ from typing import Any
 from genray.bundle import Bundle, load_bundle
 from genray.errors import BundleMissing, ResourceError, SettingsError
 from genray.interrupts import stop_on_signals
+from genray.named_bundles import bundle_folder
 from genray.progress import Display
 from genray.targets import Demand, Resources
 from genray.text import duration
@@ -42,7 +43,7 @@ class EcgTarget:
         Raises:
             GenrayError: a check failed.
         """
-        bundle = _load_bundle(Path(settings.bundle))
+        bundle = _load_bundle(bundle_folder(settings.bundle))
         BeatModel.from_bundle(bundle)
         make_source(settings.source)
         if isinstance(settings.source, ReplaySettings):

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from genray.images.photo import Photo
 from genray.inference.latents import LatentCodec, LatentSettings
+from genray.named_bundles import bundle_folder
 from genray.report.page import png
 from pipelines.engine.target import Bulk
 from pipelines.steps.autoencoder import AutoencoderStep, AutoencoderStepSettings
@@ -105,7 +106,7 @@ class Compress(AutoencoderStep[CompressSettings]):
         return coded
 
     def _decoder_bytes(self) -> int:
-        return (Path(self.settings.bundle) / self.manifest.weights).stat().st_size
+        return (bundle_folder(self.settings.bundle) / self.manifest.weights).stat().st_size
 
 
 def _size_columns(pixels: PixelArray) -> dict[str, int]:

@@ -1,8 +1,9 @@
-"""`genray bundle`: shows trained models."""
+"""`genray bundle`: shows trained models, and makes them smaller."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,7 +19,7 @@ _FEW = 16  # a longer list of numbers is summed up
 
 @click.group()
 def bundle() -> None:
-    """Show trained models."""
+    """Show trained models, and make them smaller."""
 
 
 @bundle.command()
@@ -39,6 +40,34 @@ def show(path: Path, as_json: bool) -> None:
         print_json(manifest)
     else:
         print(_manifest_text(manifest))
+
+
+@bundle.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("output", type=click.Path(path_type=Path))
+@click.option(
+    "--about",
+    type=click.Path(path_type=Path),
+    help="JSON file of purpose, licence, trained_on, cost and figures, for the copy.",
+)
+@JSON
+@reported
+def shrink(path: Path, output: Path, about: Path | None, as_json: bool) -> None:
+    """Copy the bundle at PATH to OUTPUT with weights of half the size (float16).
+
+    The results of both are compared first; a bundle whose results change visibly is not written.
+
+    \b
+    Example:
+      genray bundle shrink runs/photo/bundle small
+    """
+    from genray.ready.export import read_about, shrink
+
+    difference = shrink(path, output, read_about(about) if about else None)
+    if as_json:
+        print_json({"bundle": str(output), "difference": asdict(difference)})
+    else:
+        click.echo(f"{output}: its results differ from those of {path} by {difference}")
 
 
 def _manifest_text(manifest: Mapping[str, Any]) -> str:

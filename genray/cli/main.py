@@ -9,6 +9,7 @@ from genray.cli.bundle import bundle
 from genray.cli.fronts import fronts
 from genray.cli.jobs import jobs
 from genray.cli.ledger import ledger
+from genray.cli.models import models
 from genray.cli.monitor import monitor
 from genray.cli.plan import plan
 from genray.cli.report import report
@@ -29,5 +30,8 @@ def main() -> None:
     """
 
 
-for _command in (submit, targets, config, fronts, report, plan, ledger, monitor, bundle, jobs, show_version):
+for _command in (
+    *(submit, targets, config, fronts, report, plan, ledger, monitor, bundle, models),
+    *(jobs, show_version),
+):
     main.add_command(_command)

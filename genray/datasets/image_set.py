@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from genray.datasets.drawn.drawing import DrawnImages, DrawnKind, DrawnShare
 from genray.datasets.idx import IdxImages
 from genray.datasets.layouts import Content, ParquetReading, StoredImages, StoredPart, read_place
 from genray.datasets.loader import Sample
@@ -62,6 +63,28 @@ class _SetSettings(Settings):
         "than 100 "
         "times its size",
     )
+    drawn: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the training images that the program draws, new ones in every epoch (0: none; "
+        "1: all, path is not read)",
+    )
+    drawn_kind: DrawnKind = Field(
+        "scenes",
+        description="kind of the drawn images (scenes: in place of photographs; pages: text, tables and line "
+        "art)",
+    )
+    drawn_images: int = Field(
+        1000, ge=2, description="number of images of which val_share is held out, if all are drawn"
+    )
+    drawn_size: int = Field(
+        256,
+        ge=16,
+        le=4096,
+        description="height and width of held-out drawn images in pixels, and of all where size is null and "
+        "the network takes one size",
+    )
     download: Literal["mnist", "fashion-mnist", "kmnist"] | None = Field(
         None,
         description="data set to download into path first, if that is empty (null: none)",
@@ -106,6 +129,12 @@ class _SetSettings(Settings):
     memory_gb: float = Field(
         2.0, gt=0, description="gigabytes of decoded images above which loader=auto streams them"
     )
+
+    @model_validator(mode="after")
+    def _nothing_drawn_is_labelled(self) -> Self:
+        if self.drawn == 1 and self.download:
+            raise ValueError("download has no use with drawn=1, which reads no images from path")
+        return self
 
     @model_validator(mode="after")
     def _local_download(self) -> Self:
@@ -186,6 +215,8 @@ class ImageSet:
         """
         notes: list[str] = []
         parts: dict[str, Images] = {}
+        if isinstance(self.train.stored, DrawnImages):
+            return self, notes
         for part, images in (("val", self.val), ("test", self.test)):
             if images is None:
                 continue
@@ -209,6 +240,8 @@ def open_image_set(settings: ImageSetSettings, seed: int) -> ImageSet:
     Raises:
         DataError: no images, none to train on, or none at `settings.test`.
     """
+    if settings.drawn == 1:
+        return _drawn_set(settings, seed)
     inside = None if settings.test is None else _inside(settings.path, settings.test)
     apart = inside if inside and not split_of(f"{inside}/x") else ""
     parquet = ParquetReading(settings.column, settings.max_unfolded_gb)
@@ -254,7 +287,37 @@ def open_image_set(settings: ImageSetSettings, seed: int) -> ImageSet:
         split += f"; {content.unused} files beside the folder train left out, in {content.unused_in}"
     if content.masks:
         split += f"; {content.masks} masks of defects are not images"
+    if settings.drawn:
+        split += f"; {settings.drawn:.0%} of the training images are drawn ({settings.drawn_kind})"
     return ImageSet(train, val, test, classes, content.layout, fingerprint, split, counts)
+
+
+def _drawn_set(settings: ImageSetSettings, seed: int) -> ImageSet:
+    """Return the set of which every image is drawn, but for those of `settings.test`."""
+    count, kind = settings.drawn_images, settings.drawn_kind
+    drawn = DrawnImages(count, kind, settings.size or settings.drawn_size, seed)
+    remaining, held_out = hold_out(range(count), settings.val_share, seed)
+    images = Images(drawn, np.arange(count))
+    parts: dict[str, Images] = {}
+    counts = FileCounts()
+    listed: list[Entry] = []
+    if settings.test is not None:
+        others = _read_test(
+            settings.test, ParquetReading(settings.column, settings.max_unfolded_gb), defects=False
+        )
+        counts, listed = others.counts, others.listed
+        stored = next(others.parts[part] for part in ("test", "val", "", "train") if part in others.parts)
+        parts["test"] = Images(stored.images, np.arange(len(stored.images)))
+    return ImageSet(
+        images.select(remaining),
+        images.select(held_out),
+        parts.get("test"),
+        (),
+        "drawn",
+        _fingerprint(listed, parts.get("test")),
+        f"all training images are drawn ({kind}, seed {seed}), {len(held_out)} held out",
+        counts,
+    )
 
 
 def look_at_headers(images: Images, most: int = 16) -> tuple[list[tuple[int, int]], bool]:
@@ -321,6 +384,7 @@ class SingleImageSource:
         limits: limits on files, checked before they are decoded.
         most: side in pixels above which an image is cropped to its middle (0: never).
         variant: makes the sample to train on from an image.
+        drawn: images that are drawn in place of those read (None: none).
     """
 
     images: Images
@@ -331,6 +395,7 @@ class SingleImageSource:
     limits: ReadLimits
     most: int = 0
     variant: Callable[[Pixels, Key], Sample] = whole_image
+    drawn: DrawnShare | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -339,6 +404,8 @@ class SingleImageSource:
         return self.images.stored.name(int(self.images.indices[index]))
 
     def load(self, index: int) -> Sample:
+        if self.drawn is not None and self.drawn.is_all:
+            return (np.empty((0, 0, self.channels), np.uint8),)  # every variant is drawn
         image = self.images.stored.pixels(int(self.images.indices[index]), self.channels, self.limits)
         if self.size is not None and self.size != image.shape[:2]:
             if self.fit is None:
@@ -356,7 +423,8 @@ class SingleImageSource:
         return (image,)
 
     def vary(self, images: Sample, key: Key) -> Sample:
-        return self.variant(images[0], key)
+        drawn = None if self.drawn is None else self.drawn.draw(key)
+        return self.variant(images[0] if drawn is None else drawn, key)
 
 
 def _inside(path: str, test: str) -> str | None:

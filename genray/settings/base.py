@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, 
 from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from genray.named_bundles import is_ready
 from genray.settings.schema import group_classes
 from genray.uris import STORE_CREDENTIALS, secret_in
 
@@ -66,7 +67,7 @@ class _Location:
 
 
 Location = Annotated[str, _Location(), StringConstraints(min_length=1)]
-"""A local path, relative to the working directory, or a URI."""
+"""A local path, relative to the working directory, a URI, or the name of a ready model (ready:photo)."""
 
 
 def absolute(settings: S) -> S:
@@ -77,7 +78,7 @@ def absolute(settings: S) -> S:
         value = getattr(settings, name)
         if isinstance(value, BaseModel):
             changes[name] = absolute(value)
-        elif isinstance(value, str) and "://" not in value and _is_location(field):
+        elif isinstance(value, str) and "://" not in value and not is_ready(value) and _is_location(field):
             changes[name] = str(Path(value).expanduser().absolute())
     return settings.model_copy(update=changes)
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from genray.bundle import ImageSpec, Preprocessing
 from genray.datasets.download import download
+from genray.datasets.drawn.drawing import DrawnShare
 from genray.datasets.image_set import (
     Images,
     ImageSet,
@@ -163,7 +164,8 @@ class ImageRecipe(Recipe[S]):
             "val": self._load_held_out("val", image_set.val, data.val_max, bad),
             "test": self._load_held_out("test", image_set.test, data.test_max, bad),
         }
-        gigabytes = len(self._source) * pixels * self.shape[0] / 1e9
+        # If all training images are drawn, none is stored.
+        gigabytes = (data.drawn < 1) * len(self._source) * pixels * self.shape[0] / 1e9
         stream = data.loader == "stream" or (data.loader == "auto" and gigabytes > data.memory_gb)
         self._training = None
         if not stream:
@@ -194,6 +196,7 @@ class ImageRecipe(Recipe[S]):
             max(patch, _LEAST_SIDE),
             data,
             variant=self._variant.make,
+            drawn=DrawnShare(data.drawn, data.drawn_kind, (height, width, channels)) if data.drawn else None,
         )
         return float(np.mean([w * h for w, h in sizes])) if size is None else float(size[0] * size[1])
 
@@ -227,7 +230,7 @@ class ImageRecipe(Recipe[S]):
         side = self.judged_side or max(self.shape[1:])
         fitting = int(data.memory_gb * 5e8 / (side * side * self.shape[0]))
         images = images.sample(max(2, min(most, fitting)), self.settings.seed)
-        source = replace(self._source, images=images, least=_LEAST_SIDE, most=self.judged_side)
+        source = replace(self._source, images=images, least=_LEAST_SIDE, most=self.judged_side, drawn=None)
         good, loaded = load_all(source, bad.append)
         if len(images) and not good:
             raise DataError(
@@ -258,6 +261,8 @@ class ImageRecipe(Recipe[S]):
         colours = "gray" if self.shape[0] == 1 else "RGB"
         pixels = f"patches of {self.patch}" if self.any_size else f"{self.shape[2]}x{self.shape[1]}"
         where = "streamed by Ray Data" if stream else "in memory"
+        if self.settings.data.drawn == 1:
+            where = "drawn in every epoch"
         return DataSummary(
             train=count,
             val=val,
@@ -306,9 +311,9 @@ class ImageRecipe(Recipe[S]):
     def sample_training_images(self, most: int) -> list[Pixels]:
         """Return at most `most` training images, the first of a fixed random order, for baselines."""
         order = np.random.default_rng(self.settings.seed).permutation(len(self._source))[:most]
-        if self._training is not None:
+        if self._training is not None and self.settings.data.drawn < 1:
             return [self._training[i][0] for i in order if i < len(self._training)]
-        source = replace(self._source, images=self._source.images.select(order))
+        source = replace(self._source, images=self._source.images.select(order), drawn=None)
         return [sample[0] for sample in load_all(source, lambda bad: None)[1]]
 
     def place(self, batch: NDArray[Any], where: torch.device) -> torch.Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -116,7 +115,7 @@ class StartingWeights:
             SettingsError: no weight fits, or there is no module to freeze of that name.
         """
         assert self.settings.bundle is not None
-        manifest = read_manifest(Path(self.settings.bundle))
+        manifest = read_manifest(self.settings.bundle)
         with torch.device("meta"):
             weights = manifest.spec.build().state_dict()
         fit = WeightsFit.of(self.network, weights)

@@ -12,7 +12,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -181,7 +180,7 @@ class Shard:
         pseudonyms = Pseudonyms(key)
         ward = Ward(
             settings.ward,
-            BeatModel.from_bundle(load_bundle(Path(settings.bundle))),
+            BeatModel.from_bundle(load_bundle(settings.bundle)),
             settings.limits_by(pseudonyms.of),
             start.references,
             Resumption.from_saved(start.alarms, start.alarm_states if start.place else None),

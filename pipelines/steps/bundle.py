@@ -20,6 +20,7 @@ from genray.images.pixels import crop_middle
 from genray.inference.accuracy import measure_loss
 from genray.inference.openvino import quantize, save_quantized
 from genray.inference.runner import InferenceSettings, Runner
+from genray.named_bundles import bundle_folder
 from genray.settings.base import Location
 from pipelines.settings import BulkSettings
 from pipelines.steps.base import Step, StepPlace
@@ -49,7 +50,10 @@ _USES = {
 class BundleSettings(BulkSettings):
     """Settings of every target that uses a bundle."""
 
-    bundle: Location = Field("runs/first/bundle", description="folder of the trained model's bundle")
+    bundle: Location = Field(
+        "runs/first/bundle",
+        description="folder of the trained model's bundle, or a ready model, such as ready:photo",
+    )
     allow_worse: bool = Field(
         False, description="use a bundle that was no better than a predictor that does nothing"
     )
@@ -79,7 +83,7 @@ class BundleStep(Step[B]):
     @classmethod
     def load(cls, settings: B) -> Self:
         """Make the step and read the bundle's manifest; see `Step`."""
-        folder = Path(settings.bundle)
+        folder = bundle_folder(settings.bundle)
         try:
             return cls(settings, read_manifest(folder))
         except BundleMissing as error:
@@ -161,7 +165,7 @@ class BundleStep(Step[B]):
         )
 
     def _load_network(self) -> nn.Module:
-        return load_bundle(Path(self.settings.bundle)).network
+        return load_bundle(self.settings.bundle).network
 
     def _whole_runner(self, precision: str, quantized_folder: Path) -> Runner:
         """Make the runner of the whole network at a precision, on the device of the settings."""

@@ -169,3 +169,27 @@ def test_a_loss_that_the_network_cannot_have_is_refused() -> None:
         settings("loss.kind=bce")
     assert settings("loss.kind=bce", "model.kind=conv").loss.kind == "bce"
     assert settings("loss.ssim_share=0.5").loss.kind == "mae", "one setting of a group leaves the others"
+
+
+def test_drawn_images_train_a_denoiser_of_camera_noise_without_a_folder(submit: Submit) -> None:
+    outcome = submit(
+        "train-denoiser",
+        "drawn",
+        "data.path=missing",
+        "data.drawn=1",
+        "data.drawn_images=10",
+        "data.drawn_size=32",
+        "noise.kind=camera",
+        *SMALL["unet"],
+        *QUICK,
+    )
+    manifest = load_bundle(outcome["bundle"]).manifest
+    assert manifest.preprocessing.input.channels == 3
+    assert "drawn" in manifest.data["split"]
+
+
+def test_a_share_of_drawn_images_is_mixed_with_those_of_a_folder(submit: Submit, photos: Path) -> None:
+    outcome = submit(
+        "train-denoiser", "mixed", f"data.path={photos}", "data.drawn=0.5", *SMALL["unet"], *QUICK
+    )
+    assert "50% of the training images are drawn" in load_bundle(outcome["bundle"]).manifest.data["split"]

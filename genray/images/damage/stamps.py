@@ -7,8 +7,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from functools import lru_cache
-from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
 import numpy as np
@@ -16,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
+from genray.images.fonts import load_font
 from genray.images.pixels import Pixels
 from genray.settings.base import Settings
 
@@ -243,14 +242,8 @@ def _blend(
     return under + (levels - under) * share
 
 
-@lru_cache(maxsize=512)
 def _font(face: str, em: int) -> ImageFont.FreeTypeFont:
-    """Load a face of DejaVu. It comes with matplotlib, so that no font of the system is needed."""
-    import matplotlib  # slow to import
-
-    path = Path(matplotlib.get_data_path(), "fonts", "ttf", f"DejaVu{face}.ttf")
-    # Only the basic layout is in every build of Pillow, and each layout draws different pixels.
-    return ImageFont.truetype(str(path), em, layout_engine=ImageFont.Layout.BASIC)
+    return load_font(f"DejaVu{face}", em)
 
 
 def _margin(em: int) -> int:

@@ -9,9 +9,10 @@ from PIL import Image
 from pydantic import ValidationError
 
 from genray.datasets.demo_fronts import building_front
-from genray.images.damage.corruptions import NoiseSettings, corrupt, corrupt_held_out, jpeg
+from genray.images.damage.corruptions import NoiseSettings, corrupt, corrupt_held_out
+from genray.images.damage.jpeg_losses import jpeg
 
-KINDS = ["gaussian", "poisson-gaussian", "salt-and-pepper", "jpeg", "noise-factor", "mixed"]
+KINDS = ["gaussian", "poisson-gaussian", "salt-and-pepper", "jpeg", "noise-factor", "mixed", "camera"]
 
 
 def noise(kind: str, **more: object) -> NoiseSettings:

@@ -1,0 +1,1 @@
+"""Images drawn by the program: training data without files, without licences and without end."""
