@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 _BLOCK = 16  # pixels of a side; JPEG's blocks of 8 lie inside
 _LEAST = 4 * _BLOCK  # pixels of a side to which smaller images are mirrored
-_MOST_PIXELS = 2**18  # that are measured
+_MOST_PIXELS = 2**17  # that are measured
 _RUN = 4 * _BLOCK  # pixels of a side of the crops that stand for a large image
 _SCALES = 3  # sizes of details: 2, 4 and 8 pixels
 _SHARES = (0.02, 0.05, 0.2, 1.0)  # of the blocks, flattest first, in which details are measured
@@ -20,6 +20,9 @@ _FLAT = 0.05  # share of the blocks that stand for the flattest places
 _FEWEST = 4  # blocks of a measurement
 _CLIPPED = 0.02  # share of black or white pixels above which a block is not used
 _FLOOR = 0.05  # level below which details count as none, of 255
+
+BLOCKINESS = slice(66, 68)
+"""The features that measure the blocks of JPEG, across and down."""
 
 Planes = NDArray[np.float32]
 """(C, H, W) in levels of 255."""
@@ -50,7 +53,7 @@ def measure(pixels: NDArray[Any]) -> NoiseFeatures:
 
     Args:
         pixels: (H, W, C) uint8 or uint16, at least 8 pixels high and wide, one or three channels. Of more
-            than 2**18 pixels a grid of crops is measured; smaller sides than 64 are mirrored.
+            than 2**17 pixels a grid of crops is measured; smaller sides than 64 are mirrored.
 
     Returns:
         Logarithms of levels, then logarithms and shares between 0 and 1, of one length for all images. A gray
@@ -60,7 +63,7 @@ def measure(pixels: NDArray[Any]) -> NoiseFeatures:
     height, width = (side - side % _BLOCK for side in planes.shape[1:])
     planes = planes[:, :height, :width]
     clipped = _means(((planes == 0) | (planes == 255)).any(axis=0), _BLOCK)
-    changes, bands = _bands(_opponents(planes))
+    changes, bands = _bands(opponents(planes))
     still = _means(changes == 0, _BLOCK // 2)
     varied = still < 1
     constant = float(still[varied].mean()) if varied.any() else 1.0
@@ -115,7 +118,7 @@ def _planes(planes: NDArray[Any]) -> Planes:
     return scaled / np.float32(257) if planes.dtype == np.uint16 else scaled
 
 
-def _opponents(planes: Planes) -> list[NDArray[np.float32]]:
+def opponents(planes: Planes) -> list[NDArray[np.float32]]:
     """Return brightness and two differences of colours, orthonormal; brightness alone for a gray image."""
     if len(planes) != 3:
         return [planes[0] * np.float32(math.sqrt(3))]
@@ -142,14 +145,14 @@ class _Band:
     fourth: NDArray[np.float64]
 
 
-def _bands(opponents: list[NDArray[np.float32]]) -> tuple[NDArray[np.float32], list[list[_Band]]]:
+def _bands(views: list[NDArray[np.float32]]) -> tuple[NDArray[np.float32], list[list[_Band]]]:
     """Return the sum of absolute finest details, (H/2, W/2), and the bands by scale and plane."""
-    changes = np.zeros([side // 2 for side in opponents[0].shape], np.float32)
+    changes = np.zeros([side // 2 for side in views[0].shape], np.float32)
     bands: list[list[_Band]] = []
     for scale in range(_SCALES):
         bands.append([])
         inside = _BLOCK >> (scale + 1)
-        for index, plane in enumerate(opponents):
+        for index, plane in enumerate(views):
             total = plane[0::2] + plane[1::2]
             change = plane[0::2] - plane[1::2]
             diagonal = np.square((change[:, 0::2] - change[:, 1::2]) / 2)
@@ -162,7 +165,7 @@ def _bands(opponents: list[NDArray[np.float32]]) -> tuple[NDArray[np.float32], l
                 _Band(_means(diagonal, inside), _means(others, inside) / 8, _means(fourth, inside))
             )
             # White noise keeps its level from scale to scale, as a mean of four would halve it.
-            opponents[index] = (total[:, 0::2] + total[:, 1::2]) / 2
+            views[index] = (total[:, 0::2] + total[:, 1::2]) / 2
     return changes, bands
 
 
@@ -216,10 +219,11 @@ def _blockiness(plane: NDArray[np.float32]) -> list[float]:
     and down; 0 without blocks."""
     values = []
     for turned in (plane, plane.T):
-        # The second difference: a ramp is no step.
-        steps = np.abs(turned[1:-1] * 3 - turned[:-2] - turned[2:] * 3 + np.roll(turned, -3, axis=0)[:-2])
-        rows = np.minimum(steps, 8.0).mean(axis=1)[: len(steps) // 8 * 8 - 8]
-        by_place = rows.reshape(-1, 8).mean(axis=0) + _FLOOR
+        # The third difference: smooth shading has none, and a step has it where it lies.
+        steps = np.abs(turned[3:] - turned[:-3] - 3 * (turned[2:-1] - turned[1:-2]))
+        rows = np.minimum(steps, 8.0).mean(axis=1)[: len(steps) // 8 * 8]
+        # The median: every eighth border of a sampled image is a seam of two crops.
+        by_place = np.median(rows.reshape(-1, 8), axis=0) + _FLOOR
         # Steps between rows 7 and 8 are at place 6: `steps[i]` lies between rows i + 1 and i + 2.
         values.append(math.log(by_place[6] / np.median(by_place)))
     return values
