@@ -39,8 +39,9 @@ def limit_change(
 
     What is taken away must look like noise. Noise is as strong beside an edge as on a plain wall of the same
     brightness, so a change that is much stronger at letters, lines and textures than on flat places takes
-    away the image: the result there is moved back towards the input until the change is within the limit. The
-    noise of flat places is what the denoiser changed there, at most 1.3 times the estimated `noise`.
+    away the image: the result there is moved back towards the input, the more the further the change is above
+    the limit. The noise of flat places is what the denoiser changed there, at most 1.3 times the estimated
+    `noise`.
 
     Args:
         before: the input, (H, W, C) uint8 or uint16.
@@ -57,9 +58,11 @@ def limit_change(
     share = np.minimum(1.0, allowed / np.maximum(energy, 1e-6))
     if share.min() == 1.0:
         return LimitedChange(after, 0.0)
-    refused = 1.0 - float((energy * share).sum()) / float(energy.sum())
-    # The root, because energies are squares of the change.
-    weight = np.sqrt(share).repeat(_CELL, axis=0).repeat(_CELL, axis=1)
+    # Above the limit the change is noise and image, and best made by the share of the noise in its energy
+    # (Wiener's filter); the square comes close to that, and has no step at the limit.
+    weight = np.square(share)
+    refused = 1.0 - float((energy * np.square(weight)).sum()) / float(energy.sum())
+    weight = weight.repeat(_CELL, axis=0).repeat(_CELL, axis=1)
     limited = before + weight[: before.shape[0], : before.shape[1], None] * change
     return LimitedChange(np.clip(np.rint(limited), 0, white).astype(before.dtype), refused)
 
