@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.bench_noise [--images 20] [--photos FOLDER] [--scores FOLDER]
 
-The images are drawn, of seeds that the estimator was not fitted on; with --photos the noise is added to crops
-of photographs, too. --scores names a folder of pairs NAME_real.* and NAME_mean.*, noisy and clean photographs,
-as PolyU has them: the table then has their noise, too.
+The images are drawn, of seeds that the estimator was not fitted on; with --photos the noise is added to
+crops of photographs, too. --scores names a folder of pairs NAME_real.* and NAME_mean.*, noisy and clean
+photographs, as PolyU has them: the table then has their noise, too.
 """
 
 from __future__ import annotations
@@ -42,8 +42,10 @@ NOISES: dict[str, NoiseSettings] = {
 }
 
 
-def crop_of(file: Path, rng: np.random.Generator, shrink: int = 1) -> Pixels:
-    photo = np.asarray(Image.open(file).convert("RGB").reduce(shrink))
+def crop_of(photos: list[Path], key: int, shrink: int = 1) -> Pixels:
+    """A crop of one of the photographs, at the size it has or smaller."""
+    rng = np.random.default_rng(key)
+    photo = np.asarray(Image.open(photos[key % len(photos)]).convert("RGB").reduce(shrink))
     top, left = (int(rng.integers(max(1, side - SIDE + 1))) for side in photo.shape[:2])
     return photo[top : top + SIDE, left : left + SIDE]
 
@@ -62,9 +64,8 @@ def screens(key: int) -> Pixels:
     """A halftone of two levels."""
     rows, columns = np.mgrid[:SIDE, :SIDE] * (2 * np.pi / (4 + key % 4))
     shade = 0.5 + 0.4 * np.sin(columns / 60)
-    return np.repeat(
-        ((np.cos(rows) + np.cos(columns) > 4 * shade - 2) * 255).astype(np.uint8)[..., None], 3, axis=2
-    )
+    dots = np.cos(rows) + np.cos(columns) > 4 * shade - 2
+    return np.repeat((dots * 255).astype(np.uint8)[..., None], 3, axis=2)
 
 
 def as_jpeg(draw: Callable[[int], Pixels], quality: int) -> Callable[[int], Pixels]:
@@ -98,11 +99,8 @@ def clean_kinds(photos: list[Path]) -> Iterator[tuple[str, Callable[[int], Pixel
     yield "textures of 1/f", textures
     yield "halftones", screens
     if photos:
-        yield "photographs", lambda key: crop_of(photos[key % len(photos)], np.random.default_rng(key))
-        yield (
-            "photographs at half size",
-            lambda key: crop_of(photos[key % len(photos)], np.random.default_rng(key), 2),
-        )
+        yield "photographs", lambda key: crop_of(photos, key)
+        yield "photographs at half size", lambda key: crop_of(photos, key, 2)
 
 
 def noisy(clean: Pixels, settings: NoiseSettings, key: int) -> tuple[Pixels, float]:
@@ -126,7 +124,7 @@ def main() -> None:
     photos = sorted(path for path in arguments.photos.rglob("*.*")) if arguments.photos else []
     bases = {"scenes": scenes}
     if photos:
-        bases["photographs"] = lambda key: crop_of(photos[key % len(photos)], np.random.default_rng(key))
+        bases["photographs"] = lambda key: crop_of(photos, key)
     print("| noise | on | true, median | estimate / truth: 10 % | 50 % | 90 % | most frequent kind |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for name, settings in NOISES.items():
@@ -138,10 +136,8 @@ def main() -> None:
                 ratios.append(estimate.level / max(truth, 0.1))
                 truths.append(truth)
                 kinds.append(estimate.kind)
-            common = max(kinds, key=kinds.count)
-            print(
-                f"| {name} | {base} | {np.median(truths):.1f} | {quantiles(ratios)} | {common} |", flush=True
-            )
+            cells = (name, base, f"{np.median(truths):.1f}", quantiles(ratios), max(kinds, key=kinds.count))
+            print("| " + " | ".join(cells) + " |", flush=True)
     if arguments.scores:
         estimates, truths = [], []
         for file in sorted(arguments.scores.glob("*_real.*")):
