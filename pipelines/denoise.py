@@ -18,7 +18,7 @@ from pipelines.steps.base import ImageScores, StepInput, StepResult
 from pipelines.steps.pixels import PixelArray, mean_change, with_pixels
 from pipelines.steps.restoration import RestorationSettings, RestorationStep, blend
 
-_CLEAN_BELOW = 1.5  # levels of 255: of 100 clean photographs some 90 are estimated to have less
+_CLEAN_BELOW = 1.0  # levels of 255: three times what rounding adds, and not seen
 _OF_LOWEST = 0.5  # of the least noise that the network was trained on, below which it is not used
 _SURE = 0.9  # certainty from which an image counts as a page or graphic, or as none
 
@@ -31,7 +31,7 @@ class DenoisingSettings(Settings):
         ge=0,
         le=255,
         description=(
-            "estimated noise, in levels of 255, below which an image is copied unchanged (null: 1.5, or half "
+            "estimated noise, in levels of 255, below which an image is copied unchanged (null: 1, or half "
             "of the least noise that the bundle was trained on)"
         ),
     )

@@ -32,7 +32,7 @@ from genray.datasets.drawn.pages import draw_page
 from genray.datasets.drawn.scenes import draw_scene
 from genray.images.damage.corruptions import NoiseSettings, corrupt
 from genray.images.damage.noise_features import measure, opponents
-from genray.images.damage.noise_level import FLOOR
+from genray.images.damage.noise_level import FLOOR, SMALLEST
 from genray.images.pixels import Pixels
 from genray.io.files import write_text
 
@@ -41,7 +41,15 @@ _SIDES = (96, 385)  # pixels of a side, from and below
 _WIDTHS = (32, 16)  # units of the hidden layers
 _EPOCHS = 150
 _CLIP = 4.0  # standard deviations beyond which a feature counts no more
-_KINDS = {"none": 0.27, "white": 0.2, "coarse": 0.15, "camera": 0.28, "jpeg": 0.07, "impulses": 0.03}
+_KINDS = {
+    "none": 0.27,
+    "white": 0.19,
+    "coarse": 0.13,
+    "colour": 0.05,
+    "camera": 0.26,
+    "jpeg": 0.07,
+    "impulses": 0.03,
+}
 _HELD_OUT = 5  # every fifth sample judges
 
 
@@ -80,8 +88,33 @@ def draw_sample(photos: str, key: tuple[int, int]) -> Sample:
     images = torch.tensor(clean).permute(2, 0, 1)[None].float().div(255.0)
     kind, noisy, reference = _damage(images, rng)
     noise = (noisy - reference)[0].numpy() * np.float32(255)
-    pixels = noisy[0].permute(1, 2, 0).mul(255.0).round().byte().numpy()
+    pixels = _framed(noisy[0].permute(1, 2, 0).mul(255.0).round().byte().numpy(), rng)
     return Sample(measure(pixels).values, _levels(noise), float(content >= 0.72), kind)
+
+
+def _framed(pixels: Pixels, rng: np.random.Generator) -> Pixels:
+    """Return the image, some within a flat frame as letterboxed pictures have, some cut to a small one."""
+    height, width = pixels.shape[:2]
+    choice = rng.random()
+    if choice < 0.12:
+        rows, columns = (int(side * rng.uniform(0.1, 0.6)) for side in (height, width))
+        colour = rng.choice([0, 255, int(rng.integers(256))])
+        pixels = pixels.copy()
+        for edge in rng.permutation(4)[: int(rng.integers(1, 4))]:
+            match int(edge):
+                case 0:
+                    pixels[:rows] = colour
+                case 1:
+                    pixels[-rows // 2 :] = colour
+                case 2:
+                    pixels[:, :columns] = colour
+                case _:
+                    pixels[:, -columns // 2 :] = colour
+    elif choice < 0.22:
+        rows, columns = (int(side) for side in rng.integers(SMALLEST, 72, 2))
+        top, left = (height - rows) // 2, (width - columns) // 2
+        pixels = pixels[top : top + rows, left : left + columns]
+    return pixels
 
 
 def _damage(images: torch.Tensor, rng: np.random.Generator) -> tuple[str, torch.Tensor, torch.Tensor]:
@@ -101,6 +134,8 @@ def _damage(images: torch.Tensor, rng: np.random.Generator) -> tuple[str, torch.
             settings = NoiseSettings(kind="poisson-gaussian", sigma=sigma, photons=photons, clip=True)
         case "coarse":
             settings = NoiseSettings(sigma=sigma, correlation=float(rng.uniform(0.3, 1.6)), clip=True)
+        case "colour":
+            settings = NoiseSettings(sigma=sigma, correlation=float(rng.uniform(0.0, 2.0)))
         case "camera":
             settings = NoiseSettings(kind="camera", sigma=(sigma, sigma))
         case "jpeg":
@@ -108,6 +143,8 @@ def _damage(images: torch.Tensor, rng: np.random.Generator) -> tuple[str, torch.
         case _:
             settings = NoiseSettings(kind="salt-and-pepper", amount=float(rng.uniform(0.003, 0.2)))
     noisy = images if settings is None else corrupt(images, settings, generator)
+    if kind == "colour":  # the brightness keeps no noise
+        noisy = noisy - (noisy - images).mean(dim=1, keepdim=True)
     noisy = noisy.clamp(0.0, 1.0).mul(255.0).round().div(255.0)
     if kind in ("none", "white", "coarse") and rng.random() < 0.4:  # stored as a JPEG file
         noisy = corrupt(noisy, NoiseSettings(kind="jpeg", quality=int(rng.integers(75, 96))), generator)

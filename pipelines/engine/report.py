@@ -22,6 +22,7 @@ from pipelines.storage.ledger import STATUSES, LedgerRow, LedgerSummary
 from pipelines.storage.output import Output, PassRecord, RunHeader
 
 REPORT = "_genray/report.html"
+_FEWEST_LEVELS = 20  # levels of noise that a histogram is drawn from
 _ABOUT_PICTURES = (
     f"Pictures are crops of at most {CROP} x {CROP} pixels, one for one: the flattest place of an image, and "
     "below it the busiest, in the input (left) and the output (right). Small images are whole and enlarged."
@@ -157,7 +158,7 @@ def _add_prepared(page: Page, prepared: Mapping[str, Any]) -> None:
 def _add_noise(page: Page, rows: ReportRows, limit: float | None) -> None:
     """Add the histogram of the noise, with the limit below which images are copied."""
     levels = rows.noise.by_group()
-    if not levels:
+    if sum(map(len, levels.values())) < _FEWEST_LEVELS:
         return
     page.section("Noise")
     page.paragraph(

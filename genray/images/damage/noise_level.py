@@ -20,7 +20,7 @@ SMALLEST = 8  # pixels of a side; smaller images cannot be measured
 
 _FILE = Path(__file__).with_name("noise_estimator.json")
 _NONE = 1.0  # level below which noise has no kind
-_BLOCKS = 0.3  # blockiness from which the noise is that of JPEG
+_BLOCKS = 0.4  # blockiness from which the noise is that of JPEG
 # In white noise the brightness is a third of the energy, and a quarter of that is coarse.
 _COARSE = 1.0  # coarse over fine energy from which noise is coarse; white: 1/3
 _CHROMA = 5.0  # energy of the colours over that of the brightness from which noise is of colour; white: 2
