@@ -58,7 +58,8 @@ def ratios(sigma: float, channels: int = 3, **more: float) -> NDArray[np.float64
         images = torch.tensor(clean).permute(2, 0, 1)[None].float() / 255
         noisy = corrupt(images, settings, torch.Generator().manual_seed(key))[0].permute(1, 2, 0)
         pixels = noisy.clamp(0, 1).mul(255).round().byte().numpy()
-        found.append(level(pixels) / np.sqrt(np.mean(np.square(pixels.astype(float) - clean))))
+        if (pixels != clean).any():  # a few stay clean
+            found.append(level(pixels) / np.sqrt(np.mean(np.square(pixels.astype(float) - clean))))
     return np.array(found)
 
 
