@@ -157,9 +157,16 @@ class Preprocessing(_Stored):
     )
 
 
+class NoiseRange(TypedDict):
+    """Noise that a denoiser was trained on, as standard deviations in levels of 255."""
+
+    lowest: Annotated[float, Field(ge=0, le=10_000)]
+    highest: Annotated[float, Field(ge=0, le=10_000)]
+
+
 class Calibration(TypedDict, total=False):
-    """Statistics of the reconstruction errors of normal samples; other keys are allowed and say how they
-    were made."""
+    """Statistics of the reconstruction errors of normal samples, or the range of a denoiser; other keys are
+    allowed and say how they were made."""
 
     __pydantic_config__ = ConfigDict(extra="allow", allow_inf_nan=False)  # type: ignore[misc]
     error: Literal["mse", "mae", "ssim"]
@@ -171,6 +178,7 @@ class Calibration(TypedDict, total=False):
     normal_images: Annotated[int, Field(ge=1)]
     beats: Annotated[int, Field(ge=1)]
     folds: Annotated[int, Field(ge=0)]
+    noise: NoiseRange
 
 
 def _kind_of_input(stored: Any) -> str:

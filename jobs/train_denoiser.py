@@ -4,6 +4,7 @@ DnCNN)."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import ClassVar, Literal, Self
 
@@ -15,7 +16,7 @@ from genray.datasets.image_set import Patch
 from genray.images.damage.corruptions import NoiseSettings, corrupt, corrupt_held_out
 from jobs.recipes.images import Variant
 from jobs.recipes.restoring import DamagedImages, Restoring, RestoringSettings
-from jobs.training.recipe import Part, TensorBatch
+from jobs.training.recipe import Conclusion, EvaluationContext, Part, SampleScores, TensorBatch
 from jobs.training.settings import EvalSettings
 from jobs.training.target import Training
 
@@ -106,6 +107,15 @@ class TrainDenoiser(Restoring[TrainDenoiserSettings]):
         (clean,) = batch
         noise = self.settings.judged_on if part == self.judging_part else self.settings.noise
         return DamagedImages(corrupt_held_out(clean, noise, self.settings.seed, indices), clean)
+
+    def conclude(self, context: EvaluationContext, scores: Sequence[SampleScores]) -> Conclusion:
+        """Add the range of the noise to the calibration; see `Restoring`."""
+        conclusion = super().conclude(context, scores)
+        trained_on = self.settings.noise.range
+        if trained_on is None:
+            return conclusion
+        lowest, highest = trained_on
+        return replace(conclusion, calibration={"noise": {"lowest": lowest, "highest": highest}})
 
     def baselines(self) -> dict[str, dict[str, float]]:
         """Return PSNR and SSIM of the noisy images, and of BM3D's results, on the judging images."""

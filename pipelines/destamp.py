@@ -37,6 +37,14 @@ class DestampingSettings(Settings):
     feather: int = Field(
         3, ge=0, le=64, description="width of the edge around a stamp over which the change fades, in pixels"
     )
+    most_changed: float = Field(
+        0.25,
+        ge=0,
+        le=1,
+        description=(
+            "share of the pixels that stamps may cover; an image with more is copied unchanged (1: no limit)"
+        ),
+    )
 
 
 class DestampSettings(RestorationSettings):
@@ -64,6 +72,8 @@ class Destamp(RestorationStep[DestampSettings]):
         mask = change_mask(self.seen(before), self.seen(restored), self.settings.destamp)
         if mask is None:
             return StepResult(copy=image.data, scores=ImageScores(change=0.0), skipped="no-stamp")
+        if (mask > 0).mean() > self.settings.destamp.most_changed:
+            return StepResult(copy=image.data, scores=ImageScores(change=0.0), skipped="would harm")
         after = blend(before, restored, mask)
         return StepResult(
             photo=with_pixels(image.photo, after), scores=ImageScores(change=mean_change(before, after))

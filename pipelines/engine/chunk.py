@@ -316,7 +316,7 @@ def _notes_of(photo: Photo) -> list[str]:
 
 
 def _joined(pages: Sequence[Photo | None], results: Sequence[StepResult]) -> StepResult:
-    """Return the result for a file from those of its pages; of scores the mean."""
+    """Return the result for a file from those of its pages; of scores the mean, or the commonest."""
     changed = []
     also: dict[str, Photo] = {}
     for number, (page, result) in enumerate(zip(pages, results, strict=True)):
@@ -325,10 +325,13 @@ def _joined(pages: Sequence[Photo | None], results: Sequence[StepResult]) -> Ste
         changed.append(after)
         for behind, photo in result.also.items():
             also[f"{behind}-{number + 1}" if number else behind] = photo
-    scores = {}
+    scores: dict[str, Any] = {}
     for name in vars(ImageScores()):
         values = [value for result in results if (value := getattr(result.scores, name)) is not None]
-        scores[name] = sum(values) / len(values) if values else None
+        if values and isinstance(values[0], str):
+            scores[name] = max(values, key=values.count)
+        else:
+            scores[name] = sum(values) / len(values) if values else None
     is_unchanged = all(result.skipped for result in results)
     return StepResult(
         photo=replace(changed[0], pages=tuple(changed[1:])),

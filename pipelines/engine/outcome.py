@@ -106,6 +106,13 @@ class BulkOutcome:
             yield "salvaged", f"{summary.salvaged} (damage that cost no pixel; see the ledger)"
         for reason, count in summary.reasons.most_common():
             yield f"  {reason}", str(count)
+        if summary.mostly_clean:
+            nearest = ", ".join(f"{level:.2f}" for level in summary.nearest_clean)
+            yield (
+                "mostly clean",
+                f"{summary.reasons['clean']} images were copied, as their noise is below the limit (nearest: "
+                f"{nearest}); if it shows, set a lower denoise.clean_below and give --retry all",
+            )
         if summary.not_kept:
             yield "not kept", not_kept_text(summary.not_kept)
         if self.this_pass.counts.unread_text:

@@ -11,6 +11,7 @@ from genray.errors import GenrayError
 from genray.images.photo import Photo, read_photo
 from genray.io.bad_input import BadImage
 from genray.io.sources import Item, ItemSource
+from genray.report.charts import draw_distributions
 from genray.report.page import Page, Picture
 from genray.text import amount, change_in_bytes, duration, visible
 from pipelines.engine.outcome import BulkOutcome, explain_reason, reasons_table, times_table
@@ -21,6 +22,7 @@ from pipelines.storage.ledger import STATUSES, LedgerRow, LedgerSummary
 from pipelines.storage.output import Output, PassRecord, RunHeader
 
 REPORT = "_genray/report.html"
+_FEWEST_LEVELS = 20  # levels of noise that a histogram is drawn from
 _ABOUT_PICTURES = (
     f"Pictures are crops of at most {CROP} x {CROP} pixels, one for one: the flattest place of an image, and "
     "below it the busiest, in the input (left) and the output (right). Small images are whole and enlarged."
@@ -53,6 +55,7 @@ def write_report(
     page = Page(header.target, visible(f"{settings.input} to {settings.output}, started {began}"))
     _add_headline(page, outcome, rows)
     _add_prepared(page, prepared)
+    _add_noise(page, rows, prepared.get("noise_limit"))
     _add_examples(page, rows, _PictureMaker(output, source, settings))
     _add_types(page, rows)
     _add_mentions(page, rows)
@@ -152,11 +155,26 @@ def _add_prepared(page: Page, prepared: Mapping[str, Any]) -> None:
             page.picture(Picture(data, picture["title"], picture.get("caption", "")))
 
 
+def _add_noise(page: Page, rows: ReportRows, limit: float | None) -> None:
+    """Add the histogram of the noise, with the limit below which images are copied."""
+    levels = rows.noise.by_group()
+    if sum(map(len, levels.values())) < _FEWEST_LEVELS:
+        return
+    page.section("Noise")
+    page.paragraph(
+        "Estimated noise of the images in levels of 255, by what became of them; the ledger has its parts: "
+        "noise_fine, noise_coarse, noise_chroma, and noise_kind."
+    )
+    title = "Noise of the images"
+    page.picture(Picture(encode_picture(draw_distributions(levels, limit, "noise, levels of 255")), title))
+
+
 def _add_examples(page: Page, rows: ReportRows, maker: _PictureMaker) -> None:
     is_first = True
     for title, score, top in (
         ("Random images", "", rows.random),
         ("Noisiest images", "noise", rows.extremes["noise"]),
+        ("Copied as clean, nearest to the limit", "noise", rows.nearly_noisy),
         ("Most changed images", "change", rows.extremes["change"]),
         ("Most anomalous images", "score", rows.extremes["score"]),
         ("Images unlike those of the training", "error", rows.extremes["error"]),
@@ -239,7 +257,8 @@ def _caption(row: LedgerRow) -> str:
     for name in SCORES:
         value = getattr(row, name)
         if value is not None:
-            parts.append(f"{name} {value:.4g}")
+            kind = f" ({row.noise_kind})" if name == "noise" and row.noise_kind else ""
+            parts.append(f"{name} {value:.4g}{kind}")
     if row.reason:
         parts.append(explain_reason(row.reason))
     return ", ".join(parts)

@@ -17,6 +17,9 @@ S = TypeVar("S", bound=BulkSettings)
 
 SKIP_REASONS = {
     "clean": "less noise than denoise.clean_below, copied unchanged",
+    "page": "text, line art or a graphic, for which the bundle was not made; copied unchanged",
+    "photograph": "a photograph, for which the bundle was not made; copied unchanged",
+    "would harm": "the network took away more than noise or stamps, copied unchanged",
     "no-stamp": "no stamp found, copied unchanged",
 }
 """Reasons of the ledger's status `skipped`, why an image was left unchanged, in words."""
@@ -62,6 +65,14 @@ class ImageScores:
 
     noise: float | None = None
     """Estimated standard deviation of the noise, in levels of 255."""
+    noise_fine: float | None = None
+    """Its part in details of two pixels of the brightness."""
+    noise_coarse: float | None = None
+    """Its part in larger details of the brightness."""
+    noise_chroma: float | None = None
+    """Its part in the colours."""
+    noise_kind: str | None = None
+    """What most of it is, see `NoiseEstimate`."""
     change: float | None = None
     """Mean absolute difference of output and input, in levels of 255."""
     error: float | None = None

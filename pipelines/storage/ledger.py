@@ -75,6 +75,10 @@ SCHEMA = pa.schema(
         ("sha256", pa.string()),
         ("finished", pa.timestamp("ms", tz="UTC")),
         ("not_kept", pa.list_(pa.string())),
+        ("noise_fine", pa.float32()),
+        ("noise_coarse", pa.float32()),
+        ("noise_chroma", pa.float32()),
+        ("noise_kind", pa.string()),
     ]
 )
 """Columns of the files: the fields of `LedgerRow`."""
@@ -86,9 +90,13 @@ InputState = Literal["new", "changed", "failed", "done"]
 """State of an input by the ledger; "changed": since its row was written."""
 
 _UNLISTED = "unlisted"  # format in the rows of folders and shards that could not be listed
+_CLEAN = "clean"  # reason of images that were copied because they have less noise than the limit
+_NEAREST = 3  # levels of noise in the summary
 _MERGED = "merged-"
 _REPLACES = b"genray.replaces"
-_ADDED = ("not_kept", "pages", "salvaged")  # columns that ledgers of older versions lack
+_ADDED = (  # columns that ledgers of older versions lack
+    *("not_kept", "pages", "salvaged", "noise_fine", "noise_coarse", "noise_chroma", "noise_kind"),
+)
 _STATE_COLUMNS = ("path", "status", "bytes_in", "modified")
 _SUMMARY_COLUMNS = (
     "status",
@@ -98,6 +106,7 @@ _SUMMARY_COLUMNS = (
     "bytes_in",
     "bytes_out",
     "not_kept",
+    "noise",
     *TIMES,
 )
 
@@ -156,6 +165,14 @@ class LedgerRow:
     finished: datetime | None = None
     not_kept: Sequence[str] | None = None
     """Names of what the input carries and the output does not, such as "XMP"."""
+    noise_fine: float | None = None
+    """Noise of the brightness in details of two pixels, grey levels of 255."""
+    noise_coarse: float | None = None
+    """Noise of the brightness in larger details, grey levels of 255."""
+    noise_chroma: float | None = None
+    """Noise of the colours, grey levels of 255."""
+    noise_kind: str | None = None
+    """What most of the noise is: white, coarse, chroma, blocks (of JPEG), or none."""
 
 
 def chunk_name(pass_number: int, index: int) -> str:
@@ -460,6 +477,8 @@ class LedgerSummary:
     anomalies: int = 0
     salvaged: int = 0
     """Inputs with damage that cost no pixel."""
+    nearest_clean: list[float] = field(default_factory=list)
+    """Largest levels of noise of images that were copied as clean, the largest first."""
     bytes_in: int = 0
     bytes_out: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
@@ -474,6 +493,8 @@ class LedgerSummary:
             _count_values(chunk.flatten(), self.not_kept)
         self.anomalies += _sum(pc.greater(table["score"], 1))
         self.salvaged += _sum(pc.not_equal(table["salvaged"], ""))
+        clean = pc.fill_null(pc.equal(table["reason"], _CLEAN), False)
+        self._add_nearest(pc.drop_null(table["noise"].filter(clean)).to_numpy())
         self.bytes_in += _sum(table["bytes_in"])
         self.bytes_out += _sum(table["bytes_out"])
         for name in TIMES:
@@ -485,15 +506,29 @@ class LedgerSummary:
         self.total += other.total
         self.status.update(other.status)
         self.reasons.update(other.reasons)
+        self.not_kept.update(other.not_kept)
         self.anomalies += other.anomalies
+        self.salvaged += other.salvaged
+        self._add_nearest(np.array(other.nearest_clean))
         self.bytes_in += other.bytes_in
         self.bytes_out += other.bytes_out
         for stage, seconds in other.seconds.items():
             self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
+    @property
+    def mostly_clean(self) -> bool:
+        """Return whether more than half of the images were copied as clean."""
+        return 2 * self.reasons[_CLEAN] > self.total
+
+    def _add_nearest(self, levels: NDArray[Any]) -> None:
+        if len(levels) > _NEAREST:
+            levels = np.partition(levels, -_NEAREST)[-_NEAREST:]
+        self.nearest_clean = sorted([*self.nearest_clean, *levels.tolist()], reverse=True)[:_NEAREST]
+
     def as_json(self) -> dict[str, Any]:
         """Return total, done, skipped, failed, reasons, not kept, anomalies, salvaged, bytes, and seconds of
-        work by stage, as plain JSON values."""
+        work by stage, as plain JSON values; where images were copied as clean the levels of noise nearest to
+        the limit."""
         return {
             "total": self.total,
             **{name: self.status[name] for name in STATUSES},
@@ -501,6 +536,7 @@ class LedgerSummary:
             "not_kept": dict(self.not_kept.most_common()),
             "anomalies": self.anomalies,
             "salvaged": self.salvaged,
+            **({"nearest_clean": self.nearest_clean} if self.nearest_clean else {}),
             "bytes_in": self.bytes_in,
             "bytes_out": self.bytes_out,
             "stage_seconds": {name: round(value, 3) for name, value in self.seconds.items()},

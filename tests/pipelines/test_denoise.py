@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 
 from genray.bundle import load_bundle
+from genray.datasets.drawn.pages import draw_page
 from genray.errors import RunError, SettingsError
 from genray.images.tensors import to_network, to_pixels
 from pipelines.steps.restoration import to_window, with_change
@@ -50,7 +52,8 @@ def test_images_come_out_as_the_network_makes_them_whatever_their_size(
     bundle = bundle_of("denoiser")
     sizes = [(48, 64), (47, 33), (48, 64), (9, 100)]
     noisy = [save(tmp_path / "in" / f"{i}.png", photo(rng, *size, noise=20)) for i, size in enumerate(sizes)]
-    bulk("denoise", f"input={tmp_path / 'in'}", f"bundle={bundle}", "denoise.clean_below=0")
+    sets = (f"input={tmp_path / 'in'}", f"bundle={bundle}", "denoise.clean_below=0")
+    bulk("denoise", *sets, "denoise.change_limit=0")
     network = network_of(bundle)
     for index, image in enumerate(noisy):
         made = read(tmp_path / "out" / f"{index}.png")
@@ -67,7 +70,10 @@ def test_a_clean_image_is_copied_byte_for_byte_and_says_so(
     bulk("denoise", f"input={tmp_path / 'in'}", f"bundle={bundle_of('denoiser')}")
     clean, noisy = rows_of(tmp_path / "out")
     assert (clean["status"], clean["reason"], clean["change"]) == ("skipped", "clean", 0)
-    assert clean["noise"] < 4 < 18 < noisy["noise"] < 32
+    assert clean["noise"] < 1 < 18 < noisy["noise"] < 32
+    assert (clean["noise_kind"], noisy["noise_kind"]) == ("none", "white")
+    parts = [noisy[f"noise_{part}"] for part in ("fine", "coarse", "chroma")]
+    assert np.hypot(np.hypot(*parts[:2]), parts[2]) == pytest.approx(noisy["noise"], rel=1e-4)
     assert noisy["status"] == "done"
     assert (tmp_path / "in" / "clean.jpg").read_bytes() == (tmp_path / "out" / "clean.jpg").read_bytes()
 
@@ -103,12 +109,76 @@ def test_gray_colour_and_transparent_images_keep_their_channels(
 def test_sixteen_bits_stay_sixteen(bulk: Bulk, bundle_of: Bundles, tmp_path: Path) -> None:
     gray = photo(np.random.default_rng(4), 64, 80, noise=20)[..., 0].astype(np.uint16) * 257 + 3
     save(tmp_path / "in" / "deep.png", gray)
-    bulk("denoise", f"input={tmp_path / 'in'}", f"bundle={bundle_of('denoiser-gray')}")
+    sets = (f"input={tmp_path / 'in'}", f"bundle={bundle_of('denoiser-gray')}")
+    bulk("denoise", *sets, "denoise.change_limit=0")
     made = read(tmp_path / "out" / "deep.png").astype(np.int64)
     assert made.max() > 255
     assert len(np.unique(made % 257)) > 50, "its finer levels are not those of 8 bits"
     eight = network_of(bundle_of("denoiser-gray"))((gray // 257).astype(np.uint8)[..., None])[..., 0]
     assert np.abs(made / 257 - eight).max() < 2
+
+
+def test_noise_of_cameras_and_film_is_found(bulk: Bulk, bundle_of: Bundles, tmp_path: Path) -> None:
+    rng = np.random.default_rng(7)
+    clean = photo(rng, 192, 256).astype(float)
+    grain = gaussian_filter(rng.normal(size=clean.shape[:2]), 0.8)
+    film = np.uint8(np.clip(clean + 8 * (grain / grain.std())[..., None], 0, 255))
+    save(tmp_path / "in" / "film.png", film)
+    blotches = gaussian_filter(rng.normal(size=clean.shape), (1, 1, 0))
+    phone = np.uint8(np.clip(clean + 6 * blotches / blotches.std(), 0, 255))
+    save(tmp_path / "in" / "phone.jpg", phone, quality=88)
+    bulk("denoise", f"input={tmp_path / 'in'}", f"bundle={bundle_of('denoiser')}", "denoise.change_limit=0")
+    grainy, blotchy = rows_of(tmp_path / "out")
+    assert (grainy["status"], blotchy["status"]) == ("done", "done")
+    assert grainy["noise_coarse"] > grainy["noise_chroma"]
+    assert blotchy["noise_chroma"] > 1
+
+
+def test_an_image_that_the_network_would_harm_is_copied_and_says_so(
+    bulk: Bulk, bundle_of: Bundles, tmp_path: Path
+) -> None:
+    page = draw_page(160, 200, (1,))
+    save(tmp_path / "in" / "page.png", page)
+    sets = (f"input={tmp_path / 'in'}", f"bundle={bundle_of('denoiser')}", "denoise.clean_below=0")
+    bulk("denoise", *sets)
+    (row,) = rows_of(tmp_path / "out")
+    assert (row["status"], row["reason"], row["change"]) == ("skipped", "would harm", 0)
+    assert (read(tmp_path / "out" / "page.png") == page).all()
+
+
+def test_the_limit_of_clean_images_is_in_the_range_of_the_bundle(
+    bulk: Bulk, bundle_of: Bundles, tmp_path: Path
+) -> None:
+    save(tmp_path / "in" / "a.png", photo(np.random.default_rng(8), 128, 128, noise=8))
+    bundle = tmp_path / "bundle"
+    shutil.copytree(bundle_of("denoiser"), bundle)
+    manifest = json.loads((bundle / "bundle.json").read_text())
+    trained_on = manifest | {"calibration": {"noise": {"lowest": 25.0, "highest": 25.0}}}
+    (bundle / "bundle.json").write_text(json.dumps(trained_on))
+    sets = (f"input={tmp_path / 'in'}", f"bundle={bundle}")
+    outcome = bulk("denoise", *sets)
+    assert outcome["reasons"] == {"clean": 1}
+    assert 6 < outcome["nearest_clean"][0] < 10
+    again = (*sets, f"output={tmp_path / 'again'}", "denoise.change_limit=0")
+    assert bulk("denoise", *again, "denoise.clean_below=5")["done"] == 1
+
+
+def test_images_that_a_bundle_is_not_for_are_copied_unless_all_are_wanted(
+    bulk: Bulk, bundle_of: Bundles, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(9)
+    page = np.clip(draw_page(256, 256, (2,)) + rng.normal(0, 8, (256, 256, 3)), 0, 255).astype(np.uint8)
+    save(tmp_path / "in" / "page.png", page)
+    save(tmp_path / "in" / "photo.png", photo(rng, 256, 256, noise=8))
+    bundle = tmp_path / "bundle"
+    shutil.copytree(bundle_of("denoiser"), bundle)
+    manifest = json.loads((bundle / "bundle.json").read_text())
+    manifest["data"]["about"] = {"made_for": "photographs"}
+    (bundle / "bundle.json").write_text(json.dumps(manifest))
+    sets = (f"input={tmp_path / 'in'}", f"bundle={bundle}", "denoise.change_limit=0")
+    assert bulk("denoise", *sets)["reasons"] == {"page": 1}
+    again = (*sets, f"output={tmp_path / 'again'}", "denoise.content=all")
+    assert bulk("denoise", *again)["done"] == 2
 
 
 def test_a_large_image_goes_in_tiles_without_seams(bulk: Bulk, bundle_of: Bundles, tmp_path: Path) -> None:

@@ -45,7 +45,8 @@ def test_pixels_outside_of_the_mask_are_the_inputs_exactly(
     Image.fromarray(image).save(tmp_path / "in" / "a.png")
     sets = (f"input={tmp_path / 'in'}", f"bundle={bundle_of('destamper')}")
     # Weights that are drawn change a little everywhere: a low threshold believes some of it.
-    bulk("destamp", *sets, "destamp.threshold=0.5", "destamp.least_pixels=1", "destamp.feather=0")
+    sets = (*sets, "destamp.threshold=0.5", "destamp.least_pixels=1", "destamp.feather=0")
+    bulk("destamp", *sets, "destamp.most_changed=1")
     (row,) = rows_of(tmp_path / "out")
     made = np.asarray(Image.open(tmp_path / "out" / "a.png"))
     moved = (made != image).any(axis=-1)
@@ -63,3 +64,15 @@ def test_an_image_without_a_stamp_is_copied_untouched(
     (row,) = rows_of(tmp_path / "out")
     assert (row["status"], row["reason"]) == ("skipped", "no-stamp")
     assert (tmp_path / "in" / "a.jpg").read_bytes() == (tmp_path / "out" / "a.jpg").read_bytes()
+
+
+def test_an_image_that_would_change_nearly_everywhere_is_copied(
+    bulk: Bulk, bundle_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    Image.fromarray(photo(np.random.default_rng(1), 96, 128)).save(tmp_path / "in" / "a.png")
+    sets = (f"input={tmp_path / 'in'}", f"bundle={bundle_of('destamper')}")
+    bulk("destamp", *sets, "destamp.threshold=0.5", "destamp.least_pixels=1", "destamp.most_changed=0.01")
+    (row,) = rows_of(tmp_path / "out")
+    assert (row["status"], row["reason"], row["change"]) == ("skipped", "would harm", 0)
+    assert (tmp_path / "out" / "a.png").read_bytes() == (tmp_path / "in" / "a.png").read_bytes()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from genray.images.fonts import load_font
+from genray.fonts import load_font
 from genray.images.pixels import Pixels
 
 _SCALE = 2  # drawn at twice the size and averaged, so that edges are smooth

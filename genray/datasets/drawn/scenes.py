@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from genray.datasets.drawn.textures import COUNT, SIDE, textures
-from genray.images.fonts import load_font
+from genray.fonts import load_font
 from genray.images.pixels import Pixels
 
 _SCALE = 2  # drawn at twice the size and averaged, so that edges are smooth

@@ -72,6 +72,19 @@ class NoiseSettings(Settings):
         description="clip to [0, 1] as files do; published figures are without (gaussian, poisson-gaussian)",
     )
 
+    @property
+    def range(self) -> tuple[float, float] | None:
+        """Lowest and highest standard deviation of the noise, in levels of 255; None for kinds that are not
+        given by one."""
+        if self.kind == "noise-factor":
+            low, high = (
+                self.noise_factor if isinstance(self.noise_factor, tuple) else (self.noise_factor,) * 2
+            )
+            return 255 * low, 255 * high
+        if self.kind not in ("gaussian", "camera"):
+            return None
+        return self.sigma if isinstance(self.sigma, tuple) else (self.sigma, self.sigma)
+
     @field_validator("sigma", "photons", "amount", "quality", "noise_factor", "correlation")
     @classmethod
     def _ordered(cls, strength: float | tuple[float, float]) -> float | tuple[float, float]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from genray.images.fonts import load_font
+from genray.fonts import load_font
 from genray.images.pixels import Pixels
 from genray.settings.base import Settings
 

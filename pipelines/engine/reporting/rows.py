@@ -20,13 +20,14 @@ from pipelines.storage.output import Output
 SCORES = ("noise", "change", "error", "score")
 _ROW_COLUMNS = (
     *("path", "status", "reason", "detail", "format", "width", "height", "channels", "depth", "bytes_in"),
-    *("bytes_out", "modified", "container", "position", "output", *SCORES),
+    *("bytes_out", "modified", "container", "position", "output", "noise_kind", *SCORES),
 )
 _NOT_KEPT = "not_kept"
 _SALVAGED = "salvaged"
 _COLUMNS = (*_ROW_COLUMNS, *(name for name in (_NOT_KEPT, _SALVAGED) if name in SCHEMA.names))
 _BATCH_ROWS = 2**16  # ledger rows converted to Python objects at once
 _MOST_FAILED = 20  # most rows of each reason
+_MOST_LEVELS = 100_000  # levels of noise that the histogram is drawn from
 _MOST_NAMES = 50  # most names of what was not kept or was salvaged
 
 
@@ -122,6 +123,30 @@ class Mentions:
         ]
 
 
+class NoiseLevels:
+    """Levels of noise by what became of the images: all, or of many a regular sample."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, list[NDArray[np.float32]]] = {}
+        self._step = 1
+
+    def add(self, levels: NDArray[np.float32], groups: NDArray[np.object_]) -> None:
+        """Add the levels of some images; NaN: not measured."""
+        for group in sorted(set(groups)):
+            here = levels[groups == group]
+            self._parts.setdefault(group, []).append(here[np.isfinite(here)][:: self._step])
+        while sum(len(part) for parts in self._parts.values() for part in parts) > _MOST_LEVELS:
+            self._step *= 2
+            self._parts = {
+                group: [np.concatenate(parts)[::2]] for group, parts in self._parts.items() if parts
+            }
+
+    def by_group(self) -> dict[str, NDArray[np.float32]]:
+        """Return the levels of each group that has some."""
+        joined = {group: np.concatenate(parts) for group, parts in self._parts.items()}
+        return {group: levels for group, levels in joined.items() if len(levels)}
+
+
 class ReportRows:
     """The parts of the ledger that the page shows."""
 
@@ -130,6 +155,9 @@ class ReportRows:
         self.random = TopRows(samples)
         self.extremes = {name: TopRows(samples) for name in SCORES}
         self.extremes["error"] = TopRows(samples, math.inf if error_limit is None else error_limit)
+        self.nearly_noisy = TopRows(samples)
+        """Images that were copied as clean, those with the most noise."""
+        self.noise = NoiseLevels()
         self.failed: dict[str, list[LedgerRow]] = {}
         """First rows of each reason."""
         self.types = TypeCounts()
@@ -158,8 +186,15 @@ class ReportRows:
         batch = batch.filter(pc.invert(failed))
         # The choice depends only on seed and path: runs over the same images show the same ones.
         self.random.add((path_hashes(batch.column("path")) ^ self._mask).astype(np.float64), batch)
+        self._add_noise(batch)
         for name, top in self.extremes.items():
             top.add(batch.column(name).to_numpy(zero_copy_only=False).astype(np.float64), batch)
+
+    def _add_noise(self, batch: pa.RecordBatch) -> None:
+        levels = batch.column("noise").to_numpy(zero_copy_only=False).astype(np.float32)
+        reasons = pc.fill_null(batch.column("reason"), "").to_numpy(zero_copy_only=False)
+        self.noise.add(levels, np.where(reasons == "", "processed", reasons))
+        self.nearly_noisy.add(np.where(reasons == "clean", levels, np.nan).astype(np.float64), batch)
 
     def _add_failed(self, batch: pa.RecordBatch) -> None:
         for reason in pc.unique(batch.column("reason")).to_pylist():

@@ -23,12 +23,14 @@ from tests.page_reader import PageReader, is_drawn
 HOSTILE = '<script>alert("1")\n\N{DOG FACE}.png'
 RANDOM = "Random images"
 NOISIEST = "Noisiest images"
+NEARLY_NOISY = "Copied as clean, nearest to the limit"
 CHANGED = "Most changed images"
 ANOMALOUS = "Most anomalous images"
 UNLIKE = "Images unlike those of the training"
 SECTIONS = (
     RANDOM,
     NOISIEST,
+    NEARLY_NOISY,
     CHANGED,
     ANOMALOUS,
     UNLIKE,
@@ -155,6 +157,17 @@ def test_pictures_are_the_input_beside_the_output(bulk: EndedRun) -> None:
     assert np.array_equal(first[::2, ::2], image(0)), "small images are enlarged by whole pixels"
     assert np.array_equal(second, first // 2 + 128)
     assert "input | output: 60 x 40 png, 2 kB to 1 kB, noise 12.25" in page.text
+
+
+def test_images_copied_as_clean_are_shown_by_their_nearness_to_the_limit(bulk: EndedRun) -> None:
+    names = [f"{i:02}.png" for i in range(24)]
+    bulk.images(names)
+    clean = {"status": "skipped", "reason": "clean"}
+    rows = [{"path": name, "noise": i / 10, **(clean if i < 20 else {})} for i, name in enumerate(names)]
+    bulk.rows(rows)
+    page = bulk.report(samples=3)
+    assert "Estimated noise of the images" in page.text
+    assert shown(page, NEARLY_NOISY, names) == ["19.png", "18.png", "17.png"]
 
 
 def test_an_image_is_drawn_once_and_named_wherever_it_belongs(bulk: EndedRun) -> None:
