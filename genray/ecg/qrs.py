@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import scipy  # loads scipy.signal when it is needed, which takes a second
@@ -26,6 +27,19 @@ _LONGEST_SEARCH = (
     4  # s without a complex after which there is no search-back: in asystole it would find P waves
 )
 _LEARNING = 8  # s from whose highest peaks the height of a lead's complexes is learned
+
+
+class FilteredSamples(NamedTuple):
+    """Output of a `QrsFilter`.
+
+    Attributes:
+        energy: (leads, samples), in the unit of the samples per sample.
+        deflection: (leads,) largest deflection in the frequency band of QRS complexes, in the unit of the
+            samples.
+    """
+
+    energy: Floats
+    deflection: Floats
 
 
 class QrsFilter:
@@ -47,9 +61,9 @@ class QrsFilter:
         self._last = np.zeros((leads, 1))
         self._tail = np.zeros((leads, self._width))
 
-    def __call__(self, rows: NDArray[np.intp], samples: NDArray[np.floating]) -> Floats:
-        """Return the energy (leads, samples), in the unit of the samples per sample, of new samples
-        (leads, samples) of the leads `rows`, which must not contain NaN."""
+    def __call__(self, rows: NDArray[np.intp], samples: NDArray[np.floating]) -> FilteredSamples:
+        """Return the energy of new samples (leads, samples) of the leads `rows`, which must not contain
+        NaN."""
         filtered, self._state[:, rows] = scipy.signal.sosfilt(
             self._sos, samples, axis=-1, zi=self._state[:, rows]
         )
@@ -61,7 +75,7 @@ class QrsFilter:
         energy: Floats = np.sqrt(
             np.maximum(sums[:, self._width :] - sums[:, : -self._width], 0.0) / self._width
         )
-        return energy
+        return FilteredSamples(energy, np.abs(filtered).max(axis=-1))
 
     def grow(self, leads: int) -> None:
         """Make room for `leads` leads; `begin` must be called for the new ones."""
@@ -182,7 +196,7 @@ def detect_peaks(signal: NDArray[np.floating], rate: float) -> NDArray[np.int64]
     apart = round(REFRACTORY * rate)
     # Padded, as the last complexes need as much energy after them as before.
     padded = np.pad(samples, ((0, 0), (0, bank.delay + apart)), mode="edge")
-    energy = bank(rows, padded)[:, bank.delay :]
+    energy = bank(rows, padded).energy[:, bank.delay :]
     second = max(1, round(rate))
     seconds = [
         energy[0, i : i + second].max() for i in range(0, min(energy.shape[1], _LEARNING * second), second)

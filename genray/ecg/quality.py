@@ -8,6 +8,7 @@ complexes.
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,15 +71,25 @@ class QualitySettings(Settings):
     )
 
 
-def assess_quality(samples: Floats, rate: float, settings: QualitySettings) -> NDArray[np.int8]:
+class QualityAssessment(NamedTuple):
+    """Signal quality of leads.
+
+    Attributes:
+        quality: (leads,) values of `SignalQuality`: whether the shapes of beats can be judged.
+        rhythm: (leads,) whether QRS complexes can be detected: the electrode is on, and noise is no obstacle.
+            A wandering baseline is none, as the frequency band of the detection begins far above it.
+    """
+
+    quality: NDArray[np.int8]
+    rhythm: NDArray[np.bool_]
+
+
+def assess_quality(samples: Floats, rate: float, settings: QualitySettings) -> QualityAssessment:
     """Assess the signal quality of leads by their last seconds.
 
     Args:
         samples: (leads, samples) in mV, NaN where a sample is missing.
         rate: sampling rate, Hz.
-
-    Returns:
-        (leads,) values of `SignalQuality`.
     """
     count = samples.shape[1]
     absent = np.isnan(samples)
@@ -110,6 +121,6 @@ def assess_quality(samples: Floats, rate: float, settings: QualitySettings) -> N
     fast = np.abs(whole[:, step:] - whole[:, :-step]).mean(axis=1) / 2
     rest = np.abs(whole - middle[:, None]).mean(axis=1)
     noisy = (fast > settings.noise) & (fast > rest / 4)
-    poor = (missing >= settings.gaps) | (moved > settings.baseline) | noisy
-    quality = np.where(poor, SignalQuality.POOR, SignalQuality.GOOD)
-    return np.where(off, SignalQuality.OFF, quality).astype(np.int8)
+    rhythm = ~(off | noisy | (missing >= settings.gaps))
+    quality = np.where(rhythm & (moved <= settings.baseline), SignalQuality.GOOD, SignalQuality.POOR)
+    return QualityAssessment(np.where(off, SignalQuality.OFF, quality).astype(np.int8), rhythm)

@@ -1,8 +1,9 @@
 """Alarm conditions: pure functions of an observation and the limits, and the timers of their delays.
 
 A condition returns a level: clear, between its limits (hysteresis), or true at a priority. Physiological
-conditions are judged only while samples arrive and at least one lead is good, as a value computed from noise
-is no value (IEC 60601-2-27 separates physiological alarms from technical ones). Timers count only the time in
+conditions are judged only while samples arrive and show what each one needs (QRS complexes for the rhythm,
+the shapes of beats for the burden), as a value computed from noise is no value (IEC 60601-2-27 separates
+physiological alarms from technical ones). Timers count only the time in
 which the condition was judged, so that missing samples count neither towards an alarm nor towards its end.
 """
 
@@ -24,7 +25,8 @@ PRIORITIES: tuple[Priority, ...] = ("low", "medium", "high")
 ByPriority = tuple[float, float, float]
 """Seconds for each priority: low, medium, high."""
 MissingSeconds = tuple[tuple[int, float], ...]
-"""Seconds of missing samples in each 5 s of the last minute: (number of the 5 s, seconds)."""
+"""Seconds of missing samples, or of samples that were not judged, in each 5 s of the last minute: (number of
+the 5 s, seconds)."""
 _STRETCH, _STRETCHES = 5.0, 12
 
 
@@ -33,6 +35,8 @@ class Situation(NamedTuple):
 
     Attributes:
         missing: seconds of samples missing in the last minute.
+        unjudged: seconds of the last minute in which the rhythm could not be judged and no alarm about the
+            signal was open.
         asystole_open: whether an asystole alarm is open.
         lead_off_open: whether a lead-off alarm is open.
     """
@@ -40,6 +44,7 @@ class Situation(NamedTuple):
     observation: Observation
     limits: Limits
     missing: float = 0.0
+    unjudged: float = 0.0
     asystole_open: bool = False
     lead_off_open: bool = False
 
@@ -48,11 +53,16 @@ class Situation(NamedTuple):
         """Whether samples arrive and at least one lead is good."""
         return self.observation.good and not self.observation.lost > 0
 
+    @property
+    def has_rhythm(self) -> bool:
+        """Whether samples arrive and QRS complexes can be detected in at least one lead."""
+        return self.observation.rhythm and not self.observation.lost > 0
+
 
 def asystole(situation: Situation) -> int:
     """Return the level of asystole: no QRS complex for 4 s (CinC 2015). There is no further delay."""
     silence = situation.observation.silence
-    if not situation.has_signal or silence is None or not silence >= 0:
+    if not situation.has_rhythm or silence is None or not silence >= 0:
         return UNKNOWN
     return HIGH if silence >= situation.limits.asystole.silence else CLEAR
 
@@ -60,7 +70,7 @@ def asystole(situation: Situation) -> int:
 def bradycardia(situation: Situation) -> int:
     """Return the level of bradycardia; unknown during an asystole alarm, so that one cause is one alarm."""
     rate, limits = situation.observation.heart_rate, situation.limits.bradycardia
-    if situation.asystole_open or not situation.has_signal or rate is None or not 0 <= rate < inf:
+    if situation.asystole_open or not situation.has_rhythm or rate is None or not 0 <= rate < inf:
         return UNKNOWN
     if rate >= limits.medium + limits.back:
         return CLEAR
@@ -72,7 +82,7 @@ def bradycardia(situation: Situation) -> int:
 def tachycardia(situation: Situation) -> int:
     """Return the level of tachycardia."""
     rate, limits = situation.observation.heart_rate, situation.limits.tachycardia
-    if not situation.has_signal or rate is None or not 0 <= rate < inf:
+    if not situation.has_rhythm or rate is None or not 0 <= rate < inf:
         return UNKNOWN
     if rate <= limits.medium - limits.back:
         return CLEAR
@@ -113,6 +123,14 @@ def poor_signal(situation: Situation) -> int:
         return CLEAR
     only_off = observation.off and not observation.poor
     return UNKNOWN if situation.lead_off_open and only_off else MEDIUM
+
+
+def unjudged(situation: Situation) -> int:
+    """Return the level of a rhythm that could not be judged for much of the last minute."""
+    limits = situation.limits.unjudged
+    if situation.unjudged >= limits.begin:
+        return MEDIUM
+    return CLEAR if situation.unjudged <= limits.end else BETWEEN
 
 
 def gap(situation: Situation) -> int:
@@ -213,6 +231,9 @@ CONDITIONS: dict[AlarmKind, Condition] = {
         ("poor", "off", "good"),
         "poor_signal",
     ),
+    "unjudged": Condition(
+        "technical", unjudged, lambda _: (inf, 0.0, inf), lambda _: 0.0, ("poor", "off"), "unjudged"
+    ),
     "gap": Condition("technical", gap, lambda _: (0.0, inf, inf), lambda _: 0.0, ("gap",), "gap"),
     "stream-lost": Condition(
         "technical",
@@ -298,11 +319,14 @@ def update_missing(missing: MissingSeconds, now: float, gap: float) -> MissingSe
     return tuple(recent.items())
 
 
+_RHYTHM = ("asystole", "bradycardia", "tachycardia")
+
+
 def unknown_reason(kind: AlarmKind, situation: Situation) -> str:
     """Return the reason why the condition cannot be judged, for a person."""
     if situation.observation.lost > 0:
         return "no data from the stream"
-    if not situation.observation.good:
+    if not situation.observation.good and not (kind in _RHYTHM and situation.has_rhythm):
         return "no lead with good signal"
     if kind == "bradycardia" and situation.asystole_open:
         return "asystole alarm active"
@@ -317,6 +341,8 @@ def measured_values(kind: AlarmKind, situation: Situation) -> dict[str, Any]:
     values = {name: _as_json(getattr(observation, name)) for name in CONDITIONS[kind].measurements}
     if kind == "gap":
         values["missing"] = situation.missing
+    elif kind == "unjudged":
+        values["unjudged"] = situation.unjudged
     return values
 
 

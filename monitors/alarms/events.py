@@ -13,6 +13,7 @@ AlarmKind = Literal[
     "anomaly",
     "lead-off",
     "poor-signal",
+    "unjudged",
     "gap",
     "stream-lost",
     "behind",
@@ -32,9 +33,10 @@ class Observation:
     Attributes:
         time: unix time of the stream's own samples, seconds.
         heart_rate: beats per minute; None: not available.
-        silence: seconds without a QRS complex while at least one lead was good; None: not available.
+        silence: judged seconds without a QRS complex; None: no complexes can be detected in any lead.
         burden: share of the last scored beats that are anomalous; None: too few, or no reference yet.
-        good: whether at least one lead is good.
+        good: whether at least one lead is good, so that the shapes of beats can be judged.
+        rhythm: whether QRS complexes can be detected in at least one lead.
         off: leads whose electrode is off, saturated or flat.
         poor: leads that are too noisy to be analysed.
         gap: seconds of samples that were missing since the observation before.
@@ -47,6 +49,7 @@ class Observation:
     silence: float | None = None
     burden: float | None = None
     good: bool = True
+    rhythm: bool = True
     off: tuple[str, ...] = ()
     poor: tuple[str, ...] = ()
     gap: float = 0.0

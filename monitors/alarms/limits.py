@@ -140,6 +140,30 @@ class PoorSignalLimits(Settings):
         return self
 
 
+class UnjudgedLimits(Settings):
+    """Limits of the unjudged alarm: a signal that is too noisy every few seconds raises no poor-signal alarm,
+    and yet much of the rhythm is not watched. Always medium, as the patient is not monitored meanwhile."""
+
+    begin: float = Field(
+        20.0,
+        gt=0,
+        le=60,
+        description="seconds not judged in the last minute from which there is an alarm",
+    )
+    end: float = Field(
+        10.0,
+        ge=0,
+        le=60,
+        description="seconds not judged in the last minute at which the alarm ends",
+    )
+
+    @model_validator(mode="after")
+    def _order(self) -> Self:
+        if self.end > self.begin:
+            raise ValueError("`end` must not be above `begin`")
+        return self
+
+
 class GapLimits(Settings):
     """Limits of the gap alarm: samples are missing. Always low, as the other samples are still analysed."""
 
@@ -213,6 +237,7 @@ class Limits(Settings):
     anomaly: AnomalyLimits = Field(AnomalyLimits(), description="many beats of unusual shape")
     lead_off: LeadOffLimits = Field(LeadOffLimits(), description="electrode off")
     poor_signal: PoorSignalLimits = Field(PoorSignalLimits(), description="no lead good enough to analyse")
+    unjudged: UnjudgedLimits = Field(UnjudgedLimits(), description="rhythm not judged for much of a minute")
     gap: GapLimits = Field(GapLimits(), description="samples missing")
     stream_lost: StreamLostLimits = Field(StreamLostLimits(), description="no data arriving")
     behind: BehindLimits = Field(BehindLimits(), description="monitor too slow for its streams")

@@ -86,7 +86,15 @@ def step(
                 current.situation = current.situation._replace(lead_off_open=True)
     # While no data arrives, `now` follows the wall clock; late samples continue from their own time.
     time = state.time if observation.lost > 0 else now
-    after = AlarmState(state.stream, time, tracks, current.missing, current.announcements, current.clock)
+    after = AlarmState(
+        state.stream,
+        time,
+        tracks,
+        current.missing,
+        current.announcements,
+        current.clock,
+        current.unjudged,
+    )
     return after, tuple(current.transitions)
 
 
@@ -127,7 +135,7 @@ class _BedStep:
     Attributes:
         gap: seconds of samples that were missing right before it.
         situation: input of the conditions; updated with the open alarms while kinds are evaluated in turn.
-        missing, announcements, clock: values of the next state.
+        missing, unjudged, announcements, clock: values of the next state.
     """
 
     stream: str
@@ -136,6 +144,7 @@ class _BedStep:
     gap: float
     situation: Situation
     missing: MissingSeconds
+    unjudged: MissingSeconds
     announcements: tuple[float, ...]
     clock: int
     transitions: list[Transition] = field(default_factory=list)
@@ -147,13 +156,15 @@ class _BedStep:
         lost = state.tracks.get("stream-lost")
         # The alarm of a lost stream covers the samples that it missed: no gap alarm for the same cause.
         missing = update_missing(state.missing, now, 0.0 if lost and lost.is_open else gap)
+        unjudged = update_missing(state.unjudged, now, _unjudged_seconds(state, now, observation, limits))
         return cls(
             stream=state.stream,
             now=now,
             limits=limits,
             gap=gap,
-            situation=Situation(observation, limits, sum(seconds for _, seconds in missing)),
+            situation=Situation(observation, limits, _total(missing), _total(unjudged)),
             missing=missing,
+            unjudged=unjudged,
             announcements=tuple(min(time, now) for time in state.announcements),
             clock=state.clock + (state.time is not None and now < state.time),
         )
@@ -270,6 +281,20 @@ class _BedStep:
         alarm = replace(alarm, state=state, changed=self.now)
         self.transitions.append(_transition(self.stream, kind, alarm, change, self.now, why))
         return alarm
+
+
+def _unjudged_seconds(state: AlarmState, now: float, observation: Observation, limits: Limits) -> float:
+    """Return the seconds before `now` without a judgment of the rhythm; 0 while an alarm about the signal
+    covers them: no second alarm for the same cause."""
+    if observation.rhythm or observation.lost > 0 or state.time is None:
+        return 0.0
+    if "poor-signal" in state.open or ("lead-off" in state.open and not observation.poor):
+        return 0.0
+    return min(max(now - state.time, 0.0), limits.longest_hop)
+
+
+def _total(stretches: MissingSeconds) -> float:
+    return sum(seconds for _, seconds in stretches)
 
 
 def _transition(

@@ -39,6 +39,7 @@ _MEASURE_FORMATS = {
     "bradycardia": _MeasureFormat("heart_rate", "", "heart rate {}", "/min", 0),
     "tachycardia": _MeasureFormat("heart_rate", "", "heart rate {}", "/min", 0),
     "anomaly": _MeasureFormat("burden", "begin", "{} of the last beats anomalous", " %", 0),
+    "unjudged": _MeasureFormat("unjudged", "begin", "rhythm not judged for {} of the last minute", " s", 0),
     "gap": _MeasureFormat("missing", "begin", "{} of the last minute missing", " s", 1),
     "stream-lost": _MeasureFormat("lost", "", "no data for {}", " s", 0),
     "behind": _MeasureFormat("behind", "begin", "monitor {} behind", " s", 1),

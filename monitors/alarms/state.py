@@ -73,6 +73,8 @@ class AlarmState:
         time: unix time of the last samples that were observed, seconds; None: none yet.
         tracks: state of the kinds that are not clear.
         missing: seconds of samples missing in the last minute.
+        unjudged: seconds of the last minute in which the rhythm could not be judged and no alarm about the
+            signal was open.
         announcements: unix times of the announcements in the last hour.
         clock: how often the clock was set back, which is part of alarm names.
     """
@@ -85,6 +87,7 @@ class AlarmState:
     missing: MissingSeconds = ()
     announcements: Annotated[tuple[float, ...], Field(alias="told")] = ()
     clock: int = 0
+    unjudged: MissingSeconds = ()
 
     @property
     def open(self) -> dict[AlarmKind, Alarm]:

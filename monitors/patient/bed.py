@@ -22,6 +22,7 @@ from monitors.sources.message import Chunk
 Floats = NDArray[np.float32]
 
 _UNUSUAL = 8  # last anomalous beats that are stored, of which an alarm shows those with the highest scores
+_LONGEST_PAUSE = 4.0  # s that cannot be judged, over which the seconds without a beat still add up
 _QUALITY_WORDS = {int(quality): cast(QualityWord, quality.word) for quality in SignalQuality}
 
 
@@ -102,7 +103,11 @@ class Bed:
         new_patient: whether no hop was analysed yet.
         quality: signal quality of each lead.
         recent_anomalous: whether each of the last beats was anomalous; the burden is the share of these.
-        good_since: sample since which a lead has been good; -1: none is.
+        rhythm_judged: whether QRS complexes can be detected in at least one lead.
+        observed: number of samples at the last observation.
+        unjudged: number of samples since complexes could last be detected.
+        silent_since: sample of the last beat, or since which beats could be detected, plus the samples since
+            then that could not be judged; -1: unknown.
         last_beat: sample of the last beat; -1: unknown.
     """
 
@@ -125,7 +130,10 @@ class Bed:
     lost_seconds: float = 0.0
     new_patient: bool = True
     quality: NDArray[np.int8] = field(default_factory=lambda: np.zeros(0, np.int8))
-    good_since: int = -1
+    rhythm_judged: bool = True
+    observed: int = 0
+    unjudged: int = 0
+    silent_since: int = -1
     heart_rate: float | None = None
     last_beat: int = -1
     pending_beats: list[PendingBeat] = field(default_factory=list)
@@ -176,12 +184,8 @@ class Bed:
         self.intervals.interrupt()
         self.pending_beats.clear()
         self.previous_beat = None
-        self._forget_last_beat()
-
-    def _forget_last_beat(self) -> None:
-        """Mark the last beat as unknown: beats may have been missed until the next one is detected."""
         self.last_beat = -1
-        self.good_since = -1
+        self.silent_since = -1
 
     def add_complexes(self, samples: list[int]) -> None:
         """Add detected QRS complexes; their beats are scored when all of their samples have arrived."""
@@ -190,6 +194,7 @@ class Bed:
             if self.last_beat >= 0:
                 interval = self.intervals.add(max(1, sample - self.last_beat) / self.rate)
             self.last_beat = max(sample, self.last_beat)
+            self.silent_since = max(sample, self.silent_since)
             self.pending_beats.append(PendingBeat(sample, interval))
 
     def count_scored_beat(self, *, anomalous: bool) -> None:
@@ -213,16 +218,8 @@ class Bed:
             now: monotonic time, seconds.
         """
         good = bool((self.quality == SignalQuality.GOOD).any())
-        decided = self.sample_count - delay
-        if not good:
-            self._forget_last_beat()
-        elif self.good_since < 0:
-            self.good_since = self.sample_count
-        silence = None
-        self.heart_rate = None
-        if good:
-            silence = max(0, decided - max(self.last_beat, self.good_since)) / self.rate
-            self.heart_rate = self.intervals.heart_rate(silence)
+        silence = self._silence(delay)
+        self.heart_rate = None if silence is None else self.intervals.heart_rate(silence)
         missing_seconds = self.missing_seconds
         self.missing_seconds = 0.0
         return Observation(
@@ -231,11 +228,31 @@ class Bed:
             silence=silence,
             burden=self.burden,
             good=good,
+            rhythm=self.rhythm_judged,
             off=self._leads_that_are(SignalQuality.OFF),
             poor=self._leads_that_are(SignalQuality.POOR),
             gap=missing_seconds,
             behind=max(0.0, now - self.received) + self.hops.seconds,
         )
+
+    def _silence(self, delay: int) -> float | None:
+        """Return the judged seconds without a beat; None: it cannot be judged now. A short stretch that is
+        not judged pauses the count, as a quality that changes every few seconds would otherwise hide an
+        asystole; a long one restarts it."""
+        new = self.sample_count - self.observed
+        self.observed = self.sample_count
+        if not self.rhythm_judged:
+            self.last_beat = -1  # beats may have been missed, so the next interval is unknown
+            self.unjudged += new
+            if self.silent_since >= 0:
+                self.silent_since += new
+            if self.unjudged > _LONGEST_PAUSE * self.rate:
+                self.silent_since = -1
+            return None
+        self.unjudged = 0
+        if self.silent_since < 0:
+            self.silent_since = self.sample_count
+        return max(0, self.sample_count - delay - self.silent_since) / self.rate
 
     def _leads_that_are(self, quality: SignalQuality) -> tuple[str, ...]:
         if not self.quality.any():

@@ -3,9 +3,12 @@ ratio."""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
+from genray.ecg.pacing import PacePulseFilter
 from genray.ecg.qrs import REFRACTORY, QrsFilter, QrsThresholds, find_energy_peaks
 
 Rows = NDArray[np.intp]
@@ -14,7 +17,12 @@ Floats = NDArray[np.float64]
 _FLOOR = 0.6  # mV/s of energy, that of a complex of about 0.1 mV; lower ones are not detected
 _LEARNED = 3  # seconds (or hops, if they are longer) from which the initial level of a lead is learned
 _SILENT = 8.0  # s without a complex after which levels are learned again, as an electrode may have been moved
+_RECENT = 2.0  # s whose largest deflection tells whether a lead can have complexes now
+# Least deflection of a complex between 5 and 20 Hz, in mV. The band leaves about half of it; a monitor
+# must not count complexes below 0.15 mV (ANSI/AAMI EC13), and the energy of a tone of 0.1 mV is that of one.
+_LOWEST = 0.05
 _CLEARLY_HIGH = 2.5  # mV/s of energy, more than the noise of a good lead
+_HIGH = 0.12  # mV of deflection of complexes that need no contrast to the noise
 _CONTRAST = 3.5  # ratio to the least energy above which lower peaks are complexes too; in noise it is 2 to 3
 _FALLEN = 0.5  # lowest ratio of a new level to the last one: lower peaks would be P waves
 _TRACK = 0.1  # weight of a new complex in the moving level
@@ -24,9 +32,9 @@ class QrsDetector:
     """Detects QRS complexes in all leads of one sampling rate. A lead is a row; the leads of a stream are
     consecutive rows.
 
-    It is responsible for filtering, for the level of complexes and noise of each lead, and for fusing the
-    leads of a stream. It leaves the decision which peaks are complexes to `QrsThresholds`, one for each
-    stream.
+    It is responsible for removing pace pulses, for filtering, for the level of complexes and noise of each
+    lead, and for fusing the leads of a stream. It leaves the decision which peaks are complexes to
+    `QrsThresholds`, one for each stream.
 
     Args:
         rate: sampling rate, Hz.
@@ -38,8 +46,10 @@ class QrsDetector:
         self._hop = hop
         self._apart = round(REFRACTORY * rate)
         self._thin = max(1, round(rate / 100))  # energy is smooth, so 100 values per second give its median
+        self._pulses = PacePulseFilter(rate, 0)
         self._filter = QrsFilter(rate, 0)
-        self.delay = self._filter.delay + self._apart
+        self._lag = self._pulses.delay + self._filter.delay
+        self.delay = self._lag + self._apart
         """Delay of the detection: samples from a complex to its decision."""
         self._context = 2 * self._apart
         self._energy: Floats = np.zeros((0, self._context))
@@ -48,10 +58,13 @@ class QrsDetector:
         self._proven: Floats = np.zeros(0)  # level at the last detected complex
         self._in_doubt: NDArray[np.bool_] = np.zeros(0, np.bool_)  # whether to learn the level again
         self._hops_a_second = max(1, round(rate / hop))
+        hops = math.ceil(_RECENT * self._hops_a_second)
+        self._deflection: Floats = np.zeros((0, hops))  # of the last hops, in mV
         self._highest: Floats = np.zeros((0, _LEARNED * self._hops_a_second))  # of the last hops
 
     def grow(self, leads: int) -> None:
         """Make room for `leads` leads."""
+        self._pulses.grow(leads)
         self._filter.grow(leads)
         more = leads - len(self._level)
         self._energy = np.pad(self._energy, ((0, more), (0, 0)))
@@ -60,12 +73,15 @@ class QrsDetector:
         self._proven = np.pad(self._proven, (0, more))
         self._in_doubt = np.pad(self._in_doubt, (0, more))
         self._highest = np.pad(self._highest, ((0, more), (0, 0)))
+        self._deflection = np.pad(self._deflection, ((0, more), (0, 0)))
 
     def begin(self, rows: Rows, first: NDArray[np.floating], *, forget: bool) -> None:
         """Restart the filters of leads whose next samples, from `first` (leads,) on, do not continue the last
         ones; `forget`: also delete the levels, for another patient."""
+        self._pulses.begin(rows, first)
         self._filter.begin(rows, first)
         self._energy[rows] = 0.0
+        self._deflection[rows] = 0.0
         self._in_doubt[rows] = False
         if forget:
             self._level[rows] = 0.0
@@ -79,6 +95,7 @@ class QrsDetector:
         starts: Rows,
         samples: NDArray[np.floating],
         usable: NDArray[np.bool_],
+        preferred: NDArray[np.bool_],
         decisions: list[QrsThresholds],
         ends: list[int],
     ) -> list[list[int]]:
@@ -88,22 +105,30 @@ class QrsDetector:
             rows: rows of the leads, stream after stream.
             starts: index in `rows` at which each stream begins.
             samples: (leads, hop) in mV, without NaN.
-            usable: (leads,) whether the signal of a lead is good.
+            usable: (leads,) whether complexes can be detected in a lead.
+            preferred: (leads,) whether a lead is good: while a stream has such leads, the others do not vote.
             decisions: thresholds of each stream.
             ends: number of samples of each stream so far, including this hop.
 
         Returns:
             For each stream, the sample numbers of its new complexes, counted like `ends`.
         """
-        new = self._filter(rows, samples) * self._rate
+        filtered = self._filter(rows, self._pulses(rows, samples))
+        new = filtered.energy * self._rate
+        deflection = np.roll(self._deflection[rows], 1, axis=1)
+        deflection[:, 0] = filtered.deflection
+        self._deflection[rows] = deflection
         energy = np.concatenate([self._energy[rows], new], axis=1)
         self._energy[rows] = energy[:, -self._context :]
         self._learn(rows, new, energy, usable)
-        fused = self._fuse(rows, starts, energy, usable)
+        voting = usable & (self._level[rows] > 0) & (deflection.max(axis=1) > _LOWEST)
+        some = np.logical_or.reduceat(voting & preferred, starts)
+        voting &= preferred | ~np.repeat(some, np.diff(np.append(starts, len(rows))))
+        fused = self._fuse(rows, starts, energy, voting)
         streams, columns = find_energy_peaks(fused, self._apart)
         heights = fused[streams, columns]
         # Column 0 is `context` samples before this hop's first, and energy lags behind the samples.
-        offset = -self._hop - self._context - self._filter.delay
+        offset = -self._hop - self._context - self._lag
         peaks: list[list[tuple[int, float]]] = [[] for _ in decisions]
         for stream, column, height in zip(streams.tolist(), columns.tolist(), heights.tolist(), strict=True):
             peaks[stream].append((ends[stream] + offset + column, height))
@@ -131,16 +156,16 @@ class QrsDetector:
             height = np.median(seconds, axis=1)
             least = np.quantile(energy[begin], 0.1, axis=1)
             # In asystole the peaks of the noise must not become the level of complexes.
-            clear = (height > _CLEARLY_HIGH) | (height > _CONTRAST * least)
+            high = (height > _CLEARLY_HIGH) & (np.median(self._deflection[rows[begin]], axis=1) > _HIGH)
+            clear = high | (height > _CONTRAST * least)
             begin, height = begin[clear], height[clear]
             lowest = np.maximum(_FALLEN * self._proven[rows[begin]], _FLOOR)
             self._level[rows[begin]] = np.maximum(height, lowest)
             self._in_doubt[rows[begin]] = False
 
-    def _fuse(self, rows: Rows, starts: Rows, energy: Floats, usable: NDArray[np.bool_]) -> Floats:
+    def _fuse(self, rows: Rows, starts: Rows, energy: Floats, voting: NDArray[np.bool_]) -> Floats:
         """Return the fused energy (streams, columns), in which a complex has a height of about 1."""
         level, noise = self._level[rows], self._noise[rows]
-        voting = usable & (level > 0)
         clear = np.clip(level / np.maximum(noise, 1e-3), 1.0, 30.0)
         weights = np.where(voting, (clear - 1.0) ** 2 + 1e-3, 0.0)
         total = np.add.reduceat(weights, starts)

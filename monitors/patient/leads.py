@@ -103,16 +103,18 @@ class LeadBank:
         self._restart(beds, hops, starts, new)
         history = np.concatenate([self._history[rows, self.hop_samples :], new], axis=1)
         self._history[rows] = history
-        quality = assess_quality(
+        quality, rhythm = assess_quality(
             history[:, -round(self._quality.seconds * self._rate) :], self._rate, self._quality
         )
         whole = fill_missing(np.concatenate([self._last[rows, None], new], axis=1))[:, 1:]
         self._last[rows] = whole[:, -1]
         decisions = [bed.decisions for bed in beds]
         ends = [bed.sample_count for bed in beds]
-        complexes = self._detector.detect(rows, starts, whole, quality == SignalQuality.GOOD, decisions, ends)
+        good = quality == SignalQuality.GOOD
+        complexes = self._detector.detect(rows, starts, whole, rhythm, good, decisions, ends)
         for bed, first, count, samples in zip(beds, starts.tolist(), counts, complexes, strict=True):
             bed.quality = quality[first : first + count]
+            bed.rhythm_judged = bool(rhythm[first : first + count].any())
             bed.add_complexes(samples)
             if bed.stream in watched:
                 output.traces += self._traces(bed, new[first : first + count])

@@ -161,7 +161,7 @@ class Ward:
                 self._discharge(bed, output)
             elif quiet > _LOST and not bed.hops.ready:
                 bed.lost_seconds = quiet
-                observation = Observation(time=bed.end_time + quiet, good=False, lost=quiet)
+                observation = Observation(time=bed.end_time + quiet, good=False, rhythm=False, lost=quiet)
                 output.transitions += self._step_alarms(bed, observation)
         return output
 

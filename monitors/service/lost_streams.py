@@ -217,7 +217,7 @@ class LostStreams:
             before = self._alarm_states.get(stream) or restore(stream, open_alarms)
             # An open alarm may have changed later than the last known sample.
             time_now = max(lost.sampled, before.time or lost.sampled)
-            observation = Observation(time=time_now, good=False, lost=lost.seconds)
+            observation = Observation(time=time_now, good=False, rhythm=False, lost=lost.seconds)
             self._alarm_states[stream], transitions = step(before, observation, self._limits(stream))
             changes += [
                 replace(change, why={**change.why, "reason": reason})

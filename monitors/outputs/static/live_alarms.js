@@ -11,6 +11,7 @@ export const KINDS = {
   anomaly: "Anomalous beats",
   "lead-off": "Lead off",
   "poor-signal": "Poor signal",
+  unjudged: "Rhythm not judged",
   gap: "Samples missing",
   "stream-lost": "No data",
   behind: "Monitor behind",
@@ -51,7 +52,7 @@ export function sentence({ kind, priority, why }) {
   const { measured = {}, limits = {} } = why;
   const to = (limit, unit = "") => (isNumber(limit) ? `; the limit is ${limit}${unit}.` : ".");
   const names = (list) => (Array.isArray(list) && list.length ? list.join(", ") : "All leads");
-  const { silence, heart_rate: rate, burden, missing, lost, behind } = measured;
+  const { silence, heart_rate: rate, burden, missing, unjudged, lost, behind } = measured;
   if (kind === "asystole" && isNumber(silence)) return `No QRS complex for ${round(silence, 1)} s${to(limits.silence, " s")}`;
   if ((kind === "bradycardia" || kind === "tachycardia") && isNumber(rate))
     return `Heart rate ${round(rate)}/min${to(limits[priority] ?? limits.medium, "/min")}`;
@@ -60,6 +61,8 @@ export function sentence({ kind, priority, why }) {
       isNumber(limits.begin) ? to(Math.round(limits.begin * 100), " %") : "."}`;
   if (kind === "lead-off") return `${names(measured.off)}: electrode off, flat line or saturated.`;
   if (kind === "poor-signal") return `${names(measured.poor)}: signal too noisy.`;
+  if (kind === "unjudged" && isNumber(unjudged))
+    return `The rhythm could not be judged for ${round(unjudged)} s of the last minute${to(limits.begin, " s")}`;
   if (kind === "gap" && isNumber(missing)) return `${round(missing, 1)} s of the last minute missing${to(limits.begin, " s")}`;
   if (kind === "stream-lost" && isNumber(lost)) return `No data had arrived for ${seconds(lost)}${to(limits[priority] ?? limits.medium, " s")}`;
   if (kind === "behind" && isNumber(behind)) return `The monitor is ${round(behind, 1)} s behind${to(limits.begin, " s")}`;
@@ -70,6 +73,7 @@ const FACTS = { // measured values: name and unit
   silence: ["no QRS complex for", "s"],
   heart_rate: ["heart rate", "/min"],
   burden: ["anomalous beats", "%"],
+  unjudged: ["not judged in the last minute", "s"],
   missing: ["missing in the last minute", "s"],
   lost: ["no data for", "s"],
   behind: ["monitor behind by", "s"],

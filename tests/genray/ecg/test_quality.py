@@ -12,14 +12,15 @@ NOISE = np.random.default_rng(0)
 
 def _word(lead: np.ndarray, rate: float = RATE, **settings: float) -> str:
     return SignalQuality(
-        int(assess_quality(np.asarray(lead, np.float32)[None], rate, QualitySettings(**settings))[0])
+        int(assess_quality(np.asarray(lead, np.float32)[None], rate, QualitySettings(**settings)).quality[0])
     ).word
 
 
 def _seconds(made: np.ndarray, first: int = 0) -> list[str]:
     """The quality of each two seconds of (samples, leads)."""
     windows = [made[at : at + 2 * RATE].T for at in range(first * RATE, len(made) - 2 * RATE + 1, 2 * RATE)]
-    return [SignalQuality(int(q)).word for w in windows for q in assess_quality(w, RATE, QualitySettings())]
+    assessed = [assess_quality(window, RATE, QualitySettings()).quality for window in windows]
+    return [SignalQuality(int(each)).word for quality in assessed for each in quality]
 
 
 ECG = generate(20, seed=1).millivolts[4 * RATE : 6 * RATE, 0]
@@ -75,17 +76,28 @@ def test_what_cannot_be_judged_is_poor(lead: np.ndarray) -> None:
 
 def test_leads_are_judged_each_for_itself() -> None:
     leads = np.stack([ECG, np.zeros(720), ECG + NOISE.normal(0, 1.5, 720), ECG])
-    assert assess_quality(leads, RATE, QualitySettings()).tolist() == [0, 2, 1, 0]
+    assert assess_quality(leads, RATE, QualitySettings()).quality.tolist() == [0, 2, 1, 0]
 
 
 @pytest.mark.parametrize("rate", [50, 125, 1000, 4000])
 def test_any_rate_will_do(rate: int) -> None:
     made = generate(10, float(rate), seed=1).millivolts
-    assert assess_quality(made[-2 * rate :].T, rate, QualitySettings()).tolist() == [0, 0]
-    assert assess_quality(np.full((1, 2 * rate), np.nan, np.float32), rate, QualitySettings()).tolist() == [2]
+    assert assess_quality(made[-2 * rate :].T, rate, QualitySettings()).quality.tolist() == [0, 0]
+    assert assess_quality(
+        np.full((1, 2 * rate), np.nan, np.float32), rate, QualitySettings()
+    ).quality.tolist() == [2]
 
 
 def test_limits_are_those_of_the_settings() -> None:
     assert _word(0.1 * ECG, flat=0.9) == _word(np.zeros(720)) == "off"
     assert _word(ECG + 12, offset=15.0) == "good"
     assert _word(ECG + np.linspace(0, 6, 720), baseline=10.0) == "good"
+
+
+def test_a_wandering_baseline_spoils_shapes_and_not_the_rhythm() -> None:
+    seconds = np.arange(2 * RATE) / RATE
+    wander = ECG + 2 * np.sin(2 * np.pi * 0.3 * seconds + 1)
+    noisy = ECG + NOISE.normal(0, 3, len(ECG))
+    assessed = assess_quality(np.stack([wander, noisy, np.zeros(len(ECG))]), RATE, QualitySettings())
+    assert assessed.quality.tolist() == [1, 1, 2]
+    assert assessed.rhythm.tolist() == [True, False, False]

@@ -9,8 +9,8 @@ from monitors.alarms.state import Alarm, AlarmState
 
 START = 1_700_000_000.0
 WELL: dict[str, Any] = {"heart_rate": 70.0, "silence": 0.5, "burden": 0.0}
-NOISE: dict[str, Any] = {"good": False, "poor": ("I", "II")}
-OFF: dict[str, Any] = {"good": False, "off": ("I", "II")}
+NOISE: dict[str, Any] = {"good": False, "rhythm": False, "poor": ("I", "II")}
+OFF: dict[str, Any] = {"good": False, "rhythm": False, "off": ("I", "II")}
 STILL: dict[str, Any] = {"silence": 4.5}
 
 

@@ -24,9 +24,15 @@ PHYSIOLOGICAL = [kind for kind, each in CONDITIONS.items() if each.category == "
 
 
 def situation(
-    missing: float = 0.0, *, asystole_open: bool = False, lead_off_open: bool = False, **observed: Any
+    missing: float = 0.0,
+    *,
+    unjudged: float = 0.0,
+    asystole_open: bool = False,
+    lead_off_open: bool = False,
+    **observed: Any,
 ) -> Situation:
-    return Situation(Observation(time=0.0, **observed), Limits(), missing, asystole_open, lead_off_open)
+    observation = Observation(time=0.0, **observed)
+    return Situation(observation, Limits(), missing, unjudged, asystole_open, lead_off_open)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +64,9 @@ def situation(
         ("poor-signal", {"off": ("I",), "good": False, "lead_off_open": True}, UNKNOWN),
         ("poor-signal", {"off": ("I",), "poor": ("II",), "good": False, "lead_off_open": True}, MEDIUM),
         ("poor-signal", {"good": False, "lost": 3}, UNKNOWN),
+        ("unjudged", {"unjudged": 10.0}, CLEAR),
+        ("unjudged", {"unjudged": 15.0}, BETWEEN),
+        ("unjudged", {"unjudged": 20.0}, MEDIUM),
         ("gap", {"missing": 3.0}, CLEAR),
         ("gap", {"missing": 4.0}, BETWEEN),
         ("gap", {"missing": 6.0}, LOW),
@@ -77,7 +86,7 @@ def test_a_condition_holds_at_a_level(kind: AlarmKind, observed: dict[str, Any],
 
 
 @pytest.mark.parametrize("kind", PHYSIOLOGICAL)
-@pytest.mark.parametrize("bad", [{"good": False}, {"lost": 2.0}], ids=str)
+@pytest.mark.parametrize("bad", [{"good": False, "rhythm": False}, {"lost": 2.0}], ids=str)
 def test_without_a_signal_nothing_physiological_is_judged(kind: AlarmKind, bad: dict[str, Any]) -> None:
     for rate in (20.0, 70.0, 200.0):
         observed = situation(heart_rate=rate, silence=9.0, burden=1.0, **bad)
@@ -133,7 +142,7 @@ def test_missing_seconds_are_of_the_last_minute_and_few_numbers() -> None:
 
 def test_a_reason_says_what_stands_in_the_way() -> None:
     assert unknown_reason("tachycardia", situation(lost=3.0, good=False)) == "no data from the stream"
-    assert unknown_reason("tachycardia", situation(good=False)) == "no lead with good signal"
+    assert unknown_reason("tachycardia", situation(good=False, rhythm=False)) == "no lead with good signal"
     assert unknown_reason("bradycardia", situation(asystole_open=True)) == "asystole alarm active"
     assert unknown_reason("tachycardia", situation(asystole_open=True)) == "heart rate not available"
 

@@ -123,7 +123,7 @@ def test_a_bad_signal_suppresses_the_physiological_alarm_and_raises_the_technica
 def test_one_noisy_moment_changes_nothing() -> None:
     bed = ScriptedBed()
     bed.observe(6, heart_rate=150.0)
-    for _ in range(20):
+    for _ in range(8):
         assert bed.observe(2, **NOISE) == []
         assert bed.observe(2, heart_rate=150.0) == []
 

@@ -24,6 +24,7 @@ SENSIBLE = st.fixed_dictionaries(
         "silence": st.sampled_from([None, 0.5, 0.5, 0.5, 3.0, 5.0]),
         "burden": st.sampled_from([None, 0.0, 0.0, 0.3, 0.5, 0.9]),
         "good": st.sampled_from([True, True, True, False]),
+        "rhythm": st.sampled_from([True, True, True, False]),
         "off": LEADS,
         "poor": LEADS,
         "gap": st.sampled_from([0.0, 0.0, 0.0, 1.0, 5.0]),
@@ -38,6 +39,7 @@ WILD = st.fixed_dictionaries(
         "silence": st.none() | NUMBER,
         "burden": st.none() | NUMBER,
         "good": st.booleans(),
+        "rhythm": st.booleans(),
         "off": LEADS,
         "gap": NUMBER,
         "behind": NUMBER,
@@ -57,8 +59,11 @@ def play(state: AlarmState, episodes: list[Any], now: float = 0.0) -> tuple[Alar
             now += 2
             state, new = step(state, Observation(time=now, **observed), LIMITS)
             log += new
+            onsets = {t.kind for t in new if t.change == "onset"}
             if not observed["good"] or observed["lost"]:
-                assert not [t for t in new if t.change == "onset" and t.category == "physiological"]
+                assert "anomaly" not in onsets
+            if not observed["rhythm"] or observed["lost"]:
+                assert not onsets & {"asystole", "bradycardia", "tachycardia"}
         for alarm in state.open.values() if act == "look" else ():
             state, new = acknowledge(state, alarm.name, now)
             log += new

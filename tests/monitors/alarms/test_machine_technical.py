@@ -241,3 +241,22 @@ def test_what_is_remembered_stays_small() -> None:
         bed.observe(62)
     assert sum(each.change == "onset" for each in bed.log) == 40
     assert len(bed.state.announcements) == 2
+
+
+def test_noise_every_few_seconds_is_told_although_no_stretch_of_it_is_long() -> None:
+    bed = ScriptedBed()
+    changes = []
+    for _ in range(8):
+        changes += bed.observe(4, **NOISE) + bed.observe(4)
+    assert changes == ["unjudged onset"]
+    onset = bed.log[0]
+    assert (onset.priority, onset.category, onset.why["measured"]["unjudged"]) == ("medium", "technical", 20)
+    assert bed.observe(60) == ["unjudged ended"]
+
+
+def test_seconds_that_another_alarm_accounts_for_are_not_told_twice() -> None:
+    bed = ScriptedBed()
+    for bad in (NOISE, OFF):
+        bed.observe(300, **bad)
+        bed.observe(120)
+    assert {each.kind for each in bed.log} == {"poor-signal", "lead-off"}

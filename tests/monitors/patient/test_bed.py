@@ -144,6 +144,7 @@ def test_an_interval_over_seconds_that_could_not_be_judged_is_not_known() -> Non
     bed.quality = np.array([SignalQuality.GOOD], np.int8)
     bed.add_complexes([100, 200, 300, 400])
     bed.quality = np.array([SignalQuality.POOR], np.int8)
+    bed.rhythm_judged = False
     bed.sample_count = 500
     observation = bed.observe(30, 0.0)
     assert (observation.good, observation.silence, observation.heart_rate, observation.poor) == (
@@ -153,10 +154,31 @@ def test_an_interval_over_seconds_that_could_not_be_judged_is_not_known() -> Non
         ("II",),
     )
     bed.quality = np.array([SignalQuality.GOOD], np.int8)
+    bed.rhythm_judged = True
     bed.sample_count = 900
     assert bed.observe(30, 0.0).silence == 0
     bed.add_complexes([950])
     assert math.isnan(bed.pending_beats[-1].interval.ratio)
+
+
+def test_seconds_that_cannot_be_judged_pause_the_count_of_silence_and_do_not_restart_it() -> None:
+    bed = empty_bed()
+    bed.add_complexes([100])
+    silences = []
+    for second in range(2, 12):
+        bed.sample_count = 100 * second
+        bed.rhythm_judged = second % 3 != 0
+        silences.append(bed.observe(0, 0.0).silence)
+    assert silences == [1, None, 2, 3, None, 4, 5, None, 6, 7]
+
+
+def test_the_rhythm_is_judged_without_a_lead_that_is_good_enough_for_shapes() -> None:
+    bed = empty_bed()
+    bed.quality = np.array([SignalQuality.POOR], np.int8)
+    bed.add_complexes([100, 200, 300, 400])
+    bed.sample_count = 450
+    observation = bed.observe(0, 0.0)
+    assert (observation.good, observation.silence, observation.heart_rate) == (False, 0.5, 60.0)
 
 
 def test_silence_is_counted_from_the_last_beat_or_from_when_the_signal_was_good() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -26,7 +28,7 @@ def stream(
     found: list[int] = []
     for end in range(size, samples.shape[1] + 1, size):
         hops = samples[:, end - size : end]
-        found += detector.detect(leads, np.zeros(1, np.intp), hops, votes, decisions, [end])[0]
+        found += detector.detect(leads, np.zeros(1, np.intp), hops, votes, votes, decisions, [end])[0]
     return np.array(sorted(found)) / rate
 
 
@@ -108,6 +110,61 @@ def test_in_asystole_neither_noise_nor_drift_nor_p_waves_are_beats(hop: float) -
             assert hits(found, truth[(truth > 71) & (truth < 77)], 0.15)[1] == 0
 
 
+@pytest.mark.parametrize("hertz", [12.0, 20.0, 30.0, 45.0])
+def test_a_tone_of_a_tenth_of_a_millivolt_has_no_beats(hertz: float) -> None:
+    seconds = np.arange(round(30 * RATE)) / RATE
+    tone = 0.1 * np.sin(2 * np.pi * hertz * seconds) + NOISE.normal(0, 0.005, len(seconds))
+    assert len(stream(tone[:, None])) == 0
+    ecg = generate(60, seed=4, script=[Episode("asystole", 20, 40)])
+    found = stream(ecg.millivolts[:, :1] + np.tile(tone, 2)[:, None])
+    assert not ((found > 21) & (found < 59)).any()
+
+
+@pytest.mark.parametrize("rate", [250.0, 360.0, 1000.0])
+@pytest.mark.parametrize("milliseconds", [0.5, 1.0, 2.0])
+def test_pace_pulses_that_the_heart_does_not_follow_are_no_beats(rate: float, milliseconds: float) -> None:
+    ecg = generate(50, rate, seed=3, script=[Episode("asystole", 12, 38)])
+    found = stream(_paced(ecg.millivolts, rate, milliseconds), rate=rate)
+    assert not ((found > 13) & (found < 49)).any()
+
+
+@pytest.mark.parametrize("rate", [250.0, 360.0, 1000.0])
+def test_pace_pulses_before_each_beat_neither_hide_nor_double_it(rate: float) -> None:
+    ecg = generate(50, rate, seed=6)
+    volts = ecg.millivolts.copy()
+    for peak in ecg.peaks.tolist():
+        volts[max(0, peak - round(0.1 * rate)) :][: math.ceil(0.001 * rate)] += 2.0
+    truth = ecg.peaks / rate
+    found = stream(volts, rate=rate)
+    assert hits(found, truth[(truth > 8) & (truth < 47)], 0.15)[1] == 0
+    assert hits(found[found > 8], truth, 0.15)[2] == 0
+
+
+def _paced(millivolts: NDArray[np.floating], rate: float, milliseconds: float) -> NDArray[np.float64]:
+    """`millivolts` with pulses of 2 mV at 70/min, each sample the mean over its sampling interval."""
+    volts = millivolts.astype(np.float64)
+    edges = np.arange(len(volts) + 1) / rate
+    for start in np.arange(0.5, edges[-1] - 1, 60 / 70):
+        covered = np.clip(edges, start, start + milliseconds / 1000)
+        volts += 2.0 * np.diff(covered)[:, None] * rate
+    return volts
+
+
+@pytest.mark.parametrize("width", [0.045, 0.06])
+def test_t_waves_higher_than_the_complexes_are_no_beats(width: float) -> None:
+    for seed in range(4):
+        ecg = generate(50, seed=seed)
+        volts = ecg.millivolts[:, :1].copy()
+        seconds, truth = np.arange(len(volts)) / RATE, ecg.peaks / RATE
+        height = 1.2 * float(np.median(volts[ecg.peaks, 0]))
+        for peak, interval in zip(truth, np.diff(truth, prepend=truth[0] - 0.8), strict=True):
+            at = peak + 0.29 * np.sqrt(np.clip(interval, 0.4, 1.3))
+            volts[:, 0] += height * np.exp(-(((seconds - at) / width) ** 2) / 2)
+        found = stream(volts)
+        assert hits(found[found > 8], truth, 0.15)[2] == 0
+        assert hits(found, truth[(truth > 8) & (truth < 47)], 0.15)[1] == 0
+
+
 def test_a_silent_heart_has_no_beats_from_the_start() -> None:
     for seed in range(6):
         ecg = generate(60, seed=seed, script=[Episode("asystole", 0, 60)])
@@ -127,7 +184,7 @@ def test_many_streams_at_once_are_found_as_one_at_a_time() -> None:
     found: list[list[int]] = [[], [], []]
     for end in range(360, samples.shape[1] + 1, 360):
         hop = samples[:, end - 360 : end]
-        new = detector.detect(rows, starts, hop, np.ones(6, bool), decisions, [end] * 3)
+        new = detector.detect(rows, starts, hop, np.ones(6, bool), np.ones(6, bool), decisions, [end] * 3)
         found = [before + more for before, more in zip(found, new, strict=True)]
     for ecg, complexes in zip(ecgs, found, strict=True):
         np.testing.assert_array_equal(np.array(complexes) / RATE, stream(ecg.millivolts))
@@ -144,7 +201,9 @@ def test_rows_that_grow_while_in_use_keep_their_state() -> None:
     for number, end in enumerate(range(360, 7201, 360)):
         detector.grow(2 + 3 * number)
         hop = samples[:, end - 360 : end]
-        found += detector.detect(rows, np.zeros(1, np.intp), hop, np.ones(2, bool), decisions, [end])[0]
+        found += detector.detect(
+            rows, np.zeros(1, np.intp), hop, np.ones(2, bool), np.ones(2, bool), decisions, [end]
+        )[0]
     np.testing.assert_array_equal(np.array(found) / RATE, stream(ecg.millivolts))
 
 
@@ -159,5 +218,7 @@ def test_the_next_patient_in_the_same_rows_begins_as_in_fresh_ones() -> None:
         found: list[int] = []
         for end in range(360, 30 * 360 + 1, 360):
             hop = samples[:, end - 360 : end]
-            found += detector.detect(rows, np.zeros(1, np.intp), hop, np.ones(2, bool), decisions, [end])[0]
+            found += detector.detect(
+                rows, np.zeros(1, np.intp), hop, np.ones(2, bool), np.ones(2, bool), decisions, [end]
+            )[0]
     np.testing.assert_array_equal(np.array(found) / RATE, stream(small))

@@ -162,3 +162,27 @@ def test_a_lead_that_comes_off_is_told_of_and_the_other_goes_on(beat_model: Beat
     assert live.output.readings[-1].quality == {"II": "off", "V1": "good"}
     truth = ecg.peaks / 360
     assert hits(seconds(live.output.beats["a"]), truth[(truth > 34) & (truth < 57)], 0.12)[1] <= 1
+
+
+@pytest.mark.parametrize("millivolts", [1.0, 1.5, 2.0])
+def test_an_asystole_under_a_wandering_baseline_is_told_within_5_s(
+    beat_model: BeatModel, millivolts: float
+) -> None:
+    ecg = generate(35, seed=3, script=[Episode("asystole", 20, 15)])
+    wander = millivolts * np.sin(2 * np.pi * 0.3 * np.arange(len(ecg.millivolts)) / 360)
+    live = live_ward(beat_model)
+    live.feed(chunks("a", ecg.millivolts + wander[:, None]))
+    last = max(time for time in times_of(ecg).tolist() if time < 20)
+    onset = next(t for t in live.changes("asystole") if t.change == "onset")
+    assert 4 <= onset.time - START - last <= 6, "4 s, the delay of the detection and a hop"
+
+
+def test_a_patient_whose_baseline_always_wanders_has_a_heart_rate(beat_model: BeatModel) -> None:
+    ecg = generate(45, seed=5)
+    wander = 2 * np.sin(2 * np.pi * 0.3 * np.arange(len(ecg.millivolts)) / 360)
+    live = live_ward(beat_model)
+    live.feed(chunks("a", ecg.millivolts + wander[:, None]))
+    truth = 60 / float(np.median(np.diff(times_of(ecg))))
+    rates = [reading.heart_rate for reading in live.output.readings[12:]]
+    assert all(rate is not None and abs(rate - truth) < 15 for rate in rates)
+    assert not live.changes("asystole") + live.changes("bradycardia") + live.changes("unjudged")
