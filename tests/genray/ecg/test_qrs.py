@@ -74,8 +74,8 @@ def test_energy_of_pieces_is_the_energy_of_the_whole() -> None:
     parts = QrsFilter(RATE, 2)
     parts.begin(rows, samples[:, 0])
     cuts = np.split(samples, [1, 7, 400, 401, 2000], axis=1)
-    made = np.concatenate([parts(rows, cut) for cut in cuts], axis=1)
-    expected = whole(rows, samples)
+    made = np.concatenate([parts(rows, cut).energy for cut in cuts], axis=1)
+    expected = whole(rows, samples).energy
     # Both are roots of differences of running sums, which begin elsewhere: of squares so far apart at most.
     rounding = samples.shape[1] * np.finfo(np.float64).eps * np.square(expected).sum(axis=1).max()
     np.testing.assert_allclose(np.square(made), np.square(expected), rtol=1e-9, atol=rounding)
@@ -86,10 +86,10 @@ def test_a_lead_begins_without_a_step_and_rows_do_not_touch_each_other() -> None
     bank.grow(3)
     rows = np.array([2, 0])
     bank.begin(rows, np.array([5.1, -3.0]))
-    assert bank(rows, np.repeat([[5.1], [-3.0]], 400, axis=1)).max() < 1e-9
-    alone = bank(ONE + 1, np.random.default_rng(0).normal(size=(1, 400)))
+    assert bank(rows, np.repeat([[5.1], [-3.0]], 400, axis=1)).energy.max() < 1e-9
+    alone = bank(ONE + 1, np.random.default_rng(0).normal(size=(1, 400))).energy
     assert alone.max() > 0
-    assert bank(rows, np.repeat([[5.1], [-3.0]], 400, axis=1)).max() < 1e-9
+    assert bank(rows, np.repeat([[5.1], [-3.0]], 400, axis=1)).energy.max() < 1e-9
 
 
 def test_the_energy_lags_as_it_says() -> None:
@@ -97,7 +97,7 @@ def test_the_energy_lags_as_it_says() -> None:
     lead = made.millivolts[:, :1].T.astype(np.float64)
     bank = QrsFilter(RATE, 1)
     bank.begin(ONE, lead[:, 0])
-    energy = bank(ONE, lead)
+    energy = bank(ONE, lead).energy
     _, columns = find_energy_peaks(energy, 72)
     tall = columns[energy[0, columns] > 0.5 * energy.max()]
     off = (tall - bank.delay)[:, None] - made.peaks[None]
