@@ -20,6 +20,7 @@ from pipelines.steps.restoration import RestorationSettings, RestorationStep, bl
 
 _CLEAN_BELOW = 1.0  # levels of 255: three times what rounding adds, and not seen
 _OF_LOWEST = 0.5  # of the least noise that the network was trained on, below which it is not used
+_MARGIN_OF_PHOTOS, _MARGIN_OF_PAGES = 2.0, 1.3
 _SURE = 0.9  # certainty from which an image counts as a page or graphic, or as none
 
 
@@ -141,9 +142,9 @@ class Denoise(RestorationStep[DenoiseSettings]):
         before = image.photo.pixels
         after = restored
         if settings.change_limit:
-            noise = None if math.isnan(estimate.level) else estimate.level
+            most = None if math.isnan(estimate.level) else _margin(estimate) * estimate.level
             seen = self.seen(before)
-            limited = limit_change(seen, self.seen(restored), factor=settings.change_limit, noise=noise)
+            limited = limit_change(seen, self.seen(restored), factor=settings.change_limit, most_noise=most)
             if limited.refused > settings.refused_above:
                 return _copied(image, estimate, "would harm")
             after = limited.pixels
@@ -153,6 +154,12 @@ class Denoise(RestorationStep[DenoiseSettings]):
         return StepResult(
             photo=with_pixels(image.photo, after), scores=_scores(estimate, mean_change(before, after))
         )
+
+
+def _margin(estimate: NoiseEstimate) -> float:
+    """Return how many times the estimate the noise may be: of blurred noise often half is found, but on a
+    page a wide margin would cost letters."""
+    return _MARGIN_OF_PAGES + (_MARGIN_OF_PHOTOS - _MARGIN_OF_PAGES) * (1 - estimate.graphic)
 
 
 def _copied(image: StepInput, estimate: NoiseEstimate, reason: str) -> StepResult:

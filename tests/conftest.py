@@ -16,6 +16,8 @@ from genray.threads import sleep_while_waiting
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 sleep_while_waiting()
+# Nothing of the user's is written; workers of Ray and other processes inherit the variable.
+os.environ.setdefault("GENRAY_MODEL_CACHE", "")
 
 # The same examples in every run, however busy the machine is; GENRAY_FUZZ=1 looks for new ones.
 hypothesis.settings.register_profile(

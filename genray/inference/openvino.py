@@ -1,4 +1,4 @@
-"""Networks as OpenVINO models: converted from PyTorch, quantised to int8, stored in a folder.
+"""Networks as OpenVINO models: converted from PyTorch, quantised to int8, stored in a folder or the cache.
 
 OpenVINO is imported when it is needed, and has one core per process.
 """
@@ -8,11 +8,13 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import secrets
 import shutil
 import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +25,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from genray.bundle import ImageSpec
-from genray.errors import ResourceError, SettingsError
+from genray.errors import ResourceError, SettingsError, StorageFull
+from genray.inference import model_cache
 from genray.inference.sizes import InputSizes, input_sizes, mirror
 from genray.io.files import storage_errors, write_json
 from genray.models.restorer import Restorer
@@ -37,7 +40,7 @@ _MAX_MODEL, _MAX_TEXT = 4 * 2**30, 64 * 2**20
 _WEIGHTED = {"Convolution": (0,), "ConvolutionBackpropData": (1,), "GroupConvolution": (0, 1)}
 """Operations that are quantised, and the axes of the output channels in their weights."""
 
-_MODEL, _WEIGHTS, _MANIFEST = "int8.xml", "int8.bin", "int8.json"
+_MODEL, _WEIGHTS, _MANIFEST = "network.xml", "network.bin", "network.json"
 
 
 class _WithoutPadding(nn.Module):
@@ -62,14 +65,30 @@ _converting = threading.Lock()
 def convert(network: nn.Module, takes: ImageSpec | None, sizes: InputSizes) -> Any:
     """Convert `network` to an `openvino.Model`: (N, C, H, W) or (N, d) float32 in, float32 out, with dynamic
     N, and dynamic H and W unless they are fixed. A network of the same modules and weights is converted
-    once."""
+    once on a machine: the user's cache keeps the models, see `model_cache`."""
     key = (str(network), _fingerprint(network), takes, sizes)
     with _converting:
         if key not in _converted:
-            _converted[key] = _convert(network, takes, sizes)
+            _converted[key] = _cached(network, takes, sizes, key)
             if len(_converted) > _MOST_CONVERTED:
                 _converted.popitem(last=False)
         return _converted[key].clone()
+
+
+def _cached(network: nn.Module, takes: ImageSpec | None, sizes: InputSizes, key: object) -> Any:
+    """Return the model of the user's cache, or convert the network and keep its model there."""
+    folder = model_cache.folder_of(f"{key} {torch.__version__} {openvino().__version__}")
+    if folder is not None and folder.is_dir():
+        with suppress(SettingsError):  # damaged: it is made again
+            model = load_model(folder, network)
+            model_cache.mark_used(folder)
+            return model
+    model = _convert(network, takes, sizes)
+    if folder is not None:
+        with suppress(OSError, StorageFull):  # a cache that cannot be written is no cache
+            save_model(folder, model, network)
+            model_cache.remove_oldest(folder)
+    return model
 
 
 def _convert(network: nn.Module, takes: ImageSpec | None, sizes: InputSizes) -> Any:
@@ -200,10 +219,10 @@ def _as_batch(sample: Array, takes: ImageSpec | None, sizes: InputSizes) -> Arra
     return np.ascontiguousarray(scaled, np.float32)
 
 
-def save_quantized(folder: Path, model: Any, network: nn.Module) -> Path:
-    """Write the result of `quantize` for `network` to `folder`, atomically."""
+def save_model(folder: Path, model: Any, network: nn.Module) -> Path:
+    """Write a model of `network`, converted or quantised, to `folder`, atomically."""
     ov = openvino()
-    new = folder.with_name(f".{folder.name}.new")
+    new = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.new")  # another process may do the same
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     try:
@@ -219,14 +238,14 @@ def save_quantized(folder: Path, model: Any, network: nn.Module) -> Path:
     return folder
 
 
-def load_quantized(folder: Path, network: nn.Module) -> Any:
+def load_model(folder: Path, network: nn.Module) -> Any:
     """Load the `openvino.Model` in `folder`.
 
     Raises:
         SettingsError: the model is missing, damaged, implausibly large, or not of `network`.
     """
     limits = {_MODEL: _MAX_TEXT, _WEIGHTS: _MAX_MODEL, _MANIFEST: 4096}
-    hint = "quantise the network again"
+    hint = "delete the folder: the model is then made again"
     try:
         for name, limit in limits.items():
             if (folder / name).stat().st_size > limit:
@@ -234,12 +253,12 @@ def load_quantized(folder: Path, network: nn.Module) -> Any:
         manifest = json.loads((folder / _MANIFEST).read_bytes())
         if manifest != {"network_sha256": _fingerprint(network), "model_sha256": _model_digest(folder)}:
             raise SettingsError(
-                "the int8 model is damaged, or of another network", where=str(folder), hint=hint
+                "the stored model is damaged, or of another network", where=str(folder), hint=hint
             )
         return core().read_model(folder / _MODEL, folder / _WEIGHTS)
     except (OSError, ValueError, RuntimeError) as error:
         raise SettingsError(
-            f"the int8 model cannot be read ({error})", where=str(folder), hint=hint
+            f"the stored model cannot be read ({error})", where=str(folder), hint=hint
         ) from error
 
 

@@ -17,7 +17,7 @@ from torch import nn
 from genray.bundle import ImageSpec
 from genray.errors import ResourceError, SettingsError
 from genray.inference.accuracy import ImageDifference, Precision, VectorDifference, compare
-from genray.inference.openvino import convert, core, load_quantized
+from genray.inference.openvino import convert, core, load_model
 from genray.inference.sizes import InputSizes, input_sizes, mirror
 from genray.settings.base import Settings
 
@@ -105,7 +105,7 @@ class Runner:
             gpu: run on the current GPU, by PyTorch.
             threads: CPU threads.
             size: height and width, for a network that takes only these and does not declare them.
-            quantized: folder that `genray.inference.openvino.save_quantized` wrote for this network, for
+            quantized: folder that `genray.inference.openvino.save_model` wrote for this network, for
                 int8.
 
         Raises:
@@ -193,7 +193,7 @@ class Runner:
         }
         try:
             if quantized is not None and precision == "int8":
-                model = load_quantized(quantized, network)
+                model = load_model(quantized, network)
             else:
                 model = convert(network, takes, self.sizes)
             sample = _made_up_batch(takes, self.sizes)

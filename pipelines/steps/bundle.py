@@ -18,7 +18,7 @@ from genray.errors import BundleMissing, SettingsError
 from genray.images.photo import Photo
 from genray.images.pixels import crop_middle
 from genray.inference.accuracy import measure_loss
-from genray.inference.openvino import quantize, save_quantized
+from genray.inference.openvino import quantize, save_model
 from genray.inference.runner import InferenceSettings, Runner
 from genray.named_bundles import bundle_folder
 from genray.settings.base import Location
@@ -127,7 +127,7 @@ class BundleStep(Step[B]):
         images = [self.network_pixels(photo) for photo in islice(sample, _INT8_SAMPLE)]
         network = self._load_network()
         folder = model_folder / _INT8_FOLDER
-        save_quantized(folder, quantize(network, self.manifest.preprocessing.input, images), network)
+        save_model(folder, quantize(network, self.manifest.preprocessing.input, images), network)
         exact = self._whole_runner("fp32", folder)
         fast = self._whole_runner("int8", folder)
         crops = [crop_middle(image, _INT8_CROP) for image in images]

@@ -14,7 +14,6 @@ _FLAT = 0.3  # share of the cells, those with the least detail, in which the noi
 _LEVELS = 8  # bins of brightness, as noise depends on it
 _FEWEST = 16  # flat cells that a bin needs
 _ALWAYS = 0.5  # change that is allowed everywhere, in levels of 255
-_OF_ESTIMATE = 1.3  # largest mean change in flat places, of the estimated noise
 
 P = TypeVar("P", bound=np.unsignedinteger[Any])
 
@@ -33,28 +32,27 @@ class LimitedChange:
 
 
 def limit_change(
-    before: NDArray[P], after: NDArray[P], *, factor: float, noise: float | None = None
+    before: NDArray[P], after: NDArray[P], *, factor: float, most_noise: float | None = None
 ) -> LimitedChange:
     """Hold the change of each place within `factor` times the change of flat places of the same brightness.
 
     What is taken away must look like noise. Noise is as strong beside an edge as on a plain wall of the same
     brightness, so a change that is much stronger at letters, lines and textures than on flat places takes
     away the image: the result there is moved back towards the input, the more the further the change is above
-    the limit. The noise of flat places is what the denoiser changed there, at most 1.3 times the estimated
-    `noise`.
+    the limit. The noise of flat places is what the denoiser changed there, at most `most_noise` on average.
 
     Args:
         before: the input, (H, W, C) uint8 or uint16.
         after: the denoiser's result.
         factor: largest change of a place, in multiples of the noise; above 0.
-        noise: estimated noise of the input in levels of 255 (None: not known).
+        most_noise: largest noise that the input may have, in levels of 255 (None: not known).
     """
     white = np.iinfo(before.dtype).max
     to_levels = np.float32(255 / white)
     change = after.astype(np.float32) - before
     energy = _nearby(_cells(np.square(change * to_levels).mean(axis=-1)))
     bright = after.mean(axis=-1, dtype=np.float32) * to_levels
-    allowed = factor**2 * (_noise_energy(bright, energy, noise) + _ALWAYS**2)
+    allowed = factor**2 * (_noise_energy(bright, energy, most_noise) + _ALWAYS**2)
     share = np.minimum(1.0, allowed / np.maximum(energy, 1e-6))
     if share.min() == 1.0:
         return LimitedChange(after, 0.0)
@@ -68,14 +66,14 @@ def limit_change(
 
 
 def _noise_energy(
-    bright: NDArray[np.float32], energy: NDArray[np.float32], noise: float | None
+    bright: NDArray[np.float32], energy: NDArray[np.float32], most_noise: float | None
 ) -> NDArray[np.float32]:
     """Return the mean square of the noise in each cell, from the change of flat cells.
 
     Args:
         bright: brightness of the result, (H, W) in levels of 255.
         energy: mean square of the change in each cell.
-        noise: estimated noise in levels of 255 (None: not known).
+        most_noise: largest noise in levels of 255 (None: not known).
     """
     detail = np.zeros_like(bright)
     detail[1:] += np.square(np.diff(bright, axis=0))
@@ -90,11 +88,10 @@ def _noise_energy(
     known = np.flatnonzero(counts >= min(_FEWEST, counts.max()))
     middles = (known + 0.5) * (256 / _LEVELS)
     found = np.interp(levels, middles, sums[known] / counts[known]).astype(np.float32)
-    if noise is None:
-        return found
     mean = float(found.mean())
-    most = (_OF_ESTIMATE * noise) ** 2
-    return found * np.float32(most / mean) if mean > most else found
+    if most_noise is None or mean <= most_noise**2:
+        return found
+    return found * np.float32(most_noise**2 / mean)
 
 
 def _cells(values: NDArray[np.float32]) -> NDArray[np.float32]:

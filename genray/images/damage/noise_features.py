@@ -19,6 +19,8 @@ _SHARES = (0.02, 0.05, 0.2, 1.0)  # of the blocks, flattest first, in which deta
 _FLAT = 0.05  # share of the blocks that stand for the flattest places
 _FEWEST = 4  # blocks of a measurement
 _CLIPPED = 0.02  # share of black or white pixels above which a block is not used
+_PARTLY_STILL = 0.25  # share of constant squares above which a block lies partly in a frame or a caption
+_EVEN = 1.35  # ratio of energies up to which the details of two scales are those of white noise
 _FLOOR = 0.05  # level below which details count as none, of 255
 
 BLOCKINESS = slice(66, 68)
@@ -36,10 +38,13 @@ class NoiseFeatures:
         values: (N,) float32, see `measure`.
         constant: share of squares of 2x2 pixels of one colour in the blocks that are not of one colour as a
             whole, 0 to 1; 1 for an image of such blocks alone.
+        white: mean squares of brightness and of the two colour differences where the flattest places show
+            white noise and nothing else, (3,) float64; None where they do not.
     """
 
     values: NDArray[np.float32]
     constant: float
+    white: NDArray[np.float64] | None
 
 
 def measure(pixels: NDArray[Any]) -> NoiseFeatures:
@@ -73,7 +78,8 @@ def measure(pixels: NDArray[Any]) -> NoiseFeatures:
     values += _blockiness(planes.mean(axis=0))
     values += [constant, 1.0 - float(varied.mean()), float(clipped.mean()), len(usable) / len(still)]
     values += _histogram(planes.mean(axis=0))
-    return NoiseFeatures(np.asarray(values, np.float32), constant)
+    plain = np.flatnonzero((still <= _PARTLY_STILL) & (clipped <= _clipping_limit(clipped[varied])))
+    return NoiseFeatures(np.asarray(values, np.float32), constant, _white(bands, plain))
 
 
 def _clipping_limit(clipped: NDArray[np.float64]) -> float:
@@ -184,6 +190,25 @@ def _details(bands: list[list[_Band]], usable: NDArray[np.intp]) -> list[float]:
             values.append(_level(band.others[flat].mean()))
             values += [_level(value) for value in np.quantile(band.diagonal[usable], (0.02, 0.3))]
     return values
+
+
+def _white(bands: list[list[_Band]], usable: NDArray[np.intp]) -> NDArray[np.float64] | None:
+    """Return the energies of the planes in the flattest places, if they are those of white noise: at twice
+    the scale the details are as strong, in all directions (those of images are several times as strong)."""
+    if len(usable) < _FEWEST:
+        return None
+    finest, coarser = bands[:2]
+    texture = np.sum([band.others for band in finest], axis=0)[usable]
+    flat = usable[np.argsort(texture, kind="stable")][: _count(_FLAT, usable)]
+    energies = np.array([float(band.diagonal[flat].mean()) for band in finest])
+    total = energies.sum()
+    if total <= _FLOOR:
+        return None
+    for name in ("diagonal", "others"):
+        ratio = sum(float(getattr(band, name)[flat].mean()) for band in coarser) / total
+        if not 1 / _EVEN < ratio < _EVEN:
+            return None
+    return energies if len(energies) == 3 else np.array([energies[0], 0.0, 0.0])
 
 
 def _nothing(bands: list[list[_Band]]) -> list[float]:

@@ -56,6 +56,7 @@ def estimate_noise(pixels: NDArray[Any]) -> NoiseEstimate:
     colours, with measurements of texture, clipping and blockiness (see `noise_features.measure`), and gives
     the strength of the noise. It was fitted on drawn scenes, photographs and pages with noise of known
     strength: white, of photons, of cameras, of film, of JPEG, and none (`jobs/ready/noise_estimator.py`).
+    Where the flattest places show white noise and nothing else, its level is read there directly.
 
     Limits: of weak noise (below 3) in texture that fills the image, a part is not found. Signal-dependent
     noise is measured where the image is flat, so that noise in dark places only is underestimated.
@@ -73,6 +74,8 @@ def estimate_noise(pixels: NDArray[Any]) -> NoiseEstimate:
         return NoiseEstimate(math.nan, math.nan, math.nan, math.nan, "none", 0.0)
     features = measure(pixels[:, :, : 3 if pixels.shape[2] >= 3 else 1])
     levels, graphic = _estimator()(features.values)
+    if features.white is not None:
+        levels = _levels_of_white(features.white, rounded=pixels.dtype == np.uint8)
     # In a graphic only edges vary, and most squares of their blocks stay constant. Noise leaves few constant.
     if features.constant > _GRAPHIC:
         levels, graphic = np.zeros(3), 1.0
@@ -80,6 +83,17 @@ def estimate_noise(pixels: NDArray[Any]) -> NoiseEstimate:
     level = math.sqrt(fine**2 + coarse**2 + chroma**2)
     blockiness = float(features.values[BLOCKINESS].mean())
     return NoiseEstimate(level, fine, coarse, chroma, _kind(level, fine, coarse, chroma, blockiness), graphic)
+
+
+def _levels_of_white(energies: NDArray[np.float64], *, rounded: bool) -> NDArray[np.float64]:
+    """Return the fine, coarse and chroma level of white noise, (3,).
+
+    Args:
+        energies: mean squares of brightness and of the two colour differences.
+        rounded: whether the levels were rounded to whole ones, which adds a variance of 1/12.
+    """
+    bright, *colours = np.maximum(0.0, energies - rounded / 12 * (energies > 0)) / 3
+    return np.sqrt([0.75 * bright, 0.25 * bright, sum(colours)])
 
 
 def _kind(level: float, fine: float, coarse: float, chroma: float, blockiness: float) -> NoiseKind:

@@ -11,8 +11,9 @@ from torch import nn
 from genray.bundle import ImageSpec
 from genray.errors import SettingsError
 from genray.images.tensors import to_network, to_pixels
+from genray.inference import openvino
 from genray.inference.accuracy import ImageDifference, measure_loss
-from genray.inference.openvino import convert, core, load_quantized, quantize, save_quantized
+from genray.inference.openvino import convert, core, load_model, quantize, save_model
 from genray.inference.runner import InferenceSettings, Runner
 from genray.inference.sizes import input_sizes
 from genray.models.autoencoder import ConvAutoencoder, ConvSettings
@@ -55,9 +56,48 @@ def test_a_network_that_was_converted_before_gives_a_model_of_its_own() -> None:
     assert not np.allclose(results[0], results[2], atol=1e-2)
 
 
+def test_a_converted_network_is_kept_for_other_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GENRAY_MODEL_CACHE", str(tmp_path / "cache"))
+    sizes = input_sizes(network(), SPEC)
+    assert sizes is not None
+    batch = np.random.default_rng(0).random((1, 3, 16, 24), dtype=np.float32)
+
+    def result(seed: int) -> NDArray[np.float32]:
+        openvino._converted.clear()  # as in a process that has just started
+        model = core().compile_model(
+            convert(network(seed), SPEC, sizes), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+        )
+        return np.array(model(batch)[0])
+
+    first = result(5)
+    monkeypatch.setattr(openvino, "_convert", None)
+    assert np.array_equal(result(5), first), "read, not converted"
+    monkeypatch.undo()
+    monkeypatch.setenv("GENRAY_MODEL_CACHE", str(tmp_path / "cache"))
+    (kept,) = (tmp_path / "cache").iterdir()
+    weights = bytearray((kept / "network.bin").read_bytes())
+    weights[7] ^= 1
+    (kept / "network.bin").write_bytes(weights)
+    assert np.array_equal(result(5), first), "a damaged one is made again"
+    assert (kept / "network.bin").read_bytes() != weights
+    for seed in range(6, 9):
+        result(seed)
+    assert len(list((tmp_path / "cache").iterdir())) == 4
+
+
+@pytest.mark.parametrize("place", ["", "/proc/nowhere"])
+def test_a_cache_that_cannot_be_written_is_done_without(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GENRAY_MODEL_CACHE", place)
+    sizes = input_sizes(network(), SPEC)
+    assert sizes is not None
+    assert convert(network(seed=9), SPEC, sizes) is not None
+
+
 def test_int8_is_close_to_fp32_at_every_size(tmp_path: Path) -> None:
     exact = network()
-    folder = save_quantized(tmp_path / "int8", quantize(exact, SPEC, photos(4)), exact)
+    folder = save_model(tmp_path / "int8", quantize(exact, SPEC, photos(4)), exact)
     fast, slow = (
         Runner.open(exact, SPEC, SPEC, INT8, quantized=folder),
         Runner.open(exact, SPEC, SPEC, InferenceSettings()),
@@ -106,7 +146,7 @@ def test_a_result_far_from_fp32_is_not_used(tmp_path: Path) -> None:
     exact = network()
     nn.init.normal_(exact.tail.weight, 0.0, 0.5)
     model = quantize(exact, SPEC, [np.zeros_like(photo) + 2 for photo in photos(2)])
-    folder = save_quantized(tmp_path / "int8", model, exact)
+    folder = save_model(tmp_path / "int8", model, exact)
     runner = Runner.open(exact, SPEC, SPEC, INT8, quantized=folder)
     batch = np.stack(photos(2))
     with torch.inference_mode():
@@ -118,7 +158,7 @@ def test_a_result_far_from_fp32_is_not_used(tmp_path: Path) -> None:
 def test_an_autoencoder_s_codes_survive(tmp_path: Path) -> None:
     torch.manual_seed(0)
     whole = ConvAutoencoder((3, 16, 16), ConvSettings(latent=8, filters=(8, 16))).eval()
-    folder = save_quantized(tmp_path / "int8", quantize(whole, SPEC, photos(4, 16, 16)), whole)
+    folder = save_model(tmp_path / "int8", quantize(whole, SPEC, photos(4, 16, 16)), whole)
     batch = np.stack(photos(4, 16, 16))  # four: two quantised linear maps in a row would go wrong
     fast, slow = (
         Runner.open(whole, SPEC, SPEC, INT8, quantized=folder),
@@ -129,26 +169,26 @@ def test_an_autoencoder_s_codes_survive(tmp_path: Path) -> None:
 
 def test_another_networks_or_a_damaged_model_is_refused(tmp_path: Path) -> None:
     exact = network()
-    folder = save_quantized(tmp_path / "int8", quantize(exact, SPEC, photos(2)), exact)
+    folder = save_model(tmp_path / "int8", quantize(exact, SPEC, photos(2)), exact)
     with pytest.raises(SettingsError, match="of another network"):
-        load_quantized(folder, network(seed=1))
+        load_model(folder, network(seed=1))
     with pytest.raises(SettingsError, match="of another network"):
         Runner.open(network(seed=1), SPEC, SPEC, INT8, quantized=folder)
-    weights = bytearray((folder / "int8.bin").read_bytes())
+    weights = bytearray((folder / "network.bin").read_bytes())
     weights[len(weights) // 2] ^= 1
-    (folder / "int8.bin").write_bytes(weights)
+    (folder / "network.bin").write_bytes(weights)
     with pytest.raises(SettingsError, match="damaged"):
-        load_quantized(folder, exact)
-    (folder / "int8.json").unlink()
+        load_model(folder, exact)
+    (folder / "network.json").unlink()
     with pytest.raises(SettingsError, match="cannot be read"):
-        load_quantized(folder, exact)
+        load_model(folder, exact)
 
 
 def test_a_model_is_replaced_whole(tmp_path: Path) -> None:
     first, second = network(), network(seed=1)
     for one in (first, second):
-        save_quantized(tmp_path / "int8", quantize(one, SPEC, photos(1)), one)
-    load_quantized(tmp_path / "int8", second)
+        save_model(tmp_path / "int8", quantize(one, SPEC, photos(1)), one)
+    load_model(tmp_path / "int8", second)
     assert [path.name for path in tmp_path.iterdir()] == ["int8"]
 
 
