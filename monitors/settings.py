@@ -23,7 +23,9 @@ from monitors.sources.replay import ReplaySettings
 class EcgSettings(Settings):
     """Settings of the target ecg."""
 
-    bundle: Location = Field("runs/ecg/bundle", description="bundle of train-ecg: the model of normal beats")
+    bundle: Location = Field(
+        "ready:ecg", description="model of normal beats: a bundle of train-ecg, or a ready model (ready:ecg)"
+    )
     source: SourceSettings = Field(ReplaySettings(), description="source of the samples, chosen by `kind`")
     state: Location = Field(
         "runs/ecg-monitor",

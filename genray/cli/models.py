@@ -19,7 +19,7 @@ def models(as_json: bool) -> None:
     \b
     Example:
       genray models
-      genray submit denoise --set input=photos --set output=clean --set bundle=ready:photo
+      genray bundle show ready:ecg
     """
     from genray.ready.catalog import ready_models
 

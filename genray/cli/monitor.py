@@ -67,6 +67,7 @@ def ecg(
     \b
     Example:
       genray monitor ecg --demo
+      genray monitor ecg --set source.path=records
       genray monitor ecg --set source.path=records --set bundle=runs/ecg/bundle
       genray monitor ecg --set source.kind=mqtt --set 'alertmanager.urls=[http://127.0.0.1:9093]'
     """

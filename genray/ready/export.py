@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -33,6 +33,13 @@ class About(BaseModel):
         min_length=1, max_length=8000, description="training data, with authors and licences"
     )
     cost: str = Field(min_length=1, max_length=2000, description="what the training took")
+    made_for: Literal["photographs", "pages"] | None = Field(
+        None,
+        description=(
+            "images that a denoiser is for; denoise copies others unchanged (photographs, or pages of text "
+            "and line art; null: all images)"
+        ),
+    )
     figures: dict[str, float] = Field(
         default_factory=dict, max_length=100, description="what was measured, by name with its unit"
     )

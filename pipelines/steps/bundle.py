@@ -52,7 +52,7 @@ class BundleSettings(BulkSettings):
 
     bundle: Location = Field(
         "runs/first/bundle",
-        description="folder of the trained model's bundle, or a ready model, such as ready:photo",
+        description="folder of the trained model's bundle, or a ready model (genray models lists them)",
     )
     allow_worse: bool = Field(
         False, description="use a bundle that was no better than a predictor that does nothing"

@@ -1,6 +1,6 @@
 """Quality and speed of a denoiser bundle beside OpenCV's fastNlMeans and BM3D, on data that it never saw.
 
-    python -m tests.benchmarks.bench_ready DATA [--bundle ready:photo] [--images 20] [--out FILE]
+    python -m tests.benchmarks.bench_ready DATA --bundle runs/photo/bundle [--images 20] [--out FILE]
 
 DATA holds PolyU (real camera noise: *_real.JPG beside *_mean.JPG), Set12 (gray) and BSDS500/train (colour).
 The network runs on every image: whether `denoise` calls it clean is not measured here. White noise is drawn
@@ -135,7 +135,7 @@ def speed(bundle: str, files: list[Path], sigma: int, precision: str) -> dict[st
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--bundle", default="ready:photo")
+    parser.add_argument("--bundle", required=True)
     parser.add_argument("--images", type=int, default=20, help="photographs of BSDS")
     parser.add_argument("--real", type=int, default=1000, help="most pairs of PolyU")
     parser.add_argument("--speed", type=int, default=5, help="images of the comparison of speed (0: none)")
