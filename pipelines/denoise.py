@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from pipelines.steps.restoration import RestorationSettings, RestorationStep, bl
 _CLEAN_BELOW = 1.0  # levels of 255: three times what rounding adds, and not seen
 _OF_LOWEST = 0.5  # of the least noise that the network was trained on, below which it is not used
 _MARGIN_OF_PHOTOS, _MARGIN_OF_PAGES = 2.0, 1.3
+_FINE = 95  # quality of a JPEG output, at least, unless write.quality is set
 _SURE = 0.9  # certainty from which an image counts as a page or graphic, or as none
 
 
@@ -151,9 +153,16 @@ class Denoise(RestorationStep[DenoiseSettings]):
             if self.window is not None:
                 after = with_change(before, seen, after, self.window)
         after = blend(before, after, settings.strength)
-        return StepResult(
-            photo=with_pixels(image.photo, after), scores=_scores(estimate, mean_change(before, after))
-        )
+        photo = _stored_finely(with_pixels(image.photo, after))
+        return StepResult(photo=photo, scores=_scores(estimate, mean_change(before, after)))
+
+
+def _stored_finely(photo: Photo) -> Photo:
+    """Return a photo that a JPEG file keeps: the coarse tables of a noisy file would take away more than the
+    noise did."""
+    if photo.quality is None or photo.quality >= _FINE:
+        return photo
+    return replace(photo, quality=_FINE, carried=replace(photo.carried, tables=()))
 
 
 def _margin(estimate: NoiseEstimate) -> float:

@@ -13,6 +13,8 @@ from scipy.ndimage import gaussian_filter
 from genray.bundle import load_bundle
 from genray.datasets.drawn.pages import draw_page
 from genray.errors import RunError, SettingsError
+from genray.images.limits import ReadLimits
+from genray.images.photo import read_photo
 from genray.images.tensors import to_network, to_pixels
 from pipelines.steps.restoration import to_window, with_change
 from tests.pipelines.conftest import Bulk, photo, rows_of
@@ -144,6 +146,18 @@ def test_an_image_that_the_network_would_harm_is_copied_and_says_so(
     (row,) = rows_of(tmp_path / "out")
     assert (row["status"], row["reason"], row["change"]) == ("skipped", "would harm", 0)
     assert (read(tmp_path / "out" / "page.png") == page).all()
+
+
+@pytest.mark.parametrize(
+    ("stored", "sets", "expected"), [(75, (), 95), (97, (), 97), (75, ("write.quality=80",), 80)]
+)
+def test_a_denoised_jpeg_is_stored_finely_unless_the_user_says_how(
+    bulk: Bulk, bundle_of: Bundles, tmp_path: Path, stored: int, sets: tuple[str, ...], expected: int
+) -> None:
+    save(tmp_path / "in" / "a.jpg", photo(np.random.default_rng(10), 96, 96, noise=20), quality=stored)
+    given = (f"input={tmp_path / 'in'}", f"bundle={bundle_of('denoiser')}", "denoise.change_limit=0")
+    assert bulk("denoise", *given, *sets)["done"] == 1
+    assert read_photo((tmp_path / "out" / "a.jpg").read_bytes(), ReadLimits()).quality == expected
 
 
 def test_the_limit_of_clean_images_is_in_the_range_of_the_bundle(
