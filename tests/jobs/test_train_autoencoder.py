@@ -57,7 +57,7 @@ def test_every_kind_trains_and_its_bundle_gives_the_same(
     manifest = bundle.manifest
     assert (manifest.kind, manifest.network) == ("autoencoder", f"autoencoder-{kind}")
     assert manifest.preprocessing.size == (21, 24)
-    assert manifest.data["split"].startswith("0.1 held out by seed 0")
+    assert manifest.data["split"].startswith("0.1 of each class held out by seed 0")
     assert {"train": 22, "val": 2, "test": 10}.items() <= manifest.data.items()
 
 

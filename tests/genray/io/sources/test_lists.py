@@ -83,7 +83,8 @@ def test_a_list_of_paths_in_text_names_the_inputs(photos: Path, name: str, text:
     assert contents(source) == {path: path.encode() for path in ("a.jpg", "x/c d.png", "ü.png")}
     items, _ = listed(source)
     status = (photos / "a.jpg").stat()
-    assert (items[0].size, items[0].modified) == (status.st_size, status.st_mtime_ns)
+    found = source.completed(items[0])
+    assert (found.size, found.modified) == (status.st_size, status.st_mtime_ns)
 
 
 def test_a_parquet_file_without_images_is_a_list(photos: Path) -> None:
