@@ -23,7 +23,10 @@ from genray.datasets.loader import (
     held_out_batches,
     load_all,
 )
-from genray.datasets.pairs import PairedSettings, Pairs, PairSource, find_pairs, measured
+from genray.datasets.pairs.fitting import fit_pairs
+from genray.datasets.pairs.pair_set import Pairs, find_pairs
+from genray.datasets.pairs.samples import PairSource, measured
+from genray.datasets.pairs.settings import PairedSettings
 from genray.datasets.ray_stream import StreamLoader
 from genray.errors import DataError
 from genray.images.labels import Classes, colours_of
@@ -124,7 +127,7 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
         store = place.store
         pairs = find_pairs(place, self.settings.data, self.settings.seed)
         pairs = pairs.without_shared(store, allowed=self.settings.data.allow_shared)
-        fitted = pairs.fitted(store, self.settings.data)
+        fitted = fit_pairs(pairs, store, self.settings.data)
         pairs, data, self._classes = fitted.pairs, fitted.settings, fitted.classes
         self._data = data
         bad: list[BadInput] = list(pairs.bad)

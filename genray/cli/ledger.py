@@ -60,7 +60,7 @@ def ledger(outputs: tuple[str, ...], status: str | None, limit: int, as_json: bo
 
 
 def _overview_text(overview: RunOverview) -> str:
-    from pipelines.engine.outcome import not_kept_table, reasons_table, times_table
+    from pipelines.engine.reporting.outcome import not_kept_table, reasons_table, times_table
 
     summary = overview.summary
     header = overview.header

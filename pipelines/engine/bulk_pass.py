@@ -13,7 +13,6 @@ from genray.io.sources import ItemSource
 from genray.settings.base import flatten
 from genray.text import counted, visible
 from pipelines.engine.assignment import keep_model
-from pipelines.engine.outcome import PassRates
 from pipelines.engine.plan import (
     InputListing,
     SuspectsLast,
@@ -22,6 +21,7 @@ from pipelines.engine.plan import (
     rename_repeated,
     write_plan,
 )
+from pipelines.engine.reporting.outcome import PassRates
 from pipelines.engine.sample import PhotoSample
 from pipelines.settings import BulkSettings, may_change
 from pipelines.steps.base import Step

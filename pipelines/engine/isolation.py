@@ -7,31 +7,17 @@ whose end the worker sees: its exit code, its memory and its last words. The two
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from genray.errors import error_from_json
 from pipelines.engine.assignment import Assignment
 from pipelines.engine.chunk import ReportCounts
 from pipelines.engine.deaths import CannotIsolate, Death, IsolatedEnd
-from pipelines.engine.processes import (
-    StartedProcess,
-    last_line,
-    load_main,
-    main_file,
-    message_of,
-    run_in_process,
-    send,
-    send_stop,
-    start_process,
-)
+from pipelines.engine.processes import ChildProcess, StartedProcess, load_main, main_file, run_in_process
 from pipelines.storage.attempts import Attempt, EarlierKills
 
 
@@ -56,19 +42,18 @@ class Isolation:
         """See `Isolate`."""
         assignment = replace(self.assignment, earlier=EarlierKills())
         job = _Job(assignment, index, attempt, paths, main_file(assignment.step))
-        with tempfile.TemporaryFile() as log:
-            process = start_process("pipelines.engine.isolation", log)
-            try:
-                dialogue = _Dialogue(process, name_image, report)
-                dialogue.hold(job)
-            except BaseException:
-                process.kill()
-                raise
-            finally:
-                usage = _wait_for(process)
-            if dialogue.end is not None:
-                return dialogue.end
-            death = Death(dialogue.image, process.returncode, _peak_bytes(usage), last_line(log))
+        process = ChildProcess.start("pipelines.engine.isolation")
+        dialogue = _Dialogue(process, name_image, report)
+        try:
+            dialogue.hold(job)
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            end = process.wait()
+        if dialogue.end is not None:
+            return dialogue.end
+        death = Death(dialogue.image, end.code, end.peak_bytes, end.last_words)
         if not dialogue.image:
             raise CannotIsolate(f"it ended with {death.cause}: {death.last_words}")
         return IsolatedEnd(False, death)
@@ -78,12 +63,9 @@ class _Dialogue:
     """The worker's side of the dialogue with `process`."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], name_image: Callable[[str], None], report: ReportCounts
+        self, process: ChildProcess, name_image: Callable[[str], None], report: ReportCounts
     ) -> None:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        self._input: IO[bytes] = process.stdin
-        self._output: IO[bytes] = process.stdout
+        self._process = process
         self._name_image = name_image
         self._report = report
         self._is_ready = False
@@ -93,12 +75,10 @@ class _Dialogue:
 
     def hold(self, job: _Job) -> None:
         """Give the process its job, and listen until it ends."""
-        with self._output, suppress(BrokenPipeError), self._input:
-            send(self._input, **job.as_json())
-            for line in self._output:
-                self._take(message_of(line))
+        for message in self._process.ask(job.as_json()):
+            self._take(message)
 
-    def _take(self, message: Mapping[str, Any] | None) -> None:
+    def _take(self, message: Mapping[str, Any]) -> None:
         match message:
             case {"ready": _}:
                 self._is_ready = True
@@ -107,7 +87,7 @@ class _Dialogue:
                 self._name_image(path)
             case {"counts": counts}:
                 if self._report(counts):
-                    send_stop(self._input)
+                    self._process.stop()
             case {"finished": finished}:
                 self.end = IsolatedEnd(finished)
             case {"error": values}:
@@ -155,17 +135,6 @@ def _work(process: StartedProcess) -> None:
         lambda path: process.say(image=path),
     )
     process.say(finished=finished)
-
-
-def _wait_for(process: subprocess.Popen[bytes]) -> Any:
-    """Wait for the end of `process`; returns its use of resources."""
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return usage
-
-
-def _peak_bytes(usage: Any) -> int:
-    return int(usage.ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
 
 
 if __name__ == "__main__":

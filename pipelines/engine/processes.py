@@ -10,11 +10,15 @@ import json
 import os
 import queue
 import runpy
+import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import types
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import IO, Any
 
 from genray.errors import BulkError, GenrayError
@@ -24,26 +28,83 @@ _STOP = b"stop\n"
 _MOST_WORDS = 200  # characters of the last line of stderr
 
 
-def start_process(module: str, log: IO[bytes]) -> subprocess.Popen[bytes]:
-    """Start `python -m MODULE`, with pipes to its standard input and output, and `log` as its stderr."""
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", module],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=log,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        start_new_session=True,
-    )
+class ChildProcess:
+    """A process that a run started, as the run has it; see `start`.
+
+    Args:
+        process: the process, with pipes to its standard input and output.
+        log: its stderr.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
+        self._process = process
+        self._log = log
+
+    @classmethod
+    def start(cls, module: str) -> ChildProcess:
+        """Start `python -m MODULE`, which calls `run_in_process`."""
+        log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            start_new_session=True,
+        )
+        return cls(process, log)
+
+    def ask(self, message: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+        """Send a message; yields the answers until the process ends."""
+        self._send(json.dumps(message).encode() + b"\n")
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            answer = _message_of(line)
+            if answer is not None:
+                yield answer
+
+    def stop(self) -> None:
+        """Ask the process to stop; its next report answers that it has to."""
+        self._send(_STOP)
+
+    def kill(self) -> None:
+        """End the process at once, from any thread."""
+        if self._process.returncode is None:
+            # Not Popen's kill: it looks for the end first, which `wait` may be waiting for in another thread.
+            with suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGKILL)
+
+    def wait(self) -> ProcessEnd:
+        """Close the pipes, which ends a process that still waits for messages, and wait for its end."""
+        for stream in (self._process.stdin, self._process.stdout):
+            assert stream is not None
+            with suppress(BrokenPipeError):
+                stream.close()
+        _, status, usage = os.wait4(self._process.pid, 0)
+        self._process.returncode = os.waitstatus_to_exitcode(status)
+        with self._log:
+            last_words = _last_line(self._log)
+        peak = int(usage.ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
+        return ProcessEnd(self._process.returncode, peak, last_words)
+
+    def _send(self, line: bytes) -> None:
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # it has ended: then it has no answers
+            self._process.stdin.write(line)
+            self._process.stdin.flush()
 
 
-def main_file(step: str) -> str | None:
-    """Return the program of this process, if it defines the step of an assignment."""
-    if not step.startswith("__main__:"):
-        return None
-    return getattr(sys.modules["__main__"], "__file__", None)
+@dataclass(frozen=True)
+class ProcessEnd:
+    """End of a process: its exit code (negative: the signal that killed it), the most memory that it had, in
+    bytes, and the last line of its stderr."""
+
+    code: int
+    peak_bytes: int
+    last_words: str
 
 
-def message_of(line: bytes) -> Mapping[str, Any] | None:
+def _message_of(line: bytes) -> Mapping[str, Any] | None:
     """Return the message in a line; None for a line that the end of its process cut off."""
     try:
         message: Mapping[str, Any] = json.loads(line)
@@ -52,16 +113,18 @@ def message_of(line: bytes) -> Mapping[str, Any] | None:
     return message
 
 
-def send(stream: IO[bytes], **message: Any) -> None:
-    """Send a message to a started process."""
-    stream.write(json.dumps(message).encode() + b"\n")
-    stream.flush()
+def _last_line(log: IO[bytes]) -> str:
+    """Return the last line of `log`; "" if there is none."""
+    log.seek(max(0, log.seek(0, os.SEEK_END) - 4096))
+    lines = log.read().decode("utf-8", "replace").strip().splitlines()
+    return visible(lines[-1])[:_MOST_WORDS] if lines else ""
 
 
-def send_stop(stream: IO[bytes]) -> None:
-    """Ask a started process to stop; its next report answers that it has to."""
-    stream.write(_STOP)
-    stream.flush()
+def main_file(step: str) -> str | None:
+    """Return the program of this process, if it defines the step of an assignment."""
+    if not step.startswith("__main__:"):
+        return None
+    return getattr(sys.modules["__main__"], "__file__", None)
 
 
 class StartedProcess:
@@ -111,13 +174,6 @@ def run_in_process(work: Callable[[StartedProcess], None]) -> None:
     except Exception as error:
         process.say(error=BulkError(f"a worker failed: {type(error).__name__}: {error}").as_json())
     os._exit(0)  # libraries have nothing to say any more
-
-
-def last_line(log: IO[bytes]) -> str:
-    """Return the last line that a process wrote to `log`, its stderr; "" if there is none."""
-    log.seek(max(0, log.seek(0, os.SEEK_END) - 4096))
-    lines = log.read().decode("utf-8", "replace").strip().splitlines()
-    return visible(lines[-1])[:_MOST_WORDS] if lines else ""
 
 
 def load_main(file: str | None) -> None:

@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_serv
 
 from genray.errors import BulkError, ResourceError
 from genray.progress import Display, Tick
-from pipelines.engine.outcome import PassRates
 from pipelines.engine.pool import READY_WORKERS
+from pipelines.engine.reporting.outcome import PassRates
 from pipelines.settings import WorkSettings
 from pipelines.storage.ledger import FAILED, STATUSES, TIMES
 

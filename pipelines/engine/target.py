@@ -25,13 +25,13 @@ from genray.targets import Demand, Resources
 from genray.text import visible
 from pipelines.engine.assignment import Assignment, step_name
 from pipelines.engine.bulk_pass import Pass, PassEnd
-from pipelines.engine.outcome import BulkOutcome, PassOutcome
 from pipelines.engine.plan import InputListing, check_listing
 from pipelines.engine.planning.names import folded_hash
 from pipelines.engine.planning.selection import Selection
 from pipelines.engine.pool import LocalPool, RayPool, WorkerPool
 from pipelines.engine.progress_metrics import PassProgress
-from pipelines.engine.report import report_location, write_report
+from pipelines.engine.reporting.outcome import BulkOutcome, PassOutcome
+from pipelines.engine.reporting.report import report_location, write_report
 from pipelines.settings import BulkSettings, SelectionSettings
 from pipelines.steps.base import Step
 from pipelines.storage.ledger import FAILED, LedgerIndex

@@ -19,7 +19,7 @@ from genray.progress import LineDisplay
 from genray.settings.base import absolute
 from genray.settings.load import load
 from genray.targets import Resources, find_target
-from pipelines.engine.outcome import BulkOutcome
+from pipelines.engine.reporting.outcome import BulkOutcome
 from pipelines.storage.output import Output, PassRecord
 from tests.s3 import s3_root, s3_server
 

@@ -14,7 +14,7 @@ from typing import Any
 from genray.errors import StorageFull
 from genray.progress import LineDisplay
 from genray.targets import Resources
-from pipelines.engine.outcome import BulkOutcome
+from pipelines.engine.reporting.outcome import BulkOutcome
 from pipelines.engine.target import Bulk
 from pipelines.settings import BulkSettings
 from pipelines.steps.base import Step, StepInput, StepPlace, StepResult

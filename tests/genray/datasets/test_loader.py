@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from genray.datasets.finding.finder import Pair
 from genray.datasets.loader import (
     MemoryLoader,
     WorkerShare,
@@ -11,7 +12,9 @@ from genray.datasets.loader import (
     held_out_batches,
     load_all,
 )
-from genray.datasets.pairs import Pair, PairedSettings, PairSource, find_pairs
+from genray.datasets.pairs.pair_set import find_pairs
+from genray.datasets.pairs.samples import PairSource
+from genray.datasets.pairs.settings import PairedSettings
 from genray.errors import DataError
 from genray.io.bad_input import BadInput
 from genray.io.listing import Place

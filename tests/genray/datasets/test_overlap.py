@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from genray.datasets.image_set import ImageSet, ImageSetSettings, open_image_set
-from genray.datasets.pairs import PairedSettings, Pairs, find_pairs
+from genray.datasets.pairs.pair_set import Pairs, find_pairs
+from genray.datasets.pairs.settings import PairedSettings
 from genray.errors import DataError
 from genray.io.listing import find_place
 from genray.io.store import open_store

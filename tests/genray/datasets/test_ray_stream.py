@@ -8,7 +8,9 @@ import pytest
 
 from genray.datasets.image_set import Images, ImageSetSettings, Patch, SingleImageSource, open_image_set
 from genray.datasets.loader import MemoryLoader, SampleSource, WorkerShare, load_all
-from genray.datasets.pairs import PairedSettings, PairSource, find_pairs
+from genray.datasets.pairs.pair_set import find_pairs
+from genray.datasets.pairs.samples import PairSource
+from genray.datasets.pairs.settings import PairedSettings
 from genray.datasets.ray_stream import StreamLoader
 from genray.errors import DataError
 from genray.images.limits import ReadLimits

@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genray.datasets.pairs import Pair, PairedSettings, find_pairs, load_pair
+from genray.datasets.finding.finder import Pair
+from genray.datasets.pairs.fitting import fit_pairs
+from genray.datasets.pairs.pair_set import find_pairs
+from genray.datasets.pairs.samples import load_pair
+from genray.datasets.pairs.settings import PairedSettings
 from genray.datasets.values import check_numbers, note_labels, note_values, note_window, window_of
 from genray.errors import DataError
 from genray.io.listing import find_place
@@ -60,10 +64,10 @@ def test_pairs_are_warned_of_until_a_window_is_set_which_their_loading_applies(t
         Image.fromarray(labels).save(tmp_path / "labels" / f"{number}.png")
     store = open_store(tmp_path)
     pairs = find_pairs(find_place(tmp_path), settings(tmp_path), 0)
-    (note,) = pairs.fitted(store, settings(tmp_path)).pairs.notes
+    (note,) = fit_pairs(pairs, store, settings(tmp_path)).pairs.notes
     assert note.startswith("warning: the inputs have 5 levels")
     chosen = settings(tmp_path, input_window=[0, 4], input_channels=1)
-    assert pairs.fitted(store, chosen).pairs.notes == ()
+    assert fit_pairs(pairs, store, chosen).pairs.notes == ()
     source, target = load_pair(store, pairs.train[0], chosen)
     assert np.array_equal(source[..., 0], np.rint(labels * 63.75).astype(np.uint8))
     assert np.array_equal(target, drawn(0, 255, np.uint8, 3))
@@ -95,7 +99,7 @@ def test_unequal_sizes_and_enlarged_images_are_warned_of(tmp_path: Path) -> None
             ).save(tmp_path / folder / f"{number}.png")
     chosen = settings(tmp_path, resize=None, size=96)
     pairs = find_pairs(find_place(tmp_path), chosen, 0)
-    assert pairs.fitted(open_store(tmp_path), chosen).pairs.notes == (
+    assert fit_pairs(pairs, open_store(tmp_path), chosen).pairs.notes == (
         "warning: 3 of 3 pairs have images of unequal sizes, such as 40x40 and 128x128: both are resized to "
         "107 pixels",
         "warning: images of 40 pixels are enlarged to 107; data.size=64 is nearer to their own size",
@@ -144,7 +148,7 @@ def test_classes_of_label_maps_are_counted_and_their_indices_are_the_input(tmp_p
     write_labels(tmp_path, label)
     chosen = settings(tmp_path, labels="one-hot")
     store = open_store(tmp_path)
-    fitted = find_pairs(find_place(tmp_path), chosen, 0).fitted(store, chosen)
+    fitted = fit_pairs(find_pairs(find_place(tmp_path), chosen, 0), store, chosen)
     assert fitted.classes == ((0,), (3,), (9,))
     assert "classes: 3 in 3 label maps (0, 3, 9)" in fitted.pairs.notes
     source, _ = load_pair(store, fitted.pairs.train[0], fitted.settings, fitted.classes)
@@ -155,4 +159,4 @@ def test_photos_as_label_maps_are_refused_with_a_reason(tmp_path: Path) -> None:
     write_labels(tmp_path, drawn(0, 255, np.uint8, 3))
     chosen = settings(tmp_path, labels="one-hot")
     with pytest.raises(DataError, match="3 inputs are no label maps: they have more than 256 different"):
-        find_pairs(find_place(tmp_path), chosen, 0).fitted(open_store(tmp_path), chosen)
+        fit_pairs(find_pairs(find_place(tmp_path), chosen, 0), open_store(tmp_path), chosen)

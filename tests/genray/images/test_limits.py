@@ -113,7 +113,7 @@ def test_profiles_and_exif_beyond_the_limit_are_left_out_and_noted(kind: str) ->
 
 def test_the_limits_are_settings_of_training_and_of_bulk() -> None:
     from genray.datasets.image_set import ImageSetSettings
-    from genray.datasets.pairs import PairedSettings
+    from genray.datasets.pairs.settings import PairedSettings
     from pipelines.settings import ReadSettings
 
     for settings in (ImageSetSettings(), PairedSettings(), ReadSettings()):

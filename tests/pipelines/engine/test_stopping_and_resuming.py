@@ -12,7 +12,7 @@ from genray.io.sources import open_source
 from genray.settings.base import flatten
 from pipelines.corrupt import Corrupt
 from pipelines.engine.bulk_pass import Pass
-from pipelines.engine.outcome import PassRates
+from pipelines.engine.reporting.outcome import PassRates
 from pipelines.storage.ledger import LedgerRow
 from pipelines.storage.output import Output
 from tests.pipelines.bulk_runs import settings_of

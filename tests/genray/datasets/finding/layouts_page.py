@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from PIL import Image
 
 from genray.datasets.finding.tables import TABLE_SUFFIXES
-from genray.datasets.pairs import Pairs
+from genray.datasets.pairs.pair_set import Pairs
 from genray.errors import DataError
 from tests.genray.datasets.finding.pair_layouts import LAYOUTS, draw, each, found, joined
 

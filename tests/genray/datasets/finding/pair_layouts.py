@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from genray.datasets.pairs import PairedSettings, Pairs, find_pairs
+from genray.datasets.pairs.pair_set import Pairs, find_pairs
+from genray.datasets.pairs.settings import PairedSettings
 from genray.io.listing import find_place
 
 SIZE = 64

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genray.datasets.pairs import Pair, find_pairs, load_pair
+from genray.datasets.finding.finder import Pair
+from genray.datasets.pairs.pair_set import find_pairs
+from genray.datasets.pairs.samples import load_pair
 from genray.errors import DataError
 from genray.io.listing import find_place
 from genray.io.store import open_store

@@ -5,7 +5,10 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from genray.datasets.pairs import Pair, PairedSettings, find_pairs, jitter, load_pair
+from genray.datasets.finding.finder import Pair
+from genray.datasets.pairs.pair_set import find_pairs
+from genray.datasets.pairs.samples import jitter, load_pair
+from genray.datasets.pairs.settings import PairedSettings
 from genray.errors import DataError
 from genray.io.bad_input import BadImage
 from genray.io.listing import Place, find_place

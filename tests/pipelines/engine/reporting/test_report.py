@@ -12,9 +12,9 @@ from PIL import Image
 
 from genray.io.file_types import FileCounts
 from genray.io.sources import open_source
-from pipelines.engine.outcome import BulkOutcome, PassOutcome, PassRates, explain_reason
-from pipelines.engine.report import REPORT, report_location, write_report
 from pipelines.engine.reporting.crops import CROP
+from pipelines.engine.reporting.outcome import BulkOutcome, PassOutcome, PassRates, explain_reason
+from pipelines.engine.reporting.report import REPORT, report_location, write_report
 from pipelines.settings import BulkSettings
 from pipelines.storage.ledger import LedgerRow
 from pipelines.storage.output import Output, PassRecord, RunHeader

@@ -14,8 +14,8 @@ from genray.io.sources import Item, ItemSource
 from genray.report.charts import draw_distributions
 from genray.report.page import Page, Picture
 from genray.text import amount, change_in_bytes, duration, visible
-from pipelines.engine.outcome import BulkOutcome, explain_reason, reasons_table, times_table
 from pipelines.engine.reporting.crops import CROP, draw_crops, encode_picture, find_places, hottest_place
+from pipelines.engine.reporting.outcome import BulkOutcome, explain_reason, reasons_table, times_table
 from pipelines.engine.reporting.rows import SCORES, ReportRows
 from pipelines.settings import BulkSettings
 from pipelines.storage.ledger import STATUSES, LedgerRow, LedgerSummary
