@@ -47,6 +47,8 @@ bench: .venv/installed     ## measure speed against plain PyTorch, Ray Data and 
 models: .venv/installed    ## make the ready models again, from PHOTOS and RECORDS
 	$(BIN)/genray submit train-denoiser --name photo --config genray/ready/photo.yaml --set data.path=$(PHOTOS)
 	$(BIN)/genray submit train-denoiser --name document --config genray/ready/document.yaml
+	$(BIN)/python -m jobs.ready.noise_estimator --photos $(PHOTOS)/train \
+		--output genray/images/damage/noise_estimator.json
 	$(BIN)/genray submit train-ecg --name ecg --config genray/ready/ecg.yaml --set data.path=$(RECORDS)
 	for model in photo document ecg; do \
 		$(BIN)/genray bundle shrink runs/$$model/bundle genray/ready/$$model \

@@ -181,6 +181,7 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
         groups = {"images": errors}
         if is_anomaly is not None:
             groups = {"normal": errors[is_normal], "anomalies": errors[is_anomaly]}
+        warnings = list(self._warnings(normal_errors, is_anomaly))
         pictures = [
             RunPicture(
                 "errors",
@@ -193,7 +194,7 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
             metrics |= _rates(is_anomaly, errors)
             metrics["sensitivity"] = float(np.mean(errors[is_anomaly] > threshold))
             metrics["specificity"] = float(np.mean(errors[is_normal] <= threshold))
-            metrics |= self._localise(context, is_anomaly)
+            metrics |= self._localise(context, is_anomaly, warnings)
             pictures.append(
                 RunPicture("rates", "Telling anomalies from normal images", draw_rates(is_anomaly, errors))
             )
@@ -203,11 +204,14 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
             metrics=metrics,
             calibration=calibration,
             pictures=pictures,
-            warnings=self._warnings(normal_errors, is_anomaly),
+            warnings=warnings,
         )
 
-    def _localise(self, context: EvaluationContext, is_anomaly: NDArray[np.bool_]) -> dict[str, float]:
-        """Return pixel AUROC and AUPRO of the judged images, if there are masks of their defects.
+    def _localise(
+        self, context: EvaluationContext, is_anomaly: NDArray[np.bool_], warnings: list[str]
+    ) -> dict[str, float]:
+        """Return pixel AUROC and AUPRO of the judged images, if there are masks of their defects; adds a
+        warning if these are too many, and only some of them count.
 
         Anomalies without a mask do not count. The error of a pixel is the mean over its channels of the
         absolute (`detector.error=mae`) or squared difference.
@@ -218,8 +222,17 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
         size = (self.shape[1], self.shape[2])
         fit = self.settings.data.fit if self.settings.data.size is not None else None
         errors, masks = [], []
-        for start in range(0, min(len(held_out.samples), _MOST_PIXELS // (size[0] * size[1])), _AT_ONCE):
-            chosen = range(start, min(start + _AT_ONCE, len(held_out.samples)))
+        count = len(held_out.samples)
+        judged = np.arange(count)
+        most = max(1, _MOST_PIXELS // (size[0] * size[1]))
+        if count > most:
+            judged = np.linspace(0, count - 1, most).round().astype(np.int64)
+            warnings.append(
+                f"pixel_auroc and aupro are those of {most} of {count} judged images, spread over all: they "
+                f"are limited to {_MOST_PIXELS:,} pixels"
+            )
+        for start in range(0, len(judged), _AT_ONCE):
+            chosen = judged[start : start + _AT_ONCE].tolist()
             originals = [held_out.samples[i][0] for i in chosen]
             pairs = zip(chosen, originals, self.reconstruct(context, originals), strict=True)
             for index, original, reconstruction in pairs:

@@ -29,7 +29,7 @@ from genray.datasets.image_set import (
 from genray.datasets.loader import Loader, MemoryLoader, Sample, check_bad_share, load_all
 from genray.datasets.ray_stream import StreamLoader
 from genray.datasets.values import check_numbers, note_values, note_window, window_of
-from genray.errors import DataError
+from genray.errors import DataError, SettingsError
 from genray.images.pixels import Pixels
 from genray.images.tensors import ValueRange, to_network
 from genray.io.bad_input import BadInput
@@ -186,6 +186,12 @@ class ImageRecipe(Recipe[S]):
         data = self.settings.data
         sizes, found = look_at_headers(images)
         channels = data.channels or found
+        if data.drawn and channels not in (1, 3):
+            raise SettingsError(
+                f"drawn images are gray or RGB, and the images have {channels} channels",
+                where="data.drawn",
+                hint="set data.channels=3 (or 1) to convert them, or data.drawn=0",
+            )
         size = self._decoded_size(sizes)
         patch = self.patch if self.any_size else 0
         shorter_sides = sorted(min(sides) for sides in ([size] if size is not None else sizes))

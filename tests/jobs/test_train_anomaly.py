@@ -128,7 +128,9 @@ def test_too_few_normal_images_are_refused_before_training(submit: Submit, tmp_p
         submit("train-anomaly", "a", f"data.path={tmp_path / 'set'}", "data.normal=[one]", *QUICK)
 
 
-def test_masks_rate_where_the_defects_are(submit: Submit, parts: Path) -> None:
+def test_masks_rate_where_the_defects_are(
+    submit: Submit, parts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mask = np.zeros((24, 24), np.uint8)
     mask[::2, 6:18] = 255
     (parts / "ground_truth" / "scratched").mkdir(parents=True)
@@ -140,3 +142,8 @@ def test_masks_rate_where_the_defects_are(submit: Submit, parts: Path) -> None:
     assert metrics["aupro"] > 0.5
     assert load_bundle(outcome["bundle"]).manifest.metrics["aupro"] == metrics["aupro"]
     assert "pixel_auroc" in (Path(outcome["run"]) / "report.html").read_text()
+    assert not any("pixels" in warning for warning in outcome["warnings"])
+    monkeypatch.setattr("jobs.train_anomaly._MOST_PIXELS", 6 * 24 * 24)
+    some = submit("train-anomaly", "b", f"data.path={parts}", *QUICK, "optimizer.learning_rate=0.01")
+    assert some["metrics"]["pixel_auroc"] > 0.5
+    assert any("of 6 of " in warning for warning in some["warnings"]), some["warnings"]

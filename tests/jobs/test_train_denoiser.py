@@ -204,3 +204,8 @@ def test_with_balance_an_image_counts_less_the_stronger_its_noise_is() -> None:
     plain = TrainDenoiser(settings("data.path=x")).losses(images, restored)
     balanced = TrainDenoiser(settings("data.path=x", "balance=2")).losses(images, restored)
     torch.testing.assert_close(balanced / plain, torch.tensor([1.0, 0.5, 0.05]))
+
+
+def test_drawn_images_beside_images_of_other_channels_are_refused(submit: Submit, photos: Path) -> None:
+    with pytest.raises(SettingsError, match="gray or RGB, and the images have 4 channels"):
+        submit("train-denoiser", "a", f"data.path={photos}", "data.channels=4", "data.drawn=0.5", *QUICK)

@@ -89,23 +89,26 @@ def test_a_killed_worker_is_replaced_and_its_images_are_done(
     out = tmp_path / "out"
     write_photos(photos, 300, size=(160, 200))
     killed: list[int] = []
-    watching = threading.Thread(target=kill_a_worker, args=(out, killed))
+    ended = threading.Event()
+    watching = threading.Thread(target=kill_a_worker, args=(out, killed, ended))
     watching.start()
-    outcome = bulk("corrupt", f"input={photos}", "work.commit_seconds=0.2", workers=2)
-    watching.join()
+    try:
+        outcome = bulk("corrupt", f"input={photos}", "work.commit_seconds=0.2", workers=2)
+    finally:
+        ended.set()
+        watching.join()
     assert killed, "no worker was found to kill"
     assert outcome["total"] == 300
     assert_whole(photos, out, 300)
 
 
-def kill_a_worker(out: Path, killed: list[int]) -> None:
+def kill_a_worker(out: Path, killed: list[int], ended: threading.Event) -> None:
     from importlib import import_module
 
     ray: Any = import_module("ray")
     state: Any = import_module("ray.util.state")
     address = ray.get_runtime_context().gcs_address  # other tests' Ray may be running, too
-    end = time.monotonic() + 60
-    while time.monotonic() < end and not killed:
+    while not killed and not ended.is_set():
         if out.exists() and len(outputs(out)) > 20:
             for actor in state.list_actors(address, filters=[("state", "=", "ALIVE")]):
                 if "MapWorker" in actor.class_name and actor.pid:
