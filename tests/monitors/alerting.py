@@ -17,7 +17,7 @@ from aiohttp import web
 from monitors.alarms.events import Transition
 from monitors.outputs.alertmanager import Alertmanager, AlertmanagerSettings
 from monitors.outputs.journal import Journal
-from tests.monitors.servers import Server, binary, free_port
+from tests.servers import Server, binary, free_port
 
 DEPLOY = Path(__file__).parents[2] / "configs" / "deploy"
 

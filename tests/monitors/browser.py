@@ -13,7 +13,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
-from tests.monitors.servers import binary
+from tests.servers import binary
 
 FLAGS = "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking "
 FLAGS += "disable-component-update disable-sync disable-dev-shm-usage"

@@ -6,7 +6,7 @@ import ssl
 import subprocess
 from pathlib import Path
 
-from tests.monitors.servers import binary
+from tests.servers import binary
 
 _NEW = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
 _HERE, _ELSEWHERE = "IP:127.0.0.1", "DNS:elsewhere.example"

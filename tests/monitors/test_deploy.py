@@ -20,8 +20,8 @@ from monitors.outputs.metrics import MetricsExporter, MetricsSettings
 from tests.monitors.alerting import DEPLOY, Pager, alertmanager_server, prometheus_server
 from tests.monitors.exposition import READING, exposition, filled_exporter
 from tests.monitors.running import wait_for
-from tests.monitors.servers import binary
 from tests.monitors.transitions import ONSET
+from tests.servers import binary
 
 RULES = DEPLOY / "ecg-rules.yaml"
 DASHBOARD = json.loads((DEPLOY / "grafana-ecg.json").read_text())

@@ -12,8 +12,8 @@ from genray.errors import ResourceError
 from monitors.outputs.alertmanager import OUTCOMES
 from monitors.outputs.journal import Journal
 from tests.monitors.alerting import Api, Client, Pager, alertmanager_server
-from tests.monitors.servers import Server, free_port
 from tests.monitors.transitions import ENDED, LATCHED, ONSET
+from tests.servers import Server, free_port
 
 FIRING, RESOLVED = ("firing", "EcgAsystole", "bed-1"), ("resolved", "EcgAsystole", "bed-1")
 

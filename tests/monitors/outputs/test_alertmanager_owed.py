@@ -14,8 +14,8 @@ from monitors.settings import EcgSettings
 from tests.monitors.alerting import Api, Client
 from tests.monitors.exposition import exposition
 from tests.monitors.running import Notes
-from tests.monitors.servers import free_port
 from tests.monitors.transitions import ENDED, ONSET
+from tests.servers import free_port
 
 
 def test_an_alarm_that_goes_on_takes_the_place_of_those_that_ended_unheard() -> None:

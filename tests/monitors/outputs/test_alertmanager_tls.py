@@ -9,8 +9,8 @@ import pytest
 
 from tests.monitors.alerting import Api, Client
 from tests.monitors.certificates import proving
-from tests.monitors.servers import free_port
 from tests.monitors.transitions import ONSET
+from tests.servers import free_port
 
 SECRET = "s3cret"
 

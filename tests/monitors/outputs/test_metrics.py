@@ -26,8 +26,8 @@ from genray.errors import ResourceError
 from monitors.outputs.metrics import MetricsExporter, MetricsSettings
 from monitors.outputs.metrics_server import MetricsServer
 from tests.monitors.exposition import READING, exposition, filled_exporter, series
-from tests.monitors.servers import binary, free_port
 from tests.monitors.transitions import ONSET
+from tests.servers import binary, free_port
 
 GOLDEN = Path(__file__).with_name("exposition.txt")
 

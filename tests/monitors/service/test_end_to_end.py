@@ -18,7 +18,7 @@ from monitors.sources.message import encode
 from tests.monitors.alerting import Pager, alertmanager_server, prometheus_server
 from tests.monitors.patients import chunks
 from tests.monitors.running import Process, sets, wait_for
-from tests.monitors.servers import mosquitto
+from tests.servers import mosquitto
 
 CALM = 14  # s until the heart stands still
 SPEED = 6  # of what comes before: nothing is measured there

@@ -28,7 +28,7 @@ from tests.monitors.alerting import Api
 from tests.monitors.journals import recent
 from tests.monitors.running import KEY, Notes, replay, sets, write_patients
 from tests.monitors.samples import chunk
-from tests.monitors.servers import free_port, mosquitto
+from tests.servers import free_port, mosquitto
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from monitors.sources.message import encode
 from monitors.sources.pseudonyms import load_or_make_key
 from tests.monitors.patients import chunks
 from tests.monitors.running import EVENTFUL, LEADS, START, Process, recorded, sets, wait_for
-from tests.monitors.servers import redis_server
+from tests.servers import redis_server
 
 SECONDS, FIRST = 240, 150
 SPEED = 60

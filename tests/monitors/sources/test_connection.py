@@ -17,7 +17,7 @@ from monitors.sources.connection import explain_connection_failure, read_passwor
 from monitors.sources.kafka import KafkaSettings
 from monitors.sources.mqtt import MqttSettings
 from monitors.sources.redis_streams import RedisSettings
-from tests.monitors.servers import free_port
+from tests.servers import free_port
 
 SECRET = "s3cret"
 

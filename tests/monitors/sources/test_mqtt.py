@@ -12,7 +12,7 @@ from monitors.sources.base import SourceLost
 from monitors.sources.message import MAX_BYTES, encode
 from monitors.sources.mqtt import Inbox, MqttSettings, MqttSource
 from tests.monitors.samples import KEY, FeedWatcher, chunk
-from tests.monitors.servers import mosquitto
+from tests.servers import mosquitto
 
 
 async def publish(port: int, *messages: bytes, topic: str = "ecg/bed-17/samples") -> None:

@@ -8,7 +8,7 @@ import redis.asyncio
 from monitors.sources.message import encode
 from monitors.sources.redis_streams import RedisSettings, RedisSource
 from tests.monitors.samples import FeedWatcher, chunk
-from tests.monitors.servers import redis_server
+from tests.servers import redis_server
 
 
 async def add(port: int, *messages: bytes, key: str = "ecg") -> None:

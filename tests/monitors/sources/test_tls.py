@@ -25,8 +25,8 @@ from monitors.sources.message import Chunk, encode
 from tests.monitors.alerting import Api
 from tests.monitors.certificates import proving
 from tests.monitors.samples import FeedWatcher, chunk
-from tests.monitors.servers import free_port, mosquitto, redis_server
 from tests.monitors.sources.kafka_broker import produce, start_broker
+from tests.servers import free_port, mosquitto, redis_server
 
 Send = Callable[[Chunk], Awaitable[None]]
 SECRET = "s3cret"

@@ -1,6 +1,7 @@
 """The trackers of extras; each test skips where its library is not installed."""
 
 import json
+import time
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,8 +14,13 @@ from numpy.typing import NDArray
 from genray.errors import SettingsError
 from jobs.runs.trackers.base import Expendable, TrackedRun
 from jobs.runs.trackers.opening import check_trackers, open_trackers
+from tests.servers import mlflow_server
 
 needs_mlflow = pytest.mark.skipif(find_spec("mlflow") is None, reason="the extra mlflow is not installed")
+needs_mlflow_server = pytest.mark.skipif(
+    not all(map(find_spec, ("mlflow", "alembic", "flask", "sqlalchemy"))),
+    reason="the libraries of MLflow's server are not installed",
+)
 needs_wandb = pytest.mark.skipif(find_spec("wandb") is None, reason="the extra wandb is not installed")
 # Their own code warns on import.
 quiet = pytest.mark.filterwarnings("ignore")
@@ -36,23 +42,23 @@ def log_twice(name: Any, folder: Path, notes: list[str]) -> None:
 
 
 @quiet
-@needs_mlflow
+@needs_mlflow_server
 def test_mlflow_gets_one_run_whatever_interrupts_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, notes: list[str]
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "store").as_uri())
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    log_twice("mlflow", tmp_path / "first", notes)
-
     from mlflow.tracking import MlflowClient
 
-    client = MlflowClient()
-    (run,) = client.search_runs([client.get_experiment_by_name("genray").experiment_id])
+    with mlflow_server(tmp_path) as server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.port}")
+        log_twice("mlflow", tmp_path / "first", notes)
+        client = MlflowClient()
+        (run,) = client.search_runs([client.get_experiment_by_name("genray").experiment_id])
+        logged = client.get_metric_history(run.info.run_id, "loss")
+        pictures = client.list_artifacts(run.info.run_id, "samples")
     assert (run.info.run_name, run.info.status) == ("first", "FINISHED")
     assert run.data.params == {"loop.epochs": "2"}
-    logged = client.get_metric_history(run.info.run_id, "loss")
     assert [(metric.step, metric.value) for metric in logged] == [(1, 1.0), (2, 0.5)]
-    assert len(client.list_artifacts(run.info.run_id, "samples")) == 2
+    assert len(pictures) == 2
     assert not notes
 
 
@@ -67,7 +73,10 @@ def test_wandb_leaves_files_to_upload_and_needs_no_account(
     identity = json.loads((tmp_path / "first" / "trackers.json").read_text())["wandb"]
     files = sorted((tmp_path / "first" / "wandb").glob("offline-run-*/run-*.wandb"))
     assert [file.stem for file in files] == [f"run-{identity}"] * 2
-    assert b"samples" in files[-1].read_bytes()
+    end = time.monotonic() + 60
+    while b"samples" not in files[-1].read_bytes():  # its own process writes it
+        assert time.monotonic() < end
+        time.sleep(0.1)
     assert not notes
 
 

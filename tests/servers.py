@@ -6,8 +6,9 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -39,14 +40,25 @@ class Server:
         command: the program and its arguments.
         port: that answers when it is ready.
         folder: its working folder, and where `log` lies.
+        seconds: that it may take until its port answers.
+        environment: variables that it gets beside those of the tests.
     """
 
-    def __init__(self, command: Sequence[str], *, port: int, folder: Path, seconds: float = 20) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        port: int,
+        folder: Path,
+        seconds: float = 20,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.port = port
         self.log = folder / f"{Path(command[0]).name}-{port}.log"
         self._command = list(command)
         self._folder = folder
         self._seconds = seconds
+        self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Server:
@@ -62,7 +74,12 @@ class Server:
         """Start it, and wait until its port answers."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command, cwd=self._folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self._command,
+                cwd=self._folder,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
         end = time.monotonic() + self._seconds
         while True:
@@ -124,3 +141,14 @@ def redis_server(folder: Path, *, port: int | None = None, certificate: Path | N
     return Server(
         [program, *options, "--appendonly", "yes", "--appendfsync", "always"], port=port, folder=folder
     )
+
+
+def mlflow_server(folder: Path) -> Server:
+    """An MLflow server with its database and files in `folder`."""
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
+    command += ["--artifacts-destination", str(folder / "artifacts")]
+    # Its jobs are processes that no tracking needs.
+    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    return Server(command, port=port, folder=folder, seconds=200, environment=environment)
