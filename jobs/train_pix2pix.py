@@ -30,6 +30,7 @@ from genray.datasets.pairs.settings import PairedSettings
 from genray.datasets.ray_stream import StreamLoader
 from genray.errors import DataError
 from genray.images.labels import Classes, colours_of
+from genray.images.metrics import image_metrics
 from genray.images.pixels import Pixels, crop_middle, grid
 from genray.images.tensors import to_pixels, to_unit
 from genray.io.bad_input import BadInput
@@ -259,10 +260,6 @@ class Pix2Pix(Recipe[TrainPix2PixSettings]):
 
     def validate(self, context: EvaluationContext, share: WorkerShare) -> list[SampleScores]:
         """Return L1, PSNR and SSIM of the generated images, with values from 0 to 1."""
-        from genray.images.metrics import (
-            image_metrics,  # a slow import, not needed before the end of the first epoch
-        )
-
         scores: list[SampleScores] = []
         pairs_at_once = max(1, _VALIDATION_PIXELS // self.settings.data.size**2)
         for indices, (inputs, targets) in held_out_batches(self._held_out, pairs_at_once, share):

@@ -12,6 +12,7 @@ import torch
 from pydantic import Field
 
 from genray.errors import SettingsError
+from genray.images.metrics import image_metrics
 from genray.images.photo import Photo
 from genray.images.tensors import to_network
 from genray.report.pictures import draw_heat_map
@@ -118,8 +119,6 @@ class Detect(AutoencoderStep[DetectSettings]):
 def image_error(before: PixelArray, after: PixelArray, kind: str) -> float:
     """Return the error of a reconstruction, (H, W, C) uint8 each, as in `train-anomaly`: mse, mae or ssim."""
     if kind == "ssim":
-        from genray.images.metrics import image_metrics  # a slow import
-
         pair = [to_network(image[None], span=(0.0, 1.0)) for image in (after, before)]
         with torch.inference_mode():
             return 1 - float(image_metrics(*pair)["ssim"][0])

@@ -14,6 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from genray.datasets.loader import WorkerShare, held_out_batches
+from genray.images.metrics import image_metrics
 from genray.images.pixels import Pixels, grid
 from genray.images.tensors import to_pixels
 from genray.models.autoencoder import Autoencoder, ConvSettings, DenseSettings, filters_for
@@ -157,10 +158,6 @@ class Autoencoding(ImageRecipe[A]):
     def validate(self, context: EvaluationContext, share: WorkerShare) -> list[SampleScores]:
         """Return MSE, L1 (MAE), PSNR and SSIM of the reconstructions, with values from 0 to 1; of a VAE also
         `objective`, its negative ELBO per value at the full weight of the divergence."""
-        from genray.images.metrics import (
-            image_metrics,  # a slow import, not needed before the end of the first epoch
-        )
-
         scores: list[SampleScores] = []
         samples = self.held_out[context.part].samples
         for indices, (images,) in held_out_batches(samples, self.images_at_once, share):

@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 
 from genray.datasets.image_set import Flips, ImageSetSettings
 from genray.datasets.loader import WorkerShare, held_out_batches
+from genray.images.metrics import image_metrics
 from genray.images.pixels import Pixels, crop_middle, grid
 from genray.images.tensors import to_pixels
 from genray.models.losses import ReconstructionSettings, reconstruction_loss
@@ -173,10 +174,6 @@ class Restoring(ImageRecipe[R]):
             restored: the restored image.
             batch: the sample of the image.
         """
-        from genray.images.metrics import (
-            image_metrics,  # a slow import, not needed before the end of the first epoch
-        )
-
         after = image_metrics(restored, images.clean)
         before = image_metrics(images.damaged.clamp(0.0, 1.0), images.clean)
         scores = {name: float(values[0]) for name, values in after.items()}
@@ -248,8 +245,6 @@ class Restoring(ImageRecipe[R]):
 
     def mean_scores(self, restore: Callable[[DamagedImages], torch.Tensor]) -> dict[str, float]:
         """Return the mean PSNR in dB and SSIM of a method on the judging images, one image at a time."""
-        from genray.images.metrics import image_metrics
-
         part = self.judging_part
         rows = []
         for index, sample in enumerate(self.held_out[part].samples):

@@ -268,6 +268,9 @@ class PreparedTraining:
     def _fit(self, display: Display, demand: Demand, *, attached: bool) -> FinalMetrics:
         """Run the loop through Ray Train: in this process, without starting Ray, or in a group of workers."""
         os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+        if not attached:
+            # A process that looks whether a cluster's nodes are about to be taken away.
+            os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         logging.getLogger("ray.train").setLevel(logging.WARNING)
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer

@@ -106,7 +106,7 @@ def children() -> dict[int, str]:
 def test_two_workers_train_one_network_and_survive_the_death_of_one(
     settings: Callable[..., Any], weights: Weights, run_of: RunOf, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    more = ("loop.workers=2", "loop.epochs=8", "loop.cpus_per_worker=1", "loop.checkpoint_steps=1")
+    more = ("loop.workers=2", "loop.epochs=6", "loop.cpus_per_worker=1", "loop.checkpoint_steps=1")
     left_alone = prepared(settings, *more, name="whole").run(LineDisplay(), Resources(4, 0), attached=True)
     before = set(children())
 

@@ -24,11 +24,11 @@ from monitors.sources.pseudonyms import Pseudonyms
 from tests.monitors.journals import recent
 from tests.monitors.running import KEY, Notes, replay, sets, write_patients
 
-SECONDS, SPEED = 150, 15
+SPEED = 15
 
 
 async def until(happened: Callable[[], bool]) -> None:
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(200):
         while not happened():
             await asyncio.sleep(0.02)
 
@@ -55,7 +55,7 @@ def gone(process: int) -> bool:
 def test_a_shard_that_is_killed_comes_back_and_the_others_do_not_notice(
     embedded_ray: None, beat_bundle: Path, tmp_path: Path
 ) -> None:
-    records = write_patients(tmp_path / "records", [[Episode("asystole", 60, 8)] for _ in range(4)], SECONDS)
+    records = write_patients(tmp_path / "records", [[Episode("asystole", 60, 8)] for _ in range(4)], 300)
     state = tmp_path / "state"
     values = sets(beat_bundle, state, *replay(records, SPEED), "shards=2")
     settings = load(EcgSettings, target="ecg", sets=tuple(values))
@@ -96,7 +96,8 @@ def test_a_shard_that_is_killed_comes_back_and_the_others_do_not_notice(
 def test_a_shard_that_hangs_is_begun_anew_and_its_streams_are_lost_meanwhile(
     embedded_ray: None, beat_bundle: Path, tmp_path: Path
 ) -> None:
-    records = write_patients(tmp_path / "records", [[] for _ in range(4)], SECONDS)
+    # Longer than a shard needs to be there again on a busy machine; the test ends before.
+    records = write_patients(tmp_path / "records", [[] for _ in range(4)], 2400)
     state = tmp_path / "state"
     values = sets(beat_bundle, state, *replay(records, SPEED), "shards=2")
     settings = load(EcgSettings, target="ecg", sets=tuple(values))
