@@ -48,7 +48,7 @@ class TrainingLog:
             tracker.picture(step, name, image)
 
     def write(self, rows: Sequence[Row], *, draw: bool) -> None:
-        """Rewrite `history.jsonl`, and draw `loss_curves.png` (which takes a third of a second)."""
+        """Rewrite `history.jsonl`, and draw `loss_curves.png` (which takes up to a second)."""
         write_text(self._run.history, "".join(json.dumps(row) + "\n" for row in rows))
         if draw:
             draw_curves(self._run.curves, rows)

@@ -130,7 +130,7 @@ class Loop:
         self._bad_step = torch.tensor(0, device=self._device.where)
         self._scores: Scores | None = None
         self._last_tick = 0.0
-        self._last_drawing = 0.0
+        self._last_drawing = time.monotonic()
         self._told: set[str] = set()  # kinds of health problems
 
     @classmethod
@@ -361,7 +361,9 @@ class Loop:
         step = self.state.position.step
         validated = {key: value for key, value in row.items() if key.startswith("val_")}
         self._log.scalars(step, {"learning_rate": row["learning_rate"], **validated})
-        draw = time.monotonic() - self._last_drawing > _DRAW_SECONDS  # it takes a third of a second
+        # It takes up to a second. `_write_bundle` draws all when the training is over.
+        is_last = self.state.position.epoch == self._settings.epochs
+        draw = not is_last and time.monotonic() - self._last_drawing > _DRAW_SECONDS
         if draw:
             self._last_drawing = time.monotonic()
         self._log.write(self.state.rows, draw=draw)

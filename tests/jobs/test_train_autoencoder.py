@@ -77,12 +77,12 @@ def test_it_learns_four_images_by_heart(submit: Submit, tmp_path: Path) -> None:
     write_images(tmp_path / "four" / "train", 4)
     write_images(tmp_path / "four" / "val", 4)
     more = (f"data.path={tmp_path / 'four'}", "model.latent=8", "loop.epochs=150", "loop.batch_size=4")
-    outcome = submit("train-autoencoder", "a", *more, "loop.validate_every=150", "eval.baselines=[mean]")
+    more += ("loop.validate_every=150", "loop.checkpoint_every=150")
+    outcome = submit("train-autoencoder", "a", *more, "eval.baselines=[mean]")
     train = submit(
         "train-autoencoder",
         "b",
         *more,
-        "loop.validate_every=150",
         f"data.test={tmp_path}/four/train",
         "data.allow_shared=true",
     )
