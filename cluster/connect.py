@@ -68,7 +68,9 @@ def cluster(*, cpus: int | None = None) -> Iterator[Resources]:
 def _embed(cpus: int) -> None:
     import ray
 
-    with _loopback():
+    # Ray starts workers with a niceness of 15: beside any other busy process they get next to nothing, and a
+    # monitor or a training that runs in them stands still.
+    with _loopback(), environment(RAY_worker_niceness=os.environ.get("RAY_worker_niceness", "0")):
         ray.init(
             # Lines of workers would break the progress display; Ray writes them to files.
             log_to_driver=False,

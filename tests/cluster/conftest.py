@@ -49,6 +49,7 @@ def head() -> Iterator[Head]:
         "AUTOSCALER_METRIC_PORT": str(own1),
         "DASHBOARD_METRIC_PORT": str(own2),
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_worker_niceness": "0",  # beside other tests, workers of Ray's own niceness take minutes to start
     }
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
     command += [f"--temp-dir={folder / 'ray'}", "--disable-usage-stats", "--log-style=record"]

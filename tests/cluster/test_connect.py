@@ -42,6 +42,7 @@ print(is_token_auth_enabled(), get_auth_headers_if_auth_enabled({{}}))
 
 _EMBEDDED = """
 import json
+import os
 import subprocess
 import sys
 from cluster.connect import cluster, inside_job
@@ -54,6 +55,7 @@ with cluster(cpus=1) as have:
         code = "from ray._private import services as s;print(s.canonicalize_bootstrap_address('127.0.0.1:1'))"
         return subprocess.check_output([sys.executable, "-c", code], text=True).strip()
     found = ray.get(driver.remote())
+    niceness = ray.get(ray.remote(lambda: os.nice(0)).remote()) - os.nice(0)
     with cluster() as inner:
         pass
     processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
@@ -61,7 +63,7 @@ with cluster(cpus=1) as have:
                  for socket in process.net_connections("tcp") if socket.status == "LISTEN"}
     during = ray.is_initialized()
     nodes = [node["NodeManagerAddress"] for node in ray.nodes()]
-print(json.dumps({"have": [have.cpus, have.gpus, have.nodes], "inner": inner == have, "found": found,
+print(json.dumps({"have": [have.cpus, have.gpus, have.nodes], "inner": inner == have, "found": found, "niceness": niceness,
     "processes": len(processes), "listening": sorted(listening), "nodes": nodes, "during": during,
     "after": ray.is_initialized(), "job": inside_job()}))
 """
@@ -93,6 +95,10 @@ def test_an_embedded_ray_is_open_to_this_machine_only(embedded: Any) -> None:
     assert embedded["nodes"] == ["127.0.0.1"]
     assert embedded["processes"] > 5
     assert {address.removeprefix("::ffff:") for address in embedded["listening"]} == {"127.0.0.1"}
+
+
+def test_its_workers_get_as_much_of_a_busy_machine_as_other_processes(embedded: Any) -> None:
+    assert embedded["niceness"] == 0
 
 
 def test_a_job_in_an_embedded_ray_would_find_it(embedded: Any) -> None:

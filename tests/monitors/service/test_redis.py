@@ -80,7 +80,11 @@ def test_after_a_kill_it_goes_on_from_its_place_and_the_same_alarms_come_once(
 
     with redis_server(tmp_path) as server:
         source = ["source.kind=redis", f"source.port={server.port}"]
-        fixed = ["ward.reference.drift=0", f"alarms.stream_lost.medium={LOST}"]
+        fixed = [
+            "ward.reference.drift=0",
+            f"alarms.stream_lost.medium={LOST}",
+            f"alarms.suppress_after={LOST}",
+        ]
 
         def monitor(state: Path) -> Process:
             return Process(sets(beat_bundle, state, *source, *fixed), tmp_path)

@@ -120,6 +120,7 @@ def kill_a_worker(out: Path, killed: list[int], ended: threading.Event) -> None:
 
 _CLUSTER = """
 import os, sys, threading, time
+os.environ["RAY_worker_niceness"] = "0"  # as in cluster.connect
 from pathlib import Path
 from cluster.auth import authenticate, ensure_token
 ensure_token(); authenticate()
