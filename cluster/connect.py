@@ -17,6 +17,8 @@ from cluster.resources import cluster_resources, local_cpus
 from genray.errors import ClusterError
 from genray.targets import Resources
 
+_NICENESS = "RAY_worker_niceness"  # in this case, as Ray reads it
+
 IN_JOB = "GENRAY_IN_JOB"
 """Variable in the environment of every job that `cluster.submit` starts."""
 
@@ -70,7 +72,7 @@ def _embed(cpus: int) -> None:
 
     # Ray starts workers with a niceness of 15: beside any other busy process they get next to nothing, and a
     # monitor or a training that runs in them stands still.
-    with _loopback(), environment(RAY_worker_niceness=os.environ.get("RAY_worker_niceness", "0")):
+    with _loopback(), environment(**{_NICENESS: os.environ.get(_NICENESS, "0")}):
         ray.init(
             # Lines of workers would break the progress display; Ray writes them to files.
             log_to_driver=False,

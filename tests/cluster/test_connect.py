@@ -63,7 +63,8 @@ with cluster(cpus=1) as have:
                  for socket in process.net_connections("tcp") if socket.status == "LISTEN"}
     during = ray.is_initialized()
     nodes = [node["NodeManagerAddress"] for node in ray.nodes()]
-print(json.dumps({"have": [have.cpus, have.gpus, have.nodes], "inner": inner == have, "found": found, "niceness": niceness,
+print(json.dumps({"have": [have.cpus, have.gpus, have.nodes], "inner": inner == have, "found": found,
+    "niceness": niceness,
     "processes": len(processes), "listening": sorted(listening), "nodes": nodes, "during": during,
     "after": ray.is_initialized(), "job": inside_job()}))
 """
