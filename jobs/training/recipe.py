@@ -5,9 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -201,6 +202,13 @@ class Recipe(ABC, Generic[S]):
         if self._summary is None:
             self._summary = self.open_data(note)
         return self._summary
+
+    def with_batch_size(self, batch_size: int) -> Self:
+        """Return this recipe with its data, which stays open, for batches of another size."""
+        other = copy(self)
+        loop = self.settings.loop.model_copy(update={"batch_size": batch_size})
+        other.settings = self.settings.model_copy(update={"loop": loop})
+        return other
 
     @property
     def summary(self) -> DataSummary:

@@ -69,9 +69,7 @@ class Training(Generic[S]):
                 f"loop.batch_size is {batch} instead of {settings.loop.batch_size}: the data has "
                 f"{summary.train} training samples"
             )
-            loop = settings.loop.model_copy(update={"batch_size": batch})
-            recipe = self.recipe(settings.model_copy(update={"loop": loop}))
-            summary = recipe.open(note)
+            recipe = recipe.with_batch_size(batch)
         start = "" if run.last_checkpoint.exists() else _check_start(recipe)
         memory = TrainingMemory.of(
             recipe.summaries(recipe.settings.loop.batch_size),

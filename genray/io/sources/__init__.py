@@ -8,6 +8,7 @@ from genray.io.parquet import PARQUET_ERRORS, has_bytes
 from genray.io.patterns import PathFilter
 from genray.io.sources.base import ContainerSettings, Item, ItemPaths, ItemSource, OnError
 from genray.io.sources.containers import FileSource, ParquetSource, TarSource
+from genray.io.sources.inventory import InventoryPlace, inventory_at, is_manifest
 from genray.io.sources.listed import ListSource, is_list, list_root
 
 __all__ = [
@@ -36,12 +37,14 @@ _CHOICES: dict[Container, str] = {
 def open_source(location: str, settings: ContainerSettings) -> ItemSource:
     """Return the source of the inputs at `location`: a folder, a pattern such as photos/**/*.png, a file, or
     a URI of one. A survey of all names there finds the container, unless `settings` give it. A text or CSV
-    file is a list, and so is a Parquet file without a column of bytes.
+    file is a list, and so are a Parquet file without a column of bytes and the manifest of an inventory.
 
     Raises:
         DataError: the location is missing, or has no inputs, or inputs in several containers.
     """
     place = find_place(location)
+    if settings.container in ("auto", "list") and is_manifest(place.name):
+        place = inventory_at(place)
     container: Container = (
         _find_container(location, place, settings) if settings.container == "auto" else settings.container
     )
@@ -49,6 +52,8 @@ def open_source(location: str, settings: ContainerSettings) -> ItemSource:
 
 
 def _find_container(location: str, place: Place, settings: ContainerSettings) -> Container:
+    if isinstance(place, InventoryPlace):
+        return "list"
     if place.name and (is_list(place.name) or settings.path_column or _is_parquet_list(place)):
         return "list"
     images = ImageFiles(settings.suffixes, PathFilter(settings.include, settings.exclude))

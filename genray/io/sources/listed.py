@@ -27,6 +27,7 @@ from genray.io.file_types import type_of
 from genray.io.listing import Place, root_of
 from genray.io.sources.base import Item, ItemSource, OnError, checked, is_safe, reason_and_detail
 from genray.io.sources.fetch import Fetcher
+from genray.io.sources.inventory import InventoryPlace, is_manifest
 from genray.io.sources.lists import LIST_SUFFIXES, ListFile, ListRow
 from genray.io.store import OWN, LocalStore, Store, open_store
 
@@ -185,7 +186,8 @@ class ListSource(ItemSource):
     def _list(self, path: str) -> _RowReader:
         with self._lock:
             if path not in self._lists:
-                self._lists[path] = _RowReader(ListFile(self.store, path, self.settings.path_column))
+                columns = self.place.columns if isinstance(self.place, InventoryPlace) else ()
+                self._lists[path] = _RowReader(ListFile(self.store, path, self.settings.path_column, columns))
             return self._lists[path]
 
     def _read_from(self, root: str, key: str, length: int) -> bytes:
@@ -252,9 +254,10 @@ class _Numbers:
 
 
 def is_list(location: str) -> bool:
-    """Return whether `location` is a list by its name: text or CSV. Parquet files may be lists, too."""
+    """Return whether `location` is a list by its name: text, CSV or an inventory's manifest. Parquet files may
+    be lists, too."""
     path = location.partition("?")[0] if "://" in location else location
-    return path.lower().endswith(LIST_SUFFIXES[:-1])
+    return path.lower().endswith(LIST_SUFFIXES[:-1]) or is_manifest(path)
 
 
 def list_root(location: str, root: str | None) -> str:

@@ -64,11 +64,13 @@ class ListFile:
         store: store of the list.
         path: its path there.
         column: column of paths or URLs (None: known by its name).
+        columns: columns of a CSV file without header, if they are known.
     """
 
     store: Store
     path: str
     column: str | None = None
+    columns: Sequence[str] = ()
     _marks: list[int] = field(default_factory=lambda: [0], init=False)
     """First byte of every `_MARK_ROWS`-th row that was reached so far, for lists in plain text."""
     _header: list[str] | None = field(default=None, init=False)
@@ -93,7 +95,7 @@ class ListFile:
         start = next(self._records(0, header=False), None)
         if start is None:
             return
-        columns, has_header = _find_header(start, self.column)
+        columns, has_header = (self.columns, False) if self.columns else _find_header(start, self.column)
         encoded = not has_header and "bucket" in columns  # S3 writes them so
         for cells in self._records(first, header=has_header):
             yield _row_of(dict(zip(columns, cells, strict=False)), encoded=encoded)

@@ -1,6 +1,7 @@
 """Any list is an input: paths, URLs and keys in text, CSV and Parquet."""
 
 import gzip
+import json
 import pickle
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from genray.errors import DataError
 from genray.io.bad_input import BadImage, BadInput
 from genray.io.sources import ContainerSettings, Item, ItemSource, open_source
 from genray.io.sources.lists import ListFile
@@ -254,6 +256,61 @@ def test_an_inventory_of_s3_names_the_images_of_a_bucket(s3_root: str, tmp_path:
     assert parquet.counts.unread_text == (
         "1 .json is not read; 2 are left out (a folder, or a version that was replaced or deleted)"
     )
+
+
+def write_inventory(folder: Path, schema: str, lists: dict[str, str], form: str = "CSV") -> Path:
+    """An inventory as S3 writes it; returns the manifest's path. In `data` lies another day's list, too."""
+    data = folder / "data"
+    data.mkdir(parents=True)
+    for name, text in {**lists, "of-yesterday.csv.gz": '"bucket","old.jpg"'}.items():
+        (data / name).write_bytes(gzip.compress(text.encode()))
+    files = [{"key": f"prefix/bucket/all/data/{name}", "size": 1, "MD5checksum": "0"} for name in lists]
+    manifest = {"sourceBucket": "b", "fileFormat": form, "fileSchema": schema, "files": files}
+    day = folder / "2026-11-01T01-00Z"
+    day.mkdir()
+    return write(day / "manifest.json", json.dumps(manifest))
+
+
+def test_the_manifest_of_an_inventory_names_its_lists_and_their_columns(tmp_path: Path) -> None:
+    schema = "Bucket, Key, VersionId, IsLatest, IsDeleteMarker"
+    lists = {
+        "b.csv.gz": '"photos","2/b%20c.jpg","v1","true","false"\n"photos","2/x.jpg","v0","false","false"\n',
+        "a.csv.gz": '"photos","1/a.jpg","","true","false"\n"photos","1/gone.jpg","","true","true"\n',
+    }
+    source = opened(write_inventory(tmp_path / "all", schema, lists))
+    items, problems = listed(source)
+    assert not problems
+    assert [item.path for item in items] == ["photos/2/b c.jpg", "photos/1/a.jpg"]
+    assert source.counts.left_out["a folder, or a version that was replaced or deleted"] == 2
+
+
+def test_an_inventory_of_two_columns_and_one_on_s3_are_read(s3_root: str, tmp_path: Path) -> None:
+    root, _, options = s3_root.partition("?")
+    bucket, _, prefix = root.removeprefix("s3://").partition("/")
+    key = f"{prefix}/in/a.jpg" if prefix else "in/a.jpg"
+    manifest = write_inventory(tmp_path / "all", "Bucket, Key", {"x.csv.gz": f'"{bucket}","{key}"\n'})
+    store = open_store(s3_root)
+    store.write("in/a.jpg", b"one")
+    for file in (tmp_path / "all").rglob("*.*"):
+        store.write(f"lists/{file.relative_to(tmp_path)}", file.read_bytes())
+    source = opened(f"{root}/lists/{manifest.relative_to(tmp_path)}?{options}")
+    (item,), _ = listed(source)
+    again: ItemSource = pickle.loads(pickle.dumps(source))  # noqa: S301 (as a worker gets it)
+    assert (item.path, again.read(item, 100)) == (f"{bucket}/{key}", b"one")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "is not a manifest of S3 Inventory"),
+        ("{", "is not a manifest of S3 Inventory"),
+        ('{"files": [{"key": "data/x.orc"}], "fileFormat": "ORC"}', "in the format ORC, which is not read"),
+        ('{"files": [{}], "fileFormat": "CSV"}', "names no files"),
+    ],
+)
+def test_another_manifest_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        opened(write(tmp_path / "manifest.json", text))
 
 
 def test_patterns_choose_among_the_rows(photos: Path) -> None:
