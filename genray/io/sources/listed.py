@@ -254,8 +254,8 @@ class _Numbers:
 
 
 def is_list(location: str) -> bool:
-    """Return whether `location` is a list by its name: text, CSV or an inventory's manifest. Parquet files may
-    be lists, too."""
+    """Return whether `location` is a list by its name: text, CSV or an inventory's manifest. Parquet files
+    may be lists, too."""
     path = location.partition("?")[0] if "://" in location else location
     return path.lower().endswith(LIST_SUFFIXES[:-1]) or is_manifest(path)
 
