@@ -32,7 +32,7 @@ class Head:
     env: Mapping[str, str]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # an idle Ray takes an eighth of a CPU from the other tests
 def head() -> Iterator[Head]:
     # Ray puts sockets below this folder, and their paths may have 107 bytes: pytest's own are too long.
     folder = Path(tempfile.mkdtemp(prefix="gr", dir="/tmp"))
