@@ -63,12 +63,13 @@ class Schedule:
 def learning_rate_factor(progress: float, settings: LoopSettings) -> float:
     """Return the factor of the learning rate after the share `progress` (0 to 1) of the schedule.
 
-    It rises linearly over `warmup`, stays 1 until `decay_start`, then falls to 0 at the end. A linear decay
-    from one half on is the schedule of pix2pix (100 epochs constant, 100 falling).
+    It rises linearly over `warmup`, stays 1 until `decay_start` if that is later, then falls to 0 at the end.
+    A linear decay from one half on is the schedule of pix2pix (100 epochs constant, 100 falling).
     """
     if progress < settings.warmup:
         return progress / settings.warmup
-    if settings.decay == "constant" or progress <= settings.decay_start:
+    start = max(settings.warmup, settings.decay_start)
+    if settings.decay == "constant" or progress <= start:
         return 1.0
-    rest = min(1.0, (progress - settings.decay_start) / (1.0 - settings.decay_start))
+    rest = min(1.0, (progress - start) / (1.0 - start))
     return 1.0 - rest if settings.decay == "linear" else 0.5 * (1.0 + math.cos(math.pi * rest))

@@ -40,7 +40,10 @@ class LoopSettings(Settings):
         description="decay of the learning rate to zero at the end of the training (constant: no decay)",
     )
     decay_start: float = Field(
-        0.5, ge=0, lt=1, description="share of the training after which the decay begins"
+        0.5,
+        ge=0,
+        lt=1,
+        description="share of the training after which the decay begins (at the end of warmup, if later)",
     )
     warmup: float = Field(
         0.0, ge=0, lt=1, description="share of the training over which the learning rate rises from zero"
@@ -91,8 +94,6 @@ class LoopSettings(Settings):
             raise ValueError(
                 f"workers must be [fewest, most] with fewest up to most, not {list(self.worker_range)}"
             )
-        if self.warmup > self.decay_start and self.decay != "constant":
-            raise ValueError("warmup must end before decay_start")
         return self
 
 

@@ -1,5 +1,7 @@
 import pytest
 
+from genray.settings.load import load
+from genray.targets import find_target
 from jobs.training.schedule import Schedule, learning_rate_factor
 from jobs.training.settings import LoopSettings
 
@@ -18,6 +20,17 @@ def test_pix2pix_keeps_its_rate_for_one_half_and_falls_to_zero_in_the_other() ->
 
 def test_warmup_rises_from_zero() -> None:
     assert [factor(d, warmup=0.2) for d in (0.0, 0.1, 0.2)] == [0, 0.5, 1]
+
+
+def test_a_decay_that_would_begin_in_the_warmup_begins_after_it() -> None:
+    rates = [factor(d, warmup=0.2, decay_start=0) for d in (0.1, 0.2, 0.6, 1.0)]
+    assert rates == pytest.approx([0.5, 1, 0.5, 0])
+
+
+def test_what_advice_says_can_be_set() -> None:
+    for target in ("train-autoencoder", "train-anomaly", "train-denoiser", "train-ecg", "train-pix2pix"):
+        chosen = load(find_target(target).load().settings_class, target=target, sets=["loop.warmup=0.05"])
+        assert chosen.loop.warmup == 0.05
 
 
 def test_cosine_falls_slowly_first() -> None:
