@@ -208,7 +208,8 @@ def detection(case: Case, meter: Meter) -> None:
         for stream in streams:
             ends[stream] += RATE
         starts = LEADS * np.arange(len(streams))
-        detector.detect(rows, starts, samples, usable[: len(rows)], decisions, [ends[s] for s in streams])
+        good = usable[: len(rows)]
+        detector.detect(rows, starts, samples, good, good, decisions, [ends[s] for s in streams])
         meter.passed(len(streams))
         waiting.clear()
 
