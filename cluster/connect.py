@@ -17,7 +17,7 @@ from cluster.resources import cluster_resources, local_cpus
 from genray.errors import ClusterError
 from genray.targets import Resources
 
-_NICENESS = "RAY_worker_niceness"  # in this case, as Ray reads it
+_NICENESS = "RAY_worker_niceness"  # spelled as Ray reads it
 
 IN_JOB = "GENRAY_IN_JOB"
 """Variable in the environment of every job that `cluster.submit` starts."""

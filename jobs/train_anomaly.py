@@ -194,7 +194,14 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
             metrics |= _rates(is_anomaly, errors)
             metrics["sensitivity"] = float(np.mean(errors[is_anomaly] > threshold))
             metrics["specificity"] = float(np.mean(errors[is_normal] <= threshold))
-            metrics |= self._localise(context, is_anomaly, warnings)
+            judged = self._judged_for_places(context.part)
+            if places := self._localise(context, is_anomaly, judged):
+                metrics |= places
+                if len(judged) < len(errors):
+                    warnings.append(
+                        f"pixel_auroc and aupro are those of {len(judged)} of {len(errors)} judged images, "
+                        f"spread over all: they are limited to {_MOST_PIXELS:,} pixels"
+                    )
             pictures.append(
                 RunPicture("rates", "Telling anomalies from normal images", draw_rates(is_anomaly, errors))
             )
@@ -207,11 +214,16 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
             warnings=warnings,
         )
 
+    def _judged_for_places(self, part: Part) -> list[int]:
+        """Return the indices of the images whose pixels are judged: all, or as many as the limit allows,
+        spread over all."""
+        count = len(self.held_out[part].samples)
+        return spread_indices(count, max(1, _MOST_PIXELS // (self.shape[1] * self.shape[2])))
+
     def _localise(
-        self, context: EvaluationContext, is_anomaly: NDArray[np.bool_], warnings: list[str]
+        self, context: EvaluationContext, is_anomaly: NDArray[np.bool_], judged: Sequence[int]
     ) -> dict[str, float]:
-        """Return pixel AUROC and AUPRO of the judged images, if there are masks of their defects; adds a
-        warning if these are too many, and only some of them count.
+        """Return pixel AUROC and AUPRO of the images `judged`, if there are masks of their defects.
 
         Anomalies without a mask do not count. The error of a pixel is the mean over its channels of the
         absolute (`detector.error=mae`) or squared difference.
@@ -222,17 +234,8 @@ class TrainAnomaly(Autoencoding[TrainAnomalySettings]):
         size = (self.shape[1], self.shape[2])
         fit = self.settings.data.fit if self.settings.data.size is not None else None
         errors, masks = [], []
-        count = len(held_out.samples)
-        judged = np.arange(count)
-        most = max(1, _MOST_PIXELS // (size[0] * size[1]))
-        if count > most:
-            judged = np.linspace(0, count - 1, most).round().astype(np.int64)
-            warnings.append(
-                f"pixel_auroc and aupro are those of {most} of {count} judged images, spread over all: they "
-                f"are limited to {_MOST_PIXELS:,} pixels"
-            )
         for start in range(0, len(judged), _AT_ONCE):
-            chosen = judged[start : start + _AT_ONCE].tolist()
+            chosen = judged[start : start + _AT_ONCE]
             originals = [held_out.samples[i][0] for i in chosen]
             pairs = zip(chosen, originals, self.reconstruct(context, originals), strict=True)
             for index, original, reconstruction in pairs:

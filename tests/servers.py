@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
+from typing import NoReturn
 
 import pytest
 
@@ -24,13 +26,18 @@ def free_port() -> int:
 
 
 def binary(name: str, *, package: str) -> str:
-    """The path of the program `name`; skips the test if the Debian package `package` is not installed, or
-    fails it where GENRAY_NEEDS_SERVERS is set, as in CI."""
+    """The path of the program `name`; see `missing` if the Debian package `package` is not installed."""
     found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
     if found is None:
-        missing = f"{name} is not installed: apt-get install {package}, or .ci/servers"
-        pytest.fail(missing) if os.environ.get("GENRAY_NEEDS_SERVERS") else pytest.skip(missing)
+        missing(f"{name} is not installed: apt-get install {package}, or .ci/servers")
     return found
+
+
+def missing(what: str) -> NoReturn:
+    """Skip the test, or fail it where GENRAY_NEEDS_SERVERS is set, as in CI."""
+    if os.environ.get("GENRAY_NEEDS_SERVERS"):
+        pytest.fail(what)
+    pytest.skip(what)
 
 
 class Server:
@@ -144,7 +151,9 @@ def redis_server(folder: Path, *, port: int | None = None, certificate: Path | N
 
 
 def mlflow_server(folder: Path) -> Server:
-    """An MLflow server with its database and files in `folder`."""
+    """An MLflow server with its database and files in `folder`; see `missing` if libraries of it are."""
+    if absent := [name for name in ("mlflow", "alembic", "flask", "sqlalchemy") if not find_spec(name)]:
+        missing(f"{', '.join(absent)} not installed: make install")
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]

@@ -15,11 +15,19 @@ from typing import Any
 from genray.errors import DataError
 from genray.io.file_types import FileCounts
 from genray.io.listing import OnError, Place
+from genray.io.sources.base import is_safe
 from genray.io.store import Entry, Wanted, open_store
 
 _MANIFEST = "manifest.json"
 _MOST_BYTES = 2**26  # of a manifest, which names some thousand files
 _FORMATS = ("CSV", "Parquet")
+_COLUMNS = {
+    "VersionId": "version_id",
+    "IsLatest": "is_latest",
+    "IsDeleteMarker": "is_delete_marker",
+    "LastModifiedDate": "last_modified",
+}
+"""Names of an inventory's fields in lists, where these are not the same in lower case."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +45,8 @@ class InventoryPlace(Place):
     def walk(
         self, wanted: Wanted, on_error: OnError | None, counts: FileCounts, *, sizes: bool = True
     ) -> Iterator[Entry]:
-        """Yield the lists, in the order of the manifest."""
-        for path in self.files:
-            yield self.store.entry(path)
+        """Yield the lists, in the order of the manifest. Whether they exist shows when they are read."""
+        return (Entry(path, 0) for path in self.files)
 
 
 def is_manifest(location: str) -> bool:
@@ -64,19 +71,24 @@ def inventory_at(place: Place) -> InventoryPlace:
         raise DataError(
             f"{where} is not a manifest of S3 Inventory",
             where="input",
-            hint="give a list of paths or URLs (.txt, .csv, .parquet), or read.container=files",
+            hint="give the manifest.json of one day of an inventory, or a list of paths or URLs (.txt, .csv, "
+            ".parquet)",
         )
     form = manifest.get("fileFormat")
     if form not in _FORMATS:
         raise DataError(
             f"the inventory {where} is in the format {form}, which is not read",
             where="input",
-            hint="let S3 write it as CSV or Parquet",
+            hint="set the inventory's format to CSV or Apache Parquet in S3",
         )
     keys = [str(file.get("key", "")) if isinstance(file, dict) else "" for file in manifest["files"]]
     names = [key.rpartition("/")[2] for key in keys]
-    if not all(name and "\0" not in name and "\\" not in name for name in names):
-        raise DataError(f"the manifest {where} names no files", where="input")
+    if not all(is_safe(name, name) for name in names):
+        raise DataError(
+            f"the manifest {where} has a list without a usable name",
+            where="input",
+            hint="give the lists themselves, which are in the folder data beside the manifest's own",
+        )
     columns = str(manifest.get("fileSchema", "")).split(",") if form == "CSV" else []
     # The folder `data` is beside the one of the manifest, in the bucket and wherever both were copied to.
     return InventoryPlace(
@@ -84,14 +96,6 @@ def inventory_at(place: Place) -> InventoryPlace:
         files=tuple(f"data/{name}" for name in names),
         columns=tuple(_COLUMNS.get(name.strip(), name.strip().lower()) for name in columns),
     )
-
-
-_COLUMNS = {
-    "VersionId": "version_id",
-    "IsLatest": "is_latest",
-    "IsDeleteMarker": "is_delete_marker",
-    "LastModifiedDate": "last_modified",
-}
 
 
 def _above(root: str) -> str:

@@ -299,13 +299,23 @@ def test_an_inventory_of_two_columns_and_one_on_s3_are_read(s3_root: str, tmp_pa
     assert (item.path, again.read(item, 100)) == (f"{bucket}/{key}", b"one")
 
 
+def test_a_list_that_the_manifest_names_and_nobody_copied_is_told(tmp_path: Path) -> None:
+    lists = {"a.csv.gz": '"photos","a.jpg"\n', "b.csv.gz": '"photos","b.jpg"\n'}
+    manifest = write_inventory(tmp_path / "all", "Bucket, Key", lists)
+    (tmp_path / "all" / "data" / "a.csv.gz").unlink()
+    items, problems = listed(opened(manifest))
+    assert [item.path for item in items] == ["photos/b.jpg"]
+    assert [(bad.path, bad.reason) for bad in problems] == [("data/a.csv.gz", "unreadable")]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("[]", "is not a manifest of S3 Inventory"),
         ("{", "is not a manifest of S3 Inventory"),
         ('{"files": [{"key": "data/x.orc"}], "fileFormat": "ORC"}', "in the format ORC, which is not read"),
-        ('{"files": [{}], "fileFormat": "CSV"}', "names no files"),
+        ('{"files": [{"key": "data/.."}], "fileFormat": "CSV"}', "a list without a usable name"),
+        ('{"files": [{}], "fileFormat": "CSV"}', "a list without a usable name"),
     ],
 )
 def test_another_manifest_is_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -17,10 +17,6 @@ from jobs.runs.trackers.opening import check_trackers, open_trackers
 from tests.servers import mlflow_server
 
 needs_mlflow = pytest.mark.skipif(find_spec("mlflow") is None, reason="the extra mlflow is not installed")
-needs_mlflow_server = pytest.mark.skipif(
-    not all(map(find_spec, ("mlflow", "alembic", "flask", "sqlalchemy"))),
-    reason="the libraries of MLflow's server are not installed",
-)
 needs_wandb = pytest.mark.skipif(find_spec("wandb") is None, reason="the extra wandb is not installed")
 # Their own code warns on import.
 quiet = pytest.mark.filterwarnings("ignore")
@@ -42,13 +38,12 @@ def log_twice(name: Any, folder: Path, notes: list[str]) -> None:
 
 
 @quiet
-@needs_mlflow_server
 def test_mlflow_gets_one_run_whatever_interrupts_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, notes: list[str]
 ) -> None:
-    from mlflow.tracking import MlflowClient
-
     with mlflow_server(tmp_path) as server:
+        from mlflow.tracking import MlflowClient
+
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.port}")
         log_twice("mlflow", tmp_path / "first", notes)
         client = MlflowClient()
