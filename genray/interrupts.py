@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,3 +40,17 @@ def stop_on_signals(requested: Callable[[], bool], request: Callable[[], None]) 
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def end_despite_threads(code: int) -> None:
+    """End the process with exit code `code` if threads still work.
+
+    Python would wait for them, and an image in progress can take minutes. What is not recorded is processed
+    by the next run, as after a kill.
+    """
+    main = threading.main_thread()
+    if all(thread is main or thread.daemon for thread in threading.enumerate()):
+        return
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)

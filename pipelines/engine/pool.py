@@ -125,23 +125,26 @@ class LocalPool:
             finally:
                 worker.close()
 
-        with ThreadPoolExecutor(self._workers, "worker") as threads:
-            futures = [threads.submit(work, number) for number in range(self._workers)]
-            try:
-                while not all(future.done() for future in futures):
-                    if watch(progress.counts()):
-                        progress.stop()
-                        for worker in processes:
-                            worker.give_up_start()
-                    wait(futures, _POLL_SECONDS)
-            except BaseException:
-                progress.stop()
-                for worker in processes:
-                    worker.kill()
-                raise
-            watch(progress.counts())
-            for future in futures:
-                future.result()
+        # Not a `with`: after a second Ctrl-C it would wait for the images in progress.
+        threads = ThreadPoolExecutor(self._workers, "worker")
+        futures = [threads.submit(work, number) for number in range(self._workers)]
+        try:
+            while not all(future.done() for future in futures):
+                if watch(progress.counts()):
+                    progress.stop()
+                    for worker in processes:
+                        worker.give_up_start()
+                wait(futures, _POLL_SECONDS)
+        except BaseException as error:
+            progress.stop()
+            for worker in processes:
+                worker.kill()
+            threads.shutdown(wait=not isinstance(error, KeyboardInterrupt))
+            raise
+        threads.shutdown()
+        watch(progress.counts())
+        for future in futures:
+            future.result()
 
 
 class RayPool:

@@ -11,6 +11,7 @@ import click
 
 from genray.cli.terminal.output import fail
 from genray.errors import GenrayError
+from genray.interrupts import end_despite_threads
 
 ADDRESS = click.option(
     "--address",
@@ -45,6 +46,7 @@ def reported(command: Callable[..., Any]) -> Callable[..., None]:
             what = f"a file or folder could not be used: {error.strerror or error}"
             code = fail(GenrayError(what, where=where, hint=hint))
         except KeyboardInterrupt:
+            end_despite_threads(130)
             code = 130
         click.get_current_context().exit(code or 0)
 

@@ -8,11 +8,14 @@ import sys
 import time
 from pathlib import Path
 
+from PIL import Image
+
 from genray.io.sources import open_source
 from genray.settings.base import flatten
 from pipelines.corrupt import Corrupt
 from pipelines.engine.bulk_pass import Pass
 from pipelines.engine.reporting.outcome import PassRates
+from pipelines.storage.attempts import FOLDER
 from pipelines.storage.ledger import LedgerRow
 from pipelines.storage.output import Output
 from tests.pipelines.bulk_runs import settings_of
@@ -60,6 +63,25 @@ def test_a_run_that_ctrl_c_stops_records_what_it_did_and_the_same_command_goes_o
     assert (outcome["this_pass"]["images"], outcome["total"]) == (300 - len(rows), 300)
     assert len(rows_of(out)) == 300
     assert passes_of(out)[-1].died == 0, "a stop on request is no kill"
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_image_in_progress(tmp_path: Path) -> None:
+    photos = tmp_path / "in"
+    out = tmp_path / "out"
+    photos.mkdir()
+    Image.new("RGB", (6000, 6000), "teal").save(photos / "large.png", compress_level=1)
+    process = start(photos, out, "corrupt.noise.kind=camera", "report.samples=0")
+    while not list((out / FOLDER).glob("*.json")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "stopping after the current images" in stderr
+    assert "Traceback" not in stderr
+    assert not list(out.glob("*.png"))
 
 
 def test_retry_all_that_is_stopped_goes_on_with_what_is_left_and_old_outputs_are_gone(
