@@ -9,23 +9,30 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
-from typing import Any
+from pathlib import Path
 
 from cluster.auth import authenticate, ensure_token
+from cluster.ray_private import ray_private
 from cluster.resources import cluster_resources, local_cpus
 from genray.errors import ClusterError
 from genray.targets import Resources
 
+_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray for the entry point of every job
+_WORKING_DIRS = "working_dir_files"  # folder of Ray's copies of working directories
 _NICENESS = "RAY_worker_niceness"  # spelled as Ray reads it
-
-IN_JOB = "GENRAY_IN_JOB"
-"""Variable in the environment of every job that `cluster.submit` starts."""
 
 
 def inside_job() -> bool:
-    """Return whether this process is a Ray job of `cluster.submit`."""
-    return os.environ.get(IN_JOB) == "1"
+    """Return whether this process is the entry point of a Ray job, or was started by one: of a job that
+    genray submitted, of `ray job submit`, of KubeRay's RayJob, of Airflow's operator."""
+    return _JOB in os.environ
+
+
+def lost_with_job(path: Path | str) -> bool:
+    """Return whether `path` is a local one inside the working directory of a Ray job, a copy that Ray deletes
+    when the job has ended."""
+    text = str(path)
+    return "://" not in text and inside_job() and _WORKING_DIRS in Path(text).absolute().parts
 
 
 @contextmanager
@@ -118,11 +125,3 @@ def environment(**values: str) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-def ray_private(name: str) -> Any:
-    """Import a module of Ray that has no public or typed name.
-
-    Tests cover each use, and pyproject.toml pins Ray to one minor version.
-    """
-    return import_module(f"ray.{name}")

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from cluster.auth import authenticate, token_refused
-from cluster.connect import ray_private
+from cluster.ray_private import ray_private
 from genray.errors import ClusterError, SettingsError
 from genray.uris import secret_in
 

@@ -1,20 +1,27 @@
 """Resources of this machine or of a cluster, and checks that a request fits.
 
 Ray does not refuse a request that is too large, but waits silently and without end for a bigger cluster. So
-every target calls `check_request` before it starts anything.
+every target calls `check_request` before it starts anything. Nodes that an autoscaler can start count like
+those that run.
 """
 
 from __future__ import annotations
 
 import math
 import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from cluster.ray_private import ray_private
 from genray.errors import ResourceError
-from genray.targets import Demand, Resources
+from genray.targets import Demand, NodeShape, Resources
 
+_Size = tuple[float, float]  # CPUs and GPUs of a node
+
+_MOST_NODES = 1000  # that a group without a limit counts for
 _CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -42,18 +49,49 @@ def _cgroup_cpus(file: Path = _CGROUP_QUOTA) -> float:
 
 
 def cluster_resources() -> Resources:
-    """Return the resources of the connected cluster, used or free. Ray must be initialised."""
+    """Return the resources of the connected cluster, used or free, and of nodes that it can start.
+
+    Ray must be initialised.
+    """
     # Ray ships no types for these functions.
     ray: Any = import_module("ray")
-    total = ray.cluster_resources()
-    nodes = sum(1 for node in ray.nodes() if node["Alive"])
-    return Resources(cpus=float(total.get("CPU", 0)), gpus=float(total.get("GPU", 0)), nodes=nodes)
+    running = Counter(_size(node["Resources"]) for node in ray.nodes() if node["Alive"])
+    config = ray_private("_private.state").state.get_cluster_config()
+    groups = config.node_group_configs if config else ()
+    return add_shapes(running, [(_size(group.resources), group.max_count) for group in groups])
+
+
+def add_shapes(running: Mapping[_Size, int], groups: Iterable[tuple[_Size, int]]) -> Resources:
+    """Return the resources of a cluster.
+
+    Args:
+        running: number of running nodes by their CPUs and GPUs.
+        groups: CPUs and GPUs of a node of each group of the autoscaler, and the most nodes of the group
+            (negative: any number).
+    """
+    most: Counter[_Size] = Counter()
+    for size, nodes in groups:
+        most[size] += min(nodes, _MOST_NODES) if nodes >= 0 else _MOST_NODES
+    shapes = tuple(
+        NodeShape(*size, running.get(size, 0), max(0, most[size] - running.get(size, 0)))
+        for size in sorted({*running, *most}, reverse=True)
+        if any(size)  # a head without CPUs takes no work
+    )
+    counts = [shape.nodes + shape.coming for shape in shapes]
+    return Resources(
+        cpus=sum(shape.cpus * count for shape, count in zip(shapes, counts, strict=True)),
+        gpus=sum(shape.gpus * count for shape, count in zip(shapes, counts, strict=True)),
+        nodes=max(1, sum(counts)),
+        shapes=shapes,
+    )
+
+
+def _size(resources: Mapping[str, float]) -> _Size:
+    return float(resources.get("CPU", 0)), float(resources.get("GPU", 0))
 
 
 def check_request(demand: Demand, have: Resources) -> None:
     """Refuse a request that can never be placed, or that leaves no CPU for the tasks that feed its workers.
-
-    Only totals are compared: a worker that is larger than every single node is not detected.
 
     Args:
         demand: fewest and most workers, of which Ray starts as many as fit, and the resources of each.
@@ -94,6 +132,60 @@ def check_request(demand: Demand, have: Resources) -> None:
             where=f"{where}.workers",
             hint=hint,
         )
+    if have.shapes:
+        _check_shapes(demand, have)
+
+
+def _check_shapes(demand: Demand, have: Resources) -> None:
+    """Refuse workers that fit into the cluster as a whole, but not into its nodes."""
+    cpus, gpus, fewest = demand.cpus_per_worker, demand.gpus_per_worker, demand.workers[0]
+    places = _places(demand, have, coming=True)
+    if places >= fewest:
+        return
+    wanted = _some(cpus, "CPU") + (f" and {_some(gpus, 'GPU')}" if gpus else "")
+    if places:
+        hint = f"set {demand.where}.workers to at most {places}"
+    else:
+        fitting = [shape.cpus for shape in have.shapes if shape.gpus >= gpus]
+        largest = max(fitting or [shape.cpus for shape in have.shapes])
+        hint = f"set {demand.where}.cpus_per_worker to at most {largest:g}"
+    raise ResourceError(
+        f"{_some(fewest, 'worker')} with {wanted} each do not fit on the nodes: {_described(have.shapes)}",
+        where=f"{demand.where}.workers",
+        hint=f"{hint}, or use a cluster with larger nodes",
+    )
+
+
+def waiting_line(demand: Demand, have: Resources) -> str | None:
+    """Return a line on the nodes that the cluster's autoscaler has to start first; None if the workers fit on
+    the nodes that run."""
+    now = _places(demand, have, coming=False)
+    if not have.shapes or now >= demand.workers[0]:
+        return None
+    return (
+        f"waiting for nodes: {now} of {_some(demand.workers[0], 'worker')} fit on those that run; "
+        f"the cluster has {_described(have.shapes)}"
+    )
+
+
+def _places(demand: Demand, have: Resources, *, coming: bool) -> int:
+    """Return how many workers fit on the nodes that run, or also on those that may come."""
+    cpus, gpus = demand.cpus_per_worker, demand.gpus_per_worker
+    return sum(
+        (shape.nodes + shape.coming * coming)
+        * math.floor(min(_fit(shape.cpus, cpus), _fit(shape.gpus, gpus)))
+        for shape in have.shapes
+    )
+
+
+def _described(shapes: Sequence[NodeShape]) -> str:
+    """Describe nodes, such as "2 nodes with 8 CPUs and 1 GPU (4 more can be started)"."""
+    texts = []
+    for shape in shapes:
+        size = _some(shape.cpus, "CPU") + (f" and {_some(shape.gpus, 'GPU')}" if shape.gpus else "")
+        more = f" ({shape.coming} more can be started)" if shape.coming else ""
+        texts.append(f"{_some(shape.nodes, 'node')} with {size}{more}")
+    return ", ".join(texts) or "no nodes for work"
 
 
 def _cpu_hint(

@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING, Any
 
 import genray
 from cluster.auth import token, token_refused
-from cluster.connect import IN_JOB, environment
+from cluster.connect import environment
 from cluster.dashboard import check_dashboard, dashboard_address
+from cluster.job_options import JobOptions
 from genray.errors import ClusterError, UsageError
 from genray.threads import THREAD_ENVIRONMENT
 
@@ -41,7 +42,6 @@ ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 # a training needs longer to write its checkpoint. A file name in an old encoding, printed unchanged, would
 # make the whole log unreadable for Ray.
 _ENVIRONMENT = {
-    IN_JOB: "1",
     "PYTHONUNBUFFERED": "1",
     "PYTHONIOENCODING": "utf-8:backslashreplace",
     "RAY_JOB_STOP_SIGNAL": "SIGINT",
@@ -130,7 +130,7 @@ class Jobs:
         *,
         target: str,
         run: str,
-        env: Mapping[str, str] | None = None,
+        options: JobOptions | None = None,
         files: Mapping[str, str] | None = None,
     ) -> str:
         """Start a job and return its id. Its working directory is a copy of the code, so give absolute paths.
@@ -139,9 +139,12 @@ class Jobs:
             entrypoint: the command and its arguments.
             target: name of the target, for the id and for `list`.
             run: name of the run, for the same.
-            env: further environment variables of the job.
+            options: variables, runtime environment and resources of the entry point (None: none).
             files: text files beside the code in the job's working directory, by name.
         """
+        options = options or JobOptions()
+        given = options.runtime_env
+        env = {**_ENVIRONMENT, **given.get("env_vars", {}), **options.env}
         job_id = f"genray-{_slug(target)}-{_slug(run)}-{secrets.token_hex(3)}"
         # Ray would warn about each folder that it excludes by default.
         with (
@@ -150,12 +153,28 @@ class Jobs:
             environment(RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES=""),
         ):
             _stage(Path(genray.__file__).parent.parent, Path(folder), files or {})
-            return self._client.submit_job(
-                entrypoint=shlex.join(entrypoint),
-                submission_id=job_id,
-                metadata={"genray.target": target, "genray.run": run},
-                runtime_env={"working_dir": folder, "env_vars": _ENVIRONMENT | dict(env or {})},
-            )
+            request: dict[str, Any] = {
+                "entrypoint": shlex.join(entrypoint),
+                "submission_id": job_id,
+                "metadata": {"genray.target": target, "genray.run": run},
+                "runtime_env": {**given, "working_dir": folder, "env_vars": env},
+                "entrypoint_num_cpus": options.cpus,
+                "entrypoint_num_gpus": options.gpus,
+                "entrypoint_memory": options.memory,
+            }
+            return self._once_there_is_an_agent(lambda: self._client.submit_job(**request))
+
+    def _once_there_is_an_agent(self, submit: Callable[[], str]) -> str:
+        """Submit, again for a while if the cluster has just started: its dashboard answers before the node
+        has an agent that starts jobs."""
+        deadline = time.monotonic() + self._lost_s
+        while True:
+            try:
+                return submit()
+            except RuntimeError as error:
+                if "No available agent" not in str(error) or time.monotonic() > deadline:
+                    raise
+            time.sleep(_POLL_S)
 
     def status(self, job_id: str) -> Job:
         """Return the current state of the job.

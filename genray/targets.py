@@ -23,12 +23,35 @@ _PACKAGES = ("jobs", "pipelines", "monitors")
 
 
 @dataclass(frozen=True)
+class NodeShape:
+    """Nodes of the same size.
+
+    Attributes:
+        cpus, gpus: CPUs and GPUs of each node.
+        nodes: number of nodes that run.
+        coming: number of nodes that an autoscaler can start beside them.
+    """
+
+    cpus: float
+    gpus: float
+    nodes: int
+    coming: int = 0
+
+
+@dataclass(frozen=True)
 class Resources:
-    """CPUs, GPUs and nodes of a machine or a cluster."""
+    """CPUs, GPUs and nodes of a machine or a cluster.
+
+    Attributes:
+        cpus, gpus: of all nodes together, with those that an autoscaler can start.
+        nodes: number of nodes that work can run on, with those that an autoscaler can start.
+        shapes: the nodes by size; empty for one machine.
+    """
 
     cpus: float
     gpus: float
     nodes: int = 1
+    shapes: tuple[NodeShape, ...] = ()
 
 
 @dataclass(frozen=True)

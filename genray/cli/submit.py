@@ -19,6 +19,7 @@ from genray.cli.terminal.output import print_json, say, show_outcome
 from genray.errors import UsageError
 
 if TYPE_CHECKING:
+    from cluster.job_options import JobOptions
     from cluster.submit import Jobs
     from genray.settings.base import Settings
     from genray.targets import Outcome
@@ -49,6 +50,30 @@ _SENT = "submitted.yaml"  # the settings of a job, in its working directory
 @click.option(
     "--detach", is_flag=True, help="Submit the job and exit without following it (needs --address)."
 )
+@click.option(
+    "--env",
+    "env",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Environment variable of the job and its workers (repeatable; needs --address).",
+)
+@click.option(
+    "--runtime-env",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="YAML or JSON file with further fields of Ray's runtime environment, such as pip (needs --address).",
+)
+@click.option(
+    "--entrypoint-cpus", type=click.FloatRange(min=0), help="CPUs reserved for the job's own process (0)."
+)
+@click.option(
+    "--entrypoint-gpus", type=click.FloatRange(min=0), help="GPUs reserved for the job's own process (0)."
+)
+@click.option(
+    "--entrypoint-memory",
+    metavar="BYTES",
+    type=click.IntRange(min=1),
+    help="Memory reserved for the job's own process (none).",
+)
 @click.option("--dry-run", is_flag=True, help="Check everything, print what would be done, and exit.")
 @JSON
 @reported
@@ -63,6 +88,11 @@ def submit(
     shard: str | None,
     address: str | None,
     detach: bool,
+    env: tuple[str, ...],
+    runtime_env: Path | None,
+    entrypoint_cpus: float | None,
+    entrypoint_gpus: float | None,
+    entrypoint_memory: int | None,
     dry_run: bool,
     as_json: bool,
 ) -> int:
@@ -79,6 +109,7 @@ def submit(
       genray submit train-pix2pix --config my.yaml --address http://head:8265 --detach
       genray submit denoise --set input=photos --set output=clean --set bundle=runs/denoiser/bundle
     """
+    from cluster.job_options import JobOptions, parse_env, read_runtime_env
     from genray.settings.base import absolute
     from genray.settings.load import load
     from genray.targets import CompositeTarget, find_target
@@ -92,6 +123,18 @@ def submit(
         raise UsageError(
             "--detach needs --address",
             hint="a run without --address ends with this command; leave out --detach, or name a cluster",
+        )
+    options = JobOptions(
+        env=parse_env(env),
+        runtime_env={} if runtime_env is None else read_runtime_env(runtime_env),
+        cpus=entrypoint_cpus,
+        gpus=entrypoint_gpus,
+        memory=entrypoint_memory,
+    )
+    if options != JobOptions() and not address:
+        raise UsageError(
+            "--env, --runtime-env and --entrypoint-... are for jobs on a cluster, and need --address",
+            hint="without --address the command runs in this shell's environment",
         )
     implementation = find_target(target).load()
     for option, key, value in (
@@ -113,7 +156,7 @@ def submit(
         implementation, settings = implementation.compose(settings, load)
     if address:
         run = run or f"{target}-{datetime.now():%Y%m%d-%H%M%S}"
-        return _send(target, settings, run, address, detach=detach, dry_run=dry_run, as_json=as_json)
+        return _send(target, settings, run, address, options, detach=detach, dry_run=dry_run, as_json=as_json)
     outcome = run_here(target, implementation, settings, run, dry_run=dry_run)
     if not dry_run:
         show_outcome(outcome)
@@ -140,8 +183,8 @@ def run_here(
     target: str, implementation: Any, settings: Settings, run: str | None, *, dry_run: bool
 ) -> Outcome:
     """Check the target, then run it in this process, in new Ray workers, or in those of the current job."""
-    from cluster.connect import cluster, inside_job
-    from cluster.resources import check_request, local_resources
+    from cluster.connect import cluster, inside_job, lost_with_job
+    from cluster.resources import check_request, local_resources, waiting_line
     from genray.progress import default_display
 
     attached = inside_job()
@@ -150,6 +193,12 @@ def run_here(
         prepared = implementation.prepare(settings, target, run, shown.note)
         for line in prepared.lines:
             shown.note(line)
+        if lost_with_job(prepared.folder):
+            raise UsageError(
+                "the results would be lost: Ray deletes the working directory of a job when it has ended",
+                where=str(prepared.folder),
+                hint="give an absolute path that all nodes share, or a URI, for runs or output",
+            )
         have = local_resources()
         if not attached:  # before Ray starts, which takes seconds
             check_request(prepared.demand(have), have)
@@ -161,7 +210,10 @@ def run_here(
         with ExitStack() as stack:
             if prepared.needs_ray(attached):
                 have = stack.enter_context(cluster())
-                check_request(prepared.demand(have), have)
+                demand = prepared.demand(have)
+                check_request(demand, have)
+                if line := waiting_line(demand, have):
+                    shown.note(line)
             outcome: Outcome = prepared.run(shown, have, attached)
             return outcome
     finally:
@@ -173,6 +225,7 @@ def _send(
     settings: Settings,
     run: str,
     address: str,
+    options: JobOptions,
     *,
     detach: bool,
     dry_run: bool,
@@ -192,7 +245,7 @@ def _send(
         say(f"dry run: would submit to {address}: {shlex.join(command)}")
         say(f"with {_SENT}:\n{sent.rstrip()}")
         return 0
-    job = jobs.submit(command, target=target, run=run, files={_SENT: sent})
+    job = jobs.submit(command, target=target, run=run, options=options, files={_SENT: sent})
     say(f"job: {job}")
     if detach:
         say(f"follow it with: genray jobs logs {job} --follow --address {address}")

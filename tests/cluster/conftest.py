@@ -18,6 +18,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from cluster.job_options import JobOptions
 from cluster.submit import Jobs
 
 _MARK = "GENRAY_TEST_HEAD"
@@ -136,10 +137,12 @@ def _marked(mark: str) -> dict[int, str]:
 
 def start(jobs: Jobs, code: str, *, run: str = "test", env: Mapping[str, str] | None = None) -> str:
     entrypoint = ["python", "-c", "import os; exec(os.environ['CODE'])"]
-    return jobs.submit(entrypoint, target="train-pix2pix", run=run, env={"CODE": code, **(env or {})})
+    return jobs.submit(
+        entrypoint, target="train-pix2pix", run=run, options=JobOptions({"CODE": code, **(env or {})})
+    )
 
 
-def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+def until(condition: Callable[[], bool], seconds: float = 90) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"

@@ -10,7 +10,8 @@ from tests.cluster.conftest import python
 
 
 def test_the_command_s_modules_do_not_import_ray() -> None:
-    modules = "cluster.auth, cluster.connect, cluster.dashboard, cluster.resources, cluster.submit"
+    names = ("auth", "connect", "dashboard", "job_options", "resources", "submit")
+    modules = ", ".join(f"cluster.{name}" for name in names)
     answer = python(f"import sys, {modules}; print('ray' in sys.modules, 'torch' in sys.modules)", {})
     assert answer.stdout.strip() == "False False", answer.stderr
 
@@ -140,3 +141,35 @@ def test_a_token_that_cannot_be_written_or_read_is_an_error_with_its_path(
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "absent"))
     with pytest.raises(ClusterError, match="absent"):
         token()
+
+
+_AUTOSCALED = """
+import ray
+from ray._raylet import GCS_AUTOSCALER_CLUSTER_CONFIG_KEY, GCS_AUTOSCALER_STATE_NAMESPACE
+from ray.core.generated.autoscaler_pb2 import ClusterConfig
+from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_put
+from cluster.connect import cluster
+
+ray.init(address="auto", logging_level="ERROR")
+config = ClusterConfig()
+config.node_group_configs.add(name="headgroup", max_count=1, resources={"CPU": 0})
+config.node_group_configs.add(name="gpu", max_count=3, resources={"CPU": 8, "GPU": 1})
+place = (GCS_AUTOSCALER_CLUSTER_CONFIG_KEY.encode(),)
+space = {"namespace": GCS_AUTOSCALER_STATE_NAMESPACE.encode()}
+with cluster() as plain:
+    pass
+_internal_kv_put(*place, config.SerializeToString(), overwrite=True, **space)
+try:
+    with cluster() as have:
+        print(plain.cpus, plain.gpus, have.cpus, have.gpus, have.nodes, have.shapes)
+finally:
+    _internal_kv_del(*place, **space)
+"""
+
+
+def test_what_an_autoscaler_says_that_it_can_start_counts(head: Any) -> None:
+    answer = python(_AUTOSCALED, {**head.env, "RAY_ADDRESS": head.gcs})
+    assert answer.stdout.strip() == (
+        "2.0 0.0 26.0 3.0 4 (NodeShape(cpus=8.0, gpus=1.0, nodes=0, coming=3), "
+        "NodeShape(cpus=2.0, gpus=0.0, nodes=1, coming=0))"
+    ), answer.stderr

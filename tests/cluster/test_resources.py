@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cluster import resources
-from cluster.resources import check_request, local_cpus, local_resources
+from cluster.resources import add_shapes, check_request, local_cpus, local_resources, waiting_line
 from genray.errors import ResourceError
 from genray.targets import Demand, Resources
 
@@ -35,6 +35,43 @@ def fits(have: Resources, **changes: Any) -> bool:
 
 def machine(cpus: float, gpus: float = 0) -> Resources:
     return Resources(cpus=cpus, gpus=gpus, nodes=1)
+
+
+def test_workers_must_fit_into_nodes_and_not_only_into_their_sum() -> None:
+    small = add_shapes({(2.0, 0.0): 4}, [])
+    assert (small.cpus, small.nodes) == (8, 4)
+    assert fits(small, workers=(4, 4), cpus_per_worker=2)
+    error = refusal(small, workers=(2, 2), cpus_per_worker=4)
+    assert error.what == "2 workers with 4 CPUs each do not fit on the nodes: 4 nodes with 2 CPUs"
+    assert error.hint is not None
+    assert error.hint.startswith("set loop.cpus_per_worker to at most 2")
+    assert fits(small, workers=(2, 2), cpus_per_worker=2)
+    error = refusal(add_shapes({(3.0, 0.0): 2}, []), workers=(3, 3), cpus_per_worker=2)
+    assert error.hint is not None
+    assert error.hint.startswith("set loop.workers to at most 2")
+    mixed = add_shapes({(0.0, 0.0): 1, (8.0, 0.0): 1, (2.0, 2.0): 1}, [])
+    assert fits(mixed, workers=(2, 2), gpus_per_worker=1.0)
+    error = refusal(mixed, workers=(2, 2), gpus_per_worker=1.0, cpus_per_worker=2)
+    assert "2 workers with 2 CPUs and 1 GPU each do not fit" in error.what
+    assert "1 node with 8 CPUs, 1 node with 2 CPUs and 2 GPUs" in error.what
+
+
+def test_nodes_that_an_autoscaler_can_start_count_also_from_zero() -> None:
+    zero = add_shapes({(0.0, 0.0): 1}, [((0.0, 0.0), 1), ((8.0, 0.0), 4), ((8.0, 1.0), 2)])
+    assert (zero.cpus, zero.gpus, zero.nodes) == (48, 2, 6)
+    assert fits(zero, workers=(4, 4), cpus_per_worker=8)
+    assert not fits(zero, workers=(1, 1), cpus_per_worker=9)
+    demand = Demand(workers=(3, 3), cpus_per_worker=8, gpus_per_worker=0, data_cpus=0)
+    assert waiting_line(demand, zero) == (
+        "waiting for nodes: 0 of 3 workers fit on those that run; the cluster has "
+        "0 nodes with 8 CPUs and 1 GPU (2 more can be started), 0 nodes with 8 CPUs (4 more can be started)"
+    )
+    partly = add_shapes({(8.0, 0.0): 3}, [((8.0, 0.0), 4)])
+    assert waiting_line(demand, partly) is None
+    assert partly.cpus == 32
+    assert add_shapes({(8.0, 0.0): 5}, [((8.0, 0.0), 4)]).cpus == 40, "more run than the group allows"
+    assert add_shapes({}, [((8.0, 0.0), -1)]).nodes == 1000, "a group without a limit"
+    assert waiting_line(demand, machine(1)) is None
 
 
 def test_a_request_that_fits_is_let_through() -> None:
