@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import torch
 from torch import nn
@@ -27,6 +27,23 @@ class ImageBatchNorm(nn.BatchNorm2d):
         if self.training:
             return super().forward(input)
         return F.instance_norm(input, None, None, self.weight, self.bias, True, 0.0, self.eps)
+
+
+N = TypeVar("N", bound=nn.Module)
+
+
+class Residual(nn.Module, Generic[N]):
+    """The sum of a linear map and of layers that learn its residual."""
+
+    def __init__(self, linear: N, layers: nn.Module) -> None:
+        super().__init__()
+        self.linear = linear
+        self.layers = layers
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the sum of both for `x`."""
+        result: torch.Tensor = self.linear(x) + self.layers(x)
+        return result
 
 
 def norm_layer(kind: Norm, channels: int) -> nn.Module:
