@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from genray.ecg.records.base import EcgRecord, reason_of
@@ -13,12 +14,15 @@ _SUFFIXES = (".hea", ".edf", ".bdf", ".csv")
 _HINT = "give a WFDB (.hea), EDF, BDF or CSV file"
 
 
-def open_record(path: str | os.PathLike[str], *, rate: float | None = None) -> EcgRecord:
+def open_record(
+    path: str | os.PathLike[str], *, rate: float | None = None, leads: Sequence[str] = ()
+) -> EcgRecord:
     """The record at `path`.
 
     Args:
         path: a `.hea`, `.dat` or `.atr` file, or what these have in common; `.edf`, `.bdf`, `.csv`.
         rate: samples a second of a CSV file without a `time` column.
+        leads: names of the channels to read (empty: those that look like an ECG).
 
     Raises:
         DataError: no such file, not of its format, of a kind that is not read, or unsafe.
@@ -29,18 +33,18 @@ def open_record(path: str | os.PathLike[str], *, rate: float | None = None) -> E
         if suffix in (".edf", ".bdf"):
             from genray.ecg.records.edf import EdfRecord
 
-            return EdfRecord.open(at)
+            return EdfRecord.open(at, leads)
         if suffix == ".csv":
             from genray.ecg.records.csv import CsvRecord
 
-            return CsvRecord.open(at, rate)
+            return CsvRecord.open(at, rate, leads)
         from genray.ecg.records.wfdb import WfdbRecord
 
         is_wfdb = suffix in (".hea", ".dat", ".atr")
         header = at.with_suffix(".hea") if is_wfdb else at.with_name(at.name + ".hea")
         if at.is_file() and not is_wfdb and not header.is_file():
             raise DataError(_cannot_open(at, "it is another kind of file"), where=str(at), hint=_HINT)
-        return WfdbRecord.open(header)
+        return WfdbRecord.open(header, leads)
     except DataError:
         raise
     except Exception as error:  # whatever a library makes of a damaged file

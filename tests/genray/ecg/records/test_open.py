@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from genray.ecg.records.base import is_ecg, is_named_ecg, lead_names
 from genray.ecg.records.open import find_records, open_record
 from genray.errors import DataError
 
@@ -42,26 +41,3 @@ def test_segments_are_parts_of_their_record_and_not_found_beside_it(tmp_path: Pa
     for name, text in headers.items():
         (tmp_path / f"{name}.hea").write_text(text)
     assert [path.stem for path in find_records(tmp_path)] == ["alone", "noise", "odd", "rec"]
-
-
-@pytest.mark.parametrize(
-    ("names", "ecg"),
-    [
-        (["II", "aVR", "V1", "V5R", "MLII", "ECG 2", "Lead I", "EKG", "MCL1", "D2"], (True, True)),
-        (["X1", "ch2", "P", "C", "A1"], (True, False)),
-        (
-            ["C3-M2", "F4:A1", "Fp1-F7", "E1-M2", "EEG C3", "HR", "marker", "Resp", "NIBP", "Chin"],
-            (False, False),
-        ),
-    ],
-)
-def test_channels_are_known_by_their_names(names: list[str], ecg: tuple[bool, bool]) -> None:
-    for name in names:
-        assert (is_ecg(name), is_named_ecg(name)) == ecg, name
-
-
-def test_lead_names_are_short_printable_and_all_different() -> None:
-    names = lead_names(["II", "II", "II", "", "a\x00b\n\u00b5", "x" * 40, "x" * 40])
-    assert len(set(names)) == 7
-    assert names[:2] == ("II", "II-2")
-    assert all(1 <= len(name) <= 16 and name.isascii() and name.isprintable() for name in names)
