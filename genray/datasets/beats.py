@@ -358,7 +358,7 @@ def _part_of(file: Path, root: Path) -> str:
 
 
 def _open_with_leads(path: Path, leads: Sequence[str]) -> EcgRecord:
-    """Return the record at `path`, with the channels of `leads` if none that looks like an ECG is among them."""
+    """Return the record at `path`, with the channels of `leads` where none of them looks like an ECG."""
     record = open_record(path)
     wanted = {lead.upper() for lead in leads}
     if not wanted or wanted.intersection(lead.upper() for lead in record.leads):

@@ -1,5 +1,5 @@
-"""Interpolation of a lead of a lower rate to the rate of the others, by windowed sinc. Any stretch can be read,
-and stretches fit together whatever their bounds are.
+"""Interpolation of a lead of a lower rate to the rate of the others, by windowed sinc. Any stretch can be
+read, and stretches fit together whatever their bounds are.
 
 The kernel has 16 samples and a Kaiser window (Oppenheim & Schafer, Discrete-Time Signal Processing, 7.6).
 """

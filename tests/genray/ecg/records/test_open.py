@@ -9,9 +9,39 @@ from genray.errors import DataError
 
 
 def test_another_kind_of_file_is_not_taken_for_a_header_that_is_missing(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("of a patient")
-    with pytest.raises(DataError, match=r"notes.txt: it is another kind of file"):
-        open_record(tmp_path / "notes.txt")
+    (tmp_path / "notes.doc").write_text("of a patient")
+    with pytest.raises(DataError, match=r"notes.doc: it is another kind of file"):
+        open_record(tmp_path / "notes.doc")
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "tool"),
+    [
+        ("a.scp", "SCP-ECG", "save2gdf -f=EDF a.scp a.edf"),
+        ("a.xml", "HL7 aECG", "save2gdf -f=EDF a.xml a.edf"),
+        ("a.xlsx", "a spreadsheet", "save the table as CSV"),
+        ("a.csv.gz", "compressed", "gunzip -k a.csv.gz"),
+        ("a.mat", "MATLAB", "writetable"),
+    ],
+)
+def test_formats_that_are_not_read_are_named_with_the_tool_that_converts_them(
+    tmp_path: Path, name: str, what: str, tool: str
+) -> None:
+    (tmp_path / name).write_bytes(b"\0 of another kind")
+    with pytest.raises(DataError, match=what) as refusal:
+        open_record(tmp_path / name)
+    assert tool in str(refusal.value.hint)
+
+
+def test_an_edf_is_known_by_its_first_bytes_and_a_text_by_its_header(tmp_path: Path) -> None:
+    (tmp_path / "night.rec").write_bytes(b"0       " + b" " * 300)
+    (tmp_path / "other.rec").write_bytes(b"something else" * 30)
+    (tmp_path / "ecg.txt").write_text("time\tECG (mV)\n0.000\t0.1\n0.004\t0.2\n")
+    (tmp_path / "README.txt").write_text("1 patient, 2 leads\n3 hours\n")
+    assert [path.name for path in find_records(tmp_path)] == ["ecg.txt", "night.rec"]
+    assert open_record(tmp_path / "ecg.txt").leads == ("ECG",)
+    with pytest.raises(DataError, match=r"channels|number"):
+        open_record(tmp_path / "night.rec")
 
 
 def test_what_is_not_there_is_a_data_error(tmp_path: Path) -> None:
