@@ -35,7 +35,7 @@ from genray.settings.base import Location, Settings
 Name = Annotated[str, BeforeValidator(str)]  # YAML reads the names 100 and 1 as numbers
 
 _LEAST = 8  # smallest number of normal beats to train on
-_RECORDINGS = (".hea", ".edf", ".bdf")
+_RECORDINGS = (".hea", ".edf", ".bdf", ".dcm")
 _PART = re.compile(r"(?:^|[_\-. ])(train|val|test)(?:[_\-. ]|$)", re.IGNORECASE)
 _HINT = (
     "give a folder with WFDB or EDF records, with UCR files such as ECG5000_TRAIN.txt, or a CSV file of beats"

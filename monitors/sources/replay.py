@@ -79,8 +79,9 @@ class ReplaySource:
 
     @property
     def left_out(self) -> Sequence[str]:
-        """What is missing of records, and errors of those that cannot be read, or not to their end."""
-        return [*self._notes, *(str(error) for error in self.unreadable)]
+        """What is missing or assumed of records, and errors of those that cannot be read, or not to their
+        end."""
+        return [*self._notes, *(f"left out: {error}" for error in self.unreadable)]
 
     async def open(self, resume: Mapping[str, Any] | None) -> None:
         """Open the records; leave out those that cannot be read.
