@@ -26,6 +26,7 @@ from genray.ecg.beats import (
     normalise_beats,
     read_record_beats,
 )
+from genray.ecg.records.base import EcgRecord
 from genray.ecg.records.open import find_records, open_record
 from genray.errors import DataError
 from genray.io.bad_input import BadInput
@@ -34,7 +35,7 @@ from genray.settings.base import Location, Settings
 Name = Annotated[str, BeforeValidator(str)]  # YAML reads the names 100 and 1 as numbers
 
 _LEAST = 8  # smallest number of normal beats to train on
-_RECORDINGS = (".hea", ".edf", ".bdf")
+_RECORDINGS = (".hea", ".edf", ".bdf", ".dcm")
 _PART = re.compile(r"(?:^|[_\-. ])(train|val|test)(?:[_\-. ]|$)", re.IGNORECASE)
 _HINT = (
     "give a folder with WFDB or EDF records, with UCR files such as ECG5000_TRAIN.txt, or a CSV file of beats"
@@ -356,6 +357,18 @@ def _part_of(file: Path, root: Path) -> str:
     return named[1].lower() if named else split_of(file.relative_to(root).as_posix())
 
 
+def _open_with_leads(path: Path, leads: Sequence[str]) -> EcgRecord:
+    """Return the record at `path`, with the channels of `leads` where none of them looks like an ECG."""
+    record = open_record(path)
+    wanted = {lead.upper() for lead in leads}
+    if not wanted or wanted.intersection(lead.upper() for lead in record.leads):
+        return record
+    try:
+        return open_record(path, leads=leads)
+    except DataError:  # it has none of them: its leads are named by the error that follows
+        return record
+
+
 def _read_records(path: Path, settings: BeatSetSettings, seed: int, note: Callable[[str], None]) -> RawBeats:
     files = {path.stem: path}
     if path.is_dir():
@@ -367,7 +380,7 @@ def _read_records(path: Path, settings: BeatSetSettings, seed: int, note: Callab
         if number % 10 == 9:
             note(f"reading records: {number + 1} of {len(names)}")
         try:
-            record = open_record(files[name])
+            record = _open_with_leads(files[name], settings.leads)
             beats = read_record_beats(record, settings.beat, settings.leads, settings.peaks)
         except NoLead as error:
             raw.bad.append(BadInput(name, "unused", error.what))

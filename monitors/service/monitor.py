@@ -308,7 +308,7 @@ class Monitor:
         if report.refused:
             exporter.count_fault("ward", "too many streams", report.refused)
         for text in report.left_out:
-            self.dispatcher.note_once(f"left out: {text}")
+            self.dispatcher.note_once(text)
         shard.last_report = report
         shard.was_connected |= any(report.connected.values())
         for source, connected in self._connected_sources().items():

@@ -34,7 +34,7 @@ class EcgSource(Protocol):
 
     @property
     def left_out(self) -> Sequence[str]:
-        """Parts of the source that cannot be read, as texts for a person; more may be added later."""
+        """What a person should know of the source, as parts that cannot be read; more may be added later."""
 
     async def open(self, resume: Mapping[str, Any] | None) -> None:
         """Connect, and resume after `resume`, a result of `snapshot`; None: start where the settings say.

@@ -34,7 +34,7 @@ _WHERE = "source.path"
 class ReplaySettings(Settings):
     """Settings of recorded streams."""
 
-    kind: Literal["replay"] = Field("replay", description="recorded ECG: WFDB, EDF, BDF or CSV")
+    kind: Literal["replay"] = Field("replay", description="recorded ECG: WFDB, EDF, BDF, CSV or DICOM")
     path: Location = Field("data/ecg", description="record, or folder of records")
     speed: float = Field(
         1.0,
@@ -54,7 +54,10 @@ class ReplaySettings(Settings):
         None, ge=0, le=4e9, description="unix time in seconds of the first sample (null: now)"
     )
     csv_rate: float | None = Field(
-        None, ge=50, le=4000, description="sampling rate in Hz of CSV files without a column `time`"
+        None, ge=50, le=4000, description="sampling rate in Hz of CSV files that do not say it"
+    )
+    leads: tuple[str, ...] = Field(
+        (), description="names of the channels to read of each record ([]: those that look like an ECG)"
     )
 
 
@@ -76,8 +79,9 @@ class ReplaySource:
 
     @property
     def left_out(self) -> Sequence[str]:
-        """What is missing of records, and errors of those that cannot be read, or not to their end."""
-        return [*self._notes, *(str(error) for error in self.unreadable)]
+        """What is missing or assumed of records, and errors of those that cannot be read, or not to their
+        end."""
+        return [*self._notes, *(f"left out: {error}" for error in self.unreadable)]
 
     async def open(self, resume: Mapping[str, Any] | None) -> None:
         """Open the records; leave out those that cannot be read.
@@ -147,7 +151,7 @@ class ReplaySource:
         self._notes = []
         for path in listed.paths:
             try:
-                record = open_record(path, rate=settings.csv_rate)
+                record = open_record(path, rate=settings.csv_rate, leads=settings.leads)
             except DataError as error:
                 self.unreadable.append(error)
                 continue
@@ -187,7 +191,7 @@ def check_replayable(settings: ReplaySettings) -> None:
     errors: list[DataError] = []
     for path in _list_records(settings).paths:
         try:
-            open_record(path, rate=settings.csv_rate)
+            open_record(path, rate=settings.csv_rate, leads=settings.leads)
         except DataError as error:
             errors.append(error)
         else:
@@ -340,7 +344,7 @@ def _list_records(settings: ReplaySettings) -> _ListedRecords:
     if root.is_dir():
         if paths := find_records(root):
             return _ListedRecords(root, paths)
-        hint = "set it to a folder with .hea, .edf, .bdf or .csv files"
+        hint = "set it to a folder with .hea, .edf, .bdf, .csv, .txt or .dcm files"
         raise DataError(f"no records in the folder {path}", where=_WHERE, hint=hint)
     # WFDB records are named without a suffix.
     if root.exists() or root.with_name(f"{root.name}.hea").exists():

@@ -1,17 +1,17 @@
-"""Recorded ECG: WFDB, EDF, BDF and CSV, read stretch by stretch, so that a day of it is never in memory.
+"""Recorded ECG: WFDB, EDF, BDF, CSV and DICOM, read stretch by stretch: a day of it is never in memory.
 
     WFDB  .hea .dat .atr  one segment or several; formats 8, 16, 24, 32, 61, 80, 160, 212, 310, 311, FLAC
     EDF   .edf .bdf       EDF, EDF+C, EDF+D, BDF, BDF+C, BDF+D
-    CSV   .csv            as `genray/ecg/records/csv.py` says
+    CSV   .csv .tsv .txt  as `genray/ecg/records/csv.py` says
+    DICOM .dcm            waveforms, as `genray/ecg/records/dicom.py` says
 
-`open_record` in `open.py` opens any of them. Every record is one line of time at one rate: where nothing was
-recorded, or a file was cut off, its samples are MISSING. Channels that are no ECG (other units than volts,
-names such as RESP or ABP) are left out.
+`open_record` in `open.py` opens any of them; `channels.py` says which channels are read. Every record is one
+line of time at one rate: where nothing was recorded, or a file was cut off, its samples are MISSING; leads of
+lower rates are resampled.
 """
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from genray.ecg.records.channels import RATES
 from genray.errors import DataError
 from genray.text import printable
 
@@ -29,26 +30,20 @@ MISSING = -32768
 MAX_LEADS = 16
 MAX_CHANNELS = 512
 MAX_DAYS = 366
-RATES = (50.0, 4000.0)
-_MOST_LISTED = 10  # channels that are named when none is an ECG
 _LONGEST_DETAIL = 200  # characters of what a library says of a damaged file
+_TOOLS = {
+    ".edf": "check it with EDFbrowser (Tools, Check EDF/BDF compatibility), correct its header there (Tools, "
+    "Header editor), or export it again",
+    ".hea": "check it with wfdbdesc and rdsamp of the WFDB software, and copy the record again with all "
+    "its files",
+    ".csv": "open it in a text editor or a spreadsheet, and compare it with: time,II,V1 and a line for each "
+    "sample, in seconds and millivolts",
+    ".dcm": "check it with dcmdump (DCMTK) or dciodvfy (dicom3tools), or export it again",
+    "": "export it again as EDF, WFDB, DICOM or CSV, or leave it out",
+}
+_TOOLS |= {".bdf": _TOOLS[".edf"], ".rec": _TOOLS[".edf"], ".txt": _TOOLS[".csv"], ".tsv": _TOOLS[".csv"]}
+_TOOLS |= {".dat": _TOOLS[".hea"], ".atr": _TOOLS[".hea"], ".dicom": _TOOLS[".dcm"]}
 _FINEST = 200.0  # units a millivolt that are kept at least, as in the MIT-BIH database
-_MILLIVOLTS = {"nv": 1e-6, "uv": 1e-3, "mv": 1.0, "v": 1e3}
-_NO_ECG = re.compile(
-    r"\b(resp|abp|art|cvp|pap|icp|n?i?bp|pleth|ppg|spo2|sao2|co2|eeg|emg|eog|temp|status|accel?|acc|event"
-    r"|(hr|heart.?rate|pulse|pr|bpm|marker|trigger|loc|roc|chin|leg)\b)",
-    re.I,
-)
-_EEG = re.compile(  # electrodes of the 10-20 system or beside the eyes against others: C3-M2, Fp1-F7, E1-A2
-    r"\s*(fp|af|fc|ft|cp|tp|po|[fctpo])(z|\d\d?)\s*[-:]\s*(ref|avg?|fp|af|fc|ft|cp|tp|po|[amfctpo])(z|\d)?\s*|"
-    r"\s*(e[12]|[lr]oc)\s*[-:]\s*[am]\d\s*",
-    re.I,
-)
-_NAMED_ECG = re.compile(
-    r".*(ecg|ekg).*|(lead|ableitung|mod\.?)?[ _-]?"
-    r"(i{1,3}|v[1-9]?r?|m?av[rlf]|ml?i{1,3}|mv[1-9]|mcl\d|cm\d|d(i{1,3}|[123])|es|as|ai)",
-    re.I,
-)
 
 
 @dataclass(frozen=True)
@@ -180,71 +175,19 @@ class EcgRecord(ABC):
     def _read(self, start: int, stop: int) -> NDArray[np.int16]: ...
 
 
-def numbers_a_millivolt(numbers_a_unit: float, unit: str) -> float | None:
-    """The gain of a channel; None if its unit is not of volts, so that it cannot be an ECG."""
-    volts = _MILLIVOLTS.get(unit.strip().replace("\u00b5", "u").replace("\u03bc", "u").lower())
-    return None if volts is None else numbers_a_unit / volts
+def unusable(path: Path, problem: str, hint: str = "") -> DataError:
+    """The error of a record that `problem` keeps from being used.
+
+    Args:
+        hint: what to do next; empty: with which tool its format is checked.
+    """
+    what = f"cannot use the record {path.stem}: {problem}"
+    return DataError(what, where=str(path), hint=hint or tool_hint(path))
 
 
-def is_in_volts(unit: str) -> bool:
-    """Whether `unit` is one of volts."""
-    return numbers_a_millivolt(1, unit) is not None
-
-
-def is_ecg(name: str) -> bool:
-    """Whether a channel in volts may be an ECG by its name."""
-    return not (_NO_ECG.search(name) or _EEG.fullmatch(name))
-
-
-def is_named_ecg(name: str) -> bool:
-    """Whether a channel has the name of an ECG lead: II, aVR, V1, MLII, ECG 2."""
-    return is_ecg(name) and _NAMED_ECG.fullmatch(name.strip()) is not None
-
-
-def watched_rate(rates: Sequence[tuple[str, int]]) -> int:
-    """The rate at which a record is read, of its channels by name: the highest of those that have the name of
-    an ECG lead, else of all."""
-    return max((rate for name, rate in rates if is_named_ecg(name)), default=max(rate for _, rate in rates))
-
-
-def no_ecg_note(names: Sequence[str]) -> str:
-    """What is said of channels that may be in volts, and are no ECG by their names."""
-    return f"left out, no ECG by their names: {_listed(names)}"
-
-
-def other_rates_note(left_out: Sequence[str]) -> str:
-    """What is said of channels that have another rate than those that are read."""
-    return f"left out, of another rate than the leads that are read: {_listed(left_out)}"
-
-
-def lead_names(names: Sequence[str]) -> tuple[str, ...]:
-    """Names that are printable, short, and none of them twice."""
-    leads: list[str] = []
-    for number, name in enumerate(names, 1):
-        lead = "".join(c for c in name if c.isascii() and c.isprintable()).strip()[:16] or f"ECG{number}"
-        while lead in leads:
-            lead = f"{lead[:12]}-{number}"[:16]
-        leads.append(lead)
-    return tuple(leads)
-
-
-def unusable(path: Path, problem: str, hint: str = "leave it out, or mend it") -> DataError:
-    """The error of a record that `problem` keeps from being used."""
-    return DataError(f"cannot use the record {path.stem}: {problem}", where=str(path), hint=hint)
-
-
-def check_channels(path: Path, channels: Sequence[tuple[str, str, bool]]) -> None:
-    """Raise a DataError unless one of the channels, each with its unit and whether it is taken, is an ECG."""
-    if any(taken for _, _, taken in channels):
-        return
-    listed = _listed([f"{name} ({unit.strip() or 'no unit'})" for name, unit, _ in channels]) or "it has none"
-    hint = "give a record of an ECG in V, mV or uV; names such as Resp or ABP are not taken for one"
-    without_unit = [name for name, unit, _ in channels if not unit.strip() and is_ecg(name)]
-    if without_unit:
-        hint = f"if {without_unit[0]} is an ECG, write its unit into the header: V, mV or uV"
-    raise DataError(
-        f"cannot use the record {path.name}: no channel is an ECG: {listed}", where=str(path), hint=hint
-    )
+def tool_hint(path: Path) -> str:
+    """With which tool a file of this name is checked and mended."""
+    return _TOOLS.get(path.suffix.lower(), _TOOLS[""])
 
 
 def reason_of(error: Exception) -> str:
@@ -263,23 +206,18 @@ class EndsEarly(ValueError):
 
 def check_shape(path: Path, leads: int, rate: float, samples: int) -> None:
     """Raise a DataError unless a record of so many leads, samples a second and samples makes sense."""
+    hint = ""
     if samples <= 0:
         problem = "it holds no samples"
     elif not RATES[0] <= rate <= RATES[1]:
         problem = f"it has {rate:g} samples a second, not {RATES[0]:g} to {RATES[1]:g}"
+        hint = "correct the rate in its header, or resample it with xform of the WFDB software or EDFbrowser"
     elif leads > MAX_LEADS:
         problem = f"it has {leads} leads; {MAX_LEADS} are read at most"
+        hint = "choose some with source.leads"
     elif samples / rate > MAX_DAYS * 86400:
         problem = f"it would last {samples / rate / 86400:.0f} days; {MAX_DAYS} are read at most"
+        hint = "correct its times, or cut it with EDFbrowser or rdsamp -f -t of the WFDB software"
     else:
         return
-    raise DataError(
-        f"cannot use the record {path.name}: {problem}",
-        where=str(path),
-        hint="leave the file out, or mend it",
-    )
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
-    return printable(", ".join(names[:_MOST_LISTED])) + more
+    raise unusable(path, problem, hint)

@@ -4,318 +4,395 @@
     0.0000,0.012,-0.105
     0.0028,,-0.110
 
-`time` is in seconds, from anything or unix time (above 10^8), and even; without that column the rate has
-to be given. The columns with names of ECG leads are read, or all that may be an ECG if none has such a name;
-in millivolts, or in the unit that the name ends with: `II (uV)`, `ECG [mV]`, `V1_uV`. An empty cell or NaN is
-a missing sample. No cell is quoted. Commas separate, or semicolons or tabs if these do in the header; numbers
-may then have a decimal comma.
+`time` is in seconds, from anything or unix time (above 10^8); in the unit of its name (`time (ms)`); in a
+finer unit if only that makes the rate of an ECG; or a text (ISO 8601, clock time). Stamps may be rounded.
+Where they jump, samples are missing. Without times a line before the header, or the caller, gives the rate.
+
+Columns with names of ECG leads are read (`channels.py`), in the unit of the header (`II (uV)`, `ECG [200
+adu/mV]`, a line of units) or, where it states none, in the one that the values show; a note says which. An
+empty cell, NaN or `-` is a missing sample. Commas, semicolons, tabs or spaces separate; numbers may have a
+decimal comma. Lines before the header are searched for a rate and a gain, and never shown, as they may name
+a patient. `csv_exports.py` lists the exports that are known.
 """
 
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
+from pyarrow import csv
 
-from genray.ecg.records.base import (
-    MAX_LEADS,
-    MISSING,
-    RATES,
-    EcgRecord,
-    check_shape,
-    is_ecg,
-    is_named_ecg,
+from genray.ecg.records.base import MISSING, EcgRecord, EndsEarly, check_shape, unusable
+from genray.ecg.records.channels import (
+    Channel,
+    Look,
+    choose_channels,
     lead_names,
-    no_ecg_note,
-    numbers_a_millivolt,
-    unusable,
+    listed,
+    look_of,
 )
+from genray.ecg.records.csv_exports import parse_export
+from genray.ecg.records.csv_header import MISSING_CELLS, Layout, cells_of, is_number, parse_header
+from genray.ecg.records.csv_text import Lines, TextFile
+from genray.ecg.records.csv_times import (
+    BadTimes,
+    Gap,
+    TextTimes,
+    Timing,
+    is_time_text,
+    measure,
+    polar_epoch,
+    unit_of_times,
+)
+from genray.ecg.records.csv_units import (
+    Kind,
+    Unit,
+    contradiction,
+    looks_like_counts,
+    swing_of,
+    unit_of_swing,
+)
+from genray.errors import DataError
 
 _GAIN = 1000.0
-_STRIDE = 1024  # the place of every so manieth line is remembered
-_BLOCK = 4 << 20
-_LONGEST_LINE = 1 << 16
-_UNIX_TIME = 1e8
-_MISSING_CELLS = ["", "nan", "NaN", "NA", "null"]
-_FINER = {"milliseconds": 1000, "microseconds": 1_000_000, "nanoseconds": 1_000_000_000}
-_SECONDS = "`time` is in seconds, from anything or unix time: no dates, no clock times"
-_WITH_UNIT = re.compile(
-    r"(?P<name>.*?)\s*([(\[]\s*(?P<unit>[^()\[\]]*?)\s*[)\]]|[\s_/](?P<bare>(n|u|\u00b5|\u03bc|m)v))", re.I
+_LARGEST = (-MISSING - 1) / _GAIN  # mV
+_BLOCK = 1 << 16  # lines whose times are read at once
+_STRETCH = 4.0  # s of each stretch whose values show the unit
+_STRETCHES = 8
+_HINT_UNIT = "write the unit after its name: ECG (mV), ECG (uV), or ECG (200/mV) for ADC counts of that gain"
+_HINT_RATE = (
+    "add a column `time` in seconds, or a line `sampling rate: 250 Hz` before the header; "
+    "or set source.csv_rate to the samples a second"
 )
-_HINT_UNIT = "name columns after leads, as II or ECG; a unit after the name is V, mV or uV, as in ECG (uV)"
-_HINT = "it needs a line such as time,II,V1 and then one for each sample, in seconds and millivolts"
-
-
-@dataclass(frozen=True)
-class _Columns:
-    """How a line is made: what separates cells, what stands before decimals, and what the cells are."""
-
-    separator: str
-    point: str
-    names: Sequence[str]
-    time: int | None  # column of the times
-    leads: Sequence[_Lead]
-
-
-@dataclass(frozen=True)
-class _Lead:
-    """A column that is a lead: where it is, its name without a unit, and its millivolts a unit."""
-
-    column: int
-    name: str
-    millivolts: float
-
-
-@dataclass(frozen=True)
-class _Lines:
-    """Where the lines lie: every `_STRIDE`th begins at one of `marks`, and the text ends at `end`."""
-
-    marks: Sequence[int]
-    count: int
-    end: int
 
 
 @dataclass(frozen=True)
 class _CsvTable:
     """The lines of a file as numbers."""
 
-    path: Path
-    columns: _Columns
-    lines: _Lines
+    file: TextFile
+    layout: Layout
+    lines: Lines
 
-    def read(self, start: int, stop: int) -> NDArray[np.float64]:
-        """The lines `start` to `stop` as (lines, columns), NaN where empty."""
-        import pyarrow as pa
-        from pyarrow import csv
+    def read(self, start: int, stop: int, columns: Sequence[int]) -> list[NDArray[np.float64]]:
+        """The lines `start` to `stop` of each of `columns`, NaN where empty."""
+        arrays = self._cells(start, stop, columns, pa.float64())
+        return [array.to_numpy(zero_copy_only=False).astype(np.float64, copy=False) for array in arrays]
 
-        first, last = start // _STRIDE, -(-stop // _STRIDE)
-        marks = self.lines.marks
-        end = marks[last] if last < len(marks) else self.lines.end
-        with self.path.open("rb") as file:
-            file.seek(marks[first])
-            text = file.read(end - marks[first])
-        names = [str(n) for n in range(len(self.columns.names))]
+    def texts(self, start: int, stop: int, column: int) -> pa.Array:
+        """The cells of a column as they are written."""
+        return self._cells(start, stop, [column], pa.string())[0]
+
+    def _cells(self, start: int, stop: int, columns: Sequence[int], kind: pa.DataType) -> list[pa.Array]:
+        begin, end, first = self.lines.bounds(start, stop)
+        text = self.file.read(begin, end)
+        layout = self.layout
+        if layout.separator == " ":
+            text = re.sub(rb"[ \t]+", b" ", re.sub(rb"(?m)^[ \t]+|[ \t]+(?=\r?$)", b"", text))
+        elif layout.is_padded:
+            mark = layout.separator.encode()
+            text = re.sub(rb"(?m)^ +| +(?=\r?$)", b"", re.sub(rb" *" + mark + rb" *", mark, text))
+        names = [str(n) for n in range(len(layout.columns))]
         try:
             table = csv.read_csv(
                 pa.py_buffer(text),
                 csv.ReadOptions(column_names=names, use_threads=False, block_size=max(len(text), 1)),
                 csv.ParseOptions(
-                    delimiter=self.columns.separator, quote_char=False, ignore_empty_lines=False
+                    delimiter=layout.separator, quote_char=layout.quote or False, ignore_empty_lines=False
                 ),
                 csv.ConvertOptions(
-                    column_types=dict.fromkeys(names, pa.float64()),
-                    null_values=_MISSING_CELLS,
-                    decimal_point=self.columns.point,
+                    column_types={str(n): kind for n in columns},
+                    include_columns=[str(n) for n in columns],
+                    null_values=list(MISSING_CELLS),
+                    quoted_strings_can_be_null=True,
+                    decimal_point=layout.point,
+                    check_utf8=False,
                 ),
             )
         except pa.ArrowInvalid:
-            self._check_lines(text, first * _STRIDE + 2)
+            self._check_lines(text, first, columns, kind)
             raise
-        if len(table) < stop - first * _STRIDE:
-            raise ValueError("the file ends early")
-        columns = [table.column(n).to_numpy() for n in range(len(names))]
-        cells: NDArray[np.float64] = np.stack(columns, axis=1, dtype=np.float64)
-        return cells[start - first * _STRIDE : stop - first * _STRIDE]
+        if len(table) < stop - first:
+            raise EndsEarly("the file ends early")
+        cut = table.slice(start - first, stop - start)
+        return [cut.column(n).combine_chunks() for n in range(len(columns))]
 
-    def time(self, line: int) -> float:
-        """The time of one line, in seconds; only where there is a column of times."""
-        assert self.columns.time is not None
-        return float(self.read(line, line + 1)[0, self.columns.time])
+    def _check_lines(self, text: bytes, first: int, columns: Sequence[int], kind: pa.DataType) -> None:
+        """Raise a DataError for the first line of `text`, which begins with line `first` of the table, that
+        cannot be read."""
+        layout = self.layout
+        for at, line in enumerate(text.decode("utf-8", "replace").removesuffix("\n").split("\n"), first):
+            cells = cells_of(line, layout)
+            number = self.number(at)
+            if len(cells) != len(layout.columns):
+                problem = f"line {number} has {len(cells)} columns, its header {len(layout.columns)}"
+                raise unusable(self.file.path, problem)
+            for column in columns:
+                cell = cells[column]
+                if kind == pa.float64() and cell not in MISSING_CELLS and not is_number(cell):
+                    name = listed([layout.columns[column].name])
+                    problem = f"line {number}, column {name}: {cell[:40]!r} is no number"
+                    hint = "leave the cell empty if there is no sample"
+                    if column in layout.times:
+                        hint = "give all times in one way: seconds, or ISO 8601 as 2026-01-31T10:00:00.004"
+                    raise unusable(self.file.path, problem, hint)
 
-    def _check_lines(self, text: bytes, number: int) -> None:
-        """Raise a DataError for the first line of `text`, which begins with line `number`, that cannot be
-        read."""
-        names = self.columns.names
-        for at, line in enumerate(text.decode("utf-8", "replace").removesuffix("\n").split("\n"), number):
-            cells = line.split(self.columns.separator)
-            if len(cells) != len(names):
-                problem = f"line {at} has {len(cells)} columns, its header {len(names)}"
-                raise unusable(self.path, problem, _HINT)
-            for column, cell in enumerate(cell.strip() for cell in cells):
-                if cell not in _MISSING_CELLS and not _is_number(cell.replace(self.columns.point, ".")):
-                    problem = f"line {at}, column {names[column]}: {cell[:40]!r} is no number"
-                    is_time = column == self.columns.time
-                    hint = _SECONDS if is_time else "leave the cell empty if there is no sample"
-                    raise unusable(self.path, problem, hint)
+    def number(self, line: int) -> int:
+        """The number of a line of the table in its file, from 1."""
+        return self.layout.head + line + 1
+
+
+@dataclass(frozen=True)
+class _CsvLead:
+    """A column that is read: its place, and the unit of its numbers."""
+
+    column: int
+    unit: Unit
+
+
+@dataclass(frozen=True)
+class _CsvRun:
+    """Lines without a gap: the first line, its sample, and how many."""
+
+    line: int
+    sample: int
+    count: int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CsvRecord(EcgRecord):
-    """A CSV file.
+    """A text file.
 
     Attributes:
         table: its numbers.
-        first_time: seconds of the first line; None where a given rate says the times.
+        columns: those that are read, in the order of `leads`.
+        runs: lines without a gap, by time.
     """
 
     table: _CsvTable
-    first_time: float | None
+    columns: Sequence[_CsvLead]
+    runs: Sequence[_CsvRun]
 
     @classmethod
-    def open(cls, path: Path, rate: float | None = None) -> CsvRecord:
-        """Read once through `path`, to learn where the lines are.
+    def open(cls, path: Path, rate: float | None = None, leads: Sequence[str] = ()) -> CsvRecord:
+        """Read once through `path`, to learn where the lines are and what their times say.
 
         Args:
-            rate: samples a second, for a file without a column `time`.
+            rate: samples a second, for a file that does not say it.
+            leads: names of the columns to read (empty: those that look like an ECG).
 
         Raises:
-            DataError: there is no rate, the times are not even, or the text is something else.
+            DataError: there is no ECG or no rate, the unit is not known, the times are not even, or the text
+                is something else.
         """
-        if not path.is_file():
-            raise unusable(path, "there is no such file", "check its path")
-        with path.open("rb") as file:
-            header = file.readline(_LONGEST_LINE)
-            beginning = file.read(_LONGEST_LINE)
-        columns = _parse_header(path, header, beginning)
-        lines = _find_lines(path, len(header))
+        file = TextFile.open(path)
+        head = file.head()
+        layout = parse_export(path, head) or parse_header(path, head)
+        lines = file.find_lines(file.begin + file.size_of(head[: layout.head]))
         if not lines.count:
-            raise unusable(path, "it holds no samples", _HINT)
-        table = _CsvTable(path, columns, lines)
-        first_time = None
-        if columns.time is not None and lines.count > 1:
-            first_time = table.time(0)
-            rate = _rate(path, first_time, table.time(lines.count - 1), lines.count)
-        elif rate is None:
-            hint = "add a column `time` in seconds; or tell the monitor the samples a second: source.csv_rate"
-            raise unusable(path, "nothing says its rate", hint)
-        leads = lead_names([lead.name for lead in columns.leads])
+            raise unusable(path, "it holds no samples")
+        table = _CsvTable(file, layout, lines)
+        timing = _timing(table, rate)
+        chosen, notes = _choose(table, leads)
+        columns, unit_notes = _with_units(table, chosen, timing.rate)
+        runs = _runs(timing, lines.count)
+        names = lead_names([layout.columns[lead.column].name for lead in columns])
         record = cls(
             path=path,
-            rate=rate,
-            leads=leads,
-            samples=lines.count,
-            gains=(_GAIN,) * len(leads),
-            start=first_time if first_time is not None and first_time > _UNIX_TIME else None,
-            notes=_notes(columns),
+            rate=timing.rate,
+            leads=names,
+            samples=runs[-1].sample + runs[-1].count,
+            gains=(_GAIN,) * len(names),
+            start=timing.start,
+            notes=(*timing.notes, *unit_notes, *layout.notes, *notes),
             table=table,
-            first_time=first_time,
+            columns=columns,
+            runs=runs,
         )
-        check_shape(path, len(leads), rate, record.samples)
-        record._read(0, min(_STRIDE, record.samples))
+        check_shape(path, len(names), record.rate, record.samples)
         return record
 
     def _read(self, start: int, stop: int) -> NDArray[np.int16]:
-        cells = self.table.read(start, stop)
-        if self.first_time is not None:
-            self._check_times(cells[:, self.table.columns.time], start, self.first_time)
-        leads = self.table.columns.leads
-        values = cells[:, [lead.column for lead in leads]] * [lead.millivolts for lead in leads]
-        most = (-MISSING - 1) / _GAIN
-        units = np.rint(np.nan_to_num(np.clip(values, -most, most)) * _GAIN)
-        return np.where(np.isfinite(values), units, MISSING).astype(np.int16)
-
-    def _check_times(self, times: NDArray[np.float64], start: int, first_time: float) -> None:
-        """Raise a DataError unless `times`, the first of which is of sample `start`, are even."""
-        off = (times - first_time) * self.rate - np.arange(start, start + len(times))
-        if (np.abs(off) <= 1).all():
-            return
-        back = np.diff(times) <= 0
-        if back.any():
-            problem = f"its times do not increase, as line {start + 3 + int(np.argmax(back))} shows"
-            hint = "sort its lines, keep each sample once, and give times enough digits"
-            raise unusable(self.path, problem, hint)
-        problem = f"its times are not even, as line {start + 2 + int(np.argmin(np.abs(off) <= 1))} shows"
-        hint = "write a line with empty cells for each sample that is missing"
-        raise unusable(self.path, problem, hint)
+        units = np.full((stop - start, len(self.columns)), MISSING, np.int16)
+        begins = [run.sample for run in self.runs]
+        for run in self.runs[max(0, bisect_right(begins, start) - 1) :]:
+            if run.sample >= stop:
+                break
+            low, high = max(start - run.sample, 0), min(stop - run.sample, run.count)
+            if low >= high:
+                continue
+            places = [lead.column for lead in self.columns]
+            values = self.table.read(run.line + low, run.line + high, places)
+            begin = run.sample - start
+            for lead, column in enumerate(self.columns):
+                assert column.unit.gain is not None
+                millivolts = (values[lead] - column.unit.baseline) / column.unit.gain
+                rounded = np.rint(np.nan_to_num(np.clip(millivolts, -_LARGEST, _LARGEST)) * _GAIN)
+                units[begin + low : begin + high, lead] = np.where(np.isfinite(millivolts), rounded, MISSING)
+        return units
 
 
-def _parse_header(path: Path, header: bytes, beginning: bytes) -> _Columns:
-    """The columns that the line `header` names; `beginning` is some of the text after it."""
-    text = header.decode("utf-8-sig", "replace")
-    separator = max(",;\t", key=text.count)  # the comma, if there is none
-    names = [name.strip() for name in text.split(separator)]
-    if not header.endswith(b"\n") or all(_is_number(name) for name in names):
-        raise unusable(path, "its first line does not name columns", _HINT)
-    if len(names) > MAX_LEADS + 1:
-        raise unusable(path, f"it has {len(names)} columns; {MAX_LEADS} leads are read at most", _HINT)
-    time = next((n for n, name in enumerate(names) if name.lower() == "time"), None)
-    leads = [lead for n, name in enumerate(names) if n != time and (lead := _lead(n, name))]
-    leads = [lead for lead in leads if is_named_ecg(lead.name)] or leads
-    if not leads:
-        raise unusable(path, f"no column is an ECG: {', '.join(names)}"[:200], _HINT_UNIT)
-    point = "," if separator != "," and b"," in beginning else "."
-    return _Columns(separator, point, names, time, leads)
+def names_ecg(path: Path) -> bool:
+    """Whether a text file begins as a table with a column that is named as an ECG.
+
+    Raises:
+        DataError: it begins as none.
+    """
+    head = TextFile.open(path).head()
+    layout = parse_export(path, head) or parse_header(path, head)
+    return any(look_of(column.name) is Look.ECG for column in layout.columns)
 
 
-def _lead(column: int, name: str) -> _Lead | None:
-    """The lead that a column of this name is; None if it is no ECG."""
-    units: float | None = 1.0
-    if found := _WITH_UNIT.fullmatch(name):
-        unit = found["unit"] or found["bare"] or ""
-        units = numbers_a_millivolt(1.0, unit)
-        if units is None and is_named_ecg(unit):  # no unit, as in ECG (II)
-            units = 1.0
-        else:
-            name = found["name"]
-    return _Lead(column, name, 1 / units) if units is not None and is_ecg(name) else None
+def _timing(table: _CsvTable, rate: float | None) -> Timing:
+    """What the times of the lines say; without any, the rate of the header or the caller."""
+    layout, path = table.layout, table.file.path
+    for column in layout.times:
+        cells = table.texts(0, min(2, table.lines.count), column).to_pylist()
+        if (
+            table.lines.count < 2
+            or not all(cells)
+            or (len(layout.times) > 1 and _stands_still(table, column))
+        ):
+            continue
+        try:
+            return _measure(table, column)
+        except BadTimes as bad:
+            problem = re.sub(r"\{(\d+)\}", lambda found: str(table.number(int(found[1]))), bad.problem)
+            raise unusable(path, problem, bad.hint) from None
+    found = layout.rate or rate
+    if found is None:
+        raise unusable(path, "nothing says its rate", _HINT_RATE)
+    return Timing(found, (), layout.start, ())
 
 
-def _notes(columns: _Columns) -> tuple[str, ...]:
-    """What is said of the columns that are not read."""
-    taken = {columns.time, *(lead.column for lead in columns.leads)}
-    left_out = [name for n, name in enumerate(columns.names) if n not in taken and name]
-    return (no_ecg_note(left_out),) if left_out else ()
+def _stands_still(table: _CsvTable, column: int) -> bool:
+    """Whether the times of a column do not change in the first lines, or are none: another is taken."""
+    cells = table.texts(0, min(_BLOCK, table.lines.count), column)
+    first, last = cells[0].as_py(), cells[-1].as_py()
+    return first == last or not (is_number(first or "") or is_time_text(first or ""))
 
 
-def _rate(path: Path, first: float, last: float, lines: int) -> float:
-    """Samples a second, by the times of the first line and the last."""
-    length = last - first
-    if not length > 0:  # also where one is missing
-        problem = f"its times do not increase: {first:.10g} at first, {last:.10g} at last"
-        raise unusable(path, problem, "sort its lines by time; every line has a time")
-    rate = (lines - 1) / length
-    for unit, each in _FINER.items():
-        if rate < RATES[0] and RATES[0] <= rate * each <= RATES[1]:
-            problem = f"it has {rate:g} samples a second, not {RATES[0]:g} to {RATES[1]:g}"
-            raise unusable(path, problem, f"`time` is in seconds: if it holds {unit}, divide it by {each}")
-    return rate
+def _measure(table: _CsvTable, column: int) -> Timing:
+    """What the times of `column` say."""
+    name = table.layout.columns[column]
+    count = table.lines.count
+    bounds = [(at, min(at + _BLOCK, count)) for at in range(0, count, _BLOCK)]
+    first = table.texts(0, 1, column)[0].as_py()
+    if not is_number(first):
+        if not is_time_text(first):
+            problem = f"line {table.number(0)}, column {listed([name.name])}: {first[:40]!r} is no time"
+            hint = "give seconds, ISO 8601 as 2026-01-31T10:00:00.004, or clock times as 10:00:00.004"
+            raise unusable(table.file.path, problem, hint)
+        texts = TextTimes()
+        blocks: Iterator[NDArray[np.float64]] = (texts.read(table.texts(*each, column)) for each in bounds)
+        texts.open(first)
+        return measure(blocks, begin=texts.begin, is_text=True, is_clock=texts.is_clock)
+    numbers = (table.read(*each, [column])[0] for each in bounds)
+    return measure(numbers, unit_of_times(name.unit_text), begin=polar_epoch(name.name))
 
 
-def _find_lines(path: Path, first: int) -> _Lines:
-    """The lines of `path` from byte `first` on."""
-    end = _find_end(path, first)
-    if end <= first:
-        return _Lines([], 0, end)
-    marks = [first]
-    count = 1
-    for places in _line_ends(path, first, end):
-        # The line with number n begins after the n-th end.
-        numbers = np.arange(count, count + len(places))
-        marks += (places[numbers % _STRIDE == 0] + 1).tolist()
-        count += len(places)
-    return _Lines(marks, count, end)
+def _choose(table: _CsvTable, wanted: Sequence[str]) -> tuple[list[int], tuple[str, ...]]:
+    """The columns that are read, and what is to be said of the others."""
+    layout = table.layout
+    places = [n for n, column in enumerate(layout.columns) if n not in layout.times and column.name]
+    channels = [
+        Channel(
+            name=layout.columns[n].name,
+            unit="mV" if layout.columns[n].unit.gain is not None else layout.columns[n].unit_text,
+            in_volts=layout.columns[n].unit.kind is not Kind.UNKNOWN or not layout.columns[n].unit_text,
+        )
+        for n in places
+    ]
+    choice = choose_channels(table.file.path, channels, wanted)
+    return [places[n] for n in choice.taken], choice.notes
 
 
-def _find_end(path: Path, first: int) -> int:
-    """Where the text ends, without the empty lines after it."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        file.seek(max(first, size - _LONGEST_LINE))
-        return file.tell() + len(file.read().rstrip(b" \r\n"))  # no tabs: these end empty cells
+def _with_units(table: _CsvTable, places: Sequence[int], rate: float) -> tuple[list[_CsvLead], list[str]]:
+    """The columns with their units, and what is to be said of those that the header does not state."""
+    columns = [table.layout.columns[n] for n in places]
+    size = min(table.lines.count, max(2, round(_STRETCH * min(rate, 1e6))))
+    begins = sorted({round(at) for at in np.linspace(0, table.lines.count - size, _STRETCHES)})
+    stretches = _stretches(table, [(at, at + size) for at in begins], places)
+    leads: list[_CsvLead] = []
+    assumed: dict[str, list[str]] = {}
+    notes: list[str] = []
+    for lead, (place, column) in enumerate(zip(places, columns, strict=True)):
+        values = np.concatenate([stretch[lead] for stretch in stretches])
+        swing = swing_of(values, rate)
+        unit = column.unit
+        if problem := contradiction(unit, swing):
+            text = f"column {listed([column.name])} is {problem}"
+            raise unusable(table.file.path, text, "correct the unit in its header, for example to uV")
+        if unit.gain is None:
+            unit = _shown_unit(table.file.path, column.name, unit, values, swing)
+            assumed.setdefault(unit.text, []).append(column.name)
+        finite = values[np.isfinite(values)]
+        assert unit.gain is not None
+        middle = float(np.median(finite)) if len(finite) else 0.0
+        if abs(middle - unit.baseline) / unit.gain > _LARGEST / 2:
+            offset = (middle - unit.baseline) / unit.gain
+            notes.append(f"a constant offset was taken off: {listed([column.name])} ({offset:.4g} mV)")
+            unit = replace(unit, baseline=middle)
+        leads.append(_CsvLead(place, unit))
+    said = [
+        f"no unit in the header, taken as {unit} by the values: {listed(n)}" for unit, n in assumed.items()
+    ]
+    return leads, [*said, *notes]
 
 
-def _line_ends(path: Path, first: int, end: int) -> Iterator[NDArray[np.int64]]:
-    """Where lines end, block by block."""
-    with path.open("rb") as file:
-        file.seek(first)
-        at = last = first
-        while at < end and (block := file.read(min(_BLOCK, end - at))):
-            places = np.flatnonzero(np.frombuffer(block, np.uint8) == 10) + at
-            at += len(block)
-            ends = np.concatenate([[last], places, [at]])
-            if np.diff(ends).max() > _LONGEST_LINE:
-                raise unusable(path, "it has lines of absurd length", _HINT)
-            last = int(places[-1]) if len(places) else last
-            yield places
+def _stretches(
+    table: _CsvTable, bounds: Sequence[tuple[int, int]], columns: Sequence[int]
+) -> list[list[NDArray[np.float64]]]:
+    """The values of some stretches, without those that cannot be read, which is told when they are watched.
+
+    Raises:
+        DataError: none can be read.
+    """
+    stretches: list[list[NDArray[np.float64]]] = []
+    errors: list[DataError] = []
+    for each in bounds:
+        try:
+            stretches.append(table.read(*each, columns))
+        except DataError as error:
+            errors.append(error)
+    if not stretches:
+        raise errors[0]
+    return stretches
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def _shown_unit(path: Path, name: str, unit: Unit, values: NDArray[np.float64], swing: float) -> Unit:
+    """The unit that the values of a column show, where the header states none."""
+    shown = listed([name])
+    finite = values[np.isfinite(values)]
+    if unit.kind is Kind.COUNTS or looks_like_counts(finite, swing):
+        where = f"in {unit.text} by its header" if unit.text else "in ADC counts by its values"
+        problem = f"column {shown} is {where}, and nothing says how many are a millivolt"
+        hint = (
+            "write the gain after its name, as ECG (200/mV), or into a line before the header: gain: 200/mV; "
+            "rdsamp of the WFDB software writes millivolts with -p"
+        )
+        raise unusable(path, problem, hint)
+    text = unit_of_swing(values, swing)
+    if not text:
+        problem = (
+            f"column {shown} has no unit, and its values swing by {swing:.3g} within 2 s, as no ECG does"
+        )
+        raise unusable(path, problem, _HINT_UNIT)
+    return Unit(Kind.VOLTS, {"uV": 1e3, "mV": 1.0, "V": 1e-3}[text], text)
+
+
+def _runs(timing: Timing, count: int) -> list[_CsvRun]:
+    """Lines without a gap."""
+    runs: list[_CsvRun] = []
+    line = sample = 0
+    for gap in (*timing.gaps, Gap(count, 0.0)):
+        runs.append(_CsvRun(line, sample, gap.line - line))
+        sample += gap.line - line + round(gap.seconds * timing.rate)
+        line = gap.line
+    return [run for run in runs if run.count]

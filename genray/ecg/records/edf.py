@@ -25,18 +25,23 @@ from genray.ecg.records.base import (
     EcgRecord,
     EndsEarly,
     Scale,
-    check_channels,
     check_shape,
     common_gain,
-    is_ecg,
+    unusable,
+)
+from genray.ecg.records.channels import (
+    Channel,
+    choose_channels,
     is_in_volts,
     lead_names,
-    no_ecg_note,
     numbers_a_millivolt,
-    other_rates_note,
-    unusable,
-    watched_rate,
+    resampled_note,
 )
+from genray.ecg.records.resampling import Upsampling
+from genray.errors import DataError
+
+EDF, BDF = b"0       ", b"\xffBIOSEMI"
+"""The first bytes of a file."""
 
 _FIXED, _PER_CHANNEL = 256, 256
 _WIDTHS = (16, 80, 8, 8, 8, 8, 8, 80, 8, 32)  # of the fields of a channel
@@ -44,16 +49,39 @@ _ANNOTATIONS = ("EDF Annotations", "BDF Annotations")  # no signal
 _FIRST_YEAR = 85  # a year of two digits is 1985 to 2084
 _ONSET = re.compile(rb"([+-]\d{1,12}(?:\.\d{0,12})?)[\x14\x15]")  # seconds, at the beginning of a data record
 _LONGEST_ONSET = 32  # bytes
+_MOST_SAMPLES = 1 << 24  # of a channel in a data record: the header has eight digits
 _OVERLAP = 0.01  # of a data record may lie within the one before it, as clocks are not exact
 
 
 @dataclass(frozen=True)
-class _EdfSignal:
+class _Field:
+    """What the header says of a channel: its name, unit, four limits, samples in each data record, and the
+    samples of other channels before them."""
+
     name: str
     unit: str
-    samples: int  # in each data record
-    before: int  # samples of other channels before them
-    scale: Scale | None  # None: no ECG
+    limits: Sequence[bytes]
+    samples: int
+    before: int
+
+
+@dataclass(frozen=True)
+class _EdfSignal:
+    """A channel that is read: samples in each data record, those of other channels before them, its scale."""
+
+    name: str
+    samples: int
+    before: int
+    scale: Scale
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Data records that follow on each other without a gap: the first sample, number and count of them."""
+
+    begin: int
+    first: int
+    count: int
 
 
 @dataclass(frozen=True)
@@ -91,44 +119,45 @@ class _DataRecords:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EdfRecord(EcgRecord):
-    """An EDF or BDF file. Where channels have different rates, the ECG leads of one rate are taken.
+    """An EDF or BDF file. Leads of lower rates are resampled to that of the fastest one.
 
     Attributes:
-        signals: the channels that are taken, in the order of `leads`.
+        signals: the channels that are read, in the order of `leads`.
         data: where their samples lie.
-        begins: the sample with which each data record begins; None where they follow on each other.
+        runs: stretches without a gap, by time.
     """
 
     signals: Sequence[_EdfSignal]
     data: _DataRecords
-    begins: Sequence[int] | None = None
+    runs: Sequence[_Run]
 
     @classmethod
-    def open(cls, path: Path) -> EdfRecord:
+    def open(cls, path: Path, leads: Sequence[str] = ()) -> EdfRecord:
         """Read the header of `path`, and of a discontinuous file the times of its data records.
 
+        Args:
+            leads: names of the channels to read (empty: those that look like an ECG).
+
         Raises:
-            DataError: the header or one of these times is wrong.
+            DataError: the header or one of these times is wrong, or there is no ECG.
         """
         if not path.is_file():
             raise unusable(path, "there is no such file", "check its path")
         with path.open("rb") as file:
             head = file.read(_FIXED)
-            is_bdf = head[:8] == b"\xffBIOSEMI"
-            if len(head) < _FIXED or not (is_bdf or head[:8] == b"0       "):
+            is_bdf = head[:8] == BDF
+            if len(head) < _FIXED or not (is_bdf or head[:8] == EDF):
                 raise unusable(path, "it does not begin as an EDF or BDF file")
             channel_count = _number(path, head[252:256])
             if not 0 < channel_count <= MAX_CHANNELS:
                 raise unusable(path, f"its header names {channel_count:g} channels")
             fields = file.read(_PER_CHANNEL * int(channel_count))
-        if len(fields) < _PER_CHANNEL * channel_count:
+        if len(fields) < _PER_CHANNEL * int(channel_count):
             raise unusable(path, "its header ends early")
         channels = _parse_channels(path, fields, int(channel_count))
-        _check_ecg(path, channels)
-        leads = [c for c in channels if c.scale]
-        each = watched_rate([(c.name, c.samples) for c in leads])
-        signals = [c for c in leads if c.samples == each]
         seconds = _number(path, head[244:252])
+        signals, notes = _choose(path, channels, seconds, leads)
+        each = max(signal.samples for signal in signals)
         rate = each / seconds if seconds > 0 else 0.0
         data = _DataRecords(
             offset=_FIXED + len(fields),
@@ -137,100 +166,130 @@ class EdfRecord(EcgRecord):
             size=path.stat().st_size,
             count=0,
         )
-        data, notes = _count_data_records(path, _number(path, head[236:244]), data)
-        if others := [f"{c.name} ({c.samples / seconds:g} Hz)" for c in leads if c.samples != each and rate]:
-            notes.append(other_rates_note(others))
-        if passed := [c.name for c in channels if c.samples and not c.scale and is_in_volts(c.unit)]:
-            notes.append(no_ecg_note(passed))
-        begins, first = None, 0.0
+        data, count_notes = _count_data_records(path, _number(path, head[236:244]), data)
+        runs, first = [_Run(0, 0, data.count)], 0.0
+        samples = _count_samples(data, signals)
         if head[192:197] in (b"EDF+D", b"BDF+D") and data.whole and rate:
             onsets = _read_onsets(path, data, channels)
-            begins, first = _begins(path, onsets, rate, each), onsets[0]
+            runs, first = _runs(path, onsets, rate, each), onsets[0]
+            samples = runs[-1].begin + runs[-1].count * each
         start = _unix_time(head[168:184])
+        names = [signal.name for signal in signals]
+        rates = [signal.samples / seconds if seconds > 0 else 0.0 for signal in signals]
         record = cls(
             path=path,
-            leads=lead_names([signal.name for signal in signals]),
-            gains=tuple(common_gain([signal.scale]) for signal in signals if signal.scale),
+            leads=lead_names(names),
+            gains=tuple(common_gain([signal.scale]) for signal in signals),
             rate=rate,
             start=None if start is None else start + first,
-            samples=_count_samples(data, signals) if begins is None else begins[-1] + each,
-            notes=tuple(notes),
+            samples=samples,
+            notes=(*count_notes, *resampled_note(names, rates, rate), *notes),
             signals=signals,
             data=data,
-            begins=begins,
+            runs=runs,
         )
         check_shape(path, len(record.leads), record.rate, record.samples)
         return record
 
     def _read(self, start: int, stop: int) -> NDArray[np.int16]:
-        each = self.signals[0].samples
+        each = max(signal.samples for signal in self.signals)
         units = np.full((stop - start, len(self.signals)), MISSING, np.int16)
-        first = start // each if self.begins is None else max(0, bisect_right(self.begins, start) - 1)
-        count = self.data.count if self.begins is None else len(self.begins)
+        begins = [run.begin for run in self.runs]
         with self.path.open("rb") as file:
-            for number in range(first, count):
-                begin = number * each if self.begins is None else self.begins[number]
-                if begin >= stop:
+            for run in self.runs[max(0, bisect_right(begins, start) - 1) :]:
+                if run.begin >= stop:
                     break
-                low, high = max(start, begin), min(stop, begin + each)
-                if low < high:
-                    within = units[low - start : high - start]
-                    self._read_data_record(file, number, low - begin, high - begin, within)
+                low = max(start, run.begin) - run.begin
+                high = min(stop - run.begin, run.count * each)
+                if low >= high:
+                    continue
+                within = units[low + run.begin - start : high + run.begin - start]
+                for lead, signal in enumerate(self.signals):
+                    if signal.samples == each:
+                        within[:, lead] = self._stored(file, run, lead, low, high)
+                        continue
+                    ratio = Upsampling.between(signal.samples, each)
+                    first, last = ratio.span(low, high)
+                    first, last = max(first, 0), min(last, run.count * signal.samples)
+                    within[:, lead] = ratio.read(self._stored(file, run, lead, first, last), first, low, high)
         return units
 
-    def _read_data_record(
-        self, file: BinaryIO, number: int, first: int, last: int, units: NDArray[np.int16]
-    ) -> None:
-        """Read the samples `first` to `last` of a data record into `units`, (samples, leads)."""
-        for lead, signal in enumerate(self.signals):
-            count = min(last, self.data.held(number, signal)) - first
-            if count <= 0 or signal.scale is None:
+    def _stored(self, file: BinaryIO, run: _Run, lead: int, first: int, last: int) -> NDArray[np.int16]:
+        """The samples `first` to `last` of a lead in a run, at its own rate, MISSING where the file was cut
+        off."""
+        signal = self.signals[lead]
+        units = np.full(last - first, MISSING, np.int16)
+        for number in range(first // signal.samples, -(-last // signal.samples)):
+            begin = number * signal.samples
+            low = max(first - begin, 0)
+            high = min(last - begin, self.data.held(run.first + number, signal))
+            if low >= high:
                 continue
-            file.seek(self.data.byte(number, signal.before + first))
-            raw = file.read(count * self.data.width)
-            if len(raw) < count * self.data.width:
+            file.seek(self.data.byte(run.first + number, signal.before + low))
+            raw = file.read((high - low) * self.data.width)
+            if len(raw) < (high - low) * self.data.width:
                 raise EndsEarly("the file ends early")
-            units[:count, lead] = signal.scale.to_units(_decode(raw, self.data.width), self.gains[lead])
+            units[begin + low - first : begin + high - first] = signal.scale.to_units(
+                _decode(raw, self.data.width), self.gains[lead]
+            )
+        return units
 
 
-def _parse_channels(path: Path, fields: bytes, count: int) -> list[_EdfSignal]:
+def _parse_channels(path: Path, fields: bytes, count: int) -> list[_Field]:
     columns: list[list[bytes]] = []
     at = 0
     for width in _WIDTHS:
         columns.append([fields[at + n * width : at + (n + 1) * width] for n in range(count)])
         at += width * count
-    channels: list[_EdfSignal] = []
+    channels: list[_Field] = []
     before = 0
     for label, _, dimension, *limits, _, in_record, _ in zip(*columns, strict=True):
-        name = _text(label)
-        samples = int(_number(path, in_record))
-        if samples < 0:
-            raise unusable(path, f"channel {len(channels) + 1} has {samples} samples in a data record")
-        unit = _text(dimension)
-        scale = _scale(path, name, unit, limits)
-        channels.append(_EdfSignal(name, unit, samples, before, scale if samples else None))
-        before += samples
+        samples = _number(path, in_record)
+        if not 0 <= samples <= _MOST_SAMPLES:
+            raise unusable(path, f"channel {len(channels) + 1} has {samples:g} samples in a data record")
+        channels.append(_Field(_text(label), _text(dimension), limits, int(samples), before))
+        before += int(samples)
     return channels
 
 
-def _check_ecg(path: Path, channels: Sequence[_EdfSignal]) -> None:
-    """Raise a DataError unless one of the channels is an ECG."""
-    signals = [c for c in channels if c.name not in _ANNOTATIONS]
-    units = [c.unit if c.samples else f"{c.unit}, no samples" for c in signals]
-    check_channels(path, [(c.name, u, c.scale is not None) for c, u in zip(signals, units, strict=True)])
+def _choose(
+    path: Path, fields: Sequence[_Field], seconds: float, wanted: Sequence[str]
+) -> tuple[list[_EdfSignal], tuple[str, ...]]:
+    """The channels that are read, and what is to be said of the others. A channel whose limits make no scale
+    is left out if there are others."""
+    fields = [field for field in fields if field.name not in _ANNOTATIONS]
+    # Without a length of the data records the rate is unknown, and refused later.
+    channels = [
+        Channel(
+            field.name,
+            field.unit if field.samples else f"{field.unit}, no samples",
+            rate=field.samples / seconds if seconds > 0 else None,
+            in_volts=is_in_volts(field.unit) and field.samples > 0,
+        )
+        for field in fields
+    ]
+    choice = choose_channels(path, channels, wanted)
+    signals: list[_EdfSignal] = []
+    notes = list(choice.notes)
+    for number, place in enumerate(choice.taken, 1):
+        field = fields[place]
+        try:
+            scale = _scale(path, field)
+        except DataError as error:
+            if not signals and number == len(choice.taken):
+                raise
+            notes.append(f"left out: {error.what.partition(': ')[2]}")
+            continue
+        signals.append(_EdfSignal(field.name, field.samples, field.before, scale))
+    return signals, tuple(notes)
 
 
-def _scale(path: Path, name: str, unit: str, limits: list[bytes]) -> Scale | None:
-    """The scale of a channel; None if it is no ECG."""
-    if numbers_a_millivolt(1, unit) is None or not is_ecg(name):
-        return None
-    least, most, low, high = (_number(path, limit) for limit in limits)
-    if least == most or low >= high:
-        raise unusable(path, f"the limits of its channel {name!r} are no range")
-    slope = (high - low) / (most - least)
-    gain = numbers_a_millivolt(slope, unit)
-    if gain is None:
-        return None
+def _scale(path: Path, field: _Field) -> Scale:
+    least, most, low, high = (_number(path, limit) for limit in field.limits)
+    slope = (high - low) / (most - least) if least != most else math.nan
+    gain = numbers_a_millivolt(slope, field.unit)
+    if gain is None or not math.isfinite(slope) or not low < high:
+        raise unusable(path, f"the limits of its channel {field.name!r} are no range")
     scale = Scale(gain, low - least * slope, low, high)
     if scale.fault:
         raise unusable(path, scale.fault)
@@ -242,10 +301,18 @@ def _count_data_records(path: Path, declared: float, data: _DataRecords) -> tupl
     said of that. A header declares -1 while the file is being written."""
     if not math.isfinite(declared):
         raise unusable(path, f"its header says {declared:g} data records")
-    held = max(0, -((data.offset - data.size) // (data.samples * data.width)))
+    size = data.samples * data.width
+    held, whole = (
+        max(0, n) for n in (-((data.offset - data.size) // size), (data.size - data.offset) // size)
+    )
     data = replace(data, count=held if declared < 0 else min(held, int(declared)))
     if declared < 0:
         return data, ["its header does not say its length, as if it was still being written"]
+    if declared < whole:
+        said = f"its header says {declared:.0f} data records, and it holds {whole}"
+        if not declared:  # a recorder that stopped before it wrote their number
+            return replace(data, count=held), [f"{said}: all are read"]
+        return data, [f"left out: {said}"]
     if data.whole < declared:
         part = " and a part of one" if data.count > data.whole else ""
         return data, [
@@ -258,10 +325,12 @@ def _count_samples(data: _DataRecords, signals: Sequence[_EdfSignal]) -> int:
     """The samples of data records that follow on each other."""
     if not data.count:
         return 0
-    return (data.count - 1) * signals[0].samples + max(data.held(data.count - 1, s) for s in signals)
+    each = max(signal.samples for signal in signals)
+    last = max(-(-data.held(data.count - 1, s) * each // s.samples) for s in signals)
+    return (data.count - 1) * each + last
 
 
-def _read_onsets(path: Path, data: _DataRecords, channels: Sequence[_EdfSignal]) -> list[float]:
+def _read_onsets(path: Path, data: _DataRecords, channels: Sequence[_Field]) -> list[float]:
     """When each data record that is whole begins, in seconds: the first annotation of each says it."""
     times = next((c for c in channels if c.name in _ANNOTATIONS and c.samples), None)
     if times is None:
@@ -279,17 +348,21 @@ def _read_onsets(path: Path, data: _DataRecords, channels: Sequence[_EdfSignal])
     return onsets
 
 
-def _begins(path: Path, onsets: Sequence[float], rate: float, each: int) -> list[int]:
-    """The sample with which each data record of `each` samples begins."""
-    begins = [0]
-    for number, onset in enumerate(onsets[1:], 2):
+def _runs(path: Path, onsets: Sequence[float], rate: float, each: int) -> list[_Run]:
+    """The stretches without a gap of data records of `each` samples that begin at `onsets`."""
+    runs = [_Run(0, 0, 1)]
+    for number, onset in enumerate(onsets[1:], 1):
         begin = round((onset - onsets[0]) * rate)
-        end = begins[-1] + each
-        if begin < begins[-1] + each * (1 - _OVERLAP) - 1:
-            problem = f"its data record {number} begins before the one before it ends"
+        run = runs[-1]
+        end = run.begin + run.count * each
+        if begin < end - each * _OVERLAP - 1:
+            problem = f"its data record {number + 1} begins before the one before it ends"
             raise unusable(path, f"it is discontinuous (EDF+D), and {problem}: at {onset:g} s")
-        begins.append(end if abs(begin - end) <= 1 else begin)  # times are rounded: that is no gap
-    return begins
+        if abs(begin - end) <= 1:  # times are rounded: that is no gap
+            runs[-1] = replace(run, count=run.count + 1)
+        else:
+            runs.append(_Run(begin, number, 1))
+    return runs
 
 
 def _text(field: bytes) -> str:
@@ -301,7 +374,7 @@ def _text(field: bytes) -> str:
 
 def _number(path: Path, text: bytes) -> float:
     try:
-        return float(text.decode("ascii").strip())
+        return float(text.decode("ascii").strip(" \0").replace(",", "."))
     except ValueError:
         raise unusable(path, f"its header has {text!r} for a number") from None
 

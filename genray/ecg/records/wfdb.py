@@ -23,19 +23,20 @@ from genray.ecg.records.base import (
     Annotations,
     EcgRecord,
     Scale,
-    check_channels,
     check_shape,
     common_gain,
-    is_ecg,
-    is_in_volts,
-    lead_names,
-    no_ecg_note,
-    numbers_a_millivolt,
-    other_rates_note,
     reason_of,
     unusable,
-    watched_rate,
 )
+from genray.ecg.records.channels import (
+    Channel,
+    choose_channels,
+    lead_names,
+    listed,
+    numbers_a_millivolt,
+    resampled_note,
+)
+from genray.ecg.records.resampling import REACH, Upsampling
 from genray.ecg.records.wfdb_header import NO_SAMPLES, SignalLine, WfdbHeader, beside, read_header
 from genray.ecg.records.wfdb_signals import (
     FileChannel,
@@ -100,7 +101,7 @@ class _Segment:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class WfdbRecord(EcgRecord):
-    """A WFDB record. Where channels have different rates, the ECG leads of one rate are taken.
+    """A WFDB record. Leads of lower rates are resampled to that of the fastest one.
 
     Attributes:
         frame: samples of each lead in each frame.
@@ -111,35 +112,41 @@ class WfdbRecord(EcgRecord):
     segments: Sequence[_Segment]
 
     @classmethod
-    def open(cls, path: Path) -> WfdbRecord:
+    def open(cls, path: Path, leads: Sequence[str] = ()) -> WfdbRecord:
         """Read the header `path`, those of its segments, and look at the signal files that they name.
 
+        Args:
+            leads: names of the channels to read (empty: those that look like an ECG).
+
         Raises:
-            DataError: a header is wrong or of a kind that is not read, or its signal files are missing or
-                not in its folder.
+            DataError: a header is wrong or of a kind that is not read, there is no ECG, or its signal files
+                are missing or not in its folder.
         """
         header = read_header(path)
         found = _Found(path, header.frames_a_second)
+        found.notes += header.notes
         if header.segments:
             found.add_segments(header)
         else:
             found.add(header, 0, header.frames)
-        check_channels(path, found.channels)
-        stored = {key: frame for key, frame in found.frames.items() if key in found.scales}
-        if not stored:
-            raise unusable(path, "it holds no samples")
-        frame = watched_rate([(key.name, each) for key, each in stored.items()])
-        keys = [key for key, each in stored.items() if each == frame]
-        others = [f"{k.name} ({header.frames_a_second * n:g} Hz)" for k, n in stored.items() if n != frame]
-        segments = [part.segment(keys, frame) for part in found.parts if part.frames]
+        keys, choice_notes = found.choose(leads)
+        frames = {key: found.frames[key] for key in keys}
+        frame = max(frames.values())
+        names = [key.name for key in keys]
+        rates = [header.frames_a_second * each for each in frames.values()]
+        segments = [part.segment(keys) for part in found.parts if part.frames]
         record = cls(
             path=path,
-            leads=lead_names([key.name for key in keys]),
+            leads=lead_names(names),
             gains=tuple(common_gain(found.scales[key]) for key in keys),
             rate=header.frames_a_second * frame,
             start=header.start,
             samples=found.length * frame,
-            notes=found.all_notes(others),
+            notes=(
+                *found.all_notes(),
+                *resampled_note(names, rates, header.frames_a_second * frame),
+                *choice_notes,
+            ),
             frame=frame,
             segments=[segment for segment in segments if any(segment.channels)],
         )
@@ -181,15 +188,30 @@ class WfdbRecord(EcgRecord):
             if channel is not None and channel.file is not None:
                 leads.setdefault((channel.file, channel.skew), []).append(lead)
         for (file, skew), those in leads.items():
-            end = min(last + skew, file.frames)  # what would be after the end of the file is missing
-            if end <= first + skew:
+            held = min(
+                segment.frames, file.frames - skew
+            )  # what would be after the end of the file is missing
+            end = min(last, held)
+            if end <= first:
                 continue
-            signals = file.read(first + skew, end)
-            for lead in those:
-                channel = segment.channels[lead]
+            channels = [segment.channels[lead] for lead in those]
+            around = max(self._frames_around(channel) for channel in channels if channel is not None)
+            begin = max(first - around, 0)
+            signals = file.read(begin + skew, min(end + around, held) + skew)
+            for lead, channel in zip(those, channels, strict=True):
                 assert channel is not None
                 values = channel.scale.to_units(signals[channel.place], self.gains[lead])
-                units[: end - skew - first, :, lead] = values.reshape(-1, self.frame)
+                if channel.frame == self.frame:
+                    values = values[(first - begin) * self.frame : (end - begin) * self.frame]
+                else:
+                    ratio = Upsampling.between(channel.frame, self.frame)
+                    at = (begin * channel.frame, first * self.frame, end * self.frame)
+                    values = ratio.read(values, *at)
+                units[: end - first, :, lead] = values.reshape(-1, self.frame)
+
+    def _frames_around(self, channel: _Channel) -> int:
+        """The frames before and after a stretch that its samples are computed from."""
+        return 0 if channel.frame == self.frame else -(-REACH // channel.frame) + 1
 
 
 @dataclass(frozen=True)
@@ -200,12 +222,9 @@ class _Part:
     frames: int
     channels: Mapping[_LeadKey, _Channel]
 
-    def segment(self, keys: Iterable[_LeadKey], frame: int) -> _Segment:
-        """It, with the channels of these leads that have `frame` samples in each frame."""
-        channels = [self.channels.get(key) for key in keys]
-        return _Segment(
-            self.first, self.frames, [c if c is not None and c.frame == frame else None for c in channels]
-        )
+    def segment(self, keys: Iterable[_LeadKey]) -> _Segment:
+        """It, with the channels of these leads."""
+        return _Segment(self.first, self.frames, [self.channels.get(key) for key in keys])
 
 
 @dataclass
@@ -215,8 +234,8 @@ class _Found:
     Attributes:
         path: of the record's header.
         rate: frames a second.
-        channels: name, unit and whether it may be an ECG of each signal that was met, each once.
-        frames: of each lead that may be an ECG, its samples in each frame.
+        units: of each signal that was met, its unit.
+        frames: of each signal, its samples in each frame, the most of all segments.
         scales: of each lead, those that it is stored by.
         parts: the segments.
         files: signal files that each header names.
@@ -226,7 +245,7 @@ class _Found:
 
     path: Path
     rate: float
-    channels: list[tuple[str, str, bool]] = field(default_factory=list)
+    units: dict[_LeadKey, str] = field(default_factory=dict)
     frames: dict[_LeadKey, int] = field(default_factory=dict)
     scales: dict[_LeadKey, list[Scale]] = field(default_factory=dict)
     parts: list[_Part] = field(default_factory=list)
@@ -268,17 +287,30 @@ class _Found:
             places[signal.file] += 1
             key = _LeadKey(signal.name, met[signal.name])
             scale = _scale(header, signal)
-            self._show(signal.name, signal.unit, taken=scale is not None)
             if scale is None:
+                self.units.setdefault(key, signal.unit)
+                self.frames.setdefault(key, signal.frame)
                 continue
+            self.units[key] = signal.unit
+            self.frames[key] = max(signal.frame, self.frames.get(key, 0))
             channels[key] = _Channel(signal.frame, signal.skew, scale, files.get(signal.file), place)
-            if self.frames.setdefault(key, signal.frame) != signal.frame:
-                self.notes.append(
-                    f"left out: {signal.name} of {header.path.stem}, which has another rate there"
-                )
-            elif signal.file in files:
+            if signal.file in files:
                 self.scales.setdefault(key, []).append(scale)
+        if uncalibrated := [signal.name for signal in header.signals if not signal.is_calibrated]:
+            self.notes.append(
+                f"no gain in the header, taken as 200 a millivolt, as WFDB does: {listed(uncalibrated)}"
+            )
         self.parts.append(_Part(first, frames, channels))
+
+    def choose(self, wanted: Sequence[str]) -> tuple[list[_LeadKey], tuple[str, ...]]:
+        """The leads that are read, and what is to be said of the other signals."""
+        keys = list(self.units)
+        channels = [
+            Channel(key.name, self.units[key], self.rate * self.frames[key] or None, key in self.scales)
+            for key in keys
+        ]
+        choice = choose_channels(self.path, channels, wanted)
+        return [keys[n] for n in choice.taken], choice.notes
 
     def _segment_header(self, name: str) -> WfdbHeader:
         """The header of the segment `name`."""
@@ -290,10 +322,6 @@ class _Found:
             raise unusable(self.path, problem, "give the headers of its segments one by one")
         return header
 
-    def _show(self, name: str, unit: str, *, taken: bool) -> None:
-        if (name, unit, taken) not in self.channels:
-            self.channels.append((name, unit, taken))
-
     def _note_cut(self, header: WfdbHeader, frames: int, files: Mapping[str, SignalFile]) -> None:
         """Note the files that hold fewer than the `frames` that are said to be in them."""
         for name, file in files.items():
@@ -302,14 +330,12 @@ class _Found:
                 said = f"the header{where} says {frames} samples, and {printable(name)} holds {file.frames}"
                 self.notes.append(f"cut off: {said}")
 
-    def all_notes(self, others: Sequence[str]) -> tuple[str, ...]:
-        """The notes, each once and not too many, and what is said of the channels that are not taken."""
+    def all_notes(self) -> tuple[str, ...]:
+        """The notes, each once and not too many."""
         notes = list(dict.fromkeys(self.notes))
         if len(notes) > _MOST_NOTES:
             notes[_MOST_NOTES:] = [f"and {len(notes) - _MOST_NOTES} more of its segments are not whole"]
-        passed = [name for name, unit, taken in self.channels if not taken and is_in_volts(unit)]
-        notes += [other_rates_note(others)] if others else []
-        return (*notes, *([no_ecg_note(passed)] if passed else []))
+        return tuple(notes)
 
 
 def _open_files(header: WfdbHeader) -> dict[str, SignalFile]:
@@ -338,9 +364,9 @@ def _open_files(header: WfdbHeader) -> dict[str, SignalFile]:
 
 
 def _scale(header: WfdbHeader, signal: SignalLine) -> Scale | None:
-    """The scale of a signal; None if it is no ECG."""
+    """The scale of a signal; None if it is not in volts."""
     gain = numbers_a_millivolt(signal.gain, signal.unit)
-    if gain is None or not is_ecg(signal.name):
+    if gain is None:
         return None
     scale = stored_scale("16" if signal.format == _NO_FORMAT else signal.format, gain, signal.baseline)
     if scale.fault:

@@ -26,7 +26,7 @@ _DEFAULT_GAIN, _DEFAULT_RATE = 200.0, 250.0
 _LARGEST_FRAME = 10_000
 _RECORD = re.compile(
     r"(?P<name>[^\s/]+)(/(?P<segments>\d+))?\s+(?P<channels>\d+)(\s+(?P<rate>[\d.eE+-]+)(/[^\s]*)?)?"
-    r"(\s+(?P<samples>\d+))?(\s+(?P<time>[\d:.]+))?(\s+(?P<date>[\d/]+))?\s*"
+    r"(\s+(?P<samples>\d+))?(\s+(?P<time>\S+))?(\s+(?P<date>\S+))?\s*"
 )
 _SIGNAL = re.compile(
     r"(?P<file>\S+)\s+(?P<format>\d+)(x(?P<frame>\d+))?(:(?P<skew>\d+))?(\+(?P<offset>\d+))?"
@@ -34,6 +34,8 @@ _SIGNAL = re.compile(
     r"(\s+(?P<bits>\d+)(\s+(?P<zero>-?\d+)(\s+(?P<initial>-?\d+)(\s+-?\d+(\s+\d+(\s+(?P<name>.*))?)?)?)?)?)?"
     r")?\s*"
 )
+_CLOCK = re.compile(r"\d{1,2}(:\d{1,2}){0,2}(\.\d{1,9})?")
+_DAY = re.compile(r"(?P<day>\d{1,2})[/.-](?P<month>\d{1,2})[/.-](?P<year>\d{4})")
 _SEGMENT = re.compile(r"(?P<name>\S+)\s+(?P<frames>\d+)\s*")
 
 
@@ -51,6 +53,7 @@ class SignalLine:
         unit: of its samples.
         baseline: number that stands for 0 units.
         initial: number before the first, of a format that stores differences.
+        is_calibrated: whether the header says the gain.
     """
 
     name: str
@@ -63,6 +66,7 @@ class SignalLine:
     unit: str
     baseline: int
     initial: int
+    is_calibrated: bool
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,7 @@ class WfdbHeader:
         start: unix time of the first sample, taken as UTC; None where the header does not say it.
         signals: of a record of one segment.
         segments: of a record of several; there are no `signals` then.
+        notes: what of it cannot be used.
     """
 
     path: Path
@@ -91,6 +96,7 @@ class WfdbHeader:
     start: float | None
     signals: Sequence[SignalLine]
     segments: Sequence[SegmentLine]
+    notes: tuple[str, ...] = ()
 
     @property
     def frames_a_second(self) -> float:
@@ -117,15 +123,17 @@ def read_header(path: Path) -> WfdbHeader:
     if segments is None and (channels > MAX_CHANNELS or described < channels):
         raise unusable(path, f"its header names {channels} channels and describes {described}")
     rate = _number(path, head["rate"]) if head["rate"] else None
+    start, notes = _start(head["time"], head["date"])
     return WfdbHeader(
         path=path,
         rate=rate,
         frames=_integer(path, head["samples"] or "0"),
-        start=_unix_time(path, head["time"], head["date"]),
+        start=start,
         signals=[]
         if segments is not None
         else [_parse_signal(path, n, line) for n, line in enumerate(lines[1 : channels + 1], 1)],
         segments=[_parse_segment(path, n, line) for n, line in enumerate(lines[1 : (segments or 0) + 1], 1)],
+        notes=notes,
     )
 
 
@@ -189,6 +197,7 @@ def _parse_signal(path: Path, number: int, line: str) -> SignalLine:
     frame = _integer(path, fields["frame"] or "1")
     if not 0 < frame <= _LARGEST_FRAME:
         raise unusable(path, f"it has {frame} samples in a frame")
+    gain = _number(path, fields["gain"] or "0")
     return SignalLine(
         name=fields["name"] or f"ECG{number}",
         file=fields["file"],
@@ -196,7 +205,8 @@ def _parse_signal(path: Path, number: int, line: str) -> SignalLine:
         frame=frame,
         skew=_integer(path, fields["skew"] or "0"),
         offset=_integer(path, fields["offset"] or "0"),
-        gain=_number(path, fields["gain"] or "0") or _DEFAULT_GAIN,
+        gain=gain or _DEFAULT_GAIN,
+        is_calibrated=gain != 0,
         unit=fields["unit"] or "mV",
         baseline=_integer(path, fields["baseline"] or fields["zero"] or "0"),
         initial=_integer(path, fields["initial"] or "0"),
@@ -223,23 +233,25 @@ def _number(path: Path, text: str) -> float:
         raise unusable(path, f"its header has {_quote(text)} for a number") from None
 
 
-def _unix_time(path: Path, time: str | None, date: str | None) -> float | None:
-    """The unix time of a time of day, as 10:30:00.5, and a date, as 31/12/2001."""
+def _start(time: str | None, date: str | None) -> tuple[float | None, tuple[str, ...]]:
+    """The unix time of a time of day, as 10:30:00.5, and a date, as 31/12/2001; None where it is not said,
+    and a note where it cannot be: the samples are whole without it."""
     if not time or not date:
-        return None
-    try:
-        day, month, year = map(int, date.split("/"))
-        midnight = datetime(year, month, day, tzinfo=UTC).timestamp()
-    except (ValueError, OverflowError):
-        hint = "write the day, month and year, as 31/12/2001, or take the date out"
-        raise unusable(path, f"its header has {_quote(date)} for a date", hint) from None
-    try:
-        seconds = 0.0
-        for part in time.split(":"):
-            seconds = seconds * 60 + float(part)
-    except ValueError:
-        raise unusable(path, f"its header has {_quote(time)} for a time of day") from None
-    return midnight + seconds
+        return None, ()
+    found = _CLOCK.fullmatch(time)
+    day = _DAY.fullmatch(date)
+    if found and day:
+        try:
+            midnight = datetime(int(day["year"]), int(day["month"]), int(day["day"]), tzinfo=UTC)
+        except ValueError:
+            pass
+        else:
+            seconds = 0.0
+            for part in time.split(":"):
+                seconds = seconds * 60 + float(part)
+            return midnight.timestamp() + seconds, ()
+    said = "as its header gives no time of day and day as 10:30:00 31/12/2001"
+    return None, (f"the time of its first sample is not known, {said}",)
 
 
 def _quote(text: str) -> str:

@@ -62,12 +62,26 @@ def test_24_bits_are_read_to_5_microvolts(tmp_path: Path, waves: np.ndarray, kin
     np.testing.assert_allclose(record.millivolts(0, 2560)[:, 0], waves[:, 0] + 40, atol=0.003)
 
 
-def test_leads_of_the_highest_rate_are_taken(tmp_path: Path, waves: np.ndarray) -> None:
-    channels = [_channel("slow", "mV", 64), _channel("II", "mV", 256)]
-    _edf(tmp_path / "a.edf", channels, [waves[:640, 0].copy(), waves[:, 1].copy()], pyedflib.FILETYPE_EDF)
+def test_leads_of_all_rates_are_read_at_the_highest(tmp_path: Path) -> None:
+    rates = {"ECG II": 200.0, "V1": 500.0, "ECG chest": 128.0}
+    waves = {name: np.sin(2 * np.pi * 7 * np.arange(10 * rate) / rate) for name, rate in rates.items()}
+    channels = [_channel(name, "mV", rate) for name, rate in rates.items()]
+    channels += [_channel("ECG trend", "mV", 1), _channel("X1", "uV", 1000), _channel("SpO2", "%", 1)]
+    signals = [*waves.values(), np.zeros(10), np.zeros(10_000), np.zeros(10)]
+    _edf(tmp_path / "a.edf", channels, signals, pyedflib.FILETYPE_EDF)
     record = open_record(tmp_path / "a.edf")
-    assert record.leads == ("II",)
-    np.testing.assert_allclose(record.millivolts(0, 2560)[:, 0], waves[:, 1], atol=0.001)
+    assert (record.leads, record.rate, record.samples) == (tuple(rates), 500.0, 5000)
+    assert record.notes == (
+        "resampled to 500 Hz: ECG II (200 Hz), ECG chest (128 Hz)",
+        "left out, no ECG by their names: SpO2",
+        "left out, not sampled at 50 to 4000 Hz: ECG trend (1 Hz)",
+        "left out, not said to be an ECG by their names: X1",
+    )
+    whole = record.read(0, 5000)
+    for lead in range(3):  # the ends have no samples beyond them
+        np.testing.assert_allclose(whole[50:-50, lead] / record.gains[lead], waves["V1"][50:-50], atol=0.003)
+    for start, stop in ((0, 1), (499, 1001), (1234, 4321), (4990, 6000)):
+        np.testing.assert_array_equal(record.read(start, stop), whole[start:stop])
 
 
 @pytest.mark.parametrize(
@@ -219,8 +233,8 @@ def test_eeg_of_a_higher_rate_is_not_watched_for_the_ecg(tmp_path: Path, waves: 
     record = open_record(tmp_path / "a.edf")
     assert (record.leads, record.rate) == (("ECG",), 256.0)
     assert record.notes == (
-        "left out, of another rate than the leads that are read: X1 (512 Hz)",
         "left out, no ECG by their names: C3-M2",
+        "left out, not said to be an ECG by their names: X1",
     )
 
 

@@ -4,15 +4,44 @@ from pathlib import Path
 
 import pytest
 
-from genray.ecg.records.base import is_ecg, is_named_ecg, lead_names
 from genray.ecg.records.open import find_records, open_record
 from genray.errors import DataError
 
 
 def test_another_kind_of_file_is_not_taken_for_a_header_that_is_missing(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("of a patient")
-    with pytest.raises(DataError, match=r"notes.txt: it is another kind of file"):
-        open_record(tmp_path / "notes.txt")
+    (tmp_path / "notes.doc").write_text("of a patient")
+    with pytest.raises(DataError, match=r"notes.doc: it is another kind of file"):
+        open_record(tmp_path / "notes.doc")
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "tool"),
+    [
+        ("a.scp", "SCP-ECG", "save2gdf -f=EDF a.scp a.edf"),
+        ("a.xml", "HL7 aECG", "save2gdf -f=EDF a.xml a.edf"),
+        ("a.xlsx", "a spreadsheet", "save the table as CSV"),
+        ("a.csv.gz", "compressed", "gunzip -k a.csv.gz"),
+        ("a.mat", "MATLAB", "writetable"),
+    ],
+)
+def test_formats_that_are_not_read_are_named_with_the_tool_that_converts_them(
+    tmp_path: Path, name: str, what: str, tool: str
+) -> None:
+    (tmp_path / name).write_bytes(b"\0 of another kind")
+    with pytest.raises(DataError, match=what) as refusal:
+        open_record(tmp_path / name)
+    assert tool in str(refusal.value.hint)
+
+
+def test_an_edf_is_known_by_its_first_bytes_and_a_text_by_its_header(tmp_path: Path) -> None:
+    (tmp_path / "night.rec").write_bytes(b"0       " + b" " * 300)
+    (tmp_path / "other.rec").write_bytes(b"something else" * 30)
+    (tmp_path / "ecg.txt").write_text("time\tECG (mV)\n0.000\t0.1\n0.004\t0.2\n")
+    (tmp_path / "README.txt").write_text("1 patient, 2 leads\n3 hours\n")
+    assert [path.name for path in find_records(tmp_path)] == ["ecg.txt", "night.rec"]
+    assert open_record(tmp_path / "ecg.txt").leads == ("ECG",)
+    with pytest.raises(DataError, match=r"channels|number"):
+        open_record(tmp_path / "night.rec")
 
 
 def test_what_is_not_there_is_a_data_error(tmp_path: Path) -> None:
@@ -42,26 +71,3 @@ def test_segments_are_parts_of_their_record_and_not_found_beside_it(tmp_path: Pa
     for name, text in headers.items():
         (tmp_path / f"{name}.hea").write_text(text)
     assert [path.stem for path in find_records(tmp_path)] == ["alone", "noise", "odd", "rec"]
-
-
-@pytest.mark.parametrize(
-    ("names", "ecg"),
-    [
-        (["II", "aVR", "V1", "V5R", "MLII", "ECG 2", "Lead I", "EKG", "MCL1", "D2"], (True, True)),
-        (["X1", "ch2", "P", "C", "A1"], (True, False)),
-        (
-            ["C3-M2", "F4:A1", "Fp1-F7", "E1-M2", "EEG C3", "HR", "marker", "Resp", "NIBP", "Chin"],
-            (False, False),
-        ),
-    ],
-)
-def test_channels_are_known_by_their_names(names: list[str], ecg: tuple[bool, bool]) -> None:
-    for name in names:
-        assert (is_ecg(name), is_named_ecg(name)) == ecg, name
-
-
-def test_lead_names_are_short_printable_and_all_different() -> None:
-    names = lead_names(["II", "II", "II", "", "a\x00b\n\u00b5", "x" * 40, "x" * 40])
-    assert len(set(names)) == 7
-    assert names[:2] == ("II", "II-2")
-    assert all(1 <= len(name) <= 16 and name.isascii() and name.isprintable() for name in names)
