@@ -71,7 +71,13 @@ class Dispatcher:
         self._journal = journal
         self._display = display
         self.exporter = MetricsExporter(settings.metrics)
-        self.page = LivePage(settings.page, self._snapshot, acknowledge, discharge)
+        self.page = LivePage(
+            settings.page,
+            self._snapshot,
+            acknowledge,
+            discharge,
+            count_refused=partial(self.exporter.count_fault, "page", "bad request"),
+        )
         self.alertmanager = Alertmanager(
             settings.alertmanager,
             mark_sent=partial(journal.mark_sent, CHANNEL),
