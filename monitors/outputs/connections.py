@@ -15,8 +15,10 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv6Address, ip_address, ip_network
 from math import inf
+from pathlib import Path
 
 from aiohttp import web
 
@@ -130,10 +132,7 @@ class Connections:
                 connection = _Connection(origin, make_protocol(), loop.time())
                 self._open[connection.protocol] = connection
                 connection.opening = loop.create_task(self._begin(connection, client))
-                # A task that is cancelled before its first step closes nothing itself.
-                connection.opening.add_done_callback(
-                    lambda task, client=client: client.close() if task.cancelled() else None
-                )
+                connection.opening.add_done_callback(partial(_close_cancelled, client))
             else:
                 client.close()
             # `sock_accept` does not wait while connections are in the backlog, and other tasks must run.
@@ -193,13 +192,19 @@ class Connections:
             _LOG.warning("connections cannot be accepted; trying again every second: %s", error.strerror)
 
 
+def _close_cancelled(client: socket.socket, opening: asyncio.Task[None]) -> None:
+    """Close a connection whose opening was cancelled: before its first step, a task closes nothing itself."""
+    if opening.cancelled():
+        client.close()
+
+
 def _free_descriptors() -> float:
     """Return how many more files and sockets the process can open; infinite where that is not known."""
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         return inf if most == resource.RLIM_INFINITY else most - len(os.listdir("/dev/fd"))
     except OSError:  # no descriptor is left to list them, or the system has no such folder
-        return 0 if os.path.isdir("/dev/fd") else inf
+        return 0 if Path("/dev/fd").is_dir() else inf
 
 
 def _origin(address: str) -> str:

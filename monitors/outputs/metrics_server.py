@@ -96,8 +96,8 @@ class MetricsServer:
 
         Args:
             settings: where and to whom.
-            count_refused: called for each client that is refused: no TLS, no certificate, no request, no place,
-                another name, or an answer that it does not take.
+            count_refused: called for each client that is refused: no TLS, no certificate, no request, no
+                place, another name, or an answer that it does not take.
             limits: limits on connections; an answer must be taken within `first_request_s`.
 
         Raises:

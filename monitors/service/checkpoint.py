@@ -88,10 +88,15 @@ class MonitorCheckpoint:
             watched=journal.load_states(_WATCHED).get(_MONITOR, b""),
         )
 
-    def start(self, number: int, alarms: Sequence[Transition]) -> Start:
-        """Return the initial state of shard `number` with the open `alarms`."""
+    def start(
+        self, number: int, alarms: Sequence[Transition], expected: frozenset[str] = frozenset()
+    ) -> Start:
+        """Return the initial state of shard `number` with the open `alarms`; the streams `expected` were
+        monitored before."""
         place = self._places.get(self._layout.row(number), {})
-        return Start(dict(self._references), alarms, place, dict(self._alarm_states) if place else {})
+        return Start(
+            dict(self._references), alarms, place, dict(self._alarm_states) if place else {}, expected
+        )
 
     async def save_references(self, references: Mapping[str, bytes]) -> None:
         """Save references, by stream."""

@@ -224,7 +224,8 @@ class Monitor:
         wait = _FIRST_WAIT
         while not self._stop.is_set():
             try:
-                await shard.backend.open(self._checkpoint.start(shard.number, self._alarms_of(shard)))
+                alarms, expected = self._alarms_of(shard), self._streams_of(shard)
+                await shard.backend.open(self._checkpoint.start(shard.number, alarms, expected))
                 return await self._collect_all(shard)
             except ShardLost as error:
                 self._display.note(str(error))
@@ -248,6 +249,12 @@ class Monitor:
             if alarm.alarm not in raised_here
             and (alarm.stream not in streams or streams[alarm.stream].shard == shard.number)
         ]
+
+    def _streams_of(self, shard: ShardState) -> frozenset[str]:
+        """Return the monitored streams that may belong to the shard."""
+        streams = self.dispatcher.streams
+        own = {name for name, watched in streams.items() if watched.shard == shard.number}
+        return frozenset(own | (self._lost_streams.awaited.keys() - streams.keys()))
 
     async def _collect_all(self, shard: ShardState) -> bool:
         """Collect reports until the source has ended or the monitor stops; return whether it has ended."""
@@ -307,6 +314,12 @@ class Monitor:
             exporter.count_fault(source, reason, count)
         if report.refused:
             exporter.count_fault("ward", "too many streams", report.refused)
+            self.dispatcher.note_once("streams beyond ward.streams are refused: the ward is full")
+        if report.named_once:
+            exporter.count_fault("ward", "named once", report.named_once)
+            self.dispatcher.note_once(
+                "stream names came only once and have no bed: a new stream gets one with its second message"
+            )
         for text in report.left_out:
             self.dispatcher.note_once(f"left out: {text}")
         shard.last_report = report

@@ -22,12 +22,15 @@ from monitors.patient.output import WardOutput
 from monitors.patient.resume import WARM_UP, Resumption
 from monitors.patient.scoring import BeatModel
 from monitors.patient.ward import Ward
+from monitors.service.newcomers import Newcomers
 from monitors.settings import EcgSettings
 from monitors.sources import make_source
 from monitors.sources.base import EcgSource
+from monitors.sources.demo import DemoSettings
 from monitors.sources.feed import Feed, FeedSettings
 from monitors.sources.message import Chunk
 from monitors.sources.pseudonyms import Pseudonyms
+from monitors.sources.replay import ReplaySettings
 
 _STEP_PERIOD = 0.1  # s between steps while the analysis keeps up with the samples
 _MOST_WAITING = 3.0  # s of samples of each stream that may wait; beyond it the source waits
@@ -66,12 +69,20 @@ class Start:
         alarms: open alarms.
         place: place at which its source resumes; empty: the source starts where its settings say.
         alarm_states: saved alarm states that belong to `place`, by stream.
+        expected: streams that were monitored before, for which the ward keeps a place.
     """
 
     references: Mapping[str, bytes] = field(default_factory=dict)
     alarms: Sequence[Transition] = ()
     place: Mapping[str, Any] = field(default_factory=dict)
     alarm_states: Mapping[str, bytes] = field(default_factory=dict)
+    expected: frozenset[str] = frozenset()
+
+    @property
+    def known(self) -> frozenset[str]:
+        """Streams of which a state is saved."""
+        alarmed = (alarm.stream for alarm in self.alarms)
+        return frozenset((*self.references, *self.alarm_states, *alarmed))
 
 
 @dataclass
@@ -84,6 +95,7 @@ class ShardReport:
         connected: whether the source is connected, by its name.
         streams: number of monitored streams.
         refused: number of chunks of streams beyond the most that are allowed.
+        named_once: number of stream names of which a second message did not arrive.
         steps: seconds that each step took.
         place: place at which the source must resume so that no sample is missed; empty: it has none.
         alarm_states: alarm states to save with the place: of streams whose alarms changed, or of all.
@@ -97,6 +109,7 @@ class ShardReport:
     connected: Mapping[str, bool] = field(default_factory=dict)
     streams: int = 0
     refused: int = 0
+    named_once: int = 0
     steps: list[float] = field(default_factory=list)
     place: Mapping[str, Any] = field(default_factory=dict)
     alarm_states: Mapping[str, bytes] = field(default_factory=dict)
@@ -119,6 +132,7 @@ class Shard:
     It is responsible for:
 
     - feeding the ward from the source, and making the source wait while too many samples wait in the ward,
+    - places in the ward: new names do not take those of known streams,
     - running the ward when a report is asked for,
     - the place at which the source must resume: a warm-up before the samples that were analysed,
     - commands to the ward, whose effects are in the next report.
@@ -128,6 +142,8 @@ class Shard:
     Args:
         feed: settings of the reconnection to the source.
         place: place at which the source resumes; empty: it starts where its settings say.
+        most_streams: most streams of the ward.
+        newcomers: streams without a bed; None: each stream gets a bed at once.
     """
 
     def __init__(
@@ -138,8 +154,13 @@ class Shard:
         pseudonyms: Pseudonyms,
         partition: Partition,
         place: Mapping[str, Any],
+        *,
+        most_streams: int,
+        newcomers: Newcomers | None,
     ) -> None:
         self._ward = ward
+        self._most_streams = most_streams
+        self._newcomers = newcomers
         self._source = source
         self._feed = Feed(
             source, self._deliver, self._count_fault, feed, pseudonyms, partition.stream_filter()
@@ -186,7 +207,22 @@ class Shard:
             Resumption.from_saved(start.alarms, start.alarm_states if start.place else None),
         )
         source = make_source(settings.source)
-        return cls(ward, source, settings.feed, pseudonyms, partition or Partition(), start.place)
+        partition = partition or Partition()
+        newcomers = None
+        # The names of records and generated patients come from nobody else, and a record may be one message.
+        if not isinstance(settings.source, ReplaySettings | DemoSettings):
+            keep_until = time.monotonic() + settings.ward.discharge_after
+            newcomers = Newcomers(start.known, start.expected, partition.count, keep_until)
+        return cls(
+            ward,
+            source,
+            settings.feed,
+            pseudonyms,
+            partition,
+            start.place,
+            most_streams=settings.ward.streams,
+            newcomers=newcomers,
+        )
 
     async def collect(self, *, save: bool = False) -> ShardReport:
         """Analyse the samples that have arrived, after a short wait for them; the first call opens the
@@ -281,6 +317,7 @@ class Shard:
             connected={self._source.name: self._feed.connected},
             streams=len(self._ward),
             refused=refused,
+            named_once=0 if self._newcomers is None else self._newcomers.pop_named_once(time.monotonic()),
             steps=[seconds] if output.readings else [],
             place=place,
             alarm_states=self._ward.states(changed) if place else {},
@@ -300,7 +337,21 @@ class Shard:
     async def _deliver(self, chunk: Chunk) -> None:
         if not self._places:
             self._remember_place()  # the start of the source
-        if not self._ward.push(chunk, time.monotonic()):
+        now = time.monotonic()
+        if self._newcomers is None or chunk.stream in self._ward:
+            await self._push(chunk, now)
+            return
+        admitted = self._newcomers.admitted(chunk, now)
+        # A stream known from before takes one of the places that are kept.
+        room = self._most_streams - len(self._ward) - self._newcomers.kept_places(now)
+        if admitted and room <= 0 and not self._newcomers.knows(chunk.stream):
+            self._refused += len(admitted)
+            return
+        for each in admitted:
+            await self._push(each, now)
+
+    async def _push(self, chunk: Chunk, now: float) -> None:
+        if not self._ward.push(chunk, now):
             self._refused += 1
             return
         seconds = len(chunk.samples) / chunk.rate
