@@ -21,7 +21,8 @@ class Newcomers:
     """Streams of which one message has arrived, and the places that are kept for streams known before.
 
     It is responsible for telling streams from names that occur once, within limits on names and bytes, and
-    for places of a ward that streams known from before a restart have not taken yet. It leaves beds to `Ward`.
+    for places of a ward that streams known from before a restart have not taken yet. It leaves beds to
+    `Ward`.
 
     Args:
         known: streams that were monitored before a restart, or of which a state is saved: they wait for

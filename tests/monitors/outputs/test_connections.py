@@ -60,16 +60,18 @@ def few_descriptors(free: int) -> Iterator[None]:
 async def asked(port: int) -> int:
     """The status of an answer within a second to a new client."""
     timeout = aiohttp.ClientTimeout(total=5)
-    async with aiohttp.ClientSession(timeout=timeout) as session:
-        async with session.get(f"http://127.0.0.1:{port}/") as answer:
-            await answer.read()
-            return answer.status
+    async with (
+        aiohttp.ClientSession(timeout=timeout) as session,
+        session.get(f"http://127.0.0.1:{port}/") as answer,
+    ):
+        await answer.read()
+        return answer.status
 
 
 def served_within(
     limits: ConnectionLimits, use: Callable[[int, list[None]], Awaitable[None]], host: str = "127.0.0.1"
 ) -> None:
-    """Runs `use` beside a site whose /slow answers when a page says so: with its port, and who was refused."""
+    """Runs `use` beside a site, whose /slow does not answer: with its port, and who was refused."""
 
     async def answer(request: web.Request) -> web.Response:
         if request.path == "/slow":
