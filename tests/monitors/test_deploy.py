@@ -80,7 +80,7 @@ NOT_PUSHED = {"alertname": "EcgAlarmNotPushed", "stream": "b1", "kind": "asystol
         ),
         (HIGH, PUSHED | {"alertname": "EcgTachycardia", "priority": "medium"}, LOST | {"stream": "b2"}),
         (HIGH, LOST, HIGH | {"alertname": "EcgBradycardia", "alarm": "b1 bradycardia 1"}),
-        (DOWN | {"stream": "b1"}, LOST, SOURCE),
+        (DOWN, SHARD | {"instance": "a"}, SOURCE | {"instance": "b"}),
         (DOWN, SHARD | {"instance": "a"}, SHARD | {"instance": "b"}),
         (
             PUSHED | {"alertname": "EcgAsystole", "priority": "medium"},
@@ -92,7 +92,7 @@ NOT_PUSHED = {"alertname": "EcgAlarmNotPushed", "stream": "b1", "kind": "asystol
         "a stream that is lost",
         "a high alarm",
         "a high alarm, not another high one",
-        "a high alarm, not what concerns no bed",
+        "a monitor that is down, not the source of another",
         "a monitor that is down",
         "an alarm that was pushed",
     ],
