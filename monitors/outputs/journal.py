@@ -264,8 +264,8 @@ class Journal:
             time.sleep(_PRUNE_PAUSE)
         return deleted
 
-    def save_states(self, name: str, states: Mapping[str, bytes], saved_at: float) -> None:
-        """Save the state `name` of several streams in one transaction, with one sync.
+    def save_states(self, states: Mapping[str, Mapping[str, bytes]], saved_at: float) -> None:
+        """Save states, by name and stream, in one transaction, with one sync.
 
         Raises:
             StorageFull: the disk is full. The previous states are unchanged.
@@ -273,10 +273,14 @@ class Journal:
         with self._lock, database_errors(self.path), self._database:
             self._database.executemany(
                 "INSERT OR REPLACE INTO states (name, stream, time, data) VALUES (?, ?, ?, ?)",
-                [(name, stream, saved_at, data) for stream, data in states.items()],
+                [
+                    (name, stream, saved_at, data)
+                    for name, rows in states.items()
+                    for stream, data in rows.items()
+                ],
             )
-            if name == PLACE:
-                self._place_saved = True
+        if PLACE in states:
+            self._place_saved = True
 
     def load_states(self, name: str) -> dict[str, bytes]:
         """Return the state `name` of all streams that have one."""

@@ -22,7 +22,7 @@ from monitors.service.checkpoint import MonitorCheckpoint
 from monitors.service.commands import Commands
 from monitors.service.dispatcher import Dispatcher
 from monitors.service.lost_streams import LostStreams
-from monitors.service.shard import ShardReport
+from monitors.service.shard import Moment, ShardReport
 from monitors.settings import EcgSettings
 
 _SAVE_PERIOD = 5.0  # s between places of sources that are saved
@@ -276,9 +276,8 @@ class Monitor:
             await self._dispatch(shard, report)
             if save:
                 saved_at = time.monotonic()
-                await self._checkpoint.save_place(shard.number, report.place)
             if report.over:
-                await self._checkpoint.save_place(shard.number, {})
+                await self._checkpoint.save(shard.number, Moment(place={}))
                 return True
         return False
 
@@ -293,7 +292,7 @@ class Monitor:
             if self._settings.shards:
                 self._display.note(f"shard {shard.number}: process {report.process}")
             # Saved before anything is announced: after a kill now, the next run must resume at this place.
-            await self._checkpoint.save_place(shard.number, report.place)
+            await self._checkpoint.save(shard.number, Moment(place=report.place))
 
     async def _dispatch(self, shard: ShardState, report: ShardReport) -> None:
         output = report.output
@@ -301,8 +300,7 @@ class Monitor:
             await self._commands.end_discharge(stream)
         await self._lost_streams.end_for(output.readings)
         await self.dispatcher.announce(output.transitions)
-        await self._checkpoint.save_alarm_states(report.alarm_states)
-        await self._checkpoint.save_references(output.references)
+        await self._checkpoint.save(shard.number, report.moment)
         self.dispatcher.show(shard.number, output)
         self._show_work(shard, report)
 

@@ -18,7 +18,7 @@ import torch
 
 from genray.bundle import load_bundle
 from monitors.alarms.events import Transition
-from monitors.patient.output import WardOutput
+from monitors.patient.output import SavedBed, WardOutput
 from monitors.patient.resume import WARM_UP, Resumption
 from monitors.patient.scoring import BeatModel
 from monitors.patient.ward import Ward
@@ -36,7 +36,9 @@ _STEP_PERIOD = 0.1  # s between steps while the analysis keeps up with the sampl
 _MOST_WAITING = 3.0  # s of samples of each stream that may wait; beyond it the source waits
 _TICK_PERIOD = 1.0  # s
 _PLACE_PERIOD = 2.0  # s of samples between stored places
-_REFERENCE_TURNS = 12  # references drift with their patients: each save stores those of every twelfth bed
+_SAVE_SECONDS = 20.0  # of samples after which all beds are saved, at a replay that is faster than the clock
+_BEDS_PER_SAVE = 64  # beds that are saved together; more take turns
+_MOST_TURNS = 12
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,19 @@ class Start:
         return frozenset((*self.references, *self.alarm_states, *alarmed))
 
 
+@dataclass(frozen=True)
+class Moment:
+    """What a restart needs, as of one moment; it is saved together or not at all.
+
+    Attributes:
+        beds: state of streams: of those whose alarms changed, or of many.
+        place: place of the source that is older than the states of all streams; None: no new one.
+    """
+
+    beds: Mapping[str, SavedBed] = field(default_factory=dict)
+    place: Mapping[str, Any] | None = None
+
+
 @dataclass
 class ShardReport:
     """Report of a shard: everything new since the last one.
@@ -98,7 +113,7 @@ class ShardReport:
         named_once: number of stream names of which a second message did not arrive.
         steps: seconds that each step took.
         place: place at which the source must resume so that no sample is missed; empty: it has none.
-        alarm_states: alarm states to save with the place: of streams whose alarms changed, or of all.
+        moment: what to save for a restart.
         left_out: parts of the source that cannot be read, for a person.
         over: whether the source has ended and all of its samples were analysed.
         process: process id of the shard.
@@ -112,7 +127,7 @@ class ShardReport:
     named_once: int = 0
     steps: list[float] = field(default_factory=list)
     place: Mapping[str, Any] = field(default_factory=dict)
-    alarm_states: Mapping[str, bytes] = field(default_factory=dict)
+    moment: Moment = field(default_factory=Moment)
     left_out: Sequence[str] = ()
     over: bool = False
     process: int = field(default_factory=os.getpid)
@@ -177,7 +192,9 @@ class Shard:
         self._wake = asyncio.Event()
         self._has_room = asyncio.Event()
         self._ticked_at = time.monotonic()
-        self._reference_turn = 0
+        self._saved_seconds = 0.0  # average seconds of samples at the last save
+        self._round: list[list[str]] = []  # streams that are still to be saved, by turn
+        self._round_place: Mapping[str, Any] = {}  # at the first turn
 
     @classmethod
     def begin(
@@ -229,7 +246,7 @@ class Shard:
         source.
 
         Args:
-            save: include the alarm states of all streams and the references of some, to be saved.
+            save: include the states of all streams, or of the next of many, to be saved.
 
         Raises:
             GenrayError: the source can never be opened.
@@ -241,9 +258,6 @@ class Shard:
         if now - self._ticked_at >= _TICK_PERIOD:
             self._ticked_at = now
             output.extend(self._ward.tick(now))
-        if save:
-            self._reference_turn = (self._reference_turn + 1) % _REFERENCE_TURNS
-            output.references |= self._ward.references(self._reference_turn, _REFERENCE_TURNS)
         self._put_commanded_first(output)
         if self._ward.waiting:
             self._wake.set()
@@ -310,7 +324,6 @@ class Shard:
         left_out = self._source.left_out[self._left_out_reported :]
         self._left_out_reported += len(left_out)
         place = self._places[0].value if self._places else {}
-        changed = self._ward.streams if save else [change.stream for change in output.transitions]
         return ShardReport(
             output=output,
             faults=faults,
@@ -320,10 +333,26 @@ class Shard:
             named_once=0 if self._newcomers is None else self._newcomers.pop_named_once(time.monotonic()),
             steps=[seconds] if output.readings else [],
             place=place,
-            alarm_states=self._ward.states(changed) if place else {},
+            moment=self._moment(output, save=save),
             left_out=left_out,
             over=over,
         )
+
+    def _moment(self, output: WardOutput, *, save: bool) -> Moment:
+        """Return what to save: the streams that `output` changed; and if it is time, those whose turn it is.
+        After the last turn comes the place that the source had at the first, so that no stream has a state
+        from before its place."""
+        streams = {change.stream for change in output.transitions} | set(output.learned)
+        turns = min(_MOST_TURNS, 1 + len(self._ward) // _BEDS_PER_SAVE)
+        place = None
+        if save or self._average_seconds - self._saved_seconds >= _SAVE_SECONDS / turns:
+            self._saved_seconds = self._average_seconds
+            if not self._round:
+                self._round = [self._ward.streams[turn::turns] for turn in range(turns)]
+                self._round_place = self._places[0].value if self._places else {}
+            streams.update(self._round.pop())
+            place = None if self._round else self._round_place
+        return Moment(self._ward.saved_beds(streams), place)
 
     def _remember_place(self) -> None:
         """Store the place of the source, now that all of its samples were analysed."""

@@ -19,7 +19,9 @@ from genray.errors import DataError, GenrayError
 from monitors.alarms.events import Transition
 from monitors.outputs.history import HistoryLimits, known_streams, read_history
 from monitors.outputs.journal import Journal
+from monitors.patient.output import SavedBed
 from monitors.service.checkpoint import MonitorCheckpoint
+from monitors.service.shard import Moment
 from monitors.sources.replay import ReplaySettings
 from tests.monitors.transitions import ONSET
 
@@ -194,8 +196,7 @@ def test_beds_without_alarms_count_in_the_rate(path: Path) -> None:
         journal.record([ONSET, numbered(1), replace(ONSET, alarm="quiet", announced=False)])
         checkpoint = MonitorCheckpoint.load(journal, ReplaySettings(), 1, print)
         asyncio.run(checkpoint.save_watched({"bed-1": 1000.0, "bed-2": 1000.0}))
-        asyncio.run(checkpoint.save_references({"bed-3": b"{}"}))
-        asyncio.run(checkpoint.save_place(0, {"at": 1}))
+        asyncio.run(checkpoint.save(0, Moment({"bed-3": SavedBed(b"", b"{}")}, {"at": 1})))
     for alarm in (ONSET.alarm, "a1", "quiet"):
         ago(path, alarm, 43_200)
     found = read_history(path)

@@ -43,7 +43,7 @@ def test_what_is_announced_is_in_the_journal_counted_and_said(journal: Journal) 
 
 
 def test_what_the_journal_has_is_not_told_again(journal: Journal) -> None:
-    journal.save_states("place", {"shard-0-of-1": b"{}"}, time.time())  # from where its samples come again
+    journal.save_states({"place": {"shard-0-of-1": b"{}"}}, time.time())  # from where its samples come again
     journal.record([ONSET])
     dispatcher, lines = run(journal, lambda dispatcher: dispatcher.announce([ONSET, ENDED]))
     assert not dispatcher.onsets
