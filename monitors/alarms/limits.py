@@ -253,8 +253,8 @@ class Limits(Settings):
         ge=0,
         le=3600,
         description="seconds after it ended or latched within which an alarm that recurs is the same "
-        "alarm (it then ends only when its condition has been over for as long); later it is a new alarm, which "
-        "is announced",
+        "alarm (it then ends only when its condition has been over for as long); later it is a new, "
+        "announced alarm",
     )
     announcements: int = Field(
         12,

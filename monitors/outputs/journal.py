@@ -119,7 +119,7 @@ class Journal:
         self.path = path
         self.notes = list(notes)
         self.write_error: GenrayError | None = None
-        """Reason why the last write failed. Its content waits in memory and is written with the next."""
+        """Reason why the last write failed; its content waits in memory for `retry` or the next write."""
         self._settings = settings
         self._database = database
         self._held = held
@@ -209,6 +209,12 @@ class Journal:
                 self._pending_keys |= new.keys()
                 self._write([(_INSERT, (now, *_row(transition))) for transition in new.values()])
         return list(new.values())
+
+    def retry(self) -> None:
+        """Write what could not be written, if there is anything."""
+        with self._lock:
+            if self.write_error is not None:
+                self._write([])
 
     def unsent(self, channel: str) -> list[Transition]:
         """Return the transitions that `channel` has not sent yet, oldest first."""

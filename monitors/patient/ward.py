@@ -145,6 +145,12 @@ class Ward:
                     self._ready[bed.stream] = bed
         return output
 
+    def postpone(self, seconds: float, now: float) -> None:
+        """Do not count the last `seconds` as time without messages, at the monotonic time `now`: the process
+        was paused and read nothing, and what arrived meanwhile still waits at the source."""
+        for bed in self._beds.values():
+            bed.arrived = min(now, bed.arrived + seconds)
+
     def tick(self, now: float) -> WardOutput:
         """Handle streams without messages, at the monotonic time `now`; to be called about once per
         second."""

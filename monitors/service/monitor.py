@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from genray.errors import GenrayError
 from genray.progress import Display
+from genray.text import duration
 from monitors.alarms.events import Transition
 from monitors.outputs.journal import Journal
 from monitors.service.backends import ShardBackend, ShardLost, ShardState
@@ -31,6 +32,7 @@ _NOTE_PERIOD = 15.0  # s between lines of status on the terminal
 _PRUNE_PERIOD = 3600.0  # s
 _FIRST_WAIT = 1.0  # s before a lost shard is restarted; doubled each time, up to the longest wait
 _LONGEST_WAIT = 30.0  # s
+_PAUSE = 2.0  # s by which an update of the status may be late; beyond it the process was paused
 _ENDING = 5.0  # s that shards have for a regular stop
 _HANG_SECONDS = 10.0
 _LATE_DISCHARGE = 60.0  # s after ward.discharge_after: then a stream is discharged here if its shard did not
@@ -339,7 +341,12 @@ class Monitor:
         """Every few seconds, publish the status and look for lost and silent streams."""
         noted_at = time.monotonic()
         while True:
+            began, began_by_the_clock = time.monotonic(), time.time()
             await asyncio.sleep(_STATUS_PERIOD)
+            late = time.monotonic() - began - _STATUS_PERIOD
+            self._note_pause(late, time.time() - began_by_the_clock - _STATUS_PERIOD)
+            await self.dispatcher.retry_journal()
+            await self._checkpoint.retry()
             self._publish_status()
             await self._raise_for_lost_streams()
             for stream in self._lost_streams.silent(self._settings.ward.discharge_after + _LATE_DISCHARGE):
@@ -352,6 +359,22 @@ class Monitor:
                     f"{self._stream_count()} streams  {self.dispatcher.beats} beats  "
                     f"{len(self.dispatcher.alarms)} open alarms  {self._behind():.1f} s behind"
                 )
+
+    def _note_pause(self, seconds: float, by_the_clock: float) -> None:
+        """Note a pause of this process, by its monotonic time and by the clock of the machine; what waits is
+        read before a stream counts as lost."""
+        if seconds > _PAUSE:
+            self._lost_streams.postpone(seconds)
+            for shard in self._shards:
+                if shard.collecting_since is not None:
+                    shard.collecting_since += seconds
+        # While a machine is suspended, only its clock goes on.
+        if max(seconds, by_the_clock) > _PAUSE:
+            self.dispatcher.exporter.count_fault("monitor", "paused")
+            self._display.note(
+                f"the monitor was paused for {duration(max(seconds, by_the_clock))} (stopped, suspended, or "
+                "the clock was set): what waits is read before a stream counts as lost"
+            )
 
     def _publish_status(self) -> None:
         self.dispatcher.publish(

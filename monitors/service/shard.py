@@ -35,6 +35,7 @@ from monitors.sources.replay import ReplaySettings
 _STEP_PERIOD = 0.1  # s between steps while the analysis keeps up with the samples
 _MOST_WAITING = 3.0  # s of samples of each stream that may wait; beyond it the source waits
 _TICK_PERIOD = 1.0  # s
+_PAUSE = 2.0  # s by which a tick may be late; beyond it this process was paused, or too busy to read
 _PLACE_PERIOD = 2.0  # s of samples between stored places
 _SAVE_SECONDS = 20.0  # of samples after which all beds are saved, at a replay that is faster than the clock
 _BEDS_PER_SAVE = 64  # beds that are saved together; more take turns
@@ -256,6 +257,8 @@ class Shard:
         output = self._ward.step(began)
         now = time.monotonic()
         if now - self._ticked_at >= _TICK_PERIOD:
+            if now - self._ticked_at > _TICK_PERIOD + _PAUSE:
+                self._ward.postpone(now - self._ticked_at, now)
             self._ticked_at = now
             output.extend(self._ward.tick(now))
         self._put_commanded_first(output)
@@ -333,7 +336,7 @@ class Shard:
             named_once=0 if self._newcomers is None else self._newcomers.pop_named_once(time.monotonic()),
             steps=[seconds] if output.readings else [],
             place=place,
-            moment=self._moment(output, save=save),
+            moment=self._moment(output, save=save or over),
             left_out=left_out,
             over=over,
         )

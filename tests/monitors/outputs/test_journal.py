@@ -173,8 +173,10 @@ def test_alarms_go_on_while_the_disk_is_full_and_are_written_later(path: Path) -
             opened.mark_sent("page", [large[0]])
             with pytest.raises(GenrayError, match="the disk is full: the journal"):
                 opened.save_states({"reference": {"bed-1": b"x" * 500_000}}, 1.0)
+        opened.retry()
+        assert opened.write_error is None, "no new event is needed"
+        assert recent(opened, 100) == [LATCHED, *large[::-1], ONSET]
         assert opened.record([ENDED]) == [ENDED]
-        assert opened.write_error is None
     with opened_journal(path) as again:
         assert recent(again, 100) == [ENDED, LATCHED, *large[::-1], ONSET]
         assert again.unsent("page") == [ONSET, *large[1:], LATCHED, ENDED]
