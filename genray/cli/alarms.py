@@ -99,7 +99,8 @@ def alarms(
     figures = _Figures.of(history)
     if as_json:
         listed = [_alarm_json(episode, history.until) for episode in shown]
-        print_json({"state": str(folder), "alarms": listed, "summary": figures.as_json()})
+        more = len(history.episodes) - len(shown)
+        print_json({"state": str(folder), "alarms": listed, "more": more, "summary": figures.as_json()})
     elif as_csv:
         _print_csv([_alarm_json(episode, history.until) for episode in shown])
         say(figures.line())

@@ -252,8 +252,9 @@ class Limits(Settings):
         60.0,
         ge=0,
         le=3600,
-        description="seconds after its end within which an alarm that recurs is the same alarm; it then ends "
-        "only when its condition has been over for as long",
+        description="seconds after it ended or latched within which an alarm that recurs is the same "
+        "alarm (it then ends only when its condition has been over for as long); later it is a new, "
+        "announced alarm",
     )
     announcements: int = Field(
         12,

@@ -18,7 +18,10 @@ lead-off is technical). Choices that the standards leave open:
   priority: these latch in any case, and an asystole that was detected on a good signal must not disappear
   because the electrodes come off afterwards. It stays active until QRS complexes are detected again or
   somebody acknowledges it.
-- The priority of an open alarm never falls. A latched alarm becomes active when its condition is true again.
+- The priority of an open alarm never falls.
+- A latched alarm whose condition is true again within `again_after` is active again, as the same alarm. Later
+  it is a new episode that has to be announced: the latched alarm ends, and a new one begins with at least its
+  priority, as nobody has acknowledged that.
 - An acknowledged alarm is silent until it escalates: then it is announced again at its higher priority.
 - A clock that is set back is a new clock, as its times occurred before. Timers restart, open alarms stay
   open, and new alarms have the number of the clock in their names (`AlarmState.clock`), so that a device that
@@ -37,6 +40,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from genray.text import duration
 from monitors.alarms.conditions import (
     BETWEEN,
     CLEAR,
@@ -202,11 +206,29 @@ class _BedStep:
             alarm = replace(ended, priority=priority, announced=self._may_announce(priority), again=True)
             reason = f"recurred within {self.limits.again_after:g} s of its end"
             return self._change(kind, alarm, timer, "resumed", "active", reason, announce=alarm.announced)
+        return self._open_new(kind, timer, priority)
+
+    def _open_new(
+        self, kind: AlarmKind, timer: Timer, priority: Priority, reason: str | None = None
+    ) -> Alarm:
         name = f"{self.stream}:{kind}:{round(self.now * 1000)}"
         if self.clock:
             name += f":{self.clock}"
         alarm = Alarm(name, priority, "active", self.now, self.now, self._may_announce(priority))
-        return self._change(kind, alarm, timer, "onset", "active", announce=alarm.announced)
+        return self._change(kind, alarm, timer, "onset", "active", reason, announce=alarm.announced)
+
+    def _recur(self, kind: AlarmKind, latched: Alarm, timer: Timer, reached: int) -> Alarm:
+        """Return the alarm of a condition that is true again after its alarm latched: the same one within
+        `again_after`, a new one later."""
+        seconds = self.now - latched.changed
+        if 0 <= seconds <= self.limits.again_after:
+            reason = f"recurred within {self.limits.again_after:g} s of its end"
+            return self._change(kind, replace(latched, again=True), timer, "resumed", "active", reason)
+        when = f"{duration(seconds)} after" if seconds > 0 else "on an earlier clock than"
+        self._change(kind, latched, timer, "ended", "ended", "recurred: a new alarm begins")
+        priority = max(PRIORITIES[reached - 1], latched.priority, key=PRIORITIES.index)
+        reason = f"recurred {when} an alarm that nobody acknowledged ended"
+        return self._open_new(kind, timer, priority, reason)
 
     def _update_open(self, kind: AlarmKind, alarm: Alarm, timer: Timer, level: int, reached: int) -> Alarm:
         """Return an open alarm after its condition was judged."""
@@ -220,7 +242,7 @@ class _BedStep:
             alarm = replace(alarm, priority=priority, announced=announced)
             return self._change(kind, alarm, timer, "escalated", "active", reason, announce=announced)
         if alarm.state == "latched":
-            return self._change(kind, alarm, timer, "resumed", "active") if reached else alarm
+            return self._recur(kind, alarm, timer, reached) if reached else alarm
         if level == CLEAR:
             return self._clear(kind, alarm, timer)
         if alarm.state == "suppressed":

@@ -30,7 +30,7 @@ class Alarm:
         onset: unix time at which it opened, seconds.
         changed: unix time of its last change, seconds.
         announced: whether somebody was notified.
-        again: whether it recurred after its end.
+        again: whether it recurred after its end, or after it latched.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT

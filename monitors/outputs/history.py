@@ -43,6 +43,7 @@ _CHANGE_COLUMNS = (
 )
 # States that show which streams were monitored, see `MonitorCheckpoint`.
 _STREAMS_WITH_STATES = "SELECT stream FROM states WHERE name IN ('reference', 'alarms') AND time >= ? LIMIT ?"
+_ALARM_STATES = "SELECT stream, CAST(substr(data, 1, ?) AS TEXT) FROM states WHERE name = 'alarms' LIMIT ?"
 _WATCHED_STREAMS = "SELECT CAST(substr(data, 1, ?) AS TEXT) FROM states WHERE name = 'watched' AND time >= ?"
 
 
@@ -78,6 +79,8 @@ class AlarmEpisode:
             acknowledged.
         why: measured values and limits when it reached its priority; empty if not read.
         reason: reason of its last change, for a person; empty if there is none or it was not read.
+        sampled: unix time of the last samples of its stream that were analysed, seconds, as of the last save;
+            None: not known, or it has ended.
     """
 
     alarm: str
@@ -94,14 +97,19 @@ class AlarmEpisode:
     acknowledged: float | None = None
     why: Mapping[str, Any] = field(default_factory=dict)
     reason: str = ""
+    sampled: float | None = None
 
     def lasted(self, until: float) -> float:
-        """Return its duration in seconds, by the clock of the samples unless that was set back; of an open
-        alarm up to `until`, the unix time (s) at which the monitor last wrote."""
-        if self.state != "ended":
+        """Return its duration in seconds by the clock of the samples: of an open alarm, up to the last ones
+        that were analysed. If no samples arrive or their clock was set back, by the clock of the monitor, up
+        to `until` (unix time at which it last wrote, seconds)."""
+        if self.state == "ended":
+            seconds = self.changed - self.onset
+            return seconds if seconds >= 0 else max(0.0, self.written - self.recorded)
+        last = None if self.sampled is None else max(self.sampled, self.changed)
+        if last is None or last < self.onset or self.kind == "stream-lost":
             return max(0.0, until - self.recorded)
-        seconds = self.changed - self.onset
-        return seconds if seconds >= 0 else max(0.0, self.written - self.recorded)
+        return last - self.onset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,6 +268,10 @@ def _history(database: sqlite3.Connection, wanted: _Selection, limits: HistoryLi
         rows.episode.why = _why(database, rows.explaining, limits)
         rows.episode.reason = str(_why(database, rows.last, limits).get("reason", ""))[:256]
     episodes = [rows.episode for rows in shown]
+    opened = [episode for episode in episodes if episode.state != "ended"]
+    sampled = _sampled_times(database, {episode.stream for episode in opened}, limits)
+    for episode in opened:
+        episode.sampled = sampled.get(episode.stream)
     beds = {episode.stream for episode in episodes} | _watched_streams(database, wanted.since, limits)
     if wanted.streams:
         beds &= set(wanted.streams)
@@ -314,6 +326,17 @@ def _why(database: sqlite3.Connection, row: int | None, limits: HistoryLimits) -
     query = "SELECT CAST(substr(why, 1, ?) AS TEXT) FROM transitions WHERE id = ?"
     (text,) = database.execute(query, (limits.text, row)).fetchone() or ("",)
     return _parsed(text)
+
+
+def _sampled_times(
+    database: sqlite3.Connection, streams: Collection[str], limits: HistoryLimits
+) -> dict[str, float]:
+    """Return the unix time of the last samples of each of `streams` with a saved alarm state."""
+    times = {}
+    for stream, text in database.execute(_ALARM_STATES, (limits.text, 2 * limits.streams)):
+        if stream in streams and (time_of_samples := _seconds(_parsed(text).get("time"))):
+            times[str(stream)] = time_of_samples
+    return times
 
 
 def _watched_streams(database: sqlite3.Connection, since: float, limits: HistoryLimits) -> set[str]:

@@ -119,7 +119,7 @@ class Journal:
         self.path = path
         self.notes = list(notes)
         self.write_error: GenrayError | None = None
-        """Reason why the last write failed. Its content waits in memory and is written with the next."""
+        """Reason why the last write failed; its content waits in memory for `retry` or the next write."""
         self._settings = settings
         self._database = database
         self._held = held
@@ -210,6 +210,12 @@ class Journal:
                 self._write([(_INSERT, (now, *_row(transition))) for transition in new.values()])
         return list(new.values())
 
+    def retry(self) -> None:
+        """Write what could not be written, if there is anything."""
+        with self._lock:
+            if self.write_error is not None:
+                self._write([])
+
     def unsent(self, channel: str) -> list[Transition]:
         """Return the transitions that `channel` has not sent yet, oldest first."""
         return self._select(
@@ -264,8 +270,8 @@ class Journal:
             time.sleep(_PRUNE_PAUSE)
         return deleted
 
-    def save_states(self, name: str, states: Mapping[str, bytes], saved_at: float) -> None:
-        """Save the state `name` of several streams in one transaction, with one sync.
+    def save_states(self, states: Mapping[str, Mapping[str, bytes]], saved_at: float) -> None:
+        """Save states, by name and stream, in one transaction, with one sync.
 
         Raises:
             StorageFull: the disk is full. The previous states are unchanged.
@@ -273,10 +279,14 @@ class Journal:
         with self._lock, database_errors(self.path), self._database:
             self._database.executemany(
                 "INSERT OR REPLACE INTO states (name, stream, time, data) VALUES (?, ?, ?, ?)",
-                [(name, stream, saved_at, data) for stream, data in states.items()],
+                [
+                    (name, stream, saved_at, data)
+                    for name, rows in states.items()
+                    for stream, data in rows.items()
+                ],
             )
-            if name == PLACE:
-                self._place_saved = True
+        if PLACE in states:
+            self._place_saved = True
 
     def load_states(self, name: str) -> dict[str, bytes]:
         """Return the state `name` of all streams that have one."""

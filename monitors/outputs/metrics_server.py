@@ -18,8 +18,11 @@ from pydantic import Field, field_validator, model_validator
 
 from genray.errors import ResourceError
 from genray.settings.base import Location, Settings
+from monitors.outputs.connections import ConnectionLimits
 from monitors.outputs.host_names import HostNames
-from monitors.outputs.site import CLIENT_TIMEOUT_S, Certificates, Site, answer_only
+from monitors.outputs.site import Certificates, Site, answer_only
+
+_LIMITS = ConnectionLimits(most=32, most_per_address=16)
 
 
 class ServerSettings(Settings):
@@ -87,21 +90,21 @@ class MetricsServer:
         settings: ServerSettings,
         count_refused: Callable[[], None],
         *,
-        timeout_s: float = CLIENT_TIMEOUT_S,
+        limits: ConnectionLimits = _LIMITS,
     ) -> Self:
         """Serve `registry`.
 
         Args:
             settings: where and to whom.
-            count_refused: called for each client that is refused: no TLS, no certificate, no request, another
-                name, or an answer that it does not take.
-            timeout_s: in which a client does each of that.
+            count_refused: called for each client that is refused: no TLS, no certificate, no request, no
+                place, another name, or an answer that it does not take.
+            limits: limits on connections; an answer must be taken within `first_request_s`.
 
         Raises:
             ResourceError: the port is taken, or a certificate cannot be used.
         """
         started: Future[_Running] = Future()
-        serving = _serve(registry, settings, count_refused, timeout_s, started)
+        serving = _serve(registry, settings, count_refused, limits, started)
         thread = Thread(target=lambda: asyncio.run(serving), name="metrics", daemon=True)
         thread.start()
         try:
@@ -133,20 +136,20 @@ async def _serve(
     registry: CollectorRegistry,
     settings: ServerSettings,
     count_refused: Callable[[], None],
-    timeout_s: float,
+    limits: ConnectionLimits,
     started: Future[_Running],
 ) -> None:
     """Serve until it is stopped; what it needs for that, or why it cannot be, goes to `started`."""
     try:
         certificates = settings.certificates
-        tls = certificates.tls_context(count_refused) if certificates else None
+        tls = certificates.tls_context() if certificates else None
         # With client_ca no browser gets here that has no certificate of it.
         names = None if settings.client_ca else HostNames(settings.host, settings.names)
         app = web.Application(middlewares=[answer_only(names, count_refused)] if names else [])
         # As of prometheus_client's own server, at any path.
-        app.router.add_get("/{path:.*}", _handler(registry, count_refused, timeout_s))
+        app.router.add_get("/{path:.*}", _handler(registry, count_refused, limits.first_request_s))
         site = await Site.start(
-            app, settings.host, settings.port, tls=tls, count_refused=count_refused, timeout_s=timeout_s
+            app, settings.host, settings.port, limits=limits, tls=tls, count_refused=count_refused
         )
     except BaseException as error:
         started.set_exception(error)

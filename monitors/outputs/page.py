@@ -27,6 +27,7 @@ from pydantic import Field, model_validator
 
 from genray.errors import ResourceError
 from genray.settings.base import Settings
+from monitors.outputs.connections import ConnectionLimits
 from monitors.outputs.host_names import HostNames, is_loopback
 from monitors.outputs.site import Site, answer_only
 
@@ -49,6 +50,8 @@ _HEADERS = {
 _MOST_BODY_BYTES = 4096
 _BODY_TIMEOUT = 5  # s
 _ALIVE_PERIOD = 5.0  # s
+# Connections beside those of the open pages: a browser loads the files of a page over up to six.
+_FURTHER_CONNECTIONS, _FURTHER_PER_ADDRESS = 44, 12
 _URGENT_BYTES = 64 * 1024 * 1024
 # Small, as data that waits in the system's buffer for a slow page is out of date when it arrives.
 _SEND_BUFFER_BYTES = 128 * 1024
@@ -113,6 +116,7 @@ class LivePage:
         snapshot: returns the initial content of a page: `{"beds": [...], "alarms": [...], "note": text}`.
         acknowledge: takes the name of an alarm; returns whether there was such an alarm to acknowledge.
         discharge: takes the name of a stream; returns whether there was such a stream to discharge.
+        count_refused: called for each connection that asks for nothing or finds no place.
     """
 
     def __init__(
@@ -121,8 +125,10 @@ class LivePage:
         snapshot: Callable[[], dict[str, Any]],
         acknowledge: Callable[[str], Awaitable[bool]],
         discharge: Callable[[str], Awaitable[bool]],
+        count_refused: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
+        self._count_refused = count_refused
         self._snapshot = snapshot
         self._acknowledge = acknowledge
         self._discharge = discharge
@@ -150,8 +156,19 @@ class LivePage:
         app.router.add_get("/events", self._answer_events)
         app.router.add_post("/acknowledge", self._answer_acknowledge)
         app.router.add_post("/discharge", self._answer_discharge)
+        # A proxy in front has one address for all pages.
+        limits = ConnectionLimits(
+            most=self._settings.clients + _FURTHER_CONNECTIONS,
+            most_per_address=self._settings.clients + _FURTHER_PER_ADDRESS,
+        )
         try:
-            self._site = await Site.start(app, self._settings.host, self._settings.port)
+            self._site = await Site.start(
+                app,
+                self._settings.host,
+                self._settings.port,
+                limits=limits,
+                count_refused=self._count_refused,
+            )
         except OSError as error:
             raise ResourceError(
                 f"cannot serve the live page: {error.strerror}",

@@ -1,4 +1,4 @@
-"""Serving an aiohttp application: its address, its TLS, and clients that are not friends.
+"""Site: an aiohttp application that is served, with its address, its TLS, and limits on its clients.
 
 The metrics and the live page are both served by it: a client that connects and asks for nothing is closed,
 one that asks under a name that is not this machine's is sent away.
@@ -7,24 +7,19 @@ one that asks under a name that is not this machine's is sent away.
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
+import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 from aiohttp import web
 
+from monitors.outputs.connections import ConnectionLimits, Connections, Handler
 from monitors.outputs.host_names import HostNames
 
-CLIENT_TIMEOUT_S = 10.0
-"""From connecting, in which a client finishes the handshake of TLS and sends its first request."""
-
-_KEEP_ALIVE_S = 75.0  # between requests of one connection
 _SHUTDOWN_S = 1.0  # for answers that are under way
-
-_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_BACKLOG = 1024  # connections that wait to be accepted; beyond it a client tries again after a second
 
 
 @dataclass(frozen=True)
@@ -41,8 +36,8 @@ class Certificates:
     keyfile: str
     client_ca: str | None = None
 
-    def tls_context(self, count_refused: Callable[[], None]) -> ssl.SSLContext:
-        """A context for a server; `count_refused` is called for each handshake that fails.
+    def tls_context(self) -> ssl.SSLContext:
+        """Return a TLS context for a server.
 
         Raises:
             OSError: a file cannot be used.
@@ -52,20 +47,6 @@ class Certificates:
         if self.client_ca:
             context.load_verify_locations(self.client_ca)
             context.verify_mode = ssl.CERT_REQUIRED
-
-        class CountedHandshake(ssl.SSLObject):
-            """asyncio says nothing of a handshake that fails."""
-
-            def do_handshake(self) -> None:
-                try:
-                    super().do_handshake()
-                except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                    raise
-                except OSError:
-                    count_refused()
-                    raise
-
-        context.sslobject_class = CountedHandshake
         return context
 
 
@@ -73,15 +54,22 @@ class Site:
     """An application that is served in the running loop. `start` makes it.
 
     Args:
-        runner: of the application.
-        server: that listens.
+        runner: runner of the application.
+        listeners: sockets on which it is served.
+        accepting: tasks that accept connections.
     """
 
-    def __init__(self, runner: web.AppRunner, server: asyncio.Server) -> None:
+    def __init__(
+        self,
+        runner: web.AppRunner,
+        listeners: Sequence[socket.socket],
+        accepting: Sequence[asyncio.Task[None]],
+    ) -> None:
         self._runner = runner
-        self._server = server
-        self.port = int(server.sockets[0].getsockname()[1])
-        """On which it is served."""
+        self._listeners = listeners
+        self._accepting = accepting
+        self.port = int(listeners[0].getsockname()[1])
+        """Port on which it is served."""
 
     @classmethod
     async def start(
@@ -90,71 +78,77 @@ class Site:
         host: str,
         port: int,
         *,
+        limits: ConnectionLimits,
         tls: ssl.SSLContext | None = None,
         count_refused: Callable[[], None] = lambda: None,
-        timeout_s: float = CLIENT_TIMEOUT_S,
     ) -> Self:
         """Serve `app` from now on.
 
         Args:
             port: 0 for a free one.
-            tls: of the server; None: plain HTTP.
-            count_refused: called for each client that connects and asks for nothing.
-            timeout_s: see `CLIENT_TIMEOUT_S`.
+            limits: limits on its connections.
+            tls: TLS context of the server; None: plain HTTP.
+            count_refused: called for each connection that asks for nothing or finds no place.
 
         Raises:
             OSError: the address cannot be had.
         """
-        loop = asyncio.get_running_loop()
-        silent: set[Any] = set()  # new connections that have not asked for anything yet
-
-        @web.middleware
-        async def note_request(request: web.Request, handler: _Handler) -> web.StreamResponse:
-            silent.discard(request.protocol)
-            return await handler(request)
-
-        app.middlewares.insert(0, note_request)
+        connections = Connections(limits, count_refused, tls)
+        app.middlewares.insert(0, connections.note_request)
+        listeners = await _listen(host, port)
         runner = web.AppRunner(
-            app, access_log=None, keepalive_timeout=_KEEP_ALIVE_S, shutdown_timeout=_SHUTDOWN_S
+            app, access_log=None, keepalive_timeout=limits.idle_s, shutdown_timeout=_SHUTDOWN_S
         )
         await runner.setup()
-        web_server = runner.server
-        assert web_server is not None
-
-        def close_silent(protocol: web.RequestHandler) -> None:
-            if protocol in silent and protocol in web_server.connections:
-                count_refused()
-                protocol.force_close()
-            silent.discard(protocol)
-
-        def accept() -> web.RequestHandler:
-            protocol = web_server()
-            silent.add(protocol)
-            loop.call_later(timeout_s, close_silent, protocol)
-            return protocol
-
-        try:
-            server = await loop.create_server(
-                accept, host, port, ssl=tls, ssl_handshake_timeout=timeout_s if tls else None
-            )
-        except OSError as error:
-            await runner.cleanup()
-            if error.errno and error.errno in errno.errorcode:  # asyncio's text repeats the address
-                raise OSError(error.errno, os.strerror(error.errno)) from error
-            raise
-        return cls(runner, server)
+        assert runner.server is not None
+        accepting = [
+            asyncio.create_task(connections.accept(listener, runner.server)) for listener in listeners
+        ]
+        return cls(runner, listeners, accepting)
 
     async def close(self) -> None:
         """Stop serving."""
-        self._server.close()
+        for task in self._accepting:
+            task.cancel()
+        await asyncio.gather(*self._accepting, return_exceptions=True)
+        for listener in self._listeners:
+            listener.close()
         await self._runner.cleanup()
+
+
+async def _listen(host: str, port: int) -> list[socket.socket]:
+    """Return a listening socket for each address of `host`, all with the same port.
+
+    Raises:
+        OSError: an address cannot be had.
+    """
+    found = await asyncio.get_running_loop().getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    listeners: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            listener = socket.socket(family, kind, protocol)
+            listeners.append(listener)
+            listener.setblocking(False)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.bind((address[0], port, *address[2:]))
+            port = listener.getsockname()[1]
+            listener.listen(_BACKLOG)
+    except BaseException:
+        for listener in listeners:
+            listener.close()
+        raise
+    return listeners
 
 
 def answer_only(names: HostNames, count_refused: Callable[[], None] = lambda: None) -> Any:
     """A middleware that sends away who comes under another name; `count_refused` is called for each."""
 
     @web.middleware
-    async def check_host(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    async def check_host(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.headers.get("Host", "") in names:
             return await handler(request)
         count_refused()

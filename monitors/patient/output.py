@@ -55,6 +55,19 @@ class Trace:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class SavedBed:
+    """State of a bed to save for a restart, all of it as of one moment.
+
+    Attributes:
+        alarms: alarm state, see `monitors.patient.resume`.
+        reference: the patient's reference, or what was collected to learn it.
+    """
+
+    alarms: bytes
+    reference: bytes
+
+
 @dataclass
 class WardOutput:
     """Results of one call of a ward.
@@ -67,7 +80,7 @@ class WardOutput:
         traces: traces of the streams that are shown.
         scores: scores of all beats.
         delays: seconds from R peak to score, of all beats.
-        references: references that were just learned, as bytes to store, by stream.
+        learned: streams whose reference was just learned.
         discharged: streams that have no bed any more.
         faults: number of faults in the order of messages, by kind.
         behind: seconds from the arrival of samples to their analysis, of the slowest stream.
@@ -80,7 +93,7 @@ class WardOutput:
     traces: list[Trace] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     delays: list[float] = field(default_factory=list)
-    references: dict[str, bytes] = field(default_factory=dict)
+    learned: list[str] = field(default_factory=list)
     discharged: list[str] = field(default_factory=list)
     faults: Counter[str] = field(default_factory=Counter)
     behind: float = 0.0
@@ -96,7 +109,7 @@ class WardOutput:
         self.traces += later.traces
         self.scores += later.scores
         self.delays += later.delays
-        self.references |= later.references
+        self.learned += later.learned
         self.discharged += later.discharged
         self.faults += later.faults
         self.behind = max(self.behind, later.behind)

@@ -10,7 +10,7 @@ annotated as normal 0.94.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -157,15 +157,26 @@ class Reference:
         self._early = []
 
     def save(self) -> bytes:
-        """Return the reference as bytes for `restore`; empty until it is learned."""
-        if self.shape is None:
-            return b""
-        return bytes(save({"shape": self.shape, "scale": self.scale}))
+        """Return the reference as bytes for `restore`, or what was collected until now to learn it from."""
+        if self.shape is not None:
+            return bytes(save({"shape": self.shape, "scale": self.scale}))
+        shapes = np.zeros((0, len(self.leads), self._samples), np.float16)
+        if self._early:
+            shapes = np.stack([beat.shapes for beat in self._early])
+        progress = {
+            "early": shapes,
+            "regular": np.array([beat.regular for beat in self._early], np.bool_),
+            "count": np.array([self._stride, self._until_next], np.int64),
+            "seconds": np.array([self._seconds], np.float64),
+        }
+        return bytes(save(progress))
 
     def restore(self, data: bytes) -> bool:
         """Restore a reference from `save`; False, without a change, if it is damaged or has other leads."""
         try:
             stored = load(data)
+            if "early" in stored:
+                return self._restore_progress(stored)
             shape, scale = stored["shape"], stored["scale"]
         except (SafetensorError, KeyError, ValueError):
             return False
@@ -179,6 +190,26 @@ class Reference:
             return False
         self.shape = shape
         self.scale = scale
+        return True
+
+    def _restore_progress(self, stored: dict[str, NDArray[Any]]) -> bool:
+        """Restore what was collected to learn the reference from.
+
+        Raises:
+            KeyError, ValueError: something is missing.
+        """
+        early, regular = stored["early"], stored["regular"]
+        stride, until_next = stored["count"].tolist()
+        (seconds,) = stored["seconds"].tolist()
+        fits = early.shape == (len(regular), len(self.leads), self._samples) and regular.ndim == 1
+        types = (early.dtype, regular.dtype) == (np.float16, np.bool_)
+        possible = 1 <= until_next <= stride < 2**40 and 0 <= seconds < 1e9 and len(early) < _MOST_BEATS
+        if not fits or not types or not possible or np.isinf(early).any():
+            return False
+        self.shape = None
+        self.scale = np.full(len(self.leads), np.nan, np.float32)
+        self._early = [_EarlyBeat(*beat) for beat in zip(early, regular.tolist(), strict=True)]
+        self._stride, self._until_next, self._seconds = stride, until_next, seconds
         return True
 
 

@@ -8,6 +8,7 @@ So an alarm gets the name that it would have had, and no alarm is announced twic
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,6 +23,40 @@ WARM_UP = 40.0
 _MOST = 300.0  # s of samples that can be repeated; an earlier time means that the clock was set
 
 
+@dataclass(frozen=True, slots=True)
+class SavedState:
+    """State of a stream at the last save.
+
+    Attributes:
+        alarms: alarm state.
+        recent: whether each of the last beats was anomalous.
+    """
+
+    alarms: AlarmState
+    recent: tuple[bool, ...] = ()
+
+    @classmethod
+    def of(cls, bed: Bed) -> SavedState:
+        """Return the state of `bed` as of now."""
+        return cls(bed.alarms, tuple(bed.recent_anomalous))
+
+    def as_bytes(self) -> bytes:
+        """Return the state as JSON, from which `from_bytes` restores it."""
+        recent = "".join(str(int(anomalous)) for anomalous in self.recent)
+        return json.dumps({**self.alarms.to_json(), "recent": recent}).encode()
+
+    @classmethod
+    def from_bytes(cls, stream: str, data: bytes) -> SavedState | None:
+        """Restore the state of `stream`; None if `data` is damaged or of another stream."""
+        try:
+            values = json.loads(data)
+            recent = str(values.pop("recent", ""))
+            alarms = AlarmState.from_json(values)
+        except (GenrayError, ValueError, AttributeError, TypeError):
+            return None
+        return cls(alarms, tuple(digit == "1" for digit in recent)) if alarms.stream == stream else None
+
+
 @dataclass
 class _ResumedStream:
     """A stream that resumes.
@@ -29,10 +64,12 @@ class _ResumedStream:
     Attributes:
         last: unix time of its last repeated hop, seconds; None: its hops are new by now.
         later: open alarms that changed after its state was saved.
+        recent: whether each of the last beats was anomalous when its state was saved.
     """
 
     last: float | None
     later: list[Transition]
+    recent: tuple[bool, ...]
 
 
 class Resumption:
@@ -43,12 +80,12 @@ class Resumption:
 
     Args:
         alarms: last transition of each alarm that is open in the journal.
-        states: alarm state of each stream at the last save; a stream without one is repeated from its
+        states: state of each stream at the last save; a stream without one is repeated from its
             beginning. None: no samples are repeated, so streams use only `alarms`.
     """
 
     def __init__(
-        self, alarms: Sequence[Transition] = (), states: Mapping[str, AlarmState] | None = None
+        self, alarms: Sequence[Transition] = (), states: Mapping[str, SavedState] | None = None
     ) -> None:
         self._open: dict[str, list[Transition]] = {}
         for transition in alarms:
@@ -58,10 +95,10 @@ class Resumption:
 
     @classmethod
     def from_saved(cls, alarms: Sequence[Transition], states: Mapping[str, bytes] | None) -> Resumption:
-        """Return a resumption from states saved by `Ward.states`; damaged ones are ignored."""
+        """Return a resumption from states saved by `Ward.saved_beds`; damaged ones are ignored."""
         if states is None:
             return cls(alarms)
-        decoded = {stream: _decoded(stream, data) for stream, data in states.items()}
+        decoded = {stream: SavedState.from_bytes(stream, data) for stream, data in states.items()}
         return cls(alarms, {stream: state for stream, state in decoded.items() if state})
 
     def begin(self, stream: str) -> AlarmState:
@@ -69,11 +106,12 @@ class Resumption:
         opened = self._open.pop(stream, [])
         if self._states is None:
             return restore(stream, opened) if opened else AlarmState(stream)
-        state = self._states.pop(stream, AlarmState(stream))
+        saved = self._states.pop(stream, SavedState(AlarmState(stream)))
+        state = saved.alarms
         later = [each for each in opened if state.time is None or each.time > state.time]
         last = None if state.time is None else state.time - _MOST
         if later or last is not None:
-            self._resumed[stream] = _ResumedStream(last, later)
+            self._resumed[stream] = _ResumedStream(last, later, saved.recent)
         return state
 
     def forget(self, stream: str) -> None:
@@ -82,6 +120,11 @@ class Resumption:
         self._resumed.pop(stream, None)
         if self._states is not None:
             self._states.pop(stream, None)
+
+    def is_repeating(self, stream: str) -> bool:
+        """Whether the samples of `stream` are those that were analysed before the restart."""
+        resumed = self._resumed.get(stream)
+        return resumed is not None and resumed.last is not None
 
     def is_repeated(self, bed: Bed, references: Mapping[str, bytes]) -> bool:
         """Whether the hop of `bed` was analysed before the restart. A clock that was set back does not count
@@ -97,6 +140,7 @@ class Resumption:
         resumed.last = None
         if kept := references.get(bed.stream):
             bed.reference.restore(kept)
+        bed.recent_anomalous = deque(resumed.recent)
         return False
 
     def join_later_alarms(self, bed: Bed) -> list[Transition]:
@@ -130,11 +174,3 @@ def _join(bed: Bed, opened: Transition) -> Transition | None:
         track = Track(state.tracks[opened.kind].timer, acknowledged)
         bed.alarms = replace(state, tracks={**state.tracks, opened.kind: track})
     return None
-
-
-def _decoded(stream: str, data: bytes) -> AlarmState | None:
-    try:
-        state = AlarmState.from_json(json.loads(data))
-    except (GenrayError, ValueError):
-        return None
-    return state if state.stream == stream else None

@@ -7,10 +7,8 @@ samples' own time; the wall clock only shows that a stream has stopped, and how 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from itertools import islice
 
 from pydantic import Field
 
@@ -23,9 +21,9 @@ from monitors.patient.bed import Bed
 from monitors.patient.hops import HopQueue
 from monitors.patient.leads import LeadBank
 from monitors.patient.ordering import Sequencer, SequencerSettings
-from monitors.patient.output import WardOutput
+from monitors.patient.output import SavedBed, WardOutput
 from monitors.patient.reference import Reference, ReferenceSettings
-from monitors.patient.resume import Resumption
+from monitors.patient.resume import Resumption, SavedState
 from monitors.patient.scoring import BeatModel
 from monitors.sources.message import Chunk
 
@@ -147,6 +145,12 @@ class Ward:
                     self._ready[bed.stream] = bed
         return output
 
+    def postpone(self, seconds: float, now: float) -> None:
+        """Do not count the last `seconds` as time without messages, at the monotonic time `now`: the process
+        was paused and read nothing, and what arrived meanwhile still waits at the source."""
+        for bed in self._beds.values():
+            bed.arrived = min(now, bed.arrived + seconds)
+
     def tick(self, now: float) -> WardOutput:
         """Handle streams without messages, at the monotonic time `now`; to be called about once per
         second."""
@@ -189,19 +193,15 @@ class Ward:
         self._forget(stream)
         return output
 
-    def states(self, streams: Iterable[str]) -> dict[str, bytes]:
-        """Return the alarm states to save of those `streams` that have a bed and were observed."""
+    def saved_beds(self, streams: Iterable[str]) -> dict[str, SavedBed]:
+        """Return what to save of those `streams` that have a bed and were observed, as of now. A bed whose
+        samples are still repeated after a restart has nothing new."""
         beds = [self._beds[stream] for stream in streams if stream in self._beds]
         return {
-            bed.stream: json.dumps(bed.alarms.to_json()).encode()
+            bed.stream: SavedBed(SavedState.of(bed).as_bytes(), bed.reference.save())
             for bed in beds
-            if bed.alarms.time is not None
+            if bed.alarms.time is not None and not self._resumption.is_repeating(bed.stream)
         }
-
-    def references(self, part: int, of: int) -> dict[str, bytes]:
-        """Return the current references of every `of`-th bed from bed `part` on, if they are learned."""
-        beds = islice(self._beds.values(), part, None, of)
-        return {bed.stream: bed.reference.save() for bed in beds if bed.reference.shape is not None}
 
     def _discharge(self, bed: Bed, output: WardOutput) -> None:
         bed.alarms, changes = discharge(bed.alarms, bed.end_time + bed.lost_seconds)
@@ -260,22 +260,21 @@ class Ward:
         """Add the reading after a hop, and step the alarms unless this hop is repeated after a restart."""
         if self._resumption.is_repeated(bed, self._references):
             alarms, count = bed.alarms, len(output.transitions)
-            self._observe_hop(bed, output, now)
+            self._observe_hop(bed, output, now, repeated=True)
             bed.alarms = alarms
             del output.transitions[count:]
         else:
             output.transitions += self._resumption.join_later_alarms(bed)
             self._observe_hop(bed, output, now)
 
-    def _observe_hop(self, bed: Bed, output: WardOutput, now: float) -> None:
+    def _observe_hop(self, bed: Bed, output: WardOutput, now: float, *, repeated: bool = False) -> None:
         observation = bed.observe(self._banks[bed.rate].delay, now)
         learned_before = bed.reference.shape is not None
         if observation.good:
             bed.reference.add_time(self._settings.hop)
-            if not learned_before and bed.reference.shape is not None:
-                reference = bed.reference.save()
-                self._references[bed.stream] = reference
-                output.references[bed.stream] = reference
+            if not learned_before and bed.reference.shape is not None and not repeated:
+                self._references[bed.stream] = bed.reference.save()
+                output.learned.append(bed.stream)
         for change in self._step_alarms(bed, observation):
             if change.kind == "anomaly" and change.change in ("onset", "escalated"):
                 change = _with_beats(change, bed)

@@ -14,7 +14,7 @@ from typing import Any, Self
 from genray.errors import GenrayError
 from monitors.alarms.events import Transition
 from monitors.outputs.journal import PLACE, Journal
-from monitors.service.shard import Start
+from monitors.service.shard import Moment, Start
 from monitors.sources import SourceSettings
 
 # Names of states in the journal.
@@ -88,31 +88,31 @@ class MonitorCheckpoint:
             watched=journal.load_states(_WATCHED).get(_MONITOR, b""),
         )
 
-    def start(self, number: int, alarms: Sequence[Transition]) -> Start:
-        """Return the initial state of shard `number` with the open `alarms`."""
+    def start(
+        self, number: int, alarms: Sequence[Transition], expected: frozenset[str] = frozenset()
+    ) -> Start:
+        """Return the initial state of shard `number` with the open `alarms`; the streams `expected` were
+        monitored before."""
         place = self._places.get(self._layout.row(number), {})
-        return Start(dict(self._references), alarms, place, dict(self._alarm_states) if place else {})
+        return Start(
+            dict(self._references), alarms, place, dict(self._alarm_states) if place else {}, expected
+        )
 
-    async def save_references(self, references: Mapping[str, bytes]) -> None:
-        """Save references, by stream."""
-        if references:
-            self._references.update(references)
-            await self._save(_REFERENCE, references)
-
-    async def save_alarm_states(self, states: Mapping[str, bytes]) -> None:
-        """Save alarm states, by stream, after their changes were written to the journal."""
-        if states:
-            self._alarm_states.update(states)
-            await self._save(_ALARMS, states)
-
-    async def save_place(self, number: int, place: Mapping[str, Any]) -> None:
-        """Save the place at which the source of shard `number` resumes; empty: it starts from the
-        beginning."""
+    async def save(self, number: int, moment: Moment) -> None:
+        """Save a moment of shard `number` in one transaction, after the changes of its alarms were written to
+        the journal. An empty place: the source starts from the beginning."""
+        references = {stream: bed.reference for stream, bed in moment.beds.items()}
+        alarm_states = {stream: bed.alarms for stream, bed in moment.beds.items()}
+        self._references.update(references)
+        self._alarm_states.update(alarm_states)
+        rows = {_REFERENCE: references, _ALARMS: alarm_states}
         row = self._layout.row(number)
-        if place != self._places.get(row, {}):
-            self._places[row] = place
-            saved = {"source": self._layout.source, "place": place}
-            await self._save(PLACE, {row: json.dumps(saved).encode()})
+        if moment.place is not None and moment.place != self._places.get(row, {}):
+            self._places[row] = moment.place
+            saved = {"source": self._layout.source, "place": moment.place}
+            rows[PLACE] = {row: json.dumps(saved).encode()}
+        if any(rows.values()):
+            await self._save(rows)
 
     async def save_watched(self, streams: Mapping[str, float]) -> None:
         """Save the monitored streams, each with the unix time of its last sample."""
@@ -122,7 +122,7 @@ class MonitorCheckpoint:
             self._watched = names
             self._watched_saved_at = now
             saved = {"source": self._layout.source, "at": now, "streams": dict(streams)}
-            await self._save(_WATCHED, {_MONITOR: json.dumps(saved).encode()})
+            await self._save({_WATCHED: {_MONITOR: json.dumps(saved).encode()}})
 
     def watched_before(self, within: float) -> dict[str, float]:
         """Return the streams that were monitored when the monitor stopped, with the unix time (s) that their
@@ -155,8 +155,14 @@ class MonitorCheckpoint:
         self._undeleted.add(stream)
         await self._write()
 
-    async def _save(self, name: str, rows: Mapping[str, bytes]) -> None:
-        self._unsaved.setdefault(name, {}).update(rows)
+    async def retry(self) -> None:
+        """Write what could not be written, if there is anything."""
+        if self._undeleted or any(self._unsaved.values()):
+            await self._write()
+
+    async def _save(self, states: Mapping[str, Mapping[str, bytes]]) -> None:
+        for name, rows in states.items():
+            self._unsaved.setdefault(name, {}).update(rows)
         await self._write()
 
     async def _write(self) -> None:
@@ -168,8 +174,8 @@ class MonitorCheckpoint:
             def write() -> None:
                 for stream in undeleted:
                     self._journal.discharge(stream)
-                for name, rows in unsaved.items():
-                    self._journal.save_states(name, rows, time.time())
+                if unsaved:
+                    self._journal.save_states(unsaved, time.time())
 
             try:
                 await asyncio.to_thread(write)

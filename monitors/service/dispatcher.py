@@ -71,7 +71,13 @@ class Dispatcher:
         self._journal = journal
         self._display = display
         self.exporter = MetricsExporter(settings.metrics)
-        self.page = LivePage(settings.page, self._snapshot, acknowledge, discharge)
+        self.page = LivePage(
+            settings.page,
+            self._snapshot,
+            acknowledge,
+            discharge,
+            count_refused=partial(self.exporter.count_fault, "page", "bad request"),
+        )
         self.alertmanager = Alertmanager(
             settings.alertmanager,
             mark_sent=partial(journal.mark_sent, CHANNEL),
@@ -189,10 +195,18 @@ class Dispatcher:
                 open_alarms.discard(transition.alarm)
         return effective
 
+    async def retry_journal(self) -> None:
+        """Write to the journal what a full disk held back, without waiting for a new event."""
+        if self._journal.write_error is not None:
+            await asyncio.to_thread(self._journal.retry)
+            self._note_journal_error()
+
     def _note_journal_error(self) -> None:
         error = str(self._journal.write_error or "")
         if error and error != self._journal_error:
             self._display.note(f"alarms are announced but not written to the journal: {error}")
+        elif self._journal_error and not error:
+            self._display.note("the journal is written again, with what waited")
         self._journal_error = error
 
     def _show_alarm(self, transition: Transition) -> None:

@@ -99,6 +99,18 @@ class LostStreams:
             stream in self._awaited or stream in self._dispatcher.streams or bool(self._open_alarms(stream))
         )
 
+    def postpone(self, seconds: float) -> None:
+        """Do not count the last `seconds` as time without data: this process was paused and read nothing."""
+        now = time.monotonic()
+        self._began += seconds
+        if self._settled is not None:
+            self._settled += seconds
+        for stream, awaited in self._awaited.items():
+            if awaited.missed_from is not None:
+                self._awaited[stream] = replace(awaited, missed_from=awaited.missed_from + seconds)
+        for watched in self._dispatcher.streams.values():
+            watched.arrived = min(now, watched.arrived + seconds)
+
     def silent(self, seconds: float) -> list[str]:
         """Return the streams without data for `seconds`."""
         streams = self._dispatcher.streams

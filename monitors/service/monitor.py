@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from genray.errors import GenrayError
 from genray.progress import Display
+from genray.text import duration
 from monitors.alarms.events import Transition
 from monitors.outputs.journal import Journal
 from monitors.service.backends import ShardBackend, ShardLost, ShardState
@@ -22,7 +23,7 @@ from monitors.service.checkpoint import MonitorCheckpoint
 from monitors.service.commands import Commands
 from monitors.service.dispatcher import Dispatcher
 from monitors.service.lost_streams import LostStreams
-from monitors.service.shard import ShardReport
+from monitors.service.shard import Moment, ShardReport
 from monitors.settings import EcgSettings
 
 _SAVE_PERIOD = 5.0  # s between places of sources that are saved
@@ -31,6 +32,7 @@ _NOTE_PERIOD = 15.0  # s between lines of status on the terminal
 _PRUNE_PERIOD = 3600.0  # s
 _FIRST_WAIT = 1.0  # s before a lost shard is restarted; doubled each time, up to the longest wait
 _LONGEST_WAIT = 30.0  # s
+_PAUSE = 2.0  # s by which an update of the status may be late; beyond it the process was paused
 _ENDING = 5.0  # s that shards have for a regular stop
 _HANG_SECONDS = 10.0
 _LATE_DISCHARGE = 60.0  # s after ward.discharge_after: then a stream is discharged here if its shard did not
@@ -224,7 +226,8 @@ class Monitor:
         wait = _FIRST_WAIT
         while not self._stop.is_set():
             try:
-                await shard.backend.open(self._checkpoint.start(shard.number, self._alarms_of(shard)))
+                alarms, expected = self._alarms_of(shard), self._streams_of(shard)
+                await shard.backend.open(self._checkpoint.start(shard.number, alarms, expected))
                 return await self._collect_all(shard)
             except ShardLost as error:
                 self._display.note(str(error))
@@ -249,6 +252,12 @@ class Monitor:
             and (alarm.stream not in streams or streams[alarm.stream].shard == shard.number)
         ]
 
+    def _streams_of(self, shard: ShardState) -> frozenset[str]:
+        """Return the monitored streams that may belong to the shard."""
+        streams = self.dispatcher.streams
+        own = {name for name, watched in streams.items() if watched.shard == shard.number}
+        return frozenset(own | (self._lost_streams.awaited.keys() - streams.keys()))
+
     async def _collect_all(self, shard: ShardState) -> bool:
         """Collect reports until the source has ended or the monitor stops; return whether it has ended."""
         backend = shard.backend
@@ -269,9 +278,8 @@ class Monitor:
             await self._dispatch(shard, report)
             if save:
                 saved_at = time.monotonic()
-                await self._checkpoint.save_place(shard.number, report.place)
             if report.over:
-                await self._checkpoint.save_place(shard.number, {})
+                await self._checkpoint.save(shard.number, Moment(place={}))
                 return True
         return False
 
@@ -286,7 +294,7 @@ class Monitor:
             if self._settings.shards:
                 self._display.note(f"shard {shard.number}: process {report.process}")
             # Saved before anything is announced: after a kill now, the next run must resume at this place.
-            await self._checkpoint.save_place(shard.number, report.place)
+            await self._checkpoint.save(shard.number, Moment(place=report.place))
 
     async def _dispatch(self, shard: ShardState, report: ShardReport) -> None:
         output = report.output
@@ -294,8 +302,7 @@ class Monitor:
             await self._commands.end_discharge(stream)
         await self._lost_streams.end_for(output.readings)
         await self.dispatcher.announce(output.transitions)
-        await self._checkpoint.save_alarm_states(report.alarm_states)
-        await self._checkpoint.save_references(output.references)
+        await self._checkpoint.save(shard.number, report.moment)
         self.dispatcher.show(shard.number, output)
         self._show_work(shard, report)
 
@@ -307,6 +314,12 @@ class Monitor:
             exporter.count_fault(source, reason, count)
         if report.refused:
             exporter.count_fault("ward", "too many streams", report.refused)
+            self.dispatcher.note_once("streams beyond ward.streams are refused: the ward is full")
+        if report.named_once:
+            exporter.count_fault("ward", "named once", report.named_once)
+            self.dispatcher.note_once(
+                "stream names came only once and have no bed: a new stream gets one with its second message"
+            )
         for text in report.left_out:
             self.dispatcher.note_once(text)
         shard.last_report = report
@@ -328,7 +341,12 @@ class Monitor:
         """Every few seconds, publish the status and look for lost and silent streams."""
         noted_at = time.monotonic()
         while True:
+            began, began_by_the_clock = time.monotonic(), time.time()
             await asyncio.sleep(_STATUS_PERIOD)
+            late = time.monotonic() - began - _STATUS_PERIOD
+            self._note_pause(late, time.time() - began_by_the_clock - _STATUS_PERIOD)
+            await self.dispatcher.retry_journal()
+            await self._checkpoint.retry()
             self._publish_status()
             await self._raise_for_lost_streams()
             for stream in self._lost_streams.silent(self._settings.ward.discharge_after + _LATE_DISCHARGE):
@@ -341,6 +359,22 @@ class Monitor:
                     f"{self._stream_count()} streams  {self.dispatcher.beats} beats  "
                     f"{len(self.dispatcher.alarms)} open alarms  {self._behind():.1f} s behind"
                 )
+
+    def _note_pause(self, seconds: float, by_the_clock: float) -> None:
+        """Note a pause of this process, by its monotonic time and by the clock of the machine; what waits is
+        read before a stream counts as lost."""
+        if seconds > _PAUSE:
+            self._lost_streams.postpone(seconds)
+            for shard in self._shards:
+                if shard.collecting_since is not None:
+                    shard.collecting_since += seconds
+        # While a machine is suspended, only its clock goes on.
+        if max(seconds, by_the_clock) > _PAUSE:
+            self.dispatcher.exporter.count_fault("monitor", "paused")
+            self._display.note(
+                f"the monitor was paused for {duration(max(seconds, by_the_clock))} (stopped, suspended, or "
+                "the clock was set): what waits is read before a stream counts as lost"
+            )
 
     def _publish_status(self) -> None:
         self.dispatcher.publish(

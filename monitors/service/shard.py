@@ -18,22 +18,28 @@ import torch
 
 from genray.bundle import load_bundle
 from monitors.alarms.events import Transition
-from monitors.patient.output import WardOutput
+from monitors.patient.output import SavedBed, WardOutput
 from monitors.patient.resume import WARM_UP, Resumption
 from monitors.patient.scoring import BeatModel
 from monitors.patient.ward import Ward
+from monitors.service.newcomers import Newcomers
 from monitors.settings import EcgSettings
 from monitors.sources import make_source
 from monitors.sources.base import EcgSource
+from monitors.sources.demo import DemoSettings
 from monitors.sources.feed import Feed, FeedSettings
 from monitors.sources.message import Chunk
 from monitors.sources.pseudonyms import Pseudonyms
+from monitors.sources.replay import ReplaySettings
 
 _STEP_PERIOD = 0.1  # s between steps while the analysis keeps up with the samples
 _MOST_WAITING = 3.0  # s of samples of each stream that may wait; beyond it the source waits
 _TICK_PERIOD = 1.0  # s
+_PAUSE = 2.0  # s by which a tick may be late; beyond it this process was paused, or too busy to read
 _PLACE_PERIOD = 2.0  # s of samples between stored places
-_REFERENCE_TURNS = 12  # references drift with their patients: each save stores those of every twelfth bed
+_SAVE_SECONDS = 20.0  # of samples after which all beds are saved, at a replay that is faster than the clock
+_BEDS_PER_SAVE = 64  # beds that are saved together; more take turns
+_MOST_TURNS = 12
 
 
 @dataclass(frozen=True)
@@ -66,12 +72,33 @@ class Start:
         alarms: open alarms.
         place: place at which its source resumes; empty: the source starts where its settings say.
         alarm_states: saved alarm states that belong to `place`, by stream.
+        expected: streams that were monitored before, for which the ward keeps a place.
     """
 
     references: Mapping[str, bytes] = field(default_factory=dict)
     alarms: Sequence[Transition] = ()
     place: Mapping[str, Any] = field(default_factory=dict)
     alarm_states: Mapping[str, bytes] = field(default_factory=dict)
+    expected: frozenset[str] = frozenset()
+
+    @property
+    def known(self) -> frozenset[str]:
+        """Streams of which a state is saved."""
+        alarmed = (alarm.stream for alarm in self.alarms)
+        return frozenset((*self.references, *self.alarm_states, *alarmed))
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What a restart needs, as of one moment; it is saved together or not at all.
+
+    Attributes:
+        beds: state of streams: of those whose alarms changed, or of many.
+        place: place of the source that is older than the states of all streams; None: no new one.
+    """
+
+    beds: Mapping[str, SavedBed] = field(default_factory=dict)
+    place: Mapping[str, Any] | None = None
 
 
 @dataclass
@@ -84,9 +111,10 @@ class ShardReport:
         connected: whether the source is connected, by its name.
         streams: number of monitored streams.
         refused: number of chunks of streams beyond the most that are allowed.
+        named_once: number of stream names of which a second message did not arrive.
         steps: seconds that each step took.
         place: place at which the source must resume so that no sample is missed; empty: it has none.
-        alarm_states: alarm states to save with the place: of streams whose alarms changed, or of all.
+        moment: what to save for a restart.
         left_out: parts of the source that cannot be read, for a person.
         over: whether the source has ended and all of its samples were analysed.
         process: process id of the shard.
@@ -97,9 +125,10 @@ class ShardReport:
     connected: Mapping[str, bool] = field(default_factory=dict)
     streams: int = 0
     refused: int = 0
+    named_once: int = 0
     steps: list[float] = field(default_factory=list)
     place: Mapping[str, Any] = field(default_factory=dict)
-    alarm_states: Mapping[str, bytes] = field(default_factory=dict)
+    moment: Moment = field(default_factory=Moment)
     left_out: Sequence[str] = ()
     over: bool = False
     process: int = field(default_factory=os.getpid)
@@ -119,6 +148,7 @@ class Shard:
     It is responsible for:
 
     - feeding the ward from the source, and making the source wait while too many samples wait in the ward,
+    - places in the ward: new names do not take those of known streams,
     - running the ward when a report is asked for,
     - the place at which the source must resume: a warm-up before the samples that were analysed,
     - commands to the ward, whose effects are in the next report.
@@ -128,6 +158,8 @@ class Shard:
     Args:
         feed: settings of the reconnection to the source.
         place: place at which the source resumes; empty: it starts where its settings say.
+        most_streams: most streams of the ward.
+        newcomers: streams without a bed; None: each stream gets a bed at once.
     """
 
     def __init__(
@@ -138,8 +170,13 @@ class Shard:
         pseudonyms: Pseudonyms,
         partition: Partition,
         place: Mapping[str, Any],
+        *,
+        most_streams: int,
+        newcomers: Newcomers | None,
     ) -> None:
         self._ward = ward
+        self._most_streams = most_streams
+        self._newcomers = newcomers
         self._source = source
         self._feed = Feed(
             source, self._deliver, self._count_fault, feed, pseudonyms, partition.stream_filter()
@@ -156,7 +193,9 @@ class Shard:
         self._wake = asyncio.Event()
         self._has_room = asyncio.Event()
         self._ticked_at = time.monotonic()
-        self._reference_turn = 0
+        self._saved_seconds = 0.0  # average seconds of samples at the last save
+        self._round: list[list[str]] = []  # streams that are still to be saved, by turn
+        self._round_place: Mapping[str, Any] = {}  # at the first turn
 
     @classmethod
     def begin(
@@ -186,14 +225,29 @@ class Shard:
             Resumption.from_saved(start.alarms, start.alarm_states if start.place else None),
         )
         source = make_source(settings.source)
-        return cls(ward, source, settings.feed, pseudonyms, partition or Partition(), start.place)
+        partition = partition or Partition()
+        newcomers = None
+        # The names of records and generated patients come from nobody else, and a record may be one message.
+        if not isinstance(settings.source, ReplaySettings | DemoSettings):
+            keep_until = time.monotonic() + settings.ward.discharge_after
+            newcomers = Newcomers(start.known, start.expected, partition.count, keep_until)
+        return cls(
+            ward,
+            source,
+            settings.feed,
+            pseudonyms,
+            partition,
+            start.place,
+            most_streams=settings.ward.streams,
+            newcomers=newcomers,
+        )
 
     async def collect(self, *, save: bool = False) -> ShardReport:
         """Analyse the samples that have arrived, after a short wait for them; the first call opens the
         source.
 
         Args:
-            save: include the alarm states of all streams and the references of some, to be saved.
+            save: include the states of all streams, or of the next of many, to be saved.
 
         Raises:
             GenrayError: the source can never be opened.
@@ -203,11 +257,10 @@ class Shard:
         output = self._ward.step(began)
         now = time.monotonic()
         if now - self._ticked_at >= _TICK_PERIOD:
+            if now - self._ticked_at > _TICK_PERIOD + _PAUSE:
+                self._ward.postpone(now - self._ticked_at, now)
             self._ticked_at = now
             output.extend(self._ward.tick(now))
-        if save:
-            self._reference_turn = (self._reference_turn + 1) % _REFERENCE_TURNS
-            output.references |= self._ward.references(self._reference_turn, _REFERENCE_TURNS)
         self._put_commanded_first(output)
         if self._ward.waiting:
             self._wake.set()
@@ -274,19 +327,35 @@ class Shard:
         left_out = self._source.left_out[self._left_out_reported :]
         self._left_out_reported += len(left_out)
         place = self._places[0].value if self._places else {}
-        changed = self._ward.streams if save else [change.stream for change in output.transitions]
         return ShardReport(
             output=output,
             faults=faults,
             connected={self._source.name: self._feed.connected},
             streams=len(self._ward),
             refused=refused,
+            named_once=0 if self._newcomers is None else self._newcomers.pop_named_once(time.monotonic()),
             steps=[seconds] if output.readings else [],
             place=place,
-            alarm_states=self._ward.states(changed) if place else {},
+            moment=self._moment(output, save=save or over),
             left_out=left_out,
             over=over,
         )
+
+    def _moment(self, output: WardOutput, *, save: bool) -> Moment:
+        """Return what to save: the streams that `output` changed; and if it is time, those whose turn it is.
+        After the last turn comes the place that the source had at the first, so that no stream has a state
+        from before its place."""
+        streams = {change.stream for change in output.transitions} | set(output.learned)
+        turns = min(_MOST_TURNS, 1 + len(self._ward) // _BEDS_PER_SAVE)
+        place = None
+        if save or self._average_seconds - self._saved_seconds >= _SAVE_SECONDS / turns:
+            self._saved_seconds = self._average_seconds
+            if not self._round:
+                self._round = [self._ward.streams[turn::turns] for turn in range(turns)]
+                self._round_place = self._places[0].value if self._places else {}
+            streams.update(self._round.pop())
+            place = None if self._round else self._round_place
+        return Moment(self._ward.saved_beds(streams), place)
 
     def _remember_place(self) -> None:
         """Store the place of the source, now that all of its samples were analysed."""
@@ -300,7 +369,21 @@ class Shard:
     async def _deliver(self, chunk: Chunk) -> None:
         if not self._places:
             self._remember_place()  # the start of the source
-        if not self._ward.push(chunk, time.monotonic()):
+        now = time.monotonic()
+        if self._newcomers is None or chunk.stream in self._ward:
+            await self._push(chunk, now)
+            return
+        admitted = self._newcomers.admitted(chunk, now)
+        # A stream known from before takes one of the places that are kept.
+        room = self._most_streams - len(self._ward) - self._newcomers.kept_places(now)
+        if admitted and room <= 0 and not self._newcomers.knows(chunk.stream):
+            self._refused += len(admitted)
+            return
+        for each in admitted:
+            await self._push(each, now)
+
+    async def _push(self, chunk: Chunk, now: float) -> None:
+        if not self._ward.push(chunk, now):
             self._refused += 1
             return
         seconds = len(chunk.samples) / chunk.rate

@@ -144,8 +144,6 @@ class Outputs:
             if found.transitions:
                 for transition in self._journal.record(found.transitions):
                     self._exporter.update_alarm(transition)
-            if found.references:
-                self._journal.save_states("reference", found.references, time.time())
             for reading in found.readings:
                 self._exporter.update(reading)
             self._exporter.observe_scores(found.scores)

@@ -26,7 +26,7 @@ def opened_journal(path: Path, **settings: Any) -> Iterator[Journal]:
 
 def save_place(journal: Journal, minutes_ago: float = 0.0) -> None:
     """Save a place, from which samples can be repeated."""
-    journal.save_states("place", {"shard-0-of-1": b"{}"}, time.time() - 60 * minutes_ago)
+    journal.save_states({"place": {"shard-0-of-1": b"{}"}}, time.time() - 60 * minutes_ago)
 
 
 def recent(journal: Journal, limit: int, stream: str | None = None) -> list[Transition]:

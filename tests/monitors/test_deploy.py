@@ -62,6 +62,8 @@ def test_alertmanager_takes_its_configuration() -> None:
 
 
 PUSHED = {"alarm": "b1 asystole 1", "stream": "b1", "kind": "asystole", "category": "physiological"}
+HIGH = PUSHED | {"alertname": "EcgAsystole", "priority": "high"}
+SOURCE = {"alertname": "EcgSourceDown", "job": "genray-ecg", "source": "mqtt", "priority": "medium"}
 LOST = {"alertname": "EcgAlarm", "stream": "b1", "kind": "stream-lost", "priority": "medium"}
 DOWN = {"alertname": "EcgMonitorDown", "job": "genray-ecg", "instance": "a", "priority": "high"}
 SHARD = {"alertname": "EcgShardDown", "job": "genray-ecg", "shard": "3", "priority": "high"}
@@ -74,16 +76,26 @@ NOT_PUSHED = {"alertname": "EcgAlarmNotPushed", "stream": "b1", "kind": "asystol
         (
             LOST,
             PUSHED | {"alertname": "EcgTachycardia", "priority": "medium"},
-            PUSHED | {"alertname": "EcgAsystole", "priority": "high"},
+            PUSHED | {"alertname": "EcgTachycardia", "priority": "medium", "stream": "b2"},
         ),
+        (HIGH, PUSHED | {"alertname": "EcgTachycardia", "priority": "medium"}, LOST | {"stream": "b2"}),
+        (HIGH, LOST, HIGH | {"alertname": "EcgBradycardia", "alarm": "b1 bradycardia 1"}),
+        (DOWN, SHARD | {"instance": "a"}, SOURCE | {"instance": "b"}),
         (DOWN, SHARD | {"instance": "a"}, SHARD | {"instance": "b"}),
         (
             PUSHED | {"alertname": "EcgAsystole", "priority": "medium"},
             NOT_PUSHED | {"priority": "medium"},
-            NOT_PUSHED | {"priority": "high"},
+            NOT_PUSHED | {"priority": "medium", "kind": "tachycardia"},
         ),
     ],
-    ids=["a stream that is lost", "a monitor that is down", "an alarm that was pushed"],
+    ids=[
+        "a stream that is lost",
+        "a high alarm",
+        "a high alarm, not another high one",
+        "a monitor that is down, not the source of another",
+        "a monitor that is down",
+        "an alarm that was pushed",
+    ],
 )
 def test_one_alert_mutes_what_follows_from_it_and_nothing_else(
     tmp_path: Path, cause: dict[str, str], muted: dict[str, str], said: dict[str, str]

@@ -54,12 +54,32 @@ def test_a_very_fast_heart_is_high_at_once() -> None:
     assert bed.alarm("tachycardia").priority == "high"
 
 
-def test_what_is_latched_and_comes_again_is_active_again() -> None:
+def test_what_is_latched_and_comes_again_soon_is_the_same_alarm_and_says_so() -> None:
     bed = ScriptedBed()
     bed.observe(6, heart_rate=200.0)
-    bed.observe(60)
+    name = bed.alarm("tachycardia").name
+    assert bed.observe(60) == ["tachycardia latched"]
     assert bed.observe(6, heart_rate=150.0) == ["tachycardia resumed"]
-    assert (bed.alarm("tachycardia").state, bed.alarm("tachycardia").priority) == ("active", "high")
+    alarm = bed.alarm("tachycardia")
+    assert (alarm.name, alarm.state, alarm.priority) == (name, "active", "high")
+    assert bed.log[-1].why["reason"] == "recurred within 60 s of its end"
+    assert bed.observe(58) == [], "it then ends only when its condition has been over for as long"
+    assert bed.observe(10) == ["tachycardia latched"]
+
+
+def test_what_is_latched_and_comes_again_later_is_a_new_alarm_that_is_announced() -> None:
+    bed = ScriptedBed(again_after=90)
+    bed.observe(6, heart_rate=200.0)
+    first = bed.alarm("tachycardia").name
+    bed.observe(21 * 60 + 2)
+    # At a medium rate, but nobody has seen that it was high.
+    assert bed.observe(6, heart_rate=150.0) == ["tachycardia ended", "tachycardia onset"]
+    ended, onset = bed.log[-2:]
+    assert (ended.alarm, ended.state) == (first, "ended")
+    assert onset.alarm == f"bed:tachycardia:{round(bed.now * 1000)}"
+    assert (onset.onset, onset.priority, onset.announced) == (bed.now, "high", True)
+    assert onset.why["reason"] == "recurred 21 min 0 s after an alarm that nobody acknowledged ended"
+    assert list(bed.state.open) == ["tachycardia"]
 
 
 def test_limits_are_of_the_stream() -> None:

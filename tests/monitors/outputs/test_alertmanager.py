@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from genray.errors import ResourceError
+from monitors.alarms.events import Transition
 from monitors.outputs.alertmanager import OUTCOMES
 from monitors.outputs.journal import Journal
+from tests.monitors.alarms.scripted_bed import ScriptedBed
 from tests.monitors.alerting import Api, Client, Pager, alertmanager_server
 from tests.monitors.transitions import ENDED, LATCHED, ONSET
 from tests.servers import Server, free_port
@@ -53,6 +56,45 @@ def test_an_alarm_is_announced_at_once_and_resolved_when_it_has_ended(tmp_path: 
                 assert alert["generatorURL"] == "http://127.0.0.1:9752/"
 
     asyncio.run(test())
+
+
+def test_an_alarm_that_recurs_late_calls_again_and_one_that_escalates_calls_at_once(tmp_path: Path) -> None:
+    bed = ScriptedBed(again_after=30)
+
+    def changes(seconds: float, **values: float) -> list[Transition]:
+        before = len(bed.log)
+        bed.observe(seconds, **values)
+        return bed.log[before:]
+
+    async def test() -> None:
+        async with Pager() as pager:
+            with alertmanager_server(tmp_path, pager) as server:
+                async with Client(url(server), priorities=["high", "medium"]) as client:
+
+                    async def calls(of: Sequence[Transition], number: int) -> dict[str, str]:
+                        client.push(of)
+                        await pager.receives(lambda received: len(firing(pager)) >= number, seconds=2)
+                        await asyncio.sleep(0.2)
+                        assert len(firing(pager)) == number
+                        return firing(pager)[-1]
+
+                    medium = await calls(changes(6, heart_rate=150.0), 1)
+                    high = await calls(changes(6, heart_rate=200.0), 2)
+                    assert [each["priority"] for each in (medium, high)] == ["medium", "high"]
+                    assert medium["alarm"] == high["alarm"], "it is the same alarm"
+                    soon = await calls([*changes(10), *changes(6, heart_rate=200.0)], 2)
+                    assert soon == high, "and still is when it recurs soon"
+                    late = await calls([*changes(120), *changes(6, heart_rate=200.0)], 3)
+                    assert late["priority"] == "high"
+                    assert late["alarm"] != high["alarm"]
+
+    asyncio.run(test())
+
+
+def firing(pager: Pager) -> list[dict[str, str]]:
+    """Labels of the alerts that fire, in the order of the calls."""
+    alerts = [alert for call in pager.calls for alert in call["alerts"]]
+    return [alert["labels"] for alert in alerts if alert["status"] == "firing"]
 
 
 def test_an_alertmanager_that_comes_up_late_is_told_of_what_was_and_what_is(tmp_path: Path) -> None:

@@ -17,9 +17,13 @@ import pytest
 
 from genray.errors import DataError, GenrayError
 from monitors.alarms.events import Transition
+from monitors.alarms.state import AlarmState
 from monitors.outputs.history import HistoryLimits, known_streams, read_history
 from monitors.outputs.journal import Journal
+from monitors.patient.output import SavedBed
+from monitors.patient.resume import SavedState
 from monitors.service.checkpoint import MonitorCheckpoint
+from monitors.service.shard import Moment
 from monitors.sources.replay import ReplaySettings
 from tests.monitors.transitions import ONSET
 
@@ -189,13 +193,24 @@ def test_streams_and_kinds_are_picked(path: Path) -> None:
     assert read_history(path, streams=["' OR 1=1 --"]).episodes == []
 
 
+def test_an_open_alarm_lasts_by_the_clock_of_the_samples_also_where_they_are_faster(path: Path) -> None:
+    lost = replace(ONSET, alarm="lost", kind="stream-lost", category="technical")
+    with Journal.open(path) as journal:
+        journal.record([ONSET, lost])
+        state = SavedState(AlarmState(ONSET.stream, time=ONSET.onset + 600)).as_bytes()
+        checkpoint = MonitorCheckpoint.load(journal, ReplaySettings(), 1, print)
+        asyncio.run(checkpoint.save(0, Moment({ONSET.stream: SavedBed(state, b"")})))
+        found = {each.kind: each.lasted(time.time() + 7) for each in read_history(path).episodes}
+    assert found["asystole"] == 600
+    assert 7 <= found["stream-lost"] < 60, "samples that do not come have no clock"
+
+
 def test_beds_without_alarms_count_in_the_rate(path: Path) -> None:
     with Journal.open(path) as journal:
         journal.record([ONSET, numbered(1), replace(ONSET, alarm="quiet", announced=False)])
         checkpoint = MonitorCheckpoint.load(journal, ReplaySettings(), 1, print)
         asyncio.run(checkpoint.save_watched({"bed-1": 1000.0, "bed-2": 1000.0}))
-        asyncio.run(checkpoint.save_references({"bed-3": b"{}"}))
-        asyncio.run(checkpoint.save_place(0, {"at": 1}))
+        asyncio.run(checkpoint.save(0, Moment({"bed-3": SavedBed(b"", b"{}")}, {"at": 1})))
     for alarm in (ONSET.alarm, "a1", "quiet"):
         ago(path, alarm, 43_200)
     found = read_history(path)

@@ -23,6 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families as text_fami
 from pydantic import ValidationError
 
 from genray.errors import ResourceError
+from monitors.outputs.connections import ConnectionLimits
 from monitors.outputs.metrics import MetricsExporter, MetricsSettings
 from monitors.outputs.metrics_server import MetricsServer
 from tests.monitors.exposition import READING, exposition, filled_exporter, series
@@ -99,7 +100,9 @@ def test_a_client_that_asks_for_nothing_or_takes_nothing_is_closed_and_counted()
     registry = CollectorRegistry()
     Gauge("a", 20_000_000 * "a", registry=registry)  # more than the system holds back for a client
     refused = Semaphore(0)
-    server = MetricsServer.start(registry, MetricsSettings(port=0), refused.release, timeout_s=0.5)
+    server = MetricsServer.start(
+        registry, MetricsSettings(port=0), refused.release, limits=ConnectionLimits(first_request_s=0.5)
+    )
     with closing(server), socket.socket() as silent, socket.socket() as half, socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         for client in (silent, half, slow):

@@ -181,10 +181,29 @@ def test_it_follows_a_slow_change_of_beats_in_time_but_no_early_ones() -> None:
 def test_what_is_saved_is_restored_and_saves_again_as_the_same() -> None:
     reference = learned(generate(60, seed=5))
     again = Reference(BEATS, LEADS, 140)
-    assert again.save() == b""
     assert again.restore(reference.save())
     assert again.learned_share == 1.0
     assert again.save() == reference.save()
+
+
+def test_learning_goes_on_where_it_was_saved() -> None:
+    beats, _, _ = wide_beats(generate(120, seed=5))
+    shapes = normalise_beats(beats[:, :, SHIFTS:-SHIFTS])
+    whole = Reference(BEATS, LEADS, 140)
+    part = Reference(BEATS, LEADS, 140)
+    for number, beat in enumerate(shapes):
+        if number % 20 == 7:  # before and after half of the beats are dropped
+            again = Reference(BEATS, LEADS, 140)
+            assert again.restore(part.save())
+            assert again.learned_share == part.learned_share
+            part = again
+        for each in (whole, part):
+            each.add_beat(beat, 1.0, 1.0)
+            each.add_time(0.1)
+    for each in (whole, part):
+        each.add_time(600)
+    assert whole.shape is not None
+    assert part.save() == whole.save()
 
 
 def test_damaged_or_foreign_bytes_are_refused_and_change_nothing() -> None:
@@ -204,6 +223,24 @@ def test_damaged_or_foreign_bytes_are_refused_and_change_nothing() -> None:
         save({"shape": shape, "scale": scale * nan}),
         save({"shape": shape, "scale": scale * inf}),
         save({"shape": shape, "scale": -scale}),
+    ]
+    progress = {
+        "early": np.zeros((3, 2, 140), np.float16),
+        "regular": np.ones(3, np.bool_),
+        "count": np.array([2, 1]),
+        "seconds": np.array([5.0]),
+    }
+    assert Reference(BEATS, LEADS, 140).restore(save(progress))
+    bad += [
+        save({"early": progress["early"]}),
+        save(progress | {"early": np.zeros((200, 2, 140), np.float16), "regular": np.ones(200, np.bool_)}),
+        save(progress | {"early": progress["early"][:2].copy()}),
+        save(progress | {"early": progress["early"].astype(np.float64)}),
+        save(progress | {"early": progress["early"] + np.float16(np.inf)}),
+        save(progress | {"regular": np.ones((3, 1), np.bool_)}),
+        save(progress | {"count": np.array([1, 2])}),
+        save(progress | {"count": np.array([1])}),
+        save(progress | {"seconds": np.array([nan])}),
     ]
     for data in bad:
         assert not reference.restore(data), data[:80]

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from monitors.outputs.journal import Journal
+from monitors.patient.output import SavedBed
 from monitors.service.checkpoint import MonitorCheckpoint
+from monitors.service.shard import Moment
 from monitors.sources import SourceSettings
 from monitors.sources.replay import ReplaySettings
 from tests.monitors.journals import no_room
@@ -24,9 +26,11 @@ def loaded(
 
 
 async def fill(checkpoint: MonitorCheckpoint) -> None:
-    await checkpoint.save_references({"s": b"reference"})
-    await checkpoint.save_alarm_states({"s": b"state"})
-    await checkpoint.save_place(1, PLACE)
+    await checkpoint.save(1, Moment({"s": SavedBed(b"state", b"reference")}, PLACE))
+
+
+def learned(stream: str, reference: bytes) -> Moment:
+    return Moment({stream: SavedBed(b"", reference)})
 
 
 def test_what_was_kept_is_there_after_a_restart_for_the_shard_that_it_belongs_to(journal: Journal) -> None:
@@ -58,7 +62,7 @@ def test_a_source_that_is_over_begins_at_its_beginning(journal: Journal) -> None
     async def run() -> None:
         checkpoint = loaded(journal)
         await fill(checkpoint)
-        await checkpoint.save_place(1, {})
+        await checkpoint.save(1, Moment(place={}))
 
     asyncio.run(run())
     assert loaded(journal).start(1, []).place == {}
@@ -66,7 +70,7 @@ def test_a_source_that_is_over_begins_at_its_beginning(journal: Journal) -> None
 
 @pytest.mark.parametrize("damaged", [b"", b"{}", b"[1]", b'{"source": "x", "place": 3}'])
 def test_a_damaged_place_is_none(journal: Journal, damaged: bytes) -> None:
-    journal.save_states("place", {"shard-0-of-2": damaged}, 0.0)
+    journal.save_states({"place": {"shard-0-of-2": damaged}}, 0.0)
     assert loaded(journal).start(0, []).place == {}
 
 
@@ -99,7 +103,7 @@ def test_which_streams_were_watched_is_known_with_the_time_they_would_have_now(j
 
 @pytest.mark.parametrize("damaged", [b"", b"{}", b"[1]", b'{"source": "x", "at": 1, "streams": []}', b"\xff"])
 def test_damaged_streams_are_none(journal: Journal, damaged: bytes) -> None:
-    journal.save_states("watched", {"monitor": damaged}, 0.0)
+    journal.save_states({"watched": {"monitor": damaged}}, 0.0)
     assert loaded(journal).watched_before(60) == {}
 
 
@@ -109,11 +113,11 @@ def test_a_full_disk_is_told_once_and_what_is_owed_goes_with_the_next(tmp_path: 
     with Journal.open(path) as journal:
         checkpoint = loaded(journal, notes=notes)
         with no_room(path):
-            asyncio.run(checkpoint.save_references({"a": bytes(100_000)}))
-            asyncio.run(checkpoint.save_references({"b": bytes(100_000)}))
+            asyncio.run(checkpoint.save(0, learned("a", bytes(100_000))))
+            asyncio.run(checkpoint.save(0, learned("b", bytes(100_000))))
         assert len(notes) == 1
         assert checkpoint.start(0, []).references.keys() == {"a", "b"}
-        asyncio.run(checkpoint.save_references({"c": b"small"}))
+        asyncio.run(checkpoint.save(0, learned("c", b"small")))
         assert loaded(journal).start(0, []).references.keys() == {"a", "b", "c"}
 
 
@@ -125,5 +129,5 @@ def test_who_is_discharged_while_the_disk_is_full_is_forgotten_when_there_is_roo
         with no_room(path):
             asyncio.run(checkpoint.discharge("s"))
         assert not checkpoint.knows("s")
-        asyncio.run(checkpoint.save_references({"t": b"another"}))
+        asyncio.run(checkpoint.save(0, learned("t", b"another")))
         assert loaded(journal).start(1, []).references == {"t": b"another"}

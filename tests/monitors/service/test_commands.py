@@ -11,12 +11,13 @@ import pytest
 from genray.settings.load import load
 from monitors.alarms.events import Transition
 from monitors.outputs.journal import Journal
+from monitors.patient.output import SavedBed
 from monitors.service.backends import LocalBackend, ShardState
 from monitors.service.checkpoint import MonitorCheckpoint
 from monitors.service.commands import Commands
 from monitors.service.dispatcher import Dispatcher
 from monitors.service.lost_streams import LostStreams
-from monitors.service.shard import ShardReport
+from monitors.service.shard import Moment, ShardReport
 from monitors.settings import EcgSettings
 from monitors.sources.pseudonyms import Pseudonyms
 from tests.monitors.running import KEY, Notes, replay, sets, write_patients
@@ -74,10 +75,10 @@ def test_what_is_discharged_while_its_shard_begins_is_discharged_there_too(
 
     async def leave(desk: Desk) -> None:
         first = await desk.open()
-        while not first.output.references:
+        while not first.output.learned:
             first = await desk.backend.collect(save=False)
-        ((stream, reference),) = first.output.references.items()
-        await desk.checkpoint.save_references({stream: reference})
+        (stream,) = first.output.learned
+        await desk.checkpoint.save(0, first.moment)
         # Its process ends; it begins with what was kept, and only then somebody asks.
         report = await desk.open()
         learned.append(report.output.readings[0].learned)
@@ -95,7 +96,7 @@ def test_what_is_discharged_while_its_shard_begins_is_discharged_there_too(
 
 def test_nothing_is_done_to_what_is_not_known(beat_bundle: Path, patients: Path, tmp_path: Path) -> None:
     async def ask(desk: Desk) -> None:
-        await desk.checkpoint.save_place(0, {"chunk": 1})
+        await desk.checkpoint.save(0, Moment(place={"chunk": 1}))
         for name in ("shard-0-of-1", "monitor", "\ud800", "", "x" * 1000):
             assert not await desk.commands.discharge(name)
             assert not await desk.commands.acknowledge(name)
@@ -109,7 +110,8 @@ def test_a_patient_of_whom_only_what_is_usual_is_kept_is_discharged_by_either_na
 ) -> None:
     async def ask(desk: Desk) -> None:
         for asked in (PSEUDONYM("bed-7"), "bed-7"):
-            await desk.checkpoint.save_references({PSEUDONYM("bed-7"): b"reference"})
+            bed = SavedBed(b"", b"reference")
+            await desk.checkpoint.save(0, Moment({PSEUDONYM("bed-7"): bed}))
             assert await desk.commands.discharge(asked)
             assert not await desk.commands.discharge(asked)
 

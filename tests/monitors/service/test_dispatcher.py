@@ -11,7 +11,7 @@ from monitors.outputs.journal import Journal
 from monitors.service.dispatcher import Dispatcher
 from monitors.settings import EcgSettings
 from tests.monitors.exposition import exposition
-from tests.monitors.journals import recent
+from tests.monitors.journals import no_room, recent
 from tests.monitors.running import Notes
 from tests.monitors.transitions import ENDED, ONSET
 
@@ -43,7 +43,7 @@ def test_what_is_announced_is_in_the_journal_counted_and_said(journal: Journal) 
 
 
 def test_what_the_journal_has_is_not_told_again(journal: Journal) -> None:
-    journal.save_states("place", {"shard-0-of-1": b"{}"}, time.time())  # from where its samples come again
+    journal.save_states({"place": {"shard-0-of-1": b"{}"}}, time.time())  # from where its samples come again
     journal.record([ONSET])
     dispatcher, lines = run(journal, lambda dispatcher: dispatcher.announce([ONSET, ENDED]))
     assert not dispatcher.onsets
@@ -147,3 +147,22 @@ def test_an_answer_counts_when_it_is_in_the_journal(journal: Journal) -> None:
 
     run(journal, ask)
     assert results == [True, False]
+
+
+def test_what_a_full_disk_held_back_is_written_without_a_new_event_and_that_is_said(journal: Journal) -> None:
+    large = replace(ONSET, why={"note": "x" * 50_000})
+
+    async def fill(dispatcher: Dispatcher) -> None:
+        with no_room(journal.path):
+            await dispatcher.announce([large])
+            await dispatcher.retry_journal()
+        await dispatcher.retry_journal()
+        await dispatcher.retry_journal()
+
+    _, lines = run(journal, fill)
+    assert recent(journal, 9) == [large]
+    assert [line.partition(":")[0] for line in lines] == [
+        "alarms are announced but not written to the journal",
+        "high priority alarm",
+        "the journal is written again, with what waited",
+    ]

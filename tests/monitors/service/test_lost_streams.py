@@ -223,3 +223,18 @@ def test_only_streams_of_which_nothing_came_for_long_are_silent(journal: Journal
 
     run(journal, wait, {"bed-2": AT})
     assert silent == [[], ["bed-1", "bed-2", "bed-3"]]
+
+
+def test_the_time_of_a_pause_is_no_time_without_data(journal: Journal) -> None:
+    async def pause(lost: LostStreams, dispatcher: Dispatcher) -> None:
+        dispatcher.show(0, WardOutput(readings=[reading("bed-1")]))
+        dispatcher.streams["bed-1"].arrived -= 30
+        assert lost.silent(20) == ["bed-1"]
+        lost.postpone(25)
+        assert lost.silent(20) == []
+        assert lost.silent(4) == ["bed-1"], "what was silent before still counts"
+        lost.postpone(25)
+        dispatcher.streams["bed-1"].arrived -= 3
+        assert lost.silent(2) == ["bed-1"], "nothing arrived in the future"
+
+    run(journal, pause)

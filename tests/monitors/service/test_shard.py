@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,21 +84,31 @@ def test_what_was_found_after_the_place_is_found_again_and_what_was_before_is_no
     first = played(of, until=lambda report: any(t.kind == "asystole" for t in report.output.transitions))
     last = first[-1]
     opened = {t.alarm: t for t in changes(first) if t.state != "ended"}
-    kept = Start({}, list(opened.values()), last.place, last.alarm_states)
+    states = {stream: bed.alarms for stream, bed in last.moment.beds.items()}
+    kept = Start({}, list(opened.values()), last.place, states)
     second = changes(played(of, kept))
     assert [t.alarm for t in changes(first)] + [t.alarm for t in second] == [t.alarm for t in whole]
 
 
-def test_references_are_kept_again_in_turn_as_they_follow_their_patients(
-    beat_bundle: Path, patients: Path
+@pytest.mark.parametrize("beds_per_save", [64, 1])
+def test_states_references_and_place_are_of_one_moment_or_the_place_of_an_earlier_one(
+    beat_bundle: Path, patients: Path, monkeypatch: pytest.MonkeyPatch, beds_per_save: int
 ) -> None:
-    kept: dict[str, list[bytes]] = {}
+    monkeypatch.setattr("monitors.service.shard._BEDS_PER_SAVE", beds_per_save)
+    references: dict[str, set[bytes]] = {}
+    saved_until: dict[str, float] = {}
+    places = 0
     for report in played(settings(beat_bundle, patients)):
-        assert len(report.output.references) <= 2
-        for stream, data in report.output.references.items():
-            kept.setdefault(stream, []).append(data)
-    assert len(kept) == 2
-    assert all(len(set(each)) > 1 for each in kept.values())
+        for stream, bed in report.moment.beds.items():
+            references.setdefault(stream, set()).add(bed.reference)
+            saved_until[stream] = json.loads(bed.alarms)["time"] - START
+        if report.moment.place:
+            places += 1
+            resumed = report.moment.place["chunk"]
+            assert len(saved_until) == 2
+            assert resumed <= max(0, min(saved_until.values()) - WARM_UP), "a warm-up before every stream"
+    assert places > 3
+    assert all(len(each) > 3 for each in references.values()), "also while it is learned, and as it follows"
 
 
 def test_a_stream_is_discharged_after_what_was_found_before(beat_bundle: Path, patients: Path) -> None:
