@@ -22,7 +22,7 @@ import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import nn
 from torch.nn import functional as F
 
@@ -37,15 +37,17 @@ from genray.io.files import write_text
 
 _FOLDER = click.Path(exists=True, file_okay=False)
 _SIDES = (96, 385)  # pixels of a side, from and below
+_SIZES = (0.5, 1.0, 1.5, 2.2)  # of the photographs, in multiples of their own
 _WIDTHS = (32, 16)  # units of the hidden layers
 _EPOCHS = 150
 _CLIP = 4.0  # standard deviations beyond which a feature counts no more
 _KINDS = {  # of noise, with their shares
     "none": 0.27,
-    "white": 0.2,
-    "coarse": 0.15,
-    "camera": 0.28,
-    "jpeg": 0.07,
+    "white": 0.19,
+    "coarse": 0.13,
+    "colour": 0.05,
+    "camera": 0.27,
+    "jpeg": 0.06,
     "impulses": 0.03,
 }
 _HELD_OUT = 5  # every fifth sample judges
@@ -73,7 +75,9 @@ def draw_sample(photos: str, key: tuple[int, int]) -> Sample:
     rng = np.random.default_rng(key)
     height, width = (int(side) for side in rng.integers(*_SIDES, 2))
     content = rng.random()
-    if content < 0.46:
+    if content < 0.05:
+        clean = _shade(height, width, rng)
+    elif content < 0.46:
         clean = draw_scene(height, width, key)
     elif content < 0.72:
         clean = _crop(photos, height, width, rng)
@@ -88,6 +92,15 @@ def draw_sample(photos: str, key: tuple[int, int]) -> Sample:
     noise = (noisy - reference)[0].numpy() * np.float32(255)
     pixels = _framed(noisy[0].permute(1, 2, 0).mul(255.0).round().byte().numpy(), rng)
     return Sample(measure(pixels).values, _levels(noise), float(content >= 0.72), kind)
+
+
+def _shade(height: int, width: int, rng: np.random.Generator) -> Pixels:
+    """Draw a plain surface, evenly lit or brighter to one side: all of its details are noise."""
+    colour = rng.uniform(10, 245, 3) if rng.random() < 0.5 else rng.uniform(10, 245)
+    slopes = rng.normal(0, 40, 2) * (rng.random() < 0.7)
+    rows, columns = np.linspace(-0.5, 0.5, height)[:, None, None], np.linspace(-0.5, 0.5, width)[:, None]
+    levels = np.rint(colour + slopes[0] * rows + slopes[1] * columns) * np.ones(3)
+    return np.clip(levels, 0, 255).astype(np.uint8)
 
 
 def _framed(pixels: Pixels, rng: np.random.Generator) -> Pixels:
@@ -128,6 +141,8 @@ def _damage(images: torch.Tensor, rng: np.random.Generator) -> tuple[str, torch.
             settings = NoiseSettings(kind="poisson-gaussian", sigma=sigma, photons=photons, clip=True)
         case "coarse":
             settings = NoiseSettings(sigma=sigma, correlation=float(rng.uniform(0.3, 1.6)), clip=True)
+        case "colour":
+            settings = NoiseSettings(sigma=sigma, correlation=float(rng.uniform(0.0, 1.6)))
         case "camera":
             settings = NoiseSettings(kind="camera", sigma=(sigma, sigma))
         case "jpeg":
@@ -135,17 +150,22 @@ def _damage(images: torch.Tensor, rng: np.random.Generator) -> tuple[str, torch.
         case _:
             settings = NoiseSettings(kind="salt-and-pepper", amount=float(rng.uniform(0.003, 0.2)))
     noisy = images if settings is None else corrupt(images, settings, generator)
+    if kind == "colour" and images.shape[1] == 3:  # the brightness stays
+        noise = noisy - images
+        noisy = images + noise - noise.mean(dim=1, keepdim=True)
     noisy = noisy.clamp(0.0, 1.0).mul(255.0).round().div(255.0)
-    if kind in ("none", "white", "coarse") and rng.random() < 0.4:  # stored as a JPEG file
+    if kind in ("none", "white", "coarse", "colour") and rng.random() < 0.4:  # stored as a JPEG file
         noisy = corrupt(noisy, NoiseSettings(kind="jpeg", quality=int(rng.integers(75, 96))), generator)
     return kind, noisy, noisy if kind == "none" else images
 
 
 @lru_cache(maxsize=1)
 def _load_photos(folder: str) -> list[Pixels]:
-    """Load the photographs, each at its size and at half of it."""
+    """Load the photographs, each at its size, at half of it and enlarged: as cameras store them, photographs
+    are softer than their noise."""
     photos = [Image.open(file).convert("RGB") for file in sorted(Path(folder).rglob("*.*"))]
-    return [np.asarray(each) for photo in photos for each in (photo, photo.reduce(2))]
+    sizes = [(photo, factor) for photo in photos for factor in _SIZES]
+    return [np.asarray(ImageOps.scale(*each, Image.Resampling.BICUBIC)) for each in sizes]
 
 
 def _crop(photos: str, height: int, width: int, rng: np.random.Generator) -> Pixels:

@@ -49,8 +49,8 @@ def draw_scene(height: int, width: int, key: Sequence[int]) -> Pixels:
         _draw_lines(rng, draw, size, palette)
     if rng.random() < 0.12:
         _draw_words(rng, draw, size, palette)
-    if rng.random() < 0.5:  # the lens
-        picture = picture.filter(ImageFilter.GaussianBlur(_SCALE * rng.uniform(0.2, 1.2)))
+    if rng.random() < 0.65:  # the lens and the sensor: photographs at their full size are soft
+        picture = picture.filter(ImageFilter.GaussianBlur(_SCALE * rng.uniform(0.2, 2.0)))
     scene = np.asarray(picture.reduce(_SCALE))
     if rng.random() < _GRAY_SHARE:
         scene = np.asarray(Image.fromarray(scene).convert("L"))[..., None].repeat(3, axis=2)
