@@ -21,7 +21,7 @@ def photos(tmp_path: Path) -> str:
 def test_samples_are_of_every_kind_and_tell_the_noise_that_they_have(photos: str) -> None:
     samples = [draw_sample(photos, (3, key)) for key in range(80)]
     by_kind = {sample.kind: sample for sample in samples}
-    assert by_kind.keys() == {"none", "white", "coarse", "camera", "jpeg", "impulses"}
+    assert by_kind.keys() == {"none", "white", "coarse", "colour", "camera", "jpeg", "impulses"}
     assert not by_kind["none"].levels.any()
     fine, coarse, chroma = by_kind["white"].levels
     assert fine**2 == pytest.approx(3 * coarse**2, rel=0.3), "of white noise a quarter is coarse"
