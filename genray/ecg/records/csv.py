@@ -112,36 +112,39 @@ class _CsvTable:
                     null_values=list(MISSING_CELLS),
                     quoted_strings_can_be_null=True,
                     decimal_point=layout.point,
-                    check_utf8=False,
+                    check_utf8=kind == pa.string(),
                 ),
             )
         except pa.ArrowInvalid:
-            self._check_lines(text, first, columns, kind)
-            raise
+            raise self._broken_line(text, first, columns, kind) from None
         if len(table) < stop - first:
             raise EndsEarly("the file ends early")
         cut = table.slice(start - first, stop - start)
         return [cut.column(n).combine_chunks() for n in range(len(columns))]
 
-    def _check_lines(self, text: bytes, first: int, columns: Sequence[int], kind: pa.DataType) -> None:
-        """Raise a DataError for the first line of `text`, which begins with line `first` of the table, that
-        cannot be read."""
-        layout = self.layout
+    def _broken_line(self, text: bytes, first: int, columns: Sequence[int], kind: pa.DataType) -> DataError:
+        """The error of the first line of `text`, which begins with line `first` of the table, that cannot be
+        read."""
+        layout, at = self.layout, first
         for at, line in enumerate(text.decode("utf-8", "replace").removesuffix("\n").split("\n"), first):
             cells = cells_of(line, layout)
             number = self.number(at)
             if len(cells) != len(layout.columns):
                 problem = f"line {number} has {len(cells)} columns, its header {len(layout.columns)}"
-                raise unusable(self.file.path, problem)
+                return unusable(self.file.path, problem)
             for column in columns:
                 cell = cells[column]
-                if kind == pa.float64() and cell not in MISSING_CELLS and not is_number(cell):
+                is_read = "\ufffd" not in cell if kind == pa.string() else is_number(cell)
+                if cell not in MISSING_CELLS and not is_read:
                     name = listed([layout.columns[column].name])
                     problem = f"line {number}, column {name}: {cell[:40]!r} is no number"
                     hint = "leave the cell empty if there is no sample"
                     if column in layout.times:
                         hint = "give all times in one way: seconds, or ISO 8601 as 2026-01-31T10:00:00.004"
-                    raise unusable(self.file.path, problem, hint)
+                    return unusable(self.file.path, problem, hint)
+        return unusable(
+            self.file.path, f"one of its lines {self.number(first)} to {self.number(at)} is broken"
+        )
 
     def number(self, line: int) -> int:
         """The number of a line of the table in its file, from 1."""

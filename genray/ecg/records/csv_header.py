@@ -20,7 +20,7 @@ MISSING_CELLS = ("", "nan", "NaN", "NAN", "NA", "N/A", "n/a", "null", "NULL", "N
 ONE_COLUMN = "\x1f"
 """Separator of a table of one column: a character that is in no text."""
 
-NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?|[+-]?inf(inity)?", re.I)
+NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?|[+-]?inf(inity)?", re.I | re.A)
 _HINT = "it needs a line such as time,II,V1 and then one for each sample, in seconds and millivolts"
 _MOST_COLUMNS = 1024
 _TAIL = 40  # lines of numbers that show what separates cells
