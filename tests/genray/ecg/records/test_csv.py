@@ -139,6 +139,8 @@ CLOCKS: list[tuple[str, str, Callable[[float], object], float | None]] = [
     ("clock", "Time", lambda t: _iso(t)[11:], None),
     ("minutes-clock", "Elapsed time", lambda t: f"{int(t) // 60}:{t % 60:06.3f}", None),
     ("german", "Zeit", lambda t: f"{_iso(t)[8:10]}.02.2024 {_iso(t)[11:]}", 1709164790.0),
+    ("milliseconds-after-a-colon", "Time", lambda t: _iso(t)[11:].replace(".", ":"), None),
+    ("spreadsheet", "time", lambda t: f"{45350.9999 + t / 86400:.11f}", 1709164791.36),
     ("rounded", "time", lambda t: f"{int(t * 100 + 1e-6) / 100:.2f}", None),
     ("whole-seconds", "time", lambda t: _iso(t)[:19], 1709164790.0),
 ]
@@ -151,11 +153,37 @@ def test_times_are_read_in_every_way_that_they_are_written(
     ecg = _ecg(5000, 250)
     times = [text(n / 250) for n in range(5000)]
     record = open_record(_table(tmp_path / "a.csv", times, ecg, f"{header},II (mV)"))
-    assert (record.rate, record.samples, record.start) == (pytest.approx(250), 5000, start)
+    assert (record.rate, record.samples) == (pytest.approx(250, rel=1e-5), 5000)
+    assert record.start == (None if start is None else pytest.approx(start))
     np.testing.assert_allclose(record.millivolts(0, 5000)[:, 0], ecg, atol=0.0006)
-    said = "its times are taken as milliseconds, which makes 250 samples a second"
-    expected = [said] if times[1] == "4.0" and header == "time" else []
-    assert list(record.notes) == expected or header == "Timestamp"
+    said = {"4.0": "milliseconds", "45350.99990004630": "days of a spreadsheet"}.get(str(times[1]))
+    expected = [f"its times are taken as {said}, which makes 250 samples a second"]
+    if header == "time" and said:
+        assert list(record.notes) == expected
+    elif header != "Timestamp":
+        assert not record.notes
+
+
+def test_whole_numbers_that_follow_on_each_other_are_no_times_unless_that_is_said(tmp_path: Path) -> None:
+    path = _table(tmp_path / "a.csv", range(1000), _ecg(1000, 250))
+    with pytest.raises(DataError, match="column time counts 1, 2, 3") as refusal:
+        open_record(path)
+    assert "source.csv_rate" in str(refusal.value.hint)
+    assert open_record(path, rate=250).rate == 250
+    stated = _table(tmp_path / "b.csv", range(1000), _ecg(1000, 1000), "time (ms),II (mV)")
+    assert open_record(stated).rate == 1000
+
+
+def test_dates_that_can_be_read_in_two_ways_give_no_start(tmp_path: Path) -> None:
+    times = [f"02/03/2024 10:00:{n / 250:06.3f}" for n in range(500)]
+    record = open_record(_table(tmp_path / "a.csv", times, _ecg(500, 250)))
+    assert (record.rate, record.start) == (pytest.approx(250), None)
+    assert record.notes == ("the day of its first sample is not known: its dates can be read in two ways",)
+
+
+def test_a_lead_that_is_nearly_flat_in_its_unit_is_told(tmp_path: Path) -> None:
+    (note,) = open_record(_named(tmp_path / "a.csv", "time,II (uV)", 1.0)).notes
+    assert note.startswith("II is nearly flat, or not in uV")
 
 
 @pytest.mark.parametrize("decimals", [2, 3, 6])
