@@ -233,7 +233,7 @@ def _names(
     if len(rows) == 2 and len(rows[0]) == len(rows[1]) and _is_unit_row(rows[1]):
         return rows[0], rows[1], [above[n] for n in filled[:-2]]
     names = rows[-1][:-1] if len(rows[-1]) == width + 1 and not rows[-1][-1] else rows[-1]
-    if not any(any(c.isalpha() for c in name) for name in names) or _names_person(names):
+    if not any(any(c.isalpha() for c in name) for name in names) or _is_key_and_value(names):
         raise _no_header(path)
     if len(names) not in (1, width, width - 1):
         problem = f"line {filled[-1] + 1} names {len(names)} columns, and the lines after it have {width}"
@@ -259,8 +259,10 @@ def _no_header(path: Path) -> Exception:
     return unusable(path, "its first line does not name columns", _HINT)
 
 
-def _names_person(names: Sequence[str]) -> bool:
-    """Return whether a line is a key and a value that may name a person, and no header."""
+def _is_key_and_value(names: Sequence[str]) -> bool:
+    """Return whether a line is keys and values, which may name a person, and no header."""
+    if any(is_number(name) or name.endswith("=") for name in names):
+        return True
     return len(names) == 2 and _PERSON.search(names[0]) is not None
 
 
@@ -278,6 +280,8 @@ def _is_unit_row(cells: Sequence[str]) -> bool:
 def _column(name: str, unit: str) -> Column:
     """Return the column of a name, with its unit from the name or from a line of units."""
     plain, in_name = split_unit(name)
+    if len(plain) > 1 and unit_of_times(plain):  # a column called ms, seconds or min
+        in_name = in_name or plain
     if not in_name and (found := _TIME_WITH_UNIT.fullmatch(plain)):
         plain, in_name = found["name"], found["unit"]
     unit = unit.strip(" ()[]'\"") or in_name

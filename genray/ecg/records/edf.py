@@ -376,7 +376,9 @@ def _number(path: Path, text: bytes) -> float:
     try:
         return float(text.decode("ascii").strip(" \0").replace(",", "."))
     except ValueError:
-        raise unusable(path, f"its header has {text!r} for a number") from None
+        # Of a header that is shifted, letters may be those of the patient.
+        shown = "letters" if any(c.isalpha() for c in text.decode("latin-1")) else repr(text)
+        raise unusable(path, f"its header has {shown} for a number") from None
 
 
 def _decode(raw: bytes, width: int) -> NDArray[np.int64]:

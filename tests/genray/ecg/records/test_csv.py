@@ -130,6 +130,7 @@ CLOCKS: list[tuple[str, str, Callable[[float], object], float | None]] = [
     ("s", "time", lambda t: f"{t:.4f}", None),
     ("ms", "time (ms)", lambda t: f"{t * 1000:.1f}", None),
     ("ms-unsaid", "time", lambda t: f"{t * 1000:.1f}", None),
+    ("ms-named", "millis", lambda t: round(t * 1000), None),
     ("us", "timestamp_us", lambda t: round(t * 1e6), None),
     ("ns-unix", "Timestamp", lambda t: 1_700_000_000_000_000_000 + round(t * 1e9), 1.7e9),
     ("minutes", "Elapsed time [min]", lambda t: f"{t / 60:.9f}", None),
@@ -318,11 +319,12 @@ def test_lines_before_the_header_may_say_rate_and_gain_and_are_never_shown(tmp_p
     assert (record.rate, record.leads) == (250.0, ("II",))
     assert record.millivolts(0, 1000).max() == pytest.approx(1, abs=0.01)
     assert "Mustermann" not in repr(record)
-    path.write_text("\n".join([*lines[:2], *(f"{round(value)};72" for value in ecg)]))
-    with pytest.raises(DataError) as refusal:
-        open_record(path)
-    assert "Mustermann" not in str(refusal.value)
-    assert "1964" not in str(refusal.value)
+    for above in (lines[:2], ["Erika Mustermann;1964"], ["Name=;Erika Mustermann"], ["Patient;Mustermann"]):
+        path.write_text("\n".join([*above, *(f"{round(value)};72" for value in ecg)]))
+        with pytest.raises(DataError) as refusal:
+            open_record(path, rate=250)
+        assert "Mustermann" not in str(refusal.value)
+        assert "1964" not in str(refusal.value)
 
 
 def test_columns_that_are_no_leads_are_left_out_and_named(tmp_path: Path) -> None:
