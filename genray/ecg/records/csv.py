@@ -351,6 +351,8 @@ def _with_units(table: _CsvTable, places: Sequence[int], rate: float) -> tuple[l
         values = np.concatenate([stretch[lead] for stretch in stretches])
         swing = swing_of(values, rate)
         unit = column.unit
+        if unit.kind is Kind.COUNTS and not column.unit_text and not _are_whole(values):
+            unit = Unit()  # a line before the header has a gain, but these are not the counts that it is of
         if problem := contradiction(unit, swing):
             text = f"column {listed([column.name])} is {problem}"
             raise unusable(table.file.path, text, "correct the unit in its header, for example to uV")
@@ -372,6 +374,11 @@ def _with_units(table: _CsvTable, places: Sequence[int], rate: float) -> tuple[l
         f"no unit in the header, taken as {unit} by the values: {listed(n)}" for unit, n in assumed.items()
     ]
     return leads, [*said, *notes]
+
+
+def _are_whole(values: NDArray[np.float64]) -> bool:
+    finite = values[np.isfinite(values)]
+    return bool((finite == np.rint(finite)).all())
 
 
 def _stretches(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from genray.ecg.records.base import unusable
+from genray.ecg.records.channels import Look, look_of
 from genray.ecg.records.csv_times import is_time_text, unit_of_times
 from genray.ecg.records.csv_units import Kind, Unit, parse_unit, split_unit
 
@@ -295,7 +296,7 @@ def _with_gain(column: Column, text: str) -> Column:
     unit = parse_unit(gain[1].strip(" \t,;\"'"))
     if unit is None or unit.gain is None or unit.kind is not Kind.COUNTS:
         return column
-    if column.unit.kind is Kind.UNKNOWN and column.unit.text:
+    if column.unit.kind is Kind.UNKNOWN and (column.unit.text or look_of(column.name) is not Look.ECG):
         return column
     baseline = _BASELINE.search(text)
     return replace(column, unit=replace(unit, baseline=float(baseline[1]) if baseline else 0.0))

@@ -319,6 +319,11 @@ def test_lines_before_the_header_may_say_rate_and_gain_and_are_never_shown(tmp_p
     assert (record.rate, record.leads) == (250.0, ("II",))
     assert record.millivolts(0, 1000).max() == pytest.approx(1, abs=0.01)
     assert "Mustermann" not in repr(record)
+    rows = [f"{n / 250};{value:.4f};72" for n, value in enumerate(_ecg(1000, 250))]
+    path.write_text("\n".join(["gain: 200 adu/mV", "time;II;HR", *rows]))
+    physical = open_record(path)
+    assert (physical.rate, physical.millivolts(0, 1000).max()) == (pytest.approx(250), 1)
+    assert physical.notes[0] == "no unit in the header, taken as mV by the values: II"
     for above in (lines[:2], ["Erika Mustermann;1964"], ["Name=;Erika Mustermann"], ["Patient;Mustermann"]):
         path.write_text("\n".join([*above, *(f"{round(value)};72" for value in ecg)]))
         with pytest.raises(DataError) as refusal:
