@@ -362,7 +362,7 @@ def _open_files(header: WfdbHeader) -> dict[str, SignalFile]:
         if any(signal.format != code for signal in signals):
             raise unusable(header.path, f"{name} is of two formats at once")
         if not is_readable(code):
-            hint = f"convert it to one of the formats {readable_formats()}"
+            hint = f"convert it with xform of the WFDB software to one of the formats {readable_formats()}"
             raise unusable(header.path, f"its format {code} is not read", hint)
         channels = [FileChannel(signal.frame, signal.initial) for signal in signals]
         try:
