@@ -204,6 +204,7 @@ class CsvRecord(EcgRecord):
             raise unusable(path, "it holds no samples")
         table = _CsvTable(file, layout, lines)
         timing = _timing(table, rate)
+        check_shape(path, 1, timing.rate, lines.count)
         chosen, notes = _choose(table, leads)
         columns, unit_notes = _with_units(table, chosen, timing.rate)
         runs = _runs(timing, lines.count)

@@ -16,6 +16,7 @@ from genray.ecg.records.base import unusable
 from genray.ecg.records.channels import Look, look_of
 from genray.ecg.records.csv_times import is_time_text, unit_of_times
 from genray.ecg.records.csv_units import Kind, Unit, parse_unit, split_unit
+from genray.errors import DataError
 
 MISSING_CELLS = ("", "nan", "NaN", "NAN", "NA", "N/A", "n/a", "null", "NULL", "None", "-", "--")
 ONE_COLUMN = "\x1f"
@@ -229,11 +230,12 @@ def _names(
     """Return the names of columns, their units where a line of its own has them, and the lines before."""
     filled = [n for n, line in enumerate(above) if line.strip()]
     rows = [cells_of(above[n].lstrip("#%/ "), layout) for n in filled[-2:]]
+    rows = [row[:-1] if len(row) == width + 1 and not row[-1] else row for row in rows]
     if not rows or (_PERSON.search(above[filled[-1]]) and len(rows[-1]) != width):
         raise _no_header(path)
-    if len(rows) == 2 and len(rows[0]) == len(rows[1]) and _is_unit_row(rows[1]):
+    if len(rows) == 2 and len(rows[0]) == len(rows[1]) <= width and _is_unit_row(rows[1]):
         return rows[0], rows[1], [above[n] for n in filled[:-2]]
-    names = rows[-1][:-1] if len(rows[-1]) == width + 1 and not rows[-1][-1] else rows[-1]
+    names = rows[-1]
     if not any(any(c.isalpha() for c in name) for name in names) or _is_key_and_value(names):
         raise _no_header(path)
     if len(names) not in (1, width, width - 1):
@@ -250,13 +252,14 @@ def _names(
 def _pad(
     path: Path, names: list[str], units: list[str], width: int, head: int
 ) -> tuple[list[str], list[str]]:
+    """Return names and units with those of a last column that the header does not name."""
     if len(names) != width - 1:
         problem = f"line {head} names {len(names)} columns, and the lines after it have {width}"
         raise unusable(path, problem, _HINT)
     return [*names, ""], [*units, ""]
 
 
-def _no_header(path: Path) -> Exception:
+def _no_header(path: Path) -> DataError:
     return unusable(path, "its first line does not name columns", _HINT)
 
 

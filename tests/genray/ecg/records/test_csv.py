@@ -68,6 +68,8 @@ def test_csv_without_times_needs_a_rate(tmp_path: Path) -> None:
         ("time,Resp\n0,1\n0.004,2\n", "no channel is an ECG: Resp"),
         ("time,ECG\n" + "".join(f"0,{n:03},0,5\n" for n in range(9)), "names 2 columns, .* have 4"),
         ("time,II\n0\0,1\n", "no text"),
+        ("fs: 0 Hz\nII (mV)\n0.1\n0.2\n", "nothing says its rate"),
+        ("fs: " + "9" * 400 + " Hz\nII (mV)\n0.1\n0.2\n", "inf samples a second, not 50 to 4000"),
         ("PK\x03\x04", "spreadsheet"),
     ],
 )
