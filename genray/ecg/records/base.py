@@ -158,7 +158,7 @@ class EcgRecord(ABC):
             raise DataError(
                 f"cannot read samples {start} to {stop} of {self.name}: {reason_of(error)}",
                 where=str(self.path),
-                hint="mend the file or leave it out; if it was being written, open it again",
+                hint=f"if it was being written, open it again; else {tool_hint(self.path)}",
             ) from error
 
     def millivolts(self, start: int, stop: int) -> NDArray[np.float32]:

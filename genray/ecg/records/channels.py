@@ -29,7 +29,7 @@ _MILLIVOLTS = {"nv": 1e-6, "uv": 1e-3, "mv": 1.0, "v": 1e3}
 _LONG_UNITS = {"nanovolt": "nv", "microvolt": "uv", "mikrovolt": "uv", "millivolt": "mv", "volt": "v"}
 _SAYS_ECG = re.compile(r"ecg|ekg|electro ?cardio|elektro ?kardio|cardiogram", re.I)
 _LEAD = re.compile(  # compared with the letters and digits of a name
-    r"(lead|ableitung|derivation|dérivation|derivaci[oó]n|channel|mod)?"
+    r"lead\d{1,2}|(lead|ableitung|derivation|dérivation|derivaci[oó]n|channel|mod)?"
     r"(i{1,3}|v[1-9]r?(v[1-9]r?)?|m?av[rlf]|ml?i{1,3}|ml\d|mv[1-9]|mcl\d?|c[ms]\d|cc5|d(i{1,3}|[123])|es|as|ai)",
     re.I,
 )

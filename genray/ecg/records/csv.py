@@ -21,6 +21,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ from genray.ecg.records.channels import (
 )
 from genray.ecg.records.csv_exports import parse_export
 from genray.ecg.records.csv_header import MISSING_CELLS, Layout, cells_of, is_number, parse_header
-from genray.ecg.records.csv_text import Lines, TextFile
+from genray.ecg.records.csv_text import STRIDE, Lines, TextFile
 from genray.ecg.records.csv_times import (
     BadTimes,
     Gap,
@@ -65,6 +66,7 @@ _LARGEST = (-MISSING - 1) / _GAIN  # mV
 _BLOCK = 1 << 16  # lines whose times are read at once
 _STRETCH = 4.0  # s of each stretch whose values show the unit
 _STRETCHES = 8
+_NEARLY_FLAT = 0.005  # mV
 _HINT_UNIT = "write the unit after its name: ECG (mV), ECG (uV), or ECG (200/mV) for ADC counts of that gain"
 _HINT_RATE = (
     "add a column `time` in seconds, or a line `sampling rate: 250 Hz` before the header; "
@@ -112,36 +114,39 @@ class _CsvTable:
                     null_values=list(MISSING_CELLS),
                     quoted_strings_can_be_null=True,
                     decimal_point=layout.point,
-                    check_utf8=False,
+                    check_utf8=kind == pa.string(),
                 ),
             )
         except pa.ArrowInvalid:
-            self._check_lines(text, first, columns, kind)
-            raise
+            raise self._broken_line(text, first, columns, kind) from None
         if len(table) < stop - first:
             raise EndsEarly("the file ends early")
         cut = table.slice(start - first, stop - start)
         return [cut.column(n).combine_chunks() for n in range(len(columns))]
 
-    def _check_lines(self, text: bytes, first: int, columns: Sequence[int], kind: pa.DataType) -> None:
-        """Raise a DataError for the first line of `text`, which begins with line `first` of the table, that
-        cannot be read."""
-        layout = self.layout
+    def _broken_line(self, text: bytes, first: int, columns: Sequence[int], kind: pa.DataType) -> DataError:
+        """The error of the first line of `text`, which begins with line `first` of the table, that cannot be
+        read."""
+        layout, at = self.layout, first
         for at, line in enumerate(text.decode("utf-8", "replace").removesuffix("\n").split("\n"), first):
             cells = cells_of(line, layout)
             number = self.number(at)
             if len(cells) != len(layout.columns):
                 problem = f"line {number} has {len(cells)} columns, its header {len(layout.columns)}"
-                raise unusable(self.file.path, problem)
+                return unusable(self.file.path, problem)
             for column in columns:
                 cell = cells[column]
-                if kind == pa.float64() and cell not in MISSING_CELLS and not is_number(cell):
+                is_read = "\ufffd" not in cell if kind == pa.string() else is_number(cell)
+                if cell not in MISSING_CELLS and not is_read:
                     name = listed([layout.columns[column].name])
                     problem = f"line {number}, column {name}: {cell[:40]!r} is no number"
                     hint = "leave the cell empty if there is no sample"
                     if column in layout.times:
                         hint = "give all times in one way: seconds, or ISO 8601 as 2026-01-31T10:00:00.004"
-                    raise unusable(self.file.path, problem, hint)
+                    return unusable(self.file.path, problem, hint)
+        return unusable(
+            self.file.path, f"one of its lines {self.number(first)} to {self.number(at)} is broken"
+        )
 
     def number(self, line: int) -> int:
         """The number of a line of the table in its file, from 1."""
@@ -199,6 +204,7 @@ class CsvRecord(EcgRecord):
             raise unusable(path, "it holds no samples")
         table = _CsvTable(file, layout, lines)
         timing = _timing(table, rate)
+        check_shape(path, 1, timing.rate, lines.count)
         chosen, notes = _choose(table, leads)
         columns, unit_notes = _with_units(table, chosen, timing.rate)
         runs = _runs(timing, lines.count)
@@ -260,15 +266,34 @@ def _timing(table: _CsvTable, rate: float | None) -> Timing:
             or (len(layout.times) > 1 and _stands_still(table, column))
         ):
             continue
+        known = layout.rate or rate
+        if _counts_samples(table, column):
+            if known is None:
+                name = listed([layout.columns[column].name])
+                problem = f"column {name} counts 1, 2, 3: milliseconds, or the numbers of samples"
+                raise unusable(
+                    path, problem, f"name it `{name} (ms)`, or set source.csv_rate to the samples a second"
+                )
+            continue
         try:
             return _measure(table, column)
         except BadTimes as bad:
             problem = re.sub(r"\{(\d+)\}", lambda found: str(table.number(int(found[1]))), bad.problem)
             raise unusable(path, problem, bad.hint) from None
-    found = layout.rate or rate
-    if found is None:
+    known = layout.rate or rate
+    if known is None:
         raise unusable(path, "nothing says its rate", _HINT_RATE)
-    return Timing(found, (), layout.start, ())
+    return Timing(known, (), layout.start, ())
+
+
+def _counts_samples(table: _CsvTable, column: int) -> bool:
+    """Whether the times of a column of no stated unit are whole numbers that follow on each other."""
+    if unit_of_times(table.layout.columns[column].unit_text):
+        return False
+    cells = table.texts(0, min(STRIDE, table.lines.count), column).to_pylist()
+    if not all(re.fullmatch(r"[0-9]{1,15}", cell or "") for cell in cells):
+        return False
+    return all(int(after) - int(before) == 1 for before, after in pairwise(cells))
 
 
 def _stands_still(table: _CsvTable, column: int) -> bool:
@@ -292,7 +317,8 @@ def _measure(table: _CsvTable, column: int) -> Timing:
         texts = TextTimes()
         blocks: Iterator[NDArray[np.float64]] = (texts.read(table.texts(*each, column)) for each in bounds)
         texts.open(first)
-        return measure(blocks, begin=texts.begin, is_text=True, is_clock=texts.is_clock)
+        timing = measure(blocks, begin=texts.begin, is_text=True, is_clock=texts.is_clock)
+        return replace(timing, notes=(*timing.notes, *texts.notes))
     numbers = (table.read(*each, [column])[0] for each in bounds)
     return measure(numbers, unit_of_times(name.unit_text), begin=polar_epoch(name.name))
 
@@ -326,6 +352,8 @@ def _with_units(table: _CsvTable, places: Sequence[int], rate: float) -> tuple[l
         values = np.concatenate([stretch[lead] for stretch in stretches])
         swing = swing_of(values, rate)
         unit = column.unit
+        if unit.kind is Kind.COUNTS and not column.unit_text and not _are_whole(values):
+            unit = Unit()  # a line before the header has a gain, but these are not the counts that it is of
         if problem := contradiction(unit, swing):
             text = f"column {listed([column.name])} is {problem}"
             raise unusable(table.file.path, text, "correct the unit in its header, for example to uV")
@@ -334,6 +362,9 @@ def _with_units(table: _CsvTable, places: Sequence[int], rate: float) -> tuple[l
             assumed.setdefault(unit.text, []).append(column.name)
         finite = values[np.isfinite(values)]
         assert unit.gain is not None
+        if 0 < swing / unit.gain < _NEARLY_FLAT:
+            stated = f"{listed([column.name])} is nearly flat, or not in {unit.text}"
+            notes.append(f"{stated}: its values swing by {swing:.3g} within 2 s")
         middle = float(np.median(finite)) if len(finite) else 0.0
         if abs(middle - unit.baseline) / unit.gain > _LARGEST / 2:
             offset = (middle - unit.baseline) / unit.gain
@@ -344,6 +375,11 @@ def _with_units(table: _CsvTable, places: Sequence[int], rate: float) -> tuple[l
         f"no unit in the header, taken as {unit} by the values: {listed(n)}" for unit, n in assumed.items()
     ]
     return leads, [*said, *notes]
+
+
+def _are_whole(values: NDArray[np.float64]) -> bool:
+    finite = values[np.isfinite(values)]
+    return bool((finite == np.rint(finite)).all())
 
 
 def _stretches(

@@ -13,14 +13,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from genray.ecg.records.base import unusable
+from genray.ecg.records.channels import Look, look_of
 from genray.ecg.records.csv_times import is_time_text, unit_of_times
 from genray.ecg.records.csv_units import Kind, Unit, parse_unit, split_unit
+from genray.errors import DataError
 
 MISSING_CELLS = ("", "nan", "NaN", "NAN", "NA", "N/A", "n/a", "null", "NULL", "None", "-", "--")
 ONE_COLUMN = "\x1f"
 """Separator of a table of one column: a character that is in no text."""
 
-NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?|[+-]?inf(inity)?", re.I)
+NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?|[+-]?inf(inity)?", re.I | re.A)
 _HINT = "it needs a line such as time,II,V1 and then one for each sample, in seconds and millivolts"
 _MOST_COLUMNS = 1024
 _TAIL = 40  # lines of numbers that show what separates cells
@@ -228,12 +230,13 @@ def _names(
     """Return the names of columns, their units where a line of its own has them, and the lines before."""
     filled = [n for n, line in enumerate(above) if line.strip()]
     rows = [cells_of(above[n].lstrip("#%/ "), layout) for n in filled[-2:]]
+    rows = [row[:-1] if len(row) == width + 1 and not row[-1] else row for row in rows]
     if not rows or (_PERSON.search(above[filled[-1]]) and len(rows[-1]) != width):
         raise _no_header(path)
-    if len(rows) == 2 and len(rows[0]) == len(rows[1]) and _is_unit_row(rows[1]):
+    if len(rows) == 2 and len(rows[0]) == len(rows[1]) <= width and _is_unit_row(rows[1]):
         return rows[0], rows[1], [above[n] for n in filled[:-2]]
-    names = rows[-1][:-1] if len(rows[-1]) == width + 1 and not rows[-1][-1] else rows[-1]
-    if not any(any(c.isalpha() for c in name) for name in names) or _names_person(names):
+    names = rows[-1]
+    if not any(any(c.isalpha() for c in name) for name in names) or _is_key_and_value(names):
         raise _no_header(path)
     if len(names) not in (1, width, width - 1):
         problem = f"line {filled[-1] + 1} names {len(names)} columns, and the lines after it have {width}"
@@ -249,18 +252,21 @@ def _names(
 def _pad(
     path: Path, names: list[str], units: list[str], width: int, head: int
 ) -> tuple[list[str], list[str]]:
+    """Return names and units with those of a last column that the header does not name."""
     if len(names) != width - 1:
         problem = f"line {head} names {len(names)} columns, and the lines after it have {width}"
         raise unusable(path, problem, _HINT)
     return [*names, ""], [*units, ""]
 
 
-def _no_header(path: Path) -> Exception:
+def _no_header(path: Path) -> DataError:
     return unusable(path, "its first line does not name columns", _HINT)
 
 
-def _names_person(names: Sequence[str]) -> bool:
-    """Return whether a line is a key and a value that may name a person, and no header."""
+def _is_key_and_value(names: Sequence[str]) -> bool:
+    """Return whether a line is keys and values, which may name a person, and no header."""
+    if any(is_number(name) or name.endswith("=") for name in names):
+        return True
     return len(names) == 2 and _PERSON.search(names[0]) is not None
 
 
@@ -278,6 +284,8 @@ def _is_unit_row(cells: Sequence[str]) -> bool:
 def _column(name: str, unit: str) -> Column:
     """Return the column of a name, with its unit from the name or from a line of units."""
     plain, in_name = split_unit(name)
+    if len(plain) > 1 and unit_of_times(plain):  # a column called ms, seconds or min
+        in_name = in_name or plain
     if not in_name and (found := _TIME_WITH_UNIT.fullmatch(plain)):
         plain, in_name = found["name"], found["unit"]
     unit = unit.strip(" ()[]'\"") or in_name
@@ -291,7 +299,7 @@ def _with_gain(column: Column, text: str) -> Column:
     unit = parse_unit(gain[1].strip(" \t,;\"'"))
     if unit is None or unit.gain is None or unit.kind is not Kind.COUNTS:
         return column
-    if column.unit.kind is Kind.UNKNOWN and column.unit.text:
+    if column.unit.kind is Kind.UNKNOWN and (column.unit.text or look_of(column.name) is not Look.ECG):
         return column
     baseline = _BASELINE.search(text)
     return replace(column, unit=replace(unit, baseline=float(baseline[1]) if baseline else 0.0))

@@ -23,7 +23,13 @@ from genray.ecg.records.channels import RATES
 UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 """Seconds of each unit that numbers may have."""
 
-UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+UNIT_NAMES = {
+    "s": "seconds",
+    "ms": "milliseconds",
+    "us": "microseconds",
+    "ns": "nanoseconds",
+    "d": "days of a spreadsheet",
+}
 _UNIT_WORDS = {
     "s": "s|sec|secs|second|seconds|sekunden|seg|segundos|secondes",
     "ms": "ms|msec|millis|millisecond|milliseconds|millisekunden",
@@ -32,15 +38,17 @@ _UNIT_WORDS = {
     "min": "min|minute|minutes",
     "h": "h|hour|hours",
 }
-_ALL_UNITS = UNITS | {"min": 60.0, "h": 3600.0}
-_UNIX_TIME = 1e8  # s: smaller numbers count from anything
-_POLAR_EPOCH = 946_684_800.0  # s: 1 January 2000, from which Polar's sensors count
 _DAY = 86400.0
+_ALL_UNITS = UNITS | {"min": 60.0, "h": 3600.0, "d": _DAY}
+_UNIX_TIME = 1e8  # s: smaller numbers count from anything
+_SPREADSHEET_DAYS = (20_000.0, 80_000.0)
+_SPREADSHEET_EPOCH = -25_569 * _DAY  # s: 30 December 1899, from which spreadsheets count days
+_POLAR_EPOCH = 946_684_800.0  # s: 1 January 2000, from which Polar's sensors count
 _COARSE = 0.05  # share of lines that have the time of the one before, from which on stamps are rounded
 _MOST_GAPS = 1000
 _CLOCK = (
     r"^\W*(?:(?P<d1>\d{1,4})[-/.](?P<d2>\d{1,2})[-/.](?P<d3>\d{1,4})[T ,;]+)?"
-    r"(?:(?P<h>\d{1,4}):)?(?P<m>\d{1,2}):(?P<s>\d{1,2}(?:[.,]\d+)?)\s*(?P<half>[AaPp]\.?[Mm]\.?)?"
+    r"(?:(?P<h>\d{1,4}):)?(?P<m>\d{1,2}):(?P<s>\d{1,2}(?:[.,]\d+|:\d{3})?)\s*(?P<half>[AaPp]\.?[Mm]\.?)?"
     r"\s*(?P<zone>Z|[+-]\d{2}:?\d{2})?(?:\s+(?P<e1>\d{1,2})/(?P<e2>\d{1,2})/(?P<e3>\d{4}))?\W*$"
 )
 _ZONE = r"(Z|[+-]\d{2}:?\d{2})$"
@@ -100,11 +108,13 @@ class TextTimes:
         origin: midnight from which seconds count, where the first text is ISO 8601.
         begin: unix time of 0 s; None where the texts do not say it.
         is_clock: whether times begin again at midnight, as their days are not read.
+        notes: what the texts leave open.
     """
 
     origin: np.datetime64 | None = None
     begin: float | None = None
     is_clock: bool = False
+    notes: tuple[str, ...] = ()
 
     def read(self, cells: pa.Array) -> NDArray[np.float64]:
         """Return times in seconds, NaN where a cell is none."""
@@ -135,13 +145,15 @@ class TextTimes:
         if found := re.match(_CLOCK, first):
             day = _day(found.groupdict())
             self.begin = None if day is None else day.timestamp() - _offset(found["zone"])
+            if day is None and found["d1"]:
+                self.notes = ("the day of its first sample is not known: its dates can be read in two ways",)
 
 
 def _clock_seconds(cells: pa.Array) -> NDArray[np.float64]:
     parts = pc.extract_regex(cells, _CLOCK)
     seconds = np.zeros(len(cells))
     for name, size in (("h", 3600.0), ("m", 60.0), ("s", 1.0)):
-        texts = pc.replace_substring(pc.struct_field(parts, name), ",", ".")
+        texts = pc.replace_substring_regex(pc.struct_field(parts, name), "[,:]", ".")
         numbers = pc.cast(pc.if_else(pc.equal(texts, ""), "0", texts), pa.float64())
         numbers = numbers.to_numpy(zero_copy_only=False)
         if name == "h" and any(halves := pc.struct_field(parts, "half").to_pylist()):
@@ -180,10 +192,11 @@ def measure(
 
 def _unit_of(found: float, stated: str) -> tuple[str, list[str]]:
     """Return the unit of times of which so many lie in one unit of them, and what is to be said of that."""
-    fitting = [unit for unit, size in UNITS.items() if RATES[0] <= found / size <= RATES[1]]
+    tried = {**UNITS, "d": _DAY}
+    fitting = [unit for unit, size in tried.items() if RATES[0] <= found / size <= RATES[1]]
     if not stated:
         unit = fitting[0] if fitting else "s"
-        rate = found / UNITS[unit]
+        rate = found / tried[unit]
         said = f"its times are taken as {UNIT_NAMES[unit]}, which makes {rate:.6g} samples a second"
         return unit, [] if unit == "s" else [said]
     rate = found / _ALL_UNITS[stated]
@@ -236,7 +249,7 @@ class _TimeLine:
             at = self.lines + int(np.argmax(steps < 0))
             raise BadTimes(
                 f"its times do not increase, as line {{{at}}} shows",
-                "sort its lines by time, and keep each sample once",
+                "sort its lines by time, keep each sample once, and give each recording a file of its own",
             )
         if not self.usual:
             self._learn(steps[1:] if not self.lines else steps)
@@ -285,6 +298,8 @@ class _TimeLine:
             lost = sum(gap.seconds for gap in gaps)
             where = "1 place" if len(gaps) == 1 else f"{len(gaps)} places"
             notes.append(f"samples are missing at {where}, {lost:.6g} s together")
+        if begin is None and size == _DAY and _SPREADSHEET_DAYS[0] < self.first < _SPREADSHEET_DAYS[1]:
+            begin = _SPREADSHEET_EPOCH
         start = self.first * size + (begin or 0.0)
         if begin is None and not start > _UNIX_TIME:
             return Timing(rate, gaps, None, notes)

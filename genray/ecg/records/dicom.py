@@ -118,8 +118,13 @@ class DicomRecord(EcgRecord):
         Raises:
             DataError: it has no ECG, is damaged or too large, or pydicom is missing.
         """
-        dataset, is_little = _read_dataset(path)
-        channels, notes = _channels(path, dataset, is_little)
+        try:
+            dataset, is_little = _read_dataset(path)
+            channels, notes = _channels(path, dataset, is_little)
+        except DataError:
+            raise
+        except Exception as error:  # whose text may have bytes of the file, and so of the patient
+            raise unusable(path, f"it is damaged ({type(error).__name__})") from None
         choice = choose_channels(
             path,
             [Channel(c.name, c.unit, c.group.rate, c.scale is not None) for c in channels],
@@ -214,7 +219,10 @@ def _read_dataset(path: Path) -> tuple[Dataset, bool]:
     except InvalidDicomError:
         raise unusable(path, "it is no DICOM file") from None
     syntax = dataset.file_meta.get("TransferSyntaxUID")
-    return dataset, syntax is None or bool(syntax.is_little_endian)
+    try:
+        return dataset, syntax is None or bool(syntax.is_little_endian)
+    except (AttributeError, ValueError):
+        raise unusable(path, "its header names no way of encoding that DICOM knows") from None
 
 
 def _channels(path: Path, dataset: Dataset, is_little: bool) -> tuple[list[_DicomChannel], list[str]]:

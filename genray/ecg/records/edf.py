@@ -49,6 +49,7 @@ _ANNOTATIONS = ("EDF Annotations", "BDF Annotations")  # no signal
 _FIRST_YEAR = 85  # a year of two digits is 1985 to 2084
 _ONSET = re.compile(rb"([+-]\d{1,12}(?:\.\d{0,12})?)[\x14\x15]")  # seconds, at the beginning of a data record
 _LONGEST_ONSET = 32  # bytes
+_MOST_ONSETS = 4_000_000  # data records of a discontinuous file, whose times are read one by one
 _MOST_SAMPLES = 1 << 24  # of a channel in a data record: the header has eight digits
 _OVERLAP = 0.01  # of a data record may lie within the one before it, as clocks are not exact
 
@@ -335,6 +336,13 @@ def _read_onsets(path: Path, data: _DataRecords, channels: Sequence[_Field]) -> 
     times = next((c for c in channels if c.name in _ANNOTATIONS and c.samples), None)
     if times is None:
         raise unusable(path, "it is discontinuous (EDF+D), and has no annotations that say its times")
+    if data.whole > _MOST_ONSETS:
+        problem = (
+            f"it is discontinuous (EDF+D) and has {data.whole} data records; {_MOST_ONSETS} are read at most"
+        )
+        raise unusable(
+            path, problem, "cut it into parts with EDFbrowser (Tools, Reduce signals, duration or samplerate)"
+        )
     onsets: list[float] = []
     with path.open("rb") as file:
         for number in range(data.whole):
@@ -376,7 +384,9 @@ def _number(path: Path, text: bytes) -> float:
     try:
         return float(text.decode("ascii").strip(" \0").replace(",", "."))
     except ValueError:
-        raise unusable(path, f"its header has {text!r} for a number") from None
+        # Of a header that is shifted, letters may be those of the patient.
+        shown = "letters" if any(c.isalpha() for c in text.decode("latin-1")) else repr(text)
+        raise unusable(path, f"its header has {shown} for a number") from None
 
 
 def _decode(raw: bytes, width: int) -> NDArray[np.int64]:

@@ -284,7 +284,7 @@ class _Found:
         for signal in header.signals:
             met[signal.name] += 1
             place = places[signal.file]
-            places[signal.file] += 1
+            places[signal.file] += _is_stored(signal)
             key = _LeadKey(signal.name, met[signal.name])
             scale = _scale(header, signal)
             if scale is None:
@@ -293,8 +293,14 @@ class _Found:
                 continue
             self.units[key] = signal.unit
             self.frames[key] = max(signal.frame, self.frames.get(key, 0))
-            channels[key] = _Channel(signal.frame, signal.skew, scale, files.get(signal.file), place)
-            if signal.file in files:
+            channels[key] = _Channel(
+                signal.frame,
+                signal.skew,
+                scale,
+                files.get(signal.file) if _is_stored(signal) else None,
+                place,
+            )
+            if _is_stored(signal):
                 self.scales.setdefault(key, []).append(scale)
         if uncalibrated := [signal.name for signal in header.signals if not signal.is_calibrated]:
             self.notes.append(
@@ -338,11 +344,16 @@ class _Found:
         return tuple(notes)
 
 
+def _is_stored(signal: SignalLine) -> bool:
+    """Whether a signal has samples, in the file that its line names."""
+    return signal.file != NO_SAMPLES and signal.format != _NO_FORMAT
+
+
 def _open_files(header: WfdbHeader) -> dict[str, SignalFile]:
     """The signal files that a header names, by their names in it."""
     described: dict[str, list[SignalLine]] = {}
     for signal in header.signals:
-        if signal.file != NO_SAMPLES and signal.format != _NO_FORMAT:
+        if _is_stored(signal):
             described.setdefault(signal.file, []).append(signal)
     files: dict[str, SignalFile] = {}
     for name, signals in described.items():
@@ -351,7 +362,7 @@ def _open_files(header: WfdbHeader) -> dict[str, SignalFile]:
         if any(signal.format != code for signal in signals):
             raise unusable(header.path, f"{name} is of two formats at once")
         if not is_readable(code):
-            hint = f"convert it to one of the formats {readable_formats()}"
+            hint = f"convert it with xform of the WFDB software to one of the formats {readable_formats()}"
             raise unusable(header.path, f"its format {code} is not read", hint)
         channels = [FileChannel(signal.frame, signal.initial) for signal in signals]
         try:

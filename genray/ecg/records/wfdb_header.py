@@ -162,7 +162,8 @@ def beside(path: Path, name: str, kind: str) -> Path:
     folder = path.parent
     quoted = repr(name[:_LONGEST_QUOTE])
     if name in (".", "..", "-", NO_SAMPLES) or "/" in name or "\\" in name or "\0" in name:
-        raise unusable(path, f"its {kind} would be outside of its folder: {quoted}")
+        hint = "copy the file beside its header, and write its name there without a folder"
+        raise unusable(path, f"its {kind} would be outside of its folder: {quoted}", hint)
     file = folder / name
     if not file.is_file():
         raise unusable(path, f"its {kind} {quoted} are missing", "copy the file beside its header")

@@ -279,3 +279,16 @@ def test_a_core_replays_more_than_two_thousand_leads_in_real_time(folder: Path) 
     chunks = _replayed(_settings(folder, streams=200, loop=True), 4000)
     leads = sum(chunk.samples.size for chunk in chunks) / 360
     assert leads / (time.process_time() - began) > 2000
+
+
+def test_channels_that_the_user_chooses_are_replayed_and_what_was_assumed_is_told(tmp_path: Path) -> None:
+    rows = [f"{n / 250:.3f},{np.sin(n / 20):.3f}" for n in range(1000)]
+    (tmp_path / "bed.csv").write_text("\n".join(["time,ch1", *rows]))
+    with pytest.raises(DataError, match="no channel is an ECG: ch1") as refusal:
+        _replayed(_settings(tmp_path))
+    assert "--set 'source.leads=[ch1]'" in str(refusal.value.hint)
+    source = ReplaySource(_settings(tmp_path, leads=["ch1"]))
+    asyncio.run(source.open(None))
+    (note,) = source.left_out
+    assert note.endswith("bed.csv: no unit in the header, taken as mV by the values: ch1")
+    assert _replayed(_settings(tmp_path, leads=["ch1"]))[0].leads == ("ch1",)

@@ -24,7 +24,10 @@ WHERE = Path("bed.edf")
             Look.ECG,
             "II|aVR|V1|V5R|MLII|ECG 2|Lead I|EKG|MCL1|D2|mod.V1|V|V4-V5|ecg_ch1|CM5|E-S|Ableitung II",
         ),
-        (Look.ECG, "ECG leg|EKG LOC|ECG LA-RA|ECG chest (resp)|Elektrokardiogramm|ECG1-ECG2|ECG art line"),
+        (
+            Look.ECG,
+            "ECG leg|EKG LOC|ECG LA-RA|ECG chest (resp)|Elektrokardiogramm|ECG1-ECG2|ECG art line|lead1",
+        ),
         (Look.UNKNOWN, "X1|ch2|P|C|A1|C3|value|voltage|Channel 1|signal"),
         (Look.OTHER, "C3-M2|F4:A1|Fp1-F7|E1-M2|EEG C3|O2|Cz|T3-AVG|EEG_Fpz-Cz|C3-A2|LOC|ROC-M1|EOG(L)|EOG1"),
         (
@@ -34,7 +37,7 @@ WHERE = Path("bed.edf")
         (Look.OTHER, "NIBP|ABP|art|PLETH|SpO2|SaO2|PPG_red|accX|acc_z|Temp|GSR|Position"),
         (
             Look.OTHER,
-            "HR|hr_bpm|HeartRate|heart rate|marker|Marker3|RRinterval|trigger|event|quality|Status",
+            "HR|hr_bpm|HeartRate|heart rate|Marker3|RRinterval|trigger|event|quality|Status",
         ),
         (Look.OTHER, "ECG HR|ecg_quality|ECG_SQI|ECG marker|time|index|sample_index|r_peaks|battery"),
     ],

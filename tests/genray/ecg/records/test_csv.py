@@ -68,6 +68,8 @@ def test_csv_without_times_needs_a_rate(tmp_path: Path) -> None:
         ("time,Resp\n0,1\n0.004,2\n", "no channel is an ECG: Resp"),
         ("time,ECG\n" + "".join(f"0,{n:03},0,5\n" for n in range(9)), "names 2 columns, .* have 4"),
         ("time,II\n0\0,1\n", "no text"),
+        ("fs: 0 Hz\nII (mV)\n0.1\n0.2\n", "nothing says its rate"),
+        ("fs: " + "9" * 400 + " Hz\nII (mV)\n0.1\n0.2\n", "inf samples a second, not 50 to 4000"),
         ("PK\x03\x04", "spreadsheet"),
     ],
 )
@@ -130,6 +132,7 @@ CLOCKS: list[tuple[str, str, Callable[[float], object], float | None]] = [
     ("s", "time", lambda t: f"{t:.4f}", None),
     ("ms", "time (ms)", lambda t: f"{t * 1000:.1f}", None),
     ("ms-unsaid", "time", lambda t: f"{t * 1000:.1f}", None),
+    ("ms-named", "millis", lambda t: round(t * 1000), None),
     ("us", "timestamp_us", lambda t: round(t * 1e6), None),
     ("ns-unix", "Timestamp", lambda t: 1_700_000_000_000_000_000 + round(t * 1e9), 1.7e9),
     ("minutes", "Elapsed time [min]", lambda t: f"{t / 60:.9f}", None),
@@ -139,6 +142,8 @@ CLOCKS: list[tuple[str, str, Callable[[float], object], float | None]] = [
     ("clock", "Time", lambda t: _iso(t)[11:], None),
     ("minutes-clock", "Elapsed time", lambda t: f"{int(t) // 60}:{t % 60:06.3f}", None),
     ("german", "Zeit", lambda t: f"{_iso(t)[8:10]}.02.2024 {_iso(t)[11:]}", 1709164790.0),
+    ("milliseconds-after-a-colon", "Time", lambda t: _iso(t)[11:].replace(".", ":"), None),
+    ("spreadsheet", "time", lambda t: f"{45350.9999 + t / 86400:.11f}", 1709164791.36),
     ("rounded", "time", lambda t: f"{int(t * 100 + 1e-6) / 100:.2f}", None),
     ("whole-seconds", "time", lambda t: _iso(t)[:19], 1709164790.0),
 ]
@@ -151,11 +156,37 @@ def test_times_are_read_in_every_way_that_they_are_written(
     ecg = _ecg(5000, 250)
     times = [text(n / 250) for n in range(5000)]
     record = open_record(_table(tmp_path / "a.csv", times, ecg, f"{header},II (mV)"))
-    assert (record.rate, record.samples, record.start) == (pytest.approx(250), 5000, start)
+    assert (record.rate, record.samples) == (pytest.approx(250, rel=1e-5), 5000)
+    assert record.start == (None if start is None else pytest.approx(start))
     np.testing.assert_allclose(record.millivolts(0, 5000)[:, 0], ecg, atol=0.0006)
-    said = "its times are taken as milliseconds, which makes 250 samples a second"
-    expected = [said] if times[1] == "4.0" and header == "time" else []
-    assert list(record.notes) == expected or header == "Timestamp"
+    said = {"4.0": "milliseconds", "45350.99990004630": "days of a spreadsheet"}.get(str(times[1]))
+    expected = [f"its times are taken as {said}, which makes 250 samples a second"]
+    if header == "time" and said:
+        assert list(record.notes) == expected
+    elif header != "Timestamp":
+        assert not record.notes
+
+
+def test_whole_numbers_that_follow_on_each_other_are_no_times_unless_that_is_said(tmp_path: Path) -> None:
+    path = _table(tmp_path / "a.csv", range(1000), _ecg(1000, 250))
+    with pytest.raises(DataError, match="column time counts 1, 2, 3") as refusal:
+        open_record(path)
+    assert "source.csv_rate" in str(refusal.value.hint)
+    assert open_record(path, rate=250).rate == 250
+    stated = _table(tmp_path / "b.csv", range(1000), _ecg(1000, 1000), "time (ms),II (mV)")
+    assert open_record(stated).rate == 1000
+
+
+def test_dates_that_can_be_read_in_two_ways_give_no_start(tmp_path: Path) -> None:
+    times = [f"02/03/2024 10:00:{n / 250:06.3f}" for n in range(500)]
+    record = open_record(_table(tmp_path / "a.csv", times, _ecg(500, 250)))
+    assert (record.rate, record.start) == (pytest.approx(250), None)
+    assert record.notes == ("the day of its first sample is not known: its dates can be read in two ways",)
+
+
+def test_a_lead_that_is_nearly_flat_in_its_unit_is_told(tmp_path: Path) -> None:
+    (note,) = open_record(_named(tmp_path / "a.csv", "time,II (uV)", 1.0)).notes
+    assert note.startswith("II is nearly flat, or not in uV")
 
 
 @pytest.mark.parametrize("decimals", [2, 3, 6])
@@ -290,11 +321,17 @@ def test_lines_before_the_header_may_say_rate_and_gain_and_are_never_shown(tmp_p
     assert (record.rate, record.leads) == (250.0, ("II",))
     assert record.millivolts(0, 1000).max() == pytest.approx(1, abs=0.01)
     assert "Mustermann" not in repr(record)
-    path.write_text("\n".join([*lines[:2], *(f"{round(value)};72" for value in ecg)]))
-    with pytest.raises(DataError) as refusal:
-        open_record(path)
-    assert "Mustermann" not in str(refusal.value)
-    assert "1964" not in str(refusal.value)
+    rows = [f"{n / 250};{value:.4f};72" for n, value in enumerate(_ecg(1000, 250))]
+    path.write_text("\n".join(["gain: 200 adu/mV", "time;II;HR", *rows]))
+    physical = open_record(path)
+    assert (physical.rate, physical.millivolts(0, 1000).max()) == (pytest.approx(250), 1)
+    assert physical.notes[0] == "no unit in the header, taken as mV by the values: II"
+    for above in (lines[:2], ["Erika Mustermann;1964"], ["Name=;Erika Mustermann"], ["Patient;Mustermann"]):
+        path.write_text("\n".join([*above, *(f"{round(value)};72" for value in ecg)]))
+        with pytest.raises(DataError) as refusal:
+            open_record(path, rate=250)
+        assert "Mustermann" not in str(refusal.value)
+        assert "1964" not in str(refusal.value)
 
 
 def test_columns_that_are_no_leads_are_left_out_and_named(tmp_path: Path) -> None:

@@ -220,6 +220,42 @@ def test_times_of_data_records_that_cannot_be_are_refused(
     assert refusal.value.hint
 
 
+def test_a_discontinuous_file_of_too_many_data_records_is_refused_before_they_are_read(
+    tmp_path: Path,
+) -> None:
+    path = _discontinuous(tmp_path / "a.edf", ["+0", "+2"], np.zeros((2, 200), np.int64))
+    data = bytearray(path.read_bytes())
+    data[236:244] = b"9000000 "
+    path.write_bytes(data)
+    os.truncate(path, 9_000_000 * 424 + 768)  # with nothing on the disk
+    with pytest.raises(DataError, match="9000000 data records; 4000000 are read at most"):
+        open_record(path)
+
+
+def test_a_header_that_counts_too_few_data_records_is_told(tmp_path: Path, waves: np.ndarray) -> None:
+    path = tmp_path / "a.edf"
+    _edf(path, [_channel("II", "mV", 256)], [waves[:, 0].copy()], pyedflib.FILETYPE_EDF)
+    data = path.read_bytes()
+    for declared, samples, said in ((b"3", 768, "left out: its header says 3"), (b"0", 2560, "all are read")):
+        path.write_bytes(data[:236] + declared.ljust(8) + data[244:])
+        record = open_record(path)
+        assert record.samples == samples
+        assert said in record.notes[0]
+
+
+def test_a_channel_without_a_scale_is_left_out_beside_others(tmp_path: Path, waves: np.ndarray) -> None:
+    path = tmp_path / "a.edf"
+    channels = [_channel("II", "mV", 256), _channel("V1", "mV", 256)]
+    _edf(path, channels, [waves[:, 0].copy(), waves[:, 1].copy()], pyedflib.FILETYPE_EDF)
+    data = bytearray(path.read_bytes())
+    begin = 256 + 2 * (16 + 80 + 8)
+    data[begin : begin + 8] = b"nan     "
+    path.write_bytes(data)
+    record = open_record(path)
+    assert record.leads == ("V1",)
+    assert record.notes == ("left out: the limits of its channel 'II' are no range",)
+
+
 @pytest.mark.parametrize("unit", ["µV".encode(), "µV".encode("latin-1"), "\u03bcV".encode(), b"uV"])
 def test_microvolts_are_known_in_every_encoding(tmp_path: Path, unit: bytes) -> None:
     path = _discontinuous(tmp_path / "a.edf", ["+0"], np.full((1, 200), 16384), unit=unit)

@@ -320,6 +320,14 @@ def test_a_channel_whose_name_says_nothing_is_not_watched_beside_an_ecg(tmp_path
     assert chosen.notes == ("not in the record: aVR", "left out, not chosen: ECG")
 
 
+def test_a_signal_without_samples_takes_no_place_in_the_file_that_its_line_names(tmp_path: Path) -> None:
+    (tmp_path / "a.dat").write_bytes(np.arange(1000, dtype="<i2").tobytes())
+    lines = [_channel("a.dat"), _channel("a.dat", "0", name="V1"), _channel("a.dat", name="V2")]
+    record = open_record(_header(tmp_path, "a", "3 250 500", *lines))
+    assert record.leads == ("II", "V2")
+    np.testing.assert_array_equal(record.read(0, 500), np.arange(1000).reshape(-1, 2))
+
+
 def test_leads_of_several_rates_are_read_at_the_highest(tmp_path: Path) -> None:
     """A slow wave is the same at 100 and at 400 Hz, in every stretch."""
     fast = np.rint(1000 * np.sin(np.arange(4000) / 50)).astype("<i2").reshape(-1, 4)
