@@ -139,20 +139,25 @@ class Resumption:
 
     def is_repeated(self, bed: Bed, references: Mapping[str, bytes]) -> bool:
         """Whether the hop of `bed` was analysed before the restart. A clock that was set back does not count
-        as that, as no patient may go unmonitored because of it. After the last repeated hop the bed is
-        brought to its saved state, with the reference in `references`."""
+        as that, as no patient may go unmonitored because of it. At the first new hop, if not before, the bed
+        is brought to its saved state, with the reference in `references`."""
         resumed = self._resumed.get(bed.stream)
         if resumed is None or resumed.last is None:
             return False
         assert bed.alarms.time is not None
         if resumed.last < bed.end_time <= bed.alarms.time:
             resumed.last = bed.end_time
-            if bed.end_time > bed.alarms.time - _SAME_HOP:
-                resumed.restore(bed, references.get(bed.stream))
             return True
         resumed.last = None
         resumed.restore(bed, references.get(bed.stream))
         return False
+
+    def end_repeated_hop(self, bed: Bed, references: Mapping[str, bytes]) -> None:
+        """Bring `bed` to its saved state if the hop that was just observed is the last repeated one."""
+        resumed = self._resumed[bed.stream]
+        assert bed.alarms.time is not None
+        if bed.end_time > bed.alarms.time - _SAME_HOP:
+            resumed.restore(bed, references.get(bed.stream))
 
     def join_later_alarms(self, bed: Bed) -> list[Transition]:
         """Add to `bed` the alarms that only the journal contains, once their time is reached; return the end

@@ -263,6 +263,7 @@ class Ward:
             self._observe_hop(bed, output, now, repeated=True)
             bed.alarms = alarms
             del output.transitions[count:]
+            self._resumption.end_repeated_hop(bed, self._references)
         else:
             output.transitions += self._resumption.join_later_alarms(bed)
             self._observe_hop(bed, output, now)
