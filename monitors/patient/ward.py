@@ -271,9 +271,9 @@ class Ward:
     def _observe_hop(self, bed: Bed, output: WardOutput, now: float, *, repeated: bool = False) -> None:
         observation = bed.observe(self._banks[bed.rate].delay, now)
         learned_before = bed.reference.shape is not None
-        if observation.good:
+        if observation.good and not repeated:  # what is repeated was learned from before
             bed.reference.add_time(self._settings.hop)
-            if not learned_before and bed.reference.shape is not None and not repeated:
+            if not learned_before and bed.reference.shape is not None:
                 self._references[bed.stream] = bed.reference.save()
                 output.learned.append(bed.stream)
         for change in self._step_alarms(bed, observation):
