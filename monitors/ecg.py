@@ -6,6 +6,7 @@ import asyncio
 import socket
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from genray.named_bundles import bundle_folder
 from genray.progress import Display
 from genray.targets import Demand, Resources
 from genray.text import duration
-from monitors.outputs.journal import Journal
+from monitors.outputs.journal import Journal, JournalInUse
 from monitors.patient.scoring import BeatModel
 from monitors.service.backends import LocalBackend, RayBackend, ShardBackend
 from monitors.service.dispatcher import CHANNEL, DISCLAIMER
@@ -28,6 +29,12 @@ from monitors.sources import make_source
 from monitors.sources.pseudonyms import Pseudonyms, load_or_make_key
 from monitors.sources.replay import ReplaySettings, check_replayable
 
+_LOCK_PERIOD = 1.0  # s between tries to lock a journal that another monitor has
+_WAITING = (
+    "another monitor is running on {folder}: waiting to take over when it ends "
+    "(for a second monitor beside it: --set state=FOLDER)"
+)
+
 
 class EcgTarget:
     """Target `ecg`: checks the settings and prepares a run of the monitor."""
@@ -37,8 +44,9 @@ class EcgTarget:
     def prepare(
         self, settings: EcgSettings, target: str, name: str | None, note: Callable[[str], None]
     ) -> PreparedEcg:
-        """Check the settings, the bundle, the source, the state folder and the ports. `name` is not used: a
-        monitor is identified by its `state`.
+        """Check the settings, the bundle, the source, the state folder and the ports; while another monitor
+        has that folder, its ports may be the same. `name` is not used: a monitor is identified by its
+        `state`.
 
         Raises:
             GenrayError: a check failed.
@@ -51,11 +59,11 @@ class EcgTarget:
         folder = Path(settings.state)
         _check_writable(folder)
         key = load_or_make_key(folder / "stream.key")
-        with _open_journal(settings):  # raises if another monitor uses it or it is no journal
-            pass
-        _check_port("metrics", settings.metrics.host, settings.metrics.port)
-        if settings.page.port is not None:
-            _check_port("page", settings.page.host, settings.page.port)
+        # If another monitor has the journal, the run waits for it, and for its ports.
+        with suppress(JournalInUse), _open_journal(settings):
+            _check_port("metrics", settings.metrics.host, settings.metrics.port)
+            if settings.page.port is not None:
+                _check_port("page", settings.page.host, settings.page.port)
         manifest = bundle.manifest
         return PreparedEcg(
             settings,
@@ -109,10 +117,11 @@ class PreparedEcg:
         return Demand((shards, shards), 1.0, 0.0, 0.0, where="shards")
 
     def run(self, display: Display, have: Resources, attached: bool) -> MonitorOutcome:
-        """Monitor until the source has ended, `seconds` have passed, or Ctrl-C.
+        """Monitor until the source has ended, `seconds` have passed, or Ctrl-C. While another monitor has the
+        state folder, wait, and take over when that one ends.
 
         Raises:
-            GenrayError: a port or the journal is in use, or a source can never be opened.
+            GenrayError: a port is in use, or a source can never be opened.
         """
         return asyncio.run(self._run(display))
 
@@ -120,7 +129,11 @@ class PreparedEcg:
         loop = asyncio.get_running_loop()
         stopping = asyncio.Event()
         pseudonym = Pseudonyms(self.key).of
-        with _open_journal(self.settings) as journal:
+        with stop_on_signals(stopping.is_set, stopping.set):
+            opened = await self._take_over(display, stopping)
+        if opened is None:
+            return MonitorOutcome(self.target, str(self.folder), MonitorSummary.of_nothing())
+        with opened as journal:
             monitor = Monitor.resume(self.settings, self._backends(), journal, pseudonym, display)
 
             def stop() -> None:
@@ -130,6 +143,23 @@ class PreparedEcg:
             with stop_on_signals(stopping.is_set, stop):
                 summary = await monitor.run()
         return MonitorOutcome(self.target, str(self.folder), summary)
+
+    async def _take_over(self, display: Display, stopping: asyncio.Event) -> Journal | None:
+        """Open the journal as soon as no other monitor has it; None: asked to stop before that."""
+        waits = False
+        while not stopping.is_set():
+            try:
+                journal = _open_journal(self.settings)
+            except JournalInUse:
+                if not waits:
+                    display.note(_WAITING.format(folder=self.folder))
+                waits = True
+                await asyncio.sleep(_LOCK_PERIOD)
+                continue
+            if waits:
+                display.note("the other monitor has ended: taking over")
+            return journal
+        return None
 
     def _backends(self) -> list[ShardBackend]:
         """Return the backend of one shard in this process, or of `shards` shards on Ray."""

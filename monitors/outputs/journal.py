@@ -72,6 +72,10 @@ _Statement = tuple[str, tuple[Any, ...]]
 _Key = tuple[str, str, int]
 
 
+class JournalInUse(RunError):
+    """The journal is open in another process."""
+
+
 class JournalSettings(Settings):
     """Settings of the journal."""
 
@@ -142,13 +146,13 @@ class Journal:
             settings: how long and how many changes are stored.
 
         Raises:
-            RunError: another process has it open.
+            JournalInUse: another process has it open.
             DataError: it is the database of another program, or has a newer version.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             if not stack.enter_context(lock_file(path.with_name(path.name + ".lock"))):
-                raise RunError(
+                raise JournalInUse(
                     f"the journal {path.name} is in use by another process",
                     where=str(path),
                     hint="stop the other monitor, or set another folder for this one: --set state=FOLDER",

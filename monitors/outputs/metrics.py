@@ -27,6 +27,7 @@ from pydantic import Field
 
 from genray.text import label_value
 from monitors.alarms.events import AlarmKind, Priority, Reading, Transition
+from monitors.outputs.health import Health
 from monitors.outputs.metrics_server import MetricsServer, ServerSettings
 
 _PREFIX = "genray_ecg_"
@@ -102,6 +103,8 @@ class MetricsExporter:
         self._steps = Histogram("step_seconds", "Work of one step over all streams.", _STEP_BOUNDS, "seconds")
         self.registry = CollectorRegistry()
         """What is served."""
+        self.health = Health()
+        """What /health and /ready answer beside it."""
         self.registry.register(_Collector(self._collect))
         self._server: MetricsServer | None = None
 
@@ -190,7 +193,7 @@ class MetricsExporter:
             ResourceError: the port is taken, or a certificate cannot be used.
         """
         self._server = MetricsServer.start(
-            self.registry, self._settings, lambda: self.count_fault("metrics", "bad request")
+            self.registry, self._settings, lambda: self.count_fault("metrics", "bad request"), self.health
         )
         return self._server.port
 

@@ -1,9 +1,11 @@
-"""A registry over HTTP, in an application of its own: prometheus_client's handler for aiohttp."""
+"""A registry over HTTP, in an application of its own: prometheus_client's handler for aiohttp. Beside it
+/health (200: the monitor is alive) and /ready (200: it watches its patients); 503 with the reasons otherwise.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -19,6 +21,7 @@ from pydantic import Field, field_validator, model_validator
 from genray.errors import ResourceError
 from genray.settings.base import Location, Settings
 from monitors.outputs.connections import ConnectionLimits
+from monitors.outputs.health import Health
 from monitors.outputs.host_names import HostNames
 from monitors.outputs.site import Certificates, Site, answer_only
 
@@ -89,6 +92,7 @@ class MetricsServer:
         registry: CollectorRegistry,
         settings: ServerSettings,
         count_refused: Callable[[], None],
+        health: Health,
         *,
         limits: ConnectionLimits = _LIMITS,
     ) -> Self:
@@ -98,13 +102,14 @@ class MetricsServer:
             settings: where and to whom.
             count_refused: called for each client that is refused: no TLS, no certificate, no request, no
                 place, another name, or an answer that it does not take.
+            health: what /health and /ready answer.
             limits: limits on connections; an answer must be taken within `first_request_s`.
 
         Raises:
             ResourceError: the port is taken, or a certificate cannot be used.
         """
         started: Future[_Running] = Future()
-        serving = _serve(registry, settings, count_refused, limits, started)
+        serving = _serve(registry, settings, count_refused, health, limits, started)
         thread = Thread(target=lambda: asyncio.run(serving), name="metrics", daemon=True)
         thread.start()
         try:
@@ -136,6 +141,7 @@ async def _serve(
     registry: CollectorRegistry,
     settings: ServerSettings,
     count_refused: Callable[[], None],
+    health: Health,
     limits: ConnectionLimits,
     started: Future[_Running],
 ) -> None:
@@ -146,7 +152,9 @@ async def _serve(
         # With client_ca no browser gets here that has no certificate of it.
         names = None if settings.client_ca else HostNames(settings.host, settings.names)
         app = web.Application(middlewares=[answer_only(names, count_refused)] if names else [])
-        # As of prometheus_client's own server, at any path.
+        app.router.add_get("/health", _health_handler(health.not_alive))
+        app.router.add_get("/ready", _health_handler(health.not_ready))
+        # As of prometheus_client's own server, at any other path.
         app.router.add_get("/{path:.*}", _handler(registry, count_refused, limits.first_request_s))
         site = await Site.start(
             app, settings.host, settings.port, limits=limits, tls=tls, count_refused=count_refused
@@ -158,6 +166,16 @@ async def _serve(
     started.set_result(_Running(asyncio.get_running_loop(), stop, site.port))
     await stop.wait()
     await site.close()
+
+
+def _health_handler(
+    problems: Callable[[], Sequence[str]],
+) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def answer(_: web.Request) -> web.Response:
+        found = problems()
+        return web.json_response({"ok": not found, "problems": list(found)}, status=503 if found else 200)
+
+    return answer
 
 
 def _handler(

@@ -202,7 +202,7 @@ class Reference:
         stride, until_next = stored["count"].tolist()
         (seconds,) = stored["seconds"].tolist()
         fits = early.shape == (len(regular), len(self.leads), self._samples) and regular.ndim == 1
-        types = (early.dtype, regular.dtype) == (np.float16, np.bool_)
+        types = early.dtype == np.float16 and regular.dtype == np.bool_
         possible = 1 <= until_next <= stride < 2**40 and 0 <= seconds < 1e9 and len(early) < _MOST_BEATS
         if not fits or not types or not possible or np.isinf(early).any():
             return False

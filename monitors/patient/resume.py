@@ -20,6 +20,7 @@ from monitors.patient.bed import Bed
 WARM_UP = 40.0
 """Seconds of samples that are repeated: enough for the 20 beats of a burden at a heart rate of 30/min."""
 
+_SAME_HOP = 0.1  # s; hops are longer
 _MOST = 300.0  # s of samples that can be repeated; an earlier time means that the clock was set
 
 
@@ -65,11 +66,21 @@ class _ResumedStream:
         last: unix time of its last repeated hop, seconds; None: its hops are new by now.
         later: open alarms that changed after its state was saved.
         recent: whether each of the last beats was anomalous when its state was saved.
+        restored: whether the last repeated hop was reached, after which `recent` and the reference hold.
     """
 
     last: float | None
     later: list[Transition]
     recent: tuple[bool, ...]
+    restored: bool = False
+
+    def restore(self, bed: Bed, reference: bytes | None) -> None:
+        """Bring `bed` to what was saved, as its reference and burden followed the repeated samples."""
+        if not self.restored:
+            self.restored = True
+            bed.recent_anomalous = deque(self.recent)
+            if reference:
+                bed.reference.restore(reference)
 
 
 class Resumption:
@@ -128,8 +139,8 @@ class Resumption:
 
     def is_repeated(self, bed: Bed, references: Mapping[str, bytes]) -> bool:
         """Whether the hop of `bed` was analysed before the restart. A clock that was set back does not count
-        as that, as no patient may go unmonitored because of it. At the first new hop the reference is
-        restored from `references`, as it has followed the repeated samples before."""
+        as that, as no patient may go unmonitored because of it. At the first new hop, if not before, the bed
+        is brought to its saved state, with the reference in `references`."""
         resumed = self._resumed.get(bed.stream)
         if resumed is None or resumed.last is None:
             return False
@@ -138,10 +149,15 @@ class Resumption:
             resumed.last = bed.end_time
             return True
         resumed.last = None
-        if kept := references.get(bed.stream):
-            bed.reference.restore(kept)
-        bed.recent_anomalous = deque(resumed.recent)
+        resumed.restore(bed, references.get(bed.stream))
         return False
+
+    def end_repeated_hop(self, bed: Bed, references: Mapping[str, bytes]) -> None:
+        """Bring `bed` to its saved state if the hop that was just observed is the last repeated one."""
+        resumed = self._resumed[bed.stream]
+        assert bed.alarms.time is not None
+        if bed.end_time > bed.alarms.time - _SAME_HOP:
+            resumed.restore(bed, references.get(bed.stream))
 
     def join_later_alarms(self, bed: Bed) -> list[Transition]:
         """Add to `bed` the alarms that only the journal contains, once their time is reached; return the end

@@ -263,6 +263,7 @@ class Ward:
             self._observe_hop(bed, output, now, repeated=True)
             bed.alarms = alarms
             del output.transitions[count:]
+            self._resumption.end_repeated_hop(bed, self._references)
         else:
             output.transitions += self._resumption.join_later_alarms(bed)
             self._observe_hop(bed, output, now)
@@ -270,9 +271,9 @@ class Ward:
     def _observe_hop(self, bed: Bed, output: WardOutput, now: float, *, repeated: bool = False) -> None:
         observation = bed.observe(self._banks[bed.rate].delay, now)
         learned_before = bed.reference.shape is not None
-        if observation.good:
+        if observation.good and not repeated:  # what is repeated was learned from before
             bed.reference.add_time(self._settings.hop)
-            if not learned_before and bed.reference.shape is not None and not repeated:
+            if not learned_before and bed.reference.shape is not None:
                 self._references[bed.stream] = bed.reference.save()
                 output.learned.append(bed.stream)
         for change in self._step_alarms(bed, observation):

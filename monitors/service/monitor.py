@@ -56,6 +56,11 @@ class MonitorSummary:
     onsets: dict[str, int]
     open_alarms: int
 
+    @classmethod
+    def of_nothing(cls) -> Self:
+        """Return the summary of a run that ended before it watched anything."""
+        return cls(0.0, 0, 0, {}, 0)
+
 
 class Monitor:
     """One run of the monitor.
@@ -348,6 +353,7 @@ class Monitor:
             await self.dispatcher.retry_journal()
             await self._checkpoint.retry()
             self._publish_status()
+            self.dispatcher.exporter.health.beat(self._problems())
             await self._raise_for_lost_streams()
             for stream in self._lost_streams.silent(self._settings.ward.discharge_after + _LATE_DISCHARGE):
                 await self._commands.begin_discharge(stream)
@@ -363,6 +369,8 @@ class Monitor:
     def _note_pause(self, seconds: float, by_the_clock: float) -> None:
         """Note a pause of this process, by its monotonic time and by the clock of the machine; what waits is
         read before a stream counts as lost."""
+        if not any(shard.up for shard in self._shards):
+            return  # it is starting
         if seconds > _PAUSE:
             self._lost_streams.postpone(seconds)
             for shard in self._shards:
@@ -372,9 +380,24 @@ class Monitor:
         if max(seconds, by_the_clock) > _PAUSE:
             self.dispatcher.exporter.count_fault("monitor", "paused")
             self._display.note(
-                f"the monitor was paused for {duration(max(seconds, by_the_clock))} (stopped, suspended, or "
-                "the clock was set): what waits is read before a stream counts as lost"
+                f"the monitor was paused for {duration(max(seconds, by_the_clock))} (stopped, suspended, no "
+                "CPU, or its clock was set): what waits is read before a stream counts as lost"
             )
+
+    def _problems(self) -> list[str]:
+        """Return what keeps the monitor from watching its patients, for a person."""
+        problems = [f"shard {shard.number} is not running" for shard in self._shards if not shard.up]
+        problems += [f"shard {shard.number} does not respond" for shard in self._shards if shard.hangs]
+        problems += [
+            f"source {source} is not connected"
+            for source, connected in self._connected_sources().items()
+            if not connected
+        ]
+        if self._behind() > self._settings.alarms.behind.begin:
+            problems.append(f"the analysis is {self._behind():.0f} s behind")
+        if self._journal.write_error is not None:
+            problems.append(str(self._journal.write_error))
+        return problems
 
     def _publish_status(self) -> None:
         self.dispatcher.publish(

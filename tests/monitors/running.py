@@ -136,7 +136,7 @@ class Process:
         with self._news:
             self._news.notify_all()
 
-    def wait_for_lines(self, enough: Callable[[list[str]], bool], seconds: float = 60) -> list[str]:
+    def wait_for_lines(self, enough: Callable[[list[str]], bool], seconds: float = 120) -> list[str]:
         """Wait until its lines are `enough`, or it ended."""
         with self._news:
             done = self._news.wait_for(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shutil
 import subprocess
+import sys
 import time
 import urllib.request
 from contextlib import closing
@@ -15,7 +17,9 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
+from genray.cli.main import main
 from monitors.outputs.metrics import MetricsExporter, MetricsSettings
 from tests.monitors.alerting import DEPLOY, Pager, alertmanager_server, prometheus_server
 from tests.monitors.exposition import READING, exposition, filled_exporter
@@ -176,3 +180,23 @@ def test_an_alarm_goes_through_prometheus_and_alertmanager_to_the_pager_and_is_n
                 assert {alertname for _, alertname, _ in pager.received()} == {"EcgSourceDown", "EcgAlarm"}
 
     asyncio.run(test())
+
+
+def test_systemd_takes_the_unit_and_it_starts_the_command_that_there_is(tmp_path: Path) -> None:
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("systemd-analyze is not installed: apt install systemd")
+    unit = (DEPLOY / "genray-ecg.service").read_text()
+    command = next(line for line in unit.splitlines() if line.startswith("ExecStart=")).partition("=")[2]
+    program, *arguments = command.split()
+    help_text = CliRunner().invoke(main, [*arguments[:2], "--help"]).output
+    assert all(word in help_text for word in arguments if word.startswith("--"))
+    # The program is installed where the unit says; here another one stands for it.
+    (tmp_path / "genray-ecg.service").write_text(unit.replace(program, sys.executable))
+    done = subprocess.run(
+        [analyze, "verify", "--man=no", str(tmp_path / "genray-ecg.service")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")

@@ -4,7 +4,9 @@ import json
 import shutil
 import signal
 import socket
+import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -97,15 +99,38 @@ def test_a_port_that_is_taken_is_found_before_anything_starts(
     assert str(port) in refused.stderr
 
 
-def test_a_state_that_another_monitor_has_is_refused(
+def waits(lines: list[str]) -> bool:
+    return any("waiting to take over" in line for line in lines)
+
+
+def test_a_second_monitor_waits_for_the_state_and_the_ports_of_the_first_and_takes_over(
     beat_bundle: Path, patients: Path, tmp_path: Path
 ) -> None:
     state = tmp_path / "state"
-    with Journal.open(state / "journal.sqlite"):
-        refused = genray("monitor", "ecg", *given(sets(beat_bundle, state, *replay(patients))))
-    assert refused.exit_code == 2
-    assert "in use" in refused.stderr
-    assert "--set state=FOLDER" in refused.stderr
+    with ExitStack() as first, ExitStack() as rest:
+        first.enter_context(Journal.open(state / "journal.sqlite"))
+        port = first.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
+        values = [*sets(beat_bundle, state, *replay(patients)), f"metrics.port={port}"]
+        second = rest.enter_context(Process(values, tmp_path))
+        assert "--set state=FOLDER" in "\n".join(second.wait_for_lines(waits))
+        first.close()
+        began = time.monotonic()
+        assert str(port) in second.metrics_address()
+        assert time.monotonic() - began < 15
+        assert any("taking over" in line for line in second.lines)
+        assert second.end()[0] == 0
+
+
+def test_a_monitor_that_waits_for_another_can_be_stopped(
+    beat_bundle: Path, patients: Path, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    values = sets(beat_bundle, state, *replay(patients))
+    with Journal.open(state / "journal.sqlite"), Process(values, tmp_path) as second:
+        second.wait_for_lines(waits)
+        second.signal(signal.SIGTERM)
+        code, outcome = second.end()
+    assert (code, outcome["streams"]) == (0, 0)
 
 
 @pytest.mark.parametrize(

@@ -186,6 +186,9 @@ def test_the_newest_are_shown_and_all_are_counted(state: Path) -> None:
     assert len(result.stdout.splitlines()) == 5
     assert "alarms 5," in result.stdout
     assert "3 more alarms: show all with --limit 5" in result.stderr
+    for limit, more in ((2, 3), (5, 0)):
+        line = json.loads(genray("alarms", "--state", str(state), "--limit", str(limit), "--json").stdout)
+        assert (len(line["alarms"]), line["more"], line["summary"]["alarms"]) == (limit, more, 5)
 
 
 def test_a_stream_is_found_by_its_name_or_its_pseudonym(state: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import http.client
+import json
 import socket
 import ssl
 import subprocess
@@ -24,6 +25,7 @@ from pydantic import ValidationError
 
 from genray.errors import ResourceError
 from monitors.outputs.connections import ConnectionLimits
+from monitors.outputs.health import ALIVE_SECONDS, Health
 from monitors.outputs.metrics import MetricsExporter, MetricsSettings
 from monitors.outputs.metrics_server import MetricsServer
 from tests.monitors.exposition import READING, exposition, filled_exporter, series
@@ -100,9 +102,8 @@ def test_a_client_that_asks_for_nothing_or_takes_nothing_is_closed_and_counted()
     registry = CollectorRegistry()
     Gauge("a", 20_000_000 * "a", registry=registry)  # more than the system holds back for a client
     refused = Semaphore(0)
-    server = MetricsServer.start(
-        registry, MetricsSettings(port=0), refused.release, limits=ConnectionLimits(first_request_s=0.5)
-    )
+    limits, health = ConnectionLimits(first_request_s=0.5), Health()
+    server = MetricsServer.start(registry, MetricsSettings(port=0), refused.release, health, limits=limits)
     with closing(server), socket.socket() as silent, socket.socket() as half, socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         for client in (silent, half, slow):
@@ -244,3 +245,25 @@ def test_metrics_do_not_leave_the_machine_without_certificates() -> None:
         MetricsSettings(host="0.0.0.0")
     with pytest.raises(ValidationError, match="go together"):
         MetricsSettings(certfile="a.pem")
+
+
+def test_health_is_whether_it_responds_and_ready_whether_it_watches() -> None:
+    now = [0.0]
+    with closing(MetricsExporter(MetricsSettings(port=0))) as exporter:
+        exporter.health = Health(lambda: now[0])
+        port = exporter.start()
+
+        def asked(path: str) -> tuple[int, list[str]]:
+            with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+                connection.request("GET", path)
+                answer = connection.getresponse()
+                return answer.status, json.loads(answer.read())["problems"]
+
+        assert (asked("/health"), asked("/ready")) == ((200, []), (503, ["the monitor is starting"]))
+        exporter.health.beat(["source mqtt is not connected"])
+        assert (asked("/health"), asked("/ready")) == ((200, []), (503, ["source mqtt is not connected"]))
+        exporter.health.beat([])
+        assert (asked("/health"), asked("/ready")) == ((200, []), (200, []))
+        now[0] += ALIVE_SECONDS + 1
+        hangs = (503, ["the monitor has not responded for 16 s"])
+        assert (asked("/health"), asked("/ready")) == (hangs, hangs)

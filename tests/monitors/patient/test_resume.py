@@ -3,7 +3,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from safetensors.numpy import load
 
 from genray.ecg.synthesis import Episode, generate
 from monitors.alarms.events import Transition
@@ -50,6 +52,31 @@ def test_what_comes_again_is_not_told_again_and_what_follows_is_told_as_ever(
     second = resumed(beat_model, [], states_of(first))
     assert before + changes(second, sent[stop - 40 :]) == whole
     assert [change for _, change, _ in whole] == ["onset", "latched"]
+
+
+def test_references_and_recent_beats_go_on_as_if_there_had_been_no_restart(beat_model: BeatModel) -> None:
+    ecg = generate(130, seed=6, script=[Episode("pvc", 60, 50, share=0.5)])
+    sent = list(chunks("bed", ecg.millivolts))
+
+    def played(ward: Ward, sent: Sequence[Chunk]) -> Ward:
+        LiveWard(ward).feed(iter(sent))
+        return ward
+
+    whole = played(resumed(beat_model), sent).saved_beds(["bed"])["bed"]
+    for stop in (20, 58, 75, 100):  # while it learns, and later
+        saved = played(resumed(beat_model), sent[:stop]).saved_beds(["bed"])["bed"]
+        again = Ward(
+            settings(),
+            beat_model,
+            references={"bed": saved.reference},
+            resumption=Resumption.from_saved((), {"bed": saved.alarms}),
+        )
+        assert played(again, sent[max(0, stop - 40) : stop]).saved_beds(["bed"]) in ({}, {"bed": saved})
+        end = played(again, sent[stop:]).saved_beds(["bed"])["bed"]
+        assert end.alarms == whole.alarms
+        # Filters forget their beginning slowly, so that the last bits may differ.
+        shapes = [load(bed.reference)["shape"] for bed in (end, whole)]
+        np.testing.assert_allclose(*shapes, atol=1e-4)
 
 
 def test_without_a_state_a_stream_is_seen_from_its_beginning_again(

@@ -126,7 +126,7 @@ def test_streams_beyond_the_limit_are_refused_until_one_is_discharged(beat_model
 def test_a_discharge_ends_alarms_and_forgets_the_reference(beat_model: BeatModel) -> None:
     live = live_ward(beat_model)
     live.feed(chunks("a", generate(70, seed=2, script=[Episode("asystole", 50, 90)]).millivolts))
-    assert list(live.output.references) == ["a"]
+    assert live.output.learned == ["a"]
     output = live.ward.discharge("a")
     assert [(t.kind, t.change, t.state) for t in output.transitions] == [("asystole", "ended", "ended")]
     assert live.ward.discharge("a").discharged == []
@@ -148,15 +148,14 @@ def test_after_a_restart_references_and_open_alarms_are_as_they_were(beat_model:
     live = live_ward(beat_model)
     live.feed(iter(sent[:90]))
     opened = live.changes("anomaly")[-1]
-    again = LiveWard(
-        Ward(settings(), beat_model, references=live.output.references, resumption=Resumption([opened]))
-    )
+    references = {stream: bed.reference for stream, bed in live.ward.saved_beds(["a"]).items()}
+    again = LiveWard(Ward(settings(), beat_model, references=references, resumption=Resumption([opened])))
     again.now = 90
     again.feed(iter(sent[90:]))
     assert {r.learned for r in again.output.readings} == {1.0}
     assert "onset" not in [t.change for t in again.changes("anomaly")]
     assert again.ward.acknowledge(opened.alarm)[0].change == "acknowledged"
-    third = Ward(settings(), beat_model, references=live.output.references, resumption=Resumption([opened]))
+    third = Ward(settings(), beat_model, references=references, resumption=Resumption([opened]))
     assert third.discharge("a").transitions == [], "whoever told it ends it"
     third.push(sent[90], 0)
     assert third.acknowledge(opened.alarm) == []
