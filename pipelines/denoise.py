@@ -13,7 +13,7 @@ from pydantic import Field
 from genray.images.damage.change_limit import limit_change
 from genray.images.damage.noise_level import NoiseEstimate, estimate_noise
 from genray.images.photo import Photo
-from genray.settings.base import Settings
+from genray.settings.base import Location, Settings
 from pipelines.engine.target import Bulk
 from pipelines.steps.base import ImageScores, StepInput, StepResult
 from pipelines.steps.pixels import PixelArray, mean_change, with_pixels
@@ -71,6 +71,10 @@ class DenoisingSettings(Settings):
 class DenoiseSettings(RestorationSettings):
     """Settings of denoise."""
 
+    bundle: Location = Field(
+        "ready:photo",
+        description="folder of a denoiser's bundle, or a ready model (ready:photo, ready:document)",
+    )
     denoise: DenoisingSettings = Field(
         DenoisingSettings(), description="strength of the denoising, and images that are left unchanged"
     )

@@ -38,7 +38,7 @@ def plan(
 
     \b
     Example:
-      genray plan denoise --set input=photos --set bundle=runs/denoiser/bundle --hours 8
+      genray plan denoise --set input=photos --hours 8
     """
     from cluster.resources import local_resources
     from genray.settings.base import absolute

@@ -107,7 +107,7 @@ def submit(
     Example:
       genray submit train-pix2pix --set data.path=facades --name first
       genray submit train-pix2pix --config my.yaml --address http://head:8265 --detach
-      genray submit denoise --set input=photos --set output=clean --set bundle=runs/denoiser/bundle
+      genray submit denoise --set input=photos --set output=clean
     """
     from cluster.job_options import JobOptions, parse_env, read_runtime_env
     from genray.settings.base import absolute

@@ -14,6 +14,7 @@ _FLAT = 0.3  # share of the cells, those with the least detail, in which the noi
 _LEVELS = 8  # bins of brightness, as noise depends on it
 _FEWEST = 16  # flat cells that a bin needs
 _ALWAYS = 0.5  # change that is allowed everywhere, in levels of 255
+_STRONG = 8.0  # largest noise, in levels of 255, above which flat places are those of the input
 
 P = TypeVar("P", bound=np.unsignedinteger[Any])
 
@@ -41,6 +42,9 @@ def limit_change(
     away the image: the result there is moved back towards the input, the more the further the change is above
     the limit. The noise of flat places is what the denoiser changed there, at most `most_noise` on average.
 
+    Flat places are those of the result. Where the noise is said to be strong they are those of the input:
+    strong noise is in its flattest places, too, and grass is not. (Of weak noise JPEG leaves nothing there.)
+
     Args:
         before: the input, (H, W, C) uint8 or uint16.
         after: the denoiser's result.
@@ -52,7 +56,12 @@ def limit_change(
     change = after.astype(np.float32) - before
     energy = _nearby(_cells(np.square(change * to_levels).mean(axis=-1)))
     bright = after.mean(axis=-1, dtype=np.float32) * to_levels
-    allowed = factor**2 * (_noise_energy(bright, energy, most_noise) + _ALWAYS**2)
+    if most_noise is not None and most_noise > _STRONG:
+        busy = _nearby(_cells(_detail(before.mean(axis=-1, dtype=np.float32) * to_levels)))
+    else:
+        # The largest nearby: the change at an edge reaches into the plain beside it.
+        busy = ndimage.maximum_filter(_cells(_detail(bright)), 3)
+    allowed = factor**2 * (_noise_energy(bright, busy, energy, most_noise) + _ALWAYS**2)
     share = np.minimum(1.0, allowed / np.maximum(energy, 1e-6))
     if share.min() == 1.0:
         return LimitedChange(after, 0.0)
@@ -65,21 +74,28 @@ def limit_change(
     return LimitedChange(np.clip(np.rint(limited), 0, white).astype(before.dtype), refused)
 
 
+def _detail(bright: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the squared steps of brightness to the pixels above and before."""
+    detail = np.zeros_like(bright)
+    detail[1:] += np.square(np.diff(bright, axis=0))
+    detail[:, 1:] += np.square(np.diff(bright, axis=1))
+    return detail
+
+
 def _noise_energy(
-    bright: NDArray[np.float32], energy: NDArray[np.float32], most_noise: float | None
+    bright: NDArray[np.float32],
+    busy: NDArray[np.float32],
+    energy: NDArray[np.float32],
+    most_noise: float | None,
 ) -> NDArray[np.float32]:
     """Return the mean square of the noise in each cell, from the change of flat cells.
 
     Args:
         bright: brightness of the result, (H, W) in levels of 255.
+        busy: detail in each cell; those with the least are flat.
         energy: mean square of the change in each cell.
         most_noise: largest noise in levels of 255 (None: not known).
     """
-    detail = np.zeros_like(bright)
-    detail[1:] += np.square(np.diff(bright, axis=0))
-    detail[:, 1:] += np.square(np.diff(bright, axis=1))
-    # The largest nearby: the change at an edge reaches into the plain beside it.
-    busy = ndimage.maximum_filter(_cells(detail), 3)
     flat = busy <= np.quantile(busy, _FLAT)
     levels = _cells(bright)
     bins = np.minimum((levels * (_LEVELS / 256)).astype(np.intp), _LEVELS - 1)

@@ -53,6 +53,21 @@ def test_noise_is_taken_away_whole(sigma: int, channels: int) -> None:
     assert perfect.refused < 0.01
 
 
+def test_a_texture_that_was_taken_for_strong_noise_is_kept() -> None:
+    rng = np.random.default_rng(6)
+    height, width = 192, 256
+    blades = np.zeros((height, width, 3))
+    blades[:, 90:] = rng.normal(0, 22, (height, width - 90, 1))  # a meadow, without colour
+    stones = gaussian_filter(rng.normal(size=(height, width)), 5)
+    path = 30 * stones / stones.std() * (np.arange(width) < 90)  # soft beside it, and no plain wall
+    meadow = np.clip(120 + path[..., None] + blades + rng.normal(0, 1, (height, width, 3)), 0, 255)
+    before = meadow.astype(np.uint8)
+    after = blurred(before, 3)
+    limited = limit_change(before, after, factor=1.5, most_noise=44)
+    assert limited.refused > 0.5
+    assert error(limited.pixels, before) < 0.3 * error(after, before)
+
+
 def test_single_wrong_pixels_are_taken_away() -> None:
     clean = draw_scene(128, 128, (4,))
     rng = np.random.default_rng(0)
