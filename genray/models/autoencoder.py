@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC
+from collections.abc import Iterable
 from itertools import pairwise
 from math import prod
 from typing import Annotated, Literal, TypeVar
@@ -17,7 +18,8 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
-from genray.models.layers import Weighted, fan_in
+from genray.models.layers import Gain, Residual, Weighted, fan_in
+from genray.models.linear_path import LinearDecoder, LinearEncoder, fit_components, shrink_factor
 from genray.settings.base import Settings
 
 Shape = tuple[int, int, int]
@@ -72,6 +74,18 @@ class Autoencoder(nn.Module, ABC):
         """Return the reconstruction of `images`."""
         return self.decode(self.encode(images))
 
+    @property
+    def starts_from_images(self) -> bool:
+        """Whether `start_from` needs the images."""
+        return False
+
+    def start_from(self, batches: Iterable[torch.Tensor]) -> None:
+        """Set what the training images give before the first step; by default nothing.
+
+        Args:
+            batches: images (N, C, H, W) in [0, 1], in random order.
+        """
+
     def _pad(self, images: torch.Tensor) -> torch.Tensor:
         """Check `images` and pad them to the shape of the encoder."""
         if images.ndim != 4 or tuple(images.shape[1:]) != self.shape:
@@ -124,6 +138,11 @@ def init_xavier(layer: L) -> L:
     image differ too much in length to average the two conditions. Otherwise like `init_he`.
     """
     nn.init.normal_(layer.weight, 0.0, fan_in(layer) ** -0.5)
+    return _zero_bias(layer)
+
+
+def _init_zero(layer: L) -> L:
+    nn.init.zeros_(layer.weight)
     return _zero_bias(layer)
 
 
@@ -208,12 +227,25 @@ Filters = Annotated[
 """Setting of convolutional autoencoders; see `filters_for`."""
 
 
+LINEAR_SIDE = 64
+"""Longest side in pixels of the images of the linear path, in trainings that set none."""
+
+
 class ConvSettings(Settings):
     """Settings of the convolutional autoencoder."""
 
     kind: Literal["conv"] = Field("conv", description="convolutions of stride 2")
     latent: int = Field(64, ge=1, le=16384, description="length of a code")
     filters: Filters = None
+    linear_side: int | None = Field(
+        None,
+        ge=0,
+        le=1024,
+        description=(
+            "longest side in pixels of the shrunk images whose principal components the convolutions "
+            "improve on (0: convolutions only; null: 64 in a training)"
+        ),
+    )
 
 
 def filters_for(shape: Shape, innermost: int = 8) -> tuple[int, ...]:
@@ -237,7 +269,12 @@ class ConvAutoencoder(Autoencoder):
     Shapes: (N, C, H, W) in [0, 1] -> (N, latent) -> (N, C, H, W) in [0, 1]. Sizes that 2**len(filters)
     does not divide are padded on the way in and cropped on the way out.
 
-    Parameters for 28x28 gray, whose filters are (32, 64), latent 64: 451,425 =
+    With `linear_side` the convolutions refine a linear autoencoder of shrunk images: the code is the sum of
+    both, and the decoder's convolutions see the linear image. Its directions are the principal components of
+    the training images (`start_from`) and stay as they are; what the convolutions add begins at zero. So few
+    images are not learned by heart, and a training begins where principal components end.
+
+    Parameters for 28x28 gray, whose filters are (32, 64), latent 64, without `linear_side`: 451,425 =
       encoder 9 * (1*32 + 32*64) + 32 + 64, code 3136*64 + 64
       decoder 64*3136 + 3136, 9 * (64*32 + 32*32 + 32*1) + 32 + 32 + 1
     4.3 million multiplications per image.
@@ -250,8 +287,63 @@ class ConvAutoencoder(Autoencoder):
     def __init__(self, shape: Shape, settings: ConvSettings) -> None:
         filters = settings.filters or filters_for(shape)
         super().__init__(shape, settings.latent, 2 ** len(filters))
-        self.encoder = conv_encoder(self.padded, filters, settings.latent)
-        self.decoder = conv_decoder(self.padded, filters, settings.latent)
+        encoder = conv_encoder(self.padded, filters, settings.latent)
+        features = conv_decoder(self.padded, filters, settings.latent)
+        if not settings.linear_side:
+            self.encoder = encoder
+            self.decoder = nn.Sequential(*features, conv_image(filters[0], shape[0]), nn.Sigmoid())
+            return
+        factor = shrink_factor(self.padded, settings.linear_side, self.stride)
+        encoder.append(Gain(settings.latent))
+        self.encoder = Residual(LinearEncoder(self.padded, settings.latent, factor), encoder)
+        linear = LinearDecoder(self.padded, settings.latent, factor)
+        self.decoder = Refining(linear, features, filters[0], shape[0])
+
+    @property
+    def starts_from_images(self) -> bool:
+        return isinstance(self.decoder, Refining)
+
+    def start_from(self, batches: Iterable[torch.Tensor]) -> None:
+        """Set the linear maps to the principal components of images, see `fit_components`."""
+        encoder, decoder = self.encoder, self.decoder
+        if isinstance(encoder, Residual) and isinstance(decoder, Refining):
+            padded = (self._pad(batch) for batch in batches)
+            fit_components(encoder.linear, decoder.linear, padded)
+
+
+class Refining(nn.Module):
+    """Decoder that improves on a linear one by convolutions, which see its image.
+
+    Shapes: (N, latent) -> (N, C, H, W) in [0, 1].
+
+    Args:
+        linear: the linear decoder.
+        features: layers from codes to (N, channels, H, W).
+        channels: channels of these features.
+        image_channels: C.
+    """
+
+    def __init__(
+        self, linear: LinearDecoder, features: nn.Module, channels: int, image_channels: int
+    ) -> None:
+        super().__init__()
+        self.linear = linear
+        self.features = features
+        self.refine = nn.Sequential(
+            init_he(nn.Conv2d(channels + image_channels, channels, 3, padding=1)),
+            nn.ReLU(),
+            _init_zero(nn.Conv2d(channels, image_channels, 3, padding=1)),
+        )
+        self.sigmoid = nn.Sigmoid()
+
+    def forward(self, codes: torch.Tensor) -> torch.Tensor:
+        """Decode `codes`."""
+        image = self.linear(codes)
+        seen = torch.cat([self.features(codes), 4.0 * (image - 0.5)], dim=1)  # of about variance 1
+        # Bounds of the linear image: the slope of the sigmoid at them lets the convolutions correct it.
+        logits = torch.logit(image.clamp(0.02, 0.98))
+        result: torch.Tensor = self.sigmoid(logits + self.refine(seen))
+        return result
 
 
 def conv_encoder(shape: Shape, filters: Widths, features: int) -> nn.Sequential:
@@ -265,11 +357,7 @@ def conv_encoder(shape: Shape, filters: Widths, features: int) -> nn.Sequential:
 
 
 def conv_decoder(shape: Shape, filters: Widths, latent: int) -> nn.Sequential:
-    """Return the decoder from (N, latent) to images of `shape` in [0, 1].
-
-    A plain convolution after the last transposed one makes the image: transposed ones reach odd and even
-    pixels by different weights, which shows as a chequerboard (Odena et al. 2016).
-    """
+    """Return the decoder from (N, latent) to features (N, filters[0], H, W) of images of `shape`."""
     innermost = _innermost(shape, filters)
     channels, height, width = innermost
     layers: list[nn.Module] = [
@@ -281,7 +369,16 @@ def conv_decoder(shape: Shape, filters: Widths, latent: int) -> nn.Sequential:
         up = nn.ConvTranspose2d(channels, after, 3, stride=2, padding=1, output_padding=1)
         layers += [init_he(up), nn.ReLU()]
         channels = after
-    return nn.Sequential(*layers, init_xavier(nn.Conv2d(channels, shape[0], 3, padding=1)), nn.Sigmoid())
+    return nn.Sequential(*layers)
+
+
+def conv_image(channels: int, image_channels: int) -> nn.Conv2d:
+    """Return the layer from features to the logits of an image.
+
+    It is a plain convolution: transposed ones reach odd and even pixels by different weights, which shows as
+    a chequerboard (Odena et al. 2016).
+    """
+    return init_xavier(nn.Conv2d(channels, image_channels, 3, padding=1))
 
 
 def _innermost(shape: Shape, filters: Widths) -> Shape:

@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import nn
 
 from genray.models.autoencoder import Autoencoder, Shape, Widths, init_he, init_xavier
+from genray.models.layers import Residual
 from genray.settings.base import Settings
 
 
@@ -64,20 +65,6 @@ class ResidualBlock(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Refine `x`."""
         result: torch.Tensor = x + self.layers(x)
-        return result
-
-
-class Residual(nn.Module):
-    """The sum of a linear map and of layers that learn its residual."""
-
-    def __init__(self, linear: nn.Module, layers: nn.Module) -> None:
-        super().__init__()
-        self.linear = linear
-        self.layers = layers
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the sum of both for `x`."""
-        result: torch.Tensor = self.linear(x) + self.layers(x)
         return result
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import torch
 from torch import nn
@@ -27,6 +27,42 @@ class ImageBatchNorm(nn.BatchNorm2d):
         if self.training:
             return super().forward(input)
         return F.instance_norm(input, None, None, self.weight, self.bias, True, 0.0, self.eps)
+
+
+N = TypeVar("N", bound=nn.Module)
+
+
+class Residual(nn.Module, Generic[N]):
+    """The sum of a linear map and of layers that learn its residual."""
+
+    def __init__(self, linear: N, layers: nn.Module) -> None:
+        super().__init__()
+        self.linear = linear
+        self.layers = layers
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the sum of both for `x`."""
+        result: torch.Tensor = self.linear(x) + self.layers(x)
+        return result
+
+
+class Gain(nn.Module):
+    """Multiplies each of the features by a learned factor that begins at zero, so that a new path changes
+    nothing (Bachlechner et al. 2020, "ReZero").
+
+    Unlike a layer of n weights at zero, which one step of Adam changes by up to n times the learning rate, it
+    departs from zero slowly.
+
+    Shapes: (N, features) -> (N, features).
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.factors = nn.Parameter(torch.zeros(features))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Scale `x`."""
+        return x * self.factors
 
 
 def norm_layer(kind: Norm, channels: int) -> nn.Module:

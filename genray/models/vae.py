@@ -6,8 +6,17 @@ from typing import Literal, overload
 
 import torch
 from pydantic import Field
+from torch import nn
 
-from genray.models.autoencoder import Autoencoder, Filters, Shape, conv_decoder, conv_encoder, filters_for
+from genray.models.autoencoder import (
+    Autoencoder,
+    Filters,
+    Shape,
+    conv_decoder,
+    conv_encoder,
+    conv_image,
+    filters_for,
+)
 from genray.settings.base import Settings
 
 _LOGVAR_RANGE = (-20.0, 20.0)
@@ -52,7 +61,8 @@ class VariationalAutoencoder(Autoencoder):
         filters = settings.filters or filters_for(shape)
         super().__init__(shape, settings.latent, 2 ** len(filters))
         self.encoder = conv_encoder(self.padded, filters, 2 * settings.latent)
-        self.decoder = conv_decoder(self.padded, filters, settings.latent)
+        features = conv_decoder(self.padded, filters, settings.latent)
+        self.decoder = nn.Sequential(*features, conv_image(filters[0], shape[0]), nn.Sigmoid())
 
     def distribution(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return mu and logvar of the codes of `images`, each (N, latent)."""

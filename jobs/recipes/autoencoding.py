@@ -17,7 +17,7 @@ from genray.datasets.loader import WorkerShare, held_out_batches
 from genray.images.metrics import image_metrics
 from genray.images.pixels import Pixels, grid
 from genray.images.tensors import to_pixels
-from genray.models.autoencoder import Autoencoder, ConvSettings, DenseSettings, filters_for
+from genray.models.autoencoder import LINEAR_SIDE, Autoencoder, ConvSettings, DenseSettings, filters_for
 from genray.models.improved import ImprovedSettings
 from genray.models.losses import ReconstructionSettings, reconstruction_loss
 from genray.models.numpy_dense import NumpyAdam, NumpySettings
@@ -36,6 +36,7 @@ from jobs.training.recipe import (
 )
 from jobs.training.settings import EvalSettings
 
+_AT_ONCE = 64  # images that are shrunk at once
 _PROBED = 32  # images on which the health of a network is measured
 
 Model = Annotated[
@@ -112,15 +113,24 @@ class Autoencoding(ImageRecipe[A]):
 
     def network_spec(self) -> NetworkSpec:
         model = self.settings.model
+        # A bundle names what was chosen, whatever a later version would choose.
         if isinstance(model, ConvSettings | VAESettings) and model.filters is None:
-            # A bundle names the channels that were chosen, whatever a later version would choose.
             model = model.model_copy(update={"filters": filters_for(self.shape)})
+        if isinstance(model, ConvSettings) and model.linear_side is None:
+            model = model.model_copy(update={"linear_side": LINEAR_SIDE})
         arguments = {"shape": list(self.shape), "settings": model.model_dump(mode="json")}
         return NetworkSpec(f"autoencoder-{model.kind}", arguments)
 
     def example_inputs(self, samples: int) -> Mapping[str, Sequence[torch.Tensor]]:
         # NumPy needs values to compute with.
         return super().example_inputs(samples) if self.settings.model.kind != "numpy" else {}
+
+    def initialise(self, networks: Networks) -> None:
+        network = networks[self.name]
+        if isinstance(network, Autoencoder) and network.starts_from_images:
+            images = self._known_images()
+            chunks = (np.stack(images[i : i + _AT_ONCE]) for i in range(0, len(images), _AT_ONCE))
+            network.start_from(self.place(chunk, torch.device("cpu")) for chunk in chunks)
 
     def make_optimizer(self, name: str, network: nn.Module) -> Optimizer:
         """Return the optimizer; the network in NumPy has its own in NumPy."""
@@ -214,8 +224,7 @@ class Autoencoding(ImageRecipe[A]):
     def baseline_errors(self) -> dict[str, NDArray[np.float64]]:
         """Return the MSE of each judging sample, by baseline."""
         judged = [sample[0] for sample in self.held_out[self.judging_part].samples]
-        # At most a gigabyte of floats: more training images change the components little.
-        training = self.sample_training_images(max(2, 2**28 // int(np.prod(self.shape))))
+        training = self._known_images()
         errors = {
             "mean": mean_image_errors(training, judged),
             "constant": constant_errors(training, judged),
@@ -223,6 +232,11 @@ class Autoencoding(ImageRecipe[A]):
         if "pca" in self.settings.eval.baselines:
             errors["pca"] = pca_errors(training, judged, self.settings.model.latent)
         return errors
+
+    def _known_images(self) -> list[Pixels]:
+        """Return the training images that components are computed from, at most a gigabyte of floats: more
+        change them little."""
+        return self.sample_training_images(max(2, 2**28 // int(np.prod(self.shape))))
 
     def as_vae(self, networks: Networks) -> VariationalAutoencoder | None:
         """Return the network if it is a variational autoencoder, else None."""

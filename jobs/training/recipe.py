@@ -233,6 +233,10 @@ class Recipe(ABC, Generic[S]):
     def networks(self) -> dict[str, nn.Module]:
         """Make new networks, by name; torch's generator is seeded before."""
 
+    def initialise(self, networks: Networks) -> None:
+        """Set weights of new networks that the training data gives, before those of `init.bundle` are copied
+        into them; by default none. Not called where a checkpoint is restored."""
+
     def example_inputs(self, samples: int) -> Mapping[str, Sequence[torch.Tensor]]:
         """Return the arguments of the networks' calls for that many samples, of any values, after `open`. The
         outputs of networks that are left out stay unknown in summaries."""

@@ -95,6 +95,8 @@ class TrainingState:
         """
         torch.manual_seed(recipe.settings.seed)
         networks = recipe.networks()
+        if not resumes:
+            recipe.initialise(networks)
         start = StartingWeights.of(recipe, networks)
         started_from = start.load() if start is not None and not resumes else {}
         frozen = start.freeze() if start is not None else ()

@@ -30,6 +30,9 @@ KINDS: dict[str, Build] = {
     "dense": lambda shape: DenseAutoencoder(shape, DenseSettings(hidden=(64,), latent=24)),
     "tutorial": lambda shape: DenseAutoencoder(shape, DenseSettings(hidden=(), latent=24)),
     "conv": lambda shape: ConvAutoencoder(shape, ConvSettings(filters=(8, 16), latent=24)),
+    "conv over components": lambda shape: ConvAutoencoder(
+        shape, ConvSettings(filters=(8, 16), latent=24, linear_side=16)
+    ),
     "improved": lambda shape: ImprovedAutoencoder(shape, ImprovedSettings(filters=(8, 16, 16), latent=24)),
     "vae": lambda shape: VariationalAutoencoder(shape, VAESettings(filters=(8, 16), latent=24)),
     "numpy": lambda shape: NumpyAutoencoder(shape, NumpySettings(hidden=(64,), latent=24)),
@@ -64,6 +67,7 @@ def test_a_reconstruction_has_the_images_shape_and_range(build: Build, shape: Sh
 @every_kind
 def test_four_images_are_learned_by_heart(build: Build) -> None:
     network = drawn(build, (1, 12, 10))
+    network.start_from([images(8, (1, 12, 10))])  # others than those to learn
     four = F.interpolate(images(4, (1, 4, 4)), (12, 10), mode="bilinear")
     optimizer = torch.optim.Adam(network.parameters(), lr=5e-3)
     losses = []
