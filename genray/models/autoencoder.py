@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
-from genray.models.layers import Residual, Weighted, fan_in
+from genray.models.layers import Gain, Residual, Weighted, fan_in
 from genray.models.linear_path import LinearDecoder, LinearEncoder, fit_components, shrink_factor
 from genray.settings.base import Settings
 
@@ -48,6 +48,7 @@ class Autoencoder(nn.Module, ABC):
 
     encoder: nn.Module
     decoder: nn.Module
+
     def __init__(self, shape: Shape, latent: int, stride: int = 1) -> None:
         super().__init__()
         if len(shape) != 3 or min(shape) < 1:
@@ -270,8 +271,8 @@ class ConvAutoencoder(Autoencoder):
 
     With `linear_side` the convolutions refine a linear autoencoder of shrunk images: the code is the sum of
     both, and the decoder's convolutions see the linear image. Its directions are the principal components of
-    the training images (`start_from`) and stay as they are; the last layers of the convolutions begin at
-    zero. So few images are not learned by heart, and a training begins where principal components end.
+    the training images (`start_from`) and stay as they are; what the convolutions add begins at zero. So few
+    images are not learned by heart, and a training begins where principal components end.
 
     Parameters for 28x28 gray, whose filters are (32, 64), latent 64, without `linear_side`: 451,425 =
       encoder 9 * (1*32 + 32*64) + 32 + 64, code 3136*64 + 64
@@ -293,9 +294,7 @@ class ConvAutoencoder(Autoencoder):
             self.decoder = nn.Sequential(*features, conv_image(filters[0], shape[0]), nn.Sigmoid())
             return
         factor = shrink_factor(self.padded, settings.linear_side, self.stride)
-        code = encoder[-1]
-        assert isinstance(code, nn.Linear)
-        _init_zero(code)
+        encoder.append(Gain(settings.latent))
         self.encoder = Residual(LinearEncoder(self.padded, settings.latent, factor), encoder)
         linear = LinearDecoder(self.padded, settings.latent, factor)
         self.decoder = Refining(linear, features, filters[0], shape[0])
@@ -324,7 +323,9 @@ class Refining(nn.Module):
         image_channels: C.
     """
 
-    def __init__(self, linear: LinearDecoder, features: nn.Module, channels: int, image_channels: int) -> None:
+    def __init__(
+        self, linear: LinearDecoder, features: nn.Module, channels: int, image_channels: int
+    ) -> None:
         super().__init__()
         self.linear = linear
         self.features = features

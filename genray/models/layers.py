@@ -46,6 +46,25 @@ class Residual(nn.Module, Generic[N]):
         return result
 
 
+class Gain(nn.Module):
+    """Multiplies each of the features by a learned factor that begins at zero, so that a new path changes
+    nothing (Bachlechner et al. 2020, "ReZero").
+
+    Unlike a layer of n weights at zero, which one step of Adam changes by up to n times the learning rate, it
+    departs from zero slowly.
+
+    Shapes: (N, features) -> (N, features).
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.factors = nn.Parameter(torch.zeros(features))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Scale `x`."""
+        return x * self.factors
+
+
 def norm_layer(kind: Norm, channels: int) -> nn.Module:
     """Return a normalisation layer: batch (affine), image-batch (the same, by image in evaluation), or
     instance (no parameters, as in pix2pix)."""

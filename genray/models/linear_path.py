@@ -20,7 +20,7 @@ _OVERSAMPLED = 16  # random directions beyond the components
 def shrink_factor(shape: tuple[int, int, int], side: int, most: int) -> int:
     """Return the power of two by which images of `shape` are shrunk so that their longer side has at most
     `side` pixels, or `most`, a power of two, if that is less."""
-    return min(most, 2 ** max(0, math.ceil(math.log2(max(shape[1:]) / side))))
+    return min(most, 1 << max(0, math.ceil(math.log2(max(shape[1:]) / side))))
 
 
 class LinearEncoder(nn.Module):
@@ -47,7 +47,8 @@ class LinearEncoder(nn.Module):
 
 
 class LinearDecoder(nn.Module):
-    """Adds fixed directions, weighted by a code, to a mean image, and enlarges it: (N, latent) -> (N, C, H, W).
+    """Adds fixed directions, weighted by a code, to a mean image, and enlarges the sum: (N, latent) ->
+    (N, C, H, W).
 
     Args:
         shape: channels, height and width of the images.

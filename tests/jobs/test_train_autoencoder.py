@@ -230,3 +230,29 @@ def test_the_depth_follows_from_the_image_size_and_is_in_the_bundle(submit: Subm
     outcome = submit("train-autoencoder", "a", f"data.path={tmp_path / 'large'}", "model.kind=conv", *quick)
     bundle = load_bundle(outcome["bundle"])
     assert bundle.manifest.arguments["settings"]["filters"] == [32, 64, 128]
+    assert bundle.manifest.arguments["settings"]["linear_side"] == 64
+
+
+def test_a_few_images_are_reconstructed_better_than_by_their_principal_components(
+    submit: Submit, tmp_path: Path
+) -> None:
+    write_images(tmp_path / "few", 40, size=(32, 32), gray=False)
+    sets = (f"data.path={tmp_path / 'few'}", "data.val_share=0.4", "model.kind=conv", "model.latent=20")
+    quick = ("loop.epochs=2", "loop.batch_size=8", "eval.projection=none")
+    outcome = submit("train-autoencoder", "few", *sets, *quick)
+    assert outcome["metrics"]["mse"] < outcome["metrics"]["baselines"]["pca"]["mse"]
+    assert outcome["behind"] == []
+
+
+def test_the_components_of_the_bundle_that_a_training_starts_from_are_kept(
+    submit: Submit, images: Path
+) -> None:
+    quick = ("eval.baselines=[]", "loop.weights=last")
+    first = submit("train-autoencoder", "a", *small(images, "conv", *quick))
+    others = images / "train" / "left"
+    start = (f"init.bundle={first['bundle']}", f"data.path={others}")
+    second = submit("train-autoencoder", "b", *small(images, "conv", *quick), *start)
+    before, after = (load_bundle(run["bundle"]).network.state_dict() for run in (first, second))
+    components = "encoder.linear.project.weight"
+    assert torch.equal(before[components], after[components])
+    assert not torch.equal(before["encoder.layers.0.weight"], after["encoder.layers.0.weight"])
