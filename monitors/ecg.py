@@ -18,6 +18,7 @@ from genray.progress import Display
 from genray.targets import Demand, Resources
 from genray.text import duration
 from monitors.outputs.journal import Journal
+from monitors.patient.rhythm import RhythmModel
 from monitors.patient.scoring import BeatModel
 from monitors.service.backends import LocalBackend, RayBackend, ShardBackend
 from monitors.service.dispatcher import CHANNEL, DISCLAIMER
@@ -45,6 +46,7 @@ class EcgTarget:
         """
         bundle = _load_bundle(bundle_folder(settings.bundle))
         BeatModel.from_bundle(bundle)
+        RhythmModel.from_bundle(load_bundle(settings.rhythm))
         make_source(settings.source)
         if isinstance(settings.source, ReplaySettings):
             check_replayable(settings.source)
