@@ -5,6 +5,7 @@ BIN := .venv/bin
 # Data of `make models`, see docs/models.md.
 PHOTOS ?= data/photographs
 RECORDS ?= data/mitbih
+RHYTHMS ?= data/rhythms
 
 .PHONY: help install demo test lint bench models docs clean
 
@@ -44,13 +45,14 @@ bench: .venv/installed     ## measure speed against plain PyTorch, Ray Data and 
 	$(BIN)/python -m tests.benchmarks.bench_monitor
 
 # Hours on a few cores. Stopped anywhere, the same command resumes; what is finished is not trained again.
-models: .venv/installed    ## make the ready models again, from PHOTOS and RECORDS
+models: .venv/installed    ## make the ready models again, from PHOTOS, RECORDS and RHYTHMS
 	$(BIN)/genray submit train-denoiser --name photo --config genray/ready/photo.yaml --set data.path=$(PHOTOS)
 	$(BIN)/genray submit train-denoiser --name document --config genray/ready/document.yaml
 	$(BIN)/python -m jobs.ready.noise_estimator --photos $(PHOTOS)/train \
 		--output genray/images/damage/noise_estimator.json
 	$(BIN)/genray submit train-ecg --name ecg --config genray/ready/ecg.yaml --set data.path=$(RECORDS)
-	for model in photo document ecg; do \
+	$(BIN)/genray submit train-rhythm --name rhythm --config genray/ready/rhythm.yaml --set data.path=$(RHYTHMS)
+	for model in photo document ecg rhythm; do \
 		$(BIN)/genray bundle shrink runs/$$model/bundle genray/ready/$$model \
 			--about genray/ready/$$model.json || exit 1; \
 	done

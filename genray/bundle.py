@@ -32,6 +32,7 @@ from typing_extensions import TypedDict  # pydantic refuses typing.TypedDict bef
 
 from genray import __version__
 from genray.ecg.beats import BeatPreprocessing
+from genray.ecg.rhythm import RhythmPreprocessing
 from genray.errors import BundleMismatch, BundleMissing, BundleTooNew, BundleUnknown, BundleUnsafe
 from genray.images.labels import MOST_CLASSES, Classes
 from genray.io.files import atomic_write, storage_errors, write_json
@@ -41,6 +42,7 @@ from genray.models.numpy_dense import NumpyAutoencoder
 from genray.models.pix2pix import UNet
 from genray.models.registry import NetworkSpec
 from genray.models.restorer import Restorer
+from genray.models.rhythm import RhythmNetwork
 from genray.models.summary import NetworkSummary
 from genray.named_bundles import bundle_folder
 from genray.settings.problems import stored_problems
@@ -52,7 +54,8 @@ _AGAIN = "the bundle is incomplete or damaged: copy it again, or train it again"
 _MAX_MANIFEST = 4 * 2**20
 _MAX_WEIGHTS = 64 * 2**30
 _LEAST_RANGE = 1e-6
-_IMAGES, _BEATS = "images", "beats"
+_IMAGES, _BEATS, _RHYTHM = "images", "beats", "rhythm"
+_TAGS = (_IMAGES, _BEATS, _RHYTHM)
 _DTYPES = {
     "BOOL": torch.bool,
     "U8": torch.uint8,
@@ -157,6 +160,10 @@ class Preprocessing(_Stored):
     )
 
 
+AnyPreprocessing = Preprocessing | BeatPreprocessing | RhythmPreprocessing
+"""Preprocessing of any network."""
+
+
 class NoiseRange(TypedDict):
     """Noise that a denoiser was trained on, as standard deviations in levels of 255."""
 
@@ -182,9 +189,13 @@ class Calibration(TypedDict, total=False):
 
 
 def _kind_of_input(stored: Any) -> str:
-    """Return the kind of preprocessing, of images or of beats."""
+    """Return the kind of preprocessing, of images, of beats or of rhythms."""
     if isinstance(stored, BeatPreprocessing):
         return _BEATS
+    if isinstance(stored, RhythmPreprocessing) or (
+        isinstance(stored, Mapping) and "window_features" in stored
+    ):
+        return _RHYTHM
     is_beats = isinstance(stored, Mapping) and not {"samples", "normalisation"}.isdisjoint(stored)
     return _BEATS if is_beats else _IMAGES
 
@@ -198,7 +209,9 @@ class Manifest(BaseModel):
     network: Name = Field(description="name of the network, see genray/models/registry.py")
     arguments: dict[str, Any] = Field(description="arguments that the network is built from")
     stored: Annotated[
-        Annotated[Preprocessing, Tag(_IMAGES)] | Annotated[BeatPreprocessing, Tag(_BEATS)],
+        Annotated[Preprocessing, Tag(_IMAGES)]
+        | Annotated[BeatPreprocessing, Tag(_BEATS)]
+        | Annotated[RhythmPreprocessing, Tag(_RHYTHM)],
         Discriminator(_kind_of_input),
     ] = Field(alias="preprocessing")
     metrics: dict[str, Any]
@@ -234,28 +247,47 @@ class Manifest(BaseModel):
         """Preprocessing of images.
 
         Raises:
-            BundleMismatch: the network takes beats.
+            BundleMismatch: the network takes something else.
         """
         if isinstance(self.stored, Preprocessing):
             return self.stored
-        raise self._mismatch("images", "beats of an ECG")
+        raise self._mismatch("images")
 
     @property
     def beats(self) -> BeatPreprocessing:
         """Preprocessing of beats.
 
         Raises:
-            BundleMismatch: the network takes images.
+            BundleMismatch: the network takes something else.
         """
         if isinstance(self.stored, BeatPreprocessing):
             return self.stored
-        raise self._mismatch("beats of an ECG", "images")
+        raise self._mismatch("beats of an ECG")
 
-    def _mismatch(self, wanted: str, taken: str) -> BundleMismatch:
+    @property
+    def rhythm(self) -> RhythmPreprocessing:
+        """Preprocessing of windows and beats for the rhythm.
+
+        Raises:
+            BundleMismatch: the network takes something else.
+        """
+        if isinstance(self.stored, RhythmPreprocessing):
+            return self.stored
+        raise self._mismatch("features of an ECG's rhythm")
+
+    def _mismatch(self, wanted: str) -> BundleMismatch:
+        taken = _input_of(self.stored)
         return BundleMismatch(
             f"the bundle is of the kind {self.kind}: its network takes {taken}, not {wanted}",
             hint=f"give a bundle for {wanted}",
         )
+
+
+def _input_of(stored: AnyPreprocessing) -> str:
+    """Return what a network with this preprocessing takes, for a person."""
+    if isinstance(stored, BeatPreprocessing):
+        return "beats of an ECG"
+    return "features of an ECG's rhythm" if isinstance(stored, RhythmPreprocessing) else "images"
 
 
 @dataclass(frozen=True)
@@ -273,7 +305,7 @@ def save_bundle(
     spec: NetworkSpec,
     *,
     kind: str,
-    preprocessing: Preprocessing | BeatPreprocessing,
+    preprocessing: AnyPreprocessing,
     metrics: Mapping[str, Any],
     seed: int,
     data: Mapping[str, Any],
@@ -331,7 +363,7 @@ def save_bundle(
                 weights_sha256=_sha256(new / _WEIGHTS),
             )
         except ValidationError as error:
-            what = stored_problems(error, tags=(_IMAGES, _BEATS))
+            what = stored_problems(error, tags=_TAGS)
             raise BundleMismatch(f"a bundle cannot hold {what}", where=str(path)) from None
         (new / "samples").mkdir()
         with storage_errors(new):
@@ -392,7 +424,7 @@ def read_manifest(path: str | Path) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(data, strict=True)
     except ValidationError as error:
-        what = stored_problems(error, tags=(_IMAGES, _BEATS))
+        what = stored_problems(error, tags=_TAGS)
         raise BundleMissing(f"{_MANIFEST}: {what}", where=str(file), hint=_AGAIN) from None
     # Recursion is safe: pydantic accepts 200 levels at most.
     if wrong := next(_not_finite(content, ""), None):
@@ -444,13 +476,18 @@ def summarise(path: Path) -> NetworkSummary:
     network = _build(manifest, path / _MANIFEST)
     if isinstance(network, NumpyAutoencoder):
         return NetworkSummary.of(network)
-    stored = manifest.stored
     with torch.device("meta"):
-        if isinstance(stored, BeatPreprocessing):
-            sample = torch.empty(1, 1, stored.samples)
-        else:
-            sample = torch.empty(1, stored.input.channels, *stored.size)
-    return NetworkSummary.of(network.eval(), [sample])
+        samples = _samples(manifest.stored)
+    return NetworkSummary.of(network.eval(), samples)
+
+
+def _samples(stored: AnyPreprocessing) -> list[torch.Tensor]:
+    """Return one sample of any values for each input of a network."""
+    if isinstance(stored, RhythmPreprocessing):
+        return [torch.empty(1, stored.window_features), torch.empty(1, stored.beat_features)]
+    if isinstance(stored, BeatPreprocessing):
+        return [torch.empty(1, 1, stored.samples)]
+    return [torch.empty(1, stored.input.channels, *stored.size)]
 
 
 def _versions() -> dict[str, str]:
@@ -505,9 +542,7 @@ def _multiple_of(network: nn.Module) -> int:
     return network.multiple if isinstance(network, Restorer | UNet) else 1
 
 
-def _with_multiple(
-    stored: Preprocessing | BeatPreprocessing, network: nn.Module
-) -> Preprocessing | BeatPreprocessing:
+def _with_multiple(stored: AnyPreprocessing, network: nn.Module) -> AnyPreprocessing:
     if isinstance(stored, Preprocessing) and stored.multiple is None:
         return stored.model_copy(update={"multiple": _multiple_of(network)})
     return stored
@@ -529,13 +564,22 @@ def _check_fits(manifest: Manifest, network: nn.Module, file: Path) -> None:
 def _misfits(manifest: Manifest, network: nn.Module) -> Iterator[tuple[str, Any, Any]]:
     """Yield key, stored value and the network's value where they differ."""
     stored = manifest.stored
-    if isinstance(network, BeatAutoencoder) or isinstance(stored, BeatPreprocessing):
-        if not isinstance(network, BeatAutoencoder):
-            yield "", "beats of an ECG", "images"
-        elif not isinstance(stored, BeatPreprocessing):
-            yield "", "images", "beats of an ECG"
-        elif stored.samples != network.samples:
-            yield ".samples", stored.samples, network.samples
+    if isinstance(network, RhythmNetwork):
+        needed = "features of an ECG's rhythm"
+    else:
+        needed = "beats of an ECG" if isinstance(network, BeatAutoencoder) else "images"
+    if _input_of(stored) != needed:
+        yield "", _input_of(stored), needed
+        return
+    if isinstance(stored, RhythmPreprocessing):
+        for name in ("window_features", "beat_features"):
+            number = manifest.arguments.get(name.split("_")[0] + "s")
+            if getattr(stored, name) != number:
+                yield f".{name}", getattr(stored, name), number
+        return
+    if isinstance(stored, BeatPreprocessing):
+        if stored.samples != manifest.arguments.get("samples"):
+            yield ".samples", stored.samples, manifest.arguments.get("samples")
         return
     arguments = manifest.arguments
     shape = network.shape if isinstance(network, Autoencoder) else None

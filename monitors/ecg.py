@@ -19,6 +19,7 @@ from genray.progress import Display
 from genray.targets import Demand, Resources
 from genray.text import duration
 from monitors.outputs.journal import Journal, JournalInUse
+from monitors.patient.rhythm import RhythmModel
 from monitors.patient.scoring import BeatModel
 from monitors.service.backends import LocalBackend, RayBackend, ShardBackend
 from monitors.service.dispatcher import CHANNEL, DISCLAIMER
@@ -53,6 +54,7 @@ class EcgTarget:
         """
         bundle = _load_bundle(bundle_folder(settings.bundle))
         BeatModel.from_bundle(bundle)
+        RhythmModel.from_bundle(load_bundle(settings.rhythm))
         make_source(settings.source)
         if isinstance(settings.source, ReplaySettings):
             check_replayable(settings.source)

@@ -26,6 +26,10 @@ class EcgSettings(Settings):
     bundle: Location = Field(
         "ready:ecg", description="model of normal beats: a bundle of train-ecg, or a ready model (ready:ecg)"
     )
+    rhythm: Location = Field(
+        "ready:rhythm",
+        description="model of ventricular rhythms and beats: a bundle of train-rhythm, or ready:rhythm",
+    )
     source: SourceSettings = Field(ReplaySettings(), description="source of the samples, chosen by `kind`")
     state: Location = Field(
         "runs/ecg-monitor",

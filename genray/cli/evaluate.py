@@ -19,9 +19,12 @@ from genray.text import aligned, duration
 if TYPE_CHECKING:
     from genray.progress import Tick
     from monitors.evaluation.cross_validation import TrainingPart
+    from monitors.evaluation.evaluate import RhythmResults
+    from monitors.evaluation.rhythms import RhythmJudgement
     from monitors.evaluation.totals import QrsRates, Totals
     from monitors.patient.scoring import BeatModel
 
+_READY = "ready:ecg"
 _EVERY_S = 15.0  # seconds between lines of progress
 _RECIPE = (
     "data.layout=records",
@@ -41,10 +44,15 @@ _RECIPE = (
 
 @click.command()
 @click.option(
-    "--records", required=True, type=click.Path(path_type=Path), help="Folder of annotated WFDB records."
+    "--records",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder of WFDB records with annotated beats or rhythms, or with bedside alarms (challenge 2015).",
 )
 @click.option(
-    "--bundle", type=click.Path(path_type=Path), help="Evaluate this bundle (default: train one per fold)."
+    "--bundle",
+    type=click.Path(path_type=Path),
+    help="Evaluate this bundle (default: train one per fold; ready:ecg for records without annotated beats).",
 )
 @click.option(
     "--folds", default=5, show_default=True, type=click.IntRange(2), help="Number of cross-validation folds."
@@ -69,39 +77,61 @@ def evaluate(
 ) -> None:
     """Measure the monitor on annotated records.
 
-    Measures QRS detection, beat scores and alarms, by cross-validation over the records or with one bundle.
+    Annotated beats judge QRS detection, beat scores and alarms, by cross-validation over the records or with
+    one bundle. Annotated rhythms, and experts' verdicts on bedside alarms, judge the alarms for
+    life-threatening rhythms.
 
     \b
     Example:
       genray monitor evaluate --records mitbih
       genray monitor evaluate --records mitbih --bundle runs/ecg/bundle --json
+      genray monitor evaluate --records vfdb --set rhythm=runs/rhythm/bundle
     """
     from genray.bundle import load_bundle
     from genray.io.files import write_json
     from genray.settings.load import load
     from monitors.evaluation.cross_validation import cross_validate, open_annotated
     from monitors.evaluation.evaluate import evaluate as judge
+    from monitors.evaluation.evaluate import evaluate_rhythms
     from monitors.evaluation.totals import Totals
+    from monitors.patient.rhythm import RhythmModel
     from monitors.patient.scoring import BeatModel
     from monitors.settings import EcgSettings
 
     settings = load(EcgSettings, target="ecg", config=config, sets=sets)
     model = BeatModel.from_bundle(load_bundle(bundle)) if bundle is not None else None
+    rhythm = RhythmModel.from_bundle(load_bundle(settings.rhythm))
     began = time.monotonic()
     annotated = open_annotated(records, say)
     count = len(annotated.records)
-    _check_enough(count, records, trained=model is None)
+    if count or not annotated.rhythms:
+        _check_enough(count, records, trained=model is None)
     folds = min(folds, count)
-    say(_plan(count, len(annotated.left_out), folds, bundle))
     progress = _Throttled()
+    of_rhythms = None
+    if others := len(annotated.rhythms):
+        say(_rhythm_plan(others, 0 if count else len(annotated.left_out), settings.rhythm, bundle))
+        of_rhythms = evaluate_rhythms(
+            annotated.rhythms,
+            model or BeatModel.from_bundle(load_bundle(_READY)),
+            settings.ward,
+            settings.alarms,
+            rhythm,
+            lambda share: progress.say(f"evaluating {others} records: {share:.0%}"),
+        )
+    if count:
+        say(_plan(count, len(annotated.left_out), folds, bundle))
     with ExitStack() as stack:
         runs = output / "folds" if output else Path(stack.enter_context(TemporaryDirectory(prefix="genray-")))
-        if model is not None:
+        if not count:
+            results = []
+        elif model is not None:
             results = judge(
                 annotated.records,
                 model,
                 settings.ward,
                 settings.alarms,
+                rhythm,
                 lambda share: progress.say(f"evaluating {count} records: {share:.0%}"),
             )
         else:
@@ -111,23 +141,29 @@ def evaluate(
                 lambda part: _train(records, part, runs),
                 settings.ward,
                 settings.alarms,
+                rhythm,
                 lambda fold, judged, share: progress.say(
                     f"fold {fold} of {folds}: evaluating {judged} records: {share:.0%}"
                 ),
             )
-    totals = Totals.of(sorted(results, key=lambda result: result.name))
+    totals = Totals.of(sorted(results, key=lambda result: result.name)) if count else None
+    judged = {result.name: result.rhythms for result in results if result.rhythms is not None}
+    judged |= of_rhythms.rhythms if of_rhythms else {}
     seconds = round(time.monotonic() - began, 1)
     figures = {
-        **totals.as_json(),
-        "folds": None if model is not None else folds,
+        **(totals.as_json() if totals else {"records": len(annotated.rhythms)}),
+        **_rhythm_figures(judged, of_rhythms),
+        "folds": None if model is not None or not count else folds,
         "bundle": str(bundle) if bundle else None,
+        "rhythm": settings.rhythm,
         "left_out": annotated.left_out,
         **({"notes": annotated.notes} if annotated.notes else {}),
         "seconds": seconds,
     }
     if output:
         write_json(output / "evaluation.json", figures)
-    text = totals_text(totals, seconds)
+    parts = [totals_text(totals, seconds)] if totals else []
+    text = "\n\n".join(parts + rhythm_tables(figures))
     if as_json:
         say(text)
         print_json(figures)
@@ -167,7 +203,8 @@ def _check_enough(count: int, records: Path, *, trained: bool) -> None:
         f"{count} annotated records found, but at least {least} needed"
         + (" (to train on one and evaluate the other)" if trained else ""),
         where=str(records),
-        hint="set --records to a folder of WFDB records with their .atr files"
+        hint="set --records to a folder of WFDB records with annotated beats or rhythms (.atr files beside "
+        "the headers), or with bedside alarms in their headers"
         + (", or evaluate a --bundle of train-ecg" if trained else ""),
     )
 
@@ -180,6 +217,67 @@ def _plan(records: int, left_out: int, folds: int, bundle: Path | None) -> str:
         else f"in {folds} folds, each evaluated with a model trained on the others"
     )
     return f"{records} annotated records{without}, {how}"
+
+
+def _rhythm_plan(records: int, left_out: int, rhythm: str, bundle: Path | None) -> str:
+    without = f", {left_out} left out" if left_out else ""
+    return (
+        f"{records} records with annotated rhythms or bedside alarms{without}, evaluated with "
+        f"{bundle or _READY} and {rhythm}; if these were trained on any of these records, the figures are "
+        "too good"
+    )
+
+
+def _rhythm_figures(judged: Mapping[str, RhythmJudgement], others: RhythmResults | None) -> dict[str, Any]:
+    """Return the figures of annotated rhythms and bedside alarms, as far as there are any."""
+    from monitors.evaluation.rhythms import bedside_json, rhythms_json
+
+    figures: dict[str, Any] = {}
+    if judged:
+        figures["rhythms"] = rhythms_json(judged)
+    if others and others.bedside:
+        figures["bedside_alarms"] = bedside_json(others.bedside)
+    return figures
+
+
+def rhythm_tables(figures: Mapping[str, Any]) -> list[str]:
+    """Return the figures of annotated rhythms and bedside alarms as tables for a person."""
+    tables = []
+    if rhythms := figures.get("rhythms"):
+        head = (
+            "RHYTHM",
+            f"OF {rhythms['least_seconds']:g} S",
+            "ALARMED",
+            "BY KIND",
+            "MEDIAN DELAY",
+            "ALARMS",
+            "FALSE",
+            "FALSE/H",
+        )
+        rows = [head]
+        for kind, each in rhythms["kinds"].items():
+            delay = f"{_number(each['delay_median'], 0)} s"
+            counts = (
+                str(each["episodes"]),
+                f"{each['alarmed']} ({_percent(each['share'])})",
+                str(each["named"]),
+            )
+            false = (str(each["alarms"]), str(each["false"]), _number(each["false_per_hour"], 2))
+            rows.append((kind, *counts, delay, *false))
+        missed = [f"  {m['record']}: {m['kind']} at {m['begin']:g} s" for m in rhythms["missed"]]
+        alarmed = f"alarmed: a high alarm within {rhythms['within_seconds']:g} s"
+        title = f"annotated rhythms, {rhythms['hours']:.1f} h; {alarmed}"
+        tables.append("\n".join([title, aligned(rows), *(["without an alarm:", *missed] if missed else [])]))
+    if bedside := figures.get("bedside_alarms"):
+        lines: list[tuple[str, ...]] = [
+            ("BEDSIDE ALARM", "TRUE", "RAISED", "FALSE", "REFUSED", "SE", "SP", "SCORE")
+        ]
+        for kind, each in [*bedside["kinds"].items(), ("all", bedside)]:
+            numbers = [str(each[name]) for name in ("true", "raised", "false", "refused")]
+            rates = (_percent(each["sensitivity"]), _percent(each["specificity"]), _number(each["score"], 1))
+            lines.append((kind, *numbers, *rates))
+        tables.append(f"bedside alarms of {bedside['records']} records (challenge 2015)\n{aligned(lines)}")
+    return tables
 
 
 def _train(folder: Path, part: TrainingPart, runs: Path) -> BeatModel:

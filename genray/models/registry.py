@@ -18,6 +18,7 @@ from genray.models.numpy_dense import NumpyAutoencoder, NumpySettings
 from genray.models.pix2pix import UNet, UNetSettings
 from genray.models.residual_unet import ResidualUNet, ResidualUNetSettings
 from genray.models.restorer import ConvRestorer, ConvRestorerSettings
+from genray.models.rhythm import RhythmNetwork, RhythmSettings
 from genray.models.vae import VAESettings, VariationalAutoencoder
 from genray.settings.base import Settings
 from genray.settings.problems import stored_problems
@@ -43,6 +44,11 @@ class _OfShape(_Arguments):
 
 class _OfBeats(_Arguments):
     samples: Count
+
+
+class _OfRhythm(_Arguments):
+    windows: Count
+    beats: Count
 
 
 class _Restoring(_Arguments):
@@ -103,6 +109,7 @@ _NETWORKS: Mapping[str, _Network] = {
     "autoencoder-numpy": _Network(NumpyAutoencoder, _OfShape, NumpySettings),
     "beats-dense": _Network(DenseBeatAutoencoder, _OfBeats, DenseBeatSettings),
     "beats-conv": _Network(ConvBeatAutoencoder, _OfBeats, ConvBeatSettings),
+    "rhythm": _Network(RhythmNetwork, _OfRhythm, RhythmSettings),
     "restorer-conv": _Network(ConvRestorer, _Restoring, ConvRestorerSettings),
     "restorer-unet": _Network(ResidualUNet, _Restoring, ResidualUNetSettings),
     "restorer-nafnet": _Network(NAFNet, _Restoring, NAFNetSettings),

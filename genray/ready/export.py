@@ -15,6 +15,7 @@ from genray.datasets.drawn.scenes import draw_scene
 from genray.errors import BundleMismatch, SettingsError
 from genray.inference.accuracy import ImageDifference, VectorDifference, compare
 from genray.models.beats import BeatAutoencoder
+from genray.models.rhythm import RhythmNetwork
 from genray.settings.problems import stored_problems
 
 _CHECKED = 4  # samples that both networks are run on
@@ -89,7 +90,7 @@ def shrink(source: Path, output: Path, about: About | None = None) -> ImageDiffe
     Raises:
         BundleError: `source` cannot be read.
         BundleMismatch: the results differ by more than one level of 255 (images) or a hundredth of the
-            largest value (beats).
+            largest value (beats, rhythms).
     """
     bundle = load_bundle(source)
     manifest = bundle.manifest
@@ -134,6 +135,11 @@ def _difference(bundle: Bundle, halved: nn.Module) -> ImageDifference | VectorDi
         with torch.inference_mode():
             results = [each(beats).squeeze(1).numpy() for each in (network, halved)]
         return compare(*results)
+    if isinstance(network, RhythmNetwork):
+        features = [torch.from_numpy(rng.standard_normal((64, n), np.float32)) for n in network.features]
+        with torch.inference_mode():
+            logits = [torch.cat(each(*features), dim=1).numpy() for each in (network, halved)]
+        return compare(*logits)
     preprocessing = bundle.manifest.preprocessing
     height, width = preprocessing.size if preprocessing.fixed else (_SIDE, _SIDE)
     images = np.stack([draw_scene(height, width, (key,)) for key in range(_CHECKED)])

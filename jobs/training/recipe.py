@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.optim import Optimizer
 
-from genray.bundle import Preprocessing, save_bundle
+from genray.bundle import AnyPreprocessing, save_bundle
 from genray.datasets.loader import Loader, WorkerShare
-from genray.ecg.beats import BeatPreprocessing
 from genray.images.tensors import ValueRange, to_network
 from genray.io.bad_input import BadInput
 from genray.io.file_types import FileCounts
@@ -148,7 +147,7 @@ class BundleSpec:
     kind: str
     network: str
     spec: NetworkSpec
-    preprocessing: Preprocessing | BeatPreprocessing
+    preprocessing: AnyPreprocessing
 
 
 class Recipe(ABC, Generic[S]):

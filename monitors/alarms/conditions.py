@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import floor, inf, isfinite
+from math import exp, floor, inf, isfinite, log, nan
 from typing import Any, NamedTuple
 
 from monitors.alarms.events import AlarmKind, Category, Observation, Priority
-from monitors.alarms.limits import Limits
+from monitors.alarms.limits import Limits, VentricularLimits, VentricularTachycardiaLimits
 
 UNKNOWN, CLEAR, BETWEEN, LOW, MEDIUM, HIGH = -2, -1, 0, 1, 2, 3
 """Levels: cannot be judged; clear; between the limits (hysteresis); true at low, medium or high priority."""
@@ -28,6 +28,9 @@ MissingSeconds = tuple[tuple[int, float], ...]
 """Seconds of missing samples, or of samples that were not judged, in each 5 s of the last minute: (number of
 the 5 s, seconds)."""
 _STRETCH, _STRETCHES = 5.0, 12
+_RECENT_RUN = (
+    5.0  # s for which a run of ventricular beats counts after its end, as a window of the rhythm does
+)
 
 
 class Situation(NamedTuple):
@@ -38,6 +41,7 @@ class Situation(NamedTuple):
         unjudged: seconds of the last minute in which the rhythm could not be judged and no alarm about the
             signal was open.
         asystole_open: whether an asystole alarm is open.
+        ventricular_open: whether an alarm for ventricular tachycardia or fibrillation is open.
         lead_off_open: whether a lead-off alarm is open.
     """
 
@@ -46,6 +50,7 @@ class Situation(NamedTuple):
     missing: float = 0.0
     unjudged: float = 0.0
     asystole_open: bool = False
+    ventricular_open: bool = False
     lead_off_open: bool = False
 
     @property
@@ -67,10 +72,63 @@ def asystole(situation: Situation) -> int:
     return HIGH if silence >= situation.limits.asystole.silence else CLEAR
 
 
+def ventricular_fibrillation(situation: Situation) -> int:
+    """Return the level of ventricular fibrillation or flutter."""
+    limits = situation.limits.ventricular_fibrillation
+    return _ventricular(situation, situation.observation.fibrillation, limits)
+
+
+def ventricular_tachycardia(situation: Situation) -> int:
+    """Return the level of ventricular tachycardia."""
+    limits = situation.limits.ventricular_tachycardia
+    return _ventricular(situation, tachycardia_probability(situation), limits)
+
+
+def tachycardia_probability(situation: Situation) -> float:
+    """Return the probability of ventricular tachycardia: of the rhythm of the last 5 s, or of the ventricular
+    beats in a row, whichever is higher. While the rhythm is rather fibrillation, whose waves may count as
+    beats, that of the rhythm."""
+    observation, limits = situation.observation, situation.limits.ventricular_tachycardia
+    if observation.fibrillation >= limits.end:
+        return observation.tachycardia
+    known = [p for p in (observation.tachycardia, ventricular_run(observation, limits)) if p == p]
+    return max(known, default=nan)
+
+
+def ventricular_run(observation: Observation, limits: VentricularTachycardiaLimits) -> float:
+    """Return the geometric mean of the probabilities that beats are ventricular, of as many beats in a row as
+    `limits` ask for and at its rate, the highest of the last seconds; NaN: there are not as many."""
+    beats, count = observation.beats, limits.beats
+    best = nan
+    for end in range(len(beats), count - 1, -1):
+        run = beats[end - count : end]
+        if run[-1].time < observation.time - _RECENT_RUN:
+            break
+        seconds = run[-1].time - run[0].time
+        if seconds <= 0:
+            continue
+        chances = [beat.ventricular if beat.ventricular >= 0 else 0.0 for beat in run]  # NaN: not judged
+        mean = exp(sum(map(log, chances)) / count) if min(chances) > 0 else 0.0
+        found = mean if 60 * (count - 1) >= limits.rate * seconds else 0.0
+        if not best >= found:
+            best = found
+    return best
+
+
+def _ventricular(situation: Situation, probability: float, limits: VentricularLimits) -> int:
+    if not situation.has_rhythm or not 0 <= probability <= 1:
+        return UNKNOWN
+    if probability < limits.end:
+        return CLEAR
+    return HIGH if probability >= limits.begin else BETWEEN
+
+
 def bradycardia(situation: Situation) -> int:
-    """Return the level of bradycardia; unknown during an asystole alarm, so that one cause is one alarm."""
+    """Return the level of bradycardia; unknown during an alarm for asystole or a ventricular rhythm, so that
+    one cause is one alarm: the complexes of torsades are hard to detect, and they are not a slow rhythm."""
     rate, limits = situation.observation.heart_rate, situation.limits.bradycardia
-    if situation.asystole_open or not situation.has_rhythm or rate is None or not 0 <= rate < inf:
+    other = situation.asystole_open or situation.ventricular_open
+    if other or not situation.has_rhythm or rate is None or not 0 <= rate < inf:
         return UNKNOWN
     if rate >= limits.medium + limits.back:
         return CLEAR
@@ -191,6 +249,22 @@ CONDITIONS: dict[AlarmKind, Condition] = {
         ("silence", "heart_rate"),
         "asystole",
     ),
+    "ventricular-fibrillation": Condition(
+        "physiological",
+        ventricular_fibrillation,
+        lambda limits: (inf, inf, limits.ventricular_fibrillation.delay),
+        lambda limits: limits.ventricular_fibrillation.end_after,
+        ("fibrillation", "heart_rate"),
+        "ventricular_fibrillation",
+    ),
+    "ventricular-tachycardia": Condition(
+        "physiological",
+        ventricular_tachycardia,
+        lambda limits: (inf, inf, limits.ventricular_tachycardia.delay),
+        lambda limits: limits.ventricular_tachycardia.end_after,
+        ("tachycardia", "heart_rate"),
+        "ventricular_tachycardia",
+    ),
     "bradycardia": Condition(
         "physiological",
         bradycardia,
@@ -252,7 +326,8 @@ CONDITIONS: dict[AlarmKind, Condition] = {
         "behind",
     ),
 }
-"""Rules of each kind, in order of evaluation: asystole before bradycardia, lead-off before poor-signal."""
+"""Rules of each kind, in order of evaluation: asystole and ventricular rhythms before bradycardia, lead-off
+before poor-signal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,7 +394,13 @@ def update_missing(missing: MissingSeconds, now: float, gap: float) -> MissingSe
     return tuple(recent.items())
 
 
-_RHYTHM = ("asystole", "bradycardia", "tachycardia")
+_RHYTHM = (
+    "asystole",
+    "ventricular-fibrillation",
+    "ventricular-tachycardia",
+    "bradycardia",
+    "tachycardia",
+)
 
 
 def unknown_reason(kind: AlarmKind, situation: Situation) -> str:
@@ -330,6 +411,8 @@ def unknown_reason(kind: AlarmKind, situation: Situation) -> str:
         return "no lead with good signal"
     if kind == "bradycardia" and situation.asystole_open:
         return "asystole alarm active"
+    if kind == "bradycardia" and situation.ventricular_open:
+        return "alarm for a ventricular rhythm active"
     if kind in ("bradycardia", "tachycardia"):
         return "heart rate not available"
     return "measurement not available"
@@ -341,6 +424,8 @@ def measured_values(kind: AlarmKind, situation: Situation) -> dict[str, Any]:
     values = {name: _as_json(getattr(observation, name)) for name in CONDITIONS[kind].measurements}
     if kind == "gap":
         values["missing"] = situation.missing
+    elif kind == "ventricular-tachycardia":
+        values["tachycardia"] = _as_json(tachycardia_probability(situation))
     elif kind == "unjudged":
         values["unjudged"] = situation.unjudged
     return values

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from math import nan
+from typing import Any, Literal, NamedTuple
 
 AlarmKind = Literal[
     "asystole",
+    "ventricular-fibrillation",
+    "ventricular-tachycardia",
     "bradycardia",
     "tachycardia",
     "anomaly",
@@ -25,6 +28,13 @@ AlarmStateName = Literal["active", "suppressed", "acknowledged", "latched", "end
 QualityWord = Literal["good", "poor", "off"]
 
 
+class JudgedBeat(NamedTuple):
+    """Unix time of a beat, and the probability that it is ventricular; NaN: it could not be judged."""
+
+    time: float
+    ventricular: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
     """Measurements of a stream at `time`, the end of the samples that were analysed. There is one after each
@@ -34,6 +44,10 @@ class Observation:
         time: unix time of the stream's own samples, seconds.
         heart_rate: beats per minute; None: not available.
         silence: judged seconds without a QRS complex; None: no complexes can be detected in any lead.
+        tachycardia: probability of a ventricular rhythm that is rather tachycardia; NaN: not judged.
+        fibrillation: probability of a ventricular rhythm that is rather fibrillation or flutter; NaN: not
+            judged.
+        beats: the last beats, by time.
         burden: share of the last scored beats that are anomalous; None: too few, or no reference yet.
         good: whether at least one lead is good, so that the shapes of beats can be judged.
         rhythm: whether QRS complexes can be detected in at least one lead.
@@ -47,6 +61,9 @@ class Observation:
     time: float
     heart_rate: float | None = None
     silence: float | None = None
+    tachycardia: float = nan
+    fibrillation: float = nan
+    beats: tuple[JudgedBeat, ...] = ()
     burden: float | None = None
     good: bool = True
     rhythm: bool = True

@@ -24,6 +24,48 @@ class AsystoleLimits(Settings):
     end_after: float = Field(5.0, ge=0, le=60, description="seconds with QRS complexes until the alarm ends")
 
 
+class VentricularLimits(Settings):
+    """Limits of ventricular tachycardia, or of ventricular fibrillation and flutter: always high priority.
+
+    The limit was chosen before anything was measured; docs/figures.md has what it gives on records of other
+    patients than those that the model was trained on.
+    """
+
+    begin: float = Field(
+        0.8, gt=0, le=1, description="probability of the rhythm (0 to 1) from which there is an alarm"
+    )
+    end: float = Field(
+        0.5, gt=0, le=1, description="probability of the rhythm (0 to 1) below which the alarm ends"
+    )
+    delay: float = Field(
+        1.0,
+        ge=0,
+        le=10,
+        description="seconds for which the probability must stay at `begin` or above; it covers 5 s already",
+    )
+    end_after: float = Field(
+        5.0, ge=0, le=60, description="seconds for which the rhythm must be over until the alarm ends"
+    )
+
+    @model_validator(mode="after")
+    def _order(self) -> Self:
+        if self.end > self.begin:
+            raise ValueError("`end` must not be above `begin`")
+        return self
+
+
+class VentricularTachycardiaLimits(VentricularLimits):
+    """Limits of ventricular tachycardia: five ventricular beats in a row above 100/min (CinC 2015), or the
+    rhythm of 5 s; always high priority."""
+
+    beats: int = Field(
+        5, ge=3, le=30, description="number of ventricular beats in a row from which there is an alarm"
+    )
+    rate: float = Field(
+        100.0, ge=40, le=250, description="least rate of these beats (beats/min); slower ones are no alarm"
+    )
+
+
 class BradycardiaLimits(Settings):
     """Limits of bradycardia: a heart rate that is too low.
 
@@ -232,6 +274,12 @@ class Limits(Settings):
     announced."""
 
     asystole: AsystoleLimits = Field(AsystoleLimits(), description="no heartbeat")
+    ventricular_fibrillation: VentricularLimits = Field(
+        VentricularLimits(), description="ventricular fibrillation or flutter"
+    )
+    ventricular_tachycardia: VentricularTachycardiaLimits = Field(
+        VentricularTachycardiaLimits(), description="ventricular tachycardia"
+    )
     bradycardia: BradycardiaLimits = Field(BradycardiaLimits(), description="heart rate too low")
     tachycardia: TachycardiaLimits = Field(TachycardiaLimits(), description="heart rate too high")
     anomaly: AnomalyLimits = Field(AnomalyLimits(), description="many beats of unusual shape")

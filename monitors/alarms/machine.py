@@ -61,6 +61,7 @@ from monitors.alarms.limits import Limits
 from monitors.alarms.state import Alarm, AlarmState, Track
 
 _HOUR = 3600.0
+_VENTRICULAR_OVER = 5.0  # s after a ventricular rhythm, while the window of its judgment still shows it
 _JITTER = 2.0  # seconds by which the time may go back without counting as a new clock
 _LAST_TIME = 1e11  # unix seconds; a time beyond this is invalid
 
@@ -86,6 +87,8 @@ def step(
         if track.is_open:
             if kind == "asystole" and track.timer.clear < limits.asystole.end_after:
                 current.situation = current.situation._replace(asystole_open=True)
+            elif kind.startswith("ventricular-") and track.timer.clear < _VENTRICULAR_OVER:
+                current.situation = current.situation._replace(ventricular_open=True)
             elif kind == "lead-off":
                 current.situation = current.situation._replace(lead_off_open=True)
     # While no data arrives, `now` follows the wall clock; late samples continue from their own time.

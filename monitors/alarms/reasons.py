@@ -36,6 +36,12 @@ class _MeasureFormat:
 
 _MEASURE_FORMATS = {
     "asystole": _MeasureFormat("silence", "silence", "no QRS complex for {}", " s", 1),
+    "ventricular-fibrillation": _MeasureFormat(
+        "fibrillation", "begin", "ventricular fibrillation or flutter, probability {}", " %", 0
+    ),
+    "ventricular-tachycardia": _MeasureFormat(
+        "tachycardia", "begin", "ventricular tachycardia, probability {}", " %", 0
+    ),
     "bradycardia": _MeasureFormat("heart_rate", "", "heart rate {}", "/min", 0),
     "tachycardia": _MeasureFormat("heart_rate", "", "heart rate {}", "/min", 0),
     "anomaly": _MeasureFormat("burden", "begin", "{} of the last beats anomalous", " %", 0),

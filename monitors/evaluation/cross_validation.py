@@ -17,6 +17,7 @@ from genray.ecg.records.open import find_records, open_record
 from genray.errors import DataError
 from monitors.alarms.limits import Limits
 from monitors.evaluation.evaluate import AnnotatedRecord, RecordResult, check_readable, evaluate, read_truth
+from monitors.patient.rhythm import RhythmModel
 from monitors.patient.scoring import BeatModel
 from monitors.patient.ward import WardSettings
 
@@ -26,10 +27,16 @@ _BEATS = 60_000  # approximate number of beats that a model is trained on: more 
 @dataclass(frozen=True)
 class AnnotatedRecords:
     """Records of a folder that can be evaluated, what is missing of them, and why others are left out; all by
-    name."""
+    name.
+
+    Attributes:
+        records: records with annotated beats.
+        rhythms: records with annotated rhythms or a bedside alarm, and no annotated beats.
+    """
 
     folder: Path
     records: dict[str, AnnotatedRecord] = field(default_factory=dict)
+    rhythms: dict[str, EcgRecord] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=dict)
 
@@ -65,21 +72,25 @@ def open_annotated(folder: Path, note: Callable[[str], None]) -> AnnotatedRecord
         try:
             record = open_record(path)
             truth = read_truth(record)
-            if truth is not None:
+            judges_rhythms = bool(record.rhythms()) or record.bedside_alarm() is not None
+            if truth is not None or judges_rhythms:
                 check_readable(record)
         except DataError as error:
             annotated.left_out[name] = error.what
             note(f"left out: {name}: {error.what}")
             continue
-        if truth is None:
+        if truth is None and not judges_rhythms:
             annotated.left_out[name] = "no annotated beats"
-            note(f"left out: {name}: no annotated beats")
+            note(f"left out: {name}: no annotated beats, rhythms or bedside alarm")
+            continue
+        if truth is None:
+            annotated.rhythms[name] = record
         else:
             annotated.records[name] = AnnotatedRecord(record, truth)
-            if record.notes:
-                annotated.notes[name] = list(record.notes)
-            for text in record.notes:
-                note(f"{name}: {text}")
+        if record.notes:
+            annotated.notes[name] = list(record.notes)
+        for text in record.notes:
+            note(f"{name}: {text}")
     return annotated
 
 
@@ -89,6 +100,7 @@ def cross_validate(
     train: Callable[[TrainingPart], BeatModel],
     ward: WardSettings,
     alarms: Limits,
+    rhythm: RhythmModel,
     report_progress: Callable[[int, int, float], None],
 ) -> list[RecordResult]:
     """Evaluate every record with a model that `train` made from other records.
@@ -99,6 +111,7 @@ def cross_validate(
         train: trains the model of a fold.
         ward: settings of the analysis.
         alarms: alarm limits.
+        rhythm: model of ventricular rhythms and beats.
         report_progress: takes the fold, its number of evaluated records, and the share that is done (0 to 1).
     """
     names = list(records)
@@ -108,7 +121,7 @@ def cross_validate(
         judged = {name: records[name] for name in names[fold - 1 :: folds]}
         others = {name: annotated for name, annotated in records.items() if name not in judged}
         model = train(_training_part(others, fold, folds))
-        results += evaluate(judged, model, ward, alarms, partial(report_progress, fold, len(judged)))
+        results += evaluate(judged, model, ward, alarms, rhythm, partial(report_progress, fold, len(judged)))
     return results
 
 

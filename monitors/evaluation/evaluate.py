@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from genray.ecg.beats import AAMI
 from genray.ecg.records.base import EcgRecord
+from monitors.alarms.conditions import CONDITIONS
 from monitors.alarms.events import AlarmKind, Transition
 from monitors.alarms.limits import Limits
 from monitors.evaluation.matching import (
@@ -34,7 +35,9 @@ from monitors.evaluation.matching import (
     pair_beats,
     rhythm_reasons,
 )
+from monitors.evaluation.rhythms import BedsideJudgement, RhythmJudgement, judge_bedside, judge_rhythms
 from monitors.patient.output import WardOutput
+from monitors.patient.rhythm import RhythmModel
 from monitors.patient.scoring import BeatModel
 from monitors.patient.ward import Ward, WardSettings
 from monitors.sources.message import Chunk
@@ -132,6 +135,7 @@ class RecordResult:
         anomaly: anomaly alarms.
         rhythm: asystole, bradycardia and tachycardia alarms, by kind.
         technical: number of announced technical alarms.
+        rhythms: alarms against the annotated rhythms; None: there are none.
     """
 
     name: str
@@ -152,6 +156,7 @@ class RecordResult:
     anomaly: AlarmCounts
     rhythm: Mapping[AlarmKind, AlarmCounts]
     technical: int
+    rhythms: RhythmJudgement | None = None
 
 
 def read_truth(record: EcgRecord) -> RecordTruth | None:
@@ -183,6 +188,7 @@ def evaluate(
     model: BeatModel,
     settings: WardSettings,
     limits: Limits,
+    rhythm: RhythmModel,
     report_progress: Callable[[float], None],
 ) -> list[RecordResult]:
     """Play records to the monitor as if they were live, and compare its output with the annotations.
@@ -195,6 +201,7 @@ def evaluate(
         model: model that was trained on other patients.
         settings: settings of the analysis.
         limits: alarm limits.
+        rhythm: model of ventricular rhythms and beats.
         report_progress: takes the share that is done, 0 to 1.
 
     Raises:
@@ -210,7 +217,7 @@ def evaluate(
     plans = [(settings, all_leads), (never_learns, all_leads), (settings, one_lead)]
     played = []
     for number, (ward_settings, columns) in enumerate(plans):
-        ward = Ward(ward_settings, model, lambda stream: limits)
+        ward = Ward(ward_settings, model, lambda stream: limits, rhythm=rhythm)
         report = partial(_report_part, report_progress, number, len(plans))
         played.append(play_records(records, ward, columns, report))
     usual, unlearned, single = played
@@ -219,6 +226,46 @@ def evaluate(
         _judge(name, each, _Playbacks(usual[name], unlearned[name], single[name]), limits, calibration)
         for name, each in annotated.items()
     ]
+
+
+@dataclass(frozen=True)
+class RhythmResults:
+    """Alarms of records without annotated beats, by name: against their rhythms, or their bedside alarm."""
+
+    rhythms: Mapping[str, RhythmJudgement]
+    bedside: Mapping[str, BedsideJudgement]
+
+
+def evaluate_rhythms(
+    records: Mapping[str, EcgRecord],
+    model: BeatModel,
+    settings: WardSettings,
+    limits: Limits,
+    rhythm: RhythmModel,
+    report_progress: Callable[[float], None],
+) -> RhythmResults:
+    """Play records with annotated rhythms or bedside alarms to the monitor, once; arguments and errors as for
+    `evaluate`."""
+    torch.set_num_threads(1)
+    ward = Ward(
+        settings.model_copy(update={"streams": len(records)}), model, lambda stream: limits, rhythm=rhythm
+    )
+    columns: Columns = {name: range(len(record.leads)) for name, record in records.items()}
+    played = play_records(records, ward, columns, report_progress)
+    rhythms: dict[str, RhythmJudgement] = {}
+    bedside: dict[str, BedsideJudgement] = {}
+    for name, record in records.items():
+        alarm = record.bedside_alarm()
+        spans = alarm_spans(played[name].transitions, record.samples / record.rate)
+        if alarm is not None:
+            bedside[name] = judge_bedside(alarm, spans)
+        else:
+            rhythms[name] = _judge_rhythms(record, spans)
+    return RhythmResults(rhythms, bedside)
+
+
+def _judge_rhythms(record: EcgRecord, alarms: Sequence[AlarmSpan]) -> RhythmJudgement:
+    return judge_rhythms(record.rhythms(), record.rate, record.samples / record.rate, alarms)
 
 
 def _report_part(report_progress: Callable[[float], None], number: int, of: int, share: float) -> None:
@@ -375,7 +422,8 @@ def _judge(
         delays=tuple(delay for delay in delays if delay is not None),
         anomaly=AlarmCounts(len(anomalies), count_false_alarms(anomalies, episodes)),
         rhythm={kind: _count_rhythm_alarms(alarms, kind, reasons[kind]) for kind in RHYTHM},
-        technical=sum(alarm.kind not in (*RHYTHM, "anomaly") for alarm in alarms),
+        technical=sum(CONDITIONS[alarm.kind].category == "technical" for alarm in alarms),
+        rhythms=_judge_rhythms(record, alarms) if record.rhythms() else None,
     )
 
 

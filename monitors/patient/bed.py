@@ -11,17 +11,19 @@ from numpy.typing import NDArray
 
 from genray.ecg.qrs import QrsThresholds
 from genray.ecg.quality import SignalQuality
-from monitors.alarms.events import Observation, QualityWord, Reading
+from monitors.alarms.events import JudgedBeat, Observation, QualityWord, Reading
 from monitors.alarms.state import AlarmState
 from monitors.patient.heart_rate import UNKNOWN_INTERVAL, RelativeInterval, RrIntervals
 from monitors.patient.hops import Hop, HopQueue
 from monitors.patient.ordering import Ordered, Sequencer
 from monitors.patient.reference import Reference
+from monitors.patient.rhythm import ORDERLY, VentricularRhythm
 from monitors.sources.message import Chunk
 
 Floats = NDArray[np.float32]
 
 _UNUSUAL = 8  # last anomalous beats that are stored, of which an alarm shows those with the highest scores
+_JUDGED = 40  # last beats whose kind is stored, for runs of ventricular beats
 _LONGEST_PAUSE = 4.0  # s that cannot be judged, over which the seconds without a beat still add up
 _QUALITY_WORDS = {int(quality): cast(QualityWord, quality.word) for quality in SignalQuality}
 
@@ -104,6 +106,8 @@ class Bed:
         quality: signal quality of each lead.
         recent_anomalous: whether each of the last beats was anomalous; the burden is the share of these.
         rhythm_judged: whether QRS complexes can be detected in at least one lead.
+        ventricular: probabilities of ventricular rhythms.
+        judged_beats: the last beats, by time, and whether they are ventricular.
         observed: number of samples at the last observation.
         unjudged: number of samples since complexes could last be detected.
         silent_since: sample of the last beat, or since which beats could be detected, plus the samples since
@@ -131,6 +135,8 @@ class Bed:
     new_patient: bool = True
     quality: NDArray[np.int8] = field(default_factory=lambda: np.zeros(0, np.int8))
     rhythm_judged: bool = True
+    ventricular: VentricularRhythm = ORDERLY
+    judged_beats: list[JudgedBeat] = field(default_factory=list)
     observed: int = 0
     unjudged: int = 0
     silent_since: int = -1
@@ -184,6 +190,7 @@ class Bed:
         self.intervals.interrupt()
         self.pending_beats.clear()
         self.previous_beat = None
+        self.judged_beats.clear()
         self.last_beat = -1
         self.silent_since = -1
 
@@ -196,6 +203,14 @@ class Bed:
             self.last_beat = max(sample, self.last_beat)
             self.silent_since = max(sample, self.silent_since)
             self.pending_beats.append(PendingBeat(sample, interval))
+
+    def add_judged_beat(self, beat: JudgedBeat) -> None:
+        """Add a beat whose kind is known now; search-back finds some late."""
+        late = bool(self.judged_beats) and beat.time < self.judged_beats[-1].time
+        self.judged_beats.append(beat)
+        if late:
+            self.judged_beats.sort()
+        del self.judged_beats[:-_JUDGED]
 
     def count_scored_beat(self, *, anomalous: bool) -> None:
         """Count a beat that was scored with the reference."""
@@ -226,6 +241,9 @@ class Bed:
             time=self.end_time,
             heart_rate=self.heart_rate,
             silence=silence,
+            tachycardia=self.ventricular.tachycardia,
+            fibrillation=self.ventricular.fibrillation,
+            beats=tuple(self.judged_beats),
             burden=self.burden,
             good=good,
             rhythm=self.rhythm_judged,

@@ -89,6 +89,11 @@ class QrsDetector:
             self._proven[rows] = 0.0
             self._highest[rows] = 0.0
 
+    def contrast(self, rows: Rows) -> Floats:
+        """Return the ratio of the highest energy of the last seconds to the usual one, (leads,)."""
+        ratio: Floats = self._highest[rows].max(axis=1) / np.maximum(self._noise[rows], 1e-3)
+        return ratio
+
     def detect(
         self,
         rows: Rows,

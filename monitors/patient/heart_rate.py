@@ -17,10 +17,12 @@ class RelativeInterval(NamedTuple):
     Attributes:
         ratio: ratio to the usual interval.
         irregularity: median of the absolute logarithms of the ratios of the last intervals.
+        seconds: the interval itself.
     """
 
     ratio: float
     irregularity: float
+    seconds: float = math.nan
 
 
 UNKNOWN_INTERVAL = RelativeInterval(math.nan, math.nan)
@@ -40,7 +42,7 @@ class RrIntervals:
         self._recent.append(seconds)
         ratio = seconds / median(self._intervals)
         self._deviations.append(abs(math.log(ratio)))
-        return RelativeInterval(ratio, median(self._deviations))
+        return RelativeInterval(ratio, median(self._deviations), seconds)
 
     def interrupt(self) -> None:
         """Mark the next interval as unknown: the usual interval stays, the heart rate restarts."""

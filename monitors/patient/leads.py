@@ -11,17 +11,23 @@ from numpy.typing import NDArray
 from genray.ecg.beats import BeatSettings, cut_at
 from genray.ecg.qrs import QrsThresholds, fill_missing
 from genray.ecg.quality import QualitySettings, SignalQuality, assess_quality
+from genray.ecg.rhythm import WINDOW
+from genray.ecg.ventricular import BEAT
+from monitors.alarms.events import JudgedBeat
 from monitors.patient.bed import Bed, PendingBeat, PreviousBeat, UnusualBeat
 from monitors.patient.detection import QrsDetector
 from monitors.patient.hops import Hop
 from monitors.patient.output import ScoredBeat, Trace, WardOutput
 from monitors.patient.reference import SHIFTS, fit_to_references
+from monitors.patient.rhythm import ORDERLY, BeatJudge, RhythmModel, judge_rhythms
 from monitors.patient.scoring import BeatModel, Surprises, score_beat, score_new_patient
 
 Rows = NDArray[np.intp]
 Floats = NDArray[np.float32]
 
 _TRACE = 120.0  # Hz, approximate sampling rate of traces for the page
+_ORDERLY_RATE = (40.0, 95.0)  # beats/min at which clear complexes are no ventricular rhythm of concern
+_ORDERLY_CONTRAST = 8.0  # ratio of complexes to what lies between them, which fibrillation never reaches
 _ALIGN = 0.06  # s around the middle of a complex's energy, within which its peak lies
 
 
@@ -31,7 +37,8 @@ class LeadBank:
 
     It is responsible for
     - assigning rows to beds and releasing them;
-    - the signal quality of a hop, the detection of its complexes, and cutting and scoring the beats.
+    - the signal quality of a hop, the detection of its complexes, and cutting and scoring the beats;
+    - the probabilities of ventricular rhythms and beats.
 
     It leaves heart rate, references and alarms to the beds.
 
@@ -40,12 +47,17 @@ class LeadBank:
         hop: seconds of a hop.
         quality: limits of signal quality.
         model: model of normal beats.
+        rhythm: model of ventricular rhythms and beats.
     """
 
-    def __init__(self, rate: float, hop: float, quality: QualitySettings, model: BeatModel) -> None:
+    def __init__(
+        self, rate: float, hop: float, quality: QualitySettings, model: BeatModel, rhythm: RhythmModel
+    ) -> None:
         self._rate = rate
         self._quality = quality
         self._model = model
+        self._rhythm = rhythm
+        self._judge = BeatJudge(rhythm)
         self.hop_samples = max(1, round(hop * rate))
         self._detector = QrsDetector(rate, self.hop_samples)
         self.delay = self._detector.delay
@@ -56,11 +68,11 @@ class LeadBank:
             before=beat.before + margin, after=beat.after + margin, samples=beat.samples + 2 * SHIFTS
         )
         self._reach = math.ceil(_ALIGN * rate)
-        self._after = math.ceil(self._wide.after * rate) + self._reach + 1
+        self._after = math.ceil(max(self._wide.after, BEAT.after) * rate) + self._reach + 1
         # Search-back may find a beat seconds late, so the history reaches that far back.
-        keep = max(quality.seconds, 4.0 + beat.before + beat.after) * rate + self.hop_samples
+        keep = max(quality.seconds, WINDOW, 4.0 + beat.before + beat.after) * rate + self.hop_samples
         self._keep = math.ceil(keep)
-        self._first = math.ceil(self._wide.before * rate) + self._reach + 1
+        self._first = math.ceil(max(self._wide.before, BEAT.before) * rate) + self._reach + 1
         self._history: Floats = np.full((0, self._keep), np.nan, np.float32)
         self._last: Floats = np.zeros(0, np.float32)
         self._allocated = 0
@@ -82,6 +94,7 @@ class LeadBank:
             self._history = np.pad(self._history, ((0, more), (0, 0)), constant_values=np.nan)
             self._last = np.pad(self._last, (0, more))
             self._detector.grow(room)
+            self._judge.grow(room)
         return rows
 
     def release(self, rows: Rows) -> None:
@@ -119,7 +132,32 @@ class LeadBank:
             if bed.stream in watched:
                 output.traces += self._traces(bed, new[first : first + count])
                 output.complexes.setdefault(bed.stream, []).extend(map(bed.time_of, samples))
-        self._score_beats(beds, starts, history, output, now, watched)
+        self._judge_rhythms(beds, rows, counts, history, rhythm)
+        self._score_beats(beds, starts, history, rhythm, output, now, watched)
+
+    def _judge_rhythms(
+        self,
+        beds: list[Bed],
+        rows: Rows,
+        counts: list[int],
+        history: Floats,
+        usable: NDArray[np.bool_],
+    ) -> None:
+        """Set the ventricular rhythm of each bed. Beds with clear complexes at an orderly rate, which are
+        most, need no closer look."""
+        streams = np.repeat(np.arange(len(beds)), counts)
+        contrast = self._detector.contrast(rows)
+        low, high = _ORDERLY_RATE
+        rates = np.array([bed.heart_rate or 0.0 for bed in beds])
+        odd = ~((rates > low) & (rates < high))[streams] | (contrast < _ORDERLY_CONTRAST)
+        odd_streams = np.zeros(len(beds), np.bool_)
+        odd_streams[streams[odd & usable]] = True
+        chosen = odd_streams[streams]
+        found = judge_rhythms(
+            history[chosen], usable[chosen], streams[chosen], len(beds), self._rate, self._rhythm
+        )
+        for bed, closer, rhythm in zip(beds, odd_streams.tolist(), found, strict=True):
+            bed.ventricular = rhythm if closer else ORDERLY
 
     def _restart(self, beds: list[Bed], hops: list[Hop], starts: Rows, new: Floats) -> None:
         """Restart the analysis of beds whose hop does not continue the one before."""
@@ -132,6 +170,8 @@ class LeadBank:
                 self._last[bed.rows] = np.where(finite.any(axis=1), begin, 0.0)
                 self._history[bed.rows] = np.nan
                 self._detector.begin(bed.rows, self._last[bed.rows], forget=bed.new_patient)
+                if bed.new_patient:
+                    self._judge.forget(bed.rows)
                 bed.new_patient = False
 
     def _score_beats(
@@ -139,15 +179,20 @@ class LeadBank:
         beds: list[Bed],
         starts: Rows,
         history: Floats,
+        usable: NDArray[np.bool_],
         output: WardOutput,
         now: float,
         watched: frozenset[str],
     ) -> None:
-        """Cut and score the beats whose samples have all arrived."""
+        """Cut, judge and score the beats whose samples have all arrived."""
         due = self._due_beats(beds, starts)
         if not due:
             return
-        cut_beats, surprises = self._cut(due, history)
+        best = np.array([start + int(bed.quality.argmin()) for bed, start, _ in due])
+        columns = np.array([self._keep - (bed.sample_count - beat.sample) for bed, _, beat in due])
+        columns = self._aligned(history, best, columns)
+        self._judge_beats(due, columns, history, usable)
+        cut_beats, surprises = self._cut(due, columns, history)
         for (bed, _, beat), cut in zip(due, cut_beats, strict=True):
             if not cut.good.any():
                 continue
@@ -172,14 +217,33 @@ class LeadBank:
             beat for beat in due if self._keep - (beat.bed.sample_count - beat.beat.sample) >= self._first
         ]
 
-    def _cut(self, due: list[_DueBeat], history: Floats) -> tuple[list[_CutBeat], Surprises]:
+    def _judge_beats(
+        self,
+        due: list[_DueBeat],
+        columns: NDArray[np.int64],
+        history: Floats,
+        usable: NDArray[np.bool_],
+    ) -> None:
+        """Add the beats to those of their beds, with the probability that they are ventricular."""
+        counts = np.array([len(bed.rows) for bed, _, _ in due])
+        places = np.concatenate([start + np.arange(len(bed.rows)) for bed, start, _ in due])
+        found = self._judge.judge(
+            np.concatenate([bed.rows for bed, _, _ in due]),
+            np.cumsum([0, *counts[:-1]]),
+            cut_at(history, places, np.repeat(columns, counts), self._rate, BEAT),
+            usable[places],
+            np.array([(beat.interval.seconds, beat.interval.ratio) for _, _, beat in due]),
+        )
+        for (bed, _, beat), probability in zip(due, found.tolist(), strict=True):
+            bed.add_judged_beat(JudgedBeat(bed.time_of(beat.sample), probability))
+
+    def _cut(
+        self, due: list[_DueBeat], columns: NDArray[np.int64], history: Floats
+    ) -> tuple[list[_CutBeat], Surprises]:
         """Return the leads of beats, aligned with the references of their patients; and the surprises of
         those leads that are good and known to the model."""
         counts = np.array([len(bed.rows) for bed, _, _ in due])
         offsets = np.cumsum([0, *counts[:-1]])
-        best = np.array([start + int(bed.quality.argmin()) for bed, start, _ in due])
-        columns = np.array([self._keep - (bed.sample_count - beat.sample) for bed, _, beat in due])
-        columns = self._aligned(history, best, columns)
         flat_rows = np.concatenate([start + np.arange(len(bed.rows)) for bed, start, _ in due])
         wide = cut_at(history, flat_rows, np.repeat(columns, counts), self._rate, self._wide)
         middle = wide[:, SHIFTS:-SHIFTS]

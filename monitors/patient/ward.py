@@ -24,6 +24,7 @@ from monitors.patient.ordering import Sequencer, SequencerSettings
 from monitors.patient.output import SavedBed, WardOutput
 from monitors.patient.reference import Reference, ReferenceSettings
 from monitors.patient.resume import Resumption, SavedState
+from monitors.patient.rhythm import RhythmModel, ready_rhythm_model
 from monitors.patient.scoring import BeatModel
 from monitors.sources.message import Chunk
 
@@ -72,6 +73,7 @@ class Ward:
         limits: returns the alarm limits of a stream, by its pseudonym.
         references: saved references, by stream.
         resumption: saved alarms with which streams resume after a restart.
+        rhythm: model of ventricular rhythms and beats (None: the one that comes with genray).
     """
 
     def __init__(
@@ -81,9 +83,11 @@ class Ward:
         limits: Callable[[str], Limits] = lambda stream: Limits(),
         references: Mapping[str, bytes] | None = None,
         resumption: Resumption | None = None,
+        rhythm: RhythmModel | None = None,
     ) -> None:
         self._settings = settings
         self._model = model
+        self._rhythm = rhythm or ready_rhythm_model()
         self._limits = limits
         self._references = dict(references or {})
         self._resumption = resumption or Resumption()
@@ -238,7 +242,9 @@ class Ward:
         else:
             alarms = self._resumption.begin(chunk.stream)
         if rate not in self._banks:
-            self._banks[rate] = LeadBank(rate, self._settings.hop, self._settings.quality, self._model)
+            self._banks[rate] = LeadBank(
+                rate, self._settings.hop, self._settings.quality, self._model, self._rhythm
+            )
         bank = self._banks[rate]
         bed = Bed(
             stream=chunk.stream,

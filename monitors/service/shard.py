@@ -20,6 +20,7 @@ from genray.bundle import load_bundle
 from monitors.alarms.events import Transition
 from monitors.patient.output import SavedBed, WardOutput
 from monitors.patient.resume import WARM_UP, Resumption
+from monitors.patient.rhythm import RhythmModel
 from monitors.patient.scoring import BeatModel
 from monitors.patient.ward import Ward
 from monitors.service.newcomers import Newcomers
@@ -223,6 +224,7 @@ class Shard:
             settings.limits_by(pseudonyms.of),
             start.references,
             Resumption.from_saved(start.alarms, start.alarm_states if start.place else None),
+            RhythmModel.from_bundle(load_bundle(settings.rhythm)),
         )
         source = make_source(settings.source)
         partition = partition or Partition()

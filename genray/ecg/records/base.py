@@ -16,6 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +58,29 @@ class Annotations:
 
     peaks: NDArray[np.int64]
     symbols: list[str]
+
+
+class RhythmMark(NamedTuple):
+    """Annotated change of the rhythm: the sample at which it begins, and its name (N, VT, VFL, AFIB)."""
+
+    sample: int
+    name: str
+
+
+class BedsideAlarm(NamedTuple):
+    """Alarm of a bedside monitor at 300 s of a record (PhysioNet/CinC Challenge 2015).
+
+    Attributes:
+        kind: its kind, as genray calls it.
+        confirmed: whether experts confirmed it.
+    """
+
+    kind: str
+    confirmed: bool
+
+
+BEDSIDE_ALARM_AT = 300.0
+"""Seconds at which the bedside alarm of a record of the challenge was raised."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +193,18 @@ class EcgRecord(ABC):
 
     def annotations(self) -> Annotations | None:
         """The annotated beats, None if the record has none; a DataError if they are broken."""
+        return None
+
+    def rhythms(self) -> list[RhythmMark]:
+        """Return the annotated changes of the rhythm, by time; empty if the record has none.
+
+        Raises:
+            DataError: they are broken.
+        """
+        return []
+
+    def bedside_alarm(self) -> BedsideAlarm | None:
+        """Return the bedside alarm that the record was cut around, if it says one."""
         return None
 
     @abstractmethod

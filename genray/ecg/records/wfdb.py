@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 from genray.ecg.records.base import (
     MISSING,
     Annotations,
+    BedsideAlarm,
     EcgRecord,
+    RhythmMark,
     Scale,
     check_shape,
     common_gain,
@@ -49,6 +51,7 @@ from genray.errors import DataError
 from genray.io.files import atomic_write, write_text
 from genray.text import printable
 
+_LARGEST_HEADER = 1 << 20  # characters
 _LARGEST_ANNOTATIONS = 8 << 20  # bytes: the beats of a fortnight
 _NO_FORMAT = "0"  # of a signal without samples
 _MOST_NOTES = 5
@@ -57,7 +60,15 @@ _BEATS = dict(zip(range(1, 14), "NLRaVFJASEj/Q", strict=True)) | {
 }  # fmt: skip
 """The symbols of the annotation codes that stand for beats."""
 
-_NOTE, _SKIP = 22, 59  # codes of a text, and of the words that are no annotation but a long interval
+_BEDSIDE_ALARMS = {
+    "Asystole": "asystole",
+    "Bradycardia": "bradycardia",
+    "Tachycardia": "tachycardia",
+    "Ventricular_Tachycardia": "ventricular-tachycardia",
+    "Ventricular_Flutter_Fib": "ventricular-fibrillation",
+}
+_VERDICTS = {"True alarm": True, "False alarm": False}
+_NOTE, _RHYTHM, _SKIP = 22, 28, 59  # codes of a text, a rhythm, and words that are a long interval
 _TIME_RESOLUTION = re.compile(r"## time resolution: (\d{1,9}\.?\d{0,9})")
 _AFTER_CUT = 512  # bytes: more than any annotation has
 _LONGEST_STEP = 0x3FF  # samples between two annotations that fit into one word
@@ -155,18 +166,47 @@ class WfdbRecord(EcgRecord):
 
     def annotations(self) -> Annotations | None:
         """The beats of the `.atr` file beside the header."""
+        found = self._annotated()
+        if found is None:
+            return None
+        beats = sorted((sample, _BEATS[code]) for sample, code, _ in found if code in _BEATS)
+        inside = [(peak, symbol) for peak, symbol in beats if 0 <= peak < self.samples]
+        return Annotations(np.array([peak for peak, _ in inside], np.int64), [symbol for _, symbol in inside])
+
+    def rhythms(self) -> list[RhythmMark]:
+        """Return the rhythm annotations of the `.atr` file beside the header."""
+        found = sorted(
+            (sample, note.strip("\0 ")) for sample, code, note in self._annotated() or () if code == _RHYTHM
+        )
+        return [
+            RhythmMark(max(0, sample), note[1:])
+            for sample, note in found
+            if note.startswith("(") and sample < self.samples
+        ]
+
+    def bedside_alarm(self) -> BedsideAlarm | None:
+        """Return the alarm that the last lines of the header name, as in the challenge of 2015."""
+        lines = [line[1:].strip() for line in self._header_lines() if line.startswith("#")]
+        if len(lines) < 2 or lines[0] not in _BEDSIDE_ALARMS or lines[1] not in _VERDICTS:
+            return None
+        return BedsideAlarm(_BEDSIDE_ALARMS[lines[0]], _VERDICTS[lines[1]])
+
+    def _header_lines(self) -> list[str]:
+        with self.path.open(encoding="utf-8", errors="replace") as file:
+            return file.read(_LARGEST_HEADER).splitlines()
+
+    def _annotated(self) -> list[tuple[int, int, str]] | None:
+        """Return sample, code and note of each annotation; None: there is no file of them."""
         path = self.path.with_suffix(".atr")
         if not path.is_file():
             return None
         if path.stat().st_size > _LARGEST_ANNOTATIONS:
             raise unusable(self.path, f"its annotations are larger than {_LARGEST_ANNOTATIONS >> 20} MB")
         try:
-            found = _read_beats(path.read_bytes(), self.rate / self.frame)
+            found = _read_annotations(path.read_bytes(), self.rate / self.frame)
         except Exception as error:  # whatever the package makes of damaged ones
             raise unusable(self.path, f"its annotations cannot be read: {reason_of(error)}") from error
-        beats = sorted((frame * self.frame, symbol) for frame, symbol in found)
-        inside = [(peak, symbol) for peak, symbol in beats if 0 <= peak < self.samples]
-        return Annotations(np.array([peak for peak, _ in inside], np.int64), [symbol for _, symbol in inside])
+        return [(frame * self.frame, code, note) for frame, code, note in found]
 
     def _read(self, start: int, stop: int) -> NDArray[np.int16]:
         first, last = start // self.frame, -(-stop // self.frame)
@@ -385,11 +425,11 @@ def _scale(header: WfdbHeader, signal: SignalLine) -> Scale | None:
     return scale
 
 
-def _read_beats(data: bytes, rate: float) -> list[tuple[int, str]]:
-    """Frame and symbol of each beat of an .atr file, of a record of `rate` frames a second.
+def _read_annotations(data: bytes, rate: float) -> list[tuple[int, int, str]]:
+    """Return frame, code and note of each annotation of an .atr file.
 
-    By the wfdb package, but not by its `rdann`: that of version 4.3.1 never returns from a note at sample 0
-    that begins with ## and is none that it knows, and refuses a file that was cut off.
+    Read with the wfdb package, but not with its `rdann`: that of version 4.3.1 never returns from a note at
+    sample 0 that begins with ## and is none that it knows, and refuses a file that was cut off.
     """
     from wfdb.io import annotation
 
@@ -398,9 +438,7 @@ def _read_beats(data: bytes, rate: float) -> list[tuple[int, str]]:
     # A file may count the time by a rate of its own.
     step = rate / (_own_rate(times, codes, notes) or rate)
     return [
-        (round(int(time) * step), _BEATS[code])
-        for time, code in zip(times, codes, strict=True)
-        if code in _BEATS
+        (round(int(time) * step), code, note) for time, code, note in zip(times, codes, notes, strict=True)
     ]
 
 

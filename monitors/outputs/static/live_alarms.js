@@ -6,6 +6,8 @@ const PRIORITIES = ["high", "medium", "low"];
 const MOST = 100; // entries on the page
 export const KINDS = {
   asystole: "Asystole",
+  "ventricular-fibrillation": "Ventricular fibrillation",
+  "ventricular-tachycardia": "Ventricular tachycardia",
   bradycardia: "Bradycardia",
   tachycardia: "Tachycardia",
   anomaly: "Anomalous beats",
@@ -56,6 +58,10 @@ export function sentence({ kind, priority, why }) {
   if (kind === "asystole" && isNumber(silence)) return `No QRS complex for ${round(silence, 1)} s${to(limits.silence, " s")}`;
   if ((kind === "bradycardia" || kind === "tachycardia") && isNumber(rate))
     return `Heart rate ${round(rate)}/min${to(limits[priority] ?? limits.medium, "/min")}`;
+  const probability = { "ventricular-fibrillation": measured.fibrillation, "ventricular-tachycardia": measured.tachycardia }[kind];
+  if (isNumber(probability))
+    return `${KINDS[kind]}: probability ${percent(probability)}${
+      isNumber(limits.begin) ? to(Math.round(limits.begin * 100), " %") : "."}`;
   if (kind === "anomaly" && isNumber(burden))
     return `${percent(burden)} of the last beats differ from the reference of this patient${
       isNumber(limits.begin) ? to(Math.round(limits.begin * 100), " %") : "."}`;
@@ -72,6 +78,8 @@ export function sentence({ kind, priority, why }) {
 const FACTS = { // measured values: name and unit
   silence: ["no QRS complex for", "s"],
   heart_rate: ["heart rate", "/min"],
+  fibrillation: ["probability of fibrillation", "%"],
+  tachycardia: ["probability of ventricular tachycardia", "%"],
   burden: ["anomalous beats", "%"],
   unjudged: ["not judged in the last minute", "s"],
   missing: ["missing in the last minute", "s"],
@@ -80,7 +88,7 @@ const FACTS = { // measured values: name and unit
   off: ["leads off", ""],
   poor: ["leads too noisy", ""],
 };
-const UNITS = { asystole: "s", bradycardia: "/min", tachycardia: "/min", anomaly: "%" }; // units of limits; else seconds
+const UNITS = { asystole: "s", bradycardia: "/min", tachycardia: "/min", anomaly: "%", "ventricular-fibrillation": "%", "ventricular-tachycardia": "%" }; // units of limits; else seconds
 const DELAYS = ["delay", "after", "for"]; // last words of limits that are always in seconds
 
 // All measured values and limits, with their units.

@@ -17,7 +17,7 @@ from monitors.alarms.conditions import (
     unknown_reason,
     update_missing,
 )
-from monitors.alarms.events import AlarmKind, Observation
+from monitors.alarms.events import AlarmKind, JudgedBeat, Observation
 from monitors.alarms.limits import Limits
 
 PHYSIOLOGICAL = [kind for kind, each in CONDITIONS.items() if each.category == "physiological"]
@@ -32,7 +32,7 @@ def situation(
     **observed: Any,
 ) -> Situation:
     observation = Observation(time=0.0, **observed)
-    return Situation(observation, Limits(), missing, unjudged, asystole_open, lead_off_open)
+    return Situation(observation, Limits(), missing, unjudged, asystole_open, lead_off_open=lead_off_open)
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,12 @@ def situation(
         ("poor-signal", {"off": ("I",), "good": False, "lead_off_open": True}, UNKNOWN),
         ("poor-signal", {"off": ("I",), "poor": ("II",), "good": False, "lead_off_open": True}, MEDIUM),
         ("poor-signal", {"good": False, "lost": 3}, UNKNOWN),
+        ("ventricular-fibrillation", {"fibrillation": 0.4}, CLEAR),
+        ("ventricular-fibrillation", {"fibrillation": 0.6}, BETWEEN),
+        ("ventricular-fibrillation", {"fibrillation": 0.8}, HIGH),
+        ("ventricular-tachycardia", {"tachycardia": 0.8}, HIGH),
+        ("ventricular-tachycardia", {"tachycardia": 0.8, "rhythm": False}, UNKNOWN),
+        ("ventricular-tachycardia", {"tachycardia": math.nan}, UNKNOWN),
         ("unjudged", {"unjudged": 10.0}, CLEAR),
         ("unjudged", {"unjudged": 15.0}, BETWEEN),
         ("unjudged", {"unjudged": 20.0}, MEDIUM),
@@ -151,3 +157,39 @@ def test_what_was_measured_is_plain_json() -> None:
     assert measured_values("lead-off", situation(off=("I",))) == {"off": ["I"], "good": True}
     assert measured_values("stream-lost", situation(lost=math.inf)) == {"lost": None}
     assert measured_values("gap", situation(gap=2.0, missing=7.0)) == {"gap": 2.0, "missing": 7.0}
+
+
+def beats_at(per_minute: float, *chances: float) -> dict[str, Any]:
+    """The last beats, at a rate, with the probability that each is ventricular; the last at second 100."""
+    period = 60 / per_minute
+    first = 100 - period * (len(chances) - 1)
+    beats = tuple(JudgedBeat(first + period * n, chance) for n, chance in enumerate(chances))
+    return {"time": 101.0, "tachycardia": 0.0, "beats": beats}
+
+
+@pytest.mark.parametrize(
+    ("beats", "level"),
+    [
+        (beats_at(120, 0.1, 0.9, 0.9, 0.9, 0.9, 0.9), HIGH),
+        (beats_at(120, 0.1, 0.9, 0.9, 0.9, 0.9, 0.9, 0.1), HIGH),
+        (beats_at(120, 0.1, 0.9, 0.9, 0.9, 0.9, 0.1), BETWEEN),
+        (beats_at(90, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9), CLEAR),
+        (beats_at(150, 0.9, 0.9, math.nan, 0.9, 0.9, 0.9), CLEAR),
+        (beats_at(120, 0.7, 0.7, 0.7, 0.7, 0.7), BETWEEN),
+        (beats_at(120, 0.9, 0.9), CLEAR),
+        (beats_at(120, 0.9, 0.9, 0.9, 0.9, 0.9) | {"time": 106.0}, CLEAR),
+        (beats_at(120, 0.9, 0.9, 0.9, 0.9, 0.9) | {"fibrillation": 0.9}, CLEAR),
+    ],
+)
+def test_five_ventricular_beats_in_a_row_above_the_rate_are_tachycardia(
+    beats: dict[str, Any], level: int
+) -> None:
+    now = Situation(Observation(**beats), Limits())
+    assert CONDITIONS["ventricular-tachycardia"].level(now) == level
+
+
+def test_a_patient_may_have_other_limits_of_ventricular_runs() -> None:
+    limits = Limits.model_validate({"ventricular_tachycardia": {"beats": 3, "rate": 60}})
+    seen = Situation(Observation(**beats_at(80, 0.1, 0.9, 0.9, 0.9)), limits)
+    assert CONDITIONS["ventricular-tachycardia"].level(seen) == HIGH
+    assert measured_values("ventricular-tachycardia", seen)["tachycardia"] == pytest.approx(0.9)

@@ -19,6 +19,7 @@ from genray.models.registry import NetworkSpec
 from monitors.alarms.limits import Limits
 from monitors.evaluation.evaluate import AnnotatedRecord, RecordResult, evaluate, read_truth
 from monitors.evaluation.totals import Totals
+from monitors.patient.rhythm import ready_rhythm_model
 from monitors.patient.scoring import BeatModel
 from monitors.patient.ward import WardSettings
 
@@ -71,7 +72,7 @@ def judge(bundle: Path, *paths: Path) -> tuple[list[RecordResult], Totals]:
     reference = WardSettings().reference.model_copy(update={"minutes": 0.5})
     settings = WardSettings().model_copy(update={"reference": reference})
     model = BeatModel.from_bundle(load_bundle(bundle))
-    results = evaluate(annotated, model, settings, Limits(), lambda share: None)
+    results = evaluate(annotated, model, settings, Limits(), ready_rhythm_model(), lambda share: None)
     return results, Totals.of(results)
 
 

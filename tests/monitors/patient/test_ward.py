@@ -9,6 +9,7 @@ import pytest
 
 from genray.ecg.synthesis import Episode, generate
 from monitors.patient.scoring import BeatModel
+from tests.genray.ecg.rhythms import fibrillation, flutter, torsades, wide_beats
 from tests.monitors.patients import START, chunks, hits, live_ward, seconds, times_of
 
 TWO = ("II", "V1")
@@ -186,3 +187,38 @@ def test_a_patient_whose_baseline_always_wanders_has_a_heart_rate(beat_model: Be
     rates = [reading.heart_rate for reading in live.output.readings[12:]]
     assert all(rate is not None and abs(rate - truth) < 15 for rate in rates)
     assert not live.changes("asystole") + live.changes("bradycardia") + live.changes("unjudged")
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_ventricular_rhythms_raise_a_high_alarm_before_and_after_the_patient_is_learned(
+    beat_model: BeatModel, learned: bool
+) -> None:
+    normal, most = (45 if learned else 15), 10
+    leads = {
+        "coarse": fibrillation(20, 360, 0.6),
+        "fine": fibrillation(20, 360, 0.2),
+        "flutter 240": flutter(20, 360, 240),
+        "flutter 300": flutter(20, 360, 300),
+        "torsades": torsades(20, 360),
+        "vt 120": wide_beats(20, 360, 120),
+        "vt 150": wide_beats(20, 360, 150),
+    }
+    volts = {name: generate(normal + 20, seed=2).millivolts.astype(np.float64) for name in leads}
+    for name, lead in leads.items():
+        volts[name][normal * 360 :] = lead[:, None] * (1.0, 0.8)
+    live = live_ward(beat_model)
+    live.feed(*(chunks(name, samples) for name, samples in volts.items()))
+    kinds = ("ventricular-fibrillation", "ventricular-tachycardia")
+    for name in leads:
+        onsets = [t for t in live.changes(stream=name) if t.kind in kinds and t.change == "onset"]
+        assert {t.priority for t in onsets} == {"high"}, name
+        slowest = 17 if name.startswith("vt") else most
+        assert 0 < min(t.time for t in onsets) - START - normal <= slowest, name
+        assert not live.changes("bradycardia", name), "it is no slow rhythm"
+
+
+def test_usual_rhythms_raise_no_alarm_for_a_ventricular_one(beat_model: BeatModel) -> None:
+    live = live_ward(beat_model)
+    script = [Episode("tachycardia", 20, 25), Episode("pvc", 50, 25), Episode("asystole", 80, 10)]
+    live.feed(*(chunks(f"{seed}", generate(100, seed=seed, script=script).millivolts) for seed in range(3)))
+    assert {t.kind for t in live.changes()} <= {"tachycardia", "asystole", "anomaly", "bradycardia"}

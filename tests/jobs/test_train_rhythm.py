@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genray.bundle import load_bundle, summarise
+from genray.datasets.rhythms import RhythmDataSettings, group_of, open_rhythm_set
+from genray.ecg.records.wfdb import write_wfdb
+from genray.ecg.synthesis import Episode, generate
+from genray.errors import DataError
+from monitors.patient.rhythm import RhythmModel
+from tests.genray.ecg.rhythms import write_unannotated, write_ventricular_record
+
+Submit = Callable[..., dict[str, Any]]
+QUICK = ("loop.epochs=4", "loop.batch_size=64", "cross.folds=2")
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three records with rhythms, one with beats, and one that is not annotated."""
+    folder = tmp_path_factory.mktemp("records")
+    for seed in range(3):
+        write_ventricular_record(folder / f"a{seed}.hea", seed)
+    made = generate(60.0, 250.0, seed=5, script=[Episode("pvc", 20, 40)])
+    write_wfdb(folder / "b.hea", made.millivolts, 250.0, ("II", "V1"), made.peaks, made.symbols)
+    write_unannotated(folder / "c.hea", made.millivolts, 250.0)
+    return folder
+
+
+def test_a_model_is_trained_and_judged_on_records_that_it_was_not_trained_on(
+    submit: Submit, records: Path
+) -> None:
+    outcome = submit("train-rhythm", "a", f"data.path={records}", *QUICK)
+    metrics = outcome["metrics"]
+    assert metrics["window_auc"] > 0.9
+    assert metrics["beat_auc"] > 0.9
+    assert {"window_sensitivity", "window_specificity", "beat_sensitivity", "beat_specificity"} <= set(
+        metrics
+    )
+    bundle = load_bundle(outcome["bundle"])
+    assert bundle.manifest.kind == "rhythm"
+    assert bundle.manifest.data["left_out"] == {"c": "no annotated rhythm, beat or bedside alarm"}
+    assert RhythmModel.from_bundle(bundle)
+    assert summarise(Path(outcome["bundle"]))
+
+
+def test_records_can_be_left_out_and_those_of_one_patient_stay_together(records: Path) -> None:
+    found = open_rhythm_set(RhythmDataSettings(path=str(records), leave_out=("a1",)), lambda text: None)
+    assert found.names == ("a0", "a2", "b")
+    assert found.left_out["a1"] == "data.leave_out"
+    assert found.weights.mean() == pytest.approx(1)
+    assert group_of("nstdb/118e06") == group_of("mitdb/118") == "118"
+    assert group_of("a103l") == "a103l"
+
+
+@pytest.mark.parametrize(
+    ("left_out", "words"), [(("a*",), "no windows"), (("*",), "no record has annotated")]
+)
+def test_records_without_one_of_the_classes_are_refused(
+    records: Path, left_out: tuple[str, ...], words: str
+) -> None:
+    with pytest.raises(DataError, match=words) as error:
+        open_rhythm_set(RhythmDataSettings(path=str(records), leave_out=left_out), lambda text: None)
+    assert "vfdb" in str(error.value)
