@@ -100,7 +100,8 @@ def _shade(height: int, width: int, rng: np.random.Generator) -> Pixels:
     slopes = rng.normal(0, 40, 2) * (rng.random() < 0.7)
     rows, columns = np.linspace(-0.5, 0.5, height)[:, None, None], np.linspace(-0.5, 0.5, width)[:, None]
     levels = np.rint(colour + slopes[0] * rows + slopes[1] * columns) * np.ones(3)
-    return np.clip(levels, 0, 255).astype(np.uint8)
+    shade: Pixels = np.clip(levels, 0, 255).astype(np.uint8)
+    return shade
 
 
 def _framed(pixels: Pixels, rng: np.random.Generator) -> Pixels:
