@@ -109,4 +109,7 @@ def test_photographs_are_reduced(tmp_path: Path) -> None:
     assert "large.jpg: 100x200" in printed
     with Image.open(tmp_path / "out" / "small.png") as small:
         assert small.size == (30, 36)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["large.png", "small.png"]
+    with Image.open(tmp_path / "out" / "large_x1.5.png") as soft:
+        assert soft.size == (150, 300)
+    made = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert made == [f"{name}{ending}.png" for name in ("large", "small") for ending in ("", "_x1.5", "_x2.2")]
