@@ -40,7 +40,7 @@ _ONE_KIND = {"VT": 1, "NOISE": 0, "NSR": 0, "AFIB": 0, "NOD": 0, "SVTA": 0, "SBR
 _LATE = 0.5  # s of a window that may lie outside a ventricular rhythm, whose ends are not sharp
 _FAINT = 0.05  # mV, amplitude below which a window says nothing
 _PRESENT = 0.9  # least share of the samples of a window that must be present
-_LEAST_HOURS = 12  # h of a record that are read at most, so that it fits into memory
+_MOST_HOURS = 12  # h of a record that are read at most, so that it fits into memory
 _BEFORE_ALARM = (100.0, 85.0, 70.0, 55.0, 40.0, 30.0, 25.0, 20.0, 15.0, 10.0, 5.0, 3.0, 1.0, 0.0)
 _AT_ALARM = {TACHYCARDIA: (1.5, 0.5, 0.0), FIBRILLATION: (4.0, 3.0, 2.0, 1.0, 0.0)}  # s before the alarm
 _OTHER_ALARM_BEATS, _FALSE_ALARM_BEATS = 30.0, 15.0  # s before the alarm whose beats are no ventricular ones
@@ -224,7 +224,7 @@ def _read_record(name: str, record: EcgRecord, settings: RhythmDataSettings) -> 
     alarm = record.bedside_alarm()
     if not has_beats and not rhythms and alarm is None:
         return None
-    length = min(record.samples, round(_LEAST_HOURS * 3600 * record.rate))
+    length = min(record.samples, round(_MOST_HOURS * 3600 * record.rate))
     volts = record.millivolts(0, length).T
     present = np.isfinite(volts)
     whole = fill_missing(volts.astype(np.float64))
