@@ -158,10 +158,10 @@ def test_what_cannot_work_is_refused(
     [
         ({}, "no records in the folder"),
         ({"notes.txt": "of a patient"}, "no records in the folder"),
-        ({"a.csv": "".join(["time,II\n", *(f"{4 * n},0\n" for n in range(999))])}, "holds milliseconds"),
+        ({"a.csv": "".join(["time,HR\n", *(f"{n / 250},70\n" for n in range(999))])}, "a.csv"),
         ({"a.csv": "time,II\n2024-01-01T00:00:00,0\n0,0\n", "b.csv": ""}, "and 1 more cannot be read"),
     ],
-    ids=["empty", "no records", "milliseconds", "all broken"],
+    ids=["empty", "no records", "heart rates only", "all broken"],
 )
 def test_records_that_can_never_be_replayed_are_found_before_anything_starts(
     beat_bundle: Path, tmp_path: Path, files: dict[str, str], expected: str, shards: int
