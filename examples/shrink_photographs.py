@@ -5,8 +5,8 @@
 Writes a PNG for each image in FOLDER, its shorter side SIDE pixels long (1100), for a training of a denoiser
 on clean images. Images whose shorter side is less than 1.5 times SIDE are reduced to 0.6 of their size.
 
-Two more of each, enlarged again by 1.5 and 2.2 (_x1.5.png, _x2.2.png), are as soft as photographs are at the full
-size of a camera: a denoiser that has not seen such images takes coarse noise for detail.
+Two more of each, enlarged again by 1.5 and 2.2 (_x1.5.png, _x2.2.png), are as soft as photographs are at the
+full size of a camera: a denoiser that has not seen such images takes coarse noise for detail.
 """
 
 import sys

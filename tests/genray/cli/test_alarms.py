@@ -229,7 +229,7 @@ def test_nothing_recorded_is_no_error(state: Path) -> None:
         (["--since", "-1h"], "is not a duration"),
         (["--since", "0h"], "is not a duration"),
         (["--since", "8h "], "is not a duration"),
-        (["--kind", "asystol"], "asystole, bradycardia"),
+        (["--kind", "asystol"], "asystole, ventricular-fibrillation"),
         (["--json", "--csv"], "cannot be used together"),
         (["--stream", "\udcff"], "is not UTF-8"),
     ],
