@@ -12,6 +12,7 @@ from scipy.ndimage import gaussian_filter
 
 from genray.bundle import load_bundle
 from genray.datasets.drawn.pages import draw_page
+from genray.datasets.drawn.scenes import draw_scene
 from genray.errors import RunError, SettingsError
 from genray.images.limits import ReadLimits
 from genray.images.photo import read_photo
@@ -118,6 +119,27 @@ def test_sixteen_bits_stay_sixteen(bulk: Bulk, bundle_of: Bundles, tmp_path: Pat
     assert len(np.unique(made % 257)) > 50, "its finer levels are not those of 8 bits"
     eight = network_of(bundle_of("denoiser-gray"))((gray // 257).astype(np.uint8)[..., None])[..., 0]
     assert np.abs(made / 257 - eight).max() < 2
+
+
+def error(first: np.ndarray, second: np.ndarray) -> float:
+    return float(np.sqrt(np.square(first.astype(float) - second).mean()))
+
+
+def test_a_model_that_comes_with_genray_is_the_default(bulk: Bulk, tmp_path: Path) -> None:
+    rng = np.random.default_rng(11)
+    clean = [draw_scene(192, 256, (12, key)) for key in range(3)]
+    for key, sigma in enumerate((6, 12, 25)):
+        noisy = np.clip(np.rint(clean[key] + rng.normal(0, sigma, clean[key].shape)), 0, 255)
+        save(tmp_path / "in" / f"{key}.png", noisy.astype(np.uint8))
+    gray = np.clip(np.rint(clean[0][..., 1] + rng.normal(0, 15, (192, 256))), 0, 255).astype(np.uint8)
+    save(tmp_path / "in" / "gray.png", gray)
+    page = save(tmp_path / "in" / "page.png", draw_page(192, 256, (13,)))
+    bulk("denoise", f"input={tmp_path / 'in'}")
+    for key in range(3):
+        before, after = (read(tmp_path / folder / f"{key}.png") for folder in ("in", "out"))
+        assert error(after, clean[key]) < 0.6 * error(before, clean[key])
+    assert error(read(tmp_path / "out" / "gray.png"), clean[0][..., 1]) < 0.6 * 15
+    assert (read(tmp_path / "out" / "page.png") == page).all()
 
 
 def test_noise_of_cameras_and_film_is_found(bulk: Bulk, bundle_of: Bundles, tmp_path: Path) -> None:
