@@ -17,8 +17,9 @@ S = TypeVar("S", bound=BulkSettings)
 
 SKIP_REASONS = {
     "clean": "less noise than denoise.clean_below, copied unchanged",
-    "page": "text, line art or a graphic, for which the bundle was not made; copied unchanged (ready:document is for pages)",
-    "photograph": "a photograph, for which the bundle was not made; copied unchanged (ready:photo is for photographs)",
+    "page": "text, line art or a graphic, copied unchanged: the bundle is for photographs (for pages: "
+    "ready:document)",
+    "photograph": "a photograph, copied unchanged: the bundle is for pages (for photographs: ready:photo)",
     "would harm": "the network took away more than noise or stamps, copied unchanged",
     "no-stamp": "no stamp found, copied unchanged",
 }
