@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -183,9 +182,7 @@ def test_an_alarm_goes_through_prometheus_and_alertmanager_to_the_pager_and_is_n
 
 
 def test_systemd_takes_the_unit_and_it_starts_the_command_that_there_is(tmp_path: Path) -> None:
-    analyze = shutil.which("systemd-analyze")
-    if analyze is None:
-        pytest.skip("systemd-analyze is not installed: apt install systemd")
+    analyze = binary("systemd-analyze", package="systemd")
     unit = (DEPLOY / "genray-ecg.service").read_text()
     command = next(line for line in unit.splitlines() if line.startswith("ExecStart=")).partition("=")[2]
     program, *arguments = command.split()
