@@ -398,7 +398,7 @@ def _gaussian_images(images: torch.Tensor, count: int, seed: int) -> torch.Tenso
     _, singular, directions = torch.pca_lowrank(values, components)
     deviations = singular / max(1, len(values) - 1) ** 0.5
     drawn = torch.randn(count, components, generator=torch.Generator().manual_seed(seed))
-    pixels = mean + drawn * deviations @ directions.T
+    pixels: torch.Tensor = mean + drawn * deviations @ directions.T
     return pixels.clamp(0, 1).reshape(count, *images.shape[1:])
 
 

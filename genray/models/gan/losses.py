@@ -78,8 +78,8 @@ class WganGpSettings(_LossSettings):
 
     kind: Literal["wgan-gp"] = Field(
         "wgan-gp",
-        description="distance of Wasserstein, with a penalty where the gradient's norm is not 1 (Gulrajani et "
-        "al. 2017)",
+        description="distance of Wasserstein, with a penalty where the gradient's norm is not 1 (Gulrajani "
+        "et al. 2017)",
     )
     gradient: float = Field(10.0, gt=0, description="weight of the penalty between real and generated images")
     critic_steps: int = Field(
