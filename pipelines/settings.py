@@ -173,6 +173,7 @@ _MAY_CHANGE = (
     "read.random",
     "read.seed",
     "read.shard",
+    "generate.count",
 )
 
 

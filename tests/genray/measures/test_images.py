@@ -160,7 +160,7 @@ def test_the_test_images_of_the_data_give_the_floor() -> None:
 
 
 def test_a_fit_is_kept_and_found_by_its_data_seed_and_settings(tmp_path: Path) -> None:
-    images, labels = IMAGES[:200], LABELS[:200]
+    images, labels = IMAGES[:80], LABELS[:80]
     first = ImageMeasures.fit(images, labels, 0, tmp_path / "measures")
     (file,) = (tmp_path / "measures").iterdir()
     written = file.stat().st_mtime_ns
