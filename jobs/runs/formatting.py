@@ -21,6 +21,8 @@ _LARGER_IS_BETTER = {
     "f1",
     "sensitivity",
     "specificity",
+    "modes",
+    "coverage",
 }
 _SMALLER_IS_BETTER = {
     "l1",
@@ -33,6 +35,8 @@ _SMALLER_IS_BETTER = {
     "error",
     "lpips",
     "fid",
+    "frechet",
+    "duplicates",
     "kl",
     "nll",
     "objective",

@@ -47,6 +47,11 @@ class TrainingLog:
         for tracker in self._trackers:
             tracker.picture(step, name, image)
 
+    def text(self, step: int, name: str, text: str) -> None:
+        """Log words."""
+        for tracker in self._trackers:
+            tracker.text(step, name, text)
+
     def write(self, rows: Sequence[Row], *, draw: bool) -> None:
         """Rewrite `history.jsonl`, and draw `loss_curves.png` (which takes up to a second)."""
         write_text(self._run.history, "".join(json.dumps(row) + "\n" for row in rows))
@@ -61,8 +66,13 @@ class TrainingLog:
 
 def epoch_line(row: Row, epochs: int) -> str:
     """Return an epoch's row as a line for a person."""
-    numbers = "  ".join(f"{name} {row[name]:.4g}" for name in _curve_names(row))
+    numbers = metrics_text({name: row[name] for name in _curve_names(row)})
     return f"epoch {row['epoch']}/{epochs}  {numbers}  {duration(row['seconds'])}"
+
+
+def metrics_text(values: Mapping[str, float]) -> str:
+    """Return numbers with their names for a person."""
+    return "  ".join(f"{name} {value:.4g}" for name, value in values.items())
 
 
 def draw_curves(path: Path, rows: Sequence[Row]) -> None:
