@@ -95,6 +95,37 @@ def test_the_report_has_the_images_and_the_film(vae: Path, tmp_path: Path) -> No
     assert "Film" in report
 
 
+def test_images_of_each_class_lie_in_its_folder(bulk: Bulk, tmp_path: Path) -> None:
+    settings = {"kind": "mlp", "latent": 5, "conditional": True, "hidden": [16], "judging": [8]}
+    spec = NetworkSpec("gan-mlp", {"shape": [1, 16, 16], "classes": 4, "settings": settings})
+    torch.manual_seed(0)
+    gray = ImageSpec(channels=1, range=(-1, 1))
+    bundle = save_bundle(
+        tmp_path / "gan",
+        spec.build(),
+        spec,
+        kind="gan",
+        preprocessing=Preprocessing(input=gray, output=gray, size=(16, 16), fixed=True, fit="crop"),
+        metrics={},
+        calibration={},
+        seed=0,
+        data={},
+    )
+    bulk("generate", f"bundle={bundle}", "generate.count=5", "generate.classes=[3,1]")
+    images = images_of(tmp_path / "out")
+    assert sorted(images) == [
+        *(f"1/{index:08}.png" for index in (1, 3)),
+        *(f"3/{index:08}.png" for index in (0, 2, 4)),
+    ]
+    with torch.inference_mode():
+        code = torch.from_numpy(code_of(5, 0, 2)[None])
+        drawn = load_bundle(bundle).network.eval().draw(code, torch.tensor([3]))[0, 0].numpy()
+    written = np.asarray(Image.open(io.BytesIO(images["3/00000002.png"])))
+    assert np.abs(written - 255 * drawn).max() <= 1
+    with pytest.raises(SettingsError, match="class 4 is asked for, the bundle has classes 0 to 3"):
+        bulk("generate", f"bundle={bundle}", f"output={tmp_path / 'other'}", "generate.classes=[4]")
+
+
 @pytest.mark.parametrize(
     ("sets", "message"),
     [
