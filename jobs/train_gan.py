@@ -23,7 +23,7 @@ from genray.io.bad_input import BadImage
 from genray.measures.collapse import signs
 from genray.measures.images import ImageMeasures
 from genray.measures.quality import SampleQuality, quality_from_json
-from genray.measures.reference import LEAST_IMAGES
+from genray.measures.reference import LEAST_IMAGES, MOST_COMPARED
 from genray.models.gan.augment import vary
 from genray.models.gan.base import LARGEST_SIDE, LEAST_SIDE, ImageGenerator
 from genray.models.gan.losses import (
@@ -259,20 +259,29 @@ class TrainGan(ImageRecipe[TrainGanSettings]):
 
     def validate(self, context: EvaluationContext, share: WorkerShare) -> list[SampleScores]:
         """Return the measures of drawn images as those of one sample, on rank 0. `objective` is the distance
-        in units of its floor, divided by the coverage: 1 at best."""
+        in units of its floor, divided by the coverage: 1 at best; `as_asked` the share of the images that
+        are read as the class that was asked for."""
         if share.rank:
             return []
-        self._quality = self.measures().measure(self.draw(context, self.settings.measure.samples))
-        quality = self._quality
-        return [SampleScores(0, _metrics(quality), {"quality": quality.as_json()})]
+        drawn = self.draw(context, self.settings.measure.samples)
+        self._quality = self.measures().measure(drawn)
+        metrics = _metrics(self._quality)
+        if self.class_count and not self.settings.data.drawn:
+            asked = torch.arange(len(drawn)) % self.class_count
+            metrics["as_asked"] = float((self.measures().classes_of(drawn) == asked).double().mean())
+        return [SampleScores(0, metrics, {"quality": self._quality.as_json()})]
 
     def measures(self) -> ImageMeasures:
         """Return what drawn images are measured with, made from training images at the first call."""
         if self._measures is None:
             images, labels = self._compared_images()
-            self._measures = ImageMeasures.fit(
-                images, labels, self.settings.seed, Path(self.settings.runs) / ".measures"
-            )
+            held_out = self.held_out[self.judging_part].samples
+            # Fewer would have a larger distance: that of a further part of the images is the floor then.
+            apart = None
+            if len(held_out) >= min(MOST_COMPARED, len(images) // 4):
+                apart = torch.from_numpy(np.stack([sample[0] for sample in held_out])).permute(0, 3, 1, 2)
+            cache = Path(self.settings.runs) / ".measures"
+            self._measures = ImageMeasures.fit(images, labels, self.settings.seed, cache, held_out=apart)
         return self._measures
 
     def _compared_images(self) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -23,6 +23,7 @@ _LARGER_IS_BETTER = {
     "specificity",
     "modes",
     "coverage",
+    "as_asked",
 }
 _SMALLER_IS_BETTER = {
     "l1",

@@ -10,8 +10,10 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from genray.images.tensors import to_unit
-from genray.models.autoencoder import Shape
 from genray.settings.base import Settings
+
+Shape = tuple[int, int, int]
+"""Channels, height and width."""
 
 LEAST_SIDE = 16
 """Shortest side in pixels of the images that these networks draw."""

@@ -15,9 +15,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from genray.models.autoencoder import Shape
-from genray.models.gan.base import GanSettings, ImageDiscriminator, ImageGenerator, halvings
-from genray.models.layers import init_normal
+from genray.models.gan.base import GanSettings, ImageDiscriminator, ImageGenerator, Shape, halvings
 
 _MOST = 8  # factor of the widest layers
 
@@ -65,7 +63,7 @@ class DcganGenerator(ImageGenerator):
                 )
             )
         self.up.append(nn.Sequential(nn.ConvTranspose2d(widths[-2], shape[0], 4, 2, 1), nn.Tanh()))
-        init_normal(self)
+        _draw_weights(self)
 
     def images(self, numbers: torch.Tensor) -> torch.Tensor:
         x: torch.Tensor = self.first(self.base(numbers).unflatten(1, (-1, *self.sides[0])))
@@ -93,7 +91,7 @@ class DcganDiscriminator(ImageDiscriminator):
             if settings.dropout:
                 layers.append(nn.Dropout(settings.dropout))
         self.layers = nn.ModuleList(layers)
-        init_normal(self)
+        _draw_weights(self)
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         x = images
@@ -102,3 +100,17 @@ class DcganDiscriminator(ImageDiscriminator):
                 x = nn.functional.pad(x, (0, x.shape[-1] % 2, 0, x.shape[-2] % 2))
             x = layer(x)
         return x.flatten(1)
+
+
+def _draw_weights(network: nn.Module) -> None:
+    """Draw weights from N(0, 0.02), norm scales from N(1, 0.02), and set biases to zero, in place (Radford et
+    al. 2016, section 4)."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.normal_(module.weight, 0.0, 0.02)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1.0, 0.02)
+        else:
+            continue
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

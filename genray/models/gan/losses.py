@@ -78,7 +78,7 @@ class WganGpSettings(_LossSettings):
 
     kind: Literal["wgan-gp"] = Field(
         "wgan-gp",
-        description="Wasserstein distance, with a penalty where the gradient's norm is not 1 (Gulrajani et "
+        description="distance of Wasserstein, with a penalty where the gradient's norm is not 1 (Gulrajani et "
         "al. 2017)",
     )
     gradient: float = Field(10.0, gt=0, description="weight of the penalty between real and generated images")
@@ -106,6 +106,13 @@ class RelativisticSettings(_LossSettings):
     )
     r2: float = Field(
         1.0, ge=0, description="weight of R2: the same at generated images (Mescheder et al. 2018, 0: none)"
+    )
+    penalty_every: int = Field(
+        4,
+        ge=1,
+        le=64,
+        description="steps from one penalty on the gradient to the next, which weighs that many times as "
+        "much (lazy regularisation, Karras et al. 2020, section 3.1; 1: every step)",
     )
 
 

@@ -11,8 +11,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from genray.models.autoencoder import Shape
-from genray.models.gan.base import GanSettings, ImageDiscriminator, ImageGenerator
+from genray.models.gan.base import GanSettings, ImageDiscriminator, ImageGenerator, Shape
 
 Width = Annotated[int, Field(ge=1, le=16384)]
 

@@ -8,8 +8,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from genray.models.autoencoder import Shape
-from genray.models.gan.base import ImageDiscriminator, ImageGenerator, limit_steepness
+from genray.models.gan.base import ImageDiscriminator, ImageGenerator, Shape, limit_steepness
 from genray.models.gan.dcgan import DcganDiscriminator, DcganGenerator, DcganSettings
 from genray.models.gan.mlp import MlpDiscriminator, MlpGenerator, MlpSettings
 from genray.models.gan.residual import ResidualDiscriminator, ResidualGenerator, ResidualSettings

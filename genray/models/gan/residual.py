@@ -13,8 +13,7 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
-from genray.models.autoencoder import Shape
-from genray.models.gan.base import GanSettings, ImageDiscriminator, ImageGenerator, halvings
+from genray.models.gan.base import GanSettings, ImageDiscriminator, ImageGenerator, Shape, halvings
 
 _SLOPE = 0.2
 _GAIN = math.sqrt(2 / (1 + _SLOPE**2))  # of LeakyReLU: keeps the variance of the features
@@ -25,13 +24,13 @@ class ResidualSettings(GanSettings):
 
     kind: Literal["residual"] = Field("residual", description="residual blocks without normalisation (R3GAN)")
     filters: int = Field(
-        64,
+        48,
         ge=16,
         le=1024,
         multiple_of=16,
         description="channels at half of the image's sides; each further halving doubles them, up to widest",
     )
-    widest: int = Field(128, ge=16, le=2048, multiple_of=16, description="largest number of channels")
+    widest: int = Field(96, ge=16, le=2048, multiple_of=16, description="largest number of channels")
     blocks: int = Field(1, ge=1, le=16, description="residual blocks for each size of the features")
     group: int = Field(
         16, ge=1, le=2048, description="channels of a group of the 3x3 convolutions; divides the channels"
