@@ -12,7 +12,7 @@ _LARGEST_SIDE = 64  # pixels: larger images are averaged, or 128 px would cost 4
 _CHANNELS = (32, 64, 128)
 _GRID = 4  # cells a side that features are pooled to, whatever the size of the images
 _BATCHES = (8, 128)  # smallest and largest batch
-_LEAST_STEPS = 100  # steps of a training, however few images there are
+_LEAST_STEPS = 60  # steps of a training, however few images there are
 _BATCH_IN_USE = 256
 _RATE = 4e-3  # of AdamW, at the top of the cycle
 _SMOOTHING = 0.05  # of the labels: keeps features of training images from growing without limit
@@ -79,7 +79,7 @@ def train_classifier(
         images: (N, C, H, W) uint8, N at least 2.
         labels: (N,) int64, below `classes`.
         classes: number of classes.
-        epochs: passes over the images, more if these are fewer than 100 steps.
+        epochs: passes over the images, more if these are fewer than 60 steps.
         seed: seed of the weights and of the order; torch's global generator is left as it is.
     """
     rng = np.random.default_rng(seed)
@@ -89,7 +89,7 @@ def train_classifier(
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
         torch.manual_seed(seed)
         network = Classifier(images.shape[1], classes).to(images.device)
-        optimizer = torch.optim.AdamW(network.parameters())
+        optimizer = torch.optim.AdamW(network.parameters(), fused=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=epochs * batches)
         network.train()
         for _ in range(epochs):

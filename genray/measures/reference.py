@@ -41,7 +41,7 @@ class MeasureSettings(Settings):
         description="largest number of images that the classifier of the measures is trained on",
     )
     epochs: int = Field(
-        3, ge=1, le=1000, description="epochs of the training of the classifier (at least 100 steps)"
+        3, ge=1, le=1000, description="epochs of the training of the classifier (at least 60 steps)"
     )
     clusters: int = Field(
         10, ge=2, le=1000, description="number of clusters that stand for the classes of data without labels"

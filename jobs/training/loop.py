@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from genray.errors import Diverged, Interrupted
 from genray.progress import Display, Tick
 from genray.settings.base import flatten
 from jobs.runs.history import TrainingLog, epoch_line
+from jobs.runs.metrics import TrainingMetrics
 from jobs.runs.outcome import FinalMetrics
 from jobs.runs.run import Run
 from jobs.runs.samples import epochs_film, write_networks, write_pictures
@@ -448,25 +449,29 @@ class Loop:
             return
         self._last_tick = now
         losses = self._named(torch.stack(list(window)).mean(dim=0))
-        if self._recipe.progress_losses:
-            losses = {name: value for name, value in losses.items() if name in self._recipe.progress_losses}
-        self._display.tick(
-            Tick(
-                epoch=position.epoch + 1,
-                epochs=self._settings.epochs,
-                step=position.step,
-                steps=self._total_steps,
-                images_per_second=samples_per_second,
-                seconds_left=(self._total_steps - position.step) * self._size.step / samples_per_second,
-                values=losses,
-                samples=f"{self._recipe.sample}s",
-            )
+        tick = Tick(
+            epoch=position.epoch + 1,
+            epochs=self._settings.epochs,
+            step=position.step,
+            steps=self._total_steps,
+            images_per_second=samples_per_second,
+            seconds_left=(self._total_steps - position.step) * self._size.step / samples_per_second,
+            values=losses,
+            samples=f"{self._recipe.sample}s",
         )
+        assert self._log is not None
+        self._log.progress(tick)
+        shown = self._recipe.progress_losses or losses
+        self._display.tick(replace(tick, values={name: losses[name] for name in losses if name in shown}))
 
 
 def _open_log(settings: TrainSettings, run: Run, step: int, display: Display) -> TrainingLog:
     tracked = TrackedRun(run.folder, step, flatten(settings))
-    return TrainingLog(run, open_trackers(settings.track, tracked, display.note))
+    metrics = None
+    if (server := settings.loop.metrics_server) is not None:
+        metrics = TrainingMetrics.serve(run.name, server)
+        display.note(f"metrics: {server.address(metrics.port)}")
+    return TrainingLog(run, open_trackers(settings.track, tracked, display.note), metrics)
 
 
 def _is_power_of_ten(number: int) -> bool:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from genray.serving.settings import MetricsEndpoint
 from genray.settings.base import Location, Settings
 from jobs.runs.trackers.base import TrackerName
 from jobs.training.device import DeviceSettings
@@ -16,7 +17,7 @@ TICK_SECONDS = 0.3
 """Seconds between updates of the progress line."""
 
 
-class LoopSettings(Settings):
+class LoopSettings(MetricsEndpoint):
     """Settings of the training loop."""
 
     epochs: int = Field(200, ge=1, description="passes over the training data")
@@ -167,6 +168,7 @@ CHANGEABLE_SETTINGS = frozenset(
         "loop.patience",
         "loop.weights",
         "loop.max_restarts",
+        *(f"loop.{name}" for name in MetricsEndpoint.model_fields),
         "loop.log_every",
         "loop.samples",
         "loop.loss_limit",

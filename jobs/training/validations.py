@@ -100,13 +100,14 @@ class Validations:
         """Add to `row`, that of the last validation, what is wrong; shows it where it is new."""
         history = [*validated(self._state.rows), *self._state.inside, row]
         concern = self._recipe.concern(history)
-        if concern is None:
-            return
-        row["concern"] = concern.text
-        is_new = len(history) < 2 or history[-2].get("concern") != concern.text
-        if is_new and self._log is not None:
-            self._display.note(f"step {self._state.position.step}: {concern.text}")
-            self._log.text(self._state.position.step, "concern", concern.text)
+        if concern is not None:
+            row["concern"] = concern.text
+            is_new = len(history) < 2 or history[-2].get("concern") != concern.text
+            if is_new and self._log is not None:
+                self._display.note(f"step {self._state.position.step}: {concern.text}")
+                self._log.text(self._state.position.step, "concern", concern.text)
+        if self._log is not None:
+            self._log.validated(row)
 
     def _record_inside(self, row: Row) -> None:
         assert self._log is not None

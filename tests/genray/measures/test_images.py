@@ -29,7 +29,7 @@ def unit(images: torch.Tensor) -> torch.Tensor:
     return images.float() / 255
 
 
-IMAGES, LABELS = bars(1200, seed=0)
+IMAGES, LABELS = bars(800, seed=0)
 FRESH, FRESH_LABELS = bars(300, seed=1)
 
 
@@ -78,7 +78,7 @@ def test_samples_that_repeat_few_images_are_duplicates(measures: ImageMeasures) 
     repeated = unit(FRESH[:10]).repeat(30, 1, 1, 1)
     quality = measures.measure(repeated + 0.01 * torch.randn(repeated.shape, generator=generator))
     assert quality.duplicates > 0.95
-    assert quality.coverage < 0.3
+    assert quality.coverage < 0.5
 
 
 def test_constant_samples_are_all_duplicates_of_one_class(measures: ImageMeasures) -> None:
@@ -126,7 +126,7 @@ def test_samples_of_another_shape_are_refused(measures: ImageMeasures) -> None:
 
 
 def test_each_channel_is_read_by_itself_where_each_has_a_label() -> None:
-    places = torch.randint(0, 1200, (600, 3), generator=torch.Generator().manual_seed(2))
+    places = torch.randint(0, 800, (400, 3), generator=torch.Generator().manual_seed(2))
     measures = ImageMeasures.fit(IMAGES[places, 0], LABELS[places], 0, None)
     fresh = torch.randint(0, 300, (900, 3), generator=torch.Generator().manual_seed(3))
     classes = FRESH_LABELS[fresh]
@@ -149,9 +149,14 @@ def test_clusters_stand_for_classes_of_data_without_labels(channels: int, side: 
     assert one.modes <= 0.5 * one.modes_total
 
 
-def test_data_of_one_image_over_and_over_is_one_class() -> None:
-    quality = ImageMeasures.fit(IMAGES[:1].repeat(40, 1, 1, 1), None, 0, None).measure(unit(FRESH))
+def test_data_of_one_image_is_one_class_and_the_random_state_stays() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    with torch.inference_mode():
+        quality = ImageMeasures.fit(IMAGES[:1].repeat(40, 1, 1, 1), None, 0, None).measure(unit(FRESH))
     assert (quality.modes, quality.modes_total) == (1, 1)
+    assert torch.rand(1) == expected
 
 
 def test_the_test_images_of_the_data_give_the_floor() -> None:
@@ -159,8 +164,8 @@ def test_the_test_images_of_the_data_give_the_floor() -> None:
     assert other.measure(unit(IMAGES[LABELS == 0])).frechet_floor > 10
 
 
-def test_a_fit_is_kept_and_found_by_its_data_seed_and_settings(tmp_path: Path) -> None:
-    images, labels = IMAGES[:200], LABELS[:200]
+def test_a_fit_is_kept_and_found_by_its_data(tmp_path: Path) -> None:
+    images, labels = IMAGES[:80], LABELS[:80]
     first = ImageMeasures.fit(images, labels, 0, tmp_path / "measures")
     (file,) = (tmp_path / "measures").iterdir()
     written = file.stat().st_mtime_ns
@@ -170,23 +175,13 @@ def test_a_fit_is_kept_and_found_by_its_data_seed_and_settings(tmp_path: Path) -
     changed = images.clone()
     changed[0, 0, 0, 0] += 1
     ImageMeasures.fit(changed, labels, 0, tmp_path / "measures")
-    ImageMeasures.fit(images, labels, 1, tmp_path / "measures")
-    assert len(list((tmp_path / "measures").iterdir())) == 3
+    assert len(list((tmp_path / "measures").iterdir())) == 2
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
     assert ImageMeasures.fit(images, labels, 0, tmp_path / "measures").measure(unit(FRESH)) == first.measure(
         unit(FRESH)
     )
     assert len(file.read_bytes()) == len(whole)
-
-
-def test_a_fit_leaves_the_random_state_of_the_training_as_it_was() -> None:
-    torch.manual_seed(5)
-    expected = torch.rand(1)
-    torch.manual_seed(5)
-    with torch.inference_mode():
-        ImageMeasures.fit(IMAGES[:40], None, 0, None)
-    assert torch.rand(1) == expected
 
 
 def test_data_that_cannot_be_measured_against_is_refused() -> None:
