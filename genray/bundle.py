@@ -38,6 +38,7 @@ from genray.images.labels import MOST_CLASSES, Classes
 from genray.io.files import atomic_write, storage_errors, write_json
 from genray.models.autoencoder import Autoencoder
 from genray.models.beats import BeatAutoencoder
+from genray.models.gan.pair import Gan
 from genray.models.numpy_dense import NumpyAutoencoder
 from genray.models.pix2pix import UNet
 from genray.models.registry import NetworkSpec
@@ -479,7 +480,7 @@ def summarise(path: Path) -> NetworkSummary:
     if isinstance(network, NumpyAutoencoder):
         return NetworkSummary.of(network)
     with torch.device("meta"):
-        samples = _samples(manifest.stored)
+        samples = network.example(1) if isinstance(network, Gan) else _samples(manifest.stored)
     return NetworkSummary.of(network.eval(), samples)
 
 
@@ -584,7 +585,7 @@ def _misfits(manifest: Manifest, network: nn.Module) -> Iterator[tuple[str, Any,
             yield ".samples", stored.samples, manifest.arguments.get("samples")
         return
     arguments = manifest.arguments
-    shape = network.shape if isinstance(network, Autoencoder) else None
+    shape = network.shape if isinstance(network, Autoencoder | Gan) else None
     channels = shape[0] if shape else arguments.get("channels")
     taken = arguments.get("in_channels", channels)
     given = arguments.get("out_channels", channels)

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from genray.images.limits import ReadLimits
 from genray.images.photo_writer import WriteSettings
 from genray.io.sources import ContainerSettings
+from genray.serving.settings import MetricsEndpoint
 from genray.settings.base import Location, Settings
 
 
@@ -69,7 +70,7 @@ class OutputSettings(SinkSettings, WriteSettings):
     """Settings of the outputs."""
 
 
-class WorkSettings(Settings):
+class WorkSettings(MetricsEndpoint):
     """Settings of workers and limits, which never change a result."""
 
     workers: Annotated[int, Field(ge=0, le=100_000)] | None = Field(
@@ -110,14 +111,6 @@ class WorkSettings(Settings):
         le=1,
         description=(
             "share of failed images, from the 100th image on, above which the run stops with an error"
-        ),
-    )
-    metrics_port: int | None = Field(
-        None,
-        ge=0,
-        le=65535,
-        description=(
-            "port of Prometheus metrics on 127.0.0.1 during the run (0 picks a free port; null: no metrics)"
         ),
     )
 
@@ -173,6 +166,7 @@ _MAY_CHANGE = (
     "read.random",
     "read.seed",
     "read.shard",
+    "generate.count",
 )
 
 

@@ -108,6 +108,7 @@ def submit(
       genray submit train-pix2pix --set data.path=facades --name first
       genray submit train-pix2pix --config my.yaml --address http://head:8265 --detach
       genray submit denoise --set input=photos --set output=clean
+      genray submit generate --set bundle=runs/first/bundle --set output=drawn --set generate.count=10000
     """
     from cluster.job_options import JobOptions, parse_env, read_runtime_env
     from genray.settings.base import absolute

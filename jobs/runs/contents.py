@@ -16,7 +16,7 @@ from typing import Any
 
 from genray.errors import RunError, SettingsError
 from genray.models.summary import Layer, NetworkSummary
-from genray.report.page import Picture, png_size
+from genray.report.page import Picture, picture_size
 from genray.settings.base import flatten, nested
 from genray.settings.shipped import shipped_targets, shipped_values
 from genray.settings.yaml_reader import parse_yaml
@@ -283,12 +283,12 @@ class _Folder:
         return rows
 
     def picture(self, path: Path, title: str, caption: str = "", limit: int = _MAX_PICTURE) -> Picture | None:
-        """Return a PNG file if it is complete."""
+        """Return a PNG or WebP file if it is complete."""
         data = self.bytes(path, limit)
         if data is None:
             return None
         try:
-            png_size(data)
+            picture_size(data)
         except ValueError as error:
             self._leave_out(path, str(error))
             return None

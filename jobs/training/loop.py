@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,13 +18,13 @@ from torch import nn
 
 from genray.datasets.loader import Batch, Loader
 from genray.errors import Diverged, Interrupted
-from genray.images.pixels import save_png
 from genray.progress import Display, Tick
 from genray.settings.base import flatten
 from jobs.runs.history import TrainingLog, epoch_line
+from jobs.runs.metrics import TrainingMetrics
 from jobs.runs.outcome import FinalMetrics
 from jobs.runs.run import Run
-from jobs.runs.samples import write_networks, write_pictures
+from jobs.runs.samples import epochs_film, write_networks, write_pictures
 from jobs.runs.trackers.base import TrackedRun
 from jobs.runs.trackers.opening import open_trackers
 from jobs.training import checkpoint as checkpoints
@@ -35,6 +35,7 @@ from jobs.training.recipe import DataSummary, Part, Recipe
 from jobs.training.settings import TICK_SECONDS, LoopSettings, TrainSettings
 from jobs.training.state import Position, TrainingState
 from jobs.training.update import GradientUpdater
+from jobs.training.validations import Validations, concerns
 from jobs.training.workers import TrainingWorker
 
 _ASK_GPU_EVERY = 20  # steps
@@ -128,7 +129,7 @@ class Loop:
         self._best_checkpoint = run.best_checkpoint
         self._total_steps = size.total_steps(state.position, self._settings.epochs)
         self._bad_step = torch.tensor(0, device=self._device.where)
-        self._scores: Scores | None = None
+        self._validations = Validations(recipe, run, display, state, evaluator, log)
         self._last_tick = 0.0
         self._last_drawing = time.monotonic()
         self._told: set[str] = set()  # kinds of health problems
@@ -193,7 +194,7 @@ class Loop:
         """
         finished = False
         try:
-            while self.state.position.epoch < self._settings.epochs and not self._is_out_of_patience():
+            while self.state.position.epoch < self._settings.epochs and not self._validations.end_early:
                 self._train_epoch()
             metrics = self._finish()
             finished = True
@@ -219,6 +220,10 @@ class Loop:
             passed = time.monotonic() - began
             position.seconds = seconds_before + passed
             stop = self._check_step(losses)
+            if self._is_validation_step() and not self._epoch_is_over():
+                self._validations.inside_epoch()
+                self.state.set_training()
+                began += time.monotonic() - began - passed
             if _is_power_of_ten(position.step):
                 self._check_health()
                 self.state.set_training()
@@ -246,10 +251,15 @@ class Loop:
         every = self._settings.checkpoint_steps
         return every is not None and self.state.position.step % every == 0
 
+    def _is_validation_step(self) -> bool:
+        every = self._settings.validate_steps
+        return every is not None and self.state.position.step % every == 0
+
     def _step(self, batches: Iterator[Batch]) -> torch.Tensor:
         """Take one optimizer step; returns its losses as one tensor on the device."""
         position = self.state.position
         self.state.scale_learning_rates(self._learning_rate_factor(position.taken))
+        self._updater.step = position.step
         self._updater.progress = self.state.schedule.progress(self._epoch(position.taken))
         losses_of_batches: list[torch.Tensor] = []
         for index in range(self._settings.accumulate):
@@ -331,10 +341,13 @@ class Loop:
         self.state.loss_sums = None
         is_last = position.epoch == settings.epochs
         if position.epoch % settings.validate_every == 0 or is_last:
-            row |= self._validate()
+            self._validations.end_epoch(row)
             self._check_health()
+        if self.state.inside:
+            row["validations"] = self.state.inside
+            self.state.inside = []
         self.state.rows.append(row)
-        if position.epoch % settings.checkpoint_every == 0 or is_last or self._is_out_of_patience():
+        if position.epoch % settings.checkpoint_every == 0 or is_last or self._validations.end_early:
             self._write_checkpoint()
         self._worker.on_leader(self._log_epoch)
         if self._worker.is_leader:
@@ -368,25 +381,7 @@ class Loop:
             self._last_drawing = time.monotonic()
         self._log.write(self.state.rows, draw=draw)
         if validated:
-            indices = range(min(self._settings.samples, self._recipe.summary.val))
-            image = self._evaluator.picture(self.state.evaluated_networks(), "val", indices)
-            save_png(self._run.samples / f"epoch_{row['epoch']:04d}.png", image)
-            self._log.picture(step, "samples", image)
-
-    def _validate(self) -> dict[str, float]:
-        """Score the held-out samples, and write the weights if they are the best so far."""
-        self._scores = self._evaluator.score(self.state.evaluated_networks(), "val")
-        means = self._scores.means
-        position = self.state.position
-        if means[self._recipe.metric] < position.best:
-            position.best = means[self._recipe.metric]
-            position.best_epoch = position.epoch
-            position.stale = 0
-            best = self.state.best_snapshot(means)
-            self._worker.on_leader(lambda: checkpoints.write(self._best_checkpoint, best))
-        else:
-            position.stale += 1
-        return {f"val_{name}": value for name, value in means.items()}
+            self._validations.draw(f"epoch_{row['epoch']:04d}")
 
     def _write_checkpoint(self) -> None:
         if not self.state.is_finite():
@@ -399,15 +394,15 @@ class Loop:
 
     def _finish(self) -> FinalMetrics:
         """Score the chosen weights, draw their outputs, and write the bundle."""
-        epoch = self.state.position.epoch
+        epoch, step = self.state.position.epoch, self.state.position.step
         if self._settings.weights == "best":
-            epoch = self.state.load_best(self._best_checkpoint)
+            epoch, step = self.state.load_best(self._best_checkpoint)
         samples = f"{self._recipe.sample}s"
         follow_up = FollowUp(self._run, self._device, self._display, epoch, samples, self._tick_seconds)
         follow_up.run_on_leader(self._worker, self._recipe.follow_up)
-        if self._scores is None or epoch != self.state.position.epoch or self._judging == "test":
-            self._scores = self._evaluator.score(self.state.evaluated_networks(), self._judging)
-        scores = self._scores
+        scores = self._validations.scores
+        if scores is None or step != self.state.position.step or self._judging == "test":
+            scores = self._evaluator.score(self.state.evaluated_networks(), self._judging)
         written: list[FinalMetrics] = []
         self._worker.on_leader(lambda: written.append(self._write_bundle(scores, epoch)))
         return written[0] if written else FinalMetrics({**scores.means, "epoch": epoch})
@@ -418,11 +413,14 @@ class Loop:
         networks = self.state.evaluated_networks()
         conclusion = self._evaluator.conclude(networks, self._judging, scores.samples, self._settings.samples)
         write_networks(self._run, self._recipe.summaries(_SUMMED_SAMPLES))
-        files = write_pictures(self._run, conclusion.pictures, conclusion.tables)
+        pictures = conclusion.pictures
+        if self._recipe.filmed and (film := epochs_film(self._run)):
+            pictures = [*pictures[:1], film, *pictures[1:]]
+        files = write_pictures(self._run, pictures, conclusion.tables)
         values = {**scores.means, "epoch": epoch, **conclusion.metrics}
         baselines = self._recipe.baselines()
         verdict = self._recipe.verdict(values, baselines)
-        warnings = (*conclusion.warnings, *self._check_health().values())
+        warnings = (*conclusion.warnings, *self._check_health().values(), *concerns(self.state.rows))
         metrics = FinalMetrics(values, baselines, verdict, warnings)
         self._recipe.save_bundle(
             self._run.bundle,
@@ -434,10 +432,6 @@ class Loop:
             started_from=self.state.started_from,
         )
         return metrics
-
-    def _is_out_of_patience(self) -> bool:
-        patience = self._settings.patience
-        return patience is not None and self.state.position.stale >= patience
 
     def _named(self, losses: torch.Tensor) -> dict[str, float]:
         return dict(zip(self.state.loss_names, losses.tolist(), strict=True))
@@ -455,25 +449,29 @@ class Loop:
             return
         self._last_tick = now
         losses = self._named(torch.stack(list(window)).mean(dim=0))
-        if self._recipe.progress_losses:
-            losses = {name: value for name, value in losses.items() if name in self._recipe.progress_losses}
-        self._display.tick(
-            Tick(
-                epoch=position.epoch + 1,
-                epochs=self._settings.epochs,
-                step=position.step,
-                steps=self._total_steps,
-                images_per_second=samples_per_second,
-                seconds_left=(self._total_steps - position.step) * self._size.step / samples_per_second,
-                values=losses,
-                samples=f"{self._recipe.sample}s",
-            )
+        tick = Tick(
+            epoch=position.epoch + 1,
+            epochs=self._settings.epochs,
+            step=position.step,
+            steps=self._total_steps,
+            images_per_second=samples_per_second,
+            seconds_left=(self._total_steps - position.step) * self._size.step / samples_per_second,
+            values=losses,
+            samples=f"{self._recipe.sample}s",
         )
+        assert self._log is not None
+        self._log.progress(tick)
+        shown = self._recipe.progress_losses or losses
+        self._display.tick(replace(tick, values={name: losses[name] for name in losses if name in shown}))
 
 
 def _open_log(settings: TrainSettings, run: Run, step: int, display: Display) -> TrainingLog:
     tracked = TrackedRun(run.folder, step, flatten(settings))
-    return TrainingLog(run, open_trackers(settings.track, tracked, display.note))
+    metrics = None
+    if (server := settings.loop.metrics_server) is not None:
+        metrics = TrainingMetrics.serve(run.name, server)
+        display.note(f"metrics: {server.address(metrics.port)}")
+    return TrainingLog(run, open_trackers(settings.track, tracked, display.note), metrics)
 
 
 def _is_power_of_ten(number: int) -> bool:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from genray.serving.settings import MetricsEndpoint
 from genray.settings.base import Location, Settings
 from jobs.runs.trackers.base import TrackerName
 from jobs.training.device import DeviceSettings
@@ -16,7 +17,7 @@ TICK_SECONDS = 0.3
 """Seconds between updates of the progress line."""
 
 
-class LoopSettings(Settings):
+class LoopSettings(MetricsEndpoint):
     """Settings of the training loop."""
 
     epochs: int = Field(200, ge=1, description="passes over the training data")
@@ -67,6 +68,9 @@ class LoopSettings(Settings):
         1e5, gt=0, description="largest loss: above this, or at NaN, the run stops with an error"
     )
     validate_every: int = Field(1, ge=1, description="epochs between validations")
+    validate_steps: int | None = Field(
+        None, ge=1, description="steps between validations inside an epoch (null: none inside)"
+    )
     checkpoint_every: int = Field(1, ge=1, description="epochs between checkpoints")
     checkpoint_steps: int | None = Field(None, ge=1, description="steps between checkpoints inside an epoch")
     patience: int | None = Field(
@@ -158,23 +162,29 @@ CHANGEABLE_SETTINGS = frozenset(
         "loop.workers",
         "loop.cpus_per_worker",
         "loop.validate_every",
+        "loop.validate_steps",
         "loop.checkpoint_every",
         "loop.checkpoint_steps",
         "loop.patience",
         "loop.weights",
         "loop.max_restarts",
+        *(f"loop.{name}" for name in MetricsEndpoint.model_fields),
         "loop.log_every",
         "loop.samples",
         "loop.loss_limit",
+        "loop.stop_on_collapse",
         "device.gpu",
         "device.threads",
         "device.compile",
         "eval.",
         "detector.",
+        "measure.",
         "threshold.",
     }
 )
 """Settings, and groups of them, that may differ when a run resumes: its weights remain valid."""
 
-EVALUATION_SETTINGS = frozenset({"loop.weights", "loop.samples", "eval.", "detector.", "threshold."})
+EVALUATION_SETTINGS = frozenset(
+    {"loop.weights", "loop.samples", "eval.", "detector.", "measure.", "threshold."}
+)
 """Settings, and groups of them, of the evaluation: if they change, a finished run is judged again."""

@@ -9,7 +9,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from genray.io.sources import open_source
 from genray.io.store import Store, open_store
 from pipelines.engine.chunk import OutputWriter, ReportCounts
 from pipelines.engine.deaths import Isolate
@@ -75,7 +74,7 @@ class Assignment:
         worker = ChunkWorker(
             settings,
             step,
-            open_source(settings.input, settings.read),
+            step.open_source(),
             OutputWriter(settings.write, sink, table),
             Ledger(store),
             Attempts(store),

@@ -12,7 +12,7 @@ from typing import Any
 
 from genray.errors import DataError
 from genray.io.file_types import FileCounts
-from genray.io.sources import ItemSource, open_source
+from genray.io.sources import ItemSource
 from genray.io.store import open_store
 from genray.targets import Resources
 from genray.text import counted, duration
@@ -162,7 +162,7 @@ class _SampleTimes:
 
 
 def _list_inputs(step: Step[Any], sample: int, note: Callable[[str], None]) -> _ListedInputs:
-    source = open_source(step.settings.input, step.settings.read)
+    source = step.open_source()
     began = time.monotonic()
     listing = InputListing(source, step, LedgerIndex.empty(), note)
     images = 0
@@ -187,6 +187,7 @@ def _measure(
     read = step.settings.read.model_copy(update={"container": listed.source.container})
     settings = step.settings.model_copy(update={"output": str(folder), "read": read})
     store = open_store(str(folder))
+    step = type(step).load(settings)  # nothing is written to the user's output
     with tempfile.TemporaryDirectory(prefix="genray-model-") as model_folder:
         items = [planned.item for planned in sample]
         photos = PhotoSample(listed.source, items, settings.read, levels=step.reads_levels)

@@ -18,7 +18,7 @@ import torch
 from genray.errors import BulkError, Interrupted
 from genray.interrupts import stop_on_signals
 from genray.io.bad_input import BadInput
-from genray.io.sources import ItemSource, is_list, list_root, open_source
+from genray.io.sources import ItemSource, is_list, list_root
 from genray.progress import Display
 from genray.settings.base import flatten
 from genray.targets import Demand, Resources
@@ -60,13 +60,14 @@ class Bulk:
             UsageError, BundleError: settings, bundle, input or output cannot be used.
         """
         step = self.step.load(settings)
-        check_apart(settings.input, settings.output)
-        if is_list(settings.input):
-            check_not_within(list_root(settings.input, settings.read.root), settings.output)
+        if step.reads_store:
+            check_apart(settings.input, settings.output)
+            if is_list(settings.input):
+                check_not_within(list_root(settings.input, settings.read.root), settings.output)
         selected = Selection(settings.read).text
         place = f"from {settings.input}" + f" ({selected})" * bool(selected)
         lines = [*step.check(), place, f"to {settings.output}"]
-        source = open_source(settings.input, settings.read)
+        source = step.open_source()
         source.carries = step.joins_shards(source.container)
         if source.carries:
             lines.append(

@@ -25,6 +25,7 @@ from pipelines.storage.attempts import Attempts
 from pipelines.storage.ledger import Ledger
 
 HEADER = "_genray/run.json"
+FILM = "_genray/film.webp"
 _LEASE = "_genray/lease.json"
 _FORMAT = 1
 _MAX_BYTES = 64 * 2**20
