@@ -185,7 +185,8 @@ def run_here(
 ) -> Outcome:
     """Check the target, then run it in this process, in new Ray workers, or in those of the current job."""
     from cluster.connect import cluster, inside_job, lost_with_job
-    from cluster.resources import check_request, local_resources, waiting_line
+    from cluster.resources import check_request, local_resources
+    from cluster.waiting import wait_for_room
     from genray.progress import default_display
 
     attached = inside_job()
@@ -213,8 +214,7 @@ def run_here(
                 have = stack.enter_context(cluster())
                 demand = prepared.demand(have)
                 check_request(demand, have)
-                if line := waiting_line(demand, have):
-                    shown.note(line)
+                wait_for_room(demand, have, shown.note)
             outcome: Outcome = prepared.run(shown, have, attached)
             return outcome
     finally:
