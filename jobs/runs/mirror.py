@@ -7,26 +7,33 @@ weights and their checksum, and `outcome.json`, which marks the run as finished,
 
 from __future__ import annotations
 
+import atexit
 import functools
 import hashlib
 import mmap
 import os
+import shutil
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 from genray.errors import DataError, TrainingError
+from genray.io.files import lock_file
 from genray.io.store import Entry, Store, create_store
 from genray.uris import last_name
 
 T = TypeVar("T")
 
+_PREFIX = "genray-runs-"
+_LOCK = ".lock"
+_YOUNG_S = 60.0  # seconds in which a new folder may not be locked yet
 _PAUSES_S = (1.0, 4.0)  # seconds before the next try after an error of the store
 _LARGEST = 64 * 2**30  # bytes of a checkpoint or weights
 _LARGEST_SMALL = 64 * 2**20  # bytes of any other file that is downloaded
@@ -46,7 +53,7 @@ class RunMirror:
         self.location = location
         digest = hashlib.sha256(location.encode()).hexdigest()[:16]
         # One working copy for each run and process: another process may be on another node.
-        self.folder = Path(_working_folder().name, digest, last_name(location))
+        self.folder = _working_folder().path / digest / last_name(location)
         self._sent: dict[str, tuple[int, int]] = {}  # size and time of local files when last transferred
         self._fetched: dict[str, tuple[int, int]] = {}  # size and time of remote files when last downloaded
         self._lock = threading.RLock()
@@ -59,6 +66,13 @@ class RunMirror:
             DataError: it cannot be opened.
         """
         return create_store(self.location)
+
+    def discard(self) -> None:
+        """Delete the working copy."""
+        with self._lock:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self._sent.clear()
+            self._fetched.clear()
 
     def publish(self) -> None:
         """Upload every file that changed since the last call; then delete those that were deleted here.
@@ -193,10 +207,28 @@ class RunMirror:
         raise AssertionError
 
 
+@dataclass(frozen=True)
+class _WorkingFolder:
+    """Folder of this process's working copies, and the lock that says that the process lives."""
+
+    path: Path
+    lock: ExitStack
+
+
 @functools.cache
-def _working_folder() -> tempfile.TemporaryDirectory[str]:
-    """Return the folder of this process's working copies, which is deleted when the process ends."""
-    return tempfile.TemporaryDirectory(prefix="genray-runs-")
+def _working_folder() -> _WorkingFolder:
+    """Make the folder of this process, which is deleted at its end; delete those of killed processes."""
+    for old in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            if time.time() - old.stat().st_mtime > _YOUNG_S:
+                with lock_file(old / _LOCK) as is_dead:
+                    if is_dead:
+                        shutil.rmtree(old)
+    path = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    lock = ExitStack()
+    lock.enter_context(lock_file(path / _LOCK))
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return _WorkingFolder(path, lock)
 
 
 def _order(file: Path) -> tuple[int, bool, Path]:

@@ -187,6 +187,11 @@ class Run:
             name_weights_by_content(self.bundle)
             self._mirror.publish()
 
+    def discard_copy(self) -> None:
+        """Delete the working copy of a run in a store: Ray kills its workers, which then delete nothing."""
+        if self._mirror is not None:
+            self._mirror.discard()
+
     def refresh(self) -> None:
         """Get the files that other processes changed, except checkpoints and weights, from the run's store,
         if it has one.

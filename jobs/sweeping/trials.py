@@ -271,7 +271,10 @@ def train_trial(config: Mapping[str, Any]) -> dict[str, Any]:
     sweep = Run.at(task.sweep)
     if problem := unseen_here(sweep, task.proof):
         return {UNSEEN: problem}
-    _train(task, sweep)
+    try:
+        _train(task, sweep)
+    finally:
+        task.run.discard_copy()
     return {}
 
 

@@ -118,6 +118,8 @@ def train_in_worker(task: WorkerTask) -> FinalMetrics | GenrayError:
             return error
         run.write_failure(error)
         raise
+    finally:
+        run.discard_copy()
 
 
 def fit_workers(fit: Callable[[], T], run: Run, display: Display) -> T:

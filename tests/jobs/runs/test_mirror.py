@@ -1,12 +1,14 @@
 """Working copies of runs in a store; two locations of one store stand for two processes."""
 
 import json
+import os
 import uuid
 from pathlib import Path
 
 import pytest
 
 from genray.errors import RunError, TrainingError
+from genray.io.files import lock_file
 from genray.io.store import Store, open_store
 from jobs.runs import mirror as mirrors
 from jobs.runs.mirror import RunMirror
@@ -140,3 +142,21 @@ def test_a_stop_that_another_process_requests_is_seen(place: str) -> None:
     assert run.stop_requested()
     run.clear_stop()
     assert not Run.at(place).stop_requested()
+
+
+def test_working_copies_of_killed_processes_are_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    dead, alive, young = (tmp_path / f"genray-runs-{name}" for name in ("dead", "alive", "young"))
+    for folder in (dead, alive, young):
+        (folder / "0123" / "first").mkdir(parents=True)
+        if folder != young:
+            os.utime(folder, (0, 0))
+    with lock_file(alive / ".lock"):
+        os.utime(alive, (0, 0))
+        own = mirrors._working_folder.__wrapped__()
+    assert {folder.name for folder in tmp_path.iterdir()} == {alive.name, young.name, own.path.name}
+    with lock_file(own.path / ".lock") as is_free:
+        assert not is_free
+    own.lock.close()
