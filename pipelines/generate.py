@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from genray.bundle import ImageSpec
+from genray.bundle_places import bundle_folder
 from genray.errors import SettingsError
 from genray.images.photo import Photo
 from genray.inference.runner import InferenceSettings
@@ -25,7 +26,6 @@ from genray.io.listing import Container
 from genray.io.sources import Item, ItemSource, OnError
 from genray.io.store import open_store
 from genray.models.generator import LARGEST_INDEX, Drawing, ImageDrawer, between, code_of
-from genray.named_bundles import bundle_folder
 from genray.report.film import film
 from genray.report.page import png
 from genray.report.pictures import draw_tiles

@@ -18,6 +18,7 @@ from torch import nn
 
 from genray.datasets.loader import Batch, Loader
 from genray.errors import Diverged, Interrupted
+from genray.io.bad_input import BadInput
 from genray.progress import Display, Tick
 from genray.settings.base import flatten
 from jobs.runs.history import TrainingLog, epoch_line
@@ -88,6 +89,7 @@ class Loop:
         evaluator: evaluates the networks.
         loader: loads the training batches.
         size: sizes of batch, step and epoch.
+        set_aside: inputs that the loader of this worker set aside, and that the run does not list yet.
         log: log of the training, on rank 0.
         tick_seconds: seconds between updates of the progress line.
     """
@@ -102,6 +104,7 @@ class Loop:
         evaluator: Evaluator,
         loader: Loader,
         size: EpochSize,
+        set_aside: list[BadInput],
         log: TrainingLog | None,
         tick_seconds: float = TICK_SECONDS,
     ) -> None:
@@ -112,6 +115,7 @@ class Loop:
         self._evaluator = evaluator
         self._loader = loader
         self._size = size
+        self._set_aside = set_aside
         self._log = log
         self._tick_seconds = tick_seconds
 
@@ -125,8 +129,6 @@ class Loop:
             accumulate=self._settings.accumulate,
             clip=self._settings.clip,
         )
-        self._last_checkpoint = run.last_checkpoint
-        self._best_checkpoint = run.best_checkpoint
         self._total_steps = size.total_steps(state.position, self._settings.epochs)
         self._bad_step = torch.tensor(0, device=self._device.where)
         self._validations = Validations(recipe, run, display, state, evaluator, log)
@@ -159,8 +161,10 @@ class Loop:
             TrainingError: the checkpoint is damaged or of other networks, or the workers see different data.
         """
         worker = TrainingWorker(device.where)
+        run.fetch(run.last_checkpoint)
         state = TrainingState.initialise(recipe, device, wrap, resumes=run.last_checkpoint.exists())
-        loader = recipe.loader(run.add_set_aside)
+        set_aside: list[BadInput] = []
+        loader = recipe.loader(set_aside.append)
         restored = state.restore(run.last_checkpoint)
         position = state.position
         epochs = recipe.settings.loop.epochs
@@ -179,6 +183,7 @@ class Loop:
             evaluator=Evaluator(recipe, device, worker),
             loader=loader,
             size=EpochSize.of(recipe.settings.loop, recipe.summary, worker.world),
+            set_aside=set_aside,
             log=_open_log(recipe.settings, run, position.step, display) if worker.is_leader else None,
             tick_seconds=tick_seconds,
         )
@@ -236,7 +241,7 @@ class Loop:
                 raise Interrupted(
                     f"stopped at epoch {position.epoch + 1}, step {position.step} of {self._total_steps}, "
                     "with a checkpoint",
-                    where=str(self._run.folder),
+                    where=self._run.location,
                     hint=f"the same command with --name {self._run.name} resumes from there",
                 )
             if self._is_checkpoint_step() and not self._epoch_is_over():
@@ -299,13 +304,17 @@ class Loop:
         every = 1 if self._device.where.type == "cpu" else _ASK_GPU_EVERY
         if not (position.step % every == 0 or self._is_checkpoint_step() or self._epoch_is_over()):
             return False
-        bad_step, stop = self._worker.max(int(self._bad_step), int(self._run.stop_requested()))
+        bad_step, stop = self._worker.max(int(self._bad_step), int(self._is_asked_to_stop()))
         if bad_step:
             values = ", ".join(f"{name} {value:.3g}" for name, value in self._named(losses).items())
             raise self._diverged(
                 f"a loss became NaN, infinite or too large at step {bad_step} (now, on this worker: {values})"
             )
         return bool(stop)
+
+    def _is_asked_to_stop(self) -> bool:
+        # One worker looks, and all learn of it: a look at a store takes a request.
+        return self._worker.is_leader and self._run.stop_requested()
 
     def _check_health(self) -> Mapping[str, str]:
         """Show what keeps the networks from learning, each kind of problem once; returns all of it, by
@@ -320,7 +329,8 @@ class Loop:
         return problems
 
     def _diverged(self, what: str) -> Diverged:
-        checkpoint = self._last_checkpoint if self._last_checkpoint.exists() else "none yet"
+        last = self._run.last_checkpoint
+        checkpoint = self._run.place(last) if last.exists() else "none yet"
         return Diverged(
             f"{what}; loop.loss_limit is {self._settings.loss_limit:g}",
             where=f"last good checkpoint: {checkpoint}",
@@ -382,6 +392,7 @@ class Loop:
         self._log.write(self.state.rows, draw=draw)
         if validated:
             self._validations.draw(f"epoch_{row['epoch']:04d}")
+        self._run.publish()
 
     def _write_checkpoint(self) -> None:
         if not self.state.is_finite():
@@ -390,13 +401,33 @@ class Loop:
         if sums is not None:
             sums = self._worker.sum(sums.clone()) / self._worker.world
         snapshot = self.state.snapshot(sums)
-        self._worker.on_leader(lambda: checkpoints.write(self._last_checkpoint, snapshot))
+        self._list_set_aside()
+
+        def write() -> None:
+            checkpoints.write(self._run.last_checkpoint, snapshot)
+            self._run.publish()
+
+        self._worker.on_leader(write)
+
+    def _list_set_aside(self) -> None:
+        """List in the run the inputs that any worker set aside since the last call."""
+        fresh = self._set_aside[:]  # a thread of the loader may add more
+        del self._set_aside[: len(fresh)]
+        found = self._worker.gather(fresh)
+
+        def write() -> None:
+            for bad in found:
+                self._run.add_set_aside(bad)
+
+        self._worker.on_leader(write)
 
     def _finish(self) -> FinalMetrics:
         """Score the chosen weights, draw their outputs, and write the bundle."""
         epoch, step = self.state.position.epoch, self.state.position.step
         if self._settings.weights == "best":
-            epoch, step = self.state.load_best(self._best_checkpoint)
+            if not (self._worker.is_leader and self._run.best_checkpoint.exists()):
+                self._run.fetch(self._run.best_checkpoint)
+            epoch, step = self.state.load_best(self._run.best_checkpoint)
         samples = f"{self._recipe.sample}s"
         follow_up = FollowUp(self._run, self._device, self._display, epoch, samples, self._tick_seconds)
         follow_up.run_on_leader(self._worker, self._recipe.follow_up)
@@ -404,6 +435,7 @@ class Loop:
         if scores is None or step != self.state.position.step or self._judging == "test":
             scores = self._evaluator.score(self.state.evaluated_networks(), self._judging)
         written: list[FinalMetrics] = []
+        self._list_set_aside()
         self._worker.on_leader(lambda: written.append(self._write_bundle(scores, epoch)))
         return written[0] if written else FinalMetrics({**scores.means, "epoch": epoch})
 
@@ -431,6 +463,7 @@ class Loop:
             verdict=verdict,
             started_from=self.state.started_from,
         )
+        self._run.publish_bundle()
         return metrics
 
     def _named(self, losses: torch.Tensor) -> dict[str, float]:

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from genray.serving.settings import MetricsEndpoint
 from genray.settings.base import Location, Settings
+from genray.targets import WAIT_MINUTES
 from jobs.runs.trackers.base import TrackerName
 from jobs.training.device import DeviceSettings
 
@@ -35,6 +36,11 @@ class LoopSettings(MetricsEndpoint):
         description=(
             "CPUs of each worker (null: an equal share, with room left for Ray Data where it is used)"
         ),
+    )
+    wait_minutes: float | None = Field(
+        WAIT_MINUTES,
+        ge=0,
+        description="minutes to wait for room on a cluster, then the run ends with an error (null: no limit)",
     )
     decay: Literal["linear", "cosine", "constant"] = Field(
         "linear",
@@ -133,7 +139,10 @@ class EvalSettings(Settings):
 class TrainSettings(Settings):
     """Settings of every training target; its own class adds data, networks and losses."""
 
-    runs: Location = Field("runs", description="folder of the runs; all nodes of a cluster must share it")
+    runs: Location = Field(
+        "runs",
+        description="folder of the runs, or a store (s3://BUCKET/runs, gs://...) that all workers reach",
+    )
     seed: int = Field(
         0,
         ge=0,
@@ -161,6 +170,7 @@ CHANGEABLE_SETTINGS = frozenset(
         "loop.extend",
         "loop.workers",
         "loop.cpus_per_worker",
+        "loop.wait_minutes",
         "loop.validate_every",
         "loop.validate_steps",
         "loop.checkpoint_every",

@@ -226,6 +226,7 @@ def _mean_seconds(rows: Sequence[LedgerRow], name: str) -> float:
 
 
 def _count_workers(settings: BulkSettings, have: Resources, *, gpu: bool) -> int:
-    if settings.work.workers is not None:
-        return max(1, settings.work.workers)
-    return max(1, int(have.gpus) if gpu else int(have.cpus) // (settings.work.cpus_per_worker or 1))
+    workers = settings.work.workers
+    if workers is not None:
+        return workers[1] if isinstance(workers, tuple) else max(1, workers)
+    return max(1, have.places(settings.work.cpus_per_worker or 1, float(gpu)))
