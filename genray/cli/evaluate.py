@@ -17,6 +17,7 @@ from genray.errors import DataError
 from genray.text import aligned, duration
 
 if TYPE_CHECKING:
+    from genray.ecg.noisy_records import NoisePlan
     from genray.progress import Tick
     from monitors.evaluation.cross_validation import TrainingPart
     from monitors.evaluation.evaluate import RhythmResults
@@ -58,6 +59,22 @@ _RECIPE = (
     "--folds", default=5, show_default=True, type=click.IntRange(2), help="Number of cross-validation folds."
 )
 @click.option(
+    "--noise",
+    "noises",
+    multiple=True,
+    metavar="KIND:SNR",
+    help="Add noise to the records: wander, motion or muscle, or the path of a record of noise, at this "
+    "signal-to-noise ratio in dB (may be repeated, or a list with commas; noises add up).",
+)
+@click.option(
+    "--noise-plan",
+    default="nst",
+    show_default=True,
+    type=click.Choice(["nst", "always"]),
+    help="Time of the noise: from minute 5 on two of four minutes, as nst of WFDB does it, or always.",
+)
+@click.option("--noise-seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the noise.")
+@click.option(
     "--output",
     type=click.Path(path_type=Path),
     help="Write the figures and the training runs of the folds to this folder.",
@@ -70,6 +87,9 @@ def evaluate(
     records: Path,
     bundle: Path | None,
     folds: int,
+    noises: tuple[str, ...],
+    noise_plan: NoisePlan,
+    noise_seed: int,
     output: Path | None,
     config: Path | None,
     sets: tuple[str, ...],
@@ -86,8 +106,10 @@ def evaluate(
       genray monitor evaluate --records mitbih
       genray monitor evaluate --records mitbih --bundle runs/ecg/bundle --json
       genray monitor evaluate --records vfdb --set rhythm=runs/rhythm/bundle
+      genray monitor evaluate --records mitbih --bundle runs/ecg/bundle --noise muscle:12
     """
     from genray.bundle import load_bundle
+    from genray.ecg.noisy_records import NoiseTest, parse_noises
     from genray.io.files import write_json
     from genray.settings.load import load
     from monitors.evaluation.cross_validation import cross_validate, open_annotated
@@ -102,7 +124,11 @@ def evaluate(
     model = BeatModel.from_bundle(load_bundle(bundle)) if bundle is not None else None
     rhythm = RhythmModel.from_bundle(load_bundle(settings.rhythm))
     began = time.monotonic()
-    annotated = open_annotated(records, say)
+    noise = NoiseTest(parse_noises(noises), noise_plan, noise_seed) if noises else None
+    if noise is not None:
+        noise.check()
+        say(f"noise added: {noise.text}; bundles are trained without it")
+    annotated = open_annotated(records, say, noise)
     count = len(annotated.records)
     if count or not annotated.rhythms:
         _check_enough(count, records, trained=model is None)
@@ -156,6 +182,7 @@ def evaluate(
         "folds": None if model is not None or not count else folds,
         "bundle": str(bundle) if bundle else None,
         "rhythm": settings.rhythm,
+        "noise": noise.as_json() if noise else None,
         "left_out": annotated.left_out,
         **({"notes": annotated.notes} if annotated.notes else {}),
         "seconds": seconds,
