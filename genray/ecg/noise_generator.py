@@ -89,7 +89,7 @@ def _add(made: Floats, first: int, values: Floats) -> None:
 
 def _shaped(rng: np.random.Generator, samples: int, rate: float, shape: Callable[[Floats], Floats]) -> Floats:
     """Return Gaussian noise of variance 1 whose amplitude over frequency (Hz) is `shape`; periodic."""
-    hertz = np.fft.rfftfreq(samples, 1 / rate)
+    hertz: Floats = np.asarray(np.fft.rfftfreq(samples, 1 / rate), np.float64)
     weights = shape(hertz)
     weights[0] = 0.0
     spectrum = weights * (rng.standard_normal(len(hertz)) + 1j * rng.standard_normal(len(hertz)))
