@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from genray.progress import Tick
     from monitors.evaluation.cross_validation import TrainingPart
     from monitors.evaluation.evaluate import RhythmResults
+    from monitors.evaluation.intervals import Interval
     from monitors.evaluation.rhythms import RhythmJudgement
     from monitors.evaluation.totals import QrsRates, Totals
     from monitors.patient.scoring import BeatModel
@@ -370,25 +371,43 @@ def _total_rows(totals: Totals, seconds: float) -> Iterator[tuple[str, str, str]
 
     auc, qrs, alarms = totals.beat_auc, totals.qrs, totals.alarms
     yield f"AUC of beat scores: {auc.beats} beats, {auc.abnormal} abnormal", "", ""
-    for title, goal, value, mean in (
-        ("  without a reference", GOALS["beat_auc.without"], auc.without, auc.mean_without),
-        ("  with the patient's reference", GOALS["beat_auc.with"], auc.with_reference, auc.mean_with),
+    between = totals.intervals
+    for title, goal, value, interval, mean in (
+        (
+            "  without a reference",
+            GOALS["beat_auc.without"],
+            auc.without,
+            between.auc_without,
+            auc.mean_without,
+        ),
+        (
+            "  with the patient's reference",
+            GOALS["beat_auc.with"],
+            auc.with_reference,
+            between.auc_with,
+            auc.mean_with,
+        ),
     ):
-        yield title, _number(value), f"goal {goal:g}; mean over records {_number(mean)}"
+        mean_text = f"goal {goal:g}; mean over records {_number(mean)}"
+        yield title, f"{_number(value)}{_between(interval)}", mean_text
     yield "  without a reference, all beats", _number(auc.without_all_beats), ""
     yield f"QRS detection, {qrs.all_leads.beats} beats, within 150 ms", "", "Se / P+"
     sensitivity, predictivity = GOALS["qrs.sensitivity"], GOALS["qrs.positive_predictivity"]
     goals = f"goal {_percent(sensitivity)} / {_percent(predictivity)}"
     yield "  all leads, whole records", _both(qrs.all_leads), goals
+    rates = (between.sensitivity, between.positive_predictivity)
+    yield "", " / ".join(_between(each, 100, 2).strip() for each in rates), ""
     yield "  all leads, after the first 5 minutes (EC57)", _both(qrs.all_leads_after_5_minutes), ""
     yield "  one lead, whole records", _both(qrs.one_lead), ""
     yield "  one lead, after the first 5 minutes (EC57)", _both(qrs.one_lead_after_5_minutes), ""
     yield f"alarms in {totals.hours:.1f} h, end to end", "", ""
     alarmed = f"{alarms.alarmed} of {alarms.episodes}, goal {_percent(GOALS['alarms.share'])}"
-    yield "  episodes of abnormal beats with an alarm", _percent(alarms.share), alarmed
+    share = f"{_percent(alarms.share)}{_between(between.share, 100, 1)}"
+    yield "  episodes of abnormal beats with an alarm", share, alarmed
     most = f"goal at most {GOALS['alarms.false_per_hour']:g}"
     false = f"{alarms.anomaly.false} of {alarms.anomaly.announced} alarms, {most}"
-    yield "  false anomaly alarms per hour", _number(alarms.false_per_hour, 1), false
+    per_hour = f"{_number(alarms.false_per_hour, 1)}{_between(between.false_per_hour, 1, 1)}"
+    yield "  false anomaly alarms per hour", per_hour, false
     kinds = ", ".join(
         f"{kind} {counts.false} of {counts.announced}" for kind, counts in alarms.rhythm.items()
     )
@@ -398,7 +417,16 @@ def _total_rows(totals: Totals, seconds: float) -> Iterator[tuple[str, str, str]
     yield "  median delay from episode to alarm", f"{_number(alarms.delay_median, 0)} s", p90
     technical = f"technical {_number(alarms.technical_per_day, 0)}"
     yield "  physiological alarms per bed and day", _number(alarms.physiological_per_day, 0), technical
+    if between.auc_with or between.share:
+        yield "in brackets: 95 % intervals, by bootstrap over records", "", ""
     yield "time", duration(seconds), ""
+
+
+def _between(interval: Interval | None, scale: float = 1, digits: int = 3) -> str:
+    if interval is None:
+        return ""
+    low, high = (f"{scale * bound:.{digits}f}" for bound in interval)
+    return f" ({low} to {high})"
 
 
 def _both(rates: QrsRates) -> str:
