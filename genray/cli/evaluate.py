@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,12 +19,14 @@ from genray.text import aligned, duration
 if TYPE_CHECKING:
     from genray.ecg.noisy_records import NoisePlan
     from genray.progress import Tick
+    from monitors.evaluation.choice import NestedChoice
     from monitors.evaluation.cross_validation import TrainingPart
-    from monitors.evaluation.evaluate import RhythmResults
+    from monitors.evaluation.evaluate import RecordResult, RhythmResults
     from monitors.evaluation.intervals import Interval
     from monitors.evaluation.rhythms import RhythmJudgement
     from monitors.evaluation.totals import QrsRates, Totals
     from monitors.patient.scoring import BeatModel
+    from monitors.settings import EcgSettings
 
 _READY = "ready:ecg"
 _EVERY_S = 15.0  # seconds between lines of progress
@@ -76,6 +78,11 @@ _RECIPE = (
 )
 @click.option("--noise-seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the noise.")
 @click.option(
+    "--nested",
+    is_flag=True,
+    help="Choose the weights of the score by nested cross-validation, and measure that choice too.",
+)
+@click.option(
     "--output",
     type=click.Path(path_type=Path),
     help="Write the figures and the training runs of the folds to this folder.",
@@ -91,6 +98,7 @@ def evaluate(
     noises: tuple[str, ...],
     noise_plan: NoisePlan,
     noise_seed: int,
+    nested: bool,
     output: Path | None,
     config: Path | None,
     sets: tuple[str, ...],
@@ -174,6 +182,7 @@ def evaluate(
                 ),
             )
     totals = Totals.of(sorted(results, key=lambda result: result.name)) if count else None
+    choice = _choose(results, folds, settings) if nested else None
     judged = {result.name: result.rhythms for result in results if result.rhythms is not None}
     judged |= of_rhythms.rhythms if of_rhythms else {}
     seconds = round(time.monotonic() - began, 1)
@@ -184,6 +193,7 @@ def evaluate(
         "bundle": str(bundle) if bundle else None,
         "rhythm": settings.rhythm,
         "noise": noise.as_json() if noise else None,
+        **({"nested": choice.as_json()} if choice else {}),
         "left_out": annotated.left_out,
         **({"notes": annotated.notes} if annotated.notes else {}),
         "seconds": seconds,
@@ -191,6 +201,7 @@ def evaluate(
     if output:
         write_json(output / "evaluation.json", figures)
     parts = [totals_text(totals, seconds)] if totals else []
+    parts += [nested_text(choice)] if choice else []
     text = "\n\n".join(parts + rhythm_tables(figures))
     if as_json:
         say(text)
@@ -221,6 +232,56 @@ def totals_text(totals: Totals, seconds: float) -> str:
             )
         )
     return f"{aligned(rows)}\n\n{aligned(list(_total_rows(totals, seconds)))}"
+
+
+def _choose(results: Sequence[RecordResult], folds: int, settings: EcgSettings) -> NestedChoice:
+    """Choose the weights of the score on the records that have scored beats.
+
+    Raises:
+        DataError: there are fewer than two.
+    """
+    from monitors.evaluation.choice import choose_nested
+
+    records = sorted(
+        (result.scored for result in results if result.scored is not None), key=lambda record: record.name
+    )
+    if len(records) < 2:
+        raise DataError(
+            f"{len(records)} records without pacing, but at least 2 needed to choose weights on",
+            hint="give more --records with annotated beats, or leave --nested out",
+        )
+    say(f"choosing the weights of the score on {len(records)} records")
+    return choose_nested(records, max(2, folds), settings.alarms, settings.ward.burden_beats)
+
+
+def nested_text(choice: NestedChoice) -> str:
+    """Return the nested figures and the chosen weights as tables for a person."""
+    names = list(choice.final.model_dump())
+    rows = [("RECORDS", *(name.upper() for name in names))]
+    chosen = [(" ".join(fold.records), fold.weights) for fold in choice.folds]
+    for title, weights in [*chosen, ("all", choice.final)]:
+        rows.append((title, *(f"{value:g}" for value in weights.model_dump().values())))
+    between = choice.as_json()["intervals"]
+    share = choice.alarmed / choice.episodes if choice.episodes else None
+    alarms = between["alarms"]
+    figures = [
+        ("AUC without a reference", f"{_number(choice.auc_without)}{_between(choice.auc_without_interval)}"),
+        (
+            "AUC with the patient's reference",
+            f"{_number(choice.auc_with)}{_between(choice.auc_with_interval)}",
+        ),
+        (
+            "episodes with an alarm",
+            f"{choice.alarmed} of {choice.episodes}, {_percent(share)}{_between(alarms['share'], 100, 1)}",
+        ),
+        (
+            "false anomaly alarms per hour",
+            f"{_number(choice.false_per_hour, 1)}{_between(alarms['false_per_hour'], 1, 1)}",
+        ),
+    ]
+    sets = " ".join(f"--set ward.score.{name}={value:g}" for name, value in choice.final.model_dump().items())
+    title = "nested: each group of records with the weights that were chosen on all others"
+    return f"{title}\n{aligned(rows)}\n\n{aligned(figures)}\n\nchosen on all records: {sets}"
 
 
 def _check_enough(count: int, records: Path, *, trained: bool) -> None:
