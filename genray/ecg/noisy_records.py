@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -122,18 +122,9 @@ class NoiseTest:
         layers = tuple(self._layer(noise, record, amplitudes) for noise in self.noises)
         clean = [lead for lead, height in zip(record.leads, amplitudes, strict=True) if not height]
         without = (f"no noise added to {', '.join(clean)}, which shows no QRS complexes",) if clean else ()
-        return NoisyRecord(
-            path=record.path,
-            rate=record.rate,
-            leads=record.leads,
-            samples=record.samples,
-            gains=record.gains,
-            start=record.start,
-            notes=(*record.notes, *without),
-            clean=record,
-            layers=layers,
-            plan=self.plan,
-        )
+        same = {each.name: getattr(record, each.name) for each in fields(EcgRecord)}
+        notes = (*record.notes, *without)
+        return NoisyRecord(**same | {"notes": notes}, clean=record, layers=layers, plan=self.plan)
 
     def _layer(self, noise: AddedNoise, record: EcgRecord, amplitudes: Floats) -> _Layer:
         samples = _samples(noise.source, record.rate, self.seed)
