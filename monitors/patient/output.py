@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from monitors.alarms.events import Reading, Transition
+from monitors.patient.scoring import ScoreInputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +18,13 @@ class ScoredBeat:
         time: unix time of its peak, seconds.
         score: score of the beat; the threshold is 1.
         anomalous: whether it is anomalous for this patient.
+        inputs: what the score was computed from.
     """
 
     time: float
     score: float
     anomalous: bool
+    inputs: ScoreInputs
 
     def as_json(self) -> dict[str, Any]:
         """Return the beat as JSON values for the page."""
