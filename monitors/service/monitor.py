@@ -306,6 +306,7 @@ class Monitor:
         for stream in output.discharged:
             await self._commands.end_discharge(stream)
         await self._lost_streams.end_for(output.readings)
+        await self.dispatcher.save_strips(output.strips)
         await self.dispatcher.announce(output.transitions)
         await self._checkpoint.save(shard.number, report.moment)
         self.dispatcher.show(shard.number, output)
@@ -350,7 +351,7 @@ class Monitor:
             await asyncio.sleep(_STATUS_PERIOD)
             late = time.monotonic() - began - _STATUS_PERIOD
             self._note_pause(late, time.time() - began_by_the_clock - _STATUS_PERIOD)
-            await self.dispatcher.retry_journal()
+            await self.dispatcher.retry_writes()
             await self._checkpoint.retry()
             self._publish_status()
             self.dispatcher.exporter.health.beat(self._problems())
@@ -423,8 +424,10 @@ class Monitor:
             await asyncio.sleep(_PRUNE_PERIOD)
             try:
                 await asyncio.to_thread(self._journal.prune)
-            except GenrayError as error:
-                self.dispatcher.note_once(f"old alarms were not deleted from the journal: {error}")
+                before = time.time() - 86400 * self._settings.journal.days
+                await asyncio.to_thread(self.dispatcher.prune_strips, before)
+            except (GenrayError, OSError) as error:
+                self.dispatcher.note_once(f"old alarms or their strips were not deleted: {error}")
 
     def _connected_sources(self) -> dict[str, bool]:
         """Return whether each source is connected in all shards that use it."""

@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from genray.errors import ResourceError
-from monitors.outputs.page import LivePage, PageSettings
+from monitors.outputs.page import CommandResult, LivePage, PageSettings
 from tests.monitors.live_pages import Served, alarm, bed, serve, trace
 
 
@@ -147,13 +147,16 @@ def test_it_is_served_on_this_machine_unless_names_are_given() -> None:
 
 def test_a_taken_port_is_explained_and_none_is_no_page() -> None:
     async def use(served: Served) -> None:
-        async def no(_: str) -> bool:
-            return False
+        async def no(_: str) -> CommandResult:
+            return CommandResult("unknown")
 
-        again = LivePage(PageSettings(port=served.port), lambda: {"beds": [], "alarms": []}, no, no)
+        async def none(_: str) -> None:
+            return None
+
+        again = LivePage(PageSettings(port=served.port), lambda: {"beds": [], "alarms": []}, no, no, none)
         with pytest.raises(ResourceError, match="cannot serve"):
             await again.start()
-        off = LivePage(PageSettings(port=None), lambda: {"beds": [], "alarms": []}, no, no)
+        off = LivePage(PageSettings(port=None), lambda: {"beds": [], "alarms": []}, no, no, none)
         assert await off.start() is None
         await off.close()
 

@@ -1,0 +1,185 @@
+"""Kills of the ECG monitor at random moments of a replay: alarms equal to those of an undisturbed run?
+
+    python -m tests.benchmarks.bench_kills [--minutes 30] [--speed 20] [--seed 0] [--out FILE]
+
+Each round generates three patients with episodes at random times, plays them to `genray monitor ecg` once
+undisturbed, and once with a SIGKILL a random time after each start (also while it is starting) until the
+replay has ended. A real Alertmanager with the shipped configuration calls a webhook. Compared are the journal
+(alarm, change, time of the samples), the patients' references, and the calls of the webhook (status, alarm).
+Prints a line for each round, and exits with 1 if any round differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import sqlite3
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from shutil import copy
+from subprocess import TimeoutExpired
+
+from genray.ecg.synthesis import Episode
+from tests.monitors.alerting import Pager, alertmanager_server
+from tests.monitors.bundles import fit_beats
+from tests.monitors.running import Process, recorded, replay, sets, write_patients
+
+_SECONDS = 240  # of each record
+_LONGEST_LIFE = 12.0  # s from the moment at which a process watches to its kill
+_STARTING = 0.25  # share of kills while the process is still starting
+_SETTLING = 3.0  # s until Alertmanager has called for everything
+
+
+@dataclass
+class Run:
+    """What one replay left behind.
+
+    Attributes:
+        journal: alarm, change and time of each row, sorted.
+        calls: how often the webhook was called for a status and an alarm.
+        learned: references of the patients.
+        kills: kills until the replay had ended.
+    """
+
+    journal: Sequence[tuple[str, str, float]]
+    calls: Counter[tuple[str, str]]
+    learned: dict[str, bytes]
+    kills: int
+
+
+@dataclass
+class Round:
+    """Outcome of one round.
+
+    Attributes:
+        kills: kills of the disturbed run.
+        alarms: alarms of the undisturbed run.
+        calls: calls of its webhook.
+        differences: what the disturbed run had more (+) or less (-).
+    """
+
+    kills: int
+    alarms: int
+    calls: int
+    differences: list[str] = field(default_factory=list)
+
+
+def random_script(chance: random.Random) -> list[Episode]:
+    """Episodes of one patient: at random times after 45 s, in which the patient is learned."""
+    script, at = [], 45.0 + chance.uniform(0, 20)
+    while at < _SECONDS - 30:
+        kind = chance.choice(["asystole", "tachycardia", "bradycardia", "pvc", "lead-off", "gap"])
+        length = chance.uniform(8, 25)
+        share = {"share": 0.6} if kind == "pvc" else {}
+        script.append(Episode(kind, round(at, 1), round(length, 1), **share))  # type: ignore[arg-type]
+        at += length + chance.uniform(15, 50)
+    return script
+
+
+def until_kill(process: Process, chance: random.Random) -> float:
+    """Return the seconds until the kill; for most kills, wait first until the process watches."""
+    if chance.random() < _STARTING:
+        return chance.uniform(0, 4)
+    process.metrics_address()
+    return chance.uniform(0, _LONGEST_LIFE)
+
+
+def play(values: Sequence[str], folder: Path, state: Path, chance: random.Random | None) -> Run:
+    """Replay to the end; with `chance`, kill each process a random time after its start."""
+
+    def monitor() -> int:
+        kills = 0
+        while True:
+            with Process(values, folder) as process:
+                try:
+                    code, _ = process.end(600 if chance is None else until_kill(process, chance))
+                except TimeoutExpired:
+                    kills += 1
+                    continue
+            assert code == 0, "\n".join(process.lines)
+            return kills
+
+    async def together() -> tuple[int, Counter[tuple[str, str]]]:
+        async with Pager() as pager:
+            with alertmanager_server(folder, pager) as alertmanager:
+                values.append(f"alertmanager.urls=[http://127.0.0.1:{alertmanager.port}]")
+                kills = await asyncio.to_thread(monitor)
+                await asyncio.sleep(_SETTLING)
+            alerts = [alert for call in pager.calls for alert in call["alerts"]]
+            return kills, Counter((alert["status"], alert["labels"]["alarm"]) for alert in alerts)
+
+    values = list(values)
+    kills, calls = asyncio.run(together())
+    with closing(sqlite3.connect(f"file:{state / 'journal.sqlite'}?mode=ro", uri=True)) as database:
+        learned = dict(database.execute("SELECT stream, data FROM states WHERE name = 'reference'"))
+    return Run(sorted(recorded(state)), calls, learned, kills)
+
+
+def compare(whole: Run, disturbed: Run) -> list[str]:
+    """Return what `disturbed` has more (+) or less (-) than `whole`."""
+    found = []
+    for name, before, after in (
+        ("journal", Counter(whole.journal), Counter(disturbed.journal)),
+        ("webhook", whole.calls, disturbed.calls),
+    ):
+        found += [f"{name} - {row}" for row in (before - after).elements()]
+        found += [f"{name} + {row}" for row in (after - before).elements()]
+    found += [f"reference of {stream}" for stream in whole.learned.keys() ^ disturbed.learned.keys()]
+    both = whole.learned.keys() & disturbed.learned.keys()
+    return found + [f"reference of {s}" for s in both if whole.learned[s] != disturbed.learned[s]]
+
+
+def one_round(bundle: Path, folder: Path, speed: float, chance: random.Random) -> Round:
+    """Play a set of new patients undisturbed, then with kills."""
+    scripts = [random_script(chance) for _ in range(3)]
+    records = write_patients(folder / "records", scripts, _SECONDS)
+    runs = []
+    for name, killing in (("whole", None), ("disturbed", chance)):
+        state = folder / name
+        state.mkdir()
+        if killing is not None:
+            copy(folder / "whole" / "stream.key", state)  # so that streams have the same pseudonyms
+        runs.append(play(sets(bundle, state, *replay(records, speed)), folder, state, killing))
+    whole, disturbed = runs
+    alarms = len({alarm for alarm, _, _ in whole.journal})
+    return Round(disturbed.kills, alarms, whole.calls.total(), compare(whole, disturbed))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--speed", type=float, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    chance = random.Random(options.seed)
+    end = time.monotonic() + 60 * options.minutes
+    rounds: list[Round] = []
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = fit_beats(Path(folder) / "bundle")
+        while time.monotonic() < end:
+            place = Path(folder) / f"round-{len(rounds)}"
+            place.mkdir()
+            rounds.append(one_round(bundle, place, options.speed, chance))
+            last = rounds[-1]
+            verdict = "\n  ".join(["different", *last.differences]) if last.differences else "equal"
+            counts = f"{last.kills} kills, {last.alarms} alarms, {last.calls} calls"
+            print(f"round {len(rounds)}: {counts}, {verdict}", flush=True)
+    different = sum(bool(each.differences) for each in rounds)
+    kills = sum(each.kills for each in rounds)
+    print(f"{kills} kills in {len(rounds)} rounds: {different} rounds differ")
+    if options.out:
+        options.out.write_text(json.dumps([asdict(each) for each in rounds], indent=2) + "\n")
+    sys.exit(1 if different else 0)
+
+
+if __name__ == "__main__":
+    main()
