@@ -37,6 +37,7 @@ _FILES = {
     "/live.js": ("live.js", "text/javascript"),
     "/live_alarms.js": ("live_alarms.js", "text/javascript"),
     "/live_beats.js": ("live_beats.js", "text/javascript"),
+    "/live_strips.js": ("live_strips.js", "text/javascript"),
     "/live_traces.js": ("live_traces.js", "text/javascript"),
 }
 _HEADERS = {
@@ -82,10 +83,11 @@ class PageSettings(Settings):
     clients: int = Field(20, ge=1, le=1000, description="most pages open at a time")
     traces: int = Field(12, ge=1, le=100, description="most beds whose traces are sent to one page")
     backlog: int = Field(
-        256,
+        32,
         ge=1,
-        le=100_000,
-        description="most trace messages that wait for a slow page (the oldest are dropped)",
+        le=10_000,
+        description="most trace messages of each shown bed that wait for a slow page (the oldest are dropped); "
+        "a bed sends one for each lead and second",
     )
     patience: float = Field(
         30, gt=0, le=3600, description="seconds for which a page may read nothing before it is disconnected"
@@ -247,7 +249,9 @@ class LivePage:
             raise web.HTTPServiceUnavailable(
                 text="too many pages are open (page.clients)\n", headers={"Retry-After": "10"}
             )
-        viewer = _Viewer(Outbox(urgent_bytes=_URGENT_BYTES, traces=self._settings.backlog))
+        viewer = _Viewer(
+            Outbox(urgent_bytes=_URGENT_BYTES, traces=self._settings.backlog * self._settings.traces)
+        )
         self._viewers.add(viewer)
         try:
             response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})

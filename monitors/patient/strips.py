@@ -58,7 +58,7 @@ def keep_peaks(samples: Floats, rate: float, most: float) -> tuple[Floats, float
     values = np.empty((groups, 2, leads), np.float32)
     values[:, 0] = np.where(first_low, lowest, highest)
     values[:, 1] = np.where(first_low, highest, lowest)
-    missing: NDArray[np.bool_] = absent.all(axis=1)
+    missing = np.logical_and.reduce(absent, axis=1)
     values = np.where(missing[:, None], np.float32(np.nan), values)
     return values.reshape(2 * groups, leads), 2 * groups * rate / count
 

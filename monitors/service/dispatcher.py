@@ -273,8 +273,13 @@ def _as_dict(event: Reading | Transition) -> dict[str, Any]:
 
 
 def _explained(later: Transition, before: Transition | None) -> Transition:
-    """Return `later` as the page shows it: with the values measured while the condition was true."""
+    """Return `later` as the page shows it: with the values measured while the condition was true, and when
+    that was."""
+    if later.change in CONDITION_TRUE:
+        measured_at = {"change": later.change, "time": later.time}
+        return replace(later, why={**(before.why if before else {}), **later.why, "measured_at": measured_at})
     if before is None:
         return later
-    why = later.why if later.change in CONDITION_TRUE else {"reason": later.why.get("reason", "")}
-    return replace(later, why={**before.why, **why})
+    measured_at = {"change": before.change, "time": before.time}
+    reason = {"reason": later.why.get("reason", "")}
+    return replace(later, why={"measured_at": measured_at, **before.why, **reason})

@@ -175,7 +175,11 @@ class Monitor:
                 self._display.note(note)
             dispatcher.restore_alarms()
             self._note_resumed()
-            await self._watch()
+            over = await self._watch()
+        if over:
+            # Last of all: after a kill before this, the next run ends at once; after it, it is a new one.
+            for shard in self._shards:
+                await self._checkpoint.save(shard.number, Moment(place={}))
         return MonitorSummary(
             seconds=round(time.monotonic() - began, 1),
             streams=len(dispatcher.streams),
@@ -194,7 +198,8 @@ class Monitor:
         if resumed := [f"{count} {name}" for name, count in counts.items() if count]:
             self._display.note(f"resumed: {', '.join(resumed)}")
 
-    async def _watch(self) -> None:
+    async def _watch(self) -> bool:
+        """Watch until the monitor is to stop; return whether all sources have ended."""
         following = [asyncio.create_task(self._follow(shard)) for shard in self._shards]
         supervising = asyncio.create_task(self._supervise())
         pruning = asyncio.create_task(self._prune_journal())
@@ -224,6 +229,7 @@ class Monitor:
         for task in following:
             if task not in late:
                 task.result()
+        return over
 
     async def _follow(self, shard: ShardState) -> bool:
         """Run a shard until its source has ended or the monitor stops; return whether the source has
@@ -284,7 +290,6 @@ class Monitor:
             if save:
                 saved_at = time.monotonic()
             if report.over:
-                await self._checkpoint.save(shard.number, Moment(place={}))
                 return True
         return False
 

@@ -1,11 +1,12 @@
 """Kills of the ECG monitor at random moments of a replay: alarms equal to those of an undisturbed run?
 
-    python -m tests.benchmarks.bench_kills [--minutes 30] [--speed 20] [--seed 0] [--out FILE]
+    python -m tests.benchmarks.bench_kills [--minutes 30] [--speed 20] [--life 12] [--seed 0] [--out FILE]
 
 Each round generates three patients with episodes at random times, plays them to `genray monitor ecg` once
 undisturbed, and once with a SIGKILL a random time after each start (also while it is starting) until the
 replay has ended. A real Alertmanager with the shipped configuration calls a webhook. Compared are the journal
-(alarm, change, time of the samples), the patients' references, and the calls of the webhook (status, alarm).
+(alarm, change, time of the samples), which alarms have a strip, the patients' references, and the calls of
+the webhook (status, alarm).
 Prints a line for each round, and exits with 1 if any round differs.
 """
 
@@ -28,12 +29,12 @@ from shutil import copy
 from subprocess import TimeoutExpired
 
 from genray.ecg.synthesis import Episode
+from monitors.outputs.strips import FOLDER, read_strip
 from tests.monitors.alerting import Pager, alertmanager_server
 from tests.monitors.bundles import fit_beats
 from tests.monitors.running import Process, recorded, replay, sets, write_patients
 
 _SECONDS = 240  # of each record
-_LONGEST_LIFE = 12.0  # s from the moment at which a process watches to its kill
 _STARTING = 0.25  # share of kills while the process is still starting
 _SETTLING = 3.0  # s until Alertmanager has called for everything
 
@@ -46,12 +47,14 @@ class Run:
         journal: alarm, change and time of each row, sorted.
         calls: how often the webhook was called for a status and an alarm.
         learned: references of the patients.
+        strips: alarms that have a strip, complete or not.
         kills: kills until the replay had ended.
     """
 
     journal: Sequence[tuple[str, str, float]]
     calls: Counter[tuple[str, str]]
     learned: dict[str, bytes]
+    strips: set[str]
     kills: int
 
 
@@ -84,15 +87,16 @@ def random_script(chance: random.Random) -> list[Episode]:
     return script
 
 
-def until_kill(process: Process, chance: random.Random) -> float:
-    """Return the seconds until the kill; for most kills, wait first until the process watches."""
+def until_kill(process: Process, life: float, chance: random.Random) -> float:
+    """Return the seconds until the kill, `life` on average; for most kills, wait first until the process
+    watches."""
     if chance.random() < _STARTING:
         return chance.uniform(0, 4)
     process.metrics_address()
-    return chance.uniform(0, _LONGEST_LIFE)
+    return chance.expovariate(1 / life)
 
 
-def play(values: Sequence[str], folder: Path, state: Path, chance: random.Random | None) -> Run:
+def play(values: Sequence[str], folder: Path, state: Path, life: float, chance: random.Random | None) -> Run:
     """Replay to the end; with `chance`, kill each process a random time after its start."""
 
     def monitor() -> int:
@@ -100,7 +104,7 @@ def play(values: Sequence[str], folder: Path, state: Path, chance: random.Random
         while True:
             with Process(values, folder) as process:
                 try:
-                    code, _ = process.end(600 if chance is None else until_kill(process, chance))
+                    code, _ = process.end(600 if chance is None else until_kill(process, life, chance))
                 except TimeoutExpired:
                     kills += 1
                     continue
@@ -120,7 +124,10 @@ def play(values: Sequence[str], folder: Path, state: Path, chance: random.Random
     kills, calls = asyncio.run(together())
     with closing(sqlite3.connect(f"file:{state / 'journal.sqlite'}?mode=ro", uri=True)) as database:
         learned = dict(database.execute("SELECT stream, data FROM states WHERE name = 'reference'"))
-    return Run(sorted(recorded(state)), calls, learned, kills)
+    journal = sorted(recorded(state))
+    alarms = {alarm for alarm, _, _ in journal}
+    strips = {alarm for alarm in alarms if read_strip(state / FOLDER, alarm) is not None}
+    return Run(journal, calls, learned, strips, kills)
 
 
 def compare(whole: Run, disturbed: Run) -> list[str]:
@@ -132,12 +139,13 @@ def compare(whole: Run, disturbed: Run) -> list[str]:
     ):
         found += [f"{name} - {row}" for row in (before - after).elements()]
         found += [f"{name} + {row}" for row in (after - before).elements()]
+    found += [f"strip of {alarm}" for alarm in whole.strips ^ disturbed.strips]
     found += [f"reference of {stream}" for stream in whole.learned.keys() ^ disturbed.learned.keys()]
     both = whole.learned.keys() & disturbed.learned.keys()
     return found + [f"reference of {s}" for s in both if whole.learned[s] != disturbed.learned[s]]
 
 
-def one_round(bundle: Path, folder: Path, speed: float, chance: random.Random) -> Round:
+def one_round(bundle: Path, folder: Path, speed: float, life: float, chance: random.Random) -> Round:
     """Play a set of new patients undisturbed, then with kills."""
     scripts = [random_script(chance) for _ in range(3)]
     records = write_patients(folder / "records", scripts, _SECONDS)
@@ -147,7 +155,7 @@ def one_round(bundle: Path, folder: Path, speed: float, chance: random.Random) -
         state.mkdir()
         if killing is not None:
             copy(folder / "whole" / "stream.key", state)  # so that streams have the same pseudonyms
-        runs.append(play(sets(bundle, state, *replay(records, speed)), folder, state, killing))
+        runs.append(play(sets(bundle, state, *replay(records, speed)), folder, state, life, killing))
     whole, disturbed = runs
     alarms = len({alarm for alarm, _, _ in whole.journal})
     return Round(disturbed.kills, alarms, whole.calls.total(), compare(whole, disturbed))
@@ -157,6 +165,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--speed", type=float, default=20)
+    parser.add_argument("--life", type=float, default=12, help="mean seconds from watching to the kill")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -168,7 +177,7 @@ def main() -> None:
         while time.monotonic() < end:
             place = Path(folder) / f"round-{len(rounds)}"
             place.mkdir()
-            rounds.append(one_round(bundle, place, options.speed, chance))
+            rounds.append(one_round(bundle, place, options.speed, options.life, chance))
             last = rounds[-1]
             verdict = "\n  ".join(["different", *last.differences]) if last.differences else "equal"
             counts = f"{last.kills} kills, {last.alarms} alarms, {last.calls} calls"

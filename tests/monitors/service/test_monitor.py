@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import aiohttp
@@ -26,7 +27,7 @@ from monitors.sources.message import encode
 from monitors.sources.pseudonyms import Pseudonyms
 from tests.monitors.alerting import Api
 from tests.monitors.journals import recent
-from tests.monitors.running import KEY, Notes, replay, sets, write_patients
+from tests.monitors.running import KEY, Notes, recorded, replay, sets, write_patients
 from tests.monitors.samples import chunk
 from tests.servers import free_port, mosquitto
 
@@ -161,6 +162,24 @@ def test_it_stops_when_it_is_asked_to_and_goes_on_where_it_was(
     assert "asystole" not in outcome.onsets
     whole = Run(beat_bundle, tmp_path / "whole", *replay(patients))()
     assert first.onsets | outcome.onsets == whole.onsets
+
+
+def test_a_kill_after_the_last_sample_begins_nothing_again(
+    beat_bundle: Path, patients: Path, tmp_path: Path
+) -> None:
+    killed = tmp_path / "killed"
+
+    class Copying(LocalBackend):
+        """A shard that leaves a copy of the state as it is when it is closed, before the monitor ends."""
+
+        async def close(self) -> None:
+            await super().close()
+            copytree(tmp_path / "state", killed, dirs_exist_ok=True)
+
+    whole = Run(beat_bundle, tmp_path / "state", *replay(patients), backend=Copying)()
+    assert whole.onsets
+    assert not Run(beat_bundle, killed, *replay(patients))().onsets
+    assert recorded(killed) == recorded(tmp_path / "state")
 
 
 class Hanging(LocalBackend):
