@@ -86,8 +86,8 @@ class PageSettings(Settings):
         32,
         ge=1,
         le=10_000,
-        description="most trace messages of each shown bed that wait for a slow page (the oldest are dropped); "
-        "a bed sends one for each lead and second",
+        description="most trace messages of each shown bed that wait for a slow page (the oldest are "
+        "dropped); a bed sends one for each lead and second",
     )
     patience: float = Field(
         30, gt=0, le=3600, description="seconds for which a page may read nothing before it is disconnected"

@@ -7,7 +7,8 @@ undisturbed, and once with a SIGKILL a random time after each start (also while 
 replay has ended. A real Alertmanager with the shipped configuration calls a webhook. Compared are the journal
 (alarm, change, time of the samples), which alarms have a strip, the patients' references, and the calls of
 the webhook (status, alarm).
-Prints a line for each round, and exits with 1 if any round differs.
+The monitors are forked from a process that has imported all, so that there are many kills in a minute. A
+kill after the replay has ended is its end. Prints a line for each round, and exits with 1 if any differs.
 """
 
 from __future__ import annotations
@@ -22,19 +23,25 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from shutil import copy
-from subprocess import TimeoutExpired
 
 from genray.ecg.synthesis import Episode
+from genray.settings.load import load
+from genray.targets import Resources
+from monitors.ecg import TARGET
 from monitors.outputs.strips import FOLDER, read_strip
+from monitors.settings import EcgSettings
 from tests.monitors.alerting import Pager, alertmanager_server
 from tests.monitors.bundles import fit_beats
-from tests.monitors.running import Process, recorded, replay, sets, write_patients
+from tests.monitors.running import Notes, recorded, replay, sets, write_patients
 
 _SECONDS = 240  # of each record
+_FORKS = get_context("forkserver")
 _STARTING = 0.25  # share of kills while the process is still starting
 _SETTLING = 3.0  # s until Alertmanager has called for everything
 
@@ -87,47 +94,88 @@ def random_script(chance: random.Random) -> list[Episode]:
     return script
 
 
-def until_kill(process: Process, life: float, chance: random.Random) -> float:
-    """Return the seconds until the kill, `life` on average; for most kills, wait first until the process
-    watches."""
-    if chance.random() < _STARTING:
-        return chance.uniform(0, 4)
-    process.metrics_address()
-    return chance.expovariate(1 / life)
+class Announcing(Notes):
+    """A display that sends a byte when the monitor begins to watch."""
+
+    def __init__(self, ready: Connection) -> None:
+        super().__init__()
+        self._ready = ready
+
+    def note(self, text: str) -> None:
+        super().note(text)
+        if text.startswith("metrics:"):
+            self._ready.send_bytes(b"r")
+
+
+def watch(values: Sequence[str], ready: Connection) -> None:
+    """Run a monitor until its replay has ended, in a process of its own."""
+    settings = load(EcgSettings, target="ecg", sets=tuple(values))
+    display = Announcing(ready)
+    TARGET.prepare(settings, "ecg", None, display.note).run(display, Resources(2, 0), False)
+
+
+def killed(values: Sequence[str], life: float, chance: random.Random | None) -> bool:
+    """Run a monitor, and kill it at a random moment (None: never); return whether that was before its end.
+    Most kills come after it has begun to watch, `life` seconds on average."""
+    receiving, sending = _FORKS.Pipe(duplex=False)
+    process = _FORKS.Process(target=watch, args=(values, sending))
+    process.start()
+    sending.close()
+    if chance is None:
+        process.join()
+    elif chance.random() < _STARTING:
+        process.join(chance.uniform(0, 2))
+    else:
+        with suppress(EOFError):
+            receiving.recv_bytes()
+        process.join(chance.expovariate(1 / life))
+    alive = process.is_alive()
+    if alive:
+        process.kill()
+        process.join()
+    receiving.close()
+    assert alive or process.exitcode == 0, f"the monitor ended with {process.exitcode}"
+    return alive
 
 
 def play(values: Sequence[str], folder: Path, state: Path, life: float, chance: random.Random | None) -> Run:
-    """Replay to the end; with `chance`, kill each process a random time after its start."""
+    """Replay to the end; with `chance`, kill each process at a random moment."""
 
-    def monitor() -> int:
+    def monitor(values: Sequence[str]) -> int:
         kills = 0
-        while True:
-            with Process(values, folder) as process:
-                try:
-                    code, _ = process.end(600 if chance is None else until_kill(process, life, chance))
-                except TimeoutExpired:
-                    kills += 1
-                    continue
-            assert code == 0, "\n".join(process.lines)
-            return kills
+        while killed(values, life, chance) and not has_ended(state):
+            kills += 1
+        return kills
 
     async def together() -> tuple[int, Counter[tuple[str, str]]]:
         async with Pager() as pager:
             with alertmanager_server(folder, pager) as alertmanager:
-                values.append(f"alertmanager.urls=[http://127.0.0.1:{alertmanager.port}]")
-                kills = await asyncio.to_thread(monitor)
+                urls = f"alertmanager.urls=[http://127.0.0.1:{alertmanager.port}]"
+                kills = await asyncio.to_thread(monitor, [*values, urls])
                 await asyncio.sleep(_SETTLING)
             alerts = [alert for call in pager.calls for alert in call["alerts"]]
             return kills, Counter((alert["status"], alert["labels"]["alarm"]) for alert in alerts)
 
-    values = list(values)
     kills, calls = asyncio.run(together())
-    with closing(sqlite3.connect(f"file:{state / 'journal.sqlite'}?mode=ro", uri=True)) as database:
-        learned = dict(database.execute("SELECT stream, data FROM states WHERE name = 'reference'"))
+    learned = states(state, "reference")
     journal = sorted(recorded(state))
     alarms = {alarm for alarm, _, _ in journal}
     strips = {alarm for alarm in alarms if read_strip(state / FOLDER, alarm) is not None}
     return Run(journal, calls, learned, strips, kills)
+
+
+def states(state: Path, name: str) -> dict[str, bytes]:
+    """Return the states `name` in the journal, by stream."""
+    with closing(sqlite3.connect(f"file:{state / 'journal.sqlite'}?mode=ro", uri=True)) as database:
+        return dict(database.execute("SELECT stream, data FROM states WHERE name = ?", (name,)))
+
+
+def has_ended(state: Path) -> bool:
+    """Whether the replay has ended: its place is that of a new one."""
+    with suppress(sqlite3.Error):
+        places = [json.loads(data)["place"] for data in states(state, "place").values()]
+        return bool(places) and not any(places)
+    return False
 
 
 def compare(whole: Run, disturbed: Run) -> list[str]:
@@ -169,6 +217,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    _FORKS.set_forkserver_preload(["tests.benchmarks.bench_kills"])
     chance = random.Random(options.seed)
     end = time.monotonic() + 60 * options.minutes
     rounds: list[Round] = []
