@@ -1,6 +1,6 @@
 """Kills of the ECG monitor at random moments of a replay: alarms equal to those of an undisturbed run?
 
-    python -m tests.benchmarks.bench_kills [--minutes 30] [--speed 20] [--life 12] [--seed 0] [--out FILE]
+    python -m tests.benchmarks.bench_kills [--minutes 30] [--speed 60] [--life 1] [--seed 0] [--out FILE]
 
 Each round generates three patients with episodes at random times, plays them to `genray monitor ecg` once
 undisturbed, and once with a SIGKILL a random time after each start (also while it is starting) until the
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
 import sqlite3
 import sys
@@ -42,6 +43,7 @@ from tests.monitors.running import Notes, recorded, replay, sets, write_patients
 
 _SECONDS = 240  # of each record
 _FORKS = get_context("forkserver")
+_POLL = 0.01  # s between looks at the CPU time of a process
 _STARTING = 0.25  # share of kills while the process is still starting
 _SETTLING = 3.0  # s until Alertmanager has called for everything
 
@@ -114,21 +116,34 @@ def watch(values: Sequence[str], ready: Connection) -> None:
     TARGET.prepare(settings, "ecg", None, display.note).run(display, Resources(2, 0), False)
 
 
+def cpu_seconds(process: int) -> float:
+    """Return the CPU time of a process; infinite once it has ended."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return float("inf")
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def killed(values: Sequence[str], life: float, chance: random.Random | None) -> bool:
     """Run a monitor, and kill it at a random moment (None: never); return whether that was before its end.
-    Most kills come after it has begun to watch, `life` seconds on average."""
+    Most kills come after it has begun to watch, `life` seconds of its CPU time on average: on a busy machine
+    a kill after seconds of the clock would always come in the beginning."""
     receiving, sending = _FORKS.Pipe(duplex=False)
     process = _FORKS.Process(target=watch, args=(values, sending))
     process.start()
     sending.close()
     if chance is None:
         process.join()
-    elif chance.random() < _STARTING:
-        process.join(chance.uniform(0, 2))
     else:
-        with suppress(EOFError):
-            receiving.recv_bytes()
-        process.join(chance.expovariate(1 / life))
+        assert process.pid is not None
+        starting = chance.random() < _STARTING
+        if not starting:
+            with suppress(EOFError):
+                receiving.recv_bytes()
+        end = cpu_seconds(process.pid) + (chance.uniform(0, 1) if starting else chance.expovariate(1 / life))
+        while process.is_alive() and cpu_seconds(process.pid) < end:
+            process.join(_POLL)
     alive = process.is_alive()
     if alive:
         process.kill()
@@ -212,12 +227,12 @@ def one_round(bundle: Path, folder: Path, speed: float, life: float, chance: ran
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30)
-    parser.add_argument("--speed", type=float, default=20)
-    parser.add_argument("--life", type=float, default=12, help="mean seconds from watching to the kill")
+    parser.add_argument("--speed", type=float, default=60)
+    parser.add_argument("--life", type=float, default=1, help="mean CPU seconds from watching to the kill")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    _FORKS.set_forkserver_preload(["tests.benchmarks.bench_kills"])
+    _FORKS.set_forkserver_preload(["monitors.ecg", "tests.monitors.running"])
     chance = random.Random(options.seed)
     end = time.monotonic() + 60 * options.minutes
     rounds: list[Round] = []
