@@ -1,6 +1,6 @@
 """Kills of the ECG monitor at random moments of a replay: alarms equal to those of an undisturbed run?
 
-    python -m tests.benchmarks.bench_kills [--minutes 30] [--speed 60] [--life 1] [--seed 0] [--out FILE]
+    python -m tests.benchmarks.bench_kills [--minutes 30] [--speed 60] [--life 4] [--seed 0] [--out FILE]
 
 Each round generates three patients with episodes at random times, plays them to `genray monitor ecg` once
 undisturbed, and once with a SIGKILL a random time after each start (also while it is starting) until the
@@ -228,7 +228,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--speed", type=float, default=60)
-    parser.add_argument("--life", type=float, default=1, help="mean CPU seconds from watching to the kill")
+    parser.add_argument("--life", type=float, default=4, help="mean CPU seconds from watching to the kill")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()

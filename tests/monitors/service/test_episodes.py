@@ -30,7 +30,7 @@ def rhythm(seconds: int, rate: float) -> NDArray[np.float32]:
 def test_an_escalation_calls_at_once_and_only_a_late_recurrence_calls_again(
     beat_bundle: Path, tmp_path: Path
 ) -> None:
-    course = [(20, 70), (30, 158), (20, 200), (15, 70), (20, 200), (75, 70), (20, 200)]
+    course = [(20, 70), (30, 158), (20, 200), (15, 70), (20, 200), (65, 70), (15, 200)]
     records = tmp_path / "records"
     volts = np.concatenate([rhythm(seconds, rate) for seconds, rate in course])
     write_wfdb(records / "p.hea", volts, 360.0, LEADS, np.zeros(0, np.int64), [])
@@ -40,7 +40,7 @@ def test_an_escalation_calls_at_once_and_only_a_late_recurrence_calls_again(
         async with Pager() as pager:
             with alertmanager_server(tmp_path, pager) as alertmanager:
                 values.append(f"alertmanager.urls=[http://127.0.0.1:{alertmanager.port}]")
-                given = sets(beat_bundle, tmp_path / "state", *replay(records, 25), *values)
+                given = sets(beat_bundle, tmp_path / "state", *replay(records, 30), *values)
                 with Process(given, tmp_path) as monitor:
                     assert (await asyncio.to_thread(monitor.end, 180))[0] == 0
             alerts = [alert for call in pager.calls for alert in call["alerts"]]
