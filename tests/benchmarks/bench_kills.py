@@ -218,7 +218,7 @@ def one_round(bundle: Path, folder: Path, speed: float, life: float, chance: ran
         state.mkdir()
         if killing is not None:
             copy(folder / "whole" / "stream.key", state)  # so that streams have the same pseudonyms
-        runs.append(play(sets(bundle, state, *replay(records, speed)), folder, state, life, killing))
+        runs.append(play(sets(bundle, state, *replay(records, speed)), state, state, life, killing))
     whole, disturbed = runs
     alarms = len({alarm for alarm, _, _ in whole.journal})
     return Round(disturbed.kills, alarms, whole.calls.total(), compare(whole, disturbed))
