@@ -14,6 +14,7 @@ from monitors.outputs.alertmanager import AlertmanagerSettings
 from monitors.outputs.journal import JournalSettings
 from monitors.outputs.metrics import MetricsSettings
 from monitors.outputs.page import PageSettings
+from monitors.outputs.strips import StripSettings
 from monitors.patient.ward import WardSettings
 from monitors.sources import SourceSettings
 from monitors.sources.feed import FeedSettings
@@ -56,6 +57,7 @@ class EcgSettings(Settings):
     )
     page: PageSettings = Field(PageSettings(), description="live page")
     journal: JournalSettings = Field(JournalSettings(), description="journal of all alarms")
+    strips: StripSettings = Field(StripSettings(), description="samples around the onset of each alarm")
 
     @model_validator(mode="after")
     def _check_patients(self) -> Self:

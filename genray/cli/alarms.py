@@ -1,4 +1,5 @@
-"""`genray monitor alarms` and `genray monitor names`: list recorded alarms, and the pseudonyms of streams.
+"""`genray monitor alarms`, `strip` and `names`: list recorded alarms, draw the samples around one, and list
+the pseudonyms of streams.
 
 Nothing is written, and the monitor may be running.
 """
@@ -153,6 +154,70 @@ def names(names: tuple[str, ...], state: Path | None, known: bool, as_json: bool
     if known:
         rows = [(label_value(stream), label_value(name_of.get(stream, "-"), 255)) for stream in streams]
         print_encodable("\n" + aligned([("KNOWN", "NAME"), *rows]))
+
+
+@click.command()
+@click.argument("alarm")
+@click.option(
+    "--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="PNG file to write."
+)
+@_STATE
+@JSON
+@reported
+def strip(alarm: str, output: Path, state: Path | None, as_json: bool) -> None:
+    """Draw the ECG around the onset of an alarm.
+
+    10 s before and 20 s after the onset, as on ECG paper: 25 mm/s, 10 mm/mV. ALARM is a name in the column
+    `alarm` of `genray monitor alarms --csv`. The monitor may be running.
+
+    \b
+    Example:
+      genray monitor alarms --since 8h --csv
+      genray monitor strip 1a2b3c4d5e6f7a8b:asystole:1700000064000 --output strip.png
+    """
+    from monitors.outputs.strip_picture import draw_strip, incompleteness
+    from monitors.outputs.strips import FOLDER, read_strip
+
+    folder = state or default_state()
+    found = read_strip(folder / FOLDER, alarm)
+    if found is None:
+        raise _missing_strip(folder, alarm)
+    try:
+        draw_strip(found, output)
+    except OSError as error:
+        raise UsageError(
+            f"the strip cannot be written: {error.strerror}",
+            where=str(output),
+            hint="choose another file for --output",
+        ) from error
+    if missing := incompleteness(found):
+        say(missing)
+    if as_json:
+        print_json({"alarm": alarm, "output": str(output), "complete": found.complete})
+    else:
+        print_encodable(str(output))
+
+
+def _missing_strip(folder: Path, alarm: str) -> DataError:
+    """Return the error for an alarm without a strip; raises an error itself if there is no journal."""
+    from monitors.outputs.history import read_history
+
+    shown = label_value(alarm)
+    episodes = read_history(folder / "journal.sqlite", explained=0).episodes
+    if any(episode.alarm == alarm for episode in episodes):
+        return DataError(
+            f"no strip is stored with the alarm {shown}",
+            where=str(folder),
+            hint="alarms of lost streams have no samples; the setting strips.most limits how many strips are "
+            "stored",
+        )
+    newest = f", such as {label_value(episodes[0].alarm)}" if episodes else ""
+    return DataError(
+        f"there is no alarm {shown} in the journal",
+        where=str(folder),
+        hint=f"give a name of the column `alarm` of `genray monitor alarms --csv`{newest}; --state names the "
+        "folder of another monitor",
+    )
 
 
 def default_state() -> Path:

@@ -1,5 +1,5 @@
 """`genray monitor`: watches ECG live (`ecg`), evaluates the monitor on annotated records (`evaluate`), and
-lists what was recorded (`alarms`, `names`)."""
+shows what was recorded (`alarms`, `strip`, `names`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from genray.cli.alarms import alarms, names
+from genray.cli.alarms import alarms, names, strip
 from genray.cli.evaluate import evaluate
 from genray.cli.terminal.options import CONFIG, JSON, SET, reported
 from genray.cli.terminal.output import print_json, say, show_outcome
@@ -27,7 +27,7 @@ def monitor() -> None:
     """
 
 
-for _command in (evaluate, alarms, names):
+for _command in (evaluate, alarms, strip, names):
     monitor.add_command(_command)
 
 

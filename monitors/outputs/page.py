@@ -1,5 +1,5 @@
-"""The live page: shows beds, traces and alarms over HTTP and server-sent events, and takes acknowledgements
-and discharges.
+"""The live page: shows beds, traces, alarms and their strips over HTTP and server-sent events, and takes
+acknowledgements and discharges.
 
 Everybody who reaches the port can see and do all this, so by default it is served on the loopback address.
 Pages of other origins in a local browser are refused as well: by the Host header (DNS rebinding), and by the
@@ -20,12 +20,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from aiohttp import web
 from pydantic import Field, model_validator
 
-from genray.errors import ResourceError
+from genray.errors import GenrayError, ResourceError
 from genray.serving.connections import ConnectionLimits
 from genray.serving.host_names import HostNames, is_loopback
 from genray.serving.site import Site, answer_only
@@ -37,6 +37,7 @@ _FILES = {
     "/live.js": ("live.js", "text/javascript"),
     "/live_alarms.js": ("live_alarms.js", "text/javascript"),
     "/live_beats.js": ("live_beats.js", "text/javascript"),
+    "/live_strips.js": ("live_strips.js", "text/javascript"),
     "/live_traces.js": ("live_traces.js", "text/javascript"),
 }
 _HEADERS = {
@@ -60,6 +61,9 @@ _GATHER_SECONDS = 0.25  # in which frames that are not urgent are collected into
 PIECE_BYTES = 64 * 1024
 """Approximate bytes of one piece of frames. An alarm overtakes all frames that are not in a piece yet."""
 
+CommandStatus = Literal["done", "unknown", "late"]
+_HTTP_STATUS: Mapping[CommandStatus, int] = {"done": 200, "unknown": 404, "late": 503}
+
 _EVENT_TYPES = ("snapshot", "bed", "trace", "beats", "alarm", "discharge", "status")
 
 
@@ -79,10 +83,11 @@ class PageSettings(Settings):
     clients: int = Field(20, ge=1, le=1000, description="most pages open at a time")
     traces: int = Field(12, ge=1, le=100, description="most beds whose traces are sent to one page")
     backlog: int = Field(
-        256,
+        32,
         ge=1,
-        le=100_000,
-        description="most trace messages that wait for a slow page (the oldest are dropped)",
+        le=10_000,
+        description="most trace messages of each shown bed that wait for a slow page (the oldest are "
+        "dropped); a bed sends one for each lead and second",
     )
     patience: float = Field(
         30, gt=0, le=3600, description="seconds for which a page may read nothing before it is disconnected"
@@ -99,6 +104,22 @@ class PageSettings(Settings):
         return self
 
 
+@dataclass(frozen=True, slots=True)
+class CommandResult:
+    """Result of a command; true if it was carried out.
+
+    Attributes:
+        status: whether it was carried out, concerns an unknown alarm or stream, or was not confirmed in time.
+        reason: why it was not carried out, and what to do next.
+    """
+
+    status: CommandStatus
+    reason: str = ""
+
+    def __bool__(self) -> bool:
+        return self.status == "done"
+
+
 class LivePage:
     """Serves the page and sends events to all browsers that have it open.
 
@@ -107,15 +128,18 @@ class LivePage:
     - serving the files of the page, to permitted hosts and origins only,
     - sending each browser a snapshot first, then every alarm, the newest state of each bed, and the traces of
       the beds that it shows,
-    - passing on commands from the page: acknowledge an alarm, discharge a stream.
+    - sending the strip of an alarm,
+    - passing on commands from the page: acknowledge an alarm, discharge a stream; a command that was not
+      carried out is answered with its reason.
 
     It leaves the effect of these commands, and what events contain, to the service (`Dispatcher`,
     `Commands`).
 
     Args:
         snapshot: returns the initial content of a page: `{"beds": [...], "alarms": [...], "note": text}`.
-        acknowledge: takes the name of an alarm; returns whether there was such an alarm to acknowledge.
-        discharge: takes the name of a stream; returns whether there was such a stream to discharge.
+        acknowledge: acknowledges the alarm of a name.
+        discharge: discharges the stream of a name.
+        strip: returns the strip of the alarm of a name as JSON values; None: there is none.
         count_refused: called for each connection that asks for nothing or finds no place.
     """
 
@@ -123,8 +147,9 @@ class LivePage:
         self,
         settings: PageSettings,
         snapshot: Callable[[], dict[str, Any]],
-        acknowledge: Callable[[str], Awaitable[bool]],
-        discharge: Callable[[str], Awaitable[bool]],
+        acknowledge: Callable[[str], Awaitable[CommandResult]],
+        discharge: Callable[[str], Awaitable[CommandResult]],
+        strip: Callable[[str], Awaitable[Mapping[str, Any] | None]],
         count_refused: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
@@ -132,6 +157,7 @@ class LivePage:
         self._snapshot = snapshot
         self._acknowledge = acknowledge
         self._discharge = discharge
+        self._strip = strip
         self._viewers: set[_Viewer] = set()
         self._status: bytes | None = None
         self._site: Site | None = None
@@ -154,6 +180,7 @@ class LivePage:
             app.router.add_get(path, _file_handler(content, content_type))
         app.router.add_get("/favicon.ico", _answer_no_icon)
         app.router.add_get("/events", self._answer_events)
+        app.router.add_get("/strip", self._answer_strip)
         app.router.add_post("/acknowledge", self._answer_acknowledge)
         app.router.add_post("/discharge", self._answer_discharge)
         # A proxy in front has one address for all pages.
@@ -222,7 +249,9 @@ class LivePage:
             raise web.HTTPServiceUnavailable(
                 text="too many pages are open (page.clients)\n", headers={"Retry-After": "10"}
             )
-        viewer = _Viewer(Outbox(urgent_bytes=_URGENT_BYTES, traces=self._settings.backlog))
+        viewer = _Viewer(
+            Outbox(urgent_bytes=_URGENT_BYTES, traces=self._settings.backlog * self._settings.traces)
+        )
         self._viewers.add(viewer)
         try:
             response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
@@ -273,6 +302,19 @@ class LivePage:
             outbox.close()
         except ConnectionError:
             return
+
+    async def _answer_strip(self, request: web.Request) -> web.Response:
+        try:
+            strip = await self._strip(request.query.get("alarm", ""))
+        except GenrayError as error:
+            return web.json_response({"reason": str(error)}, status=500)
+        if strip is None:
+            reason = (
+                "no strip is stored with this alarm: no samples had arrived around its onset, it is older "
+                "than the strips that are stored (strips.most), or its name is unknown (/strip?alarm=NAME)"
+            )
+            return web.json_response({"reason": reason}, status=404)
+        return web.json_response(strip)
 
     async def _answer_acknowledge(self, request: web.Request) -> web.Response:
         alarm = await _read_name(request, "alarm")
@@ -434,13 +476,14 @@ async def _read_name(request: web.Request, key: str) -> str:
     return name
 
 
-async def _finish(command: Awaitable[bool]) -> bool:
+async def _finish(command: Awaitable[CommandResult]) -> CommandResult:
     # Shielded: a page that disconnects meanwhile must not cancel the command.
     return await asyncio.shield(asyncio.ensure_future(command))
 
 
-def _answer(key: str, done: bool) -> web.Response:
-    return web.json_response({key: done}, status=200 if done else 404)
+def _answer(key: str, result: CommandResult) -> web.Response:
+    why = {"reason": result.reason} if result.reason else {}
+    return web.json_response({key: bool(result), **why}, status=_HTTP_STATUS[result.status])
 
 
 async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:

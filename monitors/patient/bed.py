@@ -18,6 +18,7 @@ from monitors.patient.hops import Hop, HopQueue
 from monitors.patient.ordering import Ordered, Sequencer
 from monitors.patient.reference import Reference
 from monitors.patient.rhythm import ORDERLY, VentricularRhythm
+from monitors.patient.strips import StripRecorder
 from monitors.sources.message import Chunk
 
 Floats = NDArray[np.float32]
@@ -96,6 +97,7 @@ class Bed:
 
     Attributes:
         rows: rows of its leads in the arrays of its sampling rate.
+        strips: strips of its alarms.
         sample_count: number of samples that were analysed.
         end_time: unix time just after the last of them, seconds.
         received: monotonic time at which the last ordered message arrived, seconds.
@@ -124,6 +126,7 @@ class Bed:
     reference: Reference
     alarms: AlarmState
     decisions: QrsThresholds
+    strips: StripRecorder
     burden_beats: int
     intervals: RrIntervals = field(default_factory=RrIntervals)
     sample_count: int = 0
@@ -178,6 +181,7 @@ class Bed:
         hop = self.hops.pop()
         self.sample_count += len(hop.samples)
         self.end_time = hop.end_time
+        self.strips.add(hop)
         return hop
 
     def time_of(self, sample: int) -> float:

@@ -60,6 +60,7 @@ class QrsDetector:
         self._proven: Floats = np.zeros(0)  # level at the last detected complex
         self._usual: Floats = np.zeros(0)  # deflection around complexes, in mV
         self._in_doubt: NDArray[np.bool_] = np.zeros(0, np.bool_)  # whether to learn the level again
+        self._waited: NDArray[np.intp] = np.zeros(0, np.intp)  # samples with a level that no complex reached
         self._hops_a_second = max(1, round(rate / hop))
         hops = math.ceil(_RECENT * self._hops_a_second)
         self._deflection: Floats = np.zeros((0, hops))  # of the last hops, in mV
@@ -77,6 +78,7 @@ class QrsDetector:
         self._proven = np.pad(self._proven, (0, more))
         self._usual = np.pad(self._usual, (0, more))
         self._in_doubt = np.pad(self._in_doubt, (0, more))
+        self._waited = np.pad(self._waited, (0, more))
         self._highest = np.pad(self._highest, ((0, more), (0, 0)))
         self._deflection = np.pad(self._deflection, ((0, more), (0, 0)))
 
@@ -89,6 +91,7 @@ class QrsDetector:
         self._squares[rows] = 0.0
         self._deflection[rows] = 0.0
         self._in_doubt[rows] = False
+        self._waited[rows] = 0
         if forget:
             self._level[rows] = 0.0
             self._noise[rows] = 0.0
@@ -155,8 +158,12 @@ class QrsDetector:
         for stream, (state, candidates) in enumerate(zip(decisions, peaks, strict=True)):
             horizon = ends[stream] - self.delay
             complexes.append(state.push(candidates, horizon))
-            if state.last >= 0 and horizon - state.last > _SILENT * self._rate:
-                self._in_doubt[rows[starts[stream] : _end(starts, stream, len(rows))]] = True
+            leads = rows[starts[stream] : _end(starts, stream, len(rows))]
+            # A level that no complex ever reached is doubted too: it may come from an electrode that was off.
+            self._waited[leads] = np.where(self._level[leads] > 0, self._waited[leads] + self._hop, 0)
+            since = horizon - state.last if state.last >= 0 else self._waited[leads].max()
+            if since > _SILENT * self._rate:
+                self._in_doubt[leads] = True
         self._track(rows, starts, energy, recent, complexes, ends, offset)
         return complexes
 
@@ -181,6 +188,7 @@ class QrsDetector:
             lowest = np.maximum(_FALLEN * self._proven[rows[begin]], _FLOOR)
             self._level[rows[begin]] = np.maximum(height, lowest)
             self._in_doubt[rows[begin]] = False
+            self._waited[rows[begin]] = 0
 
     def _stands_out(self, rows: Rows, recent: Floats, energy: Floats) -> NDArray[np.bool_]:
         """Return whether leads can have complexes, by the largest deflection of the last seconds, `recent`
@@ -243,6 +251,7 @@ class QrsDetector:
                     usual = self._usual[rows[leads]]
                     self._usual[rows[leads]] = usual + _TRACK * (recent[leads] - usual)
                     self._in_doubt[rows[leads]] = False
+                    self._waited[rows[leads]] = 0
 
 
 def _end(starts: Rows, stream: int, leads: int) -> int:

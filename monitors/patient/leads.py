@@ -28,11 +28,12 @@ from monitors.patient.scoring import (
     score_beat,
     score_new_patient,
 )
+from monitors.patient.strips import keep_peaks
 
 Rows = NDArray[np.intp]
 Floats = NDArray[np.float32]
 
-_TRACE = 120.0  # Hz, approximate sampling rate of traces for the page
+_TRACE = 240.0  # values per second of traces for the page, approximate; two for each group of samples
 _ORDERLY_RATE = (40.0, 95.0)  # beats/min at which clear complexes are no ventricular rhythm of concern
 _ORDERLY_CONTRAST = 8.0  # ratio of complexes to what lies between them, which fibrillation never reaches
 _ALIGN = 0.06  # s around the middle of a complex's energy, within which its peak lies
@@ -288,12 +289,12 @@ class LeadBank:
 
     def _traces(self, bed: Bed, samples: Floats) -> list[Trace]:
         """Return a hop (leads, hop) of a bed as traces for the page."""
-        every = max(1, round(self._rate / _TRACE))
         start = bed.time_of(bed.sample_count - samples.shape[1])
+        reduced, rate = keep_peaks(samples.T, self._rate, _TRACE)
         traces = []
-        for lead, values in zip(bed.leads, samples[:, ::every], strict=True):
+        for lead, values in zip(bed.leads, reduced.T, strict=True):
             rounded = [round(value, 3) if math.isfinite(value) else None for value in values.tolist()]
-            traces.append(Trace(bed.stream, lead, start, self._rate / every, rounded))
+            traces.append(Trace(bed.stream, lead, start, rate, rounded))
         return traces
 
 

@@ -6,6 +6,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from monitors.alarms.events import Reading, Transition
 from monitors.patient.scoring import ScoreInputs
 
@@ -33,7 +36,7 @@ class ScoredBeat:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """One hop of one lead of a stream that is shown, at a lower sampling rate.
+    """One hop of one lead of a stream that is shown, reduced to a lower rate with its peaks (`keep_peaks`).
 
     Attributes:
         start: unix time of the first value, seconds.
@@ -56,6 +59,38 @@ class Trace:
             "rate": self.rate,
             "values": self.values,
         }
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Strip:
+    """Samples around the onset of an alarm.
+
+    Attributes:
+        alarm, stream, kind, priority: as in the transition that began the alarm.
+        reason: what was measured at the onset, for a person.
+        onset: unix time of the onset, seconds.
+        start: unix time of the first sample, seconds.
+        rate: samples per second.
+        leads: names of the leads.
+        left_out: number of further leads of the stream, of which no samples are stored.
+        microvolts: (samples, leads); `MISSING` where a sample is missing.
+        until: unix time just after the last sample, seconds.
+        complete: whether all samples after the onset are there, up to `AFTER` seconds.
+    """
+
+    alarm: str
+    stream: str
+    kind: str
+    priority: str
+    reason: str
+    onset: float
+    start: float
+    rate: float
+    leads: tuple[str, ...]
+    left_out: int
+    microvolts: NDArray[np.int16]
+    until: float
+    complete: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +116,7 @@ class WardOutput:
         beats: beats of the streams that are shown.
         complexes: unix times of the detected QRS complexes of the streams that are shown, seconds.
         traces: traces of the streams that are shown.
+        strips: strips of alarms, each as of now; a later one of an alarm has more samples.
         scores: scores of all beats.
         delays: seconds from R peak to score, of all beats.
         learned: streams whose reference was just learned.
@@ -94,6 +130,7 @@ class WardOutput:
     beats: dict[str, list[ScoredBeat]] = field(default_factory=dict)
     complexes: dict[str, list[float]] = field(default_factory=dict)
     traces: list[Trace] = field(default_factory=list)
+    strips: list[Strip] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     delays: list[float] = field(default_factory=list)
     learned: list[str] = field(default_factory=list)
@@ -110,6 +147,7 @@ class WardOutput:
         for stream, times in later.complexes.items():
             self.complexes.setdefault(stream, []).extend(times)
         self.traces += later.traces
+        self.strips += later.strips
         self.scores += later.scores
         self.delays += later.delays
         self.learned += later.learned

@@ -26,6 +26,7 @@ from monitors.patient.reference import Reference, ReferenceSettings
 from monitors.patient.resume import Resumption, SavedState
 from monitors.patient.rhythm import RhythmModel, ready_rhythm_model
 from monitors.patient.scoring import BeatModel, ScoreSettings
+from monitors.patient.strips import StripRecorder
 from monitors.sources.message import Chunk
 
 _FLUSH = 2.0  # s without a message after which messages that are held back are used
@@ -63,7 +64,7 @@ class Ward:
     It is responsible for
     - giving each stream a bed, and discharging beds of silent streams;
     - analysing the samples that wait, those of all beds of one sampling rate together;
-    - the alarms of each stream, also while no data arrives;
+    - the alarms of each stream, also while no data arrives, and their strips;
     - the state to save for a restart: references and alarm states.
 
     It leaves where chunks come from, and where results go, to the shard.
@@ -212,6 +213,7 @@ class Ward:
         bed.alarms, changes = discharge(bed.alarms, bed.end_time + bed.lost_seconds)
         output.transitions += changes
         output.discharged.append(bed.stream)
+        output.strips += bed.strips.pop_due(ended=True)
         self._release(bed)
         del self._beds[bed.stream]
         self._forget(bed.stream)
@@ -238,6 +240,7 @@ class Ward:
             reference.restore(kept)
         if before is not None:
             self._release(before)
+            self._next_output.strips += before.strips.pop_due(ended=True)
             self._next_output.faults["format-change"] += 1
             alarms = before.alarms
         else:
@@ -262,6 +265,7 @@ class Ward:
             reference=reference,
             alarms=alarms,
             decisions=bank.new_decisions(),
+            strips=StripRecorder(rate, leads),
             burden_beats=self._settings.burden_beats,
             end_time=chunk.start,
         )
@@ -291,7 +295,10 @@ class Ward:
         for change in self._step_alarms(bed, observation):
             if change.kind == "anomaly" and change.change in ("onset", "escalated"):
                 change = _with_beats(change, bed)
+            if change.change == "onset" and not repeated:
+                bed.strips.begin(change)
             output.transitions.append(change)
+        output.strips += bed.strips.pop_due()
         output.readings.append(bed.reading())
         output.behind = max(output.behind, observation.behind)
 

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from genray.errors import GenrayError
+from monitors.outputs.page import CommandResult, CommandStatus
 from monitors.service.backends import ShardLost, ShardState
 from monitors.service.checkpoint import MonitorCheckpoint
 from monitors.service.dispatcher import Dispatcher
 from monitors.service.lost_streams import LostStreams
 
 _COMMAND_TIMEOUT = 5.0  # s until the effect must be in the journal
+_LATE = (
+    f"not confirmed within {_COMMAND_TIMEOUT:g} s: the worker process of this bed does not respond, or the "
+    "monitor is busy. It may still take effect: look at the bed before you try again"
+)
+_NO_ALARM = (
+    "there is no such alarm to acknowledge: it has ended, is acknowledged already, or its name is wrong; "
+    "`genray monitor alarms --json` lists the names"
+)
+_NO_STREAM = (
+    "there is no bed of this name or pseudonym: it was discharged already, or has sent nothing yet; "
+    "`genray monitor names NAME --known` lists the pseudonyms that the journal knows"
+)
 
 
 class Commands:
@@ -36,19 +49,21 @@ class Commands:
         self._checkpoint = checkpoint
         self._pseudonym = pseudonym
 
-    async def acknowledge(self, alarm: str) -> bool:
-        """Acknowledge an alarm; False if there is no such open alarm, or no confirmation within 5 s."""
-        return await self._dispatcher.confirmed(
+    async def acknowledge(self, alarm: str) -> CommandResult:
+        """Acknowledge an alarm; not done if there is no such open alarm, or no confirmation within 5 s."""
+        status = await self._dispatcher.confirmed(
             alarm, lambda: self._begin_acknowledge(alarm), _COMMAND_TIMEOUT
         )
+        return _result(status, _NO_ALARM)
 
-    async def discharge(self, name: str) -> bool:
-        """Discharge a stream, by its pseudonym or by the name that its source gives; False if the stream is
-        unknown, or without confirmation within 5 s."""
+    async def discharge(self, name: str) -> CommandResult:
+        """Discharge a stream, by its pseudonym or by the name that its source gives; not done if the stream
+        is unknown, or without confirmation within 5 s."""
         stream = name if self._knows(name) else self._pseudonym(name)
-        return await self._dispatcher.confirmed(
+        status = await self._dispatcher.confirmed(
             stream, lambda: self.begin_discharge(stream), _COMMAND_TIMEOUT
         )
+        return _result(status, _NO_STREAM)
 
     async def begin_discharge(self, stream: str) -> bool:
         """Discharge a stream by its pseudonym, without waiting for the report of its shard."""
@@ -101,3 +116,9 @@ class Commands:
         """Return the shard that has `stream`, or all shards if that is unknown."""
         watched = self._dispatcher.streams.get(stream)
         return self._shards if watched is None else [self._shards[watched.shard]]
+
+
+def _result(status: CommandStatus, unknown: str) -> CommandResult:
+    """Return the result of a command; `unknown` is its reason for an unknown alarm or stream."""
+    reasons: Mapping[CommandStatus, str] = {"done": "", "unknown": unknown, "late": _LATE}
+    return CommandResult(status, reasons[status])

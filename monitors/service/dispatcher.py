@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from genray.progress import Display
@@ -16,8 +17,9 @@ from monitors.outputs.alertmanager import Alertmanager
 from monitors.outputs.database import CONDITION_TRUE
 from monitors.outputs.journal import Journal
 from monitors.outputs.metrics import MetricsExporter
-from monitors.outputs.page import LivePage
-from monitors.patient.output import WardOutput
+from monitors.outputs.page import CommandResult, CommandStatus, LivePage
+from monitors.outputs.strips import FOLDER, StripStore, strip_as_json
+from monitors.patient.output import Strip, WardOutput
 from monitors.settings import EcgSettings
 
 DISCLAIMER = "Not a medical device: for research and engineering, not for the care of patients."
@@ -65,8 +67,8 @@ class Dispatcher:
         settings: EcgSettings,
         journal: Journal,
         display: Display,
-        acknowledge: Callable[[str], Awaitable[bool]],
-        discharge: Callable[[str], Awaitable[bool]],
+        acknowledge: Callable[[str], Awaitable[CommandResult]],
+        discharge: Callable[[str], Awaitable[CommandResult]],
     ) -> None:
         self._journal = journal
         self._display = display
@@ -76,8 +78,10 @@ class Dispatcher:
             self._snapshot,
             acknowledge,
             discharge,
+            self._read_strip,
             count_refused=partial(self.exporter.count_fault, "page", "bad request"),
         )
+        self._strips = StripStore(Path(settings.state) / FOLDER, settings.strips)
         self.alertmanager = Alertmanager(
             settings.alertmanager,
             mark_sent=partial(journal.mark_sent, CHANNEL),
@@ -96,6 +100,7 @@ class Dispatcher:
         self._announcing = asyncio.Lock()
         self._noted: set[str] = set()
         self._journal_error = ""
+        self._strip_error = ""
         self._unconfirmed: list[tuple[str, asyncio.Event]] = []
 
     def restore_alarms(self) -> None:
@@ -139,27 +144,40 @@ class Dispatcher:
             if transition.change == "acknowledged":
                 self.confirm(transition.alarm)
 
+    async def save_strips(self, strips: Sequence[Strip]) -> None:
+        """Save `strips`; to be called before the alarms to which they belong are announced, so that no kill
+        leaves an alarm without its strip. A fault is shown and must not stop other outputs."""
+        if strips:
+            await asyncio.to_thread(self._strips.save, strips)
+            self._note_strip_error()
+
+    def prune_strips(self, before: float) -> None:
+        """Delete the strips that were written before a unix time (s); raises OSError."""
+        self._strips.prune(before)
+
     def confirm(self, name: str) -> None:
         """Confirm that a command for the alarm or stream `name` has taken effect and is in the journal."""
         for unconfirmed, event in self._unconfirmed:
             if unconfirmed == name:
                 event.set()
 
-    async def confirmed(self, name: str, command: Callable[[], Awaitable[bool]], timeout: float) -> bool:
-        """Run a command for the alarm or stream `name` and wait until it is confirmed (`confirm`); False if
-        that takes more than `timeout` seconds or `command` returns False."""
+    async def confirmed(
+        self, name: str, command: Callable[[], Awaitable[bool]], timeout: float
+    ) -> CommandStatus:
+        """Run a command for the alarm or stream `name` and wait until it is confirmed (`confirm`); "late" if
+        that takes more than `timeout` seconds, "unknown" if `command` returns False."""
         confirmation = (name, asyncio.Event())
         self._unconfirmed.append(confirmation)
         try:
             async with asyncio.timeout(timeout):
                 if not await command():
-                    return False
+                    return "unknown"
                 await confirmation[1].wait()
         except TimeoutError:
-            return False
+            return "late"
         finally:
             self._unconfirmed.remove(confirmation)
-        return True
+        return "done"
 
     def show(self, shard: int, output: WardOutput) -> None:
         """Show what shard number `shard` found, except its alarms."""
@@ -195,8 +213,11 @@ class Dispatcher:
                 open_alarms.discard(transition.alarm)
         return effective
 
-    async def retry_journal(self) -> None:
-        """Write to the journal what a full disk held back, without waiting for a new event."""
+    async def retry_writes(self) -> None:
+        """Write to the journal and the strips what a full disk held back, without waiting for a new event."""
+        if self._strips.waits:
+            await asyncio.to_thread(self._strips.save, ())
+            self._note_strip_error()
         if self._journal.write_error is not None:
             await asyncio.to_thread(self._journal.retry)
             self._note_journal_error()
@@ -208,6 +229,17 @@ class Dispatcher:
         elif self._journal_error and not error:
             self._display.note("the journal is written again, with what waited")
         self._journal_error = error
+
+    def _note_strip_error(self) -> None:
+        error = str(self._strips.write_error or "")
+        if error and error != self._strip_error:
+            self.exporter.count_fault("strips", "not written")
+            self._display.note(f"alarms are announced, but their strips are not stored: {error}")
+        self._strip_error = error
+
+    async def _read_strip(self, alarm: str) -> Mapping[str, Any] | None:
+        strip = await asyncio.to_thread(self._strips.read, alarm)
+        return None if strip is None else strip_as_json(strip)
 
     def _show_alarm(self, transition: Transition) -> None:
         """Show a change of an alarm in the metrics, on the page and on the terminal."""
@@ -241,8 +273,13 @@ def _as_dict(event: Reading | Transition) -> dict[str, Any]:
 
 
 def _explained(later: Transition, before: Transition | None) -> Transition:
-    """Return `later` as the page shows it: with the values measured while the condition was true."""
+    """Return `later` as the page shows it: with the values measured while the condition was true, and when
+    that was."""
+    if later.change in CONDITION_TRUE:
+        measured_at = {"change": later.change, "time": later.time}
+        return replace(later, why={**(before.why if before else {}), **later.why, "measured_at": measured_at})
     if before is None:
         return later
-    why = later.why if later.change in CONDITION_TRUE else {"reason": later.why.get("reason", "")}
-    return replace(later, why={**before.why, **why})
+    measured_at = {"change": before.change, "time": before.time}
+    reason = {"reason": later.why.get("reason", "")}
+    return replace(later, why={"measured_at": measured_at, **before.why, **reason})

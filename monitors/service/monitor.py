@@ -175,7 +175,11 @@ class Monitor:
                 self._display.note(note)
             dispatcher.restore_alarms()
             self._note_resumed()
-            await self._watch()
+            over = await self._watch()
+        if over:
+            # Last of all: after a kill before this, the next run ends at once; after it, it is a new one.
+            for shard in self._shards:
+                await self._checkpoint.save(shard.number, Moment(place={}))
         return MonitorSummary(
             seconds=round(time.monotonic() - began, 1),
             streams=len(dispatcher.streams),
@@ -194,7 +198,8 @@ class Monitor:
         if resumed := [f"{count} {name}" for name, count in counts.items() if count]:
             self._display.note(f"resumed: {', '.join(resumed)}")
 
-    async def _watch(self) -> None:
+    async def _watch(self) -> bool:
+        """Watch until the monitor is to stop; return whether all sources have ended."""
         following = [asyncio.create_task(self._follow(shard)) for shard in self._shards]
         supervising = asyncio.create_task(self._supervise())
         pruning = asyncio.create_task(self._prune_journal())
@@ -224,6 +229,7 @@ class Monitor:
         for task in following:
             if task not in late:
                 task.result()
+        return over
 
     async def _follow(self, shard: ShardState) -> bool:
         """Run a shard until its source has ended or the monitor stops; return whether the source has
@@ -284,7 +290,6 @@ class Monitor:
             if save:
                 saved_at = time.monotonic()
             if report.over:
-                await self._checkpoint.save(shard.number, Moment(place={}))
                 return True
         return False
 
@@ -306,6 +311,7 @@ class Monitor:
         for stream in output.discharged:
             await self._commands.end_discharge(stream)
         await self._lost_streams.end_for(output.readings)
+        await self.dispatcher.save_strips(output.strips)
         await self.dispatcher.announce(output.transitions)
         await self._checkpoint.save(shard.number, report.moment)
         self.dispatcher.show(shard.number, output)
@@ -350,7 +356,7 @@ class Monitor:
             await asyncio.sleep(_STATUS_PERIOD)
             late = time.monotonic() - began - _STATUS_PERIOD
             self._note_pause(late, time.time() - began_by_the_clock - _STATUS_PERIOD)
-            await self.dispatcher.retry_journal()
+            await self.dispatcher.retry_writes()
             await self._checkpoint.retry()
             self._publish_status()
             self.dispatcher.exporter.health.beat(self._problems())
@@ -423,8 +429,10 @@ class Monitor:
             await asyncio.sleep(_PRUNE_PERIOD)
             try:
                 await asyncio.to_thread(self._journal.prune)
-            except GenrayError as error:
-                self.dispatcher.note_once(f"old alarms were not deleted from the journal: {error}")
+                before = time.time() - 86400 * self._settings.journal.days
+                await asyncio.to_thread(self.dispatcher.prune_strips, before)
+            except (GenrayError, OSError) as error:
+                self.dispatcher.note_once(f"old alarms or their strips were not deleted: {error}")
 
     def _connected_sources(self) -> dict[str, bool]:
         """Return whether each source is connected in all shards that use it."""

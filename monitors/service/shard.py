@@ -318,6 +318,7 @@ class Shard:
         commanded = self._commanded
         self._commanded = WardOutput()
         output.transitions[:0] = commanded.transitions
+        output.strips[:0] = commanded.strips
         output.discharged[:0] = commanded.discharged
 
     def _report(self, output: WardOutput, seconds: float, *, over: bool, save: bool) -> ShardReport:

@@ -62,6 +62,17 @@ class Browser:
         (element,) = self._call("POST", "/element", {"using": "css selector", "value": selector}).values()
         self._call("POST", f"/element/{element}/click", {})
 
+    def emulate(self, **features: str) -> None:
+        """Set media features, such as prefers_color_scheme="light", for all pages."""
+        named = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
+        command = {"cmd": "Emulation.setEmulatedMedia", "params": {"features": named}}
+        self._call("POST", "/goog/cdp/execute", command)
+
+    def before_pages(self, script: str) -> None:
+        """Run `script` in each page before its own scripts."""
+        command = {"cmd": "Page.addScriptToEvaluateOnNewDocument", "params": {"source": script}}
+        self._call("POST", "/goog/cdp/execute", command)
+
     def log(self) -> list[dict[str, Any]]:
         """What the console said since the last call."""
         return list(self._call("POST", "/se/log", {"type": "browser"}))

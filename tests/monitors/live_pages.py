@@ -10,7 +10,8 @@ from typing import Any
 
 import aiohttp
 
-from monitors.outputs.page import LivePage, PageSettings
+from genray.errors import DataError
+from monitors.outputs.page import CommandResult, LivePage, PageSettings
 
 Event = dict[str, Any]
 
@@ -72,13 +73,20 @@ def serve(use: Callable[[Served], Awaitable[None]], **settings: Any) -> list[str
     """Runs `use` beside a server; returns what was asked: alarms to acknowledge, streams to discharge."""
     commanded: list[str] = []
 
-    async def answer(name: str) -> bool:
+    async def answer(name: str) -> CommandResult:
         commanded.append(name)
-        return name != "unknown"
+        if name == "late":
+            return CommandResult("late", "not confirmed")
+        return CommandResult("unknown", "no such name") if name == "unknown" else CommandResult("done")
+
+    async def strip(alarm: str) -> Event | None:
+        if alarm == "damaged":
+            raise DataError("the strip is damaged")
+        return {"alarm": alarm} if alarm != "unknown" else None
 
     async def run() -> None:
         snapshot = {"beds": [bed("a"), bed("b"), bed("c")], "alarms": [alarm("c/asystole/5", "c")]}
-        live = LivePage(PageSettings(port=0, **settings), lambda: snapshot, answer, answer)
+        live = LivePage(PageSettings(port=0, **settings), lambda: snapshot, answer, answer, strip)
         port = await live.start()
         assert port
         try:

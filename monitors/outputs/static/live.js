@@ -1,8 +1,9 @@
 // The live page: receives the monitor's events and shows its beds, traces and alarms.
 // Text from outside is always set as text, never as markup.
 
-import { Alarms, KINDS, seconds, send } from "./live_alarms.js";
-import { Clock, Trace, merged } from "./live_traces.js";
+import { Alarms, KINDS, current, measuredRate, seconds, send } from "./live_alarms.js";
+import { onScheme } from "./live_beats.js";
+import { Clock, Trace, display, merged } from "./live_traces.js";
 
 const STALE = 10; // seconds without data of a bed, or from the monitor, after which it is shown as old
 const find = (id) => document.getElementById(id);
@@ -11,10 +12,17 @@ const now = () => performance.now() / 1000;
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
 const beds = new Map(); // stream: {bed, arrived, tile, card}
-const alarms = new Alarms(since, visit, ask);
+const alarms = new Alarms(since, present, visit, ask);
 let shown = [];
 let most = 12;
 let chosen = (new URLSearchParams(location.search).get("streams") ?? "").split(",").filter(Boolean);
+// Traces outside of the window are not drawn.
+const seen = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) {
+    const card = beds.get(target.stream)?.card;
+    if (card) Object.assign(card, { visible: isIntersecting, changed: true });
+  }
+}, { rootMargin: "100px" });
 let source = null;
 let choosing = null;
 let heard = now();
@@ -28,6 +36,11 @@ function since(alarm) {
   if (entry) return entry.bed.time + now() - entry.arrived - alarm.onset;
   const age = Date.now() / 1000 - alarm.onset;
   return age < 86400 ? age : null;
+}
+
+function present(alarm) {
+  const entry = beds.get(alarm.stream);
+  return current(alarm, entry?.bed, entry ? now() - entry.arrived : 0);
 }
 
 function connect() {
@@ -169,6 +182,7 @@ function show(streams) {
   for (const [stream, entry] of beds) {
     if (shown.includes(stream)) open(stream);
     else if (entry.card) {
+      seen.unobserve(entry.card.element);
       entry.card.element.remove();
       entry.card = null;
     }
@@ -186,11 +200,14 @@ function open(stream) {
   if (entry.card) return;
   const element = copy("card");
   element.querySelector("h3").textContent = stream;
+  element.setAttribute("aria-label", `Bed ${stream}`);
   element.querySelector(".hide").setAttribute("aria-label", `Hide the traces of ${stream}`);
   element.querySelector(".hide").onclick = () => choose(stream, false);
   element.querySelector(".discharge").setAttribute("aria-label", `Discharge ${stream}`);
   element.querySelector(".discharge").onclick = () => ask(stream);
-  entry.card = { element, clock: new Clock(), traces: new Map(), beats: [], changed: false };
+  entry.card = { element, clock: new Clock(), traces: new Map(), beats: [], changed: false, visible: true };
+  element.stream = stream;
+  seen.observe(element);
   find("cards").append(element);
 }
 
@@ -203,12 +220,12 @@ function ask(stream) {
   part(".failed").textContent = "";
   const confirm = part(".confirm").onclick = async () => {
     busy(true);
-    const done = await send("/discharge", { stream });
+    const reason = await send("/discharge", { stream });
     // Meanwhile the user may have closed the dialog with Escape and opened it for another bed.
     if (part(".confirm").onclick !== confirm) return;
     busy(false);
-    if (done) dialog.close();
-    else part(".failed").textContent = "Discharge failed. Try again.";
+    if (reason) part(".failed").textContent = `Not discharged: ${reason}`;
+    else dialog.close();
   };
   busy(false);
   dialog.showModal();
@@ -243,8 +260,13 @@ function refresh(stream) {
   part(tile, "signal").textContent = old ? "no data" : quality && `signal ${quality}`;
   part(tile, "signal").dataset.quality = quality;
   tile.setAttribute("aria-pressed", shown.includes(stream));
+  const spoken = [stream, `heart rate ${bed.heart_rate === null ? "not known" : `${whole(bed.heart_rate)} per minute`}`];
+  spoken.push(part(tile, "signal").textContent, worst ? `${worst.priority} priority: ${word}` : "no alarm");
+  tile.setAttribute("aria-label", `${spoken.filter(Boolean).join(", ")}. Show traces`);
   if (!card) return;
   part(card.element, "rate").firstElementChild.textContent = whole(bed.heart_rate);
+  const onset = worst ? measuredRate(worst) : "";
+  part(card.element, "onset").textContent = onset && `${onset} at the alarm`;
   part(card.element, "burden").textContent = `${share(bed.burden)} anomalous`;
   part(card.element, "learned").textContent = bed.learned < 1 ? `learning ${share(bed.learned)}` : "";
   part(card.element, "age").textContent = old ? `no data for ${seconds(age)}` : "";
@@ -268,7 +290,11 @@ setInterval(() => {
   const count = beds.size;
   find("bed-count").textContent = count ? `${count}, ${shown.length} with traces` : "";
   find("no-beds").hidden = count > 0;
-  find("no-cards").hidden = shown.length > 0 || !count;
+  const missing = chosen.filter((stream) => !beds.has(stream));
+  find("no-cards").hidden = !missing.length && (shown.length > 0 || !count);
+  find("no-cards").textContent = missing.length
+    ? `No bed ${missing.join(", ")}: discharged, or it has sent nothing yet.`
+    : "No traces shown. Select a bed below.";
   find("cards").dataset.count = Math.min(shown.length, 5);
 }, 500);
 
@@ -278,6 +304,44 @@ setInterval(() => {
   if (now() - heard > STALE) warn("No data from the monitor, seen at");
 }, 1000);
 
+// Sets the gain of all leads; the browser remembers it where it may.
+function setGain(gain) {
+  display.gain = gain;
+  try {
+    localStorage.setItem("gain", gain);
+  } catch {
+    // No storage is allowed: the gain is that of the page until it is closed.
+  }
+  redraw();
+}
+
+function redraw() {
+  for (const { card } of beds.values()) {
+    if (!card) continue;
+    card.changed = true;
+    for (const trace of card.traces.values()) trace.centre();
+  }
+  alarms.redraw();
+}
+
+for (const choice of document.querySelectorAll("#gain input")) {
+  choice.onchange = () => setGain(Number(choice.value));
+  if (remembered() === choice.value) {
+    choice.checked = true;
+    setGain(Number(choice.value));
+  }
+}
+
+function remembered() {
+  try {
+    return localStorage.getItem("gain");
+  } catch {
+    return null;
+  }
+}
+
+onScheme(redraw);
+
 let drawn = 0;
 function animate(time) {
   requestAnimationFrame(animate);
@@ -286,7 +350,7 @@ function animate(time) {
   drawn = time;
   for (const { card } of beds.values()) {
     const head = card?.clock.at(now()) ?? null;
-    if (head === null || (head === card.head && !card.changed)) continue;
+    if (head === null || !card.visible || (head === card.head && !card.changed)) continue;
     Object.assign(card, { head, changed: false });
     for (const trace of card.traces.values()) trace.draw(head, card.beats);
   }

@@ -1,6 +1,7 @@
 // List of alarms by priority, each with its reason, pictures of its beats, and its buttons.
 
 import { colourOf, drawBeat } from "./live_beats.js";
+import { Strip } from "./live_strips.js";
 
 const PRIORITIES = ["high", "medium", "low"];
 const MOST = 100; // entries on the page
@@ -39,13 +40,20 @@ export function seconds(count) {
   return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
 }
 
-// Sends a command; resolves to whether the monitor carried it out.
+// Sends a command; resolves to the reason why it was not carried out, empty if it was.
 export async function send(path, asked) {
   const said = { method: "POST", headers: { "Content-Type": "application/json" } };
   try {
-    return (await fetch(path, { ...said, body: JSON.stringify(asked) })).ok;
+    const answer = await fetch(path, { ...said, body: JSON.stringify(asked) });
+    if (answer.ok) return "";
+    const text = await answer.text();
+    try {
+      return JSON.parse(text).reason ?? text;
+    } catch {
+      return text || `the monitor refused it (${answer.status})`;
+    }
   } catch {
-    return false;
+    return "the monitor does not answer";
   }
 }
 
@@ -75,6 +83,27 @@ export function sentence({ kind, priority, why }) {
   return "";
 }
 
+// Short measured value for a card; empty where the kind has none.
+export function measuredRate({ kind, why }) {
+  const rate = why.measured?.heart_rate;
+  return (kind === "bradycardia" || kind === "tachycardia") && isNumber(rate) ? `${round(rate)}/min` : "";
+}
+
+// The same measurement as of now, from the last state of the bed; empty where the state of a bed does not contain it.
+export function current({ kind }, bed, age) {
+  if (!bed) return "";
+  if (kind === "stream-lost") return age > 3 ? `no data for ${seconds(age)}` : "data is arriving";
+  if (age > 10) return `not known: no data for ${seconds(age)}`;
+  const leads = (state) => Object.entries(bed.quality ?? {}).filter(([, found]) => found === state).map(([lead]) => lead);
+  if (kind === "lead-off") return leads("off").length ? `${leads("off").join(", ")} off` : "no lead off";
+  if (kind === "poor-signal") return leads("poor").length ? `${leads("poor").join(", ")} noisy` : "no lead noisy";
+  if (kind === "anomaly") return isNumber(bed.burden) ? `${percent(bed.burden)} of the last beats` : "not known";
+  if (["asystole", "bradycardia", "tachycardia"].includes(kind) || kind.startsWith("ventricular-"))
+    return isNumber(bed.heart_rate) ? `heart rate ${round(bed.heart_rate)}/min` : "heart rate not known";
+  return "";
+}
+
+const MEASURED = { escalated: "On escalation", resumed: "When it recurred" }; // else at the onset
 const FACTS = { // measured values: name and unit
   silence: ["no QRS complex for", "s"],
   heart_rate: ["heart rate", "/min"],
@@ -115,10 +144,11 @@ function facts({ kind, why: { measured = {}, limits = {}, lasted, threshold } })
 }
 
 export class Alarms {
-  // `since(alarm)` returns the seconds since its onset; `show(stream)` and `discharged(stream)` are called when the
-  // user asks for a bed's traces or for its discharge.
-  constructor(since, show, discharged) {
+  // `since(alarm)` returns the seconds since its onset, and `now(alarm)` the present state of what it measures;
+  // `show(stream)` and `discharged(stream)` are called when the user asks for a bed's traces or for its discharge.
+  constructor(since, now, show, discharged) {
     this.since = since;
+    this.now = now;
     this.show = show;
     this.discharged = discharged;
     this.entries = new Map(); // name: {alarm, element}
@@ -160,7 +190,8 @@ export class Alarms {
     const before = entry.alarm?.state;
     const holds = !entry.alarm || ["onset", "escalated", "resumed"].includes(given.change);
     const later = holds ? given.why : { reason: given.why?.reason ?? "" };
-    entry.alarm = { ...given, why: { ...entry.alarm?.why, reason: "", ...later } };
+    const at = given.why?.measured_at ?? (holds ? { change: given.change, time: given.time } : entry.alarm.why.measured_at);
+    entry.alarm = { ...given, why: { ...entry.alarm?.why, reason: "", ...later, measured_at: at } };
     const { alarm, element } = entry;
     const part = (name) => element.querySelector(`.${name}`);
     element.dataset.priority = alarm.priority;
@@ -171,7 +202,14 @@ export class Alarms {
     const state = STATES[alarm.state] ?? alarm.state;
     const reason = alarm.why.reason === alarm.state ? "" : alarm.why.reason;
     part("state").textContent = [state, reason].filter(Boolean).join(": ");
-    part("why").textContent = sentence(alarm);
+    const kind = `${KINDS[alarm.kind] ?? alarm.kind} of ${alarm.stream}`;
+    part("then-label").textContent = `${MEASURED[at?.change] ?? "At onset"} ${isNumber(at?.time) ? clock(at.time) : ""}`;
+    part("then").textContent = sentence(alarm) || "–";
+    part("acknowledge").setAttribute("aria-label", `Acknowledge ${kind}`);
+    part("discharge").setAttribute("aria-label", `Discharge ${alarm.stream}`);
+    part("stream").setAttribute("aria-label", `Show the traces of ${alarm.stream}`);
+    part("expand").setAttribute("aria-label", `ECG and measured values of ${kind}`);
+    part("failed").textContent = "";
     part("acknowledge").hidden = alarm.state === "acknowledged";
     part("discharge").hidden = alarm.kind !== "stream-lost";
     if (before !== alarm.state) {
@@ -182,31 +220,43 @@ export class Alarms {
   }
 
   create(name) {
-    const entry = { element: copy("alarm"), alarm: null };
+    const entry = { element: copy("alarm"), alarm: null, strip: null };
     this.entries.set(name, entry);
     const part = (which) => entry.element.querySelector(`.${which}`);
-    part("acknowledge").onclick = () => this.acknowledge(name, part("acknowledge"));
+    part("acknowledge").onclick = () => this.acknowledge(name, part("acknowledge"), part("failed"));
     part("stream").onclick = () => this.show(entry.alarm.stream);
     part("discharge").onclick = () => this.discharged(entry.alarm.stream);
     part("expand").onclick = () => {
       const open = part("details").hidden;
       part("details").hidden = !open;
       part("expand").setAttribute("aria-expanded", open);
-      part("expand").textContent = open ? "Hide" : "Show why";
+      part("expand").textContent = open ? "Hide ECG" : "Show ECG";
       if (open) this.explain(entry);
+      else entry.strip = null;
     };
     return entry;
   }
 
-  async acknowledge(name, button) {
+  async acknowledge(name, button, failed) {
     button.disabled = true;
     button.textContent = "Acknowledging…";
-    const done = await send("/acknowledge", { alarm: name });
-    button.textContent = done ? "Acknowledged" : "Not acknowledged. Try again";
-    button.disabled = done;
+    failed.textContent = "";
+    const reason = await send("/acknowledge", { alarm: name });
+    button.textContent = reason ? "Acknowledge again" : "Acknowledged";
+    button.disabled = !reason;
+    failed.textContent = reason && `Not acknowledged: ${reason}`;
   }
 
-  explain({ alarm, element }) {
+  // Draws the strips that are shown again, for another gain or colour scheme.
+  redraw() {
+    for (const entry of this.entries.values()) {
+      entry.strip?.draw();
+      if (entry.strip) this.explain(entry);
+    }
+  }
+
+  explain(entry) {
+    const { alarm, element } = entry;
     const details = element.querySelector(".details");
     const beats = Array.isArray(alarm.why.beats) ? alarm.why.beats.slice(0, 8) : [];
     const figures = beats.map((beat) => {
@@ -221,7 +271,15 @@ export class Alarms {
     key.className = "key";
     for (const name of beats.length ? ["beat", "reconstruction", "error", "patient's reference"] : [])
       key.appendChild(document.createElement("span")).textContent = name;
-    details.replaceChildren(key, ...figures, facts(alarm));
+    if (!entry.strip) {
+      const title = `${KINDS[alarm.kind] ?? alarm.kind} of ${alarm.stream}`;
+      entry.strip = new Strip(alarm.alarm, title, () => this.since(entry.alarm) ?? Infinity);
+      details.replaceChildren(entry.strip.element);
+      entry.strip.load();
+    }
+    // The strip stays where it is, so that it keeps its place while it scrolls.
+    while (entry.strip.element.nextSibling) entry.strip.element.nextSibling.remove();
+    details.append(key, ...figures, facts(alarm));
     figures.forEach((figure, i) => drawBeat(figure.querySelector("canvas"), beats[i]));
   }
 
@@ -252,7 +310,16 @@ export class Alarms {
   }
 
   tick() {
-    for (const { alarm, element } of this.entries.values())
-      element.querySelector(".since").textContent = isNumber(this.since(alarm)) ? seconds(this.since(alarm)) : "";
+    for (const { alarm, element } of this.entries.values()) {
+      const put = (name, text) => {
+        const part = element.querySelector(`.${name}`);
+        if (part.textContent !== text) part.textContent = text;
+        return part;
+      };
+      put("since", isNumber(this.since(alarm)) ? seconds(this.since(alarm)) : "");
+      const text = this.now(alarm);
+      put("now", text).hidden = !text;
+      put("now-label", "Now").hidden = !text;
+    }
   }
 }

@@ -1,9 +1,29 @@
 // One beat: the colour of its score, and its picture with the model's reconstruction.
 
-// Green at 0, yellow at the threshold (1), red from twice the threshold on.
+// Colours of canvases, from live.css; `ink` follows the colour scheme of the system.
+const NAMES = ["trace", "unusual", "head", "dim", "accent", "grid", "grid-5"];
+export let ink = read();
+const listeners = [];
+matchMedia("(prefers-color-scheme: light)").addEventListener("change", () => {
+  ink = read();
+  for (const listener of listeners) listener();
+});
+
+export const onScheme = (listener) => listeners.push(listener);
+
+function read() {
+  const style = getComputedStyle(document.documentElement);
+  return Object.fromEntries(NAMES.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
+}
+
+const channels = (colour) => [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
+
+// The colour of the trace up to half of the threshold (1), violet from twice the threshold on. Red, yellow and cyan
+// are kept for alarms.
 export function colourOf(score) {
-  const share = Math.min(Math.max(score, 0), 2) / 2;
-  return `hsl(${Math.round(140 - 140 * share)} 85% 60%)`;
+  const share = Math.min(Math.max((score - 0.5) / 1.5, 0), 1);
+  const unusual = channels(ink.unusual);
+  return `rgb(${channels(ink.trace).map((usual, i) => Math.round(usual + share * (unusual[i] - usual))).join(" ")})`;
 }
 
 // Returns a canvas's cleared context in CSS pixels; null while it has no size.
@@ -43,10 +63,10 @@ export function drawBeat(canvas, beat) {
   if (made.length && seen.length) {
     context.beginPath();
     for (const [at, up] of [...seen, ...made.reverse()]) context.lineTo(at, up);
-    context.fillStyle = "rgb(255 93 93 / .3)";
+    context.fillStyle = `${ink.unusual}55`;
     context.fill("evenodd");
   }
-  line(beat.reference, "#8b9bb0", 1.25, [3, 3]);
-  line(beat.reconstruction, "#6cb2ff", 1.5, []);
+  line(beat.reference, ink.dim, 1.25, [3, 3]);
+  line(beat.reconstruction, ink.accent, 1.5, []);
   line(beat.values, colourOf(beat.score), 2, []);
 }

@@ -1,13 +1,15 @@
 // Traces: samples that arrive about every second, drawn as a sweep like on a bedside monitor.
 
-import { colourOf, prepare } from "./live_beats.js";
+import { colourOf, ink, prepare } from "./live_beats.js";
 
-const MM = 3; // CSS pixels per millimetre; the same as --mm in live.css
-const SPEED = 25 * MM;
+export const MM = 3; // CSS pixels per millimetre; the same as --mm in live.css
+export const SPEED = 25 * MM;
 const ERASED = 0.4; // seconds of old samples that are cleared ahead of the sweep
 const KEPT = 40; // seconds of samples that are stored
+export const BASE = 0.62; // share of a lead's height at which its median is drawn
 const BEFORE = 0.25, AFTER = 0.45; // seconds of a beat around its R peak
-const GAINS = [10, 5, 2.5, 1.25, 0.5]; // mm/mV
+export const GUTTER = 34; // CSS pixels at the left, for the mark of 1 mV
+export const display = { gain: 10 }; // mm/mV, the same for all leads
 
 // The sample time at the head of a bed's sweep: behind the newest chunk by the jitter of arrivals, at their speed.
 export class Clock {
@@ -51,15 +53,29 @@ export class Clock {
   }
 }
 
+// Draws the mark of 1 mV and 0.2 s in the gutter.
+export function drawMark(context, height) {
+  const [high, wide] = [display.gain * MM, 0.2 * SPEED];
+  const bottom = (height + high) / 2 - 5;
+  context.beginPath();
+  for (const [x, y] of [[3, bottom], [7, bottom], [7, bottom - high], [7 + wide, bottom - high], [7 + wide, bottom], [11 + wide, bottom]])
+    context.lineTo(x, y);
+  context.strokeStyle = context.fillStyle = ink.head;
+  context.lineWidth = 1.5;
+  context.stroke();
+  context.font = "10px system-ui, sans-serif";
+  context.textAlign = "center";
+  context.fillText("1 mV", 7 + wide / 2, Math.min(bottom + 11, height - 2));
+}
+
 // One lead of one bed on a canvas.
 export class Trace {
   constructor(element, name) {
     this.canvas = element.querySelector("canvas");
     this.label = element.querySelector(".gain");
     element.querySelector(".name").textContent = name;
-    this.canvas.setAttribute("aria-label", `ECG trace of lead ${name}`);
+    this.name = name;
     this.chunks = [];
-    this.gain = GAINS[0];
     this.middle = null;
   }
 
@@ -70,23 +86,23 @@ export class Trace {
     else if (newest && start <= newest.start) return; // received over two connections
     this.chunks.push({ start, end, rate, values });
     while (this.chunks[0].end < end - KEPT) this.chunks.shift();
-    this.scale();
+    this.centre();
   }
 
-  // Sets the largest gain that fits around the median; a higher gain only where it leaves room to spare.
-  scale() {
+  // Follows the median, which is drawn at the same height; says so where the gain cuts off peaks.
+  centre() {
     const seen = this.chunks.slice(-6).flatMap((chunk) => chunk.values).filter(Number.isFinite);
     if (seen.length < 10) return;
     seen.sort((a, b) => a - b);
     const median = seen[seen.length >> 1];
     this.middle = this.middle === null ? median : this.middle + 0.3 * (median - this.middle);
     const height = this.canvas.clientHeight / MM;
-    const above = seen[Math.floor(seen.length * 0.998)] - median;
-    const below = median - seen[Math.floor(seen.length * 0.002)];
-    const reach = Math.max(above / (height * 0.58), below / (height * 0.4));
-    const fitting = GAINS.find((gain) => gain * reach <= (gain > this.gain ? 0.7 : 1)) ?? GAINS.at(-1);
-    this.gain = fitting;
-    this.label.textContent = `${this.gain} mm/mV`;
+    const above = (seen.at(-1) - this.middle) * display.gain > height * BASE;
+    const below = (this.middle - seen[0]) * display.gain > height * (1 - BASE);
+    const text = `${display.gain} mm/mV${above || below ? ", cut off" : ""}`;
+    if (this.label.textContent === text) return;
+    this.label.textContent = text;
+    this.canvas.setAttribute("aria-label", `ECG trace of lead ${this.name}, 25 mm/s, ${text}`);
   }
 
   // Draws up to `head` (seconds of sample time); `beats` are sorted by time.
@@ -94,10 +110,11 @@ export class Trace {
     const sheet = prepare(this.canvas);
     if (!sheet || this.middle === null) return;
     const { context, width, height } = sheet;
-    const span = width / SPEED;
+    const span = (width - GUTTER) / SPEED;
     const first = head - span + ERASED;
-    const x = (time) => (((time % span) + span) % span) * SPEED;
-    const y = (value) => height * 0.6 - (value - this.middle) * this.gain * MM;
+    const x = (time) => GUTTER + (((time % span) + span) % span) * SPEED;
+    const y = (value) => height * BASE - (value - this.middle) * display.gain * MM;
+    drawMark(context, height);
     context.lineWidth = 1.6;
     context.lineJoin = "round";
     let beat = 0, colour = null, before = null;
@@ -114,7 +131,7 @@ export class Trace {
         while (beat + 1 < beats.length && beats[beat + 1].time - BEFORE <= time) beat++;
         const near = beats[beat];
         const within = near && time >= near.time - BEFORE && time <= near.time + AFTER;
-        const point = { time, x: x(time), y: y(values[i]), colour: within ? near.colour : "#a9bccf" };
+        const point = { time, x: x(time), y: y(values[i]), colour: within ? colourOf(near.score) : ink.trace };
         if (before && point.x < before.x) before = null;
         if (!before || point.colour !== colour) {
           if (colour) context.stroke();
@@ -127,7 +144,7 @@ export class Trace {
       }
     }
     if (colour) context.stroke();
-    if (before) this.dot(context, before.x, before.y, 2.5, "#fff");
+    if (before) this.dot(context, before.x, before.y, 2.5, ink.head);
     context.font = "11px system-ui, sans-serif";
     context.textAlign = "center";
     for (const mark of beats) if (mark.time >= first && mark.time <= head) this.mark(context, x(mark.time), mark, height);
@@ -142,11 +159,12 @@ export class Trace {
 
   // Marks a normal beat with a dot, an anomalous one with a triangle and its score, for readers who see no colours.
   mark(context, x, beat, height) {
+    const colour = colourOf(beat.score);
     if (!beat.anomalous) {
-      this.dot(context, x, height - 6, 2.5, beat.colour);
+      this.dot(context, x, height - 6, 2.5, colour);
       return;
     }
-    context.fillStyle = beat.colour;
+    context.fillStyle = colour;
     context.beginPath();
     context.moveTo(x - 5, height - 2);
     context.lineTo(x + 5, height - 2);
@@ -160,7 +178,7 @@ export class Trace {
 export function merged(beats, more) {
   const known = new Map(beats.map((beat) => [beat.time, beat]));
   for (const { time, score, anomalous } of more) {
-    if (Number.isFinite(time)) known.set(time, { time, score: score ?? 0, anomalous, colour: colourOf(score ?? 0) });
+    if (Number.isFinite(time)) known.set(time, { time, score: score ?? 0, anomalous });
   }
   const all = [...known.values()].sort((a, b) => a.time - b.time);
   return all.filter((beat) => beat.time > all.at(-1).time - KEPT);

@@ -9,6 +9,7 @@ from pathlib import Path
 from genray.settings.load import load
 from monitors.outputs.alertmanager import AlertmanagerSettings
 from monitors.outputs.journal import Journal
+from monitors.outputs.page import CommandResult
 from monitors.service.dispatcher import Dispatcher
 from monitors.settings import EcgSettings
 from tests.monitors.alerting import Api, Client
@@ -113,8 +114,8 @@ def test_the_monitor_shows_what_it_owes_and_says_why(tmp_path: Path) -> None:
     pushed = AlertmanagerSettings(urls=(f"http://127.0.0.1:{free_port()}",), timeout_seconds=0.2)
     settings = load(EcgSettings, target="ecg").model_copy(update={"alertmanager": pushed})
 
-    async def refuse(alarm: str) -> bool:
-        return False
+    async def refuse(alarm: str) -> CommandResult:
+        return CommandResult("unknown")
 
     async def test() -> None:
         with Journal.open(tmp_path / "journal.db", ["alertmanager"]) as journal:

@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from genray.errors import ResourceError
-from monitors.outputs.page import LivePage, PageSettings
+from monitors.outputs.page import CommandResult, LivePage, PageSettings
 from tests.monitors.live_pages import Served, alarm, bed, serve, trace
 
 
@@ -147,13 +147,16 @@ def test_it_is_served_on_this_machine_unless_names_are_given() -> None:
 
 def test_a_taken_port_is_explained_and_none_is_no_page() -> None:
     async def use(served: Served) -> None:
-        async def no(_: str) -> bool:
-            return False
+        async def no(_: str) -> CommandResult:
+            return CommandResult("unknown")
 
-        again = LivePage(PageSettings(port=served.port), lambda: {"beds": [], "alarms": []}, no, no)
+        async def none(_: str) -> None:
+            return None
+
+        again = LivePage(PageSettings(port=served.port), lambda: {"beds": [], "alarms": []}, no, no, none)
         with pytest.raises(ResourceError, match="cannot serve"):
             await again.start()
-        off = LivePage(PageSettings(port=None), lambda: {"beds": [], "alarms": []}, no, no)
+        off = LivePage(PageSettings(port=None), lambda: {"beds": [], "alarms": []}, no, no, none)
         assert await off.start() is None
         await off.close()
 
@@ -166,3 +169,33 @@ def test_an_unknown_event_is_a_mistake() -> None:
             served.live.publish({"type": "picture"})
 
     serve(use)
+
+
+def test_a_strip_is_sent_or_said_to_be_missing() -> None:
+    async def use(served: Served) -> None:
+        for alarm_name, status, expected in (
+            ("a:asystole:1", 200, ""),
+            ("unknown", 404, "no strip is stored with this alarm"),
+            ("damaged", 500, "the strip is damaged"),
+        ):
+            async with served.session.get(f"{served.url}/strip", params={"alarm": alarm_name}) as response:
+                assert response.status == status
+                content = await response.json()
+            assert expected in content.get("reason", "")
+            assert status != 200 or content == {"alarm": alarm_name}
+
+    serve(use)
+
+
+def test_a_command_that_was_not_carried_out_says_why() -> None:
+    async def use(served: Served) -> None:
+        for name, status, reason in (("unknown", 404, "no such name"), ("late", 503, "not confirmed")):
+            for path, key, done in (
+                ("acknowledge", "alarm", "acknowledged"),
+                ("discharge", "stream", "discharged"),
+            ):
+                async with served.session.post(f"{served.url}/{path}", json={key: name}) as response:
+                    assert response.status == status
+                    assert await response.json() == {done: False, "reason": reason}
+
+    assert len(serve(use)) == 4

@@ -77,7 +77,7 @@ def test_an_alarm_that_is_not_there_is_not_found() -> None:
     async def use(served: Served) -> None:
         async with served.session.post(f"{served.url}/acknowledge", json={"alarm": "unknown"}) as response:
             assert response.status == 404
-            assert await response.json() == {"acknowledged": False}
+            assert await response.json() == {"acknowledged": False, "reason": "no such name"}
 
     assert serve(use) == ["unknown"]
 

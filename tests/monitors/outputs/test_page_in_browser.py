@@ -2,87 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
-import threading
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
-from monitors.outputs.page import LivePage, PageSettings
 from tests.monitors.browser import Browser, chromium
-
-HOSTILE = "<img src=x onerror=\"document.title='broken into'\">"
-Event = dict[str, Any]
-
-
-def bed(stream: str, **more: Any) -> Event:
-    quality = {"II": "good", HOSTILE: "off"}
-    known = {
-        "type": "bed",
-        "time": time.time(),
-        "heart_rate": 71.6,
-        "burden": 0.05,
-        "learned": 1.0,
-        "beats": 9,
-    }
-    return {**known, "stream": stream, "quality": quality, "anomalous": 1, **more}
-
-
-def alarm(kind: str, priority: str, *, stream: str = "bed-1", state: str = "active", **why: Any) -> Event:
-    name, now = f"{stream}:{kind}:1", time.time()
-    said = {"alarm": name, "stream": stream, "kind": kind, "priority": priority, "category": "physiological"}
-    more = {"change": "onset", "state": state, "time": now, "onset": now - 65, "announced": True, "why": why}
-    return {"type": "alarm", **said, **more}
-
-
-def beat(score: float) -> Event:
-    values = [math.exp(-(((n - 50) / 6) ** 2)) for n in range(140)]
-    pictures = {"values": values, "reconstruction": [v / 2 for v in values], "reference": values}
-    return {"time": time.time(), "score": score, "lead": "II", **pictures}
-
-
-class Monitor:
-    """A live page served in a thread; what is asked of it becomes an event, as the real monitor does."""
-
-    def __init__(self, beds: list[Event], alarms: list[Event], port: int = 0) -> None:
-        self.acknowledged: list[str] = []
-        self.discharged: list[str] = []  # the first time it is refused
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
-        self._thread.start()
-        self._alarms = {each["alarm"]: each for each in alarms}
-        snapshot = {"beds": beds, "alarms": alarms, "note": HOSTILE}
-        self._live = LivePage(PageSettings(port=port), lambda: snapshot, self._acknowledge, self._discharge)
-        self.port = asyncio.run_coroutine_threadsafe(self._live.start(), self._loop).result(10)
-        self.url = f"http://127.0.0.1:{self.port}/"
-
-    async def _acknowledge(self, name: str) -> bool:
-        self.acknowledged.append(name)
-        self._live.publish({**self._alarms[name], "change": "acknowledged", "state": "acknowledged"})
-        return True
-
-    async def _discharge(self, stream: str) -> bool:
-        if stream in self.discharged:
-            self._live.publish({"type": "discharge", "stream": stream})
-        self.discharged.append(stream)
-        return self.discharged.count(stream) > 1
-
-    def publish(self, *events: Event) -> None:
-        for event in events:
-            self._loop.call_soon_threadsafe(self._live.publish, event)
-
-    def shown_streams(self) -> set[str]:
-        return self._live.shown_streams()
-
-    def close(self) -> None:
-        if not self._loop.is_closed():
-            asyncio.run_coroutine_threadsafe(self._live.close(), self._loop).result(10)
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(10)
-            self._loop.close()
+from tests.monitors.page_monitor import HOSTILE, Event, Monitor, alarm, beat, bed, strip
 
 
 @pytest.fixture(scope="module")
@@ -158,14 +85,15 @@ def test_a_bed_is_discharged_after_asking_twice(browser: Browser, monitors: list
     browser.click(".entry .discharge")
     browser.click("#discharge .confirm")
     browser.wait(
-        "return document.querySelector('#discharge .failed').textContent == 'Discharge failed. Try again.'"
+        "return document.querySelector('#discharge .failed').textContent"
+        " == 'Not discharged: the worker does not respond'"
     )
     browser.click("#discharge .confirm")
     browser.wait("return !document.querySelector('#discharge').open")
     browser.wait("return document.querySelectorAll('.tile').length == 1")
     assert monitor.discharged == ["bed-2", "bed-2"]
     assert browser.text("#alarm-list") == ""
-    assert all("404" in error for error in errors(browser)), "that of the refusal"
+    assert all("503" in error for error in errors(browser)), "that of the refusal"
 
 
 def drawn(selector: str) -> str:
@@ -189,10 +117,10 @@ def test_traces_are_drawn_and_beats_have_the_colour_of_their_score(
     )
     monitor.publish({"type": "beats", "stream": "bed-1", "beats": beats})
     browser.wait(drawn(".card .lead canvas"))
-    red = "const c = document.querySelector('.lead canvas'), d = c.getContext('2d')"
-    red += ".getImageData(0, 0, c.width, c.height).data;"
-    red += "return d.some((v, i) => i % 4 == 0 && v > 200 && d[i + 1] < 90 && d[i + 3] > 200)"
-    browser.wait(red)
+    violet = "const c = document.querySelector('.lead canvas'), d = c.getContext('2d')"
+    violet += ".getImageData(0, 0, c.width, c.height).data;"
+    violet += "return d.some((v, i) => i % 4 == 0 && v > 150 && d[i + 1] < 150 && d[i + 2] > 190)"
+    browser.wait(violet)
     assert browser.text(".lead .name") == HOSTILE
     assert browser.run("return document.querySelectorAll('img, [onerror]').length") == 0
     assert errors(browser) == []
@@ -236,8 +164,8 @@ def test_the_beats_behind_an_alarm_are_shown(browser: Browser, monitors: list[Mo
     )
     browser.wait("return document.querySelector('.entry .expand')")
     browser.click(".entry .expand")
-    assert browser.run("return document.querySelectorAll('.details figure').length") == 2
-    browser.wait(drawn(".details canvas"))
+    assert browser.run("return document.querySelectorAll('.details figure:not(.strip)').length") == 2
+    browser.wait(drawn(".details figure:not(.strip) canvas"))
     assert errors(browser) == []
 
 
@@ -293,3 +221,116 @@ def test_a_bed_without_news_looks_old(browser: Browser, monitors: list[Monitor])
     browser.wait("return document.querySelector('.tile.stale')")
     assert "no data" in browser.text(".tile.stale")
     assert browser.run("return document.querySelectorAll('.tile.stale').length") == 1
+
+
+def test_an_alarm_shows_its_strip_its_value_at_onset_and_the_one_now(
+    browser: Browser, monitors: list[Monitor]
+) -> None:
+    slow = alarm("bradycardia", "medium", measured={"heart_rate": 36.2}, limits={"medium": 40, "high": 30})
+    lost = alarm("stream-lost", "low", stream="bed-2", measured={"lost": 12})
+    monitor = look(browser, monitors, slow, lost)
+    monitor.strips[slow["alarm"]] = strip(slow["alarm"], slow["onset"], complete=False)
+    browser.wait("return document.querySelector('.entry .now').textContent == 'heart rate 72/min'")
+    assert browser.text(".entry .then") == "Heart rate 36/min; the limit is 40/min."
+    assert browser.text(".entry .then-label").startswith("At onset")
+    browser.wait("return document.querySelector('.card .rate').textContent == '72 /min now'")
+    browser.wait("return document.querySelector('.card .onset').textContent.startsWith('36/min')")
+    monitor.publish(bed("bed-1", heart_rate=44.0))
+    browser.wait("return document.querySelector('.entry .now').textContent == 'heart rate 44/min'")
+    browser.run("document.querySelectorAll('.entry .expand').forEach((button) => button.click())")
+    browser.wait(drawn(".strip canvas"))
+    caption = browser.text(".strip figcaption")
+    assert "25 mm/s, 10 mm/mV" in caption
+    assert "1 of 3 leads" in caption
+    assert "incomplete: 4 of 20 s" in caption
+    browser.wait(
+        "const [, other] = document.querySelectorAll('.strip figcaption');"
+        "return other.textContent.startsWith('no strip is stored')"
+    )
+    assert all("404" in error for error in errors(browser))
+
+
+MARK = """
+const c = document.querySelector('.lead canvas'), ratio = devicePixelRatio;
+const d = c.getContext('2d').getImageData(Math.round(7 * ratio), 0, 1, c.height).data;
+let rows = 0;
+for (let i = 3; i < d.length; i += 4) rows += d[i] > 128;
+return rows / ratio / 3;
+"""
+
+
+def test_the_gain_is_the_one_that_was_chosen_with_a_mark_of_a_millivolt(
+    browser: Browser, monitors: list[Monitor]
+) -> None:
+    monitor = look(browser, monitors)
+    values = [2.3 * math.exp(-(((n / 100 % 1) - 0.5) ** 2) * 900) for n in range(400)]
+    trace = {"type": "trace", "stream": "bed-1", "lead": "II", "start": time.time() - 4, "rate": 100}
+    monitor.publish({**trace, "values": values})
+    for gain, label in ((10, "10 mm/mV"), (20, "20 mm/mV, cut off"), (5, "5 mm/mV")):
+        browser.run(f"document.querySelector('#gain [value=\"{gain}\"]').click()")
+        browser.wait(f"return document.querySelector('.lead .gain')?.textContent == '{label}'")
+        browser.wait(f"const rows = (() => {{{MARK}}})(); return Math.abs(rows - {gain}) < 1")
+    browser.open(monitor.url)
+    assert browser.wait("return document.querySelector('#gain :checked').value") == "5"
+    browser.run("localStorage.clear()")
+    assert errors(browser) == []
+
+
+GREEN = r"""
+const channels = (colour) => (colour.match(/[\d.]+/g) ?? []).map(Number);
+const green = ([r, g, b, a = 1]) => a > 0.2 && g > r + 25 && g > b + 25;
+const found = [];
+for (const element of document.querySelectorAll("[data-priority=high], [data-priority=high] *")) {
+  for (const pseudo of [null, "::before"]) {
+    const style = getComputedStyle(element, pseudo);
+    for (const name of ["color", "backgroundColor", "borderLeftColor", "borderTopColor"])
+      if (green(channels(style[name]))) found.push(`${element.className} ${name} ${style[name]}`);
+  }
+  if (element.tagName === "CANVAS" && element.width) {
+    const d = element.getContext("2d").getImageData(0, 0, element.width, element.height).data;
+    for (let i = 0; i < d.length; i += 4)
+      if (green([d[i], d[i + 1], d[i + 2], d[i + 3] / 255])) found.push("canvas");
+  }
+}
+return found;
+"""
+SMALL = """
+return [...document.querySelectorAll("button, input:not([type=radio]), #gain label")].filter((one) => {
+  const { width, height } = one.getBoundingClientRect();
+  return one.offsetParent && Math.min(width, height) < 43.9;
+}).map((one) => one.outerHTML);
+"""
+UNNAMED = """
+const said = (one) =>
+  (one.getAttribute("aria-label") ?? one.labels?.[0]?.textContent ?? one.textContent).trim();
+return [...document.querySelectorAll("button, input, canvas, [role=img], [tabindex='0']")]
+  .filter((one) => one.offsetParent && !said(one)).map((one) => one.outerHTML);
+"""
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_colours_are_those_of_priorities_and_targets_are_large_and_named(
+    browser: Browser, monitors: list[Monitor], scheme: str
+) -> None:
+    browser.emulate(prefers_color_scheme=scheme)
+    asystole = alarm("asystole", "high", measured={"silence": 4.2}, beats=[beat(0.2), beat(3)])
+    monitor = look(browser, monitors, asystole)
+    start = time.time() - 4
+    waves = [math.exp(-(((n / 100 % 1) - 0.5) ** 2) * 900) for n in range(400)]
+    trace = {"type": "trace", "stream": "bed-1", "lead": "II", "start": start, "rate": 100, "values": waves}
+    scores = [{"time": start + 0.5 + n, "score": float(n), "anomalous": n > 1} for n in range(4)]
+    monitor.publish(trace, {"type": "beats", "stream": "bed-1", "beats": scores})
+    browser.wait("return document.querySelector('.card').dataset.priority == 'high'")
+    browser.click(".entry .expand")
+    browser.wait(drawn(".strip canvas"))
+    browser.wait(drawn(".lead canvas"))
+    assert browser.run(GREEN) == []
+    red = browser.run("return getComputedStyle(document.querySelector('.card .rate')).color")
+    assert red == browser.run("return getComputedStyle(document.querySelector('.tile .rate')).color")
+    assert red == browser.run("return getComputedStyle(document.querySelector('.card .alarm')).color")
+    assert browser.run(SMALL) == []
+    assert browser.run(UNNAMED) == []
+    back = browser.run("return getComputedStyle(document.body).backgroundColor.match(/[0-9]+/g).map(Number)")
+    assert (min(back) > 200) == (scheme == "light")
+    browser.emulate()
+    assert errors(browser) == []

@@ -165,6 +165,18 @@ def test_a_lead_that_comes_off_is_told_of_and_the_other_goes_on(beat_model: Beat
     assert hits(seconds(live.output.beats["a"]), truth[(truth > 34) & (truth < 57)], 0.12)[1] <= 1
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_bed_whose_electrodes_come_on_late_has_a_heart_rate_soon(beat_model: BeatModel, seed: int) -> None:
+    """What is learned while an electrode is off, or comes on, is no height of a complex."""
+    off = 6.0 + 3 * seed
+    ecg = generate(off + 40, seed=70 + seed, script=[Episode("lead-off", 0, off)])
+    live = live_ward(beat_model)
+    live.feed(chunks("a", ecg.millivolts))
+    rates = {round(reading.time - START): reading.heart_rate for reading in live.output.readings}
+    assert all(rates[second] for second in range(round(off) + 15, round(off) + 40))
+    assert not live.changes("asystole")
+
+
 @pytest.mark.parametrize("millivolts", [1.0, 1.5, 2.0])
 def test_an_asystole_under_a_wandering_baseline_is_told_within_5_s(
     beat_model: BeatModel, millivolts: float

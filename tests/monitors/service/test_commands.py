@@ -11,6 +11,7 @@ import pytest
 from genray.settings.load import load
 from monitors.alarms.events import Transition
 from monitors.outputs.journal import Journal
+from monitors.outputs.page import CommandResult
 from monitors.patient.output import SavedBed
 from monitors.service.backends import LocalBackend, ShardState
 from monitors.service.checkpoint import MonitorCheckpoint
@@ -36,8 +37,8 @@ class Desk:
     """What a monitor of one shard has, but for the loop that asks the shard."""
 
     def __init__(self, settings: EcgSettings, journal: Journal) -> None:
-        async def refuse(name: str) -> bool:
-            return False
+        async def refuse(name: str) -> CommandResult:
+            return CommandResult("unknown")
 
         self.backend = LocalBackend(settings, KEY)
         self.shard = ShardState(0, self.backend)
@@ -98,8 +99,11 @@ def test_nothing_is_done_to_what_is_not_known(beat_bundle: Path, patients: Path,
     async def ask(desk: Desk) -> None:
         await desk.checkpoint.save(0, Moment(place={"chunk": 1}))
         for name in ("shard-0-of-1", "monitor", "\ud800", "", "x" * 1000):
-            assert not await desk.commands.discharge(name)
-            assert not await desk.commands.acknowledge(name)
+            discharged = await desk.commands.discharge(name)
+            acknowledged = await desk.commands.acknowledge(name)
+            assert discharged.status == acknowledged.status == "unknown"
+            assert "no bed of this name" in discharged.reason
+            assert "no such alarm" in acknowledged.reason
         assert desk.checkpoint.start(0, []).place == {"chunk": 1}
 
     run(beat_bundle, patients, tmp_path, ask)

@@ -8,6 +8,7 @@ from typing import Any
 
 from genray.settings.load import load
 from monitors.outputs.journal import Journal
+from monitors.outputs.page import CommandResult
 from monitors.service.dispatcher import Dispatcher
 from monitors.settings import EcgSettings
 from tests.monitors.exposition import exposition
@@ -23,8 +24,8 @@ def run(journal: Journal, use: Callable[[Dispatcher], Awaitable[Any]]) -> tuple[
     notes = Notes()
 
     async def go() -> Dispatcher:
-        async def refuse(name: str) -> bool:
-            return False
+        async def refuse(name: str) -> CommandResult:
+            return CommandResult("unknown")
 
         dispatcher = Dispatcher(load(EcgSettings, target="ecg"), journal, notes, refuse, refuse)
         dispatcher.restore_alarms()
@@ -110,7 +111,7 @@ def test_an_alarm_that_has_ended_does_not_come_back_by_being_acknowledged(journa
 
 
 def test_two_who_ask_the_same_both_hear_it(journal: Journal) -> None:
-    results: list[bool] = []
+    results: list[str] = []
 
     async def ask(dispatcher: Dispatcher) -> None:
         async def yes() -> bool:
@@ -123,12 +124,12 @@ def test_two_who_ask_the_same_both_hear_it(journal: Journal) -> None:
         results.append(await dispatcher.confirmed("bed-1", yes, 0.01))
 
     run(journal, ask)
-    assert results == [True, True, False]
+    assert results == ["done", "done", "late"]
 
 
 def test_an_answer_counts_when_it_is_in_the_journal(journal: Journal) -> None:
     answer = replace(ONSET, change="acknowledged", state="acknowledged", time=1006.0)
-    results: list[bool] = []
+    results: list[str] = []
 
     async def ask(dispatcher: Dispatcher) -> None:
         await dispatcher.announce([ONSET])
@@ -146,7 +147,7 @@ def test_an_answer_counts_when_it_is_in_the_journal(journal: Journal) -> None:
         results.append(await dispatcher.confirmed(ONSET.alarm, silent, 0.01))
 
     run(journal, ask)
-    assert results == [True, False]
+    assert results == ["done", "late"]
 
 
 def test_what_a_full_disk_held_back_is_written_without_a_new_event_and_that_is_said(journal: Journal) -> None:
@@ -155,9 +156,9 @@ def test_what_a_full_disk_held_back_is_written_without_a_new_event_and_that_is_s
     async def fill(dispatcher: Dispatcher) -> None:
         with no_room(journal.path):
             await dispatcher.announce([large])
-            await dispatcher.retry_journal()
-        await dispatcher.retry_journal()
-        await dispatcher.retry_journal()
+            await dispatcher.retry_writes()
+        await dispatcher.retry_writes()
+        await dispatcher.retry_writes()
 
     _, lines = run(journal, fill)
     assert recent(journal, 9) == [large]

@@ -12,6 +12,7 @@ from shutil import copy
 
 import pytest
 
+from monitors.outputs.strips import read_strip
 from tests.monitors.alerting import Pager, alertmanager_server
 from tests.monitors.running import Process, recorded, replay, run_here, sets, wait_for, write_patients
 
@@ -33,6 +34,12 @@ def learned(state: Path) -> dict[str, bytes]:
     """The patients' references."""
     with closing(sqlite3.connect(f"file:{state / 'journal.sqlite'}?mode=ro", uri=True)) as database:
         return dict(database.execute("SELECT stream, data FROM states WHERE name = 'reference'").fetchall())
+
+
+def without_strip(state: Path) -> set[str]:
+    """The alarms in the journal without a strip."""
+    alarms = {alarm for alarm, _, _ in recorded(state)}
+    return {alarm for alarm in alarms if read_strip(state / "strips", alarm) is None}
 
 
 def onsets(lines: list[str]) -> int:
@@ -75,11 +82,13 @@ def test_after_every_kill_the_same_alarms_come_and_nobody_is_told_twice(
                 monitor.wait_for_lines(partial(enough, alarms))
                 monitor.kill()
             assert onsets(monitor.lines) >= alarms, monitor.lines
+            assert without_strip(state) == set()
         with Process(values, tmp_path) as monitor:
             assert monitor.end(180)[0] == 0
 
     notifications = asyncio.run(test())
     assert sorted(recorded(state)) == sorted(recorded(undisturbed))
     assert learned(state) == learned(undisturbed)
+    assert without_strip(state) == without_strip(undisturbed) == set()
     asystoles = {alarm for alarm, _, _ in recorded(undisturbed) if ":asystole:" in alarm}
     assert Counter(notifications) == {("firing", alarm): 1 for alarm in asystoles}

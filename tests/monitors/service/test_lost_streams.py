@@ -9,6 +9,7 @@ from genray.settings.load import load
 from monitors.alarms.events import Reading
 from monitors.alarms.limits import Limits, StreamLostLimits
 from monitors.outputs.journal import Journal
+from monitors.outputs.page import CommandResult
 from monitors.patient.output import WardOutput
 from monitors.service.dispatcher import Dispatcher
 from monitors.service.lost_streams import LostStreams
@@ -40,8 +41,8 @@ def run(
     that."""
     limits = Limits(stream_lost=StreamLostLimits(medium=seconds, high=10 * seconds))
 
-    async def refuse(name: str) -> bool:
-        return False
+    async def refuse(name: str) -> CommandResult:
+        return CommandResult("unknown")
 
     async def go() -> Dispatcher:
         dispatcher = Dispatcher(load(EcgSettings, target="ecg"), journal, Notes(), refuse, refuse)

@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from shutil import copytree
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -26,7 +28,7 @@ from monitors.sources.message import encode
 from monitors.sources.pseudonyms import Pseudonyms
 from tests.monitors.alerting import Api
 from tests.monitors.journals import recent
-from tests.monitors.running import KEY, Notes, replay, sets, write_patients
+from tests.monitors.running import KEY, Notes, recorded, replay, sets, write_patients
 from tests.monitors.samples import chunk
 from tests.servers import free_port, mosquitto
 
@@ -91,6 +93,14 @@ def test_an_alarm_is_acknowledged_from_the_page_and_that_is_in_the_journal_befor
             ]
             async with client.post(f"{page}acknowledge", json={"alarm": onset.alarm}) as answer:
                 assert answer.status == 404
+                assert "acknowledged already" in (await answer.json())["reason"]
+            async with client.post(f"{page}discharge", json={"stream": "bed-99"}) as answer:
+                assert answer.status == 404
+                assert "no bed of this name" in (await answer.json())["reason"]
+            async with client.get(f"{page}strip", params={"alarm": onset.alarm}) as answer:
+                strip = await answer.json()
+                assert (strip["onset"], strip["leads"]) == (onset.onset, ["II", "V1"])
+                assert len(strip["values"]["II"]) >= 10 * 360
 
     values = [*replay(patients, 20), "page.port=0"]
     outcome = Run(beat_bundle, tmp_path, *values)(answer)
@@ -163,6 +173,24 @@ def test_it_stops_when_it_is_asked_to_and_goes_on_where_it_was(
     assert first.onsets | outcome.onsets == whole.onsets
 
 
+def test_a_kill_after_the_last_sample_begins_nothing_again(
+    beat_bundle: Path, patients: Path, tmp_path: Path
+) -> None:
+    killed = tmp_path / "killed"
+
+    class Copying(LocalBackend):
+        """A shard that leaves a copy of the state as it is when it is closed, before the monitor ends."""
+
+        async def close(self) -> None:
+            await super().close()
+            copytree(tmp_path / "state", killed, dirs_exist_ok=True)
+
+    whole = Run(beat_bundle, tmp_path / "state", *replay(patients), backend=Copying)()
+    assert whole.onsets
+    assert not Run(beat_bundle, killed, *replay(patients))().onsets
+    assert recorded(killed) == recorded(tmp_path / "state")
+
+
 class Hanging(LocalBackend):
     """A shard that stops answering, for as long as it is told to."""
 
@@ -194,6 +222,26 @@ def test_streams_of_a_shard_that_hangs_are_lost_until_it_goes_on(
                 await asyncio.sleep(0.01)
 
     Run(beat_bundle, tmp_path, *replay(patients, 1), backend=Hanging, hang_seconds=0.5)(hang)
+
+
+def test_a_machine_that_was_suspended_is_said_to_have_been_and_loses_no_bed(
+    beat_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a machine is suspended, its clock goes on, but not the monotonic one."""
+    asleep = [0.0]
+    clock = SimpleNamespace(monotonic=time.monotonic, time=lambda: time.time() + asleep[0])
+    monkeypatch.setattr("monitors.service.monitor.time", clock)
+
+    async def suspend(run: Run) -> None:
+        async with asyncio.timeout(30):
+            while len(run.monitor.dispatcher.streams) < 3:
+                await asyncio.sleep(0.01)
+        asleep[0] = 7200.0
+        assert await run.wait_for_line(r"the monitor was paused for (2 h)") == "2 h"
+        await asyncio.sleep(0.5)
+        assert not [alarm for alarm in run.journal.open_alarms() if alarm.kind == "stream-lost"]
+
+    assert Run(beat_bundle, tmp_path, "source.kind=demo", "source.beds=3")(suspend).streams == 3
 
 
 async def send(port: int, streams: set[str]) -> None:
