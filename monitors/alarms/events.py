@@ -35,6 +35,22 @@ class JudgedBeat(NamedTuple):
     ventricular: float
 
 
+class Pulse(NamedTuple):
+    """Pulse of the last seconds, in a wave of good quality.
+
+    Attributes:
+        lead: name of its lead.
+        rate: pulses per minute.
+        silence: seconds since the last pulse.
+        steady: whether the pulses of the last 6 s came on time, and were of one shape and height.
+    """
+
+    lead: str
+    rate: float
+    silence: float
+    steady: bool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
     """Measurements of a stream at `time`, the end of the samples that were analysed. There is one after each
@@ -48,6 +64,7 @@ class Observation:
         fibrillation: probability of a ventricular rhythm that is rather fibrillation or flutter; NaN: not
             judged.
         beats: the last beats, by time.
+        pulse: pulse of the best pulse wave; None: there is none of good quality.
         burden: share of the last scored beats that are anomalous; None: too few, or no reference yet.
         good: whether at least one lead is good, so that the shapes of beats can be judged.
         rhythm: whether QRS complexes can be detected in at least one lead.
@@ -64,6 +81,7 @@ class Observation:
     tachycardia: float = nan
     fibrillation: float = nan
     beats: tuple[JudgedBeat, ...] = ()
+    pulse: Pulse | None = None
     burden: float | None = None
     good: bool = True
     rhythm: bool = True

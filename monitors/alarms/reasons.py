@@ -92,7 +92,24 @@ def measurement(kind: str, priority: str, why: Mapping[str, Any]) -> Measurement
     text = measure.words.format(duration(value) if kind == "stream-lost" else value_text)
     if limit is not None:
         text += f"; limit {limit:g}{measure.unit}"
+    text += _pulse_text(measured)
     return Measurement(value, measure.unit.strip(), limit, text)
+
+
+def _pulse_text(measured: Mapping[str, Any]) -> str:
+    """Return what the pulse wave said at the same time; empty: nothing."""
+    pulse = _mapping(measured.get("pulse"))
+    rate = plausible_number(pulse.get("rate"))
+    if rate is None:
+        return ""
+    how = "steady" if pulse.get("steady") is True else "unsteady"
+    text = f"; {how} pulse of {rate:.0f}/min in {label_value(str(pulse.get('lead')), _LEAD_LENGTH)}"
+    kinds = measured.get("contradicted")
+    if isinstance(kinds, list) and kinds:
+        text += (
+            f", against {', '.join(label_value(str(kind), 32) for kind in kinds[:_MOST_LEADS])} in the ECG"
+        )
+    return text
 
 
 def plausible_number(value: Any) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from genray.ecg.qrs import QrsThresholds
 from genray.ecg.quality import SignalQuality
-from monitors.alarms.events import JudgedBeat, Observation, QualityWord, Reading
+from monitors.alarms.events import JudgedBeat, Observation, Pulse, QualityWord, Reading
 from monitors.alarms.state import AlarmState
 from monitors.patient.heart_rate import UNKNOWN_INTERVAL, RelativeInterval, RrIntervals
 from monitors.patient.hops import Hop, HopQueue
 from monitors.patient.ordering import Ordered, Sequencer
+from monitors.patient.pulse import PulseLeads
 from monitors.patient.reference import Reference
 from monitors.patient.rhythm import ORDERLY, VentricularRhythm
 from monitors.sources.message import Chunk
@@ -95,7 +96,9 @@ class Bed:
     which run on all beds of one rate together, to `LeadBank`, and the alarm rules to `monitors.alarms`.
 
     Attributes:
-        rows: rows of its leads in the arrays of its sampling rate.
+        channels: names of all leads of its messages, of pulse waves too.
+        leads: names of those that are an ECG.
+        rows: rows of these in the arrays of its sampling rate.
         sample_count: number of samples that were analysed.
         end_time: unix time just after the last of them, seconds.
         received: monotonic time at which the last ordered message arrived, seconds.
@@ -107,6 +110,8 @@ class Bed:
         recent_anomalous: whether each of the last beats was anomalous; the burden is the share of these.
         rhythm_judged: whether QRS complexes can be detected in at least one lead.
         ventricular: probabilities of ventricular rhythms.
+        pulse_leads: pulse waves beside the ECG; None: there are none.
+        pulse: pulse of the best of them; None: none is good.
         judged_beats: the last beats, by time, and whether they are ventricular.
         observed: number of samples at the last observation.
         unjudged: number of samples since complexes could last be detected.
@@ -117,6 +122,7 @@ class Bed:
 
     stream: str
     rate: float
+    channels: tuple[str, ...]
     leads: tuple[str, ...]
     rows: NDArray[np.intp]
     sequencer: Sequencer
@@ -136,6 +142,8 @@ class Bed:
     quality: NDArray[np.int8] = field(default_factory=lambda: np.zeros(0, np.int8))
     rhythm_judged: bool = True
     ventricular: VentricularRhythm = ORDERLY
+    pulse_leads: PulseLeads | None = None
+    pulse: Pulse | None = None
     judged_beats: list[JudgedBeat] = field(default_factory=list)
     observed: int = 0
     unjudged: int = 0
@@ -151,7 +159,7 @@ class Bed:
 
     def fits(self, chunk: Chunk) -> bool:
         """Whether `chunk` has the leads and the rate of this bed."""
-        return chunk.leads == self.leads and chunk.rate == self.rate
+        return chunk.leads == self.channels and chunk.rate == self.rate
 
     def push(self, chunk: Chunk, now: float) -> None:
         """Add a chunk that fits this bed. A chunk that is dropped does not count as data: a gateway may
@@ -174,11 +182,14 @@ class Bed:
             self.received = message.chunk.received
 
     def next_hop(self) -> Hop:
-        """Remove and return the next hop, which is analysed now; `hops.ready` must be true."""
+        """Remove and return the ECG of the next hop, which is analysed now; `hops.ready` must be true."""
         hop = self.hops.pop()
         self.sample_count += len(hop.samples)
         self.end_time = hop.end_time
-        return hop
+        if self.pulse_leads is None:
+            return hop
+        self.pulse_leads.push(hop.samples, restarted=hop.restarted)
+        return replace(hop, samples=np.delete(hop.samples, self.pulse_leads.columns, axis=1))
 
     def time_of(self, sample: int) -> float:
         """Return the unix time of a sample of the last hops, seconds."""
@@ -244,6 +255,7 @@ class Bed:
             tachycardia=self.ventricular.tachycardia,
             fibrillation=self.ventricular.fibrillation,
             beats=tuple(self.judged_beats),
+            pulse=self.pulse,
             burden=self.burden,
             good=good,
             rhythm=self.rhythm_judged,

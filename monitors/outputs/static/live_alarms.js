@@ -49,8 +49,20 @@ export async function send(path, asked) {
   }
 }
 
-// Reason of an alarm: the measured value and the limit of its priority, in a sentence.
-export function sentence({ kind, priority, why }) {
+// What the pulse wave beside the ECG showed at the same time.
+function pulseSentence({ measured: { pulse, contradicted } = {} }) {
+  if (!pulse || !isNumber(pulse.rate)) return "";
+  const against = Array.isArray(contradicted) && contradicted.length ? `, against ${contradicted.join(", ")} in the ECG` : "";
+  return ` ${pulse.lead} shows ${pulse.steady ? "a steady" : "an unsteady"} pulse of ${round(pulse.rate)}/min${against}.`;
+}
+
+// Reason of an alarm: the measured value and the limit of its priority, and the pulse, in sentences.
+export function sentence(alarm) {
+  const text = measuredSentence(alarm);
+  return text && text + pulseSentence(alarm.why);
+}
+
+function measuredSentence({ kind, priority, why }) {
   const { measured = {}, limits = {} } = why;
   const to = (limit, unit = "") => (isNumber(limit) ? `; the limit is ${limit}${unit}.` : ".");
   const names = (list) => (Array.isArray(list) && list.length ? list.join(", ") : "All leads");
@@ -102,6 +114,7 @@ function facts({ kind, why: { measured = {}, limits = {}, lasted, threshold } })
       list.appendChild(document.createElement(tag)).textContent = text;
   };
   for (const [name, value] of Object.entries(measured)) {
+    if (name === "pulse") continue; // the sentence has it
     const [words, unit] = FACTS[name] ?? [name, ""];
     put(words, value, unit);
   }
