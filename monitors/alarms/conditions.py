@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import exp, floor, inf, isfinite, log, nan
 from typing import Any, NamedTuple
 
 from genray.text import label_value
 from monitors.alarms.events import AlarmKind, Category, Observation, Priority
-from monitors.alarms.limits import Limits, VentricularLimits, VentricularTachycardiaLimits
+from monitors.alarms.limits import EctopyLimits, Limits, VentricularLimits, VentricularTachycardiaLimits
 
 UNKNOWN, CLEAR, BETWEEN, LOW, MEDIUM, HIGH = -2, -1, 0, 1, 2, 3
 """Levels: cannot be judged; clear; between the limits (hysteresis); true at low, medium or high priority."""
@@ -190,6 +191,66 @@ def tachycardia(situation: Situation) -> int:
     return _unless_contradicted(situation, "tachycardia", MEDIUM if rate <= limits.high else HIGH)
 
 
+def ventricular_beats_in_a_row(situation: Situation) -> int:
+    """Return the level of a ventricular run."""
+    limits = situation.limits.ventricular_run
+    return _ectopy(situation, limits, MEDIUM, max(_rows(situation, limits), default=0) >= limits.beats)
+
+
+def couplet(situation: Situation) -> int:
+    """Return the level of couplets: exactly two ventricular beats in a row."""
+    limits = situation.limits.couplet
+    return _ectopy(situation, limits, LOW, 2 in _rows(situation, limits))
+
+
+def bigeminy(situation: Situation) -> int:
+    """Return the level of bigeminy."""
+    limits = situation.limits.bigeminy
+    last = situation.observation.beats[-2 * limits.pairs - 1 :]
+    ventricular = [beat.ventricular >= limits.probability for beat in last]
+    alternates = all(now != after for now, after in pairwise(ventricular))
+    return _ectopy(situation, limits, LOW, len(ventricular) > 2 * limits.pairs and alternates)
+
+
+def _ectopy(situation: Situation, limits: EctopyLimits, level: int, holds: bool) -> int:
+    """Return `level` where a condition about ventricular beats `holds`; unknown during an alarm for a
+    ventricular rhythm, so that one cause is one alarm."""
+    if not limits.enabled:
+        return CLEAR
+    if situation.ventricular_open or not situation.has_rhythm or not situation.observation.beats:
+        return UNKNOWN
+    return level if holds else CLEAR
+
+
+def _rows(situation: Situation, limits: EctopyLimits) -> list[int]:
+    """Return the lengths of the rows of ventricular beats that ended in the last seconds: another beat came
+    after them."""
+    observation = situation.observation
+    rows: list[int] = []
+    count = 0
+    for beat in observation.beats:
+        if beat.ventricular >= limits.probability:
+            count += 1
+            continue
+        if count and beat.time >= observation.time - _RECENT_RUN:
+            rows.append(count)
+        count = 0
+    return rows
+
+
+def atrial_fibrillation(situation: Situation) -> int:
+    """Return the level of atrial fibrillation: RR intervals without any order. Unknown while there are too
+    few, or ventricular beats are frequent."""
+    limits, measured = situation.limits.atrial_fibrillation, situation.observation.irregularity
+    if not limits.enabled:
+        return CLEAR
+    if measured is None or not situation.has_rhythm or not measured.ectopic <= limits.ectopic:
+        return UNKNOWN
+    irregular = measured.variation >= limits.variation and measured.entropy >= limits.entropy
+    random = limits.turning_low <= measured.turning <= limits.turning_high
+    return LOW if irregular and random else CLEAR
+
+
 def anomaly(situation: Situation) -> int:
     """Return the level of the anomaly burden. It covers many beats already, so medium needs no delay."""
     burden, limits = situation.observation.burden, situation.limits.anomaly
@@ -321,6 +382,38 @@ CONDITIONS: dict[AlarmKind, Condition] = {
         lambda limits: limits.tachycardia.end_after,
         ("heart_rate",),
         "tachycardia",
+    ),
+    "ventricular-run": Condition(
+        "physiological",
+        ventricular_beats_in_a_row,
+        lambda _: (inf, 0.0, inf),
+        lambda limits: limits.ventricular_run.end_after,
+        ("heart_rate",),
+        "ventricular_run",
+    ),
+    "couplet": Condition(
+        "physiological",
+        couplet,
+        lambda _: (0.0, inf, inf),
+        lambda limits: limits.couplet.end_after,
+        ("heart_rate",),
+        "couplet",
+    ),
+    "bigeminy": Condition(
+        "physiological",
+        bigeminy,
+        lambda _: (0.0, inf, inf),
+        lambda limits: limits.bigeminy.end_after,
+        ("heart_rate",),
+        "bigeminy",
+    ),
+    "atrial-fibrillation": Condition(
+        "physiological",
+        atrial_fibrillation,
+        lambda limits: (limits.atrial_fibrillation.delay, inf, inf),
+        lambda limits: limits.atrial_fibrillation.end_after,
+        ("heart_rate",),
+        "atrial_fibrillation",
     ),
     "anomaly": Condition(
         "physiological",
@@ -485,6 +578,10 @@ def measured_values(kind: AlarmKind, situation: Situation) -> dict[str, Any]:
         values["tachycardia"] = _as_json(tachycardia_probability(situation))
     elif kind in ("bradycardia", "tachycardia"):
         values["heart_rate"] = _as_json(situation.rate)
+    elif kind == "ventricular-run":
+        values["run"] = max(_rows(situation, situation.limits.ventricular_run), default=0)
+    elif kind == "atrial-fibrillation" and observation.irregularity is not None:
+        values |= {name: _as_json(value) for name, value in observation.irregularity._asdict().items()}
     elif kind == "unjudged":
         values["unjudged"] = situation.unjudged
         values["contradicted"] = list(contradicted_kinds(situation))

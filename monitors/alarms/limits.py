@@ -131,6 +131,67 @@ class TachycardiaLimits(Settings):
         return self
 
 
+class EctopyLimits(Settings):
+    """Limits of alarms about ventricular beats in a row (couplet, run) or in turn with others (bigeminy)."""
+
+    enabled: bool = Field(True, description="whether there is an alarm")
+    probability: float = Field(
+        0.8, gt=0, le=1, description="probability (0 to 1) from which a beat counts as ventricular"
+    )
+    end_after: float = Field(
+        30.0, ge=0, le=3600, description="seconds without such beats until the alarm ends"
+    )
+
+
+class RunLimits(EctopyLimits):
+    """Limits of a ventricular run: three or more ventricular beats in a row that are no tachycardia, as they
+    are too few or too slow for it. Medium priority."""
+
+    beats: int = Field(
+        3, ge=3, le=30, description="number of ventricular beats in a row from which there is an alarm"
+    )
+
+
+class BigeminyLimits(EctopyLimits):
+    """Limits of bigeminy: every other beat is ventricular. Low priority."""
+
+    pairs: int = Field(
+        3, ge=2, le=15, description="number of pairs of another and a ventricular beat until the alarm"
+    )
+
+
+class AtrialFibrillationLimits(Settings):
+    """Limits of atrial fibrillation: RR intervals of two minutes without any order. Low priority.
+
+    The measures and their limits are those of Dash et al. (2009) for 128 intervals: all must hold. There is
+    no alarm while ventricular beats are frequent, as they make any rhythm irregular.
+    """
+
+    enabled: bool = Field(True, description="whether there is an alarm")
+    variation: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description="least variation of the intervals: RMS of differences divided by the mean",
+    )
+    entropy: float = Field(
+        0.7, ge=0, le=1, description="least Shannon entropy of the lengths of the intervals (0 to 1)"
+    )
+    turning_low: float = Field(
+        0.54, ge=0, le=1, description="least share of turning points; slow changes have fewer"
+    )
+    turning_high: float = Field(
+        0.77, ge=0, le=1, description="largest share of turning points; alternating intervals have more"
+    )
+    ectopic: float = Field(
+        0.1, ge=0, le=1, description="largest share of ventricular beats at which the rhythm is judged"
+    )
+    delay: float = Field(30.0, ge=0, le=600, description="seconds for which all of it must hold")
+    end_after: float = Field(
+        120.0, ge=0, le=3600, description="seconds for which the rhythm must be regular until the alarm ends"
+    )
+
+
 class AnomalyLimits(Settings):
     """Limits of the anomaly alarm: many beats of unusual shape.
 
@@ -294,6 +355,12 @@ class Limits(Settings):
     )
     bradycardia: BradycardiaLimits = Field(BradycardiaLimits(), description="heart rate too low")
     tachycardia: TachycardiaLimits = Field(TachycardiaLimits(), description="heart rate too high")
+    ventricular_run: RunLimits = Field(RunLimits(), description="three or more ventricular beats in a row")
+    couplet: EctopyLimits = Field(EctopyLimits(), description="two ventricular beats in a row")
+    bigeminy: BigeminyLimits = Field(BigeminyLimits(), description="every other beat ventricular")
+    atrial_fibrillation: AtrialFibrillationLimits = Field(
+        AtrialFibrillationLimits(), description="irregular rhythm, as in atrial fibrillation"
+    )
     anomaly: AnomalyLimits = Field(AnomalyLimits(), description="many beats of unusual shape")
     lead_off: LeadOffLimits = Field(LeadOffLimits(), description="electrode off")
     poor_signal: PoorSignalLimits = Field(PoorSignalLimits(), description="no lead good enough to analyse")

@@ -15,6 +15,7 @@ from monitors.alarms.events import JudgedBeat, Observation, Pulse, QualityWord, 
 from monitors.alarms.state import AlarmState
 from monitors.patient.heart_rate import UNKNOWN_INTERVAL, RelativeInterval, RrIntervals
 from monitors.patient.hops import Hop, HopQueue
+from monitors.patient.irregularity import IrregularityMeter
 from monitors.patient.ordering import Ordered, Sequencer
 from monitors.patient.pulse import PulseLeads
 from monitors.patient.reference import Reference
@@ -113,6 +114,7 @@ class Bed:
         pulse_leads: pulse waves beside the ECG; None: there are none.
         pulse: pulse of the best of them; None: none is good.
         judged_beats: the last beats, by time, and whether they are ventricular.
+        irregularity: of the RR intervals.
         observed: number of samples at the last observation.
         unjudged: number of samples since complexes could last be detected.
         silent_since: sample of the last beat, or since which beats could be detected, plus the samples since
@@ -145,6 +147,7 @@ class Bed:
     pulse_leads: PulseLeads | None = None
     pulse: Pulse | None = None
     judged_beats: list[JudgedBeat] = field(default_factory=list)
+    irregularity: IrregularityMeter = field(default_factory=IrregularityMeter)
     observed: int = 0
     unjudged: int = 0
     silent_since: int = -1
@@ -202,6 +205,7 @@ class Bed:
         self.pending_beats.clear()
         self.previous_beat = None
         self.judged_beats.clear()
+        self.irregularity = IrregularityMeter()
         self.last_beat = -1
         self.silent_since = -1
 
@@ -219,6 +223,7 @@ class Bed:
         """Add a beat whose kind is known now; search-back finds some late."""
         late = bool(self.judged_beats) and beat.time < self.judged_beats[-1].time
         self.judged_beats.append(beat)
+        self.irregularity.add(beat)
         if late:
             self.judged_beats.sort()
         del self.judged_beats[:-_JUDGED]
@@ -255,6 +260,7 @@ class Bed:
             tachycardia=self.ventricular.tachycardia,
             fibrillation=self.ventricular.fibrillation,
             beats=tuple(self.judged_beats),
+            irregularity=self.irregularity.now,
             pulse=self.pulse,
             burden=self.burden,
             good=good,

@@ -78,12 +78,13 @@ def judge_pulses(leads: Sequence[PulseLeads], rate: float) -> list[Pulse | None]
 def _pulse(name: str, kind: LeadKind, wave: PulseWave) -> Pulse | None:
     times = wave.times
     damped = kind is LeadKind.PRESSURE and wave.height < _LEAST_PRESSURE
-    if len(times) < _LEAST or wave.alike.mean() < _ALIKE or damped:
+    if len(times) < _LEAST or wave.alike.sum() < _ALIKE * len(times) or damped:
         return None
-    intervals = -np.diff(times)
+    intervals = times[:-1] - times[1:]
     last = intervals[::-1]
     count = max(3, int(np.searchsorted(np.cumsum(last), _RATE_SECONDS)) + 1)
-    usual = float(np.median(last[:count]))
+    some = np.sort(last[:count])
+    usual = float(some[(len(some) - 1) // 2] + some[len(some) // 2]) / 2
     recent = times < _STEADY
     regular = intervals[recent[1:]]
     low, high = _REGULAR[0] * usual, _REGULAR[1] * usual

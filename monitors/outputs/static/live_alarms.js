@@ -10,6 +10,10 @@ export const KINDS = {
   "ventricular-tachycardia": "Ventricular tachycardia",
   bradycardia: "Bradycardia",
   tachycardia: "Tachycardia",
+  "ventricular-run": "Ventricular run",
+  couplet: "Couplet",
+  bigeminy: "Bigeminy",
+  "atrial-fibrillation": "Atrial fibrillation",
   anomaly: "Anomalous beats",
   "lead-off": "Lead off",
   "poor-signal": "Poor signal",
@@ -74,6 +78,11 @@ function measuredSentence({ kind, priority, why }) {
   if (isNumber(probability))
     return `${KINDS[kind]}: probability ${percent(probability)}${
       isNumber(limits.begin) ? to(Math.round(limits.begin * 100), " %") : "."}`;
+  if (kind === "couplet") return "Two ventricular beats in a row.";
+  if (kind === "bigeminy") return "Every other beat is ventricular.";
+  if (kind === "ventricular-run" && isNumber(measured.run)) return `${measured.run} ventricular beats in a row${to(limits.beats)}`;
+  if (kind === "atrial-fibrillation" && isNumber(measured.variation))
+    return `RR intervals without order, as in atrial fibrillation: variation ${round(measured.variation, 2)}${to(limits.variation)}`;
   if (kind === "anomaly" && isNumber(burden))
     return `${percent(burden)} of the last beats differ from the reference of this patient${
       isNumber(limits.begin) ? to(Math.round(limits.begin * 100), " %") : "."}`;
