@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, NotRequired, cast
 
 import torch
 from pydantic import (
@@ -165,10 +165,12 @@ AnyPreprocessing = Preprocessing | BeatPreprocessing | RhythmPreprocessing
 
 
 class NoiseRange(TypedDict):
-    """Noise that a denoiser was trained on, as standard deviations in levels of 255."""
+    """Noise that a denoiser was trained on, as standard deviations in levels of 255, and the best share of a
+    refined result (none: 0)."""
 
     lowest: Annotated[float, Field(ge=0, le=10_000)]
     highest: Annotated[float, Field(ge=0, le=10_000)]
+    refine: NotRequired[Annotated[float, Field(ge=0, le=1)]]
 
 
 class Calibration(TypedDict, total=False):
