@@ -13,6 +13,7 @@ from typing import Any
 
 from genray.bundle import Bundle, load_bundle
 from genray.bundle_places import bundle_folder
+from genray.ecg.records.channels import listed
 from genray.errors import BundleMissing, ResourceError, SettingsError
 from genray.interrupts import stop_on_signals
 from genray.progress import Display
@@ -96,6 +97,8 @@ class PreparedEcg:
     def lines(self) -> Sequence[str]:
         """Lines about the run, for a person."""
         lines = [DISCLAIMER, f"source: {self.settings.source.kind}", f"bundle: {self.bundle}"]
+        if kinds := self.settings.ward.lead_kinds:
+            lines.append("leads: " + listed([f"{lead} ({kind})" for lead, kind in kinds.items()]))
         return lines + ([f"warning: the model was {self.warning}"] if self.warning else [])
 
     @property

@@ -326,6 +326,8 @@ def _rhythm_figures(judged: Mapping[str, RhythmJudgement], others: RhythmResults
         figures["rhythms"] = rhythms_json(judged)
     if others and others.bedside:
         figures["bedside_alarms"] = bedside_json(others.bedside)
+    if others and others.bedside_without_pulse:
+        figures["bedside_alarms"]["ecg_only"] = bedside_json(others.bedside_without_pulse)
     return figures
 
 
@@ -358,15 +360,24 @@ def rhythm_tables(figures: Mapping[str, Any]) -> list[str]:
         title = f"annotated rhythms, {rhythms['hours']:.1f} h; {alarmed}"
         tables.append("\n".join([title, aligned(rows), *(["without an alarm:", *missed] if missed else [])]))
     if bedside := figures.get("bedside_alarms"):
-        lines: list[tuple[str, ...]] = [
-            ("BEDSIDE ALARM", "TRUE", "RAISED", "FALSE", "REFUSED", "SE", "SP", "SCORE")
-        ]
-        for kind, each in [*bedside["kinds"].items(), ("all", bedside)]:
-            numbers = [str(each[name]) for name in ("true", "raised", "false", "refused")]
-            rates = (_percent(each["sensitivity"]), _percent(each["specificity"]), _number(each["score"], 1))
-            lines.append((kind, *numbers, *rates))
-        tables.append(f"bedside alarms of {bedside['records']} records (challenge 2015)\n{aligned(lines)}")
+        title = f"bedside alarms of {bedside['records']} records (challenge 2015)"
+        if ecg_only := bedside.get("ecg_only"):
+            tables.append(_bedside_table(f"{title}, ECG and pulse waves", bedside))
+            tables.append(_bedside_table(f"{title}, ECG only", ecg_only))
+        else:
+            tables.append(_bedside_table(title, bedside))
     return tables
+
+
+def _bedside_table(title: str, bedside: Mapping[str, Any]) -> str:
+    lines: list[tuple[str, ...]] = [
+        ("BEDSIDE ALARM", "TRUE", "RAISED", "FALSE", "REFUSED", "SE", "SP", "SCORE")
+    ]
+    for kind, each in [*bedside["kinds"].items(), ("all", bedside)]:
+        numbers = [str(each[name]) for name in ("true", "raised", "false", "refused")]
+        rates = (_percent(each["sensitivity"]), _percent(each["specificity"]), _number(each["score"], 1))
+        lines.append((kind, *numbers, *rates))
+    return f"{title}\n{aligned(lines)}"
 
 
 def _train(folder: Path, part: TrainingPart, runs: Path) -> BeatModel:

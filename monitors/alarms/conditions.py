@@ -10,12 +10,14 @@ which the condition was judged, so that missing samples count neither towards an
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import exp, floor, inf, isfinite, log, nan
 from typing import Any, NamedTuple
 
+from genray.text import label_value
 from monitors.alarms.events import AlarmKind, Category, Observation, Priority
-from monitors.alarms.limits import Limits, VentricularLimits, VentricularTachycardiaLimits
+from monitors.alarms.limits import EctopyLimits, Limits, VentricularLimits, VentricularTachycardiaLimits
 
 UNKNOWN, CLEAR, BETWEEN, LOW, MEDIUM, HIGH = -2, -1, 0, 1, 2, 3
 """Levels: cannot be judged; clear; between the limits (hysteresis); true at low, medium or high priority."""
@@ -63,25 +65,63 @@ class Situation(NamedTuple):
         """Whether samples arrive and QRS complexes can be detected in at least one lead."""
         return self.observation.rhythm and not self.observation.lost > 0
 
+    @property
+    def rate(self) -> float | None:
+        """Heart rate by the ECG; while no lead of it can be judged, by a steady pulse; None: neither."""
+        observation = self.observation
+        if self.has_rhythm:
+            return observation.heart_rate
+        pulse = observation.pulse
+        return pulse.rate if pulse is not None and pulse.steady and not observation.lost > 0 else None
+
+    def pulse_contradicts(self, kind: AlarmKind) -> bool:
+        """Whether a steady pulse shows that the ECG is wrong about a condition: there is no asystole with
+        pulses on time, no ventricular rhythm with a normal pulse, and no rate that these do not share. A
+        pulse wave that is poor, or pulses that are not steady, contradict nothing."""
+        pulse, limits = self.observation.pulse, self.limits
+        if pulse is None or not pulse.steady:
+            return False
+        match kind:
+            case "asystole":
+                return True
+            case "bradycardia":
+                return pulse.rate >= limits.bradycardia.medium + limits.bradycardia.back
+            case "tachycardia":
+                return pulse.rate <= limits.tachycardia.medium - limits.tachycardia.back
+            case "ventricular-tachycardia" | "ventricular-fibrillation":
+                return limits.bradycardia.medium <= pulse.rate < limits.ventricular_tachycardia.rate
+            case _:
+                return False
+
 
 def asystole(situation: Situation) -> int:
-    """Return the level of asystole: no QRS complex for 4 s (CinC 2015). There is no further delay."""
+    """Return the level of asystole: no QRS complex for 4 s (CinC 2015). There is no further delay. Unknown
+    while a steady pulse shows that complexes were missed."""
     silence = situation.observation.silence
     if not situation.has_rhythm or silence is None or not silence >= 0:
         return UNKNOWN
-    return HIGH if silence >= situation.limits.asystole.silence else CLEAR
+    if silence < situation.limits.asystole.silence:
+        return CLEAR
+    return UNKNOWN if situation.pulse_contradicts("asystole") else HIGH
 
 
 def ventricular_fibrillation(situation: Situation) -> int:
     """Return the level of ventricular fibrillation or flutter."""
     limits = situation.limits.ventricular_fibrillation
-    return _ventricular(situation, situation.observation.fibrillation, limits)
+    level = _ventricular(situation, situation.observation.fibrillation, limits)
+    return _unless_contradicted(situation, "ventricular-fibrillation", level)
 
 
 def ventricular_tachycardia(situation: Situation) -> int:
     """Return the level of ventricular tachycardia."""
     limits = situation.limits.ventricular_tachycardia
-    return _ventricular(situation, tachycardia_probability(situation), limits)
+    level = _ventricular(situation, tachycardia_probability(situation), limits)
+    return _unless_contradicted(situation, "ventricular-tachycardia", level)
+
+
+def _unless_contradicted(situation: Situation, kind: AlarmKind, level: int) -> int:
+    """Return `level`, or unknown where a steady pulse contradicts it."""
+    return UNKNOWN if level >= BETWEEN and situation.pulse_contradicts(kind) else level
 
 
 def tachycardia_probability(situation: Situation) -> float:
@@ -120,33 +160,95 @@ def _ventricular(situation: Situation, probability: float, limits: VentricularLi
         return UNKNOWN
     if probability < limits.end:
         return CLEAR
-    return HIGH if probability >= limits.begin else BETWEEN
+    pulse = situation.observation.pulse
+    begin = limits.begin if pulse is None or pulse.steady else limits.begin_with_pulse
+    return HIGH if probability >= begin else BETWEEN
 
 
 def bradycardia(situation: Situation) -> int:
     """Return the level of bradycardia; unknown during an alarm for asystole or a ventricular rhythm, so that
     one cause is one alarm: the complexes of torsades are hard to detect, and they are not a slow rhythm."""
-    rate, limits = situation.observation.heart_rate, situation.limits.bradycardia
+    rate, limits = situation.rate, situation.limits.bradycardia
     other = situation.asystole_open or situation.ventricular_open
-    if other or not situation.has_rhythm or rate is None or not 0 <= rate < inf:
+    if other or rate is None or not 0 <= rate < inf:
         return UNKNOWN
     if rate >= limits.medium + limits.back:
         return CLEAR
     if rate >= limits.medium:
         return BETWEEN
-    return MEDIUM if rate >= limits.high else HIGH
+    return _unless_contradicted(situation, "bradycardia", MEDIUM if rate >= limits.high else HIGH)
 
 
 def tachycardia(situation: Situation) -> int:
     """Return the level of tachycardia."""
-    rate, limits = situation.observation.heart_rate, situation.limits.tachycardia
-    if not situation.has_rhythm or rate is None or not 0 <= rate < inf:
+    rate, limits = situation.rate, situation.limits.tachycardia
+    if rate is None or not 0 <= rate < inf:
         return UNKNOWN
     if rate <= limits.medium - limits.back:
         return CLEAR
     if rate <= limits.medium:
         return BETWEEN
-    return MEDIUM if rate <= limits.high else HIGH
+    return _unless_contradicted(situation, "tachycardia", MEDIUM if rate <= limits.high else HIGH)
+
+
+def ventricular_beats_in_a_row(situation: Situation) -> int:
+    """Return the level of a ventricular run."""
+    limits = situation.limits.ventricular_run
+    return _ectopy(situation, limits, MEDIUM, max(_rows(situation, limits), default=0) >= limits.beats)
+
+
+def couplet(situation: Situation) -> int:
+    """Return the level of couplets: exactly two ventricular beats in a row."""
+    limits = situation.limits.couplet
+    return _ectopy(situation, limits, LOW, 2 in _rows(situation, limits))
+
+
+def bigeminy(situation: Situation) -> int:
+    """Return the level of bigeminy."""
+    limits = situation.limits.bigeminy
+    last = situation.observation.beats[-2 * limits.pairs - 1 :]
+    ventricular = [beat.ventricular >= limits.probability for beat in last]
+    alternates = all(now != after for now, after in pairwise(ventricular))
+    return _ectopy(situation, limits, LOW, len(ventricular) > 2 * limits.pairs and alternates)
+
+
+def _ectopy(situation: Situation, limits: EctopyLimits, level: int, holds: bool) -> int:
+    """Return `level` where a condition about ventricular beats `holds`; unknown during an alarm for a
+    ventricular rhythm, so that one cause is one alarm."""
+    if not limits.enabled:
+        return CLEAR
+    if situation.ventricular_open or not situation.has_rhythm or not situation.observation.beats:
+        return UNKNOWN
+    return level if holds else CLEAR
+
+
+def _rows(situation: Situation, limits: EctopyLimits) -> list[int]:
+    """Return the lengths of the rows of ventricular beats that ended in the last seconds: another beat came
+    after them."""
+    observation = situation.observation
+    rows: list[int] = []
+    count = 0
+    for beat in observation.beats:
+        if beat.ventricular >= limits.probability:
+            count += 1
+            continue
+        if count and beat.time >= observation.time - _RECENT_RUN:
+            rows.append(count)
+        count = 0
+    return rows
+
+
+def atrial_fibrillation(situation: Situation) -> int:
+    """Return the level of atrial fibrillation: RR intervals without any order. Unknown while there are too
+    few, or ventricular beats are frequent."""
+    limits, measured = situation.limits.atrial_fibrillation, situation.observation.irregularity
+    if not limits.enabled:
+        return CLEAR
+    if measured is None or not situation.has_rhythm or not measured.ectopic <= limits.ectopic:
+        return UNKNOWN
+    irregular = measured.variation >= limits.variation and measured.entropy >= limits.entropy
+    random = limits.turning_low <= measured.turning <= limits.turning_high
+    return LOW if irregular and random else CLEAR
 
 
 def anomaly(situation: Situation) -> int:
@@ -281,6 +383,38 @@ CONDITIONS: dict[AlarmKind, Condition] = {
         ("heart_rate",),
         "tachycardia",
     ),
+    "ventricular-run": Condition(
+        "physiological",
+        ventricular_beats_in_a_row,
+        lambda _: (inf, 0.0, inf),
+        lambda limits: limits.ventricular_run.end_after,
+        ("heart_rate",),
+        "ventricular_run",
+    ),
+    "couplet": Condition(
+        "physiological",
+        couplet,
+        lambda _: (0.0, inf, inf),
+        lambda limits: limits.couplet.end_after,
+        ("heart_rate",),
+        "couplet",
+    ),
+    "bigeminy": Condition(
+        "physiological",
+        bigeminy,
+        lambda _: (0.0, inf, inf),
+        lambda limits: limits.bigeminy.end_after,
+        ("heart_rate",),
+        "bigeminy",
+    ),
+    "atrial-fibrillation": Condition(
+        "physiological",
+        atrial_fibrillation,
+        lambda limits: (limits.atrial_fibrillation.delay, inf, inf),
+        lambda limits: limits.atrial_fibrillation.end_after,
+        ("heart_rate",),
+        "atrial_fibrillation",
+    ),
     "anomaly": Condition(
         "physiological",
         anomaly,
@@ -394,7 +528,7 @@ def update_missing(missing: MissingSeconds, now: float, gap: float) -> MissingSe
     return tuple(recent.items())
 
 
-_RHYTHM = (
+_RHYTHM: tuple[AlarmKind, ...] = (
     "asystole",
     "ventricular-fibrillation",
     "ventricular-tachycardia",
@@ -403,10 +537,26 @@ _RHYTHM = (
 )
 
 
+def contradicted_kinds(situation: Situation) -> tuple[AlarmKind, ...]:
+    """Return the conditions that hold by the ECG, and that a steady pulse contradicts."""
+    pulse = situation.observation.pulse
+    if pulse is None or not pulse.steady:
+        return ()
+    ecg_alone = situation._replace(observation=replace(situation.observation, pulse=None))
+    return tuple(
+        kind
+        for kind in _RHYTHM
+        if situation.pulse_contradicts(kind) and CONDITIONS[kind].level(ecg_alone) >= LOW
+    )
+
+
 def unknown_reason(kind: AlarmKind, situation: Situation) -> str:
     """Return the reason why the condition cannot be judged, for a person."""
     if situation.observation.lost > 0:
         return "no data from the stream"
+    pulse = situation.observation.pulse
+    if pulse is not None and situation.pulse_contradicts(kind):
+        return f"contradicted by a steady pulse of {pulse.rate:.0f}/min in {label_value(pulse.lead, 16)}"
     if not situation.observation.good and not (kind in _RHYTHM and situation.has_rhythm):
         return "no lead with good signal"
     if kind == "bradycardia" and situation.asystole_open:
@@ -426,8 +576,17 @@ def measured_values(kind: AlarmKind, situation: Situation) -> dict[str, Any]:
         values["missing"] = situation.missing
     elif kind == "ventricular-tachycardia":
         values["tachycardia"] = _as_json(tachycardia_probability(situation))
+    elif kind in ("bradycardia", "tachycardia"):
+        values["heart_rate"] = _as_json(situation.rate)
+    elif kind == "ventricular-run":
+        values["run"] = max(_rows(situation, situation.limits.ventricular_run), default=0)
+    elif kind == "atrial-fibrillation" and observation.irregularity is not None:
+        values |= {name: _as_json(value) for name, value in observation.irregularity._asdict().items()}
     elif kind == "unjudged":
         values["unjudged"] = situation.unjudged
+        values["contradicted"] = list(contradicted_kinds(situation))
+    if observation.pulse is not None and (kind in _RHYTHM or kind == "unjudged"):
+        values["pulse"] = {name: _as_json(value) for name, value in observation.pulse._asdict().items()}
     return values
 
 

@@ -13,6 +13,10 @@ AlarmKind = Literal[
     "ventricular-tachycardia",
     "bradycardia",
     "tachycardia",
+    "ventricular-run",
+    "couplet",
+    "bigeminy",
+    "atrial-fibrillation",
     "anomaly",
     "lead-off",
     "poor-signal",
@@ -35,6 +39,38 @@ class JudgedBeat(NamedTuple):
     ventricular: float
 
 
+class Pulse(NamedTuple):
+    """Pulse of the last seconds, in a wave of good quality.
+
+    Attributes:
+        lead: name of its lead.
+        rate: pulses per minute.
+        silence: seconds since the last pulse.
+        steady: whether the pulses of the last 6 s came on time, and were of one shape and height.
+    """
+
+    lead: str
+    rate: float
+    silence: float
+    steady: bool
+
+
+class Irregularity(NamedTuple):
+    """Irregularity of the last RR intervals between beats that are not ventricular.
+
+    Attributes:
+        variation: root mean square of their differences, as a share of their mean.
+        entropy: Shannon entropy of their lengths, 0 to 1.
+        turning: share of them that are longer or shorter than both beside them.
+        ectopic: share of ventricular beats among the last ones.
+    """
+
+    variation: float
+    entropy: float
+    turning: float
+    ectopic: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
     """Measurements of a stream at `time`, the end of the samples that were analysed. There is one after each
@@ -48,6 +84,8 @@ class Observation:
         fibrillation: probability of a ventricular rhythm that is rather fibrillation or flutter; NaN: not
             judged.
         beats: the last beats, by time.
+        irregularity: of the last RR intervals; None: too few in the last minutes.
+        pulse: pulse of the best pulse wave; None: there is none of good quality.
         burden: share of the last scored beats that are anomalous; None: too few, or no reference yet.
         good: whether at least one lead is good, so that the shapes of beats can be judged.
         rhythm: whether QRS complexes can be detected in at least one lead.
@@ -64,6 +102,8 @@ class Observation:
     tachycardia: float = nan
     fibrillation: float = nan
     beats: tuple[JudgedBeat, ...] = ()
+    irregularity: Irregularity | None = None
+    pulse: Pulse | None = None
     burden: float | None = None
     good: bool = True
     rhythm: bool = True

@@ -34,6 +34,12 @@ class VentricularLimits(Settings):
     begin: float = Field(
         0.8, gt=0, le=1, description="probability of the rhythm (0 to 1) from which there is an alarm"
     )
+    begin_with_pulse: float = Field(
+        0.65,
+        gt=0,
+        le=1,
+        description="the same while a pulse wave of good quality shows that the pulse is not steady",
+    )
     end: float = Field(
         0.5, gt=0, le=1, description="probability of the rhythm (0 to 1) below which the alarm ends"
     )
@@ -49,8 +55,8 @@ class VentricularLimits(Settings):
 
     @model_validator(mode="after")
     def _order(self) -> Self:
-        if self.end > self.begin:
-            raise ValueError("`end` must not be above `begin`")
+        if not self.end <= self.begin_with_pulse <= self.begin:
+            raise ValueError("`end` <= `begin_with_pulse` <= `begin` must hold")
         return self
 
 
@@ -69,21 +75,22 @@ class VentricularTachycardiaLimits(VentricularLimits):
 class BradycardiaLimits(Settings):
     """Limits of bradycardia: a heart rate that is too low.
 
-    Of the 10 s that IEC 60601-2-27 allows until the alarm, the heart rate is averaged over 4 s, `delay` takes
-    4 s and the rest is for hops and detection. The alarm ends at `medium` + `back` (hysteresis), so that a
-    rate near the limit raises one alarm and not many.
+    Below 40 beats/min is the extreme bradycardia of the challenge; 50 is where the adult profiles of bedside
+    monitors begin to warn. Of the 10 s that IEC 60601-2-27 allows until the alarm, the three intervals that
+    the heart rate is taken from need 4 to 6 s when the heart is slow, and `delay` takes 2 s. The alarm ends
+    at `medium` + `back` (hysteresis), so that a rate near the limit raises one alarm and not many.
     """
 
     medium: float = Field(
-        40.0, ge=10, le=200, description="heart rate (beats/min) below which the priority is medium"
+        50.0, ge=10, le=200, description="heart rate (beats/min) below which the priority is medium"
     )
     high: float = Field(
-        30.0, ge=5, le=200, description="heart rate (beats/min) below which the priority is high"
+        40.0, ge=5, le=200, description="heart rate (beats/min) below which the priority is high"
     )
     back: float = Field(
         5.0, ge=0, le=50, description="hysteresis (beats/min): the alarm ends this far above `medium`"
     )
-    delay: float = Field(4.0, ge=0, le=6, description="seconds for which the rate must stay below a limit")
+    delay: float = Field(2.0, ge=0, le=6, description="seconds for which the rate must stay below a limit")
     end_after: float = Field(
         6.0, ge=0, le=60, description="seconds for which the rate must be back until the alarm ends"
     )
@@ -96,13 +103,18 @@ class BradycardiaLimits(Settings):
 
 
 class TachycardiaLimits(Settings):
-    """Limits of tachycardia: a heart rate that is too high; delays as for bradycardia."""
+    """Limits of tachycardia: a heart rate that is too high.
+
+    Above 140 beats/min is the extreme tachycardia of the challenge; 120 is where the adult profiles of
+    bedside monitors begin to warn. Of the 10 s until the alarm, the heart rate is averaged over 4 s, and
+    `delay` takes 4 s.
+    """
 
     medium: float = Field(
-        140.0, ge=60, le=350, description="heart rate (beats/min) above which the priority is medium"
+        120.0, ge=60, le=350, description="heart rate (beats/min) above which the priority is medium"
     )
     high: float = Field(
-        180.0, ge=60, le=400, description="heart rate (beats/min) above which the priority is high"
+        140.0, ge=60, le=400, description="heart rate (beats/min) above which the priority is high"
     )
     back: float = Field(
         5.0, ge=0, le=50, description="hysteresis (beats/min): the alarm ends this far below `medium`"
@@ -117,6 +129,67 @@ class TachycardiaLimits(Settings):
         if self.high < self.medium:
             raise ValueError("`high` must not be below `medium`: the faster, the more urgent")
         return self
+
+
+class EctopyLimits(Settings):
+    """Limits of alarms about ventricular beats in a row (couplet, run) or in turn with others (bigeminy)."""
+
+    enabled: bool = Field(True, description="whether there is an alarm")
+    probability: float = Field(
+        0.8, gt=0, le=1, description="probability (0 to 1) from which a beat counts as ventricular"
+    )
+    end_after: float = Field(
+        30.0, ge=0, le=3600, description="seconds without such beats until the alarm ends"
+    )
+
+
+class RunLimits(EctopyLimits):
+    """Limits of a ventricular run: three or more ventricular beats in a row that are no tachycardia, as they
+    are too few or too slow for it. Medium priority."""
+
+    beats: int = Field(
+        3, ge=3, le=30, description="number of ventricular beats in a row from which there is an alarm"
+    )
+
+
+class BigeminyLimits(EctopyLimits):
+    """Limits of bigeminy: every other beat is ventricular. Low priority."""
+
+    pairs: int = Field(
+        3, ge=2, le=15, description="number of pairs of another and a ventricular beat until the alarm"
+    )
+
+
+class AtrialFibrillationLimits(Settings):
+    """Limits of atrial fibrillation: RR intervals of two minutes without any order. Low priority.
+
+    The measures and their limits are those of Dash et al. (2009) for 128 intervals: all must hold. There is
+    no alarm while ventricular beats are frequent, as they make any rhythm irregular.
+    """
+
+    enabled: bool = Field(True, description="whether there is an alarm")
+    variation: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description="least variation of the intervals: RMS of differences divided by the mean",
+    )
+    entropy: float = Field(
+        0.7, ge=0, le=1, description="least Shannon entropy of the lengths of the intervals (0 to 1)"
+    )
+    turning_low: float = Field(
+        0.54, ge=0, le=1, description="least share of turning points; slow changes have fewer"
+    )
+    turning_high: float = Field(
+        0.77, ge=0, le=1, description="largest share of turning points; alternating intervals have more"
+    )
+    ectopic: float = Field(
+        0.1, ge=0, le=1, description="largest share of ventricular beats at which the rhythm is judged"
+    )
+    delay: float = Field(30.0, ge=0, le=600, description="seconds for which all of it must hold")
+    end_after: float = Field(
+        120.0, ge=0, le=3600, description="seconds for which the rhythm must be regular until the alarm ends"
+    )
 
 
 class AnomalyLimits(Settings):
@@ -282,6 +355,12 @@ class Limits(Settings):
     )
     bradycardia: BradycardiaLimits = Field(BradycardiaLimits(), description="heart rate too low")
     tachycardia: TachycardiaLimits = Field(TachycardiaLimits(), description="heart rate too high")
+    ventricular_run: RunLimits = Field(RunLimits(), description="three or more ventricular beats in a row")
+    couplet: EctopyLimits = Field(EctopyLimits(), description="two ventricular beats in a row")
+    bigeminy: BigeminyLimits = Field(BigeminyLimits(), description="every other beat ventricular")
+    atrial_fibrillation: AtrialFibrillationLimits = Field(
+        AtrialFibrillationLimits(), description="irregular rhythm, as in atrial fibrillation"
+    )
     anomaly: AnomalyLimits = Field(AnomalyLimits(), description="many beats of unusual shape")
     lead_off: LeadOffLimits = Field(LeadOffLimits(), description="electrode off")
     poor_signal: PoorSignalLimits = Field(PoorSignalLimits(), description="no lead good enough to analyse")

@@ -52,6 +52,7 @@ from monitors.alarms.conditions import (
     MissingSeconds,
     Situation,
     Timer,
+    contradicted_kinds,
     measured_values,
     unknown_reason,
     update_missing,
@@ -163,13 +164,14 @@ class _BedStep:
         lost = state.tracks.get("stream-lost")
         # The alarm of a lost stream covers the samples that it missed: no gap alarm for the same cause.
         missing = update_missing(state.missing, now, 0.0 if lost and lost.is_open else gap)
-        unjudged = update_missing(state.unjudged, now, _unjudged_seconds(state, now, observation, limits))
+        situation = Situation(observation, limits, _total(missing))
+        unjudged = update_missing(state.unjudged, now, _unjudged_seconds(state, now, situation))
         return cls(
             stream=state.stream,
             now=now,
             limits=limits,
             gap=gap,
-            situation=Situation(observation, limits, _total(missing), _total(unjudged)),
+            situation=situation._replace(unjudged=_total(unjudged)),
             missing=missing,
             unjudged=unjudged,
             announcements=tuple(min(time, now) for time in state.announcements),
@@ -308,14 +310,17 @@ class _BedStep:
         return alarm
 
 
-def _unjudged_seconds(state: AlarmState, now: float, observation: Observation, limits: Limits) -> float:
-    """Return the seconds before `now` without a judgment of the rhythm; 0 while an alarm about the signal
-    covers them: no second alarm for the same cause."""
-    if observation.rhythm or observation.lost > 0 or state.time is None:
+def _unjudged_seconds(state: AlarmState, now: float, situation: Situation) -> float:
+    """Return the seconds before `now` without a judgment of the rhythm, or with one that a steady pulse
+    contradicts; 0 while an alarm about the signal covers them: no second alarm for the same cause."""
+    observation = situation.observation
+    if observation.lost > 0 or state.time is None:
+        return 0.0
+    if observation.rhythm and not contradicted_kinds(situation):
         return 0.0
     if "poor-signal" in state.open or ("lead-off" in state.open and not observation.poor):
         return 0.0
-    return min(max(now - state.time, 0.0), limits.longest_hop)
+    return min(max(now - state.time, 0.0), situation.limits.longest_hop)
 
 
 def _total(stretches: MissingSeconds) -> float:

@@ -44,12 +44,18 @@ _MEASURE_FORMATS = {
     ),
     "bradycardia": _MeasureFormat("heart_rate", "", "heart rate {}", "/min", 0),
     "tachycardia": _MeasureFormat("heart_rate", "", "heart rate {}", "/min", 0),
+    "ventricular-run": _MeasureFormat("run", "beats", "{} ventricular beats in a row", "", 0),
+    "atrial-fibrillation": _MeasureFormat(
+        "variation", "variation", "RR intervals without order, as in atrial fibrillation: variation {}", "", 2
+    ),
     "anomaly": _MeasureFormat("burden", "begin", "{} of the last beats anomalous", " %", 0),
     "unjudged": _MeasureFormat("unjudged", "begin", "rhythm not judged for {} of the last minute", " s", 0),
     "gap": _MeasureFormat("missing", "begin", "{} of the last minute missing", " s", 1),
     "stream-lost": _MeasureFormat("lost", "", "no data for {}", " s", 0),
     "behind": _MeasureFormat("behind", "begin", "monitor {} behind", " s", 1),
 }
+# Alarms without a measured value.
+_WORDS = {"couplet": "two ventricular beats in a row", "bigeminy": "every other beat is ventricular"}
 # Alarms that name leads: name of the list among the measured values, and text.
 _LEAD_FORMATS = {
     "lead-off": ("off", "electrode off, flat line or saturated"),
@@ -79,6 +85,8 @@ def measurement(kind: str, priority: str, why: Mapping[str, Any]) -> Measurement
     if kind in _LEAD_FORMATS and measured:
         name, words = _LEAD_FORMATS[kind]
         return Measurement(text=f"{_lead_names(measured.get(name))}: {words}")
+    if kind in _WORDS and measured:
+        return Measurement(text=_WORDS[kind])
     measure = _MEASURE_FORMATS.get(kind)
     value = plausible_number(measured.get(measure.value)) if measure else None
     if measure is None or value is None:
@@ -92,7 +100,24 @@ def measurement(kind: str, priority: str, why: Mapping[str, Any]) -> Measurement
     text = measure.words.format(duration(value) if kind == "stream-lost" else value_text)
     if limit is not None:
         text += f"; limit {limit:g}{measure.unit}"
+    text += _pulse_text(measured)
     return Measurement(value, measure.unit.strip(), limit, text)
+
+
+def _pulse_text(measured: Mapping[str, Any]) -> str:
+    """Return what the pulse wave said at the same time; empty: nothing."""
+    pulse = _mapping(measured.get("pulse"))
+    rate = plausible_number(pulse.get("rate"))
+    if rate is None:
+        return ""
+    how = "steady" if pulse.get("steady") is True else "unsteady"
+    text = f"; {how} pulse of {rate:.0f}/min in {label_value(str(pulse.get('lead')), _LEAD_LENGTH)}"
+    kinds = measured.get("contradicted")
+    if isinstance(kinds, list) and kinds:
+        text += (
+            f", against {', '.join(label_value(str(kind), 32) for kind in kinds[:_MOST_LEADS])} in the ECG"
+        )
+    return text
 
 
 def plausible_number(value: Any) -> float | None:

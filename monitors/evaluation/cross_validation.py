@@ -74,7 +74,7 @@ def open_annotated(
     for path in find_records(folder):
         name = path.relative_to(folder).with_suffix("").as_posix()
         try:
-            record = open_record(path)
+            record = open_record(path, pulse=True)
             truth = read_truth(record)
             judges_rhythms = bool(record.rhythms()) or record.bedside_alarm() is not None
             if truth is not None or judges_rhythms:
@@ -149,6 +149,6 @@ def _subset(normal_beats: Mapping[str, int]) -> list[str]:
 
 def _common_lead(records: Sequence[EcgRecord]) -> str:
     """Return the lead that most records have; among several, the one that train-ecg prefers."""
-    counts = Counter(lead.upper() for record in records for lead in record.leads)
+    counts = Counter(record.leads[n].upper() for record in records for n in record.ecg_columns)
     preferred = {lead: -place for place, lead in enumerate(BeatSetSettings().leads)}
     return max(counts, key=lambda lead: (counts[lead], preferred.get(lead, -len(preferred))))

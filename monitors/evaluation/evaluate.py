@@ -254,10 +254,15 @@ def evaluate(
 
 @dataclass(frozen=True)
 class RhythmResults:
-    """Alarms of records without annotated beats, by name: against their rhythms, or their bedside alarm."""
+    """Alarms of records without annotated beats, by name: against their rhythms, or their bedside alarm.
+
+    Attributes:
+        bedside_without_pulse: bedside alarms by the ECG leads only; empty: no record has a pulse wave.
+    """
 
     rhythms: Mapping[str, RhythmJudgement]
     bedside: Mapping[str, BedsideJudgement]
+    bedside_without_pulse: Mapping[str, BedsideJudgement] = field(default_factory=dict)
 
 
 def evaluate_rhythms(
@@ -268,24 +273,41 @@ def evaluate_rhythms(
     rhythm: RhythmModel,
     report_progress: Callable[[float], None],
 ) -> RhythmResults:
-    """Play records with annotated rhythms or bedside alarms to the monitor, once; arguments and errors as for
-    `evaluate`."""
+    """Play records with annotated rhythms or bedside alarms to the monitor, once; those with a bedside alarm
+    and a pulse wave once more by their ECG leads only. Arguments and errors as for `evaluate`."""
     torch.set_num_threads(1)
-    ward = Ward(
-        settings.model_copy(update={"streams": len(records)}), model, lambda stream: limits, rhythm=rhythm
-    )
-    columns: Columns = {name: range(len(record.leads)) for name, record in records.items()}
-    played = play_records(records, ward, columns, report_progress)
+    settings = settings.model_copy(update={"streams": len(records)})
+    with_pulse = {
+        name: record
+        for name, record in records.items()
+        if len(record.ecg_columns) < len(record.leads) and record.bedside_alarm() is not None
+    }
+    plans: list[tuple[Mapping[str, EcgRecord], Columns]] = [
+        (records, {name: range(len(record.leads)) for name, record in records.items()})
+    ]
+    if with_pulse:
+        plans.append((with_pulse, {name: record.ecg_columns for name, record in with_pulse.items()}))
+    playbacks = []
+    for number, (each, columns) in enumerate(plans):
+        ward = Ward(settings, model, lambda stream: limits, rhythm=rhythm)
+        report = partial(_report_part, report_progress, number, len(plans))
+        playbacks.append(play_records(each, ward, columns, report))
+    played, ecg_only = playbacks[0], playbacks[-1]
     rhythms: dict[str, RhythmJudgement] = {}
     bedside: dict[str, BedsideJudgement] = {}
+    without_pulse: dict[str, BedsideJudgement] = {}
     for name, record in records.items():
         alarm = record.bedside_alarm()
-        spans = alarm_spans(played[name].transitions, record.samples / record.rate)
-        if alarm is not None:
-            bedside[name] = judge_bedside(alarm, spans)
-        else:
+        length = record.samples / record.rate
+        spans = alarm_spans(played[name].transitions, length)
+        if alarm is None:
             rhythms[name] = _judge_rhythms(record, spans)
-    return RhythmResults(rhythms, bedside)
+            continue
+        bedside[name] = judge_bedside(alarm, spans)
+        if with_pulse:
+            alone = ecg_only.get(name, played[name])
+            without_pulse[name] = judge_bedside(alarm, alarm_spans(alone.transitions, length))
+    return RhythmResults(rhythms, bedside, without_pulse)
 
 
 def _judge_rhythms(record: EcgRecord, alarms: Sequence[AlarmSpan]) -> RhythmJudgement:
@@ -364,6 +386,7 @@ def _chunks(name: str, record: EcgRecord, columns: Sequence[int]) -> Iterator[Ch
     size = max(1, round(record.rate))
     leads = tuple(record.leads[column] for column in columns)
     gains = tuple(record.gains[column] for column in columns)
+    kinds = tuple(record.kinds[column] for column in columns) if record.kinds else ()
     for number, samples in enumerate(_seconds(record, size)):
         yield Chunk(
             stream=name,
@@ -372,6 +395,7 @@ def _chunks(name: str, record: EcgRecord, columns: Sequence[int]) -> Iterator[Ch
             rate=record.rate,
             leads=leads,
             gains=gains,
+            kinds=kinds,
             samples=samples[:, list(columns)],
             received=float(number),
         )

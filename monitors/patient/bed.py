@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from genray.ecg.qrs import QrsThresholds
 from genray.ecg.quality import SignalQuality
-from monitors.alarms.events import JudgedBeat, Observation, QualityWord, Reading
+from monitors.alarms.events import JudgedBeat, Observation, Pulse, QualityWord, Reading
 from monitors.alarms.state import AlarmState
 from monitors.patient.heart_rate import UNKNOWN_INTERVAL, RelativeInterval, RrIntervals
 from monitors.patient.hops import Hop, HopQueue
+from monitors.patient.irregularity import IrregularityMeter
 from monitors.patient.ordering import Ordered, Sequencer
+from monitors.patient.pulse import PulseLeads
 from monitors.patient.reference import Reference
 from monitors.patient.rhythm import ORDERLY, VentricularRhythm
 from monitors.patient.strips import StripRecorder
@@ -96,8 +98,10 @@ class Bed:
     which run on all beds of one rate together, to `LeadBank`, and the alarm rules to `monitors.alarms`.
 
     Attributes:
-        rows: rows of its leads in the arrays of its sampling rate.
-        strips: strips of its alarms.
+        channels: names of all leads of its messages, of pulse waves too.
+        leads: names of those that are an ECG.
+        rows: rows of these in the arrays of its sampling rate.
+        strips: strips of its alarms, of its ECG.
         sample_count: number of samples that were analysed.
         end_time: unix time just after the last of them, seconds.
         received: monotonic time at which the last ordered message arrived, seconds.
@@ -109,7 +113,10 @@ class Bed:
         recent_anomalous: whether each of the last beats was anomalous; the burden is the share of these.
         rhythm_judged: whether QRS complexes can be detected in at least one lead.
         ventricular: probabilities of ventricular rhythms.
+        pulse_leads: pulse waves beside the ECG; None: there are none.
+        pulse: pulse of the best of them; None: none is good.
         judged_beats: the last beats, by time, and whether they are ventricular.
+        irregularity: of the RR intervals.
         observed: number of samples at the last observation.
         unjudged: number of samples since complexes could last be detected.
         silent_since: sample of the last beat, or since which beats could be detected, plus the samples since
@@ -119,6 +126,7 @@ class Bed:
 
     stream: str
     rate: float
+    channels: tuple[str, ...]
     leads: tuple[str, ...]
     rows: NDArray[np.intp]
     sequencer: Sequencer
@@ -139,7 +147,10 @@ class Bed:
     quality: NDArray[np.int8] = field(default_factory=lambda: np.zeros(0, np.int8))
     rhythm_judged: bool = True
     ventricular: VentricularRhythm = ORDERLY
+    pulse_leads: PulseLeads | None = None
+    pulse: Pulse | None = None
     judged_beats: list[JudgedBeat] = field(default_factory=list)
+    irregularity: IrregularityMeter = field(default_factory=IrregularityMeter)
     observed: int = 0
     unjudged: int = 0
     silent_since: int = -1
@@ -154,7 +165,7 @@ class Bed:
 
     def fits(self, chunk: Chunk) -> bool:
         """Whether `chunk` has the leads and the rate of this bed."""
-        return chunk.leads == self.leads and chunk.rate == self.rate
+        return chunk.leads == self.channels and chunk.rate == self.rate
 
     def push(self, chunk: Chunk, now: float) -> None:
         """Add a chunk that fits this bed. A chunk that is dropped does not count as data: a gateway may
@@ -177,10 +188,13 @@ class Bed:
             self.received = message.chunk.received
 
     def next_hop(self) -> Hop:
-        """Remove and return the next hop, which is analysed now; `hops.ready` must be true."""
+        """Remove and return the ECG of the next hop, which is analysed now; `hops.ready` must be true."""
         hop = self.hops.pop()
         self.sample_count += len(hop.samples)
         self.end_time = hop.end_time
+        if self.pulse_leads is not None:
+            self.pulse_leads.push(hop.samples, restarted=hop.restarted)
+            hop = replace(hop, samples=np.delete(hop.samples, self.pulse_leads.columns, axis=1))
         self.strips.add(hop)
         return hop
 
@@ -195,6 +209,7 @@ class Bed:
         self.pending_beats.clear()
         self.previous_beat = None
         self.judged_beats.clear()
+        self.irregularity = IrregularityMeter()
         self.last_beat = -1
         self.silent_since = -1
 
@@ -212,6 +227,7 @@ class Bed:
         """Add a beat whose kind is known now; search-back finds some late."""
         late = bool(self.judged_beats) and beat.time < self.judged_beats[-1].time
         self.judged_beats.append(beat)
+        self.irregularity.add(beat)
         if late:
             self.judged_beats.sort()
         del self.judged_beats[:-_JUDGED]
@@ -248,6 +264,8 @@ class Bed:
             tachycardia=self.ventricular.tachycardia,
             fibrillation=self.ventricular.fibrillation,
             beats=tuple(self.judged_beats),
+            irregularity=self.irregularity.now,
+            pulse=self.pulse,
             burden=self.burden,
             good=good,
             rhythm=self.rhythm_judged,

@@ -18,6 +18,7 @@ from monitors.patient.bed import Bed, PendingBeat, PreviousBeat, UnusualBeat
 from monitors.patient.detection import QrsDetector
 from monitors.patient.hops import Hop
 from monitors.patient.output import ScoredBeat, Trace, WardOutput
+from monitors.patient.pulse import judge_pulses
 from monitors.patient.reference import SHIFTS, fit_to_references
 from monitors.patient.rhythm import ORDERLY, BeatJudge, RhythmModel, judge_rhythms
 from monitors.patient.scoring import (
@@ -46,7 +47,8 @@ class LeadBank:
     It is responsible for
     - assigning rows to beds and releasing them;
     - the signal quality of a hop, the detection of its complexes, and cutting and scoring the beats;
-    - the probabilities of ventricular rhythms and beats.
+    - the probabilities of ventricular rhythms and beats;
+    - the pulse, where there are pulse waves beside the ECG.
 
     It leaves heart rate, references and alarms to the beds.
 
@@ -149,6 +151,7 @@ class LeadBank:
                 output.traces += self._traces(bed, new[first : first + count])
                 output.complexes.setdefault(bed.stream, []).extend(map(bed.time_of, samples))
         self._judge_rhythms(beds, rows, counts, history, rhythm)
+        self._judge_pulses(beds)
         self._score_beats(beds, starts, history, rhythm, output, now, watched)
 
     def _judge_rhythms(
@@ -174,6 +177,13 @@ class LeadBank:
         )
         for bed, closer, rhythm in zip(beds, odd_streams.tolist(), found, strict=True):
             bed.ventricular = rhythm if closer else ORDERLY
+
+    def _judge_pulses(self, beds: list[Bed]) -> None:
+        """Set the pulse of the beds that have pulse waves."""
+        leads = {n: bed.pulse_leads for n, bed in enumerate(beds) if bed.pulse_leads is not None}
+        if leads:
+            for n, pulse in zip(leads, judge_pulses(list(leads.values()), self._rate), strict=True):
+                beds[n].pulse = pulse
 
     def _restart(self, beds: list[Bed], hops: list[Hop], starts: Rows, new: Floats) -> None:
         """Restart the analysis of beds whose hop does not continue the one before."""

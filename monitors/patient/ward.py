@@ -13,6 +13,7 @@ from dataclasses import replace
 from pydantic import Field
 
 from genray.ecg.quality import QualitySettings
+from genray.ecg.records.channels import LeadKind, lead_kind
 from genray.settings.base import Settings
 from monitors.alarms.events import Observation, Transition
 from monitors.alarms.limits import Limits
@@ -22,6 +23,7 @@ from monitors.patient.hops import HopQueue
 from monitors.patient.leads import LeadBank
 from monitors.patient.ordering import Sequencer, SequencerSettings
 from monitors.patient.output import SavedBed, WardOutput
+from monitors.patient.pulse import PulseLeads
 from monitors.patient.reference import Reference, ReferenceSettings
 from monitors.patient.resume import Resumption, SavedState
 from monitors.patient.rhythm import RhythmModel, ready_rhythm_model
@@ -47,6 +49,10 @@ class WardSettings(Settings):
     )
     discharge_after: float = Field(
         3600.0, ge=10, description="seconds without a message after which a stream is discharged"
+    )
+    lead_kinds: Mapping[str, LeadKind] = Field(
+        {},
+        description="kinds of leads (ecg, pulse or pressure) whose names do not say them: {P1: pressure}",
     )
     quality: QualitySettings = Field(
         QualitySettings(), description="signal quality: when a lead is poor or off"
@@ -234,7 +240,10 @@ class Ward:
     def _admit(self, chunk: Chunk, before: Bed | None) -> Bed:
         """Create a bed for the stream of `chunk`; it replaces `before`, which has other leads or another
         rate."""
-        rate, leads = chunk.rate, chunk.leads
+        rate = chunk.rate
+        kinds = self._kinds(chunk)
+        leads = tuple(lead for lead, kind in zip(chunk.leads, kinds, strict=True) if kind is LeadKind.ECG)
+        has_pulse = len(leads) < len(chunk.leads)
         reference = Reference(self._settings.reference, leads, self._model.beat.samples)
         if kept := self._references.get(chunk.stream):
             reference.restore(kept)
@@ -258,10 +267,12 @@ class Ward:
         bed = Bed(
             stream=chunk.stream,
             rate=rate,
+            channels=chunk.leads,
             leads=leads,
+            pulse_leads=PulseLeads.of(chunk.leads, kinds, rate) if has_pulse else None,
             rows=bank.allocate(len(leads)),
             sequencer=Sequencer(self._settings.order),
-            hops=HopQueue(rate, len(leads), bank.hop_samples),
+            hops=HopQueue(rate, len(chunk.leads), bank.hop_samples),
             reference=reference,
             alarms=alarms,
             decisions=bank.new_decisions(),
@@ -271,6 +282,14 @@ class Ward:
         )
         self._beds[chunk.stream] = bed
         return bed
+
+    def _kinds(self, chunk: Chunk) -> list[LeadKind]:
+        """Return what the leads of a chunk show; all an ECG if none of them would be one, as the monitor
+        watches an ECG."""
+        said = chunk.kinds or [lead_kind(lead) for lead in chunk.leads]
+        set_by_name = self._settings.lead_kinds
+        kinds = [set_by_name.get(lead, kind) for lead, kind in zip(chunk.leads, said, strict=True)]
+        return kinds if LeadKind.ECG in kinds else [LeadKind.ECG] * len(kinds)
 
     def _observe(self, bed: Bed, output: WardOutput, now: float) -> None:
         """Add the reading after a hop, and step the alarms unless this hop is repeated after a restart."""

@@ -34,6 +34,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from genray.ecg.records.channels import LeadKind
+
 VERSION: Final = 1
 MAX_BYTES: Final = 256 * 1024
 MAX_SECONDS: Final = 10.0
@@ -79,7 +81,8 @@ class Chunk:
         start: unix time of the first sample, seconds.
         rate: sampling rate, Hz.
         leads: names of the leads.
-        gains: units per millivolt of each lead.
+        gains: units per millivolt of each lead; of a pulse wave, units per unit of its own.
+        kinds: what each lead shows; empty: what its name says.
         samples: (samples, leads) in units; MISSING for a missing sample.
         received: monotonic time at which it arrived, seconds, to measure latency.
     """
@@ -92,6 +95,7 @@ class Chunk:
     gains: tuple[float, ...]
     samples: NDArray[np.int16]
     received: float = 0.0
+    kinds: tuple[LeadKind, ...] = ()
 
     @property
     def end(self) -> float:

@@ -151,7 +151,7 @@ class ReplaySource:
         self._notes = []
         for path in listed.paths:
             try:
-                record = open_record(path, rate=settings.csv_rate, leads=settings.leads)
+                record = open_record(path, rate=settings.csv_rate, leads=settings.leads, pulse=True)
             except DataError as error:
                 self.unreadable.append(error)
                 continue
@@ -191,7 +191,7 @@ def check_replayable(settings: ReplaySettings) -> None:
     errors: list[DataError] = []
     for path in _list_records(settings).paths:
         try:
-            open_record(path, rate=settings.csv_rate, leads=settings.leads)
+            open_record(path, rate=settings.csv_rate, leads=settings.leads, pulse=True)
         except DataError as error:
             errors.append(error)
         else:
@@ -291,6 +291,7 @@ class RecordStream:
             rate=record.rate,
             leads=record.leads,
             gains=record.gains,
+            kinds=record.kinds,
             samples=samples[start - first : stop - first],
         )
 

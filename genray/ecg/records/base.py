@@ -21,14 +21,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from genray.ecg.records.channels import RATES
+from genray.ecg.records.channels import MAX_LEADS, RATES, LeadKind
 from genray.errors import DataError
 from genray.text import printable
 
 MISSING = -32768
 """Stands in 16 bits for a sample that is missing."""
 
-MAX_LEADS = 16
 MAX_CHANNELS = 512
 MAX_DAYS = 366
 _LONGEST_DETAIL = 200  # characters of what a library says of a damaged file
@@ -143,7 +142,8 @@ class EcgRecord(ABC):
         rate: samples a second.
         leads: their names as in the file, printable, of at most 16 characters, none twice.
         samples: of each lead.
-        gains: units a millivolt of each lead.
+        gains: units a millivolt of each lead; of a pulse wave, units a unit of its own.
+        kinds: what each lead shows; empty: all an ECG.
         start: unix time of the first sample, if the file says it (files know no time zone: taken as UTC).
         notes: what was left out, is missing, or was assumed, each in a few words.
     """
@@ -153,6 +153,7 @@ class EcgRecord(ABC):
     leads: tuple[str, ...]
     samples: int
     gains: tuple[float, ...]
+    kinds: tuple[LeadKind, ...] = ()
     start: float | None = None
     notes: tuple[str, ...] = ()
 
@@ -160,6 +161,12 @@ class EcgRecord(ABC):
     def name(self) -> str:
         """What the record is called: the stem of its file."""
         return self.path.stem
+
+    @property
+    def ecg_columns(self) -> list[int]:
+        """Places of the leads that are an ECG."""
+        kinds = self.kinds or (LeadKind.ECG,) * len(self.leads)
+        return [place for place, kind in enumerate(kinds) if kind is LeadKind.ECG]
 
     def read(self, start: int, stop: int) -> NDArray[np.int16]:
         """The samples from `start` up to `stop`, cut at the end of the record.

@@ -1,4 +1,5 @@
-"""Which channels of a record are an ECG, by their names, units and rates; what is left out is said.
+"""Which channels of a record are an ECG, or a pulse wave beside it, by their names, units and rates; what is
+left out is said.
 
 1. Channels in volts whose names are those of ECG leads (II, aVR, MLII, ECG 2) are taken.
 2. If there are none, channels whose unit of volts is stated and whose names are of nothing else are taken,
@@ -6,7 +7,8 @@
 3. Names of other signals (EEG, EOG, EMG, respiration, pressures) and of numbers (HR, marker, quality) are no
    ECG. A name that says ECG wins over those of other signals: `ECG leg` is one, `ECG quality` is none, unless
    it is in volts.
-4. Names that the user chooses win over all of this.
+4. Pulse waves (PLETH, PPG) and arterial pressures (ABP, ART) are taken beside the ECG where they are wanted.
+5. Names that the user chooses win over all of this.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, StrEnum
 from pathlib import Path
 
 from genray.errors import DataError
@@ -23,6 +25,8 @@ from genray.text import printable
 RATES = (50.0, 4000.0)
 """Sampling rates that are read, Hz."""
 
+MAX_LEADS = 16
+"""Leads of a record that are read at most."""
 _MOST_LISTED = 10  # channels that a message names
 _LONGEST_NAME = 40  # characters of each
 _MILLIVOLTS = {"nv": 1e-6, "uv": 1e-3, "mv": 1.0, "v": 1e3}
@@ -46,6 +50,10 @@ _OTHER_SIGNAL = re.compile(
     "abdo?|abdom.*|effort|snor.*|mic|sound|audio|phono|pcg|scg|bcg|acc|accel.*|gyro.*|mag|temp.*|gsr|eda|scl|light|"
     "position|body|press|pressure|imp|impedance|steps|motion|angle"
 )
+_PULSE = re.compile("pleth[a-z]*|ppg")
+_PRESSURE = re.compile("art|abp|ibp|ao|fap|uap")
+_DERIVED = re.compile("mean|map|sys.*|dia.*|min|max|avg|amp.*")  # words: numbers of a pressure
+_PRESSURE_UNIT = re.compile(r"mm ?hg|cm ?h2o|k?pa|torr", re.I)
 _ELECTRODE = r"(fp|af|fc|ft|cp|tp|po|[fctpo])(z|\d\d?)"
 _EEG = re.compile(  # electrodes of the 10-20 system or beside the eyes, against others: C3-M2, Fp1-F7, E1-A2
     rf"\s*{_ELECTRODE}\s*[-:/ ]\s*(ref|avg?|le|cle|fp|af|fc|ft|cp|tp|po|[amfctpo])(z|\d\d?)?\s*|"
@@ -61,6 +69,14 @@ class Look(Enum):
     ECG = "ecg"
     OTHER = "other"
     UNKNOWN = "unknown"
+
+
+class LeadKind(StrEnum):
+    """What a lead shows: an ECG, the pulse wave of an oximeter, or an arterial pressure."""
+
+    ECG = "ecg"
+    PULSE = "pulse"
+    PRESSURE = "pressure"
 
 
 @dataclass(frozen=True)
@@ -86,10 +102,12 @@ class Choice:
 
     Attributes:
         taken: their places among all.
+        kinds: what each of them shows; the ECG comes first.
         notes: what was left out or assumed.
     """
 
     taken: tuple[int, ...]
+    kinds: tuple[LeadKind, ...]
     notes: tuple[str, ...]
 
 
@@ -103,6 +121,21 @@ def look_of(name: str) -> Look:
     return Look.ECG if plain == _CHEST_LEAD or _LEAD.fullmatch(plain) else Look.UNKNOWN
 
 
+def lead_kind(name: str, unit: str = "") -> LeadKind:
+    """Return what a lead shows, by its name and, where that says nothing, its unit; an ECG if neither says
+    anything else."""
+    if _SAYS_ECG.search(name) or _is_number(name):
+        return LeadKind.ECG
+    words = _words(name)
+    if any(_DERIVED.fullmatch(word) for word in words):
+        return LeadKind.ECG
+    if any(_PULSE.fullmatch(word) for word in words):
+        return LeadKind.PULSE
+    if any(_PRESSURE.fullmatch(word) for word in words) or _PRESSURE_UNIT.fullmatch(unit.strip()):
+        return LeadKind.PRESSURE
+    return LeadKind.ECG
+
+
 def numbers_a_millivolt(numbers_a_unit: float, unit: str) -> float | None:
     """Return the gain of a channel; None if its unit is not one of volts, so that it cannot be an ECG."""
     volts = _MILLIVOLTS.get(_plain_unit(unit))
@@ -114,17 +147,20 @@ def is_in_volts(unit: str) -> bool:
     return numbers_a_millivolt(1, unit) is not None
 
 
-def choose_channels(path: Path, channels: Sequence[Channel], wanted: Sequence[str] = ()) -> Choice:
+def choose_channels(
+    path: Path, channels: Sequence[Channel], wanted: Sequence[str] = (), *, pulse: bool = False
+) -> Choice:
     """Return the channels that are read.
 
     Args:
         wanted: names that the user chose; empty: those that look like an ECG.
+        pulse: whether pulse waves and arterial pressures are read too.
 
     Raises:
         DataError: there is no ECG, or none of `wanted`.
     """
     if wanted:
-        return _choose_wanted(path, channels, wanted)
+        return _choose_wanted(path, channels, wanted, pulse=pulse)
     looks = _looks(channels)
     named = [n for n, look in enumerate(looks) if look is Look.ECG and channels[n].in_volts]
     unknown = [
@@ -139,7 +175,9 @@ def choose_channels(path: Path, channels: Sequence[Channel], wanted: Sequence[st
     if not named:
         names = listed([channels[n].name for n in taken])
         notes.append(f"taken for an ECG by their unit, as their names do not say what they are: {names}")
-    left_out = [n for n in range(len(channels)) if n not in taken]
+    waves, wave_notes = _pulse_waves(channels, taken) if pulse else ([], [])
+    notes += wave_notes
+    left_out = [n for n in range(len(channels)) if n not in taken and n not in waves]
     other = [n for n in left_out if looks[n] is Look.OTHER]
     slow = [n for n in left_out if n in (named or unknown)]
     not_volts = [n for n in left_out if looks[n] is Look.ECG and n not in slow]
@@ -152,7 +190,32 @@ def choose_channels(path: Path, channels: Sequence[Channel], wanted: Sequence[st
     ):
         if places:
             notes.append(f"left out, {why}: {listed([_described(channels[n], why) for n in places])}")
-    return Choice(tuple(taken), tuple(notes))
+    return _choice(channels, taken, waves, notes)
+
+
+def _choice(
+    channels: Sequence[Channel], ecg: Sequence[int], waves: Sequence[int], notes: Sequence[str]
+) -> Choice:
+    kinds = [LeadKind.ECG] * len(ecg) + [lead_kind(channels[n].name, channels[n].unit) for n in waves]
+    return Choice((*ecg, *waves), tuple(kinds), tuple(notes))
+
+
+def _pulse_waves(channels: Sequence[Channel], ecg: Sequence[int]) -> tuple[list[int], list[str]]:
+    """Return the pulse waves and pressures beside an ECG by their names, and what is to be said of them. A
+    wave that is sampled faster than the ECG is left out, as that would be resampled to its rate."""
+    named = [
+        n
+        for n, channel in enumerate(channels)
+        if n not in ecg and lead_kind(channel.name) is not LeadKind.ECG and _is_rate_read(channel.rate)
+    ]
+    fastest = max((channels[n].rate or 0.0 for n in ecg), default=0.0)
+    slow = [n for n in named if (channels[n].rate or 0.0) <= fastest]
+    waves = slow[: MAX_LEADS - len(ecg)]
+    notes = []
+    if waves:
+        kinds = [f"{channels[n].name} ({lead_kind(channels[n].name)})" for n in waves]
+        notes.append(f"read beside the ECG, for the pulse: {listed(kinds)}")
+    return waves, notes
 
 
 def resampled_note(names: Sequence[str], rates: Sequence[float], rate: float) -> tuple[str, ...]:
@@ -178,7 +241,7 @@ def listed(names: Sequence[str]) -> str:
     return printable(", ".join(name[:_LONGEST_NAME] for name in names[:_MOST_LISTED])) + more
 
 
-def _choose_wanted(path: Path, channels: Sequence[Channel], wanted: Sequence[str]) -> Choice:
+def _choose_wanted(path: Path, channels: Sequence[Channel], wanted: Sequence[str], *, pulse: bool) -> Choice:
     places = {channel.name.strip().casefold(): n for n, channel in reversed(list(enumerate(channels)))}
     taken = list(dict.fromkeys(places[w] for name in wanted if (w := name.strip().casefold()) in places))
     names = listed([channel.name for channel in channels]) or "none"
@@ -189,6 +252,9 @@ def _choose_wanted(path: Path, channels: Sequence[Channel], wanted: Sequence[str
             where=str(path),
             hint="set source.leads to names of these",
         )
+    waves = [n for n in taken if pulse and lead_kind(channels[n].name, channels[n].unit) is not LeadKind.ECG]
+    waves = waves if len(waves) < len(taken) else []
+    taken = [n for n in taken if n not in waves]
     for n in taken:
         channel = channels[n]
         if not channel.in_volts or not _is_rate_read(channel.rate):
@@ -200,10 +266,10 @@ def _choose_wanted(path: Path, channels: Sequence[Channel], wanted: Sequence[str
                 hint=f"choose channels in V, mV or uV of {RATES[0]:g} to {RATES[1]:g} Hz with source.leads",
             )
     missing = [name for name in wanted if name.strip().casefold() not in places]
-    left_out = [channels[n].name for n in range(len(channels)) if n not in taken]
+    left_out = [channels[n].name for n in range(len(channels)) if n not in taken and n not in waves]
     notes = [f"not in the record: {listed(missing)}"] if missing else []
     notes += [f"left out, not chosen: {listed(left_out)}"] if left_out else []
-    return Choice(tuple(taken), tuple(notes))
+    return _choice(channels, taken, waves, notes)
 
 
 def _looks(channels: Sequence[Channel]) -> list[Look]:

@@ -32,6 +32,8 @@ from pyarrow import csv
 from genray.ecg.records.base import MISSING, EcgRecord, EndsEarly, check_shape, unusable
 from genray.ecg.records.channels import (
     Channel,
+    Choice,
+    LeadKind,
     Look,
     choose_channels,
     lead_names,
@@ -155,10 +157,13 @@ class _CsvTable:
 
 @dataclass(frozen=True)
 class _CsvLead:
-    """A column that is read: its place, and the unit of its numbers."""
+    """A column that is read: its place, the unit of its numbers, what it shows, and units of the record a
+    millivolt, or a unit of a pulse wave."""
 
     column: int
     unit: Unit
+    kind: LeadKind = LeadKind.ECG
+    gain: float = _GAIN
 
 
 @dataclass(frozen=True)
@@ -185,12 +190,15 @@ class CsvRecord(EcgRecord):
     runs: Sequence[_CsvRun]
 
     @classmethod
-    def open(cls, path: Path, rate: float | None = None, leads: Sequence[str] = ()) -> CsvRecord:
+    def open(
+        cls, path: Path, rate: float | None = None, leads: Sequence[str] = (), *, pulse: bool = False
+    ) -> CsvRecord:
         """Read once through `path`, to learn where the lines are and what their times say.
 
         Args:
             rate: samples a second, for a file that does not say it.
             leads: names of the columns to read (empty: those that look like an ECG).
+            pulse: whether pulse waves and arterial pressures are read too.
 
         Raises:
             DataError: there is no ECG or no rate, the unit is not known, the times are not even, or the text
@@ -205,8 +213,8 @@ class CsvRecord(EcgRecord):
         table = _CsvTable(file, layout, lines)
         timing = _timing(table, rate)
         check_shape(path, 1, timing.rate, lines.count)
-        chosen, notes = _choose(table, leads)
-        columns, unit_notes = _with_units(table, chosen, timing.rate)
+        choice = _choose(table, leads, pulse=pulse)
+        columns, unit_notes = _with_units(table, choice, timing.rate)
         runs = _runs(timing, lines.count)
         names = lead_names([layout.columns[lead.column].name for lead in columns])
         record = cls(
@@ -214,9 +222,10 @@ class CsvRecord(EcgRecord):
             rate=timing.rate,
             leads=names,
             samples=runs[-1].sample + runs[-1].count,
-            gains=(_GAIN,) * len(names),
+            gains=tuple(lead.gain for lead in columns),
+            kinds=tuple(lead.kind for lead in columns) if pulse else (),
             start=timing.start,
-            notes=(*timing.notes, *unit_notes, *layout.notes, *notes),
+            notes=(*timing.notes, *unit_notes, *layout.notes, *choice.notes),
             table=table,
             columns=columns,
             runs=runs,
@@ -239,7 +248,8 @@ class CsvRecord(EcgRecord):
             for lead, column in enumerate(self.columns):
                 assert column.unit.gain is not None
                 millivolts = (values[lead] - column.unit.baseline) / column.unit.gain
-                rounded = np.rint(np.nan_to_num(np.clip(millivolts, -_LARGEST, _LARGEST)) * _GAIN)
+                largest = (-MISSING - 1) / column.gain
+                rounded = np.rint(np.nan_to_num(np.clip(millivolts, -largest, largest)) * column.gain)
                 units[begin + low : begin + high, lead] = np.where(np.isfinite(millivolts), rounded, MISSING)
         return units
 
@@ -323,7 +333,7 @@ def _measure(table: _CsvTable, column: int) -> Timing:
     return measure(numbers, unit_of_times(name.unit_text), begin=polar_epoch(name.name))
 
 
-def _choose(table: _CsvTable, wanted: Sequence[str]) -> tuple[list[int], tuple[str, ...]]:
+def _choose(table: _CsvTable, wanted: Sequence[str], *, pulse: bool) -> Choice:
     """The columns that are read, and what is to be said of the others."""
     layout = table.layout
     places = [n for n, column in enumerate(layout.columns) if n not in layout.times and column.name]
@@ -335,12 +345,13 @@ def _choose(table: _CsvTable, wanted: Sequence[str]) -> tuple[list[int], tuple[s
         )
         for n in places
     ]
-    choice = choose_channels(table.file.path, channels, wanted)
-    return [places[n] for n in choice.taken], choice.notes
+    choice = choose_channels(table.file.path, channels, wanted, pulse=pulse)
+    return replace(choice, taken=tuple(places[n] for n in choice.taken))
 
 
-def _with_units(table: _CsvTable, places: Sequence[int], rate: float) -> tuple[list[_CsvLead], list[str]]:
+def _with_units(table: _CsvTable, choice: Choice, rate: float) -> tuple[list[_CsvLead], list[str]]:
     """The columns with their units, and what is to be said of those that the header does not state."""
+    places = choice.taken
     columns = [table.layout.columns[n] for n in places]
     size = min(table.lines.count, max(2, round(_STRETCH * min(rate, 1e6))))
     begins = sorted({round(at) for at in np.linspace(0, table.lines.count - size, _STRETCHES)})
@@ -350,6 +361,9 @@ def _with_units(table: _CsvTable, places: Sequence[int], rate: float) -> tuple[l
     notes: list[str] = []
     for lead, (place, column) in enumerate(zip(places, columns, strict=True)):
         values = np.concatenate([stretch[lead] for stretch in stretches])
+        if choice.kinds[lead] is not LeadKind.ECG:
+            leads.append(_wave(place, choice.kinds[lead], values))
+            continue
         swing = swing_of(values, rate)
         unit = column.unit
         if unit.kind is Kind.COUNTS and not column.unit_text and not _are_whole(values):
@@ -375,6 +389,18 @@ def _with_units(table: _CsvTable, places: Sequence[int], rate: float) -> tuple[l
         f"no unit in the header, taken as {unit} by the values: {listed(n)}" for unit, n in assumed.items()
     ]
     return leads, [*said, *notes]
+
+
+def _wave(place: int, kind: LeadKind, values: NDArray[np.float64]) -> _CsvLead:
+    """Return the column of a pulse wave, whose unit is its own; the middle of a plethysmogram means nothing
+    and is taken off. The values may go three times as far as those that were looked at."""
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        finite = np.zeros(1)
+    baseline = 0.0 if kind is LeadKind.PRESSURE else float(finite.min() + finite.max()) / 2
+    reach = float(np.abs(finite - baseline).max())
+    gain = min(_GAIN, (-MISSING - 1) / (3 * reach)) if reach > 0 else _GAIN
+    return _CsvLead(place, Unit(Kind.UNKNOWN, 1.0, "", baseline), kind, gain)
 
 
 def _are_whole(values: NDArray[np.float64]) -> bool:

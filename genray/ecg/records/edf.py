@@ -31,6 +31,7 @@ from genray.ecg.records.base import (
 )
 from genray.ecg.records.channels import (
     Channel,
+    LeadKind,
     choose_channels,
     is_in_volts,
     lead_names,
@@ -68,12 +69,14 @@ class _Field:
 
 @dataclass(frozen=True)
 class _EdfSignal:
-    """A channel that is read: samples in each data record, those of other channels before them, its scale."""
+    """A channel that is read: samples in each data record, those of other channels before them, its scale,
+    and what it shows."""
 
     name: str
     samples: int
     before: int
     scale: Scale
+    kind: LeadKind
 
 
 @dataclass(frozen=True)
@@ -133,11 +136,12 @@ class EdfRecord(EcgRecord):
     runs: Sequence[_Run]
 
     @classmethod
-    def open(cls, path: Path, leads: Sequence[str] = ()) -> EdfRecord:
+    def open(cls, path: Path, leads: Sequence[str] = (), *, pulse: bool = False) -> EdfRecord:
         """Read the header of `path`, and of a discontinuous file the times of its data records.
 
         Args:
             leads: names of the channels to read (empty: those that look like an ECG).
+            pulse: whether pulse waves and arterial pressures are read too.
 
         Raises:
             DataError: the header or one of these times is wrong, or there is no ECG.
@@ -157,7 +161,7 @@ class EdfRecord(EcgRecord):
             raise unusable(path, "its header ends early")
         channels = _parse_channels(path, fields, int(channel_count))
         seconds = _number(path, head[244:252])
-        signals, notes = _choose(path, channels, seconds, leads)
+        signals, notes = _choose(path, channels, seconds, leads, pulse=pulse)
         each = max(signal.samples for signal in signals)
         rate = each / seconds if seconds > 0 else 0.0
         data = _DataRecords(
@@ -181,6 +185,7 @@ class EdfRecord(EcgRecord):
             path=path,
             leads=lead_names(names),
             gains=tuple(common_gain([signal.scale]) for signal in signals),
+            kinds=tuple(signal.kind for signal in signals) if pulse else (),
             rate=rate,
             start=None if start is None else start + first,
             samples=samples,
@@ -254,7 +259,7 @@ def _parse_channels(path: Path, fields: bytes, count: int) -> list[_Field]:
 
 
 def _choose(
-    path: Path, fields: Sequence[_Field], seconds: float, wanted: Sequence[str]
+    path: Path, fields: Sequence[_Field], seconds: float, wanted: Sequence[str], *, pulse: bool
 ) -> tuple[list[_EdfSignal], tuple[str, ...]]:
     """The channels that are read, and what is to be said of the others. A channel whose limits make no scale
     is left out if there are others."""
@@ -269,26 +274,28 @@ def _choose(
         )
         for field in fields
     ]
-    choice = choose_channels(path, channels, wanted)
+    choice = choose_channels(path, channels, wanted, pulse=pulse)
     signals: list[_EdfSignal] = []
     notes = list(choice.notes)
-    for number, place in enumerate(choice.taken, 1):
+    ecg = choice.kinds.count(LeadKind.ECG)
+    for number, (place, kind) in enumerate(zip(choice.taken, choice.kinds, strict=True), 1):
         field = fields[place]
         try:
-            scale = _scale(path, field)
+            scale = _scale(path, field, kind)
         except DataError as error:
-            if not signals and number == len(choice.taken):
+            if not signals and number == ecg:
                 raise
             notes.append(f"left out: {error.what.partition(': ')[2]}")
             continue
-        signals.append(_EdfSignal(field.name, field.samples, field.before, scale))
+        signals.append(_EdfSignal(field.name, field.samples, field.before, scale, kind))
     return signals, tuple(notes)
 
 
-def _scale(path: Path, field: _Field) -> Scale:
+def _scale(path: Path, field: _Field, kind: LeadKind) -> Scale:
+    """Return the scale of a channel: of volts, or of a pulse wave, whose unit is its own."""
     least, most, low, high = (_number(path, limit) for limit in field.limits)
     slope = (high - low) / (most - least) if least != most else math.nan
-    gain = numbers_a_millivolt(slope, field.unit)
+    gain = numbers_a_millivolt(slope, field.unit) if kind is LeadKind.ECG else slope
     if gain is None or not math.isfinite(slope) or not low < high:
         raise unusable(path, f"the limits of its channel {field.name!r} are no range")
     scale = Scale(gain, low - least * slope, low, high)

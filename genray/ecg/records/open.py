@@ -44,7 +44,11 @@ _OTHER_FORMATS = {
 
 
 def open_record(
-    path: str | os.PathLike[str], *, rate: float | None = None, leads: Sequence[str] = ()
+    path: str | os.PathLike[str],
+    *,
+    rate: float | None = None,
+    leads: Sequence[str] = (),
+    pulse: bool = False,
 ) -> EcgRecord:
     """The record at `path`.
 
@@ -52,13 +56,14 @@ def open_record(
         path: a `.hea`, `.dat` or `.atr` file, or what these have in common; an EDF, BDF, DICOM or CSV file.
         rate: samples a second of a CSV file that does not say it.
         leads: names of the channels to read (empty: those that look like an ECG).
+        pulse: whether pulse waves and arterial pressures beside the ECG are read too (not of DICOM).
 
     Raises:
         DataError: no such file, not of its format, of a kind that is not read, or unsafe.
     """
     at = Path(path)
     try:
-        return _open(at, rate, leads)
+        return _open(at, rate, leads, pulse)
     except DataError:
         raise
     except Exception as error:  # whatever a library makes of a damaged file
@@ -92,13 +97,13 @@ def find_records(folder: str | os.PathLike[str]) -> list[Path]:
     return sorted(records)
 
 
-def _open(at: Path, rate: float | None, leads: Sequence[str]) -> EcgRecord:
+def _open(at: Path, rate: float | None, leads: Sequence[str], pulse: bool) -> EcgRecord:
     suffix = at.suffix.lower()
     head = _head(at)
     if suffix in _EDF or head.startswith(_EDF_BEGINS):
         from genray.ecg.records.edf import EdfRecord
 
-        return EdfRecord.open(at, leads)
+        return EdfRecord.open(at, leads, pulse=pulse)
     if suffix in _DICOM or head[_DICOM_MARK[0]] == _DICOM_MARK[1]:
         from genray.ecg.records.dicom import DicomRecord
 
@@ -106,7 +111,7 @@ def _open(at: Path, rate: float | None, leads: Sequence[str]) -> EcgRecord:
     if suffix in _TEXT or (suffix == ".txt" and head):
         from genray.ecg.records.csv import CsvRecord
 
-        return CsvRecord.open(at, rate, leads)
+        return CsvRecord.open(at, rate, leads, pulse=pulse)
     is_wfdb = suffix in _WFDB
     header = at.with_suffix(".hea") if is_wfdb else at.with_name(at.name + ".hea")
     if at.is_file() and not is_wfdb and not header.is_file():
@@ -115,7 +120,7 @@ def _open(at: Path, rate: float | None, leads: Sequence[str]) -> EcgRecord:
         raise DataError(_cannot_open(at, f"it is {kind}"), where=str(at), hint=hint)
     from genray.ecg.records.wfdb import WfdbRecord
 
-    return WfdbRecord.open(header, leads)
+    return WfdbRecord.open(header, leads, pulse=pulse)
 
 
 def _head(path: Path) -> bytes:

@@ -32,7 +32,11 @@ from genray.ecg.records.base import (
 )
 from genray.ecg.records.channels import (
     Channel,
+    Choice,
+    LeadKind,
     choose_channels,
+    is_in_volts,
+    lead_kind,
     lead_names,
     listed,
     numbers_a_millivolt,
@@ -123,11 +127,12 @@ class WfdbRecord(EcgRecord):
     segments: Sequence[_Segment]
 
     @classmethod
-    def open(cls, path: Path, leads: Sequence[str] = ()) -> WfdbRecord:
+    def open(cls, path: Path, leads: Sequence[str] = (), *, pulse: bool = False) -> WfdbRecord:
         """Read the header `path`, those of its segments, and look at the signal files that they name.
 
         Args:
             leads: names of the channels to read (empty: those that look like an ECG).
+            pulse: whether pulse waves and arterial pressures are read too.
 
         Raises:
             DataError: a header is wrong or of a kind that is not read, there is no ECG, or its signal files
@@ -140,7 +145,8 @@ class WfdbRecord(EcgRecord):
             found.add_segments(header)
         else:
             found.add(header, 0, header.frames)
-        keys, choice_notes = found.choose(leads)
+        choice = found.choose(leads, pulse=pulse)
+        keys = [list(found.units)[n] for n in choice.taken]
         frames = {key: found.frames[key] for key in keys}
         frame = max(frames.values())
         names = [key.name for key in keys]
@@ -150,13 +156,14 @@ class WfdbRecord(EcgRecord):
             path=path,
             leads=lead_names(names),
             gains=tuple(common_gain(found.scales[key]) for key in keys),
+            kinds=choice.kinds if pulse else (),
             rate=header.frames_a_second * frame,
             start=header.start,
             samples=found.length * frame,
             notes=(
                 *found.all_notes(),
                 *resampled_note(names, rates, header.frames_a_second * frame),
-                *choice_notes,
+                *choice.notes,
             ),
             frame=frame,
             segments=[segment for segment in segments if any(segment.channels)],
@@ -348,15 +355,19 @@ class _Found:
             )
         self.parts.append(_Part(first, frames, channels))
 
-    def choose(self, wanted: Sequence[str]) -> tuple[list[_LeadKey], tuple[str, ...]]:
-        """The leads that are read, and what is to be said of the other signals."""
-        keys = list(self.units)
+    def choose(self, wanted: Sequence[str], *, pulse: bool) -> Choice:
+        """The leads that are read, by their places in `units`, and what is to be said of the other
+        signals."""
         channels = [
-            Channel(key.name, self.units[key], self.rate * self.frames[key] or None, key in self.scales)
-            for key in keys
+            Channel(
+                key.name,
+                unit,
+                self.rate * self.frames[key] or None,
+                in_volts=is_in_volts(unit) and key in self.scales,
+            )
+            for key, unit in self.units.items()
         ]
-        choice = choose_channels(self.path, channels, wanted)
-        return [keys[n] for n in choice.taken], choice.notes
+        return choose_channels(self.path, channels, wanted, pulse=pulse)
 
     def _segment_header(self, name: str) -> WfdbHeader:
         """The header of the segment `name`."""
@@ -415,10 +426,12 @@ def _open_files(header: WfdbHeader) -> dict[str, SignalFile]:
 
 
 def _scale(header: WfdbHeader, signal: SignalLine) -> Scale | None:
-    """The scale of a signal; None if it is not in volts."""
+    """The scale of a signal; None if it is neither in volts nor a pulse wave, whose unit is its own."""
     gain = numbers_a_millivolt(signal.gain, signal.unit)
     if gain is None:
-        return None
+        if lead_kind(signal.name, signal.unit) is LeadKind.ECG:
+            return None
+        gain = signal.gain
     scale = stored_scale("16" if signal.format == _NO_FORMAT else signal.format, gain, signal.baseline)
     if scale.fault:
         raise unusable(header.path, scale.fault)

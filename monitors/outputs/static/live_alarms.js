@@ -11,6 +11,10 @@ export const KINDS = {
   "ventricular-tachycardia": "Ventricular tachycardia",
   bradycardia: "Bradycardia",
   tachycardia: "Tachycardia",
+  "ventricular-run": "Ventricular run",
+  couplet: "Couplet",
+  bigeminy: "Bigeminy",
+  "atrial-fibrillation": "Atrial fibrillation",
   anomaly: "Anomalous beats",
   "lead-off": "Lead off",
   "poor-signal": "Poor signal",
@@ -57,8 +61,20 @@ export async function send(path, asked) {
   }
 }
 
-// Reason of an alarm: the measured value and the limit of its priority, in a sentence.
-export function sentence({ kind, priority, why }) {
+// What the pulse wave beside the ECG showed at the same time.
+function pulseSentence({ measured: { pulse, contradicted } = {} }) {
+  if (!pulse || !isNumber(pulse.rate)) return "";
+  const against = Array.isArray(contradicted) && contradicted.length ? `, against ${contradicted.join(", ")} in the ECG` : "";
+  return ` ${pulse.lead} shows ${pulse.steady ? "a steady" : "an unsteady"} pulse of ${round(pulse.rate)}/min${against}.`;
+}
+
+// Reason of an alarm: the measured value and the limit of its priority, and the pulse, in sentences.
+export function sentence(alarm) {
+  const text = measuredSentence(alarm);
+  return text && text + pulseSentence(alarm.why);
+}
+
+function measuredSentence({ kind, priority, why }) {
   const { measured = {}, limits = {} } = why;
   const to = (limit, unit = "") => (isNumber(limit) ? `; the limit is ${limit}${unit}.` : ".");
   const names = (list) => (Array.isArray(list) && list.length ? list.join(", ") : "All leads");
@@ -70,6 +86,11 @@ export function sentence({ kind, priority, why }) {
   if (isNumber(probability))
     return `${KINDS[kind]}: probability ${percent(probability)}${
       isNumber(limits.begin) ? to(Math.round(limits.begin * 100), " %") : "."}`;
+  if (kind === "couplet") return "Two ventricular beats in a row.";
+  if (kind === "bigeminy") return "Every other beat is ventricular.";
+  if (kind === "ventricular-run" && isNumber(measured.run)) return `${measured.run} ventricular beats in a row${to(limits.beats)}`;
+  if (kind === "atrial-fibrillation" && isNumber(measured.variation))
+    return `RR intervals without order, as in atrial fibrillation: variation ${round(measured.variation, 2)}${to(limits.variation)}`;
   if (kind === "anomaly" && isNumber(burden))
     return `${percent(burden)} of the last beats differ from the reference of this patient${
       isNumber(limits.begin) ? to(Math.round(limits.begin * 100), " %") : "."}`;
@@ -131,6 +152,7 @@ function facts({ kind, why: { measured = {}, limits = {}, lasted, threshold } })
       list.appendChild(document.createElement(tag)).textContent = text;
   };
   for (const [name, value] of Object.entries(measured)) {
+    if (name === "pulse") continue; // the sentence has it
     const [words, unit] = FACTS[name] ?? [name, ""];
     put(words, value, unit);
   }

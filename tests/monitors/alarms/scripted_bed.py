@@ -14,15 +14,21 @@ OFF: dict[str, Any] = {"good": False, "rhythm": False, "off": ("I", "II")}
 STILL: dict[str, Any] = {"silence": 4.5}
 
 
+RATES: dict[str, Any] = {
+    "bradycardia": {"medium": 40, "high": 30, "delay": 4},
+    "tachycardia": {"medium": 140, "high": 180},
+}
+
+
 class ScriptedBed:
-    """The alarms of a bed at which the test says what is observed.
+    """The alarms of a bed at which the test says what is observed; limits of the heart rate are `RATES`.
 
     Attributes:
         log: every change so far.
     """
 
     def __init__(self, **limits: Any) -> None:
-        self.limits = Limits(**limits)
+        self.limits = Limits.model_validate(RATES | limits)
         self.state = AlarmState("bed")
         self.now = START
         self.log: list[Transition] = []

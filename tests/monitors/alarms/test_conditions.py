@@ -13,11 +13,12 @@ from monitors.alarms.conditions import (
     UNKNOWN,
     Situation,
     Timer,
+    contradicted_kinds,
     measured_values,
     unknown_reason,
     update_missing,
 )
-from monitors.alarms.events import AlarmKind, JudgedBeat, Observation
+from monitors.alarms.events import AlarmKind, JudgedBeat, Observation, Pulse
 from monitors.alarms.limits import Limits
 
 PHYSIOLOGICAL = [kind for kind, each in CONDITIONS.items() if each.category == "physiological"]
@@ -41,15 +42,15 @@ def situation(
         ("asystole", {"silence": 3.9}, CLEAR),
         ("asystole", {"silence": 4.0}, HIGH),
         ("asystole", {"silence": math.inf}, HIGH),
-        ("bradycardia", {"heart_rate": 45}, CLEAR),
-        ("bradycardia", {"heart_rate": 40}, BETWEEN),
-        ("bradycardia", {"heart_rate": 39.9}, MEDIUM),
-        ("bradycardia", {"heart_rate": 29.9}, HIGH),
+        ("bradycardia", {"heart_rate": 55}, CLEAR),
+        ("bradycardia", {"heart_rate": 50}, BETWEEN),
+        ("bradycardia", {"heart_rate": 49.9}, MEDIUM),
+        ("bradycardia", {"heart_rate": 39.9}, HIGH),
         ("bradycardia", {"heart_rate": 20, "asystole_open": True}, UNKNOWN),
-        ("tachycardia", {"heart_rate": 135}, CLEAR),
-        ("tachycardia", {"heart_rate": 140}, BETWEEN),
-        ("tachycardia", {"heart_rate": 140.1}, MEDIUM),
-        ("tachycardia", {"heart_rate": 180.1}, HIGH),
+        ("tachycardia", {"heart_rate": 115}, CLEAR),
+        ("tachycardia", {"heart_rate": 120}, BETWEEN),
+        ("tachycardia", {"heart_rate": 120.1}, MEDIUM),
+        ("tachycardia", {"heart_rate": 140.1}, HIGH),
         ("anomaly", {"burden": 0.19}, CLEAR),
         ("anomaly", {"burden": 0.2}, BETWEEN),
         ("anomaly", {"burden": 0.4}, MEDIUM),
@@ -193,3 +194,53 @@ def test_a_patient_may_have_other_limits_of_ventricular_runs() -> None:
     seen = Situation(Observation(**beats_at(80, 0.1, 0.9, 0.9, 0.9)), limits)
     assert CONDITIONS["ventricular-tachycardia"].level(seen) == HIGH
     assert measured_values("ventricular-tachycardia", seen)["tachycardia"] == pytest.approx(0.9)
+
+
+def pulse(rate: float, *, steady: bool = True) -> Pulse:
+    return Pulse("ABP", rate, 0.4, steady)
+
+
+@pytest.mark.parametrize(
+    ("kind", "observed", "rate", "level"),
+    [
+        ("asystole", {"silence": 6.0}, 70, UNKNOWN),
+        ("asystole", {"silence": 1.0}, 70, CLEAR),
+        ("bradycardia", {"heart_rate": 35}, 70, UNKNOWN),
+        ("bradycardia", {"heart_rate": 35}, 36, HIGH),
+        ("bradycardia", {"heart_rate": 70}, 36, CLEAR),
+        ("tachycardia", {"heart_rate": 150}, 75, UNKNOWN),
+        ("tachycardia", {"heart_rate": 150}, 148, HIGH),
+        ("tachycardia", {"heart_rate": 80}, 148, CLEAR),
+        ("ventricular-tachycardia", {"tachycardia": 0.9}, 80, UNKNOWN),
+        ("ventricular-tachycardia", {"tachycardia": 0.9}, 150, HIGH),
+        ("ventricular-fibrillation", {"fibrillation": 0.9}, 80, UNKNOWN),
+        ("ventricular-fibrillation", {"fibrillation": 0.1}, 80, CLEAR),
+    ],
+)
+def test_a_steady_pulse_contradicts_an_alarm_that_it_does_not_share_and_an_unsteady_one_none(
+    kind: AlarmKind, observed: dict[str, Any], rate: float, level: int
+) -> None:
+    alone = CONDITIONS[kind].level(situation(**observed))
+    steady = situation(pulse=pulse(rate), **observed)
+    assert CONDITIONS[kind].level(steady) == level
+    assert CONDITIONS[kind].level(situation(pulse=pulse(rate, steady=False), **observed)) == alone
+    assert contradicted_kinds(steady) == ((kind,) if level == UNKNOWN else ())
+    if level == UNKNOWN:
+        assert unknown_reason(kind, steady) == f"contradicted by a steady pulse of {rate}/min in ABP"
+
+
+def test_a_ventricular_rhythm_needs_less_while_the_pulse_is_not_steady() -> None:
+    condition = CONDITIONS["ventricular-tachycardia"].level
+    assert condition(situation(tachycardia=0.7)) == BETWEEN
+    assert condition(situation(tachycardia=0.7, pulse=pulse(80, steady=False))) == HIGH
+
+
+def test_a_steady_pulse_gives_the_rate_while_no_lead_of_the_ecg_can_be_judged() -> None:
+    unseen = {"rhythm": False, "good": False}
+    assert CONDITIONS["tachycardia"].level(situation(pulse=pulse(150), **unseen)) == HIGH
+    assert CONDITIONS["bradycardia"].level(situation(pulse=pulse(35), **unseen)) == HIGH
+    for bad in (
+        situation(pulse=pulse(150, steady=False), **unseen),
+        situation(pulse=pulse(150), lost=3, **unseen),
+    ):
+        assert CONDITIONS["tachycardia"].level(bad) == UNKNOWN

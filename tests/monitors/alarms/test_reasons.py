@@ -21,3 +21,13 @@ def test_without_a_value_there_is_no_reason() -> None:
     for why in ({}, {"measured": None}, {"measured": {"silence": True}}, {"measured": {"silence": 1e300}}):
         assert measurement("asystole", "high", why) == Measurement()
     assert measurement("unknown", "high", {"measured": {"silence": 5.0}}) == Measurement()
+
+
+def test_what_the_pulse_wave_said_is_named() -> None:
+    pulse = {"lead": "ABP", "rate": 71.6, "silence": 0.4, "steady": False}
+    text = measurement("tachycardia", "high", {"measured": {"heart_rate": 150.0, "pulse": pulse}}).text
+    assert text == "heart rate 150/min; unsteady pulse of 72/min in ABP"
+    measured = {"unjudged": 20.0, "pulse": pulse | {"steady": True}, "contradicted": ["asystole"]}
+    text = measurement("unjudged", "medium", {"measured": measured}).text
+    assert text.endswith("; steady pulse of 72/min in ABP, against asystole in the ECG")
+    assert measurement("asystole", "high", {"measured": {"silence": 5.0, "pulse": "no"}}).text

@@ -24,6 +24,7 @@ def empty_bed(hop: int = 100) -> Bed:
     return Bed(
         stream="a",
         rate=RATE,
+        channels=("II",),
         leads=("II",),
         rows=np.array([0]),
         sequencer=Sequencer(SequencerSettings()),

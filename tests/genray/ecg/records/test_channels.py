@@ -8,6 +8,7 @@ from genray.ecg.records.channels import (
     Channel,
     Look,
     choose_channels,
+    lead_kind,
     lead_names,
     look_of,
     numbers_a_millivolt,
@@ -85,6 +86,39 @@ def test_names_that_the_user_chooses_win() -> None:
         choose_channels(WHERE, channels, ("V9",))
     with pytest.raises(DataError, match="its channel ABP is in mmHg"):
         choose_channels(WHERE, channels, ("ABP",))
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "kind"),
+    [
+        ("PLETH", "NU", "pulse"), ("Pleth 2", "", "pulse"), ("PPG", "", "pulse"), ("II", "mV", "ecg"),
+        ("ABP", "mmHg", "pressure"), ("ART1", "", "pressure"), ("Art. line", "", "pressure"),
+        ("P1", "mmHg", "pressure"),
+        ("P1", "", "ecg"), ("ABPMean", "mmHg", "ecg"), ("SpO2", "%", "ecg"), ("ECG art", "mV", "ecg"),
+        ("aVR", "", "ecg"), ("Pulse", "", "ecg"),
+    ],
+)  # fmt: skip
+def test_a_lead_is_of_a_kind_by_its_name_and_unit(name: str, unit: str, kind: str) -> None:
+    assert lead_kind(name, unit) == kind
+
+
+def test_pulse_waves_are_read_after_the_ecg_where_they_are_wanted() -> None:
+    channels = [
+        Channel("PLETH", "NU", 125, in_volts=False),
+        Channel("II", "mV", 250),
+        Channel("ABP", "mmHg", 500, in_volts=False),
+        Channel("ART", "mmHg", 250, in_volts=False),
+        Channel("CVP", "mmHg", 250, in_volts=False),
+    ]
+    choice = choose_channels(WHERE, channels, pulse=True)
+    assert (choice.taken, choice.kinds) == ((1, 0, 3), ("ecg", "pulse", "pressure"))
+    assert choice.notes == (
+        "read beside the ECG, for the pulse: PLETH (pulse), ART (pressure)",
+        "left out, no ECG by their names: ABP, CVP",
+    )
+    chosen = choose_channels(WHERE, channels, ("CVP", "II"), pulse=True)
+    assert (chosen.taken, chosen.kinds) == ((1, 4), ("ecg", "pressure"))
+    assert choose_channels(WHERE, channels).taken == (1,)
 
 
 def test_names_are_shown_in_few_characters() -> None:

@@ -387,3 +387,16 @@ def test_columns_may_be_separated_by_spaces(tmp_path: Path) -> None:
     record = open_record(path)
     assert (record.rate, record.leads) == (250.0, ("II", "V1"))
     np.testing.assert_allclose(record.millivolts(0, 500)[:, 1], -_ecg(500, 250), atol=0.001)
+
+
+def test_pulse_waves_of_a_table_are_read_in_their_own_units(tmp_path: Path) -> None:
+    n = np.arange(2500)
+    wave = np.sin(2 * np.pi * n / 200)
+    columns = np.stack([n / 250, wave, 80 + 40 * wave, 500_000 + 300 * wave], axis=1)
+    header = "time,II (mV),ABP (mmHg),PPG"
+    np.savetxt(tmp_path / "a.csv", columns, "%.4f", ",", header=header, comments="")
+    record = open_record(tmp_path / "a.csv", pulse=True)
+    assert (record.leads, record.kinds) == (("II", "ABP", "PPG"), ("ecg", "pressure", "pulse"))
+    assert record.millivolts(0, 2500)[:, 1] == pytest.approx(80 + 40 * wave, abs=0.05)
+    assert record.millivolts(0, 2500)[:, 2] == pytest.approx(300 * wave, abs=0.5)
+    assert open_record(tmp_path / "a.csv").leads == ("II",)

@@ -292,3 +292,22 @@ def test_a_file_without_an_ecg_says_which_channels_it_has(
     assert re.search(said, refusal.value.what)
     assert refusal.value.hint is not None
     assert hint in refusal.value.hint
+
+
+def test_pulse_waves_of_an_edf_file_are_read_in_their_own_units_at_the_rate_of_the_ecg(
+    tmp_path: Path,
+) -> None:
+    waves = {rate: np.sin(2 * np.pi * 1.2 * np.arange(10 * rate) / rate) for rate in (250, 125)}
+    channels = [
+        _channel("ABP", "mmHg", 250, most=300),
+        _channel("II", "mV", 250),
+        _channel("Pleth", "", 125, most=2),
+    ]
+    _edf(tmp_path / "a.edf", channels, [80 + 40 * waves[250], waves[250], waves[125]], pyedflib.FILETYPE_EDF)
+    record = open_record(tmp_path / "a.edf", pulse=True)
+    assert (record.leads, record.kinds) == (("II", "ABP", "Pleth"), ("ecg", "pressure", "pulse"))
+    assert record.ecg_columns == [0]
+    found = record.millivolts(500, 2000)
+    np.testing.assert_allclose(found[:, 1], 80 + 40 * waves[250][500:2000], atol=0.02)
+    np.testing.assert_allclose(found[:, 2], waves[250][500:2000], atol=0.01)
+    assert open_record(tmp_path / "a.edf").leads == ("II",)

@@ -567,3 +567,18 @@ def test_channels_of_a_header_of_wfdb_that_are_no_ecg_are_named(tmp_path: Path) 
     (tmp_path / "a.hea").write_text("\n".join(lines))
     with pytest.raises(DataError, match=r"no channel is an ECG: ABP \(mmHg\), II \(NU\)"):
         open_record(tmp_path / "a")
+
+
+def test_pulse_waves_of_a_record_are_read_in_their_own_units(tmp_path: Path) -> None:
+    stored = np.stack([np.arange(500), 1000 + np.arange(500), np.arange(500) - 900], axis=1).astype("<i2")
+    stored.tofile(tmp_path / "a.dat")
+    signals = [("20(1000)/mmHg", "ABP"), ("200(0)/mV", "II"), ("450(-400)/NU", "PLETH")]
+    _header(tmp_path, "a", "3 250 500", *(_channel("a.dat", gain=gain, name=name) for gain, name in signals))
+    record = open_record(tmp_path / "a", pulse=True)
+    assert (record.leads, record.kinds) == (("II", "ABP", "PLETH"), ("ecg", "pressure", "pulse"))
+    expected = np.stack(
+        [(1000 + np.arange(500)) / 200, (np.arange(500) - 1000) / 20, stored[:, 2] / 450], axis=1
+    )
+    expected[:, 2] += 400 / 450
+    np.testing.assert_allclose(record.millivolts(0, 500), expected, atol=0.03)
+    assert open_record(tmp_path / "a").leads == ("II",)
