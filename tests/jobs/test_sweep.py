@@ -27,7 +27,7 @@ def test_trials_have_the_targets_own_defaults_what_they_share_and_their_point(
     assert all(each["loss"]["adversarial"] == "least-squares" for each in settings)
     names = [str(trial.run.folder.relative_to(tmp_path)) for trial in prepared.trials]
     assert names == ["runs/a/trials/filters-4_ema-0.5", "runs/a/trials/filters-8_ema-0.5"]
-    assert not prepared.folder.exists(), "nothing is written before it runs"
+    assert not prepared.sweep_run.folder.exists(), "nothing is written before it runs"
 
 
 def test_a_space_in_a_file_is_that_of_the_command(tiny: Tiny, tmp_path: Path) -> None:
@@ -87,15 +87,15 @@ def test_what_is_wrong_is_found_before_anything_starts(
 
 def test_no_more_trials_run_than_there_are_cpus(tiny: Tiny, tmp_path: Path) -> None:
     prepared = prepare_sweep(tmp_path, tiny(), "sweep.space.seed=[1, 2, 3]")
-    assert prepared.demand(Resources(2, 0)) == Demand((1, 2), 1.0, 0.0, 0.0)
-    assert prepared.demand(Resources(8, 0)) == Demand((1, 3), 2.0, 0.0, 0.0)
+    assert prepared.demand(Resources(2, 0)) == Demand((1, 2), 1.0, 0.0, 0.0, "sweep")
+    assert prepared.demand(Resources(8, 0)) == Demand((1, 3), 2.0, 0.0, 0.0, "sweep")
     assert prepared.needs_ray(attached=False)
     assert "3 trials of train-pix2pix over seed" in prepared.lines
 
 
 def test_a_sweep_may_grow_but_not_change(tiny: Tiny, tmp_path: Path) -> None:
     first = prepare_sweep(tmp_path, tiny(), FILTERS)
-    first.folder.mkdir(parents=True)
+    first.sweep_run.folder.mkdir(parents=True)
     first.sweep_run.adopt(first.settings_record, {})
     more = ("sweep.space.generator.filters=[4, 8, 16]", "sweep.concurrent=1", "sweep.settings.loop.epochs=9")
     prepare_sweep(tmp_path, tiny(), *more)
@@ -124,7 +124,7 @@ def test_trials_are_compared_by_what_their_weights_are_chosen_by(tmp_path: Path)
 def test_only_trials_that_can_use_a_gpu_take_one(tmp_path: Path) -> None:
     have = Resources(8, 2)
     numpy = prepare_without_data(tmp_path, ["model.kind=numpy"], AUTOENCODER, "sweep.space.seed=[1, 2, 3, 4]")
-    assert numpy.demand(have) == Demand((1, 4), 2.0, 0.0, 0.0)
+    assert numpy.demand(have) == Demand((1, 4), 2.0, 0.0, 0.0, "sweep")
     both = prepare_without_data(tmp_path, [], AUTOENCODER, "sweep.space.model.kind=[numpy, dense]")
     assert both.demand(have).gpus_per_worker == 1.0
     assert [both.gpus_of(trial, have) for trial in both.trials] == [0.0, 1.0]
@@ -137,7 +137,7 @@ def test_only_trials_that_can_use_a_gpu_take_one(tmp_path: Path) -> None:
 def test_how_a_sweep_is_judged_may_change(tmp_path: Path) -> None:
     space = "sweep.space.seed=[1, 2]"
     first = prepare_without_data(tmp_path, [], AUTOENCODER, space)
-    first.folder.mkdir(parents=True)
+    first.sweep_run.folder.mkdir(parents=True)
     first.sweep_run.adopt(first.settings_record, {})
     prepare_without_data(tmp_path, ["eval.projection=none"], AUTOENCODER, space)
     with pytest.raises(RunError, match=r"sweep\.settings\.model\.latent: None -> 9"):
