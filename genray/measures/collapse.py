@@ -13,8 +13,9 @@ from genray.settings.base import Settings
 class CollapseLimits(Settings):
     """Limits of the measures beyond which samples count as collapsed.
 
-    The defaults lie between what was measured of trainings that went well and of collapsed ones on MNIST:
-    real digits have a coverage of 0.97, all classes, and 1 % near-identical samples.
+    Measured on 4,000 images of MNIST: real digits have a coverage of 0.97, all classes, and 1 %
+    near-identical ones; those of five classes a coverage of 0.49; where half are variants of one image, 51 %
+    are near-identical.
     """
 
     warmup: int = Field(
