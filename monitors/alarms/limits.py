@@ -134,7 +134,7 @@ class TachycardiaLimits(Settings):
 class EctopyLimits(Settings):
     """Limits of alarms about ventricular beats in a row (couplet, run) or in turn with others (bigeminy)."""
 
-    enabled: bool = Field(True, description="whether there is an alarm")
+    enabled: bool = Field(True, description="switch of the alarm (false: there is none)")
     probability: float = Field(
         0.8, gt=0, le=1, description="probability (0 to 1) from which a beat counts as ventricular"
     )
@@ -167,7 +167,7 @@ class AtrialFibrillationLimits(Settings):
     no alarm while ventricular beats are frequent, as they make any rhythm irregular.
     """
 
-    enabled: bool = Field(True, description="whether there is an alarm")
+    enabled: bool = Field(True, description="switch of the alarm (false: there is none)")
     variation: float = Field(
         0.1,
         gt=0,
