@@ -17,7 +17,7 @@ from typing import Any
 
 from cluster.ray_private import ray_private
 from genray.errors import ResourceError
-from genray.targets import Demand, NodeShape, Resources
+from genray.targets import Demand, NodeShape, Resources, times
 
 _Size = tuple[float, float]  # CPUs and GPUs of a node
 
@@ -104,7 +104,7 @@ def check_request(demand: Demand, have: Resources) -> None:
     cpus_per_worker, gpus_per_worker = demand.cpus_per_worker, demand.gpus_per_worker
     data_cpus, where = demand.data_cpus, demand.where
     # Ray starts as many workers as fit: an elastic group would take the CPUs that the data needs.
-    started = math.floor(min(most, _fit(have.cpus, cpus_per_worker), _fit(have.gpus, gpus_per_worker)))
+    started = math.floor(min(most, times(have.cpus, cpus_per_worker), times(have.gpus, gpus_per_worker)))
     each = _some(cpus_per_worker, "CPU")
     data = f"reading the data takes {_some(data_cpus, 'CPU')}"
     hint = _cpu_hint(where, fewest, most, started, cpus_per_worker, data_cpus, have)
@@ -114,7 +114,7 @@ def check_request(demand: Demand, have: Resources) -> None:
             f"{_some(fewest, 'worker')} with {_some(gpus_per_worker, 'GPU')} each are asked for, but "
             f"there are {have.gpus:g}",
             where=f"{where}.workers" if have.gpus else "device.gpu",
-            hint=_gpu_hint(where, math.floor(_fit(have.gpus, gpus_per_worker))),
+            hint=_gpu_hint(where, math.floor(times(have.gpus, gpus_per_worker))),
         )
     if _more(data_cpus, have.cpus):
         raise ResourceError(f"{data}, but there are {have.cpus:g}", where="data.loader", hint=hint)
@@ -139,10 +139,9 @@ def check_request(demand: Demand, have: Resources) -> None:
 def _check_shapes(demand: Demand, have: Resources) -> None:
     """Refuse workers that fit into the cluster as a whole, but not into its nodes."""
     cpus, gpus, fewest = demand.cpus_per_worker, demand.gpus_per_worker, demand.workers[0]
-    places = _places(demand, have, coming=True)
+    places = have.places(cpus, gpus)
     if places >= fewest:
         return
-    wanted = _some(cpus, "CPU") + (f" and {_some(gpus, 'GPU')}" if gpus else "")
     if places:
         hint = f"set {demand.where}.workers to at most {places}"
     else:
@@ -150,35 +149,20 @@ def _check_shapes(demand: Demand, have: Resources) -> None:
         largest = max(fitting or [shape.cpus for shape in have.shapes])
         hint = f"set {demand.where}.cpus_per_worker to at most {largest:g}"
     raise ResourceError(
-        f"{_some(fewest, 'worker')} with {wanted} each do not fit on the nodes: {_described(have.shapes)}",
+        f"{worker_text(fewest, demand)} do not fit on the nodes: {described(have.shapes)}",
         where=f"{demand.where}.workers",
         hint=f"{hint}, or use a cluster with larger nodes",
     )
 
 
-def waiting_line(demand: Demand, have: Resources) -> str | None:
-    """Return a line on the nodes that the cluster's autoscaler has to start first; None if the workers fit on
-    the nodes that run."""
-    now = _places(demand, have, coming=False)
-    if not have.shapes or now >= demand.workers[0]:
-        return None
-    return (
-        f"waiting for nodes: {now} of {_some(demand.workers[0], 'worker')} fit on those that run; "
-        f"the cluster has {_described(have.shapes)}"
-    )
-
-
-def _places(demand: Demand, have: Resources, *, coming: bool) -> int:
-    """Return how many workers fit on the nodes that run, or also on those that may come."""
+def worker_text(workers: int, demand: Demand) -> str:
+    """Describe workers, such as "2 workers with 4 CPUs and 1 GPU each"."""
     cpus, gpus = demand.cpus_per_worker, demand.gpus_per_worker
-    return sum(
-        (shape.nodes + shape.coming * coming)
-        * math.floor(min(_fit(shape.cpus, cpus), _fit(shape.gpus, gpus)))
-        for shape in have.shapes
-    )
+    each = _some(cpus, "CPU") + (f" and {_some(gpus, 'GPU')}" if gpus else "")
+    return f"{_some(workers, 'worker')} with {each}" + (" each" if workers != 1 else "")
 
 
-def _described(shapes: Sequence[NodeShape]) -> str:
+def described(shapes: Sequence[NodeShape]) -> str:
     """Describe nodes, such as "2 nodes with 8 CPUs and 1 GPU (4 more can be started)"."""
     texts = []
     for shape in shapes:
@@ -194,7 +178,7 @@ def _cpu_hint(
     """Return changes, each of which would make the request fit."""
     hints = []
     free = have.cpus - data
-    if free > 0 and (fitting := math.floor(_fit(free, each))):
+    if free > 0 and (fitting := math.floor(times(free, each))):
         hints.append(f"set {where}.workers to at most {fitting}")
     # More of smaller workers start, and together they must leave enough CPUs for the data.
     if (number := most if data else fewest) and (share := _tenths(free / number)) > 0:
@@ -213,11 +197,6 @@ def _gpu_hint(where: str, fitting: int) -> str:
 def _tenths(number: float) -> float:
     # Rounded down to tenths, which are readable and which Ray takes.
     return math.floor(number * 10 + 1e-6) / 10
-
-
-def _fit(have: float, each: float) -> float:
-    """Return how often `each` fits into `have`, without losing one to a rounding error as in 0.1 + 0.2."""
-    return (have + 1e-6) / each if each else 10**9
 
 
 def _more(wanted: float, have: float) -> bool:

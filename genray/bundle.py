@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, NotRequired, cast
 
 import torch
 from pydantic import (
@@ -31,6 +31,7 @@ from torch import nn
 from typing_extensions import TypedDict  # pydantic refuses typing.TypedDict before Python 3.12
 
 from genray import __version__
+from genray.bundle_places import bundle_folder
 from genray.ecg.beats import BeatPreprocessing
 from genray.ecg.rhythm import RhythmPreprocessing
 from genray.errors import BundleMismatch, BundleMissing, BundleTooNew, BundleUnknown, BundleUnsafe
@@ -38,13 +39,13 @@ from genray.images.labels import MOST_CLASSES, Classes
 from genray.io.files import atomic_write, storage_errors, write_json
 from genray.models.autoencoder import Autoencoder
 from genray.models.beats import BeatAutoencoder
+from genray.models.gan.pair import Gan
 from genray.models.numpy_dense import NumpyAutoencoder
 from genray.models.pix2pix import UNet
 from genray.models.registry import NetworkSpec
 from genray.models.restorer import Restorer
 from genray.models.rhythm import RhythmNetwork
 from genray.models.summary import NetworkSummary
-from genray.named_bundles import bundle_folder
 from genray.settings.problems import stored_problems
 
 FORMAT: Literal[1] = 1
@@ -165,10 +166,12 @@ AnyPreprocessing = Preprocessing | BeatPreprocessing | RhythmPreprocessing
 
 
 class NoiseRange(TypedDict):
-    """Noise that a denoiser was trained on, as standard deviations in levels of 255."""
+    """Noise that a denoiser was trained on, as standard deviations in levels of 255, and the best share of a
+    refined result (none: 0)."""
 
     lowest: Annotated[float, Field(ge=0, le=10_000)]
     highest: Annotated[float, Field(ge=0, le=10_000)]
+    refine: NotRequired[Annotated[float, Field(ge=0, le=1)]]
 
 
 class Calibration(TypedDict, total=False):
@@ -379,8 +382,19 @@ def save_bundle(
     return path
 
 
+def name_weights_by_content(path: Path) -> None:
+    """Rename the weights of the bundle at `path` by their checksum. In a store where every file is replaced
+    by itself, a manifest then never names the weights of another one."""
+    file = path / _MANIFEST
+    manifest = json.loads(_read_text(file))
+    name = f"weights-{manifest['weights_sha256'][:16]}.safetensors"
+    (path / manifest["weights"]).rename(path / name)
+    write_json(file, {**manifest, "weights": name})
+
+
 def read_manifest(path: str | Path) -> Manifest:
-    """Read the manifest of the bundle at `path` (a folder, or a name as ready:photo), without the weights.
+    """Read the manifest of the bundle at `path` (a folder, a URI, or a name as ready:photo), without the
+    weights.
 
     Raises:
         BundleMissing: no ready model of that name, no folder, no readable manifest in it, or a missing or
@@ -390,7 +404,7 @@ def read_manifest(path: str | Path) -> Manifest:
         BundleUnknown: a network or an argument that this genray does not have.
         BundleMismatch: preprocessing that does not fit the network.
     """
-    path = bundle_folder(path)
+    path = bundle_folder(path, weights=False)
     file = path / _MANIFEST
     if not path.is_dir():
         why = "that is a file" if path.exists() else "there is no such folder"
@@ -438,9 +452,24 @@ def read_manifest(path: str | Path) -> Manifest:
     return manifest.model_copy(update={"stored": _with_multiple(manifest.stored, network)})
 
 
+def verify_bundle(path: str | Path) -> Manifest:
+    """Return the manifest of the bundle at `path` if its weights are there and are those of the manifest;
+    their values are not looked at.
+
+    Raises:
+        BundleError: see `read_manifest`; or the weights are missing or damaged.
+    """
+    path = bundle_folder(path)
+    manifest = read_manifest(path)
+    weights = _weights_file(path, manifest)
+    if _sha256(weights) != manifest.weights_sha256:
+        raise _damaged(weights)
+    return manifest
+
+
 def load_bundle(path: str | Path, device: str | torch.device = "cpu") -> Bundle:
-    """Rebuild the network of the bundle at `path` (a folder, or a name as ready:photo), in evaluation mode on
-    `device`. Weights that are stored as float16 become float32.
+    """Rebuild the network of the bundle at `path` (a folder, a URI, or a name as ready:photo), in evaluation
+    mode on `device`. Weights that are stored as float16 become float32.
 
     Nothing is unpickled and no training code is imported.
 
@@ -449,35 +478,29 @@ def load_bundle(path: str | Path, device: str | torch.device = "cpu") -> Bundle:
     """
     path = bundle_folder(path)
     manifest = read_manifest(path)
-    weights = path / manifest.weights
-    if not weights.is_file():
-        raise BundleMissing(f"the bundle's weights are missing: {weights}", where=str(weights), hint=_AGAIN)
-    _check_inside(path, weights)
-    if weights.stat().st_size > _MAX_WEIGHTS:
-        raise BundleUnsafe(f"{weights} is larger than {_MAX_WEIGHTS} bytes")
+    weights = _weights_file(path, manifest)
     network = _build(manifest, path / _MANIFEST)
     state = _read_weights(weights, network.state_dict())
     if _sha256(weights) != manifest.weights_sha256:
-        raise BundleMismatch(
-            "the weights are damaged: their checksum is not the manifest's", where=str(weights), hint=_AGAIN
-        )
+        raise _damaged(weights)
     _check_finite(state, weights)
     network.load_state_dict(state, assign=True)
     return Bundle(path, manifest, network.to(device).eval())
 
 
-def summarise(path: Path) -> NetworkSummary:
+def summarise(path: str | Path) -> NetworkSummary:
     """Return the layers of the network of the bundle at `path`; its weights are not read.
 
     Raises:
         BundleError: see `read_manifest`.
     """
+    path = bundle_folder(path, weights=False)
     manifest = read_manifest(path)
     network = _build(manifest, path / _MANIFEST)
     if isinstance(network, NumpyAutoencoder):
         return NetworkSummary.of(network)
     with torch.device("meta"):
-        samples = _samples(manifest.stored)
+        samples = network.example(1) if isinstance(network, Gan) else _samples(manifest.stored)
     return NetworkSummary.of(network.eval(), samples)
 
 
@@ -497,6 +520,22 @@ def _versions() -> dict[str, str]:
 def _sha256(file: Path) -> str:
     with open(file, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _weights_file(path: Path, manifest: Manifest) -> Path:
+    weights = path / manifest.weights
+    if not weights.is_file():
+        raise BundleMissing(f"the bundle's weights are missing: {weights}", where=str(weights), hint=_AGAIN)
+    _check_inside(path, weights)
+    if weights.stat().st_size > _MAX_WEIGHTS:
+        raise BundleUnsafe(f"{weights} is larger than {_MAX_WEIGHTS} bytes")
+    return weights
+
+
+def _damaged(weights: Path) -> BundleMismatch:
+    return BundleMismatch(
+        "the weights are damaged: their checksum is not the manifest's", where=str(weights), hint=_AGAIN
+    )
 
 
 def _read_text(file: Path) -> bytes:
@@ -582,7 +621,7 @@ def _misfits(manifest: Manifest, network: nn.Module) -> Iterator[tuple[str, Any,
             yield ".samples", stored.samples, manifest.arguments.get("samples")
         return
     arguments = manifest.arguments
-    shape = network.shape if isinstance(network, Autoencoder) else None
+    shape = network.shape if isinstance(network, Autoencoder | Gan) else None
     channels = shape[0] if shape else arguments.get("channels")
     taken = arguments.get("in_channels", channels)
     given = arguments.get("out_channels", channels)

@@ -21,14 +21,12 @@ def ready_names() -> list[str]:
     return sorted(path.parent.name for path in FOLDER.glob("*/bundle.json"))
 
 
-def bundle_folder(location: str | Path) -> Path:
-    """Return the folder of a bundle: that of the ready model which `location` names, or `location` itself.
+def ready_folder(location: str | Path) -> Path:
+    """Return the folder of the ready model that `location` names.
 
     Raises:
         BundleMissing: there is no ready model of that name.
     """
-    if not is_ready(location):
-        return Path(location)
     name = str(location).removeprefix(PREFIX)
     names = ready_names()
     if name in names:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ from genray.settings.base import Settings
 from genray.settings.shipped import shipped_place, shipped_targets, shipped_text
 
 _PACKAGES = ("jobs", "pipelines", "monitors")
+
+WAIT_MINUTES = 60.0
+"""Default of the minutes that a target waits for room on a cluster."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +57,32 @@ class Resources:
     nodes: int = 1
     shapes: tuple[NodeShape, ...] = ()
 
+    def places(self, cpus: float, gpus: float, *, coming: bool = True) -> int:
+        """Return how many workers with these CPUs and GPUs each fit on the nodes, or on those that run."""
+        shapes = self.shapes or (NodeShape(self.cpus, self.gpus, 1),)
+        return sum(
+            (shape.nodes + shape.coming * coming)
+            * math.floor(min(times(shape.cpus, cpus), times(shape.gpus, gpus)))
+            for shape in shapes
+        )
+
+
+def times(have: float, each: float) -> float:
+    """Return how often `each` fits into `have`, without losing one to a rounding error as in 0.1 + 0.2."""
+    return (have + 1e-6) / each if each else 10**9
+
 
 @dataclass(frozen=True)
 class Demand:
-    """Resources that a target needs: fewest and most workers, those of each worker, and CPUs for Ray Data.
+    """Resources that a target needs.
 
-    `where` is the group of settings that determines them.
+    Attributes:
+        workers: fewest and most workers.
+        cpus_per_worker, gpus_per_worker: those of each worker.
+        data_cpus: CPUs for Ray Data.
+        where: group of settings that determines them.
+        together: whether the fewest workers start together, so that all must fit; else one can begin.
+        wait_minutes: minutes to wait for room on a cluster (None: without end).
     """
 
     workers: tuple[int, int]
@@ -66,6 +90,8 @@ class Demand:
     gpus_per_worker: float
     data_cpus: float
     where: str = "loop"
+    together: bool = True
+    wait_minutes: float | None = WAIT_MINUTES
 
 
 class Outcome(Protocol):

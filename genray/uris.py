@@ -1,4 +1,4 @@
-"""Secrets in URIs: find them, and remove them from text.
+"""URIs of stores: locations below them, and secrets in them, which are found and removed from text.
 
 A URI with a password or a signed query is a secret as a whole. As a setting it would be written into runs,
 ledgers, bundles and job lists, so it is refused. Text from libraries may show a URI that the user did not
@@ -39,6 +39,24 @@ _SECRET_PARTS = (
 _PLAIN_ENDINGS = ("env", "file", "kind", "method", "mode", "path", "type")  # token_file: a place, no token
 _SHARED_ACCESS = {"sv", "se", "sp"}
 """Parameters of a shared access signature of Azure: version, expiry, permissions."""
+
+
+def is_uri(location: str) -> bool:
+    """Return whether `location` is a URI, such as s3://bucket/folder, and not a local path."""
+    return "://" in location
+
+
+def below(location: str, *names: str) -> str:
+    """Return the location of a file or folder below the folder `location`, a local path or a URI, whose
+    options (after "?") are kept."""
+    path, mark, options = location.partition("?") if is_uri(location) else (location, "", "")
+    return "/".join([path.rstrip("/"), *names]) + mark + options
+
+
+def last_name(location: str) -> str:
+    """Return the last name in the path of `location`, a local path or a URI."""
+    path = location.partition("?")[0] if is_uri(location) else location
+    return path.rstrip("/").rpartition("/")[2]
 
 
 def secret_in(text: str) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from genray.errors import SettingsError
 from genray.settings.base import Settings, absolute, flatten, nested
+from genray.uris import below
 from jobs.runs.run import Run
 from jobs.sweeping.run import PreparedSweep, SweepSettings, prepare_sweep
 from jobs.sweeping.space import Point, find_points, point_names
@@ -82,7 +83,7 @@ class Sweep:
         Raises:
             SettingsError: wrong settings of a trial.
         """
-        runs = str(run.folder / "trials")
+        runs = below(run.location, "trials")
         pairs = list(self._settings_of_points(settings))
         names = point_names([point for point, _ in pairs])
         return [

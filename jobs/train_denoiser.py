@@ -13,12 +13,17 @@ import torch
 from pydantic import Field, model_validator
 
 from genray.datasets.image_set import Patch
+from genray.images.damage.block_filters import refine
 from genray.images.damage.corruptions import NoiseSettings, corrupt, corrupt_held_out
-from jobs.recipes.images import Variant
+from genray.images.tensors import to_pixels
+from jobs.recipes.images import UNIT, Variant
 from jobs.recipes.restoring import DamagedImages, Restoring, RestoringSettings
 from jobs.training.recipe import Conclusion, EvaluationContext, Part, SampleScores, TensorBatch
 from jobs.training.settings import EvalSettings
 from jobs.training.target import Training
+
+_SHARES = (0.0, 0.5, 1.0)  # of a refined result, of which the best is kept; the first of equal ones
+_REFINED = 8  # validation images that they are compared on, at most
 
 
 class DenoiserEvalSettings(EvalSettings):
@@ -109,13 +114,33 @@ class TrainDenoiser(Restoring[TrainDenoiserSettings]):
         return DamagedImages(corrupt_held_out(clean, noise, self.settings.seed, indices), clean)
 
     def conclude(self, context: EvaluationContext, scores: Sequence[SampleScores]) -> Conclusion:
-        """Add the range of the noise to the calibration; see `Restoring`."""
+        """Add the range of the noise, and how the results are best refined, to the calibration."""
         conclusion = super().conclude(context, scores)
         trained_on = self.settings.noise.range
         if trained_on is None:
             return conclusion
         lowest, highest = trained_on
-        return replace(conclusion, calibration={"noise": {"lowest": lowest, "highest": highest}})
+        noise = {"lowest": lowest, "highest": highest, "refine": self._best_refinement(context, highest)}
+        return replace(conclusion, calibration={"noise": noise})
+
+    def _best_refinement(self, context: EvaluationContext, highest: float) -> float:
+        """Return the share of a refined result (see `refine`) that is best for white noise, 0, 0.5 or 1.
+
+        It is found on validation images, at a quarter and a half of the strongest noise.
+        """
+        samples = self.held_out["val"].samples
+        errors = np.zeros(len(_SHARES))
+        for index in np.unique(np.linspace(0, len(samples) - 1, _REFINED).round().astype(int)):
+            clean = context.place(samples[index][0][None])
+            for strength in (highest / 4, highest / 2):
+                noise = NoiseSettings(kind="gaussian", sigma=strength)
+                noisy = corrupt_held_out(clean, noise, self.settings.seed, [int(index)])
+                restored = context.networks[self.name](noisy)
+                before, after, true = (to_pixels(images, UNIT)[0] for images in (noisy, restored, clean))
+                refined = refine(before, after).astype(np.float64)
+                mixed = [after + share * (refined - after) - true for share in _SHARES]
+                errors += [np.log(np.square(difference).mean() + 1e-6) for difference in mixed]
+        return _SHARES[int(errors.argmin())]
 
     def baselines(self) -> dict[str, dict[str, float]]:
         """Return PSNR and SSIM of the noisy images, and of BM3D's results, on the judging images."""

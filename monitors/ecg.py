@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from genray.bundle import Bundle, load_bundle
+from genray.bundle_places import bundle_folder
 from genray.errors import BundleMissing, ResourceError, SettingsError
 from genray.interrupts import stop_on_signals
-from genray.named_bundles import bundle_folder
 from genray.progress import Display
 from genray.targets import Demand, Resources
 from genray.text import duration
@@ -116,7 +116,7 @@ class PreparedEcg:
         shards = self.settings.shards
         if not shards:
             return Demand((1, 1), 0.0, 0.0, 0.0)
-        return Demand((shards, shards), 1.0, 0.0, 0.0, where="shards")
+        return Demand((shards, shards), 1.0, 0.0, 0.0, where="shards", wait_minutes=None)
 
     def run(self, display: Display, have: Resources, attached: bool) -> MonitorOutcome:
         """Monitor until the source has ended, `seconds` have passed, or Ctrl-C. While another monitor has the

@@ -13,9 +13,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field
 
+from genray.bundle_places import bundle_folder
 from genray.images.photo import Photo
 from genray.inference.latents import LatentCodec, LatentSettings
-from genray.named_bundles import bundle_folder
 from genray.report.page import png
 from pipelines.engine.target import Bulk
 from pipelines.steps.autoencoder import AutoencoderStep, AutoencoderStepSettings

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import Field
 
+from genray.images.damage.block_filters import refine, undo_rounding
 from genray.images.damage.change_limit import limit_change
 from genray.images.damage.noise_level import NoiseEstimate, estimate_noise
+from genray.images.encoders.jpeg import natural_order
 from genray.images.photo import Photo
 from genray.settings.base import Location, Settings
 from pipelines.engine.target import Bulk
@@ -22,7 +25,7 @@ from pipelines.steps.restoration import RestorationSettings, RestorationStep, bl
 _CLEAN_BELOW = 1.0  # levels of 255: three times what rounding adds, and not seen
 _OF_LOWEST = 0.5  # of the least noise that the network was trained on, below which it is not used
 _MARGIN_OF_PHOTOS, _MARGIN_OF_PAGES = 2.0, 1.3
-_FINE = 95  # quality of a JPEG output, at least, unless write.quality is set
+_FINE = 95  # quality of a JPEG output, at least, unless write.quality is set; its rounding is not seen
 _SURE = 0.9  # certainty from which an image counts as a page or graphic, or as none
 
 
@@ -59,6 +62,24 @@ class DenoisingSettings(Settings):
             "(1: never)"
         ),
     )
+    refine: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description=(
+            "share of a filter of overlapping blocks in the result, which is guided by the network's "
+            "(null: as was best for the bundle when it was trained; 0: the network's result as it is)"
+        ),
+    )
+    unround_below: int = Field(
+        70,
+        ge=0,
+        le=100,
+        description=(
+            "JPEG quality below which the blocks and ringing of a file are removed first, also where it has "
+            "no noise; in noisy files up to a quality of 95 they are removed after the noise (0: never)"
+        ),
+    )
     content: Literal["auto", "all"] = Field(
         "auto",
         description=(
@@ -84,8 +105,8 @@ class Denoise(RestorationStep[DenoiseSettings]):
     """Removes noise, and nothing that does not look like it.
 
     Responsible for: the estimate of each image's noise; copying images unchanged, byte for byte, that are
-    clean, that the bundle is not for, or that the network would harm; limiting the change of the others. The
-    base class runs the network.
+    clean, that the bundle is not for, or that the network would harm; refining the network's results and
+    limiting the change; undoing the rounding of JPEG files. The base class runs the network.
     """
 
     settings_class = DenoiseSettings
@@ -108,28 +129,32 @@ class Denoise(RestorationStep[DenoiseSettings]):
         """Estimated noise below which an image is copied, in levels of 255."""
         if self.settings.denoise.clean_below is not None:
             return self.settings.denoise.clean_below
-        lowest = self.manifest.calibration.get("noise", {}).get("lowest", 0.0)
-        return max(_CLEAN_BELOW, _OF_LOWEST * lowest)
+        noise = self.manifest.calibration.get("noise")
+        return max(_CLEAN_BELOW, _OF_LOWEST * noise["lowest"]) if noise else _CLEAN_BELOW
 
     def process(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
         """See `Step`."""
-        estimates = [estimate_noise(self.seen(image.photo.pixels)) for image in inputs]
-        reasons = [self._why_copied(estimate) for estimate in estimates]
-        noisy = [image.photo for image, reason in zip(inputs, reasons, strict=True) if not reason]
-        restored = iter(self.restore([photo.pixels for photo in noisy]) if noisy else [])
-        results = []
-        for image, estimate, reason in zip(inputs, estimates, reasons, strict=True):
-            if reason:
-                results.append(_copied(image, estimate, reason))
-            else:
-                results.append(self._denoised(image, estimate, next(restored)))
-        return results
+        examined = [self._examine(image) for image in inputs]
+        noisy = [each.pixels for each in examined if not each.reason]
+        restored = iter(self.restore(noisy) if noisy else [])
+        return [self._result(each, None if each.reason else next(restored)) for each in examined]
+
+    def _examine(self, image: StepInput) -> _Examined:
+        photo = image.photo
+        is_unrounded = _is_rounded(photo, self.settings.denoise.unround_below)
+        pixels = _unrounded(photo.pixels, photo) if is_unrounded else photo.pixels
+        estimate = estimate_noise(self.seen(pixels))
+        return _Examined(image, pixels, estimate, self._why_copied(estimate), is_unrounded)
 
     def _why_copied(self, estimate: NoiseEstimate) -> str:
-        """Return the reason why an image is copied; empty: it is processed."""
+        """Return the reason why the network does not change an image; empty: it does."""
         # A level of NaN means too few pixels for an estimate: the image does not count as clean.
         if estimate.level < self.clean_below:
             return "clean"
+        return self._why_not_for(estimate)
+
+    def _why_not_for(self, estimate: NoiseEstimate) -> str:
+        """Return the reason why the bundle is not for an image; empty: it is."""
         if self.settings.denoise.content == "auto":
             if self._made_for == "photographs" and estimate.graphic > _SURE:
                 return "page"
@@ -143,22 +168,75 @@ class Denoise(RestorationStep[DenoiseSettings]):
         made_for = (self.manifest.data.get("about") or {}).get("made_for")
         return str(made_for) if made_for else None
 
-    def _denoised(self, image: StepInput, estimate: NoiseEstimate, restored: PixelArray) -> StepResult:
-        settings = self.settings.denoise
+    def _result(self, examined: _Examined, restored: PixelArray | None) -> StepResult:
+        image, estimate, reason = examined.image, examined.estimate, examined.reason
+        made = None if restored is None else self._denoised(examined, restored)
+        if restored is not None and made is None:
+            reason = "would harm"
+        if made is None:
+            if not examined.is_unrounded or self._why_not_for(estimate):
+                return StepResult(copy=image.data, scores=_scores(estimate, 0.0), skipped=reason)
+            made, estimate = examined.pixels, replace(estimate, kind="blocks")
         before = image.photo.pixels
-        after = restored
+        after = blend(before, made, self.settings.denoise.strength)
+        scores = _scores(estimate, mean_change(before, after))
+        return StepResult(photo=_stored_finely(with_pixels(image.photo, after)), scores=scores)
+
+    def _denoised(self, examined: _Examined, restored: PixelArray) -> PixelArray | None:
+        """Return the pixels without noise; None: the network would harm the image."""
+        settings, photo = self.settings.denoise, examined.image.photo
+        seen, after = self.seen(examined.pixels), self.seen(restored)
+        is_rounded = settings.unround_below > 0 and _is_rounded(photo, _FINE + 1)
+        if self._refined and not is_rounded:
+            after = blend(after, refine(seen, after), self._refined)
         if settings.change_limit:
-            most = None if math.isnan(estimate.level) else _margin(estimate) * estimate.level
-            seen = self.seen(before)
-            limited = limit_change(seen, self.seen(restored), factor=settings.change_limit, most_noise=most)
+            level = examined.estimate.level
+            most = None if math.isnan(level) else _margin(examined.estimate) * level
+            limited = limit_change(seen, after, factor=settings.change_limit, most_noise=most)
             if limited.refused > settings.refused_above:
-                return _copied(image, estimate, "would harm")
+                return None
             after = limited.pixels
-            if self.window is not None:
-                after = with_change(before, seen, after, self.window)
-        after = blend(before, after, settings.strength)
-        photo = _stored_finely(with_pixels(image.photo, after))
-        return StepResult(photo=photo, scores=_scores(estimate, mean_change(before, after)))
+        if self.window is not None:
+            after = with_change(examined.pixels, seen, after, self.window)
+        return _unrounded(after, photo) if is_rounded and not examined.is_unrounded else after
+
+    @property
+    def _refined(self) -> float:
+        """Share of the refined result."""
+        if self.settings.denoise.refine is not None:
+            return self.settings.denoise.refine
+        noise = self.manifest.calibration.get("noise")
+        return noise.get("refine", 0.0) if noise else 0.0
+
+
+@dataclass(frozen=True)
+class _Examined:
+    """An input as it was examined.
+
+    Args:
+        image: the input.
+        pixels: its pixels, without what its file rounded away if `is_unrounded`.
+        estimate: noise of `pixels`.
+        reason: why the network does not change them (empty: it does).
+        is_unrounded: whether the rounding was undone first.
+    """
+
+    image: StepInput
+    pixels: PixelArray
+    estimate: NoiseEstimate
+    reason: str
+    is_unrounded: bool
+
+
+def _unrounded(pixels: PixelArray, photo: Photo) -> PixelArray:
+    """Return pixels without the errors that the rounding of the file of `photo` made."""
+    tables = [np.array(natural_order(table), np.uint8).reshape(8, 8) for table in photo.carried.tables]
+    return undo_rounding(pixels, tables, photo.subsampling)
+
+
+def _is_rounded(photo: Photo, below: int) -> bool:
+    """Return whether a photo is of a JPEG file of a quality below `below` whose steps are known."""
+    return photo.quality is not None and photo.quality < below and bool(photo.carried.tables)
 
 
 def _stored_finely(photo: Photo) -> Photo:
@@ -173,10 +251,6 @@ def _margin(estimate: NoiseEstimate) -> float:
     """Return how many times the estimate the noise may be: of blurred noise often half is found, but on a
     page a wide margin would cost letters."""
     return _MARGIN_OF_PAGES + (_MARGIN_OF_PHOTOS - _MARGIN_OF_PAGES) * (1 - estimate.graphic)
-
-
-def _copied(image: StepInput, estimate: NoiseEstimate, reason: str) -> StepResult:
-    return StepResult(copy=image.data, scores=_scores(estimate, 0.0), skipped=reason)
 
 
 def _scores(estimate: NoiseEstimate, change: float) -> ImageScores:

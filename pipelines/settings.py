@@ -9,7 +9,11 @@ from pydantic import Field, model_validator
 from genray.images.limits import ReadLimits
 from genray.images.photo_writer import WriteSettings
 from genray.io.sources import ContainerSettings
+from genray.serving.settings import MetricsEndpoint
 from genray.settings.base import Location, Settings
+from genray.targets import WAIT_MINUTES
+
+_Count = Annotated[int, Field(ge=1, le=100_000)]
 
 
 class SelectionSettings(Settings):
@@ -69,18 +73,24 @@ class OutputSettings(SinkSettings, WriteSettings):
     """Settings of the outputs."""
 
 
-class WorkSettings(Settings):
+class WorkSettings(MetricsEndpoint):
     """Settings of workers and limits, which never change a result."""
 
-    workers: Annotated[int, Field(ge=0, le=100_000)] | None = Field(
+    workers: Annotated[int, Field(ge=0, le=100_000)] | tuple[_Count, _Count] | None = Field(
         None,
         description=(
-            "worker processes (0: threads of this process, without Ray; null: 0 for a few images "
-            "or on up to 8 CPUs, else one for each GPU, or for each `cpus_per_worker` CPUs)"
+            "worker processes ([2, 16]: as many as there is room and work for; 0: threads of this process, "
+            "without Ray; null: 0 for a few images or on up to 8 CPUs, else one for each GPU, or for each "
+            "`cpus_per_worker` CPUs, and more as a cluster grows)"
         ),
     )
     cpus_per_worker: int | None = Field(
         None, ge=1, le=256, description="CPUs that the model uses in each worker (null: 1)"
+    )
+    wait_minutes: float | None = Field(
+        WAIT_MINUTES,
+        ge=0,
+        description="minutes to wait for room on a cluster, then the run ends with an error (null: no limit)",
     )
     gpu: bool | None = Field(None, description="run the model on a GPU (null: if there is one)")
     batch_megapixels: float | None = Field(
@@ -112,14 +122,14 @@ class WorkSettings(Settings):
             "share of failed images, from the 100th image on, above which the run stops with an error"
         ),
     )
-    metrics_port: int | None = Field(
-        None,
-        ge=0,
-        le=65535,
-        description=(
-            "port of Prometheus metrics on 127.0.0.1 during the run (0 picks a free port; null: no metrics)"
-        ),
-    )
+
+    @model_validator(mode="after")
+    def _check_workers(self) -> Self:
+        if isinstance(self.workers, tuple) and self.workers[0] > self.workers[1]:
+            raise ValueError(
+                f"workers must be [fewest, most] with fewest up to most, not {list(self.workers)}"
+            )
+        return self
 
 
 class ReportSettings(Settings):
@@ -173,6 +183,7 @@ _MAY_CHANGE = (
     "read.random",
     "read.seed",
     "read.shard",
+    "generate.count",
 )
 
 

@@ -18,6 +18,10 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 sleep_while_waiting()
 # Nothing of the user's is written; workers of Ray and other processes inherit the variable.
 os.environ.setdefault("GENRAY_MODEL_CACHE", "")
+# Workers of the session's Ray use the tests' S3 server, which takes any credentials.
+for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+    os.environ.setdefault(variable, "test")
+os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "1")
 
 # The same examples in every run, however busy the machine is; GENRAY_FUZZ=1 looks for new ones.
 hypothesis.settings.register_profile(

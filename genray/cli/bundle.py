@@ -23,11 +23,11 @@ def bundle() -> None:
 
 
 @bundle.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path")
 @JSON
 @reported
-def show(path: Path, as_json: bool) -> None:
-    """Print the manifest of the bundle at PATH: model, data, metrics.
+def show(path: str, as_json: bool) -> None:
+    """Print the manifest of the bundle at PATH, a folder or URI: model, data, metrics.
 
     \b
     Example:
@@ -43,10 +43,10 @@ def show(path: Path, as_json: bool) -> None:
 
 
 @bundle.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path")
 @JSON
 @reported
-def layers(path: Path, as_json: bool) -> None:
+def layers(path: str, as_json: bool) -> None:
     """Print the layers of the bundle at PATH, with shapes and parameters.
 
     \b
@@ -67,7 +67,7 @@ def layers(path: Path, as_json: bool) -> None:
 
 
 @bundle.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path")
 @click.argument("output", type=click.Path(path_type=Path))
 @click.option(
     "--about",
@@ -76,7 +76,7 @@ def layers(path: Path, as_json: bool) -> None:
 )
 @JSON
 @reported
-def shrink(path: Path, output: Path, about: Path | None, as_json: bool) -> None:
+def shrink(path: str, output: Path, about: Path | None, as_json: bool) -> None:
     """Copy the bundle at PATH to OUTPUT with weights of half the size (float16).
 
     The results of both are compared first; a bundle whose results change visibly is not written.

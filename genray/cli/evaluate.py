@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,12 +17,16 @@ from genray.errors import DataError
 from genray.text import aligned, duration
 
 if TYPE_CHECKING:
+    from genray.ecg.noisy_records import NoisePlan
     from genray.progress import Tick
+    from monitors.evaluation.choice import NestedChoice
     from monitors.evaluation.cross_validation import TrainingPart
-    from monitors.evaluation.evaluate import RhythmResults
+    from monitors.evaluation.evaluate import RecordResult, RhythmResults
+    from monitors.evaluation.intervals import Interval
     from monitors.evaluation.rhythms import RhythmJudgement
     from monitors.evaluation.totals import QrsRates, Totals
     from monitors.patient.scoring import BeatModel
+    from monitors.settings import EcgSettings
 
 _READY = "ready:ecg"
 _EVERY_S = 15.0  # seconds between lines of progress
@@ -58,6 +62,27 @@ _RECIPE = (
     "--folds", default=5, show_default=True, type=click.IntRange(2), help="Number of cross-validation folds."
 )
 @click.option(
+    "--noise",
+    "noises",
+    multiple=True,
+    metavar="KIND:SNR",
+    help="Add noise to the records: wander, motion or muscle, or the path of a record of noise, at this "
+    "signal-to-noise ratio in dB (may be repeated, or a list with commas; noises add up).",
+)
+@click.option(
+    "--noise-plan",
+    default="nst",
+    show_default=True,
+    type=click.Choice(["nst", "always"]),
+    help="Time of the noise: from minute 5 on two of four minutes, as nst of WFDB does it, or always.",
+)
+@click.option("--noise-seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the noise.")
+@click.option(
+    "--nested",
+    is_flag=True,
+    help="Choose the weights of the score by nested cross-validation, and measure that choice too.",
+)
+@click.option(
     "--output",
     type=click.Path(path_type=Path),
     help="Write the figures and the training runs of the folds to this folder.",
@@ -70,6 +95,10 @@ def evaluate(
     records: Path,
     bundle: Path | None,
     folds: int,
+    noises: tuple[str, ...],
+    noise_plan: NoisePlan,
+    noise_seed: int,
+    nested: bool,
     output: Path | None,
     config: Path | None,
     sets: tuple[str, ...],
@@ -86,8 +115,10 @@ def evaluate(
       genray monitor evaluate --records mitbih
       genray monitor evaluate --records mitbih --bundle runs/ecg/bundle --json
       genray monitor evaluate --records vfdb --set rhythm=runs/rhythm/bundle
+      genray monitor evaluate --records mitbih --bundle runs/ecg/bundle --noise muscle:12
     """
     from genray.bundle import load_bundle
+    from genray.ecg.noisy_records import NoiseTest, parse_noises
     from genray.io.files import write_json
     from genray.settings.load import load
     from monitors.evaluation.cross_validation import cross_validate, open_annotated
@@ -102,7 +133,11 @@ def evaluate(
     model = BeatModel.from_bundle(load_bundle(bundle)) if bundle is not None else None
     rhythm = RhythmModel.from_bundle(load_bundle(settings.rhythm))
     began = time.monotonic()
-    annotated = open_annotated(records, say)
+    noise = NoiseTest(parse_noises(noises), noise_plan, noise_seed) if noises else None
+    if noise is not None:
+        noise.check()
+        say(f"noise added: {noise.text}; bundles are trained without it")
+    annotated = open_annotated(records, say, noise)
     count = len(annotated.records)
     if count or not annotated.rhythms:
         _check_enough(count, records, trained=model is None)
@@ -147,6 +182,7 @@ def evaluate(
                 ),
             )
     totals = Totals.of(sorted(results, key=lambda result: result.name)) if count else None
+    choice = _choose(results, folds, settings) if nested else None
     judged = {result.name: result.rhythms for result in results if result.rhythms is not None}
     judged |= of_rhythms.rhythms if of_rhythms else {}
     seconds = round(time.monotonic() - began, 1)
@@ -156,6 +192,8 @@ def evaluate(
         "folds": None if model is not None or not count else folds,
         "bundle": str(bundle) if bundle else None,
         "rhythm": settings.rhythm,
+        "noise": noise.as_json() if noise else None,
+        **({"nested": choice.as_json()} if choice else {}),
         "left_out": annotated.left_out,
         **({"notes": annotated.notes} if annotated.notes else {}),
         "seconds": seconds,
@@ -163,6 +201,7 @@ def evaluate(
     if output:
         write_json(output / "evaluation.json", figures)
     parts = [totals_text(totals, seconds)] if totals else []
+    parts += [nested_text(choice)] if choice else []
     text = "\n\n".join(parts + rhythm_tables(figures))
     if as_json:
         say(text)
@@ -193,6 +232,56 @@ def totals_text(totals: Totals, seconds: float) -> str:
             )
         )
     return f"{aligned(rows)}\n\n{aligned(list(_total_rows(totals, seconds)))}"
+
+
+def _choose(results: Sequence[RecordResult], folds: int, settings: EcgSettings) -> NestedChoice:
+    """Choose the weights of the score on the records that have scored beats.
+
+    Raises:
+        DataError: there are fewer than two.
+    """
+    from monitors.evaluation.choice import choose_nested
+
+    records = sorted(
+        (result.scored for result in results if result.scored is not None), key=lambda record: record.name
+    )
+    if len(records) < 2:
+        raise DataError(
+            f"{len(records)} records without pacing, but at least 2 needed to choose weights on",
+            hint="give more --records with annotated beats, or leave --nested out",
+        )
+    say(f"choosing the weights of the score on {len(records)} records")
+    return choose_nested(records, max(2, folds), settings.alarms, settings.ward.burden_beats)
+
+
+def nested_text(choice: NestedChoice) -> str:
+    """Return the nested figures and the chosen weights as tables for a person."""
+    names = list(choice.final.model_dump())
+    rows = [("RECORDS", *(name.upper() for name in names))]
+    chosen = [(" ".join(fold.records), fold.weights) for fold in choice.folds]
+    for title, weights in [*chosen, ("all", choice.final)]:
+        rows.append((title, *(f"{value:g}" for value in weights.model_dump().values())))
+    between = choice.as_json()["intervals"]
+    share = choice.alarmed / choice.episodes if choice.episodes else None
+    alarms = between["alarms"]
+    figures = [
+        ("AUC without a reference", f"{_number(choice.auc_without)}{_between(choice.auc_without_interval)}"),
+        (
+            "AUC with the patient's reference",
+            f"{_number(choice.auc_with)}{_between(choice.auc_with_interval)}",
+        ),
+        (
+            "episodes with an alarm",
+            f"{choice.alarmed} of {choice.episodes}, {_percent(share)}{_between(alarms['share'], 100, 1)}",
+        ),
+        (
+            "false anomaly alarms per hour",
+            f"{_number(choice.false_per_hour, 1)}{_between(alarms['false_per_hour'], 1, 1)}",
+        ),
+    ]
+    sets = " ".join(f"--set ward.score.{name}={value:g}" for name, value in choice.final.model_dump().items())
+    title = "nested: each group of records with the weights that were chosen on all others"
+    return f"{title}\n{aligned(rows)}\n\n{aligned(figures)}\n\nchosen on all records: {sets}"
 
 
 def _check_enough(count: int, records: Path, *, trained: bool) -> None:
@@ -343,25 +432,43 @@ def _total_rows(totals: Totals, seconds: float) -> Iterator[tuple[str, str, str]
 
     auc, qrs, alarms = totals.beat_auc, totals.qrs, totals.alarms
     yield f"AUC of beat scores: {auc.beats} beats, {auc.abnormal} abnormal", "", ""
-    for title, goal, value, mean in (
-        ("  without a reference", GOALS["beat_auc.without"], auc.without, auc.mean_without),
-        ("  with the patient's reference", GOALS["beat_auc.with"], auc.with_reference, auc.mean_with),
+    between = totals.intervals
+    for title, goal, value, interval, mean in (
+        (
+            "  without a reference",
+            GOALS["beat_auc.without"],
+            auc.without,
+            between.auc_without,
+            auc.mean_without,
+        ),
+        (
+            "  with the patient's reference",
+            GOALS["beat_auc.with"],
+            auc.with_reference,
+            between.auc_with,
+            auc.mean_with,
+        ),
     ):
-        yield title, _number(value), f"goal {goal:g}; mean over records {_number(mean)}"
+        mean_text = f"goal {goal:g}; mean over records {_number(mean)}"
+        yield title, f"{_number(value)}{_between(interval)}", mean_text
     yield "  without a reference, all beats", _number(auc.without_all_beats), ""
     yield f"QRS detection, {qrs.all_leads.beats} beats, within 150 ms", "", "Se / P+"
     sensitivity, predictivity = GOALS["qrs.sensitivity"], GOALS["qrs.positive_predictivity"]
     goals = f"goal {_percent(sensitivity)} / {_percent(predictivity)}"
     yield "  all leads, whole records", _both(qrs.all_leads), goals
+    rates = (between.sensitivity, between.positive_predictivity)
+    yield "", " / ".join(_between(each, 100, 2).strip() for each in rates), ""
     yield "  all leads, after the first 5 minutes (EC57)", _both(qrs.all_leads_after_5_minutes), ""
     yield "  one lead, whole records", _both(qrs.one_lead), ""
     yield "  one lead, after the first 5 minutes (EC57)", _both(qrs.one_lead_after_5_minutes), ""
     yield f"alarms in {totals.hours:.1f} h, end to end", "", ""
     alarmed = f"{alarms.alarmed} of {alarms.episodes}, goal {_percent(GOALS['alarms.share'])}"
-    yield "  episodes of abnormal beats with an alarm", _percent(alarms.share), alarmed
+    share = f"{_percent(alarms.share)}{_between(between.share, 100, 1)}"
+    yield "  episodes of abnormal beats with an alarm", share, alarmed
     most = f"goal at most {GOALS['alarms.false_per_hour']:g}"
     false = f"{alarms.anomaly.false} of {alarms.anomaly.announced} alarms, {most}"
-    yield "  false anomaly alarms per hour", _number(alarms.false_per_hour, 1), false
+    per_hour = f"{_number(alarms.false_per_hour, 1)}{_between(between.false_per_hour, 1, 1)}"
+    yield "  false anomaly alarms per hour", per_hour, false
     kinds = ", ".join(
         f"{kind} {counts.false} of {counts.announced}" for kind, counts in alarms.rhythm.items()
     )
@@ -371,7 +478,16 @@ def _total_rows(totals: Totals, seconds: float) -> Iterator[tuple[str, str, str]
     yield "  median delay from episode to alarm", f"{_number(alarms.delay_median, 0)} s", p90
     technical = f"technical {_number(alarms.technical_per_day, 0)}"
     yield "  physiological alarms per bed and day", _number(alarms.physiological_per_day, 0), technical
+    if between.auc_with or between.share:
+        yield "in brackets: 95 % intervals, by bootstrap over records", "", ""
     yield "time", duration(seconds), ""
+
+
+def _between(interval: Interval | None, scale: float = 1, digits: int = 3) -> str:
+    if interval is None:
+        return ""
+    low, high = (f"{scale * bound:.{digits}f}" for bound in interval)
+    return f" ({low} to {high})"
 
 
 def _both(rates: QrsRates) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from genray.cli.terminal.job_log import JobLog
 from genray.cli.terminal.options import ADDRESS, JSON, reported
 from genray.cli.terminal.output import print_json, say
 from genray.text import aligned, duration
@@ -76,10 +77,11 @@ def status(job: str, address: str | None, as_json: bool) -> None:
 @click.option(
     "--follow", is_flag=True, help="Follow the log until the job ends, and exit with its exit code."
 )
+@click.option("--all", "everything", is_flag=True, help="Print Ray's own lines too.")
 @ADDRESS
 @reported
-def logs(job: str, follow: bool, address: str | None) -> int:
-    """Print the log of JOB.
+def logs(job: str, follow: bool, everything: bool, address: str | None) -> int:
+    """Print the log of JOB, without the lines of Ray's own that have no consequence.
 
     \b
     Example:
@@ -88,10 +90,14 @@ def logs(job: str, follow: bool, address: str | None) -> int:
     from cluster.submit import Jobs
 
     cluster_jobs = Jobs.connect(address or "auto")
+    log = JobLog(click.echo, everything=everything)
+    code = 0
     if follow:
-        return cluster_jobs.follow(job, lambda text: click.echo(text, nl=False))
-    click.echo(cluster_jobs.logs(job), nl=False)
-    return 0
+        code = cluster_jobs.follow(job, log.write)
+    else:
+        log.write(cluster_jobs.logs(job))
+    log.close()
+    return code
 
 
 @jobs.command()

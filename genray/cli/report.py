@@ -11,7 +11,7 @@ from genray.cli.terminal.output import print_json
 
 
 @click.command()
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
 @click.option(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -19,12 +19,13 @@ from genray.cli.terminal.output import print_json
 )
 @JSON
 @reported
-def report(runs: tuple[Path, ...], output: Path | None, as_json: bool) -> None:
-    """Write the report of one RUN again, or compare several runs.
+def report(runs: tuple[str, ...], output: Path | None, as_json: bool) -> None:
+    """Write the report of one RUN, a folder or URI, again, or compare several runs.
 
     \b
     Example:
       genray report runs/first
+      genray report s3://bucket/runs/first
       genray report runs/dense runs/conv --output both.html
     """
     from jobs.runs.comparison import compare
@@ -32,10 +33,14 @@ def report(runs: tuple[Path, ...], output: Path | None, as_json: bool) -> None:
     from jobs.runs.run import Run
 
     if len(runs) > 1:
-        path = compare(runs, output or Path("comparison.html")).absolute()
+        path = str(compare(runs, output or Path("comparison.html")).absolute())
     else:
-        path = write_report(Run(runs[0].resolve()), output).absolute()
+        run = Run.read_at(runs[0])
+        file = write_report(run, output)
+        path = run.place(file) if output is None else str(file.absolute())
+        if output is None:
+            run.send(file)
     if as_json:
-        print_json({"report": str(path), "runs": [str(run) for run in runs]})
+        print_json({"report": path, "runs": list(runs)})
     else:
         click.echo(path)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from genray.cli.terminal.job_log import JobLog
 from genray.cli.terminal.options import ADDRESS, CONFIG, JSON, SET, reported
 from genray.cli.terminal.output import print_json, say, show_outcome
 from genray.errors import UsageError
@@ -108,6 +109,7 @@ def submit(
       genray submit train-pix2pix --set data.path=facades --name first
       genray submit train-pix2pix --config my.yaml --address http://head:8265 --detach
       genray submit denoise --set input=photos --set output=clean
+      genray submit generate --set bundle=runs/first/bundle --set output=drawn --set generate.count=10000
     """
     from cluster.job_options import JobOptions, parse_env, read_runtime_env
     from genray.settings.base import absolute
@@ -184,7 +186,8 @@ def run_here(
 ) -> Outcome:
     """Check the target, then run it in this process, in new Ray workers, or in those of the current job."""
     from cluster.connect import cluster, inside_job, lost_with_job
-    from cluster.resources import check_request, local_resources, waiting_line
+    from cluster.resources import check_request, local_resources
+    from cluster.waiting import wait_for_room
     from genray.progress import default_display
 
     attached = inside_job()
@@ -212,8 +215,7 @@ def run_here(
                 have = stack.enter_context(cluster())
                 demand = prepared.demand(have)
                 check_request(demand, have)
-                if line := waiting_line(demand, have):
-                    shown.note(line)
+                wait_for_room(demand, have, shown.note)
             outcome: Outcome = prepared.run(shown, have, attached)
             return outcome
     finally:
@@ -290,36 +292,18 @@ def _ask() -> str:
     return choice
 
 
-class _Log:
-    """Prints a job's log to standard error in whole lines, and stores its outcome line instead of printing
-    it."""
+class _Log(JobLog):
+    """Log of a job whose outcome line is stored, not printed."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.outcome: Mapping[str, Any] | None = None
-        self._rest = ""
-        self._seen = self._skip = 0
 
-    def again(self) -> None:
-        """Expect the log to start again from its beginning, and skip what was printed already."""
-        self._skip, self._seen = self._seen, 0
-
-    def write(self, text: str) -> None:
-        self._seen += len(text)
-        text, self._skip = text[self._skip :], max(0, self._skip - len(text))
-        *lines, self._rest = (self._rest + text).split("\n")
-        for line in lines:
-            self._line(line)
-
-    def close(self) -> None:
-        if self._rest:
-            self._line(self._rest)
-        self._rest = ""
-
-    def _line(self, line: str) -> None:
+    def line(self, line: str) -> None:
         if line.startswith(('{"target": ', '{"error": ')):
             try:
                 self.outcome = json.loads(line)
                 return
             except ValueError:
                 pass  # an incomplete line
-        say(line)
+        super().line(line)

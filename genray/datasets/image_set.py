@@ -35,6 +35,8 @@ from genray.settings.base import Location, Settings
 
 Labels = NDArray[np.int64]
 Flips = Literal["none", "mirror", "all"]
+LABEL_SHAPE = (1, 1, 4)
+"""Shape of `label_part`."""
 Key = Sequence[int]
 """Seed of a variant of a sample, such as (seed, epoch, index)."""
 
@@ -431,6 +433,7 @@ class SingleImageSource:
         variant: makes the sample to train on from an image.
         window: levels that become black and white.
         drawn: images that are drawn in place of those read (None: none).
+        labelled: whether the class of an image is the last part of its samples, see `label_part`.
     """
 
     images: Images
@@ -443,6 +446,7 @@ class SingleImageSource:
     variant: Callable[[Pixels, Key], Sample] = whole_image
     window: Window | None = None
     drawn: DrawnShare | None = None
+    labelled: bool = False
 
     def __len__(self) -> int:
         return len(self.images)
@@ -468,11 +472,25 @@ class SingleImageSource:
             raise BadImage("odd-shape", f"{width}x{height} is smaller than {self.least} pixels")
         if self.most and max(height, width) > self.most:
             image = crop_middle(image, self.most).copy()  # a view would keep the whole image in memory
+        if self.labelled:
+            assert self.images.labels is not None, "images without classes have no labels"
+            return image, label_part(int(self.images.labels[index]))
         return (image,)
 
     def vary(self, images: Sample, key: Key) -> Sample:
         drawn = None if self.drawn is None else self.drawn.draw(key)
-        return self.variant(images[0] if drawn is None else drawn, key)
+        return (*self.variant(images[0] if drawn is None else drawn, key), *images[1:])
+
+
+def label_part(label: int) -> Pixels:
+    """Return a class as a part of a sample, which loaders pass on as they do images: its four bytes, lowest
+    first, as the channels of one pixel."""
+    return np.array([[[label]]], "<i4").view(np.uint8)
+
+
+def labels_of(part: NDArray[np.uint8]) -> Labels:
+    """Return the classes in a batch of `label_part`, (N, 1, 1, 4) -> (N,)."""
+    return np.ascontiguousarray(part).view("<i4").reshape(len(part)).astype(np.int64)
 
 
 def _inside(path: str, test: str) -> str | None:

@@ -21,7 +21,9 @@ Floats = NDArray[np.float64]
 _BAND = (5.0, 20.0)  # Hz: most of a QRS complex, little of P and T waves, mains and muscles
 _WINDOW = 0.12  # s of the moving window: about a broad QRS complex
 REFRACTORY = 0.2  # s: complexes are never closer, as the myocardium is refractory
-_T_WAVE = 0.36  # s after a complex within which a much weaker peak is its T wave
+_T_WAVE = 0.36  # s after a complex within which a much lower or less steep peak is its T wave
+_LATEST = 1.25  # times as long as this at the longest, where beats are slow
+_SMOOTH = 0.5  # share of the steepness of the last complex below which a peak may be a T wave
 _MOST_REFUSED = 64  # peaks stored for search-back; limited, as asystole contains any number of noise peaks
 _LONGEST_SEARCH = (
     4  # s without a complex after which there is no search-back: in asystole it would find P waves
@@ -34,12 +36,29 @@ class FilteredSamples(NamedTuple):
 
     Attributes:
         energy: (leads, samples), in the unit of the samples per sample.
+        squares: (leads, samples) squares of the slopes, whose mean over the last 120 ms the energy is the
+            root of.
         deflection: (leads,) largest deflection in the frequency band of QRS complexes, in the unit of the
             samples.
     """
 
     energy: Floats
+    squares: Floats
     deflection: Floats
+
+
+class EnergyPeak(NamedTuple):
+    """A peak of the energy, which may be a QRS complex.
+
+    Attributes:
+        sample: its sample.
+        height: energy, relative to the expected one of a complex.
+        steepness: steepest slope, relative to the same.
+    """
+
+    sample: int
+    height: float
+    steepness: float
 
 
 class QrsFilter:
@@ -53,13 +72,14 @@ class QrsFilter:
     def __init__(self, rate: float, leads: int) -> None:
         high = min(_BAND[1], 0.45 * rate)
         self._sos = scipy.signal.butter(2, (_BAND[0], high), btype="bandpass", output="sos", fs=rate)
-        self._width = max(1, round(_WINDOW * rate))
+        self.width = max(1, round(_WINDOW * rate))
+        """Samples of the moving window of the energy."""
         slowness = scipy.signal.group_delay(scipy.signal.sos2tf(self._sos), w=[12.0], fs=rate)[1][0]
-        self.delay = round(float(slowness) + self._width / 2)
+        self.delay = round(float(slowness) + self.width / 2)
         """Delay of the energy behind the signal, in samples."""
         self._state = np.zeros((len(self._sos), leads, 2))
         self._last = np.zeros((leads, 1))
-        self._tail = np.zeros((leads, self._width))
+        self._tail = np.zeros((leads, self.width))
 
     def __call__(self, rows: NDArray[np.intp], samples: NDArray[np.floating]) -> FilteredSamples:
         """Return the energy of new samples (leads, samples) of the leads `rows`, which must not contain
@@ -70,12 +90,10 @@ class QrsFilter:
         slopes = np.diff(filtered, axis=-1, prepend=self._last[rows])
         self._last[rows] = filtered[:, -1:]
         squares = np.concatenate([self._tail[rows], slopes * slopes], axis=-1)
-        self._tail[rows] = squares[:, -self._width :]
+        self._tail[rows] = squares[:, -self.width :]
         sums = np.cumsum(squares, axis=-1)
-        energy: Floats = np.sqrt(
-            np.maximum(sums[:, self._width :] - sums[:, : -self._width], 0.0) / self._width
-        )
-        return FilteredSamples(energy, np.abs(filtered).max(axis=-1))
+        energy: Floats = np.sqrt(np.maximum(sums[:, self.width :] - sums[:, : -self.width], 0.0) / self.width)
+        return FilteredSamples(energy, squares[:, self.width :], np.abs(filtered).max(axis=-1))
 
     def grow(self, leads: int) -> None:
         """Make room for `leads` leads; `begin` must be called for the new ones."""
@@ -111,33 +129,44 @@ class QrsThresholds:
     rr: deque[int] = field(default_factory=lambda: deque(maxlen=8))
     _signal: deque[float] = field(default_factory=lambda: deque([1.0] * 8, maxlen=8))
     _noise: deque[float] = field(default_factory=lambda: deque([0.2] * 8, maxlen=8))
-    _refused: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=_MOST_REFUSED))
+    _refused: deque[EnergyPeak] = field(default_factory=lambda: deque(maxlen=_MOST_REFUSED))
     _height: float = 1.0
+    _steepness: float = 0.0
 
-    def push(self, peaks: list[tuple[int, float]], until: int) -> list[int]:
-        """Return the samples of the complexes among new peaks (sample, height), which are in order; `until`
-        is the last sample that was analysed. Search-back may also return a peak that an earlier call
-        refused."""
+    def push(self, peaks: list[EnergyPeak], until: int) -> list[int]:
+        """Return the samples of the complexes among new peaks, which are in order; `until` is the last sample
+        that was analysed. Search-back may also return a peak that an earlier call refused."""
         complexes: list[int] = []
-        for at, height in peaks:
-            complexes += self._search_back(at)
-            since = at - self.last if self.last >= 0 else self.rate
+        for peak in peaks:
+            complexes += self._search_back(peak.sample)
+            since = peak.sample - self.last if self.last >= 0 else self.rate
             if since < REFRACTORY * self.rate:
                 continue
             signal, threshold = self._levels()
-            is_t_wave = since < _T_WAVE * self.rate and height < 0.5 * self._height
-            if height > threshold and not is_t_wave:
-                self._accept(at, height, signal)
-                complexes.append(at)
+            if peak.height > threshold and not self._is_t_wave(peak, since):
+                self._accept(peak, signal)
+                complexes.append(peak.sample)
             else:
-                self._refused.append((at, height))
-                self._noise.append(min(height, signal))
+                self._refused.append(peak)
+                self._noise.append(min(peak.height, signal))
         return complexes + self._search_back(until)
 
     def restart(self) -> None:
         """Restart the intervals for samples that do not continue the last ones; heights are kept."""
         self.last = -1
         self._refused.clear()
+
+    def _is_t_wave(self, peak: EnergyPeak, since: float) -> bool:
+        """Whether a peak is the T wave of the last complex, `since` samples after it: it is much lower, or,
+        as T waves may be higher than R waves, much less steep. T waves of slow beats are later (Bazett)."""
+        if since < _T_WAVE * self.rate and peak.height < 0.5 * self._height:
+            return True
+        later = min(max((self._usual() / self.rate) ** 0.5, 1.0), _LATEST)
+        return since < later * _T_WAVE * self.rate and peak.steepness < _SMOOTH * self._steepness
+
+    def _usual(self) -> float:
+        """Return the usual interval, in samples; a second, until there are three."""
+        return _median(self.rr) if len(self.rr) >= 3 else self.rate
 
     def _levels(self) -> tuple[float, float]:
         """Return the height of complexes, and the threshold for a peak."""
@@ -147,26 +176,28 @@ class QrsThresholds:
 
     def _search_back(self, at: int) -> list[int]:
         """Return a complex that was refused at first: the highest peak in an interval that is too long."""
-        usual = _median(self.rr) if len(self.rr) >= 3 else self.rate
+        usual = self._usual()
         since = at - self.last
         if self.last < 0 or since <= 1.66 * usual or since > _LONGEST_SEARCH * self.rate or not self._refused:
             return []
         signal, threshold = self._levels()
         first, end = self.last + 0.3 * self.rate, at - 0.25 * self.rate
-        missed = [(h, p) for p, h in self._refused if first < p < end and h > 0.5 * threshold]
+        missed = [p for p in self._refused if first < p.sample < end and p.height > 0.5 * threshold]
+        missed = [p for p in missed if not self._is_t_wave(p, p.sample - self.last)]
         if not missed:
             return []
-        height, peak = max(missed)
-        self._accept(peak, height, signal)
-        return [peak]
+        peak = max(missed, key=lambda each: each.height)
+        self._accept(peak, signal)
+        return [peak.sample]
 
-    def _accept(self, at: int, height: float, signal: float) -> None:
+    def _accept(self, peak: EnergyPeak, signal: float) -> None:
         if self.last >= 0:
-            self.rr.append(min(at - self.last, int(2 * self.rate)))
-        self.last = at
-        self._height = height
-        self._signal.append(min(height, 2 * signal))  # an artefact counts as twice a complex at most
-        while self._refused and self._refused[0][0] <= at:
+            self.rr.append(min(peak.sample - self.last, int(2 * self.rate)))
+        self.last = peak.sample
+        self._height = peak.height
+        self._steepness = peak.steepness
+        self._signal.append(min(peak.height, 2 * signal))  # an artefact counts as twice a complex at most
+        while self._refused and self._refused[0].sample <= peak.sample:
             self._refused.popleft()
 
 
@@ -177,6 +208,15 @@ def find_energy_peaks(energy: Floats, apart: int) -> tuple[NDArray[np.intp], NDA
     inner = slice(apart, energy.shape[-1] - apart)
     rows, columns = np.nonzero((energy[:, inner] == highest[:, inner]) & (energy[:, inner] > 0))
     return rows, columns + apart
+
+
+def find_steepest(
+    squares: Floats, rows: NDArray[np.intp], columns: NDArray[np.intp], width: int
+) -> NDArray[np.float64]:
+    """Return the largest of the squared slopes (rows, columns) that each peak of the energy is made of,
+    (peaks,): those of the last `width` columns up to it."""
+    at = np.maximum(columns[:, None] - np.arange(width), 0)
+    return np.asarray(squares[rows[:, None], at].max(axis=1), np.float64)
 
 
 def detect_peaks(signal: NDArray[np.floating], rate: float) -> NDArray[np.int64]:
@@ -196,15 +236,20 @@ def detect_peaks(signal: NDArray[np.floating], rate: float) -> NDArray[np.int64]
     apart = round(REFRACTORY * rate)
     # Padded, as the last complexes need as much energy after them as before.
     padded = np.pad(samples, ((0, 0), (0, bank.delay + apart)), mode="edge")
-    energy = bank(rows, padded).energy[:, bank.delay :]
+    filtered = bank(rows, padded)
+    energy = filtered.energy[:, bank.delay :]
     second = max(1, round(rate))
     seconds = [
         energy[0, i : i + second].max() for i in range(0, min(energy.shape[1], _LEARNING * second), second)
     ]
-    energy = energy / max(float(np.median(seconds)), 1e-9)
+    level = max(float(np.median(seconds)), 1e-9)
     _, columns = find_energy_peaks(np.pad(energy, ((0, 0), (apart, 0))), apart)
     columns = columns - apart
-    peaks = list(zip(columns.tolist(), energy[0, columns].tolist(), strict=True))
+    steepest = find_steepest(filtered.squares, np.zeros_like(columns), columns + bank.delay, bank.width)
+    heights, slopes = energy[0, columns] / level, np.sqrt(steepest) / level
+    peaks = [
+        EnergyPeak(*peak) for peak in zip(columns.tolist(), heights.tolist(), slopes.tolist(), strict=True)
+    ]
     complexes = np.array(sorted(QrsThresholds(rate).push(peaks, samples.shape[1])), np.int64)
     return align_peaks(samples.T, complexes[complexes < samples.shape[1]], rate)
 

@@ -23,6 +23,7 @@ from genray.images.carried.tags import EXIF_TAGS, Tag, TagDirectory
 from genray.images.carried.tiff import ITEM_TAGS, read_tags
 from genray.images.carried.webp import read_riff_chunks
 from genray.images.carried.xmp import upright_packet
+from genray.images.encoders.jpeg import turned_table
 from genray.images.formats import decode_file, inspect_file, webp_chunks
 from genray.images.headers.jxl import read_header
 from genray.images.image_file import FilePixels, ImageFile, Levels, upright
@@ -30,6 +31,7 @@ from genray.images.limits import ReadLimits
 from genray.images.other_formats import heif_picture, open_avif
 from genray.images.png import chunks
 
+_TURNED = {"4:4:4": "4:4:4", "4:2:0": "4:2:0", "4:2:2": "4:4:0", "4:4:0": "4:2:2"}  # of chroma, on its side
 _PAGE_NUMBER = 297  # tag of a TIFF, which the order of the pages makes needless
 
 
@@ -76,7 +78,7 @@ class Photo:
             thumbnail, else unchanged. Of a TIFF the tags that EXIF has too.
         quality: quality of a JPEG, 1 to 100: the one whose table in libjpeg is nearest to the file's.
         subsampling: chroma subsampling of a colour JPEG: "4:4:4", "4:2:2", "4:2:0", "4:4:0" or "4:1:1"
-            (None: another).
+            (None: another), as the image is turned.
         lossless: whether the file is a lossless WebP.
         layout: how a PNG stores its pixels (None: another format).
         carried: what else the file carries.
@@ -202,7 +204,7 @@ def _photo_of(data: bytes, file: ImageFile, limits: ReadLimits, levels: bool) ->
         icc,
         file.exif,
         file.quality,
-        file.subsampling,
+        file.subsampling if file.orientation < 5 else _TURNED.get(file.subsampling or ""),
         file.lossless,
         PngLayout(data[25], data[24]) if file.format == "png" else None,
         read_carried(data, file, limits),
@@ -243,6 +245,8 @@ def read_carried(data: bytes, file: ImageFile, limits: ReadLimits) -> Carried:
             carried = reader(data, file, collector)
             if carried.xmp is not None and file.orientation != 1:
                 carried = replace(carried, xmp=upright_packet(carried.xmp))
+            if file.orientation >= 5:
+                carried = replace(carried, tables=tuple(turned_table(table) for table in carried.tables))
         except (ValueError, LookupError, struct.error, OSError):
             collector.leave_out("metadata (damaged)")
     return replace(carried, left_out=tuple(collector.left_out)) if collector.left_out else carried

@@ -26,8 +26,8 @@ from torch import nn
 
 from genray.bundle import ImageSpec
 from genray.errors import ResourceError, SettingsError, StorageFull
-from genray.inference import model_cache
 from genray.inference.sizes import InputSizes, input_sizes, mirror
+from genray.io import user_cache
 from genray.io.files import storage_errors, write_json
 from genray.models.restorer import Restorer
 
@@ -65,7 +65,7 @@ _converting = threading.Lock()
 def convert(network: nn.Module, takes: ImageSpec | None, sizes: InputSizes) -> Any:
     """Convert `network` to an `openvino.Model`: (N, C, H, W) or (N, d) float32 in, float32 out, with dynamic
     N, and dynamic H and W unless they are fixed. A network of the same modules and weights is converted
-    once on a machine: the user's cache keeps the models, see `model_cache`."""
+    once on a machine: the user's cache keeps the models, see `user_cache`."""
     key = (str(network), _fingerprint(network), takes, sizes)
     with _converting:
         if key not in _converted:
@@ -77,17 +77,17 @@ def convert(network: nn.Module, takes: ImageSpec | None, sizes: InputSizes) -> A
 
 def _cached(network: nn.Module, takes: ImageSpec | None, sizes: InputSizes, key: object) -> Any:
     """Return the model of the user's cache, or convert the network and keep its model there."""
-    folder = model_cache.folder_of(f"{key} {torch.__version__} {openvino().__version__}")
+    folder = user_cache.folder_of(f"{key} {torch.__version__} {openvino().__version__}")
     if folder is not None and folder.is_dir():
         with suppress(SettingsError):  # damaged: it is made again
             model = load_model(folder, network)
-            model_cache.mark_used(folder)
+            user_cache.mark_used(folder)
             return model
     model = _convert(network, takes, sizes)
     if folder is not None:
         with suppress(OSError, StorageFull):  # a cache that cannot be written is no cache
             save_model(folder, model, network)
-            model_cache.remove_oldest(folder)
+            user_cache.remove_oldest(folder)
     return model
 
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from genray.bundle import ImageSpec
 from genray.models.autoencoder import Autoencoder, up_to_multiple
+from genray.models.generator import Drawing
 from genray.models.pix2pix import UNet
 from genray.models.restorer import Restorer
 
@@ -53,6 +54,8 @@ def input_sizes(
     """
     if isinstance(network, Restorer):
         return InputSizes(network.multiple, mirrored=True)
+    if isinstance(network, Drawing):
+        return InputSizes(fixed=(network.inputs,))
     if isinstance(network, UNet):
         return InputSizes(network.multiple)
     for part in network.modules():

@@ -6,6 +6,7 @@ import errno
 import fnmatch
 import os
 import secrets
+import shutil
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from genray.errors import DataError
-from genray.io.files import TEMPORARY_NAME, storage_errors, write_bytes
+from genray.io.files import TEMPORARY_NAME, atomic_write, storage_errors, write_bytes
 from genray.uris import STORE_CREDENTIALS, secret_in
 
 OWN = "_genray"
@@ -27,6 +28,7 @@ Wanted = Callable[[str, str], bool]
 """Function that returns whether a file is listed. Args: path of its folder ("", or with a slash at
 its end), name."""
 
+_BLOCK = 8 * 2**20  # bytes of a file that are copied at once
 _FEW_BYTES = 4096  # most bytes that one system call reads as a whole
 _OBJECT_STORES = ("s3", "gcs", "abfs")  # they never show a part of an object
 
@@ -188,6 +190,15 @@ class Store(ABC):
             file.seek(offset)
             data: bytes = file.read(length)
             return data
+
+    def download(self, path: str, file: Path) -> None:
+        """Copy the file `path` to the local `file`, atomically; an OSError if it cannot be read."""
+        with (
+            self.open(path) as source,
+            atomic_write(file, durable=False) as temporary,
+            temporary.open("wb") as copy,
+        ):
+            shutil.copyfileobj(source, copy, _BLOCK)
 
     @abstractmethod
     def folders(self) -> set[str]:

@@ -12,6 +12,10 @@ from torch import nn
 from genray.errors import BundleUnknown
 from genray.models.autoencoder import ConvAutoencoder, ConvSettings, DenseAutoencoder, DenseSettings
 from genray.models.beats import ConvBeatAutoencoder, ConvBeatSettings, DenseBeatAutoencoder, DenseBeatSettings
+from genray.models.gan.dcgan import DcganSettings
+from genray.models.gan.mlp import MlpSettings
+from genray.models.gan.pair import Gan
+from genray.models.gan.residual import ResidualSettings
 from genray.models.improved import ImprovedAutoencoder, ImprovedSettings
 from genray.models.nafnet import NAFNet, NAFNetSettings
 from genray.models.numpy_dense import NumpyAutoencoder, NumpySettings
@@ -49,6 +53,10 @@ class _OfBeats(_Arguments):
 class _OfRhythm(_Arguments):
     windows: Count
     beats: Count
+
+
+class _Drawing(_OfShape):
+    classes: Annotated[int, Strict(), Field(ge=0, le=65536)]
 
 
 class _Restoring(_Arguments):
@@ -110,6 +118,9 @@ _NETWORKS: Mapping[str, _Network] = {
     "beats-dense": _Network(DenseBeatAutoencoder, _OfBeats, DenseBeatSettings),
     "beats-conv": _Network(ConvBeatAutoencoder, _OfBeats, ConvBeatSettings),
     "rhythm": _Network(RhythmNetwork, _OfRhythm, RhythmSettings),
+    "gan-mlp": _Network(Gan.build, _Drawing, MlpSettings),
+    "gan-dcgan": _Network(Gan.build, _Drawing, DcganSettings),
+    "gan-residual": _Network(Gan.build, _Drawing, ResidualSettings),
     "restorer-conv": _Network(ConvRestorer, _Restoring, ConvRestorerSettings),
     "restorer-unet": _Network(ResidualUNet, _Restoring, ResidualUNetSettings),
     "restorer-nafnet": _Network(NAFNet, _Restoring, NAFNetSettings),

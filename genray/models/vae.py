@@ -57,6 +57,9 @@ class VariationalAutoencoder(Autoencoder):
         settings: channels of the layers and length of the code.
     """
 
+    classes = 0
+    """Number of classes that images can be drawn of: none."""
+
     def __init__(self, shape: Shape, settings: VAESettings) -> None:
         filters = settings.filters or filters_for(shape)
         super().__init__(shape, settings.latent, 2 ** len(filters))
@@ -98,6 +101,11 @@ class VariationalAutoencoder(Autoencoder):
         where = generator.device if generator is not None else weight.device
         codes = torch.randn(count, self.latent, generator=generator, device=where, dtype=weight.dtype)
         return self.decode(codes.to(weight.device))
+
+    def draw(self, codes: torch.Tensor, classes: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the images (N, C, H, W) in [0, 1] of codes (N, latent) of the prior; see
+        `genray.models.generator.ImageDrawer`."""
+        return self.decode(codes)
 
     def interpolate(self, first: torch.Tensor, second: torch.Tensor, steps: int) -> torch.Tensor:
         """Interpolate from `first` to `second`, each (N, C, H, W), along the straight line between their

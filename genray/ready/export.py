@@ -76,11 +76,13 @@ def about_of(bundle_data: dict[str, Any]) -> About | None:
         return None
 
 
-def shrink(source: Path, output: Path, about: About | None = None) -> ImageDifference | VectorDifference:
+def shrink(
+    source: str | Path, output: Path, about: About | None = None
+) -> ImageDifference | VectorDifference:
     """Write a bundle of `source` with float16 weights to the folder `output`.
 
     Args:
-        source: bundle, or a name as ready:photo.
+        source: folder or URI of a bundle, or a name as ready:photo.
         output: folder of the new bundle.
         about: what it tells about its model (None: what `source` tells).
 

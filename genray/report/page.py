@@ -247,6 +247,16 @@ def _raster_size(data: bytes, kind: str) -> tuple[int, int]:
         raise ValueError(f"a damaged {kind} file: {error}") from error
 
 
+def picture_size(data: bytes) -> tuple[int, int]:
+    """Return width and height of a whole PNG, WebP or JPEG file.
+
+    Raises:
+        ValueError: it is none.
+    """
+    kind = _kind(data)
+    return png_size(data) if kind == "png" else _raster_size(data, kind)
+
+
 def _figure(picture: Picture) -> _Figure:
     from markupsafe import Markup
 
@@ -256,7 +266,7 @@ def _figure(picture: Picture) -> _Figure:
         return _Figure(source, drawing.width, drawing.height, picture.title, picture.caption)
     data = picture.image if isinstance(picture.image, bytes) else png(picture.image)
     kind = _kind(data)
-    width, height = png_size(data) if kind == "png" else _raster_size(data, kind)
+    width, height = picture_size(data)
     # Markup is not escaped: megabytes of base64 contain nothing to escape.
     source = Markup(f"data:image/{kind};base64," + base64.b64encode(data).decode("ascii"))
     return _Figure(source, width, height, picture.title, picture.caption)

@@ -22,6 +22,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from genray.datasets.loader import epoch_order
 from genray.errors import Diverged, TrainingError
+from jobs.runs.run import Run
 from jobs.training import checkpoint as checkpoints
 from jobs.training.follow_up import FollowUp
 from jobs.training.optimizer import OptimizerSettings
@@ -122,9 +123,7 @@ class CrossFit:
             Interrupted: a stop was requested.
             Diverged: an error is NaN or infinite.
         """
-        kept = _FoldErrors.read(
-            work.run.checkpoints / "folds.safetensors", self._fingerprint(samples, folds, work)
-        )
+        kept = _FoldErrors.read(work.run, self._fingerprint(samples, folds, work))
         placed = torch.from_numpy(samples).to(work.device.where)
         missing = [number for number in range(len(folds)) if number not in kept.errors]
         steps = {n: work.epoch * self._steps_per_epoch(len(samples) - len(folds[n])) for n in missing}
@@ -140,7 +139,7 @@ class CrossFit:
         if not np.isfinite(errors).all():
             raise Diverged(
                 "the networks of the threshold (threshold.folds) gave errors that are NaN or infinite",
-                where=str(work.run.folder),
+                where=work.run.location,
                 hint="try a lower optimizer.learning_rate with another --name, or threshold.folds=0",
             )
         return errors
@@ -223,23 +222,30 @@ class _Progress:
 class _FoldErrors:
     """Errors of the finished folds, by number, in a file of the run."""
 
-    path: Path
+    run: Run
     fingerprint: str
     errors: dict[int, NDArray[np.float64]] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, path: Path, fingerprint: str) -> _FoldErrors:
+    def read(cls, run: Run, fingerprint: str) -> _FoldErrors:
         """Read the errors of the file; none if they have another fingerprint or are damaged."""
+        run.fetch(_file_of(run))
         try:
-            saved = checkpoints.read(path)
+            saved = checkpoints.read(_file_of(run))
         except TrainingError:
             saved = None
         if saved is None or saved.state.get("key") != fingerprint:
-            return cls(path, fingerprint)
-        return cls(path, fingerprint, {int(n): tensor.numpy() for n, tensor in saved.tensors.items()})
+            return cls(run, fingerprint)
+        return cls(run, fingerprint, {int(n): tensor.numpy() for n, tensor in saved.tensors.items()})
 
     def add(self, number: int, errors: NDArray[np.float64]) -> None:
         self.errors[number] = errors
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        file = _file_of(self.run)
+        file.parent.mkdir(parents=True, exist_ok=True)
         tensors = {str(n): torch.from_numpy(array) for n, array in self.errors.items()}
-        checkpoints.write(self.path, checkpoints.Checkpoint(tensors, {"key": self.fingerprint}))
+        checkpoints.write(file, checkpoints.Checkpoint(tensors, {"key": self.fingerprint}))
+        self.run.send(file)
+
+
+def _file_of(run: Run) -> Path:
+    return run.checkpoints / "folds.safetensors"

@@ -20,22 +20,22 @@ _MOST_BYTES = 96 * 2**20  # most bytes of pictures
 _NOT_COMPARED = {"runs", "loop.epochs"}  # the folder is no result; epochs have their own row
 
 
-def compare(runs: Sequence[Path], output: Path) -> Path:
-    """Write a page to `output` that shows the runs side by side, in the given order.
+def compare(locations: Sequence[str | Path], output: Path) -> Path:
+    """Write a page to `output` that shows the runs at `locations`, folders or URIs, side by side, in this
+    order.
 
     Raises:
         UsageError: fewer than two runs, or more than a page can show.
         RunError: a folder is not that of a run.
         StorageFull: no space.
     """
-    folders = list(dict.fromkeys(path.expanduser().resolve() for path in runs))
-    if not 2 <= len(folders) <= _MOST_RUNS:
+    runs = list({run.location: run for run in map(Run.read_at, locations)}.values())
+    if not 2 <= len(runs) <= _MOST_RUNS:
         raise UsageError(
-            f"{len(folders)} runs cannot be compared", hint=f"give 2 to {_MOST_RUNS} different runs"
+            f"{len(runs)} runs cannot be compared", hint=f"give 2 to {_MOST_RUNS} different runs"
         )
-    runs_by_label = {
-        label: read_contents(Run(folder)) for label, folder in zip(_labels(folders), folders, strict=True)
-    }
+    labels = _labels([run.location.partition("?")[0] if run.is_remote else run.location for run in runs])
+    runs_by_label = {label: read_contents(run) for label, run in zip(labels, runs, strict=True)}
     title = " | ".join(runs_by_label) if len(runs_by_label) < 5 else "Comparison"
     page = Page(title, f"{len(runs_by_label)} runs side by side")
     _add_notes(page, runs_by_label)
@@ -46,13 +46,14 @@ def compare(runs: Sequence[Path], output: Path) -> Path:
     return output
 
 
-def _labels(folders: Sequence[Path]) -> list[str]:
+def _labels(locations: Sequence[str]) -> list[str]:
     """Return the shortest ends of the paths that tell the runs apart."""
-    for depth in range(1, max(len(folder.parts) for folder in folders)):
-        labels = ["/".join(folder.parts[-depth:]) for folder in folders]
+    parts = [location.split("/") for location in locations]
+    for depth in range(1, max(map(len, parts))):
+        labels = ["/".join(each[-depth:]) for each in parts]
         if len(set(labels)) == len(labels):
             return labels
-    return [str(folder) for folder in folders]
+    return list(locations)
 
 
 def _add_notes(page: Page, runs: Mapping[str, RunContents]) -> None:

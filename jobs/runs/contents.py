@@ -16,7 +16,7 @@ from typing import Any
 
 from genray.errors import RunError, SettingsError
 from genray.models.summary import Layer, NetworkSummary
-from genray.report.page import Picture, png_size
+from genray.report.page import Picture, picture_size
 from genray.settings.base import flatten, nested
 from genray.settings.shipped import shipped_targets, shipped_values
 from genray.settings.yaml_reader import parse_yaml
@@ -183,7 +183,7 @@ def read_contents(run: Run, *, max_text: int = _MAX_TEXT) -> RunContents:
     if not run.settings.is_file():
         missing = "has no settings.yaml" if run.folder.is_dir() else "does not exist"
         raise RunError(
-            f"{run.folder} is not a run: it {missing}",
+            f"{run.location} is not a run: it {missing}",
             hint=(
                 "give the folder of a training, such as runs/first (the report of a bulk run is "
                 "_genray/report.html in its output)"
@@ -194,6 +194,7 @@ def read_contents(run: Run, *, max_text: int = _MAX_TEXT) -> RunContents:
     outcome = folder.structure(run.outcome, _json, dict)
     data = folder.structure(run.folder / "data.json", _json, dict)
     history = [row for row in folder.lines(run.history) if isinstance(row.get("epoch"), int)]
+    manifest = folder.structure(run.bundle / "bundle.json", _json, dict)
     target = str(outcome.get("target") or data.get("target") or "")
     metrics = _metrics(outcome, history)
     return RunContents(
@@ -212,8 +213,8 @@ def read_contents(run: Run, *, max_text: int = _MAX_TEXT) -> RunContents:
         defaults=_defaults(target, settings),
         data=data,
         set_aside=folder.lines(run.set_aside),
-        manifest=folder.structure(run.bundle / "bundle.json", _json, dict),
-        parameters=_count_parameters(folder, run.bundle / "weights.safetensors"),
+        manifest=manifest,
+        parameters=_count_parameters(folder, run.bundle / _weights_name(manifest)),
         curves=folder.picture(run.curves, "All numbers over the epochs"),
         pictures=_pictures(folder, run),
         tables=_tables(folder, run),
@@ -283,12 +284,12 @@ class _Folder:
         return rows
 
     def picture(self, path: Path, title: str, caption: str = "", limit: int = _MAX_PICTURE) -> Picture | None:
-        """Return a PNG file if it is complete."""
+        """Return a PNG or WebP file if it is complete."""
         data = self.bytes(path, limit)
         if data is None:
             return None
         try:
-            png_size(data)
+            picture_size(data)
         except ValueError as error:
             self._leave_out(path, str(error))
             return None
@@ -347,6 +348,11 @@ def _json(text: str | bytes) -> Any:
 
 def _yaml(text: str) -> Any:
     return parse_yaml(text, "settings.yaml")
+
+
+def _weights_name(manifest: Mapping[str, Any]) -> str:
+    name = manifest.get("weights")
+    return name if isinstance(name, str) and "\0" not in name and len(name) < 200 else "weights.safetensors"
 
 
 def _count_parameters(folder: _Folder, weights: Path) -> int | None:

@@ -21,6 +21,9 @@ _LARGER_IS_BETTER = {
     "f1",
     "sensitivity",
     "specificity",
+    "modes",
+    "coverage",
+    "as_asked",
 }
 _SMALLER_IS_BETTER = {
     "l1",
@@ -33,6 +36,8 @@ _SMALLER_IS_BETTER = {
     "error",
     "lpips",
     "fid",
+    "frechet",
+    "duplicates",
     "kl",
     "nll",
     "objective",

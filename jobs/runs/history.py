@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genray.io.files import atomic_write, write_text
+from genray.progress import Tick
 from genray.text import duration
+from jobs.runs.metrics import TrainingMetrics
 from jobs.runs.run import Run
 from jobs.runs.trackers.base import Tracker
 
@@ -27,11 +29,15 @@ class TrainingLog:
     Args:
         run: the run's folder.
         trackers: further logs of the same numbers and pictures.
+        metrics: metrics that are served while the training runs; None: there are none.
     """
 
-    def __init__(self, run: Run, trackers: Sequence[Tracker] = ()) -> None:
+    def __init__(
+        self, run: Run, trackers: Sequence[Tracker] = (), metrics: TrainingMetrics | None = None
+    ) -> None:
         self._run = run
         self._trackers = trackers
+        self._metrics = metrics
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Log `values` at optimizer step `step`.
@@ -42,10 +48,25 @@ class TrainingLog:
         for tracker in self._trackers:
             tracker.scalars(step, values)
 
+    def progress(self, tick: Tick) -> None:
+        """Show where the training is; the values of `tick` are the losses."""
+        if self._metrics is not None:
+            self._metrics.progress(tick)
+
+    def validated(self, row: Row) -> None:
+        """Show a validation, a row of the history."""
+        if self._metrics is not None:
+            self._metrics.validated(row)
+
     def picture(self, step: int, name: str, image: NDArray[np.uint8]) -> None:
         """Log an (H, W, 3) uint8 picture."""
         for tracker in self._trackers:
             tracker.picture(step, name, image)
+
+    def text(self, step: int, name: str, text: str) -> None:
+        """Log words."""
+        for tracker in self._trackers:
+            tracker.text(step, name, text)
 
     def write(self, rows: Sequence[Row], *, draw: bool) -> None:
         """Rewrite `history.jsonl`, and draw `loss_curves.png` (which takes up to a second)."""
@@ -55,14 +76,21 @@ class TrainingLog:
 
     def close(self, *, finished: bool) -> None:
         """Close the trackers; `finished` is false for a run that was stopped or failed."""
+        if self._metrics is not None:
+            self._metrics.close()
         for tracker in self._trackers:
             tracker.close(finished=finished)
 
 
 def epoch_line(row: Row, epochs: int) -> str:
     """Return an epoch's row as a line for a person."""
-    numbers = "  ".join(f"{name} {row[name]:.4g}" for name in _curve_names(row))
+    numbers = metrics_text({name: row[name] for name in _curve_names(row)})
     return f"epoch {row['epoch']}/{epochs}  {numbers}  {duration(row['seconds'])}"
+
+
+def metrics_text(values: Mapping[str, float]) -> str:
+    """Return numbers with their names for a person."""
+    return "  ".join(f"{name} {value:.4g}" for name, value in values.items())
 
 
 def draw_curves(path: Path, rows: Sequence[Row]) -> None:

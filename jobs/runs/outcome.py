@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from genray.text import duration
+from genray.uris import below, is_uri, last_name
 from jobs.runs.verdict import Verdict
 
+_REPORT = "report"
 _OUTPUTS = {
-    "report": "report.html",
+    _REPORT: "report.html",
     "loss curves": "loss_curves.png",
     "pictures": "samples/validation.png",
     "quality": "quality.png",
@@ -19,11 +21,12 @@ _OUTPUTS = {
 """Files in the folder of a run or a sweep that the terminal lists."""
 
 
-def output_rows(folder: Path) -> Iterator[tuple[str, str]]:
-    """Return names and paths for the terminal: the files to look at in the folder of a run or a sweep."""
+def output_rows(location: str) -> Iterator[tuple[str, str]]:
+    """Return names and paths for the terminal: the files to look at in the folder of a run or a sweep. Of
+    one in a store it is the report, which contains the others."""
     for name, file in _OUTPUTS.items():
-        if (folder / file).exists():
-            yield name, str(folder / file)
+        if name == _REPORT if is_uri(location) else Path(location, file).exists():
+            yield name, below(location, file)
 
 
 @dataclass(frozen=True)
@@ -75,8 +78,8 @@ class TrainingOutcome:
     Attributes:
         target: name of the target.
         name: name of the run.
-        run: the run's folder.
-        bundle: folder of the bundle.
+        run: folder or URI of the run.
+        bundle: folder or URI of the bundle.
         metrics: metrics of the weights.
         headline: metrics that a report shows first.
         sample: name of a sample.
@@ -126,28 +129,26 @@ class TrainingOutcome:
             yield "verdict", self.metrics.verdict.text
         for warning in self.metrics.warnings:
             yield "warning", warning
-        folder = Path(self.run)
         if self.not_read:
             yield "not read", self.not_read
         if self.set_aside:
-            yield "set aside", f"{self.set_aside} inputs, listed in {folder / 'set_aside.jsonl'}"
+            yield "set aside", f"{self.set_aside} inputs, listed in {below(self.run, 'set_aside.jsonl')}"
         yield "bundle", self.bundle
-        yield from output_rows(folder)
+        yield from output_rows(self.run)
         yield "time", duration(self.seconds)
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any], folder: Path) -> Self:
-        """Return the outcome that `as_json` wrote, of the run that is in `folder` now: it may have been
-        moved.
+    def from_json(cls, values: Mapping[str, Any], run: str) -> Self:
+        """Return the outcome that `as_json` wrote, of the run that is at `run` now: it may have been moved.
 
         Raises:
             KeyError, TypeError, ValueError: the values are not of `as_json`.
         """
         return cls(
             target=str(values.get("target", "")),
-            name=folder.name,
-            run=str(folder),
-            bundle=str(folder / "bundle"),
+            name=last_name(run),
+            run=run,
+            bundle=below(run, "bundle"),
             metrics=FinalMetrics.from_json(values),
             headline=list(values.get("headline", ())),
             sample=str(values.get("sample", "image")),

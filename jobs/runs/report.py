@@ -157,7 +157,7 @@ def _add_versions(page: Page, contents: RunContents) -> None:
         [
             *_fact_rows(versions if isinstance(versions, dict) else {}),
             ["seed", short_text(contents.settings.get("seed"))],
-            ["run", str(contents.run.folder)],
+            ["run", contents.run.location],
         ],
     )
 

@@ -1,11 +1,12 @@
-"""A run: one training as one folder. The same name resumes the same run."""
+"""A run: one training as one folder, on this machine or in a store. The same name resumes the same run."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,13 +14,20 @@ from typing import Any
 
 import yaml
 
-from genray.errors import GenrayError, RunError, SettingsError, error_from_json
+from genray.bundle import name_weights_by_content, read_manifest
+from genray.errors import BundleError, GenrayError, RunError, SettingsError, error_from_json
 from genray.io.bad_input import BadInput
 from genray.io.files import lock_file, remove_leftovers, storage_errors, write_json, write_text
+from genray.io.lease import Lease
+from genray.io.store import Store, open_store
 from genray.settings.yaml_reader import parse_yaml
+from genray.uris import below, is_uri
+from jobs.runs.mirror import RunMirror
 from jobs.runs.outcome import TrainingOutcome
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_LEASE = ".lease.json"
+_LOOK_S = 3.0  # seconds between looks at a store for a request to stop
 
 
 @dataclass(frozen=True)
@@ -56,15 +64,23 @@ def is_listed(key: str, listed: Collection[str]) -> bool:
 
 
 class Run:
-    """Folder of a run and the paths of its files; making one opens nothing.
+    """A run: its folder, or its place in a store with a working copy on this machine, and the paths of its
+    files; making one opens nothing.
 
     Responsible for: the lock, the settings that a resumed run may change, requests to stop, inputs that are
-    set aside, failures and the outcome. Checkpoints are written by the loop, the report by `report.py`.
+    set aside, failures and the outcome. Checkpoints are written by the loop, the report by `report.py`;
+    whoever wrote files calls `publish`, and whoever needs those of other processes `refresh` or `fetch`.
+    Transfers are the mirror's.
+
+    Args:
+        folder: the run's folder, or its working copy.
+        mirror: the store that the working copy belongs to; None: the run is the folder.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, mirror: RunMirror | None = None) -> None:
         self.folder = folder
         self.name = folder.name
+        self.location = mirror.location if mirror else str(folder)
         self.settings = folder / "settings.yaml"
         self.checkpoints = folder / "checkpoints"
         self.last_checkpoint = self.checkpoints / "last.safetensors"
@@ -75,17 +91,23 @@ class Run:
         self.set_aside = folder / "set_aside.jsonl"
         self.bundle = folder / "bundle"
         self.outcome = folder / "outcome.json"
+        self.progress = folder / "progress.json"
+        self.notes = folder / "notes.log"
         self._data = folder / "data.json"
         self._stop = folder / "stop"
         self._failure = folder / "failure.json"
         self._set_aside_paths: set[str] | None = None  # read on first use
+        self._mirror = mirror
+        self._asked_to_stop = False
+        self._looked = float("-inf")
 
     @classmethod
     def named(cls, runs: str, name: str | None, target: str) -> Run:
-        """Return the run `name` in the folder `runs`; without a name, a new run named by target and time.
+        """Return the run `name` in the folder or store `runs`; without a name, a new run named by target and
+        time.
 
         Raises:
-            RunError: the name is not a plain folder name.
+            RunError: the name is not a plain folder name, or other processes do not see the store.
         """
         name = name or f"{target}-{datetime.now():%Y%m%d-%H%M%S}"
         if not _NAME.fullmatch(name):
@@ -93,21 +115,143 @@ class Run:
                 f"{name!r} cannot be the name of a run",
                 hint="use letters, digits, '.', '_' and '-', with a letter or digit first",
             )
-        if "://" in runs:
+        if runs.startswith("memory:"):
             raise RunError(
-                f"runs must be a folder, not the URI {runs}",
-                hint=(
-                    "mount the store as a folder on every node, or train into a folder and copy the bundle"
-                ),
+                f"{runs} is the memory of one process, and would be lost with it",
+                where="runs",
+                hint="give a folder, or a store as s3://BUCKET/runs or gs://BUCKET/runs",
             )
-        return cls(Path(runs).expanduser().absolute() / name)
+        return cls.at(below(runs, name))
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Lock the run for this process; the kernel releases the lock when the process ends.
+    @classmethod
+    def at(cls, location: str | Path) -> Run:
+        """Return the run at `location`, a folder or URI."""
+        location = str(location).removeprefix("file://")
+        if not is_uri(location):
+            return cls(Path(location).expanduser().absolute())
+        mirror = RunMirror(location)
+        return cls(mirror.folder, mirror)
+
+    @classmethod
+    def read_at(cls, location: str | Path) -> Run:
+        """Return the run at `location`, a folder (links in its path are followed) or URI, with its files and
+        the weights of its bundle, to be read.
 
         Raises:
-            RunError: another process has the lock, or the folder cannot be made.
+            DataError: the store cannot be opened.
+            TrainingError: it does not answer.
+        """
+        run = cls.at(location)
+        if not run.is_remote:
+            return cls(run.folder.resolve())
+        run.refresh()
+        with suppress(BundleError):
+            run.fetch(run.bundle / read_manifest(run.bundle).weights)
+        return run
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the run is in a store, and its folder a working copy."""
+        return self._mirror is not None
+
+    @property
+    def store(self) -> Store:
+        """The store of the run, or its folder as one.
+
+        Raises:
+            DataError: it cannot be opened.
+        """
+        return self._mirror.store if self._mirror is not None else open_store(self.folder)
+
+    def place(self, file: Path) -> str:
+        """Return the path or URI of a file of the run, for a person."""
+        return below(self.location, *file.relative_to(self.folder).parts)
+
+    def publish(self) -> None:
+        """Bring the files that this process changed to the run's store, if it has one.
+
+        Raises:
+            TrainingError: the store does not take them.
+        """
+        if self._mirror is not None:
+            self._mirror.publish()
+
+    def publish_bundle(self) -> None:
+        """Bring the new bundle to the run's store, if it has one, so that a reader finds the old bundle or
+        the new one.
+
+        Raises:
+            TrainingError: the store does not take it.
+        """
+        if self._mirror is not None:
+            name_weights_by_content(self.bundle)
+            self._mirror.publish()
+
+    def discard_copy(self) -> None:
+        """Delete the working copy of a run in a store: Ray kills its workers, which then delete nothing."""
+        if self._mirror is not None:
+            self._mirror.discard()
+
+    def refresh(self) -> None:
+        """Get the files that other processes changed, except checkpoints and weights, from the run's store,
+        if it has one.
+
+        Raises:
+            TrainingError: the store does not answer.
+        """
+        if self._mirror is not None:
+            self._mirror.refresh()
+
+    def fetch(self, *files: Path) -> None:
+        """Get these files from the run's store, if it has one and another process changed them.
+
+        Raises:
+            TrainingError: the store does not answer.
+        """
+        if self._mirror is not None:
+            for file in files:
+                self._mirror.fetch(file)
+
+    def send(self, file: Path) -> None:
+        """Bring one file to the run's store, if it has one.
+
+        Raises:
+            TrainingError: the store does not take it.
+        """
+        if self._mirror is not None:
+            self._mirror.send(file)
+
+    def remove(self, file: Path) -> None:
+        """Delete a file of the run, here and in its store.
+
+        Raises:
+            TrainingError: the store does not answer.
+        """
+        if self._mirror is not None:
+            self._mirror.remove(file)
+        else:
+            file.unlink(missing_ok=True)
+
+    def has_checkpoint(self) -> bool:
+        """Return whether there is a checkpoint to resume from.
+
+        Raises:
+            TrainingError: the store does not answer.
+        """
+        if self._mirror is not None:
+            return self._mirror.exists(self.last_checkpoint)
+        return self.last_checkpoint.exists()
+
+    @contextmanager
+    def locked(self, note: Callable[[str], None] = lambda text: None) -> Iterator[None]:
+        """Lock the run for this process. The kernel releases the lock of a folder when the process ends; that
+        of a store expires, and is waited for.
+
+        Args:
+            note: shows what is waited for.
+
+        Raises:
+            RunError: another process has the lock, or the folder or store cannot be written.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -119,14 +263,43 @@ class Run:
             ) from error
         with lock_file(self.folder / ".lock") as held:
             if not held:
-                raise RunError(
-                    f"the run {self.name} is in use by another process",
-                    where=str(self.folder),
-                    hint="wait until it finishes, or give another --name",
-                )
+                raise self._in_use()
+            if self._mirror is not None:
+                with self._leased(self._mirror, note):
+                    yield
+                return
             for folder in (self.folder, self.checkpoints, self.samples):
                 remove_leftovers(folder)
             yield
+
+    @contextmanager
+    def _leased(self, mirror: RunMirror, note: Callable[[str], None]) -> Iterator[None]:
+        def waiting(seconds: float) -> None:
+            note(
+                f"waiting up to {seconds:.0f} s for the lock of another process, which may have been killed: "
+                f"{self.location}"
+            )
+
+        with ExitStack() as stack:
+            try:
+                held = stack.enter_context(Lease(mirror.store, _LEASE).hold(waiting))
+            except OSError as error:
+                raise RunError(
+                    f"the run cannot be locked in its store ({error})",
+                    where=self.location,
+                    hint="check that the bucket exists, the credentials, their permissions and the network",
+                ) from error
+            if not held:
+                raise self._in_use()
+            mirror.refresh()
+            yield
+
+    def _in_use(self) -> RunError:
+        return RunError(
+            f"the run {self.name} is in use by another process",
+            where=self.location,
+            hint="wait until it finishes, or give another --name",
+        )
 
     def changes(self, settings: SettingsRecord) -> list[SettingChange]:
         """Return how `settings` differ from those of the run.
@@ -139,7 +312,10 @@ class Run:
         try:
             # Other kinds of the same group have settings that this kind lacks.
             defaults = {k: value for k, value in settings.defaults.items() if k in settings.values}
-            before = {**defaults, **parse_yaml(self.settings.read_text(encoding="utf-8"), str(self.settings))}
+            before = {
+                **defaults,
+                **parse_yaml(self.settings.read_text(encoding="utf-8"), self.place(self.settings)),
+            }
         except (SettingsError, TypeError, ValueError) as error:
             raise self._damaged(self.settings) from error
         changes = _differences(before, settings.values)
@@ -164,6 +340,7 @@ class Run:
             self._refuse([change for change in differences if change.key in known], self._data)
         write_text(self.settings, yaml.safe_dump(dict(settings.values), sort_keys=False))
         write_json(self._data, dict(data))
+        self.publish()
         return changes
 
     def _refuse(self, changes: Collection[SettingChange], file: Path) -> None:
@@ -174,28 +351,39 @@ class Run:
         raise RunError(
             f"the run {self.name} was made with other {thing}:\n"
             + "\n".join(f"    {change}" for change in changes),
-            where=str(file),
+            where=self.place(file),
             hint=f"give another --name, or the {thing} of the run",
         )
 
     def _damaged(self, file: Path) -> RunError:
         return RunError(
             f"{file.name} of the run {self.name} is damaged",
-            where=str(file),
+            where=self.place(file),
             hint="move the run's folder away, or give another --name",
         )
 
     def request_stop(self) -> None:
         """Ask the training, which may run in another process or on another node, to stop after its step."""
+        self._asked_to_stop = True
+        self.folder.mkdir(parents=True, exist_ok=True)
         self._stop.touch()
+        self.send(self._stop)
 
     def stop_requested(self) -> bool:
-        """Return whether a stop was requested; the check of one file takes a few microseconds."""
-        return self._stop.exists()
+        """Return whether a stop was requested. The check of one file takes a few microseconds; a store is
+        looked at every few seconds."""
+        if self._mirror is None:
+            return self._stop.exists()
+        now = time.monotonic()
+        if not self._asked_to_stop and now - self._looked > _LOOK_S:
+            self._looked = now
+            self._asked_to_stop = self._mirror.exists(self._stop)
+        return self._asked_to_stop
 
     def clear_stop(self) -> None:
         """Delete an old request."""
-        self._stop.unlink(missing_ok=True)
+        self.remove(self._stop)
+        self._asked_to_stop = False
 
     def add_set_aside(self, bad: BadInput) -> None:
         """List an input that is set aside; each input is listed once."""
@@ -218,6 +406,7 @@ class Run:
     def write_failure(self, error: GenrayError) -> None:
         """Write the error of one worker for its group, which is about to be restarted."""
         write_json(self._failure, error.as_json())
+        self.send(self._failure)
 
     def read_failure(self) -> GenrayError | None:
         """Return the error that a worker wrote, if any."""
@@ -229,7 +418,7 @@ class Run:
 
     def clear_failure(self) -> None:
         """Delete the error."""
-        self._failure.unlink(missing_ok=True)
+        self.remove(self._failure)
 
     def read_outcome(self) -> TrainingOutcome | None:
         """Return the outcome of the finished run; None if it is unfinished, or its bundle is missing."""
@@ -237,13 +426,14 @@ class Run:
             return None
         try:
             values = json.loads(self.outcome.read_text(encoding="utf-8"))
-            return TrainingOutcome.from_json(values, self.folder)
+            return TrainingOutcome.from_json(values, self.location)
         except (FileNotFoundError, KeyError, TypeError, ValueError, AttributeError):
             return None
 
     def write_outcome(self, outcome: TrainingOutcome) -> None:
         """Mark the run as finished."""
         write_json(self.outcome, outcome.as_json())
+        self.publish()
 
 
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[SettingChange]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from genray.images.pixels import save_png
@@ -61,7 +60,7 @@ class SweepOutcome:
             yield "best", "  ".join(f"{key} {value}" for key, value in self.best.settings.items())
             yield f"  {self.metric}", f"{self.best.value:.4g}"
             yield "bundle", str(self.best.bundle)
-        yield from output_rows(Path(self.run))
+        yield from output_rows(self.run)
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ class SweepResults:
 
     def outcome(self, run: Run) -> SweepOutcome:
         """Return the outcome of the sweep whose folder is `run`."""
-        return SweepOutcome(run.name, str(run.folder), self.metric, self._mode, self.best, self.trials)
+        return SweepOutcome(run.name, run.location, self.metric, self._mode, self.best, self.trials)
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Return columns and rows: the swept settings, the metric, the final weights' metrics beside the

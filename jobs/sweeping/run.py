@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
@@ -14,10 +13,11 @@ from genray.errors import Interrupted, SettingsError, TrainingError
 from genray.interrupts import stop_on_signals
 from genray.progress import Display
 from genray.settings.base import Location, Settings, flatten, nested
-from genray.targets import Demand, Resources
+from genray.targets import WAIT_MINUTES, Demand, Resources
 from genray.text import aligned
 from jobs.runs.formatting import metric_direction
 from jobs.runs.run import Run, SettingsRecord
+from jobs.runs.sharing import written_proof
 from jobs.sweeping.resources import TrialResources, share_out
 from jobs.sweeping.results import SweepOutcome, SweepResults
 from jobs.sweeping.trials import Mode, Trial, TrialResult, TrialTask
@@ -63,6 +63,12 @@ class TrialsSettings(Settings):
         description=("GPUs of each trial, also a fraction of one (null: 1 where the target trains on a GPU)"),
     )
 
+    wait_minutes: float | None = Field(
+        WAIT_MINUTES,
+        ge=0,
+        description="minutes to wait for room on a cluster, then the run ends with an error (null: no limit)",
+    )
+
     @field_validator("settings", "space")
     @classmethod
     def _nest_dotted_keys(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -83,7 +89,10 @@ class TrialsSettings(Settings):
 class SweepSettings(Settings):
     """Settings of sweep."""
 
-    runs: Location = Field("runs", description="folder of the runs; all nodes of a cluster must share it")
+    runs: Location = Field(
+        "runs",
+        description="folder of the runs, or a store (s3://BUCKET/runs, gs://...) that all workers reach",
+    )
     seed: int = Field(
         0, ge=0, lt=2**31, description="seed of the draws, and of every trial without a seed of its own"
     )
@@ -110,6 +119,7 @@ def prepare_sweep(
     metric = settings.sweep.metric or _single_metric(own_metrics)
     mode = settings.sweep.mode or _usual_mode(metric, own_metrics)
     prepared = PreparedSweep(settings, training, run, trials, metric, mode, lines)
+    run.refresh()
     run.changes(prepared.settings_record)
     return prepared
 
@@ -161,9 +171,9 @@ class PreparedSweep:
         return [*self.data_lines, line]
 
     @property
-    def folder(self) -> Path:
-        """The folder of the sweep."""
-        return self.sweep_run.folder
+    def folder(self) -> str:
+        """The folder or URI of the sweep."""
+        return self.sweep_run.location
 
     @property
     def _sweep(self) -> TrialsSettings:
@@ -184,7 +194,8 @@ class PreparedSweep:
             ResourceError: not even one trial fits.
         """
         share = self._share(have)
-        return Demand((1, share.trials), share.each.cpus, share.each.gpus, 0.0)
+        wait = self._sweep.wait_minutes
+        return Demand((1, share.trials), share.each.cpus, share.each.gpus, 0.0, "sweep", wait_minutes=wait)
 
     def _share(self, have: Resources) -> TrialResources:
         most = min(len(self.trials), self._sweep.concurrent or len(self.trials))
@@ -209,11 +220,11 @@ class PreparedSweep:
         """
         run = self.sweep_run
         record = self.settings_record
-        with run.locked():
+        with run.locked(display.note):
             for change in run.adopt(record, {"target": "sweep", "trials": self._sweep.target}):
                 display.note(f"setting changed: {change}")
             run.clear_stop()
-            display.note(f"run: {run.folder}")
+            display.note(f"run: {run.location}")
             results = zip(self.trials, self._read_results(), strict=True)
             missing = [trial for trial, result in results if not self._is_done(result)]
             for trial in missing:
@@ -223,6 +234,7 @@ class PreparedSweep:
                     self._tune(missing, display, have)
             sweep_results = SweepResults(self._read_results(), self.metric, self.mode)
             sweep_results.write(run, record.values)
+            run.publish()
         columns, rows = sweep_results.table()
         for line in aligned([columns, *rows]).splitlines():
             display.note(line)
@@ -247,24 +259,26 @@ class PreparedSweep:
                     scheduler.add_past_trial(trial.run)
         share = self._share(have)
         display.note(f"trials at a time: {share.trials}, CPUs of each: {share.each.cpus:g}")
-        tasks = [
-            TrialTask.of(
-                trial,
-                target=self._sweep.target,
-                sweep=self.sweep_run,
-                metric=self.metric,
-                have=replace(share.each, gpus=self.gpus_of(trial, have)),
+        with written_proof(self.sweep_run) as token:
+            tasks = [
+                TrialTask.of(
+                    trial,
+                    target=self._sweep.target,
+                    sweep=self.sweep_run,
+                    proof=token,
+                    metric=self.metric,
+                    have=replace(share.each, gpus=self.gpus_of(trial, have)),
+                )
+                for trial in trials
+            ]
+            tune_trials(
+                tasks,
+                self.sweep_run,
+                at_a_time=share.trials,
+                max_restarts=trials[0].settings.loop.max_restarts,
+                scheduler=scheduler,
+                display=display,
             )
-            for trial in trials
-        ]
-        tune_trials(
-            tasks,
-            self.sweep_run.name,
-            at_a_time=share.trials,
-            max_restarts=trials[0].settings.loop.max_restarts,
-            scheduler=scheduler,
-            display=display,
-        )
 
     def _is_done(self, result: TrialResult) -> bool:
         """Return whether the trial is finished; without asha, the trials that it stopped are not."""
@@ -281,14 +295,14 @@ class PreparedSweep:
             raise Interrupted(
                 f"stopped with {len(unfinished)} of {len(results.trials)} trials unfinished, "
                 "their checkpoints written",
-                where=str(self.folder),
+                where=self.folder,
                 hint=f"the same command with --name {self.sweep_run.name} resumes from there",
             )
         if results.best is None:
             reasons = (trial.reason for trial in results.trials if trial.reason)
             raise TrainingError(
                 f"no trial finished; the first failure: {next(reasons, 'none')}",
-                where=str(self.folder),
+                where=self.folder,
                 hint=f"repair the cause; the same command with --name {self.sweep_run.name} tries the "
                 "failed trials again",
             )

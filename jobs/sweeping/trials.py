@@ -12,12 +12,14 @@ import torch
 
 from genray.errors import GenrayError, Interrupted, UsageError
 from genray.io.files import write_json
-from genray.progress import FileDisplay, Tick
+from genray.progress import Tick
 from genray.settings.shipped import shipped_targets
 from genray.targets import Resources, find_target
 from jobs.runs.formatting import is_finite_number
 from jobs.runs.outcome import FinalMetrics, TrainingOutcome
+from jobs.runs.progress import RunDisplay
 from jobs.runs.run import Run
+from jobs.runs.sharing import unseen_here
 from jobs.sweeping.space import Point
 from jobs.training.settings import TrainSettings
 from jobs.training.target import Training, change_judgement, settings_record
@@ -26,6 +28,9 @@ Mode = Literal["min", "max"]
 """Whether a smaller or a larger value of a metric is better."""
 
 Status = Literal["finished", "stopped", "failed", "unfinished"]
+
+UNSEEN = "unseen"
+"""Result of a trial that does not see the sweep's run: the reason."""
 
 _TRAINING_PREFIX = "train-"
 
@@ -86,7 +91,9 @@ class Trial:
 
         Raises:
             RunError: its weights were trained with other settings.
+            TrainingError: the store of the run does not answer.
         """
+        self.run.refresh()
         rows = self.run.read_history()
         outcome = self.run.read_outcome()
         failure = self.run.read_failure()
@@ -108,8 +115,8 @@ class Trial:
                 ),
                 2,
             ),
-            run=str(self.run.folder),
-            bundle=str(self.run.bundle) if status == "finished" else None,
+            run=self.run.location,
+            bundle=self.run.place(self.run.bundle) if status == "finished" else None,
             metrics=dict(metrics.values),
             baselines=metrics.baselines,
             reason=failure.what if failure is not None and status == "failed" else None,
@@ -126,7 +133,7 @@ class Trial:
     def reopen(self) -> None:
         """Delete the marks of a failure or a stop, so that the trial resumes."""
         self.run.clear_failure()
-        _stop_mark(self.run).unlink(missing_ok=True)
+        self.run.remove(_stop_mark(self.run))
 
 
 def _metric_of_rows(
@@ -145,6 +152,7 @@ def mark_stopped(run: Run, row: Mapping[str, Any]) -> None:
     """Record that the scheduler stopped the trial after an epoch, so that it stays stopped when the sweep
     resumes."""
     write_json(_stop_mark(run), {"epoch": row["epoch"]})
+    run.send(_stop_mark(run))
 
 
 def is_stopped(run: Run) -> bool:
@@ -163,8 +171,9 @@ class TrialTask:
     Attributes:
         target: the training target.
         settings: settings of the trial, as JSON.
-        folder: folder of the trial's run.
-        sweep: the sweep's folder; a request to stop the sweep stops the trial.
+        folder: folder or URI of the trial's run.
+        sweep: those of the sweep; a request to stop the sweep stops the trial.
+        proof: text that the driver wrote to the sweep, see `jobs.runs.sharing`.
         metric: metric that compares the trials, a column of history.jsonl.
         have: resources of the trial.
     """
@@ -173,14 +182,17 @@ class TrialTask:
     settings: Mapping[str, Any]
     folder: str
     sweep: str
+    proof: str
     metric: str
     have: Resources
 
     @classmethod
-    def of(cls, trial: Trial, *, target: str, sweep: Run, metric: str, have: Resources) -> TrialTask:
+    def of(
+        cls, trial: Trial, *, target: str, sweep: Run, proof: str, metric: str, have: Resources
+    ) -> TrialTask:
         """Return the task of `trial` in the sweep whose run is `sweep`."""
         settings = trial.settings.model_dump(mode="json")
-        return cls(target, settings, str(trial.run.folder), str(sweep.folder), metric, have)
+        return cls(target, settings, trial.run.location, sweep.location, proof, metric, have)
 
     def as_config(self) -> dict[str, Any]:
         """Return the configuration for Ray Tune."""
@@ -194,10 +206,10 @@ class TrialTask:
     @property
     def run(self) -> Run:
         """Run of the trial."""
-        return Run(Path(self.folder))
+        return Run.at(self.folder)
 
 
-class TrialDisplay(FileDisplay):
+class TrialDisplay(RunDisplay):
     """Passes a trial's progress to the sweep, and its epochs' metric to Ray Tune, which may stop the process.
 
     Args:
@@ -208,7 +220,7 @@ class TrialDisplay(FileDisplay):
     """
 
     def __init__(self, run: Run, sweep: Run, metric: str, epochs: int) -> None:
-        super().__init__(run.folder)
+        super().__init__(run)
         self._run = run
         self._sweep = sweep
         self._metric = metric
@@ -247,15 +259,30 @@ class TrialDisplay(FileDisplay):
             tune.report({"epoch": row["epoch"], self._metric: row[self._metric], "replayed": replayed})
 
 
-def train_trial(config: Mapping[str, Any]) -> None:
+def train_trial(config: Mapping[str, Any]) -> dict[str, Any]:
     """Train or resume the run of a Ray Tune trial. An error that genray raises on purpose is written to the
     run, like the checkpoint of a trial that was asked to stop; after any other error Ray restarts the
-    process."""
+    process.
+
+    Returns:
+        Why the trial does not see the sweep's run, as `UNSEEN`; nothing if it does.
+    """
     task = TrialTask.from_config(config["trial"])
-    sweep = Run(Path(task.sweep))
+    sweep = Run.at(task.sweep)
+    if problem := unseen_here(sweep, task.proof):
+        return {UNSEEN: problem}
+    try:
+        _train(task, sweep)
+    finally:
+        task.run.discard_copy()
+    return {}
+
+
+def _train(task: TrialTask, sweep: Run) -> None:
     run = task.run
     if sweep.stop_requested():
         return
+    run.refresh()
     torch.set_num_threads(max(1, int(task.have.cpus)))
     try:
         training = find_training(task.target)
@@ -271,4 +298,4 @@ def train_trial(config: Mapping[str, Any]) -> None:
     except GenrayError as error:
         run.folder.mkdir(parents=True, exist_ok=True)
         run.write_failure(error)
-        FileDisplay(run.folder).note(f"failed: {error.what}")
+        RunDisplay(run).note(f"failed: {error.what}")

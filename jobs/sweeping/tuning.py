@@ -16,11 +16,15 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import ASHAScheduler
 
 from genray.errors import TrainingError
-from genray.progress import Display, FileDisplay, FileFollower, LineDisplay, Tick
+from genray.progress import Display, LineDisplay, Tick
+from jobs.runs.progress import RunDisplay, RunFollower
 from jobs.runs.run import Run
-from jobs.sweeping.trials import Mode, TrialTask, mark_stopped, train_trial
+from jobs.runs.sharing import unseen_error
+from jobs.sweeping.trials import UNSEEN, Mode, TrialTask, mark_stopped, train_trial
 from jobs.training.launch import run_beside
 
+_LOOK_S = 2.0  # least seconds between looks at the stores of the runs
+_LOOK_EACH_S = 0.2  # seconds for each run
 _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # every run has its own history
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -71,13 +75,14 @@ class Halving(ASHAScheduler):
         if decision == self.STOP:
             run = _run_of(trial.config)
             mark_stopped(run, result)
-            FileDisplay(run.folder).note(f"stopped after epoch {result['epoch']}: other trials are better")
+            run.fetch(run.notes)
+            RunDisplay(run).note(f"stopped after epoch {result['epoch']}: other trials are better")
         return decision
 
 
 def tune_trials(
     tasks: Sequence[TrialTask],
-    name: str,
+    sweep: Run,
     *,
     at_a_time: int,
     max_restarts: int,
@@ -88,11 +93,14 @@ def tune_trials(
 
     Args:
         tasks: tasks to train or to resume.
-        name: name of the sweep.
+        sweep: the sweep's run.
         at_a_time: largest number of parallel trials.
         max_restarts: times that a trial is restarted after a crash.
         scheduler: stops trials early; None: no trial.
         display: shows the progress.
+
+    Raises:
+        RunError: trials do not see the sweep's run.
     """
     os.environ.update(_ENVIRONMENT)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)  # the sweep reports failures
@@ -102,7 +110,7 @@ def tune_trials(
             param_space={"trial": tune.grid_search([task.as_config() for task in tasks])},
             tune_config=tune.TuneConfig(scheduler=scheduler, max_concurrent_trials=at_a_time),
             run_config=tune.RunConfig(
-                name=name,
+                name=sweep.name,
                 storage_path=storage,
                 verbose=0,
                 callbacks=[_Silent()],
@@ -111,6 +119,9 @@ def tune_trials(
         )
         watch = _TrialWatch.begin([task.run for task in tasks], display)
         results: Any = run_beside(tuner.fit, watch.poll, thread_name="ray-tune")
+    unseen = [result.metrics[UNSEEN] for result in results if UNSEEN in (result.metrics or {})]
+    if unseen:
+        raise unseen_error(sweep, unseen)
     for result in results:
         if result.error is not None and result.config is not None:
             run = _run_of(result.config)
@@ -150,7 +161,7 @@ class _TrialWatch:
     """
 
     def __init__(
-        self, relays: Sequence[_TrialRelay], followers: Sequence[FileFollower], display: Display
+        self, relays: Sequence[_TrialRelay], followers: Sequence[RunFollower], display: Display
     ) -> None:
         self._relays = relays
         self._followers = followers
@@ -161,11 +172,10 @@ class _TrialWatch:
     @classmethod
     def begin(cls, runs: Sequence[Run], display: Display) -> _TrialWatch:
         """Follow the folders of `runs`, from now on."""
-        for run in runs:
-            (run.folder / "progress.json").unlink(missing_ok=True)
         relays = [_TrialRelay(run.name, display) for run in runs]
+        period = max(_LOOK_S, _LOOK_EACH_S * len(runs))
         followers = [
-            FileFollower.from_now(run.folder, relay) for run, relay in zip(runs, relays, strict=True)
+            RunFollower.begin(run, relay, period_s=period) for run, relay in zip(runs, relays, strict=True)
         ]
         return cls(relays, followers, display)
 

@@ -20,10 +20,15 @@ from jobs.training.workers import TrainingWorker
 
 @dataclass(frozen=True)
 class Scores:
-    """Metrics of held-out samples: of each one, by index, and the means."""
+    """Metrics of held-out samples: of each one, by index, and the means; and what else the history keeps."""
 
     samples: Sequence[SampleScores]
     means: dict[str, float]
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What the samples have beside their metrics."""
+        return {name: value for sample in self.samples for name, value in sample.details.items()}
 
 
 @dataclass(frozen=True)
@@ -72,10 +77,13 @@ class Evaluator:
     ) -> Conclusion:
         """Return pictures, tables and metrics of the final networks; first a picture of at most `most`
         samples."""
-        extremes = self._worst_and_best(networks, part, scores, most)
+        if self.recipe.ranked:
+            extremes = self._worst_and_best(networks, part, scores, most)
+            first = RunPicture("validation", "The worst and the best held-out samples", extremes)
+        else:
+            first = RunPicture("validation", "Samples", self.picture(networks, part, range(most)))
         with self._context(networks, part) as context:
             conclusion = self.recipe.conclude(context, scores)
-        first = RunPicture("validation", "The worst and the best held-out samples", extremes)
         return replace(conclusion, pictures=[first, *conclusion.pictures])
 
     def _worst_and_best(

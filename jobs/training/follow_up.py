@@ -68,7 +68,7 @@ class FollowUp:
         if self.run.stop_requested():
             raise Interrupted(
                 f"stopped after the last epoch, {unit} {done} of {steps}",
-                where=str(self.run.folder),
+                where=self.run.location,
                 hint=f"the same command with --name {self.run.name} resumes at the end of the training",
             )
         now = time.monotonic()

@@ -7,15 +7,17 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 from genray.errors import Diverged, GenrayError, Interrupted, TrainingError
-from genray.progress import Display, FileDisplay, FileFollower
+from genray.progress import Display
 from jobs.runs.outcome import FinalMetrics
+from jobs.runs.progress import RunDisplay, RunFollower
 from jobs.runs.run import Run
+from jobs.runs.sharing import unseen_error, unseen_here
 from jobs.training.device import open_device
 from jobs.training.recipe import Recipe
+from jobs.training.workers import TrainingWorker
 
 T = TypeVar("T")
 
@@ -29,7 +31,8 @@ class WorkerTask:
     Attributes:
         recipe: class of the recipe, as "module:name".
         settings: settings of the recipe, as JSON.
-        folder: folder of the run.
+        run: folder or URI of the run.
+        proof: text that the driver wrote to the run, see `jobs.runs.sharing`.
         gpu: whether to train on a GPU.
         cpus: CPUs that the worker may use.
         data: facts of the data, found where the training was submitted.
@@ -38,7 +41,8 @@ class WorkerTask:
 
     recipe: str
     settings: Mapping[str, Any]
-    folder: str
+    run: str
+    proof: str
     gpu: bool
     cpus: float
     data: Mapping[str, Any]
@@ -66,18 +70,17 @@ def train_here(
 def train_in_worker(task: WorkerTask) -> FinalMetrics | GenrayError:
     """Train as a Ray Train worker; returns the metrics of the bundle's weights, or an error.
 
-    An error that all workers raise together is returned: if it were raised, Ray would restart the workers,
-    and it would occur again. An error of one worker is written to the run's folder and raised, so that Ray
-    stops the others, which wait for it; after the restart all workers find it and return it.
+    First each worker proves that it sees the run that the driver writes: otherwise nothing would be left of
+    the training. An error that all workers raise together is returned: if it were raised, Ray would restart
+    the workers, and it would occur again. An error of one worker is written to the run's folder and raised,
+    so that Ray stops the others, which wait for it; after the restart all workers find it and return it.
     """
     from ray.train.torch import get_device, prepare_model
 
     from jobs.training.loop import Loop
 
     recipe = task.make_recipe()
-    run = Run(Path(task.folder))
-    if failure := run.read_failure():
-        return failure
+    run = Run.at(task.run)
     device = open_device(
         recipe.settings.device,
         gpu=task.gpu,
@@ -85,7 +88,14 @@ def train_in_worker(task: WorkerTask) -> FinalMetrics | GenrayError:
         cpus=task.cpus,
         last_on_cpu=recipe.channels_last_on_cpu,
     )
+    worker = TrainingWorker(device.where)
+    unseen = unseen_here(run, task.proof)
+    if problems := worker.gather([unseen] if unseen else []):
+        return unseen_error(run, problems)
     try:
+        run.refresh()
+        if failure := run.read_failure():
+            return failure
         with _memory_errors():
             data = dict(recipe.open(lambda text: None).data)
             if data != task.data:
@@ -98,7 +108,7 @@ def train_in_worker(task: WorkerTask) -> FinalMetrics | GenrayError:
                 recipe,
                 run,
                 device,
-                FileDisplay(run.folder),
+                RunDisplay(run),
                 wrap=lambda network: prepare_model(network, move_to_device=False),
                 tick_seconds=task.tick_seconds,
             )
@@ -108,6 +118,8 @@ def train_in_worker(task: WorkerTask) -> FinalMetrics | GenrayError:
             return error
         run.write_failure(error)
         raise
+    finally:
+        run.discard_copy()
 
 
 def fit_workers(fit: Callable[[], T], run: Run, display: Display) -> T:
@@ -118,14 +130,15 @@ def fit_workers(fit: Callable[[], T], run: Run, display: Display) -> T:
     """
     from ray.train import TrainingFailedError
 
-    (run.folder / "progress.json").unlink(missing_ok=True)
-    follower = FileFollower.from_now(run.folder, display)
+    follower = RunFollower.begin(run, display)
     try:
-        return run_beside(fit, follower.poll, thread_name="ray-train")
+        result = run_beside(fit, follower.poll, thread_name="ray-train")
+        follower.poll(at_once=True)
+        return result
     except TrainingFailedError as error:
         raise TrainingError(
             f"the workers failed {_root_cause(error)}",
-            where=str(run.folder),
+            where=run.location,
             hint=f"the last checkpoint is intact; the same command with --name {run.name} resumes from it",
         ) from error
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,13 +18,14 @@ from torch import nn
 
 from genray.datasets.loader import Batch, Loader
 from genray.errors import Diverged, Interrupted
-from genray.images.pixels import save_png
+from genray.io.bad_input import BadInput
 from genray.progress import Display, Tick
 from genray.settings.base import flatten
 from jobs.runs.history import TrainingLog, epoch_line
+from jobs.runs.metrics import TrainingMetrics
 from jobs.runs.outcome import FinalMetrics
 from jobs.runs.run import Run
-from jobs.runs.samples import write_networks, write_pictures
+from jobs.runs.samples import epochs_film, write_networks, write_pictures
 from jobs.runs.trackers.base import TrackedRun
 from jobs.runs.trackers.opening import open_trackers
 from jobs.training import checkpoint as checkpoints
@@ -35,6 +36,7 @@ from jobs.training.recipe import DataSummary, Part, Recipe
 from jobs.training.settings import TICK_SECONDS, LoopSettings, TrainSettings
 from jobs.training.state import Position, TrainingState
 from jobs.training.update import GradientUpdater
+from jobs.training.validations import Validations, concerns
 from jobs.training.workers import TrainingWorker
 
 _ASK_GPU_EVERY = 20  # steps
@@ -87,6 +89,7 @@ class Loop:
         evaluator: evaluates the networks.
         loader: loads the training batches.
         size: sizes of batch, step and epoch.
+        set_aside: inputs that the loader of this worker set aside, and that the run does not list yet.
         log: log of the training, on rank 0.
         tick_seconds: seconds between updates of the progress line.
     """
@@ -101,6 +104,7 @@ class Loop:
         evaluator: Evaluator,
         loader: Loader,
         size: EpochSize,
+        set_aside: list[BadInput],
         log: TrainingLog | None,
         tick_seconds: float = TICK_SECONDS,
     ) -> None:
@@ -111,6 +115,7 @@ class Loop:
         self._evaluator = evaluator
         self._loader = loader
         self._size = size
+        self._set_aside = set_aside
         self._log = log
         self._tick_seconds = tick_seconds
 
@@ -124,11 +129,9 @@ class Loop:
             accumulate=self._settings.accumulate,
             clip=self._settings.clip,
         )
-        self._last_checkpoint = run.last_checkpoint
-        self._best_checkpoint = run.best_checkpoint
         self._total_steps = size.total_steps(state.position, self._settings.epochs)
         self._bad_step = torch.tensor(0, device=self._device.where)
-        self._scores: Scores | None = None
+        self._validations = Validations(recipe, run, display, state, evaluator, log)
         self._last_tick = 0.0
         self._last_drawing = time.monotonic()
         self._told: set[str] = set()  # kinds of health problems
@@ -158,8 +161,10 @@ class Loop:
             TrainingError: the checkpoint is damaged or of other networks, or the workers see different data.
         """
         worker = TrainingWorker(device.where)
+        run.fetch(run.last_checkpoint)
         state = TrainingState.initialise(recipe, device, wrap, resumes=run.last_checkpoint.exists())
-        loader = recipe.loader(run.add_set_aside)
+        set_aside: list[BadInput] = []
+        loader = recipe.loader(set_aside.append)
         restored = state.restore(run.last_checkpoint)
         position = state.position
         epochs = recipe.settings.loop.epochs
@@ -178,6 +183,7 @@ class Loop:
             evaluator=Evaluator(recipe, device, worker),
             loader=loader,
             size=EpochSize.of(recipe.settings.loop, recipe.summary, worker.world),
+            set_aside=set_aside,
             log=_open_log(recipe.settings, run, position.step, display) if worker.is_leader else None,
             tick_seconds=tick_seconds,
         )
@@ -193,7 +199,7 @@ class Loop:
         """
         finished = False
         try:
-            while self.state.position.epoch < self._settings.epochs and not self._is_out_of_patience():
+            while self.state.position.epoch < self._settings.epochs and not self._validations.end_early:
                 self._train_epoch()
             metrics = self._finish()
             finished = True
@@ -219,6 +225,10 @@ class Loop:
             passed = time.monotonic() - began
             position.seconds = seconds_before + passed
             stop = self._check_step(losses)
+            if self._is_validation_step() and not self._epoch_is_over():
+                self._validations.inside_epoch()
+                self.state.set_training()
+                began += time.monotonic() - began - passed
             if _is_power_of_ten(position.step):
                 self._check_health()
                 self.state.set_training()
@@ -231,7 +241,7 @@ class Loop:
                 raise Interrupted(
                     f"stopped at epoch {position.epoch + 1}, step {position.step} of {self._total_steps}, "
                     "with a checkpoint",
-                    where=str(self._run.folder),
+                    where=self._run.location,
                     hint=f"the same command with --name {self._run.name} resumes from there",
                 )
             if self._is_checkpoint_step() and not self._epoch_is_over():
@@ -246,10 +256,15 @@ class Loop:
         every = self._settings.checkpoint_steps
         return every is not None and self.state.position.step % every == 0
 
+    def _is_validation_step(self) -> bool:
+        every = self._settings.validate_steps
+        return every is not None and self.state.position.step % every == 0
+
     def _step(self, batches: Iterator[Batch]) -> torch.Tensor:
         """Take one optimizer step; returns its losses as one tensor on the device."""
         position = self.state.position
         self.state.scale_learning_rates(self._learning_rate_factor(position.taken))
+        self._updater.step = position.step
         self._updater.progress = self.state.schedule.progress(self._epoch(position.taken))
         losses_of_batches: list[torch.Tensor] = []
         for index in range(self._settings.accumulate):
@@ -289,13 +304,17 @@ class Loop:
         every = 1 if self._device.where.type == "cpu" else _ASK_GPU_EVERY
         if not (position.step % every == 0 or self._is_checkpoint_step() or self._epoch_is_over()):
             return False
-        bad_step, stop = self._worker.max(int(self._bad_step), int(self._run.stop_requested()))
+        bad_step, stop = self._worker.max(int(self._bad_step), int(self._is_asked_to_stop()))
         if bad_step:
             values = ", ".join(f"{name} {value:.3g}" for name, value in self._named(losses).items())
             raise self._diverged(
                 f"a loss became NaN, infinite or too large at step {bad_step} (now, on this worker: {values})"
             )
         return bool(stop)
+
+    def _is_asked_to_stop(self) -> bool:
+        # One worker looks, and all learn of it: a look at a store takes a request.
+        return self._worker.is_leader and self._run.stop_requested()
 
     def _check_health(self) -> Mapping[str, str]:
         """Show what keeps the networks from learning, each kind of problem once; returns all of it, by
@@ -310,7 +329,8 @@ class Loop:
         return problems
 
     def _diverged(self, what: str) -> Diverged:
-        checkpoint = self._last_checkpoint if self._last_checkpoint.exists() else "none yet"
+        last = self._run.last_checkpoint
+        checkpoint = self._run.place(last) if last.exists() else "none yet"
         return Diverged(
             f"{what}; loop.loss_limit is {self._settings.loss_limit:g}",
             where=f"last good checkpoint: {checkpoint}",
@@ -331,10 +351,13 @@ class Loop:
         self.state.loss_sums = None
         is_last = position.epoch == settings.epochs
         if position.epoch % settings.validate_every == 0 or is_last:
-            row |= self._validate()
+            self._validations.end_epoch(row)
             self._check_health()
+        if self.state.inside:
+            row["validations"] = self.state.inside
+            self.state.inside = []
         self.state.rows.append(row)
-        if position.epoch % settings.checkpoint_every == 0 or is_last or self._is_out_of_patience():
+        if position.epoch % settings.checkpoint_every == 0 or is_last or self._validations.end_early:
             self._write_checkpoint()
         self._worker.on_leader(self._log_epoch)
         if self._worker.is_leader:
@@ -368,25 +391,8 @@ class Loop:
             self._last_drawing = time.monotonic()
         self._log.write(self.state.rows, draw=draw)
         if validated:
-            indices = range(min(self._settings.samples, self._recipe.summary.val))
-            image = self._evaluator.picture(self.state.evaluated_networks(), "val", indices)
-            save_png(self._run.samples / f"epoch_{row['epoch']:04d}.png", image)
-            self._log.picture(step, "samples", image)
-
-    def _validate(self) -> dict[str, float]:
-        """Score the held-out samples, and write the weights if they are the best so far."""
-        self._scores = self._evaluator.score(self.state.evaluated_networks(), "val")
-        means = self._scores.means
-        position = self.state.position
-        if means[self._recipe.metric] < position.best:
-            position.best = means[self._recipe.metric]
-            position.best_epoch = position.epoch
-            position.stale = 0
-            best = self.state.best_snapshot(means)
-            self._worker.on_leader(lambda: checkpoints.write(self._best_checkpoint, best))
-        else:
-            position.stale += 1
-        return {f"val_{name}": value for name, value in means.items()}
+            self._validations.draw(f"epoch_{row['epoch']:04d}")
+        self._run.publish()
 
     def _write_checkpoint(self) -> None:
         if not self.state.is_finite():
@@ -395,20 +401,41 @@ class Loop:
         if sums is not None:
             sums = self._worker.sum(sums.clone()) / self._worker.world
         snapshot = self.state.snapshot(sums)
-        self._worker.on_leader(lambda: checkpoints.write(self._last_checkpoint, snapshot))
+        self._list_set_aside()
+
+        def write() -> None:
+            checkpoints.write(self._run.last_checkpoint, snapshot)
+            self._run.publish()
+
+        self._worker.on_leader(write)
+
+    def _list_set_aside(self) -> None:
+        """List in the run the inputs that any worker set aside since the last call."""
+        fresh = self._set_aside[:]  # a thread of the loader may add more
+        del self._set_aside[: len(fresh)]
+        found = self._worker.gather(fresh)
+
+        def write() -> None:
+            for bad in found:
+                self._run.add_set_aside(bad)
+
+        self._worker.on_leader(write)
 
     def _finish(self) -> FinalMetrics:
         """Score the chosen weights, draw their outputs, and write the bundle."""
-        epoch = self.state.position.epoch
+        epoch, step = self.state.position.epoch, self.state.position.step
         if self._settings.weights == "best":
-            epoch = self.state.load_best(self._best_checkpoint)
+            if not (self._worker.is_leader and self._run.best_checkpoint.exists()):
+                self._run.fetch(self._run.best_checkpoint)
+            epoch, step = self.state.load_best(self._run.best_checkpoint)
         samples = f"{self._recipe.sample}s"
         follow_up = FollowUp(self._run, self._device, self._display, epoch, samples, self._tick_seconds)
         follow_up.run_on_leader(self._worker, self._recipe.follow_up)
-        if self._scores is None or epoch != self.state.position.epoch or self._judging == "test":
-            self._scores = self._evaluator.score(self.state.evaluated_networks(), self._judging)
-        scores = self._scores
+        scores = self._validations.scores
+        if scores is None or step != self.state.position.step or self._judging == "test":
+            scores = self._evaluator.score(self.state.evaluated_networks(), self._judging)
         written: list[FinalMetrics] = []
+        self._list_set_aside()
         self._worker.on_leader(lambda: written.append(self._write_bundle(scores, epoch)))
         return written[0] if written else FinalMetrics({**scores.means, "epoch": epoch})
 
@@ -418,11 +445,14 @@ class Loop:
         networks = self.state.evaluated_networks()
         conclusion = self._evaluator.conclude(networks, self._judging, scores.samples, self._settings.samples)
         write_networks(self._run, self._recipe.summaries(_SUMMED_SAMPLES))
-        files = write_pictures(self._run, conclusion.pictures, conclusion.tables)
+        pictures = conclusion.pictures
+        if self._recipe.filmed and (film := epochs_film(self._run)):
+            pictures = [*pictures[:1], film, *pictures[1:]]
+        files = write_pictures(self._run, pictures, conclusion.tables)
         values = {**scores.means, "epoch": epoch, **conclusion.metrics}
         baselines = self._recipe.baselines()
         verdict = self._recipe.verdict(values, baselines)
-        warnings = (*conclusion.warnings, *self._check_health().values())
+        warnings = (*conclusion.warnings, *self._check_health().values(), *concerns(self.state.rows))
         metrics = FinalMetrics(values, baselines, verdict, warnings)
         self._recipe.save_bundle(
             self._run.bundle,
@@ -433,11 +463,8 @@ class Loop:
             verdict=verdict,
             started_from=self.state.started_from,
         )
+        self._run.publish_bundle()
         return metrics
-
-    def _is_out_of_patience(self) -> bool:
-        patience = self._settings.patience
-        return patience is not None and self.state.position.stale >= patience
 
     def _named(self, losses: torch.Tensor) -> dict[str, float]:
         return dict(zip(self.state.loss_names, losses.tolist(), strict=True))
@@ -455,25 +482,29 @@ class Loop:
             return
         self._last_tick = now
         losses = self._named(torch.stack(list(window)).mean(dim=0))
-        if self._recipe.progress_losses:
-            losses = {name: value for name, value in losses.items() if name in self._recipe.progress_losses}
-        self._display.tick(
-            Tick(
-                epoch=position.epoch + 1,
-                epochs=self._settings.epochs,
-                step=position.step,
-                steps=self._total_steps,
-                images_per_second=samples_per_second,
-                seconds_left=(self._total_steps - position.step) * self._size.step / samples_per_second,
-                values=losses,
-                samples=f"{self._recipe.sample}s",
-            )
+        tick = Tick(
+            epoch=position.epoch + 1,
+            epochs=self._settings.epochs,
+            step=position.step,
+            steps=self._total_steps,
+            images_per_second=samples_per_second,
+            seconds_left=(self._total_steps - position.step) * self._size.step / samples_per_second,
+            values=losses,
+            samples=f"{self._recipe.sample}s",
         )
+        assert self._log is not None
+        self._log.progress(tick)
+        shown = self._recipe.progress_losses or losses
+        self._display.tick(replace(tick, values={name: losses[name] for name in losses if name in shown}))
 
 
 def _open_log(settings: TrainSettings, run: Run, step: int, display: Display) -> TrainingLog:
     tracked = TrackedRun(run.folder, step, flatten(settings))
-    return TrainingLog(run, open_trackers(settings.track, tracked, display.note))
+    metrics = None
+    if (server := settings.loop.metrics_server) is not None:
+        metrics = TrainingMetrics.serve(run.name, server)
+        display.note(f"metrics: {server.address(metrics.port)}")
+    return TrainingLog(run, open_trackers(settings.track, tracked, display.note), metrics)
 
 
 def _is_power_of_ten(number: int) -> bool:

@@ -51,6 +51,9 @@ class Updater(Protocol):
     progress: float
     """Share of the training that is done, 0 to 1."""
 
+    step: int
+    """Optimizer steps that are done."""
+
     def update(self, network: str, loss: torch.Tensor) -> None:
         """Back-propagate `loss`, then update `network` (when enough gradients have been accumulated)."""
 
@@ -60,10 +63,12 @@ class Updater(Protocol):
 
 @dataclass(frozen=True)
 class SampleScores:
-    """Metrics of one held-out sample, and its index in its part."""
+    """Metrics of one held-out sample, its index in its part, and what else of it the history keeps (plain
+    JSON values; of a recipe that is not `ranked`)."""
 
     index: int
     metrics: dict[str, float]
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,19 @@ class DataSummary:
 
 
 @dataclass(frozen=True)
+class Concern:
+    """What the metrics of the validations so far show to be wrong.
+
+    Attributes:
+        text: what it is and what to try, for a person.
+        stops: whether the training ends because of it.
+    """
+
+    text: str
+    stops: bool = False
+
+
+@dataclass(frozen=True)
 class Conclusion:
     """Pictures, tables, calibration, metrics and warnings of the final weights, beside the mean metrics."""
 
@@ -139,7 +157,7 @@ class BundleSpec:
 
     Attributes:
         kind: kind of the bundle, such as pix2pix.
-        network: name of the network in the recipe.
+        network: name of the network in the recipe, see `Recipe.bundled`.
         spec: structure of the network.
         preprocessing: preprocessing of the inputs.
     """
@@ -175,6 +193,10 @@ class Recipe(ABC, Generic[S]):
         "more epochs (loop.epochs), more training data, or another learning rate (optimizer.learning_rate)"
     )
     """What to try with a model that is no better than a trivial predictor."""
+    ranked: ClassVar[bool] = True
+    """Whether each held-out sample has scores of its own, so that the worst and the best can be shown."""
+    filmed: ClassVar[bool] = False
+    """Whether the pictures of all epochs show the same samples, and make a film for the report."""
     channels_last_on_cpu: ClassVar[bool] = False
     """Whether these networks were measured faster in channels-last layout on a CPU (on a GPU all are)."""
 
@@ -273,6 +295,11 @@ class Recipe(ABC, Generic[S]):
         """Draw the networks' outputs for some of the held-out samples, (H, W, 3) uint8. The headings of its
         columns begin with `title`."""
 
+    def concern(self, validations: Sequence[Mapping[str, Any]]) -> Concern | None:
+        """Return what the validations so far show to be wrong, by their rows in the history; None (by
+        default): nothing. A function of the rows only, so that a resumed run finds the same."""
+        return None
+
     def probe(self, context: EvaluationContext) -> Probe | None:
         """Run the networks on a few held-out samples, to watch how they learn; None (by default): they have
         no outputs of a limited range. It runs often, on rank 0."""
@@ -314,6 +341,10 @@ class Recipe(ABC, Generic[S]):
     def bundle_spec(self) -> BundleSpec:
         """Return the description of the bundle, after `open`."""
 
+    def bundled(self, networks: Networks) -> nn.Module:
+        """Return the network that the bundle holds; by default that of its description's name."""
+        return networks[self.bundle_spec().network]
+
     def save_bundle(
         self,
         path: Path,
@@ -330,7 +361,7 @@ class Recipe(ABC, Generic[S]):
         bundle = self.bundle_spec()
         save_bundle(
             path,
-            networks[bundle.network],
+            self.bundled(networks),
             bundle.spec,
             kind=bundle.kind,
             preprocessing=bundle.preprocessing,

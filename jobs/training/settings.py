@@ -6,7 +6,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from genray.serving.settings import MetricsEndpoint
 from genray.settings.base import Location, Settings
+from genray.targets import WAIT_MINUTES
 from jobs.runs.trackers.base import TrackerName
 from jobs.training.device import DeviceSettings
 
@@ -16,7 +18,7 @@ TICK_SECONDS = 0.3
 """Seconds between updates of the progress line."""
 
 
-class LoopSettings(Settings):
+class LoopSettings(MetricsEndpoint):
     """Settings of the training loop."""
 
     epochs: int = Field(200, ge=1, description="passes over the training data")
@@ -34,6 +36,11 @@ class LoopSettings(Settings):
         description=(
             "CPUs of each worker (null: an equal share, with room left for Ray Data where it is used)"
         ),
+    )
+    wait_minutes: float | None = Field(
+        WAIT_MINUTES,
+        ge=0,
+        description="minutes to wait for room on a cluster, then the run ends with an error (null: no limit)",
     )
     decay: Literal["linear", "cosine", "constant"] = Field(
         "linear",
@@ -67,6 +74,9 @@ class LoopSettings(Settings):
         1e5, gt=0, description="largest loss: above this, or at NaN, the run stops with an error"
     )
     validate_every: int = Field(1, ge=1, description="epochs between validations")
+    validate_steps: int | None = Field(
+        None, ge=1, description="steps between validations inside an epoch (null: none inside)"
+    )
     checkpoint_every: int = Field(1, ge=1, description="epochs between checkpoints")
     checkpoint_steps: int | None = Field(None, ge=1, description="steps between checkpoints inside an epoch")
     patience: int | None = Field(
@@ -129,7 +139,10 @@ class EvalSettings(Settings):
 class TrainSettings(Settings):
     """Settings of every training target; its own class adds data, networks and losses."""
 
-    runs: Location = Field("runs", description="folder of the runs; all nodes of a cluster must share it")
+    runs: Location = Field(
+        "runs",
+        description="folder of the runs, or a store (s3://BUCKET/runs, gs://...) that all workers reach",
+    )
     seed: int = Field(
         0,
         ge=0,
@@ -157,24 +170,31 @@ CHANGEABLE_SETTINGS = frozenset(
         "loop.extend",
         "loop.workers",
         "loop.cpus_per_worker",
+        "loop.wait_minutes",
         "loop.validate_every",
+        "loop.validate_steps",
         "loop.checkpoint_every",
         "loop.checkpoint_steps",
         "loop.patience",
         "loop.weights",
         "loop.max_restarts",
+        *(f"loop.{name}" for name in MetricsEndpoint.model_fields),
         "loop.log_every",
         "loop.samples",
         "loop.loss_limit",
+        "loop.stop_on_collapse",
         "device.gpu",
         "device.threads",
         "device.compile",
         "eval.",
         "detector.",
+        "measure.",
         "threshold.",
     }
 )
 """Settings, and groups of them, that may differ when a run resumes: its weights remain valid."""
 
-EVALUATION_SETTINGS = frozenset({"loop.weights", "loop.samples", "eval.", "detector.", "threshold."})
+EVALUATION_SETTINGS = frozenset(
+    {"loop.weights", "loop.samples", "eval.", "detector.", "measure.", "threshold."}
+)
 """Settings, and groups of them, of the evaluation: if they change, a finished run is judged again."""

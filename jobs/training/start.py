@@ -77,7 +77,7 @@ class StartingWeights:
         """Return the starting weights of the recipe's networks; None without `init.bundle`."""
         if recipe.settings.init.bundle is None:
             return None
-        return cls(recipe.settings.init, networks[recipe.bundle_spec().network])
+        return cls(recipe.settings.init, recipe.bundled(networks))
 
     def load(self) -> dict[str, Any]:
         """Copy the weights that fit into the network.

@@ -55,6 +55,7 @@ class TrainingState:
         frozen: modules that keep their weights.
         started_from: what the bundle of `init.bundle` gave; empty without one.
         rows: one for each finished epoch.
+        inside: metrics of the validations inside the current epoch.
     """
 
     networks: dict[str, nn.Module]
@@ -70,6 +71,7 @@ class TrainingState:
     loss_names: list[str] = field(default_factory=list)
     loss_sums: torch.Tensor | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)
+    inside: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
     def initialise(
@@ -170,16 +172,16 @@ class TrainingState:
             "names": self.loss_names,
             "sums": None if sums is None else sums.tolist(),
             "rows": self.rows,
+            "inside": self.inside,
             "schedule": asdict(self.schedule),
             "started_from": dict(self.started_from),
         }
         return checkpoints.collect(networks, self.averages, self.optimizers, state)
 
-    def best_snapshot(self, metrics: dict[str, float]) -> Checkpoint:
-        """Return only the evaluated networks, as a checkpoint."""
-        return checkpoints.collect(
-            self.evaluated_networks(), {}, {}, {"epoch": self.position.epoch, **metrics}
-        )
+    def best_snapshot(self, epoch: int, metrics: dict[str, float]) -> Checkpoint:
+        """Return only the evaluated networks, as a checkpoint, with the epoch they are of."""
+        state = {**metrics, "epoch": epoch, "step": self.position.step}
+        return checkpoints.collect(self.evaluated_networks(), {}, {}, state)
 
     def restore(self, path: Path) -> bool:
         """Restore the checkpoint at `path`; returns whether there is one."""
@@ -201,6 +203,7 @@ class TrainingState:
         self.position = Position(**saved.state["position"])
         self.loss_names = saved.state["names"]
         self.rows = saved.state["rows"]
+        self.inside = saved.state.get("inside", [])
         if "schedule" in saved.state:
             self.schedule = Schedule(**saved.state["schedule"])
         self.started_from = saved.state.get("started_from", {})
@@ -208,8 +211,8 @@ class TrainingState:
             self.loss_sums = torch.tensor(saved.state["sums"], dtype=torch.float64, device=self.device.where)
         return True
 
-    def load_best(self, path: Path) -> int:
-        """Load the weights of `best_snapshot` into the evaluated networks; returns their epoch.
+    def load_best(self, path: Path) -> tuple[int, int]:
+        """Load the weights of `best_snapshot` into the evaluated networks; returns their epoch and step.
 
         Raises:
             TrainingError: nothing has been validated.
@@ -222,4 +225,4 @@ class TrainingState:
             )
         for name, network in self.evaluated_networks().items():
             network.load_state_dict(best.part("net", name))
-        return int(best.state["epoch"])
+        return int(best.state["epoch"]), int(best.state.get("step", -1))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from genray.errors import DataError, GenrayError, TrainingError
@@ -17,9 +17,11 @@ from genray.progress import Display
 from genray.settings.base import flatten
 from genray.targets import Demand, Resources
 from genray.text import counted
+from genray.uris import below
 from jobs.runs.outcome import FinalMetrics, TrainingOutcome
 from jobs.runs.report import write_report
 from jobs.runs.run import Run, SettingChange, SettingsRecord, is_listed
+from jobs.runs.sharing import check_left, written_proof
 from jobs.runs.trackers.opening import check_trackers
 from jobs.training.checks.memory import TrainingMemory
 from jobs.training.device import use_gpu
@@ -62,6 +64,7 @@ class Training(Generic[S]):
         check_trackers(settings.track)
         recipe = self.recipe(settings)
         run = Run.named(settings.runs, name, target)
+        run.refresh()
         run.changes(settings_record(settings))
         summary = recipe.open(note)
         if (batch := fitting_batch(settings.loop, summary.train)) < settings.loop.batch_size:
@@ -70,7 +73,7 @@ class Training(Generic[S]):
                 f"{summary.train} training samples"
             )
             recipe = recipe.with_batch_size(batch)
-        start = "" if run.last_checkpoint.exists() else _check_start(recipe)
+        start = "" if run.has_checkpoint() else _check_start(recipe)
         memory = TrainingMemory.of(
             recipe.summaries(recipe.settings.loop.batch_size),
             recipe.averaged if settings.loop.ema else (),
@@ -164,9 +167,9 @@ class PreparedTraining:
         return loop.epochs * (self.summary.train // per_step)
 
     @property
-    def folder(self) -> Path:
-        """The folder of the run."""
-        return self.training_run.folder
+    def folder(self) -> str:
+        """The folder or URI of the run."""
+        return self.training_run.location
 
     @property
     def _settings(self) -> TrainSettings:
@@ -200,7 +203,7 @@ class PreparedTraining:
             cpus = max(0.5, (have.cpus / have.nodes - data_cpus) / workers_per_node // 0.5 * 0.5)
             if data_cpus and gpu:
                 cpus = min(cpus, 2.0)  # the worker of a GPU mostly waits; other CPUs decode for it
-        return Demand(loop.worker_range, cpus, float(gpu), data_cpus)
+        return Demand(loop.worker_range, cpus, float(gpu), data_cpus, wait_minutes=loop.wait_minutes)
 
     def run(self, display: Display, have: Resources, attached: bool) -> TrainingOutcome:
         """Train to the end, or resume the run of that name.
@@ -212,7 +215,7 @@ class PreparedTraining:
         run = self.training_run
         if not attached:
             self._check_memory()
-        with run.locked():
+        with run.locked(display.note):
             changes = run.adopt(self.record, {"target": self.target, **self.summary.record})
             for change in changes:
                 display.note(f"setting changed: {change}")
@@ -223,14 +226,15 @@ class PreparedTraining:
                 self._check_better(outcome)
                 return outcome
             self._clear_leftovers()
-            display.note(f"run: {run.folder}")
+            display.note(f"run: {run.location}")
             with stop_on_signals(run.stop_requested, partial(ask_to_stop, run, display)):
                 metrics = self._fit(display, self.demand(have), attached=attached)
+            check_left(run, metrics)
             outcome = TrainingOutcome(
                 target=self.target,
                 name=run.name,
-                run=str(run.folder),
-                bundle=str(run.bundle),
+                run=run.location,
+                bundle=run.place(run.bundle),
                 metrics=metrics,
                 headline=self.recipe.headline,
                 sample=self.recipe.sample,
@@ -241,6 +245,7 @@ class PreparedTraining:
             )
             run.write_outcome(outcome)
             write_report(run)
+            run.publish()
         self._check_better(outcome)
         return outcome
 
@@ -251,17 +256,18 @@ class PreparedTraining:
             raise TrainingError(
                 verdict.text if verdict else "the data has nothing to compare the model with",
                 where=f"run {outcome.name}",
-                hint=f"see {self.folder / 'report.html'}; the bundle was written all the same",
+                hint=f"see {below(self.folder, 'report.html')}; the bundle was written all the same",
             )
 
     def _clear_leftovers(self) -> None:
         """Delete the previous end of the run, and list the inputs that are set aside."""
         run = self.training_run
-        run.outcome.unlink(missing_ok=True)
+        run.remove(run.outcome)
         run.clear_stop()
         run.clear_failure()
         for bad in self.summary.bad:
             run.add_set_aside(bad)
+        run.publish()
 
     def _fit(self, display: Display, demand: Demand, *, attached: bool) -> FinalMetrics:
         """Run the loop through Ray Train: in this process, without starting Ray, or in a group of workers."""
@@ -270,47 +276,58 @@ class PreparedTraining:
             # A process that looks whether a cluster's nodes are about to be taken away.
             os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         logging.getLogger("ray.train").setLevel(logging.WARNING)
+        run = self.training_run
+        with tempfile.TemporaryDirectory(prefix="genray-train-") as storage:
+            if demand.workers == (1, 1) and not attached:
+                gpu = demand.gpus_per_worker > 0
+                work = partial(train_here, self.recipe, run, display, gpu=gpu, tick_seconds=self.tick_seconds)
+                value = self._trainer(work, 0, demand, storage).fit().return_value
+            else:
+                fewest, most = demand.workers
+                workers = most if fewest == most else (fewest, most)
+                with written_proof(run) as token:
+                    in_worker = partial(train_in_worker, self._worker_task(demand, token))
+                    trainer = self._trainer(in_worker, workers, demand, storage)
+                    value = fit_workers(trainer.fit, run, display).return_value
+                run.refresh()
+        if isinstance(value, GenrayError):
+            raise value
+        metrics: FinalMetrics = value
+        return metrics
+
+    def _trainer(
+        self, work: Callable[[], Any], workers: int | tuple[int, int], demand: Demand, storage: str
+    ) -> Any:
+        """Return Ray's trainer of `work`; 0 workers: it runs in this process. `storage` is a folder that Ray
+        asks for: checkpoints lie in the run."""
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
 
-        run = self.training_run
-        gpu = demand.gpus_per_worker > 0
-        is_local = demand.workers == (1, 1) and not attached
-        fewest, most = demand.workers
-        workers: int | tuple[int, int] = most if fewest == most else (fewest, most)
-        work: Callable[[], FinalMetrics | GenrayError]
-        if is_local:
-            work = partial(train_here, self.recipe, run, display, gpu=gpu, tick_seconds=self.tick_seconds)
-        else:
-            work = partial(train_in_worker, self._worker_task(demand))
         # Ray's types lack returned values and elastic groups.
         make_trainer: Any = TorchTrainer
         make_scaling: Any = ScalingConfig
-        trainer = make_trainer(
+        gpu = demand.gpus_per_worker > 0
+        return make_trainer(
             work,
             scaling_config=make_scaling(
-                num_workers=0 if is_local else workers,
+                num_workers=workers,
                 use_gpu=gpu,
                 resources_per_worker={"CPU": demand.cpus_per_worker, **({"GPU": 1} if gpu else {})},
             ),
             run_config=RunConfig(
-                name=run.name,
-                storage_path=str(run.folder / "ray"),
+                name=self.training_run.name,
+                storage_path=storage,
                 failure_config=FailureConfig(max_failures=self._settings.loop.max_restarts),
             ),
         )
-        result = trainer.fit() if is_local else fit_workers(trainer.fit, run, display)
-        value: FinalMetrics | GenrayError = result.return_value
-        if isinstance(value, GenrayError):
-            raise value
-        return value
 
-    def _worker_task(self, demand: Demand) -> WorkerTask:
+    def _worker_task(self, demand: Demand, token: str) -> WorkerTask:
         recipe_class = type(self.recipe)
         return WorkerTask(
             recipe=f"{recipe_class.__module__}:{recipe_class.__qualname__}",
             settings=self._settings.model_dump(mode="json"),
-            folder=str(self.training_run.folder),
+            run=self.training_run.location,
+            proof=token,
             gpu=demand.gpus_per_worker > 0,
             cpus=demand.cpus_per_worker,
             data=dict(self.summary.data),

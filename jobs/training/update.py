@@ -40,6 +40,7 @@ class GradientUpdater:
         self._clip = clip
         self._applies = True
         self.progress = 0.0
+        self.step = 0
 
     @contextmanager
     def batch(self, index: int) -> Iterator[bool]:

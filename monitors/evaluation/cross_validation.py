@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from genray.datasets.beats import BeatSetSettings
+from genray.ecg.noisy_records import NoiseTest
 from genray.ecg.records.base import EcgRecord
 from genray.ecg.records.open import find_records, open_record
 from genray.errors import DataError
@@ -60,8 +61,11 @@ class TrainingPart:
     beats: int
 
 
-def open_annotated(folder: Path, note: Callable[[str], None]) -> AnnotatedRecords:
-    """Open the annotated records below `folder`; `note` gets a line for each record that is left out.
+def open_annotated(
+    folder: Path, note: Callable[[str], None], noise: NoiseTest | None = None
+) -> AnnotatedRecords:
+    """Open the annotated records below `folder`, with `noise` added; `note` gets a line for each record that
+    is left out.
 
     Raises:
         DataError: there is no such folder.
@@ -75,6 +79,8 @@ def open_annotated(folder: Path, note: Callable[[str], None]) -> AnnotatedRecord
             judges_rhythms = bool(record.rhythms()) or record.bedside_alarm() is not None
             if truth is not None or judges_rhythms:
                 check_readable(record)
+                if noise is not None:
+                    record = noise.add_to(record)
         except DataError as error:
             annotated.left_out[name] = error.what
             note(f"left out: {name}: {error.what}")

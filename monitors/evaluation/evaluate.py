@@ -36,9 +36,9 @@ from monitors.evaluation.matching import (
     rhythm_reasons,
 )
 from monitors.evaluation.rhythms import BedsideJudgement, RhythmJudgement, judge_bedside, judge_rhythms
-from monitors.patient.output import WardOutput
+from monitors.patient.output import ScoredBeat, WardOutput
 from monitors.patient.rhythm import RhythmModel
-from monitors.patient.scoring import BeatModel
+from monitors.patient.scoring import BeatModel, ScoreInputs
 from monitors.patient.ward import Ward, WardSettings
 from monitors.sources.message import Chunk
 
@@ -116,6 +116,28 @@ class QrsCounts:
 
 
 @dataclass(frozen=True)
+class ScoredRecord:
+    """Beats of a record with what their scores are computed from, to score them again with other weights.
+
+    Attributes:
+        abnormal: whether each compared beat is abnormal, (N,).
+        beats: all scored beats, by time.
+        compared: index of each compared beat in these, (N,).
+        new: inputs of each compared beat for a monitor that never learns a reference.
+        episodes: episodes of abnormal beats.
+        watched: time in which anomaly alarms are possible.
+    """
+
+    name: str
+    abnormal: NDArray[np.bool_]
+    beats: tuple[ScoredBeat, ...]
+    compared: NDArray[np.intp]
+    new: tuple[ScoreInputs, ...]
+    episodes: tuple[TimeSpan, ...]
+    watched: TimeSpan
+
+
+@dataclass(frozen=True)
 class RecordResult:
     """Results of the monitor on one record.
 
@@ -136,6 +158,7 @@ class RecordResult:
         rhythm: asystole, bradycardia and tachycardia alarms, by kind.
         technical: number of announced technical alarms.
         rhythms: alarms against the annotated rhythms; None: there are none.
+        scored: beats from which the weights of the score are chosen; None: it is paced.
     """
 
     name: str
@@ -157,6 +180,7 @@ class RecordResult:
     rhythm: Mapping[AlarmKind, AlarmCounts]
     technical: int
     rhythms: RhythmJudgement | None = None
+    scored: ScoredRecord | None = None
 
 
 def read_truth(record: EcgRecord) -> RecordTruth | None:
@@ -283,13 +307,13 @@ class PlayedRecord:
 
     Attributes:
         complexes: times of the detected QRS complexes.
-        beats: time and score of each scored beat.
+        beats: scored beats.
         transitions: transitions of its alarms, in the same time; alarms that are open at the end are ended.
         learned: time at which the patient's reference was learned; None: never.
     """
 
     complexes: list[float] = field(default_factory=list)
-    beats: list[tuple[float, float]] = field(default_factory=list)
+    beats: list[ScoredBeat] = field(default_factory=list)
     transitions: list[Transition] = field(default_factory=list)
     learned: float | None = None
 
@@ -332,7 +356,7 @@ def play_records(
         report_progress(min(1.0, second / longest))
     for record in played.values():
         record.complexes.sort()  # search-back finds complexes late
-        record.beats.sort()
+        record.beats.sort(key=lambda beat: beat.time)
     return played
 
 
@@ -363,7 +387,7 @@ def _gather(output: WardOutput, played: Mapping[str, PlayedRecord]) -> None:
     for name, times in output.complexes.items():
         played[name].complexes += [time - _BEGIN for time in times]
     for name, beats in output.beats.items():
-        played[name].beats += [(beat.time - _BEGIN, beat.score) for beat in beats]
+        played[name].beats += [replace(beat, time=beat.time - _BEGIN) for beat in beats]
     for transition in output.transitions:
         time, onset = transition.time - _BEGIN, transition.onset - _BEGIN
         played[transition.stream].transitions.append(replace(transition, time=time, onset=onset))
@@ -399,8 +423,9 @@ def _judge(
         anomalies = [alarm for alarm in alarms if alarm.kind == "anomaly"]
     delays = (alarm_delay(episode, anomalies) for episode in episodes)
     reasons = rhythm_reasons(truth.times, limits)
-    with_reference = _scores(truth, played.usual)
-    without_reference = _scores(truth, played.unlearned)
+    partners, unlearned = _partners(truth, played.usual), _partners(truth, played.unlearned)
+    with_reference = _scores(partners, played.usual)
+    without_reference = _scores(unlearned, played.unlearned)
     scored = np.isfinite(without_reference) & (not truth.paced)
     scored &= truth.times < _or_infinity(played.unlearned.learned)
     compared = scored & np.isfinite(with_reference) & (truth.times > _or_infinity(played.usual.learned))
@@ -424,6 +449,17 @@ def _judge(
         rhythm={kind: _count_rhythm_alarms(alarms, kind, reasons[kind]) for kind in RHYTHM},
         technical=sum(CONDITIONS[alarm.kind].category == "technical" for alarm in alarms),
         rhythms=_judge_rhythms(record, alarms) if record.rhythms() else None,
+        scored=ScoredRecord(
+            name=name,
+            abnormal=truth.abnormal[compared],
+            beats=tuple(played.usual.beats),
+            compared=partners[compared],
+            new=tuple(played.unlearned.beats[place].inputs for place in unlearned[compared]),
+            episodes=tuple(episodes),
+            watched=TimeSpan(min(calibration, length), length),
+        )
+        if not truth.paced
+        else None,
     )
 
 
@@ -438,11 +474,14 @@ def _count_rhythm_alarms(
     return AlarmCounts(len(of_kind), count_false_onsets(of_kind, reasons))
 
 
-def _scores(truth: RecordTruth, played: PlayedRecord) -> Times:
-    """Return the score of each annotated beat, (beats,); NaN where no beat was detected."""
-    partner = pair_beats(truth.times.tolist(), [time for time, _ in played.beats], NEAR)
-    scores = np.array([score for _, score in played.beats] + [np.nan])
-    return scores[partner]
+def _partners(truth: RecordTruth, played: PlayedRecord) -> NDArray[np.intp]:
+    """Return the scored beat of each annotated one, (beats,); -1 where none was detected."""
+    return pair_beats(truth.times.tolist(), [beat.time for beat in played.beats], NEAR)
+
+
+def _scores(partners: NDArray[np.intp], played: PlayedRecord) -> Times:
+    """Return the score of each annotated beat, (beats,); NaN where none was detected."""
+    return np.array([beat.score for beat in played.beats] + [np.nan])[partners]
 
 
 def _count_qrs(annotated: Times, detected: Sequence[float]) -> QrsCounts:

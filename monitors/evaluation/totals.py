@@ -10,6 +10,7 @@ import numpy as np
 
 from monitors.alarms.events import AlarmKind
 from monitors.evaluation.evaluate import AlarmCounts, BeatCounts, LabelledScores, RecordResult
+from monitors.evaluation.intervals import DRAWS, LEVEL, Intervals
 from monitors.evaluation.matching import RHYTHM
 
 GOALS: Mapping[str, float] = {
@@ -30,6 +31,7 @@ class Totals:
     Attributes:
         records: number of records.
         hours: their total length.
+        intervals: confidence intervals of the pooled figures.
         rows: figures of each record.
     """
 
@@ -38,6 +40,7 @@ class Totals:
     beat_auc: BeatAuc
     qrs: QrsTotals
     alarms: AlarmTotals
+    intervals: Intervals
     rows: tuple[RecordRow, ...]
 
     @classmethod
@@ -49,6 +52,7 @@ class Totals:
             beat_auc=BeatAuc.of(results),
             qrs=QrsTotals.of(results),
             alarms=AlarmTotals.of(results),
+            intervals=Intervals.of(results),
             rows=tuple(RecordRow.of(result) for result in results),
         )
 
@@ -61,6 +65,7 @@ class Totals:
             "qrs": self.qrs.as_json(),
             "alarms": self.alarms.as_json(),
             "goals": dict(GOALS),
+            "intervals": intervals_json(self.intervals),
             "per_record": [asdict(row) | {"leads": list(row.leads)} for row in self.rows],
         }
 
@@ -298,6 +303,24 @@ class RecordRow:
             false_rhythm_alarms=rhythm.false,
             technical_alarms=result.technical,
         )
+
+
+def intervals_json(intervals: Intervals) -> dict[str, Any]:
+    """Return the intervals as plain JSON values, under the names of their figures."""
+    return {
+        "level": LEVEL,
+        "draws": DRAWS,
+        "beat_auc": {"without": intervals.auc_without, "with": intervals.auc_with},
+        "qrs": {
+            "sensitivity": intervals.sensitivity,
+            "positive_predictivity": intervals.positive_predictivity,
+        },
+        "alarms": {
+            "share": intervals.share,
+            "false_per_hour": intervals.false_per_hour,
+            "rhythm_false_per_hour": intervals.rhythm_false_per_hour,
+        },
+    }
 
 
 def auc(labelled: LabelledScores) -> float | None:

@@ -27,11 +27,11 @@ import aiohttp
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from genray.errors import ResourceError
+from genray.serving.host_names import is_loopback
 from genray.settings.base import Location, Settings
 from genray.text import label_value
 from monitors.alarms.events import Priority, Transition
 from monitors.alarms.reasons import measurement
-from monitors.outputs.host_names import is_loopback
 from monitors.sources.connection import explain_tls_failure
 
 PushOutcome = Literal["sent", "repeated", "failed", "refused", "dropped"]

@@ -25,10 +25,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 from pydantic import Field
 
+from genray.serving.metrics_server import MetricsServer
+from genray.serving.settings import ServerSettings
 from genray.text import label_value
 from monitors.alarms.events import AlarmKind, Priority, Reading, Transition
 from monitors.outputs.health import Health
-from monitors.outputs.metrics_server import MetricsServer, ServerSettings
 
 _PREFIX = "genray_ecg_"
 _LEADS = 16  # of a stream that are shown

@@ -26,10 +26,10 @@ from aiohttp import web
 from pydantic import Field, model_validator
 
 from genray.errors import GenrayError, ResourceError
+from genray.serving.connections import ConnectionLimits
+from genray.serving.host_names import HostNames, is_loopback
+from genray.serving.site import Site, answer_only
 from genray.settings.base import Settings
-from monitors.outputs.connections import ConnectionLimits
-from monitors.outputs.host_names import HostNames, is_loopback
-from monitors.outputs.site import Site, answer_only
 
 _FILES = {
     "/": ("live.html", "text/html"),

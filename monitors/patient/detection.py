@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genray.ecg.pacing import PacePulseFilter
-from genray.ecg.qrs import REFRACTORY, QrsFilter, QrsThresholds, find_energy_peaks
+from genray.ecg.qrs import REFRACTORY, EnergyPeak, QrsFilter, QrsThresholds, find_energy_peaks, find_steepest
 
 Rows = NDArray[np.intp]
 Floats = NDArray[np.float64]
@@ -24,6 +24,7 @@ _LOWEST = 0.05
 _CLEARLY_HIGH = 2.5  # mV/s of energy, more than the noise of a good lead
 _HIGH = 0.12  # mV of deflection of complexes that need no contrast to the noise
 _CONTRAST = 3.5  # ratio to the least energy above which lower peaks are complexes too; in noise it is 2 to 3
+_LOW = 0.3  # share of a lead's usual deflection below which peaks need this contrast, too
 _FALLEN = 0.5  # lowest ratio of a new level to the last one: lower peaks would be P waves
 _TRACK = 0.1  # weight of a new complex in the moving level
 
@@ -53,9 +54,11 @@ class QrsDetector:
         """Delay of the detection: samples from a complex to its decision."""
         self._context = 2 * self._apart
         self._energy: Floats = np.zeros((0, self._context))
+        self._squares: Floats = np.zeros((0, self._context))  # of the slopes that the energy is made of
         self._level: Floats = np.zeros(0)  # energy of a complex; 0: not learned yet
         self._noise: Floats = np.zeros(0)  # energy between complexes
         self._proven: Floats = np.zeros(0)  # level at the last detected complex
+        self._usual: Floats = np.zeros(0)  # deflection around complexes, in mV
         self._in_doubt: NDArray[np.bool_] = np.zeros(0, np.bool_)  # whether to learn the level again
         self._waited: NDArray[np.intp] = np.zeros(0, np.intp)  # samples with a level that no complex reached
         self._hops_a_second = max(1, round(rate / hop))
@@ -69,9 +72,11 @@ class QrsDetector:
         self._filter.grow(leads)
         more = leads - len(self._level)
         self._energy = np.pad(self._energy, ((0, more), (0, 0)))
+        self._squares = np.pad(self._squares, ((0, more), (0, 0)))
         self._level = np.pad(self._level, (0, more))
         self._noise = np.pad(self._noise, (0, more))
         self._proven = np.pad(self._proven, (0, more))
+        self._usual = np.pad(self._usual, (0, more))
         self._in_doubt = np.pad(self._in_doubt, (0, more))
         self._waited = np.pad(self._waited, (0, more))
         self._highest = np.pad(self._highest, ((0, more), (0, 0)))
@@ -83,6 +88,7 @@ class QrsDetector:
         self._pulses.begin(rows, first)
         self._filter.begin(rows, first)
         self._energy[rows] = 0.0
+        self._squares[rows] = 0.0
         self._deflection[rows] = 0.0
         self._in_doubt[rows] = False
         self._waited[rows] = 0
@@ -90,6 +96,7 @@ class QrsDetector:
             self._level[rows] = 0.0
             self._noise[rows] = 0.0
             self._proven[rows] = 0.0
+            self._usual[rows] = 0.0
             self._highest[rows] = 0.0
 
     def contrast(self, rows: Rows) -> Floats:
@@ -128,18 +135,25 @@ class QrsDetector:
         self._deflection[rows] = deflection
         energy = np.concatenate([self._energy[rows], new], axis=1)
         self._energy[rows] = energy[:, -self._context :]
+        squares = np.concatenate([self._squares[rows], filtered.squares], axis=1)
+        self._squares[rows] = squares[:, -self._context :]
         self._learn(rows, new, energy, usable)
-        voting = usable & (self._level[rows] > 0) & (deflection.max(axis=1) > _LOWEST)
+        recent = deflection.max(axis=1)
+        voting = usable & (self._level[rows] > 0) & self._stands_out(rows, recent, energy)
         some = np.logical_or.reduceat(voting & preferred, starts)
         voting &= preferred | ~np.repeat(some, np.diff(np.append(starts, len(rows))))
-        fused = self._fuse(rows, starts, energy, voting)
+        share = self._shares(rows, starts, voting)
+        fused = self._fuse(starts, energy, share)
         streams, columns = find_energy_peaks(fused, self._apart)
         heights = fused[streams, columns]
+        steepness = self._steepness(starts, squares, share, streams, columns)
         # Column 0 is `context` samples before this hop's first, and energy lags behind the samples.
         offset = -self._hop - self._context - self._lag
-        peaks: list[list[tuple[int, float]]] = [[] for _ in decisions]
-        for stream, column, height in zip(streams.tolist(), columns.tolist(), heights.tolist(), strict=True):
-            peaks[stream].append((ends[stream] + offset + column, height))
+        peaks: list[list[EnergyPeak]] = [[] for _ in decisions]
+        for stream, column, height, slope in zip(
+            streams.tolist(), columns.tolist(), heights.tolist(), steepness.tolist(), strict=True
+        ):
+            peaks[stream].append(EnergyPeak(ends[stream] + offset + column, height, slope))
         complexes: list[list[int]] = []
         for stream, (state, candidates) in enumerate(zip(decisions, peaks, strict=True)):
             horizon = ends[stream] - self.delay
@@ -150,7 +164,7 @@ class QrsDetector:
             since = horizon - state.last if state.last >= 0 else self._waited[leads].max()
             if since > _SILENT * self._rate:
                 self._in_doubt[leads] = True
-        self._track(rows, starts, energy, complexes, ends, offset)
+        self._track(rows, starts, energy, recent, complexes, ends, offset)
         return complexes
 
     def _learn(self, rows: Rows, new: Floats, energy: Floats, usable: NDArray[np.bool_]) -> None:
@@ -176,21 +190,48 @@ class QrsDetector:
             self._in_doubt[rows[begin]] = False
             self._waited[rows[begin]] = 0
 
-    def _fuse(self, rows: Rows, starts: Rows, energy: Floats, voting: NDArray[np.bool_]) -> Floats:
-        """Return the fused energy (streams, columns), in which a complex has a height of about 1."""
+    def _stands_out(self, rows: Rows, recent: Floats, energy: Floats) -> NDArray[np.bool_]:
+        """Return whether leads can have complexes, by the largest deflection of the last seconds, `recent`
+        (leads,). One that is low, in mV or for this lead, must stand out from what lies between: the energy
+        of a tone of the mains or of muscles is that of complexes, but steady."""
+        stands_out = recent > _LOWEST
+        low = np.flatnonzero(stands_out & (recent < np.maximum(_HIGH, _LOW * self._usual[rows])))
+        if len(low):
+            least = np.quantile(energy[low], 0.1, axis=1)
+            stands_out[low] = self._highest[rows[low]].max(axis=1) > _CONTRAST * least
+        return stands_out
+
+    def _shares(self, rows: Rows, starts: Rows, voting: NDArray[np.bool_]) -> Floats:
+        """Return the weight of each lead in its stream, (leads,), divided by the square of its level."""
         level, noise = self._level[rows], self._noise[rows]
         clear = np.clip(level / np.maximum(noise, 1e-3), 1.0, 30.0)
         weights = np.where(voting, (clear - 1.0) ** 2 + 1e-3, 0.0)
         total = np.add.reduceat(weights, starts)
         share = weights / np.repeat(np.maximum(total, 1e-9), np.diff(np.append(starts, len(rows))))
-        scaled = energy / np.maximum(level, _FLOOR)[:, None]
-        return np.sqrt(np.add.reduceat(scaled * scaled * share[:, None], starts, axis=0))
+        return np.asarray(share / np.maximum(level, _FLOOR) ** 2, np.float64)
+
+    def _fuse(self, starts: Rows, energy: Floats, share: Floats) -> Floats:
+        """Return the fused energy (streams, columns), in which a complex has a height of about 1."""
+        return np.sqrt(np.add.reduceat(energy * energy * share[:, None], starts, axis=0))
+
+    def _steepness(
+        self, starts: Rows, squares: Floats, share: Floats, streams: Rows, columns: Rows
+    ) -> Floats:
+        """Return the fused steepest slope of each peak at `columns` of `streams`, (peaks,)."""
+        counts = np.diff(np.append(starts, len(share)))[streams]
+        first = np.cumsum(counts) - counts
+        leads = np.arange(counts.sum()) - np.repeat(first - starts[streams], counts)
+        steepest = find_steepest(squares, leads, np.repeat(columns, counts), self._filter.width)
+        if not len(steepest):
+            return np.zeros(0)
+        return np.sqrt(np.add.reduceat(steepest * share[leads], first)) * self._rate
 
     def _track(
         self,
         rows: Rows,
         starts: Rows,
         energy: Floats,
+        recent: Floats,
         complexes: list[list[int]],
         ends: list[int],
         offset: int,
@@ -207,6 +248,8 @@ class QrsDetector:
                     new = np.clip(height.max(axis=1), _FLOOR, 2 * np.maximum(level, _FLOOR))
                     self._level[rows[leads]] = np.where(level > 0, level + _TRACK * (new - level), level)
                     self._proven[rows[leads]] = self._level[rows[leads]]
+                    usual = self._usual[rows[leads]]
+                    self._usual[rows[leads]] = usual + _TRACK * (recent[leads] - usual)
                     self._in_doubt[rows[leads]] = False
                     self._waited[rows[leads]] = 0
 

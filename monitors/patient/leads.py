@@ -20,7 +20,14 @@ from monitors.patient.hops import Hop
 from monitors.patient.output import ScoredBeat, Trace, WardOutput
 from monitors.patient.reference import SHIFTS, fit_to_references
 from monitors.patient.rhythm import ORDERLY, BeatJudge, RhythmModel, judge_rhythms
-from monitors.patient.scoring import BeatModel, Surprises, score_beat, score_new_patient
+from monitors.patient.scoring import (
+    BeatModel,
+    ScoreInputs,
+    ScoreSettings,
+    Surprises,
+    score_beat,
+    score_new_patient,
+)
 from monitors.patient.strips import keep_peaks
 
 Rows = NDArray[np.intp]
@@ -49,15 +56,23 @@ class LeadBank:
         quality: limits of signal quality.
         model: model of normal beats.
         rhythm: model of ventricular rhythms and beats.
+        weights: weights of the scores of beats.
     """
 
     def __init__(
-        self, rate: float, hop: float, quality: QualitySettings, model: BeatModel, rhythm: RhythmModel
+        self,
+        rate: float,
+        hop: float,
+        quality: QualitySettings,
+        model: BeatModel,
+        rhythm: RhythmModel,
+        weights: ScoreSettings,
     ) -> None:
         self._rate = rate
         self._quality = quality
         self._model = model
         self._rhythm = rhythm
+        self._weights = weights
         self._judge = BeatJudge(rhythm)
         self.hop_samples = max(1, round(hop * rate))
         self._detector = QrsDetector(rate, self.hop_samples)
@@ -197,12 +212,11 @@ class LeadBank:
         for (bed, _, beat), cut in zip(due, cut_beats, strict=True):
             if not cut.good.any():
                 continue
-            score, anomalous = _score_beat(bed, beat, cut, surprises)
-            output.scores.append(score)
+            scored = _score_beat(bed, beat, cut, surprises, self._weights)
+            output.scores.append(scored.score)
             waiting = bed.hops.seconds
             output.delays.append(bed.end_time - cut.time + waiting + max(0.0, now - bed.received))
             if bed.stream in watched:
-                scored = ScoredBeat(round(cut.time, 3), round(score, 3), anomalous)
                 output.beats.setdefault(bed.stream, []).append(scored)
 
     def _due_beats(self, beds: list[Bed], starts: Rows) -> list[_DueBeat]:
@@ -310,21 +324,24 @@ class _CutBeat(NamedTuple):
     place: NDArray[np.intp]
 
 
-def _score_beat(bed: Bed, beat: PendingBeat, cut: _CutBeat, surprises: Surprises) -> tuple[float, bool]:
-    """Return the score of a beat, and whether it is anomalous for this patient."""
+def _score_beat(
+    bed: Bed, beat: PendingBeat, cut: _CutBeat, surprises: Surprises, weights: ScoreSettings
+) -> ScoredBeat:
+    """Return a beat with its score, and whether it is anomalous for this patient."""
     bed.beat_count += 1
-    of_leads = surprises.values[cut.place[cut.place >= 0]]
     shapes = np.where(cut.good[:, None], cut.shapes, np.float32(np.nan))
     ratio = beat.interval.ratio
-    if bed.reference.shape is None:
-        if bed.previous_beat is not None:
-            bed.reference.add_beat(*bed.previous_beat, ratio)
-        bed.previous_beat = PreviousBeat(shapes, ratio)
-        return score_new_patient(of_leads, beat.interval), False
     usable = cut.good & np.isfinite(cut.distances)
-    if not usable.any():
-        return score_new_patient(of_leads, beat.interval), False
-    score = score_beat(cut.distances[usable], of_leads, beat.interval)
+    of_leads = surprises.values[cut.place[cut.place >= 0]]
+    inputs = ScoreInputs(cut.distances[usable], of_leads, beat.interval)
+    time = round(cut.time, 3)
+    if bed.reference.shape is None or not usable.any():
+        if bed.reference.shape is None:
+            if bed.previous_beat is not None:
+                bed.reference.add_beat(*bed.previous_beat, ratio)
+            bed.previous_beat = PreviousBeat(shapes, ratio)
+        return ScoredBeat(time, round(score_new_patient(inputs, weights), 3), anomalous=False, inputs=inputs)
+    score = score_beat(inputs, weights)
     anomalous = score > 1.0
     bed.count_scored_beat(anomalous=anomalous)
     if anomalous:
@@ -332,7 +349,7 @@ def _score_beat(bed: Bed, beat: PendingBeat, cut: _CutBeat, surprises: Surprises
         bed.unusual_beats.append(_unusual_beat(bed, lead, cut, surprises, score))
     else:
         bed.reference.follow(shapes, ratio)
-    return score, anomalous
+    return ScoredBeat(time, round(score, 3), anomalous=anomalous, inputs=inputs)
 
 
 def _unusual_beat(bed: Bed, lead: int, cut: _CutBeat, surprises: Surprises, score: float) -> UnusualBeat:

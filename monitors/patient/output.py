@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitors.alarms.events import Reading, Transition
+from monitors.patient.scoring import ScoreInputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +21,13 @@ class ScoredBeat:
         time: unix time of its peak, seconds.
         score: score of the beat; the threshold is 1.
         anomalous: whether it is anomalous for this patient.
+        inputs: what the score was computed from.
     """
 
     time: float
     score: float
     anomalous: bool
+    inputs: ScoreInputs
 
     def as_json(self) -> dict[str, Any]:
         """Return the beat as JSON values for the page."""

@@ -1,31 +1,69 @@
 """Scores of beats: one number from the reconstruction error of an autoencoder of normal beats (the surprise),
 the distance of the shape from the patient's reference, and the prematurity of the beat.
 
-The weights are round numbers that worked well on the records of MIT-BIH's DS1 (`genray monitor evaluate`).
+The weights are settings; `genray monitor evaluate --nested` chooses them, and measures the choice on records
+that it was not made on.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 
 from genray.bundle import Bundle
 from genray.ecg.beats import BeatPreprocessing, BeatSettings
 from genray.errors import BundleMismatch
+from genray.settings.base import Settings
 from monitors.patient.heart_rate import RelativeInterval, prematurity
 
 Floats = NDArray[np.float32]
 
 _SOFT = 0.02  # share of the threshold added to errors, so that tiny errors count as equal
-_LOWER, _HIGHEST = 0.7, 0.3  # weights: an ectopic beat differs in all leads, an artefact in one
-_SURPRISE = 0.25
-_EARLY = 5.0
-_EARLY_ALONE = 4.0
-_MARGIN = 0.35
+
+
+class ScoreSettings(Settings):
+    """Weights of what the score of a beat is made of."""
+
+    lower: float = Field(
+        0.7,
+        ge=0,
+        le=1,
+        description="weight of the leads' lower median distance from the reference, against the highest (an "
+        "ectopic beat differs in all leads, an artefact in one)",
+    )
+    surprise: float = Field(
+        0.25, ge=0, le=10, description="weight of the surprise of the model, beside the distance"
+    )
+    early: float = Field(5.0, ge=0, le=100, description="weight of the prematurity, beside the distance")
+    early_alone: float = Field(
+        4.0, ge=0, le=100, description="weight of the prematurity without a reference, beside the surprise"
+    )
+    margin: float = Field(
+        0.35,
+        ge=-10,
+        le=10,
+        description="sum of the weighted parts from which a beat is anomalous (higher: fewer alarms)",
+    )
+
+
+class ScoreInputs(NamedTuple):
+    """What the score of a beat is computed from.
+
+    Attributes:
+        distances: (leads,) logarithmic distance from the reference, of the good leads; empty: no reference.
+        surprises: (leads,) surprise of the good leads that the model knows; may be empty.
+        interval: RR interval before the beat.
+    """
+
+    distances: Floats
+    surprises: Floats
+    interval: RelativeInterval
 
 
 @dataclass(frozen=True)
@@ -102,36 +140,31 @@ class BeatModel:
         return Surprises(np.log((errors + soft) / (self.threshold + soft)), reconstructions)
 
 
-def score_beat(distances: Floats, surprises: Floats, interval: RelativeInterval) -> float:
-    """Return the score of a beat for this patient; above 1 it is anomalous.
-
-    Args:
-        distances: (leads,) logarithmic distance from the reference, of the good leads.
-        surprises: (leads,) surprise of the good leads that the model knows; may be empty.
-        interval: RR interval before the beat.
-    """
-    total = combined_distance(distances) - _MARGIN
-    if len(surprises):
-        total += _SURPRISE * float(surprises.mean())
-    if not math.isnan(interval.ratio):
-        total += _EARLY * prematurity(interval.ratio, interval.irregularity)
+def score_beat(inputs: ScoreInputs, weights: ScoreSettings) -> float:
+    """Return the score of a beat for this patient; above 1 it is anomalous."""
+    total = combined_distance(inputs.distances, weights.lower) - weights.margin
+    if len(inputs.surprises):
+        total += weights.surprise * float(inputs.surprises.mean())
+    ratio, irregularity = inputs.interval.ratio, inputs.interval.irregularity
+    if not math.isnan(ratio):
+        total += weights.early * prematurity(ratio, irregularity)
     return _bounded_exp(total)
 
 
-def score_new_patient(surprises: Floats, interval: RelativeInterval) -> float:
+def score_new_patient(inputs: ScoreInputs, weights: ScoreSettings) -> float:
     """Return the score of a beat without a reference, from the model and the rhythm only. All beats of some
     patients score high by it, so it must raise no alarm."""
-    total = float(surprises.mean()) if len(surprises) else 0.0
-    if not math.isnan(interval.ratio):
-        total += _EARLY_ALONE * prematurity(interval.ratio, 0.0)
+    total = float(inputs.surprises.mean()) if len(inputs.surprises) else 0.0
+    if not math.isnan(inputs.interval.ratio):
+        total += weights.early_alone * prematurity(inputs.interval.ratio, 0.0)
     return _bounded_exp(total)
 
 
-def combined_distance(distances: Floats) -> float:
-    """Return one distance from those of the leads (leads,): 0.7 times the lower median plus 0.3 times the
-    highest."""
+def combined_distance(distances: Floats, lower: float) -> float:
+    """Return one distance from those of the leads (leads,): `lower` times the lower median plus the rest
+    times the highest."""
     ordered = np.sort(distances)
-    return float(_LOWER * ordered[(len(ordered) - 1) // 2] + _HIGHEST * ordered[-1])
+    return float(lower * ordered[(len(ordered) - 1) // 2] + (1 - lower) * ordered[-1])
 
 
 def _bounded_exp(total: float) -> float:

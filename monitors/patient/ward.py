@@ -25,7 +25,7 @@ from monitors.patient.output import SavedBed, WardOutput
 from monitors.patient.reference import Reference, ReferenceSettings
 from monitors.patient.resume import Resumption, SavedState
 from monitors.patient.rhythm import RhythmModel, ready_rhythm_model
-from monitors.patient.scoring import BeatModel
+from monitors.patient.scoring import BeatModel, ScoreSettings
 from monitors.patient.strips import StripRecorder
 from monitors.sources.message import Chunk
 
@@ -52,6 +52,7 @@ class WardSettings(Settings):
         QualitySettings(), description="signal quality: when a lead is poor or off"
     )
     reference: ReferenceSettings = Field(ReferenceSettings(), description="the patient's own usual beat")
+    score: ScoreSettings = Field(ScoreSettings(), description="weights of the scores of beats")
     order: SequencerSettings = Field(
         SequencerSettings(), description="order of messages, gaps and device clocks"
     )
@@ -246,7 +247,12 @@ class Ward:
             alarms = self._resumption.begin(chunk.stream)
         if rate not in self._banks:
             self._banks[rate] = LeadBank(
-                rate, self._settings.hop, self._settings.quality, self._model, self._rhythm
+                rate,
+                self._settings.hop,
+                self._settings.quality,
+                self._model,
+                self._rhythm,
+                self._settings.score,
             )
         bank = self._banks[rate]
         bed = Bed(

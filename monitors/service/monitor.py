@@ -168,7 +168,7 @@ class Monitor:
             await stack.enter_async_context(dispatcher.alertmanager)
             metrics_port = dispatcher.exporter.start()
             page_port = await dispatcher.page.start()
-            self._display.note(f"metrics: http://{self._settings.metrics.host}:{metrics_port}/metrics")
+            self._display.note(f"metrics: {self._settings.metrics.address(metrics_port)}")
             if page_port is not None:
                 self._display.note(f"page:    http://{self._settings.page.host}:{page_port}/")
             for note in self._journal.notes:

@@ -9,7 +9,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from genray.io.sources import open_source
+from genray.errors import RunError
+from genray.io.proof import unseen_error, unseen_here
 from genray.io.store import Store, open_store
 from pipelines.engine.chunk import OutputWriter, ReportCounts
 from pipelines.engine.deaths import Isolate
@@ -20,6 +21,9 @@ from pipelines.steps.base import Step, StepPlace
 from pipelines.storage.attempts import Attempts, EarlierKills
 from pipelines.storage.ledger import Ledger
 from pipelines.storage.sinks import TableSink, open_sink
+
+PROOF = "_genray/proof"
+"""File of the output by which workers prove that they see it."""
 
 _MODEL_FOLDER = "_genray/model"
 
@@ -38,6 +42,7 @@ class Assignment:
         gpu: whether the model runs on a GPU.
         prepared: result of the step's `prepare`.
         earlier: what is known of earlier passes that were killed.
+        proof: text that the driver wrote to the output, see `genray.io.proof`.
     """
 
     step: str
@@ -49,6 +54,7 @@ class Assignment:
     gpu: bool
     prepared: Mapping[str, Any]
     earlier: EarlierKills = field(default_factory=EarlierKills)
+    proof: str = ""
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Assignment:
@@ -59,6 +65,12 @@ class Assignment:
     def chunks(self) -> int:
         """Number of chunks."""
         return len(self._bounds()) - 1
+
+    def unseen_here(self) -> RunError | None:
+        """Return an error if this process does not see, or cannot write, the output of the driver."""
+        output = str(self.settings["output"])
+        problem = unseen_here(output, PROOF, self.proof)
+        return None if problem is None else unseen_error(output, "output", [problem])
 
     def open_worker(self, isolate: Isolate | None = None) -> AssignedWorker:
         """Return a worker that is ready; `isolate` runs images in a process apart, if that is possible."""
@@ -75,7 +87,7 @@ class Assignment:
         worker = ChunkWorker(
             settings,
             step,
-            open_source(settings.input, settings.read),
+            step.open_source(),
             OutputWriter(settings.write, sink, table),
             Ledger(store),
             Attempts(store),

@@ -12,7 +12,7 @@ from typing import Any
 
 from genray.errors import DataError
 from genray.io.file_types import FileCounts
-from genray.io.sources import ItemSource, open_source
+from genray.io.sources import ItemSource
 from genray.io.store import open_store
 from genray.targets import Resources
 from genray.text import counted, duration
@@ -162,7 +162,7 @@ class _SampleTimes:
 
 
 def _list_inputs(step: Step[Any], sample: int, note: Callable[[str], None]) -> _ListedInputs:
-    source = open_source(step.settings.input, step.settings.read)
+    source = step.open_source()
     began = time.monotonic()
     listing = InputListing(source, step, LedgerIndex.empty(), note)
     images = 0
@@ -187,6 +187,7 @@ def _measure(
     read = step.settings.read.model_copy(update={"container": listed.source.container})
     settings = step.settings.model_copy(update={"output": str(folder), "read": read})
     store = open_store(str(folder))
+    step = type(step).load(settings)  # nothing is written to the user's output
     with tempfile.TemporaryDirectory(prefix="genray-model-") as model_folder:
         items = [planned.item for planned in sample]
         photos = PhotoSample(listed.source, items, settings.read, levels=step.reads_levels)
@@ -225,6 +226,7 @@ def _mean_seconds(rows: Sequence[LedgerRow], name: str) -> float:
 
 
 def _count_workers(settings: BulkSettings, have: Resources, *, gpu: bool) -> int:
-    if settings.work.workers is not None:
-        return max(1, settings.work.workers)
-    return max(1, int(have.gpus) if gpu else int(have.cpus) // (settings.work.cpus_per_worker or 1))
+    workers = settings.work.workers
+    if workers is not None:
+        return workers[1] if isinstance(workers, tuple) else max(1, workers)
+    return max(1, have.places(settings.work.cpus_per_worker or 1, float(gpu)))

@@ -10,18 +10,22 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
 from importlib import import_module
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from genray.errors import GenrayError, error_from_json
-from pipelines.engine.assignment import AssignedWorker, Assignment
+from genray.errors import BulkError, GenrayError, error_from_json
+from genray.io.proof import written_proof
+from genray.io.store import open_store
+from pipelines.engine.assignment import PROOF, AssignedWorker, Assignment
 from pipelines.engine.isolation import Isolation
 from pipelines.engine.worker_process import CannotStart, ProcessWorker
 
@@ -151,11 +155,11 @@ class RayPool:
     """Workers that are actors of the Ray that this process is connected to.
 
     Args:
-        workers: number of workers.
+        workers: fewest and most workers: the pool grows while work waits and there is room, and shrinks.
         cpus: CPUs of each worker.
     """
 
-    def __init__(self, workers: int, cpus: int) -> None:
+    def __init__(self, workers: tuple[int, int], cpus: int) -> None:
         self._workers = workers
         self._cpus = cpus
 
@@ -166,8 +170,11 @@ class RayPool:
         remote_counter = ray.remote(num_cpus=0, max_concurrency=4)(ProgressCounter)
         progress = remote_counter.options(**_on_this_node(ray)).remote()
         stopping = False
-        with ThreadPoolExecutor(1, "ray-data") as thread:
-            future = thread.submit(self._run_dataset, assignment, progress, note)
+        with (
+            written_proof(open_store(str(assignment.settings["output"])), PROOF) as proof,
+            ThreadPoolExecutor(1, "ray-data") as thread,
+        ):
+            future = thread.submit(self._run_dataset, replace(assignment, proof=proof), progress, note)
             try:
                 while not future.done():
                     if watch(ray.get(progress.counts.remote())) and not stopping:
@@ -190,11 +197,12 @@ class RayPool:
         # The order of the results does not matter, and waiting for it would delay the next chunk.
         context.execution_options.preserve_order = False
         blocks = np.array_split(np.arange(assignment.chunks), min(assignment.chunks, _MOST_BLOCKS))
+        fewest, most = (min(workers, len(blocks)) for workers in self._workers)
         dataset = ray.data.from_blocks([pa.table({"chunk": block}) for block in blocks]).map_batches(
             PoolActor,
             fn_constructor_args=(assignment, progress),
             batch_size=1,
-            compute=ActorPoolStrategy(size=self._workers, max_tasks_in_flight_per_actor=2),
+            compute=ActorPoolStrategy(min_size=fewest, max_size=most, max_tasks_in_flight_per_actor=2),
             num_cpus=_CPU_SHARE * self._cpus,
             num_gpus=1 if assignment.gpu else 0,
         )
@@ -209,30 +217,49 @@ class RayPool:
 
 
 class PoolActor:
-    """A worker as an actor of Ray Data, made on the actor's node."""
+    """A worker as an actor of Ray Data, made on the actor's node.
+
+    An error that it starts with is reported by its first batch: Ray would show an exception of a constructor
+    in hundreds of lines, and make the actor again.
+    """
 
     def __init__(self, assignment: Assignment, progress: Any) -> None:
         self._ray: Any = import_module("ray")
         self._progress = progress
-        self._worker = assignment.open_worker(Isolation(assignment))
-        self._notes = "\n".join(self._worker.notes)
-        self._report({READY_WORKERS: 1.0})
+        self._worker: AssignedWorker | None = None
+        self._failure: GenrayError | None = None
+        self._notes = ""
+        try:
+            self._failure = assignment.unseen_here()
+            if self._failure is None:
+                self._worker = assignment.open_worker(Isolation(assignment))
+                self._notes = "\n".join(self._worker.notes)
+                self._report({READY_WORKERS: 1.0})
+        except GenrayError as error:
+            self._failure = error
+        except OSError as error:
+            self._failure = BulkError(
+                f"a worker on the node {socket.gethostname()} cannot start ({error})",
+                where=str(assignment.settings["output"]),
+                hint="check that every node reaches input, output and bundle, and has room on its disk",
+            )
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         """Process the chunks of `batch`."""
-        error = ""
-        for index in batch["chunk"].tolist():
-            try:
-                if self._report({}):
-                    break
-                self._worker.work(index, self._report)
-            except GenrayError as stopped_by:  # Ray would take an exception for a fault of this actor
-                self._progress.stop.remote()
-                error = json.dumps(stopped_by.as_json())
-                break
+        failure = self._failure
+        try:
+            if self._worker is not None:
+                for index in batch["chunk"].tolist():
+                    if self._report({}):
+                        break
+                    self._worker.work(index, self._report)
+        except GenrayError as error:  # Ray would take an exception for a fault of this actor
+            failure = error
+        if failure is not None:
+            self._progress.stop.remote()
         notes = self._notes
         self._notes = ""  # notes are reported once
-        return {"error": [error], "notes": [notes]}
+        return {"error": [json.dumps(failure.as_json()) if failure else ""], "notes": [notes]}
 
     def _report(self, counts: Mapping[str, float]) -> bool:
         return bool(self._ray.get(self._progress.report.remote(dict(counts))))

@@ -3,19 +3,22 @@ fail."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Mapping
-from wsgiref.simple_server import WSGIServer
+from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from genray.errors import BulkError, ResourceError
+from genray.errors import BulkError
 from genray.progress import Display, Tick
+from genray.serving.settings import ServerSettings
 from pipelines.engine.pool import READY_WORKERS
 from pipelines.engine.reporting.outcome import PassRates
 from pipelines.settings import WorkSettings
 from pipelines.storage.ledger import FAILED, STATUSES, TIMES
+
+if TYPE_CHECKING:
+    from genray.serving.metrics_server import MetricsServer
 
 _JUDGED_FROM = 100  # images before the share of failures is checked
 
@@ -50,9 +53,10 @@ class PassProgress:
         """Error that stops the run."""
 
     def __enter__(self) -> PassProgress:
-        if self._settings.metrics_port is not None:
-            self._exporter = ProgressExporter.serve(self._images, self._settings.metrics_port)
-            self._display.note(f"metrics: http://127.0.0.1:{self._exporter.port}/metrics")
+        server = self._settings.metrics_server
+        if server is not None:
+            self._exporter = ProgressExporter.serve(self._images, server)
+            self._display.note(f"metrics: {server.address(self._exporter.port)}")
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -155,41 +159,34 @@ class _Metrics:
 
 
 class ProgressExporter:
-    """Serves the sums as Prometheus metrics on the loopback interface until it is closed; see `serve`."""
+    """Serves the sums as Prometheus metrics until it is closed; see `serve`."""
 
-    def __init__(self, metrics: _Metrics, server: WSGIServer, thread: threading.Thread) -> None:
+    def __init__(self, metrics: _Metrics, server: MetricsServer) -> None:
         self._metrics = metrics
         self._server = server
-        self._thread = thread
         self._counts: dict[str, float] = {}
 
     @classmethod
-    def serve(cls, images: int, port: int) -> ProgressExporter:
+    def serve(cls, images: int, settings: ServerSettings) -> ProgressExporter:
         """Start serving.
 
         Args:
             images: number of images of the pass.
-            port: port to serve on; 0 picks a free one.
+            settings: where to serve, and to whom.
 
         Raises:
-            ResourceError: the port is taken.
+            ResourceError: the port is taken, or a certificate cannot be used.
         """
+        from genray.serving.metrics_server import MetricsServer
+
         metrics = _Metrics()
         metrics.left.set(images)
-        try:
-            server, thread = start_http_server(port, addr="127.0.0.1", registry=metrics.registry)
-        except OSError as error:
-            raise ResourceError(
-                f"metrics cannot be served on port {port} ({error.strerror})",
-                where="work.metrics_port",
-                hint="set work.metrics_port to another port, or to 0 for a free one",
-            ) from error
-        return cls(metrics, server, thread)
+        return cls(metrics, MetricsServer.start(metrics.registry, settings, where="work.metrics_port"))
 
     @property
     def port(self) -> int:
         """The port that it listens on."""
-        return self._server.server_port
+        return self._server.port
 
     def update(self, counts: Mapping[str, float], left: int) -> None:
         """Update the metrics to `counts`."""
@@ -202,6 +199,4 @@ class ProgressExporter:
 
     def close(self) -> None:
         """Stop serving."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self._server.close()

@@ -18,7 +18,7 @@ import torch
 from genray.errors import BulkError, Interrupted
 from genray.interrupts import stop_on_signals
 from genray.io.bad_input import BadInput
-from genray.io.sources import ItemSource, is_list, list_root, open_source
+from genray.io.sources import ItemSource, is_list, list_root
 from genray.progress import Display
 from genray.settings.base import flatten
 from genray.targets import Demand, Resources
@@ -60,13 +60,14 @@ class Bulk:
             UsageError, BundleError: settings, bundle, input or output cannot be used.
         """
         step = self.step.load(settings)
-        check_apart(settings.input, settings.output)
-        if is_list(settings.input):
-            check_not_within(list_root(settings.input, settings.read.root), settings.output)
+        if step.reads_store:
+            check_apart(settings.input, settings.output)
+            if is_list(settings.input):
+                check_not_within(list_root(settings.input, settings.read.root), settings.output)
         selected = Selection(settings.read).text
         place = f"from {settings.input}" + f" ({selected})" * bool(selected)
         lines = [*step.check(), place, f"to {settings.output}"]
-        source = open_source(settings.input, settings.read)
+        source = step.open_source()
         source.carries = step.joins_shards(source.container)
         if source.carries:
             lines.append(
@@ -133,9 +134,25 @@ class PreparedBulk:
         gpu = self._uses_gpu(have)
         if not self.needs_ray(False):
             return Demand((1, 1), 1.0, float(gpu), 0.0, "work")
-        fit = int(have.gpus) if gpu else max(1, int(have.cpus) // self._cpus_per_worker)
-        workers = self.settings.work.workers or fit
-        return Demand((workers, workers), self._cpus_per_worker, float(gpu), 0.0, "work")
+        return Demand(
+            self._worker_range(have),
+            self._cpus_per_worker,
+            float(gpu),
+            0.0,
+            "work",
+            together=False,
+            wait_minutes=self.settings.work.wait_minutes,
+        )
+
+    def _worker_range(self, have: Resources) -> tuple[int, int]:
+        """Return the fewest and most workers of a pool of Ray."""
+        workers = self.settings.work.workers
+        if isinstance(workers, tuple):
+            return workers
+        if workers:
+            return workers, workers
+        each = (self._cpus_per_worker, float(self._uses_gpu(have)))
+        return max(1, have.places(*each, coming=False)), max(1, have.places(*each))
 
     def examine(self) -> Sequence[str]:
         """List all inputs, for a dry run; says what was found."""
@@ -195,7 +212,7 @@ class PreparedBulk:
     def _work(self, this_pass: Pass, progress: PassProgress, have: Resources, attached: bool) -> None:
         """Let workers process the plan."""
         with_ray = self.needs_ray(attached)
-        workers = self._count_workers(this_pass.inputs, have, with_ray=with_ray)
+        workers = self._most_workers(this_pass.inputs, have, with_ray=with_ray)
         assignment = Assignment(
             step=step_name(type(self.step)),
             settings=self._worker_settings(workers).model_dump(mode="json"),
@@ -208,7 +225,7 @@ class PreparedBulk:
             earlier=this_pass.earlier,
         )
         pool: WorkerPool = (
-            RayPool(workers, self._cpus_per_worker)
+            RayPool(self._worker_range(have), self._cpus_per_worker)
             if with_ray
             else LocalPool(workers, processes=this_pass.inputs >= _INPUTS_OF_PROCESSES)
         )
@@ -233,9 +250,9 @@ class PreparedBulk:
         read = read.model_copy(update={"container": self.source.container, "fetch": fetch})
         return self.settings.model_copy(update={"read": read})
 
-    def _count_workers(self, inputs: int, have: Resources, *, with_ray: bool) -> int:
+    def _most_workers(self, inputs: int, have: Resources, *, with_ray: bool) -> int:
         if with_ray:
-            return self.demand(have).workers[0]
+            return self._worker_range(have)[1]
         if self._uses_gpu(have):
             return 1
         fit = max(1, int(have.cpus) // self._cpus_per_worker)

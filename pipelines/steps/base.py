@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import pyarrow as pa
 
 from genray.images.photo import Photo
+from genray.io.sources import ItemSource, open_source
 from pipelines.settings import BulkSettings
 
 S = TypeVar("S", bound=BulkSettings)
@@ -118,6 +119,8 @@ class Step(ABC, Generic[S]):
     """Whether a GPU makes the step faster."""
     reads_images: ClassVar[bool] = True
     """Whether the inputs are images, which the engine decodes."""
+    reads_store: ClassVar[bool] = True
+    """Whether the inputs lie in a store, at `settings.input`."""
     reads_levels: ClassVar[bool] = False
     """Whether the step takes photos as levels: floats, and any number of channels."""
     writes_images: ClassVar[bool] = True
@@ -148,6 +151,14 @@ class Step(ABC, Generic[S]):
         Raises:
             UsageError, BundleError: settings or bundle cannot be used.
         """
+
+    def open_source(self) -> ItemSource:
+        """Return the source of the inputs.
+
+        Raises:
+            DataError: there are no inputs, or in several containers.
+        """
+        return open_source(self.settings.input, self.settings.read)
 
     def identity(self) -> Mapping[str, Any]:
         """Return what the results depend on beside the settings: the bundle's checksum."""

@@ -14,13 +14,13 @@ from pydantic import Field
 from torch import nn
 
 from genray.bundle import ImageSpec, Manifest, Preprocessing, load_bundle, read_manifest
+from genray.bundle_places import bundle_folder
 from genray.errors import BundleMissing, SettingsError
 from genray.images.photo import Photo
 from genray.images.pixels import crop_middle
 from genray.inference.accuracy import measure_loss
 from genray.inference.openvino import quantize, save_model
 from genray.inference.runner import InferenceSettings, Runner
-from genray.named_bundles import bundle_folder
 from genray.settings.base import Location
 from pipelines.settings import BulkSettings
 from pipelines.steps.base import Step, StepPlace
@@ -41,8 +41,9 @@ class _Use(NamedTuple):
 _USES = {
     "denoiser": _Use("train-denoiser", "denoise"),
     "destamper": _Use("train-destamper", "destamp"),
+    "gan": _Use("train-gan", "generate"),
     "pix2pix": _Use("train-pix2pix", "translate"),
-    "autoencoder": _Use("train-autoencoder", "reconstruct, embed and compress"),
+    "autoencoder": _Use("train-autoencoder", "reconstruct, embed, compress and, of a VAE, generate"),
     "anomaly": _Use("train-anomaly", "detect, reconstruct, embed and compress"),
 }
 

@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 import os
 import posixpath
-import threading
-import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from time import sleep, time
 from typing import Any
 from urllib.parse import urlsplit
 
 from genray.errors import DataError, RunError
 from genray.io.files import lock_file
+from genray.io.lease import Lease
 from genray.io.listing import root_of
 from genray.io.store import Store, create_store
 from pipelines.settings import may_change
@@ -25,6 +23,7 @@ from pipelines.storage.attempts import Attempts
 from pipelines.storage.ledger import Ledger
 
 HEADER = "_genray/run.json"
+FILM = "_genray/film.webp"
 _LEASE = "_genray/lease.json"
 _FORMAT = 1
 _MAX_BYTES = 64 * 2**20
@@ -136,7 +135,7 @@ class Output:
         # The same folder must not be locked in two ways.
         location = location.removeprefix("file://")
         store = create_store(location)
-        lease = Lease(store, lease_seconds, settle_seconds)
+        lease = Lease(store, _LEASE, lease_seconds, settle_seconds)
         return cls(location, store, Ledger(store), Attempts(store), lease)
 
     @property
@@ -229,66 +228,6 @@ class Output:
         folder = Path(self.location).expanduser() / "_genray"
         folder.mkdir(parents=True, exist_ok=True)
         return lock_file(folder / ".lock")
-
-
-@dataclass
-class Lease:
-    """Lock of an output in a store without locks, such as an object store: a lease that is renewed, and that
-    expires if its holder dies.
-
-    Args:
-        store: store of the output.
-        seconds: duration of the lease.
-        settle_seconds: time that a process waits after taking a lease, to be sure of it.
-    """
-
-    store: Store
-    seconds: float
-    settle_seconds: float
-    lost: bool = field(default=False, init=False)
-    """Whether another run took the lease."""
-
-    @contextmanager
-    def hold(self) -> Iterator[bool]:
-        """Take the lease and renew it until the end; yields whether it was free."""
-        holder = uuid.uuid4().hex
-        if self._holder() is not None:
-            yield False
-            return
-        self._write(holder)
-        sleep(self.settle_seconds)  # any process that looked before has written by now
-        if self._holder() != holder:
-            yield False
-            return
-        ended = threading.Event()
-        thread = threading.Thread(target=self._renew, args=(holder, ended), daemon=True, name="lease")
-        thread.start()
-        try:
-            yield True
-        finally:
-            ended.set()
-            thread.join()
-            if self._holder() == holder:
-                self.store.delete(_LEASE)
-
-    def _renew(self, holder: str, ended: threading.Event) -> None:
-        while not ended.wait(self.seconds / 4):
-            with suppress(Exception):  # an error of the store; the next renewal tries again
-                if self._holder() not in (None, holder):
-                    self.lost = True
-                    return
-                self._write(holder)
-
-    def _write(self, holder: str) -> None:
-        text = json.dumps({"holder": holder, "until": time() + self.seconds})
-        self.store.write(_LEASE, text.encode())
-
-    def _holder(self) -> str | None:
-        try:
-            lease = json.loads(self.store.read(_LEASE, 10_000))
-            return str(lease["holder"]) if lease["until"] > time() else None
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            return None
 
 
 def read_header(store: Store) -> RunHeader | None:

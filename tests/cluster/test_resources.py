@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cluster import resources
-from cluster.resources import add_shapes, check_request, local_cpus, local_resources, waiting_line
+from cluster.resources import add_shapes, check_request, described, local_cpus, local_resources
 from genray.errors import ResourceError
 from genray.targets import Demand, Resources
 
@@ -61,17 +61,15 @@ def test_nodes_that_an_autoscaler_can_start_count_also_from_zero() -> None:
     assert (zero.cpus, zero.gpus, zero.nodes) == (48, 2, 6)
     assert fits(zero, workers=(4, 4), cpus_per_worker=8)
     assert not fits(zero, workers=(1, 1), cpus_per_worker=9)
-    demand = Demand(workers=(3, 3), cpus_per_worker=8, gpus_per_worker=0, data_cpus=0)
-    assert waiting_line(demand, zero) == (
-        "waiting for nodes: 0 of 3 workers fit on those that run; the cluster has "
+    assert described(zero.shapes) == (
         "0 nodes with 8 CPUs and 1 GPU (2 more can be started), 0 nodes with 8 CPUs (4 more can be started)"
     )
+    assert (zero.places(8, 0), zero.places(8, 1), zero.places(8, 0, coming=False)) == (6, 2, 0)
     partly = add_shapes({(8.0, 0.0): 3}, [((8.0, 0.0), 4)])
-    assert waiting_line(demand, partly) is None
+    assert (partly.places(3, 0), partly.places(3, 0, coming=False)) == (8, 6)
     assert partly.cpus == 32
     assert add_shapes({(8.0, 0.0): 5}, [((8.0, 0.0), 4)]).cpus == 40, "more run than the group allows"
     assert add_shapes({}, [((8.0, 0.0), -1)]).nodes == 1000, "a group without a limit"
-    assert waiting_line(demand, machine(1)) is None
 
 
 def test_a_request_that_fits_is_let_through() -> None:

@@ -12,6 +12,9 @@ from genray.settings.load import load
 from genray.targets import Resources, find_target
 from jobs.runs.run import Run
 from jobs.train_pix2pix import TARGET
+from tests.s3 import s3_root, s3_server
+
+__all__ = ["s3_root", "s3_server"]
 
 
 @pytest.fixture

@@ -50,6 +50,7 @@ def test_every_kind_trains_and_its_bundle_restores_any_size(
     assert bundle.network(torch.rand(1, channels, 7, 50)).shape == (1, channels, 7, 50)
     assert bundle.manifest.network == f"restorer-{kind}"
     assert not bundle.manifest.preprocessing.fixed
+    assert bundle.manifest.calibration["noise"]["refine"] in (0, 0.5, 1)
     assert {"psnr", "psnr_before", "ssim", "parameters", "macs_per_pixel", "seconds_per_megapixel"} <= set(
         outcome["metrics"]
     )

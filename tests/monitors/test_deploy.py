@@ -47,6 +47,8 @@ def queries() -> list[str]:
         ("check", "config", "prometheus.yaml"),
         ("check", "rules", "ecg-rules.yaml"),
         ("test", "rules", "ecg-rules-test.yaml"),
+        ("check", "rules", "training-rules.yaml"),
+        ("test", "rules", "training-rules-test.yaml"),
     ],
     ids=" ".join,
 )

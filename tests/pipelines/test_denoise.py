@@ -270,3 +270,51 @@ def test_levels_beyond_the_window_of_the_training_stay() -> None:
     after = before.astype(np.int64) + np.array([0, 6554, 6554, -6554, 0])[None, :, None]
     changed = with_change(image, before, after.astype(np.uint16), window)
     assert changed.ravel().tolist() == [50, 200, 700, 1000, 40000]
+
+
+def test_blocks_of_a_coarse_jpeg_are_removed_and_finer_files_and_pages_are_left_alone(
+    bulk: Bulk, bundle_of: Bundles, tmp_path: Path
+) -> None:
+    clean = photo(np.random.default_rng(3), 192, 224)
+    for name, quality in (("coarse", 40), ("fine", 85)):
+        save(tmp_path / "in" / f"{name}.jpg", clean, quality=quality)
+    save(tmp_path / "in" / "page.jpg", draw_page(192, 224, (4,)), quality=40)
+    sets = (f"input={tmp_path / 'in'}", "bundle=ready:photo")
+    bulk("denoise", *sets)
+    coarse, fine, page = rows_of(tmp_path / "out")
+    assert (coarse["status"], coarse["noise_kind"]) == ("done", "blocks")
+    errors = [
+        np.square(read(root / "coarse.jpg").astype(float) - clean).mean()
+        for root in (tmp_path / "in", tmp_path / "out")
+    ]
+    assert errors[1] < 0.93 * errors[0]
+    assert fine["status"] == page["status"] == "skipped"
+    bulk("denoise", *sets, f"output={tmp_path / 'never'}", "denoise.unround_below=0")
+    assert np.square(read(tmp_path / "never" / "coarse.jpg").astype(float) - clean).mean() > errors[1]
+
+
+def test_noise_in_a_jpeg_and_what_the_file_rounded_are_removed(bulk: Bulk, tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    clean = photo(rng, 192, 224)
+    noisy = (clean + rng.normal(0, 7, clean.shape)).clip(0, 255).astype(np.uint8)
+    save(tmp_path / "in" / "a.jpg", noisy, quality=80)
+    errors = []
+    for below in (0, 70):
+        out = tmp_path / f"out{below}"
+        sets = (f"input={tmp_path / 'in'}", f"output={out}", f"denoise.unround_below={below}")
+        assert bulk("denoise", *sets)["done"] == 1
+        errors.append(np.square(read(out / "a.jpg").astype(float) - clean).mean())
+    given = np.square(read(tmp_path / "in" / "a.jpg").astype(float) - clean).mean()
+    assert errors[1] < 0.97 * errors[0] < 0.97 * given
+
+
+def test_results_are_refined_as_was_best_for_the_bundle_or_as_asked(bulk: Bulk, tmp_path: Path) -> None:
+    rng = np.random.default_rng(6)
+    clean = draw_scene(160, 160, (8,))
+    save(tmp_path / "in" / "a.png", (clean + rng.normal(0, 10, clean.shape)).clip(0, 255).astype(np.uint8))
+    errors = {}
+    for share in ("null", "0.5", "0"):
+        out = tmp_path / f"out{share}"
+        bulk("denoise", f"input={tmp_path / 'in'}", f"output={out}", f"denoise.refine={share}")
+        errors[share] = np.square(read(out / "a.png").astype(float) - clean).mean()
+    assert errors["null"] < errors["0.5"] < errors["0"]

@@ -78,8 +78,8 @@ class Carried:
         chunks: further chunks of a PNG that any editor may copy.
         palette: colours of the input's palette, (N, 3 or 4) uint8 (None: it has none).
         bits: bits in which the file stores a value, 1 to 16.
-        tables: quantisation tables of a JPEG for luma and chroma, each 64 bytes in zigzag order (empty: it
-            has others).
+        tables: quantisation tables of a JPEG for luma and chroma, each 64 bytes in zigzag order, turned as
+            the image is (empty: it has others, or stores R, G and B).
         left_out: names of what the file carries and cannot be kept.
     """
 

@@ -26,11 +26,10 @@ _MORE_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 _PHOTOSHOP = b"Photoshop 3.0\0"
 _UNITS: dict[int, Unit] = {0: "none", 1: "inch", 2: "cm"}
 _MOST = 65533  # bytes of a segment's content
-_APP0, _APP15, _COMMENT, _TABLES = 0xE0, 0xEF, 0xFE, 0xDB
+_APP0, _ADOBE, _APP15, _COMMENT, _TABLES = 0xE0, 0xEE, 0xEF, 0xFE, 0xDB
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-# Segments that are read elsewhere (EXIF, the colour profile, the index of further pictures), or that say how
-# the pixels are coded (Adobe).
-_ELSEWHERE = ((0xE1, b"Exif\0"), (0xE2, b"ICC_PROFILE\0"), (0xE2, b"MPF\0"), (0xEE, b"Adobe"))
+# Segments that are read elsewhere: EXIF, the colour profile, the index of further pictures.
+_ELSEWHERE = ((0xE1, b"Exif\0"), (0xE2, b"ICC_PROFILE\0"), (0xE2, b"MPF\0"))
 
 
 def read_segments(segments: Iterable[tuple[int, bytes]], collector: ItemCollector) -> Carried:
@@ -47,6 +46,8 @@ def read_segments(segments: Iterable[tuple[int, bytes]], collector: ItemCollecto
     texts = []
     tables = []
     frame = b""
+    adobe = b""
+    is_jfif = False
     for marker, body in segments:
         if marker < _APP0:
             if marker == _TABLES:
@@ -59,6 +60,7 @@ def read_segments(segments: Iterable[tuple[int, bytes]], collector: ItemCollecto
         elif marker > _APP15:
             continue
         elif body.startswith(b"JFIF\0") and marker == _APP0:
+            is_jfif = True
             density = density or _density(body)
             if len(body) > 14 and body[12] and body[13]:
                 collector.leave_out("JFIF thumbnail")
@@ -73,6 +75,8 @@ def read_segments(segments: Iterable[tuple[int, bytes]], collector: ItemCollecto
         elif body.startswith(_PHOTOSHOP):
             if collector.admits("Photoshop resources", body):
                 photoshop.append(body[len(_PHOTOSHOP) :])
+        elif marker == _ADOBE and body.startswith(b"Adobe"):
+            adobe = adobe or body
         elif not any(marker == each and body.startswith(head) for each, head in _ELSEWHERE):
             collector.leave_out(_segment_name(marker, body))
     return Carried(
@@ -81,8 +85,16 @@ def read_segments(segments: Iterable[tuple[int, bytes]], collector: ItemCollecto
         tuple(more_xmp),
         collect_resources(b"".join(photoshop), collector) if photoshop else (),
         tuple(texts),
-        tables=_tables(b"".join(tables), frame[8::3]),
+        tables=() if _is_rgb(frame, adobe, is_jfif) else _tables(b"".join(tables), frame[8::3]),
     )
+
+
+def _is_rgb(frame: bytes, adobe: bytes, is_jfif: bool) -> bool:
+    """Return whether three components are R, G and B, as libjpeg finds it: Adobe's transform is 0, or the
+    components have these names."""
+    if len(frame) != 15 or is_jfif:
+        return False
+    return adobe[11] == 0 if len(adobe) > 11 else frame[6::3] == b"RGB"
 
 
 @lru_cache(maxsize=256)

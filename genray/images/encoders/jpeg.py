@@ -37,7 +37,9 @@ def encode_jpeg(
         # TurboJPEG takes no tables. Pillow's encoder does, and takes a third longer.
         buffer = io.BytesIO()
         image = Image.fromarray(pixels[..., 0] if gray else pixels)
-        image.save(buffer, "JPEG", qtables=[_natural(table) for table in tables], subsampling=subsampling)
+        image.save(
+            buffer, "JPEG", qtables=[natural_order(table) for table in tables], subsampling=subsampling
+        )
         return buffer.getvalue()
     data = simplejpeg.encode_jpeg(
         np.ascontiguousarray(pixels),
@@ -63,5 +65,12 @@ def standard_tables(quality: int, gray: bool) -> tuple[bytes, ...]:
     return tuple(tables)
 
 
-def _natural(table: bytes) -> list[int]:
+def natural_order(table: bytes) -> list[int]:
+    """Return the 64 steps of a table in zigzag order row by row, from low to high frequencies."""
     return [table[_ZIGZAG.index(at)] for at in range(64)]
+
+
+def turned_table(table: bytes) -> bytes:
+    """Return the table of an image that is turned on its side: rows and columns are exchanged."""
+    natural = natural_order(table)
+    return bytes(natural[at % 8 * 8 + at // 8] for at in _ZIGZAG)

@@ -52,13 +52,16 @@ class TrackedRun:
 
 
 class Tracker(Protocol):
-    """Takes the numbers and pictures of one run, in the order of its steps."""
+    """Takes the numbers, pictures and words of one run, in the order of its steps."""
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Log `values` at optimizer step `step`."""
 
     def picture(self, step: int, name: str, image: NDArray[np.uint8]) -> None:
         """Log an (H, W, 3) uint8 picture."""
+
+    def text(self, step: int, name: str, text: str) -> None:
+        """Log words, such as what is wrong."""
 
     def close(self, *, finished: bool) -> None:
         """End the log; `finished` is false for a run that was stopped or failed."""
@@ -95,6 +98,10 @@ class Expendable:
     def picture(self, step: int, name: str, image: NDArray[np.uint8]) -> None:
         if self._tracker is not None:
             self._attempt(partial(self._tracker.picture, step, name, image))
+
+    def text(self, step: int, name: str, text: str) -> None:
+        if self._tracker is not None:
+            self._attempt(partial(self._tracker.text, step, name, text))
 
     def close(self, *, finished: bool) -> None:
         if self._tracker is not None:

@@ -70,5 +70,8 @@ class MlflowServer:
     def picture(self, step: int, name: str, image: NDArray[np.uint8]) -> None:
         self._client.log_image(self._run_id, image, artifact_file=f"{name}/step_{step:08d}.png")
 
+    def text(self, step: int, name: str, text: str) -> None:
+        self._client.log_text(self._run_id, text, artifact_file=f"{name}/step_{step:08d}.txt")
+
     def close(self, *, finished: bool) -> None:
         self._client.set_terminated(self._run_id, "FINISHED" if finished else "KILLED")

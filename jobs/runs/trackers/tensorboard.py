@@ -60,6 +60,11 @@ class TensorBoard:
 
         self._log(step, encode(name, image, dataformats="HWC"))
 
+    def text(self, step: int, name: str, text: str) -> None:
+        from tensorboardX.summary import text as encode
+
+        self._log(step, encode(name, text))
+
     def close(self, *, finished: bool) -> None:
         self._events.close()
 

@@ -64,5 +64,11 @@ class WandbFiles:
 
         self._run.log({name: wandb.Image(image), "step": step})
 
+    def text(self, step: int, name: str, text: str) -> None:
+        import wandb
+
+        table = wandb.Table(columns=["step", name], data=[[step, text]])
+        self._run.log({name: table, "step": step})
+
     def close(self, *, finished: bool) -> None:
         self._run.finish(exit_code=0 if finished else 1)

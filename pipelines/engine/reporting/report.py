@@ -54,7 +54,7 @@ def write_report(
     began = header.passes[0].started[:10]
     page = Page(header.target, visible(f"{settings.input} to {settings.output}, started {began}"))
     _add_headline(page, outcome, rows)
-    _add_prepared(page, prepared)
+    _add_prepared(page, prepared, output)
     _add_noise(page, rows, prepared.get("noise_limit"))
     _add_examples(page, rows, _PictureMaker(output, source, settings))
     _add_types(page, rows)
@@ -140,7 +140,7 @@ def _add_headline(page: Page, outcome: BulkOutcome, rows: ReportRows) -> None:
         page.paragraph(f"Of the input {this_pass.counts.unread_text}.")
 
 
-def _add_prepared(page: Page, prepared: Mapping[str, Any]) -> None:
+def _add_prepared(page: Page, prepared: Mapping[str, Any], output: Output) -> None:
     """Add the results of the step's `prepare`, such as rates and distortions."""
     for note in prepared.get("notes", ()):
         page.paragraph(visible(note))
@@ -150,8 +150,12 @@ def _add_prepared(page: Page, prepared: Mapping[str, Any]) -> None:
         if table.get("note"):
             page.paragraph(table["note"])
     for picture in prepared.get("pictures", ()):
-        with suppress(ValueError):  # an incomplete PNG file
-            data = base64.b64decode(picture["png_base64"], validate=True)
+        with suppress(ValueError, OSError):  # an incomplete file, or one that is gone
+            data = (
+                output.store.read(picture["file"])
+                if "file" in picture
+                else base64.b64decode(picture["png_base64"], validate=True)
+            )
             page.picture(Picture(data, picture["title"], picture.get("caption", "")))
 
 

@@ -103,7 +103,7 @@ def test_dry_run_checks_and_starts_nothing(tiny: Tiny, tmp_path: Path) -> None:
         (["data.size=128", "data.resize=0"], "smaller than the crop of 128 pixels"),
         (["loop.accumulate=64"], "one step takes"),
         (["discriminator.layers=5"], "is too many for images of 64 pixels"),
-        (["runs=s3://bucket/runs"], "runs must be a folder"),
+        (["runs=memory://bucket/runs"], "is the memory of one process"),
     ],
 )
 def test_what_can_be_known_to_be_wrong_is_said_before_anything_starts(

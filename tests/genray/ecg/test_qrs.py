@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from genray.ecg.qrs import (
+    EnergyPeak,
     QrsFilter,
     QrsThresholds,
     align_peaks,
@@ -113,32 +114,62 @@ def test_peaks_are_apart_and_not_at_edges() -> None:
     assert (rows.tolist(), columns.tolist()) == ([0, 0], [35, 60])
 
 
-def test_a_t_wave_is_no_complex() -> None:
-    peaks = [(360 * n + extra, height) for n in range(1, 9) for extra, height in ((0, 1.0), (110, 0.45))]
+@pytest.mark.parametrize(("height", "steepness"), [(0.45, 1.0), (1.3, 0.4)])
+def test_a_low_or_smooth_peak_soon_after_a_complex_is_its_t_wave(height: float, steepness: float) -> None:
+    t_wave = (110, height, steepness)
+    peaks = [
+        EnergyPeak(360 * n + extra, *sizes) for n in range(1, 9) for extra, *sizes in ((0, 1.0, 1.0), t_wave)
+    ]
     assert QrsThresholds(RATE).push(peaks, 3100) == [360 * n for n in range(1, 9)]
+
+
+def test_a_tall_t_wave_is_no_complex_in_a_pause_either() -> None:
+    peaks = [
+        EnergyPeak(360 * n + e, h, s) for n in range(1, 9) for e, h, s in ((0, 1.0, 1.0), (115, 0.9, 0.4))
+    ]
+    assert QrsThresholds(RATE).push(peaks, 360 * 8 + 1000) == [360 * n for n in range(1, 9)]
+
+
+@pytest.mark.parametrize("width", [0.035, 0.045, 0.06])
+@pytest.mark.parametrize("height", [0.8, 1.2, -1.2])
+@pytest.mark.parametrize("rate", [250.0, 360.0])
+def test_t_waves_higher_than_the_r_wave_are_not_counted(width: float, height: float, rate: float) -> None:
+    rng = np.random.default_rng([round(1000 * width), round(abs(height) * 10)])
+    times = np.arange(round(20 * rate)) / rate
+    beats = 0.5 + np.cumsum(np.full(20, rng.uniform(0.7, 1.0)) * rng.normal(1, 0.02, 20))
+    beats = beats[beats < 19]
+    lead = rng.normal(0, 0.01, len(times))
+    for beat in beats:
+        for at, wide, high in (
+            (0.0, 0.011, 1.0),
+            (0.03, 0.011, -0.2),
+            (rng.uniform(0.26, 0.3), width, height),
+        ):
+            lead += high * np.exp(-(((times - beat - at) / wide) ** 2) / 2)
+    assert hits(detect_peaks(lead, rate) / rate, beats, 0.1) == (len(beats), 0, 0)
 
 
 def test_one_artefact_does_not_hide_what_follows() -> None:
     detector = QrsThresholds(RATE)
-    peaks = [(300 * n, 30.0 if n == 10 else 1.0) for n in range(1, 30)]
+    peaks = [EnergyPeak(300 * n, 30.0 if n == 10 else 1.0, 1.0) for n in range(1, 30)]
     assert detector.push(peaks, 300 * 29) == [300 * n for n in range(1, 30)]
 
 
 def test_peaks_that_are_refused_for_hours_are_not_kept() -> None:
     detector = QrsThresholds(RATE)
-    assert detector.push([(100, 1.0)], 200) == [100]
-    detector.push([(1000 + 100 * n, 0.01) for n in range(1000)], 200_000)
+    assert detector.push([EnergyPeak(100, 1.0, 1.0)], 200) == [100]
+    detector.push([EnergyPeak(1000 + 100 * n, 0.01, 0.01) for n in range(1000)], 200_000)
     size = len(pickle.dumps(detector))
-    detector.push([(1000 + 100 * n, 0.01) for n in range(2000, 52_000)], 10_000_000)
+    detector.push([EnergyPeak(1000 + 100 * n, 0.01, 0.01) for n in range(2000, 52_000)], 10_000_000)
     assert len(pickle.dumps(detector)) < 2 * size
 
 
 def test_after_a_restart_no_interval_spans_it() -> None:
     detector = QrsThresholds(RATE)
-    detector.push([(300 * n, 1.0) for n in range(1, 5)], 1300)
+    detector.push([EnergyPeak(300 * n, 1.0, 1.0) for n in range(1, 5)], 1300)
     before = list(detector.rr)
     detector.restart()
-    assert detector.push([(90_000, 1.0)], 90_100) == [90_000]
+    assert detector.push([EnergyPeak(90_000, 1.0, 1.0)], 90_100) == [90_000]
     assert list(detector.rr) == before
 
 

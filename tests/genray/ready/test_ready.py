@@ -14,7 +14,7 @@ from genray.bundle import ImageSpec, Preprocessing, load_bundle, read_manifest, 
 from genray.cli.main import main
 from genray.errors import BundleMismatch, BundleMissing, SettingsError
 from genray.models.registry import NetworkSpec
-from genray.named_bundles import bundle_folder, is_ready, ready_names
+from genray.named_bundles import is_ready, ready_folder, ready_names
 from genray.ready.catalog import ready_models
 from genray.ready.export import About, read_about, shrink
 from genray.settings.base import Location, Settings, absolute
@@ -93,7 +93,7 @@ def test_weights_that_float16_changes_too_much_are_not_written(tmp_path: Path) -
 
 def test_a_ready_model_is_found_by_its_name_wherever_a_bundle_is(ready: Path) -> None:
     assert ready_names() == ["tiny"]
-    assert bundle_folder("ready:tiny") == ready / "tiny"
+    assert ready_folder("ready:tiny") == ready / "tiny"
     assert read_manifest("ready:tiny") == read_manifest(ready / "tiny")
     assert load_bundle("ready:tiny").path == ready / "tiny"
     assert json.loads(run("bundle", "show", "ready:tiny", "--json").stdout)["kind"] == "denoiser"
@@ -101,16 +101,16 @@ def test_a_ready_model_is_found_by_its_name_wherever_a_bundle_is(ready: Path) ->
 
 def test_an_unknown_name_is_refused_with_the_nearest(ready: Path) -> None:
     with pytest.raises(BundleMissing, match="no ready model is called 'tinny'") as error:
-        bundle_folder("ready:tinny")
+        ready_folder("ready:tinny")
     assert "did you mean ready:tiny?" in str(error.value)
     with pytest.raises(BundleMissing, match="ready models: ready:tiny"):
-        bundle_folder("ready:something-else")
+        ready_folder("ready:something-else")
 
 
 @pytest.mark.parametrize("name", ["../tiny", "", "..", "tiny/../tiny"])
 def test_a_name_is_no_path(ready: Path, name: str) -> None:
     with pytest.raises(BundleMissing):
-        bundle_folder(f"ready:{name}")
+        ready_folder(f"ready:{name}")
 
 
 def test_names_stay_names_where_paths_become_absolute() -> None:

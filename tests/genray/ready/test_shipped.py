@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from genray.bundle import load_bundle
-from genray.named_bundles import FOLDER, bundle_folder
+from genray.named_bundles import FOLDER, ready_folder
 from genray.ready.catalog import ReadyModel, ready_models
 from genray.ready.export import read_about
 from genray.settings.load import load
@@ -20,13 +20,13 @@ MODELS = ready_models()
 
 
 def test_they_are_small() -> None:
-    files = [path for model in MODELS for path in Path(bundle_folder(model.location)).rglob("*")]
+    files = [path for model in MODELS for path in Path(ready_folder(model.location)).rglob("*")]
     assert sum(path.stat().st_size for path in files if path.is_file()) < MOST_BYTES
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
 def test_each_is_float16_and_tells_its_origin_and_figures(model: ReadyModel) -> None:
-    weights = load_file(bundle_folder(model.location) / "weights.safetensors")
+    weights = load_file(ready_folder(model.location) / "weights.safetensors")
     assert {tensor.dtype for tensor in weights.values()} <= {torch.float16, torch.int64}
     assert model.about == read_about(FOLDER / f"{model.name}.json")
     assert model.about.figures

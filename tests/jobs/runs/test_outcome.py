@@ -65,4 +65,4 @@ def test_json_has_the_baselines_among_the_metrics_and_can_be_read_again(tmp_path
         "epochs",
     ]
     assert values["metrics"] == {"l1": 0.123456, "epoch": 3, "baselines": {"mean": {"l1": 0.5}}}
-    assert TrainingOutcome.from_json(values, tmp_path) == outcome
+    assert TrainingOutcome.from_json(values, str(tmp_path)) == outcome

@@ -106,9 +106,26 @@ def test_what_killed_writers_left_is_removed(tmp_path: Path) -> None:
         assert not leftover.exists()
 
 
-def test_a_run_is_a_folder_not_a_uri() -> None:
-    with pytest.raises(RunError, match="runs must be a folder"):
-        Run.named("s3://bucket/runs", "a", "t")
+@pytest.mark.parametrize(
+    ("runs", "location"),
+    [
+        ("s3://bucket/runs", "s3://bucket/runs/first"),
+        ("gs://bucket/", "gs://bucket/first"),
+        ("s3://bucket/runs?region=eu-west-1", "s3://bucket/runs/first?region=eu-west-1"),
+        ("file:///data/runs", "/data/runs/first"),
+        ("/data/runs/", "/data/runs/first"),
+    ],
+)
+def test_a_run_lies_in_a_folder_or_a_store(runs: str, location: str) -> None:
+    run = Run.named(runs, "first", "train-pix2pix")
+    assert (run.name, run.location) == ("first", location)
+    assert run.is_remote == ("://" in location)
+    assert run.place(run.samples / "a.png") == location.replace("first", "first/samples/a.png")
+
+
+def test_a_run_in_the_memory_of_one_process_is_refused() -> None:
+    with pytest.raises(RunError, match="memory of one process"):
+        Run.named("memory://runs", "a", "train-pix2pix")
 
 
 def test_the_error_of_one_worker_reaches_the_group_after_its_restart(tmp_path: Path) -> None:

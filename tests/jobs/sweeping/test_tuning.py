@@ -15,7 +15,7 @@ from tests.jobs.sweeping.sweeps import METRIC, write_rows
 def ray_trial(folder: Path) -> Any:
     """As much of Ray's trial as a scheduler looks at."""
     folder.mkdir()
-    task = TrialTask("train-pix2pix", {}, str(folder), str(folder.parent), METRIC, Resources(1, 0))
+    task = TrialTask("train-pix2pix", {}, str(folder), str(folder.parent), "", METRIC, Resources(1, 0))
     return SimpleNamespace(trial_id=folder.name, config={"trial": task.as_config()})
 
 

@@ -97,6 +97,15 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
     assert outcome["metrics"]["l1"] == rows[0][-1]["val_l1"]
 
 
+def test_validations_inside_an_epoch_choose_the_best_weights_too(train: Train, run_of: RunOf) -> None:
+    outcome = train("a", "loop.validate_steps=2", "loop.weights=best", "loop.epochs=1")
+    (row,) = history(run_of("a"))
+    inside = row["validations"]
+    assert [(part["step"], "gen_l1_loss" in part) for part in inside] == [(2, False), (4, False)]
+    best = min([*inside, row], key=lambda part: part["val_l1"])
+    assert outcome["metrics"]["l1"] == pytest.approx(best["val_l1"], rel=1e-5)
+
+
 def test_a_kill_after_the_last_checkpoint_costs_no_row_of_history(train: Train, run_of: RunOf) -> None:
     train("a")
     rows = history(run_of("a"))

@@ -180,3 +180,16 @@ def test_one_fold_is_none(records: Path) -> None:
     done = evaluate_command(records, "--folds", "1")
     assert done.exit_code == 2
     assert "x>=2" in done.stderr
+
+
+def test_added_noise_is_said_and_lowers_what_is_measured(bundle: Path, tmp_path: Path) -> None:
+    write_records(tmp_path / "in", 1, 60.0)
+    words = ("--bundle", str(bundle), "--noise", "motion:0", "--noise-plan", "always")
+    figures, said = run(tmp_path / "in", *words)
+    assert figures["noise"] == {
+        "noises": [{"source": "motion", "snr_db": 0.0}],
+        "plan": "always",
+        "seed": 0,
+    }
+    assert "noise added: motion at 0 dB, throughout, seed 0" in said
+    assert figures["qrs"]["positive_predictivity"] < 0.98

@@ -24,10 +24,10 @@ from prometheus_client.parser import text_string_to_metric_families as text_fami
 from pydantic import ValidationError
 
 from genray.errors import ResourceError
-from monitors.outputs.connections import ConnectionLimits
+from genray.serving.connections import ConnectionLimits
+from genray.serving.metrics_server import MetricsServer
 from monitors.outputs.health import ALIVE_SECONDS, Health
 from monitors.outputs.metrics import MetricsExporter, MetricsSettings
-from monitors.outputs.metrics_server import MetricsServer
 from tests.monitors.exposition import READING, exposition, filled_exporter, series
 from tests.monitors.transitions import ONSET
 from tests.servers import binary, free_port

@@ -222,3 +222,16 @@ def test_the_next_patient_in_the_same_rows_begins_as_in_fresh_ones() -> None:
                 rows, np.zeros(1, np.intp), hop, np.ones(2, bool), np.ones(2, bool), decisions, [end]
             )[0]
     np.testing.assert_array_equal(np.array(found) / RATE, stream(small))
+
+
+@pytest.mark.parametrize("hertz", [20.0, 30.0])
+@pytest.mark.parametrize("height", [0.3, 1.0])
+def test_a_tone_after_the_last_beat_is_no_beat(hertz: float, height: float) -> None:
+    ecg = generate(30, seed=11).millivolts[:, :1]
+    ecg = ecg * (height / np.ptp(ecg))
+    times = np.arange(round(25 * RATE)) / RATE
+    strength = NOISE.uniform(0.1, 0.15) * (1 + 0.4 * np.sin(2 * math.pi * 1.7 * times)) / 1.4
+    tone = strength * np.sin(2 * math.pi * hertz * times) + NOISE.normal(0, 0.004, len(times))
+    found = stream(np.concatenate([ecg, tone[:, None]]))
+    assert ((found > 10) & (found < 29)).sum() > 15
+    assert not (found > 32.5).any()  # what the last beats left is forgotten within 2 s

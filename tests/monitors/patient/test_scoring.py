@@ -12,12 +12,28 @@ from genray.bundle import Preprocessing, load_bundle, read_manifest
 from genray.ecg.beats import cut_beats
 from genray.ecg.synthesis import Episode, generate
 from genray.errors import BundleMismatch
+from monitors.patient import scoring
 from monitors.patient.heart_rate import UNKNOWN_INTERVAL, RelativeInterval
-from monitors.patient.scoring import BeatModel, combined_distance, score_beat, score_new_patient
+from monitors.patient.scoring import BeatModel, ScoreInputs, ScoreSettings
 
 NONE = np.empty(0, np.float32)
 IN_TIME = RelativeInterval(1.0, 0.0)
 EARLY = RelativeInterval(0.6, 0.0)
+
+
+WEIGHTS = ScoreSettings()
+
+
+def score_beat(distances: np.ndarray, surprises: np.ndarray, interval: RelativeInterval) -> float:
+    return scoring.score_beat(ScoreInputs(distances, surprises, interval), WEIGHTS)
+
+
+def score_new_patient(surprises: np.ndarray, interval: RelativeInterval) -> float:
+    return scoring.score_new_patient(ScoreInputs(NONE, surprises, interval), WEIGHTS)
+
+
+def combined_distance(distances: np.ndarray) -> float:
+    return scoring.combined_distance(distances, WEIGHTS.lower)
 
 
 def array(*values: float) -> np.ndarray:

@@ -13,6 +13,7 @@ import pytest
 
 from genray.errors import BulkError, ResourceError
 from genray.progress import LineDisplay, Tick
+from genray.serving.settings import ServerSettings
 from genray.settings.load import load
 from genray.targets import Resources, find_target
 from pipelines.engine.pool import READY_WORKERS
@@ -164,8 +165,8 @@ def test_the_sums_are_served_as_prometheus_metrics_until_the_end() -> None:
 
 
 def test_two_exporters_live_side_by_side() -> None:
-    first = ProgressExporter.serve(3, 0)
-    second = ProgressExporter.serve(4, 0)
+    first = ProgressExporter.serve(3, ServerSettings(port=0))
+    second = ProgressExporter.serve(4, ServerSettings(port=0))
     try:
         assert metrics(first.port)["genray_bulk_images_left"] == "3.0"
         assert metrics(second.port)["genray_bulk_images_left"] == "4.0"
@@ -175,7 +176,7 @@ def test_two_exporters_live_side_by_side() -> None:
 
 
 def test_metrics_are_served_on_the_loopback_interface_only() -> None:
-    exporter = ProgressExporter.serve(1, 0)
+    exporter = ProgressExporter.serve(1, ServerSettings(port=0))
     try:
         port = f"{exporter.port:04X}"
         listening = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
@@ -246,7 +247,7 @@ def test_a_metrics_port_that_is_taken_is_a_clear_error(bulk: Bulk, tmp_path: Pat
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(ResourceError, match=f"port {port}") as caught:
+        with pytest.raises(ResourceError, match=f"127.0.0.1:{port}") as caught:
             bulk("corrupt", f"input={tmp_path / 'in'}", f"work.metrics_port={port}")
     assert caught.value.where == "work.metrics_port"
     assert bulk("corrupt", f"input={tmp_path / 'in'}")["done"] == 2, "the output was let go of"

@@ -16,8 +16,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from monitors.outputs.connections import ConnectionLimits
-from monitors.outputs.site import Site
+from genray.serving.connections import ConnectionLimits
+from genray.serving.site import Site
 from tests.monitors.live_pages import Served, serve
 
 SILENT = """

@@ -1,8 +1,9 @@
-"""The user's cache of converted networks: folders in `~/.cache/genray/models`, or below XDG_CACHE_HOME.
+"""The user's cache of models: folders in `~/.cache/genray/models`, or below XDG_CACHE_HOME.
 
-Converting a network takes seconds of every process that uses it. Models are read only if their digests are
-those that were written, and every runner compares its first result with PyTorch's, so that a wrong model in
-the cache is not used. `GENRAY_MODEL_CACHE` names another folder, or "" for none.
+It has converted networks, as converting takes seconds of every process that uses one, and bundles of stores.
+Models are read only if their digests are those that were written, and every runner compares its first result
+with PyTorch's, so that a wrong model in the cache is not used. `GENRAY_MODEL_CACHE` names another folder, or
+"" for none.
 """
 
 from __future__ import annotations

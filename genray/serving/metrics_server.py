@@ -1,5 +1,6 @@
-"""A registry over HTTP, in an application of its own: prometheus_client's handler for aiohttp. Beside it
-/health (200: the monitor is alive) and /ready (200: it watches its patients); 503 with the reasons otherwise.
+"""A registry over HTTP, in an application of its own: prometheus_client's handler for aiohttp. Beside it, of
+processes that report their health, /health (200: it is alive) and /ready (200: it does its work); 503 with
+the reasons otherwise.
 """
 
 from __future__ import annotations
@@ -8,73 +9,36 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from ipaddress import ip_address
 from threading import Thread
-from typing import Self
+from typing import Protocol, Self
 
 from aiohttp import hdrs, web
 from prometheus_client import CollectorRegistry
 from prometheus_client.aiohttp import make_aiohttp_handler
 from prometheus_client.exposition import gzip_accepted
-from pydantic import Field, field_validator, model_validator
 
 from genray.errors import ResourceError
-from genray.settings.base import Location, Settings
-from monitors.outputs.connections import ConnectionLimits
-from monitors.outputs.health import Health
-from monitors.outputs.host_names import HostNames
-from monitors.outputs.site import Certificates, Site, answer_only
+from genray.serving.connections import ConnectionLimits
+from genray.serving.host_names import HostNames
+from genray.serving.settings import ServerSettings
+from genray.serving.site import Site, answer_only
 
 _LIMITS = ConnectionLimits(most=32, most_per_address=16)
 
 
-class ServerSettings(Settings):
-    """Settings of the metrics endpoint."""
+class HealthChecks(Protocol):
+    """What /health and /ready answer, asked for from another thread."""
 
-    host: str = Field("127.0.0.1", description="IP address to serve on (beyond loopback client_ca is needed)")
-    port: int = Field(9750, ge=0, le=65535, description="port of /metrics (0 picks a free one)")
-    names: tuple[str, ...] = Field(
-        (),
-        max_length=100,
-        description="further host names that are answered, such as that of a proxy (with client_ca: any "
-        "name)",
-    )
-    certfile: Location | None = Field(
-        None, description="PEM file of the server's certificate (null: plain HTTP)"
-    )
-    keyfile: Location | None = Field(None, description="PEM file of the key of certfile")
-    client_ca: Location | None = Field(
-        None, description="PEM file of the authority whose clients are answered (null: any client)"
-    )
+    def not_alive(self) -> Sequence[str]:
+        """Return why the process is not alive; empty if it is."""
 
-    @field_validator("host")
-    @classmethod
-    def _check_address(cls, host: str) -> str:
-        return str(ip_address(host))
-
-    @model_validator(mode="after")
-    def _check_access(self) -> Self:
-        if (self.certfile is None) != (self.keyfile is None):
-            raise ValueError("certfile and keyfile go together")
-        if self.client_ca and not self.certfile:
-            raise ValueError("client_ca needs certfile and keyfile")
-        if not ip_address(self.host).is_loopback and not self.client_ca:
-            raise ValueError(
-                "beyond loopback, metrics need certfile, keyfile and client_ca: they have no password"
-            )
-        return self
-
-    @property
-    def certificates(self) -> Certificates | None:
-        """Of TLS; None: plain HTTP."""
-        if self.certfile is None or self.keyfile is None:
-            return None
-        return Certificates(self.certfile, self.keyfile, self.client_ca)
+    def not_ready(self) -> Sequence[str]:
+        """Return why the process does not do its work; empty if it does."""
 
 
 class MetricsServer:
-    """A server that was started; it answers in a thread of its own, so that a scrape delays no alarm, and is
-    answered while the monitor is busy or hangs.
+    """A server that was started; it answers in a thread of its own, so that a scrape delays no work, and is
+    answered while the process is busy or hangs.
 
     Args:
         thread: that it runs in.
@@ -91,10 +55,11 @@ class MetricsServer:
         cls,
         registry: CollectorRegistry,
         settings: ServerSettings,
-        count_refused: Callable[[], None],
-        health: Health,
+        count_refused: Callable[[], None] = lambda: None,
+        health: HealthChecks | None = None,
         *,
         limits: ConnectionLimits = _LIMITS,
+        where: str = "metrics",
     ) -> Self:
         """Serve `registry`.
 
@@ -102,8 +67,9 @@ class MetricsServer:
             settings: where and to whom.
             count_refused: called for each client that is refused: no TLS, no certificate, no request, no
                 place, another name, or an answer that it does not take.
-            health: what /health and /ready answer.
+            health: what /health and /ready answer; None: they are not there.
             limits: limits on connections; an answer must be taken within `first_request_s`.
+            where: settings that errors name.
 
         Raises:
             ResourceError: the port is taken, or a certificate cannot be used.
@@ -118,7 +84,7 @@ class MetricsServer:
             thread.join()
             raise ResourceError(
                 f"metrics cannot be served on {settings.host}:{settings.port}: {error.strerror or error}",
-                where="metrics",
+                where=where,
                 hint="give another port, or 0 for a free one; with TLS, check the files of certificates",
             ) from error
 
@@ -141,7 +107,7 @@ async def _serve(
     registry: CollectorRegistry,
     settings: ServerSettings,
     count_refused: Callable[[], None],
-    health: Health,
+    health: HealthChecks | None,
     limits: ConnectionLimits,
     started: Future[_Running],
 ) -> None:
@@ -152,8 +118,9 @@ async def _serve(
         # With client_ca no browser gets here that has no certificate of it.
         names = None if settings.client_ca else HostNames(settings.host, settings.names)
         app = web.Application(middlewares=[answer_only(names, count_refused)] if names else [])
-        app.router.add_get("/health", _health_handler(health.not_alive))
-        app.router.add_get("/ready", _health_handler(health.not_ready))
+        if health is not None:
+            app.router.add_get("/health", _health_handler(health.not_alive))
+            app.router.add_get("/ready", _health_handler(health.not_ready))
         # As of prometheus_client's own server, at any other path.
         app.router.add_get("/{path:.*}", _handler(registry, count_refused, limits.first_request_s))
         site = await Site.start(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from monitors.outputs.host_names import HostNames, is_loopback
+from genray.serving.host_names import HostNames, is_loopback
 
 
 @pytest.mark.parametrize("said", ["localhost", "127.0.0.1:9750", "[::1]:9", "10.0.0.7", "WARD.example:8443"])

@@ -1,6 +1,6 @@
 """Site: an aiohttp application that is served, with its address, its TLS, and limits on its clients.
 
-The metrics and the live page are both served by it: a client that connects and asks for nothing is closed,
+It serves metrics, and the live page of the monitor: a client that connects and asks for nothing is closed,
 one that asks under a name that is not this machine's is sent away.
 """
 
@@ -10,44 +10,15 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Self
 
 from aiohttp import web
 
-from monitors.outputs.connections import ConnectionLimits, Connections, Handler
-from monitors.outputs.host_names import HostNames
+from genray.serving.connections import ConnectionLimits, Connections, Handler
+from genray.serving.host_names import HostNames
 
 _SHUTDOWN_S = 1.0  # for answers that are under way
 _BACKLOG = 1024  # connections that wait to be accepted; beyond it a client tries again after a second
-
-
-@dataclass(frozen=True)
-class Certificates:
-    """PEM files for TLS.
-
-    Attributes:
-        certfile: the certificate of the server.
-        keyfile: its key.
-        client_ca: only clients with a certificate of this authority are answered; None: all are.
-    """
-
-    certfile: str
-    keyfile: str
-    client_ca: str | None = None
-
-    def tls_context(self) -> ssl.SSLContext:
-        """Return a TLS context for a server.
-
-        Raises:
-            OSError: a file cannot be used.
-        """
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self.certfile, self.keyfile)
-        if self.client_ca:
-            context.load_verify_locations(self.client_ca)
-            context.verify_mode = ssl.CERT_REQUIRED
-        return context
 
 
 class Site:

@@ -1,0 +1,105 @@
+"""The log of a job, printed in whole lines. Of Ray's own lines those of no consequence are left out, and
+those of a lost node become one.
+
+Ray prints its C++ processes' messages and, for each node that it loses, the last lines of that node's log.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from genray.cli.terminal.output import say
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_FROM = r"(?:\([^)]*\) ?)?"  # "(raylet, ip=10.0.0.7) ", the process that printed a line
+_NOISE = re.compile(
+    rf"\s*{_FROM}"
+    r"(?:\[\d{4}-\d\d-\d\d [\d:,]+ [IWE] \d+ \d+\] "  # of C++; those of level C and F end a process
+    r"|\[state-dump\]"
+    r"|\d{4}-\d\d-\d\d [\d:,]+\tINFO \S+\.py:\d+ -- "
+    r"|\(\d\) raylet has "  # the rest of the message on a lost node
+    r"|@ +0x[0-9a-f]+ )"  # a frame of a C++ stack
+)
+_RAYLET_ENDED = re.compile(rf"{_FROM}Raylet is terminated")
+_NODE_LOST = re.compile(rf"{_FROM}The node with node id: (\w+) and address: (\S+) .*marked dead")
+
+
+class JobLog:
+    """Prints a log that comes in pieces.
+
+    Args:
+        show: prints a line.
+        everything: whether to print Ray's own lines too.
+    """
+
+    def __init__(self, show: Callable[[str], None] = say, *, everything: bool = False) -> None:
+        self._show = show
+        self._noise = None if everything else RayNoise()
+        self._rest = ""
+        self._seen = self._skip = 0
+
+    def again(self) -> None:
+        """Expect the log to start again from its beginning, and skip what was printed already."""
+        self._skip, self._seen = self._seen, 0
+
+    def write(self, text: str) -> None:
+        """Print the lines that `text` completes."""
+        self._seen += len(text)
+        text, self._skip = text[self._skip :], max(0, self._skip - len(text))
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self.line(line)
+
+    def close(self) -> None:
+        """Print the last line, and how many were left out."""
+        if self._rest:
+            self.line(self._rest)
+        self._rest = ""
+        if self._noise is not None and self._noise.left_out:
+            say(
+                f"{self._noise.left_out:,} lines of Ray's own left out: genray jobs logs JOB --all shows them"
+            )
+
+    def line(self, line: str) -> None:
+        """Print a line, if it is of consequence."""
+        shown = line if self._noise is None else self._noise.shown(line)
+        if shown is not None:
+            self._show(shown)
+
+
+class RayNoise:
+    """Sorts the lines of one log: which are shown, and as what; counts those that are not."""
+
+    def __init__(self) -> None:
+        self.left_out = 0
+        self._lost: set[str] = set()
+        self._after_noise = False
+
+    def shown(self, line: str) -> str | None:
+        """Return the line to show for the next `line` of the log; None: none."""
+        plain = _COLOUR.sub("", line)
+        shown = self._shown(line, plain)
+        self.left_out += shown is None
+        self._after_noise = shown is None or bool(_RAYLET_ENDED.match(plain))
+        return shown
+
+    def _shown(self, line: str, plain: str) -> str | None:
+        if _NOISE.match(plain) or (self._after_noise and not plain.strip()):
+            return None
+        if match := _NODE_LOST.match(plain):
+            return self._once(
+                match[1],
+                f"Ray has lost the node {match[2]}: what ran there starts again on other nodes, if it can",
+            )
+        if _RAYLET_ENDED.match(plain):
+            return self._once(
+                "raylet", "Ray's process of a node ended unexpectedly, such as by a lost machine"
+            )
+        return line
+
+    def _once(self, event: str, text: str) -> str | None:
+        if event in self._lost:
+            return None
+        self._lost.add(event)
+        return text

@@ -1,0 +1,1 @@
+"""Networks that draw images from nothing: generators, and the discriminators they are trained against."""
