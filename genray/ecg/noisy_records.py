@@ -121,7 +121,7 @@ class NoiseTest:
         amplitudes = qrs_amplitudes(record)
         layers = tuple(self._layer(noise, record, amplitudes) for noise in self.noises)
         clean = [lead for lead, height in zip(record.leads, amplitudes, strict=True) if not height]
-        without = (f"no noise added to {', '.join(clean)}, which shows no QRS complexes",) if clean else ()
+        without = (f"no noise added to {', '.join(clean)}: no QRS complexes",) if clean else ()
         same = {each.name: getattr(record, each.name) for each in fields(EcgRecord)}
         notes = (*record.notes, *without)
         return NoisyRecord(**same | {"notes": notes}, clean=record, layers=layers, plan=self.plan)
@@ -220,7 +220,8 @@ def _nst_share(times: Floats) -> Floats:
 
 def qrs_amplitudes(record: EcgRecord) -> Floats:
     """Return the height in mV of the QRS complexes of each lead, (leads,), as nst measures it: the mean
-    range within 50 ms of the first 300 normal beats, without the largest and smallest 5 %.
+    range within 50 ms of the first 300 normal beats, without the largest and smallest 5 %; 0 of leads that
+    are no ECG.
 
     Where no beats are annotated, those that are detected in the first ten minutes count; where none of the
     annotated ones is normal, all of them.
@@ -241,14 +242,17 @@ def qrs_amplitudes(record: EcgRecord) -> Floats:
             hint="leave the record out, or evaluate it without noise",
         )
     ranges = np.ptp(np.stack(windows).astype(np.float64), axis=1)  # NaN where a sample is missing
-    return np.array([trimmed_mean(lead[np.isfinite(lead)]) for lead in ranges.T])
+    heights = np.zeros(len(record.leads))
+    for lead in record.ecg_columns:
+        heights[lead] = trimmed_mean(ranges[np.isfinite(ranges[:, lead]), lead])
+    return heights
 
 
 def _normal_peaks(record: EcgRecord) -> NDArray[np.int64]:
     annotations = record.annotations()
     if annotations is None or len(annotations.peaks) < _LEAST_COMPLEXES:
         signal = record.millivolts(0, round(_SEARCHED * record.rate))
-        return detect_peaks(signal[:, 0], record.rate)
+        return detect_peaks(signal[:, record.ecg_columns[0]], record.rate)
     normal = np.array([AAMI.get(symbol) == "N" for symbol in annotations.symbols])
     return annotations.peaks[normal] if normal.sum() >= _LEAST_COMPLEXES else annotations.peaks
 

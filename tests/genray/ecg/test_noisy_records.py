@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from genray.ecg.noise_generator import generate_noise, noise_rms
 from genray.ecg.noisy_records import AddedNoise, NoiseTest, parse_noises, qrs_amplitudes
-from genray.ecg.records.base import EcgRecord
+from genray.ecg.records.base import EcgRecord, LeadKind
 from genray.ecg.records.open import open_record
 from genray.ecg.records.wfdb import write_wfdb
 from genray.ecg.synthesis import Episode, generate
@@ -99,3 +100,10 @@ def test_what_noise_cannot_be_added_to_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(DataError, match="0 QRS complexes found"):
         NoiseTest((AddedNoise("muscle", 6),), "always").add_to(open_record(tmp_path / "flat.hea"))
+
+
+def test_no_noise_is_added_to_a_pulse_wave(tmp_path: Path) -> None:
+    record = replace(written(tmp_path, 60, beats=False), kinds=(LeadKind.PRESSURE, LeadKind.ECG))
+    noise = added(NoiseTest((AddedNoise("muscle", 6),), "always").add_to(record), record)
+    assert np.abs(noise).max(axis=0) == pytest.approx([0, np.abs(noise[:, 1]).max()])
+    assert noise[:, 1].std() > 0.02
