@@ -14,6 +14,7 @@ from monitors.patient.bed import Bed
 from monitors.patient.hops import HopQueue
 from monitors.patient.ordering import Sequencer, SequencerSettings
 from monitors.patient.reference import Reference, ReferenceSettings
+from monitors.patient.strips import StripRecorder
 from monitors.sources.message import MISSING, Chunk
 from tests.monitors.patients import START, chunks
 
@@ -32,6 +33,7 @@ def empty_bed(hop: int = 100) -> Bed:
         reference=Reference(ReferenceSettings(), ("II",), 140),
         alarms=AlarmState("a"),
         decisions=QrsThresholds(RATE),
+        strips=StripRecorder(RATE, ("II",)),
         burden_beats=20,
     )
 
