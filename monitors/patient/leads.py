@@ -304,7 +304,7 @@ class LeadBank:
         traces = []
         for lead, values in zip(bed.leads, reduced.T, strict=True):
             rounded = [round(value, 3) if math.isfinite(value) else None for value in values.tolist()]
-            traces.append(Trace(bed.stream, lead, start, rate, rounded))
+            traces.append(Trace(bed.stream, lead, start, rate * bed.rate / self._rate, rounded))
         return traces
 
 

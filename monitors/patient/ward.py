@@ -1,8 +1,9 @@
 """Ward: the beds of one process. Its input is chunks; its output is readings, beats, alarms and traces.
 
-All leads of one sampling rate go through quality, detection, cutting and scoring as one array, one hop at a
-time, so that the cost depends on the number of samples and not on the number of calls. Everything uses the
-samples' own time; the wall clock only shows that a stream has stopped, and how late the analysis is.
+All leads of one sampling rate, whatever the clocks of their devices, go through quality, detection, cutting
+and scoring as one array, one hop at a time, so that the cost depends on the number of samples and not on the
+number of calls. Everything uses the samples' own time; the wall clock only shows that a stream has stopped,
+and how late the analysis is.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from monitors.sources.message import Chunk
 _FLUSH = 2.0  # s without a message after which messages that are held back are used
 _LOST = 3.0  # s without a message after which a stream is observed as lost
 _SHOWN = 3  # anomalous beats that an alarm shows
+_WHOLE = 100.0  # Hz from which streams are analysed at whole rates
 _AHEAD = 4  # most hops of a bed in one call, so that findings are reported soon
 
 
@@ -148,7 +150,7 @@ class Ward:
             self._ready = {}
             by_rate: dict[float, list[Bed]] = {}
             for bed in ready.values():
-                by_rate.setdefault(bed.rate, []).append(bed)
+                by_rate.setdefault(_nominal(bed.rate), []).append(bed)
             for rate, beds in by_rate.items():
                 self._banks[rate].process_hop(beds, output, now, self.watched)
             for bed in ready.values():
@@ -232,10 +234,11 @@ class Ward:
     def _release(self, bed: Bed) -> None:
         """Drop the samples that wait in `bed` and release its rows."""
         self._ready.pop(bed.stream, None)
-        bank = self._banks[bed.rate]
+        nominal = _nominal(bed.rate)
+        bank = self._banks[nominal]
         bank.release(bed.rows)
         if not bank.used:
-            del self._banks[bed.rate]  # otherwise a sender with ever new rates would fill the memory
+            del self._banks[nominal]  # otherwise a sender with ever new rates would fill the memory
 
     def _admit(self, chunk: Chunk, before: Bed | None) -> Bed:
         """Create a bed for the stream of `chunk`; it replaces `before`, which has other leads or another
@@ -254,16 +257,17 @@ class Ward:
             alarms = before.alarms
         else:
             alarms = self._resumption.begin(chunk.stream)
-        if rate not in self._banks:
-            self._banks[rate] = LeadBank(
-                rate,
+        nominal = _nominal(rate)
+        if nominal not in self._banks:
+            self._banks[nominal] = LeadBank(
+                nominal,
                 self._settings.hop,
                 self._settings.quality,
                 self._model,
                 self._rhythm,
                 self._settings.score,
             )
-        bank = self._banks[rate]
+        bank = self._banks[nominal]
         bed = Bed(
             stream=chunk.stream,
             rate=rate,
@@ -304,7 +308,7 @@ class Ward:
             self._observe_hop(bed, output, now)
 
     def _observe_hop(self, bed: Bed, output: WardOutput, now: float, *, repeated: bool = False) -> None:
-        observation = bed.observe(self._banks[bed.rate].delay, now)
+        observation = bed.observe(self._banks[_nominal(bed.rate)].delay, now)
         learned_before = bed.reference.shape is not None
         if observation.good and not repeated:  # what is repeated was learned from before
             bed.reference.add_time(self._settings.hop)
@@ -324,6 +328,12 @@ class Ward:
     def _step_alarms(self, bed: Bed, observation: Observation) -> tuple[Transition, ...]:
         bed.alarms, changes = step(bed.alarms, observation, self._limits(bed.stream))
         return changes
+
+
+def _nominal(rate: float) -> float:
+    """Return the sampling rate by which a stream is analysed, Hz: clocks of devices differ by some ppm, and
+    streams of one rate are analysed together. Its own rate differs by 0.5 % at most, and gives its times."""
+    return float(round(rate)) if rate >= _WHOLE else round(rate, 1)
 
 
 def _with_beats(transition: Transition, bed: Bed) -> Transition:

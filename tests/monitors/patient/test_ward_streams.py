@@ -251,3 +251,17 @@ def test_messages_of_any_shape_in_any_order_never_raise(
     for stream in ("s0", "s1"):
         live.ward.discharge(stream)
     assert (len(live.ward), live.ward._banks) == (0, {})
+
+
+def test_streams_whose_clocks_differ_by_some_ppm_are_analysed_together(beat_model: BeatModel) -> None:
+    live = live_ward(beat_model)
+    rates = [100.0 + 0.001 * number for number in range(40)]
+    leads = [generate(8, 100.0, seed=1).millivolts] * len(rates)
+    live.feed(*(chunks(f"bed-{rate}", lead, rate) for rate, lead in zip(rates, leads, strict=True)))
+    assert len(live.ward._banks) == 1
+    last = {reading.stream: reading for reading in live.output.readings}
+    assert len(last) == len(rates)
+    assert len({reading.beats for reading in last.values()}) == 1
+    for rate in rates:
+        live.ward.discharge(f"bed-{rate}")
+    assert not live.ward._banks
