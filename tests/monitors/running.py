@@ -184,6 +184,13 @@ def recorded(state: Path) -> list[tuple[str, str, float]]:
     return [(alarm, change, round(time, 3)) for alarm, change, time in rows]
 
 
+def high(state: Path) -> set[str]:
+    """Alarms that reached high priority, by the journal in `state`."""
+    with closing(sqlite3.connect(f"file:{state / 'journal.sqlite'}?mode=ro", uri=True)) as database:
+        rows = database.execute("SELECT DISTINCT alarm FROM transitions WHERE priority = 'high'").fetchall()
+    return {alarm for (alarm,) in rows}
+
+
 def wait_for(happened: Callable[[], bool], seconds: float = 60) -> None:
     """Ask again and again, where nothing tells."""
     end = time.monotonic() + seconds

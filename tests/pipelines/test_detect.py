@@ -44,7 +44,7 @@ def test_heat_maps_can_be_left_out(bulk: Bulk, bundle_of: Callable[[str], Path],
 def test_a_bundle_without_a_threshold_is_refused(
     bulk: Bulk, bundle_of: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(SettingsError, match="which is for reconstruct, embed and compress"):
+    with pytest.raises(SettingsError, match="which is for reconstruct, embed, compress"):
         bulk("detect", f"input={tmp_path / 'in'}", f"bundle={bundle_of('autoencoder')}")
 
 

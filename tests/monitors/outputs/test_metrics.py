@@ -26,6 +26,7 @@ from pydantic import ValidationError
 from genray.errors import ResourceError
 from genray.serving.connections import ConnectionLimits
 from genray.serving.metrics_server import MetricsServer
+from monitors.alarms.conditions import CONDITIONS
 from monitors.outputs.health import ALIVE_SECONDS, Health
 from monitors.outputs.metrics import MetricsExporter, MetricsSettings
 from tests.monitors.exposition import READING, exposition, filled_exporter, series
@@ -44,7 +45,7 @@ def serving(**settings: Any) -> Iterator[tuple[MetricsExporter, int]]:
 def test_the_text_is_to_the_letter_and_as_prometheus_wants_it() -> None:
     shown = exposition(filled_exporter())
     zeros = [n for n in shown.splitlines() if n.startswith("genray_ecg_alarms_total") and n.endswith(" 0.0")]
-    assert len(zeros) == 12 * 3 * 2 - 2, "each kind, priority and whether it is announced"
+    assert len(zeros) == len(CONDITIONS) * 3 * 2 - 2, "each kind, priority and whether it is announced"
     assert "".join(f"{n}\n" for n in shown.splitlines() if n not in zeros) == GOLDEN.read_text()
     promtool = binary("promtool", package="prometheus")
     check = subprocess.run([promtool, "check", "metrics"], input=shown, text=True, capture_output=True)

@@ -30,7 +30,7 @@ def rhythm(seconds: int, rate: float) -> NDArray[np.float32]:
 def test_an_escalation_calls_at_once_and_only_a_late_recurrence_calls_again(
     beat_bundle: Path, tmp_path: Path
 ) -> None:
-    course = [(20, 70), (30, 158), (20, 200), (15, 70), (20, 200), (65, 70), (15, 200)]
+    course = [(20, 70), (90, 131), (20, 200), (15, 70), (20, 200), (65, 70), (15, 200)]
     records = tmp_path / "records"
     volts = np.concatenate([rhythm(seconds, rate) for seconds, rate in course])
     write_wfdb(records / "p.hea", volts, 360.0, LEADS, np.zeros(0, np.int64), [])
