@@ -16,7 +16,9 @@ from genray.ecg.ventricular import BEAT
 from monitors.alarms.events import JudgedBeat
 from monitors.patient.bed import Bed, PendingBeat, PreviousBeat, UnusualBeat
 from monitors.patient.detection import QrsDetector
+from monitors.patient.heart_rate import UNKNOWN_INTERVAL
 from monitors.patient.hops import Hop
+from monitors.patient.noise import NoiseMeter
 from monitors.patient.output import ScoredBeat, Trace, WardOutput
 from monitors.patient.pulse import judge_pulses
 from monitors.patient.reference import SHIFTS, fit_to_references
@@ -37,6 +39,7 @@ Floats = NDArray[np.float32]
 _TRACE = 240.0  # values per second of traces for the page, approximate; two for each group of samples
 _ORDERLY_RATE = (40.0, 95.0)  # beats/min at which clear complexes are no ventricular rhythm of concern
 _ORDERLY_CONTRAST = 8.0  # ratio of complexes to what lies between them, which fibrillation never reaches
+_LOUD = 0.25  # share of noise in the power of a beat from which being early makes no beat unusual
 _ALIGN = 0.06  # s around the middle of a complex's energy, within which its peak lies
 
 
@@ -76,6 +79,7 @@ class LeadBank:
         self._rhythm = rhythm
         self._weights = weights
         self._judge = BeatJudge(rhythm)
+        self._noise = NoiseMeter(model.beat)
         self.hop_samples = max(1, round(hop * rate))
         self._detector = QrsDetector(rate, self.hop_samples)
         self.delay = self._detector.delay
@@ -113,6 +117,7 @@ class LeadBank:
             self._last = np.pad(self._last, (0, more))
             self._detector.grow(room)
             self._judge.grow(room)
+            self._noise.grow(room)
         return rows
 
     def release(self, rows: Rows) -> None:
@@ -196,6 +201,7 @@ class LeadBank:
                 self._last[bed.rows] = np.where(finite.any(axis=1), begin, 0.0)
                 self._history[bed.rows] = np.nan
                 self._detector.begin(bed.rows, self._last[bed.rows], forget=bed.new_patient)
+                self._noise.forget(bed.rows)
                 if bed.new_patient:
                     self._judge.forget(bed.rows)
                 bed.new_patient = False
@@ -276,18 +282,35 @@ class LeadBank:
         good &= np.concatenate([bed.quality for bed, _, _ in due]) == SignalQuality.GOOD
         known = np.concatenate([[self._model.knows(lead) for lead in bed.leads] for bed, _, _ in due])
         chosen = np.flatnonzero(good & known)
-        surprises = self._model.surprises(middle[chosen])
+        noise, power = self._measure_noise(due, counts, middle), middle.var(axis=1)
+        surprises = self._model.surprises(middle[chosen], noise[chosen])
         place = np.full(len(middle), -1)
         place[chosen] = np.arange(len(chosen))
-        shapes, distances = fit_to_references(wide, good, [bed.reference for bed, _, _ in due])
+        shapes, distances = fit_to_references(wide, good, [bed.reference for bed, _, _ in due], noise)
         cut_beats = []
         for (bed, _, _), first, count, column in zip(
             due, offsets.tolist(), counts.tolist(), columns.tolist(), strict=True
         ):
             time = bed.time_of(bed.sample_count - self._keep + column)
             part = slice(first, first + count)
-            cut_beats.append(_CutBeat(time, good[part], shapes[part], distances[part], place[part]))
+            # An early complex in loud noise is mostly a part of the noise.
+            loud = bool((noise[part][good[part]] > _LOUD * power[part][good[part]]).any())
+            cut_beats.append(_CutBeat(time, good[part], shapes[part], distances[part], loud, place[part]))
         return cut_beats, surprises
+
+    def _measure_noise(self, due: list[_DueBeat], counts: NDArray[np.int64], beats: Floats) -> Floats:
+        """Return the power of the noise in the leads of beats, (leads,) in mV²."""
+        noise = np.zeros(len(beats), np.float32)
+        rows = np.concatenate([bed.rows for bed, _, _ in due])
+        # The beats of one bed are consecutive; they are measured one after the other.
+        turns = np.zeros(len(due), np.intp)
+        for number in range(1, len(due)):
+            turns[number] = turns[number - 1] + 1 if due[number].bed is due[number - 1].bed else 0
+        turn_of_lead = np.repeat(turns, counts)
+        for turn in range(turns.max() + 1):
+            now = np.flatnonzero(turn_of_lead == turn)
+            noise[now] = self._noise.measure(rows[now], beats[now])
+        return noise
 
     def _aligned(self, history: Floats, rows: Rows, columns: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the columns moved to the largest deflection nearby."""
@@ -324,6 +347,7 @@ class _CutBeat(NamedTuple):
         good: (leads,) whether each lead is good.
         shapes: (leads, samples), z-normalised.
         distances: (leads,) distance from the reference.
+        loud: whether a good lead is loud with noise.
         place: (leads,) index in the surprises; -1: the lead was not reconstructed.
     """
 
@@ -331,6 +355,7 @@ class _CutBeat(NamedTuple):
     good: NDArray[np.bool_]
     shapes: Floats
     distances: Floats
+    loud: bool
     place: NDArray[np.intp]
 
 
@@ -352,7 +377,8 @@ def _score_beat(
             bed.previous_beat = PreviousBeat(shapes, ratio)
         return ScoredBeat(time, round(score_new_patient(inputs, weights), 3), anomalous=False, inputs=inputs)
     score = score_beat(inputs, weights)
-    anomalous = score > 1.0
+    unusual = inputs._replace(interval=UNKNOWN_INTERVAL) if cut.loud else inputs
+    anomalous = score > 1.0 and score_beat(unusual, weights) > 1.0
     bed.count_scored_beat(anomalous=anomalous)
     if anomalous:
         lead = int(np.where(usable, cut.distances, -np.inf).argmax())

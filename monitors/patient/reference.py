@@ -29,6 +29,9 @@ SHIFTS = 6
 _MOST_BEATS = 128  # most beats of the first minutes that are stored, evenly spread in time
 _CORE = 4.0  # times the median distance from the median beat, beyond which a beat has another shape
 _SOFT = 0.1  # added to distances of z-normalised beats, so that tiny distances count as equal
+_LOUDEST = 0.8  # largest share of noise in the power of a beat that is taken off
+NOISE_VARIATION = 0.6
+"""Variation of the power of the noise in a beat, of its mean."""
 
 
 class ReferenceSettings(Settings):
@@ -214,15 +217,19 @@ class Reference:
 
 
 def fit_to_references(
-    beats: Floats, good: NDArray[np.bool_], references: Sequence[Reference]
+    beats: Floats, good: NDArray[np.bool_], references: Sequence[Reference], noise: Floats | None = None
 ) -> tuple[Floats, Floats]:
     """Align beats with the references of their patients, with the shift in time that fits best, as the
     detected peak of a complex is not always the same wave.
+
+    Noise makes a beat unlike the reference, and, as beats are scaled to one power, flatter. The distance is
+    that of the beat without its noise, and counts less the more the noise varies.
 
     Args:
         beats: (leads of all beats, samples + 2 SHIFTS), in mV; the leads of a beat are consecutive.
         good: (leads of all beats,) which leads to align by.
         references: reference of the patient of each beat.
+        noise: (leads of all beats,) power of the noise, mV² (None: there is none).
 
     Returns:
         The aligned beats, z-normalised, (leads of all beats, samples), unshifted where there is no reference.
@@ -251,6 +258,12 @@ def fit_to_references(
     chosen = np.arange(len(beats)), np.repeat(best, counts)
     centred = parts[chosen] - mean[chosen][:, None]
     shape = np.where(flat[chosen][:, None], 0, centred / np.where(flat[chosen], 1, spread[chosen])[:, None])
-    far = np.maximum(1.0 + power - alike[chosen], 0.0)
     scale = np.concatenate([reference.scale for reference in references])
-    return shape.astype(np.float32), np.log((far + _SOFT) / (scale + _SOFT)).astype(np.float32)
+    share = np.zeros(len(beats))
+    if noise is not None:
+        share = np.minimum(noise / np.maximum(np.square(spread[chosen]), 1e-12), _LOUDEST)
+    # Of a beat of power 1, the part 1 - share is the heart's, and its noise has nothing of the reference.
+    far = np.maximum(1.0 + power - alike[chosen] / np.sqrt(1.0 - share), 0.0)
+    # The scale holds the noise that there was when the reference was learned.
+    usual_far = np.maximum(scale, NOISE_VARIATION * share / (1.0 - share))  # NaN without a reference
+    return shape.astype(np.float32), np.log((far + _SOFT) / (usual_far + _SOFT)).astype(np.float32)

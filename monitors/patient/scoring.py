@@ -21,6 +21,7 @@ from genray.ecg.beats import BeatPreprocessing, BeatSettings
 from genray.errors import BundleMismatch
 from genray.settings.base import Settings
 from monitors.patient.heart_rate import RelativeInterval, prematurity
+from monitors.patient.reference import NOISE_VARIATION
 
 Floats = NDArray[np.float32]
 
@@ -126,18 +127,38 @@ class BeatModel:
         """Whether it was trained on leads of this name; always true if its leads are unknown."""
         return not self.leads or lead.upper() in self.leads
 
-    def surprises(self, beats: NDArray[np.floating]) -> Surprises:
-        """Return the reconstruction errors of beats (beats, samples) in mV; any number of beats, also 0."""
+    def surprises(self, beats: NDArray[np.floating], noise: Floats | None = None) -> Surprises:
+        """Return the reconstruction errors of beats (beats, samples) in mV; any number of beats, also 0.
+
+        `noise` (beats,) is the power of the noise in them, mV² (None: there is none), which no network
+        reconstructs: it is taken off the error, and where it varies by more than the threshold, that counts.
+        """
         if not len(beats):
             return Surprises(np.empty(0, np.float32), np.empty(beats.shape, np.float32))
         values = self.preprocessing.normalise(beats)
         with torch.inference_mode():
             reconstructions = self.network(torch.from_numpy(values[:, None]))[:, 0].numpy()
         difference = reconstructions - values
-        size = np.abs(difference) if self.absolute else np.square(difference)
-        errors = size.mean(axis=1)
+        squares = np.square(difference).mean(axis=1)
+        errors = np.abs(difference).mean(axis=1) if self.absolute else squares
         soft = _SOFT * self.threshold
-        return Surprises(np.log((errors + soft) / (self.threshold + soft)), reconstructions)
+        limits = np.full(len(beats), self.threshold)
+        if noise is not None:
+            expected = noise / np.square(self._unit(beats))
+            left = np.maximum(1.0 - expected / np.maximum(squares, 1e-12), 0.0)
+            varying = NOISE_VARIATION * expected
+            errors = errors * (np.sqrt(left) if self.absolute else left)
+            limits = np.maximum(limits, np.sqrt(varying) if self.absolute else varying)
+        values = np.log((errors + soft) / (limits + soft))
+        return Surprises(values.astype(np.float32), reconstructions)
+
+    def _unit(self, beats: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Return the mV that the normalisation makes one, of each beat (beats,)."""
+        if self.preprocessing.span is None:
+            unit: NDArray[np.floating] = np.maximum(beats.std(axis=1), 1e-6)
+            return unit
+        low, high = self.preprocessing.span
+        return np.full(len(beats), high - low)
 
 
 def score_beat(inputs: ScoreInputs, weights: ScoreSettings) -> float:
