@@ -16,7 +16,7 @@ from genray.datasets.loader import Sample
 from genray.images.damage.stamps import StampSettings, stamp
 from genray.images.pixels import Pixels
 from genray.images.tensors import to_pixels
-from genray.models.losses import ReconstructionSettings, reconstruction_loss
+from genray.models.parts.losses import ReconstructionSettings, reconstruction_loss
 from genray.models.residual_unet import UShapeSettings
 from jobs.recipes.images import UNIT, Variant
 from jobs.recipes.restoring import DamagedImages, Restoring, RestoringSettings

@@ -17,7 +17,7 @@ from genray.datasets.beats import Beats, BeatSet, BeatSetSettings, open_beat_set
 from genray.datasets.loader import ArrayLoader, Loader, WorkerShare
 from genray.io.bad_input import BadInput
 from genray.models.beats import ConvBeatSettings, DenseBeatSettings
-from genray.models.layers import parameter_count
+from genray.models.parts.layers import parameter_count
 from genray.models.registry import NetworkSpec
 from genray.report.pictures import BeatExample, draw_beats
 from jobs.recipes.beats import (
@@ -40,7 +40,7 @@ from jobs.recipes.threshold import (
     threshold_interval,
 )
 from jobs.training.follow_up import FollowUp
-from jobs.training.optimizer import AdamSettings, OptimizerSettings
+from jobs.training.optimisation.optimizer import AdamSettings, OptimizerSettings
 from jobs.training.recipe import (
     BundleSpec,
     Conclusion,

@@ -35,12 +35,12 @@ from genray.images.pixels import Pixels, crop_middle, grid
 from genray.images.tensors import to_pixels, to_unit
 from genray.io.bad_input import BadInput
 from genray.io.listing import find_place
-from genray.models.layers import parameter_count
-from genray.models.losses import Adversarial, adversarial_loss
+from genray.models.parts.layers import parameter_count
+from genray.models.parts.losses import Adversarial, adversarial_loss
 from genray.models.pix2pix import PatchGAN, PatchGANSettings, UNet, UNetSettings
 from genray.models.registry import NetworkSpec
 from genray.settings.base import Settings
-from jobs.training.optimizer import OptimizerSettings
+from jobs.training.optimisation.optimizer import OptimizerSettings
 from jobs.training.recipe import (
     BundleSpec,
     DataSummary,

@@ -32,7 +32,7 @@ from genray.settings.base import Settings
 from jobs.recipes.cross_fitting import CrossFit
 from jobs.runs.samples import RunPicture
 from jobs.training.follow_up import FollowUp
-from jobs.training.optimizer import AdamSettings, OptimizerSettings
+from jobs.training.optimisation.optimizer import AdamSettings, OptimizerSettings
 from jobs.training.recipe import (
     BundleSpec,
     Conclusion,

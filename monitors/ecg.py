@@ -20,7 +20,7 @@ from genray.progress import Display
 from genray.targets import Demand, Resources
 from genray.text import duration
 from monitors.outputs.journal import Journal, JournalInUse
-from monitors.patient.rhythm import RhythmModel
+from monitors.patient.rhythm.ventricular import RhythmModel
 from monitors.patient.scoring import BeatModel
 from monitors.service.backends import LocalBackend, RayBackend, ShardBackend
 from monitors.service.dispatcher import CHANNEL, DISCLAIMER

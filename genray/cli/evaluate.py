@@ -125,7 +125,7 @@ def evaluate(
     from monitors.evaluation.evaluate import evaluate as judge
     from monitors.evaluation.evaluate import evaluate_rhythms
     from monitors.evaluation.totals import Totals
-    from monitors.patient.rhythm import RhythmModel
+    from monitors.patient.rhythm.ventricular import RhythmModel
     from monitors.patient.scoring import BeatModel
     from monitors.settings import EcgSettings
 

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import nn
 
 from genray.models.autoencoder import Autoencoder, Shape, Widths, init_he, init_xavier
-from genray.models.layers import Residual
+from genray.models.parts.layers import Residual
 from genray.settings.base import Settings
 
 

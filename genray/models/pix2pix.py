@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from genray.models.layers import Norm, init_normal, norm_layer
+from genray.models.parts.layers import Norm, init_normal, norm_layer
 from genray.settings.base import Settings
 
 

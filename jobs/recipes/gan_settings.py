@@ -13,7 +13,7 @@ from genray.models.gan.pair import GanModel
 from genray.models.gan.residual import ResidualSettings
 from genray.settings.base import Settings
 from jobs.recipes.images import ImageTrainSettings
-from jobs.training.optimizer import AdamSettings
+from jobs.training.optimisation.optimizer import AdamSettings
 from jobs.training.settings import LoopSettings
 
 

@@ -35,10 +35,10 @@ from genray.images.pixels import Pixels
 from genray.images.tensors import ValueRange, to_network
 from genray.io.bad_input import BadInput
 from genray.models.autoencoder import Shape
-from genray.models.layers import parameter_count
+from genray.models.parts.layers import parameter_count
 from genray.models.registry import NetworkSpec
 from genray.text import visible
-from jobs.training.optimizer import AdamSettings, OptimizerSettings
+from jobs.training.optimisation.optimizer import AdamSettings, OptimizerSettings
 from jobs.training.recipe import BundleSpec, DataSummary, Part, Recipe
 from jobs.training.settings import TrainSettings
 

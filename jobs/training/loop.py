@@ -35,7 +35,7 @@ from jobs.training.follow_up import FollowUp
 from jobs.training.recipe import DataSummary, Part, Recipe
 from jobs.training.settings import TICK_SECONDS, LoopSettings, TrainSettings
 from jobs.training.state import Position, TrainingState
-from jobs.training.update import GradientUpdater
+from jobs.training.optimisation.update import GradientUpdater
 from jobs.training.validations import Validations, concerns
 from jobs.training.workers import TrainingWorker
 

@@ -26,7 +26,7 @@ from genray.models.summary import NetworkSummary
 from jobs.runs.samples import RunPicture, RunTable
 from jobs.runs.verdict import Verdict, judge
 from jobs.training.follow_up import FollowUp
-from jobs.training.optimizer import OptimizerSettings
+from jobs.training.optimisation.optimizer import OptimizerSettings
 from jobs.training.settings import TrainSettings
 
 S = TypeVar("S", bound=TrainSettings)

@@ -20,7 +20,7 @@ from jobs.training.device import Device
 from jobs.training.recipe import Recipe
 from jobs.training.schedule import Schedule
 from jobs.training.start import StartingWeights
-from jobs.training.update import is_averaging_step, moving_average, unwrapped
+from jobs.training.optimisation.update import is_averaging_step, moving_average, unwrapped
 
 
 @dataclass

@@ -18,7 +18,7 @@ from genray.ecg.records.open import find_records, open_record
 from genray.errors import DataError
 from monitors.alarms.limits import Limits
 from monitors.evaluation.evaluate import AnnotatedRecord, RecordResult, check_readable, evaluate, read_truth
-from monitors.patient.rhythm import RhythmModel
+from monitors.patient.rhythm.ventricular import RhythmModel
 from monitors.patient.scoring import BeatModel
 from monitors.patient.ward import WardSettings
 

@@ -37,7 +37,7 @@ from monitors.evaluation.matching import (
 )
 from monitors.evaluation.rhythms import BedsideJudgement, RhythmJudgement, judge_bedside, judge_rhythms
 from monitors.patient.output import ScoredBeat, WardOutput
-from monitors.patient.rhythm import RhythmModel
+from monitors.patient.rhythm.ventricular import RhythmModel
 from monitors.patient.scoring import BeatModel, ScoreInputs
 from monitors.patient.ward import Ward, WardSettings
 from monitors.sources.message import Chunk

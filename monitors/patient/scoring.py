@@ -20,7 +20,7 @@ from genray.bundle import Bundle
 from genray.ecg.beats import BeatPreprocessing, BeatSettings
 from genray.errors import BundleMismatch
 from genray.settings.base import Settings
-from monitors.patient.heart_rate import RelativeInterval, prematurity
+from monitors.patient.rhythm.heart_rate import RelativeInterval, prematurity
 from monitors.patient.reference import NOISE_VARIATION
 
 Floats = NDArray[np.float32]

@@ -20,7 +20,7 @@ from genray.bundle import load_bundle
 from monitors.alarms.events import Transition
 from monitors.patient.output import SavedBed, WardOutput
 from monitors.patient.resume import WARM_UP, Resumption
-from monitors.patient.rhythm import RhythmModel
+from monitors.patient.rhythm.ventricular import RhythmModel
 from monitors.patient.scoring import BeatModel
 from monitors.patient.ward import Ward
 from monitors.service.newcomers import Newcomers

@@ -11,7 +11,7 @@ from genray.datasets.rhythms import RhythmDataSettings, group_of, open_rhythm_se
 from genray.ecg.records.wfdb import write_wfdb
 from genray.ecg.synthesis import Episode, generate
 from genray.errors import DataError
-from monitors.patient.rhythm import RhythmModel
+from monitors.patient.rhythm.ventricular import RhythmModel
 from tests.genray.ecg.rhythms import write_unannotated, write_ventricular_record
 
 Submit = Callable[..., dict[str, Any]]

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from genray.models.beats import ConvBeatAutoencoder, ConvBeatSettings, DenseBeatAutoencoder, DenseBeatSettings
-from genray.models.layers import parameter_count
+from genray.models.parts.layers import parameter_count
 from genray.models.registry import NetworkSpec
 
 

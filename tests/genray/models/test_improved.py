@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from genray.models.improved import ImprovedAutoencoder, ImprovedSettings, ResidualBlock, cosine_basis
-from genray.models.layers import parameter_count
+from genray.models.parts.layers import parameter_count
 
 
 def test_the_default_has_the_parameters_that_its_docstring_counts() -> None:

@@ -3,7 +3,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from genray.models.layers import parameter_count
+from genray.models.parts.layers import parameter_count
 from genray.models.nafnet import ChannelAttention, ChannelNorm, NAFBlock, NAFNet, NAFNetSettings, SimpleGate
 from genray.models.restorer import macs_per_pixel
 

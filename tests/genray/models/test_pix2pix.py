@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from genray.models.layers import ImageBatchNorm, parameter_count
+from genray.models.parts.layers import ImageBatchNorm, parameter_count
 from genray.models.pix2pix import PatchGAN, PatchGANSettings, UNet, UNetSettings, unet_depth
 
 SMALL = UNetSettings(filters=4)

@@ -11,7 +11,7 @@ from jobs.recipes.cross_fitting import CrossFit, SampleLosses, first_component, 
 from jobs.runs.run import Run
 from jobs.training.device import DeviceSettings, open_device
 from jobs.training.follow_up import FollowUp
-from jobs.training.optimizer import AdamSettings
+from jobs.training.optimisation.optimizer import AdamSettings
 from jobs.training.settings import LoopSettings
 
 SAMPLES = np.random.default_rng(0).normal(size=(40, 1, 6)).astype(np.float32)

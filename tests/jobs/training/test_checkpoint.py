@@ -6,7 +6,7 @@ from torch import nn
 
 from genray.errors import TrainingError
 from jobs.training import checkpoint
-from jobs.training.optimizer import OptimizerSettings
+from jobs.training.optimisation.optimizer import OptimizerSettings
 
 
 def trained(seed: int) -> tuple[nn.Module, torch.optim.Optimizer]:

@@ -19,7 +19,7 @@ from genray.models.registry import NetworkSpec
 from monitors.alarms.limits import Limits
 from monitors.evaluation.evaluate import AnnotatedRecord, RecordResult, evaluate, read_truth
 from monitors.evaluation.totals import Totals
-from monitors.patient.rhythm import ready_rhythm_model
+from monitors.patient.rhythm.ventricular import ready_rhythm_model
 from monitors.patient.scoring import BeatModel
 from monitors.patient.ward import WardSettings
 

@@ -13,7 +13,7 @@ from genray.ecg.beats import cut_beats
 from genray.ecg.synthesis import Episode, generate
 from genray.errors import BundleMismatch
 from monitors.patient import scoring
-from monitors.patient.heart_rate import UNKNOWN_INTERVAL, RelativeInterval
+from monitors.patient.rhythm.heart_rate import UNKNOWN_INTERVAL, RelativeInterval
 from monitors.patient.scoring import BeatModel, ScoreInputs, ScoreSettings
 
 NONE = np.empty(0, np.float32)

@@ -5,7 +5,7 @@ from pydantic import TypeAdapter
 from genray.models.autoencoder import Shape
 from genray.models.gan.base import halvings
 from genray.models.gan.pair import Gan, GanModel
-from genray.models.layers import parameter_count
+from genray.models.parts.layers import parameter_count
 
 SMALL = {
     "mlp": {"hidden": [8], "judging": [8]},

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from jobs.training.update import (
+from jobs.training.optimisation.update import (
     GradientUpdater,
     is_averaging_step,
     moving_average,

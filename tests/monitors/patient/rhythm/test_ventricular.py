@@ -9,7 +9,7 @@ from genray.bundle import load_bundle
 from genray.ecg.rhythm import WINDOW, rhythm_features
 from genray.ecg.synthesis import Episode, EpisodeKind, generate
 from genray.errors import BundleMismatch
-from monitors.patient.rhythm import RhythmModel, judge_rhythms, ready_rhythm_model
+from monitors.patient.rhythm.ventricular import RhythmModel, judge_rhythms, ready_rhythm_model
 from tests.genray.ecg.rhythms import Floats, fibrillation, flutter, torsades
 
 RATE = 250.0

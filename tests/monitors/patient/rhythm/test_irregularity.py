@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from monitors.alarms.events import Irregularity, JudgedBeat
-from monitors.patient.irregularity import IrregularityMeter
+from monitors.patient.rhythm.irregularity import IrregularityMeter
 
 
 def measured(intervals: NDArray[np.float64], ventricular: NDArray[np.bool_] | None = None) -> Irregularity:

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import nn
 from torch.optim import Adam, AdamW, Optimizer
 
-from genray.models.layers import Weighted, fan_in
+from genray.models.parts.layers import Weighted, fan_in
 from genray.settings.base import Settings
 
 

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from genray.models.losses import Adversarial, adversarial_loss
+from genray.models.parts.losses import Adversarial, adversarial_loss
 
 
 @pytest.mark.parametrize(("kind", "undecided"), [("bce", math.log(2)), ("least-squares", 0.0)])

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from jobs.training.checkpoint import collect, restore_optimizer
-from jobs.training.optimizer import AdamSettings, WidthScaledAdamSettings
+from jobs.training.optimisation.optimizer import AdamSettings, WidthScaledAdamSettings
 
 
 def change_by_one_step(inputs: int, settings: AdamSettings) -> float:

@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from monitors.patient.heart_rate import RrIntervals, prematurity
+from monitors.patient.rhythm.heart_rate import RrIntervals, prematurity
 
 
 def intervals_of(*lengths: float) -> RrIntervals:

@@ -1,0 +1,1 @@
+"""Layers and losses that networks of several kinds share."""

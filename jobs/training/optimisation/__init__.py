@@ -1,0 +1,1 @@
+"""Optimizers of the networks, and the updates of their weights."""

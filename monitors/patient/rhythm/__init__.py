@@ -1,0 +1,1 @@
+"""Rhythm of a patient: heart rate, irregularity, pulse waves, and ventricular rhythms."""
