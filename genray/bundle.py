@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import platform
 import shutil
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,13 +24,13 @@ from pydantic import (
     field_validator,
     model_serializer,
 )
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 from typing_extensions import TypedDict  # pydantic refuses typing.TypedDict before Python 3.12
 
 from genray import __version__
 from genray.bundle_places import bundle_folder
+from genray.bundle_weights import AGAIN, check_finite, check_whole, read_weights, sha256_of
 from genray.ecg.beats import BeatPreprocessing
 from genray.ecg.rhythm import RhythmPreprocessing
 from genray.errors import BundleMismatch, BundleMissing, BundleTooNew, BundleUnknown, BundleUnsafe
@@ -51,27 +50,11 @@ from genray.settings.problems import stored_problems
 FORMAT: Literal[1] = 1
 _MANIFEST = "bundle.json"
 _WEIGHTS = "weights.safetensors"
-_AGAIN = "the bundle is incomplete or damaged: copy it again, or train it again"
 _MAX_MANIFEST = 4 * 2**20
 _MAX_WEIGHTS = 64 * 2**30
 _LEAST_RANGE = 1e-6
 _IMAGES, _BEATS, _RHYTHM = "images", "beats", "rhythm"
 _TAGS = (_IMAGES, _BEATS, _RHYTHM)
-_DTYPES = {
-    "BOOL": torch.bool,
-    "U8": torch.uint8,
-    "I8": torch.int8,
-    "I16": torch.int16,
-    "I32": torch.int32,
-    "I64": torch.int64,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F32": torch.float32,
-    "F64": torch.float64,
-}
-"""Types by their names in safetensors files."""
-_SMALLER = {torch.float32: torch.float16}
-"""Types that weights may be stored in, instead of the network's."""
 
 
 Channels = Annotated[int, Field(ge=1, le=4096)]
@@ -363,7 +346,7 @@ def save_bundle(
                 data=dict(data),
                 versions=_versions(),
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
-                weights_sha256=_sha256(new / _WEIGHTS),
+                weights_sha256=sha256_of(new / _WEIGHTS),
             )
         except ValidationError as error:
             what = stored_problems(error, tags=_TAGS)
@@ -439,10 +422,10 @@ def read_manifest(path: str | Path) -> Manifest:
         manifest = Manifest.model_validate_json(data, strict=True)
     except ValidationError as error:
         what = stored_problems(error, tags=_TAGS)
-        raise BundleMissing(f"{_MANIFEST}: {what}", where=str(file), hint=_AGAIN) from None
+        raise BundleMissing(f"{_MANIFEST}: {what}", where=str(file), hint=AGAIN) from None
     # Recursion is safe: pydantic accepts 200 levels at most.
     if wrong := next(_not_finite(content, ""), None):
-        raise BundleMissing(f"{_MANIFEST}: {wrong}: should be a finite number", where=str(file), hint=_AGAIN)
+        raise BundleMissing(f"{_MANIFEST}: {wrong}: should be a finite number", where=str(file), hint=AGAIN)
     if Path(manifest.weights).name != manifest.weights or len(manifest.weights) > 200:
         raise BundleUnsafe(
             f"{_MANIFEST}: weights: {manifest.weights[:200]!r} lies outside the bundle", where=str(file)
@@ -462,8 +445,7 @@ def verify_bundle(path: str | Path) -> Manifest:
     path = bundle_folder(path)
     manifest = read_manifest(path)
     weights = _weights_file(path, manifest)
-    if _sha256(weights) != manifest.weights_sha256:
-        raise _damaged(weights)
+    check_whole(weights, manifest.weights_sha256)
     return manifest
 
 
@@ -480,10 +462,9 @@ def load_bundle(path: str | Path, device: str | torch.device = "cpu") -> Bundle:
     manifest = read_manifest(path)
     weights = _weights_file(path, manifest)
     network = _build(manifest, path / _MANIFEST)
-    state = _read_weights(weights, network.state_dict())
-    if _sha256(weights) != manifest.weights_sha256:
-        raise _damaged(weights)
-    _check_finite(state, weights)
+    state = read_weights(weights, network.state_dict())
+    check_whole(weights, manifest.weights_sha256)
+    check_finite(state, weights)
     network.load_state_dict(state, assign=True)
     return Bundle(path, manifest, network.to(device).eval())
 
@@ -517,25 +498,14 @@ def _versions() -> dict[str, str]:
     return {"genray": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
 
 
-def _sha256(file: Path) -> str:
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _weights_file(path: Path, manifest: Manifest) -> Path:
     weights = path / manifest.weights
     if not weights.is_file():
-        raise BundleMissing(f"the bundle's weights are missing: {weights}", where=str(weights), hint=_AGAIN)
+        raise BundleMissing(f"the bundle's weights are missing: {weights}", where=str(weights), hint=AGAIN)
     _check_inside(path, weights)
     if weights.stat().st_size > _MAX_WEIGHTS:
         raise BundleUnsafe(f"{weights} is larger than {_MAX_WEIGHTS} bytes")
     return weights
-
-
-def _damaged(weights: Path) -> BundleMismatch:
-    return BundleMismatch(
-        "the weights are damaged: their checksum is not the manifest's", where=str(weights), hint=_AGAIN
-    )
 
 
 def _read_text(file: Path) -> bytes:
@@ -543,7 +513,7 @@ def _read_text(file: Path) -> bytes:
         with file.open("rb") as stream:
             data = stream.read(_MAX_MANIFEST + 1)
     except OSError as error:
-        raise BundleMissing(f"cannot read {file}: {error}", where=str(file), hint=_AGAIN) from error
+        raise BundleMissing(f"cannot read {file}: {error}", where=str(file), hint=AGAIN) from error
     if len(data) > _MAX_MANIFEST:
         raise BundleUnsafe(f"{file} is larger than {_MAX_MANIFEST} bytes")
     return data
@@ -553,7 +523,7 @@ def _parsed(data: bytes, file: Path) -> Any:
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise BundleMissing(f"cannot read {file}: {error}", where=str(file), hint=_AGAIN) from error
+        raise BundleMissing(f"cannot read {file}: {error}", where=str(file), hint=AGAIN) from error
 
 
 def _not_finite(value: Any, key: str) -> Iterator[str]:
@@ -596,7 +566,7 @@ def _check_fits(manifest: Manifest, network: nn.Module, file: Path) -> None:
             f"{_MANIFEST}: preprocessing{key}: {stored} does not fit the network of `arguments`, "
             f"which takes {needed}",
             where=str(file),
-            hint=_AGAIN,
+            hint=AGAIN,
         )
 
 
@@ -638,66 +608,7 @@ def _misfits(manifest: Manifest, network: nn.Module) -> Iterator[tuple[str, Any,
         yield ".size", stored.size, f"multiples of {multiple}"
 
 
-def _check_finite(state: Mapping[str, torch.Tensor], file: Path) -> None:
-    """Raise BundleMismatch if a weight is NaN or infinite."""
-    wrong = {
-        name: int((~torch.isfinite(tensor)).sum())
-        for name, tensor in state.items()
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())
-    }
-    if wrong:
-        name, count = next(iter(wrong.items()))
-        raise BundleMismatch(
-            f"weights are NaN or infinite: {count} in {name}"
-            + (f", and in {len(wrong) - 1} more tensors" if len(wrong) > 1 else ""),
-            where=str(file),
-            hint="train it again: the training diverged",
-        )
-
-
 def _check_inside(path: Path, file: Path) -> None:
     """Raise BundleUnsafe if `file` is a link out of the folder `path`."""
     if file.resolve().parent != path.resolve():
         raise BundleUnsafe(f"{file} is a link to {file.resolve()}, outside the bundle")
-
-
-def _read_weights(file: Path, expected: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Read the tensors of `file`, which must have the expected names, shapes and types."""
-    try:
-        with safe_open(file, framework="pt") as tensors:
-            _check_names(file, expected.keys(), set(tensors.keys()))
-            state = {}
-            for name, tensor in expected.items():
-                # Checked by the header, before the bytes are read.
-                stored = tensors.get_slice(name)
-                shape = tuple(stored.get_shape())
-                if shape != tuple(tensor.shape):
-                    raise BundleMismatch(
-                        f"{name} has shape {shape}, the network's is {tuple(tensor.shape)}", where=str(file)
-                    )
-                dtype = _DTYPES.get(stored.get_dtype(), stored.get_dtype())
-                if dtype not in (tensor.dtype, _SMALLER.get(tensor.dtype)):
-                    raise BundleMismatch(
-                        f"{name} is {dtype}, the network's is {tensor.dtype}", where=str(file)
-                    )
-                state[name] = tensors.get_tensor(name).to(tensor.dtype)
-    except (SafetensorError, OSError) as error:
-        raise BundleMissing(f"cannot read the weights: {error}", where=str(file), hint=_AGAIN) from error
-    return state
-
-
-def _check_names(file: Path, expected: Set[str], stored: Set[str]) -> None:
-    differences = []
-    if missing := sorted(expected - stored):
-        differences.append(f"missing {_first_few(missing)}")
-    if extra := sorted(stored - expected):
-        differences.append(f"left over {_first_few(extra)}")
-    if differences:
-        raise BundleMismatch(
-            f"the weights are not those of the network: {'; '.join(differences)}", where=str(file)
-        )
-
-
-def _first_few(names: list[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more

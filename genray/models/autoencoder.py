@@ -18,8 +18,8 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
-from genray.models.parts.layers import Gain, Residual, Weighted, fan_in
 from genray.models.linear_path import LinearDecoder, LinearEncoder, fit_components, shrink_factor
+from genray.models.parts.layers import Gain, Residual, Weighted, fan_in
 from genray.settings.base import Settings
 
 Shape = tuple[int, int, int]

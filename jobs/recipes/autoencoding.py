@@ -19,8 +19,8 @@ from genray.images.pixels import Pixels, grid
 from genray.images.tensors import to_pixels
 from genray.models.autoencoder import LINEAR_SIDE, Autoencoder, ConvSettings, DenseSettings, filters_for
 from genray.models.improved import ImprovedSettings
-from genray.models.parts.losses import ReconstructionSettings, reconstruction_loss
 from genray.models.numpy_dense import NumpyAdam, NumpySettings
+from genray.models.parts.losses import ReconstructionSettings, reconstruction_loss
 from genray.models.registry import NetworkSpec
 from genray.models.vae import VAESettings, VariationalAutoencoder, kl_divergence, kl_weight
 from jobs.recipes.images import UNIT, ImageRecipe, ImageTrainSettings

@@ -26,9 +26,9 @@ from jobs.runs.run import Run
 from jobs.training import checkpoint as checkpoints
 from jobs.training.follow_up import FollowUp
 from jobs.training.optimisation.optimizer import OptimizerSettings
+from jobs.training.optimisation.update import is_averaging_step, moving_average
 from jobs.training.schedule import learning_rate_factor
 from jobs.training.settings import LoopSettings
-from jobs.training.optimisation.update import is_averaging_step, moving_average
 
 _SAMPLES_AT_ONCE = 8192  # samples in a batch when scoring
 

@@ -18,8 +18,8 @@ from genray.datasets.loader import WorkerShare, held_out_batches
 from genray.images.metrics import image_metrics
 from genray.images.pixels import Pixels, crop_middle, grid
 from genray.images.tensors import to_pixels
-from genray.models.parts.losses import ReconstructionSettings, reconstruction_loss
 from genray.models.nafnet import NAFNetSettings
+from genray.models.parts.losses import ReconstructionSettings, reconstruction_loss
 from genray.models.registry import NetworkSpec
 from genray.models.residual_unet import ResidualUNetSettings
 from genray.models.restorer import ConvRestorerSettings, macs_per_pixel

@@ -32,10 +32,10 @@ from jobs.training import checkpoint as checkpoints
 from jobs.training.device import Device
 from jobs.training.evaluation import Evaluator, Scores
 from jobs.training.follow_up import FollowUp
+from jobs.training.optimisation.update import GradientUpdater
 from jobs.training.recipe import DataSummary, Part, Recipe
 from jobs.training.settings import TICK_SECONDS, LoopSettings, TrainSettings
 from jobs.training.state import Position, TrainingState
-from jobs.training.optimisation.update import GradientUpdater
 from jobs.training.validations import Validations, concerns
 from jobs.training.workers import TrainingWorker
 

@@ -17,10 +17,10 @@ from genray.errors import TrainingError
 from jobs.training import checkpoint as checkpoints
 from jobs.training.checkpoint import Checkpoint
 from jobs.training.device import Device
+from jobs.training.optimisation.update import is_averaging_step, moving_average, unwrapped
 from jobs.training.recipe import Recipe
 from jobs.training.schedule import Schedule
 from jobs.training.start import StartingWeights
-from jobs.training.optimisation.update import is_averaging_step, moving_average, unwrapped
 
 
 @dataclass

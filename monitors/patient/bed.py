@@ -13,12 +13,12 @@ from genray.ecg.qrs import QrsThresholds
 from genray.ecg.quality import SignalQuality
 from monitors.alarms.events import JudgedBeat, Observation, Pulse, QualityWord, Reading
 from monitors.alarms.state import AlarmState
-from monitors.patient.rhythm.heart_rate import UNKNOWN_INTERVAL, RelativeInterval, RrIntervals
 from monitors.patient.hops import Hop, HopQueue
-from monitors.patient.rhythm.irregularity import IrregularityMeter
 from monitors.patient.ordering import Ordered, Sequencer
-from monitors.patient.rhythm.pulse import PulseLeads
 from monitors.patient.reference import Reference
+from monitors.patient.rhythm.heart_rate import UNKNOWN_INTERVAL, RelativeInterval, RrIntervals
+from monitors.patient.rhythm.irregularity import IrregularityMeter
+from monitors.patient.rhythm.pulse import PulseLeads
 from monitors.patient.rhythm.ventricular import ORDERLY, VentricularRhythm
 from monitors.patient.strips import StripRecorder
 from monitors.sources.message import Chunk

@@ -16,12 +16,12 @@ from genray.ecg.ventricular import BEAT
 from monitors.alarms.events import JudgedBeat
 from monitors.patient.bed import Bed, PendingBeat, PreviousBeat, UnusualBeat
 from monitors.patient.detection import QrsDetector
-from monitors.patient.rhythm.heart_rate import UNKNOWN_INTERVAL
 from monitors.patient.hops import Hop
 from monitors.patient.noise import NoiseMeter
 from monitors.patient.output import ScoredBeat, Trace, WardOutput
-from monitors.patient.rhythm.pulse import judge_pulses
 from monitors.patient.reference import SHIFTS, fit_to_references
+from monitors.patient.rhythm.heart_rate import UNKNOWN_INTERVAL
+from monitors.patient.rhythm.pulse import judge_pulses
 from monitors.patient.rhythm.ventricular import ORDERLY, BeatJudge, RhythmModel, judge_rhythms
 from monitors.patient.scoring import (
     BeatModel,

@@ -20,8 +20,8 @@ from genray.bundle import Bundle
 from genray.ecg.beats import BeatPreprocessing, BeatSettings
 from genray.errors import BundleMismatch
 from genray.settings.base import Settings
-from monitors.patient.rhythm.heart_rate import RelativeInterval, prematurity
 from monitors.patient.reference import NOISE_VARIATION
+from monitors.patient.rhythm.heart_rate import RelativeInterval, prematurity
 
 Floats = NDArray[np.float32]
 

@@ -24,9 +24,9 @@ from monitors.patient.hops import HopQueue
 from monitors.patient.leads import LeadBank
 from monitors.patient.ordering import Sequencer, SequencerSettings
 from monitors.patient.output import SavedBed, WardOutput
-from monitors.patient.rhythm.pulse import PulseLeads
 from monitors.patient.reference import Reference, ReferenceSettings
 from monitors.patient.resume import Resumption, SavedState
+from monitors.patient.rhythm.pulse import PulseLeads
 from monitors.patient.rhythm.ventricular import RhythmModel, ready_rhythm_model
 from monitors.patient.scoring import BeatModel, ScoreSettings
 from monitors.patient.strips import StripRecorder

@@ -21,8 +21,8 @@ from genray.models.autoencoder import (
     pad_to_multiple,
 )
 from genray.models.improved import ImprovedAutoencoder, ImprovedSettings
-from genray.models.parts.layers import parameter_count
 from genray.models.numpy_dense import NumpyAutoencoder, NumpySettings
+from genray.models.parts.layers import parameter_count
 from genray.models.vae import VAESettings, VariationalAutoencoder
 
 Build = Callable[[Shape], Autoencoder]

@@ -3,8 +3,8 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from genray.models.parts.layers import parameter_count
 from genray.models.nafnet import ChannelAttention, ChannelNorm, NAFBlock, NAFNet, NAFNetSettings, SimpleGate
+from genray.models.parts.layers import parameter_count
 from genray.models.restorer import macs_per_pixel
 
 

@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from genray.models.autoencoder import crop
-from genray.models.parts.layers import parameter_count
 from genray.models.nafnet import NAFNet, NAFNetSettings
+from genray.models.parts.layers import parameter_count
 from genray.models.residual_unet import ResidualUNet, ResidualUNetSettings
 from genray.models.restorer import (
     ConvRestorer,

@@ -7,8 +7,8 @@ from monitors.alarms.limits import Limits
 from monitors.evaluation.choice import CANDIDATES, NestedChoice, choose_nested
 from monitors.evaluation.evaluate import ScoredRecord
 from monitors.evaluation.matching import TimeSpan, abnormal_episodes
-from monitors.patient.rhythm.heart_rate import RelativeInterval
 from monitors.patient.output import ScoredBeat
+from monitors.patient.rhythm.heart_rate import RelativeInterval
 from monitors.patient.scoring import ScoreInputs
 
 BEATS = 100
