@@ -64,12 +64,12 @@ def measure(pixels: NDArray[Any]) -> NoiseFeatures:
         Logarithms of levels, then logarithms and shares between 0 and 1, of one length for all images. A gray
         image has the values of the colour image with three equal channels.
     """
-    planes = _planes(_enlarge(_sample(pixels)))
+    planes = sampled_planes(pixels)
     height, width = (side - side % _BLOCK for side in planes.shape[1:])
     planes = planes[:, :height, :width]
-    clipped = _means(((planes == 0) | (planes == 255)).any(axis=0), _BLOCK)
+    clipped = block_means(((planes == 0) | (planes == 255)).any(axis=0), _BLOCK)
     changes, bands = _bands(opponents(planes))
-    still = _means(changes == 0, _BLOCK // 2)
+    still = block_means(changes == 0, _BLOCK // 2)
     varied = still < 1
     constant = float(still[varied].mean()) if varied.any() else 1.0
     usable = np.flatnonzero(varied & (clipped <= _clipping_limit(clipped[varied])))
@@ -119,7 +119,14 @@ def _enlarge(planes: NDArray[Any]) -> NDArray[Any]:
     return np.pad(even, ((0, 0), (0, missing[0]), (0, missing[1])), mode="symmetric")
 
 
-def _planes(planes: NDArray[Any]) -> Planes:
+def sampled_planes(pixels: NDArray[Any]) -> Planes:
+    """Return the pixels that are measured, in levels of 255: all of a small image, mirrored to 64 pixels; of
+    one of more than 2**17 pixels a grid of crops of 64x64.
+
+    Args:
+        pixels: (H, W, C) uint8 or uint16.
+    """
+    planes = _enlarge(_sample(pixels))
     scaled = planes.astype(np.float32)
     return scaled / np.float32(257) if planes.dtype == np.uint16 else scaled
 
@@ -168,7 +175,11 @@ def _bands(views: list[NDArray[np.float32]]) -> tuple[NDArray[np.float32], list[
                 changes += diagonal + others
             fourth = np.square(diagonal)
             bands[-1].append(
-                _Band(_means(diagonal, inside), _means(others, inside) / 8, _means(fourth, inside))
+                _Band(
+                    block_means(diagonal, inside),
+                    block_means(others, inside) / 8,
+                    block_means(fourth, inside),
+                )
             )
             # White noise keeps its level from scale to scale, as a mean of four would halve it.
             views[index] = (total[:, 0::2] + total[:, 1::2]) * np.float32(0.5)
@@ -262,8 +273,8 @@ def _histogram(brightness: NDArray[np.float32]) -> list[float]:
     return [entropy / 5, float(np.sort(counts)[-2:].sum())]
 
 
-def _means(values: NDArray[Any], side: int) -> NDArray[np.float64]:
-    """Average (H, W) over blocks of `side` x `side`: (N,)."""
+def block_means(values: NDArray[Any], side: int) -> NDArray[np.float64]:
+    """Return the means of (H, W) values over blocks of `side` x `side`, (N,), row by row."""
     height, width = values.shape
     # In two steps, because NumPy is slow at sums of few values.
     rows = values.reshape(-1, side, width).sum(1, dtype=np.float32)

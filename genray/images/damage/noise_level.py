@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genray.images.damage.noise_features import BLOCKINESS, measure
+from genray.images.damage.texture import is_texture
 
 NoiseKind = Literal["none", "white", "coarse", "chroma", "blocks"]
 FLOOR = 0.25  # level that is added before the logarithm, in levels of 255
@@ -56,7 +57,8 @@ def estimate_noise(pixels: NDArray[Any]) -> NoiseEstimate:
     colours, with measurements of texture, clipping and blockiness (see `noise_features.measure`), and gives
     the strength of the noise. It was fitted on drawn scenes, photographs and pages with noise of known
     strength: white, of photons, of cameras, of film, of JPEG, and none (`jobs/ready/noise_estimator.py`).
-    Where the flattest places show white noise and nothing else, its level is read there directly.
+    Where the flattest places show white noise and nothing else, its level is read there directly. A texture
+    that fills the image has no noise (see `is_texture`).
 
     Limits: of weak noise (below 3) in texture that fills the image, a part is not found. Signal-dependent
     noise is measured where the image is flat, so that noise in dark places only is underestimated.
@@ -72,8 +74,11 @@ def estimate_noise(pixels: NDArray[Any]) -> NoiseEstimate:
         raise ValueError(f"pixels must be (H, W, C) uint8 or uint16, not {pixels.shape} {pixels.dtype}")
     if min(pixels.shape[:2]) < SMALLEST:
         return NoiseEstimate(math.nan, math.nan, math.nan, math.nan, "none", 0.0)
-    features = measure(pixels[:, :, : 3 if pixels.shape[2] >= 3 else 1])
+    seen = pixels[:, :, : 3 if pixels.shape[2] >= 3 else 1]
+    features = measure(seen)
     levels, graphic = _estimator()(features.values)
+    if features.white is None and np.square(levels).sum() >= _NONE**2 and is_texture(seen):
+        levels = np.zeros(3)
     if features.white is not None:
         levels = _levels_of_white(features.white, rounded=pixels.dtype == np.uint8)
     # In a graphic only edges vary, and most squares of their blocks stay constant. Noise leaves few constant.

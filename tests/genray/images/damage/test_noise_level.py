@@ -132,6 +132,27 @@ def test_halftones_have_none() -> None:
     assert level(np.repeat(np.uint8(255 * dots)[..., None], 3, axis=2)) < 1
 
 
+@pytest.mark.parametrize("slope", [0.7, 1.0, 1.5])
+def test_a_texture_that_fills_the_image_has_none(slope: float) -> None:
+    texture = with_noise(120 + 25 * field(np.random.default_rng(1), (384, 256), slope), 0)
+    assert (level(texture), level(as_jpeg(texture))) == (0, 0)
+
+
+@pytest.mark.parametrize("width", [0.0, 0.7, 1.5])
+def test_noise_that_fills_the_image_is_no_texture(width: float) -> None:
+    rng = np.random.default_rng(2)
+    grain = gaussian_filter(rng.normal(size=(256, 256)), width) if width else rng.normal(size=(256, 256))
+    assert level(with_noise(120 + 12 * (grain / grain.std())[..., None].repeat(3, 2), 0)) > 2
+
+
+def field(rng: np.random.Generator, shape: tuple[int, int], slope: float) -> NDArray[np.float64]:
+    """(H, W, 3): gray levels with an amplitude of 1/frequency**slope and a variance of 1."""
+    frequency = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None])
+    spectrum = np.fft.rfft2(rng.normal(size=shape)) * (frequency + 1 / max(shape)) ** -slope
+    values = np.fft.irfft2(spectrum, shape)
+    return np.repeat((values / values.std())[..., None], 3, axis=2)
+
+
 def test_a_page_saved_as_jpeg_has_none() -> None:
     assert level(as_jpeg(page("white", "black"))) < 1
 
