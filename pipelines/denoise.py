@@ -14,6 +14,7 @@ from pydantic import Field
 from genray.images.damage.block_filters import refine, undo_rounding
 from genray.images.damage.change_limit import limit_change
 from genray.images.damage.noise_level import NoiseEstimate, estimate_noise
+from genray.images.damage.structure import structure
 from genray.images.encoders.jpeg import natural_order
 from genray.images.photo import Photo
 from genray.settings.base import Location, Settings
@@ -60,6 +61,15 @@ class DenoisingSettings(Settings):
         description=(
             "share of the network's change that is above the limit, from which an image is copied unchanged "
             "(1: never)"
+        ),
+    )
+    structure_limit: float = Field(
+        0.14,
+        ge=0,
+        le=100,
+        description=(
+            "dependence of the change on direction from which an image is copied unchanged: noise has up to "
+            "0.1, grass 0.2, a weave 5 (0: no limit, for noise that has a direction, as banding has)"
         ),
     )
     refine: float | None = Field(
@@ -196,6 +206,8 @@ class Denoise(RestorationStep[DenoiseSettings]):
             if limited.refused > settings.refused_above:
                 return None
             after = limited.pixels
+        if settings.structure_limit and structure(seen, after) > settings.structure_limit:
+            return None
         if self.window is not None:
             after = with_change(examined.pixels, seen, after, self.window)
         return _unrounded(after, photo) if is_rounded and not examined.is_unrounded else after

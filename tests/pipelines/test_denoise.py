@@ -22,6 +22,9 @@ from tests.pipelines.conftest import Bulk, photo, rows_of
 
 Bundles = Callable[[str], Path]
 
+# A network that is not trained changes anything.
+UNLIMITED = ("denoise.change_limit=0", "denoise.structure_limit=0")
+
 
 def network_of(bundle: Path) -> Callable[[np.ndarray], np.ndarray]:
     network = load_bundle(bundle).network
@@ -56,7 +59,7 @@ def test_images_come_out_as_the_network_makes_them_whatever_their_size(
     sizes = [(48, 64), (47, 33), (48, 64), (9, 100)]
     noisy = [save(tmp_path / "in" / f"{i}.png", photo(rng, *size, noise=20)) for i, size in enumerate(sizes)]
     sets = (f"input={tmp_path / 'in'}", f"bundle={bundle}", "denoise.clean_below=0")
-    bulk("denoise", *sets, "denoise.change_limit=0")
+    bulk("denoise", *sets, *UNLIMITED)
     network = network_of(bundle)
     for index, image in enumerate(noisy):
         made = read(tmp_path / "out" / f"{index}.png")
@@ -113,7 +116,7 @@ def test_sixteen_bits_stay_sixteen(bulk: Bulk, bundle_of: Bundles, tmp_path: Pat
     gray = photo(np.random.default_rng(4), 64, 80, noise=20)[..., 0].astype(np.uint16) * 257 + 3
     save(tmp_path / "in" / "deep.png", gray)
     sets = (f"input={tmp_path / 'in'}", f"bundle={bundle_of('denoiser-gray')}")
-    bulk("denoise", *sets, "denoise.change_limit=0")
+    bulk("denoise", *sets, *UNLIMITED)
     made = read(tmp_path / "out" / "deep.png").astype(np.int64)
     assert made.max() > 255
     assert len(np.unique(made % 257)) > 50, "its finer levels are not those of 8 bits"
@@ -151,7 +154,7 @@ def test_noise_of_cameras_and_film_is_found(bulk: Bulk, bundle_of: Bundles, tmp_
     blotches = gaussian_filter(rng.normal(size=clean.shape), (1, 1, 0))
     phone = np.uint8(np.clip(clean + 6 * blotches / blotches.std(), 0, 255))
     save(tmp_path / "in" / "phone.jpg", phone, quality=88)
-    bulk("denoise", f"input={tmp_path / 'in'}", f"bundle={bundle_of('denoiser')}", "denoise.change_limit=0")
+    bulk("denoise", f"input={tmp_path / 'in'}", f"bundle={bundle_of('denoiser')}", *UNLIMITED)
     grainy, blotchy = rows_of(tmp_path / "out")
     assert (grainy["status"], blotchy["status"]) == ("done", "done")
     assert grainy["noise_coarse"] > grainy["noise_chroma"]
@@ -177,7 +180,7 @@ def test_a_denoised_jpeg_is_stored_finely_unless_the_user_says_how(
     bulk: Bulk, bundle_of: Bundles, tmp_path: Path, stored: int, sets: tuple[str, ...], expected: int
 ) -> None:
     save(tmp_path / "in" / "a.jpg", photo(np.random.default_rng(10), 96, 96, noise=20), quality=stored)
-    given = (f"input={tmp_path / 'in'}", f"bundle={bundle_of('denoiser')}", "denoise.change_limit=0")
+    given = (f"input={tmp_path / 'in'}", f"bundle={bundle_of('denoiser')}", *UNLIMITED)
     assert bulk("denoise", *given, *sets)["done"] == 1
     assert read_photo((tmp_path / "out" / "a.jpg").read_bytes(), ReadLimits()).quality == expected
 
@@ -195,7 +198,7 @@ def test_the_limit_of_clean_images_is_in_the_range_of_the_bundle(
     outcome = bulk("denoise", *sets)
     assert outcome["reasons"] == {"clean": 1}
     assert 6 < outcome["nearest_clean"][0] < 10
-    again = (*sets, f"output={tmp_path / 'again'}", "denoise.change_limit=0")
+    again = (*sets, f"output={tmp_path / 'again'}", *UNLIMITED)
     assert bulk("denoise", *again, "denoise.clean_below=5")["done"] == 1
 
 
@@ -211,7 +214,7 @@ def test_images_that_a_bundle_is_not_for_are_copied_unless_all_are_wanted(
     manifest = json.loads((bundle / "bundle.json").read_text())
     manifest["data"]["about"] = {"made_for": "photographs"}
     (bundle / "bundle.json").write_text(json.dumps(manifest))
-    sets = (f"input={tmp_path / 'in'}", f"bundle={bundle}", "denoise.change_limit=0")
+    sets = (f"input={tmp_path / 'in'}", f"bundle={bundle}", *UNLIMITED)
     assert bulk("denoise", *sets)["reasons"] == {"page": 1}
     again = (*sets, f"output={tmp_path / 'again'}", "denoise.content=all")
     assert bulk("denoise", *again)["done"] == 2
@@ -220,7 +223,14 @@ def test_images_that_a_bundle_is_not_for_are_copied_unless_all_are_wanted(
 def test_a_large_image_goes_in_tiles_without_seams(bulk: Bulk, bundle_of: Bundles, tmp_path: Path) -> None:
     bundle = bundle_of("denoiser")
     image = save(tmp_path / "in" / "large.png", photo(np.random.default_rng(5), 260, 300, noise=20))
-    bulk("denoise", f"input={tmp_path / 'in'}", f"bundle={bundle}", "tiles.size=96", "tiles.overlap=32")
+    bulk(
+        "denoise",
+        f"input={tmp_path / 'in'}",
+        f"bundle={bundle}",
+        "tiles.size=96",
+        "tiles.overlap=32",
+        *UNLIMITED,
+    )
     assert close(read(tmp_path / "out" / "large.png"), network_of(bundle)(image))
 
 
