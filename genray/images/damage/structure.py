@@ -20,8 +20,8 @@ def structure(before: NDArray[Any], after: NDArray[Any]) -> float:
     The spectrum of noise may have any shape along the frequency, as blurred and fine noise have, but is alike
     in all directions. Of the image, stripes and weaves have few frequencies, and grass, hair and wood one
     direction. In each ring of frequencies the spectral flatness (Gray and Markel 1974) is measured: the
-    logarithm of the arithmetic mean of the power over its geometric mean. The mean over the rings, weighted by
-    their power, is returned. The noise of cameras, film and photons has up to 0.1, drawn grass 0.2, a weave 5.
+    logarithm of the arithmetic mean of the power over its geometric mean. The mean over the rings is returned,
+    weighted by their power. Noise of cameras, film and photons has up to 0.1, drawn grass 0.2, a weave 5.
 
     Args:
         before: (H, W, C) uint8 or uint16.
