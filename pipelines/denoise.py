@@ -13,6 +13,7 @@ from pydantic import Field
 
 from genray.images.damage.block_filters import refine, undo_rounding
 from genray.images.damage.change_limit import limit_change
+from genray.images.damage.halving import halve, with_change_at_half
 from genray.images.damage.noise_level import NoiseEstimate, estimate_noise
 from genray.images.damage.structure import structure
 from genray.images.encoders.jpeg import natural_order
@@ -27,6 +28,9 @@ _CLEAN_BELOW = 1.0  # levels of 255: three times what rounding adds, and not see
 _OF_LOWEST = 0.5  # of the least noise that the network was trained on, below which it is not used
 _MARGIN_OF_PHOTOS, _MARGIN_OF_PAGES = 2.0, 1.3
 _FINE = 95  # quality of a JPEG output, at least, unless write.quality is set; its rounding is not seen
+_COARSE = 0.7  # ratio of coarse to fine noise above which noise is coarse; white noise has 0.58
+_MOST_HALVINGS = 3
+_LEAST_SIDE = 64  # pixels of a side of images that are halved
 _SURE = 0.9  # certainty from which an image counts as a page or graphic, or as none
 
 
@@ -145,9 +149,33 @@ class Denoise(RestorationStep[DenoiseSettings]):
     def process(self, inputs: Sequence[StepInput]) -> Sequence[StepResult]:
         """See `Step`."""
         examined = [self._examine(image) for image in inputs]
-        noisy = [each.pixels for each in examined if not each.reason]
-        restored = iter(self.restore(noisy) if noisy else [])
+        noisy = [each for each in examined if not each.reason]
+        restored = iter(self._restored([each.pixels for each in noisy], [each.estimate for each in noisy]))
         return [self._result(each, None if each.reason else next(restored)) for each in examined]
+
+    def _restored(
+        self, images: Sequence[PixelArray], estimates: Sequence[NoiseEstimate], halvings: int = _MOST_HALVINGS
+    ) -> list[PixelArray]:
+        """Return the network's results. Coarse noise, which looks like detail, is taken away at half the size
+        first, where it is fine; and where it is still coarse there, at a quarter.
+
+        Args:
+            images: images of one shape and type.
+            estimates: their noise.
+            halvings: how often they may be halved.
+        """
+        images = list(images)
+        coarse = [index for index, each in enumerate(estimates) if each.coarse > _COARSE * each.fine]
+        if coarse and halvings and min(images[0].shape[:2]) >= _LEAST_SIDE:
+            halves = {index: halve(images[index]) for index in coarse}
+            found = {index: estimate_noise(self.seen(half)) for index, half in halves.items()}
+            noisy = [index for index in coarse if found[index].level >= _CLEAN_BELOW]
+            after = self._restored(
+                [halves[index] for index in noisy], [found[index] for index in noisy], halvings - 1
+            )
+            for index, half in zip(noisy, after, strict=True):
+                images[index] = with_change_at_half(images[index], halves[index], half)
+        return self.restore(images) if images else []
 
     def _examine(self, image: StepInput) -> _Examined:
         photo = image.photo

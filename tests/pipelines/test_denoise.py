@@ -161,6 +161,18 @@ def test_noise_of_cameras_and_film_is_found(bulk: Bulk, bundle_of: Bundles, tmp_
     assert blotchy["noise_chroma"] > 1
 
 
+def test_coarse_noise_is_taken_away_whatever_its_size(bulk: Bulk, tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    clean = np.linspace(60, 190, 256)[None, :, None] * np.ones((224, 1, 3))
+    for width in (0.7, 1.0, 1.5):
+        grain = gaussian_filter(rng.normal(size=clean.shape), (width, width, 0))
+        noisy = np.uint8(np.clip(np.rint(clean + 8 * grain / grain.std()), 0, 255))
+        save(tmp_path / "in" / f"{width}.png", noisy)
+    bulk("denoise", f"input={tmp_path / 'in'}")
+    for width in (0.7, 1.0, 1.5):
+        assert (read(tmp_path / "out" / f"{width}.png") - clean).std() < 5
+
+
 def test_an_image_that_the_network_would_harm_is_copied_and_says_so(
     bulk: Bulk, bundle_of: Bundles, tmp_path: Path
 ) -> None:

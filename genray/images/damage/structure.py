@@ -17,11 +17,12 @@ _SMOOTHEST = 3  # cycles of a block; details of lower frequency are too few to c
 def structure(before: NDArray[Any], after: NDArray[Any]) -> float:
     """Return how far the power of a change depends on its direction, 0 for noise.
 
-    The spectrum of noise may have any shape along the frequency, as blurred and fine noise have, but is alike
-    in all directions. Of the image, stripes and weaves have few frequencies, and grass, hair and wood one
-    direction. In each ring of frequencies the spectral flatness (Gray and Markel 1974) is measured: the
-    logarithm of the arithmetic mean of the power over its geometric mean. The mean over the rings is returned,
-    weighted by their power. Noise of cameras, film and photons has up to 0.1, drawn grass 0.2, a weave 5.
+    The spectrum of noise may have any shape along the frequency, as blurred and fine noise have, but is
+    alike in all directions. Of the image, stripes and weaves have few frequencies, and grass, hair and
+    wood one direction. In each ring of frequencies the spectral flatness (Gray and Markel 1974) is
+    measured: the logarithm of the arithmetic mean of the power over its geometric mean. The mean over
+    the rings is returned, weighted by their power. Noise of cameras, film and photons has up to 0.1,
+    drawn grass 0.2, a weave 5.
 
     Args:
         before: (H, W, C) uint8 or uint16.
