@@ -38,7 +38,8 @@ def with_change_at_half(pixels: NDArray[P], before: NDArray[P], after: NDArray[P
     for axis in (0, 1):
         change = _doubled(change, axis)
     changed = pixels + change[: pixels.shape[0], : pixels.shape[1]]
-    return np.clip(np.rint(changed), 0, np.iinfo(pixels.dtype).max).astype(pixels.dtype)
+    clipped: NDArray[P] = np.clip(np.rint(changed), 0, np.iinfo(pixels.dtype).max).astype(pixels.dtype)
+    return clipped
 
 
 def _doubled(values: NDArray[np.float32], axis: int) -> NDArray[np.float32]:

@@ -41,7 +41,7 @@ def structure(before: NDArray[Any], after: NDArray[Any]) -> float:
     # The median: an edge here and there is no structure.
     power = np.median(np.square(np.abs(np.fft.rfft2(scaled * _WINDOW))), axis=0)
     power += np.float32(1e-6) * power.mean()  # stripes alone have no power elsewhere
-    shares = [power[_RINGS == ring] for ring in range(_SMOOTHEST, _SIDE // 2 + 1)]
+    shares = [power[ring == _RINGS] for ring in range(_SMOOTHEST, _SIDE // 2 + 1)]
     unevenness = [np.log(ring.mean()) - np.log(ring).mean() for ring in shares]
     return float(np.average(unevenness, weights=[ring.sum() for ring in shares]))
 
