@@ -9,6 +9,7 @@ annotated as normal 0.94.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -29,7 +30,8 @@ SHIFTS = 6
 _MOST_BEATS = 128  # most beats of the first minutes that are stored, evenly spread in time
 _CORE = 4.0  # times the median distance from the median beat, beyond which a beat has another shape
 _SOFT = 0.1  # added to distances of z-normalised beats, so that tiny distances count as equal
-_LOUDEST = 0.8  # largest share of noise in the power of a beat that is taken off
+LOUDEST = 0.8
+"""Largest share of noise in the power of a beat that is taken off."""
 NOISE_VARIATION = 0.6
 """Variation of the power of the noise in a beat, of its mean."""
 
@@ -50,6 +52,12 @@ class ReferenceSettings(Settings):
         ge=0,
         le=0.5,
         description="share of the way by which each regular normal beat moves the reference (0: fixed)",
+    )
+    pace_drift: float = Field(
+        0.05,
+        ge=0,
+        le=0.5,
+        description="the same for beats with the usual QRS complex in a regular rhythm of another rate",
     )
 
 
@@ -79,6 +87,8 @@ class Reference:
         """Usual beat of each lead, (leads, samples), z-normalised; None until it is learned."""
         self.scale = np.full(len(leads), np.nan, np.float32)
         """90 % quantile of the trusted beats' distances, (leads,); NaN in a lead without a reference."""
+        self.pace = math.nan
+        """RR interval (s) at which beats have this shape; NaN: unknown."""
         self._early: list[_EarlyBeat] = []
         self._stride = 1  # one in this many beats is stored
         self._until_next = 1
@@ -118,14 +128,26 @@ class Reference:
             self._early = self._early[::2]
             self._stride = 2 * self._stride
 
-    def follow(self, shapes: Floats, before: float) -> None:
-        """Move the reference a little towards a beat (leads, samples) with a normal score and rhythm."""
+    def follow(self, shapes: Floats, before: float, pace: float = math.nan) -> None:
+        """Move the reference a little towards a beat (leads, samples) with a normal score and rhythm, and its
+        pace towards `pace`, the RR interval of a regular rhythm (NaN: it is not regular)."""
         low, high = self._settings.regular
-        if self.shape is not None and self._settings.drift and low < before < high:
-            # A lead that is not good now (NaN) stays unchanged.
-            away = shapes - self.shape
-            away[np.isnan(away)] = 0.0
-            self.shape = self.shape + np.float32(self._settings.drift) * away
+        if self._settings.drift and low < before < high:
+            self._move(shapes, pace, self._settings.drift)
+
+    def follow_pace(self, shapes: Floats, pace: float) -> None:
+        """Move the reference towards a beat that `PaceRule` explains by its rate."""
+        self._move(shapes, pace, self._settings.pace_drift)
+
+    def _move(self, shapes: Floats, pace: float, share: float) -> None:
+        if self.shape is None:
+            return
+        # A lead that is not good now (NaN) stays unchanged.
+        away = shapes - self.shape
+        away[np.isnan(away)] = 0.0
+        self.shape = self.shape + np.float32(share) * away
+        if not math.isnan(pace):
+            self.pace = pace if math.isnan(self.pace) else self.pace + share * (pace - self.pace)
 
     def _trusted(self) -> list[NDArray[np.float16]]:
         return [beat.shapes for beat in self._early if beat.regular]
@@ -162,7 +184,8 @@ class Reference:
     def save(self) -> bytes:
         """Return the reference as bytes for `restore`, or what was collected until now to learn it from."""
         if self.shape is not None:
-            return bytes(save({"shape": self.shape, "scale": self.scale}))
+            pace = np.array([self.pace], np.float64)
+            return bytes(save({"shape": self.shape, "scale": self.scale, "pace": pace}))
         shapes = np.zeros((0, len(self.leads), self._samples), np.float16)
         if self._early:
             shapes = np.stack([beat.shapes for beat in self._early])
@@ -181,6 +204,7 @@ class Reference:
             if "early" in stored:
                 return self._restore_progress(stored)
             shape, scale = stored["shape"], stored["scale"]
+            (pace,) = stored["pace"].tolist() if "pace" in stored else (math.nan,)
         except (SafetensorError, KeyError, ValueError):
             return False
         fits = shape.shape == (len(self.leads), self._samples) and scale.shape == (len(self.leads),)
@@ -193,6 +217,7 @@ class Reference:
             return False
         self.shape = shape
         self.scale = scale
+        self.pace = pace if 0 < pace < math.inf else math.nan
         return True
 
     def _restore_progress(self, stored: dict[str, NDArray[Any]]) -> bool:
@@ -261,7 +286,7 @@ def fit_to_references(
     scale = np.concatenate([reference.scale for reference in references])
     share = np.zeros(len(beats))
     if noise is not None:
-        share = np.minimum(noise / np.maximum(np.square(spread[chosen]), 1e-12), _LOUDEST)
+        share = np.minimum(noise / np.maximum(np.square(spread[chosen]), 1e-12), LOUDEST)
     # Of a beat of power 1, the part 1 - share is the heart's, and its noise has nothing of the reference.
     far = np.maximum(1.0 + power - alike[chosen] / np.sqrt(1.0 - share), 0.0)
     # The scale holds the noise that there was when the reference was learned.
