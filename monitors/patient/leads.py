@@ -371,14 +371,20 @@ def _score_beat(
     ratio = beat.interval.ratio
     usable = cut.good & np.isfinite(cut.distances)
     of_leads = surprises.values[cut.place[cut.place >= 0]]
+    surprise = float(of_leads.mean()) if len(of_leads) else math.nan
     inputs = ScoreInputs(cut.distances[usable], of_leads, beat.interval)
     time = round(cut.time, 3)
     if bed.reference.shape is None or not usable.any():
         if bed.reference.shape is None:
-            if bed.previous_beat is not None:
-                bed.reference.add_beat(*bed.previous_beat, ratio)
-            bed.previous_beat = PreviousBeat(shapes, ratio)
+            if (last := bed.previous_beat) is not None:
+                bed.reference.add_beat(last.shapes, last.ratio, ratio, last.surprise)
+            bed.previous_beat = PreviousBeat(shapes, ratio, surprise)
         return ScoredBeat(time, round(score_new_patient(inputs, weights), 3), anomalous=False, inputs=inputs)
+    if bed.reference.is_more_abnormal(surprise):
+        # Unlike an abnormal reference because it is normal.
+        bed.count_scored_beat(anomalous=False)
+        score = round(score_new_patient(inputs, weights), 3)
+        return ScoredBeat(time, score, anomalous=False, inputs=inputs)
     score = score_beat(inputs, weights)
     anomalous = score > 1.0
     if anomalous and (cut.shares[cut.good] > _LOUD).any():
