@@ -54,7 +54,7 @@ class PaceRule:
         if pace > self._next_inside and not abs(math.log(pace / reference.pace)) > _OTHER:
             return False
         known = np.isfinite(shapes[:, 0]) & np.isfinite(reference.scale)
-        return known.any() and self._same_qrs(shapes[known], reference.shape[known], shares[known])
+        return bool(known.any()) and self._same_qrs(shapes[known], reference.shape[known], shares[known])
 
     def _same_qrs(self, shapes: Floats, usual: Floats, shares: Floats) -> bool:
         """Whether the QRS complexes of leads (leads, samples) are the usual ones."""

@@ -90,7 +90,9 @@ class _UsualBeat(NamedTuple):
     def is_like(self, shapes: Floats) -> NDArray[np.bool_]:
         """Return whether beats (beats, leads, samples) have this shape, (beats,)."""
         far = np.square(shapes - self.shape).mean(axis=2)
-        return ~(far > _CORE * self.scale + _SOFT).any(axis=1)  # leads that are not known (NaN) do not count
+        # Leads that are not known (NaN) do not count.
+        alike: NDArray[np.bool_] = ~(far > _CORE * self.scale + _SOFT).any(axis=1)
+        return alike
 
 
 class Reference:
