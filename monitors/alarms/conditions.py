@@ -420,7 +420,7 @@ CONDITIONS: dict[AlarmKind, Condition] = {
         anomaly,
         lambda limits: (inf, 0.0, limits.anomaly.severe_for),
         lambda _: 0.0,
-        ("burden", "heart_rate"),
+        ("burden", "reference", "heart_rate"),
         "anomaly",
     ),
     "lead-off": Condition(

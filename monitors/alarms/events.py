@@ -31,6 +31,10 @@ Change = Literal["onset", "escalated", "suppressed", "resumed", "acknowledged", 
 AlarmStateName = Literal["active", "suppressed", "acknowledged", "latched", "ended"]
 QualityWord = Literal["good", "poor", "off"]
 
+ReferenceWord = Literal["", "rare", "abnormal"]
+"""What the model of normal beats says of a patient's reference: nothing; that most of the beats that it was
+learned from are abnormal, so that it shows a rarer one; that it is abnormal itself."""
+
 
 class JudgedBeat(NamedTuple):
     """Unix time of a beat, and the probability that it is ventricular; NaN: it could not be judged."""
@@ -87,6 +91,7 @@ class Observation:
         irregularity: of the last RR intervals; None: too few in the last minutes.
         pulse: pulse of the best pulse wave; None: there is none of good quality.
         burden: share of the last scored beats that are anomalous; None: too few, or no reference yet.
+        reference: what the model says of the patient's reference.
         good: whether at least one lead is good, so that the shapes of beats can be judged.
         rhythm: whether QRS complexes can be detected in at least one lead.
         off: leads whose electrode is off, saturated or flat.
@@ -105,6 +110,7 @@ class Observation:
     irregularity: Irregularity | None = None
     pulse: Pulse | None = None
     burden: float | None = None
+    reference: ReferenceWord = ""
     good: bool = True
     rhythm: bool = True
     off: tuple[str, ...] = ()
@@ -153,6 +159,7 @@ class Reading:
         burden: share of the last scored beats that are anomalous; None: not available.
         quality: signal quality of each lead.
         learned: progress of learning the patient's reference, 0 to 1.
+        reference: what the model says of it.
         beats: number of beats since the stream began.
         anomalous: number of anomalous beats since the stream began.
     """
@@ -165,3 +172,4 @@ class Reading:
     learned: float
     beats: int
     anomalous: int
+    reference: ReferenceWord = ""

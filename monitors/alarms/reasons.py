@@ -56,6 +56,10 @@ _MEASURE_FORMATS = {
 }
 # Alarms without a measured value.
 _WORDS = {"couplet": "two ventricular beats in a row", "bigeminy": "every other beat is ventricular"}
+_REFERENCES = {
+    "rare": "; most of the patient's beats are abnormal",
+    "abnormal": "; the patient's usual beat is abnormal itself",
+}
 # Alarms that name leads: name of the list among the measured values, and text.
 _LEAD_FORMATS = {
     "lead-off": ("off", "electrode off, flat line or saturated"),
@@ -100,6 +104,8 @@ def measurement(kind: str, priority: str, why: Mapping[str, Any]) -> Measurement
     text = measure.words.format(duration(value) if kind == "stream-lost" else value_text)
     if limit is not None:
         text += f"; limit {limit:g}{measure.unit}"
+    if kind == "anomaly":
+        text += _REFERENCES.get(str(measured.get("reference")), "")
     text += _pulse_text(measured)
     return Measurement(value, measure.unit.strip(), limit, text)
 

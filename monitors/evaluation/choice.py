@@ -2,8 +2,9 @@
 weights are chosen on all others, so that the figures are of records that nothing was chosen on.
 
 Beats were detected and compared once; only their scores are computed again. What depends on scores while the
-monitor runs is that of the weights that it ran with: which beats a reference follows. The models of normal
-beats are those of the evaluation, which were not trained on the records that they score.
+monitor runs is that of the weights that it ran with: which beats a reference follows. Alarms are by scores
+alone, without the rules for noise and other heart rates. The models of normal beats are those of the
+evaluation, which were not trained on the records that they score.
 """
 
 from __future__ import annotations

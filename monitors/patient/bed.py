@@ -49,10 +49,12 @@ class PreviousBeat(NamedTuple):
     Attributes:
         shapes: (leads, samples), z-normalised, NaN in leads that are not good.
         ratio: ratio of the RR interval before it to the usual one.
+        surprise: its surprise; NaN: unknown.
     """
 
     shapes: Floats
     ratio: float
+    surprise: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +269,7 @@ class Bed:
             irregularity=self.irregularity.now,
             pulse=self.pulse,
             burden=self.burden,
+            reference=self.reference.judged,
             good=good,
             rhythm=self.rhythm_judged,
             off=self._leads_that_are(SignalQuality.OFF),
@@ -312,4 +315,5 @@ class Bed:
             learned=self.reference.learned_share,
             beats=self.beat_count,
             anomalous=self.anomalous_count,
+            reference=self.reference.judged,
         )

@@ -19,6 +19,7 @@ from monitors.patient.detection import QrsDetector
 from monitors.patient.hops import Hop
 from monitors.patient.noise import NoiseMeter
 from monitors.patient.output import ScoredBeat, Trace, WardOutput
+from monitors.patient.pace import PaceRule
 from monitors.patient.reference import SHIFTS, fit_to_references
 from monitors.patient.rhythm.heart_rate import UNKNOWN_INTERVAL
 from monitors.patient.rhythm.pulse import judge_pulses
@@ -80,6 +81,7 @@ class LeadBank:
         self._weights = weights
         self._judge = BeatJudge(rhythm)
         self._noise = NoiseMeter(model.beat)
+        self._pace_rule = PaceRule(model.beat)
         self.hop_samples = max(1, round(hop * rate))
         self._detector = QrsDetector(rate, self.hop_samples)
         self.delay = self._detector.delay
@@ -228,7 +230,7 @@ class LeadBank:
         for (bed, _, beat), cut in zip(due, cut_beats, strict=True):
             if not cut.good.any():
                 continue
-            scored = _score_beat(bed, beat, cut, surprises, self._weights)
+            scored = _score_beat(bed, beat, cut, surprises, self._weights, self._pace_rule)
             output.scores.append(scored.score)
             waiting = bed.hops.seconds
             output.delays.append(bed.end_time - cut.time + waiting + max(0.0, now - bed.received))
@@ -282,7 +284,8 @@ class LeadBank:
         good &= np.concatenate([bed.quality for bed, _, _ in due]) == SignalQuality.GOOD
         known = np.concatenate([[self._model.knows(lead) for lead in bed.leads] for bed, _, _ in due])
         chosen = np.flatnonzero(good & known)
-        noise, power = self._measure_noise(due, counts, middle), middle.var(axis=1)
+        noise = self._measure_noise(due, counts, middle)
+        shares = noise / np.maximum(middle.var(axis=1), np.float32(1e-9))
         surprises = self._model.surprises(middle[chosen], noise[chosen])
         place = np.full(len(middle), -1)
         place[chosen] = np.arange(len(chosen))
@@ -293,9 +296,9 @@ class LeadBank:
         ):
             time = bed.time_of(bed.sample_count - self._keep + column)
             part = slice(first, first + count)
-            # An early complex in loud noise is mostly a part of the noise.
-            loud = bool((noise[part][good[part]] > _LOUD * power[part][good[part]]).any())
-            cut_beats.append(_CutBeat(time, good[part], shapes[part], distances[part], loud, place[part]))
+            cut_beats.append(
+                _CutBeat(time, good[part], shapes[part], distances[part], shares[part], place[part])
+            )
         return cut_beats, surprises
 
     def _measure_noise(self, due: list[_DueBeat], counts: NDArray[np.int64], beats: Floats) -> Floats:
@@ -347,7 +350,7 @@ class _CutBeat(NamedTuple):
         good: (leads,) whether each lead is good.
         shapes: (leads, samples), z-normalised.
         distances: (leads,) distance from the reference.
-        loud: whether a good lead is loud with noise.
+        shares: (leads,) share of noise in the power of the beat.
         place: (leads,) index in the surprises; -1: the lead was not reconstructed.
     """
 
@@ -355,12 +358,12 @@ class _CutBeat(NamedTuple):
     good: NDArray[np.bool_]
     shapes: Floats
     distances: Floats
-    loud: bool
+    shares: Floats
     place: NDArray[np.intp]
 
 
 def _score_beat(
-    bed: Bed, beat: PendingBeat, cut: _CutBeat, surprises: Surprises, weights: ScoreSettings
+    bed: Bed, beat: PendingBeat, cut: _CutBeat, surprises: Surprises, weights: ScoreSettings, rule: PaceRule
 ) -> ScoredBeat:
     """Return a beat with its score, and whether it is anomalous for this patient."""
     bed.beat_count += 1
@@ -368,23 +371,35 @@ def _score_beat(
     ratio = beat.interval.ratio
     usable = cut.good & np.isfinite(cut.distances)
     of_leads = surprises.values[cut.place[cut.place >= 0]]
+    surprise = float(of_leads.mean()) if len(of_leads) else math.nan
     inputs = ScoreInputs(cut.distances[usable], of_leads, beat.interval)
     time = round(cut.time, 3)
     if bed.reference.shape is None or not usable.any():
         if bed.reference.shape is None:
-            if bed.previous_beat is not None:
-                bed.reference.add_beat(*bed.previous_beat, ratio)
-            bed.previous_beat = PreviousBeat(shapes, ratio)
+            if (last := bed.previous_beat) is not None:
+                bed.reference.add_beat(last.shapes, last.ratio, ratio, last.surprise)
+            bed.previous_beat = PreviousBeat(shapes, ratio, surprise)
         return ScoredBeat(time, round(score_new_patient(inputs, weights), 3), anomalous=False, inputs=inputs)
+    if bed.reference.is_more_abnormal(surprise):
+        # Unlike an abnormal reference because it is normal.
+        bed.count_scored_beat(anomalous=False)
+        score = round(score_new_patient(inputs, weights), 3)
+        return ScoredBeat(time, score, anomalous=False, inputs=inputs)
     score = score_beat(inputs, weights)
-    unusual = inputs._replace(interval=UNKNOWN_INTERVAL) if cut.loud else inputs
-    anomalous = score > 1.0 and score_beat(unusual, weights) > 1.0
+    anomalous = score > 1.0
+    if anomalous and (cut.shares[cut.good] > _LOUD).any():
+        # An early complex in loud noise is mostly a part of the noise.
+        anomalous = score_beat(inputs._replace(interval=UNKNOWN_INTERVAL), weights) > 1.0
+    pace = beat.interval.pace
+    if anomalous and rule.explains(bed.reference, shapes, cut.shares, pace):
+        bed.reference.follow_pace(shapes, pace)
+        anomalous = False
+    elif not anomalous:
+        bed.reference.follow(shapes, ratio, pace)
     bed.count_scored_beat(anomalous=anomalous)
     if anomalous:
         lead = int(np.where(usable, cut.distances, -np.inf).argmax())
         bed.unusual_beats.append(_unusual_beat(bed, lead, cut, surprises, score))
-    else:
-        bed.reference.follow(shapes, ratio)
     return ScoredBeat(time, round(score, 3), anomalous=anomalous, inputs=inputs)
 
 

@@ -9,6 +9,7 @@ annotated as normal 0.94.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from genray.settings.base import Settings
+from monitors.alarms.events import ReferenceWord
 
 Floats = NDArray[np.float32]
 
@@ -28,8 +30,14 @@ SHIFTS = 6
 
 _MOST_BEATS = 128  # most beats of the first minutes that are stored, evenly spread in time
 _CORE = 4.0  # times the median distance from the median beat, beyond which a beat has another shape
+_UNJUDGED = (math.nan, math.nan, 0.0)  # pace, surprise and rarity of references of earlier versions
+_SUSTAINED = 100  # beats at another rate after which the reference follows it
+_FEW = 8  # beats of a rarer shape from which a reference can be learned
+_ABNORMAL = 0.0  # surprise above which a shape is abnormal: that of one in twenty normal beats of others
+_CLEARLY = math.log(2)  # difference of surprises by which one shape is clearly more normal than another
 _SOFT = 0.1  # added to distances of z-normalised beats, so that tiny distances count as equal
-_LOUDEST = 0.8  # largest share of noise in the power of a beat that is taken off
+LOUDEST = 0.8
+"""Largest share of noise in the power of a beat that is taken off."""
 NOISE_VARIATION = 0.6
 """Variation of the power of the noise in a beat, of its mean."""
 
@@ -51,13 +59,40 @@ class ReferenceSettings(Settings):
         le=0.5,
         description="share of the way by which each regular normal beat moves the reference (0: fixed)",
     )
+    pace_drift: float = Field(
+        0.05,
+        ge=0,
+        le=0.5,
+        description="the same for beats with the usual QRS complex in a regular rhythm of another rate",
+    )
 
 
 class _EarlyBeat(NamedTuple):
-    """A beat (leads, samples) of the first minutes, and whether the intervals around it are regular."""
+    """A beat (leads, samples) of the first minutes, whether the intervals around it are regular, and how much
+    it surprises the model of normal beats (NaN: unknown)."""
 
     shapes: NDArray[np.float16]
     regular: bool
+    surprise: float
+
+
+class _UsualBeat(NamedTuple):
+    """A frequent beat among those of the first minutes.
+
+    Attributes:
+        shape, scale, surprise: as in `Reference`.
+    """
+
+    shape: Floats
+    scale: Floats
+    surprise: float
+
+    def is_like(self, shapes: Floats) -> NDArray[np.bool_]:
+        """Return whether beats (beats, leads, samples) have this shape, (beats,)."""
+        far = np.square(shapes - self.shape).mean(axis=2)
+        # Leads that are not known (NaN) do not count.
+        alike: NDArray[np.bool_] = ~(far > _CORE * self.scale + _SOFT).any(axis=1)
+        return alike
 
 
 class Reference:
@@ -79,6 +114,13 @@ class Reference:
         """Usual beat of each lead, (leads, samples), z-normalised; None until it is learned."""
         self.scale = np.full(len(leads), np.nan, np.float32)
         """90 % quantile of the trusted beats' distances, (leads,); NaN in a lead without a reference."""
+        self.pace = math.nan
+        """RR interval (s) at which beats have this shape; NaN: unknown."""
+        self.surprise = math.nan
+        """How much it surprises the model of normal beats; NaN: unknown."""
+        self.is_rare = False
+        """Whether most of the beats of the first minutes had another shape, an abnormal one."""
+        self._other_pace = 0  # beats of another rate since the last usual one
         self._early: list[_EarlyBeat] = []
         self._stride = 1  # one in this many beats is stored
         self._until_next = 1
@@ -92,6 +134,17 @@ class Reference:
             return 1.0
         return min(self._seconds / (60 * self._settings.minutes), 0.99)
 
+    @property
+    def judged(self) -> ReferenceWord:
+        """What the model of normal beats says of it."""
+        if self.shape is None:
+            return ""
+        return "abnormal" if self.surprise > _ABNORMAL else "rare" if self.is_rare else ""
+
+    def is_more_abnormal(self, surprise: float) -> bool:
+        """Whether the reference is abnormal and clearly more so than a normal beat of this surprise."""
+        return self.judged == "abnormal" and surprise < min(_ABNORMAL, self.surprise - _CLEARLY)
+
     def add_time(self, seconds: float) -> None:
         """Add `seconds` of good signal; learn the reference when the time is reached."""
         if self.shape is not None:
@@ -101,9 +154,9 @@ class Reference:
         if share >= 1 and (len(self._trusted()) >= self._settings.beats or share >= 2):
             self._learn()
 
-    def add_beat(self, shapes: Floats, before: float, after: float) -> None:
+    def add_beat(self, shapes: Floats, before: float, after: float, surprise: float = math.nan) -> None:
         """Add a beat to learn from: (leads, samples), z-normalised, NaN in leads that are not good, with the
-        ratios of the intervals before and after it to the usual one (NaN: unknown)."""
+        ratios of the intervals before and after it to the usual one, and its surprise (NaN: unknown)."""
         if self.shape is not None:
             return
         self._until_next -= 1
@@ -112,63 +165,72 @@ class Reference:
         self._until_next = self._stride
         low, high = self._settings.regular
         regular = low < before < high and low < after < high
-        self._early.append(_EarlyBeat(shapes.astype(np.float16), regular))
+        self._early.append(_EarlyBeat(shapes.astype(np.float16), regular, surprise))
         if len(self._early) >= _MOST_BEATS:
             # Every second one is dropped, so that the others stay spread over the whole time.
             self._early = self._early[::2]
             self._stride = 2 * self._stride
 
-    def follow(self, shapes: Floats, before: float) -> None:
-        """Move the reference a little towards a beat (leads, samples) with a normal score and rhythm."""
+    def follow(self, shapes: Floats, before: float, pace: float = math.nan) -> None:
+        """Move the reference a little towards a beat (leads, samples) with a normal score and rhythm, and its
+        pace towards `pace`, the RR interval of a regular rhythm (NaN: it is not regular)."""
         low, high = self._settings.regular
-        if self.shape is not None and self._settings.drift and low < before < high:
-            # A lead that is not good now (NaN) stays unchanged.
-            away = shapes - self.shape
-            away[np.isnan(away)] = 0.0
-            self.shape = self.shape + np.float32(self._settings.drift) * away
+        self._other_pace = 0
+        if self._settings.drift and low < before < high:
+            self._move(shapes, pace, self._settings.drift)
 
-    def _trusted(self) -> list[NDArray[np.float16]]:
-        return [beat.shapes for beat in self._early if beat.regular]
+    def follow_pace(self, shapes: Floats, pace: float) -> None:
+        """Move the reference towards a beat that `PaceRule` explains by its rate, once this rate lasts longer
+        than a run of ectopic beats."""
+        self._other_pace += 1
+        if self._other_pace > _SUSTAINED:
+            self._move(shapes, pace, self._settings.pace_drift)
+
+    def _move(self, shapes: Floats, pace: float, share: float) -> None:
+        if self.shape is None:
+            return
+        # A lead that is not good now (NaN) stays unchanged.
+        away = shapes - self.shape
+        away[np.isnan(away)] = 0.0
+        self.shape = self.shape + np.float32(share) * away
+        if not math.isnan(pace):
+            self.pace = pace if math.isnan(self.pace) else self.pace + share * (pace - self.pace)
+
+    def _trusted(self) -> list[_EarlyBeat]:
+        return [beat for beat in self._early if beat.regular]
 
     def _learn(self) -> None:
         chosen = self._trusted()
         least = max(5, 2 * self._settings.beats // 3)
         if len(chosen) < least:
             # The rhythm is never regular, so all beats are used and the most frequent shape is learned.
-            chosen = [beat.shapes for beat in self._early]
-        if not chosen:
+            chosen = self._early
+        usual = _most_frequent(chosen, least)
+        if usual is None:
             self._seconds = 0.0
             return
-        beats = np.stack(chosen).astype(np.float32)
-        shape = np.empty(beats.shape[1:], np.float32)
-        for lead in range(len(self.leads)):
-            core = beats[np.isfinite(beats[:, lead, 0]), lead]
-            if len(core) < least:
-                # Too few good beats in this lead: it gets no reference.
-                shape[lead] = np.nan
-                self.scale[lead] = np.nan
-                continue
-            for _ in range(2):
-                far = np.square(core - np.median(core, axis=0)).mean(axis=1)
-                core = core[far <= _CORE * np.median(far)]
-            shape[lead] = np.median(core, axis=0)
-            self.scale[lead] = np.quantile(np.square(core - shape[lead]).mean(axis=1), 0.9)
-        if np.isnan(self.scale).all():
-            self._seconds = 0.0
-            return
-        self.shape = shape
+        if usual.surprise > _ABNORMAL:
+            alike = usual.is_like(_stacked(self._early)).tolist()
+            rarer = _most_frequent(
+                [beat for beat, is_usual in zip(self._early, alike, strict=True) if not is_usual], _FEW
+            )
+            if rarer is not None and rarer.surprise < min(_ABNORMAL, usual.surprise - _CLEARLY):
+                usual, self.is_rare = rarer, True
+        self.shape, self.scale, self.surprise = usual
         self._early = []
 
     def save(self) -> bytes:
         """Return the reference as bytes for `restore`, or what was collected until now to learn it from."""
         if self.shape is not None:
-            return bytes(save({"shape": self.shape, "scale": self.scale}))
+            judged = np.array([self.pace, self.surprise, self.is_rare], np.float64)
+            return bytes(save({"shape": self.shape, "scale": self.scale, "judged": judged}))
         shapes = np.zeros((0, len(self.leads), self._samples), np.float16)
         if self._early:
             shapes = np.stack([beat.shapes for beat in self._early])
         progress = {
             "early": shapes,
             "regular": np.array([beat.regular for beat in self._early], np.bool_),
+            "surprise": np.array([beat.surprise for beat in self._early], np.float64),
             "count": np.array([self._stride, self._until_next], np.int64),
             "seconds": np.array([self._seconds], np.float64),
         }
@@ -181,6 +243,7 @@ class Reference:
             if "early" in stored:
                 return self._restore_progress(stored)
             shape, scale = stored["shape"], stored["scale"]
+            pace, surprise, is_rare = stored["judged"].tolist() if "judged" in stored else _UNJUDGED
         except (SafetensorError, KeyError, ValueError):
             return False
         fits = shape.shape == (len(self.leads), self._samples) and scale.shape == (len(self.leads),)
@@ -193,6 +256,8 @@ class Reference:
             return False
         self.shape = shape
         self.scale = scale
+        self.pace = pace if 0 < pace < math.inf else math.nan
+        self.surprise, self.is_rare = surprise, is_rare == 1
         return True
 
     def _restore_progress(self, stored: dict[str, NDArray[Any]]) -> bool:
@@ -202,18 +267,50 @@ class Reference:
             KeyError, ValueError: something is missing.
         """
         early, regular = stored["early"], stored["regular"]
+        surprise = stored.get("surprise", np.full(len(regular), np.nan))
         stride, until_next = stored["count"].tolist()
         (seconds,) = stored["seconds"].tolist()
         fits = early.shape == (len(regular), len(self.leads), self._samples) and regular.ndim == 1
+        fits = fits and surprise.shape == regular.shape
         types = early.dtype == np.float16 and regular.dtype == np.bool_
         possible = 1 <= until_next <= stride < 2**40 and 0 <= seconds < 1e9 and len(early) < _MOST_BEATS
         if not fits or not types or not possible or np.isinf(early).any():
             return False
         self.shape = None
         self.scale = np.full(len(self.leads), np.nan, np.float32)
-        self._early = [_EarlyBeat(*beat) for beat in zip(early, regular.tolist(), strict=True)]
+        self._early = [
+            _EarlyBeat(*beat) for beat in zip(early, regular.tolist(), surprise.tolist(), strict=True)
+        ]
         self._stride, self._until_next, self._seconds = stride, until_next, seconds
         return True
+
+
+def _stacked(beats: Sequence[_EarlyBeat]) -> Floats:
+    return np.stack([beat.shapes for beat in beats]).astype(np.float32)
+
+
+def _most_frequent(beats: Sequence[_EarlyBeat], least: int) -> _UsualBeat | None:
+    """Return the most frequent of `beats`; None: no lead has `least` good ones."""
+    if not beats:
+        return None
+    shapes = _stacked(beats)
+    shape = np.full(shapes.shape[1:], np.nan, np.float32)
+    scale = np.full(len(shape), np.nan, np.float32)
+    for lead in range(len(shape)):
+        core = shapes[np.isfinite(shapes[:, lead, 0]), lead]
+        if len(core) < least:
+            continue  # it gets no reference
+        for _ in range(2):
+            far = np.square(core - np.median(core, axis=0)).mean(axis=1)
+            core = core[far <= _CORE * np.median(far)]
+        shape[lead] = np.median(core, axis=0)
+        scale[lead] = np.quantile(np.square(core - shape[lead]).mean(axis=1), 0.9)
+    if np.isnan(scale).all():
+        return None
+    usual = _UsualBeat(shape, scale, math.nan)
+    surprises = np.array([beat.surprise for beat in beats])[usual.is_like(shapes)]
+    surprises = surprises[np.isfinite(surprises)]
+    return usual._replace(surprise=float(np.median(surprises))) if len(surprises) else usual
 
 
 def fit_to_references(
@@ -261,7 +358,7 @@ def fit_to_references(
     scale = np.concatenate([reference.scale for reference in references])
     share = np.zeros(len(beats))
     if noise is not None:
-        share = np.minimum(noise / np.maximum(np.square(spread[chosen]), 1e-12), _LOUDEST)
+        share = np.minimum(noise / np.maximum(np.square(spread[chosen]), 1e-12), LOUDEST)
     # Of a beat of power 1, the part 1 - share is the heart's, and its noise has nothing of the reference.
     far = np.maximum(1.0 + power - alike[chosen] / np.sqrt(1.0 - share), 0.0)
     # The scale holds the noise that there was when the reference was learned.

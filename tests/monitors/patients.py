@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from genray.ecg.synthesis import GeneratedEcg
+from genray.ecg.synthesis import GeneratedEcg, Heart
 from monitors.alarms.events import AlarmKind, Transition
 from monitors.patient.output import ScoredBeat, WardOutput
 from monitors.patient.reference import ReferenceSettings
@@ -52,6 +53,29 @@ def chunks(
             samples=units[at : at + count],
         )
         at, number = at + count, number + 1
+
+
+def rhythm_of(
+    length: float,
+    rate: float,
+    seed: int,
+    heart_rate: Callable[[float], float],
+    symbol: Callable[[float], str] = lambda time: "N",
+) -> NDArray[np.float32]:
+    """`length` seconds of II and V1 (samples, leads) of a regular rhythm: the heart rate (beats/min) and the
+    symbol of a beat are functions of its time."""
+    rng = np.random.default_rng([seed, 9])
+    heart = Heart(seed, rate, ("II", "V1"))
+    volts = rng.normal(0, 0.012, (round(length * rate) + heart.length, 2)).astype(np.float32)
+    breath = rng.uniform(0.01, 0.04)
+    time, interval = 0.5, 0.8
+    while time < length:
+        at = round(time * rate) - heart.before
+        if at >= 0:
+            volts[at : at + heart.length] += heart.beat(symbol(time), interval)
+        interval = 60 / heart_rate(time) * (1 + breath * math.sin(1.6 * time) + rng.normal(0, 0.008))
+        time += interval
+    return volts[: round(length * rate)]
 
 
 class LiveWard:

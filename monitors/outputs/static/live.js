@@ -1,7 +1,7 @@
 // The live page: receives the monitor's events and shows its beds, traces and alarms.
 // Text from outside is always set as text, never as markup.
 
-import { Alarms, KINDS, current, measuredRate, seconds, send } from "./live_alarms.js";
+import { Alarms, KINDS, REFERENCES, current, measuredRate, seconds, send } from "./live_alarms.js";
 import { onScheme } from "./live_beats.js";
 import { Clock, Trace, display, merged } from "./live_traces.js";
 
@@ -268,7 +268,7 @@ function refresh(stream) {
   const onset = worst ? measuredRate(worst) : "";
   part(card.element, "onset").textContent = onset && `${onset} at the alarm`;
   part(card.element, "burden").textContent = `${share(bed.burden)} anomalous`;
-  part(card.element, "learned").textContent = bed.learned < 1 ? `learning ${share(bed.learned)}` : "";
+  part(card.element, "learned").textContent = bed.learned < 1 ? `learning ${share(bed.learned)}` : REFERENCES[bed.reference] ?? "";
   part(card.element, "age").textContent = old ? `no data for ${seconds(age)}` : "";
   part(card.element, "quality").replaceChildren(...Object.entries(bed.quality ?? {}).map(([lead, state]) => {
     const item = document.createElement("li");

@@ -74,6 +74,12 @@ export function sentence(alarm) {
   return text && text + pulseSentence(alarm.why);
 }
 
+// What the model of normal beats says of a patient's reference.
+export const REFERENCES = {
+  rare: "Most of this patient's beats are abnormal: the reference is one of the rarer ones.",
+  abnormal: "The reference of this patient, the most frequent beat, is abnormal itself.",
+};
+
 function measuredSentence({ kind, priority, why }) {
   const { measured = {}, limits = {} } = why;
   const to = (limit, unit = "") => (isNumber(limit) ? `; the limit is ${limit}${unit}.` : ".");
@@ -93,7 +99,8 @@ function measuredSentence({ kind, priority, why }) {
     return `RR intervals without order, as in atrial fibrillation: variation ${round(measured.variation, 2)}${to(limits.variation)}`;
   if (kind === "anomaly" && isNumber(burden))
     return `${percent(burden)} of the last beats differ from the reference of this patient${
-      isNumber(limits.begin) ? to(Math.round(limits.begin * 100), " %") : "."}`;
+      isNumber(limits.begin) ? to(Math.round(limits.begin * 100), " %") : "."}${
+      measured.reference ? ` ${REFERENCES[measured.reference] ?? ""}` : ""}`;
   if (kind === "lead-off") return `${names(measured.off)}: electrode off, flat line or saturated.`;
   if (kind === "poor-signal") return `${names(measured.poor)}: signal too noisy.`;
   if (kind === "unjudged" && isNumber(unjudged))
@@ -152,7 +159,7 @@ function facts({ kind, why: { measured = {}, limits = {}, lasted, threshold } })
       list.appendChild(document.createElement(tag)).textContent = text;
   };
   for (const [name, value] of Object.entries(measured)) {
-    if (name === "pulse") continue; // the sentence has it
+    if (name === "pulse" || name === "reference") continue; // the sentence has it
     const [words, unit] = FACTS[name] ?? [name, ""];
     put(words, value, unit);
   }

@@ -8,6 +8,9 @@ from statistics import median
 from typing import NamedTuple
 
 _USUAL = 20  # number of last intervals whose median is the usual interval
+_PACE = 5  # number of last intervals whose median is the pace
+_STEADY = 4  # of these that must be close to it
+_CLOSE = (0.85, 1.2)  # shares of the pace between which an interval is close to it
 _SECONDS = 4.0  # of last intervals that the heart rate is averaged over; short, for alarms within 10 s
 
 
@@ -18,11 +21,14 @@ class RelativeInterval(NamedTuple):
         ratio: ratio to the usual interval.
         irregularity: median of the absolute logarithms of the ratios of the last intervals.
         seconds: the interval itself.
+        pace: median of the last intervals, s, if they and this one are close to it: it follows the heart rate
+            at once where `ratio` takes as long as an atrial run; NaN: the rhythm is not regular.
     """
 
     ratio: float
     irregularity: float
     seconds: float = math.nan
+    pace: float = math.nan
 
 
 UNKNOWN_INTERVAL = RelativeInterval(math.nan, math.nan)
@@ -42,7 +48,14 @@ class RrIntervals:
         self._recent.append(seconds)
         ratio = seconds / median(self._intervals)
         self._deviations.append(abs(math.log(ratio)))
-        return RelativeInterval(ratio, median(self._deviations), seconds)
+        return RelativeInterval(ratio, median(self._deviations), seconds, self._pace(seconds))
+
+    def _pace(self, seconds: float) -> float:
+        last = list(self._intervals)[-_PACE:]
+        pace = median(last)
+        low, high = pace * _CLOSE[0], pace * _CLOSE[1]
+        steady = low < seconds < high and sum(low < interval < high for interval in last) >= _STEADY
+        return pace if steady else math.nan
 
     def interrupt(self) -> None:
         """Mark the next interval as unknown: the usual interval stays, the heart rate restarts."""

@@ -31,3 +31,13 @@ def test_what_the_pulse_wave_said_is_named() -> None:
     text = measurement("unjudged", "medium", {"measured": measured}).text
     assert text.endswith("; steady pulse of 72/min in ABP, against asystole in the ECG")
     assert measurement("asystole", "high", {"measured": {"silence": 5.0, "pulse": "no"}}).text
+
+
+def test_what_the_model_says_of_the_reference_is_named() -> None:
+    def text(reference: object) -> str:
+        why = {"measured": {"burden": 0.5, "reference": reference}, "limits": {"begin": 0.4}}
+        return measurement("anomaly", "medium", why).text
+
+    assert text("") == text(None) == "50 % of the last beats anomalous; limit 40 %"
+    assert text("rare").endswith("; most of the patient's beats are abnormal")
+    assert text("abnormal").endswith("; the patient's usual beat is abnormal itself")

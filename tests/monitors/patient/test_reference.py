@@ -178,6 +178,54 @@ def test_it_follows_a_slow_change_of_beats_in_time_but_no_early_ones() -> None:
     np.testing.assert_array_equal(reference.shape[1], before[1])
 
 
+def ectopic_patient(
+    *,
+    normal: float,
+    ectopic: float,
+    shown: str = "NV",
+) -> tuple[Reference, Floats, Floats]:
+    """A reference after a minute of which four in five beats are ventricular, and the normal and the
+    ventricular beats (beats, leads, samples); `normal` and `ectopic` are their surprises."""
+    ecg = generate(300, seed=3, script=[Episode("pvc", 0, 300, share=0.3)])
+    beats, symbols, _ = wide_beats(ecg)
+    beats_of = {symbol: beats[np.array(symbols) == symbol] for symbol in "NV"}
+    surprises = {"N": normal, "V": ectopic}
+    reference = Reference(BEATS, LEADS, 140)
+    for number in range(100):
+        symbol = "N" if number % 5 == 0 else "V"
+        if symbol in shown:
+            beat = beats_of[symbol][number % len(beats_of[symbol])]
+            reference.add_beat(normalise_beats(beat[:, SHIFTS:-SHIFTS]), 1.0, 1.0, surprises[symbol])
+    reference.add_time(120)
+    return reference, beats_of["N"], beats_of["V"]
+
+
+def test_where_most_beats_are_abnormal_the_rarer_normal_ones_are_the_reference() -> None:
+    reference, normal, ectopic = ectopic_patient(normal=-1.0, ectopic=1.0)
+    assert (reference.judged, reference.surprise) == ("rare", -1.0)
+    assert np.median(distances(reference, normal)) < 0.5 < 1.5 < np.median(distances(reference, ectopic))
+    again = Reference(BEATS, LEADS, 140)
+    assert again.restore(reference.save())
+    assert again.judged == "rare"
+
+
+def test_where_the_model_does_not_know_better_the_most_frequent_beat_is_the_reference() -> None:
+    for surprises in ({"normal": -1.5, "ectopic": -0.1}, {"normal": 0.2, "ectopic": 0.5}):
+        reference, normal, ectopic = ectopic_patient(**surprises)
+        assert np.median(distances(reference, ectopic)) < 0.5 < 1.5 < np.median(distances(reference, normal))
+    assert reference.judged == "abnormal"
+    assert not reference.is_more_abnormal(0.2)
+
+
+def test_a_reference_that_is_abnormal_says_so_and_makes_no_normal_beat_unusual() -> None:
+    reference, _, _ = ectopic_patient(normal=-1.0, ectopic=1.0, shown="V")
+    assert reference.judged == "abnormal"
+    surprises = (-1.0, 0.1, 0.9, math.nan)
+    assert [reference.is_more_abnormal(each) for each in surprises] == [True, False, False, False]
+    unknown, _, _ = ectopic_patient(normal=math.nan, ectopic=math.nan, shown="V")
+    assert (unknown.judged, unknown.is_more_abnormal(-1.0)) == ("", False)
+
+
 def test_what_is_saved_is_restored_and_saves_again_as_the_same() -> None:
     reference = learned(generate(60, seed=5))
     again = Reference(BEATS, LEADS, 140)
@@ -227,6 +275,7 @@ def test_damaged_or_foreign_bytes_are_refused_and_change_nothing() -> None:
     progress = {
         "early": np.zeros((3, 2, 140), np.float16),
         "regular": np.ones(3, np.bool_),
+        "surprise": np.zeros(3),
         "count": np.array([2, 1]),
         "seconds": np.array([5.0]),
     }
@@ -238,6 +287,8 @@ def test_damaged_or_foreign_bytes_are_refused_and_change_nothing() -> None:
         save(progress | {"early": progress["early"].astype(np.float64)}),
         save(progress | {"early": progress["early"] + np.float16(np.inf)}),
         save(progress | {"regular": np.ones((3, 1), np.bool_)}),
+        save(progress | {"surprise": np.zeros(2)}),
+        save({"shape": shape, "scale": scale, "judged": np.zeros(2)}),
         save(progress | {"count": np.array([1, 2])}),
         save(progress | {"count": np.array([1])}),
         save(progress | {"seconds": np.array([nan])}),
