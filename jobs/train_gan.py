@@ -318,10 +318,11 @@ class TrainGan(ImageRecipe[TrainGanSettings]):
         classes = torch.arange(count) % generator.classes if generator.classes else None
         at_once = max(1, _DRAWN_AT_ONCE // int(np.prod(self.shape)))
         drawn = []
-        for first in range(0, count, at_once):
-            places = slice(first, first + at_once)
-            of_class = None if classes is None else classes[places].to(where)
-            drawn.append(generator.draw(codes[places].to(where), of_class).cpu())
+        with torch.autocast(where.type, enabled=False):  # as the bundle draws
+            for first in range(0, count, at_once):
+                places = slice(first, first + at_once)
+                of_class = None if classes is None else classes[places].to(where)
+                drawn.append(generator.draw(codes[places].to(where), of_class).cpu())
         return torch.cat(drawn)
 
     def picture(self, context: EvaluationContext, indices: Sequence[int], title: str) -> NDArray[np.uint8]:

@@ -9,7 +9,7 @@ from genray.models.parts.layers import parameter_count
 
 SMALL = {
     "mlp": {"hidden": [8], "judging": [8]},
-    "dcgan": {"filters": 4},
+    "dcgan": {"filters": 4, "hidden": 8},
     "residual": {"filters": 16, "widest": 16},
 }
 
