@@ -84,7 +84,7 @@ class TrainGan(ImageRecipe[TrainGanSettings]):
     trivial: ClassVar[Mapping[str, str]] = {
         "gaussian": "a Gaussian with the principal components of the training images"
     }
-    advice = "more epochs (loop.epochs), loss.kind=relativistic, or model.kind=residual"
+    advice = "more epochs (loop.epochs), loss.kind=relativistic, or model.kind=dcgan"
 
     _measures: ImageMeasures | None = None
     _quality: SampleQuality | None = None

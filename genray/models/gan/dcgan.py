@@ -106,10 +106,10 @@ class DcganDiscriminator(ImageDiscriminator):
         self.convolutions = nn.ModuleList(convolutions)
         self.dense = nn.Linear(widths[-1] * math.prod(sides[-1]), settings.hidden)
         self.dropout = nn.Dropout(settings.dropout)
-        for layer in (*convolutions[1:], self.dense):
-            draw_weights(layer, GAIN)
-        for layer in (convolutions[0], self.score):
-            draw_weights(layer, 1.0)
+        draw_weights(self.score, 1.0)
+        draw_weights(self.dense, GAIN)
+        for number, convolution in enumerate(convolutions):
+            draw_weights(convolution, GAIN if number else 1.0)
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         x = images
