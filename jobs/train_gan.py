@@ -27,7 +27,6 @@ from genray.measures.reference import LEAST_IMAGES, MOST_COMPARED
 from genray.models.gan.augment import vary
 from genray.models.gan.base import LARGEST_SIDE, LEAST_SIDE, ImageGenerator
 from genray.models.gan.losses import (
-    RelativisticSettings,
     WganGpSettings,
     discriminator_loss,
     generator_loss,
@@ -78,14 +77,14 @@ class TrainGan(ImageRecipe[TrainGanSettings]):
     metric = "objective"
     ranked = False
     filmed = True
-    channels_last_on_cpu = False
+    bf16_on_cpu = True
     headline = ("modes", "coverage", "frechet", "frechet_floor")
     progress_losses = ("gen_loss", "disc_loss", "penalty")
     compared_by = ("frechet",)
     trivial: ClassVar[Mapping[str, str]] = {
         "gaussian": "a Gaussian with the principal components of the training images"
     }
-    advice = "more epochs (loop.epochs), loss.kind=relativistic, or model.kind=residual"
+    advice = "more epochs (loop.epochs), loss.kind=relativistic, or model.kind=dcgan"
 
     _measures: ImageMeasures | None = None
     _quality: SampleQuality | None = None
@@ -213,16 +212,14 @@ class TrainGan(ImageRecipe[TrainGanSettings]):
             # The generator learns from the last images, which need not be drawn a second time for that.
             with torch.set_grad_enabled(index == parts - 1):
                 fake = networks["generator"](codes, of_class).float()
-            disc_loss, penalty = self._judge(
+            disc_loss, penalty, compared = self._judge(
                 networks["discriminator"], real, fake.detach(), of_class, updater
             )
             updater.update("discriminator", disc_loss + penalty)
         with updater.frozen("discriminator") as frozen:
             seen = vary(fake, self.settings.augment, updater.progress)
-            compared = None
-            if isinstance(self.settings.loss, RelativisticSettings):
-                with torch.no_grad():
-                    compared = frozen(vary(real, self.settings.augment, updater.progress), of_class)
+            # The scores of the real images are those from before the update, which changes them little: to
+            # judge these a second time would take an eighth of the step.
             gen_loss = generator_loss(frozen(seen, of_class), compared, self.settings.loss)
         updater.update("generator", gen_loss)
         return {"gen_loss": gen_loss.detach(), "disc_loss": disc_loss.detach(), "penalty": penalty.detach()}
@@ -234,8 +231,9 @@ class TrainGan(ImageRecipe[TrainGanSettings]):
         fake: torch.Tensor,
         classes: torch.Tensor | None,
         updater: Updater,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the discriminator's loss, and its penalty, for real and generated images (N, C, H, W)."""
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the discriminator's loss, its penalty, and the scores (N,) of the real images, without
+        gradients, for real and generated images (N, C, H, W)."""
         loss = self.settings.loss
         count = len(real)
         penalised = self.settings.has_penalty and updater.step % loss.penalty_every == 0
@@ -255,7 +253,7 @@ class TrainGan(ImageRecipe[TrainGanSettings]):
                 norms = (squared[2 * count :] + 1e-12).sqrt()
                 penalty = penalty + loss.gradient * (norms - 1).square().mean()
             penalty = penalty * loss.penalty_every
-        return disc_loss, penalty
+        return disc_loss, penalty, scores[:count].detach()
 
     def validate(self, context: EvaluationContext, share: WorkerShare) -> list[SampleScores]:
         """Return the measures of drawn images as those of one sample, on rank 0. `objective` is the distance
@@ -320,10 +318,11 @@ class TrainGan(ImageRecipe[TrainGanSettings]):
         classes = torch.arange(count) % generator.classes if generator.classes else None
         at_once = max(1, _DRAWN_AT_ONCE // int(np.prod(self.shape)))
         drawn = []
-        for first in range(0, count, at_once):
-            places = slice(first, first + at_once)
-            of_class = None if classes is None else classes[places].to(where)
-            drawn.append(generator.draw(codes[places].to(where), of_class).cpu())
+        with torch.autocast(where.type, enabled=False):  # as the bundle draws
+            for first in range(0, count, at_once):
+                places = slice(first, first + at_once)
+                of_class = None if classes is None else classes[places].to(where)
+                drawn.append(generator.draw(codes[places].to(where), of_class).cpu())
         return torch.cat(drawn)
 
     def picture(self, context: EvaluationContext, indices: Sequence[int], title: str) -> NDArray[np.uint8]:

@@ -63,10 +63,11 @@ class Classifier(nn.Module):
         """
         self.to(images.device).eval()
         features, classes = [], []
-        for batch in torch.split(images, _BATCH_IN_USE):
-            found = self.features(as_unit(batch))
-            features.append(found.cpu())
-            classes.append(self.head(found).argmax(dim=1).cpu())
+        with _full_precision(images):
+            for batch in torch.split(images, _BATCH_IN_USE):
+                found = self.features(as_unit(batch))
+                features.append(found.cpu())
+                classes.append(self.head(found).argmax(dim=1).cpu())
         return torch.cat(features), torch.cat(classes)
 
 
@@ -86,7 +87,12 @@ def train_classifier(
     batch = min(max(len(images) // 32, _BATCHES[0]), _BATCHES[1], len(images))
     batches = len(images) // batch
     epochs = max(epochs, -(-_LEAST_STEPS // batches))
-    with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
+    with (
+        torch.random.fork_rng(devices=[]),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        _full_precision(images),
+    ):
         torch.manual_seed(seed)
         network = Classifier(images.shape[1], classes).to(images.device)
         optimizer = torch.optim.AdamW(network.parameters(), fused=True)
@@ -102,6 +108,11 @@ def train_classifier(
                 optimizer.step()
                 schedule.step()
     return network.requires_grad_(False).eval()
+
+
+def _full_precision(images: torch.Tensor) -> torch.autocast:
+    """Return a context without autocast: measures do not depend on the precision of what is measured."""
+    return torch.autocast(images.device.type, enabled=False)
 
 
 def as_unit(images: torch.Tensor) -> torch.Tensor:

@@ -8,9 +8,9 @@ from pydantic import Field, model_validator
 
 from genray.datasets.image_set import ImageSetSettings
 from genray.models.gan.augment import AugmentSettings
+from genray.models.gan.dcgan import DcganSettings
 from genray.models.gan.losses import GanLoss, RelativisticSettings, WganGpSettings
 from genray.models.gan.pair import GanModel
-from genray.models.gan.residual import ResidualSettings
 from genray.settings.base import Settings
 from jobs.recipes.images import ImageTrainSettings
 from jobs.training.optimisation.optimizer import AdamSettings
@@ -54,7 +54,7 @@ class GanAdamSettings(AdamSettings):
     """Settings of the optimizer of generator and discriminator."""
 
     learning_rate: float = Field(
-        2e-4, gt=0, description="step size of the optimizer, before warm-up and decay"
+        1e-3, gt=0, description="step size of the optimizer, before warm-up and decay"
     )
     beta1: float = Field(
         0.5, ge=0, lt=1, description="decay of the mean of the gradient (0.5: Radford et al. 2016)"
@@ -85,7 +85,7 @@ class TrainGanSettings(ImageTrainSettings):
 
     data: GanDataSettings = Field(GanDataSettings(), description="images to train on")
     model: GanModel = Field(
-        ResidualSettings(), description="generator and discriminator; each kind has its own settings"
+        DcganSettings(), description="generator and discriminator; each kind has its own settings"
     )
     loss: GanLoss = Field(
         RelativisticSettings(), description="loss of both networks; each kind has its own settings"

@@ -20,7 +20,7 @@ class DeviceSettings(Settings):
         "auto",
         description=(
             "number format of the computation (auto: bf16 autocast on a GPU that has it, else "
-            "tf32; fp32 on a CPU)"
+            "tf32; fp32 on a CPU, or bf16 if it has AMX and the networks learn as well with it)"
         ),
     )
     channels_last: Literal["auto", True, False] = Field(
@@ -75,6 +75,7 @@ def open_device(
     index: int = 0,
     cpus: float | None = None,
     last_on_cpu: bool = False,
+    bf16_on_cpu: bool = False,
 ) -> Device:
     """Set up this process for its device, and return the device.
 
@@ -84,11 +85,14 @@ def open_device(
         index: index of the GPU among the visible ones.
         cpus: CPUs that this worker may use; None: all CPUs of the machine.
         last_on_cpu: whether the recipe's networks are faster in channels-last layout on a CPU.
+        bf16_on_cpu: whether they are trained in bf16 on a CPU that multiplies it in hardware.
     """
     if settings.threads or cpus:
         torch.set_num_threads(settings.threads or max(1, int(cpus or 1)))
     device = torch.device("cuda", index) if gpu else torch.device("cpu")
     bf16 = settings.precision == "bf16"
+    if not gpu and settings.precision == "auto":
+        bf16 = bf16_on_cpu and _has_amx()
     if gpu:
         torch.cuda.set_device(device)
         if settings.precision == "auto":
@@ -112,3 +116,8 @@ def open_device(
         memory_format=torch.channels_last if channels_last else torch.contiguous_format,
         compile=None if settings.compile == "none" else settings.compile,
     )
+
+
+def _has_amx() -> bool:
+    """Return whether this CPU multiplies matrices of bf16 in hardware."""
+    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))

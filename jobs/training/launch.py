@@ -61,7 +61,12 @@ def train_here(
     """Train in this process; returns the metrics of the bundle's weights."""
     from jobs.training.loop import Loop
 
-    device = open_device(recipe.settings.device, gpu=gpu, last_on_cpu=recipe.channels_last_on_cpu)
+    device = open_device(
+        recipe.settings.device,
+        gpu=gpu,
+        last_on_cpu=recipe.channels_last_on_cpu,
+        bf16_on_cpu=recipe.bf16_on_cpu,
+    )
     with _memory_errors():
         recipe.open(display.note)
         return Loop.begin(recipe, run, device, display, tick_seconds=tick_seconds).train()
@@ -87,6 +92,7 @@ def train_in_worker(task: WorkerTask) -> FinalMetrics | GenrayError:
         index=get_device().index or 0 if task.gpu else 0,
         cpus=task.cpus,
         last_on_cpu=recipe.channels_last_on_cpu,
+        bf16_on_cpu=recipe.bf16_on_cpu,
     )
     worker = TrainingWorker(device.where)
     unseen = unseen_here(run, task.proof)

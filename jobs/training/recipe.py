@@ -199,6 +199,8 @@ class Recipe(ABC, Generic[S]):
     """Whether the pictures of all epochs show the same samples, and make a film for the report."""
     channels_last_on_cpu: ClassVar[bool] = False
     """Whether these networks were measured faster in channels-last layout on a CPU (on a GPU all are)."""
+    bf16_on_cpu: ClassVar[bool] = False
+    """Whether these networks learn as well in bf16, which CPUs with AMX multiply several times as fast."""
 
     def __init__(self, settings: S) -> None:
         self.settings = settings

@@ -25,7 +25,7 @@ from tests.jobs.conftest import same
 Submit = Callable[..., dict[str, Any]]
 SMALL = {
     "mlp": ("model.hidden=[16]", "model.judging=[16]"),
-    "dcgan": ("model.filters=4",),
+    "dcgan": ("model.filters=4", "model.hidden=8"),
     "residual": ("model.filters=16", "model.widest=16"),
 }
 
@@ -110,19 +110,27 @@ class StopAt:
         return getattr(self._lines, name)
 
 
+@pytest.mark.parametrize(
+    ("kind", "stop_at", "more"),
+    [
+        ("mlp", 2, ("loss.kind=bce", "loss.smoothing=0.1", "loop.ema=0.9")),
+        (
+            "dcgan",
+            6,  # inside the second epoch, where a validation is due
+            (
+                *("loop.epochs=2", "loop.validate_steps=3", "model.conditional=true", "augment.noise=0.2"),
+                *("loss.kind=wgan-gp", "loss.critic_steps=2", "loss.penalty_every=2"),
+                *("model.spectral_norm=true", "augment.policy=[translation]"),
+            ),
+        ),
+        ("residual", 2, ("loss.penalty_every=2",)),
+    ],
+    ids=["mlp", "dcgan", "residual"],
+)
 def test_a_training_stopped_inside_an_epoch_ends_like_an_undisturbed_one(
-    images: Path, tmp_path: Path
+    images: Path, tmp_path: Path, kind: str, stop_at: int, more: tuple[str, ...]
 ) -> None:
-    kind = "dcgan"
-    more = ("loss.kind=wgan-gp", "loss.critic_steps=2", "loss.penalty_every=2", "model.conditional=true")
-    more += ("model.spectral_norm=true", "augment.policy=[translation]", "augment.noise=0.2")
-    sure = (
-        f"runs={tmp_path}",
-        "device.gpu=false",
-        "device.threads=1",
-        "loop.epochs=2",
-        "loop.validate_steps=3",
-    )
+    sure = (f"runs={tmp_path}", "device.gpu=false", "device.threads=1")
     chosen = load(TrainGanSettings, target="train-gan", sets=small(images, kind, *more, *sure))
 
     def train(name: str, stop_at: int = 0) -> Any:
@@ -133,7 +141,7 @@ def test_a_training_stopped_inside_an_epoch_ends_like_an_undisturbed_one(
 
     whole = train("whole")
     with pytest.raises(Interrupted):
-        train("parts", 6)  # inside the second epoch, where a validation is due
+        train("parts", stop_at)
     parts = train("parts")
     files = [tmp_path / name / "checkpoints" / "last.safetensors" for name in ("whole", "parts")]
     assert same(*map(load_file, files))  # type: ignore[arg-type]

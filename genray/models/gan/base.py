@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
 from pydantic import Field
 from torch import nn
+from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from genray.images.tensors import to_unit
@@ -21,6 +23,11 @@ LARGEST_SIDE = 256
 """Longest side in pixels."""
 _LARGEST_BASE = 7  # longest side of the smallest features: 28 -> 14 -> 7, 64 -> ... -> 4
 _CLASS_NUMBERS = 64  # numbers that a class becomes before they join the code
+
+SLOPE = 0.2
+"""Slope of LeakyReLU below zero."""
+GAIN = math.sqrt(2 / (1 + SLOPE**2))
+"""Gain of weights after LeakyReLU: keeps the variance of the features (He et al. 2015)."""
 
 
 class GanSettings(Settings):
@@ -124,6 +131,22 @@ class ImageDiscriminator(nn.Module, ABC):
             raise ValueError(f"this discriminator judges images of {self.classes} classes: none was given")
         products: torch.Tensor = self.embedding(classes).to(features.dtype) * features
         return scores + products.sum(dim=1)
+
+
+def even(images: torch.Tensor) -> torch.Tensor:
+    """Return (N, C, H, W) with a further row and column of zeros where a side is odd, so that half of it is
+    rounded up."""
+    height, width = images.shape[2:]
+    if height % 2 == width % 2 == 0:
+        return images
+    return F.pad(images, (0, width % 2, 0, height % 2))
+
+
+def draw_weights(layer: nn.Linear | nn.Conv2d, gain: float) -> None:
+    """Draw weights of variance gain^2 / inputs, and set the biases to zero, in place."""
+    nn.init.normal_(layer.weight, std=gain * layer.weight[0].numel() ** -0.5)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
 
 
 def limit_steepness(network: nn.Module) -> None:

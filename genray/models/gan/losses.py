@@ -99,16 +99,16 @@ class RelativisticSettings(_LossSettings):
         "2019); with r1 and r2 it covers the data (Huang et al. 2024, arXiv:2501.05441)",
     )
     r1: float = Field(
-        1.0,
+        0.2,
         ge=0,
         description="weight of R1: half the squared gradient of the scores at real images (Mescheder et al. "
         "2018, 0: none)",
     )
     r2: float = Field(
-        1.0, ge=0, description="weight of R2: the same at generated images (Mescheder et al. 2018, 0: none)"
+        0.2, ge=0, description="weight of R2: the same at generated images (Mescheder et al. 2018, 0: none)"
     )
     penalty_every: int = Field(
-        4,
+        8,
         ge=1,
         le=64,
         description="steps from one penalty on the gradient to the next, which weighs that many times as "
@@ -140,13 +140,12 @@ def discriminator_loss(real: torch.Tensor, fake: torch.Tensor, settings: GanLoss
             return fake.mean() - real.mean()
 
 
-def generator_loss(fake: torch.Tensor, real: torch.Tensor | None, settings: GanLoss) -> torch.Tensor:
-    """Return the generator's loss for the scores of its images; the relativistic loss also needs `real`, the
-    scores of real images."""
+def generator_loss(fake: torch.Tensor, real: torch.Tensor, settings: GanLoss) -> torch.Tensor:
+    """Return the generator's loss for the scores of its images, and of real ones, which the relativistic loss
+    compares them with."""
     fake = fake.float()
     match settings:
         case RelativisticSettings():
-            assert real is not None, "the relativistic loss compares with real images"
             return F.softplus(real.float() - fake).mean()
         case BceSettings():
             return F.softplus(-fake).mean()

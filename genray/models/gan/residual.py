@@ -4,7 +4,6 @@ LeakyReLU, linear resampling, and branches that begin at zero (Zhang et al. 2019
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 from typing import Literal
 
@@ -13,10 +12,17 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
-from genray.models.gan.base import GanSettings, ImageDiscriminator, ImageGenerator, Shape, halvings
-
-_SLOPE = 0.2
-_GAIN = math.sqrt(2 / (1 + _SLOPE**2))  # of LeakyReLU: keeps the variance of the features
+from genray.models.gan.base import (
+    GAIN,
+    SLOPE,
+    GanSettings,
+    ImageDiscriminator,
+    ImageGenerator,
+    Shape,
+    draw_weights,
+    even,
+    halvings,
+)
 
 
 class ResidualSettings(GanSettings):
@@ -56,14 +62,14 @@ class Block(nn.Module):
         last = nn.Conv2d(inner, channels, 1, bias=False)
         self.layers = nn.Sequential(
             nn.Conv2d(channels, inner, 1),
-            nn.LeakyReLU(_SLOPE),
+            nn.LeakyReLU(SLOPE),
             nn.Conv2d(inner, inner, 3, padding=1, groups=inner // group, bias=False),
-            nn.LeakyReLU(_SLOPE),
+            nn.LeakyReLU(SLOPE),
             last,
         )
         for module in self.layers:
             if isinstance(module, nn.Conv2d):
-                _draw_weights(module, _GAIN * blocks**-0.25)
+                draw_weights(module, GAIN * blocks**-0.25)
         nn.init.zeros_(last.weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -84,7 +90,7 @@ class ResidualGenerator(ImageGenerator):
         total = settings.blocks * len(widths)
         self.basis = nn.Parameter(torch.randn(widths[0], *self.sides[0]))
         self.weights = nn.Linear(self.numbers, widths[0])
-        _draw_weights(self.weights, 1.0)
+        draw_weights(self.weights, 1.0)
         self.levels = nn.ModuleList(_blocks(width, settings, total) for width in widths)
         self.wider = nn.ModuleList(_between(before, width) for before, width in pairwise(widths))
         self.out = nn.ConvTranspose2d(widths[-1], shape[0], 4, stride=2, padding=1)
@@ -111,15 +117,14 @@ class ResidualDiscriminator(ImageDiscriminator):
         super().__init__(shape, classes, widths[-1])
         total = settings.blocks * len(widths)
         self.first = nn.Conv2d(shape[0], widths[0], 4, stride=2, padding=1)
-        _draw_weights(self.first, 1.0)
+        draw_weights(self.first, 1.0)
         self.levels = nn.ModuleList(_blocks(width, settings, total) for width in widths)
         self.wider = nn.ModuleList(_between(before, width) for before, width in pairwise(widths))
         self.sums = nn.Conv2d(widths[-1], widths[-1], sides[-1], groups=widths[-1], bias=False)
-        _draw_weights(self.sums, 1.0)
+        draw_weights(self.sums, 1.0)
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        x = F.pad(images, (0, images.shape[-1] % 2, 0, images.shape[-2] % 2))
-        x = self.levels[0](self.first(x))
+        x = self.levels[0](self.first(even(images)))
         for wider, blocks in zip(self.wider, self.levels[1:], strict=True):
             x = blocks(wider(F.avg_pool2d(x, 2, ceil_mode=True)))
         result: torch.Tensor = self.sums(x).flatten(1)
@@ -135,12 +140,5 @@ def _between(before: int, width: int) -> nn.Module:
     if before == width:
         return nn.Identity()
     layer = nn.Conv2d(before, width, 1, bias=False)
-    _draw_weights(layer, 1.0)
+    draw_weights(layer, 1.0)
     return layer
-
-
-def _draw_weights(layer: nn.Linear | nn.Conv2d, gain: float) -> None:
-    """Draw weights of variance gain^2 / inputs, and set the biases to zero, in place."""
-    nn.init.normal_(layer.weight, std=gain * layer.weight[0].numel() ** -0.5)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)

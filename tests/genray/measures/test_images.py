@@ -52,6 +52,12 @@ def test_real_images_have_all_classes_full_coverage_and_the_distance_of_the_floo
     assert quality.frechet < 3 * quality.frechet_floor
 
 
+def test_measures_do_not_depend_on_the_precision_of_a_training(measures: ImageMeasures) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        within = measures.measure(unit(FRESH))
+    assert within == measures.measure(unit(FRESH))
+
+
 def test_a_class_that_is_missing_is_seen(measures: ImageMeasures) -> None:
     quality = measures.measure(unit(FRESH[FRESH_LABELS < 3]))
     assert quality.modes == 3

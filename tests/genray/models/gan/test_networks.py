@@ -9,7 +9,7 @@ from genray.models.parts.layers import parameter_count
 
 SMALL = {
     "mlp": {"hidden": [8], "judging": [8]},
-    "dcgan": {"filters": 4},
+    "dcgan": {"filters": 4, "hidden": 8},
     "residual": {"filters": 16, "widest": 16},
 }
 
@@ -73,7 +73,7 @@ def test_the_default_networks_have_the_parameters_that_they_say() -> None:
         for kind in ("mlp", "dcgan")
     )
     assert [parameter_count(part) for part in (mlp.generator, mlp.discriminator)] == [1_489_936, 533_505]
-    assert [parameter_count(part) for part in (dcgan.generator, dcgan.discriminator)] == [1_781_505, 138_561]
+    assert [parameter_count(part) for part in (dcgan.generator, dcgan.discriminator)] == [759_681, 836_705]
 
 
 def test_sides_are_halved_down_to_seven_pixels() -> None:
