@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -39,6 +38,12 @@ def epochs(lab: Lab, run: str) -> list[int]:
     return [json.loads(line)["epoch"] for line in store.read("history.jsonl").splitlines()]
 
 
-def read_json(lab: Lab, *parts: str) -> Any:
-    *folder, name = parts
-    return json.loads(create_store(lab.uri(*folder)).read(name))
+def position(lab: Lab, run: str) -> float:
+    """The epochs, with the part of the current one, that a run in the bucket says it has trained; 0: unknown."""
+    store = create_store(lab.uri("runs", run))
+    try:
+        tick = json.loads(store.read("progress.json"))
+    except FileNotFoundError:
+        return 0.0
+    epochs: float = tick["epochs"] * tick["step"] / tick["steps"]
+    return epochs

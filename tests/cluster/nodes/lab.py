@@ -15,12 +15,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.request import Request, urlopen
 
 from cluster.submit import PACKAGES
@@ -169,6 +170,12 @@ class Lab:
             raise AssertionError(f"not ended in {timeout:.0f} s:\n{out}\n{err}") from None
         return Ended(process.returncode, out, err)
 
+    def follow(self, process: subprocess.Popen[str]) -> Log:
+        """Read what a command that runs prints to its error stream."""
+        log = Log()
+        threading.Thread(target=log.read, args=(process.stderr,), daemon=True).start()
+        return log
+
     def alive(self) -> set[str]:
         """The addresses of the nodes that the cluster takes for alive."""
         token = self.environment["RAY_AUTH_TOKEN"]
@@ -195,6 +202,28 @@ class Lab:
             return {node.address for node in nodes} <= self.alive()
 
         until(are_alive, _START_S, lambda: "\n".join(f"--- {node.name}\n{node.log()}" for node in nodes))
+
+
+class Log:
+    """Lines that a command has printed so far."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+
+    def read(self, stream: IO[str]) -> None:
+        """Read `stream` to its end."""
+        for line in stream:
+            self._lines.append(line.rstrip("\n"))
+
+    def count(self, line: str) -> int:
+        return self._lines.count(line)
+
+    def text(self) -> str:
+        return "\n".join(self._lines)
+
+    def job(self) -> str:
+        """The id of the job that the command has submitted."""
+        return next(line for line in self._lines if line.startswith("job: ")).removeprefix("job: ")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pipelines.storage.ledger import Ledger
 from tests.cluster.nodes.inputs import put_images
 from tests.cluster.nodes.lab import Lab, until
 
-_IMAGES = 160
+_IMAGES = 320
 
 
 def submit(lab: Lab, target: str, output: str, *more: str) -> subprocess.Popen[str]:
